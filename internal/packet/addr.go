@@ -1,0 +1,22 @@
+// Package packet parses a frame once into a small struct and rewrites the
+// headers of frames in place, with incremental checksums.
+package packet
+
+// An Addr is a network-layer address of the family that the data plane
+// handles, as a number: for IPv4, 10.0.0.1 is 0x0a000001. It is the one place
+// that fixes the size of addresses in the data plane.
+type Addr uint32
+
+// AddrFrom16 returns the address stored in 16 bytes (RFC 4291 2.5.5.2 for
+// IPv4), and whether it is of the supported family.
+func AddrFrom16(b [16]byte) (Addr, bool) {
+	if b[10] != 0xff || b[11] != 0xff || [10]byte(b[:10]) != [10]byte{} {
+		return 0, false
+	}
+	return Addr(b[12])<<24 | Addr(b[13])<<16 | Addr(b[14])<<8 | Addr(b[15]), true
+}
+
+// To16 returns a in 16 bytes, IPv4 as ::ffff:a.b.c.d.
+func (a Addr) To16() [16]byte {
+	return [16]byte{10: 0xff, 11: 0xff, 12: byte(a >> 24), 13: byte(a >> 16), 14: byte(a >> 8), 15: byte(a)}
+}

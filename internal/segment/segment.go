@@ -1,0 +1,158 @@
+// Package segment defines the policy segment: a rules.yaml compiled into
+// flat, pointer-free, little-endian tables that the image carries read-only
+// (DESIGN decision D5). The host's compiler writes it with Encode; the
+// firewall opens it with Open, which checks it and then uses it in place.
+package segment
+
+// Version is the layout's version. Open refuses any other.
+const Version = 1
+
+// Magic is the first eight bytes of a segment.
+const Magic = "THURWPOL"
+
+// HeaderSize is the length of the header in bytes; tables follow it.
+const HeaderSize = 192
+
+// An Addr is a network-layer address in network order; an IPv4 address is
+// stored as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2). The zero Addr means
+// that there is none.
+type Addr [16]byte
+
+// An Action decides what happens to a packet. Zero is invalid.
+type Action uint8
+
+// The actions of a rule and of the default.
+const (
+	_ Action = iota
+	Accept
+	Deny
+)
+
+// A Direction is the way a packet travels. Zero, in a match, is either way.
+type Direction uint8
+
+// The directions.
+const (
+	Either  Direction = iota
+	Egress            // entered from the LAN
+	Ingress           // entered from the WAN
+)
+
+// State bits of a match. A flow's first packet in its original direction has
+// StateNew; its first packet in the reply direction has StateEstablished.
+// The verdict of a direction's first packet is kept for the flow's life.
+const (
+	StateNew         = 1 << 0
+	StateEstablished = 1 << 1
+)
+
+// A Role says on which side of the firewall an interface is. Zero is invalid.
+type Role uint8
+
+// The roles.
+const (
+	_ Role = iota
+	LAN
+	WAN
+)
+
+// A Text names a stretch of the segment's string table.
+type Text struct{ Off, Len uint32 }
+
+// Settings holds the policy's defaults. Timeouts are in seconds.
+type Settings struct {
+	DefaultAction  Action
+	_              [3]uint8
+	MaxFlows       uint32 // capacity of the flow table
+	TCPSynSent     uint32
+	TCPSynRecv     uint32
+	TCPEstablished uint32
+	TCPFinWait     uint32
+	TCPCloseWait   uint32
+	TCPLastAck     uint32
+	TCPTimeWait    uint32
+	TCPClose       uint32
+	UDPUnreplied   uint32
+	UDPIdle        uint32 // replied UDP
+	ICMPEcho       uint32
+	_              [3]uint32
+}
+
+// An Interface is one side of the firewall.
+type Interface struct {
+	Address   Addr
+	Gateway   Addr // next hop of the default route; zero when there is none
+	Name      Text
+	PrefixLen uint8 // of Address, in the bits of its own family (0 to 32 for IPv4)
+	Role      Role
+	HasMAC    uint8 // 1 when MAC is set
+	_         uint8
+	MAC       [6]uint8 // hardware address by which the NIC is found
+	MTU       uint16   // 0: what the device says, else 1500
+	_         [4]uint8
+}
+
+// A SNAT entry translates the source of flows that leave by an interface.
+type SNAT struct {
+	Source, SourceMask Addr   // which sources; mask zero matches all
+	External           Addr   // external address; zero: the interface's own (masquerade)
+	Interface          uint32 // index into Interfaces
+	PortLo, PortHi     uint16 // pool of external ports and ICMP identifiers, inclusive
+}
+
+// A Rule is what the operator wrote, without its conditions.
+type Rule struct {
+	ID, Name Text
+	Line     uint32 // of rules.yaml
+	Action   Action
+	_        [3]uint8
+}
+
+// A Match is one set of conditions of a rule. A rule whose fields are lists
+// has one match for each combination, in order; the first match of a packet
+// decides (D6). A packet matches when src&SrcMask == Src, dst&DstMask == Dst,
+// and every other set condition holds.
+type Match struct {
+	Src, SrcMask   Addr
+	Dst, DstMask   Addr
+	PortLo, PortHi uint16 // destination port, inclusive; 0 and 65535: any, also for protocols without ports
+	Proto          uint8  // IP protocol number, 0: any
+	Direction      Direction
+	State          uint8 // StateNew, StateEstablished or both; 0: any
+	Action         Action
+	Rule           uint32 // index into Rules
+	_              [4]uint8
+}
+
+// A Policy is an opened segment. Its slices point into the segment.
+type Policy struct {
+	Digest     [32]byte // SHA-256 of rules.yaml, byte for byte
+	Settings   Settings
+	Interfaces []Interface
+	SNAT       []SNAT
+	Rules      []Rule
+	Matches    []Match
+	Strings    []byte
+}
+
+// Text returns the string that t names, or "" when t lies outside the table.
+// It allocates nothing; the result points into the segment.
+func (p *Policy) Text(t Text) string {
+	if uint64(t.Off)+uint64(t.Len) > uint64(len(p.Strings)) {
+		return ""
+	}
+	return unsafeString(p.Strings[t.Off : t.Off+t.Len])
+}
+
+// Interface returns the interface with the given role, or nil.
+func (p *Policy) Interface(r Role) *Interface {
+	for i := range p.Interfaces {
+		if p.Interfaces[i].Role == r {
+			return &p.Interfaces[i]
+		}
+	}
+	return nil
+}
+
+// DefaultRule is the rule index that stands for the default action.
+func (p *Policy) DefaultRule() uint32 { return uint32(len(p.Rules)) }
