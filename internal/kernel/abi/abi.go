@@ -1,0 +1,211 @@
+// Package abi fixes what the image linker, the kernel and the program agree
+// on: where things lie in memory, what the kernel tells the program, and the
+// system calls that are the kernel's own. It holds constants and plain
+// structs only, so that each of the three can link it.
+package abi
+
+// Boot segment: guest-physical and virtual addresses are the same. Unlisted
+// pages between the areas are never mapped; they guard the stacks.
+const (
+	PageSize = 4096
+
+	EntryPage = 0x100000 // 32-bit PVH entry code; supervisor, read-execute
+	DescPage  = 0x101000 // GDT, IDT, TSS with its I/O bitmap; supervisor, read-write
+	BootPage  = 0x102000 // BootRecord, written by the entry code
+	ClockPage = 0x103000 // Clock, written by the host (kvmclock) or by the kernel
+	VDSOPage  = 0x104000 // the vDSO ELF; read-only
+	InfoPage  = 0x105000 // Info, what the program reads about its machine
+
+	KernelStack    = 0x109000 // kernel stack, ring 3
+	KernelStackTop = 0x111000
+	FaultStack     = 0x112000 // stack of the fault handler, ring 3
+	FaultStackTop  = 0x118000
+	CrashStack     = 0x119000 // stack of boot code and of the crash report
+	CrashStackTop  = 0x11c000
+	TrapPage       = 0x11d000 // where the CPU pushes frames; one area per use
+	TrapTop        = 0x11d400 // RSP0: exceptions from ring 3
+	IRQTop         = 0x11d800 // IST1: interrupts
+	AbortTop       = 0x11dc00 // IST2: NMI, double fault, machine check
+
+	Tables    = 0x120000 // page tables made by the linker; Tables itself is the PML4
+	TablesEnd = 0x160000
+
+	XSave     = 0x160000 // FPU state, one page for each thread and one for the fault handler
+	XSaveEnd  = 0x1a2000
+	FaultXS   = XSaveEnd - PageSize
+	UserStack = 0x1b1000 // the program's first stack
+	UserTop   = 0x1d0000 // ... ends here; argc lies at UserTop, strings above it
+	UserEnd   = 0x1d2000
+
+	KernelBase = 0x200000 // the kernel's ELF
+	KernelEnd  = 0x400000 // ... must end below this; the program begins here
+)
+
+// Virtual windows beyond the image. User mappings end below DirectBase.
+const (
+	MmapBase   = 0x600000000000 // where mmap places what names no address
+	UserMax    = 0x700000000000 // first address that mmap never gives
+	DirectBase = 0x700000000000 // + physical address: free RAM, read-write, never executable
+	MMIOBase   = 0x780000000000 // + physical address: device registers, uncached
+)
+
+// Segment selectors: the Linux layout, which keeps an IRETQ from ring 3 to
+// ring 3 native on hypervisors that run the guest's ring 3 under host
+// segments (SUBSTRATE.md section 6).
+const (
+	KernelCS = 0x08
+	KernelDS = 0x10
+	UserDS   = 0x2b
+	UserCS   = 0x33
+	TSS      = 0x38
+)
+
+// Layout of DescPage.
+const (
+	GDTOff  = 0x000
+	GDTSize = 0x48
+	GDTROff = 0x080 // pseudo-descriptor: limit u16, base u64
+	IDTROff = 0x090
+	IDTOff  = 0x100
+	Vectors = 0x40 // entries of the IDT
+	TSSOff  = 0x600
+	IOMax   = 0xd00 // the TSS's I/O bitmap covers the ports below this one
+)
+
+// Interrupt vectors.
+const (
+	TimerVector  = 0x20
+	DeviceVector = 0x21 // device i uses DeviceVector+i
+	MaxDevices   = 15   // the vectors of one LAPIC priority class, less the timer
+	LastVector   = 0x2f
+)
+
+// How the loader entered.
+const (
+	BootPVH   = 1 // 32-bit, Start is a hvm_start_info
+	BootLinux = 2 // 64-bit, Start is a struct boot_params
+)
+
+// BootRecord is what the entry code leaves at BootPage, and what the linker
+// put there before it.
+type BootRecord struct {
+	Start     uint64 // physical address of the loader's structure
+	EntryTSC  uint64 // TSC at the first instruction
+	Kind      uint64 // BootPVH or BootLinux
+	ImageEnd  uint64 // first byte after the image
+	FreeStart uint64 // first byte of general RAM; [ImageEnd, FreeStart) holds page tables
+	Program   Segments
+	Entry     uint64 // the program's entry point
+	Policy    uint64 // the policy segment: address and length
+	PolicyLen uint64
+	Cmdline   uint64 // boot arguments that the linker put in: address and length
+	CmdLen    uint64
+}
+
+// Segments describes the loaded parts of the program.
+type Segments struct {
+	N    uint64
+	Seg  [8]Segment
+	BRKs uint64 // end of the last one
+}
+
+// A Segment is one loaded part: its addresses and its ELF p_flags (X=1, W=2,
+// R=4).
+type Segment struct{ Start, End, Flags uint64 }
+
+// Clock is the layout of ClockPage: the kvmclock structures, which the kernel
+// fills in itself where there is no kvmclock, so that everybody reads time in
+// one way. Time since the clock's zero, in nanoseconds, is
+//
+//	SystemTime + ((tsc - TSC) << Shift) * Mul >> 32
+//
+// read again while Version is odd or has changed.
+type Clock struct {
+	Version    uint32
+	_          uint32
+	TSC        uint64
+	SystemTime uint64
+	Mul        uint32
+	Shift      int8
+	Flags      uint8
+	_          [2]uint8
+	_          [32]uint8
+
+	WallVersion uint32 // offset 64: kvmclock's wall clock, the time at the clock's zero
+	WallSec     uint32
+	WallNsec    uint32
+	_           uint32
+	Wall        uint64 // offset 80: the same in nanoseconds since 1970, as CLOCK_REALTIME adds it; 0: unknown
+}
+
+// Sources of time, as Info names them.
+const (
+	ClockNone     = 0 // monotonic time only: RTC absent or wrong
+	ClockKVM      = 1
+	ClockRTC      = 2
+	InfoMagic     = 0x3164726177757274 // "truward1" read as a little-endian number
+	MaxCmdline    = 2048
+	MaxPolicySize = 64 << 20
+)
+
+// Info is what the program finds at InfoPage when it starts.
+type Info struct {
+	Magic       uint64
+	EntryNS     int64  // clock (as in Clock) at the first instruction of the image
+	MemoryBytes uint64 // RAM of the machine
+	FreeBytes   uint64 // of it, what the kernel could give when the program started
+	Policy      uint64
+	PolicyLen   uint64
+	CmdlineLen  uint32
+	ClockSource uint32
+	NumDevices  uint32
+	Native      uint32 // 1 when SYSCALL stays in ring 3 (software KVM)
+	Devices     [MaxDevices]Device
+	Cmdline     [MaxCmdline]byte
+}
+
+// A Device is one virtio-mmio register window that answered.
+type Device struct {
+	Registers uint64 // virtual address, uncached
+	Phys      uint64
+	ID        uint32 // virtio device type: 1 net, 4 rng, 19 vsock
+	Bit       uint32 // its bit in the result of SysWait
+}
+
+// The kernel's own system calls. All others are Linux's, by their Linux
+// numbers.
+const (
+	// SysWait blocks until a device interrupts or CLOCK_MONOTONIC reaches
+	// arg 0 (nanoseconds), and returns the bits of the devices that
+	// interrupted since the last call; 0 on time-out.
+	SysWait = 0x5400
+	// SysDMA returns the address (in the direct map) of arg 0 bytes of
+	// zeroed, physically contiguous memory, aligned to a page, or to 2 MiB
+	// from that size on; or -ENOMEM. It is never given back.
+	SysDMA = 0x5401
+	// SysPower ends the machine: arg 0 is PowerOff or PowerReset.
+	SysPower = 0x5402
+	// SysStats copies up to arg 1 bytes of Stats to arg 0.
+	SysStats = 0x5403
+)
+
+// Arguments of SysPower.
+const (
+	PowerOff   = 0
+	PowerReset = 1
+)
+
+// Stats counts what the kernel did since boot.
+type Stats struct {
+	FreeFrames, TotalFrames uint64 // 4 KiB frames
+	Faults                  uint64 // page faults resolved
+	Interrupts              uint64 // interrupts taken
+	Halts                   uint64 // times the CPU slept
+	Switches                uint64 // thread switches
+	Syscalls                uint64
+	Signals                 uint64
+	Threads                 uint64 // threads alive
+	IdleNS                  uint64 // time slept
+	TableFrames             uint64 // page-table frames in use
+	MaxLateNS               uint64 // worst delay of a timed wait past its deadline
+}

@@ -1,0 +1,514 @@
+// Ring 3's side of entering and leaving the kernel. There is one kernel
+// stack: the kernel is never preempted, only interrupted to note something
+// in pending.
+//
+// inKernel: bit 0, the kernel runs; bit 1, the fault handler; bit 2, crash.
+
+#include "textflag.h"
+#include "go_asm.h"
+
+// JUMP goes to a function where BX is free. The linker adds up stack use along
+// direct jumps, and these go round in a circle, each with a stack of its own.
+#define JUMP(f) \
+	LEAQ f(SB), BX; \
+	JMP BX
+
+// PUSHREGS and POPREGS save and restore what a frame holds below the vector.
+#define PUSHREGS \
+	PUSHQ AX; \
+	PUSHQ BX; \
+	PUSHQ CX; \
+	PUSHQ DX; \
+	PUSHQ SI; \
+	PUSHQ DI; \
+	PUSHQ BP; \
+	PUSHQ R8; \
+	PUSHQ R9; \
+	PUSHQ R10; \
+	PUSHQ R11; \
+	PUSHQ R12; \
+	PUSHQ R13; \
+	PUSHQ R14; \
+	PUSHQ R15
+
+#define POPREGS \
+	POPQ R15; \
+	POPQ R14; \
+	POPQ R13; \
+	POPQ R12; \
+	POPQ R11; \
+	POPQ R10; \
+	POPQ R9; \
+	POPQ R8; \
+	POPQ BP; \
+	POPQ DI; \
+	POPQ SI; \
+	POPQ DX; \
+	POPQ CX; \
+	POPQ BX; \
+	POPQ AX
+
+// GOENV sets up what compiled Go code expects: the thread-local g, the zero
+// register X15, a frame pointer that ends. g is a block of zeros whose stack
+// limit never triggers: the stacks have guard pages instead.
+#define GOENV \
+	LEAQ ·tls+8(SB), CX; \
+	WRFSBASEQ CX; \
+	LEAQ ·fakeG(SB), R14; \
+	XORPS X15, X15; \
+	XORL BP, BP
+
+#define USERFS \
+	MOVQ ·userFS(SB), CX; \
+	WRFSBASEQ CX
+
+// XSAVEALL and XRSTORALL use the area at CX and clobber AX and DX.
+#define XSAVEALL \
+	MOVL $-1, AX; \
+	MOVL AX, DX; \
+	XSAVE64 (CX)
+
+#define XRSTORALL \
+	MOVL $-1, AX; \
+	MOVL AX, DX; \
+	XRSTOR64 (CX)
+
+#define STATICFRAME(frame, rip, rsp) \
+	LEAQ rip(SB), AX; \
+	MOVQ AX, frame+0(SB); \
+	MOVQ $const_userCS, AX; \
+	MOVQ AX, frame+8(SB); \
+	MOVQ $0x202, AX; \
+	MOVQ AX, frame+16(SB); \
+	MOVQ $rsp, AX; \
+	MOVQ AX, frame+24(SB); \
+	MOVQ $const_userDS, AX; \
+	MOVQ AX, frame+32(SB)
+
+// start is the first code in ring 3.
+TEXT ·start(SB), NOSPLIT|NOFRAME, $0
+	LEAQ ·fakeG(SB), AX
+	MOVQ AX, ·tls(SB)
+	MOVL $1, ·inKernel(SB)
+	STATICFRAME(·faultFrame, ·faultEntry, const_faultTop)
+	STATICFRAME(·crashFrame, ·crashEntry, const_crashTop)
+	STATICFRAME(·irqFrame, ·interruptEntry, const_kernelTop)
+	STATICFRAME(·bounceFrame, ·syscallEntry, 0)
+	SYSCALL                       // to syscallProbe
+	LEAQ ·syscallEntry(SB), BX
+	CMPL ·syscallNative(SB), $1
+	JEQ  set
+	MOVQ BX, ·bounceFrame+0(SB)
+	LEAQ ·syscallBounce(SB), BX
+set:
+	MOVL $0xc0000082, CX          // LSTAR
+	MOVL $const_monWRMSR, AX
+	CALL ·monitorCall(SB)
+	MOVQ $const_kernelTop, SP
+	GOENV
+	SUBQ $16, SP
+	CALL ·kmain(SB)
+	MOVQ 0(SP), AX
+	JUMP(·resume)
+
+// monitorCall asks the monitor: the operation in AX (see vector6).
+TEXT ·monitorCall(SB), NOSPLIT|NOFRAME, $0
+	UD2
+	RET
+
+// syscallEntry is SYSCALL's target in ring 3: RCX holds the return address,
+// R11 the flags, RSP is the program's. Only RAX, RCX and R11 may change, and
+// the vector registers, which callers of system calls do not rely on.
+TEXT ·syscallEntry(SB), NOSPLIT|NOFRAME, $0
+	MOVL $1, ·inKernel(SB)
+	MOVQ SP, ·saveSP(SB)
+	MOVQ ·curTop(SB), SP
+	PUSHQ $const_userDS
+	PUSHQ ·saveSP(SB)
+	PUSHQ R11
+	PUSHQ $const_userCS
+	PUSHQ CX
+	SUBQ $16, SP
+	PUSHREGS
+	MOVQ SP, AX
+	MOVQ $const_kernelTop, SP
+	GOENV
+	SUBQ $16, SP
+	MOVQ AX, 0(SP)
+	CALL ·ksyscall(SB)
+	MOVQ 8(SP), AX
+	TESTQ AX, AX
+	JNE  other
+	MOVQ ·userFS(SB), CX          // back to the same thread
+	WRFSBASEQ CX
+	MOVQ ·curTop(SB), SP
+	SUBQ $const_frameSize, SP
+	POPREGS
+	MOVQ 40(SP), SP               // vec err rip cs rflags [rsp]
+	MOVL $0, ·inKernel(SB)
+	CMPL ·pending(SB), $0
+	JNE  late
+	JMP  CX
+other:
+	JUMP(·resume)
+late:                              // an interrupt was noted meanwhile
+	MOVL $1, ·inKernel(SB)
+	MOVQ SP, ·saveSP(SB)
+	MOVQ ·curTop(SB), SP
+	PUSHQ $const_userDS
+	PUSHQ ·saveSP(SB)
+	PUSHQ R11
+	PUSHQ $const_userCS
+	PUSHQ CX
+	SUBQ $16, SP
+	PUSHREGS
+	JUMP(·pendingWork)
+
+// resume continues the thread whose frame AX points to.
+TEXT ·resume(SB), NOSPLIT|NOFRAME, $0
+	USERFS
+	MOVQ AX, SP
+	MOVQ ·resumeXS(SB), CX
+	TESTQ CX, CX
+	JEQ  regs
+	XRSTORALL
+	MOVQ $0, ·resumeXS(SB)
+regs:
+	POPREGS
+	ADDQ $16, SP
+	JMP  ·leaveKernel(SB)
+
+// leaveKernel returns to the program through the frame at SP, with all
+// registers live. It must fit into 32 bytes: see interrupt in the monitor.
+TEXT ·leaveKernel(SB), NOSPLIT|NOFRAME, $0
+	MOVL $0, ·inKernel(SB)
+	CMPL ·pending(SB), $0
+	JNE  look
+	IRETQ
+look:
+	JMP  ·lookAgain(SB)
+
+// lookAgain: an interrupt was noted just before the return. SP points to the
+// return frame.
+TEXT ·lookAgain(SB), NOSPLIT|NOFRAME, $0
+	MOVL $1, ·inKernel(SB)
+	MOVQ AX, ·saveAX(SB)
+	MOVQ SP, AX
+	JMP  ·saveFrame(SB)
+
+// interruptEntry: the program was interrupted; the CPU's frame lies below
+// IRQTop.
+TEXT ·interruptEntry(SB), NOSPLIT|NOFRAME, $0
+	MOVQ AX, ·saveAX(SB)
+	MOVQ $const_irqFrameAt, AX
+	JMP  ·saveFrame(SB)
+
+// saveFrame completes the current thread's frame from the return frame at AX,
+// the saved AX, and the live registers.
+TEXT ·saveFrame(SB), NOSPLIT|NOFRAME, $0
+	MOVQ ·curTop(SB), SP
+	PUSHQ 32(AX)
+	PUSHQ 24(AX)
+	PUSHQ 16(AX)
+	PUSHQ 8(AX)
+	PUSHQ 0(AX)
+	SUBQ $16, SP
+	MOVQ ·saveAX(SB), AX
+	PUSHREGS
+	JUMP(·pendingWork)
+
+// pendingWork handles what interrupts noted, the current thread's integer
+// registers being saved.
+TEXT ·pendingWork(SB), NOSPLIT|NOFRAME, $0
+	MOVQ ·curXS(SB), CX
+	XSAVEALL
+	MOVQ $const_kernelTop, SP
+	GOENV
+	SUBQ $16, SP
+	CALL ·kpending(SB)
+	MOVQ 0(SP), AX
+	JUMP(·resume)
+
+// faultEntry handles an exception, of the program or of the kernel; the CPU's
+// frame lies below TrapTop. An exception inside it ends in crashEntry.
+TEXT ·faultEntry(SB), NOSPLIT|NOFRAME, $0
+	CMPL ·inFault(SB), $0
+	JNE  nested
+	MOVL $1, ·inFault(SB)
+	SUBQ $56, SP                  // vec to ss: kfault fills them in
+	PUSHREGS
+	MOVQ SP, BX
+	MOVQ $const_faultXS, CX
+	XSAVEALL
+	RDFSBASEQ R12
+	GOENV
+	PUSHQ R12
+	SUBQ $24, SP
+	MOVQ BX, 0(SP)
+	CALL ·kfault(SB)
+	MOVQ 8(SP), AX
+	ADDQ $24, SP
+	POPQ R12
+	TESTQ AX, AX
+	JNE  signal
+	WRFSBASEQ R12
+	MOVQ $const_faultXS, CX
+	XRSTORALL
+	POPREGS
+	MOVQ $const_trapFrameAt, SP
+	MOVL $0, ·inFault(SB)
+	TESTL $1, ·inKernel(SB)
+	JNE  kernel
+	JMP  ·leaveKernel(SB)         // clears inKernel inside the guarded window
+kernel:
+	ANDL $~2, ·inKernel(SB)
+	IRETQ
+signal:                            // the thread's frame is filled in; tell it
+	MOVL $1, ·inKernel(SB)
+	MOVL $0, ·inFault(SB)
+	MOVQ $const_kernelTop, SP
+	GOENV
+	SUBQ $16, SP
+	CALL ·ksignal(SB)
+	MOVQ 0(SP), AX
+	JUMP(·resume)
+nested:
+	MOVQ $const_crashTop, SP
+	JMP  ·crashEntry(SB)
+
+// crashEntry reports what cannot be handled, with the registers as they are.
+TEXT ·crashEntry(SB), NOSPLIT|NOFRAME, $0
+	ORL  $4, ·inKernel(SB)
+	SUBQ $56, SP
+	PUSHREGS
+	MOVQ SP, BX
+	GOENV
+	SUBQ $16, SP
+	MOVQ BX, 0(SP)
+	CALL ·kabort(SB)
+	UD2
+
+// signalEntry runs in the thread that a signal interrupts: it keeps the vector
+// registers across the handler (AX) and then asks for rt_sigreturn. BX points
+// to the XSAVE area in the signal frame, SP to its ucontext; DI, SI and DX are
+// the handler's arguments.
+TEXT ·signalEntry(SB), NOSPLIT|NOFRAME, $0
+	MOVQ AX, R12
+	MOVQ DX, R13
+	XORL AX, AX                   // XSAVE leaves most of its header alone, XRSTOR checks it
+	MOVQ AX, 520(BX)
+	MOVQ AX, 528(BX)
+	MOVQ AX, 536(BX)
+	MOVQ AX, 544(BX)
+	MOVQ AX, 552(BX)
+	MOVQ AX, 560(BX)
+	MOVQ AX, 568(BX)
+	MOVQ BX, CX
+	XSAVEALL
+	MOVQ R13, DX
+	CALL R12
+	MOVQ BX, CX
+	XRSTORALL
+	MOVL $15, AX                  // rt_sigreturn
+	SYSCALL
+	UD2
+
+// vdsoClockGettime is __vdso_clock_gettime(clockid DI, *timespec SI) with the
+// C calling convention. It must not use the stack beyond the return address.
+TEXT ·vdsoClockGettime(SB), NOSPLIT|NOFRAME, $0
+	CMPL DI, $1
+	JHI  kernel
+	MOVQ $const_clockPage, R8
+again:
+	MOVL 0(R8), R9                // version: odd while the host writes
+	TESTL $1, R9
+	JNE  again
+	RDTSC
+	SHLQ $32, DX
+	ORQ  DX, AX
+	SUBQ 8(R8), AX
+	MOVBLSX 28(R8), CX
+	TESTL CX, CX
+	JLT  right
+	SHLQ CX, AX
+	JMP  scale
+right:
+	NEGL CX
+	SHRQ CX, AX
+scale:
+	MOVL 24(R8), DX
+	MULQ DX
+	SHRQ $32, AX
+	SHLQ $32, DX
+	ORQ  DX, AX
+	ADDQ 16(R8), AX
+	CMPL R9, 0(R8)
+	JNE  again
+	TESTL DI, DI
+	JNE  split                    // CLOCK_MONOTONIC
+	ADDQ const_clockWall(R8), AX
+split:
+	XORL DX, DX
+	MOVQ $1000000000, CX
+	DIVQ CX
+	MOVQ AX, 0(SI)
+	MOVQ DX, 8(SI)
+	XORL AX, AX
+	RET
+kernel:
+	MOVL $228, AX                 // clock_gettime
+	SYSCALL
+	RET
+
+// ---- instructions that Go has no word for ----
+
+// func rdtsc() uint64
+TEXT ·rdtsc(SB), NOSPLIT, $0-8
+	RDTSC
+	SHLQ $32, DX
+	ORQ  DX, AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+// func rdrand() (v uint64, ok bool)
+TEXT ·rdrand(SB), NOSPLIT, $0-9
+	RDRANDQ AX
+	SETCS ok+8(FP)
+	MOVQ AX, v+0(FP)
+	RET
+
+// func cpuid(leaf, sub uint32) (a, b, c, d uint32)
+TEXT ·cpuid(SB), NOSPLIT, $0-24
+	MOVL leaf+0(FP), AX
+	MOVL sub+4(FP), CX
+	CPUID
+	MOVL AX, a+8(FP)
+	MOVL BX, b+12(FP)
+	MOVL CX, c+16(FP)
+	MOVL DX, d+20(FP)
+	RET
+
+// func outb(port uint16, v uint8)
+TEXT ·outb(SB), NOSPLIT, $0-3
+	MOVW port+0(FP), DX
+	MOVB v+2(FP), AX
+	OUTB
+	RET
+
+// func outw(port, v uint16)
+TEXT ·outw(SB), NOSPLIT, $0-4
+	MOVW port+0(FP), DX
+	MOVW v+2(FP), AX
+	OUTW
+	RET
+
+// func inb(port uint16) uint8
+TEXT ·inb(SB), NOSPLIT, $0-9
+	MOVW port+0(FP), DX
+	INB
+	MOVB AX, ret+8(FP)
+	RET
+
+// func outsb(port uint16, p uintptr, n uint64)
+// One instruction, and with it few exits to the host, for a whole line.
+TEXT ·outsb(SB), NOSPLIT, $0-24
+	MOVW port+0(FP), DX
+	MOVQ p+8(FP), SI
+	MOVQ n+16(FP), CX
+	CLD
+	REP; OUTSB
+	RET
+
+// func load32(a uintptr) uint32
+// A device register must be read with one 32-bit move.
+TEXT ·load32(SB), NOSPLIT, $0-12
+	MOVQ a+0(FP), AX
+	MOVL (AX), AX
+	MOVL AX, ret+8(FP)
+	RET
+
+// func store32(a uintptr, v uint32)
+TEXT ·store32(SB), NOSPLIT, $0-12
+	MOVQ a+0(FP), AX
+	MOVL v+8(FP), CX
+	MOVL CX, (AX)
+	RET
+
+// func store8(a uintptr, v uint8)
+TEXT ·store8(SB), NOSPLIT, $0-9
+	MOVQ a+0(FP), AX
+	MOVB v+8(FP), CX
+	MOVB CX, (AX)
+	RET
+
+// func monitor(op, arg uint64, msr uint32)
+TEXT ·monitor(SB), NOSPLIT, $0-20
+	MOVQ op+0(FP), AX
+	MOVQ arg+8(FP), BX
+	MOVL msr+16(FP), CX
+	CALL ·monitorCall(SB)
+	RET
+
+// func signalEntryAddr() uintptr
+TEXT ·signalEntryAddr(SB), NOSPLIT, $0-8
+	LEAQ ·signalEntry(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+// anchor is where the linker starts to look for what is needed; it names what
+// only the image linker refers to. It never runs.
+#define KEEP(f) MOVQ $f(SB), AX
+TEXT ·anchor(SB), NOSPLIT|NOFRAME, $0
+	KEEP(·entryLinux)
+	KEEP(·boot64)
+	KEEP(·vdsoClockGettime)
+	KEEP(·spurious)
+	KEEP(·vector0)
+	KEEP(·vector1)
+	KEEP(·vector2)
+	KEEP(·vector3)
+	KEEP(·vector4)
+	KEEP(·vector5)
+	KEEP(·vector6)
+	KEEP(·vector7)
+	KEEP(·vector8)
+	KEEP(·vector9)
+	KEEP(·vector10)
+	KEEP(·vector11)
+	KEEP(·vector12)
+	KEEP(·vector13)
+	KEEP(·vector14)
+	KEEP(·vector15)
+	KEEP(·vector16)
+	KEEP(·vector17)
+	KEEP(·vector18)
+	KEEP(·vector19)
+	KEEP(·vector20)
+	KEEP(·vector21)
+	KEEP(·vector22)
+	KEEP(·vector23)
+	KEEP(·vector24)
+	KEEP(·vector25)
+	KEEP(·vector26)
+	KEEP(·vector27)
+	KEEP(·vector28)
+	KEEP(·vector29)
+	KEEP(·vector30)
+	KEEP(·vector31)
+	KEEP(·vector32)
+	KEEP(·vector33)
+	KEEP(·vector34)
+	KEEP(·vector35)
+	KEEP(·vector36)
+	KEEP(·vector37)
+	KEEP(·vector38)
+	KEEP(·vector39)
+	KEEP(·vector40)
+	KEEP(·vector41)
+	KEEP(·vector42)
+	KEEP(·vector43)
+	KEEP(·vector44)
+	KEEP(·vector45)
+	KEEP(·vector46)
+	KEEP(·vector47)
+	UD2
