@@ -33,7 +33,7 @@ func ScaleFor(hz uint64) (mul uint32, shift int8) {
 		shift--
 	}
 	q, _ := bits.Div64(num, 0, den)
-	return uint32(q), shift
+	return uint32(q >> 32), shift
 }
 
 // CMOS is one reading of the real-time clock's registers, in the order in
