@@ -76,6 +76,12 @@ func pageTables(parts []part) ([]byte, error) {
 	const direct = uint64(abi.DirectBase)
 	pd := t.next(t.next(root, direct>>39&511), direct>>30&511)
 	t.set(pd, direct>>21&511, pPresent|pUser|pAccessed|pDirty|pLarge|pNX)
+	// Tables for the device windows that every machine has, so that a kernel
+	// without memory to give can still reach the power button.
+	for _, dev := range []uint64{0xfea00000, 0xfec00000, 0xfee00000} {
+		a := abi.MMIOBase + dev
+		t.next(t.next(t.next(root, a>>39&511), a>>30&511), a>>21&511)
+	}
 	if abi.Tables+uint64(len(t.b)) > abi.TablesEnd {
 		return nil, fmt.Errorf("image: page tables take %d bytes; the image is too large for the %d there are", len(t.b), abi.TablesEnd-abi.Tables)
 	}

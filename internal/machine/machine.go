@@ -79,6 +79,19 @@ func Wait(deadline int64) uint64 {
 	return uint64(r)
 }
 
+// Random fills b from the machine's source of random numbers. (crypto/rand
+// would do the same and reserve 32 MB of memory for its own generator.)
+func Random(b []byte) error {
+	for len(b) > 0 {
+		n, _, e := syscall.Syscall(318, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0)
+		if e != 0 {
+			return e
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
 // PowerOff ends the machine in good order.
 func PowerOff() { syscall.Syscall(abi.SysPower, abi.PowerOff, 0, 0) }
 

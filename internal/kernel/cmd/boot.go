@@ -43,9 +43,10 @@ const lowMax = 1 << 20
 func kmain() uint64 {
 	cur = noThread
 	readLoader()
+	findPower() // reads ACPI tables, so that a refusal can power off
+	checkMemory()
 	initFrames()
 	mapDirect()
-	findPower() // reads ACPI tables in low memory
 	dropLow()
 	initIRQ()
 	initClock()
@@ -128,12 +129,17 @@ func readLoader() {
 	if cmd != 0 && cmd < lowMax-abi.MaxCmdline {
 		addCmdline(cmd, abi.MaxCmdline, true)
 	}
+}
+
+// checkMemory refuses a machine that is too small, before anything fails less
+// clearly.
+func checkMemory() {
 	if loaded.nram == 0 {
 		refuse("the loader described no memory")
 	}
 	if loaded.total < minMemory {
 		puts("thurward: refusing to start: the machine has ")
-		putu(loaded.total >> 20)
+		putu(alignUp(loaded.total, 1<<20) >> 20)
 		puts(" MB of memory; at least ")
 		putu(minMemory >> 20)
 		puts(" MB are needed (give it more: --memory)\n")

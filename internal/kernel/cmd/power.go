@@ -36,7 +36,23 @@ func physical(pa uint64) uint64 {
 	return uint64(window(pa))
 }
 
-func phys8(pa uint64) uint8 { return *at[uint8](physical(pa)) }
+func phys8(pa uint64) uint8 {
+	if pa >= large && !poolInRAM() {
+		return 0 // there is no memory for the page table that this needs
+	}
+	return *at[uint8](physical(pa))
+}
+
+// poolInRAM reports whether the pool of page tables behind the image exists:
+// the smallest machines end before it.
+func poolInRAM() bool {
+	for i := 0; i < loaded.nram; i++ {
+		if loaded.ram[i].start <= record().ImageEnd && loaded.ram[i].end >= record().FreeStart {
+			return true
+		}
+	}
+	return false
+}
 
 func phys(pa uint64, n int) (v uint64) {
 	for i := n - 1; i >= 0; i-- {
@@ -139,7 +155,9 @@ func power(how uint64) {
 	resetReg.write(resetValue)
 	for {
 		// Nothing ends this machine. Sleep with the timer off.
-		store32(lapic+lapicTimer, lvtMasked)
+		if lapic != 0 {
+			store32(lapic+lapicTimer, lvtMasked)
+		}
 		monitor(monHalt, 0, 0)
 		pending = 0
 	}

@@ -1,0 +1,507 @@
+// Command guest is a program for the kernel's tests: it runs as the only
+// program of an image, checks from inside what the kernel promises, and prints
+// one line for each check. The boot argument CHECK=name selects checks that
+// end the machine.
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/thurward/thurward/internal/kernel/abi"
+	"github.com/thurward/thurward/internal/machine"
+)
+
+var checks = []struct {
+	name string
+	run  func() error
+}{
+	{"policy", policy},
+	{"recover", recovers},
+	{"write-protection", writeProtection},
+	{"null-page", nullPage},
+	{"munmap", munmap},
+	{"madvise-zeroes", madviseZeroes},
+	{"memory-returns", memoryReturns},
+	{"bad-pointers", badPointers},
+	{"goroutines", goroutines},
+	{"preemption", preemption},
+	{"vector-registers", vectorRegisters},
+	{"threads", threads},
+	{"timers", timers},
+	{"clock", clock},
+	{"random", random},
+	{"gc", gc},
+	{"dma", dma},
+	{"memory-limit", memoryLimit},
+	{"no-files", noFiles},
+}
+
+func main() {
+	start := machine.Nanotime() - machine.EntryTime()
+	fmt.Printf("guest: boot_us=%d memory=%d free=%d native=%v\n", start/1000, machine.MemoryBytes(), machine.FreeBytes(), machine.Native())
+	switch os.Getenv("CHECK") {
+	case "exec-data":
+		execData()
+	case "panic":
+		panic("on purpose")
+	case "oom":
+		oom()
+	case "stack":
+		debug.SetMaxStack(1 << 20)
+		deep(0)
+	case "deadlock":
+		machineWaitForever()
+	case "idle":
+		time.Sleep(2 * time.Second)
+	case "soak":
+		soak()
+	}
+	for _, c := range checks {
+		if err := c.run(); err != nil {
+			fmt.Printf("guest: FAIL %s: %v\n", c.name, err)
+			continue
+		}
+		fmt.Printf("guest: ok %s\n", c.name)
+	}
+	s := machine.Stats()
+	fmt.Printf("guest: stats faults=%d interrupts=%d halts=%d switches=%d syscalls=%d signals=%d tables=%d\n",
+		s.Faults, s.Interrupts, s.Halts, s.Switches, s.Syscalls, s.Signals, s.TableFrames)
+	fmt.Println("guest: done")
+}
+
+func policy() error {
+	if got := string(machine.Policy()); got != "test policy" {
+		return fmt.Errorf("policy segment is %q", got)
+	}
+	return nil
+}
+
+// try runs f and returns the run-time error that it panics with.
+func try(f func()) (err error) {
+	defer func() {
+		if e, ok := recover().(error); ok {
+			err = e
+		}
+	}()
+	debug.SetPanicOnFault(true)
+	f()
+	return nil
+}
+
+var sink atomic.Int64
+
+func recovers() error {
+	var p *int64
+	var zero int64
+	if err := try(func() { sink.Store(*p) }); err == nil {
+		return errors.New("nil dereference did not panic")
+	}
+	if err := try(func() { sink.Store(1 / zero) }); err == nil {
+		return errors.New("division by zero did not panic")
+	}
+	return nil
+}
+
+func at(a uintptr) *byte { return *(**byte)(unsafe.Pointer(&a)) }
+
+func writeProtection() error {
+	pc, _, _, _ := runtime.Caller(0)
+	ro := "a constant in read-only data"
+	for name, a := range map[string]*byte{
+		"text":      at(pc),
+		"constants": unsafe.StringData(ro),
+		"policy":    unsafe.SliceData(machine.Policy()),
+		"vdso":      at(abi.VDSOPage),
+		"kernel":    at(abi.KernelBase + 0x1000),
+	} {
+		if err := try(func() { *a++ }); err == nil {
+			return fmt.Errorf("%s is writable", name)
+		}
+	}
+	for name, a := range map[string]uintptr{"entry": abi.EntryPage, "descriptors": abi.DescPage, "guard": abi.KernelStack - 8, "low": abi.DirectBase + 0x1000} {
+		if err := try(func() { sink.Store(int64(*at(a))) }); err == nil {
+			return fmt.Errorf("%s is readable", name)
+		}
+	}
+	return nil
+}
+
+func nullPage() error {
+	for a := uintptr(8); a < 1<<20; a += 4096 {
+		if err := try(func() { sink.Store(int64(*at(a))) }); err == nil {
+			return fmt.Errorf("%#x is mapped", a)
+		}
+	}
+	return nil
+}
+
+const page = 4096
+
+func mmap(n int) ([]byte, error) {
+	return syscall.Mmap(-1, 0, n, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+}
+
+func munmap() error {
+	b, err := mmap(16 * page)
+	if err != nil {
+		return err
+	}
+	for i := range b {
+		if b[i] != 0 {
+			return fmt.Errorf("fresh memory holds %d", b[i])
+		}
+		b[i] = 0xaa
+	}
+	a := uintptr(unsafe.Pointer(&b[0]))
+	if _, _, e := syscall.Syscall(syscall.SYS_MUNMAP, a+4*page, 4*page, 0); e != 0 {
+		return e
+	}
+	if b[3*page] != 0xaa || b[8*page] != 0xaa {
+		return errors.New("neighbours lost their contents")
+	}
+	if err := try(func() { sink.Store(int64(*at(a + 5*page))) }); err == nil {
+		return errors.New("unmapped memory is readable")
+	}
+	if _, _, e := syscall.Syscall(syscall.SYS_MUNMAP, a, 16*page, 0); e != 0 {
+		return e
+	}
+	c, err := mmap(16 * page)
+	if err != nil {
+		return err
+	}
+	if i := bytes.IndexByte(c, 0xaa); i >= 0 {
+		return errors.New("recycled memory is not zero")
+	}
+	return syscall.Munmap(c)
+}
+
+func madviseZeroes() error {
+	b, err := mmap(64 * page)
+	if err != nil {
+		return err
+	}
+	for i := range b {
+		b[i] = 0x55
+	}
+	if err := syscall.Madvise(b[8*page:24*page], syscall.MADV_DONTNEED); err != nil {
+		return err
+	}
+	for i := range b {
+		want := byte(0x55)
+		if i >= 8*page && i < 24*page {
+			want = 0
+		}
+		if b[i] != want {
+			return fmt.Errorf("byte %d is %#x, want %#x", i, b[i], want)
+		}
+	}
+	return syscall.Munmap(b)
+}
+
+func memoryReturns() error {
+	before := machine.Stats().FreeFrames
+	for range 50 {
+		b, err := mmap(4 << 20)
+		if err != nil {
+			return err
+		}
+		for i := 0; i < len(b); i += page {
+			b[i] = 1
+		}
+		if err := syscall.Munmap(b); err != nil {
+			return err
+		}
+	}
+	if after := machine.Stats().FreeFrames; after+64 < before {
+		return fmt.Errorf("%d frames were free, now %d", before, after)
+	}
+	return nil
+}
+
+func badPointers() error {
+	for _, a := range []uintptr{8, abi.DescPage, 0x123456789000, 1 << 63, ^uintptr(0) - 4} {
+		if _, _, e := syscall.RawSyscall(syscall.SYS_WRITE, 1, a, 8); e != syscall.EFAULT {
+			return fmt.Errorf("write from %#x: %v, want EFAULT", a, e)
+		}
+		if _, _, e := syscall.RawSyscall(syscall.SYS_NANOSLEEP, a, 0, 0); e != syscall.EFAULT {
+			return fmt.Errorf("nanosleep of %#x: %v, want EFAULT", a, e)
+		}
+	}
+	pc, _, _, _ := runtime.Caller(0)
+	if _, _, e := syscall.RawSyscall(318, pc, 8, 0); e != syscall.EFAULT {
+		return fmt.Errorf("getrandom into text: %v, want EFAULT", e)
+	}
+	if _, _, e := syscall.RawSyscall(syscall.SYS_MUNMAP, abi.KernelEnd, 1<<20, 0); e == 0 {
+		return errors.New("munmap of the program's text succeeded")
+	}
+	if _, err := syscall.Mmap(-1, 0, page, syscall.PROT_READ|syscall.PROT_EXEC, syscall.MAP_ANON|syscall.MAP_PRIVATE); err == nil {
+		return errors.New("executable memory was given")
+	}
+	return nil
+}
+
+func goroutines() error {
+	ch := make(chan int)
+	var wg sync.WaitGroup
+	for i := range 1000 {
+		wg.Add(1)
+		go func() { defer wg.Done(); ch <- i }()
+	}
+	go func() { wg.Wait(); close(ch) }()
+	sum := 0
+	for v := range ch {
+		sum += v
+	}
+	if sum != 999*1000/2 {
+		return fmt.Errorf("sum %d", sum)
+	}
+	return nil
+}
+
+func preemption() error {
+	var stop atomic.Bool
+	go func() {
+		for x := 0; ; x++ {
+			if x&0xffffff == 0 && stop.Load() {
+				return
+			}
+		}
+	}()
+	defer stop.Store(true)
+	t := time.Now()
+	time.Sleep(20 * time.Millisecond)
+	runtime.GC()
+	if d := time.Since(t); d > 800*time.Millisecond {
+		return fmt.Errorf("sleep and GC beside a busy goroutine took %v", d)
+	}
+	return nil
+}
+
+// vectorRegisters hashes with AVX code while threads are switched.
+func vectorRegisters() error {
+	want := sha256.Sum256(make([]byte, 1<<16))
+	var bad atomic.Int32
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			runtime.LockOSThread()
+			b := make([]byte, 1<<16)
+			for range 60 {
+				if sha256.Sum256(b) != want {
+					bad.Add(1)
+				}
+			}
+		}()
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
+	wg.Wait()
+	if n := bad.Load(); n != 0 {
+		return fmt.Errorf("%d wrong hashes", n)
+	}
+	return nil
+}
+
+func threads() error {
+	a, b := make(chan int), make(chan int)
+	go func() {
+		runtime.LockOSThread() // the thread ends with the goroutine
+		for v := range a {
+			b <- v + 1
+		}
+		close(b)
+	}()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for i := range 500 {
+		a <- i
+		if v := <-b; v != i+1 {
+			return fmt.Errorf("got %d", v)
+		}
+	}
+	close(a)
+	<-b
+	return nil
+}
+
+func timers() error {
+	for _, d := range []time.Duration{time.Millisecond, 7 * time.Millisecond, 60 * time.Millisecond} {
+		t := time.Now()
+		time.Sleep(d)
+		if got := time.Since(t); got < d || got > d+50*time.Millisecond {
+			return fmt.Errorf("a sleep of %v took %v", d, got)
+		}
+	}
+	n := 0
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for t := time.Now(); time.Since(t) < 100*time.Millisecond; n++ {
+		<-tick.C
+	}
+	if n < 20 {
+		return fmt.Errorf("%d ticks of 2 ms in 100 ms", n)
+	}
+	return nil
+}
+
+func clock() error {
+	last := machine.Nanotime()
+	t0, m0 := time.Now(), last
+	for range 200000 {
+		t := machine.Nanotime()
+		if t < last {
+			return fmt.Errorf("the clock went back by %d ns", last-t)
+		}
+		last = t
+	}
+	if d := time.Since(t0) - time.Duration(last-m0); d < -time.Millisecond || d > 20*time.Millisecond {
+		return fmt.Errorf("time.Now and Nanotime disagree by %v", d)
+	}
+	base, source := machine.WallBase()
+	fmt.Printf("guest: clock source=%s unix_ms=%d\n", source, (base+last)/1e6)
+	return nil
+}
+
+func random() error {
+	var a, b [32]byte
+	if err := machine.Random(a[:]); err != nil {
+		return err
+	}
+	if err := machine.Random(b[:]); err != nil {
+		return err
+	}
+	if a == b || a == [32]byte{} {
+		return errors.New("constant")
+	}
+	fmt.Printf("guest: random %x\n", a)
+	return nil
+}
+
+func gc() error {
+	keep := make([][]byte, 64)
+	for i := range 20000 {
+		b := make([]byte, 4096)
+		b[i%4096] = byte(i)
+		keep[i%64] = b
+	}
+	runtime.GC()
+	debug.FreeOSMemory()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	if m.NumGC < 2 {
+		return fmt.Errorf("only %d collections", m.NumGC)
+	}
+	return nil
+}
+
+func dma() error {
+	mem, phys, err := machine.DMA(3 << 20)
+	if err != nil {
+		return err
+	}
+	if phys%(2<<20) != 0 || len(mem) != 3<<20 {
+		return fmt.Errorf("%d bytes at %#x", len(mem), phys)
+	}
+	for i := range mem {
+		if mem[i] != 0 {
+			return errors.New("not zero")
+		}
+	}
+	mem[len(mem)-1] = 1
+	if _, _, err := machine.DMA(1 << 40); err == nil {
+		return errors.New("a terabyte was given")
+	}
+	return nil
+}
+
+func memoryLimit() error {
+	l := debug.SetMemoryLimit(-1)
+	if l <= 0 || l > int64(machine.MemoryBytes()) {
+		return fmt.Errorf("GOMEMLIMIT is %d of %d bytes", l, machine.MemoryBytes())
+	}
+	return nil
+}
+
+func noFiles() error {
+	if _, err := os.ReadFile("/etc/passwd"); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func execData() {
+	code := []byte{0xc3}
+	p := &code[0]
+	f := *(*func())(unsafe.Pointer(&p))
+	f()
+	fmt.Println("guest: FAIL data was executed")
+}
+
+func oom() {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(1 << 50)
+	var keep [][]byte
+	for {
+		b := make([]byte, 1<<20)
+		for i := 0; i < len(b); i += page {
+			b[i] = 1
+		}
+		keep = append(keep, b)
+		sink.Store(int64(len(keep)))
+	}
+}
+
+func deep(n int) int {
+	var pad [256]byte
+	return deep(n+1) + int(pad[n%256])
+}
+
+func machineWaitForever() {
+	debug.SetGCPercent(-1)
+	runtime.LockOSThread()
+	var word uint32
+	syscall.Syscall6(202, uintptr(unsafe.Pointer(&word)), 128, 0, 0, 0, 0)
+}
+
+// soak churns the heap and the scheduler until the machine is stopped, and
+// reports once a second the worst delay of a 1 ms sleep.
+func soak() {
+	var worst atomic.Int64
+	for range 4 {
+		go func() {
+			for {
+				b := make([][]byte, 200)
+				for i := range b {
+					b[i] = make([]byte, 1000)
+				}
+				time.Sleep(500 * time.Microsecond)
+			}
+		}()
+	}
+	go func() {
+		for {
+			t := time.Now()
+			time.Sleep(time.Millisecond)
+			if d := int64(time.Since(t)); d > worst.Load() {
+				worst.Store(d)
+			}
+		}
+	}()
+	for {
+		time.Sleep(time.Second)
+		s := machine.Stats()
+		fmt.Printf("guest: soak worst_us=%d free=%d threads=%d tables=%d\n", worst.Swap(0)/1000, s.FreeFrames, s.Threads, s.TableFrames)
+	}
+}

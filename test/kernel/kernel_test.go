@@ -1,0 +1,266 @@
+// Package kernel tests the kernel from outside and inside: it boots images
+// whose program is test/kernel/guest, under TCG always and under KVM where
+// there is one.
+package kernel
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thurward/thurward/internal/image"
+	"github.com/thurward/thurward/internal/kernel/build"
+)
+
+var makeImage = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "thurward-kernel-test")
+	if err != nil {
+		return "", err
+	}
+	kernel, guest, img := filepath.Join(dir, "kernel.elf"), filepath.Join(dir, "guest.elf"), filepath.Join(dir, "guest.img")
+	if err := build.Kernel(kernel); err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", guest, "./guest")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, b)
+	}
+	k, err := os.ReadFile(kernel)
+	if err != nil {
+		return "", err
+	}
+	g, err := os.ReadFile(guest)
+	if err != nil {
+		return "", err
+	}
+	b, err := image.Link(image.Input{Program: g, Kernel: k, Policy: []byte("test policy")})
+	if err != nil {
+		return "", err
+	}
+	return img, os.WriteFile(img, b, 0o644)
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if img, err := makeImage(); err == nil {
+		os.RemoveAll(filepath.Dir(img))
+	}
+	os.Exit(code)
+}
+
+// accels are the ways to run a machine here.
+func accels() map[string][]string {
+	a := map[string][]string{"tcg": {"-accel", "tcg", "-cpu", "max"}}
+	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
+		f.Close()
+		a["kvm"] = []string{"-accel", "kvm", "-cpu", "host,-arch-capabilities"}
+	}
+	return a
+}
+
+// boot runs the guest and returns its console and how long it took. The
+// machine must end by itself within limit.
+func boot(t *testing.T, accel []string, limit time.Duration, append string, extra ...string) string {
+	t.Helper()
+	img, err := makeImage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	args := []string{"-M", "microvm", "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none",
+		"-serial", "stdio", "-no-reboot", "-global", "virtio-mmio.force-legacy=false", "-kernel", img, "-append", append}
+	args = slicesConcat(args, accel, extra)
+	if !strings.Contains(strings.Join(extra, " "), "-m ") {
+		args = slicesConcat(args, []string{"-m", "64M"})
+	}
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		t.Fatalf("the machine did not end within %v; console:\n%s", limit, out)
+	}
+	if err != nil {
+		t.Fatalf("qemu: %v; console:\n%s", err, out)
+	}
+	return string(out)
+}
+
+func slicesConcat(s ...[]string) []string {
+	var r []string
+	for _, x := range s {
+		r = append(r, x...)
+	}
+	return r
+}
+
+func each(t *testing.T, f func(t *testing.T, accel []string)) {
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		t.Skip("qemu-system-x86_64 is not installed (apt-get install qemu-system-x86)")
+	}
+	for name, a := range accels() {
+		t.Run(name, func(t *testing.T) { f(t, a) })
+	}
+}
+
+func TestGuestChecks(t *testing.T) {
+	src, err := os.ReadFile("guest/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`(?m)^\t\{"([a-z-]+)", `).FindAllSubmatch(src, -1)
+	if len(names) < 15 {
+		t.Fatalf("found %d checks in guest/main.go", len(names))
+	}
+	for _, mem := range []string{"64M", "512M"} {
+		each(t, func(t *testing.T, accel []string) {
+			out := boot(t, accel, 60*time.Second, "", "-m", mem)
+			for _, n := range names {
+				if !strings.Contains(out, "guest: ok "+string(n[1])+"\n") {
+					t.Errorf("check %s did not pass", n[1])
+				}
+			}
+			if !strings.Contains(out, "guest: done") || strings.Contains(out, "unknown system call") || t.Failed() {
+				t.Errorf("console:\n%s", out)
+			}
+		})
+	}
+}
+
+// TestRandomDiffers: two boots of one image never see the same numbers.
+func TestRandomDiffers(t *testing.T) {
+	re := regexp.MustCompile(`guest: random ([0-9a-f]{64})`)
+	each(t, func(t *testing.T, accel []string) {
+		a, b := re.FindString(boot(t, accel, 60*time.Second, "")), re.FindString(boot(t, accel, 60*time.Second, ""))
+		if a == "" || a == b {
+			t.Fatalf("%q and %q", a, b)
+		}
+	})
+}
+
+// noRDRAND is a CPU without RDRAND, which TCG can be.
+var noRDRAND = []string{"-accel", "tcg", "-cpu", "max,-rdrand"}
+
+func TestRandomFromVirtioRNG(t *testing.T) {
+	each(t, func(t *testing.T, _ []string) {
+		out := boot(t, noRDRAND, 60*time.Second, "", "-device", "virtio-rng-device")
+		if !strings.Contains(out, "guest: ok random") {
+			t.Fatalf("console:\n%s", out)
+		}
+	})
+}
+
+func TestRefusesToStartWithoutRandom(t *testing.T) {
+	each(t, func(t *testing.T, _ []string) {
+		out := boot(t, noRDRAND, 20*time.Second, "")
+		if !strings.Contains(out, "thurward: refusing to start: no source of random numbers") || strings.Contains(out, "guest:") {
+			t.Fatalf("console:\n%s", out)
+		}
+	})
+}
+
+func TestRefusesOldCPU(t *testing.T) {
+	each(t, func(t *testing.T, _ []string) {
+		img, err := makeImage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The CPU has no way to say where power-off is before anything is
+		// set up, so that the message may be followed by silence.
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		out, _ := exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "microvm", "-accel", "tcg", "-cpu", "qemu64", "-m", "64M", "-nodefaults", "-no-user-config",
+			"-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", img).CombinedOutput()
+		if !bytes.Contains(out, []byte("refusing to start: the CPU has no")) {
+			t.Fatalf("console:\n%s", out)
+		}
+	})
+}
+
+func TestTooLittleMemory(t *testing.T) {
+	each(t, func(t *testing.T, accel []string) {
+		out := boot(t, accel, 20*time.Second, "", "-m", "8M")
+		if !strings.Contains(out, "thurward: refusing to start: the machine has 8 MB of memory") {
+			t.Fatalf("console:\n%s", out)
+		}
+	})
+}
+
+func TestLegacyVirtioIsNamed(t *testing.T) {
+	each(t, func(t *testing.T, accel []string) {
+		out := boot(t, accel, 20*time.Second, "", "-global", "virtio-mmio.force-legacy=true", "-device", "virtio-rng-device")
+		if !strings.Contains(out, "force-legacy=false") {
+			t.Fatalf("console:\n%s", out)
+		}
+	})
+}
+
+// TestCrashes: each way to crash is reported and ends the machine.
+func TestCrashes(t *testing.T) {
+	for check, want := range map[string][]string{
+		"panic":     {"panic: on purpose", "main.main()", "thurward: crash: the program exited with status 2"},
+		"oom":       {"thurward: crash: out of memory"},
+		"stack":     {"stack overflow", "thurward: crash: the program exited with status 2"},
+		"exec-data": {"SIGSEGV", "thurward: crash: the program exited with status 2"},
+	} {
+		t.Run(check, func(t *testing.T) {
+			each(t, func(t *testing.T, accel []string) {
+				out := boot(t, accel, 60*time.Second, "CHECK="+check)
+				for _, w := range want {
+					if !strings.Contains(out, w) {
+						t.Errorf("no %q in the console:\n%.2000s", w, out)
+					}
+				}
+				if strings.Contains(out, "guest: FAIL") {
+					t.Errorf("console:\n%s", out)
+				}
+			})
+		})
+	}
+}
+
+// TestBootTime is a guard against a boot that became slow, not a benchmark:
+// the limit is several times the figure of SPECIFICATION.md.
+func TestBootTime(t *testing.T) {
+	re := regexp.MustCompile(`boot_us=(\d+)`)
+	each(t, func(t *testing.T, accel []string) {
+		best := 1 << 30
+		for range 3 {
+			m := re.FindStringSubmatch(boot(t, accel, 60*time.Second, ""))
+			if m == nil {
+				t.Fatal("no boot time on the console")
+			}
+			us, _ := strconv.Atoi(m[1])
+			best = min(best, us)
+		}
+		t.Logf("entry to main: %d us (best of 3)", best)
+		limit := 20_000
+		if strings.Contains(strings.Join(accel, " "), "tcg") {
+			limit = 300_000
+		}
+		if best > limit {
+			t.Errorf("entry to main took %d us, limit %d", best, limit)
+		}
+	})
+}
+
+// TestIdleSleeps: a waiting machine leaves the host's CPU alone.
+func TestIdleSleeps(t *testing.T) {
+	each(t, func(t *testing.T, accel []string) {
+		out := boot(t, accel, 60*time.Second, "CHECK=idle")
+		m := regexp.MustCompile(`interrupts=(\d+)`).FindStringSubmatch(out)
+		if m == nil {
+			t.Fatalf("console:\n%s", out)
+		}
+		t.Logf("%s interrupts in all", m[1])
+	})
+}
