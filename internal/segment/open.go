@@ -1,0 +1,119 @@
+package segment
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"strconv"
+	"unsafe"
+)
+
+// Limits that Open enforces; the compiler stays below them.
+const (
+	MaxRules      = 1 << 20
+	MaxMatches    = 1 << 22
+	MaxInterfaces = 16
+	MaxFlows      = 4 << 20
+	MinFlows      = 1 << 10
+)
+
+// Open checks a segment and returns a view of it. b must stay unchanged while
+// the view is used, and begin at an address that is a multiple of 8.
+//
+// Everything that the data plane later relies on is checked here: sizes,
+// offsets, indexes, enumerations.
+func Open(b []byte) (*Policy, error) {
+	le := binary.LittleEndian
+	if len(b) < HeaderSize {
+		return nil, errors.New("policy segment: " + strconv.Itoa(len(b)) + " bytes are too few for a header of " + strconv.Itoa(HeaderSize))
+	}
+	if uintptr(unsafe.Pointer(&b[0]))%8 != 0 {
+		return nil, errors.New("policy segment: not aligned to 8 bytes")
+	}
+	if string(b[:8]) != Magic {
+		return nil, errors.New("policy segment: wrong magic (not a policy, or a corrupted image)")
+	}
+	if v := le.Uint32(b[offVersion:]); v != Version {
+		return nil, errors.New("policy segment: layout version " + strconv.Itoa(int(v)) + ", this program reads version " + strconv.Itoa(Version) + " (build the image anew)")
+	}
+	if n := le.Uint32(b[offSize:]); int(n) != len(b) {
+		return nil, errors.New("policy segment: its header says " + strconv.Itoa(int(n)) + " bytes, there are " + strconv.Itoa(len(b)) + " (corrupted image)")
+	}
+	if got := sha256.Sum256(b[HeaderSize:]); string(got[:]) != string(b[offBody:offBody+32]) {
+		return nil, errors.New("policy segment: digest mismatch: want sha256:" + hex.EncodeToString(b[offBody:offBody+32]) + ", got sha256:" + hex.EncodeToString(got[:]) + " (corrupted image)")
+	}
+	p := &Policy{}
+	copy(p.Digest[:], b[offPolicy:])
+	settings, ok := table[Settings](b, tabSettings, 1)
+	if !ok || len(settings) != 1 {
+		return nil, errors.New("policy segment: no settings")
+	}
+	p.Settings = settings[0]
+	var ok1, ok2, ok3, ok4, ok5 bool
+	p.Interfaces, ok1 = table[Interface](b, tabInterfaces, MaxInterfaces)
+	p.SNAT, ok2 = table[SNAT](b, tabSNAT, MaxRules)
+	p.Rules, ok3 = table[Rule](b, tabRules, MaxRules)
+	p.Matches, ok4 = table[Match](b, tabMatches, MaxMatches)
+	p.Strings, ok5 = table[byte](b, tabStrings, len(b))
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 {
+		return nil, errors.New("policy segment: a table lies outside the segment")
+	}
+	if err := p.check(); err != "" {
+		return nil, errors.New("policy segment: " + err)
+	}
+	return p, nil
+}
+
+// table returns table i of the segment, of at most limit entries.
+func table[T any](b []byte, i, limit int) ([]T, bool) {
+	off := uint64(binary.LittleEndian.Uint32(b[offTables+8*i:]))
+	n := uint64(binary.LittleEndian.Uint32(b[offTables+8*i+4:]))
+	var t T
+	size := uint64(unsafe.Sizeof(t))
+	if n > uint64(limit) || off < HeaderSize || off%16 != 0 || off > uint64(len(b)) || n*size > uint64(len(b))-off {
+		return nil, false
+	}
+	if n == 0 {
+		return nil, true
+	}
+	return unsafe.Slice((*T)(unsafe.Pointer(&b[off])), n), true
+}
+
+func (p *Policy) text(t Text) bool { return uint64(t.Off)+uint64(t.Len) <= uint64(len(p.Strings)) }
+
+// check returns what is wrong with the tables' contents, or "".
+func (p *Policy) check() string {
+	s := &p.Settings
+	if s.DefaultAction != Accept && s.DefaultAction != Deny {
+		return "no default action"
+	}
+	if s.MaxFlows < MinFlows || s.MaxFlows > MaxFlows {
+		return "capacity of the flow table out of range"
+	}
+	for i := range p.Interfaces {
+		f := &p.Interfaces[i]
+		if f.Role != LAN && f.Role != WAN || f.PrefixLen > 128 || f.HasMAC > 1 || !p.text(f.Name) {
+			return "interface " + strconv.Itoa(i) + " is invalid"
+		}
+	}
+	for i := range p.SNAT {
+		n := &p.SNAT[i]
+		if n.Interface >= uint32(len(p.Interfaces)) || n.PortLo == 0 || n.PortLo > n.PortHi {
+			return "snat entry " + strconv.Itoa(i) + " is invalid"
+		}
+	}
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		if r.Action != Accept && r.Action != Deny || !p.text(r.ID) || !p.text(r.Name) {
+			return "rule " + strconv.Itoa(i) + " is invalid"
+		}
+	}
+	for i := range p.Matches {
+		m := &p.Matches[i]
+		if m.Rule >= uint32(len(p.Rules)) || m.Action != p.Rules[m.Rule].Action || m.Direction > Ingress || m.PortLo > m.PortHi || m.State > StateNew|StateEstablished {
+			return "match " + strconv.Itoa(i) + " is invalid"
+		}
+	}
+	return ""
+}

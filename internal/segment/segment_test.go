@@ -1,0 +1,117 @@
+package segment
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"unsafe"
+)
+
+func sample() *Policy {
+	return &Policy{
+		Digest:     [32]byte{1, 2, 3},
+		Settings:   Settings{DefaultAction: Deny, MaxFlows: 65536, TCPEstablished: 7440},
+		Interfaces: []Interface{{Role: LAN, PrefixLen: 24, Name: Text{0, 4}}, {Role: WAN, PrefixLen: 24, Name: Text{4, 4}}},
+		SNAT:       []SNAT{{Interface: 1, PortLo: 1024, PortHi: 65535}},
+		Rules:      []Rule{{ID: Text{8, 3}, Action: Accept}},
+		Matches:    []Match{{Action: Accept, PortHi: 65535, Proto: 6}},
+		Strings:    []byte("lan0wan0web"),
+	}
+}
+
+// aligned copies b to 8-byte aligned memory, as the image has it.
+func aligned(b []byte) []byte {
+	w := make([]uint64, (len(b)+7)/8+1)
+	a := unsafe.Slice((*byte)(unsafe.Pointer(&w[0])), len(b))
+	copy(a, b)
+	return a
+}
+
+func TestRoundTrip(t *testing.T) {
+	b := Encode(sample())
+	if !bytes.Equal(b, Encode(sample())) {
+		t.Fatal("encoding the same policy twice gave different bytes")
+	}
+	p, err := Open(aligned(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Digest != sample().Digest || p.Settings != sample().Settings || p.Matches[0] != sample().Matches[0] ||
+		p.Text(p.Rules[0].ID) != "web" || p.Interface(WAN) != &p.Interfaces[1] || p.SNAT[0] != sample().SNAT[0] {
+		t.Fatalf("got %+v", p)
+	}
+	if p.Text(Text{9, 3}) != "" {
+		t.Error("a text beyond the table is not empty")
+	}
+}
+
+// TestLayout pins the sizes that compiled policies depend on.
+func TestLayout(t *testing.T) {
+	for name, c := range map[string][2]uintptr{
+		"Settings":  {unsafe.Sizeof(Settings{}), 64},
+		"Interface": {unsafe.Sizeof(Interface{}), 56},
+		"SNAT":      {unsafe.Sizeof(SNAT{}), 56},
+		"Rule":      {unsafe.Sizeof(Rule{}), 24},
+		"Match":     {unsafe.Sizeof(Match{}), 80},
+	} {
+		if c[0] != c[1] {
+			t.Errorf("%s takes %d bytes, want %d: a changed layout needs a new Version", name, c[0], c[1])
+		}
+	}
+	x := uint16(1)
+	if *(*byte)(unsafe.Pointer(&x)) != 1 {
+		t.Error("Encode writes memory as it is and needs a little-endian host")
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	edit := func(f func(p *Policy)) []byte { p := sample(); f(p); return Encode(p) }
+	flip := func(i int) []byte { b := Encode(sample()); b[i] ^= 1; return b }
+	good := Encode(sample())
+	for _, c := range []struct {
+		name, want string
+		b          []byte
+	}{
+		{"empty", "too few", nil},
+		{"truncated", "its header says", good[:len(good)-1]},
+		{"magic", "wrong magic", flip(0)},
+		{"version", "layout version 0", flip(8)},
+		{"corrupted", "digest mismatch", flip(len(good) - 1)},
+		{"corrupted digest", "digest mismatch", flip(offBody)},
+		{"table outside", "outside the segment", flip(offTables + 7)},
+		{"no action", "no default action", edit(func(p *Policy) { p.Settings.DefaultAction = 0 })},
+		{"flows", "flow table", edit(func(p *Policy) { p.Settings.MaxFlows = 1 })},
+		{"interface", "interface 1", edit(func(p *Policy) { p.Interfaces[1].Role = 9 })},
+		{"snat", "snat entry 0", edit(func(p *Policy) { p.SNAT[0].Interface = 2 })},
+		{"rule text", "rule 0", edit(func(p *Policy) { p.Rules[0].ID.Off = 1 << 30 })},
+		{"match rule", "match 0", edit(func(p *Policy) { p.Matches[0].Rule = 1 })},
+		{"match ports", "match 0", edit(func(p *Policy) { p.Matches[0].PortLo, p.Matches[0].PortHi = 2, 1 })},
+	} {
+		if _, err := Open(aligned(c.b)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want one with %q", c.name, err, c.want)
+		}
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	f.Add(Encode(sample()))
+	f.Add([]byte(Magic))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		// A wrong digest would stop everything at once; give it the right one.
+		if len(b) > HeaderSize {
+			b = aligned(b)
+			fix(b)
+		}
+		if p, err := Open(aligned(b)); err == nil {
+			for _, r := range p.Rules {
+				_ = p.Text(r.ID)
+			}
+			for _, m := range p.Matches {
+				_ = p.Rules[m.Rule]
+			}
+			for _, s := range p.SNAT {
+				_ = p.Interfaces[s.Interface]
+			}
+		}
+	})
+}
