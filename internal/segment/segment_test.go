@@ -78,7 +78,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"version", "layout version 0", flip(8)},
 		{"corrupted", "digest mismatch", flip(len(good) - 1)},
 		{"corrupted digest", "digest mismatch", flip(offBody)},
-		{"table outside", "outside the segment", flip(offTables + 7)},
+		{"table outside", "outside the segment", flip(offTables + 8 + 3)},
 		{"no action", "no default action", edit(func(p *Policy) { p.Settings.DefaultAction = 0 })},
 		{"flows", "flow table", edit(func(p *Policy) { p.Settings.MaxFlows = 1 })},
 		{"interface", "interface 1", edit(func(p *Policy) { p.Interfaces[1].Role = 9 })},
