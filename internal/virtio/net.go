@@ -1,0 +1,318 @@
+package virtio
+
+import (
+	"errors"
+	"strconv"
+
+	"github.com/thurward/thurward/internal/frame"
+)
+
+// The network device (virtio 1.2, 5.1).
+const (
+	netID = 1
+
+	featMTU      = 1 << 3
+	featMAC      = 1 << 5
+	featMRGRxBuf = 1 << 15
+	featStatus   = 1 << 16
+
+	cfgMAC    = regConfig + 0
+	cfgStatus = regConfig + 6
+	cfgMTU    = regConfig + 10
+
+	netHeader   = 12 // struct virtio_net_hdr with num_buffers, always so in version 1
+	hdrFlags    = 0
+	hdrBuffers  = 10
+	needsCsum   = 1
+	minFrame    = 14
+	linkUp      = 1
+	rxQueue     = 0
+	txQueue     = 1
+	defaultSize = 256
+)
+
+// NetOptions are what a caller may choose about a network device.
+type NetOptions struct {
+	QueueSize int // descriptors of each queue, a power of two; 0: 256
+}
+
+// NetCounters counts what a device did. Dropped frames are counted by cause.
+type NetCounters struct {
+	RxPackets, RxBytes   uint64
+	TxPackets, TxBytes   uint64
+	RxMalformed          uint64 // spread over several buffers, too short, or with an unfinished checksum
+	RxNoBuffer           uint64 // times the receive queue could not be refilled: the pool was empty
+	TxFull               uint64 // frames refused because the transmit queue had no room
+	Notifies, Interrupts uint64
+	BadIndex, BadID      uint64 // violations by the device; each stops it
+	BadLength            uint64
+}
+
+// Net is a virtio network device with one pair of queues. One goroutine uses
+// it.
+type Net struct {
+	t      Transport
+	pool   *frame.Pool
+	rx, tx *queue
+	rxBuf  []uint32 // by descriptor: the buffer posted
+	txBuf  []uint32
+	c      NetCounters
+	mac    [6]byte
+	hasMAC bool
+	mtu    int
+	feat   uint64
+	reason string
+	down   bool
+	armed  bool
+}
+
+// ReadMAC returns the hardware address of the device at t before it is
+// opened, and whether it has one.
+func ReadMAC(t Transport) (mac [6]byte, ok bool) {
+	t.Write32(regFeatSel, 0)
+	if t.Read32(regFeatures)&featMAC == 0 {
+		return mac, false
+	}
+	for i := range mac {
+		mac[i] = t.Read8(cfgMAC + uint32(i))
+	}
+	return mac, true
+}
+
+// OpenNet starts the device at t, which receives into buffers of the pool.
+// A device is opened once: some cannot be reset.
+func OpenNet(t Transport, alloc Alloc, pool *frame.Pool, opt NetOptions) (*Net, error) {
+	size := opt.QueueSize
+	if size == 0 {
+		size = defaultSize
+	}
+	if size < 2 || size > maxQueue || size&(size-1) != 0 {
+		return nil, errors.New("virtio: queue size " + strconv.Itoa(size) + " is not a power of two from 2 to 1024")
+	}
+	feat, err := negotiate(t, netID, featMTU|featMAC|featMRGRxBuf|featStatus|featEventIdx)
+	if err != nil {
+		return nil, err
+	}
+	n := &Net{t: t, pool: pool, feat: feat, mtu: 1500}
+	if feat&featMAC != 0 {
+		n.hasMAC = true
+		for i := range n.mac {
+			n.mac[i] = t.Read8(cfgMAC + uint32(i))
+		}
+	}
+	if feat&featMTU != 0 {
+		m := int(t.Read16(cfgMTU))
+		if m < 68 {
+			fail(t)
+			return nil, errors.New("virtio: the device's MTU of " + strconv.Itoa(m) + " is below IPv4's minimum of 68")
+		}
+		n.mtu = min(m, frame.MaxLen-14)
+	}
+	event := feat&featEventIdx != 0
+	if n.rx, err = setupQueue(t, rxQueue, uint16(size), event, alloc); err == nil {
+		n.tx, err = setupQueue(t, txQueue, uint16(size), event, alloc)
+	}
+	if err != nil {
+		fail(t)
+		return nil, err
+	}
+	n.rxBuf, n.txBuf = make([]uint32, n.rx.size), make([]uint32, n.tx.size)
+	if err := start(t); err != nil {
+		return nil, err
+	}
+	n.refill()
+	n.linkStatus()
+	return n, nil
+}
+
+// MAC returns the device's hardware address; ok is false when it has none.
+func (n *Net) MAC() (mac [6]byte, ok bool) { return n.mac, n.hasMAC }
+
+// MTU returns the largest IP packet in bytes: the device's word, or 1500.
+func (n *Net) MTU() int { return n.mtu }
+
+// LinkUp reports whether the device said that its link is up; devices that
+// say nothing are taken to be.
+func (n *Net) LinkUp() bool { return !n.down }
+
+// Stopped returns why the device was given up, or "".
+func (n *Net) Stopped() string { return n.reason }
+
+// Counters returns the device's counters.
+func (n *Net) Counters() *NetCounters {
+	n.c.Notifies = n.rx.notifies + n.tx.notifies
+	n.c.BadIndex = n.rx.badIndex + n.tx.badIndex
+	n.c.BadID = n.rx.badID + n.tx.badID
+	n.c.BadLength = n.rx.badLength + n.tx.badLength
+	return &n.c
+}
+
+// refill posts buffers for reception, as many as descriptors and pool allow.
+func (n *Net) refill() {
+	q := n.rx
+	for q.room() > 0 {
+		b, ok := n.pool.Get()
+		if !ok {
+			n.c.RxNoBuffer++
+			break
+		}
+		id := q.post(n.pool.Phys(b)+frame.Headroom-netHeader, frame.Size-(frame.Headroom-netHeader), descWrite)
+		n.rxBuf[id] = b
+	}
+	if q.publish() {
+		n.t.Write32(regNotify, rxQueue)
+	}
+}
+
+// Receive moves received frames to dst, whose buffers become the caller's,
+// and returns their number. It posts new buffers in their place.
+func (n *Net) Receive(dst []frame.Frame) int {
+	q := n.rx
+	avail := q.pending()
+	if avail == 0 {
+		if q.stopped != "" {
+			n.giveUp(q.stopped)
+		} else if int(q.size) == q.room() {
+			n.refill() // all buffers were out: the pool may have some again
+		}
+		return 0
+	}
+	got := 0
+	bytes := uint64(0)
+	for ; avail > 0 && got < len(dst); avail-- {
+		id, ln, ok := q.take()
+		if !ok {
+			n.giveUp(q.stopped)
+			break
+		}
+		b := n.rxBuf[id]
+		if ln < netHeader || ln > frame.Size-(frame.Headroom-netHeader) {
+			q.badLength++
+			q.stop("the device says it wrote more or less than a buffer holds")
+			n.pool.Put(b)
+			n.giveUp(q.stopped)
+			break
+		}
+		hdr := n.pool.Buffer(b)[frame.Headroom-netHeader : frame.Headroom]
+		// The firewall asks for no offloads, so that a frame is whole, in one
+		// buffer and with all checksums. Frames that are not (Firecracker up
+		// to 1.8 may send them) are dropped and counted.
+		if ln < netHeader+minFrame || hdr[hdrFlags]&needsCsum != 0 || n.feat&featMRGRxBuf != 0 && (hdr[hdrBuffers] != 1 || hdr[hdrBuffers+1] != 0) {
+			n.c.RxMalformed++
+			n.pool.Put(b)
+			continue
+		}
+		dst[got] = frame.Frame{Buf: b, Off: frame.Headroom, Len: uint16(ln - netHeader)}
+		bytes += uint64(ln - netHeader)
+		got++
+	}
+	n.c.RxPackets += uint64(got)
+	n.c.RxBytes += bytes
+	n.refill()
+	return got
+}
+
+// reclaim takes back the buffers that the device has sent.
+func (n *Net) reclaim() {
+	q := n.tx
+	for k := q.pending(); k > 0; k-- {
+		id, _, ok := q.take()
+		if !ok {
+			break
+		}
+		n.pool.Put(n.txBuf[id])
+	}
+	if q.stopped != "" {
+		n.giveUp(q.stopped)
+	}
+}
+
+// Transmit takes the first n frames of src and returns n. The rest stays the
+// caller's: there was no room, and they are counted.
+func (n *Net) Transmit(src []frame.Frame) int {
+	q := n.tx
+	n.reclaim()
+	if n.reason != "" {
+		n.c.TxFull += uint64(len(src))
+		return 0
+	}
+	k := min(len(src), q.room())
+	bytes := uint64(0)
+	for i := range src[:k] {
+		f := &src[i]
+		start := int(f.Off) - netHeader
+		clear(n.pool.Buffer(f.Buf)[start:f.Off])
+		id := q.post(n.pool.Phys(f.Buf)+uint64(start), uint32(f.Len)+netHeader, 0)
+		n.txBuf[id] = f.Buf
+		bytes += uint64(f.Len)
+	}
+	if q.publish() {
+		n.t.Write32(regNotify, txQueue)
+	}
+	n.c.TxPackets += uint64(k)
+	n.c.TxBytes += bytes
+	n.c.TxFull += uint64(len(src) - k)
+	return k
+}
+
+// Arm asks for interrupts and reports whether work is waiting already, in
+// which case the caller must not sleep. Sent buffers alone wake nobody: they
+// are taken back at the next transmission; only when all receive buffers are
+// missing because the transmit queue holds them does their return matter.
+func (n *Net) Arm() bool {
+	if n.reason != "" {
+		return false
+	}
+	n.reclaim()
+	if n.rx.room() > 0 {
+		n.refill()
+	}
+	n.armed = true
+	work := n.rx.arm()
+	if n.rx.room() > int(n.rx.size)/2 && n.tx.arm() {
+		work = true
+	}
+	return work
+}
+
+// Disarm asks for no interrupts: the caller polls.
+func (n *Net) Disarm() {
+	if n.armed {
+		n.armed = false
+		n.rx.suppress()
+		n.tx.suppress()
+	}
+}
+
+// Ack acknowledges an interrupt; it comes before the next look at the queues,
+// so that what is added after it interrupts again.
+func (n *Net) Ack() {
+	isr := n.t.Read32(regISR)
+	if isr != 0 {
+		n.t.Write32(regISRAck, isr)
+	}
+	n.c.Interrupts++
+	if isr&2 != 0 { // configuration change
+		if n.t.Read32(regStatus)&statusNeedsReset != 0 {
+			n.giveUp("the device asks for a reset")
+			return
+		}
+		n.linkStatus()
+	}
+}
+
+func (n *Net) linkStatus() {
+	if n.feat&featStatus != 0 {
+		n.down = n.t.Read16(cfgStatus)&linkUp == 0
+	}
+}
+
+// giveUp stops the device for good.
+func (n *Net) giveUp(why string) {
+	if n.reason == "" {
+		n.reason = why
+		n.rx.stop(why)
+		n.tx.stop(why)
+		fail(n.t)
+	}
+}

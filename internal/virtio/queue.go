@@ -1,0 +1,241 @@
+package virtio
+
+import (
+	"errors"
+	"strconv"
+	"sync/atomic"
+	"unsafe"
+)
+
+// Features of every device (virtio 1.2, 6).
+const (
+	featEventIdx = 1 << 29
+	featVersion1 = 1 << 32
+)
+
+// Descriptor and ring flags (virtio 1.2, 2.7.5, 2.7.6, 2.7.8).
+const (
+	descWrite        = 2 // the device writes the buffer
+	availNoInterrupt = 1
+	usedNoNotify     = 1
+)
+
+// desc is a descriptor: where a buffer lies for the device.
+type desc struct {
+	addr  uint64
+	len   uint32
+	flags uint16
+	next  uint16
+}
+
+// usedElem is an entry of the used ring.
+type usedElem struct{ id, len uint32 }
+
+// maxQueue is the largest queue size that is used.
+const maxQueue = 1024
+
+// A queue is one split virtqueue, of which every descriptor is a whole
+// request: chains are not used. One goroutine uses it.
+type queue struct {
+	desc  []desc
+	avail []uint16 // the avail ring's entries
+	used  []usedElem
+
+	availHead  *uint32 // flags | idx<<16, written by the driver
+	usedHead   *uint32 // flags | idx<<16, written by the device
+	usedEvent  *uint16 // at which used index to interrupt (driver writes)
+	availEvent *uint16 // at which avail index to notify (device writes)
+
+	mask      uint16
+	availIdx  uint16 // what the device has been told
+	next      uint16 // next avail index: the driver is ahead of availIdx within a batch
+	usedIdx   uint16 // next used entry to look at
+	lastKick  uint16 // avail index at the last decision to notify
+	eventIdx  bool
+	noIRQ     uint32 // availNoInterrupt when interrupts are off (without EVENT_IDX)
+	size      uint16
+	number    uint32
+	stopped   string
+	out       []bool   // by descriptor: the device has it
+	free      []uint16 // stack of descriptors that the driver has
+	badIndex  uint64   // used index out of range
+	badID     uint64   // descriptor number out of range or not with the device
+	badLength uint64
+	notifies  uint64
+	fence     uint32
+}
+
+// A DMA is memory that devices can reach: as the program sees it, and the
+// address by which devices do.
+type DMA struct {
+	Mem  []byte
+	Phys uint64
+}
+
+// An Alloc returns n bytes of zeroed, physically contiguous, page-aligned
+// memory.
+type Alloc func(n int) (DMA, error)
+
+// ringBytes is the memory of a queue: descriptors, avail ring with
+// used_event, used ring with avail_event, each on a cache line of its own.
+func ringBytes(n int) (avail, used, size int) {
+	avail = 16 * n
+	used = (avail + 4 + 2*n + 2 + 63) &^ 63
+	return avail, used, (used + 4 + 8*n + 2 + 63) &^ 63
+}
+
+// newQueue lays a queue of size n (a power of two) out in fresh memory.
+func newQueue(number uint32, n uint16, eventIdx bool, alloc Alloc) (*queue, DMA, error) {
+	availOff, usedOff, size := ringBytes(int(n))
+	d, err := alloc(size)
+	if err != nil {
+		return nil, DMA{}, errors.New("virtio: no memory for a queue of " + strconv.Itoa(int(n)) + ": " + err.Error())
+	}
+	q := &queue{mask: n - 1, size: n, number: number, eventIdx: eventIdx, out: make([]bool, n), free: make([]uint16, n)}
+	m := d.Mem
+	q.desc = unsafe.Slice((*desc)(unsafe.Pointer(&m[0])), n)
+	q.availHead = (*uint32)(unsafe.Pointer(&m[availOff]))
+	q.avail = unsafe.Slice((*uint16)(unsafe.Pointer(&m[availOff+4])), n)
+	q.usedEvent = (*uint16)(unsafe.Pointer(&m[availOff+4+2*int(n)]))
+	q.usedHead = (*uint32)(unsafe.Pointer(&m[usedOff]))
+	q.used = unsafe.Slice((*usedElem)(unsafe.Pointer(&m[usedOff+4])), n)
+	q.availEvent = (*uint16)(unsafe.Pointer(&m[usedOff+4+8*int(n)]))
+	for i := range q.free {
+		q.free[i] = n - 1 - uint16(i)
+	}
+	q.suppress()
+	return q, d, nil
+}
+
+// setupQueue tells the device about queue number q.
+func setupQueue(t Transport, number uint32, n uint16, eventIdx bool, alloc Alloc) (*queue, error) {
+	t.Write32(regQueueSel, number)
+	if t.Read32(regQueueReady) != 0 {
+		return nil, errors.New("virtio: queue " + strconv.Itoa(int(number)) + " is in use already")
+	}
+	if m := t.Read32(regQueueMax); m < uint32(n) {
+		if m == 0 || m&(m-1) != 0 || m > maxQueue {
+			return nil, errors.New("virtio: queue " + strconv.Itoa(int(number)) + " has no usable size (" + strconv.Itoa(int(m)) + ")")
+		}
+		n = uint16(m)
+	}
+	q, d, err := newQueue(number, n, eventIdx, alloc)
+	if err != nil {
+		return nil, err
+	}
+	availOff, usedOff, _ := ringBytes(int(n))
+	t.Write32(regQueueNum, uint32(n))
+	for _, a := range [...]struct {
+		reg  uint32
+		addr uint64
+	}{{regDesc, d.Phys}, {regAvail, d.Phys + uint64(availOff)}, {regUsed, d.Phys + uint64(usedOff)}} {
+		t.Write32(a.reg, uint32(a.addr))
+		t.Write32(a.reg+4, uint32(a.addr>>32))
+	}
+	t.Write32(regQueueReady, 1)
+	return q, nil
+}
+
+// post makes a buffer available to the device. The caller has made sure of a
+// free descriptor (room). publish tells the device, once for a batch.
+func (q *queue) post(addr uint64, n uint32, flags uint16) (id uint16) {
+	k := len(q.free) - 1
+	id = q.free[k]
+	q.free = q.free[:k]
+	d := &q.desc[id&q.mask]
+	d.addr, d.len, d.flags = addr, n, flags
+	q.avail[q.next&q.mask] = id
+	q.next++
+	q.out[id&q.mask] = true
+	return id
+}
+
+// room returns how many buffers can be posted.
+func (q *queue) room() int { return len(q.free) }
+
+// publish makes the posted buffers visible and reports whether the device
+// wants to be notified.
+//
+// The descriptors and ring entries are written before the index: stores are
+// not reordered on x86, and the atomic store keeps the compiler from doing so.
+// It is also the full barrier that must lie between writing the index and
+// reading what the device asked for; otherwise both could miss each other.
+func (q *queue) publish() bool {
+	if q.next == q.availIdx {
+		return false
+	}
+	old := q.availIdx
+	q.availIdx = q.next
+	atomic.StoreUint32(q.availHead, uint32(q.next)<<16|q.noIRQ)
+	if q.eventIdx {
+		ev := *q.availEvent
+		if q.next-ev-1 >= q.next-old {
+			return false
+		}
+	} else if atomic.LoadUint32(q.usedHead)&usedNoNotify != 0 {
+		return false
+	}
+	q.notifies++
+	return true
+}
+
+// pending returns how many used entries wait. An index that is ahead by more
+// than the device holds stops the queue.
+func (q *queue) pending() int {
+	n := uint16(atomic.LoadUint32(q.usedHead)>>16) - q.usedIdx
+	if n == 0 || q.stopped != "" {
+		return 0
+	}
+	if int(n) > int(q.size)-len(q.free) {
+		q.badIndex++
+		q.stop("the device's used index is ahead of what it was given")
+		return 0
+	}
+	return int(n)
+}
+
+// take returns the next used entry: the descriptor, which is the driver's
+// again, and the length. It is called at most pending times.
+func (q *queue) take() (id uint16, n uint32, ok bool) {
+	e := q.used[q.usedIdx&q.mask]
+	if e.id >= uint32(q.size) || !q.out[uint16(e.id)&q.mask] {
+		q.badID++
+		q.stop("the device returned a descriptor that it does not have")
+		return 0, 0, false
+	}
+	q.usedIdx++
+	id = uint16(e.id)
+	q.out[id&q.mask] = false
+	q.free = append(q.free, id)
+	return id, e.len, true
+}
+
+func (q *queue) stop(why string) {
+	if q.stopped == "" {
+		q.stopped = "queue " + strconv.Itoa(int(q.number)) + ": " + why
+	}
+}
+
+// suppress asks the device not to interrupt. With EVENT_IDX that means to
+// name an index that it has just passed.
+func (q *queue) suppress() {
+	if q.eventIdx {
+		*q.usedEvent = q.usedIdx - 1
+		return
+	}
+	q.noIRQ = availNoInterrupt
+	atomic.StoreUint32(q.availHead, uint32(q.availIdx)<<16|q.noIRQ)
+}
+
+// arm asks for an interrupt at the next used entry and reports whether there
+// is one already; then none may come.
+func (q *queue) arm() bool {
+	if q.eventIdx {
+		*q.usedEvent = q.usedIdx
+		atomic.AddUint32(&q.fence, 1) // full barrier: see publish
+	} else {
+		q.noIRQ = 0
+		atomic.StoreUint32(q.availHead, uint32(q.availIdx)<<16)
+	}
+	return q.pending() > 0
+}
