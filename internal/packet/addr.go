@@ -20,3 +20,9 @@ func AddrFrom16(b [16]byte) (Addr, bool) {
 func (a Addr) To16() [16]byte {
 	return [16]byte{10: 0xff, 11: 0xff, 12: byte(a >> 24), 13: byte(a >> 16), 14: byte(a >> 8), 15: byte(a)}
 }
+
+// Mask returns the part of a 16-byte mask that applies to an Addr: the last 32
+// bits for IPv4.
+func Mask(b [16]byte) Addr {
+	return Addr(b[12])<<24 | Addr(b[13])<<16 | Addr(b[14])<<8 | Addr(b[15])
+}

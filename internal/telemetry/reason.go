@@ -29,6 +29,7 @@ const (
 	RateLimitFlows              // too many new flows of one source
 	NeighbourUnresolved         // the next hop's link-layer address is not known in time
 	TxFull                      // the transmit queue had no room
+	NoLocalService              // accepted by policy, but addressed to the firewall, which offers no such service
 	NumReasons                  // number of values, valid or not
 )
 
@@ -52,6 +53,7 @@ var reasonNames = [NumReasons]string{
 	RateLimitFlows:       "rate_limit_flows",
 	NeighbourUnresolved:  "neighbour_unresolved",
 	TxFull:               "tx_full",
+	NoLocalService:       "no_local_service",
 }
 
 // String returns the reason's name as it appears in events and metrics, or

@@ -1,0 +1,55 @@
+package conntrack
+
+// sweepStep bounds how many records one Sweep looks at.
+const sweepStep = 512
+
+// Sweep removes flows whose time is over. It looks at a bounded number of
+// records and goes on where it stopped; a whole turn takes len/512 calls.
+func (t *Table) Sweep(now int64) {
+	if t.live == 0 {
+		return
+	}
+	n := min(sweepStep, t.fresh)
+	for range n {
+		if t.hand >= t.fresh {
+			t.hand = 0
+		}
+		t.expireAt(t.hand, now)
+		t.hand++
+	}
+}
+
+// expireAt removes flow i when its time is over.
+func (t *Table) expireAt(i uint32, now int64) bool {
+	f := &t.flows[i]
+	s := f.Dir[0].State
+	if s == 0 || now-max(f.Dir[0].LastSeen, f.Dir[1].LastSeen) < t.timeouts.of(s) {
+		return false
+	}
+	t.remove(i, Expired)
+	return true
+}
+
+// reclaim makes room in a full table: from where the sweep is, it looks at a
+// bounded number of records and removes the first that has expired, or else
+// the first that is half-open.
+func (t *Table) reclaim(now int64) {
+	half := -1
+	n := min(uint32(64), uint32(len(t.flows)))
+	for range n {
+		if t.hand >= uint32(len(t.flows)) {
+			t.hand = 0
+		}
+		i := t.hand
+		t.hand++
+		if t.expireAt(i, now) {
+			return
+		}
+		if half < 0 && t.flows[i].Dir[0].State.halfOpen() {
+			half = int(i)
+		}
+	}
+	if half >= 0 {
+		t.remove(uint32(half), Reclaimed)
+	}
+}

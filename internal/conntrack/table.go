@@ -1,0 +1,411 @@
+// Package conntrack is the table of flows: who talks to whom, in which state,
+// under which rules, and how their packets are translated.
+//
+// A flow is one record of three cache lines: one for each direction, which is
+// all that an established packet of UDP touches, and one that they share. An
+// index of buckets, one line each, leads from a direction's addresses and
+// ports to its record. Nothing moves once it is placed, nothing holds a
+// pointer, and a lookup looks at two buckets at most.
+//
+// One goroutine uses a table; time is an argument everywhere.
+package conntrack
+
+import (
+	"math/bits"
+	"unsafe"
+
+	"github.com/thurward/thurward/internal/packet"
+)
+
+// A Key is a direction's addresses and ports as its packets carry them when
+// they arrive.
+type Key struct {
+	Src, Dst         packet.Addr
+	SrcPort, DstPort uint16
+	Proto            uint8
+}
+
+// Verdicts of a direction. Zero: none of its packets has been decided yet.
+const (
+	Undecided = iota
+	Accepted
+	Denied
+)
+
+// A Dir is one direction of a flow: 64 bytes.
+type Dir struct {
+	Key      Key            // 16 bytes with padding
+	Out      packet.Rewrite // what leaves in place of it
+	Rule     uint32         // that decided; see Verdict
+	Packets  uint64
+	Bytes    uint64 // IP bytes
+	LastSeen int64  // of its last packet
+	Verdict  uint8
+	State    State // the flow's, repeated here
+	FromWAN  bool  // it enters from the WAN
+	_        [5]byte
+}
+
+// Shared is what both directions of a flow have in common: 64 bytes.
+type Shared struct {
+	ID      uint64 // number of the flow since boot, from 1
+	Created int64
+	tcp     [2]side // by direction
+	next    uint32  // in the free list
+	Pool    int16   // port pool of its external port, or -1
+	Port    uint16  // external port or identifier taken from the pool
+}
+
+// A Flow is one record. Dir[0] is the original direction.
+type Flow struct {
+	Dir    [2]Dir
+	Shared Shared
+}
+
+// Ref names a direction of a flow: the flow's number times two, plus one for
+// the reply direction. None is no flow.
+type Ref uint32
+
+// None is the Ref of no flow.
+const None = ^Ref(0)
+
+// Reply reports whether r is the reply direction.
+func (r Ref) Reply() bool { return r&1 != 0 }
+
+const (
+	slots = 8
+	// window is how many buckets a key may be in.
+	window = 2
+)
+
+// A bucket holds the tags and refs of up to 8 directions: 48 of its 64 bytes.
+// A tag is 16 bits of the key's hash, never 0; a tag of 0 is a free slot.
+type bucket struct {
+	tags [2]uint64 // 4 tags of 16 bits each
+	refs [slots]Ref
+	_    [16]byte
+}
+
+// Table is the flow table.
+type Table struct {
+	buckets  []bucket
+	flows    []Flow
+	mask     uint64
+	k0, k1   uint64
+	freeHead uint32 // first free flow + 1; 0: none
+	fresh    uint32 // flows from here on were never used
+	live     uint32
+	nextID   uint64
+	hand     uint32 // where the sweep goes on
+	timeouts Timeouts
+	C        Counters
+	// Removed is called when a flow leaves the table, before its record is
+	// reused. It must not change the table.
+	Removed func(f *Flow, why Removal)
+}
+
+// Counters of the table.
+type Counters struct {
+	Inserts   uint64
+	Evictions [NumRemovals]uint64
+	Full      uint64 // inserts refused
+	HighWater uint32
+}
+
+// A Removal says why a flow left the table.
+type Removal uint8
+
+// The causes.
+const (
+	Expired   Removal = iota // its timeout passed
+	Closed                   // replaced by a new connection of the same addresses and ports
+	Reclaimed                // half-open, to make room in a full table
+	NumRemovals
+)
+
+// String returns the cause as metrics name it.
+func (r Removal) String() string {
+	switch r {
+	case Expired:
+		return "expired"
+	case Closed:
+		return "replaced"
+	case Reclaimed:
+		return "reclaimed"
+	}
+	return "invalid"
+}
+
+// Bytes returns the memory that a table for n flows takes.
+func Bytes(n int) int {
+	return nBuckets(n)*int(unsafe.Sizeof(bucket{})) + n*int(unsafe.Sizeof(Flow{}))
+}
+
+// nBuckets: at most 2n directions fill at most half of the slots, so that an
+// insert practically always finds one.
+func nBuckets(n int) int {
+	b := 1
+	for b*slots < 4*n {
+		b <<= 1
+	}
+	return b
+}
+
+// New makes a table for up to n flows. alloc returns zeroed memory aligned to
+// 64 bytes; nil means the Go heap. The secret keys the hash.
+func New(n int, secret [2]uint64, timeouts Timeouts, alloc func(bytes int) []byte) *Table {
+	b := nBuckets(n)
+	t := &Table{mask: uint64(b - 1), k0: secret[0] | 1, k1: secret[1] | 1, timeouts: timeouts}
+	if alloc == nil {
+		t.buckets, t.flows = make([]bucket, b), make([]Flow, n)
+		return t
+	}
+	t.buckets = cast[bucket](alloc(b*int(unsafe.Sizeof(bucket{}))), b)
+	t.flows = cast[Flow](alloc(n*int(unsafe.Sizeof(Flow{}))), n)
+	return t
+}
+
+// cast views memory as n values of T. T holds no pointers.
+func cast[T any](b []byte, n int) []T {
+	var t T
+	_ = b[n*int(unsafe.Sizeof(t))-1]
+	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n)
+}
+
+// Cap returns the number of flows that the table holds at most, Len how many
+// it holds.
+func (t *Table) Cap() int { return len(t.flows) }
+
+// Len: see Cap.
+func (t *Table) Len() int { return int(t.live) }
+
+// Flow returns the record of r.
+func (t *Table) Flow(r Ref) *Flow { return &t.flows[r>>1] }
+
+// Dir returns the direction r.
+func (t *Table) Dir(r Ref) *Dir { return &t.flows[r>>1].Dir[r&1] }
+
+// Hash returns the keyed hash of k: two rounds of multiply and fold. Without
+// the secret nobody can choose keys that fall into one bucket; it is not meant
+// to hide the secret from whoever sees hashes, and nobody does.
+func (t *Table) Hash(k *Key) uint64 {
+	a := uint64(k.Src)<<32 | uint64(k.Dst)
+	b := uint64(k.SrcPort)<<24 | uint64(k.DstPort)<<8 | uint64(k.Proto)
+	hi, lo := bits.Mul64(a^t.k0, t.k1)
+	hi, lo = bits.Mul64(hi^lo^b, t.k0^0x9e3779b97f4a7c15)
+	return hi ^ lo
+}
+
+// tag returns the 16 bits of a hash that buckets keep.
+func tag(h uint64) uint64 {
+	v := h >> 48
+	if v == 0 {
+		v = 1
+	}
+	return v
+}
+
+// second returns the other bucket of a hash.
+func (t *Table) second(h uint64) uint64 { return (h ^ h>>24*0x5bd1e995 ^ 1) & t.mask }
+
+// Touch loads the first bucket of a hash, so that the memory of a whole batch
+// is under way at once. The result is of no use but to keep the load.
+func (t *Table) Touch(h uint64) uint64 { return t.buckets[h&t.mask].tags[0] }
+
+// spread repeats a tag four times.
+func spread(v uint64) uint64 { return v * 0x0001000100010001 }
+
+// match returns a word with bit 15 of each 16-bit lane set where w holds the
+// tag; a lane above a true match may be set falsely, which the key decides.
+func match(w, tags uint64) uint64 {
+	x := w ^ tags
+	return (x - 0x0001000100010001) & ^x & 0x8000800080008000
+}
+
+// Candidate returns the direction that the first bucket most likely leads to,
+// or None, without looking at its record.
+func (t *Table) Candidate(h uint64) Ref {
+	b := &t.buckets[h&t.mask]
+	s := spread(tag(h))
+	if m := match(b.tags[0], s); m != 0 {
+		return b.refs[bits.TrailingZeros64(m)>>4]
+	}
+	if m := match(b.tags[1], s); m != 0 {
+		return b.refs[4+bits.TrailingZeros64(m)>>4]
+	}
+	return None
+}
+
+// TouchRef loads the record of a candidate; see Touch.
+func (t *Table) TouchRef(r Ref) uint64 {
+	if uint32(r>>1) >= uint32(len(t.flows)) {
+		return 0
+	}
+	return uint64(t.flows[r>>1].Dir[r&1].Key.Src)
+}
+
+// Lookup returns the direction with key k, whose hash is h, or None. A flow
+// whose time is over at now is removed and not found.
+func (t *Table) Lookup(k *Key, h uint64, now int64) Ref {
+	r := t.find(k, h)
+	if r == None {
+		return None
+	}
+	d := t.Dir(r)
+	if now-d.LastSeen < t.timeouts.of(d.State) {
+		return r
+	}
+	f := t.Flow(r)
+	if o := f.Dir[r&1^1].LastSeen; now-max(o, d.LastSeen) < t.timeouts.of(d.State) {
+		return r
+	}
+	t.remove(uint32(r>>1), Expired)
+	return None
+}
+
+func (t *Table) find(k *Key, h uint64) Ref {
+	s := spread(tag(h))
+	i := h & t.mask
+	for range window {
+		b := &t.buckets[i]
+		for w := range b.tags {
+			for m := match(b.tags[w], s); m != 0; m &= m - 1 {
+				r := b.refs[4*w+bits.TrailingZeros64(m)>>4]
+				if r != None && uint32(r>>1) < uint32(len(t.flows)) && t.flows[r>>1].Dir[r&1].Key == *k {
+					return r
+				}
+			}
+		}
+		i = t.second(h)
+	}
+	return None
+}
+
+// place puts a ref into one of the two buckets of its hash, the emptier one.
+func (t *Table) place(h uint64, r Ref) bool {
+	i, j := h&t.mask, t.second(h)
+	if t.buckets[j].used() < t.buckets[i].used() {
+		i, j = j, i
+	}
+	for range window {
+		b := &t.buckets[i]
+		for s := range slots {
+			w, sh := s>>2, uint(s&3*16)
+			if b.tags[w]>>sh&0xffff == 0 {
+				b.tags[w] |= tag(h) << sh
+				b.refs[s] = r
+				return true
+			}
+		}
+		i = j
+	}
+	return false
+}
+
+func (b *bucket) used() int {
+	n := 0
+	for s := range slots {
+		if b.tags[s>>2]>>uint(s&3*16)&0xffff != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// unplace takes a ref out of the index.
+func (t *Table) unplace(k *Key, r Ref) {
+	h := t.Hash(k)
+	i := h & t.mask
+	for range window {
+		b := &t.buckets[i]
+		for s := range slots {
+			w, sh := s>>2, uint(s&3*16)
+			if b.refs[s] == r && b.tags[w]>>sh&0xffff == tag(h) {
+				b.tags[w] &^= 0xffff << sh
+				b.refs[s] = None
+				return
+			}
+		}
+		i = t.second(h)
+	}
+}
+
+// Insert makes a flow whose original direction has key k and leaves as out;
+// the keys of both directions must be new. It returns None when the table is
+// full even after expired and half-open flows have been reclaimed.
+func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, fromWAN bool, now int64) Ref {
+	reply := Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
+	i, ok := t.takeFree(now)
+	if !ok {
+		t.C.Full++
+		return None
+	}
+	f := &t.flows[i]
+	*f = Flow{}
+	t.nextID++
+	f.Shared.ID, f.Shared.Created, f.Shared.Pool = t.nextID, now, -1
+	f.Dir[0] = Dir{Key: *k, Out: *out, LastSeen: now, State: state, FromWAN: fromWAN}
+	f.Dir[1] = Dir{Key: reply, Out: packet.Rewrite{Src: k.Dst, Dst: k.Src, SrcPort: k.DstPort, DstPort: k.SrcPort},
+		LastSeen: now, State: state, FromWAN: !fromWAN}
+	r := Ref(i << 1)
+	if !t.place(t.Hash(k), r) {
+		t.giveFree(i)
+		t.C.Full++
+		return None
+	}
+	if !t.place(t.Hash(&reply), r|1) {
+		t.unplace(k, r)
+		t.giveFree(i)
+		t.C.Full++
+		return None
+	}
+	t.live++
+	t.C.Inserts++
+	t.C.HighWater = max(t.C.HighWater, t.live)
+	return r
+}
+
+// Taken reports whether a direction with key k is in the table, be its time
+// over or not.
+func (t *Table) Taken(k *Key) bool { return t.find(k, t.Hash(k)) != None }
+
+// Remove takes a flow out of the table.
+func (t *Table) Remove(r Ref, why Removal) { t.remove(uint32(r>>1), why) }
+
+func (t *Table) remove(i uint32, why Removal) {
+	f := &t.flows[i]
+	if f.Dir[0].State == 0 {
+		return
+	}
+	if t.Removed != nil {
+		t.Removed(f, why)
+	}
+	r := Ref(i << 1)
+	t.unplace(&f.Dir[0].Key, r)
+	t.unplace(&f.Dir[1].Key, r|1)
+	t.live--
+	t.C.Evictions[why]++
+	t.giveFree(i)
+}
+
+func (t *Table) giveFree(i uint32) {
+	t.flows[i].Dir[0].State, t.flows[i].Dir[1].State = 0, 0
+	t.flows[i].Shared.next = t.freeHead
+	t.freeHead = i + 1
+}
+
+func (t *Table) takeFree(now int64) (uint32, bool) {
+	if t.freeHead == 0 && t.fresh == uint32(len(t.flows)) {
+		t.reclaim(now)
+	}
+	if t.freeHead != 0 {
+		i := t.freeHead - 1
+		t.freeHead = t.flows[i].Shared.next
+		return i, true
+	}
+	if t.fresh < uint32(len(t.flows)) {
+		t.fresh++
+		return t.fresh - 1, true
+	}
+	return 0, false
+}

@@ -1,0 +1,80 @@
+// Package filter decides, for the first packet of a flow's direction, which
+// rule of the policy applies.
+package filter
+
+import (
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/segment"
+)
+
+// A Packet is what rules look at. Addresses are the internal ones: before
+// source translation on the way out, after its reversal on the way in.
+type Packet struct {
+	Src, Dst  packet.Addr
+	DstPort   uint16 // 0 for protocols without ports
+	Proto     uint8
+	Direction segment.Direction
+	State     uint8 // segment.StateNew or segment.StateEstablished
+}
+
+// match is a segment.Match reduced to the data plane's address family.
+type match struct {
+	src, srcMask   packet.Addr
+	dst, dstMask   packet.Addr
+	portLo, portHi uint16
+	proto          uint8
+	direction      segment.Direction
+	state          uint8
+	action         segment.Action
+	rule           uint32
+}
+
+// A Linear filter looks at one match after the other. It is the definition of
+// what a policy means; faster classifiers are tested against it.
+type Linear struct {
+	matches  []match
+	fallback segment.Action
+	def      uint32
+}
+
+// NewLinear reads the matches of a policy. Such as name addresses of another
+// family can never match and are left out.
+func NewLinear(p *segment.Policy) *Linear {
+	f := &Linear{fallback: p.Settings.DefaultAction, def: p.DefaultRule()}
+	for i := range p.Matches {
+		m := &p.Matches[i]
+		r := match{portLo: m.PortLo, portHi: m.PortHi, proto: m.Proto, direction: m.Direction, state: m.State, action: m.Action, rule: m.Rule}
+		if r.state == 0 {
+			r.state = segment.StateNew | segment.StateEstablished
+		}
+		var ok1, ok2 = true, true
+		if m.SrcMask != (segment.Addr{}) {
+			r.src, ok1 = packet.AddrFrom16(m.Src)
+			r.srcMask = packet.Mask(m.SrcMask)
+		}
+		if m.DstMask != (segment.Addr{}) {
+			r.dst, ok2 = packet.AddrFrom16(m.Dst)
+			r.dstMask = packet.Mask(m.DstMask)
+		}
+		if ok1 && ok2 {
+			f.matches = append(f.matches, r)
+		}
+	}
+	return f
+}
+
+// Decide returns the action for a packet and the index of the rule that takes
+// it; the number of rules stands for the default action.
+func (f *Linear) Decide(p *Packet) (segment.Action, uint32) {
+	for i := range f.matches {
+		m := &f.matches[i]
+		if p.Src&m.srcMask == m.src && p.Dst&m.dstMask == m.dst &&
+			(m.proto == 0 || m.proto == p.Proto) &&
+			p.DstPort >= m.portLo && p.DstPort <= m.portHi &&
+			(m.direction == segment.Either || m.direction == p.Direction) &&
+			m.state&p.State != 0 {
+			return m.action, m.rule
+		}
+	}
+	return f.fallback, f.def
+}
