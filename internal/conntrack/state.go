@@ -50,3 +50,6 @@ func (t *Timeouts) of(s State) int64 {
 
 // setState changes a flow's state in both directions.
 func (f *Flow) setState(s State) { f.Dir[0].State, f.Dir[1].State = s, s }
+
+// SetReplied notes that a UDP flow has had an answer.
+func (f *Flow) SetReplied() { f.setState(UDPReplied) }

@@ -30,6 +30,7 @@ const (
 	NeighbourUnresolved         // the next hop's link-layer address is not known in time
 	TxFull                      // the transmit queue had no room
 	NoLocalService              // accepted by policy, but addressed to the firewall, which offers no such service
+	PacketTooBig                // longer than the outgoing interface carries
 	NumReasons                  // number of values, valid or not
 )
 
@@ -54,6 +55,7 @@ var reasonNames = [NumReasons]string{
 	NeighbourUnresolved:  "neighbour_unresolved",
 	TxFull:               "tx_full",
 	NoLocalService:       "no_local_service",
+	PacketTooBig:         "packet_too_big",
 }
 
 // String returns the reason's name as it appears in events and metrics, or

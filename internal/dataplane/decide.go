@@ -1,0 +1,184 @@
+package dataplane
+
+import (
+	"github.com/thurward/thurward/internal/conntrack"
+	"github.com/thurward/thurward/internal/filter"
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+// decide handles packet i of the batch, which belongs to no flow.
+func (e *Engine) decide(in *port, i int, k *conntrack.Key, now int64) {
+	p := &e.b.pk[i]
+	if e.martian(in, p) {
+		e.dropPacket(in, i, telemetry.Martian, now)
+		return
+	}
+	if p.Dst == e.port[lan].addr || p.Dst == e.port[wan].addr || e.source.External(p.Dst) {
+		e.toFirewall(in, i, now)
+		return
+	}
+	if e.route(p.Dst) == in {
+		e.dropPacket(in, i, telemetry.Martian, now) // hosts on one link reach each other without us
+		return
+	}
+	out := &e.port[1-in.n]
+	if why := startable(p); why != 0 {
+		e.dropPacket(in, i, why, now)
+		return
+	}
+	fp := filter.Packet{Src: p.Src, Dst: p.Dst, Proto: p.Proto, Direction: direction(in.n == wan), State: segment.StateNew}
+	if p.Class != packet.Query {
+		fp.DstPort = p.DstPort
+	}
+	action, rule := e.filter.Decide(&fp)
+	if action != segment.Accept {
+		e.denied(in, i, rule, true, conntrack.None, now)
+		return
+	}
+	if p.TTL <= 1 {
+		e.dropTTL(in, i, now)
+		return
+	}
+	if int(p.Total) > out.mtu {
+		e.dropTooBig(in, out, i, now)
+		return
+	}
+	r, why := e.newFlow(in, p, k, now)
+	if why != 0 {
+		e.dropPacket(in, i, why, now)
+		return
+	}
+	if p.Class == packet.Stream {
+		e.flows.StartTCP(r, p, e.tcpOptions(i))
+	}
+	d := e.flows.Dir(r)
+	d.Rule, d.Verdict = rule, conntrack.Accepted
+	d.Packets, d.Bytes = 1, uint64(p.Total)
+	e.c.Accepts[rule]++
+	e.emitFlow(r, telemetry.Accept, e.acceptReason(rule), now)
+	e.send(out, i, &d.Out, now)
+}
+
+// startable returns why a packet cannot begin a flow, or 0.
+func startable(p *packet.Packet) telemetry.Reason {
+	switch p.Class {
+	case packet.Stream:
+		// Only a SYN: flows are not picked up in the middle, since nothing
+		// would be known of their sequence numbers.
+		if p.Flags&(packet.SYN|packet.ACK|packet.RST|packet.FIN) == packet.SYN {
+			return 0
+		}
+	case packet.Gram:
+		return 0
+	case packet.Query:
+		if p.ICMPType == packet.EchoRequest && p.ICMPCode == 0 {
+			return 0
+		}
+	}
+	return telemetry.ConntrackInvalid
+}
+
+// newFlow makes a flow for its first packet, translated where the policy says
+// so.
+func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, now int64) (conntrack.Ref, telemetry.Reason) {
+	out := packet.Rewrite{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort}
+	pool := int16(-1)
+	if in.n == lan {
+		pool = e.source.Find(p.Src)
+	}
+	if pool >= 0 {
+		q := e.pools[pool]
+		port, ok := q.Take(p.Proto, p.SrcPort, e.random())
+		if !ok {
+			return conntrack.None, telemetry.NATPortPoolExhausted
+		}
+		out.Src, out.SrcPort = q.Addr, port
+		if p.Class == packet.Query {
+			out.DstPort = port
+		}
+	}
+	state := conntrack.Echo
+	switch p.Class {
+	case packet.Stream:
+		state = conntrack.SynSent
+	case packet.Gram:
+		state = conntrack.UDPUnreplied
+	}
+	// What comes back must lead to this flow and no other.
+	reply := conntrack.Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
+	why := telemetry.ConntrackFull
+	r := conntrack.None
+	if e.flows.Taken(&reply) {
+		why = telemetry.ConntrackInvalid
+	} else {
+		r = e.flows.Insert(k, &out, state, in.n == wan, now)
+	}
+	if r == conntrack.None {
+		if pool >= 0 {
+			e.pools[pool].Give(p.Proto, out.SrcPort)
+		}
+		return conntrack.None, why
+	}
+	f := e.flows.Flow(r)
+	f.Shared.Pool, f.Shared.Port = pool, out.SrcPort
+	return r, 0
+}
+
+// flowRemoved gives back what a flow held, and tells of its end.
+func (e *Engine) flowRemoved(f *conntrack.Flow, _ conntrack.Removal) {
+	if f.Shared.Pool >= 0 {
+		e.pools[f.Shared.Pool].Give(f.Dir[0].Key.Proto, f.Shared.Port)
+	}
+	e.emitEnd(f)
+}
+
+// denied drops packet i for the rule that denies it. Each packet is counted;
+// the first of a direction makes an event.
+func (e *Engine) denied(in *port, i int, rule uint32, tell bool, r conntrack.Ref, now int64) {
+	e.c.Drops[rule]++
+	why := e.denyReason(rule)
+	e.c.DropReasons[why]++
+	if tell {
+		if r != conntrack.None {
+			e.emitFlow(r, telemetry.Drop, why, now)
+		} else {
+			e.emitPacket(in, &e.b.pk[i], telemetry.Drop, why, rule, now)
+		}
+	}
+	e.pool.Put(e.b.frame[i].Buf)
+}
+
+// route returns the port through which an address is reached.
+func (e *Engine) route(a packet.Addr) *port {
+	if l := &e.port[lan]; a&l.mask == l.net {
+		return l
+	}
+	return &e.port[wan]
+}
+
+// martian reports whether a packet's source or destination cannot be right
+// where it arrived (RFC 1812 section 5.3.7, RFC 6890), and whether the reverse
+// path leads elsewhere (RFC 3704).
+func (e *Engine) martian(in *port, p *packet.Packet) bool {
+	s, d := p.Src, p.Dst
+	switch {
+	case s>>24 == 0, s>>24 == 127, s>>28 >= 14: // this network, loopback, multicast and reserved
+		return true
+	case d>>24 == 0, d>>24 == 127, d>>28 >= 14: // a router forwards no multicast without being told to
+		return true
+	case s == e.port[lan].addr, s == e.port[wan].addr:
+		return true
+	}
+	for i := range e.port {
+		q := &e.port[i]
+		if q.mask < 0xfffffffe { // directed broadcast and network address (RFC 2644)
+			bcast := q.net | ^q.mask
+			if s == bcast || d == bcast || s == q.net || d == q.net {
+				return true
+			}
+		}
+	}
+	return e.route(s) != in
+}

@@ -1,0 +1,239 @@
+// Package dataplane is the way of a packet through the firewall. It takes
+// batches of frames from two ports and runs each to completion:
+//
+//	poll.go       receive a batch from each port in turn
+//	parse.go      Ethernet, ARP, IPv4; what is malformed ends here
+//	lookup.go     which flow each packet belongs to, for the whole batch
+//	forward.go    packets of known flows
+//	decide.go     first packets: martians, filter, NAT, a new flow
+//	icmperror.go  ICMP errors about known flows
+//	local.go      what is addressed to the firewall, and what it says itself
+//	neighbour.go  link-layer addresses of next hops
+//	transmit.go   leave
+//
+// Nothing here allocates, locks, or waits per packet. Time is an argument.
+package dataplane
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"math/bits"
+
+	"github.com/thurward/thurward/internal/conntrack"
+	"github.com/thurward/thurward/internal/filter"
+	"github.com/thurward/thurward/internal/frame"
+	"github.com/thurward/thurward/internal/nat"
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+// Batch is the largest number of frames that are handled together.
+const Batch = 64
+
+// A Port is a network interface.
+type Port interface {
+	// Receive moves up to len(dst) received frames to dst and returns their
+	// number. The buffers become the caller's.
+	Receive(dst []frame.Frame) int
+	// Transmit takes the first n frames of src and returns n. The buffers
+	// of the others stay the caller's.
+	Transmit(src []frame.Frame) int
+}
+
+// PortConfig is one side of the firewall.
+type PortConfig struct {
+	Port Port
+	MAC  [6]byte
+	MTU  int // largest IP packet in bytes; 0: 1500
+}
+
+// Config is what an Engine works with.
+type Config struct {
+	Policy   *segment.Policy
+	Pool     *frame.Pool
+	LAN, WAN PortConfig
+	Events   *telemetry.Ring        // nil: no events
+	Secret   [32]byte               // random at each boot; keys hashes and port choice
+	Alloc    func(bytes int) []byte // zeroed memory aligned to 64 bytes for the flow table; nil: the Go heap
+}
+
+// Counters of the data plane. Per rule, the last entry is the default action.
+type Counters struct {
+	Accepts, Drops       []uint64 // packets by rule
+	DropReasons          [telemetry.NumReasons]uint64
+	RxPackets, RxBytes   [2]uint64 // by port: 0 LAN, 1 WAN
+	TxPackets, TxBytes   [2]uint64
+	OtherHost            [2]uint64 // frames for another link-layer address, ignored
+	ARPReceived          [2]uint64
+	ARPConflicts         [2]uint64 // claims of an address that is known under another link-layer address, or is our own
+	NeighbourEvictions   [2]uint64
+	LocalReplies         uint64 // echo replies of the firewall's own
+	ICMPErrorsSent       uint64
+	ICMPErrorsTranslated uint64
+	NoBuffer             uint64 // own messages not sent: no buffer
+}
+
+// The ports' numbers.
+const (
+	lan = 0
+	wan = 1
+)
+
+// Engine is a data plane. One goroutine uses it.
+type Engine struct {
+	pool   *frame.Pool
+	port   [2]port
+	flows  *conntrack.Table
+	filter *filter.Linear
+	source *nat.Source
+	pools  []*nat.Pool
+	events *telemetry.Ring
+	c      Counters
+	rnd    uint64 // state of the generator that chooses ports
+	rndKey uint64
+	icmp   bucket // rate of own ICMP errors
+	tick   int64  // when timers are next looked at
+	b      batch
+	rec    telemetry.Record
+	sink   uint64 // keeps the early loads
+}
+
+// A port is one side: its interface, address and neighbours.
+type port struct {
+	Port
+	n         int
+	mac       [6]byte
+	mtu       int
+	addr      packet.Addr
+	net, mask packet.Addr
+	gateway   packet.Addr // 0: none
+	arp       neighbours
+	tx        [2 * Batch]frame.Frame
+	ntx       int
+}
+
+// batch is the work in hand.
+type batch struct {
+	frame [Batch]frame.Frame
+	pk    [Batch]packet.Packet
+	hash  [Batch]uint64
+	key   [Batch]conntrack.Key
+	idx   [Batch]uint8 // frames that are to be looked up
+	n     int          // of them
+}
+
+const second = int64(1e9)
+
+// tickEvery is how often timers are looked at while there are any.
+const tickEvery = second / 10
+
+// New makes an engine.
+func New(c Config) (*Engine, error) {
+	if c.Policy == nil || c.Pool == nil || c.LAN.Port == nil || c.WAN.Port == nil {
+		return nil, errors.New("dataplane: policy, pool and both ports are needed")
+	}
+	e := &Engine{pool: c.Pool, events: c.Events, filter: filter.NewLinear(c.Policy)}
+	var err error
+	if e.source, err = nat.NewSource(c.Policy); err != nil {
+		return nil, err
+	}
+	e.pools = e.source.Pools()
+	for i, pc := range [...]PortConfig{c.LAN, c.WAN} {
+		f := c.Policy.Interface([...]segment.Role{segment.LAN, segment.WAN}[i])
+		if f == nil {
+			return nil, errors.New("dataplane: the policy has no " + [...]string{"LAN", "WAN"}[i] + " interface")
+		}
+		p := &e.port[i]
+		p.Port, p.n, p.mac, p.mtu = pc.Port, i, pc.MAC, pc.MTU
+		if p.mtu == 0 {
+			p.mtu = 1500
+		}
+		if f.MTU != 0 {
+			p.mtu = min(p.mtu, int(f.MTU))
+		}
+		var ok bool
+		if p.addr, ok = packet.AddrFrom16(f.Address); !ok || f.PrefixLen > 32 {
+			return nil, errors.New("dataplane: interface " + c.Policy.Text(f.Name) + " has no IPv4 address")
+		}
+		p.mask = packet.Addr(uint32(uint64(math.MaxUint32) << (32 - f.PrefixLen)))
+		p.net = p.addr & p.mask
+		if f.Gateway != (segment.Addr{}) {
+			if p.gateway, ok = packet.AddrFrom16(f.Gateway); !ok {
+				return nil, errors.New("dataplane: the gateway of " + c.Policy.Text(f.Name) + " is not IPv4")
+			}
+		}
+	}
+	s := &c.Policy.Settings
+	e.flows = conntrack.New(int(s.MaxFlows), [2]uint64{binary.LittleEndian.Uint64(c.Secret[0:]), binary.LittleEndian.Uint64(c.Secret[8:])}, timeouts(s), c.Alloc)
+	e.flows.Removed = e.flowRemoved
+	e.rnd, e.rndKey = binary.LittleEndian.Uint64(c.Secret[16:]), binary.LittleEndian.Uint64(c.Secret[24:])|1
+	e.c.Accepts = make([]uint64, len(c.Policy.Rules)+1)
+	e.c.Drops = make([]uint64, len(c.Policy.Rules)+1)
+	e.icmp = bucket{rate: 1000, burst: 100}
+	return e, nil
+}
+
+// timeouts converts a policy's seconds. A value of 0 takes the default.
+func timeouts(s *segment.Settings) (t conntrack.Timeouts) {
+	for st, v := range map[conntrack.State][2]uint32{
+		conntrack.SynSent:      {s.TCPSynSent, 30},
+		conntrack.SynRecv:      {s.TCPSynRecv, 60},
+		conntrack.Established:  {s.TCPEstablished, 7440},
+		conntrack.FinWait:      {s.TCPFinWait, 240},
+		conntrack.CloseWait:    {s.TCPCloseWait, 240},
+		conntrack.LastAck:      {s.TCPLastAck, 30},
+		conntrack.TimeWait:     {s.TCPTimeWait, 240},
+		conntrack.Close:        {s.TCPClose, 10},
+		conntrack.UDPUnreplied: {s.UDPUnreplied, 30},
+		conntrack.UDPReplied:   {s.UDPIdle, 300},
+		conntrack.Echo:         {s.ICMPEcho, 60},
+	} {
+		t[st] = int64(v[0]) * second
+		if v[0] == 0 {
+			t[st] = int64(v[1]) * second
+		}
+	}
+	return t
+}
+
+// Counters returns the counters, which Poll goes on changing.
+func (e *Engine) Counters() *Counters { return &e.c }
+
+// Flows returns the flow table, to be read between calls of Poll.
+func (e *Engine) Flows() *conntrack.Table { return e.flows }
+
+// Pools returns the NAT port pools.
+func (e *Engine) Pools() []*nat.Pool { return e.pools }
+
+// random returns the next number of a generator keyed by the boot's secret:
+// a counter, encrypted by two rounds of multiply and fold.
+func (e *Engine) random() uint64 {
+	e.rnd += 0x9e3779b97f4a7c15
+	hi, lo := bits.Mul64(e.rnd, e.rndKey)
+	hi, lo = bits.Mul64(hi^lo, e.rndKey^0xd1342543de82ef95)
+	return hi ^ lo
+}
+
+// A bucket limits a rate: tokens per second up to a burst.
+type bucket struct {
+	rate, burst int64
+	tokens      int64 // in nanoseconds of rate
+	last        int64
+}
+
+// take reports whether one more is within the rate.
+func (b *bucket) take(now int64) bool {
+	cost := second / b.rate
+	if b.last == 0 {
+		b.tokens = b.burst * cost
+	}
+	b.tokens = min(b.tokens+now-b.last, b.burst*cost)
+	b.last = now
+	if b.tokens < cost {
+		return false
+	}
+	b.tokens -= cost
+	return true
+}

@@ -1,0 +1,90 @@
+package dataplane
+
+import (
+	"github.com/thurward/thurward/internal/conntrack"
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+const noFlow = conntrack.None
+
+func telDirection(in *port) telemetry.Direction {
+	if in.n == wan {
+		return telemetry.Ingress
+	}
+	return telemetry.Egress
+}
+
+// emitPacket writes an event about a packet outside of any flow.
+func (e *Engine) emitPacket(in *port, p *packet.Packet, a telemetry.Action, why telemetry.Reason, rule uint32, now int64) {
+	if e.events == nil {
+		return
+	}
+	e.rec = telemetry.Record{Time: now, Kind: telemetry.Verdict, Action: a, Reason: why, Direction: telDirection(in), Rule: rule,
+		EtherType: packet.TypeIPv4, Proto: p.Proto}
+	if p.Src|p.Dst == 0 {
+		e.rec.Truncated = true // the IP header itself was not readable
+	} else {
+		e.rec.Src, e.rec.Dst = p.Src.To16(), p.Dst.To16()
+		e.rec.SrcPort, e.rec.DstPort = p.SrcPort, p.DstPort
+		if p.Proto == packet.ICMP {
+			e.rec.DstPort = uint16(p.ICMPType)<<8 | uint16(p.ICMPCode)
+		}
+	}
+	e.events.Put(&e.rec)
+}
+
+// emitFlow writes an event about the first packet of direction r. Addresses
+// are internal ones, as the filter sees them.
+func (e *Engine) emitFlow(r conntrack.Ref, a telemetry.Action, why telemetry.Reason, now int64) {
+	if e.events == nil {
+		return
+	}
+	d := e.flows.Dir(r)
+	e.rec = telemetry.Record{Time: now, Kind: telemetry.Verdict, Action: a, Reason: why, Rule: d.Rule, Direction: telemetry.Egress,
+		FlowID: e.flows.Flow(r).Shared.ID, EtherType: packet.TypeIPv4}
+	if d.FromWAN {
+		e.rec.Direction = telemetry.Ingress
+	}
+	e.addresses(d, r.Reply())
+	e.events.Put(&e.rec)
+}
+
+// addresses fills in a direction's tuple and its translation.
+func (e *Engine) addresses(d *conntrack.Dir, reply bool) {
+	in, out := packet.Rewrite{Src: d.Key.Src, Dst: d.Key.Dst, SrcPort: d.Key.SrcPort, DstPort: d.Key.DstPort}, d.Out
+	if reply {
+		in, out = out, in
+	}
+	e.rec.Proto = d.Key.Proto
+	e.rec.Src, e.rec.Dst, e.rec.SrcPort, e.rec.DstPort = in.Src.To16(), in.Dst.To16(), in.SrcPort, in.DstPort
+	switch {
+	case in.Src != out.Src || in.SrcPort != out.SrcPort:
+		e.rec.XlatAddr, e.rec.XlatPort = out.Src.To16(), out.SrcPort
+	case in.Dst != out.Dst || in.DstPort != out.DstPort:
+		e.rec.XlatAddr, e.rec.XlatPort = out.Dst.To16(), out.DstPort
+	}
+	if d.Key.Proto == packet.ICMP {
+		e.rec.DstPort = packet.EchoRequest << 8
+		if reply {
+			e.rec.DstPort = packet.EchoReply << 8
+		}
+	}
+}
+
+// emitEnd writes a flow's last event, with its totals.
+func (e *Engine) emitEnd(f *conntrack.Flow) {
+	if e.events == nil {
+		return
+	}
+	a, b := &f.Dir[0], &f.Dir[1]
+	last := max(a.LastSeen, b.LastSeen)
+	e.rec = telemetry.Record{Time: last, Kind: telemetry.FlowEnd, Action: telemetry.Accept, Reason: e.acceptReason(a.Rule), Rule: a.Rule,
+		Direction: telemetry.Egress, FlowID: f.Shared.ID, EtherType: packet.TypeIPv4,
+		Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes, Duration: last - f.Shared.Created}
+	if a.FromWAN {
+		e.rec.Direction = telemetry.Ingress
+	}
+	e.addresses(a, false)
+	e.events.Put(&e.rec)
+}

@@ -1,0 +1,108 @@
+package dataplane
+
+import (
+	"github.com/thurward/thurward/internal/conntrack"
+	"github.com/thurward/thurward/internal/filter"
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+// forward handles packet i of the batch, which belongs to direction r of a
+// known flow.
+func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
+	p := &e.b.pk[i]
+	d := e.flows.Dir(r)
+	if d.FromWAN != (in.n == wan) {
+		e.dropPacket(in, i, telemetry.Martian, now) // a spoofed copy from the other side
+		return
+	}
+	out := &e.port[1-in.n]
+	if p.TTL <= 1 {
+		e.dropTTL(in, i, now)
+		return
+	}
+	if int(p.Total) > out.mtu {
+		e.dropTooBig(in, out, i, now)
+		return
+	}
+	fresh := false
+	if d.Verdict != conntrack.Accepted {
+		if d.Verdict == conntrack.Undecided {
+			e.decideReply(d, p)
+			fresh = true
+		}
+		if d.Verdict == conntrack.Denied {
+			e.denied(in, i, d.Rule, fresh, r, now)
+			return
+		}
+	}
+	switch p.Class {
+	case packet.Stream:
+		switch e.flows.TCP(r, p, e.tcpOptions(i)) {
+		case conntrack.Invalid:
+			e.dropPacket(in, i, telemetry.ConntrackInvalid, now)
+			return
+		case conntrack.Restart:
+			k := d.Key
+			e.flows.Remove(r, conntrack.Closed)
+			e.decide(in, i, &k, now)
+			return
+		}
+	case packet.Gram:
+		if r.Reply() && d.State == conntrack.UDPUnreplied {
+			e.flows.Flow(r).SetReplied()
+		}
+	}
+	d.LastSeen = now
+	d.Packets++
+	d.Bytes += uint64(p.Total)
+	e.c.Accepts[d.Rule]++
+	if fresh {
+		e.emitFlow(r, telemetry.Accept, e.acceptReason(d.Rule), now)
+	}
+	e.send(out, i, &d.Out, now)
+}
+
+// decideReply lets the filter decide a reply direction's first packet. It
+// sees the addresses after the translation is taken back.
+func (e *Engine) decideReply(d *conntrack.Dir, p *packet.Packet) {
+	fp := filter.Packet{Src: d.Out.Src, Dst: d.Out.Dst, Proto: p.Proto, Direction: direction(d.FromWAN), State: segment.StateEstablished}
+	if p.Class != packet.Query {
+		fp.DstPort = d.Out.DstPort
+	}
+	action, rule := e.filter.Decide(&fp)
+	d.Rule, d.Verdict = rule, conntrack.Denied
+	if action == segment.Accept {
+		d.Verdict = conntrack.Accepted
+	}
+}
+
+func direction(fromWAN bool) segment.Direction {
+	if fromWAN {
+		return segment.Ingress
+	}
+	return segment.Egress
+}
+
+// tcpOptions returns the options of TCP packet i, which parse has checked.
+func (e *Engine) tcpOptions(i int) []byte {
+	l4 := e.pool.Bytes(e.b.frame[i])[e.b.pk[i].L4:]
+	return l4[packet.TCPLen : int(l4[12]>>4)*4]
+}
+
+// acceptReason and denyReason say why the rule with this index, or the default
+// action, decided as it did.
+func (e *Engine) acceptReason(rule uint32) telemetry.Reason {
+	if int(rule) == len(e.c.Accepts)-1 {
+		return telemetry.DefaultAction
+	}
+	return telemetry.RuleAccept
+}
+
+func (e *Engine) denyReason(rule uint32) telemetry.Reason {
+	if int(rule) == len(e.c.Accepts)-1 {
+		return telemetry.NoMatchingAllowRule
+	}
+	return telemetry.ExplicitDeny
+}

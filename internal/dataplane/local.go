@@ -1,0 +1,68 @@
+package dataplane
+
+import (
+	"github.com/thurward/thurward/internal/filter"
+	"github.com/thurward/thurward/internal/frame"
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+const headroom = frame.Headroom
+
+// toFirewall handles packet i of the batch, which is addressed to the firewall
+// itself and belongs to no flow. The filter decides it like any other; what it
+// accepts is answered if it is an echo request, and dropped otherwise: the
+// firewall offers no services.
+func (e *Engine) toFirewall(in *port, i int, now int64) {
+	p := &e.b.pk[i]
+	if in.n == lan && p.Dst != in.addr {
+		// A LAN host at the WAN address would need hairpinning.
+		e.dropPacket(in, i, telemetry.HairpinUnsupported, now)
+		return
+	}
+	if in.n == wan && p.Dst == e.port[lan].addr {
+		e.dropPacket(in, i, telemetry.Martian, now)
+		return
+	}
+	fp := filter.Packet{Src: p.Src, Dst: p.Dst, Proto: p.Proto, Direction: direction(in.n == wan), State: segment.StateNew}
+	if p.Class == packet.Stream || p.Class == packet.Gram {
+		fp.DstPort = p.DstPort
+	}
+	action, rule := e.filter.Decide(&fp)
+	if action != segment.Accept {
+		e.denied(in, i, rule, true, noFlow, now)
+		return
+	}
+	if p.Class != packet.Query || p.ICMPType != packet.EchoRequest || p.ICMPCode != 0 {
+		e.dropPacket(in, i, telemetry.NoLocalService, now)
+		return
+	}
+	e.c.Accepts[rule]++
+	e.emitPacket(in, p, telemetry.Accept, e.acceptReason(rule), rule, now)
+	e.echoReply(in, i, now)
+}
+
+// echoReply turns echo request i into its reply and sends it back (RFC 1122
+// section 3.2.2.6).
+func (e *Engine) echoReply(in *port, i int, now int64) {
+	fr := e.b.frame[i]
+	f := e.pool.Bytes(fr)
+	p := &e.b.pk[i]
+	m := f[p.L4:]
+	m[0], m[1] = packet.EchoReply, 0
+	packet.FinishICMP(m)
+	// Options are not carried back: the header is written anew, and the
+	// message moved behind it.
+	n := len(m)
+	copy(f[packet.EthLen+packet.MinIPv4:], m)
+	packet.PutIPv4(f[packet.EthLen:], p.Dst, p.Src, packet.ICMP, 64, n)
+	e.c.LocalReplies++
+	e.emitOwn(in, fr.Buf, packet.EthLen+packet.MinIPv4+n, p.Src, now)
+}
+
+// emitOwn sends a packet of the firewall's own, of n bytes with its Ethernet
+// header, through port out to dst.
+func (e *Engine) emitOwn(out *port, buf uint32, n int, dst packet.Addr, now int64) {
+	e.output(out, frame.Frame{Buf: buf, Off: headroom, Len: uint16(n)}, dst, now)
+}

@@ -1,0 +1,235 @@
+package dataplane
+
+import (
+	"github.com/thurward/thurward/internal/frame"
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+// Neighbours: the link-layer addresses of next hops, by ARP (RFC 826, RFC 1122
+// section 2.3.2).
+
+const (
+	neighbourSlots  = 1024 // power of two
+	neighbourWindow = 8    // slots that an address may be in
+	queued          = 3    // frames kept while an address is unresolved
+	arpTries        = 3
+	arpEvery        = second
+	arpLifetime     = 60 * second
+)
+
+// States of a neighbour. Zero is a free slot.
+const (
+	unused     = iota
+	unresolved // asked for; frames wait
+	reachable
+	probing // lifetime over, asked again, used meanwhile
+)
+
+type neighbour struct {
+	addr    packet.Addr
+	mac     [6]byte
+	state   uint8
+	tries   uint8
+	n       uint8 // frames waiting
+	expires int64 // of the address, or when to ask again
+	frames  [queued]frame.Frame
+}
+
+// neighbours is one port's table. Addresses hash to a short run of slots; in a
+// full run the one that expires first gives way.
+type neighbours struct {
+	slot    [neighbourSlots]neighbour
+	waiting int // unresolved and probing ones
+	last    *neighbour
+}
+
+func (t *neighbours) base(a packet.Addr) uint32 {
+	return uint32(a) * 0x9e3779b1 >> 16
+}
+
+// find returns the entry for an address, or nil.
+func (t *neighbours) find(a packet.Addr) *neighbour {
+	if n := t.last; n != nil && n.addr == a && n.state != unused {
+		return n
+	}
+	b := t.base(a)
+	for i := range uint32(neighbourWindow) {
+		n := &t.slot[(b+i)%neighbourSlots]
+		if n.state != unused && n.addr == a {
+			t.last = n
+			return n
+		}
+	}
+	return nil
+}
+
+// claim returns a slot for an address that has none. The gateway's is not
+// given away.
+func (e *Engine) claim(p *port, a packet.Addr) *neighbour {
+	t := &p.arp
+	b := t.base(a)
+	var oldest *neighbour
+	for i := range uint32(neighbourWindow) {
+		n := &t.slot[(b+i)%neighbourSlots]
+		if n.state == unused {
+			oldest = n
+			break
+		}
+		if n.addr != p.gateway && (oldest == nil || n.expires < oldest.expires) {
+			oldest = n
+		}
+	}
+	if oldest.state != unused {
+		e.c.NeighbourEvictions[p.n]++
+		e.forget(p, oldest)
+	}
+	*oldest = neighbour{addr: a}
+	return oldest
+}
+
+// forget frees a slot and drops the frames that wait there.
+func (e *Engine) forget(p *port, n *neighbour) {
+	for i := range n.frames[:n.n] {
+		e.dropUnresolved(n.frames[i])
+	}
+	if n.state == unresolved || n.state == probing {
+		p.arp.waiting--
+	}
+	*n = neighbour{}
+}
+
+// resolve keeps a frame until the address of its next hop is known, and asks
+// for it. n is the hop's entry, or nil.
+func (e *Engine) resolve(p *port, n *neighbour, hop packet.Addr, fr frame.Frame, now int64) {
+	if n == nil {
+		n = e.claim(p, hop)
+		n.state = unresolved
+		p.arp.waiting++
+		n.tries, n.expires = 1, now+arpEvery
+		e.tick = min(e.tick, n.expires)
+		e.ask(p, hop, &broadcastMAC)
+	}
+	if int(n.n) == len(n.frames) {
+		e.dropUnresolved(n.frames[0]) // the oldest: its sender will repeat it first
+		copy(n.frames[:], n.frames[1:])
+		n.n--
+	}
+	n.frames[n.n] = fr
+	n.n++
+}
+
+// probe asks a known neighbour whether it is still there.
+func (e *Engine) probe(p *port, n *neighbour, now int64) {
+	n.state, n.tries, n.expires = probing, 1, now+arpEvery
+	p.arp.waiting++
+	e.tick = min(e.tick, n.expires)
+	e.ask(p, n.addr, &n.mac)
+}
+
+// resolveTick asks again, or gives up.
+func (e *Engine) resolveTick(p *port, now int64) {
+	if p.arp.waiting == 0 {
+		return
+	}
+	for i := range p.arp.slot {
+		n := &p.arp.slot[i]
+		if n.state != unresolved && n.state != probing || now < n.expires {
+			continue
+		}
+		if n.tries >= arpTries {
+			e.forget(p, n)
+			continue
+		}
+		n.tries++
+		n.expires = now + arpEvery
+		e.ask(p, n.addr, &broadcastMAC)
+	}
+}
+
+// ask sends an ARP request.
+func (e *Engine) ask(p *port, a packet.Addr, to *[6]byte) {
+	e.sendARP(p, to, &packet.ARPMessage{Op: packet.ARPRequest, SenderMAC: p.mac, SenderAddr: p.addr, TargetAddr: a})
+}
+
+func (e *Engine) sendARP(p *port, to *[6]byte, m *packet.ARPMessage) {
+	buf, ok := e.pool.Get()
+	if !ok {
+		e.c.NoBuffer++
+		return
+	}
+	n := packet.PutARP(e.pool.Buffer(buf)[headroom:], to, m)
+	e.enqueue(p, frame.Frame{Buf: buf, Off: headroom, Len: uint16(n)})
+}
+
+// Announce tells both links which link-layer addresses the firewall has
+// (gratuitous ARP, RFC 5227 section 3), so that hosts forget those of a
+// predecessor.
+func (e *Engine) Announce() {
+	for i := range e.port {
+		p := &e.port[i]
+		e.sendARP(p, &broadcastMAC, &packet.ARPMessage{Op: packet.ARPRequest, SenderMAC: p.mac, SenderAddr: p.addr, TargetAddr: p.addr})
+		e.flush(p)
+	}
+}
+
+// arpFrame handles a received ARP message. It is answered when it asks for the
+// port's own address. Addresses are learned only from answers to our own
+// questions and from whoever asks us; nobody can move a known address to
+// another link-layer address while that is alive.
+func (e *Engine) arpFrame(p *port, f []byte, now int64) {
+	var m packet.ARPMessage
+	if !packet.ParseARP(f, &m) {
+		e.c.DropReasons[telemetry.MalformedPacket]++
+		return
+	}
+	e.c.ARPReceived[p.n]++
+	if m.SenderMAC[0]&1 != 0 || m.SenderMAC == ([6]byte{}) {
+		return // a group address is no host's
+	}
+	if m.SenderAddr == p.addr && m.SenderMAC != p.mac {
+		e.c.ARPConflicts[p.n]++ // somebody claims our address; say whose it is
+		e.sendARP(p, &broadcastMAC, &packet.ARPMessage{Op: packet.ARPRequest, SenderMAC: p.mac, SenderAddr: p.addr, TargetAddr: p.addr})
+		return
+	}
+	if m.TargetAddr != p.addr {
+		return
+	}
+	if m.SenderAddr&p.mask == p.net && m.SenderAddr != p.addr {
+		e.learn(p, &m, now)
+	}
+	if m.Op == packet.ARPRequest {
+		e.sendARP(p, &m.SenderMAC, &packet.ARPMessage{Op: packet.ARPReply, SenderMAC: p.mac, SenderAddr: p.addr,
+			TargetMAC: m.SenderMAC, TargetAddr: m.SenderAddr})
+	}
+}
+
+// learn notes what an ARP message addressed to us says of its sender.
+func (e *Engine) learn(p *port, m *packet.ARPMessage, now int64) {
+	n := p.arp.find(m.SenderAddr)
+	if n == nil {
+		if m.Op != packet.ARPRequest {
+			return // an answer that nobody asked for
+		}
+		n = e.claim(p, m.SenderAddr)
+	}
+	switch n.state {
+	case reachable, probing:
+		if n.mac != m.SenderMAC {
+			e.c.ARPConflicts[p.n]++
+			return
+		}
+		if n.state == probing {
+			p.arp.waiting--
+		}
+	case unresolved:
+		p.arp.waiting--
+	}
+	n.mac, n.state, n.tries, n.expires = m.SenderMAC, reachable, 0, now+arpLifetime
+	for i := range n.frames[:n.n] {
+		fr := n.frames[i]
+		packet.PutEth(e.pool.Bytes(fr), &n.mac, &p.mac, packet.TypeIPv4)
+		e.enqueue(p, fr)
+	}
+	n.n = 0
+}

@@ -1,0 +1,65 @@
+package dataplane
+
+import (
+	"github.com/thurward/thurward/internal/conntrack"
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+var broadcastMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// parse reads the headers of the first n frames. ARP is answered and
+// malformed packets are dropped here; the others are left in b.idx, with their
+// keys and hashes, for the look-up.
+func (e *Engine) parse(in *port, n int, now int64) {
+	b := &e.b
+	b.n = 0
+	bytes := uint64(0)
+	for i := range b.frame[:n] {
+		f := e.pool.Bytes(b.frame[i])
+		bytes += uint64(len(f))
+		typ := packet.Type(f)
+		if typ == 0 {
+			e.dropFrame(in, i, telemetry.MalformedPacket, now)
+			continue
+		}
+		dst := [6]byte(f)
+		if dst != in.mac && dst[0]&1 == 0 {
+			e.c.OtherHost[in.n]++ // a flooding switch; nobody asked us
+			e.pool.Put(b.frame[i].Buf)
+			continue
+		}
+		switch typ {
+		case packet.TypeIPv4:
+		case packet.TypeARP:
+			e.arpFrame(in, f, now)
+			e.pool.Put(b.frame[i].Buf)
+			continue
+		case packet.TypeIPv6:
+			e.dropFrame(in, i, telemetry.IPv6Unsupported, now)
+			continue
+		default:
+			e.dropFrame(in, i, telemetry.EtherTypeUnsupported, now)
+			continue
+		}
+		p := &b.pk[i]
+		ln, why := packet.ParseIPv4(f, p)
+		if why != 0 {
+			e.dropPacket(in, i, why, now)
+			continue
+		}
+		b.frame[i].Len = uint16(ln) // without the link's padding
+		if dst != in.mac {
+			// RFC 1812 section 5.3.4: what came by link-layer broadcast is
+			// not forwarded.
+			e.dropPacket(in, i, telemetry.Martian, now)
+			continue
+		}
+		k := &b.key[b.n]
+		*k = conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: p.Proto}
+		b.hash[b.n] = e.flows.Hash(k)
+		b.idx[b.n] = uint8(i)
+		b.n++
+	}
+	e.c.RxBytes[in.n] += bytes
+}

@@ -1,0 +1,52 @@
+package dataplane
+
+import "math"
+
+// Poll receives up to one batch from each port and handles it; now is the
+// time in monotonic nanoseconds. It returns the number of frames received.
+func (e *Engine) Poll(now int64) int {
+	n := e.receive(&e.port[lan], now) + e.receive(&e.port[wan], now)
+	if now >= e.tick {
+		e.timers(now)
+	}
+	e.flush(&e.port[lan])
+	e.flush(&e.port[wan])
+	return n
+}
+
+// NextDeadline returns the time at which Poll must run even if nothing is
+// received, or math.MaxInt64 when there is no such time.
+func (e *Engine) NextDeadline() int64 {
+	if e.port[lan].arp.waiting+e.port[wan].arp.waiting > 0 {
+		return e.tick
+	}
+	if e.flows.Len() > 0 {
+		// Expired flows are not found anyway; the sweep only gives their
+		// ports and records back, and has time when all is quiet.
+		return e.tick + second
+	}
+	return math.MaxInt64
+}
+
+// timers looks after what time alone changes.
+func (e *Engine) timers(now int64) {
+	e.tick = now + tickEvery
+	for range 8 {
+		e.flows.Sweep(now)
+	}
+	e.resolveTick(&e.port[lan], now)
+	e.resolveTick(&e.port[wan], now)
+}
+
+// receive takes a batch through all stages.
+func (e *Engine) receive(in *port, now int64) int {
+	b := &e.b
+	n := in.Receive(b.frame[:])
+	if n == 0 {
+		return 0
+	}
+	e.c.RxPackets[in.n] += uint64(n)
+	e.parse(in, n, now)
+	e.lookupAll(in, now)
+	return n
+}

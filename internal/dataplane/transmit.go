@@ -1,0 +1,96 @@
+package dataplane
+
+import (
+	"encoding/binary"
+
+	"github.com/thurward/thurward/internal/frame"
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+// send rewrites packet i of the batch and sends it out through port out.
+func (e *Engine) send(out *port, i int, r *packet.Rewrite, now int64) {
+	fr := e.b.frame[i]
+	packet.Apply(e.pool.Bytes(fr), &e.b.pk[i], r)
+	e.output(out, fr, r.Dst, now)
+}
+
+// output sends an IPv4 frame to the next hop for dst, once that is known.
+func (e *Engine) output(out *port, fr frame.Frame, dst packet.Addr, now int64) {
+	hop := dst
+	if dst&out.mask != out.net {
+		if out.gateway == 0 {
+			e.dropUnresolved(fr)
+			return
+		}
+		hop = out.gateway
+	}
+	n := out.arp.find(hop)
+	if n == nil || n.state == unresolved {
+		e.resolve(out, n, hop, fr, now)
+		return
+	}
+	if now >= n.expires && n.state == reachable {
+		e.probe(out, n, now)
+	}
+	f := e.pool.Bytes(fr)
+	packet.PutEth(f, &n.mac, &out.mac, packet.TypeIPv4)
+	e.enqueue(out, fr)
+}
+
+// enqueue puts a finished frame into the port's batch.
+func (e *Engine) enqueue(out *port, fr frame.Frame) {
+	if out.ntx == len(out.tx) {
+		e.flush(out)
+	}
+	out.tx[out.ntx] = fr
+	out.ntx++
+}
+
+// flush transmits the port's batch. What the device does not take is dropped.
+func (e *Engine) flush(out *port) {
+	if out.ntx == 0 {
+		return
+	}
+	q := out.tx[:out.ntx]
+	out.ntx = 0
+	n := out.Transmit(q)
+	bytes := uint64(0)
+	for i := range q[:n] {
+		bytes += uint64(q[i].Len)
+	}
+	e.c.TxPackets[out.n] += uint64(n)
+	e.c.TxBytes[out.n] += bytes
+	for i := range q[n:] {
+		e.c.DropReasons[telemetry.TxFull]++
+		e.pool.Put(q[n+i].Buf)
+	}
+}
+
+// dropUnresolved drops a frame whose next hop does not answer.
+func (e *Engine) dropUnresolved(fr frame.Frame) {
+	e.c.DropReasons[telemetry.NeighbourUnresolved]++
+	e.pool.Put(fr.Buf)
+}
+
+// dropFrame drops frame i, of which no packet was read.
+func (e *Engine) dropFrame(in *port, i int, why telemetry.Reason, now int64) {
+	e.c.DropReasons[why]++
+	if e.events != nil {
+		f := e.pool.Bytes(e.b.frame[i])
+		e.rec = telemetry.Record{Time: now, Kind: telemetry.Verdict, Action: telemetry.Drop, Reason: why,
+			Direction: telDirection(in), Rule: uint32(len(e.c.Drops) - 1), Truncated: true}
+		if len(f) >= packet.EthLen {
+			e.rec.EtherType = binary.BigEndian.Uint16(f[12:])
+		}
+		e.events.Put(&e.rec)
+	}
+	e.pool.Put(e.b.frame[i].Buf)
+}
+
+// dropPacket drops packet i for a reason that is not a rule's.
+func (e *Engine) dropPacket(in *port, i int, why telemetry.Reason, now int64) {
+	e.c.DropReasons[why]++
+	e.emitPacket(in, &e.b.pk[i], telemetry.Drop, why, uint32(len(e.c.Drops)-1), now)
+	e.pool.Put(e.b.frame[i].Buf)
+}
