@@ -25,10 +25,19 @@ type Input struct {
 
 // A part is a stretch of memory that the image fills or reserves.
 type part struct {
-	addr  uint64
+	addr  uint64 // virtual
+	phys  uint64 // physical; 0: the same
 	data  []byte
 	size  uint64 // in memory; the rest after data is zero
 	flags uint32 // of the page tables: see perm
+}
+
+// pa returns the part's physical address.
+func (p part) pa() uint64 {
+	if p.phys != 0 {
+		return p.phys
+	}
+	return p.addr
 }
 
 // Permissions of a part, ELF's p_flags plus the ring.
@@ -61,9 +70,6 @@ func Link(in Input) ([]byte, error) {
 	if err := prog.within(abi.KernelEnd, 1<<30); err != nil {
 		return nil, err
 	}
-	if len(prog.parts) > len(abi.Segments{}.Seg) {
-		return nil, fmt.Errorf("program: %d loadable segments; at most %d are supported", len(prog.parts), len(abi.Segments{}.Seg))
-	}
 	if len(in.Policy) == 0 {
 		return nil, errors.New("policy: empty segment")
 	}
@@ -74,27 +80,49 @@ func Link(in Input) ([]byte, error) {
 		return nil, fmt.Errorf("boot arguments: %d bytes; at most %d are supported", len(in.Cmdline), abi.MaxCmdline-1)
 	}
 
-	// The policy lies behind the program, one unmapped page between them,
-	// and the built-in boot arguments behind the policy.
-	policy := alignUp(prog.end(), abi.PageSize) + abi.PageSize
+	// Of the program, only what the file holds is loaded. Its zeroed data has
+	// no memory before it is touched: Go programs reserve far more than they
+	// use.
+	rec := abi.BootRecord{Entry: prog.entry, PolicyLen: uint64(len(in.Policy)), CmdLen: uint64(len(in.Cmdline))}
+	var loaded []part
+	add := func(start, end uint64, flags uint32) error {
+		if rec.Program.N == uint64(len(rec.Program.Seg)) {
+			return fmt.Errorf("program: too many loadable segments; at most %d parts are supported", len(rec.Program.Seg))
+		}
+		rec.Program.Seg[rec.Program.N] = abi.Segment{Start: start, End: end, Flags: uint64(flags)}
+		rec.Program.N++
+		return nil
+	}
+	phys := uint64(0)
+	for _, p := range prog.parts {
+		file := alignUp(uint64(len(p.data)), abi.PageSize)
+		if file > 0 {
+			q := part{addr: p.addr, data: append(bytes.Clone(p.data), make([]byte, file-uint64(len(p.data)))...), size: file, flags: p.flags}
+			loaded = append(loaded, q)
+			phys = max(phys, q.end())
+			if err := add(p.addr, q.end(), p.flags); err != nil {
+				return nil, err
+			}
+		}
+		if end := alignUp(p.end(), abi.PageSize); end > p.addr+file {
+			if err := add(p.addr+file, end, p.flags|abi.SegmentZero); err != nil {
+				return nil, err
+			}
+		}
+	}
+	rec.Program.End = alignUp(prog.end(), abi.PageSize)
+
+	// The policy lies behind the program's addresses, one unmapped page
+	// between them, and the built-in boot arguments behind the policy; in
+	// memory they follow what is loaded of the program.
+	rec.Policy = rec.Program.End + abi.PageSize
 	ro := append(bytes.Clone(in.Policy), make([]byte, -len(in.Policy)&7)...)
-	cmdline := policy + uint64(len(ro))
+	rec.Cmdline = rec.Policy + uint64(len(ro))
 	ro = append(ro, in.Cmdline...)
 	ro = append(ro, 0)
-	tail := part{addr: policy, data: ro, size: uint64(len(ro)), flags: permR}
-	end := alignUp(tail.end(), abi.PageSize)
-	freeStart := alignUp(end+poolMin, 2<<20)
-
-	rec := abi.BootRecord{
-		ImageEnd: end, FreeStart: freeStart, Entry: prog.entry,
-		Policy: policy, PolicyLen: uint64(len(in.Policy)),
-		Cmdline: cmdline, CmdLen: uint64(len(in.Cmdline)),
-	}
-	for i, p := range prog.parts {
-		rec.Program.Seg[i] = abi.Segment{Start: p.addr, End: alignUp(p.end(), abi.PageSize), Flags: uint64(p.flags)}
-		rec.Program.N++
-		rec.Program.BRKs = p.end()
-	}
+	tail := part{addr: rec.Policy, phys: phys, data: ro, size: uint64(len(ro)), flags: permR}
+	rec.ImageEnd = alignUp(phys+tail.size, abi.PageSize)
+	rec.FreeStart = alignUp(rec.ImageEnd+poolMin, 2<<20)
 
 	entry64, err := kern.symbol("main.entryLinux")
 	if err != nil {
@@ -105,9 +133,9 @@ func Link(in Input) ([]byte, error) {
 		return nil, err
 	}
 	parts := append(boot, kern.parts...)
-	parts = append(parts, prog.parts...)
+	parts = append(parts, loaded...)
 	parts = append(parts, tail)
-	tables, err := pageTables(append(parts, reserved(end, freeStart)...))
+	tables, err := pageTables(append(parts, reserved(rec.ImageEnd, rec.FreeStart)...))
 	if err != nil {
 		return nil, err
 	}
@@ -126,14 +154,13 @@ func reserved(poolStart, poolEnd uint64) []part {
 		r(abi.Tables, abi.TablesEnd),
 		r(abi.XSave, abi.XSaveEnd),
 		r(abi.UserStack, abi.UserEnd),
-		r(poolStart, poolEnd),
+		{addr: abi.DirectBase + poolStart, phys: poolStart, size: poolEnd - poolStart, flags: permR | permW},
 	}
 }
 
 func alignUp(v, a uint64) uint64 { return (v + a - 1) &^ (a - 1) }
 
-// writeELF writes the parts as PT_LOAD segments, physical addresses equal to
-// virtual ones, and exactly one PT_NOTE: Firecracker's loader lets the last
+// writeELF writes the parts as PT_LOAD segments and exactly one PT_NOTE: Firecracker's loader lets the last
 // one win (PLATFORM.md section 0).
 func writeELF(parts []part, entry uint64) []byte {
 	const ehsize, phsize = 64, 56
@@ -162,10 +189,10 @@ func writeELF(parts []part, entry uint64) []byte {
 	out = le.AppendUint16(out, 64) // e_shentsize
 	out = le.AppendUint16(out, 0)
 	out = le.AppendUint16(out, 0)
-	ph := func(typ, flags uint32, off, addr, filesz, memsz, align uint64) {
+	ph := func(typ, flags uint32, off, addr, phys, filesz, memsz, align uint64) {
 		out = le.AppendUint32(out, typ)
 		out = le.AppendUint32(out, flags)
-		for _, v := range []uint64{off, addr, addr, filesz, memsz, align} {
+		for _, v := range []uint64{off, addr, phys, filesz, memsz, align} {
 			out = le.AppendUint64(out, v)
 		}
 	}
@@ -173,11 +200,11 @@ func writeELF(parts []part, entry uint64) []byte {
 	for i, p := range load {
 		off += (p.addr - off) % abi.PageSize // congruent, as ELF wants it
 		offs[i] = off
-		ph(1, p.flags&7, off, p.addr, uint64(len(p.data)), p.size, abi.PageSize)
+		ph(1, p.flags&7, off, p.addr, p.pa(), uint64(len(p.data)), p.size, abi.PageSize)
 		off += uint64(len(p.data))
 	}
 	// The note is in no loaded segment: both loaders read it from the file.
-	ph(4, 4, noteOff, 0, uint64(len(note)), uint64(len(note)), 4)
+	ph(4, 4, noteOff, 0, 0, uint64(len(note)), uint64(len(note)), 4)
 	out = append(out, note...)
 	for i, p := range load {
 		out = append(out, make([]byte, offs[i]-uint64(len(out)))...)

@@ -46,7 +46,7 @@ func (t *tableSet) next(table, i uint64) uint64 {
 	return n
 }
 
-// pageTables maps every part at its own address in 4 KiB pages, each with the
+// pageTables maps every part in 4 KiB pages, each with the
 // least permission, and nothing else but the first 2 MiB of memory, read-only,
 // at the start of the direct map: the kernel finds the loader's data there and
 // then unmaps it. What no part covers stays unmapped: page zero and the
@@ -70,7 +70,7 @@ func pageTables(parts []part) ([]byte, error) {
 			if t.get(pt, a>>12&511) != 0 {
 				return nil, fmt.Errorf("image: two parts share the page %#x", a)
 			}
-			t.set(pt, a>>12&511, a|bits)
+			t.set(pt, a>>12&511, p.pa()+(a-p.addr)|bits)
 		}
 	}
 	const direct = uint64(abi.DirectBase)

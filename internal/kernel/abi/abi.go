@@ -92,8 +92,8 @@ type BootRecord struct {
 	Start     uint64 // physical address of the loader's structure
 	EntryTSC  uint64 // TSC at the first instruction
 	Kind      uint64 // BootPVH or BootLinux
-	ImageEnd  uint64 // first byte after the image
-	FreeStart uint64 // first byte of general RAM; [ImageEnd, FreeStart) holds page tables
+	ImageEnd  uint64 // first physical byte after the image
+	FreeStart uint64 // first byte of general RAM; [ImageEnd, FreeStart) holds page tables and is in the direct map
 	Program   Segments
 	Entry     uint64 // the program's entry point
 	Policy    uint64 // the policy segment: address and length
@@ -104,14 +104,18 @@ type BootRecord struct {
 
 // Segments describes the loaded parts of the program.
 type Segments struct {
-	N    uint64
-	Seg  [8]Segment
-	BRKs uint64 // end of the last one
+	N   uint64
+	Seg [12]Segment
+	End uint64 // first address after them
 }
 
-// A Segment is one loaded part: its addresses and its ELF p_flags (X=1, W=2,
-// R=4).
+// A Segment is one part: its addresses, and its ELF p_flags (X=1, W=2, R=4)
+// with SegmentZero.
 type Segment struct{ Start, End, Flags uint64 }
+
+// SegmentZero marks a part that is not loaded: zeroed memory, given when it is
+// touched.
+const SegmentZero = 1 << 8
 
 // Clock is the layout of ClockPage: the kvmclock structures, which the kernel
 // fills in itself where there is no kvmclock, so that everybody reads time in

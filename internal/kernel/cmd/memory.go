@@ -32,8 +32,10 @@ func initAreas() {
 		if g.Flags&elfX != 0 {
 			prot |= vm.Exec
 		}
-		areas.Set(g.Start, g.End, prot, true)
+		areas.Set(g.Start, g.End, prot, g.Flags&abi.SegmentZero == 0)
 	}
+	r := record()
+	areas.Set(r.Policy, alignUp(r.Policy+r.PolicyLen, abi.PageSize), vm.Read, true)
 	areas.Set(abi.UserStack, abi.UserEnd, vm.Read|vm.Write, true)
 }
 
@@ -126,7 +128,7 @@ func sysMmap(a, n, prot, flags uint64) uint64 {
 		return errno(eINVAL)
 	}
 	a &^= vm.FrameSize - 1
-	inside := a >= record().FreeStart && a+n > a && a+n <= abi.UserMax
+	inside := a >= record().Program.End+abi.PageSize+alignUp(record().PolicyLen+abi.MaxCmdline, abi.PageSize) && a+n > a && a+n <= abi.UserMax
 	switch {
 	case fixed:
 		if !inside || areas.HasFixed(a, a+n) {

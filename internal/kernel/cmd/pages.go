@@ -40,10 +40,9 @@ var (
 func setEntry(e *uint64, v uint64) { *e = v }
 
 // tableAt returns entry i of the table at physical address pa. The linker's
-// tables and the pool behind the image are mapped at their own addresses,
-// tables taken from general memory in the direct map.
+// tables are mapped at their own addresses, all others in the direct map.
 func tableAt(pa, i uint64) *uint64 {
-	if pa >= record().FreeStart {
+	if pa >= record().ImageEnd {
 		pa += abi.DirectBase
 	}
 	return at[uint64](pa + i*8)
@@ -59,7 +58,7 @@ func newTable() uint64 {
 	pa := tableNext
 	if pa < r.FreeStart {
 		tableNext += vm.FrameSize
-		clear(bytesAt(pa, vm.FrameSize))
+		clear(bytesAt(abi.DirectBase+pa, vm.FrameSize))
 		return pa
 	}
 	return takeFrame("page tables")

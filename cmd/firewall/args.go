@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"strings"
+)
+
+// arguments are the boot arguments that the firewall knows. They say how it is
+// connected, never what it lets through.
+type arguments struct {
+	lan, wan       [6]byte // hardware addresses of the interfaces
+	hasLAN, hasWAN bool
+	events         bool // print events on the console
+	probe          bool // only show that the machine boots
+}
+
+const argPrefix = "thurward."
+
+// parseArgs reads the arguments whose names begin with "thurward."; all
+// others belong to the kernel or the loader. Later ones win.
+func parseArgs(cmdline string) (a arguments, err error) {
+	for _, w := range strings.Fields(cmdline) {
+		rest, ok := strings.CutPrefix(w, argPrefix)
+		if !ok {
+			continue
+		}
+		name, value, _ := strings.Cut(rest, "=")
+		switch name {
+		case "lan":
+			a.lan, a.hasLAN = parseMAC(value)
+			if !a.hasLAN {
+				return a, errors.New("boot argument " + w + ": not a hardware address (want thurward.lan=02:00:00:00:00:01)")
+			}
+		case "wan":
+			a.wan, a.hasWAN = parseMAC(value)
+			if !a.hasWAN {
+				return a, errors.New("boot argument " + w + ": not a hardware address (want thurward.wan=02:00:00:00:00:02)")
+			}
+		case "events":
+			switch value {
+			case "console":
+				a.events = true
+			case "none":
+				a.events = false
+			default:
+				return a, errors.New("boot argument " + w + ": want console or none")
+			}
+		case "probe":
+			a.probe = value == "1"
+		default:
+			return a, errors.New("boot argument " + w + ": unknown (known are thurward.lan, .wan, .events, .probe)")
+		}
+	}
+	return a, nil
+}
+
+// parseMAC reads six bytes in hexadecimal, separated by colons. The address of
+// an interface is no group address and not zero.
+func parseMAC(s string) (m [6]byte, ok bool) {
+	if len(s) != 17 {
+		return m, false
+	}
+	for i := range m {
+		hi, ok1 := hexDigit(s[3*i])
+		lo, ok2 := hexDigit(s[3*i+1])
+		if !ok1 || !ok2 || i < 5 && s[3*i+2] != ':' {
+			return m, false
+		}
+		m[i] = hi<<4 | lo
+	}
+	return m, m[0]&1 == 0 && m != [6]byte{}
+}
+
+func hexDigit(c byte) (byte, bool) {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0', true
+	case c|0x20 >= 'a' && c|0x20 <= 'f':
+		return c | 0x20 - 'a' + 10, true
+	}
+	return 0, false
+}
+
+func formatMAC(m [6]byte) string {
+	const d = "0123456789abcdef"
+	b := make([]byte, 0, 17)
+	for i, v := range m {
+		if i > 0 {
+			b = append(b, ':')
+		}
+		b = append(b, d[v>>4], d[v&15])
+	}
+	return string(b)
+}

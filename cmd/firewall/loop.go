@@ -1,0 +1,88 @@
+package main
+
+import (
+	"encoding/hex"
+	"math"
+	"runtime"
+
+	"github.com/thurward/thurward/internal/dataplane"
+	"github.com/thurward/thurward/internal/machine"
+	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/virtio"
+)
+
+const (
+	// spin is how many empty polls come before the loop sleeps: an interrupt
+	// costs more than a few looks at two rings.
+	spin = 200
+	// yieldEvery is how many busy polls come between two chances for the
+	// other goroutines.
+	yieldEvery = 64
+	// longWait is how long the loop sleeps at most, in nanoseconds.
+	longWait = int64(60e9)
+)
+
+// loop forwards packets. While there are any it polls; otherwise it sleeps
+// until a device interrupts or the data plane has something to do.
+func loop(e *dataplane.Engine, p *ports, out *console) {
+	runtime.LockOSThread()
+	idle, busy := 0, 0
+	for {
+		now := machine.Nanotime()
+		if e.Poll(now) > 0 {
+			idle = 0
+			if busy++; busy%yieldEvery == 0 {
+				out.wake()
+				runtime.Gosched()
+				p.check(out)
+			}
+			continue
+		}
+		if idle++; idle < spin {
+			continue
+		}
+		out.wake()
+		runtime.Gosched()
+		if p.lan.Arm() || p.wan.Arm() {
+			p.lan.Disarm()
+			p.wan.Disarm()
+			continue
+		}
+		deadline := now + longWait
+		if d := e.NextDeadline(); d != math.MaxInt64 && d < deadline {
+			deadline = d
+		}
+		bits := machine.Wait(deadline)
+		if bits&p.lanBit != 0 {
+			p.lan.Ack()
+		}
+		if bits&p.wanBit != 0 {
+			p.wan.Ack()
+		}
+		p.lan.Disarm()
+		p.wan.Disarm()
+		p.check(out)
+		idle = 0
+	}
+}
+
+// check says once when a device has been given up. The other one goes on: its
+// hosts still get answers from the firewall.
+func (p *ports) check(out *console) {
+	for i, n := range [...]*virtio.Net{p.lan, p.wan} {
+		if why := n.Stopped(); why != "" && !out.told[i] {
+			out.told[i] = true
+			say([...]string{"the lan", "the wan"}[i] + " interface has stopped: " + why)
+		}
+	}
+}
+
+// ready prints the line that says that the rules are live.
+func ready(p *segment.Policy, n *ports) {
+	lan, _ := n.lan.MAC()
+	wan, _ := n.wan.MAC()
+	_, source := machine.WallBase()
+	us := (machine.Nanotime() - machine.EntryTime()) / 1000
+	say("ready version=" + version + " policy=sha256:" + hex.EncodeToString(p.Digest[:]) + " lan=" + formatMAC(lan) + " wan=" + formatMAC(wan) +
+		" rules=" + itoa(len(p.Rules)) + " flows=" + itoa(int(p.Settings.MaxFlows)) + " clock=" + source + " boot_us=" + itoa(int(us)))
+}

@@ -1,0 +1,90 @@
+// Command firewall is the program of the image: it wires the devices, the data
+// plane and the telemetry together, and runs the packet loop.
+package main
+
+import (
+	"errors"
+	"os"
+
+	"github.com/thurward/thurward/internal/dataplane"
+	"github.com/thurward/thurward/internal/frame"
+	"github.com/thurward/thurward/internal/machine"
+	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	args, err := parseArgs(machine.Cmdline())
+	if err != nil {
+		refuse(err)
+	}
+	if args.probe {
+		say("probe ok")
+		machine.PowerOff()
+	}
+	if err := run(args); err != nil {
+		refuse(err)
+	}
+}
+
+// run brings everything up and forwards packets; it returns only what keeps it
+// from starting.
+func run(args arguments) error {
+	policy, err := segment.Open(machine.Policy())
+	if err != nil {
+		return err
+	}
+	// Memory for the flow table is the one thing that a policy can ask too
+	// much of; say so before anything is taken.
+	if need := memoryNeeded(policy); need > machine.FreeBytes() {
+		return errors.New("the policy needs " + mega(need) + " MB of memory for " + itoa(int(policy.Settings.MaxFlows)) +
+			" flows and its buffers, and " + mega(machine.FreeBytes()) + " MB are free (give the machine more with --memory, or lower defaults.max_flows)")
+	}
+	pool, err := newPool()
+	if err != nil {
+		return err
+	}
+	nics, err := openPorts(policy, args, pool)
+	if err != nil {
+		return err
+	}
+	events := telemetry.NewRing(ringSize)
+	cfg := dataplane.Config{Policy: policy, Pool: pool, Events: events,
+		LAN: nics.config(segment.LAN), WAN: nics.config(segment.WAN), Alloc: alloc}
+	if err := machine.Random(cfg.Secret[:]); err != nil {
+		return errors.New("no random numbers: " + err.Error())
+	}
+	engine, err := dataplane.New(cfg)
+	if err != nil {
+		return err
+	}
+	out := newConsole(policy, events, args.events)
+	go out.run()
+	setMemoryLimit()
+	engine.Announce()
+	ready(policy, nics)
+	loop(engine, nics, out)
+	return nil
+}
+
+// refuse says why the firewall does not start, and powers the machine off:
+// starting it again would not help.
+func refuse(err error) {
+	say("refusing to start: " + err.Error())
+	machine.PowerOff()
+}
+
+// say writes one line to the console.
+func say(s string) { os.Stdout.WriteString("thurward: " + s + "\n") }
+
+// newPool makes the packet buffers.
+func newPool() (*frame.Pool, error) {
+	mem, phys, err := machine.DMA(buffers * frame.Size)
+	if err != nil {
+		return nil, errors.New("no memory for packet buffers (give the machine more with --memory)")
+	}
+	return frame.NewPool(mem, phys), nil
+}

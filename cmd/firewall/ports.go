@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/thurward/thurward/internal/dataplane"
+	"github.com/thurward/thurward/internal/frame"
+	"github.com/thurward/thurward/internal/machine"
+	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/virtio"
+)
+
+// ports are the two network devices.
+type ports struct {
+	lan, wan       *virtio.Net
+	lanBit, wanBit uint64 // in the result of machine.Wait
+}
+
+const netDevice = 1 // virtio device type
+
+// openPorts finds out which device is the LAN and which the WAN, by their
+// hardware addresses, and opens both. The order of devices decides nothing:
+// hypervisors disagree about it. A boot argument names an interface's address,
+// or the policy does.
+func openPorts(p *segment.Policy, args arguments, pool *frame.Pool) (*ports, error) {
+	devices := machine.Devices(netDevice)
+	var have []string
+	macs := make([][6]byte, len(devices))
+	for i, d := range devices {
+		m, ok := virtio.ReadMAC(virtio.NewMMIO(d.Registers))
+		if ok {
+			macs[i] = m
+			have = append(have, formatMAC(m))
+		}
+	}
+	found := "the machine has no network device"
+	if len(have) > 0 {
+		found = "the machine has " + strings.Join(have, ", ")
+	}
+	ps := &ports{}
+	used := -1
+	for _, side := range []struct {
+		name string
+		role segment.Role
+		arg  [6]byte
+		set  bool
+		dev  **virtio.Net
+		bit  *uint64
+	}{{"lan", segment.LAN, args.lan, args.hasLAN, &ps.lan, &ps.lanBit}, {"wan", segment.WAN, args.wan, args.hasWAN, &ps.wan, &ps.wanBit}} {
+		want := side.arg
+		if f := p.Interface(side.role); f != nil && f.HasMAC != 0 && !side.set {
+			want = f.MAC
+		} else if !side.set {
+			return nil, errors.New("which network device is the " + side.name + "? Give the boot argument thurward." + side.name + "=MAC, or mac: in the policy's interface; " + found)
+		}
+		n := -1
+		for i := range macs {
+			if macs[i] == want && i != used {
+				n = i
+			}
+		}
+		if n < 0 {
+			return nil, errors.New("no network device for the " + side.name + " interface: want " + formatMAC(want) + "; " + found)
+		}
+		used = n
+		d := devices[n]
+		dev, err := virtio.OpenNet(virtio.NewMMIO(d.Registers), dma, pool, virtio.NetOptions{})
+		if err != nil {
+			return nil, errors.New("the " + side.name + " interface (" + formatMAC(want) + "): " + err.Error())
+		}
+		*side.dev, *side.bit = dev, 1<<d.Bit
+	}
+	if len(devices) > 2 {
+		say("note: " + itoa(len(devices)-2) + " network device(s) are not used; " + found)
+	}
+	return ps, nil
+}
+
+func (p *ports) config(r segment.Role) dataplane.PortConfig {
+	n := p.lan
+	if r == segment.WAN {
+		n = p.wan
+	}
+	mac, _ := n.MAC()
+	return dataplane.PortConfig{Port: n, MAC: mac, MTU: n.MTU()}
+}
+
+// dma is the devices' memory.
+func dma(n int) (virtio.DMA, error) {
+	mem, phys, err := machine.DMA(n)
+	return virtio.DMA{Mem: mem, Phys: phys}, err
+}

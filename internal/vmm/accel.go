@@ -1,0 +1,100 @@
+package vmm
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+)
+
+// probeLimit is how long an image may take to come up under KVM before TCG is
+// taken instead.
+const probeLimit = 3 * time.Second
+
+// probeArg makes an image power off as soon as its kernel is up.
+const probeArg = "thurward.probe=1"
+
+// Accel is the user's choice of accelerator.
+type Accel string
+
+// The choices.
+const (
+	Auto Accel = "auto"
+	KVM  Accel = "kvm"
+	TCG  Accel = "tcg"
+)
+
+// ParseAccel reads the value of --accel.
+func ParseAccel(s string) (Accel, error) {
+	switch a := Accel(s); a {
+	case Auto, KVM, TCG:
+		return a, nil
+	}
+	return "", fmt.Errorf("%q is not an accelerator (want auto, kvm or tcg)", s)
+}
+
+// KVMError says why KVM cannot be used here, nil when it can be opened.
+func KVMError() error {
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// Choose decides between KVM and TCG for an image, and says why. For auto it
+// boots the image under KVM up to the point where its kernel is up: a host
+// may have /dev/kvm and still not run it.
+func (q *QEMU) Choose(ctx context.Context, a Accel, image string, memoryMB int) (kvm bool, why string, err error) {
+	openErr := KVMError()
+	switch {
+	case a == TCG:
+		return false, "asked for", nil
+	case a == KVM && openErr != nil:
+		return false, "", fmt.Errorf("KVM: %w (take --accel tcg, or gain access: usermod -aG kvm $USER)", openErr)
+	case a == KVM:
+		return true, "asked for", nil
+	case openErr != nil:
+		return false, "KVM cannot be used: " + openErr.Error(), nil
+	}
+	took, err := q.probe(ctx, image, memoryMB)
+	if ctx.Err() != nil {
+		return false, "", ctx.Err()
+	}
+	if err != nil {
+		return false, "the image did not come up under KVM: " + err.Error(), nil
+	}
+	return true, fmt.Sprintf("a probe boot took %d ms", took.Milliseconds()), nil
+}
+
+// probe boots the image under KVM with probeArg.
+func (q *QEMU) probe(ctx context.Context, image string, memoryMB int) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	start := time.Now()
+	ok, refused := false, ""
+	m, err := q.Start(Config{Image: image, KVM: true, MemoryMB: memoryMB, CPUs: 1, Append: probeArg}, func(l Line) {
+		switch l.Kind {
+		case ProbeOK:
+			ok = true
+		case Refused, Crashed:
+			refused = l.Text
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer context.AfterFunc(ctx, m.Stop)()
+	err = m.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return 0, fmt.Errorf("no sign of life within %v", probeLimit)
+	case err != nil:
+		return 0, err
+	case ok:
+		return time.Since(start), nil
+	case refused != "":
+		return 0, fmt.Errorf("%s", refused)
+	}
+	return 0, fmt.Errorf("it ended without a word")
+}

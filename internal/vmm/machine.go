@@ -1,0 +1,153 @@
+package vmm
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// stopGrace is how long QEMU may take to end after it was asked to.
+const stopGrace = 2 * time.Second
+
+// maxLine bounds a line of the console in bytes; the rest of a longer one is
+// another line.
+const maxLine = 64 << 10
+
+// A Machine is a running QEMU.
+type Machine struct {
+	cmd    *exec.Cmd
+	done   chan struct{} // closed when QEMU has ended and its console is read
+	err    error         // valid once done is closed
+	stop   sync.Once
+	stderr tail
+}
+
+// Start boots a machine. onLine is called with each line of its console, in
+// order, from one goroutine; it should not block for long, because the
+// console is then not read and the machine waits.
+func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
+	args, files, err := c.args(q.Version)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(files)
+	m := &Machine{cmd: exec.Command(q.Path, args...), done: make(chan struct{})}
+	m.stderr.internalError = m.Stop
+	m.cmd.ExtraFiles = files
+	// A process group of its own, so that Ctrl-C reaches the launcher only,
+	// which ends QEMU in order; and should the launcher be killed, QEMU ends.
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	m.cmd.Stderr = &m.stderr
+	console, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("pipe for the console: %w", err)
+	}
+	m.cmd.Stdout = w
+	err = m.cmd.Start()
+	w.Close()
+	if err != nil {
+		console.Close()
+		return nil, fmt.Errorf("starting %s: %w", q.Path, err)
+	}
+	go func() {
+		readConsole(console, onLine)
+		console.Close()
+		m.err = m.result(m.cmd.Wait())
+		close(m.done)
+	}()
+	return m, nil
+}
+
+// readConsole splits the console into lines.
+func readConsole(r io.Reader, onLine func(Line)) {
+	br := bufio.NewReaderSize(r, maxLine)
+	for {
+		b, err := br.ReadSlice('\n')
+		if len(b) > 0 {
+			onLine(ParseLine(string(b)))
+		}
+		if err != nil && err != bufio.ErrBufferFull {
+			return
+		}
+	}
+}
+
+// result turns QEMU's end into an error that says what it said.
+func (m *Machine) result(err error) error {
+	if err == nil {
+		return nil
+	}
+	if s := strings.TrimSpace(m.stderr.String()); s != "" {
+		return fmt.Errorf("qemu: %w: %s", err, s)
+	}
+	return fmt.Errorf("qemu: %w", err)
+}
+
+// Pid returns QEMU's process id.
+func (m *Machine) Pid() int { return m.cmd.Process.Pid }
+
+// Done is closed when the machine has ended and all of its console was read.
+func (m *Machine) Done() <-chan struct{} { return m.done }
+
+// Wait waits for the machine's end and returns nil when QEMU exited with 0:
+// after a power-off as well as after a reset.
+func (m *Machine) Wait() error {
+	<-m.done
+	return m.err
+}
+
+// Stop ends the machine, without power-off, and does not wait for it. It may
+// be called more than once.
+func (m *Machine) Stop() {
+	m.stop.Do(func() {
+		m.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
+		time.AfterFunc(stopGrace, func() {
+			select {
+			case <-m.done:
+			default:
+				m.cmd.Process.Kill() //nolint:errcheck // it may have ended
+			}
+		})
+	})
+}
+
+// tailLen is how much of QEMU's standard error is kept, in bytes.
+const tailLen = 4096
+
+// A tail keeps the last of what is written to it. When QEMU gives up on its
+// guest (a triple fault under nested KVM pauses the machine for good) it
+// calls internalError.
+type tail struct {
+	internalError func()
+
+	mu sync.Mutex
+	b  []byte
+}
+
+// Write never fails.
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b = append(t.b, p...)
+	if bytes.Contains(t.b, []byte("KVM internal error")) && t.internalError != nil {
+		go t.internalError()
+	}
+	if n := len(t.b) - tailLen; n > 0 {
+		t.b = t.b[n:]
+	}
+	return len(p), nil
+}
+
+// String returns what was kept.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.b)
+}

@@ -1,0 +1,86 @@
+package vmm
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// bootLimit is how long a machine may take to have its rules live. TCG on a
+// busy host needs a few seconds.
+const bootLimit = 60 * time.Second
+
+// RunOptions are what Run does around a machine.
+type RunOptions struct {
+	Restart Restart
+	OnLine  func(Line)                    // called with each line of the console, in order; may be nil
+	Say     func(format string, a ...any) // called with what the launcher has to say; may be nil
+}
+
+// Run boots a machine, and again after each crash if so wished. It returns
+// nil after a power-off, *RefusedError when the firewall refuses to start,
+// and ctx's cause when that ends first; then QEMU has ended too.
+func (q *QEMU) Run(ctx context.Context, c Config, o RunOptions) error {
+	if o.OnLine == nil {
+		o.OnLine = func(Line) {}
+	}
+	if o.Say == nil {
+		o.Say = func(string, ...any) {}
+	}
+	s := supervisor{pause: sleep, say: o.Say, boot: func(ctx context.Context) Outcome { return q.boot(ctx, c, bootLimit, o.OnLine) }}
+	return s.run(ctx, o.Restart)
+}
+
+// boot runs a machine once. It must say that it is ready within limit.
+func (q *QEMU) boot(ctx context.Context, c Config, limit time.Duration, onLine func(Line)) Outcome {
+	var mu sync.Mutex
+	var o Outcome
+	ready := make(chan struct{})
+	start := time.Now()
+	m, err := q.Start(c, func(l Line) {
+		mu.Lock()
+		switch l.Kind {
+		case Ready:
+			if !o.Ready {
+				o.Ready = true
+				close(ready)
+			}
+		case Refused:
+			o.Refused = l.Rest
+		case Crashed:
+			if o.Crash == "" {
+				o.Crash = l.Rest
+			}
+		}
+		mu.Unlock()
+		onLine(l)
+	})
+	if err != nil {
+		return Outcome{Err: err}
+	}
+	late := time.NewTimer(limit)
+	defer late.Stop()
+	var gaveUp error
+	select {
+	case <-ready:
+	case <-m.Done():
+	case <-ctx.Done():
+	case <-late.C:
+		gaveUp = fmt.Errorf("the firewall was not ready within %v", limit)
+		m.Stop()
+	}
+	select {
+	case <-m.Done():
+	case <-ctx.Done():
+		m.Stop()
+	}
+	err = m.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	o.Up = time.Since(start)
+	if o.Err = err; gaveUp != nil {
+		o.Err = gaveUp
+	}
+	return o
+}

@@ -1,0 +1,82 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+// play runs a supervisor over outcomes, one for each start, on a clock that
+// only notes how long it was asked to pause.
+func play(t *testing.T, r Restart, outcomes ...Outcome) (pauses []time.Duration, starts int, err error) {
+	t.Helper()
+	s := supervisor{
+		boot: func(context.Context) Outcome {
+			if starts == len(outcomes) {
+				t.Fatalf("start %d was not expected", starts+1)
+			}
+			starts++
+			return outcomes[starts-1]
+		},
+		pause: func(_ context.Context, d time.Duration) error { pauses = append(pauses, d); return nil },
+		say:   func(string, ...any) {},
+	}
+	return pauses, starts, s.run(t.Context(), r)
+}
+
+func TestRestarts(t *testing.T) {
+	crash := Outcome{Ready: true, Crash: "page fault", Up: 2 * time.Second}
+	off := Outcome{Ready: true}
+	sec := time.Second
+	for name, c := range map[string]struct {
+		restart  Restart
+		outcomes []Outcome
+		pauses   []time.Duration
+		err      string
+	}{
+		"power-off is the end":           {OnCrash, []Outcome{off}, nil, ""},
+		"refusal is the end":             {OnCrash, []Outcome{{Refused: "no policy"}}, nil, "refuses to start: no policy"},
+		"refusal after a report":         {OnCrash, []Outcome{{Refused: "no policy", Crash: "x"}}, nil, "refuses to start"},
+		"silence is an error":            {OnCrash, []Outcome{{}}, nil, "without saying why"},
+		"qemu does not start":            {OnCrash, []Outcome{{Err: errors.New("qemu: bad option")}}, nil, "bad option"},
+		"qemu is killed while up":        {OnCrash, []Outcome{{Ready: true, Err: errors.New("qemu: killed")}, off}, []time.Duration{sec}, ""},
+		"one crash":                      {OnCrash, []Outcome{crash, off}, []time.Duration{sec}, ""},
+		"crash before ready":             {OnCrash, []Outcome{{Crash: "early"}, off}, []time.Duration{sec}, ""},
+		"not when never":                 {Never, []Outcome{crash}, nil, "crashed: page fault"},
+		"doubling, then giving up":       {OnCrash, []Outcome{crash, crash, crash, crash, crash, crash}, []time.Duration{sec, 2 * sec, 4 * sec, 8 * sec, 16 * sec}, "gave up after 5 restarts"},
+		"a calm minute begins a new row": {OnCrash, []Outcome{crash, crash, {Ready: true, Crash: "late", Up: time.Hour}, off}, []time.Duration{sec, 2 * sec, sec}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pauses, starts, err := play(t, c.restart, c.outcomes...)
+			if starts != len(c.outcomes) {
+				t.Errorf("%d starts, want %d", starts, len(c.outcomes))
+			}
+			if len(pauses) != len(c.pauses) {
+				t.Fatalf("pauses %v, want %v", pauses, c.pauses)
+			}
+			for i := range pauses {
+				if pauses[i] != c.pauses[i] {
+					t.Errorf("pauses %v, want %v", pauses, c.pauses)
+				}
+			}
+			if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+				t.Errorf("%v, want %q", err, c.err)
+			}
+		})
+	}
+}
+
+func TestInterruptEndsThePause(t *testing.T) {
+	why := errors.New("interrupted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	s := supervisor{
+		boot:  func(context.Context) Outcome { return Outcome{Ready: true, Crash: "x"} },
+		pause: func(ctx context.Context, _ time.Duration) error { cancel(why); return ctx.Err() },
+		say:   func(string, ...any) {},
+	}
+	if err := s.run(ctx, OnCrash); err != why {
+		t.Errorf("%v, want %v", err, why)
+	}
+}

@@ -1,0 +1,136 @@
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// tapBackend opens an existing TAP device itself, so that what is wrong with
+// it can be said plainly.
+func tapBackend(name string) (Backend, error) {
+	if _, err := os.Stat("/sys/class/net/" + name); err != nil {
+		return nil, fmt.Errorf("network tap:%s: there is no such device (make it: ip tuntap add dev %s mode tap user $USER && ip link set %s up)", name, name, name)
+	}
+	if _, err := os.Stat("/sys/class/net/" + name + "/tun_flags"); err != nil {
+		return nil, fmt.Errorf("network tap:%s: is not a TAP device", name)
+	}
+	return func(id string, _ Version, fd int) (Attachment, error) {
+		f, _, err := openTap(name)
+		if err != nil {
+			return Attachment{}, fmt.Errorf("network tap:%s: %w%s", name, err, tapHint(err, name))
+		}
+		return tapAttachment(id, fd, f), nil
+	}, nil
+}
+
+func tapHint(err error, name string) string {
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return " (another program holds it)"
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return " (it must belong to you: ip tuntap add dev " + name + " mode tap user $USER)"
+	}
+	return ""
+}
+
+func tapAttachment(id string, fd int, f *os.File) Attachment {
+	return Attachment{Args: []string{"-netdev", fmt.Sprintf("tap,id=%s,fd=%d", id, fd)}, Files: []*os.File{f}}
+}
+
+// openTap opens a TAP device, which is made if there is none; name may be a
+// pattern such as thw%d. It returns the device's name.
+func openTap(name string) (*os.File, string, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, "", fmt.Errorf("/dev/net/tun: %w", err)
+	}
+	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		// With a virtio header QEMU offers checksum and segmentation
+		// offload, which a guest may refuse.
+		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, "", err
+	}
+	return os.NewFile(uintptr(fd), "/dev/net/tun"), ifr.Name(), nil
+}
+
+// bridgeBackend makes a TAP device for each start, up and on the bridge; it
+// goes when QEMU does. Without the right to do that QEMU's setuid helper is
+// used, where the administrator allowed the bridge to it.
+func bridgeBackend(bridge string) (Backend, error) {
+	if _, err := os.Stat("/sys/class/net/" + bridge + "/bridge"); err != nil {
+		return nil, fmt.Errorf("network bridge:%s: there is no such bridge (make it: ip link add %s type bridge && ip link set %s up)", bridge, bridge, bridge)
+	}
+	return func(id string, _ Version, fd int) (Attachment, error) {
+		f, name, err := openTap("thw%d")
+		if err == nil {
+			if err = joinBridge(bridge, name); err == nil {
+				return tapAttachment(id, fd, f), nil
+			}
+			f.Close()
+		}
+		if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
+			return Attachment{}, fmt.Errorf("network bridge:%s: %w", bridge, err)
+		}
+		if err := helperAllows(bridge); err != nil {
+			return Attachment{}, fmt.Errorf("network bridge:%s: %w", bridge, err)
+		}
+		return Attachment{Args: []string{"-netdev", "bridge,id=" + id + ",br=" + bridge}}, nil
+	}, nil
+}
+
+// joinBridge puts a device on a bridge and brings it up.
+func joinBridge(bridge, dev string) error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	ifr, err := unix.NewIfreq(dev)
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(s, unix.SIOCGIFINDEX, ifr); err != nil {
+		return fmt.Errorf("index of %s: %w", dev, err)
+	}
+	index := ifr.Uint32()
+	if ifr, err = unix.NewIfreq(bridge); err != nil {
+		return err
+	}
+	ifr.SetUint32(index)
+	if err := unix.IoctlIfreq(s, unix.SIOCBRADDIF, ifr); err != nil {
+		return fmt.Errorf("adding %s: %w", dev, err)
+	}
+	if ifr, err = unix.NewIfreq(dev); err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(s, unix.SIOCGIFFLAGS, ifr); err != nil {
+		return fmt.Errorf("flags of %s: %w", dev, err)
+	}
+	ifr.SetUint16(ifr.Uint16() | unix.IFF_UP)
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr); err != nil {
+		return fmt.Errorf("bringing up %s: %w", dev, err)
+	}
+	return nil
+}
+
+// helperACL is where QEMU's bridge helper looks for the bridges it may use.
+const helperACL = "/etc/qemu/bridge.conf"
+
+func helperAllows(bridge string) error {
+	b, _ := os.ReadFile(helperACL)
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == "allow" && (f[1] == bridge || f[1] == "all") {
+			return nil
+		}
+	}
+	return fmt.Errorf("only root may add a device to it (run as root, or let QEMU's helper do it: echo 'allow %s' | sudo tee -a %s)", bridge, helperACL)
+}

@@ -1,0 +1,114 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/thurward/thurward/internal/image"
+	"github.com/thurward/thurward/internal/kernel/build"
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/segment"
+)
+
+// scratch holds what is built once per run; TestMain removes it.
+var scratch string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "thurward-e2e")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	scratch = dir
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// parts builds the kernel and the firewall, once.
+var parts = sync.OnceValues(func() (in image.Input, err error) {
+	kernel, program := filepath.Join(scratch, "kernel.elf"), filepath.Join(scratch, "firewall.elf")
+	if err := build.Kernel(kernel); err != nil {
+		return in, err
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", program, "github.com/thurward/thurward/cmd/firewall")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return in, fmt.Errorf("building the firewall: %w\n%s", err, b)
+	}
+	if in.Kernel, err = os.ReadFile(kernel); err != nil {
+		return in, err
+	}
+	in.Program, err = os.ReadFile(program)
+	return in, err
+})
+
+// defaultImage is the image of the policy of these tests.
+var defaultImage = sync.OnceValues(func() (string, error) {
+	in, err := parts()
+	if err != nil {
+		return "", err
+	}
+	if in.Policy, err = segment.Encode(policy()); err != nil {
+		return "", err
+	}
+	b, err := image.Link(in)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(scratch, "thurward.img")
+	return path, os.WriteFile(path, b, 0o644)
+})
+
+// testImage returns the path of the image that the tests boot.
+func testImage(t *testing.T) string {
+	t.Helper()
+	path, err := defaultImage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// policy is the policy of the tests: what the repository's rules.yaml says,
+// written as tables, so that these tests stand on the image alone.
+func policy() *segment.Policy {
+	p := &segment.Policy{Digest: [32]byte{0xe2, 0xe0}, Settings: segment.Settings{
+		DefaultAction: segment.Deny, MaxFlows: 65536,
+		TCPSynSent: 30, TCPSynRecv: 60, TCPEstablished: 3600, TCPFinWait: 60, TCPCloseWait: 60, TCPLastAck: 30, TCPTimeWait: 60, TCPClose: 10,
+		UDPUnreplied: 30, UDPIdle: 60, ICMPEcho: 30,
+	}}
+	text := func(s string) segment.Text {
+		t := segment.Text{Off: uint32(len(p.Strings)), Len: uint32(len(s))}
+		p.Strings = append(p.Strings, s...)
+		return t
+	}
+	addr := func(s string) segment.Addr { return netip.MustParseAddr(s).As16() }
+	all := segment.Addr{0: 0xff, 1: 0xff, 2: 0xff, 3: 0xff, 4: 0xff, 5: 0xff, 6: 0xff, 7: 0xff, 8: 0xff, 9: 0xff, 10: 0xff, 11: 0xff, 12: 0xff, 13: 0xff, 14: 0xff}
+	p.Interfaces = []segment.Interface{
+		{Address: addr("10.0.0.1"), Name: text("lan0"), PrefixLen: 24, Role: segment.LAN},
+		{Address: addr("203.0.113.10"), Gateway: addr("203.0.113.1"), Name: text("wan0"), PrefixLen: 24, Role: segment.WAN},
+	}
+	p.SNAT = []segment.SNAT{{Source: addr("10.0.0.0"), SourceMask: all, Interface: 1, PortLo: 1024, PortHi: 65535}}
+	rule := func(id string, m segment.Match) {
+		m.Rule, m.Action = uint32(len(p.Rules)), segment.Accept
+		p.Rules = append(p.Rules, segment.Rule{ID: text(id), Name: text(id), Action: segment.Accept})
+		if m.PortHi == 0 {
+			m.PortHi = 65535
+		}
+		p.Matches = append(p.Matches, m)
+	}
+	port := func(n uint16, proto uint8) segment.Match {
+		return segment.Match{Direction: segment.Egress, Src: addr("10.0.0.0"), SrcMask: all, PortLo: n, PortHi: n, Proto: proto}
+	}
+	rule("allow-web", port(80, packet.TCP))
+	rule("allow-dns", port(53, packet.UDP))
+	rule("allow-ping", segment.Match{Direction: segment.Egress, Src: addr("10.0.0.0"), SrcMask: all, Proto: packet.ICMP})
+	rule("allow-established", segment.Match{Direction: segment.Ingress, State: segment.StateEstablished})
+	return p
+}
