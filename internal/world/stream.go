@@ -102,3 +102,8 @@ func writeFrames(w io.Writer, queue <-chan []byte, done <-chan struct{}) {
 		}
 	}
 }
+
+// ServeVM is ServeConn for a machine's NIC.
+func (s *Switch) ServeVM(c net.Conn) {
+	s.ServeConn(c, "vm") //nolint:errcheck // the machine ended or will be ended
+}

@@ -54,9 +54,7 @@ var defaultImage = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if in.Policy, err = segment.Encode(policy()); err != nil {
-		return "", err
-	}
+	in.Policy = segment.Encode(policy())
 	b, err := image.Link(in)
 	if err != nil {
 		return "", err

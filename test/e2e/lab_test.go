@@ -1,0 +1,215 @@
+// Package e2e proves the scenarios that SCENARIOS marks [image] on the booted
+// image, with simulated hosts on both sides, under TCG always and under KVM
+// where there is one.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/world"
+)
+
+const (
+	// limit is for what must happen; it takes milliseconds on an idle host.
+	limit = 60 * time.Second
+	// silence is how long a test waits for what must not happen.
+	silence = 300 * time.Millisecond
+)
+
+// each runs f under every accelerator of this host.
+func each(t *testing.T, f func(t *testing.T, kvm bool)) {
+	t.Helper()
+	if _, err := vmm.FindQEMU(); err != nil {
+		t.Skip(err)
+	}
+	t.Run("tcg", func(t *testing.T) { f(t, false) })
+	t.Run("kvm", func(t *testing.T) {
+		if err := vmm.KVMError(); err != nil {
+			t.Skip(err)
+		}
+		f(t, true)
+	})
+}
+
+// A lab is the image between the two sides of the world.
+type lab struct {
+	*world.World
+	t        *testing.T
+	ready    chan vmm.ReadyInfo // one for each start
+	lan, wan *world.Capture
+	cancel   context.CancelFunc
+	ended    chan error
+
+	mu     sync.Mutex
+	lines  []string
+	events []vmm.Event
+	change chan struct{} // closed and replaced with each line
+}
+
+// errTestOver ends the machine of a test.
+var errTestOver = errors.New("the test is over")
+
+// newLab makes the world and starts the image; configure may change the
+// machine before.
+func newLab(t *testing.T, kvm bool, configure func(*vmm.Config)) *lab {
+	t.Helper()
+	q, err := vmm.FindQEMU()
+	if err != nil {
+		t.Skip(err)
+	}
+	w, err := world.New(world.DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Close)
+	l := &lab{World: w, t: t, ready: make(chan vmm.ReadyInfo, 100), change: make(chan struct{}), ended: make(chan error, 1),
+		lan: world.NewCapture(w.LANSwitch), wan: world.NewCapture(w.WANSwitch)}
+	cfg := vmm.Config{Image: testImage(t), KVM: kvm, MemoryMB: 64, CPUs: 1, NICs: []vmm.NIC{nic(t, vmm.LAN, w.LANSwitch), nic(t, vmm.WAN, w.WANSwitch)}}
+	if configure != nil {
+		configure(&cfg)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	l.cancel = func() { cancel(errTestOver) }
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		l.ended <- q.Run(ctx, cfg, vmm.RunOptions{Restart: vmm.OnCrash, OnLine: l.line})
+	}()
+	t.Cleanup(func() {
+		l.cancel()
+		<-over
+		if t.Failed() {
+			l.keep()
+		}
+	})
+	return l
+}
+
+// nic returns a network interface on a switch.
+func nic(t *testing.T, r vmm.Role, sw *world.Switch) vmm.NIC {
+	t.Helper()
+	b, err := vmm.NewBackend(vmm.Spec{Kind: vmm.Demo}, vmm.Network{Serve: sw.ServeVM})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vmm.NIC{Role: r, MAC: vmm.DefaultMAC(r), Backend: b}
+}
+
+// boot is newLab with a machine that is ready.
+func boot(t *testing.T, kvm bool) *lab {
+	t.Helper()
+	l := newLab(t, kvm, nil)
+	l.awaitReady()
+	return l
+}
+
+func (l *lab) awaitReady() vmm.ReadyInfo {
+	l.t.Helper()
+	select {
+	case r := <-l.ready:
+		return r
+	case err := <-l.ended:
+		l.t.Fatalf("the machine ended: %v", err)
+	case <-time.After(limit):
+		l.t.Fatalf("not ready within %v", limit)
+	}
+	panic("unreachable")
+}
+
+func (l *lab) line(ln vmm.Line) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, ln.Text)
+	switch ln.Kind {
+	case vmm.Ready:
+		l.ready <- vmm.ParseReady(ln)
+	case vmm.EventLine:
+		e, err := vmm.ParseEvent(ln)
+		if err != nil {
+			l.t.Errorf("event line %q: %v", ln.Text, err)
+			break
+		}
+		l.events = append(l.events, e)
+	}
+	close(l.change)
+	l.change = make(chan struct{})
+}
+
+// event waits for an event like want: its fields that are set must be equal.
+func (l *lab) event(want vmm.Event) vmm.Event {
+	l.t.Helper()
+	late := time.After(limit)
+	for {
+		l.mu.Lock()
+		for _, e := range l.events {
+			if like(e, want) {
+				l.mu.Unlock()
+				return e
+			}
+		}
+		change := l.change
+		l.mu.Unlock()
+		select {
+		case <-change:
+		case <-late:
+			l.t.Fatalf("no event like %+v within %v", want, limit)
+		}
+	}
+}
+
+// count returns how many events like want there were so far.
+func (l *lab) count(want vmm.Event) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.events {
+		if like(e, want) {
+			n++
+		}
+	}
+	return n
+}
+
+func like(e, want vmm.Event) bool {
+	s := func(a, b string) bool { return b == "" || a == b }
+	n := func(a, b uint16) bool { return b == 0 || a == b }
+	return s(e.Action, want.Action) && s(e.Reason, want.Reason) && s(e.RuleID, want.RuleID) && s(e.Direction, want.Direction) && s(e.Transport, want.Transport) &&
+		s(e.SrcIP, want.SrcIP) && s(e.DstIP, want.DstIP) && s(e.XlatIP, want.XlatIP) && n(e.SrcPort, want.SrcPort) && n(e.DstPort, want.DstPort) && n(e.XlatPort, want.XlatPort)
+}
+
+// keep tells what a failed test leaves behind: the console and a capture of
+// each side.
+func (l *lab) keep() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.t.Logf("console:\n%s", strings.Join(l.lines[max(0, len(l.lines)-60):], "\n"))
+	dir, err := os.MkdirTemp("", "thurward-failed")
+	if err != nil {
+		return
+	}
+	for name, c := range map[string]*world.Capture{"lan.pcap": l.lan, "wan.pcap": l.wan} {
+		if f, err := os.Create(filepath.Join(dir, name)); err == nil {
+			c.WriteTo(f) //nolint:errcheck // best effort
+			f.Close()
+			l.t.Logf("capture: %s", f.Name())
+		}
+	}
+}
+
+// soon is a context for what must happen, brief one for what must not.
+func soon(t *testing.T) context.Context { return bounded(t, limit) }
+
+func brief(t *testing.T) context.Context { return bounded(t, silence) }
+
+func bounded(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
