@@ -43,11 +43,9 @@ var (
 func deviceInterrupt(bits uint32) {
 	irqBits |= uint64(bits)
 	if devWaiter != noThread {
-		n := devWaiter
-		devWaiter = noThread
 		b := irqBits
 		irqBits = 0
-		wake(n, b)
+		wake(devWaiter, b)
 	}
 }
 
@@ -58,7 +56,7 @@ func sysWait(deadline uint64) (result uint64, blocked bool) {
 		irqBits = 0
 		return b, false
 	}
-	if devWaiter != noThread && threads[devWaiter].state == waitDevice {
+	if devWaiter != noThread { // only one thread waits for devices
 		return errno(eAGAIN), false
 	}
 	if deadline <= now() {

@@ -33,6 +33,7 @@ func wake(n uint32, result uint64) {
 	cancelDeadline(n)
 	t.f.rax = result
 	if t.state == waitDevice {
+		devWaiter = noThread
 		enqueueFirst(n) // packets come first
 		return
 	}

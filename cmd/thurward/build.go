@@ -1,0 +1,110 @@
+package main
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thurward/thurward/internal/image"
+	"github.com/thurward/thurward/internal/policy"
+	"github.com/thurward/thurward/internal/segment"
+)
+
+func newBuildCmd() *cobra.Command {
+	var file, out, program, kernel, cmdline string
+	cmd := &cobra.Command{
+		Use:   "build",
+		Short: "Link the image",
+		Long: `build compiles a policy and links it with the firewall's program and kernel
+into one bootable image. The same input gives the same image, byte for byte.`,
+		Example: `  thurward build
+  thurward build -f examples/home.yaml -o home.img`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			src, err := os.ReadFile(file)
+			if err != nil {
+				return fileError(err)
+			}
+			p, diags := policy.Load(file, src)
+			if err := showText(cmd.ErrOrStderr(), file, src, diags); err != nil {
+				return err
+			}
+			if p == nil {
+				return fmt.Errorf("%s is not valid; no image was made", file)
+			}
+			seg, err := policy.Compile(p)
+			if err != nil {
+				return err
+			}
+			in := image.Input{Policy: segment.Encode(seg), Cmdline: cmdline}
+			if in.Program, err = readPart(program, "program"); err != nil {
+				return err
+			}
+			if in.Kernel, err = readPart(kernel, "kernel"); err != nil {
+				return err
+			}
+			img, err := image.Link(in)
+			if err != nil {
+				return err
+			}
+			if err := writeFile(out, img); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes\n  image   sha256:%x\n  policy  sha256:%x (%s, %d rules)\n",
+				out, len(img), sha256.Sum256(img), p.Digest, file, len(p.Rules))
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "rules.yaml", "the policy")
+	cmd.Flags().StringVarP(&out, "output", "o", "build/thurward.img", "where the image goes")
+	cmd.Flags().StringVar(&program, "program", beside("firewall.elf"), "the firewall's program")
+	cmd.Flags().StringVar(&kernel, "kernel", beside("kernel.elf"), "the kernel")
+	cmd.Flags().StringVar(&cmdline, "append", "", "boot arguments to build in, as thurward.lan=MAC")
+	return cmd
+}
+
+// beside returns where make leaves a part of the image: in build/, next to the
+// folder of this program, or else below the current one.
+func beside(name string) string {
+	if exe, err := os.Executable(); err == nil {
+		p := filepath.Join(filepath.Dir(exe), "..", "build", name)
+		if _, err := os.Stat(p); err == nil {
+			return p
+		}
+	}
+	return filepath.Join("build", name)
+}
+
+func readPart(path, what string) ([]byte, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("the %s: %w (make build makes it; --%s names another)", what, err, what)
+	}
+	return b, nil
+}
+
+// writeFile replaces a file as a whole or not at all.
+func writeFile(path string, b []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/thurward/thurward/internal/policy"
+)
+
+func newCheckCmd() *cobra.Command {
+	var file, format string
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Validate a policy",
+		Long: `check reads a policy and prints every problem in it, each with its place, what
+is wrong and what would be right. It exits with 0 when the policy can be
+built, 1 when not, and 2 for a wrong command line.`,
+		Example: `  thurward check
+  thurward check -f examples/home.yaml
+  thurward check --format sarif > report.sarif`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			show, ok := map[string]func(io.Writer, string, []byte, policy.Diagnostics) error{
+				"text": showText, "json": showJSON, "sarif": showSARIF}[format]
+			if !ok {
+				return usageError{fmt.Errorf("check: unknown format %q (want text, json or sarif)", format)}
+			}
+			src, err := os.ReadFile(file)
+			if err != nil {
+				return fileError(err)
+			}
+			p, diags := policy.Load(file, src)
+			if err := show(cmd.OutOrStdout(), file, src, diags); err != nil {
+				return err
+			}
+			if p == nil {
+				return exitError(exitInvalid)
+			}
+			if format == "text" {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %d rules, sha256:%x\n", file, len(p.Rules), p.Digest)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "rules.yaml", "the policy")
+	cmd.Flags().StringVar(&format, "format", "text", "text, json or sarif")
+	return cmd
+}
+
+// fileError explains why a file cannot be read.
+func fileError(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w (name the policy with -f)", err)
+	}
+	return err
+}
+
+// showText prints one problem a line; on a terminal the source line and a
+// caret under the place follow.
+func showText(w io.Writer, _ string, src []byte, ds policy.Diagnostics) error {
+	f, isFile := w.(*os.File)
+	tty := isFile && term.IsTerminal(int(f.Fd()))
+	lines := strings.Split(string(src), "\n")
+	for _, d := range ds {
+		fmt.Fprintln(w, d)
+		if tty && d.Line >= 1 && d.Line <= len(lines) {
+			l := strings.TrimRight(lines[d.Line-1], "\r")
+			pad := strings.Map(func(r rune) rune {
+				if r == '\t' {
+					return r
+				}
+				return ' '
+			}, firstRunes(l, d.Column-1))
+			fmt.Fprintf(w, "  %s\n  %s\x1b[1;31m^\x1b[0m\n", l, pad)
+		}
+	}
+	return nil
+}
+
+func firstRunes(s string, n int) string {
+	r := []rune(s)
+	return string(r[:min(max(n, 0), len(r))])
+}
+
+func showJSON(w io.Writer, _ string, _ []byte, ds policy.Diagnostics) error {
+	if ds == nil {
+		ds = policy.Diagnostics{}
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(ds)
+}
+
+// showSARIF prints SARIF 2.1.0, which code review systems show beside the
+// lines.
+func showSARIF(w io.Writer, _ string, _ []byte, ds policy.Diagnostics) error {
+	type m = map[string]any
+	results := []m{}
+	rules, seen := []m{}, map[string]bool{}
+	for _, d := range ds {
+		if !seen[d.Code] {
+			seen[d.Code] = true
+			rules = append(rules, m{"id": d.Code})
+		}
+		text := d.Message
+		if d.Path != "" {
+			text = d.Path + ": " + text
+		}
+		if d.Hint != "" {
+			text += " (" + d.Hint + ")"
+		}
+		results = append(results, m{
+			"ruleId": d.Code, "level": string(d.Severity), "message": m{"text": text},
+			"locations": []m{{"physicalLocation": m{
+				"artifactLocation": m{"uri": d.File},
+				"region":           m{"startLine": d.Line, "startColumn": d.Column}}}},
+		})
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(m{
+		"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0",
+		"runs": []m{{"tool": m{"driver": m{"name": "thurward", "version": version, "rules": rules}}, "results": results}},
+	})
+}

@@ -1,0 +1,88 @@
+// Command thurward is the host's command line: it checks policies, builds
+// images and runs them.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// Exit codes of every command; explain, diff and run add their own.
+const (
+	exitOK      = 0
+	exitInvalid = 1 // what was asked about is wrong, or the command failed
+	exitUsage   = 2
+)
+
+// An exitError ends the program with a code and nothing more to print.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit %d", int(e)) }
+
+// A usageError is a wrong command line.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	root := newRootCmd()
+	root.SetArgs(args)
+	err := root.Execute()
+	var code exitError
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &code):
+		return int(code)
+	case errors.As(err, &usage):
+		fmt.Fprintf(os.Stderr, "thurward: %v\n", err)
+		return exitUsage
+	}
+	fmt.Fprintf(os.Stderr, "thurward: %v\n", err)
+	return exitInvalid
+}
+
+func newRootCmd() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "thurward",
+		Short: "A firewall that boots as a unikernel",
+		Long: `thurward turns a policy, rules.yaml, into a firewall: one bootable image
+with the policy compiled in. A change is an edit, a build, and the new image.`,
+		Example: `  thurward check                  # is rules.yaml right?
+  thurward build                  # make build/thurward.img
+  thurward run --lan demo --wan demo`,
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q (thurward --help lists them)", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%s: %w (%s --help lists the flags)", cmd.Name(), err, cmd.CommandPath())}
+	})
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(newCheckCmd(), newBuildCmd(), newRunCmd())
+	return root
+}
+
+// noArgs refuses arguments that are not flags.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s: unexpected argument %q (%s --help shows what it takes)", cmd.Name(), args[0], cmd.CommandPath())}
+	}
+	return nil
+}

@@ -1,0 +1,191 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// word reads one of the given words.
+func (l *loader) word(n *node, path string, words ...string) (string, bool) {
+	if n.kind == scalar {
+		for _, w := range words {
+			if n.text == w {
+				return w, true
+			}
+		}
+		l.err(n, path, "value", fmt.Sprintf("unknown value %q", n.text), "want "+strings.Join(words, " or "))
+		return "", false
+	}
+	l.err(n, path, "type", "is "+n.kind.String(), "want "+strings.Join(words, " or "))
+	return "", false
+}
+
+// number reads an integer from lo to hi.
+func (l *loader) number(n *node, path string, lo, hi int) (int, bool) {
+	want := fmt.Sprintf("want a number from %d to %d", lo, hi)
+	if n.kind != scalar {
+		l.err(n, path, "type", "is "+n.kind.String(), want)
+		return 0, false
+	}
+	v, err := strconv.Atoi(n.text)
+	if err != nil {
+		l.err(n, path, "type", fmt.Sprintf("%q is not a whole number", n.text), want)
+		return 0, false
+	}
+	if v < lo || v > hi {
+		l.err(n, path, "range", fmt.Sprintf("%d is out of range", v), want)
+		return 0, false
+	}
+	return v, true
+}
+
+// seconds reads a time: a number of seconds, or one with a unit, as 1h.
+func (l *loader) seconds(n *node, path string) (int, bool) {
+	if n.kind == scalar && !n.integer {
+		d, err := time.ParseDuration(n.text)
+		if err != nil || d%time.Second != 0 || d < time.Second || d > 30*24*time.Hour {
+			l.err(n, path, "value", fmt.Sprintf("%q is not a time", n.text), "want whole seconds, 1 to 2592000, or a duration as 90s, 5m, 2h")
+			return 0, false
+		}
+		return int(d / time.Second), true
+	}
+	return l.number(n, path, 1, 2592000)
+}
+
+// flag reads true or false.
+func (l *loader) flag(n *node, path string) (v, ok bool) {
+	if n.kind == scalar && n.boolean {
+		return n.text == "true", true
+	}
+	l.err(n, path, "type", "is not true or false", "want true or false, without quotes")
+	return false, false
+}
+
+// address reads an IPv4 address.
+func (l *loader) address(n *node, path string) (netip.Addr, bool) {
+	if n.kind != scalar {
+		l.err(n, path, "type", "is "+n.kind.String(), "want an address, as 192.0.2.1")
+		return netip.Addr{}, false
+	}
+	a, err := netip.ParseAddr(n.text)
+	switch {
+	case err != nil:
+		l.err(n, path, "address", fmt.Sprintf("%q is not an address", n.text), "want four numbers from 0 to 255, as 192.0.2.1")
+	case !a.Is4():
+		l.err(n, path, "ipv6", "IPv6 is not supported by this version", "want an IPv4 address")
+	default:
+		return a, true
+	}
+	return netip.Addr{}, false
+}
+
+// prefix reads an IPv4 address or network. Unless hostBits, a network must be
+// written with its first address.
+func (l *loader) prefix(n *node, path string, hostBits bool) (netip.Prefix, bool) {
+	if n.kind != scalar {
+		l.err(n, path, "type", "is "+n.kind.String(), "want a network, as 10.0.0.0/24")
+		return netip.Prefix{}, false
+	}
+	if !strings.Contains(n.text, "/") && !hostBits {
+		a, ok := l.address(n, path)
+		if !ok {
+			return netip.Prefix{}, false
+		}
+		return netip.PrefixFrom(a, 32), true
+	}
+	p, err := netip.ParsePrefix(n.text)
+	switch {
+	case err != nil:
+		l.err(n, path, "cidr", fmt.Sprintf("%q is not a network", n.text), "want an address and a prefix length from 0 to 32, as 10.0.0.0/24")
+	case !p.Addr().Is4():
+		l.err(n, path, "ipv6", "IPv6 is not supported by this version", "want an IPv4 network")
+	case !hostBits && p.Masked() != p:
+		l.err(n, path, "host-bits", fmt.Sprintf("%s has bits set behind its prefix length", n.text), "want "+p.Masked().String()+", or "+p.Addr().String()+" for the one host")
+	default:
+		return p, true
+	}
+	return netip.Prefix{}, false
+}
+
+// each calls f for every value of a list, or once for a single value.
+func (l *loader) each(n *node, path string, f func(n *node, path string)) {
+	if n.kind != list {
+		f(n, path)
+		return
+	}
+	if len(n.items) == 0 {
+		l.err(n, path, "empty-list", "the list is empty and would match nothing", "leave the field out to match anything")
+	}
+	for i, v := range n.items {
+		f(v, fmt.Sprintf("%s[%d]", path, i))
+	}
+}
+
+// prefixes reads a network or a list of them; the word any is the empty list.
+func (l *loader) prefixes(n *node, path string) []netip.Prefix {
+	if n.kind == scalar && n.text == "any" {
+		return nil
+	}
+	var ps []netip.Prefix
+	l.each(n, path, func(n *node, path string) {
+		if p, ok := l.prefix(n, path, false); ok {
+			ps = append(ps, p)
+		}
+	})
+	return ps
+}
+
+// ports reads a port, a range lo-hi, or a list of them.
+func (l *loader) ports(n *node, path string) []PortRange {
+	var ps []PortRange
+	l.each(n, path, func(n *node, path string) {
+		if r, ok := l.portRange(n, path); ok {
+			ps = append(ps, r)
+		}
+	})
+	return ps
+}
+
+func (l *loader) portRange(n *node, path string) (PortRange, bool) {
+	const want = "want a port from 1 to 65535 or a range, as 8000-8080"
+	if n.kind != scalar {
+		l.err(n, path, "type", "is "+n.kind.String(), want)
+		return PortRange{}, false
+	}
+	lo, hi, isRange := strings.Cut(n.text, "-")
+	if !isRange {
+		hi = lo
+	}
+	a, err1 := strconv.Atoi(strings.TrimSpace(lo))
+	b, err2 := strconv.Atoi(strings.TrimSpace(hi))
+	switch {
+	case err1 != nil || err2 != nil || a < 1 || b < 1 || a > 65535 || b > 65535:
+		l.err(n, path, "port", fmt.Sprintf("%q is not a port", n.text), want)
+	case a > b:
+		l.err(n, path, "port-range", fmt.Sprintf("the range %s is reversed", n.text), fmt.Sprintf("want %d-%d", b, a))
+	default:
+		return PortRange{a, b}, true
+	}
+	return PortRange{}, false
+}
+
+// coversPrefixes reports whether every network of b lies in one of a; empty
+// lists are everything.
+func coversPrefixes(a, b []netip.Prefix) bool {
+	if len(a) == 0 {
+		return true
+	}
+	for _, q := range b {
+		in := false
+		for _, p := range a {
+			in = in || p.Bits() <= q.Bits() && p.Contains(q.Addr())
+		}
+		if !in {
+			return false
+		}
+	}
+	return len(b) > 0
+}
