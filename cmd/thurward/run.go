@@ -1,5 +1,156 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
 
-func newRunCmd() *cobra.Command { return &cobra.Command{Use: "run"} }
+	"github.com/spf13/cobra"
+
+	"github.com/thurward/thurward/internal/vmm"
+)
+
+// runFlags is the command line of run.
+type runFlags struct {
+	image, vmm, accel, lan, wan, memory, restart, args string
+	cpus                                               int
+	timeout                                            time.Duration
+}
+
+func newRunCmd() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Boot the image",
+		Long: `run boots an image in QEMU's microvm machine, joins its two network interfaces
+to what --lan and --wan say, and prints its console. After a crash it boots it
+again; it ends with the machine, or on Ctrl-C.
+
+A network is one of
+  demo             a simulated network in this process, with hosts and servers
+  user             QEMU's user-mode network: no privileges, outgoing only
+  tap:NAME         an existing TAP device
+  bridge:NAME      a new TAP device on an existing bridge (root, or QEMU's helper)
+  unix:PATH        a stream socket that speaks QEMU's framing
+  vhost-user:PATH  a vhost-user socket
+
+With demo on both sides a demonstration is played first. On a terminal the
+firewall then stays up and its verdicts are printed, until Ctrl-C; otherwise
+run ends, with 0 if every step went as it should.`,
+		Example: `  thurward run --lan demo --wan demo
+  thurward run --lan tap:lan0 --wan user
+  sudo thurward run --lan bridge:br-lan --wan bridge:br-wan`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := f.launch()
+			if err != nil {
+				return usageError{fmt.Errorf("run: %w", err)}
+			}
+			l.out, l.errOut = cmd.OutOrStdout(), cmd.ErrOrStderr()
+			l.terminal = isTerminal(os.Stdout)
+			ctx, cancel := untilStopped(cmd.Context(), f.timeout)
+			defer cancel()
+			err = l.run(ctx)
+			if errors.Is(err, errInterrupted) {
+				return nil
+			}
+			return err
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.image, "image", "build/thurward.img", "the image")
+	fl.StringVar(&f.vmm, "vmm", "qemu", "the virtual machine monitor: qemu")
+	fl.StringVar(&f.accel, "accel", "auto", "auto, kvm or tcg; auto takes KVM where the image boots under it")
+	fl.StringVar(&f.lan, "lan", "demo", "what the LAN interface is joined to")
+	fl.StringVar(&f.wan, "wan", "demo", "what the WAN interface is joined to")
+	fl.StringVar(&f.memory, "memory", "64M", "memory of the machine, as 64M or 1G")
+	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual CPUs")
+	fl.StringVar(&f.args, "append", "", "more boot arguments")
+	fl.StringVar(&f.restart, "restart", "on-crash", "when to start the machine again: on-crash or never")
+	fl.DurationVar(&f.timeout, "timeout", 0, "end with an error after this time, as 30s (0: no limit)")
+	return cmd
+}
+
+// launch checks the command line.
+func (f *runFlags) launch() (*launch, error) {
+	if f.vmm != "qemu" {
+		return nil, fmt.Errorf("--vmm %q is not known (want qemu)", f.vmm)
+	}
+	l := &launch{image: f.image}
+	var errs [5]error
+	l.accel, errs[0] = vmm.ParseAccel(f.accel)
+	l.lan, errs[1] = vmm.ParseSpec(f.lan)
+	l.wan, errs[2] = vmm.ParseSpec(f.wan)
+	l.restart, errs[3] = vmm.ParseRestart(f.restart)
+	l.memoryMB, errs[4] = parseMemory(f.memory)
+	for i, flag := range []string{"accel", "lan", "wan", "restart", "memory"} {
+		if errs[i] != nil {
+			return nil, fmt.Errorf("--%s: %w", flag, errs[i])
+		}
+	}
+	if f.cpus < 1 || f.cpus > maxCPUs {
+		return nil, fmt.Errorf("--cpus %d is out of range (want 1 to %d)", f.cpus, maxCPUs)
+	}
+	if f.timeout < 0 {
+		return nil, fmt.Errorf("--timeout %v is negative", f.timeout)
+	}
+	l.cpus, l.args = f.cpus, f.args
+	return l, nil
+}
+
+// Limits of the command line. QEMU's microvm takes more CPUs than the image
+// uses; the memory limit is where its 32-bit hole begins.
+const (
+	maxCPUs     = 64
+	maxMemoryMB = 3 << 10
+)
+
+// parseMemory reads an amount of memory and returns it in megabytes.
+func parseMemory(s string) (int, error) {
+	digits, unit := strings.TrimRight(s, "MGmg"), 1
+	switch suffix := strings.ToUpper(s[len(digits):]); suffix {
+	case "", "M":
+	case "G":
+		unit = 1 << 10
+	default:
+		return 0, fmt.Errorf("%q is not an amount of memory (want 64M or 1G)", s)
+	}
+	n, err := strconv.Atoi(digits)
+	if err != nil || n < 1 || n > maxMemoryMB/unit {
+		return 0, fmt.Errorf("%q is not an amount of memory (want 1M to %dG)", s, maxMemoryMB>>10)
+	}
+	return n * unit, nil
+}
+
+// errInterrupted ends the run when the user asks for it.
+var errInterrupted = errors.New("interrupted")
+
+// untilStopped returns a context that ends with the user's Ctrl-C or SIGTERM,
+// or after the time limit if there is one.
+func untilStopped(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+			signal.Stop(signals) // a second one ends the launcher at once, and QEMU with it
+			stop(errInterrupted)
+		case <-ctx.Done():
+		}
+	}()
+	if limit == 0 {
+		return ctx, func() { stop(nil) }
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done within the time limit of %v", limit))
+	return ctx, func() { cancel(); stop(nil) }
+}

@@ -2,7 +2,7 @@
 // stacks (gVisor's netstack) on simulated Ethernet, to stand on both sides of
 // a firewall. It needs no privileges.
 //
-//	alice 10.0.0.2 ─┐                      ┌─ mallory 203.0.113.66
+//	alice 10.0.0.2 ─┐                      ┌─ mallory 203.0.113.2
 //	  bob 10.0.0.3 ─┤                      │
 //	              [LAN] ─ (firewall) ─ [WAN] ─ router 203.0.113.1
 //	                                                │

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/world"
+	"github.com/thurward/thurward/internal/world/demo"
+)
+
+// A launch is one run of an image.
+type launch struct {
+	image          string
+	accel          vmm.Accel
+	lan, wan       vmm.Spec
+	memoryMB, cpus int
+	args           string
+	restart        vmm.Restart
+
+	out, errOut io.Writer
+	terminal    bool // the output is read as it comes
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// say writes what the launcher itself has to tell.
+func (l *launch) say(format string, a ...any) { fmt.Fprintf(l.errOut, "thurward: "+format+"\n", a...) }
+
+// demonstrates reports whether the simulated world is on both sides.
+func (l *launch) demonstrates() bool { return l.lan.Kind == vmm.Demo && l.wan.Kind == vmm.Demo }
+
+// run boots the image and stays with it.
+func (l *launch) run(ctx context.Context) error {
+	img, err := vmm.OpenImage(l.image)
+	if err != nil {
+		return err
+	}
+	q, err := vmm.FindQEMU()
+	if err != nil {
+		return err
+	}
+	topo := topology(img.Policy)
+	w, err := l.makeWorld(topo)
+	if err != nil {
+		return err
+	}
+	if w != nil {
+		defer w.Close()
+	}
+	nics, err := l.nics(img.Policy, topo, w)
+	if err != nil {
+		return err
+	}
+	if img.PolicyErr != nil {
+		l.say("%s: %v", img.Path, img.PolicyErr)
+	}
+	kvm, why, err := q.Choose(ctx, l.accel, l.image, l.memoryMB)
+	if err != nil {
+		return err
+	}
+	l.say("booting %s (%.1f MB%s) on QEMU %d.%d microvm with %s (%s)", img.Path, float64(img.Size)/1e6, digest(img.Policy), q.Version.Major, q.Version.Minor, name(kvm), why)
+	cfg := vmm.Config{Image: l.image, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics, Append: l.args}
+	opts := vmm.RunOptions{Restart: l.restart, Say: l.say}
+	if l.demonstrates() {
+		return l.demonstrate(ctx, q, cfg, opts, w)
+	}
+	opts.OnLine = func(ln vmm.Line) { fmt.Fprintln(l.out, ln.Text) }
+	return q.Run(ctx, cfg, opts)
+}
+
+func name(kvm bool) string {
+	if kvm {
+		return "KVM"
+	}
+	return "TCG"
+}
+
+func digest(p *segment.Policy) string {
+	if p == nil {
+		return ""
+	}
+	return ", policy sha256:" + hex.EncodeToString(p.Digest[:4]) + "…"
+}
+
+// topology returns where an image's policy puts it, or where the repository's
+// rules.yaml would when that is not known.
+func topology(p *segment.Policy) world.Config {
+	c := world.DefaultConfig()
+	if p == nil {
+		return c
+	}
+	lan, wan := p.Interface(segment.LAN), p.Interface(segment.WAN)
+	if lan == nil || wan == nil {
+		return c
+	}
+	prefix := func(i *segment.Interface) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom16(i.Address).Unmap(), int(i.PrefixLen))
+	}
+	c = world.Config{LAN: prefix(lan), WAN: prefix(wan), Gateway: netip.AddrFrom16(wan.Gateway).Unmap()}
+	return c
+}
+
+// makeWorld makes the simulated world if one of the networks is in it.
+func (l *launch) makeWorld(c world.Config) (*world.World, error) {
+	if l.lan.Kind != vmm.Demo && l.wan.Kind != vmm.Demo {
+		return nil, nil
+	}
+	return world.New(c)
+}
+
+// nics joins the two interfaces to their networks.
+func (l *launch) nics(p *segment.Policy, c world.Config, w *world.World) ([]vmm.NIC, error) {
+	lan := vmm.Network{Subnet: c.LAN, Host: neighbour(c.LAN)}
+	wan := vmm.Network{Subnet: c.WAN, Host: c.Gateway}
+	if p == nil {
+		lan.Subnet, wan.Subnet = netip.Prefix{}, netip.Prefix{}
+	}
+	if w != nil {
+		lan.Serve = func(c net.Conn) { w.LANSwitch.ServeVM(c) }
+		wan.Serve = func(c net.Conn) { w.WANSwitch.ServeVM(c) }
+	}
+	a, err := vmm.NewBackend(l.lan, lan)
+	if err != nil {
+		return nil, fmt.Errorf("--lan: %w", err)
+	}
+	b, err := vmm.NewBackend(l.wan, wan)
+	if err != nil {
+		return nil, fmt.Errorf("--wan: %w", err)
+	}
+	return []vmm.NIC{
+		{Role: vmm.LAN, MAC: mac(p, segment.LAN, vmm.LAN), Backend: a},
+		{Role: vmm.WAN, MAC: mac(p, segment.WAN, vmm.WAN), Backend: b},
+	}, nil
+}
+
+// neighbour returns another address of an interface's network.
+func neighbour(p netip.Prefix) netip.Addr {
+	a := p.Masked().Addr().Next()
+	if a == p.Addr() {
+		a = a.Next()
+	}
+	return a
+}
+
+// mac returns the hardware address that the policy sets, or the default.
+func mac(p *segment.Policy, role segment.Role, r vmm.Role) string {
+	if p != nil {
+		if i := p.Interface(role); i != nil && i.HasMAC != 0 {
+			return net.HardwareAddr(i.MAC[:]).String()
+		}
+	}
+	return vmm.DefaultMAC(r)
+}
+
+// errShown ends the machine after the demonstration.
+var errShown = errors.New("the demonstration is over")
+
+// demonstrate boots the image into the world, plays the demonstration, and on
+// a terminal stays.
+func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, opts vmm.RunOptions, w *world.World) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	out := &lockedWriter{w: l.out}
+	stage := &demo.Stage{World: w, Feed: &demo.Feed{}, Out: demo.Printer{W: out, Color: l.terminal}}
+	var once sync.Once
+	ready := make(chan vmm.ReadyInfo, 1)
+	started := time.Now()
+	var follow gate
+	opts.OnLine = func(ln vmm.Line) {
+		switch ln.Kind {
+		case vmm.Ready:
+			again := true
+			once.Do(func() { again = false; ready <- vmm.ParseReady(ln) })
+			if again {
+				fmt.Fprintln(out, ln.Text)
+			}
+		case vmm.EventLine:
+			e, err := vmm.ParseEvent(ln)
+			if err != nil {
+				l.say("an event that cannot be read (%v): %s", err, ln.Text)
+				return
+			}
+			if !stage.Feed.Add(e) && follow.open() {
+				stage.Out.Event(time.Now(), e)
+			}
+		default:
+			fmt.Fprintln(out, ln.Text)
+		}
+	}
+	ended := make(chan error, 1)
+	go func() {
+		err := q.Run(ctx, cfg, opts)
+		ended <- err
+		if err == nil {
+			err = errors.New("the machine powered off")
+		}
+		stop(err) // whatever is being played ends
+	}()
+	select {
+	case r := <-ready:
+		fmt.Fprintf(out, "thurward %s is up: boot took %s of guest time, %d ms from the start of QEMU to live rules (%s)\n",
+			r.Version, guestTime(r.BootUS), time.Since(started).Milliseconds(), name(cfg.KVM))
+	case err := <-ended:
+		return err
+	}
+	stage.Topology()
+	err := stage.Play(ctx)
+	if err == nil {
+		nextSteps(out)
+	}
+	if l.terminal && ctx.Err() == nil {
+		fmt.Fprintf(out, "\nThe firewall stays up; its verdicts follow. Ctrl-C ends it.\n\n")
+		follow.set()
+		go stage.Idle(ctx)
+		<-ctx.Done()
+	}
+	stop(errShown)
+	if e := <-ended; !errors.Is(e, errShown) && e != nil {
+		return e
+	}
+	return err
+}
+
+func guestTime(us int64) string {
+	if us == 0 {
+		return "an unknown amount"
+	}
+	return fmt.Sprintf("%.1f ms", float64(us)/1000)
+}
+
+// nextSteps says how to put the firewall between real networks.
+func nextSteps(out io.Writer) {
+	fmt.Fprint(out, `
+That was a simulated network. To stand between real ones, make two bridges,
+put a network card on each, and join the firewall to them:
+
+  sudo ip link add br-lan type bridge && sudo ip link set br-lan up
+  sudo ip link add br-wan type bridge && sudo ip link set br-wan up
+  sudo ip link set eth1 master br-lan    # the card towards your machines
+  sudo ip link set eth0 master br-wan    # the card towards the internet
+  sudo bin/thurward run --lan bridge:br-lan --wan bridge:br-wan
+
+Write your addresses into rules.yaml before, and build: docs/run.md has more.
+`)
+}
+
+// A lockedWriter keeps lines of several goroutines apart.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
+// A gate is closed at first.
+type gate struct {
+	mu     sync.Mutex
+	opened bool
+}
+
+func (g *gate) set()       { g.mu.Lock(); g.opened = true; g.mu.Unlock() }
+func (g *gate) open() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.opened }
