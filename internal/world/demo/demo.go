@@ -57,7 +57,7 @@ func (s *Stage) Topology() {
 	s.Out.linef("  alice %-11v ─┐                    ┌─ mallory %v", w.Alice.Addr, w.Mallory.Addr)
 	s.Out.linef("                     [LAN]─ thurward ─[WAN]")
 	s.Out.linef("  bob   %-11v ─┘                    └─ router %v ─ internet ─┬─ web %v", w.Bob.Addr, w.Gateway, w.Web.Addr)
-	s.Out.linef("  inside %-13v outside %-15v %*s └─ dns %v", w.LAN.Addr(), w.WAN.Addr(), 26+len(w.Gateway.String()), "", w.DNS.Addr)
+	s.Out.linef("  inside %-12v outside %-15v              %*s └─ dns %v", w.LAN.Addr(), w.WAN.Addr(), len(w.Gateway.String()), "", w.DNS.Addr)
 	s.Out.linef("")
 }
 
