@@ -65,6 +65,12 @@ func newLab(t *testing.T, kvm bool, configure func(*vmm.Config)) *lab {
 	if err != nil {
 		t.Skip(err)
 	}
+	return newLabOn(t, q, kvm, configure)
+}
+
+// newLabOn is newLab on a given QEMU.
+func newLabOn(t *testing.T, q *vmm.QEMU, kvm bool, configure func(*vmm.Config)) *lab {
+	t.Helper()
 	w, err := world.New(world.DefaultConfig())
 	if err != nil {
 		t.Fatal(err)
