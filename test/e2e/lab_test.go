@@ -19,7 +19,7 @@ import (
 
 const (
 	// limit is for what must happen; it takes milliseconds on an idle host.
-	limit = 60 * time.Second
+	limit = 20 * time.Second
 	// silence is how long a test waits for what must not happen.
 	silence = 300 * time.Millisecond
 )

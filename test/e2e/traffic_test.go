@@ -128,7 +128,11 @@ func TestS18_ReplyIsTranslatedBack(t *testing.T) {
 	const size = 10_000_000
 	each(t, func(t *testing.T, kvm bool) {
 		l := boot(t, kvm)
-		r, err := l.Alice.HTTP().Get(fmt.Sprintf("http://%v/bytes/%d", l.Web.Addr, size))
+		req, err := http.NewRequestWithContext(soon(t), "GET", fmt.Sprintf("http://%v/bytes/%d", l.Web.Addr, size), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := l.Alice.HTTP().Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

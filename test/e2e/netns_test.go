@@ -1,0 +1,147 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/world"
+)
+
+// hosts are two network namespaces with real Linux hosts, joined to the image
+// by TAP devices:
+//
+//	[lan] 10.0.0.2 tapL ── image ── tapW 203.0.113.1 [wan]
+//
+// The machine's TAPs are opened where they are made, in our own namespace,
+// and sit on a bridge each, so that QEMU needs no namespace: that is what
+// --lan bridge: does, too.
+type hosts struct {
+	t        *testing.T
+	lan, wan string // namespaces
+	brL, brW string // bridges
+}
+
+// newHosts makes the namespaces and bridges, or skips with the reason.
+func newHosts(t *testing.T) *hosts {
+	t.Helper()
+	for _, p := range []string{"ip", "curl", "ping", "python3"} {
+		if _, err := exec.LookPath(p); err != nil {
+			t.Skipf("%s is not installed (apt-get install iproute2 curl iputils-ping python3)", p)
+		}
+	}
+	id := fmt.Sprintf("%d", os.Getpid()%100000)
+	h := &hosts{t: t, lan: "thwl" + id, wan: "thww" + id, brL: "thwbl" + id, brW: "thwbw" + id}
+	if out, err := exec.Command("ip", "netns", "add", h.lan).CombinedOutput(); err != nil {
+		t.Skipf("network namespaces may not be made here: %s", bytes.TrimSpace(out))
+	}
+	t.Cleanup(func() {
+		for _, a := range []string{"netns del " + h.lan, "netns del " + h.wan, "link del " + h.brL, "link del " + h.brW} {
+			exec.Command("ip", strings.Fields(a)...).Run() //nolint:errcheck // some may not be there
+		}
+	})
+	h.ip("netns add " + h.wan)
+	for _, s := range []struct{ ns, br, veth, addr, via string }{
+		{h.lan, h.brL, "thwvl" + id, "10.0.0.2/24", "10.0.0.1"}, {h.wan, h.brW, "thwvw" + id, "203.0.113.1/24", ""}} {
+		h.ip("link add " + s.br + " type bridge")
+		h.ip("link set " + s.br + " up")
+		h.ip("link add " + s.veth + " type veth peer name eth0 netns " + s.ns)
+		h.ip("link set " + s.veth + " master " + s.br + " up")
+		h.ip("-n " + s.ns + " addr add " + s.addr + " dev eth0")
+		h.ip("-n " + s.ns + " link set lo up")
+		h.ip("-n " + s.ns + " link set eth0 up")
+		if s.via != "" {
+			h.ip("-n " + s.ns + " route add default via " + s.via)
+		}
+	}
+	h.ip("-n " + h.wan + " addr add 198.51.100.80/32 dev lo")
+	return h
+}
+
+func (h *hosts) ip(args string) {
+	h.t.Helper()
+	if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+		h.t.Fatalf("ip %s: %v: %s", args, err, out)
+	}
+}
+
+// in runs a command in a namespace.
+func (h *hosts) in(ctx context.Context, ns string, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", ns}, args...)...).CombinedOutput()
+	return string(out), err
+}
+
+// TestRealHosts: curl and ping of real Linux hosts go through the image.
+func TestRealHosts(t *testing.T) {
+	each(t, func(t *testing.T, kvm bool) {
+		h := newHosts(t)
+		dir := t.TempDir()
+		body := make([]byte, 3_000_000)
+		if _, err := world.Pattern().Read(body); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "f"), body, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		server := exec.Command("ip", "netns", "exec", h.wan, "python3", "-u", "-m", "http.server", "--directory", dir, "80")
+		var log bytes.Buffer
+		server.Stderr = &log // one line for each request, read once the server has ended
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := false
+		end := func() {
+			if !ended {
+				ended = true
+				server.Process.Kill() //nolint:errcheck // it may have ended
+				server.Wait()         //nolint:errcheck // killed
+			}
+		}
+		defer end()
+
+		l := newLab(t, kvm, func(c *vmm.Config) {
+			for i, br := range []string{h.brL, h.brW} {
+				b, err := vmm.NewBackend(vmm.Spec{Kind: vmm.Bridge, Arg: br}, vmm.Network{})
+				if err != nil {
+					t.Skip(err)
+				}
+				c.NICs[i].Backend = b
+			}
+		})
+		l.awaitReady()
+
+		url := "http://198.51.100.80/f"
+		out := filepath.Join(dir, "got")
+		if s, err := h.in(soon(t), h.lan, "curl", "-sS", "--retry", "5", "--retry-connrefused", "--max-time", "15", "-o", out, url); err != nil {
+			t.Fatalf("curl: %v: %s", err, s)
+		}
+		got, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, b := sha256.Sum256(got), sha256.Sum256(body); a != b {
+			t.Errorf("%d bytes, sha256 %s; want %d, %s", len(got), hex.EncodeToString(a[:]), len(body), hex.EncodeToString(b[:]))
+		}
+		if s, err := h.in(soon(t), h.lan, "ping", "-c", "3", "-i", "0.2", "-W", "5", "198.51.100.80"); err != nil || !strings.Contains(s, " 0% packet loss") {
+			t.Errorf("ping: %v: %s", err, s)
+		}
+		if s, err := h.in(soon(t), h.lan, "curl", "-sS", "--max-time", "1", "http://198.51.100.80:25/"); err == nil || !strings.Contains(s, "timed out") {
+			t.Errorf("curl to a port that no rule allows: %v: %s", err, s)
+		}
+		if s, err := h.in(soon(t), h.wan, "ping", "-c", "1", "-W", "1", "10.0.0.2"); err == nil {
+			t.Errorf("ping from the WAN: %s", s)
+		}
+		end()
+		if !strings.Contains(log.String(), "203.0.113.10 - - [") || strings.Contains(log.String(), "10.0.0.2 - -") {
+			t.Errorf("the server saw:\n%s", log.String())
+		}
+	})
+}
