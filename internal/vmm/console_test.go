@@ -72,3 +72,11 @@ func TestLongConsoleLineIsSplit(t *testing.T) {
 		t.Errorf("%d lines, %d bytes", n, bytes)
 	}
 }
+
+func TestUnfinishedEventIsOutput(t *testing.T) {
+	var got []Line
+	readConsole(strings.NewReader("thurward: event {}\nthurward: event {\"ev"), func(l Line) { got = append(got, l) })
+	if len(got) != 2 || got[0].Kind != EventLine || got[1].Kind != Output {
+		t.Errorf("%+v", got)
+	}
+}

@@ -71,7 +71,11 @@ func readConsole(r io.Reader, onLine func(Line)) {
 	for {
 		b, err := br.ReadSlice('\n')
 		if len(b) > 0 {
-			onLine(ParseLine(string(b)))
+			l := ParseLine(string(b))
+			if err == io.EOF && l.Kind == EventLine {
+				l = Line{Text: l.Text} // the machine was ended while it printed
+			}
+			onLine(l)
 		}
 		if err != nil && err != bufio.ErrBufferFull {
 			return
