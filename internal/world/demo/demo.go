@@ -32,6 +32,8 @@ type Stage struct {
 	World *world.World
 	Feed  *Feed // the firewall's events
 	Out   Printer
+
+	limit time.Duration // of a step; 0: stepLimit
 }
 
 // A step is one thing that is shown.
@@ -65,9 +67,13 @@ func (s *Stage) Topology() {
 // error; the others are shown nevertheless.
 func (s *Stage) Play(ctx context.Context) error {
 	var errs []error
+	limit := s.limit
+	if limit == 0 {
+		limit = stepLimit
+	}
 	for i, st := range steps {
 		s.Out.linef("%s", s.Out.paint(bold, fmt.Sprintf("%d. %s", i+1, st.title)))
-		c, cancel := context.WithTimeout(ctx, stepLimit)
+		c, cancel := context.WithTimeout(ctx, limit)
 		err := st.play(s, c)
 		cancel()
 		if ctx.Err() != nil {
