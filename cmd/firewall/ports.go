@@ -28,7 +28,7 @@ func openPorts(p *segment.Policy, args arguments, pool *frame.Pool) (*ports, err
 	var have []string
 	macs := make([][6]byte, len(devices))
 	for i, d := range devices {
-		m, ok := virtio.ReadMAC(virtio.NewMMIO(d.Registers))
+		m, ok := virtio.ReadMAC(transport(d))
 		if ok {
 			macs[i] = m
 			have = append(have, formatMAC(m))
@@ -65,7 +65,7 @@ func openPorts(p *segment.Policy, args arguments, pool *frame.Pool) (*ports, err
 		}
 		used = n
 		d := devices[n]
-		dev, err := virtio.OpenNet(virtio.NewMMIO(d.Registers), dma, pool, virtio.NetOptions{})
+		dev, err := virtio.OpenNet(transport(d), dma, pool, virtio.NetOptions{})
 		if err != nil {
 			return nil, errors.New("the " + side.name + " interface (" + formatMAC(want) + "): " + err.Error())
 		}
@@ -84,6 +84,14 @@ func (p *ports) config(r segment.Role) dataplane.PortConfig {
 	}
 	mac, _ := n.MAC()
 	return dataplane.PortConfig{Port: n, MAC: mac, MTU: n.MTU()}
+}
+
+// transport returns the way to a device's registers.
+func transport(d machine.Device) virtio.Transport {
+	if machine.Native() {
+		return machine.NewRegisters(d.Registers)
+	}
+	return virtio.NewMMIO(d.Registers)
 }
 
 // dma is the devices' memory.

@@ -59,6 +59,36 @@ func Devices(id uint32) []Device {
 	return ds
 }
 
+// Registers are a device's, accessed by the kernel. Where Native is true they
+// must be used in place of plain loads and stores: software KVM may lose a
+// program's place in a device access, which only the kernel can mend.
+type Registers struct{ base uintptr }
+
+// NewRegisters returns the window at p.
+func NewRegisters(p unsafe.Pointer) Registers { return Registers{uintptr(p)} }
+
+// Read32 reads a 32-bit register.
+func (r Registers) Read32(off uint32) uint32 {
+	v, _, _ := syscall.RawSyscall(abi.SysLoad, r.base+uintptr(off), 0, 0)
+	return uint32(v)
+}
+
+// Write32 writes a 32-bit register.
+func (r Registers) Write32(off, v uint32) {
+	syscall.RawSyscall(abi.SysStore, r.base+uintptr(off), uintptr(v), 0)
+}
+
+// Read8 reads a byte. The kernel reads whole registers; configuration space
+// allows any width (virtio 1.2, 4.2.2.2).
+func (r Registers) Read8(off uint32) uint8 {
+	return uint8(r.Read32(off&^3) >> (off & 3 * 8))
+}
+
+// Read16 reads 16 bits at an even offset.
+func (r Registers) Read16(off uint32) uint16 {
+	return uint16(r.Read32(off&^3) >> (off & 2 * 8))
+}
+
 // DMA returns n bytes of zeroed, physically contiguous memory, page-aligned,
 // and the address at which devices see them. There is no way to give it back.
 func DMA(n int) (mem []byte, phys uint64, err error) {

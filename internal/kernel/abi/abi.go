@@ -189,6 +189,11 @@ const (
 	SysDMA = 0x5401
 	// SysPower ends the machine: arg 0 is PowerOff or PowerReset.
 	SysPower = 0x5402
+	// SysLoad returns the 32-bit device register at address arg 0, SysStore
+	// writes arg 1 to it. Where Info.Native is set, the program must not
+	// access devices itself: see load32 in the kernel.
+	SysLoad  = 0x5404
+	SysStore = 0x5405
 	// SysStats copies up to arg 1 bytes of Stats to arg 0.
 	SysStats = 0x5403
 )

@@ -212,3 +212,14 @@ func ioapicWrite(chip uint64, reg, v uint32) {
 	store32(r+ioapicSel, reg)
 	store32(r+ioapicWin, v)
 }
+
+// deviceAddress reports whether a is a register of a device that was found.
+func deviceAddress(a uint64) bool {
+	in := info()
+	for i := uint32(0); i < devices; i++ {
+		if a-in.Devices[i].Registers < microvmStep && a&3 == 0 {
+			return true
+		}
+	}
+	return false
+}

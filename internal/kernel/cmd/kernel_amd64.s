@@ -120,6 +120,8 @@ TEXT ·monitorCall(SB), NOSPLIT|NOFRAME, $0
 // R11 the flags, RSP is the program's. Only RAX, RCX and R11 may change, and
 // the vector registers, which callers of system calls do not rely on.
 TEXT ·syscallEntry(SB), NOSPLIT|NOFRAME, $0
+	CMPL ·inKernel(SB), $0
+	JNE  lost
 	MOVL $1, ·inKernel(SB)
 	MOVQ SP, ·saveSP(SB)
 	MOVQ ·curTop(SB), SP
@@ -151,6 +153,10 @@ TEXT ·syscallEntry(SB), NOSPLIT|NOFRAME, $0
 	JMP  CX
 other:
 	JUMP(·resume)
+lost:                              // not a system call: see exits below
+	MOVQ ·exitSP(SB), SP
+	MOVQ ·exitRIP(SB), R11
+	JMP  R11
 late:                              // an interrupt was noted meanwhile
 	MOVL $1, ·inKernel(SB)
 	MOVQ SP, ·saveSP(SB)
@@ -307,9 +313,7 @@ TEXT ·signalEntry(SB), NOSPLIT|NOFRAME, $0
 	XSAVEALL
 	MOVQ R13, DX
 	CALL R12
-	MOVQ BX, CX
-	XRSTORALL
-	MOVL $15, AX                  // rt_sigreturn
+	MOVL $15, AX                  // rt_sigreturn, which restores them
 	SYSCALL
 	UD2
 
@@ -419,19 +423,39 @@ TEXT ·outsb(SB), NOSPLIT, $0-24
 	REP; OUTSB
 	RET
 
+// Exits to the host's user space. Software KVM, which runs ring 3 natively, has
+// been seen to come back from one with RIP and RSP as they were at the last
+// SYSCALL, that is at syscallEntry, all other registers being right. So every
+// device access is made in the kernel (the program asks for it by a system
+// call), and leaves its stack pointer and where to go on; syscallEntry, reached
+// while the kernel runs, goes there.
+
+#define EXIT(done) \
+	MOVQ SP, ·exitSP(SB); \
+	LEAQ done(SB), R11; \
+	MOVQ R11, ·exitRIP(SB)
+
 // func load32(a uintptr) uint32
 // A device register must be read with one 32-bit move.
-TEXT ·load32(SB), NOSPLIT, $0-12
-	MOVQ a+0(FP), AX
+TEXT ·load32(SB), NOSPLIT|NOFRAME, $0-12
+	EXIT(·load32Done)
+	MOVQ 8(SP), AX
 	MOVL (AX), AX
-	MOVL AX, ret+8(FP)
+	JMP  ·load32Done(SB)
+
+TEXT ·load32Done(SB), NOSPLIT|NOFRAME, $0
+	MOVL AX, 16(SP)
 	RET
 
 // func store32(a uintptr, v uint32)
-TEXT ·store32(SB), NOSPLIT, $0-12
-	MOVQ a+0(FP), AX
-	MOVL v+8(FP), CX
+TEXT ·store32(SB), NOSPLIT|NOFRAME, $0-12
+	EXIT(·exitDone)
+	MOVQ 8(SP), AX
+	MOVL 16(SP), CX
 	MOVL CX, (AX)
+	RET
+
+TEXT ·exitDone(SB), NOSPLIT|NOFRAME, $0
 	RET
 
 // func store8(a uintptr, v uint8)

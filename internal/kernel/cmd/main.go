@@ -79,6 +79,8 @@ var (
 	curXS         uintptr // its XSAVE area
 	resumeXS      uintptr // area to restore before returning; 0: none
 	userFS        uint64  // its FS base
+	exitSP        uint64  // see load32
+	exitRIP       uint64
 	faultFrame    [5]uint64
 	crashFrame    [5]uint64
 	irqFrame      [5]uint64

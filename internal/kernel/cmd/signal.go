@@ -113,6 +113,18 @@ func sysSigreturn() uint64 {
 	f.rip = g[16]
 	f.rflags = g[17]&0xcd5 | 0x202 // the arithmetic flags and DF; always IF
 	t.mask = w[ucMask]
+	// The vector registers, from where signalEntry saved them: they are live
+	// where the thread was interrupted, and the kernel's own code has used
+	// them since. What XRSTOR would refuse is cleared.
+	xs := g[23]
+	if xs&63 != 0 || !readable(xs, xsaveSize) {
+		crashSignal(t, sigSEGV, xs)
+	}
+	copy(bytesAt(uint64(curXS), xsaveSize), bytesAt(xs, xsaveSize))
+	*at[uint64](uint64(curXS) + 512) &= 0xe7
+	clear(bytesAt(uint64(curXS)+520, 56))
+	*at[uint32](uint64(curXS) + 24) &= 0xffbf // MXCSR: reserved bits
+	resumeXS = curXS
 	return returnTo(t)
 }
 

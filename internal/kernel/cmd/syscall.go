@@ -152,6 +152,17 @@ func call(f *frame) (result uint64, other bool) {
 		return sysWait(a)
 	case abi.SysDMA:
 		return sysDMA(a), false
+	case abi.SysLoad:
+		if !deviceAddress(a) {
+			return errno(eFAULT), false
+		}
+		return uint64(load32(uintptr(a))), false
+	case abi.SysStore:
+		if !deviceAddress(a) {
+			return errno(eFAULT), false
+		}
+		store32(uintptr(a), uint32(b))
+		return 0, false
 	case abi.SysPower:
 		power(a)
 	case abi.SysStats:
