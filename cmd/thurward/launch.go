@@ -227,7 +227,7 @@ func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, o
 		<-ctx.Done()
 	}
 	stop(errShown)
-	if e := <-ended; !errors.Is(e, errShown) && e != nil {
+	if e := <-ended; err == nil && !errors.Is(e, errShown) {
 		return e
 	}
 	return err
