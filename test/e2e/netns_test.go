@@ -19,15 +19,16 @@ import (
 // hosts are two network namespaces with real Linux hosts, joined to the image
 // by TAP devices:
 //
-//	[lan] 10.0.0.2 tapL ── image ── tapW 203.0.113.1 [wan]
+//	[lan 10.0.0.2] ─ brL ─ TAP ─ image ─ TAP ─ brW ─ [wan 203.0.113.1]
 //
-// The machine's TAPs are opened where they are made, in our own namespace,
-// and sit on a bridge each, so that QEMU needs no namespace: that is what
-// --lan bridge: does, too.
+// Each namespace hangs on a bridge of ours by a veth pair, and the machine on
+// the same bridge by a TAP device: on the LAN one that was made before, on
+// the WAN one that the launcher makes.
 type hosts struct {
 	t        *testing.T
 	lan, wan string // namespaces
 	brL, brW string // bridges
+	tap      string // on brL
 }
 
 // newHosts makes the namespaces and bridges, or skips with the reason.
@@ -39,12 +40,12 @@ func newHosts(t *testing.T) *hosts {
 		}
 	}
 	id := fmt.Sprintf("%d", os.Getpid()%100000)
-	h := &hosts{t: t, lan: "thwl" + id, wan: "thww" + id, brL: "thwbl" + id, brW: "thwbw" + id}
+	h := &hosts{t: t, lan: "thwl" + id, wan: "thww" + id, brL: "thwbl" + id, brW: "thwbw" + id, tap: "thwt" + id}
 	if out, err := exec.Command("ip", "netns", "add", h.lan).CombinedOutput(); err != nil {
 		t.Skipf("network namespaces may not be made here: %s", bytes.TrimSpace(out))
 	}
 	t.Cleanup(func() {
-		for _, a := range []string{"netns del " + h.lan, "netns del " + h.wan, "link del " + h.brL, "link del " + h.brW} {
+		for _, a := range []string{"netns del " + h.lan, "netns del " + h.wan, "link del " + h.brL, "link del " + h.brW, "link del " + h.tap} {
 			exec.Command("ip", strings.Fields(a)...).Run() //nolint:errcheck // some may not be there
 		}
 	})
@@ -62,6 +63,8 @@ func newHosts(t *testing.T) *hosts {
 			h.ip("-n " + s.ns + " route add default via " + s.via)
 		}
 	}
+	h.ip("tuntap add dev " + h.tap + " mode tap")
+	h.ip("link set " + h.tap + " master " + h.brL + " up")
 	h.ip("-n " + h.wan + " addr add 198.51.100.80/32 dev lo")
 	return h
 }
@@ -108,8 +111,8 @@ func TestRealHosts(t *testing.T) {
 		defer end()
 
 		l := newLab(t, kvm, func(c *vmm.Config) {
-			for i, br := range []string{h.brL, h.brW} {
-				b, err := vmm.NewBackend(vmm.Spec{Kind: vmm.Bridge, Arg: br}, vmm.Network{})
+			for i, s := range []vmm.Spec{{Kind: vmm.Tap, Arg: h.tap}, {Kind: vmm.Bridge, Arg: h.brW}} {
+				b, err := vmm.NewBackend(s, vmm.Network{})
 				if err != nil {
 					t.Skip(err)
 				}
