@@ -109,6 +109,10 @@ func (h *Host) Route(dst netip.Prefix, via netip.Addr) error {
 }
 
 // Forward makes the host a router between its interfaces.
+//
+// Under the race detector netstack's forwarding is reported: it reads the TTL
+// of a packet whose memory its copy for forwarding has just given back
+// (ipv4.go, forwardPacketWithRoute). What can come of it is a wrong TTL.
 func (h *Host) Forward() error {
 	if e := h.stack.SetForwardingDefaultAndAllNICs(ipv4.ProtocolNumber, true); e != nil {
 		return fmt.Errorf("host %s: enabling forwarding: %s", h.Name, e)
