@@ -22,7 +22,12 @@ func main() {
 		refuse(err)
 	}
 	if args.probe {
-		say("probe ok")
+		// The launcher prefers emulation to a software KVM: ADR 0004.
+		if machine.Native() {
+			say("probe ok software-kvm")
+		} else {
+			say("probe ok")
+		}
 		machine.PowerOff()
 	}
 	if err := run(args); err != nil {

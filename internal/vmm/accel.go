@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -57,18 +58,22 @@ func (q *QEMU) Choose(ctx context.Context, a Accel, image string, memoryMB int) 
 	case openErr != nil:
 		return false, "KVM cannot be used: " + openErr.Error(), nil
 	}
-	took, err := q.probe(ctx, image, memoryMB)
+	took, software, err := q.probe(ctx, image, memoryMB)
 	if ctx.Err() != nil {
 		return false, "", ctx.Err()
 	}
 	if err != nil {
 		return false, "the image did not come up under KVM: " + err.Error(), nil
 	}
+	if software {
+		return false, "KVM here runs a guest's ring 3 natively and emulates ring 0 in software; such KVMs have been seen to lose a guest's place (--accel kvm to try nevertheless)", nil
+	}
 	return true, fmt.Sprintf("a probe boot took %d ms", took.Milliseconds()), nil
 }
 
-// probe boots the image under KVM with probeArg.
-func (q *QEMU) probe(ctx context.Context, image string, memoryMB int) (time.Duration, error) {
+// probe boots the image under KVM with probeArg. It reports how long that took
+// and whether the image found a KVM that emulates ring 0 in software.
+func (q *QEMU) probe(ctx context.Context, image string, memoryMB int) (took time.Duration, software bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
 	start := time.Now()
@@ -76,25 +81,25 @@ func (q *QEMU) probe(ctx context.Context, image string, memoryMB int) (time.Dura
 	m, err := q.Start(Config{Image: image, KVM: true, MemoryMB: memoryMB, CPUs: 1, Append: probeArg}, func(l Line) {
 		switch l.Kind {
 		case ProbeOK:
-			ok = true
+			ok, software = true, strings.TrimSpace(l.Rest) == "software-kvm"
 		case Refused, Crashed:
 			refused = l.Text
 		}
 	})
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer context.AfterFunc(ctx, m.Stop)()
 	err = m.Wait()
 	switch {
 	case ctx.Err() != nil:
-		return 0, fmt.Errorf("no sign of life within %v", probeLimit)
+		return 0, false, fmt.Errorf("no sign of life within %v", probeLimit)
 	case err != nil:
-		return 0, err
+		return 0, false, err
 	case ok:
-		return time.Since(start), nil
+		return time.Since(start), software, nil
 	case refused != "":
-		return 0, fmt.Errorf("%s", refused)
+		return 0, false, fmt.Errorf("%s", refused)
 	}
-	return 0, fmt.Errorf("it ended without a word")
+	return 0, false, fmt.Errorf("it ended without a word")
 }

@@ -110,7 +110,7 @@ func TestChoose(t *testing.T) {
 	}
 	kvm, why, err := q.Choose(soon(t), vmm.Auto, testImage(t), 64)
 	t.Logf("kvm=%v: %s", kvm, why)
-	if err != nil || kvm != (vmm.KVMError() == nil) || why == "" {
+	if err != nil || kvm && vmm.KVMError() != nil || why == "" {
 		t.Errorf("%v, %q, %v", kvm, why, err)
 	}
 	if kvm, _, err := q.Choose(soon(t), vmm.TCG, testImage(t), 64); kvm || err != nil {
