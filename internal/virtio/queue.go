@@ -50,7 +50,6 @@ type queue struct {
 	availIdx  uint16 // what the device has been told
 	next      uint16 // next avail index: the driver is ahead of availIdx within a batch
 	usedIdx   uint16 // next used entry to look at
-	lastKick  uint16 // avail index at the last decision to notify
 	eventIdx  bool
 	noIRQ     uint32 // availNoInterrupt when interrupts are off (without EVENT_IDX)
 	size      uint16

@@ -162,7 +162,6 @@ func initFrames() {
 	bits := alignUp(vm.BitmapBytes((end-start)/vm.FrameSize), vm.FrameSize)
 	// The bitmap lies in the first free bytes; they are mapped already when
 	// they belong to the same stretch of RAM, as they do.
-	bitmapBytes = bits
 	if !mapFirst(start, bits) {
 		refuse("not enough memory behind the image (give it more: --memory)")
 	}

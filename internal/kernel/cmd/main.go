@@ -12,6 +12,8 @@
 // boot.go, syscall.go, then by topic: pages.go, memory.go, thread.go,
 // sched.go, futex.go, epoll.go, signal.go, time.go, device.go, random.go,
 // console.go, power.go, crash.go.
+//
+//lint:file-ignore U1000 the assembly files use what Go code does not
 package main
 
 import (
@@ -125,9 +127,6 @@ func addr[T any](p *T) uint64 { return uint64(uintptr(unsafe.Pointer(p))) }
 
 // bytesAt returns n bytes at address a.
 func bytesAt(a, n uint64) []byte { return unsafe.Slice(at[byte](a), n) }
-
-// stringAt returns n bytes at address a as a string.
-func stringAt(a, n uint64) string { return unsafe.String(at[byte](a), n) }
 
 func alignUp(v, a uint64) uint64 { return (v + a - 1) &^ (a - 1) }
 

@@ -32,7 +32,6 @@ const (
 var (
 	frames      vm.Frames
 	totalFrames uint64
-	bitmapBytes uint64
 	tableNext   uint64 // next free frame of the pool of page tables behind the image
 	tableFrames uint64
 )

@@ -22,7 +22,7 @@ const (
 )
 
 // A sigaction is Linux's struct kernel_sigaction.
-type sigaction struct{ handler, flags, restorer, mask uint64 }
+type sigaction struct{ handler, flags, _, mask uint64 } // the third is Linux's restorer
 
 var (
 	actions   [nsig + 1]sigaction

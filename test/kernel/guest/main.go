@@ -463,8 +463,10 @@ func oom() {
 	}
 }
 
+// deep recurses until the stack ends.
 func deep(n int) int {
 	var pad [256]byte
+	//lint:ignore SA5007 that is what it is for
 	return deep(n+1) + int(pad[n%256])
 }
 

@@ -1,0 +1,45 @@
+# make            lists the targets
+# make run        boots the firewall between simulated hosts
+# make test       proves what the documentation says
+
+GO        ?= go
+GUEST     := CGO_ENABLED=0 GOOS=linux GOARCH=amd64 GOFLAGS=
+LDGUEST   := -s -w -buildid=
+LDKERNEL  := -E main.anchor -T 0x201000 -buildid=
+VERSION   ?= dev
+POLICY    ?= rules.yaml
+
+.PHONY: help build run test bench lint release clean
+
+help: ## this list
+	@echo "thurward: a firewall that boots as a unikernel"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## the command line (bin/thurward) and the image (build/thurward.img) of $(POLICY)
+	@mkdir -p bin build
+	$(GO) build -trimpath -buildvcs=false -ldflags='-X main.version=$(VERSION)' -o bin/thurward ./cmd/thurward
+	$(GUEST) GOAMD64=v1 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDKERNEL)' -o build/kernel.elf ./internal/kernel/cmd
+	$(GUEST) $(GO) build -trimpath -buildvcs=false -ldflags='$(LDGUEST) -X main.version=$(VERSION)' -o build/firewall.elf ./cmd/firewall
+	bin/thurward build -f $(POLICY) --program build/firewall.elf --kernel build/kernel.elf -o build/thurward.img
+
+run: ## build, then watch it work between simulated hosts; no root needed
+	@scripts/need.sh run
+	@$(MAKE) --no-print-directory build
+	bin/thurward run --lan demo --wan demo
+
+test: ## all tests, those on the booted image among them
+	@scripts/need.sh test
+	$(GO) test -timeout 20m ./...
+
+bench: ## the data path's benchmarks, in process
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/packet ./internal/conntrack ./internal/nat ./internal/filter ./internal/dataplane ./internal/virtio ./internal/telemetry
+
+lint: ## gofmt, go vet, staticcheck, govulncheck
+	@scripts/lint.sh
+
+release: build ## the image and its digests; images are not signed yet
+	@cd build && sha256sum thurward.img kernel.elf firewall.elf
+
+clean: ## remove what was built
+	rm -rf bin build

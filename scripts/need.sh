@@ -1,0 +1,42 @@
+#!/bin/sh
+# need.sh run|test: makes sure that the programs which "make run" and "make
+# test" use are there. Installs what is missing where it may (Debian, Ubuntu, as
+# root or with sudo that asks for no password); otherwise says what to type.
+set -eu
+
+missing=
+need() { # program package
+	command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+
+need qemu-system-x86_64 qemu-system-x86
+if [ "${1:-run}" = test ]; then
+	# The test with real hosts; it skips where namespaces are not allowed.
+	need ip iproute2
+	need curl curl
+	need ping iputils-ping
+	need python3 python3
+fi
+[ -z "$missing" ] && exit 0
+
+say() { echo "need.sh: $*" >&2; }
+
+run=
+if [ "$(id -u)" != 0 ]; then
+	if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+		run="sudo -n"
+	else
+		say "missing:$missing"
+		say "type: sudo apt-get update && sudo apt-get install -y --no-install-recommends$missing"
+		exit 1
+	fi
+fi
+if ! command -v apt-get >/dev/null 2>&1; then
+	say "missing:$missing (the names are Debian's); install them with this system's package manager"
+	exit 1
+fi
+say "installing:$missing"
+export DEBIAN_FRONTEND=noninteractive
+$run apt-get update -qq >/dev/null
+# shellcheck disable=SC2086
+$run apt-get install -y -qq --no-install-recommends $missing >/dev/null
