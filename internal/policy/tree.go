@@ -148,8 +148,14 @@ func (b *treeBuilder) build(n ast.Node, depth int) *node {
 		if len(v.Values) > 0 {
 			r.line, r.col = place(v.Values[0].Key)
 		}
-		for _, e := range v.Values {
-			b.pair(r, e, depth)
+		// Merge keys last: the mapping's own keys go before, wherever they
+		// stand.
+		for _, merge := range []bool{false, true} {
+			for _, e := range v.Values {
+				if (e.Key.Type() == ast.MergeKeyType) == merge {
+					b.pair(r, e, depth)
+				}
+			}
 		}
 	case *ast.MappingValueNode:
 		r.kind = mapping

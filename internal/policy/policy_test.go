@@ -1,0 +1,194 @@
+package policy
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/thurward/thurward/internal/segment"
+)
+
+var update = flag.Bool("update", false, "write what is wanted into the txtar files")
+
+// TestPolicies runs the files of testdata: each holds a policy (rules.yaml) and
+// either the diagnostics that are wanted (want.diag) or the tables (want.tables).
+func TestPolicies(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d files: %v", len(files), err)
+	}
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".txt"), func(t *testing.T) {
+			a, err := txtar.ParseFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var src []byte
+			for _, s := range a.Files {
+				if s.Name == "rules.yaml" {
+					src = s.Data
+				}
+			}
+			got := map[string]string{}
+			p, ds := Load("rules.yaml", src)
+			for _, d := range ds {
+				got["want.diag"] += d.String() + "\n"
+			}
+			if p != nil {
+				s, err := Compile(p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got["want.tables"] = tables(s)
+				b := segment.Encode(s)
+				if q, err := segment.Open(b); err != nil || q.Digest != s.Digest {
+					t.Fatalf("the compiled policy does not open: %v", err)
+				}
+			}
+			if *update {
+				files := a.Files[:1]
+				for _, n := range []string{"want.diag", "want.tables"} {
+					if got[n] != "" {
+						files = append(files, txtar.File{Name: n, Data: []byte(got[n])})
+					}
+				}
+				a.Files = files
+				if err := os.WriteFile(f, txtar.Format(a), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			for _, w := range a.Files[1:] {
+				if got[w.Name] != string(w.Data) {
+					t.Errorf("%s: got\n%swant\n%s", w.Name, got[w.Name], w.Data)
+				}
+				delete(got, w.Name)
+			}
+			for n, v := range got {
+				t.Errorf("%s is not wanted:\n%s", n, v)
+			}
+		})
+	}
+}
+
+// tables prints compiled tables for people.
+func tables(p *segment.Policy) string {
+	var b strings.Builder
+	act := map[segment.Action]string{segment.Accept: "accept", segment.Deny: "deny"}
+	pre := func(a, m segment.Addr) string {
+		if m == (segment.Addr{}) {
+			return "any"
+		}
+		n := 0
+		for _, v := range m {
+			for ; v != 0; v <<= 1 {
+				n++
+			}
+		}
+		return fmt.Sprintf("%v/%d", netip.AddrFrom16(a).Unmap(), n-96)
+	}
+	s := p.Settings
+	fmt.Fprintf(&b, "default %s, flows %d\n", act[s.DefaultAction], s.MaxFlows)
+	fmt.Fprintf(&b, "timeouts %d %d %d %d %d %d %d %d udp %d %d icmp %d\n", s.TCPSynSent, s.TCPSynRecv, s.TCPEstablished, s.TCPFinWait,
+		s.TCPCloseWait, s.TCPLastAck, s.TCPTimeWait, s.TCPClose, s.UDPUnreplied, s.UDPIdle, s.ICMPEcho)
+	for _, f := range p.Interfaces {
+		fmt.Fprintf(&b, "interface %s role %d %v/%d", p.Text(f.Name), f.Role, netip.AddrFrom16(f.Address).Unmap(), f.PrefixLen)
+		if f.Gateway != (segment.Addr{}) {
+			fmt.Fprintf(&b, " via %v", netip.AddrFrom16(f.Gateway).Unmap())
+		}
+		if f.HasMAC == 1 {
+			fmt.Fprintf(&b, " mac %x", f.MAC)
+		}
+		if f.MTU != 0 {
+			fmt.Fprintf(&b, " mtu %d", f.MTU)
+		}
+		b.WriteByte('\n')
+	}
+	for _, n := range p.SNAT {
+		fmt.Fprintf(&b, "snat %s by interface %d, ports %d-%d\n", pre(n.Source, n.SourceMask), n.Interface, n.PortLo, n.PortHi)
+	}
+	for _, m := range p.Matches {
+		r := p.Rules[m.Rule]
+		fmt.Fprintf(&b, "%s %s dir %d proto %d %s -> %s ports %d-%d state %d\n", act[m.Action], p.Text(r.ID), m.Direction, m.Proto,
+			pre(m.Src, m.SrcMask), pre(m.Dst, m.DstMask), m.PortLo, m.PortHi, m.State)
+	}
+	return b.String()
+}
+
+// TestOurPolicies: the policies that the repository ships are valid.
+func TestOurPolicies(t *testing.T) {
+	files, _ := filepath.Glob("../../examples/*.yaml")
+	for _, f := range append(files, "../../rules.yaml") {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, ds := Load(f, b); p == nil || len(ds) > 0 {
+			t.Errorf("%v", ds)
+		}
+	}
+}
+
+func TestAliasBombIsRefused(t *testing.T) {
+	src := "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+	for i := 1; i < 12; i++ {
+		src += fmt.Sprintf("a%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i-1), 10), ", "))
+	}
+	if p, ds := Load("bomb.yaml", []byte(src)); p != nil || !strings.Contains(fmt.Sprint(ds), "beyond all bounds") {
+		t.Errorf("%v", ds)
+	}
+}
+
+// TestLargePolicy: ten thousand rules compile, quickly enough that nobody waits.
+func TestLargePolicy(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("interfaces:\n  lan0: { address: 10.0.0.1/8 }\n  wan0: { address: 203.0.113.10/24, gateway: 203.0.113.1 }\ndefaults: { default_action: deny }\nrules:\n")
+	for i := range 10000 {
+		fmt.Fprintf(&b, "  - { id: r%d, action: accept, protocol: tcp, source: 10.%d.%d.0/24, destination_port: %d }\n", i, i/250, i%250, 1+i%60000)
+	}
+	b.WriteString("  - { id: back, action: accept, direction: ingress, state: established }\n")
+	p, ds := Load("large.yaml", []byte(b.String()))
+	if p == nil {
+		t.Fatal(ds)
+	}
+	if s, err := Compile(p); err != nil || len(s.Matches) != 10001 {
+		t.Fatal(len(s.Matches), err)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	files, _ := filepath.Glob("testdata/*.txt")
+	for _, name := range files {
+		if a, err := txtar.ParseFile(name); err == nil {
+			f.Add(a.Files[0].Data)
+		}
+	}
+	f.Add([]byte("<<: *x\n---\n"))
+	f.Add([]byte("? [a]\n: b\n!!str x: &a *a"))
+	f.Fuzz(func(t *testing.T, src []byte) {
+		p, ds := Load("fuzz.yaml", src)
+		if p == nil && !ds.HasErrors() {
+			t.Fatal("refused without an error")
+		}
+		for _, d := range ds {
+			if d.Line < 1 || d.Column < 1 || d.Message == "" || strings.Contains(d.String(), "\n") {
+				t.Fatalf("diagnostic %+v", d)
+			}
+		}
+		if p != nil {
+			s, err := Compile(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := segment.Open(segment.Encode(s)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
