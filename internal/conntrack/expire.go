@@ -21,9 +21,8 @@ func (t *Table) Sweep(now int64) {
 
 // expireAt removes flow i when its time is over.
 func (t *Table) expireAt(i uint32, now int64) bool {
-	f := &t.flows[i]
-	s := f.Dir[0].State
-	if s == 0 || now-max(f.Dir[0].LastSeen, f.Dir[1].LastSeen) < t.timeouts.of(s) {
+	a, b := &t.dirs[0][i], &t.dirs[1][i]
+	if a.State == 0 || now-max(a.LastSeen, b.LastSeen) < t.timeouts.of(a.State) {
 		return false
 	}
 	t.remove(i, Expired)
@@ -35,9 +34,9 @@ func (t *Table) expireAt(i uint32, now int64) bool {
 // the first that is half-open.
 func (t *Table) reclaim(now int64) {
 	half := -1
-	n := min(uint32(64), uint32(len(t.flows)))
+	n := min(uint32(64), uint32(len(t.shared)))
 	for range n {
-		if t.hand >= uint32(len(t.flows)) {
+		if t.hand >= uint32(len(t.shared)) {
 			t.hand = 0
 		}
 		i := t.hand
@@ -45,7 +44,7 @@ func (t *Table) reclaim(now int64) {
 		if t.expireAt(i, now) {
 			return
 		}
-		if half < 0 && t.flows[i].Dir[0].State.halfOpen() {
+		if half < 0 && t.dirs[0][i].State.halfOpen() {
 			half = int(i)
 		}
 	}

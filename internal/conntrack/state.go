@@ -49,7 +49,7 @@ func (t *Timeouts) of(s State) int64 {
 }
 
 // setState changes a flow's state in both directions.
-func (f *Flow) setState(s State) { f.Dir[0].State, f.Dir[1].State = s, s }
+func (t *Table) setState(r Ref, s State) { t.Dir(r).State, t.Dir(r^1).State = s, s }
 
 // SetReplied notes that a UDP flow has had an answer.
-func (f *Flow) SetReplied() { f.setState(UDPReplied) }
+func (t *Table) SetReplied(r Ref) { t.setState(r, UDPReplied) }

@@ -1,10 +1,11 @@
 // Package conntrack is the table of flows: who talks to whom, in which state,
 // under which rules, and how their packets are translated.
 //
-// A flow is one record of three cache lines: one for each direction, which is
-// all that an established packet of UDP touches, and one that they share. An
-// index of buckets, one line each, leads from a direction's addresses and
-// ports to its record. Nothing moves once it is placed, nothing holds a
+// A flow is three cache lines: one for each direction, which is all that an
+// established packet of UDP touches, and one that they share. Each kind lies in
+// an array of its own, so that what is used together is dense in caches and
+// TLB. An index of buckets, one line each, leads from a direction's addresses
+// and ports to its record. Nothing moves once it is placed, nothing holds a
 // pointer, and a lookup looks at two buckets at most.
 //
 // One goroutine uses a table; time is an argument everywhere.
@@ -18,11 +19,12 @@ import (
 )
 
 // A Key is a direction's addresses and ports as its packets carry them when
-// they arrive.
+// they arrive. For ICMP queries both ports are the identifier. It is 16 bytes
+// without a gap, so that two words compare it.
 type Key struct {
 	Src, Dst         packet.Addr
 	SrcPort, DstPort uint16
-	Proto            uint8
+	Proto            uint32 // IP protocol number
 }
 
 // Verdicts of a direction. Zero: none of its packets has been decided yet.
@@ -34,7 +36,7 @@ const (
 
 // A Dir is one direction of a flow: 64 bytes.
 type Dir struct {
-	Key      Key            // 16 bytes with padding
+	Key      Key
 	Out      packet.Rewrite // what leaves in place of it
 	Rule     uint32         // that decided; see Verdict
 	Packets  uint64
@@ -54,12 +56,6 @@ type Shared struct {
 	next    uint32  // in the free list
 	Pool    int16   // port pool of its external port, or -1
 	Port    uint16  // external port or identifier taken from the pool
-}
-
-// A Flow is one record. Dir[0] is the original direction.
-type Flow struct {
-	Dir    [2]Dir
-	Shared Shared
 }
 
 // Ref names a direction of a flow: the flow's number times two, plus one for
@@ -89,7 +85,8 @@ type bucket struct {
 // Table is the flow table.
 type Table struct {
 	buckets  []bucket
-	flows    []Flow
+	dirs     [2][]Dir // original direction, reply direction
+	shared   []Shared
 	mask     uint64
 	k0, k1   uint64
 	freeHead uint32 // first free flow + 1; 0: none
@@ -101,7 +98,7 @@ type Table struct {
 	C        Counters
 	// Removed is called when a flow leaves the table, before its record is
 	// reused. It must not change the table.
-	Removed func(f *Flow, why Removal)
+	Removed func(r Ref, why Removal)
 }
 
 // Counters of the table.
@@ -138,7 +135,7 @@ func (r Removal) String() string {
 
 // Bytes returns the memory that a table for n flows takes.
 func Bytes(n int) int {
-	return nBuckets(n)*int(unsafe.Sizeof(bucket{})) + n*int(unsafe.Sizeof(Flow{}))
+	return nBuckets(n)*int(unsafe.Sizeof(bucket{})) + n*int(2*unsafe.Sizeof(Dir{})+unsafe.Sizeof(Shared{}))
 }
 
 // nBuckets: at most 2n directions fill at most half of the slots, so that an
@@ -157,40 +154,41 @@ func New(n int, secret [2]uint64, timeouts Timeouts, alloc func(bytes int) []byt
 	b := nBuckets(n)
 	t := &Table{mask: uint64(b - 1), k0: secret[0] | 1, k1: secret[1] | 1, timeouts: timeouts}
 	if alloc == nil {
-		t.buckets, t.flows = make([]bucket, b), make([]Flow, n)
-		return t
+		alloc = func(n int) []byte { return make([]byte, n) }
 	}
-	t.buckets = cast[bucket](alloc(b*int(unsafe.Sizeof(bucket{}))), b)
-	t.flows = cast[Flow](alloc(n*int(unsafe.Sizeof(Flow{}))), n)
+	t.buckets = carve[bucket](alloc, b)
+	t.dirs = [2][]Dir{carve[Dir](alloc, n), carve[Dir](alloc, n)}
+	t.shared = carve[Shared](alloc, n)
 	return t
 }
 
-// cast views memory as n values of T. T holds no pointers.
-func cast[T any](b []byte, n int) []T {
+// carve returns n values of T, which holds no pointers, in memory of alloc.
+func carve[T any](alloc func(bytes int) []byte, n int) []T {
 	var t T
+	b := alloc(n * int(unsafe.Sizeof(t)))
 	_ = b[n*int(unsafe.Sizeof(t))-1]
 	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n)
 }
 
 // Cap returns the number of flows that the table holds at most, Len how many
 // it holds.
-func (t *Table) Cap() int { return len(t.flows) }
+func (t *Table) Cap() int { return len(t.shared) }
 
 // Len: see Cap.
 func (t *Table) Len() int { return int(t.live) }
 
-// Flow returns the record of r.
-func (t *Table) Flow(r Ref) *Flow { return &t.flows[r>>1] }
+// Dir returns the direction r, and Dir(r^1) its opposite.
+func (t *Table) Dir(r Ref) *Dir { return &t.dirs[r&1][r>>1] }
 
-// Dir returns the direction r.
-func (t *Table) Dir(r Ref) *Dir { return &t.flows[r>>1].Dir[r&1] }
+// Shared returns what both directions of r's flow have in common.
+func (t *Table) Shared(r Ref) *Shared { return &t.shared[r>>1] }
 
 // Hash returns the keyed hash of k: two rounds of multiply and fold. Without
 // the secret nobody can choose keys that fall into one bucket; it is not meant
 // to hide the secret from whoever sees hashes, and nobody does.
 func (t *Table) Hash(k *Key) uint64 {
 	a := uint64(k.Src)<<32 | uint64(k.Dst)
-	b := uint64(k.SrcPort)<<24 | uint64(k.DstPort)<<8 | uint64(k.Proto)
+	b := uint64(k.SrcPort)<<48 | uint64(k.DstPort)<<32 | uint64(k.Proto)
 	hi, lo := bits.Mul64(a^t.k0, t.k1)
 	hi, lo = bits.Mul64(hi^lo^b, t.k0^0x9e3779b97f4a7c15)
 	return hi ^ lo
@@ -208,10 +206,6 @@ func tag(h uint64) uint64 {
 // second returns the other bucket of a hash.
 func (t *Table) second(h uint64) uint64 { return (h ^ h>>24*0x5bd1e995 ^ 1) & t.mask }
 
-// Touch loads the first bucket of a hash, so that the memory of a whole batch
-// is under way at once. The result is of no use but to keep the load.
-func (t *Table) Touch(h uint64) uint64 { return t.buckets[h&t.mask].tags[0] }
-
 // spread repeats a tag four times.
 func spread(v uint64) uint64 { return v * 0x0001000100010001 }
 
@@ -222,44 +216,15 @@ func match(w, tags uint64) uint64 {
 	return (x - 0x0001000100010001) & ^x & 0x8000800080008000
 }
 
-// Candidate returns the direction that the first bucket most likely leads to,
-// or None, without looking at its record.
-func (t *Table) Candidate(h uint64) Ref {
-	b := &t.buckets[h&t.mask]
-	s := spread(tag(h))
-	if m := match(b.tags[0], s); m != 0 {
-		return b.refs[bits.TrailingZeros64(m)>>4]
-	}
-	if m := match(b.tags[1], s); m != 0 {
-		return b.refs[4+bits.TrailingZeros64(m)>>4]
-	}
-	return None
-}
+// Lookup returns the direction with key k, or None. A flow whose time is over
+// at now is removed and not found. For many packets at once see Batch.
+func (t *Table) Lookup(k *Key, now int64) Ref { return t.lookup(k, t.Hash(k), now) }
 
-// TouchRef loads the record of a candidate; see Touch.
-func (t *Table) TouchRef(r Ref) uint64 {
-	if uint32(r>>1) >= uint32(len(t.flows)) {
-		return 0
-	}
-	return uint64(t.flows[r>>1].Dir[r&1].Key.Src)
-}
-
-// Lookup returns the direction with key k, whose hash is h, or None. A flow
-// whose time is over at now is removed and not found.
-func (t *Table) Lookup(k *Key, h uint64, now int64) Ref {
+func (t *Table) lookup(k *Key, h uint64, now int64) Ref {
 	r := t.find(k, h)
-	if r == None {
-		return None
-	}
-	d := t.Dir(r)
-	if now-d.LastSeen < t.timeouts.of(d.State) {
+	if r == None || !t.expireAt(uint32(r>>1), now) {
 		return r
 	}
-	f := t.Flow(r)
-	if o := f.Dir[r&1^1].LastSeen; now-max(o, d.LastSeen) < t.timeouts.of(d.State) {
-		return r
-	}
-	t.remove(uint32(r>>1), Expired)
 	return None
 }
 
@@ -271,7 +236,7 @@ func (t *Table) find(k *Key, h uint64) Ref {
 		for w := range b.tags {
 			for m := match(b.tags[w], s); m != 0; m &= m - 1 {
 				r := b.refs[4*w+bits.TrailingZeros64(m)>>4]
-				if r != None && uint32(r>>1) < uint32(len(t.flows)) && t.flows[r>>1].Dir[r&1].Key == *k {
+				if r != None && uint32(r>>1) < uint32(len(t.shared)) && t.dirs[r&1][r>>1].Key == *k {
 					return r
 				}
 			}
@@ -281,10 +246,15 @@ func (t *Table) find(k *Key, h uint64) Ref {
 	return None
 }
 
-// place puts a ref into one of the two buckets of its hash, the emptier one.
+// roomy is how full a first bucket may be before the second one is considered:
+// a key in its first bucket is found with one miss.
+const roomy = 6
+
+// place puts a ref into one of the two buckets of its hash: the first while
+// that is roomy, then the emptier one.
 func (t *Table) place(h uint64, r Ref) bool {
 	i, j := h&t.mask, t.second(h)
-	if t.buckets[j].used() < t.buckets[i].used() {
+	if u := t.buckets[i].used(); u >= roomy && t.buckets[j].used() < u {
 		i, j = j, i
 	}
 	for range window {
@@ -340,12 +310,10 @@ func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, fromWAN bool, n
 		t.C.Full++
 		return None
 	}
-	f := &t.flows[i]
-	*f = Flow{}
 	t.nextID++
-	f.Shared.ID, f.Shared.Created, f.Shared.Pool = t.nextID, now, -1
-	f.Dir[0] = Dir{Key: *k, Out: *out, LastSeen: now, State: state, FromWAN: fromWAN}
-	f.Dir[1] = Dir{Key: reply, Out: packet.Rewrite{Src: k.Dst, Dst: k.Src, SrcPort: k.DstPort, DstPort: k.SrcPort},
+	t.shared[i] = Shared{ID: t.nextID, Created: now, Pool: -1}
+	t.dirs[0][i] = Dir{Key: *k, Out: *out, LastSeen: now, State: state, FromWAN: fromWAN}
+	t.dirs[1][i] = Dir{Key: reply, Out: packet.Rewrite{Src: k.Dst, Dst: k.Src, SrcPort: k.DstPort, DstPort: k.SrcPort},
 		LastSeen: now, State: state, FromWAN: !fromWAN}
 	r := Ref(i << 1)
 	if !t.place(t.Hash(k), r) {
@@ -373,37 +341,36 @@ func (t *Table) Taken(k *Key) bool { return t.find(k, t.Hash(k)) != None }
 func (t *Table) Remove(r Ref, why Removal) { t.remove(uint32(r>>1), why) }
 
 func (t *Table) remove(i uint32, why Removal) {
-	f := &t.flows[i]
-	if f.Dir[0].State == 0 {
+	r := Ref(i << 1)
+	if t.Dir(r).State == 0 {
 		return
 	}
 	if t.Removed != nil {
-		t.Removed(f, why)
+		t.Removed(r, why)
 	}
-	r := Ref(i << 1)
-	t.unplace(&f.Dir[0].Key, r)
-	t.unplace(&f.Dir[1].Key, r|1)
+	t.unplace(&t.Dir(r).Key, r)
+	t.unplace(&t.Dir(r^1).Key, r^1)
 	t.live--
 	t.C.Evictions[why]++
 	t.giveFree(i)
 }
 
 func (t *Table) giveFree(i uint32) {
-	t.flows[i].Dir[0].State, t.flows[i].Dir[1].State = 0, 0
-	t.flows[i].Shared.next = t.freeHead
+	t.dirs[0][i].State, t.dirs[1][i].State = 0, 0
+	t.shared[i].next = t.freeHead
 	t.freeHead = i + 1
 }
 
 func (t *Table) takeFree(now int64) (uint32, bool) {
-	if t.freeHead == 0 && t.fresh == uint32(len(t.flows)) {
+	if t.freeHead == 0 && t.fresh == uint32(len(t.shared)) {
 		t.reclaim(now)
 	}
 	if t.freeHead != 0 {
 		i := t.freeHead - 1
-		t.freeHead = t.flows[i].Shared.next
+		t.freeHead = t.shared[i].next
 		return i, true
 	}
-	if t.fresh < uint32(len(t.flows)) {
+	if t.fresh < uint32(len(t.shared)) {
 		t.fresh++
 		return t.fresh - 1, true
 	}

@@ -55,10 +55,8 @@ func seqEnd(p *packet.Packet) uint32 {
 
 // StartTCP initialises the flow of r with its SYN. opts are the TCP options.
 func (t *Table) StartTCP(r Ref, p *packet.Packet, opts []byte) {
-	f := t.Flow(r)
-	s := &f.Shared.tcp[r&1]
-	s.begin(p, opts)
-	f.setState(SynSent)
+	t.Shared(r).tcp[r&1].begin(p, opts)
+	t.setState(r, SynSent)
 }
 
 func (s *side) begin(p *packet.Packet, opts []byte) {
@@ -100,9 +98,9 @@ func windowScale(o []byte) (uint8, bool) {
 // TCP checks a packet of the flow's direction r against the connection and
 // moves its state on.
 func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
-	f := t.Flow(r)
-	me, other := &f.Shared.tcp[r&1], &f.Shared.tcp[r&1^1]
-	st := f.Dir[0].State
+	f := t.Shared(r)
+	me, other := &f.tcp[r&1], &f.tcp[r&1^1]
+	st := t.Dir(r).State
 	fl := p.Flags & (packet.SYN | packet.ACK | packet.RST | packet.FIN)
 
 	if fl == packet.SYN && (st == TimeWait || st == Close) && !r.Reply() {
@@ -110,9 +108,9 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 	}
 	switch {
 	case fl&packet.RST != 0:
-		return f.reset(me, other, p, st)
+		return t.reset(r, me, other, p, st)
 	case fl&packet.SYN != 0:
-		return f.syn(r, me, other, p, opts, st)
+		return t.syn(r, me, other, p, opts, st)
 	case fl&packet.ACK == 0 && fl&packet.FIN == 0:
 		return Invalid // neither SYN, ACK, FIN nor RST: no TCP sends this
 	}
@@ -126,7 +124,7 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 		return Invalid
 	}
 	me.advance(other, p)
-	f.progress(r, me, other, p, st)
+	t.progress(r, me, other, p, st)
 	return Pass
 }
 
@@ -164,26 +162,26 @@ func (s *side) advance(other *side, p *packet.Packet) {
 }
 
 // progress moves the state machine on after a valid packet.
-func (f *Flow) progress(r Ref, me, other *side, p *packet.Packet, st State) {
+func (t *Table) progress(r Ref, me, other *side, p *packet.Packet, st State) {
 	if other.flags&sideFin != 0 && p.Ack == other.end {
 		other.flags |= sideFinAck
 	}
 	switch {
 	case me.flags&sideFinAck != 0 && other.flags&sideFinAck != 0:
-		f.setState(TimeWait)
+		t.setState(r, TimeWait)
 	case me.flags&sideFin != 0 && other.flags&sideFin != 0:
-		f.setState(LastAck)
+		t.setState(r, LastAck)
 	case (me.flags|other.flags)&sideFinAck != 0:
-		f.setState(CloseWait)
+		t.setState(r, CloseWait)
 	case (me.flags|other.flags)&sideFin != 0:
-		f.setState(FinWait)
+		t.setState(r, FinWait)
 	case st == SynRecv && (!r.Reply() || me.flags&other.flags&sideAcked != 0):
-		f.setState(Established)
+		t.setState(r, Established)
 	}
 }
 
 // syn handles SYN and SYN-ACK.
-func (f *Flow) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st State) Verdict {
+func (t *Table) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st State) Verdict {
 	switch st {
 	case SynSent:
 		if !r.Reply() {
@@ -206,7 +204,7 @@ func (f *Flow) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st Sta
 		}
 		other.limit = other.end + me.window // the first window is not scaled
 		me.limit = me.end + other.window
-		f.setState(SynRecv)
+		t.setState(r, SynRecv)
 		return Pass
 	case SynRecv:
 		// A repeated SYN or SYN-ACK, or the SYN-ACKs of a simultaneous open.
@@ -233,17 +231,17 @@ func (f *Flow) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st Sta
 // reset handles RST (RFC 5961 section 3.2): only the exact next sequence
 // number ends the connection; others in the window pass, so that the end can
 // challenge them, and change nothing; the rest is dropped.
-func (f *Flow) reset(me, other *side, p *packet.Packet, st State) Verdict {
+func (t *Table) reset(r Ref, me, other *side, p *packet.Packet, st State) Verdict {
 	if st == SynSent {
 		// The answer to a SYN: it must acknowledge just that.
 		if other.flags&sideSeen == 0 || p.Flags&packet.ACK == 0 || p.Ack != other.end {
 			return Invalid
 		}
-		f.setState(Close)
+		t.setState(r, Close)
 		return Pass
 	}
 	if other.flags&sideAcked != 0 && p.Seq == other.ack || other.flags&sideAcked == 0 && p.Seq == me.end {
-		f.setState(Close)
+		t.setState(r, Close)
 		return Pass
 	}
 	if other.flags&sideAcked != 0 && !before(p.Seq, other.ack) && !after(p.Seq, other.ack+max(other.window, 1)) {

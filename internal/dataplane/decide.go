@@ -121,17 +121,17 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, now int64
 		}
 		return conntrack.None, why
 	}
-	f := e.flows.Flow(r)
-	f.Shared.Pool, f.Shared.Port = pool, out.SrcPort
+	s := e.flows.Shared(r)
+	s.Pool, s.Port = pool, out.SrcPort
 	return r, 0
 }
 
 // flowRemoved gives back what a flow held, and tells of its end.
-func (e *Engine) flowRemoved(f *conntrack.Flow, _ conntrack.Removal) {
-	if f.Shared.Pool >= 0 {
-		e.pools[f.Shared.Pool].Give(f.Dir[0].Key.Proto, f.Shared.Port)
+func (e *Engine) flowRemoved(r conntrack.Ref, _ conntrack.Removal) {
+	if s := e.flows.Shared(r); s.Pool >= 0 {
+		e.pools[s.Pool].Give(uint8(e.flows.Dir(r).Key.Proto), s.Port)
 	}
-	e.emitEnd(f)
+	e.emitEnd(r)
 }
 
 // denied drops packet i for the rule that denies it. Each packet is counted;

@@ -30,7 +30,7 @@ import (
 )
 
 // Batch is the largest number of frames that are handled together.
-const Batch = 64
+const Batch = conntrack.BatchSize
 
 // A Port is a network interface.
 type Port interface {
@@ -97,7 +97,6 @@ type Engine struct {
 	tick   int64  // when timers are next looked at
 	b      batch
 	rec    telemetry.Record
-	sink   uint64 // keeps the early loads
 }
 
 // A port is one side: its interface, address and neighbours.
@@ -118,10 +117,8 @@ type port struct {
 type batch struct {
 	frame [Batch]frame.Frame
 	pk    [Batch]packet.Packet
-	hash  [Batch]uint64
-	key   [Batch]conntrack.Key
-	idx   [Batch]uint8 // frames that are to be looked up
-	n     int          // of them
+	keys  conntrack.Batch // of the frames that are to be looked up
+	idx   [Batch]uint8    // their numbers
 }
 
 const second = int64(1e9)

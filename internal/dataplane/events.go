@@ -42,7 +42,7 @@ func (e *Engine) emitFlow(r conntrack.Ref, a telemetry.Action, why telemetry.Rea
 	}
 	d := e.flows.Dir(r)
 	e.rec = telemetry.Record{Time: now, Kind: telemetry.Verdict, Action: a, Reason: why, Rule: d.Rule, Direction: telemetry.Egress,
-		FlowID: e.flows.Flow(r).Shared.ID, EtherType: packet.TypeIPv4}
+		FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4}
 	if d.FromWAN {
 		e.rec.Direction = telemetry.Ingress
 	}
@@ -56,7 +56,7 @@ func (e *Engine) addresses(d *conntrack.Dir, reply bool) {
 	if reply {
 		in, out = out, in
 	}
-	e.rec.Proto = d.Key.Proto
+	e.rec.Proto = uint8(d.Key.Proto)
 	e.rec.Src, e.rec.Dst, e.rec.SrcPort, e.rec.DstPort = in.Src.To16(), in.Dst.To16(), in.SrcPort, in.DstPort
 	switch {
 	case in.Src != out.Src || in.SrcPort != out.SrcPort:
@@ -73,15 +73,16 @@ func (e *Engine) addresses(d *conntrack.Dir, reply bool) {
 }
 
 // emitEnd writes a flow's last event, with its totals.
-func (e *Engine) emitEnd(f *conntrack.Flow) {
+func (e *Engine) emitEnd(r conntrack.Ref) {
 	if e.events == nil {
 		return
 	}
-	a, b := &f.Dir[0], &f.Dir[1]
+	r &^= 1
+	a, b, f := e.flows.Dir(r), e.flows.Dir(r^1), e.flows.Shared(r)
 	last := max(a.LastSeen, b.LastSeen)
 	e.rec = telemetry.Record{Time: last, Kind: telemetry.FlowEnd, Action: telemetry.Accept, Reason: e.acceptReason(a.Rule), Rule: a.Rule,
-		Direction: telemetry.Egress, FlowID: f.Shared.ID, EtherType: packet.TypeIPv4,
-		Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes, Duration: last - f.Shared.Created}
+		Direction: telemetry.Egress, FlowID: f.ID, EtherType: packet.TypeIPv4,
+		Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes, Duration: last - f.Created}
 	if a.FromWAN {
 		e.rec.Direction = telemetry.Ingress
 	}

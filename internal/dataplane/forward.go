@@ -51,7 +51,7 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 		}
 	case packet.Gram:
 		if r.Reply() && d.State == conntrack.UDPUnreplied {
-			e.flows.Flow(r).SetReplied()
+			e.flows.SetReplied(r)
 		}
 	}
 	d.LastSeen = now

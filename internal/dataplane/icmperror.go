@@ -27,8 +27,8 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 		return
 	}
 	// The key of the packets that answer the embedded one.
-	k := conntrack.Key{Src: q.Dst, Dst: q.Src, SrcPort: q.DstPort, DstPort: q.SrcPort, Proto: q.Proto}
-	r := e.flows.Lookup(&k, e.flows.Hash(&k), now)
+	k := conntrack.Key{Src: q.Dst, Dst: q.Src, SrcPort: q.DstPort, DstPort: q.SrcPort, Proto: uint32(q.Proto)}
+	r := e.flows.Lookup(&k, now)
 	if r == conntrack.None || e.flows.Dir(r).FromWAN != (in.n == wan) {
 		e.dropPacket(in, i, telemetry.ConntrackInvalid, now)
 		return

@@ -85,6 +85,11 @@ type rule string
 func newLab(t testing.TB, rules ...rule) *lab { return newLabWith(t, nil, rules...) }
 
 func newLabWith(t testing.TB, edit func(p *segment.Policy), rules ...rule) *lab {
+	return newLabIn(t, func(n int) []byte { return make([]byte, n) }, edit, rules...)
+}
+
+// newLabIn takes the memory of its buffers and tables from alloc.
+func newLabIn(t testing.TB, alloc func(bytes int) []byte, edit func(p *segment.Policy), rules ...rule) *lab {
 	p := &segment.Policy{
 		Settings: segment.Settings{DefaultAction: segment.Deny, MaxFlows: 4096},
 		Interfaces: []segment.Interface{
@@ -99,11 +104,11 @@ func newLabWith(t testing.TB, edit func(p *segment.Policy), rules ...rule) *lab 
 	if edit != nil {
 		edit(p)
 	}
-	l := &lab{t: t, policy: p, pool: frame.NewPool(make([]byte, 2048*frame.Size), 0), events: telemetry.NewRing(4096), now: 1e9}
+	l := &lab{t: t, policy: p, pool: frame.NewPool(alloc(2048*frame.Size), 0), events: telemetry.NewRing(4096), now: 1e9}
 	for i := range l.port {
 		l.port[i] = &wire{pool: l.pool}
 	}
-	e, err := New(Config{Policy: p, Pool: l.pool, Events: l.events, Secret: [32]byte{1, 2, 3, 9: 7, 17: 5, 25: 3},
+	e, err := New(Config{Alloc: alloc, Policy: p, Pool: l.pool, Events: l.events, Secret: [32]byte{1, 2, 3, 9: 7, 17: 5, 25: 3},
 		LAN: PortConfig{Port: l.port[lan], MAC: lanMAC}, WAN: PortConfig{Port: l.port[wan], MAC: wanMAC}})
 	if err != nil {
 		t.Fatal(err)

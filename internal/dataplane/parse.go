@@ -9,11 +9,11 @@ import (
 var broadcastMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 // parse reads the headers of the first n frames. ARP is answered and
-// malformed packets are dropped here; the others are left in b.idx, with their
-// keys and hashes, for the look-up.
+// malformed packets are dropped here; the others are left in b.idx and
+// b.keys for the look-up.
 func (e *Engine) parse(in *port, n int, now int64) {
 	b := &e.b
-	b.n = 0
+	b.keys.Reset()
 	bytes := uint64(0)
 	for i := range b.frame[:n] {
 		f := e.pool.Bytes(b.frame[i])
@@ -55,11 +55,8 @@ func (e *Engine) parse(in *port, n int, now int64) {
 			e.dropPacket(in, i, telemetry.Martian, now)
 			continue
 		}
-		k := &b.key[b.n]
-		*k = conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: p.Proto}
-		b.hash[b.n] = e.flows.Hash(k)
-		b.idx[b.n] = uint8(i)
-		b.n++
+		b.idx[b.keys.Len()] = uint8(i)
+		e.flows.Add(&b.keys, conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)})
 	}
 	e.c.RxBytes[in.n] += bytes
 }

@@ -127,7 +127,7 @@ func TestS12_TCPStatesAndTimeouts(t *testing.T) {
 			} else {
 				l.one(wan, tcp(web, 80, ours, port, s.flags, s.seq, s.ack))
 			}
-			if got := l.e.flows.Flow(0).Dir[0].State.String(); got != s.state {
+			if got := l.e.flows.Dir(0).State.String(); got != s.state {
 				t.Fatalf("after step %+v the state is %s", s, got)
 			}
 		}
@@ -149,7 +149,7 @@ func TestS12_ResetCloses(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	port := l.handshake(host, 4000, web, 80)
 	l.one(wan, tcp(web, 80, ours, port, packet.RST, 5001, 0))
-	if s := l.e.flows.Flow(0).Dir[0].State.String(); s != "close" {
+	if s := l.e.flows.Dir(0).State.String(); s != "close" {
 		t.Fatalf("state %s", s)
 	}
 	l.pass(11)
@@ -164,7 +164,7 @@ func TestS12_ResetOutOfWindowDoesNot(t *testing.T) {
 	l.dropped(wan, tcp(web, 80, ours, port, packet.RST, 900_000, 0), telemetry.ConntrackInvalid)
 	l.one(wan, tcp(web, 80, ours, port, packet.RST, 5050, 0)) // in the window: the end may challenge it
 	l.dropped(wan, tcp(web, 80, ours, port, packet.FIN|packet.ACK, 900_000, 1001), telemetry.ConntrackInvalid)
-	if s := l.e.flows.Flow(0).Dir[0].State.String(); s != "established" {
+	if s := l.e.flows.Dir(0).State.String(); s != "established" {
 		t.Fatalf("state %s", s)
 	}
 }
@@ -173,11 +173,11 @@ func TestS12_NewSYNOnTimeWait(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	port := l.handshake(host, 4000, web, 80)
 	l.one(wan, tcp(web, 80, ours, port, packet.RST, 5001, 0))
-	first := l.e.flows.Flow(0).Shared.ID
+	first := l.e.flows.Shared(0).ID
 	l.one(lan, tcp(host, 4000, web, 80, packet.SYN, 777_000, 0))
-	f := l.e.flows.Flow(0)
-	if l.e.flows.Len() != 1 || f.Shared.ID == first || f.Dir[0].State.String() != "syn_sent" {
-		t.Fatalf("flow %d (was %d), state %s", f.Shared.ID, first, f.Dir[0].State)
+	f := l.e.flows.Shared(0)
+	if l.e.flows.Len() != 1 || f.ID == first || l.e.flows.Dir(0).State.String() != "syn_sent" {
+		t.Fatalf("flow %d (was %d), state %s", f.ID, first, l.e.flows.Dir(0).State)
 	}
 }
 
@@ -197,7 +197,7 @@ func TestS12_SimultaneousOpen(t *testing.T) {
 	d := tcp(host, 4000, web, 5000, packet.ACK, 1001, 9001)
 	d.data = []byte("hello")
 	l.one(lan, d)
-	if s := l.e.flows.Flow(0).Dir[0].State.String(); s != "established" {
+	if s := l.e.flows.Dir(0).State.String(); s != "established" {
 		t.Fatalf("state %s", s)
 	}
 }
@@ -242,11 +242,11 @@ func TestS13_UDPIdle(t *testing.T) {
 func TestS13_ExpiredFlowIsEvaluatedAfresh(t *testing.T) {
 	l := newLab(t, "accept egress udp", established)
 	l.one(lan, udp(host, 4000, web, 53))
-	id := l.e.flows.Flow(0).Shared.ID
+	id := l.e.flows.Shared(0).ID
 	l.now += 31e9
 	l.e.tick = l.now + 1e9 // no sweep
 	l.one(lan, udp(host, 4000, web, 53))
-	if l.e.flows.Flow(0).Shared.ID == id {
+	if l.e.flows.Shared(0).ID == id {
 		t.Fatal("the old flow was used")
 	}
 }
@@ -369,7 +369,7 @@ func TestS24n_ICMPErrorsAreTranslated(t *testing.T) {
 		l.one(lan, udp("10.0.0.3", 4000, web, 53))
 		l.one(lan, echo("10.0.0.3", web, packet.EchoRequest, 5))
 		out := l.one(lan, c.p)
-		seen := l.e.flows.Flow(6).Dir[0].LastSeen
+		seen := l.e.flows.Dir(12).LastSeen
 		l.now += 1e9
 		v := l.one(wan, embed("192.0.2.1", ours, packet.TimeExceeded, 0, out))
 		if addr(v.Dst).String() != host || addr(v.Src).String() != "192.0.2.1" {
@@ -383,7 +383,7 @@ func TestS24n_ICMPErrorsAreTranslated(t *testing.T) {
 		if addr(q.Src).String() != host || q.SrcPort != want || addr(q.Dst).String() != web {
 			t.Fatalf("%s: embedded %v:%d > %v:%d", c.name, addr(q.Src), q.SrcPort, addr(q.Dst), q.DstPort)
 		}
-		if got := l.e.flows.Flow(6).Dir[0].LastSeen; got != seen {
+		if got := l.e.flows.Dir(12).LastSeen; got != seen {
 			t.Fatalf("%s: the error refreshed the flow", c.name)
 		}
 	}

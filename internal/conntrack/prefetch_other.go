@@ -1,0 +1,6 @@
+//go:build !amd64
+
+package conntrack
+
+// prefetch is a hint, which other architectures do without.
+func prefetch(*[BatchSize]uintptr, int) {}
