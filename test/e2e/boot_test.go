@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -139,4 +140,16 @@ func TestOldNetdev(t *testing.T) {
 	if _, err := l.get(soon(t), l.Alice, "/bytes/100000"); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestImageSize: the image with its policy stays small.
+func TestImageSize(t *testing.T) {
+	fi, err := os.Stat(testImage(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fi.Size() > 8_000_000 {
+		t.Errorf("the image has %d bytes, limit 8000000", fi.Size())
+	}
+	t.Logf("%d bytes", fi.Size())
 }
