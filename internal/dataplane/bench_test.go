@@ -108,7 +108,7 @@ func newLoop(b *testing.B, n, size int) (*Engine, *loop, *loop) {
 // BenchmarkEstablished forwards packets of established flows, with source
 // translation.
 func BenchmarkEstablished(b *testing.B) {
-	for _, c := range []struct{ flows, size int }{{1, 60}, {1 << 10, 60}, {4<<10,60},{8<<10,60},{16<<10,60},{32<<10,60},{60 << 10, 60}, {1 << 10, 1514}} {
+	for _, c := range []struct{ flows, size int }{{1, 60}, {1 << 10, 60}, {4 << 10, 60}, {8 << 10, 60}, {16 << 10, 60}, {32 << 10, 60}, {60 << 10, 60}, {1 << 10, 1514}} {
 		b.Run(fmt.Sprintf("flows=%d/bytes=%d", c.flows, c.size), func(b *testing.B) {
 			e, in, out := newLoop(b, c.flows, c.size)
 			b.ReportAllocs()

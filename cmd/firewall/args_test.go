@@ -1,0 +1,40 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestParseArgs(t *testing.T) {
+	a, err := parseArgs("reboot=k thurward.lan=02:00:00:00:00:0A virtio_mmio.device=4K@0xc0001000:5 thurward.wan=02:00:00:00:00:02 thurward.events=console thurward.probe=1")
+	if err != nil || !a.hasLAN || a.lan != [6]byte{2, 0, 0, 0, 0, 10} || a.wan[5] != 2 || !a.events || !a.probe {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if a, err := parseArgs("thurward.events=console thurward.events=none"); err != nil || a.events {
+		t.Fatalf("a later argument does not win: %+v, %v", a, err)
+	}
+	for arg, want := range map[string]string{
+		"thurward.lan=1:2:3":             "not a hardware address",
+		"thurward.lan=01:00:5e:00:00:01": "not a hardware address", // a group
+		"thurward.wan=00:00:00:00:00:00": "not a hardware address",
+		"thurward.wan=02:00:00:00:00:0g": "not a hardware address",
+		"thurward.events=vsock":          "want console or none",
+		"thurward.rules=off":             "unknown",
+	} {
+		if _, err := parseArgs(arg); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), arg) {
+			t.Errorf("%s: %v", arg, err)
+		}
+	}
+}
+
+func FuzzParseArgs(f *testing.F) {
+	f.Add("thurward.lan=02:00:00:00:00:01")
+	f.Fuzz(func(t *testing.T, s string) {
+		a, err := parseArgs(s)
+		if err == nil && a.hasLAN {
+			if m, ok := parseMAC(formatMAC(a.lan)); !ok || m != a.lan {
+				t.Fatalf("%x does not survive", a.lan)
+			}
+		}
+	})
+}
