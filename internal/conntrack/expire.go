@@ -1,10 +1,10 @@
 package conntrack
 
 // sweepStep bounds how many records one Sweep looks at.
-const sweepStep = 512
+const sweepStep = 1024
 
 // Sweep removes flows whose time is over. It looks at a bounded number of
-// records and goes on where it stopped; a whole turn takes len/512 calls.
+// records and goes on where it stopped; a whole turn takes Len/1024 calls.
 func (t *Table) Sweep(now int64) {
 	if t.live == 0 {
 		return

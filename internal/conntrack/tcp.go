@@ -103,6 +103,9 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 	st := t.Dir(r).State
 	fl := p.Flags & (packet.SYN | packet.ACK | packet.RST | packet.FIN)
 
+	if n := fl &^ packet.ACK; n&(n-1) != 0 {
+		return Invalid // more than one of SYN, FIN and RST
+	}
 	if fl == packet.SYN && (st == TimeWait || st == Close) && !r.Reply() {
 		return Restart
 	}

@@ -90,7 +90,7 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, now int64
 	}
 	if pool >= 0 {
 		q := e.pools[pool]
-		port, ok := q.Take(p.Proto, p.SrcPort, e.random())
+		port, ok := q.Take(p.Proto, p.Src, p.SrcPort, e.random())
 		if !ok {
 			return conntrack.None, telemetry.NATPortPoolExhausted
 		}
@@ -168,7 +168,7 @@ func (e *Engine) martian(in *port, p *packet.Packet) bool {
 		return true
 	case d>>24 == 0, d>>24 == 127, d>>28 >= 14: // a router forwards no multicast without being told to
 		return true
-	case s == e.port[lan].addr, s == e.port[wan].addr:
+	case s == e.port[lan].addr, s == e.port[wan].addr, e.source.External(s):
 		return true
 	}
 	for i := range e.port {

@@ -66,8 +66,9 @@ type Counters struct {
 	RxPackets, RxBytes   [2]uint64 // by port: 0 LAN, 1 WAN
 	TxPackets, TxBytes   [2]uint64
 	OtherHost            [2]uint64 // frames for another link-layer address, ignored
-	ARPReceived          [2]uint64
-	ARPConflicts         [2]uint64 // claims of an address that is known under another link-layer address, or is our own
+	ARPReceived          [2]uint64 // valid ARP messages, without conflicts
+	ARPConflicts         [2]uint64 // claims of an address that is known under another link-layer address, or is our own: dropped as martian
+	ARPSent              [2]uint64
 	NeighbourEvictions   [2]uint64
 	LocalReplies         uint64 // echo replies of the firewall's own
 	ICMPErrorsSent       uint64
@@ -95,6 +96,7 @@ type Engine struct {
 	rndKey uint64
 	icmp   bucket // rate of own ICMP errors
 	tick   int64  // when timers are next looked at
+	now    int64  // of the poll under way
 	b      batch
 	rec    telemetry.Record
 }
@@ -109,6 +111,7 @@ type port struct {
 	net, mask packet.Addr
 	gateway   packet.Addr // 0: none
 	arp       neighbours
+	defend    int64 // when the own address may next be defended
 	tx        [2 * Batch]frame.Frame
 	ntx       int
 }
@@ -124,7 +127,7 @@ type batch struct {
 const second = int64(1e9)
 
 // tickEvery is how often timers are looked at while there are any.
-const tickEvery = second / 10
+const tickEvery = second / 50
 
 // New makes an engine.
 func New(c Config) (*Engine, error) {
@@ -132,8 +135,9 @@ func New(c Config) (*Engine, error) {
 		return nil, errors.New("dataplane: policy, pool and both ports are needed")
 	}
 	e := &Engine{pool: c.Pool, events: c.Events, filter: filter.NewLinear(c.Policy)}
+	e.rnd, e.rndKey = binary.LittleEndian.Uint64(c.Secret[16:]), binary.LittleEndian.Uint64(c.Secret[24:])|1
 	var err error
-	if e.source, err = nat.NewSource(c.Policy); err != nil {
+	if e.source, err = nat.NewSource(c.Policy, e.random()); err != nil {
 		return nil, err
 	}
 	e.pools = e.source.Pools()
@@ -165,7 +169,6 @@ func New(c Config) (*Engine, error) {
 	s := &c.Policy.Settings
 	e.flows = conntrack.New(int(s.MaxFlows), [2]uint64{binary.LittleEndian.Uint64(c.Secret[0:]), binary.LittleEndian.Uint64(c.Secret[8:])}, timeouts(s), c.Alloc)
 	e.flows.Removed = e.flowRemoved
-	e.rnd, e.rndKey = binary.LittleEndian.Uint64(c.Secret[16:]), binary.LittleEndian.Uint64(c.Secret[24:])|1
 	e.c.Accepts = make([]uint64, len(c.Policy.Rules)+1)
 	e.c.Drops = make([]uint64, len(c.Policy.Rules)+1)
 	e.icmp = bucket{rate: 1000, burst: 100}

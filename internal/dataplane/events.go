@@ -21,7 +21,7 @@ func (e *Engine) emitPacket(in *port, p *packet.Packet, a telemetry.Action, why 
 		return
 	}
 	e.rec = telemetry.Record{Time: now, Kind: telemetry.Verdict, Action: a, Reason: why, Direction: telDirection(in), Rule: rule,
-		EtherType: packet.TypeIPv4, Proto: p.Proto}
+		EtherType: p.EtherType, Proto: p.Proto}
 	if p.Src|p.Dst == 0 {
 		e.rec.Truncated = true // the IP header itself was not readable
 	} else {

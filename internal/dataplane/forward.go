@@ -26,6 +26,12 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 		e.dropTooBig(in, out, i, now)
 		return
 	}
+	if p.Class == packet.Query && (p.ICMPType == packet.EchoReply) != r.Reply() {
+		// A request from the other side would be a new exchange, which the
+		// policy has not been asked about.
+		e.dropPacket(in, i, telemetry.ConntrackInvalid, now)
+		return
+	}
 	fresh := false
 	if d.Verdict != conntrack.Accepted {
 		if d.Verdict == conntrack.Undecided {
@@ -41,6 +47,9 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 	case packet.Stream:
 		switch e.flows.TCP(r, p, e.tcpOptions(i)) {
 		case conntrack.Invalid:
+			if fresh {
+				d.Verdict = conntrack.Undecided // this was not the direction's first packet
+			}
 			e.dropPacket(in, i, telemetry.ConntrackInvalid, now)
 			return
 		case conntrack.Restart:

@@ -29,12 +29,16 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 	// The key of the packets that answer the embedded one.
 	k := conntrack.Key{Src: q.Dst, Dst: q.Src, SrcPort: q.DstPort, DstPort: q.SrcPort, Proto: uint32(q.Proto)}
 	r := e.flows.Lookup(&k, now)
-	if r == conntrack.None || e.flows.Dir(r).FromWAN != (in.n == wan) {
+	if r == conntrack.None || e.flows.Dir(r).FromWAN != (in.n == wan) || e.flows.Dir(r^1).Verdict != conntrack.Accepted {
 		e.dropPacket(in, i, telemetry.ConntrackInvalid, now)
 		return
 	}
 	if p.TTL <= 1 {
 		e.dropTTL(in, i, now)
+		return
+	}
+	if int(p.Total) > e.port[1-in.n].mtu {
+		e.dropPacket(in, i, telemetry.PacketTooBig, now) // no errors about errors
 		return
 	}
 	d := e.flows.Dir(r)

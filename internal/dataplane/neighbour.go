@@ -16,6 +16,7 @@ const (
 	arpTries        = 3
 	arpEvery        = second
 	arpLifetime     = 60 * second
+	defendEvery     = 10 * second // DEFEND_INTERVAL of RFC 5227
 )
 
 // States of a neighbour. Zero is a free slot.
@@ -40,7 +41,8 @@ type neighbour struct {
 // full run the one that expires first gives way.
 type neighbours struct {
 	slot    [neighbourSlots]neighbour
-	waiting int // unresolved and probing ones
+	waiting int   // unresolved and probing ones
+	next    int64 // when the first of these is due
 	last    *neighbour
 }
 
@@ -91,7 +93,7 @@ func (e *Engine) claim(p *port, a packet.Addr) *neighbour {
 // forget frees a slot and drops the frames that wait there.
 func (e *Engine) forget(p *port, n *neighbour) {
 	for i := range n.frames[:n.n] {
-		e.dropUnresolved(n.frames[i])
+		e.dropOut(p, n.frames[i], telemetry.NeighbourUnresolved)
 	}
 	if n.state == unresolved || n.state == probing {
 		p.arp.waiting--
@@ -104,14 +106,12 @@ func (e *Engine) forget(p *port, n *neighbour) {
 func (e *Engine) resolve(p *port, n *neighbour, hop packet.Addr, fr frame.Frame, now int64) {
 	if n == nil {
 		n = e.claim(p, hop)
-		n.state = unresolved
-		p.arp.waiting++
-		n.tries, n.expires = 1, now+arpEvery
-		e.tick = min(e.tick, n.expires)
+		n.state, n.tries = unresolved, 1
+		p.arp.await(n, now)
 		e.ask(p, hop, &broadcastMAC)
 	}
 	if int(n.n) == len(n.frames) {
-		e.dropUnresolved(n.frames[0]) // the oldest: its sender will repeat it first
+		e.dropOut(p, n.frames[0], telemetry.NeighbourUnresolved) // the oldest: its sender will repeat it first
 		copy(n.frames[:], n.frames[1:])
 		n.n--
 	}
@@ -121,20 +121,33 @@ func (e *Engine) resolve(p *port, n *neighbour, hop packet.Addr, fr frame.Frame,
 
 // probe asks a known neighbour whether it is still there.
 func (e *Engine) probe(p *port, n *neighbour, now int64) {
-	n.state, n.tries, n.expires = probing, 1, now+arpEvery
-	p.arp.waiting++
-	e.tick = min(e.tick, n.expires)
+	n.state, n.tries = probing, 1
+	p.arp.await(n, now)
 	e.ask(p, n.addr, &n.mac)
+}
+
+// await notes that an answer is due for n.
+func (t *neighbours) await(n *neighbour, now int64) {
+	n.expires = now + arpEvery
+	if t.waiting == 0 {
+		t.next = n.expires
+	}
+	t.waiting++
 }
 
 // resolveTick asks again, or gives up.
 func (e *Engine) resolveTick(p *port, now int64) {
-	if p.arp.waiting == 0 {
+	if p.arp.waiting == 0 || now < p.arp.next {
 		return
 	}
+	p.arp.next = now + arpEvery
 	for i := range p.arp.slot {
 		n := &p.arp.slot[i]
-		if n.state != unresolved && n.state != probing || now < n.expires {
+		if n.state != unresolved && n.state != probing {
+			continue
+		}
+		if now < n.expires {
+			p.arp.next = min(p.arp.next, n.expires)
 			continue
 		}
 		if n.tries >= arpTries {
@@ -149,7 +162,11 @@ func (e *Engine) resolveTick(p *port, now int64) {
 
 // ask sends an ARP request.
 func (e *Engine) ask(p *port, a packet.Addr, to *[6]byte) {
-	e.sendARP(p, to, &packet.ARPMessage{Op: packet.ARPRequest, SenderMAC: p.mac, SenderAddr: p.addr, TargetAddr: a})
+	m := packet.ARPMessage{Op: packet.ARPRequest, SenderMAC: p.mac, SenderAddr: p.addr, TargetAddr: a}
+	if e.own(p, a) {
+		m.SenderAddr = a // an announcement
+	}
+	e.sendARP(p, to, &m)
 }
 
 func (e *Engine) sendARP(p *port, to *[6]byte, m *packet.ARPMessage) {
@@ -158,6 +175,7 @@ func (e *Engine) sendARP(p *port, to *[6]byte, m *packet.ARPMessage) {
 		e.c.NoBuffer++
 		return
 	}
+	e.c.ARPSent[p.n]++
 	n := packet.PutARP(e.pool.Buffer(buf)[headroom:], to, m)
 	e.enqueue(p, frame.Frame{Buf: buf, Off: headroom, Len: uint16(n)})
 }
@@ -168,61 +186,88 @@ func (e *Engine) sendARP(p *port, to *[6]byte, m *packet.ARPMessage) {
 func (e *Engine) Announce() {
 	for i := range e.port {
 		p := &e.port[i]
-		e.sendARP(p, &broadcastMAC, &packet.ARPMessage{Op: packet.ARPRequest, SenderMAC: p.mac, SenderAddr: p.addr, TargetAddr: p.addr})
+		e.ask(p, p.addr, &broadcastMAC)
+		if i == wan {
+			for _, q := range e.pools {
+				if q.Addr != p.addr {
+					e.ask(p, q.Addr, &broadcastMAC)
+				}
+			}
+		}
 		e.flush(p)
 	}
 }
 
-// arpFrame handles a received ARP message. It is answered when it asks for the
-// port's own address. Addresses are learned only from answers to our own
-// questions and from whoever asks us; nobody can move a known address to
-// another link-layer address while that is alive.
-func (e *Engine) arpFrame(p *port, f []byte, now int64) {
-	var m packet.ARPMessage
-	if !packet.ParseARP(f, &m) {
-		e.c.DropReasons[telemetry.MalformedPacket]++
-		return
-	}
-	e.c.ARPReceived[p.n]++
-	if m.SenderMAC[0]&1 != 0 || m.SenderMAC == ([6]byte{}) {
-		return // a group address is no host's
-	}
-	if m.SenderAddr == p.addr && m.SenderMAC != p.mac {
-		e.c.ARPConflicts[p.n]++ // somebody claims our address; say whose it is
-		e.sendARP(p, &broadcastMAC, &packet.ARPMessage{Op: packet.ARPRequest, SenderMAC: p.mac, SenderAddr: p.addr, TargetAddr: p.addr})
-		return
-	}
-	if m.TargetAddr != p.addr {
-		return
-	}
-	if m.SenderAddr&p.mask == p.net && m.SenderAddr != p.addr {
-		e.learn(p, &m, now)
-	}
-	if m.Op == packet.ARPRequest {
-		e.sendARP(p, &m.SenderMAC, &packet.ARPMessage{Op: packet.ARPReply, SenderMAC: p.mac, SenderAddr: p.addr,
-			TargetMAC: m.SenderMAC, TargetAddr: m.SenderAddr})
-	}
+// own reports whether the firewall answers for an address on port p: it is the
+// port's own, or on the WAN one that sources are translated to.
+func (e *Engine) own(p *port, a packet.Addr) bool {
+	return a == p.addr || p.n == wan && e.source.External(a)
 }
 
-// learn notes what an ARP message addressed to us says of its sender.
-func (e *Engine) learn(p *port, m *packet.ARPMessage, now int64) {
-	n := p.arp.find(m.SenderAddr)
-	if n == nil {
-		if m.Op != packet.ARPRequest {
-			return // an answer that nobody asked for
+// arpFrame handles a received ARP message, or returns why it is dropped. It is
+// answered when it asks for an address of the firewall's own. Addresses are
+// learned only from answers to our own questions and from whoever asks us, and
+// nobody can move a known address to another link-layer address: who claims one
+// is reported, and the known neighbour is asked whether it is still there.
+func (e *Engine) arpFrame(p *port, f []byte, now int64) telemetry.Reason {
+	var m packet.ARPMessage
+	if !packet.ParseARP(f, &m) {
+		return telemetry.MalformedPacket
+	}
+	if m.SenderMAC == p.mac || m.SenderMAC[0]&1 != 0 || m.SenderMAC == ([6]byte{}) {
+		e.c.ARPReceived[p.n]++ // our own come back, or no host's
+		return 0
+	}
+	if e.own(p, m.SenderAddr) {
+		e.c.ARPConflicts[p.n]++
+		if now >= p.defend { // RFC 5227 section 2.4(b)
+			p.defend = now + defendEvery
+			e.ask(p, m.SenderAddr, &broadcastMAC)
 		}
+		return telemetry.Martian
+	}
+	n := p.arp.find(m.SenderAddr)
+	if n != nil && n.disputes(&m, p.gateway, now) {
+		e.c.ARPConflicts[p.n]++
+		if n.state == reachable {
+			e.probe(p, n, now)
+		}
+		return telemetry.Martian
+	}
+	e.c.ARPReceived[p.n]++
+	if !e.own(p, m.TargetAddr) {
+		return 0
+	}
+	if m.SenderAddr&p.mask == p.net {
+		e.learn(p, n, &m, now)
+	}
+	if m.Op == packet.ARPRequest {
+		e.sendARP(p, &m.SenderMAC, &packet.ARPMessage{Op: packet.ARPReply, SenderMAC: p.mac, SenderAddr: m.TargetAddr,
+			TargetMAC: m.SenderMAC, TargetAddr: m.SenderAddr})
+	}
+	return 0
+}
+
+// disputes reports whether a message contradicts what is known of its sender.
+// What has outlived its time may change, but for the gateway.
+func (n *neighbour) disputes(m *packet.ARPMessage, gateway packet.Addr, now int64) bool {
+	if n.state == unresolved || n.mac == m.SenderMAC {
+		return false
+	}
+	return n.state == probing || now < n.expires || n.addr == gateway
+}
+
+// learn notes what an ARP message addressed to us says of its sender, whose
+// entry is n, or nil.
+func (e *Engine) learn(p *port, n *neighbour, m *packet.ARPMessage, now int64) {
+	asked := n != nil && n.state != reachable
+	if m.Op == packet.ARPReply && !asked {
+		return // an answer that nobody asked for
+	}
+	if n == nil {
 		n = e.claim(p, m.SenderAddr)
 	}
-	switch n.state {
-	case reachable, probing:
-		if n.mac != m.SenderMAC {
-			e.c.ARPConflicts[p.n]++
-			return
-		}
-		if n.state == probing {
-			p.arp.waiting--
-		}
-	case unresolved:
+	if asked {
 		p.arp.waiting--
 	}
 	n.mac, n.state, n.tries, n.expires = m.SenderMAC, reachable, 0, now+arpLifetime

@@ -32,8 +32,11 @@ func (e *Engine) parse(in *port, n int, now int64) {
 		switch typ {
 		case packet.TypeIPv4:
 		case packet.TypeARP:
-			e.arpFrame(in, f, now)
-			e.pool.Put(b.frame[i].Buf)
+			if why := e.arpFrame(in, f, now); why != 0 {
+				e.dropFrame(in, i, why, now)
+			} else {
+				e.pool.Put(b.frame[i].Buf)
+			}
 			continue
 		case packet.TypeIPv6:
 			e.dropFrame(in, i, telemetry.IPv6Unsupported, now)

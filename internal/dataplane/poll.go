@@ -5,6 +5,7 @@ import "math"
 // Poll receives up to one batch from each port and handles it; now is the
 // time in monotonic nanoseconds. It returns the number of frames received.
 func (e *Engine) Poll(now int64) int {
+	e.now = now
 	n := e.receive(&e.port[lan], now) + e.receive(&e.port[wan], now)
 	if now >= e.tick {
 		e.timers(now)
@@ -17,23 +18,28 @@ func (e *Engine) Poll(now int64) int {
 // NextDeadline returns the time at which Poll must run even if nothing is
 // received, or math.MaxInt64 when there is no such time.
 func (e *Engine) NextDeadline() int64 {
-	if e.port[lan].arp.waiting+e.port[wan].arp.waiting > 0 {
-		return e.tick
-	}
+	d := int64(math.MaxInt64)
 	if e.flows.Len() > 0 {
 		// Expired flows are not found anyway; the sweep only gives their
 		// ports and records back, and has time when all is quiet.
-		return e.tick + second
+		d = e.tick + second
 	}
-	return math.MaxInt64
+	for i := range e.port {
+		if t := &e.port[i].arp; t.waiting > 0 {
+			d = min(d, t.next)
+		}
+	}
+	return d
 }
 
 // timers looks after what time alone changes.
 func (e *Engine) timers(now int64) {
-	e.tick = now + tickEvery
-	for range 8 {
+	// As many steps as ticks have passed, so that the sweep is as fast when
+	// polls are rare, but no longer than a millisecond or two.
+	for range min(max((now-e.tick)/tickEvery, 1), 64) {
 		e.flows.Sweep(now)
 	}
+	e.tick = now + tickEvery
 	e.resolveTick(&e.port[lan], now)
 	e.resolveTick(&e.port[wan], now)
 }

@@ -181,6 +181,26 @@ func TestS12_NewSYNOnTimeWait(t *testing.T) {
 	}
 }
 
+// TestS12_InvalidFirstAnswer: a forged answer does not use up the event of the
+// reply direction's first packet.
+func TestS12_InvalidFirstAnswer(t *testing.T) {
+	l := newLab(t, "accept egress", established)
+	v := l.one(lan, syn(host, 4000, web, 80))
+	l.dropped(wan, tcp(web, 80, ours, v.SrcPort, packet.RST|packet.ACK, 0, 7), telemetry.ConntrackInvalid)
+	l.one(wan, tcp(web, 80, ours, v.SrcPort, packet.SYN|packet.ACK, 5000, 1001))
+	if r := l.last(); r.Action != telemetry.Accept || r.Direction != telemetry.Ingress || r.Rule != 1 {
+		t.Fatalf("event %+v", r)
+	}
+}
+
+func TestS12_ContradictoryFlags(t *testing.T) {
+	l := newLab(t, "accept egress", established)
+	port := l.handshake(host, 4000, web, 80)
+	for _, fl := range []uint8{packet.SYN | packet.FIN, packet.SYN | packet.RST, packet.FIN | packet.RST, packet.FIN, 0, packet.PSH} {
+		l.dropped(wan, tcp(web, 80, ours, port, fl, 5001, 1001), telemetry.ConntrackInvalid)
+	}
+}
+
 func TestS12_MidStreamPickupIsRefused(t *testing.T) {
 	l := newLab(t, "accept")
 	for _, fl := range []uint8{packet.ACK, packet.PSH | packet.ACK, packet.FIN | packet.ACK, packet.RST, packet.SYN | packet.ACK, 0} {
@@ -256,6 +276,9 @@ func TestS14_EchoReplyMatchesItsRequest(t *testing.T) {
 	v := l.one(lan, echo(host, web, packet.EchoRequest, 77))
 	l.one(wan, echo(web, ours, packet.EchoReply, v.SrcPort))
 	l.dropped(wan, echo(web, ours, packet.EchoReply, v.SrcPort+1), telemetry.NoMatchingAllowRule)
+	// A request is no reply, and a reply no request.
+	l.dropped(wan, echo(web, ours, packet.EchoRequest, v.SrcPort), telemetry.ConntrackInvalid)
+	l.dropped(lan, echo(host, web, packet.EchoReply, 77), telemetry.ConntrackInvalid)
 	l.dropped(lan, echo(host, web, packet.EchoReply, 99), telemetry.ConntrackInvalid)
 }
 
@@ -305,6 +328,20 @@ func TestS16_Masquerade(t *testing.T) {
 	if w.SrcPort == 4000 || w.SrcPort%2 != 0 || w.SrcPort < 1024 {
 		t.Fatalf("second host got port %d", w.SrcPort)
 	}
+}
+
+// TestS16_EndpointIndependentMapping (RFC 4787 REQ-1): one endpoint has one
+// external port, whoever it talks to, and no other endpoint has it.
+func TestS16_EndpointIndependentMapping(t *testing.T) {
+	l := newLab(t, "accept egress", established)
+	l.one(lan, udp("10.0.0.3", 4000, web, 53)) // takes the preserved port
+	a := l.one(lan, udp(host, 4000, web, 53)).SrcPort
+	if b := l.one(lan, udp(host, 4000, "192.0.2.9", 123)).SrcPort; b != a || a == 4000 {
+		t.Fatalf("ports %d and %d", a, b)
+	}
+	// Filtering stays address- and port-dependent.
+	l.dropped(wan, udp("192.0.2.9", 53, ours, a), telemetry.NoMatchingAllowRule)
+	l.one(wan, udp("192.0.2.9", 123, ours, a))
 }
 
 func TestS17_PortForLife(t *testing.T) {
@@ -521,12 +558,100 @@ func TestS38_GatewayIsNotTakenOver(t *testing.T) {
 		l.raw(wan, arp(op, "203.0.113.1", evil, "203.0.113.1"))
 	}
 	l.one(lan, syn(host, 4001, web, 80)) // taken checks the link-layer address
-	if n := l.e.c.ARPConflicts[wan]; n != 2 {
-		t.Fatalf("%d conflicts counted, want 2", n)
+	if n := l.e.c.ARPConflicts[wan]; n != 4 {
+		t.Fatalf("%d conflicts counted, want 4", n)
 	}
-	l.raw(wan, arp(packet.ARPReply, ours, evil, "203.0.113.1"))
-	if n := l.e.c.ARPConflicts[wan]; n != 3 {
-		t.Fatalf("a claim of our own address was not counted: %d", n)
+	if r := conflict(l); r.Src != ip("203.0.113.1").To16() {
+		t.Fatalf("event %+v", r)
+	}
+	l.pass(3600) // also when it has not been used for long
+	l.raw(wan, arp(packet.ARPRequest, "203.0.113.1", evil, ours))
+	l.one(lan, syn(host, 4002, web, 80))
+	l.buffers()
+}
+
+// conflict returns the last event about an ARP message.
+func conflict(l *lab) (last telemetry.Record) {
+	l.t.Helper()
+	for _, r := range l.seen {
+		if r.EtherType == packet.TypeARP && r.Action == telemetry.Drop && r.Reason == telemetry.Martian {
+			last = r
+		}
+	}
+	if last.Kind == 0 {
+		l.t.Fatal("no event about an ARP message")
+	}
+	return last
+}
+
+func TestS38_OwnAddressIsDefended(t *testing.T) {
+	l := newLab(t)
+	evil := [6]byte{2, 6, 6, 6, 6, 6}
+	answers := 0
+	for range 100 { // a hundred claims within a second
+		l.port[wan].in = append(l.port[wan].in, arp(packet.ARPReply, ours, evil, "203.0.113.1"))
+		l.e.Poll(l.now)
+		l.now += 1e7
+		answers += len(l.port[wan].out)
+		l.port[wan].out = nil
+	}
+	if answers != 1 || l.e.c.ARPConflicts[wan] != 100 {
+		t.Fatalf("%d answers, %d conflicts", answers, l.e.c.ARPConflicts[wan])
+	}
+}
+
+// TestS38_HostMoves: a LAN host that has another link-layer address, after the
+// old one has been silent, and while it is being used.
+func TestS38_HostMoves(t *testing.T) {
+	moved := [6]byte{2, 7, 7, 7, 7, 7}
+	for _, idle := range []float64{1, 120} {
+		l := newLab(t, "accept egress", established)
+		l.raw(lan, arp(packet.ARPRequest, host, [6]byte{2, 5, 5, 5, 5, 5}, "10.0.0.1"))
+		l.pass(idle)
+		l.port[lan].in = append(l.port[lan].in, arp(packet.ARPRequest, host, moved, "10.0.0.1"))
+		l.e.Poll(l.now)
+		for range 5 { // nobody answers for the old one
+			l.now += 1e9
+			l.e.Poll(l.now)
+		}
+		l.port[lan].out = nil
+		l.port[lan].in = append(l.port[lan].in, arp(packet.ARPRequest, host, moved, "10.0.0.1"))
+		l.e.Poll(l.now)
+		if n := l.e.port[lan].arp.find(ip(host)); n == nil || n.mac != moved {
+			t.Fatalf("after %v s of silence the host is not found where it is: %+v", idle, n)
+		}
+	}
+}
+
+func TestS38_UnaskedAnswerIsNotLearned(t *testing.T) {
+	l := newLab(t)
+	l.raw(lan, arp(packet.ARPReply, host, macOf(ip(host)), "10.0.0.1"))
+	l.raw(lan, arp(packet.ARPRequest, "192.0.2.77", macOf(ip(host)), "10.0.0.1")) // not of this link
+	for _, a := range []string{host, "192.0.2.77"} {
+		if n := l.e.port[lan].arp.find(ip(a)); n != nil {
+			t.Fatalf("learned %+v", n)
+		}
+	}
+}
+
+func TestS38_TranslationAddressIsAnsweredFor(t *testing.T) {
+	l := newLabWith(t, func(p *segment.Policy) { p.SNAT[0].External = ip("203.0.113.20").To16() }, "accept egress", established)
+	v := l.one(lan, udp(host, 4000, web, 53))
+	if addr(v.Src).String() != "203.0.113.20" {
+		t.Fatalf("left as %v", v)
+	}
+	l.one(wan, udp(web, 53, "203.0.113.20", v.SrcPort))
+	w := l.port[wan]
+	w.in = append(w.in, arp(packet.ARPRequest, "203.0.113.1", macOf(ip("203.0.113.1")), "203.0.113.20"))
+	l.e.Poll(l.now)
+	var m packet.ARPMessage
+	if len(w.out) != 1 || !packet.ParseARP(w.out[0], &m) || m.SenderAddr != ip("203.0.113.20") || m.SenderMAC != wanMAC {
+		t.Fatalf("%d answers, %+v", len(w.out), m)
+	}
+	w.out = nil
+	l.e.Announce()
+	if len(w.out) != 2 {
+		t.Fatalf("%d announcements on the WAN, want 2", len(w.out))
 	}
 }
 
@@ -543,6 +668,15 @@ func TestARP_UnresolvedGivesUp(t *testing.T) {
 	}
 	if n := l.e.c.DropReasons[telemetry.NeighbourUnresolved]; n != 5 {
 		t.Fatalf("%d dropped in the end, want 5", n)
+	}
+	told := 0
+	for _, r := range l.seen {
+		if r.Reason == telemetry.NeighbourUnresolved {
+			told++
+		}
+	}
+	if told != 5 {
+		t.Fatalf("%d events, want 5", told)
 	}
 	l.buffers()
 }
@@ -647,6 +781,9 @@ func TestTransmitFull(t *testing.T) {
 	l.one(lan, udp(host, 4000, web, 53))
 	l.port[wan].full = true
 	l.dropped(lan, udp(host, 4000, web, 53), telemetry.TxFull)
+	if r := l.last(); r.Reason != telemetry.TxFull || r.Dst != ip(web).To16() || r.DstPort != 53 || r.Direction != telemetry.Egress {
+		t.Fatalf("event %+v", r)
+	}
 	l.buffers()
 }
 

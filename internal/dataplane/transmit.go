@@ -1,8 +1,6 @@
 package dataplane
 
 import (
-	"encoding/binary"
-
 	"github.com/thurward/thurward/internal/frame"
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/telemetry"
@@ -20,7 +18,7 @@ func (e *Engine) output(out *port, fr frame.Frame, dst packet.Addr, now int64) {
 	hop := dst
 	if dst&out.mask != out.net {
 		if out.gateway == 0 {
-			e.dropUnresolved(fr)
+			e.dropOut(out, fr, telemetry.NeighbourUnresolved)
 			return
 		}
 		hop = out.gateway
@@ -62,14 +60,22 @@ func (e *Engine) flush(out *port) {
 	e.c.TxPackets[out.n] += uint64(n)
 	e.c.TxBytes[out.n] += bytes
 	for i := range q[n:] {
-		e.c.DropReasons[telemetry.TxFull]++
-		e.pool.Put(q[n+i].Buf)
+		e.dropOut(out, q[n+i], telemetry.TxFull)
 	}
 }
 
-// dropUnresolved drops a frame whose next hop does not answer.
-func (e *Engine) dropUnresolved(fr frame.Frame) {
-	e.c.DropReasons[telemetry.NeighbourUnresolved]++
+// dropOut drops a finished frame that cannot leave through port out. Its event
+// shows the addresses with which it would have left.
+func (e *Engine) dropOut(out *port, fr frame.Frame, why telemetry.Reason) {
+	e.c.DropReasons[why]++
+	if e.events != nil {
+		f := e.pool.Bytes(fr)
+		p := packet.Packet{EtherType: packet.Type(f)}
+		if p.EtherType == packet.TypeIPv4 {
+			packet.ParseIPv4(f, &p) // of our own making: valid
+		}
+		e.emitPacket(&e.port[1-out.n], &p, telemetry.Drop, why, uint32(len(e.c.Drops)-1), e.now)
+	}
 	e.pool.Put(fr.Buf)
 }
 
@@ -80,8 +86,10 @@ func (e *Engine) dropFrame(in *port, i int, why telemetry.Reason, now int64) {
 		f := e.pool.Bytes(e.b.frame[i])
 		e.rec = telemetry.Record{Time: now, Kind: telemetry.Verdict, Action: telemetry.Drop, Reason: why,
 			Direction: telDirection(in), Rule: uint32(len(e.c.Drops) - 1), Truncated: true}
-		if len(f) >= packet.EthLen {
-			e.rec.EtherType = binary.BigEndian.Uint16(f[12:])
+		e.rec.EtherType = packet.Type(f)
+		var m packet.ARPMessage
+		if e.rec.EtherType == packet.TypeARP && packet.ParseARP(f, &m) {
+			e.rec.Src, e.rec.Dst, e.rec.Truncated = m.SenderAddr.To16(), m.TargetAddr.To16(), false
 		}
 		e.events.Put(&e.rec)
 	}

@@ -1,11 +1,12 @@
 // Package nat decides how flows are translated: which source gets which
 // external address and port (RFC 2663 NAPT, masquerade).
 //
-// In the terms of RFC 4787 and RFC 5382: no port overloading (REQ-3, REQ-7);
-// a port is preserved when it is free, otherwise chosen unpredictably within
-// the pool and, where the pool allows, in the same class (0-1023, 1024-65535)
-// and with the same parity. Each flow has a port of its own, so that mapping
-// and filtering are address- and port-dependent.
+// In the terms of RFC 4787 and RFC 5382: mapping is endpoint-independent
+// (REQ-1), and since only packets of known flows pass without a rule, filtering
+// is address- and port-dependent. There is no port overloading (REQ-3). A port
+// is preserved when it is free, otherwise chosen unpredictably in the same
+// class (0-1023, 1024-65535) and with the same parity while there are such
+// (REQ-3a, REQ-4). A mapping lasts as long as any of its flows.
 package nat
 
 import (
@@ -17,8 +18,8 @@ import (
 // protos is the number of protocols with a port space of their own.
 const protos = 3
 
-// space returns the index of a protocol's port space, or -1.
-func space(proto uint8) int {
+// spaceOf returns the index of a protocol's port space, or -1.
+func spaceOf(proto uint8) int {
 	switch proto {
 	case packet.TCP:
 		return 0
@@ -31,54 +32,76 @@ func space(proto uint8) int {
 }
 
 // A Pool holds the external ports of one address: for TCP and UDP, and the
-// identifiers for ICMP queries. It never hands one out twice.
+// identifiers for ICMP queries. It never maps two endpoints to one.
 type Pool struct {
 	Addr   packet.Addr
-	Lo, Hi uint16 // inclusive
-	used   [protos][1024]uint64
-	inUse  [protos]int
+	Lo, Hi uint16 // inclusive; Lo is at least 1
 	Failed uint64 // times that no port was free
+	key    uint64
+	space  [protos]*space
 }
 
-// NewPool returns a pool of the ports lo to hi.
-func NewPool(addr packet.Addr, lo, hi uint16) *Pool { return &Pool{Addr: addr, Lo: lo, Hi: hi} }
+// NewPool returns a pool of the ports lo to hi, which must be from 1 to 65535
+// and in order. The key is secret and random.
+func NewPool(addr packet.Addr, lo, hi uint16, key uint64) *Pool {
+	p := &Pool{Addr: addr, Lo: lo, Hi: hi, key: key}
+	for i := range p.space {
+		p.space[i] = newSpace(int(hi) - int(lo) + 1)
+	}
+	return p
+}
 
 // InUse returns how many ports of a protocol are taken.
 func (p *Pool) InUse(proto uint8) int {
-	if s := space(proto); s >= 0 {
-		return p.inUse[s]
+	if s := spaceOf(proto); s >= 0 {
+		return p.space[s].inUse
 	}
 	return 0
 }
 
-// Take returns a free port for a protocol: want itself when it is free,
+// Take returns the external port of an internal endpoint for one more flow:
+// the one that it has, or else a free one, preferably the same as inside,
 // otherwise one that rnd, a random number, chooses.
-func (p *Pool) Take(proto uint8, want uint16, rnd uint64) (port uint16, ok bool) {
-	s := space(proto)
-	if s < 0 {
+func (p *Pool) Take(proto uint8, addr packet.Addr, want uint16, rnd uint64) (port uint16, ok bool) {
+	n := spaceOf(proto)
+	if n < 0 {
 		return 0, false
 	}
-	if want >= p.Lo && want <= p.Hi && p.free(s, want) {
-		p.set(s, want)
+	s := p.space[n]
+	at := p.find(s, addr, want)
+	if e := s.index[at]; e != 0 {
+		s.byExt[e-p.Lo].refs++
+		return e, true
+	}
+	if port, ok = p.choose(s, want, rnd); !ok {
+		p.Failed++
+		return 0, false
+	}
+	s.used[port/64] |= 1 << (port % 64)
+	s.inUse++
+	s.index[at] = port
+	s.byExt[port-p.Lo] = mapping{addr: addr, port: want, refs: 1}
+	return port, true
+}
+
+// choose returns a free port for an endpoint whose own is want.
+func (p *Pool) choose(s *space, want uint16, rnd uint64) (port uint16, ok bool) {
+	if s.inUse == len(s.byExt) {
+		return 0, false
+	}
+	if want >= p.Lo && want <= p.Hi && s.free(want) {
 		return want, true
 	}
 	lo, hi := uint32(p.Lo), uint32(p.Hi)
-	// RFC 4787 REQ-3a: a port of the same class, if the pool has both.
 	if want >= 1024 && hi >= 1024 {
 		lo = max(lo, 1024)
 	} else if want < 1024 && lo < 1024 {
 		hi = min(hi, 1023)
 	}
-	if port, ok = p.search(s, lo, hi, want, rnd); ok {
-		return port, true
+	if port, ok = s.search(lo, hi, want, rnd); !ok {
+		port, ok = s.search(uint32(p.Lo), uint32(p.Hi), want, rnd)
 	}
-	if lo != uint32(p.Lo) || hi != uint32(p.Hi) {
-		if port, ok = p.search(s, uint32(p.Lo), uint32(p.Hi), want, rnd); ok {
-			return port, true
-		}
-	}
-	p.Failed++
-	return 0, false
+	return port, ok
 }
 
 const evenPorts = 0x5555555555555555
@@ -86,7 +109,7 @@ const evenPorts = 0x5555555555555555
 // search looks for a free port in [lo, hi], beginning at a random one: first
 // for one of the parity of want (RFC 4787 REQ-4), then for any. Each round
 // looks at every word of the bitmap once.
-func (p *Pool) search(s int, lo, hi uint32, want uint16, rnd uint64) (uint16, bool) {
+func (s *space) search(lo, hi uint32, want uint16, rnd uint64) (uint16, bool) {
 	n := hi - lo + 1
 	start := lo + uint32(rnd>>32)%n
 	parity := uint64(evenPorts)
@@ -98,7 +121,7 @@ func (p *Pool) search(s int, lo, hi uint32, want uint16, rnd uint64) (uint16, bo
 		w := start / 64
 		skip := ^uint64(0) << (start % 64) // in the first word, from start on
 		for range last - first + 2 {
-			free := ^p.used[s][w] & mask & skip
+			free := ^s.used[w] & mask & skip
 			if w == first {
 				free &= ^uint64(0) << (lo % 64)
 			}
@@ -106,9 +129,7 @@ func (p *Pool) search(s int, lo, hi uint32, want uint16, rnd uint64) (uint16, bo
 				free &= ^uint64(0) >> (63 - hi%64)
 			}
 			if free != 0 {
-				port := uint16(w*64 + uint32(bits.TrailingZeros64(free)))
-				p.set(s, port)
-				return port, true
+				return uint16(w*64 + uint32(bits.TrailingZeros64(free))), true
 			}
 			skip = ^uint64(0)
 			if w++; w > last {
@@ -119,19 +140,23 @@ func (p *Pool) search(s int, lo, hi uint32, want uint16, rnd uint64) (uint16, bo
 	return 0, false
 }
 
-func (p *Pool) free(s int, port uint16) bool { return p.used[s][port/64]>>(port%64)&1 == 0 }
+func (s *space) free(port uint16) bool { return s.used[port/64]>>(port%64)&1 == 0 }
 
-func (p *Pool) set(s int, port uint16) {
-	p.used[s][port/64] |= 1 << (port % 64)
-	p.inUse[s]++
-}
-
-// Give returns a port to the pool.
+// Give ends one flow's use of a port. The last one frees it.
 func (p *Pool) Give(proto uint8, port uint16) {
-	s := space(proto)
-	if s < 0 || p.free(s, port) {
+	n := spaceOf(proto)
+	if n < 0 || port < p.Lo || port > p.Hi {
 		return
 	}
-	p.used[s][port/64] &^= 1 << (port % 64)
-	p.inUse[s]--
+	s := p.space[n]
+	m := &s.byExt[port-p.Lo]
+	if m.refs == 0 {
+		return
+	}
+	if m.refs--; m.refs > 0 {
+		return
+	}
+	p.unindex(s, p.find(s, m.addr, m.port))
+	s.used[port/64] &^= 1 << (port % 64)
+	s.inUse--
 }

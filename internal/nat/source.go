@@ -2,6 +2,7 @@ package nat
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
@@ -18,12 +19,21 @@ type entry struct {
 	pool       int16
 }
 
-// NewSource reads the SNAT entries of a policy. Entries with the same external
-// address share one pool, whose range is the widest of theirs.
-func NewSource(p *segment.Policy) (*Source, error) {
+// NewSource reads the SNAT entries of a policy for flows to the WAN. Entries
+// with the same external address share one pool, whose range is the widest of
+// theirs. The key is secret and random.
+func NewSource(p *segment.Policy, key uint64) (*Source, error) {
 	s := &Source{}
+	ranges := map[packet.Addr][2]uint16{}
+	var external []packet.Addr
 	for i := range p.SNAT {
 		n := &p.SNAT[i]
+		if int(n.Interface) >= len(p.Interfaces) || p.Interfaces[n.Interface].Role != segment.WAN {
+			return nil, errors.New("nat: an snat entry is not for the WAN interface")
+		}
+		if n.PortLo == 0 || n.PortHi < n.PortLo {
+			return nil, errors.New("nat: the ports of an snat entry are not a range from 1 to 65535")
+		}
 		ext := n.External
 		if ext == (segment.Addr{}) {
 			ext = p.Interfaces[n.Interface].Address
@@ -32,7 +42,13 @@ func NewSource(p *segment.Policy) (*Source, error) {
 		if !ok {
 			return nil, errors.New("nat: the external address of an snat entry is not IPv4")
 		}
-		e := entry{pool: s.pool(addr, n.PortLo, n.PortHi)}
+		r, known := ranges[addr]
+		if !known {
+			external = append(external, addr)
+			r = [2]uint16{n.PortLo, n.PortHi}
+		}
+		ranges[addr] = [2]uint16{min(r[0], n.PortLo), max(r[1], n.PortHi)}
+		e := entry{pool: int16(slices.Index(external, addr))}
 		if n.SourceMask != (segment.Addr{}) {
 			a, ok := packet.AddrFrom16(n.Source)
 			if !ok {
@@ -42,18 +58,10 @@ func NewSource(p *segment.Policy) (*Source, error) {
 		}
 		s.entries = append(s.entries, e)
 	}
-	return s, nil
-}
-
-func (s *Source) pool(addr packet.Addr, lo, hi uint16) int16 {
-	for i, p := range s.pools {
-		if p.Addr == addr {
-			p.Lo, p.Hi = min(p.Lo, lo), max(p.Hi, hi)
-			return int16(i)
-		}
+	for _, a := range external {
+		s.pools = append(s.pools, NewPool(a, ranges[a][0], ranges[a][1], key))
 	}
-	s.pools = append(s.pools, NewPool(addr, lo, hi))
-	return int16(len(s.pools) - 1)
+	return s, nil
 }
 
 // Pools returns the port pools.
