@@ -88,9 +88,9 @@ type Table struct {
 	dirs     [2][]Dir // original direction, reply direction
 	shared   []Shared
 	mask     uint64
-	k0, k1   uint64
-	freeHead uint32 // first free flow + 1; 0: none
-	fresh    uint32 // flows from here on were never used
+	k        [3]uint64 // odd
+	freeHead uint32    // first free flow + 1; 0: none
+	fresh    uint32    // flows from here on were never used
 	live     uint32
 	nextID   uint64
 	hand     uint32 // where the sweep goes on
@@ -152,7 +152,10 @@ func nBuckets(n int) int {
 // 64 bytes; nil means the Go heap. The secret keys the hash.
 func New(n int, secret [2]uint64, timeouts Timeouts, alloc func(bytes int) []byte) *Table {
 	b := nBuckets(n)
-	t := &Table{mask: uint64(b - 1), k0: secret[0] | 1, k1: secret[1] | 1, timeouts: timeouts}
+	t := &Table{mask: uint64(b - 1), timeouts: timeouts}
+	for i := range t.k {
+		t.k[i] = mix(secret[i&1]+uint64(i+1)*0x9e3779b97f4a7c15) | 1
+	}
 	if alloc == nil {
 		alloc = func(n int) []byte { return make([]byte, n) }
 	}
@@ -189,9 +192,17 @@ func (t *Table) Shared(r Ref) *Shared { return &t.shared[r>>1] }
 func (t *Table) Hash(k *Key) uint64 {
 	a := uint64(k.Src)<<32 | uint64(k.Dst)
 	b := uint64(k.SrcPort)<<48 | uint64(k.DstPort)<<32 | uint64(k.Proto)
-	hi, lo := bits.Mul64(a^t.k0, t.k1)
-	hi, lo = bits.Mul64(hi^lo^b, t.k0^0x9e3779b97f4a7c15)
+	hi, lo := bits.Mul64(a^t.k[0], t.k[1])
+	hi, lo = bits.Mul64(hi^lo^b, t.k[2])
 	return hi ^ lo
+}
+
+// mix spreads every bit of x over the result (the finaliser of SplitMix64), so
+// that a hash key is good even when a test's secret is not.
+func mix(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }
 
 // tag returns the 16 bits of a hash that buckets keep.

@@ -133,11 +133,11 @@ func BenchmarkEstablished(b *testing.B) {
 // price of the checks.
 func BenchmarkCeiling(b *testing.B) {
 	type record struct {
-		key, out packet.Rewrite
-		packets  uint64
-		bytes    uint64
-		last     int64
-		_        [16]byte
+		_, out  packet.Rewrite // the first stands for the key
+		packets uint64
+		bytes   uint64
+		last    int64
+		_       [16]byte
 	}
 	for _, flows := range []int{1, 1 << 10, 60 << 10} {
 		b.Run(fmt.Sprintf("flows=%d", flows), func(b *testing.B) {

@@ -212,7 +212,7 @@ func (e *Engine) Pools() []*nat.Pool { return e.pools }
 func (e *Engine) random() uint64 {
 	e.rnd += 0x9e3779b97f4a7c15
 	hi, lo := bits.Mul64(e.rnd, e.rndKey)
-	hi, lo = bits.Mul64(hi^lo, e.rndKey^0xd1342543de82ef95)
+	hi, lo = bits.Mul64(hi^lo, bits.RotateLeft64(e.rndKey, 32)|1)
 	return hi ^ lo
 }
 
