@@ -3,6 +3,8 @@ package conntrack
 import (
 	"math/bits"
 	"unsafe"
+
+	"github.com/thurward/thurward/internal/packet"
 )
 
 // A Batch finds the flows of many packets at once, so that their cache misses
@@ -11,12 +13,16 @@ type Batch struct {
 	key  [BatchSize]Key
 	hash [BatchSize]uint64
 	hint [BatchSize]Ref
-	line [BatchSize]uintptr // that will be needed
+	line [maxLines]uintptr // that will be needed
 	n    int
 }
 
 // BatchSize is how many keys a Batch holds.
 const BatchSize = 64
+
+// maxLines is how many cache lines a batch needs at once: for a TCP packet its
+// direction's and the shared one.
+const maxLines = 2 * BatchSize
 
 // Reset empties the batch.
 func (b *Batch) Reset() { b.n = 0 }
@@ -72,13 +78,17 @@ func (t *Table) Prepare(b *Batch) {
 	prefetch(&b.line, n)
 }
 
-// wantRecord puts the record that key j's hint leads to on the list of n lines,
-// and returns its new length.
+// wantRecord puts what key j's hint leads to on the list of n lines, and returns
+// its new length.
 func (t *Table) wantRecord(b *Batch, j, n int) int {
 	r := b.hint[j&(BatchSize-1)]
 	if dirs := t.dirs[r&1]; uint64(r>>1) < uint64(len(dirs)) {
-		b.line[n&(BatchSize-1)] = uintptr(unsafe.Pointer(&dirs[r>>1]))
+		b.line[n&(maxLines-1)] = uintptr(unsafe.Pointer(&dirs[r>>1]))
 		n++
+		if b.key[j&(BatchSize-1)].Proto == packet.TCP && int(r>>1) < len(t.shared) {
+			b.line[n&(maxLines-1)] = uintptr(unsafe.Pointer(&t.shared[r>>1]))
+			n++
+		}
 	}
 	return n
 }

@@ -1,6 +1,6 @@
 #include "textflag.h"
 
-// func prefetch(line *[64]uintptr, n int)
+// func prefetch(line *[128]uintptr, n int)
 TEXT ·prefetch(SB), NOSPLIT, $0-16
 	MOVQ line+0(FP), BX
 	MOVQ n+8(FP), CX

@@ -3,4 +3,4 @@
 package conntrack
 
 // prefetch is a hint, which other architectures do without.
-func prefetch(*[BatchSize]uintptr, int) {}
+func prefetch(*[maxLines]uintptr, int) {}

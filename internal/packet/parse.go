@@ -2,7 +2,6 @@ package packet
 
 import (
 	"encoding/binary"
-	"math/bits"
 
 	"github.com/thurward/thurward/internal/telemetry"
 )
@@ -121,10 +120,11 @@ func ParseIPv4(f []byte, p *Packet) (n int, reason telemetry.Reason) {
 	p.Dst = Addr(binary.BigEndian.Uint32(ip[offDst:]))
 	p.Proto, p.TTL, p.Total = ip[offProto], ip[offTTL], uint16(total)
 	p.L4 = uint16(EthLen + hl)
-	if Sum(ip[:hl], 0) != 0xffff {
-		return 0, telemetry.MalformedPacket
-	}
-	if hl > MinIPv4 && !optionsValid(ip[MinIPv4:hl]) {
+	if hl == MinIPv4 {
+		if !headerValid((*[MinIPv4]byte)(ip)) {
+			return 0, telemetry.MalformedPacket
+		}
+	} else if Sum(ip[:hl], 0) != 0xffff || !optionsValid(ip[MinIPv4:hl]) {
 		return 0, telemetry.MalformedPacket
 	}
 	frag := binary.BigEndian.Uint16(ip[offFrag:])
@@ -214,44 +214,4 @@ func optionsValid(o []byte) bool {
 func pseudo(p *Packet, n int) uint64 {
 	s, d := uint64(p.Src), uint64(p.Dst)
 	return s + d + uint64(p.Proto) + uint64(n)
-}
-
-// Sum returns the Internet checksum's folded one's complement sum (RFC 1071)
-// over b in network order, starting from a partial sum, not complemented: it
-// is 0xffff when b carries its own correct checksum.
-func Sum(b []byte, start uint64) uint16 {
-	s := start
-	var carry uint64
-	for len(b) >= 32 {
-		s, carry = bits.Add64(s, binary.BigEndian.Uint64(b), 0)
-		s, carry = bits.Add64(s, binary.BigEndian.Uint64(b[8:]), carry)
-		s, carry = bits.Add64(s, binary.BigEndian.Uint64(b[16:]), carry)
-		s, carry = bits.Add64(s, binary.BigEndian.Uint64(b[24:]), carry)
-		s += carry // cannot carry again: a sum that carried is small enough
-		b = b[32:]
-	}
-	for len(b) >= 8 {
-		s, carry = bits.Add64(s, binary.BigEndian.Uint64(b), 0)
-		s += carry
-		b = b[8:]
-	}
-	if len(b) >= 4 {
-		s, carry = bits.Add64(s, uint64(binary.BigEndian.Uint32(b)), 0)
-		s += carry
-		b = b[4:]
-	}
-	if len(b) >= 2 {
-		s, carry = bits.Add64(s, uint64(binary.BigEndian.Uint16(b)), 0)
-		s += carry
-		b = b[2:]
-	}
-	if len(b) == 1 {
-		s, carry = bits.Add64(s, uint64(b[0])<<8, 0)
-		s += carry
-	}
-	s = s>>32 + s&0xffffffff
-	s = s>>16&0xffff + s&0xffff + s>>32
-	s = s>>16 + s&0xffff
-	s = s>>16 + s&0xffff
-	return uint16(s)
 }

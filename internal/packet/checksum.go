@@ -1,0 +1,60 @@
+package packet
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// Sum returns the Internet checksum's folded one's complement sum (RFC 1071)
+// over b in network order, starting from a partial sum, not complemented: it
+// is 0xffff when b carries its own correct checksum.
+//
+// The sum is made of little-endian words, and its bytes are swapped at the end:
+// one's complement addition does not mind the order of bytes (RFC 1071 section
+// 2(B)).
+func Sum(b []byte, start uint64) uint16 {
+	var s, carry uint64
+	for len(b) >= 32 {
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[8:]), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[16:]), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[24:]), carry)
+		s += carry // cannot carry again: a sum that carried is small enough
+		b = b[32:]
+	}
+	for len(b) >= 8 {
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
+		s += carry
+		b = b[8:]
+	}
+	s = s>>32 + s&0xffffffff
+	if len(b) >= 4 {
+		s += uint64(binary.LittleEndian.Uint32(b))
+		b = b[4:]
+	}
+	if len(b) >= 2 {
+		s += uint64(binary.LittleEndian.Uint16(b))
+		b = b[2:]
+	}
+	if len(b) == 1 {
+		s += uint64(b[0])
+	}
+	return fold(uint64(bits.ReverseBytes16(fold(s))) + uint64(fold(start)))
+}
+
+// headerValid reports whether an IPv4 header without options, which b begins
+// with, carries its own correct checksum.
+func headerValid(b *[MinIPv4]byte) bool {
+	s := uint64(binary.LittleEndian.Uint32(b[0:])) + uint64(binary.LittleEndian.Uint32(b[4:])) + uint64(binary.LittleEndian.Uint32(b[8:])) +
+		uint64(binary.LittleEndian.Uint32(b[12:])) + uint64(binary.LittleEndian.Uint32(b[16:]))
+	return fold(s) == 0xffff
+}
+
+// fold adds up the 16-bit words of s, with the carries.
+func fold(s uint64) uint16 {
+	s = s>>32 + s&0xffffffff
+	s = s>>16&0xffff + s&0xffff + s>>32
+	s = s>>16 + s&0xffff
+	s = s>>16 + s&0xffff
+	return uint16(s)
+}
