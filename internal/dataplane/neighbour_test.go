@@ -1,0 +1,181 @@
+package dataplane
+
+import (
+	"testing"
+
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+func arp(op uint16, from string, mac [6]byte, to string) []byte {
+	f := make([]byte, 60)
+	packet.PutARP(f, &broadcastMAC, &packet.ARPMessage{Op: op, SenderMAC: mac, SenderAddr: ip(from), TargetAddr: ip(to)})
+	return f
+}
+
+func TestS38_ARPAnsweredForOwnAddressOnly(t *testing.T) {
+	l := newLab(t)
+	for _, c := range []struct {
+		from   int
+		to     string
+		answer bool
+	}{{lan, "10.0.0.1", true}, {lan, "203.0.113.10", false}, {lan, "10.0.0.3", false}, {wan, "203.0.113.10", true}, {wan, "10.0.0.1", false}} {
+		src := [...]string{"10.0.0.2", "203.0.113.77"}[c.from]
+		w := l.port[c.from]
+		w.in = append(w.in, arp(packet.ARPRequest, src, macOf(ip(src)), c.to))
+		l.e.Poll(l.now)
+		if (len(w.out) == 1) != c.answer {
+			t.Errorf("request for %s on port %d: %d answers", c.to, c.from, len(w.out))
+		}
+		if c.answer {
+			var m packet.ARPMessage
+			if !packet.ParseARP(w.out[0], &m) || m.Op != packet.ARPReply || m.SenderAddr != ip(c.to) || m.SenderMAC != l.e.port[c.from].mac || m.TargetAddr != ip(src) {
+				t.Errorf("answer %+v", m)
+			}
+		}
+		w.out = nil
+	}
+}
+
+func TestS38_GatewayIsNotTakenOver(t *testing.T) {
+	l := newLab(t, "accept egress", established)
+	l.one(lan, syn(host, 4000, web, 80)) // resolves the gateway
+	evil := [6]byte{2, 6, 6, 6, 6, 6}
+	for _, op := range []uint16{packet.ARPRequest, packet.ARPReply} {
+		l.raw(wan, arp(op, "203.0.113.1", evil, ours))
+		l.raw(wan, arp(op, "203.0.113.1", evil, "203.0.113.1"))
+	}
+	l.one(lan, syn(host, 4001, web, 80)) // taken checks the link-layer address
+	if n := l.e.c.ARPConflicts[wan]; n != 4 {
+		t.Fatalf("%d conflicts counted, want 4", n)
+	}
+	if r := conflict(l); r.Src != ip("203.0.113.1").To16() {
+		t.Fatalf("event %+v", r)
+	}
+	l.pass(3600) // also when it has not been used for long
+	l.raw(wan, arp(packet.ARPRequest, "203.0.113.1", evil, ours))
+	l.one(lan, syn(host, 4002, web, 80))
+	l.buffers()
+}
+
+// conflict returns the last event about an ARP message.
+func conflict(l *lab) (last telemetry.Record) {
+	l.t.Helper()
+	for _, r := range l.seen {
+		if r.EtherType == packet.TypeARP && r.Action == telemetry.Drop && r.Reason == telemetry.Martian {
+			last = r
+		}
+	}
+	if last.Kind == 0 {
+		l.t.Fatal("no event about an ARP message")
+	}
+	return last
+}
+
+func TestS38_OwnAddressIsDefended(t *testing.T) {
+	l := newLab(t)
+	evil := [6]byte{2, 6, 6, 6, 6, 6}
+	answers := 0
+	for range 100 { // a hundred claims within a second
+		l.port[wan].in = append(l.port[wan].in, arp(packet.ARPReply, ours, evil, "203.0.113.1"))
+		l.e.Poll(l.now)
+		l.now += 1e7
+		answers += len(l.port[wan].out)
+		l.port[wan].out = nil
+	}
+	if answers != 1 || l.e.c.ARPConflicts[wan] != 100 {
+		t.Fatalf("%d answers, %d conflicts", answers, l.e.c.ARPConflicts[wan])
+	}
+}
+
+// TestS38_HostMoves: a LAN host that has another link-layer address, after the
+// old one has been silent, and while it is being used.
+func TestS38_HostMoves(t *testing.T) {
+	moved := [6]byte{2, 7, 7, 7, 7, 7}
+	for _, idle := range []float64{1, 120} {
+		l := newLab(t, "accept egress", established)
+		l.raw(lan, arp(packet.ARPRequest, host, [6]byte{2, 5, 5, 5, 5, 5}, "10.0.0.1"))
+		l.pass(idle)
+		l.port[lan].in = append(l.port[lan].in, arp(packet.ARPRequest, host, moved, "10.0.0.1"))
+		l.e.Poll(l.now)
+		for range 5 { // nobody answers for the old one
+			l.now += 1e9
+			l.e.Poll(l.now)
+		}
+		l.port[lan].out = nil
+		l.port[lan].in = append(l.port[lan].in, arp(packet.ARPRequest, host, moved, "10.0.0.1"))
+		l.e.Poll(l.now)
+		if n := l.e.port[lan].arp.find(ip(host)); n == nil || n.mac != moved {
+			t.Fatalf("after %v s of silence the host is not found where it is: %+v", idle, n)
+		}
+	}
+}
+
+func TestS38_UnaskedAnswerIsNotLearned(t *testing.T) {
+	l := newLab(t)
+	l.raw(lan, arp(packet.ARPReply, host, macOf(ip(host)), "10.0.0.1"))
+	l.raw(lan, arp(packet.ARPRequest, "192.0.2.77", macOf(ip(host)), "10.0.0.1")) // not of this link
+	for _, a := range []string{host, "192.0.2.77"} {
+		if n := l.e.port[lan].arp.find(ip(a)); n != nil {
+			t.Fatalf("learned %+v", n)
+		}
+	}
+}
+
+func TestS38_TranslationAddressIsAnsweredFor(t *testing.T) {
+	l := newLabWith(t, func(p *segment.Policy) { p.SNAT[0].External = ip("203.0.113.20").To16() }, "accept egress", established)
+	v := l.one(lan, udp(host, 4000, web, 53))
+	if addr(v.Src).String() != "203.0.113.20" {
+		t.Fatalf("left as %v", v)
+	}
+	l.one(wan, udp(web, 53, "203.0.113.20", v.SrcPort))
+	w := l.port[wan]
+	w.in = append(w.in, arp(packet.ARPRequest, "203.0.113.1", macOf(ip("203.0.113.1")), "203.0.113.20"))
+	l.e.Poll(l.now)
+	var m packet.ARPMessage
+	if len(w.out) != 1 || !packet.ParseARP(w.out[0], &m) || m.SenderAddr != ip("203.0.113.20") || m.SenderMAC != wanMAC {
+		t.Fatalf("%d answers, %+v", len(w.out), m)
+	}
+	w.out = nil
+	l.e.Announce()
+	if len(w.out) != 2 {
+		t.Fatalf("%d announcements on the WAN, want 2", len(w.out))
+	}
+}
+
+func TestARP_UnresolvedGivesUp(t *testing.T) {
+	l := newLab(t, "accept")
+	for i := range 5 {
+		l.put(wan, udp(web, uint16(1000+i), "10.0.0.99", 53))
+	}
+	if n := l.e.c.DropReasons[telemetry.NeighbourUnresolved]; n != 2 {
+		t.Fatalf("%d dropped while 3 may wait", n)
+	}
+	for range 40 {
+		l.pass(0.1)
+	}
+	if n := l.e.c.DropReasons[telemetry.NeighbourUnresolved]; n != 5 {
+		t.Fatalf("%d dropped in the end, want 5", n)
+	}
+	told := 0
+	for _, r := range l.seen {
+		if r.Reason == telemetry.NeighbourUnresolved {
+			told++
+		}
+	}
+	if told != 5 {
+		t.Fatalf("%d events, want 5", told)
+	}
+	l.buffers()
+}
+
+func TestARP_Expires(t *testing.T) {
+	l := newLab(t, "accept egress udp", established)
+	l.one(lan, udp(host, 4000, web, 53))
+	l.pass(61)
+	l.one(lan, udp(host, 4000, web, 53)) // used while it is asked again
+	if n := l.e.port[wan].arp.waiting; n != 0 {
+		t.Fatalf("%d questions open", n)
+	}
+}
