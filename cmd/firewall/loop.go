@@ -26,6 +26,7 @@ const (
 // until a device interrupts or the data plane has something to do.
 func loop(e *dataplane.Engine, p *ports, out *console) {
 	runtime.LockOSThread()
+	native := machine.Native() // then nobody interrupts this loop: see main
 	idle, busy := 0, 0
 	for {
 		now := machine.Nanotime()
@@ -34,6 +35,9 @@ func loop(e *dataplane.Engine, p *ports, out *console) {
 			if busy++; busy%yieldEvery == 0 {
 				out.wake()
 				runtime.Gosched()
+				if native {
+					machine.Yield()
+				}
 				p.check(out)
 			}
 			continue

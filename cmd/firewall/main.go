@@ -17,6 +17,9 @@ import (
 var version = "dev"
 
 func main() {
+	if machine.Native() {
+		machine.Cooperate() // ADR 0004
+	}
 	args, err := parseArgs(machine.Cmdline())
 	if err != nil {
 		refuse(err)

@@ -122,6 +122,13 @@ func Random(b []byte) error {
 	return nil
 }
 
+// Cooperate asks the kernel to interrupt the program no more. Threads then
+// share the CPU at system calls only: whoever computes for long calls Yield.
+func Cooperate() { syscall.RawSyscall(abi.SysCooperate, 0, 0, 0) }
+
+// Yield lets other threads run.
+func Yield() { syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }
+
 // PowerOff ends the machine in good order.
 func PowerOff() { syscall.Syscall(abi.SysPower, abi.PowerOff, 0, 0) }
 

@@ -194,6 +194,9 @@ const (
 	// access devices itself: see load32 in the kernel.
 	SysLoad  = 0x5404
 	SysStore = 0x5405
+	// SysCooperate turns interrupts of ring 3 off for good: see cooperate.go
+	// in the kernel.
+	SysCooperate = 0x5406
 	// SysStats copies up to arg 1 bytes of Stats to arg 0.
 	SysStats = 0x5403
 )

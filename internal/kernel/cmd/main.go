@@ -64,6 +64,7 @@ const (
 	monHalt  = 0
 	monWRMSR = 1
 	monFlush = 2
+	monMask  = 3
 )
 
 // Variables shared with the assembly files.

@@ -240,10 +240,15 @@ wrmsr:
 	IRETQ
 flush:
 	CMPL AX, $const_monFlush
-	JNE  done
+	JNE  mask
 	MOVQ CR3, AX
 	MOVQ AX, CR3
 done:
+	IRETQ
+mask:
+	CMPL AX, $const_monMask
+	JNE  done
+	ANDL $~0x200, 16(SP)          // the caller goes on with interrupts off
 	IRETQ
 invalid:
 	MOVQ ·r0AX(SB), AX

@@ -142,6 +142,9 @@ func schedule() uint64 {
 	}
 	setCurrent(n)
 	rearm()
+	if cooperative {
+		sliceEnd = now() + slice
+	}
 	t := &threads[n]
 	if t.preempted {
 		t.preempted = false

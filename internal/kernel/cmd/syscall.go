@@ -20,6 +20,10 @@ func ksyscall(f *frame) uint64 {
 		return r
 	}
 	f.rax = r
+	if cooperative && cooperate() {
+		enqueue(cur)
+		return schedule()
+	}
 	if runHead != noThread && armed == never {
 		rearm()
 	}
@@ -71,6 +75,9 @@ func call(f *frame) (result uint64, other bool) {
 	case 15: // rt_sigreturn
 		return sysSigreturn(), true
 	case 24: // sched_yield
+		if cooperative {
+			expire()
+		}
 		if runHead == noThread {
 			return 0, false
 		}
@@ -163,6 +170,8 @@ func call(f *frame) (result uint64, other bool) {
 		}
 		store32(uintptr(a), uint32(b))
 		return 0, false
+	case abi.SysCooperate:
+		return sysCooperate(), false
 	case abi.SysPower:
 		power(a)
 	case abi.SysStats:
