@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"runtime"
 
 	"github.com/thurward/thurward/internal/machine"
 	"github.com/thurward/thurward/internal/segment"
@@ -18,19 +19,26 @@ type console struct {
 	signal chan struct{}
 	limit  telemetry.Limiter
 	told   [2]bool
+	chunk  int
 }
 
+// How many lines the port gets, and how many are printed between two chances
+// for the packet loop. On software KVM every byte is an exit to the host, 18 ms
+// for a line, during which nothing is forwarded.
 const (
-	consoleRate  = 100 // lines per second
-	consoleBurst = 500
-	chunk        = 8 // lines between two chances for the packet loop
+	consoleRate, consoleBurst, consoleChunk = 100, 500, 8
+	slowRate, slowBurst, slowChunk          = 4, 60, 1
 )
 
 func newConsole(p *segment.Policy, ring *telemetry.Ring, on bool) *console {
 	base, source := machine.WallBase()
-	return &console{ring: ring, on: on, signal: make(chan struct{}, 1),
+	c := &console{ring: ring, on: on, signal: make(chan struct{}, 1),
 		ctx:   telemetry.Context{Policy: p, WallBase: base, Clock: source},
-		limit: telemetry.Limiter{Rate: consoleRate, Burst: consoleBurst}}
+		limit: telemetry.Limiter{Rate: consoleRate, Burst: consoleBurst}, chunk: consoleChunk}
+	if machine.Native() {
+		c.limit, c.chunk = telemetry.Limiter{Rate: slowRate, Burst: slowBurst}, slowChunk
+	}
+	return c
 }
 
 // wake tells the printing goroutine that there may be events.
@@ -52,7 +60,7 @@ func (c *console) run() {
 	for range c.signal {
 		for c.ring.Len() > 0 {
 			buf = buf[:0]
-			for range chunk {
+			for range c.chunk {
 				if !c.ring.Get(&r) {
 					break
 				}
@@ -74,6 +82,7 @@ func (c *console) run() {
 			}
 			if len(buf) > 0 {
 				os.Stdout.Write(buf)
+				runtime.Gosched() // packets first
 			}
 		}
 	}

@@ -25,7 +25,6 @@ const (
 // loop forwards packets. While there are any it polls; otherwise it sleeps
 // until a device interrupts or the data plane has something to do.
 func loop(e *dataplane.Engine, p *ports, out *console) {
-	runtime.LockOSThread()
 	native := machine.Native() // then nobody interrupts this loop: see main
 	idle, busy := 0, 0
 	for {
