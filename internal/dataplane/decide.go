@@ -32,7 +32,7 @@ func (e *Engine) decide(in *port, i int, k *conntrack.Key, now int64) {
 	if p.Class != packet.Query {
 		fp.DstPort = p.DstPort
 	}
-	action, rule := e.filter.Decide(&fp)
+	action, rule := e.judge(in, p, &fp, now)
 	if action != segment.Accept {
 		e.denied(in, i, rule, true, conntrack.None, now)
 		return
@@ -59,6 +59,27 @@ func (e *Engine) decide(in *port, i int, k *conntrack.Key, now int64) {
 	e.c.Accepts[rule]++
 	e.emitFlow(r, telemetry.Accept, e.acceptReason(rule), now)
 	e.send(out, i, &d.Out, now)
+}
+
+// judge has the filter decide about packet p, whose addresses as rules see them
+// are in fp. What a shadow rule would have decided is counted and reported.
+func (e *Engine) judge(in *port, p *packet.Packet, fp *filter.Packet, now int64) (segment.Action, uint32) {
+	v := e.filter.Decide(fp)
+	e.c.Decisions++
+	if v.Shadow != filter.NoRule {
+		e.c.Shadows[v.Shadow]++
+		would, why := telemetry.WouldAccept, telemetry.RuleAccept
+		if e.policy.Rules[v.Shadow].Action != segment.Accept {
+			would, why = telemetry.WouldDrop, telemetry.ExplicitDeny
+		}
+		seen := *p
+		seen.Src, seen.Dst = fp.Src, fp.Dst
+		if p.Class != packet.Query {
+			seen.DstPort = fp.DstPort
+		}
+		e.emitPacket(in, &seen, would, why, v.Shadow, now)
+	}
+	return v.Action, v.Rule
 }
 
 // startable returns why a packet cannot begin a flow, or 0.

@@ -62,6 +62,8 @@ type Config struct {
 // Counters of the data plane. Per rule, the last entry is the default action.
 type Counters struct {
 	Accepts, Drops       []uint64 // packets by rule
+	Shadows              []uint64 // decisions that a shadow rule would have taken, by rule
+	Decisions            uint64   // that enforced rules or the default action took
 	DropReasons          [telemetry.NumReasons]uint64
 	RxPackets, RxBytes   [2]uint64 // by port: 0 LAN, 1 WAN
 	TxPackets, TxBytes   [2]uint64
@@ -84,6 +86,7 @@ const (
 
 // Engine is a data plane. One goroutine uses it.
 type Engine struct {
+	policy *segment.Policy
 	pool   *frame.Pool
 	port   [2]port
 	flows  *conntrack.Table
@@ -134,7 +137,7 @@ func New(c Config) (*Engine, error) {
 	if c.Policy == nil || c.Pool == nil || c.LAN.Port == nil || c.WAN.Port == nil {
 		return nil, errors.New("dataplane: policy, pool and both ports are needed")
 	}
-	e := &Engine{pool: c.Pool, events: c.Events, filter: filter.NewLinear(c.Policy)}
+	e := &Engine{policy: c.Policy, pool: c.Pool, events: c.Events, filter: filter.NewLinear(c.Policy)}
 	e.rnd, e.rndKey = binary.LittleEndian.Uint64(c.Secret[16:]), binary.LittleEndian.Uint64(c.Secret[24:])|1
 	var err error
 	if e.source, err = nat.NewSource(c.Policy, e.random()); err != nil {
@@ -171,6 +174,7 @@ func New(c Config) (*Engine, error) {
 	e.flows.Removed = e.flowRemoved
 	e.c.Accepts = make([]uint64, len(c.Policy.Rules)+1)
 	e.c.Drops = make([]uint64, len(c.Policy.Rules)+1)
+	e.c.Shadows = make([]uint64, len(c.Policy.Rules)+1)
 	e.icmp = bucket{rate: 1000, burst: 100}
 	return e, nil
 }

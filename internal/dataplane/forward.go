@@ -35,7 +35,7 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 	fresh := false
 	if d.Verdict != conntrack.Accepted {
 		if d.Verdict == conntrack.Undecided {
-			e.decideReply(d, p)
+			e.decideReply(in, d, p, now)
 			fresh = true
 		}
 		if d.Verdict == conntrack.Denied {
@@ -75,12 +75,12 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 
 // decideReply lets the filter decide a reply direction's first packet. It
 // sees the addresses after the translation is taken back.
-func (e *Engine) decideReply(d *conntrack.Dir, p *packet.Packet) {
+func (e *Engine) decideReply(in *port, d *conntrack.Dir, p *packet.Packet, now int64) {
 	fp := filter.Packet{Src: d.Out.Src, Dst: d.Out.Dst, Proto: p.Proto, Direction: direction(d.FromWAN), State: segment.StateEstablished}
 	if p.Class != packet.Query {
 		fp.DstPort = d.Out.DstPort
 	}
-	action, rule := e.filter.Decide(&fp)
+	action, rule := e.judge(in, p, &fp, now)
 	d.Rule, d.Verdict = rule, conntrack.Denied
 	if action == segment.Accept {
 		d.Verdict = conntrack.Accepted

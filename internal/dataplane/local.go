@@ -29,7 +29,7 @@ func (e *Engine) toFirewall(in *port, i int, now int64) {
 	if p.Class == packet.Stream || p.Class == packet.Gram {
 		fp.DstPort = p.DstPort
 	}
-	action, rule := e.filter.Decide(&fp)
+	action, rule := e.judge(in, p, &fp, now)
 	if action != segment.Accept {
 		e.denied(in, i, rule, true, noFlow, now)
 		return

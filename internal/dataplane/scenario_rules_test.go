@@ -98,3 +98,21 @@ func TestS11_UnsolicitedFromWANIsDenied(t *testing.T) {
 	l.dropped(wan, syn(web, 4000, ours, 22), telemetry.NoMatchingAllowRule)
 	l.dropped(wan, udp(web, 4000, ours, 53), telemetry.NoMatchingAllowRule)
 }
+
+// TestShadowRule: what a shadow rule would do is counted and told, while the
+// rules below it decide.
+func TestShadowRule(t *testing.T) {
+	l := newLabWith(t, func(p *segment.Policy) { p.Rules[0].Mode = segment.Shadow }, "deny egress tcp :443", "accept egress tcp", established)
+	l.one(lan, syn(host, 4000, web, 443))
+	c := l.e.Counters()
+	if c.Shadows[0] != 1 || c.Drops[0] != 0 || c.Accepts[1] != 1 || c.Decisions != 1 || len(l.seen) != 2 {
+		t.Fatalf("shadows %v, drops %v, accepts %v, decisions %d, %d events", c.Shadows, c.Drops, c.Accepts, c.Decisions, len(l.seen))
+	}
+	if r := l.seen[0]; r.Action != telemetry.WouldDrop || r.Rule != 0 || r.DstPort != 443 {
+		t.Fatalf("event %+v", r)
+	}
+	l.one(lan, syn(host, 4001, web, 80))
+	if c.Shadows[0] != 1 || c.Decisions != 2 {
+		t.Fatal("the shadow rule counts what it does not match")
+	}
+}

@@ -7,14 +7,26 @@ import (
 	"github.com/thurward/thurward/internal/segment"
 )
 
-// A Packet is what rules look at. Addresses are the internal ones: before
-// source translation on the way out, after its reversal on the way in.
+// A Packet is what rules look at. Addresses are the internal ones: after
+// destination translation and before source translation on the way out, after
+// its reversal on the way in.
 type Packet struct {
 	Src, Dst  packet.Addr
 	DstPort   uint16 // 0 for protocols without ports
 	Proto     uint8
 	Direction segment.Direction
-	State     uint8 // segment.StateNew or segment.StateEstablished
+	State     uint8    // segment.StateNew or segment.StateEstablished
+	Names     []uint32 // the patterns of Policy.Names that the source knows Dst by, as indexes
+}
+
+// NoRule stands for no rule at all.
+const NoRule = ^uint32(0)
+
+// A Verdict is what a policy says about a packet.
+type Verdict struct {
+	Action segment.Action
+	Rule   uint32 // that decides; the number of rules stands for the default action
+	Shadow uint32 // the shadow rule that would decide if all were enforced, or NoRule
 }
 
 // match is a segment.Match reduced to the data plane's address family.
@@ -26,7 +38,9 @@ type match struct {
 	direction      segment.Direction
 	state          uint8
 	action         segment.Action
+	mode           segment.Mode
 	rule           uint32
+	name           uint32 // 1 + index, 0: none
 }
 
 // A Linear filter looks at one match after the other. It is the definition of
@@ -43,7 +57,8 @@ func NewLinear(p *segment.Policy) *Linear {
 	f := &Linear{fallback: p.Settings.DefaultAction, def: p.DefaultRule()}
 	for i := range p.Matches {
 		m := &p.Matches[i]
-		r := match{portLo: m.PortLo, portHi: m.PortHi, proto: m.Proto, direction: m.Direction, state: m.State, action: m.Action, rule: m.Rule}
+		r := match{portLo: m.PortLo, portHi: m.PortHi, proto: m.Proto, direction: m.Direction, state: m.State, action: m.Action,
+			mode: p.Rules[m.Rule].Mode, rule: m.Rule, name: m.Name}
 		if r.state == 0 {
 			r.state = segment.StateNew | segment.StateEstablished
 		}
@@ -63,18 +78,39 @@ func NewLinear(p *segment.Policy) *Linear {
 	return f
 }
 
-// Decide returns the action for a packet and the index of the rule that takes
-// it; the number of rules stands for the default action.
-func (f *Linear) Decide(p *Packet) (segment.Action, uint32) {
+// Decide returns what the policy says about a packet.
+func (f *Linear) Decide(p *Packet) Verdict {
+	v := Verdict{Action: f.fallback, Rule: f.def, Shadow: NoRule}
 	for i := range f.matches {
 		m := &f.matches[i]
-		if p.Src&m.srcMask == m.src && p.Dst&m.dstMask == m.dst &&
-			(m.proto == 0 || m.proto == p.Proto) &&
-			p.DstPort >= m.portLo && p.DstPort <= m.portHi &&
-			(m.direction == segment.Either || m.direction == p.Direction) &&
-			m.state&p.State != 0 {
-			return m.action, m.rule
+		if !m.matches(p) {
+			continue
+		}
+		if m.mode != segment.Shadow {
+			v.Action, v.Rule = m.action, m.rule
+			break
+		}
+		if v.Shadow == NoRule {
+			v.Shadow = m.rule
 		}
 	}
-	return f.fallback, f.def
+	return v
+}
+
+func (m *match) matches(p *Packet) bool {
+	return p.Src&m.srcMask == m.src && p.Dst&m.dstMask == m.dst &&
+		(m.proto == 0 || m.proto == p.Proto) &&
+		p.DstPort >= m.portLo && p.DstPort <= m.portHi &&
+		(m.direction == segment.Either || m.direction == p.Direction) &&
+		m.state&p.State != 0 &&
+		(m.name == 0 || p.hasName(m.name-1))
+}
+
+func (p *Packet) hasName(n uint32) bool {
+	for _, v := range p.Names {
+		if v == n {
+			return true
+		}
+	}
+	return false
 }

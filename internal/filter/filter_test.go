@@ -65,36 +65,70 @@ func TestLinear(t *testing.T) {
 		rule   uint32
 	}{
 		// first match wins
-		{Packet{bad, web, 80, packet.TCP, e, n}, segment.Deny, 0},
-		{Packet{bad, dns, 53, packet.UDP, e, n}, segment.Deny, 0},
+		{Packet{bad, web, 80, packet.TCP, e, n, nil}, segment.Deny, 0},
+		{Packet{bad, dns, 53, packet.UDP, e, n, nil}, segment.Deny, 0},
 		// source, port range, protocol, direction, state
-		{Packet{host, web, 80, packet.TCP, e, n}, segment.Accept, 1},
-		{Packet{host, web, 443, packet.TCP, e, n}, segment.Accept, 1},
-		{Packet{host, web, 79, packet.TCP, e, n}, segment.Deny, def},
-		{Packet{host, web, 444, packet.TCP, e, n}, segment.Deny, def},
-		{Packet{other, web, 80, packet.TCP, e, n}, segment.Deny, def},
-		{Packet{host, web, 80, packet.UDP, e, n}, segment.Deny, def},
-		{Packet{host, web, 80, packet.TCP, i, n}, segment.Deny, def},
-		{Packet{host, web, 80, packet.TCP, e, est}, segment.Deny, def},
+		{Packet{host, web, 80, packet.TCP, e, n, nil}, segment.Accept, 1},
+		{Packet{host, web, 443, packet.TCP, e, n, nil}, segment.Accept, 1},
+		{Packet{host, web, 79, packet.TCP, e, n, nil}, segment.Deny, def},
+		{Packet{host, web, 444, packet.TCP, e, n, nil}, segment.Deny, def},
+		{Packet{other, web, 80, packet.TCP, e, n, nil}, segment.Deny, def},
+		{Packet{host, web, 80, packet.UDP, e, n, nil}, segment.Deny, def},
+		{Packet{host, web, 80, packet.TCP, i, n, nil}, segment.Deny, def},
+		{Packet{host, web, 80, packet.TCP, e, est, nil}, segment.Deny, def},
 		// destination
-		{Packet{other, dns, 53, packet.UDP, e, n}, segment.Accept, 2},
-		{Packet{web, dns, 53, packet.UDP, i, n}, segment.Accept, 2},
-		{Packet{other, web, 53, packet.UDP, e, n}, segment.Deny, def},
+		{Packet{other, dns, 53, packet.UDP, e, n, nil}, segment.Accept, 2},
+		{Packet{web, dns, 53, packet.UDP, i, n, nil}, segment.Accept, 2},
+		{Packet{other, web, 53, packet.UDP, e, n, nil}, segment.Deny, def},
 		// state
-		{Packet{web, host, 4000, packet.TCP, i, est}, segment.Accept, 3},
-		{Packet{web, host, 4000, packet.TCP, i, n}, segment.Deny, def},
+		{Packet{web, host, 4000, packet.TCP, i, est, nil}, segment.Accept, 3},
+		{Packet{web, host, 4000, packet.TCP, i, n, nil}, segment.Deny, def},
 		// no ports
-		{Packet{host, web, 0, packet.ICMP, e, n}, segment.Accept, 5},
+		{Packet{host, web, 0, packet.ICMP, e, n, nil}, segment.Accept, 5},
 	} {
-		if a, r := f.Decide(&c.p); a != c.action || r != c.rule {
-			t.Errorf("%+v: action %d by rule %d, want %d by %d", c.p, a, r, c.action, c.rule)
+		if v := f.Decide(&c.p); v != (Verdict{c.action, c.rule, NoRule}) {
+			t.Errorf("%+v: %+v, want action %d by rule %d", c.p, v, c.action, c.rule)
 		}
 	}
 }
 
 func TestDefaultAccept(t *testing.T) {
 	p := &segment.Policy{Settings: segment.Settings{DefaultAction: segment.Accept}}
-	if a, r := NewLinear(p).Decide(&Packet{}); a != segment.Accept || r != 0 {
-		t.Fatalf("action %d by rule %d", a, r)
+	if v := NewLinear(p).Decide(&Packet{}); v != (Verdict{segment.Accept, 0, NoRule}) {
+		t.Fatalf("%+v", v)
+	}
+}
+
+// TestShadowAndNames: a shadow rule is reported only where it would decide, and
+// a rule by name matches whoever knows the destination by that name.
+func TestShadowAndNames(t *testing.T) {
+	p := &segment.Policy{Settings: segment.Settings{DefaultAction: segment.Deny}, Names: make([]segment.Name, 2)}
+	add := func(a segment.Action, mode segment.Mode, lo, hi uint16, name uint32) {
+		p.Matches = append(p.Matches, segment.Match{PortLo: lo, PortHi: hi, Action: a, Rule: uint32(len(p.Rules)), Name: name})
+		p.Rules = append(p.Rules, segment.Rule{Action: a, Mode: mode})
+	}
+	add(segment.Accept, segment.Enforce, 1, 10, 0)
+	add(segment.Deny, segment.Shadow, 5, 20, 0)
+	add(segment.Accept, segment.Shadow, 15, 30, 0)
+	add(segment.Accept, segment.Enforce, 20, 40, 2)
+	add(segment.Deny, segment.Enforce, 30, 40, 0)
+	f := NewLinear(p)
+	for _, c := range []struct {
+		port  uint16
+		names []uint32
+		want  Verdict
+	}{
+		{5, nil, Verdict{segment.Accept, 0, NoRule}},
+		{11, nil, Verdict{segment.Deny, 5, 1}},
+		{15, nil, Verdict{segment.Deny, 5, 1}},
+		{25, nil, Verdict{segment.Deny, 5, 2}},
+		{25, []uint32{0}, Verdict{segment.Deny, 5, 2}},
+		{25, []uint32{0, 1}, Verdict{segment.Accept, 3, 2}},
+		{35, []uint32{1}, Verdict{segment.Accept, 3, NoRule}},
+		{35, nil, Verdict{segment.Deny, 4, NoRule}},
+	} {
+		if v := f.Decide(&Packet{DstPort: c.port, State: segment.StateNew, Names: c.names}); v != c.want {
+			t.Errorf("port %d, names %v: %+v, want %+v", c.port, c.names, v, c.want)
+		}
 	}
 }

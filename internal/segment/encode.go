@@ -13,7 +13,7 @@ import (
 //	12  size          u32   of the whole segment
 //	16  policy digest [32]  SHA-256 of rules.yaml
 //	48  body digest   [32]  SHA-256 of everything behind the header
-//	80  tables        6 x {offset u32, count u32}
+//	80  tables        8 x {offset u32, count u32}
 const (
 	offVersion = 8
 	offSize    = 12
@@ -30,6 +30,8 @@ const (
 	tabRules
 	tabMatches
 	tabStrings
+	tabDNAT
+	tabNames
 	numTables
 )
 
@@ -51,6 +53,8 @@ func Encode(p *Policy) []byte {
 	table(tabSNAT, raw(p.SNAT), len(p.SNAT))
 	table(tabRules, raw(p.Rules), len(p.Rules))
 	table(tabMatches, raw(p.Matches), len(p.Matches))
+	table(tabDNAT, raw(p.DNAT), len(p.DNAT))
+	table(tabNames, raw(p.Names), len(p.Names))
 	table(tabStrings, p.Strings, len(p.Strings))
 	copy(b, Magic)
 	le.PutUint32(b[offVersion:], Version)

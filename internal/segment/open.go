@@ -50,13 +50,15 @@ func Open(b []byte) (*Policy, error) {
 		return nil, errors.New("policy segment: no settings")
 	}
 	p.Settings = settings[0]
-	var ok1, ok2, ok3, ok4, ok5 bool
+	var ok1, ok2, ok3, ok4, ok5, ok6, ok7 bool
 	p.Interfaces, ok1 = table[Interface](b, tabInterfaces, MaxInterfaces)
 	p.SNAT, ok2 = table[SNAT](b, tabSNAT, MaxRules)
 	p.Rules, ok3 = table[Rule](b, tabRules, MaxRules)
 	p.Matches, ok4 = table[Match](b, tabMatches, MaxMatches)
+	p.DNAT, ok6 = table[DNAT](b, tabDNAT, MaxRules)
+	p.Names, ok7 = table[Name](b, tabNames, MaxMatches)
 	p.Strings, ok5 = table[byte](b, tabStrings, len(b))
-	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 {
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || !ok6 || !ok7 {
 		return nil, errors.New("policy segment: a table lies outside the segment")
 	}
 	if err := p.check(); err != "" {
@@ -103,15 +105,27 @@ func (p *Policy) check() string {
 			return "snat entry " + strconv.Itoa(i) + " is invalid"
 		}
 	}
+	for i := range p.DNAT {
+		d := &p.DNAT[i]
+		if d.PortLo == 0 || d.PortLo > d.PortHi || d.ToPort == 0 || int(d.ToPort)+int(d.PortHi-d.PortLo) > 65535 || d.Hairpin > 1 || d.Proto != 6 && d.Proto != 17 {
+			return "dnat entry " + strconv.Itoa(i) + " is invalid"
+		}
+	}
+	for i := range p.Names {
+		n := &p.Names[i]
+		if !p.text(n.Text) || n.Text.Len == 0 || n.Text.Len > 253 || n.Wildcard > 1 {
+			return "name " + strconv.Itoa(i) + " is invalid"
+		}
+	}
 	for i := range p.Rules {
 		r := &p.Rules[i]
-		if r.Action != Accept && r.Action != Deny || !p.text(r.ID) || !p.text(r.Name) {
+		if r.Mode > Shadow || r.Action != Accept && r.Action != Deny || !p.text(r.ID) || !p.text(r.Name) {
 			return "rule " + strconv.Itoa(i) + " is invalid"
 		}
 	}
 	for i := range p.Matches {
 		m := &p.Matches[i]
-		if m.Rule >= uint32(len(p.Rules)) || m.Action != p.Rules[m.Rule].Action || m.Direction > Ingress || m.PortLo > m.PortHi || m.State > StateNew|StateEstablished {
+		if m.Rule >= uint32(len(p.Rules)) || m.Action != p.Rules[m.Rule].Action || m.Direction > Ingress || m.PortLo > m.PortHi || m.State > StateNew|StateEstablished || m.Name > uint32(len(p.Names)) {
 			return "match " + strconv.Itoa(i) + " is invalid"
 		}
 	}

@@ -5,13 +5,13 @@
 package segment
 
 // Version is the layout's version. Open refuses any other.
-const Version = 1
+const Version = 2
 
 // Magic is the first eight bytes of a segment.
 const Magic = "THURWPOL"
 
 // HeaderSize is the length of the header in bytes; tables follow it.
-const HeaderSize = 192
+const HeaderSize = 256
 
 // An Addr is a network-layer address in network order; an IPv4 address is
 // stored as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2). The zero Addr means
@@ -100,18 +100,54 @@ type SNAT struct {
 	PortLo, PortHi     uint16 // pool of external ports and ICMP identifiers, inclusive
 }
 
+// A DNAT entry gives a server behind the firewall an address and ports on its
+// WAN side. It applies to packets whose source is in From and whose destination
+// is External, at one of its ports. Ports PortLo to PortHi become ToPort and
+// those that follow it.
+type DNAT struct {
+	From, FromMask Addr
+	External       Addr
+	To             Addr
+	PortLo, PortHi uint16 // inclusive
+	ToPort         uint16
+	Proto          uint8  // IP protocol number, TCP or UDP
+	Hairpin        uint8  // 1: LAN hosts reach the server by External too (RFC 4787 REQ-9)
+	Line           uint32 // of rules.yaml
+	_              [4]uint8
+}
+
+// A Mode says what a rule's match does. Zero enforces.
+type Mode uint8
+
+// The modes of a rule.
+const (
+	Enforce Mode = iota
+	Shadow       // counted and reported; the rules below decide
+)
+
 // A Rule is what the operator wrote, without its conditions.
 type Rule struct {
 	ID, Name Text
 	Line     uint32 // of rules.yaml
 	Action   Action
-	_        [3]uint8
+	Mode     Mode
+	_        [2]uint8
+}
+
+// A Name is a pattern of destination names: one name, or with Wildcard all that
+// have exactly one label in front of it.
+type Name struct {
+	Text     Text // lower case, without the dot at the end and without "*."
+	Wildcard uint8
+	_        [7]uint8
 }
 
 // A Match is one set of conditions of a rule. A rule whose fields are lists
 // has one match for each combination, in order; the first match of a packet
 // decides (D6). A packet matches when src&SrcMask == Src, dst&DstMask == Dst,
-// and every other set condition holds.
+// and every other set condition holds. A condition on the destination's name
+// holds when the firewall's DNS proxy has told the source that the destination
+// has a name of that pattern.
 type Match struct {
 	Src, SrcMask   Addr
 	Dst, DstMask   Addr
@@ -121,7 +157,7 @@ type Match struct {
 	State          uint8 // StateNew, StateEstablished or both; 0: any
 	Action         Action
 	Rule           uint32 // index into Rules
-	_              [4]uint8
+	Name           uint32 // 1 + index into Names; 0: any destination
 }
 
 // A Policy is an opened segment. Its slices point into the segment.
@@ -130,6 +166,8 @@ type Policy struct {
 	Settings   Settings
 	Interfaces []Interface
 	SNAT       []SNAT
+	DNAT       []DNAT
+	Names      []Name
 	Rules      []Rule
 	Matches    []Match
 	Strings    []byte

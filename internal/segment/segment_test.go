@@ -13,6 +13,8 @@ func sample() *Policy {
 		Settings:   Settings{DefaultAction: Deny, MaxFlows: 65536, TCPEstablished: 7440},
 		Interfaces: []Interface{{Role: LAN, PrefixLen: 24, Name: Text{0, 4}}, {Role: WAN, PrefixLen: 24, Name: Text{4, 4}}},
 		SNAT:       []SNAT{{Interface: 1, PortLo: 1024, PortHi: 65535}},
+		DNAT:       []DNAT{{PortLo: 443, PortHi: 443, ToPort: 443, Proto: 6}},
+		Names:      []Name{{Text: Text{8, 3}, Wildcard: 1}},
 		Rules:      []Rule{{ID: Text{8, 3}, Action: Accept}},
 		Matches:    []Match{{Action: Accept, PortHi: 65535, Proto: 6}},
 		Strings:    []byte("lan0wan0web"),
@@ -37,7 +39,8 @@ func TestRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	if p.Digest != sample().Digest || p.Settings != sample().Settings || p.Matches[0] != sample().Matches[0] ||
-		p.Text(p.Rules[0].ID) != "web" || p.Interface(WAN) != &p.Interfaces[1] || p.SNAT[0] != sample().SNAT[0] {
+		p.Text(p.Rules[0].ID) != "web" || p.Interface(WAN) != &p.Interfaces[1] || p.SNAT[0] != sample().SNAT[0] ||
+		p.DNAT[0] != sample().DNAT[0] || p.Names[0] != sample().Names[0] {
 		t.Fatalf("got %+v", p)
 	}
 	if p.Text(Text{9, 3}) != "" {
@@ -51,6 +54,8 @@ func TestLayout(t *testing.T) {
 		"Settings":  {unsafe.Sizeof(Settings{}), 64},
 		"Interface": {unsafe.Sizeof(Interface{}), 56},
 		"SNAT":      {unsafe.Sizeof(SNAT{}), 56},
+		"DNAT":      {unsafe.Sizeof(DNAT{}), 80},
+		"Name":      {unsafe.Sizeof(Name{}), 16},
 		"Rule":      {unsafe.Sizeof(Rule{}), 24},
 		"Match":     {unsafe.Sizeof(Match{}), 80},
 	} {
@@ -75,7 +80,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"empty", "too few", nil},
 		{"truncated", "its header says", good[:len(good)-1]},
 		{"magic", "wrong magic", flip(0)},
-		{"version", "layout version 0", flip(8)},
+		{"version", "layout version 3", flip(8)},
 		{"corrupted", "digest mismatch", flip(len(good) - 1)},
 		{"corrupted digest", "digest mismatch", flip(offBody)},
 		{"table outside", "outside the segment", flip(offTables + 8 + 3)},
@@ -83,6 +88,12 @@ func TestOpenRefuses(t *testing.T) {
 		{"flows", "flow table", edit(func(p *Policy) { p.Settings.MaxFlows = 1 })},
 		{"interface", "interface 1", edit(func(p *Policy) { p.Interfaces[1].Role = 9 })},
 		{"snat", "snat entry 0", edit(func(p *Policy) { p.SNAT[0].Interface = 2 })},
+		{"dnat ports", "dnat entry 0", edit(func(p *Policy) { p.DNAT[0].PortHi = 442 })},
+		{"dnat end", "dnat entry 0", edit(func(p *Policy) { p.DNAT[0].PortHi, p.DNAT[0].ToPort = 444, 65535 })},
+		{"dnat protocol", "dnat entry 0", edit(func(p *Policy) { p.DNAT[0].Proto = 1 })},
+		{"name", "name 0", edit(func(p *Policy) { p.Names[0].Text.Len = 100 })},
+		{"match name", "match 0", edit(func(p *Policy) { p.Matches[0].Name = 2 })},
+		{"mode", "rule 0", edit(func(p *Policy) { p.Rules[0].Mode = 2 })},
 		{"rule text", "rule 0", edit(func(p *Policy) { p.Rules[0].ID.Off = 1 << 30 })},
 		{"match rule", "match 0", edit(func(p *Policy) { p.Matches[0].Rule = 1 })},
 		{"match ports", "match 0", edit(func(p *Policy) { p.Matches[0].PortLo, p.Matches[0].PortHi = 2, 1 })},

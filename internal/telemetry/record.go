@@ -10,6 +10,8 @@ const (
 	_ Action = iota
 	Accept
 	Drop
+	WouldAccept // a shadow rule's decision, which is not carried out
+	WouldDrop
 )
 
 // String returns the action's name in events (ECS event.action).
@@ -19,6 +21,10 @@ func (a Action) String() string {
 		return "accept"
 	case Drop:
 		return "drop"
+	case WouldAccept:
+		return "would-accept"
+	case WouldDrop:
+		return "would-drop"
 	}
 	return "invalid"
 }

@@ -35,8 +35,12 @@ func AppendEvent(dst []byte, r *Record, c *Context) []byte {
 		b = append(b, `"connection","end"],"event.action":"flow-end","event.outcome":"success"`...)
 	case r.Action == Accept:
 		b = append(b, `"connection","allowed"],"event.action":"accept","event.outcome":"success"`...)
-	default:
+	case r.Action == Drop:
 		b = append(b, `"connection","denied"],"event.action":"drop","event.outcome":"failure"`...)
+	default:
+		b = append(b, `"info"],"event.action":"`...)
+		b = append(b, r.Action.String()...)
+		b = append(b, `","event.outcome":"unknown"`...)
 	}
 	b = append(b, `,"event.reason":"`...)
 	b = append(b, r.Reason.String()...)
