@@ -25,7 +25,7 @@ func main() {
 		refuse(err)
 	}
 	if args.probe {
-		// The launcher prefers emulation to a software KVM: ADR 0004.
+		// The launcher tells its user which kind of KVM this is: ADR 0004.
 		if machine.Native() {
 			say("probe ok software-kvm")
 		} else {

@@ -65,10 +65,11 @@ func (q *QEMU) Choose(ctx context.Context, a Accel, image string, memoryMB int) 
 	if err != nil {
 		return false, "the image did not come up under KVM: " + err.Error(), nil
 	}
+	why = fmt.Sprintf("a probe boot took %d ms", took.Milliseconds())
 	if software {
-		return false, "KVM here runs a guest's ring 3 natively and emulates ring 0 in software; such KVMs have been seen to lose a guest's place (--accel kvm to try nevertheless)", nil
+		why += "; this KVM emulates ring 0 in software, so the image runs in its cooperative mode"
 	}
-	return true, fmt.Sprintf("a probe boot took %d ms", took.Milliseconds()), nil
+	return true, why, nil
 }
 
 // probe boots the image under KVM with probeArg. It reports how long that took

@@ -40,15 +40,11 @@ func each(t *testing.T, f func(t *testing.T, kvm bool)) {
 }
 
 // noKVM says why the tests do not run under KVM here, or "": there is none, or
-// it is one under which the launcher itself would not run the image (ADR 0004).
-// THURWARD_TEST_KVM=1 runs them nevertheless.
+// the image does not come up under it.
 var noKVM = sync.OnceValue(func() string {
 	q, err := vmm.FindQEMU()
 	if err != nil {
 		return err.Error()
-	}
-	if os.Getenv("THURWARD_TEST_KVM") == "1" {
-		return ""
 	}
 	image, err := defaultImage()
 	if err != nil {
