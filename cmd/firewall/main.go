@@ -90,7 +90,7 @@ func say(s string) { os.Stdout.WriteString("thurward: " + s + "\n") }
 
 // newPool makes the packet buffers.
 func newPool() (*frame.Pool, error) {
-	mem, phys, err := machine.DMA(buffers * frame.Size)
+	mem, phys, err := machine.DMA(buffers*frame.Size, false)
 	if err != nil {
 		return nil, errors.New("no memory for packet buffers (give the machine more with --memory)")
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/thurward/thurward/internal/conntrack"
 	"github.com/thurward/thurward/internal/frame"
 	"github.com/thurward/thurward/internal/machine"
+	"github.com/thurward/thurward/internal/nat"
 	"github.com/thurward/thurward/internal/segment"
 )
 
@@ -23,13 +24,13 @@ const (
 // memoryNeeded returns the memory that the policy's tables and the buffers
 // take, with the least heap that works.
 func memoryNeeded(p *segment.Policy) uint64 {
-	return uint64(conntrack.Bytes(int(p.Settings.MaxFlows))) + 2*(2<<20) + buffers*frame.Size + heapFloor
+	return uint64(conntrack.Bytes(int(p.Settings.MaxFlows))+nat.Bytes(p)) + 2*(2<<20) + buffers*frame.Size + heapFloor
 }
 
 // alloc returns memory for the flow table. Whether there is enough has been
 // checked (memoryNeeded); what is missing nevertheless is a broken promise.
-func alloc(n int) []byte {
-	mem, _, err := machine.DMA(n)
+func alloc(n int, zeroed bool) []byte {
+	mem, _, err := machine.DMA(n, zeroed)
 	if err != nil {
 		say("crash: no memory for tables of " + strconv.Itoa(n) + " bytes, though it had been counted")
 		machine.Reset()

@@ -96,6 +96,6 @@ func transport(d machine.Device) virtio.Transport {
 
 // dma is the devices' memory.
 func dma(n int) (virtio.DMA, error) {
-	mem, phys, err := machine.DMA(n)
+	mem, phys, err := machine.DMA(n, true)
 	return virtio.DMA{Mem: mem, Phys: phys}, err
 }

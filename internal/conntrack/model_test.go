@@ -32,7 +32,7 @@ func TestTableModel(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		capacity := rapid.IntRange(1, 24).Draw(t, "capacity")
-		tab := New(capacity, [2]uint64{rapid.Uint64().Draw(t, "k0"), rapid.Uint64().Draw(t, "k1")}, udpTimeouts(), nil)
+		tab := New(capacity, [2]uint64{rapid.Uint64().Draw(t, "k0"), rapid.Uint64().Draw(t, "k1")}, udpTimeouts(), dirty)
 		to := udpTimeouts()
 		now := int64(1000)
 		model := map[int]*entry{}
@@ -124,7 +124,7 @@ func TestTableModel(t *testing.T) {
 // TestFillsUp: a table takes as many flows as it says, and finds them all.
 func TestFillsUp(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 64, 1000, 4096, 65536} {
-		tab := New(n, [2]uint64{12345, 67890}, udpTimeouts(), nil)
+		tab := New(n, [2]uint64{12345, 67890}, udpTimeouts(), dirty)
 		for i := range n {
 			k := Key{Src: packet.Addr(i), Dst: 5, SrcPort: 7, DstPort: 8, Proto: packet.UDP}
 			if tab.Insert(&k, &packet.Rewrite{Src: packet.Addr(i), Dst: 5, SrcPort: 7, DstPort: 8}, Established, false, 1) == None {
@@ -146,7 +146,7 @@ func TestFillsUp(t *testing.T) {
 
 // TestHashSpreads: flows that differ in few bits fall into all buckets.
 func TestHashSpreads(t *testing.T) {
-	tab := New(1024, [2]uint64{0x9e3779b97f4a7c15, 0xd1342543de82ef95}, udpTimeouts(), nil)
+	tab := New(1024, [2]uint64{0x9e3779b97f4a7c15, 0xd1342543de82ef95}, udpTimeouts(), dirty)
 	for name, key := range map[string]func(i int) Key{
 		"ports":   func(i int) Key { return Key{Src: 1, Dst: 2, SrcPort: uint16(i), DstPort: 53, Proto: 17} },
 		"sources": func(i int) Key { return Key{Src: packet.Addr(i), Dst: 2, SrcPort: 9, DstPort: 53, Proto: 17} },
@@ -171,4 +171,15 @@ func TestHashSpreads(t *testing.T) {
 			t.Errorf("%s: only %d tags", name, len(tags))
 		}
 	}
+}
+
+// dirty is an Alloc whose memory holds what somebody left behind.
+func dirty(n int, zeroed bool) []byte {
+	b := make([]byte, n)
+	if !zeroed {
+		for i := range b {
+			b[i] = byte(i*7 + 1)
+		}
+	}
+	return b
 }

@@ -148,27 +148,33 @@ func nBuckets(n int) int {
 	return b
 }
 
-// New makes a table for up to n flows. alloc returns zeroed memory aligned to
-// 64 bytes; nil means the Go heap. The secret keys the hash.
-func New(n int, secret [2]uint64, timeouts Timeouts, alloc func(bytes int) []byte) *Table {
+// An Alloc returns memory aligned to 64 bytes. Where zeroed is false it may
+// hold anything, so that a large table costs nothing before it is used.
+type Alloc func(bytes int, zeroed bool) []byte
+
+// New makes a table for up to n flows; a nil alloc means the Go heap. The
+// secret keys the hash.
+func New(n int, secret [2]uint64, timeouts Timeouts, alloc Alloc) *Table {
 	b := nBuckets(n)
 	t := &Table{mask: uint64(b - 1), timeouts: timeouts}
 	for i := range t.k {
 		t.k[i] = mix(secret[i&1]+uint64(i+1)*0x9e3779b97f4a7c15) | 1
 	}
 	if alloc == nil {
-		alloc = func(n int) []byte { return make([]byte, n) }
+		alloc = func(n int, _ bool) []byte { return make([]byte, n) }
 	}
-	t.buckets = carve[bucket](alloc, b)
-	t.dirs = [2][]Dir{carve[Dir](alloc, n), carve[Dir](alloc, n)}
-	t.shared = carve[Shared](alloc, n)
+	// Nothing looks at a record before Insert has written all of it: the index
+	// leads only to such, and the sweep ends at fresh.
+	t.buckets = carve[bucket](alloc, b, true)
+	t.dirs = [2][]Dir{carve[Dir](alloc, n, false), carve[Dir](alloc, n, false)}
+	t.shared = carve[Shared](alloc, n, false)
 	return t
 }
 
 // carve returns n values of T, which holds no pointers, in memory of alloc.
-func carve[T any](alloc func(bytes int) []byte, n int) []T {
+func carve[T any](alloc Alloc, n int, zeroed bool) []T {
 	var t T
-	b := alloc(n * int(unsafe.Sizeof(t)))
+	b := alloc(n*int(unsafe.Sizeof(t)), zeroed)
 	_ = b[n*int(unsafe.Sizeof(t))-1]
 	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n)
 }

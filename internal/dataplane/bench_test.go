@@ -68,7 +68,7 @@ func cpu() time.Duration {
 
 // huge returns memory in pages of 2 MB where the system has them, as in the
 // image: with small pages, half of the time at 64 k flows goes to TLB misses.
-func huge(n int) []byte {
+func huge(n int, _ bool) []byte {
 	m, err := syscall.Mmap(-1, 0, n+2<<20, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
 	if err != nil {
 		return make([]byte, n)

@@ -54,9 +54,9 @@ type Config struct {
 	Policy   *segment.Policy
 	Pool     *frame.Pool
 	LAN, WAN PortConfig
-	Events   *telemetry.Ring        // nil: no events
-	Secret   [32]byte               // random at each boot; keys hashes and port choice
-	Alloc    func(bytes int) []byte // zeroed memory aligned to 64 bytes for the flow table; nil: the Go heap
+	Events   *telemetry.Ring // nil: no events
+	Secret   [32]byte        // random at each boot; keys hashes and port choice
+	Alloc    conntrack.Alloc // memory for the flow table; nil: the Go heap
 }
 
 // Counters of the data plane. Per rule, the last entry is the default action.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/thurward/thurward/internal/conntrack"
 	"github.com/thurward/thurward/internal/frame"
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
@@ -85,11 +86,11 @@ type rule string
 func newLab(t testing.TB, rules ...rule) *lab { return newLabWith(t, nil, rules...) }
 
 func newLabWith(t testing.TB, edit func(p *segment.Policy), rules ...rule) *lab {
-	return newLabIn(t, func(n int) []byte { return make([]byte, n) }, edit, rules...)
+	return newLabIn(t, func(n int, _ bool) []byte { return make([]byte, n) }, edit, rules...)
 }
 
 // newLabIn takes the memory of its buffers and tables from alloc.
-func newLabIn(t testing.TB, alloc func(bytes int) []byte, edit func(p *segment.Policy), rules ...rule) *lab {
+func newLabIn(t testing.TB, alloc conntrack.Alloc, edit func(p *segment.Policy), rules ...rule) *lab {
 	p := &segment.Policy{
 		Settings: segment.Settings{DefaultAction: segment.Deny, MaxFlows: 4096},
 		Interfaces: []segment.Interface{
@@ -104,7 +105,7 @@ func newLabIn(t testing.TB, alloc func(bytes int) []byte, edit func(p *segment.P
 	if edit != nil {
 		edit(p)
 	}
-	l := &lab{t: t, policy: p, pool: frame.NewPool(alloc(2048*frame.Size), 0), events: telemetry.NewRing(4096), now: 1e9}
+	l := &lab{t: t, policy: p, pool: frame.NewPool(alloc(2048*frame.Size, true), 0), events: telemetry.NewRing(4096), now: 1e9}
 	for i := range l.port {
 		l.port[i] = &wire{pool: l.pool}
 	}

@@ -89,10 +89,16 @@ func (r Registers) Read16(off uint32) uint16 {
 	return uint16(r.Read32(off&^3) >> (off & 2 * 8))
 }
 
-// DMA returns n bytes of zeroed, physically contiguous memory, page-aligned,
-// and the address at which devices see them. There is no way to give it back.
-func DMA(n int) (mem []byte, phys uint64, err error) {
-	va, _, e := syscall.Syscall(abi.SysDMA, uintptr(n), 0, 0)
+// DMA returns n bytes of physically contiguous memory, page-aligned, and the
+// address at which devices see them. There is no way to give it back. Where
+// zeroed is false it may hold anything, and is not touched: on a hypervisor the
+// first touch of a page costs a fault.
+func DMA(n int, zeroed bool) (mem []byte, phys uint64, err error) {
+	var flags uintptr = abi.DMAUncleared
+	if zeroed {
+		flags = 0
+	}
+	va, _, e := syscall.Syscall(abi.SysDMA, uintptr(n), flags, 0)
 	if e != 0 {
 		return nil, 0, e
 	}

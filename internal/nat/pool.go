@@ -11,6 +11,7 @@ package nat
 
 import (
 	"math/bits"
+	"unsafe"
 
 	"github.com/thurward/thurward/internal/packet"
 )
@@ -49,6 +50,12 @@ func NewPool(addr packet.Addr, lo, hi uint16, key uint64) *Pool {
 		p.space[i] = newSpace(int(hi) - int(lo) + 1)
 	}
 	return p
+}
+
+// poolBytes is the memory of a pool for the ports lo to hi.
+func poolBytes(lo, hi uint16) int {
+	n := int(hi) - int(lo) + 1
+	return protos * (int(unsafe.Sizeof(space{})) + n*int(unsafe.Sizeof(mapping{})) + 2<<bits.Len(uint(2*n-1)))
 }
 
 // InUse returns how many ports of a protocol are taken.

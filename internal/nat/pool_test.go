@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"runtime"
 	"testing"
 
 	"github.com/thurward/thurward/internal/packet"
@@ -134,4 +135,18 @@ func TestPoolModel(t *testing.T) {
 			},
 		})
 	})
+}
+
+// TestBytes: what a pool is said to take is what it takes.
+func TestBytes(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	p := NewPool(1, 1024, 65535, 1)
+	runtime.ReadMemStats(&after)
+	got, want := int(after.TotalAlloc-before.TotalAlloc), poolBytes(1024, 65535)
+	if got < want || got > want+want/50 {
+		t.Errorf("a pool takes %d bytes, poolBytes says %d", got, want)
+	}
+	runtime.KeepAlive(p)
 }

@@ -23,16 +23,42 @@ type entry struct {
 // with the same external address share one pool, whose range is the widest of
 // theirs. The key is secret and random.
 func NewSource(p *segment.Policy, key uint64) (*Source, error) {
-	s := &Source{}
-	ranges := map[packet.Addr][2]uint16{}
-	var external []packet.Addr
+	plans, entries, err := plan(p)
+	if err != nil {
+		return nil, err
+	}
+	s := &Source{entries: entries}
+	for _, v := range plans {
+		s.pools = append(s.pools, NewPool(v.addr, v.lo, v.hi, key))
+	}
+	return s, nil
+}
+
+// Bytes returns the memory that the pools of a policy take.
+func Bytes(p *segment.Policy) int {
+	plans, _, _ := plan(p)
+	n := 0
+	for _, v := range plans {
+		n += poolBytes(v.lo, v.hi)
+	}
+	return n
+}
+
+// planned is a pool to be made.
+type planned struct {
+	addr   packet.Addr
+	lo, hi uint16
+}
+
+// plan returns the pools that a policy needs, and which sources use which.
+func plan(p *segment.Policy) (pools []planned, entries []entry, err error) {
 	for i := range p.SNAT {
 		n := &p.SNAT[i]
 		if int(n.Interface) >= len(p.Interfaces) || p.Interfaces[n.Interface].Role != segment.WAN {
-			return nil, errors.New("nat: an snat entry is not for the WAN interface")
+			return nil, nil, errors.New("nat: an snat entry is not for the WAN interface")
 		}
 		if n.PortLo == 0 || n.PortHi < n.PortLo {
-			return nil, errors.New("nat: the ports of an snat entry are not a range from 1 to 65535")
+			return nil, nil, errors.New("nat: the ports of an snat entry are not a range from 1 to 65535")
 		}
 		ext := n.External
 		if ext == (segment.Addr{}) {
@@ -40,28 +66,26 @@ func NewSource(p *segment.Policy, key uint64) (*Source, error) {
 		}
 		addr, ok := packet.AddrFrom16(ext)
 		if !ok {
-			return nil, errors.New("nat: the external address of an snat entry is not IPv4")
+			return nil, nil, errors.New("nat: the external address of an snat entry is not IPv4")
 		}
-		r, known := ranges[addr]
-		if !known {
-			external = append(external, addr)
-			r = [2]uint16{n.PortLo, n.PortHi}
+		at := slices.IndexFunc(pools, func(v planned) bool { return v.addr == addr })
+		if at < 0 {
+			at = len(pools)
+			pools = append(pools, planned{addr, n.PortLo, n.PortHi})
 		}
-		ranges[addr] = [2]uint16{min(r[0], n.PortLo), max(r[1], n.PortHi)}
-		e := entry{pool: int16(slices.Index(external, addr))}
+		v := &pools[at]
+		v.lo, v.hi = min(v.lo, n.PortLo), max(v.hi, n.PortHi)
+		e := entry{pool: int16(at)}
 		if n.SourceMask != (segment.Addr{}) {
 			a, ok := packet.AddrFrom16(n.Source)
 			if !ok {
-				return nil, errors.New("nat: the source of an snat entry is not IPv4")
+				return nil, nil, errors.New("nat: the source of an snat entry is not IPv4")
 			}
 			e.addr, e.mask = a, packet.Mask(n.SourceMask)
 		}
-		s.entries = append(s.entries, e)
+		entries = append(entries, e)
 	}
-	for _, a := range external {
-		s.pools = append(s.pools, NewPool(a, ranges[a][0], ranges[a][1], key))
-	}
-	return s, nil
+	return pools, entries, nil
 }
 
 // Pools returns the port pools.

@@ -184,9 +184,11 @@ const (
 	// interrupted since the last call; 0 on time-out.
 	SysWait = 0x5400
 	// SysDMA returns the address (in the direct map) of arg 0 bytes of
-	// zeroed, physically contiguous memory, aligned to a page, or to 2 MiB
-	// from that size on; or -ENOMEM. It is never given back.
-	SysDMA = 0x5401
+	// physically contiguous memory, aligned to a page, or to 2 MiB from that
+	// size on; or -ENOMEM. It is never given back. It is zeroed unless arg 1
+	// is DMAUncleared.
+	SysDMA       = 0x5401
+	DMAUncleared = 1
 	// SysPower ends the machine: arg 0 is PowerOff or PowerReset.
 	SysPower = 0x5402
 	// SysLoad returns the 32-bit device register at address arg 0, SysStore

@@ -253,8 +253,9 @@ func emptySpan(va uint64) uint64 {
 	return 0
 }
 
-// sysDMA gives the program contiguous memory in the direct map.
-func sysDMA(n uint64) uint64 {
+// sysDMA gives the program contiguous memory in the direct map, zeroed unless
+// it says that it does not care.
+func sysDMA(n, flags uint64) uint64 {
 	if n == 0 || n > maxRAM {
 		return errno(eINVAL)
 	}
@@ -266,6 +267,8 @@ func sysDMA(n uint64) uint64 {
 	if !ok {
 		return errno(eNOMEM)
 	}
-	clear(bytesAt(abi.DirectBase+pa, k*vm.FrameSize))
+	if flags&abi.DMAUncleared == 0 {
+		clear(bytesAt(abi.DirectBase+pa, k*vm.FrameSize))
+	}
 	return abi.DirectBase + pa
 }

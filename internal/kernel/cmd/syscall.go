@@ -158,7 +158,7 @@ func call(f *frame) (result uint64, other bool) {
 	case abi.SysWait:
 		return sysWait(a)
 	case abi.SysDMA:
-		return sysDMA(a), false
+		return sysDMA(a, b), false
 	case abi.SysLoad:
 		if !deviceAddress(a) {
 			return errno(eFAULT), false

@@ -407,7 +407,7 @@ func gc() error {
 }
 
 func dma() error {
-	mem, phys, err := machine.DMA(3 << 20)
+	mem, phys, err := machine.DMA(3<<20, true)
 	if err != nil {
 		return err
 	}
@@ -420,7 +420,7 @@ func dma() error {
 		}
 	}
 	mem[len(mem)-1] = 1
-	if _, _, err := machine.DMA(1 << 40); err == nil {
+	if _, _, err := machine.DMA(1<<40, false); err == nil {
 		return errors.New("a terabyte was given")
 	}
 	return nil
