@@ -27,9 +27,15 @@ func openPorts(p *segment.Policy, args arguments, pool *frame.Pool) (*ports, err
 	devices := machine.Devices(netDevice)
 	var have []string
 	macs := make([][6]byte, len(devices))
+	nets := make([]*virtio.NetDevice, len(devices))
 	for i, d := range devices {
-		m, ok := virtio.ReadMAC(transport(d))
-		if ok {
+		n, err := virtio.FindNet(transport(d))
+		if err != nil {
+			have = append(have, "one that cannot be used ("+err.Error()+")")
+			continue
+		}
+		nets[i] = n
+		if m, ok := n.MAC(); ok {
 			macs[i] = m
 			have = append(have, formatMAC(m))
 		}
@@ -56,7 +62,7 @@ func openPorts(p *segment.Policy, args arguments, pool *frame.Pool) (*ports, err
 		}
 		n := -1
 		for i := range macs {
-			if macs[i] == want && i != used {
+			if nets[i] != nil && macs[i] == want && i != used {
 				n = i
 			}
 		}
@@ -64,12 +70,11 @@ func openPorts(p *segment.Policy, args arguments, pool *frame.Pool) (*ports, err
 			return nil, errors.New("no network device for the " + side.name + " interface: want " + formatMAC(want) + "; " + found)
 		}
 		used = n
-		d := devices[n]
-		dev, err := virtio.OpenNet(transport(d), dma, pool, virtio.NetOptions{})
+		dev, err := nets[n].Open(dma, pool, virtio.NetOptions{})
 		if err != nil {
 			return nil, errors.New("the " + side.name + " interface (" + formatMAC(want) + "): " + err.Error())
 		}
-		*side.dev, *side.bit = dev, 1<<d.Bit
+		*side.dev, *side.bit = dev, 1<<devices[n].Bit
 	}
 	if len(devices) > 2 {
 		say("note: " + itoa(len(devices)-2) + " network device(s) are not used; " + found)

@@ -249,7 +249,7 @@ const allNet = featMTU | featMAC | featMRGRxBuf | featStatus | featEventIdx
 func open(t testing.TB, d *fakeNet, buffers int, opt NetOptions) (*Net, *frame.Pool) {
 	t.Helper()
 	p := d.pool(buffers)
-	n, err := OpenNet(d, d.alloc, p, opt)
+	n, err := openNet(d, d.alloc, p, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,4 +257,13 @@ func open(t testing.TB, d *fakeNet, buffers int, opt NetOptions) (*Net, *frame.P
 		t.Fatalf("the driver broke the device's rules: %v", d.broken)
 	}
 	return n, p
+}
+
+// openNet finds and starts a device.
+func openNet(t Transport, alloc Alloc, pool *frame.Pool, opt NetOptions) (*Net, error) {
+	d, err := FindNet(t)
+	if err != nil {
+		return nil, err
+	}
+	return d.Open(alloc, pool, opt)
 }

@@ -66,22 +66,36 @@ type Net struct {
 	armed  bool
 }
 
-// ReadMAC returns the hardware address of the device at t before it is
-// opened, and whether it has one.
-func ReadMAC(t Transport) (mac [6]byte, ok bool) {
-	t.Write32(regFeatSel, 0)
-	if t.Read32(regFeatures)&featMAC == 0 {
-		return mac, false
-	}
-	for i := range mac {
-		mac[i] = t.Read8(cfgMAC + uint32(i))
-	}
-	return mac, true
+// A NetDevice is a network device that has not been started: features are
+// agreed, and it has said who it is.
+type NetDevice struct {
+	t      Transport
+	feat   uint64
+	mac    [6]byte
+	hasMAC bool
 }
 
-// OpenNet starts the device at t, which receives into buffers of the pool.
-// A device is opened once: some cannot be reset.
-func OpenNet(t Transport, alloc Alloc, pool *frame.Pool, opt NetOptions) (*Net, error) {
+// FindNet agrees on features with the device at t. It is done once for a
+// device: some cannot be reset, and each register costs an exit to the host.
+func FindNet(t Transport) (*NetDevice, error) {
+	feat, err := negotiate(t, netID, featMTU|featMAC|featMRGRxBuf|featStatus|featEventIdx)
+	if err != nil {
+		return nil, err
+	}
+	d := &NetDevice{t: t, feat: feat, hasMAC: feat&featMAC != 0}
+	if d.hasMAC {
+		for i := range d.mac {
+			d.mac[i] = t.Read8(cfgMAC + uint32(i))
+		}
+	}
+	return d, nil
+}
+
+// MAC returns the device's hardware address; ok is false when it has none.
+func (d *NetDevice) MAC() (mac [6]byte, ok bool) { return d.mac, d.hasMAC }
+
+// Open starts the device, which receives into buffers of the pool.
+func (d *NetDevice) Open(alloc Alloc, pool *frame.Pool, opt NetOptions) (*Net, error) {
 	size := opt.QueueSize
 	if size == 0 {
 		size = defaultSize
@@ -89,17 +103,8 @@ func OpenNet(t Transport, alloc Alloc, pool *frame.Pool, opt NetOptions) (*Net, 
 	if size < 2 || size > maxQueue || size&(size-1) != 0 {
 		return nil, errors.New("virtio: queue size " + strconv.Itoa(size) + " is not a power of two from 2 to 1024")
 	}
-	feat, err := negotiate(t, netID, featMTU|featMAC|featMRGRxBuf|featStatus|featEventIdx)
-	if err != nil {
-		return nil, err
-	}
-	n := &Net{t: t, pool: pool, feat: feat, mtu: 1500}
-	if feat&featMAC != 0 {
-		n.hasMAC = true
-		for i := range n.mac {
-			n.mac[i] = t.Read8(cfgMAC + uint32(i))
-		}
-	}
+	t, feat := d.t, d.feat
+	n := &Net{t: t, pool: pool, feat: feat, mtu: 1500, mac: d.mac, hasMAC: d.hasMAC}
 	if feat&featMTU != 0 {
 		m := int(t.Read16(cfgMTU))
 		if m < 68 {
@@ -108,6 +113,7 @@ func OpenNet(t Transport, alloc Alloc, pool *frame.Pool, opt NetOptions) (*Net, 
 		}
 		n.mtu = min(m, frame.MaxLen-14)
 	}
+	var err error
 	event := feat&featEventIdx != 0
 	if n.rx, err = setupQueue(t, rxQueue, uint16(size), event, alloc); err == nil {
 		n.tx, err = setupQueue(t, txQueue, uint16(size), event, alloc)

@@ -53,7 +53,7 @@ func TestOpenErrors(t *testing.T) {
 		d := newFake(allNet)
 		p := d.pool(300)
 		c.edit(d)
-		if _, err := OpenNet(d, d.alloc, p, NetOptions{QueueSize: c.size}); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := openNet(d, d.alloc, p, NetOptions{QueueSize: c.size}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want one with %q", c.name, err, c.want)
 		}
 	}

@@ -103,8 +103,15 @@ func probeMicrovm() {
 	} else if hasACPI {
 		first = 16
 	}
-	for i := 0; i < slots; i++ {
+	// QEMU fills the slots from the last one down. Each look is an exit to the
+	// host, so the search ends after two empty ones, unless none was taken: a
+	// user may have chosen slots.
+	for i, empty := slots-1, 0; i >= 0 && (empty < 2 || devices == 0); i-- {
+		n := devices
 		addDevice(microvmBase+uint64(i)*microvmStep, chip, first+uint32(i))
+		if empty++; devices != n {
+			empty = 0
+		}
 	}
 }
 
