@@ -13,7 +13,7 @@ import (
 //	12  size          u32   of the whole segment
 //	16  policy digest [32]  SHA-256 of rules.yaml
 //	48  body digest   [32]  SHA-256 of everything behind the header
-//	80  tables        8 x {offset u32, count u32}
+//	80  tables        numTables x {offset u32, count u32}
 const (
 	offVersion = 8
 	offSize    = 12
@@ -32,6 +32,9 @@ const (
 	tabStrings
 	tabDNAT
 	tabNames
+	tabUpstreams
+	tabResolvers
+	tabBlocked
 	numTables
 )
 
@@ -55,6 +58,9 @@ func Encode(p *Policy) []byte {
 	table(tabMatches, raw(p.Matches), len(p.Matches))
 	table(tabDNAT, raw(p.DNAT), len(p.DNAT))
 	table(tabNames, raw(p.Names), len(p.Names))
+	table(tabUpstreams, raw(p.Upstreams), len(p.Upstreams))
+	table(tabResolvers, raw(p.Resolvers), len(p.Resolvers))
+	table(tabBlocked, raw(p.Blocked), len(p.Blocked))
 	table(tabStrings, p.Strings, len(p.Strings))
 	copy(b, Magic)
 	le.PutUint32(b[offVersion:], Version)

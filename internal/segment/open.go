@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strconv"
 	"unsafe"
 )
@@ -16,6 +17,8 @@ const (
 	MaxInterfaces = 16
 	MaxFlows      = 4 << 20
 	MinFlows      = 1 << 10
+	MaxServers    = 64 // name servers of each kind
+	MaxBindings   = 1 << 20
 )
 
 // Open checks a segment and returns a view of it. b must stay unchanged while
@@ -50,15 +53,18 @@ func Open(b []byte) (*Policy, error) {
 		return nil, errors.New("policy segment: no settings")
 	}
 	p.Settings = settings[0]
-	var ok1, ok2, ok3, ok4, ok5, ok6, ok7 bool
-	p.Interfaces, ok1 = table[Interface](b, tabInterfaces, MaxInterfaces)
-	p.SNAT, ok2 = table[SNAT](b, tabSNAT, MaxRules)
-	p.Rules, ok3 = table[Rule](b, tabRules, MaxRules)
-	p.Matches, ok4 = table[Match](b, tabMatches, MaxMatches)
-	p.DNAT, ok6 = table[DNAT](b, tabDNAT, MaxRules)
-	p.Names, ok7 = table[Name](b, tabNames, MaxMatches)
-	p.Strings, ok5 = table[byte](b, tabStrings, len(b))
-	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || !ok6 || !ok7 {
+	var in [10]bool
+	p.Interfaces, in[0] = table[Interface](b, tabInterfaces, MaxInterfaces)
+	p.SNAT, in[1] = table[SNAT](b, tabSNAT, MaxRules)
+	p.Rules, in[2] = table[Rule](b, tabRules, MaxRules)
+	p.Matches, in[3] = table[Match](b, tabMatches, MaxMatches)
+	p.DNAT, in[5] = table[DNAT](b, tabDNAT, MaxRules)
+	p.Names, in[6] = table[Name](b, tabNames, MaxMatches)
+	p.Strings, in[4] = table[byte](b, tabStrings, len(b))
+	p.Upstreams, in[7] = table[Upstream](b, tabUpstreams, MaxServers)
+	p.Resolvers, in[8] = table[Resolver](b, tabResolvers, MaxServers)
+	p.Blocked, in[9] = table[Name](b, tabBlocked, MaxMatches)
+	if slices.Contains(in[:], false) {
 		return nil, errors.New("policy segment: a table lies outside the segment")
 	}
 	if err := p.check(); err != "" {
@@ -87,8 +93,11 @@ func (p *Policy) text(t Text) bool { return uint64(t.Off)+uint64(t.Len) <= uint6
 // check returns what is wrong with the tables' contents, or "".
 func (p *Policy) check() string {
 	s := &p.Settings
-	if s.DefaultAction != Accept && s.DefaultAction != Deny {
+	if s.DefaultAction < Accept || s.DefaultAction > Reject {
 		return "no default action"
+	}
+	if s.Fragments > FragmentsReassemble || s.Flags >= flagsEnd || s.DNSNames > MaxBindings {
+		return "settings out of range"
 	}
 	if s.MaxFlows < MinFlows || s.MaxFlows > MaxFlows {
 		return "capacity of the flow table out of range"
@@ -111,15 +120,23 @@ func (p *Policy) check() string {
 			return "dnat entry " + strconv.Itoa(i) + " is invalid"
 		}
 	}
-	for i := range p.Names {
-		n := &p.Names[i]
-		if !p.text(n.Text) || n.Text.Len == 0 || n.Text.Len > 253 || n.Wildcard > 1 {
-			return "name " + strconv.Itoa(i) + " is invalid"
+	for _, names := range [][]Name{p.Names, p.Blocked} {
+		for i := range names {
+			n := &names[i]
+			if !p.text(n.Text) || n.Text.Len == 0 || n.Text.Len > 253 || n.Wildcard > 1 {
+				return "name " + strconv.Itoa(i) + " is invalid"
+			}
+		}
+	}
+	for i := range p.Upstreams {
+		u := &p.Upstreams[i]
+		if u.Port == 0 || u.TLS > 1 || !p.text(u.ServerName) {
+			return "upstream " + strconv.Itoa(i) + " is invalid"
 		}
 	}
 	for i := range p.Rules {
 		r := &p.Rules[i]
-		if r.Mode > Shadow || r.Action != Accept && r.Action != Deny || !p.text(r.ID) || !p.text(r.Name) {
+		if r.Mode > Shadow || r.Action < Accept || r.Action > Reject || r.SNI > 1 || !p.text(r.ID) || !p.text(r.Name) {
 			return "rule " + strconv.Itoa(i) + " is invalid"
 		}
 	}

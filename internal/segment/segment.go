@@ -5,7 +5,7 @@
 package segment
 
 // Version is the layout's version. Open refuses any other.
-const Version = 2
+const Version = 3
 
 // Magic is the first eight bytes of a segment.
 const Magic = "THURWPOL"
@@ -25,7 +25,8 @@ type Action uint8
 const (
 	_ Action = iota
 	Accept
-	Deny
+	Deny   // drop silently
+	Reject // drop, and tell the sender: TCP RST, else ICMP 3/13 (RFC 5508 REQ-8)
 )
 
 // A Direction is the way a packet travels. Zero, in a match, is either way.
@@ -59,11 +60,37 @@ const (
 // A Text names a stretch of the segment's string table.
 type Text struct{ Off, Len uint32 }
 
+// What happens to IPv4 fragments.
+const (
+	FragmentsDrop       = 0
+	FragmentsReassemble = 1
+)
+
+// Flags of Settings. All are switched off in a policy that does not say so.
+const (
+	FlagNoTimeExceeded = 1 << iota // no ICMP time exceeded
+	FlagNoMSSClamp                 // the MSS of TCP handshakes stays as it is
+	FlagDNSFollow                  // only names that a rule could use are resolved
+	FlagDNSIntercept               // plain DNS to other servers is answered by the proxy
+	FlagNoFlowEnd                  // no events when flows end
+	flagsEnd
+)
+
 // Settings holds the policy's defaults. Timeouts are in seconds.
 type Settings struct {
 	DefaultAction  Action
-	_              [3]uint8
+	Fragments      uint8 // FragmentsDrop or FragmentsReassemble
+	_              [2]uint8
+	Flags          uint32
 	MaxFlows       uint32 // capacity of the flow table
+	SourceFlows    uint32 // flows that one source may have at once; 0: no limit
+	SourceRate     uint32 // new flows that one source may begin in a second; 0: no limit
+	SampleAccept   uint32 // share of accepted flows that get a span, in 1/(2^32-1)
+	SampleDrop     uint32 // share of dropped ones
+	DNSRate        uint32 // queries that one client may ask in a second; 0: the default, 100
+	DNSNames       uint32 // bindings of names that are kept; 0: the default, 16384
+	DNSFloor       uint32 // shortest time a binding lasts, whatever its TTL
+	DNSGrace       uint32 // time added to a binding's TTL
 	TCPSynSent     uint32
 	TCPSynRecv     uint32
 	TCPEstablished uint32
@@ -75,8 +102,22 @@ type Settings struct {
 	UDPUnreplied   uint32
 	UDPIdle        uint32 // replied UDP
 	ICMPEcho       uint32
-	_              [3]uint32
+	_              [2]uint32
 }
+
+// An Upstream is a name server that the DNS proxy asks. The first that works is
+// taken.
+type Upstream struct {
+	Address    Addr
+	ServerName Text // with TLS: the name that its certificate must have
+	Port       uint16
+	TLS        uint8 // 1: DNS over TLS (RFC 7858)
+	_          [5]uint8
+}
+
+// A Resolver is a name server on the LAN, whose answers are learned for all
+// clients: it asks on their behalf.
+type Resolver struct{ Address Addr }
 
 // An Interface is one side of the firewall.
 type Interface struct {
@@ -131,7 +172,8 @@ type Rule struct {
 	Line     uint32 // of rules.yaml
 	Action   Action
 	Mode     Mode
-	_        [2]uint8
+	SNI      uint8 // 1: the TLS server name must be one that the client resolved to this address
+	_        [1]uint8
 }
 
 // A Name is a pattern of destination names: one name, or with Wildcard all that
@@ -168,6 +210,9 @@ type Policy struct {
 	SNAT       []SNAT
 	DNAT       []DNAT
 	Names      []Name
+	Upstreams  []Upstream
+	Resolvers  []Resolver
+	Blocked    []Name // names that the DNS proxy refuses
 	Rules      []Rule
 	Matches    []Match
 	Strings    []byte

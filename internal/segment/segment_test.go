@@ -15,6 +15,9 @@ func sample() *Policy {
 		SNAT:       []SNAT{{Interface: 1, PortLo: 1024, PortHi: 65535}},
 		DNAT:       []DNAT{{PortLo: 443, PortHi: 443, ToPort: 443, Proto: 6}},
 		Names:      []Name{{Text: Text{8, 3}, Wildcard: 1}},
+		Upstreams:  []Upstream{{Address: Addr{15: 1}, Port: 53}},
+		Resolvers:  []Resolver{{Address: Addr{15: 2}}},
+		Blocked:    []Name{{Text: Text{8, 3}}},
 		Rules:      []Rule{{ID: Text{8, 3}, Action: Accept}},
 		Matches:    []Match{{Action: Accept, PortHi: 65535, Proto: 6}},
 		Strings:    []byte("lan0wan0web"),
@@ -40,7 +43,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 	if p.Digest != sample().Digest || p.Settings != sample().Settings || p.Matches[0] != sample().Matches[0] ||
 		p.Text(p.Rules[0].ID) != "web" || p.Interface(WAN) != &p.Interfaces[1] || p.SNAT[0] != sample().SNAT[0] ||
-		p.DNAT[0] != sample().DNAT[0] || p.Names[0] != sample().Names[0] {
+		p.DNAT[0] != sample().DNAT[0] || p.Names[0] != sample().Names[0] ||
+		p.Upstreams[0] != sample().Upstreams[0] || p.Resolvers[0] != sample().Resolvers[0] || p.Blocked[0] != sample().Blocked[0] {
 		t.Fatalf("got %+v", p)
 	}
 	if p.Text(Text{9, 3}) != "" {
@@ -51,11 +55,13 @@ func TestRoundTrip(t *testing.T) {
 // TestLayout pins the sizes that compiled policies depend on.
 func TestLayout(t *testing.T) {
 	for name, c := range map[string][2]uintptr{
-		"Settings":  {unsafe.Sizeof(Settings{}), 64},
+		"Settings":  {unsafe.Sizeof(Settings{}), 96},
 		"Interface": {unsafe.Sizeof(Interface{}), 56},
 		"SNAT":      {unsafe.Sizeof(SNAT{}), 56},
 		"DNAT":      {unsafe.Sizeof(DNAT{}), 80},
 		"Name":      {unsafe.Sizeof(Name{}), 16},
+		"Upstream":  {unsafe.Sizeof(Upstream{}), 32},
+		"Resolver":  {unsafe.Sizeof(Resolver{}), 16},
 		"Rule":      {unsafe.Sizeof(Rule{}), 24},
 		"Match":     {unsafe.Sizeof(Match{}), 80},
 	} {
@@ -80,7 +86,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"empty", "too few", nil},
 		{"truncated", "its header says", good[:len(good)-1]},
 		{"magic", "wrong magic", flip(0)},
-		{"version", "layout version 3", flip(8)},
+		{"version", "layout version 2,", flip(8)},
 		{"corrupted", "digest mismatch", flip(len(good) - 1)},
 		{"corrupted digest", "digest mismatch", flip(offBody)},
 		{"table outside", "outside the segment", flip(offTables + 8 + 3)},
@@ -92,6 +98,10 @@ func TestOpenRefuses(t *testing.T) {
 		{"dnat end", "dnat entry 0", edit(func(p *Policy) { p.DNAT[0].PortHi, p.DNAT[0].ToPort = 444, 65535 })},
 		{"dnat protocol", "dnat entry 0", edit(func(p *Policy) { p.DNAT[0].Proto = 1 })},
 		{"name", "name 0", edit(func(p *Policy) { p.Names[0].Text.Len = 100 })},
+		{"blocked name", "name 0", edit(func(p *Policy) { p.Blocked[0].Text.Len = 0 })},
+		{"upstream port", "upstream 0", edit(func(p *Policy) { p.Upstreams[0].Port = 0 })},
+		{"settings", "settings out of range", edit(func(p *Policy) { p.Settings.Flags = 1 << 31 })},
+		{"sni", "rule 0", edit(func(p *Policy) { p.Rules[0].SNI = 2 })},
 		{"match name", "match 0", edit(func(p *Policy) { p.Matches[0].Name = 2 })},
 		{"mode", "rule 0", edit(func(p *Policy) { p.Rules[0].Mode = 2 })},
 		{"rule text", "rule 0", edit(func(p *Policy) { p.Rules[0].ID.Off = 1 << 30 })},
