@@ -211,6 +211,16 @@ func (e *Engine) Flows() *conntrack.Table { return e.flows }
 // Pools returns the NAT port pools.
 func (e *Engine) Pools() []*nat.Pool { return e.pools }
 
+// TakePort gives the firewall itself an unpredictable port of the WAN address,
+// which no translated flow gets until GivePort; proto is TCP or UDP. It reports
+// false when none is free. Like Poll it belongs to the engine's goroutine.
+func (e *Engine) TakePort(proto uint8) (port uint16, ok bool) {
+	return e.source.Own().Take(proto, e.random())
+}
+
+// GivePort gives back a port that TakePort returned.
+func (e *Engine) GivePort(proto uint8, port uint16) { e.source.Own().Give(proto, port) }
+
 // random returns the next number of a generator keyed by the boot's secret:
 // a counter, encrypted by two rounds of multiply and fold.
 func (e *Engine) random() uint64 {

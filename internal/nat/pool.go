@@ -105,8 +105,8 @@ func (p *Pool) choose(s *space, want uint16, rnd uint64) (port uint16, ok bool) 
 	} else if want < 1024 && lo < 1024 {
 		hi = min(hi, 1023)
 	}
-	if port, ok = s.search(lo, hi, want, rnd); !ok {
-		port, ok = s.search(uint32(p.Lo), uint32(p.Hi), want, rnd)
+	if port, ok = search(&s.used, lo, hi, want, rnd); !ok {
+		port, ok = search(&s.used, uint32(p.Lo), uint32(p.Hi), want, rnd)
 	}
 	return port, ok
 }
@@ -116,7 +116,7 @@ const evenPorts = 0x5555555555555555
 // search looks for a free port in [lo, hi], beginning at a random one: first
 // for one of the parity of want (RFC 4787 REQ-4), then for any. Each round
 // looks at every word of the bitmap once.
-func (s *space) search(lo, hi uint32, want uint16, rnd uint64) (uint16, bool) {
+func search(used *[1024]uint64, lo, hi uint32, want uint16, rnd uint64) (uint16, bool) {
 	n := hi - lo + 1
 	start := lo + uint32(rnd>>32)%n
 	parity := uint64(evenPorts)
@@ -128,7 +128,7 @@ func (s *space) search(lo, hi uint32, want uint16, rnd uint64) (uint16, bool) {
 		w := start / 64
 		skip := ^uint64(0) << (start % 64) // in the first word, from start on
 		for range last - first + 2 {
-			free := ^s.used[w] & mask & skip
+			free := ^used[w%1024] & mask & skip
 			if w == first {
 				free &= ^uint64(0) << (lo % 64)
 			}

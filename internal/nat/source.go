@@ -12,6 +12,7 @@ import (
 type Source struct {
 	entries []entry
 	pools   []*Pool
+	own     Own
 }
 
 type entry struct {
@@ -31,6 +32,7 @@ func NewSource(p *segment.Policy, key uint64) (*Source, error) {
 	for _, v := range plans {
 		s.pools = append(s.pools, NewPool(v.addr, v.lo, v.hi, key))
 	}
+	s.own.init(p, s.pools)
 	return s, nil
 }
 
@@ -87,6 +89,9 @@ func plan(p *segment.Policy) (pools []planned, entries []entry, err error) {
 	}
 	return pools, entries, nil
 }
+
+// Own returns the firewall's own ports.
+func (s *Source) Own() *Own { return &s.own }
 
 // Pools returns the port pools.
 func (s *Source) Pools() []*Pool { return s.pools }
