@@ -15,7 +15,7 @@ func (e *Engine) decide(in *port, i int, k *conntrack.Key, now int64) {
 		e.dropPacket(in, i, telemetry.Martian, now)
 		return
 	}
-	if p.Dst == e.port[lan].addr || p.Dst == e.port[wan].addr || e.source.External(p.Dst) {
+	if e.ownAddr(p.Dst) {
 		e.toFirewall(in, i, now)
 		return
 	}
@@ -189,7 +189,7 @@ func (e *Engine) martian(in *port, p *packet.Packet) bool {
 		return true
 	case d>>24 == 0, d>>24 == 127, d>>28 >= 14: // a router forwards no multicast without being told to
 		return true
-	case s == e.port[lan].addr, s == e.port[wan].addr, e.source.External(s):
+	case e.ownAddr(s):
 		return true
 	}
 	for i := range e.port {

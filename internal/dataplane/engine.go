@@ -8,6 +8,7 @@
 //	decide.go     first packets: martians, filter, NAT, a new flow
 //	icmperror.go  ICMP errors about known flows
 //	local.go      what is addressed to the firewall, and what it says itself
+//	own.go        which addresses are the firewall's
 //	neighbour.go  link-layer addresses of next hops
 //	transmit.go   leave
 //
@@ -112,7 +113,8 @@ type port struct {
 	mtu       int
 	addr      packet.Addr
 	net, mask packet.Addr
-	gateway   packet.Addr // 0: none
+	gateway   packet.Addr   // 0: none
+	further   []packet.Addr // own addresses besides addr, in order
 	arp       neighbours
 	defend    int64 // when the own address may next be defended
 	tx        [2 * Batch]frame.Frame
@@ -169,6 +171,7 @@ func New(c Config) (*Engine, error) {
 			}
 		}
 	}
+	e.ownAddresses(c.Policy)
 	s := &c.Policy.Settings
 	e.flows = conntrack.New(int(s.MaxFlows), [2]uint64{binary.LittleEndian.Uint64(c.Secret[0:]), binary.LittleEndian.Uint64(c.Secret[8:])}, timeouts(s), c.Alloc)
 	e.flows.Removed = e.flowRemoved

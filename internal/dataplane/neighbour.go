@@ -163,7 +163,7 @@ func (e *Engine) resolveTick(p *port, now int64) {
 // ask sends an ARP request.
 func (e *Engine) ask(p *port, a packet.Addr, to *[6]byte) {
 	m := packet.ARPMessage{Op: packet.ARPRequest, SenderMAC: p.mac, SenderAddr: p.addr, TargetAddr: a}
-	if e.own(p, a) {
+	if p.own(a) {
 		m.SenderAddr = a // an announcement
 	}
 	e.sendARP(p, to, &m)
@@ -187,21 +187,11 @@ func (e *Engine) Announce() {
 	for i := range e.port {
 		p := &e.port[i]
 		e.ask(p, p.addr, &broadcastMAC)
-		if i == wan {
-			for _, q := range e.pools {
-				if q.Addr != p.addr {
-					e.ask(p, q.Addr, &broadcastMAC)
-				}
-			}
+		for _, a := range p.further {
+			e.ask(p, a, &broadcastMAC)
 		}
 		e.flush(p)
 	}
-}
-
-// own reports whether the firewall answers for an address on port p: it is the
-// port's own, or on the WAN one that sources are translated to.
-func (e *Engine) own(p *port, a packet.Addr) bool {
-	return a == p.addr || p.n == wan && e.source.External(a)
 }
 
 // arpFrame handles a received ARP message, or returns why it is dropped. It is
@@ -218,7 +208,7 @@ func (e *Engine) arpFrame(p *port, f []byte, now int64) telemetry.Reason {
 		e.c.ARPReceived[p.n]++ // our own come back, or no host's
 		return 0
 	}
-	if e.own(p, m.SenderAddr) {
+	if p.own(m.SenderAddr) {
 		e.c.ARPConflicts[p.n]++
 		if now >= p.defend { // RFC 5227 section 2.4(b)
 			p.defend = now + defendEvery
@@ -235,7 +225,7 @@ func (e *Engine) arpFrame(p *port, f []byte, now int64) telemetry.Reason {
 		return telemetry.Martian
 	}
 	e.c.ARPReceived[p.n]++
-	if !e.own(p, m.TargetAddr) {
+	if !p.own(m.TargetAddr) {
 		return 0
 	}
 	if m.SenderAddr&p.mask == p.net {

@@ -144,6 +144,33 @@ func TestS38_TranslationAddressIsAnsweredFor(t *testing.T) {
 	}
 }
 
+// TestS38_ServerAddressIsAnsweredFor: an address of a destination translation
+// is the firewall's own like those of the interfaces.
+func TestS38_ServerAddressIsAnsweredFor(t *testing.T) {
+	const addr = "203.0.113.30"
+	l := newLabWith(t, func(p *segment.Policy) {
+		p.DNAT = []segment.DNAT{{External: ip(addr).To16(), To: ip(host).To16(), PortLo: 443, PortHi: 443, ToPort: 443, Proto: packet.TCP}}
+	}, "accept")
+	w := l.port[wan]
+	w.in = append(w.in, arp(packet.ARPRequest, "203.0.113.1", macOf(ip("203.0.113.1")), addr))
+	l.e.Poll(l.now)
+	var m packet.ARPMessage
+	if len(w.out) != 1 || !packet.ParseARP(w.out[0], &m) || m.SenderAddr != ip(addr) || m.SenderMAC != wanMAC {
+		t.Fatalf("%d answers, %+v", len(w.out), m)
+	}
+	w.out = nil
+	conflicts := l.e.c.ARPConflicts[wan]
+	l.raw(wan, arp(packet.ARPReply, addr, [6]byte{2, 6, 6, 6, 6, 6}, ours))
+	if l.e.c.ARPConflicts[wan] != conflicts+1 {
+		t.Fatal("its takeover was not counted")
+	}
+	l.dropped(lan, udp(addr, 4000, web, 53), telemetry.Martian) // nobody else sends from it
+	l.e.Announce()
+	if len(w.out) != 2 {
+		t.Fatalf("%d announcements on the WAN, want 2", len(w.out))
+	}
+}
+
 func TestARP_UnresolvedGivesUp(t *testing.T) {
 	l := newLab(t, "accept")
 	for i := range 5 {

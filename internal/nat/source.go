@@ -106,13 +106,3 @@ func (s *Source) Find(src packet.Addr) int16 {
 	}
 	return -1
 }
-
-// External reports whether addr is one that sources are translated to.
-func (s *Source) External(addr packet.Addr) bool {
-	for _, p := range s.pools {
-		if p.Addr == addr {
-			return true
-		}
-	}
-	return false
-}
