@@ -9,7 +9,7 @@ LDKERNEL  := -E main.anchor -T 0x201000 -buildid=
 VERSION   ?= dev
 POLICY    ?= rules.yaml
 
-.PHONY: help build run test bench lint release clean
+.PHONY: help build run test bench soak lint release clean
 
 help: ## this list
 	@echo "thurward: a firewall that boots as a unikernel"
@@ -34,6 +34,11 @@ test: ## all tests, those on the booted image among them
 
 bench: ## the data path's benchmarks, in process
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/packet ./internal/conntrack ./internal/nat ./internal/filter ./internal/dataplane ./internal/virtio ./internal/telemetry
+
+soak: ## the image under load for ten minutes, and what iperf3 carries through it (Debian: iperf3)
+	@scripts/need.sh test
+	$(GO) test ./test/e2e -run 'TestSoak$$' -soak=10m -soak-stall=100ms -timeout 30m -v
+	$(GO) test ./test/e2e -run 'TestIperf$$' -iperf=5s -timeout 10m -v
 
 lint: ## gofmt, go vet, staticcheck, govulncheck
 	@scripts/lint.sh

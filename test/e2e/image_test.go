@@ -50,18 +50,35 @@ var parts = sync.OnceValues(func() (in image.Input, err error) {
 
 // defaultImage is the image of the policy of these tests.
 var defaultImage = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(scratch, "thurward.img")
+	return path, link(path, policy())
+})
+
+// link writes the image of a policy.
+func link(path string, p *segment.Policy) error {
 	in, err := parts()
 	if err != nil {
-		return "", err
+		return err
 	}
-	in.Policy = segment.Encode(policy())
+	in.Policy = segment.Encode(p)
 	b, err := image.Link(in)
 	if err != nil {
-		return "", err
+		return err
 	}
-	path := filepath.Join(scratch, "thurward.img")
-	return path, os.WriteFile(path, b, 0o644)
-})
+	return os.WriteFile(path, b, 0o644)
+}
+
+// linked returns the path of an image whose policy change has altered.
+func linked(t *testing.T, change func(*segment.Policy)) string {
+	t.Helper()
+	p := policy()
+	change(p)
+	path := filepath.Join(t.TempDir(), "thurward.img")
+	if err := link(path, p); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
 
 // testImage returns the path of the image that the tests boot.
 func testImage(t *testing.T) string {
