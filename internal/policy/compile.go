@@ -2,7 +2,10 @@ package policy
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/thurward/thurward/internal/segment"
 )
@@ -10,21 +13,13 @@ import (
 // protocols are the IP protocol numbers of the words in rules.
 var protocols = map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17}
 
+var actions = map[string]segment.Action{"accept": segment.Accept, "deny": segment.Deny, "reject": segment.Reject}
+
 // Compile turns a policy into the tables of a segment. A rule whose fields are
 // lists becomes one match for each combination.
 func Compile(p *Policy) (*segment.Policy, error) {
-	c := &compiler{s: &segment.Policy{Digest: p.Digest}}
-	s := c.s
-	s.Settings = segment.Settings{DefaultAction: action(p.Defaults.Accept), MaxFlows: uint32(p.Defaults.MaxFlows)}
-	for i, dst := range []*uint32{&s.Settings.TCPSynSent, &s.Settings.TCPSynRecv, &s.Settings.TCPEstablished, &s.Settings.TCPFinWait,
-		&s.Settings.TCPCloseWait, &s.Settings.TCPLastAck, &s.Settings.TCPTimeWait, &s.Settings.TCPClose,
-		&s.Settings.UDPUnreplied, &s.Settings.UDPIdle, &s.Settings.ICMPEcho} {
-		t := Timeouts[i]
-		*dst = uint32(t.Default)
-		if v, ok := p.Defaults.Timeouts[t.Name]; ok {
-			*dst = uint32(v)
-		}
-	}
+	c := &compiler{s: &segment.Policy{Digest: p.Digest}, texts: map[string]segment.Text{}, names: map[string]uint32{}}
+	c.settings(p)
 	for _, f := range p.Interfaces {
 		e := segment.Interface{Name: c.text(f.Name), Address: f.Prefix.Addr().As16(), PrefixLen: uint8(f.Prefix.Bits()), Role: segment.WAN, MTU: uint16(f.MTU)}
 		if f.LAN {
@@ -36,45 +31,151 @@ func Compile(p *Policy) (*segment.Policy, error) {
 		if f.HasMAC {
 			e.HasMAC, e.MAC = 1, f.MAC
 		}
-		s.Interfaces = append(s.Interfaces, e)
+		c.s.Interfaces = append(c.s.Interfaces, e)
 	}
-	for _, n := range p.SNAT {
-		e := segment.SNAT{Interface: uint32(n.Interface), PortLo: uint16(n.PortLo), PortHi: uint16(n.PortHi)}
-		e.Source, e.SourceMask = addrMask(n.Source)
-		if n.External.IsValid() {
-			e.External = n.External.As16()
-		}
-		s.SNAT = append(s.SNAT, e)
-	}
+	c.nat(p)
+	c.dns(&p.DNS)
 	for i := range p.Rules {
 		c.rule(&p.Rules[i])
+		if len(c.s.Matches) > segment.MaxMatches {
+			return nil, fmt.Errorf("%s:%d: rules up to this one make more than %d combinations of their lists; that is the most that is supported (use wider networks and port ranges)", p.File, p.Rules[i].Line, segment.MaxMatches)
+		}
 	}
-	if len(s.Matches) > segment.MaxMatches || len(s.Rules) > segment.MaxRules {
-		return nil, fmt.Errorf("%s: %d rules make %d combinations; at most %d are supported (use fewer lists in one rule)", p.File, len(s.Rules), len(s.Matches), segment.MaxMatches)
+	for _, t := range []struct {
+		what string
+		n    int
+	}{{"rules", len(c.s.Rules)}, {"snat entries", len(c.s.SNAT)}, {"dnat entries", len(c.s.DNAT)}} {
+		if t.n > segment.MaxRules {
+			return nil, fmt.Errorf("%s: %d %s; at most %d are supported", p.File, t.n, t.what, segment.MaxRules)
+		}
 	}
-	return s, nil
+	return c.s, nil
 }
 
-type compiler struct{ s *segment.Policy }
+type compiler struct {
+	s     *segment.Policy
+	texts map[string]segment.Text
+	names map[string]uint32 // 1 + index into Names
+}
 
+// text adds a string to the table, or finds it there.
 func (c *compiler) text(t string) segment.Text {
+	if r, ok := c.texts[t]; ok {
+		return r
+	}
 	r := segment.Text{Off: uint32(len(c.s.Strings)), Len: uint32(len(t))}
 	c.s.Strings = append(c.s.Strings, t...)
+	c.texts[t] = r
 	return r
 }
 
-func action(accept bool) segment.Action {
-	if accept {
-		return segment.Accept
+func (c *compiler) settings(p *Policy) {
+	d, s := &p.Defaults, &c.s.Settings
+	*s = segment.Settings{
+		DefaultAction: actions[d.Action], MaxFlows: uint32(d.MaxFlows), SourceFlows: uint32(d.SourceFlows), SourceRate: uint32(d.SourceRate),
+		SampleAccept: uint32(d.SampleAccept * math.MaxUint32), SampleDrop: uint32(d.SampleDrop * math.MaxUint32),
+		DNSRate: uint32(d.DNSRate), DNSNames: uint32(p.DNS.MaxNames), DNSFloor: uint32(p.DNS.TTLFloor), DNSGrace: uint32(p.DNS.TTLGrace),
 	}
-	return segment.Deny
+	if d.Reassemble {
+		s.Fragments = segment.FragmentsReassemble
+	}
+	for _, f := range []struct {
+		on   bool
+		flag uint32
+	}{{d.NoTimeExceeded, segment.FlagNoTimeExceeded}, {d.NoMSSClamp, segment.FlagNoMSSClamp}, {p.DNS.Follow, segment.FlagDNSFollow},
+		{p.DNS.Intercept, segment.FlagDNSIntercept}, {d.NoFlowEnd, segment.FlagNoFlowEnd}} {
+		if f.on {
+			s.Flags |= f.flag
+		}
+	}
+	for i, dst := range []*uint32{&s.TCPSynSent, &s.TCPSynRecv, &s.TCPEstablished, &s.TCPFinWait, &s.TCPCloseWait, &s.TCPLastAck,
+		&s.TCPTimeWait, &s.TCPClose, &s.UDPUnreplied, &s.UDPIdle, &s.ICMPEcho} {
+		t := Timeouts[i]
+		*dst = uint32(t.Default)
+		if v, ok := d.Timeouts[t.Name]; ok {
+			*dst = uint32(v)
+		}
+	}
+}
+
+// nat adds the entries of both kinds. The external addresses of an entry of
+// source translation follow each other.
+func (c *compiler) nat(p *Policy) {
+	for _, n := range p.SNAT {
+		e := segment.SNAT{Interface: uint32(n.Interface), PortLo: uint16(n.PortLo), PortHi: uint16(n.PortHi)}
+		e.Source, e.SourceMask = addrMask(n.Source)
+		if len(n.External) == 0 {
+			c.s.SNAT = append(c.s.SNAT, e)
+		}
+		for _, a := range n.External {
+			e.External = a.As16()
+			c.s.SNAT = append(c.s.SNAT, e)
+		}
+	}
+	for i := range p.DNAT {
+		d := &p.DNAT[i]
+		e := segment.DNAT{External: d.WAN.As16(), To: d.To.As16(), PortLo: uint16(d.Ports.Lo), PortHi: uint16(d.Ports.Hi), ToPort: uint16(d.ToPort), Line: uint32(d.Line)}
+		if d.Hairpin {
+			e.Hairpin = 1
+		}
+		for _, proto := range d.Protocols {
+			e.Proto = protocols[proto]
+			for _, from := range orAny(d.From) {
+				e.From, e.FromMask = addrMask(from)
+				c.s.DNAT = append(c.s.DNAT, e)
+			}
+		}
+	}
+}
+
+func (c *compiler) dns(d *DNS) {
+	for _, u := range d.Upstreams {
+		e := segment.Upstream{Address: u.Address.As16(), Port: uint16(u.Port)}
+		if u.ServerName != "" {
+			e.TLS, e.ServerName = 1, c.text(u.ServerName)
+		}
+		c.s.Upstreams = append(c.s.Upstreams, e)
+	}
+	for _, a := range d.Resolvers {
+		c.s.Resolvers = append(c.s.Resolvers, segment.Resolver{Address: a.As16()})
+	}
+	for _, n := range d.Block {
+		c.s.Blocked = append(c.s.Blocked, c.pattern(n))
+	}
+}
+
+// pattern returns a name, or a wildcard "*.name", as the tables hold it.
+func (c *compiler) pattern(s string) segment.Name {
+	var n segment.Name
+	if parent, ok := strings.CutPrefix(s, "*."); ok {
+		n.Wildcard, s = 1, parent
+	}
+	n.Text = c.text(s)
+	return n
+}
+
+// name returns the number of a pattern for matches, 1 + its index.
+func (c *compiler) name(s string) uint32 {
+	if n, ok := c.names[s]; ok {
+		return n
+	}
+	c.s.Names = append(c.s.Names, c.pattern(s))
+	c.names[s] = uint32(len(c.s.Names))
+	return c.names[s]
 }
 
 // rule adds a rule and its matches.
 func (c *compiler) rule(r *Rule) {
 	n := uint32(len(c.s.Rules))
-	c.s.Rules = append(c.s.Rules, segment.Rule{ID: c.text(r.ID), Name: c.text(r.Name), Line: uint32(r.Line), Action: action(r.Accept)})
-	m := segment.Match{Rule: n, Action: action(r.Accept)}
+	e := segment.Rule{ID: c.text(r.ID), Name: c.text(r.Name), Line: uint32(r.Line), Action: actions[r.Action]}
+	if r.Shadow {
+		e.Mode = segment.Shadow
+	}
+	if r.SNI {
+		e.SNI = 1
+	}
+	c.s.Rules = append(c.s.Rules, e)
+	m := segment.Match{Rule: n, Action: e.Action}
 	switch r.Direction {
 	case "egress":
 		m.Direction = segment.Egress
@@ -99,16 +200,25 @@ func (c *compiler) rule(r *Rule) {
 			protos = append(protos, protocols[w])
 		}
 	}
+	wanted := []uint32{0}
+	if len(r.Names) > 0 {
+		wanted = nil
+		for _, s := range r.Names {
+			wanted = append(wanted, c.name(s))
+		}
+	}
 	for _, src := range orAny(r.Source) {
 		for _, dst := range orAny(r.Destination) {
-			for _, proto := range protos {
+			for _, m.Proto = range protos {
 				for _, q := range ports {
-					m.Src, m.SrcMask = addrMask(src)
-					m.Dst, m.DstMask = addrMask(dst)
-					m.Proto, m.PortLo, m.PortHi = proto, uint16(q.Lo), uint16(q.Hi)
-					c.s.Matches = append(c.s.Matches, m)
-					if len(c.s.Matches) > segment.MaxMatches {
-						return // Compile refuses
+					for _, m.Name = range wanted {
+						m.Src, m.SrcMask = addrMask(src)
+						m.Dst, m.DstMask = addrMask(dst)
+						m.PortLo, m.PortHi = uint16(q.Lo), uint16(q.Hi)
+						c.s.Matches = append(c.s.Matches, m)
+						if len(c.s.Matches) > segment.MaxMatches {
+							return // Compile refuses
+						}
 					}
 				}
 			}
@@ -116,8 +226,9 @@ func (c *compiler) rule(r *Rule) {
 	}
 }
 
+// orAny returns the list; everything, when it is empty or holds everything.
 func orAny(ps []netip.Prefix) []netip.Prefix {
-	if len(ps) == 0 {
+	if len(ps) == 0 || slices.ContainsFunc(ps, func(p netip.Prefix) bool { return p.Bits() == 0 }) {
 		return []netip.Prefix{{}}
 	}
 	return ps

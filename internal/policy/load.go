@@ -3,17 +3,25 @@ package policy
 import (
 	"crypto/sha256"
 	"fmt"
+	"net/netip"
+	"slices"
 	"sort"
 	"strings"
-
-	"github.com/thurward/thurward/internal/segment"
 )
 
 // loader collects the problems of one file.
 type loader struct {
-	file  string
-	diags Diagnostics
-	p     *Policy
+	file   string
+	diags  Diagnostics
+	more   int // problems that were not kept
+	p      *Policy
+	groups groups
+	action *node // of default_action
+
+	addrGroups map[string][]netip.Prefix // resolved
+	portGroups map[string][]PortRange
+
+	keys func(path string, known []field) // for tests: told which keys are known where
 }
 
 // Load reads and validates a policy. The policy is nil when there are errors;
@@ -27,6 +35,9 @@ func Load(file string, src []byte) (*Policy, Diagnostics) {
 		l.warnings()
 	}
 	l.diags.sort()
+	if l.more > 0 {
+		l.diags = append(l.diags, Diagnostic{File: file, Line: 1, Column: 1, Severity: Error, Code: "more", Message: fmt.Sprintf("%d more problems are not shown", l.more), Hint: "correct these first"})
+	}
 	if l.diags.HasErrors() {
 		return nil, l.diags
 	}
@@ -34,10 +45,17 @@ func Load(file string, src []byte) (*Policy, Diagnostics) {
 }
 
 func (l *loader) add(line, col int, path, code, msg, hint string) {
-	const most = 1000 // a file that is wrong everywhere is not told more often
-	if len(l.diags) < most {
-		l.diags = append(l.diags, Diagnostic{File: l.file, Line: line, Column: col, Path: path, Severity: Error, Code: code, Message: msg, Hint: hint})
+	l.diag(Diagnostic{File: l.file, Line: line, Column: col, Path: path, Severity: Error, Code: code, Message: msg, Hint: hint})
+}
+
+// diag keeps a problem. A file that is wrong everywhere is told so a thousand
+// times and not more often.
+func (l *loader) diag(d Diagnostic) {
+	if len(l.diags) >= 1000 {
+		l.more++
+		return
 	}
+	l.diags = append(l.diags, d)
 }
 
 func (l *loader) err(n *node, path, code, msg, hint string) {
@@ -45,7 +63,7 @@ func (l *loader) err(n *node, path, code, msg, hint string) {
 }
 
 func (l *loader) warn(line, col int, path, code, msg, hint string) {
-	l.diags = append(l.diags, Diagnostic{File: l.file, Line: line, Column: col, Path: path, Severity: Warning, Code: code, Message: msg, Hint: hint})
+	l.diag(Diagnostic{File: l.file, Line: line, Column: col, Path: path, Severity: Warning, Code: code, Message: msg, Hint: hint})
 }
 
 // fields checks that n is a mapping with known keys only, and calls the
@@ -56,6 +74,9 @@ type field struct {
 }
 
 func (l *loader) fields(n *node, path string, fs []field) bool {
+	if l.keys != nil {
+		l.keys(path, fs)
+	}
 	if n.kind != mapping {
 		l.err(n, path, "type", "is "+n.kind.String(), "want a mapping of "+names(fs))
 		return false
@@ -86,16 +107,26 @@ func names(fs []field) string {
 }
 
 func hintKey(k string, fs []field) string {
-	best, d := "", 3
+	var ws []string
 	for _, f := range fs {
-		if e := distance(k, f.name); e < d {
-			best, d = f.name, e
-		}
+		ws = append(ws, f.name)
 	}
-	if best != "" {
+	if best := closest(k, ws); best != "" {
 		return "did you mean " + best + "?"
 	}
 	return "known keys are " + names(fs)
+}
+
+// closest returns the word that was probably meant, or "". Half of a short word
+// must be right.
+func closest(s string, words []string) string {
+	best, d := "", 3
+	for _, w := range words {
+		if e := distance(s, w); e < d && 2*e <= len(w) {
+			best, d = w, e
+		}
+	}
+	return best
 }
 
 // distance is the edit distance of two short words.
@@ -129,15 +160,21 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// document reads the top level.
+// document reads the top level. The order is that of use: rules refer to
+// groups and are checked against interfaces and NAT, tests against rules.
 func (l *loader) document(n *node) {
+	l.p.Defaults = Defaults{MaxFlows: DefaultMaxFlows, DNSRate: DefaultDNSRate, Timeouts: map[string]int{}}
+	l.p.DNS.MaxNames = DefaultMaxNames
 	ok := l.fields(n, "", []field{
 		{"interfaces", l.interfaces},
+		{"groups", l.readGroups},
 		{"defaults", l.defaults},
+		{"dns", l.dns},
 		{"nat", func(n *node, path string) {
 			l.fields(n, path, []field{{"snat", l.snat}, {"dnat", l.dnat}})
 		}},
 		{"rules", l.rules},
+		{"tests", l.tests},
 	})
 	if !ok {
 		return
@@ -157,126 +194,8 @@ func (l *loader) document(n *node) {
 	}
 }
 
-// defaults reads defaults.
-func (l *loader) defaults(n *node, path string) {
-	d := &l.p.Defaults
-	d.MaxFlows, d.Timeouts = DefaultMaxFlows, map[string]int{}
-	later := func(what string) func(*node, string) {
-		return func(n *node, path string) {
-			l.warn(n.line, n.col, path, "no-effect", "has no effect in this version", what)
-		}
-	}
-	l.fields(n, path, []field{
-		{"default_action", func(n *node, path string) {
-			if v, ok := l.word(n, path, "accept", "deny"); ok {
-				d.Accept = v == "accept"
-			}
-		}},
-		{"max_flows", func(n *node, path string) {
-			if v, ok := l.number(n, path, segment.MinFlows, segment.MaxFlows); ok {
-				d.MaxFlows = v
-			}
-		}},
-		{"conntrack_timeouts", func(n *node, path string) {
-			var fs []field
-			for _, t := range Timeouts {
-				fs = append(fs, field{t.Name, func(n *node, path string) {
-					if v, ok := l.seconds(n, path); ok {
-						d.Timeouts[t.Name] = v
-					}
-				}})
-			}
-			l.fields(n, path, fs)
-		}},
-		{"upstream_dns", func(n *node, path string) {
-			if _, ok := l.address(n, path); ok {
-				later("names are resolved by a later version's DNS proxy")(n, path)
-			}
-		}},
-		{"flow_trace_sample_accept", later("traces come with a later version")},
-		{"flow_trace_sample_drop", later("traces come with a later version")},
-		{"dns_qps_per_client", later("the DNS proxy comes with a later version")},
-	})
-}
-
-// warnings adds what is allowed and probably not meant.
-func (l *loader) warnings() {
-	p := l.p
-	if p.Defaults.Accept {
-		l.warn(1, 1, "defaults.default_action", "default-accept", "everything that no rule denies is let through, from the WAN too", "deny, with rules for what is allowed, is the safer default")
-	}
-	back := p.Defaults.Accept
-	for i := range p.Rules {
-		r := &p.Rules[i]
-		if r.Accept && r.Direction != "egress" && (len(r.States) == 0 || has(r.States, "established")) {
-			back = true
-		}
-	}
-	egress := false
-	for _, r := range p.Rules {
-		egress = egress || r.Accept && r.Direction != "ingress"
-	}
-	if !back && egress {
-		l.warn(p.Rules[0].Line, p.Rules[0].Column, "rules", "no-return", "no rule lets return traffic in", "add { id: allow-established, action: accept, direction: ingress, state: established }")
-	}
-	for j := range p.Rules {
-		for i := range p.Rules[:j] {
-			if covers(&p.Rules[i], &p.Rules[j]) {
-				l.warn(p.Rules[j].Line, p.Rules[j].Column, fmt.Sprintf("rules[%d]", j), "covered",
-					fmt.Sprintf("rule %q can never match: rule %q before it matches everything that it does", p.Rules[j].ID, p.Rules[i].ID), "move it up or remove it")
-				break
-			}
-		}
-		if len(p.Rules) > 2000 {
-			break // pairs of that many rules take too long to look at
-		}
-	}
-}
-
 func has(list []string, s string) bool {
-	for _, v := range list {
-		if v == s {
-			return true
-		}
-	}
-	return false
-}
-
-// covers reports whether rule a matches everything that b does. It looks at
-// fields one by one and may miss a cover that only several values make.
-func covers(a, b *Rule) bool {
-	if a.Direction != "" && a.Direction != b.Direction {
-		return false
-	}
-	subset := func(as, bs []string) bool {
-		if len(as) == 0 {
-			return true
-		}
-		for _, v := range bs {
-			if !has(as, v) {
-				return false
-			}
-		}
-		return len(bs) > 0
-	}
-	if !subset(a.Protocols, b.Protocols) || !subset(a.States, b.States) {
-		return false
-	}
-	if len(a.Ports) > 0 {
-		if len(b.Ports) == 0 {
-			return false
-		}
-		for _, q := range b.Ports {
-			in := false
-			for _, r := range a.Ports {
-				in = in || r.Lo <= q.Lo && q.Hi <= r.Hi
-			}
-			if !in {
-				return false
-			}
-		}
-	}
-	return coversPrefixes(a.Source, b.Source) && coversPrefixes(a.Destination, b.Destination)
+	return slices.Contains(list, s)
 }
 
 // knownInterfaces returns the names of the interfaces, for messages.

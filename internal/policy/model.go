@@ -8,8 +8,11 @@ type Policy struct {
 	Digest     [32]byte // SHA-256 of the file's bytes
 	Interfaces []Interface
 	Defaults   Defaults
+	DNS        DNS
 	SNAT       []SNAT
+	DNAT       []DNAT
 	Rules      []Rule
+	Tests      []Test
 }
 
 // An Interface is one side of the firewall.
@@ -26,38 +29,96 @@ type Interface struct {
 // Defaults are what applies where no rule says otherwise. Timeouts are in
 // seconds.
 type Defaults struct {
-	Accept   bool
-	MaxFlows int
-	Timeouts map[string]int
+	Action         string // "accept", "deny" or "reject"
+	MaxFlows       int
+	SourceFlows    int // flows that one source may have at once; 0: no limit
+	SourceRate     int // new flows that one source may begin in a second; 0: no limit
+	Timeouts       map[string]int
+	Reassemble     bool // fragments, instead of dropping them
+	NoTimeExceeded bool
+	NoMSSClamp     bool
+	NoFlowEnd      bool
+	SampleAccept   float64 // 0 to 1
+	SampleDrop     float64 // 0 to 1
+	DNSRate        int     // queries that one client may ask in a second
+}
+
+// DNS says how names are resolved.
+type DNS struct {
+	Upstreams []Upstream
+	Resolvers []netip.Addr // name servers on the LAN
+	Follow    bool         // resolve only names that a rule could use
+	Intercept bool
+	Block     []string // names and wildcards, lower case, without the dot at the end
+	TTLFloor  int      // seconds
+	TTLGrace  int      // seconds
+	MaxNames  int      // bindings
+}
+
+// An Upstream is a name server that the DNS proxy asks.
+type Upstream struct {
+	Address    netip.Addr
+	Port       int
+	ServerName string // "": plain DNS; else the name of its TLS certificate
 }
 
 // A SNAT entry translates the sources of flows that leave by an interface.
 type SNAT struct {
-	Interface int // index into Interfaces
-	Source    netip.Prefix
-	External  netip.Addr // zero: masquerade
+	Interface int          // index into Interfaces
+	Source    netip.Prefix // zero: all
+	External  []netip.Addr // empty: masquerade
 	PortLo    int
 	PortHi    int
+}
+
+// A DNAT entry gives a server on the LAN an address and ports on the WAN.
+type DNAT struct {
+	WAN       netip.Addr
+	Ports     PortRange
+	To        netip.Addr
+	ToPort    int // for the first of Ports; the others follow
+	Protocols []string
+	From      []netip.Prefix // empty: anybody
+	Hairpin   bool           // LAN hosts reach it by WAN too
+	Line      int
+
+	path string
+	at   *node
 }
 
 // A Rule is one rule; empty lists match anything.
 type Rule struct {
 	ID, Name     string
 	Line, Column int
-	Accept       bool
+	Action       string // "accept", "deny" or "reject"
 	Direction    string // "egress", "ingress" or ""
 	Source       []netip.Prefix
 	Destination  []netip.Prefix
 	Ports        []PortRange
+	Names        []string // exact, or with one label *. in front; lower case, without the dot at the end
 	Protocols    []string
 	States       []string
+	Shadow       bool // counted and reported; the rules below decide
+	SNI          bool // the TLS server name must agree with the name
+
+	path string
 }
 
 // A PortRange is inclusive.
 type PortRange struct{ Lo, Hi int }
 
+// side returns the LAN or the WAN interface, or nil.
+func (p *Policy) side(lan bool) *Interface {
+	for i := range p.Interfaces {
+		if p.Interfaces[i].LAN == lan {
+			return &p.Interfaces[i]
+		}
+	}
+	return nil
+}
+
 // Timeout is a connection-tracking timeout: its name in the policy, what it is
-// without one, and the least that is allowed.
+// without one, and what it is for.
 type Timeout struct {
 	Name    string
 	Default int
@@ -82,5 +143,11 @@ var Timeouts = []Timeout{
 	{"icmp_echo", 60, "ICMP echo"},
 }
 
-// DefaultMaxFlows is the capacity of the flow table.
-const DefaultMaxFlows = 65536
+// What applies without the key.
+const (
+	DefaultMaxFlows = 65536
+	DefaultDNSRate  = 100
+	DefaultMaxNames = 16384
+	DNSPort         = 53
+	DNSOverTLSPort  = 853
+)

@@ -3,7 +3,6 @@ package policy
 import (
 	"flag"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +16,8 @@ import (
 var update = flag.Bool("update", false, "write what is wanted into the txtar files")
 
 // TestPolicies runs the files of testdata: each holds a policy (rules.yaml) and
-// either the diagnostics that are wanted (want.diag) or the tables (want.tables).
+// the diagnostics that are wanted (want.diag), the tables (want.tables), and what
+// came of the policy's own tests (want.verdicts).
 func TestPolicies(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) < 10 {
@@ -46,6 +46,12 @@ func TestPolicies(t *testing.T) {
 					t.Fatal(err)
 				}
 				got["want.tables"] = tables(s)
+				for _, r := range p.RunTests(s) {
+					if r.Wrong == "" {
+						r.Wrong = "as expected: " + p.Describe(&r.Outcome)
+					}
+					got["want.verdicts"] += fmt.Sprintf("%s: %v: %s\n", r.Test.Name, r.Test.Flow, r.Wrong)
+				}
 				b := segment.Encode(s)
 				if q, err := segment.Open(b); err != nil || q.Digest != s.Digest {
 					t.Fatalf("the compiled policy does not open: %v", err)
@@ -53,7 +59,7 @@ func TestPolicies(t *testing.T) {
 			}
 			if *update {
 				files := a.Files[:1]
-				for _, n := range []string{"want.diag", "want.tables"} {
+				for _, n := range []string{"want.diag", "want.tables", "want.verdicts"} {
 					if got[n] != "" {
 						files = append(files, txtar.File{Name: n, Data: []byte(got[n])})
 					}
@@ -75,50 +81,6 @@ func TestPolicies(t *testing.T) {
 			}
 		})
 	}
-}
-
-// tables prints compiled tables for people.
-func tables(p *segment.Policy) string {
-	var b strings.Builder
-	act := map[segment.Action]string{segment.Accept: "accept", segment.Deny: "deny"}
-	pre := func(a, m segment.Addr) string {
-		if m == (segment.Addr{}) {
-			return "any"
-		}
-		n := 0
-		for _, v := range m {
-			for ; v != 0; v <<= 1 {
-				n++
-			}
-		}
-		return fmt.Sprintf("%v/%d", netip.AddrFrom16(a).Unmap(), n-96)
-	}
-	s := p.Settings
-	fmt.Fprintf(&b, "default %s, flows %d\n", act[s.DefaultAction], s.MaxFlows)
-	fmt.Fprintf(&b, "timeouts %d %d %d %d %d %d %d %d udp %d %d icmp %d\n", s.TCPSynSent, s.TCPSynRecv, s.TCPEstablished, s.TCPFinWait,
-		s.TCPCloseWait, s.TCPLastAck, s.TCPTimeWait, s.TCPClose, s.UDPUnreplied, s.UDPIdle, s.ICMPEcho)
-	for _, f := range p.Interfaces {
-		fmt.Fprintf(&b, "interface %s role %d %v/%d", p.Text(f.Name), f.Role, netip.AddrFrom16(f.Address).Unmap(), f.PrefixLen)
-		if f.Gateway != (segment.Addr{}) {
-			fmt.Fprintf(&b, " via %v", netip.AddrFrom16(f.Gateway).Unmap())
-		}
-		if f.HasMAC == 1 {
-			fmt.Fprintf(&b, " mac %x", f.MAC)
-		}
-		if f.MTU != 0 {
-			fmt.Fprintf(&b, " mtu %d", f.MTU)
-		}
-		b.WriteByte('\n')
-	}
-	for _, n := range p.SNAT {
-		fmt.Fprintf(&b, "snat %s by interface %d, ports %d-%d\n", pre(n.Source, n.SourceMask), n.Interface, n.PortLo, n.PortHi)
-	}
-	for _, m := range p.Matches {
-		r := p.Rules[m.Rule]
-		fmt.Fprintf(&b, "%s %s dir %d proto %d %s -> %s ports %d-%d state %d\n", act[m.Action], p.Text(r.ID), m.Direction, m.Proto,
-			pre(m.Src, m.SrcMask), pre(m.Dst, m.DstMask), m.PortLo, m.PortHi, m.State)
-	}
-	return b.String()
 }
 
 // TestOurPolicies: the policies that the repository ships are valid.

@@ -16,11 +16,36 @@ func (l *loader) word(n *node, path string, words ...string) (string, bool) {
 				return w, true
 			}
 		}
-		l.err(n, path, "value", fmt.Sprintf("unknown value %q", n.text), "want "+strings.Join(words, " or "))
+		hint := "want " + either(words)
+		if best := meant(n.text, words); best != "" {
+			hint = "did you mean " + best + "? " + hint
+		}
+		l.err(n, path, "value", fmt.Sprintf("unknown value %q", n.text), hint)
 		return "", false
 	}
-	l.err(n, path, "type", "is "+n.kind.String(), "want "+strings.Join(words, " or "))
+	l.err(n, path, "type", "is "+n.kind.String(), "want "+either(words))
 	return "", false
+}
+
+// synonyms are words of other firewalls.
+var synonyms = map[string]string{"allow": "accept", "permit": "accept", "pass": "accept", "drop": "deny", "block": "deny", "in": "ingress", "inbound": "ingress",
+	"out": "egress", "outbound": "egress", "established,related": "established", "related": "established"}
+
+// meant returns the word that was probably meant, or "".
+func meant(s string, words []string) string {
+	if w := synonyms[strings.ToLower(s)]; has(words, w) {
+		return w
+	}
+	return closest(strings.ToLower(s), words)
+}
+
+// either joins words as in "tcp, udp or icmp".
+func either(words []string) string {
+	n := len(words) - 1
+	if n < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:n], ", ") + " or " + words[n]
 }
 
 // number reads an integer from lo to hi.
@@ -124,68 +149,32 @@ func (l *loader) each(n *node, path string, f func(n *node, path string)) {
 	}
 }
 
-// prefixes reads a network or a list of them; the word any is the empty list.
-func (l *loader) prefixes(n *node, path string) []netip.Prefix {
-	if n.kind == scalar && n.text == "any" {
-		return nil
-	}
-	var ps []netip.Prefix
-	l.each(n, path, func(n *node, path string) {
-		if p, ok := l.prefix(n, path, false); ok {
-			ps = append(ps, p)
-		}
-	})
-	return ps
-}
-
-// ports reads a port, a range lo-hi, or a list of them.
-func (l *loader) ports(n *node, path string) []PortRange {
-	var ps []PortRange
-	l.each(n, path, func(n *node, path string) {
-		if r, ok := l.portRange(n, path); ok {
-			ps = append(ps, r)
-		}
-	})
-	return ps
-}
-
+// portRange reads a port or a range lo-hi.
 func (l *loader) portRange(n *node, path string) (PortRange, bool) {
 	const want = "want a port from 1 to 65535 or a range, as 8000-8080"
 	if n.kind != scalar {
 		l.err(n, path, "type", "is "+n.kind.String(), want)
 		return PortRange{}, false
 	}
-	lo, hi, isRange := strings.Cut(n.text, "-")
-	if !isRange {
-		hi = lo
-	}
-	a, err1 := strconv.Atoi(strings.TrimSpace(lo))
-	b, err2 := strconv.Atoi(strings.TrimSpace(hi))
+	r, ok := parsePorts(n.text)
 	switch {
-	case err1 != nil || err2 != nil || a < 1 || b < 1 || a > 65535 || b > 65535:
+	case !ok:
 		l.err(n, path, "port", fmt.Sprintf("%q is not a port", n.text), want)
-	case a > b:
-		l.err(n, path, "port-range", fmt.Sprintf("the range %s is reversed", n.text), fmt.Sprintf("want %d-%d", b, a))
+	case r.Lo > r.Hi:
+		l.err(n, path, "port-range", fmt.Sprintf("the range %s is reversed", n.text), fmt.Sprintf("want %d-%d", r.Hi, r.Lo))
 	default:
-		return PortRange{a, b}, true
+		return r, true
 	}
 	return PortRange{}, false
 }
 
-// coversPrefixes reports whether every network of b lies in one of a; empty
-// lists are everything.
-func coversPrefixes(a, b []netip.Prefix) bool {
-	if len(a) == 0 {
-		return true
+// parsePorts reads a port or a range, which may be reversed.
+func parsePorts(s string) (PortRange, bool) {
+	lo, hi, isRange := strings.Cut(s, "-")
+	if !isRange {
+		hi = lo
 	}
-	for _, q := range b {
-		in := false
-		for _, p := range a {
-			in = in || p.Bits() <= q.Bits() && p.Contains(q.Addr())
-		}
-		if !in {
-			return false
-		}
-	}
-	return len(b) > 0
+	a, err1 := strconv.ParseUint(strings.TrimSpace(lo), 10, 16)
+	b, err2 := strconv.ParseUint(strings.TrimSpace(hi), 10, 16)
+	return PortRange{int(a), int(b)}, err1 == nil && err2 == nil && a > 0 && b > 0
 }

@@ -133,7 +133,10 @@ type Interface struct {
 	_         [4]uint8
 }
 
-// A SNAT entry translates the source of flows that leave by an interface.
+// A SNAT entry translates the source of flows that leave by an interface. The
+// first whose Source covers a flow's source decides. Entries that follow it
+// with the same Source, Interface and ports name further external addresses of
+// the same pool, among which a host keeps the one it was given (RFC 4787 REQ-2).
 type SNAT struct {
 	Source, SourceMask Addr   // which sources; mask zero matches all
 	External           Addr   // external address; zero: the interface's own (masquerade)

@@ -1,0 +1,339 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/thurward/thurward/internal/filter"
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+// A Flow describes the first packet of one direction of a flow, as it arrives.
+// The addresses of an answer (Established) are those of the hosts at both ends,
+// as rules see them.
+type Flow struct {
+	FromLAN     bool
+	Protocol    string         // "tcp", "udp" or "icmp" (an echo)
+	Src, Dst    netip.AddrPort // IPv4; port 0: none given
+	FQDN        string         // name by which the source knows Dst, "" for none
+	Established bool           // it answers a flow that was accepted
+}
+
+// String returns the flow as people write it.
+func (f Flow) String() string {
+	end := func(a netip.AddrPort) string {
+		if a.Port() == 0 {
+			return a.Addr().String()
+		}
+		return a.String()
+	}
+	s := fmt.Sprintf("%s %s to %s", f.Protocol, end(f.Src), end(f.Dst))
+	if f.FQDN != "" {
+		s += " (" + f.FQDN + ")"
+	}
+	side, state := "wan", ""
+	if f.FromLAN {
+		side = "lan"
+	}
+	if f.Established {
+		state = ", an answer"
+	}
+	return s + " from the " + side + state
+}
+
+// An Outcome is what a policy does with a flow's first packet.
+type Outcome struct {
+	Accept bool             // it goes on its way, or the firewall answers it
+	Reason telemetry.Reason // why
+	Note   string           // the reason in words, where it is not a rule or the default action
+
+	Asked  bool           // the rules were asked; without, what follows up to Earlier is empty
+	Action segment.Action // what they say
+	Rule   int            // that decides; len(Policy.Rules): the default action
+	Shadow int            // first shadow rule that matches, -1 for none
+	Seen   Flow           // the flow as rules see it: after destination NAT
+	Names  []string       // names and wildcards of rules that the destination has for the source
+
+	DNAT    int          // entry that is applied, index into Policy.DNAT; -1: none
+	SNAT    []netip.Addr // the source becomes one of these; empty: it stays
+	Local   bool         // for the firewall itself
+	Earlier []Miss       // rules before the one that decides, in order
+}
+
+// A Miss says why a rule does not decide: the first of its fields that does not
+// match.
+type Miss struct {
+	Rule  int
+	Field string // key of the rule, as destination_port; "mode" for a shadow rule that matches
+	Want  string // what the rule has there
+	Have  string // what the packet has
+}
+
+// RuleID returns the id of the rule that decided, or that of the default action
+// as events name it.
+func (p *Policy) RuleID(rule int) string {
+	if rule >= 0 && rule < len(p.Rules) {
+		return p.Rules[rule].ID
+	}
+	return "default-" + map[bool]string{true: "accept", false: "deny"}[p.Defaults.Action == "accept"]
+}
+
+// Decide returns what the policy does with a flow. seg is the compiled policy.
+// Its rules are read by the definition of the language, one after the other; the
+// steps around them are those of the data plane.
+func (p *Policy) Decide(seg *segment.Policy, f Flow) Outcome {
+	o := Outcome{DNAT: -1, Rule: -1, Shadow: -1, Seen: f}
+	if why, note := p.implausible(&f); why != 0 {
+		o.Reason, o.Note = why, note
+		return o
+	}
+	if !f.Established {
+		if why, note := p.destination(&o); why != 0 {
+			o.Reason, o.Note = why, note
+			return o
+		}
+	}
+	p.ask(seg, &o)
+	if o.Action != segment.Accept {
+		o.Reason = telemetry.ExplicitDeny
+		if o.Rule == len(p.Rules) {
+			o.Reason = telemetry.NoMatchingAllowRule
+		}
+		return o
+	}
+	o.Reason = telemetry.RuleAccept
+	if o.Rule == len(p.Rules) {
+		o.Reason = telemetry.DefaultAction
+	}
+	if o.Local && !p.offers(&f) {
+		o.Reason, o.Note = telemetry.NoLocalService, "it is addressed to the firewall, which offers no such service"
+		return o
+	}
+	o.Accept = true
+	if f.FromLAN && !f.Established && !o.Local {
+		o.SNAT = p.translated(&o)
+	}
+	return o
+}
+
+// implausible reports what cannot be right about a flow's ends where it comes
+// from.
+func (p *Policy) implausible(f *Flow) (telemetry.Reason, string) {
+	lan, wan := p.side(true), p.side(false)
+	s, d := f.Src.Addr(), f.Dst.Addr()
+	switch {
+	case !unicast(s), s == lan.Prefix.Addr(), p.external(s):
+		return telemetry.Martian, fmt.Sprintf("%v cannot be the source of a packet that arrives", s)
+	case !unicast(d):
+		return telemetry.Martian, fmt.Sprintf("packets to %v are not forwarded", d)
+	case f.FromLAN && !lan.Prefix.Contains(s):
+		return telemetry.Martian, fmt.Sprintf("%v is not in the network of %s, %v", s, lan.Name, lan.Prefix.Masked())
+	case !f.FromLAN && lan.Prefix.Contains(s):
+		return telemetry.Martian, fmt.Sprintf("%v is in the network of %s, and does not come from there", s, lan.Name)
+	case !f.FromLAN && d == lan.Prefix.Addr():
+		return telemetry.Martian, fmt.Sprintf("%v is the firewall's address on the other side", d)
+	}
+	for _, i := range []*Interface{lan, wan} {
+		n := i.Prefix
+		for _, a := range []netip.Addr{s, d} {
+			if n.Bits() < 31 && (a == n.Masked().Addr() || a == broadcast(n)) {
+				return telemetry.Martian, fmt.Sprintf("%v is the network's own or its broadcast address", a)
+			}
+		}
+	}
+	return 0, ""
+}
+
+// external reports whether an address is the firewall's on the WAN.
+func (p *Policy) external(a netip.Addr) bool {
+	if a == p.side(false).Prefix.Addr() {
+		return true
+	}
+	for i := range p.SNAT {
+		if slices.Contains(p.SNAT[i].External, a) {
+			return true
+		}
+	}
+	for i := range p.DNAT {
+		if p.DNAT[i].WAN == a {
+			return true
+		}
+	}
+	return false
+}
+
+// destination applies destination NAT and finds what is for the firewall itself.
+func (p *Policy) destination(o *Outcome) (telemetry.Reason, string) {
+	f := &o.Seen
+	lan, dst := p.side(true), f.Dst.Addr()
+	if f.FromLAN && dst == lan.Prefix.Addr() {
+		o.Local = true
+		return 0, ""
+	}
+	if !p.external(dst) {
+		if lan.Prefix.Contains(dst) == f.FromLAN {
+			return telemetry.Martian, "both ends are on the same side; hosts there reach each other without the firewall"
+		}
+		return 0, ""
+	}
+	for i := range p.DNAT {
+		d := &p.DNAT[i]
+		if port := int(f.Dst.Port()); d.WAN == dst && slices.Contains(d.Protocols, f.Protocol) && d.Ports.Lo <= port && port <= d.Ports.Hi && contains(d.From, f.Src.Addr()) && (!f.FromLAN || d.Hairpin) {
+			o.DNAT = i
+			f.Dst = netip.AddrPortFrom(d.To, uint16(d.ToPort+port-d.Ports.Lo))
+			return 0, ""
+		}
+	}
+	if f.FromLAN {
+		return telemetry.HairpinUnsupported, "a LAN host addresses the WAN side, and no dnat entry with hairpin: true is for that"
+	}
+	o.Local = true
+	return 0, ""
+}
+
+// offers reports whether the firewall answers a packet that is addressed to it.
+func (p *Policy) offers(f *Flow) bool {
+	if f.Protocol == "icmp" {
+		return true
+	}
+	return f.FromLAN && f.Dst.Port() == DNSPort && len(p.DNS.Upstreams) > 0
+}
+
+// translated returns what the source of an accepted flow of the LAN becomes.
+func (p *Policy) translated(o *Outcome) []netip.Addr {
+	own := p.side(false).Prefix.Addr()
+	if o.DNAT >= 0 { // hairpin: the server's answers must come back to us
+		return []netip.Addr{p.DNAT[o.DNAT].WAN}
+	}
+	for i := range p.SNAT {
+		n := &p.SNAT[i]
+		switch {
+		case n.Source.IsValid() && !n.Source.Contains(o.Seen.Src.Addr()):
+			continue
+		case len(n.External) == 0:
+			return []netip.Addr{own}
+		}
+		return n.External
+	}
+	return nil
+}
+
+// contains reports whether an address is in one of the networks; none is all.
+func contains(ps []netip.Prefix, a netip.Addr) bool {
+	return len(ps) == 0 || slices.ContainsFunc(ps, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// ask has the rules decide about o.Seen.
+func (p *Policy) ask(seg *segment.Policy, o *Outcome) {
+	f := &o.Seen
+	fp := filter.Packet{Src: number(f.Src.Addr()), Dst: number(f.Dst.Addr()), DstPort: f.Dst.Port(), Proto: protocols[f.Protocol], Direction: segment.Ingress, State: segment.StateNew}
+	if f.FromLAN {
+		fp.Direction = segment.Egress
+	}
+	if f.Established {
+		fp.State = segment.StateEstablished
+	}
+	if f.Protocol == "icmp" {
+		fp.DstPort = 0
+	}
+	if f.FQDN != "" && f.FromLAN && !matchesName(p.DNS.Block, f.FQDN) {
+		for i := range seg.Names {
+			name := pattern(seg, &seg.Names[i])
+			if matchesName([]string{name}, f.FQDN) {
+				fp.Names, o.Names = append(fp.Names, uint32(i)), append(o.Names, name)
+			}
+		}
+	}
+	v := filter.NewLinear(seg).Decide(&fp)
+	o.Asked, o.Action, o.Rule = true, v.Action, int(v.Rule)
+	if v.Shadow != filter.NoRule {
+		o.Shadow = int(v.Shadow)
+	}
+	for i := range p.Rules[:o.Rule] {
+		o.Earlier = append(o.Earlier, p.miss(i, f, o.Names))
+	}
+}
+
+func pattern(seg *segment.Policy, n *segment.Name) string {
+	if n.Wildcard == 1 {
+		return "*." + seg.Text(n.Text)
+	}
+	return seg.Text(n.Text)
+}
+
+// matchesName reports whether a name has one of the patterns: exact names, or
+// wildcards for exactly one label.
+func matchesName(patterns []string, name string) bool {
+	_, parent, _ := strings.Cut(name, ".")
+	return slices.Contains(patterns, name) || slices.Contains(patterns, "*."+parent)
+}
+
+func number(a netip.Addr) packet.Addr {
+	n, _ := packet.AddrFrom16(a.As16())
+	return n
+}
+
+// miss returns the first field of a rule that does not match.
+func (p *Policy) miss(rule int, f *Flow, names []string) Miss {
+	r := &p.Rules[rule]
+	m := Miss{Rule: rule}
+	direction, state := "ingress", "new"
+	if f.FromLAN {
+		direction = "egress"
+	}
+	if f.Established {
+		state = "established"
+	}
+	none := func(s string) string {
+		if s == "" {
+			return "none"
+		}
+		return s
+	}
+	switch {
+	case r.Direction != "" && r.Direction != direction:
+		m.Field, m.Want, m.Have = "direction", r.Direction, direction
+	case len(r.States) > 0 && !has(r.States, state):
+		m.Field, m.Want, m.Have = "state", strings.Join(r.States, ", "), state
+	case len(r.Protocols) > 0 && !has(r.Protocols, f.Protocol):
+		m.Field, m.Want, m.Have = "protocol", strings.Join(r.Protocols, ", "), f.Protocol
+	case !contains(r.Source, f.Src.Addr()):
+		m.Field, m.Want, m.Have = "source", listed(r.Source), f.Src.Addr().String()
+	case !contains(r.Destination, f.Dst.Addr()):
+		m.Field, m.Want, m.Have = "destination", listed(r.Destination), f.Dst.Addr().String()
+	case len(r.Ports) > 0 && !slices.ContainsFunc(r.Ports, func(q PortRange) bool { return q.Lo <= int(f.Dst.Port()) && int(f.Dst.Port()) <= q.Hi }):
+		m.Field, m.Want, m.Have = "destination_port", listed(r.Ports), fmt.Sprint(f.Dst.Port())
+	case len(r.Names) > 0 && !slices.ContainsFunc(r.Names, func(n string) bool { return has(names, n) }):
+		m.Field, m.Want, m.Have = "destination_fqdn", listed(r.Names), none(f.FQDN)
+		if f.FQDN != "" && matchesName(p.DNS.Block, f.FQDN) {
+			m.Have += ", which dns.block refuses"
+		}
+	case r.Shadow:
+		m.Field, m.Want, m.Have = "mode", "shadow", "it matches, and is only reported"
+	}
+	return m
+}
+
+// listed joins values for people; of many it shows the first.
+func listed[T any](vs []T) string {
+	var s []string
+	for i, v := range vs {
+		if i == 5 && len(vs) > 6 {
+			return strings.Join(s, ", ") + fmt.Sprintf(" and %d more", len(vs)-i)
+		}
+		s = append(s, fmt.Sprint(v))
+	}
+	return strings.Join(s, ", ")
+}
+
+// String returns a port or a range as rules have it.
+func (r PortRange) String() string {
+	if r.Lo == r.Hi {
+		return fmt.Sprint(r.Lo)
+	}
+	return fmt.Sprintf("%d-%d", r.Lo, r.Hi)
+}

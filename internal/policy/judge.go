@@ -1,0 +1,121 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/thurward/thurward/internal/segment"
+)
+
+// A TestResult is what came of a test.
+type TestResult struct {
+	Test    *Test
+	Outcome Outcome
+	Wrong   string // what the policy does instead of what is expected, and why; "" when all is as expected
+}
+
+// RunTests evaluates the policy's tests. seg is the compiled policy.
+func (p *Policy) RunTests(seg *segment.Policy) []TestResult {
+	var all []TestResult
+	for i := range p.Tests {
+		t := &p.Tests[i]
+		o := p.Decide(seg, t.Flow)
+		all = append(all, TestResult{Test: t, Outcome: o, Wrong: p.judge(t, &o)})
+	}
+	return all
+}
+
+// judge says what is not as expected.
+func (p *Policy) judge(t *Test, o *Outcome) string {
+	var bad []string
+	if t.Accept != o.Accept || t.Expect == "reject" && o.Action != segment.Reject {
+		bad = append(bad, fmt.Sprintf("want %s, but %s", t.Expect, p.Describe(o)))
+		if why := p.nearest(t, o); why != "" {
+			bad = append(bad, why)
+		}
+	} else if t.ExpectRule != "" && !p.decidedBy(t.ExpectRule, o) {
+		bad = append(bad, fmt.Sprintf("want rule %q to decide, but %s", t.ExpectRule, p.Describe(o)))
+		if why := p.nearest(t, o); why != "" {
+			bad = append(bad, why)
+		}
+	}
+	if t.ExpectSNAT != "" && o.Accept {
+		got := "none"
+		if len(o.SNAT) > 0 {
+			got = listed(o.SNAT)
+		}
+		if t.ExpectSNAT == "none" && len(o.SNAT) > 0 || t.ExpectSNAT != "none" && !slices.ContainsFunc(o.SNAT, func(a netip.Addr) bool { return a.String() == t.ExpectSNAT }) {
+			bad = append(bad, fmt.Sprintf("want its source to become %s, but it becomes %s", t.ExpectSNAT, got))
+		}
+	} else if t.ExpectSNAT != "" && t.Accept == o.Accept && t.ExpectSNAT != "none" {
+		bad = append(bad, fmt.Sprintf("want its source to become %s, but it is not let through", t.ExpectSNAT))
+	}
+	return strings.Join(bad, "; ")
+}
+
+// decidedBy reports whether the rule of an id, or the default action, decided.
+func (p *Policy) decidedBy(id string, o *Outcome) bool {
+	if !o.Asked {
+		return false
+	}
+	if o.Rule == len(p.Rules) {
+		return id == "default"
+	}
+	return p.Rules[o.Rule].ID == id
+}
+
+// Describe says in a sentence what a policy does with a packet.
+func (p *Policy) Describe(o *Outcome) string {
+	if !o.Asked {
+		return fmt.Sprintf("it is dropped before the rules, as %v: %s", o.Reason, o.Note)
+	}
+	verb := map[segment.Action]string{segment.Accept: "accepts", segment.Deny: "denies", segment.Reject: "rejects"}[o.Action]
+	s := fmt.Sprintf("no rule matches, and the default action %s it", verb)
+	if o.Rule < len(p.Rules) {
+		s = fmt.Sprintf("rule %q (line %d) %s it", p.Rules[o.Rule].ID, p.Rules[o.Rule].Line, verb)
+	}
+	if o.Action == segment.Accept && !o.Accept {
+		s += fmt.Sprintf(", but it is dropped as %v: %s", o.Reason, o.Note)
+	}
+	if o.DNAT >= 0 {
+		s += fmt.Sprintf(" (after destination NAT to %v, line %d)", o.Seen.Dst, p.DNAT[o.DNAT].Line)
+	}
+	return s
+}
+
+// steps are the fields of rules in the order in which miss looks at them.
+var steps = []string{"direction", "state", "protocol", "source", "destination", "destination_port", "destination_fqdn", "mode"}
+
+// nearest says why the rule that was expected does not decide; where none was
+// named, it is the one with the wanted action of whose fields most match.
+func (p *Policy) nearest(t *Test, o *Outcome) string {
+	best := -1
+	for i := range o.Earlier {
+		m := &o.Earlier[i]
+		r := &p.Rules[m.Rule]
+		if t.ExpectRule != "" {
+			if r.ID == t.ExpectRule {
+				best = i
+			}
+			continue
+		}
+		if r.Action == t.Expect && slices.Index(steps, m.Field) > 1 && (best < 0 || slices.Index(steps, m.Field) > slices.Index(steps, o.Earlier[best].Field)) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return ""
+	}
+	m := &o.Earlier[best]
+	return fmt.Sprintf("rule %q (line %d) does not match: %s", p.Rules[m.Rule].ID, p.Rules[m.Rule].Line, m)
+}
+
+// String says what does not match, without naming the rule.
+func (m Miss) String() string {
+	if m.Field == "mode" {
+		return "mode is shadow: " + m.Have
+	}
+	return fmt.Sprintf("%s is %s, the packet has %s", m.Field, m.Want, m.Have)
+}

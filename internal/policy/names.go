@@ -1,0 +1,56 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strings"
+)
+
+var label = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
+
+// names reads destination_fqdn: exact names, or one wildcard label in front.
+// Names are kept in lower case, without the dot at the end.
+func (l *loader) names(n *node, path string) (all []string) {
+	l.each(n, path, func(n *node, path string) {
+		if n.kind != scalar {
+			l.err(n, path, "type", "is "+n.kind.String(), "want a name, as example.com or *.example.com")
+			return
+		}
+		if why := badName(n.text); why != "" {
+			l.err(n, path, "fqdn", fmt.Sprintf("%q: %s", n.text, why), "want a name, as example.com, or one wildcard label in front, as *.example.com")
+			return
+		}
+		if name := strings.ToLower(strings.TrimSuffix(n.text, ".")); !has(all, name) {
+			all = append(all, name)
+		}
+	})
+	return all
+}
+
+func badName(s string) string {
+	s = strings.TrimSuffix(s, ".")
+	if len(s) > 253 {
+		return "longer than 253 characters"
+	}
+	if _, err := netip.ParseAddr(s); err == nil {
+		return "is an address; use destination"
+	}
+	labels := strings.Split(s, ".")
+	if len(labels) < 2 {
+		return "has a single label"
+	}
+	for i, v := range labels {
+		switch {
+		case v == "*" && i == 0:
+		case strings.Contains(v, "*"):
+			return "a wildcard is one whole label, and the first"
+		case !label.MatchString(v):
+			return fmt.Sprintf("the label %q is not valid", v)
+		}
+	}
+	if labels[0] == "*" && len(labels) < 3 {
+		return "a wildcard for a whole top-level domain"
+	}
+	return ""
+}

@@ -1,0 +1,161 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+)
+
+// rules reads rules.
+func (l *loader) rules(n *node, path string) {
+	if n.kind == null {
+		l.err(n, path, "type", "is empty", "want a list of rules, or [] for none")
+		return
+	}
+	if n.kind != list {
+		l.err(n, path, "type", "is "+n.kind.String(), "want a list: one rule each, beginning with -")
+		return
+	}
+	first := map[string]int{}
+	for i, v := range n.items {
+		l.rule(v, fmt.Sprintf("%s[%d]", path, i), first)
+	}
+}
+
+func (l *loader) rule(n *node, path string, first map[string]int) {
+	r := Rule{Line: n.line, Column: n.col}
+	r.path = path
+	words := func(into *[]string, ws ...string) func(*node, string) {
+		return func(n *node, path string) {
+			l.each(n, path, func(n *node, path string) {
+				if w, ok := l.word(n, path, ws...); ok && !has(*into, w) {
+					*into = append(*into, w)
+				}
+			})
+		}
+	}
+	var portsAt *node
+	ok := l.fields(n, path, []field{
+		{"id", func(n *node, path string) {
+			switch {
+			case n.kind != scalar || !identifier.MatchString(n.text):
+				l.err(n, path, "id", fmt.Sprintf("%q is no id", n.text), "want letters, digits, - _ and ., at most 63, beginning with a letter or digit")
+			case strings.HasPrefix(n.text, "default-"):
+				l.err(n, path, "id", "ids that begin with default- stand for the default action", "choose another")
+			case first[n.text] != 0:
+				l.err(n, path, "duplicate-id", fmt.Sprintf("the id %q is taken by the rule in line %d", n.text, first[n.text]), "give each rule an id of its own")
+			default:
+				first[n.text] = n.line
+				r.ID = n.text
+			}
+		}},
+		{"name", func(n *node, path string) {
+			if n.kind != scalar || len(n.text) > 200 {
+				l.err(n, path, "name", "not a name", "want text of at most 200 bytes")
+				return
+			}
+			r.Name = n.text
+		}},
+		{"action", func(n *node, path string) {
+			r.Action, _ = l.word(n, path, "accept", "deny", "reject")
+		}},
+		{"direction", func(n *node, path string) {
+			if w, ok := l.word(n, path, "egress", "ingress"); ok {
+				r.Direction = w
+			}
+		}},
+		{"source", func(n *node, path string) { r.Source = l.prefixes(n, path) }},
+		{"destination", func(n *node, path string) { r.Destination = l.prefixes(n, path) }},
+		{"destination_port", func(n *node, path string) { portsAt, r.Ports = n, l.ports(n, path) }},
+		{"destination_fqdn", func(n *node, path string) { r.Names = l.names(n, path) }},
+		{"protocol", words(&r.Protocols, "tcp", "udp", "icmp")},
+		{"state", words(&r.States, "new", "established")},
+		{"mode", func(n *node, path string) {
+			if w, ok := l.word(n, path, "enforce", "shadow"); ok {
+				r.Shadow = w == "shadow"
+			}
+		}},
+		{"sni", func(n *node, path string) {
+			_, r.SNI = l.word(n, path, "require")
+		}},
+	})
+	if !ok {
+		return
+	}
+	if n.get("id") == nil {
+		l.err(n, path+".id", "missing", "missing", "events and counters name the rule by it")
+	}
+	if n.get("action") == nil {
+		l.err(n, path+".action", "missing", "missing", "want accept, deny or reject")
+	}
+	if f := n.get("destination_fqdn"); f != nil {
+		switch {
+		case r.Action == "deny" || r.Action == "reject":
+			l.err(f, path+".destination_fqdn", "deny-by-name", "a "+r.Action+" rule with a name is unsound: whoever knows another address of it walks past", "use names in accept rules only, under default_action: deny")
+		case r.Direction == "ingress":
+			l.err(f, path+".destination_fqdn", "name-direction", "names are of servers that LAN hosts ask for", "want direction: egress")
+		}
+	}
+	if at := n.get("sni"); at != nil && r.SNI {
+		switch {
+		case len(r.Names) == 0:
+			l.err(at, path+".sni", "sni", "nothing says which name the server must have", "add destination_fqdn, or remove sni")
+		case len(r.Protocols) != 1 || r.Protocols[0] != "tcp":
+			l.err(at, path+".sni", "sni", "the server name is read from TLS, which is carried by tcp", "want protocol: tcp alone in this rule")
+		case r.Shadow:
+			l.err(at, path+".sni", "sni", "a shadow rule ends no connections", "remove sni, or mode: shadow")
+		}
+	}
+	if portsAt != nil {
+		if has(r.Protocols, "icmp") && len(r.Protocols) == 1 {
+			l.err(portsAt, path+".destination_port", "port-without-protocol", "ICMP has no ports", "remove destination_port, or choose tcp or udp")
+		} else if len(r.Protocols) == 0 || has(r.Protocols, "icmp") {
+			l.err(portsAt, path+".destination_port", "port-without-protocol", "ports belong to tcp and udp", "add protocol: tcp, udp, or both as a list")
+		}
+	}
+	l.rewritten(n, path, &r)
+	l.p.Rules = append(l.p.Rules, r)
+}
+
+// rewritten refuses an ingress rule that names a WAN address and port which DNAT
+// rewrites: rules see a packet after that, so this one would never match it.
+func (l *loader) rewritten(n *node, path string, r *Rule) {
+	if r.Direction == "egress" || len(r.States) == 1 && r.States[0] == "established" {
+		return
+	}
+	for _, p := range r.Destination {
+		for i := range l.p.DNAT {
+			d := &l.p.DNAT[i]
+			if !p.IsSingleIP() || p.Addr() != d.WAN || !d.coversPorts(r) {
+				continue
+			}
+			l.err(n.get("destination"), path+".destination", "before-dnat",
+				fmt.Sprintf("%v is the address before destination NAT (line %d); rules see it after that and would not match", p.Addr(), d.Line),
+				fmt.Sprintf("want destination: %v, destination_port: %s", d.To, d.toPorts()))
+			return
+		}
+	}
+}
+
+// coversPorts reports whether all that a rule says of protocol and port belongs
+// to the entry, so that nothing is left which it could match.
+func (d *DNAT) coversPorts(r *Rule) bool {
+	for _, q := range r.Ports {
+		if q.Lo < d.Ports.Lo || q.Hi > d.Ports.Hi {
+			return false
+		}
+	}
+	for _, v := range r.Protocols {
+		if !has(d.Protocols, v) {
+			return false
+		}
+	}
+	return len(r.Ports) > 0
+}
+
+func (d *DNAT) toPorts() string {
+	hi := d.ToPort + d.Ports.Hi - d.Ports.Lo
+	if hi == d.ToPort {
+		return fmt.Sprint(hi)
+	}
+	return fmt.Sprintf("%d-%d", d.ToPort, hi)
+}
