@@ -1,6 +1,6 @@
 package telemetry
 
-import "sync/atomic"
+import "unsafe"
 
 // An Action is what was decided about a packet. Zero is invalid.
 type Action uint8
@@ -56,82 +56,45 @@ type Kind uint8
 
 // The kinds of record.
 const (
-	_       Kind = iota
-	Verdict      // the filter or the checks before it decided about a packet
-	FlowEnd      // a flow left the table; Packets and Bytes are its totals
+	_        Kind = iota
+	Verdict       // the filter or the checks before it decided about a packet
+	FlowEnd       // a flow left the table; Packets and Bytes are its totals
+	DNSQuery      // a client's query to the DNS proxy is done with; the name is the question's
 )
 
 // A Record is one event as the packet path writes it: fixed size, no
 // pointers. Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d
-// (RFC 4291 2.5.5.2); ports and counts are in host order.
+// (RFC 4291 2.5.5.2); ports and counts are in host order. A name that belongs
+// to it travels beside it: see Ring.PutNamed.
 type Record struct {
-	Time           int64  // monotonic nanoseconds since boot
+	Time           int64  // monotonic nanoseconds since boot: of a verdict; of a flow's last packet; of a query's answer
 	FlowID         uint64 // 0 where no flow was made
 	Packets, Bytes uint64 // FlowEnd: totals of both directions
-	Duration       int64  // FlowEnd: nanoseconds from first to last packet
-	Src, Dst       [16]byte
-	XlatAddr       [16]byte // translated source (SNAT) or destination (DNAT), zero when not translated
+	ReplyPackets   uint64 // FlowEnd: of them, in the reply direction
+	ReplyBytes     uint64
+	Duration       int64    // nanoseconds: FlowEnd, from first to last packet; DNSQuery, from query to answer; a Count above 1, from the first to the last
+	Lookup         uint64   // number of the DNS query since boot, from 1: DNSQuery, its own; Verdict and FlowEnd, the one by which the name was learned, 0 when there is none
+	Seq            uint64   // event.sequence; the stream sets it
+	Src, Dst       [16]byte // DNSQuery: the client, and the server that it asked
+	XlatAddr       [16]byte // translated source (SNAT) or destination (DNAT), zero when not translated; DNSQuery: the first address of the answer
 	SrcPort        uint16   // ICMP echo: the identifier
 	DstPort        uint16   // ICMP: type<<8 | code
 	XlatPort       uint16
 	EtherType      uint16
+	QType          uint16 // DNSQuery: type of the question (RFC 1035 3.2.2)
+	DNS            DNSOutcome
+	NameLen        uint8  // length of the name beside the record, 0 when there is none
 	Rule           uint32 // index of the deciding rule; len(rules) is the default action
+	Count          uint32 // number of like events that this record stands for; 0 is 1
 	Kind           Kind
 	Action         Action
 	Reason         Reason
 	Direction      Direction
 	Proto          uint8 // IP protocol number
 	Truncated      bool  // addresses and ports could not be read
-	_              [2]byte
+	XlatDst        bool  // XlatAddr is the destination's
+	_              [1]byte
 }
 
-// A Ring hands records from the packet path (one producer) to the goroutine
-// that renders them (one consumer). When it is full the newest record is
-// dropped and counted: the path never waits.
-type Ring struct {
-	buf  []Record
-	mask uint64
-	_    [64]byte
-	head atomic.Uint64 // written by the producer
-	lost atomic.Uint64
-	_    [48]byte
-	tail atomic.Uint64 // written by the consumer
-}
-
-// NewRing makes a ring for at least n records.
-func NewRing(n int) *Ring {
-	c := 1
-	for c < n {
-		c <<= 1
-	}
-	return &Ring{buf: make([]Record, c), mask: uint64(c - 1)}
-}
-
-// Put stores a copy of r, or counts it as lost when the ring is full.
-func (q *Ring) Put(r *Record) bool {
-	h := q.head.Load()
-	if h-q.tail.Load() >= uint64(len(q.buf)) {
-		q.lost.Add(1)
-		return false
-	}
-	q.buf[h&q.mask] = *r
-	q.head.Store(h + 1)
-	return true
-}
-
-// Get takes the oldest record into r, and reports whether there was one.
-func (q *Ring) Get(r *Record) bool {
-	t := q.tail.Load()
-	if t == q.head.Load() {
-		return false
-	}
-	*r = q.buf[t&q.mask]
-	q.tail.Store(t + 1)
-	return true
-}
-
-// Len returns the number of records waiting.
-func (q *Ring) Len() int { return int(q.head.Load() - q.tail.Load()) }
-
-// Lost returns how many records were dropped because the ring was full.
-func (q *Ring) Lost() uint64 { return q.lost.Load() }
+// RecordSize is the size of a Record in bytes.
+const RecordSize = int(unsafe.Sizeof(Record{}))
