@@ -25,7 +25,7 @@ func (e *Engine) decide(in *port, i int, k *conntrack.Key, now int64) {
 	}
 	out := &e.port[1-in.n]
 	if why := startable(p); why != 0 {
-		e.dropPacket(in, i, why, now)
+		e.stray(in, i, why, now)
 		return
 	}
 	fp := filter.Packet{Src: p.Src, Dst: p.Dst, Proto: p.Proto, Direction: direction(in.n == wan), State: segment.StateNew}
@@ -47,7 +47,7 @@ func (e *Engine) decide(in *port, i int, k *conntrack.Key, now int64) {
 	}
 	r, why := e.newFlow(in, p, k, now)
 	if why != 0 {
-		e.dropPacket(in, i, why, now)
+		e.noRoom(in, i, why, now)
 		return
 	}
 	if p.Class == packet.Stream {
@@ -155,8 +155,8 @@ func (e *Engine) flowRemoved(r conntrack.Ref, _ conntrack.Removal) {
 	e.emitEnd(r)
 }
 
-// denied drops packet i for the rule that denies it. Each packet is counted;
-// the first of a direction makes an event.
+// denied drops packet i for the rule that denies or rejects it. Each packet is
+// counted; the first of a direction makes an event.
 func (e *Engine) denied(in *port, i int, rule uint32, tell bool, r conntrack.Ref, now int64) {
 	e.c.Drops[rule]++
 	why := e.denyReason(rule)
@@ -167,6 +167,9 @@ func (e *Engine) denied(in *port, i int, rule uint32, tell bool, r conntrack.Ref
 		} else {
 			e.emitPacket(in, &e.b.pk[i], telemetry.Drop, why, rule, now)
 		}
+	}
+	if e.rejects && e.rejecting(rule) {
+		e.reject(in, i, now)
 	}
 	e.pool.Put(e.b.frame[i].Buf)
 }

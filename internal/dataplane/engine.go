@@ -7,6 +7,8 @@
 //	forward.go    packets of known flows
 //	decide.go     first packets: martians, filter, NAT, a new flow
 //	icmperror.go  ICMP errors about known flows
+//	answer.go     ICMP errors of the firewall's own
+//	reject.go     answers to what the policy rejects
 //	local.go      what is addressed to the firewall, and what it says itself
 //	own.go        which addresses are the firewall's
 //	neighbour.go  link-layer addresses of next hops
@@ -75,6 +77,8 @@ type Counters struct {
 	NeighbourEvictions   [2]uint64
 	LocalReplies         uint64 // echo replies of the firewall's own
 	ICMPErrorsSent       uint64
+	ResetsSent           uint64
+	AnswersSuppressed    uint64 // ICMP errors and resets not sent: beyond their rate, or too many held
 	ICMPErrorsTranslated uint64
 	NoBuffer             uint64 // own messages not sent: no buffer
 }
@@ -87,22 +91,23 @@ const (
 
 // Engine is a data plane. One goroutine uses it.
 type Engine struct {
-	policy *segment.Policy
-	pool   *frame.Pool
-	port   [2]port
-	flows  *conntrack.Table
-	filter *filter.Linear
-	source *nat.Source
-	pools  []*nat.Pool
-	events *telemetry.Ring
-	c      Counters
-	rnd    uint64 // state of the generator that chooses ports
-	rndKey uint64
-	icmp   bucket // rate of own ICMP errors
-	tick   int64  // when timers are next looked at
-	now    int64  // of the poll under way
-	b      batch
-	rec    telemetry.Record
+	policy  *segment.Policy
+	pool    *frame.Pool
+	port    [2]port
+	flows   *conntrack.Table
+	filter  *filter.Linear
+	source  *nat.Source
+	pools   []*nat.Pool
+	events  *telemetry.Ring
+	c       Counters
+	rnd     uint64 // state of the generator that chooses ports
+	rndKey  uint64
+	rejects bool // the policy rejects something
+	held    heldSYNs
+	tick    int64 // when timers are next looked at
+	now     int64 // of the poll under way
+	b       batch
+	rec     telemetry.Record
 }
 
 // A port is one side: its interface, address and neighbours.
@@ -117,6 +122,7 @@ type port struct {
 	further   []packet.Addr // own addresses besides addr, in order
 	arp       neighbours
 	defend    int64 // when the own address may next be defended
+	answers   [answerKinds]bucket
 	tx        [2 * Batch]frame.Frame
 	ntx       int
 }
@@ -178,7 +184,12 @@ func New(c Config) (*Engine, error) {
 	e.c.Accepts = make([]uint64, len(c.Policy.Rules)+1)
 	e.c.Drops = make([]uint64, len(c.Policy.Rules)+1)
 	e.c.Shadows = make([]uint64, len(c.Policy.Rules)+1)
-	e.icmp = bucket{rate: 1000, burst: 100}
+	for i := range e.port {
+		for k := range e.port[i].answers {
+			e.port[i].answers[k] = bucket{rate: answerRate, burst: answerBurst}
+		}
+	}
+	e.rejects = rejects(c.Policy)
 	return e, nil
 }
 

@@ -1,8 +1,6 @@
 package dataplane
 
 import (
-	"encoding/binary"
-
 	"github.com/thurward/thurward/internal/conntrack"
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/telemetry"
@@ -29,6 +27,9 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 	// The key of the packets that answer the embedded one.
 	k := conntrack.Key{Src: q.Dst, Dst: q.Src, SrcPort: q.DstPort, DstPort: q.SrcPort, Proto: uint32(q.Proto)}
 	r := e.flows.Lookup(&k, now)
+	if p.Dst != q.Src { // an error goes to whom the quoted packet came from
+		r = conntrack.None
+	}
 	if r == conntrack.None || e.flows.Dir(r).FromWAN != (in.n == wan) || e.flows.Dir(r^1).Verdict != conntrack.Accepted {
 		e.dropPacket(in, i, telemetry.ConntrackInvalid, now)
 		return
@@ -52,52 +53,4 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 	packet.FinishICMP(f[p.L4:])
 	e.c.ICMPErrorsTranslated++
 	e.send(&e.port[1-in.n], i, &out, now)
-}
-
-// errorData is how much of an offending packet an own ICMP error quotes: as
-// much as fits 576 bytes (RFC 1812 section 4.3.2.3).
-const errorData = 576 - packet.MinIPv4 - packet.ICMPLen
-
-// sendError answers packet i of the batch, which arrived at port in, with an
-// ICMP error from that port's address. The packet's own buffer carries it; the
-// caller no longer owns that. It reports false, and sends nothing, when the
-// packet must not be answered (RFC 1812 section 4.3.2.7) or the rate is
-// exceeded; then the buffer stays the caller's.
-func (e *Engine) sendError(in *port, i int, typ, code uint8, rest uint32, now int64) bool {
-	p := &e.b.pk[i]
-	if p.Class == packet.Error || p.Fragment || e.martian(in, p) || !e.icmp.take(now) {
-		return false
-	}
-	old := e.pool.Bytes(e.b.frame[i])[packet.EthLen:]
-	n := min(len(old), errorData)
-	buf, ok := e.pool.Get()
-	if !ok {
-		e.c.NoBuffer++
-		return false
-	}
-	f := e.pool.Buffer(buf)[headroom:]
-	m := f[packet.EthLen+packet.MinIPv4:]
-	m[0], m[1] = typ, code
-	binary.BigEndian.PutUint32(m[4:], rest)
-	copy(m[packet.ICMPLen:], old[:n])
-	packet.FinishICMP(m[:packet.ICMPLen+n])
-	packet.PutIPv4(f[packet.EthLen:], in.addr, p.Src, packet.ICMP, 64, packet.ICMPLen+n)
-	e.c.ICMPErrorsSent++
-	e.emitOwn(in, buf, packet.EthLen+packet.MinIPv4+packet.ICMPLen+n, p.Src, now)
-	return true
-}
-
-// dropTTL drops packet i, whose life ends here, and tells its sender.
-func (e *Engine) dropTTL(in *port, i int, now int64) {
-	e.sendError(in, i, packet.TimeExceeded, 0, 0, now)
-	e.dropPacket(in, i, telemetry.TTLExpired, now)
-}
-
-// dropTooBig drops packet i, which is too long for its way out, and tells its
-// sender the length that fits (RFC 1191).
-func (e *Engine) dropTooBig(in, out *port, i int, now int64) {
-	if e.b.pk[i].DF {
-		e.sendError(in, i, packet.Unreachable, 4, uint32(out.mtu), now)
-	}
-	e.dropPacket(in, i, telemetry.PacketTooBig, now)
 }

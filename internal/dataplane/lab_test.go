@@ -135,6 +135,8 @@ func addRule(t testing.TB, p *segment.Policy, r rule) {
 			m.Action = segment.Accept
 		case w == "deny":
 			m.Action = segment.Deny
+		case w == "reject":
+			m.Action = segment.Reject
 		case w == "egress":
 			m.Direction = segment.Egress
 		case w == "ingress":

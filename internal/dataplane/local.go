@@ -56,7 +56,9 @@ func (e *Engine) echoReply(in *port, i int, now int64) {
 	// message moved behind it.
 	n := len(m)
 	copy(f[packet.EthLen+packet.MinIPv4:], m)
+	tos := packet.TOS(f[packet.EthLen:])
 	packet.PutIPv4(f[packet.EthLen:], p.Dst, p.Src, packet.ICMP, 64, n)
+	packet.SetTOS(f[packet.EthLen:], tos) // RFC 1812 section 4.3.2.5
 	e.c.LocalReplies++
 	e.emitOwn(in, fr.Buf, packet.EthLen+packet.MinIPv4+n, p.Src, now)
 }

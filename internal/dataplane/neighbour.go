@@ -151,6 +151,9 @@ func (e *Engine) resolveTick(p *port, now int64) {
 			continue
 		}
 		if n.tries >= arpTries {
+			for _, fr := range n.frames[:n.n] {
+				e.unreachable(e.pool.Bytes(fr), now)
+			}
 			e.forget(p, n)
 			continue
 		}

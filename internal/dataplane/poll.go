@@ -24,6 +24,7 @@ func (e *Engine) NextDeadline() int64 {
 		// ports and records back, and has time when all is quiet.
 		d = e.tick + second
 	}
+	d = min(d, e.held.due())
 	for i := range e.port {
 		if t := &e.port[i].arp; t.waiting > 0 {
 			d = min(d, t.next)
@@ -42,6 +43,7 @@ func (e *Engine) timers(now int64) {
 	e.tick = now + tickEvery
 	e.resolveTick(&e.port[lan], now)
 	e.resolveTick(&e.port[wan], now)
+	e.heldTick(now)
 }
 
 // receive takes a batch through all stages.

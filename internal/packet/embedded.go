@@ -15,7 +15,7 @@ func ParseEmbedded(b []byte, p *Packet) bool {
 	if b[0]>>4 != 4 || hl < MinIPv4 || len(b) < hl+8 || Sum(b[:hl], 0) != 0xffff {
 		return false
 	}
-	if binary.BigEndian.Uint16(b[offFrag:])&0x1fff != 0 {
+	if binary.BigEndian.Uint16(b[offFrag:])&fragOffset != 0 {
 		return false // not the first fragment: no transport header
 	}
 	p.Src, p.Dst = Addr(binary.BigEndian.Uint32(b[offSrc:])), Addr(binary.BigEndian.Uint32(b[offDst:]))
@@ -42,8 +42,8 @@ func ParseEmbedded(b []byte, p *Packet) bool {
 }
 
 // RewriteEmbedded gives the quoted packet in b the addresses and ports of r.
-// The IPv4 header checksum stays right, and so do a UDP checksum and an ICMP
-// checksum, which lie in the first 8 bytes.
+// The IPv4 header checksum stays right, and so does the transport's, which for
+// TCP is not always quoted.
 func RewriteEmbedded(b []byte, p *Packet, r *Rewrite) {
 	addrs := delta32(uint32(p.Src), uint32(r.Src)) + delta32(uint32(p.Dst), uint32(r.Dst))
 	binary.BigEndian.PutUint32(b[offSrc:], uint32(r.Src))
@@ -54,9 +54,13 @@ func RewriteEmbedded(b []byte, p *Packet, r *Rewrite) {
 	case Stream, Gram:
 		binary.BigEndian.PutUint16(l4, r.SrcPort)
 		binary.BigEndian.PutUint16(l4[2:], r.DstPort)
+		ports := delta16(p.SrcPort, r.SrcPort) + delta16(p.DstPort, r.DstPort)
+		if p.Class == Stream && len(l4) >= offTCPSum+2 {
+			binary.BigEndian.PutUint16(l4[offTCPSum:], update(binary.BigEndian.Uint16(l4[offTCPSum:]), addrs+ports))
+		}
 		if p.Class == Gram {
 			if old := binary.BigEndian.Uint16(l4[6:]); old != 0 {
-				c := update(old, addrs+delta16(p.SrcPort, r.SrcPort)+delta16(p.DstPort, r.DstPort))
+				c := update(old, addrs+ports)
 				if c == 0 {
 					c = 0xffff
 				}

@@ -19,9 +19,15 @@ const (
 	offFrag     = 6
 	offTTL      = 8
 	offProto    = 9
+	offID       = 4
 	offSum      = 10
+	offTCPSum   = 16
 	offSrc      = 12
 	offDst      = 16
+
+	flagDF     = 0x4000 // in the word at offFrag
+	flagMF     = 0x2000
+	fragOffset = 0x1fff // in units of 8 bytes
 )
 
 // EtherTypes.
@@ -56,6 +62,14 @@ const (
 	ParamProblem = 12
 )
 
+// ICMP codes of Unreachable.
+const (
+	HostUnreachable = 1
+	PortUnreachable = 3
+	FragNeeded      = 4
+	Prohibited      = 13
+)
+
 // A Class says how a packet is tracked.
 type Class uint8
 
@@ -66,7 +80,7 @@ const (
 	Gram          // UDP
 	Query         // ICMP echo request or reply; both ports are its identifier
 	Error         // ICMP error about another packet
-	Unknown       // anything else: it cannot be tracked
+	Unknown       // anything else: it cannot be tracked (source quench among it, RFC 6633)
 )
 
 // A Packet is what Parse reads from a frame. Numbers are in host order.
@@ -89,6 +103,7 @@ type Packet struct {
 	ICMPCode         uint8
 	DF               bool // don't fragment
 	Fragment         bool
+	Parts            uint8 // further fragments of a datagram that has been reassembled
 }
 
 // Type returns the frame's EtherType, or 0 when it is too short to have one.
@@ -128,38 +143,39 @@ func ParseIPv4(f []byte, p *Packet) (n int, reason telemetry.Reason) {
 		return 0, telemetry.MalformedPacket
 	}
 	frag := binary.BigEndian.Uint16(ip[offFrag:])
-	p.DF = frag&0x4000 != 0
-	if frag&0x3fff != 0 {
+	p.DF = frag&flagDF != 0
+	if frag&(flagMF|fragOffset) != 0 {
 		p.Fragment = true
 		return 0, telemetry.FragmentedIPv4
 	}
-	return EthLen + total, parseTransport(ip[hl:total], p)
+	return EthLen + total, parseTransport(ip[hl:total], p, total-hl, 0)
 }
 
-// parseTransport reads the transport header of an unfragmented packet.
-func parseTransport(l4 []byte, p *Packet) telemetry.Reason {
+// parseTransport reads the transport header that l4 begins with. The transport
+// packet has n bytes; those that are not in l4 have the sum rest.
+func parseTransport(l4 []byte, p *Packet, n int, rest uint64) telemetry.Reason {
 	switch p.Proto {
 	case TCP:
 		if len(l4) < TCPLen {
 			return telemetry.MalformedPacket
 		}
 		off := int(l4[12]>>4) * 4
-		if off < TCPLen || off > len(l4) || Sum(l4, pseudo(p, len(l4))) != 0xffff {
+		if off < TCPLen || off > len(l4) || Sum(l4, pseudo(p, n)+rest) != 0xffff {
 			return telemetry.MalformedPacket
 		}
 		p.Class = Stream
 		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
 		p.Seq, p.Ack = binary.BigEndian.Uint32(l4[4:]), binary.BigEndian.Uint32(l4[8:])
 		p.Flags, p.Window = l4[13]&0x3f, binary.BigEndian.Uint16(l4[14:])
-		p.Payload = uint16(len(l4) - off)
+		p.Payload = uint16(n - off)
 		if p.SrcPort == 0 || p.DstPort == 0 {
 			return telemetry.MalformedPacket
 		}
 	case UDP:
-		if len(l4) < UDPLen || int(binary.BigEndian.Uint16(l4[4:])) != len(l4) {
+		if len(l4) < UDPLen || int(binary.BigEndian.Uint16(l4[4:])) != n {
 			return telemetry.MalformedPacket
 		}
-		if binary.BigEndian.Uint16(l4[6:]) != 0 && Sum(l4, pseudo(p, len(l4))) != 0xffff {
+		if binary.BigEndian.Uint16(l4[6:]) != 0 && Sum(l4, pseudo(p, n)+rest) != 0xffff {
 			return telemetry.MalformedPacket
 		}
 		p.Class = Gram
@@ -168,7 +184,7 @@ func parseTransport(l4 []byte, p *Packet) telemetry.Reason {
 			return telemetry.MalformedPacket
 		}
 	case ICMP:
-		if len(l4) < ICMPLen || Sum(l4, 0) != 0xffff {
+		if len(l4) < ICMPLen || Sum(l4, rest) != 0xffff {
 			return telemetry.MalformedPacket
 		}
 		p.ICMPType, p.ICMPCode = l4[0], l4[1]
@@ -177,7 +193,7 @@ func parseTransport(l4 []byte, p *Packet) telemetry.Reason {
 			p.Class = Query
 			p.SrcPort = binary.BigEndian.Uint16(l4[4:])
 			p.DstPort = p.SrcPort
-		case Unreachable, TimeExceeded, ParamProblem, 4:
+		case Unreachable, TimeExceeded, ParamProblem:
 			p.Class = Error
 		default:
 			p.Class = Unknown

@@ -27,7 +27,8 @@ type Context struct {
 
 // AppendEvent appends the record as one line of JSON with the field names of
 // the Elastic Common Schema, without a newline, and returns dst. A rule's id
-// is the policy's; the default action's is default-deny or default-accept.
+// is the policy's; the default action's is default-deny, default-reject or
+// default-accept.
 func AppendEvent(dst []byte, r *Record, c *Context) []byte { return AppendNamed(dst, r, nil, c) }
 
 // AppendNamed is AppendEvent for a record that has a name: the destination's,
@@ -177,6 +178,8 @@ func RuleID(rule uint32, p *segment.Policy) string {
 		return p.Text(p.Rules[rule].ID)
 	case p.Settings.DefaultAction == segment.Accept:
 		return "default-accept"
+	case p.Settings.DefaultAction == segment.Reject:
+		return "default-reject"
 	}
 	return "default-deny"
 }
