@@ -59,7 +59,8 @@ func newRootCmd() *cobra.Command {
 with the policy compiled in. A change is an edit, a build, and the new image.`,
 		Example: `  thurward check                  # is rules.yaml right?
   thurward build                  # make build/thurward.img
-  thurward run --lan demo --wan demo`,
+  thurward run --lan demo --wan demo
+  thurward replay --lan lan.pcap --wan wan.pcap --events -`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -75,7 +76,7 @@ with the policy compiled in. A change is an edit, a build, and the new image.`,
 		return usageError{fmt.Errorf("%s: %w (%s --help lists the flags)", cmd.Name(), err, cmd.CommandPath())}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newCheckCmd(), newBuildCmd(), newRunCmd())
+	root.AddCommand(newCheckCmd(), newBuildCmd(), newRunCmd(), newReplayCmd())
 	return root
 }
 

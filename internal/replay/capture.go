@@ -1,0 +1,200 @@
+package replay
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/gopacket/gopacket/pcapgo"
+)
+
+// A frameIn is one frame of a capture.
+type frameIn struct {
+	at   time.Time
+	data []byte // valid until the next read
+	cut  bool   // the snap length cut it
+}
+
+// A reader reads one capture, pcap or pcapng.
+type reader struct {
+	path string
+	file *os.File
+	read func() ([]byte, gopacket.CaptureInfo, error)
+	n    int   // frames read
+	left int64 // bytes of frames that may still be read
+	peek frameIn
+	full bool // peek is valid
+	// short says that the file ends inside a frame, as it does when the
+	// program that wrote it was killed.
+	short bool
+}
+
+// openCapture opens a capture. An empty path is a capture without frames.
+func openCapture(path string, limit int64) (*reader, error) {
+	r := &reader{path: path, left: limit}
+	if path == "" {
+		r.read = func() ([]byte, gopacket.CaptureInfo, error) { return nil, gopacket.CaptureInfo{}, io.EOF }
+		return r, nil
+	}
+	var err error
+	if r.file, err = os.Open(path); err != nil {
+		return nil, err
+	}
+	link, err := r.start()
+	if err != nil {
+		r.file.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if link != layers.LinkTypeEthernet {
+		r.file.Close()
+		return nil, fmt.Errorf("%s: frames of link type %v, want Ethernet (%s)", path, link, linkHint(link))
+	}
+	return r, nil
+}
+
+// linkHint says how to capture what can be replayed.
+func linkHint(l layers.LinkType) string {
+	if l == layers.LinkTypeLinuxSLL || l == 276 {
+		return "capture on one interface, not on any"
+	}
+	return "capture on the Ethernet interface that faces the firewall"
+}
+
+// start reads the file's header.
+func (r *reader) start() (layers.LinkType, error) {
+	if st, err := r.file.Stat(); err != nil {
+		return 0, err
+	} else if !st.Mode().IsRegular() {
+		return 0, errors.New("not a regular file (captures are read twice; write it to a file first)")
+	}
+	b := bufio.NewReaderSize(r.file, 1<<16)
+	magic, err := b.Peek(4)
+	if err != nil {
+		return 0, errors.New("too short to be a capture (want pcap or pcapng)")
+	}
+	if magic[0] == 0x1f && magic[1] == 0x8b {
+		return 0, errors.New("compressed with gzip (gunzip it first)")
+	}
+	if binary.BigEndian.Uint32(magic) == 0x0a0d0d0a {
+		ng, err := pcapgo.NewNgReader(b, pcapgo.NgReaderOptions{ErrorOnMismatchingLinkType: true, SkipUnknownVersion: true})
+		if err != nil {
+			return 0, fmt.Errorf("not a capture: %w", noEOF(err))
+		}
+		r.read = ng.ZeroCopyReadPacketData
+		return ng.LinkType(), nil
+	}
+	if !pcapMagic(magic) {
+		return 0, fmt.Errorf("not a capture: it begins with %x (want pcap or pcapng)", magic)
+	}
+	pc, err := pcapgo.NewReader(b)
+	if err != nil {
+		return 0, fmt.Errorf("not a capture: %w", noEOF(err))
+	}
+	r.read = pc.ZeroCopyReadPacketData
+	return pc.LinkType() & 0xffff, nil // the upper bits tell of the frame check sequence
+}
+
+func pcapMagic(b []byte) bool {
+	for _, m := range [][]byte{{0xa1, 0xb2, 0xc3, 0xd4}, {0xd4, 0xc3, 0xb2, 0xa1}, {0xa1, 0xb2, 0x3c, 0x4d}, {0x4d, 0x3c, 0xb2, 0xa1}} {
+		if bytes.Equal(b, m) {
+			return true
+		}
+	}
+	return false
+}
+
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// next returns the next frame, or io.EOF.
+func (r *reader) next() (frameIn, error) {
+	if r.full {
+		r.full = false
+		return r.peek, nil
+	}
+	data, ci, err := r.read()
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		r.short = true
+		return frameIn{}, io.EOF
+	case errors.Is(err, io.EOF):
+		return frameIn{}, io.EOF
+	case err != nil:
+		return frameIn{}, fmt.Errorf("%s: frame %d: %w", r.path, r.n+1, err)
+	}
+	r.n++
+	if r.left -= int64(len(data)); r.left < 0 {
+		return frameIn{}, fmt.Errorf("%s: more frames than %w (cut the capture, as with editcap, or raise --max-bytes)", r.path, errLimit)
+	}
+	return frameIn{ci.Timestamp, data, ci.CaptureLength < ci.Length}, nil
+}
+
+var errLimit = errors.New("the limit on a capture's size allows")
+
+// ahead returns the next frame's time without taking it.
+func (r *reader) ahead() (time.Time, error) {
+	if !r.full {
+		f, err := r.next()
+		if err != nil {
+			return time.Time{}, err
+		}
+		r.peek, r.full = f, true
+	}
+	return r.peek.at, nil
+}
+
+func (r *reader) close() {
+	if r.file != nil {
+		r.file.Close()
+	}
+}
+
+// A writer writes a pcap with nanoseconds.
+type writer struct {
+	file *os.File
+	buf  *bufio.Writer
+	w    *pcapgo.Writer
+}
+
+// createCapture makes a capture; an empty path discards what is written.
+func createCapture(path string) (*writer, error) {
+	if path == "" {
+		return &writer{}, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{file: f, buf: bufio.NewWriter(f)}
+	w.w = pcapgo.NewWriterNanos(w.buf)
+	return w, w.w.WriteFileHeader(65535, layers.LinkTypeEthernet)
+}
+
+func (w *writer) write(at time.Time, b []byte) error {
+	if w.w == nil {
+		return nil
+	}
+	return w.w.WritePacket(gopacket.CaptureInfo{Timestamp: at, CaptureLength: len(b), Length: len(b)}, b)
+}
+
+func (w *writer) close() error {
+	if w.file == nil {
+		return nil
+	}
+	err := w.buf.Flush()
+	if e := w.file.Close(); err == nil {
+		err = e
+	}
+	return err
+}
