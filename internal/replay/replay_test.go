@@ -377,7 +377,7 @@ func TestReplayBadCaptures(t *testing.T) {
 	}
 }
 
-// FuzzCapture: no file makes replay crash or hang.
+// FuzzCapture: no file makes reading a capture crash or go on for ever.
 func FuzzCapture(f *testing.F) {
 	for _, ng := range []bool{false, true} {
 		b, err := os.ReadFile(pcap(f, ng, at{0, query("a")}, at{ms, answer("b")}))
@@ -387,14 +387,69 @@ func FuzzCapture(f *testing.F) {
 		f.Add(b)
 	}
 	p := compiled(f)
+	path := filepath.Join(f.TempDir(), "x")
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > 1<<16 {
-			return
-		}
-		path := filepath.Join(t.TempDir(), "x")
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		Run(Options{Policy: p, In: [2]string{path, path}, Drain: time.Second, MaxBytes: 1 << 20}) //nolint:errcheck // errors are expected
+		r, err := openCapture(path, 1<<20)
+		if err != nil {
+			if !strings.Contains(err.Error(), path) {
+				t.Fatalf("the error does not name the file: %v", err)
+			}
+			return
+		}
+		defer r.close()
+		v := newShown(WAN, p)
+		if err := v.scan(r); err != nil && !strings.Contains(err.Error(), path) {
+			t.Fatalf("the error does not name the file: %v", err)
+		}
+		v.adopt([6]byte{}, p)
 	})
+}
+
+// TestExample keeps the captures of docs/replay.md, and its summary, true.
+// With THURWARD_UPDATE=1 it writes the captures anew.
+func TestExample(t *testing.T) {
+	in := [2]string{"testdata/lan.pcap", "testdata/wan.pcap"}
+	if os.Getenv("THURWARD_UPDATE") != "" {
+		stray := udp(firewallWAN, routerMAC, "192.0.2.66:53", "203.0.113.10:4000", "stray")
+		for i, p := range [2]string{
+			pcap(t, false, at{0, query("a")}, at{20 * ms, answerIn("b")}, at{40 * ms, query("c")}),
+			pcap(t, false, at{ms, queryOut("a")}, at{10 * ms, answer("b")}, at{41 * ms, queryOut("c")}, at{50 * ms, stray})} {
+			b, err := os.ReadFile(p)
+			if err == nil {
+				err = os.WriteFile(in[i], b, 0o644)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	src, err := os.ReadFile("../../rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, ds := policy.Load("rules.yaml", src)
+	if p == nil {
+		t.Fatal(ds)
+	}
+	s, err := policy.Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, err := Run(Options{Policy: s, In: in, Seed: 1, Drain: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	sum.Print(&b)
+	text := strings.ReplaceAll(b.String(), "testdata/", "")
+	doc, err := os.ReadFile("../../docs/replay.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(doc), text) {
+		t.Errorf("docs/replay.md does not show what the example prints:\n%s", text)
+	}
 }
