@@ -52,3 +52,19 @@ func (t *Table) reclaim(now int64) {
 		t.remove(uint32(half), Reclaimed)
 	}
 }
+
+// RemoveOver removes flow i, by its number, if its time has passed or its
+// connection is over, and reports whether it did.
+func (t *Table) RemoveOver(i uint32, now int64) bool {
+	if i >= t.fresh {
+		return false
+	}
+	if t.expireAt(i, now) {
+		return true
+	}
+	if s := t.dirs[0][i].State; s != TimeWait && s != Close {
+		return false
+	}
+	t.remove(i, Reclaimed)
+	return true
+}

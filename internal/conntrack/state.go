@@ -53,3 +53,9 @@ func (t *Table) setState(r Ref, s State) { t.Dir(r).State, t.Dir(r^1).State = s,
 
 // SetReplied notes that a UDP flow has had an answer.
 func (t *Table) SetReplied(r Ref) { t.setState(r, UDPReplied) }
+
+// SetHairpin notes that both ends of a flow are on the side of its first packet.
+func (t *Table) SetHairpin(r Ref) {
+	a, b := t.Dir(r), t.Dir(r^1)
+	a.Hairpin, b.Hairpin, b.FromWAN = true, true, a.FromWAN
+}

@@ -45,7 +45,8 @@ type Dir struct {
 	Verdict  uint8
 	State    State // the flow's, repeated here
 	FromWAN  bool  // it enters from the WAN
-	_        [5]byte
+	Hairpin  bool  // it leaves by the port where it enters
+	_        [4]byte
 }
 
 // Shared is what both directions of a flow have in common: 64 bytes.

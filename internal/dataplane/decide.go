@@ -3,6 +3,7 @@ package dataplane
 import (
 	"github.com/thurward/thurward/internal/conntrack"
 	"github.com/thurward/thurward/internal/filter"
+	"github.com/thurward/thurward/internal/nat"
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
 	"github.com/thurward/thurward/internal/telemetry"
@@ -15,22 +16,30 @@ func (e *Engine) decide(in *port, i int, k *conntrack.Key, now int64) {
 		e.dropPacket(in, i, telemetry.Martian, now)
 		return
 	}
+	out := &e.port[1-in.n]
+	to := nat.Target{Addr: p.Dst, Port: p.DstPort}
 	if e.ownAddr(p.Dst) {
-		e.toFirewall(in, i, now)
-		return
-	}
-	if e.route(p.Dst) == in {
+		t, ok := e.nat.Forward(p.Proto, p.Src, p.Dst, p.DstPort)
+		if !ok {
+			e.toFirewall(in, i, now)
+			return
+		}
+		if why := e.usable(in, p, &t); why != 0 {
+			e.dropPacket(in, i, why, now)
+			return
+		}
+		to, out = t, &e.port[lan]
+	} else if e.route(p.Dst) == in {
 		e.dropPacket(in, i, telemetry.Martian, now) // hosts on one link reach each other without us
 		return
 	}
-	out := &e.port[1-in.n]
 	if why := startable(p); why != 0 {
 		e.stray(in, i, why, now)
 		return
 	}
-	fp := filter.Packet{Src: p.Src, Dst: p.Dst, Proto: p.Proto, Direction: direction(in.n == wan), State: segment.StateNew}
+	fp := filter.Packet{Src: p.Src, Dst: to.Addr, Proto: p.Proto, Direction: direction(in.n == wan), State: segment.StateNew}
 	if p.Class != packet.Query {
-		fp.DstPort = p.DstPort
+		fp.DstPort = to.Port
 	}
 	action, rule := e.judge(in, p, &fp, now)
 	if action != segment.Accept {
@@ -45,7 +54,7 @@ func (e *Engine) decide(in *port, i int, k *conntrack.Key, now int64) {
 		e.dropTooBig(in, out, i, now)
 		return
 	}
-	r, why := e.newFlow(in, p, k, now)
+	r, why := e.newFlow(in, p, k, &to, now)
 	if why != 0 {
 		e.noRoom(in, i, why, now)
 		return
@@ -99,60 +108,6 @@ func startable(p *packet.Packet) telemetry.Reason {
 		}
 	}
 	return telemetry.ConntrackInvalid
-}
-
-// newFlow makes a flow for its first packet, translated where the policy says
-// so.
-func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, now int64) (conntrack.Ref, telemetry.Reason) {
-	out := packet.Rewrite{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort}
-	pool := int16(-1)
-	if in.n == lan {
-		pool = e.source.Find(p.Src)
-	}
-	if pool >= 0 {
-		q := e.pools[pool]
-		port, ok := q.Take(p.Proto, p.Src, p.SrcPort, e.random())
-		if !ok {
-			return conntrack.None, telemetry.NATPortPoolExhausted
-		}
-		out.Src, out.SrcPort = q.Addr, port
-		if p.Class == packet.Query {
-			out.DstPort = port
-		}
-	}
-	state := conntrack.Echo
-	switch p.Class {
-	case packet.Stream:
-		state = conntrack.SynSent
-	case packet.Gram:
-		state = conntrack.UDPUnreplied
-	}
-	// What comes back must lead to this flow and no other.
-	reply := conntrack.Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
-	why := telemetry.ConntrackFull
-	r := conntrack.None
-	if e.flows.Taken(&reply) {
-		why = telemetry.ConntrackInvalid
-	} else {
-		r = e.flows.Insert(k, &out, state, in.n == wan, now)
-	}
-	if r == conntrack.None {
-		if pool >= 0 {
-			e.pools[pool].Give(p.Proto, out.SrcPort)
-		}
-		return conntrack.None, why
-	}
-	s := e.flows.Shared(r)
-	s.Pool, s.Port = pool, out.SrcPort
-	return r, 0
-}
-
-// flowRemoved gives back what a flow held, and tells of its end.
-func (e *Engine) flowRemoved(r conntrack.Ref, _ conntrack.Removal) {
-	if s := e.flows.Shared(r); s.Pool >= 0 {
-		e.pools[s.Pool].Give(uint8(e.flows.Dir(r).Key.Proto), s.Port)
-	}
-	e.emitEnd(r)
 }
 
 // denied drops packet i for the rule that denies or rejects it. Each packet is

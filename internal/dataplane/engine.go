@@ -6,6 +6,7 @@
 //	lookup.go     which flow each packet belongs to, for the whole batch
 //	forward.go    packets of known flows
 //	decide.go     first packets: martians, filter, NAT, a new flow
+//	translate.go  a new flow's addresses and ports
 //	icmperror.go  ICMP errors about known flows
 //	answer.go     ICMP errors of the firewall's own
 //	reject.go     answers to what the policy rejects
@@ -80,7 +81,9 @@ type Counters struct {
 	ResetsSent           uint64
 	AnswersSuppressed    uint64 // ICMP errors and resets not sent: beyond their rate, or too many held
 	ICMPErrorsTranslated uint64
-	NoBuffer             uint64 // own messages not sent: no buffer
+	Translations         [nat.NumKinds]uint64 // flows that were translated when they began
+	PortsReclaimed       uint64               // flows that were over and ended before their time for their external port
+	NoBuffer             uint64               // own messages not sent: no buffer
 }
 
 // The ports' numbers.
@@ -96,8 +99,7 @@ type Engine struct {
 	port    [2]port
 	flows   *conntrack.Table
 	filter  *filter.Linear
-	source  *nat.Source
-	pools   []*nat.Pool
+	nat     *nat.NAT
 	events  *telemetry.Ring
 	c       Counters
 	rnd     uint64 // state of the generator that chooses ports
@@ -148,10 +150,9 @@ func New(c Config) (*Engine, error) {
 	e := &Engine{policy: c.Policy, pool: c.Pool, events: c.Events, filter: filter.NewLinear(c.Policy)}
 	e.rnd, e.rndKey = binary.LittleEndian.Uint64(c.Secret[16:]), binary.LittleEndian.Uint64(c.Secret[24:])|1
 	var err error
-	if e.source, err = nat.NewSource(c.Policy, e.random()); err != nil {
+	if e.nat, err = nat.New(c.Policy, e.random()); err != nil {
 		return nil, err
 	}
-	e.pools = e.source.Pools()
 	for i, pc := range [...]PortConfig{c.LAN, c.WAN} {
 		f := c.Policy.Interface([...]segment.Role{segment.LAN, segment.WAN}[i])
 		if f == nil {
@@ -223,17 +224,17 @@ func (e *Engine) Counters() *Counters { return &e.c }
 func (e *Engine) Flows() *conntrack.Table { return e.flows }
 
 // Pools returns the NAT port pools.
-func (e *Engine) Pools() []*nat.Pool { return e.pools }
+func (e *Engine) Pools() []*nat.Pool { return e.nat.Pools() }
 
 // TakePort gives the firewall itself an unpredictable port of the WAN address,
 // which no translated flow gets until GivePort; proto is TCP or UDP. It reports
 // false when none is free. Like Poll it belongs to the engine's goroutine.
 func (e *Engine) TakePort(proto uint8) (port uint16, ok bool) {
-	return e.source.Own().Take(proto, e.random())
+	return e.nat.Own().Take(proto, e.random())
 }
 
 // GivePort gives back a port that TakePort returned.
-func (e *Engine) GivePort(proto uint8, port uint16) { e.source.Own().Give(proto, port) }
+func (e *Engine) GivePort(proto uint8, port uint16) { e.nat.Own().Give(proto, port) }
 
 // random returns the next number of a generator keyed by the boot's secret:
 // a counter, encrypted by two rounds of multiply and fold.

@@ -53,12 +53,19 @@ func (e *Engine) emitFlow(r conntrack.Ref, a telemetry.Action, why telemetry.Rea
 // addresses fills in a direction's tuple and its translation.
 func (e *Engine) addresses(d *conntrack.Dir, reply bool) {
 	in, out := packet.Rewrite{Src: d.Key.Src, Dst: d.Key.Dst, SrcPort: d.Key.SrcPort, DstPort: d.Key.DstPort}, d.Out
-	if reply {
+	switch {
+	case !reply:
+	case in.Src != out.Src || in.SrcPort != out.SrcPort:
+		// A server answers: its own address, and the client's.
+		in.Dst, in.DstPort = out.Dst, out.DstPort
+	default:
 		in, out = out, in
 	}
 	e.rec.Proto = uint8(d.Key.Proto)
 	e.rec.Src, e.rec.Dst, e.rec.SrcPort, e.rec.DstPort = in.Src.To16(), in.Dst.To16(), in.SrcPort, in.DstPort
 	switch {
+	case !reply && in.Dst != out.Dst: // a hairpin's source is translated, too
+		e.rec.XlatAddr, e.rec.XlatPort = out.Dst.To16(), out.DstPort
 	case in.Src != out.Src || in.SrcPort != out.SrcPort:
 		e.rec.XlatAddr, e.rec.XlatPort = out.Src.To16(), out.SrcPort
 	case in.Dst != out.Dst || in.DstPort != out.DstPort:

@@ -17,7 +17,7 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 		e.dropPacket(in, i, telemetry.Martian, now) // a spoofed copy from the other side
 		return
 	}
-	out := &e.port[1-in.n]
+	out := e.out(in, d)
 	if p.TTL <= 1 {
 		e.dropTTL(in, i, now)
 		return
@@ -74,9 +74,10 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 }
 
 // decideReply lets the filter decide a reply direction's first packet. It
-// sees the addresses after the translation is taken back.
+// sees internal addresses: the source as it arrives, the destination after its
+// translation is taken back.
 func (e *Engine) decideReply(in *port, d *conntrack.Dir, p *packet.Packet, now int64) {
-	fp := filter.Packet{Src: d.Out.Src, Dst: d.Out.Dst, Proto: p.Proto, Direction: direction(d.FromWAN), State: segment.StateEstablished}
+	fp := filter.Packet{Src: d.Key.Src, Dst: d.Out.Dst, Proto: p.Proto, Direction: direction(d.FromWAN), State: segment.StateEstablished}
 	if p.Class != packet.Query {
 		fp.DstPort = d.Out.DstPort
 	}

@@ -38,11 +38,12 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 		e.dropTTL(in, i, now)
 		return
 	}
-	if int(p.Total) > e.port[1-in.n].mtu {
+	d := e.flows.Dir(r)
+	to := e.out(in, d)
+	if int(p.Total) > to.mtu {
 		e.dropPacket(in, i, telemetry.PacketTooBig, now) // no errors about errors
 		return
 	}
-	d := e.flows.Dir(r)
 	out := packet.Rewrite{Src: p.Src, Dst: d.Out.Dst}
 	if d.Out.Src != d.Key.Src {
 		// From inside a translated network: whoever inside reports the
@@ -52,5 +53,5 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 	packet.RewriteEmbedded(inner, &q, &packet.Rewrite{Src: d.Out.Dst, Dst: d.Out.Src, SrcPort: d.Out.DstPort, DstPort: d.Out.SrcPort})
 	packet.FinishICMP(f[p.L4:])
 	e.c.ICMPErrorsTranslated++
-	e.send(&e.port[1-in.n], i, &out, now)
+	e.send(to, i, &out, now)
 }

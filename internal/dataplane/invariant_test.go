@@ -72,7 +72,7 @@ func (l *lab) invariants() {
 	}
 	n := 0
 	for _, proto := range []uint8{packet.TCP, packet.UDP, packet.ICMP} {
-		n += l.e.pools[0].InUse(proto)
+		n += l.e.nat.Pools()[0].InUse(proto)
 	}
 	if n != len(owner) {
 		l.t.Fatalf("%d external ports taken, %d in use", n, len(owner))

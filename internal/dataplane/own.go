@@ -14,7 +14,7 @@ import (
 
 // ownAddresses makes the external addresses of a policy the WAN port's own.
 func (e *Engine) ownAddresses(p *segment.Policy) {
-	for _, q := range e.pools {
+	for _, q := range e.nat.Pools() {
 		e.addOwn(&e.port[wan], q.Addr)
 	}
 	for i := range p.DNAT {

@@ -47,7 +47,7 @@ func TestS12_TCPStatesAndTimeouts(t *testing.T) {
 		if l.e.flows.Len() != 0 {
 			t.Errorf("%s: still there after its time", steps[n].state)
 		}
-		if l.e.pools[0].InUse(packet.TCP) != 0 {
+		if l.e.nat.Pools()[0].InUse(packet.TCP) != 0 {
 			t.Errorf("%s: port not given back", steps[n].state)
 		}
 	}
@@ -161,7 +161,7 @@ func TestS13_UDPIdle(t *testing.T) {
 	l.one(wan, udp(web, 53, ours, v.SrcPort))
 	l.pass(301)
 	l.dropped(wan, udp(web, 53, ours, v.SrcPort), telemetry.NoMatchingAllowRule)
-	if l.e.flows.Len() != 0 || l.e.pools[0].InUse(packet.UDP) != 0 {
+	if l.e.flows.Len() != 0 || l.e.nat.Pools()[0].InUse(packet.UDP) != 0 {
 		t.Fatal("flow or port still there")
 	}
 }
@@ -201,7 +201,7 @@ func TestS15_TableFull(t *testing.T) {
 	l.dropped(lan, udp(host, 60000, web, 53), telemetry.ConntrackFull)
 	// Existing flows work on.
 	l.one(wan, tcp(web, 80, ours, port, packet.ACK, 5001, 1001))
-	if got := l.e.pools[0].InUse(packet.UDP); got != 1023 {
+	if got := l.e.nat.Pools()[0].InUse(packet.UDP); got != 1023 {
 		t.Fatalf("%d ports in use", got)
 	}
 	l.buffers()

@@ -12,17 +12,21 @@ type mapping struct {
 	addr packet.Addr
 	port uint16
 	refs uint32 // flows; 0: the external port is free
+	flow uint32 // the latest, plus one; 0: none
 }
 
 // space is one protocol's ports: which are taken, by external port, and an
 // index by internal endpoint. The index is a hash table with linear probing,
 // at most half full; it holds external ports, 0 for a free slot.
 type space struct {
-	used  [1024]uint64
-	byExt []mapping // from the pool's first port on
-	index []uint16
-	shift uint8
-	inUse int
+	used      [1024]uint64
+	byExt     []mapping // from the pool's first port on
+	index     []uint16
+	shift     uint8
+	inUse     int
+	highWater int
+	reserved  int // taken, but of static mappings
+	hand      int // where lone goes on
 }
 
 func newSpace(ports int) *space {
@@ -78,4 +82,23 @@ func (p *Pool) unindex(s *space, i uint32) {
 		s.index[i] = s.index[j]
 		i = j
 	}
+}
+
+func (p *Pool) bind(proto uint8, port uint16, flow uint32) {
+	if n := spaceOf(proto); n >= 0 && port >= p.Lo && port <= p.Hi {
+		p.space[n].byExt[port-p.Lo].flow = flow + 1
+	}
+}
+
+func (p *Pool) lone(proto uint8) (flow uint32, ok bool) {
+	n := spaceOf(proto)
+	if n < 0 {
+		return 0, false
+	}
+	s := p.space[n]
+	if s.hand++; s.hand >= len(s.byExt) {
+		s.hand = 0
+	}
+	m := &s.byExt[s.hand]
+	return m.flow - 1, m.refs == 1 && m.flow != 0
 }

@@ -75,9 +75,6 @@ func (p *Pool) takeOwn(n int, rnd uint64) (port uint16, ok bool) {
 		return 0, false
 	}
 	at := p.find(s, p.Addr, port)
-	s.used[port/64] |= 1 << (port % 64)
-	s.inUse++
-	s.index[at] = port
-	s.byExt[port-p.Lo] = mapping{addr: p.Addr, port: port, refs: 1}
+	p.set(s, at, port, mapping{addr: p.Addr, port: port, refs: 1})
 	return port, true
 }

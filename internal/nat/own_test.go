@@ -17,9 +17,9 @@ func policyWith(snat ...segment.SNAT) *segment.Policy {
 	}
 }
 
-func newSource(t *testing.T, p *segment.Policy) *Source {
+func newNAT(t *testing.T, p *segment.Policy) *NAT {
 	t.Helper()
-	s, err := NewSource(p, 7)
+	s, err := New(p, 7)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestOwnPorts(t *testing.T) {
 		"another external": policyWith(segment.SNAT{Interface: 1, PortLo: 2000, PortHi: 2099, External: packet.Addr(0xcb00710b).To16()}),
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSource(t, p)
+			s := newNAT(t, p)
 			o := s.Own()
 			if o.Addr() != external {
 				t.Fatalf("address %x", o.Addr())

@@ -1,12 +1,3 @@
-// Package nat decides how flows are translated: which source gets which
-// external address and port (RFC 2663 NAPT, masquerade).
-//
-// In the terms of RFC 4787 and RFC 5382: mapping is endpoint-independent
-// (REQ-1), and since only packets of known flows pass without a rule, filtering
-// is address- and port-dependent. There is no port overloading (REQ-3). A port
-// is preserved when it is free, otherwise chosen unpredictably in the same
-// class (0-1023, 1024-65535) and with the same parity while there are such
-// (REQ-3a, REQ-4). A mapping lasts as long as any of its flows.
 package nat
 
 import (
@@ -42,6 +33,9 @@ type Pool struct {
 	space  [protos]*space
 }
 
+// Protocols are those that have ports, or identifiers, of their own.
+var Protocols = [protos]uint8{packet.TCP, packet.UDP, packet.ICMP}
+
 // NewPool returns a pool of the ports lo to hi, which must be from 1 to 65535
 // and in order. The key is secret and random.
 func NewPool(addr packet.Addr, lo, hi uint16, key uint64) *Pool {
@@ -66,10 +60,43 @@ func (p *Pool) InUse(proto uint8) int {
 	return 0
 }
 
+// HighWater returns how many ports of a protocol have been taken at most.
+func (p *Pool) HighWater(proto uint8) int {
+	if s := spaceOf(proto); s >= 0 {
+		return p.space[s].highWater
+	}
+	return 0
+}
+
+// Size returns how many ports of a protocol there are for mappings: without
+// those that static mappings have.
+func (p *Pool) Size(proto uint8) int {
+	if s := spaceOf(proto); s >= 0 {
+		return len(p.space[s].byExt) - p.space[s].reserved
+	}
+	return 0
+}
+
+// reserve keeps the ports lo to hi of a space out of the pool.
+func (p *Pool) reserve(n int, lo, hi uint16) {
+	s := p.space[n]
+	for port := uint32(max(lo, p.Lo)); port <= uint32(min(hi, p.Hi)); port++ {
+		if s.free(uint16(port)) {
+			s.used[port/64] |= 1 << (port % 64)
+			s.reserved++
+		}
+	}
+}
+
 // Take returns the external port of an internal endpoint for one more flow:
 // the one that it has, or else a free one, preferably the same as inside,
 // otherwise one that rnd, a random number, chooses.
 func (p *Pool) Take(proto uint8, addr packet.Addr, want uint16, rnd uint64) (port uint16, ok bool) {
+	return p.take(proto, addr, want, p.Lo, p.Hi, rnd)
+}
+
+// take is Take, from ports lo to hi of the pool's.
+func (p *Pool) take(proto uint8, addr packet.Addr, want, from, to uint16, rnd uint64) (port uint16, ok bool) {
 	n := spaceOf(proto)
 	if n < 0 {
 		return 0, false
@@ -80,33 +107,40 @@ func (p *Pool) Take(proto uint8, addr packet.Addr, want uint16, rnd uint64) (por
 		s.byExt[e-p.Lo].refs++
 		return e, true
 	}
-	if port, ok = p.choose(s, want, rnd); !ok {
+	if port, ok = choose(s, want, from, to, rnd); !ok {
 		p.Failed++
 		return 0, false
 	}
-	s.used[port/64] |= 1 << (port % 64)
-	s.inUse++
-	s.index[at] = port
-	s.byExt[port-p.Lo] = mapping{addr: addr, port: want, refs: 1}
+	p.set(s, at, port, mapping{addr: addr, port: want, refs: 1})
 	return port, true
 }
 
-// choose returns a free port for an endpoint whose own is want.
-func (p *Pool) choose(s *space, want uint16, rnd uint64) (port uint16, ok bool) {
-	if s.inUse == len(s.byExt) {
+// set enters a new mapping.
+func (p *Pool) set(s *space, at uint32, port uint16, m mapping) {
+	s.used[port/64] |= 1 << (port % 64)
+	s.inUse++
+	s.highWater = max(s.highWater, s.inUse)
+	s.index[at] = port
+	s.byExt[port-p.Lo] = m
+}
+
+// choose returns a free port from first to last for an endpoint whose own is
+// want.
+func choose(s *space, want, first, last uint16, rnd uint64) (port uint16, ok bool) {
+	if s.inUse+s.reserved == len(s.byExt) {
 		return 0, false
 	}
-	if want >= p.Lo && want <= p.Hi && s.free(want) {
+	if want >= first && want <= last && s.free(want) {
 		return want, true
 	}
-	lo, hi := uint32(p.Lo), uint32(p.Hi)
+	lo, hi := uint32(first), uint32(last)
 	if want >= 1024 && hi >= 1024 {
 		lo = max(lo, 1024)
 	} else if want < 1024 && lo < 1024 {
 		hi = min(hi, 1023)
 	}
 	if port, ok = search(&s.used, lo, hi, want, rnd); !ok {
-		port, ok = search(&s.used, uint32(p.Lo), uint32(p.Hi), want, rnd)
+		port, ok = search(&s.used, uint32(first), uint32(last), want, rnd)
 	}
 	return port, ok
 }
@@ -116,6 +150,7 @@ const evenPorts = 0x5555555555555555
 // search looks for a free port in [lo, hi], beginning at a random one: first
 // for one of the parity of want (RFC 4787 REQ-4), then for any. Each round
 // looks at every word of the bitmap once.
+// The bitmap says which are taken.
 func search(used *[1024]uint64, lo, hi uint32, want uint16, rnd uint64) (uint16, bool) {
 	n := hi - lo + 1
 	start := lo + uint32(rnd>>32)%n

@@ -1,0 +1,112 @@
+package dataplane
+
+import (
+	"github.com/thurward/thurward/internal/conntrack"
+	"github.com/thurward/thurward/internal/nat"
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+// usable returns why a packet that a DNAT entry sends to t cannot go there, or
+// 0.
+func (e *Engine) usable(in *port, p *packet.Packet, t *nat.Target) telemetry.Reason {
+	if in.n == lan && (!t.Hairpin || !e.nat.Translates(p.Src)) {
+		// Without an external source the server would answer its client
+		// directly, from an address that the client did not ask.
+		return telemetry.HairpinUnsupported
+	}
+	if l := &e.port[lan]; e.route(t.Addr) != l || t.Addr == l.addr || t.Addr == e.port[wan].addr {
+		return telemetry.DNATNoBackend
+	}
+	return 0
+}
+
+// newFlow makes a flow for its first packet, which goes to the address and port
+// to, translated where the policy says so.
+func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.Target, now int64) (conntrack.Ref, telemetry.Reason) {
+	out := packet.Rewrite{Src: p.Src, Dst: to.Addr, SrcPort: p.SrcPort, DstPort: to.Port}
+	kind := nat.NumKinds
+	if to.Addr != p.Dst {
+		kind = nat.DNAT
+	}
+	m := nat.Mapping{Pool: nat.NoPool}
+	if in.n == lan {
+		var o nat.Outcome
+		if m, o = e.mapSource(p, now); o == nat.Exhausted {
+			return conntrack.None, telemetry.NATPortPoolExhausted
+		} else if o == nat.Mapped {
+			out.Src, out.SrcPort = m.Addr, m.Port
+			if p.Class == packet.Query {
+				out.DstPort = m.Port
+			}
+			if kind == nat.DNAT {
+				kind = nat.Hairpin
+			} else {
+				kind = nat.SNAT
+			}
+		}
+	}
+	state := conntrack.Echo
+	switch p.Class {
+	case packet.Stream:
+		state = conntrack.SynSent
+	case packet.Gram:
+		state = conntrack.UDPUnreplied
+	}
+	// What comes back must lead to this flow and no other.
+	reply := conntrack.Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
+	why := telemetry.ConntrackFull
+	r := conntrack.None
+	if reply == *k || e.flows.Lookup(&reply, now) != conntrack.None {
+		why = telemetry.ConntrackInvalid
+	} else {
+		r = e.flows.Insert(k, &out, state, in.n == wan, now)
+	}
+	if r == conntrack.None {
+		e.nat.Give(m.Pool, p.Proto, m.Port)
+		return conntrack.None, why
+	}
+	if kind == nat.Hairpin {
+		e.flows.SetHairpin(r)
+	}
+	if kind < nat.NumKinds {
+		e.c.Translations[kind]++
+	}
+	s := e.flows.Shared(r)
+	s.Pool, s.Port = m.Pool, m.Port
+	e.nat.Bind(m, p.Proto, uint32(r>>1))
+	return r, 0
+}
+
+// reclaimPorts bounds how many mappings are looked at for one that can go.
+const reclaimPorts = 64
+
+// mapSource gives the source of a new flow its external endpoint. When there is
+// no free port, a flow that is over but still keeps one gives it back.
+func (e *Engine) mapSource(p *packet.Packet, now int64) (nat.Mapping, nat.Outcome) {
+	m, o := e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random())
+	for i := 0; i < reclaimPorts && o == nat.Exhausted; i++ {
+		n, ok := e.nat.Lone(m.Pool, p.Proto)
+		if !ok || !e.flows.RemoveOver(n, now) {
+			continue
+		}
+		e.c.PortsReclaimed++
+		m, o = e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random())
+	}
+	return m, o
+}
+
+// out returns the port by which packets of direction d leave that came by in.
+func (e *Engine) out(in *port, d *conntrack.Dir) *port {
+	if d.Hairpin {
+		return in
+	}
+	return &e.port[1-in.n]
+}
+
+// flowRemoved gives back what a flow held, and tells of its end.
+func (e *Engine) flowRemoved(r conntrack.Ref, _ conntrack.Removal) {
+	s := e.flows.Shared(r)
+	e.nat.Give(s.Pool, uint8(e.flows.Dir(r).Key.Proto), s.Port)
+	e.emitEnd(r)
+}
