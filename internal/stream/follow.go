@@ -1,0 +1,61 @@
+package stream
+
+import (
+	"io"
+	"time"
+)
+
+// A Follower reads a stream in which several firewalls may take turns: a hub's,
+// a single connection's, or a recording of either.
+type Follower struct {
+	Reader  *Reader
+	Now     func() time.Time // nil: time.Now
+	sources map[string]*Source
+	current *Source
+}
+
+// maxSources bounds the firewalls of one stream that are told apart.
+const maxSources = 256
+
+// NewFollower makes a follower of r.
+func NewFollower(r io.Reader) *Follower {
+	s := &Source{}
+	return &Follower{Reader: NewReader(r), sources: map[string]*Source{}, current: s}
+}
+
+// Next returns the next line and whose it is. Lines that say whose the next
+// ones are have been heeded and are not returned.
+func (f *Follower) Next() (*Source, Item, error) {
+	for {
+		it, err := f.Reader.Next()
+		if err != nil {
+			return f.current, it, err
+		}
+		switch it.Kind {
+		case FromKind:
+			f.turn(it.From)
+			continue
+		case HelloKind:
+			now := time.Now
+			if f.Now != nil {
+				now = f.Now
+			}
+			it.Hello.Received(now())
+			f.turn(it.Hello.Boot)
+			f.current.Hello = it.Hello
+		}
+		return f.current, it, nil
+	}
+}
+
+func (f *Follower) turn(boot string) {
+	s := f.sources[boot]
+	if s == nil {
+		if len(f.sources) >= maxSources {
+			f.sources = map[string]*Source{}
+		}
+		s = &Source{Hello: Hello{Boot: boot}}
+		f.sources[boot] = s
+	}
+	f.current = s
+}

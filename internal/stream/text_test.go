@@ -1,0 +1,58 @@
+package stream
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestText(t *testing.T) {
+	const at = `"@timestamp":"2026-11-24T12:00:01.2345Z",`
+	for _, c := range []struct{ line, text, explain string }{
+		{`{` + at + `"event.action":"accept","event.reason":"rule","rule.id":"allow-web","source.ip":"10.0.0.2","source.port":40000,"destination.ip":"198.51.100.80","destination.port":443,"destination.domain":"github.com","network.transport":"tcp","network.direction":"egress","network.translated.address":"203.0.113.10","network.translated.port":40000}`,
+			"12:00:01.234  ACCEPT  egress  tcp   10.0.0.2:40000 → 198.51.100.80:443 (github.com)  rule allow-web, as 203.0.113.10:40000",
+			"thurward explain --from lan --proto tcp --src 10.0.0.2:40000 --dst 198.51.100.80:443 --fqdn github.com"},
+		{`{` + at + `"event.action":"drop","event.reason":"no_matching_allow_rule","rule.id":"default-deny","source.ip":"192.0.2.1","source.port":53,"destination.ip":"203.0.113.10","destination.port":5353,"network.transport":"udp","network.direction":"ingress","firewall.count":1000}`,
+			"12:00:01.234  DROP    ingress udp   192.0.2.1:53 → 203.0.113.10:5353  default-deny (no_matching_allow_rule)  × 1000",
+			"thurward explain --from wan --proto udp --src 192.0.2.1:53 --dst 203.0.113.10:5353"},
+		{`{` + at + `"event.action":"drop","event.reason":"ipv6_unsupported","rule.id":"default-deny","firewall.ethertype":"0x86dd","network.direction":"egress"}`,
+			"12:00:01.234  DROP    egress        a frame of EtherType 0x86dd  ipv6_unsupported", ""},
+		{`{` + at + `"event.action":"accept","event.reason":"rule","rule.id":"p","source.ip":"10.0.0.2","destination.ip":"1.1.1.1","network.transport":"icmp","firewall.icmp_type":8,"network.direction":"egress"}`,
+			"12:00:01.234  ACCEPT  egress  icmp  10.0.0.2 → 1.1.1.1 echo  rule p",
+			"thurward explain --from lan --proto icmp --src 10.0.0.2 --dst 1.1.1.1"},
+		{`{` + at + `"event.action":"flow-end","event.reason":"rule","rule.id":"w","source.ip":"10.0.0.2","source.port":1,"destination.ip":"1.1.1.1","destination.port":2,"network.transport":"tcp","network.direction":"egress","network.packets":10,"network.bytes":5000,"event.duration":3000000000}`,
+			"12:00:01.234  END     egress  tcp   10.0.0.2:1 → 1.1.1.1:2  rule w, 10 packets, 5.0 kB in 3s",
+			"thurward explain --from lan --proto tcp --src 10.0.0.2:1 --dst 1.1.1.1:2"},
+		{`{` + at + `"event.action":"would-drop","event.reason":"explicit_deny","rule.id":"s","source.ip":"10.0.0.2","source.port":1,"destination.ip":"1.1.1.1","destination.port":53,"network.transport":"udp","network.direction":"egress"}`,
+			"12:00:01.234  SHADOW  egress  udp   10.0.0.2:1 → 1.1.1.1:53  rule s would drop",
+			"thurward explain --from lan --proto udp --src 10.0.0.2:1 --dst 1.1.1.1:53"},
+		{`{` + at + `"event.action":"dns-query","event.reason":"blocked","source.ip":"10.0.0.2","dns.question.name":"ads.example","dns.question.type":"A","dns.response_code":"NXDOMAIN","event.duration":12345678}`,
+			"12:00:01.234  DNS     10.0.0.2  ads.example A  blocked (NXDOMAIN) in 12.3ms", ""},
+		{`{"event.action":"lines-lost","firewall.lost_lines":12,"firewall.lost_records":5}`,
+			"--:--:--.---  LOST    12 lines, 5 events unread, in the firewall", ""},
+	} {
+		it := Parse(c.line)
+		if got := (Style{}).Text(&Hello{}, it.Event); got != c.text {
+			t.Errorf("got  %s\nwant %s", got, c.text)
+		}
+		if got := Explain(it.Event); got != c.explain {
+			t.Errorf("got  %s\nwant %s", got, c.explain)
+		}
+		if !strings.Contains(Style{Color: true}.Text(&Hello{}, it.Event), "\x1b[") {
+			t.Error("no colour")
+		}
+	}
+}
+
+// TestTextIsSafe: a name from the network can neither drive the terminal nor
+// a shell.
+func TestTextIsSafe(t *testing.T) {
+	e := Event{"event.action": "drop", "network.direction": "egress", "network.transport": "tcp", "source.ip": "10.0.0.2", "destination.ip": "1.1.1.1",
+		"destination.domain": "x\x1b]0;pwned\a'; rm -rf ~; '\u202e", "rule.id": strings.Repeat("r", 100000), "event.reason": "a\nb"}
+	s := Style{}.Text(&Hello{}, e)
+	if strings.ContainsAny(s, "\x1b\a\n\u202e") || len(s) > 2000 {
+		t.Errorf("%q", s)
+	}
+	if got := Explain(e); !strings.Contains(got, `--fqdn 'x·]0;pwned·'\''; rm -rf ~; '\''·'`) {
+		t.Error(got)
+	}
+}
