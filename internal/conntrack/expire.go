@@ -1,41 +1,59 @@
 package conntrack
 
-// sweepStep bounds how many records one Sweep looks at.
-const sweepStep = 1024
+// sweepLooks and sweepEnds bound how many records one Sweep looks at, and how
+// many flows it removes, which costs ten times as much.
+const (
+	sweepLooks = 1024
+	sweepEnds  = 128
+)
 
 // Sweep removes flows whose time is over. It looks at a bounded number of
-// records and goes on where it stopped; a whole turn takes Len/1024 calls.
-func (t *Table) Sweep(now int64) {
+// records and goes on where it stopped. It reports true when there may be more
+// to remove right away.
+func (t *Table) Sweep(now int64) (more bool) {
 	if t.live == 0 {
-		return
+		return false
 	}
-	n := min(sweepStep, t.fresh)
-	for range n {
+	ends := 0
+	for range min(sweepLooks, t.fresh) {
 		if t.hand >= t.fresh {
 			t.hand = 0
 		}
-		t.expireAt(t.hand, now)
+		i := t.hand
 		t.hand++
+		if t.expireAt(i, now) {
+			if ends++; ends == sweepEnds {
+				return true
+			}
+		}
 	}
+	return false
 }
 
 // expireAt removes flow i when its time is over.
 func (t *Table) expireAt(i uint32, now int64) bool {
-	a, b := &t.dirs[0][i], &t.dirs[1][i]
-	if a.State == 0 || now-max(a.LastSeen, b.LastSeen) < t.timeouts.of(a.State) {
+	a := &t.dirs[0][i]
+	idle := t.timeouts.of(a.State)
+	if a.State == 0 || now-a.LastSeen < idle || now-t.dirs[1][i].LastSeen < idle {
 		return false
 	}
 	t.remove(i, Expired)
 	return true
 }
 
+// reclaimLooks bounds how many records a full table looks at for room, and
+// reclaimGood how many once something has been found that can go.
+const (
+	reclaimLooks = 64
+	reclaimGood  = 8
+)
+
 // reclaim makes room in a full table: from where the sweep is, it looks at a
 // bounded number of records and removes the first that has expired, or else
-// the first that is half-open.
+// the one that is spared most easily.
 func (t *Table) reclaim(now int64) {
-	half := -1
-	n := min(uint32(64), uint32(len(t.shared)))
-	for range n {
+	best, victim := 0, uint32(0)
+	for n := range min(uint32(reclaimLooks), uint32(len(t.shared))) {
 		if t.hand >= uint32(len(t.shared)) {
 			t.hand = 0
 		}
@@ -44,12 +62,15 @@ func (t *Table) reclaim(now int64) {
 		if t.expireAt(i, now) {
 			return
 		}
-		if half < 0 && t.dirs[0][i].State.halfOpen() {
-			half = int(i)
+		if s := t.dirs[0][i].State.spare(); s > best {
+			best, victim = s, i
+		}
+		if best == spareOver || best > 0 && n >= reclaimGood {
+			break
 		}
 	}
-	if half >= 0 {
-		t.remove(uint32(half), Reclaimed)
+	if best > 0 {
+		t.remove(victim, Reclaimed)
 	}
 }
 
@@ -62,7 +83,7 @@ func (t *Table) RemoveOver(i uint32, now int64) bool {
 	if t.expireAt(i, now) {
 		return true
 	}
-	if s := t.dirs[0][i].State; s != TimeWait && s != Close {
+	if t.dirs[0][i].State.spare() < spareOver {
 		return false
 	}
 	t.remove(i, Reclaimed)

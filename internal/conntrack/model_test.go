@@ -17,8 +17,8 @@ func udpTimeouts() (t Timeouts) {
 
 // key and out are a flow from a small set, so that the model meets collisions.
 func flow(n int) (Key, packet.Rewrite) {
-	k := Key{Src: packet.Addr(10<<24 + n), Dst: 99, SrcPort: uint16(n), DstPort: 53, Proto: packet.UDP}
-	return k, packet.Rewrite{Src: 77, Dst: 99, SrcPort: uint16(1000 + n), DstPort: 53}
+	k := Key{Src: packet.Addr(10<<24 + n), Dst: 99, SrcPort: uint16(n), DstPort: 5353, Proto: packet.UDP}
+	return k, packet.Rewrite{Src: 77, Dst: 99, SrcPort: uint16(1000 + n), DstPort: 5353}
 }
 
 // TestTableModel compares the table with a map: every operation in any order,
@@ -71,7 +71,7 @@ func TestTableModel(t *testing.T) {
 					}
 					tab.Dir(r).LastSeen, e.last = now, now
 					if reply {
-						tab.SetReplied(r)
+						tab.Answered(r)
 						e.state = UDPReplied
 					}
 					return
@@ -93,7 +93,8 @@ func TestTableModel(t *testing.T) {
 				}
 			},
 			"sweep": func(t *rapid.T) {
-				tab.Sweep(now)
+				for tab.Sweep(now) {
+				}
 				for n, e := range model {
 					if !alive(e) {
 						t.Fatalf("flow %d outlived the sweep", n)
@@ -148,8 +149,8 @@ func TestFillsUp(t *testing.T) {
 func TestHashSpreads(t *testing.T) {
 	tab := New(1024, [2]uint64{0x9e3779b97f4a7c15, 0xd1342543de82ef95}, udpTimeouts(), dirty)
 	for name, key := range map[string]func(i int) Key{
-		"ports":   func(i int) Key { return Key{Src: 1, Dst: 2, SrcPort: uint16(i), DstPort: 53, Proto: 17} },
-		"sources": func(i int) Key { return Key{Src: packet.Addr(i), Dst: 2, SrcPort: 9, DstPort: 53, Proto: 17} },
+		"ports":   func(i int) Key { return Key{Src: 1, Dst: 2, SrcPort: uint16(i), DstPort: 5353, Proto: 17} },
+		"sources": func(i int) Key { return Key{Src: packet.Addr(i), Dst: 2, SrcPort: 9, DstPort: 5353, Proto: 17} },
 		"both": func(i int) Key {
 			return Key{Src: packet.Addr(i << 16), Dst: 2, SrcPort: 9, DstPort: uint16(i), Proto: 6}
 		},

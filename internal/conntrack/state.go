@@ -16,13 +16,15 @@ const (
 	TimeWait           // TCP: both FINs acknowledged
 	Close              // TCP: reset
 	UDPUnreplied       // UDP: packets of one direction only
+	UDPBrief           // the same, to a well-known port (below 1024)
 	UDPReplied         // UDP: packets of both directions
+	UDPQuery           // the same, to port 53: a DNS query that has its answer
 	Echo               // ICMP query
 	NumStates
 )
 
 var stateNames = [NumStates]string{"free", "syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack",
-	"time_wait", "close", "udp_unreplied", "udp", "icmp_echo"}
+	"time_wait", "close", "udp_unreplied", "udp_brief", "udp", "udp_query", "icmp_echo"}
 
 // String returns the state's name.
 func (s State) String() string {
@@ -32,11 +34,22 @@ func (s State) String() string {
 	return "invalid"
 }
 
-// halfOpen reports whether a flow in this state may be sacrificed for a new
-// one when the table is full: nobody has answered, or all is over.
-func (s State) halfOpen() bool {
-	return s == SynSent || s == SynRecv || s == UDPUnreplied || s == TimeWait || s == Close
+// spare says how readily a flow in this state is sacrificed for a new one when
+// the table is full: 0 is never, and the highest goes first. What is over goes
+// before what nobody has answered, and that before what has been.
+func (s State) spare() int {
+	switch s {
+	case TimeWait, Close:
+		return spareOver
+	case SynSent, UDPUnreplied, UDPBrief, UDPQuery:
+		return 2
+	case SynRecv, Echo:
+		return 1
+	}
+	return 0
 }
+
+const spareOver = 3
 
 // Timeouts holds, by state, how long a flow may be idle, in nanoseconds.
 type Timeouts [NumStates]int64
@@ -51,8 +64,23 @@ func (t *Timeouts) of(s State) int64 {
 // setState changes a flow's state in both directions.
 func (t *Table) setState(r Ref, s State) { t.Dir(r).State, t.Dir(r^1).State = s, s }
 
-// SetReplied notes that a UDP flow has had an answer.
-func (t *Table) SetReplied(r Ref) { t.setState(r, UDPReplied) }
+// UDPState returns the state in which a UDP flow to a port begins. To a
+// well-known port it may be brief (RFC 4787 REQ-5a).
+func UDPState(port uint16) State {
+	if port < 1024 {
+		return UDPBrief
+	}
+	return UDPUnreplied
+}
+
+// Answered notes that a UDP flow has had an answer.
+func (t *Table) Answered(r Ref) {
+	s := UDPReplied
+	if t.dirs[1][r>>1].Key.SrcPort == 53 {
+		s = UDPQuery
+	}
+	t.setState(r, s)
+}
 
 // SetHairpin notes that both ends of a flow are on the side of its first packet.
 func (t *Table) SetHairpin(r Ref) {

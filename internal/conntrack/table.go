@@ -117,7 +117,7 @@ type Removal uint8
 const (
 	Expired   Removal = iota // its timeout passed
 	Closed                   // replaced by a new connection of the same addresses and ports
-	Reclaimed                // half-open, to make room in a full table
+	Reclaimed                // over or half-open, to make room: in a full table, or among external ports
 	NumRemovals
 )
 

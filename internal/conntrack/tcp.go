@@ -17,11 +17,13 @@ type side struct {
 }
 
 const (
-	sideSeen   = 1 << iota // sent anything: end is valid
-	sideScale              // its SYN carried a window scale
-	sideFin                // has sent a FIN
-	sideAcked              // sent an ACK: ack is valid
-	sideFinAck             // its FIN has been acknowledged
+	sideSeen      = 1 << iota // sent anything: end is valid
+	sideScale                 // its SYN carried a window scale
+	sideFin                   // has sent a FIN
+	sideAcked                 // sent an ACK: ack is valid
+	sideFinAck                // its FIN has been acknowledged
+	sideReset                 // sent the RST that ended the connection
+	sideChallenge             // answered a SYN with an ACK alone: ack is what it waits for
 )
 
 // Sequence numbers are compared modulo 2^32 (RFC 9293 section 3.4).
@@ -39,6 +41,7 @@ const (
 	Pass    Verdict = iota // belongs to the connection
 	Invalid                // violates it: drop
 	Restart                // a new connection on a finished one: remove the flow and start afresh
+	Quiet                  // belongs to the connection, and does not prolong it
 )
 
 // seqEnd returns the sequence number after the packet.
@@ -59,11 +62,11 @@ func (t *Table) StartTCP(r Ref, p *packet.Packet, opts []byte) {
 	t.setState(r, SynSent)
 }
 
+// begin notes a SYN. Until the other side answers, limit is the least
+// acknowledgement that is an answer: with TCP fast open (RFC 7413) a SYN
+// carries data, which may be acknowledged or not.
 func (s *side) begin(p *packet.Packet, opts []byte) {
-	s.end = seqEnd(p)
-	s.limit = s.end
-	s.window = max(uint32(p.Window), 1)
-	s.flags |= sideSeen
+	*s = side{end: seqEnd(p), limit: p.Seq + 1, window: max(uint32(p.Window), 1), flags: sideSeen}
 	if n, ok := windowScale(opts); ok {
 		s.scale = n
 		s.flags |= sideScale
@@ -106,7 +109,7 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 	if n := fl &^ packet.ACK; n&(n-1) != 0 {
 		return Invalid // more than one of SYN, FIN and RST
 	}
-	if fl == packet.SYN && (st == TimeWait || st == Close) && !r.Reply() {
+	if fl == packet.SYN && (st == TimeWait || st == Close) {
 		return Restart
 	}
 	switch {
@@ -114,17 +117,28 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 		return t.reset(r, me, other, p, st)
 	case fl&packet.SYN != 0:
 		return t.syn(r, me, other, p, opts, st)
-	case fl&packet.ACK == 0 && fl&packet.FIN == 0:
-		return Invalid // neither SYN, ACK, FIN nor RST: no TCP sends this
+	case fl&packet.ACK == 0:
+		return Invalid // no TCP sends this once the connection is being set up
+	}
+	if st == SynSent && r.Reply() && fl == packet.ACK && p.Payload == 0 {
+		// The server knows a connection of which the client has forgotten
+		// everything, and challenges its SYN (RFC 5961 section 4.2, RFC 9293
+		// section 3.5.1). The client's RST will end it.
+		me.ack = p.Ack
+		me.flags |= sideChallenge
+		return Quiet
 	}
 	if st == SynSent || me.flags&sideSeen == 0 || other.flags&sideSeen == 0 {
 		return Invalid // data before the handshake
 	}
-	if fl&packet.ACK == 0 {
-		return Invalid
-	}
 	if !inWindow(me, other, p) {
 		return Invalid
+	}
+	if st == Close {
+		if me.flags&sideReset != 0 {
+			return Quiet // was under way when its sender's RST overtook it
+		}
+		st = t.revive(r, me, other)
 	}
 	me.advance(other, p)
 	t.progress(r, me, other, p, st)
@@ -138,7 +152,28 @@ func inWindow(me, other *side, p *packet.Packet) bool {
 	if after(e, me.limit) || before(p.Seq, me.end-w) {
 		return false
 	}
-	return !after(p.Ack, other.end) && !before(p.Ack, other.end-max(me.window, slack)-1)
+	if after(p.Ack, other.end) {
+		return false
+	}
+	// RFC 5961 section 5.2: no older than the largest window behind what has
+	// been acknowledged.
+	least := other.end
+	if me.flags&sideAcked != 0 {
+		least = me.ack
+	}
+	return !before(p.Ack, least-max(me.window, slack)-1)
+}
+
+// revive takes a connection up again after a RST that its receiver has not
+// followed: it sends on (RFC 7857 section 2.2).
+func (t *Table) revive(r Ref, me, other *side) State {
+	other.flags &^= sideReset
+	st := SynRecv
+	if me.flags&other.flags&sideAcked != 0 {
+		st = Established
+	}
+	t.setState(r, st)
+	return st
 }
 
 // advance notes what the packet shows of both sides.
@@ -185,36 +220,37 @@ func (t *Table) progress(r Ref, me, other *side, p *packet.Packet, st State) {
 
 // syn handles SYN and SYN-ACK.
 func (t *Table) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st State) Verdict {
+	acks := p.Flags&packet.ACK != 0
 	switch st {
 	case SynSent:
-		if !r.Reply() {
-			if p.Flags&packet.ACK != 0 {
-				return Invalid
-			}
-			if seqEnd(p) != me.end { // the client has given up and tries anew
-				*me = side{}
-				me.begin(p, opts)
-			}
-			return Pass
+		if r.Reply() {
+			return t.answer(r, me, other, p, opts)
 		}
-		// SYN-ACK, or a SYN that crossed ours (simultaneous open).
-		if p.Flags&packet.ACK != 0 && p.Ack != other.end {
+		switch {
+		case acks:
 			return Invalid
+		case p.Seq+1 == me.limit: // repeated, perhaps with other data
+			if e := seqEnd(p); after(e, me.end) {
+				me.end = e
+			}
+		default: // the client has given up and tries anew
+			me.begin(p, opts)
 		}
-		me.begin(p, opts)
-		if me.flags&sideScale == 0 || other.flags&sideScale == 0 {
-			me.scale, other.scale = 0, 0
-		}
-		other.limit = other.end + me.window // the first window is not scaled
-		me.limit = me.end + other.window
-		t.setState(r, SynRecv)
 		return Pass
 	case SynRecv:
+		if acks && r.Reply() && me.flags&sideAcked == 0 && p.Ack == other.end {
+			// The answer to the SYN. Whatever SYN came from there before, which
+			// acknowledged nothing, anybody could have sent.
+			return t.answer(r, me, other, p, opts)
+		}
+		if !acks && seqEnd(p) != me.end {
+			return Quiet // a new attempt: the other end challenges it
+		}
 		// A repeated SYN or SYN-ACK, or the SYN-ACKs of a simultaneous open.
-		if seqEnd(p) != me.end || p.Flags&packet.ACK != 0 && after(p.Ack, other.end) {
+		if seqEnd(p) != me.end || acks && after(p.Ack, other.end) {
 			return Invalid
 		}
-		if p.Flags&packet.ACK != 0 {
+		if acks {
 			me.ack = p.Ack
 			me.flags |= sideAcked
 		}
@@ -222,33 +258,63 @@ func (t *Table) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st St
 	}
 	// A SYN inside a live connection: the end answers with a challenge ACK
 	// (RFC 5961 section 4.2), so let it through, but learn nothing from it.
-	if p.Flags&packet.ACK == 0 && (st == Established || st == FinWait || st == CloseWait || st == LastAck) {
-		return Pass
-	}
-	if seqEnd(p) == me.end || p.Flags&packet.ACK != 0 && !after(seqEnd(p), me.end) {
-		return Pass // a repeated SYN-ACK
+	if !acks || !after(seqEnd(p), me.end) {
+		return Quiet
 	}
 	return Invalid
 }
 
+// answer handles the answer to a flow's SYN: SYN-ACK, or a SYN that crossed it
+// (simultaneous open).
+func (t *Table) answer(r Ref, me, other *side, p *packet.Packet, opts []byte) Verdict {
+	if p.Flags&packet.ACK != 0 && t.Dir(r).State == SynSent && (before(p.Ack, other.limit) || after(p.Ack, other.end)) {
+		return Invalid
+	}
+	me.begin(p, opts)
+	if me.flags&sideScale == 0 || other.flags&sideScale == 0 {
+		me.scale, other.scale = 0, 0
+	}
+	other.limit = other.end + me.window // the first window is not scaled
+	me.limit = me.end + other.window
+	t.setState(r, SynRecv)
+	return Pass
+}
+
 // reset handles RST (RFC 5961 section 3.2): only the exact next sequence
 // number ends the connection; others in the window pass, so that the end can
-// challenge them, and change nothing; the rest is dropped.
+// challenge them, and change nothing; the rest is dropped. Which number is next
+// is what the other side has acknowledged, or what this side has sent if that
+// is still under way. The entry stays (RFC 7857 section 2.2).
 func (t *Table) reset(r Ref, me, other *side, p *packet.Packet, st State) Verdict {
 	if st == SynSent {
-		// The answer to a SYN: it must acknowledge just that.
-		if other.flags&sideSeen == 0 || p.Flags&packet.ACK == 0 || p.Ack != other.end {
+		if r.Reply() {
+			// The answer to a SYN: it must acknowledge just that.
+			if p.Flags&packet.ACK == 0 || before(p.Ack, other.limit) || after(p.Ack, other.end) {
+				return Invalid
+			}
+			t.setState(r, Close)
+			return Pass
+		}
+		if other.flags&sideChallenge != 0 && p.Seq == other.ack {
+			return Quiet // the answer to a challenge; the SYN will come again
+		}
+		if p.Seq != me.end && p.Seq != me.limit {
 			return Invalid
 		}
 		t.setState(r, Close)
 		return Pass
 	}
-	if other.flags&sideAcked != 0 && p.Seq == other.ack || other.flags&sideAcked == 0 && p.Seq == me.end {
+	acked := other.flags&sideAcked != 0
+	if acked && p.Seq == other.ack || p.Seq == me.end {
+		if st == Close {
+			return Quiet
+		}
+		me.flags |= sideReset
 		t.setState(r, Close)
 		return Pass
 	}
-	if other.flags&sideAcked != 0 && !before(p.Seq, other.ack) && !after(p.Seq, other.ack+max(other.window, 1)) {
-		return Pass
+	if acked && !before(p.Seq, other.ack) && !after(p.Seq, other.ack+max(other.window, 1)) {
+		return Quiet
 	}
 	return Invalid
 }

@@ -140,7 +140,7 @@ type batch struct {
 const second = int64(1e9)
 
 // tickEvery is how often timers are looked at while there are any.
-const tickEvery = second / 50
+const tickEvery = second / 1000
 
 // New makes an engine.
 func New(c Config) (*Engine, error) {
@@ -196,24 +196,28 @@ func New(c Config) (*Engine, error) {
 
 // timeouts converts a policy's seconds. A value of 0 takes the default.
 func timeouts(s *segment.Settings) (t conntrack.Timeouts) {
-	for st, v := range map[conntrack.State][2]uint32{
-		conntrack.SynSent:      {s.TCPSynSent, 30},
-		conntrack.SynRecv:      {s.TCPSynRecv, 60},
-		conntrack.Established:  {s.TCPEstablished, 7440},
-		conntrack.FinWait:      {s.TCPFinWait, 240},
-		conntrack.CloseWait:    {s.TCPCloseWait, 240},
-		conntrack.LastAck:      {s.TCPLastAck, 30},
-		conntrack.TimeWait:     {s.TCPTimeWait, 240},
-		conntrack.Close:        {s.TCPClose, 10},
-		conntrack.UDPUnreplied: {s.UDPUnreplied, 30},
-		conntrack.UDPReplied:   {s.UDPIdle, 300},
-		conntrack.Echo:         {s.ICMPEcho, 60},
-	} {
-		t[st] = int64(v[0]) * second
-		if v[0] == 0 {
-			t[st] = int64(v[1]) * second
+	of := func(v, or uint32) int64 {
+		if v == 0 {
+			v = or
 		}
+		return int64(v) * second
 	}
+	t[conntrack.SynSent] = of(s.TCPSynSent, 240)
+	t[conntrack.SynRecv] = of(s.TCPSynRecv, 240)
+	t[conntrack.Established] = of(s.TCPEstablished, 7440)
+	t[conntrack.FinWait] = of(s.TCPFinWait, 240)
+	t[conntrack.CloseWait] = of(s.TCPCloseWait, 240)
+	t[conntrack.LastAck] = of(s.TCPLastAck, 240)
+	t[conntrack.TimeWait] = of(s.TCPTimeWait, 240)
+	t[conntrack.Close] = of(s.TCPClose, 240)
+	t[conntrack.UDPReplied] = of(s.UDPIdle, 300)
+	t[conntrack.Echo] = of(s.ICMPEcho, 60)
+	// RFC 4787 REQ-5: two minutes, but for well-known ports (REQ-5a), unless
+	// the operator wants even answered flows to end earlier.
+	brief := of(s.UDPUnreplied, 30)
+	t[conntrack.UDPBrief] = brief
+	t[conntrack.UDPQuery] = min(brief, t[conntrack.UDPReplied])
+	t[conntrack.UDPUnreplied] = min(max(brief, 120*second), max(brief, t[conntrack.UDPReplied]))
 	return t
 }
 

@@ -43,6 +43,7 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 			return
 		}
 	}
+	quiet := false
 	switch p.Class {
 	case packet.Stream:
 		switch e.flows.TCP(r, p, e.tcpOptions(i)) {
@@ -57,13 +58,17 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 			e.flows.Remove(r, conntrack.Closed)
 			e.decide(in, i, &k, now)
 			return
+		case conntrack.Quiet:
+			quiet = true
 		}
 	case packet.Gram:
-		if r.Reply() && d.State == conntrack.UDPUnreplied {
-			e.flows.SetReplied(r)
+		if r.Reply() && (d.State == conntrack.UDPUnreplied || d.State == conntrack.UDPBrief) {
+			e.flows.Answered(r)
 		}
 	}
-	d.LastSeen = now
+	if !quiet {
+		d.LastSeen = now
+	}
 	d.Packets++
 	d.Bytes += uint64(p.Total)
 	e.c.Accepts[d.Rule]++

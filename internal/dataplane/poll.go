@@ -36,11 +36,18 @@ func (e *Engine) NextDeadline() int64 {
 // timers looks after what time alone changes.
 func (e *Engine) timers(now int64) {
 	// As many steps as ticks have passed, so that the sweep is as fast when
-	// polls are rare, but no longer than a millisecond or two.
+	// polls are rare, but no longer than a millisecond or two. With much to
+	// remove it goes on at the next poll.
+	more := false
 	for range min(max((now-e.tick)/tickEvery, 1), 64) {
-		e.flows.Sweep(now)
+		if more = e.flows.Sweep(now); more {
+			break
+		}
 	}
-	e.tick = now + tickEvery
+	e.tick = now
+	if !more {
+		e.tick += tickEvery
+	}
 	e.resolveTick(&e.port[lan], now)
 	e.resolveTick(&e.port[wan], now)
 	e.heldTick(now)

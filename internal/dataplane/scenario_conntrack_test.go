@@ -25,7 +25,7 @@ func TestS12_TCPStatesAndTimeouts(t *testing.T) {
 		{wan, packet.FIN | packet.ACK, 5001, 1002, "last_ack"},
 		{lan, packet.ACK, 1002, 5002, "time_wait"},
 	}
-	idle := map[string]float64{"syn_sent": 30, "syn_recv": 60, "established": 7440, "fin_wait": 240, "close_wait": 240, "last_ack": 30, "time_wait": 240}
+	idle := map[string]float64{"syn_sent": 240, "syn_recv": 240, "established": 7440, "fin_wait": 240, "close_wait": 240, "last_ack": 240, "time_wait": 240}
 	for n := range steps {
 		l := newLab(t, "accept egress", established)
 		port := uint16(0)
@@ -60,9 +60,9 @@ func TestS12_ResetCloses(t *testing.T) {
 	if s := l.e.flows.Dir(0).State.String(); s != "close" {
 		t.Fatalf("state %s", s)
 	}
-	l.pass(11)
+	l.pass(241)
 	if l.e.flows.Len() != 0 {
-		t.Fatal("still there 10 s after the reset")
+		t.Fatal("still there 241 s after the reset")
 	}
 }
 
@@ -149,20 +149,36 @@ func TestS12_WindowScale(t *testing.T) {
 }
 
 func TestS13_UDPIdle(t *testing.T) {
-	l := newLab(t, "accept egress udp", established)
-	l.one(lan, udp(host, 4000, web, 53))
-	l.pass(31) // one-way: 30 s
-	if l.e.flows.Len() != 0 {
-		t.Fatal("unreplied flow still there")
-	}
-	v := l.one(lan, udp(host, 4000, web, 53))
-	l.one(wan, udp(web, 53, ours, v.SrcPort))
-	l.pass(250) // replied: 300 s
-	l.one(wan, udp(web, 53, ours, v.SrcPort))
-	l.pass(301)
-	l.dropped(wan, udp(web, 53, ours, v.SrcPort), telemetry.NoMatchingAllowRule)
-	if l.e.flows.Len() != 0 || l.e.nat.Pools()[0].InUse(packet.UDP) != 0 {
-		t.Fatal("flow or port still there")
+	for _, c := range []struct {
+		port              uint16
+		unreplied, served float64
+		states            [2]string
+	}{
+		{53, 30, 30, [2]string{"udp_brief", "udp_query"}},
+		{123, 30, 300, [2]string{"udp_brief", "udp"}},
+		{5000, 120, 300, [2]string{"udp_unreplied", "udp"}},
+	} {
+		l := newLab(t, "accept egress udp", established)
+		gone := func(after float64, state string) {
+			t.Helper()
+			if s := l.e.flows.Dir(0).State.String(); s != state {
+				t.Fatalf("port %d: state %s, want %s", c.port, s, state)
+			}
+			l.pass(after - 1)
+			if l.e.flows.Len() != 1 {
+				t.Fatalf("port %d: %s flow gone before its time", c.port, state)
+			}
+			l.pass(2)
+			if l.e.flows.Len() != 0 || l.e.nat.Pools()[0].InUse(packet.UDP) != 0 {
+				t.Fatalf("port %d: %s flow or its port still there", c.port, state)
+			}
+		}
+		l.one(lan, udp(host, 4000, web, c.port))
+		gone(c.unreplied, c.states[0])
+		v := l.one(lan, udp(host, 4000, web, c.port))
+		l.one(wan, udp(web, c.port, ours, v.SrcPort))
+		gone(c.served, c.states[1])
+		l.dropped(wan, udp(web, c.port, ours, v.SrcPort), telemetry.NoMatchingAllowRule)
 	}
 }
 
@@ -195,10 +211,10 @@ func TestS15_TableFull(t *testing.T) {
 	port := l.handshake(host, 100, web, 80)
 	// Fill the table with established flows; the last one finds no room.
 	for i := range 1023 {
-		v := l.one(lan, udp(host, uint16(2000+i), web, 53))
-		l.one(wan, udp(web, 53, ours, v.SrcPort))
+		v := l.one(lan, udp(host, uint16(2000+i), web, 123))
+		l.one(wan, udp(web, 123, ours, v.SrcPort))
 	}
-	l.dropped(lan, udp(host, 60000, web, 53), telemetry.ConntrackFull)
+	l.dropped(lan, udp(host, 60000, web, 123), telemetry.ConntrackFull)
 	// Existing flows work on.
 	l.one(wan, tcp(web, 80, ours, port, packet.ACK, 5001, 1001))
 	if got := l.e.nat.Pools()[0].InUse(packet.UDP); got != 1023 {

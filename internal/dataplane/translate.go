@@ -51,7 +51,7 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.T
 	case packet.Stream:
 		state = conntrack.SynSent
 	case packet.Gram:
-		state = conntrack.UDPUnreplied
+		state = conntrack.UDPState(to.Port)
 	}
 	// What comes back must lead to this flow and no other.
 	reply := conntrack.Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
