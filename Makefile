@@ -9,7 +9,7 @@ LDKERNEL  := -E main.anchor -T 0x201000 -buildid=
 VERSION   ?= dev
 POLICY    ?= rules.yaml
 
-.PHONY: help build run test bench soak lint release clean
+.PHONY: help build run test bench bench-vm soak lint release clean
 
 help: ## this list
 	@echo "thurward: a firewall that boots as a unikernel"
@@ -34,6 +34,10 @@ test: ## all tests, those on the booted image among them
 
 bench: ## the data path's benchmarks, in process
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/packet ./internal/conntrack ./internal/nat ./internal/filter ./internal/dataplane ./internal/virtio ./internal/telemetry
+
+bench-vm: ## the image in a virtual machine, driven over shared memory, beside a wire; needs two processors
+	@scripts/need.sh run
+	$(GO) run ./bench/vm
 
 soak: ## the image under load for ten minutes, and what iperf3 carries through it (Debian: iperf3)
 	@scripts/need.sh test

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thurward/thurward/internal/image"
+	"github.com/thurward/thurward/internal/kernel/build"
+	"github.com/thurward/thurward/internal/policy"
+	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/vmm"
+)
+
+// The firewall's hardware addresses.
+var guestMAC = [2][6]byte{{0x52, 0x54, 0, 0x74, 0x68, 1}, {0x52, 0x54, 0, 0x74, 0x68, 2}}
+
+// rules is the policy that is measured: a stateful filter with masquerade.
+// Events are off, as the flows are millions.
+const rules = `
+interfaces:
+  lan0: { address: 10.1.255.254/16 }
+  wan0: { address: 203.0.113.10/24, gateway: 203.0.113.1 }
+defaults: { default_action: deny, max_flows: %d }
+nat: { snat: [ { out_interface: wan0, source: 10.1.0.0/16, masquerade: true } ] }
+rules:
+  - { id: allow-udp, action: accept, direction: egress, source: 10.1.0.0/16, protocol: udp, destination_port: 9 }
+  - { id: allow-established, action: accept, direction: ingress, state: established }
+`
+
+// parts builds kernel and programs, once.
+type parts struct{ kernel, firewall, wire []byte }
+
+func buildParts(dir string) (p parts, err error) {
+	k := filepath.Join(dir, "kernel.elf")
+	if err := build.Kernel(k); err != nil {
+		return p, err
+	}
+	if p.kernel, err = os.ReadFile(k); err != nil {
+		return p, err
+	}
+	for pkg, into := range map[string]*[]byte{"cmd/firewall": &p.firewall, "bench/wire": &p.wire} {
+		out := filepath.Join(dir, filepath.Base(pkg))
+		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out, "github.com/thurward/thurward/"+pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+		if b, err := cmd.CombinedOutput(); err != nil {
+			return p, fmt.Errorf("building %s: %w\n%s", pkg, err, b)
+		}
+		if *into, err = os.ReadFile(out); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// link writes the image of a program with room for so many flows.
+func (p *parts) link(path string, program []byte, flows int) error {
+	pol, diags := policy.Load("bench", []byte(fmt.Sprintf(rules, flows)))
+	if pol == nil {
+		return fmt.Errorf("the policy of the measurement: %v", diags)
+	}
+	seg, err := policy.Compile(pol)
+	if err != nil {
+		return err
+	}
+	b, err := image.Link(image.Input{Program: program, Kernel: p.kernel, Policy: segment.Encode(seg)})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o644)
+}
+
+// A guest is a running machine on a processor of its own.
+type guest struct {
+	m   *vmm.Machine
+	pid int
+}
+
+// boot starts an image between the two ports and waits for its rules.
+func boot(q *vmm.QEMU, img string, kvm bool, memoryMB, cpu int, ports [2]*port) (*guest, error) {
+	cfg := vmm.Config{Image: img, KVM: kvm, MemoryMB: memoryMB, CPUs: 1, Append: "thurward.events=none"}
+	for i, role := range []vmm.Role{vmm.LAN, vmm.WAN} {
+		b, err := vmm.NewBackend(vmm.Spec{Kind: vmm.VhostUser, Arg: ports[i].path}, vmm.Network{})
+		if err != nil {
+			return nil, err
+		}
+		cfg.NICs = append(cfg.NICs, vmm.NIC{Role: role, MAC: vmm.DefaultMAC(role), Backend: b})
+	}
+	ready, why := make(chan struct{}), make(chan string, 100)
+	m, err := q.Start(cfg, func(l vmm.Line) {
+		if l.Kind == vmm.Ready {
+			close(ready)
+		}
+		select {
+		case why <- l.Text:
+		default:
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	g := &guest{m: m, pid: m.Pid()}
+	if err := pin(g.pid, cpu); err != nil {
+		g.stop()
+		return nil, err
+	}
+	select {
+	case <-ready:
+		return g, nil
+	case <-m.Done():
+		err = errors.New("the guest ended before it was ready")
+	case <-time.After(60 * time.Second):
+		err = errors.New("the guest was not ready within a minute")
+	}
+	g.stop()
+	for len(why) > 0 {
+		err = fmt.Errorf("%w\n  %s", err, <-why)
+	}
+	return nil, err
+}
+
+func (g *guest) stop() {
+	g.m.Stop()
+	<-g.m.Done()
+}
+
+// pin binds all threads of a process to one processor.
+func pin(pid, cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		tid, err := strconv.Atoi(t.Name())
+		if err != nil {
+			continue
+		}
+		if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("pinning the guest to processor %d: %w", cpu, err)
+		}
+	}
+	return nil
+}
+
+// cpuTime returns the processor time that the guest has had, the monitor's
+// included.
+func (g *guest) cpuTime() (time.Duration, error) {
+	total := time.Duration(0)
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", g.pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range tasks {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", g.pid, t.Name()))
+		if err != nil {
+			continue // it has ended
+		}
+		ns, err := strconv.ParseInt(strings.Fields(string(bytes.TrimSpace(b)))[0], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		total += time.Duration(ns)
+	}
+	return total, nil
+}

@@ -1,0 +1,117 @@
+// Command vm measures the firewall in a virtual machine: packets per second of
+// the guest's processor time, beside a guest that is only a wire. Generator and
+// sink are one thread on one processor, which plays the guest's two network
+// devices (vhost-user); the guest has the other processor.
+//
+//	go run ./bench/vm                     all scenarios
+//	go run ./bench/vm -accel tcg -t 2s    with the emulator, shorter
+//
+// What it prints is for comparison within one run: machines differ, and one
+// machine from hour to hour.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thurward/thurward/internal/vmm"
+)
+
+// A scenario is one line of the table.
+type scenario struct {
+	name  string
+	wire  bool
+	flows int
+	size  int
+	fresh bool
+}
+
+var scenarios = []scenario{
+	{name: "wire, 64 B", wire: true, flows: 65536, size: 60},
+	{name: "16 flows, 64 B", flows: 16, size: 60},
+	{name: "64 k flows, 64 B", flows: 65536, size: 60},
+	{name: "1 M flows, 64 B", flows: 1 << 20, size: 60},
+	{name: "64 k flows, 1514 B", flows: 65536, size: 1514},
+	{name: "64 k flows, IMIX", flows: 65536},
+	{name: "a new flow each", flows: 1 << 16, size: 60, fresh: true},
+	{name: "wire, IMIX", wire: true, flows: 65536},
+}
+
+func main() {
+	accel := flag.String("accel", "auto", "auto, kvm or tcg")
+	seconds := flag.Duration("t", 3*time.Second, "how long each scenario is measured")
+	only := flag.String("run", "", "only scenarios whose names contain this")
+	flag.Parse()
+	if err := run(*accel, *seconds, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench/vm:", err)
+		os.Exit(1)
+	}
+}
+
+func run(accel string, d time.Duration, only string) error {
+	if runtime.NumCPU() < 2 {
+		return errors.New("two processors are needed: one for the guest, one for the generator")
+	}
+	a, err := vmm.ParseAccel(accel)
+	if err != nil {
+		return err
+	}
+	q, err := vmm.FindQEMU()
+	if err != nil {
+		return err
+	}
+	kvm := a == vmm.KVM || a == vmm.Auto && vmm.KVMError() == nil
+	dir, err := os.MkdirTemp("", "thurward-bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	p, err := buildParts(dir)
+	if err != nil {
+		return err
+	}
+	var ports [2]*port
+	for i := range ports {
+		if ports[i], err = newPort(i, dir); err != nil {
+			return err
+		}
+		defer ports[i].close()
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, os.Interrupt)
+	runtime.LockOSThread()
+	var set unix.CPUSet
+	set.Set(0)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("pinning the generator to processor 0: %w", err)
+	}
+	with := "TCG"
+	if kvm {
+		with = "KVM"
+	}
+	fmt.Printf("%s, %s; Mpps are those that arrived, per second of the guest's processor time\n", with, time.Now().UTC().Format("2006-01-02 15:04"))
+	fmt.Printf("%-20s %8s %8s %8s %7s %7s\n", "", "Mpps", "wall", "arrived", "guest", "of wire")
+	var wire float64
+	for _, s := range scenarios {
+		if only != "" && !s.wire && !strings.Contains(s.name, only) {
+			continue
+		}
+		r, err := measure(q, &p, s, kvm, d, dir, ports, stop)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		if s.wire && wire == 0 {
+			wire = r.perCPU
+		}
+		fmt.Printf("%-20s %8.2f %8.2f %7.0f%% %6.0f%% %6.0f%%\n", s.name, r.perCPU/1e6, r.wall/1e6, 100*r.arrived, 100*r.share, 100*r.perCPU/wire)
+	}
+	return nil
+}
