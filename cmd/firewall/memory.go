@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/thurward/thurward/internal/conntrack"
+	"github.com/thurward/thurward/internal/dataplane"
 	"github.com/thurward/thurward/internal/frame"
 	"github.com/thurward/thurward/internal/machine"
 	"github.com/thurward/thurward/internal/nat"
@@ -24,7 +25,7 @@ const (
 // memoryNeeded returns the memory that the policy's tables and the buffers
 // take, with the least heap that works.
 func memoryNeeded(p *segment.Policy) uint64 {
-	return uint64(conntrack.Bytes(int(p.Settings.MaxFlows))+nat.Bytes(p)) + 2*(2<<20) + buffers*frame.Size + heapFloor
+	return uint64(conntrack.Bytes(int(p.Settings.MaxFlows))+nat.Bytes(p)+dataplane.NameBytes(p)) + 2*(2<<20) + buffers*frame.Size + heapFloor
 }
 
 // alloc returns memory for the flow table. Whether there is enough has been

@@ -43,10 +43,10 @@ type Dir struct {
 	Bytes    uint64 // IP bytes
 	LastSeen int64  // of its last packet
 	Verdict  uint8
-	State    State // the flow's, repeated here
-	FromWAN  bool  // it enters from the WAN
-	Hairpin  bool  // it leaves by the port where it enters
-	_        [4]byte
+	State    State  // the flow's, repeated here
+	FromWAN  bool   // it enters from the WAN
+	Hairpin  bool   // it leaves by the port where it enters
+	Name     uint32 // for events: the destination's name in the name set, 0: none; of the reply direction: the DNS query that told it
 }
 
 // Shared is what both directions of a flow have in common: 64 bytes.

@@ -11,10 +11,24 @@ import (
 
 // decide handles packet i of the batch, which belongs to no flow.
 func (e *Engine) decide(in *port, i int, k *conntrack.Key, now int64) {
+	e.first(in, i, k, now)
+	e.names.about = about{} // events about other packets must not have it
+}
+
+func (e *Engine) first(in *port, i int, k *conntrack.Key, now int64) {
 	p := &e.b.pk[i]
 	if e.martian(in, p) {
 		e.dropPacket(in, i, telemetry.Martian, now)
 		return
+	}
+	if e.names.proxy != nil {
+		if in.n == wan && e.dnsAnswer(i, now) {
+			return
+		}
+		if e.intercepts(in, p) {
+			e.local(in, i, in.addr, now)
+			return
+		}
 	}
 	out := &e.port[1-in.n]
 	to := nat.Target{Addr: p.Dst, Port: p.DstPort}
@@ -41,7 +55,15 @@ func (e *Engine) decide(in *port, i int, k *conntrack.Key, now int64) {
 	if p.Class != packet.Query {
 		fp.DstPort = to.Port
 	}
+	named := e.names.set != nil && in.n == lan
+	if named {
+		e.lookUpNames(p.Dst, &fp, now)
+	}
+	e.bypass(in, p)
 	action, rule := e.judge(in, p, &fp, now)
+	if named {
+		e.nameDecided(p.Dst, &fp, action, rule, now)
+	}
 	if action != segment.Accept {
 		e.denied(in, i, rule, true, conntrack.None, now)
 		return
@@ -62,6 +84,7 @@ func (e *Engine) decide(in *port, i int, k *conntrack.Key, now int64) {
 	if p.Class == packet.Stream {
 		e.flows.StartTCP(r, p, e.tcpOptions(i))
 	}
+	e.flowName(r)
 	d := e.flows.Dir(r)
 	d.Rule, d.Verdict = rule, conntrack.Accepted
 	d.Packets, d.Bytes = 1, uint64(p.Total)

@@ -12,6 +12,7 @@
 //	reject.go     answers to what the policy rejects
 //	local.go      what is addressed to the firewall, and what it says itself
 //	own.go        which addresses are the firewall's
+//	dns.go        queries to the firewall and answers to it; dnsname.go: names of destinations
 //	neighbour.go  link-layer addresses of next hops
 //	transmit.go   leave
 //
@@ -110,6 +111,7 @@ type Engine struct {
 	now     int64 // of the poll under way
 	b       batch
 	rec     telemetry.Record
+	names   names
 }
 
 // A port is one side: its interface, address and neighbours.
@@ -191,6 +193,9 @@ func New(c Config) (*Engine, error) {
 		}
 	}
 	e.rejects = rejects(c.Policy)
+	if err := e.newNames(&c); err != nil {
+		return nil, err
+	}
 	return e, nil
 }
 

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"github.com/thurward/thurward/internal/conntrack"
+	"github.com/thurward/thurward/internal/fqdn"
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/telemetry"
 )
@@ -31,7 +32,7 @@ func (e *Engine) emitPacket(in *port, p *packet.Packet, a telemetry.Action, why 
 			e.rec.DstPort = uint16(p.ICMPType)<<8 | uint16(p.ICMPCode)
 		}
 	}
-	e.events.Put(&e.rec)
+	e.put()
 }
 
 // emitFlow writes an event about the first packet of direction r. Addresses
@@ -47,7 +48,7 @@ func (e *Engine) emitFlow(r conntrack.Ref, a telemetry.Action, why telemetry.Rea
 		e.rec.Direction = telemetry.Ingress
 	}
 	e.addresses(d, r.Reply())
-	e.events.Put(&e.rec)
+	e.put()
 }
 
 // addresses fills in a direction's tuple and its translation.
@@ -94,5 +95,6 @@ func (e *Engine) emitEnd(r conntrack.Ref) {
 		e.rec.Direction = telemetry.Ingress
 	}
 	e.addresses(a, false)
-	e.events.Put(&e.rec)
+	e.rec.Lookup = uint64(b.Name)
+	e.putName(fqdn.Name(a.Name), f.Created)
 }

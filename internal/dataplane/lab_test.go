@@ -28,6 +28,7 @@ type lab struct {
 	now    int64
 	policy *segment.Policy
 	seen   []telemetry.Record
+	names  []string // of the events in seen
 }
 
 // A wire is a port in memory.
@@ -317,9 +318,14 @@ func (l *lab) run() {
 			break
 		}
 	}
-	var r telemetry.Record
-	for l.events.Get(&r) {
+	for {
+		var r telemetry.Record
+		name, ok := l.events.GetNamed(&r, nil)
+		if !ok {
+			break
+		}
 		l.seen = append(l.seen, r)
+		l.names = append(l.names, string(name))
 	}
 }
 
@@ -411,6 +417,9 @@ func (l *lab) last() telemetry.Record {
 	}
 	return l.seen[len(l.seen)-1]
 }
+
+// lastName returns the name in the last event.
+func (l *lab) lastName() string { return l.names[len(l.names)-1] }
 
 func (l *lab) pass(seconds float64) { l.now += int64(seconds * 1e9); l.run() }
 

@@ -11,9 +11,7 @@ import (
 const headroom = frame.Headroom
 
 // toFirewall handles packet i of the batch, which is addressed to the firewall
-// itself and belongs to no flow. The filter decides it like any other; what it
-// accepts is answered if it is an echo request, and dropped otherwise: the
-// firewall offers no services.
+// itself and belongs to no flow.
 func (e *Engine) toFirewall(in *port, i int, now int64) {
 	p := &e.b.pk[i]
 	if in.n == lan && p.Dst != in.addr {
@@ -25,13 +23,28 @@ func (e *Engine) toFirewall(in *port, i int, now int64) {
 		e.dropPacket(in, i, telemetry.Martian, now)
 		return
 	}
-	fp := filter.Packet{Src: p.Src, Dst: p.Dst, Proto: p.Proto, Direction: direction(in.n == wan), State: segment.StateNew}
+	e.local(in, i, p.Dst, now)
+}
+
+// local handles packet i for the firewall itself. The filter decides it like
+// any other, as sent to the address to; what it accepts is answered if it is an
+// echo request, or from the LAN to the DNS proxy, and dropped otherwise: the
+// firewall offers no other services.
+func (e *Engine) local(in *port, i int, to packet.Addr, now int64) {
+	p := &e.b.pk[i]
+	fp := filter.Packet{Src: p.Src, Dst: to, Proto: p.Proto, Direction: direction(in.n == wan), State: segment.StateNew}
 	if p.Class == packet.Stream || p.Class == packet.Gram {
 		fp.DstPort = p.DstPort
 	}
 	action, rule := e.judge(in, p, &fp, now)
 	if action != segment.Accept {
 		e.denied(in, i, rule, true, noFlow, now)
+		return
+	}
+	if e.names.proxy != nil && in.n == lan && p.Class == packet.Gram && p.DstPort == dnsPort {
+		e.c.Accepts[rule]++
+		e.emitPacket(in, p, telemetry.Accept, e.acceptReason(rule), rule, now)
+		e.dnsQuery(i, now)
 		return
 	}
 	if p.Class != packet.Query || p.ICMPType != packet.EchoRequest || p.ICMPCode != 0 {

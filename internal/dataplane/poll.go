@@ -25,6 +25,11 @@ func (e *Engine) NextDeadline() int64 {
 		d = e.tick + second
 	}
 	d = min(d, e.held.due())
+	if p := e.names.proxy; p != nil {
+		if at, ok := p.Due(); ok {
+			d = min(d, max(at, e.tick))
+		}
+	}
 	for i := range e.port {
 		if t := &e.port[i].arp; t.waiting > 0 {
 			d = min(d, t.next)
@@ -51,6 +56,7 @@ func (e *Engine) timers(now int64) {
 	e.resolveTick(&e.port[lan], now)
 	e.resolveTick(&e.port[wan], now)
 	e.heldTick(now)
+	e.namesTick(now)
 }
 
 // receive takes a batch through all stages.

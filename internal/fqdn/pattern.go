@@ -134,3 +134,30 @@ func (t *Patterns) Within(name []byte) bool {
 	}
 	return false
 }
+
+// AppendText appends a name in wire form as text, without the dot at the end
+// (RFC 1035 section 5.1): bytes that are not printable, and dots and backslashes
+// inside labels, are escaped.
+func AppendText(b, name []byte) []byte {
+	if len(name) == 0 || name[0] == 0 {
+		return append(b, '.')
+	}
+	for first := true; len(name) > 0 && name[0] != 0 && int(name[0]) < len(name); first = false {
+		if !first {
+			b = append(b, '.')
+		}
+		n := 1 + int(name[0])
+		for _, c := range name[1:n] {
+			switch {
+			case c == '.' || c == '\\':
+				b = append(b, '\\', c)
+			case c <= ' ' || c >= 0x7f:
+				b = append(b, '\\', '0'+c/100, '0'+c/10%10, '0'+c%10)
+			default:
+				b = append(b, c)
+			}
+		}
+		name = name[n:]
+	}
+	return b
+}

@@ -6,27 +6,35 @@ type DNSOutcome uint8
 
 // The outcomes.
 const (
-	_              DNSOutcome = iota
-	DNSAnswered               // relayed an answer with RCODE NOERROR
-	DNSNXDomain               // relayed NXDOMAIN
-	DNSServFail               // relayed another error of the upstream server
-	DNSTimeout                // no upstream server answered in time: SERVFAIL
-	DNSRateLimited            // more than the client may ask: SERVFAIL
-	DNSBlocked                // the policy blocks the name
-	DNSMalformed              // the query could not be read
-	DNSOverload               // no room for another query under way: SERVFAIL
+	_                 DNSOutcome = iota
+	DNSAnswered                  // relayed an answer with RCODE NOERROR
+	DNSNXDomain                  // relayed NXDOMAIN
+	DNSServFail                  // relayed SERVFAIL
+	DNSRefused                   // relayed REFUSED
+	DNSOther                     // relayed another error of the upstream server
+	DNSTimeout                   // no upstream server answered in time: SERVFAIL
+	DNSRateLimited               // more than the client may ask: SERVFAIL
+	DNSOverload                  // no room for another query under way: SERVFAIL
+	DNSBlockedList               // the name is on the policy's block list: REFUSED
+	DNSBlockedPolicy             // no rule could use the name: REFUSED
+	DNSMalformed                 // the query could not be read: FORMERR, or BADVERS
+	DNSNotImplemented            // an operation other than a query, or a zone transfer: NOTIMP
 	NumDNSOutcomes
 )
 
 var dnsNames = [NumDNSOutcomes]string{
-	DNSAnswered:    "answered",
-	DNSNXDomain:    "nxdomain",
-	DNSServFail:    "servfail",
-	DNSTimeout:     "timeout",
-	DNSRateLimited: "rate_limited",
-	DNSBlocked:     "blocked",
-	DNSMalformed:   "malformed",
-	DNSOverload:    "overload",
+	DNSAnswered:       "answered",
+	DNSNXDomain:       "nxdomain",
+	DNSServFail:       "servfail",
+	DNSRefused:        "refused",
+	DNSOther:          "other",
+	DNSTimeout:        "timeout",
+	DNSRateLimited:    "rate_limited",
+	DNSOverload:       "overload",
+	DNSBlockedList:    "blocked_list",
+	DNSBlockedPolicy:  "blocked_policy",
+	DNSMalformed:      "malformed",
+	DNSNotImplemented: "not_implemented",
 }
 
 // String returns the outcome's name in events and metrics.
@@ -37,15 +45,22 @@ func (o DNSOutcome) String() string {
 	return dnsNames[o]
 }
 
-// rcode returns the response code that the client saw (RFC 1035 4.1.1).
+// rcode returns the response code that the client saw (RFC 1035 section
+// 4.1.1), "" when the outcome does not tell it.
 func (o DNSOutcome) rcode() string {
 	switch o {
 	case DNSAnswered:
 		return "NOERROR"
-	case DNSNXDomain, DNSBlocked:
+	case DNSNXDomain:
 		return "NXDOMAIN"
+	case DNSRefused, DNSBlockedList, DNSBlockedPolicy:
+		return "REFUSED"
 	case DNSMalformed:
 		return "FORMERR"
+	case DNSNotImplemented:
+		return "NOTIMP"
+	case DNSOther:
+		return ""
 	}
 	return "SERVFAIL"
 }

@@ -93,7 +93,7 @@ type Record struct {
 	Proto          uint8 // IP protocol number
 	Truncated      bool  // addresses and ports could not be read
 	XlatDst        bool  // XlatAddr is the destination's
-	_              [1]byte
+	Note           Note
 }
 
 // RecordSize is the size of a Record in bytes.

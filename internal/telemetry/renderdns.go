@@ -18,9 +18,12 @@ func appendDNS(b []byte, r *Record, name []byte) []byte {
 	b = appendEscaped(b, name)
 	b = append(b, `","dns.question.type":"`...)
 	b = appendQType(b, r.QType)
-	b = append(b, `","dns.response_code":"`...)
-	b = append(b, r.DNS.rcode()...)
 	b = append(b, '"')
+	if rcode := r.DNS.rcode(); rcode != "" {
+		b = append(b, `,"dns.response_code":"`...)
+		b = append(b, rcode...)
+		b = append(b, '"')
+	}
 	if r.XlatAddr != ([16]byte{}) {
 		b = append(b, `,"dns.resolved_ip":["`...)
 		b = appendAddr(b, r.XlatAddr)

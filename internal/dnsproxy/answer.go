@@ -1,0 +1,183 @@
+package dnsproxy
+
+import (
+	"github.com/thurward/thurward/internal/packet"
+)
+
+const (
+	maxLinks     = 16  // of an alias chain, with the asked name
+	maxAliases   = 32  // CNAME records that are looked at
+	maxAddresses = 128 // addresses that are bound of one answer
+)
+
+// An answer is what the proxy reads from an upstream's response.
+type answer struct {
+	rcode    int // with the extended bits
+	tc       bool
+	opt      bool
+	body     int    // length up to the OPT record, or of the whole
+	extra    uint16 // records of the additional section within body
+	opts     []byte // options that pass
+	aliases  [maxAliases]alias
+	nAliases int
+	addrs    [maxAddresses]address
+	nAddrs   int
+	left     int // addresses beyond those
+	links    [maxLinks][maxName]byte
+	linkLen  [maxLinks]int
+	nLinks   int
+	optBuf   [256]byte
+}
+
+// An alias is a CNAME record: its owner and its target, by their offsets.
+type alias struct{ owner, target int }
+
+// An address is one that an answer tells: the owner of its record and, for a
+// hint of a service binding, the target of the service (0: none).
+type address struct {
+	owner, target int
+	addr          packet.Addr
+	ttl           uint32
+}
+
+// scan reads response m, whose question ends at off. Addresses are taken from
+// the answer section alone, and only from records of the type that was asked.
+func (a *answer) scan(m []byte, off int, qtype, qclass uint16) bool {
+	a.rcode, a.tc = int(be16(m[2:])&rcodeMask), be16(m[2:])&flagTC != 0
+	a.opt, a.opts = false, a.optBuf[:0]
+	a.nAliases, a.nAddrs, a.left, a.nLinks = 0, 0, 0, 0
+	a.body, a.extra = off, 0
+	an, ns, ar := int(be16(m[6:])), int(be16(m[8:])), int(be16(m[10:]))
+	for i := range an + ns + ar {
+		var r rr
+		if !record(m, off, &r) {
+			return false
+		}
+		if r.typ == typeOPT {
+			if a.opt || i < an+ns || m[r.owner] != 0 {
+				return false
+			}
+			a.opt = true
+			a.rcode |= int(r.ttl>>24) << 4
+			var ok bool
+			if a.opts, ok = options(m[r.data:r.end], passesDown, a.opts); !ok {
+				return false
+			}
+		}
+		if i < an && qclass == classIN && r.class == classIN && !a.take(m, &r, qtype) {
+			return false
+		}
+		off = r.end
+		if !a.opt { // what follows an OPT record is additional and can be done without
+			a.body = off
+			if i >= an+ns {
+				a.extra++
+			}
+		}
+	}
+	return true
+}
+
+// take notes what record r of the answer section says of addresses. It returns
+// false when the record is malformed.
+func (a *answer) take(m []byte, r *rr, qtype uint16) bool {
+	switch {
+	case r.typ == typeCNAME:
+		if e, ok := skipName(m[:r.end], r.data); !ok || e != r.end {
+			return false
+		}
+		if a.nAliases < maxAliases {
+			a.aliases[a.nAliases] = alias{r.owner, r.data}
+			a.nAliases++
+		}
+	case r.typ == typeA:
+		if r.end-r.data != 4 {
+			return false
+		}
+		if qtype == typeA || qtype == typeANY {
+			a.addr(address{owner: r.owner, addr: packet.Addr(be32(m[r.data:])), ttl: r.ttl})
+		}
+	case r.typ == typeSVCB || r.typ == typeHTTPS:
+		return a.service(m, r)
+	}
+	return true
+}
+
+func (a *answer) addr(d address) {
+	if a.nAddrs == maxAddresses {
+		a.left++
+		return
+	}
+	a.addrs[a.nAddrs] = d
+	a.nAddrs++
+}
+
+// service reads a service binding (RFC 9460 section 2.2): priority, target,
+// parameters in the order of their keys. Its hints are addresses.
+func (a *answer) service(m []byte, r *rr) bool {
+	const ipv4hint = 4
+	if r.end-r.data < 3 {
+		return false
+	}
+	e, ok := skipName(m[:r.end], r.data+2)
+	if !ok {
+		return false
+	}
+	target := 0
+	if m[r.data+2] != 0 {
+		target = r.data + 2
+	}
+	last := -1
+	for p := m[e:r.end]; len(p) > 0; {
+		if len(p) < 4 || 4+int(be16(p[2:])) > len(p) || int(be16(p)) <= last {
+			return false
+		}
+		last = int(be16(p))
+		v := p[4 : 4+int(be16(p[2:]))]
+		p = p[4+len(v):]
+		if last != ipv4hint {
+			continue
+		}
+		if len(v) == 0 || len(v)%4 != 0 {
+			return false
+		}
+		for ; len(v) > 0; v = v[4:] {
+			a.addr(address{owner: r.owner, target: target, addr: packet.Addr(be32(v)), ttl: r.ttl})
+		}
+	}
+	return true
+}
+
+// follow finds the chain of aliases that begins at the asked name: links, the
+// last of which is the leaf. It returns false when the chain has no end.
+func (a *answer) follow(m []byte, qname int) bool {
+	var owner [maxName]byte
+	a.linkLen[0] = expand(m, qname, &a.links[0])
+	a.nLinks = 1
+	for {
+		cur := a.links[a.nLinks-1][:a.linkLen[a.nLinks-1]]
+		next := -1
+		for i := range a.aliases[:a.nAliases] {
+			if n := expand(m, a.aliases[i].owner, &owner); string(owner[:n]) == string(cur) {
+				next = i
+				break
+			}
+		}
+		if next < 0 {
+			return true
+		}
+		if a.nLinks == maxLinks {
+			return false
+		}
+		n := expand(m, a.aliases[next].target, &a.links[a.nLinks])
+		if n == 0 {
+			return false
+		}
+		a.linkLen[a.nLinks] = n
+		a.nLinks++
+	}
+}
+
+// leaf returns the last name of the chain, link the i-th.
+func (a *answer) leaf() []byte      { return a.link(a.nLinks - 1) }
+func (a *answer) link(i int) []byte { return a.links[i][:a.linkLen[i]] }

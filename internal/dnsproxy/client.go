@@ -1,0 +1,117 @@
+package dnsproxy
+
+import (
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/segment"
+)
+
+const (
+	clientSlots  = 4096 // power of two
+	clientWindow = 8
+)
+
+// A client is what is known of who asks: how often within a second that began
+// with its first query, and how many of its queries are under way.
+type client struct {
+	addr  packet.Addr
+	n     uint32
+	since int64
+	under uint16
+}
+
+// client returns the entry of an address. The one that was idle for the
+// longest gives way.
+func (p *Proxy) client(a packet.Addr, make bool) *client {
+	h := uint32(a) * 0x9e3779b1 >> 8
+	var best *client
+	for i := range uint32(clientWindow) {
+		c := &p.clients[(h+i)%clientSlots]
+		if c.addr == a {
+			return c
+		}
+		if best == nil || best.under > 0 && c.under == 0 || (best.under > 0) == (c.under > 0) && c.since < best.since {
+			best = c
+		}
+	}
+	if !make {
+		return nil
+	}
+	*best = client{addr: a, since: -second}
+	return best
+}
+
+// within counts a query of a client and reports whether it is within its rate.
+func (p *Proxy) within(c *client, now int64) bool {
+	if now-c.since >= second {
+		c.since, c.n = now, 0
+	}
+	if c.n >= p.rate {
+		return false
+	}
+	c.n++
+	return true
+}
+
+// returned notes that a client's query is no longer under way.
+func (p *Proxy) returned(a packet.Addr) {
+	if c := p.client(a, false); c != nil && c.under > 0 {
+		c.under--
+	}
+}
+
+// everyone reports whether what this client learns all may use: it asks on
+// their behalf.
+func (p *Proxy) everyone(a packet.Addr) bool {
+	for _, r := range p.resolvers {
+		if r == a {
+			return true
+		}
+	}
+	return false
+}
+
+// uses says which sources rules let use which patterns of names.
+type uses struct {
+	first []uint32 // by pattern, into src; one more for the end
+	src   []source
+	ids   []uint32
+}
+
+type source struct{ addr, mask packet.Addr }
+
+func newUses(p *segment.Policy) *uses {
+	u := &uses{first: make([]uint32, len(p.Names)+1), ids: make([]uint32, 0, 64)}
+	for n := range p.Names {
+		u.first[n] = uint32(len(u.src))
+		for i := range p.Matches {
+			m := &p.Matches[i]
+			if m.Name != uint32(n+1) || m.Action != segment.Accept {
+				continue
+			}
+			s := source{}
+			if m.SrcMask != (segment.Addr{}) {
+				a, ok := packet.AddrFrom16(m.Src)
+				if !ok {
+					continue
+				}
+				s = source{a, packet.Mask(m.SrcMask)}
+			}
+			u.src = append(u.src, s)
+		}
+	}
+	u.first[len(p.Names)] = uint32(len(u.src))
+	return u
+}
+
+// allows reports whether a rule could let client use a name with these
+// patterns.
+func (u *uses) allows(client packet.Addr, ids []uint32) bool {
+	for _, n := range ids {
+		for _, s := range u.src[u.first[n]:u.first[n+1]] {
+			if client&s.mask == s.addr {
+				return true
+			}
+		}
+	}
+	return false
+}
