@@ -184,11 +184,37 @@ func BenchmarkCeiling(b *testing.B) {
 	}
 }
 
+// classify gives an engine another policy's rules.
+func classify(b *testing.B, e *Engine, p *segment.Policy) {
+	if err := filter.Build(p); err != nil {
+		b.Fatal(err)
+	}
+	var err error
+	if e.filter, err = filter.New(p); err != nil {
+		b.Fatal(err)
+	}
+	e.c.Drops, e.c.Accepts, e.c.Shadows = make([]uint64, len(p.Rules)+1), make([]uint64, len(p.Rules)+1), make([]uint64, len(p.Rules)+1)
+}
+
 // BenchmarkNewFlows begins and ends a flow with every packet: each finds its
 // predecessor expired, which is removed, and makes a new one with a new port.
+// The rule that accepts is the last of a policy of some length, whose other
+// rules are about hosts of the same networks.
 func BenchmarkNewFlows(b *testing.B) {
+	for _, rules := range []int{10, 10000} {
+		b.Run(fmt.Sprintf("rules=%d", rules), func(b *testing.B) { newFlows(b, rules) })
+	}
+}
+
+func newFlows(b *testing.B, rules int) {
 	const flows = 60 << 10
 	e, in, out := newLoop(b, flows, 60)
+	p := &segment.Policy{Settings: segment.Settings{DefaultAction: segment.Deny}}
+	for i := range rules - 1 {
+		addRule(b, p, rule(fmt.Sprintf("deny egress udp 10.0.0.%d -> 192.0.2.%d :%d", i%16, i/16%250, 1024+i)))
+	}
+	addRule(b, p, "accept egress udp 10.0.0.0/24 -> 192.0.2.0/24 :53")
+	classify(b, e, p)
 	inserts := e.flows.C.Inserts
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -218,14 +244,14 @@ func BenchmarkDrops(b *testing.B) {
 		name   string
 		rules  int
 		broken bool
-	}{{"rules=10", 10, false}, {"rules=100", 100, false}, {"malformed", 10, true}} {
+	}{{"rules=10", 10, false}, {"rules=10000", 10000, false}, {"malformed", 10, true}} {
 		b.Run(c.name, func(b *testing.B) {
 			e, in, _ := newLoop(b, 1<<10, 60)
 			p := &segment.Policy{Settings: segment.Settings{DefaultAction: segment.Deny}}
-			for range c.rules {
-				addRule(b, p, "accept egress tcp 10.0.0.0/24 -> 192.0.2.1 :443")
+			for i := range c.rules {
+				addRule(b, p, rule(fmt.Sprintf("accept egress tcp 10.0.%d.0/24 -> 192.0.2.%d :443", i/250%250, i%250)))
 			}
-			e.filter = filter.NewLinear(p)
+			classify(b, e, p)
 			e.c.Drops, e.c.Accepts = make([]uint64, c.rules+1), make([]uint64, c.rules+1)
 			for i := 0; i < len(in.frames); i += in.size {
 				f := in.frames[i:][:in.size]

@@ -99,7 +99,7 @@ type Engine struct {
 	pool    *frame.Pool
 	port    [2]port
 	flows   *conntrack.Table
-	filter  *filter.Linear
+	filter  *filter.Classifier
 	nat     *nat.NAT
 	events  *telemetry.Ring
 	c       Counters
@@ -149,9 +149,12 @@ func New(c Config) (*Engine, error) {
 	if c.Policy == nil || c.Pool == nil || c.LAN.Port == nil || c.WAN.Port == nil {
 		return nil, errors.New("dataplane: policy, pool and both ports are needed")
 	}
-	e := &Engine{policy: c.Policy, pool: c.Pool, events: c.Events, filter: filter.NewLinear(c.Policy)}
+	e := &Engine{policy: c.Policy, pool: c.Pool, events: c.Events}
 	e.rnd, e.rndKey = binary.LittleEndian.Uint64(c.Secret[16:]), binary.LittleEndian.Uint64(c.Secret[24:])|1
 	var err error
+	if e.filter, err = filter.New(c.Policy); err != nil {
+		return nil, err
+	}
 	if e.nat, err = nat.New(c.Policy, e.random()); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/conntrack"
+	"github.com/thurward/thurward/internal/filter"
 	"github.com/thurward/thurward/internal/frame"
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
@@ -105,6 +106,9 @@ func newLabIn(t testing.TB, alloc conntrack.Alloc, edit func(p *segment.Policy),
 	}
 	if edit != nil {
 		edit(p)
+	}
+	if err := filter.Build(p); err != nil {
+		t.Fatal(err)
 	}
 	l := &lab{t: t, policy: p, pool: frame.NewPool(alloc(2048*frame.Size, true), 0), events: telemetry.NewRing(4096), now: 1e9}
 	for i := range l.port {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/thurward/thurward/internal/filter"
 	"github.com/thurward/thurward/internal/segment"
 )
 
@@ -48,6 +49,9 @@ func Compile(p *Policy) (*segment.Policy, error) {
 		if t.n > segment.MaxRules {
 			return nil, fmt.Errorf("%s: %d %s; at most %d are supported", p.File, t.n, t.what, segment.MaxRules)
 		}
+	}
+	if err := filter.Build(c.s); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.File, err)
 	}
 	return c.s, nil
 }

@@ -35,6 +35,11 @@ const (
 	tabUpstreams
 	tabResolvers
 	tabBlocked
+	tabRoots
+	tabTrees
+	tabNodes
+	tabCells
+	tabEntries
 	numTables
 )
 
@@ -61,6 +66,11 @@ func Encode(p *Policy) []byte {
 	table(tabUpstreams, raw(p.Upstreams), len(p.Upstreams))
 	table(tabResolvers, raw(p.Resolvers), len(p.Resolvers))
 	table(tabBlocked, raw(p.Blocked), len(p.Blocked))
+	table(tabRoots, raw(p.Classifier.Roots), len(p.Classifier.Roots))
+	table(tabTrees, raw(p.Classifier.Trees), len(p.Classifier.Trees))
+	table(tabNodes, raw(p.Classifier.Nodes), len(p.Classifier.Nodes))
+	table(tabCells, raw(p.Classifier.Cells), len(p.Classifier.Cells))
+	table(tabEntries, raw(p.Classifier.Entries), len(p.Classifier.Entries))
 	table(tabStrings, p.Strings, len(p.Strings))
 	copy(b, Magic)
 	le.PutUint32(b[offVersion:], Version)

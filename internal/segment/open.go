@@ -19,6 +19,7 @@ const (
 	MinFlows      = 1 << 10
 	MaxServers    = 64 // name servers of each kind
 	MaxBindings   = 1 << 20
+	maxCells      = 1 << 28 // of the classifier's tables
 )
 
 // Open checks a segment and returns a view of it. b must stay unchanged while
@@ -53,7 +54,7 @@ func Open(b []byte) (*Policy, error) {
 		return nil, errors.New("policy segment: no settings")
 	}
 	p.Settings = settings[0]
-	var in [10]bool
+	var in [15]bool
 	p.Interfaces, in[0] = table[Interface](b, tabInterfaces, MaxInterfaces)
 	p.SNAT, in[1] = table[SNAT](b, tabSNAT, MaxRules)
 	p.Rules, in[2] = table[Rule](b, tabRules, MaxRules)
@@ -64,6 +65,12 @@ func Open(b []byte) (*Policy, error) {
 	p.Upstreams, in[7] = table[Upstream](b, tabUpstreams, MaxServers)
 	p.Resolvers, in[8] = table[Resolver](b, tabResolvers, MaxServers)
 	p.Blocked, in[9] = table[Name](b, tabBlocked, MaxMatches)
+	c := &p.Classifier
+	c.Roots, in[10] = table[Root](b, tabRoots, MaxMatches+1)
+	c.Trees, in[11] = table[Tree](b, tabTrees, maxCells)
+	c.Nodes, in[12] = table[Node](b, tabNodes, maxCells)
+	c.Cells, in[13] = table[Cell](b, tabCells, maxCells)
+	c.Entries, in[14] = table[Entry](b, tabEntries, maxCells)
 	if slices.Contains(in[:], false) {
 		return nil, errors.New("policy segment: a table lies outside the segment")
 	}
@@ -146,5 +153,5 @@ func (p *Policy) check() string {
 			return "match " + strconv.Itoa(i) + " is invalid"
 		}
 	}
-	return ""
+	return p.Classifier.check(p)
 }

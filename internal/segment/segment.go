@@ -5,7 +5,7 @@
 package segment
 
 // Version is the layout's version. Open refuses any other.
-const Version = 3
+const Version = 4
 
 // Magic is the first eight bytes of a segment.
 const Magic = "THURWPOL"
@@ -219,6 +219,7 @@ type Policy struct {
 	Rules      []Rule
 	Matches    []Match
 	Strings    []byte
+	Classifier Classifier
 }
 
 // Text returns the string that t names, or "" when t lies outside the table.

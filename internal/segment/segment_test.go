@@ -21,6 +21,13 @@ func sample() *Policy {
 		Rules:      []Rule{{ID: Text{8, 3}, Action: Accept}},
 		Matches:    []Match{{Action: Accept, PortHi: 65535, Proto: 6}},
 		Strings:    []byte("lan0wan0web"),
+		Classifier: Classifier{
+			Roots:   []Root{{Trees: 1}, {Tree: 1}},
+			Trees:   []Tree{{Ref: 0}},
+			Nodes:   []Node{{Parts: 1, Field: FieldPort, Level: 2}, {Cell: 2, Level: 1}},
+			Cells:   []Cell{1, LeafBit, Cell(EmptyLeaf)},
+			Entries: []Entry{{PortSpan: 65535, Match: Last, Rule: uint32(Accept) << ActionShift}},
+		},
 	}
 }
 
@@ -64,6 +71,11 @@ func TestLayout(t *testing.T) {
 		"Resolver":  {unsafe.Sizeof(Resolver{}), 16},
 		"Rule":      {unsafe.Sizeof(Rule{}), 24},
 		"Match":     {unsafe.Sizeof(Match{}), 80},
+		"Root":      {unsafe.Sizeof(Root{}), 16},
+		"Tree":      {unsafe.Sizeof(Tree{}), 8},
+		"Node":      {unsafe.Sizeof(Node{}), 16},
+		"Cell":      {unsafe.Sizeof(Cell(0)), 4},
+		"Entry":     {unsafe.Sizeof(Entry{}), 32},
 	} {
 		if c[0] != c[1] {
 			t.Errorf("%s takes %d bytes, want %d: a changed layout needs a new Version", name, c[0], c[1])
@@ -86,7 +98,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"empty", "too few", nil},
 		{"truncated", "its header says", good[:len(good)-1]},
 		{"magic", "wrong magic", flip(0)},
-		{"version", "layout version 2,", flip(8)},
+		{"version", "layout version 5,", flip(8)},
 		{"corrupted", "digest mismatch", flip(len(good) - 1)},
 		{"corrupted digest", "digest mismatch", flip(offBody)},
 		{"table outside", "outside the segment", flip(offTables + 8 + 3)},
@@ -106,6 +118,21 @@ func TestOpenRefuses(t *testing.T) {
 		{"mode", "rule 0", edit(func(p *Policy) { p.Rules[0].Mode = 2 })},
 		{"rule text", "rule 0", edit(func(p *Policy) { p.Rules[0].ID.Off = 1 << 30 })},
 		{"match rule", "match 0", edit(func(p *Policy) { p.Matches[0].Rule = 1 })},
+		{"roots", "root for each name", edit(func(p *Policy) { p.Classifier.Roots = p.Classifier.Roots[:1] })},
+		{"no roots", "root for each name", edit(func(p *Policy) { p.Classifier.Roots = nil })},
+		{"root", "a root", edit(func(p *Policy) { p.Classifier.Roots[1].Trees = 1 })},
+		{"shadow root", "a root", edit(func(p *Policy) { p.Classifier.Roots[0].ShadowTree = 2 })},
+		{"many trees", "a root", edit(func(p *Policy) { p.Classifier.Trees = make([]Tree, 9); p.Classifier.Roots[0].Trees = 9 })},
+		{"tree", "a tree", edit(func(p *Policy) { p.Classifier.Trees[0].Ref = 2 })},
+		{"field", "a node", edit(func(p *Policy) { p.Classifier.Nodes[0].Field = NumFields })},
+		{"shift", "a node", edit(func(p *Policy) { p.Classifier.Nodes[0].Shift = 32 })},
+		{"level", "a node", edit(func(p *Policy) { p.Classifier.Nodes[0].Level = MaxLevel + 1 })},
+		{"parts", "a node", edit(func(p *Policy) { p.Classifier.Nodes[1].Parts = ^uint32(0) })},
+		{"cells that overlap", "a node", edit(func(p *Policy) { p.Classifier.Nodes[1].Cell = 1 })},
+		{"circle", "a cell", edit(func(p *Policy) { p.Classifier.Cells[2] = 0 })},
+		{"cell", "a cell", edit(func(p *Policy) { p.Classifier.Cells[0] = 2 })},
+		{"entry", "an entry", edit(func(p *Policy) { p.Classifier.Entries[0].Match = 1 })},
+		{"entry rule", "an entry", edit(func(p *Policy) { p.Classifier.Entries[0].Rule++ })},
 		{"match ports", "match 0", edit(func(p *Policy) { p.Matches[0].PortLo, p.Matches[0].PortHi = 2, 1 })},
 	} {
 		if _, err := Open(aligned(c.b)); err == nil || !strings.Contains(err.Error(), c.want) {
