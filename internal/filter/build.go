@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/bits"
 	"slices"
-	"sort"
 
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
@@ -230,7 +229,7 @@ func (b *builder) root(rest []uint32) {
 		b.t.Trees = append(b.t.Trees, segment.Tree{First: take[0], Ref: uint32(b.node(take, whole, segment.MaxLevel))})
 		rest = leave
 	}
-	sort.Slice(b.t.Trees, func(i, j int) bool { return b.t.Trees[i].First < b.t.Trees[j].First })
+	slices.SortFunc(b.t.Trees, func(x, y segment.Tree) int { return int(x.First) - int(y.First) })
 }
 
 // weigh estimates the cost of a look-up: what packets look at that some of the
