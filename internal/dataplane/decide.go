@@ -47,13 +47,13 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, now int64) {
 		e.dropPacket(in, i, telemetry.Martian, now) // hosts on one link reach each other without us
 		return
 	}
-	if why := startable(p); why != 0 {
-		e.stray(in, i, why, now)
-		return
-	}
 	fp := filter.Packet{Src: p.Src, Dst: to.Addr, Proto: p.Proto, Direction: direction(in.n == wan), State: segment.StateNew}
 	if p.Class != packet.Query {
 		fp.DstPort = to.Port
+	}
+	if why := startable(p); why != 0 {
+		e.stray(in, i, &fp, why, now)
+		return
 	}
 	named := e.names.set != nil && in.n == lan
 	if named {
@@ -72,8 +72,7 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, now int64) {
 		e.dropTTL(in, i, now)
 		return
 	}
-	if int(p.Total) > out.mtu {
-		e.dropTooBig(in, out, i, now)
+	if int(p.Total) > out.mtu && e.tooBig(in, out, i, now) {
 		return
 	}
 	r, why := e.newFlow(in, p, k, &to, now)
@@ -87,8 +86,8 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, now int64) {
 	e.flowName(r)
 	d := e.flows.Dir(r)
 	d.Rule, d.Verdict = rule, conntrack.Accepted
-	d.Packets, d.Bytes = 1, uint64(p.Total)
-	e.c.Accepts[rule]++
+	d.Packets, d.Bytes = 1+uint64(p.Parts), uint64(p.Total)
+	e.c.Accepts[rule] += d.Packets
 	e.emitFlow(r, telemetry.Accept, e.acceptReason(rule), now)
 	e.send(out, i, &d.Out, now)
 }
@@ -136,9 +135,10 @@ func startable(p *packet.Packet) telemetry.Reason {
 // denied drops packet i for the rule that denies or rejects it. Each packet is
 // counted; the first of a direction makes an event.
 func (e *Engine) denied(in *port, i int, rule uint32, tell bool, r conntrack.Ref, now int64) {
-	e.c.Drops[rule]++
 	why := e.denyReason(rule)
-	e.c.DropReasons[why]++
+	n := 1 + uint64(e.b.pk[i].Parts)
+	e.c.Drops[rule] += n
+	e.c.DropReasons[why] += n
 	if tell {
 		if r != conntrack.None {
 			e.emitFlow(r, telemetry.Drop, why, now)
@@ -149,7 +149,7 @@ func (e *Engine) denied(in *port, i int, rule uint32, tell bool, r conntrack.Ref
 	if e.rejects && e.rejecting(rule) {
 		e.reject(in, i, now)
 	}
-	e.pool.Put(e.b.frame[i].Buf)
+	e.release(i)
 }
 
 // route returns the port through which an address is reached.

@@ -14,7 +14,9 @@
 //	own.go        which addresses are the firewall's
 //	dns.go        queries to the firewall and answers to it; dnsname.go: names of destinations
 //	neighbour.go  link-layer addresses of next hops
+//	reassemble.go fragments, where they are not dropped
 //	transmit.go   leave
+//	fragment.go   what is longer than the way out carries
 //
 // Nothing here allocates, locks, or waits per packet. Time is an argument.
 package dataplane
@@ -84,7 +86,12 @@ type Counters struct {
 	ICMPErrorsTranslated uint64
 	Translations         [nat.NumKinds]uint64 // flows that were translated when they began
 	PortsReclaimed       uint64               // flows that were over and ended before their time for their external port
-	NoBuffer             uint64               // own messages not sent: no buffer
+	NoBuffer             uint64               // own messages and fragments not sent: no buffer
+	Fragmented           uint64               // packets cut to the MTU of their way out
+	FragmentsSent        uint64               // that they became
+	Reassembled          uint64               // datagrams whose fragments have all come
+	Joined               uint64               // fragments that became part of another's frame
+	MSSClamped           uint64               // SYNs and SYN-ACKs whose MSS was lowered
 }
 
 // The ports' numbers.
@@ -107,8 +114,12 @@ type Engine struct {
 	rndKey  uint64
 	rejects bool // the policy rejects something
 	held    heldSYNs
-	tick    int64 // when timers are next looked at
-	now     int64 // of the poll under way
+	frags   gathering
+	nodes   []node // by number of buffer
+	ids     idents
+	mss     uint16 // that both sides carry; 0: not clamped
+	tick    int64  // when timers are next looked at
+	now     int64  // of the poll under way
 	b       batch
 	rec     telemetry.Record
 	names   names
@@ -198,6 +209,14 @@ func New(c Config) (*Engine, error) {
 	e.rejects = rejects(c.Policy)
 	if err := e.newNames(&c); err != nil {
 		return nil, err
+	}
+	e.nodes = make([]node, c.Pool.Cap())
+	e.frags.on = s.Fragments == segment.FragmentsReassemble
+	for i := range e.ids {
+		e.ids[i] = uint16(e.random())
+	}
+	if s.Flags&segment.FlagNoMSSClamp == 0 {
+		e.mss = uint16(min(e.port[lan].mtu, e.port[wan].mtu) - packet.MinIPv4 - packet.TCPLen)
 	}
 	return e, nil
 }

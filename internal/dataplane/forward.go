@@ -22,8 +22,7 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 		e.dropTTL(in, i, now)
 		return
 	}
-	if int(p.Total) > out.mtu {
-		e.dropTooBig(in, out, i, now)
+	if int(p.Total) > out.mtu && e.tooBig(in, out, i, now) {
 		return
 	}
 	if p.Class == packet.Query && (p.ICMPType == packet.EchoReply) != r.Reply() {
@@ -69,9 +68,10 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 	if !quiet {
 		d.LastSeen = now
 	}
-	d.Packets++
+	n := 1 + uint64(p.Parts)
+	d.Packets += n
 	d.Bytes += uint64(p.Total)
-	e.c.Accepts[d.Rule]++
+	e.c.Accepts[d.Rule] += n
 	if fresh {
 		e.emitFlow(r, telemetry.Accept, e.acceptReason(d.Rule), now)
 	}

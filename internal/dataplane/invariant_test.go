@@ -24,7 +24,8 @@ func (l *lab) invariants() {
 			out += uint64(l.e.port[i].arp.slot[j].n)
 		}
 	}
-	in += c.ICMPErrorsSent
+	in += c.ICMPErrorsSent + c.ResetsSent + c.FragmentsSent - c.Fragmented
+	out += uint64(l.e.frags.held) + c.Joined
 	for _, n := range c.DropReasons {
 		out += n
 	}

@@ -30,6 +30,8 @@ type lab struct {
 	policy *segment.Policy
 	seen   []telemetry.Record
 	names  []string // of the events in seen
+	// partial is how many datagrams left incomplete, when taken looked last.
+	partial int
 }
 
 // A wire is a port in memory.
@@ -340,6 +342,7 @@ var dead = map[packet.Addr]bool{ip("10.0.0.99"): true}
 type view struct {
 	packet.Packet
 	frame []byte
+	sizes []int // of the IP packets in which it came, when it came in fragments
 }
 
 func (v *view) String() string {
@@ -353,8 +356,18 @@ func addr(a packet.Addr) netip.Addr {
 func (l *lab) taken(i int) []*view {
 	l.t.Helper()
 	var vs []*view
+	var parts []*parts
 	for _, f := range l.port[i].out {
+		if n := len(f) - packet.EthLen; n > l.e.port[i].mtu {
+			l.t.Fatalf("a packet of %d bytes left", n)
+		}
 		v := &view{frame: f}
+		if binary.BigEndian.Uint16(f[packet.EthLen+6:])&0x3fff != 0 && packet.Type(f) == packet.TypeIPv4 {
+			if v.frame, v.sizes = collect(&parts, f); v.frame == nil {
+				continue
+			}
+			f = v.frame
+		}
 		if _, why := packet.ParseIPv4(f, &v.Packet); why != 0 {
 			l.t.Fatalf("the firewall sent a packet that is %v: %x", why, f)
 		}
@@ -369,7 +382,40 @@ func (l *lab) taken(i int) []*view {
 		vs = append(vs, v)
 	}
 	l.port[i].out = nil
+	l.partial = len(parts)
 	return vs
+}
+
+// parts are the fragments of a datagram that have been seen, in order.
+type parts struct {
+	key   string
+	frame []byte // the first with all that followed it
+	sizes []int
+}
+
+// collect puts fragments together that come in order and without gaps, as the
+// firewall is to send them, and returns a datagram when it is whole.
+func collect(all *[]*parts, f []byte) ([]byte, []int) {
+	ip := f[packet.EthLen:]
+	hl, w := int(ip[0]&15)*4, binary.BigEndian.Uint16(ip[6:])
+	if packet.Sum(ip[:hl], 0) != 0xffff {
+		panic("the header checksum of a fragment is wrong")
+	}
+	key := string(ip[4:6]) + string(ip[9:10]) + string(ip[12:20])
+	for i, d := range *all {
+		if first := int(d.frame[packet.EthLen]&15) * 4; d.key != key || int(w&0x1fff)*8 != len(d.frame)-packet.EthLen-first {
+			continue
+		}
+		d.frame, d.sizes = append(d.frame, ip[hl:]...), append(d.sizes, len(ip))
+		if w&0x2000 != 0 {
+			return nil, nil
+		}
+		*all = append((*all)[:i], (*all)[i+1:]...)
+		packet.Unfragment(d.frame)
+		return d.frame, d.sizes
+	}
+	*all = append(*all, &parts{key, append([]byte(nil), f...), []int{len(ip)}})
+	return nil, nil
 }
 
 // one requires that exactly one packet crossed and returns it.
@@ -436,6 +482,7 @@ func (l *lab) buffers() {
 			waiting += int(l.e.port[i].arp.slot[j].n)
 		}
 	}
+	waiting += l.e.frags.held
 	if l.pool.Free()+waiting != l.pool.Cap() {
 		l.t.Fatalf("%d buffers free and %d waiting of %d", l.pool.Free(), waiting, l.pool.Cap())
 	}

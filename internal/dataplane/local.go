@@ -51,6 +51,10 @@ func (e *Engine) local(in *port, i int, to packet.Addr, now int64) {
 		e.dropPacket(in, i, telemetry.NoLocalService, now)
 		return
 	}
+	if !e.linear(i) {
+		e.dropPacket(in, i, telemetry.FragmentedIPv4, now)
+		return
+	}
 	e.c.Accepts[rule]++
 	e.emitPacket(in, p, telemetry.Accept, e.acceptReason(rule), rule, now)
 	e.echoReply(in, i, now)

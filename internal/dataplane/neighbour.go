@@ -12,7 +12,8 @@ import (
 const (
 	neighbourSlots  = 1024 // power of two
 	neighbourWindow = 8    // slots that an address may be in
-	queued          = 3    // frames kept while an address is unresolved
+	queued          = 48   // frames kept while an address is unresolved: a large datagram's fragments
+	queuedInAll     = 256  // frames kept on one side
 	arpTries        = 3
 	arpEvery        = second
 	arpLifetime     = 60 * second
@@ -32,9 +33,8 @@ type neighbour struct {
 	mac     [6]byte
 	state   uint8
 	tries   uint8
-	n       uint8 // frames waiting
 	expires int64 // of the address, or when to ask again
-	frames  [queued]frame.Frame
+	queue         // frames waiting
 }
 
 // neighbours is one port's table. Addresses hash to a short run of slots; in a
@@ -42,6 +42,7 @@ type neighbour struct {
 type neighbours struct {
 	slot    [neighbourSlots]neighbour
 	waiting int   // unresolved and probing ones
+	queued  int   // frames waiting
 	next    int64 // when the first of these is due
 	last    *neighbour
 }
@@ -92,8 +93,8 @@ func (e *Engine) claim(p *port, a packet.Addr) *neighbour {
 
 // forget frees a slot and drops the frames that wait there.
 func (e *Engine) forget(p *port, n *neighbour) {
-	for i := range n.frames[:n.n] {
-		e.dropOut(p, n.frames[i], telemetry.NeighbourUnresolved)
+	for n.n > 0 {
+		e.dropOut(p, e.takeWaiting(p, n), telemetry.NeighbourUnresolved)
 	}
 	if n.state == unresolved || n.state == probing {
 		p.arp.waiting--
@@ -110,13 +111,21 @@ func (e *Engine) resolve(p *port, n *neighbour, hop packet.Addr, fr frame.Frame,
 		p.arp.await(n, now)
 		e.ask(p, hop, &broadcastMAC)
 	}
-	if int(n.n) == len(n.frames) {
-		e.dropOut(p, n.frames[0], telemetry.NeighbourUnresolved) // the oldest: its sender will repeat it first
-		copy(n.frames[:], n.frames[1:])
-		n.n--
+	if n.n > 0 && (n.n == queued || p.arp.queued == queuedInAll) {
+		e.dropOut(p, e.takeWaiting(p, n), telemetry.NeighbourUnresolved) // the oldest: its sender will repeat it first
 	}
-	n.frames[n.n] = fr
-	n.n++
+	if p.arp.queued == queuedInAll {
+		e.dropOut(p, fr, telemetry.NeighbourUnresolved)
+		return
+	}
+	e.push(&n.queue, fr)
+	p.arp.queued++
+}
+
+// takeWaiting takes the first frame that waits for n, which has one.
+func (e *Engine) takeWaiting(p *port, n *neighbour) frame.Frame {
+	p.arp.queued--
+	return e.pop(&n.queue)
 }
 
 // probe asks a known neighbour whether it is still there.
@@ -151,8 +160,10 @@ func (e *Engine) resolveTick(p *port, now int64) {
 			continue
 		}
 		if n.tries >= arpTries {
-			for _, fr := range n.frames[:n.n] {
+			for n.n > 0 {
+				fr := e.takeWaiting(p, n)
 				e.unreachable(e.pool.Bytes(fr), now)
+				e.dropOut(p, fr, telemetry.NeighbourUnresolved)
 			}
 			e.forget(p, n)
 			continue
@@ -264,10 +275,9 @@ func (e *Engine) learn(p *port, n *neighbour, m *packet.ARPMessage, now int64) {
 		p.arp.waiting--
 	}
 	n.mac, n.state, n.tries, n.expires = m.SenderMAC, reachable, 0, now+arpLifetime
-	for i := range n.frames[:n.n] {
-		fr := n.frames[i]
+	for n.n > 0 {
+		fr := e.takeWaiting(p, n)
 		packet.PutEth(e.pool.Bytes(fr), &n.mac, &p.mac, packet.TypeIPv4)
 		e.enqueue(p, fr)
 	}
-	n.n = 0
 }

@@ -47,6 +47,13 @@ func (e *Engine) parse(in *port, n int, now int64) {
 		}
 		p := &b.pk[i]
 		ln, why := packet.ParseIPv4(f, p)
+		if why == telemetry.FragmentedIPv4 && e.frags.on && dst == in.mac {
+			b.frame[i].Len = packet.EthLen + p.Total
+			if !e.gather(in, i, now) {
+				continue
+			}
+			ln, why = int(b.frame[i].Len), 0
+		}
 		if why != 0 {
 			e.dropPacket(in, i, why, now)
 			continue

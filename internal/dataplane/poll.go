@@ -24,7 +24,7 @@ func (e *Engine) NextDeadline() int64 {
 		// ports and records back, and has time when all is quiet.
 		d = e.tick + second
 	}
-	d = min(d, e.held.due())
+	d = min(d, e.held.due(), e.frags.due())
 	if p := e.names.proxy; p != nil {
 		if at, ok := p.Due(); ok {
 			d = min(d, max(at, e.tick))
@@ -57,6 +57,7 @@ func (e *Engine) timers(now int64) {
 	e.resolveTick(&e.port[wan], now)
 	e.heldTick(now)
 	e.namesTick(now)
+	e.gatherTick(now)
 }
 
 // receive takes a batch through all stages.

@@ -75,11 +75,10 @@ func (e *Engine) sendReset(in *port, i int, now int64) {
 // stray drops packet i, which belongs to no flow and cannot begin one. A TCP
 // segment that the policy would reject is rejected: so the ends of a connection
 // from before the firewall started learn that it is over.
-func (e *Engine) stray(in *port, i int, why telemetry.Reason, now int64) {
+func (e *Engine) stray(in *port, i int, fp *filter.Packet, why telemetry.Reason, now int64) {
 	p := &e.b.pk[i]
 	if e.rejects && p.Class == packet.Stream && p.Flags&packet.RST == 0 {
-		fp := filter.Packet{Src: p.Src, Dst: p.Dst, DstPort: p.DstPort, Proto: p.Proto, Direction: direction(in.n == wan), State: segment.StateNew}
-		if v := e.filter.Decide(&fp); v.Action == segment.Reject {
+		if v := e.filter.Decide(fp); v.Action == segment.Reject {
 			e.c.Decisions++
 			e.denied(in, i, v.Rule, true, conntrack.None, now)
 			return

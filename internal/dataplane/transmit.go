@@ -8,13 +8,21 @@ import (
 
 // send rewrites packet i of the batch and sends it out through port out.
 func (e *Engine) send(out *port, i int, r *packet.Rewrite, now int64) {
-	fr := e.b.frame[i]
-	packet.Apply(e.pool.Bytes(fr), &e.b.pk[i], r)
+	fr, p := e.b.frame[i], &e.b.pk[i]
+	packet.Apply(e.pool.Bytes(fr), p, r)
+	if !p.DF && r.Src != p.Src || p.Flags&packet.SYN != 0 || p.Parts > 0 {
+		e.finish(out, i, r, now)
+		return
+	}
 	e.output(out, fr, r.Dst, now)
 }
 
 // output sends an IPv4 frame to the next hop for dst, once that is known.
 func (e *Engine) output(out *port, fr frame.Frame, dst packet.Addr, now int64) {
+	if int(fr.Len) > packet.EthLen+out.mtu {
+		e.cut(out, fr, dst, now)
+		return
+	}
 	hop := dst
 	if dst&out.mask != out.net {
 		if out.gateway == 0 {
@@ -98,7 +106,7 @@ func (e *Engine) dropFrame(in *port, i int, why telemetry.Reason, now int64) {
 
 // dropPacket drops packet i for a reason that is not a rule's.
 func (e *Engine) dropPacket(in *port, i int, why telemetry.Reason, now int64) {
-	e.c.DropReasons[why]++
+	e.c.DropReasons[why] += 1 + uint64(e.b.pk[i].Parts)
 	e.emitPacket(in, &e.b.pk[i], telemetry.Drop, why, uint32(len(e.c.Drops)-1), now)
-	e.pool.Put(e.b.frame[i].Buf)
+	e.release(i)
 }

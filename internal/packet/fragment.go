@@ -28,6 +28,17 @@ func PieceOf(f []byte, p *Packet) (Piece, bool) {
 // FragmentID returns the identification of the packet in frame f.
 func FragmentID(f []byte) uint16 { return binary.BigEndian.Uint16(f[EthLen+offID:]) }
 
+// Unfragment makes the first fragment in frame f, behind which the others'
+// payload has been put, a whole packet.
+func Unfragment(f []byte) {
+	ip := f[EthLen:]
+	hl := int(ip[0]&15) * 4
+	binary.BigEndian.PutUint16(ip[offTotalLen:], uint16(len(ip)))
+	binary.BigEndian.PutUint16(ip[offFrag:], binary.BigEndian.Uint16(ip[offFrag:])&flagDF)
+	binary.BigEndian.PutUint16(ip[offSum:], 0)
+	binary.BigEndian.PutUint16(ip[offSum:], ^Sum(ip[:hl], 0))
+}
+
 // ParseFirst completes p with the transport header of a reassembled datagram. p
 // describes the first fragment, whose frame is f; the datagram's payload has n
 // bytes, and those that are not in f have the sum rest (see Sum). The transport
@@ -47,10 +58,18 @@ type Cutter struct {
 }
 
 // NewCutter returns a cutter of the packet that ip holds, header and payload,
-// for a link of the given MTU, of at least 68 bytes. The packet may be a
-// fragment itself. Its DF must not be set.
+// for a link of the given MTU, which has room for 8 bytes behind the header:
+// RFC 791 asks for 68. The packet may be a fragment itself. Its DF must not be
+// set.
 func NewCutter(ip []byte, mtu int) Cutter {
-	return Cutter{packet: ip, mtu: max(mtu, 68), hl: int(ip[0]&15) * 4}
+	hl := int(ip[0]&15) * 4
+	return Cutter{packet: ip, mtu: max(mtu, hl+8), hl: hl}
+}
+
+// Pieces returns how many fragments there will be at most, and room for one
+// more.
+func (c *Cutter) Pieces() int {
+	return (len(c.packet)-c.hl)/((c.mtu-c.hl)&^7) + 2
 }
 
 // Next writes the next fragment to b and returns its length, or 0 when there

@@ -103,7 +103,7 @@ type Packet struct {
 	ICMPCode         uint8
 	DF               bool // don't fragment
 	Fragment         bool
-	Parts            uint8 // further fragments of a datagram that has been reassembled
+	Parts            uint8 // further fragments of a datagram that has been reassembled: its payload is not all in the frame
 }
 
 // Type returns the frame's EtherType, or 0 when it is too short to have one.

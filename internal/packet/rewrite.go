@@ -77,6 +77,9 @@ func SetMACs(f []byte, dst, src *[6]byte) {
 	copy(f[6:12], src[:])
 }
 
+// SetType writes the EtherType.
+func SetType(f []byte, typ uint16) { binary.BigEndian.PutUint16(f[offEthType:], typ) }
+
 // PutEth writes an Ethernet header.
 func PutEth(f []byte, dst, src *[6]byte, typ uint16) {
 	SetMACs(f, dst, src)

@@ -63,6 +63,7 @@ func udp(dst, src [6]byte, from, to string, data string) []byte {
 	packet.PutEth(f, &dst, &src, packet.TypeIPv4)
 	four := func(a netip.Addr) packet.Addr { x := a.As4(); return packet.Addr(binary.BigEndian.Uint32(x[:])) }
 	packet.PutIPv4(f[packet.EthLen:], four(a.Addr()), four(b.Addr()), packet.UDP, 64, packet.UDPLen+len(data))
+	packet.SetDF(f[packet.EthLen:]) // an atomic packet keeps its identification
 	u := f[packet.EthLen+packet.MinIPv4:]
 	binary.BigEndian.PutUint16(u, a.Port())
 	binary.BigEndian.PutUint16(u[2:], b.Port())

@@ -1,0 +1,403 @@
+package dataplane
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+// reassembling makes a lab whose policy reassembles fragments.
+func reassembling(t testing.TB, rules ...rule) *lab {
+	return newLabWith(t, func(p *segment.Policy) { p.Settings.Fragments = segment.FragmentsReassemble }, rules...)
+}
+
+// fragments cuts a packet into fragments with mtu bytes at most, of
+// identification id.
+func fragments(p pkt, to [6]byte, mtu int, id uint16) [][]byte {
+	f := p.frame(to)
+	packet.SetID(f[packet.EthLen:], id)
+	c := packet.NewCutter(f[packet.EthLen:], mtu)
+	var out [][]byte
+	for {
+		b := make([]byte, packet.EthLen+mtu)
+		n := c.Next(b[packet.EthLen:])
+		if n == 0 {
+			return out
+		}
+		copy(b, f[:packet.EthLen])
+		out = append(out, b[:packet.EthLen+n])
+	}
+}
+
+// large is a UDP packet with n bytes of data that are all different.
+func large(p pkt, n int) pkt {
+	p.data = make([]byte, n)
+	for i := range p.data {
+		p.data[i] = byte(i*7 + i>>8)
+	}
+	return p
+}
+
+// feed puts frames in and returns what crossed.
+func (l *lab) feed(from int, frames ...[]byte) []*view {
+	l.t.Helper()
+	l.port[from].in = append(l.port[from].in, frames...)
+	l.run()
+	return l.taken(1 - from)
+}
+
+func TestRFC4787_REQ14_FragmentsInAnyOrder(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 9))
+	for _, size := range []int{1473, 3000, 8000, 65507} {
+		for round := range 8 {
+			l := reassembling(t, "accept egress udp :53", established)
+			l.one(lan, udp("10.0.0.3", 4000, web, 53)) // takes the preserved port
+			p := large(udp(host, 4000, web, 53), size)
+			fs := fragments(p, lanMAC, 1500, 77)
+			order := r.Perm(len(fs))
+			if round == 0 {
+				for i := range order {
+					order[i] = i
+				}
+			}
+			var in [][]byte
+			for _, j := range order {
+				in = append(in, fs[j])
+			}
+			got := l.feed(lan, in...)
+			if len(got) != 1 || l.partial != 0 {
+				t.Fatalf("%d bytes in order %v: %d datagrams and %d parts left; drops: %s", size, order, len(got), l.partial, l.drops())
+			}
+			v := got[0]
+			if v.Src != ip(ours) || v.SrcPort == 4000 || v.DstPort != 53 || string(v.frame[len(v.frame)-size:]) != string(p.data) || v.TTL != 63 {
+				t.Fatalf("%d bytes left as %v", size, v)
+			}
+			if len(v.sizes) != len(fs) {
+				t.Fatalf("%d fragments became %d", len(fs), len(v.sizes))
+			}
+			// And back.
+			p = large(udp(web, 53, ours, v.SrcPort), size)
+			fs = fragments(p, wanMAC, 1500, 78)
+			if got = l.feed(wan, fs...); len(got) != 1 || got[0].Dst != ip(host) || got[0].DstPort != 4000 || string(got[0].frame[len(got[0].frame)-size:]) != string(p.data) {
+				t.Fatalf("%d bytes, the answer: %v; drops: %s", size, got, l.drops())
+			}
+			if c := l.e.c; c.Accepts[0] != uint64(1+len(fs)) || c.Reassembled != 2 {
+				t.Fatalf("%d packets counted for %d fragments, %d datagrams", c.Accepts[0], len(fs), c.Reassembled)
+			}
+			l.invariants()
+		}
+	}
+}
+
+func TestRFC4787_REQ14_FragmentedPing(t *testing.T) {
+	l := reassembling(t, "accept egress", established)
+	p := large(echo(host, web, packet.EchoRequest, 9), 5000)
+	got := l.feed(lan, fragments(p, lanMAC, 1500, 5)...)
+	if len(got) != 1 || got[0].ICMPType != packet.EchoRequest {
+		t.Fatalf("%v; drops: %s", got, l.drops())
+	}
+	a := large(echo(web, ours, packet.EchoReply, got[0].SrcPort), 5000)
+	if got = l.feed(wan, fragments(a, wanMAC, 576, 6)...); len(got) != 1 || got[0].SrcPort != 9 {
+		t.Fatalf("%v; drops: %s", got, l.drops())
+	}
+	l.invariants()
+}
+
+// TestFragmentedPingOfTheFirewall: what fits a buffer is answered, and the
+// answer leaves in fragments where it must.
+func TestFragmentedPingOfTheFirewall(t *testing.T) {
+	l := newLabWith(t, func(p *segment.Policy) {
+		p.Settings.Fragments, p.Interfaces[0].MTU = segment.FragmentsReassemble, 1000
+	}, "accept egress icmp")
+	p := large(echo(host, "10.0.0.1", packet.EchoRequest, 9), 1900)
+	l.feed(lan, fragments(p, lanMAC, 1000, 5)...)
+	back := l.taken(lan)
+	if len(back) != 1 || back[0].ICMPType != packet.EchoReply || len(back[0].sizes) != 2 || string(back[0].frame[packet.EthLen+28:]) != string(p.data) {
+		t.Fatalf("answer %v; drops: %s", back, l.drops())
+	}
+	l.feed(lan, fragments(large(echo(host, "10.0.0.1", packet.EchoRequest, 9), 4000), lanMAC, 1000, 6)...)
+	if back = l.taken(lan); len(back) != 0 || l.e.c.DropReasons[telemetry.FragmentedIPv4] != 5 {
+		t.Fatalf("answer %v; drops: %s", back, l.drops())
+	}
+	l.invariants()
+}
+
+// TestS36_ReassemblyIsOffByDefault: see also TestS36_FragmentsAreDropped.
+func TestS36_ReassemblyIsOffByDefault(t *testing.T) {
+	l := newLab(t, "accept")
+	if got := l.feed(lan, fragments(large(udp(host, 4000, web, 53), 3000), lanMAC, 1500, 7)...); len(got) != 0 || l.e.c.DropReasons[telemetry.FragmentedIPv4] != 3 {
+		t.Fatalf("%v; drops: %s", got, l.drops())
+	}
+}
+
+// shift returns a copy of a fragment at another place of the datagram, in
+// bytes; more says whether others follow.
+func shift(f []byte, off int, more bool) []byte {
+	f = append([]byte(nil), f...)
+	h := f[packet.EthLen:]
+	w := uint16(off / 8)
+	if more {
+		w |= 0x2000
+	}
+	binary.BigEndian.PutUint16(h[6:], w)
+	binary.BigEndian.PutUint16(h[10:], 0)
+	binary.BigEndian.PutUint16(h[10:], ^packet.Sum(h[:20], 0))
+	return f
+}
+
+// TestRFC5722_OverlapsVoidTheDatagram: whatever overlaps, nothing of the
+// datagram passes, not even when the missing fragments come later.
+func TestRFC5722_OverlapsVoidTheDatagram(t *testing.T) {
+	whole := fragments(large(udp(host, 4000, web, 53), 72), lanMAC, 44, 7) // 3 of 24, 1 of 8 bytes
+	if len(whole) != 4 {
+		t.Fatalf("%d fragments", len(whole))
+	}
+	for name, evil := range map[string][]byte{
+		"one block into the first":      shift(whole[1], 16, true),
+		"the end before what is there":  shift(whole[3], 24, false),
+		"a second end":                  shift(whole[3], 80, false),
+		"behind the end":                shift(whole[1], 80, true),
+		"across two":                    shift(whole[1], 8, true),
+		"inside another":                shift(whole[3], 8, true),
+		"the same place and more of it": shift(append(append([]byte(nil), whole[3]...), 0, 0, 0, 0, 0, 0, 0, 0), 72, false),
+		"the same place, not the end":   shift(whole[3], 72, true),
+		"the start again, shorter":      shift(whole[3], 0, true),
+	} {
+		if name == "the same place and more of it" {
+			binary.BigEndian.PutUint16(evil[packet.EthLen+2:], uint16(len(evil)-packet.EthLen))
+			evil = shift(evil, 72, false)
+		}
+		t.Run(name, func(t *testing.T) {
+			for _, order := range [][]int{{0, 1, 3, 9, 2}, {9, 0, 1, 2, 3}, {3, 2, 9, 1, 0}, {0, 2, 3, 9, 1}} {
+				l := reassembling(t, "accept")
+				sent := 0
+				for _, j := range order {
+					f := evil
+					if j < 9 {
+						f = whole[j]
+					}
+					sent += len(l.feed(lan, append([]byte(nil), f...)))
+				}
+				if sent != 0 {
+					t.Fatalf("order %v: %d datagrams passed", order, sent)
+				}
+				if l.e.frags.held != 0 && order[0] != 9 {
+					t.Fatalf("order %v: %d fragments still held", order, l.e.frags.held)
+				}
+				l.invariants()
+				l.pass(31)
+				if l.e.frags.used != 0 || l.e.c.DropReasons[telemetry.FragmentedIPv4]+l.e.c.DropReasons[telemetry.MalformedPacket] != 5 {
+					t.Fatalf("order %v: %d datagrams remembered; drops: %s", order, l.e.frags.used, l.drops())
+				}
+				// The number is free again.
+				if got := l.feed(lan, whole...); len(got) != 1 {
+					t.Fatalf("order %v: later %d datagrams passed; drops: %s", order, len(got), l.drops())
+				}
+			}
+		})
+	}
+}
+
+// TestFragmentRepeated: an exact repetition does no harm; what counts is the
+// one that came first.
+func TestFragmentRepeated(t *testing.T) {
+	l := reassembling(t, "accept")
+	p := large(udp(host, 4000, web, 53), 100)
+	fs := fragments(p, lanMAC, 60, 7)
+	forged := append([]byte(nil), fs[1]...)
+	forged[packet.EthLen+20] ^= 0xff
+	got := l.feed(lan, fs[0], fs[1], forged, fs[0], fs[2])
+	if len(got) != 1 || string(got[0].frame[packet.EthLen+28:]) != string(p.data) || l.e.c.DropReasons[telemetry.FragmentedIPv4] != 2 {
+		t.Fatalf("%v; drops: %s", got, l.drops())
+	}
+}
+
+// TestRFC1858_TinyFragments: the first fragment must have the whole transport
+// header, so that no rule can be evaded by its parts.
+func TestRFC1858_TinyFragments(t *testing.T) {
+	l := reassembling(t, "accept")
+	s := syn(host, 4000, web, 80)
+	s.data = make([]byte, 100)
+	for _, p := range []pkt{s, func() pkt { s := s; s.opts = []byte{2, 4, 5, 0xb4, 1, 3, 3, 7}; return s }()} {
+		for _, mtu := range []int{28, 36} {
+			f := p.frame(lanMAC)
+			var in [][]byte
+			for off := 0; off < len(f)-34; off += mtu - 20 {
+				n := min(mtu-20, len(f)-34-off)
+				b := append(append([]byte(nil), f[:34]...), f[34+off:34+off+n]...)
+				binary.BigEndian.PutUint16(b[packet.EthLen+2:], uint16(20+n))
+				in = append(in, shift(b, off, off+n < len(f)-34))
+			}
+			if got := l.feed(lan, in...); len(got) != 0 {
+				t.Fatalf("MTU %d: passed as %v", mtu, got[0])
+			}
+		}
+	}
+	if l.e.c.DropReasons[telemetry.MalformedPacket] == 0 || l.e.flows.Len() != 0 {
+		t.Fatalf("drops: %s", l.drops())
+	}
+	l.invariants()
+}
+
+// TestFragmentChecksums: a wrong bit in any fragment shows.
+func TestFragmentChecksums(t *testing.T) {
+	for _, p := range []pkt{large(udp(host, 4000, web, 53), 100), large(echo(host, web, packet.EchoRequest, 3), 100), large(syn(host, 4000, web, 80), 100)} {
+		n := len(fragments(p, lanMAC, 60, 7))
+		for j := range n {
+			l := reassembling(t, "accept")
+			fs := fragments(p, lanMAC, 60, 7)
+			fs[j][len(fs[j])-1] ^= 4
+			if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[telemetry.MalformedPacket] != uint64(n) {
+				t.Fatalf("protocol %d, fragment %d: %v; drops: %s", p.proto, j, got, l.drops())
+			}
+			l.invariants()
+		}
+	}
+}
+
+// TestFragmentsThatCannotBe: no data, not a multiple of 8, beyond the largest
+// datagram.
+func TestFragmentsThatCannotBe(t *testing.T) {
+	l := reassembling(t, "accept")
+	fs := fragments(large(udp(host, 4000, web, 53), 100), lanMAC, 60, 7)
+	empty := append([]byte(nil), fs[1][:34]...)
+	binary.BigEndian.PutUint16(empty[packet.EthLen+2:], 20)
+	odd := append([]byte(nil), fs[1][:34+13]...)
+	binary.BigEndian.PutUint16(odd[packet.EthLen+2:], 33)
+	for _, f := range [][]byte{shift(empty, 40, true), shift(odd, 40, true), shift(fs[1], 65528, false), shift(fs[1], 65504, true)} {
+		l.droppedRaw(lan, f, telemetry.MalformedPacket)
+	}
+	if l.e.frags.used != 0 {
+		t.Fatal("something is held")
+	}
+}
+
+// TestRFC4787_REQ14a_FragmentsAreBounded in number, per source and in time.
+func TestRFC4787_REQ14a_FragmentsAreBounded(t *testing.T) {
+	l := reassembling(t, "accept")
+	first := func(src string, id uint16) []byte {
+		return fragments(large(udp(src, 4000, web, 53), 100), lanMAC, 60, id)[0]
+	}
+	for i := range 500 {
+		l.feed(lan, first(host, uint16(i)))
+	}
+	if l.e.frags.held != perSource {
+		t.Fatalf("%d fragments of one source held", l.e.frags.held)
+	}
+	// Another source finds room all the same.
+	if got := l.feed(lan, fragments(large(udp("10.0.0.3", 4000, web, 53), 100), lanMAC, 60, 7)...); len(got) != 1 {
+		t.Fatalf("%d datagrams passed; drops: %s", len(got), l.drops())
+	}
+	for i := range 2000 {
+		l.feed(lan, first(addr(ip("10.0.0.10")+packet.Addr(i%200)).String(), uint16(i)))
+		if l.e.frags.held > gatheredMax || l.e.frags.used > datagramMax {
+			t.Fatalf("%d fragments of %d datagrams held", l.e.frags.held, l.e.frags.used)
+		}
+	}
+	if got := l.feed(lan, fragments(large(udp("10.0.0.3", 4000, web, 53), 100), lanMAC, 60, 8)...); len(got) != 1 {
+		t.Fatalf("%d datagrams passed in the flood; drops: %s", len(got), l.drops())
+	}
+	if d := l.e.NextDeadline(); d > l.now+30e9 {
+		t.Fatalf("the next deadline is in %v s", float64(d-l.now)/1e9)
+	}
+	l.invariants()
+	l.pass(31)
+	if l.e.frags.held != 0 || l.e.frags.used != 0 || l.e.frags.group != [sourceGroups]uint16{} {
+		t.Fatalf("%d fragments held after 31 s", l.e.frags.held)
+	}
+	l.invariants()
+}
+
+// TestFragmentsOfOneDatagramAreBounded.
+func TestFragmentsOfOneDatagramAreBounded(t *testing.T) {
+	l := reassembling(t, "accept")
+	fs := fragments(large(udp(host, 4000, web, 53), 8*(perDatagram+6)), lanMAC, 28, 7)
+	if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[telemetry.FragmentedIPv4] != uint64(len(fs)) || l.e.frags.held != 0 {
+		t.Fatalf("%v; drops: %s", got, l.drops())
+	}
+	l.invariants()
+}
+
+// TestFragmentsFollowThePolicy: the filter sees the ports of the whole datagram,
+// and an answer quotes its first fragment.
+func TestFragmentsFollowThePolicy(t *testing.T) {
+	l := reassembling(t, "reject egress udp :54", "accept egress")
+	for _, reverse := range []bool{false, true} {
+		fs := fragments(large(udp(host, 4000, web, 54), 3000), lanMAC, 1500, 7)
+		if reverse {
+			fs[0], fs[2] = fs[2], fs[0]
+		}
+		if got := l.feed(lan, fs...); len(got) != 0 {
+			t.Fatalf("passed as %v", got[0])
+		}
+		back := l.taken(lan)
+		if len(back) != 1 {
+			t.Fatalf("%d answers", len(back))
+		}
+		if q := back[0].quotes(t, packet.Unreachable, packet.Prohibited); q.SrcPort != 4000 || q.DstPort != 54 {
+			t.Fatalf("about %+v", q)
+		}
+	}
+	if l.e.c.Drops[0] != 6 {
+		t.Fatalf("%d packets counted", l.e.c.Drops[0])
+	}
+	events := 0
+	for _, r := range l.seen {
+		if r.Action == telemetry.Drop {
+			events++
+		}
+	}
+	if events != 2 {
+		t.Fatalf("%d events for two datagrams", events)
+	}
+	l.invariants()
+}
+
+// TestFragmentedErrorsAreDropped: no router sends an ICMP error that needs
+// fragments.
+func TestFragmentedErrorsAreDropped(t *testing.T) {
+	l := reassembling(t, "accept egress", established)
+	v := l.one(lan, udp(host, 4000, web, 53))
+	e := embed(web, ours, packet.Unreachable, 3, v)
+	e.data = append(e.data, make([]byte, 100)...)
+	if got := l.feed(wan, fragments(e, wanMAC, 60, 7)...); len(got) != 0 || l.e.c.DropReasons[telemetry.FragmentedIPv4] == 0 {
+		t.Fatalf("%v; drops: %s", got, l.drops())
+	}
+	l.invariants()
+}
+
+// TestFragmentsOfBothSidesAreApart: the same identification from the other side
+// is another datagram.
+func TestFragmentsOfBothSidesAreApart(t *testing.T) {
+	l := reassembling(t, "accept")
+	fs := fragments(large(udp(host, 4000, web, 53), 100), lanMAC, 60, 7)
+	spoofed := append([]byte(nil), fs[1]...)
+	copy(spoofed, wanMAC[:])
+	l.feed(lan, fs[0])
+	l.droppedRaw(wan, spoofed, telemetry.Martian)
+	if got := l.feed(lan, fs[1:]...); len(got) != 1 {
+		t.Fatalf("%d passed; drops: %s", len(got), l.drops())
+	}
+}
+
+// TestFragmentTTL: no fragment leaves with a TTL of 0.
+func TestFragmentTTL(t *testing.T) {
+	for j := range 3 {
+		l := reassembling(t, "accept")
+		fs := fragments(large(udp(host, 4000, web, 53), 100), lanMAC, 60, 7)
+		h := fs[j][packet.EthLen:]
+		h[8] = 1
+		copy(fs[j], shift(fs[j], int(binary.BigEndian.Uint16(h[6:])&0x1fff)*8, j < 2))
+		if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[telemetry.TTLExpired] != 3 {
+			t.Fatalf("%v; drops: %s", got, l.drops())
+		}
+		if back := l.taken(lan); (len(back) == 1) != (j == 0) {
+			t.Fatalf("fragment %d: %d answers", j, len(back))
+		}
+		l.invariants()
+	}
+}
