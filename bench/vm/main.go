@@ -45,6 +45,12 @@ var scenarios = []scenario{
 	{name: "wire, IMIX", wire: true, flows: 65536},
 }
 
+// What this machine's Linux does, beside it.
+var linuxScenarios = []scenario{
+	{name: "nftables, 16 flows", flows: 16, size: 60},
+	{name: "nftables, 64 k flows", flows: 65536, size: 60},
+}
+
 func main() {
 	accel := flag.String("accel", "auto", "auto, kvm or tcg")
 	seconds := flag.Duration("t", 3*time.Second, "how long each scenario is measured")
@@ -112,6 +118,17 @@ func run(accel string, d time.Duration, only string) error {
 			wire = r.perCPU
 		}
 		fmt.Printf("%-20s %8.2f %8.2f %7.0f%% %6.0f%% %6.0f%%\n", s.name, r.perCPU/1e6, r.wall/1e6, 100*r.arrived, 100*r.share, 100*r.perCPU/wire)
+	}
+	for _, s := range linuxScenarios {
+		if only != "" && !strings.Contains(s.name, only) {
+			continue
+		}
+		v, err := nftables(s.flows, s.size, d)
+		if err != nil {
+			fmt.Printf("%-20s not measured: %v\n", s.name, err)
+			continue
+		}
+		fmt.Printf("%-20s %8.2f %25s %6.0f%%\n", s.name, v/1e6, "", 100*v/wire)
 	}
 	return nil
 }
