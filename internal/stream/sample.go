@@ -184,3 +184,8 @@ func unquote(s string) (v, rest string, ok bool) {
 	}
 	return "", "", false
 }
+
+// EscapeHelp writes a help text as the text format does.
+func EscapeHelp(s string) string { return helpEscape.Replace(s) }
+
+var helpEscape = strings.NewReplacer(`\`, `\\`, "\n", `\n`)

@@ -1,0 +1,138 @@
+package live
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"sort"
+
+	"github.com/thurward/thurward/internal/stream"
+)
+
+// maxFamilies bounds the metrics of one firewall by name.
+const maxFamilies = 512
+
+// An exposition is the last whole snapshot of a firewall's metrics.
+type exposition struct {
+	now, next map[string]*family
+	series    int
+}
+
+type family struct {
+	help, typ string
+	lines     []stream.Sample
+}
+
+// add takes one line; the snapshot is taken over when it is whole.
+func (x *exposition) add(it *stream.Item) {
+	get := func(name string) *family {
+		if x.next == nil {
+			x.next = map[string]*family{}
+		}
+		if x.next[name] == nil {
+			if len(x.next) >= maxFamilies {
+				return &family{}
+			}
+			x.next[name] = &family{typ: "untyped"}
+		}
+		return x.next[name]
+	}
+	switch it.Kind {
+	case stream.HelpKind:
+		get(it.Meta.Name).help = it.Meta.Text
+	case stream.TypeKind:
+		get(it.Meta.Name).typ = it.Meta.Text
+	case stream.SampleKind:
+		if x.series++; x.series > maxSeries {
+			return
+		}
+		f := get(FamilyOf(it.Sample.Name, func(n string) bool { f := x.next[n]; return f != nil && f.typ == "histogram" }))
+		f.lines = append(f.lines, it.Sample)
+	case stream.EOFKind:
+		x.now, x.next, x.series = x.next, nil, 0
+	case stream.HelloKind:
+		x.next, x.series = nil, 0
+	}
+}
+
+// FamilyOf returns the metric to which a sample's name belongs: a histogram's
+// samples have names of their own.
+func FamilyOf(name string, isHistogram func(string) bool) string {
+	for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+		if n := len(name) - len(suffix); n > 0 && name[n:] == suffix && isHistogram(name[:n]) {
+			return name[:n]
+		}
+	}
+	return name
+}
+
+// WriteMetrics writes the last snapshot of each firewall in Prometheus' text
+// format. The label "instance" says which firewall it is of: scrape with
+// honor_labels. thurward_up says whether a firewall is connected, so that its
+// silence is seen.
+func (m *Model) WriteMetrics(w io.Writer) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	firewalls := sortedKeys(m.firewalls)
+	families := map[string]*family{}
+	for _, name := range firewalls {
+		for n, f := range m.snaps[name].now {
+			if families[n] == nil {
+				families[n] = &family{help: f.help, typ: f.typ}
+			}
+			for _, s := range f.lines {
+				families[n].lines = append(families[n].lines, labelled(s, name))
+			}
+		}
+	}
+	up := &family{help: "Whether the firewall is connected to this receiver.", typ: "gauge"}
+	bad := &family{help: "Lines of the firewall that could not be read.", typ: "counter"}
+	for _, name := range firewalls {
+		f := m.firewalls[name]
+		u := 0.0
+		if f.connected > 0 {
+			u = 1
+		}
+		label := []stream.Label{{Name: "instance", Value: name}}
+		up.lines = append(up.lines, stream.Sample{Name: "thurward_up", Labels: label, Value: u})
+		bad.lines = append(bad.lines, stream.Sample{Name: "thurward_stream_malformed_lines_total", Labels: label, Value: float64(f.lines["malformed"])})
+	}
+	families["thurward_up"], families["thurward_stream_malformed_lines_total"] = up, bad
+	for _, n := range sortedKeys(families) {
+		f := families[n]
+		if len(f.lines) == 0 {
+			continue
+		}
+		if f.help != "" {
+			if _, err := fmt.Fprintf(w, "# HELP %s %s\n", n, stream.EscapeHelp(f.help)); err != nil {
+				return err
+			}
+		}
+		if _, err := fmt.Fprintf(w, "# TYPE %s %s\n", n, f.typ); err != nil {
+			return err
+		}
+		for _, s := range f.lines {
+			if _, err := fmt.Fprintln(w, s.String()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// labelled adds the firewall's name.
+func labelled(s stream.Sample, name string) stream.Sample {
+	if s.Label("instance") == "" {
+		s.Labels = append(slices.Clone(s.Labels), stream.Label{Name: "instance", Value: name})
+	}
+	return s
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	k := make([]string, 0, len(m))
+	for n := range m {
+		k = append(k, n)
+	}
+	sort.Strings(k)
+	return k
+}
