@@ -76,7 +76,7 @@ with the policy compiled in. A change is an edit, a build, and the new image.`,
 		return usageError{fmt.Errorf("%s: %w (%s --help lists the flags)", cmd.Name(), err, cmd.CommandPath())}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newCheckCmd(), newBuildCmd(), newRunCmd(), newReplayCmd())
+	root.AddCommand(newCheckCmd(), newBuildCmd(), newRunCmd(), newReplayCmd(), newEventsCmd(), newTopCmd())
 	return root
 }
 

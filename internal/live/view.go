@@ -219,7 +219,7 @@ func (f *firewall) pools() []Pool {
 	ps := []Pool{}
 	for _, s := range f.byName["thurward_nat_port_pool_in_use"] {
 		a, p := s.Label("external_ip"), s.Label("proto")
-		ps = append(ps, Pool{a, p, s.Value, f.sum("thurward_nat_port_pool_capacity", value, "external_ip", a, "proto", p)})
+		ps = append(ps, Pool{a, p, s.Value, f.sum("thurward_nat_port_pool_size", value, "external_ip", a, "proto", p)})
 	}
 	sort.Slice(ps, func(i, j int) bool {
 		return ps[i].Address < ps[j].Address || ps[i].Address == ps[j].Address && ps[i].Proto < ps[j].Proto

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thurward/thurward/internal/stream"
+)
+
+// eventFlags is the command line of events.
+type eventFlags struct {
+	socket                              string
+	rules, reasons, actions, names, who []string
+	hosts                               []string
+	json, explain, spans, utc           bool
+	limit                               int
+}
+
+func newEventsCmd() *cobra.Command {
+	var f eventFlags
+	cmd := &cobra.Command{
+		Use:   "events [FILE]",
+		Short: "Follow what the firewall decides",
+		Long: `events prints the firewall's verdicts and other events as they come. It
+follows the stream that thurward run or thurward-collector reads from the
+firewall, or reads a recording: a file, or - for standard input.
+
+Filters may be given more than once, or with commas; an event must fit one
+value of each. In rules, reasons, actions and names * stands for any text.`,
+		Example: `  thurward events --action drop                 # why was this dropped?
+  thurward events --host 10.0.0.7 --explain     # and the command that shows why
+  thurward events --name '*.example.com' --json | jq .
+  thurward events recorded.jsonl --reason conntrack_full`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usageError{fmt.Errorf("events: one file at most (thurward events --help shows what it takes)")}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := f.printer(cmd.OutOrStdout())
+			if err != nil {
+				return usageError{fmt.Errorf("events: %w", err)}
+			}
+			ctx, cancel := untilStopped(cmd.Context(), 0)
+			defer cancel()
+			switch {
+			case len(args) == 0:
+				err = follow(ctx, f.socket, cmd.ErrOrStderr(), p.add)
+			case args[0] == "-":
+				err = readEvents(os.Stdin, p.add)
+			default:
+				var file *os.File
+				if file, err = os.Open(args[0]); err == nil {
+					err = readEvents(file, p.add)
+					file.Close()
+				}
+			}
+			if p.malformed > 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "thurward: %d lines could not be read\n", p.malformed)
+			}
+			if errors.Is(err, errInterrupted) || errors.Is(err, errEnough) {
+				return nil
+			}
+			return err
+		},
+	}
+	fl := cmd.Flags()
+	socketFlag(cmd, &f.socket)
+	fl.StringSliceVar(&f.rules, "rule", nil, "of these rules, by id")
+	fl.StringSliceVar(&f.hosts, "host", nil, "to, from or translated to these addresses or prefixes")
+	fl.StringSliceVar(&f.reasons, "reason", nil, "for these reasons, as no_matching_allow_rule")
+	fl.StringSliceVar(&f.actions, "action", nil, "accept, drop, flow-end, dns-query, would-accept, would-drop, lines-lost")
+	fl.StringSliceVar(&f.names, "name", nil, "about these names (also: --domain)")
+	fl.StringSliceVar(&f.names, "domain", nil, "about these names")
+	fl.Lookup("domain").Hidden = true
+	fl.StringSliceVar(&f.who, "firewall", nil, "of these firewalls, by their WAN address")
+	fl.BoolVar(&f.json, "json", false, "print the lines as the firewall sent them, ECS JSON")
+	fl.BoolVar(&f.explain, "explain", false, "after each verdict, print the command that asks the policy for it")
+	fl.BoolVar(&f.spans, "spans", false, "print spans, too (with --json only)")
+	fl.BoolVar(&f.utc, "utc", false, "print times in UTC, not this host's zone")
+	fl.IntVarP(&f.limit, "limit", "n", 0, "end after this many events (0: no limit)")
+	return cmd
+}
+
+// socketFlag adds the flag that says where to follow.
+func socketFlag(cmd *cobra.Command, socket *string) {
+	cmd.Flags().StringVar(socket, "socket", stream.TailSocket(stream.DefaultPath()), "the receiver's Unix socket for followers")
+}
+
+// printer checks the command line.
+func (f *eventFlags) printer(w io.Writer) (*eventPrinter, error) {
+	p := &eventPrinter{w: w, flags: f, filter: stream.Filter{Rules: f.rules, Reasons: f.reasons, Actions: f.actions, Names: f.names, From: f.who}}
+	for _, h := range f.hosts {
+		x, err := stream.ParseHost(h)
+		if err != nil {
+			return nil, fmt.Errorf("--host: %w", err)
+		}
+		p.filter.Hosts = append(p.filter.Hosts, x)
+	}
+	if f.limit < 0 {
+		return nil, fmt.Errorf("--limit %d is negative", f.limit)
+	}
+	if f.spans && !f.json {
+		return nil, errors.New("--spans needs --json: spans have no readable form")
+	}
+	if f.explain && f.json {
+		return nil, errors.New("--explain is for the readable form; with --json the fields are all there")
+	}
+	out, isFile := w.(*os.File)
+	p.style = stream.Style{Color: isFile && isTerminal(out), Zone: time.Local}
+	if f.utc {
+		p.style.Zone = time.UTC
+	}
+	return p, nil
+}
+
+// errEnough ends the command when it has printed what was asked for.
+var errEnough = errors.New("enough")
+
+// An eventPrinter prints what passes its filter.
+type eventPrinter struct {
+	w         io.Writer
+	flags     *eventFlags
+	filter    stream.Filter
+	style     stream.Style
+	printed   int
+	malformed int
+}
+
+// add takes a line of the stream.
+func (p *eventPrinter) add(s *stream.Source, it stream.Item) error {
+	switch it.Kind {
+	case stream.Malformed:
+		p.malformed++
+		return nil
+	case stream.SpanKind:
+		if p.flags.spans {
+			_, err := fmt.Fprintln(p.w, it.Span.JSON)
+			return err
+		}
+		return nil
+	case stream.EventKind:
+	default:
+		return nil
+	}
+	if !p.filter.Matches(&s.Hello, it.Event) {
+		return nil
+	}
+	text := it.Raw
+	if !p.flags.json {
+		text = p.style.Text(&s.Hello, it.Event)
+	}
+	if p.flags.explain {
+		if c := stream.Explain(it.Event); c != "" {
+			text += "\n    " + c
+		}
+	}
+	if _, err := fmt.Fprintln(p.w, text); err != nil {
+		return err
+	}
+	if p.printed++; p.flags.limit > 0 && p.printed >= p.flags.limit {
+		return errEnough
+	}
+	return nil
+}
+
+// consoleEvent is how an event looks on the firewall's console, which may have
+// been recorded.
+const consoleEvent = "thurward: event "
+
+// readEvents reads a recording: a stream, or a console.
+func readEvents(r io.Reader, add func(*stream.Source, stream.Item) error) error {
+	f := stream.NewFollower(r)
+	for {
+		s, it, err := f.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if it.Kind == stream.Malformed {
+			if e, ok := strings.CutPrefix(it.Raw, consoleEvent); ok {
+				it = stream.Parse(e)
+			} else if strings.HasPrefix(it.Raw, "thurward: ") {
+				continue // the console's other lines
+			}
+		}
+		if err := add(s, it); err != nil {
+			return err
+		}
+	}
+}
+
+// followPause is how long a follower waits before it tries again.
+const followPause = 500 * time.Millisecond
+
+// follow reads a receiver's stream until ctx ends. A receiver must be there at
+// first; when it goes away later, its return is waited for.
+func follow(ctx context.Context, socket string, say io.Writer, add func(*stream.Source, stream.Item) error) error {
+	for first := true; ; first = false {
+		var d net.Dialer
+		c, err := d.DialContext(ctx, "unix", socket)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil && first:
+			return fmt.Errorf("nothing offers a stream at %s: %w\n  thurward run and thurward-collector do while they run; --socket names another place", socket, err)
+		case err == nil:
+			stop := context.AfterFunc(ctx, func() { c.Close() })
+			err = readFollow(c, add)
+			stop()
+			c.Close()
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(say, "thurward: the receiver has ended; waiting for it to come back")
+		}
+		select {
+		case <-time.After(followPause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// readFollow reads one connection to its end, which is no error.
+func readFollow(c net.Conn, add func(*stream.Source, stream.Item) error) error {
+	f := stream.NewFollower(c)
+	for {
+		s, it, err := f.Next()
+		if err != nil {
+			return nil
+		}
+		if err := add(s, it); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/thurward/thurward/internal/live"
+	"github.com/thurward/thurward/internal/stream"
+)
+
+func newTopCmd() *cobra.Command {
+	var socket string
+	var once bool
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "top",
+		Short: "Watch the firewall live",
+		Long: `top shows what the firewall does now: rules by rate, drops by reason, flows,
+port pools, DNS, the state of the telemetry itself, and the last verdicts. It
+follows the same stream as thurward events.
+
+Rates are between the last two snapshots of the firewall's metrics, which come
+every 10 seconds. Keys: tab next firewall, p pause, q quit.`,
+		Example: `  thurward top
+  thurward top --once          # one snapshot as text, for scripts`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if wait < 0 {
+				return usageError{fmt.Errorf("top: --wait %v is negative", wait)}
+			}
+			ctx, cancel := untilStopped(cmd.Context(), 0)
+			defer cancel()
+			out, isFile := cmd.OutOrStdout().(*os.File)
+			tty := isFile && isTerminal(out)
+			var err error
+			if once || !tty {
+				err = topOnce(ctx, socket, wait, live.Screen{Color: tty}, cmd.OutOrStdout())
+			} else {
+				err = topLive(ctx, socket, out)
+			}
+			if errors.Is(err, errInterrupted) {
+				return nil
+			}
+			return err
+		},
+	}
+	socketFlag(cmd, &socket)
+	cmd.Flags().BoolVar(&once, "once", false, "print one snapshot and end (also when the output is no terminal)")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "with --once: collect for this long before; two snapshots of metrics, 10 seconds apart, make rates")
+	return cmd
+}
+
+// onceLimit is how long topOnce waits for a firewall's metrics.
+const onceLimit = 5 * time.Second
+
+// topOnce prints one snapshot of each firewall.
+func topOnce(ctx context.Context, socket string, wait time.Duration, sc live.Screen, w io.Writer) error {
+	m := live.NewModel()
+	began := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, wait+onceLimit, errEnough)
+	defer cancel()
+	err := follow(ctx, socket, io.Discard, func(s *stream.Source, it stream.Item) error {
+		now := time.Now()
+		m.Add(s, it, now)
+		if it.Kind == stream.EOFKind && now.Sub(began) >= wait {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	sc.Now = time.Now()
+	views := m.Views(sc.Now)
+	if len(views) == 0 {
+		return fmt.Errorf("no firewall is connected to the receiver at %s", socket)
+	}
+	for i := range views {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintln(w, sc.Draw(&views[i]))
+	}
+	return nil
+}
+
+// topLive runs the live view until the user ends it.
+func topLive(ctx context.Context, socket string, out *os.File) error {
+	m := live.NewModel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	p := tea.NewProgram(&topModel{model: m, now: time.Now}, tea.WithContext(ctx), tea.WithOutput(out))
+	ended := make(chan error, 1)
+	go func() {
+		err := follow(ctx, socket, io.Discard, func(s *stream.Source, it stream.Item) error {
+			m.Add(s, it, time.Now())
+			return nil
+		})
+		ended <- err
+		p.Quit()
+	}()
+	_, err := p.Run()
+	stop(errInterrupted)
+	if e := <-ended; !errors.Is(e, errInterrupted) {
+		return e
+	}
+	if errors.Is(err, tea.ErrProgramKilled) || errors.Is(err, tea.ErrInterrupted) {
+		return nil
+	}
+	return err
+}
+
+// A topModel is the state of the live view.
+type topModel struct {
+	model         *live.Model
+	now           func() time.Time
+	width, height int
+	chosen        int
+	paused        bool
+	views         []live.View
+	at            time.Time
+}
+
+// redraw is the message of the view's clock.
+type redraw struct{}
+
+func nextRedraw() tea.Cmd {
+	return tea.Tick(500*time.Millisecond, func(time.Time) tea.Msg { return redraw{} })
+}
+
+// Init starts the clock.
+func (t *topModel) Init() tea.Cmd { t.refresh(); return nextRedraw() }
+
+func (t *topModel) refresh() {
+	if !t.paused {
+		t.at = t.now()
+		t.views = t.model.Views(t.at)
+	}
+}
+
+// Update handles the clock, keys, and the terminal's size.
+func (t *topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	switch msg := msg.(type) {
+	case redraw:
+		t.refresh()
+		return t, nextRedraw()
+	case tea.WindowSizeMsg:
+		t.width, t.height = msg.Width, msg.Height
+	case tea.KeyPressMsg:
+		switch msg.String() {
+		case "q", "ctrl+c", "esc":
+			return t, tea.Quit
+		case "tab", "right", "down":
+			t.chosen++
+		case "shift+tab", "left", "up":
+			t.chosen += max(len(t.views), 1) - 1
+		case "p", "space":
+			t.paused = !t.paused
+			t.refresh()
+		}
+	}
+	return t, nil
+}
+
+// View draws the screen.
+func (t *topModel) View() tea.View {
+	v := tea.NewView(t.draw())
+	v.AltScreen = true
+	v.WindowTitle = "thurward top"
+	return v
+}
+
+func (t *topModel) draw() string {
+	if len(t.views) == 0 {
+		return "waiting for a firewall to connect…   q quits"
+	}
+	i := t.chosen % len(t.views)
+	sc := live.Screen{Width: t.width, Height: max(t.height-1, 0), Color: true, Now: t.at}
+	body := sc.Draw(&t.views[i])
+	if t.height > 0 { // keep the last line at the bottom
+		body += strings.Repeat("\n", max(t.height-1-strings.Count(body, "\n")-1, 0))
+	}
+	foot := "q quit  p pause"
+	if len(t.views) > 1 {
+		foot = fmt.Sprintf("firewall %d of %d  tab next  %s", i+1, len(t.views), foot)
+	}
+	if t.paused {
+		foot = "PAUSED at " + t.at.Format("15:04:05") + "  " + foot
+	}
+	return body + "\n\x1b[2m" + foot + "\x1b[0m"
+}
