@@ -94,6 +94,8 @@ type Record struct {
 	Truncated      bool  // addresses and ports could not be read
 	XlatDst        bool  // XlatAddr is the destination's
 	Note           Note
+	lines          uint8 // in the queue: lineEvent, lineSpan
+	_              [7]byte
 }
 
 // RecordSize is the size of a Record in bytes.

@@ -164,12 +164,16 @@ func appendRule(b []byte, r *Record, p *segment.Policy) []byte {
 	if r.Rule < p.DefaultRule() {
 		if n := p.Text(p.Rules[r.Rule].Name); n != "" {
 			b = append(b, `,"rule.name":"`...)
-			b = appendEscaped(b, n)
+			b = appendEscaped(b, n[:min(len(n), maxText)])
 			b = append(b, '"')
 		}
 	}
 	return b
 }
+
+// maxText is how much of a rule's id or name an event shows, in bytes, for its
+// line to stay below MaxLine.
+const maxText = 1000
 
 // RuleID returns the id of a rule, or of the default action where the index is
 // not a rule's.
@@ -186,7 +190,8 @@ func RuleID(rule uint32, p *segment.Policy) string {
 }
 
 func appendRuleID(b []byte, rule uint32, p *segment.Policy) []byte {
-	return appendEscaped(b, RuleID(rule, p))
+	id := RuleID(rule, p)
+	return appendEscaped(b, id[:min(len(id), maxText)])
 }
 
 // appendTuple appends addresses, ports and protocol.

@@ -10,7 +10,7 @@ import (
 	"github.com/thurward/thurward/internal/frame"
 )
 
-// A fakeNet is a network device in memory. It keeps Firecracker's rules: the
+// A fakeNet is a device in memory: a network device, or what id says. It keeps Firecracker's rules: the
 // status moves by one bit at a time in one order, queues are set up only
 // between FEATURES_OK and DRIVER_OK, ISR is acknowledged only when running.
 // A violation is noted in broken.
@@ -24,9 +24,12 @@ type fakeNet struct {
 	drvSel   uint32
 	qSel     uint32
 	qMax     uint32
-	q        [2]fakeQueue
+	q        [3]fakeQueue
 	isr      uint32
-	notified [2]int
+	notified [3]int
+	id       uint32
+	queues   uint32
+	cid      uint64
 	mac      [6]byte
 	mtu      uint16
 	link     uint16
@@ -45,7 +48,7 @@ const memBase = 0x10000
 
 func newFake(features uint64) *fakeNet {
 	w := make([]uint64, 1<<18)
-	return &fakeNet{mem: unsafe.Slice((*byte)(unsafe.Pointer(&w[0])), 8*len(w)), offered: features | featVersion1, qMax: 1024,
+	return &fakeNet{mem: unsafe.Slice((*byte)(unsafe.Pointer(&w[0])), 8*len(w)), offered: features | featVersion1, qMax: 1024, id: netID, queues: 2,
 		mac: [6]byte{2, 0, 0, 0, 0, 1}, mtu: 1400, link: 1}
 }
 
@@ -76,7 +79,7 @@ func (d *fakeNet) Read32(off uint32) uint32 {
 	case regVersion:
 		return 2
 	case regDeviceID:
-		return netID
+		return d.id
 	case regFeatures:
 		return uint32(d.offered >> (32 * d.featSel))
 	case regQueueMax:
@@ -87,6 +90,10 @@ func (d *fakeNet) Read32(off uint32) uint32 {
 		return d.isr
 	case regStatus:
 		return d.status
+	case cfgCID:
+		return uint32(d.cid)
+	case cfgCID + 4:
+		return uint32(d.cid >> 32)
 	}
 	d.bad("read of an unknown register")
 	return 0
@@ -94,7 +101,7 @@ func (d *fakeNet) Read32(off uint32) uint32 {
 
 func (d *fakeNet) Write32(off, v uint32) {
 	setup := d.status == 11
-	q := &d.q[d.qSel&1]
+	q := &d.q[d.qSel]
 	half := func(p *uint64, hi bool) {
 		if !setup {
 			d.bad("queue set up outside FEATURES_OK..DRIVER_OK")
@@ -116,10 +123,10 @@ func (d *fakeNet) Write32(off, v uint32) {
 		}
 		d.accepted |= uint64(v) << (32 * d.drvSel)
 	case regQueueSel:
-		if v > 1 {
+		if v >= d.queues {
 			d.bad("queue selected that there is not")
 		}
-		d.qSel = v & 1
+		d.qSel = v % d.queues
 	case regQueueNum:
 		half(new(uint64), false)
 		q.num = v
@@ -136,7 +143,7 @@ func (d *fakeNet) Write32(off, v uint32) {
 		if d.status&statusDriverOK == 0 {
 			d.bad("notified before DRIVER_OK")
 		}
-		d.notified[v&1]++
+		d.notified[v%d.queues]++
 	case regISRAck:
 		if d.status&statusDriverOK == 0 {
 			d.bad("ISR acknowledged before DRIVER_OK")

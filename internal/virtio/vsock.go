@@ -1,0 +1,269 @@
+package virtio
+
+import (
+	"encoding/binary"
+	"errors"
+	"strconv"
+)
+
+// The socket device (virtio 1.2, 5.10). The firewall makes one connection at a
+// time, to the host, and only sends: what it receives is thrown away. It
+// listens on nothing.
+const (
+	vsockID    = 19
+	vsockRx    = 0
+	vsockTx    = 1
+	vsockEvent = 2
+	cfgCID     = regConfig + 0
+
+	// HostCID is the host's context id.
+	HostCID = 2
+
+	vsockRxBuffers, vsockRxSize = 32, 256
+	vsockTxBuffers, vsockTxSize = 16, 8192
+	vsockControl                = 4 // of the transmit buffers, kept for packets without data
+	vsockEvents, vsockEventSize = 4, 8
+)
+
+// VsockCounters counts what the device did. What the peer or the device sent
+// and must not have is counted by cause.
+type VsockCounters struct {
+	TxPackets, TxBytes   uint64 // bytes: of data
+	RxPackets, RxIgnored uint64 // ignored: data, which nobody reads
+	Connects, Resets     uint64 // connections that were made; that the other end or we broke off
+	TransportResets      uint64
+	BadPacket            uint64 // too short, a length beyond the buffer, an unknown type, operation or address
+	BadCredit            uint64 // a count of bytes taken that cannot be; the connection is broken off
+	Unasked              uint64 // for a connection that there is not; refused by RST
+	NoRoom               uint64 // refusals not sent: no buffer
+	Notifies, Interrupts uint64
+	BadIndex, BadID      uint64 // violations by the device; each stops it
+	BadLength            uint64
+}
+
+// Vsock is a socket device with at most one connection. One goroutine uses it.
+type Vsock struct {
+	t          Transport
+	rx, tx, ev *queue
+	rxMem      DMA
+	txMem      DMA
+	evMem      DMA
+	rxBuf      []uint8 // by descriptor: the buffer posted
+	txBuf      []uint8
+	evBuf      []uint8
+	txFree     []uint8
+	cid        uint64
+	reason     string
+	armed      bool
+	c          VsockCounters
+	conn       conn
+}
+
+// OpenVsock starts the device at t. The first connection's port is made of
+// seed, which should differ at each boot.
+func OpenVsock(t Transport, alloc Alloc, seed uint32) (*Vsock, error) {
+	feat, err := negotiate(t, vsockID, featEventIdx)
+	if err != nil {
+		return nil, err
+	}
+	v := &Vsock{t: t}
+	v.conn.local = seed
+	event := feat&featEventIdx != 0
+	for _, q := range [...]struct {
+		to     **queue
+		number uint32
+		n      int
+		size   int
+		mem    *DMA
+		buf    *[]uint8
+	}{
+		{&v.rx, vsockRx, vsockRxBuffers, vsockRxSize, &v.rxMem, &v.rxBuf},
+		{&v.tx, vsockTx, vsockTxBuffers, vsockTxSize, &v.txMem, &v.txBuf},
+		{&v.ev, vsockEvent, vsockEvents, vsockEventSize, &v.evMem, &v.evBuf},
+	} {
+		if *q.to, err = setupQueue(t, q.number, uint16(q.n), event, alloc); err != nil {
+			fail(t)
+			return nil, err
+		}
+		if *q.mem, err = alloc(q.n * q.size); err != nil {
+			fail(t)
+			return nil, errors.New("virtio: no memory for the buffers of queue " + strconv.Itoa(int(q.number)) + ": " + err.Error())
+		}
+		*q.buf = make([]uint8, (*q.to).size)
+	}
+	for i := range int(v.tx.size) {
+		v.txFree = append(v.txFree, uint8(i))
+	}
+	v.readCID()
+	if err := start(t); err != nil {
+		return nil, err
+	}
+	for i := range v.rx.size {
+		v.postRx(uint8(i))
+	}
+	for i := range v.ev.size {
+		v.postEvent(uint8(i))
+	}
+	v.publish(v.rx)
+	v.publish(v.ev)
+	return v, nil
+}
+
+// VsockBytes is the memory of the device's buffers.
+const VsockBytes = vsockRxBuffers*vsockRxSize + vsockTxBuffers*vsockTxSize + vsockEvents*vsockEventSize
+
+func (v *Vsock) readCID() {
+	v.cid = uint64(v.t.Read32(cfgCID)) | uint64(v.t.Read32(cfgCID+4))<<32
+}
+
+// CID returns the machine's context id.
+func (v *Vsock) CID() uint64 { return v.cid }
+
+// Stopped returns why the device was given up, or "".
+func (v *Vsock) Stopped() string { return v.reason }
+
+// Counters returns the device's counters.
+func (v *Vsock) Counters() *VsockCounters {
+	v.c.Notifies = v.rx.notifies + v.tx.notifies + v.ev.notifies
+	v.c.BadIndex = v.rx.badIndex + v.tx.badIndex + v.ev.badIndex
+	v.c.BadID = v.rx.badID + v.tx.badID + v.ev.badID
+	v.c.BadLength = v.rx.badLength + v.tx.badLength + v.ev.badLength
+	return &v.c
+}
+
+func (v *Vsock) postRx(b uint8) {
+	id := v.rx.post(v.rxMem.Phys+uint64(b)*vsockRxSize, vsockRxSize, descWrite)
+	v.rxBuf[id] = b
+}
+
+func (v *Vsock) postEvent(b uint8) {
+	id := v.ev.post(v.evMem.Phys+uint64(b)*vsockEventSize, vsockEventSize, descWrite)
+	v.evBuf[id] = b
+}
+
+func (v *Vsock) publish(q *queue) {
+	if q.publish() {
+		v.t.Write32(regNotify, q.number)
+	}
+}
+
+// Poll handles what the device has brought: packets, events, and the return of
+// sent buffers. Its work is bounded by the queues' sizes.
+func (v *Vsock) Poll() {
+	if v.reason != "" {
+		return
+	}
+	v.reclaim()
+	for k := v.rx.pending(); k > 0; k-- {
+		id, n, ok := v.rx.take()
+		if !ok {
+			break
+		}
+		b := v.rxBuf[id]
+		if n > vsockRxSize {
+			v.rx.badLength++
+			v.rx.stop("the device says it wrote more than a buffer holds")
+			break
+		}
+		v.receive(v.rxMem.Mem[int(b)*vsockRxSize:][:n])
+		v.postRx(b)
+	}
+	for k := v.ev.pending(); k > 0; k-- {
+		id, n, ok := v.ev.take()
+		if !ok {
+			break
+		}
+		b := v.evBuf[id]
+		if n >= 4 && n <= vsockEventSize && binary.LittleEndian.Uint32(v.evMem.Mem[int(b)*vsockEventSize:]) == 0 {
+			v.transportReset()
+		}
+		v.postEvent(b)
+		// Firecracker holds packets back after a reset until it hears of the
+		// buffer, whatever the indexes say.
+		v.ev.publish()
+		v.t.Write32(regNotify, vsockEvent)
+	}
+	for _, q := range [...]*queue{v.rx, v.tx, v.ev} {
+		if q.stopped != "" {
+			v.giveUp(q.stopped)
+			return
+		}
+	}
+	v.publish(v.rx)
+	v.Flush()
+}
+
+// transportReset: the machine was moved or restored. All connections are gone,
+// and its address may be another (virtio 1.2, 5.10.6.7).
+func (v *Vsock) transportReset() {
+	v.c.TransportResets++
+	v.readCID()
+	v.conn.drop()
+}
+
+// reclaim takes back the buffers that the device has sent.
+func (v *Vsock) reclaim() {
+	for k := v.tx.pending(); k > 0; k-- {
+		id, _, ok := v.tx.take()
+		if !ok {
+			return
+		}
+		v.txFree = append(v.txFree, v.txBuf[id])
+	}
+}
+
+// Flush makes what was sent visible to the device.
+func (v *Vsock) Flush() {
+	if v.reason == "" {
+		v.publish(v.tx)
+	}
+}
+
+// Arm asks for interrupts and reports whether work is waiting already, in which
+// case none may come. Sent buffers wake only whoever waits for one.
+func (v *Vsock) Arm() bool {
+	if v.reason != "" {
+		return false
+	}
+	v.armed = true
+	work := v.rx.arm()
+	work = v.ev.arm() || work
+	if len(v.txFree) <= vsockControl {
+		work = v.tx.arm() || work
+	}
+	return work
+}
+
+// Disarm asks for no interrupts.
+func (v *Vsock) Disarm() {
+	if v.armed {
+		v.armed = false
+		v.rx.suppress()
+		v.tx.suppress()
+		v.ev.suppress()
+	}
+}
+
+// Ack acknowledges an interrupt; it comes before the next Poll.
+func (v *Vsock) Ack() {
+	isr := v.t.Read32(regISR)
+	if isr != 0 {
+		v.t.Write32(regISRAck, isr)
+	}
+	v.c.Interrupts++
+	if isr&2 != 0 && v.t.Read32(regStatus)&statusNeedsReset != 0 {
+		v.giveUp("the device asks for a reset")
+	}
+}
+
+// giveUp stops the device for good.
+func (v *Vsock) giveUp(why string) {
+	if v.reason == "" {
+		v.reason = why
+		v.conn.drop()
+		for _, q := range [...]*queue{v.rx, v.tx, v.ev} {
+			q.stop(why)
+		}
+		fail(v.t)
+	}
+}
