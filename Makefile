@@ -7,6 +7,7 @@ GUEST     := CGO_ENABLED=0 GOOS=linux GOARCH=amd64 GOFLAGS=
 LDGUEST   := -s -w -buildid=
 LDKERNEL  := -E main.anchor -T 0x201000 -buildid=
 VERSION   ?= dev
+GIT_SHA   ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
 POLICY    ?= rules.yaml
 
 .PHONY: help build run test bench bench-vm soak lint release clean
@@ -20,7 +21,7 @@ build: ## the command line (bin/thurward) and the image (build/thurward.img) of 
 	@mkdir -p bin build
 	$(GO) build -trimpath -buildvcs=false -ldflags='-X main.version=$(VERSION)' -o bin/thurward ./cmd/thurward
 	$(GUEST) GOAMD64=v1 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDKERNEL)' -o build/kernel.elf ./internal/kernel/cmd
-	$(GUEST) $(GO) build -trimpath -buildvcs=false -ldflags='$(LDGUEST) -X main.version=$(VERSION)' -o build/firewall.elf ./cmd/firewall
+	$(GUEST) $(GO) build -trimpath -buildvcs=false -ldflags='$(LDGUEST) -X main.version=$(VERSION) -X main.gitSHA=$(GIT_SHA)' -o build/firewall.elf ./cmd/firewall
 	bin/thurward build -f $(POLICY) --program build/firewall.elf --kernel build/kernel.elf -o build/thurward.img
 
 run: ## build, then watch it work between simulated hosts; no root needed

@@ -24,28 +24,34 @@ const (
 
 // loop forwards packets. While there are any it polls; otherwise it sleeps
 // until a device interrupts or the data plane has something to do.
-func loop(e *dataplane.Engine, p *ports, out *console) {
+func loop(e *dataplane.Engine, p *ports, out *outlet) {
 	native := machine.Native() // then nobody interrupts this loop: see main
 	idle, busy := 0, 0
 	for {
 		now := machine.Nanotime()
 		if e.Poll(now) > 0 {
 			idle = 0
-			if busy++; busy%yieldEvery == 0 {
+			if busy++; busy%yieldEvery == 0 || out.pressing() {
+				out.snapshot()
 				out.wake()
 				runtime.Gosched()
 				if native {
 					machine.Yield()
 				}
-				p.check(out)
+				p.check()
 			}
 			continue
 		}
 		if idle++; idle < spin {
 			continue
 		}
-		out.wake()
-		runtime.Gosched()
+		if out.due(now) {
+			out.snapshot()
+			out.wake()
+			runtime.Gosched()
+			idle = 0
+			continue
+		}
 		if p.lan.Arm() || p.wan.Arm() {
 			p.lan.Disarm()
 			p.wan.Disarm()
@@ -55,7 +61,9 @@ func loop(e *dataplane.Engine, p *ports, out *console) {
 		if d := e.NextDeadline(); d != math.MaxInt64 && d < deadline {
 			deadline = d
 		}
+		deadline = min(deadline, out.next.Load())
 		bits := machine.Wait(deadline)
+		out.interrupted(bits)
 		if bits&p.lanBit != 0 {
 			p.lan.Ack()
 		}
@@ -64,17 +72,17 @@ func loop(e *dataplane.Engine, p *ports, out *console) {
 		}
 		p.lan.Disarm()
 		p.wan.Disarm()
-		p.check(out)
+		p.check()
 		idle = 0
 	}
 }
 
 // check says once when a device has been given up. The other one goes on: its
 // hosts still get answers from the firewall.
-func (p *ports) check(out *console) {
+func (p *ports) check() {
 	for i, n := range [...]*virtio.Net{p.lan, p.wan} {
-		if why := n.Stopped(); why != "" && !out.told[i] {
-			out.told[i] = true
+		if why := n.Stopped(); why != "" && !p.told[i] {
+			p.told[i] = true
 			say([...]string{"the lan", "the wan"}[i] + " interface has stopped: " + why)
 		}
 	}

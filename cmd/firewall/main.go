@@ -13,8 +13,8 @@ import (
 	"github.com/thurward/thurward/internal/telemetry"
 )
 
-// version is set by the linker.
-var version = "dev"
+// Set by the linker: the version, and the commit that was built.
+var version, gitSHA = "dev", ""
 
 func main() {
 	if machine.Native() {
@@ -69,7 +69,11 @@ func run(args arguments) error {
 	if err != nil {
 		return err
 	}
-	out := newConsole(policy, events, args.events)
+	var secret [32]byte
+	if err := machine.Random(secret[:]); err != nil {
+		return errors.New("no random numbers: " + err.Error())
+	}
+	out := newOutlet(policy, engine, events, nics, args, secret)
 	go out.run()
 	setMemoryLimit()
 	engine.Announce()

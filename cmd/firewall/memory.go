@@ -10,6 +10,8 @@ import (
 	"github.com/thurward/thurward/internal/machine"
 	"github.com/thurward/thurward/internal/nat"
 	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/telemetry"
+	"github.com/thurward/thurward/internal/virtio"
 )
 
 const (
@@ -25,7 +27,8 @@ const (
 // memoryNeeded returns the memory that the policy's tables and the buffers
 // take, with the least heap that works.
 func memoryNeeded(p *segment.Policy) uint64 {
-	return uint64(conntrack.Bytes(int(p.Settings.MaxFlows))+nat.Bytes(p)+dataplane.NameBytes(p)) + 2*(2<<20) + buffers*frame.Size + heapFloor
+	return uint64(conntrack.Bytes(int(p.Settings.MaxFlows))+nat.Bytes(p)+dataplane.NameBytes(p)) + 2*(2<<20) + buffers*frame.Size +
+		uint64(telemetry.RingBytes(ringSize)+telemetry.StreamBytes+virtio.VsockBytes) + heapFloor
 }
 
 // alloc returns memory for the flow table. Whether there is enough has been

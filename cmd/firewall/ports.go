@@ -14,7 +14,8 @@ import (
 // ports are the two network devices.
 type ports struct {
 	lan, wan       *virtio.Net
-	lanBit, wanBit uint64 // in the result of machine.Wait
+	lanBit, wanBit uint64  // in the result of machine.Wait
+	told           [2]bool // that the device has stopped
 }
 
 const netDevice = 1 // virtio device type

@@ -4,6 +4,7 @@ import (
 	"github.com/thurward/thurward/internal/conntrack"
 	"github.com/thurward/thurward/internal/fqdn"
 	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/segment"
 	"github.com/thurward/thurward/internal/telemetry"
 )
 
@@ -66,11 +67,11 @@ func (e *Engine) addresses(d *conntrack.Dir, reply bool) {
 	e.rec.Src, e.rec.Dst, e.rec.SrcPort, e.rec.DstPort = in.Src.To16(), in.Dst.To16(), in.SrcPort, in.DstPort
 	switch {
 	case !reply && in.Dst != out.Dst: // a hairpin's source is translated, too
-		e.rec.XlatAddr, e.rec.XlatPort = out.Dst.To16(), out.DstPort
+		e.rec.XlatAddr, e.rec.XlatPort, e.rec.XlatDst = out.Dst.To16(), out.DstPort, true
 	case in.Src != out.Src || in.SrcPort != out.SrcPort:
 		e.rec.XlatAddr, e.rec.XlatPort = out.Src.To16(), out.SrcPort
 	case in.Dst != out.Dst || in.DstPort != out.DstPort:
-		e.rec.XlatAddr, e.rec.XlatPort = out.Dst.To16(), out.DstPort
+		e.rec.XlatAddr, e.rec.XlatPort, e.rec.XlatDst = out.Dst.To16(), out.DstPort, true
 	}
 	if d.Key.Proto == packet.ICMP {
 		e.rec.DstPort = packet.EchoRequest << 8
@@ -80,9 +81,10 @@ func (e *Engine) addresses(d *conntrack.Dir, reply bool) {
 	}
 }
 
-// emitEnd writes a flow's last event, with its totals.
+// emitEnd writes a flow's last event, with its totals. A span needs it even
+// where the policy wants no such events.
 func (e *Engine) emitEnd(r conntrack.Ref) {
-	if e.events == nil {
+	if s := &e.policy.Settings; e.events == nil || s.Flags&segment.FlagNoFlowEnd != 0 && s.SampleAccept == 0 {
 		return
 	}
 	r &^= 1
@@ -90,7 +92,7 @@ func (e *Engine) emitEnd(r conntrack.Ref) {
 	last := max(a.LastSeen, b.LastSeen)
 	e.rec = telemetry.Record{Time: last, Kind: telemetry.FlowEnd, Action: telemetry.Accept, Reason: e.acceptReason(a.Rule), Rule: a.Rule,
 		Direction: telemetry.Egress, FlowID: f.ID, EtherType: packet.TypeIPv4,
-		Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes, Duration: last - f.Created}
+		Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes, ReplyPackets: b.Packets, ReplyBytes: b.Bytes, Duration: last - f.Created}
 	if a.FromWAN {
 		e.rec.Direction = telemetry.Ingress
 	}

@@ -40,13 +40,14 @@ const (
 	firstRetry   = int64(100e6)
 	lastRetry    = int64(5e9)
 	connectLimit = int64(2e9)
-	steady       = int64(5e9) // a connection that lasted this long was a good one
-	tellLoss     = int64(1e9) // between two reports of losses
+	steady       = int64(5e9)   // a connection that lasted this long was a good one
+	pace         = int64(200e3) // between two steps' worth of lines, so that packets get most of the time
+	tellLoss     = int64(1e9)   // between two reports of losses
 )
 
 // Bounds of one step, so that packets do not wait for long.
 const (
-	stepRecords = 64
+	stepRecords = 1024
 	stepLines   = 64
 	outBytes    = 8 << 10 // lines are rendered ahead of sending up to this
 )
@@ -64,7 +65,7 @@ type StreamConfig struct {
 	Local     *Metrics                     // of whoever calls Step
 	Tap       func(r *Record, name []byte) // sees every record as it comes; may be nil
 	Queue     int                          // bytes of records that wait; 0: 1 MB
-	Records   int                          // records taken in one step; 0: 64
+	Records   int                          // records taken in one step; 0: 1024
 	NoFlowEnd bool                         // no events when flows end
 }
 
@@ -97,6 +98,8 @@ type Stream struct {
 	cursor    metricCursor
 	part      int // of a snapshot that is being written: part…
 	nextShot  int64
+	nextSend  int64
+	backlog   bool // the last step left lines that could have been sent
 	greeted   bool // the first snapshot of this connection is out
 	toldLines uint64
 	toldRing  uint64
@@ -170,7 +173,12 @@ func (s *Stream) Step(now int64) (more bool) {
 	s.c.Link.Poll()
 	s.connect(now)
 	if s.connected {
-		more = s.send(now) || more
+		if now >= s.nextSend {
+			if s.backlog = s.send(now); s.backlog {
+				s.nextSend = now + pace
+			}
+		}
+		more = more || s.backlog
 		more = more || s.Wanted() // the packet loop is about to take it
 	}
 	return more
@@ -305,7 +313,7 @@ func (s *Stream) backOff(now int64) {
 
 // begin greets whoever reads.
 func (s *Stream) begin(now int64) {
-	s.connected, s.greeted, s.opened, s.asked = true, false, now, 0
+	s.connected, s.greeted, s.backlog, s.opened, s.asked = true, false, false, now, 0
 	s.conn++
 	s.out, s.sent = s.out[:0], 0
 	s.line(appendHello(s.out, &s.c.Identity, s.c.Context, now, s.conn, s.Dropped()))

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/hex"
+	"math"
+	"net/netip"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/thurward/thurward/internal/dataplane"
+	"github.com/thurward/thurward/internal/machine"
+	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/telemetry"
+	"github.com/thurward/thurward/internal/virtio"
+)
+
+// telemetryPort is the host's vsock port to which the stream goes.
+const telemetryPort = 9000
+
+// An outlet is the way out for all that the firewall tells: the stream over
+// vsock, and events on the console. A goroutine of its own works on it; the
+// packet loop wakes it and looks when it is next due.
+type outlet struct {
+	stream  *telemetry.Stream
+	ring    *telemetry.Ring
+	console *console
+	vsock   *virtio.Vsock // nil: the machine has none
+	bit     uint64        // vsock's, in the result of machine.Wait
+	signal  chan struct{}
+	news    atomic.Bool  // vsock has interrupted
+	busy    atomic.Bool  // there is more to do at once
+	next    atomic.Int64 // when there is something to do although nothing comes
+}
+
+// newOutlet opens the vsock device, if there is one, and joins all that is told
+// to it.
+func newOutlet(p *segment.Policy, e *dataplane.Engine, ring *telemetry.Ring, n *ports, args arguments, secret [32]byte) *outlet {
+	base, source := machine.WallBase()
+	ctx := telemetry.Context{Policy: p, WallBase: base, Clock: source,
+		Tracer: telemetry.NewTracer([16]byte(secret[:16]), p.Settings.SampleAccept, p.Settings.SampleDrop)}
+	o := &outlet{ring: ring, signal: make(chan struct{}, 1)}
+	o.next.Store(math.MaxInt64)
+	o.console = newConsole(ctx, ring, args.events)
+	cfg := telemetry.StreamConfig{Ring: ring, Context: &ctx, NoFlowEnd: p.Settings.Flags&segment.FlagNoFlowEnd != 0, Metrics: &telemetry.Metrics{}, Local: &telemetry.Metrics{},
+		Identity: identity(p, n, secret)}
+	cfg.Metrics.Add(telemetry.Const("thurward_build_info", "The build and the policy that run.", buildLabels(p)),
+		telemetry.Const("thurward_clock_info", "Where the time of day comes from.", string(telemetry.Label(nil, true, "source", source))),
+		uptime())
+	cfg.Metrics.Add(e.Metrics()...)
+	cfg.Metrics.Add(n.metrics()...)
+	if o.openVsock(secret) {
+		cfg.Link = link{o.vsock}
+		cfg.Local.Add(vsockMetrics(o.vsock)...)
+	}
+	if args.events {
+		cfg.Tap, cfg.Records = o.console.add, o.console.chunk
+	}
+	o.stream = telemetry.NewStream(cfg)
+	return o
+}
+
+// identity is what the stream says of this firewall.
+func identity(p *segment.Policy, n *ports, secret [32]byte) telemetry.Identity {
+	side := func(r segment.Role, dev *virtio.Net) (id telemetry.InterfaceIdentity) {
+		mac, _ := dev.MAC()
+		id.MAC = formatMAC(mac)
+		if f := p.Interface(r); f != nil {
+			id.Name = p.Text(f.Name)
+			id.Address = netip.PrefixFrom(netip.AddrFrom16(f.Address).Unmap(), int(f.PrefixLen)).String()
+		}
+		return id
+	}
+	return telemetry.Identity{Version: version, GitSHA: gitSHA, Boot: hex.EncodeToString(secret[16:]), LAN: side(segment.LAN, n.lan), WAN: side(segment.WAN, n.wan),
+		Rules: len(p.Rules), Flows: int(p.Settings.MaxFlows)}
+}
+
+func buildLabels(p *segment.Policy) string {
+	b := telemetry.Label(nil, true, "version", version)
+	b = telemetry.Label(b, false, "git_sha", gitSHA)
+	return string(telemetry.Label(b, false, "rules_sha", "sha256:"+hex.EncodeToString(p.Digest[:])))
+}
+
+func uptime() telemetry.Family {
+	return telemetry.Family{Name: "thurward_uptime_seconds", Help: "Time since boot.", Type: telemetry.Gauge, Scale: 1e9,
+		Fill: func(v []uint64) { v[0] = uint64(machine.Nanotime()) }}
+}
+
+// wake lets the goroutine look for work: always, when packets have come, or
+// when something waits for it.
+func (o *outlet) wake() {
+	select {
+	case o.signal <- struct{}{}:
+	default:
+	}
+}
+
+// pressing reports whether events fill the ring faster than the usual turns
+// empty it.
+func (o *outlet) pressing() bool { return o.ring.Len() > ringSize/2 }
+
+// due reports whether the goroutine has something to do now.
+func (o *outlet) due(now int64) bool {
+	return o.busy.Load() || o.ring.Len() > 0 || o.news.Load() || o.stream.Wanted() || now >= o.next.Load()
+}
+
+// interrupted tells of the vsock device's interrupt.
+func (o *outlet) interrupted(bits uint64) {
+	if bits&o.bit != 0 {
+		o.news.Store(true)
+	}
+}
+
+// snapshot takes a snapshot of the metrics if the stream wants one. The packet
+// loop calls it.
+func (o *outlet) snapshot() {
+	if o.stream.Wanted() {
+		o.stream.Snapshot()
+	}
+}
+
+// run works whenever it is woken. Between two steps packets get their turn.
+func (o *outlet) run() {
+	for range o.signal {
+		for o.step() {
+			runtime.Gosched()
+		}
+	}
+}
+
+// step does a bounded amount of work and reports whether there is more.
+func (o *outlet) step() bool {
+	if v := o.vsock; v != nil {
+		if o.news.Swap(false) {
+			v.Ack()
+		}
+		v.Disarm()
+	}
+	more := o.stream.Step(machine.Nanotime())
+	o.console.flush(more)
+	if v := o.vsock; v != nil && !more && v.Arm() {
+		more = true
+	}
+	o.next.Store(o.stream.Next())
+	// The loop is to take a snapshot before there is more to do here.
+	wanted := o.stream.Wanted()
+	o.busy.Store(more || wanted)
+	return more && !wanted
+}
