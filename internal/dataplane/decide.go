@@ -22,7 +22,7 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, now int64) {
 		return
 	}
 	if e.names.proxy != nil {
-		if in.n == wan && e.dnsAnswer(i, now) {
+		if in.n == wan && e.dnsAnswer(i, now) || e.dnsSegment(in, i, now) {
 			return
 		}
 		if e.intercepts(in, p) {

@@ -11,6 +11,7 @@ import (
 	"github.com/thurward/thurward/internal/fqdn"
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/tcpend"
 	"github.com/thurward/thurward/internal/telemetry"
 )
 
@@ -30,6 +31,7 @@ const (
 // no upstream.
 type names struct {
 	proxy     *dnsproxy.Proxy
+	tcp       *tcpend.Stack
 	set       *fqdn.Set
 	rng       *rand.ChaCha8
 	intercept bool
@@ -80,12 +82,17 @@ func (e *Engine) newNames(c *Config) error {
 	if err != nil {
 		return errors.New("dataplane: " + err.Error())
 	}
+	e.names.tcp = tcpend.New(ends{e}, e.port[wan].mtu, e.port[lan].mtu)
 	e.names.intercept = p.Settings.Flags&segment.FlagDNSIntercept != 0
 	return nil
 }
 
-// DNS returns the DNS proxy, or nil; Names the set of names, or nil.
+// DNS returns the DNS proxy, DNSConns its TCP connections and Names the set of
+// names; all are nil without an upstream.
 func (e *Engine) DNS() *dnsproxy.Proxy { return e.names.proxy }
+
+// DNSConns: see DNS.
+func (e *Engine) DNSConns() *tcpend.Stack { return e.names.tcp }
 
 // Names: see DNS.
 func (e *Engine) Names() *fqdn.Set { return e.names.set }
@@ -94,10 +101,18 @@ func (e *Engine) Names() *fqdn.Set { return e.names.set }
 func (e *Engine) dnsQuery(i int, now int64) {
 	p := &e.b.pk[i]
 	c := dnsproxy.Client{Addr: p.Src, Port: p.SrcPort, Server: p.Dst}
-	if why := e.names.proxy.Query(&c, e.pool.Bytes(e.b.frame[i])[p.L4+packet.UDPLen:], now); why == telemetry.DNSRateLimited {
+	e.query(&c, e.pool.Bytes(e.b.frame[i])[p.L4+packet.UDPLen:], now)
+	e.pool.Put(e.b.frame[i].Buf)
+}
+
+// query gives a client's message to the proxy. It returns false when it is no
+// query at all.
+func (e *Engine) query(c *dnsproxy.Client, msg []byte, now int64) bool {
+	before := e.names.proxy.Counters().Unspeakable
+	if e.names.proxy.Query(c, msg, now) == telemetry.DNSRateLimited {
 		e.c.DropReasons[telemetry.RateLimitDNS]++
 	}
-	e.pool.Put(e.b.frame[i].Buf)
+	return e.names.proxy.Counters().Unspeakable == before
 }
 
 // dnsAnswer takes packet i from the WAN when it is addressed to a port from
@@ -122,6 +137,7 @@ func (e *Engine) intercepts(in *port, p *packet.Packet) bool {
 func (e *Engine) namesTick(now int64) {
 	if e.names.proxy != nil {
 		e.names.proxy.Tick(now)
+		e.names.tcp.Tick(now)
 		e.names.set.Sweep(sweepNames, now)
 	}
 }
@@ -135,10 +151,16 @@ func (c carrier) AskUDP(to packet.Addr, toPort, fromPort uint16, msg []byte) {
 }
 
 // AskTCP implements dnsproxy.Transport.
-func (c carrier) AskTCP(int, packet.Addr, uint16, uint32, []byte) bool { return false }
+func (c carrier) AskTCP(_ int, to packet.Addr, toPort uint16, tag uint32, msg []byte) bool {
+	return c.e.askTCP(to, toPort, tag, msg)
+}
 
 // Reply implements dnsproxy.Transport.
 func (c carrier) Reply(to *dnsproxy.Client, msg []byte) {
+	if to.Conn != 0 {
+		c.e.names.tcp.Send(to.Conn, msg, c.e.now)
+		return
+	}
 	c.e.sendUDP(&c.e.port[lan], to.Server, dnsPort, to.Addr, to.Port, msg)
 }
 

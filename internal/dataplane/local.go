@@ -41,7 +41,10 @@ func (e *Engine) local(in *port, i int, to packet.Addr, now int64) {
 		e.denied(in, i, rule, true, noFlow, now)
 		return
 	}
-	if e.names.proxy != nil && in.n == lan && p.Class == packet.Gram && p.DstPort == dnsPort {
+	if dns := e.names.proxy != nil && in.n == lan && p.DstPort == dnsPort; dns && p.Class == packet.Stream {
+		e.dnsConnect(in, i, rule, now)
+		return
+	} else if dns && p.Class == packet.Gram {
 		e.c.Accepts[rule]++
 		e.emitPacket(in, p, telemetry.Accept, e.acceptReason(rule), rule, now)
 		e.dnsQuery(i, now)

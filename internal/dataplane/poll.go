@@ -29,6 +29,9 @@ func (e *Engine) NextDeadline() int64 {
 		if at, ok := p.Due(); ok {
 			d = min(d, max(at, e.tick))
 		}
+		if at, ok := e.names.tcp.Due(); ok {
+			d = min(d, max(at, e.tick))
+		}
 	}
 	for i := range e.port {
 		if t := &e.port[i].arp; t.waiting > 0 {
