@@ -159,28 +159,3 @@ func (e *Engine) route(a packet.Addr) *port {
 	}
 	return &e.port[wan]
 }
-
-// martian reports whether a packet's source or destination cannot be right
-// where it arrived (RFC 1812 section 5.3.7, RFC 6890), and whether the reverse
-// path leads elsewhere (RFC 3704).
-func (e *Engine) martian(in *port, p *packet.Packet) bool {
-	s, d := p.Src, p.Dst
-	switch {
-	case s>>24 == 0, s>>24 == 127, s>>28 >= 14: // this network, loopback, multicast and reserved
-		return true
-	case d>>24 == 0, d>>24 == 127, d>>28 >= 14: // a router forwards no multicast without being told to
-		return true
-	case e.ownAddr(s):
-		return true
-	}
-	for i := range e.port {
-		q := &e.port[i]
-		if q.mask < 0xfffffffe { // directed broadcast and network address (RFC 2644)
-			bcast := q.net | ^q.mask
-			if s == bcast || d == bcast || s == q.net || d == q.net {
-				return true
-			}
-		}
-	}
-	return e.route(s) != in
-}

@@ -100,6 +100,10 @@ func (e *Engine) Names() *fqdn.Set { return e.names.set }
 // dnsQuery gives UDP packet i, which the policy has accepted, to the proxy.
 func (e *Engine) dnsQuery(i int, now int64) {
 	p := &e.b.pk[i]
+	if !e.linear(i) {
+		e.dropPacket(&e.port[lan], i, telemetry.FragmentedIPv4, now)
+		return
+	}
 	c := dnsproxy.Client{Addr: p.Src, Port: p.SrcPort, Server: p.Dst}
 	e.query(&c, e.pool.Bytes(e.b.frame[i])[p.L4+packet.UDPLen:], now)
 	e.pool.Put(e.b.frame[i].Buf)
@@ -121,6 +125,10 @@ func (e *Engine) dnsAnswer(i int, now int64) bool {
 	p := &e.b.pk[i]
 	if p.Class != packet.Gram || p.Dst != e.nat.Own().Addr() || !e.names.proxy.Mine(p.DstPort) {
 		return false
+	}
+	if !e.linear(i) {
+		e.dropPacket(&e.port[wan], i, telemetry.FragmentedIPv4, now)
+		return true
 	}
 	e.names.proxy.Answer(p.Src, p.SrcPort, p.DstPort, e.pool.Bytes(e.b.frame[i])[p.L4+packet.UDPLen:], now)
 	e.pool.Put(e.b.frame[i].Buf)
@@ -220,6 +228,7 @@ func (e *Engine) sendUDP(out *port, src packet.Addr, sport uint16, dst packet.Ad
 	}
 	binary.BigEndian.PutUint16(u[6:], sum)
 	packet.PutIPv4(f[packet.EthLen:], src, dst, packet.UDP, 64, n)
+	packet.SetID(f[packet.EthLen:], e.nextID(src, dst, packet.UDP))
 	packet.SetDF(f[packet.EthLen:])
 	e.emitOwn(out, buf, packet.EthLen+packet.MinIPv4+n, dst, e.now)
 }

@@ -102,27 +102,29 @@ const (
 
 // Engine is a data plane. One goroutine uses it.
 type Engine struct {
-	policy  *segment.Policy
-	pool    *frame.Pool
-	port    [2]port
-	flows   *conntrack.Table
-	filter  *filter.Classifier
-	nat     *nat.NAT
-	events  *telemetry.Ring
-	c       Counters
-	rnd     uint64 // state of the generator that chooses ports
-	rndKey  uint64
-	rejects bool // the policy rejects something
-	held    heldSYNs
-	frags   gathering
-	nodes   []node // by number of buffer
-	ids     idents
-	mss     uint16 // that both sides carry; 0: not clamped
-	tick    int64  // when timers are next looked at
-	now     int64  // of the poll under way
-	b       batch
-	rec     telemetry.Record
-	names   names
+	policy   *segment.Policy
+	pool     *frame.Pool
+	port     [2]port
+	flows    *conntrack.Table
+	filter   *filter.Classifier
+	nat      *nat.NAT
+	events   *telemetry.Ring
+	c        Counters
+	rnd      uint64 // state of the generator that chooses ports
+	rndKey   uint64
+	rejects  bool // the policy rejects something
+	held     heldSYNs
+	martians []block
+	again    announceAgain
+	frags    gathering
+	nodes    []node // by number of buffer
+	ids      idents
+	mss      uint16 // that both sides carry; 0: not clamped
+	tick     int64  // when timers are next looked at
+	now      int64  // of the poll under way
+	b        batch
+	rec      telemetry.Record
+	names    names
 }
 
 // A port is one side: its interface, address and neighbours.
@@ -206,6 +208,7 @@ func New(c Config) (*Engine, error) {
 			e.port[i].answers[k] = bucket{rate: answerRate, burst: answerBurst}
 		}
 	}
+	e.martians = martians(&e.port)
 	e.rejects = rejects(c.Policy)
 	if err := e.newNames(&c); err != nil {
 		return nil, err

@@ -40,8 +40,7 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 	}
 	d := e.flows.Dir(r)
 	to := e.out(in, d)
-	if int(p.Total) > to.mtu {
-		e.dropPacket(in, i, telemetry.PacketTooBig, now) // no errors about errors
+	if int(p.Total) > to.mtu && e.tooBig(in, to, i, now) {
 		return
 	}
 	out := packet.Rewrite{Src: p.Src, Dst: d.Out.Dst}

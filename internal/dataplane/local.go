@@ -78,7 +78,8 @@ func (e *Engine) echoReply(in *port, i int, now int64) {
 	copy(f[packet.EthLen+packet.MinIPv4:], m)
 	tos := packet.TOS(f[packet.EthLen:])
 	packet.PutIPv4(f[packet.EthLen:], p.Dst, p.Src, packet.ICMP, 64, n)
-	packet.SetTOS(f[packet.EthLen:], tos) // RFC 1812 section 4.3.2.5
+	packet.SetTOS(f[packet.EthLen:], tos)                                // RFC 1812 section 4.3.2.5
+	packet.SetID(f[packet.EthLen:], e.nextID(p.Dst, p.Src, packet.ICMP)) // it may be cut on its way
 	e.c.LocalReplies++
 	e.emitOwn(in, fr.Buf, packet.EthLen+packet.MinIPv4+n, p.Src, now)
 }

@@ -18,6 +18,7 @@ const (
 	arpEvery        = second
 	arpLifetime     = 60 * second
 	defendEvery     = 10 * second // DEFEND_INTERVAL of RFC 5227
+	announceEvery   = 2 * second  // ANNOUNCE_INTERVAL
 )
 
 // States of a neighbour. Zero is a free slot.
@@ -196,8 +197,30 @@ func (e *Engine) sendARP(p *port, to *[6]byte, m *packet.ARPMessage) {
 
 // Announce tells both links which link-layer addresses the firewall has
 // (gratuitous ARP, RFC 5227 section 3), so that hosts forget those of a
-// predecessor.
+// predecessor; and again 2 seconds after the next Poll.
 func (e *Engine) Announce() {
+	e.again = announceAgain{due: true}
+	e.announce()
+}
+
+// announceAgain is when the announcement is to be repeated.
+type announceAgain struct {
+	due bool
+	at  int64 // 0: not set yet
+}
+
+func (e *Engine) announceTick(now int64) {
+	switch a := &e.again; {
+	case !a.due:
+	case a.at == 0:
+		a.at = now + announceEvery
+	case now >= a.at:
+		a.due = false
+		e.announce()
+	}
+}
+
+func (e *Engine) announce() {
 	for i := range e.port {
 		p := &e.port[i]
 		e.ask(p, p.addr, &broadcastMAC)
@@ -242,7 +265,7 @@ func (e *Engine) arpFrame(p *port, f []byte, now int64) telemetry.Reason {
 	if !p.own(m.TargetAddr) {
 		return 0
 	}
-	if m.SenderAddr&p.mask == p.net {
+	if p.hosts(m.SenderAddr) {
 		e.learn(p, n, &m, now)
 	}
 	if m.Op == packet.ARPRequest {
@@ -250,6 +273,11 @@ func (e *Engine) arpFrame(p *port, f []byte, now int64) telemetry.Reason {
 			TargetMAC: m.SenderMAC, TargetAddr: m.SenderAddr})
 	}
 	return 0
+}
+
+// hosts reports whether an address can be that of a host on port p's link.
+func (p *port) hosts(a packet.Addr) bool {
+	return a&p.mask == p.net && (p.mask >= 0xfffffffe || a != p.net && a != p.net|^p.mask)
 }
 
 // disputes reports whether a message contradicts what is known of its sender.

@@ -114,6 +114,12 @@ func TestS38_HostMoves(t *testing.T) {
 
 func TestS38_UnaskedAnswerIsNotLearned(t *testing.T) {
 	l := newLab(t)
+	for _, a := range []string{"10.0.0.255", "10.0.0.0", "0.0.0.0"} { // no host's
+		l.raw(lan, arp(packet.ARPRequest, a, macOf(ip(host)), "10.0.0.1"))
+		if n := l.e.port[lan].arp.find(ip(a)); n != nil {
+			t.Fatalf("learned %+v", n)
+		}
+	}
 	l.raw(lan, arp(packet.ARPReply, host, macOf(ip(host)), "10.0.0.1"))
 	l.raw(lan, arp(packet.ARPRequest, "192.0.2.77", macOf(ip(host)), "10.0.0.1")) // not of this link
 	for _, a := range []string{host, "192.0.2.77"} {
@@ -141,6 +147,19 @@ func TestS38_TranslationAddressIsAnsweredFor(t *testing.T) {
 	l.e.Announce()
 	if len(w.out) != 2 {
 		t.Fatalf("%d announcements on the WAN, want 2", len(w.out))
+	}
+	// And once more after 2 seconds.
+	w.out = nil
+	l.e.Poll(l.now)
+	sent := 0
+	for range 50 {
+		l.now += 1e8
+		l.e.Poll(l.now)
+		sent += len(w.out)
+		w.out = nil
+	}
+	if sent != 2 {
+		t.Fatalf("%d repetitions on the WAN, want 2", sent)
 	}
 }
 

@@ -33,6 +33,9 @@ func (e *Engine) NextDeadline() int64 {
 			d = min(d, max(at, e.tick))
 		}
 	}
+	if e.again.due {
+		d = min(d, max(e.again.at, e.tick))
+	}
 	for i := range e.port {
 		if t := &e.port[i].arp; t.waiting > 0 {
 			d = min(d, t.next)
@@ -58,6 +61,7 @@ func (e *Engine) timers(now int64) {
 	}
 	e.resolveTick(&e.port[lan], now)
 	e.resolveTick(&e.port[wan], now)
+	e.announceTick(now)
 	e.heldTick(now)
 	e.namesTick(now)
 	e.gatherTick(now)
