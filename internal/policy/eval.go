@@ -60,6 +60,7 @@ type Outcome struct {
 
 	DNAT    int          // entry that is applied, index into Policy.DNAT; -1: none
 	SNAT    []netip.Addr // the source becomes one of these; empty: it stays
+	Entry   int          // entry by which it does, index into Policy.SNAT; -1: none, or hairpin
 	Local   bool         // for the firewall itself
 	Earlier []Miss       // rules before the one that decides, in order
 }
@@ -86,7 +87,7 @@ func (p *Policy) RuleID(rule int) string {
 // Its rules are read by the definition of the language, one after the other; the
 // steps around them are those of the data plane.
 func (p *Policy) Decide(seg *segment.Policy, f Flow) Outcome {
-	o := Outcome{DNAT: -1, Rule: -1, Shadow: -1, Seen: f}
+	o := Outcome{DNAT: -1, Entry: -1, Rule: -1, Shadow: -1, Seen: f}
 	if why, note := p.implausible(&f); why != 0 {
 		o.Reason, o.Note = why, note
 		return o
@@ -215,8 +216,10 @@ func (p *Policy) translated(o *Outcome) []netip.Addr {
 		case n.Source.IsValid() && !n.Source.Contains(o.Seen.Src.Addr()):
 			continue
 		case len(n.External) == 0:
+			o.Entry = i
 			return []netip.Addr{own}
 		}
+		o.Entry = i
 		return n.External
 	}
 	return nil
