@@ -26,6 +26,7 @@ type launch struct {
 	accel          vmm.Accel
 	lan, wan       vmm.Spec
 	memoryMB, cpus int
+	vsock          vmm.Vsock
 	args           string
 	restart        vmm.Restart
 
@@ -71,7 +72,10 @@ func (l *launch) run(ctx context.Context) error {
 		return err
 	}
 	l.say("booting %s (%.1f MB%s) on QEMU %d.%d microvm with %s (%s)", img.Path, float64(img.Size)/1e6, digest(img.Policy), q.Version.Major, q.Version.Minor, name(kvm), why)
-	cfg := vmm.Config{Image: l.image, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics, Append: l.args}
+	cfg := vmm.Config{Image: l.image, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics, Append: l.args, Vsock: l.vsock, Log: l.say}
+	if l.vsock != (vmm.Vsock{}) {
+		l.say("events, metrics and spans go to %v", l.vsock)
+	}
 	opts := vmm.RunOptions{Restart: l.restart, Say: l.say}
 	if l.demonstrates() {
 		return l.demonstrate(ctx, q, cfg, opts, w)

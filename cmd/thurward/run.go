@@ -13,14 +13,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thurward/thurward/internal/stream"
 	"github.com/thurward/thurward/internal/vmm"
 )
 
 // runFlags is the command line of run.
 type runFlags struct {
-	image, vmm, accel, lan, wan, memory, restart, args string
-	cpus                                               int
-	timeout                                            time.Duration
+	image, vmm, accel, lan, wan, vsock, memory, restart, args string
+	cpus                                                      int
+	timeout                                                   time.Duration
 }
 
 func newRunCmd() *cobra.Command {
@@ -39,6 +40,11 @@ A network is one of
   bridge:NAME      a new TAP device on an existing bridge (root, or QEMU's helper)
   unix:PATH        a stream socket that speaks QEMU's framing
   vhost-user:PATH  a vhost-user socket
+
+Events, metrics and spans leave by vsock: with --vsock PATH they go to whoever
+listens on the Unix socket PATH_9000. auto is a path in the run directory, where
+the collector and "thurward events" look; kernel:CID takes the host's own
+vhost-vsock, and none takes no device.
 
 With demo on both sides a demonstration is played first. On a terminal the
 firewall then stays up and its verdicts are printed, until Ctrl-C; otherwise
@@ -69,6 +75,7 @@ run ends, with 0 if every step went as it should.`,
 	fl.StringVar(&f.accel, "accel", "auto", "auto, kvm or tcg; auto takes KVM where the image boots under it")
 	fl.StringVar(&f.lan, "lan", "demo", "what the LAN interface is joined to")
 	fl.StringVar(&f.wan, "wan", "demo", "what the WAN interface is joined to")
+	fl.StringVar(&f.vsock, "vsock", "auto", "where events, metrics and spans go: "+vmm.VsockHelp)
 	fl.StringVar(&f.memory, "memory", "64M", "memory of the machine, as 64M or 1G")
 	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual CPUs")
 	fl.StringVar(&f.args, "append", "", "more boot arguments")
@@ -83,13 +90,14 @@ func (f *runFlags) launch() (*launch, error) {
 		return nil, fmt.Errorf("--vmm %q is not known (want qemu)", f.vmm)
 	}
 	l := &launch{image: f.image}
-	var errs [5]error
+	var errs [6]error
 	l.accel, errs[0] = vmm.ParseAccel(f.accel)
 	l.lan, errs[1] = vmm.ParseSpec(f.lan)
 	l.wan, errs[2] = vmm.ParseSpec(f.wan)
 	l.restart, errs[3] = vmm.ParseRestart(f.restart)
 	l.memoryMB, errs[4] = parseMemory(f.memory)
-	for i, flag := range []string{"accel", "lan", "wan", "restart", "memory"} {
+	l.vsock, errs[5] = vmm.ParseVsock(f.vsock, stream.DefaultPath())
+	for i, flag := range []string{"accel", "lan", "wan", "restart", "memory", "vsock"} {
 		if errs[i] != nil {
 			return nil, fmt.Errorf("--%s: %w", flag, errs[i])
 		}

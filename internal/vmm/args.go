@@ -39,7 +39,11 @@ type Config struct {
 	MemoryMB int
 	CPUs     int
 	NICs     []NIC
+	Vsock    Vsock
 	Append   string // boot arguments of the user, after the launcher's
+	// Log is called with what the launcher's own devices have to tell; may be
+	// nil.
+	Log func(format string, a ...any)
 }
 
 // Cmdline returns the machine's boot arguments.
@@ -78,6 +82,18 @@ func (c *Config) args(v Version) (args []string, files []*os.File, err error) {
 		nics = append(nics, at.Args...)
 		nics = append(nics, "-device", "virtio-net-device,netdev="+id+",mac="+n.MAC)
 	}
+	log := c.Log
+	if log == nil {
+		log = func(string, ...any) {}
+	}
+	at, err := c.Vsock.attach(firstFD+len(files), log)
+	if err != nil {
+		closeAll(files)
+		return nil, nil, err
+	}
+	files = append(files, at.Files...)
+	shared = shared || at.SharedMemory
+	nics = append(nics, at.Args...)
 	mem := strconv.Itoa(c.MemoryMB) + "M"
 	if shared {
 		machine += ",memory-backend=mem"

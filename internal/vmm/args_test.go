@@ -47,6 +47,7 @@ func TestArgs(t *testing.T) {
 		"user":       {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: two(Unplugged, backend("user", home))}, Version{7, 2}},
 		"vhost-user": {Config{Image: "fw.img", KVM: true, MemoryMB: 256, CPUs: 1, NICs: two(backend("vhost-user:"+socket, Network{}), Unplugged)}, Version{7, 2}},
 		"probe":      {Config{Image: "fw.img", KVM: true, MemoryMB: 64, CPUs: 1, Append: probeArg}, Version{7, 2}},
+		"vsock":      {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: two(backend("demo", discard), Unplugged), Vsock: Vsock{Path: "/none/v"}}, Version{7, 2}},
 		"three":      {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: append(two(Unplugged, Unplugged), NIC{None, "52:54:00:74:68:03", Unplugged})}, Version{7, 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -104,5 +105,27 @@ func TestNetworksThatAreNotThere(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %q", spec, err, want)
 		}
+	}
+}
+
+// TestVsockOption: what --vsock takes, and what it says to what it does not.
+func TestVsockOption(t *testing.T) {
+	for s, want := range map[string]Vsock{"none": {}, "auto": {Path: "/run/def"}, "/a/b": {Path: "/a/b"}, "kernel:42": {CID: 42}} {
+		if v, err := ParseVsock(s, "/run/def"); err != nil || v != want {
+			t.Errorf("%s: %+v, %v", s, v, err)
+		}
+	}
+	for s, want := range map[string]string{"": "a path is missing", "kernel": "kernel:CID", "kernel:2": "3 or more", "kernel:x": "3 or more", "/" + strings.Repeat("x", 101): "at most 101"} {
+		if _, err := ParseVsock(s, "/run/def"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want %q", s, err, want)
+		}
+	}
+	at, err := Vsock{CID: 42}.attach(3, nil)
+	if _, missing := os.Stat(vhostVsock); missing != nil {
+		if err == nil || !strings.Contains(err.Error(), "modprobe vhost_vsock") {
+			t.Errorf("without %s: %v", vhostVsock, err)
+		}
+	} else if err == nil && strings.Join(at.Args, " ") != "-device vhost-vsock-device,guest-cid=42" {
+		t.Errorf("%v", at.Args)
 	}
 }
