@@ -35,19 +35,21 @@ func (b *Batch) Key(j int) *Key { return &b.key[j&(BatchSize-1)] }
 
 // Add appends a key. A full batch takes no more; the caller's batches are no
 // longer than this one.
-func (t *Table) Add(b *Batch, k Key) {
-	if b.n >= BatchSize {
+func (t *Table) Add(b *Batch, k *Key) {
+	n := uint(b.n)
+	if n >= BatchSize {
 		return
 	}
-	h := t.Hash(&k)
-	b.key[b.n], b.hash[b.n] = k, h
-	b.line[b.n] = uintptr(unsafe.Pointer(&t.buckets[h&t.mask]))
+	h := t.Hash(k)
+	b.key[n], b.hash[n] = *k, h
+	b.line[n] = uintptr(unsafe.Pointer(&t.buckets[h&t.mask]))
 	b.n++
 }
 
 // Prepare gets the memory under way that the look-ups of the batch will need:
-// all first buckets, then the second buckets of those that have nothing in the
-// first, then all records that these most likely lead to.
+// all first buckets, then all records that these most likely lead to, and the
+// second buckets of keys that have nothing in the first, then what these lead
+// to.
 func (t *Table) Prepare(b *Batch) {
 	prefetch(&b.line, b.n)
 	var rest [BatchSize]uint8
@@ -56,13 +58,12 @@ func (t *Table) Prepare(b *Batch) {
 		r := t.buckets[h&t.mask].candidate(h)
 		b.hint[j] = r
 		if r == None {
-			b.line[m] = uintptr(unsafe.Pointer(&t.buckets[t.second(h)]))
+			b.line[n&(maxLines-1)] = uintptr(unsafe.Pointer(&t.buckets[t.second(h)]))
+			n++
 			rest[m&(BatchSize-1)] = uint8(j)
 			m++
+			continue
 		}
-	}
-	prefetch(&b.line, m)
-	for j := range b.hint[:b.n] {
 		n = t.wantRecord(b, j, n)
 	}
 	prefetch(&b.line, n)
@@ -91,6 +92,21 @@ func (t *Table) wantRecord(b *Batch, j, n int) int {
 		}
 	}
 	return n
+}
+
+// LookupSteady returns the direction with key j of a prepared batch, and its
+// ref, if it is marked as steady with this way; nil otherwise, though the table
+// may have it.
+func (t *Table) LookupSteady(b *Batch, j int, way uint8, now int64) (*Dir, Ref) {
+	j &= BatchSize - 1
+	r := b.hint[j]
+	if dirs := t.dirs[r&1]; uint64(r>>1) < uint64(len(dirs)) {
+		d := &dirs[r>>1]
+		if d.way == way && d.Key == b.key[j] && now-d.LastSeen < t.timeouts.of(d.State) {
+			return d, r
+		}
+	}
+	return nil, None
 }
 
 // LookupBatch returns the direction with key j of a prepared batch, or None;

@@ -61,8 +61,46 @@ func (t *Timeouts) of(s State) int64 {
 	return t[s]
 }
 
-// setState changes a flow's state in both directions.
-func (t *Table) setState(r Ref, s State) { t.Dir(r).State, t.Dir(r^1).State = s, s }
+// setState changes a flow's state in both directions, which are not steady
+// until they are found to be so again.
+func (t *Table) setState(r Ref, s State) {
+	a, b := t.Dir(r), t.Dir(r^1)
+	a.State, b.State = s, s
+	a.way &= wayHairpin
+	b.way &= wayHairpin
+}
+
+// Of a Dir's way: a number that Steady gave it, or the mark of SetHairpin.
+const wayHairpin = 1 << 7
+
+// Hairpin reports whether packets leave by the port where they enter.
+func (d *Dir) Hairpin() bool { return d.way&wayHairpin != 0 }
+
+// Plain returns a copy of the direction without Steady's mark.
+func (d *Dir) Plain() Dir {
+	c := *d
+	c.way &= wayHairpin
+	return c
+}
+
+// Steady marks a direction whose packets need no decision any more, as long as
+// its flow's state does not change: LookupSteady finds those with way, which is
+// from 1 to 127. Only the states of open TCP connections and answered or
+// one-way UDP are steady, and not the reply direction of the latter.
+func (t *Table) Steady(r Ref, way uint8) {
+	d := t.Dir(r)
+	if d.Verdict != Accepted || d.way&wayHairpin != 0 {
+		return
+	}
+	switch d.State {
+	case Established, UDPReplied, UDPQuery:
+		d.way = way
+	case UDPUnreplied, UDPBrief:
+		if !r.Reply() {
+			d.way = way
+		}
+	}
+}
 
 // UDPState returns the state in which a UDP flow to a port begins. To a
 // well-known port it may be brief (RFC 4787 REQ-5a).
@@ -85,5 +123,5 @@ func (t *Table) Answered(r Ref) {
 // SetHairpin notes that both ends of a flow are on the side of its first packet.
 func (t *Table) SetHairpin(r Ref) {
 	a, b := t.Dir(r), t.Dir(r^1)
-	a.Hairpin, b.Hairpin, b.FromWAN = true, true, a.FromWAN
+	a.way, b.way, b.FromWAN = wayHairpin, wayHairpin, a.FromWAN
 }

@@ -19,13 +19,8 @@ import (
 )
 
 // A Key is a direction's addresses and ports as its packets carry them when
-// they arrive. For ICMP queries both ports are the identifier. It is 16 bytes
-// without a gap, so that two words compare it.
-type Key struct {
-	Src, Dst         packet.Addr
-	SrcPort, DstPort uint16
-	Proto            uint32 // IP protocol number
-}
+// they arrive.
+type Key = packet.Tuple
 
 // Verdicts of a direction. Zero: none of its packets has been decided yet.
 const (
@@ -45,7 +40,7 @@ type Dir struct {
 	Verdict  uint8
 	State    State  // the flow's, repeated here
 	FromWAN  bool   // it enters from the WAN
-	Hairpin  bool   // it leaves by the port where it enters
+	way      uint8  // see Steady and Hairpin
 	Name     uint32 // for events: the destination's name in the name set, 0: none; of the reply direction: the DNS query that told it
 }
 

@@ -145,6 +145,18 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 	return Pass
 }
 
+// TCPSteady checks a segment that carries ACK, and none of SYN, FIN and RST, of
+// a connection that is established. It reports false for what TCP must look at.
+func (t *Table) TCPSteady(r Ref, p *packet.Packet) bool {
+	f := &t.shared[r>>1]
+	me, other := &f.tcp[r&1], &f.tcp[r&1^1]
+	if !inWindow(me, other, p) {
+		return false
+	}
+	me.advance(other, p)
+	return true
+}
+
 // inWindow is the check of sequence and acknowledgement numbers.
 func inWindow(me, other *side, p *packet.Packet) bool {
 	e := seqEnd(p)

@@ -89,6 +89,7 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, now int64) {
 	d.Packets, d.Bytes = 1+uint64(p.Parts), uint64(p.Total)
 	e.c.Accepts[rule] += d.Packets
 	e.emitFlow(r, telemetry.Accept, e.acceptReason(rule), now)
+	e.flows.Steady(r, steadyWay(in))
 	e.send(out, i, &d.Out, now)
 }
 

@@ -4,6 +4,7 @@
 //	poll.go       receive a batch from each port in turn
 //	parse.go      Ethernet, ARP, IPv4; what is malformed ends here
 //	lookup.go     which flow each packet belongs to, for the whole batch
+//	steady.go     most packets: of known flows, when nothing about them is new
 //	forward.go    packets of known flows
 //	decide.go     first packets: martians, filter, NAT, a new flow
 //	translate.go  a new flow's addresses and ports
@@ -112,6 +113,7 @@ type Engine struct {
 	c        Counters
 	rnd      uint64 // state of the generator that chooses ports
 	rndKey   uint64
+	plain    bool // for tests: no packet is steady
 	rejects  bool // the policy rejects something
 	held     heldSYNs
 	martians []block
@@ -132,6 +134,7 @@ type port struct {
 	Port
 	n         int
 	mac       [6]byte
+	self      uint64 // mac, as packet.Usual takes it
 	mtu       int
 	addr      packet.Addr
 	net, mask packet.Addr
@@ -150,6 +153,7 @@ type batch struct {
 	pk    [Batch]packet.Packet
 	keys  conntrack.Batch // of the frames that are to be looked up
 	idx   [Batch]uint8    // their numbers
+	usual [Batch]bool     // by number of the key: pk has not been filled in yet
 }
 
 const second = int64(1e9)
@@ -177,7 +181,7 @@ func New(c Config) (*Engine, error) {
 			return nil, errors.New("dataplane: the policy has no " + [...]string{"LAN", "WAN"}[i] + " interface")
 		}
 		p := &e.port[i]
-		p.Port, p.n, p.mac, p.mtu = pc.Port, i, pc.MAC, pc.MTU
+		p.Port, p.n, p.mac, p.self, p.mtu = pc.Port, i, pc.MAC, packet.MAC(pc.MAC), pc.MTU
 		if p.mtu == 0 {
 			p.mtu = 1500
 		}

@@ -9,7 +9,7 @@ import (
 )
 
 // forward handles packet i of the batch, which belongs to direction r of a
-// known flow.
+// known flow. What it does to each packet, steady must do, too.
 func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 	p := &e.b.pk[i]
 	d := e.flows.Dir(r)
@@ -75,6 +75,7 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 	if fresh {
 		e.emitFlow(r, telemetry.Accept, e.acceptReason(d.Rule), now)
 	}
+	e.flows.Steady(r, steadyWay(in))
 	e.send(out, i, &d.Out, now)
 }
 

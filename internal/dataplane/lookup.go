@@ -13,6 +13,12 @@ func (e *Engine) lookupAll(in *port, now int64) {
 	e.flows.Prepare(&b.keys)
 	for j := range b.keys.Len() {
 		i := int(b.idx[j]) & (Batch - 1)
+		if b.usual[j&(Batch-1)] {
+			if e.steady(in, i, j, now) {
+				continue
+			}
+			packet.ParseIPv4(e.pool.Bytes(b.frame[i]), &b.pk[i]) // has been found valid
+		}
 		if b.pk[i].Class == packet.Error {
 			e.icmpError(in, i, now)
 			continue

@@ -10,14 +10,23 @@ var broadcastMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 // parse reads the headers of the first n frames. ARP is answered and
 // malformed packets are dropped here; the others are left in b.idx and
-// b.keys for the look-up.
+// b.keys for the look-up. Of usual ones only the key is read: mostly nothing else
+// is needed (steady.go).
 func (e *Engine) parse(in *port, n int, now int64) {
 	b := &e.b
 	b.keys.Reset()
 	bytes := uint64(0)
+	var k conntrack.Key
 	for i := range b.frame[:n] {
 		f := e.pool.Bytes(b.frame[i])
 		bytes += uint64(len(f))
+		if ln := packet.Usual(f, in.self, &k); ln != 0 {
+			b.frame[i].Len = uint16(ln)
+			j := b.keys.Len() & (Batch - 1)
+			b.idx[j], b.usual[j] = uint8(i), true
+			e.flows.Add(&b.keys, &k)
+			continue
+		}
 		typ := packet.Type(f)
 		if typ == 0 {
 			e.dropFrame(in, i, telemetry.MalformedPacket, now)
@@ -65,8 +74,10 @@ func (e *Engine) parse(in *port, n int, now int64) {
 			e.dropPacket(in, i, telemetry.Martian, now)
 			continue
 		}
-		b.idx[b.keys.Len()] = uint8(i)
-		e.flows.Add(&b.keys, conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)})
+		j := b.keys.Len() & (Batch - 1)
+		b.idx[j], b.usual[j] = uint8(i), false
+		k = conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)}
+		e.flows.Add(&b.keys, &k)
 	}
 	e.c.RxBytes[in.n] += bytes
 }

@@ -98,7 +98,7 @@ func (e *Engine) mapSource(p *packet.Packet, now int64) (nat.Mapping, nat.Outcom
 
 // out returns the port by which packets of direction d leave that came by in.
 func (e *Engine) out(in *port, d *conntrack.Dir) *port {
-	if d.Hairpin {
+	if d.Hairpin() {
 		return in
 	}
 	return &e.port[1-in.n]

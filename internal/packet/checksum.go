@@ -13,13 +13,39 @@ import (
 // one's complement addition does not mind the order of bytes (RFC 1071 section
 // 2(B)).
 func Sum(b []byte, start uint64) uint16 {
+	return fold(uint64(bits.ReverseBytes16(fold(sumNative(b)))) + uint64(fold(start)))
+}
+
+// sumNative returns the sum of b's little-endian words, to be folded.
+func sumNative(b []byte) uint64 {
 	var s, carry uint64
-	for len(b) >= 32 {
+	n := len(b)
+	if n < 8 {
+		for i, v := range b {
+			s += uint64(v) << (8 * (i & 1))
+		}
+		return s
+	}
+	// The bytes behind the last whole word.
+	last := binary.LittleEndian.Uint64(b[n-8:]) >> (64 - 8*(n&7))
+	for len(b) >= 64 {
 		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
 		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[8:]), carry)
 		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[16:]), carry)
 		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[24:]), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[32:]), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[40:]), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[48:]), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[56:]), carry)
 		s += carry // cannot carry again: a sum that carried is small enough
+		b = b[64:]
+	}
+	if len(b) >= 32 {
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[8:]), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[16:]), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[24:]), carry)
+		s += carry
 		b = b[32:]
 	}
 	for len(b) >= 8 {
@@ -27,19 +53,8 @@ func Sum(b []byte, start uint64) uint16 {
 		s += carry
 		b = b[8:]
 	}
-	s = s>>32 + s&0xffffffff
-	if len(b) >= 4 {
-		s += uint64(binary.LittleEndian.Uint32(b))
-		b = b[4:]
-	}
-	if len(b) >= 2 {
-		s += uint64(binary.LittleEndian.Uint16(b))
-		b = b[2:]
-	}
-	if len(b) == 1 {
-		s += uint64(b[0])
-	}
-	return fold(uint64(bits.ReverseBytes16(fold(s))) + uint64(fold(start)))
+	s, carry = bits.Add64(s, last, 0)
+	return s + carry
 }
 
 // headerValid reports whether an IPv4 header without options, which b begins
