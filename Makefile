@@ -10,12 +10,12 @@ VERSION   ?= dev
 GIT_SHA   ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
 POLICY    ?= rules.yaml
 
-.PHONY: help build run test bench bench-vm soak lint release clean
+.PHONY: help build run test differential bench bench-vm soak lint release clean
 
 help: ## this list
 	@echo "thurward: a firewall that boots as a unikernel"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the command line (bin/thurward) and the image (build/thurward.img) of $(POLICY)
 	@mkdir -p bin build
@@ -32,6 +32,10 @@ run: ## build, then watch it work between simulated hosts; no root needed
 test: ## all tests, those on the booted image among them
 	@scripts/need.sh test
 	$(GO) test -timeout 20m ./...
+
+differential: ## the data plane against the Linux kernel, packet by packet (root; docs/differences-from-linux.md)
+	@scripts/need.sh differential
+	$(GO) test ./test/differential -v -count=1 -sequences 5000 -timeout 20m
 
 bench: ## the data path's benchmarks, in process
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/packet ./internal/conntrack ./internal/nat ./internal/filter ./internal/dataplane ./internal/virtio ./internal/telemetry

@@ -1,6 +1,6 @@
 #!/bin/sh
-# need.sh run|test: makes sure that the programs which "make run" and "make
-# test" use are there. Installs what is missing where it may (Debian, Ubuntu, as
+# need.sh run|test|differential: makes sure that the programs which "make run",
+# "make test" and "make differential" use are there. Installs what is missing where it may (Debian, Ubuntu, as
 # root or with sudo that asks for no password); otherwise says what to type.
 set -eu
 
@@ -9,10 +9,14 @@ need() { # program package
 	command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
 
-need qemu-system-x86_64 qemu-system-x86
+[ "${1:-run}" = differential ] || need qemu-system-x86_64 qemu-system-x86
+if [ "${1:-run}" != run ]; then
+	# The comparison with the Linux kernel.
+	need ip iproute2
+	need nft nftables
+fi
 if [ "${1:-run}" = test ]; then
 	# The test with real hosts; it skips where namespaces are not allowed.
-	need ip iproute2
 	need curl curl
 	need ping iputils-ping
 	need python3 python3

@@ -25,9 +25,9 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 	if int(p.Total) > out.mtu && e.tooBig(in, out, i, now) {
 		return
 	}
-	if p.Class == packet.Query && (p.ICMPType == packet.EchoReply) != r.Reply() {
-		// A request from the other side would be a new exchange, which the
-		// policy has not been asked about.
+	if p.Class == packet.Query && ((p.ICMPType == packet.EchoReply) != r.Reply() || p.ICMPCode != 0) {
+		// Echo has no codes (RFC 792). A request from the other side would be
+		// a new exchange, which the policy has not been asked about.
 		e.dropPacket(in, i, telemetry.ConntrackInvalid, now)
 		return
 	}

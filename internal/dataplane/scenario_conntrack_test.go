@@ -237,3 +237,17 @@ func TestS15_HalfOpenIsReclaimedFirst(t *testing.T) {
 		t.Fatalf("%d reclaimed", n)
 	}
 }
+
+// TestS14_EchoHasNoCodes: echo messages with a code other than 0 neither begin a
+// flow nor answer one (RFC 792).
+func TestS14_EchoHasNoCodes(t *testing.T) {
+	l := newLab(t, "accept egress", established)
+	p := echo(host, web, packet.EchoRequest, 4007)
+	p.code = 1
+	l.dropped(lan, p, telemetry.ConntrackInvalid)
+	l.one(lan, echo(host, web, packet.EchoRequest, 4007))
+	p = echo(web, ours, packet.EchoReply, 4007)
+	p.code = 1
+	l.dropped(wan, p, telemetry.ConntrackInvalid)
+	l.one(wan, echo(web, ours, packet.EchoReply, 4007))
+}

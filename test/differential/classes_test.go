@@ -1,0 +1,204 @@
+package differential
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/replay"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+// A class is a kind of difference that is meant. Its name and reason are in
+// docs/differences-from-linux.md too.
+type class struct {
+	name string
+	is   func(d *difference) bool
+}
+
+// onlyLinux reports that Linux let the last step through and thurward dropped
+// it for a reason.
+func (d *difference) onlyLinux(why ...telemetry.Reason) bool {
+	if d.linux.count() == 0 || d.ours.count() != 0 {
+		return false
+	}
+	for _, w := range why {
+		if d.ours.reason == w {
+			return true
+		}
+	}
+	return false
+}
+
+// onlyOurs reports that thurward let the last step through and Linux did not.
+func (d *difference) onlyOurs() bool { return d.linux.count() == 0 && d.ours.count() != 0 }
+
+// one returns the only frame that a firewall sent, or nil.
+func (r *result) one(s replay.Side) []byte {
+	if r.count() != 1 || len(r.out[s]) != 1 {
+		return nil
+	}
+	return r.out[s][0]
+}
+
+// lastTCP returns the last step's segment, or nil when it is none.
+func (d *difference) lastTCP() *spec {
+	s := d.last()
+	if s.embed != nil || s.spec.proto != packet.TCP {
+		return nil
+	}
+	return &s.spec
+}
+
+// had reports whether an earlier packet of the same conversation, which both
+// let through, has what is asked. Strays have flows of their own, so flows are
+// compared by their packets on the LAN.
+func (d *difference) had(is func(s *step) bool) bool {
+	for i := range d.steps[:len(d.steps)-1] {
+		if s := &d.steps[i]; d.passed[i] && s.embed == nil && s.spec.ttl > 1 && d.same(s.flow, d.last().flow) && is(s) {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *difference) same(a, b int) bool {
+	w := newWorld(d.flows)
+	return a == b || d.flows[a].proto == d.flows[b].proto && (w.at(a, replay.LAN, true) == w.at(b, replay.LAN, true) || w.at(a, replay.LAN, false) == w.at(b, replay.LAN, false))
+}
+
+// answered reports whether the last step's flow has had a SYN of its other end.
+func (d *difference) answered() bool {
+	return d.had(func(b *step) bool { return b.reply && b.spec.flags&syn != 0 })
+}
+
+const invalid = telemetry.ConntrackInvalid
+
+// classes are the differences that docs/differences-from-linux.md lists.
+var classes = []class{
+	{"reset", func(d *difference) bool {
+		s := d.lastTCP()
+		return s != nil && s.flags&rst != 0 && (d.onlyLinux(invalid) || d.onlyOurs() && !d.last().reply)
+	}},
+	{"inner-header-checksum", func(d *difference) bool {
+		return d.onlyLinux(telemetry.MalformedPacket) && d.last().embed != nil && d.last().embed.embedBad
+	}},
+	{"source-quench", func(d *difference) bool {
+		s := d.last()
+		return d.linux.count() == 1 && d.ours.count() == 0 && s.embed != nil && s.spec.typ == 4
+	}},
+	{"error-about-nothing-sent", func(d *difference) bool {
+		s := d.last()
+		return d.onlyLinux(invalid) && s.embed != nil && !d.had(func(b *step) bool { return b.reply == s.reply })
+	}},
+	{"udp-surplus", func(d *difference) bool {
+		s := d.last()
+		return d.onlyLinux(telemetry.MalformedPacket) && s.embed == nil && s.spec.proto == packet.UDP && s.spec.udpLen < 0
+	}},
+	{"icmp-queries", func(d *difference) bool {
+		s := d.last()
+		return s.embed == nil && s.spec.proto == packet.ICMP && s.spec.typ >= 13 && s.spec.typ <= 18 && d.linux.count() == 1 && d.ours.count() == 0
+	}},
+	{"other-protocols", func(d *difference) bool {
+		s := d.last()
+		return s.embed == nil && s.spec.proto != packet.ICMP && s.spec.proto != packet.TCP && s.spec.proto != packet.UDP && d.onlyLinux(invalid)
+	}},
+	{"urgent-with-syn-ack-or-reset", func(d *difference) bool {
+		s := d.lastTCP()
+		return s != nil && d.onlyOurs() && s.flags&0x20 != 0 && (s.flags&(syn|ack) == syn|ack || s.flags&rst != 0)
+	}},
+	{"syn-ack-out-of-place", func(d *difference) bool {
+		s := d.lastTCP()
+		return s != nil && (d.onlyLinux(invalid) || d.onlyOurs() && d.answered()) && s.flags&(syn|ack|rst|fin) == syn|ack
+	}},
+	{"syn-in-connection", func(d *difference) bool {
+		s := d.lastTCP()
+		if s == nil || !d.onlyOurs() || !d.answered() {
+			return false
+		}
+		syns := 0 // of the beginner's
+		d.had(func(b *step) bool {
+			if !b.reply && b.spec.flags&(syn|ack) == syn {
+				syns++
+			}
+			return false
+		})
+		return s.flags&(syn|ack|rst|fin) == syn && d.last().reply || syns > 1
+	}},
+	{"ttl-order", func(d *difference) bool {
+		s := d.last()
+		l, o := d.linux.one(s.side), d.ours.one(s.side)
+		exceeded := func(f []byte) bool { return f != nil && f[23] == packet.ICMP && f[34] == packet.TimeExceeded }
+		return s.spec.ttl == 1 && (exceeded(l) && d.ours.count() == 0 && d.ours.reason == telemetry.ExplicitDeny ||
+			exceeded(o) && d.linux.count() == 0 && d.lastTCP() != nil)
+	}},
+	{"simultaneous-open", func(d *difference) bool {
+		s := d.lastTCP()
+		only := func(b *step) bool { return b.spec.flags&(syn|ack) == syn }
+		return s != nil && d.had(func(b *step) bool { return !b.reply && only(b) }) && d.had(func(b *step) bool { return b.reply && only(b) })
+	}},
+	{"beyond-window", func(d *difference) bool {
+		s := d.lastTCP()
+		return s != nil && d.onlyLinux(invalid) && len(s.data) > 1000
+	}},
+	{"old-or-early-segment", func(d *difference) bool {
+		s := d.lastTCP()
+		return s != nil && d.onlyLinux(invalid) && (d.flows[d.last().flow].stray || strings.Contains(d.last().why, "wrong ")) && s.flags&(syn|ack|rst) == ack
+	}},
+	{"ack-before-syn-ack", func(d *difference) bool {
+		s := d.lastTCP()
+		return s != nil && d.onlyLinux(invalid) && d.last().reply && s.flags&(syn|ack|rst|fin) == ack && !d.answered()
+	}},
+	{"dropped-after-tracking", func(d *difference) bool {
+		for i := range d.steps[:len(d.steps)-1] {
+			if s := &d.steps[i]; (!d.passed[i] && len(s.spec.ipopts) > 0 || s.spec.ttl == 1) && s.flow == d.last().flow {
+				return true
+			}
+		}
+		return false
+	}},
+	{"after-reset", func(d *difference) bool {
+		return d.had(func(b *step) bool { return b.spec.flags&rst != 0 })
+	}},
+	{"echo-code", func(d *difference) bool {
+		s := d.last()
+		return d.onlyLinux(invalid) && s.embed == nil && s.spec.proto == packet.ICMP && s.spec.typ == packet.EchoRequest && s.spec.code != 0
+	}},
+	{"ip-options", func(d *difference) bool {
+		return d.linux.count() == 1 && d.ours.count() == 1 && len(d.last().spec.ipopts) > 0
+	}},
+	{"parameter-problem", func(d *difference) bool {
+		s := d.last()
+		l := d.linux.one(s.side)
+		return l != nil && d.onlyLinux(telemetry.MalformedPacket) && l[23] == packet.ICMP && l[34] == packet.ParamProblem && len(s.spec.ipopts) > 0
+	}},
+	{"hairpin-error-source", func(d *difference) bool {
+		s := d.last()
+		l, o := d.linux.one(s.side), d.ours.one(s.side)
+		return d.flows[s.flow].kind == hairpin && l != nil && o != nil && l[23] == packet.ICMP && o[23] == packet.ICMP &&
+			l[34] == packet.TimeExceeded && o[34] == packet.TimeExceeded
+	}},
+	{"published-port", func(d *difference) bool {
+		s := d.last()
+		l, o := d.linux.one(replay.WAN), d.ours.one(replay.WAN)
+		if l == nil || o == nil || s.embed != nil || bytes.Equal(l, o) || !bytes.Equal(l[36:40], o[36:40]) {
+			return false
+		}
+		from := endpoint{packet.Addr(binary.BigEndian.Uint32(w0(d)[26:])), binary.BigEndian.Uint16(w0(d)[34:])}
+		return from == endpoint{ip(server), 443} && binary.BigEndian.Uint16(o[34:]) != 443 || from == endpoint{ip(server), 53} && binary.BigEndian.Uint16(o[34:]) != 53
+	}},
+}
+
+// w0 is the last step's frame as it arrived.
+func w0(d *difference) []byte { return newWorld(d.flows).frame(d.last()) }
+
+// classOf returns the class of a difference, or nil.
+func classOf(d *difference) *class {
+	for i := range classes {
+		if classes[i].is(d) {
+			return &classes[i]
+		}
+	}
+	return nil
+}

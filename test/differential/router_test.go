@@ -1,0 +1,308 @@
+package differential
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/replay"
+)
+
+// A router is a Linux kernel that forwards between two veth pairs in a network
+// namespace of its own, with nftables:
+//
+//	namespace outer                     namespace router
+//	AF_PACKET ─ lano ══════ veth ══════ lan 10.0.0.1/24
+//	AF_PACKET ─ wano ══════ veth ══════ wan 203.0.113.10/24
+//
+// The outer namespace has no addresses, so nothing there answers by itself.
+// Neighbours are permanent entries: no ARP.
+type router struct {
+	t     *testing.T
+	sock  [2]int
+	ctl   int // netlink socket in the router, to empty the flow table
+	seq   uint64
+	buf   []byte
+	notes []string // settings that could not be made
+}
+
+// needs are the programs; scripts/need.sh differential installs them.
+var needs = []string{"ip", "nft"}
+
+// newRouter makes the namespaces, or skips the test with the reason.
+func newRouter(t *testing.T) *router {
+	t.Helper()
+	for _, p := range needs {
+		if _, err := exec.LookPath(p); err != nil {
+			t.Skipf("%s is not installed (scripts/need.sh differential installs it)", p)
+		}
+	}
+	id := fmt.Sprintf("%d", os.Getpid())
+	outer, inner := "thdo"+id, "thdr"+id
+	r := &router{t: t, buf: make([]byte, 65536)}
+	if out, err := exec.Command("ip", "netns", "add", outer).CombinedOutput(); err != nil {
+		t.Skipf("network namespaces may not be made here (root is needed): %s", bytes.TrimSpace(out))
+	}
+	t.Cleanup(func() {
+		for _, ns := range []string{outer, inner} {
+			exec.Command("ip", "netns", "del", ns).Run() //nolint:errcheck // the second may not be there
+		}
+	})
+	r.run("ip netns add " + inner)
+	for i, n := range []string{"lan", "wan"} {
+		mac := replay.DefaultMAC[i]
+		r.run(fmt.Sprintf("ip -n %s link add %s address %s type veth peer name %so netns %s", inner, n, net.HardwareAddr(mac[:]), n, outer))
+	}
+	// IPv6 would talk by itself; ICMP must not be limited, since the
+	// comparison counts each message.
+	for _, s := range []string{"net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"} {
+		r.sysctl(outer, s)
+		r.sysctl(inner, s)
+	}
+	for _, s := range []string{"net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1",
+		"net.ipv4.conf.lan.rp_filter=1", "net.ipv4.conf.wan.rp_filter=1", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.lan.send_redirects=0", "net.ipv4.conf.wan.send_redirects=0",
+		"net.ipv4.icmp_ratelimit=0", "net.ipv4.icmp_msgs_per_sec=1000000", "net.ipv4.icmp_msgs_burst=1000000"} {
+		r.sysctl(inner, s)
+	}
+	for _, n := range []string{"lan", "wan"} {
+		r.run("ip -n " + outer + " link set " + n + "o up")
+		r.run("ip -n " + inner + " link set " + n + " up")
+	}
+	r.run("ip -n " + inner + " link set lo up")
+	r.run("ip -n " + inner + " addr add " + lanAddr + "/24 dev lan")
+	r.run("ip -n " + inner + " addr add " + wanAddr + "/24 dev wan")
+	r.run("ip -n " + inner + " route add default via " + gateway)
+	for side, as := range [2][]string{append([]string{syncLAN}, lanHosts...), append([]string{gateway, syncWAN}, wanHosts...)} {
+		for _, a := range as {
+			if side == int(replay.WAN) && !strings.HasPrefix(a, "203.0.113.") {
+				continue // behind the gateway
+			}
+			mac := macOf(ip(a))
+			r.run(fmt.Sprintf("ip -n %s neigh add %s lladdr %s dev %s nud permanent", inner, a, net.HardwareAddr(mac[:]), replay.Side(side)))
+		}
+	}
+	cmd := exec.Command("ip", "netns", "exec", inner, "nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(ruleset)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Skipf("this kernel does not take the nftables rules: %s", bytes.TrimSpace(out))
+	}
+	// Connection tracking is there now, and so are its settings.
+	for _, s := range []string{"net.netfilter.nf_conntrack_tcp_loose=0", "net.netfilter.nf_conntrack_tcp_be_liberal=0", "net.netfilter.nf_conntrack_checksum=1",
+		"net.netfilter.nf_conntrack_tcp_timeout_syn_recv=60", "net.netfilter.nf_conntrack_udp_timeout=30"} {
+		r.sysctl(inner, s)
+	}
+	r.open(outer, inner)
+	return r
+}
+
+func (r *router) run(cmd string) {
+	r.t.Helper()
+	a := strings.Fields(cmd)
+	if out, err := exec.Command(a[0], a[1:]...).CombinedOutput(); err != nil {
+		r.t.Fatalf("%s: %v: %s", cmd, err, out)
+	}
+}
+
+// sysctl makes a setting in a namespace. Which ones a namespace may change
+// depends on the kernel; what is refused is noted.
+func (r *router) sysctl(ns, set string) {
+	k, v, _ := strings.Cut(set, "=")
+	path := "/proc/sys/" + strings.ReplaceAll(k, ".", "/")
+	if out, err := exec.Command("ip", "netns", "exec", ns, "sh", "-c", "echo "+v+" > "+path).CombinedOutput(); err != nil {
+		r.notes = append(r.notes, fmt.Sprintf("%s: %s", set, bytes.TrimSpace(out)))
+	}
+}
+
+// open opens the sockets. The test's thread stays on one CPU: what it sends is
+// then handled in order, which the end marker of exchange needs.
+func (r *router) open(outer, inner string) {
+	r.t.Helper()
+	runtime.LockOSThread()
+	r.t.Cleanup(runtime.UnlockOSThread)
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		r.t.Fatal(err)
+	}
+	for c := range 1024 {
+		if all.IsSet(c) {
+			one.Set(c)
+			break
+		}
+	}
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		r.t.Fatal(err)
+	}
+	self, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		unix.SchedSetaffinity(0, &all) //nolint:errcheck // the thread goes on as it can
+		self.Close()
+	})
+	enter := func(ns string, f func()) {
+		fd, err := os.Open("/run/netns/" + ns)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		defer fd.Close()
+		if err := unix.Setns(int(fd.Fd()), unix.CLONE_NEWNET); err != nil {
+			r.t.Fatal(err)
+		}
+		defer func() {
+			if err := unix.Setns(int(self.Fd()), unix.CLONE_NEWNET); err != nil {
+				r.t.Fatal(err)
+			}
+		}()
+		f()
+	}
+	enter(outer, func() {
+		for i, n := range []string{"lano", "wano"} {
+			r.noOffload(n)
+			nif, err := net.InterfaceByName(n)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			all := binary.LittleEndian.Uint16([]byte{0, unix.ETH_P_ALL})
+			s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, int(all))
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			r.t.Cleanup(func() { unix.Close(s) })
+			if err := unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+				r.t.Fatal(err)
+			}
+			if err := unix.Bind(s, &unix.SockaddrLinklayer{Protocol: all, Ifindex: nif.Index}); err != nil {
+				r.t.Fatal(err)
+			}
+			r.sock[i] = s
+		}
+	})
+	enter(inner, func() {
+		for _, n := range []string{"lan", "wan"} {
+			r.noOffload(n)
+		}
+		if r.ctl, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER); err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Cleanup(func() { unix.Close(r.ctl) })
+	})
+}
+
+// noOffload makes a device compute checksums of what the kernel itself sends:
+// a packet socket would see them unfinished.
+func (r *router) noOffload(dev string) {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer unix.Close(s)
+	for _, cmd := range []uint32{0x17, 0x1f, 0x24, 0x2c} { // ETHTOOL_STXCSUM, STSO, SGSO, SGRO
+		value := struct{ cmd, data uint32 }{cmd, 0}
+		var req struct {
+			name [16]byte
+			data unsafe.Pointer
+			_    [16]byte
+		}
+		copy(req.name[:], dev)
+		req.data = unsafe.Pointer(&value)
+		const siocEthtool = 0x8946
+		if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(s), siocEthtool, uintptr(unsafe.Pointer(&req))); e != 0 {
+			r.notes = append(r.notes, fmt.Sprintf("offload %#x of %s: %v", cmd, dev, e))
+		}
+	}
+}
+
+// reset empties the kernel's flow table, as conntrack -F does.
+func (r *router) reset() {
+	r.t.Helper()
+	m := make([]byte, 20)
+	binary.LittleEndian.PutUint32(m, uint32(len(m)))
+	binary.LittleEndian.PutUint16(m[4:], unix.NFNL_SUBSYS_CTNETLINK<<8|2) // IPCTNL_MSG_CT_DELETE
+	binary.LittleEndian.PutUint16(m[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
+	m[16] = unix.AF_INET
+	if err := unix.Sendto(r.ctl, m, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		r.t.Fatal(err)
+	}
+	n, _, err := unix.Recvfrom(r.ctl, r.buf, 0)
+	if err != nil || n < 20 {
+		r.t.Fatalf("emptying the flow table: %d bytes, %v", n, err)
+	}
+	if e := int32(binary.LittleEndian.Uint32(r.buf[16:])); e != 0 {
+		r.t.Fatalf("emptying the flow table: %v", unix.Errno(-e))
+	}
+}
+
+// exchange sends a frame to one side and returns what leaves both sides because
+// of it. A marker follows it through the router; since one CPU handles all in
+// order, nothing is missing once the marker has come out.
+func (r *router) exchange(s replay.Side, f []byte) (out [2][][]byte) {
+	r.t.Helper()
+	r.send(s, f)
+	r.seq++
+	mark := marker(r.seq)
+	r.send(replay.LAN, mark)
+	want := mark[packet.EthLen+packet.MinIPv4+packet.UDPLen:]
+	deadline := time.Now().Add(5 * time.Second)
+	for done := false; !done; {
+		for _, s := range []replay.Side{replay.WAN, replay.LAN} {
+			for {
+				n, _, err := unix.Recvfrom(r.sock[s], r.buf, 0)
+				if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+					break
+				}
+				if err != nil {
+					r.t.Fatal(err)
+				}
+				b := bytes.Clone(r.buf[:n])
+				if s == replay.WAN && bytes.HasSuffix(b, want) {
+					done = true
+					continue
+				}
+				if packet.Type(b) == packet.TypeIPv4 && !reassemblyTimeout(b) {
+					out[s] = append(out[s], b)
+				}
+			}
+		}
+		if !done && time.Now().After(deadline) {
+			r.t.Fatal("the router does not forward the marker")
+		}
+	}
+	return out
+}
+
+// reassemblyTimeout tells of an ICMP message that the kernel sends half a minute
+// after the first fragment of a packet, in the middle of something else.
+func reassemblyTimeout(b []byte) bool {
+	if len(b) < 36 || b[22] != 64 || b[23] != packet.ICMP || b[34] != packet.TimeExceeded || b[35] != 1 {
+		return false
+	}
+	src := packet.Addr(binary.BigEndian.Uint32(b[26:]))
+	return src == ip(lanAddr) || src == ip(wanAddr)
+}
+
+func (r *router) send(s replay.Side, f []byte) {
+	r.t.Helper()
+	for {
+		_, err := unix.Write(r.sock[s], f)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOBUFS) {
+			r.t.Fatalf("sending %d bytes: %v", len(f), err)
+		}
+		runtime.Gosched()
+	}
+}
