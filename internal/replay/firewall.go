@@ -43,6 +43,9 @@ type Config struct {
 	Policy *segment.Policy
 	Seed   uint64     // the boot's secret is made of it
 	MAC    [2][6]byte // of the ports, by Side; zero: DefaultMAC
+	// Buffers is how many frames the firewall can hold: one batch each way,
+	// and what waits for neighbours or for other fragments. 0: 8192.
+	Buffers int
 
 	// Neighbour returns the link-layer address that answers the firewall's
 	// ARP requests for a. Nil, or a false result, leaves them unanswered;
@@ -74,15 +77,14 @@ type port struct {
 	mac  [6]byte
 }
 
-// buffers is how many the pool has: one batch each way, and what waits for
-// neighbours or for other fragments.
-const buffers = 8192
-
 // NewFirewall makes a firewall at virtual time Start. Nothing has been
 // received or sent.
 func NewFirewall(c Config) (*Firewall, error) {
 	f := &Firewall{c: c, now: Start, ring: telemetry.NewRing(1024)}
-	pool := frame.NewPool(make([]byte, buffers*frame.Size), 0)
+	if c.Buffers == 0 {
+		c.Buffers = 8192
+	}
+	pool := frame.NewPool(make([]byte, c.Buffers*frame.Size), 0)
 	for i := range f.port {
 		mac := c.MAC[i]
 		if mac == ([6]byte{}) {

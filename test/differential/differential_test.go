@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	sequences = flag.Int("sequences", 400, "how many random sequences to compare")
+	sequences = flag.Int("sequences", 200, "how many random sequences to compare")
 	firstSeed = flag.Uint64("seed", 1, "seed of the first; the others follow")
 	verbose   = flag.Bool("examples", false, "print an example of each allowed difference")
 	show      = flag.Int("show", 5, "how many unknown differences to print")
@@ -75,7 +75,7 @@ func mask(n int) (m segment.Addr) {
 // compiled is the policy of ruleset.
 func compiled(t *testing.T) *segment.Policy {
 	p := &segment.Policy{
-		Settings: segment.Settings{DefaultAction: segment.Deny, MaxFlows: 4096},
+		Settings: segment.Settings{DefaultAction: segment.Deny, MaxFlows: 256},
 		Interfaces: []segment.Interface{
 			{Role: segment.LAN, Address: ip(lanAddr).To16(), PrefixLen: 24},
 			{Role: segment.WAN, Address: ip(wanAddr).To16(), PrefixLen: 24, Gateway: ip(gateway).To16()},
@@ -179,7 +179,7 @@ func (b *bench) compare(flows []flow, steps []step) *difference {
 	b.t.Helper()
 	b.router.reset()
 	var out [2][][]byte
-	fw, err := replay.NewFirewall(replay.Config{Policy: b.policy, Seed: 1,
+	fw, err := replay.NewFirewall(replay.Config{Policy: b.policy, Seed: 1, Buffers: 256,
 		Neighbour: func(_ replay.Side, a packet.Addr) ([6]byte, bool) { return macOf(a), true },
 		Sent: func(s replay.Side, _ int64, f []byte) {
 			if packet.Type(f) == packet.TypeIPv4 {

@@ -147,6 +147,10 @@ func (w *world) canonical(in, side replay.Side, f []byte) []byte {
 	}
 	h := b[packet.EthLen:]
 	w.rename(h, false)
+	if hl := int(h[0]&15) * 4; hl >= 20 && hl <= len(h) && packet.Sum(h[:hl], 0) == 0xffff {
+		h[4], h[5] = 0, 0 // identification: a translator may choose its own (RFC 6864 section 5.3.1)
+		fixSum(h[:hl])
+	}
 	own := ip(lanAddr)
 	if side == replay.WAN {
 		own = ip(wanAddr)
