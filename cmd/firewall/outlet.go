@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/hex"
-	"math"
 	"net/netip"
 	"runtime"
 	"sync/atomic"
@@ -29,7 +28,7 @@ type outlet struct {
 	signal  chan struct{}
 	news    atomic.Bool  // vsock has interrupted
 	busy    atomic.Bool  // there is more to do at once
-	next    atomic.Int64 // when there is something to do although nothing comes
+	next    atomic.Int64 // when there is something to do although nothing comes; at first at once
 }
 
 // newOutlet opens the vsock device, if there is one, and joins all that is told
@@ -39,7 +38,6 @@ func newOutlet(p *segment.Policy, e *dataplane.Engine, ring *telemetry.Ring, n *
 	ctx := telemetry.Context{Policy: p, WallBase: base, Clock: source,
 		Tracer: telemetry.NewTracer([16]byte(secret[:16]), p.Settings.SampleAccept, p.Settings.SampleDrop)}
 	o := &outlet{ring: ring, signal: make(chan struct{}, 1)}
-	o.next.Store(math.MaxInt64)
 	o.console = newConsole(ctx, ring, args.events)
 	cfg := telemetry.StreamConfig{Ring: ring, Context: &ctx, NoFlowEnd: p.Settings.Flags&segment.FlagNoFlowEnd != 0, Metrics: &telemetry.Metrics{}, Local: &telemetry.Metrics{},
 		Identity: identity(p, n, secret)}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/thurward/thurward/internal/filter"
 	"github.com/thurward/thurward/internal/image"
 	"github.com/thurward/thurward/internal/kernel/build"
 	"github.com/thurward/thurward/internal/packet"
@@ -58,6 +59,9 @@ var defaultImage = sync.OnceValues(func() (string, error) {
 func link(path string, p *segment.Policy) error {
 	in, err := parts()
 	if err != nil {
+		return err
+	}
+	if err := filter.Build(p); err != nil {
 		return err
 	}
 	in.Policy = segment.Encode(p)
