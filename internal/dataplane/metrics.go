@@ -52,7 +52,8 @@ func (e *Engine) Metrics() []telemetry.Family {
 			Labels: telemetry.LabelOf("kind", func(i int) string { return nat.Kind(i).String() }),
 			Fill:   func(v []uint64) { copy(v, c.Translations[:]) }},
 	}
-	return append(append(fs, flowMetrics(e.flows)...), poolMetrics(e.nat.Pools())...)
+	fs = append(append(fs, flowMetrics(e.flows)...), poolMetrics(e.nat.Pools())...)
+	return append(fs, e.nameMetrics()...)
 }
 
 func flowMetrics(t *conntrack.Table) []telemetry.Family {

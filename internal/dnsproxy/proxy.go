@@ -156,6 +156,7 @@ type Proxy struct {
 	buf       []byte
 	lower     [maxName]byte
 	optBuf    [48]byte
+	told      Done
 }
 
 // New makes a proxy. The policy must have upstreams.

@@ -104,7 +104,7 @@ func (p *Proxy) refuse(c *Client, q *question, msg, name []byte, rcode int, why 
 		b = appendOPT(b, upstreamSize, uint8(rcode>>4), q.do, ede)
 	}
 	p.cfg.Transport.Reply(c, b)
-	p.done(&Done{Client: *c, Name: name, Type: q.typ, Outcome: why, Lookup: p.lookup})
+	p.done(Done{Client: *c, Name: name, Type: q.typ, Outcome: why, Lookup: p.lookup})
 	return why
 }
 
@@ -119,9 +119,10 @@ func (p *Proxy) head(b []byte, id, flags uint16, rcode int) {
 }
 
 // done counts a query's end and tells it.
-func (p *Proxy) done(d *Done) {
+func (p *Proxy) done(d Done) {
 	p.c.Outcomes[d.Outcome]++
-	p.cfg.Transport.Done(d)
+	p.told = d
+	p.cfg.Transport.Done(&p.told)
 }
 
 // end answers a query that no upstream has answered well: with rcode and, when
@@ -163,5 +164,5 @@ func (p *Proxy) finish(w *pending, why telemetry.DNSOutcome, bound int, first, b
 	for i, b := range name {
 		name[i] = lower(b)
 	}
-	p.done(&Done{Client: w.client, Name: name, Type: w.typ, Outcome: why, Lookup: w.lookup, Duration: took, Upstream: by, Bound: bound, First: first})
+	p.done(Done{Client: w.client, Name: name, Type: w.typ, Outcome: why, Lookup: w.lookup, Duration: took, Upstream: by, Bound: bound, First: first})
 }

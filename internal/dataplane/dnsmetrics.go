@@ -1,0 +1,51 @@
+package dataplane
+
+import (
+	"github.com/thurward/thurward/internal/dnsproxy"
+	"github.com/thurward/thurward/internal/telemetry"
+)
+
+// nameMetrics describes the counters of the DNS proxy and of the name set.
+func (e *Engine) nameMetrics() []telemetry.Family {
+	if e.names.proxy == nil {
+		return nil
+	}
+	p, s, t, set := e.names.proxy.Counters(), e.names.set.Counters(), e.names.tcp.Counters(), e.names.set
+	one := func(name, help string, from *uint64) telemetry.Family {
+		return telemetry.One(telemetry.Counter, name, help, from)
+	}
+	bounds := make([]uint64, len(dnsproxy.Buckets))
+	for i, b := range dnsproxy.Buckets {
+		bounds[i] = uint64(b)
+	}
+	label := func(name string, values ...string) func([]byte, int) []byte {
+		return telemetry.LabelOf(name, func(i int) string { return values[i%len(values)] })
+	}
+	return []telemetry.Family{
+		{Name: "thurward_dns_queries_total", Help: "Queries of clients, by what became of them.", Type: telemetry.Counter, N: int(telemetry.NumDNSOutcomes) - 1,
+			Labels: telemetry.LabelOf("outcome", func(i int) string { return telemetry.DNSOutcome(i + 1).String() }),
+			Fill:   func(v []uint64) { copy(v, p.Outcomes[1:]) }},
+		{Name: "thurward_dns_lookup_duration_seconds", Help: "Time from a query to its answer, where an upstream was asked.", Type: telemetry.Histogram, Bounds: bounds, Scale: 1e9,
+			Fill: func(v []uint64) {
+				copy(v, p.Latency[:])
+				v[len(p.Latency)] = uint64(p.LatencySum)
+			}},
+		one("thurward_dns_upstream_queries_total", "Queries to upstreams, repeated ones among them.", &p.Asked),
+		one("thurward_dns_upstream_retries_total", "Queries to upstreams that were not the first for a client's query.", &p.Retries),
+		one("thurward_dns_upstream_tcp_total", "Queries to upstreams over TCP.", &p.ByTCP),
+		one("thurward_dns_truncated_total", "Answers that did not fit what the client takes over UDP.", &p.Truncated),
+		{Name: "thurward_dns_answers_rejected_total", Help: "Messages from the WAN that were not taken for an answer.", Type: telemetry.Counter, N: 3,
+			Labels: label("reason", "mismatch", "wrong_case", "malformed"),
+			Fill:   func(v []uint64) { v[0], v[1], v[2] = p.Mismatched, p.WrongCase, p.BadAnswers }},
+		one("thurward_dns_addresses_bound_total", "Addresses of answers that were bound to names.", &p.Bound),
+		one("thurward_dns_addresses_unbound_total", "Addresses of answers beyond the limit for one answer, which open nothing.", &p.Unbound),
+		{Name: "thurward_dns_outstanding", Help: "Queries that wait for an upstream.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(e.names.proxy.Outstanding()) }},
+		{Name: "thurward_dns_tcp_connections", Help: "TCP connections that end at the proxy, to clients and to upstreams.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(e.names.tcp.Len()) }},
+		one("thurward_dns_tcp_refused_total", "TCP connections of clients beyond the limits.", &t.Refused),
+		{Name: "thurward_fqdn_set_size", Help: "Names of addresses that clients have learned and that have not expired.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(set.Len()) }},
+		{Name: "thurward_fqdn_set_capacity", Help: "How many of them fit.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(set.Cap()) }},
+		{Name: "thurward_fqdn_set_evictions_total", Help: "Names of addresses forgotten before their time.", Type: telemetry.Counter, N: 3,
+			Labels: label("reason", "full", "text_full", "address_full"),
+			Fill:   func(v []uint64) { v[0], v[1], v[2] = s.EvictedFull, s.EvictedText, s.EvictedAddress }},
+	}
+}
