@@ -177,45 +177,6 @@ func TestProperties(t *testing.T) {
 	})
 }
 
-// FuzzPipeline puts any frames on both ports, and lets time pass: each record
-// of the input is a port and step of time (one byte), a length (one byte, times
-// four), and that many bytes of a frame. Frames too short to be addressed are
-// given the port's address, which a fuzzer would not find by itself.
-func FuzzPipeline(f *testing.F) {
-	add := func(records ...[]byte) {
-		var b []byte
-		for i, r := range records {
-			for len(r)%4 != 0 {
-				r = append(r, 0)
-			}
-			b = append(append(b, byte(i&1), byte(len(r)/4)), r...)
-		}
-		f.Add(b)
-	}
-	add(udp(host, 4000, web, 53).frame(lanMAC), udp(web, 53, ours, 4000).frame(wanMAC))
-	add(syn(host, 4000, web, 80).frame(lanMAC), tcp(web, 80, ours, 4000, packet.SYN|packet.ACK, 5000, 1001).frame(wanMAC),
-		tcp(host, 4000, web, 80, packet.ACK, 1001, 5001).frame(lanMAC), tcp(web, 80, ours, 4000, packet.RST, 5001, 0).frame(wanMAC))
-	add(echo(host, web, packet.EchoRequest, 7).frame(lanMAC), echo(web, ours, packet.EchoReply, 7).frame(wanMAC))
-	add(arp(packet.ARPRequest, host, macOf(ip(host)), "10.0.0.1"), arp(packet.ARPReply, "203.0.113.1", macOf(ip("203.0.113.1")), ours))
-	add(udp(host, 4000, web, 53).frame(lanMAC), pkt{src: web, dst: ours, proto: packet.ICMP, typ: packet.Unreachable, code: 3,
-		data: udp(ours, 4000, web, 53).frame(wanMAC)[packet.EthLen:]}.frame(wanMAC))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		l := newLabWith(t, func(p *segment.Policy) { p.Settings.MaxFlows = 16 }, "deny egress udp :54", "accept", established)
-		for range 64 {
-			if len(b) < 2 {
-				break
-			}
-			side, n := int(b[0]&1), min(int(b[1])*4, len(b)-2)
-			l.now += int64(b[0]>>1) * 1e8
-			fr := append([]byte(nil), b[2:2+n]...)
-			b = b[2+n:]
-			copy(fr, l.e.port[side].mac[:])
-			l.raw(side, fr) // fails when what comes out is malformed
-			l.invariants()
-		}
-	})
-}
-
 // TestAllocations: handling a packet allocates nothing, whatever becomes of it.
 func TestAllocations(t *testing.T) {
 	short := udp(host, 4000, web, 53)
