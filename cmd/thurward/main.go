@@ -77,7 +77,7 @@ with the policy compiled in. A change is an edit, a build, and the new image.`,
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newCheckCmd(), newBuildCmd(), newRunCmd(), newReplayCmd(), newEventsCmd(), newTopCmd())
-	root.AddCommand(newExplainCmd())
+	root.AddCommand(newExplainCmd(), newDiffCmd())
 	return root
 }
 

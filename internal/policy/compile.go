@@ -16,9 +16,21 @@ var protocols = map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17}
 
 var actions = map[string]segment.Action{"accept": segment.Accept, "deny": segment.Deny, "reject": segment.Reject}
 
-// Compile turns a policy into the tables of a segment. A rule whose fields are
-// lists becomes one match for each combination.
+// Compile turns a policy into the tables of a segment, the classifier's among
+// them. A rule whose fields are lists becomes one match for each combination.
 func Compile(p *Policy) (*segment.Policy, error) {
+	s, err := compileTables(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := filter.Build(s); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.File, err)
+	}
+	return s, nil
+}
+
+// compileTables makes all but the classifier.
+func compileTables(p *Policy) (*segment.Policy, error) {
 	c := &compiler{s: &segment.Policy{Digest: p.Digest}, texts: map[string]segment.Text{}, names: map[string]uint32{}}
 	c.settings(p)
 	for _, f := range p.Interfaces {
@@ -49,9 +61,6 @@ func Compile(p *Policy) (*segment.Policy, error) {
 		if t.n > segment.MaxRules {
 			return nil, fmt.Errorf("%s: %d %s; at most %d are supported", p.File, t.n, t.what, segment.MaxRules)
 		}
-	}
-	if err := filter.Build(c.s); err != nil {
-		return nil, fmt.Errorf("%s: %w", p.File, err)
 	}
 	return c.s, nil
 }

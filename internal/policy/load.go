@@ -11,12 +11,13 @@ import (
 
 // loader collects the problems of one file.
 type loader struct {
-	file   string
-	diags  Diagnostics
-	more   int // problems that were not kept
-	p      *Policy
-	groups groups
-	action *node // of default_action
+	file       string
+	diags      Diagnostics
+	more       int  // problems that were not kept
+	moreErrors bool // errors are among them
+	p          *Policy
+	groups     groups
+	action     *node // of default_action
 
 	addrGroups map[string][]netip.Prefix // resolved
 	portGroups map[string][]PortRange
@@ -36,7 +37,11 @@ func Load(file string, src []byte) (*Policy, Diagnostics) {
 	}
 	l.diags.sort()
 	if l.more > 0 {
-		l.diags = append(l.diags, Diagnostic{File: file, Line: 1, Column: 1, Severity: Error, Code: "more", Message: fmt.Sprintf("%d more problems are not shown", l.more), Hint: "correct these first"})
+		severity := Warning
+		if l.moreErrors {
+			severity = Error
+		}
+		l.diags = append(l.diags, Diagnostic{File: file, Line: 1, Column: 1, Severity: severity, Code: "more", Message: fmt.Sprintf("%d more problems are not shown", l.more), Hint: "correct these first"})
 	}
 	if l.diags.HasErrors() {
 		return nil, l.diags
@@ -53,6 +58,7 @@ func (l *loader) add(line, col int, path, code, msg, hint string) {
 func (l *loader) diag(d Diagnostic) {
 	if len(l.diags) >= 1000 {
 		l.more++
+		l.moreErrors = l.moreErrors || d.Severity == Error
 		return
 	}
 	l.diags = append(l.diags, d)
