@@ -5,6 +5,7 @@
 //	firewall.go  the data plane between two ports, frame by frame
 //	capture.go   reading and writing captures
 //	adopt.go     which link-layer addresses of a capture are the firewall's
+//	names.go     answers of name servers, for the firewall's own queries
 //	run.go       two captures through the firewall
 package replay
 

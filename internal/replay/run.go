@@ -47,7 +47,8 @@ type run struct {
 	ctx   telemetry.Context
 	line  []byte
 	fixed []byte // scratch for frames that are changed
-	err   error  // the first of the callbacks
+	names pairing
+	err   error // the first of the callbacks
 }
 
 // Run replays captures and returns what became of them. Errors name the file
@@ -108,6 +109,7 @@ func Run(o Options) (*Summary, error) {
 		}
 		r.sum.Side[s].Short = r.in[s].short
 	}
+	r.sum.Answers = r.names.Given
 	r.sum.finish(r.fw, o.Policy)
 	return r.sum, nil
 }
@@ -197,18 +199,16 @@ func (r *run) frame(s Side, f *frameIn) error {
 		c.Empty++
 		return nil
 	}
-	b := f.data
+	r.fixed = append(r.fixed[:0], f.data...)
+	b := r.fixed
 	if c.How == byNone && len(b) >= packet.EthLen && b[0]&1 == 0 {
-		r.fixed = append(r.fixed[:0], b...)
-		b = r.fixed
 		copy(b, c.MAC[:])
 	}
 	if r.o.FixChecksums {
-		if c.How != byNone {
-			r.fixed = append(r.fixed[:0], b...)
-			b = r.fixed
-		}
 		fixChecksums(b)
+	}
+	if s == WAN {
+		r.names.answer(b)
 	}
 	r.fw.Receive(s, now, b)
 	return nil
@@ -224,6 +224,9 @@ func (r *run) neighbour(s Side, a packet.Addr) ([6]byte, bool) {
 
 func (r *run) sent(s Side, now int64, b []byte) {
 	r.sum.Side[s].Sent++
+	if s == WAN {
+		r.names.sent(b)
+	}
 	if err := r.out[s].write(r.base.Add(time.Duration(now)), b); err != nil && r.err == nil {
 		r.err = err
 	}

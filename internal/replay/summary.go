@@ -17,6 +17,7 @@ type Summary struct {
 	Events     int
 	LostEvents uint64
 	Flows      int // that are still there
+	Answers    int // of name servers that were paired with the firewall's own queries
 	// Drops counts by reason, Rules by rule; the last of Rules is the default
 	// action.
 	Drops  [telemetry.NumReasons]uint64
@@ -88,6 +89,9 @@ func (s *Summary) Print(w io.Writer) {
 		}
 	}
 	fmt.Fprintf(w, "time: %v; events: %d; flows at the end: %d\n", s.Span, s.Events, s.Flows)
+	if s.Answers > 0 {
+		fmt.Fprintf(w, "%d answers of name servers were given to the firewall's own queries\n", s.Answers)
+	}
 	if s.LostEvents > 0 {
 		fmt.Fprintf(w, "%d events were lost\n", s.LostEvents)
 	}
