@@ -27,7 +27,7 @@ const (
 // memoryNeeded returns the memory that the policy's tables and the buffers
 // take, with the least heap that works.
 func memoryNeeded(p *segment.Policy) uint64 {
-	return uint64(conntrack.Bytes(int(p.Settings.MaxFlows))+nat.Bytes(p)+dataplane.NameBytes(p)) + 2*(2<<20) + buffers*frame.Size +
+	return uint64(conntrack.Bytes(int(p.Settings.MaxFlows))+conntrack.SourcesBytes(int(p.Settings.MaxFlows), p.Settings.SourceFlows, p.Settings.SourceRate)+nat.Bytes(p)+dataplane.NameBytes(p)) + 2*(2<<20) + buffers*frame.Size +
 		uint64(telemetry.RingBytes(ringSize)+telemetry.StreamBytes+virtio.VsockBytes) + heapFloor
 }
 

@@ -184,3 +184,62 @@ func dirty(n int, zeroed bool) []byte {
 	}
 	return b
 }
+
+// TestFillsToTheLast: the index has room for every flow that the table has,
+// whatever their hashes.
+func TestFillsToTheLast(t *testing.T) {
+	for seed := range uint64(4) {
+		const n = 16 << 10
+		tab := New(n, [2]uint64{seed, 7}, udpTimeouts(), nil)
+		for i := range n {
+			k := Key{Src: packet.Addr(10<<24 + i), Dst: 99, SrcPort: uint16(i), DstPort: 53, Proto: packet.UDP}
+			out := packet.Rewrite{Src: 77, Dst: 99, SrcPort: uint16(i), DstPort: uint16(1 + i>>16)}
+			if tab.Insert(&k, &out, UDPReplied, false, 1) == None {
+				t.Fatalf("seed %d: flow %d of %d does not fit", seed, i, n)
+			}
+		}
+		// Turn half of them over many times: a table that is full for long.
+		for i := range 8 * n {
+			k := Key{Src: packet.Addr(11<<24 + i), Dst: 99, SrcPort: uint16(i), DstPort: 53, Proto: packet.UDP}
+			out := packet.Rewrite{Src: 77, Dst: 98, SrcPort: uint16(i), DstPort: uint16(2 + i>>16)}
+			tab.Remove(Ref(i%(n/2)*2), Closed)
+			if tab.Insert(&k, &out, UDPReplied, false, 1) == None {
+				t.Fatalf("seed %d: flow %d in place of an old one does not fit", seed, i)
+			}
+		}
+		for r := range Ref(2 * n) {
+			if d := tab.Dir(r); tab.find(&d.Key, tab.Hash(&d.Key)) != r {
+				t.Fatalf("seed %d: direction %d is not found", seed, r)
+			}
+		}
+	}
+}
+
+// TestSweepKeepsUp: in a table of a million flows that all end at once, no step
+// removes more than its share, and a million flows a second is no more than the
+// steps of that time can remove.
+func TestSweepKeepsUp(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 300 MB")
+	}
+	const n = 1 << 20
+	tab := New(n, [2]uint64{3, 7}, udpTimeouts(), nil)
+	for i := range n {
+		k := Key{Src: packet.Addr(10<<24 + i), Dst: 99, SrcPort: uint16(i), DstPort: 53, Proto: packet.UDP}
+		out := packet.Rewrite{Src: 77, Dst: 99, SrcPort: uint16(i), DstPort: uint16(1 + i>>16)}
+		if tab.Insert(&k, &out, UDPUnreplied, false, 1) == None {
+			t.Fatal("does not fit")
+		}
+	}
+	steps, before := 0, tab.Len()
+	for more := true; tab.Len() > 0; steps++ {
+		more = tab.Sweep(1000)
+		if ended := before - tab.Len(); ended > sweepEnds || more != (ended == sweepEnds) {
+			t.Fatalf("a step removed %d flows; more to do: %v", ended, more)
+		}
+		before = tab.Len()
+	}
+	if steps > n/sweepEnds+n/sweepLooks+1 {
+		t.Fatalf("%d steps", steps)
+	}
+}

@@ -5,7 +5,7 @@
 // established packet of UDP touches, and one that they share. Each kind lies in
 // an array of its own, so that what is used together is dense in caches and
 // TLB. An index of buckets, one line each, leads from a direction's addresses
-// and ports to its record. Nothing moves once it is placed, nothing holds a
+// and ports to its record. No record moves once it is placed, nothing holds a
 // pointer, and a lookup looks at two buckets at most.
 //
 // One goroutine uses a table; time is an argument everywhere.
@@ -264,23 +264,46 @@ func (t *Table) find(k *Key, h uint64) Ref {
 const roomy = 6
 
 // place puts a ref into one of the two buckets of its hash: the first while
-// that is roomy, then the emptier one.
+// that is roomy, then the emptier one. When both are full, which is rare, one of
+// their refs moves to its other bucket.
 func (t *Table) place(h uint64, r Ref) bool {
 	i, j := h&t.mask, t.second(h)
 	if u := t.buckets[i].used(); u >= roomy && t.buckets[j].used() < u {
 		i, j = j, i
 	}
-	for range window {
-		b := &t.buckets[i]
-		for s := range slots {
-			w, sh := s>>2, uint(s&3*16)
-			if b.tags[w]>>sh&0xffff == 0 {
-				b.tags[w] |= tag(h) << sh
-				b.refs[s] = r
-				return true
-			}
+	return t.buckets[i].put(tag(h), r) || t.buckets[j].put(tag(h), r) ||
+		t.shift(i) && t.buckets[i].put(tag(h), r) || t.shift(j) && t.buckets[j].put(tag(h), r)
+}
+
+// put puts a ref into a free slot, if there is one.
+func (b *bucket) put(tag uint64, r Ref) bool {
+	for s := range slots {
+		w, sh := s>>2, uint(s&3*16)
+		if b.tags[w]>>sh&0xffff == 0 {
+			b.tags[w] |= tag << sh
+			b.refs[s] = r
+			return true
 		}
-		i = j
+	}
+	return false
+}
+
+// shift moves one ref of full bucket i to its other bucket, if any of those has
+// room.
+func (t *Table) shift(i uint64) bool {
+	b := &t.buckets[i]
+	for s, r := range b.refs {
+		h := t.Hash(&t.Dir(r).Key)
+		to := h & t.mask
+		if to == i {
+			to = t.second(h)
+		}
+		if to != i && t.buckets[to].put(tag(h), r) {
+			w, sh := s>>2, uint(s&3*16)
+			b.tags[w] &^= 0xffff << sh
+			b.refs[s] = None
+			return true
+		}
 	}
 	return false
 }

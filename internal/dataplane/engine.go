@@ -107,6 +107,7 @@ type Engine struct {
 	pool     *frame.Pool
 	port     [2]port
 	flows    *conntrack.Table
+	sources  *conntrack.Sources // nil: no limits
 	filter   *filter.Classifier
 	nat      *nat.NAT
 	events   *telemetry.Ring
@@ -204,6 +205,7 @@ func New(c Config) (*Engine, error) {
 	s := &c.Policy.Settings
 	e.flows = conntrack.New(int(s.MaxFlows), [2]uint64{binary.LittleEndian.Uint64(c.Secret[0:]), binary.LittleEndian.Uint64(c.Secret[8:])}, timeouts(s), c.Alloc)
 	e.flows.Removed = e.flowRemoved
+	e.sources = conntrack.NewSources(int(s.MaxFlows), s.SourceFlows, s.SourceRate, e.random(), c.Alloc)
 	e.c.Accepts = make([]uint64, len(c.Policy.Rules)+1)
 	e.c.Drops = make([]uint64, len(c.Policy.Rules)+1)
 	e.c.Shadows = make([]uint64, len(c.Policy.Rules)+1)

@@ -24,6 +24,9 @@ func (e *Engine) usable(in *port, p *packet.Packet, t *nat.Target) telemetry.Rea
 // newFlow makes a flow for its first packet, which goes to the address and port
 // to, translated where the policy says so.
 func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.Target, now int64) (conntrack.Ref, telemetry.Reason) {
+	if !e.sources.Admit(p.Src, now) {
+		return conntrack.None, telemetry.RateLimitFlows
+	}
 	out := packet.Rewrite{Src: p.Src, Dst: to.Addr, SrcPort: p.SrcPort, DstPort: to.Port}
 	kind := nat.NumKinds
 	if to.Addr != p.Dst {
@@ -33,6 +36,7 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.T
 	if in.n == lan {
 		var o nat.Outcome
 		if m, o = e.mapSource(p, now); o == nat.Exhausted {
+			e.sources.Release(p.Src)
 			return conntrack.None, telemetry.NATPortPoolExhausted
 		} else if o == nat.Mapped {
 			out.Src, out.SrcPort = m.Addr, m.Port
@@ -64,6 +68,7 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.T
 	}
 	if r == conntrack.None {
 		e.nat.Give(m.Pool, p.Proto, m.Port)
+		e.sources.Release(p.Src)
 		return conntrack.None, why
 	}
 	if kind == nat.Hairpin {
@@ -106,7 +111,8 @@ func (e *Engine) out(in *port, d *conntrack.Dir) *port {
 
 // flowRemoved gives back what a flow held, and tells of its end.
 func (e *Engine) flowRemoved(r conntrack.Ref, _ conntrack.Removal) {
-	s := e.flows.Shared(r)
-	e.nat.Give(s.Pool, uint8(e.flows.Dir(r).Key.Proto), s.Port)
+	s, k := e.flows.Shared(r), &e.flows.Dir(r&^1).Key
+	e.nat.Give(s.Pool, uint8(k.Proto), s.Port)
+	e.sources.Release(k.Src)
 	e.emitEnd(r)
 }
