@@ -166,7 +166,7 @@ func TestTopView(t *testing.T) {
 		}
 	}
 	model.Update(tea.WindowSizeMsg{Width: 120, Height: 40})
-	if !strings.Contains(model.draw(), "accepted 11.39k/s   dropped 48.30/s") && !strings.Contains(model.draw(), "203.0.113.10") {
+	if !strings.Contains(model.draw(), "203.0.113.10  connected") || !strings.Contains(model.draw(), "accepted 11.39k/s   dropped 48/s") {
 		t.Error(model.draw())
 	}
 	model.Update(tea.KeyPressMsg{Code: tea.KeyTab})

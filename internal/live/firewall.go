@@ -46,6 +46,7 @@ type firewall struct {
 	series    map[string]*series
 	byName    map[string][]*series
 	snapshot  time.Time // when the last whole snapshot of metrics had come
+	rates     bool      // this boot has told a snapshot before
 	refused   int64     // samples of more series than fit
 	lines     map[string]int64
 	events    [window]int64 // by second
@@ -69,15 +70,17 @@ func (f *firewall) add(it *stream.Item, now time.Time) {
 	switch it.Kind {
 	case stream.HelloKind:
 		if it.Hello.Boot != f.hello.Boot && f.hello.Fields != nil {
-			f.series, f.byName = map[string]*series{}, map[string][]*series{} // another boot, perhaps another policy
+			f.series, f.byName, f.rates = map[string]*series{}, map[string][]*series{}, false // another boot, perhaps another policy
 		}
 		f.hello = it.Hello
 	case stream.SampleKind:
 		f.sample(it.Sample, now)
 	case stream.EOFKind:
 		if now.Sub(f.snapshot) >= time.Second { // the sums cost something, and a guest may say anything
-			f.snapshot = now
-			f.point(now)
+			if f.rates { // the first snapshot of a boot has none
+				f.point(now)
+			}
+			f.snapshot, f.rates = now, true
 		}
 	case stream.EventKind:
 		f.event(it.Event, now)
@@ -217,8 +220,8 @@ func (f *firewall) point(now time.Time) {
 	p := Point{
 		At:      now.UTC(),
 		Accepts: f.sum("thurward_rule_accepts_total", rate), Drops: f.sum("thurward_drops_total", rate),
-		RxBits:  8 * f.sum("thurward_interface_receive_bytes_total", rate),
-		TxBits:  8 * f.sum("thurward_interface_transmit_bytes_total", rate),
+		LANBits: 8 * f.sum("thurward_interface_receive_bytes_total", rate, "interface", "lan"),
+		WANBits: 8 * f.sum("thurward_interface_receive_bytes_total", rate, "interface", "wan"),
 		Flows:   f.sum("thurward_conntrack_entries", value),
 		Queries: f.sum("thurward_dns_queries_total", rate),
 		Ports:   f.sum("thurward_nat_port_pool_in_use", value),

@@ -89,7 +89,7 @@ func TestView(t *testing.T) {
 	if len(v.Names) != 2 || v.Names[0] != (Count{"bad.example", 30}) || v.Sources[0] != (Count{"10.0.0.9", 30}) || v.Stream.Lost != 4 || v.Stream.Malformed != 1 {
 		t.Errorf("%+v %+v %+v", v.Names, v.Sources, v.Stream)
 	}
-	if len(v.Recent) != 2 || v.Recent[0].Action != "lines-lost" || !strings.Contains(v.Recent[1].Explain, "--dst 1.1.1.1") || len(v.History) != 2 || v.History[1].Accepts != 10 {
+	if len(v.Recent) != 2 || v.Recent[0].Action != "lines-lost" || !strings.Contains(v.Recent[1].Explain, "--dst 1.1.1.1") || len(v.History) != 1 || v.History[0].Accepts != 10 {
 		t.Errorf("%+v %+v", v.Recent, v.History)
 	}
 	m.Gone(s)
@@ -154,7 +154,7 @@ func TestExposition(t *testing.T) {
 		feed(m, s, start, `# METRIC # EOF`, `# METRIC thurward_half_told 1`, `garbage`)
 	}
 	var b strings.Builder
-	if err := m.WriteMetrics(&b); err != nil {
+	if err := m.WriteMetrics(&b, start); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
@@ -169,6 +169,14 @@ func TestExposition(t *testing.T) {
 		t.Errorf("%s", b.String())
 	}
 	promtool(t, b.String())
+	// A firewall that has been gone for long is down, and says nothing more.
+	b.Reset()
+	for s := range m.open {
+		m.Gone(s)
+	}
+	if err := m.WriteMetrics(&b, start.Add(staleAfter+time.Second)); err != nil || strings.Contains(b.String(), "conntrack") || !strings.Contains(b.String(), `thurward_up{instance="203.0.113.20"} 0`) {
+		t.Errorf("%v\n%s", err, b.String())
+	}
 }
 
 // promtool runs Prometheus' own check over an exposition.

@@ -5,12 +5,17 @@ import (
 	"io"
 	"slices"
 	"sort"
+	"time"
 
 	"github.com/thurward/thurward/internal/stream"
 )
 
 // maxFamilies bounds the metrics of one firewall by name.
 const maxFamilies = 512
+
+// staleAfter is how long the last metrics of a firewall that has gone are still
+// given: as long as Prometheus looks back.
+const staleAfter = 5 * time.Minute
 
 // An exposition is the last whole snapshot of a firewall's metrics.
 type exposition struct {
@@ -69,13 +74,16 @@ func FamilyOf(name string, isHistogram func(string) bool) string {
 // WriteMetrics writes the last snapshot of each firewall in Prometheus' text
 // format. The label "instance" says which firewall it is of: scrape with
 // honor_labels. thurward_up says whether a firewall is connected, so that its
-// silence is seen.
-func (m *Model) WriteMetrics(w io.Writer) error {
+// silence is seen; what one told that has been gone for staleAfter is left out.
+func (m *Model) WriteMetrics(w io.Writer, now time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	firewalls := sortedKeys(m.firewalls)
 	families := map[string]*family{}
 	for _, name := range firewalls {
+		if f := m.firewalls[name]; f.connected == 0 && now.Sub(f.lastLine) > staleAfter {
+			continue
+		}
 		for n, f := range m.snaps[name].now {
 			if families[n] == nil {
 				families[n] = &family{help: f.help, typ: f.typ}

@@ -36,7 +36,7 @@ func (m *Model) Page(now func() time.Time) http.Handler {
 	})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		m.WriteMetrics(w) //nolint:errcheck // the client has gone
+		m.WriteMetrics(w, now()) //nolint:errcheck // the client has gone
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !localHost(r.Host) {

@@ -78,20 +78,20 @@ func (sc Screen) Draw(v *View) string {
 	add(attr, "telemetry: %.0f lines wait, %.0f dropped in the firewall, %d told lost, %d malformed, %d read", v.Stream.Queue, v.Stream.Dropped, v.Stream.Lost, v.Stream.Malformed, v.Stream.Lines)
 	add("", "")
 	rows := sc.rows(len(l))
-	add(bold, "%-32s %10s %14s %14s   %-26s %10s %12s", "RULE", "PKT/S", "ACCEPTED", "DROPPED", "DROPPED FOR", "PKT/S", "TOTAL")
+	add(bold, "%-28s %8s %12s %12s  %-24s %8s %11s", "RULE", "PKT/S", "ACCEPTED", "DROPPED", "DROPPED FOR", "PKT/S", "TOTAL")
 	if len(v.Rules)+len(v.Drops) == 0 {
 		add(faint, "no counters yet")
 	}
 	for i := range min(max(len(v.Rules), len(v.Drops)), rows) {
-		left := strings.Repeat(" ", 73)
+		left := strings.Repeat(" ", 63)
 		if i < len(v.Rules) {
 			r := v.Rules[i]
-			left = fmt.Sprintf("%-32s %10s %14.0f %14.0f", cut(r.ID, 32), Number(r.Rate), r.Accepts, r.Drops)
+			left = fmt.Sprintf("%-28s %8s %12.0f %12.0f", cut(r.ID, 28), Number(r.Rate), r.Accepts, r.Drops)
 		}
 		right := ""
 		if i < len(v.Drops) {
 			d := v.Drops[i]
-			right = fmt.Sprintf("   %-26s %10s %12.0f", cut(d.Reason, 26), Number(d.Rate), d.Total)
+			right = fmt.Sprintf("  %-24s %8s %11.0f", cut(d.Reason, 24), Number(d.Rate), d.Total)
 		}
 		add("", "%s%s", left, right)
 	}

@@ -111,8 +111,8 @@ type Point struct {
 	At      time.Time `json:"at"`
 	Accepts float64   `json:"accepts"` // packets a second
 	Drops   float64   `json:"drops"`
-	RxBits  float64   `json:"rx_bits"` // bits a second, of all interfaces
-	TxBits  float64   `json:"tx_bits"`
+	LANBits float64   `json:"lan_bits"` // bits a second that came in from the LAN
+	WANBits float64   `json:"wan_bits"` // and from the WAN
 	Flows   float64   `json:"flows"`
 	Queries float64   `json:"queries"` // a second
 	Ports   float64   `json:"ports"`

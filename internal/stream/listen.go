@@ -92,6 +92,7 @@ const MaxConns = 64
 type Source struct {
 	Peer  string // what the transport calls it
 	Hello Hello  // zero until the firewall has said
+	State any    // the handler's
 }
 
 // A Handler is what Serve does with connections. Functions that are nil are not

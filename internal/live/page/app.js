@@ -78,7 +78,7 @@ function plot(title, history, series, unit) {
 function verdicts(v) {
   const want = $("filter").value.toLowerCase();
   const rows = v.recent.filter((r) => r.text.toLowerCase().includes(want)).map((r) => {
-    const key = r.at + r.text, d = el("div", {}, el("span", {class: "none"}, r.at.slice(11, 23) + "  "), el("span", {class: r.action}, r.text));
+    const key = r.at + r.text, d = el("div", {}, el("span", {class: "none"}, r.at.slice(11, 23) + "Z  "), el("span", {class: r.action}, r.text));
     if (r.explain) {
       d.append(el("code", {}, r.explain));
       d.setAttribute("role", "button");
@@ -114,7 +114,7 @@ function show() {
     tile("verdicts", num(v.event_rate) + "/s", "over 10 seconds"),
     tile("telemetry lost", whole(lost), `lines; ${whole(v.stream.malformed)} malformed`, lost + v.stream.malformed > 0 ? "warn" : ""));
   $("plots").replaceChildren(plot("Packets", v.history, [["accepts", "accepted"], ["drops", "dropped"]], "/s"),
-    plot("Throughput", v.history, [["rx_bits", "received"], ["tx_bits", "sent"]], "bit/s"),
+    plot("Throughput", v.history, [["wan_bits", "from the WAN"], ["lan_bits", "from the LAN"]], "bit/s"),
     plot("Flows and NAT ports", v.history, [["flows", "flows"], ["ports", "ports in use"]], ""), plot("DNS queries", v.history, [["queries", "queries"]], "/s"));
   table("rules", ["rule", "packets/s", "accepted", "dropped"], v.rules.map((r) => [r.id, num(r.rate), whole(r.accepts), whole(r.drops)]), "no counters yet");
   table("drops", ["reason", "packets/s", "total"], v.drops.map((r) => [r.reason, num(r.rate), whole(r.total)]), "nothing was dropped");
