@@ -1,0 +1,107 @@
+// Command thurward-collector is an OpenTelemetry Collector with the receiver
+// for thurward's firewalls. Without arguments it runs with a configuration of
+// its own: default.yaml.
+package main
+
+import (
+	_ "embed"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/confmap"
+	"go.opentelemetry.io/collector/confmap/provider/envprovider"
+	"go.opentelemetry.io/collector/confmap/provider/fileprovider"
+	"go.opentelemetry.io/collector/confmap/provider/yamlprovider"
+	"go.opentelemetry.io/collector/otelcol"
+
+	"github.com/thurward/thurward/internal/stream"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+//go:embed default.yaml
+var defaultConfig string
+
+//go:embed forward.yaml
+var forwardConfig string
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "thurward-collector: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if err := setDefaults(); err != nil {
+		return err
+	}
+	if len(args) == 1 && args[0] == "print-default-config" {
+		fmt.Print(defaultConfig)
+		return nil
+	}
+	cmd := otelcol.NewCommand(settings())
+	cmd.Use = "thurward-collector"
+	cmd.Long = `thurward-collector reads what thurward firewalls tell and passes it on: logs,
+metrics and traces by OpenTelemetry. It is an OpenTelemetry Collector; --config
+names another configuration.
+
+Without arguments it listens where firewalls connect (` + os.Getenv("THURWARD_SOCKET") + `_9000),
+serves Prometheus metrics on 127.0.0.1:9464 and a web page on 127.0.0.1:9465, and
+keeps the last events and spans in ` + os.Getenv("THURWARD_STATE") + `.
+With THURWARD_OTLP_ENDPOINT=https://host:4318 it sends everything there, too,
+with queues on disk. print-default-config prints that configuration.`
+	if len(args) == 0 {
+		args = defaultArgs()
+	}
+	cmd.SetArgs(args)
+	cmd.SilenceUsage = true
+	return cmd.Execute()
+}
+
+// defaultArgs is what no arguments stand for.
+func defaultArgs() []string {
+	args := []string{"--config=yaml:" + defaultConfig}
+	if os.Getenv("THURWARD_OTLP_ENDPOINT") != "" {
+		args = append(args, "--config=yaml:"+forwardConfig)
+	}
+	return args
+}
+
+// setDefaults sets the variables that default.yaml uses and nobody has set.
+func setDefaults() error {
+	state := "/var/lib/thurward-collector"
+	if os.Getuid() != 0 {
+		dir := os.Getenv("XDG_STATE_HOME")
+		if dir == "" {
+			home, err := os.UserHomeDir()
+			if err != nil {
+				return fmt.Errorf("no place for its files: %w (set THURWARD_STATE)", err)
+			}
+			dir = filepath.Join(home, ".local", "state")
+		}
+		state = filepath.Join(dir, "thurward-collector")
+	}
+	for name, value := range map[string]string{"THURWARD_STATE": state, "THURWARD_SOCKET": stream.DefaultPath()} {
+		if os.Getenv(name) == "" {
+			if err := os.Setenv(name, value); err != nil {
+				return err
+			}
+		}
+	}
+	return os.MkdirAll(os.Getenv("THURWARD_STATE"), 0o700)
+}
+
+func settings() otelcol.CollectorSettings {
+	return otelcol.CollectorSettings{
+		BuildInfo: component.BuildInfo{Command: "thurward-collector", Description: "OpenTelemetry Collector for thurward firewalls", Version: version},
+		Factories: components,
+		ConfigProviderSettings: otelcol.ConfigProviderSettings{ResolverSettings: confmap.ResolverSettings{
+			ProviderFactories: []confmap.ProviderFactory{envprovider.NewFactory(), fileprovider.NewFactory(), yamlprovider.NewFactory()},
+			DefaultScheme:     "env",
+		}},
+	}
+}

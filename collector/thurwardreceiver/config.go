@@ -1,0 +1,80 @@
+package thurwardreceiver
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/thurward/thurward/internal/stream"
+)
+
+// Config is the receiver's part of the collector's configuration.
+type Config struct {
+	// Listen lists the addresses to which firewalls connect: unix:PATH, where
+	// PATH ends in _9000, or vsock:9000.
+	Listen []string `mapstructure:"listen"`
+	// Tail is the Unix socket (unix:PATH) on which the lines are passed on to
+	// thurward events and thurward top; empty: none.
+	Tail string `mapstructure:"tail"`
+	// Page is the loopback address of the web page; empty: none.
+	Page string `mapstructure:"page"`
+	// Instance chooses what service.instance.id is: wan_address or wan_mac,
+	// which stay through restarts, or boot, which does not.
+	Instance string `mapstructure:"instance"`
+	// IncludeOriginal adds the line of each event as log.record.original.
+	IncludeOriginal bool `mapstructure:"include_original"`
+	// BatchSize is how many log records or spans are given to a pipeline at
+	// once at most, BatchTimeout how long one waits for others.
+	BatchSize    int           `mapstructure:"batch_size"`
+	BatchTimeout time.Duration `mapstructure:"batch_timeout"`
+	// QueueSize is how many events, or spans, of one firewall wait while a
+	// pipeline refuses them. Beyond it the oldest are dropped and counted.
+	QueueSize int `mapstructure:"queue_size"`
+}
+
+// The values of Instance.
+const (
+	byWANAddress = "wan_address"
+	byWANMAC     = "wan_mac"
+	byBoot       = "boot"
+)
+
+func defaultConfig() *Config {
+	path := stream.DefaultPath()
+	return &Config{
+		Listen: []string{"unix:" + stream.GuestSocket(path)}, Tail: "unix:" + stream.TailSocket(path), Page: "127.0.0.1:9465",
+		Instance: byWANAddress, BatchSize: 1024, BatchTimeout: 200 * time.Millisecond, QueueSize: 8192,
+	}
+}
+
+// Validate checks the configuration and reports everything that is wrong.
+func (c *Config) Validate() error {
+	var errs []error
+	if len(c.Listen) == 0 {
+		errs = append(errs, errors.New("listen: empty (want unix:PATH_9000 or vsock:9000)"))
+	}
+	for _, a := range c.Listen {
+		if !strings.HasPrefix(a, "unix:") && !strings.HasPrefix(a, "vsock:") {
+			errs = append(errs, fmt.Errorf("listen: %q is not an address (want unix:PATH_9000 or vsock:9000)", a))
+		}
+	}
+	if c.Tail != "" && !strings.HasPrefix(c.Tail, "unix:") {
+		errs = append(errs, fmt.Errorf("tail: %q is not a Unix socket (want unix:PATH)", c.Tail))
+	}
+	switch c.Instance {
+	case byWANAddress, byWANMAC, byBoot:
+	default:
+		errs = append(errs, fmt.Errorf("instance: unknown value %q (want wan_address, wan_mac or boot)", c.Instance))
+	}
+	if c.BatchSize < 1 || c.BatchSize > 1<<16 {
+		errs = append(errs, fmt.Errorf("batch_size: %d is out of range (want 1 to 65536)", c.BatchSize))
+	}
+	if c.BatchTimeout <= 0 || c.BatchTimeout > time.Minute {
+		errs = append(errs, fmt.Errorf("batch_timeout: %v is out of range (want up to 1m)", c.BatchTimeout))
+	}
+	if c.QueueSize < c.BatchSize || c.QueueSize > 1<<20 {
+		errs = append(errs, fmt.Errorf("queue_size: %d is out of range (want batch_size to 1048576)", c.QueueSize))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,132 @@
+package thurwardreceiver
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/thurward/thurward/internal/stream"
+)
+
+// Bounds of what is remembered of firewalls that have gone.
+const (
+	maxKnown     = 256
+	forgetAfter  = 24 * time.Hour
+	heartbeatGap = 10 * time.Second
+)
+
+// known remembers the firewalls that have connected, so that one that goes
+// away is told to be down and does not merely fall silent.
+type known struct {
+	mu        sync.Mutex
+	firewalls map[string]*state
+}
+
+type state struct {
+	hello       stream.Hello
+	conn        *conn // nil: it has gone
+	since, last time.Time
+	malformed   int64
+}
+
+func newKnown() *known { return &known{firewalls: map[string]*state{}} }
+
+// set notes a connection.
+func (k *known) set(name string, c *conn, h stream.Hello, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.firewalls[name]
+	if s == nil {
+		if len(k.firewalls) >= maxKnown {
+			oldest := ""
+			for n, s := range k.firewalls {
+				if o := k.firewalls[oldest]; o == nil || s.last.Before(o.last) {
+					oldest = n
+				}
+			}
+			delete(k.firewalls, oldest)
+		}
+		s = &state{since: now}
+		k.firewalls[name] = s
+	}
+	s.hello, s.conn, s.last = h, c, now
+}
+
+func (k *known) malformed(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if s := k.firewalls[name]; s != nil {
+		s.malformed++
+	}
+}
+
+// gone notes that a connection has ended, and reports whether it was the
+// firewall's last one.
+func (k *known) gone(name string, c *conn) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.firewalls[name]
+	if s == nil || s.conn != c {
+		return false
+	}
+	s.conn, s.last = nil, time.Now()
+	return true
+}
+
+// names returns the firewalls, without those that have been gone for long.
+func (k *known) names(now time.Time) (names []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for n, s := range k.firewalls {
+		if s.conn == nil && now.Sub(s.last) > forgetAfter {
+			delete(k.firewalls, n)
+			continue
+		}
+		names = append(names, n)
+	}
+	return names
+}
+
+// get returns what is known of a firewall.
+func (k *known) get(name string) (s state, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if p := k.firewalls[name]; p != nil {
+		return *p, true
+	}
+	return state{}, false
+}
+
+// sendUp tells the metrics pipeline whether a firewall is connected. If it
+// refuses, the next heartbeat tells it.
+func (r *thurward) sendUp(name string) {
+	s, ok := r.known.get(name)
+	if !ok || r.nextMetrics == nil {
+		return
+	}
+	md := r.cfg.up(&s.hello, s.conn != nil, s.malformed, s.since, time.Now())
+	ctx := r.obs.StartMetricsOp(context.Background())
+	err := r.nextMetrics.ConsumeMetrics(ctx, md)
+	r.obs.EndMetricsOp(ctx, Type.String(), md.DataPointCount(), err)
+	if err != nil {
+		r.log.Debug("the metrics pipeline refuses", zap.Error(err))
+	}
+}
+
+// heartbeat tells again and again who is connected.
+func (r *thurward) heartbeat(ctx context.Context) {
+	t := time.NewTicker(heartbeatGap)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			for _, n := range r.known.names(time.Now()) {
+				r.sendUp(n)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package thurwardreceiver
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/plog"
+
+	"github.com/thurward/thurward/internal/stream"
+)
+
+// A record is a line that becomes a log record: an event, or what could not
+// be read.
+type record struct {
+	item     stream.Item
+	received time.Time
+}
+
+// names are the fields for which OpenTelemetry's semantic conventions have
+// another name than the Elastic Common Schema.
+var names = map[string]string{
+	"source.ip":        "source.address",
+	"destination.ip":   "destination.address",
+	"network.protocol": "network.protocol.name",
+	"dns.resolved_ip":  "dns.answers",
+}
+
+// elsewhere are fields that a log record or its resource holds in a place of
+// their own.
+var elsewhere = map[string]bool{"@timestamp": true, "trace.id": true, "span.id": true, "firewall.policy": true, "firewall.clock": true}
+
+// logs makes the log records of a firewall's lines.
+func (c *Config) logs(h *stream.Hello, rs []record) plog.Logs {
+	ld := plog.NewLogs()
+	rl := ld.ResourceLogs().AppendEmpty()
+	c.fill(rl.Resource(), h)
+	sl := rl.ScopeLogs().AppendEmpty()
+	sl.Scope().SetName(scopeName)
+	sl.LogRecords().EnsureCapacity(len(rs))
+	for i := range rs {
+		lr := sl.LogRecords().AppendEmpty()
+		lr.SetObservedTimestamp(pcommon.NewTimestampFromTime(rs[i].received))
+		if rs[i].item.Kind == stream.EventKind {
+			c.event(lr, h, &rs[i].item)
+		} else {
+			malformed(lr, &rs[i].item)
+		}
+	}
+	return ld
+}
+
+func (c *Config) event(lr plog.LogRecord, h *stream.Hello, it *stream.Item) {
+	e := it.Event
+	if t := h.When(e); !t.IsZero() {
+		lr.SetTimestamp(pcommon.NewTimestampFromTime(t))
+	}
+	action := e.Str("event.action")
+	lr.SetEventName("thurward." + action)
+	severity(lr, action)
+	lr.Body().SetStr(stream.Style{}.Verdict(e))
+	if id, err := hex.DecodeString(e.Str("trace.id")); err == nil && len(id) == 16 {
+		lr.SetTraceID(pcommon.TraceID(id))
+	}
+	if id, err := hex.DecodeString(e.Str("span.id")); err == nil && len(id) == 8 {
+		lr.SetSpanID(pcommon.SpanID(id))
+	}
+	a := lr.Attributes()
+	a.EnsureCapacity(len(e))
+	for k, v := range e {
+		if elsewhere[k] {
+			continue
+		}
+		if n := names[k]; n != "" {
+			k = n
+		}
+		put(a.PutEmpty(k), v)
+	}
+	if c.IncludeOriginal {
+		a.PutStr("log.record.original", it.Raw)
+	}
+}
+
+func severity(lr plog.LogRecord, action string) {
+	n, text := plog.SeverityNumberInfo, "INFO"
+	switch action {
+	case "drop", "reject", "lines-lost":
+		n, text = plog.SeverityNumberWarn, "WARN"
+	}
+	lr.SetSeverityNumber(n)
+	lr.SetSeverityText(text)
+}
+
+// malformed keeps a line that cannot be read as it is.
+func malformed(lr plog.LogRecord, it *stream.Item) {
+	lr.SetEventName("thurward.malformed")
+	lr.SetSeverityNumber(plog.SeverityNumberError)
+	lr.SetSeverityText("ERROR")
+	lr.Body().SetStr(strings.ToValidUTF8(it.Raw, "\ufffd"))
+	if it.Err != nil {
+		lr.Attributes().PutStr("error.message", it.Err.Error())
+	}
+}
+
+// put stores a value of an event.
+func put(to pcommon.Value, v any) {
+	switch v := v.(type) {
+	case string:
+		to.SetStr(v)
+	case bool:
+		to.SetBool(v)
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			to.SetInt(n)
+		} else if f, err := v.Float64(); err == nil && strings.ContainsAny(v.String(), ".eE") {
+			to.SetDouble(f)
+		} else {
+			to.SetStr(v.String()) // whole, but beyond 63 bits
+		}
+	case []any:
+		s := to.SetEmptySlice()
+		for _, x := range v {
+			put(s.AppendEmpty(), x)
+		}
+	}
+}

@@ -1,0 +1,309 @@
+package thurwardreceiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/component/componentstatus"
+	"go.opentelemetry.io/collector/consumer"
+	"go.opentelemetry.io/collector/receiver"
+	"go.opentelemetry.io/collector/receiver/receiverhelper"
+	"go.uber.org/zap"
+
+	"github.com/thurward/thurward/internal/live"
+	"github.com/thurward/thurward/internal/stream"
+)
+
+// thurward is the receiver: one for the pipelines of all signals.
+type thurward struct {
+	cfg         *Config
+	set         receiver.Settings
+	log         *zap.Logger
+	nextLogs    consumer.Logs // nil: no pipeline wants them
+	nextMetrics consumer.Metrics
+	nextTraces  consumer.Traces
+	obs         *receiverhelper.ObsReport
+	own         *ownMetrics
+	forget      func()
+	model       *live.Model
+	hub         *stream.Hub
+	known       *known
+
+	mu      sync.Mutex
+	users   int // pipelines that have started it and not shut it down
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+func newReceiver(cfg *Config, set receiver.Settings, forget func()) (*thurward, error) {
+	obs, err := receiverhelper.NewObsReport(receiverhelper.ObsReportSettings{ReceiverID: set.ID, Transport: "vsock", ReceiverCreateSettings: set})
+	if err != nil {
+		return nil, err
+	}
+	own, err := newOwnMetrics(set.TelemetrySettings)
+	if err != nil {
+		return nil, err
+	}
+	return &thurward{cfg: cfg, set: set, log: set.Logger, obs: obs, own: own, forget: forget}, nil
+}
+
+// Start listens. It is called once for each pipeline; the first call counts.
+func (r *thurward) Start(_ context.Context, host component.Host) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.users++; r.users > 1 {
+		return nil
+	}
+	guests, tail, page, err := r.listen()
+	if err != nil {
+		r.users--
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel, r.model, r.hub, r.known = cancel, live.NewModel(), &stream.Hub{}, newKnown()
+	run := func(what string, f func() error) {
+		r.running.Go(func() {
+			if err := f(); err != nil && ctx.Err() == nil {
+				componentstatus.ReportStatus(host, componentstatus.NewFatalErrorEvent(fmt.Errorf("%s: %w", what, err)))
+			}
+		})
+	}
+	h := &stream.Handler{
+		Begin:  func(s *stream.Source) { r.begin(ctx, s) },
+		Item:   r.item,
+		Closed: r.closed,
+		Refuse: func(peer net.Addr) {
+			r.log.Warn("a connection was refused: there are too many", zap.Stringer("peer", peer), zap.Int("limit", stream.MaxConns))
+		},
+	}
+	for _, l := range guests {
+		run("listening for firewalls", func() error { return h.Serve(ctx, l) })
+		r.log.Info("listening for firewalls", zap.Stringer("address", l.Addr()))
+	}
+	if tail != nil {
+		run("listening for followers", func() error { return r.hub.Serve(ctx, tail) })
+		r.log.Info("thurward events and thurward top may follow", zap.Stringer("address", tail.Addr()))
+	}
+	if page != nil {
+		srv := live.Server(r.model.Page(time.Now))
+		context.AfterFunc(ctx, func() { srv.Close() })
+		run("the page", func() error {
+			if err := srv.Serve(page); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+		r.log.Info("the web page is up", zap.String("url", "http://"+page.Addr().String()+"/"))
+	}
+	r.running.Go(func() { r.heartbeat(ctx) })
+	return nil
+}
+
+// listen opens all sockets, or none.
+func (r *thurward) listen() (guests []net.Listener, tail, page net.Listener, err error) {
+	var open []net.Listener
+	keep := func(l net.Listener, e error) net.Listener {
+		if e != nil {
+			err = errors.Join(err, e)
+			return nil
+		}
+		open = append(open, l)
+		return l
+	}
+	for _, a := range r.cfg.Listen {
+		if l := keep(stream.Listen(a)); l != nil {
+			guests = append(guests, l)
+		}
+	}
+	if r.cfg.Tail != "" {
+		tail = keep(stream.Listen(r.cfg.Tail))
+	}
+	if r.cfg.Page != "" {
+		l, e := live.ListenPage(r.cfg.Page)
+		if e != nil {
+			e = fmt.Errorf("page: %w", e)
+		}
+		page = keep(l, e)
+	}
+	if err != nil {
+		for _, l := range open {
+			l.Close()
+		}
+		return nil, nil, nil, err
+	}
+	return guests, tail, page, nil
+}
+
+// Shutdown ends the receiver with the last pipeline that uses it. What has
+// been read is given to the pipelines before.
+func (r *thurward) Shutdown(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.users == 0 {
+		return nil
+	}
+	if r.users--; r.users > 0 {
+		return nil
+	}
+	r.cancel()
+	ended := make(chan struct{})
+	go func() { r.running.Wait(); close(ended) }()
+	r.forget()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A conn is what is kept for one connection.
+type conn struct {
+	logs    *queue[record]
+	metrics *queue[*snapshot]
+	traces  *queue[stream.Span]
+	cancel  context.CancelFunc
+	helloMu sync.Mutex
+	hello   stream.Hello // as the queues see it
+	next    *snapshot    // that is coming in
+	bad     int64
+}
+
+func (c *conn) who() *stream.Hello {
+	c.helloMu.Lock()
+	defer c.helloMu.Unlock()
+	h := c.hello
+	return &h
+}
+
+// maxSnapshots is how many snapshots of a firewall wait for a pipeline that
+// refuses: a minute of them.
+const maxSnapshots = 6
+
+// begin starts the queues of a connection.
+func (r *thurward) begin(ctx context.Context, s *stream.Source) {
+	ctx, cancel := context.WithCancel(ctx)
+	c := &conn{cancel: cancel, next: &snapshot{}}
+	if r.nextLogs != nil {
+		c.logs = (&queue[record]{size: r.cfg.QueueSize, batch: r.cfg.BatchSize, wait: r.cfg.BatchTimeout, drop: r.own.dropper("logs"),
+			give: func(ctx context.Context, b []record) error { return r.giveLogs(ctx, c.who(), b) }}).start(ctx)
+	}
+	if r.nextMetrics != nil {
+		c.metrics = (&queue[*snapshot]{size: maxSnapshots, batch: 1, wait: time.Millisecond, drop: r.own.dropper("metrics"),
+			give: func(ctx context.Context, b []*snapshot) error { return r.giveMetrics(ctx, c, b[0]) }}).start(ctx)
+	}
+	if r.nextTraces != nil {
+		c.traces = (&queue[stream.Span]{size: r.cfg.QueueSize, batch: r.cfg.BatchSize, wait: r.cfg.BatchTimeout, drop: r.own.dropper("traces"),
+			give: func(ctx context.Context, b []stream.Span) error { return r.giveTraces(ctx, c, b) }}).start(ctx)
+	}
+	s.State = c
+	r.own.connections(1)
+}
+
+// item takes one line.
+func (r *thurward) item(s *stream.Source, it stream.Item) {
+	now := time.Now()
+	c := s.State.(*conn)
+	r.own.line(it.Kind)
+	r.hub.Publish(s, it)
+	r.model.Add(s, it, now)
+	switch it.Kind {
+	case stream.HelloKind:
+		c.helloMu.Lock()
+		c.hello = s.Hello
+		c.helloMu.Unlock()
+		c.next = &snapshot{}
+		r.log.Info("a firewall is connected", zap.String("firewall", r.cfg.instance(&s.Hello)), zap.String("boot", s.Hello.Boot),
+			zap.String("version", s.Hello.Fields.Str("service.version")), zap.String("policy", s.Hello.Fields.Str("firewall.policy")))
+		r.known.set(r.cfg.instance(&s.Hello), c, s.Hello, now)
+		r.sendUp(r.cfg.instance(&s.Hello))
+	case stream.EventKind:
+		if c.logs != nil {
+			c.logs.put(record{it, now})
+		}
+	case stream.Malformed:
+		r.known.malformed(r.cfg.instance(&s.Hello))
+		if c.bad++; c.bad == 1 {
+			r.log.Warn("a line cannot be read; it is kept as a log record, and others like it are counted", zap.String("firewall", r.cfg.instance(&s.Hello)), zap.Error(it.Err))
+		}
+		if c.logs != nil {
+			c.logs.put(record{it, now})
+		}
+	case stream.SampleKind, stream.HelpKind, stream.TypeKind:
+		c.next.add(&it)
+	case stream.EOFKind:
+		c.next.at = now
+		if c.metrics != nil && c.next.samples > 0 {
+			c.metrics.put(c.next)
+		}
+		c.next = &snapshot{}
+	case stream.SpanKind:
+		if c.traces != nil {
+			c.traces.put(it.Span)
+		}
+	}
+}
+
+// closed gives what is left to the pipelines and waits for them: one attempt
+// each.
+func (r *thurward) closed(s *stream.Source) {
+	c := s.State.(*conn)
+	r.hub.Gone(s)
+	r.model.Gone(s)
+	c.cancel()
+	if c.logs != nil {
+		<-c.logs.done
+	}
+	if c.metrics != nil {
+		<-c.metrics.done
+	}
+	if c.traces != nil {
+		<-c.traces.done
+	}
+	r.own.connections(-1)
+	name := r.cfg.instance(&s.Hello)
+	if r.known.gone(name, c) {
+		r.log.Warn("a firewall has gone", zap.String("firewall", name))
+		r.sendUp(name)
+	}
+}
+
+func (r *thurward) giveLogs(ctx context.Context, h *stream.Hello, b []record) error {
+	ld := r.cfg.logs(h, b)
+	ctx = r.obs.StartLogsOp(ctx)
+	err := r.nextLogs.ConsumeLogs(ctx, ld)
+	r.obs.EndLogsOp(ctx, Type.String(), len(b), err)
+	return err
+}
+
+func (r *thurward) giveMetrics(ctx context.Context, c *conn, s *snapshot) error {
+	md, bad := r.cfg.metrics(c.who(), s)
+	n := md.DataPointCount()
+	ctx = r.obs.StartMetricsOp(ctx)
+	err := r.nextMetrics.ConsumeMetrics(ctx, md)
+	r.obs.EndMetricsOp(ctx, Type.String(), n, err)
+	if bad+s.refused > 0 && err == nil {
+		r.own.drop("metrics", bad+s.refused)
+	}
+	return err
+}
+
+func (r *thurward) giveTraces(ctx context.Context, c *conn, b []stream.Span) error {
+	td, bad := r.cfg.traces(c.who(), b)
+	ctx = r.obs.StartTracesOp(ctx)
+	var err error
+	if bad < len(b) {
+		err = r.nextTraces.ConsumeTraces(ctx, td)
+	}
+	r.obs.EndTracesOp(ctx, Type.String(), len(b)-bad, err)
+	if bad > 0 && err == nil {
+		r.own.drop("traces", bad)
+	}
+	return err
+}

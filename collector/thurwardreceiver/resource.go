@@ -1,0 +1,61 @@
+package thurwardreceiver
+
+import (
+	"strings"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+
+	"github.com/thurward/thurward/internal/stream"
+)
+
+// scopeName is the instrumentation scope of all that is received.
+const scopeName = "github.com/thurward/thurward"
+
+// instance returns a firewall's service.instance.id.
+func (c *Config) instance(h *stream.Hello) string {
+	switch c.Instance {
+	case byBoot:
+		if h.Boot != "" {
+			return h.Boot
+		}
+	case byWANMAC:
+		if m := h.Fields.Str("firewall.wan.mac"); m != "" {
+			return m
+		}
+	}
+	return h.Name()
+}
+
+// fill writes the resource of a firewall, by OpenTelemetry's semantic
+// conventions where they have a name.
+func (c *Config) fill(r pcommon.Resource, h *stream.Hello) {
+	a := r.Attributes()
+	put := func(name, value string) {
+		if value != "" {
+			a.PutStr(name, value)
+		}
+	}
+	put("service.name", "thurward")
+	put("service.instance.id", c.instance(h))
+	put("service.version", h.Fields.Str("service.version"))
+	put("host.id", h.Fields.Str("firewall.wan.mac"))
+	list := func(name string, convert func(string) string, fields ...string) {
+		var s pcommon.Slice
+		for i, f := range fields {
+			v := convert(h.Fields.Str(f))
+			if v == "" {
+				continue
+			}
+			if i == 0 || s == (pcommon.Slice{}) {
+				s = a.PutEmptySlice(name)
+			}
+			s.AppendEmpty().SetStr(v)
+		}
+	}
+	list("host.mac", func(m string) string { return strings.ToUpper(strings.ReplaceAll(m, ":", "-")) }, "firewall.lan.mac", "firewall.wan.mac")
+	list("host.ip", func(p string) string { ip, _, _ := strings.Cut(p, "/"); return ip }, "firewall.lan.address", "firewall.wan.address")
+	put("vcs.ref.head.revision", h.Fields.Str("firewall.git_sha"))
+	put("firewall.policy", h.Fields.Str("firewall.policy"))
+	put("firewall.clock", h.Fields.Str("firewall.clock"))
+	put("firewall.boot", h.Boot)
+}
