@@ -133,7 +133,7 @@ func TestTree(t *testing.T) {
 			t.Errorf("%s has %d lines; split it, or list it in test/deps with the reason", rel, n)
 		}
 		dir := filepath.Dir(rel)
-		has := regexp.MustCompile(`(?m)^// (Package|Command) [a-z0-9]+ `).Match(b)
+		has := regexp.MustCompile(`(?m)^// (Package|Command) [a-z0-9-]+ `).Match(b)
 		documented[dir] = documented[dir] || has
 		return nil
 	})
