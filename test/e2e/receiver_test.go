@@ -24,18 +24,19 @@ type receiver struct {
 	mu      sync.Mutex
 	change  *sync.Cond
 	lines   []string
-	kinds   map[string]int // lines by how they begin
 	conn    net.Conn
 	conns   int
 	stopped bool // reading
 	current map[string]uint64
 	metrics map[string]uint64 // of the last whole snapshot
 	shots   int
+	help    map[string]string // of metrics
+	types   map[string]string
 }
 
 func newReceiver(t testing.TB) *receiver {
 	t.Helper()
-	r := &receiver{t: t, path: filepath.Join(t.TempDir(), "v"), kinds: map[string]int{}}
+	r := &receiver{t: t, path: filepath.Join(t.TempDir(), "v"), help: map[string]string{}, types: map[string]string{}}
 	r.change = sync.NewCond(&r.mu)
 	return r
 }
@@ -93,6 +94,13 @@ func (r *receiver) take(s string) {
 		case m == "# EOF":
 			r.metrics, r.current = r.current, nil
 			r.shots++
+		case strings.HasPrefix(m, "# HELP "), strings.HasPrefix(m, "# TYPE "):
+			name, text, _ := strings.Cut(m[len("# HELP "):], " ")
+			if m[2] == 'H' {
+				r.help[name] = text
+			} else {
+				r.types[name] = text
+			}
 		case m[0] != '#' && r.current != nil:
 			i := strings.LastIndexByte(m, ' ')
 			v, err := strconv.ParseFloat(m[i+1:], 64)

@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"fmt"
 	"math"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -323,5 +321,20 @@ var promised = []string{
 	"thurward_build_info", "thurward_clock_info",
 }
 
-var _ = fmt.Sprint
-var _ netip.Addr
+// TestPromisedMetrics: all of them are there, with help and type, from the
+// first snapshot on.
+func TestPromisedMetrics(t *testing.T) {
+	_, r := watched(t, false, nil)
+	m := r.fresh()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range promised {
+		found := false
+		for k := range m {
+			found = found || k == name || strings.HasPrefix(k, name+"{") || strings.HasPrefix(k, name+"_bucket{")
+		}
+		if !found || r.help[name] == "" || r.types[name] == "" {
+			t.Errorf("%s: value %v, help %q, type %q", name, found, r.help[name], r.types[name])
+		}
+	}
+}
