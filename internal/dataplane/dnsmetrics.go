@@ -2,15 +2,21 @@ package dataplane
 
 import (
 	"github.com/thurward/thurward/internal/dnsproxy"
+	"github.com/thurward/thurward/internal/fqdn"
+	"github.com/thurward/thurward/internal/tcpend"
 	"github.com/thurward/thurward/internal/telemetry"
 )
 
-// nameMetrics describes the counters of the DNS proxy and of the name set.
+// nameMetrics describes the counters of the DNS proxy and of the name set. In a
+// firewall without a proxy they are there, too, and stay zero.
 func (e *Engine) nameMetrics() []telemetry.Family {
-	if e.names.proxy == nil {
-		return nil
+	p, s, t := &dnsproxy.Counters{}, &fqdn.Counters{}, &tcpend.Counters{}
+	none := func() int { return 0 }
+	outstanding, ends, size, capacity := none, none, none, none
+	if n := &e.names; n.proxy != nil {
+		p, s, t = n.proxy.Counters(), n.set.Counters(), n.tcp.Counters()
+		outstanding, ends, size, capacity = n.proxy.Outstanding, n.tcp.Len, n.set.Len, n.set.Cap
 	}
-	p, s, t, set := e.names.proxy.Counters(), e.names.set.Counters(), e.names.tcp.Counters(), e.names.set
 	one := func(name, help string, from *uint64) telemetry.Family {
 		return telemetry.One(telemetry.Counter, name, help, from)
 	}
@@ -39,11 +45,11 @@ func (e *Engine) nameMetrics() []telemetry.Family {
 			Fill:   func(v []uint64) { v[0], v[1], v[2] = p.Mismatched, p.WrongCase, p.BadAnswers }},
 		one("thurward_dns_addresses_bound_total", "Addresses of answers that were bound to names.", &p.Bound),
 		one("thurward_dns_addresses_unbound_total", "Addresses of answers beyond the limit for one answer, which open nothing.", &p.Unbound),
-		{Name: "thurward_dns_outstanding", Help: "Queries that wait for an upstream.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(e.names.proxy.Outstanding()) }},
-		{Name: "thurward_dns_tcp_connections", Help: "TCP connections that end at the proxy, to clients and to upstreams.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(e.names.tcp.Len()) }},
+		{Name: "thurward_dns_outstanding", Help: "Queries that wait for an upstream.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(outstanding()) }},
+		{Name: "thurward_dns_tcp_connections", Help: "TCP connections that end at the proxy, to clients and to upstreams.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(ends()) }},
 		one("thurward_dns_tcp_refused_total", "TCP connections of clients beyond the limits.", &t.Refused),
-		{Name: "thurward_fqdn_set_size", Help: "Names of addresses that clients have learned and that have not expired.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(set.Len()) }},
-		{Name: "thurward_fqdn_set_capacity", Help: "How many of them fit.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(set.Cap()) }},
+		{Name: "thurward_fqdn_set_size", Help: "Names of addresses that clients have learned and that have not expired.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(size()) }},
+		{Name: "thurward_fqdn_set_capacity", Help: "How many of them fit.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(capacity()) }},
 		{Name: "thurward_fqdn_set_evictions_total", Help: "Names of addresses forgotten before their time.", Type: telemetry.Counter, N: 3,
 			Labels: label("reason", "full", "text_full", "address_full"),
 			Fill:   func(v []uint64) { v[0], v[1], v[2] = s.EvictedFull, s.EvictedText, s.EvictedAddress }},
