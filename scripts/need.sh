@@ -20,6 +20,8 @@ if [ "${1:-run}" = test ]; then
 	need curl curl
 	need ping iputils-ping
 	need python3 python3
+	need dig bind9-dnsutils
+	need dnsmasq dnsmasq-base
 fi
 [ -z "$missing" ] && exit 0
 
