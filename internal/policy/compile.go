@@ -49,18 +49,10 @@ func compileTables(p *Policy) (*segment.Policy, error) {
 	c.nat(p)
 	c.dns(&p.DNS)
 	for i := range p.Rules {
+		if c.combined += p.Rules[i].combinations(); c.combined > maxMatches {
+			return nil, fmt.Errorf("%s:%d: the lists of the rules up to this one make more than %d combinations", p.File, p.Rules[i].Line, maxMatches)
+		}
 		c.rule(&p.Rules[i])
-		if len(c.s.Matches) > segment.MaxMatches {
-			return nil, fmt.Errorf("%s:%d: rules up to this one make more than %d combinations of their lists; that is the most that is supported (use wider networks and port ranges)", p.File, p.Rules[i].Line, segment.MaxMatches)
-		}
-	}
-	for _, t := range []struct {
-		what string
-		n    int
-	}{{"rules", len(c.s.Rules)}, {"snat entries", len(c.s.SNAT)}, {"dnat entries", len(c.s.DNAT)}} {
-		if t.n > segment.MaxRules {
-			return nil, fmt.Errorf("%s: %d %s; at most %d are supported", p.File, t.n, t.what, segment.MaxRules)
-		}
 	}
 	return c.s, nil
 }
@@ -69,6 +61,8 @@ type compiler struct {
 	s     *segment.Policy
 	texts map[string]segment.Text
 	names map[string]uint32 // 1 + index into Names
+
+	combined int // matches so far
 }
 
 // text adds a string to the table, or finds it there.
@@ -204,7 +198,7 @@ func (c *compiler) rule(r *Rule) {
 	}
 	ports := r.Ports
 	if len(ports) == 0 {
-		ports = []PortRange{{0, 65535}}
+		ports = []PortRange{{0, 65535}} // with protocols that have none
 	}
 	protos := []uint8{0}
 	if len(r.Protocols) > 0 {
@@ -229,14 +223,20 @@ func (c *compiler) rule(r *Rule) {
 						m.Dst, m.DstMask = addrMask(dst)
 						m.PortLo, m.PortHi = uint16(q.Lo), uint16(q.Hi)
 						c.s.Matches = append(c.s.Matches, m)
-						if len(c.s.Matches) > segment.MaxMatches {
-							return // Compile refuses
-						}
 					}
 				}
 			}
 		}
 	}
+}
+
+// combinations returns how many matches a rule has.
+func (r *Rule) combinations() int {
+	n := len(orAny(r.Source)) * len(orAny(r.Destination))
+	for _, v := range []int{len(r.Protocols), len(r.Ports), len(r.Names)} {
+		n *= max(v, 1)
+	}
+	return n
 }
 
 // orAny returns the list; everything, when it is empty or holds everything.

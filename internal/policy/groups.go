@@ -97,7 +97,7 @@ func (l *loader) prefixes(n *node, path string) []netip.Prefix {
 		if isGroup(n) {
 			name := n.text[1:]
 			if l.group(&l.groups.addresses, "addresses", n, path, func(n *node, path string) { l.addrGroups[name] = l.prefixes(n, path) }) {
-				ps = append(ps, l.addrGroups[name]...)
+				ps = append(ps, bounded(l, n, path, l.addrGroups[name])...)
 			}
 			return
 		}
@@ -115,7 +115,7 @@ func (l *loader) ports(n *node, path string) []PortRange {
 		if isGroup(n) {
 			name := n.text[1:]
 			if l.group(&l.groups.ports, "ports", n, path, func(n *node, path string) { l.portGroups[name] = l.ports(n, path) }) {
-				ps = append(ps, l.portGroups[name]...)
+				ps = append(ps, bounded(l, n, path, l.portGroups[name])...)
 			}
 			return
 		}
@@ -124,6 +124,19 @@ func (l *loader) ports(n *node, path string) []PortRange {
 		}
 	})
 	return unique(ps)
+}
+
+// bounded returns what a reference stands for, unless all references together
+// stand for more than a document may have.
+func bounded[T any](l *loader, n *node, path string, vs []T) []T {
+	before := l.referred
+	if l.referred += len(vs); l.referred <= maxNodes {
+		return vs
+	}
+	if before <= maxNodes {
+		l.err(n, path, "too-large", "references to groups stand for too many values", fmt.Sprintf("at most %d in the whole policy", maxNodes))
+	}
+	return nil
 }
 
 // unique removes repetitions, which would only make tables longer.

@@ -21,6 +21,7 @@ type loader struct {
 
 	addrGroups map[string][]netip.Prefix // resolved
 	portGroups map[string][]PortRange
+	referred   int // values that references to groups stood for
 
 	keys func(path string, known []field) // for tests: told which keys are known where
 }
@@ -31,6 +32,7 @@ func Load(file string, src []byte) (*Policy, Diagnostics) {
 	l := &loader{file: file, p: &Policy{File: file, Digest: sha256.Sum256(src)}}
 	if root, ok := l.parseYAML(src); ok {
 		l.document(root)
+		l.fits(root)
 	}
 	if !l.diags.HasErrors() {
 		l.warnings()
@@ -164,6 +166,35 @@ func join(path, key string) string {
 		return key
 	}
 	return path + "." + key
+}
+
+// Limits on what the lists of a policy multiply to.
+const (
+	maxMatches = 1 << 20 // 80 MB of tables
+	maxEntries = 1 << 16 // of each kind of NAT
+)
+
+// fits refuses a policy whose lists, multiplied, take more than its tables hold.
+func (l *loader) fits(root *node) {
+	total := 0
+	for i := range l.p.Rules {
+		r := &l.p.Rules[i]
+		n := r.combinations()
+		if total += n; total > maxMatches || n > maxMatches || n < 0 {
+			l.add(r.Line, r.Column, r.path, "too-large", fmt.Sprintf("the lists of the rules up to this one make more than %d combinations", maxMatches), "use wider networks and port ranges, or fewer lists in one rule")
+			break
+		}
+	}
+	snat, dnat := 0, 0
+	for _, n := range l.p.SNAT {
+		snat += max(len(n.External), 1)
+	}
+	for _, d := range l.p.DNAT {
+		dnat += len(d.Protocols) * max(len(d.From), 1)
+	}
+	if snat > maxEntries || dnat > maxEntries {
+		l.err(root, "nat", "too-large", fmt.Sprintf("the lists of the entries make more than %d combinations", maxEntries), "use wider networks, or fewer lists in one entry")
+	}
 }
 
 // document reads the top level. The order is that of use: rules refer to

@@ -6,6 +6,9 @@ import (
 	"strings"
 )
 
+// maxExternal is how many external addresses an entry may have.
+const maxExternal = 256
+
 // snat reads nat.snat.
 func (l *loader) snat(n *node, path string) {
 	l.each(n, path, func(n *node, path string) {
@@ -40,8 +43,11 @@ func (l *loader) snat(n *node, path string) {
 						s.External = append(s.External, a)
 					}
 				})
-				if all := unique(s.External); len(all) < len(s.External) {
+				switch {
+				case len(unique(s.External)) < len(s.External):
 					l.err(n, path, "duplicate", "an address is here twice", "name each once")
+				case len(s.External) > maxExternal:
+					l.err(n, path, "range", fmt.Sprintf("%d addresses", len(s.External)), fmt.Sprintf("at most %d are supported, each of which takes memory for its ports", maxExternal))
 				}
 			}},
 			{"port_range", func(n *node, path string) {

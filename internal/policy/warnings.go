@@ -21,7 +21,7 @@ func (l *loader) warnings() {
 	}
 	s, err := Compile(p)
 	if err != nil {
-		return // Compile will say so to whoever calls it
+		return // fits has said so
 	}
 	l.unreachable(s)
 	l.named(s)
