@@ -19,25 +19,21 @@ func newBuildCmd() *cobra.Command {
 		Use:   "build",
 		Short: "Link the image",
 		Long: `build compiles a policy and links it with the firewall's program and kernel
-into one bootable image. The same input gives the same image, byte for byte.`,
+into one bootable image. The same input gives the same image, byte for byte. A
+policy whose own tests fail gives none.`,
 		Example: `  thurward build
   thurward build -f examples/home.yaml -o home.img`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			src, err := os.ReadFile(file)
+			p, seg, src, err := openPolicy(cmd, file)
 			if err != nil {
-				return fileError(err)
+				return fmt.Errorf("%w; no image was made", err)
 			}
-			p, diags := policy.Load(file, src)
-			if err := showText(cmd.ErrOrStderr(), file, src, diags); err != nil {
-				return err
-			}
-			if p == nil {
-				return fmt.Errorf("%s is not valid; no image was made", file)
-			}
-			seg, err := policy.Compile(p)
-			if err != nil {
-				return err
+			if failed := policy.Failures(p, p.RunTests(seg)); len(failed) > 0 {
+				if err := showText(cmd.ErrOrStderr(), file, src, failed); err != nil {
+					return err
+				}
+				return fmt.Errorf("%d of the policy's %s failed; no image was made", len(failed), counted(len(p.Tests), "test"))
 			}
 			in := image.Input{Policy: segment.Encode(seg), Cmdline: cmdline}
 			if in.Program, err = readPart(program, "program"); err != nil {
@@ -53,8 +49,8 @@ into one bootable image. The same input gives the same image, byte for byte.`,
 			if err := writeFile(out, img); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes\n  image   sha256:%x\n  policy  sha256:%x (%s, %d rules)\n",
-				out, len(img), sha256.Sum256(img), p.Digest, file, len(p.Rules))
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes\n  image   sha256:%x\n  policy  sha256:%x (%s, %d rules, %d tests)\n",
+				out, len(img), sha256.Sum256(img), p.Digest, file, len(p.Rules), len(p.Tests))
 			return nil
 		},
 	}

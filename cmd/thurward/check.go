@@ -12,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/thurward/thurward/internal/policy"
+	"github.com/thurward/thurward/internal/segment"
 )
 
 func newCheckCmd() *cobra.Command {
@@ -20,21 +21,21 @@ func newCheckCmd() *cobra.Command {
 		Use:   "check",
 		Short: "Validate a policy",
 		Long: `check reads a policy and prints every problem in it, each with its place, what
-is wrong and what would be right. It exits with 0 when the policy can be
-built, 1 when not, and 2 for a wrong command line.`,
+is wrong and what would be right. For a valid one it prints what it costs. It
+exits with 0 when the policy can be built, 1 when not, and 2 for a wrong command
+line. The policy's own tests are run by thurward test and thurward build.`,
 		Example: `  thurward check
   thurward check -f examples/home.yaml
   thurward check --format sarif > report.sarif`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			show, ok := map[string]func(io.Writer, string, []byte, policy.Diagnostics) error{
-				"text": showText, "json": showJSON, "sarif": showSARIF}[format]
-			if !ok {
-				return usageError{fmt.Errorf("check: unknown format %q (want text, json or sarif)", format)}
-			}
-			src, err := os.ReadFile(file)
+			show, err := shower(cmd.Name(), format)
 			if err != nil {
-				return fileError(err)
+				return err
+			}
+			src, err := readPolicy(file)
+			if err != nil {
+				return err
 			}
 			p, diags := policy.Load(file, src)
 			if err := show(cmd.OutOrStdout(), file, src, diags); err != nil {
@@ -43,15 +44,53 @@ built, 1 when not, and 2 for a wrong command line.`,
 			if p == nil {
 				return exitError(exitInvalid)
 			}
-			if format == "text" {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %d rules, sha256:%x\n", file, len(p.Rules), p.Digest)
+			if format != "text" {
+				return nil
 			}
+			seg, err := policy.Compile(p)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %s, sha256:%x\n", file, counted(len(p.Rules), "rule"), p.Digest)
+			printCost(cmd.OutOrStdout(), p, seg)
 			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "rules.yaml", "the policy")
 	cmd.Flags().StringVar(&format, "format", "text", "text, json or sarif")
 	return cmd
+}
+
+// printCost says what a policy takes of the machine that it runs on.
+func printCost(w io.Writer, p *policy.Policy, seg *segment.Policy) {
+	c := policy.CostOf(seg)
+	mb := func(n int) string { return fmt.Sprintf("%.1f MB", float64(n)/(1<<20)) }
+	fmt.Fprintf(w, "  tables   %s: %s, %s\n", mb(c.Tables), counted(c.Matches, "combination of conditions", "combinations of conditions"), counted(c.Names, "name"))
+	fmt.Fprintf(w, "  flows    %s for %d flows\n", mb(c.FlowTable), p.Defaults.MaxFlows)
+	fmt.Fprintf(w, "  ports    %s for the external ports of source translation\n", mb(c.Ports))
+	if n := len(p.Tests); n > 0 {
+		fmt.Fprintf(w, "  tests    %d, which thurward test runs\n", n)
+	}
+}
+
+// counted returns a number with its noun.
+func counted(n int, noun ...string) string {
+	if n == 1 {
+		return "1 " + noun[0]
+	}
+	if len(noun) == 1 {
+		noun = append(noun, noun[0]+"s")
+	}
+	return fmt.Sprint(n, " ", noun[1])
+}
+
+// readPolicy reads a policy's file.
+func readPolicy(file string) ([]byte, error) {
+	src, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fileError(err)
+	}
+	return src, nil
 }
 
 // fileError explains why a file cannot be read.

@@ -46,7 +46,7 @@ func TestExplain(t *testing.T) {
 		{"--from lan --proto tcp --src 10.0.0.5 --dst 192.0.2.1:443 --fqdn a.b.example.net", 3, []string{"destination_fqdn is example.com, *.example.net, the packet has a.b.example.net"}},
 		// S08: rules see the address after destination NAT.
 		{"--from wan --proto tcp --src 198.51.100.7:9 --dst 203.0.113.10:8443", 0, []string{"by rule server (", "203.0.113.10:8443 becomes 10.0.0.5:443 before the rules see it, by nat.dnat[0]", "rules.yaml:10)"}},
-		{"--from lan --proto tcp --src 10.0.0.9:9 --dst 203.0.113.10:8443", 0, []string{"by rule lan (", "10.0.0.9 becomes 203.0.113.10, by hairpin"}},
+		{"--from lan --proto tcp --src 10.0.0.9:9 --dst 203.0.113.10:8443", 0, []string{"by rule lan (", "10.0.0.9 becomes 203.0.113.20 or 203.0.113.21, by nat.snat[0]"}},
 		{"--from wan --proto udp --src 198.51.100.7:53 --dst 10.0.0.5:40000 --state established", 0, []string{"by rule back ("}},
 		{"--from wan --proto tcp --src 198.51.100.7:53 --dst 203.0.113.10:22", 3, []string{"deny, by the default action"}},
 		{"--from lan --proto tcp --src 192.0.2.1 --dst 198.51.100.7:22", 3, []string{"drop, before the rules are asked: 192.0.2.1 is not in the network of lan0", "(martian)"}},

@@ -58,6 +58,7 @@ func newRootCmd() *cobra.Command {
 		Long: `thurward turns a policy, rules.yaml, into a firewall: one bootable image
 with the policy compiled in. A change is an edit, a build, and the new image.`,
 		Example: `  thurward check                  # is rules.yaml right?
+  thurward test                   # does it do what its tests: say?
   thurward build                  # make build/thurward.img
   thurward run --lan demo --wan demo
   thurward replay --lan lan.pcap --wan wan.pcap --events -`,
@@ -77,6 +78,7 @@ with the policy compiled in. A change is an edit, a build, and the new image.`,
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newCheckCmd(), newBuildCmd(), newRunCmd(), newReplayCmd(), newEventsCmd(), newTopCmd())
+	root.AddCommand(newTestCmd())
 	root.AddCommand(newExplainCmd(), newDiffCmd())
 	return root
 }

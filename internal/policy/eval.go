@@ -110,13 +110,13 @@ func (p *Policy) Decide(seg *segment.Policy, f Flow) Outcome {
 	if o.Rule == len(p.Rules) {
 		o.Reason = telemetry.DefaultAction
 	}
-	if o.Local && !p.offers(&f) {
+	if o.Local && !p.offers(&o.Seen) {
 		o.Reason, o.Note = telemetry.NoLocalService, "it is addressed to the firewall, which offers no such service"
 		return o
 	}
 	o.Accept = true
 	if f.FromLAN && !f.Established && !o.Local {
-		o.SNAT = p.translated(&o)
+		o.SNAT = p.sources(&o)
 	}
 	return o
 }
@@ -131,6 +131,8 @@ func (p *Policy) implausible(f *Flow) (telemetry.Reason, string) {
 		return telemetry.Martian, fmt.Sprintf("%v cannot be the source of a packet that arrives", s)
 	case !unicast(d):
 		return telemetry.Martian, fmt.Sprintf("packets to %v are not forwarded", d)
+	case p.special(s), p.special(d):
+		return telemetry.Martian, "packets from and to special addresses (RFC 6890) are not forwarded"
 	case f.FromLAN && !lan.Prefix.Contains(s):
 		return telemetry.Martian, fmt.Sprintf("%v is not in the network of %s, %v", s, lan.Name, lan.Prefix.Masked())
 	case !f.FromLAN && lan.Prefix.Contains(s):
@@ -148,6 +150,26 @@ func (p *Policy) implausible(f *Flow) (telemetry.Reason, string) {
 	}
 	return 0, ""
 }
+
+// special reports whether an address is in a block from and to which nothing is
+// forwarded, unless an interface has its network there.
+func (p *Policy) special(a netip.Addr) bool {
+	for _, b := range specialBlocks {
+		if b.Contains(a) {
+			return !slices.ContainsFunc(p.Interfaces, func(f Interface) bool { return b.Contains(f.Prefix.Addr()) })
+		}
+	}
+	return false
+}
+
+// specialBlocks are the link-local addresses and those IETF protocol
+// assignments that are not to be forwarded (RFC 6890, RFC 8190).
+var specialBlocks = func() (bs []netip.Prefix) {
+	for _, s := range []string{"169.254.0.0/16", "192.0.0.8/32", "192.0.0.11/32", "192.0.0.12/30", "192.0.0.16/28", "192.0.0.32/27", "192.0.0.64/26", "192.0.0.128/25"} {
+		bs = append(bs, netip.MustParsePrefix(s))
+	}
+	return bs
+}()
 
 // external reports whether an address is the firewall's on the WAN.
 func (p *Policy) external(a netip.Addr) bool {
@@ -171,26 +193,38 @@ func (p *Policy) external(a netip.Addr) bool {
 func (p *Policy) destination(o *Outcome) (telemetry.Reason, string) {
 	f := &o.Seen
 	lan, dst := p.side(true), f.Dst.Addr()
-	if f.FromLAN && dst == lan.Prefix.Addr() {
+	toLAN := lan.Prefix.Contains(dst)
+	switch {
+	case f.FromLAN && p.DNS.Intercept && len(p.DNS.Upstreams) > 0 && f.Protocol != "icmp" && f.Dst.Port() == DNSPort && !toLAN:
+		f.Dst = netip.AddrPortFrom(lan.Prefix.Addr(), DNSPort)
 		o.Local = true
 		return 0, ""
-	}
-	if !p.external(dst) {
-		if lan.Prefix.Contains(dst) == f.FromLAN {
-			return telemetry.Martian, "both ends are on the same side; hosts there reach each other without the firewall"
-		}
+	case f.FromLAN && dst == lan.Prefix.Addr():
+		o.Local = true
+		return 0, ""
+	case !p.external(dst) && toLAN == f.FromLAN:
+		return telemetry.Martian, "both ends are on the same side; hosts there reach each other without the firewall"
+	case !p.external(dst):
 		return 0, ""
 	}
 	for i := range p.DNAT {
 		d := &p.DNAT[i]
-		if port := int(f.Dst.Port()); d.WAN == dst && slices.Contains(d.Protocols, f.Protocol) && d.Ports.Lo <= port && port <= d.Ports.Hi && contains(d.From, f.Src.Addr()) && (!f.FromLAN || d.Hairpin) {
-			o.DNAT = i
-			f.Dst = netip.AddrPortFrom(d.To, uint16(d.ToPort+port-d.Ports.Lo))
-			return 0, ""
+		port := int(f.Dst.Port())
+		if d.WAN != dst || !has(d.Protocols, f.Protocol) || port < d.Ports.Lo || port > d.Ports.Hi || !contains(d.From, f.Src.Addr()) {
+			continue
 		}
+		switch {
+		case f.FromLAN && !d.Hairpin:
+			return telemetry.HairpinUnsupported, fmt.Sprintf("a LAN host addresses the WAN side, and the dnat entry in line %d does not say hairpin: true", d.Line)
+		case f.FromLAN && len(p.sources(o)) == 0:
+			return telemetry.HairpinUnsupported, "a LAN host addresses the WAN side, and no snat entry gives it an address by which the server's answers come back"
+		}
+		o.DNAT = i
+		f.Dst = netip.AddrPortFrom(d.To, uint16(d.ToPort+port-d.Ports.Lo))
+		return 0, ""
 	}
 	if f.FromLAN {
-		return telemetry.HairpinUnsupported, "a LAN host addresses the WAN side, and no dnat entry with hairpin: true is for that"
+		return telemetry.HairpinUnsupported, "a LAN host addresses the WAN side, and no dnat entry is for that"
 	}
 	o.Local = true
 	return 0, ""
@@ -204,25 +238,46 @@ func (p *Policy) offers(f *Flow) bool {
 	return f.FromLAN && f.Dst.Port() == DNSPort && len(p.DNS.Upstreams) > 0
 }
 
-// translated returns what the source of an accepted flow of the LAN becomes.
-func (p *Policy) translated(o *Outcome) []netip.Addr {
-	own := p.side(false).Prefix.Addr()
-	if o.DNAT >= 0 { // hairpin: the server's answers must come back to us
-		return []netip.Addr{p.DNAT[o.DNAT].WAN}
-	}
+// sources returns what the source of a flow of the LAN may become, and notes the
+// first entry by which it does. Entries with the same source are one. A server
+// that is reached by one of its addresses uses that one.
+func (p *Policy) sources(o *Outcome) (all []netip.Addr) {
+	src := o.Seen.Src
+	var from netip.Prefix
+	o.Entry = -1
 	for i := range p.SNAT {
 		n := &p.SNAT[i]
-		switch {
-		case n.Source.IsValid() && !n.Source.Contains(o.Seen.Src.Addr()):
-			continue
-		case len(n.External) == 0:
-			o.Entry = i
-			return []netip.Addr{own}
+		if o.Entry < 0 && (!n.Source.IsValid() || n.Source.Contains(src.Addr())) {
+			o.Entry, from = i, n.Source
 		}
-		o.Entry = i
-		return n.External
+		if o.Entry < 0 || n.Source != from {
+			continue
+		}
+		if len(n.External) == 0 {
+			all = append(all, p.side(false).Prefix.Addr())
+		}
+		all = append(all, n.External...)
 	}
-	return nil
+	if o.Entry < 0 {
+		return nil
+	}
+	paired := netip.Addr{}
+	for i := range p.DNAT {
+		d := &p.DNAT[i]
+		if d.To != src.Addr() {
+			continue
+		}
+		if port := int(src.Port()); has(d.Protocols, o.Seen.Protocol) && d.ToPort <= port && port <= d.ToPort+d.Ports.Hi-d.Ports.Lo {
+			return []netip.Addr{d.WAN} // its own port outside
+		}
+		if !paired.IsValid() && slices.Contains(all, d.WAN) {
+			paired = d.WAN
+		}
+	}
+	if paired.IsValid() {
+		return []netip.Addr{paired}
+	}
+	return unique(all)
 }
 
 // contains reports whether an address is in one of the networks; none is all.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/thurward/thurward/internal/conntrack"
+	"github.com/thurward/thurward/internal/nat"
 	"github.com/thurward/thurward/internal/segment"
 )
 
@@ -118,4 +120,31 @@ func (m Miss) String() string {
 		return "mode is shadow: " + m.Have
 	}
 	return fmt.Sprintf("%s is %s, the packet has %s", m.Field, m.Want, m.Have)
+}
+
+// Failures returns what is not as expected as diagnostics.
+func Failures(p *Policy, rs []TestResult) (ds Diagnostics) {
+	for _, r := range rs {
+		if r.Wrong != "" {
+			ds = append(ds, Diagnostic{File: p.File, Line: r.Test.Line, Column: r.Test.Column, Path: r.Test.Path, Severity: Error, Code: "test-failed",
+				Message: fmt.Sprintf("test %q fails: %v: %s", r.Test.Name, r.Test.Flow, r.Wrong)})
+		}
+	}
+	return ds
+}
+
+// A Cost is what a policy takes of the machine it runs on.
+type Cost struct {
+	Rules     int
+	Matches   int // combinations of the rules' lists
+	Names     int // names and wildcards of rules
+	Tables    int // bytes of the compiled policy
+	FlowTable int // bytes
+	Ports     int // bytes, of the pools of external ports
+}
+
+// CostOf returns the cost of a compiled policy.
+func CostOf(seg *segment.Policy) Cost {
+	return Cost{Rules: len(seg.Rules), Matches: len(seg.Matches), Names: len(seg.Names), Tables: len(segment.Encode(seg)),
+		FlowTable: conntrack.Bytes(int(seg.Settings.MaxFlows)), Ports: nat.Bytes(seg)}
 }

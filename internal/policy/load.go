@@ -186,8 +186,15 @@ func (l *loader) fits(root *node) {
 		}
 	}
 	snat, dnat := 0, 0
+	external := map[netip.Addr]bool{}
 	for _, n := range l.p.SNAT {
 		snat += max(len(n.External), 1)
+		for _, a := range n.External {
+			external[a] = true
+		}
+	}
+	if len(external) > maxExternal-1 { // and the interface's own
+		l.err(root, "nat.snat", "too-large", fmt.Sprintf("%d external addresses", len(external)), fmt.Sprintf("at most %d are supported, each of which takes memory for its ports", maxExternal-1))
 	}
 	for _, d := range l.p.DNAT {
 		dnat += len(d.Protocols) * max(len(d.From), 1)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// maxExternal is how many external addresses an entry may have.
+// maxExternal is how many external addresses all entries may have.
 const maxExternal = 256
 
 // snat reads nat.snat.
@@ -43,11 +43,8 @@ func (l *loader) snat(n *node, path string) {
 						s.External = append(s.External, a)
 					}
 				})
-				switch {
-				case len(unique(s.External)) < len(s.External):
+				if len(unique(s.External)) < len(s.External) {
 					l.err(n, path, "duplicate", "an address is here twice", "name each once")
-				case len(s.External) > maxExternal:
-					l.err(n, path, "range", fmt.Sprintf("%d addresses", len(s.External)), fmt.Sprintf("at most %d are supported, each of which takes memory for its ports", maxExternal))
 				}
 			}},
 			{"port_range", func(n *node, path string) {

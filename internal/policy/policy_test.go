@@ -83,37 +83,6 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// TestOurPolicies: the policies that the repository ships are valid.
-func TestOurPolicies(t *testing.T) {
-	files, _ := filepath.Glob("../../examples/*.yaml")
-	for _, f := range append(files, "../../rules.yaml") {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if p, ds := Load(f, b); p == nil || len(ds) > 0 {
-			t.Errorf("%v", ds)
-		}
-	}
-}
-
-// TestLargePolicy: ten thousand rules compile, quickly enough that nobody waits.
-func TestLargePolicy(t *testing.T) {
-	var b strings.Builder
-	b.WriteString("interfaces:\n  lan0: { address: 10.0.0.1/8 }\n  wan0: { address: 203.0.113.10/24, gateway: 203.0.113.1 }\ndefaults: { default_action: deny }\nrules:\n")
-	for i := range 10000 {
-		fmt.Fprintf(&b, "  - { id: r%d, action: accept, protocol: tcp, source: 10.%d.%d.0/24, destination_port: %d }\n", i, i/250, i%250, 1+i%60000)
-	}
-	b.WriteString("  - { id: back, action: accept, direction: ingress, state: established }\n")
-	p, ds := Load("large.yaml", []byte(b.String()))
-	if p == nil {
-		t.Fatal(ds)
-	}
-	if s, err := Compile(p); err != nil || len(s.Matches) != 10001 {
-		t.Fatal(len(s.Matches), err)
-	}
-}
-
 func FuzzLoad(f *testing.F) {
 	files, _ := filepath.Glob("testdata/*.txt")
 	for _, name := range files {
