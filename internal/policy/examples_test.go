@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -157,13 +158,13 @@ tests:
 }
 
 // TestTenThousandRulesInASecond: reading, checking and compiling ten thousand
-// rules takes less than a second of a quiet machine. The best of three counts,
-// since others may use this one.
+// rules takes less than a second of one core. What counts is the processor's
+// time and the best of three, since others may use the machine.
 func TestTenThousandRulesInASecond(t *testing.T) {
 	src := []byte(largeExample())
 	best := time.Hour
 	for range 3 {
-		start := time.Now()
+		start := processorTime(t)
 		p, ds := Load("generated.yaml", src)
 		if p == nil {
 			t.Fatal(ds)
@@ -171,12 +172,20 @@ func TestTenThousandRulesInASecond(t *testing.T) {
 		if s, err := Compile(p); err != nil || len(s.Rules) != 10000 {
 			t.Fatal(err)
 		}
-		best = min(best, time.Since(start))
+		best = min(best, processorTime(t)-start)
 	}
 	t.Logf("10,000 rules: %v", best)
-	if best > time.Second {
-		t.Errorf("loading, checking and compiling 10,000 rules takes %v, want under a second", best)
+	if limit := time.Second; best > limit {
+		t.Errorf("loading, checking and compiling 10,000 rules takes %v, want under %v", best, limit)
 	}
+}
+
+func processorTime(t *testing.T) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func BenchmarkLoadAndCompile(b *testing.B) {
