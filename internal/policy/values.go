@@ -56,6 +56,10 @@ func (l *loader) number(n *node, path string, lo, hi int) (int, bool) {
 		return 0, false
 	}
 	v, err := strconv.Atoi(n.text)
+	if n.quoted && err == nil {
+		l.err(n, path, "type", fmt.Sprintf("%q is text", n.text), want+", without quotes")
+		return 0, false
+	}
 	if err != nil {
 		l.err(n, path, "type", fmt.Sprintf("%q is not a whole number", n.text), want)
 		return 0, false
@@ -83,7 +87,12 @@ func (l *loader) seconds(n *node, path string) (int, bool) {
 // flag reads true or false.
 func (l *loader) flag(n *node, path string) (v, ok bool) {
 	if n.kind == scalar && n.boolean {
-		return n.text == "true", true
+		switch strings.ToLower(n.text) {
+		case "true":
+			return true, true
+		case "false":
+			return false, true
+		}
 	}
 	l.err(n, path, "type", "is not true or false", "want true or false, without quotes")
 	return false, false
