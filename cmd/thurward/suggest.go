@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thurward/thurward/internal/policy"
+	"github.com/thurward/thurward/internal/stream"
+)
+
+func newSuggestCmd() *cobra.Command {
+	var file string
+	var ingress bool
+	cmd := &cobra.Command{
+		Use:   "suggest EVENTS",
+		Short: "Propose rules for what was dropped or tried",
+		Long: `suggest reads a recorded stream of events (- reads standard input) and proposes
+rules for review: for what the default action dropped, and for what shadow rules
+would have decided. What has the same protocol, port and destination is one rule.
+Events of the firewall's console are read as well; metrics and spans are passed
+over. It exits with 0 when the events could be read, 1 when not, and 2 for a wrong
+command line.`,
+		Example: `  thurward events > events.log          # record for a while, then Ctrl-C
+  thurward suggest events.log
+  thurward suggest -f examples/egress.yaml - < events.log`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError{errors.New("suggest: want the file of recorded events, or - for standard input")}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, seg, err := loadPolicy(cmd, file)
+			if err != nil {
+				return err
+			}
+			in, source := cmd.InOrStdin(), "standard input"
+			if args[0] != "-" {
+				f, err := os.Open(args[0])
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				in, source = f, args[0]
+			}
+			obs, bad, err := observations(in)
+			if err != nil {
+				return fmt.Errorf("%s: %w", source, err)
+			}
+			if bad > 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "thurward: %s: passed over %s that cannot be read\n", source, counted(bad, "line"))
+			}
+			_, err = cmd.OutOrStdout().Write(p.Suggest(seg, obs, ingress).YAML(source))
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "rules.yaml", "the policy that is to be extended")
+	cmd.Flags().BoolVar(&ingress, "ingress", false, "propose rules for what came from the WAN and was dropped, too")
+	return cmd
+}
+
+// observations returns what suggest looks at of a recorded stream, and how many
+// lines could not be read.
+func observations(r io.Reader) (obs []policy.Observation, bad int, err error) {
+	err = readEvents(r, func(_ *stream.Source, it stream.Item) error {
+		if it.Kind == stream.Malformed {
+			bad++
+		}
+		if it.Kind != stream.EventKind {
+			return nil
+		}
+		if o, ok := observation(it.Event); ok {
+			obs = append(obs, o)
+		}
+		return nil
+	})
+	return obs, bad, err
+}
+
+// observation reads an event that says what no rule matched or what a shadow
+// rule would have done.
+func observation(e stream.Event) (o policy.Observation, ok bool) {
+	action := e.Str("event.action")
+	switch {
+	case action == "drop" && e.Str("event.reason") == "no_matching_allow_rule":
+	case action == "would-accept", action == "would-drop":
+		o.Shadow, o.Accept = e.Str("rule.id"), action == "would-accept"
+		if o.Shadow == "" {
+			return o, false
+		}
+	default:
+		return o, false
+	}
+	var err1, err2 error
+	o.Src, err1 = netip.ParseAddr(e.Str("source.ip"))
+	o.Dst, err2 = netip.ParseAddr(e.Str("destination.ip"))
+	if err1 != nil || err2 != nil || !o.Src.Is4() || !o.Dst.Is4() {
+		return o, false
+	}
+	o.FromLAN = e.Str("network.direction") == "egress"
+	o.Protocol, o.Domain, o.Time = e.Str("network.transport"), e.Str("destination.domain"), e.Str("@timestamp")
+	o.Count = int(min(max(e.Int("firewall.count"), 1), 1<<40))
+	switch o.Protocol {
+	case "tcp", "udp":
+		port := e.Int("destination.port")
+		o.Port = int(port)
+		return o, port >= 1 && port <= 65535
+	case "icmp":
+		return o, e.Int("firewall.icmp_type") == 8
+	}
+	return o, false // rules do not tell other protocols apart
+}

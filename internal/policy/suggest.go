@@ -1,0 +1,292 @@
+package policy
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/thurward/thurward/internal/segment"
+)
+
+// An Observation is a packet that the firewall has told about: one that the
+// default action dropped, or one that a shadow rule would have decided.
+type Observation struct {
+	FromLAN  bool
+	Protocol string // "tcp", "udp" or "icmp" (an echo)
+	Src, Dst netip.Addr
+	Port     int    // destination; 0 for icmp
+	Domain   string // name by which Src knows Dst, "" for none
+	Shadow   string // id of the shadow rule; "": the default action dropped it
+	Accept   bool   // the shadow rule would have accepted it
+	Count    int    // packets that it stands for, at least 1
+	Time     string // of the event
+}
+
+// Limits on what is listed one by one. More sources become the LAN's network, or
+// anybody; more addresses become any destination.
+const (
+	maxSources      = 8
+	maxDestinations = 16
+)
+
+// A Suggestion is what Suggest makes of observations.
+type Suggestion struct {
+	rules   []proposal
+	policy  *Policy
+	seen    int // packets
+	already int // that the policy accepts now
+	ingress int // from the WAN, not proposed
+	own     map[string]int
+}
+
+// A proposal is a rule with what it was made of.
+type proposal struct {
+	shadow  string
+	accept  bool
+	fromLAN bool
+	proto   string
+	ports   []int
+	dsts    []netip.Addr
+	names   []string
+	srcs    map[netip.Addr]int
+	count   int
+	first   string
+	last    string
+}
+
+// Suggest groups what was observed into rules: what has the same protocol, port
+// and destination becomes one, then what has the same sources. Rules that would
+// let strangers in are made only of what shadow rules would accept, unless
+// ingress is true. seg is the compiled policy that is to be extended.
+func (p *Policy) Suggest(seg *segment.Policy, obs []Observation, ingress bool) *Suggestion {
+	s := &Suggestion{policy: p, own: map[string]int{}}
+	type flow struct {
+		fromLAN  bool
+		proto    string
+		src, dst netip.Addr
+		port     int
+	}
+	shadowed := map[flow]bool{} // what the default action dropped beneath a shadow rule is told twice
+	for _, o := range obs {
+		if o.Shadow != "" && o.Accept {
+			shadowed[flow{o.FromLAN, o.Protocol, o.Src, o.Dst, o.Port}] = true
+		}
+	}
+	type key struct {
+		shadow  string
+		accept  bool
+		fromLAN bool
+		proto   string
+		port    int
+		dst     netip.Addr
+		name    string
+	}
+	groups := map[key]*proposal{}
+	for _, o := range obs {
+		o.Count = max(o.Count, 1)
+		if o.Shadow == "" && shadowed[flow{o.FromLAN, o.Protocol, o.Src, o.Dst, o.Port}] {
+			continue
+		}
+		s.seen += o.Count
+		f := Flow{FromLAN: o.FromLAN, Protocol: o.Protocol, Src: netip.AddrPortFrom(o.Src, 0), Dst: netip.AddrPortFrom(o.Dst, uint16(o.Port)), FQDN: o.Domain}
+		switch now := p.Decide(seg, f); {
+		case o.Shadow == "" && now.Accept:
+			s.already += o.Count
+			continue
+		case !now.Asked || o.Shadow == "" && now.Local && !p.offers(&now.Seen):
+			s.own[cmp.Or(now.Note, fmt.Sprintf("%v is the firewall's own address, for which rules open nothing; nat.dnat forwards its ports", o.Dst))] += o.Count
+			continue
+		case o.Shadow == "" && !o.FromLAN && !ingress:
+			s.ingress += o.Count
+			continue
+		default:
+			if !now.Local {
+				o.Dst, o.Port = now.Seen.Dst.Addr(), int(now.Seen.Dst.Port())
+			}
+		}
+		k := key{o.Shadow, o.Accept || o.Shadow == "", o.FromLAN, o.Protocol, o.Port, o.Dst, ""}
+		if o.Domain != "" && o.FromLAN && k.accept && badName(o.Domain) == "" {
+			k.dst, k.name = netip.Addr{}, strings.ToLower(o.Domain)
+		}
+		g := groups[k]
+		if g == nil {
+			g = &proposal{shadow: k.shadow, accept: k.accept, fromLAN: k.fromLAN, proto: k.proto, srcs: map[netip.Addr]int{}, first: o.Time, last: o.Time}
+			if k.port != 0 {
+				g.ports = []int{k.port}
+			}
+			if k.name != "" {
+				g.names = []string{k.name}
+			} else {
+				g.dsts = []netip.Addr{k.dst}
+			}
+			groups[k] = g
+		}
+		g.srcs[o.Src] += o.Count
+		g.count += o.Count
+		g.first, g.last = min(g.first, o.Time), max(g.last, o.Time)
+	}
+	for _, g := range groups {
+		s.rules = append(s.rules, *g)
+	}
+	// In an order of their own, so that what is merged does not depend on chance.
+	slices.SortFunc(s.rules, func(a, b proposal) int {
+		return cmp.Or(strings.Compare(a.identity(), b.identity()), slices.Compare(a.ports, b.ports))
+	})
+	s.merge(func(g *proposal) string { return g.like(true, false) })
+	s.merge(func(g *proposal) string { return g.like(false, true) })
+	slices.SortStableFunc(s.rules, func(a, b proposal) int { return cmp.Compare(b.count, a.count) })
+	return s
+}
+
+// identity is all of a proposal's conditions in one string.
+func (g *proposal) identity() string { return g.like(true, true) }
+
+// like is what proposals have in common that are merged into one: the sources
+// and, as asked, ports and destinations.
+func (g *proposal) like(ports, dsts bool) string {
+	s := fmt.Sprint(g.shadow, g.accept, g.fromLAN, g.proto, len(g.names) > 0, slices.SortedFunc(maps.Keys(g.srcs), netip.Addr.Compare))
+	if ports {
+		s += fmt.Sprint(g.ports)
+	}
+	if dsts {
+		s += fmt.Sprint(g.dsts, g.names)
+	}
+	return s
+}
+
+func (s *Suggestion) merge(like func(g *proposal) string) {
+	at := map[string]int{}
+	var out []proposal
+	for _, g := range s.rules {
+		k := like(&g)
+		i, ok := at[k]
+		if !ok {
+			at[k] = len(out)
+			out = append(out, g)
+			continue
+		}
+		m := &out[i]
+		m.count += g.count
+		m.first, m.last = min(m.first, g.first), max(m.last, g.last)
+		m.ports = unique(append(m.ports, g.ports...))
+		m.dsts, m.names = unique(append(m.dsts, g.dsts...)), unique(append(m.names, g.names...))
+		for a, n := range g.srcs {
+			m.srcs[a] += n
+		}
+	}
+	s.rules = out
+}
+
+// Rules returns how many rules are proposed.
+func (s *Suggestion) Rules() int { return len(s.rules) }
+
+// YAML returns the proposed rules as a list for review, with what they were made
+// of as comments. source names where the events came from.
+func (s *Suggestion) YAML(source string) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# Rules proposed by thurward suggest: %d, from %s of %s.\n", len(s.rules), packets(s.seen), source)
+	b.WriteString("# Review each: that something was tried does not mean that it should be allowed.\n")
+	if s.already > 0 {
+		fmt.Fprintf(&b, "# %s left out: %s accepts them now.\n", packets(s.already), s.policy.File)
+	}
+	if s.ingress > 0 {
+		fmt.Fprintf(&b, "# %s left out, from the wan; --ingress proposes rules for those, too.\n", packets(s.ingress))
+	}
+	for _, why := range slices.Sorted(maps.Keys(s.own)) {
+		fmt.Fprintf(&b, "# %s left out: %s.\n", packets(s.own[why]), why)
+	}
+	if len(s.rules) == 0 {
+		b.WriteString("rules: []\n")
+		return b.Bytes()
+	}
+	b.WriteString("rules:\n")
+	taken := map[string]bool{}
+	for i := range s.policy.Rules {
+		taken[s.policy.Rules[i].ID] = true
+	}
+	n := 0
+	for i := range s.rules {
+		g := &s.rules[i]
+		id := ""
+		for id == "" || taken[id] {
+			n++
+			id = fmt.Sprintf("suggested-%d", n)
+		}
+		s.write(&b, g, id)
+	}
+	return b.Bytes()
+}
+
+func (s *Suggestion) write(b *bytes.Buffer, g *proposal, id string) {
+	srcs := slices.SortedFunc(maps.Keys(g.srcs), func(x, y netip.Addr) int {
+		return cmp.Or(cmp.Compare(g.srcs[y], g.srcs[x]), x.Compare(y))
+	})
+	var from []string
+	for i, a := range srcs {
+		if i == 5 && len(srcs) > 6 {
+			from = append(from, fmt.Sprintf("%d more", len(srcs)-i))
+			break
+		}
+		from = append(from, fmt.Sprintf("%v (%d)", a, g.srcs[a]))
+	}
+	fmt.Fprintf(b, "\n  # %s, %s to %s, from %s.\n", packets(g.count), g.first, g.last, strings.Join(from, ", "))
+	action := "accept"
+	switch {
+	case g.shadow != "" && g.accept:
+		fmt.Fprintf(b, "  # The shadow rule %s would accept them: remove its mode: shadow, or put this in its place.\n", g.shadow)
+	case g.shadow != "":
+		action = "deny"
+		fmt.Fprintf(b, "  # The shadow rule %s would drop them: remove its mode: shadow, or put this in its place.\n", g.shadow)
+	default:
+		b.WriteString("  # No rule matches them. Put this after the others.\n")
+	}
+	direction := "ingress"
+	if g.fromLAN {
+		direction = "egress"
+	}
+	fmt.Fprintf(b, "  - id: %s\n    action: %s\n    direction: %s\n", id, action, direction)
+	slices.SortFunc(srcs, netip.Addr.Compare)
+	switch lan := s.policy.side(true).Prefix.Masked(); {
+	case len(srcs) <= maxSources:
+		fmt.Fprintf(b, "    source: %s\n", yamlValues(srcs))
+	case g.fromLAN:
+		fmt.Fprintf(b, "    source: %v # %d hosts of it\n", lan, len(srcs))
+	default:
+		fmt.Fprintf(b, "    # source: %d addresses, too many to list\n", len(srcs))
+	}
+	slices.SortFunc(g.dsts, netip.Addr.Compare)
+	slices.Sort(g.names)
+	slices.Sort(g.ports)
+	switch {
+	case len(g.names) > 0:
+		fmt.Fprintf(b, "    destination_fqdn: %s\n", yamlValues(g.names))
+	case len(g.dsts) <= maxDestinations:
+		fmt.Fprintf(b, "    destination: %s\n", yamlValues(g.dsts))
+	default:
+		fmt.Fprintf(b, "    # destination: %d addresses, too many to list\n", len(g.dsts))
+	}
+	if len(g.ports) > 0 {
+		fmt.Fprintf(b, "    destination_port: %s\n", yamlValues(g.ports))
+	}
+	fmt.Fprintf(b, "    protocol: %s\n", g.proto)
+}
+
+// yamlValues writes one value, or a list of several.
+func yamlValues[T any](vs []T) string {
+	var s []string
+	for _, v := range vs {
+		s = append(s, fmt.Sprint(v))
+	}
+	return yamlList(s)
+}
+
+func packets(n int) string {
+	if n == 1 {
+		return "1 packet"
+	}
+	return fmt.Sprintf("%d packets", n)
+}
