@@ -27,6 +27,7 @@ const (
 	Undecided = iota
 	Accepted
 	Denied
+	Pending // accepted as far as it goes: its first data will tell
 )
 
 // A Dir is one direction of a flow: 64 bytes.

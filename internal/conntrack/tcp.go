@@ -77,6 +77,10 @@ func (s *side) begin(p *packet.Packet, opts []byte) {
 	}
 }
 
+// Acknowledged returns what the other side has acknowledged of direction r's
+// stream.
+func (t *Table) Acknowledged(r Ref) uint32 { return t.Shared(r).tcp[r&1^1].ack }
+
 // windowScale finds the window scale option (RFC 7323 section 2.2).
 func windowScale(o []byte) (uint8, bool) {
 	for i := 0; i < len(o); {

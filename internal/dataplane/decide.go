@@ -75,6 +75,11 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, now int64) {
 	if int(p.Total) > out.mtu && e.tooBig(in, out, i, now) {
 		return
 	}
+	if e.wantsName(rule) && (p.Class != packet.Stream || p.Payload > 0) {
+		// Only TLS over TCP tells the name, and not in a SYN.
+		e.dropPacket(in, i, telemetry.SNIRefused, now)
+		return
+	}
 	r, why := e.newFlow(in, p, k, &to, now)
 	if why != 0 {
 		e.noRoom(in, i, why, now)
@@ -86,6 +91,9 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, now int64) {
 	e.flowName(r)
 	d := e.flows.Dir(r)
 	d.Rule, d.Verdict = rule, conntrack.Accepted
+	if e.wantsName(rule) && named {
+		d.Verdict = conntrack.Pending
+	}
 	d.Packets, d.Bytes = 1+uint64(p.Parts), uint64(p.Total)
 	e.c.Accepts[rule] += d.Packets
 	e.emitFlow(r, telemetry.Accept, e.acceptReason(rule), now)

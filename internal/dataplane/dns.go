@@ -35,6 +35,7 @@ type names struct {
 	set       *fqdn.Set
 	rng       *rand.ChaCha8
 	intercept bool
+	hellos    hellos
 	about     about
 	found     fqdn.Found
 	again     fqdn.Found
@@ -83,6 +84,7 @@ func (e *Engine) newNames(c *Config) error {
 		return errors.New("dataplane: " + err.Error())
 	}
 	e.names.tcp = tcpend.New(ends{e}, e.port[wan].mtu, e.port[lan].mtu)
+	e.names.hellos = newHellos(p)
 	e.names.intercept = p.Settings.Flags&segment.FlagDNSIntercept != 0
 	return nil
 }
@@ -146,6 +148,7 @@ func (e *Engine) namesTick(now int64) {
 	if e.names.proxy != nil {
 		e.names.proxy.Tick(now)
 		e.names.tcp.Tick(now)
+		e.hellosTick(now)
 		e.names.set.Sweep(sweepNames, now)
 	}
 }

@@ -47,6 +47,8 @@ func (e *Engine) nameMetrics() []telemetry.Family {
 		one("thurward_dns_addresses_unbound_total", "Addresses of answers beyond the limit for one answer, which open nothing.", &p.Unbound),
 		{Name: "thurward_dns_outstanding", Help: "Queries that wait for an upstream.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(outstanding()) }},
 		{Name: "thurward_dns_tcp_connections", Help: "TCP connections that end at the proxy, to clients and to upstreams.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(ends()) }},
+		one("thurward_sni_accepted_total", "Connections of rules with sni: require whose server's name was the right one.", &e.c.HellosAccepted),
+		one("thurward_sni_segments_repeated_total", "Segments of such connections that were dropped before the name was known: repeated, or out of order.", &e.c.HellosRepeated),
 		one("thurward_dns_tcp_refused_total", "TCP connections of clients beyond the limits.", &t.Refused),
 		{Name: "thurward_fqdn_set_size", Help: "Names of addresses that clients have learned and that have not expired.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(size()) }},
 		{Name: "thurward_fqdn_set_capacity", Help: "How many of them fit.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(capacity()) }},

@@ -63,6 +63,11 @@ func (u ends) Emit(s *tcpend.Segment) {
 	if s.Served {
 		out = &e.port[lan]
 	}
+	e.putSegment(out, s)
+}
+
+// putSegment sends a TCP segment of the firewall's own.
+func (e *Engine) putSegment(out *port, s *tcpend.Segment) {
 	buf, ok := e.pool.Get()
 	if !ok {
 		e.c.NoBuffer++

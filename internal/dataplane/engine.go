@@ -87,6 +87,8 @@ type Counters struct {
 	ICMPErrorsTranslated uint64
 	Translations         [nat.NumKinds]uint64 // flows that were translated when they began
 	PortsReclaimed       uint64               // flows that were over and ended before their time for their external port
+	HellosAccepted       uint64               // TLS connections whose server's name was the right one
+	HellosRepeated       uint64               // segments dropped while the name was not known: repeated, or out of order
 	NoBuffer             uint64               // own messages and fragments not sent: no buffer
 	Fragmented           uint64               // packets cut to the MTU of their way out
 	FragmentsSent        uint64               // that they became

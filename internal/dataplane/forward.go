@@ -65,6 +65,10 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 			e.flows.Answered(r)
 		}
 	}
+	if d.Verdict == conntrack.Pending && p.Payload > 0 {
+		e.holdHello(in, i, r, now)
+		return
+	}
 	if !quiet {
 		d.LastSeen = now
 	}

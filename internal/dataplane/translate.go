@@ -114,5 +114,6 @@ func (e *Engine) flowRemoved(r conntrack.Ref, _ conntrack.Removal) {
 	s, k := e.flows.Shared(r), &e.flows.Dir(r&^1).Key
 	e.nat.Give(s.Pool, uint8(k.Proto), s.Port)
 	e.sources.Release(k.Src)
+	e.helloRemoved(r)
 	e.emitEnd(r)
 }

@@ -161,3 +161,41 @@ func AppendText(b, name []byte) []byte {
 	}
 	return b
 }
+
+// PutWire turns the text of a name into wire form and lower case and returns
+// its length, 0 when it is not a name. There are no escapes in it.
+func PutWire(w *[MaxName]byte, text []byte) int {
+	n, at := 1, 0 // at: the length of the label under way
+	if len(text) == 0 {
+		return 0
+	}
+	for i, c := range text {
+		if c == '.' {
+			if n-at-1 == 0 {
+				return 0
+			}
+			if i == len(text)-1 {
+				break
+			}
+			at = n
+		} else {
+			if n-at-1 == 63 {
+				return 0
+			}
+			w[n] = lower(c)
+		}
+		if n++; n > MaxName-1 {
+			return 0
+		}
+		if c == '.' {
+			w[at] = 0
+			continue
+		}
+		w[at] = byte(n - at - 1)
+	}
+	w[n] = 0
+	if !Valid(w[:n+1]) {
+		return 0
+	}
+	return n + 1
+}

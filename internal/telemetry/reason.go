@@ -31,6 +31,7 @@ const (
 	TxFull                      // the transmit queue had no room
 	NoLocalService              // accepted by policy, but addressed to the firewall, which offers no such service
 	PacketTooBig                // longer than the outgoing interface carries
+	SNIRefused                  // a TLS connection's first message does not name a server that the rule and the client's names allow
 	NumReasons                  // number of values, valid or not
 )
 
@@ -56,6 +57,7 @@ var reasonNames = [NumReasons]string{
 	TxFull:               "tx_full",
 	NoLocalService:       "no_local_service",
 	PacketTooBig:         "packet_too_big",
+	SNIRefused:           "sni_refused",
 }
 
 // String returns the reason's name as it appears in events and metrics, or
