@@ -79,7 +79,7 @@ with the policy compiled in. A change is an edit, a build, and the new image.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newCheckCmd(), newBuildCmd(), newRunCmd(), newReplayCmd(), newEventsCmd(), newTopCmd())
 	root.AddCommand(newTestCmd(), newSuggestCmd())
-	root.AddCommand(newExplainCmd(), newDiffCmd())
+	root.AddCommand(newExplainCmd(), newDiffCmd(), newImportCmd())
 	return root
 }
 
