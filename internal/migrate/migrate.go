@@ -1,11 +1,14 @@
 // Package migrate turns the rule sets of other firewalls into rules.yaml: what
 // nft -j list ruleset prints, and what iptables-save prints.
 //
-//	nft.go       reads nft's JSON
-//	iptables.go  reads iptables-save
-//	cond.go      conditions: sets of addresses, ports, states, interfaces
-//	carry.go     chains of rules become rules, source and destination NAT
-//	write.go     rules.yaml
+//	nft.go, nft_values.go   read nft's JSON
+//	iptables.go             reads iptables-save
+//	cond.go                 conditions: sets of addresses, ports, states, interfaces
+//	carry.go                goes through chains and the chains they jump to
+//	carry_filter.go         filter rules become rules
+//	carry_nat.go            NAT rules become entries of nat
+//	sides.go                which interface is the LAN
+//	write.go                rules.yaml
 //
 // What cannot be carried is listed, rule by rule, with what leaving it out does.
 package migrate

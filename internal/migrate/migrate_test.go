@@ -3,10 +3,12 @@ package migrate
 import (
 	"bytes"
 	"flag"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -239,6 +241,39 @@ func result(t *testing.T, r *Result, err error) {
 	}
 	if p, ds := policy.Load("imported", r.YAML); p == nil {
 		t.Fatalf("%v\n%s", ds, r.YAML)
+	}
+}
+
+// TestImportMangled: rule sets with parts changed, doubled and missing make an
+// error or a valid policy.
+func TestImportMangled(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	carried := 0
+	for range 600 {
+		f := fixtures[r.IntN(len(fixtures))]
+		b := bytes.Clone(read(t, f.file))
+		for range 1 + r.IntN(6) {
+			i := r.IntN(len(b))
+			j := min(len(b), i+r.IntN(40))
+			switch r.IntN(4) {
+			case 0:
+				b[i] = byte(r.IntN(256))
+			case 1:
+				b = slices.Delete(b, i, j)
+			case 2:
+				b = slices.Insert(b, j, b[i:j]...)
+			case 3:
+				copy(b[r.IntN(len(b)):], b[i:j])
+			}
+		}
+		res, err := f.read(b, Options{File: "mangled", LAN: "lan", WAN: "wan"})
+		result(t, res, err)
+		if err == nil {
+			carried++
+		}
+	}
+	if carried < 50 {
+		t.Errorf("only %d were carried", carried)
 	}
 }
 

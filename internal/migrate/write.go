@@ -100,7 +100,9 @@ func (c *carrier) write() (*Result, error) {
 		head += "# assumed: " + shorten(a) + "\n"
 	}
 	for _, n := range c.res.Notes {
-		head += "# not carried: " + strings.ReplaceAll(n.String(), "\n", " ") + "\n"
+		n.Place = shorten(n.Place)
+		n.Why = shorten(n.Why)
+		head += "# not carried: " + n.String() + "\n"
 	}
 	c.res.YAML = []byte(head + b.String())
 	// What comes out is a policy, or it is said why not.
@@ -167,6 +169,11 @@ func (c *carrier) addresses() {
 			if p := s.source; p.IsValid() && p.Bits() >= 8 && p.Bits() <= 30 && p.Addr().IsPrivate() && (!c.lanKnown || p.Bits() < lan.Bits()) {
 				lan, why = netip.PrefixFrom(p.Addr().Next(), p.Bits()), "is guessed from the sources that are translated"
 				c.lanKnown = true
+			}
+		}
+		if len(c.dnat) > 0 && !c.lanKnown {
+			if p, err := c.dnat[0].to.Prefix(24); err == nil && p.Addr().IsPrivate() {
+				lan, why = netip.PrefixFrom(p.Addr().Next(), 24), "is guessed from the first server that destination NAT leads to"
 			}
 		}
 		c.assume("interfaces.lan0.address: %v %s (--lan-address says what it is)", lan, why)
