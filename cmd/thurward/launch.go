@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/stream"
 	"github.com/thurward/thurward/internal/vmm"
 	"github.com/thurward/thurward/internal/world"
 	"github.com/thurward/thurward/internal/world/demo"
@@ -27,6 +28,8 @@ type launch struct {
 	lan, wan       vmm.Spec
 	memoryMB, cpus int
 	vsock          vmm.Vsock
+	reader         readerMode
+	page           string // "": none
 	args           string
 	restart        vmm.Restart
 
@@ -76,11 +79,21 @@ func (l *launch) run(ctx context.Context) error {
 	if l.vsock != (vmm.Vsock{}) {
 		l.say("events, metrics and spans go to %v", l.vsock)
 	}
+	stop := l.startReader(ctx)
+	defer stop()
 	opts := vmm.RunOptions{Restart: l.restart, Say: l.say}
 	if l.demonstrates() {
 		return l.demonstrate(ctx, q, cfg, opts, w)
 	}
-	opts.OnLine = func(ln vmm.Line) { fmt.Fprintln(l.out, ln.Text) }
+	opts.OnLine = func(ln vmm.Line) {
+		if ln.Kind == vmm.EventLine && l.terminal { // for programs the line stays as it is
+			if it := stream.Parse(ln.Rest); it.Kind == stream.EventKind {
+				fmt.Fprintln(l.out, stream.Style{Color: true, Zone: time.Local}.Text(&stream.Hello{}, it.Event))
+				return
+			}
+		}
+		fmt.Fprintln(l.out, ln.Text)
+	}
 	return q.Run(ctx, cfg, opts)
 }
 

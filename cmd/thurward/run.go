@@ -19,9 +19,10 @@ import (
 
 // runFlags is the command line of run.
 type runFlags struct {
-	image, vmm, accel, lan, wan, vsock, memory, restart, args string
-	cpus                                                      int
-	timeout                                                   time.Duration
+	image, vmm, accel, lan, wan, vsock, memory, restart, args, reader, page string
+
+	cpus    int
+	timeout time.Duration
 }
 
 func newRunCmd() *cobra.Command {
@@ -44,7 +45,9 @@ A network is one of
 Events, metrics and spans leave by vsock: with --vsock PATH they go to whoever
 listens on the Unix socket PATH_9000. auto is a path in the run directory, where
 the collector and "thurward events" look; kernel:CID takes the host's own
-vhost-vsock, and none takes no device.
+vhost-vsock, and none takes no device. Unless somebody listens there already,
+run itself does: it then serves a web page and Prometheus' metrics on loopback
+(--page), and thurward events and thurward top follow what it reads.
 
 With demo on both sides a demonstration is played first. On a terminal the
 firewall then stays up and its verdicts are printed, until Ctrl-C; otherwise
@@ -76,6 +79,8 @@ run ends, with 0 if every step went as it should.`,
 	fl.StringVar(&f.lan, "lan", "demo", "what the LAN interface is joined to")
 	fl.StringVar(&f.wan, "wan", "demo", "what the WAN interface is joined to")
 	fl.StringVar(&f.vsock, "vsock", "auto", "where events, metrics and spans go: "+vmm.VsockHelp)
+	fl.StringVar(&f.reader, "reader", "auto", "auto: read them here while nobody else does; none: leave them to a collector")
+	fl.StringVar(&f.page, "page", defaultPage, "loopback address of the web page and the metrics, or none")
 	fl.StringVar(&f.memory, "memory", "64M", "memory of the machine, as 64M or 1G")
 	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual CPUs")
 	fl.StringVar(&f.args, "append", "", "more boot arguments")
@@ -101,6 +106,10 @@ func (f *runFlags) launch() (*launch, error) {
 		if errs[i] != nil {
 			return nil, fmt.Errorf("--%s: %w", flag, errs[i])
 		}
+	}
+	var err error
+	if l.reader, l.page, err = parseReader(f.reader, f.page); err != nil {
+		return nil, err
 	}
 	if f.cpus < 1 || f.cpus > maxCPUs {
 		return nil, fmt.Errorf("--cpus %d is out of range (want 1 to %d)", f.cpus, maxCPUs)

@@ -3,9 +3,11 @@ package live
 import (
 	"embed"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -66,15 +68,23 @@ func localHost(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// ListenPage listens for Page. Only loopback addresses are taken: what a
-// firewall tells is not for everyone.
-func ListenPage(address string) (net.Listener, error) {
-	host, _, err := net.SplitHostPort(address)
+// CheckPage checks the address of a page. Only loopback addresses are taken:
+// what a firewall tells is not for everyone.
+func CheckPage(address string) error {
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if !localHost(host) {
-		return nil, &net.AddrError{Err: "not a loopback address (want 127.0.0.1:PORT or [::1]:PORT)", Addr: address}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil || !localHost(host) {
+		return fmt.Errorf("%q is not a loopback address (want 127.0.0.1:PORT or [::1]:PORT)", address)
+	}
+	return nil
+}
+
+// ListenPage listens for Page.
+func ListenPage(address string) (net.Listener, error) {
+	if err := CheckPage(address); err != nil {
+		return nil, err
 	}
 	return net.Listen("tcp", address)
 }

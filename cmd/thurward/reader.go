@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/thurward/thurward/internal/live"
+	"github.com/thurward/thurward/internal/stream"
+)
+
+// A readerMode says whether run reads the firewall's stream itself.
+type readerMode string
+
+// The modes.
+const (
+	readerAuto readerMode = "auto" // while nobody else does
+	readerNone readerMode = "none"
+)
+
+// defaultPage is where the page and the metrics are; the collector serves its
+// metrics at the same place, so that Prometheus need not know which of them
+// runs.
+const defaultPage = "127.0.0.1:9464"
+
+// retakePause is how often run looks whether the one who reads the stream has
+// gone.
+const retakePause = 2 * time.Second
+
+// startReader reads the firewall's stream if nobody else does, passes it on to
+// thurward events and thurward top, and serves the page. While somebody else
+// reads it, a collector or another run, it waits for that one's end. The
+// function that it returns ends it.
+func (l *launch) startReader(ctx context.Context) (stop func()) {
+	if l.vsock.Path == "" || l.reader == readerNone {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	st, err := l.openReader()
+	if err != nil {
+		l.sayReader(err)
+	}
+	wg.Go(func() {
+		for first := err; ; first = err {
+			if st != nil {
+				l.sayReading(st)
+				if err := st.Run(ctx); err != nil {
+					l.say("reading the firewall's stream: %v", err)
+				}
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(retakePause):
+			}
+			if first != nil && !errors.Is(first, stream.ErrInUse) {
+				return // it would not get better
+			}
+			st, err = l.openReader()
+		}
+	})
+	return func() { cancel(); wg.Wait() }
+}
+
+// openReader opens the sockets. A page whose address is taken gets another
+// port.
+func (l *launch) openReader() (*live.Station, error) {
+	path := l.vsock.Path
+	open := func(page string) (*live.Station, error) {
+		st := &live.Station{Guest: "unix:" + stream.GuestSocket(path), Tail: "unix:" + stream.TailSocket(path), Page: page}
+		if err := st.Open(); err != nil {
+			return nil, err
+		}
+		return st, nil
+	}
+	st, err := open(l.page)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		l.say("%s is taken; the page gets another port", l.page)
+		st, err = open("127.0.0.1:0")
+	}
+	return st, err
+}
+
+func (l *launch) sayReader(err error) {
+	if errors.Is(err, stream.ErrInUse) {
+		l.say("somebody reads the stream already (thurward-collector, or another run): thurward events and thurward top show what it passes on")
+		return
+	}
+	l.say("the stream is not read here: %v", err)
+}
+
+// sayReading tells where the firewall can be watched.
+func (l *launch) sayReading(st *live.Station) {
+	socket := ""
+	if l.vsock.Path != stream.DefaultPath() {
+		socket = " --socket " + stream.TailSocket(l.vsock.Path)
+	}
+	at := ""
+	if u := st.PageURL(); u != "" {
+		at = fmt.Sprintf("; page %s, Prometheus metrics %smetrics", u, u)
+	}
+	l.say("watch it with thurward events%s or thurward top%s%s", socket, socket, at)
+}
+
+// parseReader checks the flags of the reader.
+func parseReader(mode, page string) (readerMode, string, error) {
+	switch readerMode(mode) {
+	case readerAuto, readerNone:
+	default:
+		return "", "", fmt.Errorf("--reader: unknown value %q (want auto or none)", mode)
+	}
+	if page == "none" {
+		return readerMode(mode), "", nil
+	}
+	if err := live.CheckPage(page); err != nil {
+		return "", "", fmt.Errorf("--page: %w", err)
+	}
+	return readerMode(mode), page, nil
+}

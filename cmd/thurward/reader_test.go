@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/stream/guesttest"
+	"github.com/thurward/thurward/internal/vmm"
+)
+
+// said collects what the launcher says.
+type said struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *said) Write(p []byte) (int, error) { s.mu.Lock(); defer s.mu.Unlock(); return s.b.Write(p) }
+func (s *said) has(t string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Contains(s.b.String(), t)
+}
+
+// TestReaderGivesWay: run leaves the stream to whoever reads it already, and
+// takes over when that one has gone.
+func TestReaderGivesWay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vsock")
+	other, err := stream.Listen("unix:" + stream.GuestSocket(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out said
+	l := &launch{vsock: vmm.Vsock{Path: path}, reader: readerAuto, page: "127.0.0.1:0", errOut: &out}
+	stop := l.startReader(context.Background())
+	defer stop()
+	if !out.has("somebody reads the stream already") {
+		t.Fatal(out.b.String())
+	}
+	other.Close()
+	until(t, func() bool { return out.has("watch it with thurward events --socket " + path + "_tail") })
+	g := &guesttest.Guest{Boot: "b", WAN: "203.0.113.10/24", Start: time.Now()}
+	send, _ := guesttest.Dial(t, stream.GuestSocket(path))
+	send(append([]string{g.Hello(time.Now())}, g.Snapshot()...)...)
+	code, text, errs := capture(t, "top", "--once", "--socket", stream.TailSocket(path))
+	if code != 0 || !strings.Contains(text, "203.0.113.10  connected") {
+		t.Errorf("exit %d\n%s\n%s", code, text, errs)
+	}
+	stop()
+	if _, err := net.Dial("unix", stream.GuestSocket(path)); err == nil {
+		t.Error("the reader goes on after its end")
+	}
+}
+
+// TestReaderPageTaken: an address in use costs the page its port, not the
+// firewall its start.
+func TestReaderPageTaken(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	var out said
+	l := &launch{vsock: vmm.Vsock{Path: filepath.Join(t.TempDir(), "vsock")}, reader: readerAuto, page: taken.Addr().String(), errOut: &out}
+	stop := l.startReader(context.Background())
+	defer stop()
+	until(t, func() bool { return out.has("gets another port") && out.has("page http://127.0.0.1:") })
+	for _, l := range []*launch{{vsock: vmm.Vsock{Path: l.vsock.Path}, reader: readerNone}, {reader: readerAuto}} {
+		l.errOut = &out
+		l.startReader(context.Background())() // does nothing
+	}
+}
+
+func TestReaderFlags(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"--reader=always", "want auto or none"}, {"--page=0.0.0.0:80", "loopback"}, {"--page=9464", "--page"},
+	} {
+		if code, _, errs := capture(t, "run", c.args); code != 2 || !strings.Contains(errs, c.want) {
+			t.Errorf("%s: exit %d %s", c.args, code, errs)
+		}
+	}
+}
