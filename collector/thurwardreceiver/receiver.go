@@ -237,6 +237,8 @@ func (r *thurward) item(s *stream.Source, it stream.Item) {
 		}
 	case stream.SampleKind, stream.HelpKind, stream.TypeKind:
 		c.next.add(&it)
+	case stream.SnapshotKind: // what came of one before it is half
+		c.next = &snapshot{}
 	case stream.EOFKind:
 		c.next.at = now
 		if c.metrics != nil && c.next.samples > 0 {

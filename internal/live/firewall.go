@@ -131,7 +131,7 @@ func (f *firewall) event(e stream.Event, now time.Time) {
 	if at.IsZero() {
 		at = now
 	}
-	v := Verdict{at.UTC(), e.Str("event.action"), (stream.Style{}).Verdict(e), stream.Explain(e)}
+	v := Verdict{at.UTC(), e.Str("event.action"), (stream.Style{}).Verdict(e), stream.Explain(&f.hello, e)}
 	if len(f.recent) < recentMax {
 		f.recent = append(f.recent, v)
 		return

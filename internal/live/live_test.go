@@ -151,13 +151,14 @@ func TestExposition(t *testing.T) {
 			t.Fatal(err)
 		}
 		feed(m, s, start, strings.Split(strings.TrimSpace(string(golden)), "\n")...)
-		feed(m, s, start, `# METRIC # EOF`, `# METRIC thurward_half_told 1`, `garbage`)
+		feed(m, s, start, `# METRIC thurward_conntrack_entries 43`, `# METRIC # EOF`, `# METRIC thurward_half_told 1`, `garbage`)
 	}
 	var b strings.Builder
 	if err := m.WriteMetrics(&b, start); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
+		`thurward_conntrack_entries{instance="203.0.113.10"} 43`,
 		"# TYPE thurward_dns_lookup_duration_seconds histogram\n", `thurward_dns_lookup_duration_seconds_bucket{le="+Inf",instance="203.0.113.10"} 4`,
 		`thurward_rule_accepts_total{rule_id="default-deny",instance="203.0.113.20"} 2`, `thurward_up{instance="203.0.113.20"} 1`, `thurward_stream_malformed_lines_total{instance="203.0.113.10"} 1`,
 	} {

@@ -26,6 +26,7 @@ type exposition struct {
 type family struct {
 	help, typ string
 	lines     []stream.Sample
+	at        map[string]int // place of a series in lines
 }
 
 // add takes one line; the snapshot is taken over when it is whole.
@@ -52,10 +53,19 @@ func (x *exposition) add(it *stream.Item) {
 			return
 		}
 		f := get(FamilyOf(it.Sample.Name, func(n string) bool { f := x.next[n]; return f != nil && f.typ == "histogram" }))
+		k := it.Sample.Key()
+		if i, again := f.at[k]; again {
+			f.lines[i] = it.Sample
+			return
+		}
+		if f.at == nil {
+			f.at = map[string]int{}
+		}
+		f.at[k] = len(f.lines)
 		f.lines = append(f.lines, it.Sample)
 	case stream.EOFKind:
 		x.now, x.next, x.series = x.next, nil, 0
-	case stream.HelloKind:
+	case stream.HelloKind, stream.SnapshotKind:
 		x.next, x.series = nil, 0
 	}
 }

@@ -59,6 +59,8 @@ func (h *Hub) Publish(s *Source, it Item) {
 		if t.over = t.over || len(t.next)+len(it.Raw) > snapBytes; !t.over {
 			t.next = append(append(t.next, it.Raw...), '\n')
 		}
+	case SnapshotKind: // what came of one before it is half
+		t.next, t.over = append(append(t.next[:0], it.Raw...), '\n'), false
 	case EOFKind:
 		if !t.over {
 			t.snap, t.next = append(append(t.next, it.Raw...), '\n'), t.snap[:0]

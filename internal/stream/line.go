@@ -15,17 +15,18 @@ type Kind uint8
 
 // The kinds of line.
 const (
-	_          Kind = iota
-	EventKind       // {…}
-	SampleKind      // # METRIC name{label="value"} 1
-	HelpKind        // # METRIC # HELP name text
-	TypeKind        // # METRIC # TYPE name counter
-	EOFKind         // # METRIC # EOF: the end of a snapshot
-	SpanKind        // # SPAN {…}
-	HelloKind       // # HELLO {…}
-	FromKind        // # FROM {…}: whose the next lines are, where several firewalls share a stream
-	Unknown         // # and something else: of a newer firewall, to be passed over
-	Malformed       // none of these, or one of these that cannot be read
+	_            Kind = iota
+	EventKind         // {…}
+	SampleKind        // # METRIC name{label="value"} 1
+	HelpKind          // # METRIC # HELP name text
+	TypeKind          // # METRIC # TYPE name counter
+	SnapshotKind      // # METRIC # SNAPSHOT time: the beginning of a snapshot
+	EOFKind           // # METRIC # EOF: its end
+	SpanKind          // # SPAN {…}
+	HelloKind         // # HELLO {…}
+	FromKind          // # FROM {…}: whose the next lines are, where several firewalls share a stream
+	Unknown           // # and something else: of a newer firewall, to be passed over
+	Malformed         // none of these, or one of these that cannot be read
 )
 
 // String returns the kind's name, as counters of lines use it.
@@ -39,6 +40,8 @@ func (k Kind) String() string {
 		return "help"
 	case TypeKind:
 		return "type"
+	case SnapshotKind:
+		return "snapshot"
 	case EOFKind:
 		return "eof"
 	case SpanKind:
@@ -146,6 +149,10 @@ func (it *Item) parseMetric(s string) (Kind, error) {
 		return TypeKind, err
 	case s == "# EOF":
 		return EOFKind, nil
+	case strings.HasPrefix(s, "# SNAPSHOT "):
+		return SnapshotKind, nil
+	case strings.HasPrefix(s, "#"):
+		return Unknown, nil // a comment
 	}
 	it.Sample, err = parseSample(s)
 	return SampleKind, err

@@ -25,6 +25,8 @@ func TestParse(t *testing.T) {
 		{`# METRIC # HELP a what a is`, HelpKind, nil},
 		{`# METRIC # TYPE a counter`, TypeKind, nil},
 		{`# METRIC # EOF`, EOFKind, nil},
+		{`# METRIC # SNAPSHOT 2026-11-24T12:00:00Z`, SnapshotKind, nil},
+		{`# METRIC # any comment`, Unknown, nil},
 		{`# METRIC # TYPE a number`, Malformed, nil},
 		{`# METRIC 1a 1`, Malformed, errName},
 		{`# METRIC a`, Malformed, errName},
@@ -108,7 +110,7 @@ func FuzzParse(f *testing.F) {
 					t.Fatalf("control character in %q", s)
 				}
 			}
-			Explain(it.Event)
+			Explain(&Hello{}, it.Event)
 		}
 	})
 }

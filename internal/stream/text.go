@@ -3,6 +3,7 @@ package stream
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -210,9 +211,9 @@ func clean(s string) string {
 // Clean makes text from a firewall safe for a terminal.
 func Clean(s string) string { return clean(s) }
 
-// Explain returns the command that asks for the same verdict: what the policy
-// says about a packet like the event's. It is empty where no rule was asked.
-func Explain(e Event) string {
+// Explain returns the command that asks the policy for the same verdict. It is
+// empty where it was not the policy that decided.
+func Explain(h *Hello, e Event) string {
 	src, dst, proto := e.Str("source.ip"), e.Str("destination.ip"), e.Str("network.transport")
 	from := map[string]string{"egress": "lan", "ingress": "wan"}[e.Str("network.direction")]
 	switch e.Str("event.action") {
@@ -220,7 +221,7 @@ func Explain(e Event) string {
 	default:
 		return ""
 	}
-	if src == "" || dst == "" || from == "" {
+	if r := e.Str("event.reason"); src == "" || dst == "" || from == "" || r != "rule" && !isVerdictReason(r) {
 		return ""
 	}
 	cmd := []string{"thurward", "explain", "--from", from, "--proto", shell(proto),
@@ -228,7 +229,19 @@ func Explain(e Event) string {
 	if n := e.Str("destination.domain"); n != "" {
 		cmd = append(cmd, "--fqdn", shell(n))
 	}
+	if isAnswer(h, e) {
+		cmd = append(cmd, "--state", "established")
+	}
 	return strings.Join(cmd, " ")
+}
+
+// isAnswer reports whether an event is about the answers of a flow that was
+// translated on its way out: it came in to an address of the LAN, which on the
+// wire was another one.
+func isAnswer(h *Hello, e Event) bool {
+	lan, err := netip.ParsePrefix(h.Fields.Str("firewall.lan.address"))
+	dst, err2 := netip.ParseAddr(e.Str("destination.ip"))
+	return err == nil && err2 == nil && lan.Masked().Contains(dst) && e.Str("network.direction") == "ingress" && e.Str("network.translated.address") != "" && e.Str("event.action") == "accept"
 }
 
 // shell quotes a word for a shell where it has to be.

@@ -34,7 +34,7 @@ func TestText(t *testing.T) {
 		if got := (Style{}).Text(&Hello{}, it.Event); got != c.text {
 			t.Errorf("got  %s\nwant %s", got, c.text)
 		}
-		if got := Explain(it.Event); got != c.explain {
+		if got := Explain(&Hello{}, it.Event); got != c.explain {
 			t.Errorf("got  %s\nwant %s", got, c.explain)
 		}
 		if !strings.Contains(Style{Color: true}.Text(&Hello{}, it.Event), "\x1b[") {
@@ -43,16 +43,35 @@ func TestText(t *testing.T) {
 	}
 }
 
+// TestExplainAnswer: what came in to a LAN host under another address is an
+// answer, which another rule decides than a new flow.
+func TestExplainAnswer(t *testing.T) {
+	h := Parse(`# HELLO {"service.instance.id":"b","firewall.lan.address":"10.0.0.1/24"}`).Hello
+	answer := Parse(`{"event.action":"accept","event.reason":"rule","source.ip":"198.51.100.80","source.port":80,"destination.ip":"10.0.0.3","destination.port":50018,"network.transport":"tcp","network.direction":"ingress","network.translated.address":"203.0.113.10"}`).Event
+	if got, want := Explain(&h, answer), "thurward explain --from wan --proto tcp --src 198.51.100.80:80 --dst 10.0.0.3:50018 --state established"; got != want {
+		t.Error(got)
+	}
+	answer["destination.ip"] = "203.0.113.10" // destination translation: a new flow
+	if got := Explain(&h, answer); strings.Contains(got, "--state") {
+		t.Error(got)
+	}
+	answer["event.reason"] = "tx_full"
+	if got := Explain(&h, answer); got != "" {
+		t.Error(got)
+	}
+}
+
 // TestTextIsSafe: a name from the network can neither drive the terminal nor
 // a shell.
 func TestTextIsSafe(t *testing.T) {
 	e := Event{"event.action": "drop", "network.direction": "egress", "network.transport": "tcp", "source.ip": "10.0.0.2", "destination.ip": "1.1.1.1",
-		"destination.domain": "x\x1b]0;pwned\a'; rm -rf ~; '\u202e", "rule.id": strings.Repeat("r", 100000), "event.reason": "a\nb"}
+		"destination.domain": "x\x1b]0;pwned\a'; rm -rf ~; '\u202e", "rule.id": strings.Repeat("r\n", 50000), "event.reason": "explicit_deny"}
+	h := &Hello{}
 	s := Style{}.Text(&Hello{}, e)
 	if strings.ContainsAny(s, "\x1b\a\n\u202e") || len(s) > 2000 {
 		t.Errorf("%q", s)
 	}
-	if got := Explain(e); !strings.Contains(got, `--fqdn 'x·]0;pwned·'\''; rm -rf ~; '\''·'`) {
+	if got := Explain(h, e); !strings.Contains(got, `--fqdn 'x·]0;pwned·'\''; rm -rf ~; '\''·'`) {
 		t.Error(got)
 	}
 }
