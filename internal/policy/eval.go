@@ -1,9 +1,11 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/thurward/thurward/internal/filter"
@@ -72,6 +74,8 @@ type Miss struct {
 	Field string // key of the rule, as destination_port; "mode" for a shadow rule that matches
 	Want  string // what the rule has there
 	Have  string // what the packet has
+
+	Others int // how many further fields do not match
 }
 
 // RuleID returns the id of the rule that decided, or that of the default action
@@ -335,44 +339,43 @@ func number(a netip.Addr) packet.Addr {
 	return n
 }
 
+// steps are the fields of rules in the order in which miss looks at them.
+var steps = []string{"direction", "state", "protocol", "source", "destination", "destination_port", "destination_fqdn", "mode"}
+
 // miss returns the first field of a rule that does not match.
-func (p *Policy) miss(rule int, f *Flow, names []string) Miss {
+func (p *Policy) miss(rule int, f *Flow, names []string) (m Miss) {
 	r := &p.Rules[rule]
-	m := Miss{Rule: rule}
-	direction, state := "ingress", "new"
+	direction, state, fqdn := "ingress", "new", cmp.Or(f.FQDN, "none")
 	if f.FromLAN {
 		direction = "egress"
 	}
 	if f.Established {
 		state = "established"
 	}
-	none := func(s string) string {
-		if s == "" {
-			return "none"
-		}
-		return s
+	if matchesName(p.DNS.Block, f.FQDN) {
+		fqdn += ", which dns.block refuses"
 	}
-	switch {
-	case r.Direction != "" && r.Direction != direction:
-		m.Field, m.Want, m.Have = "direction", r.Direction, direction
-	case len(r.States) > 0 && !has(r.States, state):
-		m.Field, m.Want, m.Have = "state", strings.Join(r.States, ", "), state
-	case len(r.Protocols) > 0 && !has(r.Protocols, f.Protocol):
-		m.Field, m.Want, m.Have = "protocol", strings.Join(r.Protocols, ", "), f.Protocol
-	case !contains(r.Source, f.Src.Addr()):
-		m.Field, m.Want, m.Have = "source", listed(r.Source), f.Src.Addr().String()
-	case !contains(r.Destination, f.Dst.Addr()):
-		m.Field, m.Want, m.Have = "destination", listed(r.Destination), f.Dst.Addr().String()
-	case len(r.Ports) > 0 && !slices.ContainsFunc(r.Ports, func(q PortRange) bool { return q.Lo <= int(f.Dst.Port()) && int(f.Dst.Port()) <= q.Hi }):
-		m.Field, m.Want, m.Have = "destination_port", listed(r.Ports), fmt.Sprint(f.Dst.Port())
-	case len(r.Names) > 0 && !slices.ContainsFunc(r.Names, func(n string) bool { return has(names, n) }):
-		m.Field, m.Want, m.Have = "destination_fqdn", listed(r.Names), none(f.FQDN)
-		if f.FQDN != "" && matchesName(p.DNS.Block, f.FQDN) {
-			m.Have += ", which dns.block refuses"
+	port := int(f.Dst.Port())
+	field := func(matches bool, name string, want func() string, have string) {
+		switch {
+		case matches:
+		case m.Field == "":
+			m.Field, m.Want, m.Have = name, want(), have
+		default:
+			m.Others++
 		}
-	case r.Shadow:
+	}
+	field(r.Direction == "" || r.Direction == direction, "direction", func() string { return r.Direction }, direction)
+	field(len(r.States) == 0 || has(r.States, state), "state", func() string { return listed(r.States) }, state)
+	field(len(r.Protocols) == 0 || has(r.Protocols, f.Protocol), "protocol", func() string { return listed(r.Protocols) }, f.Protocol)
+	field(contains(r.Source, f.Src.Addr()), "source", func() string { return listed(r.Source) }, f.Src.Addr().String())
+	field(contains(r.Destination, f.Dst.Addr()), "destination", func() string { return listed(r.Destination) }, f.Dst.Addr().String())
+	field(len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, func(q PortRange) bool { return q.Lo <= port && port <= q.Hi }), "destination_port", func() string { return listed(r.Ports) }, strconv.Itoa(port))
+	field(len(r.Names) == 0 || slices.ContainsFunc(r.Names, func(n string) bool { return has(names, n) }), "destination_fqdn", func() string { return listed(r.Names) }, fqdn)
+	if m.Field == "" && r.Shadow {
 		m.Field, m.Want, m.Have = "mode", "shadow", "it matches, and is only reported"
 	}
+	m.Rule = rule
 	return m
 }
 

@@ -53,6 +53,7 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 	}
 	before := len(l.diags)
 	var namePort int
+	named := true
 	ok := l.fields(n, path, []field{
 		{"name", func(n *node, path string) {
 			if n.kind != scalar || n.text == "" || len(n.text) > 200 {
@@ -75,6 +76,7 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 				r, good = parsePorts(port)
 			}
 			if why := badName(name); n.kind != scalar || why != "" || strings.HasPrefix(name, "*") || !good || r.Lo != r.Hi {
+				named = false
 				l.err(n, path, "fqdn", fmt.Sprintf("%q is no name", n.text), `want a name without wildcard, as example.com, or "example.com:443" instead of dst`)
 				return
 			}
@@ -143,7 +145,7 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 		}
 	}
 	switch {
-	case at == nil || len(l.diags) > before && !f.Dst.IsValid():
+	case at == nil || !named || len(l.diags) > before && !f.Dst.IsValid():
 	case f.Protocol == "icmp" && (f.Dst.Port() != 0 || f.Src.Port() != 0):
 		l.err(at, where, "port-without-protocol", "ICMP has no ports", "leave them out")
 	case (f.Protocol == "tcp" || f.Protocol == "udp") && f.Dst.Port() == 0:

@@ -51,6 +51,9 @@ func (l *loader) readGroups(n *node, path string) {
 	} {
 		if g := n.get(v.kind); g != nil && g.kind == mapping {
 			for _, k := range g.keys {
+				if !identifier.MatchString(k.text) {
+					continue
+				}
 				ref := &node{kind: scalar, text: "$" + k.text, line: k.line, col: k.col}
 				v.read(ref, join(join(path, v.kind), k.text))
 			}

@@ -44,12 +44,16 @@ func (p *Policy) judge(t *Test, o *Outcome) string {
 		}
 	}
 	if t.ExpectSNAT != "" && o.Accept {
-		got := "none"
-		if len(o.SNAT) > 0 {
-			got = listed(o.SNAT)
+		got := listed(o.SNAT)
+		if got == "" {
+			got = "no other"
 		}
 		if t.ExpectSNAT == "none" && len(o.SNAT) > 0 || t.ExpectSNAT != "none" && !slices.ContainsFunc(o.SNAT, func(a netip.Addr) bool { return a.String() == t.ExpectSNAT }) {
-			bad = append(bad, fmt.Sprintf("want its source to become %s, but it becomes %s", t.ExpectSNAT, got))
+			want := "become " + t.ExpectSNAT
+			if t.ExpectSNAT == "none" {
+				want = "stay"
+			}
+			bad = append(bad, fmt.Sprintf("want its source to %s, but it becomes %s", want, got))
 		}
 	} else if t.ExpectSNAT != "" && t.Accept == o.Accept && t.ExpectSNAT != "none" {
 		bad = append(bad, fmt.Sprintf("want its source to become %s, but it is not let through", t.ExpectSNAT))
@@ -79,7 +83,7 @@ func (p *Policy) Describe(o *Outcome) string {
 		s = fmt.Sprintf("rule %q (line %d) %s it", p.Rules[o.Rule].ID, p.Rules[o.Rule].Line, verb)
 	}
 	if o.Action == segment.Accept && !o.Accept {
-		s += fmt.Sprintf(", but it is dropped as %v: %s", o.Reason, o.Note)
+		s += fmt.Sprintf("; it is dropped as %v: %s", o.Reason, o.Note)
 	}
 	if o.DNAT >= 0 {
 		s += fmt.Sprintf(" (after destination NAT to %v, line %d)", o.Seen.Dst, p.DNAT[o.DNAT].Line)
@@ -87,23 +91,17 @@ func (p *Policy) Describe(o *Outcome) string {
 	return s
 }
 
-// steps are the fields of rules in the order in which miss looks at them.
-var steps = []string{"direction", "state", "protocol", "source", "destination", "destination_port", "destination_fqdn", "mode"}
-
 // nearest says why the rule that was expected does not decide; where none was
-// named, it is the one with the wanted action of whose fields most match.
+// named, it is one of those with the wanted action of which the fewest
+// fields do not match.
 func (p *Policy) nearest(t *Test, o *Outcome) string {
 	best := -1
 	for i := range o.Earlier {
 		m := &o.Earlier[i]
 		r := &p.Rules[m.Rule]
-		if t.ExpectRule != "" {
-			if r.ID == t.ExpectRule {
-				best = i
-			}
-			continue
-		}
-		if r.Action == t.Expect && slices.Index(steps, m.Field) > 1 && (best < 0 || slices.Index(steps, m.Field) > slices.Index(steps, o.Earlier[best].Field)) {
+		switch {
+		case t.ExpectRule != "" && r.ID == t.ExpectRule,
+			t.ExpectRule == "" && r.Action == t.Expect && m.Field != "direction" && m.Field != "state" && (best < 0 || m.less(&o.Earlier[best])):
 			best = i
 		}
 	}
@@ -112,6 +110,12 @@ func (p *Policy) nearest(t *Test, o *Outcome) string {
 	}
 	m := &o.Earlier[best]
 	return fmt.Sprintf("rule %q (line %d) does not match: %s", p.Rules[m.Rule].ID, p.Rules[m.Rule].Line, m)
+}
+
+// less reports whether fewer fields do not match, or as many and the first of
+// them is further down.
+func (m *Miss) less(o *Miss) bool {
+	return m.Others < o.Others || m.Others == o.Others && slices.Index(steps, m.Field) > slices.Index(steps, o.Field)
 }
 
 // String says what does not match, without naming the rule.

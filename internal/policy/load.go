@@ -125,12 +125,12 @@ func hintKey(k string, fs []field) string {
 	return "known keys are " + names(fs)
 }
 
-// closest returns the word that was probably meant, or "". Half of a short word
-// must be right.
+// closest returns the word that was probably meant, or "". More than half of
+// a short word must be right.
 func closest(s string, words []string) string {
 	best, d := "", 3
 	for _, w := range words {
-		if e := distance(s, w); e < d && 2*e <= len(w) {
+		if e := distance(s, w); e < d && 2*e < len(w) {
 			best, d = w, e
 		}
 	}
