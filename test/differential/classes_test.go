@@ -79,7 +79,7 @@ const invalid = telemetry.ConntrackInvalid
 var classes = []class{
 	{"reset", func(d *difference) bool {
 		s := d.lastTCP()
-		return s != nil && s.flags&rst != 0 && (d.onlyLinux(invalid) || d.onlyOurs() && !d.last().reply)
+		return s != nil && s.flags&rst != 0 && (d.onlyLinux(invalid) || d.onlyOurs())
 	}},
 	{"inner-header-checksum", func(d *difference) bool {
 		return d.onlyLinux(telemetry.MalformedPacket) && d.last().embed != nil && d.last().embed.embedBad
@@ -130,7 +130,7 @@ var classes = []class{
 		s := d.last()
 		l, o := d.linux.one(s.side), d.ours.one(s.side)
 		exceeded := func(f []byte) bool { return f != nil && f[23] == packet.ICMP && f[34] == packet.TimeExceeded }
-		return s.spec.ttl == 1 && (exceeded(l) && d.ours.count() == 0 && d.ours.reason == telemetry.ExplicitDeny ||
+		return s.spec.ttl == 1 && (exceeded(l) && !exceeded(o) && (d.ours.reason == telemetry.ExplicitDeny || d.ours.reason == telemetry.Martian) ||
 			exceeded(o) && d.linux.count() == 0 && d.lastTCP() != nil)
 	}},
 	{"simultaneous-open", func(d *difference) bool {
@@ -163,15 +163,38 @@ var classes = []class{
 	}},
 	{"echo-code", func(d *difference) bool {
 		s := d.last()
-		return d.onlyLinux(invalid) && s.embed == nil && s.spec.proto == packet.ICMP && s.spec.typ == packet.EchoRequest && s.spec.code != 0
+		return d.onlyLinux(invalid, telemetry.NoLocalService) && s.embed == nil && s.spec.proto == packet.ICMP && s.spec.typ == packet.EchoRequest && s.spec.code != 0
 	}},
 	{"ip-options", func(d *difference) bool {
-		return d.linux.count() == 1 && d.ours.count() == 1 && len(d.last().spec.ipopts) > 0
+		rejected := d.onlyOurs() && d.ours.reason == telemetry.ExplicitDeny
+		return len(d.last().spec.ipopts) > 0 && (d.linux.count() == 1 && d.ours.count() == 1 || rejected)
 	}},
 	{"parameter-problem", func(d *difference) bool {
 		s := d.last()
 		l := d.linux.one(s.side)
 		return l != nil && d.onlyLinux(telemetry.MalformedPacket) && l[23] == packet.ICMP && l[34] == packet.ParamProblem && len(s.spec.ipopts) > 0
+	}},
+	{"quoted-ttl", func(d *difference) bool {
+		s := d.last()
+		l, o := d.linux.one(s.side), d.ours.one(s.side)
+		if l == nil || o == nil || len(l) != len(o) || l[34] != packet.Unreachable || l[35] != packet.Prohibited || l[42+8] != s.spec.ttl-1 || o[42+8] != s.spec.ttl {
+			return false
+		}
+		l = bytes.Clone(l)
+		l[42+8]++ // and so the sums differ
+		copy(l[36:], o[36:38])
+		copy(l[42+10:], o[42+10:42+12])
+		return bytes.Equal(l, o)
+	}},
+	{"quoted-fragment", func(d *difference) bool {
+		s := d.last()
+		l, o := d.linux.one(s.side), d.ours.one(s.side)
+		return s.spec.part != nil && l != nil && o != nil && len(l) >= len(o) && bytes.Equal(l[34:36], []byte{packet.Unreachable, packet.Prohibited}) && bytes.Equal(l[34:36], o[34:36])
+	}},
+	{"reject-in-mid-stream", func(d *difference) bool {
+		s := d.lastTCP()
+		o := d.ours.one(d.last().side)
+		return s != nil && s.flags&(syn|ack|rst) != syn && d.linux.count() == 0 && o != nil && o[23] == packet.TCP && o[47]&rst != 0 && d.flows[d.last().flow].b.port == 55
 	}},
 	{"hairpin-error-source", func(d *difference) bool {
 		s := d.last()
@@ -185,13 +208,14 @@ var classes = []class{
 		if l == nil || o == nil || s.embed != nil || bytes.Equal(l, o) || !bytes.Equal(l[36:40], o[36:40]) {
 			return false
 		}
-		from := endpoint{packet.Addr(binary.BigEndian.Uint32(w0(d)[26:])), binary.BigEndian.Uint16(w0(d)[34:])}
+		e := newWorld(d.flows).at(s.flow, replay.LAN, !s.reply)
+		if s.reply {
+			e = e.swap()
+		}
+		from := endpoint{e.src, e.sport}
 		return from == endpoint{ip(server), 443} && binary.BigEndian.Uint16(o[34:]) != 443 || from == endpoint{ip(server), 53} && binary.BigEndian.Uint16(o[34:]) != 53
 	}},
 }
-
-// w0 is the last step's frame as it arrived.
-func w0(d *difference) []byte { return newWorld(d.flows).frame(d.last()) }
 
 // classOf returns the class of a difference, or nil.
 func classOf(d *difference) *class {

@@ -49,6 +49,8 @@ table ip thurward {
 		ct state invalid drop
 		ct state established,related accept
 		iifname "lan" oifname "wan" udp dport 54 drop
+		iifname "lan" oifname "wan" tcp dport 55 reject with tcp reset
+		iifname "lan" oifname "wan" udp dport 55 reject with icmp admin-prohibited
 		iifname "lan" oifname "wan" accept
 		iifname "lan" oifname "lan" ct status dnat accept
 		iifname "wan" ip daddr 10.0.0.5 tcp dport 443 accept
@@ -75,7 +77,7 @@ func mask(n int) (m segment.Addr) {
 // compiled is the policy of ruleset.
 func compiled(t *testing.T) *segment.Policy {
 	p := &segment.Policy{
-		Settings: segment.Settings{DefaultAction: segment.Deny, MaxFlows: 256},
+		Settings: segment.Settings{DefaultAction: segment.Deny, MaxFlows: 256, Fragments: segment.FragmentsReassemble},
 		Interfaces: []segment.Interface{
 			{Role: segment.LAN, Address: ip(lanAddr).To16(), PrefixLen: 24},
 			{Role: segment.WAN, Address: ip(wanAddr).To16(), PrefixLen: 24, Gateway: ip(gateway).To16()},
@@ -104,6 +106,8 @@ func compiled(t *testing.T) *segment.Policy {
 	tcp.Proto, tcp.PortLo, tcp.PortHi = packet.TCP, 443, 443
 	udp.Proto, udp.PortLo, udp.PortHi = packet.UDP, 53, 53
 	rule(segment.Deny, segment.Match{Direction: segment.Egress, Proto: packet.UDP, PortLo: 54, PortHi: 54})
+	rule(segment.Reject, segment.Match{Direction: segment.Egress, Proto: packet.TCP, PortLo: 55, PortHi: 55})
+	rule(segment.Reject, segment.Match{Direction: segment.Egress, Proto: packet.UDP, PortLo: 55, PortHi: 55})
 	rule(segment.Accept, segment.Match{Direction: segment.Egress})
 	rule(segment.Accept, tcp)
 	rule(segment.Accept, udp)
@@ -172,6 +176,7 @@ type bench struct {
 	router  *router
 	policy  *segment.Policy
 	packets int
+	id      uint16
 }
 
 // compare runs steps through both, from empty tables, to the first difference.
@@ -189,18 +194,26 @@ func (b *bench) compare(flows []flow, steps []step) *difference {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	for side, as := range [2][]string{lanHosts, {gateway, wanHosts[2]}} { // the router knows its neighbours, too
+		for _, a := range as {
+			fw.Receive(replay.Side(side), fw.Now(), greeting(replay.Side(side), a))
+		}
+	}
 	theirs, mine := newWorld(flows), newWorld(flows)
 	passed := make([]bool, 0, len(steps))
+	b.id += 64
+	theirs.id, mine.id = b.id, b.id
 	for i := range steps {
 		st := &steps[i]
 		b.packets++
 		var l, o result
 		l.raw = b.router.exchange(st.side, theirs.frame(st))
+		l.raw[0], l.raw[1] = join(l.raw[0]), join(l.raw[1])
 		theirs.learn(st, l.raw)
 		before := fw.Engine().Counters().DropReasons
 		out = [2][][]byte{}
 		fw.Receive(st.side, fw.Now()+2e6, mine.frame(st))
-		o.raw = out
+		o.raw = [2][][]byte{join(out[0]), join(out[1])}
 		mine.learn(st, o.raw)
 		for r, n := range fw.Engine().Counters().DropReasons {
 			if n > before[r] {

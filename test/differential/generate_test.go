@@ -47,6 +47,8 @@ func generate(seed uint64, odd int) ([]flow, []step) {
 		switch {
 		case g.chance(odd) && len(g.steps) > 0:
 			g.oddity(n)
+		case g.chance(8) && g.flows[n].proto != packet.TCP:
+			g.fragments(n)
 		case g.flows[n].proto == packet.TCP:
 			g.progress(n)
 		default:
@@ -85,6 +87,8 @@ func (g *generator) flow() flow {
 		f.b = endpoint{ip(lanAddr), 53}
 	case n == 4 && proto == packet.UDP:
 		f.b.port = 54 // denied
+	case n == 5 && proto != packet.ICMP && g.chance(40):
+		f.b.port = 55 // rejected
 	}
 	return f
 }
@@ -208,4 +212,38 @@ func (g *generator) datagram(n int) {
 		typ = packet.EchoReply
 	}
 	g.add(n, reply, spec{proto: packet.ICMP, typ: typ, seq: uint32(g.r.IntN(3)), data: g.data(60)}, "echo")
+}
+
+// fragments sends a datagram in fragments, in any order, some twice, sometimes
+// not all.
+func (g *generator) fragments(n int) {
+	first := len(g.steps)
+	g.datagram(n)
+	whole := g.steps[first]
+	g.steps = g.steps[:first]
+	whole.spec.data = make([]byte, 100+g.r.IntN(1500))
+	for i := range whole.spec.data {
+		whole.spec.data[i] = byte(g.r.Uint32())
+	}
+	whole.spec.pad, whole.spec.cut = 0, 0
+	size := 8 * (4 + g.r.IntN(100))
+	var parts []part
+	for off := 0; off < len(whole.spec.data)+8; off += size {
+		parts = append(parts, part{off, size})
+	}
+	switch {
+	case g.chance(10):
+		parts = parts[1:] // the first is lost
+	case g.chance(10):
+		parts = append(parts, parts[g.r.IntN(len(parts))]) // one comes twice
+	}
+	if g.chance(60) {
+		g.r.Shuffle(len(parts), func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
+	}
+	for i := range parts {
+		st := whole
+		st.spec.part = &parts[i]
+		st.why = "fragment of a " + whole.why
+		g.steps = append(g.steps, st)
+	}
 }

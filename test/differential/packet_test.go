@@ -74,8 +74,9 @@ type spec struct {
 	version   uint8 // IP version, if not 0
 	ihl       uint8 // header length in words, if not 0
 	tos       uint8
-	embedCut  int  // bytes kept of an embedded packet; 0: all
-	embedBad  bool // wrong header checksum in the embedded packet
+	embedCut  int   // bytes kept of an embedded packet; 0: all
+	embedBad  bool  // wrong header checksum in the embedded packet
+	part      *part // only this fragment of the packet
 }
 
 func put16(b []byte, v int) { binary.BigEndian.PutUint16(b, uint16(v)) }
@@ -177,13 +178,36 @@ func (s *spec) ip(e ends) []byte {
 	return append(b, l4...)
 }
 
+// A part is a fragment: some bytes of a packet behind its header.
+type part struct{ off, n int }
+
+// of cuts the fragment out of a whole packet.
+func (p *part) of(b []byte) []byte {
+	hl := int(b[0]&15) * 4
+	to := min(p.off+p.n, len(b)-hl)
+	f := append(append([]byte(nil), b[:hl]...), b[hl+p.off:hl+to]...)
+	put16(f[2:], len(f))
+	v := uint16(p.off / 8)
+	if to < len(b)-hl {
+		v |= 0x2000
+	}
+	binary.BigEndian.PutUint16(f[6:], v)
+	f[10], f[11] = 0, 0
+	binary.BigEndian.PutUint16(f[10:], ^packet.Sum(f[:hl], 0))
+	return f
+}
+
 // frame builds the frame that arrives at a side: from the neighbour that would
 // send it, to the firewall's port.
 func (s *spec) frame(side replay.Side, e ends) []byte {
 	f := make([]byte, packet.EthLen, 1600)
 	from := macOf(hop(side, e.src))
 	packet.PutEth(f, &replay.DefaultMAC[side], &from, packet.TypeIPv4)
-	f = append(f, s.ip(e)...)
+	b := s.ip(e)
+	if s.part != nil {
+		b = s.part.of(b)
+	}
+	f = append(f, b...)
 	if s.cut > 0 && s.cut < len(f)-packet.EthLen {
 		f = f[:len(f)-s.cut]
 	}
@@ -202,4 +226,13 @@ func hop(side replay.Side, a packet.Addr) packet.Addr {
 func marker(seq uint64) []byte {
 	s := spec{proto: packet.UDP, ttl: 64, data: []byte(fmt.Sprintf("differential marker %016x", seq))}
 	return s.frame(replay.LAN, ends{ip(syncLAN), ip(syncWAN), 7, 7})
+}
+
+// greeting is the ARP request by which a neighbour makes itself known to the
+// firewall.
+func greeting(side replay.Side, a string) []byte {
+	own := [2]string{lanAddr, wanAddr}[side]
+	f := make([]byte, 60)
+	packet.PutARP(f, &replay.DefaultMAC[side], &packet.ARPMessage{Op: packet.ARPRequest, SenderMAC: macOf(ip(a)), SenderAddr: ip(a), TargetAddr: ip(own)})
+	return f
 }

@@ -73,7 +73,7 @@ func newRouter(t *testing.T) *router {
 	}
 	for _, s := range []string{"net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1",
 		"net.ipv4.conf.lan.rp_filter=1", "net.ipv4.conf.wan.rp_filter=1", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.lan.send_redirects=0", "net.ipv4.conf.wan.send_redirects=0",
-		"net.ipv4.icmp_ratelimit=0", "net.ipv4.icmp_msgs_per_sec=1000000", "net.ipv4.icmp_msgs_burst=1000000"} {
+		"net.ipv4.ipfrag_time=2", "net.ipv4.icmp_ratelimit=0", "net.ipv4.icmp_msgs_per_sec=1000000", "net.ipv4.icmp_msgs_burst=1000000"} {
 		r.sysctl(inner, s)
 	}
 	for _, n := range []string{"lan", "wan"} {

@@ -52,6 +52,7 @@ type step struct {
 type world struct {
 	flows []flow
 	ext   map[int]uint16
+	id    uint16 // added to identifications, which fragments of other sequences must not have
 }
 
 func newWorld(fs []flow) *world { return &world{flows: fs, ext: map[int]uint16{}} }
@@ -93,7 +94,9 @@ func (w *world) frame(st *step) []byte {
 		e = e.swap()
 	}
 	if st.embed == nil {
-		return st.spec.frame(st.side, e)
+		s := st.spec
+		s.id += w.id
+		return s.frame(st.side, e)
 	}
 	e = w.at(st.flow, st.side, st.reply) // of a packet that left
 	if st.reply {
@@ -113,6 +116,45 @@ func (w *world) frame(st *step) []byte {
 		from = e.dst
 	}
 	return s.frame(st.side, ends{src: from, dst: e.src})
+}
+
+// join puts the fragments among frames together, which are all of one packet,
+// and leaves them as they are when some are missing.
+func join(fs [][]byte) [][]byte {
+	parts, end := map[int][]byte{}, -1
+	var head []byte
+	for _, f := range fs {
+		if len(f) < 34 || f[14] != 0x45 {
+			return fs
+		}
+		v := binary.BigEndian.Uint16(f[20:])
+		off, total := int(v&0x1fff)*8, int(binary.BigEndian.Uint16(f[16:]))
+		if v&0x3fff == 0 || total < 20 || 14+total > len(f) || packet.Sum(f[14:34], 0) != 0xffff {
+			return fs
+		}
+		parts[off] = f[34 : 14+total]
+		if v&0x2000 == 0 {
+			end = off + total - 20
+		}
+		if off == 0 {
+			head = f[:34]
+		}
+	}
+	if head == nil || end < 0 {
+		return fs
+	}
+	b := append([]byte(nil), head...)
+	for len(b)-34 < end {
+		p := parts[len(b)-34]
+		if len(p) == 0 {
+			return fs
+		}
+		b = append(b, p...)
+	}
+	put16(b[16:], len(b)-14)
+	b[20], b[21] = 0, 0
+	fixSum(b[14:34])
+	return [][]byte{b}
 }
 
 // learn notes the external port of a flow whose forward packet has left.
