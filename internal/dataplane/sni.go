@@ -65,6 +65,10 @@ func (e *Engine) wantsName(rule uint32) bool {
 // known. TCP has checked it.
 func (e *Engine) holdHello(in *port, i int, r conntrack.Ref, now int64) {
 	p := &e.b.pk[i]
+	if !e.linear(i) {
+		e.dropPacket(in, i, telemetry.FragmentedIPv4, now) // longer than any first message needs to be
+		return
+	}
 	h := e.helloOf(r)
 	if h == nil {
 		h = e.openHello(now)
@@ -84,7 +88,7 @@ func (e *Engine) holdHello(in *port, i int, r conntrack.Ref, now int64) {
 		e.c.HellosRepeated++
 		e.pool.Put(e.b.frame[i].Buf)
 		return
-	case h.n == heldHello || h.len+len(data) > len(h.data) || p.Parts > 0:
+	case h.n == heldHello || h.len+len(data) > len(h.data):
 		e.refuseHello(h, p, nil, now)
 		e.pool.Put(e.b.frame[i].Buf)
 		return

@@ -194,3 +194,22 @@ func TestSNIHolds(t *testing.T) {
 		l.buffers()
 	})
 }
+
+// TestSNIInFragments: a first message that comes in fragments is read whole; one
+// that does not fit a buffer is dropped.
+func TestSNIInFragments(t *testing.T) {
+	l := sniLab(t)
+	l.e.frags.on = true
+	l.handshake(host, 5000, cdn, 443)
+	h := clientHello(t, "github.com")
+	p := tcp(host, 5000, cdn, 443, packet.ACK|packet.PSH, 1001, 5001)
+	p.data = append(append([]byte(nil), h...), make([]byte, 3000)...)
+	if got := l.feed(lan, fragments(p, lanMAC, 1500, 7)...); len(got) != 0 || l.e.c.DropReasons[telemetry.FragmentedIPv4] == 0 {
+		t.Fatalf("%v crossed; drops: %s", got, l.drops())
+	}
+	p.data = h
+	if got := l.feed(lan, fragments(p, lanMAC, 300, 8)...); len(got) != 1 || int(got[0].Payload) != len(h) {
+		t.Fatalf("%v crossed; drops: %s", got, l.drops())
+	}
+	l.buffers()
+}
