@@ -10,7 +10,7 @@ VERSION   ?= dev
 GIT_SHA   ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
 POLICY    ?= rules.yaml
 
-.PHONY: help build run test differential bench bench-vm soak lint release clean
+.PHONY: help build run test differential bench bench-vm soak lint release clean collector
 
 help: ## this list
 	@echo "thurward: a firewall that boots as a unikernel"
@@ -32,6 +32,11 @@ run: ## build, then watch it work between simulated hosts; no root needed
 test: ## all tests, those on the booted image among them
 	@scripts/need.sh test
 	$(GO) test -timeout 20m ./...
+	cd collector && $(GO) test -mod=mod -vet=off -timeout 20m ./...
+
+collector: ## bin/thurward-collector, the OpenTelemetry Collector with the receiver for firewalls
+	@mkdir -p bin
+	cd collector && CGO_ENABLED=0 $(GO) build -mod=mod -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERSION)' -o ../bin/thurward-collector ./cmd/thurward-collector
 
 differential: ## the data plane against the Linux kernel, packet by packet (root; docs/differences-from-linux.md)
 	@scripts/need.sh differential

@@ -19,6 +19,9 @@ if [ "${1:-run}" = test ]; then
 	# The test with real hosts; it skips where namespaces are not allowed.
 	need curl curl
 	need ping iputils-ping
+	need promtool prometheus
+	# The web page is looked at with it.
+	need chromium chromium
 	need python3 python3
 	need dig bind9-dnsutils
 	need dnsmasq dnsmasq-base

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/collector/processor/batchprocessor"
 	"go.opentelemetry.io/collector/processor/memorylimiterprocessor"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
+	"go.opentelemetry.io/collector/service/telemetry/otelconftelemetry"
 
 	"github.com/thurward/thurward/collector/thurwardreceiver"
 )
@@ -20,7 +21,7 @@ import (
 // components lists what the distribution consists of. builder.yaml lists the
 // same for the collector's builder; a test compares them.
 func components() (otelcol.Factories, error) {
-	var f otelcol.Factories
+	f := otelcol.Factories{Telemetry: otelconftelemetry.NewFactory()}
 	var err error
 	if f.Receivers, err = otelcol.MakeFactoryMap(thurwardreceiver.NewFactory(), otlpreceiver.NewFactory()); err != nil {
 		return f, err
