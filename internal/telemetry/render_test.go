@@ -61,7 +61,7 @@ func FuzzEventIsJSON(f *testing.F) {
 		if err := json.Unmarshal(line, &m); err != nil {
 			t.Fatalf("%v: %s", err, line)
 		}
-		if rule == 0 && name != "" && m["rule.name"] != strings.ToValidUTF8(name, "\ufffd") && !strings.Contains(name, "\xff") && json.Valid([]byte(`"`+name+`"`)) {
+		if told := Kind(kind) == Verdict || Kind(kind) == FlowEnd; told && rule == 0 && name != "" && m["rule.name"] != string([]rune(name)) && json.Valid([]byte(`"`+name+`"`)) && !strings.Contains(name, `\`) {
 			t.Fatalf("rule name %q became %q", name, m["rule.name"])
 		}
 		if strings.ContainsAny(string(line), "\n\r") {
