@@ -44,6 +44,7 @@ differential: ## the data plane against the Linux kernel, packet by packet (root
 
 bench: ## the data path's benchmarks, in process
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/packet ./internal/conntrack ./internal/nat ./internal/filter ./internal/dataplane ./internal/virtio ./internal/telemetry
+	$(GO) test -run 'TestSweep$$' -v ./internal/filter -sweep
 
 bench-vm: ## the image in a virtual machine, driven over shared memory, beside a wire; needs two processors
 	@scripts/need.sh run

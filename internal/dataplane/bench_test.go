@@ -211,9 +211,9 @@ func newFlows(b *testing.B, rules int) {
 	e, in, out := newLoop(b, flows, 60)
 	p := &segment.Policy{Settings: segment.Settings{DefaultAction: segment.Deny}}
 	for i := range rules - 1 {
-		addRule(b, p, rule(fmt.Sprintf("deny egress udp 10.0.0.%d -> 192.0.2.%d :%d", i%16, i/16%250, 1024+i)))
+		addRule(b, p, rule(fmt.Sprintf("deny egress udp 10.0.0.%d -> 198.51.100.%d :%d", i%16, i/16%250, 1024+i)))
 	}
-	addRule(b, p, "accept egress udp 10.0.0.0/24 -> 192.0.2.0/24 :53")
+	addRule(b, p, "accept egress udp 10.0.0.0/24 -> 198.51.100.0/24 :53")
 	classify(b, e, p)
 	inserts := e.flows.C.Inserts
 	b.ReportAllocs()

@@ -334,6 +334,34 @@ func (b *builder) prune(ms []uint32, r *region) []uint32 {
 	return ms
 }
 
+// hidden removes, from a short list, matches of which no packet of the region is
+// left by a single earlier one.
+func (b *builder) hidden(ms []uint32, r *region) []uint32 {
+	const short = 48
+	if len(ms) < 2 || len(ms) > short {
+		return ms
+	}
+	b.work -= len(ms) * len(ms) / 4
+	var kept []uint32
+	for i, m := range ms {
+		x := &b.boxes[m]
+		if !slices.ContainsFunc(ms[:i], func(e uint32) bool { return b.boxes[e].hides(x, r) }) {
+			kept = append(kept, m)
+		}
+	}
+	return kept
+}
+
+// hides reports whether x matches every packet of the region that y matches.
+func (x *box) hides(y *box, r *region) bool {
+	for f := range r.lo {
+		if x.lo[f] > max(y.lo[f], r.lo[f]) || x.hi[f] < min(y.hi[f], r.hi[f]) {
+			return false
+		}
+	}
+	return y.kinds&r.kinds&^x.full == 0
+}
+
 // node makes the tree of some matches, in order, for a region.
 func (b *builder) node(ms []uint32, r region, level int) segment.Cell {
 	if b.budget <= 0 || b.work <= 0 {
@@ -342,7 +370,7 @@ func (b *builder) node(ms []uint32, r region, level int) segment.Cell {
 	if b.over && !b.forced {
 		return segment.Cell(segment.EmptyLeaf) // the plan is given up
 	}
-	ms = b.prune(ms, &r)
+	ms = b.hidden(b.prune(ms, &r), &r)
 	if len(ms) <= b.leaf || level == 0 || b.over {
 		return b.makeLeaf(ms)
 	}
