@@ -215,7 +215,7 @@ func TestSweep(t *testing.T) {
 			}
 			lin := "-"
 			if n <= 10000 {
-				lin = fmt.Sprintf("%.0f", measure(3, measurement{NewLinear(p), packets(p, "any")[:256]})[0])
+				lin = fmt.Sprintf("%.0f", measure(20, measurement{NewLinear(p), packets(p, "any")[:64]})[0])
 			}
 			fmt.Fprintf(w, "%d\t%d\t%d\t%.0f\t%s\t\n", p.Classifier.Bytes()/1024, longest(p), len(p.Classifier.Trees), float64(took.Microseconds())/1000, lin)
 		}
