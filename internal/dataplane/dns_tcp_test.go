@@ -305,3 +305,29 @@ func TestS30_TCPFails(t *testing.T) {
 		t.Fatalf("%d answers, %d queries over TCP", len(g[lan]), len(up.asked))
 	}
 }
+
+// TestTCPInFragments: a connection of the firewall's own reads segments that
+// come in fragments whole, and drops what does not fit a buffer.
+func TestTCPInFragments(t *testing.T) {
+	l := githubLab(t, nil)
+	l.e.frags.on = true
+	s := large(syn(host, 4000, lanAddr, 53), 600)
+	l.feed(lan, fragments(s, lanMAC, 300, 6)...) // with data, which may be ignored
+	l.taken(lan)
+	_, back := l.put(lan, syn(host, 4001, lanAddr, 53))
+	if len(back) != 1 || back[0].Flags != packet.SYN|packet.ACK {
+		t.Fatalf("%v", back)
+	}
+	q, _ := l.query("github.com", dns.TypeA).Pack()
+	p := tcp(host, 4001, lanAddr, 53, packet.ACK|packet.PSH, 1001, back[0].Seq+1)
+	p.data = append(append([]byte{byte(len(q) >> 8), byte(len(q))}, q...), make([]byte, 4000)...)
+	if got := l.feed(lan, fragments(p, lanMAC, 1500, 7)...); len(got) != 0 || l.e.c.DropReasons[telemetry.FragmentedIPv4] != 3 {
+		t.Fatalf("%v; drops: %s", got, l.drops())
+	}
+	p.data = p.data[:2+len(q)]
+	if got := l.feed(lan, fragments(p, lanMAC, 44, 8)...); len(got) != 1 || got[0].DstPort != 53 {
+		t.Fatalf("%v asked; drops: %s", got, l.drops())
+	}
+	l.pass(1)
+	l.buffers()
+}

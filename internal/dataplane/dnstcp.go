@@ -31,6 +31,10 @@ func (e *Engine) dnsSegment(in *port, i int, now int64) bool {
 	if in.n == lan {
 		e.c.Accepts[rule]++
 	}
+	if !e.linear(i) {
+		e.dropPacket(in, i, telemetry.FragmentedIPv4, now)
+		return true
+	}
 	f := e.pool.Bytes(e.b.frame[i])
 	e.names.tcp.Input(&t, p, e.tcpOptions(i), f[len(f)-int(p.Payload):], now)
 	e.pool.Put(e.b.frame[i].Buf)
@@ -50,7 +54,7 @@ func (e *Engine) dnsConnect(in *port, i int, rule uint32, now int64) {
 	e.emitPacket(in, p, telemetry.Accept, e.acceptReason(rule), rule, now)
 	t := tuple(p)
 	e.names.tcp.Accept(&t, p, e.tcpOptions(i), rule, now)
-	e.pool.Put(e.b.frame[i].Buf)
+	e.c.Joined += e.release(i) - 1
 }
 
 // ends is what the connections tell the engine.
