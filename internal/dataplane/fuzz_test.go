@@ -17,6 +17,7 @@ const (
 	fuzzNarrow     // the WAN's MTU is 576
 	fuzzServer     // a server behind the WAN address, hairpinning too
 	fuzzSmall      // room for few flows and ports
+	fuzzNames      // the DNS proxy, which intercepts, and a rule that asks for server names
 )
 
 // Bits of the byte before each frame; the others are the time since the last
@@ -71,6 +72,12 @@ func FuzzPipeline(f *testing.F) {
 	add(fuzzReassemble, all(0, fragments(large(echo(host, "10.0.0.1", packet.EchoRequest, 9), 100), lanMAC, 60, 8))...)
 	add(fuzzReject, out(syn(host, 4000, web, 54)), in(syn(web, 80, ours, 4000)), rec{63 * fuzzTimes, nil}, out(udp(host, 4000, web, 54)))
 	add(fuzzServer, in(syn(web, 4000, ours, 443)), out(tcp(server, 443, web, 4000, packet.SYN|packet.ACK, 9, 1001)), out(syn(host, 4000, ours, 443)))
+	add(fuzzNames|fuzzReassemble, all(fuzzSums, fragments(large(tcp(host, 4000, lanAddr, 53, packet.SYN, 1000, 0), 60), lanMAC, 44, 7))...)
+	hello := tcp(host, 4000, web, 443, packet.ACK, 1001, 5001)
+	hello.data = []byte{22, 3, 1, 0, 5, 1, 0, 0, 1, 3}
+	add(fuzzNames|fuzzReassemble, out(syn(host, 4000, web, 443)), in(tcp(web, 443, ours, 4000, packet.SYN|packet.ACK, 5000, 1001)),
+		out(tcp(host, 4000, web, 443, packet.ACK, 1001, 5001)), out(hello))
+	add(fuzzNames, out(udp(host, 4000, lanAddr, 53)), out(udp(host, 4000, "9.9.9.9", 53)), out(syn(host, 4001, lanAddr, 53)))
 	odd := syn(host, 4000, web, 80)
 	odd.opts = []byte{1, 2, 4, 5, 0xb4, 3, 3, 7}
 	add(fuzzNarrow, rec{fuzzSums, odd.frame(lanMAC)}, rec{fuzzSums, tcp(host, 4000, web, 80, 0x3f, 1, 1).frame(lanMAC)})
@@ -79,6 +86,7 @@ func FuzzPipeline(f *testing.F) {
 			return
 		}
 		l := fuzzLab(t, b[0])
+		names := b[0]&fuzzNames != 0
 		b = b[1:]
 		for range 64 {
 			if len(b) < 2 {
@@ -94,12 +102,12 @@ func FuzzPipeline(f *testing.F) {
 				makeSums(fr)
 			}
 			l.raw(side, fr) // fails when what comes out is malformed
-			l.invariants()
+			check(l, names)
 		}
 		l.now += 40e9
 		l.e.tick = 0
 		l.run()
-		l.invariants()
+		check(l, names)
 		if l.e.frags.held != 0 || l.e.frags.used != 0 || l.e.held.n != 0 {
 			t.Fatalf("%d fragments and %d SYNs are held for ever", l.e.frags.held, l.e.held.n)
 		}
@@ -133,12 +141,27 @@ func fuzzLab(t testing.TB, policy byte) *lab {
 		if policy&fuzzServer != 0 {
 			p.DNAT = []segment.DNAT{hairpinned(dnat(packet.TCP, ours, 443, 443, server, 443))}
 		}
+		if policy&fuzzNames != 0 {
+			p.Upstreams = []segment.Upstream{{Address: ip(upstreamAddr).To16(), Port: 53}}
+			p.Settings.Flags |= segment.FlagDNSIntercept
+			p.Rules[2].SNI = 1
+		}
 		if policy&fuzzSmall != 0 {
 			p.Settings.MaxFlows, p.SNAT[0].PortHi = 4, p.SNAT[0].PortLo+2
 		}
-	}, "deny egress udp :54", "accept egress", "accept ingress tcp :443", established)
+	}, "deny egress udp :54", toDNSTCP, "accept egress tcp :443", "accept egress", "accept ingress tcp :443", established)
 	l.anyMAC = true
 	return l
+}
+
+// check is invariants; the proxy's own messages are not among the frames that
+// are accounted for there.
+func check(l *lab, names bool) {
+	if names {
+		l.buffers()
+	} else {
+		l.invariants()
+	}
 }
 
 // makeSums makes the checksums of a frame right, as far as it has any.
