@@ -242,6 +242,17 @@ func TestPrometheusScrapes(t *testing.T) {
 	}
 }
 
+// TestDeployedConfiguration: the collector takes the configuration of the
+// compose stack.
+func TestDeployedConfiguration(t *testing.T) {
+	if err := run([]string{"validate", "--config=../../../deploy/observability/collector.yaml"}); err != nil {
+		t.Error(err)
+	}
+	if err := run([]string{"validate", "--config=yaml:receivers: {thurward: {instance: name}}"}); err == nil {
+		t.Error("a wrong configuration is taken")
+	}
+}
+
 // TestComponents: the builder's manifest, the list in components.go and go.mod
 // say the same.
 func TestComponents(t *testing.T) {
