@@ -25,6 +25,7 @@ if [ "${1:-run}" = test ]; then
 	need python3 python3
 	need dig bind9-dnsutils
 	need dnsmasq dnsmasq-base
+	need dnsperf dnsperf
 fi
 [ -z "$missing" ] && exit 0
 

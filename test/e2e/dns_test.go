@@ -255,3 +255,36 @@ func TestUpstreamDownOnTheImage(t *testing.T) {
 		}
 	})
 }
+
+// TestDNSLoad: many queries at once are answered; the figures are in the log.
+func TestDNSLoad(t *testing.T) {
+	if _, err := exec.LookPath("dnsperf"); err != nil {
+		t.Skip("dnsperf is not installed (apt-get install dnsperf)")
+	}
+	each(t, func(t *testing.T, kvm bool) {
+		h := newDNSHosts(t, kvm, 1_000_000)
+		queries := filepath.Join(t.TempDir(), "queries")
+		if err := os.WriteFile(queries, []byte("www.example.test A\nother.test A\na.pages.test A\nnothing.test A\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		h.dig("www.example.test") // neighbours are known
+		for _, mode := range [][]string{{}, {"-m", "tcp"}} {
+			args := append([]string{"dnsperf", "-s", "10.0.0.1", "-d", queries, "-l", "4", "-c", "4", "-q", "64"}, mode...)
+			out, err := h.in(bounded(t, time.Minute), h.hosts.lan, args...)
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			field := func(name string) (v float64) {
+				if _, s, ok := strings.Cut(out, name); ok {
+					fmt.Sscan(strings.TrimSpace(strings.SplitN(s, "\n", 2)[0]), &v)
+				}
+				return v
+			}
+			sent, done, rate := field("Queries sent:"), field("Queries completed:"), field("Queries per second:")
+			t.Logf("%v: %.0f queries, %.0f answered, %.0f a second, latency%s", mode, sent, done, rate, strings.SplitN(strings.SplitN(out+"Average Latency (s):?", "Average Latency (s):", 2)[1], "\n", 2)[0])
+			if done < 100 || done < 0.95*sent {
+				t.Errorf("%v: of %.0f queries %.0f were answered:\n%s", mode, sent, done, out)
+			}
+		}
+	})
+}
