@@ -184,3 +184,6 @@ func (l *dnsLab) lastQuery() telemetry.Record {
 	l.t.Fatal("no event about a query")
 	panic("unreachable")
 }
+
+// lastName returns the name in the last event.
+func (l *lab) lastName() string { return l.names[len(l.names)-1] }

@@ -469,9 +469,6 @@ func (l *lab) last() telemetry.Record {
 	return l.seen[len(l.seen)-1]
 }
 
-// lastName returns the name in the last event.
-func (l *lab) lastName() string { return l.names[len(l.names)-1] }
-
 func (l *lab) pass(seconds float64) { l.now += int64(seconds * 1e9); l.run() }
 
 // buffers checks that no buffer is lost.
@@ -484,6 +481,9 @@ func (l *lab) buffers() {
 		}
 	}
 	waiting += l.e.frags.held
+	for i := range l.e.names.hellos.at {
+		waiting += l.e.names.hellos.at[i].n
+	}
 	if l.pool.Free()+waiting != l.pool.Cap() {
 		l.t.Fatalf("%d buffers free and %d waiting of %d", l.pool.Free(), waiting, l.pool.Cap())
 	}
