@@ -31,7 +31,8 @@ func loop(e *dataplane.Engine, p *ports, out *outlet) {
 		now := machine.Nanotime()
 		if e.Poll(now) > 0 {
 			idle = 0
-			if busy++; busy%yieldEvery == 0 || out.pressing() {
+			if busy++; busy%yieldEvery == 0 || out.pressing(now) {
+				out.rush.Store(true)
 				out.snapshot()
 				out.wake()
 				runtime.Gosched()
@@ -46,6 +47,7 @@ func loop(e *dataplane.Engine, p *ports, out *outlet) {
 			continue
 		}
 		if out.due(now) {
+			out.rush.Store(false)
 			out.snapshot()
 			out.wake()
 			runtime.Gosched()

@@ -27,6 +27,8 @@ type outlet struct {
 	bit     uint64        // vsock's, in the result of machine.Wait
 	signal  chan struct{}
 	news    atomic.Bool  // vsock has interrupted
+	rush    atomic.Bool  // the packet loop has packets
+	turn    atomic.Int64 // when lines are next rendered although it has
 	busy    atomic.Bool  // there is more to do at once
 	next    atomic.Int64 // when there is something to do although nothing comes; at first at once
 }
@@ -92,9 +94,20 @@ func (o *outlet) wake() {
 	}
 }
 
-// pressing reports whether events fill the ring faster than the usual turns
-// empty it.
-func (o *outlet) pressing() bool { return o.ring.Len() > ringSize/2 }
+// While there are packets, lines get a quarter of the time: after each turn the
+// packet loop has three times as long as it took, and at least packetTime.
+const (
+	packetShare = 3
+	packetTime  = int64(200e3)
+)
+
+// pressing reports whether the goroutine is to have a turn although there are
+// packets: the ring fills faster than the usual turns empty it, or lines have
+// waited long enough.
+func (o *outlet) pressing(now int64) bool {
+	n := o.ring.Len()
+	return n > ringSize/2 || (n > 0 || o.busy.Load()) && now >= o.turn.Load()
+}
 
 // due reports whether the goroutine has something to do now.
 func (o *outlet) due(now int64) bool {
@@ -133,8 +146,13 @@ func (o *outlet) step() bool {
 		}
 		v.Disarm()
 	}
-	more := o.stream.Step(machine.Nanotime())
+	start := machine.Nanotime()
+	lines := !o.rush.Load() || start >= o.turn.Load()
+	more := o.stream.Step(start, lines)
 	o.console.flush(more)
+	if end := machine.Nanotime(); lines {
+		o.turn.Store(end + max(packetShare*(end-start), packetTime))
+	}
 	if v := o.vsock; v != nil && !more && v.Arm() {
 		more = true
 	}

@@ -1,8 +1,11 @@
 package dataplane
 
 import (
+	"bytes"
+	"os"
 	"testing"
 
+	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
 	"github.com/thurward/thurward/internal/telemetry"
 )
@@ -79,11 +82,31 @@ func TestMetricsDoNotAllocate(t *testing.T) {
 
 // TestMetricNames: names and help are Prometheus', and none comes twice.
 func TestMetricNames(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/telemetry.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	seen := map[string]bool{}
 	for _, f := range newLab(t, "accept egress tcp :443").e.Metrics() {
 		if seen[f.Name] || f.Help == "" || (f.Type == telemetry.Counter) != (len(f.Name) > 6 && f.Name[len(f.Name)-6:] == "_total") {
 			t.Errorf("metric %q (%s): %q", f.Name, f.Type, f.Help)
 		}
+		if !bytes.Contains(doc, []byte("`"+f.Name+"`")) {
+			t.Errorf("docs/telemetry.md does not list %s", f.Name)
+		}
 		seen[f.Name] = true
+	}
+}
+
+// BenchmarkEmit is what an event costs the packet path: the record is filled in
+// and handed over.
+func BenchmarkEmit(b *testing.B) {
+	l := newLab(b, "accept egress tcp :443")
+	p := packet.Packet{EtherType: packet.TypeIPv4, Src: ip(host), Dst: ip(web), SrcPort: 4000, DstPort: 80, Proto: packet.TCP}
+	var r telemetry.Record
+	b.ReportAllocs()
+	for b.Loop() {
+		l.e.emitPacket(&l.e.port[lan], &p, telemetry.Drop, telemetry.NoMatchingAllowRule, 1, 1e9)
+		l.events.Get(&r)
 	}
 }

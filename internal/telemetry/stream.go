@@ -40,9 +40,8 @@ const (
 	firstRetry   = int64(100e6)
 	lastRetry    = int64(5e9)
 	connectLimit = int64(2e9)
-	steady       = int64(5e9)   // a connection that lasted this long was a good one
-	pace         = int64(200e3) // between two steps' worth of lines, so that packets get most of the time
-	tellLoss     = int64(1e9)   // between two reports of losses
+	steady       = int64(5e9) // a connection that lasted this long was a good one
+	tellLoss     = int64(1e9) // between two reports of losses
 )
 
 // Bounds of one step, so that packets do not wait for long.
@@ -98,7 +97,6 @@ type Stream struct {
 	cursor    metricCursor
 	part      int // of a snapshot that is being written: part…
 	nextShot  int64
-	nextSend  int64
 	backlog   bool // the last step left lines that could have been sent
 	greeted   bool // the first snapshot of this connection is out
 	toldLines uint64
@@ -163,8 +161,9 @@ func (s *Stream) Snapshot() {
 
 // Step does a bounded amount of work and reports whether there is more to do
 // at once. Otherwise it is to be called again at the time that Next returns, or
-// when records or the link's news have come.
-func (s *Stream) Step(now int64) (more bool) {
+// when records or the link's news have come. Without lines it only takes
+// records, the lesser part of the work: the caller has packets to forward.
+func (s *Stream) Step(now int64, lines bool) (more bool) {
 	more = s.take(now)
 	if s.c.Link == nil {
 		return more
@@ -173,10 +172,8 @@ func (s *Stream) Step(now int64) (more bool) {
 	s.c.Link.Poll()
 	s.connect(now)
 	if s.connected {
-		if now >= s.nextSend {
-			if s.backlog = s.send(now); s.backlog {
-				s.nextSend = now + pace
-			}
+		if lines {
+			s.backlog = s.send(now)
 		}
 		more = more || s.backlog
 		more = more || s.Wanted() // the packet loop is about to take it

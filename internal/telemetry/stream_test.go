@@ -359,7 +359,7 @@ func TestStreamBesideThePacketLoop(t *testing.T) {
 			l.s.Snapshot()
 		}
 		l.now += 1000
-		more = l.s.Step(l.now)
+		more = l.s.Step(l.now, true)
 	}
 	l.until(l.now + 2e9)
 	ev := 0
@@ -388,8 +388,7 @@ func BenchmarkStream(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		l.accept(uint64(i + 1))
 		if i%64 == 63 {
-			l.s.nextSend = 0
-			l.s.Step(l.now)
+			l.s.Step(l.now, true)
 		}
 	}
 	b.ReportMetric(float64(l.link.bytes)/float64(b.N), "B/line")
@@ -406,7 +405,7 @@ func BenchmarkFloodOfIdentical(b *testing.B) {
 		l.drop(22, uint16(i))
 		if i%64 == 63 {
 			l.now += 5000
-			l.s.Step(l.now)
+			l.s.Step(l.now, true)
 		}
 	}
 }

@@ -91,13 +91,12 @@ func (l *streamLab) settle() {
 		if l.s.Wanted() {
 			l.s.Snapshot()
 		}
-		if !l.s.Step(l.now) && !l.s.Wanted() && l.s.connected == (l.link.state == LinkOpen) {
+		if !l.s.Step(l.now, true) && !l.s.Wanted() && l.s.connected == (l.link.state == LinkOpen) {
 			return
 		}
 		if i > 1_000_000 {
 			l.t.Fatal("the stream is never done")
 		}
-		l.s.nextSend = 0 // no other packets want the time
 	}
 }
 

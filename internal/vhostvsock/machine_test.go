@@ -88,6 +88,13 @@ func newMachine(t testing.TB, path string) *machine {
 // end turns the machine off and waits for the device.
 func (m *machine) end() {
 	m.c.Close()
+	for i := range m.q {
+		for _, f := range []*os.File{m.q[i].kick, m.q[i].call} {
+			if f != nil {
+				f.Close()
+			}
+		}
+	}
 	select {
 	case err := <-m.served:
 		m.served <- err

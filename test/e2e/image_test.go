@@ -85,7 +85,7 @@ func linked(t *testing.T, change func(*segment.Policy)) string {
 }
 
 // testImage returns the path of the image that the tests boot.
-func testImage(t *testing.T) string {
+func testImage(t testing.TB) string {
 	t.Helper()
 	path, err := defaultImage()
 	if err != nil {

@@ -63,7 +63,7 @@ var noKVM = sync.OnceValue(func() string {
 // A lab is the image between the two sides of the world.
 type lab struct {
 	*world.World
-	t        *testing.T
+	t        testing.TB
 	ready    chan vmm.ReadyInfo // one for each start
 	lan, wan *world.Capture
 	cancel   context.CancelFunc
@@ -80,7 +80,7 @@ var errTestOver = errors.New("the test is over")
 
 // newLab makes the world and starts the image; configure may change the
 // machine before.
-func newLab(t *testing.T, kvm bool, configure func(*vmm.Config)) *lab {
+func newLab(t testing.TB, kvm bool, configure func(*vmm.Config)) *lab {
 	t.Helper()
 	q, err := vmm.FindQEMU()
 	if err != nil {
@@ -90,7 +90,7 @@ func newLab(t *testing.T, kvm bool, configure func(*vmm.Config)) *lab {
 }
 
 // newLabOn is newLab on a given QEMU.
-func newLabOn(t *testing.T, q *vmm.QEMU, kvm bool, configure func(*vmm.Config)) *lab {
+func newLabOn(t testing.TB, q *vmm.QEMU, kvm bool, configure func(*vmm.Config)) *lab {
 	t.Helper()
 	w, err := world.New(world.DefaultConfig())
 	if err != nil {
@@ -121,7 +121,7 @@ func newLabOn(t *testing.T, q *vmm.QEMU, kvm bool, configure func(*vmm.Config)) 
 }
 
 // nic returns a network interface on a switch.
-func nic(t *testing.T, r vmm.Role, sw *world.Switch) vmm.NIC {
+func nic(t testing.TB, r vmm.Role, sw *world.Switch) vmm.NIC {
 	t.Helper()
 	b, err := vmm.NewBackend(vmm.Spec{Kind: vmm.Demo}, vmm.Network{Serve: sw.ServeVM})
 	if err != nil {
@@ -231,11 +231,11 @@ func (l *lab) keep() {
 }
 
 // soon is a context for what must happen, brief one for what must not.
-func soon(t *testing.T) context.Context { return bounded(t, limit) }
+func soon(t testing.TB) context.Context { return bounded(t, limit) }
 
-func brief(t *testing.T) context.Context { return bounded(t, silence) }
+func brief(t testing.TB) context.Context { return bounded(t, silence) }
 
-func bounded(t *testing.T, d time.Duration) context.Context {
+func bounded(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx

@@ -216,7 +216,7 @@ func drops(es []map[string]any) (n int) {
 }
 
 // watched boots a machine whose stream goes to a new receiver.
-func watched(t *testing.T, kvm bool, configure func(*vmm.Config)) (*lab, *receiver) {
+func watched(t testing.TB, kvm bool, configure func(*vmm.Config)) (*lab, *receiver) {
 	t.Helper()
 	r := newReceiver(t)
 	r.listen()
