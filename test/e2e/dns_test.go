@@ -269,7 +269,7 @@ func TestDNSLoad(t *testing.T) {
 		}
 		h.dig("www.example.test") // neighbours are known
 		for _, mode := range [][]string{{}, {"-m", "tcp"}} {
-			args := append([]string{"dnsperf", "-s", "10.0.0.1", "-d", queries, "-l", "4", "-c", "4", "-q", "64"}, mode...)
+			args := append([]string{"dnsperf", "-s", "10.0.0.1", "-d", queries, "-l", "4", "-c", "4", "-q", "64", "-t", "15"}, mode...)
 			out, err := h.in(bounded(t, time.Minute), h.hosts.lan, args...)
 			if err != nil {
 				t.Fatalf("%v: %s", err, out)
@@ -282,7 +282,7 @@ func TestDNSLoad(t *testing.T) {
 			}
 			sent, done, rate := field("Queries sent:"), field("Queries completed:"), field("Queries per second:")
 			t.Logf("%v: %.0f queries, %.0f answered, %.0f a second, latency%s", mode, sent, done, rate, strings.SplitN(strings.SplitN(out+"Average Latency (s):?", "Average Latency (s):", 2)[1], "\n", 2)[0])
-			if done < 100 || done < 0.95*sent {
+			if done < 20 || done < 0.95*sent {
 				t.Errorf("%v: of %.0f queries %.0f were answered:\n%s", mode, sent, done, out)
 			}
 		}
