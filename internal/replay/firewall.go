@@ -55,8 +55,9 @@ type Config struct {
 	// Sent is called with each frame that leaves, ARP included, at virtual
 	// time now. The frame's memory is valid during the call. Nil: ignored.
 	Sent func(s Side, now int64, frame []byte)
-	// Event is called with each event. Nil: ignored.
-	Event func(r *telemetry.Record)
+	// Event is called with each event and the name that belongs to it, whose
+	// memory is valid during the call. Nil: ignored.
+	Event func(r *telemetry.Record, name []byte)
 }
 
 // A Firewall is a data plane in virtual time. One goroutine uses it.
@@ -66,6 +67,7 @@ type Firewall struct {
 	port   [2]port
 	c      Config
 	now    int64
+	name   []byte // of the event in hand
 }
 
 // port is an in-memory dataplane.Port.
@@ -164,9 +166,13 @@ func (f *Firewall) settle() {
 // drain hands out the events.
 func (f *Firewall) drain() {
 	var r telemetry.Record
-	for f.ring.Get(&r) {
+	for {
+		var ok bool
+		if f.name, ok = f.ring.GetNamed(&r, f.name[:0]); !ok {
+			return
+		}
 		if f.c.Event != nil {
-			f.c.Event(&r)
+			f.c.Event(&r, f.name)
 		}
 	}
 }

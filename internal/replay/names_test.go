@@ -81,6 +81,9 @@ func TestReplayNames(t *testing.T) {
 				accepted = r.Accepted
 			}
 		}
+		if c.open && strings.Count(events.String(), `"destination.domain":"example.com"`) == 0 {
+			t.Errorf("no event names the destination:\n%s", events.String())
+		}
 		if (accepted == 1) != c.open || (s.Answers == 1) != c.open || accepted > 1 {
 			t.Errorf("open %v: %d packets accepted by the name's rule, %d answers paired\n%s", c.open, accepted, s.Answers, events.String())
 		}

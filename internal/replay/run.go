@@ -232,12 +232,12 @@ func (r *run) sent(s Side, now int64, b []byte) {
 	}
 }
 
-func (r *run) event(e *telemetry.Record) {
+func (r *run) event(e *telemetry.Record, name []byte) {
 	r.sum.Events++
 	if r.o.Events == nil || r.err != nil {
 		return
 	}
-	r.line = append(telemetry.AppendEvent(r.line[:0], e, &r.ctx), '\n')
+	r.line = append(telemetry.AppendNamed(r.line[:0], e, name, &r.ctx), '\n')
 	if _, err := r.o.Events.Write(r.line); err != nil {
 		r.err = err
 	}

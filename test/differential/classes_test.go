@@ -110,7 +110,15 @@ var classes = []class{
 	}},
 	{"syn-ack-out-of-place", func(d *difference) bool {
 		s := d.lastTCP()
-		return s != nil && (d.onlyLinux(invalid) || d.onlyOurs() && d.answered()) && s.flags&(syn|ack|rst|fin) == syn|ack
+		if s == nil {
+			return false
+		}
+		for i := range d.steps[:len(d.steps)-1] { // a wrong one that neither let through
+			if b := &d.steps[i]; !d.passed[i] && b.embed == nil && b.reply && b.spec.flags&(syn|ack) == syn|ack && d.same(b.flow, d.last().flow) && d.onlyOurs() {
+				return true
+			}
+		}
+		return (d.onlyLinux(invalid) || d.onlyOurs() && d.answered()) && s.flags&(syn|ack|rst|fin) == syn|ack
 	}},
 	{"syn-in-connection", func(d *difference) bool {
 		s := d.lastTCP()
