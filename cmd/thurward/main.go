@@ -61,7 +61,9 @@ with the policy compiled in. A change is an edit, a build, and the new image.`,
   thurward test                   # does it do what its tests: say?
   thurward build                  # make build/thurward.img
   thurward run --lan demo --wan demo
-  thurward replay --lan lan.pcap --wan wan.pcap --events -`,
+  thurward replay --lan lan.pcap --wan wan.pcap --events -
+  thurward events --action drop   # why was this dropped?
+  thurward top`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
