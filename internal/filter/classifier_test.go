@@ -386,3 +386,20 @@ func BenchmarkDecide(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkOpen is what boot does with a policy of 10,000 rules: digest and
+// checks.
+func BenchmarkOpen(b *testing.B) {
+	p := variants[3].policy(10000)
+	p.Settings.MaxFlows = 1024
+	if err := Build(p); err != nil {
+		b.Fatal(err)
+	}
+	s := segment.Encode(p)
+	b.SetBytes(int64(len(s)))
+	for b.Loop() {
+		if _, err := segment.Open(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
