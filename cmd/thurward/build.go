@@ -56,6 +56,8 @@ policy whose own tests fail gives none.`,
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes\n  image   sha256:%x\n  policy  sha256:%x (%s, %d rules, %d tests)\n",
 				out, len(img), sha256.Sum256(img), p.Digest, file, len(p.Rules), len(p.Tests))
+			c := &seg.Classifier
+			fmt.Fprintf(cmd.OutOrStdout(), "  rules   %d combinations, %d KiB of decision trees; a leaf has at most %d\n", len(seg.Matches), (c.Bytes()+1023)/1024, c.Longest())
 			return nil
 		},
 	}

@@ -225,7 +225,7 @@ func TestHardPolicies(t *testing.T) {
 		if got, most := p.Classifier.Bytes(), 1<<20+n*3*growth*32; got > most {
 			t.Errorf("%s: %d bytes of tables, want at most %d", name, got, most)
 		} else {
-			t.Logf("%s: %d KiB, longest leaf %d", name, got/1024, longest(p))
+			t.Logf("%s: %d KiB, longest leaf %d", name, got/1024, p.Classifier.Longest())
 		}
 	}
 }

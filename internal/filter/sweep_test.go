@@ -217,20 +217,8 @@ func TestSweep(t *testing.T) {
 			if n <= 10000 {
 				lin = fmt.Sprintf("%.0f", measure(20, measurement{NewLinear(p), packets(p, "any")[:64]})[0])
 			}
-			fmt.Fprintf(w, "%d\t%d\t%d\t%.0f\t%s\t\n", p.Classifier.Bytes()/1024, longest(p), len(p.Classifier.Trees), float64(took.Microseconds())/1000, lin)
+			fmt.Fprintf(w, "%d\t%d\t%d\t%.0f\t%s\t\n", p.Classifier.Bytes()/1024, p.Classifier.Longest(), len(p.Classifier.Trees), float64(took.Microseconds())/1000, lin)
 		}
 	}
 	w.Flush()
-}
-
-// longest returns the number of entries of the longest leaf.
-func longest(p *segment.Policy) (n int) {
-	run := 0
-	for _, e := range p.Classifier.Entries {
-		run++
-		if e.Match&segment.Last != 0 {
-			n, run = max(n, run), 0
-		}
-	}
-	return n
 }

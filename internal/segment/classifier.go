@@ -88,6 +88,18 @@ func (c *Classifier) Bytes() int {
 	return 16*len(c.Roots) + 8*len(c.Trees) + 16*len(c.Nodes) + 4*len(c.Cells) + 32*len(c.Entries)
 }
 
+// Longest returns the number of entries of the longest leaf.
+func (c *Classifier) Longest() (n int) {
+	run := 0
+	for i := range c.Entries {
+		run++
+		if c.Entries[i].Match&Last != 0 {
+			n, run = max(n, run), 0
+		}
+	}
+	return n
+}
+
 // check returns what is wrong with the tables, or "". Nothing in them can lead
 // outside a table or in a circle.
 func (c *Classifier) check(p *Policy) string {
