@@ -96,7 +96,7 @@ func TestDecideIsTheDataPlane(t *testing.T) {
 			var records []telemetry.Record
 			fw, err := replay.NewFirewall(replay.Config{Policy: seg, Seed: 1,
 				Neighbour: func(replay.Side, packet.Addr) ([6]byte, bool) { return [6]byte{2, 0, 0, 0, 9, 9}, true },
-				Event: func(r *telemetry.Record) {
+				Event: func(r *telemetry.Record, _ []byte) {
 					if r.Kind == telemetry.Verdict {
 						records = append(records, *r)
 					}
