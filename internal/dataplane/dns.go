@@ -36,6 +36,7 @@ type names struct {
 	rng       *rand.ChaCha8
 	intercept bool
 	hellos    hellos
+	client    dnsproxy.Client // who asks; here so that it is not on the heap
 	about     about
 	found     fqdn.Found
 	again     fqdn.Found
@@ -106,8 +107,9 @@ func (e *Engine) dnsQuery(i int, now int64) {
 		e.dropPacket(&e.port[lan], i, telemetry.FragmentedIPv4, now)
 		return
 	}
-	c := dnsproxy.Client{Addr: p.Src, Port: p.SrcPort, Server: p.Dst}
-	e.query(&c, e.pool.Bytes(e.b.frame[i])[p.L4+packet.UDPLen:], now)
+	c := &e.names.client
+	*c = dnsproxy.Client{Addr: p.Src, Port: p.SrcPort, Server: p.Dst}
+	e.query(c, e.pool.Bytes(e.b.frame[i])[p.L4+packet.UDPLen:], now)
 	e.pool.Put(e.b.frame[i].Buf)
 }
 

@@ -108,8 +108,9 @@ func (u ends) Message(id uint32, msg []byte) {
 		e.names.tcp.Close(id, e.now)
 		return
 	}
-	c := dnsproxy.Client{Addr: t.Remote, Port: t.RemotePort, Server: t.Local, Conn: id}
-	if !e.query(&c, msg, e.now) {
+	c := &e.names.client
+	*c = dnsproxy.Client{Addr: t.Remote, Port: t.RemotePort, Server: t.Local, Conn: id}
+	if !e.query(c, msg, e.now) {
 		e.names.tcp.Close(id, e.now) // this is not DNS
 	}
 }

@@ -1,0 +1,41 @@
+package dataplane
+
+import (
+	"github.com/miekg/dns"
+
+	"github.com/thurward/thurward/internal/segment"
+)
+
+// What has to do with names does not allocate either: TestAllocationsOfRarePackets
+// and BenchmarkRare go through these, too.
+func init() {
+	upstream := func(p *segment.Policy) {
+		p.Upstreams = []segment.Upstream{{Address: ip(upstreamAddr).To16(), Port: 53}}
+		p.Settings.DNSRate = 1 << 30
+	}
+	ask := func(name string) func(*lab) [][]byte {
+		return func(l *lab) [][]byte {
+			m := new(dns.Msg)
+			m.SetQuestion(name, dns.TypeA)
+			m.SetEdns0(1232, true)
+			b, err := m.Pack()
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			p := udp(host, 4000, lanAddr, 53)
+			p.data = b
+			return [][]byte{p.frame(lanMAC)}
+		}
+	}
+	rares = append(rares,
+		rare{name: "dns, blocked", from: lan, rules: []rule{toDNS}, edit: func(p *segment.Policy) {
+			upstream(p)
+			p.Blocked = []segment.Name{nameOf(p, "ads.example")}
+		}, round: ask("www.ads.example."), sent: [2]int{lan: 1}},
+		rare{name: "name of another client", from: lan, rules: []rule{toDNS, "accept egress tcp any -> any :443"},
+			edit: func(p *segment.Policy) { upstream(p); named(p, 1, "github.com") },
+			open: func(l *lab) {
+				l.e.names.set.Bind(ip("10.0.0.3"), []byte("\x06github\x03com\x00"), ip(github), 1<<30, l.now, 1)
+			},
+			round: func(*lab) [][]byte { return [][]byte{syn(host, 4000, github, 443).frame(lanMAC)} }})
+}
