@@ -114,7 +114,7 @@ var classes = []class{
 			return false
 		}
 		for i := range d.steps[:len(d.steps)-1] { // a wrong one that neither let through
-			if b := &d.steps[i]; !d.passed[i] && b.embed == nil && b.reply && b.spec.flags&(syn|ack) == syn|ack && d.same(b.flow, d.last().flow) && d.onlyOurs() {
+			if b := &d.steps[i]; !d.passed[i] && b.embed == nil && b.reply && b.spec.flags&(syn|ack) == syn|ack && d.same(b.flow, d.last().flow) && d.onlyOurs() && d.flows[b.flow].b.port != 55 {
 				return true
 			}
 		}

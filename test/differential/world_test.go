@@ -168,7 +168,8 @@ func (w *world) learn(st *step, out [2][][]byte) {
 	if f.kind == hairpin {
 		side, dst = replay.LAN, f.to
 	}
-	if _, ok := w.ext[st.flow]; ok {
+	// A SYN may begin a new connection on one that is over, with a new port.
+	if _, ok := w.ext[st.flow]; ok && !(st.spec.proto == packet.TCP && st.spec.flags&(syn|ack) == syn) {
 		return
 	}
 	for _, fr := range out[side] {
