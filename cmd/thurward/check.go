@@ -68,6 +68,9 @@ func printCost(w io.Writer, p *policy.Policy, seg *segment.Policy) {
 	fmt.Fprintf(w, "  tables   %s: %s, %s\n", mb(c.Tables), counted(c.Matches, "combination of conditions", "combinations of conditions"), counted(c.Names, "name"))
 	fmt.Fprintf(w, "  flows    %s for %d flows\n", mb(c.FlowTable), p.Defaults.MaxFlows)
 	fmt.Fprintf(w, "  ports    %s for the external ports of source translation\n", mb(c.Ports))
+	if c.DNS > 0 {
+		fmt.Fprintf(w, "  names    %s for %d answers of the DNS proxy\n", mb(c.DNS), p.DNS.MaxNames)
+	}
 	if n := len(p.Tests); n > 0 {
 		fmt.Fprintf(w, "  tests    %d, which thurward test runs\n", n)
 	}

@@ -67,9 +67,9 @@ func summary(file string, all, failed int) string {
 	case all == 0:
 		return file + ": no tests (write what must hold under tests:)"
 	case failed > 0:
-		return fmt.Sprintf("%s: %d of %d tests failed", file, failed, all)
+		return fmt.Sprintf("%s: %d of %s failed", file, failed, counted(all, "test"))
 	}
-	return fmt.Sprintf("%s: ok: %d tests", file, all)
+	return fmt.Sprintf("%s: ok: %s", file, counted(all, "test"))
 }
 
 // shower returns the function that prints diagnostics in a format.

@@ -73,6 +73,7 @@ func (l *loader) upstreamEntry(n *node, path string) {
 				return
 			}
 			u.ServerName = strings.ToLower(strings.TrimSuffix(n.text, "."))
+			l.warn(n.line, n.col, path, "not-built", "the DNS proxy does not speak DNS over TLS yet, and build refuses it", "remove tls, and ask over plain DNS")
 		}},
 	})
 	if !ok {

@@ -159,7 +159,7 @@ tests:
 
 // TestTenThousandRulesInASecond: reading, checking and compiling ten thousand
 // rules takes less than a second of one core. What counts is the processor's
-// time and the best of three, since others may use the machine.
+// time, and the best of three at most, since others may use the machine.
 func TestTenThousandRulesInASecond(t *testing.T) {
 	src := []byte(largeExample())
 	best := time.Hour
@@ -172,7 +172,9 @@ func TestTenThousandRulesInASecond(t *testing.T) {
 		if s, err := Compile(p); err != nil || len(s.Rules) != 10000 {
 			t.Fatal(err)
 		}
-		best = min(best, processorTime(t)-start)
+		if best = min(best, processorTime(t)-start); best < time.Second {
+			break
+		}
 	}
 	t.Logf("10,000 rules: %v", best)
 	if limit := time.Second; best > limit {
@@ -207,5 +209,41 @@ func BenchmarkLoadAndCompile(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestDocumentedPolicies: the whole policies in the documentation are valid, and
+// their tests hold.
+func TestDocumentedPolicies(t *testing.T) {
+	n := 0
+	for _, f := range []string{"../../README.md", "../../docs/policy.md"} {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range strings.Split(string(b), "```yaml\n")[1:] {
+			src, _, _ := strings.Cut(block, "```")
+			if !strings.HasPrefix(src, "interfaces:") {
+				continue
+			}
+			n++
+			p, ds := Load(f, []byte(src))
+			if len(ds) > 0 {
+				t.Error(ds)
+			}
+			if p == nil {
+				continue
+			}
+			s, err := Compile(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range Failures(p, p.RunTests(s)) {
+				t.Error(d)
+			}
+		}
+	}
+	if n < 2 {
+		t.Errorf("%d policies", n)
 	}
 }

@@ -82,9 +82,9 @@ func TestHostileDocuments(t *testing.T) {
 				runtime.ReadMemStats(&after)
 				return after.TotalAlloc - before.TotalAlloc
 			}
-			small, large := used(16<<10), used(96<<10)
-			if large > 3*6*small+1<<22 || large > 2000*(96<<10) {
-				t.Errorf("16 kB take %d kB of memory in all, 96 kB take %d kB", small>>10, large>>10)
+			small, large := used(8<<10), used(48<<10)
+			if large > 3*6*small+1<<22 || large > 2000*(48<<10) {
+				t.Errorf("8 kB take %d kB of memory in all, 48 kB take %d kB", small>>10, large>>10)
 			}
 		})
 	}

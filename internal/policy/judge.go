@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/thurward/thurward/internal/conntrack"
+	"github.com/thurward/thurward/internal/dataplane"
 	"github.com/thurward/thurward/internal/nat"
 	"github.com/thurward/thurward/internal/segment"
 )
@@ -101,7 +102,7 @@ func (p *Policy) nearest(t *Test, o *Outcome) string {
 		r := &p.Rules[m.Rule]
 		switch {
 		case t.ExpectRule != "" && r.ID == t.ExpectRule,
-			t.ExpectRule == "" && r.Action == t.Expect && m.Field != "direction" && m.Field != "state" && (best < 0 || m.less(&o.Earlier[best])):
+			t.ExpectRule == "" && r.Action == t.Expect && r.Shadow == (m.Field == "mode") && m.Field != "direction" && m.Field != "state" && (best < 0 || m.less(&o.Earlier[best])):
 			best = i
 		}
 	}
@@ -143,12 +144,15 @@ type Cost struct {
 	Matches   int // combinations of the rules' lists
 	Names     int // names and wildcards of rules
 	Tables    int // bytes of the compiled policy
-	FlowTable int // bytes
+	FlowTable int // bytes, with what is kept of each source where there are limits
 	Ports     int // bytes, of the pools of external ports
+	DNS       int // bytes, of the names that clients learned; 0 without a DNS proxy
 }
 
 // CostOf returns the cost of a compiled policy.
 func CostOf(seg *segment.Policy) Cost {
+	flows := int(seg.Settings.MaxFlows)
 	return Cost{Rules: len(seg.Rules), Matches: len(seg.Matches), Names: len(seg.Names), Tables: len(segment.Encode(seg)),
-		FlowTable: conntrack.Bytes(int(seg.Settings.MaxFlows)), Ports: nat.Bytes(seg)}
+		FlowTable: conntrack.Bytes(flows) + conntrack.SourcesBytes(flows, seg.Settings.SourceFlows, seg.Settings.SourceRate),
+		Ports:     nat.Bytes(seg), DNS: dataplane.NameBytes(seg)}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/thurward/thurward/internal/segment"
 )
@@ -92,6 +93,10 @@ func FuzzLoad(f *testing.F) {
 	}
 	f.Add([]byte("<<: *x\n---\n"))
 	f.Add([]byte("? [a]\n: b\n!!str x: &a *a"))
+	schema, err := jsonschema.NewCompiler().Compile(schemaFile)
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, src []byte) {
 		p, ds := Load("fuzz.yaml", src)
 		if p == nil && !ds.HasErrors() {
@@ -108,6 +113,9 @@ func FuzzLoad(f *testing.F) {
 				t.Fatal(err)
 			}
 			p.RunTests(s)
+			if err := validate(schema, src); err != nil {
+				t.Fatalf("the loader accepts what the schema does not: %v", err)
+			}
 			if _, err := segment.Open(segment.Encode(s)); err != nil {
 				t.Fatal(err)
 			}

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -125,7 +127,7 @@ func (l *loader) rewritten(n *node, path string, r *Rule) {
 	for _, p := range r.Destination {
 		for i := range l.p.DNAT {
 			d := &l.p.DNAT[i]
-			if !p.IsSingleIP() || p.Addr() != d.WAN || !d.coversPorts(r) {
+			if !p.IsSingleIP() || p.Addr() != d.WAN || !d.coversPorts(r) || len(d.From) > 0 && (len(r.Source) == 0 || !within(r.Source, d.From)) {
 				continue
 			}
 			l.err(n.get("destination"), path+".destination", "before-dnat",
@@ -150,6 +152,16 @@ func (d *DNAT) coversPorts(r *Rule) bool {
 		}
 	}
 	return len(r.Ports) > 0
+}
+
+// within reports whether each network lies in one of others.
+func within(ps, others []netip.Prefix) bool {
+	for _, p := range ps {
+		if !slices.ContainsFunc(others, func(o netip.Prefix) bool { return o.Bits() <= p.Bits() && o.Contains(p.Addr()) }) {
+			return false
+		}
+	}
+	return true
 }
 
 func (d *DNAT) toPorts() string {

@@ -163,6 +163,12 @@ func TestSchemaHasTheKeysOfTheLoader(t *testing.T) {
 			}
 		}
 	}
+	timeouts := schema["properties"].(map[string]any)["defaults"].(map[string]any)["properties"].(map[string]any)["conntrack_timeouts"].(map[string]any)["properties"].(map[string]any)
+	for _, v := range Timeouts {
+		if got := timeouts[v.Name].(map[string]any)["default"]; got != float64(v.Default) {
+			t.Errorf("the schema's default of %s is %v, want %d", v.Name, got, v.Default)
+		}
+	}
 	if len(known) < 12 {
 		t.Errorf("only %d places: %v", len(known), slices.Sorted(maps.Keys(known)))
 	}
