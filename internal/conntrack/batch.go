@@ -5,6 +5,7 @@ import (
 	"unsafe"
 
 	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/prefetch"
 )
 
 // A Batch finds the flows of many packets at once, so that their cache misses
@@ -13,16 +14,12 @@ type Batch struct {
 	key  [BatchSize]Key
 	hash [BatchSize]uint64
 	hint [BatchSize]Ref
-	line [maxLines]uintptr // that will be needed
+	line prefetch.Lines // that will be needed: for a TCP packet its direction's and the shared one
 	n    int
 }
 
 // BatchSize is how many keys a Batch holds.
-const BatchSize = 64
-
-// maxLines is how many cache lines a batch needs at once: for a TCP packet its
-// direction's and the shared one.
-const maxLines = 2 * BatchSize
+const BatchSize = prefetch.Max / 2
 
 // Reset empties the batch.
 func (b *Batch) Reset() { b.n = 0 }
@@ -33,17 +30,17 @@ func (b *Batch) Len() int { return b.n }
 // Key returns key j, which must be below Len.
 func (b *Batch) Key(j int) *Key { return &b.key[j&(BatchSize-1)] }
 
-// Add appends a key. A full batch takes no more; the caller's batches are no
-// longer than this one.
-func (t *Table) Add(b *Batch, k *Key) {
-	n := uint(b.n)
-	if n >= BatchSize {
-		return
-	}
-	h := t.Hash(k)
-	b.key[n], b.hash[n] = *k, h
+// Next returns where the next key is to be put, before Add takes it.
+func (b *Batch) Next() *Key { return &b.key[b.n&(BatchSize-1)] }
+
+// Add takes the key that Next has given. The caller's batches are no longer
+// than this one.
+func (t *Table) Add(b *Batch) {
+	n := b.n & (BatchSize - 1)
+	h := t.Hash(&b.key[n])
+	b.hash[n] = h
 	b.line[n] = uintptr(unsafe.Pointer(&t.buckets[h&t.mask]))
-	b.n++
+	b.n = n + 1
 }
 
 // Prepare gets the memory under way that the look-ups of the batch will need:
@@ -51,47 +48,44 @@ func (t *Table) Add(b *Batch, k *Key) {
 // second buckets of keys that have nothing in the first, then what these lead
 // to.
 func (t *Table) Prepare(b *Batch) {
-	prefetch(&b.line, b.n)
+	prefetch.Ask(&b.line, b.n)
 	var rest [BatchSize]uint8
 	n, m := 0, 0
-	for j, h := range b.hash[:b.n] {
-		r := t.buckets[h&t.mask].candidate(h)
+	dirs, shared, buckets := t.dirs, t.shared, t.buckets
+	for j := range b.hash[:b.n] {
+		h := b.hash[j]
+		r := buckets[h&t.mask].candidate(h)
 		b.hint[j] = r
-		if r == None {
-			b.line[n&(maxLines-1)] = uintptr(unsafe.Pointer(&t.buckets[t.second(h)]))
+		if uint64(r) >= uint64(len(dirs)) {
+			b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&buckets[t.second(h)]))
 			n++
 			rest[m&(BatchSize-1)] = uint8(j)
 			m++
 			continue
 		}
-		n = t.wantRecord(b, j, n)
+		b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&dirs[r]))
+		n++
+		if b.key[j].Proto == packet.TCP && uint64(r>>1) < uint64(len(shared)) {
+			b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&shared[r>>1]))
+			n++
+		}
 	}
-	prefetch(&b.line, n)
+	prefetch.Ask(&b.line, n)
 	if m == 0 {
 		return
 	}
 	n = 0
 	for _, j := range rest[:m] {
 		h := b.hash[j&(BatchSize-1)]
-		b.hint[j&(BatchSize-1)] = t.buckets[t.second(h)].candidate(h)
-		n = t.wantRecord(b, int(j), n)
-	}
-	prefetch(&b.line, n)
-}
-
-// wantRecord puts what key j's hint leads to on the list of n lines, and returns
-// its new length.
-func (t *Table) wantRecord(b *Batch, j, n int) int {
-	r := b.hint[j&(BatchSize-1)]
-	if dirs := t.dirs[r&1]; uint64(r>>1) < uint64(len(dirs)) {
-		b.line[n&(maxLines-1)] = uintptr(unsafe.Pointer(&dirs[r>>1]))
-		n++
-		if b.key[j&(BatchSize-1)].Proto == packet.TCP && int(r>>1) < len(t.shared) {
-			b.line[n&(maxLines-1)] = uintptr(unsafe.Pointer(&t.shared[r>>1]))
-			n++
+		r := buckets[t.second(h)].candidate(h)
+		b.hint[j&(BatchSize-1)] = r
+		if uint64(r) < uint64(len(dirs)) {
+			b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&dirs[r]))
+			b.line[(n+1)&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&shared[r>>1]))
+			n += 2
 		}
 	}
-	return n
+	prefetch.Ask(&b.line, n)
 }
 
 // LookupSteady returns the direction with key j of a prepared batch, and its
@@ -100,9 +94,8 @@ func (t *Table) wantRecord(b *Batch, j, n int) int {
 func (t *Table) LookupSteady(b *Batch, j int, way uint8, now int64) (*Dir, Ref) {
 	j &= BatchSize - 1
 	r := b.hint[j]
-	if dirs := t.dirs[r&1]; uint64(r>>1) < uint64(len(dirs)) {
-		d := &dirs[r>>1]
-		if d.way == way && d.Key == b.key[j] && now-d.LastSeen < t.timeouts.of(d.State) {
+	if uint64(r) < uint64(len(t.dirs)) {
+		if d := &t.dirs[r]; d.way == way && same(&d.Key, &b.key[j]) && now-d.LastSeen < t.timeouts[d.State&(maxStates-1)] {
 			return d, r
 		}
 	}
@@ -114,9 +107,8 @@ func (t *Table) LookupSteady(b *Batch, j int, way uint8, now int64) (*Dir, Ref) 
 func (t *Table) LookupBatch(b *Batch, j int, now int64) Ref {
 	j &= BatchSize - 1
 	r := b.hint[j]
-	if dirs := t.dirs[r&1]; uint64(r>>1) < uint64(len(dirs)) {
-		d := &dirs[r>>1]
-		if d.Key == b.key[j] && now-d.LastSeen < t.timeouts.of(d.State) {
+	if uint64(r) < uint64(len(t.dirs)) {
+		if d := &t.dirs[r]; same(&d.Key, &b.key[j]) && now-d.LastSeen < t.timeouts[d.State&(maxStates-1)] {
 			return r
 		}
 	}

@@ -32,9 +32,9 @@ func (t *Table) Sweep(now int64) (more bool) {
 
 // expireAt removes flow i when its time is over.
 func (t *Table) expireAt(i uint32, now int64) bool {
-	a := &t.dirs[0][i]
+	a := &t.dirs[2*i]
 	idle := t.timeouts.of(a.State)
-	if a.State == 0 || now-a.LastSeen < idle || now-t.dirs[1][i].LastSeen < idle {
+	if a.State == 0 || now-a.LastSeen < idle || now-t.dirs[2*i+1].LastSeen < idle {
 		return false
 	}
 	t.remove(i, Expired)
@@ -62,7 +62,7 @@ func (t *Table) reclaim(now int64) {
 		if t.expireAt(i, now) {
 			return
 		}
-		if s := t.dirs[0][i].State.spare(); s > best {
+		if s := t.dirs[2*i].State.spare(); s > best {
 			best, victim = s, i
 		}
 		if best == spareOver || best > 0 && n >= reclaimGood {
@@ -83,7 +83,7 @@ func (t *Table) RemoveOver(i uint32, now int64) bool {
 	if t.expireAt(i, now) {
 		return true
 	}
-	if t.dirs[0][i].State.spare() < spareOver {
+	if t.dirs[2*i].State.spare() < spareOver {
 		return false
 	}
 	t.remove(i, Reclaimed)

@@ -56,7 +56,8 @@ func TestTableModel(t *testing.T) {
 				e := model[n]
 				was := alive(e)
 				var b Batch
-				tab.Add(&b, &ask)
+				*b.Next() = ask
+				tab.Add(&b)
 				tab.Prepare(&b)
 				r := tab.LookupBatch(&b, 0, now)
 				if r2 := tab.Lookup(&ask, now); r2 != r {

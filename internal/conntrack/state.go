@@ -52,14 +52,13 @@ func (s State) spare() int {
 const spareOver = 3
 
 // Timeouts holds, by state, how long a flow may be idle, in nanoseconds.
-type Timeouts [NumStates]int64
+type Timeouts [maxStates]int64
 
-func (t *Timeouts) of(s State) int64 {
-	if s >= NumStates {
-		return 0
-	}
-	return t[s]
-}
+// maxStates is the next power of two above the states: a State masked with it
+// needs no check.
+const maxStates = 16
+
+func (t *Timeouts) of(s State) int64 { return t[s&(maxStates-1)] }
 
 // setState changes a flow's state in both directions, which are not steady
 // until they are found to be so again.
@@ -114,7 +113,7 @@ func UDPState(port uint16) State {
 // Answered notes that a UDP flow has had an answer.
 func (t *Table) Answered(r Ref) {
 	s := UDPReplied
-	if t.dirs[1][r>>1].Key.SrcPort == 53 {
+	if t.Dir(r|1).Key.SrcPort == 53 {
 		s = UDPQuery
 	}
 	t.setState(r, s)

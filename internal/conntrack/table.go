@@ -2,9 +2,8 @@
 // under which rules, and how their packets are translated.
 //
 // A flow is three cache lines: one for each direction, which is all that an
-// established packet of UDP touches, and one that they share. Each kind lies in
-// an array of its own, so that what is used together is dense in caches and
-// TLB. An index of buckets, one line each, leads from a direction's addresses
+// established packet of UDP touches, and one that they share, in an array of its
+// own. An index of buckets, one line each, leads from a direction's addresses
 // and ports to its record. No record moves once it is placed, nothing holds a
 // pointer, and a lookup looks at two buckets at most.
 //
@@ -72,7 +71,7 @@ const (
 )
 
 // A bucket holds the tags and refs of up to 8 directions: 48 of its 64 bytes.
-// A tag is 16 bits of the key's hash, never 0; a tag of 0 is a free slot.
+// A tag is 15 bits of the key's hash and a one; a tag of 0 is a free slot.
 type bucket struct {
 	tags [2]uint64 // 4 tags of 16 bits each
 	refs [slots]Ref
@@ -82,7 +81,7 @@ type bucket struct {
 // Table is the flow table.
 type Table struct {
 	buckets  []bucket
-	dirs     [2][]Dir // original direction, reply direction
+	dirs     []Dir // by Ref: of each flow the original direction and the reply direction
 	shared   []Shared
 	mask     uint64
 	k        [3]uint64 // odd
@@ -163,7 +162,7 @@ func New(n int, secret [2]uint64, timeouts Timeouts, alloc Alloc) *Table {
 	// Nothing looks at a record before Insert has written all of it: the index
 	// leads only to such, and the sweep ends at fresh.
 	t.buckets = carve[bucket](alloc, b, true)
-	t.dirs = [2][]Dir{carve[Dir](alloc, n, false), carve[Dir](alloc, n, false)}
+	t.dirs = carve[Dir](alloc, 2*n, false)
 	t.shared = carve[Shared](alloc, n, false)
 	return t
 }
@@ -184,19 +183,27 @@ func (t *Table) Cap() int { return len(t.shared) }
 func (t *Table) Len() int { return int(t.live) }
 
 // Dir returns the direction r, and Dir(r^1) its opposite.
-func (t *Table) Dir(r Ref) *Dir { return &t.dirs[r&1][r>>1] }
+func (t *Table) Dir(r Ref) *Dir { return &t.dirs[r] }
 
 // Shared returns what both directions of r's flow have in common.
 func (t *Table) Shared(r Ref) *Shared { return &t.shared[r>>1] }
+
+// words returns a key as two numbers.
+func words(k *Key) *[2]uint64 { return (*[2]uint64)(unsafe.Pointer(k)) }
+
+// same reports whether two keys are equal.
+func same(a, b *Key) bool {
+	x, y := words(a), words(b)
+	return (x[0]^y[0])|(x[1]^y[1]) == 0
+}
 
 // Hash returns the keyed hash of k: two rounds of multiply and fold. Without
 // the secret nobody can choose keys that fall into one bucket; it is not meant
 // to hide the secret from whoever sees hashes, and nobody does.
 func (t *Table) Hash(k *Key) uint64 {
-	a := uint64(k.Src)<<32 | uint64(k.Dst)
-	b := uint64(k.SrcPort)<<48 | uint64(k.DstPort)<<32 | uint64(k.Proto)
-	hi, lo := bits.Mul64(a^t.k[0], t.k[1])
-	hi, lo = bits.Mul64(hi^lo^b, t.k[2])
+	w := words(k)
+	hi, lo := bits.Mul64(w[0]^t.k[0], t.k[1])
+	hi, lo = bits.Mul64(hi^lo^w[1], t.k[2])
 	return hi ^ lo
 }
 
@@ -208,14 +215,8 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// tag returns the 16 bits of a hash that buckets keep.
-func tag(h uint64) uint64 {
-	v := h >> 48
-	if v == 0 {
-		v = 1
-	}
-	return v
-}
+// tag returns the 16 bits of a hash that buckets keep: 15 and a one.
+func tag(h uint64) uint64 { return h>>48 | 1 }
 
 // second returns the other bucket of a hash.
 func (t *Table) second(h uint64) uint64 { return (h ^ h>>24*0x5bd1e995 ^ 1) & t.mask }
@@ -250,7 +251,7 @@ func (t *Table) find(k *Key, h uint64) Ref {
 		for w := range b.tags {
 			for m := match(b.tags[w], s); m != 0; m &= m - 1 {
 				r := b.refs[4*w+bits.TrailingZeros64(m)>>4]
-				if r != None && uint32(r>>1) < uint32(len(t.shared)) && t.dirs[r&1][r>>1].Key == *k {
+				if uint64(r) < uint64(len(t.dirs)) && same(&t.dirs[r].Key, k) {
 					return r
 				}
 			}
@@ -349,10 +350,10 @@ func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, fromWAN bool, n
 	}
 	t.nextID++
 	t.shared[i] = Shared{ID: t.nextID, Created: now, Pool: -1}
-	t.dirs[0][i] = Dir{Key: *k, Out: *out, LastSeen: now, State: state, FromWAN: fromWAN}
-	t.dirs[1][i] = Dir{Key: reply, Out: packet.Rewrite{Src: k.Dst, Dst: k.Src, SrcPort: k.DstPort, DstPort: k.SrcPort},
-		LastSeen: now, State: state, FromWAN: !fromWAN}
 	r := Ref(i << 1)
+	t.dirs[r] = Dir{Key: *k, Out: *out, LastSeen: now, State: state, FromWAN: fromWAN}
+	t.dirs[r|1] = Dir{Key: reply, Out: packet.Rewrite{Src: k.Dst, Dst: k.Src, SrcPort: k.DstPort, DstPort: k.SrcPort},
+		LastSeen: now, State: state, FromWAN: !fromWAN}
 	if !t.place(t.Hash(k), r) {
 		t.giveFree(i)
 		t.C.Full++
@@ -393,7 +394,7 @@ func (t *Table) remove(i uint32, why Removal) {
 }
 
 func (t *Table) giveFree(i uint32) {
-	t.dirs[0][i].State, t.dirs[1][i].State = 0, 0
+	t.dirs[2*i].State, t.dirs[2*i+1].State = 0, 0
 	t.shared[i].next = t.freeHead
 	t.freeHead = i + 1
 }

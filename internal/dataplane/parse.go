@@ -3,6 +3,7 @@ package dataplane
 import (
 	"github.com/thurward/thurward/internal/conntrack"
 	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/prefetch"
 	"github.com/thurward/thurward/internal/telemetry"
 )
 
@@ -14,17 +15,17 @@ var broadcastMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 // is needed (steady.go).
 func (e *Engine) parse(in *port, n int, now int64) {
 	b := &e.b
+	prefetch.Ask(&b.lines, e.pool.Lines(b.frame[:n], &b.lines)) // a device has written them
 	b.keys.Reset()
 	bytes := uint64(0)
-	var k conntrack.Key
 	for i := range b.frame[:n] {
 		f := e.pool.Bytes(b.frame[i])
 		bytes += uint64(len(f))
-		if ln := packet.Usual(f, in.self, &k); ln != 0 {
+		if ln := packet.Usual(f, in.self, b.keys.Next()); ln != 0 {
 			b.frame[i].Len = uint16(ln)
 			j := b.keys.Len() & (Batch - 1)
 			b.idx[j], b.usual[j] = uint8(i), true
-			e.flows.Add(&b.keys, &k)
+			e.flows.Add(&b.keys)
 			continue
 		}
 		typ := packet.Type(f)
@@ -76,8 +77,8 @@ func (e *Engine) parse(in *port, n int, now int64) {
 		}
 		j := b.keys.Len() & (Batch - 1)
 		b.idx[j], b.usual[j] = uint8(i), false
-		k = conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)}
-		e.flows.Add(&b.keys, &k)
+		*b.keys.Next() = conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)}
+		e.flows.Add(&b.keys)
 	}
 	e.c.RxBytes[in.n] += bytes
 }

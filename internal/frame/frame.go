@@ -7,6 +7,12 @@
 // that polls, does all of this; nothing here is safe for concurrent use.
 package frame
 
+import (
+	"unsafe"
+
+	"github.com/thurward/thurward/internal/prefetch"
+)
+
 // Size is the length of every buffer in bytes. A frame of the largest
 // supported MTU (1500) with its Ethernet and virtio headers fits with room
 // for a VLAN tag and for an ICMP error built in place.
@@ -83,6 +89,22 @@ func (p *Pool) Buffer(buf uint32) []byte {
 func (p *Pool) Bytes(f Frame) []byte {
 	o := int(f.Buf)*Size + int(f.Off)
 	return p.mem[o : o+int(f.Len)]
+}
+
+// Lines writes the addresses of the frames' first two cache lines, which hold
+// all headers, and returns how many these are; prefetch.Ask takes them.
+func (p *Pool) Lines(fs []Frame, l *prefetch.Lines) int {
+	n := 0
+	for i := range fs {
+		o := int(fs[i].Buf)*Size + int(fs[i].Off)
+		if n+1 >= len(l) || o+64 >= len(p.mem) {
+			break
+		}
+		l[n] = uintptr(unsafe.Pointer(&p.mem[o]))
+		l[n+1] = uintptr(unsafe.Pointer(&p.mem[o+64]))
+		n += 2
+	}
+	return n
 }
 
 // Phys returns the address at which a device sees the start of the buffer.

@@ -3,6 +3,7 @@ package packet
 import (
 	"encoding/binary"
 	"math/bits"
+	"unsafe"
 )
 
 // A Tuple is a packet's addresses and ports in host order. For ICMP queries
@@ -80,10 +81,13 @@ func Usual(f []byte, self uint64, t *Tuple) int {
 	return end
 }
 
-// set takes the tuple from the header's words.
+// set takes the tuple from the header's words. It is written by words, too: it
+// will be read so right away.
 func (t *Tuple) set(b uint64, c, ports uint32, proto uint8) {
-	*t = Tuple{Src: Addr(bits.ReverseBytes32(uint32(b >> 32))), Dst: Addr(bits.ReverseBytes32(c)),
-		SrcPort: bits.ReverseBytes16(uint16(ports)), DstPort: bits.ReverseBytes16(uint16(ports >> 16)), Proto: uint32(proto)}
+	w := (*[2]uint64)(unsafe.Pointer(t))
+	w[0] = uint64(bits.ReverseBytes32(uint32(b>>32))) | uint64(bits.ReverseBytes32(c))<<32
+	p := bits.ReverseBytes32(ports)
+	w[1] = uint64(p>>16|p<<16) | uint64(proto)<<32
 }
 
 // fold32 is fold for a sum of which the carry has been added.

@@ -1,11 +1,13 @@
 #include "textflag.h"
 
-// func prefetch(line *[128]uintptr, n int)
-TEXT ·prefetch(SB), NOSPLIT, $0-16
-	MOVQ line+0(FP), BX
+// func Ask(l *Lines, n int)
+TEXT ·Ask(SB), NOSPLIT, $0-16
+	MOVQ l+0(FP), BX
 	MOVQ n+8(FP), CX
+	CMPQ CX, $128
+	JHI  done // also when negative
 	TESTQ CX, CX
-	JLE  done
+	JEQ  done
 loop:
 	MOVQ (BX), DX
 	PREFETCHT0 (DX)
