@@ -54,6 +54,7 @@ func (p *loop) Transmit(src []frame.Frame) int {
 // template builds the frame of flow i: 60 bytes, the shortest without FCS.
 func template(i, size int) []byte {
 	p := udp(addr(ip("10.0.0.2")+packet.Addr(i>>14)).String(), uint16(16384+i&0x3fff), web, 53)
+	p.df = true // as practically all hosts do
 	p.data = make([]byte, size-packet.EthLen-packet.MinIPv4-packet.UDPLen)
 	return p.frame(lanMAC)
 }
@@ -285,6 +286,7 @@ func BenchmarkEstablishedTCP(b *testing.B) {
 		h, p := addr(ip("10.0.0.2")+packet.Addr(i>>14)).String(), uint16(16384+i&0x3fff)
 		x := l.handshake(h, p, web, 80)
 		a, z := tcp(h, p, web, 80, packet.ACK, 1001, 5001), tcp(web, 80, ours, x, packet.ACK, 5001, 1001)
+		a.df, z.df = true, true
 		a.data, z.data = make([]byte, 6), make([]byte, 6)
 		in[lan].frames = append(in[lan].frames, a.frame(lanMAC)...)
 		in[wan].frames = append(in[wan].frames, z.frame(wanMAC)...)
