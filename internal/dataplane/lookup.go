@@ -10,11 +10,13 @@ import (
 // batch waits for it once and not each packet for its own.
 func (e *Engine) lookupAll(in *port, now int64) {
 	b := &e.b
-	e.flows.Prepare(&b.keys)
+	flows, out, way := e.flows, &e.port[1-in.n], steadyWay(in)
+	flows.Prepare(&b.keys)
 	for j := range b.keys.Len() {
+		j &= Batch - 1
 		i := int(b.idx[j]) & (Batch - 1)
-		if b.usual[j&(Batch-1)] {
-			if e.steady(in, i, j, now) {
+		if b.usual[j] {
+			if d, r := flows.LookupSteady(&b.keys, j, way, now); d != nil && !e.plain && e.steady(out, d, r, i, now) {
 				continue
 			}
 			packet.ParseIPv4(e.pool.Bytes(b.frame[i]), &b.pk[i]) // has been found valid
