@@ -19,7 +19,7 @@ func (e *Engine) lookupAll(in *port, now int64) {
 			if d, r := flows.LookupSteady(&b.keys, j, way, now); d != nil && !e.plain && e.steady(out, d, r, i, now) {
 				continue
 			}
-			packet.ParseIPv4(e.pool.Bytes(b.frame[i]), &b.pk[i]) // has been found valid
+			packet.ParseUsual(e.pool.Bytes(b.frame[i]), b.keys.Key(j), &b.pk[i])
 		}
 		if b.pk[i].Class == packet.Error {
 			e.icmpError(in, i, now)

@@ -100,6 +100,21 @@ func fold32(s uint64) uint16 {
 	return uint16(z>>16 + z)
 }
 
+// ParseUsual reads into p what ParseIPv4 would, of a frame that Usual has
+// read as t, without padding.
+func ParseUsual(f []byte, t *Tuple, p *Packet) {
+	h := (*[usualMin]byte)(f)
+	*p = Packet{EtherType: TypeIPv4, Src: t.Src, Dst: t.Dst, SrcPort: t.SrcPort, DstPort: t.DstPort, Proto: uint8(t.Proto), Class: Gram,
+		TTL: h[EthLen+offTTL], L4: EthLen + MinIPv4, Total: uint16(len(f) - EthLen), DF: h[EthLen+offFrag]&0x40 != 0}
+	if t.Proto == TCP && len(f) >= EthLen+MinIPv4+TCPLen {
+		l4 := (*[TCPLen]byte)(f[EthLen+MinIPv4:])
+		p.Class = Stream
+		p.Seq, p.Ack = binary.BigEndian.Uint32(l4[4:]), binary.BigEndian.Uint32(l4[8:])
+		p.Flags, p.Window = l4[13]&0x3f, binary.BigEndian.Uint16(l4[14:])
+		p.Payload = uint16(len(f) - EthLen - MinIPv4 - int(l4[12]>>4)*4)
+	}
+}
+
 // ApplyUsual gives the packet in f, which Usual has read as t, the addresses and
 // ports of r and decrements its TTL. Checksums stay right.
 func ApplyUsual(f []byte, t *Tuple, r *Rewrite) {

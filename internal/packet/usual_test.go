@@ -54,7 +54,7 @@ func fixSums(f []byte) {
 }
 
 // FuzzUsual: a frame is usual exactly when ParseIPv4 finds a valid TCP or UDP
-// packet without options in it; both read the same, and translate it alike.
+// packet without options in it; both read the same of it, and translate it alike.
 func FuzzUsual(f *testing.F) {
 	for _, s := range usualSeeds() {
 		f.Add(s, true)
@@ -84,6 +84,10 @@ func FuzzUsual(f *testing.F) {
 		}
 		if n != m || (k != Tuple{p.Src, p.Dst, p.SrcPort, p.DstPort, uint32(p.Proto)}) {
 			t.Fatalf("length %d and %d, %+v and %+v", n, m, k, p)
+		}
+		var u Packet
+		if ParseUsual(b[:n], &k, &u); u != p {
+			t.Fatalf("%+v, plainly %+v", u, p)
 		}
 		if p.TTL < 2 {
 			return
