@@ -96,3 +96,17 @@ func days(y, m, d int64) int64 {
 	}
 	return 365*y + y/4 - y/100 + y/400 + (153*(m-3)+2)/5 + d - 719469
 }
+
+// Samples is how often a rate is measured.
+const Samples = 5
+
+// Median returns the middle of the measurements: up to two that the host has
+// spoilt do not count.
+func Median(v [Samples]uint64) uint64 {
+	for i := 1; i < Samples; i++ {
+		for j := i; j > 0 && v[j] < v[j-1]; j-- {
+			v[j], v[j-1] = v[j-1], v[j]
+		}
+	}
+	return v[Samples/2]
+}

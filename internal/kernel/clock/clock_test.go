@@ -68,3 +68,11 @@ func TestCMOSAbsent(t *testing.T) {
 		}
 	}
 }
+
+func TestMedian(t *testing.T) {
+	for _, c := range [][Samples]uint64{{1, 2, 3, 4, 5}, {5, 4, 3, 2, 1}, {3, 1 << 60, 3, 0, 3}, {0, 3, 1 << 60, 1 << 60, 0}} {
+		if m := Median(c); m != 3 {
+			t.Errorf("median of %v is %d", c, m)
+		}
+	}
+}

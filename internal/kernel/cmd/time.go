@@ -161,25 +161,45 @@ func pitCount() uint64 {
 	return uint64(inb(pitData2))<<8 | uint64(lo)
 }
 
-// calibrateTSC measures the TSC against the PIT for about 2 ms and reads the
-// wall clock from the CMOS.
+// pitReading reads the PIT and the TSC together. The host may take the CPU away
+// between the two; of a few readings the one that took the shortest is right.
+func pitReading() (count, tsc uint64) {
+	best := never
+	for range 4 {
+		t0 := rdtsc()
+		n := pitCount()
+		if d := rdtsc() - t0; d < best {
+			best, count, tsc = d, n, t0+d/2
+		}
+	}
+	return count, tsc
+}
+
+// calibrateTSC measures the TSC against the PIT five times for 0.4 ms and takes
+// the median, since a host that is busy elsewhere for as long as the PIT's 16
+// bits last, 55 ms, makes a measurement worthless. It reads the wall clock from
+// the CMOS.
 func calibrateTSC() {
-	const span = pitHz / 500
+	const span = pitHz / 2500
 	outb(pitGate, inb(pitGate)&^2|1) // gate on, speaker off
 	outb(pitControl, 0xb4)           // channel 2, low then high byte, rate generator
 	outb(pitData2, 0xff)
 	outb(pitData2, 0xff)
-	p0, t0 := pitCount(), rdtsc()
-	for i := 0; ; i++ {
-		p1, t1 := pitCount(), rdtsc()
-		if n := (p0 - p1) & 0xffff; n >= span {
-			setScale((t1 - t0) * pitHz / n)
-			break
+	var hz [clock.Samples]uint64
+	for k := range hz {
+		p0, t0 := pitReading()
+		for range 200_000 {
+			p1, t1 := pitReading()
+			if n := (p0 - p1) & 0xffff; n >= span {
+				hz[k] = (t1 - t0) * pitHz / n
+				break
+			}
 		}
-		if i > 1_000_000 {
-			break // no PIT: Mul stays 0
+		if hz[k] == 0 {
+			break // no PIT, or no TSC
 		}
 	}
+	setScale(clock.Median(hz))
 	c := page()
 	c.TSC = record().EntryTSC
 	clockSource = abi.ClockNone
@@ -190,6 +210,9 @@ func calibrateTSC() {
 }
 
 func setScale(hz uint64) {
+	if hz == 0 {
+		return // Mul stays 0, which initClock refuses
+	}
 	c := page()
 	c.Mul, c.Shift = clock.ScaleFor(hz)
 }
@@ -216,17 +239,35 @@ func readCMOS() (int64, bool) {
 	return prev, prevOK
 }
 
-// calibrateAPIC measures the APIC timer against the clock. Deadlines are
-// checked against the clock when it fires, so that a small error only costs
-// another interrupt.
-func calibrateAPIC() {
-	store32(lapic+lapicInitial, 0xffffffff)
-	t0, c0 := now(), load32(lapic+lapicCurrent)
-	for now()-t0 < 200_000 {
+// apicReading reads the APIC timer and the clock together, as pitReading does.
+func apicReading() (count, ns uint64) {
+	best := never
+	for range 3 {
+		t0 := now()
+		n := load32(lapic + lapicCurrent)
+		if d := now() - t0; d < best {
+			best, count, ns = d, uint64(n), t0+d/2
+		}
 	}
-	t1, c1 := now(), load32(lapic+lapicCurrent)
+	return count, ns
+}
+
+// calibrateAPIC measures the APIC timer against the clock, as calibrateTSC does.
+// Deadlines are checked against the clock when it fires, so that a small error
+// only costs another interrupt.
+func calibrateAPIC() {
+	const span = 40_000
+	store32(lapic+lapicInitial, 0xffffffff)
+	var khz [clock.Samples]uint64
+	for k := range khz {
+		c0, t0 := apicReading()
+		for now()-t0 < span {
+		}
+		c1, t1 := apicReading()
+		khz[k] = (c0 - c1) * 1_000_000 / (t1 - t0)
+	}
 	store32(lapic+lapicInitial, 0)
-	lapicKHz = uint64(c0-c1) * 1_000_000 / (t1 - t0)
+	lapicKHz = clock.Median(khz)
 	if lapicKHz == 0 {
 		refuse("the local APIC's timer does not run")
 	}
