@@ -18,7 +18,6 @@ type stream struct {
 	next     uint64
 	template [1514]byte
 	ipSum    uint32 // of the header without addresses, identification and length
-	udpSum   uint32 // of the datagram without addresses, ports and length
 }
 
 // newStream makes a stream whose frames are for the firewall's LAN address.

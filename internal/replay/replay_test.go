@@ -223,7 +223,7 @@ func TestReplayIsDeterministic(t *testing.T) {
 		}
 		return events.String()
 	}
-	if result(1) != result(1) {
+	if first, again := result(1), result(1); first != again {
 		t.Error("the same seed gave different output")
 	}
 	if result(1) == result(2) {

@@ -41,7 +41,6 @@ type run struct {
 	in    [2]*reader
 	out   [2]*writer
 	view  [2]*shown
-	how   [2]string
 	base  time.Time // the time of day at Start
 	sum   *Summary
 	ctx   telemetry.Context

@@ -16,7 +16,6 @@ import (
 type rogue struct {
 	*machine
 	avail [2]uint16
-	used  [2]uint16
 	at    int // next free byte of its memory
 }
 
