@@ -1,5 +1,5 @@
 // Package fqdn knows which client has learned which name at which address, and
-// until when: the name set of design decision D7.
+// until when: the name set.
 //
 //	set.go      bindings: what they are, how one is made
 //	find.go     what a client knows of an address

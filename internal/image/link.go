@@ -160,8 +160,8 @@ func reserved(poolStart, poolEnd uint64) []part {
 
 func alignUp(v, a uint64) uint64 { return (v + a - 1) &^ (a - 1) }
 
-// writeELF writes the parts as PT_LOAD segments and exactly one PT_NOTE: Firecracker's loader lets the last
-// one win (PLATFORM.md section 0).
+// writeELF writes the parts as PT_LOAD segments and exactly one PT_NOTE:
+// Firecracker's loader lets the last one win.
 func writeELF(parts []part, entry uint64) []byte {
 	const ehsize, phsize = 64, 56
 	note := pvhNote(abi.EntryPage)

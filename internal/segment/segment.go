@@ -1,7 +1,7 @@
 // Package segment defines the policy segment: a rules.yaml compiled into
-// flat, pointer-free, little-endian tables that the image carries read-only
-// (DESIGN decision D5). The host's compiler writes it with Encode; the
-// firewall opens it with Open, which checks it and then uses it in place.
+// flat, pointer-free, little-endian tables that the image carries read-only. The
+// host's compiler writes it with Encode; the firewall opens it with Open, which
+// checks it and then uses it in place.
 package segment
 
 // Version is the layout's version. Open refuses any other.
@@ -189,7 +189,7 @@ type Name struct {
 
 // A Match is one set of conditions of a rule. A rule whose fields are lists
 // has one match for each combination, in order; the first match of a packet
-// decides (D6). A packet matches when src&SrcMask == Src, dst&DstMask == Dst,
+// decides. A packet matches when src&SrcMask == Src, dst&DstMask == Dst,
 // and every other set condition holds. A condition on the destination's name
 // holds when the firewall's DNS proxy has told the source that the destination
 // has a name of that pattern.

@@ -98,8 +98,7 @@ func TestImportDirection(t *testing.T) {
 
 // long files, and why.
 var long = map[string]string{
-	"test/kernel/guest/main.go":           "one check of the kernel after the other",
-	"internal/dataplane/scenario_test.go": "one scenario after the other, as SCENARIOS numbers them",
+	"test/kernel/guest/main.go": "one check of the kernel after the other",
 }
 
 var notOurs = regexp.MustCompile(`/work/|\.library|/shared/`)

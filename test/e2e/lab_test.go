@@ -1,6 +1,5 @@
-// Package e2e proves the scenarios that SCENARIOS marks [image] on the booted
-// image, with simulated hosts on both sides, under TCG always and under KVM
-// where there is one.
+// Package e2e proves the behaviour of the booted image, with simulated and with
+// real hosts on both sides, under TCG always and under KVM where there is one.
 package e2e
 
 import (

@@ -87,7 +87,7 @@ func addCmdline(s uint64, n int, isLow bool) {
 	}
 }
 
-// readLoader reads hvm_start_info (PLATFORM.md section 1.5) or Linux's
+// readLoader reads hvm_start_info (the PVH boot ABI of Xen) or Linux's
 // boot_params. Everything must lie in the first MiB, as all known loaders
 // have it.
 func readLoader() {

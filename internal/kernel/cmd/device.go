@@ -23,7 +23,7 @@ const (
 )
 
 // QEMU microvm's register windows, where the command line does not list them
-// (PLATFORM.md section 2.2).
+// (QEMU, hw/i386/microvm.c).
 const (
 	microvmBase  = 0xfeb00000
 	microvmStep  = 0x200
@@ -202,7 +202,7 @@ func addDevice(pa, chip uint64, pin uint32) {
 	in.Devices[devices] = abi.Device{Registers: uint64(r), Phys: pa, ID: id, Bit: devices}
 	// Edge-triggered, active high, to CPU 0: right for Firecracker, whose
 	// interrupts are edges, and for QEMU, whose level falls when the driver
-	// acknowledges (PLATFORM.md section 0, item 9).
+	// acknowledges.
 	ioapicWrite(chip, ioapicTable+2*pin+1, 0)
 	ioapicWrite(chip, ioapicTable+2*pin, abi.DeviceVector+devices)
 	devices++

@@ -115,7 +115,7 @@ next:
 	INCQ SI
 	DECQ BX
 	JNE  next
-	MOVL $0x604, DX               // power off where ports do it (PLATFORM.md section 6)
+	MOVL $0x604, DX               // power off where a port does it (QEMU q35, pc)
 	MOVL $0x2000, AX
 	OUTW
 	MOVL $0x64, DX

@@ -3,7 +3,7 @@ package main
 import "github.com/thurward/thurward/internal/kernel/abi"
 
 // Ways to end the machine, found in ACPI's FADT (ACPI 6.4, 5.2.9) where there
-// is one, and the fixed ports of PLATFORM.md section 6 otherwise.
+// is one, and by the fixed ports of QEMU and Firecracker otherwise.
 
 // A register is an ACPI generic address: in memory or in I/O space.
 type register struct {

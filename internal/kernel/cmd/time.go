@@ -111,7 +111,7 @@ func armTimer(t uint64) {
 	store32(lapic+lapicInitial, uint32(min(n*lapicKHz/1_000_000+1, 1<<32-1)))
 }
 
-// MSRs and bits of kvmclock (PLATFORM.md section 5.2).
+// MSRs and bits of kvmclock (Linux, Documentation/virt/kvm/x86/msr.rst).
 const (
 	kvmWallClock  = 0x4b564d00
 	kvmSystemTime = 0x4b564d01
