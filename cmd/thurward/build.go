@@ -25,7 +25,7 @@ policy whose own tests fail gives none.`,
   thurward build -f examples/home.yaml -o home.img`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, seg, src, err := openPolicy(cmd, file)
+			p, seg, src, err := openPolicy(cmd, file, true)
 			if err != nil {
 				return fmt.Errorf("%w; no image was made", err)
 			}

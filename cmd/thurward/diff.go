@@ -42,11 +42,11 @@ them is not valid and 2 for a wrong command line.`,
 			if format != "text" && format != "json" {
 				return usageError{fmt.Errorf("diff: unknown format %q (want text or json)", format)}
 			}
-			old, _, err := loadPolicy(cmd, args[0])
+			old, _, _, err := openPolicy(cmd, args[0], false)
 			if err != nil {
 				return err
 			}
-			new, _, err := loadPolicy(cmd, args[1])
+			new, _, _, err := openPolicy(cmd, args[1], false)
 			if err != nil {
 				return err
 			}

@@ -3,12 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
-
-	"github.com/thurward/thurward/internal/policy"
-	"github.com/thurward/thurward/internal/segment"
 )
 
 // exitDiffers is explain's answer for a packet that does not get through, and
@@ -36,7 +32,7 @@ not valid and 2 for a wrong command line.`,
 			if format != "text" && format != "json" {
 				return usageError{fmt.Errorf("explain: unknown format %q (want text or json)", format)}
 			}
-			p, seg, err := loadPolicy(cmd, file)
+			p, seg, _, err := openPolicy(cmd, file, false)
 			if err != nil {
 				return err
 			}
@@ -71,22 +67,4 @@ not valid and 2 for a wrong command line.`,
 	fs.BoolVar(&all, "all", false, "show all rules that do not match, not only the nearest")
 	fs.StringVar(&format, "format", "text", "text or json (json has all rules)")
 	return cmd
-}
-
-// loadPolicy reads, checks and compiles a policy. What is wrong with it goes to
-// stderr; warnings are for check.
-func loadPolicy(cmd *cobra.Command, file string) (*policy.Policy, *segment.Policy, error) {
-	src, err := os.ReadFile(file)
-	if err != nil {
-		return nil, nil, fileError(err)
-	}
-	p, diags := policy.Load(file, src)
-	if p == nil {
-		if err := showText(cmd.ErrOrStderr(), file, src, diags); err != nil {
-			return nil, nil, err
-		}
-		return nil, nil, fmt.Errorf("%s is not valid", file)
-	}
-	seg, err := policy.Compile(p)
-	return p, seg, err
 }

@@ -35,7 +35,7 @@ command line.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, seg, err := loadPolicy(cmd, file)
+			p, seg, _, err := openPolicy(cmd, file, false)
 			if err != nil {
 				return err
 			}

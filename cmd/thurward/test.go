@@ -30,7 +30,7 @@ line.`,
 			if err != nil {
 				return err
 			}
-			p, seg, src, err := openPolicy(cmd, file)
+			p, seg, src, err := openPolicy(cmd, file, true)
 			if err != nil {
 				return err
 			}
@@ -82,15 +82,17 @@ func shower(name, format string) (func(io.Writer, string, []byte, policy.Diagnos
 }
 
 // openPolicy reads, validates and compiles a policy. What is wrong with it goes
-// to standard error.
-func openPolicy(cmd *cobra.Command, file string) (*policy.Policy, *segment.Policy, []byte, error) {
+// to standard error, and with warn also what is allowed and probably not meant.
+func openPolicy(cmd *cobra.Command, file string, warn bool) (*policy.Policy, *segment.Policy, []byte, error) {
 	src, err := readPolicy(file)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	p, diags := policy.Load(file, src)
-	if err := showText(cmd.ErrOrStderr(), file, src, diags); err != nil {
-		return nil, nil, nil, err
+	if p == nil || warn {
+		if err := showText(cmd.ErrOrStderr(), file, src, diags); err != nil {
+			return nil, nil, nil, err
+		}
 	}
 	if p == nil {
 		return nil, nil, nil, fmt.Errorf("%s is not valid", file)

@@ -23,10 +23,11 @@
 package dataplane
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"math"
-	"math/bits"
+	"math/rand/v2"
 
 	"github.com/thurward/thurward/internal/conntrack"
 	"github.com/thurward/thurward/internal/filter"
@@ -115,10 +116,10 @@ type Engine struct {
 	nat      *nat.NAT
 	events   *telemetry.Ring
 	c        Counters
-	rnd      uint64 // state of the generator that chooses ports
-	rndKey   uint64
-	plain    bool // for tests: no packet is steady
-	rejects  bool // the policy rejects something
+	rng      *rand.ChaCha8 // ports, identifiers and sequence numbers that nobody may guess
+	rndKey   uint64        // of hashes
+	plain    bool          // for tests: no packet is steady
+	rejects  bool          // the policy rejects something
 	held     heldSYNs
 	martians []block
 	again    announceAgain
@@ -172,7 +173,7 @@ func New(c Config) (*Engine, error) {
 		return nil, errors.New("dataplane: policy, pool and both ports are needed")
 	}
 	e := &Engine{policy: c.Policy, pool: c.Pool, events: c.Events}
-	e.rnd, e.rndKey = binary.LittleEndian.Uint64(c.Secret[16:]), binary.LittleEndian.Uint64(c.Secret[24:])|1
+	e.rng, e.rndKey = rand.NewChaCha8(sha256.Sum256(c.Secret[:])), binary.LittleEndian.Uint64(c.Secret[24:])|1
 	var err error
 	if e.filter, err = filter.New(c.Policy); err != nil {
 		return nil, err
@@ -280,14 +281,10 @@ func (e *Engine) TakePort(proto uint8) (port uint16, ok bool) {
 // GivePort gives back a port that TakePort returned.
 func (e *Engine) GivePort(proto uint8, port uint16) { e.nat.Own().Give(proto, port) }
 
-// random returns the next number of a generator keyed by the boot's secret:
-// a counter, encrypted by two rounds of multiply and fold.
-func (e *Engine) random() uint64 {
-	e.rnd += 0x9e3779b97f4a7c15
-	hi, lo := bits.Mul64(e.rnd, e.rndKey)
-	hi, lo = bits.Mul64(hi^lo, bits.RotateLeft64(e.rndKey, 32)|1)
-	return hi ^ lo
-}
+// random returns the next number of a cryptographic generator keyed by the
+// boot's secret: who sees many of them, as a name server that clients ask does,
+// learns nothing of the next.
+func (e *Engine) random() uint64 { return e.rng.Uint64() }
 
 // A bucket limits a rate: tokens per second up to a burst.
 type bucket struct {

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"math/rand/v2"
 	"testing"
 
 	"github.com/thurward/thurward/internal/packet"
@@ -124,7 +125,7 @@ func TestRFC7857_S5_MappingIsPerProtocol(t *testing.T) {
 func TestRFC7857_S9_PortsAreRandom(t *testing.T) {
 	run := func(secret byte) (ports []uint16) {
 		l := newLab(t, "accept egress")
-		l.e.rnd += uint64(secret)
+		l.e.rng = rand.NewChaCha8([32]byte{byte(secret)})
 		l.one(lan, udp("10.0.0.200", 4000, web, 53))
 		for h := range packet.Addr(50) {
 			ports = append(ports, l.one(lan, udp(addr(ip("10.0.0.100")+h).String(), 4000, web, 53)).SrcPort)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"flag"
 	"math"
 	"strings"
 	"testing"
@@ -129,6 +130,8 @@ func TestS40_CountersAreExact(t *testing.T) {
 	})
 }
 
+var standFor = flag.Duration("stand", 2*time.Second, "how long the receiver of TestS42_ReceiverStandsStill stands")
+
 // TestS42_ReceiverStandsStill: while the receiver takes nothing, connections go
 // through as before, the oldest lines are dropped and counted, and when it goes
 // on so does the stream, and says what was lost.
@@ -167,7 +170,7 @@ func TestS42_ReceiverStandsStill(t *testing.T) {
 		reading := transfer()
 		r.read(false)
 		standing := transfer()
-		for range 40 {
+		for end := time.Now().Add(*standFor); time.Now().Before(end); {
 			if _, err := l.get(soon(t), l.Alice, "/"); err != nil {
 				t.Fatalf("while the receiver stands: %v", err)
 			}
