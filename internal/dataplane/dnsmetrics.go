@@ -13,8 +13,10 @@ func (e *Engine) nameMetrics() []telemetry.Family {
 	p, s, t := &dnsproxy.Counters{}, &fqdn.Counters{}, &tcpend.Counters{}
 	none := func() int { return 0 }
 	outstanding, ends, size, capacity := none, none, none, none
+	clients := func() (int, int) { return 0, 0 }
 	if n := &e.names; n.proxy != nil {
 		p, s, t = n.proxy.Counters(), n.set.Counters(), n.tcp.Counters()
+		clients = n.set.Clients
 		outstanding, ends, size, capacity = n.proxy.Outstanding, n.tcp.Len, n.set.Len, n.set.Cap
 	}
 	one := func(name, help string, from *uint64) telemetry.Family {
@@ -52,6 +54,8 @@ func (e *Engine) nameMetrics() []telemetry.Family {
 		one("thurward_dns_tcp_refused_total", "TCP connections of clients beyond the limits.", &t.Refused),
 		{Name: "thurward_fqdn_set_size", Help: "Names of addresses that clients have learned and that have not expired.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(size()) }},
 		{Name: "thurward_fqdn_set_capacity", Help: "How many of them fit.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(capacity()) }},
+		{Name: "thurward_fqdn_set_clients", Help: "Clients that know names which rules have; all for whom a resolver asks are one.", Type: telemetry.Gauge, Fill: func(v []uint64) { n, _ := clients(); v[0] = uint64(n) }},
+		{Name: "thurward_fqdn_set_largest_client", Help: "Such names of addresses that the client with the most knows.", Type: telemetry.Gauge, Fill: func(v []uint64) { _, n := clients(); v[0] = uint64(n) }},
 		{Name: "thurward_fqdn_set_evictions_total", Help: "Names of addresses forgotten before their time.", Type: telemetry.Counter, N: 3,
 			Labels: label("reason", "full", "text_full", "address_full"),
 			Fill:   func(v []uint64) { v[0], v[1], v[2] = s.EvictedFull, s.EvictedText, s.EvictedAddress }},

@@ -1,34 +1,47 @@
 package fqdn
 
-// Bindings are in one of three lists, by age. What has expired gives its place
-// first; it is kept until then, so that events can say that it was known. Then
-// names that no rule has, which only serve events: clients cannot push out what
-// rules need by asking for anything. Then the rest.
-const (
-	dead = iota
-	plain
-	ruled
-	numLists
-)
+// A list is bindings by age: those of a holder, or those that have expired.
+type list struct{ oldest, newest, n uint32 }
 
-type list struct {
-	oldest, newest uint32
-	n              int
-}
-
-// enlist puts binding i, which is in no list, at the young end of the one that
-// it belongs to while it is alive.
-func (s *Set) enlist(i uint32) {
-	l := uint8(plain)
-	if s.names.rec[s.b[i-1].name-1].ruled() {
-		l = ruled
+// listOf returns the list that a binding is in.
+func (s *Set) listOf(b *binding) *list {
+	if b.holder == 0 {
+		return &s.dead
 	}
-	s.put(i, l)
+	return &s.hold.h[b.holder-1].list
 }
 
-func (s *Set) put(i uint32, to uint8) {
-	b, l := &s.b[i-1], &s.lists[to]
-	b.list = to
+// class returns which class the bindings of a name are.
+func (r *record) class() uint32 {
+	if r.ruled() {
+		return ruled
+	}
+	return plain
+}
+
+// enlist puts binding i, which is in no list, at the young end of its client's.
+func (s *Set) enlist(i uint32) {
+	b := &s.b[i-1]
+	r := &s.names.rec[b.name-1]
+	if b.holder = s.holder(b.client, r.class()); b.holder == 0 {
+		b.holder = s.newHolder(b.client, r.class())
+	}
+	s.append(i)
+	h := &s.hold.h[b.holder-1]
+	h.charge += charge(int(r.len))
+	s.hold.n[h.class]++
+	s.settle(b.holder)
+}
+
+// bury puts binding i, which is in no list, with those that have expired.
+func (s *Set) bury(i uint32) {
+	s.b[i-1].holder = 0
+	s.append(i)
+}
+
+func (s *Set) append(i uint32) {
+	b := &s.b[i-1]
+	l := s.listOf(b)
 	b.age = link{prev: l.newest}
 	if l.newest != 0 {
 		s.b[l.newest-1].age.next = i
@@ -39,9 +52,10 @@ func (s *Set) put(i uint32, to uint8) {
 	l.n++
 }
 
+// unlist takes binding i out of its list.
 func (s *Set) unlist(i uint32) {
 	b := &s.b[i-1]
-	l := &s.lists[b.list]
+	l := s.listOf(b)
 	if b.age.prev != 0 {
 		s.b[b.age.prev-1].age.next = b.age.next
 	} else {
@@ -53,21 +67,22 @@ func (s *Set) unlist(i uint32) {
 		l.newest = b.age.prev
 	}
 	l.n--
-}
-
-// oldest returns the binding that gives way next, 0 when there is none.
-func (s *Set) oldest() uint32 {
-	for i := range s.lists {
-		if s.lists[i].n > 0 {
-			return s.lists[i].oldest
-		}
+	if b.holder == 0 {
+		return
 	}
-	return 0
+	h := &s.hold.h[b.holder-1]
+	h.charge -= charge(int(s.names.rec[b.name-1].len))
+	s.hold.n[h.class]--
+	if l.n == 0 {
+		s.dropHolder(b.holder)
+	} else {
+		s.settle(b.holder)
+	}
 }
 
 // evict forgets binding i and counts it, unless it was expired anyway.
 func (s *Set) evict(i uint32, counter *uint64) {
-	if s.b[i-1].list != dead {
+	if s.b[i-1].holder != 0 {
 		*counter++
 	}
 	s.remove(i)
@@ -81,9 +96,9 @@ func (s *Set) Sweep(n int, now int64) {
 			s.hand = 0
 		}
 		b := &s.b[s.hand]
-		if b.name != 0 && b.list != dead && b.expires <= now {
+		if b.name != 0 && b.holder != 0 && b.expires <= now {
 			s.unlist(s.hand + 1)
-			s.put(s.hand+1, dead)
+			s.bury(s.hand + 1)
 			s.c.Expired++
 		}
 	}

@@ -3,13 +3,14 @@ package fqdn
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/thurward/thurward/internal/packet"
 )
 
-// The model of a set: a plain list of bindings, the oldest first. An entry of
-// another class goes first, as long as there is one.
+// The model of a set: a plain list of bindings, the oldest first. Which one
+// gives way is found by counting.
 type model struct {
 	cap int
 	all []modelBinding
@@ -23,12 +24,19 @@ type modelBinding struct {
 }
 
 // Names of the model: the patterns are *.r, n0.r and n1.r; n8 to n15 have none.
+// Every second four are long and count twice.
 func modelName(i int) string {
-	if i >= 8 {
-		return fmt.Sprintf("n%d.x", i)
+	long := ""
+	if i%8 >= 4 {
+		long = strings.Repeat("x", 30)
 	}
-	return fmt.Sprintf("n%d.r", i)
+	if i >= 8 {
+		return fmt.Sprintf("n%d%s.x", i, long)
+	}
+	return fmt.Sprintf("n%d%s.r", i, long)
 }
+
+func modelCharge(i int) int { return 1 + i%8/4 }
 
 func modelIDs(i int) []uint32 {
 	switch {
@@ -59,15 +67,50 @@ func (m *model) bind(client, addr packet.Addr, name int, ttl, now int64) {
 		}
 	}
 	if len(m.all) == m.cap {
-		victim := 0
-		for i := range m.all {
-			if m.class(&m.all[i]) < m.class(&m.all[victim]) {
-				victim = i
-			}
-		}
+		victim := m.victim(client, name)
 		m.all = slices.Delete(m.all, victim, victim+1)
 	}
 	m.all = append(m.all, modelBinding{client, addr, name, now + max(ttl, 1)*second, now, false})
+}
+
+// victim returns what gives way to a new binding: what has expired, then what no
+// rule needs, then the rest; of the living the oldest of the client that has
+// the most, with the new one, and among equals the one with the oldest.
+func (m *model) victim(client packet.Addr, name int) int {
+	class := 2
+	for i := range m.all {
+		class = min(class, m.class(&m.all[i]))
+	}
+	first, charge := map[packet.Addr]int{}, map[packet.Addr]int{}
+	for i, b := range m.all {
+		if m.class(&b) != class {
+			continue
+		}
+		if _, ok := first[b.client]; !ok {
+			first[b.client] = i
+		}
+		charge[b.client] += modelCharge(b.name)
+	}
+	if class == 0 { // which one is not to be seen
+		return slices.IndexFunc(m.all, func(b modelBinding) bool { return b.dead })
+	}
+	weigh := func(c packet.Addr, n int) int {
+		if c == Everyone {
+			return n / 4
+		}
+		return n
+	}
+	most := packet.Addr(99)
+	for c, n := range charge {
+		w, v := weigh(c, n), weigh(most, charge[most])
+		if most == 99 || w > v || w == v && (m.all[first[c]].learned < m.all[first[most]].learned || m.all[first[c]].learned == m.all[first[most]].learned && c < most) {
+			most = c
+		}
+	}
+	if n, ok := charge[client]; ok && m.class(&modelBinding{name: name}) == class && weigh(client, n+modelCharge(name)) > weigh(most, charge[most]) {
+		most = client
+	}
+	return first[most]
 }
 
 func (m *model) sweep(now int64) {

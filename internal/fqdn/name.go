@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"unsafe"
+
+	"github.com/thurward/thurward/internal/packet"
 )
 
 // MaxName is the longest name in bytes (RFC 1035 section 2.3.4).
@@ -126,20 +128,21 @@ func (s *Set) equal(r *record, b []byte) bool {
 	return true
 }
 
-// addName keeps a name that is not known yet. Where there is no room for its
-// text the oldest bindings go.
-func (s *Set) addName(b []byte, hash uint64, now int64) uint32 {
+// addName keeps a name that is not known yet, which client has learned. Where
+// there is no room for its text bindings go.
+func (s *Set) addName(client packet.Addr, b []byte, hash uint64, now int64) uint32 {
 	t := &s.names
+	pattern := s.cfg.Patterns.match(b)
+	class := (&record{pattern: pattern}).class()
 	for t.nCells < (len(b)+cellBytes-1)/cellBytes || t.free == 0 {
 		// Ends: cells for one name are there when no binding is.
-		s.evict(s.oldest(), &s.c.EvictedText)
+		s.evict(s.victim(client, class, len(b)), &s.c.EvictedText)
 	}
 	i := t.free
 	r := &t.rec[i-1]
 	t.free = r.next
-	*r = record{hash: hash, born: now, next: *s.head(hash), len: uint8(len(b))}
+	*r = record{hash: hash, born: now, next: *s.head(hash), pattern: pattern, len: uint8(len(b))}
 	*s.head(hash) = i
-	r.pattern = s.cfg.Patterns.match(b)
 	at := &r.cell
 	for len(b) > 0 {
 		c := t.freeCells

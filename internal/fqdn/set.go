@@ -63,12 +63,11 @@ type Counters struct {
 type binding struct {
 	client, addr packet.Addr
 	name         uint32
-	list         uint8
-	_            [3]byte
+	holder       uint32 // in whose list it is; 0: it has expired
 	expires      int64
 	learned      int64
 	lookup       uint64
-	age          link // in its list
+	age          link // in that list
 	byBoth       link // bindings of the same hash of client and address
 	byAddr       link // of the same hash of the address
 	byName       link // of the same name
@@ -82,7 +81,8 @@ type Set struct {
 	c        Counters
 	b        []binding
 	free     uint32
-	lists    [numLists]list
+	dead     list // have expired
+	hold     holders
 	both     []uint32 // heads of chains
 	addrs    []uint32
 	mask     uint32
@@ -97,7 +97,7 @@ func powerOfTwo(n int) int { return 1 << bits.Len(uint(max(n, 1)-1)) }
 // Bytes returns the memory that a set of n bindings takes.
 func Bytes(n int) int {
 	n = max(n, 1)
-	return n*int(unsafe.Sizeof(binding{})) + 2*4*powerOfTwo(n) + namesBytes(n)
+	return n*int(unsafe.Sizeof(binding{})+unsafe.Sizeof(holder{})+4*numClasses) + 3*4*powerOfTwo(n) + namesBytes(n)
 }
 
 // New makes an empty set.
@@ -112,6 +112,7 @@ func New(c Config) *Set {
 	n, h := c.Capacity, powerOfTwo(c.Capacity)
 	s := &Set{cfg: c, b: carve[binding](c.Alloc, n), both: carve[uint32](c.Alloc, h), addrs: carve[uint32](c.Alloc, h), mask: uint32(h - 1)}
 	s.names.init(n, c.Alloc)
+	s.hold.init(n, c.Alloc)
 	for i := n; i > 0; i-- {
 		s.b[i-1].byBoth.next = s.free
 		s.free = uint32(i)
@@ -131,7 +132,7 @@ func carve[T any](alloc func(int, bool) []byte, n int) []T {
 func (s *Set) Counters() *Counters { return &s.c }
 
 // Len returns how many bindings have not been seen to expire.
-func (s *Set) Len() int { return s.lists[plain].n + s.lists[ruled].n }
+func (s *Set) Len() int { return s.hold.n[plain] + s.hold.n[ruled] }
 
 // Cap returns how many bindings fit.
 func (s *Set) Cap() int { return len(s.b) }
@@ -187,11 +188,11 @@ func (s *Set) Bind(client packet.Addr, name []byte, addr packet.Addr, ttl uint32
 		n = s.findName(name, h) // it may have been the name's last
 	}
 	if n == 0 {
-		n = s.addName(name, h, now)
+		n = s.addName(client, name, h, now)
 	}
 	s.names.rec[n-1].refs++ // so that no eviction takes it
 	if s.free == 0 {
-		s.evict(s.oldest(), &s.c.EvictedFull)
+		s.evict(s.victim(client, s.names.rec[n-1].class(), len(name)), &s.c.EvictedFull)
 	}
 	i := s.free
 	b := &s.b[i-1]

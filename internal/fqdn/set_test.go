@@ -283,21 +283,35 @@ func TestAllocations(t *testing.T) {
 func check(t testing.TB, s *Set) {
 	t.Helper()
 	refs := map[uint32]uint32{}
-	inList, live := 0, 0
-	for l := range s.lists {
-		n, prev := 0, uint32(0)
-		for i := s.lists[l].oldest; i != 0; i = s.b[i-1].age.next {
-			if s.b[i-1].age.prev != prev || int(s.b[i-1].list) != l {
-				t.Fatalf("list %d is broken at %d", l, i)
+	inList, live := walk(t, s, &s.dead, 0, refs), 0
+	alive, held := [numClasses]int{}, 0
+	for c, heap := range s.hold.heap {
+		for k, v := range heap {
+			h := &s.hold.h[v-1]
+			alive[c] += walk(t, s, &h.list, v, refs)
+			sum := uint32(0)
+			for i := h.list.oldest; i != 0; i = s.b[i-1].age.next {
+				r := &s.names.rec[s.b[i-1].name-1]
+				sum += charge(int(r.len))
+				if r.class() != uint32(c) || s.b[i-1].client != h.client {
+					t.Fatalf("binding %d is in a wrong list", i)
+				}
 			}
-			prev = i
-			n++
-			refs[s.b[i-1].name]++
+			if h.list.n == 0 || h.charge != sum || int(h.place) != k || h.class != uint32(c) || s.holder(h.client, h.class) != v || k > 0 && s.before(v, heap[(k-1)/2]) {
+				t.Fatalf("holder %d of class %d: %+v, charge %d", k, c, h, sum)
+			}
+			held++
 		}
-		if n != s.lists[l].n || s.lists[l].newest != prev {
-			t.Fatalf("list %d has %d entries, says %d", l, n, s.lists[l].n)
-		}
-		inList += n
+		inList += alive[c]
+	}
+	if alive != s.hold.n {
+		t.Fatalf("%v bindings are alive, says %v", alive, s.hold.n)
+	}
+	for i := s.hold.free; i != 0; i = s.hold.h[i-1].next {
+		held++
+	}
+	if held != len(s.hold.h) {
+		t.Fatalf("%d holders are free or in use, of %d", held, len(s.hold.h))
 	}
 	chained := [2]int{}
 	for c, heads := range [][]uint32{s.both, s.addrs} {
@@ -342,4 +356,22 @@ func check(t testing.TB, s *Set) {
 	if cells+s.names.nCells != len(s.names.cells) {
 		t.Fatalf("%d cells in use, %d free of %d", cells, s.names.nCells, len(s.names.cells))
 	}
+}
+
+// walk walks a list and returns its length.
+func walk(t testing.TB, s *Set, l *list, holder uint32, refs map[uint32]uint32) int {
+	t.Helper()
+	n, prev := 0, uint32(0)
+	for i := l.oldest; i != 0; i = s.b[i-1].age.next {
+		if s.b[i-1].age.prev != prev || s.b[i-1].holder != holder || prev != 0 && holder != 0 && s.b[prev-1].learned > s.b[i-1].learned {
+			t.Fatalf("the list of holder %d is broken at %d", holder, i)
+		}
+		prev = i
+		n++
+		refs[s.b[i-1].name]++
+	}
+	if n != int(l.n) || l.newest != prev {
+		t.Fatalf("the list of holder %d has %d entries, says %d", holder, n, l.n)
+	}
+	return n
 }
