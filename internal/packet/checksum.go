@@ -58,18 +58,27 @@ func sumNative(b []byte) uint64 {
 }
 
 // headerValid reports whether an IPv4 header without options, which b begins
-// with, carries its own correct checksum.
+// with, carries its own correct checksum. Its version has been looked at.
 func headerValid(b *[MinIPv4]byte) bool {
 	s := uint64(binary.LittleEndian.Uint32(b[0:])) + uint64(binary.LittleEndian.Uint32(b[4:])) + uint64(binary.LittleEndian.Uint32(b[8:])) +
 		uint64(binary.LittleEndian.Uint32(b[12:])) + uint64(binary.LittleEndian.Uint32(b[16:]))
-	return fold(s) == 0xffff
+	return valid(s)
 }
 
-// fold adds up the 16-bit words of s, with the carries.
+// fold adds up the 16-bit words of s, with the carries: the upper half of a
+// word and the word turned by half is the sum of its halves and the carry of
+// just that sum.
 func fold(s uint64) uint16 {
-	s = s>>32 + s&0xffffffff
-	s = s>>16&0xffff + s&0xffff + s>>32
-	s = s>>16 + s&0xffff
-	s = s>>16 + s&0xffff
-	return uint16(s)
+	s += bits.RotateLeft64(s, 32)
+	x := uint32(s >> 32)
+	x += bits.RotateLeft32(x, 16)
+	return uint16(x >> 16)
+}
+
+// valid reports whether s, a sum that is not 0, folds to 0xffff. It does when
+// it is a multiple of that, which one multiplication by the inverse modulo 2^64
+// tells: it takes the multiples, and only these, to 0 to (2^64-1)/0xffff.
+func valid(s uint64) bool {
+	const quotients = 0x0001000100010001
+	return s*(1<<64-quotients) <= quotients
 }

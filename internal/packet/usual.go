@@ -41,7 +41,7 @@ func Usual(f []byte, self uint64, t *Tuple) int {
 	a, b, c := binary.LittleEndian.Uint64(h[14:]), binary.LittleEndian.Uint64(h[22:]), binary.LittleEndian.Uint32(h[30:])
 	s, carry := bits.Add64(a, b, 0)
 	s, carry = bits.Add64(s, uint64(c), carry)
-	if fold32(s+carry) != 0xffff || uint16(a>>48)&moreFrags != 0 {
+	if !valid(s+carry) || uint16(a>>48)&moreFrags != 0 {
 		return 0
 	}
 	total := int(bits.ReverseBytes16(uint16(a >> 16)))
@@ -74,7 +74,7 @@ func Usual(f []byte, self uint64, t *Tuple) int {
 	// The pseudo-header's addresses lie in front of the transport header.
 	s = sumNative(f[26:end])
 	s, carry = bits.Add64(s, uint64(proto)<<8+uint64(bits.ReverseBytes16(uint16(n))), 0)
-	if fold32(s+carry) != 0xffff {
+	if !valid(s + carry) {
 		return 0
 	}
 	t.set(b, c, ports, proto)
@@ -88,16 +88,6 @@ func (t *Tuple) set(b uint64, c, ports uint32, proto uint8) {
 	w[0] = uint64(bits.ReverseBytes32(uint32(b>>32))) | uint64(bits.ReverseBytes32(c))<<32
 	p := bits.ReverseBytes32(ports)
 	w[1] = uint64(p>>16|p<<16) | uint64(proto)<<32
-}
-
-// fold32 is fold for a sum of which the carry has been added.
-func fold32(s uint64) uint16 {
-	x := uint32(s >> 32) // adding may carry once
-	y := uint32(s)
-	y, c := bits.Add32(x, y, 0)
-	y += c
-	z := y>>16 + y&0xffff
-	return uint16(z>>16 + z)
 }
 
 // ParseUsual reads into p what ParseIPv4 would, of a frame that Usual has
@@ -125,7 +115,7 @@ func ApplyUsual(f []byte, t *Tuple, r *Rewrite) {
 	binary.LittleEndian.PutUint64(h[26:], new)
 	d, carry := bits.Add64(^old, new, 0)
 	d += carry
-	d = d>>32 + d&0xffffffff
+	d = d>>32 + d&0xffffffff                  // so that more can be added
 	ttl := binary.LittleEndian.Uint32(h[22:]) // with protocol and checksum
 	// HC' = ~(~HC + ~m + m') (RFC 1624 equation 3), where m is the TTL's word.
 	s := uint64(^uint16(ttl>>16)) + d + 0xfffe
