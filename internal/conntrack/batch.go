@@ -35,42 +35,58 @@ func (b *Batch) Next() *Key { return &b.key[b.n&(BatchSize-1)] }
 
 // Add takes the key that Next has given. The caller's batches are no longer
 // than this one.
-func (t *Table) Add(b *Batch) {
-	n := b.n & (BatchSize - 1)
-	h := t.Hash(&b.key[n])
-	b.hash[n] = h
-	b.line[n] = uintptr(unsafe.Pointer(&t.buckets[h&t.mask]))
-	b.n = n + 1
-}
+func (b *Batch) Add() { b.n = b.n&(BatchSize-1) + 1 }
+
+// group is how many keys' lines are asked for together.
+const group = 8
 
 // Prepare gets the memory under way that the look-ups of the batch will need:
-// all first buckets, then all records that these most likely lead to, and the
-// second buckets of keys that have nothing in the first, then what these lead
-// to.
+// all first buckets, then the records that these most likely lead to, and the
+// second buckets of keys that have nothing in the first, then what these lead to.
 func (t *Table) Prepare(b *Batch) {
-	prefetch.Ask(&b.line, b.n)
+	k0, k1, k2, mask := t.k[0], t.k[1], t.k[2], t.mask
+	first := &t.buckets[0]
+	n := b.n & (2*BatchSize - 1)
+	for j := range b.key[:n] {
+		h := hash(&b.key[j], k0, k1, k2)
+		b.hash[j] = h
+		b.line[j] = uintptr(unsafe.Pointer(first)) + uintptr(h&mask)*unsafe.Sizeof(*first)
+		if j%group == group-1 {
+			prefetch.Ask(b.line[j-(group-1) : j+1])
+		}
+	}
+	prefetch.Ask(b.line[n&^(group-1) : n])
+	t.follow(b)
+}
+
+// follow is the second half of Prepare.
+func (t *Table) follow(b *Batch) {
 	var rest [BatchSize]uint8
+	var lines [2 * group]uintptr
 	n, m := 0, 0
 	dirs, shared, buckets := t.dirs, t.shared, t.buckets
-	for j := range b.hash[:b.n] {
-		h := b.hash[j]
+	for j, h := range b.hash[:b.n&(2*BatchSize-1)] {
 		r := buckets[h&t.mask].candidate(h)
 		b.hint[j] = r
 		if uint64(r) >= uint64(len(dirs)) {
-			b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&buckets[t.second(h)]))
+			lines[n&(2*group-1)] = uintptr(unsafe.Pointer(&buckets[t.second(h)]))
 			n++
 			rest[m&(BatchSize-1)] = uint8(j)
 			m++
-			continue
-		}
-		b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&dirs[r]))
-		n++
-		if b.key[j].Proto == packet.TCP && uint64(r>>1) < uint64(len(shared)) {
-			b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&shared[r>>1]))
+		} else {
+			lines[n&(2*group-1)] = uintptr(unsafe.Pointer(&dirs[r]))
 			n++
+			if b.key[j].Proto == packet.TCP && uint64(r>>1) < uint64(len(shared)) {
+				lines[n&(2*group-1)] = uintptr(unsafe.Pointer(&shared[r>>1]))
+				n++
+			}
+		}
+		if j%group == group-1 {
+			prefetch.Ask(lines[:n&(4*group-1)])
+			n = 0
 		}
 	}
-	prefetch.Ask(&b.line, n)
+	prefetch.Ask(lines[:n&(4*group-1)])
 	if m == 0 {
 		return
 	}
@@ -85,7 +101,7 @@ func (t *Table) Prepare(b *Batch) {
 			n += 2
 		}
 	}
-	prefetch.Ask(&b.line, n)
+	prefetch.Ask(b.line[:n])
 }
 
 // LookupSteady returns the direction with key j of a prepared batch, and its

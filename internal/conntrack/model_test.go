@@ -57,7 +57,7 @@ func TestTableModel(t *testing.T) {
 				was := alive(e)
 				var b Batch
 				*b.Next() = ask
-				tab.Add(&b)
+				b.Add()
 				tab.Prepare(&b)
 				r := tab.LookupBatch(&b, 0, now)
 				if r2 := tab.Lookup(&ask, now); r2 != r {

@@ -200,10 +200,12 @@ func same(a, b *Key) bool {
 // Hash returns the keyed hash of k: two rounds of multiply and fold. Without
 // the secret nobody can choose keys that fall into one bucket; it is not meant
 // to hide the secret from whoever sees hashes, and nobody does.
-func (t *Table) Hash(k *Key) uint64 {
+func (t *Table) Hash(k *Key) uint64 { return hash(k, t.k[0], t.k[1], t.k[2]) }
+
+func hash(k *Key, k0, k1, k2 uint64) uint64 {
 	w := words(k)
-	hi, lo := bits.Mul64(w[0]^t.k[0], t.k[1])
-	hi, lo = bits.Mul64(hi^lo^w[1], t.k[2])
+	hi, lo := bits.Mul64(w[0]^k0, k1)
+	hi, lo = bits.Mul64(hi^lo^w[1], k2)
 	return hi ^ lo
 }
 

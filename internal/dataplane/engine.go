@@ -34,7 +34,6 @@ import (
 	"github.com/thurward/thurward/internal/frame"
 	"github.com/thurward/thurward/internal/nat"
 	"github.com/thurward/thurward/internal/packet"
-	"github.com/thurward/thurward/internal/prefetch"
 	"github.com/thurward/thurward/internal/segment"
 	"github.com/thurward/thurward/internal/telemetry"
 )
@@ -159,7 +158,6 @@ type batch struct {
 	keys  conntrack.Batch // of the frames that are to be looked up
 	idx   [Batch]uint8    // their numbers
 	usual [Batch]bool     // by number of the key: pk has not been filled in yet
-	lines prefetch.Lines  // of frames
 }
 
 const second = int64(1e9)

@@ -3,7 +3,6 @@ package dataplane
 import (
 	"github.com/thurward/thurward/internal/conntrack"
 	"github.com/thurward/thurward/internal/packet"
-	"github.com/thurward/thurward/internal/prefetch"
 	"github.com/thurward/thurward/internal/telemetry"
 )
 
@@ -15,7 +14,6 @@ var broadcastMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 // is needed (steady.go).
 func (e *Engine) parse(in *port, n int, now int64) {
 	b := &e.b
-	prefetch.Ask(&b.lines, e.pool.Lines(b.frame[:n], &b.lines)) // a device has written them
 	b.keys.Reset()
 	bytes := uint64(0)
 	for i := range b.frame[:n] {
@@ -25,7 +23,7 @@ func (e *Engine) parse(in *port, n int, now int64) {
 			b.frame[i].Len = uint16(ln)
 			j := b.keys.Len() & (Batch - 1)
 			b.idx[j], b.usual[j] = uint8(i), true
-			e.flows.Add(&b.keys)
+			b.keys.Add()
 			continue
 		}
 		typ := packet.Type(f)
@@ -78,7 +76,7 @@ func (e *Engine) parse(in *port, n int, now int64) {
 		j := b.keys.Len() & (Batch - 1)
 		b.idx[j], b.usual[j] = uint8(i), false
 		*b.keys.Next() = conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)}
-		e.flows.Add(&b.keys)
+		b.keys.Add()
 	}
 	e.c.RxBytes[in.n] += bytes
 }

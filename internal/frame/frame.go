@@ -7,16 +7,14 @@
 // that polls, does all of this; nothing here is safe for concurrent use.
 package frame
 
-import (
-	"unsafe"
-
-	"github.com/thurward/thurward/internal/prefetch"
-)
+import "unsafe"
 
 // Size is the length of every buffer in bytes. A frame of the largest
 // supported MTU (1500) with its Ethernet and virtio headers fits with room
-// for a VLAN tag and for an ICMP error built in place.
-const Size = 2048
+// for a VLAN tag and for an ICMP error built in place. It is an odd number of
+// cache lines: with 2048 bytes the headers of all frames would share two of the
+// 64 sets of a first-level cache, and a batch would not fit.
+const Size = 1984
 
 // Headroom is where a received or built Ethernet frame starts in its buffer:
 // the 12 bytes before it carry the virtio-net header (virtio 1.2, 5.1.6), so
@@ -91,20 +89,10 @@ func (p *Pool) Bytes(f Frame) []byte {
 	return p.mem[o : o+int(f.Len)]
 }
 
-// Lines writes the addresses of the frames' first two cache lines, which hold
-// all headers, and returns how many these are; prefetch.Ask takes them.
-func (p *Pool) Lines(fs []Frame, l *prefetch.Lines) int {
-	n := 0
-	for i := range fs {
-		o := int(fs[i].Buf)*Size + int(fs[i].Off)
-		if n+1 >= len(l) || o+64 >= len(p.mem) {
-			break
-		}
-		l[n] = uintptr(unsafe.Pointer(&p.mem[o]))
-		l[n+1] = uintptr(unsafe.Pointer(&p.mem[o+64]))
-		n += 2
-	}
-	return n
+// Line returns the address of the cache line at off of a buffer, of any number,
+// for prefetch.Ask. It is no reference to it.
+func (p *Pool) Line(buf uint32, off int) uintptr {
+	return uintptr(unsafe.Pointer(unsafe.SliceData(p.mem))) + uintptr(buf)*Size + uintptr(off)
 }
 
 // Phys returns the address at which a device sees the start of the buffer.

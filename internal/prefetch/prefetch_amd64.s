@@ -1,11 +1,11 @@
 #include "textflag.h"
 
-// func Ask(l *Lines, n int)
-TEXT ·Ask(SB), NOSPLIT, $0-16
-	MOVQ l+0(FP), BX
-	MOVQ n+8(FP), CX
+// func Ask(l []uintptr)
+TEXT ·Ask(SB), NOSPLIT, $0-24
+	MOVQ l_base+0(FP), BX
+	MOVQ l_len+8(FP), CX
 	CMPQ CX, $128
-	JHI  done // also when negative
+	JHI  done
 	TESTQ CX, CX
 	JEQ  done
 loop:

@@ -3,4 +3,4 @@
 package prefetch
 
 // Ask is a hint, which other architectures do without.
-func Ask(*Lines, int) {}
+func Ask([]uintptr) {}

@@ -15,7 +15,9 @@ func TestAsk(t *testing.T) {
 			l[i] = uintptr(i) << 40
 		}
 	}
-	for _, n := range []int{0, 1, Max, Max + 1, -1, 1 << 60} {
-		Ask(&l, n)
+	for _, n := range []int{0, 1, 7, Max} {
+		Ask(l[:n])
 	}
+	Ask(nil)
+	Ask(make([]uintptr, Max+1))
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/thurward/thurward/internal/frame"
+	"github.com/thurward/thurward/internal/prefetch"
 )
 
 // The network device (virtio 1.2, 5.1).
@@ -183,6 +184,7 @@ func (n *Net) Receive(dst []frame.Frame) int {
 		}
 		return 0
 	}
+	n.ask(min(avail, len(dst)))
 	got := 0
 	bytes := uint64(0)
 	for ; avail > 0 && got < len(dst); avail-- {
@@ -216,6 +218,25 @@ func (n *Net) Receive(dst []frame.Frame) int {
 	n.c.RxBytes += bytes
 	n.refill()
 	return got
+}
+
+// ask gets the headers of the next k frames under way, and a cache line more of
+// those that have more: the device has written them, from another processor.
+func (n *Net) ask(k int) {
+	var l prefetch.Lines
+	q := n.rx
+	m := 0
+	for i := range min(k, prefetch.Max/2) {
+		e := &q.used[(q.usedIdx+uint16(i))&q.mask]
+		b := n.rxBuf[uint16(e.id)&q.mask] // take will check it
+		l[m&(prefetch.Max-1)] = n.pool.Line(b, 0)
+		m++
+		if e.len > 64 {
+			l[m&(prefetch.Max-1)] = n.pool.Line(b, 64)
+			m++
+		}
+	}
+	prefetch.Ask(l[:m])
 }
 
 // reclaim takes back the buffers that the device has sent.
