@@ -4,10 +4,10 @@
 
 GO        ?= go
 GUEST     := CGO_ENABLED=0 GOOS=linux GOARCH=amd64 GOFLAGS=
-LDGUEST   := -s -w -buildid=
 LDKERNEL  := -E main.anchor -T 0x201000 -buildid=
 VERSION   ?= dev
 GIT_SHA   ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
+LDGUEST   := -s -w -buildid= -X main.version=$(VERSION) -X main.gitSHA=$(GIT_SHA)
 POLICY    ?= rules.yaml
 
 .PHONY: help build run test differential bench bench-vm soak lint release clean collector
@@ -17,12 +17,25 @@ help: ## this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## the command line (bin/thurward) and the image (build/thurward.img) of $(POLICY)
-	@mkdir -p bin build
-	$(GO) build -trimpath -buildvcs=false -ldflags='-X main.version=$(VERSION)' -o bin/thurward ./cmd/thurward
-	$(GUEST) GOAMD64=v1 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDKERNEL)' -o build/kernel.elf ./internal/kernel/cmd
-	$(GUEST) $(GO) build -trimpath -buildvcs=false -ldflags='$(LDGUEST) -X main.version=$(VERSION) -X main.gitSHA=$(GIT_SHA)' -o build/firewall.elf ./cmd/firewall
-	bin/thurward build -f $(POLICY) --program build/firewall.elf --kernel build/kernel.elf -o build/thurward.img
+build: bin/thurward build/kernel.elf build/firewall.elf ## the command line (bin/thurward) and the image (build/thurward.img) of $(POLICY)
+	@if test "$$(bin/thurward build -f $(POLICY) --which-program 2>/dev/null)" = firewall-dot.elf; then $(MAKE) --no-print-directory build/firewall-dot.elf; fi
+	bin/thurward build -f $(POLICY) -o build/thurward.img
+
+# Go's cache knows what is up to date.
+.PHONY: bin/thurward build/kernel.elf build/firewall.elf build/firewall-dot.elf
+bin/thurward:
+	@mkdir -p bin
+	$(GO) build -trimpath -buildvcs=false -ldflags='-X main.version=$(VERSION)' -o $@ ./cmd/thurward
+
+build/kernel.elf:
+	$(GUEST) GOAMD64=v1 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDKERNEL)' -o $@ ./internal/kernel/cmd
+
+build/firewall.elf:
+	$(GUEST) $(GO) build -trimpath -buildvcs=false -ldflags='$(LDGUEST)' -o $@ ./cmd/firewall
+
+# The firewall with TLS, for policies that have an upstream with tls.
+build/firewall-dot.elf:
+	$(GUEST) $(GO) build -tags dot -trimpath -buildvcs=false -ldflags='$(LDGUEST)' -o $@ ./cmd/firewall
 
 run: ## build, then watch it work between simulated hosts; no root needed
 	@scripts/need.sh run
@@ -58,8 +71,8 @@ soak: ## the image under load for ten minutes, and what iperf3 carries through i
 lint: ## gofmt, go vet, staticcheck, govulncheck
 	@scripts/lint.sh
 
-release: build ## the image and its digests; images are not signed yet
-	@cd build && sha256sum thurward.img kernel.elf firewall.elf
+release: build build/firewall-dot.elf ## the image and its digests; images are not signed yet
+	@cd build && sha256sum thurward.img kernel.elf firewall.elf firewall-dot.elf
 
 clean: ## remove what was built
 	rm -rf bin build

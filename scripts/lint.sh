@@ -9,7 +9,9 @@ if [ -n "$bad" ]; then
 	exit 1
 fi
 go vet ./...
+go vet -tags dot ./cmd/firewall
 go tool staticcheck ./...
+go tool staticcheck -tags dot ./cmd/firewall
 if out=$(go tool govulncheck ./... 2>&1); then
 	echo "govulncheck: no known vulnerabilities"
 else

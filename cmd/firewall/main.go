@@ -75,6 +75,9 @@ func run(args arguments) error {
 	}
 	out := newOutlet(policy, engine, events, nics, args, secret)
 	go out.run()
+	if err := startDoT(policy, engine); err != nil {
+		return err
+	}
 	setMemoryLimit()
 	engine.Announce()
 	ready(policy, nics)

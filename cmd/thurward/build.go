@@ -15,12 +15,16 @@ import (
 
 func newBuildCmd() *cobra.Command {
 	var file, out, program, kernel, cmdline string
+	var which bool
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Link the image",
 		Long: `build compiles a policy and links it with the firewall's program and kernel
 into one bootable image. The same input gives the same image, byte for byte. A
-policy whose own tests fail gives none.`,
+policy whose own tests fail gives none.
+
+There are two programs: ` + image.Plain + `, and ` + image.DoT + `, which has TLS. The
+second is taken for a policy that has an upstream with tls.`,
 		Example: `  thurward build
   thurward build -f examples/home.yaml -o home.img`,
 		Args: noArgs,
@@ -28,6 +32,14 @@ policy whose own tests fail gives none.`,
 			p, seg, src, err := openPolicy(cmd, file, true)
 			if err != nil {
 				return fmt.Errorf("%w; no image was made", err)
+			}
+			variant := image.ProgramFor(seg)
+			if which {
+				fmt.Fprintln(cmd.OutOrStdout(), variant)
+				return nil
+			}
+			if program == "" {
+				program = beside(variant)
 			}
 			if failed := policy.Failures(p, p.RunTests(seg)); len(failed) > 0 {
 				if err := showText(cmd.ErrOrStderr(), file, src, failed); err != nil {
@@ -63,7 +75,8 @@ policy whose own tests fail gives none.`,
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "rules.yaml", "the policy")
 	cmd.Flags().StringVarP(&out, "output", "o", "build/thurward.img", "where the image goes")
-	cmd.Flags().StringVar(&program, "program", beside("firewall.elf"), "the firewall's program")
+	cmd.Flags().StringVar(&program, "program", "", "the firewall's program (default "+image.Plain+" or "+image.DoT+" in build/, as the policy needs it)")
+	cmd.Flags().BoolVar(&which, "which-program", false, "only print which program the policy needs, "+image.Plain+" or "+image.DoT)
 	cmd.Flags().StringVar(&kernel, "kernel", beside("kernel.elf"), "the kernel")
 	cmd.Flags().StringVar(&cmdline, "append", "", "boot arguments to build in, as thurward.lan=MAC")
 	return cmd
@@ -84,7 +97,7 @@ func beside(name string) string {
 func readPart(path, what string) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("the %s: %w (make build makes it; --%s names another)", what, err, what)
+		return nil, fmt.Errorf("the %s: %w (make build makes it as the policy needs it; --%s names another)", what, err, what)
 	}
 	return b, nil
 }

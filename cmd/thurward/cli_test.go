@@ -41,6 +41,8 @@ const bad = "interfaces: {}\ndefaults: { default_action: deny }\nrules:\n  - { i
 
 func TestExitCodes(t *testing.T) {
 	invalid := write(t, "rules.yaml", bad)
+	overTLS := write(t, "rules.yaml", "interfaces:\n  lan0: { address: 10.0.0.1/24 }\n  wan0: { address: 203.0.113.10/24, gateway: 203.0.113.1 }\n"+
+		"defaults: { default_action: deny }\ndns: { upstreams: [ { address: 1.1.1.1, tls: one.one.one.one } ] }\nrules: []\n")
 	for _, c := range []struct {
 		args           []string
 		code           int
@@ -55,6 +57,8 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"chekc"}, 2, "", "unknown command"},
 		{[]string{"build", "-f", invalid, "-o", "/nowhere/x"}, 1, "", "no image was made"},
 		{[]string{"build", "-f", "../../rules.yaml", "--program", "/nowhere/p"}, 1, "", "make build makes it"},
+		{[]string{"build", "-f", "../../rules.yaml", "--which-program"}, 0, "firewall.elf\n", ""},
+		{[]string{"build", "-f", overTLS, "--which-program"}, 0, "firewall-dot.elf\n", ""},
 		{[]string{"--help"}, 0, "thurward check", ""},
 		{[]string{"build", "--help"}, 0, "byte for byte", ""},
 		{[]string{"--version"}, 0, "thurward version", ""},

@@ -80,6 +80,9 @@ func Link(in Input) ([]byte, error) {
 		return nil, fmt.Errorf("boot arguments: %d bytes; at most %d are supported", len(in.Cmdline), abi.MaxCmdline-1)
 	}
 
+	if err := checkVariant(in.Program, in.Policy); err != nil {
+		return nil, err
+	}
 	// Of the program, only what the file holds is loaded. Its zeroed data has
 	// no memory before it is touched: Go programs reserve far more than they
 	// use.

@@ -20,9 +20,9 @@ var update = flag.Bool("update", false, "write the lists of linked packages")
 
 const module = "github.com/thurward/thurward/"
 
-func deps(t *testing.T, pkg string) []string {
+func deps(t *testing.T, pkg, tags string) []string {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-deps", pkg)
+	cmd := exec.Command("go", "list", "-tags", tags, "-deps", pkg)
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	out, err := cmd.Output()
@@ -37,8 +37,12 @@ func deps(t *testing.T, pkg string) []string {
 // TestImageDependencies: every package linked into the image is on a list that
 // somebody has looked at.
 func TestImageDependencies(t *testing.T) {
-	for file, pkg := range map[string]string{"firewall.txt": "./cmd/firewall", "kernel.txt": "./internal/kernel/cmd"} {
-		got := strings.Join(deps(t, pkg), "\n") + "\n"
+	for file, of := range map[string]struct{ pkg, tags string }{
+		"firewall.txt":     {"./cmd/firewall", ""},
+		"firewall-dot.txt": {"./cmd/firewall", "dot"},
+		"kernel.txt":       {"./internal/kernel/cmd", ""},
+	} {
+		got := strings.Join(deps(t, of.pkg, of.tags), "\n") + "\n"
 		if *update {
 			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 				t.Fatal(err)
@@ -49,12 +53,12 @@ func TestImageDependencies(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got != string(want) {
-			t.Errorf("%s links other packages than %s lists; if that is meant: go test ./test/deps -update, and say why in the commit", pkg, file)
+			t.Errorf("%s (tags %q) links other packages than %s lists; if that is meant: go test ./test/deps -update, and say why in the commit", of.pkg, of.tags, file)
 		}
 	}
 }
 
-// banned says what must not be linked into the image, and why.
+// banned says what must not be linked into an image, and why.
 var banned = map[string]string{
 	"net/http":      "the image serves nothing",
 	"net":           "the image has no sockets",
@@ -66,11 +70,27 @@ var banned = map[string]string{
 	"regexp":        "nothing is matched by patterns at run time",
 }
 
+// allowed says what of that the program with DNS over TLS links all the same,
+// and why. Policies without it do not pay for it (ADR 0010).
+var allowed = map[string]string{
+	"net":         "crypto/tls takes a net.Conn and crypto/x509 a net.IP; there are no sockets behind them",
+	"crypto/rand": "crypto/tls asks it; its 32 MB are not touched and so take no memory",
+}
+
 func TestBannedFromImage(t *testing.T) {
-	for _, d := range deps(t, "./cmd/firewall") {
-		for b, why := range banned {
-			if d == b || strings.HasPrefix(d, b+"/") && strings.Contains(b, ".") {
-				t.Errorf("the image links %s: %s", d, why)
+	for tags, exempt := range map[string]map[string]string{"": nil, "dot": allowed} {
+		linked := map[string]bool{}
+		for _, d := range deps(t, "./cmd/firewall", tags) {
+			linked[d] = true
+			for b, why := range banned {
+				if exempt[d] == "" && (d == b || strings.HasPrefix(d, b+"/") && strings.Contains(b, ".")) {
+					t.Errorf("the image (tags %q) links %s: %s", tags, d, why)
+				}
+			}
+		}
+		for d := range exempt {
+			if !linked[d] {
+				t.Errorf("the image (tags %q) does not link %s any more: take it off the list", tags, d)
 			}
 		}
 	}
@@ -81,7 +101,7 @@ func TestBannedFromImage(t *testing.T) {
 func TestImportDirection(t *testing.T) {
 	level := map[string]int{"prefetch": 0, "packet": 0, "frame": 0, "telemetry": 0, "segment": 0, "conntrack": 1, "nat": 1, "filter": 1, "fqdn": 1, "dnsproxy": 2, "tcpend": 1, "clienthello": 0, "dataplane": 3}
 	for name, l := range level {
-		for _, d := range deps(t, "./internal/"+name) {
+		for _, d := range deps(t, "./internal/"+name, "") {
 			p, ours := strings.CutPrefix(d, module+"internal/")
 			if !ours || p == name {
 				continue
