@@ -36,6 +36,7 @@ type names struct {
 	rng       *rand.ChaCha8
 	intercept bool
 	hellos    hellos
+	errors    unreachables
 	client    dnsproxy.Client // who asks; here so that it is not on the heap
 	about     about
 	found     fqdn.Found
@@ -226,12 +227,7 @@ func (e *Engine) sendUDP(out *port, src packet.Addr, sport uint16, dst packet.Ad
 	binary.BigEndian.PutUint16(u, sport)
 	binary.BigEndian.PutUint16(u[2:], dport)
 	binary.BigEndian.PutUint16(u[4:], uint16(n))
-	binary.BigEndian.PutUint16(u[6:], 0)
-	sum := ^packet.Sum(u, uint64(src)+uint64(dst)+packet.UDP+uint64(n))
-	if sum == 0 {
-		sum = 0xffff
-	}
-	binary.BigEndian.PutUint16(u[6:], sum)
+	binary.BigEndian.PutUint16(u[6:], udpSum(src, sport, dst, dport, msg))
 	packet.PutIPv4(f[packet.EthLen:], src, dst, packet.UDP, 64, n)
 	packet.SetID(f[packet.EthLen:], e.nextID(src, dst, packet.UDP))
 	packet.SetDF(f[packet.EthLen:])

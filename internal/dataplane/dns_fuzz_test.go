@@ -69,6 +69,17 @@ func (h *hostile) step(op, a, b, c byte) {
 		}
 		return m
 	}
+	if op >= 0xf0 { // a router says that a packet of ours did not arrive
+		v := h.asked
+		if a&1 != 0 {
+			v = h.seg
+		}
+		if v != nil {
+			h.put(wan, quoted("192.0.2.1", ours, []uint8{packet.Unreachable, packet.TimeExceeded}[a>>1&1], a>>2&15, v.frame, 28+int(a>>6)*30, func(q []byte) { spoil(q) }))
+		}
+		l.buffers()
+		return
+	}
 	switch op % 8 {
 	case 0: // a client asks
 		q := l.query(hostileNames[a%4], []uint16{dns.TypeA, dns.TypeHTTPS, dns.TypeAAAA, dns.TypeANY}[a>>2%4])
@@ -186,7 +197,7 @@ func TestHostileBoth(t *testing.T) {
 		h.rest()
 	}
 	p, c := h.e.DNS().Counters(), h.e.DNSConns().Counters()
-	if p.Bound == 0 || p.BadAnswers == 0 || p.Mismatched == 0 || p.ByTCP == 0 || c.Accepted == 0 || c.Connected == 0 || c.Reset == 0 ||
+	if p.Bound == 0 || p.BadAnswers == 0 || p.Mismatched == 0 || p.ByTCP == 0 || c.Accepted == 0 || c.Connected == 0 || c.Reset == 0 || p.Unreachable == 0 ||
 		h.e.c.HellosAccepted == 0 || h.e.c.DropReasons[telemetry.SNIRefused] == 0 {
 		t.Fatalf("the test does not reach everything: %+v, %+v, %d hellos accepted", p, c, h.e.c.HellosAccepted)
 	}

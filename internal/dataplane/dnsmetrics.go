@@ -41,6 +41,7 @@ func (e *Engine) nameMetrics() []telemetry.Family {
 		one("thurward_dns_upstream_queries_total", "Queries to upstreams, repeated ones among them.", &p.Asked),
 		one("thurward_dns_upstream_retries_total", "Queries to upstreams that were not the first for a client's query.", &p.Retries),
 		one("thurward_dns_upstream_tcp_total", "Queries to upstreams over TCP.", &p.ByTCP),
+		one("thurward_dns_upstream_unreachable_total", "Queries to upstreams that ICMP errors have said cannot be delivered.", &p.Unreachable),
 		one("thurward_dns_truncated_total", "Answers that did not fit what the client takes over UDP.", &p.Truncated),
 		{Name: "thurward_dns_answers_rejected_total", Help: "Messages from the WAN that were not taken for an answer.", Type: telemetry.Counter, N: 3,
 			Labels: label("reason", "mismatch", "wrong_case", "malformed"),

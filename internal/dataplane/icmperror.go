@@ -10,7 +10,8 @@ import (
 // the beginning of a packet that left through the port at which it arrives. If
 // that belongs to a flow, both headers are translated as the flow's packets
 // are, and the error goes to the flow's other end; it neither refreshes nor
-// ends the flow (REQ-6). Other errors are dropped.
+// ends the flow (REQ-6). Errors about queries of the firewall's own are the DNS
+// proxy's. Others are dropped.
 func (e *Engine) icmpError(in *port, i int, now int64) {
 	f := e.pool.Bytes(e.b.frame[i])
 	p := &e.b.pk[i]
@@ -29,6 +30,9 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 	r := e.flows.Lookup(&k, now)
 	if p.Dst != q.Src { // an error goes to whom the quoted packet came from
 		r = conntrack.None
+	}
+	if r == conntrack.None && in.n == wan && e.dnsError(i, &q, inner, now) {
+		return
 	}
 	if r == conntrack.None || e.flows.Dir(r).FromWAN != (in.n == wan) || e.flows.Dir(r^1).Verdict != conntrack.Accepted {
 		e.dropPacket(in, i, telemetry.ConntrackInvalid, now)

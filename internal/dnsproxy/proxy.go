@@ -8,6 +8,7 @@
 //	query.go     a client asks
 //	relay.go     an upstream answers
 //	upstream.go  which upstream is asked, and when the next
+//	unreachable.go  the network says that an upstream is not there
 //	client.go    how much a client may ask
 //
 // It caches nothing. It answers by itself only what the policy forbids
@@ -89,6 +90,7 @@ type Counters struct {
 	Asked       uint64 // queries to upstreams
 	Retries     uint64 // of them, further ones for the same client's query
 	ByTCP       uint64 // of them, over TCP
+	Unreachable uint64 // of them, refused by the network or the upstream's host
 	Truncated   uint64 // responses to clients that did not fit
 	Mismatched  uint64 // responses that match no question, by whoever sent them
 	WrongCase   uint64 // responses whose question has another case: asked again over TCP
@@ -130,6 +132,7 @@ type pending struct {
 	gen        uint16
 	nameLen    uint8
 	nOpts      uint8
+	refused    uint64 // upstreams that cannot be reached, since the last time-out
 	prev, next uint16 // in the list of those under way, 1 + index
 	flip       [32]byte
 	name       [maxName]byte

@@ -137,15 +137,23 @@ func (p *Proxy) Tick(now int64) {
 	}
 }
 
-// unanswered goes on with a query whose try has failed.
-func (p *Proxy) unanswered(i uint16, now int64) {
-	w := &p.q[i-1]
-	if u := &p.up[w.up]; u.failed < 255 {
+// failed notes that an upstream has not answered a try.
+func (p *Proxy) failed(up uint8, now int64) {
+	if u := &p.up[up]; u.failed < 255 {
 		u.failed++
 		if u.failed == downAfter {
 			u.probed = now
 		}
 	}
+}
+
+// unanswered goes on with a query whose try has failed.
+func (p *Proxy) unanswered(i uint16, now int64) {
+	w := &p.q[i-1]
+	if w.refused>>w.up&1 == 0 {
+		p.failed(w.up, now)
+	}
+	w.refused = 0
 	if w.probe {
 		p.drop(i)
 		return
