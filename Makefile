@@ -10,7 +10,11 @@ GIT_SHA   ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git stat
 LDGUEST   := -s -w -buildid= -X main.version=$(VERSION) -X main.gitSHA=$(GIT_SHA)
 POLICY    ?= rules.yaml
 
-.PHONY: help build run test differential bench bench-vm soak lint release clean collector
+# Nothing here needs C, and the guest is built without: the command line shares
+# what was compiled for it, and no C compiler is looked for.
+export CGO_ENABLED := 0
+
+.PHONY: help build run need-run test differential bench bench-vm soak lint release clean collector
 
 help: ## this list
 	@echo "thurward: a firewall that boots as a unikernel"
@@ -37,10 +41,14 @@ build/firewall.elf:
 build/firewall-dot.elf:
 	$(GUEST) $(GO) build -tags dot -trimpath -buildvcs=false -ldflags='$(LDGUEST)' -o $@ ./cmd/firewall
 
+# QEMU is installed while Go compiles. What cannot be installed is said before.
 run: ## build, then watch it work between simulated hosts; no root needed
-	@scripts/need.sh run
-	@$(MAKE) --no-print-directory build
+	@scripts/need.sh --check run
+	@$(MAKE) --no-print-directory -j2 need-run build
 	bin/thurward run --lan demo --wan demo
+
+need-run:
+	@scripts/need.sh run
 
 test: ## all tests, those on the booted image among them
 	@scripts/need.sh test

@@ -1,8 +1,16 @@
 #!/bin/sh
-# need.sh run|test|differential: makes sure that the programs which "make run",
-# "make test" and "make differential" use are there. Installs what is missing where it may (Debian, Ubuntu, as
-# root or with sudo that asks for no password); otherwise says what to type.
+# need.sh [--check] run|test|differential: makes sure that the programs which
+# "make run", "make test" and "make differential" use are there. Installs what is
+# missing where it may (Debian, Ubuntu, as root or with sudo that asks for no
+# password); otherwise says what to type. With --check it installs nothing, and
+# fails only where it could not.
 set -eu
+
+check=
+if [ "${1:-}" = --check ]; then
+	check=yes
+	shift
+fi
 
 missing=
 need() { # program package
@@ -31,6 +39,10 @@ fi
 
 say() { echo "need.sh: $*" >&2; }
 
+if ! command -v apt-get >/dev/null 2>&1; then
+	say "missing:$missing (the names are Debian's); install them with this system's package manager"
+	exit 1
+fi
 run=
 if [ "$(id -u)" != 0 ]; then
 	if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
@@ -41,12 +53,12 @@ if [ "$(id -u)" != 0 ]; then
 		exit 1
 	fi
 fi
-if ! command -v apt-get >/dev/null 2>&1; then
-	say "missing:$missing (the names are Debian's); install them with this system's package manager"
-	exit 1
-fi
+[ -z "$check" ] || exit 0
 say "installing:$missing"
 export DEBIAN_FRONTEND=noninteractive
-$run apt-get update -qq >/dev/null
 # shellcheck disable=SC2086
-$run apt-get install -y -qq --no-install-recommends $missing >/dev/null
+if ! out=$({ $run apt-get update -qq && $run apt-get install -y -qq --no-install-recommends $missing; } 2>&1); then
+	printf '%s\n' "$out" >&2
+	say "these packages could not be installed:$missing"
+	exit 1
+fi
