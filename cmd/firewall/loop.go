@@ -24,17 +24,20 @@ const (
 
 // loop forwards packets. While there are any it polls; otherwise it sleeps
 // until a device interrupts or the data plane has something to do.
-func loop(e *dataplane.Engine, p *ports, out *outlet) {
+func loop(e *dataplane.Engine, p *ports, out *outlet, g *gaps) {
 	native := machine.Native() // then nobody interrupts this loop: see main
 	idle, busy := 0, 0
+	g.last = machine.Nanotime()
 	for {
 		now := machine.Nanotime()
+		g.poll(now)
 		if e.Poll(now) > 0 {
 			idle = 0
 			if busy++; busy%yieldEvery == 0 || out.pressing(now) {
 				out.rush.Store(true)
 				out.snapshot()
 				out.wake()
+				g.doing = yielding
 				runtime.Gosched()
 				if native {
 					machine.Yield()
@@ -50,6 +53,7 @@ func loop(e *dataplane.Engine, p *ports, out *outlet) {
 			out.rush.Store(false)
 			out.snapshot()
 			out.wake()
+			g.doing = yielding
 			runtime.Gosched()
 			idle = 0
 			continue
@@ -65,6 +69,7 @@ func loop(e *dataplane.Engine, p *ports, out *outlet) {
 		}
 		deadline = min(deadline, out.next.Load())
 		bits := machine.Wait(deadline)
+		g.woke(machine.Nanotime(), deadline)
 		out.interrupted(bits)
 		if bits&p.lanBit != 0 {
 			p.lan.Ack()

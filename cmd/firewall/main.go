@@ -73,7 +73,8 @@ func run(args arguments) error {
 	if err := machine.Random(secret[:]); err != nil {
 		return errors.New("no random numbers: " + err.Error())
 	}
-	out := newOutlet(policy, engine, events, nics, args, secret)
+	loopGaps := &gaps{}
+	out := newOutlet(policy, engine, events, nics, loopGaps, args, secret)
 	go out.run()
 	if err := startDoT(policy, engine); err != nil {
 		return err
@@ -81,7 +82,7 @@ func run(args arguments) error {
 	setMemoryLimit()
 	engine.Announce()
 	ready(policy, nics)
-	loop(engine, nics, out)
+	loop(engine, nics, out, loopGaps)
 	return nil
 }
 

@@ -35,7 +35,7 @@ type outlet struct {
 
 // newOutlet opens the vsock device, if there is one, and joins all that is told
 // to it.
-func newOutlet(p *segment.Policy, e *dataplane.Engine, ring *telemetry.Ring, n *ports, args arguments, secret [32]byte) *outlet {
+func newOutlet(p *segment.Policy, e *dataplane.Engine, ring *telemetry.Ring, n *ports, g *gaps, args arguments, secret [32]byte) *outlet {
 	base, source := machine.WallBase()
 	ctx := telemetry.Context{Policy: p, WallBase: base, Clock: source,
 		Tracer: telemetry.NewTracer([16]byte(secret[:16]), p.Settings.SampleAccept, p.Settings.SampleDrop)}
@@ -48,6 +48,7 @@ func newOutlet(p *segment.Policy, e *dataplane.Engine, ring *telemetry.Ring, n *
 		uptime())
 	cfg.Metrics.Add(e.Metrics()...)
 	cfg.Metrics.Add(n.metrics()...)
+	cfg.Metrics.Add(g.metrics()...)
 	if o.openVsock(secret) {
 		cfg.Link = link{o.vsock}
 		cfg.Local.Add(vsockMetrics(o.vsock)...)

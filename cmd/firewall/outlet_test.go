@@ -17,6 +17,7 @@ func TestMetricsAreListed(t *testing.T) {
 		t.Fatal(err)
 	}
 	fs := append(vsockMetrics(&virtio.Vsock{}), (&ports{}).metrics()...)
+	fs = append(fs, (&gaps{}).metrics()...)
 	fs = append(fs, uptime(), telemetry.Const("thurward_build_info", "x", ""), telemetry.Const("thurward_clock_info", "x", ""))
 	for _, f := range fs {
 		if !bytes.Contains(doc, []byte("`"+f.Name+"`")) || f.Help == "" {

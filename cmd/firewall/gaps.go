@@ -1,0 +1,55 @@
+package main
+
+import "github.com/thurward/thurward/internal/telemetry"
+
+// What the packet loop did between two polls.
+const (
+	polling  = iota // handled a batch, or found none
+	yielding        // let the other goroutines have a turn
+	sleeping        // slept; counted is only how late it woke
+	occupations
+)
+
+// gapBounds are the upper bounds of the gaps' histogram, in nanoseconds.
+var gapBounds = [...]uint64{1e6, 2e6, 5e6, 10e6, 20e6, 50e6, 100e6, 200e6, 500e6, 1e9}
+
+// gaps measures how long packets wait because nobody looks for them: the time
+// between two polls of the packet loop while it is awake, and how late it wakes
+// up. A long one is the firewall's own doing or that of a host that gave the
+// machine no processor; the kind says where to look. It belongs to the packet
+// loop and costs a few instructions for each poll.
+type gaps struct {
+	last    int64 // when the loop last began a poll, or should have
+	doing   int   // what it has done since
+	counts  [len(gapBounds) + 2]uint64
+	longest [occupations]uint64 // since the last snapshot, in nanoseconds
+}
+
+// poll tells that a poll begins now, in nanoseconds since boot.
+func (g *gaps) poll(now int64) {
+	d := uint64(max(now-g.last, 0))
+	g.last = now
+	i := 0
+	for i < len(gapBounds) && d > gapBounds[i] {
+		i++
+	}
+	g.counts[i]++
+	g.counts[len(gapBounds)+1] += d
+	g.longest[g.doing] = max(g.longest[g.doing], d)
+	g.doing = polling
+}
+
+// woke tells that the loop slept, was to wake at deadline at the latest, and did
+// so now. How late an interrupt came nobody can tell here.
+func (g *gaps) woke(now, deadline int64) { g.last, g.doing = min(now, deadline), sleeping }
+
+func (g *gaps) metrics() []telemetry.Family {
+	names := [...]string{"poll", "yield", "sleep"}
+	return []telemetry.Family{
+		{Name: "thurward_packet_loop_gap_seconds", Help: "Time between two polls of the packet loop while it is awake, and how late it wakes up.", Type: telemetry.Histogram,
+			Bounds: gapBounds[:], Scale: 1e9, Fill: func(v []uint64) { copy(v, g.counts[:]) }},
+		{Name: "thurward_packet_loop_gap_longest_seconds", Help: "The longest of them since the last snapshot, by what the loop did meanwhile.", Type: telemetry.Gauge, N: occupations,
+			Labels: telemetry.LabelOf("during", func(i int) string { return names[i%occupations] }), Scale: 1e9,
+			Fill: func(v []uint64) { copy(v, g.longest[:]); g.longest = [occupations]uint64{} }},
+	}
+}
