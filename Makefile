@@ -14,7 +14,7 @@ POLICY    ?= rules.yaml
 # what was compiled for it, and no C compiler is looked for.
 export CGO_ENABLED := 0
 
-.PHONY: help build run need-run test differential bench bench-vm soak lint release clean collector
+.PHONY: help build run test differential bench bench-vm soak lint release clean collector
 
 help: ## this list
 	@echo "thurward: a firewall that boots as a unikernel"
@@ -44,11 +44,8 @@ build/firewall-dot.elf:
 # QEMU is installed while Go compiles. What cannot be installed is said before.
 run: ## build, then watch it work between simulated hosts; no root needed
 	@scripts/need.sh --check run
-	@$(MAKE) --no-print-directory -j2 need-run build
+	@scripts/need.sh run & need=$$!; $(MAKE) --no-print-directory build; built=$$?; wait $$need && exit $$built
 	bin/thurward run --lan demo --wan demo
-
-need-run:
-	@scripts/need.sh run
 
 test: ## all tests, those on the booted image among them
 	@scripts/need.sh test

@@ -35,7 +35,7 @@ func (p *PoolPort) deliver(f []byte) {
 	}
 	p.mu.Unlock()
 	if !room {
-		p.port.dropped.Add(1)
+		p.port.drop(f)
 		return
 	}
 	select {

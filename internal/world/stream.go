@@ -43,7 +43,7 @@ func (s *Switch) ServeConn(c net.Conn, name string) error {
 		select {
 		case queue <- f:
 		default:
-			p.dropped.Add(1)
+			p.drop(f)
 		}
 	})
 	done := make(chan struct{})

@@ -22,6 +22,7 @@ type Switch struct {
 	ports []*Port
 	table map[mac]*Port
 	taps  []func(from string, frame []byte)
+	drops []func(at string, frame []byte)
 }
 
 // NewSwitch makes a switch without ports.
@@ -54,6 +55,25 @@ func (s *Switch) Tap(f func(from string, frame []byte)) {
 	s.taps = append(slices.Clip(s.taps), f)
 }
 
+// OnDrop calls f with every frame that a port could not take, and the port's
+// name. f must not change the frame.
+func (s *Switch) OnDrop(f func(at string, frame []byte)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drops = append(slices.Clip(s.drops), f)
+}
+
+// drop counts a frame that the port could not take.
+func (p *Port) drop(frame []byte) {
+	p.dropped.Add(1)
+	p.sw.mu.RLock()
+	drops := p.sw.drops
+	p.sw.mu.RUnlock()
+	for _, f := range drops {
+		f(p.Name, frame)
+	}
+}
+
 // Detach takes the port off its switch.
 func (p *Port) Detach() {
 	s := p.sw
@@ -71,7 +91,7 @@ func (p *Port) Detach() {
 // its memory again. A frame too short for an Ethernet header is dropped.
 func (p *Port) Send(frame []byte) {
 	if len(frame) < minFrame {
-		p.dropped.Add(1)
+		p.drop(frame)
 		return
 	}
 	dst, src := mac(frame[0:6]), mac(frame[6:12])

@@ -42,8 +42,10 @@ func TestSwitchLearns(t *testing.T) {
 	c.Detach()
 	a.Send(eth(2, 1))
 	expect("its port is gone: flooded", 2, 4, 3)
+	var told string
+	sw.OnDrop(func(at string, f []byte) { told = at })
 	a.Send([]byte{1, 2, 3})
-	if a.Dropped() != 1 {
+	if a.Dropped() != 1 || told != a.Name {
 		t.Error("a frame without header was not dropped")
 	}
 }

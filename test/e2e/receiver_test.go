@@ -32,6 +32,8 @@ type receiver struct {
 	shots   int
 	help    map[string]string // of metrics
 	types   map[string]string
+	keep    func(line string) bool             // lines that are kept; nil: all
+	saw     func(series string, value float64) // told each value of a metric; may be nil
 }
 
 func newReceiver(t testing.TB) *receiver {
@@ -108,10 +110,15 @@ func (r *receiver) take(s string) {
 				r.t.Errorf("metric %q: %v", m, err)
 			}
 			r.current[m[:i]] = uint64(v)
+			if r.saw != nil {
+				r.saw(m[:i], v)
+			}
 		}
 		return
 	}
-	r.lines = append(r.lines, s)
+	if r.keep == nil || r.keep(s) {
+		r.lines = append(r.lines, s)
+	}
 }
 
 // read lets the receiver read, or not.
