@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	tea "charm.land/bubbletea/v2"
-
 	"github.com/thurward/thurward/internal/live"
 	"github.com/thurward/thurward/internal/stream"
 	"github.com/thurward/thurward/internal/stream/guesttest"
@@ -135,7 +133,7 @@ func TestTopView(t *testing.T) {
 	m := live.NewModel()
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	model := &topModel{model: m, now: func() time.Time { return now }}
-	model.Init()
+	model.refresh()
 	if !strings.Contains(model.draw(), "waiting for a firewall") {
 		t.Error(model.draw())
 	}
@@ -152,9 +150,9 @@ func TestTopView(t *testing.T) {
 		}
 	}
 	now = now.Add(20 * time.Second)
-	model.Update(redraw{})
-	for _, size := range []tea.WindowSizeMsg{{Width: 120, Height: 40}, {Width: 80, Height: 24}, {Width: 20, Height: 5}, {Width: 1, Height: 1}} {
-		model.Update(size)
+	model.refresh()
+	for _, size := range []struct{ Width, Height int }{{120, 40}, {80, 24}, {20, 5}, {1, 1}} {
+		model.width, model.height = size.Width, size.Height
 		lines := strings.Split(model.draw(), "\n")
 		if len(lines) > size.Height && size.Height > 1 {
 			t.Errorf("%dx%d: %d lines", size.Width, size.Height, len(lines))
@@ -165,22 +163,22 @@ func TestTopView(t *testing.T) {
 			}
 		}
 	}
-	model.Update(tea.WindowSizeMsg{Width: 120, Height: 40})
+	model.width, model.height = 120, 40
 	if !strings.Contains(model.draw(), "203.0.113.10  connected") || !strings.Contains(model.draw(), "accepted 11.39k/s   dropped 48/s") {
 		t.Error(model.draw())
 	}
-	model.Update(tea.KeyPressMsg{Code: tea.KeyTab})
+	model.press("tab")
 	if !strings.Contains(model.draw(), "203.0.113.20  connected") || !strings.Contains(model.draw(), "firewall 2 of 2") {
 		t.Error(model.draw())
 	}
-	model.Update(tea.KeyPressMsg{Code: 'p', Text: "p"})
+	model.press("p")
 	before := model.draw()
 	now = now.Add(time.Hour)
-	model.Update(redraw{})
+	model.refresh()
 	if model.draw() != before || !strings.Contains(before, "PAUSED") {
 		t.Error("the view goes on while paused")
 	}
-	if _, cmd := model.Update(tea.KeyPressMsg{Code: 'q', Text: "q"}); cmd == nil {
+	if !model.press("q") {
 		t.Error("q does not quit")
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	tea "charm.land/bubbletea/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/thurward/thurward/internal/live"
@@ -44,7 +43,7 @@ every 10 seconds. Keys: tab next firewall, p pause, q quit.`,
 			if once || !tty {
 				err = topOnce(ctx, socket, wait, live.Screen{Color: tty}, cmd.OutOrStdout())
 			} else {
-				err = topLive(ctx, socket, out)
+				err = topLive(ctx, socket, os.Stdin, out)
 			}
 			if errors.Is(err, errInterrupted) {
 				return nil
@@ -92,30 +91,45 @@ func topOnce(ctx context.Context, socket string, wait time.Duration, sc live.Scr
 	return nil
 }
 
+// redrawEvery is how often the live view is drawn.
+const redrawEvery = 500 * time.Millisecond
+
 // topLive runs the live view until the user ends it.
-func topLive(ctx context.Context, socket string, out *os.File) error {
-	m := live.NewModel()
+func topLive(ctx context.Context, socket string, in, out *os.File) error {
+	t := &topModel{model: live.NewModel(), now: time.Now}
+	s, err := openScreen(in, out, "thurward top")
+	if err != nil {
+		return err
+	}
+	defer s.close()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	p := tea.NewProgram(&topModel{model: m, now: time.Now}, tea.WithContext(ctx), tea.WithOutput(out))
 	ended := make(chan error, 1)
 	go func() {
-		err := follow(ctx, socket, io.Discard, func(s *stream.Source, it stream.Item) error {
-			m.Add(s, it, time.Now())
+		ended <- follow(ctx, socket, io.Discard, func(s *stream.Source, it stream.Item) error {
+			t.model.Add(s, it, time.Now())
 			return nil
 		})
-		ended <- err
-		p.Quit()
 	}()
-	_, err := p.Run()
-	stop(errInterrupted)
-	if e := <-ended; !errors.Is(e, errInterrupted) {
-		return e
+	clock := time.NewTicker(redrawEvery)
+	defer clock.Stop()
+	t.refresh()
+	for {
+		t.width, t.height = s.size()
+		s.draw(t.draw())
+		select {
+		case err := <-ended:
+			return err
+		case <-clock.C:
+			t.refresh()
+		case <-s.resized:
+		case k := <-s.keys:
+			if t.press(k) {
+				stop(errInterrupted)
+				return <-ended
+			}
+		}
 	}
-	if errors.Is(err, tea.ErrProgramKilled) || errors.Is(err, tea.ErrInterrupted) {
-		return nil
-	}
-	return err
 }
 
 // A topModel is the state of the live view.
@@ -129,16 +143,6 @@ type topModel struct {
 	at            time.Time
 }
 
-// redraw is the message of the view's clock.
-type redraw struct{}
-
-func nextRedraw() tea.Cmd {
-	return tea.Tick(500*time.Millisecond, func(time.Time) tea.Msg { return redraw{} })
-}
-
-// Init starts the clock.
-func (t *topModel) Init() tea.Cmd { t.refresh(); return nextRedraw() }
-
 func (t *topModel) refresh() {
 	if !t.paused {
 		t.at = t.now()
@@ -146,36 +150,20 @@ func (t *topModel) refresh() {
 	}
 }
 
-// Update handles the clock, keys, and the terminal's size.
-func (t *topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
-	switch msg := msg.(type) {
-	case redraw:
+// press handles a key, and reports whether it ends the view.
+func (t *topModel) press(key string) (quit bool) {
+	switch key {
+	case "q", "ctrl+c", "esc":
+		return true
+	case "tab", "right", "down":
+		t.chosen++
+	case "shift+tab", "left", "up":
+		t.chosen += max(len(t.views), 1) - 1
+	case "p", " ":
+		t.paused = !t.paused
 		t.refresh()
-		return t, nextRedraw()
-	case tea.WindowSizeMsg:
-		t.width, t.height = msg.Width, msg.Height
-	case tea.KeyPressMsg:
-		switch msg.String() {
-		case "q", "ctrl+c", "esc":
-			return t, tea.Quit
-		case "tab", "right", "down":
-			t.chosen++
-		case "shift+tab", "left", "up":
-			t.chosen += max(len(t.views), 1) - 1
-		case "p", "space":
-			t.paused = !t.paused
-			t.refresh()
-		}
 	}
-	return t, nil
-}
-
-// View draws the screen.
-func (t *topModel) View() tea.View {
-	v := tea.NewView(t.draw())
-	v.AltScreen = true
-	v.WindowTitle = "thurward top"
-	return v
+	return false
 }
 
 func (t *topModel) draw() string {

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pty returns both ends of a terminal of 100 columns and 30 lines.
+func pty(t *testing.T) (keyboard, terminal *os.File) {
+	t.Helper()
+	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { keyboard.Close() })
+	fd := int(keyboard.Fd())
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	err = errors.Join(err, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0),
+		unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 30, Col: 100}))
+	if err != nil {
+		t.Skip(err)
+	}
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	return keyboard, terminal
+}
+
+// TestTopOnTerminal: the live view takes the terminal, obeys its keys, and
+// gives it back as it was.
+func TestTopOnTerminal(t *testing.T) {
+	tail, g, send, _ := receiver(t)
+	send(g.Event(time.Now()), g.Event(time.Now()))
+	keyboard, terminal := pty(t)
+	before, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := make(chan string)
+	go func() {
+		defer close(shown)
+		b := make([]byte, 1<<16)
+		for {
+			n, err := keyboard.Read(b)
+			if err != nil {
+				return
+			}
+			shown <- string(b[:n])
+		}
+	}()
+	ended := make(chan error, 1)
+	go func() { ended <- topLive(t.Context(), tail, terminal, terminal) }()
+	all, late := "", time.After(20*time.Second)
+	expect := func(text string) {
+		t.Helper()
+		for !strings.Contains(all, text) {
+			select {
+			case s := <-shown:
+				all += s
+			case <-late:
+				t.Fatalf("no %q in %q", text, all)
+			}
+		}
+	}
+	expect("\x1b[?1049h")
+	expect("203.0.113.10  connected")
+	expect("LAST VERDICTS")
+	io.WriteString(keyboard, "p") //nolint:errcheck // the next line finds out
+	expect("PAUSED")
+	io.WriteString(keyboard, "q") //nolint:errcheck // the next line finds out
+	expect("\x1b[?1049l")
+	if err := <-ended; !errors.Is(err, errInterrupted) {
+		t.Errorf("it ended with %v", err)
+	}
+	after, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
+	if err != nil || *after != *before {
+		t.Errorf("the terminal is not as it was: %+v, %v; was %+v", after, err, before)
+	}
+}
+
+func TestKeys(t *testing.T) {
+	for _, c := range []struct {
+		in    string
+		whole bool
+		keys  []string
+		rest  string
+	}{
+		{"qp \t\x03", false, []string{"q", "p", " ", "tab", "ctrl+c"}, ""},
+		{"\x1b[A\x1b[B\x1b[C\x1b[D\x1b[Z\x1bOA", false, []string{"up", "down", "right", "left", "shift+tab", "up"}, ""},
+		{"\x1b", false, nil, "\x1b"},
+		{"\x1b", true, []string{"esc"}, ""},
+		{"\x1b[", false, nil, "\x1b["},
+		{"\x1b[1;5", true, nil, ""},
+		{"\x1b[1;5Cq", false, []string{"q"}, ""}, // a key that means nothing here
+		{"\x1bq", false, []string{"esc", "q"}, ""},
+		{"é\x00\xffq", false, []string{"é", "\xff", "q"}, ""},
+	} {
+		keys, rest := keysOf([]byte(c.in), c.whole)
+		if !slices.Equal(keys, c.keys) || string(rest) != c.rest {
+			t.Errorf("%q: %q, rest %q", c.in, keys, rest)
+		}
+	}
+}
+
+func FuzzKeys(f *testing.F) {
+	f.Add([]byte("\x1b[A\x1b"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, rest := keysOf(b, false); len(rest) > len(b) {
+			t.Errorf("rest of %d bytes of %d", len(rest), len(b))
+		}
+		if _, rest := keysOf(b, true); len(rest) != 0 {
+			t.Errorf("rest %q", rest)
+		}
+	})
+}
