@@ -9,10 +9,6 @@ import (
 	"io"
 	"os"
 	"time"
-
-	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
-	"github.com/gopacket/gopacket/pcapgo"
 )
 
 // A frameIn is one frame of a capture.
@@ -26,9 +22,9 @@ type frameIn struct {
 type reader struct {
 	path string
 	file *os.File
-	read func() ([]byte, gopacket.CaptureInfo, error)
-	n    int   // frames read
-	left int64 // bytes of frames that may still be read
+	in   records // nil: there are none
+	n    int     // frames read
+	left int64   // bytes of frames that may still be read
 	peek frameIn
 	full bool // peek is valid
 	// short says that the file ends inside a frame, as it does when the
@@ -40,7 +36,6 @@ type reader struct {
 func openCapture(path string, limit int64) (*reader, error) {
 	r := &reader{path: path, left: limit}
 	if path == "" {
-		r.read = func() ([]byte, gopacket.CaptureInfo, error) { return nil, gopacket.CaptureInfo{}, io.EOF }
 		return r, nil
 	}
 	var err error
@@ -52,23 +47,23 @@ func openCapture(path string, limit int64) (*reader, error) {
 		r.file.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if link != layers.LinkTypeEthernet {
+	if link != linkEthernet {
 		r.file.Close()
-		return nil, fmt.Errorf("%s: frames of link type %v, want Ethernet (%s)", path, link, linkHint(link))
+		return nil, fmt.Errorf("%s: frames of link type %d, want Ethernet (%s)", path, link, linkHint(link))
 	}
 	return r, nil
 }
 
 // linkHint says how to capture what can be replayed.
-func linkHint(l layers.LinkType) string {
-	if l == layers.LinkTypeLinuxSLL || l == 276 {
+func linkHint(link int) string {
+	if link == linkLinuxSLL || link == linkSLL2 {
 		return "capture on one interface, not on any"
 	}
 	return "capture on the Ethernet interface that faces the firewall"
 }
 
 // start reads the file's header.
-func (r *reader) start() (layers.LinkType, error) {
+func (r *reader) start() (link int, err error) {
 	if st, err := r.file.Stat(); err != nil {
 		return 0, err
 	} else if !st.Mode().IsRegular() {
@@ -83,22 +78,22 @@ func (r *reader) start() (layers.LinkType, error) {
 		return 0, errors.New("compressed with gzip (gunzip it first)")
 	}
 	if binary.BigEndian.Uint32(magic) == 0x0a0d0d0a {
-		ng, err := pcapgo.NewNgReader(b, pcapgo.NgReaderOptions{ErrorOnMismatchingLinkType: true, SkipUnknownVersion: true})
+		ng, err := openPcapng(b)
 		if err != nil {
-			return 0, fmt.Errorf("not a capture: %w", noEOF(err))
+			return 0, fmt.Errorf("not a capture: %w", err)
 		}
-		r.read = ng.ZeroCopyReadPacketData
-		return ng.LinkType(), nil
+		r.in = ng
+		return ng.link, nil
 	}
 	if !pcapMagic(magic) {
 		return 0, fmt.Errorf("not a capture: it begins with %x (want pcap or pcapng)", magic)
 	}
-	pc, err := pcapgo.NewReader(b)
+	pc, err := openPcap(b)
 	if err != nil {
-		return 0, fmt.Errorf("not a capture: %w", noEOF(err))
+		return 0, fmt.Errorf("not a capture: %w", err)
 	}
-	r.read = pc.ZeroCopyReadPacketData
-	return pc.LinkType() & 0xffff, nil // the upper bits tell of the frame check sequence
+	r.in = pc
+	return pc.link, nil
 }
 
 func pcapMagic(b []byte) bool {
@@ -110,20 +105,16 @@ func pcapMagic(b []byte) bool {
 	return false
 }
 
-func noEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
-
 // next returns the next frame, or io.EOF.
 func (r *reader) next() (frameIn, error) {
 	if r.full {
 		r.full = false
 		return r.peek, nil
 	}
-	data, ci, err := r.read()
+	if r.in == nil {
+		return frameIn{}, io.EOF
+	}
+	rec, err := r.in.next()
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		r.short = true
@@ -134,10 +125,10 @@ func (r *reader) next() (frameIn, error) {
 		return frameIn{}, fmt.Errorf("%s: frame %d: %w", r.path, r.n+1, err)
 	}
 	r.n++
-	if r.left -= int64(len(data)); r.left < 0 {
+	if r.left -= int64(len(rec.data)); r.left < 0 {
 		return frameIn{}, fmt.Errorf("%s: more frames than %w (cut the capture, as with editcap, or raise --max-bytes)", r.path, errLimit)
 	}
-	return frameIn{ci.Timestamp, data, ci.CaptureLength < ci.Length}, nil
+	return frameIn{rec.at, rec.data, len(rec.data) < rec.long}, nil
 }
 
 var errLimit = errors.New("the limit on a capture's size allows")
@@ -164,7 +155,6 @@ func (r *reader) close() {
 type writer struct {
 	file *os.File
 	buf  *bufio.Writer
-	w    *pcapgo.Writer
 }
 
 // createCapture makes a capture; an empty path discards what is written.
@@ -177,15 +167,14 @@ func createCapture(path string) (*writer, error) {
 		return nil, err
 	}
 	w := &writer{file: f, buf: bufio.NewWriter(f)}
-	w.w = pcapgo.NewWriterNanos(w.buf)
-	return w, w.w.WriteFileHeader(65535, layers.LinkTypeEthernet)
+	return w, pcapWriter{w.buf}.header()
 }
 
 func (w *writer) write(at time.Time, b []byte) error {
-	if w.w == nil {
+	if w.file == nil {
 		return nil
 	}
-	return w.w.WritePacket(gopacket.CaptureInfo{Timestamp: at, CaptureLength: len(b), Length: len(b)}, b)
+	return pcapWriter{w.buf}.write(at, b)
 }
 
 func (w *writer) close() error {
