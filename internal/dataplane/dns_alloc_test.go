@@ -3,6 +3,7 @@ package dataplane
 import (
 	"github.com/miekg/dns"
 
+	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
 )
 
@@ -32,6 +33,12 @@ func init() {
 			upstream(p)
 			p.Blocked = []segment.Name{nameOf(p, "ads.example")}
 		}, round: ask("www.ads.example."), sent: [2]int{lan: 1}},
+		rare{name: "dns, forged ICMP error", from: wan, rules: []rule{toDNS}, every: 1e6, edit: upstream, round: func(l *lab) [][]byte {
+			l.port[lan].in = ask("www.example.")(l)
+			l.run()
+			v := l.taken(wan)[0]
+			return [][]byte{quoted("192.0.2.1", ours, packet.Unreachable, 3, v.frame, 600, func(q []byte) { q[len(q)-1] ^= 1 }).frame(wanMAC)}
+		}},
 		rare{name: "name of another client", from: lan, rules: []rule{toDNS, "accept egress tcp any -> any :443"},
 			edit: func(p *segment.Policy) { upstream(p); named(p, 1, "github.com") },
 			open: func(l *lab) {

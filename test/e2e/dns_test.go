@@ -56,27 +56,20 @@ type dnsHosts struct {
 }
 
 // newDNSHosts starts the image with the policy of these tests between real
-// hosts: dnsmasq as the upstream, whose names need no other server.
+// hosts.
 func newDNSHosts(t *testing.T, kvm bool, qps int) *dnsHosts {
 	t.Helper()
-	for _, p := range []string{"dig", "dnsmasq"} {
-		if _, err := exec.LookPath(p); err != nil {
-			t.Skipf("%s is not installed (apt-get install bind9-dnsutils dnsmasq-base)", p)
-		}
-	}
+	return newDNSHostsWith(t, kvm, fmt.Sprintf(names, qps), dnsmasq)
+}
+
+func newDNSHostsWith(t *testing.T, kvm bool, policy string, up upstream, configure ...func(*vmm.Config)) *dnsHosts {
+	t.Helper()
+	have(t, "dig", "bind9-dnsutils")
+	have(t, up.program, up.install)
 	h := newHosts(t)
 	h.ip("-n " + h.wan + " addr add 198.51.100.53/32 dev lo")
 	h.ip("-n " + h.wan + " addr add 198.51.100.81/32 dev lo")
-	args := []string{"--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--bind-interfaces", "--listen-address=198.51.100.53", "--pid-file=", "--user=root",
-		"--local=/test/", "--host-record=www.example.test,198.51.100.80,300", "--host-record=other.test,198.51.100.81,300",
-		"--host-record=host.pages.test,198.51.100.80,2", "--cname=a.pages.test,host.pages.test"}
-	for i := range 85 { // more than 1232 bytes, less than a packet
-		args = append(args, fmt.Sprintf("--host-record=big.test,192.0.2.%d,300", i+1))
-	}
-	for i := range 400 {
-		args = append(args, fmt.Sprintf("--host-record=huge.test,192.0.%d.%d,300", 3+i/200, i%200+1))
-	}
-	h.start(t, h.wan, "dnsmasq", args...)
+	up.start(t, h)
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("the page"), 0o644); err != nil {
 		t.Fatal(err)
@@ -91,7 +84,7 @@ func newDNSHosts(t *testing.T, kvm bool, qps int) *dnsHosts {
 		t.Fatal(err)
 	}
 	img := filepath.Join(t.TempDir(), "thurward.img")
-	if err := link(img, compiled(t, fmt.Sprintf(names, qps))); err != nil {
+	if err := link(img, compiled(t, policy)); err != nil {
 		t.Fatal(err)
 	}
 	l := newLab(t, kvm, func(c *vmm.Config) {
@@ -102,6 +95,9 @@ func newDNSHosts(t *testing.T, kvm bool, qps int) *dnsHosts {
 				t.Skip(err)
 			}
 			c.NICs[i].Backend = b
+		}
+		for _, f := range configure {
+			f(c)
 		}
 	})
 	l.awaitReady()
@@ -252,39 +248,6 @@ func TestUpstreamDownOnTheImage(t *testing.T) {
 		h.ip("-n " + h.hosts.wan + " addr add 198.51.100.53/32 dev lo")
 		if out := h.dig("www.example.test"); !strings.Contains(out, "198.51.100.80") {
 			t.Errorf("not back at once:\n%s", out)
-		}
-	})
-}
-
-// TestDNSLoad: many queries at once are answered; the figures are in the log.
-func TestDNSLoad(t *testing.T) {
-	if _, err := exec.LookPath("dnsperf"); err != nil {
-		t.Skip("dnsperf is not installed (apt-get install dnsperf)")
-	}
-	each(t, func(t *testing.T, kvm bool) {
-		h := newDNSHosts(t, kvm, 1_000_000)
-		queries := filepath.Join(t.TempDir(), "queries")
-		if err := os.WriteFile(queries, []byte("www.example.test A\nother.test A\na.pages.test A\nnothing.test A\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		h.dig("www.example.test") // neighbours are known
-		for _, mode := range [][]string{{}, {"-m", "tcp"}} {
-			args := append([]string{"dnsperf", "-s", "10.0.0.1", "-d", queries, "-l", "4", "-c", "4", "-q", "64", "-t", "15"}, mode...)
-			out, err := h.in(bounded(t, time.Minute), h.hosts.lan, args...)
-			if err != nil {
-				t.Fatalf("%v: %s", err, out)
-			}
-			field := func(name string) (v float64) {
-				if _, s, ok := strings.Cut(out, name); ok {
-					fmt.Sscan(strings.TrimSpace(strings.SplitN(s, "\n", 2)[0]), &v)
-				}
-				return v
-			}
-			sent, done, rate := field("Queries sent:"), field("Queries completed:"), field("Queries per second:")
-			t.Logf("%v: %.0f queries, %.0f answered, %.0f a second, latency%s", mode, sent, done, rate, strings.SplitN(strings.SplitN(out+"Average Latency (s):?", "Average Latency (s):", 2)[1], "\n", 2)[0])
-			if done < 20 || done < 0.95*sent {
-				t.Errorf("%v: of %.0f queries %.0f were answered:\n%s", mode, sent, done, out)
-			}
 		}
 	})
 }
