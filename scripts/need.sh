@@ -34,6 +34,7 @@ if [ "${1:-run}" = test ]; then
 	need dig bind9-dnsutils
 	need dnsmasq dnsmasq-base
 	need dnsperf dnsperf
+	need unbound unbound
 fi
 [ -z "$missing" ] && exit 0
 

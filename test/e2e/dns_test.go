@@ -136,11 +136,17 @@ func (h *dnsHosts) curl(url string, seconds int) (string, error) {
 	return h.in(soon(h.lab.t), h.hosts.lan, "curl", "-sS", "--max-time", fmt.Sprint(seconds), url)
 }
 
-// TestS24_NamesOnTheImage: dig and curl of a Linux host, dnsmasq as upstream,
-// the image between (also S25, S30).
+// TestS24_NamesOnTheImage: dig and curl of a Linux host, dnsmasq and unbound as
+// upstreams, the image between (also S25, S30).
 func TestS24_NamesOnTheImage(t *testing.T) {
+	for _, up := range []upstream{dnsmasq, unbound} {
+		t.Run(up.name, func(t *testing.T) { namesOnTheImage(t, up) })
+	}
+}
+
+func namesOnTheImage(t *testing.T, up upstream) {
 	each(t, func(t *testing.T, kvm bool) {
-		h := newDNSHosts(t, kvm, 1000)
+		h := newDNSHostsWith(t, kvm, fmt.Sprintf(names, 1000), up)
 		// S25: an address that nobody has resolved.
 		if out, err := h.curl("http://198.51.100.80/f", 1); err == nil {
 			t.Fatalf("reached without its name: %s", out)
@@ -194,7 +200,48 @@ func TestS24_NamesOnTheImage(t *testing.T) {
 		if out := h.dig("+opcode=UPDATE", "www.example.test"); !strings.Contains(out, "NOTIMP") {
 			t.Errorf("an update:\n%s", out)
 		}
+		if out := h.dig("+edns=1", "+noednsnegotiation", "www.example.test"); !strings.Contains(out, "BADVERS") {
+			t.Errorf("EDNS version 1:\n%s", out)
+		}
+		if out := h.dig("AXFR", "test."); !strings.Contains(out, "Transfer failed") {
+			t.Errorf("a zone transfer:\n%s", out)
+		}
+		if out := h.dig("+notcp", "CH", "TXT", "version.bind"); !strings.Contains(out, "status: ") {
+			t.Errorf("class CH:\n%s", out)
+		}
+		if h.anchor != "" {
+			h.validates()
+		}
 	})
+}
+
+// validates has a validator on the LAN check what comes through the firewall.
+func (h *dnsHosts) validates() {
+	t := h.lab.t
+	t.Helper()
+	delv := func(args ...string) string {
+		out, _ := h.in(soon(t), h.hosts.lan, append([]string{"delv", "@10.0.0.1", "-a", h.anchor}, args...)...)
+		return out
+	}
+	if out := h.dig("+nsid", "www.example.test"); !strings.Contains(out, "unbound") {
+		t.Errorf("the upstream's NSID:\n%s", out)
+	}
+	if out := h.dig("svc.example.test", "HTTPS"); !strings.Contains(out, "198.51.100.81") {
+		t.Errorf("a service binding:\n%s", out)
+	}
+	if out := delv("+root=signed.example", "www.signed.example"); !strings.Contains(out, "; fully validated") || !strings.Contains(out, "198.51.100.80") {
+		t.Errorf("a signed address:\n%s", out)
+	}
+	if out := delv("+root=signed.example", "nothing.signed.example"); !strings.Contains(out, "negative response, fully validated") {
+		t.Errorf("a signed denial:\n%s", out)
+	}
+	_, wrong := signedZone(t) // another key
+	if err := os.WriteFile(h.anchor, []byte(wrong), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out := delv("+root=signed.example", "www.signed.example"); strings.Contains(out, "; fully validated") {
+		t.Errorf("validated by another key:\n%s", out)
+	}
 }
 
 // TestS32_RateLimitOnTheImage: beyond its rate a client gets SERVFAIL.

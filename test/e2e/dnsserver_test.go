@@ -62,15 +62,28 @@ var unbound = upstream{"unbound", "unbound", "unbound", func(t *testing.T, h *ho
   nsid: ascii_unbound
   do-not-query-localhost: no
   module-config: "iterator"
-  local-zone: "test." static
-  local-data: "test. 60 IN SOA ns.test. root.test. 1 2 3 4 60"
-  local-data: "a.pages.test. 300 IN CNAME host.pages.test."
-  local-data: "_https.example.test. 60 IN TYPE65 \\# 15 0001 00 0004 0008 c6336450 c6336451"
+  local-zone: "test." nodefault
+`
+	plain := `test. 60 IN SOA ns.test. root.test. 1 3600 600 86400 60
+test. 60 IN NS www.example.test.
+a.pages.test. 300 IN CNAME host.pages.test.
+svc.example.test. 60 IN HTTPS 1 . alpn=h2 ipv4hint=198.51.100.80,198.51.100.81
 `
 	for _, r := range records() {
-		conf += fmt.Sprintf("  local-data: %q\n", fmt.Sprintf("%s. %d IN A %s", r.name, r.ttl, r.addr))
+		plain += fmt.Sprintf("%s. %d IN A %s\n", r.name, r.ttl, r.addr)
 	}
-	file := filepath.Join(t.TempDir(), "unbound.conf")
+	signed, anchor := signedZone(t)
+	dir := t.TempDir()
+	for name, text := range map[string]string{"test": plain, "signed.example": signed, "anchor": anchor} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.anchor = filepath.Join(dir, "anchor")
+	for _, zone := range []string{"test", "signed.example"} {
+		conf += fmt.Sprintf("auth-zone:\n  name: %q\n  zonefile: %q\n  for-downstream: yes\n  for-upstream: no\n", zone, filepath.Join(dir, zone))
+	}
+	file := filepath.Join(dir, "unbound.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}

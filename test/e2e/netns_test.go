@@ -29,6 +29,7 @@ type hosts struct {
 	lan, wan string // namespaces
 	brL, brW string // bridges
 	tap      string // on brL
+	anchor   string // a file: what a validator trusts, where the upstream has a signed zone
 }
 
 // newHosts makes the namespaces and bridges, or skips with the reason.
