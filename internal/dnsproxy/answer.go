@@ -20,6 +20,7 @@ type answer struct {
 	opts     []byte // options that pass
 	aliases  [maxAliases]alias
 	nAliases int
+	more     bool // aliases, or targets of services, beyond those
 	addrs    [maxAddresses]address
 	nAddrs   int
 	left     int // addresses beyond those
@@ -45,7 +46,7 @@ type address struct {
 func (a *answer) scan(m []byte, off int, qtype, qclass uint16) bool {
 	a.rcode, a.tc = int(be16(m[2:])&rcodeMask), be16(m[2:])&flagTC != 0
 	a.opt, a.opts = false, a.optBuf[:0]
-	a.nAliases, a.nAddrs, a.left, a.nLinks = 0, 0, 0, 0
+	a.nAliases, a.nAddrs, a.left, a.nLinks, a.more = 0, 0, 0, 0, false
 	a.body, a.extra = off, 0
 	an, ns, ar := int(be16(m[6:])), int(be16(m[8:])), int(be16(m[10:]))
 	for i := range an + ns + ar {
@@ -89,6 +90,8 @@ func (a *answer) take(m []byte, r *rr, qtype uint16) bool {
 		if a.nAliases < maxAliases {
 			a.aliases[a.nAliases] = alias{r.owner, r.data}
 			a.nAliases++
+		} else {
+			a.more = true
 		}
 	case r.typ == typeA:
 		if r.end-r.data != 4 {
@@ -106,6 +109,7 @@ func (a *answer) take(m []byte, r *rr, qtype uint16) bool {
 func (a *answer) addr(d address) {
 	if a.nAddrs == maxAddresses {
 		a.left++
+		a.more = a.more || d.target != 0
 		return
 	}
 	a.addrs[a.nAddrs] = d

@@ -123,11 +123,13 @@ func (p *Proxy) answered(i uint16, m []byte, now int64) {
 		return
 	}
 	whole := a.follow(m, headerLen)
-	for k := range a.nLinks {
-		if p.blocked.Within(a.link(k)) {
-			p.end(i, rcodeRefused, telemetry.DNSBlockedList, now)
-			return
-		}
+	switch blocked, all := p.leadsToBlocked(m); {
+	case blocked:
+		p.end(i, rcodeRefused, telemetry.DNSBlockedList, now)
+		return
+	case !all:
+		p.end(i, rcodeServFail, telemetry.DNSOther, now)
+		return
 	}
 	b := p.response(w, m)
 	limit := maxMsg
@@ -145,6 +147,31 @@ func (p *Proxy) answered(i uint16, m []byte, now int64) {
 	p.cfg.Transport.Reply(&w.client, b)
 	p.finish(w, outcome(a.rcode), bound, first, u.addr, now)
 	p.drop(i)
+}
+
+// leadsToBlocked reports whether a response has an alias, or a service, whose
+// target is blocked: any of them, not only those of the chain, since the chain
+// that is followed has an end. all is false when there are more than are looked
+// at.
+func (p *Proxy) leadsToBlocked(m []byte) (blocked, all bool) {
+	if p.blocked.Empty() {
+		return false, true
+	}
+	a := &p.a
+	var name [maxName]byte
+	for k := range a.aliases[:a.nAliases] {
+		if n := expand(m, a.aliases[k].target, &name); p.blocked.Within(name[:n]) {
+			return true, true
+		}
+	}
+	for k := range a.addrs[:a.nAddrs] {
+		if t := a.addrs[k].target; t != 0 {
+			if n := expand(m, t, &name); p.blocked.Within(name[:n]) {
+				return true, true
+			}
+		}
+	}
+	return false, !a.more
 }
 
 func outcome(rcode int) telemetry.DNSOutcome {

@@ -120,6 +120,9 @@ func (t *Patterns) Match(name []byte, dst []uint32) []uint32 {
 	return dst
 }
 
+// Empty reports whether there are none.
+func (t *Patterns) Empty() bool { return len(t.at) == 0 }
+
 // Within reports whether a pattern stands for name, or for a name that it lies
 // below. A wildcard stands for what lies below its name only.
 func (t *Patterns) Within(name []byte) bool {
