@@ -50,7 +50,11 @@ if [ "$(id -u)" != 0 ]; then
 		run="sudo -n"
 	else
 		say "missing:$missing"
-		say "type: sudo apt-get update && sudo apt-get install -y --no-install-recommends$missing"
+		if command -v sudo >/dev/null 2>&1; then
+			say "type: sudo apt-get update && sudo apt-get install -y --no-install-recommends$missing"
+		else
+			say "type as root: apt-get update && apt-get install -y --no-install-recommends$missing"
+		fi
 		exit 1
 	fi
 fi
