@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,17 +25,16 @@ type hostWatch struct {
 	vcpu int // thread of the virtual processor
 	main int // thread that moves frames: QEMU's main loop
 
-	stop chan struct{}
-	done sync.WaitGroup
-	beat []heartbeat
+	stop  chan struct{}
+	ended sync.WaitGroup
+	held  []stretch     // without overlap, in order, once the watch has ended
+	delay time.Duration // of QEMU's two threads
+	late  time.Duration // of this process, at worst
 }
 
-// A heartbeat is one look: what grew since the one before.
-type heartbeat struct {
-	at    time.Time
-	delay time.Duration // of QEMU's two threads
-	late  time.Duration // of this process
-}
+// A stretch is a time in which the host kept QEMU or this process waiting.
+// Where a thread waited several times within a beat, it is taken as once.
+type stretch struct{ from, to time.Time }
 
 // watchHost finds the QEMU that this process has started and watches it until
 // end. With pin, the virtual processor gets the host's last processor and
@@ -50,7 +50,7 @@ func watchHost(t *testing.T, pin bool) *hostWatch {
 	if err != nil {
 		t.Fatalf("run delay: %v", err)
 	}
-	h.done.Go(func() {
+	h.ended.Go(func() {
 		before := time.Now()
 		for {
 			select {
@@ -63,15 +63,48 @@ func watchHost(t *testing.T, pin bool) *hostWatch {
 				return // QEMU has ended
 			}
 			now := time.Now()
-			h.beat = append(h.beat, heartbeat{now, d - last, max(now.Sub(before)-beat-time.Millisecond, 0)})
+			late := max(now.Sub(before)-beat-time.Millisecond, 0)
+			h.late = max(h.late, late)
+			h.waited(now, late)
+			for i := range d {
+				h.delay += d[i] - last[i]
+				h.waited(now, d[i]-last[i])
+			}
 			before, last = now, d
 		}
 	})
 	return h
 }
 
+// waited takes a wait that ended now.
+func (h *hostWatch) waited(now time.Time, d time.Duration) {
+	if d > 0 {
+		h.held = append(h.held, stretch{now.Add(-d), now})
+	}
+}
+
 // end ends the watch; only then its numbers may be read.
-func (h *hostWatch) end() { close(h.stop); h.done.Wait() }
+func (h *hostWatch) end() {
+	close(h.stop)
+	h.ended.Wait()
+	h.merge()
+}
+
+// merge joins stretches that overlap, so that no time counts twice.
+func (h *hostWatch) merge() {
+	slices.SortFunc(h.held, func(a, b stretch) int { return a.from.Compare(b.from) })
+	var m []stretch
+	for _, s := range h.held {
+		if n := len(m); n > 0 && !s.from.After(m[n-1].to) {
+			if s.to.After(m[n-1].to) {
+				m[n-1].to = s.to
+			}
+			continue
+		}
+		m = append(m, s)
+	}
+	h.held = m
+}
 
 // find finds QEMU: the child whose name begins so, and in it the thread that
 // has run longest: booting has kept the virtual processor busy.
@@ -121,13 +154,14 @@ func schedstat(pid, tid int) (ran, delay time.Duration, err error) {
 	return ran, delay, err
 }
 
-func (h *hostWatch) delays() (time.Duration, error) {
-	_, a, err := schedstat(h.main, h.vcpu)
-	if err != nil {
-		return 0, err
+// delays returns the run delays of QEMU's two threads.
+func (h *hostWatch) delays() (d [2]time.Duration, err error) {
+	for i, tid := range [...]int{h.vcpu, h.main} {
+		if _, d[i], err = schedstat(h.main, tid); err != nil {
+			return d, err
+		}
 	}
-	_, b, err := schedstat(h.main, h.main)
-	return a + b, err
+	return d, nil
 }
 
 // pin keeps the virtual processor and everything else apart.
@@ -160,78 +194,70 @@ func (h *hostWatch) pin(t *testing.T) {
 	t.Cleanup(func() { place(&all, &all); runtime.GOMAXPROCS(procs) })
 }
 
-// took returns how much of the time between two moments the host took.
+// share returns which part of the time since a moment the host took: where it
+// is large, a run says little about the guest.
+func (h *hostWatch) share(since time.Time) float64 {
+	now := time.Now()
+	return float64(h.took(since, now)) / float64(now.Sub(since))
+}
+
+// took returns how much of the time between two moments the host took. A wait
+// is seen up to a beat after its end.
 func (h *hostWatch) took(from, to time.Time) (d time.Duration) {
-	for _, b := range h.beat {
-		if b.at.After(from) {
-			d += b.delay + b.late
-			if b.at.After(to) {
-				break // it has seen all that was before to
-			}
+	i, _ := slices.BinarySearchFunc(h.held, from, func(s stretch, t time.Time) int { return s.to.Compare(t) })
+	length := to.Sub(from)
+	to = to.Add(beat)
+	for ; i < len(h.held) && h.held[i].from.Before(to); i++ {
+		a, b := h.held[i].from, h.held[i].to
+		if a.Before(from) {
+			a = from
 		}
+		if b.After(to) {
+			b = to
+		}
+		d += b.Sub(a)
 	}
-	return d
+	return min(d, length)
 }
 
 // tookWithin returns the most that the host took in any stretch of the given
 // length between two moments.
 func (h *hostWatch) tookWithin(length time.Duration, from, to time.Time) (most time.Duration) {
-	first, sum := 0, time.Duration(0)
-	for _, b := range h.beat {
-		if !b.at.Before(from) {
-			break
+	for _, s := range h.held {
+		if s.to.After(from) && s.from.Before(to) {
+			// The most is found where a window begins or ends with a wait.
+			most = max(most, h.took(s.from, s.from.Add(length)), h.took(s.to.Add(-length), s.to))
 		}
-		first++
-	}
-	for i := first; i < len(h.beat) && !h.beat[i].at.After(to.Add(2*beat)); i++ {
-		sum += h.beat[i].delay + h.beat[i].late
-		for h.beat[i].at.Sub(h.beat[first].at) > length+2*beat {
-			sum -= h.beat[first].delay + h.beat[first].late
-			first++
-		}
-		most = max(most, sum)
 	}
 	return most
 }
 
-// total returns all that the host took from QEMU, and how late its own clock
-// ticked at worst.
-func (h *hostWatch) total() (delay, latest time.Duration) {
-	for _, b := range h.beat {
-		delay += b.delay
-		latest = max(latest, b.late)
-	}
-	return delay, latest
-}
-
-// TestHostWatch: what the host took is found in the stretch where it did.
+// TestHostWatch: what the host took is found in the stretch where it did, and
+// counts once.
 func TestHostWatch(t *testing.T) {
 	t0 := time.Unix(1000, 0)
+	at := func(ms int) time.Time { return t0.Add(time.Duration(ms) * time.Millisecond) }
 	h := &hostWatch{}
-	for i := range 200 {
-		b := heartbeat{at: t0.Add(time.Duration(i) * beat)}
-		if i >= 100 && i < 104 {
-			b.delay = 4 * time.Millisecond
+	h.waited(at(500), 20*time.Millisecond) // a thread
+	h.waited(at(505), 20*time.Millisecond) // the other
+	h.waited(at(503), 2*time.Millisecond)
+	h.waited(at(700), 30*time.Millisecond)
+	h.waited(at(710), 0)
+	h.merge()
+	if len(h.held) != 2 {
+		t.Errorf("%v", h.held)
+	}
+	for _, c := range []struct{ from, to, want int }{{0, 400, 0}, {400, 600, 25}, {490, 600, 15}, {490, 495, 5}, {0, 1000, 55}, {510, 660, 0}, {699, 800, 1}} {
+		if d := h.took(at(c.from), at(c.to)); d != time.Duration(c.want)*time.Millisecond {
+			t.Errorf("from %d to %d ms: %v, want %d ms", c.from, c.to, d, c.want)
 		}
-		if i == 150 {
-			b.late = 30 * time.Millisecond
+	}
+	for length, want := range map[int]int{10: 10, 100: 30, 400: 55} {
+		if d := h.tookWithin(time.Duration(length)*time.Millisecond, at(0), at(1000)); d != time.Duration(want)*time.Millisecond {
+			t.Errorf("within %d ms: %v, want %d ms", length, d, want)
 		}
-		h.beat = append(h.beat, b)
 	}
-	at := func(i int) time.Time { return t0.Add(time.Duration(i) * beat) }
-	if d := h.took(at(98), at(106)); d != 16*time.Millisecond {
-		t.Errorf("took %v", d)
-	}
-	if d := h.took(at(10), at(20)); d != 0 {
-		t.Errorf("took %v where it took nothing", d)
-	}
-	if d := h.tookWithin(20*time.Millisecond, at(0), at(120)); d != 16*time.Millisecond {
-		t.Errorf("within 20 ms: %v", d)
-	}
-	if d := h.tookWithin(time.Second, at(0), at(199)); d != 46*time.Millisecond {
-		t.Errorf("within all: %v", d)
-	}
-	if d, late := h.total(); d != 16*time.Millisecond || late != 30*time.Millisecond {
-		t.Errorf("total %v, %v", d, late)
+	if d := h.tookWithin(time.Second, at(0), at(300)); d != 0 {
+		t.Errorf("before all: %v", d)
 	}
 }
