@@ -75,6 +75,8 @@ func newDNSHostsWith(t *testing.T, kvm bool, policy string, up upstream, configu
 		t.Fatal(err)
 	}
 	h.start(t, h.wan, "python3", "-u", "-m", "http.server", "--directory", dir, "80")
+	h.serves(t, "curl", "-sS", "http://198.51.100.80/f")
+	h.serves(t, "dig", "@198.51.100.53", "+tries=1", "+timeout=1", "www.example.test")
 	etc := filepath.Join("/etc/netns", h.lan)
 	if err := os.MkdirAll(etc, 0o755); err != nil {
 		t.Skip(err)
@@ -120,6 +122,20 @@ func (h *hosts) start(t *testing.T, ns, program string, args ...string) {
 			t.Logf("%s: %s", program, log.String())
 		}
 	})
+}
+
+// serves waits until a server behind the WAN answers there.
+func (h *hosts) serves(t *testing.T, command ...string) {
+	t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		out, err := h.in(soon(t), h.wan, command...)
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%v: %v: %s", command, err, out)
+		}
+	}
 }
 
 // dig asks the firewall; the test fails when it gets no response.
@@ -284,11 +300,7 @@ func TestUpstreamDownOnTheImage(t *testing.T) {
 		}
 		// In the guest's time: a busy host stretches it.
 		e := h.event(vmm.Event{Action: "dns-query", Reason: "timeout"})
-		var took time.Duration
-		if _, d, ok := strings.Cut(e.JSON, `"event.duration":`); ok {
-			n, _ := strconv.ParseInt(strings.SplitN(d, ",", 2)[0], 10, 64)
-			took = time.Duration(n)
-		}
+		took := duration(e.JSON)
 		if took < 4*time.Second || took > 6*time.Second {
 			t.Errorf("after %v: %s", took, e.JSON)
 		}
@@ -297,4 +309,27 @@ func TestUpstreamDownOnTheImage(t *testing.T) {
 			t.Errorf("not back at once:\n%s", out)
 		}
 	})
+}
+
+// TestUpstreamUnreachableOnTheImage: a Linux host without a name server says so
+// by ICMP, and the next upstream is asked before the first one's time is over.
+func TestUpstreamUnreachableOnTheImage(t *testing.T) {
+	each(t, func(t *testing.T, kvm bool) {
+		policy := strings.Replace(fmt.Sprintf(names, 1000), "upstream_dns: 198.51.100.53", "upstream_dns: [198.51.100.81, 198.51.100.53]", 1)
+		h := newDNSHostsWith(t, kvm, policy, dnsmasq)
+		if out := h.dig("www.example.test"); !strings.Contains(out, "198.51.100.80") {
+			t.Fatalf("no answer:\n%s", out)
+		}
+		e := h.event(vmm.Event{Action: "dns-query", Reason: "answered"})
+		if took := duration(e.JSON); took <= 0 || took > 1200*time.Millisecond {
+			t.Errorf("after %v: %s", took, e.JSON)
+		}
+	})
+}
+
+// duration reads how long what an event tells of took, in the guest's time.
+func duration(event string) time.Duration {
+	_, d, _ := strings.Cut(event, `"event.duration":`)
+	n, _ := strconv.ParseInt(strings.SplitN(d, ",", 2)[0], 10, 64)
+	return time.Duration(n)
 }
