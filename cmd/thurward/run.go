@@ -122,9 +122,11 @@ func (f *runFlags) launch() (*launch, error) {
 }
 
 // Limits of the command line. QEMU's microvm takes more CPUs than the image
-// uses; the memory limit is where its 32-bit hole begins.
+// uses; the upper memory limit is where its 32-bit hole begins, the lower one
+// what the image needs to say how much it needs.
 const (
 	maxCPUs     = 64
+	minMemoryMB = 4
 	maxMemoryMB = 3 << 10
 )
 
@@ -139,8 +141,8 @@ func parseMemory(s string) (int, error) {
 		return 0, fmt.Errorf("%q is not an amount of memory (want 64M or 1G)", s)
 	}
 	n, err := strconv.Atoi(digits)
-	if err != nil || n < 1 || n > maxMemoryMB/unit {
-		return 0, fmt.Errorf("%q is not an amount of memory (want 1M to %dG)", s, maxMemoryMB>>10)
+	if err != nil || n < 1 || n > maxMemoryMB/unit || n*unit < minMemoryMB {
+		return 0, fmt.Errorf("%q is not an amount of memory that a machine can have (want %dM to %dG)", s, minMemoryMB, maxMemoryMB>>10)
 	}
 	return n * unit, nil
 }

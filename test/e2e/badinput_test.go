@@ -89,6 +89,10 @@ func TestNICs(t *testing.T) {
 		if !strings.Contains(why, "wan") {
 			t.Errorf("with a LAN only: %q", why)
 		}
+		why = refusal(t, kvm, func(c *vmm.Config) { c.NICs = c.NICs[1:] })
+		if !strings.Contains(why, "lan") {
+			t.Errorf("with a WAN only: %q", why)
+		}
 		why = refusal(t, kvm, func(c *vmm.Config) {
 			c.Append = "thurward.wan=52:54:00:74:68:99"
 		})
@@ -113,9 +117,11 @@ func TestNICs(t *testing.T) {
 
 func TestTooLittleMemory(t *testing.T) {
 	each(t, func(t *testing.T, kvm bool) {
-		why := refusal(t, kvm, func(c *vmm.Config) { c.MemoryMB = 16 })
-		if !strings.Contains(why, "memory") {
-			t.Errorf("%q", why)
+		for _, mb := range []int{4, 8, 12, 16} {
+			why := refusal(t, kvm, func(c *vmm.Config) { c.MemoryMB = mb })
+			if !strings.Contains(why, "memory") {
+				t.Errorf("%d MB: %q", mb, why)
+			}
 		}
 	})
 }

@@ -80,17 +80,19 @@ func TestRunExitCodes(t *testing.T) {
 		code int
 		want string
 	}{
-		"no such image":     {[]string{"--image", "/nonexistent.img"}, 1, "there is no such file"},
-		"truncated image":   {[]string{"--image", truncated}, 1, "truncated"},
-		"wrong accelerator": {[]string{"--accel", "xen"}, 2, "want auto, kvm or tcg"},
-		"wrong network":     {[]string{"--lan", "wifi"}, 2, "want demo, user"},
-		"wrong memory":      {[]string{"--memory", "lots"}, 2, "want 1M to 3G"},
-		"wrong restart":     {[]string{"--restart", "always"}, 2, "want never or on-crash"},
-		"wrong monitor":     {[]string{"--vmm", "xen"}, 2, "want qemu"},
-		"no such device":    {[]string{"--lan", "tap:thw-missing"}, 1, "ip tuntap add"},
-		"refusal":           {[]string{"--accel", "tcg", "--append", "thurward.rules=none"}, 1, "refuses to start: boot argument"},
-		"little memory":     {[]string{"--accel", "tcg", "--memory", "16M"}, 1, "refuses to start"},
-		"time limit":        {[]string{"--accel", "tcg", "--lan", "user", "--wan", "user", "--timeout", "1s"}, 1, "time limit of 1s"},
+		"no such image":      {[]string{"--image", "/nonexistent.img"}, 1, "there is no such file"},
+		"truncated image":    {[]string{"--image", truncated}, 1, "truncated"},
+		"wrong accelerator":  {[]string{"--accel", "xen"}, 2, "want auto, kvm or tcg"},
+		"wrong network":      {[]string{"--lan", "wifi"}, 2, "want demo, user"},
+		"wrong memory":       {[]string{"--memory", "lots"}, 2, "want 4M to 3G"},
+		"too little to boot": {[]string{"--memory", "2M"}, 2, "want 4M to 3G"},
+		"least memory":       {[]string{"--accel", "tcg", "--memory", "4M"}, 1, "refuses to start: the machine has 4 MB of memory"},
+		"wrong restart":      {[]string{"--restart", "always"}, 2, "want never or on-crash"},
+		"wrong monitor":      {[]string{"--vmm", "xen"}, 2, "want qemu"},
+		"no such device":     {[]string{"--lan", "tap:thw-missing"}, 1, "ip tuntap add"},
+		"refusal":            {[]string{"--accel", "tcg", "--append", "thurward.rules=none"}, 1, "refuses to start: boot argument"},
+		"little memory":      {[]string{"--accel", "tcg", "--memory", "16M"}, 1, "refuses to start"},
+		"time limit":         {[]string{"--accel", "tcg", "--lan", "user", "--wan", "user", "--timeout", "1s"}, 1, "time limit of 1s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd, out, errOut := thurwardRun(t, c.args...)

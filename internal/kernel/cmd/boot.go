@@ -141,7 +141,7 @@ func checkMemory() {
 		puts("thurward: refusing to start: the machine has ")
 		putu(alignUp(loaded.total, 1<<20) >> 20)
 		puts(" MB of memory; at least ")
-		putu(minMemory >> 20)
+		putu(minMemory>>20 + 1) // the hole below 1 MB is not among what counts
 		puts(" MB are needed (give it more: --memory)\n")
 		power(abi.PowerOff)
 	}
