@@ -223,8 +223,9 @@ func TestS49_TimeAndClock(t *testing.T) {
 		if err != nil || clock == "none" {
 			t.Fatalf("%q by clock %q: %v", stamp, clock, err)
 		}
-		// The CMOS clock has whole seconds.
-		if slack := 1100 * time.Millisecond; at.Before(before.Add(-slack)) || at.After(after.Add(slack)) {
+		// The CMOS clock has whole seconds, and a busy host may take the
+		// processor between its reading and the counter's.
+		if slack := 1500 * time.Millisecond; at.Before(before.Add(-slack)) || at.After(after.Add(slack)) {
 			t.Errorf("%v by %s, between %v and %v by the host", at, clock, before.UTC(), after.UTC())
 		}
 		if want := map[bool]string{true: "kvmclock", false: "rtc"}[kvm]; clock != want || r.fresh()[`thurward_clock_info{source="`+want+`"}`] != 1 {
