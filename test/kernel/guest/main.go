@@ -269,7 +269,9 @@ func goroutines() error {
 	return nil
 }
 
-func preemption() error {
+// preemption: a goroutine that never calls anything lets others run. A host that
+// takes the processor away may spoil a try, and hardly five.
+func preemption() (err error) {
 	var stop atomic.Bool
 	go func() {
 		for x := 0; ; x++ {
@@ -279,13 +281,17 @@ func preemption() error {
 		}
 	}()
 	defer stop.Store(true)
-	t := time.Now()
-	time.Sleep(20 * time.Millisecond)
-	runtime.GC()
-	if d := time.Since(t); d > 800*time.Millisecond {
-		return fmt.Errorf("sleep and GC beside a busy goroutine took %v", d)
+	for range 5 {
+		t := time.Now()
+		time.Sleep(20 * time.Millisecond)
+		runtime.GC()
+		d := time.Since(t)
+		if d <= 800*time.Millisecond {
+			return nil
+		}
+		err = fmt.Errorf("sleep and GC beside a busy goroutine took %v", d)
 	}
-	return nil
+	return err
 }
 
 // vectorRegisters hashes with AVX code while threads are switched.
