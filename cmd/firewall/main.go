@@ -33,9 +33,7 @@ func main() {
 		}
 		machine.PowerOff()
 	}
-	if err := run(args); err != nil {
-		refuse(err)
-	}
+	refuse(run(args))
 }
 
 // run brings everything up and forwards packets; it returns only what keeps it

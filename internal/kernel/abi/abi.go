@@ -32,6 +32,7 @@ const (
 
 	XSave     = 0x160000 // FPU state, one page for each thread and one for the fault handler
 	XSaveEnd  = 0x1a2000
+	XFeatures = 0xe7 // the state components kept: x87, SSE, AVX, AVX-512 (SDM volume 1, 13.1); 2,688 bytes
 	FaultXS   = XSaveEnd - PageSize
 	UserStack = 0x1b1000 // the program's first stack
 	UserTop   = 0x1d0000 // ... ends here; argc lies at UserTop, strings above it

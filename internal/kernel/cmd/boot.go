@@ -50,6 +50,7 @@ func kmain() uint64 {
 	dropLow()
 	initIRQ()
 	initClock()
+	initXSave()
 	seedRandom()
 	findDevices()
 	initAreas()

@@ -62,15 +62,17 @@
 	MOVQ ·userFS(SB), CX; \
 	WRFSBASEQ CX
 
-// XSAVEALL and XRSTORALL use the area at CX and clobber AX and DX.
+// XSAVEALL and XRSTORALL use the area at CX and clobber AX and DX. They name
+// the components instead of leaving it to XCR0: where ring 3 runs natively
+// under a software KVM, XCR0 is the host's and may hold AMX tiles too (8 KB).
 #define XSAVEALL \
-	MOVL $-1, AX; \
-	MOVL AX, DX; \
+	MOVL $const_xFeatures, AX; \
+	XORL DX, DX; \
 	XSAVE64 (CX)
 
 #define XRSTORALL \
-	MOVL $-1, AX; \
-	MOVL AX, DX; \
+	MOVL $const_xFeatures, AX; \
+	XORL DX, DX; \
 	XRSTOR64 (CX)
 
 #define STATICFRAME(frame, rip, rsp) \

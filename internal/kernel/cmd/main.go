@@ -60,6 +60,7 @@ const (
 	recTSC      = 8
 	recKind     = 16
 	frameSize   = 176
+	xFeatures   = abi.XFeatures
 
 	monHalt  = 0
 	monWRMSR = 1

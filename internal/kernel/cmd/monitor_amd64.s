@@ -71,7 +71,7 @@ TEXT ·boot64(SB), NOSPLIT|NOFRAME, $0
 	MOVL $13, AX
 	XORL CX, CX
 	CPUID
-	ANDL $0xe7, AX                // x87, SSE, AVX, AVX-512
+	ANDL $const_xFeatures, AX
 	XORL DX, DX
 	XORL CX, CX
 	XSETBV

@@ -1,6 +1,10 @@
 package main
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"github.com/thurward/thurward/internal/kernel/abi"
+)
 
 // Linux signal numbers and codes that the kernel raises or treats specially.
 const (
@@ -28,6 +32,23 @@ var (
 	actions   [nsig + 1]sigaction
 	xsaveSize uint64 // bytes of a signal frame's XSAVE area
 )
+
+// initXSave finds how much XSAVE writes of the components that are kept (SDM
+// volume 1, 13.5: CPUID leaf 13). The whole's size, which the CPU names too, may
+// be the host's, with components that are not.
+func initXSave() {
+	xsaveSize = 512 + 64
+	have, _, _, _ := cpuid(13, 0)
+	for i := uint32(2); i < 8; i++ {
+		if have&xFeatures>>i&1 != 0 {
+			size, offset, _, _ := cpuid(13, i)
+			xsaveSize = max(xsaveSize, uint64(offset)+uint64(size))
+		}
+	}
+	if xsaveSize > abi.PageSize {
+		refuse("the CPU's vector registers take more than a page")
+	}
+}
 
 // The layout of what a handler gets: siginfo, then ucontext with sigcontext
 // (Linux uapi asm/ucontext.h, asm/sigcontext.h), as 64-bit words.
@@ -121,7 +142,7 @@ func sysSigreturn() uint64 {
 		crashSignal(t, sigSEGV, xs)
 	}
 	copy(bytesAt(uint64(curXS), xsaveSize), bytesAt(xs, xsaveSize))
-	*at[uint64](uint64(curXS) + 512) &= 0xe7
+	*at[uint64](uint64(curXS) + 512) &= xFeatures
 	clear(bytesAt(uint64(curXS)+520, 56))
 	*at[uint32](uint64(curXS) + 24) &= 0xffbf // MXCSR: reserved bits
 	resumeXS = curXS

@@ -121,8 +121,6 @@ const (
 // initClock finds the best source of time and the APIC timer's rate.
 func initClock() {
 	c := page()
-	_, xs, _, _ := cpuid(13, 0)
-	xsaveSize = uint64(xs)
 	if kvmClock() {
 		clockSource = abi.ClockKVM
 		monitor(monWRMSR, abi.ClockPage|1, kvmSystemTime)
