@@ -35,6 +35,8 @@ func (l *dnsLab) tcpHost(side int) *tcpHost {
 
 func (h *tcpHost) Random() uint64 { h.rnd += 0x9e3779b97f4a7c15; return h.rnd }
 
+func (h *tcpHost) Stream(uint32, uint32) {}
+
 func (h *tcpHost) Closed(uint32, uint32, *tcpend.Tuple, bool) { h.closed++ }
 
 func (h *tcpHost) Emit(s *tcpend.Segment) {

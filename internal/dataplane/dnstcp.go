@@ -115,6 +115,9 @@ func (u ends) Message(id uint32, msg []byte) {
 	}
 }
 
+// Stream implements tcpend.User.
+func (u ends) Stream(uint32, uint32) {}
+
 // Closed implements tcpend.User.
 func (u ends) Closed(_, tag uint32, t *tcpend.Tuple, served bool) {
 	if !served {

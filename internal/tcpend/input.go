@@ -48,14 +48,8 @@ func (c *conn) peer(p *packet.Packet, o []byte) {
 	c.cwnd = initialWnd * uint32(c.mss)
 }
 
-// Input handles a segment of a connection that is there (see Owns): its header
-// in p, its options and its data.
-func (s *Stack) Input(t *Tuple, p *packet.Packet, options, data []byte, now int64) {
-	s.now = now
-	c := s.find(t)
-	if c == nil {
-		return
-	}
+// input handles a segment of connection c.
+func (s *Stack) input(c *conn, p *packet.Packet, options, data []byte) {
 	if c.state == synSent {
 		s.answered(c, p, options)
 		return
@@ -101,14 +95,14 @@ func (s *Stack) Input(t *Tuple, p *packet.Packet, options, data []byte, now int6
 	if c.state == free {
 		return
 	}
-	got := false
+	got, cut := false, false
 	if n > 0 && first > 0 {
 		s.ack(c) // out of order: the sender learns where we are
 	} else if n > 0 {
 		data = data[min(int(-first), len(data)):]
 		if int(wnd) < len(data) {
 			data = data[:wnd]
-			n = 0 // without the FIN
+			n, cut = 0, true // without the FIN
 		}
 		c.rcv += uint32(len(data))
 		got = true
@@ -119,13 +113,13 @@ func (s *Stack) Input(t *Tuple, p *packet.Packet, options, data []byte, now int6
 		if p.Flags&packet.FIN != 0 && n > 0 && !c.finSeen {
 			c.finSeen = true
 			c.rcv++
-			if !c.served && c.state == established {
+			if !c.served && !c.stream && c.state == established {
 				c.state, c.wantClose, c.ends = closing, true, s.now+lingerFor
 			}
 			s.closeWhenDone(c)
 		}
 	}
-	if !s.push(c) && got && c.told != c.rcv {
+	if !s.push(c) && got && (c.told != c.rcv || cut) { // also to a probe of our shut window
 		s.ack(c)
 	}
 	s.ended(c)
@@ -156,6 +150,9 @@ func (s *Stack) answered(c *conn, p *packet.Packet, options []byte) {
 		c.una++
 		c.state, c.tries, c.resend, c.rto = established, 0, 0, firstRTO
 		c.ends, c.active = s.now+idleFor, s.now
+		if c.stream {
+			c.ends = 0
+		}
 		if !s.push(c) {
 			s.ack(c)
 		}
@@ -196,7 +193,7 @@ func (s *Stack) acked(c *conn, p *packet.Packet, n int) bool {
 		if c.una != c.max {
 			c.resend = s.now + c.rto
 		}
-		if !c.wantClose {
+		if !c.wantClose && !c.stream {
 			c.ends = s.now + idleFor
 		}
 	case d == 0 && n == 0 && c.una != c.max && uint32(p.Window) == c.wnd:
@@ -214,6 +211,9 @@ func (s *Stack) acked(c *conn, p *packet.Packet, n int) bool {
 // read takes data of the stream apart into messages. It returns false when the
 // connection is gone.
 func (s *Stack) read(c *conn, data []byte) bool {
+	if c.stream {
+		return s.took(c, data)
+	}
 	id := s.id(c)
 	limit := maxMessage
 	if c.served {

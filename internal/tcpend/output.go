@@ -11,8 +11,11 @@ func (s *Stack) enqueue(c *conn, msg []byte) bool {
 // window is what we can take.
 func (c *conn) window() uint16 {
 	most := maxMessage
-	if c.served {
+	switch {
+	case c.served:
 		most = maxQuery
+	case c.stream:
+		most = streamIn
 	}
 	return uint16(max(most-c.rx.n, 0))
 }
@@ -22,7 +25,7 @@ func (s *Stack) emit(c *conn, seq uint32, flags uint8, data []byte, mss uint16) 
 	s.seg = Segment{Tuple: c.Tuple, Seq: seq, Flags: flags, Window: c.window(), MSS: mss, Data: data, Served: c.served}
 	if flags&packet.ACK != 0 {
 		s.seg.Ack = c.rcv
-		c.told = c.rcv
+		c.told, c.edge = c.rcv, c.rcv+uint32(s.seg.Window)
 	}
 	s.user.Emit(&s.seg)
 }

@@ -1,8 +1,10 @@
 // Package tcpend ends TCP connections (RFC 9293) that carry DNS messages, each
 // behind its length (RFC 7766): those of clients to the firewall, and those of
-// the firewall to its upstreams. It is no general TCP.
+// the firewall to its upstreams. To upstreams there are also streams of bytes,
+// for TLS. It is no general TCP.
 //
 //	stack.go   connections, limits, memory
+//	stream.go  streams
 //	input.go   a segment arrives
 //	output.go  a segment leaves, retransmission, time
 //	chunk.go   what waits to be sent or read
@@ -68,8 +70,11 @@ type User interface {
 	Emit(s *Segment)
 	// Message handles a message that arrived whole. It may not keep it.
 	Message(id uint32, msg []byte)
+	// Stream says that a segment of a stream has come: there may be bytes to
+	// read, room to write, or the other side's end.
+	Stream(id, tag uint32)
 	// Closed says that a connection is gone. Its id will stand for nothing
-	// any more. tag is the one of Connect.
+	// any more. tag is the one of Connect or ConnectStream.
 	Closed(id, tag uint32, t *Tuple, served bool)
 	// Random returns an unpredictable number.
 	Random() uint64
@@ -93,6 +98,7 @@ type conn struct {
 	Tuple
 	state  uint8
 	served bool
+	stream bool
 	gen    uint16
 	tag    uint32
 	rule   uint32
@@ -106,6 +112,7 @@ type conn struct {
 	prefix        uint8 // bytes of its length that are there
 	first         byte
 	told          uint32 // what we have acknowledged last
+	edge          uint32 // end of the window that the other side was told last
 	finSent       bool
 	finSeen       bool
 	wantClose     bool
@@ -314,7 +321,7 @@ func (s *Stack) close(c *conn) {
 // closeWhenDone ends a connection whose client has sent all it had to, and got
 // all the answers.
 func (s *Stack) closeWhenDone(c *conn) {
-	if c.finSeen && c.pending == 0 && c.state == established {
+	if c.finSeen && c.pending == 0 && c.state == established && !c.stream {
 		c.state, c.wantClose = closing, true
 		c.ends = s.now + lingerFor
 	}

@@ -25,6 +25,7 @@ type end struct {
 	got    [][]byte
 	closed []uint32
 	rnd    *rand.Rand
+	stream func(id uint32)
 }
 
 type network struct {
@@ -69,7 +70,12 @@ func (e *end) Message(id uint32, msg []byte) {
 }
 
 func (e *end) Closed(_, tag uint32, _ *Tuple, _ bool) { e.closed = append(e.closed, tag) }
-func (e *end) Random() uint64                         { return e.rnd.Uint64() }
+func (e *end) Stream(id, _ uint32) {
+	if e.stream != nil {
+		e.stream(id)
+	}
+}
+func (e *end) Random() uint64 { return e.rnd.Uint64() }
 
 // arrive gives a segment to this end.
 func (e *end) arrive(s *Segment, now int64) {
@@ -432,6 +438,7 @@ type quiet struct{}
 
 func (quiet) Emit(*Segment)                       {}
 func (quiet) Message(uint32, []byte)              {}
+func (quiet) Stream(uint32, uint32)               {}
 func (quiet) Closed(uint32, uint32, *Tuple, bool) {}
 func (quiet) Random() uint64                      { return 0 }
 
@@ -443,6 +450,9 @@ func FuzzInput(f *testing.F) {
 		h := byHand(t)
 		mine := Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 4000, RemotePort: 53}
 		h.s.Connect(&mine, 1, []byte("q"), h.now)
+		raw := mine
+		raw.LocalPort++
+		id, _ := h.s.ConnectStream(&raw, 2, h.now)
 		for k := 0; len(in) >= 4 && k < 300; k++ {
 			flags, off, ack, n := in[0], int8(in[1]), int8(in[2]), int(in[3]%64)
 			in = in[4:]
@@ -450,6 +460,13 @@ func FuzzInput(f *testing.F) {
 			t2 := mine
 			if flags&0x80 != 0 {
 				t2 = Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: uint16(off & 3)}
+			} else if flags&0x20 != 0 {
+				t2 = raw
+				if ack&1 != 0 {
+					h.s.Read(id, make([]byte, n), h.now)
+				} else {
+					h.s.Write(id, in[:n], h.now)
+				}
 			}
 			p := packet.Packet{Flags: flags & 0x1f, Window: uint16(n) << 8}
 			if c := h.s.find(&t2); c != nil {
@@ -465,6 +482,7 @@ func FuzzInput(f *testing.F) {
 			}
 			check(t, h.s)
 		}
+		h.s.Close(id, h.now)
 		for range 60 {
 			h.now += second
 			h.s.Tick(h.now)
