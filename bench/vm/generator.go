@@ -15,6 +15,7 @@ type result struct {
 	wall    float64 // the same per second
 	arrived float64 // share of what the guest was given
 	share   float64 // of its processor that the guest had
+	busy    float64 // of that, what it did not only look for packets; 0: it does not tell
 }
 
 var errInterrupted = errors.New("interrupted")
@@ -31,7 +32,16 @@ func measure(q *vmm.QEMU, p *parts, s scenario, kvm bool, d time.Duration, dir s
 	if err := p.link(img, program, table); err != nil {
 		return r, err
 	}
-	g, err := boot(q, img, kvm, memory, 1, ports)
+	var c *counters
+	var vsock vmm.Vsock
+	if !s.wire {
+		if c, err = newCounters(dir); err != nil {
+			return r, err
+		}
+		defer c.close()
+		vsock = c.vsock()
+	}
+	g, err := boot(q, img, kvm, memory, 1, ports, vsock)
 	if err != nil {
 		return r, err
 	}
@@ -69,7 +79,29 @@ func measure(q *vmm.QEMU, p *parts, s scenario, kvm bool, d time.Duration, dir s
 			}
 		}
 	}
+	// count takes the guest's counters, under load.
+	count := func() (shot snapshot, err error) {
+		if c == nil {
+			return shot, nil
+		}
+		c.ask()
+		for until := time.Now().Add(20 * time.Second); time.Now().Before(until); {
+			if err := turns(time.Now().Add(10 * time.Millisecond)); err != nil {
+				return shot, err
+			}
+			select {
+			case shot = <-c.shots:
+				return shot, nil
+			default:
+			}
+		}
+		return shot, errors.New("the guest sends no metrics")
+	}
 	if err := turns(time.Now().Add(300 * time.Millisecond)); err != nil { // the emulator compiles
+		return r, err
+	}
+	before, err := count()
+	if err != nil {
 		return r, err
 	}
 	sent0, recv0, begin := st.next, received, time.Now()
@@ -88,7 +120,15 @@ func measure(q *vmm.QEMU, p *parts, s scenario, kvm bool, d time.Duration, dir s
 	if n == 0 || cpu <= 0 {
 		return r, errors.New("nothing arrived")
 	}
-	return result{perCPU: n / cpu.Seconds(), wall: n / wall.Seconds(), arrived: n / float64(st.next-sent0), share: cpu.Seconds() / wall.Seconds()}, nil
+	r = result{perCPU: n / cpu.Seconds(), wall: n / wall.Seconds(), arrived: n / float64(st.next-sent0), share: cpu.Seconds() / wall.Seconds()}
+	after, err := count()
+	if err != nil {
+		return r, err
+	}
+	if c != nil {
+		r.busy = (after.busy - before.busy) / (after.uptime - before.uptime)
+	}
+	return r, nil
 }
 
 // window is how many frames of the priming may be under way.

@@ -23,6 +23,8 @@ type gaps struct {
 	doing   int   // what it has done since
 	counts  [len(gapBounds) + 2]uint64
 	longest [occupations]uint64 // since the last snapshot, in nanoseconds
+	found   bool                // the last poll had packets
+	busy    uint64              // nanoseconds with something to do
 }
 
 // poll tells that a poll begins now, in nanoseconds since boot.
@@ -36,7 +38,10 @@ func (g *gaps) poll(now int64) {
 	g.counts[i]++
 	g.counts[len(gapBounds)+1] += d
 	g.longest[g.doing] = max(g.longest[g.doing], d)
-	g.doing = polling
+	if g.found || g.doing == yielding {
+		g.busy += d
+	}
+	g.doing, g.found = polling, false
 }
 
 // woke tells that the loop slept, was to wake at deadline at the latest, and did
@@ -46,6 +51,8 @@ func (g *gaps) woke(now, deadline int64) { g.last, g.doing = min(now, deadline),
 func (g *gaps) metrics() []telemetry.Family {
 	names := [...]string{"poll", "yield", "sleep"}
 	return []telemetry.Family{
+		{Name: "thurward_packet_loop_busy_seconds_total", Help: "Time in which the packet loop had something to do. Its rate is the share of the processor that is used; a loop that looks for packets and finds none is not busy.", Type: telemetry.Counter,
+			Scale: 1e9, Fill: func(v []uint64) { v[0] = g.busy }},
 		{Name: "thurward_packet_loop_gap_seconds", Help: "Time between two polls of the packet loop while it is awake, and how late it wakes up.", Type: telemetry.Histogram,
 			Bounds: gapBounds[:], Scale: 1e9, Fill: func(v []uint64) { copy(v, g.counts[:]) }},
 		{Name: "thurward_packet_loop_gap_longest_seconds", Help: "The longest of them since the last snapshot, by what the loop did meanwhile.", Type: telemetry.Gauge, N: occupations,

@@ -32,7 +32,7 @@ func loop(e *dataplane.Engine, p *ports, out *outlet, g *gaps) {
 		now := machine.Nanotime()
 		g.poll(now)
 		if e.Poll(now) > 0 {
-			idle = 0
+			idle, g.found = 0, true
 			if busy++; busy%yieldEvery == 0 || out.pressing(now) {
 				out.rush.Store(true)
 				out.snapshot()

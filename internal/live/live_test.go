@@ -49,6 +49,7 @@ func metrics(n int) []string {
 # METRIC thurward_interface_receive_bytes_total{interface="lan"} $100
 # METRIC thurward_nat_port_pool_in_use{external_ip="203.0.113.10",proto="tcp"} 7
 # METRIC thurward_nat_port_pool_size{external_ip="203.0.113.10",proto="tcp"} 70
+# METRIC thurward_packet_loop_busy_seconds_total $1
 # METRIC thurward_dns_queries_total{outcome="answered"} $10
 # METRIC # TYPE thurward_dns_lookup_duration_seconds histogram
 # METRIC thurward_dns_lookup_duration_seconds_bucket{le="0.01"} $1
@@ -73,7 +74,7 @@ func TestView(t *testing.T) {
 		t.Fatal(vs)
 	}
 	v := vs[0]
-	if v.Name != "203.0.113.10" || !v.Connected || v.AcceptRate != 10 || v.DropRate != 1 || v.Flows != (Flows{42, 100, 0, 0}) || v.EventRate != 3.2 {
+	if v.Name != "203.0.113.10" || !v.Connected || v.AcceptRate != 10 || v.DropRate != 1 || v.Flows != (Flows{42, 100, 0, 0}) || v.EventRate != 3.2 || v.Load != 0.1 {
 		t.Errorf("%+v", v)
 	}
 	if len(v.Rules) != 3 || v.Rules[0] != (Rule{"a", 200, 0, 10}) || v.Rules[1] != (Rule{"default-deny", 0, 20, 1}) {

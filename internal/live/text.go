@@ -46,7 +46,7 @@ func (sc Screen) Draw(v *View) string {
 	if v.Snapshot.IsZero() {
 		add(faint, "no metrics yet: the firewall sends them when it connects and every 10 seconds")
 	} else {
-		add("", "accepted %s/s   dropped %s/s   new flows %s/s   verdicts %s/s   (metrics %s old)", Number(v.AcceptRate), Number(v.DropRate), Number(v.Flows.Inserts), Number(v.EventRate), since(sc.Now, v.Snapshot))
+		add("", "accepted %s/s   dropped %s/s   new flows %s/s   verdicts %s/s   processor %.0f %%   (metrics %s old)", Number(v.AcceptRate), Number(v.DropRate), Number(v.Flows.Inserts), Number(v.EventRate), 100*v.Load, since(sc.Now, v.Snapshot))
 	}
 	for _, i := range v.Interfaces {
 		add("", "%-4s in %9s pkt/s %9s bit/s   out %9s pkt/s %9s bit/s", i.Name, Number(i.RxPackets), Number(i.RxBits), Number(i.TxPackets), Number(i.TxBits))

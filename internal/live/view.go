@@ -23,6 +23,7 @@ type View struct {
 	Snapshot  time.Time `json:"snapshot"` // of the metrics; zero before the first
 
 	EventRate  float64     `json:"event_rate"` // over the last ten seconds
+	Load       float64     `json:"load"`       // share of its processor that is used, 0 to 1
 	AcceptRate float64     `json:"accept_rate"`
 	DropRate   float64     `json:"drop_rate"`
 	Rules      []Rule      `json:"rules"` // by rate, then by number
@@ -133,6 +134,7 @@ func (f *firewall) view(now time.Time) View {
 		Name: f.hello.Name(), Boot: f.hello.Boot, Version: h.Str("service.version"), GitSHA: h.Str("firewall.git_sha"), Policy: h.Str("firewall.policy"),
 		Clock: h.Str("firewall.clock"), LAN: h.Str("firewall.lan.address"), WAN: h.Str("firewall.wan.address"), Booted: f.hello.Booted,
 		Connected: f.connected > 0, LastLine: f.lastLine, Snapshot: f.snapshot,
+		Load:       f.sum("thurward_packet_loop_busy_seconds_total", rate),
 		AcceptRate: f.sum("thurward_rule_accepts_total", rate), DropRate: f.sum("thurward_drops_total", rate),
 		Rules: f.rules(), Drops: f.reasons("thurward_drops_total", "drop_reason"),
 		Flows: Flows{f.sum("thurward_conntrack_entries", value), f.sum("thurward_conntrack_capacity", value),
