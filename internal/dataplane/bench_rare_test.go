@@ -123,6 +123,8 @@ func (b *burst) Receive(dst []frame.Frame) int {
 	return n
 }
 
+func (*burst) HasRoom(int) bool { return true }
+
 func (b *burst) Transmit(src []frame.Frame) int {
 	b.sent += len(src)
 	return b.still.Transmit(src)

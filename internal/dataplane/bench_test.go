@@ -49,6 +49,8 @@ func (p *loop) Receive(dst []frame.Frame) int {
 	return n
 }
 
+func (*loop) HasRoom(int) bool { return true }
+
 func (p *loop) Transmit(src []frame.Frame) int {
 	for _, f := range src {
 		p.pool.Put(f.Buf)

@@ -49,6 +49,10 @@ type Port interface {
 	// Transmit takes the first n frames of src and returns n. The buffers
 	// of the others stay the caller's.
 	Transmit(src []frame.Frame) int
+	// HasRoom reports whether Transmit would take n frames now. Where it
+	// never will take so many, or nothing any more, half of what it holds
+	// when empty is enough.
+	HasRoom(n int) bool
 }
 
 // PortConfig is one side of the firewall.
@@ -76,6 +80,7 @@ type Counters struct {
 	DropReasons          [telemetry.NumReasons]uint64
 	RxPackets, RxBytes   [2]uint64 // by port: 0 LAN, 1 WAN
 	TxPackets, TxBytes   [2]uint64
+	Holds                [2]uint64 // times that a port had no room, and what was to leave by it waited
 	OtherHost            [2]uint64 // frames for another link-layer address, ignored
 	ARPReceived          [2]uint64 // valid ARP messages, without conflicts
 	ARPConflicts         [2]uint64 // claims of an address that is known under another link-layer address, or is our own: dropped as martian
@@ -149,6 +154,7 @@ type port struct {
 	answers   [answerKinds]bucket
 	tx        [2 * Batch]frame.Frame
 	ntx       int
+	heldSince int64 // since when it has had no room for a batch; 0: it has
 }
 
 // batch is the work in hand.

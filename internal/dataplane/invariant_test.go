@@ -260,6 +260,8 @@ func (s *still) Receive(dst []frame.Frame) int {
 	return 1
 }
 
+func (*still) HasRoom(int) bool { return true }
+
 func (s *still) Transmit(src []frame.Frame) int {
 	for _, f := range src {
 		s.pool.Put(f.Buf)

@@ -41,6 +41,7 @@ type wire struct {
 	in   [][]byte
 	out  [][]byte
 	full bool
+	room int // how many frames it takes; 0: any number
 }
 
 func (w *wire) Receive(dst []frame.Frame) int {
@@ -58,9 +59,14 @@ func (w *wire) Receive(dst []frame.Frame) int {
 	return n
 }
 
+func (w *wire) HasRoom(n int) bool { return w.room == 0 || w.room-len(w.out) >= n }
+
 func (w *wire) Transmit(src []frame.Frame) int {
 	if w.full {
 		return 0
+	}
+	if w.room != 0 {
+		src = src[:min(len(src), max(w.room-len(w.out), 0))]
 	}
 	for _, f := range src {
 		w.out = append(w.out, append([]byte(nil), w.pool.Bytes(f)...))

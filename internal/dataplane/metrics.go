@@ -36,6 +36,7 @@ func (e *Engine) Metrics() []telemetry.Family {
 		perSide("thurward_interface_receive_bytes_total", "Bytes received.", &c.RxBytes),
 		perSide("thurward_interface_transmit_packets_total", "Frames sent.", &c.TxPackets),
 		perSide("thurward_interface_transmit_bytes_total", "Bytes sent.", &c.TxBytes),
+		perSide("thurward_interface_transmit_holds_total", "Times that the device had no room, and what was to leave by it waited for up to 10 ms.", &c.Holds),
 		perSide("thurward_interface_other_host_total", "Frames for another link-layer address, which were ignored.", &c.OtherHost),
 		perSide("thurward_arp_received_total", "Valid ARP messages received.", &c.ARPReceived),
 		perSide("thurward_arp_sent_total", "ARP messages sent.", &c.ARPSent),

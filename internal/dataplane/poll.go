@@ -72,6 +72,9 @@ func (e *Engine) timers(now int64) {
 
 // receive takes a batch through all stages.
 func (e *Engine) receive(in *port, now int64) int {
+	if e.backedUp(&e.port[1-in.n], now) {
+		return 0
+	}
 	b := &e.b
 	n := in.Receive(b.frame[:])
 	if n == 0 {

@@ -204,6 +204,9 @@ func (p *port) Receive(dst []frame.Frame) int {
 	return n
 }
 
+// HasRoom implements dataplane.Port.
+func (*port) HasRoom(int) bool { return true }
+
 // Transmit implements dataplane.Port.
 func (p *port) Transmit(src []frame.Frame) int {
 	for _, fr := range src {

@@ -254,6 +254,18 @@ func (n *Net) reclaim() {
 	}
 }
 
+// HasRoom reports whether Transmit would take k frames now, or half of what the
+// queue holds if that is less. A device that was given up has room: there is
+// nothing to wait for.
+func (n *Net) HasRoom(k int) bool {
+	q := n.tx
+	k = min(k, int(q.size)/2)
+	if q.room() < k {
+		n.reclaim()
+	}
+	return q.room() >= k || n.reason != ""
+}
+
 // Transmit takes the first n frames of src and returns n. The rest stays the
 // caller's: there was no room, and they are counted.
 func (n *Net) Transmit(src []frame.Frame) int {

@@ -249,6 +249,44 @@ func TestTransmitFull(t *testing.T) {
 	}
 }
 
+// TestHasRoom tells what Transmit would take, and takes back what was sent to
+// find out; more than half of the queue it does not ask for.
+func TestHasRoom(t *testing.T) {
+	d := newFake(allNet)
+	n, p := open(t, d, 600, NetOptions{QueueSize: 64})
+	send := func(k int) {
+		for range k {
+			b, _ := p.Get()
+			if n.Transmit([]frame.Frame{{Buf: b, Off: frame.Headroom, Len: 60}}) != 1 {
+				t.Fatal("no room")
+			}
+		}
+	}
+	if !n.HasRoom(64) {
+		t.Error("no room in an empty queue")
+	}
+	send(32)
+	if !n.HasRoom(64) {
+		t.Error("half of the queue is free")
+	}
+	send(1)
+	if n.HasRoom(64) || !n.HasRoom(31) {
+		t.Error("31 places are free")
+	}
+	d.sent()
+	if !n.HasRoom(32) {
+		t.Error("one more was sent")
+	}
+	send(32)
+	if n.HasRoom(1) {
+		t.Error("room in a full queue")
+	}
+	n.giveUp("broken")
+	if !n.HasRoom(1) {
+		t.Error("a device that was given up is waited for")
+	}
+}
+
 // TestHostileDevice: whatever a device writes, the driver stops it, counts
 // it, and keeps its hands off.
 func TestHostileDevice(t *testing.T) {

@@ -63,6 +63,9 @@ func (p *PoolPort) Receive(dst []frame.Frame) int {
 	return n
 }
 
+// HasRoom implements dataplane.Port.
+func (*PoolPort) HasRoom(int) bool { return true }
+
 // Transmit puts all frames on the switch and their buffers back.
 func (p *PoolPort) Transmit(src []frame.Frame) int {
 	for _, f := range src {
