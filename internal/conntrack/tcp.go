@@ -13,7 +13,7 @@ type side struct {
 	ack    uint32 // last acknowledgement this side has sent
 	scale  uint8
 	flags  uint8
-	_      [2]byte
+	syn    uint16 // with sideSYN: the low half of the number after the SYN
 }
 
 const (
@@ -24,6 +24,7 @@ const (
 	sideFinAck                // its FIN has been acknowledged
 	sideReset                 // sent the RST that ended the connection
 	sideChallenge             // answered a SYN with an ACK alone: ack is what it waits for
+	sideSYN                   // sent a SYN that does not belong to this connection
 )
 
 // Sequence numbers are compared modulo 2^32 (RFC 9293 section 3.4).
@@ -237,12 +238,10 @@ func (t *Table) progress(r Ref, me, other *side, p *packet.Packet, st State) {
 // syn handles SYN and SYN-ACK.
 func (t *Table) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st State) Verdict {
 	acks := p.Flags&packet.ACK != 0
-	switch st {
-	case SynSent:
-		if r.Reply() {
-			return t.answer(r, me, other, p, opts)
-		}
+	if st == SynSent {
 		switch {
+		case r.Reply():
+			return t.answer(r, me, other, p, opts)
 		case acks:
 			return Invalid
 		case p.Seq+1 == me.limit: // repeated, perhaps with other data
@@ -253,13 +252,25 @@ func (t *Table) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st St
 			me.begin(p, opts)
 		}
 		return Pass
-	case SynRecv:
+	}
+	if acks && other.flags&sideSYN != 0 && uint16(p.Ack) == other.syn {
+		// It answers the SYN that went through though it was not this
+		// connection's: the end knows of none here (it has started again, or
+		// has closed it and the last segments were lost). The SYN will come
+		// again, and begins a new flow, which the policy is asked about. A
+		// forged answer does no harm: data take the connection up again.
+		other.flags &^= sideSYN
+		t.setState(r, Close)
+		return Invalid
+	}
+	if st == SynRecv {
 		if acks && r.Reply() && me.flags&sideAcked == 0 && p.Ack == other.end {
 			// The answer to the SYN. Whatever SYN came from there before, which
 			// acknowledged nothing, anybody could have sent.
 			return t.answer(r, me, other, p, opts)
 		}
 		if !acks && seqEnd(p) != me.end {
+			me.noteSYN(p)
 			return Quiet // a new attempt: the other end challenges it
 		}
 		// A repeated SYN or SYN-ACK, or the SYN-ACKs of a simultaneous open.
@@ -274,10 +285,20 @@ func (t *Table) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st St
 	}
 	// A SYN inside a live connection: the end answers with a challenge ACK
 	// (RFC 5961 section 4.2), so let it through, but learn nothing from it.
-	if !acks || !after(seqEnd(p), me.end) {
+	if !acks {
+		me.noteSYN(p)
+		return Quiet
+	}
+	if !after(seqEnd(p), me.end) {
 		return Quiet
 	}
 	return Invalid
+}
+
+// noteSYN notes a SYN that is not the connection's.
+func (s *side) noteSYN(p *packet.Packet) {
+	s.syn = uint16(seqEnd(p))
+	s.flags |= sideSYN
 }
 
 // answer handles the answer to a flow's SYN: SYN-ACK, or a SYN that crossed it

@@ -85,6 +85,53 @@ func TestRFC5961_S4_2_HalfOpenConnectionRecovers(t *testing.T) {
 	l.state("established")
 }
 
+// TestRFC9293_S3_10_4_BothForgot: client and server know nothing of a
+// connection that the firewall remembers: both have started again, or the last
+// acknowledgement was lost. The client's second SYN begins a new flow.
+func TestRFC9293_S3_10_4_BothForgot(t *testing.T) {
+	for _, last := range []string{"established", "last_ack", "syn_recv"} {
+		for _, isn := range []uint32{9000, 4000} { // after the old numbers, and before them
+			l := newLab(t, "accept egress", established)
+			port := l.one(lan, tcp(host, 4000, web, 80, packet.SYN, 1000, 0)).SrcPort
+			l.one(wan, tcp(web, 80, ours, port, packet.SYN|packet.ACK, 5000, 1001))
+			if last != "syn_recv" {
+				l.one(lan, tcp(host, 4000, web, 80, packet.ACK, 1001, 5001))
+			}
+			if last == "last_ack" {
+				l.one(lan, tcp(host, 4000, web, 80, packet.FIN|packet.ACK, 1001, 5001))
+				l.one(wan, tcp(web, 80, ours, port, packet.FIN|packet.ACK, 5001, 1002))
+			}
+			l.state(last)
+			again := tcp(host, 4000, web, 80, packet.SYN, 700_000, 0)
+			l.one(lan, again)
+			answer := tcp(web, 80, ours, port, packet.SYN|packet.ACK, isn, 700_001)
+			l.dropped(wan, tcp(web, 80, ours, port, packet.SYN|packet.ACK, 9000, 600_001), telemetry.ConntrackInvalid)
+			l.state(last)
+			l.dropped(wan, answer, telemetry.ConntrackInvalid)
+			l.state("close")
+			if p := l.one(lan, again).SrcPort; p != port {
+				t.Errorf("%s: the new flow has port %d, the old one had %d", last, p, port)
+			}
+			l.one(wan, answer)
+			l.one(lan, tcp(host, 4000, web, 80, packet.ACK, 700_001, isn+1))
+			l.state("established")
+		}
+	}
+}
+
+// TestRFC5961_ForgedAnswerToASYN: who guesses what a SYN in a connection wants
+// as its answer has not ended the connection.
+func TestRFC5961_ForgedAnswerToASYN(t *testing.T) {
+	l := newLab(t, "accept egress", established)
+	port := l.handshake(host, 4000, web, 80)
+	l.one(lan, tcp(host, 4000, web, 80, packet.SYN, 700_000, 0))
+	l.dropped(wan, tcp(web, 80, ours, port, packet.SYN|packet.ACK, 9000, 700_001), telemetry.ConntrackInvalid)
+	d := tcp(web, 80, ours, port, packet.ACK, 5001, 1001)
+	d.data = []byte("hello")
+	l.one(wan, d)
+	l.state("established")
+}
+
 // TestRFC5961_S9_3_ChallengeACKIsNotEaten: also when the firewall has forgotten
 // the connection that the server still knows.
 func TestRFC5961_S9_3_ChallengeACKIsNotEaten(t *testing.T) {
