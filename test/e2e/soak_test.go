@@ -42,7 +42,8 @@ func TestSoak(t *testing.T) {
 		h := watchHost(t, *soakStall > 0)
 		ctx, cancel := context.WithTimeout(t.Context(), *soakFor)
 		defer cancel()
-		s := &soak{t: t, lab: l, ctx: ctx, began: time.Now()}
+		s := &soak{t: t, lab: l, ctx: ctx, stop: cancel, began: time.Now()}
+		defer s.explain(r, tr, before)
 		s.load()
 		// All is quiet, the machine sleeps: it must wake for each of these.
 		for range 10 {
@@ -82,6 +83,7 @@ type soak struct {
 	*lab
 	t     *testing.T
 	ctx   context.Context
+	stop  func()
 	rtts  []time.Duration
 	began time.Time
 
@@ -90,8 +92,30 @@ type soak struct {
 
 func (s *soak) fail(what string, err error) {
 	if s.ctx.Err() == nil {
-		s.t.Errorf("%s: %v", what, err)
+		s.t.Errorf("after %v: %s: %v", time.Since(s.began).Round(time.Second), what, err)
+		s.stop() // what stands still is looked at now, not at the end
 	}
+}
+
+// explain shows what the firewall counted, and where pings were lost, when
+// something went wrong.
+func (s *soak) explain(r *receiver, tr *trail, before map[string]uint64) {
+	if !s.t.Failed() {
+		return
+	}
+	time.Sleep(11 * time.Second) // a snapshot that is later than what happened
+	where, _ := tr.lost()
+	s.t.Logf("lost pings by place: %v", where)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var changed []string
+	for series, n := range r.metrics {
+		if n != before[series] && !strings.Contains(series, "_bucket") {
+			changed = append(changed, fmt.Sprintf("%s %d → %d", series, before[series], n))
+		}
+	}
+	slices.Sort(changed)
+	s.t.Logf("what the firewall counted, up to its last snapshot:\n%s", strings.Join(changed, "\n"))
 }
 
 // load keeps everything busy until the context ends.
