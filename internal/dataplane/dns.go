@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"github.com/thurward/thurward/internal/dnsproxy"
+	"github.com/thurward/thurward/internal/dotlink"
 	"github.com/thurward/thurward/internal/fqdn"
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
@@ -37,6 +38,8 @@ type names struct {
 	intercept bool
 	hellos    hellos
 	errors    unreachables
+	links     []*dotlink.Link // to upstreams with TLS
+	byUp      []*dotlink.Link // by number of the upstream; nil: without
 	client    dnsproxy.Client // who asks; here so that it is not on the heap
 	about     about
 	found     fqdn.Found
@@ -86,6 +89,7 @@ func (e *Engine) newNames(c *Config) error {
 		return errors.New("dataplane: " + err.Error())
 	}
 	e.names.tcp = tcpend.New(ends{e}, e.port[wan].mtu, e.port[lan].mtu)
+	e.newLinks(p, c.ClockSet)
 	e.names.hellos = newHellos(p)
 	e.names.intercept = p.Settings.Flags&segment.FlagDNSIntercept != 0
 	return nil
@@ -151,6 +155,7 @@ func (e *Engine) namesTick(now int64) {
 	if e.names.proxy != nil {
 		e.names.proxy.Tick(now)
 		e.names.tcp.Tick(now)
+		e.linksTick(now)
 		e.hellosTick(now)
 		e.names.set.Sweep(sweepNames, now)
 	}

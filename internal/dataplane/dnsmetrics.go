@@ -29,7 +29,7 @@ func (e *Engine) nameMetrics() []telemetry.Family {
 	label := func(name string, values ...string) func([]byte, int) []byte {
 		return telemetry.LabelOf(name, func(i int) string { return values[i%len(values)] })
 	}
-	return []telemetry.Family{
+	return append(e.linkMetrics(), []telemetry.Family{
 		{Name: "thurward_dns_queries_total", Help: "Queries of clients, by what became of them.", Type: telemetry.Counter, N: int(telemetry.NumDNSOutcomes) - 1,
 			Labels: telemetry.LabelOf("outcome", func(i int) string { return telemetry.DNSOutcome(i + 1).String() }),
 			Fill:   func(v []uint64) { copy(v, p.Outcomes[1:]) }},
@@ -41,6 +41,7 @@ func (e *Engine) nameMetrics() []telemetry.Family {
 		one("thurward_dns_upstream_queries_total", "Queries to upstreams, repeated ones among them.", &p.Asked),
 		one("thurward_dns_upstream_retries_total", "Queries to upstreams that were not the first for a client's query.", &p.Retries),
 		one("thurward_dns_upstream_tcp_total", "Queries to upstreams over TCP.", &p.ByTCP),
+		one("thurward_dns_upstream_tls_total", "Queries to upstreams over TLS.", &p.ByTLS),
 		one("thurward_dns_upstream_unreachable_total", "Queries to upstreams that ICMP errors have said cannot be delivered.", &p.Unreachable),
 		one("thurward_dns_truncated_total", "Answers that did not fit what the client takes over UDP.", &p.Truncated),
 		{Name: "thurward_dns_answers_rejected_total", Help: "Messages from the WAN that were not taken for an answer.", Type: telemetry.Counter, N: 3,
@@ -60,5 +61,5 @@ func (e *Engine) nameMetrics() []telemetry.Family {
 		{Name: "thurward_fqdn_set_evictions_total", Help: "Names of addresses forgotten before their time.", Type: telemetry.Counter, N: 3,
 			Labels: label("reason", "full", "text_full", "address_full"),
 			Fill:   func(v []uint64) { v[0], v[1], v[2] = s.EvictedFull, s.EvictedText, s.EvictedAddress }},
-	}
+	}...)
 }

@@ -116,13 +116,20 @@ func (u ends) Message(id uint32, msg []byte) {
 }
 
 // Stream implements tcpend.User.
-func (u ends) Stream(uint32, uint32) {}
+func (u ends) Stream(uint32, uint32) {
+	for _, l := range u.e.names.links {
+		l.Touch()
+	}
+}
 
 // Closed implements tcpend.User.
-func (u ends) Closed(_, tag uint32, t *tcpend.Tuple, served bool) {
+func (u ends) Closed(id, tag uint32, t *tcpend.Tuple, served bool) {
 	if !served {
 		u.e.GivePort(packet.TCP, t.LocalPort)
-		u.e.names.proxy.FailTCP(tag, u.e.now) // unless it has its answer
+		u.e.names.proxy.FailTCP(tag, u.e.now) // unless it has its answer, or is a stream
+		for _, l := range u.e.names.links {
+			l.Closed(id, u.e.now)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@
 //	local.go      what is addressed to the firewall, and what it says itself
 //	own.go        which addresses are the firewall's
 //	dns.go        queries to the firewall and answers to it; dnsname.go: names of destinations
+//	dnstls.go     connections to upstreams over TLS
 //	neighbour.go  link-layer addresses of next hops
 //	reassemble.go fragments, where they are not dropped
 //	transmit.go   leave
@@ -70,6 +71,7 @@ type Config struct {
 	Events   *telemetry.Ring // nil: no events
 	Secret   [32]byte        // random at each boot; keys hashes and port choice
 	Alloc    conntrack.Alloc // memory for the flow table; nil: the Go heap
+	ClockSet bool            // the time of day is known: certificates can be judged
 }
 
 // Counters of the data plane. Per rule, the last entry is the default action.

@@ -10,6 +10,9 @@ func (e *Engine) Poll(now int64) int {
 	if now >= e.tick {
 		e.timers(now)
 	}
+	if e.names.links != nil {
+		e.linksPoll(now)
+	}
 	e.flush(&e.port[lan])
 	e.flush(&e.port[wan])
 	return n
@@ -35,6 +38,7 @@ func (e *Engine) NextDeadline() int64 {
 		if at, ok := e.names.tcp.Due(); ok {
 			d = min(d, max(at, e.tick))
 		}
+		d = e.linksDue(d)
 	}
 	if e.again.due {
 		d = min(d, max(e.again.at, e.tick))

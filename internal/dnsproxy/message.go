@@ -143,6 +143,7 @@ const (
 	optDAU           = 5
 	optDHU           = 6
 	optN3U           = 7
+	optPadding       = 12 // RFC 7830
 	optEDE           = 15 // RFC 8914
 	optReportChannel = 18 // RFC 9567
 	optZoneVersion   = 19 // RFC 9660

@@ -8,6 +8,7 @@
 //	query.go     a client asks
 //	relay.go     an upstream answers
 //	upstream.go  which upstream is asked, and when the next
+//	tls.go       upstreams that are asked over TLS
 //	unreachable.go  the network says that an upstream is not there
 //	client.go    how much a client may ask
 //
@@ -54,6 +55,10 @@ type Transport interface {
 	// response to AnswerTCP with the same tag, or calls FailTCP. It returns
 	// false when that is not possible.
 	AskTCP(up int, to packet.Addr, toPort uint16, tag uint32, msg []byte) bool
+	// AskTLS sends a query over TLS to upstream number up. It returns false
+	// when that is not possible now. Responses go to AnswerTLS; LostTLS says
+	// that the connection is gone.
+	AskTLS(up int, msg []byte) bool
 	// Reply sends a response to a client.
 	Reply(c *Client, msg []byte)
 	// TakePort reserves an unpredictable UDP port, GivePort ends that.
@@ -90,6 +95,7 @@ type Counters struct {
 	Asked       uint64 // queries to upstreams
 	Retries     uint64 // of them, further ones for the same client's query
 	ByTCP       uint64 // of them, over TCP
+	ByTLS       uint64 // of them, over TLS
 	Unreachable uint64 // of them, refused by the network or the upstream's host
 	Truncated   uint64 // responses to clients that did not fit
 	Mismatched  uint64 // responses that match no question, by whoever sent them
@@ -120,7 +126,7 @@ type pending struct {
 	typ, class uint16
 	size       uint16
 	ourID      uint16
-	port       uint16 // 0: none, it is asked over TCP
+	port       uint16 // 0: none, it is asked over TCP or TLS
 	up         uint8
 	tries      uint8
 	wrong      uint8
@@ -128,7 +134,8 @@ type pending struct {
 	plain      bool // asked without EDNS: the upstream does not know it
 	probe      bool // nobody waits for the answer
 	used       bool
-	tcp        bool
+	tcp        bool // it is under way over TCP
+	tls        bool // it is under way over TLS
 	gen        uint16
 	nameLen    uint8
 	nOpts      uint8
@@ -159,6 +166,7 @@ type Proxy struct {
 	buf       []byte
 	lower     [maxName]byte
 	optBuf    [48]byte
+	pad       [48 + 4 + padTo]byte
 	told      Done
 }
 
@@ -184,10 +192,7 @@ func New(c Config) (*Proxy, error) {
 		if !ok {
 			return nil, errors.New("dnsproxy: the address of an upstream is not IPv4")
 		}
-		if u.TLS != 0 {
-			return nil, errors.New("dnsproxy: DNS over TLS to an upstream is not supported yet; remove tls: from dns.upstreams")
-		}
-		p.up = append(p.up, upstream{addr: a, port: u.Port})
+		p.up = append(p.up, upstream{addr: a, port: u.Port, tls: u.TLS != 0})
 	}
 	for i := range pol.Resolvers {
 		a, ok := packet.AddrFrom16(pol.Resolvers[i].Address)

@@ -35,6 +35,8 @@ type bench struct {
 	ports map[uint16]bool
 	rnd   *rand.Rand
 	noTCP bool
+	noTLS bool
+	tls   []overTLS
 	atGot func()
 }
 
@@ -45,8 +47,22 @@ type sent struct {
 	msg            []byte
 }
 
+// overTLS is a query over the connection to an upstream.
+type overTLS struct {
+	up  int
+	msg []byte
+}
+
 func (b *bench) AskUDP(to packet.Addr, toPort, from uint16, msg []byte) {
 	b.sent = append(b.sent, sent{to, toPort, from, 0, bytes.Clone(msg)})
+}
+
+func (b *bench) AskTLS(up int, msg []byte) bool {
+	if b.noTLS {
+		return false
+	}
+	b.tls = append(b.tls, overTLS{up, bytes.Clone(msg)})
+	return true
 }
 
 func (b *bench) AskTCP(_ int, to packet.Addr, port uint16, tag uint32, msg []byte) bool {
@@ -469,6 +485,7 @@ func (s *silent) AskUDP(_ packet.Addr, _, from uint16, msg []byte) {
 	s.port = from
 	copy(s.asked[:], msg)
 }
+func (s *silent) AskTLS(int, []byte) bool                              { return false }
 func (s *silent) AskTCP(int, packet.Addr, uint16, uint32, []byte) bool { return false }
 func (s *silent) Reply(*Client, []byte)                                { s.replies++ }
 func (s *silent) TakePort() (uint16, bool)                             { s.n++; return uint16(1024 + s.n%60000), true }

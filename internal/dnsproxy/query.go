@@ -82,7 +82,11 @@ func (p *Proxy) question(w *pending) []byte {
 	b = binary.BigEndian.AppendUint16(b, w.class)
 	if !w.plain {
 		b[11] = 1
-		b = appendOPT(b, upstreamSize, 0, w.do, w.opts[:w.nOpts])
+		opts := w.opts[:w.nOpts]
+		if w.tls {
+			opts = p.padded(opts, len(b))
+		}
+		b = appendOPT(b, upstreamSize, 0, w.do, opts)
 	}
 	return b
 }

@@ -97,7 +97,7 @@ func (p *Proxy) answered(i uint16, m []byte, now int64) {
 	end := headerLen + int(w.nameLen) + 4
 	a := &p.a
 	if !a.scan(m, end, w.typ, w.class) {
-		if be16(m[2:])&flagTC != 0 && !w.tcp {
+		if be16(m[2:])&flagTC != 0 && !w.tcp && !w.tls {
 			p.overTCP(i, now) // cut off in the middle of a record
 			return
 		}
@@ -105,7 +105,7 @@ func (p *Proxy) answered(i uint16, m []byte, now int64) {
 		p.unanswered(i, now)
 		return
 	}
-	if a.tc && !w.tcp {
+	if a.tc && !w.tcp && !w.tls {
 		p.overTCP(i, now)
 		return
 	}

@@ -31,14 +31,20 @@ func (p *Proxy) Unreachable(port uint16, now int64) {
 	}
 	p.c.Unreachable++
 	p.failed(w.up, now)
+	p.refused(i, now)
+}
+
+// refused goes on with a query that its upstream cannot be asked: the next that
+// has not refused it is asked, or nobody until the try is over.
+func (p *Proxy) refused(i uint16, now int64) {
+	w := &p.q[i-1]
 	w.refused |= 1 << w.up
 	if w.probe {
 		p.drop(i)
 		return
 	}
 	if to, ok := p.notRefused(w); ok && w.tries < maxTries {
-		p.closePort(w)
-		w.up, w.plain = to, false
+		p.leave(w, to)
 		p.try(i, now)
 	}
 }
@@ -49,7 +55,7 @@ func (p *Proxy) notRefused(w *pending) (up uint8, ok bool) {
 	n := len(p.up)
 	for _, down := range [...]bool{false, true} {
 		for k := 1; k < n; k++ {
-			if j := (int(w.up) + k) % n; w.refused>>j&1 == 0 && p.up[j].down() == down {
+			if j := (int(w.up) + k) % n; w.refused>>j&1 == 0 && p.up[j].down() == down && p.usable(j) {
 				return uint8(j), true
 			}
 		}

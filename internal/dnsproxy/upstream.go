@@ -14,6 +14,7 @@ import (
 type upstream struct {
 	addr   packet.Addr
 	port   uint16
+	tls    bool  // it is asked over TLS, and never otherwise
 	failed uint8 // times in a row
 	probed int64
 }
@@ -31,7 +32,7 @@ func (u *upstream) down() bool { return u.failed >= downAfter }
 // choose returns the upstream to ask first.
 func (p *Proxy) choose(int64) uint8 {
 	for i := range p.up {
-		if !p.up[i].down() {
+		if !p.up[i].down() && p.usable(i) {
 			return uint8(i)
 		}
 	}
@@ -42,12 +43,14 @@ func (p *Proxy) choose(int64) uint8 {
 // works, or the next.
 func (p *Proxy) after(i uint8) uint8 {
 	n := len(p.up)
-	for k := 1; k <= n; k++ {
-		if j := (int(i) + k) % n; !p.up[j].down() {
-			return uint8(j)
+	for _, down := range [...]bool{false, true} {
+		for k := 1; k <= n; k++ {
+			if j := (int(i) + k) % n; p.up[j].down() == down && p.usable(j) {
+				return uint8(j)
+			}
 		}
 	}
-	return uint8((int(i) + 1) % n)
+	return i
 }
 
 // probe asks an upstream that is down what is asked of another.
@@ -55,7 +58,7 @@ func (p *Proxy) probe(i uint16, now int64) {
 	w := &p.q[i-1]
 	for j := range p.up {
 		u := &p.up[j]
-		if uint8(j) == w.up || !u.down() || now-u.probed < probeEvery {
+		if uint8(j) == w.up || !u.down() || now-u.probed < probeEvery || !p.usable(j) {
 			continue
 		}
 		u.probed = now
@@ -69,9 +72,13 @@ func (p *Proxy) probe(i uint16, now int64) {
 	}
 }
 
-// try asks query i's upstream over UDP.
+// try asks query i's upstream, over UDP unless it is one with TLS.
 func (p *Proxy) try(i uint16, now int64) {
 	w := &p.q[i-1]
+	if p.up[w.up].tls {
+		p.tryTLS(i, now)
+		return
+	}
 	t := p.cfg.Transport
 	if w.port == 0 {
 		port, ok := t.TakePort()
@@ -86,9 +93,7 @@ func (p *Proxy) try(i uint16, now int64) {
 		p.byPort[port] = i
 		r := t.Random()
 		w.ourID = uint16(r >> 48)
-		for k := 0; k < len(w.flip); k += 8 {
-			binary.LittleEndian.PutUint64(w.flip[k:], t.Random())
-		}
+		p.mix(w)
 	}
 	if w.tries++; w.tries > 1 {
 		p.c.Retries++
@@ -98,10 +103,23 @@ func (p *Proxy) try(i uint16, now int64) {
 	t.AskUDP(p.up[w.up].addr, p.up[w.up].port, w.port, p.question(w))
 }
 
+// mix gives the name of a query a case of its own.
+func (p *Proxy) mix(w *pending) {
+	for k := 0; k < len(w.flip); k += 8 {
+		binary.LittleEndian.PutUint64(w.flip[k:], p.cfg.Transport.Random())
+	}
+}
+
+// leave takes a query away from its upstream, for it to ask another.
+func (p *Proxy) leave(w *pending, to uint8) {
+	p.closePort(w)
+	w.up, w.plain, w.tls = to, false, false
+}
+
 // tryTCP asks query i's upstream over TCP.
 func (p *Proxy) tryTCP(i uint16, now int64) bool {
 	w := &p.q[i-1]
-	if w.probe || w.tcp {
+	if w.probe || w.tcp || w.tls {
 		return false
 	}
 	p.closePort(w)
@@ -165,8 +183,10 @@ func (p *Proxy) unanswered(i uint16, now int64) {
 	if to := p.after(w.up); to != w.up {
 		// Another one gets a port and an identifier of its own; the same one
 		// gets the same, so that its late answer is still good.
-		p.closePort(w)
-		w.up, w.plain = to, false
+		p.leave(w, to)
+	} else if w.tls {
+		w.due = w.start + totalTime // what a connection carries is not lost
+		return
 	}
 	p.try(i, now)
 }

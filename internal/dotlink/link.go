@@ -18,6 +18,7 @@ import (
 
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/tcpend"
+	"github.com/thurward/thurward/internal/telemetry"
 )
 
 const second = int64(1e9)
@@ -63,9 +64,9 @@ type User interface {
 
 // Counters of a Link.
 type Counters struct {
-	Connections uint64             // that were opened: the certificate is good
-	Failures    [NumClasses]uint64 // that came to nothing, by class; None is not used
-	Unsent      uint64             // queries that had no room
+	Connections uint64                          // that were opened: the certificate is good
+	Failures    [telemetry.NumTLSClasses]uint64 // that came to nothing, by class
+	Unsent      uint64                          // queries that had no room
 }
 
 // Config says what a Link connects to.
@@ -151,23 +152,23 @@ func (l *Link) Ask(msg []byte, now int64) bool {
 // connect begins a connection.
 func (l *Link) connect(now int64) bool {
 	if !l.cfg.ClockSet {
-		l.failed(ClockNotSet, []byte("the machine has no clock, so that nobody can tell whether a certificate is valid"), now)
+		l.failed(telemetry.TLSClockNotSet, []byte("the machine has no clock, so that nobody can tell whether a certificate is valid"), now)
 		return false
 	}
 	local, port, ok := l.cfg.User.TakePort()
 	if !ok {
-		l.failed(Timeout, []byte("no free port on the WAN address"), now)
+		l.failed(telemetry.TLSTimeout, []byte("no free port on the WAN address"), now)
 		return false
 	}
 	l.pipe.plainOut.reset()
 	t := tcpend.Tuple{Local: local, Remote: l.cfg.Addr, LocalPort: port, RemotePort: l.cfg.Port}
 	if l.conn, ok = l.cfg.TCP.ConnectStream(&t, 0, now); !ok {
 		l.cfg.User.GivePort(port)
-		l.failed(Timeout, []byte("too many TCP connections"), now)
+		l.failed(telemetry.TLSTimeout, []byte("too many TCP connections"), now)
 		return false
 	}
 	l.state, l.due = Connecting, now+setupFor
-	l.useful, l.fail, l.why, l.have, l.waiting = false, false, None, 0, 0
+	l.useful, l.fail, l.why, l.have, l.waiting = false, false, 0, 0, 0
 	return true
 }
 
@@ -182,9 +183,9 @@ func (l *Link) Closed(id uint32, now int64) {
 	l.conn = 0
 	if l.state == Connecting {
 		// No connection, so nothing for the goroutine: it is over.
-		c, why := Closed, "the server, or the network, has refused the connection"
+		c, why := telemetry.TLSClosed, "the server, or the network, has refused the connection"
 		if now >= l.due {
-			c, why = Timeout, "no answer to the connection's first segment"
+			c, why = telemetry.TLSTimeout, "no answer to the connection's first segment"
 		}
 		l.over(c, []byte(why), now)
 		return
@@ -285,7 +286,7 @@ func (l *Link) answers() {
 		l.have = 0
 		l.waiting = 0
 		if !l.useful {
-			l.useful, l.pause, l.told.class = true, 0, None
+			l.useful, l.pause, l.told.class = true, 0, 0
 		}
 		l.cfg.User.Answer(l.cfg.Up, msg)
 	}
@@ -310,11 +311,11 @@ func (l *Link) parked(now int64) {
 		}
 	}
 	c, why := l.pipe.class, l.pipe.reason
-	if l.why != None {
+	if l.why != 0 {
 		c, why = l.why, []byte(silent)
 	}
-	if l.state == Handshaking && c == None {
-		c = Closed
+	if l.state == Handshaking && c == 0 {
+		c = telemetry.TLSClosed
 	}
 	l.over(c, why, now)
 }
@@ -323,7 +324,7 @@ const silent = "no answer in time"
 
 // over ends a connection, whose goroutine is parked or had not begun.
 func (l *Link) over(c Class, why []byte, now int64) {
-	if l.useful || c == None {
+	if l.useful || c == 0 {
 		// It has worked: a server may close a connection at any time.
 		l.state = Idle
 		l.cfg.User.Lost(l.cfg.Up, false)
@@ -358,14 +359,14 @@ func (l *Link) Tick(now int64) {
 		}
 	case Handshaking:
 		if now >= l.due || l.unacked() {
-			l.end(cancel, Timeout, now)
+			l.end(cancel, telemetry.TLSTimeout, now)
 		}
 	case Open:
 		switch {
 		case l.waiting != 0 && now-l.waiting >= silentFor, l.unacked():
-			l.end(cancel, Timeout, now)
+			l.end(cancel, telemetry.TLSTimeout, now)
 		case l.waiting == 0 && now-l.asked >= idleFor:
-			l.end(finish, None, now)
+			l.end(finish, 0, now)
 		}
 	case Ending:
 		if now >= l.due && l.pipe.order.Load() == finish {

@@ -4,25 +4,13 @@ import (
 	"errors"
 	"io"
 	"sync/atomic"
+
+	"github.com/thurward/thurward/internal/telemetry"
 )
 
-// A Class says why a connection to an upstream came to nothing.
-type Class uint8
-
-// The classes.
-const (
-	None        Class = iota // nothing went wrong
-	Verify                   // the certificate is not the server's that was asked for
-	Timeout                  // no answer in time
-	Protocol                 // what came is not TLS as it must be, or the server refuses ours
-	Closed                   // the server, or the network, ended it
-	ClockNotSet              // nobody knows what time it is: certificates cannot be judged
-	NumClasses
-)
-
-func (c Class) String() string {
-	return [...]string{"none", "verify", "timeout", "protocol", "closed", "clock_not_set", ""}[min(c, NumClasses)]
-}
+// A Class says why a connection to an upstream came to nothing; zero: nothing
+// went wrong.
+type Class = telemetry.TLSClass
 
 // What the goroutine does. While it is parked the rings belong to the loop.
 const (
@@ -59,6 +47,7 @@ type Pipe struct {
 	kicked atomic.Bool // the loop has something for the goroutine
 	busy   atomic.Bool // the goroutine has not come to rest
 	news   atomic.Bool // the goroutine has something for the loop
+	over   atomic.Bool // see Stop
 	signal chan struct{}
 
 	// How it ended; the goroutine's until it parks.
@@ -82,7 +71,7 @@ func (p *Pipe) start() {
 	}
 	p.eof.Store(false)
 	p.order.Store(run)
-	p.class, p.reason = None, p.reason[:0]
+	p.class, p.reason = 0, p.reason[:0]
 	p.state.Store(handshaking)
 	p.kick()
 }
@@ -98,6 +87,13 @@ func (p *Pipe) kick() {
 // Working reports whether the goroutine has something to do, or has done
 // something that the loop has not seen: no time to sleep.
 func (p *Pipe) Working() bool { return p.kicked.Load() || p.busy.Load() || p.news.Load() }
+
+// Stop ends the goroutine, and with it the pipe.
+func (p *Pipe) Stop() {
+	p.over.Store(true)
+	p.order.Store(cancel)
+	p.kick()
+}
 
 // What follows is the goroutine's.
 
@@ -122,11 +118,12 @@ func (p *Pipe) Rest() {
 	p.kicked.Store(false)
 }
 
-// Next waits until a connection is wanted.
-func (p *Pipe) Next() {
-	for p.state.Load() == parked {
+// Next waits until a connection is wanted. It returns false after Stop.
+func (p *Pipe) Next() bool {
+	for p.state.Load() == parked && !p.over.Load() {
 		p.Rest()
 	}
+	return !p.over.Load()
 }
 
 // Opened says that the handshake is done.

@@ -59,6 +59,8 @@ func (s Style) Verdict(e Event) string {
 		b.WriteString(s.paint(dim, "END   "))
 	case "dns-query":
 		return s.paint(cyan, "DNS   ") + s.query(e)
+	case "dns-upstream-failed":
+		return s.paint(yellow, "TLS   ") + clean("  no connection to upstream "+hostPort(e.Str("destination.ip"), e.Str("destination.port"))+"  "+e.Str("event.reason")+": "+e.Str("error.message"))
 	case "lines-lost":
 		return s.paint(yellow, "LOST  ") + s.loss(e)
 	case "would-accept", "would-drop", "would-reject":

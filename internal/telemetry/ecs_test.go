@@ -26,7 +26,7 @@ var fields = map[string]string{
 	"network.transport":  "keyword", "network.iana_number": "keyword", "network.type": "keyword", "network.direction": "keyword", "network.protocol": "keyword",
 	"network.packets": "long", "network.bytes": "long",
 	"dns.type": "keyword", "dns.question.name": "keyword", "dns.question.type": "keyword", "dns.response_code": "keyword", "dns.resolved_ip": "ip array",
-	"trace.id": "keyword", "span.id": "keyword",
+	"trace.id": "keyword", "span.id": "keyword", "error.message": "match_only_text",
 
 	"network.translated.address": "custom ip", "network.translated.port": "custom long",
 	"firewall.drop_reason": "custom keyword", "firewall.flow_id": "custom long", "firewall.policy": "custom keyword", "firewall.clock": "custom keyword",
@@ -120,7 +120,7 @@ func fits(v any, typ string) bool {
 	}
 	s, isText := v.(string)
 	switch typ {
-	case "keyword":
+	case "keyword", "match_only_text":
 		return isText
 	case "long":
 		f, ok := v.(float64)

@@ -56,10 +56,11 @@ type Kind uint8
 
 // The kinds of record.
 const (
-	_        Kind = iota
-	Verdict       // the filter or the checks before it decided about a packet
-	FlowEnd       // a flow left the table; Packets and Bytes are its totals
-	DNSQuery      // a client's query to the DNS proxy is done with; the name is the question's
+	_              Kind = iota
+	Verdict             // the filter or the checks before it decided about a packet
+	FlowEnd             // a flow left the table; Packets and Bytes are its totals
+	DNSQuery            // a client's query to the DNS proxy is done with; the name is the question's
+	UpstreamFailed      // a TLS connection to an upstream, which is Dst, came to nothing; the name is the reason in words
 )
 
 // A Record is one event as the packet path writes it: fixed size, no
@@ -94,8 +95,9 @@ type Record struct {
 	Truncated      bool  // addresses and ports could not be read
 	XlatDst        bool  // XlatAddr is the destination's
 	Note           Note
-	lines          uint8 // in the queue: lineEvent, lineSpan
-	_              [7]byte
+	lines          uint8    // in the queue: lineEvent, lineSpan
+	TLS            TLSClass // UpstreamFailed
+	_              [6]byte
 }
 
 // RecordSize is the size of a Record in bytes.

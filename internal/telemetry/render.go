@@ -44,6 +44,8 @@ func AppendNamed(dst []byte, r *Record, name []byte, c *Context) []byte {
 		b = append(b, `"protocol","info"],"event.action":"dns-query","event.outcome":"`...)
 		b = append(b, dnsSuccess(r.DNS)...)
 		b = append(b, '"')
+	case r.Kind == UpstreamFailed:
+		b = append(b, `"protocol","info"],"event.action":"dns-upstream-failed","event.outcome":"failure"`...)
 	case r.Action == Accept:
 		b = append(b, `"connection","allowed"],"event.action":"accept","event.outcome":"success"`...)
 	case r.Action == Drop:
@@ -58,6 +60,11 @@ func AppendNamed(dst []byte, r *Record, name []byte, c *Context) []byte {
 		b = append(b, r.DNS.String()...)
 		b = append(b, '"')
 		return c.appendEnd(appendDNS(b, r, name), r)
+	}
+	if r.Kind == UpstreamFailed {
+		b = append(b, r.TLS.String()...)
+		b = append(b, '"')
+		return c.appendEnd(appendUpstream(b, r, name), r)
 	}
 	b = append(b, r.Reason.String()...)
 	b = append(b, '"')

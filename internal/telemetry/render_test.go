@@ -41,12 +41,16 @@ var records = []Record{
 		Src: v4(10, 0, 0, 2), Dst: v4(10, 0, 0, 1), SrcPort: 5353, DstPort: 53, XlatAddr: v4(198, 51, 100, 80)},
 	{Time: 10e9, Kind: DNSQuery, DNS: DNSRateLimited, QType: 65, Lookup: 4, Direction: Egress, Proto: 17,
 		Src: v4(10, 0, 0, 2), Dst: v4(10, 0, 0, 1), SrcPort: 5353, DstPort: 53},
+	{Time: 12e9, Kind: UpstreamFailed, TLS: TLSVerify, Direction: Egress, Proto: 6, Dst: v4(9, 9, 9, 9), DstPort: 853},
 }
 
 // nameOf is the name that goes with a record of the table.
 func nameOf(r *Record) []byte {
 	if r.Kind == DNSQuery || r.FlowID == 7 {
 		return []byte("github.com")
+	}
+	if r.Kind == UpstreamFailed {
+		return []byte("x509: certificate is valid for a.example, not \"dns.example\"")
 	}
 	return nil
 }

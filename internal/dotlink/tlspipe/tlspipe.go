@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/thurward/thurward/internal/dotlink"
+	"github.com/thurward/thurward/internal/telemetry"
 )
 
 // Config says how a Pipe's connections are.
@@ -29,12 +30,11 @@ const (
 	overhead = 512
 )
 
-// Run makes one connection after the other, as the loop wants them. It does not
-// return.
+// Run makes one connection after the other, as the loop wants them, until the
+// pipe is stopped.
 func Run(p *dotlink.Pipe, c Config) {
 	buf := make([]byte, 4<<10)
-	for {
-		p.Next()
+	for p.Next() {
 		p.Park(session(p, &c, buf))
 	}
 }
@@ -43,7 +43,7 @@ func Run(p *dotlink.Pipe, c Config) {
 func session(p *dotlink.Pipe, c *Config, buf []byte) (dotlink.Class, string) {
 	roots, err := c.Roots()
 	if err != nil {
-		return dotlink.Verify, err.Error()
+		return telemetry.TLSVerify, err.Error()
 	}
 	conn := tls.Client(&sealed{p: p}, &tls.Config{ServerName: c.Name, RootCAs: roots, Time: c.Time, MinVersion: tls.VersionTLS12})
 	c.Yield()
@@ -54,11 +54,11 @@ func session(p *dotlink.Pipe, c *Config, buf []byte) (dotlink.Class, string) {
 	c.Yield()
 	for {
 		if p.Cancelled() {
-			return dotlink.None, ""
+			return 0, ""
 		}
 		if p.Finish() {
 			conn.Close() // tells the server (RFC 8446 section 6.1)
-			return dotlink.None, ""
+			return 0, ""
 		}
 		moved := false
 		if room := p.SealedRoom() - overhead; room > 0 {
@@ -93,11 +93,11 @@ func class(err error) (dotlink.Class, string) {
 	var cert *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &cert):
-		return dotlink.Verify, cert.Err.Error()
+		return telemetry.TLSVerify, cert.Err.Error()
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe):
-		return dotlink.Closed, "the server has closed the connection"
+		return telemetry.TLSClosed, "the server has closed the connection"
 	}
-	return dotlink.Protocol, err.Error()
+	return telemetry.TLSProtocol, err.Error()
 }
 
 // sealed is the server as crypto/tls sees it.
