@@ -3,40 +3,53 @@
 package main
 
 import (
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net/netip"
+	"runtime"
+	"strconv"
+	"sync"
 
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 
 	"github.com/thurward/thurward/internal/dataplane"
+	"github.com/thurward/thurward/internal/dotlink/tlspipe"
 	"github.com/thurward/thurward/internal/segment"
 )
 
-// startDoT starts what speaks TLS to the policy's upstreams. It is called once,
-// before the packet loop.
+// startDoT starts what speaks TLS to the policy's upstreams: a goroutine for
+// each, which does something when the packet loop has something for it. It is
+// called once, before the packet loop.
 func startDoT(p *segment.Policy, e *dataplane.Engine) error {
-	for i := range p.Upstreams {
-		u := &p.Upstreams[i]
-		if u.TLS == 0 {
-			continue
+	links := e.Links()
+	if len(links) > 0 && !clockSet() {
+		say("note: the machine does not know the time, so that no certificate can be judged: upstreams with tls are not asked")
+	}
+	mozillas := sync.OnceValues(mozilla)
+	for _, l := range links {
+		u := &p.Upstreams[l.Up]
+		roots := mozillas
+		if u.CA.Len > 0 {
+			der := p.Text(u.CA)
+			roots = sync.OnceValues(func() (*x509.CertPool, error) { return authorities(der) })
 		}
-		roots, err := rootCertificates()
-		if err != nil {
-			return err
-		}
-		// The exchange itself is not there yet; thurward build refuses such
-		// a policy until it is.
-		_ = tls.Client(nil, &tls.Config{RootCAs: roots, ServerName: p.Text(u.ServerName), MinVersion: tls.VersionTLS12}).Handshake
-		return errors.New("DNS over TLS is not built yet")
+		name := p.Text(u.ServerName)
+		told := ""
+		go tlspipe.Run(l.Pipe, tlspipe.Config{Name: name, Roots: roots, Time: timeOfDay, Yield: runtime.Gosched,
+			Refused: func(why string) {
+				if why != told { // the console is slow
+					told = why
+					say("upstream " + netip.AddrFrom16(u.Address).Unmap().String() + ":" + strconv.Itoa(int(u.Port)) + ": its certificate for " + name + " is refused: " + why)
+				}
+			}})
 	}
 	return nil
 }
 
-// rootCertificates returns the certificate authorities that Mozilla's root
-// program trusts, with the limits that it sets. They are compiled in: the image
-// has no files.
-func rootCertificates() (*x509.CertPool, error) {
+// mozilla returns the certificate authorities that Mozilla's root program
+// trusts, with the limits that it sets. They are compiled in: the image has no
+// files.
+func mozilla() (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	for r := range bundle.Roots() {
 		c, err := x509.ParseCertificate(r.Certificate)
@@ -48,6 +61,19 @@ func rootCertificates() (*x509.CertPool, error) {
 		} else {
 			pool.AddCertWithConstraint(c, r.Constraint)
 		}
+	}
+	return pool, nil
+}
+
+// authorities reads those that the policy names for an upstream.
+func authorities(der string) (*x509.CertPool, error) {
+	cs, err := x509.ParseCertificates([]byte(der))
+	if err != nil {
+		return nil, errors.New("a certificate of ca in the policy cannot be read: " + err.Error())
+	}
+	pool := x509.NewCertPool()
+	for _, c := range cs {
+		pool.AddCert(c)
 	}
 	return pool, nil
 }

@@ -20,6 +20,9 @@ const (
 	yieldEvery = 64
 	// longWait is how long the loop sleeps at most, in nanoseconds.
 	longWait = int64(60e9)
+	// cryptoShare: after a turn of the goroutines that speak TLS, packets have
+	// so many times as long as it took.
+	cryptoShare = 3
 )
 
 // loop forwards packets. While there are any it polls; otherwise it sleeps
@@ -27,13 +30,14 @@ const (
 func loop(e *dataplane.Engine, p *ports, out *outlet, g *gaps) {
 	native := machine.Native() // then nobody interrupts this loop: see main
 	idle, busy := 0, 0
+	turn := int64(0) // when TLS is next given the processor although there are packets
 	g.last = machine.Nanotime()
 	for {
 		now := machine.Nanotime()
 		g.poll(now)
 		if e.Poll(now) > 0 {
 			idle, g.found = 0, true
-			if busy++; busy%yieldEvery == 0 || out.pressing(now) {
+			if busy++; busy%yieldEvery == 0 || out.pressing(now) || now >= turn && e.LinksWork() {
 				out.rush.Store(true)
 				out.snapshot()
 				out.wake()
@@ -42,8 +46,16 @@ func loop(e *dataplane.Engine, p *ports, out *outlet, g *gaps) {
 				if native {
 					machine.Yield()
 				}
+				turn = after(now)
 				p.check()
 			}
+			continue
+		}
+		if (now >= turn || idle >= spin) && e.LinksWork() {
+			g.doing = yielding
+			runtime.Gosched()
+			turn = after(now)
+			idle++ // when nothing else comes it is not throttled
 			continue
 		}
 		if idle++; idle < spin {
@@ -82,6 +94,13 @@ func loop(e *dataplane.Engine, p *ports, out *outlet, g *gaps) {
 		p.check()
 		idle = 0
 	}
+}
+
+// after returns until when packets come first after a turn of others that began
+// at a time and ends now.
+func after(began int64) int64 {
+	end := machine.Nanotime()
+	return end + cryptoShare*(end-began)
 }
 
 // check says once when a device has been given up. The other one goes on: its

@@ -59,7 +59,7 @@ func run(args arguments) error {
 	}
 	events := telemetry.NewRing(ringSize)
 	cfg := dataplane.Config{Policy: policy, Pool: pool, Events: events,
-		LAN: nics.config(segment.LAN), WAN: nics.config(segment.WAN), Alloc: alloc}
+		LAN: nics.config(segment.LAN), WAN: nics.config(segment.WAN), Alloc: alloc, ClockSet: clockSet()}
 	if err := machine.Random(cfg.Secret[:]); err != nil {
 		return errors.New("no random numbers: " + err.Error())
 	}

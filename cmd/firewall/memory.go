@@ -20,6 +20,9 @@ const (
 	buffers = 2048
 	// ringSize is the number of events that may wait to be printed.
 	ringSize = 4096
+	// tlsHeap is what TLS takes of Go's heap beside the links: the authorities'
+	// certificates, and handshakes.
+	tlsHeap = 4 << 20
 	// heapFloor is what Go's heap gets at least.
 	heapFloor = 8 << 20
 )
@@ -27,7 +30,11 @@ const (
 // memoryNeeded returns the memory that the policy's tables and the buffers
 // take, with the least heap that works.
 func memoryNeeded(p *segment.Policy) uint64 {
-	return uint64(conntrack.Bytes(int(p.Settings.MaxFlows))+conntrack.SourcesBytes(int(p.Settings.MaxFlows), p.Settings.SourceFlows, p.Settings.SourceRate)+nat.Bytes(p)+dataplane.NameBytes(p)) + 2*(2<<20) + buffers*frame.Size +
+	links := dataplane.LinkBytes(p)
+	if links > 0 {
+		links += tlsHeap
+	}
+	return uint64(links) + uint64(conntrack.Bytes(int(p.Settings.MaxFlows))+conntrack.SourcesBytes(int(p.Settings.MaxFlows), p.Settings.SourceFlows, p.Settings.SourceRate)+nat.Bytes(p)+dataplane.NameBytes(p)) + 2*(2<<20) + buffers*frame.Size +
 		uint64(telemetry.RingBytes(ringSize)+telemetry.StreamBytes+virtio.VsockBytes) + heapFloor
 }
 

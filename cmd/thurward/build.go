@@ -47,11 +47,6 @@ second is taken for a policy that has an upstream with tls.`,
 				}
 				return fmt.Errorf("%d of the policy's %s failed; no image was made", len(failed), counted(len(p.Tests), "test"))
 			}
-			for i := range seg.Upstreams {
-				if seg.Upstreams[i].TLS != 0 {
-					return fmt.Errorf("%s: dns.upstreams[%d].tls: the DNS proxy does not speak DNS over TLS yet (remove tls:, and ask over plain DNS); no image was made", file, i)
-				}
-			}
 			in := image.Input{Policy: segment.Encode(seg), Cmdline: cmdline}
 			if in.Program, err = readPart(program, "program"); err != nil {
 				return err

@@ -59,6 +59,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"build", "-f", "../../rules.yaml", "--program", "/nowhere/p"}, 1, "", "make build makes it"},
 		{[]string{"build", "-f", "../../rules.yaml", "--which-program"}, 0, "firewall.elf\n", ""},
 		{[]string{"build", "-f", overTLS, "--which-program"}, 0, "firewall-dot.elf\n", ""},
+		{[]string{"build", "-f", overTLS, "--program", "/nowhere/firewall-dot.elf"}, 1, "", "make build makes it"},
 		{[]string{"--help"}, 0, "thurward check", ""},
 		{[]string{"build", "--help"}, 0, "byte for byte", ""},
 		{[]string{"--version"}, 0, "thurward version", ""},

@@ -13,7 +13,8 @@ import (
 // tlsPolicy is the segment of a policy with one upstream.
 func tlsPolicy(tls uint8) (*segment.Policy, []byte) {
 	p := &segment.Policy{Settings: segment.Settings{DefaultAction: segment.Deny, MaxFlows: 1024}}
-	p.Upstreams = []segment.Upstream{{Port: 853, TLS: tls}}
+	p.Strings = []byte("dns.example")
+	p.Upstreams = []segment.Upstream{{Port: 853, TLS: tls, ServerName: segment.Text{Len: uint32(tls) * uint32(len(p.Strings))}}}
 	return p, segment.Encode(p)
 }
 

@@ -136,12 +136,21 @@ func (c *compiler) nat(p *Policy) {
 }
 
 func (c *compiler) dns(d *DNS) {
-	for _, u := range d.Upstreams {
-		e := segment.Upstream{Address: u.Address.As16(), Port: uint16(u.Port)}
-		if u.ServerName != "" {
-			e.TLS, e.ServerName = 1, c.text(u.ServerName)
+	// Those with TLS come first: the others are for when they are down.
+	for _, tls := range [...]bool{true, false} {
+		for _, u := range d.Upstreams {
+			if tls != (u.ServerName != "") {
+				continue
+			}
+			e := segment.Upstream{Address: u.Address.As16(), Port: uint16(u.Port)}
+			if tls {
+				e.TLS, e.ServerName = 1, c.text(u.ServerName)
+			}
+			if u.CA != "" {
+				e.CA = c.text(u.CA)
+			}
+			c.s.Upstreams = append(c.s.Upstreams, e)
 		}
-		c.s.Upstreams = append(c.s.Upstreams, e)
 	}
 	for _, a := range d.Resolvers {
 		c.s.Resolvers = append(c.s.Resolvers, segment.Resolver{Address: a.As16()})

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -59,10 +60,15 @@ func (p *Policy) facts() []fact {
 		if u.ServerName != "" {
 			s += " tls " + u.ServerName
 		}
+		if u.CA != "" {
+			sum := sha256.Sum256([]byte(u.CA))
+			s += fmt.Sprintf(" ca sha256:%x", sum[:4])
+		}
 		up = append(up, s)
 	}
 	fs = append(fs,
 		fact{"dns.upstreams", strings.Join(up, ", ")},
+		fact{"dns.plain_fallback", fmt.Sprint(n.PlainFallback)},
 		fact{"dns.resolvers", all(n.Resolvers)},
 		fact{"dns.queries", map[bool]string{true: "policy", false: "all"}[n.Follow]},
 		fact{"dns.intercept", fmt.Sprint(n.Intercept)},

@@ -45,12 +45,37 @@ func (l *loader) dns(n *node, path string) {
 		{"block", func(n *node, path string) { d.Block = l.names(n, path) }},
 		{"ttl_floor", func(n *node, path string) { d.TTLFloor, _ = l.secondsOrNone(n, path) }},
 		{"ttl_grace", func(n *node, path string) { d.TTLGrace, _ = l.secondsOrNone(n, path) }},
+		{"plain_fallback", func(n *node, path string) { d.PlainFallback, _ = l.flag(n, path) }},
 		{"max_names", func(n *node, path string) {
 			if v, ok := l.number(n, path, 1, segment.MaxBindings); ok {
 				d.MaxNames = v
 			}
 		}},
 	})
+	l.mixed(n, path)
+}
+
+// mixed refuses a list that has upstreams with and without TLS: what is to be
+// private must not leave in the clear because a server does not answer.
+func (l *loader) mixed(n *node, path string) {
+	d := &l.p.DNS
+	tls := 0
+	for _, u := range d.Upstreams {
+		if u.ServerName != "" {
+			tls++
+		}
+	}
+	at := n.get("upstreams")
+	switch {
+	case at == nil:
+	case tls > segment.MaxTLS:
+		l.err(at, path+".upstreams", "range", "too many upstreams with tls", fmt.Sprintf("at most %d are supported", segment.MaxTLS))
+	case tls > 0 && tls < len(d.Upstreams) && !d.PlainFallback:
+		l.err(at, path+".upstreams", "mixed-upstreams", "some upstreams have tls and others do not", "remove those without tls; or say plain_fallback: true, and they are asked in the clear while all with tls are down")
+	case d.PlainFallback && (tls == 0 || tls == len(d.Upstreams)):
+		f := n.get("plain_fallback")
+		l.warn(f.line, f.col, path+".plain_fallback", "no-effect", "does nothing: the upstreams are not of both kinds", "remove it")
+	}
 }
 
 // upstreamEntry reads an address, or one with its port and the name of its TLS
@@ -68,12 +93,20 @@ func (l *loader) upstreamEntry(n *node, path string) {
 		{"address", func(n *node, path string) { u.Address, good = l.host(n, path) }},
 		{"port", func(n *node, path string) { u.Port, _ = l.number(n, path, 1, 65535) }},
 		{"tls", func(n *node, path string) {
+			if _, err := netip.ParseAddr(n.text); n.kind == scalar && err == nil {
+				good = false
+				l.err(n, path, "fqdn", "is an address", "want the name in the server's certificate, as dns.quad9.net: a certificate is for a name")
+				return
+			}
 			if why := badName(n.text); n.kind != scalar || why != "" || strings.HasPrefix(n.text, "*") {
 				l.err(n, path, "fqdn", "is not the name of a server", "want the name in its certificate, as one.one.one.one")
 				return
 			}
 			u.ServerName = strings.ToLower(strings.TrimSuffix(n.text, "."))
-			l.warn(n.line, n.col, path, "not-built", "the DNS proxy does not speak DNS over TLS yet, and build refuses it", "remove tls, and ask over plain DNS")
+		}},
+		{"ca", func(n *node, path string) {
+			der, ok := l.certificates(n, path)
+			u.CA, good = der, good && ok
 		}},
 	})
 	if !ok {
@@ -81,6 +114,10 @@ func (l *loader) upstreamEntry(n *node, path string) {
 	}
 	if n.get("address") == nil {
 		l.err(n, path+".address", "missing", "missing", "want the name server's address, as 1.1.1.1")
+		return
+	}
+	if n.get("ca") != nil && n.get("tls") == nil {
+		l.err(n.get("ca"), path+".ca", "missing", "there is no tls beside it", "say tls: and the name in the server's certificate, or remove ca")
 		return
 	}
 	if u.Port == 0 {

@@ -53,6 +53,8 @@ type DNS struct {
 	TTLFloor  int      // seconds
 	TTLGrace  int      // seconds
 	MaxNames  int      // bindings
+
+	PlainFallback bool // upstreams without TLS are asked when those with it are down
 }
 
 // An Upstream is a name server that the DNS proxy asks.
@@ -60,6 +62,7 @@ type Upstream struct {
 	Address    netip.Addr
 	Port       int
 	ServerName string // "": plain DNS; else the name of its TLS certificate
+	CA         string // certificates of the authorities that may have signed it, in DER; "": those of the program
 }
 
 // A SNAT entry translates the sources of flows that leave by an interface.

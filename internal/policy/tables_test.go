@@ -69,7 +69,11 @@ func tables(p *segment.Policy) string {
 		b.WriteByte('\n')
 	}
 	for _, u := range p.Upstreams {
-		fmt.Fprintf(&b, "upstream %s port %d tls %d %q\n", addr(u.Address), u.Port, u.TLS, p.Text(u.ServerName))
+		fmt.Fprintf(&b, "upstream %s port %d tls %d %q", addr(u.Address), u.Port, u.TLS, p.Text(u.ServerName))
+		if u.CA.Len > 0 {
+			fmt.Fprintf(&b, ", %d bytes of certificates", u.CA.Len)
+		}
+		b.WriteByte('\n')
 	}
 	for _, r := range p.Resolvers {
 		fmt.Fprintf(&b, "resolver %s\n", addr(r.Address))

@@ -17,7 +17,9 @@ const (
 	MaxInterfaces = 16
 	MaxFlows      = 4 << 20
 	MinFlows      = 1 << 10
-	MaxServers    = 64 // name servers of each kind
+	MaxServers    = 64       // name servers of each kind
+	MaxTLS        = 8        // upstreams with TLS: each has a goroutine and buffers
+	MaxCA         = 64 << 10 // bytes of certificates for one of them
 	MaxBindings   = 1 << 20
 	maxCells      = 1 << 28 // of the classifier's tables
 )
@@ -135,9 +137,11 @@ func (p *Policy) check() string {
 			}
 		}
 	}
+	withTLS := 0
 	for i := range p.Upstreams {
 		u := &p.Upstreams[i]
-		if u.Port == 0 || u.TLS > 1 || !p.text(u.ServerName) {
+		withTLS += int(u.TLS)
+		if u.Port == 0 || u.TLS > 1 || !p.text(u.ServerName) || (u.ServerName.Len > 0) != (u.TLS == 1) || !p.text(u.CA) || u.CA.Len > MaxCA || withTLS > MaxTLS {
 			return "upstream " + strconv.Itoa(i) + " is invalid"
 		}
 	}

@@ -5,7 +5,7 @@
 package segment
 
 // Version is the layout's version. Open refuses any other.
-const Version = 4
+const Version = 5
 
 // Magic is the first eight bytes of a segment.
 const Magic = "THURWPOL"
@@ -110,6 +110,7 @@ type Settings struct {
 type Upstream struct {
 	Address    Addr
 	ServerName Text // with TLS: the name that its certificate must have
+	CA         Text // with TLS: certificates of the authorities that may have signed it, in DER, one after the other; empty: those of the program
 	Port       uint16
 	TLS        uint8 // 1: DNS over TLS (RFC 7858)
 	_          [5]uint8

@@ -67,7 +67,7 @@ func TestLayout(t *testing.T) {
 		"SNAT":      {unsafe.Sizeof(SNAT{}), 56},
 		"DNAT":      {unsafe.Sizeof(DNAT{}), 80},
 		"Name":      {unsafe.Sizeof(Name{}), 16},
-		"Upstream":  {unsafe.Sizeof(Upstream{}), 32},
+		"Upstream":  {unsafe.Sizeof(Upstream{}), 40},
 		"Resolver":  {unsafe.Sizeof(Resolver{}), 16},
 		"Rule":      {unsafe.Sizeof(Rule{}), 24},
 		"Match":     {unsafe.Sizeof(Match{}), 80},
@@ -98,7 +98,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"empty", "too few", nil},
 		{"truncated", "its header says", good[:len(good)-1]},
 		{"magic", "wrong magic", flip(0)},
-		{"version", "layout version 5,", flip(8)},
+		{"version", "layout version 4,", flip(8)},
 		{"corrupted", "digest mismatch", flip(len(good) - 1)},
 		{"corrupted digest", "digest mismatch", flip(offBody)},
 		{"table outside", "outside the segment", flip(offTables + 8 + 3)},
@@ -111,6 +111,12 @@ func TestOpenRefuses(t *testing.T) {
 		{"dnat protocol", "dnat entry 0", edit(func(p *Policy) { p.DNAT[0].Proto = 1 })},
 		{"name", "name 0", edit(func(p *Policy) { p.Names[0].Text.Len = 100 })},
 		{"blocked name", "name 0", edit(func(p *Policy) { p.Blocked[0].Text.Len = 0 })},
+		{"upstream with TLS and no name", "upstream 0", edit(func(p *Policy) { p.Upstreams[0].TLS = 1 })},
+		{"upstream's certificates", "upstream 0", edit(func(p *Policy) { p.Upstreams[0].CA = Text{0, 1 << 20} })},
+		{"too many upstreams with TLS", "upstream 8", edit(func(p *Policy) {
+			u := Upstream{Port: 853, TLS: 1, ServerName: Text{0, 1}}
+			p.Upstreams = []Upstream{u, u, u, u, u, u, u, u, u}
+		})},
 		{"upstream port", "upstream 0", edit(func(p *Policy) { p.Upstreams[0].Port = 0 })},
 		{"settings", "settings out of range", edit(func(p *Policy) { p.Settings.Flags = 1 << 31 })},
 		{"sni", "rule 0", edit(func(p *Policy) { p.Rules[0].SNI = 2 })},

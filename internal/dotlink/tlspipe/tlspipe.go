@@ -21,6 +21,9 @@ type Config struct {
 	Roots func() (*x509.CertPool, error) // authorities; asked at each connection
 	Time  func() time.Time               // of day, by which certificates are judged
 	Yield func()                         // called after each step, that others get a turn
+
+	// Refused is told why a certificate is refused. It may be nil.
+	Refused func(reason string)
 }
 
 // step is how many plain bytes are sealed at a time, overhead what TLS adds to
@@ -35,7 +38,11 @@ const (
 func Run(p *dotlink.Pipe, c Config) {
 	buf := make([]byte, 4<<10)
 	for p.Next() {
-		p.Park(session(p, &c, buf))
+		class, reason := session(p, &c, buf)
+		if class == telemetry.TLSVerify && c.Refused != nil {
+			c.Refused(reason)
+		}
+		p.Park(class, reason)
 	}
 }
 
