@@ -76,7 +76,7 @@ func newDNSHostsWith(t *testing.T, kvm bool, policy string, up upstream, configu
 	}
 	h.start(t, h.wan, "python3", "-u", "-m", "http.server", "--directory", dir, "80")
 	h.serves(t, "curl", "-sS", "http://198.51.100.80/f")
-	h.serves(t, "dig", "@198.51.100.53", "+tries=1", "+timeout=1", "www.example.test")
+	h.serves(t, append([]string{"dig", "@198.51.100.53", "+tries=1", "+timeout=1", "www.example.test"}, up.dig...)...)
 	etc := filepath.Join("/etc/netns", h.lan)
 	if err := os.MkdirAll(etc, 0o755); err != nil {
 		t.Skip(err)

@@ -13,6 +13,7 @@ import (
 type upstream struct {
 	name, program, install string
 	start                  func(t *testing.T, h *hosts)
+	dig                    []string // what dig needs to ask it
 }
 
 // records are the addresses that upstreams tell: name, address, TTL.
@@ -38,7 +39,7 @@ func records() (r []struct {
 	return r
 }
 
-var dnsmasq = upstream{"dnsmasq", "dnsmasq", "dnsmasq-base", func(t *testing.T, h *hosts) {
+var dnsmasq = upstream{name: "dnsmasq", program: "dnsmasq", install: "dnsmasq-base", start: func(t *testing.T, h *hosts) {
 	args := []string{"--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--bind-interfaces", "--listen-address=198.51.100.53", "--pid-file=", "--user=root",
 		"--local=/test/", "--cname=a.pages.test,host.pages.test"}
 	for _, r := range records() {
@@ -49,7 +50,13 @@ var dnsmasq = upstream{"dnsmasq", "dnsmasq", "dnsmasq-base", func(t *testing.T, 
 
 // unbound's answers have what dnsmasq's have not: compression of all names, an
 // authority section, its own EDNS, TCP that is kept open, NSID.
-var unbound = upstream{"unbound", "unbound", "unbound", func(t *testing.T, h *hosts) {
+var unbound = upstream{name: "unbound", program: "unbound", install: "unbound", start: func(t *testing.T, h *hosts) {
+	h.start(t, h.wan, "unbound", "-d", "-c", unboundFile(t, h, "interface: 198.51.100.53"))
+}}
+
+// unboundFile writes a configuration of unbound, with what is peculiar to it,
+// and returns its name.
+func unboundFile(t *testing.T, h *hosts, peculiar string) string {
 	conf := `server:
   do-daemonize: no
   username: ""
@@ -57,13 +64,12 @@ var unbound = upstream{"unbound", "unbound", "unbound", func(t *testing.T, h *ho
   directory: "/"
   pidfile: ""
   use-syslog: no
-  interface: 198.51.100.53
   access-control: 0.0.0.0/0 allow
   nsid: ascii_unbound
   do-not-query-localhost: no
   module-config: "iterator"
   local-zone: "test." nodefault
-`
+  ` + peculiar + "\n"
 	plain := `test. 60 IN SOA ns.test. root.test. 1 3600 600 86400 60
 test. 60 IN NS www.example.test.
 a.pages.test. 300 IN CNAME host.pages.test.
@@ -87,8 +93,8 @@ svc.example.test. 60 IN HTTPS 1 . alpn=h2 ipv4hint=198.51.100.80,198.51.100.81
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	h.start(t, h.wan, "unbound", "-d", "-c", file)
-}}
+	return file
+}
 
 // have skips when a program is not there.
 func have(t *testing.T, program, install string) {

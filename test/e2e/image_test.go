@@ -33,21 +33,30 @@ func TestMain(m *testing.M) {
 
 // parts builds the kernel and the firewall, once.
 var parts = sync.OnceValues(func() (in image.Input, err error) {
-	kernel, program := filepath.Join(scratch, "kernel.elf"), filepath.Join(scratch, "firewall.elf")
+	kernel := filepath.Join(scratch, "kernel.elf")
 	if err := build.Kernel(kernel); err != nil {
 		return in, err
-	}
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", program, "github.com/thurward/thurward/cmd/firewall")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
-	if b, err := cmd.CombinedOutput(); err != nil {
-		return in, fmt.Errorf("building the firewall: %w\n%s", err, b)
 	}
 	if in.Kernel, err = os.ReadFile(kernel); err != nil {
 		return in, err
 	}
-	in.Program, err = os.ReadFile(program)
+	in.Program, err = firewall("")
 	return in, err
 })
+
+// dotProgram builds the firewall with DNS over TLS, once.
+var dotProgram = sync.OnceValues(func() ([]byte, error) { return firewall("dot") })
+
+// firewall builds the firewall with build tags.
+func firewall(tags string) ([]byte, error) {
+	program := filepath.Join(scratch, "firewall"+tags+".elf")
+	cmd := exec.Command("go", "build", "-tags", tags, "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", program, "github.com/thurward/thurward/cmd/firewall")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("building the firewall: %w\n%s", err, b)
+	}
+	return os.ReadFile(program)
+}
 
 // defaultImage is the image of the policy of these tests.
 var defaultImage = sync.OnceValues(func() (string, error) {
@@ -60,6 +69,11 @@ func link(path string, p *segment.Policy) error {
 	in, err := parts()
 	if err != nil {
 		return err
+	}
+	if image.ProgramFor(p) == image.DoT {
+		if in.Program, err = dotProgram(); err != nil {
+			return err
+		}
 	}
 	if err := filter.Build(p); err != nil {
 		return err

@@ -46,7 +46,7 @@ func newHosts(t *testing.T) *hosts {
 		t.Skipf("network namespaces may not be made here: %s", bytes.TrimSpace(out))
 	}
 	t.Cleanup(func() {
-		for _, a := range []string{"netns del " + h.lan, "netns del " + h.wan, "link del " + h.brL, "link del " + h.brW, "link del " + h.tap} {
+		for _, a := range []string{"link del thwvl" + id, "link del thwvw" + id, "netns del " + h.lan, "netns del " + h.wan, "link del " + h.brL, "link del " + h.brW, "link del " + h.tap} {
 			exec.Command("ip", strings.Fields(a)...).Run() //nolint:errcheck // some may not be there
 		}
 	})
