@@ -51,14 +51,17 @@ func loop(e *dataplane.Engine, p *ports, out *outlet, g *gaps) {
 			}
 			continue
 		}
-		if (now >= turn || idle >= spin) && e.LinksWork() {
+		idle++
+		if e.LinksWork() && (now >= turn || idle >= spin) { // no turn is too many while nothing comes
 			g.doing = yielding
 			runtime.Gosched()
+			if native {
+				machine.Yield()
+			}
 			turn = after(now)
-			idle++ // when nothing else comes it is not throttled
 			continue
 		}
-		if idle++; idle < spin {
+		if idle < spin {
 			continue
 		}
 		if out.due(now) {
