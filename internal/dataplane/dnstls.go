@@ -52,10 +52,10 @@ func LinkBytes(p *segment.Policy) int {
 }
 
 // LinksWork reports whether a goroutine that speaks TLS has something to do, or
-// has done something that Poll has not seen yet: the loop does not sleep then.
+// Poll something that it has done: the loop does not sleep then.
 func (e *Engine) LinksWork() bool {
 	for _, l := range e.names.links {
-		if l.Pipe().Working() {
+		if l.Working() {
 			return true
 		}
 	}

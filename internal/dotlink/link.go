@@ -172,6 +172,10 @@ func (l *Link) connect(now int64) bool {
 	return true
 }
 
+// Working reports whether the goroutine has something to do, or Poll: no time to
+// sleep.
+func (l *Link) Working() bool { return l.touched || l.pipe.working() }
+
 // Touch says that there may be something to do.
 func (l *Link) Touch() { l.touched = true }
 

@@ -84,9 +84,9 @@ func (p *Pipe) kick() {
 	}
 }
 
-// Working reports whether the goroutine has something to do, or has done
-// something that the loop has not seen: no time to sleep.
-func (p *Pipe) Working() bool { return p.kicked.Load() || p.busy.Load() || p.news.Load() }
+// working reports whether the goroutine has something to do, or has done
+// something that the loop has not seen.
+func (p *Pipe) working() bool { return p.kicked.Load() || p.busy.Load() || p.news.Load() }
 
 // Stop ends the goroutine, and with it the pipe.
 func (p *Pipe) Stop() {
