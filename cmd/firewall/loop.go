@@ -20,6 +20,8 @@ const (
 	yieldEvery = 64
 	// longWait is how long the loop sleeps at most, in nanoseconds.
 	longWait = int64(60e9)
+	// nudgeEvery is the time between two looks for devices that stand still.
+	nudgeEvery = int64(100e6)
 	// cryptoShare: after a turn of the goroutines that speak TLS, packets have
 	// so many times as long as it took.
 	cryptoShare = 3
@@ -47,7 +49,7 @@ func loop(e *dataplane.Engine, p *ports, out *outlet, g *gaps) {
 					machine.Yield()
 				}
 				turn = after(now)
-				p.check()
+				p.check(now)
 			}
 			continue
 		}
@@ -94,7 +96,7 @@ func loop(e *dataplane.Engine, p *ports, out *outlet, g *gaps) {
 		}
 		p.lan.Disarm()
 		p.wan.Disarm()
-		p.check()
+		p.check(g.last)
 		idle = 0
 	}
 }
@@ -106,9 +108,15 @@ func after(began int64) int64 {
 	return end + cryptoShare*(end-began)
 }
 
-// check says once when a device has been given up. The other one goes on: its
-// hosts still get answers from the firewall.
-func (p *ports) check() {
+// check looks after the devices from time to time. It says once when one has
+// been given up; the other one goes on: its hosts still get answers from the
+// firewall.
+func (p *ports) check(now int64) {
+	if now >= p.nudge {
+		p.nudge = now + nudgeEvery
+		p.lan.Nudge()
+		p.wan.Nudge()
+	}
 	for i, n := range [...]*virtio.Net{p.lan, p.wan} {
 		if why := n.Stopped(); why != "" && !p.told[i] {
 			p.told[i] = true

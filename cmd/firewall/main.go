@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"os"
+	"runtime/debug"
 
 	"github.com/thurward/thurward/internal/dataplane"
 	"github.com/thurward/thurward/internal/frame"
@@ -39,6 +40,9 @@ func main() {
 // run brings everything up and forwards packets; it returns only what keeps it
 // from starting.
 func run(args arguments) error {
+	// Nearly all that is allocated until the rules are live stays: collecting
+	// it would only be late.
+	percent := debug.SetGCPercent(-1)
 	policy, err := segment.Open(machine.Policy())
 	if err != nil {
 		return err
@@ -78,6 +82,7 @@ func run(args arguments) error {
 		return err
 	}
 	setMemoryLimit()
+	debug.SetGCPercent(percent)
 	engine.Announce()
 	ready(policy, nics)
 	loop(engine, nics, out, loopGaps)

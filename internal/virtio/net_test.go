@@ -249,6 +249,41 @@ func TestTransmitFull(t *testing.T) {
 	}
 }
 
+// TestNudge: a queue that stands still with buffers in it is notified again, one
+// that moves or is empty is not.
+func TestNudge(t *testing.T) {
+	d := newFake(allNet)
+	n, p := open(t, d, 600, NetOptions{QueueSize: 64})
+	d.notified[1], d.notified[0] = 0, 0
+	nudged := func(rx, tx int) {
+		t.Helper()
+		n.Nudge()
+		if d.notified[0] != rx || d.notified[1] != tx {
+			t.Fatalf("%d notifications of reception and %d of transmission, want %d and %d", d.notified[0], d.notified[1], rx, tx)
+		}
+		d.notified[0], d.notified[1] = 0, 0
+	}
+	n.Nudge()
+	d.notified[1], d.notified[0] = 0, 0
+	nudged(1, 0) // nothing came, which may be as it should; nothing was sent
+	b, _ := p.Get()
+	n.Transmit([]frame.Frame{{Buf: b, Off: frame.Headroom, Len: 60}})
+	d.notified[1] = 0
+	nudged(1, 1)
+	nudged(1, 1)
+	d.sent()
+	d.deliver(make([]byte, 60))
+	nudged(0, 0) // the device has moved on
+	var dst [1]frame.Frame
+	n.Receive(dst[:])
+	p.Put(dst[0].Buf)
+	d.notified[0] = 0
+	nudged(0, 0)
+	nudged(1, 0)
+	n.giveUp("broken")
+	nudged(0, 0)
+}
+
 // TestHasRoom tells what Transmit would take, and takes back what was sent to
 // find out; more than half of the queue it does not ask for.
 func TestHasRoom(t *testing.T) {

@@ -61,7 +61,7 @@ type queue struct {
 	badID     uint64   // descriptor number out of range or not with the device
 	badLength uint64
 	notifies  uint64
-	fence     uint32
+	looked    uint16 // usedIdx at the last nudge
 }
 
 // A DMA is memory that devices can reach: as the program sees it, and the
@@ -157,8 +157,8 @@ func (q *queue) room() int { return len(q.free) }
 //
 // The descriptors and ring entries are written before the index: stores are
 // not reordered on x86, and the atomic store keeps the compiler from doing so.
-// It is also the full barrier that must lie between writing the index and
-// reading what the device asked for; otherwise both could miss each other.
+// A full barrier must lie between writing the index and reading what the device
+// asked for; otherwise both could miss each other, and wait for ever.
 func (q *queue) publish() bool {
 	if q.next == q.availIdx {
 		return false
@@ -166,6 +166,7 @@ func (q *queue) publish() bool {
 	old := q.availIdx
 	q.availIdx = q.next
 	atomic.StoreUint32(q.availHead, uint32(q.next)<<16|q.noIRQ)
+	fence()
 	if q.eventIdx {
 		ev := *q.availEvent
 		if q.next-ev-1 >= q.next-old {
@@ -209,6 +210,14 @@ func (q *queue) take() (id uint16, n uint32, ok bool) {
 	return id, e.len, true
 }
 
+// idle reports whether the device has buffers and has returned none since the
+// last call.
+func (q *queue) idle() bool {
+	same := q.usedIdx == q.looked
+	q.looked = q.usedIdx
+	return same && len(q.free) < int(q.size) && q.pending() == 0
+}
+
 func (q *queue) stop(why string) {
 	if q.stopped == "" {
 		q.stopped = "queue " + strconv.Itoa(int(q.number)) + ": " + why
@@ -231,10 +240,10 @@ func (q *queue) suppress() {
 func (q *queue) arm() bool {
 	if q.eventIdx {
 		*q.usedEvent = q.usedIdx
-		atomic.AddUint32(&q.fence, 1) // full barrier: see publish
 	} else {
 		q.noIRQ = 0
 		atomic.StoreUint32(q.availHead, uint32(q.availIdx)<<16)
 	}
+	fence() // see publish
 	return q.pending() > 0
 }
