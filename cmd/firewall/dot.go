@@ -61,6 +61,7 @@ func mozilla() (*x509.CertPool, error) {
 		} else {
 			pool.AddCertWithConstraint(c, r.Constraint)
 		}
+		runtime.Gosched() // there are many
 	}
 	return pool, nil
 }
