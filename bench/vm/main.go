@@ -51,10 +51,16 @@ var scenarios = []scenario{
 	{name: "wire, IMIX", wire: true, flows: 65536},
 }
 
-// What this machine's Linux does, beside it.
-var linuxScenarios = []scenario{
-	{name: "nftables, 16 flows", flows: 16, size: 60},
-	{name: "nftables, 64 k flows", flows: 65536, size: 60},
+// What this machine's Linux does, beside it: on a processor of its own, as the
+// guest, and on the sender's.
+var linuxScenarios = []struct {
+	scenario
+	measure func(flows, size int, d time.Duration) (float64, error)
+}{
+	{scenario{name: "nftables, 16 flows", flows: 16, size: 60}, nftablesApart},
+	{scenario{name: "nftables, 64 k flows", flows: 65536, size: 60}, nftablesApart},
+	{scenario{name: "... on the sender's", flows: 16, size: 60}, nftables},
+	{scenario{name: "... 64 k flows", flows: 65536, size: 60}, nftables},
 }
 
 func main() {
@@ -133,7 +139,7 @@ func run(accel string, d time.Duration, only string) error {
 		if only != "" && !strings.Contains(s.name, only) {
 			continue
 		}
-		v, err := nftables(s.flows, s.size, d)
+		v, err := s.measure(s.flows, s.size, d)
 		if err != nil {
 			fmt.Printf("%-20s not measured: %v\n", s.name, err)
 			continue
