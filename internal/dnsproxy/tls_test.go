@@ -145,6 +145,32 @@ func TestTLSFallback(t *testing.T) {
 	}
 }
 
+// FuzzAnswerTLS gives the proxy arbitrary messages over a connection where two
+// queries are under way. Only what repeats the question of one ends it.
+func FuzzAnswerTLS(f *testing.F) {
+	b := overTLSBench(f, 1, 0)
+	b.ask(query("www.example", dns.TypeA))
+	f.Add(answerTo(b.tls[0].msg), uint8(0))
+	f.Add([]byte{0, 0, 0x80}, uint8(1))
+	f.Fuzz(func(t *testing.T, msg []byte, up uint8) {
+		b := overTLSBench(t, 2, 0)
+		b.ask(query("www.example", dns.TypeA))
+		b.ask(query("www.example.com", dns.TypeA))
+		if len(msg) > 1 && up&2 != 0 { // near what is right
+			copy(msg, b.tls[up>>2&1].msg[:2])
+		}
+		b.p.AnswerTLS(int(up&1), msg, b.now)
+		for i, s := range b.tls {
+			if n := headerLen + 13 + 4*i + 4; len(b.got) > 0 && len(msg) >= n && bytes.Equal(msg[headerLen:n], s.msg[headerLen:n]) {
+				return // it is one's answer
+			}
+		}
+		if len(b.got) != 0 || b.p.Outstanding() != 2 {
+			t.Fatalf("%x is taken for an answer", msg)
+		}
+	})
+}
+
 // answerTo makes a response without records to a query, as it is.
 func answerTo(q []byte) []byte {
 	m := bytes.Clone(q)

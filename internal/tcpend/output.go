@@ -34,8 +34,11 @@ func (s *Stack) emit(c *conn, seq uint32, flags uint8, data []byte, mss uint16) 
 func (s *Stack) ack(c *conn) { s.emit(c, c.nxt, packet.ACK, nil, 0) }
 
 func (s *Stack) ourMSS(c *conn) uint16 {
-	if c.served {
+	switch {
+	case c.served:
 		return s.mss[1]
+	case c.stream:
+		return min(s.mss[0], streamMSS)
 	}
 	return s.mss[0]
 }

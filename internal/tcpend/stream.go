@@ -11,6 +11,11 @@ import "github.com/thurward/thurward/internal/packet"
 const (
 	streamIn  = 16 << 10 // bytes that wait to be read
 	streamOut = 16 << 10 // bytes that wait to be sent or acknowledged
+
+	// streamMSS fits every path that a DNS answer of 1232 bytes fits: nobody
+	// looks for the path's MTU here, and a TLS handshake has messages of more
+	// than a packet.
+	streamMSS = 1220
 )
 
 // ConnectStream begins a stream. It returns false when that is not possible.

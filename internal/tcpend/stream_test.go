@@ -16,7 +16,7 @@ func opened(t *testing.T) (h *hand, id uint32) {
 	h.port = 853
 	tu := Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 853}
 	id, ok := h.s.ConnectStream(&tu, 7, h.now)
-	if !ok || len(h.in) != 1 || h.in[0].Flags != packet.SYN {
+	if !ok || len(h.in) != 1 || h.in[0].Flags != packet.SYN || h.in[0].MSS != streamMSS {
 		t.Fatalf("begins with %+v", h.in)
 	}
 	if st, ok := h.s.Stream(id); !ok || st.Open || st.Room != 0 {
@@ -164,6 +164,11 @@ func TestStreamGivenUp(t *testing.T) {
 	for range 4 {
 		h.now += second
 		h.s.Tick(h.now)
+	}
+	for _, s := range h.in {
+		if len(s.Data) > streamMSS {
+			t.Fatalf("a segment of %d bytes", len(s.Data))
+		}
 	}
 	if st, _ := h.s.Stream(id); !st.Unacked {
 		t.Fatal("4 s without an acknowledgement do not show")
