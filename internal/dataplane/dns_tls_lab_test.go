@@ -234,11 +234,12 @@ func (l *tlsLab) arrive(v *view) {
 		go l.serve(c)
 		return
 	}
-	for _, c := range l.conns {
+	for _, c := range slices.Backward(l.conns) {
 		if c.port == v.SrcPort && c.addr == v.Dst {
 			if answer := c.took(v); answer != nil {
 				l.port2(wan).in = append(l.port2(wan).in, answer.frame(wanMAC))
 			}
+			return
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/thurward/thurward/internal/dotlink"
+	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
 	"github.com/thurward/thurward/internal/telemetry"
 )
@@ -238,5 +239,39 @@ func TestDoTManyUpstreams(t *testing.T) {
 		if m := l.answered(l.asks("github.com")); len(m.Answer) != 1 {
 			t.Fatalf("the client got %v", m)
 		}
+	})
+}
+
+// TestDoTManyConnections: connections that end in every way leave nothing behind.
+func TestDoTManyConnections(t *testing.T) {
+	inBubble(t, nil, func(l *tlsLab) {
+		good, bad := l.serve, l.tls(l.ca.sign(t, "other.example", 30), one(github))
+		for i := range 200 {
+			l.serve = []func(net.Conn){good, bad, nil, func(c net.Conn) { c.Close() }}[i%4]
+			l.asks(fmt.Sprintf("n%d.github.com", i))
+			for _, c := range l.conns {
+				if i%8 < 4 {
+					c.Close()
+				}
+			}
+			l.pass(float64(i % 40))
+			l.settle()
+			l.pass(6)
+			l.settle()
+		}
+		l.pass(60)
+		l.settle()
+		if n := l.e.DNSConns().Len(); n != 0 || l.e.DNS().Outstanding() != 0 {
+			t.Fatalf("%d TCP connections, %d queries are left", n, l.e.DNS().Outstanding())
+		}
+		for _, p := range l.e.Pools() {
+			if p.InUse(packet.TCP)+p.InUse(packet.UDP) != 0 {
+				t.Fatalf("%d and %d ports are held", p.InUse(packet.TCP), p.InUse(packet.UDP))
+			}
+		}
+		if c := l.link().Counters(); c.Connections < 20 || c.Failures[telemetry.TLSVerify] == 0 || c.Failures[telemetry.TLSClosed] == 0 {
+			t.Fatalf("%+v", c)
+		}
+		l.buffers()
 	})
 }
