@@ -24,6 +24,7 @@ type bench struct {
 	lost   []bool
 	failed []string
 	held   int // ports
+	port   uint16
 	buf    [4096]byte
 }
 
@@ -39,9 +40,13 @@ func (b *bench) Message(uint32, []byte)                       {}
 func (b *bench) Stream(uint32, uint32)                        { b.l.Touch() }
 func (b *bench) Closed(id, _ uint32, _ *tcpend.Tuple, _ bool) { b.held--; b.l.Closed(id, b.now) }
 func (b *bench) Random() uint64                               { return 99 }
-func (b *bench) TakePort() (packet.Addr, uint16, bool)        { b.held++; return 2, 4000, true }
-func (b *bench) GivePort(uint16)                              { b.held-- }
-func (b *bench) Lost(_ int, failed bool)                      { b.lost = append(b.lost, failed) }
+func (b *bench) TakePort() (packet.Addr, uint16, bool) {
+	b.held++
+	b.port++
+	return 2, b.port, true
+}
+func (b *bench) GivePort(uint16)         { b.held-- }
+func (b *bench) Lost(_ int, failed bool) { b.lost = append(b.lost, failed) }
 func (b *bench) Failed(_ int, c Class, reason []byte) {
 	b.failed = append(b.failed, c.String()+": "+string(reason))
 }
@@ -174,6 +179,44 @@ func TestLinkPause(t *testing.T) {
 	b.l.Poll(b.now)
 	if len(b.got) != 1 || b.l.pause != 0 {
 		t.Fatalf("%d answers, a pause of %d", len(b.got), b.l.pause)
+	}
+}
+
+// TestLinkAskedWhileItEnds: a query that comes while the goroutine says good-bye
+// is Lost, for it to be asked again; one that comes after a failure is refused.
+func TestLinkAskedWhileItEnds(t *testing.T) {
+	b := newBench(t)
+	b.open(make([]byte, 20))
+	b.server([]byte{0, 1, 5})
+	b.l.Poll(b.now)
+	b.turn()
+	b.l.Poll(b.now)
+	b.now += idleFor
+	b.l.Tick(b.now)
+	if b.l.State() != Ending || !b.l.pipe.Finish() || !b.l.Ask(make([]byte, 20), b.now) || len(b.lost) != 0 {
+		t.Fatalf("state %d, lost %v", b.l.State(), b.lost)
+	}
+	// A goroutine that does not come to an end is cancelled.
+	b.now += finishFor
+	b.l.Tick(b.now)
+	if !b.l.pipe.Cancelled() {
+		t.Fatal("waited for without end")
+	}
+	b.l.pipe.Park(0, "")
+	b.l.Poll(b.now)
+	if len(b.lost) != 1 || b.lost[0] || b.l.State() != Idle || len(b.failed) != 0 {
+		t.Fatalf("state %d, lost %v, told %q", b.l.State(), b.lost, b.failed)
+	}
+	b.open(make([]byte, 20))
+	b.now += silentFor
+	b.l.Tick(b.now)
+	if b.l.State() != Ending || b.l.Ask(make([]byte, 20), b.now) {
+		t.Fatalf("state %d", b.l.State())
+	}
+	b.l.pipe.Park(0, "")
+	b.l.Poll(b.now)
+	if len(b.lost) != 2 || !b.lost[1] || b.l.State() != Failed || len(b.failed) != 1 || b.failed[0] != "timeout: no answer in time" {
+		t.Fatalf("state %d, lost %v, told %q", b.l.State(), b.lost, b.failed)
 	}
 }
 
