@@ -85,6 +85,7 @@ func (p *ports) metrics() []telemetry.Family {
 		per("thurward_interface_receive_no_buffer_total", "Times that the receive queue could not be refilled.", telemetry.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxNoBuffer }),
 		per("thurward_interface_interrupts_total", "Interrupts of the device.", telemetry.Counter, func(n *virtio.Net) uint64 { return n.Counters().Interrupts }),
 		per("thurward_interface_notifies_total", "Notifications to the device, each an exit to the host.", telemetry.Counter, func(n *virtio.Net) uint64 { return n.Counters().Notifies }),
+		per("thurward_interface_transmit_nudges_total", "Times that the device had sent nothing for 100 ms although it had frames, and was notified again.", telemetry.Counter, func(n *virtio.Net) uint64 { return n.Counters().TxNudges }),
 		per("thurward_device_violations_total", "Acts of the device that break the rules of virtio; the first stops it.", telemetry.Counter, func(n *virtio.Net) uint64 {
 			c := n.Counters()
 			return c.BadIndex + c.BadID + c.BadLength

@@ -44,6 +44,7 @@ type NetCounters struct {
 	RxMalformed          uint64 // spread over several buffers, too short, or with an unfinished checksum
 	RxNoBuffer           uint64 // times the receive queue could not be refilled: the pool was empty
 	TxFull               uint64 // frames refused because the transmit queue had no room
+	TxNudges             uint64 // times that nothing had been sent for long although there were frames: see Nudge
 	Notifies, Interrupts uint64
 	BadIndex, BadID      uint64 // violations by the device; each stops it
 	BadLength            uint64
@@ -184,6 +185,7 @@ func (n *Net) Receive(dst []frame.Frame) int {
 		}
 		return 0
 	}
+	q.ask(min(avail, len(dst)))
 	n.ask(min(avail, len(dst)))
 	got := 0
 	bytes := uint64(0)
@@ -242,7 +244,9 @@ func (n *Net) ask(k int) {
 // reclaim takes back the buffers that the device has sent.
 func (n *Net) reclaim() {
 	q := n.tx
-	for k := q.pending(); k > 0; k-- {
+	k := q.pending()
+	q.ask(k)
+	for ; k > 0; k-- {
 		id, _, ok := q.take()
 		if !ok {
 			break
@@ -270,7 +274,9 @@ func (n *Net) HasRoom(k int) bool {
 // caller's: there was no room, and they are counted.
 func (n *Net) Transmit(src []frame.Frame) int {
 	q := n.tx
-	n.reclaim()
+	if q.room() < len(src) {
+		n.reclaim() // many at a time: each look at what the device has written costs a cache miss
+	}
 	if n.reason != "" {
 		n.c.TxFull += uint64(len(src))
 		return 0
@@ -347,15 +353,19 @@ func (n *Net) linkStatus() {
 }
 
 // Nudge notifies the device of each queue that has stood still since the last
-// call although the device has buffers: it may have missed a notification, as
-// older versions of QEMU do (fence). It costs an exit to the host for each, and
+// call although the device has buffers: it may have missed a notification (ADR
+// 0013). It costs an exit to the host for each, and
 // is meant to be called a few times a second while the firewall is awake.
 func (n *Net) Nudge() {
+	n.reclaim()
 	if n.reason != "" {
 		return
 	}
 	for _, q := range [...]*queue{n.rx, n.tx} {
 		if q.idle() {
+			if q == n.tx {
+				n.c.TxNudges++
+			}
 			n.t.Write32(regNotify, q.number)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/thurward/thurward/internal/prefetch"
 )
 
 // Features of every device (virtio 1.2, 6).
@@ -34,6 +36,10 @@ type usedElem struct{ id, len uint32 }
 // maxQueue is the largest queue size that is used.
 const maxQueue = 1024
 
+// usedLines is how many cache lines of the used ring are asked for at a time: 256
+// entries.
+const usedLines = 32
+
 // A queue is one split virtqueue, of which every descriptor is a whole
 // request: chains are not used. One goroutine uses it.
 type queue struct {
@@ -61,7 +67,7 @@ type queue struct {
 	badID     uint64   // descriptor number out of range or not with the device
 	badLength uint64
 	notifies  uint64
-	looked    uint16 // usedIdx at the last nudge
+	looked    uint16 // the device's used index at the last nudge
 }
 
 // A DMA is memory that devices can reach: as the program sees it, and the
@@ -194,6 +200,18 @@ func (q *queue) pending() int {
 	return int(n)
 }
 
+// ask gets the next k used entries under way, so that their cache misses overlap:
+// the device has written them, from another processor.
+func (q *queue) ask(k int) {
+	var l [usedLines]uintptr
+	m := 0
+	for i := 0; i < k && m < len(l); i += 8 {
+		l[m] = uintptr(unsafe.Pointer(&q.used[(q.usedIdx+uint16(i))&q.mask]))
+		m++
+	}
+	prefetch.Ask(l[:m])
+}
+
 // take returns the next used entry: the descriptor, which is the driver's
 // again, and the length. It is called at most pending times.
 func (q *queue) take() (id uint16, n uint32, ok bool) {
@@ -213,9 +231,10 @@ func (q *queue) take() (id uint16, n uint32, ok bool) {
 // idle reports whether the device has buffers and has returned none since the
 // last call.
 func (q *queue) idle() bool {
-	same := q.usedIdx == q.looked
-	q.looked = q.usedIdx
-	return same && len(q.free) < int(q.size) && q.pending() == 0
+	head := uint16(atomic.LoadUint32(q.usedHead) >> 16)
+	same := head == q.looked
+	q.looked = head
+	return same && head != q.availIdx
 }
 
 func (q *queue) stop(why string) {

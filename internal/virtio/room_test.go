@@ -28,6 +28,9 @@ func TestNudge(t *testing.T) {
 	d.notified[1] = 0
 	nudged(1, 1)
 	nudged(1, 1)
+	if c := n.Counters().TxNudges; c != 2 {
+		t.Errorf("%d nudges of transmission counted, want 2", c)
+	}
 	d.sent()
 	d.deliver(make([]byte, 60))
 	nudged(0, 0) // the device has moved on
@@ -35,7 +38,6 @@ func TestNudge(t *testing.T) {
 	n.Receive(dst[:])
 	p.Put(dst[0].Buf)
 	d.notified[0] = 0
-	nudged(0, 0)
 	nudged(1, 0)
 	n.giveUp("broken")
 	nudged(0, 0)
