@@ -66,7 +66,7 @@ bench: ## the data path's benchmarks, in process
 
 bench-vm: ## the image in a virtual machine, driven over shared memory, beside a wire; needs two processors
 	@scripts/need.sh run
-	$(GO) run ./bench/vm
+	$(GO) run ./bench/vm -rounds 3
 
 soak: ## the image under load for ten minutes, and what iperf3 carries through it (Debian: iperf3)
 	@scripts/need.sh test

@@ -4,6 +4,7 @@
 // devices (vhost-user); the guest has the other processor.
 //
 //	go run ./bench/vm                     all scenarios
+//	go run ./bench/vm -rounds 3           three times, and the medians
 //	go run ./bench/vm -accel tcg -t 2s    with the emulator, shorter
 //
 // A guest polls, so that all of its processor's time is used however little
@@ -67,14 +68,15 @@ func main() {
 	accel := flag.String("accel", "auto", "auto, kvm or tcg")
 	seconds := flag.Duration("t", 3*time.Second, "how long each scenario is measured")
 	only := flag.String("run", "", "only scenarios whose names contain this")
+	rounds := flag.Int("rounds", 1, "how often all of it is done; then the medians are printed")
 	flag.Parse()
-	if err := run(*accel, *seconds, *only); err != nil {
+	if err := run(*accel, *seconds, *only, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/vm:", err)
 		os.Exit(1)
 	}
 }
 
-func run(accel string, d time.Duration, only string) error {
+func run(accel string, d time.Duration, only string, rounds int) error {
 	if runtime.NumCPU() < 2 {
 		return errors.New("two processors are needed: one for the guest, one for the generator")
 	}
@@ -116,35 +118,41 @@ func run(accel string, d time.Duration, only string) error {
 		with = "KVM"
 	}
 	fmt.Printf("%s, %s; Mpps are those that arrived, per second of the guest's processor time\n", with, time.Now().UTC().Format("2006-01-02 15:04"))
-	fmt.Printf("%-20s %8s %8s %8s %7s %7s %6s %9s\n", "", "Mpps", "wall", "arrived", "guest", "of wire", "busy", "Mpps busy")
-	var wire float64
-	for _, s := range scenarios {
-		if only != "" && !s.wire && !strings.Contains(s.name, only) {
-			continue
+	var sum summary
+	for range rounds {
+		fmt.Printf("%-20s %8s %8s %8s %7s %7s %6s %9s\n", "", "Mpps", "wall", "arrived", "guest", "of wire", "busy", "Mpps busy")
+		t := table{}
+		for _, s := range scenarios {
+			if only != "" && !s.wire && !strings.Contains(s.name, only) {
+				continue
+			}
+			r, err := measure(q, &p, s, kvm, d, dir, ports, stop)
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			t.add(s.name, r)
+			fmt.Printf("%-20s %8.2f %8.2f %7.0f%% %6.0f%% %6.0f%%", s.name, r.perCPU/1e6, r.wall/1e6, 100*r.arrived, 100*r.share, 100*r.perCPU/t.wire())
+			if r.busy > 0 {
+				fmt.Printf(" %5.0f%% %9.2f", 100*r.busy, r.perCPU/r.busy/1e6)
+			}
+			fmt.Println()
 		}
-		r, err := measure(q, &p, s, kvm, d, dir, ports, stop)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+		for _, s := range linuxScenarios {
+			if only != "" && !strings.Contains(s.name, only) {
+				continue
+			}
+			v, err := s.measure(s.flows, s.size, d)
+			if err != nil {
+				fmt.Printf("%-20s not measured: %v\n", s.name, err)
+				continue
+			}
+			t.add(s.name, result{perCPU: v})
+			fmt.Printf("%-20s %8.2f %25s %6.0f%%\n", s.name, v/1e6, "", 100*v/t.wire())
 		}
-		if s.wire && wire == 0 {
-			wire = r.perCPU
-		}
-		fmt.Printf("%-20s %8.2f %8.2f %7.0f%% %6.0f%% %6.0f%%", s.name, r.perCPU/1e6, r.wall/1e6, 100*r.arrived, 100*r.share, 100*r.perCPU/wire)
-		if r.busy > 0 {
-			fmt.Printf(" %5.0f%% %9.2f", 100*r.busy, r.perCPU/r.busy/1e6)
-		}
-		fmt.Println()
+		sum = append(sum, t)
 	}
-	for _, s := range linuxScenarios {
-		if only != "" && !strings.Contains(s.name, only) {
-			continue
-		}
-		v, err := s.measure(s.flows, s.size, d)
-		if err != nil {
-			fmt.Printf("%-20s not measured: %v\n", s.name, err)
-			continue
-		}
-		fmt.Printf("%-20s %8.2f %25s %6.0f%%\n", s.name, v/1e6, "", 100*v/wire)
+	if rounds > 1 {
+		sum.print()
 	}
 	return nil
 }

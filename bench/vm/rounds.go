@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+)
+
+// A table is what one round gave, by scenario.
+type table map[string]result
+
+func (t table) add(name string, r result) { t[name] = r }
+
+// wire is the rate of the control.
+func (t table) wire() float64 { return t[scenarios[0].name].perCPU }
+
+// A summary is several rounds. A machine's speed changes from minute to minute;
+// what is compared is therefore of one round, and the median of all is printed.
+type summary []table
+
+// print prints the medians: the rate, its share of the wire's, and how often it
+// is that of nftables with as many flows, also for each second in which the
+// firewall had something to do.
+func (s summary) print() {
+	fmt.Printf("\nmedians of %d rounds, each ratio within its round (lowest to highest)\n%-20s %8s %20s %24s %24s\n", len(s), "", "Mpps", "of wire", "times nftables", "the same when busy")
+	for _, sc := range scenarios {
+		if _, ok := s[0][sc.name]; !ok {
+			continue
+		}
+		fmt.Printf("%-20s %8.2f", sc.name, s.median(func(t table) float64 { return t[sc.name].perCPU / 1e6 })[1])
+		m := s.median(func(t table) float64 { return 100 * t[sc.name].perCPU / t.wire() })
+		fmt.Printf(" %6.0f%% (%3.0f to %3.0f)", m[1], m[0], m[2])
+		nft := nftablesOf(sc.flows)
+		if _, ok := s[0][nft]; ok && !sc.wire && sc.size == 60 && !sc.fresh {
+			for _, of := range []func(t table) float64{
+				func(t table) float64 { return t[sc.name].perCPU / t[nft].perCPU },
+				func(t table) float64 { return t[sc.name].perCPU / t[sc.name].busy / t[nft].perCPU },
+			} {
+				m := s.median(of)
+				fmt.Printf(" %9.1f (%4.1f to %4.1f)", m[1], m[0], m[2])
+			}
+		}
+		fmt.Println()
+	}
+}
+
+// nftablesOf returns the scenario of nftables with as many flows, or with the
+// most there are.
+func nftablesOf(flows int) string {
+	if flows <= linuxScenarios[0].flows {
+		return linuxScenarios[0].name
+	}
+	return linuxScenarios[1].name
+}
+
+// median returns the lowest, the middle and the highest of the rounds.
+func (s summary) median(of func(t table) float64) [3]float64 {
+	v := make([]float64, 0, len(s))
+	for _, t := range s {
+		v = append(v, of(t))
+	}
+	slices.Sort(v)
+	return [3]float64{v[0], v[len(v)/2], v[len(v)-1]}
+}
