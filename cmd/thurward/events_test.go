@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,15 +53,17 @@ func until(t *testing.T, ok func() bool) {
 // filtered, and says how to ask the policy.
 func TestEventsFollows(t *testing.T) {
 	tail, g, send, st := receiver(t)
-	go func() {
-		for st.Hub.Followers() == 0 {
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		for end := time.Now().Add(10 * time.Second); st.Hub.Followers() == 0 && time.Now().Before(end); {
 			time.Sleep(time.Millisecond)
 		}
 		for range 12 {
 			send(g.Event(time.Now()), "not a line")
 		}
-	}()
+	})
 	code, out, errs := capture(t, "events", "--socket", tail, "--action", "drop", "--host", "10.0.0.0/24", "--explain", "-n", "3")
+	sender.Wait() // it has more to send than was to be read
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	if code != 0 || len(lines) != 6 || !strings.Contains(lines[0], "DROP    egress  tcp   10.0.0.") || !strings.Contains(lines[0], "default-deny (no_matching_allow_rule)") ||
 		!strings.HasPrefix(lines[1], "    thurward explain --from lan --proto tcp --src 10.0.0.") || !strings.Contains(errs, "lines could not be read") {
