@@ -33,6 +33,15 @@ func loop(e *dataplane.Engine, p *ports, out *outlet, g *gaps) {
 	native := machine.Native() // then nobody interrupts this loop: see main
 	idle, busy := 0, 0
 	turn := int64(0) // when TLS is next given the processor although there are packets
+	// others gives the other goroutines a turn.
+	others := func(now int64) {
+		g.doing = yielding
+		runtime.Gosched()
+		if native {
+			machine.Yield()
+		}
+		turn = after(now)
+	}
 	g.last = machine.Nanotime()
 	for {
 		now := machine.Nanotime()
@@ -43,24 +52,14 @@ func loop(e *dataplane.Engine, p *ports, out *outlet, g *gaps) {
 				out.rush.Store(true)
 				out.snapshot()
 				out.wake()
-				g.doing = yielding
-				runtime.Gosched()
-				if native {
-					machine.Yield()
-				}
-				turn = after(now)
+				others(now)
 				p.check(now)
 			}
 			continue
 		}
 		idle++
 		if e.LinksWork() && (now >= turn || idle >= spin) { // no turn is too many while nothing comes
-			g.doing = yielding
-			runtime.Gosched()
-			if native {
-				machine.Yield()
-			}
-			turn = after(now)
+			others(now)
 			continue
 		}
 		if idle < spin {

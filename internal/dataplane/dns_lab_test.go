@@ -89,6 +89,12 @@ func (l *dnsLab) asked(client string, m *dns.Msg) (*view, *dns.Msg) {
 
 func (l *dnsLab) ask(client string, m *dns.Msg) (across, back []*view) {
 	l.t.Helper()
+	return l.put(lan, l.datagram(client, m))
+}
+
+// datagram is a message of a client to the firewall, from a port of its own.
+func (l *dnsLab) datagram(client string, m *dns.Msg) pkt {
+	l.t.Helper()
 	b, err := m.Pack()
 	if err != nil {
 		l.t.Fatal(err)
@@ -96,7 +102,7 @@ func (l *dnsLab) ask(client string, m *dns.Msg) (across, back []*view) {
 	l.port++
 	p := udp(client, l.port, lanAddr, 53)
 	p.data = b
-	return l.put(lan, p)
+	return p
 }
 
 // message reads the DNS message of a packet.

@@ -32,14 +32,7 @@ func (l *tlsLab) answered(grams [2][]*view) *dns.Msg {
 
 // send puts a client's query on the wire.
 func (l *tlsLab) send(client string, m *dns.Msg) {
-	b, err := m.Pack()
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.port++
-	p := udp(client, l.port, lanAddr, 53)
-	p.data = b
-	l.port2(lan).in = append(l.port2(lan).in, p.frame(lanMAC))
+	l.port2(lan).in = append(l.port2(lan).in, l.datagram(client, m).frame(lanMAC))
 }
 
 // asks has a client ask for a name and returns what comes of it at once.

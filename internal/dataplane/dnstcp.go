@@ -136,13 +136,20 @@ func (u ends) Closed(id, tag uint32, t *tcpend.Tuple, served bool) {
 // Random implements tcpend.User.
 func (u ends) Random() uint64 { return u.e.names.rng.Uint64() }
 
+// takeTCPPort reserves an unpredictable port of the WAN address. GivePort gives
+// it back.
+func (e *Engine) takeTCPPort() (local packet.Addr, port uint16, ok bool) {
+	port, ok = e.nat.Own().Take(packet.TCP, e.names.rng.Uint64())
+	return e.nat.Own().Addr(), port, ok
+}
+
 // askTCP sends a query to an upstream over a connection of its own.
 func (e *Engine) askTCP(to packet.Addr, port uint16, tag uint32, msg []byte) bool {
-	local, ok := e.nat.Own().Take(packet.TCP, e.names.rng.Uint64())
+	addr, local, ok := e.takeTCPPort()
 	if !ok {
 		return false
 	}
-	t := tcpend.Tuple{Local: e.nat.Own().Addr(), Remote: to, LocalPort: local, RemotePort: port}
+	t := tcpend.Tuple{Local: addr, Remote: to, LocalPort: local, RemotePort: port}
 	if !e.names.tcp.Connect(&t, tag, msg, e.now) {
 		e.GivePort(packet.TCP, local)
 		return false

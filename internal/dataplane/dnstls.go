@@ -92,10 +92,7 @@ func (c carrier) AskTLS(up int, msg []byte) bool { return c.e.names.byUp[up].Ask
 type linkUser struct{ e *Engine }
 
 // TakePort implements dotlink.User.
-func (u linkUser) TakePort() (packet.Addr, uint16, bool) {
-	p, ok := u.e.nat.Own().Take(packet.TCP, u.e.names.rng.Uint64())
-	return u.e.nat.Own().Addr(), p, ok
-}
+func (u linkUser) TakePort() (packet.Addr, uint16, bool) { return u.e.takeTCPPort() }
 
 // GivePort implements dotlink.User.
 func (u linkUser) GivePort(p uint16) { u.e.GivePort(packet.TCP, p) }

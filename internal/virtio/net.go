@@ -354,8 +354,8 @@ func (n *Net) linkStatus() {
 
 // Nudge notifies the device of each queue that has stood still since the last
 // call although the device has buffers: it may have missed a notification (ADR
-// 0013). It costs an exit to the host for each, and
-// is meant to be called a few times a second while the firewall is awake.
+// 0013). It costs an exit to the host for each, and is meant to be called a few
+// times a second while the firewall is awake.
 func (n *Net) Nudge() {
 	n.reclaim()
 	if n.reason != "" {

@@ -25,7 +25,10 @@ defaults:
   default_action: deny
   upstream_dns: 198.51.100.53
   dns_qps_per_client: %d
-nat:
+` + nameRules
+
+// nameRules lets hosts of the LAN ask the firewall, and go to two names.
+const nameRules = `nat:
   snat:
     - { out_interface: wan0, source: 10.0.0.0/24, masquerade: true }
 rules:

@@ -34,14 +34,7 @@ dns:
   upstreams:
     - { address: 198.51.100.81, tls: dns.example }
     - { address: 198.51.100.53, tls: dns.example, ca: %s }
-nat:
-  snat:
-    - { out_interface: wan0, source: 10.0.0.0/24, masquerade: true }
-rules:
-  - { id: allow-dns, action: accept, direction: egress, source: 10.0.0.0/24, destination: 10.0.0.1, destination_port: 53, protocol: [udp, tcp] }
-  - { id: allow-www, action: accept, direction: egress, source: 10.0.0.0/24, destination_port: 80, destination_fqdn: [www.example.test, "*.pages.test"], protocol: tcp }
-  - { id: allow-established, action: accept, direction: ingress, state: established }
-`
+` + nameRules
 
 // certificates writes an authority's certificate, and a server's for a name that
 // it has signed, with its key, and returns the names of the files.
