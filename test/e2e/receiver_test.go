@@ -30,6 +30,7 @@ type receiver struct {
 	current map[string]uint64
 	metrics map[string]uint64 // of the last whole snapshot
 	shots   int
+	shotOf  int               // the connection, counted from 1, that brought the last
 	help    map[string]string // of metrics
 	types   map[string]string
 	keep    func(line string) bool             // lines that are kept; nil: all
@@ -96,6 +97,7 @@ func (r *receiver) take(s string) {
 		case m == "# EOF":
 			r.metrics, r.current = r.current, nil
 			r.shots++
+			r.shotOf = r.conns
 		case strings.HasPrefix(m, "# HELP "), strings.HasPrefix(m, "# TYPE "):
 			name, text, _ := strings.Cut(m[len("# HELP "):], " ")
 			if m[2] == 'H' {
@@ -198,15 +200,16 @@ func (r *receiver) awaitEvents(n int, want map[string]any) (found []map[string]a
 }
 
 // fresh has the firewall connect anew, which begins with a snapshot of its
-// metrics, and returns that.
+// metrics, and returns that. One that the old connection was still bringing is
+// not taken for it.
 func (r *receiver) fresh() map[string]uint64 {
 	r.t.Helper()
 	r.mu.Lock()
-	n := r.shots
+	old := r.conns
 	r.mu.Unlock()
 	r.hangUp()
 	var m map[string]uint64
-	r.await("a snapshot", func() bool { m = r.metrics; return r.shots > n && r.metrics != nil })
+	r.await("a snapshot", func() bool { m = r.metrics; return r.shotOf > old && r.metrics != nil })
 	return m
 }
 
