@@ -90,6 +90,19 @@ func (e *Engine) putOwn(out *port, buf uint32, dst packet.Addr, proto, tos uint8
 	e.emitOwn(out, buf, packet.EthLen+packet.MinIPv4+n, dst, now)
 }
 
+// cannotLeave reports whether packet i, which the policy accepts, ends here all
+// the same: its TTL does, or it is too long for port out. Then it has been
+// dropped and its sender told. What the policy denies does not come this far: no
+// answer tells of the firewall.
+func (e *Engine) cannotLeave(in, out *port, i int, now int64) bool {
+	p := &e.b.pk[i]
+	if p.TTL <= 1 {
+		e.dropTTL(in, i, now)
+		return true
+	}
+	return int(p.Total) > out.mtu && e.tooBig(in, out, i, now)
+}
+
 // dropTTL drops packet i, whose life ends here, and tells its sender.
 func (e *Engine) dropTTL(in *port, i int, now int64) {
 	if e.policy.Settings.Flags&segment.FlagNoTimeExceeded == 0 {

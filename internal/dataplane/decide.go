@@ -68,11 +68,7 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, now int64) {
 		e.denied(in, i, rule, true, conntrack.None, now)
 		return
 	}
-	if p.TTL <= 1 {
-		e.dropTTL(in, i, now)
-		return
-	}
-	if int(p.Total) > out.mtu && e.tooBig(in, out, i, now) {
+	if e.cannotLeave(in, out, i, now) {
 		return
 	}
 	if e.wantsName(rule) && (p.Class != packet.Stream || p.Payload > 0) {

@@ -17,14 +17,6 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 		e.dropPacket(in, i, telemetry.Martian, now) // a spoofed copy from the other side
 		return
 	}
-	out := e.out(in, d)
-	if p.TTL <= 1 {
-		e.dropTTL(in, i, now)
-		return
-	}
-	if int(p.Total) > out.mtu && e.tooBig(in, out, i, now) {
-		return
-	}
 	if p.Class == packet.Query && ((p.ICMPType == packet.EchoReply) != r.Reply() || p.ICMPCode != 0) {
 		// Echo has no codes (RFC 792). A request from the other side would be
 		// a new exchange, which the policy has not been asked about.
@@ -42,13 +34,20 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 			return
 		}
 	}
+	out := e.out(in, d)
+	if e.cannotLeave(in, out, i, now) {
+		if fresh {
+			d.Verdict = conntrack.Undecided // nothing of this direction has passed
+		}
+		return
+	}
 	quiet := false
 	switch p.Class {
 	case packet.Stream:
 		switch e.flows.TCP(r, p, e.tcpOptions(i)) {
 		case conntrack.Invalid:
 			if fresh {
-				d.Verdict = conntrack.Undecided // this was not the direction's first packet
+				d.Verdict = conntrack.Undecided // nothing of this direction has passed
 			}
 			e.dropPacket(in, i, telemetry.ConntrackInvalid, now)
 			return

@@ -38,13 +38,9 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 		e.dropPacket(in, i, telemetry.ConntrackInvalid, now)
 		return
 	}
-	if p.TTL <= 1 {
-		e.dropTTL(in, i, now)
-		return
-	}
 	d := e.flows.Dir(r)
 	to := e.out(in, d)
-	if int(p.Total) > to.mtu && e.tooBig(in, to, i, now) {
+	if e.cannotLeave(in, to, i, now) {
 		return
 	}
 	out := packet.Rewrite{Src: p.Src, Dst: d.Out.Dst}

@@ -252,3 +252,52 @@ func TestRFC1812_S4_3_3_6_EchoReply(t *testing.T) {
 		}
 	}
 }
+
+// TestRFC1812_S5_3_1_DeniedIsNotAnswered: what the policy denies without a word
+// is denied so when its TTL ends or it is too long, as an answer of a flow, too.
+func TestRFC1812_S5_3_1_DeniedIsNotAnswered(t *testing.T) {
+	for name, edit := range map[string]func(p *pkt){
+		"TTL": func(p *pkt) { p.ttl = 1 },
+		"MTU": func(p *pkt) { *p = large(*p, 1400); p.df = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			small := func(p *segment.Policy) { p.Interfaces[0].MTU = 1000 }
+			l := newLabWith(t, small, "accept egress", "deny ingress")
+			v := l.one(lan, udp(host, 4000, web, 53))
+			p := udp(web, 53, ours, v.SrcPort)
+			edit(&p)
+			for range 3 {
+				l.unanswered(wan, p, telemetry.ExplicitDeny)
+			}
+			if l.e.c.Drops[1] != 3 {
+				t.Fatalf("%d counted on the rule", l.e.c.Drops[1])
+			}
+			// Where it is accepted the sender is told, but nothing has passed:
+			// there is no error to report about it, and the first that passes
+			// is the direction's first.
+			l = newLabWith(t, small, "accept egress", established)
+			v = l.one(lan, udp(host, 4000, web, 53))
+			across, back := l.put(wan, p)
+			if len(across) != 0 || len(back) != 1 {
+				t.Fatalf("%v crossed, answers %v", across, back)
+			}
+			l.unanswered(lan, quoted(host, web, packet.Unreachable, 3, udp(web, 53, host, 4000).frame(wanMAC), 28, nil), telemetry.ConntrackInvalid)
+			events := len(l.seen)
+			l.one(wan, udp(web, 53, ours, v.SrcPort))
+			if r := l.last(); len(l.seen) != events+1 || r.Action != telemetry.Accept || r.Rule != 1 {
+				t.Fatalf("%d events, the last %+v", len(l.seen)-events, r)
+			}
+			l.invariants()
+		})
+	}
+}
+
+// TestRFC1812_S5_3_7_SourceIsDestination: a packet to its own sender ("land").
+func TestRFC1812_S5_3_7_SourceIsDestination(t *testing.T) {
+	l := newLab(t, "accept", established)
+	for _, a := range []string{host, web, ours, "10.0.0.1"} {
+		for _, side := range []int{lan, wan} {
+			l.unanswered(side, syn(a, 80, a, 80), telemetry.Martian)
+		}
+	}
+}
