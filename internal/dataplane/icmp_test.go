@@ -313,3 +313,53 @@ func TestRFC5508_REQ9_PolicySuppressesErrors(t *testing.T) {
 	p.df = true
 	l.answered(lan, p, telemetry.PacketTooBig)
 }
+
+// TestRFC5508_REQ4_OddErrors: a trailer of the link behind the error, IP options
+// in front of it, the first fragment of a datagram in the quote, and any MTU: what
+// to make of it is the host's business (RFC 1191 section 6).
+func TestRFC5508_REQ4_OddErrors(t *testing.T) {
+	l := newLab(t, "accept egress", established)
+	v := l.flowOut(syn(host, 4000, web, 80))
+	whole := quoted("192.0.2.1", ours, packet.Unreachable, 3, v.frame, 28, nil).frame(wanMAC)
+	got, _ := l.raw(wan, append(append([]byte(nil), whole...), 1, 2, 3, 4, 5))
+	if len(got) != 1 || len(got[0].frame) != len(whole) {
+		t.Fatalf("with a trailer: %v; drops: %s", got, l.drops())
+	}
+	f := append(append(append([]byte(nil), whole[:34]...), 148, 4, 0, 0), whole[34:]...)
+	f[packet.EthLen] = 0x46
+	binary.BigEndian.PutUint16(f[packet.EthLen+2:], uint16(len(f)-packet.EthLen))
+	resum(f[packet.EthLen:])
+	if got, _ = l.raw(wan, f); len(got) != 1 {
+		t.Fatalf("with an option: drops: %s", l.drops())
+	}
+	if q := got[0].quotes(t, packet.Unreachable, 3); q.Src != ip(host) || q.SrcPort != 4000 {
+		t.Fatalf("with an option: about %+v", q)
+	}
+	e := l.one(wan, quoted("192.0.2.1", ours, packet.TimeExceeded, 1, v.frame, 28, func(q []byte) { q[6] = 0x20; resum(q) }))
+	if q := e.quotes(t, packet.TimeExceeded, 1); q.Src != ip(host) {
+		t.Fatalf("about a fragment: %+v", q)
+	}
+	for _, mtu := range []uint16{0, 1, 67, 1501, 65535} {
+		f := quoted("192.0.2.1", ours, packet.Unreachable, packet.FragNeeded, v.frame, 28, nil).frame(wanMAC)
+		m := f[packet.EthLen+20:]
+		binary.BigEndian.PutUint16(m[6:], mtu)
+		packet.FinishICMP(m)
+		if got, _ := l.raw(wan, f); len(got) != 1 || binary.BigEndian.Uint16(got[0].frame[int(got[0].L4)+6:]) != mtu {
+			t.Fatalf("MTU %d: %v", mtu, got)
+		}
+	}
+	l.invariants()
+}
+
+// TestRFC5382_REQ9_UnreachableBeforeTheName: also about the handshake of a
+// connection whose server's name is still to come.
+func TestRFC5382_REQ9_UnreachableBeforeTheName(t *testing.T) {
+	l := sniLab(t)
+	v := l.one(lan, syn(host, 5000, cdn, 443))
+	for _, code := range []uint8{1, packet.FragNeeded, packet.Prohibited} {
+		e := l.one(wan, quoted("192.0.2.1", ours, packet.Unreachable, code, v.frame, 28, nil))
+		if q := e.quotes(t, packet.Unreachable, code); q.Src != ip(host) || q.SrcPort != 5000 {
+			t.Fatalf("about %+v", q)
+		}
+	}
+}

@@ -34,7 +34,7 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 	if r == conntrack.None && in.n == wan && e.dnsError(i, &q, inner, now) {
 		return
 	}
-	if r == conntrack.None || e.flows.Dir(r).FromWAN != (in.n == wan) || e.flows.Dir(r^1).Verdict != conntrack.Accepted {
+	if r == conntrack.None || e.flows.Dir(r).FromWAN != (in.n == wan) || !passed(e.flows.Dir(r^1)) {
 		e.dropPacket(in, i, telemetry.ConntrackInvalid, now)
 		return
 	}
@@ -53,4 +53,10 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 	packet.FinishICMP(f[p.L4:])
 	e.c.ICMPErrorsTranslated++
 	e.send(to, i, &out, now)
+}
+
+// passed reports whether packets of a direction have been let through: all, or
+// the handshake of a connection whose server's name is not known yet.
+func passed(d *conntrack.Dir) bool {
+	return d.Verdict == conntrack.Accepted || d.Verdict == conntrack.Pending
 }
