@@ -192,3 +192,15 @@ func TestMSSClamp(t *testing.T) {
 		t.Fatalf("switched off, it left with %d", got)
 	}
 }
+
+// TestMSSClampRepeated: an end takes the last of several options, so that all are
+// lowered.
+func TestMSSClampRepeated(t *testing.T) {
+	l := newLabWith(t, func(p *segment.Policy) { p.Interfaces[1].MTU = 1400 }, "accept", established)
+	p := syn(host, 4000, web, 80)
+	p.opts = []byte{2, 4, 5, 0, 2, 4, 5, 0xb4, 1, 2, 4, 5, 0xb4, 2, 3, 9, 2, 4, 0xff, 0xff}
+	want := []byte{2, 4, 5, 0, 2, 4, 5, 0x50, 1, 2, 4, 5, 0x50, 2, 3, 9, 2, 4, 5, 0x50}
+	if v := l.one(lan, p); string(v.frame[int(v.L4)+20:]) != string(want) || l.e.c.MSSClamped != 1 {
+		t.Fatalf("options %x, want %x; %d counted", v.frame[int(v.L4)+20:], want, l.e.c.MSSClamped)
+	}
+}

@@ -12,37 +12,40 @@ const (
 // ClampMSS lowers the maximum segment size that a SYN announces to limit, if
 // it is larger, and reports whether it was. l4 begins with the TCP header,
 // whose data offset must lie inside l4. The checksum stays right. A SYN without
-// the option is left alone: its sender gets segments of at most 536 bytes.
-func ClampMSS(l4 []byte, limit uint16) bool {
+// the option is left alone: its sender gets segments of at most 536 bytes. Where
+// the option stands several times all are lowered: ends take the last.
+func ClampMSS(l4 []byte, limit uint16) (lowered bool) {
 	end := int(l4[12]>>4) * 4
-	for i := TCPLen; i < end; {
-		switch l4[i] {
-		case optEnd:
-			return false
-		case optNop:
+	for i := TCPLen; i < end && l4[i] != optEnd; {
+		if l4[i] == optNop {
 			i++
 			continue
 		}
 		if i+1 >= end || l4[i+1] < 2 || i+int(l4[i+1]) > end {
-			return false
+			break
 		}
-		if l4[i] != optMSS || l4[i+1] != 4 {
-			i += int(l4[i+1])
-			continue
+		if l4[i] == optMSS && l4[i+1] == 4 {
+			lowered = lower(l4, i+2, limit) || lowered
 		}
-		old := binary.BigEndian.Uint16(l4[i+2:])
-		if old <= limit {
-			return false
-		}
-		binary.BigEndian.PutUint16(l4[i+2:], limit)
-		d := delta16(old, limit)
-		if i%2 != 0 { // its bytes lie in two words of the sum, the other way round
-			d = delta16(old<<8|old>>8, limit<<8|limit>>8)
-		}
-		binary.BigEndian.PutUint16(l4[offTCPSum:], update(binary.BigEndian.Uint16(l4[offTCPSum:]), d))
-		return true
+		i += int(l4[i+1])
 	}
-	return false
+	return lowered
+}
+
+// lower puts limit in place of the 16-bit number at i of the TCP header that l4
+// begins with, if that is larger, and reports whether it was.
+func lower(l4 []byte, i int, limit uint16) bool {
+	old := binary.BigEndian.Uint16(l4[i:])
+	if old <= limit {
+		return false
+	}
+	binary.BigEndian.PutUint16(l4[i:], limit)
+	d := delta16(old, limit)
+	if i%2 != 0 { // its bytes lie in two words of the sum, the other way round
+		d = delta16(old<<8|old>>8, limit<<8|limit>>8)
+	}
+	binary.BigEndian.PutUint16(l4[offTCPSum:], update(binary.BigEndian.Uint16(l4[offTCPSum:]), d))
+	return true
 }
 
 // PutReset writes the RST that answers the TCP segment at l4, whose payload has
