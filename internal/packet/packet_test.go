@@ -213,6 +213,26 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// TestRFC1624_S3_EchoOfZeros: the checksum of an echo reply without a bit set has
+// the other zero, which no update of a checksum gives.
+func TestRFC1624_S3_EchoOfZeros(t *testing.T) {
+	for _, data := range [][]byte{nil, make([]byte, 3), {0xff, 0xff}, {0xff, 0xfe, 0, 1}} {
+		f := build(1, 2, ICMP, 9, nil, append([]byte{EchoReply, 0, 0, 0, 0x12, 0x34, 0, 0}, data...), 2)
+		var p, q Packet
+		ParseIPv4(f, &p)
+		Apply(f, &p, &Rewrite{Src: 1, Dst: 3})
+		if _, why := ParseIPv4(f, &q); why != 0 || q.SrcPort != 0 {
+			t.Fatalf("%x: %v", f, why)
+		}
+		m := f[EthLen+MinIPv4:]
+		got := binary.BigEndian.Uint16(m[2:])
+		FinishICMP(m)
+		if want := binary.BigEndian.Uint16(m[2:]); got != want {
+			t.Fatalf("%x: checksum %#x, want %#x", m, got, want)
+		}
+	}
+}
+
 // edge returns a random number, often one at which carries go wrong.
 func edge(r *rand.Rand) Addr {
 	return [...]Addr{Addr(r.Uint32()), 0, 0xffffffff, 0xffff, 0xffff0000, 0xfffffffe}[r.IntN(6)]

@@ -65,7 +65,13 @@ func Apply(f []byte, p *Packet, r *Rewrite) {
 	case Query:
 		if p.SrcPort != r.SrcPort {
 			binary.BigEndian.PutUint16(l4[4:], r.SrcPort)
-			binary.BigEndian.PutUint16(l4[2:], update(binary.BigEndian.Uint16(l4[2:]), delta16(p.SrcPort, r.SrcPort)))
+			c := update(binary.BigEndian.Uint16(l4[2:]), delta16(p.SrcPort, r.SrcPort))
+			binary.BigEndian.PutUint16(l4[2:], c)
+			if c == 0 && Sum(l4, 0) == 0 {
+				// A message of zeros alone, an empty echo reply with identifier 0:
+				// its sum is the other zero (RFC 1624 section 3).
+				binary.BigEndian.PutUint16(l4[2:], 0xffff)
+			}
 		}
 	}
 }
