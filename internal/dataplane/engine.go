@@ -152,7 +152,7 @@ type port struct {
 	gateway   packet.Addr   // 0: none
 	further   []packet.Addr // own addresses besides addr, in order
 	arp       neighbours
-	defend    int64 // when the own address may next be defended
+	defend    []int64 // when addr, and each of further, may next be defended
 	answers   [answerKinds]bucket
 	tx        [2 * Batch]frame.Frame
 	ntx       int

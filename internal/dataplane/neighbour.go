@@ -247,8 +247,10 @@ func (e *Engine) arpFrame(p *port, f []byte, now int64) telemetry.Reason {
 	}
 	if p.own(m.SenderAddr) {
 		e.c.ARPConflicts[p.n]++
-		if now >= p.defend { // RFC 5227 section 2.4(b)
-			p.defend = now + defendEvery
+		// RFC 5227 section 2.4(b). Each address by itself: claims of one must not
+		// leave another to whoever claims it.
+		if at := &p.defend[p.index(m.SenderAddr)]; now >= *at {
+			*at = now + defendEvery
 			e.ask(p, m.SenderAddr, &broadcastMAC)
 		}
 		return telemetry.Martian
@@ -295,6 +297,11 @@ func (e *Engine) learn(p *port, n *neighbour, m *packet.ARPMessage, now int64) {
 	asked := n != nil && n.state != reachable
 	if m.Op == packet.ARPReply && !asked {
 		return // an answer that nobody asked for
+	}
+	if m.Op == packet.ARPRequest && m.SenderAddr == p.gateway && (n == nil || n.state == unresolved) {
+		// Whoever asks first in the gateway's name would be the gateway from
+		// then on. Its address is only learned from answers to our questions.
+		return
 	}
 	if n == nil {
 		n = e.claim(p, m.SenderAddr)

@@ -225,3 +225,67 @@ func TestARP_Expires(t *testing.T) {
 		t.Fatalf("%d questions open", n)
 	}
 }
+
+// TestRFC5227_S2_4_EveryAddressIsDefended: claims of one own address leave no
+// other undefended.
+func TestRFC5227_S2_4_EveryAddressIsDefended(t *testing.T) {
+	l := newLabWith(t, func(p *segment.Policy) { p.SNAT[0].External = ip("203.0.113.20").To16() })
+	w, defended := l.port[wan], map[packet.Addr]int{}
+	for range 25 { // for 25 seconds
+		for _, a := range []string{"203.0.113.20", ours} {
+			w.in = append(w.in, arp(packet.ARPReply, a, [6]byte{2, 6, 6, 6, 6, 6}, "203.0.113.1"))
+			l.e.Poll(l.now)
+			for _, f := range w.out {
+				var m packet.ARPMessage
+				if packet.ParseARP(f, &m) && m.SenderMAC == wanMAC && m.SenderAddr == m.TargetAddr {
+					defended[m.SenderAddr]++
+				}
+			}
+			w.out = nil
+		}
+		l.now += 1e9
+	}
+	if defended[ip(ours)] != 3 || defended[ip("203.0.113.20")] != 3 || l.e.c.ARPConflicts[wan] != 50 {
+		t.Fatalf("defended %v times, want 3 each; %d conflicts", defended, l.e.c.ARPConflicts[wan])
+	}
+}
+
+// TestRFC5227_S2_1_ProbesAreAnswered: who wants to know whether an address is
+// free hears that it is not, and is not learned from.
+func TestRFC5227_S2_1_ProbesAreAnswered(t *testing.T) {
+	l := newLab(t)
+	for _, to := range []string{"10.0.0.1", "10.0.0.3"} {
+		l.port[lan].in = append(l.port[lan].in, arp(packet.ARPRequest, "0.0.0.0", macOf(ip(host)), to))
+	}
+	l.e.Poll(l.now)
+	var m packet.ARPMessage
+	if out := l.port[lan].out; len(out) != 1 || !packet.ParseARP(out[0], &m) || m.Op != packet.ARPReply || m.SenderAddr != ip("10.0.0.1") || [6]byte(out[0]) != macOf(ip(host)) {
+		t.Fatalf("%d answers, %+v", len(out), m)
+	}
+	if n := l.e.port[lan].arp.find(0); n != nil || l.e.c.ARPConflicts[lan] != 0 {
+		t.Fatalf("learned %+v, %d conflicts", n, l.e.c.ARPConflicts[lan])
+	}
+}
+
+// TestS38_GatewayIsLearnedFromAnswersOnly: who asks in its name before it is
+// known, at boot or while it is away, does not become the gateway.
+func TestS38_GatewayIsLearnedFromAnswersOnly(t *testing.T) {
+	evil := [6]byte{2, 6, 6, 6, 6, 6}
+	l := newLab(t, "accept egress", established)
+	l.raw(wan, arp(packet.ARPRequest, "203.0.113.1", evil, ours))
+	l.port[lan].in = append(l.port[lan].in, udp(host, 4000, web, 53).frame(lanMAC))
+	l.e.Poll(l.now) // asks
+	l.port[wan].in = append(l.port[wan].in, arp(packet.ARPRequest, "203.0.113.1", evil, ours))
+	l.e.Poll(l.now)
+	l.run()
+	if got := l.taken(wan); len(got) != 1 { // looks at the link-layer address
+		t.Fatalf("%d left", len(got))
+	}
+	// Its own requests keep it alive, as those of other hosts do.
+	l.pass(50)
+	l.raw(wan, arp(packet.ARPRequest, "203.0.113.1", macOf(ip("203.0.113.1")), ours))
+	if n := l.e.port[wan].arp.find(ip("203.0.113.1")); n == nil || n.expires != l.now+arpLifetime {
+		t.Fatalf("%+v", n)
+	}
+	l.buffers()
+}

@@ -12,7 +12,8 @@ import (
 // them, takes what is sent to them as addressed to itself (or to whom a
 // translation makes of it), and takes nobody else for their sender.
 
-// ownAddresses makes the external addresses of a policy the WAN port's own.
+// ownAddresses makes the external addresses of a policy the WAN port's own, and
+// room for what is kept of each own address.
 func (e *Engine) ownAddresses(p *segment.Policy) {
 	for _, q := range e.nat.Pools() {
 		e.addOwn(&e.port[wan], q.Addr)
@@ -21,6 +22,9 @@ func (e *Engine) ownAddresses(p *segment.Policy) {
 		if a, ok := packet.AddrFrom16(p.DNAT[i].External); ok {
 			e.addOwn(&e.port[wan], a)
 		}
+	}
+	for i := range e.port {
+		e.port[i].defend = make([]int64, 1+len(e.port[i].further))
 	}
 }
 
@@ -36,15 +40,21 @@ func (e *Engine) addOwn(p *port, a packet.Addr) {
 }
 
 // own reports whether an address is one of port p's own.
-func (p *port) own(a packet.Addr) bool {
+func (p *port) own(a packet.Addr) bool { return p.index(a) >= 0 }
+
+// index returns the place of an own address among them, the interface's first,
+// or -1.
+func (p *port) index(a packet.Addr) int {
 	if a == p.addr {
-		return true
+		return 0
 	}
 	if len(p.further) == 0 {
-		return false
+		return -1
 	}
-	_, ok := slices.BinarySearch(p.further, a)
-	return ok
+	if at, ok := slices.BinarySearch(p.further, a); ok {
+		return 1 + at
+	}
+	return -1
 }
 
 // ownAddr reports whether an address is the firewall's own on either side.
