@@ -3,6 +3,7 @@ package dataplane
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/thurward/thurward/internal/packet"
@@ -400,4 +401,58 @@ func TestFragmentTTL(t *testing.T) {
 		}
 		l.invariants()
 	}
+}
+
+// TestRFC4787_REQ14_FragmentsOfServers: through destination translation both
+// ways, last fragment first on the way back, with IP options in every fragment,
+// and what a client reports that misses some (ICMP 11/1).
+func TestRFC4787_REQ14_FragmentsOfServers(t *testing.T) {
+	l := newLabWith(t, func(p *segment.Policy) {
+		withDNAT(dnat(packet.UDP, ours, 5353, 5353, server, 53))(p)
+		p.Settings.Fragments = segment.FragmentsReassemble
+	}, "accept")
+	for _, n := range []int{3000, 65507} {
+		p := large(udp(client, 4000, ours, 5353), n)
+		got := l.feed(wan, fragments(p, wanMAC, 1500, 77)...)
+		if len(got) != 1 || got[0].Dst != ip(server) || got[0].DstPort != 53 || string(got[0].frame[42:]) != string(p.data) {
+			t.Fatalf("%d bytes: %v; drops: %s", n, got, l.drops())
+		}
+		p = large(udp(server, 53, client, 4000), n)
+		fs := fragments(p, lanMAC, 1500, 78)
+		slices.Reverse(fs)
+		if got = l.feed(lan, fs...); len(got) != 1 || got[0].Src != ip(ours) || got[0].SrcPort != 5353 || string(got[0].frame[42:]) != string(p.data) {
+			t.Fatalf("%d bytes back: %v; drops: %s", n, got, l.drops())
+		}
+		first := fragments(large(udp(ours, 5353, client, 4000), n), wanMAC, 1500, 9)[0]
+		e := l.one(wan, quoted(client, ours, packet.TimeExceeded, 1, first, 28, nil))
+		if q := e.quotes(t, packet.TimeExceeded, 1); q.Src != ip(server) || q.SrcPort != 53 {
+			t.Fatalf("about %+v", q)
+		}
+	}
+	f := large(udp(client, 4000, ours, 5353), 1400).frame(wanMAC)
+	o := []byte{148, 4, 0, 0, 0x9e, 8, 1, 2, 3, 4, 5, 6}
+	f = append(append(append([]byte(nil), f[:34]...), o...), f[34:]...)
+	f[packet.EthLen] = 0x48
+	binary.BigEndian.PutUint16(f[packet.EthLen+2:], uint16(len(f)-packet.EthLen))
+	resum(f[packet.EthLen:])
+	c := packet.NewCutter(f[packet.EthLen:], 576)
+	for {
+		b := make([]byte, packet.EthLen+576)
+		n := c.Next(b[packet.EthLen:])
+		if n == 0 {
+			break
+		}
+		copy(b, f[:packet.EthLen])
+		l.port[wan].in = append(l.port[wan].in, b[:packet.EthLen+n])
+	}
+	l.run()
+	for _, f := range l.port[lan].out {
+		if f[packet.EthLen] != 0x48 || string(f[34:46]) != string(o) {
+			t.Fatalf("a fragment left with options %x", f[34:46])
+		}
+	}
+	if got := l.taken(lan); len(got) != 1 || len(got[0].sizes) != 3 || got[0].DstPort != 53 {
+		t.Fatalf("with options: %v; drops: %s", got, l.drops())
+	}
+	l.invariants()
 }

@@ -72,12 +72,13 @@ func (e *Engine) sendReset(in *port, i int, now int64) {
 	e.emitOwn(in, buf, packet.EthLen+packet.MinIPv4+packet.TCPLen, p.Src, now)
 }
 
-// stray drops packet i, which belongs to no flow and cannot begin one. A TCP
-// segment that the policy would reject is rejected: so the ends of a connection
-// from before the firewall started learn that it is over.
+// stray drops packet i, which belongs to no flow and cannot begin one. What the
+// policy would reject is rejected, but for ICMP: so the ends of a connection from
+// before the firewall started learn that it is over, and who uses another
+// protocol that it does not pass.
 func (e *Engine) stray(in *port, i int, fp *filter.Packet, why telemetry.Reason, now int64) {
 	p := &e.b.pk[i]
-	if e.rejects && p.Class == packet.Stream && p.Flags&packet.RST == 0 {
+	if e.rejects && (p.Class == packet.Stream && p.Flags&packet.RST == 0 || p.Class == packet.Unknown && p.Proto != packet.ICMP) {
 		if v := e.filter.Decide(fp); v.Action == segment.Reject {
 			e.c.Decisions++
 			e.denied(in, i, v.Rule, true, conntrack.None, now)

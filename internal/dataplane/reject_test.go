@@ -334,3 +334,24 @@ func TestRFC6864_S4_OwnMessagesAreAtomic(t *testing.T) {
 		}
 	}
 }
+
+// TestRFC5508_REQ8_OtherProtocols: who uses a protocol that does not pass is told
+// where the policy rejects what it does not accept.
+func TestRFC5508_REQ8_OtherProtocols(t *testing.T) {
+	byDefault := func(a segment.Action) func(p *segment.Policy) {
+		return func(p *segment.Policy) { p.Settings.DefaultAction = a }
+	}
+	for _, proto := range []uint8{2, 47, 50, 132} {
+		p := pkt{src: host, dst: web, proto: proto, data: make([]byte, 20)}
+		l := newLabWith(t, byDefault(segment.Reject), "accept egress tcp")
+		v := l.answered(lan, p, telemetry.NoMatchingAllowRule)
+		if v.ICMPType != packet.Unreachable || v.ICMPCode != packet.Prohibited || v.frame[int(v.L4)+8+9] != proto {
+			t.Fatalf("protocol %d: %v %d/%d", proto, v, v.ICMPType, v.ICMPCode)
+		}
+		l.answered(wan, pkt{src: web, dst: "10.0.0.5", proto: proto, data: make([]byte, 20)}, telemetry.NoMatchingAllowRule)
+		l = newLabWith(t, byDefault(segment.Deny), "accept egress", "reject ingress tcp")
+		l.unanswered(lan, p, telemetry.ConntrackInvalid)
+		l = newLabWith(t, byDefault(segment.Deny), "reject egress udp")
+		l.unanswered(lan, p, telemetry.ConntrackInvalid)
+	}
+}
