@@ -52,7 +52,7 @@ func FuzzTCP(f *testing.F) {
 			}
 			before, st := *tab.Shared(r), tab.Dir(r).State
 			me, peer := &before.tcp[end], &before.tcp[1-end]
-			scaled = scaled || me.scale|peer.scale != 0
+			scaled = scaled || me.flags&peer.flags&sideScale != 0
 			v := tab.TCP(r^end, &p, opts)
 			after := tab.Dir(r).State
 			if after != tab.Dir(r^1).State || after < SynSent || after > Close {

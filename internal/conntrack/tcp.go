@@ -173,13 +173,18 @@ func inWindow(me, other *side, p *packet.Packet) bool {
 		return false
 	}
 	// RFC 5961 section 5.2: no older than the largest window behind what has
-	// been acknowledged.
-	least := other.end
+	// been acknowledged. The first acknowledgement is of the other's SYN, as
+	// SYN-RECEIVED wants it (RFC 9293 section 3.10.7.4).
+	least := other.first(me)
 	if me.flags&sideAcked != 0 {
-		least = me.ack
+		least = me.ack - max(me.window, slack) - 1
 	}
-	return !before(p.Ack, least-max(me.window, slack)-1)
+	return !before(p.Ack, least)
 }
+
+// first returns the number after a side's SYN, as long as the other side has
+// acknowledged nothing: since answer neither window nor limit has changed.
+func (s *side) first(other *side) uint32 { return s.limit - other.window }
 
 // revive takes a connection up again after a RST that its receiver has not
 // followed: it sends on (RFC 7857 section 2.2).
@@ -248,6 +253,7 @@ func (t *Table) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st St
 			if e := seqEnd(p); after(e, me.end) {
 				me.end = e
 			}
+			me.window = max(me.window, uint32(p.Window))
 		default: // the client has given up and tries anew
 			me.begin(p, opts)
 		}
@@ -264,24 +270,15 @@ func (t *Table) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st St
 		return Invalid
 	}
 	if st == SynRecv {
-		if acks && r.Reply() && me.flags&sideAcked == 0 && p.Ack == other.end {
-			// The answer to the SYN. Whatever SYN came from there before, which
-			// acknowledged nothing, anybody could have sent.
-			return t.answer(r, me, other, p, opts)
+		return t.synAgain(r, me, other, p, opts)
+	}
+	if me.flags&sideSeen == 0 {
+		// A late answer to a SYN that has been given up: the client's RST will
+		// tell the server so.
+		if acks && !before(p.Ack, other.limit) && !after(p.Ack, other.end) {
+			return Quiet
 		}
-		if !acks && seqEnd(p) != me.end {
-			me.noteSYN(p)
-			return Quiet // a new attempt: the other end challenges it
-		}
-		// A repeated SYN or SYN-ACK, or the SYN-ACKs of a simultaneous open.
-		if seqEnd(p) != me.end || acks && after(p.Ack, other.end) {
-			return Invalid
-		}
-		if acks {
-			me.ack = p.Ack
-			me.flags |= sideAcked
-		}
-		return Pass
+		return Invalid
 	}
 	// A SYN inside a live connection: the end answers with a challenge ACK
 	// (RFC 5961 section 4.2), so let it through, but learn nothing from it.
@@ -293,6 +290,42 @@ func (t *Table) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st St
 		return Quiet
 	}
 	return Invalid
+}
+
+// synAgain handles SYN and SYN-ACK when both sides have sent a SYN, but the
+// handshake is not complete.
+func (t *Table) synAgain(r Ref, me, other *side, p *packet.Packet, opts []byte) Verdict {
+	acks := p.Flags&packet.ACK != 0
+	lo, hi := me.end-slack, me.end // a fast open's SYN comes again without its data (RFC 7413)
+	if other.flags&sideAcked == 0 {
+		lo = me.first(other) // and more may have followed
+		hi = lo
+	}
+	switch n := p.Seq + 1; {
+	case !before(n, lo) && !after(n, hi) && !(acks && after(p.Ack, other.end)):
+		// Repeated, or the SYN-ACKs of a simultaneous open.
+		if acks {
+			me.ack = p.Ack
+			me.flags |= sideAcked
+		}
+		return Pass
+	case acks && r.Reply() && me.flags&other.flags&sideAcked == 0 && me.answers(other, p):
+		// Another answer to the SYN, of which the client has acknowledged none:
+		// of a server with SYN cookies, which does not remember the first (RFC
+		// 4987 section 3.6). Or the first one: whatever SYN came from there
+		// before, which acknowledged nothing, anybody could have sent.
+		return t.answer(r, me, other, p, opts)
+	case acks:
+		return Invalid
+	}
+	me.noteSYN(p)
+	return Quiet // a new attempt: the other end challenges it
+}
+
+// answers reports whether a server's segment acknowledges the client's SYN:
+// with all its data or, like the server's answer before, without.
+func (s *side) answers(other *side, p *packet.Packet) bool {
+	return p.Ack == other.end || s.flags&sideAcked != 0 && p.Ack == s.ack
 }
 
 // noteSYN notes a SYN that is not the connection's.
@@ -308,11 +341,12 @@ func (t *Table) answer(r Ref, me, other *side, p *packet.Packet, opts []byte) Ve
 		return Invalid
 	}
 	me.begin(p, opts)
-	if me.flags&sideScale == 0 || other.flags&sideScale == 0 {
-		me.scale, other.scale = 0, 0
+	// These windows are not scaled, and begin behind the SYN: see first.
+	if me.flags&sideAcked != 0 {
+		other.limit = p.Ack
 	}
-	other.limit = other.end + me.window // the first window is not scaled
-	me.limit = me.end + other.window
+	other.limit += me.window
+	me.limit = p.Seq + 1 + other.window
 	t.setState(r, SynRecv)
 	return Pass
 }
@@ -342,6 +376,13 @@ func (t *Table) reset(r Ref, me, other *side, p *packet.Packet, st State) Verdic
 		return Pass
 	}
 	acked := other.flags&sideAcked != 0
+	if st == SynRecv && r.Reply() && !acked && p.Flags&packet.ACK != 0 && me.answers(other, p) {
+		// The client may be in SYN-SENT still, for the SYN-ACK was lost, and
+		// nobody listens any more.
+		me.flags |= sideReset
+		t.setState(r, Close)
+		return Pass
+	}
 	if acked && p.Seq == other.ack || p.Seq == me.end {
 		if st == Close {
 			return Quiet
