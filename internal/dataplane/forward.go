@@ -3,6 +3,7 @@ package dataplane
 import (
 	"github.com/thurward/thurward/internal/conntrack"
 	"github.com/thurward/thurward/internal/filter"
+	"github.com/thurward/thurward/internal/nat"
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
 	"github.com/thurward/thurward/internal/telemetry"
@@ -52,9 +53,7 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 			e.dropPacket(in, i, telemetry.ConntrackInvalid, now)
 			return
 		case conntrack.Restart:
-			k := d.Key
-			e.flows.Remove(r, conntrack.Closed)
-			e.decide(in, i, &k, now)
+			e.restart(in, i, r, now)
 			return
 		case conntrack.Quiet:
 			quiet = true
@@ -80,6 +79,18 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 	}
 	e.flows.Steady(r, steadyWay(in))
 	e.send(out, i, &d.Out, now)
+}
+
+// restart begins a new flow in place of one that is over, with packet i. The
+// endpoint's mapping outlives the change: it has the same external port (RFC
+// 5382 REQ-1).
+func (e *Engine) restart(in *port, i int, r conntrack.Ref, now int64) {
+	k, s := e.flows.Dir(r).Key, e.flows.Shared(r)
+	pool, ext := s.Pool, s.Port
+	s.Pool = nat.NoPool
+	e.flows.Remove(r, conntrack.Closed)
+	e.decide(in, i, &k, now)
+	e.nat.Give(pool, uint8(k.Proto), ext)
 }
 
 // decideReply lets the filter decide a reply direction's first packet. It

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"testing"
 
+	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
 	"github.com/thurward/thurward/internal/telemetry"
 )
@@ -177,4 +178,33 @@ func TestRFC5961_BlindSYNDoesNotSpoilTheWindow(t *testing.T) {
 	c.server(fACK, 5001+200_000, 1001, bytesOf(100), window(8192))
 	c.client(fACK, 1001+30_000, 5001, bytesOf(100))
 	c.clientNot(fACK, 1001+33_000, 5001, bytesOf(100))
+}
+
+// TestRFC5382_REQ1_MappingOutlivesTheConnection: in TIME-WAIT an endpoint still
+// has its external port, and a new connection from there uses it.
+func TestRFC5382_REQ1_MappingOutlivesTheConnection(t *testing.T) {
+	for _, last := range []string{"time_wait", "close"} {
+		l := newLab(t, "accept egress", established)
+		p := l.flowOut(tcp(host, 4000, web, 80, fSYN, 1000, 0)).SrcPort
+		l.one(wan, tcp(web, 80, ours, p, fSYN|fACK, 5000, 1001))
+		l.one(lan, tcp(host, 4000, web, 80, fACK, 1001, 5001))
+		if last == "close" {
+			l.one(wan, tcp(web, 80, ours, p, fRST, 5001, 0))
+		} else {
+			l.one(lan, tcp(host, 4000, web, 80, fFIN|fACK, 1001, 5001))
+			l.one(wan, tcp(web, 80, ours, p, fFIN|fACK, 5001, 1002))
+			l.one(lan, tcp(host, 4000, web, 80, fACK, 1002, 5002))
+		}
+		if s := l.e.flows.Dir(2).State.String(); s != last {
+			t.Fatalf("state %s, want %s", s, last)
+		}
+		for range 3 {
+			l.one(lan, tcp(host, 4000, web, 80, fSYN, 500, 0)).is(t, ours, p, web, 80)
+			l.one(wan, tcp(web, 80, ours, p, fRST|fACK, 0, 501))
+		}
+		l.pass(241)
+		if n := l.e.nat.Pools()[0].InUse(packet.TCP); n != 0 {
+			t.Fatalf("%d ports in use", n)
+		}
+	}
 }
