@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"slices"
 )
 
@@ -18,38 +19,47 @@ func (t table) wire() float64 { return t[scenarios[0].name].perCPU }
 type summary []table
 
 // print prints the medians: the rate, its share of the wire's, and how often it
-// is that of nftables with as many flows, also for each second in which the
-// firewall had something to do.
-func (s summary) print() {
-	fmt.Printf("\nmedians of %d rounds, each ratio within its round (lowest to highest)\n%-20s %8s %20s %24s %24s\n", len(s), "", "Mpps", "of wire", "times nftables", "the same when busy")
+// is that of nftables with as many flows: with frames as a NIC gives them, the
+// same for each second in which the firewall had something to do, and given skbs.
+func (s summary) print(w io.Writer) {
+	fmt.Fprintf(w, "\nmedians of %d rounds, each ratio within its round (lowest to highest)\n%-20s %8s %20s %24s %24s %24s\n", len(s), "", "Mpps", "of wire", "times nftables", "the same when busy", "times, given skbs")
 	for _, sc := range scenarios {
 		if _, ok := s[0][sc.name]; !ok {
 			continue
 		}
-		fmt.Printf("%-20s %8.2f", sc.name, s.median(func(t table) float64 { return t[sc.name].perCPU / 1e6 })[1])
+		fmt.Fprintf(w, "%-20s %8.2f", sc.name, s.median(func(t table) float64 { return t[sc.name].perCPU / 1e6 })[1])
 		m := s.median(func(t table) float64 { return 100 * t[sc.name].perCPU / t.wire() })
-		fmt.Printf(" %6.0f%% (%3.0f to %3.0f)", m[1], m[0], m[2])
-		nft := nftablesOf(sc.flows)
-		if _, ok := s[0][nft]; ok && !sc.wire && sc.size == 60 && !sc.fresh {
-			for _, of := range []func(t table) float64{
-				func(t table) float64 { return t[sc.name].perCPU / t[nft].perCPU },
-				func(t table) float64 { return t[sc.name].perCPU / t[sc.name].busy / t[nft].perCPU },
-			} {
-				m := s.median(of)
-				fmt.Printf(" %9.1f (%4.1f to %4.1f)", m[1], m[0], m[2])
-			}
+		fmt.Fprintf(w, " %6.0f%% (%3.0f to %3.0f)", m[1], m[0], m[2])
+		if !sc.wire && sc.size == 60 && !sc.fresh {
+			nic, given := controls(sc.flows)
+			s.times(w, nic, func(t table) float64 { return t[sc.name].perCPU })
+			s.times(w, nic, func(t table) float64 { return t[sc.name].perCPU / t[sc.name].busy })
+			s.times(w, given, func(t table) float64 { return t[sc.name].perCPU })
 		}
-		fmt.Println()
+		fmt.Fprintln(w)
 	}
 }
 
-// nftablesOf returns the scenario of nftables with as many flows, or with the
-// most there are.
-func nftablesOf(flows int) string {
-	if flows <= linuxScenarios[0].flows {
-		return linuxScenarios[0].name
+// times prints how often a rate is that of a control, which not every machine
+// can measure.
+func (s summary) times(w io.Writer, control string, rate func(t table) float64) {
+	for _, t := range s {
+		if t[control].perCPU == 0 {
+			fmt.Fprintf(w, " %24s", "-")
+			return
+		}
 	}
-	return linuxScenarios[1].name
+	m := s.median(func(t table) float64 { return rate(t) / t[control].perCPU })
+	fmt.Fprintf(w, " %9.1f (%4.1f to %4.1f)", m[1], m[0], m[2])
+}
+
+// controls returns the scenarios of nftables with as many flows, or with the
+// most there are.
+func controls(flows int) (nic, given string) {
+	if flows <= linuxScenarios[0].flows {
+		return linuxScenarios[0].name, linuxScenarios[2].name
+	}
+	return linuxScenarios[1].name, linuxScenarios[3].name
 }
 
 // median returns the lowest, the middle and the highest of the rounds.

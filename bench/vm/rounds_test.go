@@ -1,6 +1,9 @@
 package main
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestMedians(t *testing.T) {
 	var s summary
@@ -13,7 +16,27 @@ func TestMedians(t *testing.T) {
 	if m := s.median(func(t table) float64 { return t["x"].perCPU / t.wire() }); m != [3]float64{0.1, 0.4, 0.9} {
 		t.Error(m)
 	}
-	if nftablesOf(16) != "nftables, 16 flows" || nftablesOf(1<<20) != "nftables, 64 k flows" {
-		t.Error("the wrong control")
+}
+
+// TestMultiples: each rate of the firewall stands beside the controls with as
+// many flows, and a control that could not be measured is no infinite multiple.
+func TestMultiples(t *testing.T) {
+	tb := table{}
+	for name, v := range map[string]float64{
+		"wire, 64 B": 20e6, "16 flows, 64 B": 12e6, "1 M flows, 64 B": 6e6,
+		"nftables, 16 flows": 2e6, "nftables, 64 k flows": 1e6, "... given skbs, 16": 3e6,
+	} {
+		tb.add(name, result{perCPU: v, busy: 0.5})
+	}
+	var b strings.Builder
+	summary{tb}.print(&b)
+	for name, want := range map[string]string{
+		"wire, 64 B":      "20.00 100% (100 to 100)",
+		"16 flows, 64 B":  "12.00 60% ( 60 to 60) 6.0 ( 6.0 to 6.0) 12.0 (12.0 to 12.0) 4.0 ( 4.0 to 4.0)",
+		"1 M flows, 64 B": "6.00 30% ( 30 to 30) 6.0 ( 6.0 to 6.0) 12.0 (12.0 to 12.0) -",
+	} {
+		if got := strings.Join(strings.Fields(b.String()), " "); !strings.Contains(got, name+" "+want) {
+			t.Errorf("%s: not %q:\n%s", name, want, b.String())
+		}
 	}
 }
