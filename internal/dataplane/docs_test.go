@@ -1,10 +1,13 @@
 package dataplane
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
 
+	"github.com/thurward/thurward/internal/frame"
+	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/telemetry"
 )
 
@@ -22,5 +25,17 @@ func TestReasonsAreDocumented(t *testing.T) {
 		if !strings.Contains(table, "`"+r.String()+"`") {
 			t.Errorf("%v is not documented", r)
 		}
+	}
+}
+
+// TestJoinedIsDocumented: docs/icmp-and-fragments.md says how long a datagram to
+// the firewall itself may be.
+func TestJoinedIsDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/icmp-and-fragments.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("datagrams up to %d bytes", frame.MaxLen-packet.EthLen); !strings.Contains(string(doc), want) {
+		t.Errorf("docs/icmp-and-fragments.md does not say %q", want)
 	}
 }
