@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,6 +62,11 @@ or with made-up ones. docs/replay.md has an example.`,
 					return usageError{fmt.Errorf("replay: --%s-mac %q is not the address of a host (want aa:bb:cc:dd:ee:ff)", name, mac[i])}
 				}
 				o.MAC[i] = [6]byte(a)
+			}
+			if err := apart(
+				[]flagged{{"--policy", file}, {"--lan", o.In[replay.LAN]}, {"--wan", o.In[replay.WAN]}},
+				[]flagged{{"--out-lan", o.Out[replay.LAN]}, {"--out-wan", o.Out[replay.WAN]}, {"--events", events}}); err != nil {
+				return usageError{err}
 			}
 			src, err := os.ReadFile(file)
 			if err != nil {
@@ -123,4 +129,31 @@ or with made-up ones. docs/replay.md has an example.`,
 	f.Int64Var(&o.MaxBytes, "max-bytes", replay.MaxBytes, "limit on the bytes of a capture's frames")
 	f.BoolVar(&o.FixChecksums, "fix-checksums", false, "make IPv4, TCP, UDP and ICMP checksums right: hosts that leave them to their network device show wrong ones in their own captures")
 	return cmd
+}
+
+// A flagged is a file that a flag names; empty: it does not.
+type flagged struct{ flag, path string }
+
+// apart returns an error if a file would be written that is read, or that is
+// written already: the capture of a fault is not to be had twice.
+func apart(in, out []flagged) error {
+	for i, o := range out {
+		for _, other := range append(in[:len(in):len(in)], out[:i]...) {
+			if o.path != "" && sameFile(o.path, other.path) {
+				return fmt.Errorf("replay: %s and %s are the same file, %s", o.flag, other.flag, o.path)
+			}
+		}
+	}
+	return nil
+}
+
+// sameFile reports whether two paths lead to the same regular file, which may
+// not be there yet.
+func sameFile(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	if errX == nil && errY == nil {
+		return x.Mode().IsRegular() && os.SameFile(x, y)
+	}
+	return errX != nil && errY != nil && filepath.Clean(a) == filepath.Clean(b)
 }

@@ -35,6 +35,17 @@ func TestReplayCommand(t *testing.T) {
 	if code != 0 || out != string(events) || !strings.Contains(errs, "drops by reason") {
 		t.Errorf("--events -: exit %d\n%s%s", code, out, errs)
 	}
+	mine, linked := filepath.Join(dir, "mine.pcap"), filepath.Join(dir, "linked")
+	whole, err := os.ReadFile(exampleLAN)
+	if err == nil {
+		err = os.WriteFile(mine, whole, 0o600)
+	}
+	if err == nil {
+		err = os.Symlink(mine, linked)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args []string
 		code int
@@ -49,10 +60,17 @@ func TestReplayCommand(t *testing.T) {
 		{[]string{"--lan", exampleLAN, "--neighbours", "some"}, 2, "want all or seen"},
 		{[]string{"--lan", exampleLAN, "--drain", "-1s"}, 2, "want 0 to 744h"},
 		{[]string{"--lan", exampleLAN, "--max-bytes", "0"}, 2, "at least 1"},
+		{[]string{"--lan", mine, "--out-lan", filepath.Join(dir, ".", "mine.pcap")}, 2, "--out-lan and --lan are the same file"},
+		{[]string{"--lan", mine, "--events", linked}, 2, "--events and --lan are the same file"},
+		{[]string{"--lan", mine, "--out-lan", filepath.Join(dir, "new"), "--out-wan", filepath.Join(dir, "new")}, 2, "--out-wan and --out-lan are the same file"},
+		{[]string{"--lan", mine, "--out-lan", os.DevNull, "--out-wan", os.DevNull}, 0, ""},
 	} {
 		code, _, errs := capture(t, append([]string{"replay", "--policy", "../../rules.yaml"}, c.args...)...)
 		if code != c.code || !strings.Contains(errs, c.want) {
 			t.Errorf("%v: exit %d, %s; want %d, %q", c.args, code, errs, c.code, c.want)
 		}
+	}
+	if b, err := os.ReadFile(mine); err != nil || !bytes.Equal(b, whole) {
+		t.Errorf("a capture that was read is now of %d bytes (%v)", len(b), err)
 	}
 }

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
 
@@ -85,20 +86,20 @@ func (v *shown) look(f []byte) {
 			v.host(m.SenderAddr, m.SenderMAC)
 		}
 	case packet.TypeIPv4:
-		if len(f) < packet.EthLen+packet.MinIPv4 {
+		if len(f) < packet.EthLen+packet.MinIPv4 || f[packet.EthLen]>>4 != 4 {
 			return
 		}
-		var p packet.Packet
-		packet.ParseIPv4(f, &p) // only the addresses are of interest
-		if dst[0]&1 == 0 && (v.own(p.Dst) || v.side == LAN && p.Dst&v.mask != v.net) {
+		// Only the addresses are of interest; the rest may have been cut off.
+		from, to := packet.Addr(binary.BigEndian.Uint32(f[packet.EthLen+12:])), packet.Addr(binary.BigEndian.Uint32(f[packet.EthLen+16:]))
+		if dst[0]&1 == 0 && (v.own(to) || v.side == LAN && to&v.mask != v.net) {
 			v.votes[dst]++
 		}
-		onLink := p.Src&v.mask == v.net
+		onLink := from&v.mask == v.net
 		switch {
-		case v.own(p.Src) || v.side == LAN && !onLink:
+		case v.own(from) || v.side == LAN && !onLink:
 			v.votes[src]++
 		case onLink:
-			v.host(p.Src, src)
+			v.host(from, src)
 		case v.side == WAN && v.gateway != 0:
 			v.host(v.gateway, src)
 		}

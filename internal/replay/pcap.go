@@ -36,13 +36,13 @@ type pcapReader struct {
 	r     *bufio.Reader
 	order binary.ByteOrder
 	nanos bool
-	snap  uint32
 	link  int
 	buf   []byte
 }
 
 // openPcap reads the header. The upper half of the link type tells of the frame
-// check sequence and is left out.
+// check sequence and is left out. So is the snap length: some programs write
+// longer frames.
 func openPcap(r *bufio.Reader) (*pcapReader, error) {
 	var h [24]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
@@ -62,7 +62,7 @@ func openPcap(r *bufio.Reader) (*pcapReader, error) {
 	if v := p.order.Uint16(h[4:]); v != 2 {
 		return nil, fmt.Errorf("pcap version %d.%d (want 2.4)", v, p.order.Uint16(h[6:]))
 	}
-	p.snap, p.link = p.order.Uint32(h[16:]), int(p.order.Uint32(h[20:])&0xffff)
+	p.link = int(p.order.Uint32(h[20:]) & 0xffff)
 	return p, nil
 }
 
@@ -72,8 +72,8 @@ func (p *pcapReader) next() (record, error) {
 		return record{}, err
 	}
 	sec, frac, n, long := p.order.Uint32(h[:]), int64(p.order.Uint32(h[4:])), p.order.Uint32(h[8:]), p.order.Uint32(h[12:])
-	if n > maxRecord || p.snap != 0 && n > p.snap {
-		return record{}, fmt.Errorf("%d bytes, and the snap length is %d", n, p.snap)
+	if n > maxRecord {
+		return record{}, fmt.Errorf("%d bytes; at most %d are possible", n, maxRecord)
 	}
 	if !p.nanos {
 		frac *= 1000

@@ -26,14 +26,16 @@ const (
 	maxInterfaces = 1 << 16
 )
 
-// An ngInterface is one interface of a section: how its times are to be read.
+// An ngInterface is one interface of a section: what its frames are, and how
+// their times are to be read.
 type ngInterface struct {
+	link      int
 	perSecond uint64
 	offset    int64 // seconds
 }
 
-// An ngReader reads the newer format. All its interfaces must have the link
-// type of the first.
+// An ngReader reads the newer format. All its frames must have the link type of
+// the first interface.
 type ngReader struct {
 	r          *bufio.Reader
 	order      binary.ByteOrder
@@ -125,11 +127,7 @@ func (n *ngReader) describe(b []byte) error {
 	if len(b) < 8 || len(n.interfaces) == maxInterfaces {
 		return fmt.Errorf("interface %d: it is cut short, or there are too many", len(n.interfaces))
 	}
-	link := int(n.order.Uint16(b))
-	if n.link >= 0 && link != n.link {
-		return fmt.Errorf("interface %d has link type %d, the first has %d (split the capture)", len(n.interfaces), link, n.link)
-	}
-	i := ngInterface{perSecond: 1e6}
+	i := ngInterface{link: int(n.order.Uint16(b)), perSecond: 1e6}
 	for b = b[8:]; len(b) >= 4; {
 		code, size := n.order.Uint16(b), int(n.order.Uint16(b[2:]))
 		if code == 0 {
@@ -150,7 +148,9 @@ func (n *ngReader) describe(b []byte) error {
 		}
 		b = b[padded:]
 	}
-	n.link = link
+	if n.link < 0 {
+		n.link = i.link
+	}
 	n.interfaces = append(n.interfaces, i)
 	return nil
 }
@@ -183,6 +183,9 @@ func (n *ngReader) packet(typ uint32, b []byte) (rec record, err error) {
 	}
 	if uint64(id) >= uint64(len(n.interfaces)) {
 		return rec, fmt.Errorf("it is of interface %d, and %d are described", id, len(n.interfaces))
+	}
+	if l := n.interfaces[id].link; l != n.link {
+		return rec, fmt.Errorf("it is of interface %d, which has link type %d; the first has %d (split the capture: tshark -Y 'frame.interface_id == 0' -w)", id, l, n.link)
 	}
 	size, long := n.order.Uint32(b[12:]), n.order.Uint32(b[16:])
 	if size > maxRecord || int(size) > len(b)-fixed {
