@@ -121,6 +121,15 @@ func TestRFC6864_S5_3_1_TranslatedIdentification(t *testing.T) {
 	if len(got) != 1 || seen[id(got[0])] { // collect put them together by their identification
 		t.Fatalf("%v; drops: %s", got, l.drops())
 	}
+	seen[id(got[0])] = true
+	// Fragments are not atomic, whatever their DF says.
+	fs := fragments(large(udp(host, 4000, web, 53), 3000), lanMAC, 1500, 4711)
+	for i := range fs {
+		packet.SetDF(fs[i][packet.EthLen:])
+	}
+	if got := l.feed(lan, fs...); len(got) != 1 || seen[id(got[0])] || id(got[0]) == 4711 {
+		t.Fatalf("with DF: %v; drops: %s", got, l.drops())
+	}
 	f := udp(host, 4000, web, 53).frame(lanMAC)
 	packet.SetID(f[packet.EthLen:], 4711)
 	packet.SetDF(f[packet.EthLen:])

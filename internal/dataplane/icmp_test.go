@@ -252,6 +252,7 @@ func TestRFC5508_REQ4_ErrorsThatBelongToNothing(t *testing.T) {
 	}
 	l.t = t
 	l.unanswered(lan, quoted(host, web, 3, 3, v.frame, 28, nil), telemetry.ConntrackInvalid)
+	l.unanswered(lan, quoted("10.0.0.3", ours, 3, 3, v.frame, 28, nil), telemetry.ConntrackInvalid) // in the name of a router outside
 	l.invariants()
 }
 

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"maps"
 	"testing"
 
 	"github.com/thurward/thurward/internal/packet"
@@ -286,6 +287,122 @@ func TestS38_GatewayIsLearnedFromAnswersOnly(t *testing.T) {
 	l.raw(wan, arp(packet.ARPRequest, "203.0.113.1", macOf(ip("203.0.113.1")), ours))
 	if n := l.e.port[wan].arp.find(ip("203.0.113.1")); n == nil || n.expires != l.now+arpLifetime {
 		t.Fatalf("%+v", n)
+	}
+	l.buffers()
+}
+
+// TestRFC1812_S3_3_2_LinkAddresses: a broadcast or multicast link-layer address,
+// or none, is no neighbour's: packets to that would reach everybody.
+func TestRFC1812_S3_3_2_LinkAddresses(t *testing.T) {
+	for _, mac := range [][6]byte{broadcastMAC, {1, 0, 0x5e, 0, 0, 7}, {}} {
+		l := newLab(t, "accept", established)
+		l.raw(lan, arp(packet.ARPRequest, host, mac, "10.0.0.1"))
+		l.port[wan].in = append(l.port[wan].in, udp(web, 53, host, 4000).frame(wanMAC))
+		l.e.Poll(l.now) // asks
+		l.port[lan].out = nil
+		l.raw(lan, arp(packet.ARPReply, host, mac, "10.0.0.1"))
+		if n := l.e.port[lan].arp.find(ip(host)); n == nil || n.state != unresolved || len(l.port[lan].out) != 0 {
+			t.Fatalf("%x: %+v, %d left", mac, n, len(l.port[lan].out))
+		}
+	}
+}
+
+// TestARP_ScanIsBounded: who sends to thousands of addresses that nobody has, on
+// a large network, takes a bounded share of buffers, and neither the gateway nor
+// a host that is in use loses its place.
+func TestARP_ScanIsBounded(t *testing.T) {
+	l := newLabWith(t, func(p *segment.Policy) { p.Interfaces[1].PrefixLen = 8 }, "accept", established)
+	l.one(lan, udp(host, 4000, web, 53))
+	l.one(lan, udp(host, 4000, "203.7.7.7", 53))
+	old := dead
+	dead = maps.Clone(dead)
+	defer func() { dead = old }()
+	scan := func() {
+		for i := range packet.Addr(10000) {
+			a := ip("203.128.0.0") + i
+			dead[a] = true
+			l.put(lan, udp(host, 4000, addr(a).String(), 53))
+			if i%1000 == 999 {
+				l.now += 10e6
+			}
+			if n := l.e.port[wan].arp.queued; n > queuedInAll {
+				t.Fatalf("%d frames wait", n)
+			}
+		}
+	}
+	scan()
+	if l.e.c.NeighbourEvictions[wan] == 0 || l.e.port[wan].arp.queued == 0 {
+		t.Fatal("the scan was too small")
+	}
+	for _, a := range []string{web, "203.7.7.7"} {
+		l.port[lan].in = append(l.port[lan].in, udp(host, 4000, a, 53).frame(lanMAC))
+		l.e.Poll(l.now)
+		if got := l.taken(wan); len(got) != 1 || got[0].Dst != ip(a) {
+			t.Fatalf("to %s: %v", a, got)
+		}
+	}
+	l.pass(100)
+	scan()
+	if n := l.e.port[wan].arp.find(ip("203.0.113.1")); n == nil || n.mac != macOf(ip("203.0.113.1")) {
+		t.Fatalf("the gateway, unused for long, is forgotten: %+v", n)
+	}
+	l.buffers()
+}
+
+// TestRFC1122_S2_3_2_1_NeighboursAreVerified: after a minute the address that is
+// in use is asked for, itself first and then everybody, once a second and three
+// times, while packets go on; a silent one is forgotten. So is one that nobody
+// answers for from the beginning.
+func TestRFC1122_S2_3_2_1_NeighboursAreVerified(t *testing.T) {
+	l := newLab(t, "accept egress", established)
+	gw := ip("203.0.113.1")
+	w := l.port[wan]
+	// second sends a packet, and returns to whom requests and packets went.
+	second := func() (asked [][6]byte, packets int) {
+		t.Helper()
+		l.port[lan].in = append(l.port[lan].in, udp(host, 4000, web, 53).frame(lanMAC))
+		l.e.Poll(l.now)
+		for _, f := range w.out {
+			if packet.Type(f) == packet.TypeARP {
+				asked = append(asked, [6]byte(f))
+			} else if packets++; [6]byte(f) != macOf(gw) {
+				t.Fatalf("a packet went to %x", f[:6])
+			}
+		}
+		w.out = nil
+		l.now += 1e9
+		return asked, packets
+	}
+	l.one(lan, udp(host, 4000, web, 53))
+	for range 60 {
+		if asked, packets := second(); len(asked) != 0 || packets != 1 {
+			t.Fatalf("asked %x, %d packets", asked, packets)
+		}
+	}
+	for i, want := range [][6]byte{macOf(gw), broadcastMAC, broadcastMAC} {
+		if asked, packets := second(); len(asked) != 1 || asked[0] != want || packets != 1 {
+			t.Fatalf("after %d seconds: asked %x, %d packets", i, asked, packets)
+		}
+	}
+	sent := 0
+	for i := range 3 { // it is asked for anew, and packets wait
+		asked, packets := second()
+		if i == 0 && packets == 1 {
+			// The packet was there before the time was over.
+			asked, packets = second()
+		}
+		sent += len(asked)
+		if packets != 0 || len(asked) > 1 || len(asked) == 1 && asked[0] != broadcastMAC {
+			t.Fatalf("after the end: asked %x, %d packets", asked, packets)
+		}
+	}
+	if sent != 3 {
+		t.Fatalf("asked %d times", sent)
+	}
+	l.now += 1e9
+	l.e.Poll(l.now)
+	if l.e.c.DropReasons[telemetry.NeighbourUnresolved] == 0 {
+		t.Fatalf("drops: %s", l.drops())
 	}
 	l.buffers()
 }
