@@ -39,7 +39,7 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, now int64) {
 			return
 		}
 		if why := e.usable(in, p, &t); why != 0 {
-			e.dropPacket(in, i, why, now)
+			e.noRoom(in, i, why, now)
 			return
 		}
 		to, out = t, &e.port[lan]

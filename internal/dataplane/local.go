@@ -16,7 +16,7 @@ func (e *Engine) toFirewall(in *port, i int, now int64) {
 	p := &e.b.pk[i]
 	if in.n == lan && p.Dst != in.addr {
 		// A LAN host at the WAN address would need hairpinning.
-		e.dropPacket(in, i, telemetry.HairpinUnsupported, now)
+		e.noRoom(in, i, telemetry.HairpinUnsupported, now)
 		return
 	}
 	if in.n == wan && p.Dst == e.port[lan].addr {
@@ -51,7 +51,7 @@ func (e *Engine) local(in *port, i int, to packet.Addr, now int64) {
 		return
 	}
 	if p.Class != packet.Query || p.ICMPType != packet.EchoRequest || p.ICMPCode != 0 {
-		e.dropPacket(in, i, telemetry.NoLocalService, now)
+		e.noRoom(in, i, telemetry.NoLocalService, now)
 		return
 	}
 	if !e.linear(i) {

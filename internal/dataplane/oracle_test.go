@@ -182,6 +182,9 @@ func (o *oracle) rule(side int, p *pkt) (r ruling) {
 				d = &o.dnat[i]
 			}
 		}
+		if o.fallback == "reject" && (d == nil || lanSide && d.Hairpin == 0) {
+			o.rejected[p.src] = true // there is nothing, or not for hosts inside
+		}
 		if d == nil {
 			v := o.judge(lanSide, p.proto, p.src, p.dst, port, false)
 			if v == "reject" {

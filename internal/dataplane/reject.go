@@ -89,10 +89,16 @@ func (e *Engine) stray(in *port, i int, fp *filter.Packet, why telemetry.Reason,
 }
 
 // noRoom drops packet i, which the policy accepts but for which there is no
-// port or no room. Where the policy's default is to reject, its sender is told
-// (RFC 5508 REQ-8).
+// port, no room, or nothing that would take it. Where the policy's default is to
+// reject, its sender is told (RFC 5508 REQ-8), but for that of a reset.
 func (e *Engine) noRoom(in *port, i int, why telemetry.Reason, now int64) {
-	if e.policy.Settings.DefaultAction == segment.Reject && why != telemetry.ConntrackInvalid {
+	p := &e.b.pk[i]
+	switch {
+	case e.policy.Settings.DefaultAction != segment.Reject, why == telemetry.ConntrackInvalid:
+	case p.Class == packet.Stream && p.Flags&packet.RST != 0:
+	case p.Class == packet.Stream && in.n == wan && opening(p) && in.own(p.Dst):
+		e.hold(in, i, now)
+	default:
 		e.sendError(in, i, aboutRule, packet.Unreachable, packet.Prohibited, 0, now)
 	}
 	e.dropPacket(in, i, why, now)

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"encoding/binary"
+	"maps"
 	"testing"
 
 	"github.com/thurward/thurward/internal/packet"
@@ -354,4 +355,65 @@ func TestRFC5508_REQ8_OtherProtocols(t *testing.T) {
 		l = newLabWith(t, byDefault(segment.Deny), "reject egress udp")
 		l.unanswered(lan, p, telemetry.ConntrackInvalid)
 	}
+}
+
+// TestRFC5508_REQ8_NothingThere: where the default is to reject, who is let
+// through to what the firewall has not is told, too: a service of its own, a
+// server by its external address without hairpin. A SYN from outside has to wait
+// (RFC 5382 REQ-4), and a reset hears nothing.
+func TestRFC5508_REQ8_NothingThere(t *testing.T) {
+	for _, a := range []segment.Action{segment.Deny, segment.Reject} {
+		l := newLabWith(t, func(p *segment.Policy) { p.Settings.DefaultAction = a }, "accept")
+		l.one(lan, udp(host, 4001, web, 53)) // both neighbours are known from now on
+		l.one(wan, udp(web, 53, ours, 4001))
+		ask := func(from int, p pkt, why telemetry.Reason) {
+			t.Helper()
+			if a == segment.Deny {
+				l.unanswered(from, p, why)
+			} else if v := l.answered(from, p, why); v.ICMPType != packet.Unreachable || v.ICMPCode != packet.Prohibited {
+				t.Fatalf("%v, ICMP %d/%d", v, v.ICMPType, v.ICMPCode)
+			}
+		}
+		ask(lan, syn(host, 4000, "10.0.0.1", 22), telemetry.NoLocalService)
+		ask(lan, udp(host, 4000, "10.0.0.1", 161), telemetry.NoLocalService)
+		ask(wan, udp(web, 4000, ours, 161), telemetry.NoLocalService)
+		ask(lan, syn(host, 4000, ours, 443), telemetry.HairpinUnsupported)
+		ask(lan, echo(host, ours, packet.EchoRequest, 1), telemetry.HairpinUnsupported)
+		l.unanswered(lan, tcp(host, 4000, "10.0.0.1", 22, packet.RST, 1, 0), telemetry.NoLocalService)
+		l.unanswered(lan, pkt{src: host, dst: "10.0.0.1", proto: packet.ICMP, typ: 13, data: make([]byte, 12)}, telemetry.NoLocalService)
+		l.unanswered(wan, syn(web, 4000, ours, 22), telemetry.NoLocalService)
+		l.pass(6.1)
+		got := l.taken(wan)
+		if a == segment.Deny && len(got) != 0 || a == segment.Reject && len(got) != 1 {
+			t.Fatalf("%d answers after 6 seconds", len(got))
+		} else if a == segment.Reject {
+			got[0].quotes(t, packet.Unreachable, packet.PortUnreachable)
+		}
+		l.invariants()
+	}
+}
+
+// TestRFC1812_S4_3_2_8_HostUnreachableIsRateLimited: packets for many hosts that
+// are not there wait, and end, together.
+func TestRFC1812_S4_3_2_8_HostUnreachableIsRateLimited(t *testing.T) {
+	old := dead
+	dead = maps.Clone(dead)
+	defer func() { dead = old }()
+	l := newLab(t, "accept", established)
+	l.one(lan, udp(host, 4000, web, 53)) // the gateway is known from now on
+	l.one(wan, udp(web, 53, ours, 4000))
+	for i := range 200 {
+		a := ip("10.0.0.100") + packet.Addr(i%20)
+		dead[a] = true
+		l.put(wan, udp(web, uint16(1000+i), addr(a).String(), 53))
+	}
+	for range 45 {
+		l.now += 1e8
+		l.e.Poll(l.now)
+	}
+	l.run()
+	if got := l.taken(wan); len(got) != answerBurst || l.e.c.AnswersSuppressed != 200-answerBurst {
+		t.Fatalf("%d answers, %d suppressed", len(got), l.e.c.AnswersSuppressed)
+	}
+	l.buffers()
 }
