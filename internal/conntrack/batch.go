@@ -62,38 +62,45 @@ func (t *Table) Prepare(b *Batch) {
 // follow is the second half of Prepare.
 func (t *Table) follow(b *Batch) {
 	var rest [BatchSize]uint8
-	var lines [2 * group]uintptr
-	n, m := 0, 0
-	dirs, shared, buckets := t.dirs, t.shared, t.buckets
+	dirs, shared, buckets, mask := t.dirs, t.shared, t.buckets, t.mask
+	asked, n, m := 0, 0, 0 // n lines are known, asked of them under way; m keys remain
 	for j, h := range b.hash[:b.n&(2*BatchSize-1)] {
-		r := buckets[h&t.mask].candidate(h)
+		r := None
+		if m := buckets[h&mask].matches(h); m != 0 {
+			r = buckets[h&mask].ref(m)
+		}
 		b.hint[j] = r
-		if uint64(r) >= uint64(len(dirs)) {
-			lines[n&(2*group-1)] = uintptr(unsafe.Pointer(&buckets[t.second(h)]))
+		if uint64(r) < uint64(len(dirs)) {
+			b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&dirs[r]))
+			n++
+			if b.key[j].Proto == packet.TCP && uint64(r>>1) < uint64(len(shared)) {
+				b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&shared[r>>1]))
+				n++
+			}
+		} else {
+			b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&buckets[t.second(h)]))
 			n++
 			rest[m&(BatchSize-1)] = uint8(j)
 			m++
-		} else {
-			lines[n&(2*group-1)] = uintptr(unsafe.Pointer(&dirs[r]))
-			n++
-			if b.key[j].Proto == packet.TCP && uint64(r>>1) < uint64(len(shared)) {
-				lines[n&(2*group-1)] = uintptr(unsafe.Pointer(&shared[r>>1]))
-				n++
-			}
 		}
-		if j%group == group-1 {
-			prefetch.Ask(lines[:n&(4*group-1)])
-			n = 0
+		if j%group == group-1 && asked < n && n <= prefetch.Max {
+			prefetch.Ask(b.line[asked:n])
+			asked = n
 		}
 	}
-	prefetch.Ask(lines[:n&(4*group-1)])
+	if asked < n && n <= prefetch.Max {
+		prefetch.Ask(b.line[asked:n])
+	}
 	if m == 0 {
 		return
 	}
 	n = 0
-	for _, j := range rest[:m] {
+	for _, j := range rest[:m&(2*BatchSize-1)] {
 		h := b.hash[j&(BatchSize-1)]
-		r := buckets[t.second(h)].candidate(h)
+		r := None
+		if m := buckets[t.second(h)].matches(h); m != 0 {
+			r = buckets[t.second(h)].ref(m)
+		}
 		b.hint[j&(BatchSize-1)] = r
 		if uint64(r) < uint64(len(dirs)) {
 			b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&dirs[r]))
@@ -104,18 +111,19 @@ func (t *Table) follow(b *Batch) {
 	prefetch.Ask(b.line[:n])
 }
 
-// LookupSteady returns the direction with key j of a prepared batch, and its
-// ref, if it is marked as steady with this way; nil otherwise, though the table
-// may have it.
-func (t *Table) LookupSteady(b *Batch, j int, way uint8, now int64) (*Dir, Ref) {
-	j &= BatchSize - 1
-	r := b.hint[j]
-	if uint64(r) < uint64(len(t.dirs)) {
-		if d := &t.dirs[r]; d.way == way && same(&d.Key, &b.key[j]) && now-d.LastSeen < t.timeouts[d.State&(maxStates-1)] {
-			return d, r
-		}
+// Hint returns the direction that most likely has key j of a prepared batch, or
+// None and nil.
+func (t *Table) Hint(b *Batch, j int) (Ref, *Dir) {
+	r := b.hint[j&(BatchSize-1)]
+	if uint64(r) >= uint64(len(t.dirs)) {
+		return None, nil
 	}
-	return nil, None
+	return r, &t.dirs[r]
+}
+
+// IsSteady reports whether d has key k and is marked as steady with this way.
+func (t *Table) IsSteady(d *Dir, k *Key, way uint8, now int64) bool {
+	return d.way == way && same(&d.Key, k) && now-d.LastSeen < t.timeouts[d.State&(maxStates-1)]
 }
 
 // LookupBatch returns the direction with key j of a prepared batch, or None;
@@ -131,15 +139,16 @@ func (t *Table) LookupBatch(b *Batch, j int, now int64) Ref {
 	return t.lookup(&b.key[j], b.hash[j], now)
 }
 
-// candidate returns the direction that the bucket most likely has for a hash,
-// or None, without looking at its record.
-func (b *bucket) candidate(h uint64) Ref {
+// matches tells which slots of the bucket most likely have a hash: bit 0 of each
+// 16-bit lane for the first word of tags, bit 1 for the second. Their records have
+// not been looked at.
+func (b *bucket) matches(h uint64) uint64 {
 	s := spread(tag(h))
-	m := match(b.tags[0], s)>>15 | match(b.tags[1], s)>>14
-	if m == 0 {
-		return None
-	}
-	// Bit 0 of a lane is a match in the first word, bit 1 in the second.
-	n := bits.TrailingZeros64(m)
+	return match(b.tags[0], s)>>15 | match(b.tags[1], s)>>14
+}
+
+// ref returns the direction of the first of matches, which are not none.
+func (b *bucket) ref(matches uint64) Ref {
+	n := bits.TrailingZeros64(matches)
 	return b.refs[(n>>4|n&1<<2)&(slots-1)]
 }

@@ -166,6 +166,7 @@ type batch struct {
 	keys  conntrack.Batch // of the frames that are to be looked up
 	idx   [Batch]uint8    // their numbers
 	usual [Batch]bool     // by number of the key: pk has not been filled in yet
+	hop   [Batch]uint64   // by number of the key: the first bytes of its frame when it leaves
 }
 
 const second = int64(1e9)

@@ -97,7 +97,7 @@ func (e *Engine) cut(out *port, fr frame.Frame, dst packet.Addr, now int64) {
 			break
 		}
 		e.c.FragmentsSent++
-		piece := frame.Frame{Buf: buf, Off: headroom, Len: uint16(packet.EthLen + n)}
+		piece := frame.Frame{Buf: buf, Len: uint32(packet.EthLen + n)}
 		packet.SetType(e.pool.Bytes(piece), packet.TypeIPv4)
 		e.output(out, piece, dst, now)
 	}

@@ -256,7 +256,7 @@ func (s *still) Receive(dst []frame.Frame) int {
 	}
 	n := copy(s.pool.Buffer(b)[frame.Headroom:], s.frames[0])
 	s.frames = s.frames[1:]
-	dst[0] = frame.Frame{Buf: b, Off: frame.Headroom, Len: uint16(n)}
+	dst[0] = frame.Frame{Buf: b, Len: uint32(n)}
 	return 1
 }
 

@@ -87,5 +87,5 @@ func (e *Engine) echoReply(in *port, i int, now int64) {
 // emitOwn sends a packet of the firewall's own, of n bytes with its Ethernet
 // header, through port out to dst.
 func (e *Engine) emitOwn(out *port, buf uint32, n int, dst packet.Addr, now int64) {
-	e.output(out, frame.Frame{Buf: buf, Off: headroom, Len: uint16(n)}, dst, now)
+	e.output(out, frame.Frame{Buf: buf, Len: uint32(n)}, dst, now)
 }

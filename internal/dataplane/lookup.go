@@ -12,23 +12,26 @@ func (e *Engine) lookupAll(in *port, now int64) {
 	b := &e.b
 	flows, out, way := e.flows, &e.port[1-in.n], steadyWay(in)
 	flows.Prepare(&b.keys)
-	for j := range b.keys.Len() {
-		j &= Batch - 1
-		i := int(b.idx[j]) & (Batch - 1)
-		if b.usual[j] {
-			if d, r := flows.LookupSteady(&b.keys, j, way, now); d != nil && !e.plain && e.steady(out, d, r, i, now) {
-				continue
-			}
-			packet.ParseUsual(e.pool.Bytes(b.frame[i]), b.keys.Key(j), &b.pk[i])
-		}
-		if b.pk[i].Class == packet.Error {
-			e.icmpError(in, i, now)
-			continue
-		}
-		if r := e.flows.LookupBatch(&b.keys, j, now); r != conntrack.None {
-			e.forward(in, i, r, now)
-			continue
-		}
-		e.decide(in, i, b.keys.Key(j), now)
+	n := b.keys.Len()
+	for j := e.steady(out, way, 0, now); j < n; j = e.steady(out, way, j+1, now) {
+		e.lookup(in, j&(Batch-1), now)
 	}
+}
+
+// lookup finds the flow of the packet with key j and handles it.
+func (e *Engine) lookup(in *port, j int, now int64) {
+	b := &e.b
+	i := int(b.idx[j]) & (Batch - 1)
+	if b.usual[j] {
+		packet.ParseUsual(e.pool.Bytes(b.frame[i]), b.keys.Key(j), &b.pk[i])
+	}
+	if b.pk[i].Class == packet.Error {
+		e.icmpError(in, i, now)
+		return
+	}
+	if r := e.flows.LookupBatch(&b.keys, j, now); r != conntrack.None {
+		e.forward(in, i, r, now)
+		return
+	}
+	e.decide(in, i, b.keys.Key(j), now)
 }

@@ -192,7 +192,7 @@ func (e *Engine) sendARP(p *port, to *[6]byte, m *packet.ARPMessage) {
 	}
 	e.c.ARPSent[p.n]++
 	n := packet.PutARP(e.pool.Buffer(buf)[headroom:], to, m)
-	e.enqueue(p, frame.Frame{Buf: buf, Off: headroom, Len: uint16(n)})
+	e.enqueue(p, frame.Frame{Buf: buf, Len: uint32(n)})
 }
 
 // Announce tells both links which link-layer addresses the firewall has

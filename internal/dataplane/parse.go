@@ -19,64 +19,71 @@ func (e *Engine) parse(in *port, n int, now int64) {
 	for i := range b.frame[:n] {
 		f := e.pool.Bytes(b.frame[i])
 		bytes += uint64(len(f))
-		if ln := packet.Usual(f, in.self, b.keys.Next()); ln != 0 {
-			b.frame[i].Len = uint16(ln)
-			j := b.keys.Len() & (Batch - 1)
-			b.idx[j], b.usual[j] = uint8(i), true
-			b.keys.Add()
+		ln := packet.Usual(f, in.self, b.keys.Next())
+		if ln == 0 {
+			e.parseOther(in, i, f, now)
 			continue
 		}
-		typ := packet.Type(f)
-		if typ == 0 {
-			e.dropFrame(in, i, telemetry.MalformedPacket, now)
-			continue
-		}
-		dst := [6]byte(f)
-		if dst != in.mac && dst[0]&1 == 0 {
-			e.c.OtherHost[in.n]++ // a flooding switch; nobody asked us
-			e.pool.Put(b.frame[i].Buf)
-			continue
-		}
-		switch typ {
-		case packet.TypeIPv4:
-		case packet.TypeARP:
-			if why := e.arpFrame(in, f, now); why != 0 {
-				e.dropFrame(in, i, why, now)
-			} else {
-				e.pool.Put(b.frame[i].Buf)
-			}
-			continue
-		case packet.TypeIPv6:
-			e.dropFrame(in, i, telemetry.IPv6Unsupported, now)
-			continue
-		default:
-			e.dropFrame(in, i, telemetry.EtherTypeUnsupported, now)
-			continue
-		}
-		p := &b.pk[i]
-		ln, why := packet.ParseIPv4(f, p)
-		if why == telemetry.FragmentedIPv4 && e.frags.on && dst == in.mac {
-			b.frame[i].Len = packet.EthLen + p.Total
-			if !e.gather(in, i, now) {
-				continue
-			}
-			ln, why = int(b.frame[i].Len), 0
-		}
-		if why != 0 {
-			e.dropPacket(in, i, why, now)
-			continue
-		}
-		b.frame[i].Len = uint16(ln) // without the link's padding
-		if dst != in.mac {
-			// RFC 1812 section 5.3.4: what came by link-layer broadcast is
-			// not forwarded.
-			e.dropPacket(in, i, telemetry.Martian, now)
-			continue
-		}
+		b.frame[i].Len = uint32(ln)
 		j := b.keys.Len() & (Batch - 1)
-		b.idx[j], b.usual[j] = uint8(i), false
-		*b.keys.Next() = conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)}
+		b.idx[j], b.usual[j] = uint8(i), true
 		b.keys.Add()
 	}
 	e.c.RxBytes[in.n] += bytes
+}
+
+// parseOther is parse for frame i, f, which is not usual.
+func (e *Engine) parseOther(in *port, i int, f []byte, now int64) {
+	b := &e.b
+	typ := packet.Type(f)
+	if typ == 0 {
+		e.dropFrame(in, i, telemetry.MalformedPacket, now)
+		return
+	}
+	dst := [6]byte(f)
+	if dst != in.mac && dst[0]&1 == 0 {
+		e.c.OtherHost[in.n]++ // a flooding switch; nobody asked us
+		e.pool.Put(b.frame[i].Buf)
+		return
+	}
+	switch typ {
+	case packet.TypeIPv4:
+	case packet.TypeARP:
+		if why := e.arpFrame(in, f, now); why != 0 {
+			e.dropFrame(in, i, why, now)
+		} else {
+			e.pool.Put(b.frame[i].Buf)
+		}
+		return
+	case packet.TypeIPv6:
+		e.dropFrame(in, i, telemetry.IPv6Unsupported, now)
+		return
+	default:
+		e.dropFrame(in, i, telemetry.EtherTypeUnsupported, now)
+		return
+	}
+	p := &b.pk[i]
+	ln, why := packet.ParseIPv4(f, p)
+	if why == telemetry.FragmentedIPv4 && e.frags.on && dst == in.mac {
+		b.frame[i].Len = packet.EthLen + uint32(p.Total)
+		if !e.gather(in, i, now) {
+			return
+		}
+		ln, why = int(b.frame[i].Len), 0
+	}
+	if why != 0 {
+		e.dropPacket(in, i, why, now)
+		return
+	}
+	b.frame[i].Len = uint32(ln) // without the link's padding
+	if dst != in.mac {
+		// RFC 1812 section 5.3.4: what came by link-layer broadcast is
+		// not forwarded.
+		e.dropPacket(in, i, telemetry.Martian, now)
+		return
+	}
+	j := b.keys.Len() & (Batch - 1)
+	b.idx[j], b.usual[j] = uint8(i), false
+	*b.keys.Next() = conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)}
+	b.keys.Add()
 }

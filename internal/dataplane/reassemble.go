@@ -354,7 +354,7 @@ func (e *Engine) linear(i int) bool {
 		return true
 	}
 	fr := &e.b.frame[i]
-	if packet.EthLen+int(p.Total) > frame.Size-int(fr.Off) {
+	if packet.EthLen+int(p.Total) > frame.MaxLen {
 		return false
 	}
 	next := e.nodes[fr.Buf].next
@@ -362,7 +362,7 @@ func (e *Engine) linear(i int) bool {
 		b := e.pool.Bytes(next)
 		b = b[packet.EthLen+int(b[packet.EthLen]&15)*4:]
 		at := int(fr.Len)
-		fr.Len += uint16(len(b))
+		fr.Len += uint32(len(b))
 		copy(e.pool.Bytes(*fr)[at:], b)
 		buf := next.Buf
 		next = e.nodes[buf].next

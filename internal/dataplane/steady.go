@@ -7,51 +7,113 @@ import (
 	"github.com/thurward/thurward/internal/packet"
 )
 
+// Most packets are usual ones of directions that are steady: the policy has
+// accepted these, and their flows' state will not change. They are taken by runs,
+// in two passes: one looks for what forward would have to look at, and the other
+// writes. To an observer this is forward, only quicker: TestSteadyIsForward.
+
 // steadyWay is how directions of flows are marked whose packets arrive at port
 // in and need nothing but to be sent on.
 func steadyWay(in *port) uint8 { return 1 + uint8(in.n) }
 
-// steady handles usual packet i, which belongs to direction r of a known flow,
-// d, that is steady: the policy has accepted it and its flow's state will not
-// change. It reports false, and has changed nothing, when forward must look at
-// the packet. To an observer it is forward, only quicker: TestSteadyIsForward.
-func (e *Engine) steady(out *port, d *conntrack.Dir, r conntrack.Ref, i int, now int64) bool {
-	fr := e.b.frame[i&(Batch-1)]
-	f := e.pool.Bytes(fr)
-	total := len(f) - packet.EthLen
-	if len(f) < packet.EthLen+packet.MinIPv4+packet.UDPLen || f[packet.EthLen+8] <= 1 || total > out.mtu {
-		return false
+// noHop is no packet.Addr.
+const noHop = 1 << 32
+
+// steady sends on the run of a prepared batch that begins with key j, and
+// returns the key behind it, whose packet it has left alone.
+func (e *Engine) steady(out *port, way uint8, j int, now int64) int {
+	if e.plain {
+		return j
 	}
-	hop := d.Out.Dst
-	if hop&out.mask != out.net {
-		hop = out.gateway
+	n := e.steadyUntil(out, way, j, now)
+	if n > j {
+		e.sendSteady(out, j, n, now)
 	}
-	n := out.arp.last
-	if n == nil || n.addr != hop {
-		if n = out.arp.find(hop); n == nil {
-			return false
+	return n
+}
+
+// steadyUntil returns the first key from j on whose packet forward must look
+// at, and notes the next hops of those before it.
+func (e *Engine) steadyUntil(out *port, way uint8, j int, now int64) int {
+	b, flows := &e.b, e.flows
+	hop, mac := uint64(noHop), uint64(0) // the last one
+	n := b.keys.Len()
+	for ; j < n; j++ {
+		j := j & (Batch - 1)
+		r, d := flows.Hint(&b.keys, j)
+		if d == nil || !b.usual[j] || !flows.IsSteady(d, b.keys.Key(j), way, now) {
+			break
 		}
-	}
-	if n.state != reachable || now >= n.expires {
-		return false
-	}
-	if d.Key.Proto == packet.TCP {
-		if !e.steadyTCP(r, f) {
-			return false
+		fr := b.frame[b.idx[j]&(Batch-1)]
+		h := e.pool.Head(fr)
+		if h[packet.EthLen+8] <= 1 || int(fr.Len) > packet.EthLen+out.mtu {
+			break
 		}
+		to := d.Out.Dst
+		if to&out.mask != out.net {
+			to = out.gateway
+		}
+		if uint64(to) != hop {
+			if mac = out.reachable(to, now); mac == 0 {
+				break
+			}
+			hop = uint64(to)
+		}
+		if d.Key.Proto == packet.TCP && !e.steadyTCP(r, e.pool.Bytes(fr)) {
+			break
+		}
+		b.hop[j] = mac
 	}
-	d.LastSeen = now
-	d.Packets++
-	d.Bytes += uint64(total)
-	e.c.Accepts[d.Rule]++
-	packet.ApplyUsual(f, &d.Key, &d.Out)
-	if f[packet.EthLen+6]&0x40 == 0 && d.Out.Src != d.Key.Src {
-		packet.SetID(f[packet.EthLen:], e.nextID(d.Out.Src, d.Out.Dst, uint8(d.Key.Proto))) // not atomic: see idents
+	return j
+}
+
+// sendSteady sends on the packets with the keys from j to below n.
+func (e *Engine) sendSteady(out *port, j, n int, now int64) {
+	if len(out.tx)-out.ntx < Batch {
+		e.flush(out)
 	}
-	binary.LittleEndian.PutUint64(f, packet.MAC(n.mac)|out.self<<48)
-	binary.LittleEndian.PutUint32(f[8:], uint32(out.self>>16))
-	e.enqueue(out, fr)
-	return true
+	b, flows, pool, accepts := &e.b, e.flows, e.pool, e.c.Accepts
+	self := uint32(out.self >> 16)
+	ntx := out.ntx
+	for ; j < n; j++ {
+		j := j & (Batch - 1)
+		fr := b.frame[b.idx[j]&(Batch-1)]
+		h := pool.Head(fr)
+		_, d := flows.Hint(&b.keys, j)
+		if d == nil {
+			break // there is one: steadyUntil has seen it
+		}
+		d.LastSeen = now
+		d.Packets++
+		d.Bytes += uint64(fr.Len) - packet.EthLen
+		accepts[d.Rule]++
+		if h[packet.EthLen+6]&0x40 == 0 && d.Out.Src != d.Key.Src {
+			packet.SetID(h[packet.EthLen:], e.nextID(d.Out.Src, d.Out.Dst, uint8(d.Key.Proto))) // not atomic: see idents
+		}
+		sum := packet.PutAddrs(h, &d.Out)
+		packet.PassTTL(h, sum)
+		sum += packet.PutPorts(h, &d.Out)
+		if d.Key.Proto == packet.TCP {
+			packet.UpdateTCP(h, sum)
+		} else {
+			packet.UpdateUDP(h, sum)
+		}
+		binary.LittleEndian.PutUint64(h[0:], b.hop[j])
+		binary.LittleEndian.PutUint32(h[8:], self)
+		out.tx[ntx&(2*Batch-1)] = fr
+		ntx++
+	}
+	out.ntx = ntx
+}
+
+// reachable returns the first 8 bytes of frames that leave through port p for a
+// neighbour, or 0 when its link-layer address is not known for certain.
+func (p *port) reachable(a packet.Addr, now int64) uint64 {
+	n := p.arp.find(a)
+	if n == nil || n.state != reachable || now >= n.expires {
+		return 0
+	}
+	return packet.MAC(n.mac) | p.self<<48
 }
 
 // steadyTCP checks the segment in frame f, which belongs to direction r of an

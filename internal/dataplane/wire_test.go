@@ -19,7 +19,7 @@ func (w *wire) Receive(dst []frame.Frame) int {
 			break
 		}
 		k := copy(w.pool.Buffer(b)[frame.Headroom:], w.in[0])
-		dst[n] = frame.Frame{Buf: b, Off: frame.Headroom, Len: uint16(k)}
+		dst[n] = frame.Frame{Buf: b, Len: uint32(k)}
 		w.in = w.in[1:]
 		n++
 	}

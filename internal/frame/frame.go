@@ -24,11 +24,10 @@ const Headroom = 12
 // MaxLen is the longest Ethernet frame a buffer holds, in bytes.
 const MaxLen = Size - Headroom
 
-// A Frame is one Ethernet frame, without FCS, in a buffer of a Pool.
+// A Frame is one Ethernet frame, without FCS, in a buffer of a Pool, at Headroom.
 type Frame struct {
 	Buf uint32 // number of the buffer in its pool
-	Off uint16 // where the frame starts in the buffer; at least Headroom
-	Len uint16 // length of the frame in bytes; Off+Len is at most Size
+	Len uint32 // length of the frame in bytes, at most MaxLen
 }
 
 // A Pool is a fixed set of buffers in one contiguous stretch of memory.
@@ -85,8 +84,25 @@ func (p *Pool) Buffer(buf uint32) []byte {
 
 // Bytes returns the frame's bytes, from the Ethernet header to its last byte.
 func (p *Pool) Bytes(f Frame) []byte {
-	o := int(f.Buf)*Size + int(f.Off)
-	return p.mem[o : o+int(f.Len)]
+	return p.place(f.Buf)[:f.Len]
+}
+
+// Head is how many bytes Head returns: more than the headers of most frames.
+const Head = 64
+
+// Head returns the first Head bytes of where the frame is in its buffer; it may
+// be shorter, and what follows it is then of no meaning.
+func (p *Pool) Head(f Frame) *[Head]byte {
+	return (*[Head]byte)(p.place(f.Buf)[:])
+}
+
+// place returns where a frame is in a buffer. It is what every packet needs
+// several times, and without the arithmetic of a slice of mem.
+func (p *Pool) place(buf uint32) *[MaxLen]byte {
+	if buf >= uint32(cap(p.free)) {
+		panic("frame: a buffer that is not in the pool")
+	}
+	return (*[MaxLen]byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(p.mem)), uintptr(buf)*Size+Headroom))
 }
 
 // Line returns the address of the cache line at off of a buffer, of any number,

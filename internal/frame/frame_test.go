@@ -30,7 +30,7 @@ func TestPool(t *testing.T) {
 	if p.Free() != 3 {
 		t.Fatalf("%d free of 3", p.Free())
 	}
-	f := Frame{Buf: 2, Off: Headroom, Len: 60}
+	f := Frame{Buf: 2, Len: 60}
 	p.Bytes(f)[59] = 7
 	if p.Buffer(2)[Headroom+59] != 7 {
 		t.Fatal("Bytes is not the buffer's memory")

@@ -24,6 +24,7 @@ const (
 	usualMin  = EthLen + MinIPv4 + UDPLen
 	typeAnd45 = 0x45<<16 | 0x0008 // EtherType and the IPv4 header's first byte, little-endian
 	moreFrags = 0xff3f            // all of the fragment field that makes a fragment, little-endian
+	shortEnd  = 98
 )
 
 // Usual reads the tuple of a frame of the usual kind: addressed to self, IPv4
@@ -51,14 +52,14 @@ func Usual(f []byte, self uint64, t *Tuple) int {
 	}
 	proto := uint8(b >> 8)
 	ports := binary.LittleEndian.Uint32(h[34:])
+	l := binary.LittleEndian.Uint32(h[38:]) // of UDP length and checksum
 	switch proto {
 	case UDP:
-		l := binary.LittleEndian.Uint32(h[38:]) // length and checksum
 		if int(bits.ReverseBytes16(uint16(l))) != n || ports>>16 == 0 {
 			return 0
 		}
 		if l>>16 == 0 { // no checksum (RFC 768)
-			t.set(b, c, ports, proto)
+			t.set(h, proto)
 			return end
 		}
 	case TCP:
@@ -71,24 +72,51 @@ func Usual(f []byte, self uint64, t *Tuple) int {
 	default:
 		return 0
 	}
-	// The pseudo-header's addresses lie in front of the transport header.
-	s = sumNative(f[26:end])
-	s, carry = bits.Add64(s, uint64(proto)<<8+uint64(bits.ReverseBytes16(uint16(n))), 0)
-	if !valid(s + carry) {
+	// The pseudo-header, and what has been read of the transport header.
+	s = b>>32 + uint64(c) + uint64(proto)<<8 + uint64(bits.ReverseBytes16(uint16(n))) + uint64(ports) + uint64(l)
+	if end > shortEnd {
+		s, carry = bits.Add64(s, sumNative(f[usualMin:end]), 0)
+		s += carry
+	} else {
+		// Of a short frame sumNative's call would be half of the work.
+		f = f[:end]
+		for o := usualMin; o <= len(f)-8; o += 8 {
+			s, carry = bits.Add64(s, word(f, o), 0)
+			s += carry
+		}
+		rest := (len(f) - usualMin) & 7
+		s, carry = bits.Add64(s, word(f, len(f)-8)>>8>>(56-8*rest), 0)
+		s += carry
+	}
+	if !valid(s) {
 		return 0
 	}
-	t.set(b, c, ports, proto)
+	t.set(h, proto)
 	return end
 }
 
-// set takes the tuple from the header's words. It is written by words, too: it
-// will be read so right away.
-func (t *Tuple) set(b uint64, c, ports uint32, proto uint8) {
-	w := (*[2]uint64)(unsafe.Pointer(t))
-	w[0] = uint64(bits.ReverseBytes32(uint32(b>>32))) | uint64(bits.ReverseBytes32(c))<<32
-	p := bits.ReverseBytes32(ports)
-	w[1] = uint64(p>>16|p<<16) | uint64(proto)<<32
+// word returns 8 bytes of f at o. The compiler makes one load of it, without the
+// arithmetic of a slice.
+func word(f []byte, o int) uint64 {
+	_ = f[o+7]
+	return uint64(f[o]) | uint64(f[o+1])<<8 | uint64(f[o+2])<<16 | uint64(f[o+3])<<24 |
+		uint64(f[o+4])<<32 | uint64(f[o+5])<<40 | uint64(f[o+6])<<48 | uint64(f[o+7])<<56
 }
+
+// set takes the tuple from the headers. It is written by words: it will be read
+// so right away.
+func (t *Tuple) set(h *[usualMin]byte, proto uint8) {
+	w := (*[2]uint64)(unsafe.Pointer(t))
+	w[0] = turn(binary.LittleEndian.Uint64(h[26:]))
+	w[1] = uint64(turn32(binary.LittleEndian.Uint32(h[34:]))) | uint64(proto)<<32
+}
+
+// turn turns two 32-bit values in network order, the first of them in the low
+// half, into two such in host order, and turn32 two of 16 bits. They undo
+// themselves.
+func turn(w uint64) uint64 { return bits.RotateLeft64(bits.ReverseBytes64(w), 32) }
+
+func turn32(w uint32) uint32 { return bits.RotateLeft32(bits.ReverseBytes32(w), 16) }
 
 // ParseUsual reads into p what ParseIPv4 would, of a frame that Usual has
 // read as t, without padding.
@@ -105,35 +133,53 @@ func ParseUsual(f []byte, t *Tuple, p *Packet) {
 	}
 }
 
-// ApplyUsual gives the packet in f, which Usual has read as t, the addresses and
-// ports of r and decrements its TTL. Checksums stay right.
-func ApplyUsual(f []byte, t *Tuple, r *Rewrite) {
-	h := (*[usualMin]byte)(f)
-	// One's complement sums do not mind the order of bytes: these are of
-	// little-endian words.
-	old, new := binary.LittleEndian.Uint64(h[26:]), uint64(bits.ReverseBytes32(uint32(r.Dst)))<<32|uint64(bits.ReverseBytes32(uint32(r.Src)))
+// Head is how many bytes of a frame are looked at to translate it.
+const Head = 64
+
+// The following translate a packet whose frame begins with h and which Usual has
+// read. Each writes some fields, and returns or is told what that changes: a sum of
+// ~m + m' (RFC 1624) of the words written, in their little-endian order, which
+// one's complement sums do not mind. They are small, so that they are inlined.
+
+// PutAddrs writes r's addresses.
+func PutAddrs(h *[Head]byte, r *Rewrite) uint64 {
+	old, new := binary.LittleEndian.Uint64(h[26:]), turn(uint64(r.Dst)<<32|uint64(r.Src))
 	binary.LittleEndian.PutUint64(h[26:], new)
 	d, carry := bits.Add64(^old, new, 0)
 	d += carry
-	d = d>>32 + d&0xffffffff                  // so that more can be added
+	return d>>32 + uint64(uint32(d)) // so that more can be added
+}
+
+// PassTTL decrements the TTL and gives the header its checksum; addrs is
+// PutAddrs' sum.
+func PassTTL(h *[Head]byte, addrs uint64) {
 	ttl := binary.LittleEndian.Uint32(h[22:]) // with protocol and checksum
 	// HC' = ~(~HC + ~m + m') (RFC 1624 equation 3), where m is the TTL's word.
-	s := uint64(^uint16(ttl>>16)) + d + 0xfffe
+	s := uint64(^uint16(ttl>>16)) + addrs + 0xfffe
 	binary.LittleEndian.PutUint32(h[22:], (ttl-1)&0xffff|uint32(^fold(s))<<16)
+}
 
-	oldPorts, ports := binary.LittleEndian.Uint32(h[34:]), uint32(bits.ReverseBytes16(r.DstPort))<<16|uint32(bits.ReverseBytes16(r.SrcPort))
-	binary.LittleEndian.PutUint32(h[34:], ports)
-	d += uint64(^oldPorts) + uint64(ports)
-	if t.Proto == TCP {
-		c := f[EthLen+MinIPv4+16:][:2]
-		binary.LittleEndian.PutUint16(c, ^fold(uint64(^binary.LittleEndian.Uint16(c))+d))
+// PutPorts writes r's ports.
+func PutPorts(h *[Head]byte, r *Rewrite) uint64 {
+	old, new := binary.LittleEndian.Uint32(h[34:]), turn32(uint32(r.DstPort)<<16|uint32(r.SrcPort))
+	binary.LittleEndian.PutUint32(h[34:], new)
+	return uint64(^old) + uint64(new)
+}
+
+// UpdateTCP gives a TCP header its checksum after changes of sum.
+func UpdateTCP(h *[Head]byte, sum uint64) {
+	binary.LittleEndian.PutUint16(h[50:], ^fold(uint64(^binary.LittleEndian.Uint16(h[50:]))+sum))
+}
+
+// UpdateUDP gives a UDP header its checksum after changes of sum. None stays
+// none (RFC 768).
+func UpdateUDP(h *[Head]byte, sum uint64) {
+	c := binary.LittleEndian.Uint16(h[40:])
+	if c == 0 {
 		return
 	}
-	if c := binary.LittleEndian.Uint16(h[40:]); c != 0 {
-		c = ^fold(uint64(^c) + d)
-		if c == 0 {
-			c = 0xffff // zero would mean: no checksum
-		}
-		binary.LittleEndian.PutUint16(h[40:], c)
+	if c = ^fold(uint64(^c) + sum); c == 0 {
+		c = 0xffff // zero would mean: no checksum
 	}
+	binary.LittleEndian.PutUint16(h[40:], c)
 }

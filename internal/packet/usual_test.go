@@ -95,7 +95,7 @@ func FuzzUsual(f *testing.F) {
 		r := Rewrite{Src: p.Dst + 77, Dst: p.Src, SrcPort: p.DstPort ^ 0x101 | 2, DstPort: p.SrcPort | 1}
 		plain := bytes.Clone(b[:m])
 		Apply(plain, &p, &r)
-		ApplyUsual(b[:n], &k, &r)
+		translateUsual(b[:n], k.Proto, &r)
 		// A checksum may be written as either zero of one's complement.
 		var q Packet
 		if _, why := ParseIPv4(b[:n], &q); why != 0 {

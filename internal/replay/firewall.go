@@ -198,7 +198,7 @@ func (p *port) Receive(dst []frame.Frame) int {
 			k = copy(p.pool.Buffer(b)[frame.Headroom:], p.in)
 			p.in = nil
 		}
-		dst[n] = frame.Frame{Buf: b, Off: frame.Headroom, Len: uint16(k)}
+		dst[n] = frame.Frame{Buf: b, Len: uint32(k)}
 		n++
 	}
 	return n

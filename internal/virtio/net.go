@@ -212,7 +212,7 @@ func (n *Net) Receive(dst []frame.Frame) int {
 			n.pool.Put(b)
 			continue
 		}
-		dst[got] = frame.Frame{Buf: b, Off: frame.Headroom, Len: uint16(ln - netHeader)}
+		dst[got] = frame.Frame{Buf: b, Len: ln - netHeader}
 		bytes += uint64(ln - netHeader)
 		got++
 	}
@@ -285,9 +285,9 @@ func (n *Net) Transmit(src []frame.Frame) int {
 	bytes := uint64(0)
 	for i := range src[:k] {
 		f := &src[i]
-		start := int(f.Off) - netHeader
-		clear(n.pool.Buffer(f.Buf)[start:f.Off])
-		id := q.post(n.pool.Phys(f.Buf)+uint64(start), uint32(f.Len)+netHeader, 0)
+		const start = frame.Headroom - netHeader
+		clear(n.pool.Buffer(f.Buf)[start:frame.Headroom])
+		id := q.post(n.pool.Phys(f.Buf)+start, f.Len+netHeader, 0)
 		n.txBuf[id] = f.Buf
 		bytes += uint64(f.Len)
 	}

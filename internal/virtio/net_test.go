@@ -97,7 +97,7 @@ func TestTraffic(t *testing.T) {
 				seqGot++
 				// Send it on with contents of our own.
 				g := mk(seqOut)
-				f.Len = uint16(len(g))
+				f.Len = uint32(len(g))
 				copy(p.Bytes(f), g)
 				if n.Transmit([]frame.Frame{f}) == 0 {
 					p.Put(f.Buf)
@@ -143,7 +143,7 @@ func TestNotifications(t *testing.T) {
 	send := func(k int) {
 		for range k {
 			b, _ := p.Get()
-			if n.Transmit([]frame.Frame{{Buf: b, Off: frame.Headroom, Len: 60}}) != 1 {
+			if n.Transmit([]frame.Frame{{Buf: b, Len: 60}}) != 1 {
 				t.Fatal("no room")
 			}
 		}
@@ -239,7 +239,7 @@ func TestTransmitFull(t *testing.T) {
 	fs := make([]frame.Frame, 100)
 	for i := range fs {
 		b, _ := p.Get()
-		fs[i] = frame.Frame{Buf: b, Off: frame.Headroom, Len: 60}
+		fs[i] = frame.Frame{Buf: b, Len: 60}
 	}
 	if k := n.Transmit(fs); k != 64 {
 		t.Fatalf("took %d frames into 64 descriptors", k)
@@ -277,7 +277,7 @@ func TestHostileDevice(t *testing.T) {
 				p.Put(f.Buf)
 			}
 			b, _ := p.Get()
-			if n.Transmit([]frame.Frame{{Buf: b, Off: frame.Headroom, Len: 60}}) == 0 {
+			if n.Transmit([]frame.Frame{{Buf: b, Len: 60}}) == 0 {
 				p.Put(b)
 			}
 		}
@@ -382,13 +382,13 @@ func FuzzDevice(f *testing.F) {
 					if held[b] {
 						t.Fatalf("buffer %d is in two places", b)
 					}
-					if n.Transmit([]frame.Frame{{Buf: b, Off: frame.Headroom, Len: v % 1500}}) == 0 {
+					if n.Transmit([]frame.Frame{{Buf: b, Len: uint32(v % 1500)}}) == 0 {
 						p.Put(b)
 					}
 				}
 			}
 			for _, f := range dst[:n.Receive(dst[:])] {
-				if int(f.Off)+int(f.Len) > frame.Size || held[f.Buf] {
+				if f.Len > frame.MaxLen || held[f.Buf] {
 					t.Fatalf("frame %+v", f)
 				}
 				held[f.Buf] = true

@@ -24,7 +24,7 @@ func TestNudge(t *testing.T) {
 	d.notified[1], d.notified[0] = 0, 0
 	nudged(1, 0) // nothing came, which may be as it should; nothing was sent
 	b, _ := p.Get()
-	n.Transmit([]frame.Frame{{Buf: b, Off: frame.Headroom, Len: 60}})
+	n.Transmit([]frame.Frame{{Buf: b, Len: 60}})
 	d.notified[1] = 0
 	nudged(1, 1)
 	nudged(1, 1)
@@ -51,7 +51,7 @@ func TestHasRoom(t *testing.T) {
 	send := func(k int) {
 		for range k {
 			b, _ := p.Get()
-			if n.Transmit([]frame.Frame{{Buf: b, Off: frame.Headroom, Len: 60}}) != 1 {
+			if n.Transmit([]frame.Frame{{Buf: b, Len: 60}}) != 1 {
 				t.Fatal("no room")
 			}
 		}

@@ -56,7 +56,7 @@ func (p *PoolPort) Receive(dst []frame.Frame) int {
 			break
 		}
 		copy(p.pool.Buffer(b)[frame.Headroom:], p.queue[n])
-		dst[n] = frame.Frame{Buf: b, Off: frame.Headroom, Len: uint16(len(p.queue[n]))}
+		dst[n] = frame.Frame{Buf: b, Len: uint32(len(p.queue[n]))}
 		n++
 	}
 	p.queue = p.queue[:copy(p.queue, p.queue[n:])]
