@@ -224,13 +224,13 @@ func tag(h uint64) uint64 { return h>>48 | 1 }
 func (t *Table) second(h uint64) uint64 { return (h ^ h>>24*0x5bd1e995 ^ 1) & t.mask }
 
 // spread repeats a tag four times.
-func spread(v uint64) uint64 { return v * 0x0001000100010001 }
+func spread(v uint64) uint64 { return v * ones }
 
 // match returns a word with bit 15 of each 16-bit lane set where w holds the
 // tag; a lane above a true match may be set falsely, which the key decides.
 func match(w, tags uint64) uint64 {
 	x := w ^ tags
-	return (x - 0x0001000100010001) & ^x & 0x8000800080008000
+	return (x - ones) & ^x & 0x8000800080008000
 }
 
 // Lookup returns the direction with key k, or None. A flow whose time is over
@@ -279,13 +279,16 @@ func (t *Table) place(h uint64, r Ref) bool {
 		t.shift(i) && t.buckets[i].put(tag(h), r) || t.shift(j) && t.buckets[j].put(tag(h), r)
 }
 
+// ones has the lowest bit of each lane, which every tag has and no free slot.
+const ones = 0x0001000100010001
+
 // put puts a ref into a free slot, if there is one.
 func (b *bucket) put(tag uint64, r Ref) bool {
-	for s := range slots {
-		w, sh := s>>2, uint(s&3*16)
-		if b.tags[w]>>sh&0xffff == 0 {
-			b.tags[w] |= tag << sh
-			b.refs[s] = r
+	for w := range b.tags {
+		if free := ^b.tags[w] & ones; free != 0 {
+			at := bits.TrailingZeros64(free) // of the lane
+			b.tags[w] |= tag << at
+			b.refs[(4*w+at>>4)&(slots-1)] = r
 			return true
 		}
 	}
@@ -312,14 +315,10 @@ func (t *Table) shift(i uint64) bool {
 	return false
 }
 
-func (b *bucket) used() int {
-	n := 0
-	for s := range slots {
-		if b.tags[s>>2]>>uint(s&3*16)&0xffff != 0 {
-			n++
-		}
-	}
-	return n
+// used returns how many slots are taken.
+func (b *bucket) used() uint64 {
+	// The product's highest lane is the sum of all lanes.
+	return (b.tags[0]&ones + b.tags[1]&ones) * ones >> 48
 }
 
 // unplace takes a ref out of the index.
@@ -328,12 +327,15 @@ func (t *Table) unplace(k *Key, r Ref) {
 	i := h & t.mask
 	for range window {
 		b := &t.buckets[i]
-		for s := range slots {
-			w, sh := s>>2, uint(s&3*16)
-			if b.refs[s] == r && b.tags[w]>>sh&0xffff == tag(h) {
-				b.tags[w] &^= 0xffff << sh
-				b.refs[s] = None
-				return
+		for w := range b.tags {
+			// match may show a lane falsely, but then one below it is true.
+			for m := match(b.tags[w], spread(tag(h))); m != 0; m &= m - 1 {
+				lane := bits.TrailingZeros64(m) >> 4
+				if s := (4*w + lane) & (slots - 1); b.refs[s] == r {
+					b.tags[w] &^= 0xffff << (16 * lane)
+					b.refs[s] = None
+					return
+				}
 			}
 		}
 		i = t.second(h)

@@ -128,6 +128,7 @@ type Engine struct {
 	rejects  bool          // the policy rejects something
 	held     heldSYNs
 	martians []block
+	octets   [256]bool // with which addresses of martians begin: no block is shorter
 	again    announceAgain
 	frags    gathering
 	nodes    []node // by number of buffer
@@ -227,6 +228,9 @@ func New(c Config) (*Engine, error) {
 		}
 	}
 	e.martians = martians(&e.port)
+	for _, b := range e.martians {
+		e.octets[b.addr>>24] = true
+	}
 	e.rejects = rejects(c.Policy)
 	if err := e.newNames(&c); err != nil {
 		return nil, err

@@ -54,9 +54,11 @@ func (e *Engine) martian(in *port, p *packet.Packet) bool {
 	case e.ownAddr(s):
 		return true
 	}
-	for _, b := range e.martians {
-		if b.has(s) || b.has(d) {
-			return true
+	if e.octets[s>>24] || e.octets[d>>24] {
+		for _, b := range e.martians {
+			if b.has(s) || b.has(d) {
+				return true
+			}
 		}
 	}
 	for i := range e.port {
