@@ -13,10 +13,10 @@ import (
 //	payload, window, and 3 bytes of options
 //
 // and checks what must hold of every one: what is invalid changes nothing, unless
-// it answers a SYN of another connection, only that and a RST with a number that
-// its receiver waits for close, nothing is established
-// before both ends have sent SYN and acknowledged, and without window scaling a
-// segment far from all that was sent is not taken.
+// it answers a SYN of another connection; only that and a RST that its receiver
+// waits for close; nothing is established before both ends have sent SYN and
+// acknowledged; and without window scaling a segment far from all that was sent
+// is not taken.
 func FuzzTCP(f *testing.F) {
 	syn, ack, other := byte(packet.SYN), byte(packet.ACK), byte(0x40)
 	f.Add([]byte{syn, 0, 0, 0, 9, 3, 3, 7, other | syn | ack, 0, 0, 0, 9, 3, 3, 2, ack, 0, 0, 0, 9, 0, 0, 0,
@@ -60,9 +60,9 @@ func FuzzTCP(f *testing.F) {
 			}
 			switch v {
 			case Invalid:
-				if p.Flags&(packet.SYN|packet.ACK) == packet.SYN|packet.ACK && peer.flags&sideSYN != 0 && peer.syn == uint16(p.Ack) && after == Close {
+				if p.Flags&(packet.SYN|packet.ACK|packet.RST|packet.FIN) == packet.SYN|packet.ACK && peer.flags&sideSYN != 0 && uint16(p.Ack)-peer.syn <= fastData && tab.Shared(r).tcp[1-end].flags&sideSYN == 0 {
 					peer.flags &^= sideSYN // and nothing else
-					st = after
+					st = Close
 				}
 				if *tab.Shared(r) != before || after != st {
 					t.Fatalf("an invalid segment %+v changed %+v, %v to %+v, %v", p, before, st, *tab.Shared(r), after)
@@ -78,7 +78,8 @@ func FuzzTCP(f *testing.F) {
 				if p.Flags&packet.RST == 0 {
 					t.Fatalf("closed by flags %x", p.Flags)
 				}
-				if st != SynSent && p.Seq != peer.ack && p.Seq != me.end {
+				refused := st == SynRecv && end == 1 && p.Flags&packet.ACK != 0 && peer.flags&sideAcked == 0 && me.answers(peer, &p)
+				if st != SynSent && p.Seq != peer.ack && p.Seq != me.end && !refused {
 					t.Fatalf("closed in %v by a RST of %d; %d is acknowledged, %d sent", st, p.Seq, peer.ack, me.end)
 				}
 			}

@@ -13,7 +13,7 @@ type side struct {
 	ack    uint32 // last acknowledgement this side has sent
 	scale  uint8
 	flags  uint8
-	syn    uint16 // with sideSYN: the low half of the number after the SYN
+	syn    uint16 // with sideSYN: the low half of the number after that SYN
 }
 
 const (
@@ -24,7 +24,7 @@ const (
 	sideFinAck                // its FIN has been acknowledged
 	sideReset                 // sent the RST that ended the connection
 	sideChallenge             // answered a SYN with an ACK alone: ack is what it waits for
-	sideSYN                   // sent a SYN that does not belong to this connection
+	sideSYN                   // sent a SYN that may not belong to this connection
 )
 
 // Sequence numbers are compared modulo 2^32 (RFC 9293 section 3.4).
@@ -114,7 +114,7 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 	if n := fl &^ packet.ACK; n&(n-1) != 0 {
 		return Invalid // more than one of SYN, FIN and RST
 	}
-	if fl == packet.SYN && (st == TimeWait || st == Close) {
+	if fl == packet.SYN && (st == Close || st == TimeWait && !near(p.Seq+1, me.end)) {
 		return Restart
 	}
 	switch {
@@ -259,16 +259,6 @@ func (t *Table) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st St
 		}
 		return Pass
 	}
-	if acks && other.flags&sideSYN != 0 && uint16(p.Ack) == other.syn {
-		// It answers the SYN that went through though it was not this
-		// connection's: the end knows of none here (it has started again, or
-		// has closed it and the last segments were lost). The SYN will come
-		// again, and begins a new flow, which the policy is asked about. A
-		// forged answer does no harm: data take the connection up again.
-		other.flags &^= sideSYN
-		t.setState(r, Close)
-		return Invalid
-	}
 	if st == SynRecv {
 		return t.synAgain(r, me, other, p, opts)
 	}
@@ -286,11 +276,14 @@ func (t *Table) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st St
 		me.noteSYN(p)
 		return Quiet
 	}
-	if !after(seqEnd(p), me.end) {
-		return Quiet
+	if near(p.Seq+1, me.end) && near(p.Ack, other.end) {
+		return Quiet // the connection's, late
 	}
-	return Invalid
+	return t.forgotten(r, other, p)
 }
+
+// near reports whether the number n lies no more than slack behind end.
+func near(n, end uint32) bool { return !after(n, end) && !before(n, end-slack) }
 
 // synAgain handles SYN and SYN-ACK when both sides have sent a SYN, but the
 // handshake is not complete.
@@ -304,6 +297,10 @@ func (t *Table) synAgain(r Ref, me, other *side, p *packet.Packet, opts []byte) 
 	switch n := p.Seq + 1; {
 	case !before(n, lo) && !after(n, hi) && !(acks && after(p.Ack, other.end)):
 		// Repeated, or the SYN-ACKs of a simultaneous open.
+		if w := uint32(p.Window); w > me.window {
+			other.limit += w - me.window
+			me.window = w
+		}
 		if acks {
 			me.ack = p.Ack
 			me.flags |= sideAcked
@@ -316,7 +313,7 @@ func (t *Table) synAgain(r Ref, me, other *side, p *packet.Packet, opts []byte) 
 		// before, which acknowledged nothing, anybody could have sent.
 		return t.answer(r, me, other, p, opts)
 	case acks:
-		return Invalid
+		return t.forgotten(r, other, p)
 	}
 	me.noteSYN(p)
 	return Quiet // a new attempt: the other end challenges it
@@ -328,10 +325,26 @@ func (s *side) answers(other *side, p *packet.Packet) bool {
 	return p.Ack == other.end || s.flags&sideAcked != 0 && p.Ack == s.ack
 }
 
-// noteSYN notes a SYN that is not the connection's.
+// noteSYN notes a SYN that may be another connection's.
 func (s *side) noteSYN(p *packet.Packet) {
-	s.syn = uint16(seqEnd(p))
+	s.syn = uint16(p.Seq + 1)
 	s.flags |= sideSYN
+}
+
+// fastData is how much data go with a SYN, at most.
+const fastData = 1460
+
+// forgotten handles a SYN-ACK that is not the connection's. If it answers a SYN
+// that went through though that was not the connection's, either, the end knows of
+// none here: it has started again, or has closed it and the last segments were
+// lost. The SYN will come again, and begins a new flow, which the policy is asked
+// about. A forged answer does no harm: data take the connection up again.
+func (t *Table) forgotten(r Ref, other *side, p *packet.Packet) Verdict {
+	if other.flags&sideSYN != 0 && uint16(p.Ack)-other.syn <= fastData {
+		other.flags &^= sideSYN
+		t.setState(r, Close)
+	}
+	return Invalid
 }
 
 // answer handles the answer to a flow's SYN: SYN-ACK, or a SYN that crossed it
@@ -341,9 +354,10 @@ func (t *Table) answer(r Ref, me, other *side, p *packet.Packet, opts []byte) Ve
 		return Invalid
 	}
 	me.begin(p, opts)
-	// These windows are not scaled, and begin behind the SYN: see first.
+	// These windows are not scaled, and begin behind the SYN: see first. After
+	// a fast open the client may have sent more than that.
 	if me.flags&sideAcked != 0 {
-		other.limit = p.Ack
+		other.limit = other.end
 	}
 	other.limit += me.window
 	me.limit = p.Seq + 1 + other.window

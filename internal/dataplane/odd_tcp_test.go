@@ -3,6 +3,7 @@ package dataplane
 import (
 	"testing"
 
+	"github.com/thurward/thurward/internal/conntrack"
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
 	"github.com/thurward/thurward/internal/telemetry"
@@ -199,12 +200,57 @@ func TestRFC5382_REQ1_MappingOutlivesTheConnection(t *testing.T) {
 			t.Fatalf("state %s, want %s", s, last)
 		}
 		for range 3 {
-			l.one(lan, tcp(host, 4000, web, 80, fSYN, 500, 0)).is(t, ours, p, web, 80)
-			l.one(wan, tcp(web, 80, ours, p, fRST|fACK, 0, 501))
+			l.one(lan, tcp(host, 4000, web, 80, fSYN, 700_000, 0)).is(t, ours, p, web, 80)
+			l.one(wan, tcp(web, 80, ours, p, fRST|fACK, 0, 700_001))
 		}
 		l.pass(241)
 		if n := l.e.nat.Pools()[0].InUse(packet.TCP); n != 0 {
 			t.Fatalf("%d ports in use", n)
+		}
+	}
+}
+
+// close closes a connection of handshake's numbers, its client first.
+func (c *conn) close() {
+	c.t.Helper()
+	c.client(fFIN|fACK, 1001, 5001)
+	c.server(fFIN|fACK, 5001, 1002)
+	c.client(fACK, 1002, 5002)
+	c.state("time_wait")
+}
+
+// TestRFC9293_S3_6_1_OldSYNInTimeWait: a SYN that is not newer than what the
+// connection has sent does not reopen it: it is old, and changes nothing.
+func TestRFC9293_S3_6_1_OldSYNInTimeWait(t *testing.T) {
+	c := newConn(t, nil)
+	c.port = c.handshake(host, 4000, web, 80)
+	c.close()
+	c.client(fSYN, 1000, 0)
+	c.server(fSYN|fACK, 5000, 1001) // as late
+	c.state("time_wait")
+	c.server(fFIN|fACK, 5001, 1002) // the last acknowledgement was lost
+	c.client(fACK, 1002, 5002)
+}
+
+// TestRFC9293_S3_6_1_LowerNumberInTimeWait: and if it is a new attempt for all
+// that, because its numbers are random, it comes to be.
+func TestRFC9293_S3_6_1_LowerNumberInTimeWait(t *testing.T) {
+	for _, isn := range []uint32{900, 0xffff83e8, 1<<32 - 1<<20, 1<<31 + 1000, 2000} {
+		for _, waits := range []bool{true, false} { // the server is in TIME-WAIT, too
+			c := newConn(t, nil)
+			c.port = c.handshake(host, 4000, web, 80)
+			c.close()
+			c.client(fSYN, isn, 0)
+			if waits {
+				c.server(fACK, 5002, 1002) // a challenge
+				c.client(fRST, 1002, 0)
+			} else if c.e.flows.Dir(0).State == conntrack.TimeWait {
+				c.serverNot(fSYN|fACK, 77_000, isn+1)
+			}
+			c.client(fSYN, isn, 0)
+			c.server(fSYN|fACK, 77_000, isn+1)
+			c.client(fACK, isn+1, 77_001)
+			c.state("established")
 		}
 	}
 }

@@ -120,6 +120,19 @@ var classes = []class{
 		}
 		return (d.onlyLinux(invalid) || d.onlyOurs() && d.answered()) && s.flags&(syn|ack|rst|fin) == syn|ack
 	}},
+	{"syn-ack-again", func(d *difference) bool {
+		if d.lastTCP() == nil || !d.onlyOurs() {
+			return false
+		}
+		numbers := map[uint32]bool{}
+		d.had(func(b *step) bool {
+			if b.reply && b.spec.flags&(syn|ack) == syn|ack {
+				numbers[b.spec.seq] = true
+			}
+			return false
+		})
+		return len(numbers) > 1
+	}},
 	{"syn-in-connection", func(d *difference) bool {
 		s := d.lastTCP()
 		if s == nil || !d.onlyOurs() || !d.answered() {
@@ -153,6 +166,12 @@ var classes = []class{
 	{"old-or-early-segment", func(d *difference) bool {
 		s := d.lastTCP()
 		return s != nil && d.onlyLinux(invalid) && (d.flows[d.last().flow].stray || strings.Contains(d.last().why, "wrong ")) && s.flags&(syn|ack|rst) == ack
+	}},
+	{"handshake-needs-its-ack", func(d *difference) bool {
+		s := d.lastTCP()
+		return s != nil && d.onlyLinux(invalid) && s.flags&(syn|ack|rst) == ack && d.had(func(b *step) bool {
+			return b.reply != d.last().reply && b.spec.flags&syn != 0 && int32(s.ack-b.spec.seq) <= 0
+		})
 	}},
 	{"ack-before-syn-ack", func(d *difference) bool {
 		s := d.lastTCP()
