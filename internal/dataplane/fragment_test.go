@@ -70,6 +70,15 @@ func TestRFC1812_S5_2_5_FragmentsOfFragments(t *testing.T) {
 	if back := l.taken(lan); len(back) != 1 || back[0].ICMPCode != packet.FragNeeded {
 		t.Fatalf("answer %v", back)
 	}
+	// One is enough.
+	fs = fragments(p, lanMAC, 1500, 8)
+	packet.SetDF(fs[0][packet.EthLen:])
+	if got := l.feed(lan, fs...); len(got) != 0 {
+		t.Fatalf("%v passed", got)
+	}
+	if back := l.taken(lan); len(back) != 1 || back[0].ICMPCode != packet.FragNeeded {
+		t.Fatalf("answer %v", back)
+	}
 	// Smaller ones pass as they are.
 	fs = fragments(p, lanMAC, 500, 9)
 	for i := range fs {

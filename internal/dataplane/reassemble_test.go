@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
 	"slices"
@@ -173,7 +174,7 @@ func TestRFC5722_OverlapsVoidTheDatagram(t *testing.T) {
 			evil = shift(evil, 72, false)
 		}
 		t.Run(name, func(t *testing.T) {
-			for _, order := range [][]int{{0, 1, 3, 9, 2}, {9, 0, 1, 2, 3}, {3, 2, 9, 1, 0}, {0, 2, 3, 9, 1}} {
+			for _, order := range [][]int{{0, 1, 3, 9, 2}, {9, 0, 1, 2, 3}, {3, 2, 9, 1, 0}, {0, 2, 3, 9, 1}, {2, 9, 0, 1, 3}} {
 				l := reassembling(t, "accept")
 				sent := 0
 				for _, j := range order {
@@ -186,7 +187,7 @@ func TestRFC5722_OverlapsVoidTheDatagram(t *testing.T) {
 				if sent != 0 {
 					t.Fatalf("order %v: %d datagrams passed", order, sent)
 				}
-				if l.e.frags.held != 0 && order[0] != 9 {
+				if l.e.frags.held != 0 && order[0] != 9 && order[1] != 9 {
 					t.Fatalf("order %v: %d fragments still held", order, l.e.frags.held)
 				}
 				l.invariants()
@@ -272,9 +273,21 @@ func TestFragmentsThatCannotBe(t *testing.T) {
 	for _, f := range [][]byte{shift(empty, 40, true), shift(odd, 40, true), shift(fs[1], 65528, false), shift(fs[1], 65504, true)} {
 		l.droppedRaw(lan, f, telemetry.MalformedPacket)
 	}
+	// Each fragment ends within 65535 bytes, but not behind the first one's header.
+	fs = fragments(large(udp(host, 4000, web, 53), 65507), lanMAC, 1500, 7)
+	f := append(append(append([]byte(nil), fs[0][:34]...), bytes.Repeat([]byte{1}, 40)...), fs[0][34:]...)
+	f[packet.EthLen] = 0x4f
+	binary.BigEndian.PutUint16(f[packet.EthLen+2:], uint16(len(f)-packet.EthLen))
+	resum(f[packet.EthLen:])
+	fs[0] = f
+	malformed := l.e.c.DropReasons[telemetry.MalformedPacket]
+	if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[telemetry.MalformedPacket] != malformed+uint64(len(fs)) {
+		t.Fatalf("%v; drops: %s", got, l.drops())
+	}
 	if l.e.frags.used != 0 {
 		t.Fatal("something is held")
 	}
+	l.invariants()
 }
 
 // TestRFC4787_REQ14a_FragmentsAreBounded in number, per source and in time.
@@ -301,6 +314,20 @@ func TestRFC4787_REQ14a_FragmentsAreBounded(t *testing.T) {
 	}
 	if got := l.feed(lan, fragments(large(udp("10.0.0.3", 4000, web, 53), 100), lanMAC, 60, 8)...); len(got) != 1 {
 		t.Fatalf("%d datagrams passed in the flood; drops: %s", len(got), l.drops())
+	}
+	// Few datagrams of many fragments each.
+	for i := range 40 {
+		for j := range 10 {
+			fs := fragments(large(udp(addr(ip("10.0.0.20")+packet.Addr(j)).String(), 4000, web, 53), 1400), lanMAC, 52, 9)
+			l.now += 1e3
+			l.feed(lan, fs[i])
+			if l.e.frags.held > gatheredMax {
+				t.Fatalf("%d fragments held", l.e.frags.held)
+			}
+		}
+	}
+	if l.e.frags.held < gatheredMax-40 {
+		t.Fatalf("%d fragments held: the test does not reach the bound", l.e.frags.held)
 	}
 	if d := l.e.NextDeadline(); d > l.now+30e9 {
 		t.Fatalf("the next deadline is in %v s", float64(d-l.now)/1e9)
@@ -383,6 +410,13 @@ func TestFragmentsOfBothSidesAreApart(t *testing.T) {
 	if got := l.feed(lan, fs[1:]...); len(got) != 1 {
 		t.Fatalf("%d passed; drops: %s", len(got), l.drops())
 	}
+	// So it is of another protocol.
+	ping := fragments(large(echo(host, web, packet.EchoRequest, 9), 100), lanMAC, 60, 7)
+	for i := range fs {
+		if got := l.feed(lan, fs[i], ping[i]); len(got) != i/2*2 {
+			t.Fatalf("%d passed with fragment %d; drops: %s", len(got), i, l.drops())
+		}
+	}
 }
 
 // TestFragmentTTL: no fragment leaves with a TTL of 0.
@@ -455,4 +489,45 @@ func TestRFC4787_REQ14_FragmentsOfServers(t *testing.T) {
 		t.Fatalf("with options: %v; drops: %s", got, l.drops())
 	}
 	l.invariants()
+}
+
+// TestRFC1122_S3_3_2_FragmentsExpire: what comes later than 30 seconds after a
+// datagram's first fragment completes nothing, also when nothing has happened
+// meanwhile.
+func TestRFC1122_S3_3_2_FragmentsExpire(t *testing.T) {
+	l := reassembling(t, "accept")
+	fs := fragments(large(udp(host, 4000, web, 53), 100), lanMAC, 60, 7)
+	l.feed(lan, fs[0], fs[1])
+	l.now += 29e9
+	if got := l.feed(lan, fs[2:]...); len(got) != 1 {
+		t.Fatalf("after 29 seconds: drops: %s", l.drops())
+	}
+	l.feed(lan, fs[0], fs[1])
+	l.now += 31e9
+	if got := l.feed(lan, fs[2:]...); len(got) != 0 || l.e.c.DropReasons[telemetry.FragmentedIPv4] != 2 {
+		t.Fatalf("after 31 seconds: %v; drops: %s", got, l.drops())
+	}
+	if got := l.feed(lan, fs[0], fs[1]); len(got) != 1 { // of another datagram with this number
+		t.Fatalf("drops: %s", l.drops())
+	}
+	l.invariants()
+}
+
+// TestRFC5722_PiecesBehindTheEnd: as many bytes as the end asks for, but not in
+// their places, are no datagram, whichever comes first. Without a checksum nothing
+// else would tell.
+func TestRFC5722_PiecesBehindTheEnd(t *testing.T) {
+	fs := fragments(large(udp(host, 4000, web, 53), 24), lanMAC, 28, 7)
+	fs[0][40], fs[0][41] = 0, 0
+	fs[1], fs[2] = shift(fs[1], 48, true), shift(fs[2], 56, true)
+	r := rand.New(rand.NewPCG(5, 7))
+	for range 24 {
+		l := reassembling(t, "accept")
+		for _, i := range r.Perm(4) {
+			if got := l.feed(lan, append([]byte(nil), fs[i]...)); len(got) != 0 || l.partial != 0 {
+				t.Fatalf("%v passed", got)
+			}
+		}
+		l.invariants()
+	}
 }

@@ -100,6 +100,8 @@ func TestRFC1812_S5_3_5_Broadcasts(t *testing.T) {
 		l.unanswered(lan, udp(host, 4000, dst, 7), telemetry.Martian)
 		l.unanswered(wan, udp(web, 4000, dst, 7), telemetry.Martian)
 		l.unanswered(wan, echo(web, dst, packet.EchoRequest, 7), telemetry.Martian)
+		l.unanswered(lan, udp(dst, 4000, web, 7), telemetry.Martian) // nor is one a source
+		l.unanswered(wan, udp(dst, 4000, ours, 7), telemetry.Martian)
 	}
 	// On a link of two there are none (RFC 3021).
 	l = newLabWith(t, func(p *segment.Policy) {
