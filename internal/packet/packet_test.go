@@ -266,6 +266,31 @@ func TestEmbedded(t *testing.T) {
 	}
 }
 
+// TestRFC768_QuotedChecksums: the UDP checksum of a quoted packet stays right and
+// never becomes "none", and none stays none.
+func TestRFC768_QuotedChecksums(t *testing.T) {
+	found := false
+	for port := range uint16(65535) {
+		b := udpFrame(1, 2, 3, 4)[EthLen:]
+		var p Packet
+		ParseEmbedded(b, &p)
+		to := Rewrite{Src: 0x01020304, Dst: p.Dst, SrcPort: port, DstPort: p.DstPort}
+		RewriteEmbedded(b, &p, &to)
+		sum := binary.BigEndian.Uint16(b[MinIPv4+6:])
+		if found = found || sum == 0xffff; sum == 0 || slowSum(b[MinIPv4:], pseudoOf(to.Src, to.Dst, UDP, len(b)-MinIPv4)) != 0xffff {
+			t.Fatalf("port %d: %#x", port, sum)
+		}
+		clear(b[MinIPv4+6 : MinIPv4+8])
+		ParseEmbedded(b, &p)
+		if RewriteEmbedded(b, &p, &Rewrite{Src: 9, Dst: 8, SrcPort: 7, DstPort: 6}); b[MinIPv4+6]|b[MinIPv4+7] != 0 {
+			t.Fatal("none became one")
+		}
+	}
+	if !found {
+		t.Fatal("no port makes the sum zero: the test shows nothing")
+	}
+}
+
 func TestParseAllocates(t *testing.T) {
 	for name, f := range map[string][]byte{"tcp": tcpFrame(1), "udp": udpFrame(1), "echo": echoFrame(1)} {
 		var p Packet
