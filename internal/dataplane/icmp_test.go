@@ -364,3 +364,62 @@ func TestRFC5382_REQ9_UnreachableBeforeTheName(t *testing.T) {
 		}
 	}
 }
+
+// TestRFC5927_S4_1_QuotedSequenceNumbers: an error about a connection quotes a
+// segment that may be under way, which who does not see the connection cannot
+// guess; so no forged error makes its segments small or gives up an attempt.
+func TestRFC5927_S4_1_QuotedSequenceNumbers(t *testing.T) {
+	l := newLab(t, "accept egress", established)
+	out := func(seq uint32) pkt {
+		f := tcp(ours, 4000, web, 80, packet.ACK, seq, 1).frame(wanMAC)
+		return quoted("192.0.2.1", ours, packet.Unreachable, packet.FragNeeded, f, 28, nil)
+	}
+	back := func(seq uint32) pkt {
+		f := tcp(web, 80, host, 4000, packet.ACK, seq, 1).frame(wanMAC)
+		return quoted(host, web, packet.Unreachable, packet.FragNeeded, f, 28, nil)
+	}
+	both := func(side int, of func(uint32) pkt, seq uint32, pass bool) {
+		t.Helper()
+		if pass {
+			l.one(side, of(seq)).quotes(t, packet.Unreachable, packet.FragNeeded)
+		} else {
+			l.unanswered(side, of(seq), telemetry.ConntrackInvalid)
+		}
+	}
+	l.one(lan, syn(host, 4000, web, 80)) // 1000
+	for seq, pass := range map[uint32]bool{1000: true, 1001: true, 1002: false, 1000 + 1<<31: false, 1000 + 0xfff00000: false} {
+		both(wan, out, seq, pass)
+	}
+	l.one(wan, tcp(web, 80, ours, 4000, packet.SYN|packet.ACK, 5000, 1001))
+	both(lan, back, 5000, true)
+	both(lan, back, 5002, false)
+	l.one(lan, tcp(host, 4000, web, 80, packet.ACK, 1001, 5001))
+	for range 4 {
+		d := large(tcp(host, 4000, web, 80, packet.ACK, 1001, 5001), 1000)
+		for range 4 {
+			l.one(lan, d)
+			d.seq += 1000
+		}
+	}
+	// 1001 to 5001 are under way; 3001 are acknowledged.
+	l.one(wan, tcp(web, 80, ours, 4000, packet.ACK, 5001, 3001))
+	for seq, pass := range map[uint32]bool{1001: true, 3001: true, 4001: true, 5001: true, 5002: false, 3001 + 0xfff00000: false, 5001 + 1<<20: false} {
+		both(wan, out, seq, pass)
+	}
+	for seq, pass := range map[uint32]bool{5000: true, 5001: true, 5002: false, 5001 + 0xfff00000: false} {
+		both(lan, back, seq, pass)
+	}
+	// A SYN inside the connection passes to be challenged, and may meet an error.
+	p := syn(host, 4000, web, 80)
+	p.seq = 1 << 30
+	l.one(lan, p)
+	both(wan, out, 1<<30, true)
+	both(wan, out, 1<<30+1, false)
+	l.invariants()
+	// The challenge of a server that knows an older connection acknowledges that
+	// one's segments.
+	l = newLab(t, "accept egress", established)
+	l.one(lan, syn(host, 4000, web, 80))
+	l.one(wan, tcp(web, 80, ours, 4000, packet.ACK, 9, 1<<30))
+	both(wan, out, 1000, true)
+}

@@ -38,6 +38,12 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 		e.dropPacket(in, i, telemetry.ConntrackInvalid, now)
 		return
 	}
+	if q.Class == packet.Stream && !e.flows.UnderWay(r^1, q.Seq) {
+		// Who knows a connection's ports but sees none of its packets has to
+		// guess 32 bits more.
+		e.dropPacket(in, i, telemetry.ConntrackInvalid, now)
+		return
+	}
 	d := e.flows.Dir(r)
 	to := e.out(in, d)
 	if e.cannotLeave(in, to, i, now) {

@@ -28,6 +28,7 @@ func ParseEmbedded(b []byte, p *Packet) bool {
 			p.Class = Gram
 		}
 		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
+		p.Seq = binary.BigEndian.Uint32(l4[4:]) // of TCP
 	case ICMP:
 		if l4[0] != EchoRequest && l4[0] != EchoReply {
 			return false

@@ -92,6 +92,10 @@ var classes = []class{
 		s := d.last()
 		return d.onlyLinux(invalid) && s.embed != nil && !d.had(func(b *step) bool { return b.reply == s.reply })
 	}},
+	{"quoted-sequence-number", func(d *difference) bool {
+		s := d.last()
+		return d.onlyLinux(invalid) && s.embed != nil && s.embed.proto == packet.TCP
+	}},
 	{"udp-surplus", func(d *difference) bool {
 		s := d.last()
 		return d.onlyLinux(telemetry.MalformedPacket) && s.embed == nil && s.spec.proto == packet.UDP && s.spec.udpLen < 0

@@ -1,0 +1,22 @@
+package conntrack
+
+// sentBefore bounds what a side has sent that the other has acknowledged nothing
+// of: a SYN, perhaps with data.
+const sentBefore = 1 << 16
+
+// UnderWay reports whether a segment of direction r with this sequence number may
+// be what an ICMP error quotes (RFC 5927 section 4.1): one that has been sent, and
+// not a whole window before what the other side has acknowledged, since errors
+// may be late.
+func (t *Table) UnderWay(r Ref, seq uint32) bool {
+	s := t.Shared(r)
+	from, to := &s.tcp[r&1], &s.tcp[r&1^1]
+	if from.flags&sideSYN != 0 && uint16(seq+1) == from.syn {
+		return true // a SYN that may begin another connection
+	}
+	first := from.end - sentBefore
+	if to.flags&sideAcked != 0 {
+		first = to.ack - to.window - 1 // a keepalive lies before the window
+	}
+	return from.flags&sideSeen != 0 && !before(from.end, seq) && !before(seq, first)
+}
