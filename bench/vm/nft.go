@@ -23,8 +23,9 @@ import (
 // them (nftnic.go): bare frames, of which the firewall's processor makes skbs.
 // That is what is compared with the guest, which has all work of its devices in
 // its time too. And given skbs (nftgiven.go), which another processor has
-// allocated and filled: about a third of a forwarding kernel's work is not in
-// that figure.
+// allocated and filled. About a third of a forwarding kernel's work is not in
+// that figure; on the other hand it is all memory of another processor. Which of
+// the two is better differs; both are printed.
 const nftRules = `
 table inet filter {
 	chain forward {

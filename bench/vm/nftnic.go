@@ -17,7 +17,7 @@ import (
 const (
 	liveFrames = 1 << 1  // BPF_F_TEST_XDP_LIVE_FRAMES (linux/bpf.h)
 	liveBatch  = 256     // the most that the kernel takes
-	liveRun    = 1 << 21 // half a second's
+	liveRun    = 1 << 20 // half a second's
 )
 
 // nftablesNIC returns how many packets this kernel forwards in a second of the
