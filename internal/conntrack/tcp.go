@@ -82,25 +82,26 @@ func (s *side) begin(p *packet.Packet, opts []byte) {
 // stream.
 func (t *Table) Acknowledged(r Ref) uint32 { return t.Shared(r).tcp[r&1^1].ack }
 
-// windowScale finds the window scale option (RFC 7323 section 2.2).
-func windowScale(o []byte) (uint8, bool) {
+// windowScale finds the window scale option (RFC 7323 section 2.2). Of several
+// the last one counts, as for ends.
+func windowScale(o []byte) (n uint8, ok bool) {
 	for i := 0; i < len(o); {
 		switch o[i] {
 		case 0:
-			return 0, false
+			return n, ok
 		case 1:
 			i++
 			continue
 		}
 		if i+1 >= len(o) || o[i+1] < 2 || i+int(o[i+1]) > len(o) {
-			return 0, false
+			return n, ok
 		}
 		if o[i] == 3 && o[i+1] == 3 {
-			return min(o[i+2], 14), true
+			n, ok = min(o[i+2], 14), true
 		}
 		i += int(o[i+1])
 	}
-	return 0, false
+	return n, ok
 }
 
 // TCP checks a packet of the flow's direction r against the connection and

@@ -94,6 +94,22 @@ func TestRFC7413_SYNACKRepeatedAfterData(t *testing.T) {
 	c.state("established")
 }
 
+// TestRFC7413_BothForgot: as TestRFC9293_S3_10_4_BothForgot, when the new SYN is a
+// fast open's, whose data the server takes or not.
+func TestRFC7413_BothForgot(t *testing.T) {
+	for _, ack := range []uint32{700_001, 700_101} {
+		c := newConn(t, nil)
+		c.port = c.handshake(host, 4000, web, 80)
+		c.client(fSYN, 700_000, 0, bytesOf(100))
+		c.serverNot(fSYN|fACK, 9000, ack)
+		c.state("close")
+		c.client(fSYN, 700_000, 0)
+		c.server(fSYN|fACK, 9000, 700_001)
+		c.client(fACK, 700_001, 9001)
+		c.state("established")
+	}
+}
+
 // TestRFC4987_S3_6_SYNACKWithAnotherCookie: a server with SYN cookies remembers
 // nothing, and answers a repeated SYN with another number. As long as the
 // client has not acknowledged the first answer, the second one counts.

@@ -61,7 +61,7 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.T
 	reply := conntrack.Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
 	why := telemetry.ConntrackFull
 	r := conntrack.None
-	if reply == *k || e.flows.Lookup(&reply, now) != conntrack.None {
+	if reply == *k || !e.vacant(&reply, now) {
 		why = telemetry.ConntrackInvalid
 	} else {
 		r = e.flows.Insert(k, &out, state, in.n == wan, now)
@@ -81,6 +81,13 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.T
 	s.Pool, s.Port = m.Pool, m.Port
 	e.nat.Bind(m, p.Proto, uint32(r>>1))
 	return r, 0
+}
+
+// vacant reports whether no flow has direction k. One that is over makes way: it
+// is of a client that has come to the same server by another external port.
+func (e *Engine) vacant(k *conntrack.Key, now int64) bool {
+	r := e.flows.Lookup(k, now)
+	return r == conntrack.None || e.flows.RemoveOver(uint32(r>>1), now)
 }
 
 // reclaimPorts bounds how many mappings are looked at for one that can go.
