@@ -9,8 +9,8 @@ import (
 )
 
 // An end is one end of TCP connections, slow and honest: it sends nothing but
-// what RFC 9293 allows, though in any order, and takes what it may. The client
-// begins one connection, the server listens.
+// what RFC 9293 allows, though in any order, and takes what it may. A client
+// begins a connection, a server listens.
 type end struct {
 	r      *rand.Rand
 	server bool
@@ -110,7 +110,7 @@ func (e *end) emit() *seg {
 		}
 		e.syn, e.nxt = true, latest(e.nxt, s.end())
 		return s
-	case e.server && !e.acked && e.r.IntN(2) == 0:
+	case !e.acked && (!e.server || e.r.IntN(2) == 0): // SYN-RECEIVED
 		return e.header(fSYN|fACK, e.iss)
 	}
 	s := e.header(fACK, e.nxt)
@@ -168,11 +168,14 @@ func (e *end) take(s *seg) *seg {
 		return nil
 	case rst:
 		return e.header(fACK, e.nxt) // a challenge
-	case s.flags&fSYN != 0 && e.server && !e.acked && s.seq == e.irs:
+	case s.flags&fSYN != 0 && !e.acked && s.seq == e.irs && (s.flags&fACK == 0 || !later(s.ack, e.iss)):
 		return e.header(fSYN|fACK, e.iss)
+	case s.flags&fSYN != 0 && !e.acked && s.seq == e.irs: // both began
+		e.acknowledged(s)
+		return e.header(fACK, e.nxt)
 	case s.flags&fSYN != 0:
 		return e.header(fACK, e.nxt)
-	case e.server && !e.acked && (!later(s.ack, e.iss) || later(s.ack, e.nxt)):
+	case !e.acked && (!later(s.ack, e.iss) || later(s.ack, e.nxt)):
 		return &seg{flags: fRST, seq: s.ack, scale: noScale}
 	case later(s.ack, e.nxt) || later(s.seq, e.promised):
 		return e.header(fACK, e.nxt)
@@ -201,6 +204,8 @@ func (e *end) acknowledged(s *seg) {
 func (e *end) open(s *seg) *seg {
 	fits := s.flags&fACK != 0 && later(s.ack, e.iss) && !later(s.ack, e.nxt)
 	switch {
+	case !e.server && !e.syn:
+		return nil // it is about to begin, too
 	case !e.server && s.flags&fRST != 0:
 		e.gone = fits
 		return nil
@@ -215,12 +220,12 @@ func (e *end) open(s *seg) *seg {
 	} else {
 		e.shift = s.scale
 	}
-	if !e.server {
+	if !e.server && s.flags&fACK != 0 {
 		e.acknowledged(s)
 		return e.header(fACK, e.nxt)
 	}
 	e.syn, e.edge = true, e.iss+1+uint32(s.win)
-	if e.r.IntN(2) == 0 {
+	if e.server && e.r.IntN(2) == 0 {
 		e.rcv = s.end() // it takes the data of a fast open
 	}
 	return e.header(fSYN|fACK, e.iss)
@@ -293,7 +298,7 @@ func (c *course) cross(i, j int) {
 		}
 		return
 	}
-	if c.sure && (c.ends[1-i].peer || s.flags&fSYN != 0) { // in SYN-SENT an end takes nothing else
+	if c.sure && c.e.flows.Len() > 0 && (c.ends[1-i].peer || s.flags&fSYN != 0) { // in SYN-SENT an end takes nothing else
 		c.fail("dropped: %v", c.e.c.DropReasons[telemetry.ConntrackInvalid])
 	}
 }
@@ -414,5 +419,26 @@ func TestRFC9293_S3_5_1_EndsThatForget(t *testing.T) {
 			e.quiet = false
 		}
 		c.settle("done", func() bool { return c.ends[lan].done() && c.ends[wan].done() })
+	}
+}
+
+// TestRFC5382_REQ2a_BothBeginOverABadNetwork: the same with two ends that both
+// begin. What comes from outside before the SYN from inside is the policy's.
+func TestRFC5382_REQ2a_BothBeginOverABadNetwork(t *testing.T) {
+	for seed := range uint64(200) {
+		c := newCourse(t, seed)
+		for _, e := range c.ends {
+			e.server = false
+			e.begin()
+			e.fast = 0
+		}
+		c.port = 4000 // preserved
+		for range 60 + c.r.IntN(300) {
+			c.step()
+		}
+		c.settle("done", func() bool { return c.ends[lan].done() && c.ends[wan].done() })
+		if s := c.e.flows.Dir(0).State.String(); s != "time_wait" {
+			c.fail("state %s", s)
+		}
 	}
 }
