@@ -406,3 +406,21 @@ func TestRFC1122_S2_3_2_1_NeighboursAreVerified(t *testing.T) {
 	}
 	l.buffers()
 }
+
+// TestRFC826_OtherMessages: what is not a request or an answer about IPv4 over
+// Ethernet (RARP, other hardware, other lengths) is not answered, nor learned from.
+func TestRFC826_OtherMessages(t *testing.T) {
+	for name, at := range map[string]struct {
+		off int
+		v   byte
+	}{"hardware": {1, 6}, "protocol": {2, 0x86}, "hardware length": {4, 8}, "protocol length": {5, 16}, "RARP": {7, 3}, "no operation": {7, 0}, "operation 257": {6, 1}} {
+		l := newLab(t)
+		f := arp(packet.ARPRequest, host, macOf(ip(host)), "10.0.0.1")
+		f[packet.EthLen+at.off] = at.v
+		l.port[lan].in = append(l.port[lan].in, f)
+		l.e.Poll(l.now)
+		if n := l.e.port[lan].arp.find(ip(host)); n != nil || len(l.port[lan].out) != 0 || l.e.c.DropReasons[telemetry.MalformedPacket] != 1 {
+			t.Errorf("%s: learned %+v, %d answers; drops: %s", name, n, len(l.port[lan].out), l.drops())
+		}
+	}
+}

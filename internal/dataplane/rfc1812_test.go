@@ -90,6 +90,11 @@ func TestRFC1812_S5_3_4_LinkBroadcasts(t *testing.T) {
 		e := echo(host, "10.0.0.1", packet.EchoRequest, 1) // nor is a ping answered: no amplifier
 		e.mac = &mac
 		l.unanswered(lan, e, telemetry.Martian)
+		l := reassembling(t, "accept")
+		p.mac = &mac
+		if got := l.feed(lan, fragments(large(p, 100), lanMAC, 60, 7)[1:]...); len(got) != 0 || l.e.frags.used != 0 {
+			t.Fatalf("fragments to %x: %v; drops: %s", mac, got, l.drops())
+		}
 	}
 }
 
@@ -246,11 +251,17 @@ func TestRFC1812_S4_3_2_4_SourceOfErrors(t *testing.T) {
 // TestRFC1812_S4_3_3_6_EchoReply: all data come back.
 func TestRFC1812_S4_3_3_6_EchoReply(t *testing.T) {
 	l := newLab(t, "accept")
+	seen := map[uint16]bool{} // a reply may be cut on its way, so that its identification counts
 	for _, n := range []int{0, 1, 56, 1472} {
 		p := large(echo(host, "10.0.0.1", packet.EchoRequest, 99), n)
 		_, back := l.put(lan, p)
 		if len(back) != 1 || back[0].SrcPort != 99 || back[0].Src != ip("10.0.0.1") || string(back[0].frame[42:]) != string(p.data) {
 			t.Fatalf("%d bytes: %v", n, back)
+		}
+		if id := packet.FragmentID(back[0].frame); seen[id] {
+			t.Fatalf("identification %d again", id)
+		} else {
+			seen[id] = true
 		}
 	}
 }
