@@ -103,7 +103,14 @@ func (p *port) turn(sink func(f []byte), fill func(f []byte) int) error {
 	if tx == nil || rx == nil {
 		return nil
 	}
-	for range 4 * perTurn {
+	for i := range 4 * perTurn {
+		if i%perTurn == 0 {
+			n, err := tx.Pending()
+			if err != nil {
+				return err
+			}
+			tx.Ask(min(n, perTurn))
+		}
 		ok, err := tx.Pop(&p.chain)
 		if err != nil {
 			return err
@@ -123,6 +130,13 @@ func (p *port) turn(sink func(f []byte), fill func(f []byte) int) error {
 	}
 	if err := tx.Publish(); err != nil {
 		return err
+	}
+	if fill != nil {
+		n, err := rx.Pending()
+		if err != nil {
+			return err
+		}
+		rx.Ask(min(n, perTurn))
 	}
 	for range perTurn {
 		if len(p.own) == 0 && fill == nil {

@@ -8,3 +8,9 @@ package prefetch
 //
 //go:noescape
 func Ask(l []uintptr)
+
+// Own is Ask for lines that will be written: no other processor keeps a copy.
+// It is a hint that old processors ignore.
+//
+//go:noescape
+func Own(l []uintptr)

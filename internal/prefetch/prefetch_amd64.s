@@ -16,3 +16,20 @@ loop:
 	JNZ  loop
 done:
 	RET
+
+// func Own(l []uintptr)
+TEXT ·Own(SB), NOSPLIT, $0-24
+	MOVQ l_base+0(FP), BX
+	MOVQ l_len+8(FP), CX
+	CMPQ CX, $128
+	JHI  done
+	TESTQ CX, CX
+	JEQ  done
+loop:
+	MOVQ (BX), DX
+	BYTE $0x0f; BYTE $0x0d; BYTE $0x0a // PREFETCHW (DX), which the assembler does not know
+	ADDQ $8, BX
+	DECQ CX
+	JNZ  loop
+done:
+	RET

@@ -4,3 +4,6 @@ package prefetch
 
 // Ask is a hint, which other architectures do without.
 func Ask([]uintptr) {}
+
+// Own is Ask for lines that will be written.
+func Own([]uintptr) {}

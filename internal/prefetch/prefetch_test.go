@@ -15,9 +15,11 @@ func TestAsk(t *testing.T) {
 			l[i] = uintptr(i) << 40
 		}
 	}
-	for _, n := range []int{0, 1, 7, Max} {
-		Ask(l[:n])
+	for _, f := range []func([]uintptr){Ask, Own} {
+		for _, n := range []int{0, 1, 7, Max} {
+			f(l[:n])
+		}
+		f(nil)
+		f(make([]uintptr, Max+1))
 	}
-	Ask(nil)
-	Ask(make([]uintptr, Max+1))
 }

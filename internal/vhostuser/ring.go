@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/thurward/thurward/internal/prefetch"
 )
 
 // Descriptor and ring flags (virtio 1.2, 2.7.5 to 2.7.8).
@@ -103,6 +105,29 @@ func (r *Ring) Pending() (int, error) {
 		return 0, fmt.Errorf("vhost-user: ring %d: the guest's index is %d ahead of a ring of %d", r.Index, n, len(r.desc))
 	}
 	return int(n), nil
+}
+
+// Ask gets the descriptors of the next k chains under way, and the first two
+// cache lines of each one's first buffer: the guest has written them, on another
+// processor. k is at most what Pending has told.
+func (r *Ring) Ask(k int) {
+	var l prefetch.Lines
+	k = min(k, len(l)/2)
+	for i := range k {
+		d := &r.desc[r.avail[(r.next+uint16(i))&r.mask]&r.mask] // Pop will check it
+		l[i] = uintptr(unsafe.Pointer(d))
+	}
+	prefetch.Ask(l[:k])
+	n := 0
+	for i := range k {
+		d := r.desc[r.avail[(r.next+uint16(i))&r.mask]&r.mask]
+		if b, ok := r.Mem.Slice(d.addr, int(d.len)); ok && len(b) >= 128 || ok && len(b) > 0 && d.flags&descWrite == 0 {
+			a := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+			l[n&(prefetch.Max-1)], l[(n+1)&(prefetch.Max-1)] = a, a+64
+			n += 2
+		}
+	}
+	prefetch.Ask(l[:n])
 }
 
 // Pop takes the next chain into c, whose slices it reuses; ok is false when

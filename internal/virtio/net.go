@@ -225,20 +225,21 @@ func (n *Net) Receive(dst []frame.Frame) int {
 // ask gets the headers of the next k frames under way, and a cache line more of
 // those that have more: the device has written them, from another processor.
 func (n *Net) ask(k int) {
-	var l prefetch.Lines
+	var l [2]prefetch.Lines
 	q := n.rx
+	k = min(k, prefetch.Max)
 	m := 0
-	for i := range min(k, prefetch.Max/2) {
+	for i := range k {
 		e := &q.used[(q.usedIdx+uint16(i))&q.mask]
 		b := n.rxBuf[uint16(e.id)&q.mask] // take will check it
-		l[m&(prefetch.Max-1)] = n.pool.Line(b, 0)
-		m++
+		l[0][i] = n.pool.Line(b, 0)
 		if e.len > 64 {
-			l[m&(prefetch.Max-1)] = n.pool.Line(b, 64)
+			l[1][m&(prefetch.Max-1)] = n.pool.Line(b, 64)
 			m++
 		}
 	}
-	prefetch.Ask(l[:m])
+	prefetch.Own(l[0][:k]) // the addresses will change, and the virtio header
+	prefetch.Ask(l[1][:m])
 }
 
 // reclaim takes back the buffers that the device has sent.
