@@ -10,10 +10,10 @@ import (
 // section 2.3.2).
 
 const (
-	neighbourSlots  = 1024 // power of two
-	neighbourWindow = 8    // slots that an address may be in
-	queued          = 48   // frames kept while an address is unresolved: a large datagram's fragments
-	queuedInAll     = 256  // frames kept on one side
+	neighbourSlots  = 1024        // power of two
+	neighbourWindow = 8           // slots that an address may be in
+	queued          = perDatagram // frames kept while an address is unresolved: a datagram waits with all its fragments
+	queuedInAll     = 256         // frames kept on one side
 	arpTries        = 3
 	arpEvery        = second
 	arpLifetime     = 60 * second

@@ -268,6 +268,32 @@ func TestFragmentsOfOneDatagramAreBounded(t *testing.T) {
 	l.invariants()
 }
 
+// TestRFC1122_S2_3_2_2_ADatagramWaitsWhole: while the next hop's link-layer
+// address is being asked for, the latest datagram is kept with all its fragments,
+// and what waited before gives way: one that lost its first would be no use.
+func TestRFC1122_S2_3_2_2_ADatagramWaitsWhole(t *testing.T) {
+	for _, before := range []int{0, 1, 20} {
+		l := reassembling(t, "accept egress", established)
+		for i := range before {
+			l.port[lan].in = append(l.port[lan].in, udp(host, uint16(5000+i), web, 53).frame(lanMAC))
+		}
+		l.e.Poll(l.now) // nobody has answered yet
+		p := large(udp(host, 4000, web, 53), 8*perDatagram-packet.UDPLen)
+		fs := fragments(p, lanMAC, 28, 7)
+		if len(fs) != perDatagram {
+			t.Fatalf("%d fragments", len(fs))
+		}
+		got := l.feed(lan, fs...)
+		if len(got) != 1 || l.partial != 0 || len(got[0].sizes) != len(fs) || !bytes.HasSuffix(got[0].frame, p.data) {
+			t.Fatalf("behind %d packets: %v and %d parts left; drops: %s", before, got, l.partial, l.drops())
+		}
+		if n := l.e.c.DropReasons[telemetry.NeighbourUnresolved]; n != uint64(before) {
+			t.Fatalf("behind %d packets: %d dropped", before, n)
+		}
+		l.invariants()
+	}
+}
+
 // TestFragmentsFollowThePolicy: the filter sees the ports of the whole datagram,
 // and an answer quotes its first fragment.
 func TestFragmentsFollowThePolicy(t *testing.T) {
