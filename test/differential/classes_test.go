@@ -3,6 +3,7 @@ package differential
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"strings"
 
 	"github.com/thurward/thurward/internal/packet"
@@ -243,8 +244,8 @@ var classes = []class{
 		if s.reply {
 			e = e.swap()
 		}
-		from := endpoint{e.src, e.sport}
-		return from == endpoint{ip(server), 443} && binary.BigEndian.Uint16(o[34:]) != 443 || from == endpoint{ip(server), 53} && binary.BigEndian.Uint16(o[34:]) != 53
+		published := map[endpoint][]uint16{{ip(server), 443}: {443, 8443}, {ip(server), 53}: {5353, 5354}}[endpoint{e.src, e.sport}]
+		return slices.Contains(published, binary.BigEndian.Uint16(o[34:])) && !bytes.Equal(l[34:36], o[34:36])
 	}},
 }
 

@@ -41,8 +41,10 @@ table ip thurward {
 	}
 	chain postrouting {
 		type nat hook postrouting priority srcnat
+		oifname "wan" ip saddr 10.0.0.0/24 meta l4proto { tcp, udp } masquerade to :1024-65535
+		oifname "wan" ip saddr 10.0.0.0/24 ip protocol icmp masquerade to :1024-65535
 		oifname "wan" ip saddr 10.0.0.0/24 masquerade
-		oifname "lan" ip saddr 10.0.0.0/24 ct status dnat snat to 203.0.113.10
+		oifname "lan" ip saddr 10.0.0.0/24 ct status dnat meta l4proto { tcp, udp } snat to 203.0.113.10:1024-65535
 	}
 	chain forward {
 		type filter hook forward priority filter; policy drop
