@@ -7,11 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Commands of SIOCETHTOOL (linux/ethtool.h).
-const (
-	setTSO = 0x1f
-	setGRO = 0x2c
-)
+const setGRO = 0x2c // ETHTOOL_SGRO (linux/ethtool.h)
 
 // ethtool sets a value of a device in a namespace.
 func ethtool(ns, dev string, cmd, data uint32) error {

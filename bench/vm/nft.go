@@ -19,13 +19,9 @@ import (
 //
 //	[lan] lan0 ── fl0 [fw: filter, masquerade] fw0 ── wan0 [wan: dropped on arrival]
 //
-// It is measured in two ways, which differ in what fl0 is given. As a NIC gives
-// them (nftnic.go): bare frames, of which the firewall's processor makes skbs.
-// That is what is compared with the guest, which has all work of its devices in
-// its time too. And given skbs (nftgiven.go), which another processor has
-// allocated and filled. About a third of a forwarding kernel's work is not in
-// that figure; on the other hand it is all memory of another processor. Which of
-// the two is better differs; both are printed.
+// fl0 is given bare frames, as a NIC gives them (nftnic.go), of which the
+// firewall's processor makes skbs: all work of its devices is in its time, as it
+// is in the guest's.
 const nftRules = `
 table inet filter {
 	chain forward {

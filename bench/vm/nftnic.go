@@ -20,15 +20,16 @@ const (
 	liveRun    = 1 << 20 // half a second's
 )
 
-// nftablesNIC returns how many packets this kernel forwards in a second of the
+// nftables returns how many packets this kernel forwards in a second of the
 // time of a processor that does nothing else, when they come as a NIC gives them:
 // in frames, from XDP on processor 0 into the ring of fl0, whose NAPI allocates
 // an skb for each and frees it in the end.
 //
 // That is a NIC with an easy driver. No descriptors are read or refilled, and
 // sending is one more ring, which wan0 empties into an XDP program that drops; on
-// the other hand buffers go back to the pool of another processor.
-func nftablesNIC(flows, size int, d time.Duration) (perCPU float64, err error) {
+// the other hand buffers go back to the pool of another processor. pause says how
+// long processor 0 waits before each frame: see generatorProgram.
+func nftables(flows, size int, d time.Duration, pause int) (perCPU float64, err error) {
 	l, err := newLinux()
 	if err != nil {
 		return 0, err
@@ -38,7 +39,7 @@ func nftablesNIC(flows, size int, d time.Duration) (perCPU float64, err error) {
 	if err := l.prime(st, flows); err != nil {
 		return 0, err
 	}
-	n := nic{st: st}
+	n := nic{st: st, pause: pause}
 	defer n.close()
 	if err := n.attach(l); err != nil {
 		return 0, err
@@ -60,6 +61,7 @@ func nftablesNIC(flows, size int, d time.Duration) (perCPU float64, err error) {
 // A nic is the XDP programs that play one.
 type nic struct {
 	st          *stream
+	pause       int
 	generator   *ebpf.Program
 	next, count *ebpf.Map
 	opened      []interface{ Close() error }
@@ -93,7 +95,7 @@ func (n *nic) attach(l *linux) (err error) {
 		if err != nil {
 			return err
 		}
-		if n.generator, err = ebpf.NewProgram(generatorProgram(n.st, n.next, lan0.Index)); err != nil {
+		if n.generator, err = ebpf.NewProgram(generatorProgram(n.st, n.next, lan0.Index, n.pause)); err != nil {
 			return fmt.Errorf("the generator's XDP program: %w", err)
 		}
 		n.opened = append(n.opened, n.generator)

@@ -19,10 +19,10 @@ func (t table) wire() float64 { return t[scenarios[0].name].perCPU }
 type summary []table
 
 // print prints the medians: the rate, its share of the wire's, and how often it
-// is that of nftables with as many flows: with frames as a NIC gives them, the
-// same for each second in which the firewall had something to do, and given skbs.
+// is that of nftables with as many flows, the same for each second in which the
+// firewall had something to do, and how often it is that of nftables when flooded.
 func (s summary) print(w io.Writer) {
-	fmt.Fprintf(w, "\nmedians of %d rounds, each ratio within its round (lowest to highest)\n%-20s %8s %20s %24s %24s %24s\n", len(s), "", "Mpps", "of wire", "times nftables", "the same when busy", "times, given skbs")
+	fmt.Fprintf(w, "\nmedians of %d rounds, each ratio within its round (lowest to highest)\n%-20s %8s %20s %24s %24s %24s\n", len(s), "", "Mpps", "of wire", "times nftables", "the same when busy", "times, when flooded")
 	for _, sc := range scenarios {
 		if _, ok := s[0][sc.name]; !ok {
 			continue
@@ -31,10 +31,10 @@ func (s summary) print(w io.Writer) {
 		m := s.median(func(t table) float64 { return 100 * t[sc.name].perCPU / t.wire() })
 		fmt.Fprintf(w, " %6.0f%% (%3.0f to %3.0f)", m[1], m[0], m[2])
 		if !sc.wire && sc.size == 60 && !sc.fresh {
-			nic, given := controls(sc.flows)
-			s.times(w, nic, func(t table) float64 { return t[sc.name].perCPU })
-			s.times(w, nic, func(t table) float64 { return t[sc.name].perCPU / t[sc.name].busy })
-			s.times(w, given, func(t table) float64 { return t[sc.name].perCPU })
+			best, flooded := controls(sc.flows)
+			s.times(w, best, func(t table) float64 { return t[sc.name].perCPU })
+			s.times(w, best, func(t table) float64 { return t[sc.name].perCPU / t[sc.name].busy })
+			s.times(w, flooded, func(t table) float64 { return t[sc.name].perCPU })
 		}
 		fmt.Fprintln(w)
 	}
@@ -55,7 +55,7 @@ func (s summary) times(w io.Writer, control string, rate func(t table) float64) 
 
 // controls returns the scenarios of nftables with as many flows, or with the
 // most there are.
-func controls(flows int) (nic, given string) {
+func controls(flows int) (best, flooded string) {
 	if flows <= linuxScenarios[0].flows {
 		return linuxScenarios[0].name, linuxScenarios[2].name
 	}

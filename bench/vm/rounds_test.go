@@ -24,7 +24,7 @@ func TestMultiples(t *testing.T) {
 	tb := table{}
 	for name, v := range map[string]float64{
 		"wire, 64 B": 20e6, "16 flows, 64 B": 12e6, "1 M flows, 64 B": 6e6,
-		"nftables, 16 flows": 2e6, "nftables, 64 k flows": 1e6, "... given skbs, 16": 3e6,
+		"nftables, 16 flows": 2e6, "nftables, 64 k flows": 1e6, "... flooded, 16": 3e6,
 	} {
 		tb.add(name, result{perCPU: v, busy: 0.5})
 	}

@@ -24,7 +24,8 @@ func (s *stream) frameRoom() int {
 }
 
 // pause is how many multiplications, one after the other, the generator does
-// before each frame: about half a microsecond's. Without them it offers some ten
+// before each frame that Linux is to forward as fast as it can: about half a
+// microsecond's. Without them it offers some ten
 // million frames a second, and by what it does with those that fl0's ring has no
 // room for it is in the other processor's way, as no NIC is: Linux then forwards
 // 15 % less (16 flows and 64 k, 9 rounds in turn) to 40 % (3 rounds of runs by
@@ -37,7 +38,7 @@ const pause = 500
 // is the first value of the map. The whole header is written anew, because the
 // kernel uses a buffer again with what a firewall has made of it; of the payload,
 // which it does not touch, the buffer must hold the stream's.
-func generatorProgram(st *stream, next *ebpf.Map, ifindex int) *ebpf.ProgramSpec {
+func generatorProgram(st *stream, next *ebpf.Map, ifindex, pause int) *ebpf.ProgramSpec {
 	const ( // registers that calls leave alone
 		ctx   = asm.R6
 		ln    = asm.R7

@@ -37,7 +37,7 @@ func TestGeneratorIsStream(t *testing.T) {
 					defer next.Close()
 					st := newStream(flows, size, fresh, [6]byte{2, 1}, [6]byte{2, 2})
 					st.next = first
-					p := load(t, generatorProgram(st, next, 1))
+					p := load(t, generatorProgram(st, next, 1, pause))
 					in := bytes.Clone(st.template[:st.frameRoom()])
 					for i := range 26 {
 						for j := range in[:42] {
