@@ -118,16 +118,21 @@ func (r *Ring) Ask(k int) {
 		l[i] = uintptr(unsafe.Pointer(d))
 	}
 	prefetch.Ask(l[:k])
-	n := 0
+	n, write := 0, false
 	for i := range k {
 		d := r.desc[r.avail[(r.next+uint16(i))&r.mask]&r.mask]
-		if b, ok := r.Mem.Slice(d.addr, int(d.len)); ok && len(b) >= 128 || ok && len(b) > 0 && d.flags&descWrite == 0 {
+		if b, ok := r.Mem.Slice(d.addr, int(d.len)); ok && len(b) > 0 {
 			a := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
 			l[n&(prefetch.Max-1)], l[(n+1)&(prefetch.Max-1)] = a, a+64
 			n += 2
+			write = d.flags&descWrite != 0 // as all others: a device's queue has one direction
 		}
 	}
-	prefetch.Ask(l[:n])
+	if write {
+		prefetch.Own(l[:n])
+	} else {
+		prefetch.Ask(l[:n])
+	}
 }
 
 // Pop takes the next chain into c, whose slices it reuses; ok is false when
