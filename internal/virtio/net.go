@@ -3,6 +3,7 @@ package virtio
 import (
 	"errors"
 	"strconv"
+	"unsafe"
 
 	"github.com/thurward/thurward/internal/frame"
 	"github.com/thurward/thurward/internal/prefetch"
@@ -66,6 +67,7 @@ type Net struct {
 	reason string
 	down   bool
 	armed  bool
+	asked  int // received frames that ask has been called for
 }
 
 // A NetDevice is a network device that has not been started: features are
@@ -185,8 +187,11 @@ func (n *Net) Receive(dst []frame.Frame) int {
 		}
 		return 0
 	}
-	q.ask(min(avail, len(dst)))
-	n.ask(min(avail, len(dst)))
+	k := min(avail, len(dst))
+	n.ask(n.asked, k)
+	// Those that come next arrive in the cache while the caller is at work on these.
+	next := min(avail-k, len(dst))
+	q.ask(k, next)
 	got := 0
 	bytes := uint64(0)
 	for ; avail > 0 && got < len(dst); avail-- {
@@ -219,20 +224,28 @@ func (n *Net) Receive(dst []frame.Frame) int {
 	n.c.RxPackets += uint64(got)
 	n.c.RxBytes += bytes
 	n.refill()
+	n.asked = 0
+	n.ask(0, min(next, avail))
 	return got
 }
 
-// ask gets the headers of the next k frames under way, and a cache line more of
-// those that have more: the device has written them, from another processor.
-func (n *Net) ask(k int) {
-	var l [2]prefetch.Lines
+// ask gets the used entries, headers and descriptors of the received frames from
+// number first to below k under way, and a cache line more of those that have
+// more: the device has written them, from another processor.
+func (n *Net) ask(first, k int) {
+	if first >= k {
+		return
+	}
+	var l [3]prefetch.Lines
 	q := n.rx
-	k = min(k, prefetch.Max)
+	k = min(k-first, prefetch.Max)
+	q.ask(first, k)
 	m := 0
 	for i := range k {
-		e := &q.used[(q.usedIdx+uint16(i))&q.mask]
+		e := &q.used[(q.usedIdx+uint16(first+i))&q.mask]
 		b := n.rxBuf[uint16(e.id)&q.mask] // take will check it
 		l[0][i] = n.pool.Line(b, 0)
+		l[2][i] = uintptr(unsafe.Pointer(&q.desc[uint16(e.id)&q.mask])) // it will be posted again
 		if e.len > 64 {
 			l[1][m&(prefetch.Max-1)] = n.pool.Line(b, 64)
 			m++
@@ -240,13 +253,15 @@ func (n *Net) ask(k int) {
 	}
 	prefetch.Own(l[0][:k]) // the addresses will change, and the virtio header
 	prefetch.Ask(l[1][:m])
+	prefetch.Own(l[2][:k])
+	n.asked = first + k
 }
 
 // reclaim takes back the buffers that the device has sent.
 func (n *Net) reclaim() {
 	q := n.tx
 	k := q.pending()
-	q.ask(k)
+	q.ask(0, k)
 	for ; k > 0; k-- {
 		id, _, ok := q.take()
 		if !ok {
@@ -268,6 +283,7 @@ func (n *Net) HasRoom(k int) bool {
 	if q.room() < k {
 		n.reclaim()
 	}
+	q.own(k)
 	return q.room() >= k || n.reason != ""
 }
 

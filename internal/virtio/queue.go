@@ -200,16 +200,37 @@ func (q *queue) pending() int {
 	return int(n)
 }
 
-// ask gets the next k used entries under way, so that their cache misses overlap:
-// the device has written them, from another processor.
-func (q *queue) ask(k int) {
+// ask gets k used entries from number first on under way, so that their cache
+// misses overlap: the device has written them, from another processor.
+func (q *queue) ask(first, k int) {
 	var l [usedLines]uintptr
 	m := 0
 	for i := 0; i < k && m < len(l); i += 8 {
-		l[m] = uintptr(unsafe.Pointer(&q.used[(q.usedIdx+uint16(i))&q.mask]))
+		l[m] = uintptr(unsafe.Pointer(&q.used[(q.usedIdx+uint16(first+i))&q.mask]))
 		m++
 	}
 	prefetch.Ask(l[:m])
+}
+
+// own gets the descriptors and ring entries of the next k posts under way: the
+// device has read them.
+func (q *queue) own(k int) {
+	var l prefetch.Lines
+	n := 0
+	for i := 0; i < k; i += 32 {
+		l[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&q.avail[(q.next+uint16(i))&q.mask]))
+		n++
+	}
+	last := ^uintptr(0)
+	for i := range min(k, len(q.free), prefetch.Max/2) {
+		d := uintptr(unsafe.Pointer(&q.desc[q.free[len(q.free)-1-i]&q.mask]))
+		if d>>6 != last { // mostly four neighbours follow each other
+			last = d >> 6
+			l[n&(prefetch.Max-1)] = d
+			n++
+		}
+	}
+	prefetch.Own(l[:n&(2*prefetch.Max-1)])
 }
 
 // take returns the next used entry: the descriptor, which is the driver's
