@@ -57,8 +57,6 @@ type Net struct {
 	t      Transport
 	pool   *frame.Pool
 	rx, tx *queue
-	rxBuf  []uint32 // by descriptor: the buffer posted
-	txBuf  []uint32
 	c      NetCounters
 	mac    [6]byte
 	hasMAC bool
@@ -126,7 +124,6 @@ func (d *NetDevice) Open(alloc Alloc, pool *frame.Pool, opt NetOptions) (*Net, e
 		fail(t)
 		return nil, err
 	}
-	n.rxBuf, n.txBuf = make([]uint32, n.rx.size), make([]uint32, n.tx.size)
 	if err := start(t); err != nil {
 		return nil, err
 	}
@@ -166,8 +163,7 @@ func (n *Net) refill() {
 			n.c.RxNoBuffer++
 			break
 		}
-		id := q.post(n.pool.Phys(b)+frame.Headroom-netHeader, frame.Size-(frame.Headroom-netHeader), descWrite)
-		n.rxBuf[id] = b
+		q.post(n.pool.Phys(b)+frame.Headroom-netHeader, frame.Size-(frame.Headroom-netHeader), descWrite, b)
 	}
 	if q.publish() {
 		n.t.Write32(regNotify, rxQueue)
@@ -195,12 +191,12 @@ func (n *Net) Receive(dst []frame.Frame) int {
 	got := 0
 	bytes := uint64(0)
 	for ; avail > 0 && got < len(dst); avail-- {
-		id, ln, ok := q.take()
-		if !ok {
+		b, ln := q.take()
+		if b == noBuf {
+			q.badUsed()
 			n.giveUp(q.stopped)
 			break
 		}
-		b := n.rxBuf[id]
 		if ln < netHeader || ln > frame.Size-(frame.Headroom-netHeader) {
 			q.badLength++
 			q.stop("the device says it wrote more or less than a buffer holds")
@@ -243,9 +239,11 @@ func (n *Net) ask(first, k int) {
 	m := 0
 	for i := range k {
 		e := &q.used[(q.usedIdx+uint16(first+i))&q.mask]
-		b := n.rxBuf[uint16(e.id)&q.mask] // take will check it
+		b := q.buf[e.id&(maxQueue-1)] // take will check it
 		l[0][i] = n.pool.Line(b, 0)
-		l[2][i] = uintptr(unsafe.Pointer(&q.desc[uint16(e.id)&q.mask])) // it will be posted again
+		if i%4 == 0 { // descriptors are mostly used in runs of neighbours, of which four share a line
+			l[2][i/4] = uintptr(unsafe.Pointer(&q.desc[uint16(e.id)&q.mask])) // it will be posted again
+		}
 		if e.len > 64 {
 			l[1][m&(prefetch.Max-1)] = n.pool.Line(b, 64)
 			m++
@@ -253,7 +251,7 @@ func (n *Net) ask(first, k int) {
 	}
 	prefetch.Own(l[0][:k]) // the addresses will change, and the virtio header
 	prefetch.Ask(l[1][:m])
-	prefetch.Own(l[2][:k])
+	prefetch.Own(l[2][:(k+3)/4])
 	n.asked = first + k
 }
 
@@ -263,11 +261,12 @@ func (n *Net) reclaim() {
 	k := q.pending()
 	q.ask(0, k)
 	for ; k > 0; k-- {
-		id, _, ok := q.take()
-		if !ok {
+		b, _ := q.take()
+		if b == noBuf {
+			q.badUsed()
 			break
 		}
-		n.pool.Put(n.txBuf[id])
+		n.pool.Put(b)
 	}
 	if q.stopped != "" {
 		n.giveUp(q.stopped)
@@ -303,9 +302,8 @@ func (n *Net) Transmit(src []frame.Frame) int {
 	for i := range src[:k] {
 		f := &src[i]
 		const start = frame.Headroom - netHeader
-		clear(n.pool.Buffer(f.Buf)[start:frame.Headroom])
-		id := q.post(n.pool.Phys(f.Buf)+start, f.Len+netHeader, 0)
-		n.txBuf[id] = f.Buf
+		*(*[netHeader]byte)(n.pool.Buffer(f.Buf)[start:]) = [netHeader]byte{}
+		q.post(n.pool.Phys(f.Buf)+start, f.Len+netHeader, 0, f.Buf)
 		bytes += uint64(f.Len)
 	}
 	if q.publish() {

@@ -33,8 +33,12 @@ type desc struct {
 // usedElem is an entry of the used ring.
 type usedElem struct{ id, len uint32 }
 
-// maxQueue is the largest queue size that is used.
+// maxQueue is the largest queue size that is used. Arrays of this length take a
+// masked index without a check.
 const maxQueue = 1024
+
+// noBuf is the buffer of a descriptor that the device does not have.
+const noBuf = ^uint32(0)
 
 // usedLines is how many cache lines of the used ring are asked for at a time: 256
 // entries.
@@ -61,8 +65,9 @@ type queue struct {
 	size      uint16
 	number    uint32
 	stopped   string
-	out       []bool   // by descriptor: the device has it
-	free      []uint16 // stack of descriptors that the driver has
+	buf       [maxQueue]uint32 // by descriptor: the buffer that the device has, or noBuf
+	free      [maxQueue]uint16 // stack of descriptors that the driver has
+	nfree     int
 	badIndex  uint64   // used index out of range
 	badID     uint64   // descriptor number out of range or not with the device
 	badLength uint64
@@ -96,7 +101,7 @@ func newQueue(number uint32, n uint16, eventIdx bool, alloc Alloc) (*queue, DMA,
 	if err != nil {
 		return nil, DMA{}, errors.New("virtio: no memory for a queue of " + strconv.Itoa(int(n)) + ": " + err.Error())
 	}
-	q := &queue{mask: n - 1, size: n, number: number, eventIdx: eventIdx, out: make([]bool, n), free: make([]uint16, n)}
+	q := &queue{mask: n - 1, size: n, number: number, eventIdx: eventIdx, nfree: int(n)}
 	m := d.Mem
 	q.desc = unsafe.Slice((*desc)(unsafe.Pointer(&m[0])), n)
 	q.availHead = (*uint32)(unsafe.Pointer(&m[availOff]))
@@ -105,8 +110,11 @@ func newQueue(number uint32, n uint16, eventIdx bool, alloc Alloc) (*queue, DMA,
 	q.usedHead = (*uint32)(unsafe.Pointer(&m[usedOff]))
 	q.used = unsafe.Slice((*usedElem)(unsafe.Pointer(&m[usedOff+4])), n)
 	q.availEvent = (*uint16)(unsafe.Pointer(&m[usedOff+4+8*int(n)]))
-	for i := range q.free {
+	for i := range q.free[:n] {
 		q.free[i] = n - 1 - uint16(i)
+	}
+	for i := range q.buf {
+		q.buf[i] = noBuf
 	}
 	q.suppress()
 	return q, d, nil
@@ -141,22 +149,21 @@ func setupQueue(t Transport, number uint32, n uint16, eventIdx bool, alloc Alloc
 	return q, nil
 }
 
-// post makes a buffer available to the device. The caller has made sure of a
-// free descriptor (room). publish tells the device, once for a batch.
-func (q *queue) post(addr uint64, n uint32, flags uint16) (id uint16) {
-	k := len(q.free) - 1
-	id = q.free[k]
-	q.free = q.free[:k]
-	d := &q.desc[id&q.mask]
+// post makes n bytes at addr, which belong to buffer number buf, available to the
+// device. The caller has made sure of a free descriptor (room). publish tells the
+// device, once for a batch. post and take are small, so that they are inlined.
+func (q *queue) post(addr uint64, n uint32, flags uint16, buf uint32) {
+	q.nfree--
+	id := q.free[q.nfree&(maxQueue-1)]
+	d := &q.desc[id]
 	d.addr, d.len, d.flags = addr, n, flags
 	q.avail[q.next&q.mask] = id
 	q.next++
-	q.out[id&q.mask] = true
-	return id
+	q.buf[id&(maxQueue-1)] = buf
 }
 
 // room returns how many buffers can be posted.
-func (q *queue) room() int { return len(q.free) }
+func (q *queue) room() int { return q.nfree }
 
 // publish makes the posted buffers visible and reports whether the device
 // wants to be notified.
@@ -192,7 +199,7 @@ func (q *queue) pending() int {
 	if n == 0 || q.stopped != "" {
 		return 0
 	}
-	if int(n) > int(q.size)-len(q.free) {
+	if int(n) > int(q.size)-q.nfree {
 		q.badIndex++
 		q.stop("the device's used index is ahead of what it was given")
 		return 0
@@ -221,32 +228,35 @@ func (q *queue) own(k int) {
 		l[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&q.avail[(q.next+uint16(i))&q.mask]))
 		n++
 	}
-	last := ^uintptr(0)
-	for i := range min(k, len(q.free), prefetch.Max/2) {
-		d := uintptr(unsafe.Pointer(&q.desc[q.free[len(q.free)-1-i]&q.mask]))
-		if d>>6 != last { // mostly four neighbours follow each other
-			last = d >> 6
-			l[n&(prefetch.Max-1)] = d
-			n++
-		}
+	// Descriptors are mostly free in runs of neighbours, of which four share a line.
+	for i := 0; i < min(k, q.nfree) && n < len(l); i += 4 {
+		l[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&q.desc[q.free[(q.nfree-1-i)&(maxQueue-1)]&q.mask]))
+		n++
 	}
 	prefetch.Own(l[:n&(2*prefetch.Max-1)])
 }
 
-// take returns the next used entry: the descriptor, which is the driver's
-// again, and the length. It is called at most pending times.
-func (q *queue) take() (id uint16, n uint32, ok bool) {
+// take returns the buffer of the next used entry, which is the driver's again,
+// and the length. It is called at most pending times. buf is noBuf when the device
+// breaks the rules: the caller calls badUsed.
+func (q *queue) take() (buf, n uint32) {
 	e := q.used[q.usedIdx&q.mask]
-	if e.id >= uint32(q.size) || !q.out[uint16(e.id)&q.mask] {
-		q.badID++
-		q.stop("the device returned a descriptor that it does not have")
-		return 0, 0, false
+	id := e.id & (maxQueue - 1)
+	buf = q.buf[id]
+	if buf == noBuf || id != e.id {
+		return noBuf, 0
 	}
 	q.usedIdx++
-	id = uint16(e.id)
-	q.out[id&q.mask] = false
-	q.free = append(q.free, id)
-	return id, e.len, true
+	q.buf[id] = noBuf
+	q.free[q.nfree&(maxQueue-1)] = uint16(id)
+	q.nfree++
+	return buf, e.len
+}
+
+// badUsed stops the queue because of a used entry.
+func (q *queue) badUsed() {
+	q.badID++
+	q.stop("the device returned a descriptor that it does not have")
 }
 
 // idle reports whether the device has buffers and has returned none since the

@@ -48,9 +48,6 @@ type Vsock struct {
 	rxMem      DMA
 	txMem      DMA
 	evMem      DMA
-	rxBuf      []uint8 // by descriptor: the buffer posted
-	txBuf      []uint8
-	evBuf      []uint8
 	txFree     []uint8
 	cid        uint64
 	reason     string
@@ -75,11 +72,10 @@ func OpenVsock(t Transport, alloc Alloc, seed uint32) (*Vsock, error) {
 		n      int
 		size   int
 		mem    *DMA
-		buf    *[]uint8
 	}{
-		{&v.rx, vsockRx, vsockRxBuffers, vsockRxSize, &v.rxMem, &v.rxBuf},
-		{&v.tx, vsockTx, vsockTxBuffers, vsockTxSize, &v.txMem, &v.txBuf},
-		{&v.ev, vsockEvent, vsockEvents, vsockEventSize, &v.evMem, &v.evBuf},
+		{&v.rx, vsockRx, vsockRxBuffers, vsockRxSize, &v.rxMem},
+		{&v.tx, vsockTx, vsockTxBuffers, vsockTxSize, &v.txMem},
+		{&v.ev, vsockEvent, vsockEvents, vsockEventSize, &v.evMem},
 	} {
 		if *q.to, err = setupQueue(t, q.number, uint16(q.n), event, alloc); err != nil {
 			fail(t)
@@ -89,7 +85,6 @@ func OpenVsock(t Transport, alloc Alloc, seed uint32) (*Vsock, error) {
 			fail(t)
 			return nil, errors.New("virtio: no memory for the buffers of queue " + strconv.Itoa(int(q.number)) + ": " + err.Error())
 		}
-		*q.buf = make([]uint8, (*q.to).size)
 	}
 	for i := range int(v.tx.size) {
 		v.txFree = append(v.txFree, uint8(i))
@@ -99,10 +94,10 @@ func OpenVsock(t Transport, alloc Alloc, seed uint32) (*Vsock, error) {
 		return nil, err
 	}
 	for i := range v.rx.size {
-		v.postRx(uint8(i))
+		v.postRx(uint32(i))
 	}
 	for i := range v.ev.size {
-		v.postEvent(uint8(i))
+		v.postEvent(uint32(i))
 	}
 	v.publish(v.rx)
 	v.publish(v.ev)
@@ -131,14 +126,12 @@ func (v *Vsock) Counters() *VsockCounters {
 	return &v.c
 }
 
-func (v *Vsock) postRx(b uint8) {
-	id := v.rx.post(v.rxMem.Phys+uint64(b)*vsockRxSize, vsockRxSize, descWrite)
-	v.rxBuf[id] = b
+func (v *Vsock) postRx(b uint32) {
+	v.rx.post(v.rxMem.Phys+uint64(b)*vsockRxSize, vsockRxSize, descWrite, b)
 }
 
-func (v *Vsock) postEvent(b uint8) {
-	id := v.ev.post(v.evMem.Phys+uint64(b)*vsockEventSize, vsockEventSize, descWrite)
-	v.evBuf[id] = b
+func (v *Vsock) postEvent(b uint32) {
+	v.ev.post(v.evMem.Phys+uint64(b)*vsockEventSize, vsockEventSize, descWrite, b)
 }
 
 func (v *Vsock) publish(q *queue) {
@@ -155,11 +148,11 @@ func (v *Vsock) Poll() {
 	}
 	v.reclaim()
 	for k := v.rx.pending(); k > 0; k-- {
-		id, n, ok := v.rx.take()
-		if !ok {
+		b, n := v.rx.take()
+		if b == noBuf {
+			v.rx.badUsed()
 			break
 		}
-		b := v.rxBuf[id]
 		if n > vsockRxSize {
 			v.rx.badLength++
 			v.rx.stop("the device says it wrote more than a buffer holds")
@@ -169,11 +162,11 @@ func (v *Vsock) Poll() {
 		v.postRx(b)
 	}
 	for k := v.ev.pending(); k > 0; k-- {
-		id, n, ok := v.ev.take()
-		if !ok {
+		b, n := v.ev.take()
+		if b == noBuf {
+			v.ev.badUsed()
 			break
 		}
-		b := v.evBuf[id]
 		if n >= 4 && n <= vsockEventSize && binary.LittleEndian.Uint32(v.evMem.Mem[int(b)*vsockEventSize:]) == 0 {
 			v.transportReset()
 		}
@@ -204,11 +197,12 @@ func (v *Vsock) transportReset() {
 // reclaim takes back the buffers that the device has sent.
 func (v *Vsock) reclaim() {
 	for k := v.tx.pending(); k > 0; k-- {
-		id, _, ok := v.tx.take()
-		if !ok {
+		b, _ := v.tx.take()
+		if b == noBuf {
+			v.tx.badUsed()
 			return
 		}
-		v.txFree = append(v.txFree, v.txBuf[id])
+		v.txFree = append(v.txFree, uint8(b))
 	}
 }
 

@@ -157,8 +157,7 @@ func (v *Vsock) transmit(port, local uint32, op uint16, flags uint32, n int) {
 	}
 	le.PutUint32(h[36:], alloc)
 	le.PutUint32(h[40:], taken)
-	id := v.tx.post(v.txMem.Phys+uint64(b)*vsockTxSize, uint32(vsockHeader+n), 0)
-	v.txBuf[id] = b
+	v.tx.post(v.txMem.Phys+uint64(b)*vsockTxSize, uint32(vsockHeader+n), 0, uint32(b))
 	v.c.TxPackets++
 }
 
