@@ -65,7 +65,6 @@ type Net struct {
 	reason string
 	down   bool
 	armed  bool
-	asked  int // received frames that ask has been called for
 }
 
 // A NetDevice is a network device that has not been started: features are
@@ -183,11 +182,7 @@ func (n *Net) Receive(dst []frame.Frame) int {
 		}
 		return 0
 	}
-	k := min(avail, len(dst))
-	n.ask(n.asked, k)
-	// Those that come next arrive in the cache while the caller is at work on these.
-	next := min(avail-k, len(dst))
-	q.ask(k, next)
+	n.ask(min(avail, len(dst)))
 	got := 0
 	bytes := uint64(0)
 	for ; avail > 0 && got < len(dst); avail-- {
@@ -220,46 +215,40 @@ func (n *Net) Receive(dst []frame.Frame) int {
 	n.c.RxPackets += uint64(got)
 	n.c.RxBytes += bytes
 	n.refill()
-	n.asked = 0
-	n.ask(0, min(next, avail))
 	return got
 }
 
-// ask gets the used entries, headers and descriptors of the received frames from
-// number first to below k under way, and a cache line more of those that have
-// more: the device has written them, from another processor.
-func (n *Net) ask(first, k int) {
-	if first >= k {
-		return
-	}
+// ask gets the used entries, headers and descriptors of the next k frames under
+// way, and a cache line more of those that have more: the device has them, on
+// another processor (BenchmarkAcross).
+func (n *Net) ask(k int) {
 	var l [3]prefetch.Lines
 	q := n.rx
-	k = min(k-first, prefetch.Max)
-	q.ask(first, k)
+	k = min(k, prefetch.Max)
+	q.ask(k)
 	m := 0
 	for i := range k {
-		e := &q.used[(q.usedIdx+uint16(first+i))&q.mask]
+		e := &q.used[(q.usedIdx+uint16(i))&q.mask]
 		b := q.buf[e.id&(maxQueue-1)] // take will check it
 		l[0][i] = n.pool.Line(b, 0)
 		if i%4 == 0 { // descriptors are mostly used in runs of neighbours, of which four share a line
-			l[2][i/4] = uintptr(unsafe.Pointer(&q.desc[uint16(e.id)&q.mask])) // it will be posted again
+			l[1][i/4] = uintptr(unsafe.Pointer(&q.desc[uint16(e.id)&q.mask])) // it will be posted again
 		}
 		if e.len > 64 {
-			l[1][m&(prefetch.Max-1)] = n.pool.Line(b, 64)
+			l[2][m&(prefetch.Max-1)] = n.pool.Line(b, 64)
 			m++
 		}
 	}
-	prefetch.Own(l[0][:k]) // the addresses will change, and the virtio header
-	prefetch.Ask(l[1][:m])
-	prefetch.Own(l[2][:(k+3)/4])
-	n.asked = first + k
+	prefetch.Ask(l[0][:k])
+	prefetch.Own(l[1][:(k+3)/4])
+	prefetch.Ask(l[2][:m])
 }
 
 // reclaim takes back the buffers that the device has sent.
 func (n *Net) reclaim() {
 	q := n.tx
 	k := q.pending()
-	q.ask(0, k)
+	q.ask(k)
 	for ; k > 0; k-- {
 		b, _ := q.take()
 		if b == noBuf {
@@ -282,7 +271,6 @@ func (n *Net) HasRoom(k int) bool {
 	if q.room() < k {
 		n.reclaim()
 	}
-	q.own(k)
 	return q.room() >= k || n.reason != ""
 }
 

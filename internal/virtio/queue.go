@@ -68,8 +68,8 @@ type queue struct {
 	buf       [maxQueue]uint32 // by descriptor: the buffer that the device has, or noBuf
 	free      [maxQueue]uint16 // stack of descriptors that the driver has
 	nfree     int
-	badIndex  uint64   // used index out of range
-	badID     uint64   // descriptor number out of range or not with the device
+	badIndex  uint64 // used index out of range
+	badID     uint64 // descriptor number out of range or not with the device
 	badLength uint64
 	notifies  uint64
 	looked    uint16 // the device's used index at the last nudge
@@ -207,33 +207,16 @@ func (q *queue) pending() int {
 	return int(n)
 }
 
-// ask gets k used entries from number first on under way, so that their cache
-// misses overlap: the device has written them, from another processor.
-func (q *queue) ask(first, k int) {
+// ask gets the next k used entries under way, so that their cache misses overlap:
+// the device has written them, from another processor.
+func (q *queue) ask(k int) {
 	var l [usedLines]uintptr
 	m := 0
 	for i := 0; i < k && m < len(l); i += 8 {
-		l[m] = uintptr(unsafe.Pointer(&q.used[(q.usedIdx+uint16(first+i))&q.mask]))
+		l[m] = uintptr(unsafe.Pointer(&q.used[(q.usedIdx+uint16(i))&q.mask]))
 		m++
 	}
 	prefetch.Ask(l[:m])
-}
-
-// own gets the descriptors and ring entries of the next k posts under way: the
-// device has read them.
-func (q *queue) own(k int) {
-	var l prefetch.Lines
-	n := 0
-	for i := 0; i < k; i += 32 {
-		l[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&q.avail[(q.next+uint16(i))&q.mask]))
-		n++
-	}
-	// Descriptors are mostly free in runs of neighbours, of which four share a line.
-	for i := 0; i < min(k, q.nfree) && n < len(l); i += 4 {
-		l[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&q.desc[q.free[(q.nfree-1-i)&(maxQueue-1)]&q.mask]))
-		n++
-	}
-	prefetch.Own(l[:n&(2*prefetch.Max-1)])
 }
 
 // take returns the buffer of the next used entry, which is the driver's again,
