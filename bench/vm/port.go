@@ -131,22 +131,16 @@ func (p *port) turn(sink func(f []byte), fill func(f []byte) int) error {
 	if err := tx.Publish(); err != nil {
 		return err
 	}
-	if fill != nil {
-		n, err := rx.Pending()
-		if err != nil {
-			return err
-		}
-		rx.Ask(min(n, perTurn))
+	n, err := rx.Pending()
+	if err != nil {
+		return err
 	}
-	for range perTurn {
+	n = min(n, perTurn)
+	if fill != nil {
+		rx.Ask(n)
+	}
+	for range n {
 		if len(p.own) == 0 && fill == nil {
-			break
-		}
-		n, err := rx.Pending()
-		if err != nil {
-			return err
-		}
-		if n == 0 {
 			break
 		}
 		if _, err := rx.Pop(&p.chain); err != nil {

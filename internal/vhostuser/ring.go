@@ -47,6 +47,7 @@ type Ring struct {
 	availEvent *uint16 // at which avail index we want a kick
 
 	next     uint16 // next avail entry to take
+	known    uint16 // the guest's index when Pending last looked
 	usedIdx  uint16 // next used entry to write
 	told     uint16 // used index at the last Publish
 	mask     uint16
@@ -81,7 +82,7 @@ func newRing(mem *Memory, n uint32, descAddr, usedAddr, availAddr uint64, base u
 	if descAddr%16 != 0 || availAddr%4 != 0 || usedAddr%4 != 0 {
 		return nil, errors.New("vhost-user: a ring is not aligned")
 	}
-	r := &Ring{Mem: mem, mask: uint16(n - 1), eventIdx: eventIdx, next: base}
+	r := &Ring{Mem: mem, mask: uint16(n - 1), eventIdx: eventIdx, next: base, known: base}
 	r.desc = unsafe.Slice((*desc)(unsafe.Pointer(&d[0])), n)
 	r.availHead = (*uint32)(unsafe.Pointer(&a[0]))
 	r.avail = unsafe.Slice((*uint16)(unsafe.Pointer(&a[4])), n)
@@ -100,7 +101,8 @@ func (r *Ring) Size() int { return len(r.desc) }
 // Pending returns how many chains the guest has made available. An index that
 // is ahead of the ring's size is an error: the guest breaks the rules.
 func (r *Ring) Pending() (int, error) {
-	n := uint16(atomic.LoadUint32(r.availHead)>>16) - r.next
+	r.known = uint16(atomic.LoadUint32(r.availHead) >> 16)
+	n := r.known - r.next
 	if int(n) > len(r.desc) {
 		return 0, fmt.Errorf("vhost-user: ring %d: the guest's index is %d ahead of a ring of %d", r.Index, n, len(r.desc))
 	}
@@ -138,9 +140,10 @@ func (r *Ring) Ask(k int) {
 // Pop takes the next chain into c, whose slices it reuses; ok is false when
 // there is none. After an error the ring is not to be used any more.
 func (r *Ring) Pop(c *Chain) (ok bool, err error) {
-	n, err := r.Pending()
-	if n == 0 || err != nil {
-		return false, err
+	if r.next == r.known { // the guest changes its index all the time: a look costs a cache miss
+		if n, err := r.Pending(); n == 0 || err != nil {
+			return false, err
+		}
 	}
 	c.Read, c.Write = c.Read[:0], c.Write[:0]
 	c.Head = r.avail[r.next&r.mask]
