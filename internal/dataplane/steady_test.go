@@ -60,9 +60,12 @@ func TestSteadyIsForward(t *testing.T) {
 				case 2: // padding
 					f = append(f, 1, 2, 3)
 				}
+				more := rapid.Bool().Draw(r, "more") // then they come in one batch
 				for _, l := range ls {
 					l.port[from].in = append(l.port[from].in, bytes.Clone(f))
-					l.run()
+					if !more {
+						l.run()
+					}
 				}
 			},
 			"wait": func(r *rapid.T) {
