@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -12,7 +13,8 @@ import (
 // A result is what one scenario gave.
 type result struct {
 	perCPU  float64 // packets that arrived, per second of the guest's processor time
-	wall    float64 // the same per second
+	wire    float64 // what a guest that is only a wire did with the same frames, by turns
+	wall    float64 // packets that arrived, per second
 	arrived float64 // share of what the guest was given
 	share   float64 // of its processor that the guest had
 	busy    float64 // of that, what it did not only look for packets; 0: it does not tell
@@ -20,115 +22,214 @@ type result struct {
 
 var errInterrupted = errors.New("interrupted")
 
-// measure boots the guest of a scenario, makes its flows known, and counts.
-func measure(q *vmm.QEMU, p *parts, s scenario, kvm bool, d time.Duration, dir string, ports [2]*port, stop chan os.Signal) (r result, err error) {
+// A side is a guest with its generator.
+type side struct {
+	g        *guest
+	c        *counters // nil: the guest has none
+	ports    [2]*port
+	st       *stream
+	stop     chan os.Signal
+	received uint64
+	total    tally
+}
+
+// A tally is what some slices of time gave.
+type tally struct {
+	sent, received uint64
+	wall, cpu      time.Duration
+}
+
+func (t *tally) perCPU() float64 { return float64(t.received) / t.cpu.Seconds() }
+
+// begin boots the guest of a scenario and makes its flows known. The guest is
+// halted then.
+func begin(q *vmm.QEMU, p *parts, s scenario, kvm bool, dir string, ports [2]*port, stop chan os.Signal) (x *side, err error) {
 	program, table, memory := p.firewall, 1<<17, 128
 	if s.wire {
 		program, table = p.wire, 1<<10
 	} else if s.flows > table {
 		table, memory = 2*s.flows, 1024
 	}
-	img := filepath.Join(dir, "bench.img")
+	img := filepath.Join(dir, filepath.Base(ports[0].path)+".img")
 	if err := p.link(img, program, table); err != nil {
-		return r, err
+		return nil, err
 	}
-	var c *counters
+	x = &side{ports: ports, stop: stop}
+	defer func() {
+		if err != nil {
+			x.end()
+		}
+	}()
 	var vsock vmm.Vsock
 	if !s.wire {
-		if c, err = newCounters(dir); err != nil {
-			return r, err
+		if x.c, err = newCounters(dir); err != nil {
+			return nil, err
 		}
-		defer c.close()
-		vsock = c.vsock()
+		vsock = x.c.vsock()
 	}
-	g, err := boot(q, img, kvm, memory, 1, ports, vsock)
-	if err != nil {
-		return r, err
+	if x.g, err = boot(q, img, kvm, memory, 1, ports, vsock); err != nil {
+		return nil, err
 	}
-	defer g.stop()
 	for until := time.Now().Add(10 * time.Second); !ports[0].up() || !ports[1].up(); time.Sleep(time.Millisecond) {
 		if time.Now().After(until) {
-			return r, errors.New("the guest does not use its devices")
+			return nil, errors.New("the guest does not use its devices")
 		}
 	}
-	st := newStream(s.flows, s.size, s.fresh, ports[0].mac, guestMAC[0])
-	if err := st.prime(ports, s, stop); err != nil {
-		return r, err
+	x.st = newStream(s.flows, s.size, s.fresh, ports[0].mac, guestMAC[0])
+	if err := x.st.prime(ports, s, stop); err != nil {
+		return nil, err
 	}
+	if err := x.turns(300 * time.Millisecond); err != nil { // the emulator compiles
+		return nil, err
+	}
+	return x, x.g.halt()
+}
 
-	received := uint64(0)
+func (x *side) end() {
+	if x.g != nil {
+		x.g.stop()
+	}
+	if x.c != nil {
+		x.c.close()
+	}
+}
+
+// turns sends and receives for a time.
+func (x *side) turns(d time.Duration) error {
 	sink := func(f []byte) {
 		if isUDP(f) {
-			received++
+			x.received++
 		}
 	}
-	turns := func(until time.Time) error {
-		for n := 0; ; n++ {
-			if err := errors.Join(ports[0].turn(nil, st.fill), ports[1].turn(sink, nil)); err != nil {
-				return err
-			}
-			if n%64 == 0 {
-				select {
-				case <-stop:
-					return errInterrupted
-				default:
-				}
-				if time.Now().After(until) {
-					return nil
-				}
-			}
+	until := time.Now().Add(d)
+	for n := 0; ; n++ {
+		if err := errors.Join(x.ports[0].turn(nil, x.st.fill), x.ports[1].turn(sink, nil)); err != nil {
+			return err
 		}
-	}
-	// count takes the guest's counters, under load.
-	count := func() (shot snapshot, err error) {
-		if c == nil {
-			return shot, nil
-		}
-		c.ask()
-		for until := time.Now().Add(20 * time.Second); time.Now().Before(until); {
-			if err := turns(time.Now().Add(10 * time.Millisecond)); err != nil {
-				return shot, err
-			}
+		if n%64 == 0 {
 			select {
-			case shot = <-c.shots:
-				return shot, nil
+			case <-x.stop:
+				return errInterrupted
 			default:
 			}
+			if time.Now().After(until) {
+				return nil
+			}
 		}
-		return shot, errors.New("the guest sends no metrics")
 	}
-	if err := turns(time.Now().Add(300 * time.Millisecond)); err != nil { // the emulator compiles
-		return r, err
+}
+
+// busy returns the share of a time in which the guest had packets, by its own
+// counters. It is not halted in between, which it would take for work.
+func (x *side) busy(d time.Duration) (float64, error) {
+	if x.c == nil {
+		return 0, nil
 	}
-	before, err := count()
+	if err := x.g.resume(); err != nil {
+		return 0, err
+	}
+	before, err := x.snapshot()
+	if err != nil {
+		return 0, err
+	}
+	if err := x.turns(d); err != nil {
+		return 0, err
+	}
+	after, err := x.snapshot()
+	if err != nil {
+		return 0, err
+	}
+	return (after.busy - before.busy) / (after.uptime - before.uptime), x.g.halt()
+}
+
+// snapshot takes the guest's counters, under load.
+func (x *side) snapshot() (shot snapshot, err error) {
+	x.c.ask()
+	for until := time.Now().Add(20 * time.Second); time.Now().Before(until); {
+		if err := x.turns(10 * time.Millisecond); err != nil {
+			return shot, err
+		}
+		select {
+		case shot = <-x.c.shots:
+			return shot, nil
+		default:
+		}
+	}
+	return shot, errors.New("the guest sends no metrics")
+}
+
+// The guests of a scenario and its wire are measured by turns, one halted while
+// the other runs: a machine's speed changes from second to second. Of each slice
+// the first part is not counted, in which caches are filled.
+const (
+	slice   = 100 * time.Millisecond
+	settles = 10 * time.Millisecond
+)
+
+// slice measures a guest for a short time.
+func (x *side) slice() error {
+	if err := x.g.resume(); err != nil {
+		return err
+	}
+	if err := x.turns(settles); err != nil {
+		return err
+	}
+	sent0, recv0, begin := x.st.next, x.received, time.Now()
+	cpu0, err := x.g.cpuTime()
+	if err != nil {
+		return err
+	}
+	if err := x.turns(slice); err != nil {
+		return err
+	}
+	cpu1, err := x.g.cpuTime()
+	if err != nil {
+		return err
+	}
+	x.total.sent += x.st.next - sent0
+	x.total.received += x.received - recv0
+	x.total.wall += time.Since(begin)
+	x.total.cpu += cpu1 - cpu0
+	return x.g.halt()
+}
+
+// measure counts what the guest of a scenario does in a time, and a wire beside
+// it.
+func measure(q *vmm.QEMU, p *parts, s scenario, kvm bool, d time.Duration, dir string, ports [2][2]*port, stop chan os.Signal) (r result, err error) {
+	x, err := begin(q, p, s, kvm, dir, ports[0], stop)
 	if err != nil {
 		return r, err
 	}
-	sent0, recv0, begin := st.next, received, time.Now()
-	cpu0, err := g.cpuTime()
+	defer x.end()
+	w := x
+	if !s.wire {
+		s.wire = true
+		if w, err = begin(q, p, s, kvm, dir, ports[1], stop); err != nil {
+			return r, fmt.Errorf("the wire: %w", err)
+		}
+		defer w.end()
+	}
+	busy, err := x.busy(d / 2)
 	if err != nil {
 		return r, err
 	}
-	if err := turns(begin.Add(d)); err != nil {
-		return r, err
+	for x.total.wall < d {
+		if err := x.slice(); err != nil {
+			return r, err
+		}
+		if w == x {
+			continue
+		}
+		if err := w.slice(); err != nil {
+			return r, err
+		}
 	}
-	cpu1, err := g.cpuTime()
-	if err != nil {
-		return r, err
-	}
-	wall, cpu, n := time.Since(begin), cpu1-cpu0, float64(received-recv0)
-	if n == 0 || cpu <= 0 {
+	t := &x.total
+	if t.received == 0 || t.cpu <= 0 || w.total.received == 0 || w.total.cpu <= 0 {
 		return r, errors.New("nothing arrived")
 	}
-	r = result{perCPU: n / cpu.Seconds(), wall: n / wall.Seconds(), arrived: n / float64(st.next-sent0), share: cpu.Seconds() / wall.Seconds()}
-	after, err := count()
-	if err != nil {
-		return r, err
-	}
-	if c != nil {
-		r.busy = (after.busy - before.busy) / (after.uptime - before.uptime)
-	}
-	return r, nil
+	return result{perCPU: t.perCPU(), wire: w.total.perCPU(), wall: float64(t.received) / t.wall.Seconds(),
+		arrived: float64(t.received) / float64(t.sent), share: t.cpu.Seconds() / t.wall.Seconds(), busy: busy}, nil
 }
 
 // window is how many frames of the priming may be under way.

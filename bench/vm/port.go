@@ -31,7 +31,7 @@ type port struct {
 }
 
 func newPort(n int, dir string) (*port, error) {
-	p := &port{n: n, mac: [6]byte{2, 0xbe, 0xef, 0, 0, byte(n)}, path: dir + "/" + [...]string{"lan", "wan"}[n] + ".sock"}
+	p := &port{n: n, mac: [6]byte{2, 0xbe, 0xef, 0, 0, byte(n)}, path: dir + "-" + [...]string{"lan", "wan"}[n] + ".sock"}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: p.path, Net: "unix"})
 	if err != nil {
 		return nil, err

@@ -11,9 +11,6 @@ type table map[string]result
 
 func (t table) add(name string, r result) { t[name] = r }
 
-// wire is the rate of the control.
-func (t table) wire() float64 { return t[scenarios[0].name].perCPU }
-
 // A summary is several rounds. A machine's speed changes from minute to minute;
 // what is compared is therefore of one round, and the median of all is printed.
 type summary []table
@@ -28,7 +25,7 @@ func (s summary) print(w io.Writer) {
 			continue
 		}
 		fmt.Fprintf(w, "%-20s %8.2f", sc.name, s.median(func(t table) float64 { return t[sc.name].perCPU / 1e6 })[1])
-		m := s.median(func(t table) float64 { return 100 * t[sc.name].perCPU / t.wire() })
+		m := s.median(func(t table) float64 { return 100 * t[sc.name].perCPU / t[sc.name].wire })
 		fmt.Fprintf(w, " %6.0f%% (%3.0f to %3.0f)", m[1], m[0], m[2])
 		if !sc.wire && sc.size == 60 && !sc.fresh {
 			best, flooded := controls(sc.flows)
