@@ -79,10 +79,8 @@ func (e *Engine) sendSteady(out *port, j, n int, now int64) {
 		j := j & (Batch - 1)
 		fr := b.frame[b.idx[j]&(Batch-1)]
 		h := pool.Head(fr)
-		_, d := flows.Hint(&b.keys, j)
-		if d == nil {
-			break // there is one: steadyUntil has seen it
-		}
+		r, _ := flows.Hint(&b.keys, j)
+		d := flows.Dir(r) // there is one: steadyUntil has seen it
 		d.LastSeen = now
 		d.Packets++
 		d.Bytes += uint64(fr.Len) - packet.EthLen
