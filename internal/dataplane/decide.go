@@ -68,6 +68,12 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, now int64) {
 		e.denied(in, i, rule, true, conntrack.None, now)
 		return
 	}
+	if in.n == wan && to.Addr == p.Dst && e.nat.Translates(p.Dst) {
+		// From outside such hosts have no addresses but those that DNAT gives
+		// them: who could use their own would pass by the entry's sources.
+		e.dropPacket(in, i, telemetry.UntranslatedDestination, now)
+		return
+	}
 	if e.cannotLeave(in, out, i, now) {
 		return
 	}

@@ -92,6 +92,9 @@ func newLabIn(t testing.TB, alloc conntrack.Alloc, edit func(p *segment.Policy),
 	return l
 }
 
+// routed makes a policy that translates no sources.
+func routed(p *segment.Policy) { p.SNAT = nil }
+
 func mask(n int) (m segment.Addr) {
 	for i := range m[:12] {
 		m[i] = 0xff

@@ -192,7 +192,7 @@ func TestS38_ServerAddressIsAnsweredFor(t *testing.T) {
 }
 
 func TestARP_UnresolvedGivesUp(t *testing.T) {
-	l := newLab(t, "accept")
+	l := newLabWith(t, routed, "accept")
 	for i := range queued + 2 {
 		l.put(wan, udp(web, uint16(1000+i), "10.0.0.99", 53))
 	}
@@ -295,7 +295,7 @@ func TestS38_GatewayIsLearnedFromAnswersOnly(t *testing.T) {
 // or none, is no neighbour's: packets to that would reach everybody.
 func TestRFC1812_S3_3_2_LinkAddresses(t *testing.T) {
 	for _, mac := range [][6]byte{broadcastMAC, {1, 0, 0x5e, 0, 0, 7}, {}} {
-		l := newLab(t, "accept", established)
+		l := newLabWith(t, routed, "accept", established)
 		l.raw(lan, arp(packet.ARPRequest, host, mac, "10.0.0.1"))
 		l.port[wan].in = append(l.port[wan].in, udp(web, 53, host, 4000).frame(wanMAC))
 		l.e.Poll(l.now) // asks

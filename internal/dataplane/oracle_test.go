@@ -170,7 +170,7 @@ func (o *oracle) rule(side int, p *pkt) (r ruling) {
 	if lanSide != within(inside, p.src) || p.src == "10.0.0.1" || p.src == ours || within("127.0.0.0/8", p.src) {
 		return r
 	}
-	to, port, exit := p.dst, p.dport, wan
+	to, port, exit, hidden := p.dst, p.dport, wan, false
 	if p.proto == packet.ICMP {
 		port = 0
 	}
@@ -200,7 +200,7 @@ func (o *oracle) rule(side int, p *pkt) (r ruling) {
 	case within(inside, p.dst) == lanSide:
 		return r // stays on its side
 	case within(inside, p.dst):
-		exit = lan
+		exit, hidden = lan, true // sources inside are translated
 	}
 	v := o.judge(lanSide, p.proto, p.src, to, port, false)
 	if v == "reject" {
@@ -209,7 +209,7 @@ func (o *oracle) rule(side int, p *pkt) (r ruling) {
 	switch {
 	case p.proto == packet.TCP && p.flags&(packet.SYN|packet.ACK|packet.RST|packet.FIN) != packet.SYN, p.proto == packet.ICMP && p.typ != packet.EchoRequest:
 		return r
-	case v != "accept":
+	case v != "accept", hidden:
 		return r
 	}
 	h := &half{in: t, out: otuple{side: exit, proto: p.proto, src: p.src, dst: to, sport: p.sport, dport: port}, egress: lanSide, verdict: v,

@@ -290,7 +290,7 @@ func TestRFC1812_S5_2_7_1_HostUnreachable(t *testing.T) {
 	const gone = "203.0.113.99"
 	dead[ip(gone)] = true
 	defer delete(dead, ip(gone))
-	l := newLab(t, "accept", established)
+	l := newLabWith(t, withDNAT(dnat(packet.UDP, ours, 5300, 5300, "10.0.0.99", 53)), "accept", established)
 	l.one(lan, udp("10.0.0.3", 4000, web, 53)) // takes the preserved port
 	l.put(lan, udp(host, 4000, gone, 53))
 	for range 45 {
@@ -304,13 +304,13 @@ func TestRFC1812_S5_2_7_1_HostUnreachable(t *testing.T) {
 	if q.Src != ip(host) || q.SrcPort != 4000 || q.Dst != ip(gone) || addr(got[0].Dst).String() != host || addr(got[0].Src).String() != "10.0.0.1" {
 		t.Fatalf("answer %v about %v:%d > %v", got[0], addr(q.Src), q.SrcPort, addr(q.Dst))
 	}
-	l.put(wan, udp(web, 7000, "10.0.0.99", 53))
+	l.put(wan, udp(web, 7000, ours, 5300))
 	for range 45 {
 		l.pass(0.1)
 	}
 	if got := l.taken(wan); len(got) != 1 {
 		t.Fatalf("%d answers on the WAN", len(got))
-	} else if q := got[0].quotes(t, packet.Unreachable, packet.HostUnreachable); q.Dst != ip("10.0.0.99") || q.SrcPort != 7000 {
+	} else if q := got[0].quotes(t, packet.Unreachable, packet.HostUnreachable); q.Dst != ip(ours) || q.DstPort != 5300 || q.SrcPort != 7000 {
 		t.Fatalf("about %+v", q)
 	}
 	l.buffers()
@@ -399,9 +399,9 @@ func TestRFC1812_S4_3_2_8_HostUnreachableIsRateLimited(t *testing.T) {
 	old := dead
 	dead = maps.Clone(dead)
 	defer func() { dead = old }()
-	l := newLab(t, "accept", established)
+	l := newLabWith(t, routed, "accept", established)
 	l.one(lan, udp(host, 4000, web, 53)) // the gateway is known from now on
-	l.one(wan, udp(web, 53, ours, 4000))
+	l.one(wan, udp(web, 53, host, 4000))
 	for i := range 200 {
 		a := ip("10.0.0.100") + packet.Addr(i%20)
 		dead[a] = true

@@ -139,7 +139,7 @@ func TestRFC1812_S5_3_7_Martians(t *testing.T) {
 			l.unanswered(wan, syn(c.addr, 4000, ours, 53), telemetry.Martian)
 		} else {
 			l.one(lan, udp(host, 4000, c.addr, 53))
-			l.one(wan, udp(c.addr, 4001, host, 53))
+			newLabWith(t, routed, "accept").one(wan, udp(c.addr, 4001, host, 53))
 		}
 	}
 	// A link may lie in a block of link-local addresses: then it is no martian.

@@ -12,6 +12,7 @@ import (
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/policy"
 	"github.com/thurward/thurward/internal/replay"
+	"github.com/thurward/thurward/internal/segment"
 	"github.com/thurward/thurward/internal/telemetry"
 )
 
@@ -181,7 +182,7 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 			}
 		}
 	}
-	for _, why := range []telemetry.Reason{telemetry.RuleAccept, telemetry.DefaultAction, telemetry.ExplicitDeny, telemetry.NoMatchingAllowRule, telemetry.Martian, telemetry.HairpinUnsupported, telemetry.NoLocalService} {
+	for _, why := range []telemetry.Reason{telemetry.RuleAccept, telemetry.DefaultAction, telemetry.ExplicitDeny, telemetry.NoMatchingAllowRule, telemetry.Martian, telemetry.HairpinUnsupported, telemetry.NoLocalService, telemetry.UntranslatedDestination} {
 		if reasons[why] == 0 {
 			t.Errorf("no packet met %v: %v", why, reasons)
 		}
@@ -203,7 +204,7 @@ func compare(p *policy.Policy, f policy.Flow, o *policy.Outcome, side replay.Sid
 		return fmt.Sprintf("it is %v for %v, want accept %v", e.Action, e.Reason, o.Accept)
 	case e.Reason != o.Reason:
 		return fmt.Sprintf("the reason is %v, want %v", e.Reason, o.Reason)
-	case o.Asked && o.Reason != telemetry.NoLocalService && int(e.Rule) != o.Rule:
+	case o.Asked && (o.Accept || o.Action != segment.Accept) && int(e.Rule) != o.Rule:
 		return fmt.Sprintf("rule %d decides, want %d", e.Rule, o.Rule)
 	}
 	if !o.Accept || dns {

@@ -46,6 +46,7 @@ func (p *Policy) facts() []fact {
 		{"defaults.flow_trace_sample_accept", fmt.Sprint(d.SampleAccept)},
 		{"defaults.flow_trace_sample_drop", fmt.Sprint(d.SampleDrop)},
 		{"defaults.dns_qps_per_client", fmt.Sprint(d.DNSRate)},
+		{"nat: hosts that the wan reaches by their own addresses, where rules accept it", all(p.routed())},
 	}
 	for _, t := range Timeouts {
 		v, ok := d.Timeouts[t.Name]

@@ -118,6 +118,10 @@ func (p *Policy) Decide(seg *segment.Policy, f Flow) Outcome {
 		o.Reason, o.Note = telemetry.NoLocalService, "it is addressed to the firewall, which offers no such service"
 		return o
 	}
+	if n := p.hides(&o); n != nil {
+		o.Reason, o.Note = telemetry.UntranslatedDestination, fmt.Sprintf("it comes from the WAN straight to a host whose source is translated%s; only a dnat entry leads there", n.sourceText())
+		return o
+	}
 	o.Accept = true
 	if f.FromLAN && !f.Established && !o.Local {
 		o.SNAT = p.sources(&o)

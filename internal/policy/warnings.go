@@ -19,6 +19,7 @@ func (l *loader) warnings() {
 		l.returns("ingress", "egress", "the answers of servers on the lan out")
 		l.unreached()
 	}
+	l.exposed()
 	s, err := compileTables(p)
 	if err != nil {
 		return // fits has said so
