@@ -10,6 +10,7 @@ import (
 	"github.com/thurward/thurward/internal/dataplane"
 	"github.com/thurward/thurward/internal/frame"
 	"github.com/thurward/thurward/internal/machine"
+	"github.com/thurward/thurward/internal/printable"
 	"github.com/thurward/thurward/internal/segment"
 	"github.com/thurward/thurward/internal/telemetry"
 )
@@ -97,7 +98,16 @@ func refuse(err error) {
 }
 
 // say writes one line to the console.
-func say(s string) { os.Stdout.WriteString("thurward: " + s + "\n") }
+func say(s string) { os.Stdout.Write(line(s)) }
+
+// maxSaid bounds a line of the console in bytes: it prints slowly.
+const maxSaid = 1000
+
+// line returns what is said as one line of printable text: parts of it may be
+// somebody else's words, and the launcher acts on how lines begin.
+func line(s string) []byte {
+	return append(printable.Append([]byte("thurward: "), s, maxSaid), '\n')
+}
 
 // newPool makes the packet buffers.
 func newPool() (*frame.Pool, error) {

@@ -91,6 +91,7 @@ func (l *launch) run(ctx context.Context) error {
 				fmt.Fprintln(l.out, stream.Style{Color: true, Zone: time.Local}.Text(&stream.Hello{}, it.Event))
 				return
 			}
+			ln.Text = stream.Clean(ln.Text) // nothing that drives a terminal
 		}
 		fmt.Fprintln(l.out, ln.Text)
 	}
@@ -206,7 +207,7 @@ func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, o
 		case vmm.EventLine:
 			e, err := vmm.ParseEvent(ln)
 			if err != nil {
-				l.say("an event that cannot be read (%v): %s", err, ln.Text)
+				l.say("an event that cannot be read (%v): %s", err, stream.Clean(ln.Text))
 				return
 			}
 			if !stage.Feed.Add(e) && follow.open() {

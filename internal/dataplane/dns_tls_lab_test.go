@@ -80,7 +80,8 @@ type tlsLab struct {
 	conns []*stream // of the server, in order
 	serve func(c net.Conn)
 	// deaf: segments for the server get lost.
-	deaf bool
+	deaf    bool
+	refused []string // what tlspipe says of certificates, for the console
 	// slow: at most so many bytes of the server arrive in one go; 0: all.
 	slow int
 }
@@ -115,7 +116,8 @@ func newTLSLab(t testing.TB, edit func(p *segment.Policy)) *tlsLab {
 	roots.AddCert(l.ca.cert)
 	for _, k := range l.e.Links() {
 		go tlspipe.Run(k.Pipe, tlspipe.Config{Name: l.policy.Text(l.policy.Upstreams[k.Up].ServerName), Roots: func() (*x509.CertPool, error) { return roots, nil },
-			Time: func() time.Time { return certTime }, Yield: func() {}})
+			Time: func() time.Time { return certTime }, Yield: func() {},
+			Refused: func(why string) { l.refused = append(l.refused, why) }})
 	}
 	l.serve = l.tls(l.ca.sign(t, dotName, 30), one(github))
 	return l

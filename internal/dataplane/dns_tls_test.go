@@ -130,14 +130,16 @@ func TestDoTCertificates(t *testing.T) {
 		"another name":      {func(l *tlsLab) tls.Certificate { return l.ca.sign(l.t, "other.example", 30) }, "certificate is valid for other.example, not dns.example"},
 		"unknown authority": {func(l *tlsLab) tls.Certificate { return newAuthority(l.t).sign(l.t, dotName, 30) }, "signed by unknown authority"},
 		"expired":           {func(l *tlsLab) tls.Certificate { return l.ca.sign(l.t, dotName, -1) }, "certificate has expired"},
-		"hostile text":      {func(l *tlsLab) tls.Certificate { return l.ca.sign(l.t, "x\x1b[31m\n\""+strings.Repeat("a", 300), 30) }, "x509"},
+		"hostile text":      {func(l *tlsLab) tls.Certificate { return l.ca.sign(l.t, "x\x1b[31m\n\""+strings.Repeat("a", 300), 30) }, `valid for x\x1b[31m\x0a"aaa`},
+		"forged console":    {func(l *tlsLab) tls.Certificate { return l.ca.sign(l.t, "x\r\nthurward: refusing to start: x", 30) }, `valid for x\x0d\x0athurward: refusing to start: x`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, nil, func(l *tlsLab) {
 				l.serve = l.tls(c.cert(l), one(github))
 				l.fails(l.asks("github.com"))
 				class, reason := l.why()
-				if class != telemetry.TLSVerify || !strings.Contains(reason, c.reason) || len(reason) > 160 || strings.ContainsFunc(reason, func(r rune) bool { return r < ' ' || r > '~' }) {
+				if class != telemetry.TLSVerify || !strings.Contains(reason, c.reason) || len(reason) > 160 || strings.ContainsFunc(reason, func(r rune) bool { return r < ' ' || r > '~' }) ||
+					len(l.refused) == 0 || l.refused[0] != reason {
 					t.Fatalf("told: %v, %q", class, reason)
 				}
 				if n := l.link().Counters().Failures[telemetry.TLSVerify]; n == 0 || int(n) != len(l.conns) || n > 4 || l.link().Counters().Connections != 0 {

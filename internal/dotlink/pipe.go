@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync/atomic"
 
+	"github.com/thurward/thurward/internal/printable"
 	"github.com/thurward/thurward/internal/telemetry"
 )
 
@@ -30,8 +31,11 @@ const (
 	sealedSize   = 16 << 10
 	plainInSize  = 16 << 10
 	plainOutSize = 64 << 10 // queries that wait for the handshake
-	maxReason    = 160
 )
+
+// MaxReason is how long the reason is, in bytes, for which a connection came to
+// nothing.
+const MaxReason = 160
 
 // A Pipe lies between the packet loop and the goroutine that speaks TLS. Plain
 // bytes are DNS messages, sealed ones are TLS records; "out" is towards the
@@ -58,7 +62,7 @@ type Pipe struct {
 // NewPipe makes a pipe; all its memory is taken here.
 func NewPipe() *Pipe {
 	return &Pipe{plainOut: newRing(plainOutSize), plainIn: newRing(plainInSize), sealedOut: newRing(sealedSize), sealedIn: newRing(sealedSize),
-		signal: make(chan struct{}, 1), reason: make([]byte, 0, maxReason)}
+		signal: make(chan struct{}, 1), reason: make([]byte, 0, MaxReason)}
 }
 
 // Bytes is about what a Link takes of memory.
@@ -129,17 +133,10 @@ func (p *Pipe) Next() bool {
 // Opened says that the handshake is done.
 func (p *Pipe) Opened() { p.tell(open) }
 
-// Park ends a connection. The reason is for people; only what is printable of
-// it is kept, since parts of it may be the server's.
+// Park ends a connection. The reason is for people; since parts of it may be the
+// server's, it is made printable (printable.Append) and cut at MaxReason bytes.
 func (p *Pipe) Park(c Class, reason string) {
-	p.class, p.reason = c, p.reason[:0]
-	for i := 0; i < len(reason) && len(p.reason) < maxReason; i++ {
-		b := reason[i]
-		if b < ' ' || b > '~' {
-			b = '?'
-		}
-		p.reason = append(p.reason, b)
-	}
+	p.class, p.reason = c, printable.Append(p.reason[:0], reason, MaxReason)
 	p.tell(parked)
 }
 

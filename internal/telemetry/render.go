@@ -276,7 +276,8 @@ func appendTransport(b []byte, proto uint8) []byte {
 }
 
 // appendEscaped appends s as the inside of a JSON string (RFC 8259 section 7).
-// Invalid UTF-8 becomes U+FFFD.
+// What drives a terminal or changes the direction of writing is written as
+// \uXXXX, so that a line may be shown as it is. Invalid UTF-8 becomes U+FFFD.
 func appendEscaped[S string | []byte](b []byte, s S) []byte {
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -293,8 +294,21 @@ func appendEscaped[S string | []byte](b []byte, s S) []byte {
 			continue
 		}
 		r, n := utf8.DecodeRuneInString(string(s[i:min(i+utf8.UTFMax, len(s))]))
-		b = utf8.AppendRune(b, r)
 		i += n
+		switch {
+		case strconv.IsPrint(r):
+			b = utf8.AppendRune(b, r)
+		case r < 0x10000:
+			b = appendUnit(b, r)
+		default:
+			r -= 0x10000 // to a pair of surrogates
+			b = appendUnit(appendUnit(b, 0xd800|r>>10), 0xdc00|r&0x3ff)
+		}
 	}
 	return b
+}
+
+// appendUnit appends a UTF-16 code unit as JSON escapes it.
+func appendUnit(b []byte, r rune) []byte {
+	return append(b, '\\', 'u', hexDigits[r>>12&15], hexDigits[r>>8&15], hexDigits[r>>4&15], hexDigits[r&15])
 }

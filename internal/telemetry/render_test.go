@@ -149,3 +149,25 @@ func BenchmarkRecord(b *testing.B) {
 		q.Get(&r)
 	}
 }
+
+// TestEscapedIsPrintable: a line says what it was given, and nothing in it
+// drives a terminal.
+func TestEscapedIsPrintable(t *testing.T) {
+	for in, want := range map[string]string{
+		"Zürich 東京":              "Zürich 東京",
+		"a\"b\\\n\x1b[2J\x7f":    `a\"b\\\u000a\u001b[2J\u007f`,
+		"\u009b1m\u0085\u2028":   `\u009b1m\u0085\u2028`,
+		"\u202eevil\u2066\u200f": `\u202eevil\u2066\u200f`,
+		"\U000e0041\U0001f525":   `\udb40\udc41` + "\U0001f525",
+		"\xff\x9b":               "\ufffd\ufffd",
+	} {
+		got := string(appendEscaped(nil, in))
+		if got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+		var back string
+		if err := json.Unmarshal([]byte(`"`+got+`"`), &back); err != nil || back != string([]rune(in)) {
+			t.Errorf("%s means %q (%v)", got, back, err)
+		}
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"strconv"
 	"strings"
+
+	"github.com/thurward/thurward/internal/printable"
 )
 
 // A LineKind says what a line of the console is.
@@ -39,16 +41,52 @@ var prefixes = []struct {
 	{"thurward: probe ok", ProbeOK},
 }
 
-// ParseLine recognises a line of the console. Firmware may have left escape
-// sequences in front of the first one.
+// ParseLine recognises a line of the console by what it begins with: what stands
+// further on may be the words of somebody else that the firewall repeats. Only
+// the escape sequences that firmware leaves in front of the first line are
+// passed over. Text is safe for a terminal but for that of an event, which is
+// JSON and stays as it is.
 func ParseLine(s string) Line {
 	s = strings.TrimRight(s, "\r\n")
+	said := afterEscapes(s)
 	for _, p := range prefixes {
-		if i := strings.Index(s, p.text); i == 0 || i > 0 && p.kind != EventLine {
-			return Line{Kind: p.kind, Text: s[i:], Rest: s[i+len(p.text):]}
+		rest, ok := strings.CutPrefix(said, p.text)
+		switch {
+		case !ok:
+		case p.kind == EventLine:
+			return Line{Kind: p.kind, Text: said, Rest: rest}
+		default:
+			return Line{Kind: p.kind, Text: shown(said), Rest: shown(rest)}
 		}
 	}
-	return Line{Text: s}
+	return Line{Text: shown(s)}
+}
+
+// afterEscapes returns s without the escape sequences that it begins with
+// (ECMA-48 sections 5.3 to 5.5: ESC and a final byte, or CSI, parameters and a
+// final byte).
+func afterEscapes(s string) string {
+	for len(s) >= 2 && s[0] == 0x1b {
+		n := 1
+		if s[1] == '[' {
+			for n = 2; n < len(s) && s[n] >= 0x20 && s[n] < 0x40; n++ {
+			}
+		}
+		if n == len(s) {
+			return s
+		}
+		s = s[n+1:]
+	}
+	return s
+}
+
+// shown makes a line printable; tabs, which indent Go's stack traces, stay.
+func shown(s string) string {
+	parts := strings.Split(s, "\t")
+	for i, p := range parts {
+		parts[i] = printable.String(p, maxLine)
+	}
+	return strings.Join(parts, "\t")
 }
 
 // ReadyInfo is what the ready line says.

@@ -16,7 +16,18 @@ func TestParseLine(t *testing.T) {
 		"thurward: note: one device\n":            {Output, "thurward: note: one device", ""},
 		"goroutine 1 [running]:\n":                {Output, "goroutine 1 [running]:", ""},
 		"x thurward: event {}":                    {Output, "x thurward: event {}", ""},
-		"\n":                                      {Output, "", ""},
+		// What stands further on in a line is part of what somebody else said.
+		"thurward: upstream 1.1.1.1:853: x509: thurward: refusing to start: no":      {Output, "thurward: upstream 1.1.1.1:853: x509: thurward: refusing to start: no", ""},
+		"thurward: upstream 1.1.1.1:853: x509: \x1bcthurward: refusing to start: no": {Output, `thurward: upstream 1.1.1.1:853: x509: \x1bcthurward: refusing to start: no`, ""},
+		"x thurward: crash: a":               {Output, "x thurward: crash: a", ""},
+		"x thurward: ready version=2":        {Output, "x thurward: ready version=2", ""},
+		"thurward: event thurward: crash: a": {EventLine, "thurward: event thurward: crash: a", "thurward: crash: a"},
+		// Firmware clears the screen before the first line.
+		"\x1bc\x1b[?7l\x1b[2J\x1b[0mthurward: probe ok\n": {ProbeOK, "thurward: probe ok", ""},
+		// For a terminal.
+		"\tmain.go:12 \x1b[2J\u009b1m\xff\u202e":  {Output, "\tmain.go:12 \\x1b[2J\\u009b1m\\xff\\u202e", ""},
+		"thurward: refusing to start: \x1b]0;a\a": {Refused, `thurward: refusing to start: \x1b]0;a\x07`, `\x1b]0;a\x07`},
+		"\n": {Output, "", ""},
 	} {
 		if got := ParseLine(in); got != want {
 			t.Errorf("%q: %+v, want %+v", in, got, want)
@@ -70,6 +81,18 @@ func TestLongConsoleLineIsSplit(t *testing.T) {
 	readConsole(strings.NewReader(strings.Repeat("x", maxLine+10)+"\nthurward: probe ok\n"), func(l Line) { n++; bytes += len(l.Text) })
 	if n != 3 || bytes != maxLine+10+len("thurward: probe ok") {
 		t.Errorf("%d lines, %d bytes", n, bytes)
+	}
+}
+
+// TestRestOfALongLineIsOutput: whoever makes a line long enough cannot begin
+// another one.
+func TestRestOfALongLineIsOutput(t *testing.T) {
+	for _, forged := range []string{"thurward: refusing to start: a", "thurward: crash: a", "thurward: event {}"} {
+		var got []Line
+		readConsole(strings.NewReader(strings.Repeat("x", maxLine)+forged+"\nthurward: probe ok\n"), func(l Line) { got = append(got, l) })
+		if len(got) != 3 || got[1].Kind != Output || got[1].Text != forged || got[2].Kind != ProbeOK {
+			t.Errorf("%s: %d lines, the second %+v", forged, len(got), got[1])
+		}
 	}
 }
 

@@ -68,15 +68,17 @@ func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
 // readConsole splits the console into lines.
 func readConsole(r io.Reader, onLine func(Line)) {
 	br := bufio.NewReaderSize(r, maxLine)
+	rest := false // of a line that is too long: it says nothing by itself
 	for {
 		b, err := br.ReadSlice('\n')
 		if len(b) > 0 {
 			l := ParseLine(string(b))
-			if err == io.EOF && l.Kind == EventLine {
-				l = Line{Text: l.Text} // the machine was ended while it printed
+			if rest || err == io.EOF && l.Kind == EventLine { // EOF: the machine was ended while it printed
+				l = Line{Text: shown(l.Text)}
 			}
 			onLine(l)
 		}
+		rest = err == bufio.ErrBufferFull
 		if err != nil && err != bufio.ErrBufferFull {
 			return
 		}

@@ -40,18 +40,9 @@ func (q *QEMU) boot(ctx context.Context, c Config, limit time.Duration, onLine f
 	start := time.Now()
 	m, err := q.Start(c, func(l Line) {
 		mu.Lock()
-		switch l.Kind {
-		case Ready:
-			if !o.Ready {
-				o.Ready = true
-				close(ready)
-			}
-		case Refused:
-			o.Refused = l.Rest
-		case Crashed:
-			if o.Crash == "" {
-				o.Crash = l.Rest
-			}
+		was := o.Ready
+		if o.heard(l); o.Ready && !was {
+			close(ready)
 		}
 		mu.Unlock()
 		onLine(l)

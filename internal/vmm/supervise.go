@@ -43,6 +43,23 @@ type Outcome struct {
 	Up      time.Duration
 }
 
+// heard notes what a line of the console says of the outcome. A firewall that
+// is ready refuses nothing any more: whoever says so then is somebody else.
+func (o *Outcome) heard(l Line) {
+	switch l.Kind {
+	case Ready:
+		o.Ready = true
+	case Refused:
+		if !o.Ready {
+			o.Refused = l.Rest
+		}
+	case Crashed:
+		if o.Crash == "" {
+			o.Crash = l.Rest
+		}
+	}
+}
+
 // crashed reports whether the end was one that a restart may cure.
 func (o *Outcome) crashed() bool { return o.Crash != "" || o.Err != nil && o.Ready }
 

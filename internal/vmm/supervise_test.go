@@ -68,6 +68,30 @@ func TestRestarts(t *testing.T) {
 	}
 }
 
+// TestForgedRefusal: what a machine says after it was ready is no refusal, so
+// that it is started again after a crash; before, it is.
+func TestForgedRefusal(t *testing.T) {
+	heard := func(console string) (o Outcome) {
+		readConsole(strings.NewReader(console), func(l Line) { o.heard(l) })
+		return o
+	}
+	const ready, refusal, crash = "thurward: ready version=1\n", "thurward: refusing to start: forged\n", "thurward: crash: page fault\n"
+	for console, starts := range map[string]int{
+		ready + refusal + crash: 2,
+		ready + "thurward: upstream 192.0.2.1:853: its certificate is refused: " + refusal + crash: 2,
+		ready + crash + refusal: 2,
+		refusal:                 1,
+		refusal + crash:         1,
+		crash:                   2,
+		ready:                   1,
+	} {
+		outcomes := []Outcome{heard(console), {Ready: true}}
+		if _, n, err := play(t, OnCrash, outcomes[:starts]...); n != starts || (err != nil) != strings.HasPrefix(console, refusal) {
+			t.Errorf("%q: %d starts (%v), want %d", console, n, err, starts)
+		}
+	}
+}
+
 func TestInterruptEndsThePause(t *testing.T) {
 	why := errors.New("interrupted")
 	ctx, cancel := context.WithCancelCause(t.Context())

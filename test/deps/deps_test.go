@@ -99,7 +99,7 @@ func TestBannedFromImage(t *testing.T) {
 // TestImportDirection: packet is below conntrack, nat and filter, those are
 // below dataplane, and none of them knows a device or the kernel.
 func TestImportDirection(t *testing.T) {
-	level := map[string]int{"prefetch": 0, "packet": 0, "frame": 0, "telemetry": 0, "segment": 0, "conntrack": 1, "nat": 1, "filter": 1, "fqdn": 1, "dnsproxy": 2, "tcpend": 1, "dotlink": 2, "clienthello": 0, "dataplane": 3}
+	level := map[string]int{"prefetch": 0, "packet": 0, "frame": 0, "telemetry": 0, "segment": 0, "printable": 0, "conntrack": 1, "nat": 1, "filter": 1, "fqdn": 1, "dnsproxy": 2, "tcpend": 1, "dotlink": 2, "clienthello": 0, "dataplane": 3}
 	for name, l := range level {
 		for _, d := range deps(t, "./internal/"+name, "") {
 			p, ours := strings.CutPrefix(d, module+"internal/")

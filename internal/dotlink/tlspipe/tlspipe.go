@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/thurward/thurward/internal/dotlink"
+	"github.com/thurward/thurward/internal/printable"
 	"github.com/thurward/thurward/internal/telemetry"
 )
 
@@ -22,7 +23,8 @@ type Config struct {
 	Time  func() time.Time               // of day, by which certificates are judged
 	Yield func()                         // called after each step, that others get a turn
 
-	// Refused is told why a certificate is refused. It may be nil.
+	// Refused is told why a certificate is refused, in printable text of at
+	// most dotlink.MaxReason bytes. It may be nil.
 	Refused func(reason string)
 }
 
@@ -39,6 +41,8 @@ func Run(p *dotlink.Pipe, c Config) {
 	buf := make([]byte, 4<<10)
 	for p.Next() {
 		class, reason := session(p, &c, buf)
+		// Whoever answers for the server chooses the names in its certificate.
+		reason = printable.String(reason, dotlink.MaxReason)
 		if class == telemetry.TLSVerify && c.Refused != nil {
 			c.Refused(reason)
 		}
