@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime/debug"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +19,12 @@ type region struct {
 	user  uint64 // the monitor's virtual address
 	mem   []byte
 	whole []byte // what was mapped: from the file's beginning
+	file  file
+	off   uint64 // of mem in it
 }
+
+// A file is one, by whatever descriptor it came.
+type file struct{ dev, ino uint64 }
 
 // Memory is the guest's memory, mapped into this process.
 type Memory struct{ regions []region }
@@ -53,10 +60,75 @@ func mapMemory(m *message) (*Memory, error) {
 			mem.Close()
 			return nil, fmt.Errorf("vhost-user: memory region %d: %w", i, err)
 		}
-		r.whole, r.mem = b, b[off:]
+		seal(m.fds[i])
+		// Cut short between the look at it and the seal: the first access would
+		// be a fault, which Guard takes.
+		r.whole, r.mem, r.file, r.off = b, b[off:], file{st.Dev, st.Ino}, off
 		mem.regions = append(mem.regions, r)
 	}
 	return mem, nil
+}
+
+// seal forbids that the file is cut short, where it lets itself be sealed: of a
+// mapping beyond its file's end every access is a fault. Files that are no memfd,
+// and such as were made without seals, stay as they are; Guard is for them.
+func seal(fd int) {
+	if s, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0); err == nil && s&unix.F_SEAL_SHRINK == 0 {
+		unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK) //nolint:errcheck // see above
+	}
+}
+
+// ErrFault is that the guest's memory is gone: the file that it is has become
+// shorter.
+var ErrFault = errors.New("vhost-user: the guest's memory was cut short")
+
+// Guard calls f, which works in the guest's memory, and turns a fault there
+// into ErrFault, where it would end the process. Other panics go on. What f
+// has locked it must unlock in a deferred call.
+func (m *Memory) Guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		r := recover()
+		if r == nil {
+			return
+		}
+		if e, ok := r.(interface{ Addr() uintptr }); !ok || !m.has(e.Addr()) {
+			panic(r)
+		}
+		err = ErrFault
+	}()
+	return f()
+}
+
+// has reports whether an address of this process lies in the mapped memory.
+func (m *Memory) has(a uintptr) bool {
+	for i := range m.regions {
+		b := m.regions[i].whole
+		if a-uintptr(unsafe.Pointer(unsafe.SliceData(b))) < uintptr(len(b)) {
+			return true
+		}
+	}
+	return false
+}
+
+// An extent is a stretch of a file that is shared memory.
+type extent struct {
+	file     file
+	from, to uint64
+}
+
+func (e extent) overlaps(o extent) bool { return e.file == o.file && e.from < o.to && o.from < e.to }
+
+// extent returns where n bytes at an address of the monitor's lie in their file,
+// under whatever address that is shared.
+func (m *Memory) extent(addr uint64, n int) extent {
+	for i := range m.regions {
+		r := &m.regions[i]
+		if o := addr - r.user; o < uint64(len(r.mem)) {
+			return extent{r.file, r.off + o, r.off + o + uint64(n)}
+		}
+	}
+	return extent{}
 }
 
 // Close unmaps the memory. Nothing that Slice returned may be used afterwards.

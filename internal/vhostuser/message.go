@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -79,11 +80,25 @@ func (m *message) event() (*os.File, error) {
 		return nil, fmt.Errorf("vhost-user: request %d came without a file descriptor", m.request)
 	}
 	fd := m.fds[0]
+	if !isEventfd(fd) {
+		return nil, fmt.Errorf("vhost-user: request %d came with something that is no eventfd", m.request)
+	}
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("vhost-user: request %d: %w", m.request, err)
 	}
 	m.fds[0] = -1
 	return os.NewFile(uintptr(fd), "eventfd"), nil
+}
+
+// isEventfd reports whether a descriptor is an eventfd: a file, a pipe or a
+// device could be ready for ever, or never.
+func isEventfd(fd int) bool {
+	name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err == nil {
+		return name == "anon_inode:[eventfd]"
+	}
+	var st unix.Stat_t // without /proc: such an inode has no type
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == 0
 }
 
 func (m *message) u64() (uint64, error) {

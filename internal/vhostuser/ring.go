@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"syscall"
+	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/thurward/thurward/internal/prefetch"
 )
@@ -32,7 +36,9 @@ type desc struct {
 type usedElem struct{ id, len uint32 }
 
 // A Ring is a split virtqueue as the device sees it. One goroutine uses it, and
-// only between the Handler's Start and Stop.
+// only between the Handler's Start and Stop, within Mem.Guard where the process
+// is to outlive a monitor that takes the memory away. Once it is to be given back
+// all that could go on for ever fails with os.ErrDeadlineExceeded.
 type Ring struct {
 	Index int // number of the queue
 	Mem   *Memory
@@ -55,7 +61,10 @@ type Ring struct {
 	noKick   uint32
 
 	kick, call *os.File
+	signal     syscall.RawConn // call's
 	fence      uint32
+	over       atomic.Bool // the ring is to be given back
+	parts      [3]extent   // where descriptors, available and used ring lie
 }
 
 // A Chain is one request of the guest: buffers that the device reads, then
@@ -83,6 +92,10 @@ func newRing(mem *Memory, n uint32, descAddr, usedAddr, availAddr uint64, base u
 		return nil, errors.New("vhost-user: a ring is not aligned")
 	}
 	r := &Ring{Mem: mem, mask: uint16(n - 1), eventIdx: eventIdx, next: base, known: base}
+	r.parts = [3]extent{mem.extent(descAddr, len(d)), mem.extent(availAddr, len(a)), mem.extent(usedAddr, len(u))}
+	if err := r.apart(r); err != nil {
+		return nil, err
+	}
 	r.desc = unsafe.Slice((*desc)(unsafe.Pointer(&d[0])), n)
 	r.availHead = (*uint32)(unsafe.Pointer(&a[0]))
 	r.avail = unsafe.Slice((*uint16)(unsafe.Pointer(&a[4])), n)
@@ -95,12 +108,45 @@ func newRing(mem *Memory, n uint32, descAddr, usedAddr, availAddr uint64, base u
 	return r, nil
 }
 
+// apart refuses rings of which one lies over another's: what the device says
+// would then be a request of the guest, and each answer the next one. r and o may
+// be the same ring.
+func (r *Ring) apart(o *Ring) error {
+	for i, a := range r.parts {
+		for j, b := range o.parts {
+			if (r != o || i != j) && a.overlaps(b) {
+				return errors.New("vhost-user: rings lie over each other")
+			}
+		}
+	}
+	return nil
+}
+
+// end makes the ring fail from now on, a Wait that has begun among it.
+func (r *Ring) end() {
+	r.over.Store(true)
+	r.kick.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // start has made sure that it takes one
+}
+
+// stopped is an error once the ring is to be given back, the same as Wait's.
+func (r *Ring) stopped() error {
+	if r.over.Load() {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
 // Size returns the number of entries.
 func (r *Ring) Size() int { return len(r.desc) }
 
 // Pending returns how many chains the guest has made available. An index that
-// is ahead of the ring's size is an error: the guest breaks the rules.
+// is ahead of the ring's size is an error: the guest breaks the rules. So is
+// (os.ErrDeadlineExceeded) that the ring is to be given back: without that a
+// guest that always has something pending would keep it.
 func (r *Ring) Pending() (int, error) {
+	if err := r.stopped(); err != nil {
+		return 0, err
+	}
 	r.known = uint16(atomic.LoadUint32(r.availHead) >> 16)
 	n := r.known - r.next
 	if int(n) > len(r.desc) {
@@ -140,6 +186,9 @@ func (r *Ring) Ask(k int) {
 // Pop takes the next chain into c, whose slices it reuses; ok is false when
 // there is none. After an error the ring is not to be used any more.
 func (r *Ring) Pop(c *Chain) (ok bool, err error) {
+	if err := r.stopped(); err != nil {
+		return false, err
+	}
 	if r.next == r.known { // the guest changes its index all the time: a look costs a cache miss
 		if n, err := r.Pending(); n == 0 || err != nil {
 			return false, err
@@ -200,10 +249,42 @@ func (r *Ring) Publish() error {
 	} else if atomic.LoadUint32(r.availHead)&availNoInterrupt != 0 {
 		return nil
 	}
-	if r.call == nil {
+	return r.interrupt()
+}
+
+// interrupt adds 1 to the guest's eventfd. It does not wait: where the counter
+// is full an interrupt is under way already.
+func (r *Ring) interrupt() error {
+	if r.signal == nil {
 		return nil
 	}
-	_, err := r.call.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0})
+	var failed error
+	err := r.signal.Control(func(fd uintptr) { failed = poke(int(fd)) })
+	return errors.Join(err, failed)
+}
+
+// Kick makes a Wait return, as the guest's kick would.
+func (r *Ring) Kick() error {
+	c, err := r.kick.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = c.Control(func(fd uintptr) { failed = poke(int(fd)) })
+	return errors.Join(err, failed)
+}
+
+// poke adds 1 to an eventfd that has room for it. The other side shares the
+// descriptor's flags and may have made it blocking, so that it is asked before.
+func poke(fd int) error {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	if n, err := unix.Poll(p, 0); n == 0 || err != nil {
+		return nil
+	}
+	_, err := unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	if err == unix.EAGAIN || err == unix.EINTR {
+		return nil
+	}
 	return err
 }
 
@@ -234,6 +315,9 @@ func (r *Ring) Arm() (bool, error) {
 // Wait sleeps until the guest kicks or the ring is stopped, which gives an
 // error (os.ErrDeadlineExceeded).
 func (r *Ring) Wait() error {
+	if err := r.stopped(); err != nil {
+		return err
+	}
 	var b [8]byte
 	_, err := r.kick.Read(b[:])
 	return err

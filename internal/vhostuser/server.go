@@ -27,10 +27,17 @@ type Device struct {
 type Handler interface {
 	// Start hands a ring over.
 	Start(r *Ring)
-	// Stop takes it back: when it returns, the ring is not used any more.
-	// A Wait on the ring has been ended before.
+	// Stop takes it back: when it returns, the ring is not used any more. The
+	// ring's own methods fail before it is called, a Wait among them. It has
+	// stopLimit to return, or the session ends.
 	Stop(r *Ring)
 }
+
+// stopLimit is how long a handler may take to give a ring back. The monitor
+// waits for that, and does nothing else.
+const stopLimit = 2 * time.Second
+
+var errStuck = fmt.Errorf("vhost-user: a ring was not given back within %v", stopLimit)
 
 // session is one monitor's connection.
 type session struct {
@@ -41,6 +48,7 @@ type session struct {
 	feat  uint64 // agreed on
 	proto uint64
 	vring []vring
+	stuck chan struct{} // closed when a Stop that took too long returns; nil: none did
 }
 
 // vring is what the monitor has said of one ring.
@@ -54,7 +62,7 @@ type vring struct {
 }
 
 // Serve plays the device for one monitor until that closes the connection,
-// which is no error, or breaks the protocol.
+// which is no error, or breaks the protocol. Either way it closes conn.
 func Serve(conn *net.UnixConn, dev Device, h Handler) error {
 	s := &session{conn: conn, dev: dev, h: h, vring: make([]vring, dev.Queues)}
 	defer s.close()
@@ -76,8 +84,30 @@ func Serve(conn *net.UnixConn, dev Device, h Handler) error {
 }
 
 func (s *session) close() {
+	s.conn.Close() // first of all: the monitor may wait for an answer
+	if s.stopAll() == nil {
+		s.release()
+		return
+	}
+	var left []*Ring
 	for i := range s.vring {
-		s.stop(i)
+		if r := s.vring[i].ring; r != nil {
+			r.end()
+			left = append(left, r)
+		}
+	}
+	go func() { // the memory stays for as long as it is used
+		<-s.stuck
+		for _, r := range left {
+			s.h.Stop(r)
+		}
+		s.release()
+	}()
+}
+
+// release gives back what the monitor has shared.
+func (s *session) release() {
+	for i := range s.vring {
 		s.vring[i].drop()
 	}
 	if s.mem != nil {
@@ -118,7 +148,9 @@ func (s *session) handle(m *message) error {
 		if int(i) >= len(s.vring) {
 			return fmt.Errorf("vhost-user: ring %d of %d", i, len(s.vring))
 		}
-		s.stop(int(i))
+		if err := s.stop(int(i)); err != nil {
+			return err
+		}
 		s.vring[i].drop()
 		b := le.AppendUint32(nil, i)
 		return reply(s.conn, m.request, le.AppendUint32(b, uint32(s.vring[i].base)))
@@ -155,17 +187,15 @@ func (s *session) set(m *message) error {
 	case reqSetOwner, reqSetConfig, reqSetStatus:
 		return nil
 	case reqResetOwner, reqResetDevice:
-		for i := range s.vring {
-			s.stop(i)
-		}
-		return nil
+		return s.stopAll()
 	case reqSetMemTable:
 		mem, err := mapMemory(m)
 		if err != nil {
 			return err
 		}
-		for i := range s.vring {
-			s.stop(i) // its memory goes
+		if err := s.stopAll(); err != nil { // their memory goes
+			mem.Close()
+			return err
 		}
 		if s.mem != nil {
 			s.mem.Close()
@@ -211,8 +241,7 @@ func (s *session) setRing(m *message) error {
 	case reqSetVringEnable:
 		r.enabled = num != 0
 		if !r.enabled {
-			s.stop(int(index))
-			return nil
+			return s.stop(int(index))
 		}
 	case reqSetVringErr:
 		return nil // errors end the session
@@ -226,7 +255,12 @@ func (s *session) setRing(m *message) error {
 		if m.request == reqSetVringCall {
 			return s.setCall(int(index), f)
 		}
-		s.stop(int(index))
+		if err := s.stop(int(index)); err != nil {
+			if f != nil {
+				f.Close()
+			}
+			return err
+		}
 		if r.kick != nil {
 			r.kick.Close()
 		}
@@ -239,7 +273,12 @@ func (s *session) setRing(m *message) error {
 func (s *session) setCall(i int, f *os.File) error {
 	r := &s.vring[i]
 	running := r.ring != nil
-	s.stop(i)
+	if err := s.stop(i); err != nil {
+		if f != nil {
+			f.Close()
+		}
+		return err
+	}
 	if r.call != nil {
 		r.call.Close()
 	}
@@ -265,28 +304,70 @@ func (s *session) start(i int) error {
 	if v.ring != nil || s.mem == nil || !v.hasAddr || v.num == 0 || v.kick == nil || s.feat&featProtocol != 0 && !v.enabled {
 		return nil
 	}
-	r, err := newRing(s.mem, v.num, v.desc, v.used, v.avail, v.base, s.feat&FeatureEventIdx != 0)
+	var r *Ring
+	err := s.mem.Guard(func() (err error) {
+		r, err = newRing(s.mem, v.num, v.desc, v.used, v.avail, v.base, s.feat&FeatureEventIdx != 0)
+		return err
+	})
 	if err != nil {
 		return err
+	}
+	for j := range s.vring {
+		if o := s.vring[j].ring; o != nil {
+			if err := r.apart(o); err != nil {
+				return err
+			}
+		}
 	}
 	if err := v.kick.SetReadDeadline(time.Time{}); err != nil { // stop may have set one
 		return fmt.Errorf("vhost-user: ring %d: %w", i, err)
 	}
 	r.Index, r.kick, r.call = i, v.kick, v.call
+	if v.call != nil {
+		if r.signal, err = v.call.SyscallConn(); err != nil {
+			return fmt.Errorf("vhost-user: ring %d: %w", i, err)
+		}
+	}
 	v.ring = r
 	s.h.Start(r)
 	return nil
 }
 
-// stop takes a ring back from the handler and remembers how far it came.
-func (s *session) stop(i int) {
+// stop takes a ring back from the handler and remembers how far it came. When
+// the handler does not give it back in time the session is over, and the ring and
+// its memory are left to the handler.
+func (s *session) stop(i int) error {
 	v := &s.vring[i]
-	if v.ring == nil {
-		return
+	if s.stuck != nil {
+		return errStuck
 	}
-	v.ring.kick.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // start has made sure that it takes one
-	s.h.Stop(v.ring)
-	v.base, v.ring = v.ring.next, nil
+	if v.ring == nil {
+		return nil
+	}
+	r := v.ring
+	v.ring = nil
+	r.end()
+	done := make(chan struct{})
+	go func() { defer close(done); s.h.Stop(r) }()
+	late := time.NewTimer(stopLimit)
+	defer late.Stop()
+	select {
+	case <-done:
+		v.base = r.next
+		return nil
+	case <-late.C:
+		s.stuck = done
+		return errStuck
+	}
+}
+
+func (s *session) stopAll() error {
+	for i := range s.vring {
+		if err := s.stop(i); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // config answers GET_CONFIG: offset, size, flags, then the bytes.

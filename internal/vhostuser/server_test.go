@@ -24,7 +24,7 @@ func newEcho() *echo { return &echo{err: make(chan error, 16)} }
 func (e *echo) Start(r *Ring) {
 	e.runs++
 	e.wg.Go(func() {
-		if err := e.run(r); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := r.Mem.Guard(func() error { return e.run(r) }); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			e.err <- err
 		}
 	})
@@ -180,7 +180,7 @@ func TestMonitorErrors(t *testing.T) {
 			f.send(reqSetMemTable, memTable(0x1000), f.fd)
 			f.send(reqSetVringNum, pairOf(0, 8))
 			f.send(reqSetVringAddr, ringAddr(0))
-			f.send(reqSetVringKick, u64(0), f.fd)
+			f.send(reqSetVringKick, u64(0), raw(f.t, eventfd(f.t)))
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -31,9 +31,10 @@ type conn struct {
 	change *sync.Cond
 }
 
-// connect begins to connect the guest to a socket.
+// connect begins to connect the guest to a socket. Connections that have ended
+// count until their sockets are closed: what they hold is bounded, too.
 func (d *device) connect(k key, h *header) {
-	if len(d.conns) >= maxConns || d.over {
+	if d.open >= maxConns || d.over {
 		d.counts.Refused.Add(1)
 		d.log("the guest has %d connections; more are refused", maxConns)
 		d.refuse(k, h)
@@ -41,11 +42,13 @@ func (d *device) connect(k key, h *header) {
 	}
 	c := &conn{key: k, alloc: h.alloc, peer: h.fwd, change: sync.NewCond(&d.mu)}
 	d.conns[k] = c
+	d.open++
 	d.work.Go(func() {
-		s, err := net.DialTimeout("unix", d.c.Path+"_"+strconv.FormatUint(uint64(k.host), 10), dialLimit)
+		s, err := d.c.Dial(d.c.Path + "_" + strconv.FormatUint(uint64(k.host), 10))
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if err != nil || c.closed {
+			d.open--
 			d.counts.Refused.Add(1)
 			if err == nil {
 				s.Close()
@@ -54,12 +57,28 @@ func (d *device) connect(k key, h *header) {
 			}
 			return
 		}
-		c.sock = s.(*net.UnixConn)
+		c.sock = s
 		d.counts.Connections.Add(1)
 		d.tell(c, opResponse, 0)
-		d.work.Go(func() { d.write(c) })
-		d.work.Go(func() { d.read(c) })
+		var both sync.WaitGroup
+		both.Go(func() { d.write(c) })
+		both.Go(func() { d.read(c) })
+		d.work.Go(func() {
+			both.Wait()
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.open--
+		})
 	})
+}
+
+// dial is a Config's Dial where none is set.
+func dial(path string) (*net.UnixConn, error) {
+	c, err := net.DialTimeout("unix", path, dialLimit)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UnixConn), nil
 }
 
 // tell sends a packet without data, with the state of the connection's credit.

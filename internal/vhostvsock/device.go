@@ -31,6 +31,9 @@ const (
 type Config struct {
 	CID  uint64 // the guest's; 3 or more
 	Path string // Unix sockets are this, an underscore and the port
+	// Dial connects to the Unix socket at a path; nil: whoever listens there.
+	// It may be called by several goroutines, and must end soon.
+	Dial func(path string) (*net.UnixConn, error)
 	// Log is called with what a guest or the monitor did wrong, the first time
 	// for each kind; may be nil.
 	Log func(format string, a ...any)
@@ -62,6 +65,7 @@ type device struct {
 
 	mu    sync.Mutex
 	conns map[key]*conn
+	open  int // connections whose goroutines or sockets there are, of conns or ended
 	out   []packet
 	rx    *vhostuser.Ring // nil while the guest has not handed it over
 	chain vhostuser.Chain
@@ -77,6 +81,9 @@ type device struct {
 func Serve(c *net.UnixConn, cfg Config, counts *Counters) error {
 	if cfg.Log == nil {
 		cfg.Log = func(string, ...any) {}
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = dial
 	}
 	if counts == nil {
 		counts = &Counters{}
@@ -112,18 +119,32 @@ func (d *device) Start(r *vhostuser.Ring) {
 	}
 	d.rings[r.Index].Go(func() {
 		for {
-			more, err := handle(r)
+			more := false
+			err := r.Mem.Guard(func() (err error) { more, err = handle(r); return err })
 			if err == nil && !more {
 				err = r.Wait()
 			}
 			if err != nil {
-				if !stopped(err) {
-					d.log("the guest's vsock device is given up: %v", err)
-				}
+				d.giveUp(err)
 				return
 			}
 		}
 	})
+}
+
+// giveUp ends what goes on with a guest whose rings are of no use any more,
+// unless they were taken back in order.
+func (d *device) giveUp(err error) {
+	if stopped(err) {
+		return
+	}
+	d.log("the guest's vsock device is given up: %v", err)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rx = nil
+	for _, c := range d.conns {
+		d.finish(c)
+	}
 }
 
 // Stop implements vhostuser.Handler.
@@ -171,27 +192,32 @@ func (d *device) send(p packet) bool {
 	if d.rx == nil {
 		return true
 	}
-	for more := true; more; {
-		err := d.pump()
-		if more = false; err == nil && len(d.out) > 0 {
+	more := false
+	err := d.rx.Mem.Guard(func() (err error) {
+		if err = d.pump(); err == nil && d.rx != nil && len(d.out) > 0 {
 			more, err = d.rx.Arm()
 		}
-		if err != nil {
+		return err
+	})
+	if err == nil && more { // buffers came meanwhile: the ring's own goroutine goes on
+		err = d.rx.Kick()
+	}
+	if err != nil {
+		if !stopped(err) {
 			d.log("the guest's vsock device is given up: %v", err)
-			d.rx = nil
-			break
 		}
+		d.rx = nil
 	}
 	return true
 }
 
 var errSmall = errors.New("a receive buffer without room for a header")
 
-// pump moves packets into the guest's buffers while there are both. The lock is
-// held.
+// pump moves packets into the guest's buffers while there are both, for as many
+// buffers as an honest guest can have given at a time. The lock is held.
 func (d *device) pump() error {
 	n := 0
-	for d.rx != nil && n < len(d.out) {
+	for round := 0; d.rx != nil && n < len(d.out) && round < d.rx.Size(); round++ {
 		ok, err := d.rx.Pop(&d.chain)
 		if err != nil {
 			return err

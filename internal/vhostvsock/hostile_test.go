@@ -2,12 +2,16 @@ package vhostvsock
 
 import (
 	"encoding/binary"
+	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/thurward/thurward/internal/virtio"
 )
@@ -255,6 +259,142 @@ func TestGuestBreaksItsRings(t *testing.T) {
 			r.served <- nil
 		}
 	}
+}
+
+// TestRingsLaidOverEachOther: with each ring's answers laid over the other's
+// requests a guest would keep the device busy for ever. The machine gets its
+// answer, or the end of the connection, and goes.
+func TestRingsLaidOverEachOther(t *testing.T) {
+	for name, lay := range map[string]func(q *[3]ringRegs){
+		"crossed": func(q *[3]ringRegs) { q[ringRx].used, q[ringTx].used = q[ringTx].avail, q[ringRx].avail },
+		"itself":  func(q *[3]ringRegs) { q[ringTx].used = q[ringTx].avail },
+	} {
+		m := newMachine(t, filepath.Join(t.TempDir(), "v"))
+		m.driver = m.features & (1 << 32)
+		for i := range 2 {
+			base := uint64(guestBase + 0x10000*(i+1))
+			m.q[i] = ringRegs{num: rogueRing, ready: 1, desc: base, avail: base + 0x4000, used: base + 0x8000}
+		}
+		lay(&m.q)
+		r := &rogue{machine: m, at: memSize / 2}
+		for i := range rogueRing { // whatever head comes, there is a packet that wants an answer
+			b, a := r.room(headerLen)
+			h := fromGuest(opRW, 0)
+			p := h.bytes()
+			copy(b, p[:])
+			r.describe(ringTx, i, a, headerLen, 0, 0)
+			_, a = r.room(4096)
+			r.describe(ringRx, i, a, 4096, 2, 0)
+		}
+		func() {
+			defer func() { recover() }() //nolint:errcheck // the session may end before all is said
+			m.t = over{m.t}
+			for i := range 2 { // each index begins ahead of what has been taken, and stays so
+				binary.LittleEndian.PutUint16(r.memory(m.q[i].avail)[2:], 8)
+			}
+			m.start()
+			m.q[ringTx].kick.Write(words(1))
+			time.Sleep(20 * time.Millisecond)
+			began := time.Now()
+			m.ask(11, words(ringTx)) // GET_VRING_BASE, as at a reset
+			if d := time.Since(began); d > 3*time.Second {
+				t.Errorf("%s: the monitor waited %v", name, d)
+			}
+		}()
+		m.t = t
+		m.end()
+	}
+}
+
+// over makes failures of a machine, whose device ends under it, end the attack.
+type over struct{ testing.TB }
+
+func (over) Fatal(...any)          { panic("over") }
+func (over) Fatalf(string, ...any) { panic("over") }
+
+// TestMemoryCutShort: the device ends, and with it what goes on; the process does
+// not.
+func TestMemoryCutShort(t *testing.T) {
+	path, l := listen(t)
+	r := newRogue(t, path)
+	r.request(1)
+	c := accept(t, l)
+	if err := unix.Ftruncate(r.fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	r.q[ringTx].kick.Write(words(1))
+	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the reader sees %v", err)
+	}
+	// From the side of a connection, too: what it has to tell the guest goes
+	// into memory that is not there.
+	r = newRogue(t, path)
+	r.request(1)
+	c = accept(t, l)
+	if err := unix.Ftruncate(r.fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond)
+	r.end()
+}
+
+// TestGuestForgetsManyConnections: a guest that breaks connections off whose
+// readers take nothing, and opens others, has no more of the host's sockets and
+// memory than with those that it keeps.
+func TestGuestForgetsManyConnections(t *testing.T) {
+	path, l := listen(t)
+	go func() {
+		for {
+			if _, err := l.Accept(); err != nil { // kept open, and never read
+				return
+			}
+		}
+	}()
+	r := newRogue(t, path)
+	chunk := make([]byte, 60<<10)
+	before := files(t)
+	most := 0
+	for n := range uint32(4 * maxConns) {
+		h := r.request(n)
+		for h.dstPort != n {
+			h, _ = r.hear()
+		}
+		if h.op == opResponse {
+			for range 2 {
+				h := fromGuest(opRW, len(chunk))
+				h.srcPort = n
+				r.say(h, chunk)
+			}
+		}
+		h = fromGuest(opRST, 0)
+		h.srcPort = n
+		r.say(h, nil)
+		most = max(most, files(t)-before)
+	}
+	if most > 2*maxConns+8 { // both ends are in this process
+		t.Errorf("%d descriptors", most)
+	}
+	time.Sleep(drain + 200*time.Millisecond)
+	h := r.request(9999)
+	for h.dstPort != 9999 { // what was still to be said to others
+		h, _ = r.hear()
+	}
+	if h.op != opResponse {
+		t.Errorf("afterwards a connection is refused: %+v", h)
+	}
+}
+
+func files(t *testing.T) int {
+	t.Helper()
+	d, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip(err)
+	}
+	return len(d)
 }
 
 // FuzzGuest: whatever a guest does to its rings and puts into packets, the
