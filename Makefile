@@ -14,7 +14,7 @@ POLICY    ?= rules.yaml
 # what was compiled for it, and no C compiler is looked for.
 export CGO_ENABLED := 0
 
-.PHONY: help build run test differential bench bench-vm soak lint release clean collector
+.PHONY: help build run test differential mutants bench bench-vm soak lint release clean collector
 
 help: ## this list
 	@echo "thurward: a firewall that boots as a unikernel"
@@ -59,6 +59,12 @@ collector: ## bin/thurward-collector, the OpenTelemetry Collector with the recei
 differential: ## the data plane against the Linux kernel, packet by packet (root; docs/differences-from-linux.md)
 	@scripts/need.sh differential
 	$(GO) test ./test/differential -v -count=1 -sequences 5000 -timeout 20m
+
+MUTANTS ?= 100
+SEED    ?= 1
+
+mutants: ## changes of the code that no test notices, a sample (MUTANTS=0: all, hours; docs/testing.md)
+	@$(GO) run ./test/mutants -sample $(MUTANTS) -seed $(SEED)
 
 bench: ## the data path's benchmarks, in process
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/packet ./internal/conntrack ./internal/nat ./internal/filter ./internal/dataplane ./internal/virtio ./internal/telemetry
