@@ -28,21 +28,25 @@ type answer struct {
 	linkLen  [maxLinks]int
 	nLinks   int
 	optBuf   [256]byte
+	name     [maxName]byte
 }
 
 // An alias is a CNAME record: its owner and its target, by their offsets.
 type alias struct{ owner, target int }
 
 // An address is one that an answer tells: the owner of its record and, for a
-// hint of a service binding, the target of the service (0: none).
+// hint of a service binding, the target of the service (0: none). It opens
+// something for the owner alone, who has published it; the target may be anybody.
 type address struct {
 	owner, target int
 	addr          packet.Addr
 	ttl           uint32
+	opens         bool // it is of what was asked for
 }
 
-// scan reads response m, whose question ends at off. Addresses are taken from
-// the answer section alone, and only from records of the type that was asked.
+// scan reads response m, whose question ends at off, and reports whether it is
+// well formed. Addresses are taken from the answer section alone, and open
+// something only in records of the type that was asked.
 func (a *answer) scan(m []byte, off int, qtype, qclass uint16) bool {
 	a.rcode, a.tc = int(be16(m[2:])&rcodeMask), be16(m[2:])&flagTC != 0
 	a.opt, a.opts = false, a.optBuf[:0]
@@ -51,7 +55,7 @@ func (a *answer) scan(m []byte, off int, qtype, qclass uint16) bool {
 	an, ns, ar := int(be16(m[6:])), int(be16(m[8:])), int(be16(m[10:]))
 	for i := range an + ns + ar {
 		var r rr
-		if !record(m, off, &r) {
+		if !record(m, off, &r) || !a.wellFormed(m, &r) {
 			return false
 		}
 		if r.typ == typeOPT {
@@ -84,9 +88,6 @@ func (a *answer) scan(m []byte, off int, qtype, qclass uint16) bool {
 func (a *answer) take(m []byte, r *rr, qtype uint16) bool {
 	switch {
 	case r.typ == typeCNAME:
-		if e, ok := skipName(m[:r.end], r.data); !ok || e != r.end {
-			return false
-		}
 		if a.nAliases < maxAliases {
 			a.aliases[a.nAliases] = alias{r.owner, r.data}
 			a.nAliases++
@@ -98,17 +99,19 @@ func (a *answer) take(m []byte, r *rr, qtype uint16) bool {
 			return false
 		}
 		if qtype == typeA || qtype == typeANY {
-			a.addr(address{owner: r.owner, addr: packet.Addr(be32(m[r.data:])), ttl: r.ttl})
+			a.addr(address{owner: r.owner, addr: packet.Addr(be32(m[r.data:])), ttl: r.ttl, opens: true})
 		}
 	case r.typ == typeSVCB || r.typ == typeHTTPS:
-		return a.service(m, r)
+		return a.service(m, r, qtype)
 	}
 	return true
 }
 
 func (a *answer) addr(d address) {
 	if a.nAddrs == maxAddresses {
-		a.left++
+		if d.opens {
+			a.left++
+		}
 		a.more = a.more || d.target != 0
 		return
 	}
@@ -117,16 +120,12 @@ func (a *answer) addr(d address) {
 }
 
 // service reads a service binding (RFC 9460 section 2.2): priority, target,
-// parameters in the order of their keys. Its hints are addresses.
-func (a *answer) service(m []byte, r *rr) bool {
+// parameters in the order of their keys. Its hints are addresses; one without a
+// priority is an alias, whose parameters are ignored (section 2.4.2).
+func (a *answer) service(m []byte, r *rr, qtype uint16) bool {
 	const ipv4hint = 4
-	if r.end-r.data < 3 {
-		return false
-	}
-	e, ok := skipName(m[:r.end], r.data+2)
-	if !ok {
-		return false
-	}
+	e, _ := skipName(m, r.data+2)
+	opens := be16(m[r.data:]) != 0 && (qtype == uint16(r.typ) || qtype == typeANY)
 	target := 0
 	if m[r.data+2] != 0 {
 		target = r.data + 2
@@ -146,7 +145,7 @@ func (a *answer) service(m []byte, r *rr) bool {
 			return false
 		}
 		for ; len(v) > 0; v = v[4:] {
-			a.addr(address{owner: r.owner, target: target, addr: packet.Addr(be32(v)), ttl: r.ttl})
+			a.addr(address{owner: r.owner, target: target, addr: packet.Addr(be32(v)), ttl: r.ttl, opens: opens})
 		}
 	}
 	return true

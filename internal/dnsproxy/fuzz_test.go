@@ -24,6 +24,14 @@ func FuzzAnswer(f *testing.F) {
 		f.Add(raw[n:], uint16(len(rrs)), uint16(0), uint16(1), uint16(0x8180), uint16(dns.TypeA))
 		f.Add(raw[n:], uint16(len(rrs)), uint16(0), uint16(1), uint16(0x8180), uint16(dns.TypeHTTPS))
 	}
+	for _, p := range places {
+		for _, n := range []string{"\x00", pointer(headerLen), pointer(bodyAt + 12 + len(p.before)), long(255) + "\x00"} {
+			f.Add([]byte(rawRR(pointer(headerLen), uint16(p.typ), p.before+n+p.after)), uint16(1), uint16(0), uint16(0), uint16(0x8180), uint16(dns.TypeANY))
+		}
+	}
+	for _, n := range badNames(bodyAt) {
+		f.Add([]byte(rawRR(n, 1, "\xc0\x00\x02\x01")), uint16(1), uint16(0), uint16(0), uint16(0x8180), uint16(dns.TypeA))
+	}
 	f.Fuzz(func(t *testing.T, body []byte, an, ns, ar, flags, typ uint16) {
 		if len(body) > 60000 {
 			return
@@ -92,7 +100,14 @@ func FuzzQuery(f *testing.F) {
 
 // FuzzExpand compares the reading of names with that of another library.
 func FuzzExpand(f *testing.F) {
-	f.Add([]byte("\x01a\x07example\x00\x03www\xc0\x00"), 11)
+	const head = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	f.Add([]byte(head+"\x01a\x07example\x00\x03www\xc0\x0c"), 23)
+	for _, n := range badNames(headerLen) {
+		f.Add([]byte(head+n), headerLen)
+	}
+	for _, n := range goodNames() {
+		f.Add([]byte(head+askedName+"\x00\x00\x00\x00"+n), bodyAt)
+	}
 	f.Fuzz(func(t *testing.T, m []byte, off int) {
 		if off < 0 || off >= len(m) {
 			return
@@ -100,6 +115,9 @@ func FuzzExpand(f *testing.F) {
 		var buf [maxName]byte
 		n := expand(m, off, &buf)
 		want, _, err := dns.UnpackDomainName(m, off)
+		if n == 0 && err == nil && !pointsOddly(m, off) {
+			t.Fatalf("%x at %d is %q, and was not read", m, off, want)
+		}
 		if n > 0 && err != nil {
 			t.Fatalf("read %q, and the other: %v", buf[:n], err)
 		}
@@ -111,4 +129,28 @@ func FuzzExpand(f *testing.F) {
 			}
 		}
 	})
+}
+
+// pointsOddly reports whether a name has a pointer that the other library
+// follows and the proxy does not: forwards, into the header, to what does not end
+// before the name begins.
+func pointsOddly(m []byte, off int) bool {
+	for start, stop := off, len(m); off < stop; {
+		switch c := int(m[off]); {
+		case c == 0:
+			return false
+		case c < 64:
+			off += 1 + c
+		default:
+			if off+2 > stop {
+				return true
+			}
+			to := (c&0x3f)<<8 | int(m[off+1])
+			if to < headerLen || to >= start {
+				return true
+			}
+			off, stop, start = to, start, to
+		}
+	}
+	return true
 }

@@ -4,7 +4,8 @@ import "encoding/binary"
 
 // Messages (RFC 1035 section 4). They are read in place and bounded: a
 // compression pointer leads backwards only, so that no name is a loop, and no
-// name is longer than 255 bytes.
+// name is longer than 255 bytes. What an upstream says is relayed only when all
+// its names are such: see wellformed.go.
 
 const (
 	headerLen = 12
@@ -74,27 +75,34 @@ func skipName(m []byte, off int) (int, bool) {
 	return 0, false
 }
 
+// maxPointers is how many compression pointers a name may have: one behind each
+// label that fits, but the last, which needs none.
+const maxPointers = maxName/2 - 1
+
 // expand writes the name at off to buf without compression, in lower case, and
-// returns its length, 0 when it is none.
+// returns its length, 0 when it is none. A pointer leads to a name that ends
+// before the one which it is part of, and not into the header, whose bytes the
+// client gets changed.
 func expand(m []byte, off int, buf *[maxName]byte) int {
 	n := 0
-	limit := off // a pointer leads before where the name began so far
-	for off < len(m) {
+	start, stop := off, len(m) // of what is being read: up to the first pointer, and so on
+	for left := maxPointers; off < stop; {
 		c := m[off]
 		switch {
 		case c == 0:
 			buf[n] = 0 // n is at most maxName-1, see below
 			return n + 1
 		case c&0xc0 == 0xc0:
-			if off+1 >= len(m) {
+			if off+2 > stop {
 				return 0
 			}
 			to := int(be16(m[off:]) & 0x3fff)
-			if to >= limit {
+			if left--; left < 0 || to >= start || to < headerLen {
 				return 0
 			}
-			off, limit = to, to
-		case c > 63 || off+1+int(c) > len(m) || n+1+int(c) > maxName-1:
+			stop = start
+			off, start = to, to
+		case c > 63 || off+1+int(c) > stop || n+1+int(c) > maxName-1:
 			return 0
 		default:
 			buf[n] = c

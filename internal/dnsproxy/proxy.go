@@ -4,6 +4,7 @@
 //
 //	message.go   reading messages, EDNS
 //	answer.go    what an upstream's response says of addresses
+//	wellformed.go  whether all names in it are names
 //	proxy.go     what it consists of
 //	query.go     a client asks
 //	relay.go     an upstream answers

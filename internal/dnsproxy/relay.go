@@ -102,7 +102,7 @@ func (p *Proxy) answered(i uint16, m []byte, now int64) {
 			return
 		}
 		p.c.BadAnswers++
-		p.unanswered(i, now)
+		p.end(i, rcodeServFail, telemetry.DNSOther, now)
 		return
 	}
 	if a.tc && !w.tcp && !w.tls {
@@ -218,9 +218,9 @@ func (p *Proxy) cut(w *pending, b []byte) []byte {
 	return b
 }
 
-// bind installs what the client is about to learn: every name of the chain, and
-// the target of a service, at every address of the leaf, for that address's
-// lifetime.
+// bind installs what the client is about to learn: every name of the chain at
+// every address of the leaf, for that address's lifetime. The target of a service
+// gets nothing: it is a name that the owner of the asked one has written.
 func (p *Proxy) bind(w *pending, m []byte, now int64) (n int, first packet.Addr) {
 	a := &p.a
 	who := w.client.Addr
@@ -231,16 +231,14 @@ func (p *Proxy) bind(w *pending, m []byte, now int64) (n int, first packet.Addr)
 	var owner [maxName]byte
 	for k := range a.addrs[:a.nAddrs] {
 		d := &a.addrs[k]
+		if !d.opens {
+			continue
+		}
 		if l := expand(m, d.owner, &owner); string(owner[:l]) != string(a.leaf()) {
 			continue
 		}
 		for j := range a.nLinks {
 			p.cfg.Names.Bind(who, a.link(j), d.addr, d.ttl, now, w.lookup)
-		}
-		if d.target != 0 {
-			if l := expand(m, d.target, &owner); l > 0 {
-				p.cfg.Names.Bind(who, owner[:l], d.addr, d.ttl, now, w.lookup)
-			}
 		}
 		if n++; n == 1 {
 			first = d.addr
