@@ -11,7 +11,7 @@ func udpTimeouts() (t Timeouts) {
 	for i := range t {
 		t[i] = 100
 	}
-	t[UDPReplied] = 300
+	t[UDPReplied], t[UDPAnswered] = 300, 200
 	return t
 }
 
@@ -71,8 +71,11 @@ func TestTableModel(t *testing.T) {
 						t.Fatalf("flow %d: ref %d, want %d", n, r, e.ref)
 					}
 					tab.Dir(r).LastSeen, e.last = now, now
-					if reply {
-						tab.Answered(r)
+					tab.Gram(r)
+					switch {
+					case reply && e.state == UDPUnreplied:
+						e.state = UDPAnswered
+					case !reply && e.state == UDPAnswered:
 						e.state = UDPReplied
 					}
 					return
@@ -82,7 +85,7 @@ func TestTableModel(t *testing.T) {
 				}
 				half := false
 				for _, m := range model {
-					half = half || !alive(m) || m.state == UDPUnreplied
+					half = half || !alive(m) || m.state == UDPUnreplied || m.state == UDPAnswered
 				}
 				full := len(model) == capacity && !half
 				r = tab.Insert(&k, &out, UDPUnreplied, false, now)

@@ -17,14 +17,15 @@ const (
 	Close              // TCP: reset
 	UDPUnreplied       // UDP: packets of one direction only
 	UDPBrief           // the same, to a well-known port (below 1024)
-	UDPReplied         // UDP: packets of both directions
-	UDPQuery           // the same, to port 53: a DNS query that has its answer
+	UDPReplied         // UDP: packets of both directions, and the first sender has gone on after an answer
+	UDPQuery           // UDP: an answered query: to port 53, or as UDPAnswered from the WAN or to a well-known port
+	UDPAnswered        // UDP: packets of both directions, the first sender's all before the first answer
 	Echo               // ICMP query
 	NumStates
 )
 
 var stateNames = [NumStates]string{"free", "syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack",
-	"time_wait", "close", "udp_unreplied", "udp_brief", "udp", "udp_query", "icmp_echo"}
+	"time_wait", "close", "udp_unreplied", "udp_brief", "udp", "udp_query", "udp_answered", "icmp_echo"}
 
 // String returns the state's name.
 func (s State) String() string {
@@ -43,7 +44,7 @@ func (s State) spare() int {
 		return spareOver
 	case SynSent, UDPUnreplied, UDPBrief, UDPQuery:
 		return 2
-	case SynRecv, Echo:
+	case SynRecv, UDPAnswered, Echo:
 		return 1
 	}
 	return 0
@@ -84,22 +85,29 @@ func (d *Dir) Plain() Dir {
 
 // Steady marks a direction whose packets need no decision any more, as long as
 // its flow's state does not change: LookupSteady finds those with way, which is
-// from 1 to 127. Only the states of open TCP connections and answered or
-// one-way UDP are steady, and not the reply direction of the latter.
+// from 1 to 127. Only the states of open TCP connections and of UDP are
+// steady, in the directions whose packets do not change them.
 func (t *Table) Steady(r Ref, way uint8) {
 	d := t.Dir(r)
 	if d.Verdict != Accepted || d.way&wayHairpin != 0 {
 		return
 	}
 	switch d.State {
-	case Established, UDPReplied, UDPQuery:
+	case Established, UDPReplied:
 		d.way = way
 	case UDPUnreplied, UDPBrief:
 		if !r.Reply() {
 			d.way = way
 		}
+	case UDPQuery, UDPAnswered:
+		if r.Reply() || t.dns(r) {
+			d.way = way
+		}
 	}
 }
+
+// dns reports whether a UDP flow is of queries to port 53.
+func (t *Table) dns(r Ref) bool { return t.Dir(r|1).Key.SrcPort == 53 }
 
 // UDPState returns the state in which a UDP flow to a port begins. To a
 // well-known port it may be brief (RFC 4787 REQ-5a).
@@ -110,13 +118,27 @@ func UDPState(port uint16) State {
 	return UDPUnreplied
 }
 
-// Answered notes that a UDP flow has had an answer.
-func (t *Table) Answered(r Ref) {
-	s := UDPReplied
-	if t.Dir(r|1).Key.SrcPort == 53 {
-		s = UDPQuery
+// Gram notes a packet of direction r of a UDP flow. An answer alone proves
+// nothing about who asked: a server answers whoever a datagram claims to be
+// from. Only when the first sender goes on after it is the flow one of two ends,
+// and not to be given up.
+func (t *Table) Gram(r Ref) {
+	d := t.Dir(r)
+	switch d.State {
+	case UDPUnreplied, UDPBrief:
+		if !r.Reply() {
+			return
+		}
+		s := UDPAnswered
+		if d.State == UDPBrief || t.dns(r) || t.Dir(r^1).FromWAN {
+			s = UDPQuery
+		}
+		t.setState(r, s)
+	case UDPAnswered, UDPQuery:
+		if !r.Reply() && !t.dns(r) {
+			t.setState(r, UDPReplied)
+		}
 	}
-	t.setState(r, s)
 }
 
 // SetHairpin notes that both ends of a flow are on the side of its first packet.

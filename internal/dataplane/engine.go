@@ -270,6 +270,7 @@ func timeouts(s *segment.Settings) (t conntrack.Timeouts) {
 	t[conntrack.UDPBrief] = brief
 	t[conntrack.UDPQuery] = min(brief, t[conntrack.UDPReplied])
 	t[conntrack.UDPUnreplied] = min(max(brief, 120*second), max(brief, t[conntrack.UDPReplied]))
+	t[conntrack.UDPAnswered] = t[conntrack.UDPUnreplied]
 	return t
 }
 

@@ -59,9 +59,7 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 			quiet = true
 		}
 	case packet.Gram:
-		if r.Reply() && (d.State == conntrack.UDPUnreplied || d.State == conntrack.UDPBrief) {
-			e.flows.Answered(r)
-		}
+		e.flows.Gram(r)
 	}
 	if d.Verdict == conntrack.Pending && p.Payload > 0 {
 		e.holdHello(in, i, r, now)

@@ -32,6 +32,7 @@ func TestRFC4787_REQ6_WhatDoesNotPassDoesNotRefresh(t *testing.T) {
 	l := newLabWith(t, func(p *segment.Policy) { p.Interfaces[0].MTU = 1400 }, "accept egress udp", established)
 	l.one(lan, udp(host, 4000, web, 5000))
 	l.one(wan, udp(web, 5000, ours, 4000))
+	l.one(lan, udp(host, 4000, web, 5000))
 	dies := udp(host, 4000, web, 5000)
 	dies.ttl = 1
 	long := udp(web, 5000, ours, 4000)

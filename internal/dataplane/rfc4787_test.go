@@ -93,6 +93,8 @@ func TestRFC4787_REQ5b_TheTimerIsConfigurable(t *testing.T) {
 	v := l.one(lan, udp(host, 4000, web, 5000))
 	l.pass(199)
 	l.one(wan, udp(web, 5000, ours, v.SrcPort))
+	l.pass(199) // so long also after one answer
+	l.one(lan, udp(host, 4000, web, 5000))
 	l.pass(999)
 	l.one(wan, udp(web, 5000, ours, v.SrcPort))
 	// A short time for answered flows bounds the others.
@@ -108,6 +110,7 @@ func TestRFC4787_REQ5c_FiveMinutesByDefault(t *testing.T) {
 	l := newLab(t, "accept egress udp", established)
 	v := l.one(lan, udp(host, 4000, web, 5000))
 	l.one(wan, udp(web, 5000, ours, v.SrcPort))
+	l.one(lan, udp(host, 4000, web, 5000))
 	l.pass(299)
 	l.one(wan, udp(web, 5000, ours, v.SrcPort))
 }

@@ -150,13 +150,13 @@ func TestS12_WindowScale(t *testing.T) {
 
 func TestS13_UDPIdle(t *testing.T) {
 	for _, c := range []struct {
-		port              uint16
-		unreplied, served float64
-		states            [2]string
+		port                    uint16
+		unreplied, once, served float64
+		states                  [3]string
 	}{
-		{53, 30, 30, [2]string{"udp_brief", "udp_query"}},
-		{123, 30, 300, [2]string{"udp_brief", "udp"}},
-		{5000, 120, 300, [2]string{"udp_unreplied", "udp"}},
+		{53, 30, 30, 30, [3]string{"udp_brief", "udp_query", "udp_query"}},
+		{123, 30, 30, 300, [3]string{"udp_brief", "udp_query", "udp"}},
+		{5000, 120, 120, 300, [3]string{"udp_unreplied", "udp_answered", "udp"}},
 	} {
 		l := newLab(t, "accept egress udp", established)
 		gone := func(after float64, state string) {
@@ -177,7 +177,11 @@ func TestS13_UDPIdle(t *testing.T) {
 		gone(c.unreplied, c.states[0])
 		v := l.one(lan, udp(host, 4000, web, c.port))
 		l.one(wan, udp(web, c.port, ours, v.SrcPort))
-		gone(c.served, c.states[1])
+		gone(c.once, c.states[1])
+		v = l.one(lan, udp(host, 4000, web, c.port))
+		l.one(wan, udp(web, c.port, ours, v.SrcPort))
+		l.one(lan, udp(host, 4000, web, c.port)) // goes on after the answer
+		gone(c.served, c.states[2])
 		l.dropped(wan, udp(web, c.port, ours, v.SrcPort), telemetry.NoMatchingAllowRule)
 	}
 }
@@ -213,6 +217,7 @@ func TestS15_TableFull(t *testing.T) {
 	for i := range 1023 {
 		v := l.one(lan, udp(host, uint16(2000+i), web, 123))
 		l.one(wan, udp(web, 123, ours, v.SrcPort))
+		l.one(lan, udp(host, uint16(2000+i), web, 123))
 	}
 	l.dropped(lan, udp(host, 60000, web, 123), telemetry.ConntrackFull)
 	// Existing flows work on.
