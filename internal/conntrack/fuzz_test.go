@@ -60,8 +60,8 @@ func FuzzTCP(f *testing.F) {
 			}
 			switch v {
 			case Invalid:
-				if p.Flags&(packet.SYN|packet.ACK|packet.RST|packet.FIN) == packet.SYN|packet.ACK && peer.flags&sideSYN != 0 && uint16(p.Ack)-peer.syn <= fastData && tab.Shared(r).tcp[1-end].flags&sideSYN == 0 {
-					peer.flags &^= sideSYN // and nothing else
+				if p.Flags&(packet.SYN|packet.ACK|packet.RST|packet.FIN) == packet.SYN|packet.ACK && before.answersNoted(end, p.Ack) && tab.Shared(r).tcp[1-end].flags&sideOver != 0 {
+					peer.flags = peer.flags&^sideSYN | sideOver // and nothing else
 					st = Close
 				}
 				if *tab.Shared(r) != before || after != st {
@@ -79,6 +79,7 @@ func FuzzTCP(f *testing.F) {
 					t.Fatalf("closed by flags %x", p.Flags)
 				}
 				refused := st == SynRecv && end == 1 && p.Flags&packet.ACK != 0 && peer.flags&sideAcked == 0 && me.answers(peer, &p)
+				refused = refused || p.Flags&packet.ACK != 0 && before.answersNoted(end, p.Ack)
 				if st != SynSent && p.Seq != peer.ack && p.Seq != me.end && !refused {
 					t.Fatalf("closed in %v by a RST of %d; %d is acknowledged, %d sent", st, p.Seq, peer.ack, me.end)
 				}

@@ -11,7 +11,7 @@ const sentBefore = 1 << 16
 func (t *Table) UnderWay(r Ref, seq uint32) bool {
 	s := t.Shared(r)
 	from, to := &s.tcp[r&1], &s.tcp[r&1^1]
-	if from.flags&sideSYN != 0 && uint16(seq+1) == from.syn {
+	if from.flags&sideSYN != 0 && seq+1 == s.syn(r) {
 		return true // a SYN that may begin another connection
 	}
 	first := from.end - sentBefore

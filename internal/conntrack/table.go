@@ -46,12 +46,12 @@ type Dir struct {
 
 // Shared is what both directions of a flow have in common: 64 bytes.
 type Shared struct {
-	ID      uint64 // number of the flow since boot, from 1
-	Created int64
-	tcp     [2]side // by direction
-	next    uint32  // in the free list
-	Pool    int16   // port pool of its external port, or -1
-	Port    uint16  // external port or identifier taken from the pool
+	ID      uint64    // number of the flow since boot, from 1
+	Created int64     // of a free record: the next one in the free list, plus 1
+	tcp     [2]side   // by direction
+	synHigh [2]uint16 // the high halves of their syn
+	Pool    int16     // port pool of its external port, or -1
+	Port    uint16    // external port or identifier taken from the pool
 }
 
 // Ref names a direction of a flow: the flow's number times two, plus one for
@@ -153,6 +153,7 @@ type Alloc func(bytes int, zeroed bool) []byte
 func New(n int, secret [2]uint64, timeouts Timeouts, alloc Alloc) *Table {
 	b := nBuckets(n)
 	t := &Table{mask: uint64(b - 1), timeouts: timeouts}
+	t.timeouts[0] = 0 // a record that has become free during a batch is not found by it
 	for i := range t.k {
 		t.k[i] = mix(secret[i&1]+uint64(i+1)*0x9e3779b97f4a7c15) | 1
 	}
@@ -399,7 +400,7 @@ func (t *Table) remove(i uint32, why Removal) {
 
 func (t *Table) giveFree(i uint32) {
 	t.dirs[2*i].State, t.dirs[2*i+1].State = 0, 0
-	t.shared[i].next = t.freeHead
+	t.shared[i].Created = int64(t.freeHead)
 	t.freeHead = i + 1
 }
 
@@ -409,7 +410,7 @@ func (t *Table) takeFree(now int64) (uint32, bool) {
 	}
 	if t.freeHead != 0 {
 		i := t.freeHead - 1
-		t.freeHead = t.shared[i].next
+		t.freeHead = uint32(t.shared[i].Created)
 		return i, true
 	}
 	if t.fresh < uint32(len(t.shared)) {

@@ -11,11 +11,11 @@ type side struct {
 	limit  uint32 // highest that the other side's ACK and window allow
 	window uint32 // largest window this side has offered, scaled
 	ack    uint32 // last acknowledgement this side has sent
-	scale  uint8
-	flags  uint8
-	syn    uint16 // with sideSYN: the low half of the number after that SYN
+	flags  uint16
+	syn    uint16 // the low half of a number after a SYN: see Shared.syn
 }
 
+// Of a side's flags. The highest four bits are its window scale.
 const (
 	sideSeen      = 1 << iota // sent anything: end is valid
 	sideScale                 // its SYN carried a window scale
@@ -24,8 +24,23 @@ const (
 	sideFinAck                // its FIN has been acknowledged
 	sideReset                 // sent the RST that ended the connection
 	sideChallenge             // answered a SYN with an ACK alone: ack is what it waits for
-	sideSYN                   // sent a SYN that may not belong to this connection
+	sideSYN                   // sent a SYN that may not belong to this connection: syn is of that
+	sideSYNData               // which carried data
+	sideOwn                   // syn is of the SYN that began the connection
+	sideOver                  // its SYN had an answer of an end that knows of no connection
+	sideMore                  // see choose
+	sideScaleBit  = iota
 )
+
+func (s *side) scale() uint16 { return s.flags >> sideScaleBit }
+
+// offers notes a SYN's window scale. When several SYNs differ, nobody here knows
+// which of them the other end took; the largest scale is right for all.
+func (s *side) offers(opts []byte) {
+	if n, ok := windowScale(opts); ok {
+		s.flags = max(s.scale(), uint16(n))<<sideScaleBit | s.flags&(1<<sideScaleBit-1) | sideScale
+	}
+}
 
 // Sequence numbers are compared modulo 2^32 (RFC 9293 section 3.4).
 func before(a, b uint32) bool { return int32(a-b) < 0 }
@@ -59,19 +74,18 @@ func seqEnd(p *packet.Packet) uint32 {
 
 // StartTCP initialises the flow of r with its SYN. opts are the TCP options.
 func (t *Table) StartTCP(r Ref, p *packet.Packet, opts []byte) {
-	t.Shared(r).tcp[r&1].begin(p, opts)
+	t.Shared(r).begin(r, p, opts)
 	t.setState(r, SynSent)
 }
 
-// begin notes a SYN. Until the other side answers, limit is the least
-// acknowledgement that is an answer: with TCP fast open (RFC 7413) a SYN
+// begin notes a SYN of direction r. Until the other side answers, limit is the
+// least acknowledgement that is an answer: with TCP fast open (RFC 7413) a SYN
 // carries data, which may be acknowledged or not.
-func (s *side) begin(p *packet.Packet, opts []byte) {
-	*s = side{end: seqEnd(p), limit: p.Seq + 1, window: max(uint32(p.Window), 1), flags: sideSeen}
-	if n, ok := windowScale(opts); ok {
-		s.scale = n
-		s.flags |= sideScale
-	}
+func (f *Shared) begin(r Ref, p *packet.Packet, opts []byte) {
+	s := &f.tcp[r&1]
+	*s = side{end: seqEnd(p), limit: p.Seq + 1, window: max(uint32(p.Window), 1), flags: sideSeen | sideOwn}
+	f.setSYN(r, p.Seq+1)
+	s.offers(opts)
 	if p.Flags&packet.ACK != 0 {
 		s.ack = p.Ack
 		s.flags |= sideAcked
@@ -115,14 +129,14 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 	if n := fl &^ packet.ACK; n&(n-1) != 0 {
 		return Invalid // more than one of SYN, FIN and RST
 	}
-	if fl == packet.SYN && (st == Close || st == TimeWait && !near(p.Seq+1, me.end)) {
+	if fl == packet.SYN && f.reopens(r, p, st) {
 		return Restart
 	}
 	switch {
 	case fl&packet.RST != 0:
 		return t.reset(r, me, other, p, st)
 	case fl&packet.SYN != 0:
-		return t.syn(r, me, other, p, opts, st)
+		return t.doSYN(r, p, opts, st)
 	case fl&packet.ACK == 0:
 		return Invalid // no TCP sends this once the connection is being set up
 	}
@@ -137,8 +151,11 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 	if st == SynSent || me.flags&sideSeen == 0 || other.flags&sideSeen == 0 {
 		return Invalid // data before the handshake
 	}
-	if !inWindow(me, other, p) {
+	if !inWindow(me, other, p) && !f.choose(r, p) {
 		return Invalid
+	}
+	if (me.flags|other.flags)&sideMore != 0 && !r.Reply() {
+		f.chosen(r)
 	}
 	if st == Close {
 		if me.flags&sideReset != 0 {
@@ -167,7 +184,9 @@ func (t *Table) TCPSteady(r Ref, p *packet.Packet) bool {
 func inWindow(me, other *side, p *packet.Packet) bool {
 	e := seqEnd(p)
 	w := max(other.window, slack)
-	if after(e, me.limit) || before(p.Seq, me.end-w) {
+	// RFC 9293 section 3.10.7.4: a segment whose end is in the window has
+	// something for its receiver, wherever it begins.
+	if after(e, me.limit) || before(e, me.end-w) {
 		return false
 	}
 	if after(p.Ack, other.end) {
@@ -190,7 +209,8 @@ func (s *side) first(other *side) uint32 { return s.limit - other.window }
 // revive takes a connection up again after a RST that its receiver has not
 // followed: it sends on (RFC 7857 section 2.2).
 func (t *Table) revive(r Ref, me, other *side) State {
-	other.flags &^= sideReset
+	me.flags &^= sideOver
+	other.flags &^= sideReset | sideOver
 	st := SynRecv
 	if me.flags&other.flags&sideAcked != 0 {
 		st = Established
@@ -207,7 +227,7 @@ func (s *side) advance(other *side, p *packet.Packet) {
 	}
 	win := uint32(p.Window)
 	if s.flags&sideScale != 0 && other.flags&sideScale != 0 && p.Flags&packet.SYN == 0 {
-		win <<= s.scale
+		win <<= s.scale()
 	}
 	s.window = max(s.window, win)
 	if s.flags&sideAcked == 0 || after(p.Ack, s.ack) {
@@ -241,131 +261,6 @@ func (t *Table) progress(r Ref, me, other *side, p *packet.Packet, st State) {
 	}
 }
 
-// syn handles SYN and SYN-ACK.
-func (t *Table) syn(r Ref, me, other *side, p *packet.Packet, opts []byte, st State) Verdict {
-	acks := p.Flags&packet.ACK != 0
-	if st == SynSent {
-		switch {
-		case r.Reply():
-			return t.answer(r, me, other, p, opts)
-		case acks:
-			return Invalid
-		case p.Seq+1 == me.limit: // repeated, perhaps with other data
-			if e := seqEnd(p); after(e, me.end) {
-				me.end = e
-			}
-			me.window = max(me.window, uint32(p.Window))
-		default: // the client has given up and tries anew
-			me.begin(p, opts)
-		}
-		return Pass
-	}
-	if st == SynRecv {
-		return t.synAgain(r, me, other, p, opts)
-	}
-	if me.flags&sideSeen == 0 {
-		// A late answer to a SYN that has been given up: the client's RST will
-		// tell the server so.
-		if acks && !before(p.Ack, other.limit) && !after(p.Ack, other.end) {
-			return Quiet
-		}
-		return Invalid
-	}
-	// A SYN inside a live connection: the end answers with a challenge ACK
-	// (RFC 5961 section 4.2), so let it through, but learn nothing from it.
-	if !acks {
-		me.noteSYN(p)
-		return Quiet
-	}
-	if near(p.Seq+1, me.end) && near(p.Ack, other.end) {
-		return Quiet // the connection's, late
-	}
-	return t.forgotten(r, other, p)
-}
-
-// near reports whether the number n lies no more than slack behind end.
-func near(n, end uint32) bool { return !after(n, end) && !before(n, end-slack) }
-
-// synAgain handles SYN and SYN-ACK when both sides have sent a SYN, but the
-// handshake is not complete.
-func (t *Table) synAgain(r Ref, me, other *side, p *packet.Packet, opts []byte) Verdict {
-	acks := p.Flags&packet.ACK != 0
-	lo, hi := me.end-slack, me.end // a fast open's SYN comes again without its data (RFC 7413)
-	if other.flags&sideAcked == 0 {
-		lo = me.first(other) // and more may have followed
-		hi = lo
-	}
-	switch n := p.Seq + 1; {
-	case !before(n, lo) && !after(n, hi) && !(acks && after(p.Ack, other.end)):
-		// Repeated, or the SYN-ACKs of a simultaneous open.
-		if w := uint32(p.Window); w > me.window {
-			other.limit += w - me.window
-			me.window = w
-		}
-		if acks {
-			me.ack = p.Ack
-			me.flags |= sideAcked
-		}
-		return Pass
-	case acks && r.Reply() && me.flags&other.flags&sideAcked == 0 && me.answers(other, p):
-		// Another answer to the SYN, of which the client has acknowledged none:
-		// of a server with SYN cookies, which does not remember the first (RFC
-		// 4987 section 3.6). Or the first one: whatever SYN came from there
-		// before, which acknowledged nothing, anybody could have sent.
-		return t.answer(r, me, other, p, opts)
-	case acks:
-		return t.forgotten(r, other, p)
-	}
-	me.noteSYN(p)
-	return Quiet // a new attempt: the other end challenges it
-}
-
-// answers reports whether a server's segment acknowledges the client's SYN:
-// with all its data or, like the server's answer before, without.
-func (s *side) answers(other *side, p *packet.Packet) bool {
-	return p.Ack == other.end || s.flags&sideAcked != 0 && p.Ack == s.ack
-}
-
-// noteSYN notes a SYN that may be another connection's.
-func (s *side) noteSYN(p *packet.Packet) {
-	s.syn = uint16(p.Seq + 1)
-	s.flags |= sideSYN
-}
-
-// fastData is how much data go with a SYN, at most.
-const fastData = 1460
-
-// forgotten handles a SYN-ACK that is not the connection's. If it answers a SYN
-// that went through though that was not the connection's, either, the end knows of
-// none here: it has started again, or has closed it and the last segments were
-// lost. The SYN will come again, and begins a new flow, which the policy is asked
-// about. A forged answer does no harm: data take the connection up again.
-func (t *Table) forgotten(r Ref, other *side, p *packet.Packet) Verdict {
-	if other.flags&sideSYN != 0 && uint16(p.Ack)-other.syn <= fastData {
-		other.flags &^= sideSYN
-		t.setState(r, Close)
-	}
-	return Invalid
-}
-
-// answer handles the answer to a flow's SYN: SYN-ACK, or a SYN that crossed it
-// (simultaneous open).
-func (t *Table) answer(r Ref, me, other *side, p *packet.Packet, opts []byte) Verdict {
-	if p.Flags&packet.ACK != 0 && t.Dir(r).State == SynSent && (before(p.Ack, other.limit) || after(p.Ack, other.end)) {
-		return Invalid
-	}
-	me.begin(p, opts)
-	// These windows are not scaled, and begin behind the SYN: see first. After
-	// a fast open the client may have sent more than that.
-	if me.flags&sideAcked != 0 {
-		other.limit = other.end
-	}
-	other.limit += me.window
-	me.limit = p.Seq + 1 + other.window
-	t.setState(r, SynRecv)
-	return Pass
-}
-
 // reset handles RST (RFC 5961 section 3.2): only the exact next sequence
 // number ends the connection; others in the window pass, so that the end can
 // challenge them, and change nothing; the rest is dropped. Which number is next
@@ -374,7 +269,11 @@ func (t *Table) answer(r Ref, me, other *side, p *packet.Packet, opts []byte) Ve
 func (t *Table) reset(r Ref, me, other *side, p *packet.Packet, st State) Verdict {
 	if st == SynSent {
 		if r.Reply() {
-			// The answer to a SYN: it must acknowledge just that.
+			// The answer to a SYN: it must acknowledge just that. What answers
+			// an earlier attempt passes, and says nothing about this one.
+			if p.Flags&packet.ACK != 0 && t.Shared(r).answersNoted(r, p.Ack) {
+				return Quiet
+			}
 			if p.Flags&packet.ACK == 0 || before(p.Ack, other.limit) || after(p.Ack, other.end) {
 				return Invalid
 			}
@@ -391,6 +290,17 @@ func (t *Table) reset(r Ref, me, other *side, p *packet.Packet, st State) Verdic
 		return Pass
 	}
 	acked := other.flags&sideAcked != 0
+	if p.Flags&packet.ACK != 0 && t.Shared(r).answersNoted(r, p.Ack) {
+		// A connection that both ends have forgotten, and a new one refused (RFC
+		// 9293 section 3.10.7.1).
+		other.flags |= sideOver
+		if st == Close {
+			return Quiet
+		}
+		me.flags |= sideReset
+		t.setState(r, Close)
+		return Pass
+	}
 	if st == SynRecv && r.Reply() && !acked && p.Flags&packet.ACK != 0 && me.answers(other, p) {
 		// The client may be in SYN-SENT still, for the SYN-ACK was lost, and
 		// nobody listens any more.
