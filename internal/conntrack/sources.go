@@ -107,6 +107,16 @@ func (s *Sources) Release(a packet.Addr) {
 	}
 }
 
+// Keep notes that a source has a flow that Release was told of too early.
+func (s *Sources) Keep(a packet.Addr, now int64) {
+	if s == nil {
+		return
+	}
+	if o := s.find(a, now, true); o != nil {
+		o.flows++
+	}
+}
+
 // Flows returns how many flows a source has.
 func (s *Sources) Flows(a packet.Addr) uint32 {
 	if s != nil {

@@ -52,6 +52,10 @@ func (s State) spare() int {
 
 const spareOver = 3
 
+// Over reports whether a flow in this state is over, and only kept for what may
+// be late.
+func (s State) Over() bool { return s.spare() == spareOver }
+
 // Timeouts holds, by state, how long a flow may be idle, in nanoseconds.
 type Timeouts [maxStates]int64
 

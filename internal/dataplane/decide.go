@@ -9,13 +9,14 @@ import (
 	"github.com/thurward/thurward/internal/telemetry"
 )
 
-// decide handles packet i of the batch, which belongs to no flow.
-func (e *Engine) decide(in *port, i int, k *conntrack.Key, now int64) {
-	e.first(in, i, k, now)
+// decide handles packet i of the batch, which belongs to no flow, or begins a new
+// one in place of old, which stays if the packet does not pass.
+func (e *Engine) decide(in *port, i int, k *conntrack.Key, old conntrack.Ref, now int64) {
+	e.first(in, i, k, old, now)
 	e.names.about = about{} // events about other packets must not have it
 }
 
-func (e *Engine) first(in *port, i int, k *conntrack.Key, now int64) {
+func (e *Engine) first(in *port, i int, k *conntrack.Key, old conntrack.Ref, now int64) {
 	p := &e.b.pk[i]
 	if e.martian(in, p) {
 		e.dropPacket(in, i, telemetry.Martian, now)
@@ -82,7 +83,7 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, now int64) {
 		e.dropPacket(in, i, telemetry.SNIRefused, now)
 		return
 	}
-	r, why := e.newFlow(in, p, k, &to, now)
+	r, why := e.newFlow(in, p, k, &to, old, now)
 	if why != 0 {
 		e.noRoom(in, i, why, now)
 		return

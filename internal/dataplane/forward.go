@@ -3,7 +3,6 @@ package dataplane
 import (
 	"github.com/thurward/thurward/internal/conntrack"
 	"github.com/thurward/thurward/internal/filter"
-	"github.com/thurward/thurward/internal/nat"
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
 	"github.com/thurward/thurward/internal/telemetry"
@@ -53,7 +52,10 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 			e.dropPacket(in, i, telemetry.ConntrackInvalid, now)
 			return
 		case conntrack.Restart:
-			e.restart(in, i, r, now)
+			// What is over makes way for a SYN that passes, and for no other:
+			// its ends may not have had the RST (RFC 7857 section 2.2).
+			k := d.Key
+			e.decide(in, i, &k, r, now)
 			return
 		case conntrack.Quiet:
 			quiet = true
@@ -77,18 +79,6 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 	}
 	e.flows.Steady(r, steadyWay(in))
 	e.send(out, i, &d.Out, now)
-}
-
-// restart begins a new flow in place of one that is over, with packet i. The
-// endpoint's mapping outlives the change: it has the same external port (RFC
-// 5382 REQ-1).
-func (e *Engine) restart(in *port, i int, r conntrack.Ref, now int64) {
-	k, s := e.flows.Dir(r).Key, e.flows.Shared(r)
-	pool, ext := s.Pool, s.Port
-	s.Pool = nat.NoPool
-	e.flows.Remove(r, conntrack.Closed)
-	e.decide(in, i, &k, now)
-	e.nat.Give(pool, uint8(k.Proto), ext)
 }
 
 // decideReply lets the filter decide a reply direction's first packet. It

@@ -33,5 +33,5 @@ func (e *Engine) lookup(in *port, j int, now int64) {
 		e.forward(in, i, r, now)
 		return
 	}
-	e.decide(in, i, b.keys.Key(j), now)
+	e.decide(in, i, b.keys.Key(j), conntrack.None, now)
 }

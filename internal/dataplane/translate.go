@@ -22,9 +22,11 @@ func (e *Engine) usable(in *port, p *packet.Packet, t *nat.Target) telemetry.Rea
 }
 
 // newFlow makes a flow for its first packet, which goes to the address and port
-// to, translated where the policy says so.
-func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.Target, now int64) (conntrack.Ref, telemetry.Reason) {
-	if !e.sources.Admit(p.Src, now) {
+// to, translated where the policy says so. It takes the place of old, which is
+// over, or of none, and has the same external port (RFC 5382 REQ-1). When it is
+// refused, nothing has changed.
+func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.Target, old conntrack.Ref, now int64) (conntrack.Ref, telemetry.Reason) {
+	if !e.admit(p.Src, old, now) {
 		return conntrack.None, telemetry.RateLimitFlows
 	}
 	out := packet.Rewrite{Src: p.Src, Dst: to.Addr, SrcPort: p.SrcPort, DstPort: to.Port}
@@ -61,9 +63,16 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.T
 	reply := conntrack.Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
 	why := telemetry.ConntrackFull
 	r := conntrack.None
-	if reply == *k || !e.vacant(&reply, now) {
+	if other, ok := e.vacant(&reply, old, now); reply == *k || !ok {
 		why = telemetry.ConntrackInvalid
 	} else {
+		// The record of a flow that makes way is enough for the new one.
+		if old != conntrack.None {
+			e.flows.Remove(old, conntrack.Closed)
+		}
+		if other != conntrack.None {
+			e.flows.RemoveOver(uint32(other>>1), now)
+		}
 		r = e.flows.Insert(k, &out, state, in.n == wan, now)
 	}
 	if r == conntrack.None {
@@ -83,11 +92,28 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.T
 	return r, 0
 }
 
-// vacant reports whether no flow has direction k. One that is over makes way: it
-// is of a client that has come to the same server by another external port.
-func (e *Engine) vacant(k *conntrack.Key, now int64) bool {
+// admit reports whether a source may begin a flow, in place of old if that is one:
+// which does not count then.
+func (e *Engine) admit(a packet.Addr, old conntrack.Ref, now int64) bool {
+	if old == conntrack.None {
+		return e.sources.Admit(a, now)
+	}
+	src := e.flows.Dir(old &^ 1).Key.Src
+	e.sources.Release(src)
+	ok := e.sources.Admit(a, now)
+	e.sources.Keep(src, now)
+	return ok
+}
+
+// vacant reports whether no flow but old has direction k. One that is over makes
+// way, and is returned: it is of a client that has come to the same server by
+// another external port.
+func (e *Engine) vacant(k *conntrack.Key, old conntrack.Ref, now int64) (other conntrack.Ref, ok bool) {
 	r := e.flows.Lookup(k, now)
-	return r == conntrack.None || e.flows.RemoveOver(uint32(r>>1), now)
+	if r == conntrack.None || r>>1 == old>>1 {
+		return conntrack.None, true
+	}
+	return r, e.flows.Dir(r).State.Over()
 }
 
 // reclaimPorts bounds how many mappings are looked at for one that can go.
