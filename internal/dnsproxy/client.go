@@ -3,6 +3,7 @@ package dnsproxy
 import (
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/telemetry"
 )
 
 const (
@@ -11,17 +12,16 @@ const (
 )
 
 // A client is what is known of who asks: how often within a second that began
-// with its first query, and how many of its queries are under way.
+// with its first query.
 type client struct {
 	addr  packet.Addr
 	n     uint32
 	since int64
-	under uint16
 }
 
-// client returns the entry of an address. The one that was idle for the
-// longest gives way.
-func (p *Proxy) client(a packet.Addr, make bool) *client {
+// client returns the entry of an address. The one whose second began first
+// gives way.
+func (p *Proxy) client(a packet.Addr) *client {
 	h := uint32(a) * 0x9e3779b1 >> 8
 	var best *client
 	for i := range uint32(clientWindow) {
@@ -29,12 +29,9 @@ func (p *Proxy) client(a packet.Addr, make bool) *client {
 		if c.addr == a {
 			return c
 		}
-		if best == nil || best.under > 0 && c.under == 0 || (best.under > 0) == (c.under > 0) && c.since < best.since {
+		if best == nil || c.since < best.since {
 			best = c
 		}
-	}
-	if !make {
-		return nil
 	}
 	*best = client{addr: a, since: -second}
 	return best
@@ -52,11 +49,32 @@ func (p *Proxy) within(c *client, now int64) bool {
 	return true
 }
 
-// returned notes that a client's query is no longer under way.
-func (p *Proxy) returned(a packet.Addr) {
-	if c := p.client(a, false); c != nil && c.under > 0 {
-		c.under--
+// admit makes room for a query of a client and returns its place. Where all are
+// taken, the client that has the most gives up its oldest query. One that would
+// have as many itself, or has its share, gives up its own oldest if that has
+// waited for a try in vain; otherwise it gets no place (nil), since what is under
+// way is worth more than what comes.
+func (p *Proxy) admit(c *Client, now int64) *pending {
+	mine := p.holders.count(c.Addr)
+	out := uint16(0)
+	switch full := p.n-p.probes >= p.room; {
+	case mine >= maxPerClient, full && mine > 0 && mine+1 >= p.holders.most:
+		if out = p.holders.oldest(c.Addr); now-p.q[out-1].start < tryFor {
+			return nil
+		}
+	case full:
+		out = p.holders.largest()
 	}
+	if out != 0 {
+		p.end(out, rcodeServFail, telemetry.DNSOverload, now)
+	}
+	w := p.take()
+	if w == nil {
+		return nil // cannot be: there is room
+	}
+	w.client = *c
+	p.hold(p.under.last)
+	return w
 }
 
 // everyone reports whether what this client learns all may use: it asks on

@@ -149,7 +149,7 @@ func TestHostileClients(t *testing.T) {
 			b.p.Query(&Client{Addr: 0x0a010000 + i}, good, b.now)
 		}
 	}
-	if b.p.Outstanding() != maxPending {
+	if b.p.Outstanding() != b.p.room {
 		t.Fatalf("%d under way", b.p.Outstanding())
 	}
 	b.finishAll()

@@ -12,6 +12,7 @@
 //	tls.go       upstreams that are asked over TLS
 //	unreachable.go  the network says that an upstream is not there
 //	client.go    how much a client may ask
+//	holders.go   who has how many queries under way
 //
 // It caches nothing. It answers by itself only what the policy forbids
 // (REFUSED), what cannot be read (FORMERR, NOTIMP, BADVERS), and what nobody
@@ -34,6 +35,7 @@ const second = int64(1e9)
 const (
 	maxPending   = 1024
 	maxPerClient = 128 // of those
+	maxProbes    = 2   // of those, for each upstream
 	tryFor       = second * 5 / 4
 	totalTime    = 5 * second
 	maxTries     = 8
@@ -140,6 +142,8 @@ type pending struct {
 	gen        uint16
 	nameLen    uint8
 	nOpts      uint8
+	older      uint16 // its client's query before it, 1 + index
+	newer      uint16 // the one after it
 	refused    uint64 // upstreams that cannot be reached, since the last time-out
 	prev, next uint16 // in the list of those under way, 1 + index
 	flip       [32]byte
@@ -156,6 +160,9 @@ type Proxy struct {
 	free      uint16
 	under     struct{ first, last uint16 }
 	n         int
+	probes    int // of them, nobody waits for
+	room      int // for the others
+	holders   holders
 	up        []upstream
 	clients   []client
 	rate      uint32
@@ -202,6 +209,8 @@ func New(c Config) (*Proxy, error) {
 		}
 		p.resolvers = append(p.resolvers, a)
 	}
+	p.room = maxPending - maxProbes*len(p.up)
+	p.holders.init(c.Transport.Random())
 	var err error
 	if p.blocked, err = fqdn.NewPatterns(pol, pol.Blocked); err != nil {
 		return nil, err
@@ -241,8 +250,10 @@ func (p *Proxy) take() *pending {
 func (p *Proxy) drop(i uint16) {
 	q := &p.q[i-1]
 	p.closePort(q)
-	if !q.probe {
-		p.returned(q.client.Addr)
+	if q.probe {
+		p.probes--
+	} else {
+		p.letGo(i)
 	}
 	if q.prev != 0 {
 		p.q[q.prev-1].next = q.next

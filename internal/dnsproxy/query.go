@@ -26,9 +26,8 @@ func (p *Proxy) Query(c *Client, msg []byte, now int64) telemetry.DNSOutcome {
 			name[i] = lower(b) // lengths of labels are below the letters
 		}
 	}
-	cl := p.client(c.Addr, true)
 	switch {
-	case !p.within(cl, now):
+	case !p.within(p.client(c.Addr), now):
 		return p.refuse(c, &q, msg, name, rcodeServFail, telemetry.DNSRateLimited)
 	case q.flags&opcodeMask != 0 || q.typ == typeAXFR || q.typ == typeIXFR:
 		return p.refuse(c, &q, msg, name, rcodeNotImp, telemetry.DNSNotImplemented)
@@ -41,18 +40,14 @@ func (p *Proxy) Query(c *Client, msg []byte, now int64) telemetry.DNSOutcome {
 	case p.uses != nil && !p.uses.allows(c.Addr, p.cfg.Patterns.Match(name, p.uses.ids)) && !p.cfg.Names.Knows(c.Addr, name, now):
 		return p.refuse(c, &q, msg, name, rcodeRefused, telemetry.DNSBlockedPolicy)
 	}
-	var w *pending
-	if cl.under < maxPerClient {
-		w = p.take()
-	}
+	w := p.admit(c, now)
 	if w == nil {
 		return p.refuse(c, &q, msg, name, rcodeServFail, telemetry.DNSOverload)
 	}
-	cl.under++
-	w.client, w.lookup, w.start = *c, p.lookup, now
+	w.lookup, w.start = p.lookup, now
 	w.ask(&q)
 	i := p.under.last
-	w.up = p.choose(now)
+	w.up = p.choose()
 	p.probe(i, now)
 	p.try(i, now)
 	return 0

@@ -89,7 +89,7 @@ func (w *pending) asked(m []byte) (same, right bool) {
 func (p *Proxy) answered(i uint16, m []byte, now int64) {
 	w := &p.q[i-1]
 	u := &p.up[w.up]
-	u.failed = 0
+	u.failed, u.answered = 0, now
 	if w.probe {
 		p.drop(i)
 		return

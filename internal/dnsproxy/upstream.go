@@ -12,11 +12,12 @@ import (
 // down: then the next one is asked, and this one beside it once a second, so
 // that it is back as soon as it answers.
 type upstream struct {
-	addr   packet.Addr
-	port   uint16
-	tls    bool  // it is asked over TLS, and never otherwise
-	failed uint8 // times in a row
-	probed int64
+	addr     packet.Addr
+	port     uint16
+	tls      bool  // it is asked over TLS, and never otherwise
+	failed   uint8 // times in a row
+	probed   int64
+	answered int64 // when it did last
 }
 
 const (
@@ -29,14 +30,23 @@ const (
 
 func (u *upstream) down() bool { return u.failed >= downAfter }
 
-// choose returns the upstream to ask first.
-func (p *Proxy) choose(int64) uint8 {
+// choose returns the upstream to ask first: of several that are down the one
+// that has answered last, since whoever asks for names that nobody answers makes
+// the best one seem to be down.
+func (p *Proxy) choose() uint8 {
+	best := -1
 	for i := range p.up {
-		if !p.up[i].down() && p.usable(i) {
+		if !p.usable(i) {
+			continue
+		}
+		if !p.up[i].down() {
 			return uint8(i)
 		}
+		if best < 0 || p.up[i].answered > p.up[best].answered {
+			best = i
+		}
 	}
-	return 0
+	return uint8(max(best, 0))
 }
 
 // after returns the upstream to ask when i has not answered: the next that
@@ -62,10 +72,14 @@ func (p *Proxy) probe(i uint16, now int64) {
 			continue
 		}
 		u.probed = now
+		if p.probes >= maxProbes*len(p.up) {
+			return
+		}
 		x := p.take()
 		if x == nil {
 			return
 		}
+		p.probes++
 		x.name, x.nameLen, x.typ, x.class, x.flags = w.name, w.nameLen, w.typ, w.class, w.flags
 		x.start, x.up, x.probe = now, uint8(j), true
 		p.try(p.under.last, now)
