@@ -204,7 +204,7 @@ func (c carrier) Done(d *dnsproxy.Done) {
 	if d.Client.Conn != 0 {
 		e.rec.Proto = packet.TCP
 	}
-	if d.Bound > 0 {
+	if e.rec.XlatAddr = d.Inside; d.Bound > 0 {
 		e.rec.XlatAddr = d.First.To16()
 	}
 	e.putNamed(fqdn.AppendText(e.names.text[:0], d.Name))

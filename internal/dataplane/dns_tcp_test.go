@@ -134,7 +134,7 @@ func manyAddresses(n int) func(q *dns.Msg) *dns.Msg {
 	return func(q *dns.Msg) *dns.Msg {
 		var rrs []string
 		for i := range n {
-			rrs = append(rrs, fmt.Sprintf("@ 60 IN A 192.0.%d.%d", i>>8, i&255))
+			rrs = append(rrs, fmt.Sprintf("@ 60 IN A 9.0.%d.%d", i>>8, i&255))
 		}
 		return reply(q, rrs...)
 	}
@@ -182,7 +182,7 @@ func TestS30_Truncated(t *testing.T) {
 			if m.Truncated == c.whole || c.whole && len(m.Answer) != c.n || !c.whole && len(m.Answer) != 0 || (m.IsEdns0() != nil) != (c.size != 0) {
 				t.Fatalf("whole %v: TC %v, %d records", c.whole, m.Truncated, len(m.Answer))
 			}
-			if l.connects(host, "192.0.0.5", 443) != c.whole {
+			if l.connects(host, "9.0.0.5", 443) != c.whole {
 				t.Fatal("what was bound is not what the client knows")
 			}
 			if c.whole {
@@ -199,7 +199,7 @@ func TestS30_Truncated(t *testing.T) {
 			if len(cl.got) != 1 || len(cl.got[0].Answer) != c.n || cl.got[0].Truncated || cl.got[0].Question[0].Name != "GitHub.com." {
 				t.Fatalf("%d answers over TCP", len(cl.got))
 			}
-			if !l.connects(host, "192.0.0.5", 443) || l.lastQuery().Proto != packet.TCP {
+			if !l.connects(host, "9.0.0.5", 443) || l.lastQuery().Proto != packet.TCP {
 				t.Fatal("not bound, or not told")
 			}
 			cl.s.Close(1<<16|1, l.now)

@@ -29,6 +29,12 @@ type answer struct {
 	nLinks   int
 	optBuf   [256]byte
 	name     [maxName]byte
+
+	in          *inside // nil: it does not matter
+	core        int     // length up to the additional section
+	insideFound bool    // an address before the additional section is inside: insideAddr
+	insideExtra bool    // one in it is
+	insideAddr  [16]byte
 }
 
 // An alias is a CNAME record: its owner and its target, by their offsets.
@@ -45,13 +51,15 @@ type address struct {
 }
 
 // scan reads response m, whose question ends at off, and reports whether it is
-// well formed. Addresses are taken from the answer section alone, and open
+// well formed. Addresses that are inside are noted wherever they are; those that a
+// client may use are taken from the answer section alone, and open
 // something only in records of the type that was asked.
 func (a *answer) scan(m []byte, off int, qtype, qclass uint16) bool {
 	a.rcode, a.tc = int(be16(m[2:])&rcodeMask), be16(m[2:])&flagTC != 0
 	a.opt, a.opts = false, a.optBuf[:0]
 	a.nAliases, a.nAddrs, a.left, a.nLinks, a.more = 0, 0, 0, 0, false
-	a.body, a.extra = off, 0
+	a.body, a.extra, a.core = off, 0, off
+	a.insideFound, a.insideExtra = false, false
 	an, ns, ar := int(be16(m[6:])), int(be16(m[8:])), int(be16(m[10:]))
 	for i := range an + ns + ar {
 		var r rr
@@ -69,10 +77,16 @@ func (a *answer) scan(m []byte, off int, qtype, qclass uint16) bool {
 				return false
 			}
 		}
-		if i < an && qclass == classIN && r.class == classIN && !a.take(m, &r, qtype) {
-			return false
+		if r.class == classIN {
+			if !a.take(m, &r, qtype, i < an && qclass == classIN) {
+				return false
+			}
+			a.lookInside(m, &r, i >= an+ns)
 		}
 		off = r.end
+		if i < an+ns {
+			a.core = off
+		}
 		if !a.opt { // what follows an OPT record is additional and can be done without
 			a.body = off
 			if i >= an+ns {
@@ -83,26 +97,31 @@ func (a *answer) scan(m []byte, off int, qtype, qclass uint16) bool {
 	return true
 }
 
-// take notes what record r of the answer section says of addresses. It returns
-// false when the record is malformed.
-func (a *answer) take(m []byte, r *rr, qtype uint16) bool {
-	switch {
-	case r.typ == typeCNAME:
-		if a.nAliases < maxAliases {
+// take notes what record r says of addresses, if it is told: in the answer
+// section, and of the class that was asked. It returns false when the record is
+// malformed.
+func (a *answer) take(m []byte, r *rr, qtype uint16, told bool) bool {
+	switch r.typ {
+	case typeCNAME:
+		switch {
+		case !told:
+		case a.nAliases < maxAliases:
 			a.aliases[a.nAliases] = alias{r.owner, r.data}
 			a.nAliases++
-		} else {
+		default:
 			a.more = true
 		}
-	case r.typ == typeA:
+	case typeA:
 		if r.end-r.data != 4 {
 			return false
 		}
-		if qtype == typeA || qtype == typeANY {
+		if told && (qtype == typeA || qtype == typeANY) {
 			a.addr(address{owner: r.owner, addr: packet.Addr(be32(m[r.data:])), ttl: r.ttl, opens: true})
 		}
-	case r.typ == typeSVCB || r.typ == typeHTTPS:
-		return a.service(m, r, qtype)
+	case typeAAAA:
+		return r.end-r.data == 16
+	case typeSVCB, typeHTTPS:
+		return a.service(m, r, qtype, told)
 	}
 	return true
 }
@@ -119,11 +138,18 @@ func (a *answer) addr(d address) {
 	a.nAddrs++
 }
 
+// Parameters of service bindings (RFC 9460 section 14.3.2).
+const (
+	keyMandatory = 0
+	keyIPv4Hint  = 4
+	keyECH       = 5
+	keyIPv6Hint  = 6
+)
+
 // service reads a service binding (RFC 9460 section 2.2): priority, target,
 // parameters in the order of their keys. Its hints are addresses; one without a
 // priority is an alias, whose parameters are ignored (section 2.4.2).
-func (a *answer) service(m []byte, r *rr, qtype uint16) bool {
-	const ipv4hint = 4
+func (a *answer) service(m []byte, r *rr, qtype uint16, told bool) bool {
 	e, _ := skipName(m, r.data+2)
 	opens := be16(m[r.data:]) != 0 && (qtype == uint16(r.typ) || qtype == typeANY)
 	target := 0
@@ -138,11 +164,11 @@ func (a *answer) service(m []byte, r *rr, qtype uint16) bool {
 		last = int(be16(p))
 		v := p[4 : 4+int(be16(p[2:]))]
 		p = p[4+len(v):]
-		if last != ipv4hint {
-			continue
-		}
-		if len(v) == 0 || len(v)%4 != 0 {
+		switch {
+		case last == keyIPv4Hint && (len(v) == 0 || len(v)%4 != 0), last == keyIPv6Hint && (len(v) == 0 || len(v)%16 != 0):
 			return false
+		case last != keyIPv4Hint || !told:
+			continue
 		}
 		for ; len(v) > 0; v = v[4:] {
 			a.addr(address{owner: r.owner, target: target, addr: packet.Addr(be32(v)), ttl: r.ttl, opens: opens})

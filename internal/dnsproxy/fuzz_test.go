@@ -1,6 +1,7 @@
 package dnsproxy
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -28,6 +29,11 @@ func FuzzAnswer(f *testing.F) {
 		for _, n := range []string{"\x00", pointer(headerLen), pointer(bodyAt + 12 + len(p.before)), long(255) + "\x00"} {
 			f.Add([]byte(rawRR(pointer(headerLen), uint16(p.typ), p.before+n+p.after)), uint16(1), uint16(0), uint16(0), uint16(0x8180), uint16(dns.TypeANY))
 		}
+	}
+	for _, rr := range []string{rawRR(pointer(headerLen), typeA, "\x0a\x00\x00\x01"), rawRR(pointer(headerLen), typeAAAA, "\xfd"+strings.Repeat("\x00", 15)),
+		rawRR(pointer(headerLen), typeHTTPS, "\x00\x01\x00\x00\x04\x00\x04\x0a\x00\x00\x01\x00\x05\x00\x02ec")} {
+		f.Add([]byte(rr), uint16(1), uint16(0), uint16(0), uint16(0x8180), uint16(dns.TypeHTTPS))
+		f.Add([]byte(rr), uint16(0), uint16(0), uint16(1), uint16(0x8180), uint16(dns.TypeA))
 	}
 	for _, n := range badNames(bodyAt) {
 		f.Add([]byte(rawRR(n, 1, "\xc0\x00\x02\x01")), uint16(1), uint16(0), uint16(0), uint16(0x8180), uint16(dns.TypeA))
@@ -57,9 +63,12 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatal("bound what is not in the answer section")
 		}
 		for _, raw := range b.got {
-			var a answer
+			a := answer{in: b.p.a.in}
 			if raw[0] != 0 || raw[1] != 77 || be16(raw[4:]) != 1 || !a.scan(raw, n, typ, 1) {
 				t.Fatalf("the client gets %x", raw)
+			}
+			if a.insideFound || a.insideExtra {
+				t.Fatalf("the client is led inside by %x", raw)
 			}
 			if b.p.a.opt && flags&1 == 0 && a.opt {
 				t.Fatalf("a client without EDNS gets %x", raw)

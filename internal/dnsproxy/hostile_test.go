@@ -64,7 +64,7 @@ func TestHostileAnswers(t *testing.T) {
 	_, up := b.last()
 	r := reply(t, up)
 	for i := range 4000 {
-		r.Answer = append(r.Answer, &dns.A{Hdr: dns.RR_Header{Name: up.Question[0].Name, Rrtype: 1, Class: 1, Ttl: 60}, A: []byte{192, 0, byte(i >> 8), byte(i)}})
+		r.Answer = append(r.Answer, &dns.A{Hdr: dns.RR_Header{Name: up.Question[0].Name, Rrtype: 1, Class: 1, Ttl: 60}, A: []byte{8, 9, byte(i >> 8), byte(i)}})
 	}
 	if m := unpack(t, b.answer(pack(t, r))); !m.Truncated || len(m.Answer) != 0 || b.set.Len() != 0 {
 		t.Fatalf("%d records, TC %v, %d bindings", len(m.Answer), m.Truncated, b.set.Len())

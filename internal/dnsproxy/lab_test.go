@@ -25,6 +25,7 @@ type bench struct {
 	noTLS bool
 	tls   []overTLS
 	atGot func()
+	code  byte // of the responses that through makes
 }
 
 type sent struct {

@@ -11,6 +11,7 @@
 //	upstream.go  which upstream is asked, and when the next
 //	tls.go       upstreams that are asked over TLS
 //	unreachable.go  the network says that an upstream is not there
+//	private.go   addresses that names of others must not lead to
 //	client.go    how much a client may ask
 //	holders.go   who has how many queries under way
 //
@@ -84,6 +85,7 @@ type Done struct {
 	Upstream packet.Addr // that answered; 0: none did
 	Bound    int         // addresses that were bound
 	First    packet.Addr // of them
+	Inside   [16]byte    // DNSBlockedPrivate: the address, IPv4 as ::ffff:a.b.c.d
 }
 
 // Buckets are the upper bounds of the latency histogram in nanoseconds.
@@ -106,6 +108,7 @@ type Counters struct {
 	BadAnswers  uint64 // responses that match and are malformed
 	Bound       uint64 // addresses bound
 	Unbound     uint64 // addresses of answers beyond the limits
+	Shortened   uint64 // answers whose additional section was left out
 	Unspeakable uint64 // what is no query at all: no response
 }
 
@@ -168,7 +171,9 @@ type Proxy struct {
 	rate      uint32
 	resolvers []packet.Addr
 	blocked   *fqdn.Patterns
-	uses      *uses // nil: clients may ask for all names
+	private   *fqdn.Patterns // names that may have addresses that are inside
+	lead      [16]byte       // such an address, of the answer in hand
+	uses      *uses          // nil: clients may ask for all names
 	lookup    uint64
 	a         answer
 	buf       []byte
@@ -215,6 +220,10 @@ func New(c Config) (*Proxy, error) {
 	if p.blocked, err = fqdn.NewPatterns(pol, pol.Blocked); err != nil {
 		return nil, err
 	}
+	if p.private, err = fqdn.NewPatterns(pol, pol.Private); err != nil {
+		return nil, err
+	}
+	p.a.in = newInside(pol)
 	if pol.Settings.Flags&segment.FlagDNSFollow != 0 {
 		p.uses = newUses(pol)
 	}

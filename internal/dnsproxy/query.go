@@ -139,7 +139,7 @@ func (p *Proxy) end(i uint16, rcode int, why telemetry.DNSOutcome, now int64) {
 		if w.edns {
 			b[11] = 1
 			var ede []byte
-			if why == telemetry.DNSBlockedList {
+			if why == telemetry.DNSBlockedList || why == telemetry.DNSBlockedPrivate {
 				ede = blockedOption[:]
 			}
 			b = appendOPT(b, upstreamSize, 0, w.do, ede)
@@ -159,9 +159,19 @@ func (p *Proxy) finish(w *pending, why telemetry.DNSOutcome, bound int, first, b
 	}
 	p.c.Latency[k]++
 	p.c.LatencySum += took
+	d := Done{Client: w.client, Name: p.asked(w), Type: w.typ, Outcome: why, Lookup: w.lookup, Duration: took, Upstream: by, Bound: bound, First: first}
+	if why == telemetry.DNSBlockedPrivate {
+		d.Inside = p.lead
+	}
+	p.done(d)
+}
+
+// asked returns the name that a query asks for, in lower case; it is valid until
+// the next call.
+func (p *Proxy) asked(w *pending) []byte {
 	name := p.lower[:copy(p.lower[:], w.name[:w.nameLen])]
 	for i, b := range name {
-		name[i] = lower(b)
+		name[i] = lower(b) // lengths of labels are below the letters
 	}
-	p.done(Done{Client: w.client, Name: name, Type: w.typ, Outcome: why, Lookup: w.lookup, Duration: took, Upstream: by, Bound: bound, First: first})
+	return name
 }

@@ -131,6 +131,16 @@ func (p *Proxy) answered(i uint16, m []byte, now int64) {
 		p.end(i, rcodeServFail, telemetry.DNSOther, now)
 		return
 	}
+	if (a.insideFound || a.insideExtra) && !p.private.Has(p.asked(w)) {
+		if a.insideFound {
+			p.lead = a.insideAddr
+			p.end(i, rcodeRefused, telemetry.DNSBlockedPrivate, now)
+			return
+		}
+		// Nobody has asked for what is additional (RFC 2181 section 9).
+		a.body, a.extra = a.core, 0
+		p.c.Shortened++
+	}
 	b := p.response(w, m)
 	limit := maxMsg
 	if w.client.Conn == 0 {

@@ -106,7 +106,7 @@ func (b *bench) through(how, body string, counts [3]int) *dns.Msg {
 		asked = b.sent[0].msg
 	}
 	m := slices.Clone(asked[:bodyAt])
-	m[2] |= 0x80
+	m[2], m[3] = m[2]|0x80, m[3]|b.code
 	for i, n := range counts {
 		m[6+2*i], m[7+2*i] = byte(n>>8), byte(n)
 	}

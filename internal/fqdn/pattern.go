@@ -23,7 +23,7 @@ type pattern struct {
 	wildcard bool
 }
 
-// NewPatterns reads the names of a policy, whose Names or Blocked they are.
+// NewPatterns reads the names of a policy, whose Names, Blocked or Private they are.
 func NewPatterns(p *segment.Policy, list []segment.Name) (*Patterns, error) {
 	t := &Patterns{seed: maphash.MakeSeed(), slots: make([]uint32, powerOfTwo(2*len(list)+1))}
 	for i := range list {
@@ -119,6 +119,10 @@ func (t *Patterns) Match(name []byte, dst []uint32) []uint32 {
 	}
 	return dst
 }
+
+// Has reports whether a pattern stands for name, which must be Valid and in lower
+// case.
+func (t *Patterns) Has(name []byte) bool { return t.match(name) != [2]uint32{} }
 
 // Empty reports whether there are none.
 func (t *Patterns) Empty() bool { return len(t.at) == 0 }

@@ -158,6 +158,9 @@ func (c *compiler) dns(d *DNS) {
 	for _, n := range d.Block {
 		c.s.Blocked = append(c.s.Blocked, c.pattern(n))
 	}
+	for _, n := range d.Private {
+		c.s.Private = append(c.s.Private, c.pattern(n))
+	}
 }
 
 // pattern returns a name, or a wildcard "*.name", as the tables hold it.

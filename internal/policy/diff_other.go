@@ -74,6 +74,7 @@ func (p *Policy) facts() []fact {
 		fact{"dns.queries", map[bool]string{true: "policy", false: "all"}[n.Follow]},
 		fact{"dns.intercept", fmt.Sprint(n.Intercept)},
 		fact{"dns.block", strings.Join(n.Block, ", ")},
+		fact{"dns.private_names", strings.Join(n.Private, ", ")},
 		fact{"dns.ttl_floor", fmt.Sprint(n.TTLFloor)},
 		fact{"dns.ttl_grace", fmt.Sprint(n.TTLGrace)},
 		fact{"dns.max_names", fmt.Sprint(n.MaxNames)},

@@ -43,6 +43,7 @@ func (l *loader) dns(n *node, path string) {
 		}},
 		{"intercept", func(n *node, path string) { d.Intercept, _ = l.flag(n, path) }},
 		{"block", func(n *node, path string) { d.Block = l.names(n, path) }},
+		{"private_names", func(n *node, path string) { d.Private = l.names(n, path) }},
 		{"ttl_floor", func(n *node, path string) { d.TTLFloor, _ = l.secondsOrNone(n, path) }},
 		{"ttl_grace", func(n *node, path string) { d.TTLGrace, _ = l.secondsOrNone(n, path) }},
 		{"plain_fallback", func(n *node, path string) { d.PlainFallback, _ = l.flag(n, path) }},

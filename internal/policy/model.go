@@ -50,6 +50,7 @@ type DNS struct {
 	Follow    bool         // resolve only names that a rule could use
 	Intercept bool
 	Block     []string // names and wildcards, lower case, without the dot at the end
+	Private   []string // likewise: names that may have addresses of private networks
 	TTLFloor  int      // seconds
 	TTLGrace  int      // seconds
 	MaxNames  int      // bindings

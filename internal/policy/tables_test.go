@@ -81,6 +81,9 @@ func tables(p *segment.Policy) string {
 	for i := range p.Blocked {
 		fmt.Fprintf(&b, "blocked %s\n", pattern(p, &p.Blocked[i]))
 	}
+	for i := range p.Private {
+		fmt.Fprintf(&b, "private %s\n", pattern(p, &p.Private[i]))
+	}
 	for _, n := range p.SNAT {
 		fmt.Fprintf(&b, "snat %s by interface %d", network(n.Source, n.SourceMask), n.Interface)
 		if n.External != (segment.Addr{}) {

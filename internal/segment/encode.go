@@ -40,6 +40,7 @@ const (
 	tabNodes
 	tabCells
 	tabEntries
+	tabPrivate
 	numTables
 )
 
@@ -66,6 +67,7 @@ func Encode(p *Policy) []byte {
 	table(tabUpstreams, raw(p.Upstreams), len(p.Upstreams))
 	table(tabResolvers, raw(p.Resolvers), len(p.Resolvers))
 	table(tabBlocked, raw(p.Blocked), len(p.Blocked))
+	table(tabPrivate, raw(p.Private), len(p.Private))
 	table(tabRoots, raw(p.Classifier.Roots), len(p.Classifier.Roots))
 	table(tabTrees, raw(p.Classifier.Trees), len(p.Classifier.Trees))
 	table(tabNodes, raw(p.Classifier.Nodes), len(p.Classifier.Nodes))

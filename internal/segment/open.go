@@ -56,7 +56,7 @@ func Open(b []byte) (*Policy, error) {
 		return nil, errors.New("policy segment: no settings")
 	}
 	p.Settings = settings[0]
-	var in [15]bool
+	var in [16]bool
 	p.Interfaces, in[0] = table[Interface](b, tabInterfaces, MaxInterfaces)
 	p.SNAT, in[1] = table[SNAT](b, tabSNAT, MaxRules)
 	p.Rules, in[2] = table[Rule](b, tabRules, MaxRules)
@@ -67,6 +67,7 @@ func Open(b []byte) (*Policy, error) {
 	p.Upstreams, in[7] = table[Upstream](b, tabUpstreams, MaxServers)
 	p.Resolvers, in[8] = table[Resolver](b, tabResolvers, MaxServers)
 	p.Blocked, in[9] = table[Name](b, tabBlocked, MaxMatches)
+	p.Private, in[15] = table[Name](b, tabPrivate, MaxMatches)
 	c := &p.Classifier
 	c.Roots, in[10] = table[Root](b, tabRoots, MaxMatches+1)
 	c.Trees, in[11] = table[Tree](b, tabTrees, maxCells)
@@ -129,7 +130,7 @@ func (p *Policy) check() string {
 			return "dnat entry " + strconv.Itoa(i) + " is invalid"
 		}
 	}
-	for _, names := range [][]Name{p.Names, p.Blocked} {
+	for _, names := range [][]Name{p.Names, p.Blocked, p.Private} {
 		for i := range names {
 			n := &names[i]
 			if !p.text(n.Text) || n.Text.Len == 0 || n.Text.Len > 253 || n.Wildcard > 1 {

@@ -5,7 +5,7 @@
 package segment
 
 // Version is the layout's version. Open refuses any other.
-const Version = 5
+const Version = 6
 
 // Magic is the first eight bytes of a segment.
 const Magic = "THURWPOL"
@@ -217,6 +217,7 @@ type Policy struct {
 	Upstreams  []Upstream
 	Resolvers  []Resolver
 	Blocked    []Name // names that the DNS proxy refuses
+	Private    []Name // names that may have addresses of private networks, or of the firewall's own
 	Rules      []Rule
 	Matches    []Match
 	Strings    []byte

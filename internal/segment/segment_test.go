@@ -18,6 +18,7 @@ func sample() *Policy {
 		Upstreams:  []Upstream{{Address: Addr{15: 1}, Port: 53}},
 		Resolvers:  []Resolver{{Address: Addr{15: 2}}},
 		Blocked:    []Name{{Text: Text{8, 3}}},
+		Private:    []Name{{Text: Text{0, 3}, Wildcard: 1}},
 		Rules:      []Rule{{ID: Text{8, 3}, Action: Accept}},
 		Matches:    []Match{{Action: Accept, PortHi: 65535, Proto: 6}},
 		Strings:    []byte("lan0wan0web"),
@@ -51,7 +52,7 @@ func TestRoundTrip(t *testing.T) {
 	if p.Digest != sample().Digest || p.Settings != sample().Settings || p.Matches[0] != sample().Matches[0] ||
 		p.Text(p.Rules[0].ID) != "web" || p.Interface(WAN) != &p.Interfaces[1] || p.SNAT[0] != sample().SNAT[0] ||
 		p.DNAT[0] != sample().DNAT[0] || p.Names[0] != sample().Names[0] ||
-		p.Upstreams[0] != sample().Upstreams[0] || p.Resolvers[0] != sample().Resolvers[0] || p.Blocked[0] != sample().Blocked[0] {
+		p.Upstreams[0] != sample().Upstreams[0] || p.Resolvers[0] != sample().Resolvers[0] || p.Blocked[0] != sample().Blocked[0] || p.Private[0] != sample().Private[0] {
 		t.Fatalf("got %+v", p)
 	}
 	if p.Text(Text{9, 3}) != "" {
@@ -98,7 +99,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"empty", "too few", nil},
 		{"truncated", "its header says", good[:len(good)-1]},
 		{"magic", "wrong magic", flip(0)},
-		{"version", "layout version 4,", flip(8)},
+		{"version", "layout version 7,", flip(8)},
 		{"corrupted", "digest mismatch", flip(len(good) - 1)},
 		{"corrupted digest", "digest mismatch", flip(offBody)},
 		{"table outside", "outside the segment", flip(offTables + 8 + 3)},
@@ -111,6 +112,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"dnat protocol", "dnat entry 0", edit(func(p *Policy) { p.DNAT[0].Proto = 1 })},
 		{"name", "name 0", edit(func(p *Policy) { p.Names[0].Text.Len = 100 })},
 		{"blocked name", "name 0", edit(func(p *Policy) { p.Blocked[0].Text.Len = 0 })},
+		{"private name", "name 0", edit(func(p *Policy) { p.Private[0].Text.Len = 0 })},
 		{"upstream with TLS and no name", "upstream 0", edit(func(p *Policy) { p.Upstreams[0].TLS = 1 })},
 		{"upstream's certificates", "upstream 0", edit(func(p *Policy) { p.Upstreams[0].CA = Text{0, 1 << 20} })},
 		{"too many upstreams with TLS", "upstream 8", edit(func(p *Policy) {

@@ -19,6 +19,7 @@ const (
 	DNSBlockedPolicy             // no rule could use the name: REFUSED
 	DNSMalformed                 // the query could not be read: FORMERR, or BADVERS
 	DNSNotImplemented            // an operation other than a query, or a zone transfer: NOTIMP
+	DNSBlockedPrivate            // the answer leads to a private address, and the policy does not list the name: REFUSED
 	NumDNSOutcomes
 )
 
@@ -35,6 +36,7 @@ var dnsNames = [NumDNSOutcomes]string{
 	DNSBlockedPolicy:  "blocked_policy",
 	DNSMalformed:      "malformed",
 	DNSNotImplemented: "not_implemented",
+	DNSBlockedPrivate: "blocked_private",
 }
 
 // String returns the outcome's name in events and metrics.
@@ -53,7 +55,7 @@ func (o DNSOutcome) rcode() string {
 		return "NOERROR"
 	case DNSNXDomain:
 		return "NXDOMAIN"
-	case DNSRefused, DNSBlockedList, DNSBlockedPolicy:
+	case DNSRefused, DNSBlockedList, DNSBlockedPolicy, DNSBlockedPrivate:
 		return "REFUSED"
 	case DNSMalformed:
 		return "FORMERR"
