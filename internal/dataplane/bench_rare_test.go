@@ -84,7 +84,7 @@ func reassembleEdit(p *segment.Policy) { p.Settings.Fragments = segment.Fragment
 // and a port that gives them.
 func (c *rare) prepare(t testing.TB) (*lab, *burst, *burst) {
 	l := newLabWith(t, c.edit, c.rules...)
-	gw := l.e.claim(&l.e.port[wan], ip("203.0.113.1"))
+	gw := l.e.claim(&l.e.port[wan], ip("203.0.113.1"), 0, l.now)
 	gw.mac, gw.state = macOf(gw.addr), reachable
 	l.raw(lan, arp(packet.ARPRequest, host, macOf(ip(host)), "10.0.0.1"))
 	if c.open != nil {

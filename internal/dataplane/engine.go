@@ -16,6 +16,7 @@
 //	dns.go        queries to the firewall and answers to it; dnsname.go: names of destinations
 //	dnstls.go     connections to upstreams over TLS
 //	neighbour.go  link-layer addresses of next hops
+//	waiting.go    what waits for these
 //	reassemble.go fragments, where they are not dropped
 //	transmit.go   leave
 //	fragment.go   what is longer than the way out carries
@@ -28,6 +29,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"math/bits"
 	"math/rand/v2"
 
 	"github.com/thurward/thurward/internal/conntrack"
@@ -133,9 +135,10 @@ type Engine struct {
 	frags    gathering
 	nodes    []node // by number of buffer
 	ids      idents
-	mss      uint16 // that both sides carry; 0: not clamped
-	tick     int64  // when timers are next looked at
-	now      int64  // of the poll under way
+	mss      uint16      // that both sides carry; 0: not clamped
+	tick     int64       // when timers are next looked at
+	now      int64       // of the poll under way
+	source   packet.Addr // of the packet that is leaving, as it arrived; 0: it is the firewall's own
 	b        batch
 	rec      telemetry.Record
 	names    names
@@ -236,6 +239,10 @@ func New(c Config) (*Engine, error) {
 		return nil, err
 	}
 	e.nodes = make([]node, c.Pool.Cap())
+	for i := range e.port {
+		e.port[i].arp.key = bits.RotateLeft64(e.rndKey, 17+i)
+		e.port[i].arp.held.room = min(waitMax, c.Pool.Cap()/4)
+	}
 	e.frags.on = s.Fragments == segment.FragmentsReassemble
 	for i := range e.ids {
 		e.ids[i] = uint16(e.random())

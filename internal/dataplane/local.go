@@ -87,5 +87,6 @@ func (e *Engine) echoReply(in *port, i int, now int64) {
 // emitOwn sends a packet of the firewall's own, of n bytes with its Ethernet
 // header, through port out to dst.
 func (e *Engine) emitOwn(out *port, buf uint32, n int, dst packet.Addr, now int64) {
+	e.source = 0
 	e.output(out, frame.Frame{Buf: buf, Len: uint32(n)}, dst, now)
 }

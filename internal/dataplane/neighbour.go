@@ -1,6 +1,8 @@
 package dataplane
 
 import (
+	"math/bits"
+
 	"github.com/thurward/thurward/internal/frame"
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/telemetry"
@@ -10,10 +12,9 @@ import (
 // section 2.3.2).
 
 const (
-	neighbourSlots  = 1024        // power of two
-	neighbourWindow = 8           // slots that an address may be in
-	queued          = perDatagram // frames kept while an address is unresolved: a datagram waits with all its fragments
-	queuedInAll     = 256         // frames kept on one side
+	neighbourSlots  = 2048 // power of two
+	neighbourWindow = 8    // slots that an address may be in
+	fewAsked        = 8    // unresolved addresses of a holder that may displace others
 	arpTries        = 3
 	arpEvery        = second
 	arpLifetime     = 60 * second
@@ -34,22 +35,27 @@ type neighbour struct {
 	mac     [6]byte
 	state   uint8
 	tries   uint8
-	expires int64 // of the address, or when to ask again
-	queue         // frames waiting
+	learned bool   // from a request, not from an answer to ours
+	holder  uint16 // unresolved: for whom it was asked
+	expires int64  // of the address, or when to ask again
+	queue          // frames waiting
 }
 
-// neighbours is one port's table. Addresses hash to a short run of slots; in a
-// full run the one that expires first gives way.
+// neighbours is one port's table. Addresses hash to a short run of slots.
 type neighbours struct {
 	slot    [neighbourSlots]neighbour
-	waiting int   // unresolved and probing ones
-	queued  int   // frames waiting
-	next    int64 // when the first of these is due
+	key     uint64          // secret: who fills the table cannot choose a run
+	used    int             // slots
+	asked   [holders]uint16 // unresolved ones, by holder
+	waiting int             // unresolved and probing ones
+	next    int64           // when the first of these is due
 	last    *neighbour
+	held    waiting
 }
 
 func (t *neighbours) base(a packet.Addr) uint32 {
-	return uint32(a) * 0x9e3779b1 >> 16
+	hi, lo := bits.Mul64((uint64(a)+1)*0x9e3779b97f4a7c15^t.key, t.key|1)
+	return uint32(hi ^ lo)
 }
 
 // find returns the entry for an address, or nil.
@@ -68,28 +74,80 @@ func (t *neighbours) find(a packet.Addr) *neighbour {
 	return nil
 }
 
-// claim returns a slot for an address that has none. The gateway's is not
-// given away.
-func (e *Engine) claim(p *port, a packet.Addr) *neighbour {
+// claim returns a slot for an address that has none and is to be asked for, for
+// a holder; or nil if who is there has more right to each. In a full run gives
+// way, in this order: what has outlived its time; of unresolved addresses one of
+// the holder that has most, and no less than this one; what was only learned
+// from a request; what expires first. The gateway never does.
+func (e *Engine) claim(p *port, a packet.Addr, holder uint16, now int64) *neighbour {
+	t := &p.arp
+	mine := int(t.asked[holder])
+	if mine > 0 && mine >= neighbourSlots-t.used {
+		return nil // it takes no more than it leaves
+	}
+	best, rank := (*neighbour)(nil), 0
+	b := t.base(a)
+	for i := range uint32(neighbourWindow) {
+		n := &t.slot[(b+i)%neighbourSlots]
+		r := 0
+		switch {
+		case n.state == unused:
+			return t.place(n, a)
+		case n.addr == p.gateway:
+			continue
+		case n.over(now):
+			r = 3 + neighbourSlots
+		case n.state == unresolved:
+			if asked := int(t.asked[n.holder]); asked >= mine {
+				r = 2 + asked
+			}
+		case mine > fewAsked:
+		case n.learned:
+			r = 2
+		default:
+			r = 1
+		}
+		if r > rank || r == rank && r > 0 && n.expires < best.expires {
+			best, rank = n, r
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	e.c.NeighbourEvictions[p.n]++
+	e.forget(p, best)
+	return t.place(best, a)
+}
+
+// claimLearned returns a slot for an address that nobody has asked for, or nil.
+// It displaces nothing that is alive: who could do that with requests would have
+// the firewall forget a neighbour, and be asked for it next.
+func (e *Engine) claimLearned(p *port, a packet.Addr, now int64) *neighbour {
 	t := &p.arp
 	b := t.base(a)
-	var oldest *neighbour
 	for i := range uint32(neighbourWindow) {
 		n := &t.slot[(b+i)%neighbourSlots]
 		if n.state == unused {
-			oldest = n
-			break
+			return t.place(n, a)
 		}
-		if n.addr != p.gateway && (oldest == nil || n.expires < oldest.expires) {
-			oldest = n
+		if n.addr != p.gateway && n.over(now) {
+			e.c.NeighbourEvictions[p.n]++
+			e.forget(p, n)
+			return t.place(n, a)
 		}
 	}
-	if oldest.state != unused {
-		e.c.NeighbourEvictions[p.n]++
-		e.forget(p, oldest)
-	}
-	*oldest = neighbour{addr: a}
-	return oldest
+	return nil
+}
+
+// over reports whether a neighbour has outlived its time without being asked
+// again: nobody has used it since.
+func (n *neighbour) over(now int64) bool { return n.state == reachable && now >= n.expires }
+
+// place takes a free slot for an address.
+func (t *neighbours) place(n *neighbour, a packet.Addr) *neighbour {
+	t.used++
+	*n = neighbour{addr: a}
+	return n
 }
 
 // forget frees a slot and drops the frames that wait there.
@@ -97,36 +155,19 @@ func (e *Engine) forget(p *port, n *neighbour) {
 	for n.n > 0 {
 		e.dropOut(p, e.takeWaiting(p, n), telemetry.NeighbourUnresolved)
 	}
-	if n.state == unresolved || n.state == probing {
-		p.arp.waiting--
-	}
+	p.arp.settle(n)
+	p.arp.used--
 	*n = neighbour{}
 }
 
-// resolve keeps a frame until the address of its next hop is known, and asks
-// for it. n is the hop's entry, or nil.
-func (e *Engine) resolve(p *port, n *neighbour, hop packet.Addr, fr frame.Frame, now int64) {
-	if n == nil {
-		n = e.claim(p, hop)
-		n.state, n.tries = unresolved, 1
-		p.arp.await(n, now)
-		e.ask(p, hop, &broadcastMAC)
+// settle notes that no answer is due for n any more.
+func (t *neighbours) settle(n *neighbour) {
+	if n.state == unresolved {
+		t.asked[n.holder]--
 	}
-	if n.n > 0 && (n.n == queued || p.arp.queued == queuedInAll) {
-		e.dropOut(p, e.takeWaiting(p, n), telemetry.NeighbourUnresolved) // the oldest: its sender will repeat it first
+	if n.state == unresolved || n.state == probing {
+		t.waiting--
 	}
-	if p.arp.queued == queuedInAll {
-		e.dropOut(p, fr, telemetry.NeighbourUnresolved)
-		return
-	}
-	e.push(&n.queue, fr)
-	p.arp.queued++
-}
-
-// takeWaiting takes the first frame that waits for n, which has one.
-func (e *Engine) takeWaiting(p *port, n *neighbour) frame.Frame {
-	p.arp.queued--
-	return e.pop(&n.queue)
 }
 
 // probe asks a known neighbour whether it is still there.
@@ -304,11 +345,15 @@ func (e *Engine) learn(p *port, n *neighbour, m *packet.ARPMessage, now int64) {
 		return
 	}
 	if n == nil {
-		n = e.claim(p, m.SenderAddr)
+		if n = e.claimLearned(p, m.SenderAddr, now); n == nil {
+			return
+		}
+		n.learned = true
 	}
 	if asked {
-		p.arp.waiting--
+		n.learned = m.Op == packet.ARPRequest
 	}
+	p.arp.settle(n)
 	n.mac, n.state, n.tries, n.expires = m.SenderMAC, reachable, 0, now+arpLifetime
 	for n.n > 0 {
 		fr := e.takeWaiting(p, n)

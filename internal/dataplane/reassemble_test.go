@@ -270,27 +270,37 @@ func TestFragmentsOfOneDatagramAreBounded(t *testing.T) {
 
 // TestRFC1122_S2_3_2_2_ADatagramWaitsWhole: while the next hop's link-layer
 // address is being asked for, the latest datagram is kept with all its fragments,
-// and what waited before gives way: one that lost its first would be no use.
+// and where there is no room for more what waited before gives way: one that lost
+// its first would be no use.
 func TestRFC1122_S2_3_2_2_ADatagramWaitsWhole(t *testing.T) {
-	for _, before := range []int{0, 1, 20} {
-		l := reassembling(t, "accept egress", established)
-		for i := range before {
-			l.port[lan].in = append(l.port[lan].in, udp(host, uint16(5000+i), web, 53).frame(lanMAC))
+	for _, to := range []string{web, "203.0.113.77"} { // by the gateway, and on the link
+		for _, before := range []int{0, 1, 20} {
+			l := reassembling(t, "accept egress", established)
+			for i := range before {
+				l.port[lan].in = append(l.port[lan].in, udp(host, uint16(5000+i), to, 53).frame(lanMAC))
+			}
+			l.e.Poll(l.now) // nobody has answered yet
+			p := large(udp(host, 4000, to, 53), 8*perDatagram-packet.UDPLen)
+			fs := fragments(p, lanMAC, 28, 7)
+			if len(fs) != perDatagram {
+				t.Fatalf("%d fragments", len(fs))
+			}
+			lost := before
+			if to == web {
+				lost = 0
+			}
+			got := l.feed(lan, fs...)
+			if len(got) != 1+before-lost || l.partial != 0 {
+				t.Fatalf("behind %d packets: %v and %d parts left; drops: %s", before, got, l.partial, l.drops())
+			}
+			if v := got[len(got)-1]; len(v.sizes) != len(fs) || !bytes.HasSuffix(v.frame, p.data) {
+				t.Fatalf("behind %d packets: the datagram is %v", before, v)
+			}
+			if n := l.e.c.DropReasons[telemetry.NeighbourUnresolved]; n != uint64(lost) {
+				t.Fatalf("behind %d packets: %d dropped", before, n)
+			}
+			l.invariants()
 		}
-		l.e.Poll(l.now) // nobody has answered yet
-		p := large(udp(host, 4000, web, 53), 8*perDatagram-packet.UDPLen)
-		fs := fragments(p, lanMAC, 28, 7)
-		if len(fs) != perDatagram {
-			t.Fatalf("%d fragments", len(fs))
-		}
-		got := l.feed(lan, fs...)
-		if len(got) != 1 || l.partial != 0 || len(got[0].sizes) != len(fs) || !bytes.HasSuffix(got[0].frame, p.data) {
-			t.Fatalf("behind %d packets: %v and %d parts left; drops: %s", before, got, l.partial, l.drops())
-		}
-		if n := l.e.c.DropReasons[telemetry.NeighbourUnresolved]; n != uint64(before) {
-			t.Fatalf("behind %d packets: %d dropped", before, n)
-		}
-		l.invariants()
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 // send rewrites packet i of the batch and sends it out through port out.
 func (e *Engine) send(out *port, i int, r *packet.Rewrite, now int64) {
 	fr, p := e.b.frame[i], &e.b.pk[i]
+	e.source = p.Src
 	packet.Apply(e.pool.Bytes(fr), p, r)
 	if !p.DF && r.Src != p.Src || p.Flags&packet.SYN != 0 || p.Parts > 0 {
 		e.finish(out, i, r, now)
