@@ -1,0 +1,86 @@
+package evasions
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// An attack is one entry of the corpus. Its name is stable.
+type attack struct {
+	name   string // family/short-name
+	trick  string // what the attacker does, and what for
+	source string // where it is public; empty: nowhere that we know of
+	fate   string // what becomes of it
+	// run attacks, and reports whether the attacker got what it was after. With
+	// legit it does the twin, and reports whether that worked. The two differ
+	// in what the trick is, and in nothing else.
+	run func(a *arena, legit bool) bool
+	// open says why the attack gets through, where it does and no packet filter
+	// can know better.
+	open string
+	// squid says that the attack is one on what Squid does: to let TLS
+	// connections through by server name.
+	squid bool
+	// local says why the attack cannot be run against other firewalls.
+	local string
+	// How the policy differs, where it does: a line of its defaults, the length
+	// of the LAN's prefix, the range of external ports.
+	set, prefix, ports string
+}
+
+// families are the tables, in the order of the documentation.
+var families = []struct {
+	name, title string
+	attacks     []attack
+}{
+	{"names", "Names", names},
+	{"hello", "First messages of TLS", hellos},
+	{"tcp", "TCP state", tcps},
+	{"addresses", "Addresses and translation", addresses},
+	{"fragments", "Fragments", fragments},
+	{"icmp", "ICMP", icmps},
+	{"arp", "ARP", arps},
+	{"shares", "Shares", shares},
+}
+
+// TestCorpus: no attack gets what it is after, and every twin works.
+func TestCorpus(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			for i := range f.attacks {
+				at := &f.attacks[i]
+				t.Run(strings.TrimPrefix(at.name, f.name+"/"), func(t *testing.T) {
+					t.Parallel()
+					if a := newArena(t, newThurward(t, at)); !at.run(a, true) {
+						t.Errorf("the legitimate twin does not work; %s", a)
+					}
+					if a := newArena(t, newThurward(t, at)); at.run(a, false) != (at.open != "") {
+						t.Errorf("%s: %s: the attack works: %v; %s", at.trick, at.fate, at.open == "", a)
+					}
+				})
+			}
+		})
+	}
+}
+
+// TestCorpusIsWhole: enough attacks, each of a family, with all that is to be
+// said of it, and under a name of its own.
+func TestCorpusIsWhole(t *testing.T) {
+	form := regexp.MustCompile(`^[a-z]+/[a-z0-9]+(-[a-z0-9]+)*$`)
+	seen := map[string]bool{}
+	for _, f := range families {
+		for _, at := range f.attacks {
+			if !form.MatchString(at.name) || !strings.HasPrefix(at.name, f.name+"/") || seen[at.name] {
+				t.Errorf("%s: not a name of family %s, or there twice", at.name, f.name)
+			}
+			seen[at.name] = true
+			if at.trick == "" || at.fate == "" || at.run == nil {
+				t.Errorf("%s: trick, fate or program is missing", at.name)
+			}
+		}
+	}
+	if len(seen) < 100 {
+		t.Errorf("%d attacks; want at least 100", len(seen))
+	}
+}

@@ -1,0 +1,17 @@
+// Package evasions is a corpus of attacks on a firewall: ways to have it pass,
+// forget or give up what it should not. Each is a short program that puts frames
+// on the wires of a firewall, as a hostile host on either side would, and sees
+// whether it got what it was after; and each has a legitimate twin, which does
+// the same but for one thing, and must work.
+//
+//	corpus_test.go     what an attack is, and the run in process
+//	arena_test.go      the hosts around the firewall
+//	packet_test.go     building and reading packets
+//	end_test.go        the TCP of a server, which reads what others write
+//	client_test.go     the TCP of a client, which writes what it likes
+//	resolver_test.go   the name server upstream, and who asks
+//	tls_test.go        first messages of TLS
+//	NAME_test.go       the attacks of a family: names, hello, tcp, ...
+//	thurward_test.go   the data plane in process
+//	page_test.go       docs/evasions.md
+package evasions

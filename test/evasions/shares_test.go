@@ -1,0 +1,199 @@
+package evasions
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/thurward/thurward/internal/packet"
+)
+
+// One host, or one that gives itself out for many, takes what all need. The
+// attacker got what it was after when another host is not served any more; the
+// twin does the same a few times, and the other host is served. Limits are as
+// they are by default, unless an entry says otherwise; tables are small, so that
+// the test is quick.
+
+const small = "max_flows: 1024"
+
+// flood does something many times, or a few times for the twin.
+func flood(many, few int, do func(a *arena, i int), served func(a *arena) bool) func(a *arena, legit bool) bool {
+	return func(a *arena, legit bool) bool {
+		n := many
+		if legit {
+			n = few
+		}
+		for i := range n {
+			do(a, i)
+			if i%50 == 0 {
+				a.run()
+			}
+		}
+		a.run()
+		return served(a) == legit
+	}
+}
+
+// forgedHost is one of many addresses on the Internet.
+func forgedHost(i int) string { return fmt.Sprintf("198.51.%d.%d", 101+i/250%100, 1+i%250) }
+
+func bobConnects(a *arena) bool { return a.connects(bob, site, 80) }
+
+var shares = []attack{
+	{name: "shares/syn-from-wan", trick: "SYNs under many addresses to the published server, whose answers go nowhere, to fill the table of flows", source: "CERT CA-1996-21; RFC 4987", fate: "half-open entries give way first", set: small,
+		run: flood(3000, 30, func(a *arena, i int) {
+			a.fw.put(wan, a.frame(wan, tcp(fmt.Sprintf("198.51.100.%d", 110+i%100), uint16(2000+i), fwWAN, 8080, packet.SYN, 1, 0)))
+		}, bobConnects)},
+	{name: "shares/syn-from-lan", trick: "a program on alice's machine begins connections without end", source: "CERT CA-1996-21; RFC 4987", fate: "half-open entries give way first", set: small,
+		run: flood(3000, 30, func(a *arena, i int) {
+			a.away[site] = true
+			a.fw.put(lan, a.frame(lan, tcp(alice, uint16(2000+i), site, 80, packet.SYN, 1, 0)))
+		}, func(a *arena) bool {
+			a.away[site] = false
+			return bobConnects(a)
+		})},
+	{name: "shares/syn-and-open", trick: "the same, to have bob's open connection forgotten", source: "RFC 4987", fate: "established connections never give way", set: small,
+		run: func(a *arena, legit bool) bool {
+			c := a.dial(lan, bob, site, 80)
+			if c == nil {
+				return false
+			}
+			n := 3000
+			if legit {
+				n = 30
+			}
+			for i := range n {
+				a.fw.put(wan, a.frame(wan, tcp(forgedHost(i), uint16(2000+i), fwWAN, 8080, packet.SYN, 1, 0)))
+			}
+			a.run()
+			return c.works() == legit
+		}},
+	{name: "shares/udp-one-way", trick: "datagrams to ever new ports, none of which is answered", source: "RFC 4732", fate: "entries that were never answered give way first", set: small,
+		run: flood(3000, 30, func(a *arena, i int) {
+			a.fw.put(lan, a.frame(lan, udp(alice, uint16(2000+i/1000), site, uint16(4000+i%1000), "x")))
+		}, bobConnects)},
+	{name: "shares/udp-published", trick: "one datagram under each of many addresses to the published UDP service: each is answered, and with that a flow for minutes", source: "RFC 4732", fate: "a flow that was answered once gives way until its originator sends again", set: small,
+		run: flood(1500, 30, func(a *arena, i int) {
+			host := forgedHost(i)
+			a.fw.put(wan, a.frame(wan, udp(host, uint16(2000+i), fwWAN, 9000, "x")))
+			a.fw.put(lan, a.frame(lan, udp(web, 9000, host, uint16(2000+i), "y")))
+		}, bobConnects)},
+	{name: "shares/queries", trick: "questions that nobody answers, under eleven addresses, until there is no place for bob's", source: "RFC 5452 section 5", fate: "the oldest of the largest holder gives way",
+		run: func(a *arena, legit bool) bool {
+			n := 100
+			if legit {
+				n = 2
+			}
+			a.is("good.example", cdn)
+			for h := range 11 {
+				for i := range n {
+					m := new(dns.Msg)
+					name := fmt.Sprintf("x%d.evil.example.", h*100+i)
+					a.zone[name+" A"] = answer{silent: true}
+					m.SetQuestion(name, dns.TypeA)
+					b, _ := m.Pack()
+					a.fw.put(lan, a.frame(lan, udp(fmt.Sprintf("10.0.0.%d", 20+h), uint16(3000+i), fwLAN, 53, string(b))))
+				}
+			}
+			a.run()
+			r := a.ask(bob, "good.example", dns.TypeA)
+			return (r != nil && len(r.Answer) == 1) == legit
+		}},
+	{name: "shares/query-rate", trick: "alice's machine asks a thousand questions at once", source: "RFC 4732", fate: "rate_limit_dns, for alice alone",
+		run: func(a *arena, legit bool) bool {
+			n := 1000
+			if legit {
+				n = 20
+			}
+			a.is("good.example", cdn)
+			for i := range n {
+				m := new(dns.Msg)
+				m.SetQuestion("good.example.", dns.TypeA)
+				b, _ := m.Pack()
+				a.fw.put(lan, a.frame(lan, udp(alice, uint16(3000+i), fwLAN, 53, string(b))))
+			}
+			a.run()
+			r := a.ask(bob, "good.example", dns.TypeA)
+			return (r != nil && len(r.Answer) == 1) == legit
+		}},
+	{name: "shares/names", trick: "alice's machine resolves thousands of names, so that bob's are forgotten", source: "RFC 4732", fate: "a full set forgets the oldest of the client that has the most", set: "max_flows: 4096\ndns: { max_names: 1024 }", local: "it is about the size of a table",
+		run: func(a *arena, legit bool) bool {
+			n := 2000
+			if legit {
+				n = 20
+			}
+			a.learns(bob, "good.example", cdn)
+			for i := range n {
+				a.learns(alice, fmt.Sprintf("x%d.pages.example", i), fmt.Sprintf("192.0.%d.%d", 3+i/250, 1+i%250))
+				if i%50 == 49 {
+					a.pass(time.Second) // within alice's rate
+				}
+			}
+			return a.connects(bob, cdn, 8443) == legit
+		}},
+	{name: "shares/fragments", trick: "fragments of datagrams that are never whole, until bob's have no place", source: "CVE-2018-5391 (FragmentSmack); \"rose\" 2004", fate: "the oldest of the same source gives way",
+		run: func(a *arena, legit bool) bool {
+			n := 400
+			if legit {
+				n = 10
+			}
+			p := udp(bob, 3333, site, 4001, strings.Repeat("x", 200))
+			fs := a.fragments(lan, p, p.cut(64)...)
+			a.raw(lan, fs[:2]...)
+			for i := range n {
+				q := udp(alice, uint16(3000+i), site, 4000, strings.Repeat("x", 200))
+				a.raw(lan, a.fragments(lan, q, q.cut(64)[:1]...)...)
+			}
+			a.raw(lan, fs[2:]...)
+			return slices.ContainsFunc(a.seen[wan], func(v *view) bool { return v.dst == site && v.dport == 4001 }) == legit
+		}},
+	{name: "shares/fragments-forged", trick: "the same under many addresses from the WAN", source: "CVE-2018-5391 (FragmentSmack)", fate: "the oldest datagram gives way",
+		run: func(a *arena, legit bool) bool {
+			n := 100
+			if legit {
+				n = 10
+			}
+			p := udp(bob, 3333, site, 4001, strings.Repeat("x", 200))
+			for i := range n {
+				q := udp(forgedHost(i), uint16(3000+i), fwWAN, 9000, strings.Repeat("x", 200))
+				a.raw(wan, a.fragments(wan, q, q.cut(64)[:1]...)...)
+			}
+			a.raw(lan, a.fragments(lan, p, p.cut(64)...)...)
+			return slices.ContainsFunc(a.seen[wan], func(v *view) bool { return v.dst == site && v.dport == 4001 }) == legit
+		}},
+	{name: "shares/queries-forged", trick: "thousands of forged answers to an outstanding query", source: "RFC 5452", fate: "rejected; it is asked by TCP, and others are served",
+		run: func(a *arena, legit bool) bool {
+			n := 3000
+			if legit {
+				n = 3
+			}
+			a.zone["www.pages.example. A"] = answer{silent: true}
+			a.ask(alice, "www.pages.example", dns.TypeA)
+			i := slices.IndexFunc(a.seen[wan], func(v *view) bool { return v.dst == dnsHost })
+			if i < 0 {
+				return false
+			}
+			v := a.seen[wan][i]
+			for i := range n {
+				a.fw.put(wan, a.frame(wan, udp(dnsHost, 53, fwWAN, v.sport, string([]byte{byte(i >> 8), byte(i)})+string(v.data[2:]))))
+			}
+			a.run()
+			a.is("good.example", cdn)
+			r := a.ask(bob, "good.example", dns.TypeA)
+			return (r != nil && len(r.Answer) == 1) == legit
+		}},
+	{name: "shares/dns-connections", trick: "alice's machine opens connections to the name server and leaves them open", source: "RFC 7766 section 6.2", fate: "at most 16 of one client",
+		run: func(a *arena, legit bool) bool {
+			n := 200
+			if legit {
+				n = 10
+			}
+			for range n {
+				a.dial(lan, alice, fwLAN, 53)
+			}
+			return (a.dial(lan, bob, fwLAN, 53) != nil) == legit
+		}},
+}
