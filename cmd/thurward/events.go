@@ -163,6 +163,9 @@ func (p *eventPrinter) add(s *stream.Source, it stream.Item) error {
 		if c := stream.Explain(&s.Hello, it.Event); c != "" {
 			text += "\n    " + c
 		}
+		if r := stream.Remedy(it.Event); r != "" {
+			text += "\n    " + r
+		}
 	}
 	if _, err := fmt.Fprintln(p.w, text); err != nil {
 		return err

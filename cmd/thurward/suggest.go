@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"os"
 
@@ -24,7 +25,10 @@ rules for review: for what the default action dropped, and for what shadow rules
 would have decided. What has the same protocol, port and destination is one rule.
 Events of the firewall's console are read as well; metrics and spans are passed
 over. It exits with 0 when the events could be read, 1 when not, and 2 for a wrong
-command line.`,
+command line.
+
+Packets that were dropped because their source used an address for longer than its
+TTL allows get no rule: what dns.ttl_grace would let them through is said instead.`,
 		Example: `  thurward events > events.log          # record for a while, then Ctrl-C
   thurward suggest events.log
   thurward suggest -f examples/egress.yaml - < events.log`,
@@ -104,6 +108,9 @@ func observation(e stream.Event) (o policy.Observation, ok bool) {
 	}
 	o.FromLAN = e.Str("network.direction") == "egress"
 	o.Protocol, o.Domain, o.Time = e.Str("network.transport"), e.Str("destination.domain"), e.Str("@timestamp")
+	if e.Str("firewall.hint") == "name_expired" {
+		o.Expired = int(min(max(e.Int("firewall.name_expired_seconds"), 0), math.MaxUint32))
+	}
 	o.Count = int(min(max(e.Int("firewall.count"), 1), 1<<40))
 	switch o.Protocol {
 	case "tcp", "udp":

@@ -52,6 +52,7 @@ type about struct {
 	name   fqdn.Name
 	lookup uint64
 	note   telemetry.Note
+	ago    uint32 // NameExpired: for how many seconds, rounded up
 }
 
 // NameBytes returns the memory that a policy's name set takes.

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"math"
 	"slices"
 
 	"github.com/thurward/thurward/internal/conntrack"
@@ -46,28 +47,48 @@ func (e *Engine) nameDecided(told packet.Addr, fp *filter.Packet, action segment
 	if action == segment.Accept || len(e.policy.Names) == 0 {
 		return
 	}
-	// Would a name have helped that somebody else has resolved, or that this
-	// client resolved too long ago?
-	one := *fp
+	// Would a name have helped that this client resolved too long ago, or that
+	// somebody else has resolved?
 	n.set.FindLater(fp.Src, told, now, &n.again)
-	note := telemetry.NameExpired
-	for range 2 {
-		if k := n.again.Names; len(k) > 0 && k[0].Ruled {
-			one.Names = n.again.IDs
-			if e.filter.Decide(&one).Action == segment.Accept {
-				n.about = about{k[0].Name, k[0].Lookup, note}
-				return
-			}
-		}
-		n.set.FindOthers(told, now, &n.again)
-		note = telemetry.OtherClient
+	if k, ok := e.wouldAccept(fp); ok {
+		n.about = about{k.Name, k.Lookup, telemetry.NameExpired, agoSeconds(now - k.Expires)}
+		return
 	}
+	n.set.FindOthers(told, now, &n.again)
+	if k, ok := e.wouldAccept(fp); ok {
+		n.about = about{k.Name, k.Lookup, telemetry.OtherClient, 0}
+	}
+}
+
+// wouldAccept returns the newest of the names in n.again with which the policy
+// would accept a packet.
+func (e *Engine) wouldAccept(fp *filter.Packet) (k fqdn.Known, ok bool) {
+	n := &e.names
+	var names [fqdn.MaxKnown]fqdn.Known
+	one := *fp
+	for _, k := range names[:copy(names[:], n.again.Names)] {
+		if !k.Ruled {
+			break // those that rules have come first
+		}
+		n.set.Patterns(k.Name, &n.again)
+		one.Names = n.again.IDs
+		if e.filter.Decide(&one).Action == segment.Accept {
+			return k, true
+		}
+	}
+	return k, false
+}
+
+// agoSeconds rounds nanoseconds up to seconds: a grace of so many would have been
+// enough.
+func agoSeconds(ns int64) uint32 {
+	return uint32(min((max(ns, 0)/second)+1, math.MaxUint32))
 }
 
 // put emits e.rec with what is known of the destination's name.
 func (e *Engine) put() {
 	a := &e.names.about
-	e.rec.Note, e.rec.Lookup = a.note, a.lookup
+	e.rec.Note, e.rec.Lookup, e.rec.Ago = a.note, a.lookup, a.ago
 	e.putName(a.name, e.now)
 }
 

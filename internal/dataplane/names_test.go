@@ -139,3 +139,77 @@ func TestTCPAnswerToAnother(t *testing.T) {
 		}
 	}
 }
+
+// TestS28_LateIsSaid: who uses an address after its name has expired is told of in
+// an event with the name and the time since then: exactly so much of ttl_grace
+// would have been enough.
+func TestS28_LateIsSaid(t *testing.T) {
+	for _, after := range []int64{1, 30*second - 1, 30 * second, 30*second + 1, 45 * second, 3600 * second} {
+		for _, how := range []string{"client", "resolver"} {
+			lab := func(grace uint32) *dnsLab {
+				l := githubLab(t, func(p *segment.Policy) {
+					p.Settings.DNSGrace = grace
+					if how == "resolver" {
+						p.Resolvers = []segment.Resolver{{Address: ip("10.0.0.53").To16()}}
+					}
+				})
+				who := host
+				if how == "resolver" {
+					who = "10.0.0.53"
+				}
+				l.resolve(who, "github.com", "@ 30 IN A "+github)
+				l.resolve(who, "plain.example", "@ 30 IN A "+github) // which no rule has
+				l.now += after
+				l.run()
+				return l
+			}
+			l := lab(0)
+			if open := after < 30*second; l.connects(host, github, 443) != open {
+				t.Fatalf("after %d ns: open %v", after, !open)
+			} else if open {
+				if e := l.last(); e.Note != 0 || e.Ago != 0 {
+					t.Fatalf("of what passes: %+v", e)
+				}
+				continue
+			}
+			e := l.last()
+			if e.Note != telemetry.NameExpired || l.lastName() != "github.com" || e.Lookup != 1 || e.Ago == 0 {
+				t.Fatalf("%s, after %d ns: %+v %q", how, after, e, l.lastName())
+			}
+			if !lab(e.Ago).connects(host, github, 443) || lab(e.Ago-1).connects(host, github, 443) {
+				t.Errorf("after %d ns: %d seconds are not what would have helped", after, e.Ago)
+			}
+			if l.connects(host, github, 22) && l.last().Note != 0 {
+				t.Error("a port that no name would have opened is told as late")
+			}
+			if l.connects(host, "192.0.2.200", 443) || l.last().Note != 0 || l.last().Ago != 0 {
+				t.Error("an address that nobody has resolved is told as late")
+			}
+		}
+	}
+}
+
+// TestS28_LateInBoundedMemory: what has expired is remembered where there is room,
+// and gives way to everything else.
+func TestS28_LateInBoundedMemory(t *testing.T) {
+	l := githubLab(t, func(p *segment.Policy) { p.Settings.DNSNames = 8 })
+	l.resolve(host, "github.com", "@ 1 IN A "+github)
+	for range 20 { // long enough for every entry to have been looked at
+		l.pass(60)
+	}
+	if l.e.Names().Len() != 0 {
+		t.Fatal("it has not expired")
+	}
+	if l.connects(host, github, 443) || l.last().Note != telemetry.NameExpired || l.last().Ago != 1200 {
+		t.Fatalf("not remembered: %+v", l.last())
+	}
+	for i := range 8 {
+		l.resolve(host, fmt.Sprintf("n%d.example", i), fmt.Sprintf("@ 60 IN A 192.0.2.%d", 100+i))
+	}
+	if l.connects(host, github, 443) || l.last().Note != 0 {
+		t.Fatalf("remembered at the cost of others: %+v", l.last())
+	}
+	if c := l.e.Names().Counters(); c.EvictedFull != 0 || l.e.Names().Len() != 8 {
+		t.Fatalf("%d others gave way, %d are there", c.EvictedFull, l.e.Names().Len())
+	}
+}

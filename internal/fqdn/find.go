@@ -10,8 +10,11 @@ type Found struct {
 	// for, and then among the others.
 	Names []Known
 	ids   [4 * PerAddress]uint32
-	names [8]Known
+	names [MaxKnown]Known
 }
+
+// MaxKnown is how many names a look-up returns at most.
+const MaxKnown = 8
 
 // Known is one name of an address.
 type Known struct {
@@ -19,6 +22,7 @@ type Known struct {
 	Ruled   bool   // the policy has a pattern for it
 	Learned int64  // when
 	Lookup  uint64 // by which query
+	Expires int64  // when it ends, or has ended
 }
 
 func (f *Found) reset() { f.IDs, f.Full, f.Names = f.ids[:0], false, f.names[:0] }
@@ -40,12 +44,15 @@ func (s *Set) find(client, addr packet.Addr, now int64, f *Found) {
 	}
 }
 
-// FindLater looks up names that client knew at addr and that have expired.
+// FindLater looks up names that client knew at addr and that have expired: what
+// has expired is kept for as long as nothing else needs its place.
 func (s *Set) FindLater(client, addr packet.Addr, now int64, f *Found) {
 	f.reset()
-	for i := s.both[s.bothOf(client, addr)]; i != 0; i = s.b[i-1].byBoth.next {
-		if b := &s.b[i-1]; b.addr == addr && b.client == client && b.expires <= now {
-			s.add(b, f)
+	for _, c := range [...]packet.Addr{client, Everyone} {
+		for i := s.both[s.bothOf(c, addr)]; i != 0; i = s.b[i-1].byBoth.next {
+			if b := &s.b[i-1]; b.addr == addr && b.client == c && b.expires <= now {
+				s.add(b, f)
+			}
 		}
 	}
 }
@@ -114,7 +121,7 @@ func (s *Set) Knows(client packet.Addr, name []byte, now int64) bool {
 // add notes a binding's name and patterns.
 func (s *Set) add(b *binding, f *Found) {
 	r := &s.names.rec[b.name-1]
-	k := Known{Name: Name(b.name), Ruled: r.ruled(), Learned: b.learned, Lookup: b.lookup}
+	k := Known{Name: Name(b.name), Ruled: r.ruled(), Learned: b.learned, Lookup: b.lookup, Expires: b.expires}
 	s.addIDs(r, f)
 	if n := len(f.Names); n < len(f.names) {
 		f.Names = f.names[:n+1]

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/thurward/thurward/internal/segment"
@@ -45,7 +46,13 @@ func (l *loader) dns(n *node, path string) {
 		{"block", func(n *node, path string) { d.Block = l.names(n, path) }},
 		{"private_names", func(n *node, path string) { d.Private = l.names(n, path) }},
 		{"ttl_floor", func(n *node, path string) { d.TTLFloor, _ = l.secondsOrNone(n, path) }},
-		{"ttl_grace", func(n *node, path string) { d.TTLGrace, _ = l.secondsOrNone(n, path) }},
+		{"ttl_grace", func(n *node, path string) {
+			if v, ok := l.secondsOrNone(n, path); ok && v > MaxTTLGrace {
+				l.err(n, path, "range", n.text+" is out of range", "want a number from 0 to "+strconv.Itoa(MaxTTLGrace)+": the longer, the more addresses are open that belong to somebody else by then")
+			} else {
+				d.TTLGrace = v
+			}
+		}},
 		{"plain_fallback", func(n *node, path string) { d.PlainFallback, _ = l.flag(n, path) }},
 		{"max_names", func(n *node, path string) {
 			if v, ok := l.number(n, path, 1, segment.MaxBindings); ok {

@@ -152,6 +152,7 @@ const (
 	DefaultMaxFlows = 65536
 	DefaultDNSRate  = 100
 	DefaultMaxNames = 16384
+	MaxTTLGrace     = 86400 // seconds
 	DNSPort         = 53
 	DNSOverTLSPort  = 853
 )

@@ -253,7 +253,7 @@ func TestSchemaRefusesWhatTheLoaderDoes(t *testing.T) {
 		with("groups: { addresses: { a: [x] } }"), with("groups: { ports: { a: [x] } }"), with("groups: { ports: { \"a b\": [1] } }"), with("groups: { names: {} }"),
 		with("dns: { queries: some }"), with("dns: { upstreams: [ { port: 53 } ] }"), with("dns: { upstreams: [ { address: 1.1.1.1, tls: true } ] }"),
 		with("dns: { upstreams: [ { address: 1.1.1.1, tls: dns.example, ca: [] } ] }"), with("dns: { upstreams: [ 1.1.1.1 ], plain_fallback: 1 }"),
-		with("dns: { max_names: 0 }"), with("dns: { block: \"*\" }"), with("dns: { ttl_floor: -1 }"), with("dns: { intercept: 1 }"),
+		with("dns: { max_names: 0 }"), with("dns: { block: \"*\" }"), with("dns: { ttl_floor: -1 }"), with("dns: { ttl_grace: 86401 }"), with("dns: { private_names: nas }"), with("dns: { intercept: 1 }"),
 		with("nat: { snat: [ { masquerade: true } ] }"), with("nat: { snat: [ { out_interface: wan0, external_ip: [] } ] }"),
 		with("nat: { dnat: [ { wan_ip: 203.0.113.10, wan_port: 80, to: \"10.0.0.5\", proto: tcp } ] }"),
 		with("nat: { dnat: [ { wan_ip: 203.0.113.10, wan_port: 80, to: \"10.0.0.5:80\", proto: icmp } ] }"),

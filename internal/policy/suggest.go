@@ -22,6 +22,7 @@ type Observation struct {
 	Domain   string // name by which Src knows Dst, "" for none
 	Shadow   string // id of the shadow rule; "": the default action dropped it
 	Accept   bool   // the shadow rule would have accepted it
+	Expired  int    // seconds for which that name had expired, 0: it had not
 	Count    int    // packets that it stands for, at least 1
 	Time     string // of the event
 }
@@ -41,6 +42,52 @@ type Suggestion struct {
 	already int // that the policy accepts now
 	ingress int // from the WAN, not proposed
 	own     map[string]int
+	late    late
+}
+
+// late is what was dropped because the source used an address for longer than it
+// may be used by its name.
+type late struct {
+	packets int
+	beyond  int            // of them, later than dns.ttl_grace can be
+	most    int            // seconds, of the others
+	names   map[string]int // packets
+}
+
+func (l *late) add(o *Observation, grace int) {
+	l.packets += o.Count
+	if badName(o.Domain) == "" {
+		l.names[strings.ToLower(o.Domain)] += o.Count
+	}
+	if grace+o.Expired > MaxTTLGrace {
+		l.beyond += o.Count
+		return
+	}
+	l.most = max(l.most, o.Expired)
+}
+
+// write says what dns.ttl_grace would do about it.
+func (l *late) write(b *bytes.Buffer, grace int) {
+	if l.packets == 0 {
+		return
+	}
+	names := slices.SortedFunc(maps.Keys(l.names), func(x, y string) int {
+		return cmp.Or(cmp.Compare(l.names[y], l.names[x]), strings.Compare(x, y))
+	})
+	if len(names) > 5 {
+		names = append(names[:5:5], fmt.Sprintf("%d more", len(names)-5))
+	}
+	fmt.Fprintf(b, "# %s left out: the names of their destinations had expired, and clients went on to use the addresses", packets(l.packets))
+	if len(names) > 0 {
+		fmt.Fprintf(b, " (%s)", strings.Join(names, ", "))
+	}
+	b.WriteString(".\n")
+	if l.most > 0 {
+		fmt.Fprintf(b, "# dns.ttl_grace: %d lets %s through. Addresses then stay open when they may belong to somebody else; see docs/dns.md.\n", grace+l.most, packets(l.packets-l.beyond))
+	}
+	if l.beyond > 0 {
+		fmt.Fprintf(b, "# %s came later than dns.ttl_grace may be, %d seconds: those clients must resolve again, or need a rule by address.\n", packets(l.beyond), MaxTTLGrace)
+	}
 }
 
 // A proposal is a rule with what it was made of.
@@ -63,7 +110,7 @@ type proposal struct {
 // let strangers in are made only of what shadow rules would accept, unless
 // ingress is true. seg is the compiled policy that is to be extended.
 func (p *Policy) Suggest(seg *segment.Policy, obs []Observation, ingress bool) *Suggestion {
-	s := &Suggestion{policy: p, own: map[string]int{}}
+	s := &Suggestion{policy: p, own: map[string]int{}, late: late{names: map[string]int{}}}
 	type flow struct {
 		fromLAN  bool
 		proto    string
@@ -92,8 +139,11 @@ func (p *Policy) Suggest(seg *segment.Policy, obs []Observation, ingress bool) *
 			continue
 		}
 		s.seen += o.Count
-		f := Flow{FromLAN: o.FromLAN, Protocol: o.Protocol, Src: netip.AddrPortFrom(o.Src, 0), Dst: netip.AddrPortFrom(o.Dst, uint16(o.Port)), FQDN: o.Domain}
+		f := Flow{FromLAN: o.FromLAN, Protocol: o.Protocol, Src: netip.AddrPortFrom(o.Src, 0), Dst: netip.AddrPortFrom(o.Dst, uint16(o.Port)), FQDN: strings.ToLower(o.Domain)}
 		switch now := p.Decide(seg, f); {
+		case o.Shadow == "" && now.Accept && o.Expired > 0:
+			s.late.add(&o, p.DNS.TTLGrace)
+			continue
 		case o.Shadow == "" && now.Accept:
 			s.already += o.Count
 			continue
@@ -193,6 +243,7 @@ func (s *Suggestion) YAML(source string) []byte {
 	if s.already > 0 {
 		fmt.Fprintf(&b, "# %s left out: %s accepts them now.\n", packets(s.already), s.policy.File)
 	}
+	s.late.write(&b, s.policy.DNS.TTLGrace)
 	if s.ingress > 0 {
 		fmt.Fprintf(&b, "# %s left out, from the wan; --ingress proposes rules for those, too.\n", packets(s.ingress))
 	}

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"strings"
@@ -72,6 +73,9 @@ func (s Style) Verdict(e Event) string {
 	b.WriteString(s.endpoints(e))
 	b.WriteString("  ")
 	b.WriteString(s.why(e))
+	if n := late(e); n > 0 {
+		fmt.Fprintf(&b, ", its name expired %s ago", time.Duration(n)*time.Second)
+	}
 	if x := e.Str("network.translated.address"); x != "" {
 		b.WriteString(", as " + clean(hostPort(x, e.Str("network.translated.port"))))
 	}
@@ -235,6 +239,25 @@ func Explain(h *Hello, e Event) string {
 		cmd = append(cmd, "--state", "established")
 	}
 	return strings.Join(cmd, " ")
+}
+
+// late returns for how many seconds a name had expired with which a packet would
+// have been accepted, 0 when that was not it.
+func late(e Event) int64 {
+	if e.Str("firewall.hint") != "name_expired" {
+		return 0
+	}
+	return min(max(e.Int("firewall.name_expired_seconds"), 0), math.MaxUint32)
+}
+
+// Remedy returns what would have let a dropped packet through, on one line, or "".
+func Remedy(e Event) string {
+	n, name := late(e), clean(e.Str("destination.domain"))
+	if n == 0 || name == "" {
+		return ""
+	}
+	return fmt.Sprintf("# %s had this address as %s until %s before, and uses it longer than its TTL; dns.ttl_grace, longer by %d, would let it through (docs/dns.md says what that costs)",
+		clean(e.Str("source.ip")), name, time.Duration(n)*time.Second, n)
 }
 
 // isAnswer reports whether an event is about the answers of a flow that was

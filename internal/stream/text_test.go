@@ -43,6 +43,35 @@ func TestText(t *testing.T) {
 	}
 }
 
+// TestRemedy: a drop of a packet whose name had expired says how long ago, and
+// what would have let it through; others do not.
+func TestRemedy(t *testing.T) {
+	const drop = `{"event.action":"drop","event.reason":"no_matching_allow_rule","rule.id":"default-deny","source.ip":"10.0.0.2","source.port":1,"destination.ip":"192.0.2.1","destination.port":443,"destination.domain":"github.com","network.transport":"tcp","network.direction":"egress"`
+	for _, c := range []struct{ more, text, remedy string }{
+		{`,"firewall.hint":"name_expired","firewall.name_expired_seconds":75`, ", its name expired 1m15s ago",
+			"# 10.0.0.2 had this address as github.com until 1m15s before, and uses it longer than its TTL; dns.ttl_grace, longer by 75, would let it through (docs/dns.md says what that costs)"},
+		{`,"firewall.hint":"name_expired","firewall.name_expired_seconds":1e300`, "", ""},
+		{`,"firewall.hint":"name_expired","firewall.name_expired_seconds":9000000000000000000`, ", its name expired 1193046h28m15s ago", "# 10.0.0.2"},
+		{`,"firewall.hint":"name_expired","firewall.name_expired_seconds":-5`, "", ""},
+		{`,"firewall.hint":"name_expired"`, "", ""}, // of an earlier version
+		{`,"firewall.hint":"name_resolved_by_other_client","firewall.name_expired_seconds":75`, "", ""},
+		{``, "", ""},
+	} {
+		e := Parse(drop + c.more + "}").Event
+		text, remedy := (Style{}).Text(&Hello{}, e), Remedy(e)
+		if !strings.Contains(text, c.text) || (c.text == "") == strings.Contains(text, "expired") {
+			t.Errorf("%s: %s", c.more, text)
+		}
+		if !strings.HasPrefix(remedy, c.remedy) || (c.remedy == "") != (remedy == "") {
+			t.Errorf("%s: %s", c.more, remedy)
+		}
+	}
+	e := Parse(`{"event.action":"drop","source.ip":"a\u001bb\nc","destination.domain":"\u202e\u009b\nrm","firewall.hint":"name_expired","firewall.name_expired_seconds":1}`).Event
+	if r := Remedy(e); strings.ContainsAny(r, "\x1b\n\u202e\u009b") || r == "" {
+		t.Errorf("%q drives the terminal", r)
+	}
+}
+
 // TestExplainAnswer: what came in to a LAN host under another address is an
 // answer, which another rule decides than a new flow.
 func TestExplainAnswer(t *testing.T) {

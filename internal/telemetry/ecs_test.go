@@ -31,7 +31,7 @@ var fields = map[string]string{
 	"network.translated.address": "custom ip", "network.translated.port": "custom long",
 	"firewall.drop_reason": "custom keyword", "firewall.flow_id": "custom long", "firewall.policy": "custom keyword", "firewall.clock": "custom keyword",
 	"firewall.icmp_type": "custom long", "firewall.icmp_code": "custom long", "firewall.ethertype": "custom keyword", "firewall.count": "custom long",
-	"firewall.dns_lookup": "custom long", "firewall.dns_bypass": "custom keyword", "firewall.hint": "custom keyword",
+	"firewall.dns_lookup": "custom long", "firewall.dns_bypass": "custom keyword", "firewall.hint": "custom keyword", "firewall.name_expired_seconds": "custom long",
 	"firewall.lost_lines": "custom long", "firewall.lost_records": "custom long",
 }
 

@@ -1,5 +1,7 @@
 package telemetry
 
+import "strconv"
+
 // A Note is what is worth knowing about a packet beside its verdict. Zero:
 // nothing.
 type Note uint8
@@ -17,8 +19,8 @@ const (
 
 )
 
-// appendNote appends a note's field.
-func appendNote(b []byte, n Note) []byte {
+// appendNote appends a note's fields.
+func appendNote(b []byte, n Note, ago uint32) []byte {
 	switch n {
 	case BypassDNS:
 		return append(b, `,"firewall.dns_bypass":"dns"`...)
@@ -31,7 +33,8 @@ func appendNote(b []byte, n Note) []byte {
 	case OtherClient:
 		return append(b, `,"firewall.hint":"name_resolved_by_other_client"`...)
 	case NameExpired:
-		return append(b, `,"firewall.hint":"name_expired"`...)
+		b = append(b, `,"firewall.hint":"name_expired","firewall.name_expired_seconds":`...)
+		return strconv.AppendUint(b, uint64(ago), 10)
 	}
 	return b
 }

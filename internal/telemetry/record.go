@@ -86,6 +86,7 @@ type Record struct {
 	DNS            DNSOutcome
 	NameLen        uint8  // length of the name beside the record, 0 when there is none
 	Rule           uint32 // index of the deciding rule; len(rules) is the default action
+	Ago            uint32 // NameExpired: for how many seconds the name had expired, rounded up
 	Count          uint32 // number of like events that this record stands for; 0 is 1
 	Kind           Kind
 	Action         Action
@@ -97,7 +98,7 @@ type Record struct {
 	Note           Note
 	lines          uint8    // in the queue: lineEvent, lineSpan
 	TLS            TLSClass // UpstreamFailed
-	_              [6]byte
+	_              [2]byte
 }
 
 // RecordSize is the size of a Record in bytes.

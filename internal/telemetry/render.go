@@ -85,7 +85,7 @@ func AppendNamed(dst []byte, r *Record, name []byte, c *Context) []byte {
 		b = appendEscaped(b, name)
 		b = append(b, '"')
 	}
-	b = appendNote(b, r.Note)
+	b = appendNote(b, r.Note, r.Ago)
 	b = append(b, `,"network.direction":"`...)
 	b = append(b, r.Direction.String()...)
 	b = append(b, '"')
