@@ -146,8 +146,15 @@ func (t *Table) synAgain(r Ref, p *packet.Packet, opts []byte) Verdict {
 		lo = me.first(other) // and more may have followed
 		hi = lo
 	}
+	least := other.first(me) // of what it may acknowledge
+	switch {
+	case other.flags&sideOwn != 0:
+		least = f.syn(r ^ 1)
+	case me.flags&sideAcked != 0:
+		least = me.ack - fastData
+	}
 	switch n := p.Seq + 1; {
-	case !before(n, lo) && !after(n, hi) && !(acks && after(p.Ack, other.end)):
+	case !before(n, lo) && !after(n, hi) && !(acks && (after(p.Ack, other.end) || before(p.Ack, least))):
 		// Repeated, or the SYN-ACKs of a simultaneous open.
 		if w := uint32(p.Window); w > me.window {
 			other.limit += w - me.window
@@ -155,7 +162,10 @@ func (t *Table) synAgain(r Ref, p *packet.Packet, opts []byte) Verdict {
 		}
 		if acks {
 			me.ack = p.Ack
-			me.flags = me.flags&^sideMore | sideAcked
+			me.flags |= sideAcked
+			if !r.Reply() {
+				me.flags &^= sideMore // ack is the client's own
+			}
 		}
 		return Pass
 	case acks && r.Reply() && me.flags&other.flags&sideAcked == 0 && me.answers(other, p):

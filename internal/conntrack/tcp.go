@@ -159,7 +159,10 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 	}
 	if st == Close {
 		if me.flags&sideReset != 0 {
-			return Quiet // was under way when its sender's RST overtook it
+			// It was under way when its sender's RST overtook it, or the RST was
+			// forged; then the other side's acknowledgement of it will tell.
+			me.advance(other, p)
+			return Quiet
 		}
 		st = t.revive(r, me, other)
 	}
@@ -301,9 +304,12 @@ func (t *Table) reset(r Ref, me, other *side, p *packet.Packet, st State) Verdic
 		t.setState(r, Close)
 		return Pass
 	}
-	if st == SynRecv && r.Reply() && !acked && p.Flags&packet.ACK != 0 && me.answers(other, p) {
+	if r.Reply() && !acked && p.Flags&packet.ACK != 0 && me.answers(other, p) {
 		// The client may be in SYN-SENT still, for the SYN-ACK was lost, and
 		// nobody listens any more.
+		if st == Close {
+			return Quiet
+		}
 		me.flags |= sideReset
 		t.setState(r, Close)
 		return Pass

@@ -99,7 +99,7 @@ func TestRFC7857_S2_2_RefusedReconnectWasForged(t *testing.T) {
 // its numbers. Other numbers establish nothing.
 func TestRFC4987_S3_6_EitherSYNACKIsAcknowledged(t *testing.T) {
 	for _, isns := range [][]uint32{{5000, 900_000}, {5000, 5000 + 1<<31}, {5000, 1000}, {5000, 900_000, 77}, {5000, 900_000, 5000, 77, 900_000},
-		{10, 20, 30, 40, 50, 60}, {5000, 5010, 5000}} {
+		{10, 20, 30, 40, 50, 60}, {5000, 5010, 5000}, {5000, 900_000, 900_000, 900_000}} {
 		known := map[uint32]bool{isns[0]: true}
 		last := isns
 		if n := len(isns); n > 2 {
@@ -306,4 +306,40 @@ func TestRFC5961_S5_2_BlindRSTOfARefusal(t *testing.T) {
 		}
 	}
 	c.state("established")
+}
+
+// TestRFC9293_S3_10_7_4_SimultaneousOpenNeedsItsACK: the SYN-ACKs of ends that both
+// began acknowledge each other's SYN, and nothing else.
+func TestRFC9293_S3_10_7_4_SimultaneousOpenNeedsItsACK(t *testing.T) {
+	c := newConn(t, nil)
+	c.client(fSYN, 1000, 0)
+	c.server(fSYN, 5000, 0)
+	for _, ack := range []uint32{5000, 4000, 5002, 5001 + 1<<31, 1<<32 + 5001 - 1<<16} {
+		c.clientNot(fSYN|fACK, 1000, ack)
+	}
+	for _, ack := range []uint32{1000, 900, 1002, 1001 + 1<<31, 1<<32 + 1001 - 1<<16} {
+		c.serverNot(fSYN|fACK, 5000, ack)
+	}
+	c.client(fSYN|fACK, 1000, 5001)
+	c.server(fSYN|fACK, 5000, 1001)
+	c.client(fACK, 1001, 5001)
+	c.state("established")
+}
+
+// TestRFC9293_S3_10_7_3_RefusedAfterLostData: as after a SYN-ACK alone, when the
+// server had sent data or its FIN as well: none of it came to the client.
+func TestRFC9293_S3_10_7_3_RefusedAfterLostData(t *testing.T) {
+	for _, flags := range []uint8{fACK, fFIN | fACK} {
+		c := newConn(t, nil)
+		c.client(fSYN, 1000, 0)
+		c.server(fSYN|fACK, 5000, 1001)
+		c.server(flags, 5001, 1001, bytesOf(100))
+		c.client(fSYN, 1000, 0)
+		c.serverNot(fRST|fACK, 0, 1002)
+		c.server(fRST|fACK, 0, 1001)
+		c.state("close")
+		c.server(fRST|fACK, 0, 1001) // twice
+		c.client(fSYN, 700_000, 0)
+		c.state("syn_sent")
+	}
 }

@@ -93,6 +93,36 @@ func TestRFC7857_S2_2_RSTIsTranslatedAndStateKept(t *testing.T) {
 	}
 }
 
+// TestRFC7857_S2_2_TheResettingSideGoesOn: a RST in somebody's name did not reach
+// its receiver, and the one in whose name it came goes on sending. What the other
+// side acknowledges of that takes the connection up again.
+func TestRFC7857_S2_2_TheResettingSideGoesOn(t *testing.T) {
+	for _, how := range []string{"ack", "data", "fin"} {
+		c := newConn(t, nil)
+		c.port = c.handshake(host, 4000, web, 80)
+		c.server(fRST, 5001, 0)
+		c.state("close")
+		c.server(fACK, 5001, 1001, bytesOf(1000))
+		c.server(fACK, 6001, 1001, bytesOf(1000))
+		c.state("close")
+		switch how {
+		case "ack":
+			c.client(fACK, 1001, 7001)
+		case "data":
+			c.client(fACK, 1001, 7001, bytesOf(10))
+		case "fin":
+			c.server(fFIN|fACK, 7001, 1001)
+			c.clientNot(fACK, 1001, 7003)
+			c.client(fACK, 1001, 7002)
+			c.state("close_wait")
+			continue
+		}
+		c.state("established")
+		c.server(fACK, 7001, 1001, bytesOf(1000))
+		c.clientNot(fACK, 1001, 8002)
+	}
+}
+
 // TestRFC7857_S7_1_RSTDoesNotRefresh: a RST begins the time that its connection
 // has left; a repeated one does not prolong it.
 func TestRFC7857_S7_1_RSTDoesNotRefresh(t *testing.T) {
