@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
-	"strings"
 
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/replay"
@@ -35,6 +34,19 @@ func (d *difference) onlyLinux(why ...telemetry.Reason) bool {
 // onlyOurs reports that thurward let the last step through and Linux did not.
 func (d *difference) onlyOurs() bool { return d.linux.count() == 0 && d.ours.count() != 0 }
 
+// equalBut reports whether two frames are equal except for the given ranges.
+func equalBut(a, b []byte, ranges ...int) bool {
+	if a == nil || len(a) != len(b) {
+		return false
+	}
+	a, b = bytes.Clone(a), bytes.Clone(b)
+	for i := 0; i < len(ranges); i += 2 {
+		clear(a[ranges[i]:ranges[i+1]])
+		clear(b[ranges[i]:ranges[i+1]])
+	}
+	return bytes.Equal(a, b)
+}
+
 // one returns the only frame that a firewall sent, or nil.
 func (r *result) one(s replay.Side) []byte {
 	if r.count() != 1 || len(r.out[s]) != 1 {
@@ -57,16 +69,23 @@ func (d *difference) lastTCP() *spec {
 // compared by their packets on the LAN.
 func (d *difference) had(is func(s *step) bool) bool {
 	for i := range d.steps[:len(d.steps)-1] {
-		if s := &d.steps[i]; d.passed[i] && s.embed == nil && s.spec.ttl > 1 && d.same(s.flow, d.last().flow) && is(s) {
+		if s := &d.steps[i]; d.passed[i] && s.embed == nil && s.spec.ttl > 1 && d.same(s) && is(s) {
 			return true
 		}
 	}
 	return false
 }
 
-func (d *difference) same(a, b int) bool {
-	w := newWorld(d.flows)
-	return a == b || d.flows[a].proto == d.flows[b].proto && (w.at(a, replay.LAN, true) == w.at(b, replay.LAN, true) || w.at(a, replay.LAN, false) == w.at(b, replay.LAN, false))
+// same reports whether a step belongs to the last one's conversation: by its
+// addresses and ports where it came in, since flows of different hosts may be given
+// the same ones.
+func (d *difference) same(st *step) bool {
+	w, n := d.world, d.last().flow
+	if st.flow == n {
+		return true
+	}
+	return d.flows[st.flow].proto == d.flows[n].proto &&
+		(w.at(st.flow, st.side, true) == w.at(n, st.side, true) || w.at(st.flow, st.side, false) == w.at(n, st.side, false))
 }
 
 // answered reports whether the last step's flow has had a SYN of its other end.
@@ -74,13 +93,30 @@ func (d *difference) answered() bool {
 	return d.had(func(b *step) bool { return b.reply && b.spec.flags&syn != 0 })
 }
 
+// wrong reports that Linux let a segment through which its receiver could not take,
+// and right that thurward did with one that it could, or would challenge. A
+// difference about TCP is neither if thurward has broken a connection, or opened
+// one.
+func (d *difference) wrong() bool {
+	t, s := d.talk(false)
+	return s != nil && d.onlyLinux(invalid) && !t.takes(s, d.last().reply)
+}
+
+func (d *difference) right() bool {
+	t, s := d.talk(false)
+	return s != nil && d.onlyOurs() && t.takes(s, d.last().reply)
+}
+
+// meant is wrong or right.
+func (d *difference) meant() bool { return d.wrong() || d.right() }
+
 const invalid = telemetry.ConntrackInvalid
 
 // classes are the differences that docs/differences-from-linux.md lists.
 var classes = []class{
 	{"reset", func(d *difference) bool {
 		s := d.lastTCP()
-		return s != nil && s.flags&rst != 0 && (d.onlyLinux(invalid) || d.onlyOurs())
+		return s != nil && s.flags&rst != 0 && d.meant()
 	}},
 	{"inner-header-checksum", func(d *difference) bool {
 		return d.onlyLinux(telemetry.MalformedPacket) && d.last().embed != nil && d.last().embed.embedBad
@@ -95,7 +131,8 @@ var classes = []class{
 	}},
 	{"quoted-sequence-number", func(d *difference) bool {
 		s := d.last()
-		return d.onlyLinux(invalid) && s.embed != nil && s.embed.proto == packet.TCP
+		t, _ := d.talk(false)
+		return d.onlyLinux(invalid) && s.embed != nil && s.embed.proto == packet.TCP && !t.underWay(s.embed.seq, s.reply)
 	}},
 	{"udp-surplus", func(d *difference) bool {
 		s := d.last()
@@ -111,7 +148,7 @@ var classes = []class{
 	}},
 	{"urgent-with-syn-ack-or-reset", func(d *difference) bool {
 		s := d.lastTCP()
-		return s != nil && d.onlyOurs() && s.flags&0x20 != 0 && (s.flags&(syn|ack) == syn|ack || s.flags&rst != 0)
+		return s != nil && d.right() && s.flags&0x20 != 0 && (s.flags&(syn|ack) == syn|ack || s.flags&rst != 0)
 	}},
 	{"syn-ack-out-of-place", func(d *difference) bool {
 		s := d.lastTCP()
@@ -119,14 +156,14 @@ var classes = []class{
 			return false
 		}
 		for i := range d.steps[:len(d.steps)-1] { // a wrong one that neither let through
-			if b := &d.steps[i]; !d.passed[i] && b.embed == nil && b.reply && b.spec.flags&(syn|ack) == syn|ack && d.same(b.flow, d.last().flow) && d.onlyOurs() && d.flows[b.flow].b.port != 55 {
+			if b := &d.steps[i]; !d.passed[i] && b.embed == nil && b.reply && b.spec.flags&(syn|ack) == syn|ack && d.same(b) && d.right() && d.flows[b.flow].b.port != 55 {
 				return true
 			}
 		}
-		return (d.onlyLinux(invalid) || d.onlyOurs() && d.answered()) && s.flags&(syn|ack|rst|fin) == syn|ack
+		return (d.wrong() || d.right() && d.answered()) && s.flags&(syn|ack|rst|fin) == syn|ack
 	}},
 	{"syn-ack-again", func(d *difference) bool {
-		if d.lastTCP() == nil || !d.onlyOurs() {
+		if !d.right() {
 			return false
 		}
 		numbers := map[uint32]bool{}
@@ -139,18 +176,11 @@ var classes = []class{
 		return len(numbers) > 1
 	}},
 	{"syn-in-connection", func(d *difference) bool {
-		s := d.lastTCP()
-		if s == nil || !d.onlyOurs() || !d.answered() {
+		if !d.right() || !d.answered() {
 			return false
 		}
-		syns := 0 // of the beginner's
-		d.had(func(b *step) bool {
-			if !b.reply && b.spec.flags&(syn|ack) == syn {
-				syns++
-			}
-			return false
-		})
-		return s.flags&(syn|ack|rst|fin) == syn && d.last().reply || syns > 1
+		t, s := d.talk(false)
+		return s.kind() == syn && d.last().reply || len(t.half[0].noted)+len(t.half[1].noted) > 0
 	}},
 	{"ttl-order", func(d *difference) bool {
 		s := d.last()
@@ -162,36 +192,58 @@ var classes = []class{
 	{"simultaneous-open", func(d *difference) bool {
 		s := d.lastTCP()
 		only := func(b *step) bool { return b.spec.flags&(syn|ack) == syn }
-		return s != nil && d.had(func(b *step) bool { return !b.reply && only(b) }) && d.had(func(b *step) bool { return b.reply && only(b) })
+		return s != nil && d.meant() && d.had(func(b *step) bool { return !b.reply && only(b) }) && d.had(func(b *step) bool { return b.reply && only(b) })
 	}},
 	{"beyond-window", func(d *difference) bool {
-		s := d.lastTCP()
-		return s != nil && d.onlyLinux(invalid) && len(s.data) > 1000
+		t, s := d.talk(false)
+		if s == nil || !d.wrong() || s.kind()&(syn|rst) != 0 {
+			return false
+		}
+		to := &t.half[side(!d.last().reply)]
+		return before(to.edge, s.last()) && !before(to.edge+to.win, s.last())
 	}},
 	{"old-or-early-segment", func(d *difference) bool {
-		s := d.lastTCP()
-		return s != nil && d.onlyLinux(invalid) && (d.flows[d.last().flow].stray || strings.Contains(d.last().why, "wrong ")) && s.flags&(syn|ack|rst) == ack
+		t, s := d.talk(false)
+		if !d.wrong() || s.Flags&(syn|ack|rst) != ack {
+			return false
+		}
+		i := side(d.last().reply)
+		me, to := &t.half[i], &t.half[1-i]
+		return !me.acked || !to.acked || before(s.last(), me.end-max(to.win, slack)) || before(s.Ack, me.ack-max(me.win, slack)-1)
 	}},
 	{"handshake-needs-its-ack", func(d *difference) bool {
-		s := d.lastTCP()
-		return s != nil && d.onlyLinux(invalid) && s.flags&(syn|ack|rst) == ack && d.had(func(b *step) bool {
-			return b.reply != d.last().reply && b.spec.flags&syn != 0 && int32(s.ack-b.spec.seq) <= 0
-		})
+		t, s := d.talk(false)
+		i := side(d.last().reply)
+		me, to := &t.half[i], &t.half[1-i]
+		return d.wrong() && s.Flags&(syn|ack|rst) == ack && to.sent && !me.acked && !slices.Contains(to.other, s.Ack) && !between(s.Ack, to.own, to.end)
 	}},
 	{"ack-before-syn-ack", func(d *difference) bool {
 		s := d.lastTCP()
-		return s != nil && d.onlyLinux(invalid) && d.last().reply && s.flags&(syn|ack|rst|fin) == ack && !d.answered()
+		return s != nil && d.wrong() && d.last().reply && s.flags&(syn|ack|rst) == ack && !d.answered() && (len(s.data) > 0 || s.flags&fin != 0)
 	}},
 	{"dropped-after-tracking", func(d *difference) bool {
 		for i := range d.steps[:len(d.steps)-1] {
 			if s := &d.steps[i]; (!d.passed[i] && len(s.spec.ipopts) > 0 || s.spec.ttl == 1) && s.flow == d.last().flow {
-				return true
+				return d.meant()
 			}
 		}
 		return false
 	}},
 	{"after-reset", func(d *difference) bool {
-		return d.had(func(b *step) bool { return b.spec.flags&rst != 0 })
+		return d.meant() && d.had(func(b *step) bool { return b.spec.flags&rst != 0 })
+	}},
+	{"denied-syn", func(d *difference) bool {
+		if !d.right() {
+			return false
+		}
+		t, _ := d.talk(false)
+		for i := range d.steps[:len(d.steps)-1] {
+			b := &d.steps[i]
+			if s := newWorld(d.flows).segmentOf(b); t.over && !d.passed[i] && b.reply && s != nil && s.kind() == syn && d.same(b) {
+				return true
+			}
+		}
+		return false
 	}},
 	{"echo-code", func(d *difference) bool {
 		s := d.last()
@@ -199,7 +251,12 @@ var classes = []class{
 	}},
 	{"ip-options", func(d *difference) bool {
 		rejected := d.onlyOurs() && d.ours.reason == telemetry.ExplicitDeny
-		return len(d.last().spec.ipopts) > 0 && (d.linux.count() == 1 && d.ours.count() == 1 || rejected)
+		s := replay.Side(0)
+		if len(d.linux.out[s]) == 0 {
+			s = 1
+		}
+		l, o := d.linux.one(s), d.ours.one(s)
+		return len(d.last().spec.ipopts) > 0 && (equalBut(l, o, 24, 26, 34, 34+len(d.last().spec.ipopts)) || rejected)
 	}},
 	{"parameter-problem", func(d *difference) bool {
 		s := d.last()
@@ -221,7 +278,8 @@ var classes = []class{
 	{"quoted-fragment", func(d *difference) bool {
 		s := d.last()
 		l, o := d.linux.one(s.side), d.ours.one(s.side)
-		return s.spec.part != nil && l != nil && o != nil && len(l) >= len(o) && bytes.Equal(l[34:36], []byte{packet.Unreachable, packet.Prohibited}) && bytes.Equal(l[34:36], o[34:36])
+		return s.spec.part != nil && l != nil && o != nil && len(l) >= len(o) && bytes.Equal(l[34:36], []byte{packet.Unreachable, packet.Prohibited}) && bytes.Equal(l[34:36], o[34:36]) &&
+			len(l) >= 62 && len(o) >= 62 && bytes.Equal(l[42+12:42+20], o[42+12:42+20])
 	}},
 	{"reject-in-mid-stream", func(d *difference) bool {
 		s := d.lastTCP()
@@ -231,13 +289,17 @@ var classes = []class{
 	{"hairpin-error-source", func(d *difference) bool {
 		s := d.last()
 		l, o := d.linux.one(s.side), d.ours.one(s.side)
-		return d.flows[s.flow].kind == hairpin && l != nil && o != nil && l[23] == packet.ICMP && o[23] == packet.ICMP &&
-			l[34] == packet.TimeExceeded && o[34] == packet.TimeExceeded
+		return d.flows[s.flow].kind == hairpin && equalBut(l, o, 15, 16, 18, 23, 24, 30) && l[23] == packet.ICMP && l[34] == packet.TimeExceeded &&
+			binary.BigEndian.Uint32(l[26:]) != uint32(ip(lanAddr)) && binary.BigEndian.Uint32(o[26:]) == uint32(ip(lanAddr))
 	}},
 	{"published-port", func(d *difference) bool {
 		s := d.last()
 		l, o := d.linux.one(replay.WAN), d.ours.one(replay.WAN)
-		if l == nil || o == nil || s.embed != nil || bytes.Equal(l, o) || !bytes.Equal(l[36:40], o[36:40]) {
+		if l == nil || o == nil || s.embed != nil || len(l) != len(o) {
+			return false
+		}
+		h := packet.EthLen + int(l[14]&15)*4 // behind options
+		if len(l) < h+8 || l[14] != o[14] || bytes.Equal(l[h:], o[h:]) || !bytes.Equal(l[h+2:h+4], o[h+2:h+4]) {
 			return false
 		}
 		e := newWorld(d.flows).at(s.flow, replay.LAN, !s.reply)
@@ -245,7 +307,7 @@ var classes = []class{
 			e = e.swap()
 		}
 		published := map[endpoint][]uint16{{ip(server), 443}: {443, 8443}, {ip(server), 53}: {5353, 5354}}[endpoint{e.src, e.sport}]
-		return slices.Contains(published, binary.BigEndian.Uint16(o[34:])) && !bytes.Equal(l[34:36], o[34:36])
+		return slices.Contains(published, binary.BigEndian.Uint16(o[h:])) && !bytes.Equal(l[h:h+2], o[h:h+2])
 	}},
 }
 

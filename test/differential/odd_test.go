@@ -31,7 +31,7 @@ func (g *generator) oddTCP(n int) {
 	if g.chance(40) {
 		far = -far
 	}
-	switch g.r.IntN(12) {
+	switch g.r.IntN(16) {
 	case 0: // an earlier segment again
 		for range 5 {
 			st := g.steps[g.r.IntN(len(g.steps))]
@@ -95,7 +95,44 @@ func (g *generator) oddTCP(n int) {
 		s := g.seg(n, reply, ack|psh, make([]byte, 1200))
 		s.seq = t.ack[1-i] + uint32(t.win) - 600
 		g.add(n, reply, s, "beyond the window")
+	case 12: // of the last SYN
+		if st := g.earlier(n, !reply, syn, true); st != nil {
+			s := g.seg(n, reply, rst|ack, nil)
+			s.seq, s.ack = pick(g, 0, s.seq), st.spec.seq+1+uint32(len(st.spec.data))
+			g.add(n, reply, s, "refusal")
+		}
+	case 13:
+		if st := g.earlier(n, reply, syn, false); st != nil {
+			again := *st
+			again.why = "the first SYN again"
+			g.steps = append(g.steps, again)
+		}
+	case 14:
+		if st := g.earlier(n, !reply, syn|ack, g.chance(50)); st != nil {
+			s := g.seg(n, reply, ack, g.data(50))
+			s.ack = st.spec.seq + 1
+			g.add(n, reply, s, "acknowledgement of a SYN-ACK")
+		}
+	case 15:
+		s := g.seg(n, reply, ack, make([]byte, 1400))
+		s.seq -= pick(g, uint32(100), 1000, 1399, 1400, slack, slack+700, slack+1400, slack+1500)
+		g.add(n, reply, s, "overlap")
 	}
+}
+
+// earlier returns a step of flow n that a direction has sent with these flags, the
+// last or the first one, or nil.
+func (g *generator) earlier(n int, reply bool, flags uint8, last bool) (found *step) {
+	for i := range g.steps {
+		s := &g.steps[i]
+		if s.flow != n || s.embed != nil || s.reply != reply || s.spec.proto != packet.TCP || s.spec.flags&(syn|ack|rst|fin) != flags {
+			continue
+		}
+		if found = s; !last {
+			break
+		}
+	}
+	return found
 }
 
 func (g *generator) oddDatagram(n int) {
