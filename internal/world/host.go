@@ -18,6 +18,9 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 )
 
+// connBuffer is how much a connection holds in each direction, in bytes.
+const connBuffer = 128 << 10
+
 // mtu is the hosts' MTU in bytes.
 const mtu = 1500
 
@@ -48,6 +51,15 @@ func NewHost(name string) (*Host, error) {
 	if e := s.SetTransportProtocolOption(tcp.ProtocolNumber, &linger); e != nil {
 		return nil, fmt.Errorf("host %s: setting the TIME-WAIT timeout: %s", name, e)
 	}
+	// A guest opens connections at will: what they hold is bounded by their
+	// number (maxServed) and by this. The simulated wires have no delay.
+	send, receive := tcpip.TCPSendBufferSizeRangeOption{Min: 4096, Default: connBuffer, Max: connBuffer}, tcpip.TCPReceiveBufferSizeRangeOption{Min: 4096, Default: connBuffer, Max: connBuffer}
+	if e := s.SetTransportProtocolOption(tcp.ProtocolNumber, &send); e != nil {
+		return nil, fmt.Errorf("host %s: bounding send buffers: %s", name, e)
+	}
+	if e := s.SetTransportProtocolOption(tcp.ProtocolNumber, &receive); e != nil {
+		return nil, fmt.Errorf("host %s: bounding receive buffers: %s", name, e)
+	}
 	h := &Host{Name: name, stack: s}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	return h, nil
@@ -68,10 +80,11 @@ func (h *Host) Connect(sw *Switch, address netip.Prefix) error {
 	if e := h.stack.AddProtocolAddress(id, pa, stack.AddressProperties{}); e != nil {
 		return fmt.Errorf("host %s: adding address %v: %s", h.Name, address, e)
 	}
-	port := sw.Attach(h.Name, func(frame []byte) {
-		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(frame)})
-		ch.InjectInbound(0, pkt)
-		pkt.DecRef()
+	var port *Port
+	port = sw.Attach(h.Name, func(frame []byte) {
+		if !sound(frame) || !inject(ch, frame) {
+			port.drop(frame)
+		}
 	})
 	go func() {
 		for {
@@ -91,6 +104,17 @@ func (h *Host) Connect(sw *Switch, address netip.Prefix) error {
 	h.routes = append(h.routes, tcpip.Route{Destination: pa.AddressWithPrefix.Subnet(), NIC: id})
 	h.stack.SetRouteTable(h.routes)
 	return nil
+}
+
+// inject hands a frame to a host's stack, and reports whether that outlived it.
+// The stacks are of the demonstration only, and what one of them cannot bear must
+// not end the firewall beside it.
+func inject(ch *channel.Endpoint, frame []byte) (ok bool) {
+	defer func() { ok = recover() == nil }()
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(frame)})
+	ch.InjectInbound(0, pkt)
+	pkt.DecRef()
+	return true
 }
 
 // Route adds a route to dst by way of via, a neighbour of one of the host's

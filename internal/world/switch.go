@@ -28,12 +28,17 @@ type Switch struct {
 // NewSwitch makes a switch without ports.
 func NewSwitch(name string) *Switch { return &Switch{Name: name, table: map[mac]*Port{}} }
 
+// maxLearned is how many addresses are learned of one port. Frames to others are
+// flooded, so that nobody is cut off by a machine that makes addresses up.
+const maxLearned = 1024
+
 // A Port is one end on a switch.
 type Port struct {
 	Name    string
 	sw      *Switch
 	deliver func(frame []byte)
 	dropped atomic.Uint64
+	learned int // addresses in the switch's table, under its lock
 }
 
 // Attach adds a port. deliver is called with every frame for it, from the
@@ -100,9 +105,7 @@ func (p *Port) Send(frame []byte) {
 	known, out, ports, taps := s.table[src] == p, s.table[dst], s.ports, s.taps
 	s.mu.RUnlock()
 	if !known && src[0]&1 == 0 {
-		s.mu.Lock()
-		s.table[src] = p
-		s.mu.Unlock()
+		s.learn(src, p)
 	}
 	for _, t := range taps {
 		t(p.Name, frame)
@@ -118,6 +121,20 @@ func (p *Port) Send(frame []byte) {
 			q.deliver(frame)
 		}
 	}
+}
+
+// learn notes behind which port an address is.
+func (s *Switch) learn(a mac, p *Port) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.learned >= maxLearned {
+		return
+	}
+	if q := s.table[a]; q != nil {
+		q.learned--
+	}
+	s.table[a] = p
+	p.learned++
 }
 
 // Dropped returns how many frames the port could not take.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -27,9 +28,22 @@ type journal struct {
 	seen []Request
 }
 
+// A journal forgets the oldest requests beyond maxJournal, and what of a request
+// is longer than maxWhat bytes.
+const (
+	maxJournal = 10_000
+	maxWhat    = 256
+)
+
 func (j *journal) add(source net.Addr, what string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if len(what) > maxWhat {
+		what = strings.Clone(what[:maxWhat])
+	}
+	if len(j.seen) >= 2*maxJournal {
+		j.seen = append([]Request(nil), j.seen[maxJournal:]...)
+	}
 	j.seen = append(j.seen, Request{Time: time.Now(), Source: addrPort(source), What: what})
 }
 

@@ -3,8 +3,13 @@ package world
 import (
 	"errors"
 	"fmt"
+	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/netip"
+	"sync"
+	"time"
 )
 
 // The internet behind the router (RFC 5737 documentation addresses).
@@ -109,6 +114,48 @@ func (w *World) build() error {
 	)
 }
 
+// What a guest can make the servers hold.
+const (
+	maxServed      = 256 // connections of one server's port at a time
+	serverPatience = 30 * time.Second
+)
+
+// bounded returns a listener that closes connections beyond maxServed at once.
+func bounded(l net.Listener) net.Listener { return &bounds{l, make(chan struct{}, maxServed)} }
+
+type bounds struct {
+	net.Listener
+	slots chan struct{}
+}
+
+// Accept waits for a connection for which there is room.
+func (b *bounds) Accept() (net.Conn, error) {
+	for {
+		c, err := b.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case b.slots <- struct{}{}:
+			return &held{Conn: c, free: sync.OnceFunc(func() { <-b.slots })}, nil
+		default:
+			c.Close()
+		}
+	}
+}
+
+// A held connection gives its place back when it is closed.
+type held struct {
+	net.Conn
+	free func()
+}
+
+// Close ends the connection.
+func (h *held) Close() error {
+	h.free()
+	return h.Conn.Close()
+}
+
 // serve starts the servers. They end when their hosts do.
 func (w *World) serve() error {
 	for _, port := range servedPort {
@@ -116,7 +163,8 @@ func (w *World) serve() error {
 		if err != nil {
 			return err
 		}
-		go http.Serve(l, w.Web) //nolint:errcheck // ends with the listener
+		srv := &http.Server{Handler: w.Web, ReadHeaderTimeout: serverPatience, IdleTimeout: serverPatience, MaxHeaderBytes: 16 << 10, ErrorLog: log.New(io.Discard, "", 0)}
+		go srv.Serve(bounded(l)) //nolint:errcheck // ends with the listener
 	}
 	c, err := w.DNS.ListenUDP(dnsPort)
 	if err != nil {
