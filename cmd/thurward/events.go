@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thurward/thurward/internal/peer"
 	"github.com/thurward/thurward/internal/stream"
 )
 
@@ -211,11 +212,12 @@ const followPause = 500 * time.Millisecond
 // first; when it goes away later, its return is waited for.
 func follow(ctx context.Context, socket string, say io.Writer, add func(*stream.Source, stream.Item) error) error {
 	for first := true; ; first = false {
-		var d net.Dialer
-		c, err := d.DialContext(ctx, "unix", socket)
+		c, err := peer.Users{}.Dial(ctx, socket)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case errors.Is(err, peer.ErrForeign):
+			return fmt.Errorf("%w\n  if you trust that user, follow the stream as that user; --socket names another place", err)
 		case err != nil && first:
 			return fmt.Errorf("nothing offers a stream at %s: %w\n  thurward run and thurward-collector do while they run; --socket names another place", socket, err)
 		case err == nil:

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/thurward/thurward/internal/peer"
 	"github.com/thurward/thurward/internal/segment"
 	"github.com/thurward/thurward/internal/stream"
 	"github.com/thurward/thurward/internal/vmm"
@@ -32,9 +33,10 @@ type launch struct {
 	page           string // "": none
 	args           string
 	restart        vmm.Restart
+	trusted        peer.Users
 
-	out, errOut io.Writer
-	terminal    bool // the output is read as it comes
+	out, errOut io.Writer // they do not block
+	terminal    bool      // the output is read as it comes
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
@@ -75,7 +77,7 @@ func (l *launch) run(ctx context.Context) error {
 		return err
 	}
 	l.say("booting %s (%.1f MB%s) on QEMU %d.%d microvm with %s (%s)", img.Path, float64(img.Size)/1e6, digest(img.Policy), q.Version.Major, q.Version.Minor, name(kvm), why)
-	cfg := vmm.Config{Image: l.image, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics, Append: l.args, Vsock: l.vsock, Log: l.say}
+	cfg := vmm.Config{Image: l.image, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics, Append: l.args, Vsock: l.vsock, Trusted: l.trusted, Log: l.say}
 	if l.vsock != (vmm.Vsock{}) {
 		l.say("events, metrics and spans go to %v", l.vsock)
 	}
@@ -140,8 +142,8 @@ func (l *launch) makeWorld(c world.Config) (*world.World, error) {
 
 // nics joins the two interfaces to their networks.
 func (l *launch) nics(p *segment.Policy, c world.Config, w *world.World) ([]vmm.NIC, error) {
-	lan := vmm.Network{Subnet: c.LAN, Host: neighbour(c.LAN)}
-	wan := vmm.Network{Subnet: c.WAN, Host: c.Gateway}
+	lan := vmm.Network{Subnet: c.LAN, Host: neighbour(c.LAN), Trusted: l.trusted}
+	wan := vmm.Network{Subnet: c.WAN, Host: c.Gateway, Trusted: l.trusted}
 	if p == nil {
 		lan.Subnet, wan.Subnet = netip.Prefix{}, netip.Prefix{}
 	}
@@ -190,7 +192,7 @@ var errShown = errors.New("the demonstration is over")
 func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, opts vmm.RunOptions, w *world.World) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	out := &lockedWriter{w: l.out}
+	out := l.out
 	stage := &demo.Stage{World: w, Feed: &demo.Feed{}, Out: demo.Printer{W: out, Color: l.terminal}}
 	var once sync.Once
 	ready := make(chan vmm.ReadyInfo, 1)
@@ -272,18 +274,6 @@ put a network card on each, and join the firewall to them:
 
 Write your addresses into rules.yaml before, and build: docs/run.md has more.
 `)
-}
-
-// A lockedWriter keeps lines of several goroutines apart.
-type lockedWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (l *lockedWriter) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(p)
 }
 
 // A gate is closed at first.

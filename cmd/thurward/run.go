@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thurward/thurward/internal/peer"
 	"github.com/thurward/thurward/internal/stream"
 	"github.com/thurward/thurward/internal/vmm"
 )
@@ -20,6 +21,8 @@ import (
 // runFlags is the command line of run.
 type runFlags struct {
 	image, vmm, accel, lan, wan, vsock, memory, restart, args, reader, page string
+
+	trusted []string
 
 	cpus    int
 	timeout time.Duration
@@ -43,7 +46,7 @@ A network is one of
   vhost-user:PATH  a vhost-user socket
 
 Events, metrics and spans leave by vsock: with --vsock PATH they go to whoever
-listens on the Unix socket PATH_9000. auto is a path in the run directory, where
+listens on the Unix socket PATH_9000, if that is you or root. auto is a path in the run directory, where
 the collector and "thurward events" look; kernel:CID takes the host's own
 vhost-vsock, and none takes no device. Unless somebody listens there already,
 run itself does: it then serves a web page and Prometheus' metrics on loopback
@@ -61,14 +64,20 @@ run ends, with 0 if every step went as it should.`,
 			if err != nil {
 				return usageError{fmt.Errorf("run: %w", err)}
 			}
-			l.out, l.errOut = cmd.OutOrStdout(), cmd.ErrOrStderr()
+			out, errOut := newOutput(cmd.OutOrStdout(), time.Now), newOutput(cmd.ErrOrStderr(), time.Now)
+			l.out, l.errOut = out, errOut
 			l.terminal = isTerminal(os.Stdout)
 			ctx, cancel := untilStopped(cmd.Context(), f.timeout)
 			defer cancel()
-			err = l.run(ctx)
-			if errors.Is(err, errInterrupted) {
-				return nil
+			if err = l.run(ctx); errors.Is(err, errInterrupted) {
+				err = nil
 			}
+			out.close(outputLimit)
+			if err != nil {
+				l.say("%v", err)
+				err = exitError(exitInvalid)
+			}
+			errOut.close(outputLimit)
 			return err
 		},
 	}
@@ -81,6 +90,7 @@ run ends, with 0 if every step went as it should.`,
 	fl.StringVar(&f.vsock, "vsock", "auto", "where events, metrics and spans go: "+vmm.VsockHelp)
 	fl.StringVar(&f.reader, "reader", "auto", "auto: read them here while nobody else does; none: leave them to a collector")
 	fl.StringVar(&f.page, "page", defaultPage, "loopback address of the web page and the metrics, or none")
+	fl.StringSliceVar(&f.trusted, "trust-user", nil, "users, beside you and root, on whose sockets the networks and the stream may end")
 	fl.StringVar(&f.memory, "memory", "64M", "memory of the machine, as 64M or 1G")
 	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual CPUs")
 	fl.StringVar(&f.args, "append", "", "more boot arguments")
@@ -108,6 +118,9 @@ func (f *runFlags) launch() (*launch, error) {
 		}
 	}
 	var err error
+	if l.trusted, err = peer.ParseUsers(f.trusted); err != nil {
+		return nil, fmt.Errorf("--trust-user: %w", err)
+	}
 	if l.reader, l.page, err = parseReader(f.reader, f.page); err != nil {
 		return nil, err
 	}

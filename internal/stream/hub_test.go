@@ -235,7 +235,7 @@ func TestListen(t *testing.T) {
 		t.Errorf("a second listener: %v", err)
 	}
 	// What a killed process leaves is replaced.
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.(*listener).Listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	l.Close()
 	l, err = Listen("unix:" + path)
 	if err != nil {

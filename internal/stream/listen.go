@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,7 +23,12 @@ var ErrInUse = errors.New("somebody else listens there")
 //	vsock:PORT   the host's AF_VSOCK, any CID (needs vhost_vsock)
 //
 // A socket file that nobody listens on any more is replaced. The socket is for
-// its owner only. When somebody listens there the error is ErrInUse.
+// its owner and root only, and must lie where no other user can replace it;
+// vsock is for guests, not for processes of the host. When somebody listens
+// there the error is ErrInUse.
+//
+// Accept of the listener does not return what is over soon: while there are no
+// descriptors left it tries again every 100 ms.
 func Listen(address string) (net.Listener, error) {
 	kind, where, _ := strings.Cut(address, ":")
 	switch kind {
@@ -43,44 +46,9 @@ func Listen(address string) (net.Listener, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w (modprobe vhost_vsock; or take unix:PATH_9000)", address, err)
 		}
-		return l, nil
+		return &listener{Listener: l, admit: isGuest, done: make(chan struct{})}, nil
 	}
 	return nil, fmt.Errorf("%q: not an address (want unix:PATH or vsock:PORT)", address)
-}
-
-func listenUnix(path string) (net.Listener, error) {
-	if path == "" {
-		return nil, errors.New("unix: a path is missing (want unix:PATH)")
-	}
-	if len(path) > 107 { // sockaddr_un's sun_path, with its zero
-		return nil, fmt.Errorf("unix:%s: longer than the 107 bytes that a socket's path may have", path)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	if fi, err := os.Lstat(path); err == nil {
-		if fi.Mode()&os.ModeSocket == 0 {
-			return nil, fmt.Errorf("unix:%s: there is something else of that name, which is no socket", path)
-		}
-		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-			c.Close()
-			return nil, fmt.Errorf("unix:%s: %w", path, ErrInUse)
-		} else if !errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, fmt.Errorf("unix:%s: %w", path, err)
-		}
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
 }
 
 // MaxConns is how many connections Serve has at a time; more are closed at

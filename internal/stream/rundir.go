@@ -4,20 +4,37 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 )
 
 // DefaultPath returns the path to which guests' sockets are relative when
-// nothing else is said: /run/thurward/vsock for root, otherwise below
-// $XDG_RUNTIME_DIR, otherwise in a folder of this user in /tmp. A receiver
-// listens on GuestSocket of it, and offers TailSocket of it.
+// nothing else is said, in a folder of this user's: /run/thurward/vsock for root,
+// otherwise below $XDG_RUNTIME_DIR, otherwise below /run/user/UID where the
+// system has made one, otherwise in /tmp. A receiver listens on GuestSocket of
+// it, and offers TailSocket of it.
 func DefaultPath() string {
-	dir := "/tmp/thurward-" + strconv.Itoa(os.Getuid())
-	if os.Getuid() == 0 {
-		dir = "/run/thurward"
-	} else if x := os.Getenv("XDG_RUNTIME_DIR"); x != "" {
-		dir = filepath.Join(x, "thurward")
+	return filepath.Join(runDir(os.Geteuid(), os.Getenv("XDG_RUNTIME_DIR"), "/run/user"), "vsock")
+}
+
+// runDir is the folder for a user; users is where the system makes one for each.
+// In /tmp anybody can have been there before: Listen looks whose it is.
+func runDir(uid int, xdg, users string) string {
+	id := strconv.Itoa(uid)
+	switch own := filepath.Join(users, id); {
+	case uid == 0:
+		return "/run/thurward"
+	case filepath.IsAbs(xdg):
+		return filepath.Join(xdg, "thurward")
+	case isOwn(own, uid):
+		return filepath.Join(own, "thurward")
 	}
-	return filepath.Join(dir, "vsock")
+	return "/tmp/thurward-" + id
+}
+
+// isOwn reports whether a path is a folder that a user alone can write to.
+func isOwn(path string, uid int) bool {
+	fi, err := os.Lstat(path)
+	return err == nil && fi.IsDir() && fi.Mode().Perm()&0o022 == 0 && int(fi.Sys().(*syscall.Stat_t).Uid) == uid
 }
 
 // Port is the vsock port to which the firewall connects on the host.

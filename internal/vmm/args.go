@@ -5,6 +5,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/thurward/thurward/internal/peer"
 )
 
 // A Role says which side of the firewall a NIC is on.
@@ -40,7 +42,8 @@ type Config struct {
 	CPUs     int
 	NICs     []NIC
 	Vsock    Vsock
-	Append   string // boot arguments of the user, after the launcher's
+	Trusted  peer.Users // whose sockets the stream may go to, beside this user's and root's
+	Append   string     // boot arguments of the user, after the launcher's
 	// Log is called with what the launcher's own devices have to tell; may be
 	// nil.
 	Log func(format string, a ...any)
@@ -64,40 +67,36 @@ func (c *Config) Cmdline() string {
 // firstFD is the number under which QEMU finds the first inherited file.
 const firstFD = 3
 
-// args returns QEMU's arguments, and the files that it inherits as numbers
-// from firstFD on. The caller closes the files once QEMU runs.
-func (c *Config) args(v Version) (args []string, files []*os.File, err error) {
+// args returns QEMU's arguments, and all of its attachments as one, whose files
+// it inherits as numbers from firstFD on. The caller closes the files once QEMU
+// runs.
+func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 	machine := "microvm"
-	var nics []string
-	shared := false
 	for i, n := range c.NICs {
 		id := "n" + strconv.Itoa(i)
-		at, err := n.Backend(id, v, firstFD+len(files))
+		at, err := n.Backend(id, v, firstFD+len(all.Files))
 		if err != nil {
-			closeAll(files)
-			return nil, nil, err
+			all.drop()
+			return nil, all, err
 		}
-		files = append(files, at.Files...)
-		shared = shared || at.SharedMemory
-		nics = append(nics, at.Args...)
-		nics = append(nics, "-device", "virtio-net-device,netdev="+id+",mac="+n.MAC)
+		all.add(at)
+		all.Args = append(all.Args, "-device", "virtio-net-device,netdev="+id+",mac="+n.MAC)
 	}
 	log := c.Log
 	if log == nil {
 		log = func(string, ...any) {}
 	}
-	at, err := c.Vsock.attach(firstFD+len(files), log)
+	at, err := c.Vsock.attach(firstFD+len(all.Files), c.Trusted, log)
 	if err != nil {
-		closeAll(files)
-		return nil, nil, err
+		all.drop()
+		return nil, all, err
 	}
-	files = append(files, at.Files...)
-	shared = shared || at.SharedMemory
-	nics = append(nics, at.Args...)
+	all.add(at)
 	mem := strconv.Itoa(c.MemoryMB) + "M"
-	if shared {
+	if all.SharedMemory {
 		machine += ",memory-backend=mem"
-		args = append(args, "-object", "memory-backend-memfd,id=mem,size="+mem+",share=on")
+		// Sealed, so that it cannot be cut short under those it is shared with.
+		args = append(args, "-object", "memory-backend-memfd,id=mem,size="+mem+",share=on,seal=on")
 	}
 	args = append([]string{"-M", machine}, args...)
 	if c.KVM {
@@ -111,7 +110,29 @@ func (c *Config) args(v Version) (args []string, files []*os.File, err error) {
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-global", "virtio-mmio.force-legacy=false",
 		"-kernel", c.Image, "-append", c.Cmdline())
-	return append(args, nics...), files, nil
+	return append(args, all.Args...), all, nil
+}
+
+// add makes a part of one attachment of another.
+func (a *Attachment) add(b Attachment) {
+	a.Args, a.Files, a.SharedMemory = append(a.Args, b.Args...), append(a.Files, b.Files...), a.SharedMemory || b.SharedMemory
+	if before := a.Ended; before != nil && b.Ended != nil {
+		a.Ended = func() { before(); b.Ended() }
+	} else if b.Ended != nil {
+		a.Ended = b.Ended
+	}
+}
+
+// drop gives up what no QEMU was started for.
+func (a *Attachment) drop() {
+	closeAll(a.Files)
+	a.end()
+}
+
+func (a *Attachment) end() {
+	if a.Ended != nil {
+		a.Ended()
+	}
 }
 
 func closeAll(files []*os.File) {

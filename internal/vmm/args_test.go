@@ -51,11 +51,11 @@ func TestArgs(t *testing.T) {
 		"three":      {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: append(two(Unplugged, Unplugged), NIC{None, "52:54:00:74:68:03", Unplugged})}, Version{7, 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			args, files, err := c.cfg.args(c.v)
+			args, have, err := c.cfg.args(c.v)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer closeAll(files)
+			defer have.drop()
 			var b strings.Builder
 			for i, a := range args {
 				if i > 0 && strings.HasPrefix(a, "-") {
@@ -120,7 +120,7 @@ func TestVsockOption(t *testing.T) {
 			t.Errorf("%s: %v; want %q", s, err, want)
 		}
 	}
-	at, err := Vsock{CID: 42}.attach(3, nil)
+	at, err := Vsock{CID: 42}.attach(3, nil, nil)
 	if _, missing := os.Stat(vhostVsock); missing != nil {
 		if err == nil || !strings.Contains(err.Error(), "modprobe vhost_vsock") {
 			t.Errorf("without %s: %v", vhostVsock, err)

@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/thurward/thurward/internal/peer"
 )
 
 // An Attachment is how one QEMU process reaches one network.
@@ -17,6 +20,7 @@ type Attachment struct {
 	Args         []string   // -netdev and what it needs
 	Files        []*os.File // inherited, numbered from the fd that the backend was given
 	SharedMemory bool       // the machine's memory must be shared with other processes
+	Ended        func()     // called once QEMU has ended; may be nil
 }
 
 // A Backend makes an Attachment for the netdev with the given id. It is
@@ -29,6 +33,8 @@ type Network struct {
 	Serve  func(net.Conn) // Demo: attaches a connection that speaks QEMU's framing; owns it
 	Subnet netip.Prefix   // User: the network that QEMU is to imitate
 	Host   netip.Addr     // User: the address that QEMU takes there
+
+	Trusted peer.Users // Unix, VhostUser: whose sockets are used beside this user's and root's
 }
 
 // NewBackend returns the backend for a spec, after checking what can be
@@ -44,9 +50,9 @@ func NewBackend(s Spec, n Network) (Backend, error) {
 	case Bridge:
 		return bridgeBackend(s.Arg)
 	case Unix:
-		return unixBackend(s.Arg), nil
+		return unixBackend(s.Arg, n.Trusted), nil
 	case VhostUser:
-		return vhostUserBackend(s.Arg), nil
+		return vhostUserBackend(s.Arg, n.Trusted), nil
 	}
 	return nil, fmt.Errorf("network %v: invalid", s)
 }
@@ -72,7 +78,9 @@ func serveBackend(serve func(net.Conn)) Backend {
 			return Attachment{}, fmt.Errorf("socket pair for the simulated network: %w", err)
 		}
 		go serve(c)
-		return streamAttachment(id, v, fd, theirs), nil
+		at := streamAttachment(id, v, fd, theirs)
+		at.Ended = func() { c.Close() }
+		return at, nil
 	}
 }
 
@@ -86,14 +94,22 @@ func streamAttachment(id string, v Version, fd int, f *os.File) Attachment {
 	return Attachment{Args: []string{"-netdev", dev}, Files: []*os.File{f}}
 }
 
-func unixBackend(path string) Backend {
+// trustHint is the remedy where a socket is another user's.
+const trustHint = "network %s:%s: %w (--trust-user for one that you know)"
+
+func unixBackend(path string, trusted peer.Users) Backend {
 	return func(id string, v Version, fd int) (Attachment, error) {
-		c, err := net.Dial("unix", path)
+		ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
+		defer cancel()
+		c, err := trusted.Dial(ctx, path)
+		if errors.Is(err, peer.ErrForeign) {
+			return Attachment{}, fmt.Errorf(trustHint, "unix", path, err)
+		}
 		if err != nil {
 			return Attachment{}, fmt.Errorf("network unix:%s: %w (something must listen there and speak QEMU's stream framing)", path, err)
 		}
 		defer c.Close()
-		f, err := c.(*net.UnixConn).File()
+		f, err := c.File()
 		if err != nil {
 			return Attachment{}, fmt.Errorf("network unix:%s: %w", path, err)
 		}
@@ -101,9 +117,12 @@ func unixBackend(path string) Backend {
 	}
 }
 
-func vhostUserBackend(path string) Backend {
+func vhostUserBackend(path string, trusted peer.Users) Backend {
 	return func(id string, _ Version, _ int) (Attachment, error) {
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		// QEMU connects to it, and shares all of the machine's memory.
+		if err := trusted.Socket(path); errors.Is(err, peer.ErrForeign) {
+			return Attachment{}, fmt.Errorf(trustHint, "vhost-user", path, err)
+		} else if errors.Is(err, fs.ErrNotExist) {
 			return Attachment{}, fmt.Errorf("network vhost-user:%s: there is no such socket (start the vhost-user back end first)", path)
 		}
 		return Attachment{SharedMemory: true, Args: []string{

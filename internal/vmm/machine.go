@@ -3,6 +3,7 @@ package vmm
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,9 @@ import (
 
 // stopGrace is how long QEMU may take to end after it was asked to.
 const stopGrace = 2 * time.Second
+
+// outputGrace is how long the end of QEMU's output may come after QEMU's own.
+const outputGrace = time.Second
 
 // maxLine bounds a line of the console in bytes; the rest of a longer one is
 // another line.
@@ -30,17 +34,18 @@ type Machine struct {
 }
 
 // Start boots a machine. onLine is called with each line of its console, in
-// order, from one goroutine; it should not block for long, because the
-// console is then not read and the machine waits.
+// order, from one goroutine; it should not block, because the console is then not
+// read: the machine waits, and its end is not understood.
 func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
-	args, files, err := c.args(q.Version)
+	args, all, err := c.args(q.Version)
 	if err != nil {
 		return nil, err
 	}
-	defer closeAll(files)
+	defer closeAll(all.Files)
 	m := &Machine{cmd: exec.Command(q.Path, args...), done: make(chan struct{})}
 	m.stderr.internalError = m.Stop
-	m.cmd.ExtraFiles = files
+	m.cmd.ExtraFiles = all.Files
+	m.cmd.WaitDelay = outputGrace
 	// A process group of its own, so that Ctrl-C reaches the launcher only,
 	// which ends QEMU in order; and should the launcher be killed, QEMU ends.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
@@ -54,12 +59,26 @@ func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
 	w.Close()
 	if err != nil {
 		console.Close()
+		all.end()
 		return nil, fmt.Errorf("starting %s: %w", q.Path, err)
 	}
+	read := make(chan struct{})
 	go func() {
+		defer close(read)
 		readConsole(console, onLine)
+	}()
+	go func() {
+		err := m.cmd.Wait()
+		all.end()
+		// What QEMU has printed is still read, but whoever else holds its
+		// output, or does not take the lines, is not waited for.
+		console.SetReadDeadline(time.Now().Add(outputGrace)) //nolint:errcheck // a pipe takes one
+		select {
+		case <-read:
+		case <-time.After(2 * outputGrace):
+		}
 		console.Close()
-		m.err = m.result(m.cmd.Wait())
+		m.err = m.result(err)
 		close(m.done)
 	}()
 	return m, nil
@@ -87,7 +106,7 @@ func readConsole(r io.Reader, onLine func(Line)) {
 
 // result turns QEMU's end into an error that says what it said.
 func (m *Machine) result(err error) error {
-	if err == nil {
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return nil
 	}
 	if s := strings.TrimSpace(m.stderr.String()); s != "" {

@@ -18,6 +18,10 @@ type RunOptions struct {
 	Say     func(format string, a ...any) // called with what the launcher has to say; may be nil
 }
 
+// crashGrace is how long a machine may take to end after it has said that it
+// crashed: it prints a report and resets.
+const crashGrace = 5 * time.Second
+
 // Run boots a machine, and again after each crash if so wished. It returns
 // nil after a power-off, *RefusedError when the firewall refuses to start,
 // and ctx's cause when that ends first; then QEMU has ended too.
@@ -36,13 +40,17 @@ func (q *QEMU) Run(ctx context.Context, c Config, o RunOptions) error {
 func (q *QEMU) boot(ctx context.Context, c Config, limit time.Duration, onLine func(Line)) Outcome {
 	var mu sync.Mutex
 	var o Outcome
-	ready := make(chan struct{})
+	ready, crashed := make(chan struct{}), make(chan struct{})
 	start := time.Now()
 	m, err := q.Start(c, func(l Line) {
 		mu.Lock()
-		was := o.Ready
-		if o.heard(l); o.Ready && !was {
+		was := o
+		o.heard(l)
+		if o.Ready && !was.Ready {
 			close(ready)
+		}
+		if o.Crash != "" && was.Crash == "" {
+			close(crashed)
 		}
 		mu.Unlock()
 		onLine(l)
@@ -55,6 +63,7 @@ func (q *QEMU) boot(ctx context.Context, c Config, limit time.Duration, onLine f
 	var gaveUp error
 	select {
 	case <-ready:
+	case <-crashed:
 	case <-m.Done():
 	case <-ctx.Done():
 	case <-late.C:
@@ -62,6 +71,13 @@ func (q *QEMU) boot(ctx context.Context, c Config, limit time.Duration, onLine f
 		m.Stop()
 	}
 	select {
+	case <-crashed: // whatever holds it up, it is started again
+		select {
+		case <-m.Done():
+		case <-ctx.Done():
+		case <-time.After(crashGrace):
+		}
+		m.Stop()
 	case <-m.Done():
 	case <-ctx.Done():
 		m.Stop()

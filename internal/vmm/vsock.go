@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,7 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
+	"github.com/thurward/thurward/internal/peer"
 	"github.com/thurward/thurward/internal/vhostvsock"
 )
 
@@ -24,6 +27,9 @@ const VsockHelp = "auto, none, a path, or kernel:CID"
 
 // guestCID is the guest's context id where no other machine can have the same.
 const guestCID = 3
+
+// dialLimit is how long connecting to a receiver may take.
+const dialLimit = 2 * time.Second
 
 // vhostVsock is the kernel's device.
 const vhostVsock = "/dev/vhost-vsock"
@@ -69,10 +75,10 @@ func (v Vsock) String() string {
 
 // attach makes the device for one start of a machine; fd is the number that its
 // first file will have.
-func (v Vsock) attach(fd int, log func(format string, a ...any)) (Attachment, error) {
+func (v Vsock) attach(fd int, trusted peer.Users, log func(format string, a ...any)) (Attachment, error) {
 	switch {
 	case v.Path != "":
-		return attachVhostUser(v.Path, fd, log)
+		return attachVhostUser(v.Path, fd, trusted, log)
 	case v.CID != 0:
 		f, err := os.OpenFile(vhostVsock, os.O_RDWR, 0)
 		if err != nil {
@@ -85,7 +91,7 @@ func (v Vsock) attach(fd int, log func(format string, a ...any)) (Attachment, er
 }
 
 // attachVhostUser makes this process the device's back end.
-func attachVhostUser(path string, fd int, log func(format string, a ...any)) (Attachment, error) {
+func attachVhostUser(path string, fd int, trusted peer.Users, log func(format string, a ...any)) (Attachment, error) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return Attachment{}, fmt.Errorf("socket pair for vsock: %w", err)
@@ -97,13 +103,23 @@ func attachVhostUser(path string, fd int, log func(format string, a ...any)) (At
 		theirs.Close()
 		return Attachment{}, fmt.Errorf("socket pair for vsock: %w", err)
 	}
+	// Who came first to the socket's path need not be whom it is meant for.
+	dial := func(path string) (*net.UnixConn, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
+		defer cancel()
+		uc, err := trusted.Dial(ctx, path)
+		if errors.Is(err, peer.ErrForeign) {
+			log("vsock: %v (--trust-user for one that you know)", err)
+		}
+		return uc, err
+	}
 	go func() {
 		defer c.Close()
-		if err := vhostvsock.Serve(c.(*net.UnixConn), vhostvsock.Config{CID: guestCID, Path: path, Log: log}, nil); err != nil {
+		if err := vhostvsock.Serve(c.(*net.UnixConn), vhostvsock.Config{CID: guestCID, Path: path, Dial: dial, Log: log}, nil); err != nil {
 			log("vsock: %v", err)
 		}
 	}()
-	return Attachment{SharedMemory: true, Files: []*os.File{theirs}, Args: []string{
+	return Attachment{SharedMemory: true, Files: []*os.File{theirs}, Ended: func() { c.Close() }, Args: []string{
 		"-chardev", "socket,id=vsock,fd=" + strconv.Itoa(fd),
 		"-device", "vhost-user-vsock-device,chardev=vsock"}}, nil
 }

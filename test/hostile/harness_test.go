@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -75,6 +76,8 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	scratch = dir
+	flag.Parse()
+	flag.Set("test.parallel", "8") //nolint:errcheck // the tests wait more than they work
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)

@@ -26,7 +26,7 @@ const honestWord = "honest-word"
 // roles are what a guest does on its first start, once it is ready. An error
 // fails the test; after it the guest crashes, as it does without.
 var roles = map[string]func(m *monitor) error{
-	"honest": func(m *monitor) error { m.honest(); return nil },
+	"honest": honestStart,
 }
 
 // A monitor is what runs under QEMU's name: it has the console, the vsock device

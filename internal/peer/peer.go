@@ -1,0 +1,149 @@
+// Package peer says with whom a Unix socket is shared. A path names whoever came
+// first to it; only the kernel knows who is at the other end.
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Users are those whose sockets and folders are used beside this process's own
+// and root's, by number.
+type Users []uint32
+
+// ParseUsers reads names and numbers of users.
+func ParseUsers(names []string) (u Users, err error) {
+	for _, n := range names {
+		id, err := strconv.ParseUint(n, 10, 32)
+		if err != nil {
+			x, err := user.Lookup(n)
+			if err != nil {
+				return nil, fmt.Errorf("%q is no user here (want a name or a number)", n)
+			}
+			if id, err = strconv.ParseUint(x.Uid, 10, 32); err != nil {
+				return nil, fmt.Errorf("user %q has the number %q", n, x.Uid)
+			}
+		}
+		u = append(u, uint32(id))
+	}
+	return u, nil
+}
+
+// ErrForeign is that something belongs to a user that is not trusted.
+var ErrForeign = errors.New("belongs to another user")
+
+// Has reports whether a user is this process's, root, or one of u.
+func (u Users) Has(uid uint32) bool {
+	return uid == 0 || int(uid) == os.Geteuid() || slices.Contains(u, uid)
+}
+
+func (u Users) check(what string, uid uint32) error {
+	if u.Has(uid) {
+		return nil
+	}
+	return fmt.Errorf("%s %w (%s), neither to you nor to root: it may be a trap", what, ErrForeign, name(uid))
+}
+
+// name is a user's, as far as known.
+func name(uid uint32) string {
+	id := strconv.FormatUint(uint64(uid), 10)
+	if x, err := user.LookupId(id); err == nil {
+		return x.Username + ", uid " + id
+	}
+	return "uid " + id
+}
+
+// UID returns the user at the other end of a connected socket: who has connected,
+// or who began to listen (SO_PEERCRED, unix(7)).
+func UID(c *net.UnixConn) (uint32, error) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var failed error
+	if err := rc.Control(func(fd uintptr) {
+		cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return 0, err
+	}
+	if failed != nil {
+		return 0, failed
+	}
+	return cred.Uid, nil
+}
+
+// Dial connects to the Unix socket at a path if it is served by this process's
+// user, root, or one of u; otherwise the error is ErrForeign.
+func (u Users) Dial(ctx context.Context, path string) (*net.UnixConn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	uc := c.(*net.UnixConn)
+	uid, err := UID(uc)
+	if err == nil {
+		err = u.check("the socket "+path, uid)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return uc, nil
+}
+
+// Socket checks who owns the socket at a path, which another process connects to.
+func (u Users) Socket(path string) error {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if fi.Mode()&os.ModeSocket == 0 {
+		return fmt.Errorf("%s is no socket", path)
+	}
+	return u.check("the socket "+path, fi.Sys().(*syscall.Stat_t).Uid)
+}
+
+// Folder checks that nobody else can replace what is put into a folder: it is no
+// link of another's, its owner is trusted, and others may not write to it unless
+// each may only remove what is theirs (the sticky bit).
+func (u Users) Folder(path string) error {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if fi.Mode()&os.ModeSymlink != 0 {
+		st := fi.Sys().(*syscall.Stat_t)
+		if err := u.check("the link "+path, st.Uid); err != nil {
+			return err
+		}
+		if fi, err = os.Stat(path); err != nil {
+			return err
+		}
+	}
+	if !fi.IsDir() {
+		return fmt.Errorf("%s is no folder", path)
+	}
+	st := fi.Sys().(*syscall.Stat_t)
+	if err := u.check("the folder "+path, st.Uid); err != nil {
+		return err
+	}
+	open := fi.Mode().Perm() & 0o002
+	if st.Gid != 0 && int(st.Gid) != os.Getegid() {
+		open |= fi.Mode().Perm() & 0o020
+	}
+	if open != 0 && fi.Mode()&os.ModeSticky == 0 {
+		return fmt.Errorf("the folder %s can be written by other users (chmod go-w %s)", path, path)
+	}
+	return nil
+}
