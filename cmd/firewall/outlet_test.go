@@ -5,6 +5,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/thurward/thurward/internal/stream"
 	"github.com/thurward/thurward/internal/telemetry"
 	"github.com/thurward/thurward/internal/virtio"
 )
@@ -23,5 +24,27 @@ func TestMetricsAreListed(t *testing.T) {
 		if !bytes.Contains(doc, []byte("`"+f.Name+"`")) || f.Help == "" {
 			t.Errorf("docs/telemetry.md does not list %s", f.Name)
 		}
+		known(t, f)
+	}
+}
+
+// known checks that readers of the stream keep a metric: they know its name,
+// its type and its labels.
+func known(t *testing.T, f telemetry.Family) {
+	t.Helper()
+	m := stream.NamedMetric(f.Name)
+	if m == nil || string(m.Type) != f.Type.String() {
+		t.Errorf("readers do not know %s, a %v: add it to internal/stream/schema.go", f.Name, f.Type)
+		return
+	}
+	if f.Type == telemetry.Histogram || f.Name == "thurward_build_info" || f.Name == "thurward_clock_info" {
+		return
+	}
+	line := "# METRIC " + f.Name
+	if f.Labels != nil {
+		line += "{" + string(f.Labels(nil, 0)) + "}"
+	}
+	if it := stream.Parse(line + " 1"); it.Kind != stream.SampleKind {
+		t.Errorf("readers do not take %s: %v", line, it.Err)
 	}
 }

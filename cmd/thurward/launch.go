@@ -31,6 +31,7 @@ type launch struct {
 	vsock          vmm.Vsock
 	reader         readerMode
 	page           string // "": none
+	pageToken      string // file of the token of the page; "": beside the sockets
 	args           string
 	restart        vmm.Restart
 	trusted        peer.Users

@@ -69,9 +69,12 @@ func (l *launch) startReader(ctx context.Context) (stop func()) {
 // openReader opens the sockets. A page whose address is taken gets another
 // port.
 func (l *launch) openReader() (*live.Station, error) {
-	path := l.vsock.Path
+	path, token := l.vsock.Path, l.pageToken
+	if token == "" {
+		token = live.TokenPath(path)
+	}
 	open := func(page string) (*live.Station, error) {
-		st := &live.Station{Guest: "unix:" + stream.GuestSocket(path), Tail: "unix:" + stream.TailSocket(path), Page: page}
+		st := &live.Station{Guest: "unix:" + stream.GuestSocket(path), Tail: "unix:" + stream.TailSocket(path), Page: page, Token: token, Say: l.say}
 		if err := st.Open(); err != nil {
 			return nil, err
 		}
@@ -101,7 +104,10 @@ func (l *launch) sayReading(st *live.Station) {
 	}
 	at := ""
 	if u := st.PageURL(); u != "" {
-		at = fmt.Sprintf("; page %s, Prometheus metrics %smetrics", u, u)
+		at = "; page " + u
+	}
+	if u := st.MetricsURL(); u != "" {
+		at += fmt.Sprintf(" (for you only: it holds a token), Prometheus metrics %s with the token in %s", u, st.Token)
 	}
 	l.say("watch it with thurward events%s or thurward top%s%s", socket, socket, at)
 }

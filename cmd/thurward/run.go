@@ -20,7 +20,7 @@ import (
 
 // runFlags is the command line of run.
 type runFlags struct {
-	image, vmm, accel, lan, wan, vsock, memory, restart, args, reader, page string
+	image, vmm, accel, lan, wan, vsock, memory, restart, args, reader, page, pageToken string
 
 	trusted []string
 
@@ -50,7 +50,9 @@ listens on the Unix socket PATH_9000, if that is you or root. auto is a path in 
 the collector and "thurward events" look; kernel:CID takes the host's own
 vhost-vsock, and none takes no device. Unless somebody listens there already,
 run itself does: it then serves a web page and Prometheus' metrics on loopback
-(--page), and thurward events and thurward top follow what it reads.
+(--page), and thurward events and thurward top follow what it reads. The page's
+URL, which run prints, holds a token; Prometheus reads one from a file
+(--page-token).
 
 With demo on both sides a demonstration is played first. On a terminal the
 firewall then stays up and its verdicts are printed, until Ctrl-C; otherwise
@@ -89,7 +91,8 @@ run ends, with 0 if every step went as it should.`,
 	fl.StringVar(&f.wan, "wan", "demo", "what the WAN interface is joined to")
 	fl.StringVar(&f.vsock, "vsock", "auto", "where events, metrics and spans go: "+vmm.VsockHelp)
 	fl.StringVar(&f.reader, "reader", "auto", "auto: read them here while nobody else does; none: leave them to a collector")
-	fl.StringVar(&f.page, "page", defaultPage, "loopback address of the web page and the metrics, or none")
+	fl.StringVar(&f.page, "page", defaultPage, "loopback address of the web page and the metrics, unix:PATH, or none")
+	fl.StringVar(&f.pageToken, "page-token", "", "file of the token with which the metrics are read (default PATH_token of --vsock, made if it is not there)")
 	fl.StringSliceVar(&f.trusted, "trust-user", nil, "users, beside you and root, on whose sockets the networks and the stream may end")
 	fl.StringVar(&f.memory, "memory", "64M", "memory of the machine, as 64M or 1G")
 	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual CPUs")
@@ -130,7 +133,7 @@ func (f *runFlags) launch() (*launch, error) {
 	if f.timeout < 0 {
 		return nil, fmt.Errorf("--timeout %v is negative", f.timeout)
 	}
-	l.cpus, l.args = f.cpus, f.args
+	l.cpus, l.args, l.pageToken = f.cpus, f.args, f.pageToken
 	return l, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/thurward/thurward/internal/live"
 	"github.com/thurward/thurward/internal/stream"
 )
 
@@ -17,7 +18,7 @@ type Config struct {
 	// Tail is the Unix socket (unix:PATH) on which the lines are passed on to
 	// thurward events and thurward top; empty: none.
 	Tail string `mapstructure:"tail"`
-	// Page is the loopback address of the web page; empty: none.
+	// Page is the loopback address of the web page, or unix:PATH; empty: none.
 	Page string `mapstructure:"page"`
 	// Instance chooses what service.instance.id is: wan_address or wan_mac,
 	// which stay through restarts, or boot, which does not.
@@ -31,6 +32,17 @@ type Config struct {
 	// QueueSize is how many events, or spans, of one firewall wait while a
 	// pipeline refuses them. Beyond it the oldest are dropped and counted.
 	QueueSize int `mapstructure:"queue_size"`
+	// QueueMiB bounds what waits of all firewalls together, in mebibytes. Each
+	// has an equal share of it, a quarter at most; beyond it its oldest are
+	// dropped and counted.
+	QueueMiB int `mapstructure:"queue_mib"`
+	// MaxSeries bounds the series of metrics that are given to the pipeline
+	// within five minutes, of all firewalls together. Beyond it, firewalls that
+	// have more than an equal share get no new ones.
+	MaxSeries int `mapstructure:"max_series"`
+	// PageToken is the file of the token with which the page's data may be
+	// read, made if it is not there; empty: only that of the URL will do.
+	PageToken string `mapstructure:"page_token"`
 }
 
 // The values of Instance.
@@ -44,7 +56,7 @@ func defaultConfig() *Config {
 	path := stream.DefaultPath()
 	return &Config{
 		Listen: []string{"unix:" + stream.GuestSocket(path)}, Tail: "unix:" + stream.TailSocket(path), Page: "127.0.0.1:9465",
-		Instance: byWANAddress, BatchSize: 1024, BatchTimeout: 200 * time.Millisecond, QueueSize: 8192,
+		Instance: byWANAddress, BatchSize: 1024, BatchTimeout: 200 * time.Millisecond, QueueSize: 8192, QueueMiB: 64, MaxSeries: 100000,
 	}
 }
 
@@ -75,6 +87,17 @@ func (c *Config) Validate() error {
 	}
 	if c.QueueSize < c.BatchSize || c.QueueSize > 1<<20 {
 		errs = append(errs, fmt.Errorf("queue_size: %d is out of range (want batch_size to 1048576)", c.QueueSize))
+	}
+	if c.QueueMiB < 4 || c.QueueMiB > 1<<14 {
+		errs = append(errs, fmt.Errorf("queue_mib: %d is out of range (want 4 to 16384)", c.QueueMiB))
+	}
+	if c.MaxSeries < 1000 || c.MaxSeries > 1<<24 {
+		errs = append(errs, fmt.Errorf("max_series: %d is out of range (want 1000 to 16777216)", c.MaxSeries))
+	}
+	if c.Page != "" {
+		if err := live.CheckPage(c.Page); err != nil {
+			errs = append(errs, fmt.Errorf("page: %w", err))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 
+	"github.com/thurward/thurward/internal/live"
 	"github.com/thurward/thurward/internal/stream"
 )
 
@@ -116,16 +117,24 @@ func TestLogsWithoutClock(t *testing.T) {
 	}
 }
 
+// whole makes a snapshot of lines.
+func whole(at time.Time, items []stream.Item) *live.Snapshot {
+	m, s := live.NewModel(), &stream.Source{}
+	m.Add(s, stream.Parse("# METRIC # SNAPSHOT x"), at)
+	for _, it := range items {
+		if it.Kind == stream.SampleKind {
+			m.Add(s, it, at)
+		}
+	}
+	return m.Add(s, stream.Parse("# METRIC # EOF"), at)
+}
+
+func all(*stream.Sample) bool { return true }
+
 func TestMetrics(t *testing.T) {
 	items, _ := golden(t, "metrics.golden")
 	_, h := golden(t, "hello.golden")
-	s := &snapshot{at: h.Booted.Add(time.Minute)}
-	for i := range items {
-		if items[i].Kind != stream.EOFKind {
-			s.add(&items[i])
-		}
-	}
-	md, bad := defaultConfig().metrics(&h, s)
+	md, bad := defaultConfig().metrics(&h, whole(h.Booted.Add(time.Minute), items), all)
 	if bad != 0 {
 		t.Errorf("%d samples of no use", bad)
 	}
@@ -156,33 +165,61 @@ func TestMetricsBad(t *testing.T) {
 		`h_bucket{le="1"} 3;h_bucket{le="+Inf"} 2;h_count 2`,
 		`h_bucket{le="1"} 3;h_count 3`,
 		`h_bucket{le="+Inf"} 3`,
-		`h_bucket{le="+Inf"} NaN;h_count NaN`,
-		`h_bucket{le="x"} 3`,
-		`h_bucket{le="1"} 1;h_bucket{le="1"} 1;h_bucket{le="+Inf"} 1;h_count 1`,
-		`h 1`,
-		`h_bucket{le="+Inf"} -1;h_count -1`,
-		`h_bucket{le="+Inf"} 1e300;h_count 1e300`,
+		`h_bucket{le="1"} 1;h_bucket{le="1.0"} 1;h_bucket{le="+Inf"} 1;h_count 1`,
+		`h_bucket{le="+Inf"} 18446744073709551615;h_count 18446744073709551615`,
+		`h_sum 1`,
 	} {
-		s := &snapshot{at: time.Now()}
-		for _, l := range append([]string{"# TYPE h histogram"}, strings.Split(lines, ";")...) {
-			it := stream.Parse("# METRIC " + l)
-			if it.Err != nil {
-				t.Fatal(l, it.Err)
+		var items []stream.Item
+		for _, l := range strings.Split(lines, ";") {
+			it := stream.Parse("# METRIC " + strings.Replace(l, "h", "thurward_dns_lookup_duration_seconds", 1))
+			if it.Kind != stream.SampleKind {
+				t.Fatal(l, it.Kind, it.Err)
 			}
-			s.add(&it)
+			items = append(items, it)
 		}
-		md, bad := defaultConfig().metrics(&stream.Hello{}, s)
+		md, bad := defaultConfig().metrics(&stream.Hello{}, whole(time.Now(), items), all)
 		if bad == 0 || md.DataPointCount() != 0 {
 			t.Errorf("%s: %d bad, %d points", lines, bad, md.DataPointCount())
 		}
 	}
-	s := &snapshot{}
-	it := stream.Parse("# METRIC a 1")
-	for range maxSamples + 10 {
-		s.add(&it)
+}
+
+// TestLedger: a firewall that invents series all the time does not take the
+// room of others, and gets its own again when they have been forgotten.
+func TestLedger(t *testing.T) {
+	l, at := newLedger(1000), time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	give := func(firewall string, from, n int, at time.Time) (passed int) {
+		take := l.of(firewall, at)
+		for i := range n {
+			if take(&stream.Sample{Name: firewall + fmt.Sprint(from+i)}) {
+				passed++
+			}
+		}
+		return passed
 	}
-	if s.refused != 10 || len(s.byName["a"].samples) != maxSamples {
-		t.Errorf("%d refused", s.refused)
+	if n := give("good", 0, 300, at); n != 300 {
+		t.Errorf("%d of 300", n)
+	}
+	for i := range 50 {
+		give("bad", 1000*i, 1000, at.Add(time.Duration(i)*time.Second))
+	}
+	if l.total != 1000 {
+		t.Errorf("%d series", l.total)
+	}
+	later := at.Add(time.Minute)
+	if n := give("good", 0, 300, later); n != 300 {
+		t.Errorf("%d of 300 that it had", n)
+	}
+	if n := give("new", 0, 300, later); n != 300 {
+		t.Errorf("%d of 300 of another", n)
+	}
+	if n := give("bad", 1e6, 1000, later); n != 0 {
+		t.Errorf("%d new ones of the bad one", n)
+	}
+	give("good", 0, 300, later.Add(keeps))
+	give("good", 0, 300, later.Add(2*keeps))
+	if l.total != 300 || len(l.all) != 1 {
+		t.Errorf("%d series of %d firewalls are remembered", l.total, len(l.all))
 	}
 }
 
@@ -220,11 +257,11 @@ func FuzzConvert(f *testing.F) {
 		}
 		f.Add(string(b))
 	}
-	f.Add("# METRIC # TYPE h histogram\n# METRIC h_bucket{le=\"NaN\"} 1\n# METRIC h_count 1\n{\"trace.id\":\"zz\",\"a\":[1,{}],\"b\":1e999}")
+	f.Add("# METRIC thurward_dns_lookup_duration_seconds_bucket{le=\"1e5\"} 1\n# METRIC thurward_dns_lookup_duration_seconds_count 1\n{\"trace.id\":\"zz\",\"a\":[1,{}],\"b\":1e999}")
 	f.Fuzz(func(t *testing.T, text string) {
 		c := defaultConfig()
 		h := stream.Hello{}
-		s := &snapshot{at: time.Unix(1, 0)}
+		var items []stream.Item
 		var rs []record
 		var spans []stream.Span
 		for _, l := range strings.Split(text, "\n") {
@@ -236,13 +273,16 @@ func FuzzConvert(f *testing.F) {
 			case stream.SpanKind:
 				spans = append(spans, it.Span)
 			case stream.SampleKind, stream.HelpKind, stream.TypeKind:
-				s.add(&it)
+				items = append(items, it)
 			default:
-				rs = append(rs, record{it, time.Unix(3, 0)})
+				rs = append(rs, c.newRecord(it, time.Unix(3, 0)))
+				if rs[len(rs)-1].weight() <= 0 {
+					t.Fatal(it.Raw)
+				}
 			}
 		}
 		c.logs(&h, rs)
-		md, _ := c.metrics(&h, s)
+		md, _ := c.metrics(&h, whole(time.Unix(1, 0), items), all)
 		for i := range md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().Len() {
 			m := md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().At(i)
 			if m.Type() == pmetric.MetricTypeHistogram {

@@ -19,6 +19,45 @@ type record struct {
 	received time.Time
 }
 
+// newRecord keeps of a line what its log record needs.
+func (c *Config) newRecord(it stream.Item, now time.Time) record {
+	if it.Kind == stream.EventKind && !c.IncludeOriginal {
+		it.Raw = ""
+	}
+	if it.Kind == stream.Malformed && len(it.Raw) > maxKept {
+		it.Raw = strings.Clone(it.Raw[:maxKept])
+	}
+	return record{it, now}
+}
+
+// maxKept is how much is kept of a line that cannot be read.
+const maxKept = 1 << 10
+
+// weight is about how much memory a record takes up.
+func (r *record) weight() int {
+	n := 256 + len(r.item.Raw)
+	for k, v := range r.item.Event {
+		n += 64 + len(k) + size(v)
+	}
+	return n
+}
+
+func size(v any) int {
+	switch v := v.(type) {
+	case string:
+		return len(v)
+	case json.Number:
+		return len(v)
+	case []any:
+		n := 0
+		for _, x := range v {
+			n += 32 + size(x)
+		}
+		return n
+	}
+	return 8
+}
+
 // names are the fields for which OpenTelemetry's semantic conventions have
 // another name than the Elastic Common Schema.
 var names = map[string]string{

@@ -14,83 +14,43 @@ import (
 	"github.com/thurward/thurward/internal/stream"
 )
 
-// maxSamples bounds a snapshot. 10,000 rules make 30,000.
-const maxSamples = 100000
-
-// A snapshot is all metrics of one moment.
-type snapshot struct {
-	families []*family
-	byName   map[string]*family
-	samples  int
-	refused  int // samples beyond the limit
-	at       time.Time
-}
-
-// A family is a metric with all its samples.
-type family struct {
-	name, help, typ string
-	samples         []stream.Sample
-}
-
-func (s *snapshot) family(name string) *family {
-	f := s.byName[name]
-	if f == nil {
-		f = &family{name: name, typ: "untyped"}
-		if s.byName == nil {
-			s.byName = map[string]*family{}
-		}
-		s.byName[name] = f
-		s.families = append(s.families, f)
-	}
-	return f
-}
-
-// add takes one line of a snapshot.
-func (s *snapshot) add(it *stream.Item) {
-	if s.samples++; s.samples > maxSamples {
-		s.refused++
-		return
-	}
-	switch it.Kind {
-	case stream.HelpKind:
-		s.family(it.Meta.Name).help = it.Meta.Text
-	case stream.TypeKind:
-		s.family(it.Meta.Name).typ = it.Meta.Text
-	case stream.SampleKind:
-		n := live.FamilyOf(it.Sample.Name, func(n string) bool { f := s.byName[n]; return f != nil && f.typ == "histogram" })
-		f := s.family(n)
-		f.samples = append(f.samples, it.Sample)
-	}
-}
-
 // metrics makes the metrics of a snapshot. Counters and histograms are
 // cumulative since the firewall booted. What is no histogram though it says so
-// is counted in bad and left out.
-func (c *Config) metrics(h *stream.Hello, s *snapshot) (md pmetric.Metrics, bad int) {
+// is counted in bad and left out, and so are samples that take does not want.
+func (c *Config) metrics(h *stream.Hello, s *live.Snapshot, take func(*stream.Sample) bool) (md pmetric.Metrics, bad int) {
 	md = pmetric.NewMetrics()
 	rm := md.ResourceMetrics().AppendEmpty()
 	c.fill(rm.Resource(), h)
 	sm := rm.ScopeMetrics().AppendEmpty()
 	sm.Scope().SetName(scopeName)
-	start, now := pcommon.Timestamp(0), pcommon.NewTimestampFromTime(s.at)
-	if !h.Booted.IsZero() && h.Booted.Before(s.at) {
+	start, now := pcommon.Timestamp(0), pcommon.NewTimestampFromTime(s.At())
+	if !h.Booted.IsZero() && h.Booted.Before(s.At()) {
 		start = pcommon.NewTimestampFromTime(h.Booted)
 	}
-	for _, f := range s.families {
+	schema := stream.Metrics()
+	for i := range schema {
+		f := &family{name: schema[i].Name}
+		for m := range s.Samples(f.name) {
+			if take(&m) {
+				f.samples = append(f.samples, m)
+			} else {
+				bad++
+			}
+		}
 		if len(f.samples) == 0 {
 			continue
 		}
 		m := sm.Metrics().AppendEmpty()
 		m.SetName(f.name)
-		m.SetDescription(f.help)
+		m.SetDescription(schema[i].Help)
 		m.SetUnit(unit(f.name))
-		switch f.typ {
-		case "counter":
+		switch schema[i].Type {
+		case stream.Counter:
 			d := m.SetEmptySum()
 			d.SetIsMonotonic(true)
 			d.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
 			f.numbers(d.DataPoints(), start, now)
-		case "histogram":
+		case stream.Histogram:
 			d := m.SetEmptyHistogram()
 			d.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
 			bad += f.histograms(d.DataPoints(), start, now)
@@ -99,6 +59,12 @@ func (c *Config) metrics(h *stream.Hello, s *snapshot) (md pmetric.Metrics, bad 
 		}
 	}
 	return md, bad
+}
+
+// A family is a metric with all its samples.
+type family struct {
+	name    string
+	samples []stream.Sample
 }
 
 // unit returns the unit that a metric's name says, in UCUM.

@@ -14,6 +14,7 @@ import (
 // telemetry.
 type ownMetrics struct {
 	lines, malformedLines, dropped metric.Int64Counter
+	cuts                           metric.Int64Counter
 	open                           metric.Int64UpDownCounter
 	kinds                          map[stream.Kind]metric.MeasurementOption
 	signals                        map[string]metric.MeasurementOption
@@ -30,6 +31,9 @@ func newOwnMetrics(set component.TelemetrySettings) (*ownMetrics, error) {
 		return nil, err
 	}
 	if o.dropped, err = m.Int64Counter("otelcol_receiver_thurward_dropped_items", metric.WithUnit("{item}"), metric.WithDescription("Events, snapshots of metrics, or spans that no pipeline took, by signal.")); err != nil {
+		return nil, err
+	}
+	if o.cuts, err = m.Int64Counter("otelcol_receiver_thurward_connections_cut", metric.WithUnit("{connection}"), metric.WithDescription("Connections that were cut off, because no firewall behaves so.")); err != nil {
 		return nil, err
 	}
 	if o.open, err = m.Int64UpDownCounter("otelcol_receiver_thurward_connections", metric.WithUnit("{connection}"), metric.WithDescription("Connections of firewalls that are open.")); err != nil {
@@ -58,3 +62,5 @@ func (o *ownMetrics) drop(signal string, n int) {
 func (o *ownMetrics) dropper(signal string) func(int) { return func(n int) { o.drop(signal, n) } }
 
 func (o *ownMetrics) connections(n int64) { o.open.Add(context.Background(), n) }
+
+func (o *ownMetrics) cut(n int64) { o.cuts.Add(context.Background(), n) }

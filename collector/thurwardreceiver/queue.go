@@ -21,20 +21,23 @@ const (
 type queue[T any] struct {
 	size  int           // most that wait
 	batch int           // most that are given at once
+	weigh func(*T) int  // bytes that one takes up
+	share *share        // of the memory of all queues
 	wait  time.Duration // how long one waits for others
 	give  func(context.Context, []T) error
 	drop  func(n int)
 
-	mu      sync.Mutex
-	items   []T
-	dropped int
-	wake    chan struct{}
-	done    chan struct{}
+	mu    sync.Mutex
+	items []T
+	bytes int
+	wake  chan struct{}
+	done  chan struct{}
 }
 
 // start makes a queue work until ctx ends.
 func (q *queue[T]) start(ctx context.Context) *queue[T] {
 	q.wake, q.done = make(chan struct{}, 1), make(chan struct{})
+	q.share.join(q.trim)
 	go q.run(ctx)
 	return q
 }
@@ -42,18 +45,10 @@ func (q *queue[T]) start(ctx context.Context) *queue[T] {
 // put adds one.
 func (q *queue[T]) put(v T) {
 	q.mu.Lock()
-	q.items = append(q.items, v)
+	q.items, q.bytes = append(q.items, v), q.bytes+q.weigh(&v)
 	n := len(q.items)
-	lost := n > q.size
-	if lost {
-		var zero T
-		q.items[0] = zero
-		q.items = q.items[1:]
-	}
 	q.mu.Unlock()
-	if lost {
-		q.drop(1)
-	}
+	q.trim(q.share.each())
 	if n == 1 || n >= q.batch {
 		select {
 		case q.wake <- struct{}{}:
@@ -62,15 +57,42 @@ func (q *queue[T]) put(v T) {
 	}
 }
 
+// trim drops the oldest beyond size, and beyond so many bytes; the newest is
+// kept.
+func (q *queue[T]) trim(bytes int) {
+	q.mu.Lock()
+	lost := 0
+	for len(q.items) > q.size || q.bytes > bytes && len(q.items) > 1 {
+		var zero T
+		q.bytes -= q.weigh(&q.items[0])
+		q.items[0] = zero
+		q.items = q.items[1:]
+		lost++
+	}
+	q.mu.Unlock()
+	if lost > 0 {
+		q.drop(lost)
+	}
+}
+
+// batchBytes bounds a batch: what a pipeline makes of one is several times
+// larger.
+const batchBytes = 1 << 20
+
 // take removes up to a batch.
 func (q *queue[T]) take() []T {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n := min(len(q.items), q.batch)
+	n, bytes := 0, 0
+	for n < min(len(q.items), q.batch) && (n == 0 || bytes < batchBytes) {
+		bytes += q.weigh(&q.items[n])
+		n++
+	}
 	b := append([]T(nil), q.items[:n]...)
-	q.items = q.items[n:]
+	clear(q.items[:n])
+	q.items, q.bytes = q.items[n:], q.bytes-bytes
 	if len(q.items) == 0 {
-		q.items = nil // let the memory of a full queue go
+		q.items, q.bytes = nil, 0 // let the memory of a full queue go
 	}
 	return b
 }
@@ -85,6 +107,7 @@ func (q *queue[T]) len() int {
 // at each that is left.
 func (q *queue[T]) run(ctx context.Context) {
 	defer close(q.done)
+	defer q.share.leave()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -130,4 +153,50 @@ func (q *queue[T]) try(ctx context.Context, b []T) bool {
 			return false
 		}
 	}
+}
+
+// A memory is shared by the queues of all connections, in equal parts.
+type memory struct {
+	total int
+
+	mu     sync.Mutex
+	shares map[*share]func(bytes int)
+}
+
+// fewest is by how many the memory is divided at least, so that a queue that
+// is alone leaves room for others.
+const fewest = 4
+
+// A share is one queue's part.
+type share struct{ of *memory }
+
+// join counts in a queue. The others have less from now on.
+func (s *share) join(trim func(bytes int)) {
+	m := s.of
+	m.mu.Lock()
+	if m.shares == nil {
+		m.shares = map[*share]func(int){}
+	}
+	m.shares[s] = trim
+	var all []func(int)
+	for _, t := range m.shares {
+		all = append(all, t)
+	}
+	m.mu.Unlock()
+	each := s.each()
+	for _, t := range all {
+		t(each)
+	}
+}
+
+func (s *share) leave() {
+	s.of.mu.Lock()
+	delete(s.of.shares, s)
+	s.of.mu.Unlock()
+}
+
+func (s *share) each() int {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	return s.of.total / max(len(s.of.shares), fewest)
 }

@@ -2,6 +2,7 @@ package thurwardreceiver
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -34,6 +35,8 @@ type thurward struct {
 	model       *live.Model
 	hub         *stream.Hub
 	known       *known
+	series      *ledger
+	memory      *memory
 
 	mu      sync.Mutex
 	users   int // pipelines that have started it and not shut it down
@@ -65,8 +68,24 @@ func (r *thurward) Start(_ context.Context, host component.Host) error {
 		r.users--
 		return err
 	}
+	var access live.Access
+	session := ""
+	if page != nil {
+		if access, session, err = live.PageAccess(r.cfg.Page, r.cfg.PageToken, rand.Reader); err != nil {
+			for _, l := range append(guests, page) {
+				l.Close()
+			}
+			if tail != nil {
+				tail.Close()
+			}
+			r.users--
+			return err
+		}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r.cancel, r.model, r.hub, r.known = cancel, live.NewModel(), &stream.Hub{}, newKnown()
+	r.cancel, r.model, r.known = cancel, live.NewModel(), newKnown()
+	r.hub = &stream.Hub{Snapshot: r.model.Snapshot}
+	r.series, r.memory = newLedger(r.cfg.MaxSeries), &memory{total: r.cfg.QueueMiB << 20}
 	run := func(what string, f func() error) {
 		r.running.Go(func() {
 			if err := f(); err != nil && ctx.Err() == nil {
@@ -74,12 +93,18 @@ func (r *thurward) Start(_ context.Context, host component.Host) error {
 			}
 		})
 	}
+	said := &live.Rarely[zap.Field]{Say: func(what string, f ...zap.Field) { r.log.Warn(what, f...) }}
 	h := &stream.Handler{
 		Begin:  func(s *stream.Source) { r.begin(ctx, s) },
 		Item:   r.item,
 		Closed: r.closed,
-		Refuse: func(peer net.Addr) {
-			r.log.Warn("a connection was refused: there are too many", zap.Stringer("peer", peer), zap.Int("limit", stream.MaxConns))
+		Names:  r.cfg.claims,
+		Cut: func(s *stream.Source, why error) {
+			r.own.cut(1)
+			said.Of(time.Now(), s.Peer, "a firewall was cut off", zap.String("firewall", r.cfg.instance(&s.Hello)), zap.String("peer", s.Peer), zap.Error(why))
+		},
+		Refuse: func(peer string, why error) {
+			said.Of(time.Now(), peer, "a connection was refused", zap.String("peer", peer), zap.Error(why))
 		},
 	}
 	for _, l := range guests {
@@ -91,15 +116,15 @@ func (r *thurward) Start(_ context.Context, host component.Host) error {
 		r.log.Info("thurward events and thurward top may follow", zap.Stringer("address", tail.Addr()))
 	}
 	if page != nil {
-		srv := live.Server(r.model.Page(time.Now))
+		srv := live.Server(r.model.Page(time.Now, access))
 		context.AfterFunc(ctx, func() { srv.Close() })
 		run("the page", func() error {
-			if err := srv.Serve(page); !errors.Is(err, http.ErrServerClosed) {
+			if err := srv.Serve(live.LimitPage(page)); !errors.Is(err, http.ErrServerClosed) {
 				return err
 			}
 			return nil
 		})
-		r.log.Info("the web page is up", zap.String("url", "http://"+page.Addr().String()+"/"))
+		r.log.Info("the web page is up", zap.String("url", live.PageURL(page.Addr(), session)))
 	}
 	r.running.Go(func() { r.heartbeat(ctx) })
 	return nil
@@ -166,12 +191,11 @@ func (r *thurward) Shutdown(ctx context.Context) error {
 // A conn is what is kept for one connection.
 type conn struct {
 	logs    *queue[record]
-	metrics *queue[*snapshot]
+	metrics *queue[*live.Snapshot]
 	traces  *queue[stream.Span]
 	cancel  context.CancelFunc
 	helloMu sync.Mutex
 	hello   stream.Hello // as the queues see it
-	next    *snapshot    // that is coming in
 	bad     int64
 }
 
@@ -183,23 +207,26 @@ func (c *conn) who() *stream.Hello {
 }
 
 // maxSnapshots is how many snapshots of a firewall wait for a pipeline that
-// refuses: a minute of them.
-const maxSnapshots = 6
+// refuses. Counters lose nothing when one is left out.
+const maxSnapshots = 2
 
 // begin starts the queues of a connection.
 func (r *thurward) begin(ctx context.Context, s *stream.Source) {
 	ctx, cancel := context.WithCancel(ctx)
-	c := &conn{cancel: cancel, next: &snapshot{}}
+	c := &conn{cancel: cancel}
 	if r.nextLogs != nil {
 		c.logs = (&queue[record]{size: r.cfg.QueueSize, batch: r.cfg.BatchSize, wait: r.cfg.BatchTimeout, drop: r.own.dropper("logs"),
+			weigh: (*record).weight, share: &share{r.memory},
 			give: func(ctx context.Context, b []record) error { return r.giveLogs(ctx, c.who(), b) }}).start(ctx)
 	}
 	if r.nextMetrics != nil {
-		c.metrics = (&queue[*snapshot]{size: maxSnapshots, batch: 1, wait: time.Millisecond, drop: r.own.dropper("metrics"),
-			give: func(ctx context.Context, b []*snapshot) error { return r.giveMetrics(ctx, c, b[0]) }}).start(ctx)
+		c.metrics = (&queue[*live.Snapshot]{size: maxSnapshots, batch: 1, wait: time.Millisecond, drop: r.own.dropper("metrics"),
+			weigh: func(**live.Snapshot) int { return 0 }, share: &share{&memory{total: 1}},
+			give: func(ctx context.Context, b []*live.Snapshot) error { return r.giveMetrics(ctx, c, b[0]) }}).start(ctx)
 	}
 	if r.nextTraces != nil {
 		c.traces = (&queue[stream.Span]{size: r.cfg.QueueSize, batch: r.cfg.BatchSize, wait: r.cfg.BatchTimeout, drop: r.own.dropper("traces"),
+			weigh: func(s *stream.Span) int { return 256 + len(s.JSON) }, share: &share{r.memory},
 			give: func(ctx context.Context, b []stream.Span) error { return r.giveTraces(ctx, c, b) }}).start(ctx)
 	}
 	s.State = c
@@ -212,20 +239,19 @@ func (r *thurward) item(s *stream.Source, it stream.Item) {
 	c := s.State.(*conn)
 	r.own.line(it.Kind)
 	r.hub.Publish(s, it)
-	r.model.Add(s, it, now)
+	snap := r.model.Add(s, it, now)
 	switch it.Kind {
 	case stream.HelloKind:
 		c.helloMu.Lock()
 		c.hello = s.Hello
 		c.helloMu.Unlock()
-		c.next = &snapshot{}
 		r.log.Info("a firewall is connected", zap.String("firewall", r.cfg.instance(&s.Hello)), zap.String("boot", s.Hello.Boot),
 			zap.String("version", s.Hello.Fields.Str("service.version")), zap.String("policy", s.Hello.Fields.Str("firewall.policy")))
 		r.known.set(r.cfg.instance(&s.Hello), c, s.Hello, now)
 		r.sendUp(r.cfg.instance(&s.Hello))
 	case stream.EventKind:
 		if c.logs != nil {
-			c.logs.put(record{it, now})
+			c.logs.put(r.cfg.newRecord(it, now))
 		}
 	case stream.Malformed:
 		r.known.malformed(r.cfg.instance(&s.Hello))
@@ -233,18 +259,12 @@ func (r *thurward) item(s *stream.Source, it stream.Item) {
 			r.log.Warn("a line cannot be read; it is kept as a log record, and others like it are counted", zap.String("firewall", r.cfg.instance(&s.Hello)), zap.Error(it.Err))
 		}
 		if c.logs != nil {
-			c.logs.put(record{it, now})
+			c.logs.put(r.cfg.newRecord(it, now))
 		}
-	case stream.SampleKind, stream.HelpKind, stream.TypeKind:
-		c.next.add(&it)
-	case stream.SnapshotKind: // what came of one before it is half
-		c.next = &snapshot{}
 	case stream.EOFKind:
-		c.next.at = now
-		if c.metrics != nil && c.next.samples > 0 {
-			c.metrics.put(c.next)
+		if c.metrics != nil && snap != nil {
+			c.metrics.put(snap)
 		}
-		c.next = &snapshot{}
 	case stream.SpanKind:
 		if c.traces != nil {
 			c.traces.put(it.Span)
@@ -284,14 +304,19 @@ func (r *thurward) giveLogs(ctx context.Context, h *stream.Hello, b []record) er
 	return err
 }
 
-func (r *thurward) giveMetrics(ctx context.Context, c *conn, s *snapshot) error {
-	md, bad := r.cfg.metrics(c.who(), s)
+func (r *thurward) giveMetrics(ctx context.Context, c *conn, s *live.Snapshot) error {
+	h := c.who()
+	md, bad := r.cfg.metrics(h, s, r.series.of(r.cfg.instance(h), s.At()))
 	n := md.DataPointCount()
+	if n == 0 {
+		r.own.drop("metrics", bad)
+		return nil
+	}
 	ctx = r.obs.StartMetricsOp(ctx)
 	err := r.nextMetrics.ConsumeMetrics(ctx, md)
 	r.obs.EndMetricsOp(ctx, Type.String(), n, err)
-	if bad+s.refused > 0 && err == nil {
-		r.own.drop("metrics", bad+s.refused)
+	if bad > 0 && err == nil {
+		r.own.drop("metrics", bad)
 	}
 	return err
 }

@@ -11,19 +11,30 @@ import (
 // scopeName is the instrumentation scope of all that is received.
 const scopeName = "github.com/thurward/thurward"
 
-// instance returns a firewall's service.instance.id.
+// instance returns a firewall's service.instance.id. Two that say the same of
+// themselves are told apart by a suffix, which they do not choose.
 func (c *Config) instance(h *stream.Hello) string {
 	switch c.Instance {
 	case byBoot:
 		if h.Boot != "" {
-			return h.Boot
+			return h.Boot + h.Suffix
 		}
 	case byWANMAC:
 		if m := h.Fields.Str("firewall.wan.mac"); m != "" {
-			return m
+			return m + h.Suffix
 		}
 	}
 	return h.Name()
+}
+
+// claims are the names by which firewalls are known here, beside those that the
+// stream's reader watches over. Addresses of devices are often the default one,
+// and tell nobody apart unless they are asked to.
+func (c *Config) claims(h *stream.Hello) []string {
+	if m := h.Fields.Str("firewall.wan.mac"); m != "" && c.Instance == byWANMAC {
+		return []string{m}
+	}
+	return nil
 }
 
 // fill writes the resource of a firewall, by OpenTelemetry's semantic

@@ -7,6 +7,7 @@ import (
 
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
+	told "github.com/thurward/thurward/internal/stream"
 	"github.com/thurward/thurward/internal/telemetry"
 )
 
@@ -93,6 +94,18 @@ func TestMetricNames(t *testing.T) {
 		}
 		if !bytes.Contains(doc, []byte("`"+f.Name+"`")) {
 			t.Errorf("docs/telemetry.md does not list %s", f.Name)
+		}
+		m := told.NamedMetric(f.Name)
+		if m == nil || string(m.Type) != f.Type.String() || m.Help != f.Help {
+			t.Errorf("readers of the stream do not know %s: add it to internal/stream/schema.go", f.Name)
+		} else if f.Type != telemetry.Histogram {
+			line := "# METRIC " + f.Name
+			if f.Labels != nil {
+				line += "{" + string(f.Labels(nil, 0)) + "}"
+			}
+			if it := told.Parse(line + " 1"); it.Kind != told.SampleKind {
+				t.Errorf("readers of the stream do not take %s: %v", line, it.Err)
+			}
 		}
 		seen[f.Name] = true
 	}

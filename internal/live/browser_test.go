@@ -2,6 +2,7 @@ package live
 
 import (
 	"context"
+	"crypto/rand"
 	"net"
 	"os/exec"
 	"strings"
@@ -35,20 +36,31 @@ func TestPageInBrowser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := Server(m.Page(time.Now))
-	go srv.Serve(l) //nolint:errcheck // closed below
+	access, session, err := PageAccess("127.0.0.1:0", "", rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := Server(m.Page(time.Now, access))
+	go srv.Serve(LimitPage(l)) //nolint:errcheck // closed below
 	defer srv.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	// Without a sandbox, since tests run as root in containers; the page is ours.
-	cmd := exec.CommandContext(ctx, chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir="+t.TempDir(),
-		"--virtual-time-budget=4000", "--dump-dom", "http://"+l.Addr().String()+"/")
-	cmd.WaitDelay = 5 * time.Second
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("chromium: %v", err)
+	browse := func(url string) string {
+		t.Helper()
+		cmd := exec.CommandContext(ctx, chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir="+t.TempDir(),
+			"--virtual-time-budget=4000", "--dump-dom", url)
+		cmd.WaitDelay = 5 * time.Second
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("chromium: %v", err)
+		}
+		return string(out)
 	}
-	dom := string(out)
+	if dom := browse("http://" + l.Addr().String() + "/"); !strings.Contains(dom, `<section id="locked">`) || strings.Contains(dom, "203.0.113.10") {
+		t.Errorf("without a token:\n%s", dom)
+	}
+	dom := browse(PageURL(l.Addr(), session))
 	for _, want := range []string{
 		"203.0.113.10 is connected, up 60 min", `aria-pressed="false">203.0.113.20</button>`, "<td>allow-established</td>", "<td>no_matching_allow_rule</td>",
 		`<path class="line s1" d="M`, `aria-label="Throughput"`, "telemetry.example", `role="meter"`, "thurward explain --from lan --proto tcp",

@@ -4,11 +4,15 @@
 // it.
 //
 //	model.go     all firewalls: lines in, views out
-//	firewall.go  one firewall: its series and their history
+//	firewall.go  one firewall: its events and their history
+//	store.go     its metrics, within their bounds
+//	snapshot.go  a whole snapshot of them, and what it comes to
 //	view.go      the picture
 //	top.go       the most frequent names and sources, in bounded memory
 //	metrics.go   the last snapshot again, for Prometheus
 //	page.go      the web page
+//	token.go     who may see it
+//	station.go   a whole receiver
 //
 // Everything is bounded, since a guest is not trusted, and time is an argument.
 package live

@@ -35,7 +35,8 @@ func hello(boot, wan string) string {
 
 // metrics is a snapshot in which everything has grown n times.
 func metrics(n int) []string {
-	return strings.Split(strings.NewReplacer("$10", fmt.Sprint(10*n), "$100", fmt.Sprint(100*n), "$1", fmt.Sprint(n)).Replace(`# METRIC # HELP thurward_rule_accepts_total Packets that a rule accepted.
+	return strings.Split(strings.NewReplacer("$10", fmt.Sprint(10*n), "$100", fmt.Sprint(100*n), "$1", fmt.Sprint(n)).Replace(`# METRIC # SNAPSHOT 2026-11-24T12:00:00Z
+# METRIC # HELP thurward_rule_accepts_total Packets that a rule accepted.
 # METRIC # TYPE thurward_rule_accepts_total counter
 # METRIC thurward_rule_accepts_total{rule_id="a"} $100
 # METRIC thurward_rule_accepts_total{rule_id="b"} 5
@@ -116,18 +117,21 @@ func TestViewAfterRestart(t *testing.T) {
 func TestBounds(t *testing.T) {
 	m, s := NewModel(), &stream.Source{}
 	feed(m, s, start, hello("aa", "203.0.113.10/24"))
-	for i := range maxSeries + 1000 {
-		m.Add(s, stream.Item{Kind: stream.SampleKind, Sample: stream.Sample{Name: "thurward_rule_accepts_total", Labels: []stream.Label{{Name: "rule_id", Value: fmt.Sprint(i)}}, Value: 1}}, start)
+	sample := func(i int) {
+		feed(m, s, start, fmt.Sprintf(`# METRIC thurward_rule_accepts_total{rule_id="%0*d"} 1`, stream.MaxLabelValue, i))
+	}
+	for i := range 100000 {
+		sample(i)
 	}
 	for i := range 2000 {
-		feed(m, s, start, fmt.Sprintf(`{"event.action":"drop","source.ip":"10.0.%d.%d","destination.domain":"n%d.example"}`, i/250, i%250, i), "# METRIC # EOF", fmt.Sprintf("# METRIC # HELP m%d x", i))
+		feed(m, s, start, fmt.Sprintf(`{"event.action":"drop","source.ip":"10.0.%d.%d","destination.domain":"n%d.example"}`, i/250, i%250, i), fmt.Sprintf("# METRIC # HELP m%d x", i))
 	}
 	for range 50 {
 		feed(m, s, start, `{"event.action":"drop","source.ip":"192.0.2.77"}`)
 	}
 	f := m.firewalls["203.0.113.10"]
-	if len(f.series) != maxSeries || f.refused != 1000 || len(f.names) > topKeys || len(f.sources) > topKeys || len(f.recent) > recentMax || len(f.history) > historyMax {
-		t.Errorf("%d series, %d refused, %d names, %d sources, %d recent, %d points", len(f.series), f.refused, len(f.names), len(f.sources), len(f.recent), len(f.history))
+	if n := len(f.metrics.series); n < 40000 || int64(n)+f.metrics.refused != 100000 || f.metrics.bytes > maxBytes || m.bytes != f.metrics.bytes || len(f.names) > topKeys || len(f.sources) > topKeys || len(f.recent) > recentMax || len(f.history) > historyMax {
+		t.Errorf("%d series, %d refused, %d names, %d sources, %d recent, %d points", len(f.metrics.series), f.metrics.refused, len(f.names), len(f.sources), len(f.recent), len(f.history))
 	}
 	if top := f.sources.top(1); top[0].Key != "192.0.2.77" {
 		t.Errorf("the most frequent source was missed: %v", top)
@@ -135,7 +139,7 @@ func TestBounds(t *testing.T) {
 	for i := range 3 * maxFirewalls {
 		feed(m, &stream.Source{}, start.Add(time.Duration(i)*time.Second), hello(fmt.Sprint("boot", i), fmt.Sprintf("10.9.%d.1/24", i)))
 	}
-	if len(m.firewalls) > maxFirewalls || len(m.snaps) > maxFirewalls {
+	if len(m.firewalls) > maxFirewalls || len(m.open) > maxFirewalls {
 		t.Errorf("%d firewalls", len(m.firewalls))
 	}
 }
@@ -152,7 +156,7 @@ func TestExposition(t *testing.T) {
 			t.Fatal(err)
 		}
 		feed(m, s, start, strings.Split(strings.TrimSpace(string(golden)), "\n")...)
-		feed(m, s, start, `# METRIC thurward_conntrack_entries 43`, `# METRIC # EOF`, `# METRIC thurward_half_told 1`, `garbage`)
+		feed(m, s, start, `# METRIC thurward_conntrack_entries 43`, `# METRIC # EOF`, `# METRIC # SNAPSHOT x`, `# METRIC thurward_uptime_seconds 1`, `garbage`)
 	}
 	var b strings.Builder
 	if err := m.WriteMetrics(&b, start); err != nil {
@@ -167,7 +171,7 @@ func TestExposition(t *testing.T) {
 			t.Errorf("no %s", want)
 		}
 	}
-	if strings.Contains(b.String(), "half_told") || strings.Count(b.String(), "# TYPE thurward_conntrack_entries ") != 1 {
+	if strings.Contains(b.String(), "uptime") || strings.Count(b.String(), "# TYPE thurward_conntrack_entries ") != 1 {
 		t.Errorf("%s", b.String())
 	}
 	promtool(t, b.String())
@@ -198,9 +202,10 @@ func promtool(t *testing.T, text string) {
 func TestPage(t *testing.T) {
 	m, s := NewModel(), &stream.Source{}
 	feed(m, s, start, append([]string{hello("aa", "203.0.113.10/24")}, metrics(1)...)...)
-	h := m.Page(func() time.Time { return start })
+	h := m.Page(func() time.Time { return start }, Access{Tokens: []string{"session", "of-a-file"}})
 	get := func(method, host, path string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, "http://"+host+path, nil)
+		r.Header.Set("Authorization", "Bearer of-a-file")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		return w
@@ -239,7 +244,7 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	srv := Server(h)
-	go srv.Serve(l) //nolint:errcheck // closed below
+	go srv.Serve(LimitPage(l)) //nolint:errcheck // closed below
 	defer srv.Close()
 	r, err := http.Get("http://" + l.Addr().String() + "/")
 	if err != nil || r.StatusCode != 200 {

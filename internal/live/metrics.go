@@ -1,156 +1,137 @@
 package live
 
 import (
+	"bufio"
 	"fmt"
 	"io"
-	"slices"
 	"sort"
 	"time"
 
 	"github.com/thurward/thurward/internal/stream"
 )
 
-// maxFamilies bounds the metrics of one firewall by name.
-const maxFamilies = 512
-
 // staleAfter is how long the last metrics of a firewall that has gone are still
 // given: as long as Prometheus looks back.
 const staleAfter = 5 * time.Minute
 
-// An exposition is the last whole snapshot of a firewall's metrics.
-type exposition struct {
-	now, next map[string]*family
-	series    int
+// told is what the exposition says of one firewall.
+type told struct {
+	name, label string // label is the name as it stands in a label
+	snap        *Snapshot
+	up          bool
+	malformed   int64
+	refused     int64
 }
 
-type family struct {
-	help, typ string
-	lines     []stream.Sample
-	at        map[string]int // place of a series in lines
-}
-
-// add takes one line; the snapshot is taken over when it is whole.
-func (x *exposition) add(it *stream.Item) {
-	get := func(name string) *family {
-		if x.next == nil {
-			x.next = map[string]*family{}
+// told returns what there is to say, by name. It is the part that needs the
+// lock: the snapshots themselves do not change.
+func (m *Model) told(now time.Time) []told {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ts := make([]told, 0, len(m.firewalls))
+	for name, f := range m.firewalls {
+		t := told{name: name, label: stream.QuoteLabel(name), up: f.connected > 0, malformed: f.lines[stream.Malformed], refused: f.metrics.refused}
+		if t.up || now.Sub(f.lastLine) <= staleAfter {
+			t.snap = f.snap
 		}
-		if x.next[name] == nil {
-			if len(x.next) >= maxFamilies {
-				return &family{}
-			}
-			x.next[name] = &family{typ: "untyped"}
-		}
-		return x.next[name]
+		ts = append(ts, t)
 	}
-	switch it.Kind {
-	case stream.HelpKind:
-		get(it.Meta.Name).help = it.Meta.Text
-	case stream.TypeKind:
-		get(it.Meta.Name).typ = it.Meta.Text
-	case stream.SampleKind:
-		if x.series++; x.series > maxSeries {
-			return
-		}
-		f := get(FamilyOf(it.Sample.Name, func(n string) bool { f := x.next[n]; return f != nil && f.typ == "histogram" }))
-		k := it.Sample.Key()
-		if i, again := f.at[k]; again {
-			f.lines[i] = it.Sample
-			return
-		}
-		if f.at == nil {
-			f.at = map[string]int{}
-		}
-		f.at[k] = len(f.lines)
-		f.lines = append(f.lines, it.Sample)
-	case stream.EOFKind:
-		x.now, x.next, x.series = x.next, nil, 0
-	case stream.HelloKind, stream.SnapshotKind:
-		x.next, x.series = nil, 0
-	}
-}
-
-// FamilyOf returns the metric to which a sample's name belongs: a histogram's
-// samples have names of their own.
-func FamilyOf(name string, isHistogram func(string) bool) string {
-	for _, suffix := range []string{"_bucket", "_sum", "_count"} {
-		if n := len(name) - len(suffix); n > 0 && name[n:] == suffix && isHistogram(name[:n]) {
-			return name[:n]
-		}
-	}
-	return name
+	sort.Slice(ts, func(i, j int) bool { return ts[i].name < ts[j].name })
+	return ts
 }
 
 // WriteMetrics writes the last snapshot of each firewall in Prometheus' text
 // format. The label "instance" says which firewall it is of: scrape with
 // honor_labels. thurward_up says whether a firewall is connected, so that its
 // silence is seen; what one told that has been gone for staleAfter is left out.
-func (m *Model) WriteMetrics(w io.Writer, now time.Time) error {
+// Names, types and help are the schema's and not the guest's.
+func (m *Model) WriteMetrics(to io.Writer, now time.Time) error {
+	ts := m.told(now)
+	w := bufio.NewWriterSize(to, 32<<10)
+	schema := stream.Metrics()
+	for i := range schema {
+		metric := &schema[i]
+		head := false
+		for _, t := range ts {
+			ps := t.snap.of(metric.Name)
+			if len(ps) > 0 && !head {
+				header(w, metric.Name, metric.Help, string(metric.Type))
+				head = true
+			}
+			for j := range ps {
+				ps[j].write(w, t.label)
+			}
+			if err := w.Flush(); err != nil { // who does not read is noticed
+				return err
+			}
+		}
+	}
+	own := func(name, typ, help string, of func(*told) float64) {
+		if len(ts) > 0 {
+			header(w, name, help, typ)
+		}
+		for i := range ts {
+			fmt.Fprintf(w, "%s{instance=%s} %s\n", name, ts[i].label, stream.FormatValue(of(&ts[i])))
+		}
+	}
+	own("thurward_stream_malformed_lines_total", "counter", "Lines of the firewall that could not be read.", func(t *told) float64 { return float64(t.malformed) })
+	own("thurward_stream_refused_samples_total", "counter", "Samples of the firewall that were not kept: more series than a firewall has.", func(t *told) float64 { return float64(t.refused) })
+	own("thurward_up", "gauge", "Whether the firewall is connected to this receiver.", func(t *told) float64 { return float64(btoi(t.up)) })
+	return w.Flush()
+}
+
+func header(w *bufio.Writer, name, help, typ string) {
+	fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", name, stream.EscapeHelp(help), name, typ)
+}
+
+// write writes a series with the firewall's name, or without if there is none.
+func (p *point) write(w *bufio.Writer, instance string) {
+	switch {
+	case instance == "":
+		w.WriteString(p.key)
+	case len(p.labels) == 0:
+		w.WriteString(p.key + "{instance=" + instance + "}")
+	default:
+		w.WriteString(p.key[:len(p.key)-1] + ",instance=" + instance + "}")
+	}
+	w.WriteByte(' ')
+	w.WriteString(stream.FormatValue(p.value))
+	w.WriteByte('\n')
+}
+
+// Snapshot gives the last whole snapshot of a source's metrics as lines of the
+// stream, a piece at a time until yield returns false.
+func (m *Model) Snapshot(s *stream.Source, yield func([]byte) bool) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	firewalls := sortedKeys(m.firewalls)
-	families := map[string]*family{}
-	for _, name := range firewalls {
-		if f := m.firewalls[name]; f.connected == 0 && now.Sub(f.lastLine) > staleAfter {
-			continue
-		}
-		for n, f := range m.snaps[name].now {
-			if families[n] == nil {
-				families[n] = &family{help: f.help, typ: f.typ}
-			}
-			for _, s := range f.lines {
-				families[n].lines = append(families[n].lines, labelled(s, name))
-			}
+	f := m.open[s]
+	var snap *Snapshot
+	if f != nil {
+		snap = f.snap
+	}
+	m.mu.Unlock()
+	if snap == nil {
+		return
+	}
+	w := bufio.NewWriterSize(&pieces{yield: yield}, 32<<10)
+	fmt.Fprintf(w, "# METRIC # SNAPSHOT %s\n", snap.at.UTC().Format(time.RFC3339Nano))
+	schema := stream.Metrics()
+	for i := range schema {
+		ps := snap.of(schema[i].Name)
+		for j := range ps {
+			w.WriteString("# METRIC ")
+			ps[j].write(w, "")
 		}
 	}
-	up := &family{help: "Whether the firewall is connected to this receiver.", typ: "gauge"}
-	bad := &family{help: "Lines of the firewall that could not be read.", typ: "counter"}
-	for _, name := range firewalls {
-		f := m.firewalls[name]
-		u := 0.0
-		if f.connected > 0 {
-			u = 1
-		}
-		label := []stream.Label{{Name: "instance", Value: name}}
-		up.lines = append(up.lines, stream.Sample{Name: "thurward_up", Labels: label, Value: u})
-		bad.lines = append(bad.lines, stream.Sample{Name: "thurward_stream_malformed_lines_total", Labels: label, Value: float64(f.lines["malformed"])})
-	}
-	families["thurward_up"], families["thurward_stream_malformed_lines_total"] = up, bad
-	for _, n := range sortedKeys(families) {
-		f := families[n]
-		if len(f.lines) == 0 {
-			continue
-		}
-		if f.help != "" {
-			if _, err := fmt.Fprintf(w, "# HELP %s %s\n", n, stream.EscapeHelp(f.help)); err != nil {
-				return err
-			}
-		}
-		if _, err := fmt.Fprintf(w, "# TYPE %s %s\n", n, f.typ); err != nil {
-			return err
-		}
-		for _, s := range f.lines {
-			if _, err := fmt.Fprintln(w, s.String()); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	w.WriteString("# METRIC # EOF\n")
+	w.Flush() //nolint:errcheck // nobody wants the rest
 }
 
-// labelled adds the firewall's name.
-func labelled(s stream.Sample, name string) stream.Sample {
-	if s.Label("instance") == "" {
-		s.Labels = append(slices.Clone(s.Labels), stream.Label{Name: "instance", Value: name})
-	}
-	return s
-}
+// pieces gives what is written to yield.
+type pieces struct{ yield func([]byte) bool }
 
-func sortedKeys[V any](m map[string]V) []string {
-	k := make([]string, 0, len(m))
-	for n := range m {
-		k = append(k, n)
+func (p *pieces) Write(b []byte) (int, error) {
+	if !p.yield(append([]byte(nil), b...)) {
+		return 0, io.ErrClosedPipe
 	}
-	sort.Strings(k)
-	return k
+	return len(b), nil
 }

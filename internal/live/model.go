@@ -10,43 +10,118 @@ import (
 
 // maxFirewalls bounds the firewalls that a model holds; the one that has been
 // silent for longest makes room.
-const maxFirewalls = 64
+const maxFirewalls = stream.MaxConns
 
 // A Model is the picture of all firewalls of a stream. It is safe for
-// concurrent use.
+// concurrent use. Its lock is held for what a line or a view takes at most:
+// nothing is rendered and nobody is waited for meanwhile.
 type Model struct {
 	mu        sync.Mutex
 	firewalls map[string]*firewall // by name
-	open      map[*stream.Source]string
-	snaps     map[string]*exposition // the last metrics, by name
+	open      map[*stream.Source]*firewall
+	bytes     int64 // that the metrics of all take up
+	most      int64 // of them
 }
 
 // NewModel makes an empty model.
 func NewModel() *Model {
-	return &Model{firewalls: map[string]*firewall{}, open: map[*stream.Source]string{}, snaps: map[string]*exposition{}}
+	return &Model{firewalls: map[string]*firewall{}, open: map[*stream.Source]*firewall{}, most: maxTotal}
 }
 
 // Add takes a line of a source, received at now. A firewall that starts again
-// continues its own picture; its counters begin anew.
-func (m *Model) Add(s *stream.Source, it stream.Item, now time.Time) {
+// continues its own picture; its counters begin anew. Where the line ends a
+// snapshot of metrics, Add returns it, otherwise nil.
+func (m *Model) Add(s *stream.Source, it stream.Item, now time.Time) *Snapshot {
+	var v Verdict
+	shown := false
+	if it.Kind == stream.EventKind {
+		v, shown = verdict(&s.Hello, it.Event, now)
+	}
+	f, snap := m.add(s, &it, &v, shown, now)
+	if snap == nil {
+		return nil
+	}
+	u := snap.summary()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if f.metrics.at.Equal(snap.at) { // no other boot has begun
+		f.took(snap, u)
+	}
+	return snap
+}
+
+// add takes a line, and returns a snapshot that has become whole.
+func (m *Model) add(s *stream.Source, it *stream.Item, v *Verdict, shown bool, now time.Time) (*firewall, *Snapshot) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.open[s]
+	if f == nil || it.Kind == stream.HelloKind {
+		f = m.join(s)
+	}
+	f.lastLine = now
+	f.lines[it.Kind]++
+	switch it.Kind {
+	case stream.HelloKind:
+		if it.Hello.Boot != f.hello.Boot && f.hello.Fields != nil {
+			m.bytes -= f.metrics.bytes
+			f.reset()
+		}
+		f.hello = s.Hello
+		f.metrics.begin()
+	case stream.SnapshotKind:
+		f.metrics.begin()
+	case stream.SampleKind:
+		f.metrics.add(&it.Sample, func(cost int64) bool { return m.room(f, cost) })
+	case stream.EOFKind:
+		snap, freed := f.metrics.end(now)
+		m.bytes -= freed
+		return f, snap
+	case stream.EventKind:
+		f.event(it.Event, v, shown, now)
+	}
+	return f, nil
+}
+
+// join finds the firewall of a source.
+func (m *Model) join(s *stream.Source) *firewall {
 	name := s.Hello.Name()
 	f := m.firewalls[name]
 	if f == nil {
 		if len(m.firewalls) >= maxFirewalls {
 			m.forgetOne()
 		}
-		f = newFirewall()
-		m.firewalls[name], m.snaps[name] = f, &exposition{}
+		f = newFirewall(name)
+		m.firewalls[name] = f
 	}
-	if m.open[s] != name {
+	if m.open[s] != f {
 		m.close(s)
-		m.open[s] = name
+		m.open[s] = f
 		f.connected++
 	}
-	f.add(&it, now)
-	m.snaps[name].add(&it)
+	return f
+}
+
+// room reports whether a series of a firewall may take up cost bytes, and
+// counts them. When all together take up too much, the firewall with the most
+// loses its metrics, until its next snapshot.
+func (m *Model) room(f *firewall, cost int64) bool {
+	for m.bytes+cost > m.most {
+		most := f
+		for _, g := range m.firewalls {
+			if g.metrics.bytes > most.metrics.bytes {
+				most = g
+			}
+		}
+		if most == f {
+			return false
+		}
+		m.bytes -= most.metrics.bytes
+		refused := most.metrics.refused + int64(len(most.metrics.series))
+		most.reset()
+		most.metrics.refused = refused
+	}
+	m.bytes += cost
+	return true
 }
 
 // Gone says that a source's connection has ended.
@@ -57,21 +132,31 @@ func (m *Model) Gone(s *stream.Source) {
 }
 
 func (m *Model) close(s *stream.Source) {
-	if f := m.firewalls[m.open[s]]; f != nil {
+	if f := m.open[s]; f != nil {
 		f.connected--
 	}
 	delete(m.open, s)
 }
 
+// forgetOne makes room: of those that are not connected, or of all if there are
+// none, the one that has been silent for longest is forgotten.
 func (m *Model) forgetOne() {
-	oldest := ""
-	for n, f := range m.firewalls {
-		if o := m.firewalls[oldest]; o == nil || f.lastLine.Before(o.lastLine) {
-			oldest = n
+	var oldest *firewall
+	for _, f := range m.firewalls {
+		if oldest == nil || (f.connected > 0) == (oldest.connected > 0) && f.lastLine.Before(oldest.lastLine) || f.connected == 0 && oldest.connected > 0 {
+			oldest = f
 		}
 	}
-	delete(m.firewalls, oldest)
-	delete(m.snaps, oldest)
+	if oldest == nil {
+		return
+	}
+	m.bytes -= oldest.metrics.bytes
+	delete(m.firewalls, oldest.name)
+	for s, f := range m.open {
+		if f == oldest {
+			delete(m.open, s)
+		}
+	}
 }
 
 // Views returns the pictures, by name.

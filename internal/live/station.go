@@ -2,10 +2,13 @@ package live
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,22 +18,30 @@ import (
 // A Station is a whole receiver in one process: it reads guests, keeps the
 // picture, passes the lines on to followers, and serves the page.
 type Station struct {
-	Guest  string // address on which guests are connected, for stream.Listen
-	Tail   string // address for followers; "": none
-	Page   string // loopback address of the page; "": none
+	Guest string // address on which guests are connected, for stream.Listen
+	Tail  string // address for followers; "": none
+	Page  string // loopback address of the page, or unix:PATH; "": none
+	// Token is the file of the token with which the page may be read; it is
+	// made if it is not there. "": only that of the URL will do.
+	Token  string
 	OnItem func(*stream.Source, stream.Item)
+	// Say tells of firewalls that are refused or cut off, and why; nil: nobody.
+	Say func(format string, a ...any)
 
-	Model *Model
-	Hub   *stream.Hub
-	guest net.Listener
-	tail  net.Listener
-	page  net.Listener
+	Model  *Model
+	Hub    *stream.Hub
+	guest  net.Listener
+	tail   net.Listener
+	page   net.Listener
+	key    string // the session's token
+	access Access
 }
 
 // Open begins to listen. An address that is in use is an error that wraps
 // stream.ErrInUse.
 func (s *Station) Open() error {
 	s.Model, s.Hub = NewModel(), &stream.Hub{}
+	s.Hub.Snapshot = s.Model.Snapshot
 	var err error
 	if s.guest, err = stream.Listen(s.Guest); err != nil {
 		return err
@@ -46,16 +57,59 @@ func (s *Station) Open() error {
 			s.Close()
 			return fmt.Errorf("the page: %w", err)
 		}
+		if s.access, s.key, err = PageAccess(s.Page, s.Token, rand.Reader); err != nil {
+			s.Close()
+			return err
+		}
 	}
 	return nil
 }
 
-// PageURL returns where the page is, "" when there is none.
+// PageAccess returns who may read the page at an address: on a Unix socket who
+// may open it, otherwise who has the session's token, which it returns, or that
+// of a file, if one is named.
+func PageAccess(address, file string, random io.Reader) (a Access, session string, err error) {
+	if strings.HasPrefix(address, "unix:") {
+		return Access{Open: true}, "", nil
+	}
+	if session, err = NewToken(random); err != nil {
+		return Access{}, "", err
+	}
+	a.Tokens = []string{session}
+	if file != "" {
+		t, err := TokenFile(file, random)
+		if err != nil {
+			return Access{}, "", err
+		}
+		a.Tokens = append(a.Tokens, t)
+	}
+	return a, session, nil
+}
+
+// PageURL returns where the page is, "" when there is none. The token is in
+// the fragment, which browsers keep to themselves.
 func (s *Station) PageURL() string {
 	if s.page == nil {
 		return ""
 	}
-	return "http://" + s.page.Addr().String() + "/"
+	return PageURL(s.page.Addr(), s.key)
+}
+
+// PageURL returns the URL of a page with its session's token.
+func PageURL(at net.Addr, session string) string {
+	if at.Network() == "unix" {
+		return "unix:" + at.String()
+	}
+	return "http://" + at.String() + "/#token=" + session
+}
+
+// MetricsURL returns where Prometheus finds the metrics, "" when there is no
+// page or it is on a Unix socket, which Prometheus does not read.
+func (s *Station) MetricsURL() string {
+	if s.page == nil || s.page.Addr().Network() == "unix" {
+		return ""
+	}
+	return "http://" + s.page.Addr().String() + "/metrics"
 }
 
 // Close ends listening; Run does it, too.
@@ -83,6 +137,15 @@ func (s *Station) Run(ctx context.Context) error {
 		},
 		Closed: func(src *stream.Source) { s.Model.Gone(src); s.Hub.Gone(src) },
 	}
+	if s.Say != nil {
+		said := &Rarely[any]{Say: s.Say}
+		h.Cut = func(src *stream.Source, why error) {
+			said.Of(time.Now(), src.Peer, "the stream of %s (%s) was cut off: %v", src.Hello.Name(), src.Peer, why)
+		}
+		h.Refuse = func(peer string, why error) {
+			said.Of(time.Now(), peer, "a connection of %s is not taken: %v", peer, why)
+		}
+	}
 	var wg sync.WaitGroup
 	var once sync.Once
 	var failed error
@@ -99,11 +162,11 @@ func (s *Station) Run(ctx context.Context) error {
 		run("followers", func() error { return s.Hub.Serve(ctx, s.tail) })
 	}
 	if s.page != nil {
-		srv := Server(s.Model.Page(time.Now))
+		srv := Server(s.Model.Page(time.Now, s.access))
 		stop := context.AfterFunc(ctx, func() { srv.Close() })
 		defer stop()
 		run("page", func() error {
-			if err := srv.Serve(s.page); !errors.Is(err, http.ErrServerClosed) {
+			if err := srv.Serve(LimitPage(s.page)); !errors.Is(err, http.ErrServerClosed) {
 				return err
 			}
 			return nil
@@ -111,4 +174,35 @@ func (s *Station) Run(ctx context.Context) error {
 	}
 	wg.Wait()
 	return failed
+}
+
+// A Rarely says things about someone at most once in a while, since what it
+// says follows from what they do. It is safe for concurrent use.
+type Rarely[T any] struct {
+	Say func(what string, more ...T)
+
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+// Bounds of Rarely.
+const (
+	rarely    = 30 * time.Second
+	maxRarely = 256
+)
+
+// Of says something about who.
+func (r *Rarely[T]) Of(now time.Time, who, what string, more ...T) {
+	r.mu.Lock()
+	last, ok := r.last[who]
+	if ok && now.Sub(last) < rarely {
+		r.mu.Unlock()
+		return
+	}
+	if r.last == nil || len(r.last) >= maxRarely {
+		r.last = map[string]time.Time{}
+	}
+	r.last[who] = now
+	r.mu.Unlock()
+	r.Say(what, more...)
 }

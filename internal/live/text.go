@@ -154,12 +154,15 @@ func or(s string) string {
 
 // bar draws a fill of 0 to 1 in ten places.
 func bar(f float64) string {
-	n := int(10*f + 0.5)
+	n := int(10*min(max(f, 0), 1) + 0.5)
 	return "[" + strings.Repeat("#", n) + strings.Repeat(".", 10-n) + "]"
 }
 
 // Number writes a rate or an amount in at most six places.
 func Number(v float64) string {
+	if !(v < 1e16) { // no longer six places, and no whole number of 64 bits further up
+		return fmt.Sprintf("%.1g", v)
+	}
 	for _, u := range []struct {
 		f    float64
 		unit string
@@ -175,8 +178,11 @@ func Number(v float64) string {
 }
 
 func seconds(s float64) string {
-	if s <= 0 {
+	if !(s > 0) {
 		return "-"
+	}
+	if s >= stream.MaxDuration.Seconds() {
+		return "ages"
 	}
 	return time.Duration(s * 1e9).Round(10 * time.Microsecond).String()
 }

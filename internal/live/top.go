@@ -5,6 +5,9 @@ import "sort"
 // topKeys is how many keys a tally holds.
 const topKeys = 256
 
+// maxKey is the largest length of one in bytes: that of a domain's name.
+const maxKey = 255
+
 // A tally counts keys in bounded memory. When it is full, a new key takes the
 // place of the least frequent one and its count (the space-saving algorithm):
 // what is frequent is never missed, and counts are at most too high by the
@@ -12,9 +15,7 @@ const topKeys = 256
 type tally map[string]int64
 
 func (t tally) add(key string, n int64) {
-	if len(key) > 255 {
-		key = key[:255]
-	}
+	key = cutBytes(key, maxKey)
 	if _, ok := t[key]; !ok && len(t) >= topKeys {
 		least, at := int64(-1), ""
 		for k, c := range t {
@@ -25,7 +26,11 @@ func (t tally) add(key string, n int64) {
 		delete(t, at)
 		n += least
 	}
-	t[key] += n
+	if c, ok := t[key]; ok {
+		t[key] = add(c, n)
+		return
+	}
+	t[clone(key)] = min(n, maxSum)
 }
 
 // A Count is a key and how often it came.

@@ -1,9 +1,9 @@
 package live
 
 import (
-	"math"
-	"sort"
 	"time"
+
+	"github.com/thurward/thurward/internal/stream"
 )
 
 // A View is the picture of one firewall. Rates are per second, between the
@@ -96,7 +96,7 @@ type Stream struct {
 	Lost      int64   `json:"lost"`    // lines and events of which lines-lost told
 	Lines     int64   `json:"lines"`   // read here
 	Malformed int64   `json:"malformed"`
-	Refused   int64   `json:"refused"` // samples beyond the limit of series
+	Refused   int64   `json:"refused"` // samples that were not kept
 }
 
 // A Verdict is one event as text.
@@ -130,32 +130,33 @@ const (
 func (f *firewall) view(now time.Time) View {
 	f.tick(now)
 	h := f.hello.Fields
+	u := f.sum
+	if u == nil {
+		u = nothing
+	}
 	v := View{
-		Name: f.hello.Name(), Boot: f.hello.Boot, Version: h.Str("service.version"), GitSHA: h.Str("firewall.git_sha"), Policy: h.Str("firewall.policy"),
+		Name: f.name, Boot: f.hello.Boot, Version: h.Str("service.version"), GitSHA: h.Str("firewall.git_sha"), Policy: h.Str("firewall.policy"),
 		Clock: h.Str("firewall.clock"), LAN: h.Str("firewall.lan.address"), WAN: h.Str("firewall.wan.address"), Booted: f.hello.Booted,
-		Connected: f.connected > 0, LastLine: f.lastLine, Snapshot: f.snapshot,
-		Load:       f.sum("thurward_packet_loop_busy_seconds_total", rate),
-		AcceptRate: f.sum("thurward_rule_accepts_total", rate), DropRate: f.sum("thurward_drops_total", rate),
-		Rules: f.rules(), Drops: f.reasons("thurward_drops_total", "drop_reason"),
-		Flows: Flows{f.sum("thurward_conntrack_entries", value), f.sum("thurward_conntrack_capacity", value),
-			f.sum("thurward_conntrack_inserts_total", rate), f.sum("thurward_conntrack_evictions_total", value)},
-		DNS: DNS{Outcomes: f.reasons("thurward_dns_queries_total", "outcome"), Rate: f.sum("thurward_dns_queries_total", rate),
-			P50: f.quantile("thurward_dns_lookup_duration_seconds", 0.5), P99: f.quantile("thurward_dns_lookup_duration_seconds", 0.99),
-			Bindings: f.sum("thurward_fqdn_set_size", value), Evictions: f.sum("thurward_fqdn_set_evictions_total", value)},
-		Stream: Stream{Queue: f.sum("thurward_vsock_send_queue_depth", value), Dropped: f.sum("thurward_vsock_dropped_lines_total", value),
-			Lost: f.lost, Malformed: f.lines["malformed"], Refused: f.refused},
-		Names: f.names.top(viewCounts), Sources: f.sources.top(viewCounts),
-		History: append([]Point{}, f.history...),
+		Connected: f.connected > 0, LastLine: f.lastLine,
+		Load: u.load, AcceptRate: u.acceptRate, DropRate: u.dropRate, Rules: u.rules, Drops: u.drops, Flows: u.flows, NAT: u.nat, DNS: u.dns, Interfaces: u.interfaces,
+		Stream: Stream{Queue: u.queue, Dropped: u.dropped, Lost: f.lost, Malformed: f.lines[stream.Malformed], Refused: f.metrics.refused},
+		Names:  f.names.top(viewCounts), Sources: f.sources.top(viewCounts),
+		History: f.history,
+	}
+	if f.snap != nil {
+		v.Snapshot = f.snap.at
+	}
+	if v.History == nil {
+		v.History = []Point{}
 	}
 	for _, n := range f.lines {
 		v.Stream.Lines += n
 	}
 	n := int64(0)
 	for _, e := range f.events {
-		n += e
+		n = add(n, e)
 	}
 	v.EventRate = float64(n) / window
-	v.NAT, v.Interfaces = f.pools(), f.interfaces()
 	v.Recent = make([]Verdict, 0, len(f.recent))
 	for i := range f.recent {
 		v.Recent = append(v.Recent, f.recent[(f.next+len(f.recent)-1-i)%len(f.recent)])
@@ -163,88 +164,17 @@ func (f *firewall) view(now time.Time) View {
 	return v
 }
 
-func (f *firewall) rules() []Rule {
-	m := map[string]*Rule{}
-	get := func(id string) *Rule {
-		if m[id] == nil {
-			m[id] = &Rule{ID: id}
-		}
-		return m[id]
-	}
-	for _, s := range f.byName["thurward_rule_accepts_total"] {
-		r := get(s.Label("rule_id"))
-		r.Accepts, r.Rate = r.Accepts+s.Value, r.Rate+s.rate()
-	}
-	for _, s := range f.byName["thurward_rule_drops_total"] {
-		r := get(s.Label("rule_id"))
-		r.Drops, r.Rate = r.Drops+s.Value, r.Rate+s.rate()
-	}
-	rs := make([]Rule, 0, len(m))
-	for _, r := range m {
-		rs = append(rs, *r)
-	}
-	sort.Slice(rs, func(i, j int) bool {
-		a, b := rs[i], rs[j]
-		if a.Rate != b.Rate {
-			return a.Rate > b.Rate
-		}
-		if x, y := a.Accepts+a.Drops, b.Accepts+b.Drops; x != y {
-			return x > y
-		}
-		return a.ID < b.ID
-	})
-	return rs[:min(len(rs), viewRules)]
-}
-
-// reasons lists a counter by one label; those that never counted are left out.
-func (f *firewall) reasons(name, label string) []Reason {
-	rs := []Reason{}
-	for _, s := range f.byName[name] {
-		if s.Value > 0 {
-			rs = append(rs, Reason{s.Label(label), s.Value, s.rate()})
-		}
-	}
-	sort.Slice(rs, func(i, j int) bool {
-		a, b := rs[i], rs[j]
-		if a.Rate != b.Rate {
-			return a.Rate > b.Rate
-		}
-		if a.Total != b.Total {
-			return a.Total > b.Total
-		}
-		return a.Reason < b.Reason
-	})
-	return rs[:min(len(rs), viewRules)]
-}
-
-func (f *firewall) pools() []Pool {
-	ps := []Pool{}
-	for _, s := range f.byName["thurward_nat_port_pool_in_use"] {
-		a, p := s.Label("external_ip"), s.Label("proto")
-		ps = append(ps, Pool{a, p, s.Value, f.sum("thurward_nat_port_pool_size", value, "external_ip", a, "proto", p)})
-	}
-	sort.Slice(ps, func(i, j int) bool {
-		return ps[i].Address < ps[j].Address || ps[i].Address == ps[j].Address && ps[i].Proto < ps[j].Proto
-	})
-	return ps[:min(len(ps), viewRules)]
-}
-
-func (f *firewall) interfaces() []Interface {
-	is := []Interface{}
-	for _, s := range f.byName["thurward_interface_receive_packets_total"] {
-		n := s.Label("interface")
-		is = append(is, Interface{n, s.rate(), 8 * f.sum("thurward_interface_receive_bytes_total", rate, "interface", n),
-			f.sum("thurward_interface_transmit_packets_total", rate, "interface", n), 8 * f.sum("thurward_interface_transmit_bytes_total", rate, "interface", n)})
-	}
-	sort.Slice(is, func(i, j int) bool { return is[i].Name < is[j].Name })
-	return is[:min(len(is), viewRules)]
-}
+// nothing is the summary before the first snapshot.
+var nothing = (&Snapshot{}).summary()
 
 // Fill returns how full something is, from 0 to 1; 0 when its size is not
 // known.
 func Fill(used, size float64) float64 {
-	if size <= 0 || math.IsNaN(used) {
+	if !(size > 0) || !(used > 0) {
 		return 0
 	}
-	return min(max(used/size, 0), 1)
+	if used >= size { // before dividing: both may be without end
+		return 1
+	}
+	return used / size
 }

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"io"
+	"strings"
 	"time"
 )
 
@@ -12,6 +13,7 @@ type Follower struct {
 	Now     func() time.Time // nil: time.Now
 	sources map[string]*Source
 	current *Source
+	shared  bool // the reader says whose lines are; what firewalls say does not count
 }
 
 // maxSources bounds the firewalls of one stream that are told apart.
@@ -33,6 +35,7 @@ func (f *Follower) Next() (*Source, Item, error) {
 		}
 		switch it.Kind {
 		case FromKind:
+			f.shared = true
 			f.turn(it.From)
 			continue
 		case HelloKind:
@@ -41,21 +44,28 @@ func (f *Follower) Next() (*Source, Item, error) {
 				now = f.Now
 			}
 			it.Hello.Received(now())
-			f.turn(it.Hello.Boot)
+			if f.shared {
+				_, it.Hello.Suffix, _ = strings.Cut(f.current.Peer, "#")
+				if it.Hello.Suffix != "" {
+					it.Hello.Suffix = "#" + it.Hello.Suffix
+				}
+			} else {
+				f.turn(it.Hello.Boot)
+			}
 			f.current.Hello = it.Hello
 		}
 		return f.current, it, nil
 	}
 }
 
-func (f *Follower) turn(boot string) {
-	s := f.sources[boot]
+func (f *Follower) turn(name string) {
+	s := f.sources[name]
 	if s == nil {
 		if len(f.sources) >= maxSources {
 			f.sources = map[string]*Source{}
 		}
-		s = &Source{Hello: Hello{Boot: boot}}
-		f.sources[boot] = s
+		s = &Source{Peer: name, Hello: Hello{Boot: name}}
+		f.sources[name] = s
 	}
 	f.current = s
 }

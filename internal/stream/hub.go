@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"iter"
+	"maps"
 	"net"
 	"sync"
 	"time"
@@ -14,63 +16,61 @@ import (
 const (
 	MaxFollowers = 32
 	queueBytes   = 1 << 20 // of lines that wait for one follower
-	snapBytes    = 4 << 20 // of one snapshot of metrics, kept for those who come later
+	partCost     = 64      // what a part takes beside its lines
 )
 
 // A Hub passes what firewalls tell to any number of followers: a socket has
 // one reader, and this is how the others see it too. A follower that joins
 // gets each firewall's HELLO and its last snapshot of metrics first. Where the
-// next line is another firewall's than the last one, a line "# FROM id" is put
+// next line is another firewall's than the last one, a line "# FROM name" is put
 // before it. A hub never waits for a follower. It is safe for concurrent use;
 // the zero Hub is ready.
 type Hub struct {
+	// Snapshot gives the last whole snapshot of a source's metrics as lines, a
+	// piece at a time until yield returns false, for a follower that joins;
+	// nil: it waits for the next one.
+	Snapshot func(s *Source, yield func([]byte) bool)
+
 	mu        sync.Mutex
-	sources   map[*Source]*told
+	sources   map[*Source]told
 	followers map[*follower]struct{}
 }
 
 // told is what a hub remembers of one firewall.
-type told struct {
-	hello      string
-	boot       string // its id
-	snap, next []byte // the last whole snapshot, with line ends; the one that is coming in
-	over       bool   // next is too large
-}
+type told struct{ hello, name string }
 
 // Publish passes on a line of a source.
 func (h *Hub) Publish(s *Source, it Item) {
+	raw := it.Raw
+	switch it.Kind {
+	case FromKind:
+		return // nobody may speak in another's name
+	case Malformed:
+		// What is cut off at its largest length may be a line of another kind
+		// to whoever reads it next: a HELLO, for one. This never is.
+		raw = "? " + raw[:min(len(raw), maxShown)]
+	}
+	l := line(raw)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if it.Kind == FromKind {
-		return // nobody may speak in another's name
-	}
 	if h.sources == nil {
-		h.sources = map[*Source]*told{}
+		h.sources = map[*Source]told{}
 	}
-	t := h.sources[s]
-	if t == nil {
-		t = &told{}
+	t, ok := h.sources[s]
+	if it.Kind == HelloKind || !ok {
+		t = told{name: s.Hello.Name()}
+		if it.Kind == HelloKind {
+			t.hello = it.Raw
+		}
 		h.sources[s] = t
 	}
-	switch it.Kind {
-	case HelloKind:
-		t.hello, t.boot = it.Raw, it.Hello.Boot
-	case SampleKind, HelpKind, TypeKind:
-		if t.over = t.over || len(t.next)+len(it.Raw) > snapBytes; !t.over {
-			t.next = append(append(t.next, it.Raw...), '\n')
-		}
-	case SnapshotKind: // what came of one before it is half
-		t.next, t.over = append(append(t.next[:0], it.Raw...), '\n'), false
-	case EOFKind:
-		if !t.over {
-			t.snap, t.next = append(append(t.next, it.Raw...), '\n'), t.snap[:0]
-		}
-		t.next, t.over = t.next[:0], false
-	}
 	for f := range h.followers {
-		f.put(t.boot, line(it.Raw))
+		f.put(t.name, l)
 	}
 }
+
+// maxShown is how much of a line that cannot be read followers get.
+const maxShown = 256
 
 func line(s string) []byte { return append(append(make([]byte, 0, len(s)+1), s...), '\n') }
 
@@ -95,6 +95,7 @@ func (h *Hub) Serve(ctx context.Context, l net.Listener) error {
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	l = Patient(l)
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	for {
@@ -141,12 +142,19 @@ func (h *Hub) join() *follower {
 		return nil
 	}
 	f := &follower{wake: make(chan struct{}, 1)}
-	for _, t := range h.sources {
-		if t.hello != "" {
-			f.put(t.boot, line(t.hello))
-		}
-		if len(t.snap) > 0 {
-			f.put(t.boot, append([]byte(nil), t.snap...))
+	sources := maps.Clone(h.sources)
+	f.first = func(yield func(part) bool) { // beside the lock: a long one holds up nobody
+		goOn := true
+		for s, t := range sources {
+			if t.hello == "" {
+				continue
+			}
+			if goOn = goOn && yield(part{t.name, line(t.hello)}); !goOn {
+				return
+			}
+			if h.Snapshot != nil {
+				h.Snapshot(s, func(b []byte) bool { goOn = goOn && yield(part{t.name, b}); return goOn })
+			}
 		}
 	}
 	if h.followers == nil {
@@ -165,6 +173,7 @@ func (h *Hub) leave(f *follower) {
 
 // A follower is one connection that a hub writes to.
 type follower struct {
+	first  iter.Seq[part] // what it gets first; one part is in memory at a time
 	mu     sync.Mutex
 	queue  []part
 	size   int // of the queue in bytes
@@ -175,20 +184,20 @@ type follower struct {
 
 // A part is whole lines of one firewall.
 type part struct {
-	boot  string
-	lines []byte
+	name  string
+	lines []byte // shared by all followers
 }
 
 // put queues lines.
-func (f *follower) put(boot string, lines []byte) {
+func (f *follower) put(name string, lines []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return
 	}
-	f.queue, f.size = append(f.queue, part{boot, lines}), f.size+len(lines)
+	f.queue, f.size = append(f.queue, part{name, lines}), f.size+len(lines)+partCost
 	for f.size > queueBytes && len(f.queue) > 1 {
-		f.size -= len(f.queue[0].lines)
+		f.size -= len(f.queue[0].lines) + partCost
 		f.lost += int64(bytes.Count(f.queue[0].lines, []byte("\n")))
 		f.queue = f.queue[1:]
 	}
@@ -220,23 +229,33 @@ func (f *follower) take() (q []part, lost int64, closed bool) {
 // write sends what is queued until the follower has gone.
 func (f *follower) write(c net.Conn) {
 	last := ""
+	send := func(b net.Buffers, q []part) bool {
+		for _, p := range q {
+			if p.name != last {
+				b = append(b, []byte(fromPrefix+p.name+"\n"))
+				last = p.name
+			}
+			b = append(b, p.lines)
+		}
+		_, err := b.WriteTo(c)
+		return err == nil
+	}
+	for p := range f.first {
+		if !send(nil, []part{p}) {
+			return
+		}
+	}
+	f.first = nil
 	for range f.wake {
 		q, lost, closed := f.take()
 		if closed {
 			return
 		}
-		b := make(net.Buffers, 0, len(q)+1)
+		var b net.Buffers
 		if lost > 0 {
 			b = append(b, lostLine(time.Now(), lost))
 		}
-		for _, p := range q {
-			if p.boot != last {
-				b = append(b, []byte(fromPrefix+p.boot+"\n"))
-				last = p.boot
-			}
-			b = append(b, p.lines)
-		}
-		if _, err := b.WriteTo(c); err != nil {
+		if !send(b, q) {
 			return
 		}
 	}

@@ -24,8 +24,8 @@ const (
 	EOFKind           // # METRIC # EOF: its end
 	SpanKind          // # SPAN {…}
 	HelloKind         // # HELLO {…}
-	FromKind          // # FROM {…}: whose the next lines are, where several firewalls share a stream
-	Unknown           // # and something else: of a newer firewall, to be passed over
+	FromKind          // # FROM name: whose the next lines are, where several firewalls share a stream
+	Unknown           // # and something else, or a metric that is none of ours: of a newer firewall, to be passed over
 	Malformed         // none of these, or one of these that cannot be read
 )
 
@@ -68,20 +68,24 @@ type Item struct {
 	Meta   Meta
 	Span   Span
 	Hello  Hello
-	From   string // service.instance.id
+	From   string // the firewall's name, by the reader
 	Err    error  // why it is malformed
 }
 
-// Meta describes a metric: its help text, or its type (counter, gauge,
-// histogram, summary or untyped).
-type Meta struct{ Name, Text string }
+// Meta describes a metric: its help text, or its type. Readers take both from
+// the Metric, and not from the guest.
+type Meta struct {
+	Name, Text string
+	Metric     *Metric
+}
 
 // What is wrong with a line.
 var (
 	ErrTooLong = errors.New("longer than 16384 bytes")
 	ErrCut     = errors.New("ends in the middle: the connection broke")
 	errUTF8    = errors.New("not UTF-8")
-	errHello   = errors.New("a HELLO without service.instance.id")
+	errFrom    = errors.New("not the name of a firewall")
+	errType    = errors.New("not the metric's type")
 	errUnknown = errors.New("neither an event, nor # METRIC, # SPAN or # HELLO")
 )
 
@@ -92,6 +96,9 @@ const (
 	helloPrefix  = "# HELLO "
 	fromPrefix   = "# FROM "
 )
+
+// maxFrom bounds the length of a firewall's name: a boot's id and a suffix.
+const maxFrom = maxBoot + 8
 
 // Parse reads one line, given without its end. It never fails: what it cannot
 // read is Malformed, with the reason in Err.
@@ -126,7 +133,9 @@ func (it *Item) parse(line string) (Kind, error) {
 		it.Hello, err = parseHello(line[len(helloPrefix):])
 		return HelloKind, err
 	case strings.HasPrefix(line, fromPrefix):
-		it.From = line[len(fromPrefix):]
+		if it.From = line[len(fromPrefix):]; len(it.From) > maxFrom || it.From == "" {
+			return FromKind, errFrom
+		}
 		return FromKind, nil
 	case strings.HasPrefix(line, "# "):
 		return Unknown, nil
@@ -138,15 +147,25 @@ func (it *Item) parseMetric(s string) (Kind, error) {
 	var err error
 	switch {
 	case strings.HasPrefix(s, "# HELP "):
-		it.Meta, err = parseMeta(s[len("# HELP "):])
-		it.Meta.Text = helpEscapes.Replace(it.Meta.Text)
-		return HelpKind, err
-	case strings.HasPrefix(s, "# TYPE "):
-		it.Meta, err = parseMeta(s[len("# TYPE "):])
-		if err == nil && !knownTypes[it.Meta.Text] {
-			err = errors.New("unknown type of metric")
+		if it.Meta, err = parseMeta(s[len("# HELP "):]); err != nil {
+			return HelpKind, err
 		}
-		return TypeKind, err
+		if it.Meta.Metric == nil {
+			return Unknown, nil
+		}
+		it.Meta.Text = helpEscapes.Replace(it.Meta.Text)
+		return HelpKind, nil
+	case strings.HasPrefix(s, "# TYPE "):
+		if it.Meta, err = parseMeta(s[len("# TYPE "):]); err != nil {
+			return TypeKind, err
+		}
+		if it.Meta.Metric == nil {
+			return Unknown, nil
+		}
+		if it.Meta.Text != string(it.Meta.Metric.Type) {
+			return TypeKind, errType
+		}
+		return TypeKind, nil
 	case s == "# EOF":
 		return EOFKind, nil
 	case strings.HasPrefix(s, "# SNAPSHOT "):
@@ -155,18 +174,21 @@ func (it *Item) parseMetric(s string) (Kind, error) {
 		return Unknown, nil // a comment
 	}
 	it.Sample, err = parseSample(s)
+	if err == errNotOurs {
+		return Unknown, nil
+	}
 	return SampleKind, err
 }
 
-var (
-	knownTypes  = map[string]bool{"counter": true, "gauge": true, "histogram": true, "summary": true, "untyped": true}
-	helpEscapes = strings.NewReplacer(`\\`, `\`, `\n`, "\n")
-)
+var helpEscapes = strings.NewReplacer(`\\`, `\`, `\n`, "\n")
 
 func parseMeta(s string) (Meta, error) {
 	name, text, _ := strings.Cut(s, " ")
 	if !isName(name, true) {
 		return Meta{}, errName
 	}
-	return Meta{name, text}, nil
+	if m := NamedMetric(name); m != nil {
+		return Meta{m.Name, text, m}, nil
+	}
+	return Meta{}, nil
 }

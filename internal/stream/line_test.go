@@ -1,8 +1,10 @@
 package stream
 
 import (
+	"math"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParse(t *testing.T) {
@@ -19,15 +21,43 @@ func TestParse(t *testing.T) {
 		{`{"a":1}x`, Malformed, errJSON},
 		{deep, Malformed, errFields},
 		{"{\"a\":\"\xff\"}", Malformed, errUTF8},
-		{`# METRIC a_total 1`, SampleKind, nil},
-		{`# METRIC a{b="c"} 1e3 1700000000000`, SampleKind, nil},
-		{`# METRIC a{b="c",} +Inf`, SampleKind, nil},
-		{`# METRIC # HELP a what a is`, HelpKind, nil},
-		{`# METRIC # TYPE a counter`, TypeKind, nil},
+		{`# METRIC thurward_uptime_seconds 1`, SampleKind, nil},
+		{`# METRIC thurward_rule_drops_total{rule_id="c"} 1e3`, SampleKind, nil},
+		{`# METRIC thurward_rule_drops_total{rule_id="c",} 18446744073709551615`, SampleKind, nil},
+		{`# METRIC thurward_nat_port_pool_in_use{proto="tcp",external_ip="203.0.113.10"} 1.5e+03`, SampleKind, nil},
+		{`# METRIC thurward_dns_lookup_duration_seconds_bucket{le="+Inf"} 1`, SampleKind, nil},
+		{`# METRIC thurward_dns_lookup_duration_seconds_sum 1e-07`, SampleKind, nil},
+		{`# METRIC # HELP thurward_uptime_seconds what it is`, HelpKind, nil},
+		{`# METRIC # TYPE thurward_uptime_seconds gauge`, TypeKind, nil},
 		{`# METRIC # EOF`, EOFKind, nil},
 		{`# METRIC # SNAPSHOT 2026-11-24T12:00:00Z`, SnapshotKind, nil},
 		{`# METRIC # any comment`, Unknown, nil},
-		{`# METRIC # TYPE a number`, Malformed, nil},
+		// Of a newer firewall: passed over, as long as it is a metric at all.
+		{`# METRIC a_total 1`, Unknown, nil},
+		{`# METRIC thurward_dns_lookup_duration_seconds 1`, Unknown, nil},
+		{`# METRIC # HELP a what a is`, Unknown, nil},
+		{`# METRIC # TYPE a counter`, Unknown, nil},
+		// Not the metric's labels, not its type, or a label without end.
+		{`# METRIC # TYPE thurward_uptime_seconds counter`, Malformed, errType},
+		{`# METRIC # TYPE 1a counter`, Malformed, errName},
+		{`# METRIC thurward_uptime_seconds{rule_id="c"} 1`, Unknown, nil},
+		{`# METRIC thurward_rule_drops_total 1`, Unknown, nil},
+		{`# METRIC thurward_rule_drops_total{instance="203.0.113.20"} 1`, Unknown, nil},
+		{`# METRIC thurward_rule_drops_total{rule_id="c",instance="203.0.113.20"} 1`, Unknown, nil},
+		{`# METRIC thurward_rule_drops_total{__name__="thurward_up"} 1`, Unknown, nil},
+		{`# METRIC thurward_rule_drops_total{rule_id="` + strings.Repeat("x", MaxLabelValue+1) + `"} 1`, Malformed, errLabel},
+		{`# METRIC thurward_dns_lookup_duration_seconds_bucket{le="NaN"} 1`, Malformed, errLabel},
+		{`# METRIC thurward_dns_lookup_duration_seconds_bucket{le="-Inf"} 1`, Malformed, errLabel},
+		// No number, or none that a counter or a gauge of the firewall has.
+		{`# METRIC thurward_uptime_seconds NaN`, Malformed, errValue},
+		{`# METRIC thurward_uptime_seconds +Inf`, Malformed, errValue},
+		{`# METRIC thurward_uptime_seconds -Inf`, Malformed, errValue},
+		{`# METRIC thurward_uptime_seconds 1e999`, Malformed, errValue},
+		{`# METRIC thurward_uptime_seconds 1e308`, Malformed, errValue},
+		{`# METRIC thurward_uptime_seconds -1`, Malformed, errValue},
+		{`# METRIC thurward_uptime_seconds -0`, Malformed, errValue},
+		{`# METRIC thurward_uptime_seconds 1 1700000000000`, Malformed, errValue},
+		{`# METRIC a NaN`, Malformed, errValue},
 		{`# METRIC 1a 1`, Malformed, errName},
 		{`# METRIC a`, Malformed, errName},
 		{`# METRIC a `, Malformed, errValue},
@@ -39,6 +69,17 @@ func TestParse(t *testing.T) {
 		{`# METRIC a{b="c\x"} 1`, Malformed, errLabel},
 		{`# METRIC a{b=c} 1`, Malformed, errLabel},
 		{`# METRIC a{:b="c"} 1`, Malformed, errLabel},
+		// Times that cannot be, names and lists without end.
+		{`# SPAN {"traceId":"2f32548fe553beb13f682a142ade2de8","spanId":"6bf75c14af3344b3","name":"drop","startTimeUnixNano":"1","endTimeUnixNano":"99999999999999999999"}`, Malformed, errSpan},
+		{`# SPAN {"traceId":"2f32548fe553beb13f682a142ade2de8","spanId":"6bf75c14af3344b3","name":"drop","startTimeUnixNano":-1,"endTimeUnixNano":"2"}`, Malformed, errSpan},
+		{`{"` + strings.Repeat("k", maxField+1) + `":1}`, Malformed, errFields},
+		{`{"a":[1` + strings.Repeat(",1", maxList) + `]}`, Malformed, errFields},
+		{`# HELLO {"service.instance.id":"b","firewall.wan.address":"not an address"}`, Malformed, errHelloField},
+		{`# HELLO {"service.instance.id":"b","firewall.wan.mac":"203.0.113.10"}`, Malformed, errHelloField},
+		{`# HELLO {"service.instance.id":"b","service.version":"` + strings.Repeat("x", 101) + `"}`, Malformed, errHelloField},
+		{`# HELLO {"service.instance.id":["b"]}`, Malformed, errHelloField},
+		{`# HELLO {"service.instance.id":"203.0.113.10#2"}`, Malformed, errHello},
+		{`# FROM ` + strings.Repeat("x", 500), Malformed, errFrom},
 		{`# SPAN {"traceId":"2f32548fe553beb13f682a142ade2de8","spanId":"6bf75c14af3344b3","name":"drop","startTimeUnixNano":"1","endTimeUnixNano":"2"}`, SpanKind, nil},
 		{`# SPAN {"traceId":"00000000000000000000000000000000","spanId":"6bf75c14af3344b3","name":"drop","startTimeUnixNano":"1","endTimeUnixNano":"2"}`, Malformed, errSpan},
 		{`# SPAN {"traceId":"2f32548fe553beb1","spanId":"6bf75c14af3344b3","name":"drop","startTimeUnixNano":"1","endTimeUnixNano":"2"}`, Malformed, errSpan},
@@ -57,18 +98,50 @@ func TestParse(t *testing.T) {
 }
 
 func TestSample(t *testing.T) {
-	s := Parse(`# METRIC m_total{rule_id="a \"b\"\\\nc",an="x"} 12 99`).Sample
-	if s.Name != "m_total" || s.Label("rule_id") != "a \"b\"\\\nc" || s.Label("an") != "x" || s.Label("none") != "" || s.Value != 12 || s.Time != 99 {
+	s := Parse(`# METRIC thurward_nat_port_pool_in_use{proto="a \"b\"\\\nc",external_ip="x"} 12`).Sample
+	if s.Name != "thurward_nat_port_pool_in_use" || s.Metric.Type != Gauge || s.Label("proto") != "a \"b\"\\\nc" || s.Label("external_ip") != "x" || s.Label("none") != "" || s.Value != 12 {
 		t.Errorf("%+v", s)
 	}
-	if got, want := s.String(), `m_total{an="x",rule_id="a \"b\"\\\nc"} 12`; got != want {
+	if got, want := s.String(), `thurward_nat_port_pool_in_use{external_ip="x",proto="a \"b\"\\\nc"} 12`; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	for v, want := range map[string]string{"1e20": "1e+20", "0.25": "0.25", "NaN": "NaN", "-Inf": "-Inf", "18446744073709551615": "1.8446744073709552e+19", "4503599627370497": "4503599627370497"} {
-		m := Parse("# METRIC a " + v).Sample
+	for v, want := range map[string]string{"1e19": "1e+19", "0.25": "0.25", "18446744073709551615": "1.8446744073709552e+19", "4503599627370497": "4503599627370497"} {
+		m := Parse("# METRIC thurward_uptime_seconds " + v).Sample
 		if got := FormatValue(m.Value); got != want {
 			t.Errorf("%s became %s", v, got)
 		}
+	}
+}
+
+// TestTimes: a time that cannot be is none, wherever it comes from.
+func TestTimes(t *testing.T) {
+	for _, at := range []string{"-0001-01-01T00:00:00Z", "0000-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "2200-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "12026-11-24T12:00:00Z"} {
+		if e := Parse(`{"@timestamp":"` + at + `"}`).Event; e == nil || !e.Time().IsZero() {
+			t.Errorf("%s is %v", at, e.Time())
+		}
+	}
+	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	for _, h := range []string{
+		`{"service.instance.id":"b","firewall.clock":"none","firewall.uptime_ns":9223372036854775807}`,
+		`{"service.instance.id":"b","firewall.clock":"none","firewall.uptime_ns":-9223372036854775808}`,
+		`{"service.instance.id":"b","@timestamp":"1970-01-01T00:00:00Z","firewall.uptime_ns":9223372036854775807}`,
+		`{"service.instance.id":"b","@timestamp":"9999-12-31T23:59:59Z","firewall.uptime_ns":-1}`,
+	} {
+		hello := Parse("# HELLO " + h).Hello
+		hello.Received(now)
+		if !ValidTime(hello.Booted) || hello.Booted.After(now) {
+			t.Errorf("%s booted at %v", h, hello.Booted)
+		}
+		for _, at := range []string{"2199-12-31T23:59:59Z", "1970-01-01T00:00:00Z"} {
+			if w := hello.When(Parse(`{"@timestamp":"` + at + `","firewall.clock":"none"}`).Event); !w.IsZero() && !ValidTime(w) {
+				t.Errorf("%s: an event is of %v", h, w)
+			}
+		}
+	}
+	// Its twin: a firewall without a clock, and amounts as they are.
+	e := Parse(`{"@timestamp":"1970-01-01T00:00:04Z","firewall.clock":"none","firewall.count":7,"event.duration":12,"n":-5,"m":9223372036854775807}`).Event
+	if e.Time().Unix() != 4 || e.Count() != 7 || e.Duration("event.duration") != 12 || e.Amount("n") != 0 || e.Amount("m") != MaxAmount {
+		t.Errorf("%v %v", e.Time(), e)
 	}
 }
 
@@ -87,7 +160,7 @@ func TestEventFields(t *testing.T) {
 // FuzzParse: no line crashes a reader or becomes larger; samples survive being
 // written and read again.
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{`{"a.b":{"c":[1,{"d":2}]}}`, `# METRIC a{b="c\n"} 1 2`, `# METRIC # HELP a b\\c`, `# METRIC # TYPE a gauge`, `# METRIC # EOF`,
+	for _, s := range []string{`{"a.b":{"c":[1,{"d":2}]}}`, `# METRIC thurward_rule_drops_total{rule_id="c\n"} 12`, `# METRIC # HELP thurward_uptime_seconds b\\c`, `# METRIC # TYPE thurward_uptime_seconds gauge`, `# METRIC # EOF`,
 		`# SPAN {"traceId":"2f32548fe553beb13f682a142ade2de8","spanId":"6bf75c14af3344b3","name":"drop","startTimeUnixNano":"1","endTimeUnixNano":"2"}`,
 		`# HELLO {"service.instance.id":"ab","firewall.clock":"none"}`, "\xff", "# "} {
 		f.Add(s)
@@ -100,8 +173,16 @@ func FuzzParse(f *testing.F) {
 		switch it.Kind {
 		case SampleKind:
 			again := Parse(metricPrefix + it.Sample.String())
-			if again.Kind != SampleKind && len(it.Sample.String()) < MaxLine-20 || again.Err == nil && again.Sample.Key() != it.Sample.Key() {
+			if again.Kind != SampleKind || again.Sample.Key() != it.Sample.Key() || it.Sample.Metric == nil {
 				t.Fatalf("%q became %+v", it.Sample.String(), again)
+			}
+			if v := it.Sample.Value; !(v >= 0 && v <= MaxValue) || math.Signbit(v) {
+				t.Fatalf("value %v", v)
+			}
+		case HelloKind:
+			it.Hello.Received(time.Unix(1, 0))
+			if !ValidTime(it.Hello.Booted) || len(it.Hello.Name()) > maxBoot || strings.Contains(it.Hello.Name(), "#") {
+				t.Fatalf("%+v", it.Hello)
 			}
 		case EventKind:
 			s := Style{}.Text(&Hello{}, it.Event)

@@ -26,13 +26,13 @@ func readAll(t *testing.T, r io.Reader) (kinds string, items []Item) {
 func TestReaderBounds(t *testing.T) {
 	long := strings.Repeat("y", 3*MaxLine)
 	exact := `{"a":"` + strings.Repeat("y", MaxLine-8) + `"}`
-	in := "\n\r\n# METRIC a 1\r\n" + long + "\n{\"b\":1}\n" + exact + "\n# METRIC c 12"
+	in := "\n\r\n# METRIC thurward_uptime_seconds 1\r\n" + long + "\n{\"b\":1}\n" + exact + "\n# METRIC thurward_uptime_seconds 12"
 	for name, r := range map[string]io.Reader{"whole": strings.NewReader(in), "bytes": iotest.OneByteReader(strings.NewReader(in)), "halves": iotest.HalfReader(strings.NewReader(in))} {
 		kinds, items := readAll(t, r)
 		if kinds != "sample malformed event event malformed" {
 			t.Fatalf("%s: %s", name, kinds)
 		}
-		if items[1].Err != ErrTooLong || len(items[1].Raw) != MaxLine || items[4].Err != ErrCut || items[4].Raw != "# METRIC c 12" {
+		if items[1].Err != ErrTooLong || len(items[1].Raw) != MaxLine || items[4].Err != ErrCut || items[4].Raw != "# METRIC thurward_uptime_seconds 12" {
 			t.Errorf("%s: %v %d, %v %q", name, items[1].Err, len(items[1].Raw), items[4].Err, items[4].Raw)
 		}
 	}

@@ -12,14 +12,18 @@ import (
 type Label struct{ Name, Value string }
 
 // A Sample is one value of one metric, from one line of Prometheus' text
-// format (version 0.0.4). Labels are sorted by name, each at most once. Time
-// is in milliseconds since 1970, 0 when the line has none.
+// format (version 0.0.4). Its labels are the metric's own, sorted by name, each
+// once; its value is finite, not negative, and at most MaxValue.
 type Sample struct {
-	Name   string
+	Name   string // the metric's, or that of a histogram's series
 	Labels []Label
 	Value  float64
-	Time   int64
+	Metric *Metric
 }
+
+// MaxValue is the largest value of a sample: the firewall counts in 64 bits.
+// A sum of all that a reader keeps is still far from infinite.
+const MaxValue = 1 << 64
 
 // Label returns a label's value, "" when there is none.
 func (s *Sample) Label(name string) string {
@@ -79,7 +83,8 @@ const maxLabels = 32
 var (
 	errName     = errors.New("not the name of a metric")
 	errLabel    = errors.New("not a list of labels")
-	errValue    = errors.New("no value that can be read")
+	errValue    = errors.New("not one number from 0 to 2^64")
+	errNotOurs  = errors.New("not a metric that this version knows")
 	labelEscape = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 )
 
@@ -102,7 +107,8 @@ func parseSample(s string) (Sample, error) {
 	if end < 0 || !isName(s[:end], true) {
 		return Sample{}, errName
 	}
-	m := Sample{Name: s[:end]}
+	p, known := parts[s[:end]]
+	m := Sample{Name: p.name, Metric: p.metric}
 	s = s[end:]
 	var err error
 	if s[0] == '{' {
@@ -111,18 +117,41 @@ func parseSample(s string) (Sample, error) {
 		}
 	}
 	f := strings.Fields(s)
-	if len(f) < 1 || len(f) > 2 || strings.ContainsAny(f[0], "_xXpP") {
+	if len(f) != 1 {
 		return Sample{}, errValue
 	}
-	if m.Value, err = strconv.ParseFloat(f[0], 64); err != nil {
-		return Sample{}, errValue
+	if m.Value, err = parseValue(f[0]); err != nil {
+		return Sample{}, err
 	}
-	if len(f) == 2 {
-		if m.Time, err = strconv.ParseInt(f[1], 10, 64); err != nil {
-			return Sample{}, errValue
-		}
+	if !known || p.suffix == "" && p.metric.Type == Histogram {
+		return Sample{}, errNotOurs
 	}
-	return m, nil
+	return m, p.check(m.Labels)
+}
+
+// parseValue reads a value. A NaN or an infinity would make every sum that it
+// is part of one, and JSON has neither.
+func parseValue(s string) (float64, error) {
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil || strings.ContainsAny(s, "_xXpP+-") && !isExponent(s) || !(v >= 0 && v <= MaxValue) || math.Signbit(v) {
+		return 0, errValue
+	}
+	return v, nil
+}
+
+// isExponent reports whether a sign in a number is that of its exponent.
+func isExponent(s string) bool {
+	i := strings.IndexAny(s, "+-")
+	return i > 0 && (s[i-1]|0x20) == 'e' && !strings.ContainsAny(s, "_xXpP")
+}
+
+// isBound reports whether s is the upper bound of a histogram's bucket.
+func isBound(s string) bool {
+	if s == "+Inf" {
+		return true
+	}
+	_, err := parseValue(s)
+	return err == nil
 }
 
 // parseLabels reads labels up to the closing brace and returns what follows.
@@ -184,6 +213,9 @@ func unquote(s string) (v, rest string, ok bool) {
 	}
 	return "", "", false
 }
+
+// QuoteLabel writes a label's value as the text format does, with its quotes.
+func QuoteLabel(v string) string { return `"` + labelEscape.Replace(v) + `"` }
 
 // EscapeHelp writes a help text as the text format does.
 func EscapeHelp(s string) string { return helpEscape.Replace(s) }

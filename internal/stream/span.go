@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"time"
 )
 
 // A Span is a span in OTLP's JSON encoding. JSON has it whole.
@@ -32,10 +33,16 @@ func parseSpan(s string) (Span, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return Span{}, errSpan
 	}
-	if !isID(v.TraceID, 32) || !isID(v.SpanID, 16) || v.Name == "" || v.Start == "" || v.End == "" {
+	if !isID(v.TraceID, 32) || !isID(v.SpanID, 16) || v.Name == "" || !isNanos(v.Start) || !isNanos(v.End) {
 		return Span{}, errSpan
 	}
 	return Span{v.TraceID, v.SpanID, v.Name, v.Start, v.End, s}, nil
+}
+
+// isNanos reports whether n is nanoseconds since 1970 of a time that can be.
+func isNanos(n json.Number) bool {
+	v, err := n.Int64()
+	return err == nil && v >= 0 && ValidTime(time.Unix(0, v))
 }
 
 // isID reports whether s is n hexadecimal digits that are not all zero (W3C

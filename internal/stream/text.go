@@ -121,7 +121,7 @@ func (s Style) why(e Event) string {
 	rule, reason := clean(e.Str("rule.id")), clean(e.Str("event.reason"))
 	switch a := e.Str("event.action"); {
 	case a == "flow-end":
-		return fmt.Sprintf("rule %s, %d packets, %s in %s", rule, e.Int("network.packets"), Bytes(float64(e.Int("network.bytes"))), duration(e))
+		return fmt.Sprintf("rule %s, %d packets, %s in %s", rule, e.Amount("network.packets"), Bytes(float64(e.Amount("network.bytes"))), duration(e))
 	case strings.HasPrefix(a, "would-"):
 		return fmt.Sprintf("rule %s %s", rule, strings.ReplaceAll(clean(a), "-", " "))
 	case reason == "rule":
@@ -159,11 +159,11 @@ func (s Style) loss(e Event) string {
 	if e.Str("event.provider") == "tail" {
 		where = "on the way here: this reader is too slow"
 	}
-	return fmt.Sprintf("  %d lines, %d events unread, %s", e.Int("firewall.lost_lines"), e.Int("firewall.lost_records"), where)
+	return fmt.Sprintf("  %d lines, %d events unread, %s", e.Amount("firewall.lost_lines"), e.Amount("firewall.lost_records"), where)
 }
 
 func duration(e Event) string {
-	d := time.Duration(e.Int("event.duration"))
+	d := e.Duration("event.duration")
 	for unit := time.Duration(1); unit < time.Second; unit *= 1000 {
 		if d < 1000*unit {
 			return d.Round(max(unit/10, 1)).String()
@@ -271,7 +271,7 @@ func isAnswer(h *Hello, e Event) bool {
 
 // shell quotes a word for a shell where it has to be.
 func shell(s string) string {
-	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:[]/") == "" && !strings.ContainsAny(s, "[]") {
+	if s != "" && len(s) <= maxText && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:[]/") == "" && !strings.ContainsAny(s, "[]") {
 		return s
 	}
 	return "'" + strings.ReplaceAll(clean(s), "'", `'\''`) + "'"

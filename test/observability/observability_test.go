@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/thurward/thurward/internal/stream"
 )
 
 const (
@@ -33,7 +35,7 @@ func metrics(t *testing.T) map[string]bool {
 				return err
 			}
 			// These ask for metrics, or invent them.
-			if strings.Contains(path, "internal/live/") || strings.Contains(path, "guesttest") {
+			if strings.Contains(path, "internal/live/") || strings.Contains(path, "internal/stream/") {
 				return nil
 			}
 			b, err := os.ReadFile(path)
@@ -49,7 +51,9 @@ func metrics(t *testing.T) map[string]bool {
 	if len(names) < 40 {
 		t.Fatalf("only %d metrics found", len(names))
 	}
-	names["thurward_up"], names["thurward_stream_malformed_lines_total"] = true, true
+	for _, n := range []string{"thurward_up", "thurward_stream_malformed_lines_total", "thurward_stream_refused_samples_total"} {
+		names[n] = true
+	}
 	return names
 }
 
@@ -94,6 +98,22 @@ func TestMetricsExist(t *testing.T) {
 	for _, n := range metric.FindAllString(string(read(t, root+"/internal/stream/guesttest/guest.go")), -1) {
 		if !known(names, n) {
 			t.Errorf("guesttest tells of %s, which does not exist", n)
+		}
+	}
+}
+
+// TestSchema: readers keep the metrics that the firewall's code makes, and no
+// others.
+func TestSchema(t *testing.T) {
+	names := metrics(t)
+	for _, m := range stream.Metrics() {
+		if !names[m.Name] {
+			t.Errorf("the schema has %s, which does not exist", m.Name)
+		}
+	}
+	for n := range names {
+		if own := n == "thurward_up" || strings.HasPrefix(n, "thurward_stream_"); !own && stream.NamedMetric(n) == nil {
+			t.Errorf("readers would drop %s: add it to internal/stream/schema.go", n)
 		}
 	}
 }

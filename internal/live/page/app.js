@@ -2,6 +2,14 @@
 // Everything that comes from a firewall is set as text, never as markup.
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
+// The token comes in the fragment, which no server sees, and is kept for this
+// tab and this port only.
+const asked = /^#token=(.+)$/.exec(location.hash);
+if (asked) {
+  sessionStorage.setItem("token", asked[1]);
+  history.replaceState(null, "", location.pathname);
+}
+const token = sessionStorage.getItem("token") || "";
 let chosen = decodeURIComponent(location.hash.slice(1)), views = [], open = new Set();
 
 function el(name, attrs, ...kids) {
@@ -131,7 +139,14 @@ function show() {
 
 async function refresh() {
   try {
-    const r = await fetch("api/v1/firewalls", {cache: "no-store"});
+    const r = await fetch("api/v1/firewalls", {cache: "no-store", headers: token ? {Authorization: "Bearer " + token} : {}});
+    $("locked").hidden = r.status !== 401;
+    if (r.status === 401) {
+      $("main").hidden = $("empty").hidden = true;
+      $("state").className = "down";
+      $("state").textContent = "a token is needed";
+      return;
+    }
     if (!r.ok) throw new Error(r.status);
     views = await r.json();
     show();

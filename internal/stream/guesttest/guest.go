@@ -5,7 +5,9 @@ package guesttest
 import (
 	"fmt"
 	"net"
+	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -38,7 +40,7 @@ var Rules = []string{"allow-web", "allow-dns", "allow-ping", "allow-established"
 func (g *Guest) Snapshot() []string {
 	g.n++
 	n := float64(g.n)
-	var l []string
+	l := []string{"# METRIC # SNAPSHOT " + stamp(g.Start.Add(time.Duration(10*g.n)*time.Second))}
 	family := func(name, typ, help string, samples ...string) {
 		l = append(l, "# METRIC # HELP "+name+" "+help, "# METRIC # TYPE "+name+" "+typ)
 		for _, s := range samples {
@@ -102,11 +104,26 @@ func (g *Guest) Span(now time.Time) string {
 	return fmt.Sprintf(`# SPAN {"traceId":"c98f79adb21ba1d906524c7dab23fbff","spanId":"62b4f107077272db","name":"flow","kind":1,"startTimeUnixNano":"%d","endTimeUnixNano":"%d","attributes":[{"key":"source.address","value":{"stringValue":"10.0.0.2"}},{"key":"source.port","value":{"intValue":"40000"}},{"key":"firewall.rule_id","value":{"stringValue":"allow-web"}}],"links":[{"traceId":"3ca93c22c7276ea33becb9f117f06080","spanId":"a762e5f5652e02cf"}],"status":{}}`, now.Add(-3*time.Second).UnixNano(), now.UnixNano())
 }
 
-// Dial connects to a receiver's Unix socket and returns a function that sends
-// lines. The connection ends with the test.
+var guests atomic.Int64
+
+// Dial connects to a receiver's Unix socket as a machine of its own and returns
+// a function that sends lines. The connection ends with the test.
 func Dial(t testing.TB, path string) (send func(lines ...string), end func()) {
 	t.Helper()
-	c, err := net.Dial("unix", path)
+	return DialAs(t, path, fmt.Sprintf("guest%d-%d", os.Getpid(), guests.Add(1)))
+}
+
+// Conn connects to a receiver's Unix socket as a machine: connections of the
+// same machine are the same peer to the receiver, whatever is said over them.
+func Conn(path, machine string) (net.Conn, error) {
+	d := net.Dialer{LocalAddr: &net.UnixAddr{Name: fmt.Sprintf("@thurward/%s/%d", machine, guests.Add(1)), Net: "unix"}}
+	return d.Dial("unix", path)
+}
+
+// DialAs is Dial as a certain machine.
+func DialAs(t testing.TB, path, machine string) (send func(lines ...string), end func()) {
+	t.Helper()
+	c, err := Conn(path, machine)
 	if err != nil {
 		t.Fatal(err)
 	}
