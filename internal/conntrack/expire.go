@@ -49,8 +49,8 @@ const (
 )
 
 // reclaim makes room in a full table: from where the sweep is, it looks at a
-// bounded number of records and removes the first that has expired, or else
-// the one that is spared most easily.
+// bounded number of records and removes the first that has expired, is over, or
+// is of a large holder and not firm, or else the one that is spared most easily.
 func (t *Table) reclaim(now int64) {
 	best, victim := 0, uint32(0)
 	for n := range min(uint32(reclaimLooks), uint32(len(t.shared))) {
@@ -62,10 +62,15 @@ func (t *Table) reclaim(now int64) {
 		if t.expireAt(i, now) {
 			return
 		}
-		if s := t.dirs[2*i].State.spare(); s > best {
+		d := &t.dirs[2*i]
+		s := d.State.spare()
+		if s > 0 && t.Share(d.Key.Src) > len(t.shared)/largePart {
+			s += spareOver
+		}
+		if s > best {
 			best, victim = s, i
 		}
-		if best == spareOver || best > 0 && n >= reclaimGood {
+		if best >= spareOver || best > 0 && n >= reclaimGood {
 			break
 		}
 	}
@@ -88,4 +93,39 @@ func (t *Table) RemoveOver(i uint32, now int64) bool {
 	}
 	t.remove(i, Reclaimed)
 	return true
+}
+
+// For external ports an answered UDP flow is idle after idleFor nanoseconds, as
+// long as one without an answer lasts (RFC 4787 REQ-5); and a flow that nobody
+// has answered is stale after staleFor, when its beginner has ceased to repeat.
+const (
+	idleFor  = 120e9
+	staleFor = 16e9
+)
+
+// How readily a flow is given up for another one's external port; see Spare.
+const (
+	Keep   = iota // never
+	Unsure        // in a handshake, unanswered, answered once, or idle: for a host with fewer
+	Stale         // unanswered, or answered once, for so long that nobody waits any more: for anybody
+	Over          // over
+)
+
+// Spare returns how readily flow i, by its number, is given up for another one's
+// external port.
+func (t *Table) Spare(i uint32, now int64) int {
+	if i >= t.fresh {
+		return Keep
+	}
+	a, b := &t.dirs[2*i], &t.dirs[2*i+1]
+	idle := now - max(a.LastSeen, b.LastSeen)
+	switch s := a.State.spare(); {
+	case s == spareOver:
+		return Over
+	case s == spareUnanswered && idle >= staleFor:
+		return Stale
+	case s > 0, a.State == UDPReplied && idle >= idleFor:
+		return Unsure
+	}
+	return Keep
 }

@@ -121,6 +121,7 @@ func TestTableModel(t *testing.T) {
 						t.Fatalf("flow %d: ref %d, want %d", n, r, e.ref)
 					}
 				}
+				counts(t, tab)
 			},
 		})
 	})

@@ -43,14 +43,19 @@ func (s State) spare() int {
 	case TimeWait, Close:
 		return spareOver
 	case SynSent, UDPUnreplied, UDPBrief, UDPQuery:
-		return 2
+		return spareUnanswered
 	case SynRecv, UDPAnswered, Echo:
 		return 1
 	}
 	return 0
 }
 
-const spareOver = 3
+// Of spare: flows that are over, and those that nobody has answered, or once at
+// most.
+const (
+	spareOver       = 3
+	spareUnanswered = 2
+)
 
 // Over reports whether a flow in this state is over, and only kept for what may
 // be late.
@@ -69,6 +74,7 @@ func (t *Timeouts) of(s State) int64 { return t[s&(maxStates-1)] }
 // until they are found to be so again.
 func (t *Table) setState(r Ref, s State) {
 	a, b := t.Dir(r), t.Dir(r^1)
+	t.turn(r, a.State, s)
 	a.State, b.State = s, s
 	a.way &= wayHairpin
 	b.way &= wayHairpin

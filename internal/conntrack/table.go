@@ -89,9 +89,11 @@ type Table struct {
 	fresh    uint32    // flows from here on were never used
 	live     uint32
 	nextID   uint64
-	hand     uint32 // where the sweep goes on
+	hand     uint32    // where the sweep goes on
+	firm     [2]uint32 // flows that are never given up: begun from the LAN, and from the WAN
 	timeouts Timeouts
 	C        Counters
+	holders  holders
 	// Removed is called when a flow leaves the table, before its record is
 	// reused. It must not change the table.
 	Removed func(r Ref, why Removal)
@@ -371,6 +373,8 @@ func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, fromWAN bool, n
 		return None
 	}
 	t.live++
+	t.hold(k.Src, 1)
+	t.turn(r, 0, state)
 	t.C.Inserts++
 	t.C.HighWater = max(t.C.HighWater, t.live)
 	return r
@@ -394,6 +398,8 @@ func (t *Table) remove(i uint32, why Removal) {
 	t.unplace(&t.Dir(r).Key, r)
 	t.unplace(&t.Dir(r^1).Key, r^1)
 	t.live--
+	t.hold(t.Dir(r).Key.Src, ^uint32(0))
+	t.turn(r, t.Dir(r).State, 0)
 	t.C.Evictions[why]++
 	t.giveFree(i)
 }

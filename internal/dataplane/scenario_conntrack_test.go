@@ -213,11 +213,13 @@ func TestS14_EchoReplyMatchesItsRequest(t *testing.T) {
 func TestS15_TableFull(t *testing.T) {
 	l := newLabWith(t, func(p *segment.Policy) { p.Settings.MaxFlows = 1024 }, "accept egress", established)
 	port := l.handshake(host, 100, web, 80)
-	// Fill the table with established flows; the last one finds no room.
+	// Fill the table with established flows of many hosts; the last one finds no
+	// room.
 	for i := range 1023 {
-		v := l.one(lan, udp(host, uint16(2000+i), web, 123))
+		src := addr(ip("10.0.0.20") + packet.Addr(i%64)).String()
+		v := l.one(lan, udp(src, uint16(2000+i), web, 123))
 		l.one(wan, udp(web, 123, ours, v.SrcPort))
-		l.one(lan, udp(host, uint16(2000+i), web, 123))
+		l.one(lan, udp(src, uint16(2000+i), web, 123))
 	}
 	l.dropped(lan, udp(host, 60000, web, 123), telemetry.ConntrackFull)
 	// Existing flows work on.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/telemetry"
 )
 
 // In these tests one source floods a resource, and a second one keeps all that
@@ -47,5 +48,136 @@ func TestSpoofedUDPAnsweredOnce(t *testing.T) {
 			l.one(lan, udp(server, 5000, client, 4000))
 			l.one(wan, tcp(web, 80, ours, port, packet.ACK, 5001, 1001))
 		})
+	}
+}
+
+// served has a host exchange datagrams with a server, so that its flow is
+// established, and reports whether there was room for it.
+func (l *lab) served(src string, port uint16, dst string) bool {
+	l.t.Helper()
+	across, _ := l.put(lan, udp(src, port, dst, 5000))
+	if len(across) != 1 {
+		return false
+	}
+	l.one(wan, udp(dst, 5000, ours, across[0].SrcPort))
+	l.one(lan, udp(src, port, dst, 5000))
+	return true
+}
+
+// TestShares_Flows: a host opens as many flows as it can, all established, and
+// another one finds room; a third one gets on when two do that. No setting of
+// the operator's is needed.
+func TestShares_Flows(t *testing.T) {
+	l := newLabIn(t, huge, func(p *segment.Policy) { p.Settings.MaxFlows = 4096 }, "accept egress", established)
+	taken := 0
+	for i := range uint16(5000) {
+		if l.served(host, 2000+i, web) {
+			taken++
+		}
+	}
+	if taken < 3500 || taken > 4096*7/8+20 {
+		t.Errorf("one host has %d of 4096 flows", taken)
+	}
+	if n := l.e.c.DropReasons[telemetry.ConntrackFull]; n != uint64(5000-taken) {
+		t.Errorf("%d refused as full, want %d", n, 5000-taken)
+	}
+	for i := range uint16(5000) {
+		l.served("10.0.0.3", 2000+i, web)
+	}
+	for i := range uint16(30) {
+		if !l.served("10.0.0.7", 2000+i, web) {
+			t.Fatalf("a third host has %d flows; drops: %s", i, l.drops())
+		}
+	}
+	// What a flood leaves unanswered in the rest is the largest holder's to lose.
+	for i := range uint16(5000) {
+		l.put(lan, syn(host, 2000+i, web, 80))
+	}
+	for i := range uint16(20) {
+		l.handshake("10.0.0.8", 2000+i, web, 80)
+	}
+	l.one(lan, udp("10.0.0.7", 2000, web, 5000))
+}
+
+// TestShares_FlowsFromWAN: whoever makes up sources, sends twice in each one's
+// name and has the server answer in between fills what the WAN may have, and
+// leaves the LAN its flows.
+func TestShares_FlowsFromWAN(t *testing.T) {
+	l := newLabIn(t, huge, func(p *segment.Policy) {
+		p.Settings.MaxFlows = 4096
+		p.DNAT = []segment.DNAT{dnat(packet.UDP, ours, 5000, 5000, server, 5000)}
+	}, "accept")
+	port := l.handshake(host, 100, web, 80)
+	for i := range uint32(6000) {
+		from := spoofed(i, false)
+		if across, _ := l.put(wan, udp(from, 4000, ours, 5000)); len(across) == 1 {
+			l.one(lan, udp(server, 5000, from, 4000))
+			l.one(wan, udp(from, 4000, ours, 5000))
+		}
+	}
+	if n := l.e.c.DropReasons[telemetry.ConntrackFull]; n == 0 {
+		t.Fatal("the flood was too small")
+	}
+	for i := range uint16(300) {
+		if !l.served("10.0.0.3", 2000+i, web) {
+			t.Fatalf("a LAN host has %d flows; drops: %s", i, l.drops())
+		}
+	}
+	l.one(wan, tcp(web, 80, ours, port, packet.ACK, 5001, 1001))
+}
+
+// TestShares_Ports: a host opens a flow from each of its ports; another one
+// and the firewall itself find external ports, and half-open mappings of the
+// first make room for its own new ones.
+func TestShares_Ports(t *testing.T) {
+	l := newLabIn(t, huge, func(p *segment.Policy) { p.Settings.MaxFlows = 128 << 10 }, "accept egress", established)
+	for port := 1024; port < 65536; port++ {
+		if !l.served(host, uint16(port), web) {
+			break
+		}
+	}
+	n := l.e.nat.Pools()[0].InUse(packet.UDP)
+	if n < 59_000 || n > 60_000 {
+		t.Fatalf("one host has %d ports", n)
+	}
+	l.dropped(lan, udp(host, 65535, web, 5000), telemetry.NATPortPoolExhausted)
+	for i := range uint16(500) {
+		if !l.served("10.0.0.3", 2000+i, web) {
+			t.Fatalf("another one has %d; drops: %s", i, l.drops())
+		}
+	}
+	if _, ok := l.e.TakePort(packet.UDP); !ok {
+		t.Fatal("the firewall has none")
+	}
+	l.one(lan, udp(host, 1024, web, 5000)) // what it has goes on
+}
+
+// TestShares_StalePorts: a flood of datagrams in the names of all hosts of the
+// LAN takes every port. Who has none gets one as soon as the flood's are stale,
+// and nobody loses one that is in use.
+func TestShares_StalePorts(t *testing.T) {
+	l := newLabIn(t, huge, func(p *segment.Policy) {
+		p.SNAT[0].PortLo, p.SNAT[0].PortHi = 2000, 2999
+		p.SNAT[0].SourceMask = segment.Addr{}
+		p.Interfaces[0].PrefixLen = 8
+	}, "accept egress", established)
+	v := l.one(lan, udp(host, 4000, web, 5000))
+	l.one(wan, udp(web, 5000, ours, v.SrcPort))
+	l.one(lan, udp(host, 4000, web, 5000))
+	for i := range uint32(5000) {
+		l.put(lan, udp(spoofed(i, true), 4000, web, 5000))
+	}
+	l.dropped(lan, udp("10.0.0.3", 4000, web, 5000), telemetry.NATPortPoolExhausted)
+	l.pass(17)
+	for i := range uint32(2000) {
+		l.put(lan, udp(spoofed(i+10_000, true), 4000, web, 5000)) // goes on
+		if i%500 == 0 {
+			l.pass(17)
+			l.one(lan, udp(addr(ip("10.0.0.20")+packet.Addr(i/500)).String(), 4000, web, 5000))
+		}
+	}
+	l.one(wan, udp(web, 5000, ours, v.SrcPort)).is(t, web, 5000, host, 4000)
+	if l.e.c.PortsReclaimed == 0 {
+		t.Fatal("nothing was reclaimed")
 	}
 }

@@ -26,6 +26,9 @@ func (e *Engine) usable(in *port, p *packet.Packet, t *nat.Target) telemetry.Rea
 // over, or of none, and has the same external port (RFC 5382 REQ-1). When it is
 // refused, nothing has changed.
 func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.Target, old conntrack.Ref, now int64) (conntrack.Ref, telemetry.Reason) {
+	if !e.flows.Admits(p.Src, in.n == wan) {
+		return conntrack.None, telemetry.ConntrackFull
+	}
 	if !e.admit(p.Src, old, now) {
 		return conntrack.None, telemetry.RateLimitFlows
 	}
@@ -116,22 +119,53 @@ func (e *Engine) vacant(k *conntrack.Key, old conntrack.Ref, now int64) (other c
 	return r, e.flows.Dir(r).State.Over()
 }
 
-// reclaimPorts bounds how many mappings are looked at for one that can go.
-const reclaimPorts = 64
+// reclaimPorts bounds how many mappings are looked at for one that can go, and
+// reclaimPortsGood how many once one has been found.
+const (
+	reclaimPorts     = 64
+	reclaimPortsGood = 8
+)
 
 // mapSource gives the source of a new flow its external endpoint. When there is
-// no free port, a flow that is over but still keeps one gives it back.
+// no free port for it, a flow that is over but still keeps one gives it back; or
+// else one that nobody has answered, or that is idle, of the source that has
+// most.
 func (e *Engine) mapSource(p *packet.Packet, now int64) (nat.Mapping, nat.Outcome) {
 	m, o := e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random())
-	for i := 0; i < reclaimPorts && o == nat.Exhausted; i++ {
-		n, ok := e.nat.Lone(m.Pool, p.Proto)
-		if !ok || !e.flows.RemoveOver(n, now) {
+	if o != nat.Exhausted {
+		return m, o
+	}
+	mine := e.nat.Share(m.Pool, p.Proto, p.Src)
+	victim, rank, most, found := uint32(0), 0, 0, 0
+	for i := 0; i < reclaimPorts && (rank == 0 || i < found+reclaimPortsGood); i++ {
+		n, share, ok := e.nat.Lone(m.Pool, p.Proto)
+		if !ok {
 			continue
 		}
-		e.c.PortsReclaimed++
-		m, o = e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random())
+		if e.flows.RemoveOver(n, now) {
+			e.c.PortsReclaimed++
+			if m, o = e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random()); o != nat.Exhausted {
+				return m, o
+			}
+			continue
+		}
+		r := e.flows.Spare(n, now)
+		if r == conntrack.Keep || share < mine || r == conntrack.Unsure && share <= mine+1 {
+			continue // nobody loses what he may need to who has as much
+		}
+		if rank == 0 {
+			found = i
+		}
+		if share > most || share == most && r > rank {
+			victim, rank, most = n, r, share
+		}
 	}
-	return m, o
+	if rank == 0 {
+		return m, o
+	}
+	e.flows.Remove(conntrack.Ref(victim<<1), conntrack.Reclaimed)
+	e.c.PortsReclaimed++
+	return e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random())
 }
 
 // out returns the port by which packets of direction d leave that came by in.

@@ -26,7 +26,10 @@ type space struct {
 	inUse     int
 	highWater int
 	reserved  int // taken, but of static mappings
+	own       int // taken by the firewall itself
+	kept      int // of which so many are kept for it
 	hand      int // where lone goes on
+	shares    shares
 }
 
 func newSpace(ports int) *space {
@@ -90,15 +93,18 @@ func (p *Pool) bind(proto uint8, port uint16, flow uint32) {
 	}
 }
 
-func (p *Pool) lone(proto uint8) (flow uint32, ok bool) {
+func (p *Pool) lone(proto uint8) (flow uint32, share int, ok bool) {
 	n := spaceOf(proto)
 	if n < 0 {
-		return 0, false
+		return 0, 0, false
 	}
 	s := p.space[n]
 	if s.hand++; s.hand >= len(s.byExt) {
 		s.hand = 0
 	}
 	m := &s.byExt[s.hand]
-	return m.flow - 1, m.refs == 1 && m.flow != 0
+	if m.refs != 1 || m.flow == 0 {
+		return 0, 0, false
+	}
+	return m.flow - 1, s.shares.of(m.addr, p.key), true
 }

@@ -4,6 +4,7 @@
 //
 //	pool.go     the external ports of one address
 //	mapping.go  who has which
+//	share.go    how many one host may have
 //	source.go   the policy's source translation: pools and paired addresses
 //	static.go   the policy's destination translation
 //	own.go      ports of the firewall itself
@@ -108,7 +109,7 @@ type Outcome uint8
 const (
 	Untranslated Outcome = iota // no entry covers the source
 	Mapped
-	Exhausted // no external port is free
+	Exhausted // no external port is free, or none for this source
 )
 
 // Map gives an internal endpoint its external one, for one more flow. If there
@@ -152,11 +153,12 @@ func (n *NAT) Bind(m Mapping, proto uint8, flow uint32) {
 // Lone returns the flow of a mapping that only one flow has, so that removing
 // that frees its port, and goes on to the next mapping at the next call. It
 // reports false when the mapping whose turn it is has another number of flows.
-func (n *NAT) Lone(pool int16, proto uint8) (flow uint32, ok bool) {
+// share is how many mappings its internal address has.
+func (n *NAT) Lone(pool int16, proto uint8) (flow uint32, share int, ok bool) {
 	if uint(pool) < uint(len(n.pools)) {
 		return n.pools[pool].lone(proto)
 	}
-	return 0, false
+	return 0, 0, false
 }
 
 // Forward returns where a packet to an external endpoint is to go.

@@ -12,8 +12,11 @@ import (
 type Own struct {
 	addr packet.Addr
 	pool *Pool // of addr; nil: nobody is translated to it, and used is all there is
-	used [2][1024]uint64
+	used [ownProtos][1024]uint64
 }
+
+// ownProtos is how many of Protocols the firewall has ports of: TCP and UDP.
+const ownProtos = 2
 
 // ownLo is the lowest port that the firewall uses itself.
 const ownLo = 1024
@@ -27,6 +30,7 @@ func (o *Own) init(p *segment.Policy, pools []*Pool) {
 	for _, q := range pools {
 		if q.Addr == o.addr {
 			o.pool = q
+			q.keep()
 		}
 	}
 }
@@ -75,6 +79,7 @@ func (p *Pool) takeOwn(n int, rnd uint64) (port uint16, ok bool) {
 		return 0, false
 	}
 	at := p.find(s, p.Addr, port)
+	s.own++
 	p.set(s, at, port, mapping{addr: p.Addr, port: port, refs: 1})
 	return port, true
 }

@@ -28,7 +28,7 @@ func spaceOf(proto uint8) int {
 type Pool struct {
 	Addr   packet.Addr
 	Lo, Hi uint16 // inclusive; Lo is at least 1
-	Failed uint64 // times that no port was free
+	Failed uint64 // times that no port was free, or none for who wanted one
 	key    uint64
 	space  [protos]*space
 }
@@ -90,7 +90,8 @@ func (p *Pool) reserve(n int, lo, hi uint16) {
 
 // Take returns the external port of an internal endpoint for one more flow:
 // the one that it has, or else a free one, preferably the same as inside,
-// otherwise one that rnd, a random number, chooses.
+// otherwise one that rnd, a random number, chooses. It reports false when there
+// is none, or the endpoint's host has its share.
 func (p *Pool) Take(proto uint8, addr packet.Addr, want uint16, rnd uint64) (port uint16, ok bool) {
 	return p.take(proto, addr, want, p.Lo, p.Hi, rnd)
 }
@@ -107,10 +108,14 @@ func (p *Pool) take(proto uint8, addr packet.Addr, want, from, to uint16, rnd ui
 		s.byExt[e-p.Lo].refs++
 		return e, true
 	}
-	if port, ok = choose(s, want, from, to, rnd); !ok {
+	if p.mayTake(s, addr, from, to) {
+		port, ok = choose(s, want, from, to, rnd)
+	}
+	if !ok {
 		p.Failed++
 		return 0, false
 	}
+	s.shares.add(addr, p.key, 1)
 	p.set(s, at, port, mapping{addr: addr, port: want, refs: 1})
 	return port, true
 }
@@ -197,6 +202,11 @@ func (p *Pool) Give(proto uint8, port uint16) {
 	}
 	if m.refs--; m.refs > 0 {
 		return
+	}
+	if m.addr == p.Addr {
+		s.own--
+	} else {
+		s.shares.add(m.addr, p.key, ^uint16(0))
 	}
 	p.unindex(s, p.find(s, m.addr, m.port))
 	s.used[port/64] &^= 1 << (port % 64)
