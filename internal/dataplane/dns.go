@@ -89,7 +89,7 @@ func (e *Engine) newNames(c *Config) error {
 	if err != nil {
 		return errors.New("dataplane: " + err.Error())
 	}
-	e.names.tcp = tcpend.New(ends{e}, e.port[wan].mtu, e.port[lan].mtu)
+	e.names.tcp = tcpend.New(ends{e}, e.port[wan].mtu, e.port[lan].mtu, withTLS(p))
 	e.newLinks(p, c.ClockSet)
 	e.names.hellos = newHellos(p)
 	e.names.intercept = p.Settings.Flags&segment.FlagDNSIntercept != 0
@@ -174,6 +174,9 @@ func (c carrier) AskUDP(to packet.Addr, toPort, fromPort uint16, msg []byte) {
 func (c carrier) AskTCP(_ int, to packet.Addr, toPort uint16, tag uint32, msg []byte) bool {
 	return c.e.askTCP(to, toPort, tag, msg)
 }
+
+// DropTCP implements dnsproxy.Transport.
+func (c carrier) DropTCP(tag uint32) { c.e.names.tcp.Drop(tag, c.e.now) }
 
 // Reply implements dnsproxy.Transport.
 func (c carrier) Reply(to *dnsproxy.Client, msg []byte) {

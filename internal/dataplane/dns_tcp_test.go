@@ -29,7 +29,7 @@ type tcpHost struct {
 
 func (l *dnsLab) tcpHost(side int) *tcpHost {
 	h := &tcpHost{l: l, side: side}
-	h.s = tcpend.New(h, 1500, 1500)
+	h.s = tcpend.New(h, 1500, 1500, 0)
 	return h
 }
 

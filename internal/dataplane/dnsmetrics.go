@@ -55,6 +55,8 @@ func (e *Engine) nameMetrics() []telemetry.Family {
 		one("thurward_sni_accepted_total", "Connections of rules with sni: require whose server's name was the right one.", &e.c.HellosAccepted),
 		one("thurward_sni_segments_repeated_total", "Segments of such connections that were dropped before the name was known: repeated, or out of order.", &e.c.HellosRepeated),
 		one("thurward_dns_tcp_refused_total", "TCP connections of clients beyond the limits.", &t.Refused),
+		{Name: "thurward_dns_tcp_ended_total", Help: "TCP connections that were reset: they made room for others, or their client took next to nothing of its answers.", Type: telemetry.Counter, N: 2,
+			Labels: label("reason", "evicted", "stalled"), Fill: func(v []uint64) { v[0], v[1] = t.Evicted, t.Stalled }},
 		{Name: "thurward_fqdn_set_size", Help: "Names of addresses that clients have learned and that have not expired.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(size()) }},
 		{Name: "thurward_fqdn_set_capacity", Help: "How many of them fit.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(capacity()) }},
 		{Name: "thurward_fqdn_set_clients", Help: "Clients that know names which rules have; all for whom a resolver asks are one.", Type: telemetry.Gauge, Fill: func(v []uint64) { n, _ := clients(); v[0] = uint64(n) }},

@@ -4,6 +4,7 @@ import (
 	"github.com/thurward/thurward/internal/dotlink"
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/tcpend"
 	"github.com/thurward/thurward/internal/telemetry"
 )
 
@@ -42,13 +43,18 @@ func (e *Engine) Links() (ls []UpstreamLink) {
 	return ls
 }
 
-// LinkBytes returns the memory that the links of a policy take.
-func LinkBytes(p *segment.Policy) int {
-	n := 0
+// withTLS returns how many upstreams are asked over TLS.
+func withTLS(p *segment.Policy) (n int) {
 	for i := range p.Upstreams {
-		n += int(p.Upstreams[i].TLS) * dotlink.Bytes
+		n += int(p.Upstreams[i].TLS)
 	}
 	return n
+}
+
+// LinkBytes returns the memory that the links of a policy take, with that of
+// their TCP connections.
+func LinkBytes(p *segment.Policy) int {
+	return withTLS(p) * (dotlink.Bytes + tcpend.StreamBytes)
 }
 
 // LinksWork reports whether a goroutine that speaks TLS has something to do, or

@@ -77,6 +77,45 @@ func (p *Proxy) admit(c *Client, now int64) *pending {
 	return w
 }
 
+// giveUpTCP ends a query that is under way over TCP, for the sake of another one
+// of a client, by the same rule as admit.
+func (p *Proxy) giveUpTCP(a packet.Addr, now int64) bool {
+	var under [maxTCP]uint16 // the oldest first
+	n := 0
+	for i := p.under.first; i != 0 && n < maxTCP; i = p.q[i-1].next {
+		if p.q[i-1].tcp {
+			under[n] = i
+			n++
+		}
+	}
+	count := func(a packet.Addr) (k int) {
+		for _, i := range under[:n] {
+			if p.q[i-1].client.Addr == a {
+				k++
+			}
+		}
+		return k
+	}
+	mine, most, out := count(a), 0, uint16(0)
+	for _, i := range under[:n] {
+		if k := count(p.q[i-1].client.Addr); k > most {
+			most, out = k, i
+		}
+	}
+	if mine > 0 && mine+1 >= most {
+		for _, i := range under[:n] {
+			if out = i; p.q[i-1].client.Addr == a {
+				break
+			}
+		}
+		if now-p.q[out-1].start < tryFor {
+			return false
+		}
+	}
+	p.end(out, rcodeServFail, telemetry.DNSOverload, now)
+	return true
+}
+
 // everyone reports whether what this client learns all may use: it asks on
 // their behalf.
 func (p *Proxy) everyone(a packet.Addr) bool {

@@ -236,3 +236,49 @@ func TestHolders(t *testing.T) {
 	}
 	b.finishAll()
 }
+
+// TestTCPToUpstreamsIsShared: one client makes the proxy ask over TCP as often as
+// it can, and no answer comes. Another one's truncated answers are fetched all
+// the same; what gives way is dropped, and is no failure of the upstream.
+func TestTCPToUpstreamsIsShared(t *testing.T) {
+	b := newBench(t, nil)
+	truncated := func(a packet.Addr, name string) {
+		b.askAs(a, name)
+		s, up := b.last()
+		r := reply(t, up)
+		r.Truncated = true
+		b.p.Answer(s.to, s.toPort, s.myPort, pack(t, r), b.now)
+	}
+	for i := range 60 {
+		truncated(0x0a010000, fmt.Sprintf("f%d.example", i))
+	}
+	if len(b.tcp) != maxTCP || len(b.dropped) != 0 || len(b.done) != 60-maxTCP {
+		t.Fatalf("%d over TCP, %d dropped, %d ends", len(b.tcp), len(b.dropped), len(b.done))
+	}
+	b.done = nil
+	for i := range 5 {
+		truncated(client1, fmt.Sprintf("v%d.example", i))
+		if len(b.tcp) != maxTCP+i+1 || len(b.dropped) != i+1 || b.dropped[i] != b.tcp[i].tag || b.done[i].Client.Addr != 0x0a010000 || b.done[i].Outcome != telemetry.DNSOverload {
+			t.Fatalf("query %d: %d over TCP, dropped %v, ends %+v", i, len(b.tcp), b.dropped, b.done)
+		}
+	}
+	for i := range 5 {
+		s := b.tcp[maxTCP+i]
+		if b.p.AnswerTCP(s.tag, pack(t, reply(t, unpack(t, s.msg), "@ 60 IN A 192.0.2.1")), b.now); b.done[5+i].Client.Addr != client1 || b.done[5+i].Outcome != telemetry.DNSAnswered {
+			t.Fatalf("answer %d: %+v", i, b.done[5+i])
+		}
+	}
+	// Queries that nobody answers over TCP end, and so do their connections.
+	b.finishAll()
+	if b.p.tcp != 0 || len(b.dropped) != maxTCP {
+		t.Fatalf("%d over TCP, %d dropped", b.p.tcp, len(b.dropped))
+	}
+	// No place for a connection is no failure of the upstream.
+	b.p.up[0].failed, b.noTCP = 0, true
+	for i := range 5 {
+		truncated(client1, fmt.Sprintf("w%d.example", i))
+	}
+	if d := b.done[len(b.done)-1]; b.p.up[0].failed != 0 || b.p.Outstanding() != 0 || d.Outcome != telemetry.DNSOverload {
+		t.Fatalf("%d failures, %d under way, %v", b.p.up[0].failed, b.p.Outstanding(), d.Outcome)
+	}
+}

@@ -11,21 +11,22 @@ import (
 
 // A bench is a proxy whose transport is the test.
 type bench struct {
-	t     testing.TB
-	p     *Proxy
-	set   *fqdn.Set
-	now   int64
-	sent  []sent // to upstreams
-	tcp   []sent
-	got   [][]byte // by clients
-	done  []Done
-	ports map[uint16]bool
-	rnd   *rand.Rand
-	noTCP bool
-	noTLS bool
-	tls   []overTLS
-	atGot func()
-	code  byte // of the responses that through makes
+	t       testing.TB
+	p       *Proxy
+	set     *fqdn.Set
+	now     int64
+	sent    []sent // to upstreams
+	tcp     []sent
+	dropped []uint32
+	got     [][]byte // by clients
+	done    []Done
+	ports   map[uint16]bool
+	rnd     *rand.Rand
+	noTCP   bool
+	noTLS   bool
+	tls     []overTLS
+	atGot   func()
+	code    byte // of the responses that through makes
 }
 
 type sent struct {
@@ -57,6 +58,8 @@ func (b *bench) AskTCP(_ int, to packet.Addr, port uint16, tag uint32, msg []byt
 	b.tcp = append(b.tcp, sent{to, port, 0, tag, bytes.Clone(msg)})
 	return !b.noTCP
 }
+
+func (b *bench) DropTCP(tag uint32) { b.dropped = append(b.dropped, tag) }
 
 func (b *bench) Reply(_ *Client, msg []byte) {
 	b.got = append(b.got, bytes.Clone(msg))

@@ -37,6 +37,7 @@ const (
 	maxPending   = 1024
 	maxPerClient = 128 // of those
 	maxProbes    = 2   // of those, for each upstream
+	maxTCP       = 24  // of those, over TCP to upstreams: fewer than there are connections
 	tryFor       = second * 5 / 4
 	totalTime    = 5 * second
 	maxTries     = 8
@@ -57,8 +58,10 @@ type Transport interface {
 	AskUDP(to packet.Addr, toPort, fromPort uint16, msg []byte)
 	// AskTCP sends a query over TCP to upstream number up. It gives the
 	// response to AnswerTCP with the same tag, or calls FailTCP. It returns
-	// false when that is not possible.
+	// false when that is not possible. DropTCP says that nobody wants the
+	// response any more.
 	AskTCP(up int, to packet.Addr, toPort uint16, tag uint32, msg []byte) bool
+	DropTCP(tag uint32)
 	// AskTLS sends a query over TLS to upstream number up. It returns false
 	// when that is not possible now. Responses go to AnswerTLS; LostTLS says
 	// that the connection is gone.
@@ -164,6 +167,7 @@ type Proxy struct {
 	under     struct{ first, last uint16 }
 	n         int
 	probes    int // of them, nobody waits for
+	tcp       int // of them, are under way over TCP
 	room      int // for the others
 	holders   holders
 	up        []upstream
@@ -259,6 +263,7 @@ func (p *Proxy) take() *pending {
 func (p *Proxy) drop(i uint16) {
 	q := &p.q[i-1]
 	p.closePort(q)
+	p.leftTCP(q)
 	if q.probe {
 		p.probes--
 	} else {
@@ -285,6 +290,14 @@ func (p *Proxy) closePort(q *pending) {
 		p.byPort[q.port] = 0
 		p.cfg.Transport.GivePort(q.port)
 		q.port = 0
+	}
+}
+
+// leftTCP notes that a query is not under way over TCP any more.
+func (p *Proxy) leftTCP(q *pending) {
+	if q.tcp {
+		q.tcp = false
+		p.tcp--
 	}
 }
 

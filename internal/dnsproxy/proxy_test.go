@@ -406,6 +406,7 @@ func (s *silent) AskUDP(_ packet.Addr, _, from uint16, msg []byte) {
 	copy(s.asked[:], msg)
 }
 func (s *silent) AskTLS(int, []byte) bool                              { return false }
+func (s *silent) DropTCP(uint32)                                       {}
 func (s *silent) AskTCP(int, packet.Addr, uint16, uint32, []byte) bool { return false }
 func (s *silent) Reply(*Client, []byte)                                { s.replies++ }
 func (s *silent) TakePort() (uint16, bool)                             { s.n++; return uint16(1024 + s.n%60000), true }

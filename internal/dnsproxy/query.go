@@ -128,6 +128,10 @@ func (p *Proxy) done(d Done) {
 // the name is blocked, with the reason.
 func (p *Proxy) end(i uint16, rcode int, why telemetry.DNSOutcome, now int64) {
 	w := &p.q[i-1]
+	if w.tcp && (why == telemetry.DNSTimeout || why == telemetry.DNSOverload) {
+		p.leftTCP(w)
+		p.cfg.Transport.DropTCP(p.tag(i))
+	}
 	if !w.probe {
 		q := question{id: w.id, flags: w.flags, edns: w.edns, do: w.do}
 		b := p.buf[:headerLen]

@@ -130,20 +130,30 @@ func (p *Proxy) leave(w *pending, to uint8) {
 	w.up, w.plain, w.tls = to, false, false
 }
 
-// tryTCP asks query i's upstream over TCP.
+// tryTCP asks query i's upstream over TCP. Where there is no room for that, the
+// query ends. It returns false when it cannot be asked over TCP.
 func (p *Proxy) tryTCP(i uint16, now int64) bool {
 	w := &p.q[i-1]
 	if w.probe || w.tcp || w.tls {
 		return false
 	}
+	if p.tcp >= maxTCP && !p.giveUpTCP(w.client.Addr, now) {
+		p.end(i, rcodeServFail, telemetry.DNSOverload, now)
+		return true
+	}
 	p.closePort(w)
 	w.tcp = true
+	p.tcp++
 	w.tries++
 	w.due = w.start + totalTime
 	p.c.Asked++
 	p.c.Retries++
 	p.c.ByTCP++
-	return p.cfg.Transport.AskTCP(int(w.up), p.up[w.up].addr, p.up[w.up].port, p.tag(i), p.question(w))
+	if !p.cfg.Transport.AskTCP(int(w.up), p.up[w.up].addr, p.up[w.up].port, p.tag(i), p.question(w)) {
+		p.leftTCP(w)
+		p.end(i, rcodeServFail, telemetry.DNSOverload, now) // that is not the upstream's fault
+	}
+	return true
 }
 
 // Due returns when Tick has something to do, or false.
@@ -208,8 +218,7 @@ func (p *Proxy) unanswered(i uint16, now int64) {
 // FailTCP says that a query over TCP has failed.
 func (p *Proxy) FailTCP(tag uint32, now int64) {
 	if i := p.tagged(tag); i != 0 {
-		w := &p.q[i-1]
-		w.tcp = false
+		p.leftTCP(&p.q[i-1])
 		p.unanswered(i, now)
 	}
 }

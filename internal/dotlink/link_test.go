@@ -30,7 +30,7 @@ type bench struct {
 
 func newBench(t testing.TB) *bench {
 	b := &bench{t: t, now: second, seq: 1, keep: true}
-	b.s = tcpend.New(b, 1500, 1500)
+	b.s = tcpend.New(b, 1500, 1500, 1)
 	b.l = New(Config{Up: 3, Addr: 1, Port: 853, User: b, TCP: b.s, ClockSet: true}, NewPipe())
 	return b
 }

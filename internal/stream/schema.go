@@ -118,6 +118,7 @@ var schema = [...]Metric{
 	{"thurward_dns_outstanding", Gauge, nil, "Queries that wait for an upstream."},
 	{"thurward_dns_queries_total", Counter, l("outcome"), "Queries of clients, by what became of them."},
 	{"thurward_dns_tcp_connections", Gauge, nil, "TCP connections that end at the proxy, to clients and to upstreams."},
+	{"thurward_dns_tcp_ended_total", Counter, l("reason"), "TCP connections that were reset: they made room for others, or their client took next to nothing of its answers."},
 	{"thurward_dns_tcp_refused_total", Counter, nil, "TCP connections of clients beyond the limits."},
 	{"thurward_dns_truncated_total", Counter, nil, "Answers that did not fit what the client takes over UDP."},
 	{"thurward_dns_upstream_queries_total", Counter, nil, "Queries to upstreams, repeated ones among them."},

@@ -10,7 +10,7 @@ import (
 // through, for a connection that is not there yet.
 func (s *Stack) Accept(t *Tuple, p *packet.Packet, options []byte, rule uint32, now int64) {
 	s.now = now
-	c := s.open(true, t.Remote, now)
+	c := s.open(aServed, t.Remote, now)
 	if c == nil {
 		s.c.Refused++
 		return
@@ -149,10 +149,7 @@ func (s *Stack) answered(c *conn, p *packet.Packet, options []byte) {
 		c.rcv = p.Seq + 1
 		c.una++
 		c.state, c.tries, c.resend, c.rto = established, 0, 0, firstRTO
-		c.ends, c.active = s.now+idleFor, s.now
-		if c.stream {
-			c.ends = 0
-		}
+		c.ends, c.active = c.limit, s.now
 		if !s.push(c) {
 			s.ack(c)
 		}
@@ -182,19 +179,19 @@ func (s *Stack) acked(c *conn, p *packet.Packet, n int) bool {
 	switch {
 	case d > 0:
 		data := min(int(d), c.tx.n)
-		s.chunks.take(&c.tx, data)
+		s.chunks[c.kind()].take(&c.tx, data)
 		c.una = p.Ack
 		if int32(c.nxt-c.una) < 0 {
 			c.nxt = c.una
 		}
 		c.finSent = c.finSent || c.wantClose && c.tx.n == 0 && int(d) > data
 		c.cwnd = min(c.cwnd+uint32(c.mss), 64<<10)
-		c.tries, c.rto, c.resend, c.dups, c.active = 0, firstRTO, 0, 0, s.now
+		c.tries, c.rto, c.resend, c.dups, c.moved = 0, firstRTO, 0, 0, s.now
 		if c.una != c.max {
 			c.resend = s.now + c.rto
 		}
-		if !c.wantClose && !c.stream {
-			c.ends = s.now + idleFor
+		if c.taken += data; c.served && data > 0 && c.tx.n == 0 && !c.wantClose {
+			c.active, c.ends = s.now, s.now+idleFor // it has taken all
 		}
 	case d == 0 && n == 0 && c.una != c.max && uint32(p.Window) == c.wnd:
 		if c.dups++; c.dups == 3 { // RFC 5681 section 3.2
@@ -226,7 +223,9 @@ func (s *Stack) read(c *conn, data []byte) bool {
 			} else {
 				c.need = int(c.first)<<8 | int(data[0])
 			}
-			c.prefix++
+			if c.prefix++; c.prefix == 1 && c.served && c.tx.n == 0 {
+				c.ends = s.now + idleFor // for the rest of the message
+			}
 			data = data[1:]
 			if c.prefix == 2 && (c.need > limit || c.need == 0) {
 				s.c.Aborted++
@@ -236,21 +235,28 @@ func (s *Stack) read(c *conn, data []byte) bool {
 			continue
 		}
 		n := min(c.need-c.rx.n, len(data))
-		if !s.chunks.put(&c.rx, data[:n]) {
+		if !s.makeRoom(c, &c.rx, n) {
 			s.c.Aborted++
 			s.abort(c)
 			return false
 		}
+		if s.byID(id) == nil {
+			return false // it gave way itself
+		}
+		mem := &s.chunks[c.kind()]
+		mem.put(&c.rx, data[:n])
 		data = data[n:]
 		if c.rx.n < c.need {
 			break
 		}
-		msg := s.msg[:s.chunks.copy(s.msg, &c.rx, 0)]
-		s.chunks.release(&c.rx)
+		msg := s.msg[:mem.copy(s.msg, &c.rx, 0)]
+		mem.release(&c.rx)
 		c.prefix, c.active = 0, s.now
 		if c.served {
 			c.pending++
-			c.ends = s.now + idleFor
+			if c.tx.n == 0 {
+				c.ends = s.now + idleFor
+			}
 		}
 		s.user.Message(id, msg)
 		if s.byID(id) == nil {

@@ -4,8 +4,12 @@ import "github.com/thurward/thurward/internal/packet"
 
 // enqueue puts a message with its length into a connection's queue.
 func (s *Stack) enqueue(c *conn, msg []byte) bool {
+	if !s.makeRoom(c, &c.tx, 2+len(msg)) {
+		return false
+	}
 	l := [2]byte{byte(len(msg) >> 8), byte(len(msg))}
-	return s.chunks.put(&c.tx, l[:]) && s.chunks.put(&c.tx, msg)
+	p := &s.chunks[c.kind()]
+	return p.put(&c.tx, l[:]) && p.put(&c.tx, msg)
 }
 
 // window is what we can take.
@@ -84,7 +88,7 @@ func (s *Stack) push(c *conn) bool {
 		}
 		n = max(n, 0)
 		data := s.out[:n]
-		s.chunks.copy(data, &c.tx, under)
+		s.chunks[c.kind()].copy(data, &c.tx, under)
 		flags := uint8(packet.ACK)
 		if last && n > 0 {
 			flags |= packet.PSH
@@ -155,13 +159,24 @@ func (s *Stack) Tick(now int64) {
 	}
 }
 
-// over ends a connection whose time has come.
+// owes begins the time in which a client must take a part of its answers.
+func (s *Stack) owes(c *conn) {
+	c.owed, c.taken, c.ends = c.tx.n, 0, s.now+idleFor
+}
+
+// over ends a connection whose time has come, unless its client is at work: it
+// takes its answers, however slowly, or waits for them.
 func (s *Stack) over(c *conn) {
-	switch {
-	case c.state == established && c.served && c.tx.n == 0 && c.pending == 0:
+	switch atWork := c.state == established && c.served; {
+	case atWork && c.tx.n > 0 && c.taken >= min(c.owed, leastTaken):
+		s.owes(c)
+	case atWork && c.tx.n > 0:
+		s.c.Stalled++
+		s.abort(c)
+	case atWork && c.pending > 0 && s.now-c.active < 3*idleFor:
+		c.ends = s.now + idleFor
+	case atWork && c.pending == 0 && c.prefix == 0:
 		s.close(c) // idle
-	case c.state == established && c.served && s.now-c.active < 3*idleFor:
-		c.ends = s.now + idleFor // at work
 	default:
 		s.c.Timeouts++
 		s.abort(c)

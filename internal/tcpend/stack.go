@@ -3,7 +3,8 @@
 // the firewall to its upstreams. To upstreams there are also streams of bytes,
 // for TLS. It is no general TCP.
 //
-//	stack.go   connections, limits, memory
+//	stack.go   connections
+//	share.go   who gets a place and memory, and who gives way
 //	stream.go  streams
 //	input.go   a segment arrives
 //	output.go  a segment leaves, retransmission, time
@@ -12,7 +13,8 @@
 // What it leaves out: window scaling, SACK, time-stamps, urgent data, delayed
 // acknowledgements and TIME-WAIT. Segments that come out of order are dropped;
 // their sender repeats them. All memory is taken when it starts: connections,
-// and chunks that they share. Time is an argument. One goroutine uses it.
+// and chunks that those of a kind share. Time is an argument. One goroutine uses
+// it.
 package tcpend
 
 import (
@@ -22,14 +24,12 @@ import (
 const second = int64(1e9)
 
 const (
-	maxConns     = 128
-	maxServed    = 96 // of them from clients
-	maxPerClient = 16
-	maxQuery     = 4096 // longest message of a client
-	maxMessage   = 65535
-	maxQueued    = 192 << 10 // bytes that may wait for one client
+	maxQuery   = 4096 // longest message of a client
+	maxMessage = 65535
+	maxQueued  = 192 << 10 // bytes that may wait for one client
 
 	idleFor      = 10 * second // RFC 7766 section 6.2.3
+	askFor       = 6 * second  // a question of our own: longer than anybody waits for the answer
 	handshakeFor = 3 * second
 	lingerFor    = 3 * second // for the other side's end of a connection
 	firstRTO     = second     // RFC 6298 section 2
@@ -84,9 +84,10 @@ type User interface {
 type Counters struct {
 	Accepted  uint64 // connections of clients
 	Refused   uint64 // of them not taken: too many
+	Stalled   uint64 // given up since the client takes next to nothing of its answers
 	Connected uint64 // own ones that were begun
 	Failed    uint64 // of them that came to nothing
-	Evicted   uint64 // idle or half-open ones that made room
+	Evicted   uint64 // that made room for others
 	Timeouts  uint64 // given up for want of an answer
 	Aborted   uint64 // reset by us: too long a message, no memory
 	Reset     uint64 // reset by the other side
@@ -120,8 +121,11 @@ type conn struct {
 	tries         uint8
 	rto           int64
 	resend        int64 // when; 0: nothing is under way
-	ends          int64 // when the connection is given up
-	active        int64 // last progress
+	ends          int64 // when the connection is given up, or is looked after
+	limit         int64 // a question of our own: when it is given up at the latest
+	active        int64 // when a message came or went last
+	moved         int64 // when the other side took something last
+	owed, taken   int   // a client's answers: what waited when the time began that ends with ends, and what was taken of it
 	pending       int   // messages of the client that have no response yet
 }
 
@@ -129,11 +133,13 @@ type conn struct {
 type Stack struct {
 	user   User
 	c      Counters
-	conn   [maxConns]conn
-	served int
+	conn   []conn
+	most   [numKinds]int // places
+	has    [numKinds]int // of them taken
+	chunks [numKinds]chunks
 	n      int
 	mss    [2]uint16 // ours: towards upstreams, towards clients
-	chunks chunks
+	tally  tally
 	msg    []byte
 	out    [2048]byte
 	now    int64
@@ -141,12 +147,17 @@ type Stack struct {
 	gone   Tuple
 }
 
-// New makes a stack. The sizes are the largest packets of both sides.
-func New(u User, wanMTU, lanMTU int) *Stack {
+// New makes a stack that may have so many streams at a time. The sizes are the
+// largest packets of both sides.
+func New(u User, wanMTU, lanMTU, streams int) *Stack {
 	s := &Stack{user: u, msg: make([]byte, maxMessage)}
 	const headers = packet.MinIPv4 + packet.TCPLen
 	s.mss = [2]uint16{uint16(min(wanMTU, 1500) - headers), uint16(min(lanMTU, 1500) - headers)}
-	s.chunks.init()
+	s.most = [numKinds]int{aServed: maxServed, anAsked: maxAsked, aStream: 2 * streams}
+	s.conn = make([]conn, maxServed+maxAsked+2*streams)
+	for k, n := range [numKinds]int{aServed: servedChunks, anAsked: askedChunks, aStream: streams * streamChunks} {
+		s.chunks[k].init(n)
+	}
 	return s
 }
 
@@ -167,7 +178,7 @@ func (s *Stack) id(c *conn) uint32 {
 
 func (s *Stack) byID(id uint32) *conn {
 	i := int(uint16(id)) - 1
-	if i < 0 || i >= maxConns {
+	if i < 0 || i >= len(s.conn) {
 		return nil
 	}
 	if c := &s.conn[i]; c.state != free && c.gen == uint16(id>>16) {
@@ -206,56 +217,20 @@ func (s *Stack) Conn(id uint32) (t Tuple, tag uint32, served bool) {
 	return t, 0, false
 }
 
-// open takes a place for a connection, nil when there is none. Of a client's,
-// the oldest half-open one or else the one that is idle for the longest gives
-// way.
-func (s *Stack) open(served bool, client packet.Addr, now int64) *conn {
-	var place, victim *conn
-	mine := 0
-	for i := range s.conn {
-		c := &s.conn[i]
-		if c.state == free {
-			if place == nil {
-				place = c
-			}
-			continue
-		}
-		if !c.served {
-			continue
-		}
-		if c.Remote == client {
-			mine++
-		}
-		if c.state == established && (c.pending > 0 || c.tx.n > 0) {
-			continue // at work
-		}
-		if victim == nil || (c.state == synReceived) != (victim.state == synReceived) && c.state == synReceived ||
-			(c.state == synReceived) == (victim.state == synReceived) && c.active < victim.active {
-			victim = c
-		}
-	}
-	if served {
-		if mine >= maxPerClient {
-			return nil
-		}
-		if s.served >= maxServed {
-			if victim == nil {
-				return nil
-			}
-			s.c.Evicted++
-			s.abort(victim)
-			place = victim
-		}
-	}
-	if place == nil {
+// open takes a place for a connection, nil when there is none (see makePlace).
+func (s *Stack) open(k kind, client packet.Addr, now int64) *conn {
+	if !s.makePlace(k, client) {
 		return nil
 	}
-	*place = conn{gen: place.gen + 1, served: served, rto: firstRTO, active: now, mss: 536}
-	s.n++
-	if served {
-		s.served++
+	for i := range s.conn {
+		if c := &s.conn[i]; c.state == free {
+			*c = conn{gen: c.gen + 1, served: k == aServed, stream: k == aStream, rto: firstRTO, active: now, moved: now, mss: 536}
+			s.n++
+			s.has[k]++
+			return c
+		}
 	}
-	return place
+	return nil // cannot be
 }
 
 // Connect begins a connection and sends a message over it. It returns false
@@ -265,7 +240,7 @@ func (s *Stack) Connect(t *Tuple, tag uint32, msg []byte, now int64) bool {
 	if len(msg) > maxQuery || s.find(t) != nil {
 		return false
 	}
-	c := s.open(false, 0, now)
+	c := s.open(anAsked, 0, now)
 	if c == nil {
 		return false
 	}
@@ -277,7 +252,7 @@ func (s *Stack) Connect(t *Tuple, tag uint32, msg []byte, now int64) bool {
 	}
 	iss := uint32(s.user.Random())
 	c.una, c.nxt, c.max = iss, iss, iss
-	c.ends = now + handshakeFor
+	c.ends, c.limit = now+handshakeFor, now+askFor
 	s.push(c)
 	return true
 }
@@ -290,14 +265,31 @@ func (s *Stack) Send(id uint32, msg []byte, now int64) {
 		return
 	}
 	c.pending = max(c.pending-1, 0)
-	if c.tx.n+len(msg) > maxQueued || !s.enqueue(c, msg) {
+	waited := c.tx.n
+	if waited+len(msg) > maxQueued || !s.enqueue(c, msg) {
 		s.c.Aborted++
 		s.abort(c)
 		return
 	}
-	c.active, c.ends = now, now+idleFor
+	c.active = now
+	if waited == 0 {
+		c.moved = now
+		s.owes(c)
+	}
 	s.closeWhenDone(c)
 	s.push(c)
+}
+
+// Drop resets the connection of a question, by its tag, that needs no answer any
+// more.
+func (s *Stack) Drop(tag uint32, now int64) {
+	s.now = now
+	for i := range s.conn {
+		if c := &s.conn[i]; c.state != free && c.state != closing && c.kind() == anAsked && c.tag == tag {
+			s.abort(c)
+			return
+		}
+	}
 }
 
 // Close ends a connection in good order.
@@ -315,6 +307,9 @@ func (s *Stack) close(c *conn) {
 	}
 	c.state, c.wantClose = closing, true
 	c.ends = s.now + lingerFor
+	if c.stream {
+		s.chunks[aStream].release(&c.rx) // nobody reads it any more
+	}
 	s.push(c)
 }
 
@@ -344,11 +339,10 @@ func (s *Stack) drop(c *conn) {
 }
 
 func (s *Stack) forget(c *conn) {
-	s.chunks.release(&c.tx)
-	s.chunks.release(&c.rx)
+	k := c.kind()
+	s.chunks[k].release(&c.tx)
+	s.chunks[k].release(&c.rx)
 	s.n--
-	if c.served {
-		s.served--
-	}
+	s.has[k]--
 	*c = conn{gen: c.gen}
 }

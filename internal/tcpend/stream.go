@@ -25,7 +25,7 @@ func (s *Stack) ConnectStream(t *Tuple, tag uint32, now int64) (id uint32, ok bo
 	if s.find(t) != nil {
 		return 0, false
 	}
-	c := s.open(false, 0, now)
+	c := s.open(aStream, 0, now)
 	if c == nil {
 		return 0, false
 	}
@@ -68,7 +68,7 @@ func (s *Stack) Write(id uint32, b []byte, now int64) int {
 		return 0
 	}
 	before := c.tx.n
-	s.chunks.put(&c.tx, b[:min(len(b), streamOut-c.tx.n)]) // what fits stays
+	s.chunks[aStream].put(&c.tx, b[:min(len(b), streamOut-c.tx.n)])
 	if c.tx.n > before {
 		c.active = now
 		s.push(c)
@@ -83,8 +83,8 @@ func (s *Stack) Read(id uint32, dst []byte, now int64) int {
 	if c == nil || !c.stream {
 		return 0
 	}
-	n := s.chunks.copy(dst, &c.rx, 0)
-	s.chunks.take(&c.rx, n)
+	n := s.chunks[aStream].copy(dst, &c.rx, 0)
+	s.chunks[aStream].take(&c.rx, n)
 	// The other side learns of room when it is worth a segment (RFC 9293
 	// section 3.8.6.2.2).
 	if told := int32(c.edge - c.rcv); c.state == established && !c.finSeen && told < streamIn/2 && int32(c.window())-told >= streamIn/2 {
@@ -108,7 +108,7 @@ func (s *Stack) took(c *conn, data []byte) bool {
 	if c.state != established {
 		return true
 	}
-	if !s.chunks.put(&c.rx, data) {
+	if !s.chunks[aStream].put(&c.rx, data) { // cannot be
 		s.c.Aborted++
 		s.abort(c)
 		return false

@@ -193,7 +193,7 @@ func TestStreamGivenUp(t *testing.T) {
 }
 
 func TestStreamAllocations(t *testing.T) {
-	s := New(quiet{}, 1500, 1500)
+	s := New(quiet{}, 1500, 1500, 1)
 	tu := Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 5000, RemotePort: 853}
 	data, buf := make([]byte, 1000), make([]byte, 1000)
 	if n := testing.AllocsPerRun(100, func() {
