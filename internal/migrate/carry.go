@@ -21,10 +21,39 @@ type rule struct {
 	place, text, comment string
 	cond                 cond
 	do                   verdict
+	others               []string // statements that are neither conditions nor verdicts
 }
 
 // cannot adds a condition that has no counterpart.
 func (r *rule) cannot(what string) { r.cond.hard = slices.Concat(r.cond.hard, []string{what}) }
+
+// other adds a statement that is neither a condition nor a verdict, or may be
+// either: it is not known.
+func (r *rule) other(what string) { r.others = slices.Concat(r.others, []string{what}) }
+
+// decide gives the rule its verdict. A second one is not understood.
+func (r *rule) decide(v verdict) {
+	if r.do.kind != "none" {
+		// Which of them holds is not known, so that leaving the rule out may
+		// let more through.
+		v = verdict{kind: r.do.kind + " and " + v.kind}
+	}
+	r.do = v
+}
+
+// settle ends the reading of a rule: alone, a statement that is not known is what
+// the rule does; beside a verdict it may be what the verdict depends on.
+func (r *rule) settle() {
+	switch {
+	case len(r.others) == 0:
+	case r.do.kind == "none":
+		r.do.kind = r.others[0]
+	default:
+		for _, o := range r.others {
+			r.cannot(o)
+		}
+	}
+}
 
 // A chain is a list of rules. A base chain has a hook.
 type chain struct {
@@ -187,7 +216,7 @@ func (c *carrier) walk(ch *chain, outer cond, depth int, f func(r rule)) {
 				c.note(r, "nothing matches it", Nothing)
 				continue
 			case to == nil || to.hook != "":
-				c.note(r, "there is no chain "+r.do.target, Nothing)
+				c.note(r, "there is no chain "+r.do.target, Permissive)
 				continue
 			case depth >= maxDepth:
 				c.note(r, fmt.Sprintf("jumps are nested more than %d deep", maxDepth), Permissive)

@@ -122,7 +122,7 @@ func (p *iptablesParser) rule(place, text string, args []string) rule {
 	r := rule{place: place, text: text, do: verdict{kind: "none"}}
 	c := &r.cond
 	not, module := false, ""
-	i := 0
+	i, targets := 0, 0
 	next := func() string {
 		if i+1 < len(args) {
 			i++
@@ -159,6 +159,12 @@ func (p *iptablesParser) rule(place, text string, args []string) rule {
 	}
 	for ; i < len(args); i++ {
 		flag := args[i]
+		if not && !slices.Contains(negatable, flag) {
+			r.cannot("! " + flag)
+		}
+		if slices.Contains([]string{"-j", "--jump", "-g", "--goto"}, flag) {
+			targets++
+		}
 		switch flag {
 		case "!":
 			not = true
@@ -264,17 +270,24 @@ func (p *iptablesParser) rule(place, text string, args []string) rule {
 				i++
 				what += " " + args[i]
 			}
-			if not {
-				what = "! " + what
-			}
 			if !slices.Contains(c.hard, "-m "+module) || !strings.HasPrefix(flag, "--") {
 				r.cannot(shorten(what))
 			}
 		}
 		not = false
 	}
+	if not {
+		r.cannot("! at the end")
+	}
+	if targets > 1 {
+		r.do = verdict{kind: "more than one target"}
+	}
 	return r
 }
+
+// negatable are the conditions whose opposite is understood.
+var negatable = []string{"-s", "--source", "--src-range", "-d", "--destination", "--dst-range", "-i", "--in-interface", "-o", "--out-interface", "-p", "--protocol",
+	"--dport", "--destination-port", "--dports", "--destination-ports", "--ctstate", "--state", "--icmp-type", "--dst-type"}
 
 // addressRange reads A-B.
 func (p *iptablesParser) addressRange(r *rule, v string, not bool) spans {

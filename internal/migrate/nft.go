@@ -3,6 +3,7 @@ package migrate
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -24,28 +25,30 @@ func NFT(src []byte, o Options) (*Result, error) {
 	}
 	p := &nftParser{set: &ruleset{chains: map[string]*chain{}}, sets: map[string]any{}, left: maxRules}
 	// Chains and sets first: rules refer to those that come later.
-	for _, e := range doc.Nftables {
+	for i, e := range doc.Nftables {
 		for kind, raw := range e {
 			switch kind {
+			case "table":
+				p.table(raw, i)
 			case "chain":
-				p.chain(raw)
+				p.chain(raw, i)
 			case "set", "map":
-				p.namedSet(raw)
+				p.namedSet(kind, raw, i)
 			}
 		}
 	}
 	for i, e := range doc.Nftables {
-		for _, kind := range slices.Sorted(keys(e)) {
+		for _, kind := range slices.Sorted(maps.Keys(e)) {
 			switch kind {
 			case "rule":
 				p.rule(e[kind], i)
 			case "metainfo", "table", "chain", "set", "map":
 			case "element":
-				p.set.notes = append(p.set.notes, Note{fmt.Sprintf("item %d", i), shorten(string(e[kind])), "elements apart from their set are not read", Permissive})
+				p.note(i, string(e[kind]), "elements apart from their set are not read", Permissive)
 			case "flowtable", "ct helper", "ct timeout", "ct expectation", "counter", "quota", "limit", "secmark", "synproxy":
-				p.set.notes = append(p.set.notes, Note{fmt.Sprintf("item %d", i), kind + " " + shorten(string(e[kind])), "no counterpart; rules that use it are listed by themselves", Nothing})
+				p.note(i, kind+" "+string(e[kind]), "no counterpart; rules that use it are listed by themselves", Nothing)
 			default:
-				p.set.notes = append(p.set.notes, Note{fmt.Sprintf("item %d", i), shorten(kind + " " + string(e[kind])), "not known", Permissive})
+				p.note(i, kind+" "+string(e[kind]), "not known", Permissive)
 			}
 		}
 	}
@@ -55,92 +58,131 @@ func NFT(src []byte, o Options) (*Result, error) {
 	return carry(p.set, o)
 }
 
-func keys[T any](m map[string]T) func(yield func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
-}
-
 type nftParser struct {
 	set  *ruleset
 	sets map[string]any // elements by table and name
 	left int
 }
 
-type nftPlace struct {
-	Family, Table, Name string
+func (p *nftParser) note(item int, text, why string, e Effect) {
+	p.set.notes = append(p.set.notes, Note{fmt.Sprintf("item %d", item), shorten(text), why, e})
 }
 
-func (n nftPlace) key() string { return n.Family + " " + n.Table }
+// A place is where a chain, a set or a rule stands.
+type nftPlace struct{ family, table, name string }
 
-func (p *nftParser) chain(raw json.RawMessage) {
-	var v struct {
-		nftPlace
-		Type, Hook, Policy string
+func (n nftPlace) key() string { return n.family + " " + n.table }
+
+// forwarded reports whether the family's rules see packets that are routed.
+func (n nftPlace) forwarded() bool { return n.family != "arp" && n.family != "bridge" }
+
+func placeOf(o *object) nftPlace {
+	return nftPlace{o.text("family"), o.text("table"), o.text("name")}
+}
+
+// table notes a table whose flags change what its rules do.
+func (p *nftParser) table(raw json.RawMessage, item int) {
+	o := parseObject(raw)
+	o.skip("family", "name", "handle", "comment")
+	if why := o.rest(); why != "" {
+		p.note(item, "table "+string(raw), "the table's rules may not be in force: "+why, Permissive)
 	}
-	if json.Unmarshal(raw, &v) != nil || v.Family == "arp" || v.Family == "bridge" {
+}
+
+func (p *nftParser) chain(raw json.RawMessage, item int) {
+	o := parseObject(raw)
+	n := placeOf(o)
+	c := &chain{place: n.key() + " " + n.name, name: n.name, table: n.key(), kind: o.text("type"), hook: o.text("hook"), policy: o.text("policy"), ipv6: n.family == "ip6"}
+	o.skip("handle", "prio", "dev", "comment")
+	if !n.forwarded() {
 		return
 	}
-	if v.Policy == "" {
-		v.Policy = "accept"
+	if why := o.rest(); why != "" {
+		p.note(item, "chain "+string(raw), "not understood: "+why, Permissive)
 	}
-	p.set.add(&chain{place: v.key() + " " + v.Name, name: v.Name, table: v.key(), kind: v.Type, hook: v.Hook, policy: v.Policy, ipv6: v.Family == "ip6"})
+	if c.policy == "" {
+		c.policy = "accept"
+	}
+	p.set.add(c)
 }
 
-func (p *nftParser) namedSet(raw json.RawMessage) {
-	var v struct {
-		nftPlace
-		Elem any
+// namedSet keeps the elements of a set or map. One that packets or time change
+// is not kept: what it holds now is not what it will hold.
+func (p *nftParser) namedSet(kind string, raw json.RawMessage, item int) {
+	o := parseObject(raw)
+	n := placeOf(o)
+	elem, some := o.take("elem")
+	o.skip("type", "map", "handle", "comment", "size", "policy", "auto-merge")
+	flags, _ := o.take("flags")
+	if !onlyWords(flags, "constant", "interval") {
+		return
 	}
-	if json.Unmarshal(raw, &v) == nil {
-		if v.Elem == nil {
-			v.Elem = []any{}
+	if why := o.rest(); why != "" {
+		p.note(item, kind+" "+string(raw), "not understood; rules that use it are listed by themselves: "+why, Nothing)
+		return
+	}
+	if !some {
+		elem = []any{}
+	}
+	p.sets[n.key()+" "+n.name] = elem
+}
+
+// onlyWords reports whether flags, a word or a list of words, has none but these.
+func onlyWords(flags any, allowed ...string) bool {
+	list, ok := flags.([]any)
+	if !ok {
+		list = []any{flags}
+	}
+	for _, f := range list {
+		if w, isWord := f.(string); f != nil && (!isWord || !slices.Contains(allowed, w)) {
+			return false
 		}
-		p.sets[v.key()+" "+v.Name] = v.Elem
 	}
+	return true
 }
 
 func (p *nftParser) rule(raw json.RawMessage, item int) {
-	var v struct {
-		nftPlace
-		Chain, Comment string
-		Handle         json.Number
-		Expr           []any
+	o := parseObject(raw)
+	n := placeOf(o)
+	in := o.text("chain")
+	handle, _ := o.take("handle")
+	comment := o.text("comment")
+	expr, isList := o.list("expr")
+	o.skip("index")
+	why := o.rest()
+	if !isList {
+		why = "no list of statements"
 	}
-	if err := json.Unmarshal(raw, &v); err != nil {
-		p.set.notes = append(p.set.notes, Note{fmt.Sprintf("item %d", item), shorten(string(raw)), "not understood: " + err.Error(), Permissive})
-		return
-	}
-	c := p.set.chains[v.key()+" "+v.Chain]
-	text, _ := json.Marshal(v.Expr)
-	place := fmt.Sprintf("%s %s handle %s", v.key(), v.Chain, v.Handle)
+	text, _ := json.Marshal(expr)
+	place := fmt.Sprintf("%s %s handle %s", n.key(), in, word(handle))
+	c := p.set.chains[n.key()+" "+in]
 	if c == nil {
-		if v.Family != "arp" && v.Family != "bridge" {
-			p.set.notes = append(p.set.notes, Note{place, shorten(string(text)), "its chain is not there", Permissive})
+		if n.forwarded() {
+			p.set.notes = append(p.set.notes, Note{shorten(place), shorten(string(text)), "its chain is not there", Permissive})
 		}
 		return
 	}
-	r := rule{place: place, text: string(text), comment: v.Comment, do: verdict{kind: "none"}}
+	r := rule{place: shorten(place), text: string(text), comment: comment, do: verdict{kind: "none"}}
+	if why != "" {
+		r.cannot(why)
+		r.others = []string{"a rule that is not understood"}
+	}
 	// Statements stand one after the other; a verdict map makes several rules.
 	rules := []rule{r}
-	for _, e := range v.Expr {
+	for _, e := range expr {
 		m, ok := e.(map[string]any)
 		if !ok || len(m) != 1 {
-			rules = each(rules, func(r *rule) { r.cannot("a statement that is not understood") })
+			rules = each(rules, func(r *rule) { r.other("a statement that is not understood") })
 			continue
 		}
 		for kind, arg := range m {
-			rules = p.statement(rules, v.key(), kind, arg)
+			rules = p.statement(rules, n.key(), kind, arg)
 		}
 		if p.left -= len(rules); p.left <= 0 {
 			return
 		}
 	}
-	c.rules = append(c.rules, rules...)
+	c.rules = append(c.rules, each(rules, (*rule).settle)...)
 }
 
 func each(rs []rule, f func(r *rule)) []rule {
@@ -150,44 +192,63 @@ func each(rs []rule, f func(r *rule)) []rule {
 	return rs
 }
 
-// statement adds a statement to rules that have all before it.
+// statement adds a statement to rules that have all before it. What of it is
+// not understood is a condition that cannot be carried, so that a rule is never
+// taken for one that matches more.
 func (p *nftParser) statement(rs []rule, table, kind string, arg any) []rule {
+	o := newObject(arg)
+	what := kind
 	switch kind {
-	case "counter", "log", "comment", "notrack":
-		return rs
+	case "counter":
+		if _, isName := arg.(string); isName || arg == nil {
+			return rs
+		}
+		o.skip("packets", "bytes")
+	case "log":
+		if arg == nil {
+			return rs
+		}
+		o.skip("prefix", "group", "snaplen", "queue-threshold", "level", "flags")
 	case "match":
-		m, _ := arg.(map[string]any)
-		op, _ := m["op"].(string)
-		alternatives := p.match(table, op, m["left"], m["right"])
-		return product(rs, alternatives)
+		op := o.text("op")
+		left, _ := o.take("left")
+		right, _ := o.take("right")
+		rs = product(rs, p.match(table, op, left, right))
 	case "vmap":
-		m, _ := arg.(map[string]any)
-		return p.vmap(rs, table, m["key"], m["data"])
+		key, _ := o.take("key")
+		data, _ := o.take("data")
+		rs = p.vmap(rs, table, key, data)
 	case "accept", "drop", "return":
-		return each(rs, func(r *rule) { r.do.kind = kind })
+		rs = each(rs, func(r *rule) { r.decide(verdict{kind: kind}) })
+		if arg == nil {
+			return rs
+		}
 	case "jump", "goto":
-		m, _ := arg.(map[string]any)
-		target, _ := m["target"].(string)
-		return each(rs, func(r *rule) { r.do.kind, r.do.target = kind, target })
+		target := o.text("target")
+		rs = each(rs, func(r *rule) { r.decide(verdict{kind: kind, target: target}) })
 	case "reject":
-		return each(rs, func(r *rule) { r.do.kind = "reject" })
+		rs = each(rs, func(r *rule) { r.decide(verdict{kind: "reject"}) })
+		if arg == nil {
+			return rs
+		}
+		o.skip("type", "expr")
 	case "masquerade", "snat", "dnat", "redirect":
-		return p.nat(rs, table, kind, arg)
-	case "limit", "quota", "connlimit", "ct count", "meter", "set":
+		rs = p.nat(rs, table, kind, arg, o)
+		if arg == nil {
+			return rs
+		}
+	case "limit", "quota", "connlimit", "ct count", "meter", "set", "map", "notrack":
 		return each(rs, func(r *rule) { r.cannot(kind) })
-	}
-	return each(rs, func(r *rule) {
+	default:
 		if kind == "xt" {
-			if m, ok := arg.(map[string]any); ok {
-				kind = fmt.Sprintf("xt %v", m["name"])
-			}
+			what = "xt " + o.text("name")
 		}
-		if r.do.kind == "none" {
-			r.do.kind = kind
-		} else {
-			r.cannot(kind)
-		}
-	})
+		return each(rs, func(r *rule) { r.other(what) })
+	}
+	if why := o.rest(); why != "" {
+		return each(rs, func(r *rule) { r.cannot(kind + ": " + why) })
+	}
+	return rs
 }
 
 // product returns the rules with each of the conditions. The copies of a rule
@@ -228,20 +289,19 @@ func (p *nftParser) match(table, op string, left, right any) []cond {
 	if !ok {
 		return []cond{{hard: []string{"set " + shorten(fmt.Sprint(right))}}}
 	}
-	if m, isMap := left.(map[string]any); isMap {
-		if parts, isConcat := m["concat"].([]any); isConcat {
-			if not {
-				return []cond{{hard: []string{"the opposite of a concatenation"}}}
-			}
-			var cs []cond
-			for _, v := range values {
-				cs = append(cs, p.concat(parts, v))
-				if len(cs) > maxRanges {
-					return []cond{{hard: []string{"a set that is too large"}}}
-				}
-			}
-			return cs
+	if parts, isConcat := newObject(left).only("concat"); isConcat {
+		if not {
+			return []cond{{hard: []string{"the opposite of a concatenation"}}}
 		}
+		fields, _ := parts.([]any)
+		var cs []cond
+		for _, v := range values {
+			cs = append(cs, p.concat(fields, v))
+			if len(cs) > maxRanges {
+				return []cond{{hard: []string{"a set that is too large"}}}
+			}
+		}
+		return cs
 	}
 	return []cond{p.one(left, values, not)}
 }
@@ -264,9 +324,9 @@ func comparison(op string, right any) (lo, hi float64, ok bool) {
 
 // concat returns the condition that an element of a concatenation makes.
 func (p *nftParser) concat(parts []any, v any) cond {
-	m, _ := v.(map[string]any)
-	vs, ok := m["concat"].([]any)
-	if !ok || len(vs) != len(parts) {
+	all, _ := newObject(v).only("concat")
+	vs, ok := all.([]any)
+	if !ok || len(vs) != len(parts) || len(vs) == 0 {
 		return cond{hard: []string{"a concatenation that is not understood"}}
 	}
 	c := cond{}
@@ -290,23 +350,41 @@ func (p *nftParser) elements(table string, v any) ([]any, bool) {
 	case []any:
 		var out []any
 		for _, e := range v {
-			if m, ok := e.(map[string]any); ok && len(m) == 1 {
-				if x, ok := m["elem"].(map[string]any); ok { // with a timeout, counter or comment
-					e = x["val"]
-				}
+			e, ok := element(e)
+			if !ok {
+				return nil, false
 			}
 			out = append(out, e)
 		}
 		return out, len(out) <= maxRanges
 	case map[string]any:
-		if s, ok := v["set"]; ok {
+		o := newObject(v)
+		if s, ok := o.only("set"); ok {
 			return p.elements(table, s)
 		}
-		if s, ok := v["|"].([]any); ok { // flags
-			return s, true
+		if s, ok := o.only("|"); ok { // flags
+			l, ok := s.([]any)
+			return l, ok
 		}
+		if e, ok := element(v); ok {
+			return []any{e}, true
+		}
+		return nil, false
 	}
 	return []any{v}, true
+}
+
+// element returns the value of an element of a set, which may have a counter or a
+// comment. One that has a time to live or a limit is not understood.
+func element(e any) (any, bool) {
+	inner, ok := newObject(e).only("elem")
+	if !ok {
+		return e, true
+	}
+	o := newObject(inner)
+	v, ok := o.take("val")
+	o.skip("counter", "comment")
+	return v, ok && o.rest() == ""
 }
 
 // pairs returns the keys and values of a map.
@@ -321,12 +399,11 @@ func (p *nftParser) pairs(table string, data any) ([][2]any, bool) {
 		if !ok || len(kv) != 2 {
 			return nil, false
 		}
-		if m, ok := kv[0].(map[string]any); ok {
-			if x, ok := m["elem"].(map[string]any); ok {
-				kv = []any{x["val"], kv[1]}
-			}
+		k, ok := element(kv[0])
+		if !ok {
+			return nil, false
 		}
-		out = append(out, [2]any{kv[0], kv[1]})
+		out = append(out, [2]any{k, kv[1]})
 	}
 	return out, true
 }
@@ -335,21 +412,19 @@ func (p *nftParser) pairs(table string, data any) ([][2]any, bool) {
 func (p *nftParser) vmap(rs []rule, table string, key, data any) []rule {
 	kvs, ok := p.pairs(table, data)
 	if !ok {
-		return each(rs, func(r *rule) { r.do.kind = "vmap"; r.cannot("a verdict map that is not understood") })
+		return each(rs, func(r *rule) { r.decide(verdict{kind: "vmap"}); r.cannot("a verdict map that is not understood") })
 	}
 	var out []rule
 	for _, r := range rs {
 		for _, kv := range kvs {
+			q := product([]rule{r}, p.match(table, "==", key, map[string]any{"set": []any{kv[0]}}))
 			v, _ := kv[1].(map[string]any)
 			if len(v) != 1 {
-				r.do.kind = "vmap"
-				r.cannot("a verdict that is not understood")
-				out = append(out, r)
-				continue
-			}
-			q := product([]rule{r}, p.match(table, "==", key, map[string]any{"set": []any{kv[0]}}))
-			for kind, arg := range v {
-				q = p.statement(q, table, kind, arg)
+				q = each(q, func(r *rule) { r.decide(verdict{kind: "vmap"}); r.cannot("a verdict that is not understood") })
+			} else {
+				for kind, arg := range v {
+					q = p.statement(q, table, kind, arg)
+				}
 			}
 			if out = append(out, q...); len(out) > maxRules {
 				return out
@@ -362,60 +437,79 @@ func (p *nftParser) vmap(rs []rule, table string, key, data any) []rule {
 	return out
 }
 
-// nat reads masquerade, snat, dnat and redirect.
-func (p *nftParser) nat(rs []rule, table, kind string, arg any) []rule {
-	m, _ := arg.(map[string]any)
-	if word(m["family"]) == "ip6" {
-		return each(rs, func(r *rule) { r.do.kind = kind; r.cond.ipv6 = true })
+// nat reads masquerade, snat, dnat and redirect, whose members are o's.
+func (p *nftParser) nat(rs []rule, table, kind string, arg any, o *object) []rule {
+	family := o.text("family")
+	addr, _ := o.take("addr")
+	port, _ := o.take("port")
+	// How a port is chosen does not matter; that addresses are prefixes does.
+	if flags, _ := o.take("flags"); !onlyWords(flags, "random", "fully-random", "persistent") {
+		rs = each(rs, func(r *rule) { r.cannot(kind + " with flags") })
 	}
-	if mp, ok := m["addr"].(map[string]any); ok && mp["map"] != nil {
-		return p.natMap(rs, table, kind, m, mp["map"])
+	if flags, _ := o.take("type_flags"); !onlyWords(flags, "interval", "concat") {
+		rs = each(rs, func(r *rule) { r.cannot(kind + " with type_flags") })
 	}
+	if family == "ip6" {
+		return each(rs, func(r *rule) { r.decide(verdict{kind: kind}); r.cond.ipv6 = true })
+	}
+	if m, ok := addr.(map[string]any); ok && m["map"] != nil {
+		am := newObject(addr)
+		inner, _ := am.take("map")
+		rs = p.natMap(rs, table, kind, port, inner)
+		if why := am.rest(); why != "" {
+			return each(rs, func(r *rule) { r.cannot(kind + ": " + why) })
+		}
+		return rs
+	}
+	return p.natTo(rs, kind, addr, port)
+}
+
+// natTo reads what is translated to.
+func (p *nftParser) natTo(rs []rule, kind string, addr, port any) []rule {
 	do := verdict{kind: kind}
 	ok := true
-	if m["addr"] != nil {
-		s, good := addresses([]any{m["addr"]})
+	if addr != nil {
+		s, good := addresses([]any{addr})
 		if ok = good && len(s) == 1; ok {
 			do.addr, do.last = s[0].addr(), span{s[0].hi, s[0].hi}.addr()
 		}
 	}
-	if ok && m["port"] != nil {
-		do.ports, ok = numbers([]any{m["port"]})
+	if ok && port != nil {
+		do.ports, ok = numbers([]any{port})
 		ok = ok && len(do.ports) == 1
 	}
 	return each(rs, func(r *rule) {
-		r.do = do
+		r.decide(do)
 		if !ok {
-			r.cannot(kind + " to " + shorten(fmt.Sprint(m["addr"], " ", m["port"])))
+			r.cannot(kind + " to " + shorten(fmt.Sprint(addr, " ", port)))
 		}
 	})
 }
 
 // natMap writes a map of translations out: one rule for each key.
-func (p *nftParser) natMap(rs []rule, table, kind string, args map[string]any, arg any) []rule {
-	m, _ := arg.(map[string]any)
-	kvs, ok := p.pairs(table, m["data"])
-	if !ok {
-		return each(rs, func(r *rule) { r.do.kind = kind; r.cannot("a map that is not understood") })
+func (p *nftParser) natMap(rs []rule, table, kind string, port, arg any) []rule {
+	o := newObject(arg)
+	key, _ := o.take("key")
+	data, _ := o.take("data")
+	kvs, ok := p.pairs(table, data)
+	if !ok || o.rest() != "" {
+		return each(rs, func(r *rule) { r.decide(verdict{kind: kind}); r.cannot("a map that is not understood") })
 	}
 	var out []rule
 	for _, kv := range kvs {
-		to := map[string]any{"addr": kv[1], "port": args["port"]}
-		if c, ok := kv[1].(map[string]any); ok {
-			if parts, ok := c["concat"].([]any); ok && len(parts) == 2 {
-				to["addr"], to["port"] = parts[0], parts[1]
+		addr, to := kv[1], port
+		if parts, ok := newObject(kv[1]).only("concat"); ok {
+			if both, ok := parts.([]any); ok && len(both) == 2 {
+				addr, to = both[0], both[1]
 			}
 		}
-		if inner, ok := to["addr"].(map[string]any); ok && inner["map"] != nil {
-			delete(to, "addr") // no map in a map
-		}
-		q := product(slices.Clone(rs), p.match(table, "==", m["key"], map[string]any{"set": []any{kv[0]}}))
-		if out = append(out, p.nat(q, table, kind, to)...); len(out) > maxRules {
+		q := product(slices.Clone(rs), p.match(table, "==", key, map[string]any{"set": []any{kv[0]}}))
+		if out = append(out, p.natTo(q, kind, addr, to)...); len(out) > maxRules {
 			return out
 		}
 	}
 	if len(out) == 0 {
-		return each(rs, func(r *rule) { r.do.kind = kind; r.cond.never = true })
+		return each(rs, func(r *rule) { r.decide(verdict{kind: kind}); r.cond.never = true })
 	}
 	return out
 }

@@ -11,14 +11,13 @@ import (
 // one returns the condition that a field has one of some values.
 func (p *nftParser) one(left any, values []any, not bool) cond {
 	hard := func(what string) cond { return cond{hard: []string{shorten(what)}} }
-	m, _ := left.(map[string]any)
-	arg := func(k string) map[string]any { a, _ := m[k].(map[string]any); return a }
-	field := func(a map[string]any, k string) string { s, _ := a[k].(string); return s }
-	switch {
-	case m["payload"] != nil:
-		a := arg("payload")
-		proto, f := field(a, "protocol"), field(a, "field")
+	l := newObject(left)
+	if a, ok := l.only("payload"); ok {
+		o := newObject(a)
+		proto, f := o.text("protocol"), o.text("field")
 		switch {
+		case o.rest() != "":
+			return hard("payload: " + o.rest())
 		case proto == "ip6" || proto == "icmpv6":
 			return cond{ipv6: true}
 		case proto == "ip" && (f == "saddr" || f == "daddr"):
@@ -58,29 +57,36 @@ func (p *nftParser) one(left any, values []any, not bool) cond {
 			return cond{protos: words{proto}, hard: []string{proto + " " + f}}
 		}
 		return hard(proto + " " + f)
-	case m["meta"] != nil:
-		k := field(arg("meta"), "key")
-		var ws []string
-		for _, v := range values {
-			ws = append(ws, word(v))
+	}
+	if a, ok := l.only("meta"); ok {
+		o := newObject(a)
+		k := o.text("key")
+		if why := o.rest(); why != "" {
+			return hard("meta: " + why)
 		}
-		switch k {
-		case "iifname", "iif":
-			return cond{in: []iface{{ws, not}}}
-		case "oifname", "oif":
-			return cond{out: []iface{{ws, not}}}
-		case "l4proto":
+		switch ws, named := names(values); {
+		case k == "l4proto":
 			return protocols(values, not)
-		case "nfproto", "protocol":
+		case !named: // a number or a range: none of what follows
+		case k == "iifname" || k == "iif":
+			return cond{in: []iface{{ws, not}}}
+		case k == "oifname" || k == "oif":
+			return cond{out: []iface{{ws, not}}}
+		case k == "nfproto" && onlyWords(values, "ipv4", "ipv6"), k == "protocol" && onlyWords(values, "ip", "ip6", "arp", "vlan"):
 			ip4 := slices.Contains(ws, "ipv4") || slices.Contains(ws, "ip")
 			if ip4 != not {
 				return cond{}
 			}
 			return cond{ipv6: true}
 		}
-		return hard("meta " + k)
-	case m["ct"] != nil:
-		k := field(arg("ct"), "key")
+		return hard(fmt.Sprintf("meta %s %v", k, values))
+	}
+	if a, ok := l.only("ct"); ok {
+		o := newObject(a)
+		k := o.text("key")
+		if why := o.rest(); why != "" {
+			return hard("ct: " + why)
+		}
 		all := words{"new", "established", "related", "invalid", "untracked"}
 		var ws words
 		for _, v := range values {
@@ -106,6 +112,18 @@ func (p *nftParser) one(left any, values []any, not bool) cond {
 	return hard(string(t))
 }
 
+// names returns values that are all words.
+func names(values []any) (ws []string, ok bool) {
+	for _, v := range values {
+		s, isText := v.(string)
+		if !isText {
+			return nil, false
+		}
+		ws = append(ws, s)
+	}
+	return ws, true
+}
+
 func word(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -122,6 +140,11 @@ func protocols(values []any, not bool) cond {
 	c := cond{protos: words{}}
 	for _, v := range values {
 		w := word(v)
+		switch v.(type) {
+		case string, float64:
+		default:
+			return cond{hard: []string{shorten("protocol " + w)}}
+		}
 		switch w {
 		case "6":
 			w = "tcp"
@@ -159,16 +182,19 @@ func addresses(values []any) (spans, bool) {
 			}
 			s = append(s, prefixSpan(p))
 		case map[string]any:
-			if q, ok := v["prefix"].(map[string]any); ok {
-				a, err := netip.ParseAddr(word(q["addr"]))
-				n, ok := q["len"].(float64)
-				if err != nil || !a.Is4() || !ok || n < 0 || n > 32 || n != float64(int(n)) {
+			if q, ok := newObject(v).only("prefix"); ok {
+				o := newObject(q)
+				a, err := netip.ParseAddr(o.text("addr"))
+				length, _ := o.take("len")
+				n, ok := length.(float64)
+				if err != nil || !a.Is4() || !ok || o.rest() != "" || n < 0 || n > 32 || n != float64(int(n)) {
 					return nil, false
 				}
 				s = append(s, prefixSpan(netip.PrefixFrom(a, int(n))))
 				continue
 			}
-			r, ok := v["range"].([]any)
+			both, _ := newObject(v).only("range")
+			r, ok := both.([]any)
 			if !ok || len(r) != 2 {
 				return nil, false
 			}
@@ -205,8 +231,9 @@ func numbers(values []any) (spans, bool) {
 	s := spans{}
 	for _, v := range values {
 		lo, hi := v, v
-		if m, ok := v.(map[string]any); ok {
-			r, ok := m["range"].([]any)
+		if _, ok := v.(map[string]any); ok {
+			both, _ := newObject(v).only("range")
+			r, ok := both.([]any)
 			if !ok || len(r) != 2 {
 				return nil, false
 			}
