@@ -10,6 +10,7 @@ import (
 
 	"github.com/thurward/thurward/internal/image"
 	"github.com/thurward/thurward/internal/policy"
+	"github.com/thurward/thurward/internal/printable"
 	"github.com/thurward/thurward/internal/segment"
 )
 
@@ -35,7 +36,7 @@ second is taken for a policy that has an upstream with tls.`,
 			}
 			variant := image.ProgramFor(seg)
 			if which {
-				fmt.Fprintln(cmd.OutOrStdout(), variant)
+				printable.Fprintf(cmd.OutOrStdout(), "%s\n", variant)
 				return nil
 			}
 			if program == "" {
@@ -61,10 +62,10 @@ second is taken for a policy that has an upstream with tls.`,
 			if err := writeFile(out, img); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes\n  image   sha256:%x\n  policy  sha256:%x (%s, %d rules, %d tests)\n",
+			printable.Fprintf(cmd.OutOrStdout(), "%s: %d bytes\n  image   sha256:%x\n  policy  sha256:%x (%s, %d rules, %d tests)\n",
 				out, len(img), sha256.Sum256(img), p.Digest, file, len(p.Rules), len(p.Tests))
 			c := &seg.Classifier
-			fmt.Fprintf(cmd.OutOrStdout(), "  rules   %d combinations, %d KiB of decision trees; a leaf has at most %d\n", len(seg.Matches), (c.Bytes()+1023)/1024, c.Longest())
+			printable.Fprintf(cmd.OutOrStdout(), "  rules   %d combinations, %d KiB of decision trees; a leaf has at most %d\n", len(seg.Matches), (c.Bytes()+1023)/1024, c.Longest())
 			return nil
 		},
 	}

@@ -7,12 +7,14 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/thurward/thurward/internal/policy"
+	"github.com/thurward/thurward/internal/printable"
 	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/terminal"
 )
 
 func newCheckCmd() *cobra.Command {
@@ -51,7 +53,7 @@ line. The policy's own tests are run by thurward test and thurward build.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %s, sha256:%x\n", file, counted(len(p.Rules), "rule"), p.Digest)
+			printable.Fprintf(cmd.OutOrStdout(), "%s: ok: %s, sha256:%x\n", file, counted(len(p.Rules), "rule"), p.Digest)
 			printCost(cmd.OutOrStdout(), p, seg)
 			return nil
 		},
@@ -65,14 +67,14 @@ line. The policy's own tests are run by thurward test and thurward build.`,
 func printCost(w io.Writer, p *policy.Policy, seg *segment.Policy) {
 	c := policy.CostOf(seg)
 	mb := func(n int) string { return fmt.Sprintf("%.1f MB", float64(n)/(1<<20)) }
-	fmt.Fprintf(w, "  tables   %s: %s, %s\n", mb(c.Tables), counted(c.Matches, "combination of conditions", "combinations of conditions"), counted(c.Names, "name"))
-	fmt.Fprintf(w, "  flows    %s for %d flows\n", mb(c.FlowTable), p.Defaults.MaxFlows)
-	fmt.Fprintf(w, "  ports    %s for the external ports of source translation\n", mb(c.Ports))
+	printable.Fprintf(w, "  tables   %s: %s, %s\n", mb(c.Tables), counted(c.Matches, "combination of conditions", "combinations of conditions"), counted(c.Names, "name"))
+	printable.Fprintf(w, "  flows    %s for %d flows\n", mb(c.FlowTable), p.Defaults.MaxFlows)
+	printable.Fprintf(w, "  ports    %s for the external ports of source translation\n", mb(c.Ports))
 	if c.DNS > 0 {
-		fmt.Fprintf(w, "  names    %s for %d answers of the DNS proxy\n", mb(c.DNS), p.DNS.MaxNames)
+		printable.Fprintf(w, "  names    %s for %d answers of the DNS proxy\n", mb(c.DNS), p.DNS.MaxNames)
 	}
 	if n := len(p.Tests); n > 0 {
-		fmt.Fprintf(w, "  tests    %d, which thurward test runs\n", n)
+		printable.Fprintf(w, "  tests    %d, which thurward test runs\n", n)
 	}
 }
 
@@ -104,23 +106,25 @@ func fileError(err error) error {
 	return err
 }
 
+// maxLine is how much of a line of a policy is shown, in bytes.
+const maxLine = 1000
+
 // showText prints one problem a line; on a terminal the source line and a
 // caret under the place follow.
 func showText(w io.Writer, _ string, src []byte, ds policy.Diagnostics) error {
-	f, isFile := w.(*os.File)
-	tty := isFile && term.IsTerminal(int(f.Fd()))
+	f, isFile := terminal.File(w)
+	tty := isFile && isTerminal(f)
 	lines := strings.Split(string(src), "\n")
 	for _, d := range ds {
-		fmt.Fprintln(w, d)
+		printable.Fprintf(w, "%s\n", d)
 		if tty && d.Line >= 1 && d.Line <= len(lines) {
-			l := strings.TrimRight(lines[d.Line-1], "\r")
-			pad := strings.Map(func(r rune) rune {
-				if r == '\t' {
-					return r
-				}
-				return ' '
-			}, firstRunes(l, d.Column-1))
-			fmt.Fprintf(w, "  %s\n  %s\x1b[1;31m^\x1b[0m\n", l, pad)
+			l := strings.ReplaceAll(strings.TrimRight(lines[d.Line-1], "\r"), "\t", " ")
+			before := utf8.RuneCountInString(printable.String(firstRunes(l, d.Column-1), maxLine))
+			mark := printable.Line("^")
+			if terminal.Colour(w) {
+				mark = printable.Line("\x1b[1;31m^\x1b[0m")
+			}
+			printable.Fprintf(w, "  %s\n  %s%s\n", printable.String(l, maxLine), strings.Repeat(" ", before), mark)
 		}
 	}
 	return nil

@@ -13,7 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thurward/thurward/internal/peer"
+	"github.com/thurward/thurward/internal/printable"
 	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/terminal"
 )
 
 // eventFlags is the command line of events.
@@ -66,7 +68,7 @@ value of each. In rules, reasons, actions and names * stands for any text.`,
 				}
 			}
 			if p.malformed > 0 {
-				fmt.Fprintf(cmd.ErrOrStderr(), "thurward: %d lines could not be read\n", p.malformed)
+				printable.Fprintf(cmd.ErrOrStderr(), "thurward: %d lines could not be read\n", p.malformed)
 			}
 			if errors.Is(err, errInterrupted) || errors.Is(err, errEnough) {
 				return nil
@@ -116,8 +118,7 @@ func (f *eventFlags) printer(w io.Writer) (*eventPrinter, error) {
 	if f.explain && f.json {
 		return nil, errors.New("--explain is for the readable form; with --json the fields are all there")
 	}
-	out, isFile := w.(*os.File)
-	p.style = stream.Style{Color: isFile && isTerminal(out), Zone: time.Local}
+	p.style = stream.Style{Color: terminal.Colour(w), Zone: time.Local}
 	if f.utc {
 		p.style.Zone = time.UTC
 	}
@@ -145,7 +146,7 @@ func (p *eventPrinter) add(s *stream.Source, it stream.Item) error {
 		return nil
 	case stream.SpanKind:
 		if p.flags.spans {
-			_, err := fmt.Fprintln(p.w, it.Span.JSON)
+			_, err := printable.Fprintf(p.w, "%s\n", printable.Line(it.Span.JSON)) // JSON, which the writer escapes
 			return err
 		}
 		return nil
@@ -168,7 +169,7 @@ func (p *eventPrinter) add(s *stream.Source, it stream.Item) error {
 			text += "\n    " + r
 		}
 	}
-	if _, err := fmt.Fprintln(p.w, text); err != nil {
+	if _, err := printable.Fprintf(p.w, "%s\n", printable.Line(text)); err != nil {
 		return err
 	}
 	if p.printed++; p.flags.limit > 0 && p.printed >= p.flags.limit {
@@ -217,9 +218,9 @@ func follow(ctx context.Context, socket string, say io.Writer, add func(*stream.
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case errors.Is(err, peer.ErrForeign):
-			return fmt.Errorf("%w\n  if you trust that user, follow the stream as that user; --socket names another place", err)
+			return fmt.Errorf("%w; if you trust that user, follow the stream as that user (--socket names another place)", err)
 		case err != nil && first:
-			return fmt.Errorf("nothing offers a stream at %s: %w\n  thurward run and thurward-collector do while they run; --socket names another place", socket, err)
+			return fmt.Errorf("nothing offers a stream at %s: %w; thurward run and thurward-collector do while they run (--socket names another place)", socket, err)
 		case err == nil:
 			stop := context.AfterFunc(ctx, func() { c.Close() })
 			err = readFollow(c, add)
@@ -231,7 +232,7 @@ func follow(ctx context.Context, socket string, say io.Writer, add func(*stream.
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(say, "thurward: the receiver has ended; waiting for it to come back")
+			printable.Fprintf(say, "thurward: the receiver has ended; waiting for it to come back\n")
 		}
 		select {
 		case <-time.After(followPause):

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thurward/thurward/internal/migrate"
+	"github.com/thurward/thurward/internal/printable"
 )
 
 func newImportCmd() *cobra.Command {
@@ -92,17 +93,17 @@ there is something that it could not carry which denied traffic.`,
 			if r != nil {
 				errs := cmd.ErrOrStderr()
 				for _, a := range r.Assumptions {
-					fmt.Fprintf(errs, "assumed: %s\n", a)
+					printable.Fprintf(errs, "assumed: %s\n", a)
 				}
 				for _, n := range r.Notes {
-					fmt.Fprintf(errs, "not carried: %s\n", n)
+					printable.Fprintf(errs, "not carried: %s\n", n)
 				}
 			}
 			if err != nil {
 				return err
 			}
 			if r.Permissive() {
-				fmt.Fprintf(cmd.ErrOrStderr(), "\nWARNING: rules that deny traffic could not be carried (MORE PERMISSIVE above).\nWithout them the policy lets through what %s did not.\n", args[0])
+				printable.Fprintf(cmd.ErrOrStderr(), "\nWARNING: rules that deny traffic could not be carried (MORE PERMISSIVE above).\nWithout them the policy lets through what %s did not.\n", args[0])
 				if !partial {
 					return errors.New("no policy was printed; --partial prints it all the same")
 				}

@@ -18,7 +18,7 @@ func TestImport(t *testing.T) {
 		{[]string{"nft", dir + "hard.json", "--partial"}, 0, "# not carried: ", "WARNING: rules that deny traffic could not be carried"},
 		{[]string{"iptables", easy}, 0, "direction: egress", "eth1 is taken for the LAN"},
 		{[]string{"iptables", easy, "--lan", "eth0", "--wan", "eth1", "--lan-address", "192.168.1.1/24", "--wan-address", "198.51.100.2/30", "--gateway", "198.51.100.1"}, 0,
-			"  lan0: { address: 192.168.1.1/24 } # eth0\n  wan0: { address: 198.51.100.2/30, gateway: 198.51.100.1 } # eth1\n", ""},
+			"  lan0: {address: 192.168.1.1/24} # eth0\n  wan0: {address: 198.51.100.2/30, gateway: 198.51.100.1} # eth1\n", ""},
 		{[]string{"iptables", easy, "--lan-address", "192.168.1.0/24", "--wan-address", "198.51.100.2/30"}, 1, "", "the result is not a valid policy"},
 		{[]string{"iptables", easy, "--lan-address", "fe80::1/64"}, 2, "", "as 10.0.0.1/24"},
 		{[]string{"iptables", easy, "--gateway", "x"}, 2, "", "want an address"},

@@ -15,8 +15,10 @@ import (
 	"golang.org/x/term"
 
 	"github.com/thurward/thurward/internal/peer"
+	"github.com/thurward/thurward/internal/printable"
 	"github.com/thurward/thurward/internal/segment"
 	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/terminal"
 	"github.com/thurward/thurward/internal/vmm"
 	"github.com/thurward/thurward/internal/world"
 	"github.com/thurward/thurward/internal/world/demo"
@@ -43,7 +45,9 @@ type launch struct {
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 // say writes what the launcher itself has to tell.
-func (l *launch) say(format string, a ...any) { fmt.Fprintf(l.errOut, "thurward: "+format+"\n", a...) }
+func (l *launch) say(format string, a ...any) {
+	printable.Fprintf(l.errOut, "thurward: "+format+"\n", a...)
+}
 
 // demonstrates reports whether the simulated world is on both sides.
 func (l *launch) demonstrates() bool { return l.lan.Kind == vmm.Demo && l.wan.Kind == vmm.Demo }
@@ -91,7 +95,7 @@ func (l *launch) run(ctx context.Context) error {
 	opts.OnLine = func(ln vmm.Line) {
 		if ln.Kind == vmm.EventLine && l.terminal { // for programs the line stays as it is
 			if it := stream.Parse(ln.Rest); it.Kind == stream.EventKind {
-				fmt.Fprintln(l.out, stream.Style{Color: true, Zone: time.Local}.Text(&stream.Hello{}, it.Event))
+				fmt.Fprintln(l.out, stream.Style{Color: terminal.Colour(l.out), Zone: time.Local}.Text(&stream.Hello{}, it.Event)) // Text escapes
 				return
 			}
 			ln.Text = stream.Clean(ln.Text) // nothing that drives a terminal
@@ -194,7 +198,7 @@ func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, o
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	out := l.out
-	stage := &demo.Stage{World: w, Feed: &demo.Feed{}, Out: demo.Printer{W: out, Color: l.terminal}}
+	stage := &demo.Stage{World: w, Feed: &demo.Feed{}, Out: demo.Printer{W: out, Color: terminal.Colour(l.out)}}
 	var once sync.Once
 	ready := make(chan vmm.ReadyInfo, 1)
 	started := time.Now()

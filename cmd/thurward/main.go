@@ -8,6 +8,9 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/thurward/thurward/internal/printable"
+	"github.com/thurward/thurward/internal/terminal"
 )
 
 // version is set by the linker.
@@ -35,6 +38,8 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	root := newRootCmd()
 	root.SetArgs(args)
+	root.SetOut(terminal.New(os.Stdout))
+	root.SetErr(terminal.New(os.Stderr))
 	err := root.Execute()
 	var code exitError
 	var usage usageError
@@ -44,10 +49,10 @@ func run(args []string) int {
 	case errors.As(err, &code):
 		return int(code)
 	case errors.As(err, &usage):
-		fmt.Fprintf(os.Stderr, "thurward: %v\n", err)
+		printable.Fprintf(root.ErrOrStderr(), "thurward: %v\n", err)
 		return exitUsage
 	}
-	fmt.Fprintf(os.Stderr, "thurward: %v\n", err)
+	printable.Fprintf(root.ErrOrStderr(), "thurward: %v\n", err)
 	return exitInvalid
 }
 

@@ -6,6 +6,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/thurward/thurward/internal/terminal"
 )
 
 // Bounds of what run prints. A guest says what it likes on its console, and who
@@ -59,6 +61,9 @@ func (o *output) Write(p []byte) (int, error) {
 	o.signal()
 	return len(p), nil
 }
+
+// Colour reports whether the output leads to a terminal that may show colours.
+func (o *output) Colour() bool { return terminal.Colour(o.w) }
 
 // tell queues a line that says what was dropped before it.
 func (o *output) tell() {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thurward/thurward/internal/policy"
+	"github.com/thurward/thurward/internal/printable"
 	"github.com/thurward/thurward/internal/stream"
 )
 
@@ -57,9 +58,13 @@ TTL allows get no rule: what dns.ttl_grace would let them through is said instea
 				return fmt.Errorf("%s: %w", source, err)
 			}
 			if bad > 0 {
-				fmt.Fprintf(cmd.ErrOrStderr(), "thurward: %s: passed over %s that cannot be read\n", source, counted(bad, "line"))
+				printable.Fprintf(cmd.ErrOrStderr(), "thurward: %s: passed over %s that cannot be read\n", source, counted(bad, "line"))
 			}
-			_, err = cmd.OutOrStdout().Write(p.Suggest(seg, obs, ingress).YAML(source))
+			y, err := p.Suggest(seg, obs, ingress).YAML(source)
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(y)
 			return err
 		},
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thurward/thurward/internal/policy"
+	"github.com/thurward/thurward/internal/printable"
 	"github.com/thurward/thurward/internal/segment"
 )
 
@@ -40,7 +41,7 @@ line.`,
 			if verbose && format == "text" {
 				for _, r := range results {
 					if r.Wrong == "" {
-						fmt.Fprintf(out, "%s:%d:%d: ok: %s: %s\n", file, r.Test.Line, r.Test.Column, r.Test.Name, p.Describe(&r.Outcome))
+						printable.Fprintf(out, "%s:%d:%d: ok: %s: %s\n", file, r.Test.Line, r.Test.Column, r.Test.Name, p.Describe(&r.Outcome))
 					}
 				}
 			}
@@ -48,7 +49,7 @@ line.`,
 				return err
 			}
 			if format == "text" {
-				fmt.Fprintln(out, summary(file, len(results), len(ds)))
+				printable.Fprintf(out, "%s\n", summary(file, len(results), len(ds)))
 			}
 			if len(ds) > 0 {
 				return exitError(exitInvalid)

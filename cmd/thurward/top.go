@@ -13,6 +13,7 @@ import (
 
 	"github.com/thurward/thurward/internal/live"
 	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/terminal"
 )
 
 func newTopCmd() *cobra.Command {
@@ -37,11 +38,11 @@ every 10 seconds. Keys: tab next firewall, p pause, q quit.`,
 			}
 			ctx, cancel := untilStopped(cmd.Context(), 0)
 			defer cancel()
-			out, isFile := cmd.OutOrStdout().(*os.File)
+			out, isFile := terminal.File(cmd.OutOrStdout())
 			tty := isFile && isTerminal(out)
 			var err error
 			if once || !tty {
-				err = topOnce(ctx, socket, wait, live.Screen{Color: tty}, cmd.OutOrStdout())
+				err = topOnce(ctx, socket, wait, live.Screen{Color: terminal.Colour(out)}, cmd.OutOrStdout())
 			} else {
 				err = topLive(ctx, socket, os.Stdin, out)
 			}

@@ -14,8 +14,9 @@
 package migrate
 
 import (
-	"fmt"
 	"net/netip"
+
+	"github.com/thurward/thurward/internal/printable"
 )
 
 // Options say what a rule set does not.
@@ -48,7 +49,7 @@ type Note struct {
 
 // String returns the note on one line.
 func (n Note) String() string {
-	return fmt.Sprintf("%s: %s: %s (%s)", n.Place, n.Text, n.Why, n.Effect)
+	return printable.Sprintf("%s: %s: %s (%s)", n.Place, n.Text, n.Why, n.Effect)
 }
 
 // A Result is a policy and what it lacks.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/thurward/thurward/internal/policy"
@@ -12,99 +11,48 @@ import (
 
 // write makes rules.yaml.
 func (c *carrier) write() (*Result, error) {
-	lan, wan, gateway := c.lanNet, c.wanNet, c.gateway
-	var b strings.Builder
-	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("interfaces:")
-	line("  lan0: { address: %v }%s", lan, remark(c.lan))
-	line("  wan0: { address: %v, gateway: %v }%s", wan, gateway, remark(c.wan))
-	line("defaults:")
-	line("  default_action: %s", map[string]string{"accept": "accept"}[c.policy]+map[bool]string{true: "", false: "deny"}[c.policy == "accept"])
+	root := []policy.Member{{Key: "interfaces", Value: policy.Mapping(false,
+		policy.Member{Key: "lan0", Value: policy.Mapping(true, member("address", c.lanNet)), Comment: shorten(c.lan)},
+		policy.Member{Key: "wan0", Value: policy.Mapping(true, member("address", c.wanNet), member("gateway", c.gateway)), Comment: shorten(c.wan)})}}
+	action := "deny"
+	if c.policy == "accept" {
+		action = c.policy
+	}
+	root = append(root, policy.Member{Key: "defaults", Value: policy.Mapping(false, member("default_action", action))})
 	if c.dns {
 		c.assume("plain DNS of the LAN is answered by the firewall, as it was redirected: dns.upstreams is a placeholder")
-		line("dns:\n  intercept: true\n  upstreams: [ { address: 192.0.2.53 } ]")
+		root = append(root, policy.Member{Key: "dns", Value: policy.Mapping(false,
+			policy.Member{Key: "intercept", Value: policy.Plain(true)},
+			policy.Member{Key: "upstreams", Value: policy.List(true, policy.Mapping(true, member("address", "192.0.2.53")))})})
 	}
-	if len(c.snat)+len(c.dnat) > 0 {
-		line("nat:")
-	}
+	var nat []policy.Member
 	if len(c.snat) > 0 {
-		line("  snat:")
-	}
-	for _, s := range c.snat {
-		f := []string{"out_interface: wan0"}
-		if s.source.IsValid() && s.source.Bits() > 0 {
-			f = append(f, "source: "+prefix(s.source))
-		}
-		switch len(s.external) {
-		case 0:
-			f = append(f, "masquerade: true")
-		case 1:
-			f = append(f, "external_ip: "+s.external[0].String())
-		default:
-			f = append(f, "external_ip: "+list(s.external, netip.Addr.String))
-		}
-		if len(s.ports) == 1 {
-			f = append(f, fmt.Sprintf("port_range: %d-%d", max(s.ports[0].lo, 1), s.ports[0].hi))
-		}
-		line("    - { %s }", strings.Join(f, ", "))
+		nat = append(nat, policy.Member{Key: "snat", Value: list(c.snat, outSNAT.node)})
 	}
 	if len(c.dnat) > 0 {
-		line("  dnat:")
+		nat = append(nat, policy.Member{Key: "dnat", Value: list(c.dnat, func(d outDNAT) *policy.Node { return d.node(c.wanNet.Addr()) })})
 	}
-	for _, d := range c.dnat {
-		if !d.wan.IsValid() {
-			d.wan = wan.Addr()
-		}
-		f := []string{"wan_ip: " + d.wan.String(), "wan_port: " + ports(d.ports), fmt.Sprintf(`to: "%v:%d"`, d.to, d.toPort), "proto: " + d.proto}
-		if d.from != nil {
-			f = append(f, "from: "+list(d.from.prefixes(), prefix))
-		}
-		if d.hairpin {
-			f = append(f, "hairpin: true")
-		}
-		line("    - { %s }", strings.Join(f, ", "))
+	if len(nat) > 0 {
+		root = append(root, policy.Member{Key: "nat", Value: policy.Mapping(false, nat...)})
 	}
-	if len(c.rules) == 0 {
-		line("rules: []")
-	} else {
-		line("rules: # the first that matches decides")
+	rules := policy.Member{Key: "rules", Value: list(c.rules, outRule.node)}
+	if len(c.rules) > 0 {
+		rules.Comment = "the first that matches decides"
 	}
-	for _, r := range c.rules {
-		f := []string{"id: " + r.id}
-		if r.name != "" {
-			f = append(f, "name: "+quote(r.name))
-		}
-		f = append(f, "action: "+r.action)
-		if r.direction != "" {
-			f = append(f, "direction: "+r.direction)
-		}
-		if len(r.states) > 0 {
-			f = append(f, "state: "+list(r.states, same))
-		}
-		if len(r.protos) > 0 {
-			f = append(f, "protocol: "+list(r.protos, same))
-		}
-		if r.src != nil {
-			f = append(f, "source: "+list(r.src.prefixes(), prefix))
-		}
-		if r.dst != nil {
-			f = append(f, "destination: "+list(r.dst.prefixes(), prefix))
-		}
-		if r.ports != nil {
-			f = append(f, "destination_port: "+list(r.ports, ports))
-		}
-		line("  - { %s }", strings.Join(f, ", "))
-	}
-	head := fmt.Sprintf("# Imported from %s. Review it, then thurward check and thurward explain.\n", shorten(c.o.File))
+	root = append(root, rules)
+	head := []string{fmt.Sprintf("Imported from %s. Review it, then thurward check and thurward explain.", shorten(c.o.File))}
 	for _, a := range c.res.Assumptions {
-		head += "# assumed: " + shorten(a) + "\n"
+		head = append(head, "assumed: "+a)
 	}
 	for _, n := range c.res.Notes {
 		n.Place = shorten(n.Place)
 		n.Why = shorten(n.Why)
-		head += "# not carried: " + n.String() + "\n"
+		head = append(head, "not carried: "+n.String())
 	}
-	c.res.YAML = []byte(head + b.String())
+	var err error
+	if c.res.YAML, err = policy.Document(policy.Mapping(false, root...), head...); err != nil {
+		return nil, fmt.Errorf("%s: writing the policy: %w", c.o.File, err)
+	}
 	// What comes out is a policy, or it is said why not.
 	if p, ds := policy.Load("the result", c.res.YAML); p == nil {
 		for _, d := range ds {
@@ -116,19 +64,82 @@ func (c *carrier) write() (*Result, error) {
 	return &c.res, nil
 }
 
-func same(s string) string { return s }
-
-// list writes values as YAML: one alone, several in brackets.
-func list[T any](vs []T, f func(T) string) string {
-	var s []string
-	for _, v := range vs {
-		s = append(s, f(v))
-	}
-	if len(s) == 1 {
-		return s[0]
-	}
-	return "[" + strings.Join(s, ", ") + "]"
+func member(key string, v any) policy.Member {
+	return policy.Member{Key: key, Value: policy.Scalar(fmt.Sprint(v))}
 }
+
+func (s outSNAT) node() *policy.Node {
+	m := []policy.Member{member("out_interface", "wan0")}
+	if s.source.IsValid() && s.source.Bits() > 0 {
+		m = append(m, member("source", prefix(s.source)))
+	}
+	if len(s.external) == 0 {
+		m = append(m, policy.Member{Key: "masquerade", Value: policy.Plain(true)})
+	} else {
+		m = append(m, policy.Member{Key: "external_ip", Value: values(s.external, netip.Addr.String)})
+	}
+	if len(s.ports) == 1 {
+		m = append(m, member("port_range", fmt.Sprintf("%d-%d", max(s.ports[0].lo, 1), s.ports[0].hi)))
+	}
+	return policy.Mapping(true, m...)
+}
+
+func (d outDNAT) node(wan netip.Addr) *policy.Node {
+	if d.wan.IsValid() {
+		wan = d.wan
+	}
+	m := []policy.Member{member("wan_ip", wan), {Key: "wan_port", Value: ports(d.ports)}, member("to", fmt.Sprintf("%v:%d", d.to, d.toPort)), member("proto", d.proto)}
+	if d.from != nil {
+		m = append(m, policy.Member{Key: "from", Value: values(d.from.prefixes(), prefix)})
+	}
+	if d.hairpin {
+		m = append(m, policy.Member{Key: "hairpin", Value: policy.Plain(true)})
+	}
+	return policy.Mapping(true, m...)
+}
+
+func (r outRule) node() *policy.Node {
+	m := []policy.Member{member("id", r.id)}
+	if r.name != "" {
+		m = append(m, member("name", shorten(strings.ToValidUTF8(r.name, "?"))))
+	}
+	m = append(m, member("action", r.action))
+	if r.direction != "" {
+		m = append(m, member("direction", r.direction))
+	}
+	if len(r.states) > 0 {
+		m = append(m, policy.Member{Key: "state", Value: values(r.states, same)})
+	}
+	if len(r.protos) > 0 {
+		m = append(m, policy.Member{Key: "protocol", Value: values(r.protos, same)})
+	}
+	if r.src != nil {
+		m = append(m, policy.Member{Key: "source", Value: values(r.src.prefixes(), prefix)})
+	}
+	if r.dst != nil {
+		m = append(m, policy.Member{Key: "destination", Value: values(r.dst.prefixes(), prefix)})
+	}
+	if r.ports != nil {
+		m = append(m, policy.Member{Key: "destination_port", Value: policy.OneOrList(r.ports, ports)})
+	}
+	return policy.Mapping(true, m...)
+}
+
+// list returns a list with a line for each value.
+func list[T any](vs []T, node func(T) *policy.Node) *policy.Node {
+	l := make([]*policy.Node, len(vs))
+	for i, v := range vs {
+		l[i] = node(v)
+	}
+	return policy.List(false, l...)
+}
+
+// values returns one value alone, several as a list on one line.
+func values[T any](vs []T, f func(T) string) *policy.Node {
+	return policy.OneOrList(vs, func(v T) *policy.Node { return policy.Scalar(f(v)) })
+}
+
+func same(s string) string { return s }
 
 func prefix(p netip.Prefix) string {
 	if p.IsSingleIP() {
@@ -137,24 +148,11 @@ func prefix(p netip.Prefix) string {
 	return p.String()
 }
 
-func ports(p span) string {
+func ports(p span) *policy.Node {
 	if p.lo == p.hi {
-		return fmt.Sprint(p.lo)
+		return policy.Plain(p.lo)
 	}
-	return fmt.Sprintf("%d-%d", p.lo, p.hi)
-}
-
-// quote writes a name as YAML in double quotes.
-func quote(s string) string {
-	s = shorten(strings.ToValidUTF8(s, "?"))
-	return strconv.QuoteToASCII(s)
-}
-
-func remark(name string) string {
-	if name == "" {
-		return ""
-	}
-	return " # " + shorten(name)
+	return policy.Scalar(fmt.Sprintf("%d-%d", p.lo, p.hi))
 }
 
 // addresses finds what the interfaces section needs. A rule set does not say

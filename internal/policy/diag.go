@@ -4,8 +4,9 @@
 package policy
 
 import (
-	"fmt"
 	"sort"
+
+	"github.com/thurward/thurward/internal/printable"
 )
 
 // A Severity tells errors, which make a policy unusable, from warnings.
@@ -31,18 +32,18 @@ type Diagnostic struct {
 }
 
 // String returns the diagnostic on one line: file:line:col: path: what is
-// wrong (what would be right).
+// wrong (what would be right). What comes from the policy is escaped.
 func (d Diagnostic) String() string {
-	s := fmt.Sprintf("%s:%d:%d: ", d.File, d.Line, d.Column)
+	s := printable.Sprintf("%s:%d:%d: ", d.File, d.Line, d.Column)
 	if d.Severity == Warning {
 		s += "warning: "
 	}
 	if d.Path != "" {
-		s += d.Path + ": "
+		s += printable.Sprintf("%s: ", d.Path)
 	}
-	s += d.Message
+	s += printable.Sprintf("%s", d.Message)
 	if d.Hint != "" {
-		s += " (" + d.Hint + ")"
+		s += printable.Sprintf(" (%s)", d.Hint)
 	}
 	return s
 }

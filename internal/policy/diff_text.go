@@ -4,41 +4,43 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/thurward/thurward/internal/printable"
 )
 
 // Write prints the changes for people, at most as many of them as most, and of
 // each the sets that Compare has described. What is left out is counted.
 func (d *Diff) Write(w io.Writer, most int) {
 	if d.Same() {
-		fmt.Fprintf(w, "%s and %s do the same\n", d.Old, d.New)
+		printable.Fprintf(w, "%s and %s do the same\n", d.Old, d.New)
 		return
 	}
 	for i := range d.Traffic {
 		if i == most {
-			fmt.Fprintf(w, "and %d more changes (--all shows them)\n\n", len(d.Traffic)-i)
+			printable.Fprintf(w, "and %d more changes (--all shows them)\n\n", len(d.Traffic)-i)
 			break
 		}
 		t := &d.Traffic[i]
-		fmt.Fprintf(w, "%s -> %s\n", &t.From, &t.To)
+		printable.Fprintf(w, "%s -> %s\n", &t.From, &t.To)
 		for j := range t.Packets {
-			fmt.Fprintf(w, "  %s\n", &t.Packets[j])
+			printable.Fprintf(w, "  %s\n", &t.Packets[j])
 		}
 		if n := t.Sets - len(t.Packets); n > 0 {
-			fmt.Fprintf(w, "  and %d more sets of packets (--all shows them)\n", n)
+			printable.Fprintf(w, "  and %d more sets of packets (--all shows them)\n", n)
 		}
-		fmt.Fprintf(w, "  example: %s\n\n", &t.Example)
+		printable.Fprintf(w, "  example: %s\n\n", &t.Example)
 	}
 	if !d.Complete {
-		fmt.Fprint(w, "there is more: so many sets of packets differ that the search was stopped (--all goes on)\n\n")
+		printable.Fprintf(w, "there is more: so many sets of packets differ that the search was stopped (--all goes on)\n\n")
 	}
 	for _, o := range d.Other {
 		switch {
 		case o.Old == "":
-			fmt.Fprintf(w, "%s: added: %s\n", o.What, o.New)
+			printable.Fprintf(w, "%s: added: %s\n", o.What, o.New)
 		case o.New == "":
-			fmt.Fprintf(w, "%s: removed: %s\n", o.What, o.Old)
+			printable.Fprintf(w, "%s: removed: %s\n", o.What, o.Old)
 		default:
-			fmt.Fprintf(w, "%s: %s -> %s\n", o.What, o.Old, o.New)
+			printable.Fprintf(w, "%s: %s -> %s\n", o.What, o.Old, o.New)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/thurward/thurward/internal/printable"
 	"github.com/thurward/thurward/internal/segment"
 )
 
@@ -179,17 +180,17 @@ const nearestShown = 5
 // Write prints the explanation for people. Of many rules that do not match it
 // shows those of whose fields most match, unless all is set.
 func (e *Explanation) Write(w io.Writer, all bool) {
-	fmt.Fprintln(w, e.Packet)
+	printable.Fprintf(w, "%s\n", e.Packet)
 	switch {
 	case e.Rule == nil:
-		fmt.Fprintf(w, "%s, before the rules are asked: %s (%s)\n", e.Verdict, e.Note, e.Reason)
+		printable.Fprintf(w, "%s, before the rules are asked: %s (%s)\n", e.Verdict, e.Note, e.Reason)
 	case e.Verdict == "drop":
-		fmt.Fprintf(w, "drop: %s accepts it, but %s (%s)\n", e.Rule, e.Note, e.Reason)
+		printable.Fprintf(w, "drop: %s accepts it, but %s (%s)\n", e.Rule, e.Note, e.Reason)
 	default:
-		fmt.Fprintf(w, "%s, by %s\n", e.Verdict, e.Rule)
+		printable.Fprintf(w, "%s, by %s\n", e.Verdict, e.Rule)
 	}
 	line := func(what, format string, args ...any) {
-		fmt.Fprintf(w, "  %-8s%s\n", what, fmt.Sprintf(format, args...))
+		printable.Fprintf(w, "  %-8s%s\n", what, fmt.Sprintf(format, args...))
 	}
 	if e.DNAT != nil {
 		line("dnat", "%s becomes %s before the rules see it, by %s (%s)", e.DNAT.From, e.DNAT.To[0], e.DNAT.Entry, e.DNAT.Place)
@@ -247,12 +248,12 @@ func (e *Explanation) Write(w io.Writer, all bool) {
 		return fmt.Sprintf("%d rules", n)
 	}
 	if len(shown) < len(e.Earlier) {
-		fmt.Fprintf(w, "%s before that do not match; the nearest:\n", rules(len(e.Earlier)))
+		printable.Fprintf(w, "%s before that do not match; the nearest:\n", rules(len(e.Earlier)))
 	} else {
-		fmt.Fprintf(w, "%s before that, with the first field that does not match:\n", rules(len(e.Earlier)))
+		printable.Fprintf(w, "%s before that, with the first field that does not match:\n", rules(len(e.Earlier)))
 	}
 	for _, m := range shown {
-		fmt.Fprintf(w, "  %s: %s is %s, the packet has %s\n", &m.ExplainedRule, m.Field, m.Want, m.Have)
+		printable.Fprintf(w, "  %s: %s is %s, the packet has %s\n", &m.ExplainedRule, m.Field, m.Want, m.Have)
 	}
 	if len(left) > 0 {
 		var s []string
@@ -261,7 +262,7 @@ func (e *Explanation) Write(w io.Writer, all bool) {
 				s = append(s, fmt.Sprintf("%d by %s", left[f], f))
 			}
 		}
-		fmt.Fprintf(w, "  and %d more (--all shows them): %s\n", len(e.Earlier)-len(shown), strings.Join(s, ", "))
+		printable.Fprintf(w, "  and %d more (--all shows them): %s\n", len(e.Earlier)-len(shown), strings.Join(s, ", "))
 	}
 }
 

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"maps"
@@ -66,10 +65,10 @@ func (l *late) add(o *Observation, grace int) {
 	l.most = max(l.most, o.Expired)
 }
 
-// write says what dns.ttl_grace would do about it.
-func (l *late) write(b *bytes.Buffer, grace int) {
+// lines say what dns.ttl_grace would do about it.
+func (l *late) lines(grace int) (lines []string) {
 	if l.packets == 0 {
-		return
+		return nil
 	}
 	names := slices.SortedFunc(maps.Keys(l.names), func(x, y string) int {
 		return cmp.Or(cmp.Compare(l.names[y], l.names[x]), strings.Compare(x, y))
@@ -77,17 +76,18 @@ func (l *late) write(b *bytes.Buffer, grace int) {
 	if len(names) > 5 {
 		names = append(names[:5:5], fmt.Sprintf("%d more", len(names)-5))
 	}
-	fmt.Fprintf(b, "# %s left out: the names of their destinations had expired, and clients went on to use the addresses", packets(l.packets))
+	which := ""
 	if len(names) > 0 {
-		fmt.Fprintf(b, " (%s)", strings.Join(names, ", "))
+		which = fmt.Sprintf(" (%s)", strings.Join(names, ", "))
 	}
-	b.WriteString(".\n")
+	lines = append(lines, fmt.Sprintf("%s left out: the names of their destinations had expired, and clients went on to use the addresses%s.", packets(l.packets), which))
 	if l.most > 0 {
-		fmt.Fprintf(b, "# dns.ttl_grace: %d lets %s through. Addresses then stay open when they may belong to somebody else; see docs/dns.md.\n", grace+l.most, packets(l.packets-l.beyond))
+		lines = append(lines, fmt.Sprintf("dns.ttl_grace: %d lets %s through. Addresses then stay open when they may belong to somebody else; see docs/dns.md.", grace+l.most, packets(l.packets-l.beyond)))
 	}
 	if l.beyond > 0 {
-		fmt.Fprintf(b, "# %s came later than dns.ttl_grace may be, %d seconds: those clients must resolve again, or need a rule by address.\n", packets(l.beyond), MaxTTLGrace)
+		lines = append(lines, fmt.Sprintf("%s came later than dns.ttl_grace may be, %d seconds: those clients must resolve again, or need a rule by address.", packets(l.beyond), MaxTTLGrace))
 	}
+	return lines
 }
 
 // A proposal is a rule with what it was made of.
@@ -236,30 +236,27 @@ func (s *Suggestion) Rules() int { return len(s.rules) }
 
 // YAML returns the proposed rules as a list for review, with what they were made
 // of as comments. source names where the events came from.
-func (s *Suggestion) YAML(source string) []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Rules proposed by thurward suggest: %d, from %s of %s.\n", len(s.rules), packets(s.seen), source)
-	b.WriteString("# Review each: that something was tried does not mean that it should be allowed.\n")
-	if s.already > 0 {
-		fmt.Fprintf(&b, "# %s left out: %s accepts them now.\n", packets(s.already), s.policy.File)
+func (s *Suggestion) YAML(source string) ([]byte, error) {
+	head := []string{
+		fmt.Sprintf("Rules proposed by thurward suggest: %d, from %s of %s.", len(s.rules), packets(s.seen), source),
+		"Review each: that something was tried does not mean that it should be allowed.",
 	}
-	s.late.write(&b, s.policy.DNS.TTLGrace)
+	if s.already > 0 {
+		head = append(head, fmt.Sprintf("%s left out: %s accepts them now.", packets(s.already), s.policy.File))
+	}
+	head = append(head, s.late.lines(s.policy.DNS.TTLGrace)...)
 	if s.ingress > 0 {
-		fmt.Fprintf(&b, "# %s left out, from the wan; --ingress proposes rules for those, too.\n", packets(s.ingress))
+		head = append(head, fmt.Sprintf("%s left out, from the wan; --ingress proposes rules for those, too.", packets(s.ingress)))
 	}
 	for _, why := range slices.Sorted(maps.Keys(s.own)) {
-		fmt.Fprintf(&b, "# %s left out: %s.\n", packets(s.own[why]), why)
+		head = append(head, fmt.Sprintf("%s left out: %s.", packets(s.own[why]), why))
 	}
-	if len(s.rules) == 0 {
-		b.WriteString("rules: []\n")
-		return b.Bytes()
-	}
-	b.WriteString("rules:\n")
 	taken := map[string]bool{}
 	for i := range s.policy.Rules {
 		taken[s.policy.Rules[i].ID] = true
 	}
 	n := 0
+	var rules []*Node
 	for i := range s.rules {
 		g := &s.rules[i]
 		id := ""
@@ -267,12 +264,13 @@ func (s *Suggestion) YAML(source string) []byte {
 			n++
 			id = fmt.Sprintf("suggested-%d", n)
 		}
-		s.write(&b, g, id)
+		rules = append(rules, s.rule(g, id))
 	}
-	return b.Bytes()
+	return Document(Mapping(false, Member{"rules", List(false, rules...), ""}), head...)
 }
 
-func (s *Suggestion) write(b *bytes.Buffer, g *proposal, id string) {
+// rule returns a proposed rule with its comments.
+func (s *Suggestion) rule(g *proposal, id string) *Node {
 	srcs := slices.SortedFunc(maps.Keys(g.srcs), func(x, y netip.Addr) int {
 		return cmp.Or(cmp.Compare(g.srcs[y], g.srcs[x]), x.Compare(y))
 	})
@@ -284,55 +282,47 @@ func (s *Suggestion) write(b *bytes.Buffer, g *proposal, id string) {
 		}
 		from = append(from, fmt.Sprintf("%v (%d)", a, g.srcs[a]))
 	}
-	fmt.Fprintf(b, "\n  # %s, %s to %s, from %s.\n", packets(g.count), g.first, g.last, strings.Join(from, ", "))
+	above := []string{fmt.Sprintf("%s, %s to %s, from %s.", packets(g.count), g.first, g.last, strings.Join(from, ", "))}
 	action := "accept"
 	switch {
 	case g.shadow != "" && g.accept:
-		fmt.Fprintf(b, "  # The shadow rule %s would accept them: remove its mode: shadow, or put this in its place.\n", g.shadow)
+		above = append(above, fmt.Sprintf("The shadow rule %s would accept them: remove its mode: shadow, or put this in its place.", g.shadow))
 	case g.shadow != "":
 		action = "deny"
-		fmt.Fprintf(b, "  # The shadow rule %s would drop them: remove its mode: shadow, or put this in its place.\n", g.shadow)
+		above = append(above, fmt.Sprintf("The shadow rule %s would drop them: remove its mode: shadow, or put this in its place.", g.shadow))
 	default:
-		b.WriteString("  # No rule matches them. Put this after the others.\n")
+		above = append(above, "No rule matches them. Put this after the others.")
 	}
 	direction := "ingress"
 	if g.fromLAN {
 		direction = "egress"
 	}
-	fmt.Fprintf(b, "  - id: %s\n    action: %s\n    direction: %s\n", id, action, direction)
+	r := []Member{{"id", Scalar(id), ""}, {"action", Scalar(action), ""}, {"direction", Scalar(direction), ""}}
+	address := func(a netip.Addr) *Node { return Scalar(a.String()) }
 	slices.SortFunc(srcs, netip.Addr.Compare)
 	switch lan := s.policy.side(true).Prefix.Masked(); {
 	case len(srcs) <= maxSources:
-		fmt.Fprintf(b, "    source: %s\n", yamlValues(srcs))
+		r = append(r, Member{"source", OneOrList(srcs, address), ""})
 	case g.fromLAN:
-		fmt.Fprintf(b, "    source: %v # %d hosts of it\n", lan, len(srcs))
+		r = append(r, Member{"source", Scalar(lan.String()), fmt.Sprintf("%d hosts of it", len(srcs))})
 	default:
-		fmt.Fprintf(b, "    # source: %d addresses, too many to list\n", len(srcs))
+		above = append(above, fmt.Sprintf("source: %d addresses, too many to list", len(srcs)))
 	}
 	slices.SortFunc(g.dsts, netip.Addr.Compare)
 	slices.Sort(g.names)
 	slices.Sort(g.ports)
 	switch {
 	case len(g.names) > 0:
-		fmt.Fprintf(b, "    destination_fqdn: %s\n", yamlValues(g.names))
+		r = append(r, Member{"destination_fqdn", OneOrList(g.names, Scalar), ""})
 	case len(g.dsts) <= maxDestinations:
-		fmt.Fprintf(b, "    destination: %s\n", yamlValues(g.dsts))
+		r = append(r, Member{"destination", OneOrList(g.dsts, address), ""})
 	default:
-		fmt.Fprintf(b, "    # destination: %d addresses, too many to list\n", len(g.dsts))
+		above = append(above, fmt.Sprintf("destination: %d addresses, too many to list", len(g.dsts)))
 	}
 	if len(g.ports) > 0 {
-		fmt.Fprintf(b, "    destination_port: %s\n", yamlValues(g.ports))
+		r = append(r, Member{"destination_port", OneOrList(g.ports, func(p int) *Node { return Plain(p) }), ""})
 	}
-	fmt.Fprintf(b, "    protocol: %s\n", g.proto)
-}
-
-// yamlValues writes one value, or a list of several.
-func yamlValues[T any](vs []T) string {
-	var s []string
-	for _, v := range vs {
-		s = append(s, fmt.Sprint(v))
-	}
-	return yamlList(s)
+	return Above(Mapping(false, append(r, Member{"protocol", Scalar(g.proto), ""})...), above...)
 }
 
 func packets(n int) string {

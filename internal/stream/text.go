@@ -5,6 +5,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -199,15 +200,15 @@ func hostPort(ip, port string) string {
 // maxText bounds what one field takes of a line.
 const maxText = 300
 
-// clean makes text safe for a terminal: no control characters, nothing that
-// changes the direction of writing, and not without end.
+// clean makes text safe for a terminal: no control characters, nothing that is
+// invisible or changes the direction of writing, and not without end.
 func clean(s string) string {
 	n := 0
 	return strings.Map(func(r rune) rune {
 		if n++; n > maxText {
 			return -1
 		}
-		if r < 0x20 || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0x2028 || r == 0x2029 {
+		if !strconv.IsPrint(r) {
 			return '·'
 		}
 		return r
