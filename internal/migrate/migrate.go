@@ -1,7 +1,8 @@
 // Package migrate turns the rule sets of other firewalls into rules.yaml: what
 // nft -j list ruleset prints, and what iptables-save prints.
 //
-//	nft.go, nft_values.go   read nft's JSON
+//	nft.go, nft_items.go,
+//	nft_values.go, object.go read nft's JSON
 //	iptables.go             reads iptables-save
 //	cond.go                 conditions: sets of addresses, ports, states, interfaces
 //	carry.go                goes through chains and the chains they jump to
