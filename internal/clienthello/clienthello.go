@@ -1,5 +1,9 @@
 // Package clienthello reads the server name from the first message of a TLS
 // connection (RFC 8446 section 4.1.2, RFC 6066 section 3).
+//
+// The server at the other end reads the same bytes with a program of its own.
+// So everything that two programs may read differently is refused here, however
+// harmless it looks: what is accepted has one meaning.
 package clienthello
 
 import "encoding/binary"
@@ -16,57 +20,139 @@ const (
 	More  State = iota // the message has not arrived whole
 	Found              // there is a server name
 	None               // it is a hello without a server name
-	Other              // it is no hello that can be read
+	Other              // it is no hello that can be read, or one that may be read in two ways
 )
 
-// ServerName reads the server name from the beginning of a stream, which may be
-// cut off anywhere. The message must be whole before anything is said of it: it
-// may be spread over several records, but nothing may come between. The name
-// is text as the client wrote it and is written to dst.
-func ServerName(stream []byte, dst *[255]byte) (name []byte, s State) {
+// A Hello is what is read of the message.
+type Hello struct {
+	Name  []byte // the server's name as the client wrote it: letters, digits, hyphens and underscores between dots
+	Len   int    // bytes of the stream that the message and its records take
+	Early bool   // data follow before the server has answered (RFC 8446 section 4.2.10)
+}
+
+// TLS content types and message types.
+const (
+	typeChangeCipherSpec = 20
+	typeHandshake        = 22
+	typeApplicationData  = 23
+	clientHello          = 1
+	serverHello          = 2
+)
+
+// Extensions.
+const (
+	extServerName = 0
+	extEarlyData  = 42
+)
+
+// Read reads the server name from the beginning of a stream, which may be cut
+// off anywhere: what it says of a beginning other than More holds for the whole.
+// The message must be whole before anything is said of it. It may be spread over
+// several records, but nothing may come between, before it, or behind it in its
+// last record. The name is written to dst.
+func Read(stream []byte, dst *[255]byte) (Hello, State) {
 	var msg [MaxLen]byte
 	n := 0
 	for b := stream; ; {
-		if n >= 4 {
-			if msg[0] != 1 { // handshake type client_hello
-				return nil, Other
-			}
-			size := 4 + int(msg[1])<<16 + int(msg[2])<<8 + int(msg[3])
-			if size > MaxLen {
-				return nil, Other
-			}
-			if n >= size {
-				return hello(msg[4:size], dst)
-			}
-		}
-		if len(b) > 0 && b[0] != 22 || len(b) > 1 && b[1] != 3 {
-			return nil, Other // a record of another type or protocol
+		if len(b) > 0 && b[0] != typeHandshake || len(b) > 1 && b[1] != 3 {
+			return Hello{}, Other // a record of another type or protocol
 		}
 		if len(b) < 5 {
-			return nil, More
+			return Hello{}, More
 		}
 		size := int(binary.BigEndian.Uint16(b[3:]))
-		if size == 0 || size > 1<<14 {
-			return nil, Other
-		}
 		b = b[5:]
+		if size == 0 || n+size > MaxLen {
+			return Hello{}, Other
+		}
+		end := n + size // of the message's part in this record
 		k := min(size, len(b))
-		if n+k > MaxLen {
-			return nil, Other
-		}
 		n += copy(msg[n:], b[:k])
-		if k < size && n < 4 {
-			return nil, More
-		}
 		b = b[k:]
-		if k < size {
-			// The rest of the record is still to come; unless the message
-			// ends within what is there, so is the message.
-			if want := 4 + int(msg[1])<<16 + int(msg[2])<<8 + int(msg[3]); msg[0] == 1 && want <= MaxLen && n < want {
-				return nil, More
+		if n > 0 && msg[0] != clientHello {
+			return Hello{}, Other
+		}
+		if n >= 4 {
+			want := 4 + int(msg[1])<<16 + int(msg[2])<<8 + int(msg[3])
+			if want > MaxLen || end > want {
+				return Hello{}, Other // too long, or something follows in its record
+			}
+			if n == want {
+				h, s := hello(msg[4:want], dst)
+				h.Len = len(stream) - len(b)
+				return h, s
 			}
 		}
+		if k < size {
+			return Hello{}, More
+		}
 	}
+}
+
+// ReadAgain is Read for the second hello, which a server may ask for: a
+// change_cipher_spec may stand before it (RFC 8446 appendix D.4).
+func ReadAgain(stream []byte, dst *[255]byte) (Hello, State) {
+	const ccs = "\x14\x03\x03\x00\x01\x01"
+	if len(stream) == 0 || stream[0] != typeChangeCipherSpec {
+		return Read(stream, dst)
+	}
+	if k := min(len(stream), len(ccs)); string(stream[:k]) != ccs[:k] {
+		return Hello{}, Other
+	}
+	if len(stream) < len(ccs) {
+		return Hello{}, More
+	}
+	h, s := Read(stream[len(ccs):], dst)
+	h.Len += len(ccs)
+	return h, s
+}
+
+// MayFollow reports whether rest, the stream behind a hello, is what a client may
+// send before it has an answer.
+func (h *Hello) MayFollow(rest []byte) bool {
+	return len(rest) == 0 || h.Early && (rest[0] == typeChangeCipherSpec || rest[0] == typeApplicationData)
+}
+
+// Handshakes reports whether a record of this type may be the beginning of another
+// hello.
+func Handshakes(contentType byte) bool {
+	return contentType == typeHandshake || contentType == typeChangeCipherSpec
+}
+
+// An Answer is what a server says to a hello.
+type Answer uint8
+
+// The answers.
+const (
+	Unsaid Answer = iota // too little of it is there
+	Retry                // HelloRetryRequest: it wants another hello, and takes the name from that
+	Final                // anything else
+)
+
+// AnswerLen is how many bytes of a server's stream ReadAnswer needs at most.
+const AnswerLen = 5 + 4 + 2 + 32
+
+// retryRandom is the random of a ServerHello that is a HelloRetryRequest (RFC
+// 8446 section 4.1.3).
+const retryRandom = "\xCF\x21\xAD\x74\xE5\x9A\x61\x11\xBE\x1D\x8C\x02\x1E\x65\xB8\x91\xC2\xA2\x11\x16\x7A\xBB\x8C\x5E\x07\x9E\x09\xE2\xC8\xA8\x33\x9C"
+
+// ReadAnswer tells from the beginning of a server's stream whether the server asks
+// for a second hello.
+func ReadAnswer(stream []byte) Answer {
+	if len(stream) > 0 && stream[0] != typeHandshake || len(stream) > 5 && stream[5] != serverHello {
+		return Final
+	}
+	const at = AnswerLen - len(retryRandom)
+	if len(stream) > at {
+		k := min(len(stream)-at, len(retryRandom))
+		if string(stream[at:at+k]) != retryRandom[:k] {
+			return Final
+		}
+		if k == len(retryRandom) {
+			return Retry
+		}
+	}
+	return Unsaid
 }
 
 // A reader takes fields from a message. Once one is missing, all are.
@@ -96,44 +182,88 @@ func (r *reader) number(bytes int) (v int) {
 func (r *reader) vector(bytes int) []byte { return r.take(r.number(bytes)) }
 
 // hello reads the message.
-func hello(b []byte, dst *[255]byte) ([]byte, State) {
+func hello(b []byte, dst *[255]byte) (h Hello, s State) {
 	r := reader{b: b}
-	r.take(2 + 32) // legacy_version, random
-	r.vector(1)    // legacy_session_id
-	r.vector(2)    // cipher_suites
-	r.vector(1)    // legacy_compression_methods
-	if r.bad {
-		return nil, Other
+	version := r.take(2)
+	r.take(32)             // random
+	session := r.vector(1) // legacy_session_id
+	suites := r.vector(2)
+	methods := r.vector(1) // legacy_compression_methods
+	if r.bad || version[0] != 3 || len(session) > 32 || len(suites) == 0 || len(suites)%2 != 0 || len(methods) == 0 {
+		return h, Other
 	}
 	if len(r.b) == 0 {
-		return nil, None // from before extensions
+		return h, None // from before extensions
 	}
 	ext := reader{b: r.vector(2)}
 	if r.bad || len(r.b) != 0 {
-		return nil, Other
+		return h, Other
 	}
-	var name []byte
 	for len(ext.b) > 0 {
 		typ := ext.number(2)
-		data := reader{b: ext.vector(2)}
+		data := ext.vector(2)
 		if ext.bad {
-			return nil, Other
+			return Hello{}, Other
 		}
-		if typ != 0 {
+		switch typ {
+		case extEarlyData:
+			h.Early = true
+		case extServerName:
+			host := hostName(data)
+			if h.Name != nil || host == nil {
+				return Hello{}, Other // twice, or not to be read
+			}
+			h.Name = dst[:copy(dst[:], host)]
+		}
+	}
+	if h.Name == nil {
+		return h, None
+	}
+	return h, Found
+}
+
+// hostName returns the one name in the data of a server_name extension, or nil
+// when there is none, there are several, or it is not a host's.
+func hostName(ext []byte) []byte {
+	data := reader{b: ext}
+	list := reader{b: data.vector(2)}
+	if data.bad || len(data.b) != 0 || list.number(1) != 0 {
+		return nil // or of another kind than a host name
+	}
+	host := list.vector(2)
+	if list.bad || len(list.b) != 0 || !validName(host) {
+		return nil
+	}
+	return host
+}
+
+// validName reports whether b is the name of a host as RFC 6066 wants it: labels
+// of letters, digits and hyphens (and underscores, which exist), without a dot at
+// the end, not an address. International names are in their ASCII form, as they
+// are in DNS.
+func validName(b []byte) bool {
+	if len(b) == 0 || len(b) > 253 {
+		return false
+	}
+	label, letters := 0, false // of the label under way: its length, whether it is more than a number
+	for _, c := range b {
+		switch {
+		case c == '.':
+			if label == 0 {
+				return false
+			}
+			label, letters = 0, false
 			continue
+		case c >= '0' && c <= '9':
+		case c == '-', c == '_', c|0x20 >= 'a' && c|0x20 <= 'z':
+			letters = true
+		default:
+			return false
 		}
-		list := reader{b: data.vector(2)}
-		if name != nil || data.bad || len(data.b) != 0 || list.number(1) != 0 {
-			return nil, Other // twice, or of another kind than a host name
+		if label++; label > 63 {
+			return false
 		}
-		host := list.vector(2)
-		if list.bad || len(list.b) != 0 || len(host) == 0 || len(host) > len(dst) {
-			return nil, Other
-		}
-		name = dst[:copy(dst[:], host)]
 	}
-	if name == nil {
-		return nil, None
-	}
-	return name, Found
+	// What ends in a number is an IPv4 address to many programs.
+	return label > 0 && letters
 }

@@ -78,10 +78,8 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, old conntrack.Ref, now
 	if e.cannotLeave(in, out, i, now) {
 		return
 	}
-	if e.wantsName(rule) && (p.Class != packet.Stream || p.Payload > 0) {
-		// Only TLS over TCP tells the name, and not in a SYN.
-		e.dropPacket(in, i, telemetry.SNIRefused, now)
-		return
+	if e.wantsName(rule) && !e.pendingFits(in, i, conntrack.None, now) {
+		return // only TLS over TCP tells the name, and not in a SYN
 	}
 	r, why := e.newFlow(in, p, k, &to, old, now)
 	if why != 0 {

@@ -55,12 +55,13 @@ type about struct {
 	ago    uint32 // NameExpired: for how many seconds, rounded up
 }
 
-// NameBytes returns the memory that a policy's name set takes.
+// NameBytes returns the memory that a policy's name set takes, and what else
+// names need.
 func NameBytes(p *segment.Policy) int {
 	if len(p.Upstreams) == 0 {
 		return 0
 	}
-	return fqdn.Bytes(nameCapacity(p))
+	return fqdn.Bytes(nameCapacity(p)) + HelloBytes(p)
 }
 
 func nameCapacity(p *segment.Policy) int {

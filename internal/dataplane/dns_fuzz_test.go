@@ -169,7 +169,7 @@ func (h *hostile) rest() {
 		l.taken(wan)
 		l.taken(lan)
 	}
-	if n, m := l.e.DNS().Outstanding(), l.e.DNSConns().Len(); n != 0 || m != 0 || l.e.names.hellos.n != 0 {
+	if n, m := l.e.DNS().Outstanding(), l.e.DNSConns().Len(); n != 0 || m != 0 || l.e.names.hellos.any() {
 		l.t.Fatalf("%d queries, %d connections, %d messages are left", n, m, l.e.names.hellos.n)
 	}
 	if l.e.Flows().Len() == 0 {

@@ -53,7 +53,7 @@ func (e *Engine) nameMetrics() []telemetry.Family {
 		{Name: "thurward_dns_outstanding", Help: "Queries that wait for an upstream.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(outstanding()) }},
 		{Name: "thurward_dns_tcp_connections", Help: "TCP connections that end at the proxy, to clients and to upstreams.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(ends()) }},
 		one("thurward_sni_accepted_total", "Connections of rules with sni: require whose server's name was the right one.", &e.c.HellosAccepted),
-		one("thurward_sni_segments_repeated_total", "Segments of such connections that were dropped before the name was known: repeated, or out of order.", &e.c.HellosRepeated),
+		one("thurward_sni_segments_repeated_total", "Segments of such connections that were dropped before the server had answered: repeated, or out of order.", &e.c.HellosRepeated),
 		one("thurward_dns_tcp_refused_total", "TCP connections of clients beyond the limits.", &t.Refused),
 		{Name: "thurward_dns_tcp_ended_total", Help: "TCP connections that were reset: they made room for others, or their client took next to nothing of its answers.", Type: telemetry.Counter, N: 2,
 			Labels: label("reason", "evicted", "stalled"), Fill: func(v []uint64) { v[0], v[1] = t.Evicted, t.Stalled }},

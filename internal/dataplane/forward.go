@@ -35,9 +35,16 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 		}
 	}
 	out := e.out(in, d)
+	named := e.names.hellos.at != nil && (d.Verdict == conntrack.Pending || r.Reply() && e.isPending(r^1))
 	if e.cannotLeave(in, out, i, now) {
 		if fresh {
 			d.Verdict = conntrack.Undecided // nothing of this direction has passed
+		}
+		return
+	}
+	if named && !e.pendingFits(in, i, r, now) {
+		if fresh {
+			d.Verdict = conntrack.Undecided
 		}
 		return
 	}
@@ -63,8 +70,7 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 	case packet.Gram:
 		e.flows.Gram(r)
 	}
-	if d.Verdict == conntrack.Pending && p.Payload > 0 {
-		e.holdHello(in, i, r, now)
+	if named && e.pending(in, i, r, now) {
 		return
 	}
 	if !quiet {
@@ -77,7 +83,9 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 	if fresh {
 		e.emitFlow(r, telemetry.Accept, e.acceptReason(d.Rule), now)
 	}
-	e.flows.Steady(r, steadyWay(in))
+	if !named {
+		e.flows.Steady(r, steadyWay(in))
+	}
 	e.send(out, i, &d.Out, now)
 }
 

@@ -450,9 +450,14 @@ func (l *lab) buffers() {
 		}
 	}
 	waiting += l.e.frags.held
+	held := 0
 	for i := range l.e.names.hellos.at {
-		waiting += l.e.names.hellos.at[i].n
+		held += l.e.names.hellos.at[i].n
 	}
+	if held != l.e.names.hellos.held {
+		l.t.Fatalf("%d segments of first messages are held, %d counted", held, l.e.names.hellos.held)
+	}
+	waiting += held
 	if l.pool.Free()+waiting != l.pool.Cap() {
 		l.t.Fatalf("%d buffers free and %d waiting of %d", l.pool.Free(), waiting, l.pool.Cap())
 	}

@@ -32,7 +32,7 @@ func (e *Engine) NextDeadline() int64 {
 		if at, ok := p.Due(); ok {
 			d = min(d, max(at, e.tick))
 		}
-		if e.names.hellos.n > 0 {
+		if e.names.hellos.any() {
 			d = min(d, e.tick+second)
 		}
 		if at, ok := e.names.tcp.Due(); ok {

@@ -175,7 +175,7 @@ var schema = [...]Metric{
 	{"thurward_rule_drops_total", Counter, l("rule_id"), "Packets that a rule dropped."},
 	{"thurward_rule_shadows_total", Counter, l("rule_id"), "Decisions that a rule in shadow mode would have taken."},
 	{"thurward_sni_accepted_total", Counter, nil, "Connections of rules with sni: require whose server's name was the right one."},
-	{"thurward_sni_segments_repeated_total", Counter, nil, "Segments of such connections that were dropped before the name was known: repeated, or out of order."},
+	{"thurward_sni_segments_repeated_total", Counter, nil, "Segments of such connections that were dropped before the server had answered: repeated, or out of order."},
 	{"thurward_uptime_seconds", Gauge, nil, "Time since boot."},
 	{"thurward_vsock_connected", Gauge, nil, "1 while a receiver is connected."},
 	{"thurward_vsock_connections_total", Counter, nil, "Connections to the receiver."},

@@ -32,6 +32,7 @@ const (
 	NoLocalService                 // accepted by policy, but addressed to the firewall, which offers no such service
 	PacketTooBig                   // longer than the outgoing interface carries
 	SNIRefused                     // a TLS connection's first message does not name a server that the rule and the client's names allow
+	SNIRepeated                    // a segment of a connection whose server's name is not settled: it repeats what is held, or comes out of order
 	UntranslatedDestination        // accepted by policy, but sent from the WAN straight to a LAN host whose network is translated
 	NumReasons                     // number of values, valid or not
 )
@@ -59,6 +60,7 @@ var reasonNames = [NumReasons]string{
 	NoLocalService:          "no_local_service",
 	PacketTooBig:            "packet_too_big",
 	SNIRefused:              "sni_refused",
+	SNIRepeated:             "sni_repeated",
 	UntranslatedDestination: "untranslated_destination",
 }
 
