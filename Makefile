@@ -14,7 +14,7 @@ POLICY    ?= rules.yaml
 # what was compiled for it, and no C compiler is looked for.
 export CGO_ENABLED := 0
 
-.PHONY: help build run test differential mutants bench bench-vm soak lint release clean collector
+.PHONY: help build run test differential evasions mutants bench bench-vm soak lint release clean collector
 
 help: ## this list
 	@echo "thurward: a firewall that boots as a unikernel"
@@ -65,6 +65,12 @@ SEED    ?= 1
 
 mutants: ## changes of the code that no test notices, a sample (MUTANTS=0: all, hours; docs/testing.md)
 	@$(GO) run ./test/mutants -sample $(MUTANTS) -seed $(SEED)
+
+evasions: ## the corpus of attacks: on the data plane, the image, and what people use instead (root; docs/evasions.md)
+	@scripts/need.sh evasions
+	@mkdir -p build
+	$(GO) test ./test/evasions -count=1 -timeout 40m -peers -table $(CURDIR)/build/evasions.md
+	@cat build/evasions.md
 
 bench: ## the data path's benchmarks, in process
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/packet ./internal/conntrack ./internal/nat ./internal/filter ./internal/dataplane ./internal/virtio ./internal/telemetry

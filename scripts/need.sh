@@ -1,6 +1,6 @@
 #!/bin/sh
-# need.sh [--check] run|test|differential: makes sure that the programs which
-# "make run", "make test" and "make differential" use are there. Installs what is
+# need.sh [--check] run|test|differential|evasions: makes sure that the programs which
+# "make run", "make test", "make differential" and "make evasions" use are there. Installs what is
 # missing where it may (Debian, Ubuntu, as root or with sudo that asks for no
 # password); otherwise says what to type. With --check it installs nothing, and
 # fails only where it could not.
@@ -22,6 +22,14 @@ if [ "${1:-run}" != run ]; then
 	# The comparison with the Linux kernel.
 	need ip iproute2
 	need nft nftables
+fi
+if [ "${1:-run}" = evasions ]; then
+	# What people use instead. Debian starts Squid as a service: systemctl disable
+	# --now squid ends that.
+	need dnsmasq dnsmasq-base
+	need conntrack conntrack
+	need squid squid-openssl
+	need openssl openssl
 fi
 if [ "${1:-run}" = test ]; then
 	# The test with real hosts; it skips where namespaces are not allowed.

@@ -9,7 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/packet"
 )
 
-// The hosts. Behind the gateway lies all that is not on a link.
+// The hosts. Behind the gateway lies all that is not on a link. Addresses that
+// names lead to are public ones: resolvers refuse those for documentation.
 //
 //	alice, bob, web ── 10.0.0.1 [firewall] 203.0.113.10 ── gateway, mallory, trent
 const (
@@ -24,9 +25,9 @@ const (
 	dnsHost = "198.51.100.53"
 	site    = "198.51.100.80" // TCP 80 is open to all of the LAN; UDP 4000-4999, too
 	partner = "198.51.100.99" // may use what is published; others may not
-	stolen  = "192.0.2.66"    // an address of the attacker's
-	cdn     = "192.0.2.80"    // where several names lie
-	other   = "192.0.2.81"
+	stolen  = "6.6.6.66"      // an address of the attacker's
+	cdn     = "11.22.33.80"   // where several names lie
+	other   = "11.22.33.81"
 )
 
 // policyText is the policy that the attacks are on. What the peers are set up
@@ -76,6 +77,10 @@ type subject interface {
 	// pass lets time go by.
 	pass(d time.Duration)
 	mac(s side) [6]byte
+	// begin returns the first port and identification that hosts may use:
+	// something of an earlier arena may still be known where a subject is used
+	// for several.
+	begin() (port, id uint16)
 	// note says what the subject has counted, for a test that fails.
 	note() string
 }
@@ -99,7 +104,8 @@ type arena struct {
 }
 
 func newArena(t testing.TB, fw subject) *arena {
-	a := &arena{t: t, fw: fw, zone: zone{}, dead: map[string]bool{}, away: map[string]bool{}, macs: map[string][6]byte{}, port: 20000, id: 100}
+	a := &arena{t: t, fw: fw, zone: zone{}, dead: map[string]bool{}, away: map[string]bool{}, macs: map[string][6]byte{}}
+	a.port, a.id = fw.begin()
 	for s := range a.ends {
 		a.ends[s] = newEnd(a, side(s))
 		a.part[s] = wholes{}

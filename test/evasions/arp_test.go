@@ -2,6 +2,7 @@ package evasions
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"github.com/thurward/thurward/internal/packet"
@@ -117,6 +118,26 @@ var arps = []attack{
 			copy(f[6:12], mac[:])
 			return f
 		})},
+	{name: "arp/pushed-out", trick: "a thousand hosts that are not there ask, until bob's entry gives way, and then in his name", source: "", fate: "a live entry is never given up for a learned one", prefix: "20",
+		run: func(a *arena, legit bool) bool {
+			probe := func() [6]byte {
+				a.put(lan, echo(bob, fwLAN, a.next()))
+				return a.seen[lan][len(a.seen[lan])-1].to
+			}
+			if legit {
+				a.macs[bob] = evilMAC
+				return probe() == evilMAC
+			}
+			if probe() != a.macOf(bob) {
+				return true
+			}
+			for i := range 4000 {
+				a.fw.put(lan, arpFrame(packet.ARPRequest, evilMAC, fmt.Sprintf("10.0.%d.%d", i>>8, i&255|8), [6]byte{}, fwLAN, a.fw.mac(lan)))
+			}
+			a.run()
+			a.raw(lan, arpFrame(packet.ARPRequest, evilMAC, bob, [6]byte{}, fwLAN, all))
+			return probe() == evilMAC
+		}, local: "it needs a larger LAN"},
 	{name: "arp/short", trick: "a message that ends in the middle", source: "RFC 826", fate: "malformed_packet",
 		run: func(a *arena, legit bool) bool {
 			f := arpFrame(packet.ARPRequest, a.macOf(bob), bob, [6]byte{}, fwLAN, all)

@@ -4,6 +4,9 @@
 // whether it got what it was after; and each has a legitimate twin, which does
 // the same but for one thing, and must work.
 //
+// The same programs run against the data plane in process, against the booted
+// image, and against what people use instead (docs/evasions.md).
+//
 //	corpus_test.go     what an attack is, and the run in process
 //	arena_test.go      the hosts around the firewall
 //	packet_test.go     building and reading packets
@@ -12,6 +15,8 @@
 //	resolver_test.go   the name server upstream, and who asks
 //	tls_test.go        first messages of TLS
 //	NAME_test.go       the attacks of a family: names, hello, tcp, ...
-//	thurward_test.go   the data plane in process
+//	thurward_test.go   the data plane in process; image_test.go: booted
+//	linux_test.go      a Linux router in a network namespace
+//	peers_test.go      what people use instead, on such a router
 //	page_test.go       docs/evasions.md
 package evasions

@@ -43,6 +43,7 @@ type stream struct {
 	data         []byte
 	ahead        map[uint32]byte
 	gone         map[uint32]bool // urgent
+	out          []byte          // to be sent, as far as the peer's window allows
 }
 
 func newEnd(a *arena, s side) *end {
@@ -166,6 +167,14 @@ func (e *end) segment(v *view) {
 	}
 	if n > 0 || c.ended != "" {
 		e.send(c, packet.ACK, c.snd, c.rcv)
+	}
+	if v.dst == dnsHost && v.dport == 53 {
+		e.a.answerStream(c)
+	}
+	for window := int(v.win) - int(c.snd-v.ack); len(c.out) > 0 && window > 0; {
+		k := min(len(c.out), window, 1400)
+		e.send(c, packet.ACK|packet.PSH, c.snd, c.rcv, c.out[:k]...)
+		c.out, window, c.snd = c.out[k:], window-k, c.snd+uint32(k)
 	}
 }
 

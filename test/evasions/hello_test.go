@@ -61,6 +61,14 @@ var helloSegments = []attack{
 		}},
 	{name: "hello/syn-data", trick: "the message for good.example in a SYN inside the open connection", source: "Bock et al. 2019 (Geneva)", fate: "a segment with SYN has no data while the name is not known", squid: true,
 		run: decoy(func(p *pkt) { p.flags = packet.SYN; p.seq-- })},
+	{name: "hello/syn-data-at-place", trick: "the same, with the message's own number", source: "Bock et al. 2019 (Geneva)", fate: "a segment with SYN has no data while the name is not known", squid: true,
+		run: decoy(func(p *pkt) { p.flags = packet.SYN })},
+	{name: "hello/syn-ack-data", trick: "the same in a SYN-ACK", source: "Wang et al. 2020 (SymTCP)", fate: "a segment with SYN has no data while the name is not known", squid: true,
+		run: decoy(func(p *pkt) { p.flags = packet.SYN | packet.ACK })},
+	{name: "hello/rst-data", trick: "the message for good.example in a RST whose TTL ends on the way", source: "Wang et al. 2017 (INTANG)", fate: "a segment with RST has no data while the name is not known", squid: true,
+		run: decoy(func(p *pkt) { p.flags, p.ttl = packet.RST|packet.ACK, 3 })},
+	{name: "hello/low-ttl", trick: "the message for good.example with a TTL that ends on the way", source: "Ptacek, Newsham 1998; lib·erate 2017", fate: helloFate, squid: true,
+		run: decoy(func(p *pkt) { p.ttl = 3 })},
 	{name: "hello/ttl-of-one", trick: "the same with a TTL that ends in the firewall", source: "Ptacek, Newsham 1998", fate: "ttl_expired, not read", squid: true,
 		run: decoy(func(p *pkt) { p.ttl = 1 })},
 	{name: "hello/checksum", trick: "the message for good.example with a wrong TCP checksum", source: "Ptacek, Newsham 1998", fate: "malformed_packet", squid: true,
@@ -71,6 +79,39 @@ var helloSegments = []attack{
 		run: decoy(func(p *pkt) { p.flags = packet.PSH })},
 	{name: "hello/wrong-ack", trick: "the message for good.example acknowledges what was never sent", source: "RFC 5961 section 5; Wang et al. 2020 (SymTCP)", fate: "conntrack_invalid", squid: true,
 		run: decoy(func(p *pkt) { p.ack += 300000 })},
+	{name: "hello/old-ack", trick: "the message for good.example acknowledges what is from before the connection", source: "RFC 5961 section 5; Wang et al. 2020 (SymTCP)", fate: "as for a message that was lost: only the same bytes pass", squid: true,
+		run: decoy(func(p *pkt) { p.ack -= 300 })},
+	{name: "hello/md5", trick: "the message for good.example with an MD5 signature that the server did not ask for", source: "RFC 2385; Wang et al. 2017 (INTANG)", fate: helloFate, squid: true,
+		run: decoy(func(p *pkt) { p.opts = append([]byte{19, 18}, make([]byte, 18)...) })},
+	{name: "hello/old-timestamp", trick: "the message for good.example with a timestamp that the server finds old (PAWS)", source: "RFC 7323 section 5; Wang et al. 2017 (INTANG)", fate: helloFate, squid: true,
+		run: func(a *arena, legit bool) bool {
+			c := behindOne(a, stampOption(2000, 0)...)
+			if c == nil {
+				return false
+			}
+			p := c.data(0, hello("good.example"))
+			p.opts = stampOption(1000, 9000)
+			a.put(lan, p)
+			a.put(lan, c.data(0, hello(target(legit))))
+			return c.reached(target(legit))
+		}},
+	{name: "hello/urgent-byte", trick: "the first byte of the connection is urgent data, and the message for good.example that the firewall reads is broken for the server", source: "RFC 6093", fate: "no urgent pointer passes while the name is not known", squid: true,
+		run: func(a *arena, legit bool) bool {
+			c := behindOne(a)
+			if c == nil {
+				return false
+			}
+			p := c.data(0, hello("good.example"))
+			if !legit {
+				p.flags, p.urgent = p.flags|urg, 1
+			}
+			a.put(lan, p)
+			s := c.server()
+			if legit {
+				return s != nil && reads(s.data) == "good.example"
+			}
+			return s != nil && len(s.data) > 0 && reads(s.data) != "good.example" // another stream than was judged
+		}},
 	{name: "hello/overlap", trick: "half of the message for good.example, then all of one for evil.example from the beginning", source: "Ptacek, Newsham 1998", fate: "a repetition of what is held is not read", squid: true,
 		run: func(a *arena, legit bool) bool {
 			c := behindOne(a)

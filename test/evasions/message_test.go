@@ -269,6 +269,19 @@ var helloOthers = []attack{
 			c.say(built(sni(0, name), ech))
 			return c.reached(name)
 		}},
+	{name: "hello/ticket", trick: "a session ticket of evil.example in the message for good.example, to go on with that session", source: "RFC 8446 section 4.6.1; RFC 6066 section 3", fate: "not seen", squid: true, open: "the ticket is the server's, who must check that the names agree",
+		run: func(a *arena, legit bool) bool {
+			c := behindOne(a)
+			if c == nil {
+				return false
+			}
+			if legit {
+				c.say(built(sni(0, "good.example")))
+			} else {
+				c.say(built(sni(0, "good.example"), extension{35, []byte("a ticket, for whom nobody can see")}))
+			}
+			return c.reached("good.example")
+		}},
 	{name: "hello/fronting", trick: "inside the encrypted connection for good.example another host of the same server is asked for (domain fronting, connection coalescing)", source: "Fifield et al. 2015; RFC 9113 section 9.1.1",
 		fate: "not seen", squid: true, open: "what is encrypted only its ends can read: the server must refuse it (RFC 9110 section 7.4, 421)",
 		run: func(a *arena, legit bool) bool {

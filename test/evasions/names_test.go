@@ -258,9 +258,9 @@ var namesForged = []attack{
 			if !legit {
 				// The one with the address comes with the attacker's in it.
 				for i := range fs {
-					if at := strings.Index(string(fs[i]), "\xc0\x00\x02\x50"); at > 0 {
+					if at := strings.Index(string(fs[i]), "\x0b\x16\x21\x50"); at > 0 {
 						bad := slices.Clone(fs[i])
-						copy(bad[at:], "\xc0\x00\x02\x42")
+						copy(bad[at:], "\x06\x06\x06\x42")
 						fs = append([][]byte{bad}, slices.Delete(fs, i, i+1)...)
 						break
 					}

@@ -10,6 +10,34 @@ import (
 // Names of the attacker's that lead to addresses inside (DNS rebinding), and
 // answers that are not well formed, for clients that cannot bear them.
 var namesRelayed = []attack{
+	{name: "names/rebinding-lan", trick: "a name that a rule allows answers with an address of the LAN", source: "Jackson et al. 2007 (DNS rebinding)", fate: "refused, unless the name is one of private_names", run: told("10.0.0.4")},
+	{name: "names/rebinding-own", trick: "with the firewall's own address", source: "Jackson et al. 2007", fate: "refused", run: told(fwLAN)},
+	{name: "names/rebinding-external", trick: "with the firewall's external address", source: "Jackson et al. 2007", fate: "refused", run: told(fwWAN)},
+	{name: "names/rebinding-link", trick: "with an address of the WAN's link", source: "Jackson et al. 2007", fate: "refused", run: told(mallory)},
+	{name: "names/rebinding-private", trick: "with a private address elsewhere", source: "RFC 1918; Jackson et al. 2007", fate: "refused", run: told("192.168.1.1")},
+	{name: "names/rebinding-shared", trick: "with an address that providers share", source: "RFC 6598", fate: "refused", run: told("100.64.0.1")},
+	{name: "names/rebinding-link-local", trick: "with 169.254.169.254, the address of clouds' metadata", source: "RFC 3927; CWE-918", fate: "refused", run: told("169.254.169.254")},
+	{name: "names/rebinding-loopback", trick: "with 127.0.0.1", source: "RFC 1122 section 3.2.1.3", fate: "refused", run: told("127.0.0.1")},
+	{name: "names/rebinding-zero", trick: "with 0.0.0.0, which hosts take for themselves", source: "Oligo 2024 (\"0.0.0.0 day\")", fate: "refused", run: told("0.0.0.0")},
+	{name: "names/rebinding-second", trick: "with a public address first and a private one behind it", source: "Jackson et al. 2007", fate: "refused",
+		run: func(a *arena, legit bool) bool {
+			second := "192.168.1.1"
+			if legit {
+				second = other
+			}
+			a.is("good.example", cdn, second)
+			return gets(a.ask(alice, "good.example", dns.TypeA), second)
+		}},
+	{name: "names/rebinding-hint", trick: "with a private address as a hint of an HTTPS record", source: "RFC 9460 section 7.3", fate: "refused",
+		run: func(a *arena, legit bool) bool {
+			addr := "192.168.1.1"
+			if legit {
+				addr = cdn
+			}
+			a.zone["good.example. HTTPS"] = answer{answer: []string{"@ 300 IN HTTPS 1 . ipv4hint=" + addr}}
+			r := a.ask(alice, "good.example", dns.TypeHTTPS)
+			return r != nil && len(r.Answer) > 0
+		}},
 	{name: "names/pointer-loop", trick: "an owner's name that is a compression pointer to itself", source: "RFC 1035 section 4.1.4; CVE-2017-9445, RFC 9267", fate: "SERVFAIL", run: malformed(func(at int) []byte { return pointer(at) })},
 	{name: "names/pointer-beyond", trick: "an owner's name that points beyond the end", source: "RFC 9267 section 2", fate: "SERVFAIL", run: malformed(func(int) []byte { return pointer(0x3ff0) })},
 	{name: "names/pointer-forward", trick: "an owner's name that points forward", source: "RFC 9267 section 2", fate: "SERVFAIL", run: malformed(func(at int) []byte { return pointer(at + 2) })},
@@ -37,7 +65,7 @@ var namesRelayed = []attack{
 				if legit {
 					n = 4
 				}
-				return append(b, 0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, n, 192, 0, 2, 80)
+				return append(b, 0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, n, 11, 22, 33, 80)
 			})
 		}},
 }
@@ -74,7 +102,7 @@ func malformed(f func(at int) []byte) func(a *arena, legit bool) bool {
 			if !legit {
 				owner = f(len(b))
 			}
-			return append(append(b, owner...), 0, 1, 0, 1, 0, 0, 1, 44, 0, 4, 192, 0, 2, 80)
+			return append(append(b, owner...), 0, 1, 0, 1, 0, 0, 1, 44, 0, 4, 11, 22, 33, 80)
 		})
 	}
 }

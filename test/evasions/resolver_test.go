@@ -16,6 +16,7 @@ type answer struct {
 	answer, authority, additional []string
 	raw                           func(q []byte) []byte // in place of all that
 	silent                        bool
+	long                          bool // too long for UDP
 }
 
 // answerQuery has the upstream answer.
@@ -28,7 +29,14 @@ func (a *arena) answerQuery(v *view) {
 	if z.silent {
 		return
 	}
+	full := z
+	if z.long {
+		z = answer{}
+	}
 	b, err := reply(q, z, ok)
+	if full.long && err == nil {
+		b[2] |= 2 // TC
+	}
 	if z.raw != nil {
 		b, err = z.raw(v.data), nil
 	}
@@ -37,6 +45,24 @@ func (a *arena) answerQuery(v *view) {
 	}
 	p := udp(v.dst, v.dport, v.src, v.sport, string(b))
 	a.fw.put(wan, a.frame(wan, p))
+}
+
+// answerStream has the upstream answer over TCP what is whole of a stream.
+func (a *arena) answerStream(c *stream) {
+	for len(c.data) >= 2 {
+		n := 2 + int(c.data[0])<<8 + int(c.data[1])
+		if len(c.data) < n {
+			return
+		}
+		q := new(dns.Msg)
+		if q.Unpack(c.data[2:n]) == nil && len(q.Question) == 1 {
+			z, ok := a.zone[strings.ToLower(q.Question[0].Name)+" "+dns.TypeToString[q.Question[0].Qtype]]
+			if b, err := reply(q, z, ok); err == nil && !z.silent {
+				c.out = append(c.out, sized(2, b)...)
+			}
+		}
+		c.data = c.data[n:]
+	}
 }
 
 func reply(q *dns.Msg, z answer, ok bool) ([]byte, error) {

@@ -81,6 +81,49 @@ var shares = []attack{
 			a.fw.put(wan, a.frame(wan, udp(host, uint16(2000+i), fwWAN, 9000, "x")))
 			a.fw.put(lan, a.frame(lan, udp(web, 9000, host, uint16(2000+i), "y")))
 		}, bobConnects)},
+	{name: "shares/flows-open", trick: "alice's machine opens UDP flows that are answered and used, until the table is full", source: "RFC 4732", fate: "a host that holds more than its share gives way", set: small,
+		run: flood(1500, 30, func(a *arena, i int) {
+			for range 2 {
+				a.fw.put(lan, a.frame(lan, udp(alice, uint16(2000+i/1000), site, uint16(4000+i%1000), "x")))
+				a.raw(wan, a.frame(wan, udp(site, uint16(4000+i%1000), fwWAN, uint16(2000+i/1000), "y")))
+			}
+		}, bobConnects)},
+	{name: "shares/ports", trick: "alice's machine sends from ever new ports, until the external address has none left for others, or for the firewall's own questions", source: "RFC 4787 section 4; RFC 6888 REQ-4", fate: "half-open and idle mappings of the largest holder give way, and some ports are the firewall's",
+		set: "max_flows: 65536", ports: "20000-20999",
+		run: flood(3000, 30, func(a *arena, i int) { a.fw.put(lan, a.frame(lan, udp(alice, uint16(2000+i), site, 4000, "x"))) },
+			func(a *arena) bool {
+				n := len(a.seen[wan])
+				a.put(lan, udp(bob, 3333, site, 4001, "bob"))
+				if !slices.ContainsFunc(a.seen[wan][n:], func(v *view) bool { return v.dst == site && v.dport == 4001 }) {
+					return false
+				}
+				a.is("good.example", cdn)
+				r := a.ask(bob, "good.example", dns.TypeA)
+				return r != nil && len(r.Answer) == 1
+			})},
+	{name: "shares/hellos", trick: "alice's machine begins first messages that it does not end, until bob's has no place", source: "Slowloris 2009", fate: "the oldest of the largest holder gives way",
+		run: func(a *arena, legit bool) bool {
+			n := 200
+			if legit {
+				n = 10
+			}
+			a.learns(alice, "good.example", cdn)
+			a.learns(bob, "good.example", cdn)
+			h := hello("good.example")
+			b := a.dial(lan, bob, cdn, 443)
+			if b == nil {
+				return false
+			}
+			b.say(h[:100])
+			for range n {
+				if c := a.dial(lan, alice, cdn, 443); c != nil {
+					c.say(h[:50])
+				}
+			}
+			b.say(h[100:])
+			s := slices.IndexFunc(a.ends[wan].all, func(s *stream) bool { return reads(s.data) == "good.example" })
+			return (s >= 0) == legit
+		}},
 	{name: "shares/queries", trick: "questions that nobody answers, under eleven addresses, until there is no place for bob's", source: "RFC 5452 section 5", fate: "the oldest of the largest holder gives way",
 		run: func(a *arena, legit bool) bool {
 			n := 100
@@ -133,6 +176,45 @@ var shares = []attack{
 				}
 			}
 			return a.connects(bob, cdn, 8443) == legit
+		}},
+	{name: "shares/neighbours", trick: "alice's machine sends to hundreds of hosts that are not there: what waits for them takes the places of what is for others", source: "RFC 6583", fate: "the oldest of the largest holder gives way",
+		run: func(a *arena, legit bool) bool {
+			n := 140
+			if legit {
+				n = 5
+			}
+			for i := range n {
+				host := fmt.Sprintf("203.0.113.%d", 100+i)
+				a.dead[host] = true
+				for range 4 {
+					a.fw.put(lan, a.frame(lan, echo(alice, host, uint16(i))))
+				}
+			}
+			a.clear()
+			a.put(lan, echo(bob, trent, 9))
+			return a.reached(wan, trent, packet.ICMP) == legit
+		}},
+	{name: "shares/restart", trick: "no attack, but as good as one: after a restart all clients ask at once, while nobody's link-layer address is known", source: "", fate: "nobody's answer is lost",
+		run: func(a *arena, legit bool) bool {
+			n := 230
+			if legit {
+				n = 20
+			}
+			a.is("good.example", cdn)
+			for i := range n {
+				m := new(dns.Msg)
+				m.SetQuestion("good.example.", dns.TypeA)
+				b, _ := m.Pack()
+				a.fw.put(lan, a.frame(lan, udp(fmt.Sprintf("10.0.0.%d", 10+i), 3000, fwLAN, 53, string(b))))
+			}
+			a.run()
+			got := map[string]bool{}
+			for _, v := range a.seen[lan] {
+				if v.proto == packet.UDP && v.sport == 53 && len(v.data) > 40 {
+					got[v.dst] = true
+				}
+			}
+			return (len(got) == n) == legit
 		}},
 	{name: "shares/fragments", trick: "fragments of datagrams that are never whole, until bob's have no place", source: "CVE-2018-5391 (FragmentSmack); \"rose\" 2004", fate: "the oldest of the same source gives way",
 		run: func(a *arena, legit bool) bool {
@@ -196,4 +278,58 @@ var shares = []attack{
 			}
 			return (a.dial(lan, bob, fwLAN, 53) != nil) == legit
 		}},
+	{name: "shares/dns-memory", trick: "alice's machine asks for long answers over many connections, and takes none of them: the memory of all TCP is used up", source: "CVE-2008-4609 (sockstress); Netkill 2000", fate: "streams of clients have shares; a connection without progress ends",
+		run: func(a *arena, legit bool) bool {
+			rounds := 3
+			if legit {
+				rounds = 1
+			}
+			long := answer{answer: slices.Repeat([]string{"@ 300 IN TXT " + strings.Repeat("x", 200)}, 200), long: true}
+			a.zone["long.evil.example. TXT"], a.zone["long.good.example. TXT"] = long, long
+			for range rounds {
+				for range 16 {
+					c := a.dial(lan, alice, fwLAN, 53)
+					for i := range 4 {
+						if c == nil || legit && i > 0 {
+							break
+						}
+						p := c.data(0, overTCP("long.evil.example.", dns.TypeTXT, uint16(i)))
+						p.win = 1
+						c.seq += uint32(len(p.data))
+						a.put(lan, p)
+					}
+					if legit {
+						break
+					}
+				}
+				a.pass(1100 * time.Millisecond) // within alice's rate
+			}
+			c := a.dial(lan, bob, fwLAN, 53)
+			if c == nil {
+				return !legit
+			}
+			m := len(a.seen[lan])
+			c.say(overTCP("long.good.example.", dns.TypeTXT, 7))
+			got := 0
+			for range 100 { // bob takes all that comes
+				for _, v := range a.seen[lan][m:] {
+					if v.dst == bob && v.dport == c.sport && v.seq == c.ack {
+						c.ack += uint32(len(v.data))
+						got += len(v.data)
+					}
+				}
+				m = len(a.seen[lan])
+				a.put(lan, c.seg(packet.ACK, 0))
+			}
+			return (got > 40000) == legit
+		}},
+}
+
+// overTCP is a question as it goes over TCP.
+func overTCP(name string, typ, id uint16) []byte {
+	m := new(dns.Msg)
+	m.SetQuestion(name, typ)
+	m.Id = id
+	b, _ := m.Pack()
+	return sized(2, b)
 }

@@ -289,4 +289,70 @@ var tcpOdd = []attack{
 			a.put(lan, c.data(off, make([]byte, 1400)))
 			return len(a.seen[wan]) > n
 		}},
+	{name: "tcp/refused-reconnect", trick: "both ends have forgotten a connection, and alice begins anew from the same port: mallory refuses in the server's name, with a number that it guesses", source: "RFC 9293 section 3.5.2; RFC 5961 section 3", fate: "conntrack_invalid; the server's own refusal, which acknowledges the SYN exactly, reaches alice",
+		run: func(a *arena, legit bool) bool {
+			c := a.dial(lan, alice, site, 80)
+			if c == nil || !c.works() {
+				return false
+			}
+			host, port := c.outside()
+			a.away[site] = true
+			a.put(lan, tcp(alice, c.sport, site, 80, packet.SYN, 5000000, 0))
+			ack := uint32(5000001)
+			if !legit {
+				ack += 4321
+			}
+			n := len(a.seen[lan])
+			a.put(wan, tcp(site, 80, host, port, packet.RST|packet.ACK, 0, ack))
+			return len(a.seen[lan]) > n
+		}},
+	{name: "tcp/two-answers", trick: "the server answers alice's SYN twice, with different numbers; what she sends acknowledges neither", source: "RFC 4987 section 3.6; RFC 9293 section 3.10.7.4", fate: "conntrack_invalid; each that was sent on may be acknowledged",
+		run: func(a *arena, legit bool) bool {
+			a.away[site] = true
+			port := a.next()
+			a.put(lan, tcp(alice, port, site, 80, packet.SYN, 1000, 0))
+			if len(a.seen[wan]) == 0 {
+				return false
+			}
+			out := a.seen[wan][len(a.seen[wan])-1]
+			a.put(wan, tcp(site, 80, out.src, out.sport, packet.SYN|packet.ACK, 50000, 1001))
+			a.put(wan, tcp(site, 80, out.src, out.sport, packet.SYN|packet.ACK, 90000, 1001))
+			ack := uint32(50001)
+			if !legit {
+				ack = 70001
+			}
+			n := len(a.seen[wan])
+			a.put(lan, tcp(alice, port, site, 80, packet.ACK, 1001, ack))
+			return len(a.seen[wan]) > n
+		}},
+	{name: "tcp/denied-syn", trick: "a connection has been reset, with data still under way; a SYN in the server's name, which the policy denies, has the entry forgotten and the data lost", source: "RFC 7857 section 2.2", fate: "a SYN is judged first, and replaces the entry after", run: lost(func(host string, port uint16) pkt {
+		return tcp(site, 80, host, port, packet.SYN, 77, 0)
+	}, wan)},
+	{name: "tcp/late-syn", trick: "the same with a late repetition of alice's own first SYN", source: "RFC 7857 section 2.2; RFC 9293 section 3.10.7.4", fate: "an old SYN changes nothing", run: lost(nil, lan)},
+}
+
+// lost opens a connection, which alice resets while data of the server's is
+// under way, then has a SYN come by a side, and reports whether the data, which
+// for the twin no SYN precedes, does not arrive; or for the twin whether it does.
+func lost(syn func(host string, port uint16) pkt, s side) func(a *arena, legit bool) bool {
+	return func(a *arena, legit bool) bool {
+		c := a.dial(lan, alice, site, 80)
+		if c == nil || !c.works() {
+			return !legit
+		}
+		host, port := c.outside()
+		a.put(lan, c.seg(packet.RST|packet.ACK, 0))
+		a.away[site] = true
+		if !legit {
+			p := tcp(alice, c.sport, site, 80, packet.SYN, 1000, 0)
+			if syn != nil {
+				p = syn(host, port)
+			}
+			a.put(s, p)
+		}
+		n := len(a.seen[lan])
+		a.put(wan, tcp(site, 80, host, port, packet.ACK, c.ack, c.seq, []byte("under way")...))
+		arrives := slices.ContainsFunc(a.seen[lan][n:], func(v *view) bool { return v.dst == alice && string(v.data) == "under way" })
+		return arrives == legit
+	}
 }

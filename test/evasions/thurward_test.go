@@ -60,6 +60,8 @@ func (x *thurward) pass(d time.Duration) { x.fw.Advance(x.fw.Now() + int64(d)) }
 
 func (x *thurward) mac(s side) [6]byte { return x.fw.MAC(replay.Side(s)) }
 
+func (*thurward) begin() (port, id uint16) { return 20000, 100 }
+
 func (x *thurward) note() string {
 	var s []string
 	for r, n := range x.fw.Engine().Counters().DropReasons {

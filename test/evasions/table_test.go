@@ -1,0 +1,173 @@
+package evasions
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	against = flag.Bool("peers", false, "run the corpus against what people use instead, (root)")
+	only    = flag.String("only", "", "with -peers: attacks whose names contain this")
+	table   = flag.String("table", "", "with -peers: write the table to this file")
+	write   = flag.Bool("write", false, "with -peers: write the table into docs/evasions.md, too")
+)
+
+// An outcome is what became of an attack somewhere.
+type outcome string
+
+const (
+	holds   outcome = "holds"
+	passes  outcome = "**passes**"
+	noTwin  outcome = "no twin" // the legitimate twin does not work, so that nothing is to be learned
+	moot    outcome = "moot"    // it gets through, and gains nothing
+	nothing outcome = "–"
+)
+
+// outcome runs an attack and its twin. forget is called before each. A machine
+// that is busy may be too slow for either: what goes wrong is tried again, with
+// more patience.
+func (w *wires) outcome(t testing.TB, at *attack, forget func()) outcome {
+	quiet := w.quiet
+	defer func() { w.quiet = quiet }()
+	attempt := func(legit, want bool) bool {
+		w.quiet = quiet
+		for range 3 {
+			forget()
+			if at.run(newArena(t, w), legit) == want {
+				return true
+			}
+			w.quiet *= 3
+		}
+		return false
+	}
+	works := !attempt(false, false)
+	switch {
+	case !attempt(true, true):
+		return noTwin
+	case works:
+		return passes
+	}
+	return holds
+}
+
+// TestPeers runs the corpus against the peers.
+func TestPeers(t *testing.T) {
+	if !*against {
+		t.Skip("make evasions runs it")
+	}
+	peers := []*peer{&nftables, &squid}
+	got := map[string]outcome{}
+	count := map[string]map[outcome]int{}
+	for _, p := range peers {
+		count[p.name] = map[outcome]int{}
+		t.Run(p.name, func(t *testing.T) {
+			w, forget := p.start(t)
+			for _, f := range families {
+				for i := range f.attacks {
+					at := &f.attacks[i]
+					if !strings.Contains(at.name, *only) {
+						continue
+					}
+					o := nothing
+					if p.applies(f.name, at) == "" && at.local == "" && at.set+at.prefix+at.ports == "" {
+						o = w.outcome(t, at, forget)
+						if o == passes && p.moot[at.name] != "" {
+							o = moot
+						}
+						t.Logf("%s: %s", at.name, o)
+					}
+					got[p.name+at.name] = o
+					count[p.name][o]++
+				}
+			}
+		})
+	}
+	text := results(peers, got, count)
+	t.Log("\n" + text)
+	if *table != "" {
+		if err := os.WriteFile(*table, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if *write && *only == "" && !t.Failed() {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		from, to := section(t, string(b), "peers")
+		if err := os.WriteFile(page, append(append(b[:from:from], text...), b[to:]...), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// results is the table.
+func results(peers []*peer, got map[string]outcome, count map[string]map[outcome]int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Measured on %s.\n\n| | version | hold | moot | pass | twin does not work | does not apply |\n| --- | --- | --- | --- | --- | --- | --- |\n", time.Now().UTC().Format("2006-01-02"))
+	own := map[outcome]int{}
+	for _, f := range families {
+		for i := range f.attacks {
+			own[mine(&f.attacks[i])]++
+		}
+	}
+	fmt.Fprintf(&b, "| thurward | this one, in process (`TestCorpus`) | %d | 0 | %d | 0 | 0 |\n", own[holds], own[passes])
+	for _, p := range peers {
+		c := count[p.name]
+		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d | %d |\n", p.name, p.version(), c[holds], c[moot], c[passes], c[noTwin], c[nothing])
+	}
+	b.WriteString("\n| attack | thurward |")
+	for _, p := range peers {
+		b.WriteString(" " + p.name + " |")
+	}
+	b.WriteString("\n| --- |" + strings.Repeat(" --- |", 1+len(peers)) + "\n")
+	var notes []string
+	for _, f := range families {
+		for i := range f.attacks {
+			at := &f.attacks[i]
+			line, any := "", false
+			for _, p := range peers {
+				o, ok := got[p.name+at.name]
+				if !ok {
+					o = nothing
+				}
+				any = any || o != nothing
+				line += " " + string(o)
+				n := p.notes[at.name]
+				if o == moot {
+					n = p.moot[at.name]
+				}
+				if n != "" && o != holds && o != nothing {
+					k := slices.Index(notes, n) + 1
+					if k == 0 {
+						notes = append(notes, n)
+						k = len(notes)
+					}
+					line += fmt.Sprintf(" (%d)", k)
+				}
+				line += " |"
+			}
+			if any {
+				fmt.Fprintf(&b, "| `%s` | %s |%s\n", at.name, mine(at), line)
+			}
+		}
+	}
+	for i, n := range notes {
+		fmt.Fprintf(&b, "\n%d. %s", i+1, n)
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+// mine is what TestCorpus requires of an attack.
+func mine(at *attack) outcome {
+	if at.open != "" {
+		return passes
+	}
+	return holds
+}
