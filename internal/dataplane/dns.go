@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
-	"unsafe"
 
 	"github.com/thurward/thurward/internal/dnsproxy"
 	"github.com/thurward/thurward/internal/dotlink"
@@ -116,18 +115,12 @@ func (e *Engine) dnsQuery(i int, now int64) {
 	}
 	c := &e.names.client
 	*c = dnsproxy.Client{Addr: p.Src, Port: p.SrcPort, Server: p.Dst}
-	e.query(c, e.pool.Bytes(e.b.frame[i])[p.L4+packet.UDPLen:], now)
-	e.pool.Put(e.b.frame[i].Buf)
-}
-
-// query gives a client's message to the proxy. It returns false when it is no
-// query at all.
-func (e *Engine) query(c *dnsproxy.Client, msg []byte, now int64) bool {
-	before := e.names.proxy.Counters().Unspeakable
-	if e.names.proxy.Query(c, msg, now) == telemetry.DNSRateLimited {
+	if e.names.proxy.Query(c, e.pool.Bytes(e.b.frame[i])[p.L4+packet.UDPLen:], now) == telemetry.DNSRateLimited {
 		e.c.DropReasons[telemetry.RateLimitDNS]++
+	} else {
+		e.c.Local++
 	}
-	return e.names.proxy.Counters().Unspeakable == before
+	e.pool.Put(e.b.frame[i].Buf)
 }
 
 // dnsAnswer takes packet i from the WAN when it is addressed to a port from
@@ -142,6 +135,7 @@ func (e *Engine) dnsAnswer(i int, now int64) bool {
 		return true
 	}
 	e.names.proxy.Answer(p.Src, p.SrcPort, p.DstPort, e.pool.Bytes(e.b.frame[i])[p.L4+packet.UDPLen:], now)
+	e.c.Local++
 	e.pool.Put(e.b.frame[i].Buf)
 	return true
 }
@@ -212,12 +206,7 @@ func (c carrier) Done(d *dnsproxy.Done) {
 	if e.rec.XlatAddr = d.Inside; d.Bound > 0 {
 		e.rec.XlatAddr = d.First.To16()
 	}
-	e.putNamed(fqdn.AppendText(e.names.text[:0], d.Name))
-}
-
-// putNamed emits e.rec with a name.
-func (e *Engine) putNamed(name []byte) {
-	e.events.PutNamed(&e.rec, unsafe.String(unsafe.SliceData(name), len(name)))
+	e.putDomain(d.Name)
 }
 
 // sendUDP sends a message of the firewall's own.

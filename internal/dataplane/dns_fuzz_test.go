@@ -77,7 +77,7 @@ func (h *hostile) step(op, a, b, c byte) {
 		if v != nil {
 			h.put(wan, quoted("192.0.2.1", ours, []uint8{packet.Unreachable, packet.TimeExceeded}[a>>1&1], a>>2&15, v.frame, 28+int(a>>6)*30, func(q []byte) { spoil(q) }))
 		}
-		l.buffers()
+		l.invariants()
 		return
 	}
 	switch op % 8 {
@@ -157,7 +157,7 @@ func (h *hostile) step(op, a, b, c byte) {
 		h.seg = nil
 		h.put(lan, tcp(host, 4000+uint16(b%4), lanAddr, 53, packet.SYN, uint32(a)<<24, 0))
 	}
-	l.buffers()
+	l.invariants()
 }
 
 // rest lets everything end, and fails when something is left: a query, a port,
@@ -179,7 +179,7 @@ func (h *hostile) rest() {
 			}
 		}
 	}
-	l.buffers()
+	l.invariants()
 }
 
 // TestHostileBoth takes steps at random.

@@ -61,7 +61,7 @@ func (e *Engine) dnsError(i int, q *packet.Packet, inner []byte, now int64) bool
 	default:
 		return false
 	}
-	e.release(i)
+	e.c.Local += e.release(i)
 	return true
 }
 

@@ -97,7 +97,7 @@ func (e *Engine) putName(name fqdn.Name, at int64) {
 	if name != 0 {
 		var buf [fqdn.MaxName]byte
 		if w := e.names.set.Text(name, at, &buf); w != nil {
-			e.putNamed(fqdn.AppendText(e.names.text[:0], w))
+			e.putDomain(w)
 			return
 		}
 	}

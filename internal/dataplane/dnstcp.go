@@ -37,6 +37,7 @@ func (e *Engine) dnsSegment(in *port, i int, now int64) bool {
 	}
 	f := e.pool.Bytes(e.b.frame[i])
 	e.names.tcp.Input(&t, p, e.tcpOptions(i), f[len(f)-int(p.Payload):], now)
+	e.c.Local++
 	e.pool.Put(e.b.frame[i].Buf)
 	return true
 }
@@ -54,6 +55,7 @@ func (e *Engine) dnsConnect(in *port, i int, rule uint32, now int64) {
 	e.emitPacket(in, p, telemetry.Accept, e.acceptReason(rule), rule, now)
 	t := tuple(p)
 	e.names.tcp.Accept(&t, p, e.tcpOptions(i), rule, now)
+	e.c.Local++
 	e.c.Joined += e.release(i) - 1
 }
 
@@ -110,7 +112,9 @@ func (u ends) Message(id uint32, msg []byte) {
 	}
 	c := &e.names.client
 	*c = dnsproxy.Client{Addr: t.Remote, Port: t.RemotePort, Server: t.Local, Conn: id}
-	if !e.query(c, msg, e.now) {
+	unspeakable := e.names.proxy.Counters().Unspeakable
+	e.names.proxy.Query(c, msg, e.now) // one that is too many is no frame that is dropped
+	if e.names.proxy.Counters().Unspeakable != unspeakable {
 		e.names.tcp.Close(id, e.now) // this is not DNS
 	}
 }

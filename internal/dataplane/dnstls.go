@@ -118,7 +118,7 @@ func (u linkUser) Failed(up int, c dotlink.Class, reason []byte) {
 	to := &e.policy.Upstreams[up]
 	e.rec = telemetry.Record{Time: e.now, Kind: telemetry.UpstreamFailed, TLS: c, Direction: telemetry.Egress, EtherType: packet.TypeIPv4, Proto: packet.TCP,
 		Dst: to.Address, DstPort: to.Port}
-	e.putNamed(reason)
+	e.putText(reason)
 }
 
 // linkMetrics describes the counters of all links together.

@@ -90,6 +90,8 @@ type Counters struct {
 	ARPConflicts         [2]uint64 // claims of an address that is known under another link-layer address, or is our own: dropped as martian
 	ARPSent              [2]uint64
 	NeighbourEvictions   [2]uint64
+	Local                uint64 // frames that were for the firewall itself, and were taken there
+	Own                  uint64 // packets of the firewall's own, but ARP
 	LocalReplies         uint64 // echo replies of the firewall's own
 	ICMPErrorsSent       uint64
 	ResetsSent           uint64
@@ -142,6 +144,7 @@ type Engine struct {
 	b        batch
 	rec      telemetry.Record
 	names    names
+	unsent   fragmentOf // what the last event about a first fragment was about
 }
 
 // A port is one side: its interface, address and neighbours.

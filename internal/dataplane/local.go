@@ -81,6 +81,7 @@ func (e *Engine) echoReply(in *port, i int, now int64) {
 	packet.SetTOS(f[packet.EthLen:], tos)                                // RFC 1812 section 4.3.2.5
 	packet.SetID(f[packet.EthLen:], e.nextID(p.Dst, p.Src, packet.ICMP)) // it may be cut on its way
 	e.c.LocalReplies++
+	e.c.Local++
 	e.emitOwn(in, fr.Buf, packet.EthLen+packet.MinIPv4+n, p.Src, now)
 }
 
@@ -88,5 +89,6 @@ func (e *Engine) echoReply(in *port, i int, now int64) {
 // header, through port out to dst.
 func (e *Engine) emitOwn(out *port, buf uint32, n int, dst packet.Addr, now int64) {
 	e.source = 0
+	e.c.Own++
 	e.output(out, frame.Frame{Buf: buf, Len: uint32(n)}, dst, now)
 }

@@ -71,7 +71,7 @@ func (k *talk) ended(what string) {
 	if k.e.flows.Len() != 0 {
 		k.t.Fatalf("%s: the connection goes on", what)
 	}
-	k.buffers()
+	k.invariants()
 }
 
 // TestSNISYNWithData: data in a segment with SYN or RST is read by nobody in the
@@ -190,7 +190,7 @@ func TestSNIFirstMessageDies(t *testing.T) {
 		if v := k.one(lan, p); v.TTL < 64 {
 			t.Fatalf("a repetition left with TTL %d", v.TTL)
 		}
-		k.buffers()
+		k.invariants()
 	})
 	t.Run("not before the beginning", func(t *testing.T) {
 		k := newTalk(t)

@@ -374,7 +374,7 @@ func FuzzFirstMessage(f *testing.F) {
 		r.run()
 		r.taken(lan)
 		r.taken(wan)
-		r.buffers()
+		r.invariants()
 	})
 }
 

@@ -171,7 +171,7 @@ func TestSNIOrder(t *testing.T) {
 	if !bytes.Equal(got, k.good) {
 		t.Fatalf("%d bytes in %d segments; drops %s", len(got), len(across), k.drops())
 	}
-	k.buffers()
+	k.invariants()
 
 	// An overlap with other bytes.
 	k = newTalk(t)
@@ -198,7 +198,7 @@ func TestSNIOrder(t *testing.T) {
 	if across, _ := k.put(lan, k.first(0, k.good)); len(across) != 1 || int(across[0].Payload) != len(k.good) {
 		t.Fatalf("%v", across)
 	}
-	k.buffers()
+	k.invariants()
 
 	// Two segments in one batch, and three clients' between them.
 	k = newTalk(t)

@@ -70,14 +70,14 @@ func TestSNIShares(t *testing.T) {
 			if n := l.e.names.hellos.n; n[incomplete] > maxHellos || n[unsettled] > maxUnsettled {
 				t.Fatalf("%v places are taken", n)
 			}
-			l.buffers()
+			l.invariants()
 			l.pass(60)
 			if l.e.names.hellos.any() || l.e.names.hellos.held != 0 {
 				t.Fatal("some are held for ever")
 			}
 			l.taken(lan)
 			l.taken(wan)
-			l.buffers()
+			l.invariants()
 		})
 	}
 }
@@ -97,7 +97,7 @@ func TestSNISlow(t *testing.T) {
 	if l.e.names.hellos.any() || l.e.flows.Len() != 0 {
 		t.Fatal("it waits for ever")
 	}
-	l.buffers()
+	l.invariants()
 }
 
 // TestHelloPlaces compares the places, and who has how many, with a plain count
@@ -125,7 +125,7 @@ func TestHelloPlaces(t *testing.T) {
 		}
 		l.taken(lan)
 		l.taken(wan)
-		l.buffers()
+		l.invariants()
 		count := map[place]int{}
 		n := [2]int{}
 		for j := range hs.place {

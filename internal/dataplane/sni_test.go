@@ -92,7 +92,7 @@ func TestSNIDecides(t *testing.T) {
 				}
 				l.dropped(lan, tcp(host, 5000, cdn, 443, packet.ACK, 1001, 5001), telemetry.ConntrackInvalid)
 			}
-			l.buffers()
+			l.invariants()
 		})
 	}
 }
@@ -147,7 +147,7 @@ func TestSNIHolds(t *testing.T) {
 			t.Fatalf("after its time: %v", out)
 		}
 		l.taken(lan)
-		l.buffers()
+		l.invariants()
 	})
 	t.Run("too many", func(t *testing.T) {
 		l := sniLab(t)
@@ -172,7 +172,7 @@ func TestSNIHolds(t *testing.T) {
 		if l.e.names.hellos.any() {
 			t.Fatalf("%d are held for ever", l.e.names.hellos.n)
 		}
-		l.buffers()
+		l.invariants()
 	})
 	t.Run("too long", func(t *testing.T) {
 		l := sniLab(t)
@@ -194,7 +194,7 @@ func TestSNIHolds(t *testing.T) {
 		if !ended {
 			t.Fatal("held without end")
 		}
-		l.buffers()
+		l.invariants()
 	})
 }
 
@@ -214,5 +214,5 @@ func TestSNIInFragments(t *testing.T) {
 	if got := l.feed(lan, fragments(p, lanMAC, 300, 8)...); len(got) != 1 || int(got[0].Payload) != len(h) {
 		t.Fatalf("%v crossed; drops: %s", got, l.drops())
 	}
-	l.buffers()
+	l.invariants()
 }

@@ -136,7 +136,7 @@ func (e *Engine) refuseHello(i int, h *hello, name []byte, now int64) {
 		e.addresses(d, false)
 		var wire [fqdn.MaxName]byte
 		if n := fqdn.PutWire(&wire, name); n > 0 {
-			e.putNamed(fqdn.AppendText(e.names.text[:0], wire[:n]))
+			e.putDomain(wire[:n])
 		} else {
 			e.events.Put(&e.rec)
 		}

@@ -73,17 +73,11 @@ func (e *Engine) flush(out *port) {
 	}
 }
 
-// dropOut drops a finished frame that cannot leave through port out. Its event
-// shows the addresses with which it would have left.
+// dropOut drops a finished frame that cannot leave through port out.
 func (e *Engine) dropOut(out *port, fr frame.Frame, why telemetry.Reason) {
 	e.c.DropReasons[why]++
 	if e.events != nil {
-		f := e.pool.Bytes(fr)
-		p := packet.Packet{EtherType: packet.Type(f)}
-		if p.EtherType == packet.TypeIPv4 {
-			packet.ParseIPv4(f, &p) // of our own making: valid
-		}
-		e.emitPacket(&e.port[1-out.n], &p, telemetry.Drop, why, uint32(len(e.c.Drops)-1), e.now)
+		e.emitUnsent(out, e.pool.Bytes(fr), why)
 	}
 	e.pool.Put(fr.Buf)
 }
@@ -96,10 +90,7 @@ func (e *Engine) dropFrame(in *port, i int, why telemetry.Reason, now int64) {
 		e.rec = telemetry.Record{Time: now, Kind: telemetry.Verdict, Action: telemetry.Drop, Reason: why,
 			Direction: telDirection(in), Rule: uint32(len(e.c.Drops) - 1), Truncated: true}
 		e.rec.EtherType = packet.Type(f)
-		var m packet.ARPMessage
-		if e.rec.EtherType == packet.TypeARP && packet.ParseARP(f, &m) {
-			e.rec.Src, e.rec.Dst, e.rec.Truncated = m.SenderAddr.To16(), m.TargetAddr.To16(), false
-		}
+		e.arpAddresses(f)
 		e.events.Put(&e.rec)
 	}
 	e.pool.Put(e.b.frame[i].Buf)
