@@ -50,6 +50,7 @@ func (e *Engine) nameMetrics() []telemetry.Family {
 		one("thurward_dns_addresses_bound_total", "Addresses of answers that were bound to names.", &p.Bound),
 		one("thurward_dns_addresses_unbound_total", "Addresses of answers beyond the limit for one answer, which open nothing.", &p.Unbound),
 		one("thurward_dns_additional_removed_total", "Answers whose additional section was left out, because it had an address of a private network.", &p.Shortened),
+		one("thurward_dns_ech_removed_total", "Answers about names of rules with sni: require from which the key for Encrypted Client Hello was removed.", &p.HiddenECH),
 		{Name: "thurward_dns_outstanding", Help: "Queries that wait for an upstream.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(outstanding()) }},
 		{Name: "thurward_dns_tcp_connections", Help: "TCP connections that end at the proxy, to clients and to upstreams.", Type: telemetry.Gauge, Fill: func(v []uint64) { v[0] = uint64(ends()) }},
 		one("thurward_sni_accepted_total", "Connections of rules with sni: require whose server's name was the right one.", &e.c.HellosAccepted),

@@ -30,6 +30,9 @@ type answer struct {
 	optBuf   [256]byte
 	name     [maxName]byte
 
+	ech    bool // a service binding has the parameter
+	signed bool // there is a signature of service bindings
+
 	in          *inside // nil: it does not matter
 	core        int     // length up to the additional section
 	insideFound bool    // an address before the additional section is inside: insideAddr
@@ -59,7 +62,7 @@ func (a *answer) scan(m []byte, off int, qtype, qclass uint16) bool {
 	a.opt, a.opts = false, a.optBuf[:0]
 	a.nAliases, a.nAddrs, a.left, a.nLinks, a.more = 0, 0, 0, 0, false
 	a.body, a.extra, a.core = off, 0, off
-	a.insideFound, a.insideExtra = false, false
+	a.insideFound, a.insideExtra, a.ech, a.signed = false, false, false, false
 	an, ns, ar := int(be16(m[6:])), int(be16(m[8:])), int(be16(m[10:]))
 	for i := range an + ns + ar {
 		var r rr
@@ -122,6 +125,9 @@ func (a *answer) take(m []byte, r *rr, qtype uint16, told bool) bool {
 		return r.end-r.data == 16
 	case typeSVCB, typeHTTPS:
 		return a.service(m, r, qtype, told)
+	case typeRRSIG: // well formed, so that it has the type that it covers
+		covers := be16(m[r.data:])
+		a.signed = a.signed || covers == typeSVCB || covers == typeHTTPS
 	}
 	return true
 }
@@ -164,6 +170,7 @@ func (a *answer) service(m []byte, r *rr, qtype uint16, told bool) bool {
 		last = int(be16(p))
 		v := p[4 : 4+int(be16(p[2:]))]
 		p = p[4+len(v):]
+		a.ech = a.ech || last == keyECH
 		switch {
 		case last == keyIPv4Hint && (len(v) == 0 || len(v)%4 != 0), last == keyIPv6Hint && (len(v) == 0 || len(v)%16 != 0):
 			return false

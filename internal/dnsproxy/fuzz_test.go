@@ -34,6 +34,7 @@ func FuzzAnswer(f *testing.F) {
 		rawRR(pointer(headerLen), typeHTTPS, "\x00\x01\x00\x00\x04\x00\x04\x0a\x00\x00\x01\x00\x05\x00\x02ec")} {
 		f.Add([]byte(rr), uint16(1), uint16(0), uint16(0), uint16(0x8180), uint16(dns.TypeHTTPS))
 		f.Add([]byte(rr), uint16(0), uint16(0), uint16(1), uint16(0x8180), uint16(dns.TypeA))
+		f.Add([]byte(rr), uint16(1), uint16(0), uint16(0), uint16(0x8190), uint16(dns.TypeHTTPS))
 	}
 	for _, n := range badNames(bodyAt) {
 		f.Add([]byte(rawRR(n, 1, "\xc0\x00\x02\x01")), uint16(1), uint16(0), uint16(0), uint16(0x8180), uint16(dns.TypeA))
@@ -42,7 +43,13 @@ func FuzzAnswer(f *testing.F) {
 		if len(body) > 60000 {
 			return
 		}
-		b := newBench(t, func(p *segment.Policy) { p.Blocked = append(p.Blocked, name(p, "blocked.test")) })
+		b := newBench(t, func(p *segment.Policy) {
+			p.Blocked = append(p.Blocked, name(p, "blocked.test"))
+			if flags&16 != 0 {
+				p.Rules = []segment.Rule{{SNI: 1}}
+				p.Matches = []segment.Match{{Name: 1}}
+			}
+		})
 		q := query("a.example", typ)
 		if flags&1 != 0 {
 			q.SetEdns0(4096, true)
@@ -66,6 +73,9 @@ func FuzzAnswer(f *testing.F) {
 			a := answer{in: b.p.a.in}
 			if raw[0] != 0 || raw[1] != 77 || be16(raw[4:]) != 1 || !a.scan(raw, n, typ, 1) {
 				t.Fatalf("the client gets %x", raw)
+			}
+			if a.ech && flags&16 != 0 && !(a.signed && flags&1 != 0) {
+				t.Fatalf("the client is told to hide the name by %x", raw)
 			}
 			if a.insideFound || a.insideExtra {
 				t.Fatalf("the client is led inside by %x", raw)

@@ -12,6 +12,7 @@
 //	tls.go       upstreams that are asked over TLS
 //	unreachable.go  the network says that an upstream is not there
 //	private.go   addresses that names of others must not lead to
+//	ech.go       names that must be seen
 //	client.go    how much a client may ask
 //	holders.go   who has how many queries under way
 //
@@ -111,6 +112,7 @@ type Counters struct {
 	BadAnswers  uint64 // responses that match and are malformed
 	Bound       uint64 // addresses bound
 	Unbound     uint64 // addresses of answers beyond the limits
+	HiddenECH   uint64 // answers from which ech was removed
 	Shortened   uint64 // answers whose additional section was left out
 	Unspeakable uint64 // what is no query at all: no response
 }
@@ -176,6 +178,7 @@ type Proxy struct {
 	resolvers []packet.Addr
 	blocked   *fqdn.Patterns
 	private   *fqdn.Patterns // names that may have addresses that are inside
+	seen      *fqdn.Patterns // names of rules with sni: require
 	lead      [16]byte       // such an address, of the answer in hand
 	uses      *uses          // nil: clients may ask for all names
 	lookup    uint64
@@ -225,6 +228,9 @@ func New(c Config) (*Proxy, error) {
 		return nil, err
 	}
 	if p.private, err = fqdn.NewPatterns(pol, pol.Private); err != nil {
+		return nil, err
+	}
+	if p.seen, err = newSeen(pol); err != nil {
 		return nil, err
 	}
 	p.a.in = newInside(pol)

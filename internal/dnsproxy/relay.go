@@ -15,7 +15,7 @@ func (p *Proxy) Mine(port uint16) bool { return p.byPort[port] != 0 }
 // Answer handles a UDP message from the WAN to a port that is Mine. It is taken
 // for the answer only if it comes from where the question went, with the
 // question's identifier and the question itself, in the same case (RFC 5452
-// section 9).
+// section 9). It may change msg, as AnswerTCP and AnswerTLS may.
 func (p *Proxy) Answer(from packet.Addr, fromPort, toPort uint16, msg []byte, now int64) {
 	i := p.byPort[toPort]
 	if i == 0 {
@@ -123,6 +123,14 @@ func (p *Proxy) answered(i uint16, m []byte, now int64) {
 		return
 	}
 	whole := a.follow(m, headerLen)
+	if a.ech && p.mustSee() && !(w.do && a.signed) {
+		if !p.hideECH(m, end) || !a.scan(m, end, w.typ, w.class) { // what the client reads is read here, too
+			p.c.BadAnswers++
+			p.end(i, rcodeServFail, telemetry.DNSOther, now)
+			return
+		}
+		whole = a.follow(m, headerLen)
+	}
 	switch blocked, all := p.leadsToBlocked(m); {
 	case blocked:
 		p.end(i, rcodeRefused, telemetry.DNSBlockedList, now)
