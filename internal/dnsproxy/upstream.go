@@ -89,6 +89,9 @@ func (p *Proxy) probe(i uint16, now int64) {
 // try asks query i's upstream, over UDP unless it is one with TLS.
 func (p *Proxy) try(i uint16, now int64) {
 	w := &p.q[i-1]
+	if !w.probe && !p.usable(int(w.up)) { // one with TLS has come back meanwhile
+		p.leave(w, p.after(w.up))
+	}
 	if p.up[w.up].tls {
 		p.tryTLS(i, now)
 		return
@@ -130,12 +133,17 @@ func (p *Proxy) leave(w *pending, to uint8) {
 	w.up, w.plain, w.tls = to, false, false
 }
 
-// tryTCP asks query i's upstream over TCP. Where there is no room for that, the
-// query ends. It returns false when it cannot be asked over TCP.
+// tryTCP asks query i's upstream over TCP, or another if that must not be asked any
+// more. Where there is no room for that, the query ends. It returns false when it
+// cannot be asked over TCP.
 func (p *Proxy) tryTCP(i uint16, now int64) bool {
 	w := &p.q[i-1]
 	if w.probe || w.tcp || w.tls {
 		return false
+	}
+	if !p.usable(int(w.up)) {
+		p.try(i, now)
+		return true
 	}
 	if p.tcp >= maxTCP && !p.giveUpTCP(w.client.Addr, now) {
 		p.end(i, rcodeServFail, telemetry.DNSOverload, now)

@@ -114,6 +114,7 @@ var schema = [...]Metric{
 	{"thurward_dns_addresses_bound_total", Counter, nil, "Addresses of answers that were bound to names."},
 	{"thurward_dns_addresses_unbound_total", Counter, nil, "Addresses of answers beyond the limit for one answer, which open nothing."},
 	{"thurward_dns_answers_rejected_total", Counter, l("reason"), "Messages from the WAN that were not taken for an answer."},
+	{"thurward_dns_ech_removed_total", Counter, nil, "Answers about names of rules with sni: require from which the key for Encrypted Client Hello was removed."},
 	{"thurward_dns_lookup_duration_seconds", Histogram, nil, "Time from a query to its answer, where an upstream was asked."},
 	{"thurward_dns_outstanding", Gauge, nil, "Queries that wait for an upstream."},
 	{"thurward_dns_queries_total", Counter, l("outcome"), "Queries of clients, by what became of them."},
