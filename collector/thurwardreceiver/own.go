@@ -2,11 +2,14 @@ package thurwardreceiver
 
 import (
 	"context"
+	"time"
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+	"go.uber.org/zap"
 
+	"github.com/thurward/thurward/internal/live"
 	"github.com/thurward/thurward/internal/stream"
 )
 
@@ -18,6 +21,7 @@ type ownMetrics struct {
 	open                           metric.Int64UpDownCounter
 	kinds                          map[stream.Kind]metric.MeasurementOption
 	signals                        map[string]metric.MeasurementOption
+	said                           *live.Rarely[zap.Field]
 }
 
 func newOwnMetrics(set component.TelemetrySettings) (*ownMetrics, error) {
@@ -56,6 +60,12 @@ func (o *ownMetrics) line(k stream.Kind) {
 }
 
 func (o *ownMetrics) drop(signal string, n int) {
+	if n == 0 {
+		return
+	}
+	if o.said != nil { // who has no metrics of the collector's own has its log
+		o.said.Of(time.Now(), signal, "what a firewall sent was dropped; more of it is counted", zap.String("signal", signal), zap.Int("items", n))
+	}
 	o.dropped.Add(context.Background(), int64(n), o.signals[signal])
 }
 

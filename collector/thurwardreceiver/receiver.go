@@ -39,7 +39,7 @@ type thurward struct {
 	memory      *memory
 
 	mu      sync.Mutex
-	users   int // pipelines that have started it and not shut it down
+	users   int // pipelines that have started it
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 }
@@ -94,6 +94,7 @@ func (r *thurward) Start(_ context.Context, host component.Host) error {
 		})
 	}
 	said := &live.Rarely[zap.Field]{Say: func(what string, f ...zap.Field) { r.log.Warn(what, f...) }}
+	r.own.said = said
 	h := &stream.Handler{
 		Begin:  func(s *stream.Source) { r.begin(ctx, s) },
 		Item:   r.item,
@@ -165,17 +166,17 @@ func (r *thurward) listen() (guests []net.Listener, tail, page net.Listener, err
 	return guests, tail, page, nil
 }
 
-// Shutdown ends the receiver with the last pipeline that uses it. What has
-// been read is given to the pipelines before.
+// Shutdown ends the receiver with the first pipeline that it is asked for: what
+// stands behind that one ends next, and what stands behind the others may end
+// before it is asked for them. What has been read is given to the pipelines
+// before.
 func (r *thurward) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.users == 0 {
 		return nil
 	}
-	if r.users--; r.users > 0 {
-		return nil
-	}
+	r.users = 0
 	r.cancel()
 	ended := make(chan struct{})
 	go func() { r.running.Wait(); close(ended) }()

@@ -31,8 +31,8 @@ const (
 )
 
 // Page serves the model: the web page at /, its data as JSON at
-// /api/v1/firewalls, the metrics at /metrics. It changes nothing and loads
-// nothing from elsewhere. Data is given to those only whom access allows. It
+// /api/v1/firewalls, the metrics at /metrics, and at /health that it is there.
+// It changes nothing and loads nothing from elsewhere. Data is given to those only whom access allows. It
 // answers only to loopback's names, so that no other site's script can read it
 // by pointing its own name here (DNS rebinding). Times are now's.
 func (m *Model) Page(now func() time.Time, access Access) http.Handler {
@@ -42,6 +42,7 @@ func (m *Model) Page(now func() time.Time, access Access) http.Handler {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /", http.FileServerFS(files))
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") }) //nolint:errcheck // the client has gone
 	var api rendered
 	mux.HandleFunc("GET /api/v1/firewalls", func(w http.ResponseWriter, r *http.Request) {
 		b, err := api.get(now(), func(at time.Time) ([]byte, error) { return json.Marshal(m.Views(at)) })
@@ -80,7 +81,7 @@ func (m *Model) Page(now func() time.Time, access Access) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		if strings.HasPrefix(r.URL.Path, "/api/") || strings.HasPrefix(r.URL.Path, "/metrics") {
 			h.Set("Cache-Control", "no-store")
-			if !access.allows(r) {
+			if !access.Allows(r) {
 				h.Set("WWW-Authenticate", `Bearer realm="thurward"`)
 				http.Error(w, "a token is needed: open the URL that thurward run or thurward-collector printed, or send \"Authorization: Bearer\" with the token in the file that it named", http.StatusUnauthorized)
 				return

@@ -27,10 +27,10 @@ type Access struct {
 	Open   bool // whoever can connect may read: for Unix sockets
 }
 
-// allows reports whether a request has a token (RFC 6750, section 2.1). It is
+// Allows reports whether a request has a token (RFC 6750, section 2.1). It is
 // not taken from the query, which is kept in histories and logs, nor from a
 // cookie, which browsers send to every port of the host.
-func (a *Access) allows(r *http.Request) bool {
+func (a *Access) Allows(r *http.Request) bool {
 	if a.Open {
 		return true
 	}

@@ -5,9 +5,12 @@ package main
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"sync"
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/confmap"
@@ -15,6 +18,8 @@ import (
 	"go.opentelemetry.io/collector/confmap/provider/fileprovider"
 	"go.opentelemetry.io/collector/confmap/provider/yamlprovider"
 	"go.opentelemetry.io/collector/otelcol"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/thurward/thurward/internal/stream"
 )
@@ -35,7 +40,9 @@ func main() {
 	}
 }
 
-func run(args []string) error {
+func run(args []string) error { return runWith(settings(), args) }
+
+func runWith(set otelcol.CollectorSettings, args []string) error {
 	if err := setDefaults(); err != nil {
 		return err
 	}
@@ -43,7 +50,7 @@ func run(args []string) error {
 		fmt.Print(defaultConfig)
 		return nil
 	}
-	cmd := otelcol.NewCommand(settings())
+	cmd := otelcol.NewCommand(set)
 	cmd.Use = "thurward-collector"
 	cmd.Long = `thurward-collector reads what thurward firewalls tell and passes it on: logs,
 metrics and traces by OpenTelemetry. It is an OpenTelemetry Collector; --config
@@ -52,6 +59,8 @@ names another configuration.
 Without arguments it listens where firewalls connect (` + os.Getenv("THURWARD_SOCKET") + `_9000),
 serves Prometheus metrics on 127.0.0.1:9464 and a web page on 127.0.0.1:9465, and
 keeps the last events and spans in ` + os.Getenv("THURWARD_STATE") + `.
+Prometheus needs the token in ` + os.Getenv("THURWARD_SOCKET") + `_token; the log
+has the page's URL, which ends in one, too.
 With THURWARD_OTLP_ENDPOINT=https://host:4318 it sends everything there, too,
 with queues on disk. print-default-config prints that configuration.`
 	if len(args) == 0 {
@@ -59,7 +68,42 @@ with queues on disk. print-default-config prints that configuration.`
 	}
 	cmd.SetArgs(args)
 	cmd.SilenceUsage = true
-	return cmd.Execute()
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(heapGoal)
+	}
+	return errors.Join(cmd.Execute(), failed.error())
+}
+
+// heapGoal is where the garbage collector begins to work harder: where the
+// memory limiter of the default configuration would begin to refuse.
+const heapGoal = 300 << 20
+
+// A failure is the error of a component that ended the collector while it ran.
+// The collector itself ends as if it had been asked to.
+type failure struct {
+	mu  sync.Mutex
+	err error
+}
+
+var failed failure
+
+func (f *failure) error() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+// asyncError is the message with which the collector tells of it.
+const asyncError = "Asynchronous error received, terminating process"
+
+// notice takes note of such an error.
+func (f *failure) notice(e zapcore.Entry) error {
+	if e.Message == asyncError {
+		f.mu.Lock()
+		f.err = errors.New("a component failed: the log says which")
+		f.mu.Unlock()
+	}
+	return nil
 }
 
 // defaultArgs is what no arguments stand for.
@@ -97,8 +141,9 @@ func setDefaults() error {
 
 func settings() otelcol.CollectorSettings {
 	return otelcol.CollectorSettings{
-		BuildInfo: component.BuildInfo{Command: "thurward-collector", Description: "OpenTelemetry Collector for thurward firewalls", Version: version},
-		Factories: components,
+		BuildInfo:      component.BuildInfo{Command: "thurward-collector", Description: "OpenTelemetry Collector for thurward firewalls", Version: version},
+		Factories:      components,
+		LoggingOptions: []zap.Option{zap.Hooks(failed.notice)},
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{ResolverSettings: confmap.ResolverSettings{
 			ProviderFactories: []confmap.ProviderFactory{envprovider.NewFactory(), fileprovider.NewFactory(), yamlprovider.NewFactory()},
 			DefaultScheme:     "env",

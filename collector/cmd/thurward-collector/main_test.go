@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -18,7 +19,10 @@ import (
 	"time"
 
 	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/component/componentstatus"
+	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/otelcol"
+	"go.opentelemetry.io/collector/receiver"
 
 	"github.com/thurward/thurward/internal/stream"
 	"github.com/thurward/thurward/internal/stream/guesttest"
@@ -41,8 +45,8 @@ func ports(t *testing.T, n int) []string {
 
 // A running collector.
 type running struct {
-	path, state                       string // THURWARD_SOCKET, THURWARD_STATE
-	metrics, page, own, health, extra string // addresses
+	path, state               string // THURWARD_SOCKET, THURWARD_STATE
+	metrics, page, own, extra string // addresses
 }
 
 // startDefault runs the collector with the configuration that no arguments
@@ -50,15 +54,15 @@ type running struct {
 func startDefault(t *testing.T, more ...string) *running {
 	t.Helper()
 	dir := t.TempDir()
-	p := ports(t, 5)
-	r := &running{path: filepath.Join(dir, "vsock"), state: filepath.Join(dir, "state"), metrics: p[0], page: p[1], own: p[2], health: p[3], extra: p[4]}
+	p := ports(t, 4)
+	r := &running{path: filepath.Join(dir, "vsock"), state: filepath.Join(dir, "state"), metrics: p[0], page: p[1], own: p[2], extra: p[3]}
 	t.Setenv("THURWARD_SOCKET", r.path)
 	t.Setenv("THURWARD_STATE", r.state)
 	if err := setDefaults(); err != nil {
 		t.Fatal(err)
 	}
 	_, ownPort, _ := net.SplitHostPort(r.own)
-	move := strings.NewReplacer("127.0.0.1:9464", r.metrics, "127.0.0.1:9465", r.page, "127.0.0.1:13133", r.health, "port: 9466", "port: "+ownPort)
+	move := strings.NewReplacer("127.0.0.1:9464", r.metrics, "127.0.0.1:9465", r.page, "level: none", "level: normal, readers: [{ pull: { exporter: { prometheus: { host: 127.0.0.1, port: "+ownPort+" } } } }]")
 	set := settings()
 	set.ConfigProviderSettings.ResolverSettings.URIs = nil
 	for _, a := range append(defaultArgs(), more...) {
@@ -100,8 +104,15 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// get fetches a page as somebody who has the token of the collector that runs.
 func get(url string) string {
-	r, err := http.Get(url)
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return ""
+	}
+	token, _ := os.ReadFile(os.Getenv("THURWARD_SOCKET") + "_token")
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	r, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return ""
 	}
@@ -167,7 +178,7 @@ func TestDefaultConfiguration(t *testing.T) {
 	until(t, "own metrics", func() bool {
 		return strings.Contains(get("http://"+r.own+"/metrics"), "otelcol_receiver_thurward_malformed_lines")
 	})
-	if s := get("http://" + r.health + "/"); !strings.Contains(s, "Server available") {
+	if s := get("http://" + r.page + "/health"); s != "ok\n" {
 		t.Errorf("health: %s", s)
 	}
 }
@@ -197,6 +208,88 @@ service:
 	}
 }
 
+// TestPortsAreGuarded: the collector's ports answer neither to foreign names
+// nor, where firewalls are told of, to those without the token.
+func TestPortsAreGuarded(t *testing.T) {
+	r := startDefault(t)
+	talk(t, r)
+	token, err := os.ReadFile(r.path + "_token")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		url, host, token string
+		code             int
+	}{
+		{r.metrics + "/metrics", "", string(token), 200},
+		{r.metrics + "/metrics", "localhost:9464", string(token), 200},
+		{r.metrics + "/metrics", "", "", 401},
+		{r.metrics + "/metrics", "", "guessed-guessed-guessed", 401},
+		{r.metrics + "/metrics", "evil.example", string(token), 403},
+		{r.page + "/api/v1/firewalls", "", string(token), 200},
+		{r.page + "/api/v1/firewalls", "", "", 401},
+		{r.page + "/api/v1/firewalls", "evil.example:9465", string(token), 403},
+		{r.page + "/health", "", "", 200},
+		{r.page + "/health", "evil.example", "", 403},
+	} {
+		req, err := http.NewRequest(http.MethodGet, "http://"+c.url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.host != "" {
+			req.Host = c.host
+		}
+		if c.token != "" {
+			req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(c.token))
+		}
+		a, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Body.Close()
+		if a.StatusCode != c.code {
+			t.Errorf("%s as %q with %q: %d, want %d", c.url, c.host, c.token, a.StatusCode, c.code)
+		}
+	}
+}
+
+// TestFailureIsNotSuccess: a collector that a component ends does not end as
+// if it had been asked to.
+func TestFailureIsNotSuccess(t *testing.T) {
+	t.Setenv("THURWARD_SOCKET", filepath.Join(t.TempDir(), "vsock"))
+	t.Setenv("THURWARD_STATE", t.TempDir())
+	defer func() { failed.err = nil }()
+	set := settings()
+	set.Factories = func() (otelcol.Factories, error) {
+		f, err := components()
+		fails := component.MustNewType("fails")
+		f.Receivers[fails] = receiver.NewFactory(fails, func() component.Config { return &struct{}{} },
+			receiver.WithLogs(func(context.Context, receiver.Settings, component.Config, consumer.Logs) (receiver.Logs, error) {
+				return failing{}, nil
+			}, component.StabilityLevelBeta))
+		return f, err
+	}
+	err := runWith(set, []string{"--config=yaml:" + `
+receivers: { fails: {} }
+exporters: { debug: {} }
+service:
+  telemetry: { metrics: { level: none } }
+  pipelines: { logs: { receivers: [fails], exporters: [debug] } }
+`})
+	if err == nil || !strings.Contains(err.Error(), "a component failed") {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
+// failing is a component that fails once it has started.
+type failing struct{}
+
+func (failing) Start(_ context.Context, host component.Host) error {
+	go componentstatus.ReportStatus(host, componentstatus.NewFatalErrorEvent(errors.New("it fails")))
+	return nil
+}
+func (failing) Shutdown(context.Context) error { return nil }
+
 // TestPrometheusScrapes: a real Prometheus takes what the collector exposes.
 func TestPrometheusScrapes(t *testing.T) {
 	prometheus, err := exec.LookPath("prometheus")
@@ -207,7 +300,7 @@ func TestPrometheusScrapes(t *testing.T) {
 	talk(t, r)
 	dir := t.TempDir()
 	cfg := filepath.Join(dir, "prometheus.yml")
-	if err := os.WriteFile(cfg, fmt.Appendf(nil, "global: { scrape_interval: 1s }\nscrape_configs:\n  - job_name: thurward\n    honor_labels: true\n    static_configs: [ { targets: [%q] } ]\n", r.metrics), 0o600); err != nil {
+	if err := os.WriteFile(cfg, fmt.Appendf(nil, "global: { scrape_interval: 1s }\nscrape_configs:\n  - job_name: thurward\n    honor_labels: true\n    authorization: { credentials_file: %q }\n    static_configs: [ { targets: [%q] } ]\n", r.path+"_token", r.metrics), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(prometheus, "--config.file="+cfg, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+r.extra)
@@ -280,7 +373,7 @@ func TestComponents(t *testing.T) {
 		add("extensions", ty)
 	}
 	want := map[string][]string{"receivers": {"otlp", "thurward"}, "exporters": {"debug", "file", "otlp", "otlphttp", "prometheus"},
-		"processors": {"batch", "memory_limiter"}, "extensions": {"file_storage", "health_check"}}
+		"processors": {"batch", "memory_limiter"}, "extensions": {"file_storage", "health_check", "thurward_access"}}
 	manifest, err := os.ReadFile("../../builder.yaml")
 	if err != nil {
 		t.Fatal(err)
