@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -151,8 +152,14 @@ type endpoint struct {
 	Port uint16
 }
 
+// maxEvent is how long an event may be in bytes; the image's are below 2 KB.
+const maxEvent = 8 << 10
+
 // ParseEvent reads an event line.
 func ParseEvent(l Line) (Event, error) {
+	if len(l.Rest) > maxEvent {
+		return Event{}, fmt.Errorf("%d bytes, at most %d are read", len(l.Rest), maxEvent)
+	}
 	var flat map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(l.Rest), &flat); err != nil {
 		return Event{}, err

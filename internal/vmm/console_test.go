@@ -57,7 +57,7 @@ func TestParseEvent(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
-	for _, in := range []string{"", "{", "[]", `{"source.port":"x"}`, `{"source.port":70000}`} {
+	for _, in := range []string{"", "{", "[]", `{"source.port":"x"}`, `{"source.port":70000}`, `{"a":"` + strings.Repeat("x", maxEvent) + `"}`} {
 		if e, err := ParseEvent(Line{Kind: EventLine, Rest: in}); err == nil {
 			t.Errorf("%q: %+v", in, e)
 		}

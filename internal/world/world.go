@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	netlog "gvisor.dev/gvisor/pkg/log"
 )
 
 // The internet behind the router (RFC 5737 documentation addresses).
@@ -58,8 +60,13 @@ func (w *World) WebName() string { return webName }
 // NoName is a name that the DNS server does not know.
 func (w *World) NoName() string { return nowhere }
 
+// quiet keeps what netstack has to say about a guest's packets off this process's
+// standard error, for which it would wait.
+var quiet = sync.OnceFunc(func() { netlog.SetTarget(&netlog.Writer{Next: io.Discard}) })
+
 // New makes the world and starts its servers.
 func New(cfg Config) (*World, error) {
+	quiet()
 	w := &World{Config: cfg, LANSwitch: NewSwitch("lan"), WANSwitch: NewSwitch("wan"), Web: &Web{}, DNS: &DNS{}}
 	if err := w.build(); err != nil {
 		w.Close()

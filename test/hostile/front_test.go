@@ -54,7 +54,8 @@ type queue struct {
 	size              uint16
 	desc, avail, used uint64
 	kick, call        *os.File
-	next, seen        uint16 // next entry to offer, and to be seen in the used ring
+	next              uint16 // next entry to offer
+	waits             uint64 // the buffer that heard has given last
 }
 
 // A front is a monitor and its guest's driver in one. Its methods panic with what
@@ -339,4 +340,20 @@ func (f *front) tell(port uint32, lines ...string) {
 	for _, l := range lines {
 		f.say(packet{srcPort: port, op: opRW, data: []byte(l + "\n")})
 	}
+}
+
+// heard is hear without waiting: false while nothing has come.
+func (f *front) heard() (op uint16, ok bool) {
+	if f.usedIndex(rx) != f.q[rx].next {
+		return 0, false
+	}
+	if q := &f.q[rx]; q.waits != 0 {
+		op = uint16(f.memory(q.waits)[30])
+	}
+	_, a := f.room(4096)
+	f.q[rx].waits = a
+	d := f.q[rx].next % f.q[rx].size
+	f.describe(rx, int(d), a, 4096, descWrite, 0)
+	f.offer(rx, d)
+	return op, op != 0
 }

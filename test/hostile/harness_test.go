@@ -56,6 +56,9 @@ func TestTable(t *testing.T) {
 		}
 		seen[a.name] = true
 	}
+	if len(table) < 80 {
+		t.Errorf("only %d attacks; some have gone", len(table))
+	}
 }
 
 // TestMain is also the entry of the processes that the tests start from this
@@ -180,7 +183,7 @@ type launchOptions struct {
 	out  *os.File // standard output and error; nil: the file "out" in the directory
 	args []string // more arguments of run
 	env  []string
-	stop int // limit of descriptors; 0: this process's
+	stop int // limit of descriptors, soft only where it is negative; 0: this process's
 }
 
 // launch starts the launcher with a guest that plays a role (monitor_test.go) on
@@ -207,11 +210,15 @@ func launch(t *testing.T, role string, o launchOptions) *launcher {
 			go io.Copy(io.Discard, c) //nolint:errcheck // the machine's end
 		}
 	}()
-	args := append([]string{"run", "--image", image, "--accel", "tcg", "--lan", "demo", "--wan", "unix:" + filepath.Join(dir, "wan"),
+	args := append([]string{"run", "--image", image, "--accel", "tcg", "--lan", "demo", "--wan", "unix:wan",
 		"--vsock", l.socket, "--page", "none"}, o.args...)
 	name := must(thurward())(t)
-	if o.stop > 0 {
-		args = append([]string{"-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(o.stop), name}, args...)
+	if o.stop != 0 {
+		which := "-n"
+		if o.stop < 0 {
+			which = "-Sn"
+		}
+		args = append([]string{"-c", `ulimit ` + which + ` "$0" && exec "$@"`, strconv.Itoa(max(o.stop, -o.stop)), name}, args...)
 		name = "/bin/sh"
 	}
 	l.cmd = exec.Command(name, args...)

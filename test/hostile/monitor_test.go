@@ -32,10 +32,10 @@ var roles = map[string]func(m *monitor) error{
 // A monitor is what runs under QEMU's name: it has the console, the vsock device
 // and the networks of one machine.
 type monitor struct {
-	*front          // vsock
-	dir    string   // for notes
-	start  int      // which start of the machine it is, from 1
-	lan    net.Conn // frames with their lengths before them
+	*front             // vsock
+	dir    string      // for notes
+	start  int         // which start of the machine it is, from 1
+	nic    [2]net.Conn // LAN and WAN: frames with their lengths before them
 }
 
 // say prints a line of the console.
@@ -68,7 +68,9 @@ func monitorMain() (code int) {
 		m.start++
 	}
 	args := strings.Join(os.Args, " ")
-	m.lan = inherited(args, `stream,id=n0,server=off,addr\.type=fd,addr\.str=(\d+)`)
+	for i := range m.nic {
+		m.nic[i] = inherited(args, fmt.Sprintf(`stream,id=n%d,server=off,addr\.type=fd,addr\.str=(\d+)`, i))
+	}
 	m.front = newFront(inherited(args, `socket,id=vsock,fd=(\d+)`).(*net.UnixConn))
 	m.print("thurward: ready version=1 policy=sha256:ab lan=l wan=w rules=1 boot_us=1000")
 	if m.start > 1 {
@@ -125,7 +127,7 @@ func (m *monitor) note(s string) {
 func inherited(args, pattern string) net.Conn {
 	found := regexp.MustCompile(pattern).FindStringSubmatch(args)
 	if found == nil {
-		panic(fmt.Errorf("no %s in %s", pattern, args))
+		return nil // the machine has none of that kind
 	}
 	fd, err := strconv.Atoi(found[1])
 	check(err)
