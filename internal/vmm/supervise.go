@@ -95,13 +95,16 @@ type supervisor struct {
 
 // run returns nil after a power-off or when ctx ends after the machine was up.
 func (s *supervisor) run(ctx context.Context, r Restart) error {
-	pause, row := firstPause, 0
+	pause, row, up := firstPause, 0, false
 	for {
 		o := s.boot(ctx)
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		if !o.crashed() || o.Refused != "" || r == Never {
+		// What has been up before can be so again: that it does not start now is
+		// the host's doing, out of memory or descriptors, and may pass.
+		crashed := o.crashed() || up && !o.Ready
+		if up = up || o.Ready; !crashed || o.Refused != "" || r == Never {
 			return o.err()
 		}
 		if o.Up >= calm {
