@@ -162,7 +162,7 @@ func (p *eventPrinter) add(s *stream.Source, it stream.Item) error {
 		text = p.style.Text(&s.Hello, it.Event)
 	}
 	if p.flags.explain {
-		if c := stream.Explain(&s.Hello, it.Event); c != "" {
+		if c := stream.Explain(it.Event); c != "" {
 			text += "\n    " + c
 		}
 		if r := stream.Remedy(it.Event); r != "" {

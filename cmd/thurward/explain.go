@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/thurward/thurward/internal/policy"
 )
 
 // exitDiffers is explain's answer for a packet that does not get through, and
@@ -12,7 +14,8 @@ import (
 const exitDiffers = 3
 
 func newExplainCmd() *cobra.Command {
-	var file, format, from, proto, src, dst, fqdn, state string
+	var file, format string
+	var flow policy.FlowWords
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "explain",
@@ -26,6 +29,7 @@ It exits with 0 when the packet is accepted, 3 when not, 1 when the policy is
 not valid and 2 for a wrong command line.`,
 		Example: `  thurward explain --from lan --proto tcp --src 10.0.0.5:40000 --dst 198.51.100.7:443
   thurward explain --from lan --proto tcp --src 10.0.0.5 --fqdn github.com:443
+  thurward explain --from lan --proto tcp --src 10.0.0.5 --fqdn github.com:443 --resolved-ago 90s --ttl 60s
   thurward explain --from wan --proto udp --src 198.51.100.7:53 --dst 10.0.0.5:40000 --state established`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -36,7 +40,7 @@ not valid and 2 for a wrong command line.`,
 			if err != nil {
 				return err
 			}
-			f, err := p.ParseFlow(from, proto, src, dst, fqdn, state)
+			f, err := p.ParseFlow(flow)
 			if err != nil {
 				return usageError{fmt.Errorf("explain: %w", err)}
 			}
@@ -58,12 +62,16 @@ not valid and 2 for a wrong command line.`,
 	}
 	fs := cmd.Flags()
 	fs.StringVarP(&file, "file", "f", "rules.yaml", "the policy")
-	fs.StringVar(&from, "from", "", "where the packet enters: lan or wan")
-	fs.StringVar(&proto, "proto", "", "tcp, udp or icmp (an echo)")
-	fs.StringVar(&src, "src", "", "who sends it: address, or address:port")
-	fs.StringVar(&dst, "dst", "", "where to, as on the wire: address:port; without a port for icmp")
-	fs.StringVar(&fqdn, "fqdn", "", "name by which the sender knows the destination; name:port in place of --dst")
-	fs.StringVar(&state, "state", "new", "new, or established for an answer (between the hosts' own addresses)")
+	fs.StringVar(&flow.From, "from", "", "where the packet enters: lan or wan")
+	fs.StringVar(&flow.Proto, "proto", "", "tcp, udp, icmp (an echo), or another protocol by its number or as gre, esp")
+	fs.StringVar(&flow.Src, "src", "", "who sends it: address, or address:port")
+	fs.StringVar(&flow.Dst, "dst", "", "where to, as on the wire: address:port; without a port for icmp")
+	fs.StringVar(&flow.FQDN, "fqdn", "", "name by which the sender knows the destination; name:port in place of --dst")
+	fs.StringVar(&flow.Ago, "resolved-ago", "", "how long ago the sender resolved the name, as 90s; with --ttl")
+	fs.StringVar(&flow.TTL, "ttl", "", "the TTL of the answer that it got then")
+	fs.StringVar(&flow.Expired, "expired", "", "for how long the name has expired, as firewall.name_expired_seconds says")
+	fs.BoolVar(&flow.Others, "by-other", false, "another host has resolved the name, the sender has not")
+	fs.StringVar(&flow.State, "state", "new", "new, or established for an answer (between the hosts' own addresses)")
 	fs.BoolVar(&all, "all", false, "show all rules that do not match, not only the nearest")
 	fs.StringVar(&format, "format", "text", "text or json (json has all rules)")
 	return cmd

@@ -59,7 +59,7 @@ func (e *Engine) emitFlow(r conntrack.Ref, a telemetry.Action, why telemetry.Rea
 	}
 	d := e.flows.Dir(r)
 	e.rec = telemetry.Record{Time: now, Kind: telemetry.Verdict, Action: a, Reason: why, Rule: d.Rule, Direction: telemetry.Egress,
-		FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4}
+		FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4, Answer: r.Reply()}
 	if d.FromWAN {
 		e.rec.Direction = telemetry.Ingress
 	}

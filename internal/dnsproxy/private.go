@@ -141,3 +141,7 @@ func (a *answer) noteInside(addr []byte, additional bool) {
 		a.insideFound, a.insideAddr = true, as
 	}
 }
+
+// Inside reports whether an address is one that a client is told only for a name
+// that the policy lists as private.
+func Inside(p *segment.Policy, a packet.Addr) bool { return newInside(p).has(a) }

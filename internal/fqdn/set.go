@@ -150,6 +150,15 @@ func (s *Set) bothOf(client, addr packet.Addr) uint32 {
 
 func (s *Set) addrOf(addr packet.Addr) uint32 { return uint32(s.mix(uint64(addr))>>32) & s.mask }
 
+// Lifetime returns for how long a name is good that was learned with this TTL, in
+// nanoseconds, as are floor and grace (Config).
+func Lifetime(ttl uint32, floor, grace int64) int64 {
+	if ttl>>31 != 0 {
+		ttl = 0 // RFC 2181 section 8
+	}
+	return max(min(int64(ttl)*second, longest), floor, shortest) + grace
+}
+
 // Bind notes that client has learned at time now, by the query with the number
 // lookup, that name has the address addr for ttl seconds. A TTL with its top
 // bit set is 0 (RFC 2181 section 8). What was known already lives on until the
@@ -159,10 +168,7 @@ func (s *Set) Bind(client packet.Addr, name []byte, addr packet.Addr, ttl uint32
 	if !Valid(name) {
 		return false
 	}
-	if ttl>>31 != 0 {
-		ttl = 0
-	}
-	life := max(min(int64(ttl)*second, longest), s.cfg.Floor, shortest) + s.cfg.Grace
+	life := Lifetime(ttl, s.cfg.Floor, s.cfg.Grace)
 	h := s.hashName(name)
 	n := s.findName(name, h)
 	count, oldest := 0, uint32(0)

@@ -55,7 +55,7 @@ func verdict(h *stream.Hello, e stream.Event, now time.Time) (v Verdict, ok bool
 	if at.IsZero() {
 		at = now
 	}
-	return Verdict{at.UTC(), clone(cutBytes(a, maxAction)), clone(cutBytes(stream.Style{}.Verdict(e), maxVerdict)), clone(cutBytes(stream.Explain(h, e), maxCommand))}, true
+	return Verdict{at.UTC(), clone(cutBytes(a, maxAction)), clone(cutBytes(stream.Style{}.Verdict(e), maxVerdict)), clone(cutBytes(stream.Explain(e), maxCommand))}, true
 }
 
 // cutBytes cuts text to n bytes, between two characters.

@@ -122,7 +122,7 @@ func TestImportDecides(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			flow, err := p.ParseFlow(c.from, c.proto, c.src, c.dst, "", c.state)
+			flow, err := p.ParseFlow(policy.FlowWords{From: c.from, Proto: c.proto, Src: c.src, Dst: c.dst, State: c.state})
 			if err != nil {
 				t.Fatal(err)
 			}

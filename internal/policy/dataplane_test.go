@@ -32,10 +32,12 @@ func firstFrame(f policy.Flow, mac [6]byte) []byte {
 		proto, l4 = packet.ICMP, make([]byte, 16)
 		l4[0] = packet.EchoRequest
 		binary.BigEndian.PutUint16(l4[4:], uint16(rand.Uint32()))
+	default:
+		proto, l4 = map[string]byte{"gre": 47, "esp": 50}[f.Protocol], make([]byte, 16)
 	}
 	pseudo := uint64(0)
 	at := 2
-	if f.Protocol != "icmp" {
+	if f.Protocol == "tcp" || f.Protocol == "udp" {
 		binary.BigEndian.PutUint16(l4[0:], f.Src.Port())
 		binary.BigEndian.PutUint16(l4[2:], f.Dst.Port())
 		for _, a := range [][4]byte{src, dst} {
@@ -158,7 +160,7 @@ func TestDecideIsTheDataPlane(t *testing.T) {
 // randomFlow returns a flow that begins, between addresses and ports that the
 // policy knows, their neighbours, and others.
 func randomFlow(r *rand.Rand, p *policy.Policy, port uint16) policy.Flow {
-	f := policy.Flow{FromLAN: r.IntN(2) == 0, Protocol: []string{"tcp", "tcp", "udp", "icmp"}[r.IntN(4)]}
+	f := policy.Flow{FromLAN: r.IntN(2) == 0, Protocol: []string{"tcp", "tcp", "tcp", "udp", "udp", "icmp", "icmp", "gre", "esp"}[r.IntN(9)]}
 	var addrs []netip.Addr
 	var ports []int
 	for i := range p.Interfaces {
@@ -199,7 +201,7 @@ func randomFlow(r *rand.Rand, p *policy.Policy, port uint16) policy.Flow {
 		return addrs[r.IntN(len(addrs))]
 	}
 	src, dst := pick(f.FromLAN), pick(!f.FromLAN)
-	if f.Protocol == "icmp" {
+	if f.Protocol != "tcp" && f.Protocol != "udp" {
 		f.Src, f.Dst = netip.AddrPortFrom(src, 0), netip.AddrPortFrom(dst, 0)
 		return f
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/thurward/thurward/internal/filter"
 	"github.com/thurward/thurward/internal/packet"
@@ -19,9 +20,11 @@ import (
 // as rules see them.
 type Flow struct {
 	FromLAN     bool
-	Protocol    string         // "tcp", "udp" or "icmp" (an echo)
+	Protocol    string         // "tcp", "udp", "icmp" (an echo), or another as ParseProtocol returns it
 	Src, Dst    netip.AddrPort // IPv4; port 0: none given
 	FQDN        string         // name by which the source knows Dst, "" for none
+	Naming      Naming         // how it knows it
+	Ago         time.Duration  // NameExpired: for how long the name has expired
 	Established bool           // it answers a flow that was accepted
 }
 
@@ -34,7 +37,13 @@ func (f Flow) String() string {
 		return a.String()
 	}
 	s := fmt.Sprintf("%s %s to %s", f.Protocol, end(f.Src), end(f.Dst))
-	if f.FQDN != "" {
+	switch {
+	case f.FQDN == "":
+	case f.Naming == NameExpired:
+		s += fmt.Sprintf(" (%s, expired %v ago)", f.FQDN, f.Ago)
+	case f.Naming == NameOthers:
+		s += " (" + f.FQDN + ", as another host knows it)"
+	default:
 		s += " (" + f.FQDN + ")"
 	}
 	side, state := "wan", ""
@@ -59,6 +68,7 @@ type Outcome struct {
 	Shadow int            // first shadow rule that matches, -1 for none
 	Seen   Flow           // the flow as rules see it: after destination NAT
 	Names  []string       // names and wildcards of rules that the destination has for the source
+	Hint   telemetry.Note // what the event about it says of a name with which a rule would accept it; 0: nothing
 
 	DNAT    int          // entry that is applied, index into Policy.DNAT; -1: none
 	SNAT    []netip.Addr // the source becomes one of these; empty: it stays
@@ -102,7 +112,14 @@ func (p *Policy) Decide(seg *segment.Policy, f Flow) Outcome {
 			return o
 		}
 	}
-	p.ask(seg, &o)
+	p.ask(seg, &o, f.Dst.Addr())
+	if f.other() && !o.Local && o.Action != segment.Reject {
+		// The data plane asks the rules only whether to tell the sender.
+		return Outcome{DNAT: -1, Entry: -1, Rule: -1, Shadow: -1, Seen: f, Reason: telemetry.ConntrackInvalid, Note: "only TCP, UDP and ICMP echoes pass the firewall"}
+	}
+	if f.other() && !o.Local {
+		o.Shadow = -1 // and no shadow rule
+	}
 	if o.Action != segment.Accept {
 		o.Reason = telemetry.ExplicitDeny
 		if o.Rule == len(p.Rules) {
@@ -293,25 +310,24 @@ func contains(ps []netip.Prefix, a netip.Addr) bool {
 	return len(ps) == 0 || slices.ContainsFunc(ps, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// ask has the rules decide about o.Seen.
-func (p *Policy) ask(seg *segment.Policy, o *Outcome) {
+// ask has the rules decide about o.Seen. told is the address that its source has
+// sent it to.
+func (p *Policy) ask(seg *segment.Policy, o *Outcome, told netip.Addr) {
 	f := &o.Seen
-	fp := filter.Packet{Src: number(f.Src.Addr()), Dst: number(f.Dst.Addr()), DstPort: f.Dst.Port(), Proto: protocols[f.Protocol], Direction: segment.Ingress, State: segment.StateNew}
+	fp := filter.Packet{Src: number(f.Src.Addr()), Dst: number(f.Dst.Addr()), DstPort: f.Dst.Port(), Proto: protocolNumber(f.Protocol), Direction: segment.Ingress, State: segment.StateNew}
 	if f.FromLAN {
 		fp.Direction = segment.Egress
 	}
 	if f.Established {
 		fp.State = segment.StateEstablished
 	}
-	if f.Protocol == "icmp" {
+	if !f.hasPorts() {
 		fp.DstPort = 0
 	}
-	if f.FQDN != "" && f.FromLAN && !matchesName(p.DNS.Block, f.FQDN) {
-		for i := range seg.Names {
-			name := pattern(seg, &seg.Names[i])
-			if matchesName([]string{name}, f.FQDN) {
-				fp.Names, o.Names = append(fp.Names, uint32(i)), append(o.Names, name)
-			}
+	unnamed := ""
+	if f.FQDN != "" {
+		if unnamed = p.unnamed(seg, f, told, o.Local); unnamed == "" {
+			fp.Names, o.Names = p.patterns(seg, f.FQDN)
 		}
 	}
 	v := filter.NewLinear(seg).Decide(&fp)
@@ -319,8 +335,9 @@ func (p *Policy) ask(seg *segment.Policy, o *Outcome) {
 	if v.Shadow != filter.NoRule {
 		o.Shadow = int(v.Shadow)
 	}
+	o.Hint = p.hint(seg, o, fp, told)
 	for i := range p.Rules[:o.Rule] {
-		o.Earlier = append(o.Earlier, p.miss(i, f, o.Names))
+		o.Earlier = append(o.Earlier, p.miss(i, f, o.Names, unnamed))
 	}
 }
 
@@ -346,8 +363,9 @@ func number(a netip.Addr) packet.Addr {
 // steps are the fields of rules in the order in which miss looks at them.
 var steps = []string{"direction", "state", "protocol", "source", "destination", "destination_port", "destination_fqdn", "mode"}
 
-// miss returns the first field of a rule that does not match.
-func (p *Policy) miss(rule int, f *Flow, names []string) (m Miss) {
+// miss returns the first field of a rule that does not match. unnamed says why the
+// flow's name is none that rules see.
+func (p *Policy) miss(rule int, f *Flow, names []string, unnamed string) (m Miss) {
 	r := &p.Rules[rule]
 	direction, state, fqdn := "ingress", "new", cmp.Or(f.FQDN, "none")
 	if f.FromLAN {
@@ -356,8 +374,8 @@ func (p *Policy) miss(rule int, f *Flow, names []string) (m Miss) {
 	if f.Established {
 		state = "established"
 	}
-	if matchesName(p.DNS.Block, f.FQDN) {
-		fqdn += ", which dns.block refuses"
+	if unnamed != "" {
+		fqdn += " (" + unnamed + ")"
 	}
 	port := int(f.Dst.Port())
 	field := func(matches bool, name string, want func() string, have string) {

@@ -66,7 +66,13 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 			w, _ := l.word(n, path, "lan", "wan")
 			f.FromLAN = w == "lan"
 		}},
-		{"proto", func(n *node, path string) { f.Protocol, _ = l.word(n, path, "tcp", "udp", "icmp") }},
+		{"proto", func(n *node, path string) {
+			name, ok := ParseProtocol(n.text)
+			if n.kind != scalar || !ok {
+				l.err(n, path, "value", fmt.Sprintf("unknown value %q", n.text), wantProtocol)
+			}
+			f.Protocol = name
+		}},
 		{"src", end(&f.Src)},
 		{"dst", end(&f.Dst)},
 		{"fqdn", func(n *node, path string) {
@@ -111,7 +117,7 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 	if !ok {
 		return
 	}
-	for _, k := range [][2]string{{"from", "want lan or wan: where the packet enters"}, {"proto", "want tcp, udp or icmp"}, {"src", "want the address that sends it"},
+	for _, k := range [][2]string{{"from", "want lan or wan: where the packet enters"}, {"proto", wantProtocol}, {"src", "want the address that sends it"},
 		{"expect", "want accept, deny or reject"}} {
 		if n.get(k[0]) == nil {
 			l.err(n, path+"."+k[0], "missing", "missing", k[1])
@@ -146,9 +152,12 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 	}
 	switch {
 	case at == nil || !named || len(l.diags) > before && !f.Dst.IsValid():
-	case f.Protocol == "icmp" && (f.Dst.Port() != 0 || f.Src.Port() != 0):
-		l.err(at, where, "port-without-protocol", "ICMP has no ports", "leave them out")
-	case (f.Protocol == "tcp" || f.Protocol == "udp") && f.Dst.Port() == 0:
+	case f.Protocol == "":
+	case !f.hasPorts() && (f.Dst.Port() != 0 || f.Src.Port() != 0):
+		l.err(at, where, "port-without-protocol", strings.ToUpper(f.Protocol)+" has no ports", "leave them out")
+	case f.Established && f.other():
+		l.err(n, path+".state", "state", "there are no flows of "+f.Protocol, "leave it out")
+	case f.hasPorts() && f.Dst.Port() == 0:
 		l.err(at, where, "endpoint", "has no port", fmt.Sprintf("want %s:443, or whichever port", at.text))
 	}
 	if t.Name == "" {

@@ -4,73 +4,13 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/thurward/thurward/internal/printable"
 	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/telemetry"
 )
-
-// ParseFlow makes a flow of words as the command line has them: from is lan or
-// wan, proto tcp, udp or icmp, src and dst an address with or without a port,
-// fqdn a name or "", state new, established or "". With a name, dst may be
-// left out: it stands for whichever address the name has, and the port follows
-// the name.
-func (p *Policy) ParseFlow(from, proto, src, dst, fqdn, state string) (f Flow, err error) {
-	bad := func(flag, value, why, want string) (Flow, error) {
-		return Flow{}, fmt.Errorf("--%s %q: %s (%s)", flag, value, why, want)
-	}
-	if from != "lan" && from != "wan" {
-		return bad("from", from, "unknown side", "want lan or wan: where the packet enters")
-	}
-	if _, ok := protocols[proto]; !ok {
-		return bad("proto", proto, "unknown protocol", "want tcp, udp or icmp")
-	}
-	if state != "" && state != "new" && state != "established" {
-		return bad("state", state, "unknown state", "want new or established")
-	}
-	f = Flow{FromLAN: from == "lan", Protocol: proto, Established: state == "established"}
-	const endpoint = `want an address, or one with a port, as 192.0.2.1:443`
-	var why string
-	if f.Src, why = ParseEndpoint(src); why != "" {
-		return bad("src", src, why, endpoint)
-	}
-	if fqdn != "" {
-		name, port, hasPort := strings.Cut(fqdn, ":")
-		if why := badName(name); why != "" || strings.HasPrefix(name, "*") {
-			if why == "" {
-				why = "is a wildcard"
-			}
-			return bad("fqdn", fqdn, why, "want a name, as example.com, or example.com:443 without --dst")
-		}
-		if !f.FromLAN {
-			return bad("fqdn", fqdn, "names are of servers that LAN hosts ask for", "want --from lan")
-		}
-		f.FQDN = strings.ToLower(strings.TrimSuffix(name, "."))
-		if dst == "" {
-			r, ok := parsePorts(port)
-			if hasPort && (!ok || r.Lo != r.Hi) {
-				return bad("fqdn", fqdn, "does not end with a port", "want a port from 1 to 65535")
-			}
-			f.Dst = netip.AddrPortFrom(p.elsewhere(), uint16(r.Lo))
-		} else if hasPort {
-			return bad("fqdn", fqdn, "has a port beside --dst", "write the port in --dst")
-		}
-	}
-	if dst != "" || fqdn == "" {
-		if f.Dst, why = ParseEndpoint(dst); why != "" {
-			return bad("dst", dst, why, endpoint)
-		}
-	}
-	switch {
-	case proto == "icmp" && (f.Src.Port() != 0 || f.Dst.Port() != 0):
-		return bad("proto", proto, "has no ports", "leave them out of --src and --dst")
-	case proto != "icmp" && f.Dst.Port() == 0:
-		return bad("dst", cmp.Or(dst, fqdn), "has no port", "want one, as "+cmp.Or(dst, fqdn)+":443")
-	}
-	return f, nil
-}
 
 // An Explanation says what a policy does with a packet and why. Its fields are
 // those of explain --format json.
@@ -81,6 +21,7 @@ type Explanation struct {
 	Note    string         `json:"note,omitempty"`
 	Rule    *ExplainedRule `json:"rule,omitempty"` // that decides; none: the packet never reaches the rules
 	Names   []string       `json:"names,omitempty"`
+	Hint    string         `json:"hint,omitempty"` // as firewall.hint in events: with the name a rule would accept it
 	DNAT    *ExplainedNAT  `json:"dnat,omitempty"`
 	SNAT    *ExplainedNAT  `json:"snat,omitempty"`
 	Seen    string         `json:"seen,omitempty"` // the packet as rules see it, where that differs
@@ -128,7 +69,7 @@ func (p *Policy) explained(rule int) ExplainedRule {
 // compiled policy.
 func (p *Policy) Explain(seg *segment.Policy, f Flow) *Explanation {
 	o := p.Decide(seg, f)
-	e := &Explanation{Packet: f.String(), Reason: o.Reason.String(), Note: o.Note, Names: o.Names, Shadow: []Missed{}, Earlier: []Missed{}}
+	e := &Explanation{Packet: f.String(), Reason: o.Reason.String(), Note: o.Note, Names: o.Names, Hint: o.Hint.Hint(), Shadow: []Missed{}, Earlier: []Missed{}}
 	if o.DNAT >= 0 {
 		d := &p.DNAT[o.DNAT]
 		e.DNAT = &ExplainedNAT{Entry: fmt.Sprintf("nat.dnat[%d]", o.DNAT), Place: fmt.Sprintf("%s:%d", p.File, d.Line), From: f.Dst.String(), To: []string{o.Seen.Dst.String()}, Hairpin: f.FromLAN}
@@ -204,6 +145,12 @@ func (e *Explanation) Write(w io.Writer, all bool) {
 	}
 	if len(e.Names) > 0 {
 		line("names", "%s, if the client has asked the firewall for the name", strings.Join(e.Names, ", "))
+	}
+	switch e.Hint {
+	case telemetry.NameExpired.Hint():
+		line("hint", "a rule would accept it, had the name not expired for this host; dns.ttl_grace lets names live longer (docs/dns.md says what that costs)")
+	case telemetry.OtherClient.Hint():
+		line("hint", "a rule would accept it, had this host resolved the name, as another one has")
 	}
 	for i, m := range e.Shadow {
 		if i == 0 {

@@ -150,7 +150,7 @@ func (l *loader) named(s *segment.Policy) {
 			return
 		}
 		for _, n := range r.Names {
-			if has(p.DNS.Block, n) || !strings.HasPrefix(n, "*") && matchesName(p.DNS.Block, n) {
+			if atOrBelow(p.DNS.Block, strings.TrimPrefix(n, "*.")) || has(p.DNS.Block, n) {
 				l.warn(r.Line, r.Column, at, "blocked", fmt.Sprintf("rule %q is for %s, which dns.block refuses to resolve", r.ID, n), "remove the name from one of them")
 			}
 		}

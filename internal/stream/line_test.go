@@ -191,7 +191,7 @@ func FuzzParse(f *testing.F) {
 					t.Fatalf("control character in %q", s)
 				}
 			}
-			Explain(&Hello{}, it.Event)
+			Explain(it.Event)
 		}
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -219,8 +218,8 @@ func clean(s string) string {
 func Clean(s string) string { return clean(s) }
 
 // Explain returns the command that asks the policy for the same verdict. It is
-// empty where it was not the policy that decided.
-func Explain(h *Hello, e Event) string {
+// empty where the policy alone does not say.
+func Explain(e Event) string {
 	src, dst, proto := e.Str("source.ip"), e.Str("destination.ip"), e.Str("network.transport")
 	from := map[string]string{"egress": "lan", "ingress": "wan"}[e.Str("network.direction")]
 	switch e.Str("event.action") {
@@ -228,15 +227,23 @@ func Explain(h *Hello, e Event) string {
 	default:
 		return ""
 	}
-	if r := e.Str("event.reason"); src == "" || dst == "" || from == "" || r != "rule" && !isVerdictReason(r) {
+	if src == "" || dst == "" || from == "" || !explained(e.Str("event.reason"), proto) {
 		return ""
 	}
 	cmd := []string{"thurward", "explain", "--from", from, "--proto", shell(proto),
 		"--src", shell(hostPort(src, e.Str("source.port"))), "--dst", shell(hostPort(dst, e.Str("destination.port")))}
 	if n := e.Str("destination.domain"); n != "" {
 		cmd = append(cmd, "--fqdn", shell(n))
+		// With the name it would have been another verdict: the sender did not
+		// have it, or not any more.
+		switch e.Str("firewall.hint") {
+		case "name_expired":
+			cmd = append(cmd, "--expired", fmt.Sprintf("%ds", late(e)))
+		case "name_resolved_by_other_client":
+			cmd = append(cmd, "--by-other")
+		}
 	}
-	if isAnswer(h, e) {
+	if e.Str("firewall.answer") == "true" {
 		cmd = append(cmd, "--state", "established")
 	}
 	return strings.Join(cmd, " ")
@@ -261,13 +268,16 @@ func Remedy(e Event) string {
 		clean(e.Str("source.ip")), name, time.Duration(n)*time.Second, n)
 }
 
-// isAnswer reports whether an event is about the answers of a flow that was
-// translated on its way out: it came in to an address of the LAN, which on the
-// wire was another one.
-func isAnswer(h *Hello, e Event) bool {
-	lan, err := netip.ParsePrefix(h.Fields.Str("firewall.lan.address"))
-	dst, err2 := netip.ParseAddr(e.Str("destination.ip"))
-	return err == nil && err2 == nil && lan.Masked().Contains(dst) && e.Str("network.direction") == "ingress" && e.Str("network.translated.address") != "" && e.Str("event.action") == "accept"
+// explained reports whether thurward explain can say why a packet of a protocol
+// met with this: it is decided by the policy alone, and not by what was before.
+func explained(reason, proto string) bool {
+	switch reason {
+	case "rule", "martian", "hairpin_unsupported", "no_local_service", "untranslated_destination":
+		return true
+	case "conntrack_invalid": // those that begin no flow, and those that no flow can be of
+		return proto != "tcp" && proto != "udp" && proto != "icmp"
+	}
+	return isVerdictReason(reason)
 }
 
 // shell quotes a word for a shell where it has to be.

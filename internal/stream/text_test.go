@@ -34,7 +34,7 @@ func TestText(t *testing.T) {
 		if got := (Style{}).Text(&Hello{}, it.Event); got != c.text {
 			t.Errorf("got  %s\nwant %s", got, c.text)
 		}
-		if got := Explain(&Hello{}, it.Event); got != c.explain {
+		if got := Explain(it.Event); got != c.explain {
 			t.Errorf("got  %s\nwant %s", got, c.explain)
 		}
 		if !strings.Contains(Style{Color: true}.Text(&Hello{}, it.Event), "\x1b[") {
@@ -72,20 +72,43 @@ func TestRemedy(t *testing.T) {
 	}
 }
 
-// TestExplainAnswer: what came in to a LAN host under another address is an
-// answer, which another rule decides than a new flow.
+// TestExplainAnswer: another rule decides an answer than a new flow, and what was
+// before the packet decides some.
 func TestExplainAnswer(t *testing.T) {
-	h := Parse(`# HELLO {"service.instance.id":"b","firewall.lan.address":"10.0.0.1/24"}`).Hello
-	answer := Parse(`{"event.action":"accept","event.reason":"rule","source.ip":"198.51.100.80","source.port":80,"destination.ip":"10.0.0.3","destination.port":50018,"network.transport":"tcp","network.direction":"ingress","network.translated.address":"203.0.113.10"}`).Event
-	if got, want := Explain(&h, answer), "thurward explain --from wan --proto tcp --src 198.51.100.80:80 --dst 10.0.0.3:50018 --state established"; got != want {
+	answer := Parse(`{"event.action":"accept","event.reason":"rule","source.ip":"198.51.100.80","source.port":80,"destination.ip":"10.0.0.3","destination.port":50018,"network.transport":"tcp","network.direction":"ingress","network.translated.address":"203.0.113.10","firewall.answer":true}`).Event
+	const cmd = "thurward explain --from wan --proto tcp --src 198.51.100.80:80 --dst 10.0.0.3:50018"
+	if got := Explain(answer); got != cmd+" --state established" {
 		t.Error(got)
 	}
-	answer["destination.ip"] = "203.0.113.10" // destination translation: a new flow
-	if got := Explain(&h, answer); strings.Contains(got, "--state") {
+	delete(answer, "firewall.answer")
+	if got := Explain(answer); got != cmd {
 		t.Error(got)
 	}
-	answer["event.reason"] = "tx_full"
-	if got := Explain(&h, answer); got != "" {
+	for _, reason := range []string{"tx_full", "conntrack_full", "conntrack_invalid", "malformed_packet", "sni_refused"} {
+		answer["event.reason"] = reason
+		if got := Explain(answer); got != "" {
+			t.Error(got)
+		}
+	}
+	answer["network.transport"] = "47"
+	delete(answer, "source.port")
+	delete(answer, "destination.port")
+	answer["event.reason"] = "conntrack_invalid"
+	if got := Explain(answer); got != "thurward explain --from wan --proto 47 --src 198.51.100.80 --dst 10.0.0.3" {
+		t.Error(got)
+	}
+}
+
+// TestExplainNames: a name that the sender had not, or not any more, is asked
+// for as such.
+func TestExplainNames(t *testing.T) {
+	e := Parse(`{"event.action":"drop","event.reason":"no_matching_allow_rule","source.ip":"10.0.0.2","source.port":1,"destination.ip":"192.0.2.1","destination.port":443,"destination.domain":"a.example","firewall.hint":"name_expired","firewall.name_expired_seconds":12,"network.transport":"tcp","network.direction":"egress"}`).Event
+	const cmd = "thurward explain --from lan --proto tcp --src 10.0.0.2:1 --dst 192.0.2.1:443 --fqdn a.example"
+	if got := Explain(e); got != cmd+" --expired 12s" {
+		t.Error(got)
+	}
+	e["firewall.hint"] = "name_resolved_by_other_client"
+	if got := Explain(e); got != cmd+" --by-other" {
 		t.Error(got)
 	}
 }
@@ -95,12 +118,11 @@ func TestExplainAnswer(t *testing.T) {
 func TestTextIsSafe(t *testing.T) {
 	e := Event{"event.action": "drop", "network.direction": "egress", "network.transport": "tcp", "source.ip": "10.0.0.2", "destination.ip": "1.1.1.1",
 		"destination.domain": "x\x1b]0;pwned\a'; rm -rf ~; '\u202e", "rule.id": strings.Repeat("r\n", 50000), "event.reason": "explicit_deny"}
-	h := &Hello{}
 	s := Style{}.Text(&Hello{}, e)
 	if strings.ContainsAny(s, "\x1b\a\n\u202e") || len(s) > 2000 {
 		t.Errorf("%q", s)
 	}
-	if got := Explain(h, e); !strings.Contains(got, `--fqdn 'x·]0;pwned·'\''; rm -rf ~; '\''·'`) {
+	if got := Explain(e); !strings.Contains(got, `--fqdn 'x·]0;pwned·'\''; rm -rf ~; '\''·'`) {
 		t.Error(got)
 	}
 }

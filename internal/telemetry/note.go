@@ -19,6 +19,17 @@ const (
 
 )
 
+// Hint returns a note as firewall.hint has it, "" when it is none.
+func (n Note) Hint() string {
+	switch n {
+	case OtherClient:
+		return "name_resolved_by_other_client"
+	case NameExpired:
+		return "name_expired"
+	}
+	return ""
+}
+
 // appendNote appends a note's fields.
 func appendNote(b []byte, n Note, ago uint32) []byte {
 	switch n {
@@ -31,9 +42,11 @@ func appendNote(b []byte, n Note, ago uint32) []byte {
 	case BypassDoH:
 		return append(b, `,"firewall.dns_bypass":"doh"`...)
 	case OtherClient:
-		return append(b, `,"firewall.hint":"name_resolved_by_other_client"`...)
+		b = append(b, `,"firewall.hint":"`...)
+		return append(append(b, n.Hint()...), '"')
 	case NameExpired:
-		b = append(b, `,"firewall.hint":"name_expired","firewall.name_expired_seconds":`...)
+		b = append(b, `,"firewall.hint":"`...)
+		b = append(append(b, n.Hint()...), `","firewall.name_expired_seconds":`...)
 		return strconv.AppendUint(b, uint64(ago), 10)
 	}
 	return b

@@ -98,7 +98,8 @@ type Record struct {
 	Note           Note
 	lines          uint8    // in the queue: lineEvent, lineSpan
 	TLS            TLSClass // UpstreamFailed
-	_              [2]byte
+	Answer         bool     // Verdict: it is the first packet of the answers of a flow
+	_              [1]byte
 }
 
 // RecordSize is the size of a Record in bytes.

@@ -92,6 +92,9 @@ func AppendNamed(dst []byte, r *Record, name []byte, c *Context) []byte {
 	if r.XlatAddr != ([16]byte{}) {
 		b = appendTranslation(b, r)
 	}
+	if r.Answer {
+		b = append(b, `,"firewall.answer":true`...)
+	}
 	if r.FlowID != 0 {
 		b = append(b, `,"firewall.flow_id":`...)
 		b = strconv.AppendUint(b, r.FlowID, 10)
