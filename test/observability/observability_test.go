@@ -209,7 +209,7 @@ func TestPromtool(t *testing.T) {
 	if err != nil {
 		t.Skip("promtool is missing (apt-get install prometheus)")
 	}
-	for _, args := range [][]string{{"check", "config", "prometheus.yaml"}, {"check", "rules", "alerts.yaml"}, {"test", "rules", "alerts_test.yaml"}} {
+	for _, args := range [][]string{{"check", "config", "--syntax-only", "prometheus.yaml"}, {"check", "rules", "alerts.yaml"}, {"test", "rules", "alerts_test.yaml"}} {
 		cmd := exec.Command(promtool, args...)
 		cmd.Dir = deploy
 		if out, err := cmd.CombinedOutput(); err != nil {
