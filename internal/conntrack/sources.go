@@ -13,6 +13,7 @@ import (
 // memory nor time.
 type Sources struct {
 	slots []origin
+	links []link // by number of a flow; none without a limit of flows
 	mask  uint64
 	key   uint64
 	limit uint32 // flows at once; 0: any number
@@ -22,12 +23,17 @@ type Sources struct {
 	Untracked uint64
 }
 
-// An origin is one source: 16 bytes. It may be forgotten when it has no flows
+// A link places a flow in the list of its source's flows, oldest first, in a ring:
+// numbers of flows plus one. Zero: it is in no list.
+type link struct{ prev, next uint32 }
+
+// An origin is one source: 24 bytes. It may be forgotten when it has no flows
 // and its due time has passed.
 type origin struct {
 	addr  packet.Addr
 	flows uint32
-	due   int64 // when a source that begins flows evenly would begin the next one
+	head  uint32 // its oldest flow that is in the list, plus one; 0: none
+	due   int64  // when a source that begins flows evenly would begin the next one
 }
 
 // originWays is how many slots an address may be in: one bucket of each of its
@@ -51,6 +57,9 @@ func NewSources(n int, flows, rate uint32, key uint64, alloc Alloc) *Sources {
 	b := originBuckets(n)
 	s.slots = carve[origin](alloc, b*originWays, true)
 	s.mask = uint64(b - 1)
+	if flows != 0 {
+		s.links = carve[link](alloc, n, true)
+	}
 	return s
 }
 
@@ -59,7 +68,11 @@ func SourcesBytes(n int, flows, rate uint32) int {
 	if flows == 0 && rate == 0 {
 		return 0
 	}
-	return originBuckets(n) * originWays * int(unsafe.Sizeof(origin{}))
+	b := originBuckets(n) * originWays * int(unsafe.Sizeof(origin{}))
+	if flows != 0 {
+		b += n * int(unsafe.Sizeof(link{}))
+	}
+	return b
 }
 
 // originBuckets: no more than n sources have flows; their slots are at most
@@ -105,6 +118,72 @@ func (s *Sources) Release(a packet.Addr) {
 	if o := s.find(a, 0, false); o != nil && o.flows > 0 {
 		o.flows--
 	}
+}
+
+// AtLimit reports whether a source has as many flows as it may.
+func (s *Sources) AtLimit(a packet.Addr) bool {
+	return s != nil && s.limit != 0 && s.Flows(a) >= s.limit
+}
+
+// Begin notes which flow it is that a source has begun.
+func (s *Sources) Begin(a packet.Addr, flow uint32) {
+	if s == nil || int(flow) >= len(s.links) {
+		return
+	}
+	o := s.find(a, 0, false)
+	if o == nil || s.links[flow].prev != 0 {
+		return
+	}
+	l := &s.links[flow]
+	if o.head == 0 {
+		o.head = flow + 1
+		l.prev, l.next = o.head, o.head
+		return
+	}
+	last := s.links[o.head-1].prev
+	l.prev, l.next = last, o.head
+	s.links[last-1].next, s.links[o.head-1].prev = flow+1, flow+1
+}
+
+// Oldest returns the oldest of a source's flows that Settled has not been told
+// of.
+func (s *Sources) Oldest(a packet.Addr) (flow uint32, ok bool) {
+	if s == nil {
+		return 0, false
+	}
+	o := s.find(a, 0, false)
+	if o == nil || o.head == 0 {
+		return 0, false
+	}
+	return o.head - 1, true
+}
+
+// Settled notes that a source's flow will not be looked for any more, though it
+// still counts.
+func (s *Sources) Settled(a packet.Addr, flow uint32) {
+	if s == nil || int(flow) >= len(s.links) {
+		return
+	}
+	l := s.links[flow]
+	o := s.find(a, 0, false)
+	if o == nil || l.prev == 0 {
+		return
+	}
+	if l.next == flow+1 {
+		o.head = 0
+	} else {
+		s.links[l.prev-1].next, s.links[l.next-1].prev = l.next, l.prev
+		if o.head == flow+1 {
+			o.head = l.next
+		}
+	}
+	s.links[flow] = link{}
+}
+
+// End is Release for a flow that Begin was told of.
+func (s *Sources) End(a packet.Addr, flow uint32) {
+	s.Settled(a, flow)
+	s.Release(a)
 }
 
 // Keep notes that a source has a flow that Release was told of too early.

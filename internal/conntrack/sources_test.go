@@ -1,6 +1,8 @@
 package conntrack
 
 import (
+	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/thurward/thurward/internal/packet"
@@ -120,5 +122,94 @@ func TestSourcesAllocations(t *testing.T) {
 	i := packet.Addr(0)
 	if n := testing.AllocsPerRun(1000, func() { i++; s.Admit(i, int64(i)); s.Release(i / 2) }); n != 0 {
 		t.Fatalf("%v allocations", n)
+	}
+}
+
+// TestSourcesLists: a source's list has its flows oldest first, whatever ends or
+// settles in between; long random operations against plain slices.
+func TestSourcesLists(t *testing.T) {
+	const n = 256
+	s := NewSources(n, 100, 0, 5, nil)
+	r := rand.New(rand.NewPCG(4, 2))
+	lists := map[packet.Addr][]uint32{}
+	owner := map[uint32]packet.Addr{}
+	for step := range 200_000 {
+		flow := uint32(r.IntN(n))
+		a, live := owner[flow]
+		if !live {
+			a = packet.Addr(1 + r.IntN(5))
+			if s.AtLimit(a) != (s.Flows(a) >= 100) {
+				t.Fatal("limit")
+			}
+			if !s.Admit(a, 0) {
+				continue
+			}
+			s.Begin(a, flow)
+			owner[flow] = a
+			lists[a] = append(lists[a], flow)
+		} else if r.IntN(2) == 0 {
+			s.End(a, flow)
+			delete(owner, flow)
+			lists[a] = slices.DeleteFunc(lists[a], func(f uint32) bool { return f == flow })
+		} else {
+			s.Settled(a, flow)
+			lists[a] = slices.DeleteFunc(lists[a], func(f uint32) bool { return f == flow })
+		}
+		got, ok := s.Oldest(a)
+		if want := lists[a]; ok != (len(want) > 0) || ok && got != want[0] {
+			t.Fatalf("step %d: oldest of %d is %d, %v; want %v", step, a, got, ok, want)
+		}
+	}
+}
+
+// TestSourcesWithoutSlot: a source for which there is no slot is let in, counted
+// as untracked, and takes nothing from the others' counts; it has a slot as soon
+// as one is free.
+func TestSourcesWithoutSlot(t *testing.T) {
+	s := NewSources(8, 2, 0, 5, nil) // two buckets of eight
+	tracked := map[packet.Addr]bool{}
+	without := packet.Addr(0)
+	for a := packet.Addr(1); a < 1000; a++ {
+		before := s.Untracked
+		if !s.Admit(a, 0) {
+			t.Fatalf("source %d is refused", a)
+		}
+		if s.Untracked == before {
+			tracked[a] = true
+		} else {
+			without = a
+		}
+	}
+	if len(tracked) != len(s.slots) || s.Untracked != 999-uint64(len(tracked)) || without == 0 {
+		t.Fatalf("%d of %d slots, %d untracked", len(tracked), len(s.slots), s.Untracked)
+	}
+	for range 5 { // any number, as the table bounds it
+		if !s.Admit(without, 0) || s.AtLimit(without) || s.Flows(without) != 0 {
+			t.Fatal("a source without a slot is refused")
+		}
+	}
+	s.Begin(without, 3)
+	if _, ok := s.Oldest(without); ok {
+		t.Fatal("it has a list")
+	}
+	s.End(without, 3)
+	s.Release(without)
+	for a := range tracked {
+		if s.Flows(a) != 1 || !s.Admit(a, 0) || s.Admit(a, 0) || !s.AtLimit(a) {
+			t.Fatalf("source %d has %d flows", a, s.Flows(a))
+		}
+	}
+	for a := range tracked {
+		s.Release(a)
+		s.Release(a)
+	}
+	if !s.Admit(without, 0) || s.Flows(without) != 1 {
+		t.Fatal("no slot when all are free")
+	}
+	var none *Sources
+	none.Begin(1, 1)
+	none.End(1, 1)
+	if _, ok := none.Oldest(1); ok || none.AtLimit(1) || !none.Admit(1, 0) {
+		t.Fatal("without limits there are none")
 	}
 }

@@ -181,3 +181,57 @@ func TestShares_StalePorts(t *testing.T) {
 		t.Fatal("nothing was reclaimed")
 	}
 }
+
+// TestShares_FlowsInAnothersName: SYNs in the name of a partner, who may have so
+// many flows, reach a published server, which answers them. The partner's own
+// connections are made all the while, and he cannot have more than he may.
+func TestShares_FlowsInAnothersName(t *testing.T) {
+	const limit = 50
+	l := newLabWith(t, func(p *segment.Policy) {
+		p.Settings.SourceFlows = limit
+		p.DNAT = []segment.DNAT{dnat(packet.TCP, ours, 443, 443, server, 443)}
+	}, "accept")
+	spoof := func(n int) {
+		for i := range n {
+			l.now += second / 400
+			port := uint16(20_000 + l.e.flows.C.Inserts%20_000)
+			if across, _ := l.put(wan, syn(client, port, ours, 443)); len(across) == 1 && i%2 == 0 {
+				l.put(lan, tcp(server, 443, client, port, packet.SYN|packet.ACK, 7000, 1001))
+			}
+			if n := l.e.sources.Flows(ip(client)); n > limit {
+				t.Fatalf("%d flows", n)
+			}
+		}
+	}
+	spoof(400)
+	for i := range uint16(20) {
+		l.one(wan, tcp(client, 4000+i, ours, 443, packet.SYN, 1000, 0))
+		spoof(8) // twenty milliseconds there
+		l.one(lan, tcp(server, 443, client, 4000+i, packet.SYN|packet.ACK, 5000, 1001))
+		spoof(8) // and back
+		l.one(wan, tcp(client, 4000+i, ours, 443, packet.ACK, 1001, 5001))
+		spoof(30)
+	}
+	// What is established stays, and counts: no more than the limit, whoever asks.
+	for i := range uint16(20) {
+		l.one(wan, tcp(client, 4000+i, ours, 443, packet.ACK, 1001, 5001))
+	}
+	for i := range uint16(limit) {
+		l.now += second
+		if across, _ := l.put(wan, tcp(client, 5000+i, ours, 443, packet.SYN, 1000, 0)); len(across) == 1 {
+			l.one(lan, tcp(server, 443, client, 5000+i, packet.SYN|packet.ACK, 5000, 1001))
+			l.one(wan, tcp(client, 5000+i, ours, 443, packet.ACK, 1001, 5001))
+		}
+	}
+	l.now += second
+	l.dropped(wan, tcp(client, 6000, ours, 443, packet.SYN, 1000, 0), telemetry.RateLimitFlows)
+	if n := l.e.sources.Flows(ip(client)); n != limit {
+		t.Fatalf("%d flows", n)
+	}
+	for range 8 {
+		l.pass(1000)
+	}
+	if n := l.e.sources.Flows(ip(client)); n != 0 || l.e.flows.Len() != 0 {
+		t.Fatalf("%d counted of %d flows", n, l.e.flows.Len())
+	}
+}

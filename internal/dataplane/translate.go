@@ -92,6 +92,7 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.T
 	s := e.flows.Shared(r)
 	s.Pool, s.Port = m.Pool, m.Port
 	e.nat.Bind(m, p.Proto, uint32(r>>1))
+	e.sources.Begin(p.Src, uint32(r>>1))
 	return r, 0
 }
 
@@ -99,6 +100,9 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.T
 // which does not count then.
 func (e *Engine) admit(a packet.Addr, old conntrack.Ref, now int64) bool {
 	if old == conntrack.None {
+		if e.sources.AtLimit(a) {
+			e.relieveSource(a, now)
+		}
 		return e.sources.Admit(a, now)
 	}
 	src := e.flows.Dir(old &^ 1).Key.Src
@@ -106,6 +110,33 @@ func (e *Engine) admit(a packet.Addr, old conntrack.Ref, now int64) bool {
 	ok := e.sources.Admit(a, now)
 	e.sources.Keep(src, now)
 	return ok
+}
+
+// A source that has as many flows as it may loses its oldest one that is
+// half-open or over, if that is older than young: others may have begun it in the
+// source's name. Of those that are neither, relieveLooks are looked at in vain.
+const (
+	relieveLooks = 16
+	young        = second / 100
+)
+
+// relieveSource makes room among the flows of a source.
+func (e *Engine) relieveSource(a packet.Addr, now int64) {
+	for range relieveLooks {
+		flow, ok := e.sources.Oldest(a)
+		if !ok {
+			return
+		}
+		r := conntrack.Ref(flow << 1)
+		if e.flows.Spare(flow, now) == conntrack.Keep {
+			e.sources.Settled(a, flow)
+			continue
+		}
+		if now-e.flows.Shared(r).Created >= young {
+			e.flows.Remove(r, conntrack.Reclaimed)
+		}
+		return
+	}
 }
 
 // vacant reports whether no flow but old has direction k. One that is over makes
@@ -180,7 +211,7 @@ func (e *Engine) out(in *port, d *conntrack.Dir) *port {
 func (e *Engine) flowRemoved(r conntrack.Ref, _ conntrack.Removal) {
 	s, k := e.flows.Shared(r), &e.flows.Dir(r&^1).Key
 	e.nat.Give(s.Pool, uint8(k.Proto), s.Port)
-	e.sources.Release(k.Src)
+	e.sources.End(k.Src, uint32(r>>1))
 	e.helloRemoved(r)
 	e.emitEnd(r)
 }
