@@ -43,7 +43,7 @@ func (e *Engine) mayAnswer(in *port, p *packet.Packet, kind int, now int64) bool
 	if e.martian(in, p) {
 		return false
 	}
-	if !in.answers[kind].take(now) {
+	if !in.answers[kind].take(p.Src, e.rndKey, now) {
 		e.c.AnswersSuppressed++
 		return false
 	}
@@ -138,11 +138,11 @@ func (e *Engine) unreachable(f []byte, now int64) {
 	if e.flows.Dir(r ^ 1).FromWAN {
 		in = &e.port[wan]
 	}
-	if !in.answers[aboutRule].take(now) {
+	d := e.flows.Dir(r)
+	if !in.answers[aboutRule].take(d.Out.Dst, e.rndKey, now) {
 		e.c.AnswersSuppressed++
 		return
 	}
-	d := e.flows.Dir(r)
 	var quoted [errorData]byte
 	n := copy(quoted[:], f[packet.EthLen:])
 	packet.RewriteEmbedded(quoted[:n], &q, &packet.Rewrite{Src: d.Out.Dst, Dst: d.Out.Src, SrcPort: d.Out.DstPort, DstPort: d.Out.SrcPort})

@@ -9,7 +9,7 @@
 //	decide.go     first packets: martians, filter, NAT, a new flow
 //	translate.go  a new flow's addresses and ports
 //	icmperror.go  ICMP errors about known flows
-//	answer.go     ICMP errors of the firewall's own
+//	answer.go     ICMP errors of the firewall's own; answershare.go: how many
 //	reject.go     answers to what the policy rejects
 //	local.go      what is addressed to the firewall, and what it says itself
 //	own.go        which addresses are the firewall's
@@ -160,7 +160,7 @@ type port struct {
 	further   []packet.Addr // own addresses besides addr, in order
 	arp       neighbours
 	defend    []int64 // when addr, and each of further, may next be defended
-	answers   [answerKinds]bucket
+	answers   [answerKinds]answering
 	tx        [2 * Batch]frame.Frame
 	ntx       int
 	heldSince int64 // since when it has had no room for a batch; 0: it has
@@ -230,7 +230,7 @@ func New(c Config) (*Engine, error) {
 	e.c.Shadows = make([]uint64, len(c.Policy.Rules)+1)
 	for i := range e.port {
 		for k := range e.port[i].answers {
-			e.port[i].answers[k] = bucket{rate: answerRate, burst: answerBurst}
+			e.port[i].answers[k] = newAnswering()
 		}
 	}
 	e.martians = martians(&e.port)

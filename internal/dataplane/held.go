@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"math"
+	"math/bits"
 
 	"github.com/thurward/thurward/internal/conntrack"
 	"github.com/thurward/thurward/internal/packet"
@@ -20,10 +21,11 @@ const (
 )
 
 type heldSYN struct {
-	due  int64
-	key  conntrack.Key // as it arrived
-	len  uint8
-	head [heldQuote]byte
+	due   int64
+	key   conntrack.Key // as it arrived
+	group uint8         // of its source
+	len   uint8
+	head  [heldQuote]byte
 }
 
 // heldSYNs is a queue in order of time.
@@ -31,6 +33,7 @@ type heldSYNs struct {
 	ring  [heldMax]heldSYN
 	first uint32
 	n     uint32
+	by    [256]uint8 // how many there are, by group of sources, of a keyed hash
 }
 
 func (h *heldSYNs) at(i uint32) *heldSYN { return &h.ring[(h.first+i)%heldMax] }
@@ -43,8 +46,34 @@ func (h *heldSYNs) due() int64 {
 	return h.at(0).due
 }
 
+// relieve gives up the latest SYN of the group that has most, if that is not g.
+func (h *heldSYNs) relieve(g uint8) bool {
+	most := g
+	for i, n := range h.by {
+		if n > h.by[most] {
+			most = uint8(i)
+		}
+	}
+	if most == g {
+		return false
+	}
+	for j := h.n; j > 0; j-- {
+		if h.at(j-1).group != most {
+			continue
+		}
+		for ; j < h.n; j++ {
+			*h.at(j - 1) = *h.at(j)
+		}
+		h.n--
+		h.by[most]--
+		return true
+	}
+	return false // not reached: the group has one
+}
+
 // hold remembers the SYN of packet i, unless one of the same connection is
-// held already. What finds no room is never answered.
+// held already. When there is no room for it the source that has most held loses
+// one, or else it is never answered.
 func (e *Engine) hold(in *port, i int, now int64) {
 	p := &e.b.pk[i]
 	k := conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)}
@@ -54,13 +83,18 @@ func (e *Engine) hold(in *port, i int, now int64) {
 			return
 		}
 	}
+	hi, lo := bits.Mul64((uint64(p.Src)+1)*0x9e3779b97f4a7c15^e.rndKey, e.rndKey)
+	g := uint8(hi ^ lo)
 	if h.n == heldMax {
-		e.c.AnswersSuppressed++
-		return
+		e.c.AnswersSuppressed++ // this one, or another
+		if !h.relieve(g) {
+			return
+		}
 	}
 	s := h.at(h.n)
 	h.n++
-	s.due, s.key = now+holdFor, k
+	h.by[g]++
+	s.due, s.key, s.group = now+holdFor, k, g
 	s.len = uint8(copy(s.head[:min(int(p.L4)-packet.EthLen+8, heldQuote)], e.pool.Bytes(e.b.frame[i])[packet.EthLen:]))
 }
 
@@ -71,11 +105,12 @@ func (e *Engine) heldTick(now int64) {
 		s := h.at(0)
 		h.first = (h.first + 1) % heldMax
 		h.n--
+		h.by[s.group]--
 		in := &e.port[wan]
 		if e.flows.Taken(&s.key) {
 			continue // the host inside wanted it too
 		}
-		if !in.answers[aboutRule].take(now) {
+		if !in.answers[aboutRule].take(s.key.Src, e.rndKey, now) {
 			e.c.AnswersSuppressed++
 			continue
 		}

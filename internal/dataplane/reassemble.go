@@ -3,6 +3,7 @@ package dataplane
 import (
 	"math"
 	"math/bits"
+	"slices"
 
 	"github.com/thurward/thurward/internal/frame"
 	"github.com/thurward/thurward/internal/packet"
@@ -19,7 +20,7 @@ import (
 // Fragments that overlap make their datagram void, with what still comes of it
 // (after RFC 5722); only an exact repetition is dropped alone. Memory and time
 // are bounded, and what one source may hold of them (RFC 4787 REQ-14a): at the
-// limit the oldest incomplete datagram gives way.
+// limit the oldest incomplete datagram of the source that has most gives way.
 
 const (
 	datagramMax  = 128 // datagrams at a time
@@ -55,6 +56,7 @@ type gathering struct {
 	key   [datagramMax]fragKey
 	dg    [datagramMax]datagram
 	group [sourceGroups]uint16 // fragments held, by group of sources
+	slots [sourceGroups]uint8  // datagrams, by group of sources
 	used  int                  // slots
 	held  int                  // fragments
 }
@@ -116,38 +118,52 @@ func (g *gathering) find(k *fragKey) int {
 	return -1
 }
 
-// newDatagram takes a slot. In a full table the oldest datagram gives way.
+// newDatagram takes a slot. In a full table the oldest datagram of the source
+// that has most gives way.
 func (e *Engine) newDatagram(k *fragKey, src packet.Addr, now int64) int {
 	g := &e.frags
+	hi, lo := bits.Mul64(uint64(src)^e.rndKey, e.rndKey)
+	group := uint8(hi ^ lo)
 	if g.used == datagramMax {
-		e.abandon(g.oldest(anyDatagram, -1), now)
+		e.abandon(g.oldest(ofMost, int(slices.Max(g.slots[:])), -1), now)
 	}
 	n := 0
 	for n < datagramMax-1 && g.key[n].rest != 0 {
 		n++
 	}
-	hi, lo := bits.Mul64(uint64(src)^e.rndKey, e.rndKey)
 	g.key[n] = *k
-	g.dg[n] = datagram{expires: now + gatherFor, group: uint8(hi ^ lo)}
+	g.dg[n] = datagram{expires: now + gatherFor, group: group}
 	g.used++
+	g.slots[group]++
 	return n
 }
 
 // Which datagrams oldest looks at.
 const (
-	anyDatagram = -1
-	anyHolding  = -2 // fragments; others are those of a group of sources
+	anyDatagram = iota
+	anyHolding  // fragments
+	ofGroup     // that hold fragments, of a group of sources
+	ofMost      // of sources that have so many datagrams
+	ofHolders   // that hold fragments, of sources that have so many of these
 )
 
-// oldest returns the datagram that expires first, other than one, or -1.
-func (g *gathering) oldest(which, other int) int {
+// oldest returns the datagram of a kind that expires first, other than one, or -1.
+func (g *gathering) oldest(kind, which, other int) int {
 	best, at := int64(math.MaxInt64), -1
 	for i := range g.dg {
 		d := &g.dg[i]
-		if g.key[i].rest == 0 || i == other || which != anyDatagram && d.list.n == 0 || which >= 0 && int(d.group) != which {
-			continue
+		ok := g.key[i].rest != 0 && i != other
+		switch kind {
+		case anyHolding:
+			ok = ok && d.list.n > 0
+		case ofGroup:
+			ok = ok && d.list.n > 0 && int(d.group) == which
+		case ofMost:
+			ok = ok && int(g.slots[d.group]) == which
+		case ofHolders:
+			ok = ok && d.list.n > 0 && int(g.group[d.group]) == which
 		}
-		if d.expires < best {
+		if ok && d.expires < best {
 			best, at = d.expires, i
 		}
 	}
@@ -211,16 +227,20 @@ func (e *Engine) insert(d *datagram, fr frame.Frame, w piece, more bool) bool {
 	return false // not reached: the last one lies behind w
 }
 
-// relieve keeps the limits: the oldest datagram of the source, or of all but
-// datagram n, gives way.
+// relieve keeps the limits: the oldest datagram of the source, or of the one that
+// holds most, other than datagram n, gives way.
 func (e *Engine) relieve(n int, now int64) {
 	g := &e.frags
 	group := g.dg[n].group
 	if g.group[group] > perSource {
-		e.abandon(g.oldest(int(group), -1), now)
+		e.abandon(g.oldest(ofGroup, int(group), -1), now)
 	}
 	if g.held > gatheredMax {
-		e.abandon(g.oldest(anyHolding, n), now)
+		at := g.oldest(ofHolders, int(slices.Max(g.group[:])), n)
+		if at < 0 {
+			at = g.oldest(anyHolding, 0, n) // n is all that the largest holder has
+		}
+		e.abandon(at, now)
 	}
 }
 
@@ -243,6 +263,7 @@ func (e *Engine) abandon(n int, now int64) {
 
 func (g *gathering) free(n int) {
 	g.key[n] = fragKey{}
+	g.slots[g.dg[n].group]--
 	g.used--
 }
 
@@ -328,7 +349,7 @@ func (g *gathering) due() int64 {
 	if g.used == 0 {
 		return math.MaxInt64
 	}
-	return g.dg[g.oldest(anyDatagram, -1)].expires
+	return g.dg[g.oldest(anyDatagram, 0, -1)].expires
 }
 
 // release gives back the buffers of packet i and returns how many frames it

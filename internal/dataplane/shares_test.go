@@ -235,3 +235,116 @@ func TestShares_FlowsInAnothersName(t *testing.T) {
 		t.Fatalf("%d counted of %d flows", n, l.e.flows.Len())
 	}
 }
+
+// TestShares_Reassembly: sources that send fragments of datagrams that never
+// become whole, or are void because two overlap, fill the table; another one's
+// datagrams, whose fragments come slowly, become whole all the same.
+func TestShares_Reassembly(t *testing.T) {
+	for name, flood := range map[string]func(src string, id uint16) [][]byte{
+		"incomplete": func(src string, id uint16) [][]byte {
+			return fragments(large(udp(src, 4000, web, 53), 100), lanMAC, 60, id)[:1]
+		},
+		"void": func(src string, id uint16) [][]byte {
+			fs := fragments(large(udp(src, 4000, web, 53), 300), lanMAC, 60, id)
+			other := fragments(large(udp(src, 4000, web, 53), 300), lanMAC, 92, id)
+			return [][]byte{fs[0], other[0]}
+		},
+		"long": func(src string, id uint16) [][]byte {
+			return fragments(large(udp(src, 4000, web, 53), 2000), lanMAC, 60, id)[:30]
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := reassembling(t, "accept")
+			l.one(lan, udp("10.0.0.3", 4000, web, 53))
+			more := func(n int) {
+				for i := range n {
+					// Three sources, since one alone is bounded anyway.
+					l.feed(lan, flood(addr(ip("10.0.0.20")+packet.Addr(i%3)).String(), uint16(l.e.c.RxPackets[lan]))...)
+				}
+			}
+			more(400)
+			for id := range uint16(20) {
+				fs := fragments(large(udp("10.0.0.3", 4000, web, 53), 400), lanMAC, 60, id)
+				whole := 0
+				for _, f := range fs {
+					whole += len(l.feed(lan, f))
+					more(40)
+				}
+				if whole != 1 {
+					t.Fatalf("datagram %d: %d passed; drops: %s", id, whole, l.drops())
+				}
+			}
+			l.invariants()
+			l.pass(31)
+			if g := &l.e.frags; g.used != 0 || g.held != 0 || g.slots != [sourceGroups]uint8{} || g.group != [sourceGroups]uint16{} {
+				t.Fatalf("%d datagrams, %d fragments are counted", g.used, g.held)
+			}
+		})
+	}
+}
+
+// TestShares_HeldSYNs: a source fills the room for rejected SYNs that are to be
+// answered later; others are answered all the same, in time.
+func TestShares_HeldSYNs(t *testing.T) {
+	l := newLab(t, "reject ingress tcp", "accept")
+	l.put(wan, syn("192.0.2.9", 4000, ours, 22))
+	for i := range uint16(500) {
+		l.put(wan, syn(client, 1000+i, ours, 22))
+	}
+	for i := range uint16(30) {
+		l.put(wan, syn("192.0.2.77", 4000+i, ours, 22))
+		l.put(wan, syn(client, 2000+i, ours, 22))
+	}
+	if l.e.held.n != heldMax {
+		t.Fatalf("%d held", l.e.held.n)
+	}
+	l.pass(6.5)
+	got := map[string]int{}
+	for _, v := range l.taken(wan) {
+		got[addr(v.Dst).String()]++
+	}
+	l.pass(1)
+	for _, v := range l.taken(wan) {
+		got[addr(v.Dst).String()]++
+	}
+	if got["192.0.2.9"] != 1 || got["192.0.2.77"] < 4 || got[client] == 0 {
+		t.Fatalf("answers %v, %d suppressed", got, l.e.c.AnswersSuppressed)
+	}
+	if l.e.held.n != 0 || l.e.held.by != [256]uint8{} {
+		t.Fatalf("%d held, counted %v", l.e.held.n, l.e.held.by)
+	}
+}
+
+// TestShares_Answers: a host that sends without end what is rejected uses up the
+// rate of answers; another one is told all the same, of each kind, and in all no
+// more are sent than rate and reserve allow.
+func TestShares_Answers(t *testing.T) {
+	l := newLab(t, "reject egress udp :54", "reject egress tcp :55", "accept")
+	told := map[string]int{}
+	count := func(vs []*view) {
+		for _, v := range vs {
+			told[addr(v.Dst).String()]++
+		}
+	}
+	start := l.now
+	for range 20 {
+		for i := range uint16(400) {
+			_, back := l.put(lan, udp(host, 1000+i, web, 54))
+			count(back)
+		}
+		p := udp("10.0.0.3", 4000, web, 54)
+		if l.now/second%2 == 0 {
+			p = tcp("10.0.0.3", 4000, web, 55, packet.SYN, 1, 0)
+		}
+		_, back := l.put(lan, p)
+		count(back)
+		p.ttl, p.dport = 1, 80
+		_, back = l.put(lan, p)
+		count(back)
+		l.now += second / 5
+	}
+	most := answerBurst + reserveBurst + int((l.now-start)*(answerRate+reserveRate)/second)
+	if told["10.0.0.3"] != 40 || told[host] > most || told[host] < answerBurst {
+		t.Fatalf("told %v, at most %d; %d suppressed", told, most, l.e.c.AnswersSuppressed)
+	}
+}
