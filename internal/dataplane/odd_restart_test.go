@@ -91,3 +91,35 @@ func TestRFC5382_REQ1_RestartNeedsNoSecondPlace(t *testing.T) {
 		}
 	}
 }
+
+// TestRFC5382_REQ1_RestartAtTheShare: who has all that a source may have of a full
+// table opens a connection again in place of one that is over, though no other.
+func TestRFC5382_REQ1_RestartAtTheShare(t *testing.T) {
+	l := newLabWith(t, func(p *segment.Policy) { p.Settings.MaxFlows = 256 }, "accept egress", established)
+	n := 0
+	fill := func() {
+		for {
+			s := tcp(host, uint16(4000+n), web, 80, fSYN, 1000, 0)
+			across, _ := l.put(lan, s)
+			if len(across) == 0 {
+				return
+			}
+			l.one(wan, tcp(web, 80, ours, across[0].SrcPort, fSYN|fACK, 5000, 1001))
+			s.flags, s.seq, s.ack = fACK, 1001, 5001
+			l.one(lan, s)
+			n++
+		}
+	}
+	fill()
+	l.one(lan, tcp(host, 4000, web, 80, fRST, 1001, 0))
+	fill()
+	if n < 200 || n >= 256 {
+		t.Fatalf("%d connections", n)
+	}
+	before := l.e.flows.Len()
+	l.dropped(lan, tcp(host, 60000, web, 80, fSYN, 700_000, 0), telemetry.ConntrackFull)
+	l.one(lan, tcp(host, 4000, web, 80, fSYN, 700_000, 0))
+	if l.e.flows.Len() != before {
+		t.Fatalf("%d flows, were %d", l.e.flows.Len(), before)
+	}
+}

@@ -26,7 +26,7 @@ func (e *Engine) usable(in *port, p *packet.Packet, t *nat.Target) telemetry.Rea
 // over, or of none, and has the same external port (RFC 5382 REQ-1). When it is
 // refused, nothing has changed.
 func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.Target, old conntrack.Ref, now int64) (conntrack.Ref, telemetry.Reason) {
-	if !e.flows.Admits(p.Src, in.n == wan) {
+	if again := old != conntrack.None && e.flows.Dir(old&^1).Key.Src == p.Src; !again && !e.flows.Admits(p.Src, in.n == wan) {
 		return conntrack.None, telemetry.ConntrackFull
 	}
 	if !e.admit(p.Src, old, now) {
