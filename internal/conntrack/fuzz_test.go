@@ -78,7 +78,7 @@ func FuzzTCP(f *testing.F) {
 				if p.Flags&packet.RST == 0 {
 					t.Fatalf("closed by flags %x", p.Flags)
 				}
-				refused := st == SynRecv && end == 1 && p.Flags&packet.ACK != 0 && peer.flags&sideAcked == 0 && me.answers(peer, &p)
+				refused := end == 1 && p.Flags&packet.ACK != 0 && peer.flags&sideAcked == 0 && me.answers(peer, &p)
 				refused = refused || p.Flags&packet.ACK != 0 && before.answersNoted(end, p.Ack)
 				if st != SynSent && p.Seq != peer.ack && p.Seq != me.end && !refused {
 					t.Fatalf("closed in %v by a RST of %d; %d is acknowledged, %d sent", st, p.Seq, peer.ack, me.end)

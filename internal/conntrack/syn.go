@@ -141,8 +141,12 @@ func (t *Table) synAgain(r Ref, p *packet.Packet, opts []byte) Verdict {
 	f := t.Shared(r)
 	me, other := &f.tcp[r&1], &f.tcp[r&1^1]
 	acks := p.Flags&packet.ACK != 0
-	lo, hi := me.end-slack, me.end // a fast open's SYN comes again without its data (RFC 7413)
-	if other.flags&sideAcked == 0 {
+	lo, hi := me.end-slack, me.end // where its SYN may have been, if that is not known
+	switch {
+	case me.flags&sideOwn != 0:
+		lo = f.syn(r)
+		hi = lo
+	case other.flags&sideAcked == 0:
 		lo = me.first(other) // and more may have followed
 		hi = lo
 	}
