@@ -375,3 +375,33 @@ func walk(t testing.TB, s *Set, l *list, holder uint32, refs map[uint32]uint32) 
 	}
 	return n
 }
+
+// TestFindLater: what has expired is found as such, from the moment at which it is
+// no longer found, for its client or for everyone, with its end.
+func TestFindLater(t *testing.T) {
+	s := New(Config{Capacity: 10, Patterns: patterns(t, "*.r")})
+	s.Bind(1, wire(t, "own.r"), 10, 60, 0, 7)
+	s.Bind(Everyone, wire(t, "all.r"), 10, 30, 0, 8)
+	s.Bind(2, wire(t, "other.r"), 10, 1, 0, 9)
+	var now, later Found
+	for _, c := range []struct {
+		client packet.Addr
+		at     int64
+		n, old int
+	}{{1, 30*second - 1, 2, 0}, {1, 30 * second, 1, 1}, {1, 60*second - 1, 1, 1}, {1, 60 * second, 0, 2}, {3, 60 * second, 0, 1}, {3, 0, 1, 0}} {
+		s.Find(c.client, 10, c.at, &now)
+		s.FindLater(c.client, 10, c.at, &later)
+		if len(now.Names) != c.n || len(later.Names) != c.old {
+			t.Errorf("client %d at %d: %d and %d, want %d and %d", c.client, c.at, len(now.Names), len(later.Names), c.n, c.old)
+		}
+		for _, k := range later.Names {
+			if want := map[uint64]int64{7: 60 * second, 8: 30 * second}[k.Lookup]; k.Expires != want || !k.Ruled {
+				t.Errorf("query %d has ended at %d, want %d", k.Lookup, k.Expires, want)
+			}
+		}
+	}
+	s.FindLater(1, 11, 100*second, &later)
+	if len(later.Names) != 0 {
+		t.Error("of another address")
+	}
+}
