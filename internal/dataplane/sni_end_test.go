@@ -176,18 +176,17 @@ func (r *messageRun) sends(p pkt) {
 		r.end.ch.InjectInbound(ipv4.ProtocolNumber, b)
 		b.DecRef()
 	}
-	r.hears(3)
+	r.hears()
 }
 
-// hears brings what the server says to the client, until it has said nothing for
-// a while.
-func (r *messageRun) hears(patience int) {
-	for quiet := 0; quiet < patience; {
+// hears brings what the server says to the client, until its goroutines have said
+// nothing for a while.
+func (r *messageRun) hears() {
+	for quiet := 0; quiet < 20; {
 		b := r.end.ch.Read()
 		if b == nil {
 			quiet++
 			runtime.Gosched()
-			time.Sleep(20 * time.Microsecond) // for its goroutines
 			continue
 		}
 		quiet = 0
@@ -208,6 +207,14 @@ func (r *messageRun) hears(patience int) {
 	}
 }
 
+// waits is hears for those who have the time.
+func (r *messageRun) waits(n int) {
+	for range n {
+		time.Sleep(50 * time.Microsecond)
+		r.hears()
+	}
+}
+
 // segment is one of the client's whose data begin at a place of its stream.
 func (r *messageRun) segment(flags uint8, at int, data []byte) pkt {
 	p := tcp(host, r.sport, cdn, 443, flags, r.iss+1+uint32(at), r.srv)
@@ -225,21 +232,21 @@ func (r *messageRun) says(data []byte) {
 		if r.retry >= 0 {
 			return
 		}
-		if h, s := clienthello.Read(stream, new([255]byte)); s == clienthello.Found {
-			r.retry = h.Len
-		} else {
+		h, s := clienthello.Read(stream, new([255]byte))
+		if s != clienthello.Found {
 			return // it asks nobody who has not said anything
 		}
+		r.retry = h.Len
 	}
 	c.SetWriteDeadline(time.Now().Add(time.Millisecond)) //nolint:errcheck // it has one
 	c.Write(data)                                        //nolint:errcheck // the connection may be over
-	r.hears(3)
+	r.hears()
 }
 
 // over ends the run, and returns the name that the server has read of the first
 // message, and of the second if it has asked for one.
 func (r *messageRun) over() (first, second string) {
-	r.hears(10)
+	r.waits(5)
 	c, stream := r.end.of(r.sport)
 	if c != nil {
 		c.Close()
@@ -291,8 +298,17 @@ func TestMessageReachesServer(t *testing.T) {
 		m := smallHello(goodName)
 		r.sends(r.segment(packet.ACK, 0, m[:30]))
 		r.sends(r.segment(packet.ACK, 30, m[30:]))
-		r.says(helloRetry)
+		for n := 0; n < 1000 && r.retry < 0; n++ {
+			r.waits(1)
+			r.says(helloRetry)
+		}
 		r.sends(r.segment(packet.ACK, len(m), m))
+		for n := 0; n < 1000; n++ {
+			if _, stream := r.end.of(r.sport); len(stream) >= 2*len(m) {
+				break
+			}
+			r.waits(1)
+		}
 		if a, b := r.over(); a != goodName || b != goodName {
 			t.Fatalf("timestamps %v: the server reads %q, then %q; drops %s", stamp, a, b, r.drops())
 		}
@@ -306,12 +322,8 @@ func (r *messageRun) opens() {
 		p.opts = append(binary.BigEndian.AppendUint32([]byte{4, 2, 8, 10}, r.clock), 0, 0, 0, 0)
 	}
 	r.sends(p)
-	for range 50 {
-		if r.srv != 0 {
-			break
-		}
-		time.Sleep(100 * time.Microsecond)
-		r.hears(3)
+	for n := 0; n < 20 && r.srv == 0; n++ {
+		r.waits(1)
 	}
 	r.sends(r.segment(packet.ACK, 0, nil))
 }
@@ -419,7 +431,7 @@ func (r *messageRun) does(b []byte, messages *[2][]byte) {
 	case 10: // behind the first message
 		p = r.segment(flags, len(messages[0])/2+int(b[1]), part(messages[b[5]&1]))
 	case 11:
-		r.hears(20)
+		r.waits(5)
 		return
 	}
 	p.ttl = b[3]
