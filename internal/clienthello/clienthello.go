@@ -83,9 +83,6 @@ func Read(stream []byte, dst *[255]byte) (Hello, State) {
 				return h, s
 			}
 		}
-		if k < size {
-			return Hello{}, More
-		}
 	}
 }
 
@@ -96,13 +93,11 @@ func ReadAgain(stream []byte, dst *[255]byte) (Hello, State) {
 	if len(stream) == 0 || stream[0] != typeChangeCipherSpec {
 		return Read(stream, dst)
 	}
-	if k := min(len(stream), len(ccs)); string(stream[:k]) != ccs[:k] {
+	k := min(len(stream), len(ccs))
+	if string(stream[:k]) != ccs[:k] {
 		return Hello{}, Other
 	}
-	if len(stream) < len(ccs) {
-		return Hello{}, More
-	}
-	h, s := Read(stream[len(ccs):], dst)
+	h, s := Read(stream[k:], dst)
 	h.Len += len(ccs)
 	return h, s
 }
@@ -227,11 +222,11 @@ func hello(b []byte, dst *[255]byte) (h Hello, s State) {
 func hostName(ext []byte) []byte {
 	data := reader{b: ext}
 	list := reader{b: data.vector(2)}
-	if data.bad || len(data.b) != 0 || list.number(1) != 0 {
+	if len(data.b) != 0 || list.number(1) != 0 {
 		return nil // or of another kind than a host name
 	}
-	host := list.vector(2)
-	if list.bad || len(list.b) != 0 || !validName(host) {
+	host := list.vector(2) // empty where it is cut off
+	if len(list.b) != 0 || !validName(host) {
 		return nil
 	}
 	return host
