@@ -270,10 +270,36 @@ func (c *comparison) conds(side int, s *segment.Policy) []*cond {
 		}
 		if x, ok := c.cond(m, name); ok {
 			x.to = to
-			all = append(all, &x)
+			all = append(all, c.apart(x)...)
 		}
 	}
 	sorted()
+	if c.policies[side].Defaults.Action != "reject" {
+		last := cond{kinds: otherKinds, hi: [numDims]uint32{^uint32(0), ^uint32(0), 65535}, name: -1, to: c.decision(dropped)}
+		all = append(all, &last)
+	}
+	return all
+}
+
+// dropped is what becomes of packets of other protocols that are not rejected,
+// whichever rule matches them.
+var dropped = Decision{Action: "drop"}
+
+// apart returns a condition as two: for the protocols that the firewall passes,
+// and for all others.
+func (c *comparison) apart(x cond) (all []*cond) {
+	if k := x.kinds &^ otherKinds; k != 0 {
+		y := x
+		y.kinds = k
+		all = append(all, &y)
+	}
+	if k := x.kinds & otherKinds; k != 0 {
+		y := x
+		if y.kinds = k; c.decisions[x.to].Action != "reject" {
+			y.to = c.decision(dropped)
+		}
+		all = append(all, &y)
+	}
 	return all
 }
 
@@ -307,12 +333,12 @@ func (c *comparison) boxes(r *region) []Box {
 			return
 		}
 		b := Box{Directions: dirs, States: sts, Source: addrRange(r.lo[dimSrc], r.hi[dimSrc]), Destination: addrRange(r.lo[dimDst], r.hi[dimDst]), Port: "any"}
-		for i, name := range [...]string{"tcp", "udp", "icmp"} {
+		for i, name := range protoNames {
 			if protos>>i&1 != 0 {
 				b.Protocols = append(b.Protocols, name)
 			}
 		}
-		if r.kinds&icmpKinds == 0 && (r.lo[dimPort] != 0 || r.hi[dimPort] != 65535) {
+		if r.kinds&portlessKinds == 0 && (r.lo[dimPort] != 0 || r.hi[dimPort] != 65535) {
 			b.Port = PortRange{int(r.lo[dimPort]), int(r.hi[dimPort])}.String()
 		}
 		for i, n := range c.names {
@@ -328,6 +354,12 @@ func (c *comparison) boxes(r *region) []Box {
 	}
 	// Combinations of direction and state, as bits of k: direction, state.
 	p := [4]uint16{have(0), have(1), have(2), have(3)}
+	// There are no answers of other protocols, so that nothing is said of them.
+	p[2] |= p[0] & (1 << kindOther)
+	p[3] |= p[1] & (1 << kindOther)
+	if both := p[0] | p[1]; p[2]|p[3] == 1<<kindOther || both == 1<<kindOther {
+		p[2], p[3] = p[2]&^(1<<kindOther), p[3]&^(1<<kindOther)
+	}
 	switch {
 	case p[0] == p[1] && p[2] == p[3] && p[0] == p[2]:
 		add(p[0], ways, states)
@@ -344,6 +376,10 @@ func (c *comparison) boxes(r *region) []Box {
 	}
 	return bs
 }
+
+// protoNames are the protocols of kinds; other is all that the firewall does not
+// pass.
+var protoNames = [...]string{kindTCP: "tcp", kindUDP: "udp", kindICMP: "icmp", kindOther: "other"}
 
 // addrRange writes a range of addresses.
 func addrRange(lo, hi uint32) string {
@@ -369,7 +405,7 @@ func (c *comparison) example(r *region) Example {
 	for r.kinds>>k&1 == 0 {
 		k++
 	}
-	e := Example{From: "lan", State: "new", Proto: [...]string{"tcp", "udp", "icmp"}[k%numProtos]}
+	e := Example{From: "lan", State: "new", Proto: protoNames[k%numProtos]}
 	if k/numProtos%2 == 1 {
 		e.From = "wan"
 	}
@@ -401,7 +437,10 @@ func (c *comparison) example(r *region) Example {
 		return netip.AddrFrom16(packet.Addr(v).To16()).Unmap().String()
 	}
 	e.Src, e.Dst = pick(dimSrc, e.From == "lan"), pick(dimDst, e.From == "wan")
-	if e.Proto != "icmp" {
+	if k%numProtos == kindOther {
+		e.Proto = "gre"
+	}
+	if 1<<k&portlessKinds == 0 {
 		port := r.lo[dimPort]
 		for _, x := range [...]uint32{443, 53, 80, 22, 1} {
 			if r.lo[dimPort] <= x && x <= r.hi[dimPort] {
@@ -415,7 +454,7 @@ func (c *comparison) example(r *region) Example {
 		if c.has(r, i) {
 			e.Names = append(e.Names, n)
 		}
-		if c.hasNot(r, i) && k < numProtos {
+		if c.hasNot(r, i) && 1<<k&namedKinds != 0 {
 			e.NoNames = append(e.NoNames, n)
 		}
 	}

@@ -17,19 +17,26 @@ const (
 	kindTCP = iota
 	kindUDP
 	kindICMP
+	kindOther // all protocols that the firewall does not pass: rules only say whether it rejects them
 	numProtos
 	kindIngress     = numProtos     // added
 	kindEstablished = 2 * numProtos // added
 	numKinds        = 4 * numProtos
-	allKinds        = 1<<numKinds - 1
+	allKinds        = 1<<numKinds - 1 - otherAnswers
 )
 
-// icmpKinds are those whose packets have no ports, namedKinds those whose
+// Packets of other protocols belong to no flow, so that none is an answer.
+const (
+	otherKinds   = 1<<kindOther | 1<<(kindOther+kindIngress)
+	otherAnswers = 1<<(kindOther+kindEstablished) | 1<<(kindOther+kindIngress+kindEstablished)
+)
+
+// portlessKinds are those whose packets have no ports, namedKinds those whose
 // destination can have a name: the source asks the DNS proxy on the LAN before
 // it begins a flow.
 const (
-	icmpKinds  = 1<<kindICMP | 1<<(kindICMP+kindIngress) | 1<<(kindICMP+kindEstablished) | 1<<(kindICMP+kindIngress+kindEstablished)
-	namedKinds = 1<<kindTCP | 1<<kindUDP | 1<<kindICMP
+	portlessKinds = 1<<kindICMP | 1<<(kindICMP+kindIngress) | 1<<(kindICMP+kindEstablished) | 1<<(kindICMP+kindIngress+kindEstablished) | otherKinds
+	namedKinds    = 1<<kindTCP | 1<<kindUDP | 1<<kindICMP
 )
 
 // The dimensions of a region that are ranges.
@@ -94,9 +101,9 @@ func with(list []int, more ...int) []int {
 
 // whole returns the regions that together hold all packets.
 func (s *space) whole() []region {
-	r := region{kinds: allKinds &^ icmpKinds, hi: [numDims]uint32{^uint32(0), ^uint32(0), 65535}}
+	r := region{kinds: allKinds &^ portlessKinds, hi: [numDims]uint32{^uint32(0), ^uint32(0), 65535}}
 	q := r
-	q.kinds, q.hi[dimPort] = icmpKinds, 0
+	q.kinds, q.hi[dimPort] = portlessKinds, 0
 	return []region{r, q}
 }
 
@@ -122,7 +129,7 @@ func (s *space) cond(m *segment.Match, name int) (c cond, ok bool) {
 		c.lo[i], c.hi[i] = uint32(v), uint32(v|^mask)
 	}
 	for k := range numKinds {
-		proto := [...]uint8{kindTCP: packet.TCP, kindUDP: packet.UDP, kindICMP: packet.ICMP}[k%numProtos]
+		proto := [...]uint8{kindTCP: packet.TCP, kindUDP: packet.UDP, kindICMP: packet.ICMP, kindOther: 0}[k%numProtos]
 		dir, state := segment.Egress, uint8(segment.StateNew)
 		if k/numProtos%2 == 1 {
 			dir = segment.Ingress
@@ -134,6 +141,7 @@ func (s *space) cond(m *segment.Match, name int) (c cond, ok bool) {
 			c.kinds |= 1 << k
 		}
 	}
+	c.kinds &= allKinds
 	if name >= 0 {
 		c.kinds &= namedKinds
 	}

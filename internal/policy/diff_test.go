@@ -36,7 +36,7 @@ const diffHead = `interfaces:
 // randomRules returns a policy of a few rules over few values.
 func randomRules(r *rand.Rand) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%sdefaults: { default_action: %s, upstream_dns: 192.0.2.53 }\nrules:\n", diffHead, []string{"deny", "deny", "accept"}[r.IntN(3)])
+	fmt.Fprintf(&b, "%sdefaults: { default_action: %s, upstream_dns: 192.0.2.53 }\nrules:\n", diffHead, []string{"deny", "deny", "accept", "reject"}[r.IntN(4)])
 	n := 1 + r.IntN(4)
 	for i := range n {
 		action := []string{"accept", "accept", "deny", "reject"}[r.IntN(4)]
@@ -129,16 +129,16 @@ func TestDiffIsExact(t *testing.T) {
 				}
 			}
 			for k := range numKinds {
-				if !feasible || set != 0 && k >= numProtos {
+				if !feasible || set != 0 && 1<<k&namedKinds == 0 || 1<<k&allKinds == 0 {
 					continue // only a LAN host that begins a flow knows names
 				}
 				for _, src := range edge[dimSrc] {
 					for _, dst := range edge[dimDst] {
 						for _, port := range edge[dimPort] {
-							if k%numProtos == kindICMP && port != 0 {
+							if 1<<k&portlessKinds != 0 && port != 0 {
 								continue
 							}
-							q := filter.Packet{Src: packet.Addr(src), Dst: packet.Addr(dst), DstPort: uint16(port), Proto: []uint8{6, 17, 1}[k%numProtos], Direction: segment.Direction(1 + k/numProtos%2), State: uint8(1 + k/numProtos/2)}
+							q := filter.Packet{Src: packet.Addr(src), Dst: packet.Addr(dst), DstPort: uint16(port), Proto: []uint8{6, 17, 1, 47}[k%numProtos], Direction: segment.Direction(1 + k/numProtos%2), State: uint8(1 + k/numProtos/2)}
 							decide := func(side int, p *Policy, s *segment.Policy, l *filter.Linear) int {
 								q.Names = nil
 								for i := range s.Names {
@@ -148,6 +148,9 @@ func TestDiffIsExact(t *testing.T) {
 									}
 								}
 								v := l.Decide(&q)
+								if k%numProtos == kindOther && v.Action != segment.Reject {
+									return c.decision(dropped) // see TestDecideOnRandomPolicies
+								}
 								if int(v.Rule) == len(p.Rules) {
 									return w.def[side]
 								}
@@ -214,6 +217,37 @@ rules:
 	// With the state, answers from port 53 fall to the last rule.
 	if d, err = Compare(load(t, a), load(t, b), 0, 0); err != nil || len(d.Traffic) != 1 || d.Traffic[0].From.Rule != "in" || d.Traffic[0].To.Rule != "back" {
 		t.Errorf("%v %+v", err, d)
+	}
+}
+
+// TestDiffOtherProtocols: what changes for protocols that no rule names is whether
+// they are rejected, and by which rule.
+func TestDiffOtherProtocols(t *testing.T) {
+	const rules = "defaults: { default_action: deny }\nrules:\n  - { id: web, action: accept, protocol: tcp }\n  - { id: rest, action: ACTION }\n"
+	with := func(action string) *Policy { return load(t, diffHead+strings.Replace(rules, "ACTION", action, 1)) }
+	others := func(d *Diff) (n int, last string) {
+		for i := range d.Traffic {
+			for j := range d.Traffic[i].Packets {
+				if slices.Contains(d.Traffic[i].Packets[j].Protocols, "other") {
+					n, last = n+1, d.Traffic[i].From.String()+" -> "+d.Traffic[i].To.String()
+				}
+			}
+		}
+		return n, last
+	}
+	for _, c := range []struct{ old, new, want string }{
+		{"deny", "reject", "drop -> reject by rest (rules.yaml:7)"},
+		{"reject", "accept", "reject by rest (rules.yaml:7) -> drop"},
+		{"deny", "accept", ""},
+		{"reject", "reject", ""},
+	} {
+		d, err := Compare(with(c.old), with(c.new), 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, got := others(d); got != c.want || n > 1 {
+			t.Errorf("%s to %s: %d sets of other protocols, %q, want %q", c.old, c.new, n, got, c.want)
+		}
 	}
 }
 

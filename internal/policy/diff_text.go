@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/thurward/thurward/internal/printable"
@@ -47,7 +48,10 @@ func (d *Diff) Write(w io.Writer, most int) {
 
 // String names the action and the rule.
 func (d *Decision) String() string {
-	s := d.Action + " by " + d.Rule
+	s := d.Action
+	if d.Rule != "" {
+		s += " by " + d.Rule
+	}
 	if d.SNI {
 		s += " with sni: require"
 	}
@@ -66,7 +70,14 @@ func (b *Box) String() string {
 	if len(b.States) == 1 {
 		s = append(s, b.States[0])
 	}
-	if len(b.Protocols) < numProtos {
+	switch len(b.Protocols) {
+	case numProtos:
+		s = append(s, "all protocols")
+	case numProtos - 1:
+		if slices.Contains(b.Protocols, protoNames[kindOther]) {
+			s = append(s, strings.Join(b.Protocols, ","))
+		}
+	default:
 		s = append(s, strings.Join(b.Protocols, ","))
 	}
 	s = append(s, b.Source, "->", b.Destination)
