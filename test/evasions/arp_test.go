@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/thurward/thurward/internal/packet"
 )
@@ -84,11 +85,18 @@ var arps = []attack{
 				a.raw(lan, arpFrame(packet.ARPRequest, a.macOf(alice), alice, [6]byte{}, fwLAN, all))
 				return len(a.arps[lan]) > n && a.arps[lan][n].Op == packet.ARPReply // the question is answered
 			}
-			a.raw(lan, arpFrame(packet.ARPReply, evilMAC, fwLAN, evilMAC, fwLAN, all))
-			if a.ask(alice, "good.example", 1) == nil {
-				return true // it has given up its address
+			// It is defended once in 10 seconds (DEFEND_INTERVAL): an attempt before this
+			// one may have come within them.
+			for range 2 {
+				n = len(a.arps[lan])
+				a.raw(lan, arpFrame(packet.ARPReply, evilMAC, fwLAN, evilMAC, fwLAN, all))
+				answered := a.ask(alice, "good.example", 1) != nil // or else it has given up its address
+				if answered && slices.ContainsFunc(a.arps[lan][n:], func(m packet.ARPMessage) bool { return text(m.SenderAddr) == fwLAN && m.SenderMAC == a.fw.mac(lan) }) {
+					return false
+				}
+				a.pass(11 * time.Second)
 			}
-			return !slices.ContainsFunc(a.arps[lan][n:], func(m packet.ARPMessage) bool { return text(m.SenderAddr) == fwLAN && m.SenderMAC == a.fw.mac(lan) })
+			return true
 		}},
 	{name: "arp/lan-address-on-wan", trick: "mallory asks on the WAN for the firewall's LAN address", source: "Linux arp_ignore; weak host model", fate: "not answered",
 		run: func(a *arena, legit bool) bool {

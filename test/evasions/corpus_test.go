@@ -2,6 +2,7 @@ package evasions
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -63,6 +64,36 @@ func TestCorpus(t *testing.T) {
 		})
 	}
 }
+
+// TestAgain: attacks that a busy machine may have to try again have the same fate
+// when they are, on the same firewall.
+func TestAgain(t *testing.T) {
+	for _, f := range families {
+		for i := range f.attacks {
+			at := &f.attacks[i]
+			if !slices.ContainsFunc(booted, func(g []string) bool { return slices.Contains(g, at.name) }) {
+				continue
+			}
+			t.Run(at.name, func(t *testing.T) {
+				t.Parallel()
+				fw := newThurward(t, at)
+				for n, legit := range []bool{false, false, true, true} {
+					if a := newArena(t, &restarted{fw, uint16(n)}); at.run(a, legit) != legit {
+						t.Errorf("run %d: legitimate %v: %s", n+1, legit, a)
+					}
+				}
+			})
+		}
+	}
+}
+
+// restarted is a firewall that has been attacked n times.
+type restarted struct {
+	*thurward
+	n uint16
+}
+
+func (r *restarted) begin() (port, id uint16) { return 20000 + 500*r.n, 100 + 5000*r.n }
 
 // TestCorpusIsWhole: enough attacks, each of a family, with all that is to be
 // said of it, and under a name of its own.
