@@ -188,7 +188,9 @@ func measure(bins map[string]*binary, wanted map[string]bool, work string, mutan
 func command(ctx context.Context, b *binary, id int, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", `ulimit -v 12000000; exec "$0" "$@"`, b.path}, args...)...)
 	c.Dir = b.dir
-	c.Env = append(os.Environ(), fmt.Sprintf("%s=%d", envMutant, id), "GOMAXPROCS=2")
+	c.Env = append(os.Environ(), fmt.Sprintf("%s=%d", envMutant, id), "GOMAXPROCS=2",
+		// No files beside the code, and no search for a smaller failure.
+		"RAPID_NOFAILFILE=1", "RAPID_SHRINKTIME=0s")
 	return c
 }
 
