@@ -13,6 +13,7 @@ import (
 	"github.com/thurward/thurward/internal/policy"
 	"github.com/thurward/thurward/internal/printable"
 	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/telemetry"
 )
 
 func newSuggestCmd() *cobra.Command {
@@ -29,7 +30,8 @@ over. It exits with 0 when the events could be read, 1 when not, and 2 for a wro
 command line.
 
 Packets that were dropped because their source used an address for longer than its
-TTL allows get no rule: what dns.ttl_grace would let them through is said instead.`,
+TTL allows get no rule: what dns.ttl_grace would let them through is said instead.
+Nor do those whose source had not resolved the name itself: it is said who must.`,
 		Example: `  thurward events > events.log          # record for a while, then Ctrl-C
   thurward suggest events.log
   thurward suggest -f examples/egress.yaml - < events.log`,
@@ -113,8 +115,11 @@ func observation(e stream.Event) (o policy.Observation, ok bool) {
 	}
 	o.FromLAN = e.Str("network.direction") == "egress"
 	o.Protocol, o.Domain, o.Time = e.Str("network.transport"), e.Str("destination.domain"), e.Str("@timestamp")
-	if e.Str("firewall.hint") == "name_expired" {
+	switch e.Str("firewall.hint") {
+	case telemetry.NameExpired.Hint():
 		o.Expired = int(min(max(e.Int("firewall.name_expired_seconds"), 0), math.MaxUint32))
+	case telemetry.OtherClient.Hint():
+		o.ByOther = true
 	}
 	o.Count = int(min(max(e.Int("firewall.count"), 1), 1<<40))
 	switch o.Protocol {

@@ -99,6 +99,8 @@ func TestSuggestReadsWhatTheFirewallWrites(t *testing.T) {
 	lines += string(telemetry.AppendEvent(nil, &r, c)) + "\n"
 	r.Proto, r.DstPort, r.Note, r.Ago = 6, 443, telemetry.NameExpired, 42
 	lines += string(telemetry.AppendNamed(nil, &r, []byte("example.com"), c)) + "\n"
+	r.Note, r.Ago = telemetry.OtherClient, 0
+	lines += string(telemetry.AppendNamed(nil, &r, []byte("example.com"), c)) + "\n"
 	got, bad, err := observations(strings.NewReader(lines))
 	if err != nil || bad > 0 {
 		t.Fatal(bad, err)
@@ -110,6 +112,7 @@ func TestSuggestReadsWhatTheFirewallWrites(t *testing.T) {
 		{FromLAN: true, Protocol: "tcp", Src: src, Dst: dst, Port: 443, Count: 1, Time: at},
 		{FromLAN: true, Protocol: "icmp", Src: src, Dst: dst, Count: 1, Time: at},
 		{FromLAN: true, Protocol: "tcp", Src: src, Dst: dst, Port: 443, Domain: "example.com", Expired: 42, Count: 1, Time: at},
+		{FromLAN: true, Protocol: "tcp", Src: src, Dst: dst, Port: 443, Domain: "example.com", ByOther: true, Count: 1, Time: at},
 	}
 	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		t.Errorf("%s\n%s", d, lines)

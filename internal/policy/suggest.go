@@ -22,6 +22,7 @@ type Observation struct {
 	Shadow   string // id of the shadow rule; "": the default action dropped it
 	Accept   bool   // the shadow rule would have accepted it
 	Expired  int    // seconds for which that name had expired, 0: it had not
+	ByOther  bool   // not Src, but another client had resolved that name
 	Count    int    // packets that it stands for, at least 1
 	Time     string // of the event
 }
@@ -42,6 +43,7 @@ type Suggestion struct {
 	ingress int // from the WAN, not proposed
 	own     map[string]int
 	late    late
+	strange strange
 }
 
 // late is what was dropped because the source used an address for longer than it
@@ -70,15 +72,9 @@ func (l *late) lines(grace int) (lines []string) {
 	if l.packets == 0 {
 		return nil
 	}
-	names := slices.SortedFunc(maps.Keys(l.names), func(x, y string) int {
-		return cmp.Or(cmp.Compare(l.names[y], l.names[x]), strings.Compare(x, y))
-	})
-	if len(names) > 5 {
-		names = append(names[:5:5], fmt.Sprintf("%d more", len(names)-5))
-	}
 	which := ""
-	if len(names) > 0 {
-		which = fmt.Sprintf(" (%s)", strings.Join(names, ", "))
+	if len(l.names) > 0 {
+		which = fmt.Sprintf(" (%s)", most(l.names))
 	}
 	lines = append(lines, fmt.Sprintf("%s left out: the names of their destinations had expired, and clients went on to use the addresses%s.", packets(l.packets), which))
 	if l.most > 0 {
@@ -88,6 +84,40 @@ func (l *late) lines(grace int) (lines []string) {
 		lines = append(lines, fmt.Sprintf("%s came later than dns.ttl_grace may be, %d seconds: those clients must resolve again, or need a rule by address.", packets(l.beyond), MaxTTLGrace))
 	}
 	return lines
+}
+
+// strange is what was dropped because the source used an address without having
+// resolved the name by which a rule opens it: another client had.
+type strange struct {
+	packets int
+	names   map[string]int // packets
+	srcs    map[string]int // packets
+}
+
+func (s *strange) add(o *Observation) {
+	s.packets += o.Count
+	s.names[strings.ToLower(o.Domain)] += o.Count // a rule's, so that it is one
+	s.srcs[o.Src.String()] += o.Count
+}
+
+// lines say who must ask for which names.
+func (s *strange) lines() []string {
+	if s.packets == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s left out: rules open their destinations by name (%s) to who has resolved it, and the sources (%s) have not. They must ask the firewall for it, or need a rule by address; see docs/dns.md.",
+		packets(s.packets), most(s.names), most(s.srcs))}
+}
+
+// most lists the five that have the most packets, and says how many more there are.
+func most(count map[string]int) string {
+	keys := slices.SortedFunc(maps.Keys(count), func(x, y string) int {
+		return cmp.Or(cmp.Compare(count[y], count[x]), strings.Compare(x, y))
+	})
+	if len(keys) > 5 {
+		keys = append(keys[:5:5], fmt.Sprintf("%d more", len(keys)-5))
+	}
+	return strings.Join(keys, ", ")
 }
 
 // A proposal is a rule with what it was made of.
@@ -110,7 +140,7 @@ type proposal struct {
 // let strangers in are made only of what shadow rules would accept, unless
 // ingress is true. seg is the compiled policy that is to be extended.
 func (p *Policy) Suggest(seg *segment.Policy, obs []Observation, ingress bool) *Suggestion {
-	s := &Suggestion{policy: p, own: map[string]int{}, late: late{names: map[string]int{}}}
+	s := &Suggestion{policy: p, own: map[string]int{}, late: late{names: map[string]int{}}, strange: strange{names: map[string]int{}, srcs: map[string]int{}}}
 	type flow struct {
 		fromLAN  bool
 		proto    string
@@ -140,8 +170,17 @@ func (p *Policy) Suggest(seg *segment.Policy, obs []Observation, ingress bool) *
 		}
 		s.seen += o.Count
 		f := Flow{FromLAN: o.FromLAN, Protocol: o.Protocol, Src: netip.AddrPortFrom(o.Src, 0), Dst: netip.AddrPortFrom(o.Dst, uint16(o.Port)), FQDN: strings.ToLower(o.Domain)}
-		switch now := p.Decide(seg, f); {
-		case o.Shadow == "" && now.Accept && o.Expired > 0:
+		now := p.Decide(seg, f)
+		byName := false // a rule by this name accepts it, and its source did not have the name
+		if now.Accept && (o.Expired > 0 || o.ByOther) {
+			f.FQDN = ""
+			byName = !p.Decide(seg, f).Accept
+		}
+		switch {
+		case o.Shadow == "" && byName && o.ByOther:
+			s.strange.add(&o)
+			continue
+		case o.Shadow == "" && byName:
 			s.late.add(&o, p.DNS.TTLGrace)
 			continue
 		case o.Shadow == "" && now.Accept:
@@ -245,6 +284,7 @@ func (s *Suggestion) YAML(source string) ([]byte, error) {
 		head = append(head, fmt.Sprintf("%s left out: %s accepts them now.", packets(s.already), s.policy.File))
 	}
 	head = append(head, s.late.lines(s.policy.DNS.TTLGrace)...)
+	head = append(head, s.strange.lines()...)
 	if s.ingress > 0 {
 		head = append(head, fmt.Sprintf("%s left out, from the wan; --ingress proposes rules for those, too.", packets(s.ingress)))
 	}
