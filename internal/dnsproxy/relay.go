@@ -26,10 +26,8 @@ func (p *Proxy) Answer(from packet.Addr, fromPort, toPort uint16, msg []byte, no
 	switch same, right := w.asked(msg); {
 	case from != u.addr || fromPort != u.port || !same:
 		p.c.Mismatched++
-		if w.wrong++; w.wrong >= tcpAfter && !w.probe && !w.tcp {
-			if !p.tryTCP(i, now) {
-				p.FailTCP(p.tag(i), now)
-			}
+		if w.wrong++; w.wrong >= tcpAfter && !w.probe {
+			p.tryTCP(i, now)
 		}
 	case !right:
 		// A server that does not keep the case, or a forgery that comes very
@@ -55,13 +53,14 @@ func (p *Proxy) AnswerTCP(tag uint32, msg []byte, now int64) {
 	p.answered(i, msg, now)
 }
 
-// overTCP goes on with query i over TCP, or does as if nobody had answered.
+// overTCP goes on over TCP with query i, which is under way over UDP. For a probe
+// that is not worth it.
 func (p *Proxy) overTCP(i uint16, now int64) {
 	if p.q[i-1].probe {
 		p.drop(i)
-	} else if !p.tryTCP(i, now) {
-		p.FailTCP(p.tag(i), now)
+		return
 	}
+	p.tryTCP(i, now)
 }
 
 // asked reports whether a message is a response to this question, and whether

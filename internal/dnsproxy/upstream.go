@@ -133,21 +133,18 @@ func (p *Proxy) leave(w *pending, to uint8) {
 	w.up, w.plain, w.tls = to, false, false
 }
 
-// tryTCP asks query i's upstream over TCP, or another if that must not be asked any
-// more. Where there is no room for that, the query ends. It returns false when it
-// cannot be asked over TCP.
-func (p *Proxy) tryTCP(i uint16, now int64) bool {
+// tryTCP asks over TCP the upstream of query i, which is under way over UDP and no
+// probe; or another if that one must not be asked any more. Where there is no room
+// for that, the query ends.
+func (p *Proxy) tryTCP(i uint16, now int64) {
 	w := &p.q[i-1]
-	if w.probe || w.tcp || w.tls {
-		return false
-	}
 	if !p.usable(int(w.up)) {
 		p.try(i, now)
-		return true
+		return
 	}
 	if p.tcp >= maxTCP && !p.giveUpTCP(w.client.Addr, now) {
 		p.end(i, rcodeServFail, telemetry.DNSOverload, now)
-		return true
+		return
 	}
 	p.closePort(w)
 	w.tcp = true
@@ -161,7 +158,6 @@ func (p *Proxy) tryTCP(i uint16, now int64) bool {
 		p.leftTCP(w)
 		p.end(i, rcodeServFail, telemetry.DNSOverload, now) // that is not the upstream's fault
 	}
-	return true
 }
 
 // Due returns when Tick has something to do, or false.
