@@ -56,7 +56,7 @@ func defaultConfig() *Config {
 	path := stream.DefaultPath()
 	return &Config{
 		Listen: []string{"unix:" + stream.GuestSocket(path)}, Tail: "unix:" + stream.TailSocket(path), Page: "127.0.0.1:9465",
-		Instance: byWANAddress, BatchSize: 1024, BatchTimeout: 200 * time.Millisecond, QueueSize: 8192, QueueMiB: 64, MaxSeries: 100000,
+		Instance: byWANAddress, BatchSize: 1024, BatchTimeout: 200 * time.Millisecond, QueueSize: 8192, QueueMiB: 32, MaxSeries: 50000,
 	}
 }
 

@@ -77,7 +77,7 @@ func (q *queue[T]) trim(bytes int) {
 
 // batchBytes bounds a batch: what a pipeline makes of one is several times
 // larger.
-const batchBytes = 1 << 20
+const batchBytes = 512 << 10
 
 // take removes up to a batch.
 func (q *queue[T]) take() []T {

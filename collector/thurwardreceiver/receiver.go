@@ -37,6 +37,7 @@ type thurward struct {
 	known       *known
 	series      *ledger
 	memory      *memory
+	converting  sync.Mutex
 
 	mu      sync.Mutex
 	users   int // pipelines that have started it
@@ -306,6 +307,10 @@ func (r *thurward) giveLogs(ctx context.Context, h *stream.Hello, b []record) er
 }
 
 func (r *thurward) giveMetrics(ctx context.Context, c *conn, s *live.Snapshot) error {
+	// One at a time: what a pipeline gets is several times as large as what is
+	// kept, and all firewalls may have a snapshot at once.
+	r.converting.Lock()
+	defer r.converting.Unlock()
 	h := c.who()
 	md, bad := r.cfg.metrics(h, s, r.series.of(r.cfg.instance(h), s.At()))
 	n := md.DataPointCount()

@@ -154,7 +154,10 @@ func or(s string) string {
 
 // bar draws a fill of 0 to 1 in ten places.
 func bar(f float64) string {
-	n := int(10*min(max(f, 0), 1) + 0.5)
+	if !(f > 0) { // neither less, nor no number
+		f = 0
+	}
+	n := int(10*min(f, 1) + 0.5)
 	return "[" + strings.Repeat("#", n) + strings.Repeat(".", 10-n) + "]"
 }
 

@@ -74,9 +74,9 @@ with queues on disk. print-default-config prints that configuration.`
 	return errors.Join(cmd.Execute(), failed.error())
 }
 
-// heapGoal is where the garbage collector begins to work harder: where the
-// memory limiter of the default configuration would begin to refuse.
-const heapGoal = 300 << 20
+// heapGoal is where the garbage collector begins to work harder: before
+// the memory limiter of the default configuration begins to refuse.
+const heapGoal = 250 << 20
 
 // A failure is the error of a component that ended the collector while it ran.
 // The collector itself ends as if it had been asked to.
