@@ -91,7 +91,7 @@ func TestOracle(t *testing.T) {
 			port := rapid.Uint16Range(52, 54)
 			p := pkt{proto: rapid.SampledFrom([]uint8{packet.UDP, packet.UDP, packet.TCP, packet.ICMP}).Draw(r, "protocol"),
 				sport: rapid.SampledFrom([]uint16{4000, 4001, 53, 54}).Draw(r, "sport"), dport: port.Draw(r, "dport"), seq: 1000, win: 1000,
-				flags: rapid.SampledFrom([]uint8{packet.SYN, packet.SYN, packet.ACK, packet.RST, packet.SYN | packet.ACK}).Draw(r, "flags"), typ: packet.EchoRequest}
+				flags: rapid.SampledFrom([]uint8{packet.SYN, packet.SYN, packet.SYN, packet.SYN, packet.ACK, packet.RST, packet.SYN | packet.ACK}).Draw(r, "flags"), typ: packet.EchoRequest}
 			if p.proto == packet.ICMP && rapid.IntRange(0, 3).Draw(r, "stray reply") == 0 {
 				p.typ = packet.EchoReply
 			}
@@ -104,11 +104,17 @@ func TestOracle(t *testing.T) {
 			if side == wan && way > 2 && way < 5 {
 				way = 0 // straight to hosts nothing passes
 			}
+			served := rapid.IntRange(0, 3).Draw(r, "other port") > 0 // by an entry of nat.dnat
 			switch way {
 			case 0, 1:
 				p.dst = ours
 				if p.proto != packet.ICMP {
 					p.dport = rapid.SampledFrom([]uint16{5300, 5400, 443, 4000}).Draw(r, "external port")
+					if served && p.proto == packet.TCP {
+						p.dport = 443
+					} else if served && p.dport != 5300 {
+						p.dport = 5400
+					}
 				}
 			case 2:
 				p.dst = "10.0.0.1"
@@ -121,64 +127,66 @@ func TestOracle(t *testing.T) {
 			}
 			return side, p
 		}
-		r.Repeat(map[string]func(*rapid.T){
-			"packet": func(r *rapid.T) {
-				side, p := draw(r)
-				if quiet += 0.01; quiet > 20 {
-					return
-				}
-				p.data = make([]byte, rapid.IntRange(0, 60).Draw(r, "size"))
-				for i := range p.data {
-					p.data[i] = byte(i + len(p.data))
-				}
-				ruling := o.rule(side, &p)
-				var out [2][]*view
-				if cut := p.proto == packet.UDP && len(p.data) > 16 && rapid.IntRange(0, 2).Draw(r, "cut") == 0; cut {
-					split++
-					fs := fragments(p, [2][6]byte{lanMAC, wanMAC}[side], 36, rapid.Uint16().Draw(r, "id"))
-					for _, f := range rapid.Permutation(fs).Draw(r, "order") {
-						l.port[side].in = append(l.port[side].in, f)
-						l.run()
-					}
-					for s := range out {
-						out[s] = joined(l, s)
-					}
-				} else {
-					l.port[side].in = append(l.port[side].in, p.frame([2][6]byte{lanMAC, wanMAC}[side]))
+		send := func(r *rapid.T) {
+			side, p := draw(r)
+			if quiet += 0.01; quiet > 20 {
+				return
+			}
+			p.data = make([]byte, rapid.IntRange(0, 60).Draw(r, "size"))
+			for i := range p.data {
+				p.data[i] = byte(i + len(p.data))
+			}
+			ruling := o.rule(side, &p)
+			var out [2][]*view
+			if cut := p.proto == packet.UDP && len(p.data) > 16 && rapid.IntRange(0, 2).Draw(r, "cut") == 0; cut {
+				split++
+				fs := fragments(p, [2][6]byte{lanMAC, wanMAC}[side], 36, rapid.Uint16().Draw(r, "id"))
+				for _, f := range rapid.Permutation(fs).Draw(r, "order") {
+					l.port[side].in = append(l.port[side].in, f)
 					l.run()
-					out[lan], out[wan] = l.taken(lan), l.taken(wan)
 				}
-				n := 0
-				for s, vs := range out {
-					for _, v := range vs {
-						if s == side && (p.dst != ours || v.Class == packet.Error || v.Flags&packet.RST != 0) || v.Src == ip(ours) && v.Class == packet.Error {
-							if told := o.rejected[addr(v.Dst).String()]; !told && !(ruling.echoed && v.ICMPType == packet.EchoReply) {
-								r.Fatalf("%+v was answered with %v; rules %q, default %s", p, v, text, fallback)
-							}
-							continue
+				for s := range out {
+					out[s] = joined(l, s)
+				}
+			} else {
+				l.port[side].in = append(l.port[side].in, p.frame([2][6]byte{lanMAC, wanMAC}[side]))
+				l.run()
+				out[lan], out[wan] = l.taken(lan), l.taken(wan)
+			}
+			n := 0
+			for s, vs := range out {
+				for _, v := range vs {
+					if s == side && (p.dst != ours || v.Class == packet.Error || v.Flags&packet.RST != 0) || v.Src == ip(ours) && v.Class == packet.Error {
+						if told := o.rejected[addr(v.Dst).String()]; !told && !(ruling.echoed && v.ICMPType == packet.EchoReply) {
+							r.Fatalf("%+v was answered with %v; rules %q, default %s", p, v, text, fallback)
 						}
-						if ruling.echoed && v.ICMPType == packet.EchoReply && v.Proto == packet.ICMP {
-							continue
-						}
-						n++
-						if why := o.passed(ruling, s, &p, v); why != "" {
-							r.Fatalf("side %d, %+v: %s; left %d: %v; rules %q, default %s", side, p, why, s, v, text, fallback)
-						}
-						if data := v.frame[len(v.frame)-len(p.data):]; !bytes.Equal(data, p.data) {
-							r.Fatalf("payload %x became %x", p.data, data)
-						}
+						continue
+					}
+					if ruling.echoed && v.ICMPType == packet.EchoReply && v.Proto == packet.ICMP {
+						continue
+					}
+					n++
+					if why := o.passed(ruling, s, &p, v); why != "" {
+						r.Fatalf("side %d, %+v: %s; left %d: %v; rules %q, default %s", side, p, why, s, v, text, fallback)
+					}
+					if data := v.frame[len(v.frame)-len(p.data):]; !bytes.Equal(data, p.data) {
+						r.Fatalf("payload %x became %x", p.data, data)
 					}
 				}
-				if n > 1 || ruling.must && n == 0 {
-					r.Fatalf("side %d, %+v: %d left, want 1; drops: %s; rules %q, default %s", side, p, n, l.drops(), text, fallback)
-				}
-				if n == 1 {
-					passed++
-					used, sides = append(used, p), append(sides, side)
-				} else {
-					dropped++
-				}
-			},
+			}
+			if n > 1 || ruling.must && n == 0 {
+				r.Fatalf("side %d, %+v: %d left, want 1; drops: %s; rules %q, default %s", side, p, n, l.drops(), text, fallback)
+			}
+			if n == 1 {
+				passed++
+				used, sides = append(used, p), append(sides, side)
+			} else {
+				dropped++
+			}
+		}
+		r.Repeat(map[string]func(*rapid.T){
+			// Most of what happens is packets: waiting makes no flow.
+			"packet": send, "one more": send, "and another": send, "and one again": send,
 			"wait": func(r *rapid.T) {
 				l.pass(0.3)
 				quiet += 0.3
