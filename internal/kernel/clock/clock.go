@@ -16,10 +16,14 @@ func Scale(delta uint64, mul uint32, shift int8) uint64 {
 	return hi<<32 | lo>>32
 }
 
+// MaxRate is the highest rate of a clock, in Hz.
+const MaxRate = 1 << 63
+
 // ScaleFor returns the mul and shift that make Scale turn ticks of the given
-// frequency (Hz) into nanoseconds, with mul's top bit set for precision.
+// frequency (Hz) into nanoseconds, with mul's top bit set for precision. Both are
+// 0 for a rate that no clock has: 0, or above MaxRate.
 func ScaleFor(hz uint64) (mul uint32, shift int8) {
-	if hz == 0 {
+	if hz == 0 || hz > MaxRate {
 		return 0, 0
 	}
 	// Want mul / 2^32 * 2^shift = 1e9 / hz, 2^31 <= mul < 2^32.
@@ -80,15 +84,19 @@ func (c CMOS) Unix() (int64, bool) {
 		c.Century = 20
 	}
 	y := int64(c.Century)*100 + int64(c.Year)
-	if c.Sec > 59 || c.Min > 59 || c.Hour > 23 || c.Day < 1 || c.Day > 31 || c.Month < 1 || c.Month > 12 || y < 2020 {
+	if c.Sec > 59 || c.Min > 59 || c.Hour > 23 || c.Day < 1 || c.Month < 1 || c.Month > 12 || c.Year > 99 || y < 2020 {
 		return 0, false
 	}
-	return days(y, int64(c.Month), int64(c.Day))*86400 + int64(c.Hour)*3600 + int64(c.Min)*60 + int64(c.Sec), true
+	m := int64(c.Month)
+	if int64(c.Day) > days(y, m+1, 1)-days(y, m, 1) {
+		return 0, false // the month has not as many
+	}
+	return days(y, m, int64(c.Day))*86400 + int64(c.Hour)*3600 + int64(c.Min)*60 + int64(c.Sec), true
 }
 
 // days returns the number of days from 1970-01-01 to the date, for years from
 // 1970 on, in the Gregorian calendar: months are counted from March, so that
-// the leap day comes last.
+// the leap day comes last. Month 13 is January of the next year.
 func days(y, m, d int64) int64 {
 	if m <= 2 {
 		y--

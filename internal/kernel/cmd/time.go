@@ -220,16 +220,17 @@ func cmos(r uint8) uint8 {
 	return inb(0x71)
 }
 
-// readCMOS reads the clock until two readings agree: it may change meanwhile.
+// readCMOS reads the clock until two readings agree: it may change meanwhile,
+// so that one that is no date is read again, and two such are no clock.
 func readCMOS() (int64, bool) {
 	prev, prevOK := int64(-1), false
 	for i := 0; i < 10; i++ {
 		s, ok := clock.CMOS{Sec: cmos(0), Min: cmos(2), Hour: cmos(4), Day: cmos(7),
 			Month: cmos(8), Year: cmos(9), Century: cmos(0x32), StatusB: cmos(0xb)}.Unix()
-		if !ok {
+		if !ok && !prevOK && i > 0 {
 			return 0, false
 		}
-		if prevOK && s == prev {
+		if ok && prevOK && s == prev {
 			return s, true
 		}
 		prev, prevOK = s, ok

@@ -92,22 +92,23 @@ func (s *Areas) HasFixed(start, end uint64) bool {
 func (s *Areas) Gap(from, limit, length, align uint64) (uint64, bool) {
 	at := (from + align - 1) &^ (align - 1)
 	for i := s.after(at); ; i++ {
-		if at+length < at || at+length > limit {
+		if at < from || at+length < at || at+length > limit { // also where a sum went round
 			return 0, false
 		}
 		if i == s.n || at+length <= s.a[i].Start {
 			return at, true
 		}
-		if s.a[i].End > at {
-			at = (s.a[i].End + align - 1) &^ (align - 1)
-		}
+		at = (s.a[i].End + align - 1) &^ (align - 1)
 	}
 }
 
 // Set makes [start, end) one area of the given protection, in place of
 // whatever was there. It reports false, having changed nothing, when there
-// is no room for more areas.
+// is no room for more areas. A stretch of no length changes nothing.
 func (s *Areas) Set(start, end uint64, prot uint32, fixed bool) bool {
+	if start >= end {
+		return true
+	}
 	if s.n+2 > MaxAreas {
 		return false
 	}
@@ -126,8 +127,12 @@ func (s *Areas) Set(start, end uint64, prot uint32, fixed bool) bool {
 }
 
 // Remove takes [start, end) out of all areas. It reports false, having
-// changed nothing, when that needs one area more than there is room for.
+// changed nothing, when that may need one area more than there is room for. A
+// stretch of no length changes nothing.
 func (s *Areas) Remove(start, end uint64) bool {
+	if start >= end {
+		return true
+	}
 	if s.n+1 > MaxAreas {
 		return false
 	}
