@@ -44,12 +44,13 @@ type fakeQueue struct {
 	seen, idx         uint16 // next avail entry to take, used entries written
 }
 
-const memBase = 0x10000
+// memBase is above 4 GiB, so that both halves of an address count.
+const memBase = 0x5_0001_0000
 
 func newFake(features uint64) *fakeNet {
 	w := make([]uint64, 1<<18)
 	return &fakeNet{mem: unsafe.Slice((*byte)(unsafe.Pointer(&w[0])), 8*len(w)), offered: features | featVersion1, qMax: 1024, id: netID, queues: 2,
-		mac: [6]byte{2, 0, 0, 0, 0, 1}, mtu: 1400, link: 1}
+		mac: [6]byte{2, 3, 5, 7, 11, 13}, mtu: 1400, link: 1}
 }
 
 func (d *fakeNet) alloc(n int) (DMA, error) {

@@ -16,6 +16,7 @@ type fakeHost struct {
 	last  vsockPacket
 	local uint32
 	ops   map[uint16]int
+	v     *Vsock
 }
 
 type vsockPacket struct {

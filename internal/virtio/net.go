@@ -149,7 +149,7 @@ func (n *Net) Counters() *NetCounters {
 	n.c.Notifies = n.rx.notifies + n.tx.notifies
 	n.c.BadIndex = n.rx.badIndex + n.tx.badIndex
 	n.c.BadID = n.rx.badID + n.tx.badID
-	n.c.BadLength = n.rx.badLength + n.tx.badLength
+	n.c.BadLength = n.rx.badLength // what was sent has none
 	return &n.c
 }
 
@@ -223,10 +223,19 @@ func (n *Net) Receive(dst []frame.Frame) int {
 // another processor (BenchmarkAcross).
 func (n *Net) ask(k int) {
 	var l [3]prefetch.Lines
-	q := n.rx
 	k = min(k, prefetch.Max)
-	q.ask(k)
-	m := 0
+	n.rx.ask(k)
+	m := n.lines(k, &l)
+	prefetch.Ask(l[0][:k])
+	prefetch.Own(l[1][:(k+3)/4])
+	prefetch.Ask(l[2][:m])
+}
+
+// lines sets l to where the next k frames (at most prefetch.Max) begin, to their
+// descriptors, one in four, and to where those that are longer than a line go on;
+// it returns the number of these.
+func (n *Net) lines(k int, l *[3]prefetch.Lines) (m int) {
+	q := n.rx
 	for i := range k {
 		e := &q.used[(q.usedIdx+uint16(i))&q.mask]
 		b := q.buf[e.id&(maxQueue-1)] // take will check it
@@ -239,9 +248,7 @@ func (n *Net) ask(k int) {
 			m++
 		}
 	}
-	prefetch.Ask(l[0][:k])
-	prefetch.Own(l[1][:(k+3)/4])
-	prefetch.Ask(l[2][:m])
+	return m
 }
 
 // reclaim takes back the buffers that the device has sent.

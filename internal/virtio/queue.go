@@ -127,7 +127,7 @@ func setupQueue(t Transport, number uint32, n uint16, eventIdx bool, alloc Alloc
 		return nil, errors.New("virtio: queue " + strconv.Itoa(int(number)) + " is in use already")
 	}
 	if m := t.Read32(regQueueMax); m < uint32(n) {
-		if m == 0 || m&(m-1) != 0 || m > maxQueue {
+		if m == 0 || m&(m-1) != 0 {
 			return nil, errors.New("virtio: queue " + strconv.Itoa(int(number)) + " has no usable size (" + strconv.Itoa(int(m)) + ")")
 		}
 		n = uint16(m)
@@ -211,12 +211,17 @@ func (q *queue) pending() int {
 // the device has written them, from another processor.
 func (q *queue) ask(k int) {
 	var l [usedLines]uintptr
-	m := 0
+	prefetch.Ask(l[:q.lines(k, &l)])
+}
+
+// lines sets l to the places of the next k used entries, one in each line, and
+// returns their number.
+func (q *queue) lines(k int, l *[usedLines]uintptr) (m int) {
 	for i := 0; i < k && m < len(l); i += 8 {
 		l[m] = uintptr(unsafe.Pointer(&q.used[(q.usedIdx+uint16(i))&q.mask]))
 		m++
 	}
-	prefetch.Ask(l[:m])
+	return m
 }
 
 // take returns the buffer of the next used entry, which is the driver's again,

@@ -122,7 +122,7 @@ func (v *Vsock) Counters() *VsockCounters {
 	v.c.Notifies = v.rx.notifies + v.tx.notifies + v.ev.notifies
 	v.c.BadIndex = v.rx.badIndex + v.tx.badIndex + v.ev.badIndex
 	v.c.BadID = v.rx.badID + v.tx.badID + v.ev.badID
-	v.c.BadLength = v.rx.badLength + v.tx.badLength + v.ev.badLength
+	v.c.BadLength = v.rx.badLength // the others have none to check
 	return &v.c
 }
 
@@ -141,11 +141,9 @@ func (v *Vsock) publish(q *queue) {
 }
 
 // Poll handles what the device has brought: packets, events, and the return of
-// sent buffers. Its work is bounded by the queues' sizes.
+// sent buffers. Its work is bounded by the queues' sizes; none of those of a device
+// that was given up has anything pending.
 func (v *Vsock) Poll() {
-	if v.reason != "" {
-		return
-	}
 	v.reclaim()
 	for k := v.rx.pending(); k > 0; k-- {
 		b, n := v.rx.take()

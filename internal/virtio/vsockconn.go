@@ -114,7 +114,7 @@ func (v *Vsock) Buffer() []byte {
 // Send sends the first n bytes of what the last call of Buffer returned.
 // Flush tells the device.
 func (v *Vsock) Send(n int) {
-	if n <= 0 || len(v.txFree) == 0 || v.conn.state != Open || uint32(n) > min(v.conn.credit(), vsockTxSize-vsockHeader) {
+	if n <= 0 || len(v.txFree) == 0 || v.conn.state != Open || n > int(min(v.conn.credit(), vsockTxSize-vsockHeader)) {
 		return
 	}
 	c := &v.conn
