@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand"
+	"slices"
 	"strings"
 	"testing"
 
@@ -360,6 +361,19 @@ func TestNoAllocs(t *testing.T) {
 func FuzzDevice(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})
 	f.Add([]byte{1, 0, 0, 0, 5, 2, 0, 0, 1, 255, 255, 3})
+	op := func(kind, q byte, v uint16, x byte) []byte { return []byte{kind<<1 | q, byte(v), byte(v >> 8), x} }
+	for q := range byte(2) {
+		sends := bytes.Repeat(op(3, 0, 60, 0), 3)
+		for _, v := range []uint16{0, 1, 2, 3, 4, 15, 16, 17, 1023, 1024, 1025, 1 << 15, 1<<16 - 1} { // indexes and descriptors
+			f.Add(slices.Concat(sends, op(0, q, v, 0)))
+			f.Add(slices.Concat(sends, op(1, q, v, 4)))
+			f.Add(slices.Concat(sends, op(1, q, v, 4), op(1, q, v, 4)))
+		}
+		for _, v := range []uint16{0, netHeader - 1, netHeader, netHeader + minFrame - 1, netHeader + minFrame, frame.Size, frame.Size + 1, 1<<16 - 1} { // lengths
+			f.Add(slices.Concat(sends, op(2, q, v, 0), op(2, q, 100, 0)))
+		}
+		f.Add(slices.Concat(bytes.Repeat(op(3, 0, 1499, 0), 20), bytes.Repeat(op(2, q, 100, 0), 40))) // a full ring that empties
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		d := newFake(allNet)
 		n, p := open(t, d, 64, NetOptions{QueueSize: 16})

@@ -328,6 +328,24 @@ func TestVsockOpenErrors(t *testing.T) {
 func FuzzVsockPeer(f *testing.F) {
 	f.Add([]byte{0, 2, 0, 1, 7, 3, 4, 5})
 	f.Add([]byte{1, 0, 0, 0, 2, 1, 1, 1, 3, 0, 0, 0, 4, 9, 9, 9})
+	then := func(ops ...byte) []byte { // a connection that has sent what it may, 200 bytes, comes first
+		return append([]byte{0, vopResponse, 0, 200, 3, 100, 0, 0}, ops...)
+	}
+	for op := range byte(9) { // each operation, with no credit, little, and such as cannot be
+		for _, x := range [][2]byte{{0, 0}, {1, 1}, {8, 200}, {31, 1}, {32, 255}, {255, 255}} {
+			f.Add(then(0, op, x[0], x[1]))
+		}
+	}
+	for q := range byte(3) { // indexes and descriptors one off
+		for _, x := range [][2]byte{{0, 0}, {1, 0}, {3, 0}, {4, 0}, {31, 0}, {32, 0}, {33, 0}, {255, 255}} {
+			f.Add(then(4, q, x[0], x[1]))
+			f.Add(then(5, q, x[0], 11, 5, q, x[0], 64, 5, q, x[0], 65))
+		}
+	}
+	for n := range byte(10) { // events of each length
+		f.Add(then(6, 0, 0, n, 7, 0, 0, 0))
+	}
+	f.Add(bytes.Repeat([]byte{131, 255, 0, 0}, 20)) // nothing is taken any more
 	f.Fuzz(func(t *testing.T, in []byte) {
 		h, v := newHost(t, featEventIdx)
 		v.Connect(hostPort)
