@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thurward/thurward/internal/image"
+	"github.com/thurward/thurward/internal/limited"
 	"github.com/thurward/thurward/internal/policy"
 	"github.com/thurward/thurward/internal/printable"
 	"github.com/thurward/thurward/internal/segment"
@@ -90,8 +91,12 @@ func beside(name string) string {
 	return filepath.Join("build", name)
 }
 
+// maxPart is the size of the largest part of an image, in bytes; the firewall's
+// program with TLS has 5 MB.
+const maxPart = 64 << 20
+
 func readPart(path, what string) ([]byte, error) {
-	b, err := os.ReadFile(path)
+	b, err := limited.ReadFile(path, maxPart)
 	if err != nil {
 		return nil, fmt.Errorf("the %s: %w (make build makes it as the policy needs it; --%s names another)", what, err, what)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thurward/thurward/internal/limited"
 	"github.com/thurward/thurward/internal/policy"
 	"github.com/thurward/thurward/internal/printable"
 	"github.com/thurward/thurward/internal/segment"
@@ -91,7 +92,7 @@ func counted(n int, noun ...string) string {
 
 // readPolicy reads a policy's file.
 func readPolicy(file string) ([]byte, error) {
-	src, err := os.ReadFile(file)
+	src, err := limited.ReadFile(file, policy.MaxBytes)
 	if err != nil {
 		return nil, fileError(err)
 	}

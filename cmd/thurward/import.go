@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thurward/thurward/internal/limited"
 	"github.com/thurward/thurward/internal/migrate"
 	"github.com/thurward/thurward/internal/printable"
 )
@@ -124,7 +124,7 @@ there is something that it could not carry which denied traffic.`,
 
 func readInput(stdin io.Reader, file string) ([]byte, error) {
 	if file == "-" {
-		return io.ReadAll(stdin)
+		return limited.Read(stdin, "standard input", migrate.MaxBytes)
 	}
-	return os.ReadFile(file)
+	return limited.ReadFile(file, migrate.MaxBytes)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thurward/thurward/internal/limited"
 	"github.com/thurward/thurward/internal/policy"
 	"github.com/thurward/thurward/internal/replay"
 )
@@ -68,7 +69,7 @@ or with made-up ones. docs/replay.md has an example.`,
 				[]flagged{{"--out-lan", o.Out[replay.LAN]}, {"--out-wan", o.Out[replay.WAN]}, {"--events", events}}); err != nil {
 				return usageError{err}
 			}
-			src, err := os.ReadFile(file)
+			src, err := limited.ReadFile(file, policy.MaxBytes)
 			if err != nil {
 				return fmt.Errorf("%w (name the policy with --policy)", err)
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -75,9 +76,13 @@ Nor do those whose source had not resolved the name itself: it is said who must.
 	return cmd
 }
 
-// observations returns what suggest looks at of a recorded stream, and how many
-// lines could not be read.
+// maxObserved is how many different things suggest keeps of a recorded stream.
+const maxObserved = 100_000
+
+// observations returns what suggest looks at of a recorded stream, each once with
+// its count, and how many lines could not be read.
 func observations(r io.Reader) (obs []policy.Observation, bad int, err error) {
+	at := map[policy.Observation]int{}
 	err = readEvents(r, func(_ *stream.Source, it stream.Item) error {
 		if it.Kind == stream.Malformed {
 			bad++
@@ -85,13 +90,34 @@ func observations(r io.Reader) (obs []policy.Observation, bad int, err error) {
 		if it.Kind != stream.EventKind {
 			return nil
 		}
-		if o, ok := observation(it.Event); ok {
+		o, ok := observation(it.Event)
+		if !ok {
+			return nil
+		}
+		key := o
+		key.Count, key.Time, key.Until = 0, "", ""
+		i, ok := at[key]
+		switch {
+		case ok:
+			obs[i].Count = min(obs[i].Count+o.Count, maxCount)
+			obs[i].Time, obs[i].Until = min(obs[i].Time, o.Time), max(cmp.Or(obs[i].Until, obs[i].Time), o.Time)
+		case len(obs) == maxObserved:
+			return fmt.Errorf("more than %d different packets were dropped or tried; cut the file into parts", maxObserved)
+		default:
+			at[key] = len(obs)
 			obs = append(obs, o)
 		}
 		return nil
 	})
 	return obs, bad, err
 }
+
+// maxCount is the largest count of one observation.
+const maxCount = 1 << 40
+
+// maxName is the length of the longest name (RFC 1035 section 2.3.4) and of the
+// longest time, in bytes; what is longer is none.
+const maxName = 253
 
 // observation reads an event that says what no rule matched or what a shadow
 // rule would have done.
@@ -121,7 +147,13 @@ func observation(e stream.Event) (o policy.Observation, ok bool) {
 	case telemetry.OtherClient.Hint():
 		o.ByOther = true
 	}
-	o.Count = int(min(max(e.Int("firewall.count"), 1), 1<<40))
+	o.Count = int(min(max(e.Int("firewall.count"), 1), maxCount))
+	if len(o.Domain) > maxName {
+		o.Domain = ""
+	}
+	if len(o.Time) > maxName {
+		o.Time = ""
+	}
 	switch o.Protocol {
 	case "tcp", "udp":
 		port := e.Int("destination.port")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/segment/segmenttest"
 )
 
 // randomMatch returns a match such as a policy can have, and some that only a
@@ -54,7 +55,7 @@ func randomMatch(r *rand.Rand, names int) segment.Match {
 
 // randomPolicy returns a policy whose rules have one or several matches.
 func randomPolicy(r *rand.Rand, matches, names int) *segment.Policy {
-	p := &segment.Policy{Settings: segment.Settings{DefaultAction: segment.Action(1 + r.IntN(3)), MaxFlows: 1024}, Names: make([]segment.Name, names), Strings: []byte("x")}
+	p := &segment.Policy{Interfaces: segmenttest.Interfaces(), Settings: segment.Settings{DefaultAction: segment.Action(1 + r.IntN(3)), MaxFlows: 1024}, Names: make([]segment.Name, names), Strings: []byte("x")}
 	for i := range p.Names {
 		p.Names[i].Text.Len = 1
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/thurward/thurward/internal/packet"
 	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/segment/segmenttest"
 )
 
 // A variant is a kind of rule set, by the match of rule i of n.
@@ -81,7 +82,7 @@ var variants = []variant{
 
 func (v *variant) policy(n int) *segment.Policy {
 	r := rand.New(rand.NewPCG(uint64(n), 7))
-	p := &segment.Policy{Settings: segment.Settings{DefaultAction: segment.Deny}}
+	p := &segment.Policy{Interfaces: segmenttest.Interfaces(), Settings: segment.Settings{DefaultAction: segment.Deny}}
 	for i := range n {
 		m := v.rule(r, i, n)
 		m.Rule, m.Action = uint32(i), segment.Action(1+r.IntN(2))

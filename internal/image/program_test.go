@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/segment/segmenttest"
 )
 
 // tlsPolicy is the segment of a policy with one upstream.
 func tlsPolicy(tls uint8) (*segment.Policy, []byte) {
-	p := &segment.Policy{Settings: segment.Settings{DefaultAction: segment.Deny, MaxFlows: 1024}}
+	p := &segment.Policy{Interfaces: segmenttest.Interfaces(), Settings: segment.Settings{DefaultAction: segment.Deny, MaxFlows: 1024}}
 	p.Strings = []byte("dns.example")
-	p.Upstreams = []segment.Upstream{{Port: 853, TLS: tls, ServerName: segment.Text{Len: uint32(tls) * uint32(len(p.Strings))}}}
+	p.Upstreams = []segment.Upstream{{Address: p.Interfaces[0].Address, Port: 853, TLS: tls, ServerName: segment.Text{Len: uint32(tls) * uint32(len(p.Strings))}}}
 	return p, segment.Encode(p)
 }
 

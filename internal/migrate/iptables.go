@@ -11,8 +11,8 @@ import (
 
 // IPTables reads what iptables-save prints.
 func IPTables(src []byte, o Options) (*Result, error) {
-	if len(src) > maxBytes {
-		return nil, fmt.Errorf("%s: %d bytes; at most %d are read", o.File, len(src), maxBytes)
+	if len(src) > MaxBytes {
+		return nil, fmt.Errorf("%s: %d bytes; at most %d are read", o.File, len(src), MaxBytes)
 	}
 	p := &iptablesParser{set: &ruleset{chains: map[string]*chain{}}}
 	sc := bufio.NewScanner(bytes.NewReader(src))
@@ -25,6 +25,9 @@ func IPTables(src []byte, o Options) (*Result, error) {
 	if err := sc.Err(); err != nil {
 		return nil, fmt.Errorf("%s:%d: %w", o.File, n+1, err)
 	}
+	if p.rules > maxRules {
+		return nil, fmt.Errorf("%s: %d rules; at most %d are read", o.File, p.rules, maxRules)
+	}
 	if p.tables == 0 {
 		return nil, fmt.Errorf("%s: not the output of iptables-save: no table (as *filter) in it", o.File)
 	}
@@ -35,6 +38,7 @@ type iptablesParser struct {
 	set    *ruleset
 	table  string
 	tables int
+	rules  int
 }
 
 // hooks are the built-in chains.
@@ -79,7 +83,9 @@ func (p *iptablesParser) line(n int, s string) {
 			p.note(place, s, "its chain is not there", Permissive)
 			return
 		}
-		c.rules = append(c.rules, p.rule(place, s, args[2:]))
+		if p.rules++; p.rules <= maxRules {
+			c.rules = append(c.rules, p.rule(place, s, args[2:]))
+		}
 	}
 }
 

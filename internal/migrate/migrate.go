@@ -71,12 +71,15 @@ func (r *Result) Permissive() bool {
 	return false
 }
 
+// MaxBytes is the size of the largest rule set that is read.
+const MaxBytes = 16 << 20
+
 // Limits of what is read, so that no input takes unbounded time or memory.
 const (
 	maxRules   = 100_000 // after chains and maps have been written out
 	maxDepth   = 16      // of jumps
 	maxRanges  = 10_000  // of one condition
-	maxBytes   = 64 << 20
+	maxItem    = 4 << 20 // bytes of one rule, set or chain
 	maxShorten = 160
 )
 

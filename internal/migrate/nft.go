@@ -1,7 +1,9 @@
 package migrate
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,21 +13,16 @@ import (
 // NFT reads what nft -j list ruleset prints. The error says why nothing at all
 // could be made of it; with a result, it says why that is no valid policy.
 func NFT(src []byte, o Options) (*Result, error) {
-	if len(src) > maxBytes {
-		return nil, fmt.Errorf("%s: %d bytes; at most %d are read", o.File, len(src), maxBytes)
+	if len(src) > MaxBytes {
+		return nil, fmt.Errorf("%s: %d bytes; at most %d are read", o.File, len(src), MaxBytes)
 	}
-	var doc struct {
-		Nftables []map[string]json.RawMessage `json:"nftables"`
-	}
-	if err := json.Unmarshal(src, &doc); err != nil {
+	items, err := nftItems(src)
+	if err != nil {
 		return nil, fmt.Errorf("%s: not the output of nft -j list ruleset: %w", o.File, err)
-	}
-	if doc.Nftables == nil {
-		return nil, fmt.Errorf("%s: not the output of nft -j list ruleset: no nftables in it", o.File)
 	}
 	p := &nftParser{set: &ruleset{chains: map[string]*chain{}}, sets: map[string]any{}, left: maxRules}
 	// Chains and sets first: rules refer to those that come later.
-	for i, e := range doc.Nftables {
+	for i, e := range items {
 		for kind, raw := range e {
 			switch kind {
 			case "table":
@@ -37,7 +34,7 @@ func NFT(src []byte, o Options) (*Result, error) {
 			}
 		}
 	}
-	for i, e := range doc.Nftables {
+	for i, e := range items {
 		for _, kind := range slices.Sorted(maps.Keys(e)) {
 			switch kind {
 			case "rule":
@@ -56,6 +53,36 @@ func NFT(src []byte, o Options) (*Result, error) {
 		return nil, fmt.Errorf("%s: more than %d rules when maps are written out", o.File, maxRules)
 	}
 	return carry(p.set, o)
+}
+
+// nftItems returns the elements of the list that a document is.
+func nftItems(src []byte) (items []map[string]json.RawMessage, err error) {
+	var doc struct{ Nftables json.RawMessage }
+	if err := json.Unmarshal(src, &doc); err != nil {
+		return nil, err
+	}
+	if doc.Nftables == nil {
+		return nil, errors.New("no nftables in it")
+	}
+	d := json.NewDecoder(bytes.NewReader(doc.Nftables))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return nil, errors.New("nftables is no list")
+	}
+	for d.More() {
+		var item map[string]json.RawMessage
+		if err := d.Decode(&item); err != nil {
+			return nil, err
+		}
+		if items = append(items, item); len(items) > maxRules {
+			return nil, fmt.Errorf("more than %d items", maxRules)
+		}
+		for _, raw := range item {
+			if len(raw) > maxItem {
+				return nil, fmt.Errorf("item %d has %d bytes; at most %d are read", len(items)-1, len(raw), maxItem)
+			}
+		}
+	}
+	return items, nil
 }
 
 type nftParser struct {

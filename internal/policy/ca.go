@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
+	"github.com/thurward/thurward/internal/limited"
 	"github.com/thurward/thurward/internal/segment"
 )
 
@@ -36,12 +38,13 @@ func (l *loader) certificates(n *node, path string) (der string, ok bool) {
 	case err != nil:
 		return fail("cannot be read: " + cause(err))
 	case !st.Mode().IsRegular():
-		return fail("is no file")
-	case st.Size() > maxPEM:
-		return fail(fmt.Sprintf("is longer than %d KiB", maxPEM>>10))
+		return fail("is no file") // a pipe would never end
 	}
-	rest, err := os.ReadFile(file)
-	if err != nil {
+	rest, err := limited.ReadFile(file, maxPEM)
+	switch {
+	case errors.Is(err, limited.ErrTooLong):
+		return fail(fmt.Sprintf("is longer than %d KiB", maxPEM>>10))
+	case err != nil:
 		return fail("cannot be read: " + cause(err))
 	}
 	src := rest

@@ -25,6 +25,7 @@ type Observation struct {
 	ByOther  bool   // not Src, but another client had resolved that name
 	Count    int    // packets that it stands for, at least 1
 	Time     string // of the event
+	Until    string // of the last of several that are the same; "": Time
 }
 
 // Limits on what is listed one by one. More sources become the LAN's network, or
@@ -216,7 +217,7 @@ func (p *Policy) Suggest(seg *segment.Policy, obs []Observation, ingress bool) *
 		}
 		g.srcs[o.Src] += o.Count
 		g.count += o.Count
-		g.first, g.last = min(g.first, o.Time), max(g.last, o.Time)
+		g.first, g.last = min(g.first, o.Time), max(g.last, cmp.Or(o.Until, o.Time))
 	}
 	for _, g := range groups {
 		s.rules = append(s.rules, *g)

@@ -15,7 +15,7 @@ import (
 // Limits on a document. They are far above any real policy and keep a hostile
 // one from taking the compiler's memory or time.
 const (
-	maxBytes = 8 << 20
+	MaxBytes = 8 << 20
 	maxNodes = 1 << 21 // as the document reads with aliases and groups followed
 	maxDepth = 64
 )
@@ -67,8 +67,8 @@ type treeBuilder struct {
 
 // parseYAML reads the document. It reports false after a syntax error.
 func (l *loader) parseYAML(src []byte) (*node, bool) {
-	if len(src) > maxBytes {
-		l.add(1, 1, "", "too-large", fmt.Sprintf("the file has %d bytes", len(src)), fmt.Sprintf("at most %d are read", maxBytes))
+	if len(src) > MaxBytes {
+		l.add(1, 1, "", "too-large", fmt.Sprintf("the file has %d bytes", len(src)), fmt.Sprintf("at most %d are read", MaxBytes))
 		return nil, false
 	}
 	if !l.readable(src) {

@@ -158,5 +158,8 @@ func (p *Policy) check() string {
 			return "match " + strconv.Itoa(i) + " is invalid"
 		}
 	}
+	if err := p.checkAddresses(); err != "" {
+		return err
+	}
 	return p.Classifier.check(p)
 }

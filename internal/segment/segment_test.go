@@ -2,21 +2,33 @@ package segment
 
 import (
 	"bytes"
+	"net/netip"
 	"strings"
 	"testing"
 	"unsafe"
 )
 
+func v4(a, b, c, d byte) Addr {
+	return Addr{10: 0xff, 11: 0xff, 12: a, 13: b, 14: c, 15: d}
+}
+
+var mask24 = func() (m Addr) {
+	for i := range 15 {
+		m[i] = 0xff
+	}
+	return m
+}()
+
 func sample() *Policy {
 	return &Policy{
 		Digest:     [32]byte{1, 2, 3},
 		Settings:   Settings{DefaultAction: Deny, MaxFlows: 65536, TCPEstablished: 7440},
-		Interfaces: []Interface{{Role: LAN, PrefixLen: 24, Name: Text{0, 4}}, {Role: WAN, PrefixLen: 24, Name: Text{4, 4}}},
-		SNAT:       []SNAT{{Interface: 1, PortLo: 1024, PortHi: 65535}},
-		DNAT:       []DNAT{{PortLo: 443, PortHi: 443, ToPort: 443, Proto: 6}},
+		Interfaces: []Interface{{Role: LAN, Address: v4(10, 0, 0, 1), PrefixLen: 24, Name: Text{0, 4}}, {Role: WAN, Address: v4(203, 0, 113, 10), Gateway: v4(203, 0, 113, 1), PrefixLen: 24, Name: Text{4, 4}}},
+		SNAT:       []SNAT{{Source: v4(10, 0, 0, 0), SourceMask: mask24, Interface: 1, PortLo: 1024, PortHi: 65535}},
+		DNAT:       []DNAT{{External: v4(203, 0, 113, 10), To: v4(10, 0, 0, 5), PortLo: 443, PortHi: 443, ToPort: 443, Proto: 6}},
 		Names:      []Name{{Text: Text{8, 3}, Wildcard: 1}},
-		Upstreams:  []Upstream{{Address: Addr{15: 1}, Port: 53}},
-		Resolvers:  []Resolver{{Address: Addr{15: 2}}},
+		Upstreams:  []Upstream{{Address: v4(192, 0, 2, 53), Port: 53}},
+		Resolvers:  []Resolver{{Address: v4(10, 0, 0, 9)}},
 		Blocked:    []Name{{Text: Text{8, 3}}},
 		Private:    []Name{{Text: Text{0, 3}, Wildcard: 1}},
 		Rules:      []Rule{{ID: Text{8, 3}, Action: Accept}},
@@ -106,6 +118,41 @@ func TestOpenRefuses(t *testing.T) {
 		{"no action", "no default action", edit(func(p *Policy) { p.Settings.DefaultAction = 0 })},
 		{"flows", "flow table", edit(func(p *Policy) { p.Settings.MaxFlows = 1 })},
 		{"interface", "interface 1", edit(func(p *Policy) { p.Interfaces[1].Role = 9 })},
+		{"IPv6 interface", "interface 0 has no IPv4", edit(func(p *Policy) { p.Interfaces[0].Address = Addr{0: 0x20, 1: 1} })},
+		{"no address", "interface 1 has no IPv4", edit(func(p *Policy) { p.Interfaces[1].Address = Addr{} })},
+		{"almost mapped", "interface 0 has no IPv4", edit(func(p *Policy) { p.Interfaces[0].Address[9] = 1 })},
+		{"almost mapped too", "interface 0 has no IPv4", edit(func(p *Policy) { p.Interfaces[0].Address[11] = 0xfe })},
+		{"loopback", "interface 0 has no IPv4", edit(func(p *Policy) { p.Interfaces[0].Address = v4(127, 0, 0, 1) })},
+		{"multicast", "interface 0 has no IPv4", edit(func(p *Policy) { p.Interfaces[0].Address = v4(224, 0, 0, 1) })},
+		{"everything", "interface 0 has no IPv4", edit(func(p *Policy) { p.Interfaces[0].PrefixLen = 0 })},
+		{"no room", "interface 0 has no IPv4", edit(func(p *Policy) { p.Interfaces[0].PrefixLen = 32 })},
+		{"IPv6 length", "interface 0 has no IPv4", edit(func(p *Policy) { p.Interfaces[0].PrefixLen = 120 })},
+		{"network's address", "interface 0 has the address", edit(func(p *Policy) { p.Interfaces[0].Address = v4(10, 0, 0, 0) })},
+		{"broadcast", "interface 0 has the address", edit(func(p *Policy) { p.Interfaces[0].Address = v4(10, 0, 0, 255) })},
+		{"two on one side", "interface 1 is a second", edit(func(p *Policy) { p.Interfaces[1].Role = LAN })},
+		{"one interface", "not one interface on each side", edit(func(p *Policy) { p.Interfaces = p.Interfaces[:1]; p.SNAT = nil })},
+		{"no interface", "not one interface on each side", edit(func(p *Policy) { p.Interfaces = nil; p.SNAT = nil })},
+		{"gateway elsewhere", "gateway", edit(func(p *Policy) { p.Interfaces[1].Gateway = v4(203, 0, 114, 1) })},
+		{"gateway itself", "gateway", edit(func(p *Policy) { p.Interfaces[1].Gateway = p.Interfaces[1].Address })},
+		{"no gateway", "gateway", edit(func(p *Policy) { p.Interfaces[1].Gateway = Addr{} })},
+		{"gateway on the LAN", "gateway", edit(func(p *Policy) { p.Interfaces[0].Gateway = v4(10, 0, 0, 2) })},
+		{"IPv6 gateway", "gateway", edit(func(p *Policy) { p.Interfaces[1].Gateway = Addr{15: 1} })},
+		{"group's hardware address", "hardware address", edit(func(p *Policy) { p.Interfaces[0].HasMAC, p.Interfaces[0].MAC[0] = 1, 3 })},
+		{"MTU below", "MTU", edit(func(p *Policy) { p.Interfaces[0].MTU = 575 })},
+		{"MTU above", "MTU", edit(func(p *Policy) { p.Interfaces[0].MTU = 1501 })},
+		{"overlap", "overlap", edit(func(p *Policy) { p.Interfaces[0].Address = v4(203, 0, 113, 200) })},
+		{"overlap of a wider one", "overlap", edit(func(p *Policy) { p.Interfaces[0].Address, p.Interfaces[0].PrefixLen = v4(203, 0, 1, 1), 16 })},
+		{"snat on the LAN", "snat entry 0", edit(func(p *Policy) { p.SNAT[0].Interface = 0 })},
+		{"snat to IPv6", "snat entry 0", edit(func(p *Policy) { p.SNAT[0].External = Addr{0: 0x20} })},
+		{"snat of IPv6", "snat entry 0", edit(func(p *Policy) { p.SNAT[0].Source = Addr{0: 0x20} })},
+		{"snat of a mask with holes", "snat entry 0", edit(func(p *Policy) { p.SNAT[0].SourceMask[13] = 0 })},
+		{"snat of a wide mask", "snat entry 0", edit(func(p *Policy) { p.SNAT[0].SourceMask[11] = 0 })},
+		{"snat of bits beyond the mask", "snat entry 0", edit(func(p *Policy) { p.SNAT[0].Source[15] = 1 })},
+		{"dnat to IPv6", "dnat entry 0", edit(func(p *Policy) { p.DNAT[0].To = Addr{0: 0x20} })},
+		{"dnat of IPv6", "dnat entry 0", edit(func(p *Policy) { p.DNAT[0].External = Addr{} })},
+		{"dnat from IPv6", "dnat entry 0", edit(func(p *Policy) { p.DNAT[0].From, p.DNAT[0].FromMask = Addr{0: 0x20}, mask24 })},
+		{"IPv6 upstream", "upstream 0", edit(func(p *Policy) { p.Upstreams[0].Address = Addr{15: 1} })},
+		{"IPv6 resolver", "resolver 0", edit(func(p *Policy) { p.Resolvers[0].Address = Addr{15: 2} })},
 		{"snat", "snat entry 0", edit(func(p *Policy) { p.SNAT[0].Interface = 2 })},
 		{"dnat ports", "dnat entry 0", edit(func(p *Policy) { p.DNAT[0].PortHi = 442 })},
 		{"dnat end", "dnat entry 0", edit(func(p *Policy) { p.DNAT[0].PortHi, p.DNAT[0].ToPort = 444, 65535 })},
@@ -167,6 +214,15 @@ func FuzzOpen(f *testing.F) {
 			}
 			for _, s := range p.SNAT {
 				_ = p.Interfaces[s.Interface]
+			}
+			for i := range p.Interfaces {
+				// What programs on the host make of it.
+				f := &p.Interfaces[i]
+				a := netip.AddrFrom16(f.Address).Unmap()
+				_ = a.As4()
+				if n := netip.PrefixFrom(a, int(f.PrefixLen)); !n.IsValid() || !n.Masked().Addr().Next().IsValid() {
+					t.Fatalf("network %v", n)
+				}
 			}
 		}
 	})

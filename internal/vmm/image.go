@@ -8,13 +8,19 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"unsafe"
 
+	"github.com/thurward/thurward/internal/limited"
 	"github.com/thurward/thurward/internal/segment"
 )
 
 // noteEntry is the type of Xen's ELF note that holds the 32-bit entry point
 // (XEN_ELFNOTE_PHYS32_ENTRY): PVH boot.
 const noteEntry = 18
+
+// maxImage is the size of the largest image that is read, in bytes: a policy
+// can have 80 MB of tables.
+const maxImage = 128 << 20
 
 // An Image is a bootable file that passed the launcher's checks.
 type Image struct {
@@ -30,7 +36,10 @@ type Image struct {
 // x86 ELF, and has the note that makes QEMU and Firecracker enter it. Each
 // error says what to do.
 func OpenImage(path string) (*Image, error) {
-	b, err := os.ReadFile(path)
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("image %s: is no regular file (want one that thurward build -o made)", path)
+	}
+	b, err := limited.ReadFile(path, maxImage)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("image %s: there is no such file (make one: thurward build -o %s)", path, path)
@@ -102,12 +111,14 @@ func openPolicy(data []byte) (*segment.Policy, error) {
 	if uint64(n) > uint64(len(data)) {
 		return nil, fmt.Errorf("policy segment: its header says %d bytes, there are %d (corrupted image)", n, len(data))
 	}
-	// A copy of words, for its alignment.
-	words := make([]uint64, (n+7)/8)
-	if len(words) == 0 {
+	if n == 0 {
 		return nil, errors.New("policy segment: empty")
 	}
-	aligned := wordBytes(words)[:n]
+	if uintptr(unsafe.Pointer(&data[0]))%8 == 0 {
+		return segment.Open(data[:n])
+	}
+	// A copy of words, for its alignment.
+	aligned := wordBytes(make([]uint64, (n+7)/8))[:n]
 	copy(aligned, data)
 	return segment.Open(aligned)
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/segment/segmenttest"
 )
 
 // prog is a program header and what it loads.
@@ -56,7 +57,7 @@ func note(typ uint32, name string, desc int) []byte {
 }
 
 func samplePolicy() []byte {
-	return segment.Encode(&segment.Policy{Digest: [32]byte{7}, Settings: segment.Settings{DefaultAction: segment.Deny, MaxFlows: 1024}})
+	return segment.Encode(&segment.Policy{Digest: [32]byte{7}, Interfaces: segmenttest.Interfaces(), Settings: segment.Settings{DefaultAction: segment.Deny, MaxFlows: 1024}})
 }
 
 func TestOpenImage(t *testing.T) {

@@ -140,11 +140,11 @@ type result struct {
 	rss      int // bytes at most
 }
 
-// command runs thurward with arguments in a directory, for ten seconds at most.
+// command runs thurward with arguments in a directory, for a minute at most.
 // It fails the test when it panics or takes more than memoryLimit.
 func command(t *testing.T, dir string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, must(thurward())(t), args...)
 	var out, errOut bytes.Buffer

@@ -1,0 +1,67 @@
+// Package limited reads files whose size is not the reader's choice.
+package limited
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// ErrTooLong is the error of what is longer than its limit.
+var ErrTooLong = errors.New("too long")
+
+// ReadFile reads a file of at most limit bytes. The size is looked at
+// before anything is read, and what the file turns out to hold beyond it is not
+// kept: a sparse file, one that grows, and a device cost no memory.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case st.IsDir():
+		return nil, fmt.Errorf("%s: is a folder, want a file", path)
+	case st.Size() > limit:
+		return nil, tooLong(path, limit)
+	}
+	if !st.Mode().IsRegular() {
+		return Read(f, path, limit)
+	}
+	b := make([]byte, st.Size())
+	n, err := io.ReadFull(f, b)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return b[:n], nil
+}
+
+// Read reads r, of which name is said in errors, to its end.
+func Read(r io.Reader, name string, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, tooLong(name, limit)
+	}
+	return b, nil
+}
+
+func tooLong(name string, limit int64) error {
+	return fmt.Errorf("%s: %w: at most %s are read", name, ErrTooLong, size(limit))
+}
+
+func size(n int64) string {
+	switch {
+	case n >= 1<<20 && n%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 1<<10 && n%(1<<10) == 0:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
