@@ -166,7 +166,7 @@ func init() {
 		policy("text/build", lines("  - { id: a, name: "+evilYAML+", action: accept, direction: egress }\n")+"tests: [ { name: "+evilYAML+", from: lan, proto: tcp, src: 10.0.0.5, dst: \"192.0.2.1:443\", expect: deny } ]\n", "no image was made", "build", "-o", "x.img"),
 		policy("text/explain", lines("  - { id: a, name: "+evilYAML+", action: accept, direction: egress }\n"), "a", "explain", "--from", "lan", "--proto", "tcp", "--src", "10.0.0.5:1", "--dst", "192.0.2.1:443", "--all"),
 		policy("text/explain-argument", lines("  - { id: a, action: accept }\n"), "explain", "explain", "--from", "lan", "--proto", "tcp", "--src", strings.ReplaceAll(evil, "\x00", ""), "--dst", "192.0.2.1:443"),
-		policy("text/explain-name", lines("  - { id: a, action: accept }\n"), "explain", "explain", "--from", "lan", "--proto", "tcp", "--src", "10.0.0.5:1", "--fqdn", strings.ReplaceAll(evil, "\x00", "")+":443"),
+		policy("text/explain-name", lines("  - { id: a, action: accept }\n"), "10.0.0.5", "explain", "--from", "lan", "--proto", "tcp", "--src", "10.0.0.5:1", "--fqdn", strings.ReplaceAll(evil, "\x00", "")+":443"),
 	)
 	for name, args := range map[string][]string{"check": {"check", "-f"}, "test": {"test", "-f"}, "build": {"build", "-f"}, "suggest": {"suggest"}, "import-nft": {"import", "nft"},
 		"import-iptables": {"import", "iptables"}, "events": {"events"}, "run": {"run", "--image"}, "replay": {"replay", "--lan"}, "diff": {"diff", "rules.yaml"}} {
