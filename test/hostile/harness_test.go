@@ -254,10 +254,10 @@ func (l *launcher) said() string {
 	return string(b)
 }
 
-// await waits until ok, for 20 seconds at most.
+// await waits until ok, for a minute and a half at most.
 func (l *launcher) await(what string, ok func() bool) {
 	l.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
 		select {
 		case err := <-l.ended:
 			l.ended <- err
@@ -265,7 +265,7 @@ func (l *launcher) await(what string, ok func() bool) {
 		default:
 		}
 		if time.Now().After(end) {
-			l.t.Fatalf("%s: not within 20 seconds", what)
+			l.t.Fatalf("%s: not within 90 seconds", what)
 		}
 	}
 }
