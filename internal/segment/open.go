@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"slices"
 	"strconv"
 	"unsafe"
 )
@@ -22,6 +21,7 @@ const (
 	MaxCA         = 64 << 10 // bytes of certificates for one of them
 	MaxBindings   = 1 << 20
 	maxCells      = 1 << 28 // of the classifier's tables
+	maxStrings    = 1<<32 - 1
 )
 
 // Open checks a segment and returns a view of it. b must stay unchanged while
@@ -51,30 +51,12 @@ func Open(b []byte) (*Policy, error) {
 	}
 	p := &Policy{}
 	copy(p.Digest[:], b[offPolicy:])
-	settings, ok := table[Settings](b, tabSettings, 1)
+	settings, ok := table[Settings](b, tabSettings)
 	if !ok || len(settings) != 1 {
 		return nil, errors.New("policy segment: no settings")
 	}
 	p.Settings = settings[0]
-	var in [16]bool
-	p.Interfaces, in[0] = table[Interface](b, tabInterfaces, MaxInterfaces)
-	p.SNAT, in[1] = table[SNAT](b, tabSNAT, MaxRules)
-	p.Rules, in[2] = table[Rule](b, tabRules, MaxRules)
-	p.Matches, in[3] = table[Match](b, tabMatches, MaxMatches)
-	p.DNAT, in[5] = table[DNAT](b, tabDNAT, MaxRules)
-	p.Names, in[6] = table[Name](b, tabNames, MaxMatches)
-	p.Strings, in[4] = table[byte](b, tabStrings, len(b))
-	p.Upstreams, in[7] = table[Upstream](b, tabUpstreams, MaxServers)
-	p.Resolvers, in[8] = table[Resolver](b, tabResolvers, MaxServers)
-	p.Blocked, in[9] = table[Name](b, tabBlocked, MaxMatches)
-	p.Private, in[15] = table[Name](b, tabPrivate, MaxMatches)
-	c := &p.Classifier
-	c.Roots, in[10] = table[Root](b, tabRoots, MaxMatches+1)
-	c.Trees, in[11] = table[Tree](b, tabTrees, maxCells)
-	c.Nodes, in[12] = table[Node](b, tabNodes, maxCells)
-	c.Cells, in[13] = table[Cell](b, tabCells, maxCells)
-	c.Entries, in[14] = table[Entry](b, tabEntries, maxCells)
-	if slices.Contains(in[:], false) {
+	if !p.tables(b) {
 		return nil, errors.New("policy segment: a table lies outside the segment")
 	}
 	if err := p.check(); err != "" {
@@ -83,13 +65,51 @@ func Open(b []byte) (*Policy, error) {
 	return p, nil
 }
 
-// table returns table i of the segment, of at most limit entries.
-func table[T any](b []byte, i, limit int) ([]T, bool) {
+// limits says how many entries each table may have.
+var limits = [numTables]uint32{
+	tabSettings:   1,
+	tabInterfaces: MaxInterfaces,
+	tabSNAT:       MaxRules,
+	tabRules:      MaxRules,
+	tabMatches:    MaxMatches,
+	tabStrings:    maxStrings,
+	tabDNAT:       MaxRules,
+	tabNames:      MaxMatches,
+	tabUpstreams:  MaxServers,
+	tabResolvers:  MaxServers,
+	tabBlocked:    MaxMatches,
+	tabRoots:      MaxMatches + 1,
+	tabTrees:      maxCells,
+	tabNodes:      maxCells,
+	tabCells:      maxCells,
+	tabEntries:    maxCells,
+	tabPrivate:    MaxMatches,
+}
+
+// tables finds the tables behind the settings. It reports false when one of
+// them lies outside of the segment.
+func (p *Policy) tables(b []byte) bool {
+	c := &p.Classifier
+	return find(b, tabInterfaces, &p.Interfaces) && find(b, tabSNAT, &p.SNAT) && find(b, tabDNAT, &p.DNAT) &&
+		find(b, tabNames, &p.Names) && find(b, tabBlocked, &p.Blocked) && find(b, tabPrivate, &p.Private) &&
+		find(b, tabUpstreams, &p.Upstreams) && find(b, tabResolvers, &p.Resolvers) &&
+		find(b, tabRules, &p.Rules) && find(b, tabMatches, &p.Matches) && find(b, tabStrings, &p.Strings) &&
+		find(b, tabRoots, &c.Roots) && find(b, tabTrees, &c.Trees) && find(b, tabNodes, &c.Nodes) &&
+		find(b, tabCells, &c.Cells) && find(b, tabEntries, &c.Entries)
+}
+
+func find[T any](b []byte, i int, s *[]T) (ok bool) {
+	*s, ok = table[T](b, i)
+	return ok
+}
+
+// table returns table i of the segment.
+func table[T any](b []byte, i int) ([]T, bool) {
 	off := uint64(binary.LittleEndian.Uint32(b[offTables+8*i:]))
 	n := uint64(binary.LittleEndian.Uint32(b[offTables+8*i+4:]))
 	var t T
 	size := uint64(unsafe.Sizeof(t))
-	if n > uint64(limit) || off < HeaderSize || off%16 != 0 || off > uint64(len(b)) || n*size > uint64(len(b))-off {
+	if n > uint64(limits[i]) || off < HeaderSize || off%16 != 0 || off > uint64(len(b)) || n*size > uint64(len(b))-off {
 		return nil, false
 	}
 	if n == 0 {

@@ -199,6 +199,9 @@ func TestOpenRefuses(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	f.Add(Encode(sample()))
 	f.Add([]byte(Magic))
+	for _, b := range edited() {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		// A wrong digest would stop everything at once; give it the right one.
 		if len(b) > HeaderSize {
