@@ -163,6 +163,15 @@ func TestNoClassifier(t *testing.T) {
 	if _, err := Open(aligned(Encode(bare()))); err != nil {
 		t.Error(err)
 	}
+	rooted := bare()
+	rooted.Classifier.Roots = make([]Root, 1)
+	if _, err := Open(aligned(Encode(rooted))); err != nil {
+		t.Error(err)
+	}
+	rooted.Classifier.Roots[0].Trees = 1
+	if _, err := Open(aligned(Encode(rooted))); err == nil || !strings.Contains(err.Error(), "a root of") {
+		t.Errorf("a root without trees: %v", err)
+	}
 	for what, f := range map[string]func(p *Policy){
 		"a match":  func(p *Policy) { p.Matches = sample().Matches },
 		"a tree":   func(p *Policy) { p.Classifier.Trees = make([]Tree, 1) },
