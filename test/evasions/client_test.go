@@ -1,6 +1,8 @@
 package evasions
 
 import (
+	"encoding/binary"
+
 	"github.com/thurward/thurward/internal/packet"
 )
 
@@ -12,6 +14,7 @@ type client struct {
 	sport, dport uint16
 	seq, ack     uint32 // next to send, next expected
 	stamps       bool
+	echo         uint32 // of the other end's timestamps, the last
 }
 
 // dial opens a connection from a host on a side, and returns nil when the
@@ -42,6 +45,9 @@ func (a *arena) half(s side, src string, sport uint16, dst string, dport uint16,
 	}
 	c.ack = v.seq + 1
 	_, c.stamps = option(opts, 8)
+	if value, ok := option(v.opts, 8); ok && len(value) == 8 {
+		c.echo = binary.BigEndian.Uint32(value)
+	}
 	return c
 }
 
@@ -61,7 +67,7 @@ func (c *client) heard(n int, flags uint8) *view {
 func (c *client) seg(flags uint8, off int, data ...byte) pkt {
 	p := tcp(c.src, c.sport, c.dst, c.dport, flags, c.seq+uint32(off), c.ack, data...)
 	if c.stamps {
-		p.opts = stampOption(2000, 9000)
+		p.opts = stampOption(2000, c.echo)
 	}
 	return p
 }

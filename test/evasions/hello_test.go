@@ -90,7 +90,7 @@ var helloSegments = []attack{
 				return false
 			}
 			p := c.data(0, hello("good.example"))
-			p.opts = stampOption(1000, 9000)
+			p.opts = stampOption(1000, c.echo)
 			a.put(lan, p)
 			a.put(lan, c.data(0, hello(target(legit))))
 			return c.reached(target(legit))
@@ -160,9 +160,11 @@ var helloSegments = []attack{
 			if legit {
 				c.say(h)
 			} else {
+				var fs [][]byte
 				for i := range h {
-					c.say(h[i : i+1])
+					fs = append(fs, a.frame(lan, c.data(i, h[i:i+1])))
 				}
+				a.raw(lan, fs...)
 			}
 			return c.reached(target(legit))
 		}},

@@ -80,7 +80,7 @@ func TestOnTheImage(t *testing.T) {
 				if at == nil {
 					t.Fatal("there is no such attack")
 				}
-				if o := w.outcome(t, at, func() {}); o != holds {
+				if o := w.outcome(t, at, nil); o != holds {
 					t.Error(o)
 				}
 			})

@@ -101,6 +101,20 @@ var shares = []attack{
 				r := a.ask(bob, "good.example", dns.TypeA)
 				return r != nil && len(r.Answer) == 1
 			})},
+	{name: "shares/per-source", trick: "SYNs in a partner's name use up what one source may have", source: "RFC 4732", fate: "its oldest half-open flow gives way", set: "max_flows_per_source: 100",
+		run: func(a *arena, legit bool) bool {
+			n := 300
+			if legit {
+				n = 10
+			}
+			a.away[partner] = true // it does not know of them, and mallory has it silent
+			for i := range n {
+				a.fw.put(wan, a.frame(wan, tcp(partner, uint16(2000+i), fwWAN, 8080, packet.SYN, 1, 0)))
+			}
+			a.run()
+			a.pass(20 * time.Millisecond)
+			return (a.dial(wan, partner, fwWAN, 8080) != nil) == legit
+		}},
 	{name: "shares/hellos", trick: "alice's machine begins first messages that it does not end, until bob's has no place", source: "Slowloris 2009", fate: "the oldest of the largest holder gives way",
 		run: func(a *arena, legit bool) bool {
 			n := 200
@@ -227,8 +241,9 @@ var shares = []attack{
 			a.raw(lan, fs[:2]...)
 			for i := range n {
 				q := udp(alice, uint16(3000+i), site, 4000, strings.Repeat("x", 200))
-				a.raw(lan, a.fragments(lan, q, q.cut(64)[:1]...)...)
+				a.fw.put(lan, a.fragments(lan, q, q.cut(64)[:1]...)[0])
 			}
+			a.run()
 			a.raw(lan, fs[2:]...)
 			return slices.ContainsFunc(a.seen[wan], func(v *view) bool { return v.dst == site && v.dport == 4001 }) == legit
 		}},
@@ -241,8 +256,9 @@ var shares = []attack{
 			p := udp(bob, 3333, site, 4001, strings.Repeat("x", 200))
 			for i := range n {
 				q := udp(forgedHost(i), uint16(3000+i), fwWAN, 9000, strings.Repeat("x", 200))
-				a.raw(wan, a.fragments(wan, q, q.cut(64)[:1]...)...)
+				a.fw.put(wan, a.fragments(wan, q, q.cut(64)[:1]...)[0])
 			}
+			a.run()
 			a.raw(lan, a.fragments(lan, p, p.cut(64)...)...)
 			return slices.ContainsFunc(a.seen[wan], func(v *view) bool { return v.dst == site && v.dport == 4001 }) == legit
 		}},

@@ -11,10 +11,13 @@ import (
 )
 
 var (
-	against = flag.Bool("peers", false, "run the corpus against what people use instead, (root)")
-	only    = flag.String("only", "", "with -peers: attacks whose names contain this")
-	table   = flag.String("table", "", "with -peers: write the table to this file")
-	write   = flag.Bool("write", false, "with -peers: write the table into docs/evasions.md, too")
+	against      = flag.Bool("peers", false, "run the corpus against what people use instead, (root)")
+	only         = flag.String("only", "", "with -peers: attacks whose names contain this")
+	table        = flag.String("table", "", "with -peers: write the table to this file")
+	proxyCommand = flag.String("proxy", "", "with -peers: in place of the known peers, a proxy that this command starts (proxy_test.go)")
+	proxyName    = flag.String("proxy-name", "a proxy", "its name and version, in the table")
+	proxyDNS     = flag.Bool("proxy-dns", false, "it answers DNS, too")
+	write        = flag.Bool("write", false, "with -peers: write the table into docs/evasions.md, too")
 )
 
 // An outcome is what became of an attack somewhere.
@@ -28,26 +31,50 @@ const (
 	nothing outcome = "–"
 )
 
-// outcome runs an attack and its twin. forget is called before each. A machine
-// that is busy may be too slow for either: what goes wrong is tried again, with
-// more patience.
+// outcome runs an attack and its twin. forget is called before each; where it is
+// nil, a twin may leave behind what helps the attack, and comes after it. A
+// machine that is busy may be too slow: the patience with which the twin works
+// is doubled for the attack, which is tried until two of three agree, with ever
+// more of it.
 func (w *wires) outcome(t testing.TB, at *attack, forget func()) outcome {
 	quiet := w.quiet
 	defer func() { w.quiet = quiet }()
-	attempt := func(legit, want bool) bool {
-		w.quiet = quiet
-		for range 3 {
+	attempt := func(legit bool) bool {
+		if forget != nil {
 			forget()
-			if at.run(newArena(t, w), legit) == want {
+		}
+		return at.run(newArena(t, w), legit)
+	}
+	twin := func() bool {
+		for range 3 {
+			if attempt(true) {
 				return true
 			}
 			w.quiet *= 3
 		}
 		return false
 	}
-	works := !attempt(false, false)
+	attack := func() bool { // two of three
+		w.quiet *= 2
+		first := attempt(false)
+		w.quiet *= 2
+		if attempt(false) == first {
+			return first
+		}
+		w.quiet *= 2
+		return attempt(false)
+	}
+	var works, well bool
+	if forget != nil {
+		well = twin()
+		works = well && attack()
+	} else {
+		works = attack()
+		w.quiet = quiet
+		well = twin()
+	}
 	switch {
-	case !attempt(true, true):
+	case !well:
 		return noTwin
 	case works:
 		return passes
@@ -61,6 +88,10 @@ func TestPeers(t *testing.T) {
 		t.Skip("make evasions runs it")
 	}
 	peers := []*peer{&nftables, &squid}
+	if *proxyCommand != "" {
+		someProxy.name = *proxyName
+		peers = []*peer{&someProxy}
+	}
 	got := map[string]outcome{}
 	count := map[string]map[outcome]int{}
 	for _, p := range peers {
