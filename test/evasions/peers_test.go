@@ -64,6 +64,8 @@ table inet fw {
 `
 
 const (
+	oneName   = "Squid reads one of the names and splices; some server may read the other (Go's refuses such a message)"
+	sealed    = "what is encrypted only its ends can read"
 	hintless  = "hints of HTTPS and SVCB records open nothing, not even for whom they are"
 	forwards  = "what it does not know it passes to the upstream, which refuses it"
 	loose     = "nf_conntrack_tcp_loose is 1 by default: a connection may begin in the middle"
@@ -223,6 +225,15 @@ var squid = peer{
 			return "not its task: the kernel's, or the resolver's"
 		}
 		return ""
+	},
+	notes: map[string]string{
+		"hello/rst-data":              "the RST ends the connection at the proxy, which is the next hop: the twin cannot go on",
+		"hello/two-names":             oneName,
+		"hello/two-extensions-turned": oneName,
+		"hello/bad-length":            oneName,
+		"hello/nul":                   "spliced as it is; what a server makes of the zero byte is the server's",
+		"hello/ticket":                sealed,
+		"hello/fronting":              sealed,
 	},
 	start: func(t testing.TB) (*wires, func()) {
 		need(t, "nft", "dnsmasq", "conntrack", "ss", "squid", "openssl")
