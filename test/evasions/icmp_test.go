@@ -138,10 +138,11 @@ var icmps = []attack{
 				a.put(wan, tcp(partner, a.next(), fwWAN, 8080, packet.SYN, 1000, 0))
 			} else {
 				for port := range uint16(60) {
-					a.put(wan, udp(dnsHost, 53, fwWAN, 30000+port, "probe"))
+					a.fw.put(wan, a.frame(wan, udp(dnsHost, 53, fwWAN, 30000+port, "probe")))
 				}
+				a.run()
 			}
-			return len(a.seen[wan]) > n
+			return slices.ContainsFunc(a.seen[wan][n:], func(v *view) bool { return legit && v.dst == partner || v.dst == dnsHost && v.proto == packet.ICMP })
 		}},
 	{name: "icmp/unreachable-resolver", trick: "a forged error about a query, so that another upstream is asked, or none", source: "RFC 5927; Gont 2010", fate: "it must quote what is outstanding",
 		run: func(a *arena, legit bool) bool {
