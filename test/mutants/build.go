@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"go/ast"
@@ -16,13 +17,17 @@ import (
 // A binary is a package's tests with all mutants compiled in.
 type binary struct {
 	path  string
-	dir   string // in which its tests run
+	dir   string   // in which its tests run
+	flags []string // for every run
 	tests []*test
 }
 
 // testers names whose tests are run for a mutant of the package: its own, and
-// those of what is built upon it.
-func testers(short string) []string {
+// those of what is built upon it. own: its own only.
+func testers(short string, own bool) []string {
+	if own {
+		return []string{short}
+	}
 	switch short {
 	case "dataplane":
 		return []string{"dataplane"}
@@ -128,11 +133,22 @@ func check(s *source) (int, error) {
 	return bad, nil
 }
 
+// noFailFile is for tests that use rapid, which know this flag. What they find
+// with a mutant would be kept beside the sources, and run again without it.
+const noFailFile = "-rapid.nofailfile"
+
+// learnFlags asks the binary which of these it knows.
+func (b *binary) learnFlags() {
+	if command(context.Background(), b, 0, noFailFile, "-test.list", ".").Run() == nil {
+		b.flags = []string{noFailFile}
+	}
+}
+
 // compile builds the test binaries.
-func compile(work, overlay string, sources []*source) (map[string]*binary, error) {
+func compile(work, overlay string, sources []*source, own bool) (map[string]*binary, error) {
 	bins := map[string]*binary{}
 	for _, s := range sources {
-		for _, t := range testers(s.short) {
+		for _, t := range testers(s.short, own) {
 			if bins[t] != nil {
 				continue
 			}
@@ -146,6 +162,7 @@ func compile(work, overlay string, sources []*source) (map[string]*binary, error
 			if _, err := os.Stat(b.path); err != nil {
 				return nil, fmt.Errorf("internal/%s has no tests", t)
 			}
+			b.learnFlags()
 			bins[t] = b
 		}
 	}

@@ -31,6 +31,7 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", 1, "of the choice")
 	flag.IntVar(&o.workers, "workers", 2, "mutants that are tested at the same time")
 	flag.BoolVar(&o.list, "list", false, "print the mutants and test none")
+	flag.BoolVar(&o.own, "own", false, "run the tests of the mutant's own package only, without the data plane's")
 	flag.BoolVar(&o.verbose, "v", false, "print a line for each mutant, not only for those that survive")
 	flag.Float64Var(&o.least, "least", 0, "fail when less than this share of the mutants is noticed, of those that are not listed as equivalent; in percent")
 	flag.StringVar(&o.work, "work", "", "folder for binaries, kept afterwards; a temporary one when empty")
@@ -77,6 +78,7 @@ type options struct {
 	seed            uint64
 	workers         int
 	list, verbose   bool
+	own             bool // a package's own tests only
 	least           float64
 	work, only      string
 }

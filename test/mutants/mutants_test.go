@@ -37,6 +37,15 @@ func Never(n int) (k kind, err error) {
 	return k << 1, nil
 }
 
+type pair struct{ a, b int }
+
+func Pair(n int) pair {
+	if n == 0 {
+		return pair{}
+	}
+	return pair{n, n}
+}
+
 var notes []int
 
 func note(n int) { notes = append(notes, n-1) }
@@ -103,12 +112,17 @@ func TestMutants(t *testing.T) {
 		"Never return: continue => go on":                     unreached,
 		"Never return: return k << 1 => the zero value":       unreached,
 		"note constant: 1 => 1 - 1":                           unreached,
+		"Pair return: return pair{} => go on":                 unreached,
+		"Pair return: return pair{n, n} => the zero value":    unreached,
 	} {
 		if s, ok := got[key]; !ok {
 			t.Errorf("no mutant %q", key)
 		} else if s != want {
 			t.Errorf("%s: %v, want %v", key, s, want)
 		}
+	}
+	if s, ok := got["Pair return: return pair{} => the zero value"]; ok {
+		t.Errorf("what is the zero value already is made that, and is %v", s)
 	}
 	for _, k := range allKinds {
 		if !slices.ContainsFunc(r.fates, func(f fate) bool { return f.m.kind == k }) {
@@ -153,5 +167,62 @@ func TestListOfEquivalents(t *testing.T) {
 				t.Errorf("error %v, want one with %q", err, c.want)
 			}
 		})
+	}
+}
+
+// A test that finds an input with a mutant, as rapid's do, must not leave it beside
+// the sources; where the binary does not know the flag for that, it is not given.
+func TestNothingIsLeft(t *testing.T) {
+	for name, c := range map[string]struct {
+		imports, flag string
+		want          []string
+	}{
+		"knows the flag": {`import ("flag"; "os"; "testing")`, `var off = flag.Bool("rapid.nofailfile", false, "")`, []string{noFailFile}},
+		"does not":       {`import ("os"; "testing")`, `var no bool; var off = &no`, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test := "package a\n" + c.imports + "\n" + c.flag + `
+func TestFits(t *testing.T) {
+	if !Fits(10, false) {
+		if !*off {
+			os.WriteFile("found.fail", nil, 0o644)
+		}
+		t.Error("wrong")
+	}
+}
+`
+			write(t, map[string]string{"go.mod": "module example\n\ngo 1.24\n", "internal/a/a.go": sample, "internal/a/a_test.go": test})
+			work := t.TempDir()
+			o := &options{packages: []string{"a"}, workers: 1, own: true, work: work, only: "Fits condition: n > 10 => true"}
+			r, err := run(o)
+			if err != nil || len(r.fates) != 1 || r.fates[0].state != noticed {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			if _, err := os.Stat("internal/a/found.fail"); (err == nil) != (c.want == nil) {
+				t.Errorf("left beside the sources: %v", err == nil)
+			}
+			b := &binary{path: filepath.Join(work, "a.test"), dir: "internal/a"}
+			if b.learnFlags(); !slices.Equal(b.flags, c.want) {
+				t.Errorf("flags %v, want %v", b.flags, c.want)
+			}
+		})
+	}
+}
+
+// Whose tests are run for a mutant.
+func TestTesters(t *testing.T) {
+	for _, c := range []struct {
+		pkg  string
+		own  bool
+		want []string
+	}{
+		{"nat", false, []string{"nat", "dataplane"}},
+		{"nat", true, []string{"nat"}},
+		{"dataplane", false, []string{"dataplane"}},
+		{"virtio", false, []string{"virtio"}},
+	} {
+		if got := testers(c.pkg, c.own); !slices.Equal(got, c.want) {
+			t.Errorf("%s, own %v: %v", c.pkg, c.own, got)
+		}
 	}
 }

@@ -65,13 +65,13 @@ func run(o *options) (*result, error) {
 	if err := r.stale(all, o); err != nil {
 		return nil, err
 	}
-	bins, err := compile(work, overlay, sources)
+	bins, err := compile(work, overlay, sources, o.own)
 	if err != nil {
 		return nil, err
 	}
 	wanted := map[string]bool{}
 	for _, m := range chosen {
-		for _, t := range testers(m.pkg.short) {
+		for _, t := range testers(m.pkg.short, o.own) {
 			wanted[t] = true
 		}
 	}
@@ -96,7 +96,7 @@ func run(o *options) (*result, error) {
 				if reason, ok := r.listed[m.pkg.short][m.key()]; ok {
 					f.state, f.why = equivalent, reason
 				} else {
-					f.state, f.why = try(m, bins)
+					f.state, f.why = try(m, bins, o.own)
 				}
 				mu.Lock()
 				r.fates = append(r.fates, f)
@@ -186,7 +186,7 @@ func measure(bins map[string]*binary, wanted map[string]bool, work string, mutan
 // command runs a test binary with one mutant switched on. Its memory is
 // limited, since a mutant may take all that there is.
 func command(ctx context.Context, b *binary, id int, args ...string) *exec.Cmd {
-	c := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", `ulimit -v 12000000; exec "$0" "$@"`, b.path}, args...)...)
+	c := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", `ulimit -v 12000000; exec "$0" "$@"`, b.path}, append(slices.Clone(b.flags), args...)...)...)
 	c.Dir = b.dir
 	c.Env = append(os.Environ(), fmt.Sprintf("%s=%d", envMutant, id), "GOMAXPROCS=2",
 		// No files beside the code, and no search for a smaller failure.
@@ -195,9 +195,9 @@ func command(ctx context.Context, b *binary, id int, args ...string) *exec.Cmd {
 }
 
 // try runs the tests that reach a mutant until one notices it.
-func try(m *mutant, bins map[string]*binary) (state, string) {
+func try(m *mutant, bins map[string]*binary, own bool) (state, string) {
 	reached := false
-	for _, name := range testers(m.pkg.short) {
+	for _, name := range testers(m.pkg.short, own) {
 		b := bins[name]
 		var tests []*test
 		var sum time.Duration

@@ -209,11 +209,18 @@ func (d *finder) returned(s *ast.ReturnStmt) {
 				d.constant(r)
 			}
 		default:
-			if t, ok := d.typeName(want); ok {
+			if t, ok := d.typeName(want); ok && !empty(r) {
 				n := d.add(r, kindReturn, old, "the zero value")
 				d.wrap(r, fmt.Sprintf("mutantZero[%s](%d, ", t, n), ")")
 			}
 			d.expr(r)
 		}
 	}
+}
+
+// empty reports whether x is a composite literal without elements: of a struct it
+// is the zero value already.
+func empty(x ast.Expr) bool {
+	c, ok := x.(*ast.CompositeLit)
+	return ok && len(c.Elts) == 0
 }
