@@ -98,7 +98,7 @@ func ReadAgain(stream []byte, dst *[255]byte) (Hello, State) {
 		return Hello{}, Other
 	}
 	h, s := Read(stream[k:], dst)
-	h.Len += len(ccs)
+	h.Len += k
 	return h, s
 }
 
@@ -185,14 +185,14 @@ func hello(b []byte, dst *[255]byte) (h Hello, s State) {
 	suites := r.vector(2)
 	methods := r.vector(1) // legacy_compression_methods
 	if r.bad || version[0] != 3 || len(session) > 32 || len(suites) == 0 || len(suites)%2 != 0 || len(methods) == 0 {
-		return h, Other
+		return Hello{}, Other
 	}
 	if len(r.b) == 0 {
-		return h, None // from before extensions
+		return Hello{}, None // from before extensions
 	}
 	ext := reader{b: r.vector(2)}
 	if r.bad || len(r.b) != 0 {
-		return h, Other
+		return Hello{}, Other
 	}
 	for len(ext.b) > 0 {
 		typ := ext.number(2)
@@ -237,7 +237,7 @@ func hostName(ext []byte) []byte {
 // the end, not an address. International names are in their ASCII form, as they
 // are in DNS.
 func validName(b []byte) bool {
-	if len(b) == 0 || len(b) > 253 {
+	if len(b) > 253 {
 		return false
 	}
 	label, letters := 0, false // of the label under way: its length, whether it is more than a number
@@ -259,6 +259,7 @@ func validName(b []byte) bool {
 			return false
 		}
 	}
-	// What ends in a number is an IPv4 address to many programs.
-	return label > 0 && letters
+	// What ends in a number is an IPv4 address to many programs. Where nothing is
+	// behind the last dot, or nothing at all, there are no letters either.
+	return letters
 }

@@ -161,6 +161,13 @@ func TestGuards(t *testing.T) {
 		{"application data first", append([]byte{23, 3, 3, 0, 1, 0}, legit(good).stream()...), Other, ""},
 		{"a heartbeat first", append([]byte{24, 3, 3, 0, 1, 0}, legit(good).stream()...), Other, ""},
 		{"an empty record first", append([]byte{22, 3, 1, 0, 0}, legit(good).stream()...), Other, ""},
+		{"an empty record alone", []byte{22, 3, 1, 0, 0}, Other, ""},
+		{"a record that is as long as can be", []byte{22, 3, 1, MaxLen >> 8, MaxLen & 255}, More, ""},
+		{"a record that is longer", []byte{22, 3, 1, MaxLen >> 8, MaxLen&255 + 1}, Other, ""},
+		{"a second record to the end", []byte{22, 3, 1, 0, 1, 1, 22, 3, 1, MaxLen>>8 - 1, 255}, More, ""},
+		{"a second record beyond it", []byte{22, 3, 1, 0, 1, 1, 22, 3, 1, MaxLen >> 8, 0}, Other, ""},
+		{"a length of 64 kB", []byte{22, 3, 1, 0, 4, 1, 1, 0, 0}, Other, ""},
+		{"a length of 64 kB in its second record", []byte{22, 3, 1, 0, 1, 1, 22, 3, 1, 0, 3, 1, 0, 5}, Other, ""},
 		{"protocol 2", []byte{22, 2}, Other, ""},
 		{"protocol 4", []byte{22, 4}, Other, ""},
 		{"a server's hello", []byte{22, 3, 1, 0, 1, 2}, Other, ""},
@@ -193,6 +200,8 @@ func TestGuards(t *testing.T) {
 		{"extensions longer than the message", edit(func(m *made) { m.extsGrow = 1 }), Other, ""},
 		{"extensions shorter than the message", edit(func(m *made) { m.extsGrow = -1 }), Other, ""},
 		{"an extension behind the extensions", edit(func(m *made) { m.exts, m.extsGrow = append(m.exts, ext(10, "")), -4 }), Other, ""},
+		{"rubbish behind the extensions", edit(func(m *made) { m.tail, m.grow = "x", 1 }), Other, ""},
+		{"as much behind them as an extension", edit(func(m *made) { m.tail = ext(10, ""); m.grow = len(m.tail) }), Other, ""},
 		{"another extension alone", legit(ext(10, "\x00\x02\x00\x1d")).stream(), None, ""},
 		{"an extension beyond the end", legit(good, "\x00\x0a\x00\x05abcd").stream(), Other, ""},
 		{"an extension without a length", legit(good, "\x00\x0a\x00").stream(), Other, ""},
@@ -287,6 +296,26 @@ func TestEarly(t *testing.T) {
 	}
 }
 
+// TestWithoutName: early data may be announced without a name, too.
+func TestWithoutName(t *testing.T) {
+	var dst [255]byte
+	for want, exts := range map[bool][]string{true: {ext(10, ""), ext(42, "")}, false: {ext(10, "")}} {
+		m := legit(exts...).stream()
+		if h, s := Read(append(slices.Clone(m), 0x17), &dst); s != None || h.Early != want || h.Len != len(m) || h.Name != nil || h.MayFollow([]byte{0x17}) != want {
+			t.Errorf("%d, %+v", s, h)
+		}
+	}
+}
+
+// TestHandshakes: of all types two may be the beginning of another hello.
+func TestHandshakes(t *testing.T) {
+	for c := range 256 {
+		if Handshakes(byte(c)) != (c == 20 || c == 22) {
+			t.Errorf("type %d: %v", c, Handshakes(byte(c)))
+		}
+	}
+}
+
 // TestReadAgain: of what may stand before a second hello there is one.
 func TestReadAgain(t *testing.T) {
 	m := legit(names("a.example")).stream()
@@ -307,7 +336,7 @@ func TestReadAgain(t *testing.T) {
 			t.Errorf("%s: %d, %+v", c.what, s, h)
 		}
 		for n := range b {
-			if _, s := ReadAgain(b[:n], &dst); s != More && s != c.want {
+			if h, s := ReadAgain(b[:n], &dst); s == More && (h.Name != nil || h.Early) || s != More && s != c.want {
 				t.Errorf("%s: %d bytes: %d", c.what, n, s)
 			}
 		}
