@@ -74,13 +74,7 @@ func (s *Set) FindOthers(addr packet.Addr, now int64, f *Found) {
 // patterns of this name alone.
 func (s *Set) FindName(client, addr packet.Addr, name []byte, at int64, f *Found) bool {
 	f.reset()
-	if !Valid(name) {
-		return false
-	}
-	n := s.findName(name, s.hashName(name))
-	if n == 0 {
-		return false
-	}
+	n := s.findName(name, s.hashName(name)) // 0, which no binding has, if nobody knows it
 	for _, c := range [...]packet.Addr{client, Everyone} {
 		for i := s.both[s.bothOf(c, addr)]; i != 0; i = s.b[i-1].byBoth.next {
 			if b := &s.b[i-1]; b.addr == addr && b.client == c && b.name == n && b.expires > at {

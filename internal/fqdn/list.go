@@ -96,7 +96,7 @@ func (s *Set) Sweep(n int, now int64) {
 			s.hand = 0
 		}
 		b := &s.b[s.hand]
-		if b.name != 0 && b.holder != 0 && b.expires <= now {
+		if b.holder != 0 && b.expires <= now {
 			s.unlist(s.hand + 1)
 			s.bury(s.hand + 1)
 			s.c.Expired++

@@ -14,7 +14,7 @@ const MaxName = 255
 // Valid reports whether b is one whole name: labels of 1 to 63 bytes, without
 // compression, up to the root's 0, at most MaxName bytes in all.
 func Valid(b []byte) bool {
-	if len(b) == 0 || len(b) > MaxName {
+	if len(b) > MaxName {
 		return false
 	}
 	for i := 0; i < len(b); i += 1 + int(b[i]) {
@@ -67,7 +67,7 @@ type names struct {
 func cellsFor(n int) int { return n + n/2 + MaxName/cellBytes + 1 }
 
 func namesBytes(n int) int {
-	return n*int(unsafe.Sizeof(record{})) + 4*powerOfTwo(n) + cellsFor(n)*int(unsafe.Sizeof(cell{}))
+	return (n+1)*int(unsafe.Sizeof(record{})) + 4*powerOfTwo(n) + cellsFor(n)*int(unsafe.Sizeof(cell{}))
 }
 
 func (t *names) init(n int, alloc func(int, bool) []byte) {
@@ -134,8 +134,9 @@ func (s *Set) addName(client packet.Addr, b []byte, hash uint64, now int64) uint
 	t := &s.names
 	pattern := s.cfg.Patterns.match(b)
 	class := (&record{pattern: pattern}).class()
-	for t.nCells < (len(b)+cellBytes-1)/cellBytes || t.free == 0 {
-		// Ends: cells for one name are there when no binding is.
+	for t.nCells < (len(b)+cellBytes-1)/cellBytes {
+		// Ends: cells for one name are there when no binding is. Of records there
+		// is always one: they are more than bindings.
 		s.evict(s.victim(client, class, len(b)), &s.c.EvictedText)
 	}
 	i := t.free

@@ -321,10 +321,17 @@ func check(t testing.TB, s *Set) {
 			}
 		}
 	}
+	everyone := 0
 	for i := range s.b {
 		if s.b[i].name != 0 {
 			live++
+			if s.b[i].client == Everyone {
+				everyone++
+			}
 		}
+	}
+	if everyone != s.everyone {
+		t.Fatalf("%d bindings of everyone, says %d", everyone, s.everyone)
 	}
 	if chained[0] != inList || chained[1] != inList || live != inList {
 		t.Fatalf("%d in lists, %v in chains, %d in use", inList, chained, live)
