@@ -35,6 +35,9 @@ func TestLookups(t *testing.T) {
 	for seed := range uint64(6) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		s := New(Config{Capacity: 1000, Floor: int64(seed) * second, Grace: int64(seed%2) * 7, Patterns: patterns(t, pats...), Secret: [2]uint64{seed, 77}})
+		if seed >= 3 {
+			s.mask = 1 // hardly two have the same hash in such a set; here half of all have
+		}
 		var all []bound
 		var want Counters
 		var f Found
@@ -96,7 +99,9 @@ func TestLookups(t *testing.T) {
 			s.Find(c, a, at, &f)
 			found("Find", at, func(b *bound) bool { return (b.client == c || b.client == Everyone) && b.addr == a && b.k.Expires > at })
 			s.FindOthers(a, at, &f)
-			found("FindOthers", at, func(b *bound) bool { return b.addr == a && b.k.Expires > at })
+			if len(all) <= 2*PerAddress || s.mask > 1 { // it looks no further
+				found("FindOthers", at, func(b *bound) bool { return b.addr == a && b.k.Expires > at })
+			}
 			if c != Everyone {
 				s.FindLater(c, a, at, &f)
 				found("FindLater", at, func(b *bound) bool {
@@ -183,6 +188,19 @@ func TestLookUpsOfNothing(t *testing.T) {
 	if s.Find(2, 10, 5, &f); len(f.Names) != 0 {
 		t.Error("another client")
 	}
+	for i := range 3 { // each number, to the last one, which is taken when the set is full
+		p := patterns(t, "1.r")
+		s := New(Config{Capacity: 3, Patterns: p})
+		for k := range i + 1 {
+			s.Bind(1, wire(t, fmt.Sprintf("x%d.r", k)), 20, 60, int64(k), 0)
+		}
+		s.Bind(1, wire(t, "1.r"), 21, 60, 9, 0)
+		s.Find(1, 21, 9, &f)
+		n := f.Names[0].Name
+		if s.Patterns(n, &f); len(f.IDs) != 1 || int(n) != i+2 || string(s.Text(n, 9, &buf)) != "\x011\x01r\x00" {
+			t.Errorf("name %d, after %d others: %v", n, i+1, f.IDs)
+		}
+	}
 	s.Bind(Everyone, wire(t, "a.r"), 11, 60, 5, 0)
 	if s.Find(Everyone, 11, 5, &f); len(f.Names) != 1 { // once, and not also for everyone
 		t.Errorf("%+v", f.Names)
@@ -267,15 +285,17 @@ func TestEqualAges(t *testing.T) {
 // about half of the bits, so that nobody can make names that fall into one chain.
 func TestHashes(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 4))
+	ones, all := 0, 0
 	for range 20 {
 		secret := [2]uint64{r.Uint64(), r.Uint64() | 1}
 		s := &Set{cfg: Config{Secret: secret}, mask: math.MaxUint32}
 		for _, n := range []int{1, 2, 7, 8, 9, 15, 16, 17, 100, 255} {
 			name := make([]byte, n)
 			for i := range name {
-				name[i] = byte('a' + r.IntN(26))
+				name[i] = byte(r.IntN(256)) // as they may be, not as they are
 			}
 			h := s.hashName(name)
+			ones, all = ones+bits.OnesCount64(h), all+64
 			far := func(what string, g uint64) {
 				t.Helper()
 				if d := bits.OnesCount64(h ^ g); d < 8 || d > 56 {
@@ -283,9 +303,11 @@ func TestHashes(t *testing.T) {
 				}
 			}
 			for i := range name {
-				name[i] ^= 1
-				far(fmt.Sprintf("byte %d", i), s.hashName(name))
-				name[i] ^= 1
+				for b := range 8 {
+					name[i] ^= 1 << b
+					far(fmt.Sprintf("bit %d of byte %d", b, i), s.hashName(name))
+					name[i] ^= 1 << b
+				}
 			}
 			far("one byte more", s.hashName(append(slices.Clone(name), 0)))
 			far("one byte less", s.hashName(name[:n-1]))
@@ -307,5 +329,8 @@ func TestHashes(t *testing.T) {
 				}
 			}
 		}
+	}
+	if 100*ones < 47*all || 100*ones > 53*all {
+		t.Fatalf("%d of %d bits of hashes are set", ones, all)
 	}
 }

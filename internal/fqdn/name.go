@@ -71,7 +71,6 @@ func namesBytes(n int) int {
 }
 
 func (t *names) init(n int, alloc func(int, bool) []byte) {
-	n = max(n, 1)
 	// One name more than bindings: it is made before the binding is.
 	t.rec, t.heads, t.cells = carve[record](alloc, n+1), carve[uint32](alloc, powerOfTwo(n)), carve[cell](alloc, cellsFor(n))
 	for i := len(t.rec); i > 0; i-- {
