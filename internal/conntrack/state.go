@@ -94,7 +94,7 @@ func (d *Dir) Plain() Dir {
 }
 
 // Steady marks a direction whose packets need no decision any more, as long as
-// its flow's state does not change: LookupSteady finds those with way, which is
+// its flow's state does not change: IsSteady finds those with way, which is
 // from 1 to 127. Only the states of open TCP connections and of UDP are
 // steady, in the directions whose packets do not change them.
 func (t *Table) Steady(r Ref, way uint8) {

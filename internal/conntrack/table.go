@@ -84,7 +84,7 @@ type Table struct {
 	dirs     []Dir // by Ref: of each flow the original direction and the reply direction
 	shared   []Shared
 	mask     uint64
-	k        [3]uint64 // odd
+	k        [3]uint64 // of the hash
 	freeHead uint32    // first free flow + 1; 0: none
 	fresh    uint32    // flows from here on were never used
 	live     uint32
@@ -200,15 +200,17 @@ func same(a, b *Key) bool {
 	return (x[0]^y[0])|(x[1]^y[1]) == 0
 }
 
-// Hash returns the keyed hash of k: two rounds of multiply and fold. Without
+// Hash returns the keyed hash of k: two rounds of multiply, the second of both
+// halves, and fold. With both words in the first round no key is so bad that ports
+// which follow each other share few buckets. Without
 // the secret nobody can choose keys that fall into one bucket; it is not meant
 // to hide the secret from whoever sees hashes, and nobody does.
 func (t *Table) Hash(k *Key) uint64 { return hash(k, t.k[0], t.k[1], t.k[2]) }
 
 func hash(k *Key, k0, k1, k2 uint64) uint64 {
 	w := words(k)
-	hi, lo := bits.Mul64(w[0]^k0, k1)
-	hi, lo = bits.Mul64(hi^lo^w[1], k2)
+	hi, lo := bits.Mul64(w[0]^k0, w[1]^k1)
+	hi, lo = bits.Mul64(lo^k2, hi^k0)
 	return hi ^ lo
 }
 
