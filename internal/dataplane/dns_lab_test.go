@@ -60,6 +60,7 @@ func newDNSLab(t testing.TB, edit func(p *segment.Policy), rules ...rule) *dnsLa
 	t.Helper()
 	l := newLabWith(t, func(p *segment.Policy) {
 		p.Upstreams = []segment.Upstream{{Address: ip(upstreamAddr).To16(), Port: 53}}
+		p.Settings.DNSNames = 2048 // a lab is made sooner than with 16384
 		if edit != nil {
 			edit(p)
 		}

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"slices"
 	"testing"
 
@@ -132,11 +133,12 @@ func (h *tcpHost) askTCP(client, server string, m *dns.Msg) {
 // manyAddresses answers with n addresses of a name.
 func manyAddresses(n int) func(q *dns.Msg) *dns.Msg {
 	return func(q *dns.Msg) *dns.Msg {
-		var rrs []string
+		m := reply(q)
 		for i := range n {
-			rrs = append(rrs, fmt.Sprintf("@ 60 IN A 9.0.%d.%d", i>>8, i&255))
+			h := dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}
+			m.Answer = append(m.Answer, &dns.A{Hdr: h, A: net.IPv4(9, 0, byte(i>>8), byte(i))})
 		}
-		return reply(q, rrs...)
+		return m
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/thurward/thurward/internal/segment"
 	"github.com/thurward/thurward/internal/telemetry"
 )
 
@@ -250,7 +251,8 @@ type course struct {
 
 func newCourse(t *testing.T, seed uint64) *course {
 	r := rand.New(rand.NewPCG(seed, 1))
-	c := &course{lab: newLab(t, "accept egress", established), r: r, seed: seed, ends: [2]*end{{r: r}, {r: r, server: true}}, sure: true}
+	few := func(p *segment.Policy) { p.SNAT[0].PortHi = 8191 } // ports: a lab is made sooner
+	c := &course{lab: newLabWith(t, few, "accept egress", established), r: r, seed: seed, ends: [2]*end{{r: r}, {r: r, server: true}}, sure: true}
 	c.e.events = nil
 	c.ends[lan].begin()
 	c.ends[wan].begin()

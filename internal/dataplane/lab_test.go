@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -32,6 +33,7 @@ type lab struct {
 	names  []string // of the events in seen
 	// partial is how many datagrams left incomplete, when taken looked last.
 	partial int
+	helped  int  // see helping
 	anyMAC  bool // ARP says who has which link-layer address, not macOf
 }
 
@@ -57,7 +59,10 @@ type rule string
 func newLab(t testing.TB, rules ...rule) *lab { return newLabWith(t, nil, rules...) }
 
 func newLabWith(t testing.TB, edit func(p *segment.Policy), rules ...rule) *lab {
-	return newLabIn(t, func(n int, _ bool) []byte { return make([]byte, n) }, edit, rules...)
+	var mem mappings
+	l := newLabIn(t, mem.alloc, edit, rules...)
+	runtime.AddCleanup(l.pool, mappings.free, mem)
+	return l
 }
 
 // newLabIn takes the memory of its buffers and tables from alloc.
@@ -250,10 +255,19 @@ func (p pkt) frame(to [6]byte) []byte {
 	return append(f, l4...)
 }
 
+// helping reports whether t.Helper is still worth its time in what is called a
+// hundred thousand times: it marks a function for the rest of the test.
+func (l *lab) helping() bool {
+	l.helped++
+	return l.helped < 1000
+}
+
 // put sends a packet into the firewall from the LAN or the WAN and returns
 // what came out on the other side and on the same side, ARP left out.
 func (l *lab) put(from int, p pkt) (across, back []*view) {
-	l.t.Helper()
+	if l.helping() {
+		l.t.Helper()
+	}
 	to := lanMAC
 	if from == wan {
 		to = wanMAC
@@ -262,7 +276,9 @@ func (l *lab) put(from int, p pkt) (across, back []*view) {
 }
 
 func (l *lab) raw(from int, f []byte) (across, back []*view) {
-	l.t.Helper()
+	if l.helping() {
+		l.t.Helper()
+	}
 	l.port[from].in = append(l.port[from].in, f)
 	l.run()
 	return l.taken(1 - from), l.taken(from)
@@ -324,7 +340,9 @@ func addr(a packet.Addr) netip.Addr {
 }
 
 func (l *lab) taken(i int) []*view {
-	l.t.Helper()
+	if l.helping() {
+		l.t.Helper()
+	}
 	var vs []*view
 	var parts []*parts
 	for _, f := range l.port[i].out {
@@ -390,7 +408,9 @@ func collect(all *[]*parts, f []byte) ([]byte, []int) {
 
 // one requires that exactly one packet crossed and returns it.
 func (l *lab) one(from int, p pkt) *view {
-	l.t.Helper()
+	if l.helping() {
+		l.t.Helper()
+	}
 	across, back := l.put(from, p)
 	if len(across) != 1 || len(back) != 0 {
 		l.t.Fatalf("%d packets crossed and %d came back, want 1 and 0; drops: %s", len(across), len(back), l.drops())

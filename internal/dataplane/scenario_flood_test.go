@@ -49,14 +49,19 @@ func TestS15_SYNFlood(t *testing.T) {
 			}
 			l.e.port[from].Port = flood
 			sink := &still{pool: l.pool}
+			first := syn(spoofed(0, from == lan), 1, web, 80).frame(lanMAC)
+			if from == wan {
+				first = syn(spoofed(0, false), 1, ours, 443).frame(wanMAC)
+			}
+			var p packet.Packet
+			packet.ParseIPv4(first, &p)
+			f := make([]byte, len(first))
 			for n := range syns {
 				if n%10_000 == 0 {
 					check(n)
 				}
-				f := syn(spoofed(uint32(n), from == lan), uint16(1024+n%50_000), web, 80).frame(lanMAC)
-				if from == wan {
-					f = syn(spoofed(uint32(n), false), uint16(1024+n%50_000), ours, 443).frame(wanMAC)
-				}
+				copy(f, first)
+				packet.Apply(f, &p, &packet.Rewrite{Src: spoofedAddr(uint32(n), from == lan), Dst: p.Dst, SrcPort: uint16(1024 + n%50_000), DstPort: p.DstPort})
 				flood.frames = append(flood.frames[:0], f)
 				other := l.e.port[1-from].Port
 				l.e.port[1-from].Port = sink
@@ -88,7 +93,9 @@ func TestS15_SYNFlood(t *testing.T) {
 }
 
 // spoofed returns a source that is another one for each n, all over its side.
-func spoofed(n uint32, inside bool) string {
+func spoofed(n uint32, inside bool) string { return addr(spoofedAddr(n, inside)).String() }
+
+func spoofedAddr(n uint32, inside bool) packet.Addr {
 	a := packet.Addr(n * 2654435761)
 	if inside {
 		a = 10<<24 | a>>8
@@ -98,7 +105,7 @@ func spoofed(n uint32, inside bool) string {
 	if l := a & 0xff; l == 0 || l == 255 {
 		a ^= 0x55 // no broadcast address
 	}
-	return addr(a).String()
+	return a
 }
 
 func TestS15_SourceFlows(t *testing.T) {
