@@ -62,9 +62,10 @@ differential: ## the data plane against the Linux kernel, packet by packet (root
 
 MUTANTS ?= 100
 SEED    ?= 1
+LEAST   ?= 0
 
 mutants: ## changes of the code that no test notices, a sample (MUTANTS=0: all, hours; docs/testing.md)
-	@$(GO) run ./test/mutants -sample $(MUTANTS) -seed $(SEED)
+	@$(GO) run ./test/mutants -sample $(MUTANTS) -seed $(SEED) -least $(LEAST)
 
 evasions: ## the corpus of attacks: on the data plane, the image, and what people use instead (root; docs/evasions.md)
 	@scripts/need.sh evasions
