@@ -53,9 +53,21 @@ type box struct {
 
 // Build makes the tables by which New decides, and puts them into p. The same
 // policy gives the same tables.
-func Build(p *segment.Policy) error {
-	if uint64(len(p.Rules)) >= 1<<segment.ActionShift || uint64(len(p.Matches)) >= segment.Last {
+func Build(p *segment.Policy) error { return build(p, plans) }
+
+// fits returns an error when there are more rules or matches than Open takes,
+// which are fewer than an entry has bits for.
+func fits(rules, matches int) error {
+	if rules > segment.MaxRules || matches > segment.MaxMatches {
 		return errors.New("filter: too many rules for the classifier")
+	}
+	return nil
+}
+
+// build is Build with a choice of plans.
+func build(p *segment.Policy, plans []plan) error {
+	if err := fits(len(p.Rules), len(p.Matches)); err != nil {
+		return err
 	}
 	boxes := make([]box, len(p.Matches))
 	groups := make([][2][]uint32, len(p.Names)+1)
@@ -74,8 +86,8 @@ func Build(p *segment.Policy) error {
 	t := segment.Classifier{Roots: make([]segment.Root, len(groups))}
 	for i := range groups {
 		r := &t.Roots[i]
-		r.Tree, r.Trees = add(&t, boxes, groups[i][0])
-		r.ShadowTree, r.ShadowTrees = add(&t, boxes, groups[i][1])
+		r.Tree, r.Trees = add(&t, plans, boxes, groups[i][0])
+		r.ShadowTree, r.ShadowTrees = add(&t, plans, boxes, groups[i][1])
 	}
 	p.Classifier = t
 	return nil
@@ -83,12 +95,10 @@ func Build(p *segment.Policy) error {
 
 // add makes trees by the best plan, adds them to t, and returns the index of
 // the first and their number.
-func add(t *segment.Classifier, boxes []box, ms []uint32) (first, n uint32) {
+func add(t *segment.Classifier, plans []plan, boxes []box, ms []uint32) (first, n uint32) {
 	var best *builder
 	for i := range plans {
-		b := &builder{plan: plans[i], boxes: boxes, leaves: map[string]segment.Cell{}}
-		b.budget, b.work = growth*len(ms)+growthFloor, effort*len(ms)+effortFloor
-		b.forced = i == len(plans)-1
+		b := newBuilder(plans[i], boxes, len(ms), i == len(plans)-1)
 		b.root(ms)
 		if b.over && !b.forced {
 			continue
@@ -211,6 +221,13 @@ type builder struct {
 	cost   float64                 // see weigh
 	key    []byte
 	diff   []int32
+}
+
+// newBuilder returns a builder of n matches. It goes on beyond its bounds when
+// forced.
+func newBuilder(pl plan, boxes []box, n int, forced bool) *builder {
+	return &builder{plan: pl, boxes: boxes, leaves: map[string]segment.Cell{}, forced: forced,
+		budget: growth*n + growthFloor, work: effort*n + effortFloor}
 }
 
 // root makes the trees for some matches, which are in order.
