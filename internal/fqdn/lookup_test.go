@@ -135,7 +135,7 @@ func TestLookups(t *testing.T) {
 			}
 		}
 		// Whoever is bound again is alive again; each that was seen to end is counted.
-		c := s.c
+		c := *s.Counters()
 		if c.Inserted != want.Inserted || c.Refreshed != want.Refreshed || c.EvictedFull+c.EvictedText+c.EvictedAddress != 0 || c.Expired == 0 {
 			t.Fatalf("%+v, want %+v", c, want)
 		}
@@ -313,8 +313,11 @@ func TestHashes(t *testing.T) {
 			far("one byte less", s.hashName(name[:n-1]))
 			for b := range 64 {
 				for k := range 2 {
-					if other := (&Set{cfg: Config{Secret: secret}}); b > 0 || k == 0 {
+					if other := (&Set{cfg: Config{Secret: secret}, mask: math.MaxUint32}); b > 0 || k == 0 {
 						other.cfg.Secret[k] ^= 1 << b
+						if d := bits.OnesCount32(s.addrOf(7) ^ other.addrOf(7)); d < 3 || d > 29 {
+							t.Fatalf("bit %d of secret %d changes %d bits of an address's hash", b, k, d)
+						}
 						far(fmt.Sprintf("bit %d of secret %d", b, k), other.hashName(name))
 					}
 				}

@@ -221,6 +221,10 @@ func TestPatternsAtRandom(t *testing.T) {
 			t.Fatal("the root has a pattern")
 		}
 	}
+	var none Patterns
+	if !none.Empty() || none.Has(labels(1)) || none.Within(labels(1)) || len(none.Match(labels(1), make([]uint32, 0, 3))) != 0 {
+		t.Fatal("there are none")
+	}
 	// A cut off name does not lead behind its end.
 	if p := patterns(t, "*.a"); p.Has(labels(1)) || !p.Has([]byte("\x01x\x01a\x00")) {
 		t.Fatal("*.a")

@@ -52,10 +52,7 @@ func Wire(s string) ([]byte, bool) {
 		for n < len(s) && s[n] != '.' {
 			n++
 		}
-		if n == 0 || n > 63 {
-			return nil, false
-		}
-		b = append(b, byte(n))
+		b = append(b, byte(n)) // empty or too long: then b is not Valid
 		for i := range n {
 			b = append(b, lower(s[i]))
 		}
@@ -102,9 +99,7 @@ func (t *Patterns) match(name []byte) (p [2]uint32) {
 		return p
 	}
 	p[0] = *t.slot(name, false)
-	if n := int(name[0]); n > 0 {
-		p[1] = *t.slot(name[1+n:], true)
-	}
+	p[1] = *t.slot(name[1+int(name[0]):], true) // behind the root is nothing, which no pattern is
 	return p
 }
 
@@ -133,7 +128,7 @@ func (t *Patterns) Within(name []byte) bool {
 	if len(t.at) == 0 {
 		return false
 	}
-	for first := true; len(name) > 0 && name[0] != 0; first = false {
+	for first := true; len(name) > 0; first = false {
 		if *t.slot(name, false) != 0 || !first && *t.slot(name, true) != 0 {
 			return true
 		}
@@ -172,36 +167,25 @@ func AppendText(b, name []byte) []byte {
 // PutWire turns the text of a name into wire form and lower case and returns
 // its length, 0 when it is not a name. There are no escapes in it.
 func PutWire(w *[MaxName]byte, text []byte) int {
-	n, at := 1, 0 // at: the length of the label under way
-	if len(text) == 0 {
-		return 0
-	}
+	n, at := 1, 0 // at: where the length of the label under way is
+	w[at] = 0
 	for i, c := range text {
-		if c == '.' {
-			if n-at-1 == 0 {
-				return 0
-			}
-			if i == len(text)-1 {
-				break
-			}
-			at = n
-		} else {
-			if n-at-1 == 63 {
-				return 0
-			}
-			w[n] = lower(c)
+		if c == '.' && i == len(text)-1 {
+			break
 		}
-		if n++; n > MaxName-1 {
+		if n == MaxName-1 {
 			return 0
 		}
 		if c == '.' {
-			w[at] = 0
-			continue
+			at = n
+		} else {
+			w[n] = lower(c)
 		}
+		n++
 		w[at] = byte(n - at - 1)
 	}
 	w[n] = 0
-	if !Valid(w[:n+1]) {
+	if !Valid(w[:n+1]) { // a label is empty or too long, or there is none
 		return 0
 	}
 	return n + 1
