@@ -108,7 +108,7 @@ func TestSteadyMarks(t *testing.T) {
 						}
 						// A change of state takes the mark away, and leaves a hairpin one.
 						tab.setState(r, Established)
-						if tab.IsSteady(d, &d.Key, 5, 1) || d.Hairpin() != hairpin || tab.Dir(r|reply^1).Hairpin() != hairpin {
+						if d.way&^wayHairpin != 0 || tab.Dir(r|reply^1).way&^wayHairpin != 0 || d.Hairpin() != hairpin || tab.Dir(r|reply^1).Hairpin() != hairpin {
 							t.Errorf("%v: still steady after a change, or no hairpin", s)
 						}
 					}

@@ -20,7 +20,7 @@ func (f *Shared) noteSYN(r Ref, p *packet.Packet) {
 	if r.Reply() && s.flags&sideMore != 0 {
 		return // syn is needed
 	}
-	if s.flags&sideOwn != 0 && f.syn(r) != p.Seq+1 {
+	if f.syn(r) != p.Seq+1 {
 		s.flags &^= sideOwn
 	}
 	f.setSYN(r, p.Seq+1)
