@@ -46,7 +46,7 @@ func (w *wires) outcome(t testing.TB, at *attack, forget func()) outcome {
 		return at.run(newArena(t, w), legit)
 	}
 	twin := func() bool {
-		for range 3 {
+		for range 5 {
 			if attempt(true) {
 				return true
 			}
