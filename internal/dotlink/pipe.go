@@ -62,7 +62,7 @@ type Pipe struct {
 // NewPipe makes a pipe; all its memory is taken here.
 func NewPipe() *Pipe {
 	return &Pipe{plainOut: newRing(plainOutSize), plainIn: newRing(plainInSize), sealedOut: newRing(sealedSize), sealedIn: newRing(sealedSize),
-		signal: make(chan struct{}, 1), reason: make([]byte, 0, MaxReason)}
+		signal: make(chan struct{}, 1), reason: make([]byte, 0, MaxReason+len(`\U00000000`))} // printable.Append cuts what it has written
 }
 
 // Bytes is about what a Link takes of memory.
