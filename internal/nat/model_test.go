@@ -75,6 +75,8 @@ func (m *modelled) check() {
 			taken := m.maps[i][uint16(port)] != nil || m.reserved[i][uint16(port)]
 			if inside := port >= uint32(m.p.Lo) && port <= uint32(m.p.Hi); s.free(uint16(port)) != !(inside && taken) {
 				m.t.Fatalf("port %d of protocol %d is free: %v", port, proto, s.free(uint16(port)))
+			} else if inside && m.maps[i][uint16(port)] == nil && s.byExt[port-uint32(m.p.Lo)].refs != 0 {
+				m.t.Fatalf("port %d of protocol %d has flows: %d", port, proto, s.byExt[port-uint32(m.p.Lo)].refs)
 			}
 		}
 	}
@@ -115,7 +117,7 @@ func (m *modelled) take(i int, at place, rnd uint64) {
 	}
 	kept := 0
 	if i < ownProtos {
-		kept = min(ownPorts, size/ownPart)
+		kept = size / ownPart
 	}
 	free := size - len(m.reserved[i]) - len(m.maps[i]) - max(0, kept-own)
 	if may := free > 0 && has < evenShare*free+fewPorts; (o == Mapped) != may {
@@ -141,7 +143,7 @@ func (m *modelled) takeOwn(i int, rnd uint64) {
 	for p := uint32(m.p.Lo); p <= uint32(m.p.Hi); p++ { // no low ones, where there are others
 		want = want || i < ownProtos && (p >= 1024 || m.p.Hi < 1024) && m.maps[i][uint16(p)] == nil && !m.reserved[i][uint16(p)]
 	}
-	if ok != want {
+	if ok != want || !ok && port != 0 {
 		m.t.Fatalf("own port %d of protocol %d, %v; want %v", port, Protocols[i], ok, want)
 	}
 	if !ok {

@@ -26,12 +26,13 @@ func TestOwnPortsWithoutAPool(t *testing.T) {
 			}
 			got[port] = true
 		}
-		if port, ok := o.Take(packet.UDP, r.Uint64()); ok {
+		if port, ok := o.Take(packet.UDP, r.Uint64()); ok || port != 0 {
 			t.Fatalf("port %d of none", port)
 		}
 		o.Give(packet.TCP, 1025) // not UDP's
 		o.Give(packet.ICMP, 1025)
-		if port, ok := o.Take(packet.UDP, r.Uint64()); ok {
+		o.Give(132, 1025)
+		if port, ok := o.Take(packet.UDP, r.Uint64()); ok || port != 0 {
 			t.Fatalf("port %d of none", port)
 		}
 		for port := range got {
@@ -53,8 +54,13 @@ func TestOwnPortsWithoutAPool(t *testing.T) {
 		}
 		got[port] = true
 	}
-	if port, ok := o.Take(packet.TCP, 1); ok {
+	if port, ok := o.Take(packet.TCP, 1); ok || port != 0 {
 		t.Fatalf("port %d of none", port)
+	}
+	for _, proto := range []uint8{packet.ICMP, 0, 132} {
+		if port, ok := o.Take(proto, 1); ok || port != 0 {
+			t.Errorf("port %d of protocol %d", port, proto)
+		}
 	}
 }
 
@@ -189,6 +195,12 @@ func TestCellsAreSpread(t *testing.T) {
 		// 4096 cells: n at random are in 4096 * (1 - exp(-n/4096)), or 1582.
 		if len(rows[0]) < 1500 || len(rows[0]) > 1660 || len(rows[1]) < 1500 || len(rows[1]) > 1660 || len(both) < n-3 || same > 2 || equal > 10 {
 			t.Errorf("key %#x: %d and %d cells, %d pairs, %d as before, %d alike", key, len(rows[0]), len(rows[1]), len(both), same, equal)
+		}
+	}
+	// The hash is SplitMix64's: its first outputs after the seed 1234567.
+	for i, h := range []uint64{6457827717110365317, 3203168211198807973} {
+		if a, b := cells(0, 1234567+uint64(i+1)*0x9e3779b97f4a7c15); a != h&0xfff || b != h>>32&0xfff {
+			t.Errorf("cells %#x and %#x, want %#x and %#x", a, b, h&0xfff, h>>32&0xfff)
 		}
 	}
 	// The lower of two cells counts.

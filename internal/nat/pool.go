@@ -141,7 +141,7 @@ func choose(s *space, want, first, last uint16, rnd uint64) (port uint16, ok boo
 	lo, hi := uint32(first), uint32(last)
 	if want >= 1024 && hi >= 1024 {
 		lo = max(lo, 1024)
-	} else if want < 1024 && lo < 1024 {
+	} else if lo < 1024 {
 		hi = min(hi, 1023)
 	}
 	if port, ok = search(&s.used, lo, hi, want, rnd); !ok {

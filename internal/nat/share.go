@@ -16,12 +16,9 @@ const (
 	fewPorts  = 16 // a small pool can be used to the last
 )
 
-// Some ports of the WAN interface's address are kept for the firewall's own
-// questions: ownPorts, but no more than one in ownPart.
-const (
-	ownPorts = 1024
-	ownPart  = 64
-)
+// Of the ports of the WAN interface's address one in ownPart is kept for the
+// firewall's own questions.
+const ownPart = 64
 
 // shares counts mappings by internal address, in two rows of cells that a keyed
 // hash chooses. The lower of an address's two cells is what it has; it may be
@@ -77,7 +74,7 @@ func (s *space) freeIn(first, last uint16) (n int) {
 // keep keeps ports for the firewall itself.
 func (p *Pool) keep() {
 	for _, s := range p.space[:ownProtos] {
-		s.kept = min(ownPorts, len(s.byExt)/ownPart)
+		s.kept = len(s.byExt) / ownPart
 	}
 }
 

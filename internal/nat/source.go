@@ -120,9 +120,8 @@ func (s *source) pair(pools []*Pool, servers []server) {
 			}
 		}
 	}
-	// The first entry of a server decides.
+	// In order; of a server's pairs the first is found, which is its first entry's.
 	slices.SortStableFunc(s.pairs, func(a, b pair) int { return cmp.Compare(a.addr, b.addr) })
-	s.pairs = slices.CompactFunc(s.pairs, func(a, b pair) bool { return a.addr == b.addr })
 }
 
 // find returns the first entry that covers src, or nil.

@@ -116,13 +116,31 @@ func TestEntriesShareAPool(t *testing.T) {
 	}
 }
 
+// TestSourcesAreTheirPrefix: entries for the same address with other prefixes are
+// not one.
+func TestSourcesAreTheirPrefix(t *testing.T) {
+	n := newNAT(t, policyWith(snat(second, 1024, 65535, 0x0a000000, 24), snat(second+1, 1024, 65535, 0x0a000000, 8), snat(second+2, 1024, 65535, 0x0a010000, 24)))
+	for a, want := range map[packet.Addr]packet.Addr{0x0a0000ff: second, 0x0a000100: second + 1, 0x0affffff: second + 1, 0x0a010001: second + 1} {
+		if m, o := n.Map(packet.UDP, a, 4000, 1); o != Mapped || m.Addr != want {
+			t.Errorf("%x leaves as %+v, %d, want %x", a, m, o, want)
+		}
+	}
+}
+
 // TestOneAddressForAHost: of an entry's external addresses a host has always the
 // same, hosts are spread over all of them, and which one a host has depends on the
 // key.
 func TestOneAddressForAHost(t *testing.T) {
-	const addresses, sources = 5, 2000
+	for _, n := range []packet.Addr{2, 5} {
+		oneAddress(t, n)
+	}
+}
+
+func oneAddress(t *testing.T, addresses packet.Addr) {
+	t.Helper()
+	const sources = 2000
 	var ss []segment.SNAT
-	for i := range packet.Addr(addresses) {
+	for i := range addresses {
 		ss = append(ss, snat(second+i, 1024, 65535, 0x0a000000, 8), snat(second+i, 1024, 65535, 0x0b000000, 8))
 	}
 	last := map[packet.Addr]packet.Addr{}
@@ -147,12 +165,12 @@ func TestOneAddressForAHost(t *testing.T) {
 			}
 			last[a] = m.Addr
 		}
-		for i := range packet.Addr(addresses) {
-			if c := count[second+i]; c < sources/addresses*7/10 || c > sources/addresses*13/10 {
+		for i := range addresses {
+			if c := count[second+i]; c < sources/int(addresses)*7/10 || c > sources/int(addresses)*13/10 {
 				t.Errorf("key %#x: address %d has %d hosts of %d", key, i, c, sources)
 			}
 		}
-		if moved < sources/2 {
+		if moved < sources/3 {
 			t.Errorf("key %#x: %d hosts of %d have another address than with the last key", key, moved, sources)
 		}
 		if m, _ := n.Map(packet.TCP, 0x0b000001, 4000, 1); m.Addr < second || m.Addr >= second+addresses {
@@ -236,6 +254,9 @@ func TestNoSuchPool(t *testing.T) {
 		}
 		if _, ok := n.Own().Take(proto, 1); ok {
 			t.Errorf("an own port of protocol %d", proto)
+		}
+		if port, ok := n.pools[0].Take(proto, web, 2005, 1); ok || port != 0 {
+			t.Errorf("port %d of protocol %d", port, proto)
 		}
 		if m, o := n.Map(proto, web, 2005, 1); o != Exhausted {
 			t.Errorf("protocol %d: %+v, %d", proto, m, o)

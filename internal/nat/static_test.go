@@ -118,6 +118,7 @@ func TestServersOwnFlows(t *testing.T) {
 		dnat(packet.UDP, external, 5000, 5009, web, 443),
 		dnat(packet.TCP, external, 2000, 2000, mail, 443), // for other sources: the first entry owns it
 		dnat(packet.TCP, second, 6000, 6000, mail, 25),
+		dnat(packet.TCP, external, 30000, 30001, mail, 10000),
 	)
 	outside := func(proto uint8, addr packet.Addr, port uint16, ext packet.Addr, eport uint16) {
 		t.Helper()
@@ -131,6 +132,8 @@ func TestServersOwnFlows(t *testing.T) {
 	outside(packet.UDP, web, 443, external, 5000)
 	outside(packet.UDP, web, 452, external, 5009)
 	outside(packet.TCP, mail, 25, second, 6000)
+	outside(packet.TCP, mail, 10000, external, 30000)
+	outside(packet.TCP, mail, 10001, external, 30001)
 	for _, c := range []struct {
 		proto uint8
 		addr  packet.Addr
@@ -184,6 +187,7 @@ func TestPublishedPortsAreReserved(t *testing.T) {
 	// Without a pool of the address the firewall keeps off them all the same.
 	pol := policyWith()
 	pol.DNAT = []segment.DNAT{dnat(packet.TCP, external, 1024, 65534, web, 1)}
+	pol.DNAT = append(pol.DNAT, dnat(packet.TCP, second, 65535, 65535, web, 1)) // another's
 	m := newNAT(t, pol)
 	if got, ok := m.Own().Take(packet.TCP, 12345); !ok || got != 65535 {
 		t.Fatalf("port %d, %v", got, ok)
@@ -265,15 +269,20 @@ func TestStaticModel(t *testing.T) {
 // TestStaticErrors: entries that cannot be are refused, at each bound.
 func TestStaticErrors(t *testing.T) {
 	six := segment.Addr{0x20, 1}
-	for want, edit := range map[string]func(d *segment.DNAT){
-		"address of a dnat entry is not IPv4":  func(d *segment.DNAT) { d.External = six },
-		"an address of a dnat entry is not":    func(d *segment.DNAT) { d.To = six },
-		"sources of a dnat entry are not IPv4": func(d *segment.DNAT) { d.From, d.FromMask = six, maskOf(8) },
-		"neither for TCP nor for UDP":          func(d *segment.DNAT) { d.Proto = packet.ICMP },
-		"ports of a dnat entry are not ranges": func(d *segment.DNAT) { d.PortLo = 0 },
-		"ports of a dnat entry are not":        func(d *segment.DNAT) { d.PortHi = d.PortLo - 1 },
-		"ports of a dnat entry are":            func(d *segment.DNAT) { d.ToPort = 0 },
-		"ports of a dnat entry":                func(d *segment.DNAT) { d.PortHi, d.ToPort = d.PortLo+10, 65526 },
+	for _, c := range []struct {
+		want string
+		edit func(d *segment.DNAT)
+	}{
+		{"an address of a dnat entry is not IPv4", func(d *segment.DNAT) { d.External = six }},
+		{"an address of a dnat entry is not IPv4", func(d *segment.DNAT) { d.To = six }},
+		{"sources of a dnat entry are not IPv4", func(d *segment.DNAT) { d.From, d.FromMask = six, maskOf(8) }},
+		{"neither for TCP nor for UDP", func(d *segment.DNAT) { d.Proto = packet.ICMP }},
+		{"neither for TCP nor for UDP", func(d *segment.DNAT) { d.Proto = 0 }},
+		{"ports of a dnat entry are not ranges", func(d *segment.DNAT) { d.PortLo = 0 }},
+		{"ports of a dnat entry are not ranges", func(d *segment.DNAT) { d.PortHi = d.PortLo - 1 }},
+		{"ports of a dnat entry are not ranges", func(d *segment.DNAT) { d.PortHi, d.ToPort = 10, 100 }},
+		{"ports of a dnat entry are not ranges", func(d *segment.DNAT) { d.ToPort = 0 }},
+		{"ports of a dnat entry are not ranges", func(d *segment.DNAT) { d.PortHi, d.ToPort = d.PortLo+10, 65526 }},
 	} {
 		p := policyWith(segment.SNAT{Interface: 1, PortLo: 1024, PortHi: 65535})
 		d := dnat(packet.TCP, external, 443, 443, web, 443)
@@ -281,9 +290,9 @@ func TestStaticErrors(t *testing.T) {
 		if _, err := New(p, 1); err != nil {
 			t.Fatal(err)
 		}
-		edit(&p.DNAT[0])
-		if _, err := New(p, 1); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v, want %q", err, want)
+		c.edit(&p.DNAT[0])
+		if _, err := New(p, 1); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %q", err, c.want)
 		}
 	}
 	// Up to 65535 is a port.
