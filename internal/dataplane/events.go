@@ -70,9 +70,12 @@ func (e *Engine) emitFlow(r conntrack.Ref, a telemetry.Action, why telemetry.Rea
 // addresses fills in a direction's tuple and its translation.
 func (e *Engine) addresses(d *conntrack.Dir, reply bool) {
 	in, out := packet.Rewrite{Src: d.Key.Src, Dst: d.Key.Dst, SrcPort: d.Key.SrcPort, DstPort: d.Key.DstPort}, d.Out
+	// Of an ICMP query both ports are the identifier, which the client's translation
+	// changes.
+	source := in.Src != out.Src || in.SrcPort != out.SrcPort && d.Key.Proto != packet.ICMP
 	switch {
 	case !reply:
-	case in.Src != out.Src || in.SrcPort != out.SrcPort:
+	case source:
 		// A server answers: its own address, and the client's.
 		in.Dst, in.DstPort = out.Dst, out.DstPort
 	default:
@@ -83,7 +86,7 @@ func (e *Engine) addresses(d *conntrack.Dir, reply bool) {
 	switch {
 	case !reply && in.Dst != out.Dst: // a hairpin's source is translated, too
 		e.rec.XlatAddr, e.rec.XlatPort, e.rec.XlatDst = out.Dst.To16(), out.DstPort, true
-	case in.Src != out.Src || in.SrcPort != out.SrcPort:
+	case source:
 		e.rec.XlatAddr, e.rec.XlatPort = out.Src.To16(), out.SrcPort
 	case in.Dst != out.Dst || in.DstPort != out.DstPort:
 		e.rec.XlatAddr, e.rec.XlatPort, e.rec.XlatDst = out.Dst.To16(), out.DstPort, true
