@@ -3,6 +3,7 @@ package packet
 import (
 	"bytes"
 	"encoding/binary"
+	"math/rand/v2"
 	"testing"
 )
 
@@ -12,6 +13,9 @@ func FuzzEmbedded(f *testing.F) {
 	for _, fr := range [][]byte{tcpFrame(1, 2, 3), udpFrame(1), echoFrame(1), build(1<<24, 2<<24, TCP, 9, []byte{7, 4, 4, 0}, tcpFrame()[EthLen+MinIPv4:], 16)} {
 		f.Add(fr[EthLen:], uint32(0xcb00710a), uint16(4000))
 		f.Add(fr[EthLen:][:MinIPv4+8], uint32(0), uint16(0xffff))
+	}
+	for _, fr := range hostile() {
+		f.Add(fr[EthLen:], uint32(0xffffffff), uint16(0))
 	}
 	f.Fuzz(func(t *testing.T, b []byte, addr uint32, port uint16) {
 		var p, q Packet
@@ -53,6 +57,53 @@ func normal(b []byte, p *Packet) {
 	}
 }
 
+// hostile are frames whose transport header is of each length about the shortest
+// and whose numbers about lengths are one off, or as large as can be.
+func hostile() (all [][]byte) {
+	r := rand.New(rand.NewPCG(9, 9))
+	for _, proto := range []uint8{TCP, UDP, ICMP} {
+		for _, n := range []int{0, 1, 7, 8, 9, 19, 20, 21, 24, 60} {
+			f := made(r, proto, nil, n, nil)
+			all = append(all, f, f[:len(f)-min(1, n)], append(bytes.Clone(f), 9))
+			whole := byte(len(f) - EthLen)
+			for _, c := range []struct {
+				at     int
+				values []byte
+			}{
+				{EthLen, []byte{0x40, 0x44, 0x46, 0x4f, 0x55}},
+				{EthLen + 3, []byte{0, 19, whole - 1, whole + 1, 255}},
+				{EthLen + MinIPv4 + 5, []byte{0, 7, byte(n) - 1, byte(n) + 1, 255}},
+				{EthLen + MinIPv4 + 12, []byte{0, 0x40, 0x60, 0xf0}},
+			} {
+				for _, v := range c.values {
+					if c.at < len(f) {
+						g := bytes.Clone(f)
+						g[c.at] = v
+						all = append(all, g)
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// hostileOptions are options of TCP that end where they should not.
+func hostileOptions() (all [][]byte) {
+	for _, kind := range []byte{0, 1, 2, 3, 4, 5, 8, 255} {
+		for _, n := range []byte{0, 1, 2, 3, 4, 5, 10, 11, 39, 40, 41, 255} {
+			for _, size := range []int{4, 12, 40} {
+				o := bytes.Repeat([]byte{1}, size)
+				o[0], o[1] = kind, n
+				end := bytes.Repeat([]byte{1}, size)
+				end[size-2], end[size-1] = kind, n
+				all = append(all, o, end)
+			}
+		}
+	}
+	return all
+}
+
 // FuzzARP: what is read can be written and is the same.
 func FuzzARP(f *testing.F) {
 	b := make([]byte, 60)
@@ -84,6 +135,9 @@ func FuzzClampMSS(f *testing.F) {
 	f.Add([]byte{1, 2, 4, 5, 0xb4, 0, 0, 0}, uint16(1360))
 	f.Add([]byte{8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 2, 4, 0xff, 0xff, 0, 0}, uint16(536))
 	f.Add([]byte{2, 4, 5, 0xb4, 2, 4, 5, 0xb4}, uint16(1))
+	for _, o := range hostileOptions() {
+		f.Add(o, uint16(1360))
+	}
 	f.Fuzz(func(t *testing.T, opts []byte, limit uint16) {
 		opts = opts[:min(len(opts), 40)&^3]
 		l4 := append(make([]byte, TCPLen), opts...)

@@ -69,14 +69,18 @@ func ScrubTCP(l4 []byte, c *Clock) {
 		}
 		i += size
 	}
+	// Whether anything changes is not what d says: it is 0 for ones that become
+	// zeros.
 	var d uint32
+	changed := false
 	for i := 0; i < len(o); i += 2 {
 		old, new := binary.BigEndian.Uint16(l4[TCPLen+i:]), binary.BigEndian.Uint16(o[i:])
 		if old != new {
 			d += delta16(old, new)
+			changed = true
 		}
 	}
-	if d != 0 {
+	if changed {
 		copy(l4[TCPLen:end], o)
 		binary.BigEndian.PutUint16(l4[offTCPSum:], update(binary.BigEndian.Uint16(l4[offTCPSum:]), d))
 	}

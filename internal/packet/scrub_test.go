@@ -49,6 +49,8 @@ func TestScrubTCP(t *testing.T) {
 		{"kind 255", SYN, []byte{255, 4, 1, 2}, []byte{1, 1, 1, 1}},
 		{"kind 72, whose low bits are timestamps'", ACK, []byte{72, 10, 0, 0, 0, 9, 0, 0, 0, 1, 1, 1}, bytes.Repeat([]byte{1}, 12)},
 		{"behind the end", ACK, []byte{0, 19, 8, 10}, []byte{0, 0, 0, 0}},
+		{"behind the end, ones alone", ACK, []byte{1, 0, 255, 255}, []byte{1, 0, 0, 0}},
+		{"behind the end, ones at odd places", ACK, []byte{0, 255, 255, 255, 255, 1, 2, 3}, make([]byte, 8)},
 		{"length 0", ACK, []byte{1, 8, 0, 9}, []byte{1, 1, 1, 1}},
 		{"length 1", ACK, []byte{8, 1, 9, 9}, []byte{1, 1, 1, 1}},
 		{"a length beyond the end", ACK, []byte{1, 1, 8, 10}, []byte{1, 1, 1, 1}},
@@ -58,6 +60,22 @@ func TestScrubTCP(t *testing.T) {
 		got, ok := scrubbed(c.flags, c.in, []byte("data"), new(Clock))
 		if !ok || !bytes.Equal(got, c.want) {
 			t.Errorf("%s: %v became %v, want %v; checksum and data right: %v", c.what, c.in, got, c.want, ok)
+		}
+	}
+}
+
+// TestScrubTCPLeavesAlone: a segment in which nothing changes stays as it is, in
+// whichever of its two forms its checksum is zero.
+func TestScrubTCPLeavesAlone(t *testing.T) {
+	for _, sum := range []uint16{0, 0xffff, 1} {
+		for _, opts := range [][]byte{nil, {1, 1, 1, 1}, {1, 1, 8, 10, 255, 255, 255, 255, 0, 0, 0, 1}} {
+			b := append(make([]byte, TCPLen), opts...)
+			b[12], b[13] = byte(len(b)/4)<<4, ACK
+			binary.BigEndian.PutUint16(b[offTCPSum:], sum)
+			want := bytes.Clone(b)
+			if ScrubTCP(b, new(Clock)); !bytes.Equal(b, want) {
+				t.Errorf("%x became %x", want, b)
+			}
 		}
 	}
 }
@@ -98,6 +116,9 @@ func TestRaiseTTL(t *testing.T) {
 func FuzzScrubTCP(f *testing.F) {
 	f.Add(byte(ACK), []byte{1, 1, 8, 10, 0, 0, 0, 9, 0, 0, 0, 1}, uint32(7))
 	f.Add(byte(SYN), []byte{2, 4, 5, 180, 3, 0}, uint32(7))
+	for i, o := range hostileOptions() {
+		f.Add([]byte{SYN, ACK}[i%2], o, uint32(i))
+	}
 	f.Fuzz(func(t *testing.T, flags byte, opts []byte, newest uint32) {
 		opts = opts[:min(len(opts), 40)]
 		c := Clock{newest, newest&1 != 0}
