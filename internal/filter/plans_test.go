@@ -16,7 +16,7 @@ var update = flag.Bool("update", false, "write testdata/plans.txt anew")
 
 // TestPlans pins what each plan makes of some policies, how much of its bounds
 // it uses for that, and what it expects of it. Who changes how trees are made
-// sees here what changes, decides with the sweep (make sweep) whether it
+// sees here what changes, decides with the sweep (make bench) whether it
 // is for the better, and writes the file anew with -update.
 func TestPlans(t *testing.T) {
 	ps := map[string]*segment.Policy{}

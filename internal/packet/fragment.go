@@ -87,7 +87,7 @@ func (c *Cutter) Next(b []byte) int {
 		hl = MinIPv4 + copiedOptions(b[MinIPv4:hl])
 		b[0] = 0x40 | byte(hl/4)
 	}
-	n := min((c.mtu-hl)&^7, len(payload)-c.at)
+	n := (c.mtu - hl) &^ 7
 	w := binary.BigEndian.Uint16(c.packet[offFrag:])
 	off := int(w&fragOffset) + c.at/8
 	w = w&^fragOffset | uint16(off)&fragOffset

@@ -311,6 +311,9 @@ func FuzzParse(f *testing.F) {
 	} {
 		f.Add(seed, uint32(0xcb00710a), uint16(4000))
 	}
+	for _, seed := range hostile() {
+		f.Add(seed, uint32(0xffffffff), uint16(0))
+	}
 	f.Fuzz(func(t *testing.T, b []byte, src uint32, port uint16) {
 		var p, q Packet
 		n, why := ParseIPv4(b, &p)

@@ -128,7 +128,7 @@ func ParseIPv4(f []byte, p *Packet) (n int, reason telemetry.Reason) {
 	vihl := ip[0]
 	hl := int(vihl&15) * 4
 	total := int(binary.BigEndian.Uint16(ip[offTotalLen:]))
-	if vihl>>4 != 4 || hl < MinIPv4 || total < hl || total > len(ip) || hl > len(ip) {
+	if vihl>>4 != 4 || hl < MinIPv4 || total < hl || total > len(ip) {
 		return 0, telemetry.MalformedPacket
 	}
 	p.Src = Addr(binary.BigEndian.Uint32(ip[offSrc:]))

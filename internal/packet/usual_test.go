@@ -60,6 +60,10 @@ func FuzzUsual(f *testing.F) {
 		f.Add(s, true)
 		f.Add(s, false)
 	}
+	for _, s := range hostile() {
+		f.Add(s, true)
+		f.Add(s, false)
+	}
 	self := [6]byte{2, 1}
 	f.Fuzz(func(t *testing.T, b []byte, fix bool) {
 		if len(b) < EthLen {
