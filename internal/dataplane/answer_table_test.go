@@ -279,19 +279,30 @@ func TestOwnMessages(t *testing.T) {
 		tos       uint8
 		typ, code uint8
 		rest      uint32
+		kind      int // whose rate it uses up
 	}{
-		{lan, udp(host, 4000, web, 54), lanAddr, 0xc0, packet.Unreachable, packet.Prohibited, 0},
-		{wan, udp(client, 4000, ours, 54), ours, 0xc0, packet.Unreachable, packet.Prohibited, 0},
-		{lan, short, lanAddr, 0xc0, packet.TimeExceeded, 0, 0},
-		{lan, big, lanAddr, 0xc0, packet.Unreachable, packet.FragNeeded, 1280},
-		{lan, syn(host, 4000, web, 55), web, 0, 0, 0, 0},
-		{lan, long, lanAddr, 0, packet.EchoReply, 0, 7 << 16},
+		{lan, udp(host, 4000, web, 54), lanAddr, 0xc0, packet.Unreachable, packet.Prohibited, 0, aboutRule},
+		{wan, udp(client, 4000, ours, 54), ours, 0xc0, packet.Unreachable, packet.Prohibited, 0, aboutRule},
+		{lan, short, lanAddr, 0xc0, packet.TimeExceeded, 0, 0, aboutTTL},
+		{lan, big, lanAddr, 0xc0, packet.Unreachable, packet.FragNeeded, 1280, aboutSize},
+		{lan, syn(host, 4000, web, 55), web, 0, 0, 0, 0, aboutRule},
+		{lan, long, lanAddr, 0, packet.EchoReply, 0, 7 << 16, -1},
 	} {
+		for i := range l.e.port {
+			l.e.port[i].answers = [answerKinds]answering{newAnswering(), newAnswering(), newAnswering()}
+		}
 		_, back := l.put(c.from, c.p)
 		if len(back) != 1 {
 			t.Fatalf("message %d: %d answers; drops: %s", i, len(back), l.drops())
 		}
 		v := back[0]
+		for side := range l.e.port {
+			for k := range l.e.port[side].answers {
+				if used := l.e.port[side].answers[k].all.last != 0; used != (side == c.from && k == c.kind) {
+					t.Errorf("message %d: the rate of kind %d on side %d is used: %v", i, k, side, used)
+				}
+			}
+		}
 		if v.Src != ip(c.src) || v.Dst != ip(c.p.src) || v.TTL != 64 || packet.TOS(v.frame[packet.EthLen:]) != c.tos || l.e.c.Own != uint64(i+1) {
 			t.Errorf("message %d: %v, TTL %d, TOS %#x, %d own", i, v, v.TTL, packet.TOS(v.frame[packet.EthLen:]), l.e.c.Own)
 		}

@@ -285,6 +285,9 @@ func TestUnreachableIsAboutFlows(t *testing.T) {
 	if l.e.c.AnswersSuppressed == 0 {
 		t.Error("nothing was suppressed")
 	}
+	if a := &l.e.port[lan].answers; a[aboutTTL].all.last != 0 || a[aboutSize].all.last != 0 {
+		t.Error("other kinds' rates are used up")
+	}
 	l.port[lan].out = nil
 	l.buffers()
 }
