@@ -53,7 +53,8 @@ func (p *Proxy) mustSee() bool {
 
 // hideECH removes the parameter ech from all service bindings of response m, whose
 // records begin at off and are well formed. Nothing moves but within their
-// parameters. It returns false when that cannot be done.
+// parameters. It returns false when a record cannot be found. Where keyFill or what
+// is above it is taken, the keys are out of order afterwards: the caller scans again.
 func (p *Proxy) hideECH(m []byte, off int) bool {
 	n := int(be16(m[6:])) + int(be16(m[8:])) + int(be16(m[10:]))
 	for range n {
@@ -62,8 +63,8 @@ func (p *Proxy) hideECH(m []byte, off int) bool {
 			return false
 		}
 		off = r.end
-		if r.class == classIN && (r.typ == typeSVCB || r.typ == typeHTTPS) && !hideIn(m, &r, p.buf[:0]) {
-			return false
+		if r.class == classIN && (r.typ == typeSVCB || r.typ == typeHTTPS) {
+			hideIn(m, &r, p.buf[:0])
 		}
 	}
 	m[3] &^= flagAD // what is changed is not what was validated
@@ -72,9 +73,9 @@ func (p *Proxy) hideECH(m []byte, off int) bool {
 }
 
 // hideIn removes ech from record r. tmp has room for its parameters.
-func hideIn(m []byte, r *rr, tmp []byte) bool {
+func hideIn(m []byte, r *rr, tmp []byte) {
 	at, _ := skipName(m, r.data+2)
-	last, found := 0, false
+	found := false
 	for p := m[at:r.end]; len(p) > 0; {
 		key, n := int(be16(p)), 4+int(be16(p[2:]))
 		switch key {
@@ -85,19 +86,14 @@ func hideIn(m []byte, r *rr, tmp []byte) bool {
 		default:
 			tmp = append(tmp, p[:n]...)
 		}
-		last = key
 		p = p[n:]
 	}
 	if !found {
-		return true
-	}
-	if last >= keyFill {
-		return false
+		return
 	}
 	tmp = binary.BigEndian.AppendUint16(tmp, keyFill)
 	tmp = binary.BigEndian.AppendUint16(tmp, uint16(r.end-at-len(tmp)-2)) // at least the 4 bytes of ech's own head are free
 	clear(m[at+copy(m[at:], tmp) : r.end])
-	return true
 }
 
 // appendMandatory appends the parameter mandatory with the keys v, without ech; and

@@ -74,6 +74,7 @@ func TestECHIsRemoved(t *testing.T) {
 		{what: "signed, without DO", asked: "seen.example", typ: dns.TypeHTTPS, answer: []string{"@ 60 IN HTTPS 1 . ech=" + echValue, "@ 60 IN RRSIG HTTPS 13 2 60 20300101000000 20200101000000 1 example. c2lnbmF0dXJl"}, removed: true},
 
 		{what: "signed, with DO", asked: "seen.example", typ: dns.TypeHTTPS, do: true, answer: []string{"@ 60 IN HTTPS 1 . ech=" + echValue, "@ 60 IN RRSIG HTTPS 13 2 60 20300101000000 20200101000000 1 example. c2lnbmF0dXJl"}},
+		{what: "signed SVCB, with DO", asked: "seen.example", typ: dns.TypeSVCB, do: true, answer: []string{"@ 60 IN SVCB 1 . ech=" + echValue, "@ 60 IN RRSIG SVCB 13 2 60 20300101000000 20200101000000 1 example. c2lnbmF0dXJl"}},
 		{what: "a rule that need not", asked: "plain.example", typ: dns.TypeHTTPS, answer: []string{"@ 60 IN HTTPS 1 . ech=" + echValue}},
 		{what: "no rule", asked: "other.example", typ: dns.TypeHTTPS, answer: []string{"@ 60 IN HTTPS 1 seen.example. ech=" + echValue}},
 		{what: "two labels for a wildcard", asked: "a.b.seen.example", typ: dns.TypeHTTPS, answer: []string{"@ 60 IN HTTPS 1 . ech=" + echValue}},

@@ -192,6 +192,9 @@ func TestEndsAreTold(t *testing.T) {
 			if o != nil && (len(o.Option) > 0 != e.ede || !o.Do() || o.UDPSize() != upstreamSize || o.Version() != 0) {
 				t.Errorf("the client gets %v", o)
 			}
+			if g := b.got[0]; int(be16(g[4:])) != len(m.Question) || int(be16(g[6:])) != len(m.Answer) || int(be16(g[8:])) != len(m.Ns) || int(be16(g[10:])) != len(m.Extra) {
+				t.Errorf("counts that are not those of what is there: %x", g)
+			}
 			if e.ede && string(b.got[0][len(b.got[0])-6:]) != "\x00\x0f\x00\x02\x00\x0f" {
 				t.Errorf("the client gets %x", b.got[0])
 			}
@@ -233,6 +236,11 @@ func TestReturnedOutcome(t *testing.T) {
 			t.Errorf("%d: %v, want %v", i, got, c.want)
 		}
 	}
+	b.p.uses = newUses(b.p.cfg.Policy)
+	if got := ask(func(*dns.Msg) {}); got != telemetry.DNSBlockedPolicy {
+		t.Errorf("for no rule: %v", got)
+	}
+	b.p.uses = nil
 	b.p.rate = 0
 	if got := ask(func(*dns.Msg) {}); got != telemetry.DNSRateLimited {
 		t.Errorf("too often: %v", got)

@@ -73,13 +73,11 @@ func (in *inside) has(a packet.Addr) bool {
 func (in *inside) has6(a []byte) bool {
 	hi, lo := uint64(be32(a))<<32|uint64(be32(a[4:])), uint64(be32(a[8:]))<<32|uint64(be32(a[12:]))
 	switch {
-	case hi == 0 && lo <= 1: // unspecified, loopback
-		return true
 	case a[0]&0xfe == 0xfc, // fc00::/7, unique local
 		a[0] == 0xfe && a[1]&0x80 != 0, // fe80::/10 and fec0::/10, link-local and site-local
 		a[0] == 0xff:                   // multicast
 		return true
-	case hi == 0 && (lo>>32 == 0 || lo>>32 == 0xffff || lo>>32 == 0xffff0000): // compatible, mapped (RFC 4291 section 2.5.5), translated (RFC 2765)
+	case hi == 0 && (lo>>32 == 0 || lo>>32 == 0xffff || lo>>32 == 0xffff0000): // unspecified, loopback (within 0.0.0.0/8), compatible, mapped (RFC 4291 section 2.5.5), translated (RFC 2765)
 		return in.has(packet.Addr(lo))
 	case hi == 0x0064ff9b<<32 && lo>>32 == 0: // 64:ff9b::/96 (RFC 6052)
 		return in.has(packet.Addr(lo))
@@ -104,14 +102,15 @@ func (a *answer) lookInside(m []byte, r *rr, additional bool) {
 		for p := m[e:r.end]; len(p) > 0; { // service has read it
 			key, v := be16(p), p[4:4+int(be16(p[2:]))]
 			p = p[4+len(v):]
-			size := 0
+			size := 4
 			switch key {
 			case keyIPv4Hint:
-				size = 4
 			case keyIPv6Hint:
 				size = 16
+			default:
+				continue
 			}
-			for ; size > 0 && len(v) > 0; v = v[size:] {
+			for ; len(v) > 0; v = v[size:] {
 				a.noteInside(v[:size], additional)
 			}
 		}

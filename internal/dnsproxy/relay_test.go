@@ -208,6 +208,7 @@ func TestTruncation(t *testing.T) {
 				b := newBench(t, nil)
 				b.p.cfg.MaxUDP = max(c.max, minUDP)
 				q := query("A.example", dns.TypeA)
+				q.RecursionDesired = rcode == 0
 				if c.edns {
 					q.SetEdns0(uint16(c.size), true)
 				}
@@ -241,7 +242,7 @@ func TestTruncation(t *testing.T) {
 				got := b.answer(append(m, opt...))
 				what := fmt.Sprintf("%+v, %d more, code %d", c, over, rcode)
 				r := unpack(t, got)
-				if r.Rcode != rcode || (r.IsEdns0() != nil) != c.edns || r.Id != 77 || r.Question[0].Name != "A.example." {
+				if r.Rcode != rcode || (r.IsEdns0() != nil) != c.edns || r.Id != 77 || r.Question[0].Name != "A.example." || r.RecursionDesired != (rcode == 0) {
 					t.Errorf("%s: %v", what, r.MsgHdr)
 				}
 				if over == 0 {

@@ -72,33 +72,33 @@ func namesOf(typ, class int, d []byte) (before, names, after int, ok bool) {
 		n := 4
 		for range 3 {
 			if n >= len(d) {
-				return 0, 0, 0, false
+				return
 			}
 			n += 1 + int(d[n])
 		}
 		return n, 1, 0, true
 	case typeA6: // RFC 2874 section 3.1: without a prefix there is no name
 		if len(d) == 0 || d[0] > 128 {
-			return 0, 0, 0, false
+			return
 		}
 		return 1 + (128-int(d[0])+7)/8, min(int(d[0]), 1), 0, true
 	case typeIPSECKEY: // RFC 4025 section 2.1: a gateway of type 3 is a name
 		if len(d) < 3 {
-			return 0, 0, 0, false
+			return
 		}
 		if d[1] == 3 {
 			return 3, 1, anything, true
 		}
 	case typeAMTRELAY: // RFC 8777 section 4.3.1, likewise
 		if len(d) < 2 {
-			return 0, 0, 0, false
+			return
 		}
 		if d[1]&0x7f == 3 {
 			return 2, 1, 0, true
 		}
 	case typeHIP: // RFC 8005 section 5: names up to the end
 		if len(d) < 4 {
-			return 0, 0, 0, false
+			return
 		}
 		return 4 + int(d[0]) + int(be16(d[2:])), anything, 0, true
 	case typeA:
