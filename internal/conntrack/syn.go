@@ -51,12 +51,12 @@ func near(n, end uint32) bool { return !after(n, end) && !before(n, end-slack) }
 // (RFC 9293 section 3.6.1); unless its receiver has answered such a SYN already
 // as one that knows of no connection.
 func (f *Shared) reopens(r Ref, p *packet.Packet, st State) bool {
-	me, other := &f.tcp[r&1], &f.tcp[r&1^1]
+	me := &f.tcp[r&1]
 	n := p.Seq + 1
 	switch {
 	case st != Close && st != TimeWait:
 		return false
-	case me.flags&sideOver != 0 || me.flags&other.flags&sideSeen == 0: // there was no connection
+	case me.flags&sideOver != 0 || f.tcp[1].flags&sideSeen == 0: // there was no connection
 		return true
 	case me.flags&sideOwn != 0 && n == f.syn(r):
 		return false
@@ -86,11 +86,12 @@ func (t *Table) doSYN(r Ref, p *packet.Packet, opts []byte, st State) Verdict {
 	}
 	if me.flags&sideSeen == 0 {
 		// A late answer to a SYN that has been given up or refused: the client's
-		// RST will tell the server so, or else it has not had the RST.
-		if acks && r.Reply() && !before(p.Ack, other.limit) && !after(p.Ack, other.end) {
-			return t.answer(r, p, opts)
+		// RST will tell the server so, or else it has not had the RST. It carries
+		// ACK, for else it would reopen.
+		if before(p.Ack, other.limit) || after(p.Ack, other.end) {
+			return Invalid
 		}
-		return Invalid
+		return t.answer(r, p, opts)
 	}
 	// A SYN inside a live connection: the end answers with a challenge ACK
 	// (RFC 5961 section 4.2), so let it through, but learn nothing from it.
@@ -212,23 +213,22 @@ func (t *Table) answer(r Ref, p *packet.Packet, opts []byte) Verdict {
 	me, other := &f.tcp[r&1], &f.tcp[r&1^1]
 	own := other.limit
 	st := t.Dir(r).State
-	noted := st == SynSent && other.flags&sideSYN != 0 // own is not the only attempt
 	if p.Flags&packet.ACK != 0 && st == SynSent && (before(p.Ack, other.limit) || after(p.Ack, other.end)) {
 		if !f.answersNoted(r, p.Ack) {
 			return Invalid
 		}
 		// It answers the earlier of two attempts, which need not be the one that
 		// the client has given up: an old SYN may have come late.
-		other.limit, other.end = f.syn(r^1), p.Ack
+		other.end = p.Ack
 		f.setSYN(r^1, own)
 		other.flags &^= sideSYNData
-	} else if noted {
+	} else if st == SynSent { // own, be it the only attempt or not
 		f.setSYN(r^1, own)
 		other.flags = other.flags&^(sideSYN|sideSYNData) | sideOwn
 	}
 	was, first, more := *me, me.first(other), f.syn(r)
 	f.begin(r, p, opts)
-	if st == SynRecv && was.flags&sideAcked != 0 {
+	if was.flags&sideAcked != 0 { // it has answered before
 		f.keep(r, &was, first, more)
 	}
 	// These windows are not scaled, and begin behind the SYN: see first. After

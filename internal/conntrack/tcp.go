@@ -148,13 +148,13 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 		me.flags |= sideChallenge
 		return Quiet
 	}
-	if st == SynSent || me.flags&sideSeen == 0 || other.flags&sideSeen == 0 {
+	if f.tcp[1].flags&sideSeen == 0 { // in SYN-SENT, and when that has been given up
 		return Invalid // data before the handshake
 	}
 	if !inWindow(me, other, p) && !f.choose(r, p) {
 		return Invalid
 	}
-	if (me.flags|other.flags)&sideMore != 0 && !r.Reply() {
+	if !r.Reply() {
 		f.chosen(r)
 	}
 	if st == Close {
@@ -214,12 +214,8 @@ func (s *side) first(other *side) uint32 { return s.limit - other.window }
 func (t *Table) revive(r Ref, me, other *side) State {
 	me.flags &^= sideOver
 	other.flags &^= sideReset | sideOver
-	st := SynRecv
-	if me.flags&other.flags&sideAcked != 0 {
-		st = Established
-	}
-	t.setState(r, st)
-	return st
+	t.setState(r, SynRecv) // from which progress moves it on
+	return SynRecv
 }
 
 // advance notes what the packet shows of both sides.
@@ -229,8 +225,8 @@ func (s *side) advance(other *side, p *packet.Packet) {
 		s.end = e
 	}
 	win := uint32(p.Window)
-	if s.flags&sideScale != 0 && other.flags&sideScale != 0 && p.Flags&packet.SYN == 0 {
-		win <<= s.scale()
+	if other.flags&sideScale != 0 {
+		win <<= s.scale() // which is 0 if its SYN said none
 	}
 	s.window = max(s.window, win)
 	if s.flags&sideAcked == 0 || after(p.Ack, s.ack) {
