@@ -170,10 +170,14 @@ func (d *fakeNet) Write32(off, v uint32) {
 
 func (d *fakeNet) Read8(off uint32) uint8 { return d.mac[off-cfgMAC] }
 func (d *fakeNet) Read16(off uint32) uint16 {
-	if off == cfgMTU {
+	switch off {
+	case cfgMTU:
 		return d.mtu
+	case cfgStatus:
+		return d.link
 	}
-	return d.link
+	d.bad("read of an unknown register")
+	return 0
 }
 
 func (d *fakeNet) at(a uint64) []byte { return d.mem[a-memBase:] }

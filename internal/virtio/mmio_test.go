@@ -134,7 +134,7 @@ func TestNegotiationErrors(t *testing.T) {
 		{map[uint32]uint32{regVersion: 3}, nil, "transport version 3, want 2", false},
 		{map[uint32]uint32{regDeviceID: 0}, nil, "device type 0, want 1", false},
 		{map[uint32]uint32{regDeviceID: 2}, nil, "device type 2, want 1", false},
-		{nil, func(d *fakeNet) { d.offered = allNet }, "VERSION_1", true},
+		{nil, func(d *fakeNet) { d.offered = ^uint64(featVersion1) }, "VERSION_1", true},
 		{nil, func(d *fakeNet) { d.refuse = true }, "refuses features 0x120018028", true},
 	} {
 		d := &scripted{fakeNet: newFake(allNet), says: c.says}
@@ -147,6 +147,13 @@ func TestNegotiationErrors(t *testing.T) {
 		}
 		if (d.status&statusFailed != 0) != c.fail || c.fail && d.status&^statusFailed != 3 {
 			t.Errorf("%q: status %#x", c.want, d.status)
+		}
+		d = &scripted{fakeNet: newFake(allNet), says: c.says}
+		if c.edit != nil {
+			c.edit(d.fakeNet)
+		}
+		if feat, err := negotiate(d, netID, allNet); feat != 0 || err == nil {
+			t.Errorf("%q: features %#x with error %v", c.want, feat, err)
 		}
 	}
 	// Each status that is not the right one after the start.

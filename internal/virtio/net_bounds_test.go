@@ -360,6 +360,13 @@ func TestFeaturesAlone(t *testing.T) {
 			if _, ok := n.MAC(); ok != (offered&featMAC != 0) || n.MTU() != mtu || n.LinkUp() != (offered&featStatus == 0) {
 				t.Errorf("offered %#x: MAC %v, MTU %d, link up %v", offered, ok, n.MTU(), n.LinkUp())
 			}
+			if d.accepted&featStatus != 0 {
+				d.isr = 2
+				n.Ack()
+			}
+			if len(d.broken) > 0 {
+				t.Errorf("offered %#x: %v", offered, d.broken)
+			}
 			if n.rx.eventIdx != (offered&featEventIdx != 0) || n.tx.eventIdx != n.rx.eventIdx {
 				t.Errorf("offered %#x: event indexes %v and %v", offered, n.rx.eventIdx, n.tx.eventIdx)
 			}

@@ -208,6 +208,27 @@ func TestNetGivesUp(t *testing.T) {
 	}
 }
 
+// TestStoppedTakesNoBuffers: a device that was given up gets none of those that the
+// pool has again.
+func TestStoppedTakesNoBuffers(t *testing.T) {
+	d := newFake(allNet)
+	n, p := open(t, d, 8, NetOptions{QueueSize: 8})
+	var dst [8]frame.Frame
+	for range 3 {
+		d.deliver(make([]byte, 60))
+	}
+	for _, f := range dst[:n.Receive(dst[:])] {
+		p.Put(f.Buf)
+	}
+	n.giveUp("broken")
+	told := d.notified
+	n.Arm()
+	n.Receive(dst[:])
+	if n.Nudge(); p.Free() != 3 || n.rx.room() != 3 || d.notified != told {
+		t.Errorf("%d buffers free, want 3; notified %v", p.Free(), d.notified)
+	}
+}
+
 // TestNotOffered: without event indexes the flags decide about notifications and
 // interrupts.
 func TestNotOffered(t *testing.T) {

@@ -80,7 +80,10 @@ func TestVsockReserve(t *testing.T) {
 	if !v.Arm() {
 		t.Error("a buffer has come back")
 	}
-	if v.Disarm(); v.Buffer() == nil {
+	if v.Disarm(); *v.tx.usedEvent == v.tx.usedIdx {
+		t.Error("woken although disarmed")
+	}
+	if v.Buffer() == nil {
 		t.Error("no room although a buffer has come back")
 	}
 	// Packets without data take the others, and reclaim when there is none.
@@ -262,6 +265,9 @@ func TestVsockLies(t *testing.T) {
 			continue
 		}
 		v.giveUp("another reason")
+		if m.RxPackets != 1 {
+			t.Errorf("%s: %d packets were read, want that of the connection alone", c.name, m.RxPackets)
+		}
 		notified, got := h.notified, m.RxPackets
 		h.event(0)
 		v.Poll()
@@ -329,6 +335,21 @@ func TestVsockArm(t *testing.T) {
 	if !v.Arm() {
 		t.Error("a packet waits")
 	}
+	if v.Poll(); v.Arm() {
+		t.Error("nothing waits")
+	}
+	for len(v.txFree) > 0 {
+		v.control(1, 2, vopRST, 0)
+	}
+	v.Flush()
+	if v.Arm() {
+		t.Error("nothing waits, and nothing was sent")
+	}
+	h.say(vopCreditUpdate, 0, nil)
+	if !v.Arm() {
+		t.Error("a packet waits, although nothing was sent")
+	}
+	h.packets()
 	if v.Poll(); v.Arm() {
 		t.Error("nothing waits")
 	}

@@ -149,9 +149,7 @@ func (s *Areas) cut(start, end uint64) {
 				s.a[j] = s.a[j-1]
 			}
 			s.n++
-			s.a[i].End = start
 			s.a[i+1].Start = end
-			return
 		}
 		s.a[i].End = start
 		i++
@@ -163,12 +161,10 @@ func (s *Areas) cut(start, end uint64) {
 	if k < s.n && s.a[k].Start < end {
 		s.a[k].Start = end
 	}
-	if k > i {
-		for j := k; j < s.n; j++ {
-			s.a[i+j-k] = s.a[j]
-		}
-		s.n -= k - i
+	for j := k; j < s.n; j++ {
+		s.a[i+j-k] = s.a[j]
 	}
+	s.n -= k - i
 }
 
 // join merges area i with the next one where they touch and are alike.

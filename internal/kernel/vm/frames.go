@@ -73,9 +73,6 @@ func (f *Frames) Give(a, n uint64) {
 
 // Take returns a free frame's physical address, lowest first.
 func (f *Frames) Take() (a uint64, ok bool) {
-	if f.free == 0 {
-		return 0, false
-	}
 	for i := f.hint; i < (f.n+63)/64; i++ {
 		w := f.word(i)
 		if *w == ^uint64(0) {
@@ -97,16 +94,13 @@ func (f *Frames) TakeRun(n, align uint64) (a uint64, ok bool) {
 		return 0, false
 	}
 	first := f.base / FrameSize
-	for i := (first + f.n - n) &^ (align - 1); i >= first && i < first+f.n; i -= align {
+	for i := (first + f.n - n) &^ (align - 1); i >= first && i < first+f.n; i -= align { // i may go round at 0
 		if f.clear(i-first, n) {
 			for j := i - first; j < i-first+n; j++ {
 				*f.word(j / 64) |= 1 << (j % 64)
 			}
 			f.free -= n
 			return i * FrameSize, true
-		}
-		if i < align {
-			break
 		}
 	}
 	return 0, false

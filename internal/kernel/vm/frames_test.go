@@ -65,12 +65,25 @@ func TestFramesExactly(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := rapid.SampledFrom([]uint64{0, 0x1000, 0x3f000, 0x400000, 0x1_0000_7000}).Draw(t, "base")
 		n := rapid.SampledFrom([]uint64{1, 2, 63, 64, 65, 127, 128, 129, 200, 513}).Draw(t, "n")
-		words := make([]uint64, (n+63)/64+2)
+		words := make([]uint64, (n+63)/64+6) // two and four words are not the bitmap's
 		keep = append(keep, words)
-		words[len(words)-1] = 0x5555 // not the bitmap's
-		words[len(words)-2] = 0xaaaa
+		before, behind := words[:2], words[len(words)-4:]
+		strange := func() {
+			for i, w := range append(before[:2:2], behind...) {
+				if w != 0xaa55+uint64(i) {
+					t.Fatal("memory beside the bitmap was written to")
+				}
+			}
+		}
+		for i := range 2 {
+			before[i] = 0xaa55 + uint64(i)
+		}
+		for i := range 4 {
+			behind[i] = 0xaa57 + uint64(i)
+		}
 		var f Frames
-		f.Init(base, n, uintptr(unsafe.Pointer(&words[0])))
+		f.Init(base, n, uintptr(unsafe.Pointer(&words[2])))
+		strange()
 		m := framesModel{base, make([]bool, n)}
 		if _, ok := f.Take(); ok {
 			t.Fatal("a frame of a new stretch was free")
@@ -112,9 +125,7 @@ func TestFramesExactly(t *testing.T) {
 				t.Fatalf("%d of %d free, want %d", f.Free(), f.Total(), m.count())
 			}
 		}
-		if words[len(words)-1] != 0x5555 || words[len(words)-2] != 0xaaaa {
-			t.Fatal("memory behind the bitmap was written to")
-		}
+		strange()
 		// What is free comes out once, and no more.
 		for left := m.count(); ; left-- {
 			a, ok := f.Take()
@@ -163,10 +174,64 @@ func TestFramesGivenBackBelow(t *testing.T) {
 	for range 200 {
 		f.Take()
 	}
+	if f.hint != 3 {
+		t.Errorf("the search goes on at word %d, want 3", f.hint)
+	}
 	for _, i := range []uint64{130, 63, 64, 0, 127} {
-		f.Give(i*FrameSize, 1)
+		was := f.hint
+		if f.Give(i*FrameSize, 1); f.hint != min(was, i/64) {
+			t.Errorf("frame %d was given back: the search begins at word %d", i, f.hint)
+		}
 		if a, ok := f.Take(); a != i*FrameSize || !ok {
 			t.Errorf("frame %d was given back, Take = %#x %v", i, a, ok)
+		}
+	}
+}
+
+// TestFramesOfMuchMemory: a large stretch, at each border of words: frames are told
+// apart however far they are from the first.
+func TestFramesOfMuchMemory(t *testing.T) {
+	const n, base = 20000, 0x7000
+	var f Frames
+	f.Init(base, n, bitmap(n))
+	if f.hint != 0 {
+		t.Errorf("the search begins at word %d", f.hint)
+	}
+	if f.Give(base, n); f.Free() != n {
+		t.Fatalf("%d frames free, want %d", f.Free(), n)
+	}
+	for i := uint64(0); i < n; i++ {
+		if a, ok := f.Take(); !ok || a != base+i*FrameSize {
+			t.Fatalf("Take = %#x %v, want frame %d", a, ok, i)
+		}
+		if b := i - i%64; b > 0 && i%64 < 2 { // the last of the word before
+			f.Give(base+(b-1)*FrameSize, 1)
+			if a, ok := f.Take(); !ok || a != base+(b-1)*FrameSize {
+				t.Fatalf("Take = %#x %v, want frame %d", a, ok, b-1)
+			}
+		}
+	}
+	for i := uint64(0); i < n; i += 61 {
+		if f.Give(base+i*FrameSize, 1); f.Free() != 1 {
+			t.Fatalf("frame %d was not given", i)
+		}
+		if a, ok := f.TakeRun(1, 1); !ok || a != base+i*FrameSize {
+			t.Fatalf("TakeRun = %#x %v, want frame %d", a, ok, i)
+		}
+	}
+}
+
+// TestGiveBehindTheHint: a frame given in a later word does not make the search
+// begin there.
+func TestGiveBehindTheHint(t *testing.T) {
+	for w := uint64(1); w < 300; w++ {
+		var f Frames
+		f.Init(0, 20000, bitmap(20000))
+		f.Give(w*64*FrameSize, 2)
+		f.Take()
+		f.Give((w+1)*64*FrameSize, 1)
+		if a, ok := f.Take(); !ok || a != (w*64+1)*FrameSize {
+			t.Fatalf("Take = %#x %v, want frame %d", a, ok, w*64+1)
 		}
 	}
 }
