@@ -137,10 +137,7 @@ func (b *builder) kindCut(ms []uint32, r *region) (cut, bool) {
 	for _, n := range size {
 		sum += float64(n) * float64(n)
 	}
-	if total == 0 {
-		return c, false
-	}
-	c.load = sum / float64(total)
+	c.load = sum / float64(total) // each match has a kind of the region: see prune
 	return c, true
 }
 

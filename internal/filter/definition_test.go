@@ -231,3 +231,26 @@ func TestMostTrees(t *testing.T) {
 		}
 	}
 }
+
+// TestLeavesThatEnd: a leaf just behind the entries is empty, as one far behind
+// them is, and the last entry of the table ends its leaf whatever it says.
+func TestLeavesThatEnd(t *testing.T) {
+	for _, c := range []struct {
+		ref  uint32
+		want segment.Action
+	}{{segment.LeafBit | 2, segment.Deny}, {segment.LeafBit | 3, segment.Deny}, {segment.EmptyLeaf, segment.Deny}, {segment.LeafBit, segment.Accept}, {segment.LeafBit | 1, segment.Deny}} {
+		p := &segment.Policy{Settings: segment.Settings{DefaultAction: segment.Deny}, Rules: make([]segment.Rule, 2), Matches: make([]segment.Match, 2)}
+		p.Classifier = segment.Classifier{Roots: []segment.Root{{Trees: 1}}, Trees: []segment.Tree{{Ref: c.ref}},
+			Entries: []segment.Entry{{Port: 7, Rule: uint32(segment.Accept) << segment.ActionShift}, {Port: 9, Match: 1, Rule: uint32(segment.Accept)<<segment.ActionShift | 1}}}
+		f, err := New(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Decide(&Packet{DstPort: 7}).Action; got != c.want {
+			t.Errorf("%#x: %d", c.ref, got)
+		}
+		if got := f.Decide(&Packet{DstPort: 8}).Action; got != segment.Deny {
+			t.Errorf("%#x: %d", c.ref, got)
+		}
+	}
+}

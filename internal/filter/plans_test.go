@@ -38,6 +38,11 @@ func TestPlans(t *testing.T) {
 	var out strings.Builder
 	for _, name := range names {
 		p := ps[name]
+		if err := Build(p); err != nil {
+			t.Fatal(err)
+		}
+		c := &p.Classifier
+		fmt.Fprintf(&out, "%s, built: trees %d, nodes %d, cells %d, entries %d, longest leaf %d\n", name, len(c.Trees), len(c.Nodes), len(c.Cells), len(c.Entries), c.Longest())
 		boxes, ms := boxesOf(p)
 		for i, pl := range append(append([]plan{}, plans...), smallLeaves[0]) {
 			b := newBuilder(pl, boxes, len(ms), i >= len(plans)-1)
@@ -135,6 +140,30 @@ func TestBuildBounds(t *testing.T) {
 	p.Rules = p.Rules[1:]
 	if err := Build(p); err != nil || len(p.Classifier.Roots) != 1 {
 		t.Errorf("%v, %d roots", err, len(p.Classifier.Roots))
+	}
+}
+
+// TestDepthIsBounded: at the last level all that is left is a leaf, and nodes say
+// on which level they are.
+func TestDepthIsBounded(t *testing.T) {
+	boxes, ms := boxesOf(spread())
+	for level := range 3 {
+		b := newBuilder(smallLeaves[0], boxes, len(ms), true)
+		ref := uint32(b.node(ms, whole, level))
+		if (ref&segment.LeafBit != 0) != (level == 0) {
+			t.Fatalf("level %d: %#x", level, ref)
+		}
+		for i, n := range b.t.Nodes {
+			for _, c := range b.cells[i] {
+				if below := level; uint32(c)&segment.LeafBit == 0 {
+					if below = int(b.t.Nodes[c].Level); below != int(n.Level)-1 {
+						t.Fatalf("a node of level %d leads to one of level %d", n.Level, below)
+					}
+				} else if n.Level == 0 || int(n.Level) > level {
+					t.Fatalf("level %d of %d", n.Level, level)
+				}
+			}
+		}
 	}
 }
 
