@@ -250,11 +250,8 @@ func (l *Link) outwards(now int64) {
 	}
 }
 
-// inwards moves sealed bytes from the network.
+// inwards moves sealed bytes from the network, if there is a connection.
 func (l *Link) inwards(now int64) {
-	if l.conn == 0 {
-		return
-	}
 	for range 2 {
 		n := l.cfg.TCP.Read(l.conn, l.pipe.sealedIn.Space(), now)
 		if n == 0 {
@@ -369,7 +366,7 @@ func (l *Link) Tick(now int64) {
 		switch {
 		case l.waiting != 0 && now-l.waiting >= silentFor, l.unacked():
 			l.end(cancel, telemetry.TLSTimeout, now)
-		case l.waiting == 0 && now-l.asked >= idleFor:
+		case now-l.asked >= idleFor: // not waiting: that would have been too long
 			l.end(finish, 0, now)
 		}
 	case Ending:

@@ -191,6 +191,15 @@ func TestDuplicateAcknowledgements(t *testing.T) {
 	if h.s.c.Resent != 2 || c.cwnd != max(initialWnd*536/4, 2*536) {
 		t.Fatalf("sent again %d times, a window of %d", h.s.c.Resent, c.cwnd)
 	}
+	h, c = establishedByHand(t, true) // never less than two segments
+	c.cwnd = 536
+	for range 3 {
+		h.ack = c.una
+		h.send(packet.ACK, "")
+	}
+	if c.cwnd != 2*536 {
+		t.Fatalf("a window of %d", c.cwnd)
+	}
 	for what, send := range map[string]func(h *hand, c *conn){
 		"with data":                  func(h *hand, c *conn) { h.send(packet.ACK, "\x00") },
 		"with another window":        func(h *hand, c *conn) { c.wnd--; h.send(packet.ACK, "") },

@@ -92,9 +92,6 @@ func (s *Stack) input(c *conn, p *packet.Packet, options, data []byte) {
 	if !s.acked(c, p, int(n)) {
 		return
 	}
-	if c.state == free {
-		return
-	}
 	got, cut := false, false
 	if n > 0 && first > 0 {
 		s.ack(c) // out of order: the sender learns where we are
@@ -127,7 +124,7 @@ func (s *Stack) input(c *conn, p *packet.Packet, options, data []byte) {
 
 // ended forgets a connection that both sides have ended.
 func (s *Stack) ended(c *conn) {
-	if c.state == closing && c.finSent && c.una == c.max && c.finSeen {
+	if c.finSent && c.una == c.max && c.finSeen {
 		s.drop(c)
 	}
 }
@@ -184,7 +181,7 @@ func (s *Stack) acked(c *conn, p *packet.Packet, n int) bool {
 		if int32(c.nxt-c.una) < 0 {
 			c.nxt = c.una
 		}
-		c.finSent = c.finSent || c.wantClose && c.tx.n == 0 && int(d) > data
+		c.finSent = c.finSent || int(d) > data // what is acknowledged behind the data can only be our FIN
 		c.cwnd = min(c.cwnd+uint32(c.mss), 64<<10)
 		c.tries, c.rto, c.resend, c.dups, c.moved = 0, firstRTO, 0, 0, s.now
 		if c.una != c.max {

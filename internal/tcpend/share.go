@@ -87,9 +87,6 @@ func (s *Stack) makePlace(k kind, client packet.Addr) bool {
 		}
 		return s.evict(out)
 	}
-	if s.has[k] < maxPerClient { // nobody has that many
-		return true
-	}
 	t := &s.tally
 	clear(t.n[:])
 	for i := range s.conn {
@@ -202,7 +199,7 @@ func (s *Stack) holder(c *conn, need int) *conn {
 	var out *conn
 	for i := range s.conn {
 		o := &s.conn[i]
-		if o.state != free && o.kind() == k && k == aServed && o.stalled(s.now) && (out == nil || o.moved < out.moved) {
+		if k == aServed && o.served && o.stalled(s.now) && (out == nil || o.moved < out.moved) {
 			out = o
 		}
 	}
