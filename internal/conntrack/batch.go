@@ -16,6 +16,14 @@ type Batch struct {
 	hint [BatchSize]Ref
 	line prefetch.Lines // that will be needed: for a TCP packet its direction's and the shared one
 	n    int
+
+	asked int // lines that Prepare has asked for
+}
+
+// ask gets lines under way.
+func (b *Batch) ask(from, to int) {
+	prefetch.Ask(b.line[from:to])
+	b.asked += to - from
 }
 
 // BatchSize is how many keys a Batch holds.
@@ -47,15 +55,16 @@ func (t *Table) Prepare(b *Batch) {
 	k0, k1, k2, mask := t.k[0], t.k[1], t.k[2], t.mask
 	first := &t.buckets[0]
 	n := b.n & (2*BatchSize - 1)
+	b.asked = 0
 	for j := range b.key[:n] {
 		h := hash(&b.key[j], k0, k1, k2)
 		b.hash[j] = h
 		b.line[j] = uintptr(unsafe.Pointer(first)) + uintptr(h&mask)*unsafe.Sizeof(*first)
 		if j%group == group-1 {
-			prefetch.Ask(b.line[j-(group-1) : j+1])
+			b.ask(j-(group-1), j+1)
 		}
 	}
-	prefetch.Ask(b.line[n&^(group-1) : n])
+	b.ask(n&^(group-1), n)
 	t.follow(b)
 }
 
@@ -84,12 +93,12 @@ func (t *Table) follow(b *Batch) {
 			m++
 		}
 		if j%group == group-1 && asked < n && n <= prefetch.Max {
-			prefetch.Ask(b.line[asked:n])
+			b.ask(asked, n)
 			asked = n
 		}
 	}
 	if asked < n && n <= prefetch.Max {
-		prefetch.Ask(b.line[asked:n])
+		b.ask(asked, n)
 	}
 	if m == 0 {
 		return
@@ -108,7 +117,7 @@ func (t *Table) follow(b *Batch) {
 			n += 2
 		}
 	}
-	prefetch.Ask(b.line[:n])
+	b.ask(0, n)
 }
 
 // Hint returns the direction that most likely has key j of a prepared batch, or

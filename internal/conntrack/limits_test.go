@@ -140,6 +140,9 @@ func TestSourcesAreForgotten(t *testing.T) {
 		t.Fatal("less than none")
 	}
 	var none *Sources
+	if f, ok := none.Oldest(1); f != 0 || ok {
+		t.Fatal("one of none")
+	}
 	none.Keep(1, 1)
 	none.Release(1)
 	none.Settled(1, 1)
@@ -154,7 +157,7 @@ func TestSourcesOfRubbish(t *testing.T) {
 	s := NewSources(4, 2, 0, 5, nil)
 	oldest := func(a packet.Addr, want uint32, ok bool) {
 		t.Helper()
-		if got, k := s.Oldest(a); k != ok || ok && got != want {
+		if got, k := s.Oldest(a); k != ok || got != want {
 			t.Fatalf("oldest of %d: %d, %v", a, got, k)
 		}
 	}
@@ -174,6 +177,7 @@ func TestSourcesOfRubbish(t *testing.T) {
 	s.Admit(1, 0)
 	s.Begin(1, 0)
 	oldest(1, 3, true)
+	s.Begin(1, 3)   // it is in the list, and stays where it is
 	s.Settled(9, 3) // of a source without a slot
 	oldest(1, 3, true)
 	s.Settled(1, 3)

@@ -94,7 +94,8 @@ func TestPlace(t *testing.T) {
 
 // TestHints: after Prepare each key's hint is its direction, in the first bucket or
 // the second, but for the few whose tag another has; those that are not there have
-// none. And the lines that were asked for at last are those of these records.
+// none. As many lines are asked for as there are first buckets, and records or second
+// buckets that they lead to, and the last ones are those of these records.
 func TestHints(t *testing.T) {
 	if group != 8 || BatchSize != 64 {
 		t.Fatal("sizes")
@@ -140,6 +141,7 @@ func TestHints(t *testing.T) {
 				}
 			}
 			tab.Prepare(&b)
+			tab.Prepare(&b) // again is the same
 			var lines, rest []uintptr
 			for j := range n {
 				want, there := flows[*b.Key(j)]
@@ -172,6 +174,9 @@ func TestHints(t *testing.T) {
 			}
 			if len(lines) > prefetch.Max {
 				t.Fatal("too many")
+			}
+			if want := n + len(lines) + len(rest); b.asked != want {
+				t.Fatalf("%d keys, kind %d: %d lines asked for, want %d", n, kind, b.asked, want)
 			}
 			// Those of second buckets come last, from the beginning.
 			lines = append(rest, lines[min(len(lines), len(rest)):]...)

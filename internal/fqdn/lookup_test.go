@@ -333,6 +333,16 @@ func TestHashes(t *testing.T) {
 			}
 		}
 	}
+	for _, secret := range [][2]uint64{{}, {1, 0}, {0, 2}} { // even the worst ones tell names apart
+		s := &Set{cfg: Config{Secret: secret}, mask: math.MaxUint32}
+		seen := map[uint64]bool{}
+		for i := range 1000 {
+			seen[s.hashName(wire(t, fmt.Sprintf("n%d.example", i)))] = true
+		}
+		if len(seen) != 1000 || s.addrOf(1) == s.addrOf(2) {
+			t.Fatalf("secret %v: %d hashes of 1000 names", secret, len(seen))
+		}
+	}
 	if 100*ones < 47*all || 100*ones > 53*all {
 		t.Fatalf("%d of %d bits of hashes are set", ones, all)
 	}
