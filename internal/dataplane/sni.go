@@ -95,9 +95,6 @@ func (e *Engine) pendingData(in *port, i int, r conntrack.Ref, now int64) bool {
 	switch {
 	case h == nil:
 		h = e.openHello(r, now)
-	case h.passed && e.settled(h):
-		e.settle(h)
-		return false
 	case h.passed:
 		return e.guard(in, i, h, now)
 	}

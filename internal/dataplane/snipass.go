@@ -69,12 +69,6 @@ func (e *Engine) guard(in *port, i int, h *hello, now int64) bool {
 	return false
 }
 
-// settled reports whether the server has a message that has gone on, and has
-// answered it for good.
-func (e *Engine) settled(h *hello) bool {
-	return h.answer == clienthello.Final && e.arrived(h)
-}
-
 // arrived reports whether the server has acknowledged all that has gone on of a
 // message.
 func (e *Engine) arrived(h *hello) bool {
