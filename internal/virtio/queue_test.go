@@ -220,7 +220,9 @@ func TestUsedRingLies(t *testing.T) {
 				for k := q.pending(); k > 0; k-- {
 					b, ln := q.take()
 					if b == noBuf {
-						q.badUsed()
+						if q.badUsed(); ln != 0 {
+							t.Errorf("%d, %s: %d bytes of no buffer", size, c.name, ln)
+						}
 						break
 					}
 					if taken < len(c.ids) && (b != 1000+c.ids[taken] || ln != 7) {

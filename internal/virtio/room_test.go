@@ -68,6 +68,9 @@ func TestHasRoom(t *testing.T) {
 		t.Error("31 places are free")
 	}
 	d.sent()
+	if free := p.Free(); !n.HasRoom(31) || p.Free() != free {
+		t.Error("what was sent is looked for although there is room")
+	}
 	if !n.HasRoom(32) {
 		t.Error("one more was sent")
 	}

@@ -3,6 +3,7 @@ package virtio
 import (
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -254,6 +255,26 @@ func TestVsockOpenFails(t *testing.T) {
 		}
 		if err == nil || err.Error() != want || d.status != 11|statusFailed {
 			t.Errorf("%v, want %q; status %#x", err, want, d.status)
+		}
+	}
+	for _, feat := range []uint64{0, featEventIdx} { // nothing is missing
+		d := newFake(feat)
+		d.id, d.queues = vsockID, 3
+		var sizes []int
+		v, err := OpenVsock(d, func(k int) (DMA, error) {
+			sizes = append(sizes, k)
+			return d.alloc(k)
+		}, 1)
+		_, _, rx := ringBytes(32)
+		_, _, tx := ringBytes(16)
+		_, _, ev := ringBytes(4)
+		if want := []int{rx, 32 * 256, tx, 16 * 8192, ev, 4 * 8}; err != nil || !slices.Equal(sizes, want) {
+			t.Errorf("%v; memory of %d bytes, want %d", err, sizes, want)
+		}
+		for i, q := range []*queue{v.rx, v.tx, v.ev} {
+			if q.eventIdx != (feat != 0) || q.number != uint32(i) {
+				t.Errorf("offered %#x: queue %d is number %d, event indexes %v", feat, i, q.number, q.eventIdx)
+			}
 		}
 	}
 	d := &scripted{fakeNet: newFake(featEventIdx | featMAC | featMRGRxBuf)}

@@ -258,6 +258,9 @@ func TestVsockLies(t *testing.T) {
 		if v.Stopped() != c.want || [3]uint64{m.BadIndex, m.BadID, m.BadLength} != c.count {
 			t.Errorf("%s: %q, want %q; %+v", c.name, v.Stopped(), c.want, *m)
 		}
+		if len(v.txFree)+outstanding(v.tx) != int(v.tx.size) || c.want == "" && outstanding(v.tx) != 0 {
+			t.Errorf("%s: %d buffers free, %d with the device", c.name, len(v.txFree), outstanding(v.tx))
+		}
 		if c.want == "" {
 			if v.State() != Open || m.BadPacket != 1 {
 				t.Errorf("%s: state %d, %+v", c.name, v.State(), *m)
