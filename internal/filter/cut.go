@@ -176,10 +176,10 @@ func (b *builder) divide(ms []uint32, r *region, c *cut) []run {
 		}
 		return runs
 	}
-	// of says in which run a part is; first it marks where runs begin.
+	// of says in which run a part is; first it marks where runs begin. Some match
+	// begins in the first part and some ends in the last: see cut.
 	of := b.diff[:c.parts+2]
 	clear(of)
-	of[0], of[c.parts] = 1, 1
 	for _, m := range ms {
 		lo, hi := c.span(&b.boxes[m], r)
 		of[lo], of[hi+1] = 1, 1

@@ -36,6 +36,8 @@ func TestScrubTCP(t *testing.T) {
 		{"of 9 bytes", ACK, []byte{5, 9, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1}, bytes.Repeat([]byte{1}, 12)},
 		{"window scale too late", ACK, []byte{3, 3, 7, 1}, []byte{1, 1, 1, 1}},
 		{"segment size too late", ACK, []byte{2, 4, 5, 180}, []byte{1, 1, 1, 1}},
+		{"all flags but SYN", 0xff &^ SYN, []byte{2, 4, 5, 180, 3, 3, 7, 1}, bytes.Repeat([]byte{1}, 8)},
+		{"all flags", 0xff, []byte{2, 4, 5, 180, 3, 3, 7, 1}, []byte{2, 4, 5, 180, 3, 3, 7, 1}},
 		{"permission too late", ACK, []byte{4, 2, 1, 1}, []byte{1, 1, 1, 1}},
 		{"segment size of 3 bytes", SYN, []byte{2, 3, 5, 0}, []byte{1, 1, 1, 0}},
 		{"window scale of 4 bytes", SYN, []byte{3, 4, 5, 5}, []byte{1, 1, 1, 1}},
