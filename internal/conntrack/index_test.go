@@ -261,10 +261,14 @@ func TestRemovedWithinABatch(t *testing.T) {
 // needs its place.
 func TestDeadlines(t *testing.T) {
 	var times Timeouts
-	for s := range NumStates {
-		times[s] = 1000 * int64(s)
-	}
-	for s := State(1); s < NumStates; s++ {
+	for n := range 2 * NumStates {
+		s := n % NumStates
+		if times[s] = 1000 * int64(s); n < NumStates { // of neighbours each is once the longer one
+			times[s] = 1000 * int64(NumStates-s)
+		}
+		if s == 0 {
+			continue
+		}
 		for _, way := range []string{"lookup", "batch", "steady", "sweep", "over"} {
 			for _, last := range []Ref{0, 1} { // which direction has sent last
 				for _, early := range []int64{1, 0} {
@@ -274,7 +278,7 @@ func TestDeadlines(t *testing.T) {
 					tab.Dir(r).Verdict = Accepted
 					tab.Steady(r, 3)
 					tab.Dir(r | last).LastSeen = 50
-					now := 50 + 1000*int64(s) - early
+					now := 50 + times[s] - early
 					var b Batch
 					*b.Next() = k
 					b.Add()
@@ -315,6 +319,28 @@ func TestDeadlines(t *testing.T) {
 		tab.Insert(&k, &out, s, false, 10)
 		if !tab.RemoveOver(0, 10) || tab.Len() != 0 {
 			t.Fatalf("%v does not make way", s)
+		}
+	}
+}
+
+// TestInsert: both directions of a new flow are written whole, whatever was in their
+// records, and what happened before.
+func TestInsert(t *testing.T) {
+	for _, fromWAN := range []bool{false, true} {
+		tab := New(3, [2]uint64{1, 2}, Timeouts{}, dirty)
+		for id := range uint64(3) {
+			k := Key{Src: 1, Dst: 2, SrcPort: 3, DstPort: uint16(4 + id), Proto: packet.UDP}
+			out := packet.Rewrite{Src: 5, Dst: 6, SrcPort: 7, DstPort: uint16(8 + id)}
+			r := tab.Insert(&k, &out, Echo, fromWAN, 99)
+			there := Dir{Key: k, Out: out, LastSeen: 99, State: Echo, FromWAN: fromWAN}
+			back := Dir{Key: Key{Src: 6, Dst: 5, SrcPort: uint16(8 + id), DstPort: 7, Proto: packet.UDP},
+				Out: packet.Rewrite{Src: 2, Dst: 1, SrcPort: uint16(4 + id), DstPort: 3}, LastSeen: 99, State: Echo, FromWAN: !fromWAN}
+			if r != Ref(2*id) || *tab.Dir(r) != there || *tab.Dir(r ^ 1) != back || *tab.Shared(r) != (Shared{ID: id + 1, Created: 99, Pool: -1}) {
+				t.Fatalf("flow %d: %d, %+v and %+v, %+v", id, r, *tab.Dir(r), *tab.Dir(r ^ 1), *tab.Shared(r))
+			}
+			if tab.C != (Counters{Inserts: id + 1, HighWater: uint32(id + 1)}) {
+				t.Fatalf("%+v", tab.C)
+			}
 		}
 	}
 }

@@ -19,6 +19,7 @@ func put(tab *Table, k Key, r Ref) bool {
 // two is taken; when both are full one entry of either moves to its other bucket;
 // and when none can there is no place.
 func TestPlace(t *testing.T) {
+	moved, none := 0, 0
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 6))
 		tab := New(12, [2]uint64{seed, 8}, Timeouts{}, dirty) // 8 buckets of 8
@@ -27,7 +28,7 @@ func TestPlace(t *testing.T) {
 			if n == Ref(len(tab.dirs)) {
 				break
 			}
-			i, j := uint64(r.IntN(3)), uint64(r.IntN(3))
+			i, j := uint64(r.IntN(2)), uint64(r.IntN(2))
 			if i == j || r.IntN(8) == 0 {
 				j = uint64(r.IntN(8)) // it may lie elsewhere, too
 			}
@@ -66,7 +67,11 @@ func TestPlace(t *testing.T) {
 				t.Fatalf("seed %d: placed %v with %d and %d in its buckets", seed, got, ui, uj)
 			}
 			if !want {
+				none++
 				continue
+			}
+			if ui == 8 && uj == 8 {
+				moved++
 			}
 			in := func(b uint64) bool {
 				for s, x := range tab.buckets[b].refs {
@@ -90,6 +95,9 @@ func TestPlace(t *testing.T) {
 			}
 		}
 	}
+	if moved < 20 || none < 20 {
+		t.Fatalf("%d were placed where another one moved, %d had no place", moved, none)
+	}
 }
 
 // TestHints: after Prepare each key's hint is its direction, in the first bucket or
@@ -108,6 +116,9 @@ func TestHints(t *testing.T) {
 		if i%2 == 0 {
 			k.Proto = packet.UDP
 		}
+		for tab.Hash(&k)&tab.mask >= 24 { // so that many lie in their second bucket
+			k.Src += 300
+		}
 		r := tab.Insert(&k, &packet.Rewrite{Src: 77, Dst: 9, SrcPort: uint16(i), DstPort: k.DstPort}, UDPReplied, false, 1)
 		if r == None {
 			t.Fatal("does not fit")
@@ -116,7 +127,7 @@ func TestHints(t *testing.T) {
 		keys = append(keys, k, tab.Dir(r|1).Key)
 		flows[tab.Dir(r|1).Key] = r | 1
 	}
-	second := 0
+	second, seconds := 0, 0
 	at := func(p unsafe.Pointer) uintptr { return uintptr(p) }
 	r := rand.New(rand.NewPCG(3, 3))
 	wrong, all := 0, 0
@@ -159,6 +170,9 @@ func TestHints(t *testing.T) {
 						r = tab.buckets[h&tab.mask].ref(m)
 					}
 					if r != None {
+						if hint != r {
+							t.Fatalf("key %d: hint %d, its first bucket says %d", j, hint, r)
+						}
 						lines = append(lines, at(unsafe.Pointer(&tab.dirs[r])))
 						if b.Key(j).Proto == packet.TCP {
 							lines = append(lines, at(unsafe.Pointer(&tab.shared[r>>1])))
@@ -166,6 +180,13 @@ func TestHints(t *testing.T) {
 						continue
 					}
 					lines = append(lines, at(unsafe.Pointer(&tab.buckets[tab.second(h)])))
+					if m := tab.buckets[tab.second(h)].matches(h); m != 0 {
+						r = tab.buckets[tab.second(h)].ref(m)
+						seconds++
+					}
+					if hint != r {
+						t.Fatalf("key %d: hint %d, its second bucket says %d", j, hint, r)
+					}
 					if hint != None {
 						second++
 						rest = append(rest, at(unsafe.Pointer(&tab.dirs[hint])), at(unsafe.Pointer(&tab.shared[hint>>1])))
@@ -191,7 +212,7 @@ func TestHints(t *testing.T) {
 			}
 		}
 	}
-	if wrong*100 > all || second == 0 {
+	if wrong*100 > all || second < 100 || second != seconds {
 		t.Fatalf("%d of %d hints are wrong; %d were in a second bucket", wrong, all, second)
 	}
 }
