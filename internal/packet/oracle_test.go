@@ -337,7 +337,7 @@ func TestTypes(t *testing.T) {
 	if Type(f) != 0x1234 || f[14] != 1 || f[11] != 0 {
 		t.Errorf("%x", f)
 	}
-	SetMACs(f, &[6]byte{1, 2, 3, 4, 5, 6}, &[6]byte{7, 8, 9, 10, 11, 12})
+	SetMACs(f[:12:12], &[6]byte{1, 2, 3, 4, 5, 6}, &[6]byte{7, 8, 9, 10, 11, 12})
 	if string(f) != "\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x12\x34\x01" {
 		t.Errorf("%x", f)
 	}

@@ -10,7 +10,8 @@ import (
 // TestCheckBoundaries: each condition of a policy at its last good value and at
 // its first bad one, each alone.
 func TestCheckBoundaries(t *testing.T) {
-	tls := Upstream{Port: 853, TLS: 1, ServerName: Text{0, 1}}
+	nine := Addr{10: 0xff, 11: 0xff, 12: 9, 15: 9}
+	tls, plain := Upstream{Address: nine, Port: 853, TLS: 1, ServerName: Text{0, 1}}, Upstream{Address: nine, Port: 53}
 	for _, c := range []struct {
 		what      string
 		good, bad func(p *Policy)
@@ -24,13 +25,13 @@ func TestCheckBoundaries(t *testing.T) {
 		{"few flows", func(p *Policy) { p.Settings.MaxFlows = 1 << 10 }, func(p *Policy) { p.Settings.MaxFlows = 1<<10 - 1 }, "capacity of the flow table out of range"},
 		{"many flows", func(p *Policy) { p.Settings.MaxFlows = 4 << 20 }, func(p *Policy) { p.Settings.MaxFlows = 4<<20 + 1 }, "capacity of the flow table out of range"},
 
-		{"role", func(p *Policy) { p.Interfaces[0].Role = WAN }, func(p *Policy) { p.Interfaces[0].Role = 0 }, "interface 0 is invalid"},
-		{"role of the second", func(p *Policy) { p.Interfaces[1].Role = LAN }, func(p *Policy) { p.Interfaces[1].Role = 3 }, "interface 1 is invalid"},
-		{"prefix", func(p *Policy) { p.Interfaces[1].PrefixLen = 128 }, func(p *Policy) { p.Interfaces[1].PrefixLen = 129 }, "interface 1 is invalid"},
+		{"role", func(p *Policy) { p.Interfaces[0].Role = LAN }, func(p *Policy) { p.Interfaces[0].Role = 0 }, "interface 0 is invalid"},
+		{"role of the second", func(p *Policy) { p.Interfaces[1].Role = WAN }, func(p *Policy) { p.Interfaces[1].Role = 3 }, "interface 1 is invalid"},
+		{"prefix", func(p *Policy) { p.Interfaces[1].PrefixLen = 24 }, func(p *Policy) { p.Interfaces[1].PrefixLen = 129 }, "interface 1 is invalid"},
 		{"MAC", func(p *Policy) { p.Interfaces[1].HasMAC = 1 }, func(p *Policy) { p.Interfaces[1].HasMAC = 2 }, "interface 1 is invalid"},
 		{"interface's name", func(p *Policy) { p.Interfaces[1].Name = Text{296, 4} }, func(p *Policy) { p.Interfaces[1].Name = Text{297, 4} }, "interface 1 is invalid"},
 
-		{"snat interface", func(p *Policy) { p.SNAT[0].Interface = 0 }, func(p *Policy) { p.SNAT[0].Interface = 2 }, "snat entry 0 is invalid"},
+		{"snat interface", func(p *Policy) { p.SNAT[0].Interface = 1 }, func(p *Policy) { p.SNAT[0].Interface = 2 }, "snat entry 0 is invalid"},
 		{"snat ports", func(p *Policy) { p.SNAT[0].PortLo, p.SNAT[0].PortHi = 1, 1 }, func(p *Policy) { p.SNAT[0].PortLo, p.SNAT[0].PortHi = 0, 1 }, "snat entry 0 is invalid"},
 		{"snat order of ports", func(p *Policy) { p.SNAT[1].PortLo, p.SNAT[1].PortHi = 7, 7 }, func(p *Policy) { p.SNAT[1].PortLo, p.SNAT[1].PortHi = 8, 7 }, "snat entry 1 is invalid"},
 
@@ -56,7 +57,7 @@ func TestCheckBoundaries(t *testing.T) {
 		{"upstream's name", func(p *Policy) { p.Upstreams[1] = tls; p.Upstreams[1].ServerName = Text{299, 1} }, func(p *Policy) { p.Upstreams[1] = tls; p.Upstreams[1].ServerName = Text{1 << 20, 1} }, "upstream 1 is invalid"},
 		{"certificates", func(p *Policy) { p.Strings = make([]byte, 64<<10); p.Upstreams[1].CA.Len = 64 << 10 }, func(p *Policy) { p.Strings = make([]byte, 64<<10+1); p.Upstreams[1].CA.Len = 64<<10 + 1 }, "upstream 1 is invalid"},
 		{"certificates' place", func(p *Policy) { p.Upstreams[1].CA = Text{299, 1} }, func(p *Policy) { p.Upstreams[1].CA = Text{1 << 20, 1} }, "upstream 1 is invalid"},
-		{"eight with TLS", func(p *Policy) { p.Upstreams = []Upstream{tls, tls, tls, tls, tls, tls, tls, tls, {Port: 53}} }, func(p *Policy) { p.Upstreams = []Upstream{tls, tls, tls, tls, {Port: 53}, tls, tls, tls, tls, tls} }, "upstream 9 is invalid"},
+		{"eight with TLS", func(p *Policy) { p.Upstreams = []Upstream{tls, tls, tls, tls, tls, tls, tls, tls, plain} }, func(p *Policy) { p.Upstreams = []Upstream{tls, tls, tls, tls, plain, tls, tls, tls, tls, tls} }, "upstream 9 is invalid"},
 
 		{"mode", func(p *Policy) { p.Rules[1].Mode = Shadow }, func(p *Policy) { p.Rules[1].Mode = 2 }, "rule 1 is invalid"},
 		{"rule that accepts", func(p *Policy) { p.Rules[1].Action = Accept }, func(p *Policy) { p.Rules[1].Action = 0 }, "rule 1 is invalid"},
