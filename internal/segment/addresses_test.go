@@ -79,3 +79,36 @@ func TestAddressBoundaries(t *testing.T) {
 		}
 	}
 }
+
+// TestAddressValues: an address and a mask as numbers, every byte in its place,
+// and 0 for what is no address.
+func TestAddressValues(t *testing.T) {
+	a := v4(1, 2, 3, 4)
+	if v, ok := a.IPv4(); v != 0x01020304 || !ok {
+		t.Errorf("%#x, %v", v, ok)
+	}
+	for i := range 10 {
+		b := a
+		b[i] = 1
+		if v, ok := b.IPv4(); v != 0 || ok {
+			t.Errorf("%v: %#x, %v", b, v, ok)
+		}
+	}
+	for bits := range 33 {
+		v := uint32(uint64(0xffffffff) << (32 - bits))
+		m := v4(byte(v>>24), byte(v>>16), byte(v>>8), byte(v))
+		for i := range 12 {
+			m[i] = 0xff
+		}
+		if got, ok := m.mask(); got != v || !ok {
+			t.Errorf("/%d: %#x, %v", bits, got, ok)
+		}
+		for i := range 12 {
+			n := m
+			n[i] = 0xfe
+			if got, ok := n.mask(); got != 0 || ok {
+				t.Errorf("%v: %#x, %v", n, got, ok)
+			}
+		}
+	}
+}

@@ -3,6 +3,7 @@ package segment
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"reflect"
 	"strings"
 	"syscall"
@@ -148,6 +149,9 @@ func TestOpenSays(t *testing.T) {
 	good := aligned(Encode(sample()))
 	edit := func(f func(b []byte)) []byte { b := aligned(good); f(b); return b }
 	le := binary.LittleEndian
+	right := hex.EncodeToString(good[offBody : offBody+32])
+	last := good[offBody+31] ^ 1
+	other := right[:62] + hex.EncodeToString([]byte{last})
 	none := make([]uint64, 40)
 	off := unsafe.Slice((*byte)(unsafe.Pointer(&none[0])), 320)[4:]
 	for _, c := range []struct {
@@ -159,7 +163,7 @@ func TestOpenSays(t *testing.T) {
 		{off, "policy segment: not aligned to 8 bytes"},
 		{edit(func(b []byte) { b[7] = 'X' }), "policy segment: wrong magic (not a policy, or a corrupted image)"},
 		{edit(func(b []byte) { le.PutUint32(b[8:], 5) }), "policy segment: layout version 5, this program reads version 6 (build the image anew)"},
-		{edit(func(b []byte) { b[offBody+31] ^= 1 }), "digest mismatch: want sha256:"},
+		{edit(func(b []byte) { b[offBody+31] ^= 1 }), "policy segment: digest mismatch: want sha256:" + other + ", got sha256:" + right + " (corrupted image)"},
 		{edit(func(b []byte) { le.PutUint32(b[offTables+4:], 0); fix(b) }), "policy segment: no settings"},
 		{edit(func(b []byte) { le.PutUint32(b[offTables+4:], 2); fix(b) }), "policy segment: no settings"},
 	} {
