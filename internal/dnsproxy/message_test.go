@@ -240,6 +240,23 @@ func TestQuestionFields(t *testing.T) {
 			}
 		}
 	}
+	// A record in the wrong place, or a second one, says nothing more.
+	m := query("a.example", dns.TypeA)
+	m.SetEdns0(1232, true)
+	for _, misplaced := range []bool{true, false} {
+		other := m.Copy()
+		if misplaced {
+			other.Answer, other.Extra = other.Extra, nil
+		} else {
+			other.Extra = append(other.Extra, m.Copy().Extra[0])
+			other.Extra[1].(*dns.OPT).SetDo(false)
+			other.Extra[1].(*dns.OPT).SetUDPSize(4096)
+		}
+		var q question
+		if !parseQuery(pack(t, other), &q, nil) || !q.ednsMalformed || q.edns == misplaced || q.do == misplaced || (q.size == 1232) == misplaced {
+			t.Errorf("misplaced %v: %+v", misplaced, q)
+		}
+	}
 	var q question
 	if !parseQuery(pack(t, query("a.example", dns.TypeA)), &q, nil) || q.edns || q.do || q.version != 0 || q.size != 512 || len(q.opts) != 0 {
 		t.Errorf("without EDNS: %+v", q)

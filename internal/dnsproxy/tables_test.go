@@ -233,6 +233,24 @@ func TestOwnOldestGivesWay(t *testing.T) {
 	}
 }
 
+// TestNobodyHoldsAnything: who has no query has no oldest one, and nobody has the
+// most.
+func TestNobodyHoldsAnything(t *testing.T) {
+	b := newBench(t, nil)
+	hs := &b.p.holders
+	if hs.largest() != 0 || hs.oldest(client1) != 0 || hs.count(client1) != 0 {
+		t.Fatal("with no queries at all")
+	}
+	b.askAs(client1, "a.example")
+	if i := b.p.under.first; hs.largest() != i || hs.oldest(client1) != i || hs.count(client1) != 1 || hs.oldest(client1+1) != 0 || hs.count(client1+1) != 0 {
+		t.Fatal("with one query")
+	}
+	b.finishAll()
+	if hs.largest() != 0 || hs.oldest(client1) != 0 || hs.count(client1) != 0 {
+		t.Fatal("with no queries any more")
+	}
+}
+
 // TestNoPort: where there is no port, or the one that is given is in use, the query
 // ends and the port goes back.
 func TestNoPort(t *testing.T) {

@@ -158,6 +158,9 @@ func TestWhoGivesMemory(t *testing.T) {
 				conns = append(conns, c)
 			}
 		}
+		own := Tuple{Local: serverAddr, Remote: clientAddr + packet.Addr(r.IntN(3)), LocalPort: 999, RemotePort: 53}
+		s.Connect(&own, 1, []byte("q"), s.now) // what is our own does not count
+		s.chunks[anAsked].put(&s.find(&own).rx, make([]byte, 20*chunkSize))
 		c, need := conns[r.IntN(len(conns))], 1+r.IntN(5)
 		has := map[packet.Addr]int{}
 		for _, o := range conns {
@@ -210,5 +213,9 @@ func TestWhoGivesMemory(t *testing.T) {
 	c := s.find(&tuple)
 	if s.makeRoom(c, &c.tx, servedChunks*chunkSize+1) || !s.makeRoom(c, &c.tx, servedChunks*chunkSize) || s.Len() != 1 {
 		t.Fatal("more memory than there is")
+	}
+	s.chunks[aServed].put(&c.tx, make([]byte, servedChunks*chunkSize))
+	if c.moved = s.now; s.makeRoom(c, &c.rx, 1) || s.Len() != 1 {
+		t.Fatal("the only one has pushed itself out, or has more than there is")
 	}
 }

@@ -120,7 +120,7 @@ func TestSequenceNumbers(t *testing.T) {
 			got.took = co.rcv - rcv
 		}
 		if len(h.in) > 0 {
-			if got.flags = h.in[0].Flags; h.in[0].Ack != co.rcv || h.in[0].Seq != co.nxt {
+			if got.flags = h.in[0].Flags; h.in[0].Ack != co.rcv || h.in[0].Seq != co.nxt || h.in[0].MSS != 0 || len(h.in[0].Data) != 0 {
 				t.Errorf("%s: answered by %+v", c.what, h.in[0])
 			}
 		}

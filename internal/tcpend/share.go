@@ -215,7 +215,7 @@ func (s *Stack) holder(c *conn, need int) *conn {
 		return packet.Addr(s.id(o))
 	}
 	for i := range s.conn {
-		if o := &s.conn[i]; o.state != free && o.kind() == k && o.held() > 0 {
+		if o := &s.conn[i]; o.kind() == k && o.held() > 0 {
 			*t.of(owner(o)) += o.held()
 		}
 	}
@@ -231,7 +231,7 @@ func (s *Stack) holder(c *conn, need int) *conn {
 	}
 	for i := range s.conn {
 		o := &s.conn[i]
-		if o.state == free || o.kind() != k || o.held() == 0 || *t.of(owner(o)) != most {
+		if o.kind() != k || o.held() == 0 || *t.of(owner(o)) != most {
 			continue
 		}
 		if out == nil {
