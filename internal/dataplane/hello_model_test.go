@@ -226,9 +226,9 @@ func TestRemovedWithItsSegments(t *testing.T) {
 // TestPendingSegments: what a client may send before the server's name is settled,
 // by flags, data and protocol.
 func TestPendingSegments(t *testing.T) {
+	k := newTalk(t)
 	for flags := range uint8(64) {
 		for _, n := range []int{0, 1} {
-			k := newTalk(t)
 			p := k.first(0, k.good[:n])
 			p.flags = flags
 			i := 0
