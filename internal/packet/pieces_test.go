@@ -182,6 +182,7 @@ func TestRFC791_S31_CopiedOptions(t *testing.T) {
 		{nil, nil},
 		{[]byte{1, 1, 1, 1}, nil},
 		{[]byte{0, 148, 4, 0}, nil},
+		{[]byte{0, 2, 148, 2}, nil},
 		{[]byte{148, 4, 5, 6}, []byte{148, 4, 5, 6}},
 		{[]byte{20, 4, 5, 6}, nil},
 		{[]byte{1, 148, 3, 5}, []byte{148, 3, 5, 0}},
