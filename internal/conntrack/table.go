@@ -310,7 +310,7 @@ func (t *Table) shift(i uint64) bool {
 		if to == i {
 			to = t.second(h)
 		}
-		if to != i && t.buckets[to].put(tag(h), r) {
+		if t.buckets[to].put(tag(h), r) { // i itself, should it be both, is full
 			w, sh := s>>2, uint(s&3*16)
 			b.tags[w] &^= 0xffff << sh
 			b.refs[s] = None

@@ -318,7 +318,7 @@ func (t *Table) reset(r Ref, me, other *side, p *packet.Packet, st State) Verdic
 		t.setState(r, Close)
 		return Pass
 	}
-	if acked && !before(p.Seq, other.ack) && !after(p.Seq, other.ack+max(other.window, 1)) {
+	if acked && !before(p.Seq, other.ack) && !after(p.Seq, other.ack+other.window) {
 		return Quiet
 	}
 	return Invalid

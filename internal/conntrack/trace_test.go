@@ -105,6 +105,7 @@ var more = map[string]string{
 	"both begin, a SYN-ACK of nothing":    "> S 1000; < S 5000; < SA 90000 a=0; < SA 90000 a=1001; > A 1001 a=90001",
 	"RST without ACK of another attempt":  "> S 1000; > S 3000; < R 0 a=1001; < R 1001 a=1001; < RA 0 a=1001",
 	"RST without ACK of a SYN noted":      "> S 1000; < SA 5000 a=1001; > A 1001 a=5001; > S 9000; < R 0 a=9001; < RA 0 a=9001",
+	"RST without ACK in the handshake":    "> S 1000; < SA 5000 a=1001; < R 0 a=1001; < RA 0 a=1001; < RA 0 a=1001",
 	"SYN without ACK that answers":        "> S 1000; < SA 5000 a=1001; < S 90000 a=1001; > A 1001 a=90001; > A 1001 a=5001",
 	"three answers, the client's SYN-ACK": "> S 1000; < SA 5000 a=1001; < SA 60000 a=1001; < SA 70000 a=1001; > SA 1000 a=70001; > A 1001 a=70001",
 	"far answers, the client's SYN-ACK":   "> S 1000; < SA 5000 a=1001; < SA 200000 a=1001; > SA 1000 a=200001; > A 1001 a=5001; > A 1001 a=200001",

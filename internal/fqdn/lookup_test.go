@@ -279,6 +279,16 @@ func TestEqualAges(t *testing.T) {
 	if got := text(); got != "zmlkjihg" {
 		t.Fatalf("%q", got)
 	}
+	// And who knows too many names of an address loses the one that was bound first.
+	s = New(Config{Capacity: 100})
+	for i := range PerAddress + 2 {
+		s.Bind(1, wire(t, fmt.Sprintf("n%d.x", i)), 10, 60, 0, 0)
+	}
+	for i := range PerAddress + 2 {
+		if s.Knows(1, wire(t, fmt.Sprintf("n%d.x", i)), 0) != (i >= 2) {
+			t.Fatalf("name %d of %d: known %v", i, PerAddress+2, i < 2)
+		}
+	}
 }
 
 // TestHashes: every byte of a name, its length and every bit of the secret change

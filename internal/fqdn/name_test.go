@@ -91,7 +91,7 @@ func TestTextAndWire(t *testing.T) {
 			put[i] = 0xee // what somebody left there
 		}
 		n := PutWire(&put, []byte(text))
-		if n > 0 != ok || ok && string(put[:n]) != want {
+		if (n != 0) != ok || ok && string(put[:n]) != want {
 			t.Errorf("PutWire(%q): %q", text, put[:n])
 		}
 	}
@@ -132,7 +132,7 @@ func TestTextAndWireAgree(t *testing.T) {
 		buf := make([]byte, 1000)
 		k, err := dns.PackDomainName(dns.Fqdn(string(text)), buf, 0, nil, false)
 		lower := bytes.ToLower(buf[:max(k, 0)])
-		if ok != (err == nil && k <= MaxName) || n > 0 != ok || ok && (!bytes.Equal(w, lower) || !bytes.Equal(put[:n], w) || !Valid(w)) {
+		if ok != (err == nil && k <= MaxName) || (n != 0) != ok || ok && (!bytes.Equal(w, lower) || !bytes.Equal(put[:n], w) || !Valid(w)) {
 			t.Fatalf("%q: %q, %v; %q; %q, %v", text, w, ok, put[:n], lower, err)
 		}
 		if ok {
