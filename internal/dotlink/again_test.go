@@ -120,6 +120,9 @@ func TestTheGoroutineIsWoken(t *testing.T) {
 	b.turn()
 	b.l.Poll(b.now)
 	woken("room for sealed bytes")
+	if n := len(b.seg.Data); n != 2*22 || b.seg.Data[1] != 20 {
+		t.Errorf("%d bytes left", n)
+	}
 	b.server([]byte{0, 1, 5, 0, 1, 5})
 	b.l.Poll(b.now)
 	woken("sealed bytes")
@@ -144,6 +147,30 @@ func TestTheGoroutineIsWoken(t *testing.T) {
 	woken("the connection")
 	b.l.pipe.Stop()
 	woken("Stop")
+}
+
+// TestUnacknowledgedEndsALink: bytes that the server does not acknowledge end a link
+// before the answer is overdue; one that was refused wakes nobody.
+func TestUnacknowledgedEndsALink(t *testing.T) {
+	b := newBench(t)
+	b.open(make([]byte, 20))
+	b.turn()
+	b.l.Poll(b.now)
+	begin := b.now
+	for b.now < begin+4*second && b.l.State() == Open {
+		b.now += second / 10
+		b.s.Tick(b.now)
+		b.l.Tick(b.now)
+	}
+	if b.l.State() != Ending || b.now-begin < 2*second || !b.l.pipe.Cancelled() {
+		t.Fatalf("state %d after %d ms", b.l.State(), (b.now-begin)/1e6)
+	}
+	b = newBench(t)
+	b.l.Ask(make([]byte, 20), b.now)
+	b.input(packet.Packet{Ack: b.seg.Seq + 1, Flags: packet.RST | packet.ACK}, nil)
+	if b.l.State() != Failed || b.l.pipe.kicked.Load() || b.l.pipe.eof.Load() {
+		t.Fatalf("state %d, woken %v", b.l.State(), b.l.pipe.kicked.Load())
+	}
 }
 
 // TestRestIsSeen: the loop sees whether the goroutine is at work, has done something,

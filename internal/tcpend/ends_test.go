@@ -121,6 +121,31 @@ func TestAnswersKeepAClient(t *testing.T) {
 	check(t, h.s)
 }
 
+// TestEndBeforeTheAnswer: who has said all still gets its answers, and our end behind
+// the last of them; and a message that begins prolongs no time in which answers are to
+// be taken.
+func TestEndBeforeTheAnswer(t *testing.T) {
+	h, c := establishedByHand(t, false)
+	h.serve = func(*end, uint32, []byte) {}
+	if h.send(packet.ACK|packet.FIN, "\x00\x01a\x00\x01b"); c.state != established || c.pending != 2 || h.in[len(h.in)-1].Flags != packet.ACK {
+		t.Fatalf("%+v, answered by %+v", c, h.in)
+	}
+	for i := range 2 {
+		h.in = nil
+		h.s.Send(h.s.id(c), []byte("answer"), h.now)
+		if fin := h.in[len(h.in)-1].Flags&packet.FIN != 0; len(h.in) != 1 || fin != (i == 1) {
+			t.Fatalf("answer %d: %+v", i, h.in)
+		}
+	}
+	h, c = establishedByHand(t, true)
+	until := c.ends
+	h.now += second
+	h.ack = c.una
+	if h.send(packet.ACK, "\x00"); c.ends != until {
+		t.Fatalf("prolonged by %d", c.ends-until)
+	}
+}
+
 // TestDropIsOfQuestions: only a question that is under way is dropped by its tag.
 func TestDropIsOfQuestions(t *testing.T) {
 	u := &counter{}

@@ -117,17 +117,23 @@ func TestClosedInTheMiddle(t *testing.T) {
 }
 
 // TestAnUpstreamThatIsAClient: a server of the LAN that is asked and asks has
-// connections of both kinds; those of one are no reason to end those of the other.
+// connections of both kinds; those of one neither count as, nor give way to, those of
+// the other.
 func TestAnUpstreamThatIsAClient(t *testing.T) {
 	w := newCrowd(t, 3000)
-	for i := range uint16(maxPerClient) { // at work
-		w.ask(w.connect(clientAddr, 100+i, 0))
-	}
-	for i := range 4 {
+	for i := range 4 { // under way, with nothing left to send
 		f := &far{Tuple: Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: w.port(), RemotePort: 53}, seq: 7, win: 60000}
 		w.conns[f.Tuple] = f
 		if !w.s.Connect(&f.Tuple, uint32(i), []byte("q"), w.now) {
 			t.Fatal("no question")
+		}
+		w.send(f, packet.SYN|packet.ACK, nil, f.ack)
+		w.send(f, packet.ACK, nil, f.ack)
+	}
+	for i := range uint16(maxPerClient) { // at work
+		f := w.connect(clientAddr, 100+i, 0)
+		if w.ask(f); !f.open || w.gone != 0 {
+			t.Fatalf("connection %d: open %v, %d gone", i, f.open, w.gone)
 		}
 	}
 	f := w.connect(clientAddr, 999, 60000)
@@ -161,6 +167,7 @@ func TestWhoGivesMemory(t *testing.T) {
 		own := Tuple{Local: serverAddr, Remote: clientAddr + packet.Addr(r.IntN(3)), LocalPort: 999, RemotePort: 53}
 		s.Connect(&own, 1, []byte("q"), s.now) // what is our own does not count
 		s.chunks[anAsked].put(&s.find(&own).rx, make([]byte, 20*chunkSize))
+		s.find(&own).moved = 0
 		c, need := conns[r.IntN(len(conns))], 1+r.IntN(5)
 		has := map[packet.Addr]int{}
 		for _, o := range conns {

@@ -195,6 +195,10 @@ func TestTimeOfAClient(t *testing.T) {
 	if c.ends != begin+idleFor+lingerFor {
 		t.Fatalf("ends at %d", c.ends-begin)
 	}
+	due(t, h.s, begin+idleFor+second)
+	if in := h.tickAt(begin + idleFor + second); len(in) != 1 || in[0].Flags != packet.ACK|packet.FIN || in[0].Seq != c.una {
+		t.Fatalf("the end again: %+v", in)
+	}
 	// The other side acknowledges, and says nothing: it has lingerFor to end its side.
 	h.ack++
 	h.send(packet.ACK, "")
@@ -211,6 +215,7 @@ func TestTimeOfAClient(t *testing.T) {
 		if in := h.tickAt(begin + i*idleFor); len(in) != 0 || h.s.Len() != 1 || c.pending != 1 {
 			t.Fatalf("waits: %+v", in)
 		}
+		due(t, h.s, begin+(i+1)*idleFor)
 	}
 	if in := h.tickAt(begin + 3*idleFor); len(in) != 1 || in[0].Flags&packet.RST == 0 || h.s.c.Timeouts != 1 {
 		t.Fatalf("nobody answers: %+v", in)
