@@ -387,3 +387,16 @@ func TestAnswersHaveRates(t *testing.T) {
 		}
 	}
 }
+
+// TestOnlyOwnAddressesHoldSYNs: a rejected SYN from outside waits for its answer where
+// it is to an external address; a host that is reached without translation resets it.
+func TestOnlyOwnAddressesHoldSYNs(t *testing.T) {
+	l := newLabWith(t, routed, "reject ingress tcp", "accept")
+	if v := l.answered(wan, syn(client, 4000, "10.0.0.5", 22), telemetry.ExplicitDeny); v.Flags&packet.RST == 0 || v.Src != ip("10.0.0.5") || l.e.held.n != 0 {
+		t.Errorf("answered by %v, %d held", v, l.e.held.n)
+	}
+	l.unanswered(wan, syn(client, 4000, ours, 22), telemetry.ExplicitDeny)
+	if l.e.held.n != 1 {
+		t.Errorf("%d held", l.e.held.n)
+	}
+}

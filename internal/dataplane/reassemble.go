@@ -88,7 +88,7 @@ func (e *Engine) gather(in *port, i int, now int64) bool {
 	}
 	d := &g.dg[n]
 	w := piece{uint16(c.Off), uint16(c.Len)}
-	if !d.void && c.More == (w.end() != d.total) && e.repeats(d, w) {
+	if c.More == (w.end() != d.total) && e.repeats(d, w) { // a void one holds nothing
 		e.dropPacket(in, i, telemetry.FragmentedIPv4, now)
 		return false
 	}
