@@ -33,10 +33,10 @@ type answer struct {
 	ech    bool // a service binding has the parameter
 	signed bool // there is a signature of service bindings
 
-	in          *inside // nil: it does not matter
-	core        int     // length up to the additional section
-	insideFound bool    // an address before the additional section is inside: insideAddr
-	insideExtra bool    // one in it is
+	in          *inside
+	core        int  // length up to the additional section
+	insideFound bool // an address before the additional section is inside: insideAddr
+	insideExtra bool // one in it is
 	insideAddr  [16]byte
 }
 

@@ -217,6 +217,13 @@ func TestRefusalsCountOnce(t *testing.T) {
 	if len(b.got) != 1 || b.p.up[1].failed != 0 || b.p.up[1].answered != b.now {
 		t.Fatalf("%d answers, %+v", len(b.got), b.p.up[1])
 	}
+	b = newBench(t, twoPlain) // both refuse it: when the try is over neither has failed again
+	b.ask(query("a.example", dns.TypeA))
+	b.p.Unreachable(b.sent[0].myPort, b.now)
+	b.p.Unreachable(b.sent[1].myPort, b.now)
+	if b.at(b.now + tryFor); len(b.sent) != 3 || b.p.up[0].failed != 1 || b.p.up[1].failed != 1 {
+		t.Fatalf("asked %d times, failures %d and %d", len(b.sent), b.p.up[0].failed, b.p.up[1].failed)
+	}
 	// A try that ends after a refusal is no further failure, and the refusal is
 	// forgotten with it.
 	b = newBench(t, nil)
@@ -253,6 +260,7 @@ func TestProbes(t *testing.T) {
 		if b.p.up[0].down() {
 			t.Fatalf("down after %d failures", i)
 		}
+		b.now += second / 2
 		b.p.failed(0, b.now)
 	}
 	down := b.now

@@ -119,9 +119,6 @@ func (a *answer) lookInside(m []byte, r *rr, additional bool) {
 
 // noteInside notes an address of 4 or 16 bytes, if it is inside.
 func (a *answer) noteInside(addr []byte, additional bool) {
-	if a.in == nil {
-		return
-	}
 	var as [16]byte
 	if len(addr) == 4 {
 		v4 := packet.Addr(be32(addr))
