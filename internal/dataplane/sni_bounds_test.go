@@ -120,6 +120,9 @@ func TestRefusalSaysAll(t *testing.T) {
 	if k.e.c.Drops[rule] != drops+1 {
 		t.Errorf("%d drops of the rule", k.e.c.Drops[rule]-drops)
 	}
+	if e := k.e.flows.C.Evictions; e[conntrack.Closed] != 1 || e[conntrack.Expired]+e[conntrack.Reclaimed] != 0 {
+		t.Errorf("%v flows left the table, by cause", e)
+	}
 	k.ended("refused")
 	// Without a name, and without anybody who listens.
 	for _, ring := range []bool{true, false} {
