@@ -51,8 +51,8 @@ run: ## build, then watch it work between simulated hosts; no root needed
 # and floods of their own.
 test: ## all tests, those on the booted image among them
 	@scripts/need.sh test
-	$(GO) test -timeout 20m $$($(GO) list ./... | grep -v /test/e2e)
-	$(GO) test -timeout 20m ./test/e2e
+	$(GO) test -timeout 20m $$($(GO) list ./... | grep -v '/test/e2e$$\|/test/evasions$$')
+	$(GO) test -timeout 20m -p 1 ./test/e2e ./test/evasions
 	cd collector && $(GO) test -mod=mod -vet=off -timeout 20m ./...
 
 collector: ## bin/thurward-collector, the OpenTelemetry Collector with the receiver for firewalls

@@ -187,7 +187,7 @@ func (a *arena) pass(d time.Duration) {
 
 // run has the hosts answer until nothing moves.
 func (a *arena) run() {
-	for range 200 {
+	for range 20_000 { // on the image a thousand questions come in as many pieces
 		out := a.fw.settle()
 		if len(out[lan])+len(out[wan]) == 0 {
 			return

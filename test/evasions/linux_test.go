@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -36,6 +37,9 @@ type wires struct {
 	missing      []string   // settings that could not be made
 }
 
+// made counts the pairs of namespaces that were made.
+var made atomic.Int32
+
 // newWires makes the namespaces, or one and the bridges, or skips the test with
 // the reason.
 func newWires(t testing.TB, quiet time.Duration, bridges bool) *wires {
@@ -43,7 +47,7 @@ func newWires(t testing.TB, quiet time.Duration, bridges bool) *wires {
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("ip is not installed (scripts/need.sh evasions installs it)")
 	}
-	id := fmt.Sprintf("%d", os.Getpid()%100000)
+	id := fmt.Sprintf("%d", (os.Getpid()+int(made.Add(1)-1))%100000) // names of before may be on their way out
 	w := &wires{t: t, outer: "theo" + id, inner: "ther" + id, buf: make([]byte, 65536), quiet: quiet, port: 20000, id: 100, macs: replay.DefaultMAC}
 	if out, err := exec.Command("ip", "netns", "add", w.outer).CombinedOutput(); err != nil {
 		t.Skipf("network namespaces may not be made here (root is needed): %s", bytes.TrimSpace(out))
