@@ -323,7 +323,8 @@ func TestLinksOfUpstreams(t *testing.T) {
 		t.Fatal("no port")
 	}
 	c.GivePort(port)
-	if l.e.Pools()[0].InUse(packet.UDP) != 0 || c.Random() == c.Random() || (ends{l.e}).Random() == c.Random() {
+	one, two, three := c.Random(), c.Random(), (ends{l.e}).Random()
+	if l.e.Pools()[0].InUse(packet.UDP) != 0 || one == two || two == three {
 		t.Error("it was not given back, or numbers repeat")
 	}
 	// What a link tells of its failure.

@@ -164,8 +164,9 @@ func TestARP_FindIsExact(t *testing.T) {
 				p.arp.waiting = 0
 			}
 			p.arp.asked[0] = 1
-			if p.arp.find(a) != n || p.arp.find(a) != n || p.arp.find(a^1) != nil || p.arp.find(a) != n {
-				t.Fatalf("slot %d: found %+v", i, p.arp.find(a))
+			first, again, other, last := p.arp.find(a), p.arp.find(a), p.arp.find(a^1), p.arp.find(a)
+			if first != n || again != n || other != nil || last != n {
+				t.Fatalf("slot %d: found %+v", i, last)
 			}
 			l.e.forget(p, n)
 			if got := p.arp.find(a); got != nil || p.arp.used != 0 || p.arp.waiting != 0 || *n != (neighbour{}) {

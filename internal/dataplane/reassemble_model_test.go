@@ -15,13 +15,12 @@ import (
 
 // plainDatagram is an incomplete datagram as said of it.
 type plainDatagram struct {
-	key     fragKey
-	group   uint8
-	began   int64
-	pieces  []piece
-	end     int // 0: not known
-	void    bool
-	dropped uint64 // fragments that it held, when it gave way
+	key    fragKey
+	group  uint8
+	began  int64
+	pieces []piece
+	end    int // 0: not known
+	void   bool
 }
 
 func (d *plainDatagram) have() (n int) {

@@ -309,7 +309,7 @@ func TestShortestAnswers(t *testing.T) {
 		b := newBench(t, overOf(how))
 		b.ask(query("a.example", dns.TypeA))
 		var asked []byte
-		give := func(m []byte) {}
+		var give func(m []byte)
 		switch how {
 		case "TLS":
 			asked = b.tls[0].msg

@@ -28,8 +28,6 @@ type far struct {
 	win            uint16
 	data           []byte
 	open, ended    bool
-	takes          int // bytes of answers that are acknowledged at a time; 0: all
-	lastAt         int64
 }
 
 func newCrowd(t testing.TB, reply int) *crowd {
@@ -267,7 +265,6 @@ func TestPlacesAreShared(t *testing.T) {
 	for i := range maxServed {
 		f := w.connect(attacker+packet.Addr(i/maxPerClient), uint16(1000+i), 0)
 		w.ask(f)
-		busy = append(busy, f)
 	}
 	if w.s.has[aServed] != maxServed {
 		t.Fatalf("%d connections", w.s.has[aServed])

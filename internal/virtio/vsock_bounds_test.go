@@ -59,7 +59,8 @@ func TestVsockPackets(t *testing.T) {
 	}
 	v.Send(2995)
 	saw("data, with what was taken", from+"b30b0000"+"0100"+"0500"+"00000000"+ours+"4d000000")
-	if v.Buffer() != nil || v.Buffer() != nil {
+	first, second := v.Buffer(), v.Buffer()
+	if first != nil || second != nil {
 		t.Error("room without credit")
 	}
 	saw("credit request", from+"00000000"+"0100"+"0700"+"00000000"+ours+"4d000000")

@@ -202,14 +202,6 @@ func (c *stream) take(seq uint32, data []byte, urgent uint16) {
 	}
 }
 
-// last is the connection that began last, or nil.
-func (e *end) last() *stream {
-	if len(e.all) == 0 {
-		return nil
-	}
-	return e.all[len(e.all)-1]
-}
-
 // says has the server send data on a connection.
 func (c *stream) says(e *end, data string) {
 	e.send(c, packet.ACK|packet.PSH, c.snd, c.rcv, []byte(data)...)

@@ -22,15 +22,14 @@ import (
 
 // A desk is a reader with a page, and a firewall that is honest and stays.
 type desk struct {
-	t       *testing.T
-	path    string
-	st      *live.Station
-	url     string // of the page, without its token
-	token   string
-	good    *guesttest.Guest
-	send    func(...string)
-	said    chan string
-	already int // events that the honest one has sent
+	t     *testing.T
+	path  string
+	st    *live.Station
+	url   string // of the page, without its token
+	token string
+	good  *guesttest.Guest
+	send  func(...string)
+	said  chan string
 }
 
 const goodName = "203.0.113.10"
