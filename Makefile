@@ -32,7 +32,7 @@ bin/thurward:
 	$(GO) build -trimpath -buildvcs=false -ldflags='-X main.version=$(VERSION)' -o $@ ./cmd/thurward
 
 build/kernel.elf:
-	$(GUEST) GOAMD64=v1 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDKERNEL)' -o $@ ./internal/kernel/cmd
+	$(GUEST) GOAMD64=v1 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDKERNEL)' -o $@ ./cmd/kernel
 
 build/firewall.elf:
 	$(GUEST) $(GO) build -trimpath -buildvcs=false -ldflags='$(LDGUEST)' -o $@ ./cmd/firewall
@@ -77,8 +77,8 @@ evasions: ## the corpus of attacks: on the data plane, the image, and what peopl
 	@cat build/evasions.md
 
 bench: ## the data path's benchmarks, in process
-	$(GO) test -run '^$$' -bench . -benchmem ./internal/packet ./internal/conntrack ./internal/nat ./internal/filter ./internal/dataplane ./internal/virtio ./internal/telemetry
-	$(GO) test -run 'TestSweep$$' -v ./internal/filter -sweep
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/shared/packet ./internal/guest/conntrack ./internal/guest/nat ./internal/guest/filter ./internal/guest/router ./internal/guest/virtio ./internal/guest/export
+	$(GO) test -run 'TestSweep$$' -v ./internal/guest/filter -sweep
 
 bench-vm: ## the image in a virtual machine, driven over shared memory, beside a wire; needs two processors
 	@scripts/need.sh run

@@ -5,8 +5,8 @@ import (
 	"path/filepath"
 	"sync"
 
-	told "github.com/thurward/thurward/internal/stream"
-	"github.com/thurward/thurward/internal/vmm"
+	told "github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 // A snapshot is what a guest says of itself, in seconds.

@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // TestFrames: every frame that the generator makes is valid, flows are

@@ -13,11 +13,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/thurward/thurward/internal/image"
-	"github.com/thurward/thurward/internal/kernel/build"
-	"github.com/thurward/thurward/internal/policy"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/image"
+	"github.com/thurward/thurward/internal/host/kernelbuild"
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // The firewall's hardware addresses.
@@ -41,7 +41,7 @@ type parts struct{ kernel, firewall, wire []byte }
 
 func buildParts(dir string) (p parts, err error) {
 	k := filepath.Join(dir, "kernel.elf")
-	if err := build.Kernel(k); err != nil {
+	if err := kernelbuild.Kernel(k); err != nil {
 		return p, err
 	}
 	if p.kernel, err = os.ReadFile(k); err != nil {
@@ -71,7 +71,7 @@ func (p *parts) link(path string, program []byte, flows int) error {
 	if err != nil {
 		return err
 	}
-	b, err := image.Link(image.Input{Program: program, Kernel: p.kernel, Policy: segment.Encode(seg)})
+	b, err := image.Link(image.Input{Program: program, Kernel: p.kernel, Policy: ruleset.Encode(seg)})
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 	"os"
 	"sync"
 
-	"github.com/thurward/thurward/internal/vhostuser"
+	"github.com/thurward/thurward/internal/host/vhostuser"
 )
 
 const (

@@ -7,9 +7,9 @@ package main
 import (
 	"os"
 
-	"github.com/thurward/thurward/internal/frame"
-	"github.com/thurward/thurward/internal/machine"
-	"github.com/thurward/thurward/internal/virtio"
+	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/sys"
+	"github.com/thurward/thurward/internal/guest/virtio"
 )
 
 const (
@@ -19,19 +19,19 @@ const (
 )
 
 func main() {
-	if machine.Native() {
-		machine.Cooperate()
+	if sys.Native() {
+		sys.Cooperate()
 	}
-	mem, phys, err := machine.DMA(buffers*frame.Size, false)
+	mem, phys, err := sys.DMA(buffers*framebuf.Size, false)
 	if err != nil {
 		refuse("no memory for packet buffers")
 	}
-	pool := frame.NewPool(mem, phys)
+	pool := framebuf.NewPool(mem, phys)
 	var nets []*virtio.Net
-	for _, d := range machine.Devices(netID) {
+	for _, d := range sys.Devices(netID) {
 		var t virtio.Transport = virtio.NewMMIO(d.Registers)
-		if machine.Native() {
-			t = machine.NewRegisters(d.Registers)
+		if sys.Native() {
+			t = sys.NewRegisters(d.Registers)
 		}
 		dev, err := virtio.FindNet(t)
 		if err != nil {
@@ -52,19 +52,19 @@ func main() {
 }
 
 // run moves frames for ever. It does not sleep: it is there to be measured.
-func run(pool *frame.Pool, a, b *virtio.Net) {
-	var f [batch]frame.Frame
-	native := machine.Native()
+func run(pool *framebuf.Pool, a, b *virtio.Net) {
+	var f [batch]framebuf.Frame
+	native := sys.Native()
 	for i := 0; ; i++ {
 		move(pool, f[:], a, b)
 		move(pool, f[:], b, a)
 		if native && i%64 == 0 {
-			machine.Yield()
+			sys.Yield()
 		}
 	}
 }
 
-func move(pool *frame.Pool, f []frame.Frame, from, to *virtio.Net) {
+func move(pool *framebuf.Pool, f []framebuf.Frame, from, to *virtio.Net) {
 	n := from.Receive(f)
 	for _, left := range f[to.Transmit(f[:n]):n] {
 		pool.Put(left.Buf)
@@ -72,11 +72,11 @@ func move(pool *frame.Pool, f []frame.Frame, from, to *virtio.Net) {
 }
 
 func dma(n int) (virtio.DMA, error) {
-	mem, phys, err := machine.DMA(n, true)
+	mem, phys, err := sys.DMA(n, true)
 	return virtio.DMA{Mem: mem, Phys: phys}, err
 }
 
 func refuse(why string) {
 	os.Stdout.WriteString("thurward: refusing to start: " + why + "\n")
-	machine.PowerOff()
+	sys.PowerOff()
 }

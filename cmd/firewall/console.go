@@ -3,18 +3,18 @@ package main
 import (
 	"os"
 
-	"github.com/thurward/thurward/internal/machine"
-	"github.com/thurward/thurward/internal/telemetry"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/sys"
 )
 
 // console prints events on the serial port, for people who try things out: the
 // stream is what programs read. The port is slow and stops the CPU while it prints, so that
 // lines are few: the rest is counted and the count printed.
 type console struct {
-	ring  *telemetry.Ring
-	ctx   telemetry.Context
+	ring  *export.Ring
+	ctx   export.Context
 	on    bool
-	limit telemetry.Limiter
+	limit export.Limiter
 	chunk int
 	buf   []byte
 }
@@ -27,10 +27,10 @@ const (
 	slowRate, slowBurst, slowChunk          = 4, 60, 1
 )
 
-func newConsole(ctx telemetry.Context, ring *telemetry.Ring, on bool) *console {
-	c := &console{ctx: ctx, ring: ring, on: on, limit: telemetry.Limiter{Rate: consoleRate, Burst: consoleBurst}, chunk: consoleChunk}
-	if machine.Native() {
-		c.limit, c.chunk = telemetry.Limiter{Rate: slowRate, Burst: slowBurst}, slowChunk
+func newConsole(ctx export.Context, ring *export.Ring, on bool) *console {
+	c := &console{ctx: ctx, ring: ring, on: on, limit: export.Limiter{Rate: consoleRate, Burst: consoleBurst}, chunk: consoleChunk}
+	if sys.Native() {
+		c.limit, c.chunk = export.Limiter{Rate: slowRate, Burst: slowBurst}, slowChunk
 	}
 	return c
 }
@@ -38,12 +38,12 @@ func newConsole(ctx telemetry.Context, ring *telemetry.Ring, on bool) *console {
 const eventPrefix = "thurward: event "
 
 // add takes an event that is to be printed.
-func (c *console) add(r *telemetry.Record, name []byte) {
-	if !c.limit.Allow(machine.Nanotime()) {
+func (c *console) add(r *export.Record, name []byte) {
+	if !c.limit.Allow(sys.Nanotime()) {
 		return
 	}
 	c.buf = append(c.buf, eventPrefix...)
-	c.buf = telemetry.AppendNamed(c.buf, r, name, &c.ctx)
+	c.buf = export.AppendNamed(c.buf, r, name, &c.ctx)
 	c.buf = append(c.buf, '\n')
 }
 

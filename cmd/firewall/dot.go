@@ -12,15 +12,15 @@ import (
 
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 
-	"github.com/thurward/thurward/internal/dataplane"
-	"github.com/thurward/thurward/internal/dotlink/tlspipe"
-	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/guest/dot/tlspipe"
+	"github.com/thurward/thurward/internal/guest/router"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // startDoT starts what speaks TLS to the policy's upstreams: a goroutine for
 // each, which does something when the packet loop has something for it. It is
 // called once, before the packet loop.
-func startDoT(p *segment.Policy, e *dataplane.Engine) error {
+func startDoT(p *ruleset.Policy, e *router.Engine) error {
 	links := e.Links()
 	if len(links) > 0 && !clockSet() {
 		say("note: the machine does not know the time, so that no certificate can be judged: upstreams with tls are not asked")

@@ -1,6 +1,6 @@
 package main
 
-import "github.com/thurward/thurward/internal/telemetry"
+import "github.com/thurward/thurward/internal/guest/export"
 
 // What the packet loop did between two polls.
 const (
@@ -48,15 +48,15 @@ func (g *gaps) poll(now int64) {
 // so now. How late an interrupt came nobody can tell here.
 func (g *gaps) woke(now, deadline int64) { g.last, g.doing = min(now, deadline), sleeping }
 
-func (g *gaps) metrics() []telemetry.Family {
+func (g *gaps) metrics() []export.Family {
 	names := [...]string{"poll", "yield", "sleep"}
-	return []telemetry.Family{
-		{Name: "thurward_packet_loop_busy_seconds_total", Help: "Time in which the packet loop had something to do. Its rate is the share of the processor that is used; a loop that looks for packets and finds none is not busy.", Type: telemetry.Counter,
+	return []export.Family{
+		{Name: "thurward_packet_loop_busy_seconds_total", Help: "Time in which the packet loop had something to do. Its rate is the share of the processor that is used; a loop that looks for packets and finds none is not busy.", Type: export.Counter,
 			Scale: 1e9, Fill: func(v []uint64) { v[0] = g.busy }},
-		{Name: "thurward_packet_loop_gap_seconds", Help: "Time between two polls of the packet loop while it is awake, and how late it wakes up.", Type: telemetry.Histogram,
+		{Name: "thurward_packet_loop_gap_seconds", Help: "Time between two polls of the packet loop while it is awake, and how late it wakes up.", Type: export.Histogram,
 			Bounds: gapBounds[:], Scale: 1e9, Fill: func(v []uint64) { copy(v, g.counts[:]) }},
-		{Name: "thurward_packet_loop_gap_longest_seconds", Help: "The longest of them since the last snapshot, by what the loop did meanwhile.", Type: telemetry.Gauge, N: occupations,
-			Labels: telemetry.LabelOf("during", func(i int) string { return names[i%occupations] }), Scale: 1e9,
+		{Name: "thurward_packet_loop_gap_longest_seconds", Help: "The longest of them since the last snapshot, by what the loop did meanwhile.", Type: export.Gauge, N: occupations,
+			Labels: export.LabelOf("during", func(i int) string { return names[i%occupations] }), Scale: 1e9,
 			Fill: func(v []uint64) { copy(v, g.longest[:]); g.longest = [occupations]uint64{} }},
 	}
 }

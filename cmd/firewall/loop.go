@@ -5,10 +5,10 @@ import (
 	"math"
 	"runtime"
 
-	"github.com/thurward/thurward/internal/dataplane"
-	"github.com/thurward/thurward/internal/machine"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/virtio"
+	"github.com/thurward/thurward/internal/guest/router"
+	"github.com/thurward/thurward/internal/guest/sys"
+	"github.com/thurward/thurward/internal/guest/virtio"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 const (
@@ -29,8 +29,8 @@ const (
 
 // loop forwards packets. While there are any it polls; otherwise it sleeps
 // until a device interrupts or the data plane has something to do.
-func loop(e *dataplane.Engine, p *ports, out *outlet, g *gaps) {
-	native := machine.Native() // then nobody interrupts this loop: see main
+func loop(e *router.Engine, p *ports, out *outlet, g *gaps) {
+	native := sys.Native() // then nobody interrupts this loop: see main
 	idle, busy := 0, 0
 	turn := int64(0) // when TLS is next given the processor although there are packets
 	// others gives the other goroutines a turn.
@@ -38,13 +38,13 @@ func loop(e *dataplane.Engine, p *ports, out *outlet, g *gaps) {
 		g.doing = yielding
 		runtime.Gosched()
 		if native {
-			machine.Yield()
+			sys.Yield()
 		}
 		turn = after(now)
 	}
-	g.last = machine.Nanotime()
+	g.last = sys.Nanotime()
 	for {
-		now := machine.Nanotime()
+		now := sys.Nanotime()
 		g.poll(now)
 		if e.Poll(now) > 0 {
 			idle, g.found = 0, true
@@ -84,8 +84,8 @@ func loop(e *dataplane.Engine, p *ports, out *outlet, g *gaps) {
 			deadline = d
 		}
 		deadline = min(deadline, out.next.Load())
-		bits := machine.Wait(deadline)
-		g.woke(machine.Nanotime(), deadline)
+		bits := sys.Wait(deadline)
+		g.woke(sys.Nanotime(), deadline)
 		out.interrupted(bits)
 		if bits&p.lanBit != 0 {
 			p.lan.Ack()
@@ -103,7 +103,7 @@ func loop(e *dataplane.Engine, p *ports, out *outlet, g *gaps) {
 // after returns until when packets come first after a turn of others that began
 // at a time and ends now.
 func after(began int64) int64 {
-	end := machine.Nanotime()
+	end := sys.Nanotime()
 	return end + cryptoShare*(end-began)
 }
 
@@ -125,11 +125,11 @@ func (p *ports) check(now int64) {
 }
 
 // ready prints the line that says that the rules are live.
-func ready(p *segment.Policy, n *ports) {
+func ready(p *ruleset.Policy, n *ports) {
 	lan, _ := n.lan.MAC()
 	wan, _ := n.wan.MAC()
-	_, source := machine.WallBase()
-	us := (machine.Nanotime() - machine.EntryTime()) / 1000
+	_, source := sys.WallBase()
+	us := (sys.Nanotime() - sys.EntryTime()) / 1000
 	say("ready version=" + version + " policy=sha256:" + hex.EncodeToString(p.Digest[:]) + " lan=" + formatMAC(lan) + " wan=" + formatMAC(wan) +
 		" rules=" + itoa(len(p.Rules)) + " flows=" + itoa(int(p.Settings.MaxFlows)) + " clock=" + source + " boot_us=" + itoa(int(us)))
 }

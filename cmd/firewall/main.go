@@ -7,33 +7,33 @@ import (
 	"os"
 	"runtime/debug"
 
-	"github.com/thurward/thurward/internal/dataplane"
-	"github.com/thurward/thurward/internal/frame"
-	"github.com/thurward/thurward/internal/machine"
-	"github.com/thurward/thurward/internal/printable"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/telemetry"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/router"
+	"github.com/thurward/thurward/internal/guest/sys"
+	"github.com/thurward/thurward/internal/shared/printable"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // Set by the linker: the version, and the commit that was built.
 var version, gitSHA = "dev", ""
 
 func main() {
-	if machine.Native() {
-		machine.Cooperate() // ADR 0004
+	if sys.Native() {
+		sys.Cooperate() // ADR 0004
 	}
-	args, err := parseArgs(machine.Cmdline())
+	args, err := parseArgs(sys.Cmdline())
 	if err != nil {
 		refuse(err)
 	}
 	if args.probe {
 		// The launcher tells its user which kind of KVM this is: ADR 0004.
-		if machine.Native() {
+		if sys.Native() {
 			say("probe ok software-kvm")
 		} else {
 			say("probe ok")
 		}
-		machine.PowerOff()
+		sys.PowerOff()
 	}
 	refuse(run(args))
 }
@@ -44,15 +44,15 @@ func run(args arguments) error {
 	// Nearly all that is allocated until the rules are live stays: collecting
 	// it would only be late.
 	percent := debug.SetGCPercent(-1)
-	policy, err := segment.Open(machine.Policy())
+	policy, err := ruleset.Open(sys.Policy())
 	if err != nil {
 		return err
 	}
 	// Memory for the flow table is the one thing that a policy can ask too
 	// much of; say so before anything is taken.
-	if need := memoryNeeded(policy); need > machine.FreeBytes() {
+	if need := memoryNeeded(policy); need > sys.FreeBytes() {
 		return errors.New("the policy needs " + mega(need) + " MB of memory for " + itoa(int(policy.Settings.MaxFlows)) +
-			" flows and its buffers, and " + mega(machine.FreeBytes()) + " MB are free (give the machine more with --memory, or lower defaults.max_flows)")
+			" flows and its buffers, and " + mega(sys.FreeBytes()) + " MB are free (give the machine more with --memory, or lower defaults.max_flows)")
 	}
 	pool, err := newPool()
 	if err != nil {
@@ -62,18 +62,18 @@ func run(args arguments) error {
 	if err != nil {
 		return err
 	}
-	events := telemetry.NewRing(ringSize)
-	cfg := dataplane.Config{Policy: policy, Pool: pool, Events: events,
-		LAN: nics.config(segment.LAN), WAN: nics.config(segment.WAN), Alloc: alloc, ClockSet: clockSet()}
-	if err := machine.Random(cfg.Secret[:]); err != nil {
+	events := export.NewRing(ringSize)
+	cfg := router.Config{Policy: policy, Pool: pool, Events: events,
+		LAN: nics.config(ruleset.LAN), WAN: nics.config(ruleset.WAN), Alloc: alloc, ClockSet: clockSet()}
+	if err := sys.Random(cfg.Secret[:]); err != nil {
 		return errors.New("no random numbers: " + err.Error())
 	}
-	engine, err := dataplane.New(cfg)
+	engine, err := router.New(cfg)
 	if err != nil {
 		return err
 	}
 	var secret [32]byte
-	if err := machine.Random(secret[:]); err != nil {
+	if err := sys.Random(secret[:]); err != nil {
 		return errors.New("no random numbers: " + err.Error())
 	}
 	loopGaps := &gaps{}
@@ -94,7 +94,7 @@ func run(args arguments) error {
 // starting it again would not help.
 func refuse(err error) {
 	say("refusing to start: " + err.Error())
-	machine.PowerOff()
+	sys.PowerOff()
 }
 
 // say writes one line to the console.
@@ -110,10 +110,10 @@ func line(s string) []byte {
 }
 
 // newPool makes the packet buffers.
-func newPool() (*frame.Pool, error) {
-	mem, phys, err := machine.DMA(buffers*frame.Size, false)
+func newPool() (*framebuf.Pool, error) {
+	mem, phys, err := sys.DMA(buffers*framebuf.Size, false)
 	if err != nil {
 		return nil, errors.New("no memory for packet buffers (give the machine more with --memory)")
 	}
-	return frame.NewPool(mem, phys), nil
+	return framebuf.NewPool(mem, phys), nil
 }

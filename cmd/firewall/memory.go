@@ -4,14 +4,14 @@ import (
 	"runtime/debug"
 	"strconv"
 
-	"github.com/thurward/thurward/internal/conntrack"
-	"github.com/thurward/thurward/internal/dataplane"
-	"github.com/thurward/thurward/internal/frame"
-	"github.com/thurward/thurward/internal/machine"
-	"github.com/thurward/thurward/internal/nat"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/telemetry"
-	"github.com/thurward/thurward/internal/virtio"
+	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/nat"
+	"github.com/thurward/thurward/internal/guest/router"
+	"github.com/thurward/thurward/internal/guest/sys"
+	"github.com/thurward/thurward/internal/guest/virtio"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 const (
@@ -29,22 +29,22 @@ const (
 
 // memoryNeeded returns the memory that the policy's tables and the buffers
 // take, with the least heap that works.
-func memoryNeeded(p *segment.Policy) uint64 {
-	links := dataplane.LinkBytes(p)
+func memoryNeeded(p *ruleset.Policy) uint64 {
+	links := router.LinkBytes(p)
 	if links > 0 {
 		links += tlsHeap
 	}
-	return uint64(links) + uint64(conntrack.Bytes(int(p.Settings.MaxFlows))+conntrack.SourcesBytes(int(p.Settings.MaxFlows), p.Settings.SourceFlows, p.Settings.SourceRate)+nat.Bytes(p)+dataplane.NameBytes(p)) + 2*(2<<20) + buffers*frame.Size +
-		uint64(telemetry.RingBytes(ringSize)+telemetry.StreamBytes+virtio.VsockBytes) + heapFloor
+	return uint64(links) + uint64(conntrack.Bytes(int(p.Settings.MaxFlows))+conntrack.SourcesBytes(int(p.Settings.MaxFlows), p.Settings.SourceFlows, p.Settings.SourceRate)+nat.Bytes(p)+router.NameBytes(p)) + 2*(2<<20) + buffers*framebuf.Size +
+		uint64(export.RingBytes(ringSize)+export.StreamBytes+virtio.VsockBytes) + heapFloor
 }
 
 // alloc returns memory for the flow table. Whether there is enough has been
 // checked (memoryNeeded); what is missing nevertheless is a broken promise.
 func alloc(n int, zeroed bool) []byte {
-	mem, _, err := machine.DMA(n, zeroed)
+	mem, _, err := sys.DMA(n, zeroed)
 	if err != nil {
 		say("crash: no memory for tables of " + strconv.Itoa(n) + " bytes, though it had been counted")
-		machine.Reset()
+		sys.Reset()
 	}
 	return mem
 }
@@ -52,7 +52,7 @@ func alloc(n int, zeroed bool) []byte {
 // setMemoryLimit tells Go how much memory is left for its heap, now that the
 // tables have theirs, keeping some for stacks and page tables.
 func setMemoryLimit() {
-	s := machine.Stats()
+	s := sys.Stats()
 	debug.SetMemoryLimit(int64(max(heapFloor, s.FreeFrames*4096*3/4)))
 }
 

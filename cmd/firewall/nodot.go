@@ -5,13 +5,13 @@ package main
 import (
 	"errors"
 
-	"github.com/thurward/thurward/internal/dataplane"
-	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/guest/router"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // startDoT: this program has no TLS, so that it refuses a policy that wants it.
 // thurward build chooses the program that has it (ADR 0010).
-func startDoT(p *segment.Policy, _ *dataplane.Engine) error {
+func startDoT(p *ruleset.Policy, _ *router.Engine) error {
 	for i := range p.Upstreams {
 		if p.Upstreams[i].TLS != 0 {
 			return errors.New("the policy has an upstream with tls, and this program is built without DNS over TLS (link the image with build/firewall-dot.elf, as thurward build does by itself)")

@@ -6,11 +6,11 @@ import (
 	"runtime"
 	"sync/atomic"
 
-	"github.com/thurward/thurward/internal/dataplane"
-	"github.com/thurward/thurward/internal/machine"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/telemetry"
-	"github.com/thurward/thurward/internal/virtio"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/router"
+	"github.com/thurward/thurward/internal/guest/sys"
+	"github.com/thurward/thurward/internal/guest/virtio"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // telemetryPort is the host's vsock port to which the stream goes.
@@ -20,11 +20,11 @@ const telemetryPort = 9000
 // vsock, and events on the console. A goroutine of its own works on it; the
 // packet loop wakes it and looks when it is next due.
 type outlet struct {
-	stream  *telemetry.Stream
-	ring    *telemetry.Ring
+	stream  *export.Stream
+	ring    *export.Ring
 	console *console
 	vsock   *virtio.Vsock // nil: the machine has none
-	bit     uint64        // vsock's, in the result of machine.Wait
+	bit     uint64        // vsock's, in the result of sys.Wait
 	signal  chan struct{}
 	news    atomic.Bool  // vsock has interrupted
 	rush    atomic.Bool  // the packet loop has packets
@@ -35,16 +35,16 @@ type outlet struct {
 
 // newOutlet opens the vsock device, if there is one, and joins all that is told
 // to it.
-func newOutlet(p *segment.Policy, e *dataplane.Engine, ring *telemetry.Ring, n *ports, g *gaps, args arguments, secret [32]byte) *outlet {
-	base, source := machine.WallBase()
-	ctx := telemetry.Context{Policy: p, WallBase: base, Clock: source,
-		Tracer: telemetry.NewTracer([16]byte(secret[:16]), p.Settings.SampleAccept, p.Settings.SampleDrop)}
+func newOutlet(p *ruleset.Policy, e *router.Engine, ring *export.Ring, n *ports, g *gaps, args arguments, secret [32]byte) *outlet {
+	base, source := sys.WallBase()
+	ctx := export.Context{Policy: p, WallBase: base, Clock: source,
+		Tracer: export.NewTracer([16]byte(secret[:16]), p.Settings.SampleAccept, p.Settings.SampleDrop)}
 	o := &outlet{ring: ring, signal: make(chan struct{}, 1)}
 	o.console = newConsole(ctx, ring, args.events)
-	cfg := telemetry.StreamConfig{Ring: ring, Context: &ctx, NoFlowEnd: p.Settings.Flags&segment.FlagNoFlowEnd != 0, Metrics: &telemetry.Metrics{}, Local: &telemetry.Metrics{},
+	cfg := export.StreamConfig{Ring: ring, Context: &ctx, NoFlowEnd: p.Settings.Flags&ruleset.FlagNoFlowEnd != 0, Metrics: &export.Metrics{}, Local: &export.Metrics{},
 		Identity: identity(p, n, secret)}
-	cfg.Metrics.Add(telemetry.Const("thurward_build_info", "The build and the policy that run.", buildLabels(p)),
-		telemetry.Const("thurward_clock_info", "Where the time of day comes from.", string(telemetry.Label(nil, true, "source", source))),
+	cfg.Metrics.Add(export.Const("thurward_build_info", "The build and the policy that run.", buildLabels(p)),
+		export.Const("thurward_clock_info", "Where the time of day comes from.", string(export.Label(nil, true, "source", source))),
 		uptime())
 	cfg.Metrics.Add(e.Metrics()...)
 	cfg.Metrics.Add(n.metrics()...)
@@ -56,13 +56,13 @@ func newOutlet(p *segment.Policy, e *dataplane.Engine, ring *telemetry.Ring, n *
 	if args.events {
 		cfg.Tap, cfg.Records = o.console.add, o.console.chunk
 	}
-	o.stream = telemetry.NewStream(cfg)
+	o.stream = export.NewStream(cfg)
 	return o
 }
 
 // identity is what the stream says of this firewall.
-func identity(p *segment.Policy, n *ports, secret [32]byte) telemetry.Identity {
-	side := func(r segment.Role, dev *virtio.Net) (id telemetry.InterfaceIdentity) {
+func identity(p *ruleset.Policy, n *ports, secret [32]byte) export.Identity {
+	side := func(r ruleset.Role, dev *virtio.Net) (id export.InterfaceIdentity) {
 		mac, _ := dev.MAC()
 		id.MAC = formatMAC(mac)
 		if f := p.Interface(r); f != nil {
@@ -71,19 +71,19 @@ func identity(p *segment.Policy, n *ports, secret [32]byte) telemetry.Identity {
 		}
 		return id
 	}
-	return telemetry.Identity{Version: version, GitSHA: gitSHA, Boot: hex.EncodeToString(secret[16:]), LAN: side(segment.LAN, n.lan), WAN: side(segment.WAN, n.wan),
+	return export.Identity{Version: version, GitSHA: gitSHA, Boot: hex.EncodeToString(secret[16:]), LAN: side(ruleset.LAN, n.lan), WAN: side(ruleset.WAN, n.wan),
 		Rules: len(p.Rules), Flows: int(p.Settings.MaxFlows)}
 }
 
-func buildLabels(p *segment.Policy) string {
-	b := telemetry.Label(nil, true, "version", version)
-	b = telemetry.Label(b, false, "git_sha", gitSHA)
-	return string(telemetry.Label(b, false, "rules_sha", "sha256:"+hex.EncodeToString(p.Digest[:])))
+func buildLabels(p *ruleset.Policy) string {
+	b := export.Label(nil, true, "version", version)
+	b = export.Label(b, false, "git_sha", gitSHA)
+	return string(export.Label(b, false, "rules_sha", "sha256:"+hex.EncodeToString(p.Digest[:])))
 }
 
-func uptime() telemetry.Family {
-	return telemetry.Family{Name: "thurward_uptime_seconds", Help: "Time since boot.", Type: telemetry.Gauge, Scale: 1e9,
-		Fill: func(v []uint64) { v[0] = uint64(machine.Nanotime()) }}
+func uptime() export.Family {
+	return export.Family{Name: "thurward_uptime_seconds", Help: "Time since boot.", Type: export.Gauge, Scale: 1e9,
+		Fill: func(v []uint64) { v[0] = uint64(sys.Nanotime()) }}
 }
 
 // wake lets the goroutine look for work: always, when packets have come, or
@@ -147,11 +147,11 @@ func (o *outlet) step() bool {
 		}
 		v.Disarm()
 	}
-	start := machine.Nanotime()
+	start := sys.Nanotime()
 	lines := !o.rush.Load() || start >= o.turn.Load()
 	more := o.stream.Step(start, lines)
 	o.console.flush(more)
-	if end := machine.Nanotime(); lines {
+	if end := sys.Nanotime(); lines {
 		o.turn.Store(end + max(packetShare*(end-start), packetTime))
 	}
 	if v := o.vsock; v != nil && !more && v.Arm() {

@@ -5,9 +5,9 @@ import (
 	"os"
 	"testing"
 
-	"github.com/thurward/thurward/internal/stream"
-	"github.com/thurward/thurward/internal/telemetry"
-	"github.com/thurward/thurward/internal/virtio"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/virtio"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
 // TestMetricsAreListed: users find every metric of the devices in the
@@ -19,7 +19,7 @@ func TestMetricsAreListed(t *testing.T) {
 	}
 	fs := append(vsockMetrics(&virtio.Vsock{}), (&ports{}).metrics()...)
 	fs = append(fs, (&gaps{}).metrics()...)
-	fs = append(fs, uptime(), telemetry.Const("thurward_build_info", "x", ""), telemetry.Const("thurward_clock_info", "x", ""))
+	fs = append(fs, uptime(), export.Const("thurward_build_info", "x", ""), export.Const("thurward_clock_info", "x", ""))
 	for _, f := range fs {
 		if !bytes.Contains(doc, []byte("`"+f.Name+"`")) || f.Help == "" {
 			t.Errorf("docs/telemetry.md does not list %s", f.Name)
@@ -30,21 +30,21 @@ func TestMetricsAreListed(t *testing.T) {
 
 // known checks that readers of the stream keep a metric: they know its name,
 // its type and its labels.
-func known(t *testing.T, f telemetry.Family) {
+func known(t *testing.T, f export.Family) {
 	t.Helper()
-	m := stream.NamedMetric(f.Name)
+	m := ingest.NamedMetric(f.Name)
 	if m == nil || string(m.Type) != f.Type.String() {
-		t.Errorf("readers do not know %s, a %v: add it to internal/stream/schema.go", f.Name, f.Type)
+		t.Errorf("readers do not know %s, a %v: add it to internal/host/ingest/schema.go", f.Name, f.Type)
 		return
 	}
-	if f.Type == telemetry.Histogram || f.Name == "thurward_build_info" || f.Name == "thurward_clock_info" {
+	if f.Type == export.Histogram || f.Name == "thurward_build_info" || f.Name == "thurward_clock_info" {
 		return
 	}
 	line := "# METRIC " + f.Name
 	if f.Labels != nil {
 		line += "{" + string(f.Labels(nil, 0)) + "}"
 	}
-	if it := stream.Parse(line + " 1"); it.Kind != stream.SampleKind {
+	if it := ingest.Parse(line + " 1"); it.Kind != ingest.SampleKind {
 		t.Errorf("readers do not take %s: %v", line, it.Err)
 	}
 }

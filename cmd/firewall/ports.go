@@ -4,17 +4,17 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/thurward/thurward/internal/dataplane"
-	"github.com/thurward/thurward/internal/frame"
-	"github.com/thurward/thurward/internal/machine"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/virtio"
+	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/router"
+	"github.com/thurward/thurward/internal/guest/sys"
+	"github.com/thurward/thurward/internal/guest/virtio"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // ports are the two network devices.
 type ports struct {
 	lan, wan       *virtio.Net
-	lanBit, wanBit uint64  // in the result of machine.Wait
+	lanBit, wanBit uint64  // in the result of sys.Wait
 	told           [2]bool // that the device has stopped
 	nudge          int64   // when they are next looked after
 }
@@ -25,8 +25,8 @@ const netDevice = 1 // virtio device type
 // hardware addresses, and opens both. The order of devices decides nothing:
 // hypervisors disagree about it. A boot argument names an interface's address,
 // or the policy does.
-func openPorts(p *segment.Policy, args arguments, pool *frame.Pool) (*ports, error) {
-	devices := machine.Devices(netDevice)
+func openPorts(p *ruleset.Policy, args arguments, pool *framebuf.Pool) (*ports, error) {
+	devices := sys.Devices(netDevice)
 	var have []string
 	macs := make([][6]byte, len(devices))
 	nets := make([]*virtio.NetDevice, len(devices))
@@ -50,12 +50,12 @@ func openPorts(p *segment.Policy, args arguments, pool *frame.Pool) (*ports, err
 	used := -1
 	for _, side := range []struct {
 		name string
-		role segment.Role
+		role ruleset.Role
 		arg  [6]byte
 		set  bool
 		dev  **virtio.Net
 		bit  *uint64
-	}{{"lan", segment.LAN, args.lan, args.hasLAN, &ps.lan, &ps.lanBit}, {"wan", segment.WAN, args.wan, args.hasWAN, &ps.wan, &ps.wanBit}} {
+	}{{"lan", ruleset.LAN, args.lan, args.hasLAN, &ps.lan, &ps.lanBit}, {"wan", ruleset.WAN, args.wan, args.hasWAN, &ps.wan, &ps.wanBit}} {
 		want := side.arg
 		if f := p.Interface(side.role); f != nil && f.HasMAC != 0 && !side.set {
 			want = f.MAC
@@ -84,25 +84,25 @@ func openPorts(p *segment.Policy, args arguments, pool *frame.Pool) (*ports, err
 	return ps, nil
 }
 
-func (p *ports) config(r segment.Role) dataplane.PortConfig {
+func (p *ports) config(r ruleset.Role) router.PortConfig {
 	n := p.lan
-	if r == segment.WAN {
+	if r == ruleset.WAN {
 		n = p.wan
 	}
 	mac, _ := n.MAC()
-	return dataplane.PortConfig{Port: n, MAC: mac, MTU: n.MTU()}
+	return router.PortConfig{Port: n, MAC: mac, MTU: n.MTU()}
 }
 
 // transport returns the way to a device's registers.
-func transport(d machine.Device) virtio.Transport {
-	if machine.Native() {
-		return machine.NewRegisters(d.Registers)
+func transport(d sys.Device) virtio.Transport {
+	if sys.Native() {
+		return sys.NewRegisters(d.Registers)
 	}
 	return virtio.NewMMIO(d.Registers)
 }
 
 // dma is the devices' memory.
 func dma(n int) (virtio.DMA, error) {
-	mem, phys, err := machine.DMA(n, true)
+	mem, phys, err := sys.DMA(n, true)
 	return virtio.DMA{Mem: mem, Phys: phys}, err
 }

@@ -3,9 +3,9 @@ package main
 import (
 	"encoding/binary"
 
-	"github.com/thurward/thurward/internal/machine"
-	"github.com/thurward/thurward/internal/telemetry"
-	"github.com/thurward/thurward/internal/virtio"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/sys"
+	"github.com/thurward/thurward/internal/guest/virtio"
 )
 
 const vsockDevice = 19 // virtio device type
@@ -13,7 +13,7 @@ const vsockDevice = 19 // virtio device type
 // openVsock opens the machine's vsock device. A firewall without one, or whose
 // one does not work, forwards all the same: it says so once.
 func (o *outlet) openVsock(secret [32]byte) bool {
-	devices := machine.Devices(vsockDevice)
+	devices := sys.Devices(vsockDevice)
 	if len(devices) == 0 {
 		say("note: the machine has no vsock device; events, metrics and spans go nowhere")
 		return false
@@ -37,41 +37,41 @@ func (l link) Buffer() []byte { return l.v.Buffer() }
 func (l link) Send(n int)     { l.v.Send(n) }
 func (l link) Flush()         { l.v.Flush() }
 
-func (l link) State() telemetry.LinkState {
+func (l link) State() export.LinkState {
 	switch l.v.State() {
 	case virtio.Open:
-		return telemetry.LinkOpen
+		return export.LinkOpen
 	case virtio.Connecting:
-		return telemetry.LinkConnecting
+		return export.LinkConnecting
 	}
-	return telemetry.LinkClosed
+	return export.LinkClosed
 }
 
 // vsockMetrics describes the device's counters, which the outlet's goroutine
 // owns.
-func vsockMetrics(v *virtio.Vsock) []telemetry.Family {
+func vsockMetrics(v *virtio.Vsock) []export.Family {
 	causes := [...]string{"malformed", "credit", "unasked", "device"}
-	return []telemetry.Family{
-		{Name: "thurward_vsock_connected", Help: "1 while a receiver is connected.", Type: telemetry.Gauge, Fill: func(x []uint64) {
+	return []export.Family{
+		{Name: "thurward_vsock_connected", Help: "1 while a receiver is connected.", Type: export.Gauge, Fill: func(x []uint64) {
 			if x[0] = 0; v.State() == virtio.Open {
 				x[0] = 1
 			}
 		}},
-		{Name: "thurward_vsock_refused_total", Help: "Packets of the host, or acts of the device, that must not be, by kind.", Type: telemetry.Counter, N: len(causes),
-			Labels: telemetry.LabelOf("kind", func(i int) string { return causes[i] }), Fill: func(x []uint64) {
+		{Name: "thurward_vsock_refused_total", Help: "Packets of the host, or acts of the device, that must not be, by kind.", Type: export.Counter, N: len(causes),
+			Labels: export.LabelOf("kind", func(i int) string { return causes[i] }), Fill: func(x []uint64) {
 				c := v.Counters()
 				x[0], x[1], x[2], x[3] = c.BadPacket, c.BadCredit, c.Unasked, c.BadIndex+c.BadID+c.BadLength
 			}},
-		{Name: "thurward_vsock_ignored_bytes_total", Help: "Bytes that the host sent and nobody read.", Type: telemetry.Counter, Fill: func(x []uint64) { x[0] = v.Counters().RxIgnored }},
+		{Name: "thurward_vsock_ignored_bytes_total", Help: "Bytes that the host sent and nobody read.", Type: export.Counter, Fill: func(x []uint64) { x[0] = v.Counters().RxIgnored }},
 	}
 }
 
 // metrics describes the counters of the network devices, which the packet loop
 // owns.
-func (p *ports) metrics() []telemetry.Family {
-	side := telemetry.LabelOf("interface", func(i int) string { return [...]string{"lan", "wan"}[i&1] })
-	per := func(name, help string, typ telemetry.MetricType, of func(n *virtio.Net) uint64) telemetry.Family {
-		return telemetry.Family{Name: name, Help: help, Type: typ, N: 2, Labels: side, Fill: func(v []uint64) { v[0], v[1] = of(p.lan), of(p.wan) }}
+func (p *ports) metrics() []export.Family {
+	side := export.LabelOf("interface", func(i int) string { return [...]string{"lan", "wan"}[i&1] })
+	per := func(name, help string, typ export.MetricType, of func(n *virtio.Net) uint64) export.Family {
+		return export.Family{Name: name, Help: help, Type: typ, N: 2, Labels: side, Fill: func(v []uint64) { v[0], v[1] = of(p.lan), of(p.wan) }}
 	}
 	flag := func(b bool) uint64 {
 		if b {
@@ -79,14 +79,14 @@ func (p *ports) metrics() []telemetry.Family {
 		}
 		return 0
 	}
-	return []telemetry.Family{
-		per("thurward_interface_up", "1 while the device works and its link is up.", telemetry.Gauge, func(n *virtio.Net) uint64 { return flag(n.LinkUp() && n.Stopped() == "") }),
-		per("thurward_interface_receive_malformed_total", "Frames that the device delivered in a way that was not agreed on.", telemetry.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxMalformed }),
-		per("thurward_interface_receive_no_buffer_total", "Times that the receive queue could not be refilled.", telemetry.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxNoBuffer }),
-		per("thurward_interface_interrupts_total", "Interrupts of the device.", telemetry.Counter, func(n *virtio.Net) uint64 { return n.Counters().Interrupts }),
-		per("thurward_interface_notifies_total", "Notifications to the device, each an exit to the host.", telemetry.Counter, func(n *virtio.Net) uint64 { return n.Counters().Notifies }),
-		per("thurward_interface_transmit_nudges_total", "Times that the device had sent nothing for 100 ms although it had frames, and was notified again.", telemetry.Counter, func(n *virtio.Net) uint64 { return n.Counters().TxNudges }),
-		per("thurward_device_violations_total", "Acts of the device that break the rules of virtio; the first stops it.", telemetry.Counter, func(n *virtio.Net) uint64 {
+	return []export.Family{
+		per("thurward_interface_up", "1 while the device works and its link is up.", export.Gauge, func(n *virtio.Net) uint64 { return flag(n.LinkUp() && n.Stopped() == "") }),
+		per("thurward_interface_receive_malformed_total", "Frames that the device delivered in a way that was not agreed on.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxMalformed }),
+		per("thurward_interface_receive_no_buffer_total", "Times that the receive queue could not be refilled.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxNoBuffer }),
+		per("thurward_interface_interrupts_total", "Interrupts of the device.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().Interrupts }),
+		per("thurward_interface_notifies_total", "Notifications to the device, each an exit to the host.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().Notifies }),
+		per("thurward_interface_transmit_nudges_total", "Times that the device had sent nothing for 100 ms although it had frames, and was notified again.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().TxNudges }),
+		per("thurward_device_violations_total", "Acts of the device that break the rules of virtio; the first stops it.", export.Counter, func(n *virtio.Net) uint64 {
 			c := n.Counters()
 			return c.BadIndex + c.BadID + c.BadLength
 		}),

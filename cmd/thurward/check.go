@@ -11,11 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/limited"
-	"github.com/thurward/thurward/internal/policy"
-	"github.com/thurward/thurward/internal/printable"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/terminal"
+	"github.com/thurward/thurward/internal/host/limited"
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/terminal"
+	"github.com/thurward/thurward/internal/shared/printable"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 func newCheckCmd() *cobra.Command {
@@ -65,7 +65,7 @@ line. The policy's own tests are run by thurward test and thurward build.`,
 }
 
 // printCost says what a policy takes of the machine that it runs on.
-func printCost(w io.Writer, p *policy.Policy, seg *segment.Policy) {
+func printCost(w io.Writer, p *policy.Policy, seg *ruleset.Policy) {
 	c := policy.CostOf(seg)
 	mb := func(n int) string { return fmt.Sprintf("%.1f MB", float64(n)/(1<<20)) }
 	printable.Fprintf(w, "  tables   %s: %s, %s\n", mb(c.Tables), counted(c.Matches, "combination of conditions", "combinations of conditions"), counted(c.Names, "name"))

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/policy"
+	"github.com/thurward/thurward/internal/host/policy"
 )
 
 // What the text form of diff shows without --all.

@@ -12,10 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/peer"
-	"github.com/thurward/thurward/internal/printable"
-	"github.com/thurward/thurward/internal/stream"
-	"github.com/thurward/thurward/internal/terminal"
+	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/peer"
+	"github.com/thurward/thurward/internal/host/terminal"
+	"github.com/thurward/thurward/internal/shared/printable"
 )
 
 // eventFlags is the command line of events.
@@ -96,14 +96,14 @@ value of each. In rules, reasons, actions and names * stands for any text.`,
 
 // socketFlag adds the flag that says where to follow.
 func socketFlag(cmd *cobra.Command, socket *string) {
-	cmd.Flags().StringVar(socket, "socket", stream.TailSocket(stream.DefaultPath()), "the receiver's Unix socket for followers")
+	cmd.Flags().StringVar(socket, "socket", ingest.TailSocket(ingest.DefaultPath()), "the receiver's Unix socket for followers")
 }
 
 // printer checks the command line.
 func (f *eventFlags) printer(w io.Writer) (*eventPrinter, error) {
-	p := &eventPrinter{w: w, flags: f, filter: stream.Filter{Rules: f.rules, Reasons: f.reasons, Actions: f.actions, Names: f.names, From: f.who}}
+	p := &eventPrinter{w: w, flags: f, filter: ingest.Filter{Rules: f.rules, Reasons: f.reasons, Actions: f.actions, Names: f.names, From: f.who}}
 	for _, h := range f.hosts {
-		x, err := stream.ParseHost(h)
+		x, err := ingest.ParseHost(h)
 		if err != nil {
 			return nil, fmt.Errorf("--host: %w", err)
 		}
@@ -118,7 +118,7 @@ func (f *eventFlags) printer(w io.Writer) (*eventPrinter, error) {
 	if f.explain && f.json {
 		return nil, errors.New("--explain is for the readable form; with --json the fields are all there")
 	}
-	p.style = stream.Style{Color: terminal.Colour(w), Zone: time.Local}
+	p.style = ingest.Style{Color: terminal.Colour(w), Zone: time.Local}
 	if f.utc {
 		p.style.Zone = time.UTC
 	}
@@ -132,25 +132,25 @@ var errEnough = errors.New("enough")
 type eventPrinter struct {
 	w         io.Writer
 	flags     *eventFlags
-	filter    stream.Filter
-	style     stream.Style
+	filter    ingest.Filter
+	style     ingest.Style
 	printed   int
 	malformed int
 }
 
 // add takes a line of the stream.
-func (p *eventPrinter) add(s *stream.Source, it stream.Item) error {
+func (p *eventPrinter) add(s *ingest.Source, it ingest.Item) error {
 	switch it.Kind {
-	case stream.Malformed:
+	case ingest.Malformed:
 		p.malformed++
 		return nil
-	case stream.SpanKind:
+	case ingest.SpanKind:
 		if p.flags.spans {
 			_, err := printable.Fprintf(p.w, "%s\n", printable.Line(it.Span.JSON)) // JSON, which the writer escapes
 			return err
 		}
 		return nil
-	case stream.EventKind:
+	case ingest.EventKind:
 	default:
 		return nil
 	}
@@ -162,10 +162,10 @@ func (p *eventPrinter) add(s *stream.Source, it stream.Item) error {
 		text = p.style.Text(&s.Hello, it.Event)
 	}
 	if p.flags.explain {
-		if c := stream.Explain(it.Event); c != "" {
+		if c := ingest.Explain(it.Event); c != "" {
 			text += "\n    " + c
 		}
-		if r := stream.Remedy(it.Event); r != "" {
+		if r := ingest.Remedy(it.Event); r != "" {
 			text += "\n    " + r
 		}
 	}
@@ -183,8 +183,8 @@ func (p *eventPrinter) add(s *stream.Source, it stream.Item) error {
 const consoleEvent = "thurward: event "
 
 // readEvents reads a recording: a stream, or a console.
-func readEvents(r io.Reader, add func(*stream.Source, stream.Item) error) error {
-	f := stream.NewFollower(r)
+func readEvents(r io.Reader, add func(*ingest.Source, ingest.Item) error) error {
+	f := ingest.NewFollower(r)
 	for {
 		s, it, err := f.Next()
 		if errors.Is(err, io.EOF) {
@@ -193,9 +193,9 @@ func readEvents(r io.Reader, add func(*stream.Source, stream.Item) error) error 
 		if err != nil {
 			return err
 		}
-		if it.Kind == stream.Malformed {
+		if it.Kind == ingest.Malformed {
 			if e, ok := strings.CutPrefix(it.Raw, consoleEvent); ok {
-				it = stream.Parse(e)
+				it = ingest.Parse(e)
 			} else if strings.HasPrefix(it.Raw, "thurward: ") {
 				continue // the console's other lines
 			}
@@ -211,7 +211,7 @@ const followPause = 500 * time.Millisecond
 
 // follow reads a receiver's stream until ctx ends. A receiver must be there at
 // first; when it goes away later, its return is waited for.
-func follow(ctx context.Context, socket string, say io.Writer, add func(*stream.Source, stream.Item) error) error {
+func follow(ctx context.Context, socket string, say io.Writer, add func(*ingest.Source, ingest.Item) error) error {
 	for first := true; ; first = false {
 		c, err := peer.Users{}.Dial(ctx, socket)
 		switch {
@@ -243,8 +243,8 @@ func follow(ctx context.Context, socket string, say io.Writer, add func(*stream.
 }
 
 // readFollow reads one connection to its end, which is no error.
-func readFollow(c net.Conn, add func(*stream.Source, stream.Item) error) error {
-	f := stream.NewFollower(c)
+func readFollow(c net.Conn, add func(*ingest.Source, ingest.Item) error) error {
+	f := ingest.NewFollower(c)
 	for {
 		s, it, err := f.Next()
 		if err != nil {

@@ -9,17 +9,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/live"
-	"github.com/thurward/thurward/internal/stream"
-	"github.com/thurward/thurward/internal/stream/guesttest"
+	"github.com/thurward/thurward/internal/host/dashboard"
+	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/ingest/guesttest"
 )
 
 // receiver runs a receiver with one firewall connected, and returns its socket
 // for followers and what sends the firewall's lines.
-func receiver(t *testing.T) (tail string, g *guesttest.Guest, send func(...string), st *live.Station) {
+func receiver(t *testing.T) (tail string, g *guesttest.Guest, send func(...string), st *dashboard.Station) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "vsock")
-	st = &live.Station{Guest: "unix:" + stream.GuestSocket(path), Tail: "unix:" + stream.TailSocket(path)}
+	st = &dashboard.Station{Guest: "unix:" + ingest.GuestSocket(path), Tail: "unix:" + ingest.TailSocket(path)}
 	if err := st.Open(); err != nil {
 		t.Fatal(err)
 	}
@@ -33,11 +33,11 @@ func receiver(t *testing.T) (tail string, g *guesttest.Guest, send func(...strin
 		}
 	})
 	g = &guesttest.Guest{Boot: "00112233445566778899aabbccddeeff", WAN: "203.0.113.10/24", Start: time.Now().Add(-time.Hour)}
-	send, _ = guesttest.Dial(t, stream.GuestSocket(path))
+	send, _ = guesttest.Dial(t, ingest.GuestSocket(path))
 	send(g.Hello(time.Now()))
 	send(g.Snapshot()...)
 	until(t, func() bool { v := st.Model.Views(time.Now()); return len(v) == 1 && !v[0].Snapshot.IsZero() })
-	return stream.TailSocket(path), g, send, st
+	return ingest.TailSocket(path), g, send, st
 }
 
 func until(t *testing.T, ok func() bool) {
@@ -81,7 +81,7 @@ func TestEventsFromFile(t *testing.T) {
 	}
 	text.WriteString("thurward: event " + g.Event(now) + "\nnonsense\n")
 	file := write(t, "events.jsonl", text.String())
-	golden, err := os.ReadFile("../../internal/telemetry/testdata/events.golden")
+	golden, err := os.ReadFile("../../internal/guest/export/testdata/events.golden")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestTopOnce(t *testing.T) {
 // TestTopView: the live view keeps to the terminal's size, pauses, and turns
 // to the next firewall.
 func TestTopView(t *testing.T) {
-	m := live.NewModel()
+	m := dashboard.NewModel()
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	model := &topModel{model: m, now: func() time.Time { return now }}
 	model.refresh()
@@ -141,11 +141,11 @@ func TestTopView(t *testing.T) {
 		t.Error(model.draw())
 	}
 	for _, wan := range []string{"203.0.113.10/24", "203.0.113.20/24"} {
-		g, s := &guesttest.Guest{Boot: wan, WAN: wan, Start: now.Add(-time.Minute)}, &stream.Source{}
+		g, s := &guesttest.Guest{Boot: wan, WAN: wan, Start: now.Add(-time.Minute)}, &ingest.Source{}
 		for i := range 3 {
 			for _, l := range append(append([]string{g.Hello(now)}, g.Snapshot()...), g.Event(now), g.Event(now)) {
-				it := stream.Parse(l)
-				if it.Kind == stream.HelloKind {
+				it := ingest.Parse(l)
+				if it.Kind == ingest.HelloKind {
 					s.Hello = it.Hello
 				}
 				m.Add(s, it, now.Add(time.Duration(i)*10*time.Second))

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/policy"
+	"github.com/thurward/thurward/internal/host/policy"
 )
 
 // exitDiffers is explain's answer for a packet that does not get through, and

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/thurward/thurward/internal/policy"
+	"github.com/thurward/thurward/internal/host/policy"
 )
 
 const office = `interfaces:

@@ -8,9 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/limited"
-	"github.com/thurward/thurward/internal/migrate"
-	"github.com/thurward/thurward/internal/printable"
+	"github.com/thurward/thurward/internal/host/importer"
+	"github.com/thurward/thurward/internal/host/limited"
+	"github.com/thurward/thurward/internal/shared/printable"
 )
 
 func newImportCmd() *cobra.Command {
@@ -35,13 +35,13 @@ before, it prints no policy and exits with 1, unless --partial is given.`,
 		},
 	}
 	cmd.AddCommand(
-		newImportFormatCmd("nft", "the output of nft -j list ruleset", migrate.NFT),
-		newImportFormatCmd("iptables", "the output of iptables-save", migrate.IPTables))
+		newImportFormatCmd("nft", "the output of nft -j list ruleset", importer.NFT),
+		newImportFormatCmd("iptables", "the output of iptables-save", importer.IPTables))
 	return cmd
 }
 
-func newImportFormatCmd(name, what string, read func([]byte, migrate.Options) (*migrate.Result, error)) *cobra.Command {
-	var o migrate.Options
+func newImportFormatCmd(name, what string, read func([]byte, importer.Options) (*importer.Result, error)) *cobra.Command {
+	var o importer.Options
 	var lan, wan, gateway string
 	var partial bool
 	cmd := &cobra.Command{
@@ -124,7 +124,7 @@ there is something that it could not carry which denied traffic.`,
 
 func readInput(stdin io.Reader, file string) ([]byte, error) {
 	if file == "-" {
-		return limited.Read(stdin, "standard input", migrate.MaxBytes)
+		return limited.Read(stdin, "standard input", importer.MaxBytes)
 	}
-	return limited.ReadFile(file, migrate.MaxBytes)
+	return limited.ReadFile(file, importer.MaxBytes)
 }

@@ -6,7 +6,7 @@ import (
 )
 
 func TestImport(t *testing.T) {
-	const dir = "../../internal/migrate/testdata/"
+	const dir = "../../internal/host/importer/testdata/"
 	easy := write(t, "fw.rules", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i eth1 -o eth0 -p tcp --dport 443 -j ACCEPT\nCOMMIT\n")
 	for _, c := range []struct {
 		args           []string

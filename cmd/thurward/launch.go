@@ -14,14 +14,14 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/thurward/thurward/internal/peer"
-	"github.com/thurward/thurward/internal/printable"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/stream"
-	"github.com/thurward/thurward/internal/terminal"
-	"github.com/thurward/thurward/internal/vmm"
-	"github.com/thurward/thurward/internal/world"
-	"github.com/thurward/thurward/internal/world/demo"
+	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/netlab"
+	"github.com/thurward/thurward/internal/host/netlab/demo"
+	"github.com/thurward/thurward/internal/host/peer"
+	"github.com/thurward/thurward/internal/host/terminal"
+	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/shared/printable"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // A launch is one run of an image.
@@ -94,11 +94,11 @@ func (l *launch) run(ctx context.Context) error {
 	}
 	opts.OnLine = func(ln vmm.Line) {
 		if ln.Kind == vmm.EventLine && l.terminal { // for programs the line stays as it is
-			if it := stream.Parse(ln.Rest); it.Kind == stream.EventKind {
-				fmt.Fprintln(l.out, stream.Style{Color: terminal.Colour(l.out), Zone: time.Local}.Text(&stream.Hello{}, it.Event)) // Text escapes
+			if it := ingest.Parse(ln.Rest); it.Kind == ingest.EventKind {
+				fmt.Fprintln(l.out, ingest.Style{Color: terminal.Colour(l.out), Zone: time.Local}.Text(&ingest.Hello{}, it.Event)) // Text escapes
 				return
 			}
-			ln.Text = stream.Clean(ln.Text) // nothing that drives a terminal
+			ln.Text = ingest.Clean(ln.Text) // nothing that drives a terminal
 		}
 		fmt.Fprintln(l.out, ln.Text)
 	}
@@ -112,7 +112,7 @@ func name(kvm bool) string {
 	return "TCG"
 }
 
-func digest(p *segment.Policy) string {
+func digest(p *ruleset.Policy) string {
 	if p == nil {
 		return ""
 	}
@@ -121,32 +121,32 @@ func digest(p *segment.Policy) string {
 
 // topology returns where an image's policy puts it, or where the repository's
 // rules.yaml would when that is not known.
-func topology(p *segment.Policy) world.Config {
-	c := world.DefaultConfig()
+func topology(p *ruleset.Policy) netlab.Config {
+	c := netlab.DefaultConfig()
 	if p == nil {
 		return c
 	}
-	lan, wan := p.Interface(segment.LAN), p.Interface(segment.WAN)
+	lan, wan := p.Interface(ruleset.LAN), p.Interface(ruleset.WAN)
 	if lan == nil || wan == nil {
 		return c
 	}
-	prefix := func(i *segment.Interface) netip.Prefix {
+	prefix := func(i *ruleset.Interface) netip.Prefix {
 		return netip.PrefixFrom(netip.AddrFrom16(i.Address).Unmap(), int(i.PrefixLen))
 	}
-	c = world.Config{LAN: prefix(lan), WAN: prefix(wan), Gateway: netip.AddrFrom16(wan.Gateway).Unmap()}
+	c = netlab.Config{LAN: prefix(lan), WAN: prefix(wan), Gateway: netip.AddrFrom16(wan.Gateway).Unmap()}
 	return c
 }
 
 // makeWorld makes the simulated world if one of the networks is in it.
-func (l *launch) makeWorld(c world.Config) (*world.World, error) {
+func (l *launch) makeWorld(c netlab.Config) (*netlab.World, error) {
 	if l.lan.Kind != vmm.Demo && l.wan.Kind != vmm.Demo {
 		return nil, nil
 	}
-	return world.New(c)
+	return netlab.New(c)
 }
 
 // nics joins the two interfaces to their networks.
-func (l *launch) nics(p *segment.Policy, c world.Config, w *world.World) ([]vmm.NIC, error) {
+func (l *launch) nics(p *ruleset.Policy, c netlab.Config, w *netlab.World) ([]vmm.NIC, error) {
 	lan := vmm.Network{Subnet: c.LAN, Host: neighbour(c.LAN), Trusted: l.trusted}
 	wan := vmm.Network{Subnet: c.WAN, Host: c.Gateway, Trusted: l.trusted}
 	if p == nil {
@@ -165,8 +165,8 @@ func (l *launch) nics(p *segment.Policy, c world.Config, w *world.World) ([]vmm.
 		return nil, fmt.Errorf("--wan: %w", err)
 	}
 	return []vmm.NIC{
-		{Role: vmm.LAN, MAC: mac(p, segment.LAN, vmm.LAN), Backend: a},
-		{Role: vmm.WAN, MAC: mac(p, segment.WAN, vmm.WAN), Backend: b},
+		{Role: vmm.LAN, MAC: mac(p, ruleset.LAN, vmm.LAN), Backend: a},
+		{Role: vmm.WAN, MAC: mac(p, ruleset.WAN, vmm.WAN), Backend: b},
 	}, nil
 }
 
@@ -180,7 +180,7 @@ func neighbour(p netip.Prefix) netip.Addr {
 }
 
 // mac returns the hardware address that the policy sets, or the default.
-func mac(p *segment.Policy, role segment.Role, r vmm.Role) string {
+func mac(p *ruleset.Policy, role ruleset.Role, r vmm.Role) string {
 	if p != nil {
 		if i := p.Interface(role); i != nil && i.HasMAC != 0 {
 			return net.HardwareAddr(i.MAC[:]).String()
@@ -194,7 +194,7 @@ var errShown = errors.New("the demonstration is over")
 
 // demonstrate boots the image into the world, plays the demonstration, and on
 // a terminal stays.
-func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, opts vmm.RunOptions, w *world.World) error {
+func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, opts vmm.RunOptions, w *netlab.World) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	out := l.out
@@ -214,7 +214,7 @@ func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, o
 		case vmm.EventLine:
 			e, err := vmm.ParseEvent(ln)
 			if err != nil {
-				l.say("an event that cannot be read (%v): %s", err, stream.Clean(ln.Text))
+				l.say("an event that cannot be read (%v): %s", err, ingest.Clean(ln.Text))
 				return
 			}
 			if !stage.Feed.Add(e) && follow.open() {

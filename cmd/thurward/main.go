@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/printable"
-	"github.com/thurward/thurward/internal/terminal"
+	"github.com/thurward/thurward/internal/host/terminal"
+	"github.com/thurward/thurward/internal/shared/printable"
 )
 
 // version is set by the linker.

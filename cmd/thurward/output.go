@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/thurward/thurward/internal/terminal"
+	"github.com/thurward/thurward/internal/host/terminal"
 )
 
 // Bounds of what run prints. A guest says what it likes on its console, and who

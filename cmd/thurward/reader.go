@@ -8,8 +8,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/thurward/thurward/internal/live"
-	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/host/dashboard"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
 // A readerMode says whether run reads the firewall's stream itself.
@@ -57,7 +57,7 @@ func (l *launch) startReader(ctx context.Context) (stop func()) {
 				return
 			case <-time.After(retakePause):
 			}
-			if first != nil && !errors.Is(first, stream.ErrInUse) {
+			if first != nil && !errors.Is(first, ingest.ErrInUse) {
 				return // it would not get better
 			}
 			st, err = l.openReader()
@@ -68,13 +68,13 @@ func (l *launch) startReader(ctx context.Context) (stop func()) {
 
 // openReader opens the sockets. A page whose address is taken gets another
 // port.
-func (l *launch) openReader() (*live.Station, error) {
+func (l *launch) openReader() (*dashboard.Station, error) {
 	path, token := l.vsock.Path, l.pageToken
 	if token == "" {
-		token = live.TokenPath(path)
+		token = dashboard.TokenPath(path)
 	}
-	open := func(page string) (*live.Station, error) {
-		st := &live.Station{Guest: "unix:" + stream.GuestSocket(path), Tail: "unix:" + stream.TailSocket(path), Page: page, Token: token, Say: l.say}
+	open := func(page string) (*dashboard.Station, error) {
+		st := &dashboard.Station{Guest: "unix:" + ingest.GuestSocket(path), Tail: "unix:" + ingest.TailSocket(path), Page: page, Token: token, Say: l.say}
 		if err := st.Open(); err != nil {
 			return nil, err
 		}
@@ -89,7 +89,7 @@ func (l *launch) openReader() (*live.Station, error) {
 }
 
 func (l *launch) sayReader(err error) {
-	if errors.Is(err, stream.ErrInUse) {
+	if errors.Is(err, ingest.ErrInUse) {
 		l.say("somebody reads the stream already (thurward-collector, or another run): thurward events and thurward top show what it passes on")
 		return
 	}
@@ -97,10 +97,10 @@ func (l *launch) sayReader(err error) {
 }
 
 // sayReading tells where the firewall can be watched.
-func (l *launch) sayReading(st *live.Station) {
+func (l *launch) sayReading(st *dashboard.Station) {
 	socket := ""
-	if l.vsock.Path != stream.DefaultPath() {
-		socket = " --socket " + stream.TailSocket(l.vsock.Path)
+	if l.vsock.Path != ingest.DefaultPath() {
+		socket = " --socket " + ingest.TailSocket(l.vsock.Path)
 	}
 	at := ""
 	if u := st.PageURL(); u != "" {
@@ -122,7 +122,7 @@ func parseReader(mode, page string) (readerMode, string, error) {
 	if page == "none" {
 		return readerMode(mode), "", nil
 	}
-	if err := live.CheckPage(page); err != nil {
+	if err := dashboard.CheckPage(page); err != nil {
 		return "", "", fmt.Errorf("--page: %w", err)
 	}
 	return readerMode(mode), page, nil

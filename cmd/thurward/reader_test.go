@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/stream"
-	"github.com/thurward/thurward/internal/stream/guesttest"
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/ingest/guesttest"
+	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 // said collects what the launcher says.
@@ -32,7 +32,7 @@ func (s *said) has(t string) bool {
 // takes over when that one has gone.
 func TestReaderGivesWay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vsock")
-	other, err := stream.Listen("unix:" + stream.GuestSocket(path))
+	other, err := ingest.Listen("unix:" + ingest.GuestSocket(path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,14 +46,14 @@ func TestReaderGivesWay(t *testing.T) {
 	other.Close()
 	until(t, func() bool { return out.has("watch it with thurward events --socket " + path + "_tail") })
 	g := &guesttest.Guest{Boot: "b", WAN: "203.0.113.10/24", Start: time.Now()}
-	send, _ := guesttest.Dial(t, stream.GuestSocket(path))
+	send, _ := guesttest.Dial(t, ingest.GuestSocket(path))
 	send(append([]string{g.Hello(time.Now())}, g.Snapshot()...)...)
-	code, text, errs := capture(t, "top", "--once", "--socket", stream.TailSocket(path))
+	code, text, errs := capture(t, "top", "--once", "--socket", ingest.TailSocket(path))
 	if code != 0 || !strings.Contains(text, "203.0.113.10  connected") {
 		t.Errorf("exit %d\n%s\n%s", code, text, errs)
 	}
 	stop()
-	if _, err := net.Dial("unix", stream.GuestSocket(path)); err == nil {
+	if _, err := net.Dial("unix", ingest.GuestSocket(path)); err == nil {
 		t.Error("the reader goes on after its end")
 	}
 }

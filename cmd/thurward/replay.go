@@ -10,9 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/limited"
-	"github.com/thurward/thurward/internal/policy"
-	"github.com/thurward/thurward/internal/replay"
+	"github.com/thurward/thurward/internal/host/limited"
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/replay"
 )
 
 func newReplayCmd() *cobra.Command {

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	exampleLAN = "../../internal/replay/testdata/lan.pcap"
-	exampleWAN = "../../internal/replay/testdata/wan.pcap"
+	exampleLAN = "../../internal/host/replay/testdata/lan.pcap"
+	exampleWAN = "../../internal/host/replay/testdata/wan.pcap"
 )
 
 // TestReplayCommand: the command's output, files and exit codes.

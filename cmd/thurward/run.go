@@ -13,9 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/peer"
-	"github.com/thurward/thurward/internal/stream"
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/peer"
+	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 // runFlags is the command line of run.
@@ -114,7 +114,7 @@ func (f *runFlags) launch() (*launch, error) {
 	l.wan, errs[2] = vmm.ParseSpec(f.wan)
 	l.restart, errs[3] = vmm.ParseRestart(f.restart)
 	l.memoryMB, errs[4] = parseMemory(f.memory)
-	l.vsock, errs[5] = vmm.ParseVsock(f.vsock, stream.DefaultPath())
+	l.vsock, errs[5] = vmm.ParseVsock(f.vsock, ingest.DefaultPath())
 	for i, flag := range []string{"accel", "lan", "wan", "restart", "memory", "vsock"} {
 		if errs[i] != nil {
 			return nil, fmt.Errorf("--%s: %w", flag, errs[i])

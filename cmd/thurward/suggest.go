@@ -11,10 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/policy"
-	"github.com/thurward/thurward/internal/printable"
-	"github.com/thurward/thurward/internal/stream"
-	"github.com/thurward/thurward/internal/telemetry"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/shared/printable"
 )
 
 func newSuggestCmd() *cobra.Command {
@@ -83,11 +83,11 @@ const maxObserved = 100_000
 // its count, and how many lines could not be read.
 func observations(r io.Reader) (obs []policy.Observation, bad int, err error) {
 	at := map[policy.Observation]int{}
-	err = readEvents(r, func(_ *stream.Source, it stream.Item) error {
-		if it.Kind == stream.Malformed {
+	err = readEvents(r, func(_ *ingest.Source, it ingest.Item) error {
+		if it.Kind == ingest.Malformed {
 			bad++
 		}
-		if it.Kind != stream.EventKind {
+		if it.Kind != ingest.EventKind {
 			return nil
 		}
 		o, ok := observation(it.Event)
@@ -121,7 +121,7 @@ const maxName = 253
 
 // observation reads an event that says what no rule matched or what a shadow
 // rule would have done.
-func observation(e stream.Event) (o policy.Observation, ok bool) {
+func observation(e ingest.Event) (o policy.Observation, ok bool) {
 	action := e.Str("event.action")
 	switch {
 	case action == "drop" && e.Str("event.reason") == "no_matching_allow_rule":
@@ -142,9 +142,9 @@ func observation(e stream.Event) (o policy.Observation, ok bool) {
 	o.FromLAN = e.Str("network.direction") == "egress"
 	o.Protocol, o.Domain, o.Time = e.Str("network.transport"), e.Str("destination.domain"), e.Str("@timestamp")
 	switch e.Str("firewall.hint") {
-	case telemetry.NameExpired.Hint():
+	case export.NameExpired.Hint():
 		o.Expired = int(min(max(e.Int("firewall.name_expired_seconds"), 0), math.MaxUint32))
-	case telemetry.OtherClient.Hint():
+	case export.OtherClient.Hint():
 		o.ByOther = true
 	}
 	o.Count = int(min(max(e.Int("firewall.count"), 1), maxCount))

@@ -11,9 +11,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 
-	"github.com/thurward/thurward/internal/policy"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/telemetry"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 var update = flag.Bool("update", false, "write what is wanted into the txtar files")
@@ -88,19 +88,19 @@ func TestSuggest(t *testing.T) {
 // TestSuggestReadsWhatTheFirewallWrites: the fields have the names that events
 // have.
 func TestSuggestReadsWhatTheFirewallWrites(t *testing.T) {
-	pol := &segment.Policy{Rules: []segment.Rule{{ID: segment.Text{Len: 3}, Action: segment.Accept}}, Strings: []byte("try"), Settings: segment.Settings{DefaultAction: segment.Deny}}
-	addr := func(s string) segment.Addr { return netip.MustParseAddr(s).As16() }
-	c := &telemetry.Context{Policy: pol}
-	r := telemetry.Record{Action: telemetry.WouldAccept, Reason: telemetry.RuleAccept, Src: addr("10.0.0.2"), Dst: addr("198.51.100.7"), SrcPort: 9, DstPort: 443, Proto: 6, Direction: telemetry.Egress}
-	lines := string(telemetry.AppendNamed(nil, &r, []byte("example.com"), c)) + "\n"
-	r.Action, r.Reason, r.Rule = telemetry.Drop, telemetry.NoMatchingAllowRule, 1
-	lines += string(telemetry.AppendEvent(nil, &r, c)) + "\n"
+	pol := &ruleset.Policy{Rules: []ruleset.Rule{{ID: ruleset.Text{Len: 3}, Action: ruleset.Accept}}, Strings: []byte("try"), Settings: ruleset.Settings{DefaultAction: ruleset.Deny}}
+	addr := func(s string) ruleset.Addr { return netip.MustParseAddr(s).As16() }
+	c := &export.Context{Policy: pol}
+	r := export.Record{Action: export.WouldAccept, Reason: export.RuleAccept, Src: addr("10.0.0.2"), Dst: addr("198.51.100.7"), SrcPort: 9, DstPort: 443, Proto: 6, Direction: export.Egress}
+	lines := string(export.AppendNamed(nil, &r, []byte("example.com"), c)) + "\n"
+	r.Action, r.Reason, r.Rule = export.Drop, export.NoMatchingAllowRule, 1
+	lines += string(export.AppendEvent(nil, &r, c)) + "\n"
 	r.Proto, r.DstPort = 1, 8<<8
-	lines += string(telemetry.AppendEvent(nil, &r, c)) + "\n"
-	r.Proto, r.DstPort, r.Note, r.Ago = 6, 443, telemetry.NameExpired, 42
-	lines += string(telemetry.AppendNamed(nil, &r, []byte("example.com"), c)) + "\n"
-	r.Note, r.Ago = telemetry.OtherClient, 0
-	lines += string(telemetry.AppendNamed(nil, &r, []byte("example.com"), c)) + "\n"
+	lines += string(export.AppendEvent(nil, &r, c)) + "\n"
+	r.Proto, r.DstPort, r.Note, r.Ago = 6, 443, export.NameExpired, 42
+	lines += string(export.AppendNamed(nil, &r, []byte("example.com"), c)) + "\n"
+	r.Note, r.Ago = export.OtherClient, 0
+	lines += string(export.AppendNamed(nil, &r, []byte("example.com"), c)) + "\n"
 	got, bad, err := observations(strings.NewReader(lines))
 	if err != nil || bad > 0 {
 		t.Fatal(bad, err)

@@ -6,9 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/policy"
-	"github.com/thurward/thurward/internal/printable"
-	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/shared/printable"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 func newTestCmd() *cobra.Command {
@@ -84,7 +84,7 @@ func shower(name, format string) (func(io.Writer, string, []byte, policy.Diagnos
 
 // openPolicy reads, validates and compiles a policy. What is wrong with it goes
 // to standard error, and with warn also what is allowed and probably not meant.
-func openPolicy(cmd *cobra.Command, file string, warn bool) (*policy.Policy, *segment.Policy, []byte, error) {
+func openPolicy(cmd *cobra.Command, file string, warn bool) (*policy.Policy, *ruleset.Policy, []byte, error) {
 	src, err := readPolicy(file)
 	if err != nil {
 		return nil, nil, nil, err

@@ -11,9 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/live"
-	"github.com/thurward/thurward/internal/stream"
-	"github.com/thurward/thurward/internal/terminal"
+	"github.com/thurward/thurward/internal/host/dashboard"
+	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/terminal"
 )
 
 func newTopCmd() *cobra.Command {
@@ -42,7 +42,7 @@ every 10 seconds. Keys: tab next firewall, p pause, q quit.`,
 			tty := isFile && isTerminal(out)
 			var err error
 			if once || !tty {
-				err = topOnce(ctx, socket, wait, live.Screen{Color: terminal.Colour(out)}, cmd.OutOrStdout())
+				err = topOnce(ctx, socket, wait, dashboard.Screen{Color: terminal.Colour(out)}, cmd.OutOrStdout())
 			} else {
 				err = topLive(ctx, socket, os.Stdin, out)
 			}
@@ -62,15 +62,15 @@ every 10 seconds. Keys: tab next firewall, p pause, q quit.`,
 const onceLimit = 5 * time.Second
 
 // topOnce prints one snapshot of each firewall.
-func topOnce(ctx context.Context, socket string, wait time.Duration, sc live.Screen, w io.Writer) error {
-	m := live.NewModel()
+func topOnce(ctx context.Context, socket string, wait time.Duration, sc dashboard.Screen, w io.Writer) error {
+	m := dashboard.NewModel()
 	began := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, wait+onceLimit, errEnough)
 	defer cancel()
-	err := follow(ctx, socket, io.Discard, func(s *stream.Source, it stream.Item) error {
+	err := follow(ctx, socket, io.Discard, func(s *ingest.Source, it ingest.Item) error {
 		now := time.Now()
 		m.Add(s, it, now)
-		if it.Kind == stream.EOFKind && now.Sub(began) >= wait {
+		if it.Kind == ingest.EOFKind && now.Sub(began) >= wait {
 			return errEnough
 		}
 		return nil
@@ -97,7 +97,7 @@ const redrawEvery = 500 * time.Millisecond
 
 // topLive runs the live view until the user ends it.
 func topLive(ctx context.Context, socket string, in, out *os.File) error {
-	t := &topModel{model: live.NewModel(), now: time.Now}
+	t := &topModel{model: dashboard.NewModel(), now: time.Now}
 	s, err := openScreen(in, out, "thurward top")
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func topLive(ctx context.Context, socket string, in, out *os.File) error {
 	defer stop(nil)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- follow(ctx, socket, io.Discard, func(s *stream.Source, it stream.Item) error {
+		ended <- follow(ctx, socket, io.Discard, func(s *ingest.Source, it ingest.Item) error {
 			t.model.Add(s, it, time.Now())
 			return nil
 		})
@@ -135,12 +135,12 @@ func topLive(ctx context.Context, socket string, in, out *os.File) error {
 
 // A topModel is the state of the live view.
 type topModel struct {
-	model         *live.Model
+	model         *dashboard.Model
 	now           func() time.Time
 	width, height int
 	chosen        int
 	paused        bool
-	views         []live.View
+	views         []dashboard.View
 	at            time.Time
 }
 
@@ -172,7 +172,7 @@ func (t *topModel) draw() string {
 		return "waiting for a firewall to connect…   q quits"
 	}
 	i := t.chosen % len(t.views)
-	sc := live.Screen{Width: t.width, Height: max(t.height-1, 0), Color: true, Now: t.at}
+	sc := dashboard.Screen{Width: t.width, Height: max(t.height-1, 0), Color: true, Now: t.at}
 	body := sc.Draw(&t.views[i])
 	if t.height > 0 { // keep the last line at the bottom
 		body += strings.Repeat("\n", max(t.height-1-strings.Count(body, "\n")-1, 0))

@@ -17,7 +17,7 @@ import (
 	"go.opentelemetry.io/collector/extension"
 	"go.opentelemetry.io/collector/extension/extensionmiddleware"
 
-	"github.com/thurward/thurward/internal/live"
+	"github.com/thurward/thurward/internal/host/dashboard"
 )
 
 // Type is the extension's name in configurations.
@@ -54,7 +54,7 @@ func NewFactory() extension.Factory {
 // A guard wraps handlers.
 type guard struct {
 	cfg    *Config
-	access live.Access
+	access dashboard.Access
 }
 
 var _ extensionmiddleware.HTTPServer = (*guard)(nil)
@@ -62,11 +62,11 @@ var _ extensionmiddleware.HTTPServer = (*guard)(nil)
 // Start reads the token, or makes one.
 func (g *guard) Start(context.Context, component.Host) error {
 	if g.cfg.TokenFile == "" {
-		g.access = live.Access{Open: true}
+		g.access = dashboard.Access{Open: true}
 		return nil
 	}
-	t, err := live.TokenFile(g.cfg.TokenFile, rand.Reader)
-	g.access = live.Access{Tokens: []string{t}}
+	t, err := dashboard.TokenFile(g.cfg.TokenFile, rand.Reader)
+	g.access = dashboard.Access{Tokens: []string{t}}
 	return err
 }
 
@@ -77,7 +77,7 @@ func (g *guard) Shutdown(context.Context) error { return nil }
 func (g *guard) GetHTTPHandler(context.Context) (extensionmiddleware.WrapHTTPHandlerFunc, error) {
 	return func(_ context.Context, next http.Handler) (http.Handler, error) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if !live.LocalHost(r.Host) && !g.named(r.Host) {
+			if !dashboard.LocalHost(r.Host) && !g.named(r.Host) {
 				http.Error(w, "this port answers to the names of this host only", http.StatusForbidden)
 				return
 			}

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/thurward/thurward/internal/live"
-	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/host/dashboard"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
 // Config is the receiver's part of the collector's configuration.
@@ -53,9 +53,9 @@ const (
 )
 
 func defaultConfig() *Config {
-	path := stream.DefaultPath()
+	path := ingest.DefaultPath()
 	return &Config{
-		Listen: []string{"unix:" + stream.GuestSocket(path)}, Tail: "unix:" + stream.TailSocket(path), Page: "127.0.0.1:9465",
+		Listen: []string{"unix:" + ingest.GuestSocket(path)}, Tail: "unix:" + ingest.TailSocket(path), Page: "127.0.0.1:9465",
 		Instance: byWANAddress, BatchSize: 1024, BatchTimeout: 200 * time.Millisecond, QueueSize: 8192, QueueMiB: 32, MaxSeries: 50000,
 	}
 }
@@ -95,7 +95,7 @@ func (c *Config) Validate() error {
 		errs = append(errs, fmt.Errorf("max_series: %d is out of range (want 1000 to 16777216)", c.MaxSeries))
 	}
 	if c.Page != "" {
-		if err := live.CheckPage(c.Page); err != nil {
+		if err := dashboard.CheckPage(c.Page); err != nil {
 			errs = append(errs, fmt.Errorf("page: %w", err))
 		}
 	}

@@ -12,22 +12,22 @@ import (
 	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 
-	"github.com/thurward/thurward/internal/live"
-	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/host/dashboard"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
-const testdata = "../../internal/telemetry/testdata"
+const testdata = "../../internal/guest/export/testdata"
 
 // golden reads what the firewall's own tests say that it sends.
-func golden(t *testing.T, name string) (items []stream.Item, hello stream.Hello) {
+func golden(t *testing.T, name string) (items []ingest.Item, hello ingest.Hello) {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(testdata, name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, l := range strings.Split(strings.TrimSpace(string(b)), "\n") {
-		it := stream.Parse(l)
-		if it.Kind == stream.HelloKind {
+		it := ingest.Parse(l)
+		if it.Kind == ingest.HelloKind {
 			hello = it.Hello
 		}
 		items = append(items, it)
@@ -103,14 +103,14 @@ func TestLogs(t *testing.T) {
 }
 
 func TestLogsWithoutClock(t *testing.T) {
-	h := stream.Parse(`# HELLO {"service.instance.id":"b","firewall.clock":"none","firewall.uptime_ns":5000000000,"@timestamp":"1970-01-01T00:00:05Z"}`).Hello
+	h := ingest.Parse(`# HELLO {"service.instance.id":"b","firewall.clock":"none","firewall.uptime_ns":5000000000,"@timestamp":"1970-01-01T00:00:05Z"}`).Hello
 	now := time.Date(2026, 11, 24, 13, 0, 0, 0, time.UTC)
 	h.Received(now)
-	ld := defaultConfig().logs(&h, []record{{stream.Parse(`{"@timestamp":"1970-01-01T00:00:06Z","event.action":"drop","firewall.clock":"none"}`), now}})
+	ld := defaultConfig().logs(&h, []record{{ingest.Parse(`{"@timestamp":"1970-01-01T00:00:06Z","event.action":"drop","firewall.clock":"none"}`), now}})
 	if got := ld.ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().At(0).Timestamp().AsTime(); got != now.Add(time.Second) {
 		t.Errorf("%v, want %v", got, now.Add(time.Second))
 	}
-	td, bad := defaultConfig().traces(&h, []stream.Span{{JSON: `{"traceId":"2f32548fe553beb13f682a142ade2de8","spanId":"6bf75c14af3344b3","name":"drop","startTimeUnixNano":"4000000000","endTimeUnixNano":"6000000000"}`}})
+	td, bad := defaultConfig().traces(&h, []ingest.Span{{JSON: `{"traceId":"2f32548fe553beb13f682a142ade2de8","spanId":"6bf75c14af3344b3","name":"drop","startTimeUnixNano":"4000000000","endTimeUnixNano":"6000000000"}`}})
 	s := td.ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(0)
 	if bad != 0 || s.StartTimestamp().AsTime() != now.Add(-time.Second) || s.EndTimestamp().AsTime() != now.Add(time.Second) {
 		t.Errorf("%v to %v", s.StartTimestamp().AsTime(), s.EndTimestamp().AsTime())
@@ -118,18 +118,18 @@ func TestLogsWithoutClock(t *testing.T) {
 }
 
 // whole makes a snapshot of lines.
-func whole(at time.Time, items []stream.Item) *live.Snapshot {
-	m, s := live.NewModel(), &stream.Source{}
-	m.Add(s, stream.Parse("# METRIC # SNAPSHOT x"), at)
+func whole(at time.Time, items []ingest.Item) *dashboard.Snapshot {
+	m, s := dashboard.NewModel(), &ingest.Source{}
+	m.Add(s, ingest.Parse("# METRIC # SNAPSHOT x"), at)
 	for _, it := range items {
-		if it.Kind == stream.SampleKind {
+		if it.Kind == ingest.SampleKind {
 			m.Add(s, it, at)
 		}
 	}
-	return m.Add(s, stream.Parse("# METRIC # EOF"), at)
+	return m.Add(s, ingest.Parse("# METRIC # EOF"), at)
 }
 
-func all(*stream.Sample) bool { return true }
+func all(*ingest.Sample) bool { return true }
 
 func TestMetrics(t *testing.T) {
 	items, _ := golden(t, "metrics.golden")
@@ -169,15 +169,15 @@ func TestMetricsBad(t *testing.T) {
 		`h_bucket{le="+Inf"} 18446744073709551615;h_count 18446744073709551615`,
 		`h_sum 1`,
 	} {
-		var items []stream.Item
+		var items []ingest.Item
 		for _, l := range strings.Split(lines, ";") {
-			it := stream.Parse("# METRIC " + strings.Replace(l, "h", "thurward_dns_lookup_duration_seconds", 1))
-			if it.Kind != stream.SampleKind {
+			it := ingest.Parse("# METRIC " + strings.Replace(l, "h", "thurward_dns_lookup_duration_seconds", 1))
+			if it.Kind != ingest.SampleKind {
 				t.Fatal(l, it.Kind, it.Err)
 			}
 			items = append(items, it)
 		}
-		md, bad := defaultConfig().metrics(&stream.Hello{}, whole(time.Now(), items), all)
+		md, bad := defaultConfig().metrics(&ingest.Hello{}, whole(time.Now(), items), all)
 		if bad == 0 || md.DataPointCount() != 0 {
 			t.Errorf("%s: %d bad, %d points", lines, bad, md.DataPointCount())
 		}
@@ -191,7 +191,7 @@ func TestLedger(t *testing.T) {
 	give := func(firewall string, from, n int, at time.Time) (passed int) {
 		take := l.of(firewall, at)
 		for i := range n {
-			if take(&stream.Sample{Name: firewall + fmt.Sprint(from+i)}) {
+			if take(&ingest.Sample{Name: firewall + fmt.Sprint(from+i)}) {
 				passed++
 			}
 		}
@@ -226,11 +226,11 @@ func TestLedger(t *testing.T) {
 func TestTraces(t *testing.T) {
 	items, _ := golden(t, "spans.golden")
 	_, h := golden(t, "hello.golden")
-	var spans []stream.Span
+	var spans []ingest.Span
 	for _, it := range items {
 		spans = append(spans, it.Span)
 	}
-	td, bad := defaultConfig().traces(&h, append(spans, stream.Span{JSON: `{"traceId":5}`}))
+	td, bad := defaultConfig().traces(&h, append(spans, ingest.Span{JSON: `{"traceId":5}`}))
 	ss := td.ResourceSpans().At(0).ScopeSpans().At(0).Spans()
 	if bad != 1 || ss.Len() != len(items) {
 		t.Fatalf("%d spans of %d lines, %d bad", ss.Len(), len(items), bad)
@@ -260,19 +260,19 @@ func FuzzConvert(f *testing.F) {
 	f.Add("# METRIC thurward_dns_lookup_duration_seconds_bucket{le=\"1e5\"} 1\n# METRIC thurward_dns_lookup_duration_seconds_count 1\n{\"trace.id\":\"zz\",\"a\":[1,{}],\"b\":1e999}")
 	f.Fuzz(func(t *testing.T, text string) {
 		c := defaultConfig()
-		h := stream.Hello{}
-		var items []stream.Item
+		h := ingest.Hello{}
+		var items []ingest.Item
 		var rs []record
-		var spans []stream.Span
+		var spans []ingest.Span
 		for _, l := range strings.Split(text, "\n") {
-			it := stream.Parse(l)
+			it := ingest.Parse(l)
 			switch it.Kind {
-			case stream.HelloKind:
+			case ingest.HelloKind:
 				h = it.Hello
 				h.Received(time.Unix(2, 0))
-			case stream.SpanKind:
+			case ingest.SpanKind:
 				spans = append(spans, it.Span)
-			case stream.SampleKind, stream.HelpKind, stream.TypeKind:
+			case ingest.SampleKind, ingest.HelpKind, ingest.TypeKind:
 				items = append(items, it)
 			default:
 				rs = append(rs, c.newRecord(it, time.Unix(3, 0)))

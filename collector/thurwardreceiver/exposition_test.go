@@ -9,28 +9,28 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
-	"github.com/thurward/thurward/internal/live"
-	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/host/dashboard"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
 // exposed is what the page exposes after an honest firewall has told its
 // metrics and another one these lines.
 func exposed(t testing.TB, lines string) string {
 	t.Helper()
-	m, now := live.NewModel(), time.Unix(1e9, 0)
-	good := &stream.Source{Hello: stream.Parse(`# HELLO {"service.instance.id":"aa","firewall.wan.address":"203.0.113.10/24"}`).Hello}
+	m, now := dashboard.NewModel(), time.Unix(1e9, 0)
+	good := &ingest.Source{Hello: ingest.Parse(`# HELLO {"service.instance.id":"aa","firewall.wan.address":"203.0.113.10/24"}`).Hello}
 	for _, l := range []string{"# METRIC # SNAPSHOT x", "# METRIC thurward_conntrack_capacity 65536", "# METRIC # EOF"} {
-		m.Add(good, stream.Parse(l), now)
+		m.Add(good, ingest.Parse(l), now)
 	}
-	bad := &stream.Source{Hello: stream.Parse(`# HELLO {"service.instance.id":"bb","firewall.wan.address":"198.51.100.1/24"}`).Hello}
-	m.Add(bad, stream.Parse("# METRIC # SNAPSHOT x"), now)
+	bad := &ingest.Source{Hello: ingest.Parse(`# HELLO {"service.instance.id":"bb","firewall.wan.address":"198.51.100.1/24"}`).Hello}
+	m.Add(bad, ingest.Parse("# METRIC # SNAPSHOT x"), now)
 	for _, l := range strings.Split(lines, "\n") {
-		it := stream.Parse(l)
-		if it.Kind != stream.HelloKind && it.Kind != stream.FromKind { // the reader's business
+		it := ingest.Parse(l)
+		if it.Kind != ingest.HelloKind && it.Kind != ingest.FromKind { // the reader's business
 			m.Add(bad, it, now)
 		}
 	}
-	m.Add(bad, stream.Parse("# METRIC # EOF"), now)
+	m.Add(bad, ingest.Parse("# METRIC # EOF"), now)
 	var b bytes.Buffer
 	if err := m.WriteMetrics(&b, now); err != nil {
 		t.Fatal(err)

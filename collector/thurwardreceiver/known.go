@@ -7,7 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
 // Bounds of what is remembered of firewalls that have gone.
@@ -25,7 +25,7 @@ type known struct {
 }
 
 type state struct {
-	hello       stream.Hello
+	hello       ingest.Hello
 	conn        *conn // nil: it has gone
 	since, last time.Time
 	malformed   int64
@@ -34,7 +34,7 @@ type state struct {
 func newKnown() *known { return &known{firewalls: map[string]*state{}} }
 
 // set notes a connection.
-func (k *known) set(name string, c *conn, h stream.Hello, now time.Time) {
+func (k *known) set(name string, c *conn, h ingest.Hello, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.firewalls[name]

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
 // keeps is for how long a series takes up memory behind the receiver after its
@@ -39,7 +39,7 @@ func newLedger(most int) *ledger {
 
 // of returns what decides for each sample of a firewall's snapshot, in order,
 // whether it may pass.
-func (l *ledger) of(firewall string, at time.Time) func(*stream.Sample) bool {
+func (l *ledger) of(firewall string, at time.Time) func(*ingest.Sample) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for name, a := range l.all {
@@ -56,7 +56,7 @@ func (l *ledger) of(firewall string, at time.Time) func(*stream.Sample) bool {
 		a = &account{now: map[uint64]struct{}{}, began: at}
 		l.all[firewall] = a
 	}
-	return func(s *stream.Sample) bool {
+	return func(s *ingest.Sample) bool {
 		h := maphash.String(l.seed, s.Key())
 		l.mu.Lock()
 		defer l.mu.Unlock()

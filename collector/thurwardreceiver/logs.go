@@ -9,22 +9,22 @@ import (
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
 
-	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
 // A record is a line that becomes a log record: an event, or what could not
 // be read.
 type record struct {
-	item     stream.Item
+	item     ingest.Item
 	received time.Time
 }
 
 // newRecord keeps of a line what its log record needs.
-func (c *Config) newRecord(it stream.Item, now time.Time) record {
-	if it.Kind == stream.EventKind && !c.IncludeOriginal {
+func (c *Config) newRecord(it ingest.Item, now time.Time) record {
+	if it.Kind == ingest.EventKind && !c.IncludeOriginal {
 		it.Raw = ""
 	}
-	if it.Kind == stream.Malformed && len(it.Raw) > maxKept {
+	if it.Kind == ingest.Malformed && len(it.Raw) > maxKept {
 		it.Raw = strings.Clone(it.Raw[:maxKept])
 	}
 	return record{it, now}
@@ -72,7 +72,7 @@ var names = map[string]string{
 var elsewhere = map[string]bool{"@timestamp": true, "trace.id": true, "span.id": true, "firewall.policy": true, "firewall.clock": true}
 
 // logs makes the log records of a firewall's lines.
-func (c *Config) logs(h *stream.Hello, rs []record) plog.Logs {
+func (c *Config) logs(h *ingest.Hello, rs []record) plog.Logs {
 	ld := plog.NewLogs()
 	rl := ld.ResourceLogs().AppendEmpty()
 	c.fill(rl.Resource(), h)
@@ -82,7 +82,7 @@ func (c *Config) logs(h *stream.Hello, rs []record) plog.Logs {
 	for i := range rs {
 		lr := sl.LogRecords().AppendEmpty()
 		lr.SetObservedTimestamp(pcommon.NewTimestampFromTime(rs[i].received))
-		if rs[i].item.Kind == stream.EventKind {
+		if rs[i].item.Kind == ingest.EventKind {
 			c.event(lr, h, &rs[i].item)
 		} else {
 			malformed(lr, &rs[i].item)
@@ -91,7 +91,7 @@ func (c *Config) logs(h *stream.Hello, rs []record) plog.Logs {
 	return ld
 }
 
-func (c *Config) event(lr plog.LogRecord, h *stream.Hello, it *stream.Item) {
+func (c *Config) event(lr plog.LogRecord, h *ingest.Hello, it *ingest.Item) {
 	e := it.Event
 	if t := h.When(e); !t.IsZero() {
 		lr.SetTimestamp(pcommon.NewTimestampFromTime(t))
@@ -99,7 +99,7 @@ func (c *Config) event(lr plog.LogRecord, h *stream.Hello, it *stream.Item) {
 	action := e.Str("event.action")
 	lr.SetEventName("thurward." + action)
 	severity(lr, action)
-	lr.Body().SetStr(stream.Style{}.Verdict(e))
+	lr.Body().SetStr(ingest.Style{}.Verdict(e))
 	if id, err := hex.DecodeString(e.Str("trace.id")); err == nil && len(id) == 16 {
 		lr.SetTraceID(pcommon.TraceID(id))
 	}
@@ -133,7 +133,7 @@ func severity(lr plog.LogRecord, action string) {
 }
 
 // malformed keeps a line that cannot be read as it is.
-func malformed(lr plog.LogRecord, it *stream.Item) {
+func malformed(lr plog.LogRecord, it *ingest.Item) {
 	lr.SetEventName("thurward.malformed")
 	lr.SetSeverityNumber(plog.SeverityNumberError)
 	lr.SetSeverityText("ERROR")

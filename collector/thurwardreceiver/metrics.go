@@ -10,14 +10,14 @@ import (
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 
-	"github.com/thurward/thurward/internal/live"
-	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/host/dashboard"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
 // metrics makes the metrics of a snapshot. Counters and histograms are
 // cumulative since the firewall booted. What is no histogram though it says so
 // is counted in bad and left out, and so are samples that take does not want.
-func (c *Config) metrics(h *stream.Hello, s *live.Snapshot, take func(*stream.Sample) bool) (md pmetric.Metrics, bad int) {
+func (c *Config) metrics(h *ingest.Hello, s *dashboard.Snapshot, take func(*ingest.Sample) bool) (md pmetric.Metrics, bad int) {
 	md = pmetric.NewMetrics()
 	rm := md.ResourceMetrics().AppendEmpty()
 	c.fill(rm.Resource(), h)
@@ -27,7 +27,7 @@ func (c *Config) metrics(h *stream.Hello, s *live.Snapshot, take func(*stream.Sa
 	if !h.Booted.IsZero() && h.Booted.Before(s.At()) {
 		start = pcommon.NewTimestampFromTime(h.Booted)
 	}
-	schema := stream.Metrics()
+	schema := ingest.Metrics()
 	for i := range schema {
 		f := &family{name: schema[i].Name}
 		for m := range s.Samples(f.name) {
@@ -45,12 +45,12 @@ func (c *Config) metrics(h *stream.Hello, s *live.Snapshot, take func(*stream.Sa
 		m.SetDescription(schema[i].Help)
 		m.SetUnit(unit(f.name))
 		switch schema[i].Type {
-		case stream.Counter:
+		case ingest.Counter:
 			d := m.SetEmptySum()
 			d.SetIsMonotonic(true)
 			d.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
 			f.numbers(d.DataPoints(), start, now)
-		case stream.Histogram:
+		case ingest.Histogram:
 			d := m.SetEmptyHistogram()
 			d.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
 			bad += f.histograms(d.DataPoints(), start, now)
@@ -64,7 +64,7 @@ func (c *Config) metrics(h *stream.Hello, s *live.Snapshot, take func(*stream.Sa
 // A family is a metric with all its samples.
 type family struct {
 	name    string
-	samples []stream.Sample
+	samples []ingest.Sample
 }
 
 // unit returns the unit that a metric's name says, in UCUM.
@@ -90,7 +90,7 @@ func (f *family) numbers(ds pmetric.NumberDataPointSlice, start, now pcommon.Tim
 	}
 }
 
-func labels(a pcommon.Map, ls []stream.Label, without string) {
+func labels(a pcommon.Map, ls []ingest.Label, without string) {
 	for _, l := range ls {
 		if l.Name != without {
 			a.PutStr(l.Name, l.Value)
@@ -100,7 +100,7 @@ func labels(a pcommon.Map, ls []stream.Label, without string) {
 
 // A point is one series of a histogram.
 type point struct {
-	labels   []stream.Label
+	labels   []ingest.Label
 	le, n    []float64
 	sum, all float64
 	told     bool // the count was there
@@ -113,7 +113,7 @@ func (f *family) histograms(ds pmetric.HistogramDataPointSlice, start, now pcomm
 	var order []string
 	for i := range f.samples {
 		s := &f.samples[i]
-		key := stream.Sample{}
+		key := ingest.Sample{}
 		for _, l := range s.Labels {
 			if l.Name != "le" {
 				key.Labels = append(key.Labels, l)
@@ -186,7 +186,7 @@ func (p *point) fill(ds pmetric.HistogramDataPointSlice, start, now pcommon.Time
 
 // up makes the metric that says whether a firewall is connected, and the count
 // of its lines that could not be read.
-func (c *Config) up(h *stream.Hello, connected bool, malformed int64, since, now time.Time) pmetric.Metrics {
+func (c *Config) up(h *ingest.Hello, connected bool, malformed int64, since, now time.Time) pmetric.Metrics {
 	md := pmetric.NewMetrics()
 	rm := md.ResourceMetrics().AppendEmpty()
 	c.fill(rm.Resource(), h)

@@ -9,8 +9,8 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
-	"github.com/thurward/thurward/internal/live"
-	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/host/dashboard"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
 // ownMetrics are the receiver's metrics about itself, in the collector's own
@@ -19,14 +19,14 @@ type ownMetrics struct {
 	lines, malformedLines, dropped metric.Int64Counter
 	cuts                           metric.Int64Counter
 	open                           metric.Int64UpDownCounter
-	kinds                          map[stream.Kind]metric.MeasurementOption
+	kinds                          map[ingest.Kind]metric.MeasurementOption
 	signals                        map[string]metric.MeasurementOption
-	said                           *live.Rarely[zap.Field]
+	said                           *dashboard.Rarely[zap.Field]
 }
 
 func newOwnMetrics(set component.TelemetrySettings) (*ownMetrics, error) {
 	m := set.MeterProvider.Meter("github.com/thurward/thurward/collector/thurwardreceiver")
-	o := &ownMetrics{kinds: map[stream.Kind]metric.MeasurementOption{}, signals: map[string]metric.MeasurementOption{}}
+	o := &ownMetrics{kinds: map[ingest.Kind]metric.MeasurementOption{}, signals: map[string]metric.MeasurementOption{}}
 	var err error
 	if o.lines, err = m.Int64Counter("otelcol_receiver_thurward_lines", metric.WithUnit("{line}"), metric.WithDescription("Lines that firewalls sent, by kind.")); err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func newOwnMetrics(set component.TelemetrySettings) (*ownMetrics, error) {
 	if o.open, err = m.Int64UpDownCounter("otelcol_receiver_thurward_connections", metric.WithUnit("{connection}"), metric.WithDescription("Connections of firewalls that are open.")); err != nil {
 		return nil, err
 	}
-	for k := stream.EventKind; k <= stream.Malformed; k++ {
+	for k := ingest.EventKind; k <= ingest.Malformed; k++ {
 		o.kinds[k] = metric.WithAttributes(attribute.String("kind", k.String()))
 	}
 	for _, s := range []string{"logs", "metrics", "traces"} {
@@ -52,9 +52,9 @@ func newOwnMetrics(set component.TelemetrySettings) (*ownMetrics, error) {
 	return o, nil
 }
 
-func (o *ownMetrics) line(k stream.Kind) {
+func (o *ownMetrics) line(k ingest.Kind) {
 	o.lines.Add(context.Background(), 1, o.kinds[k])
-	if k == stream.Malformed {
+	if k == ingest.Malformed {
 		o.malformedLines.Add(context.Background(), 1)
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"go.opentelemetry.io/collector/receiver/receiverhelper"
 	"go.uber.org/zap"
 
-	"github.com/thurward/thurward/internal/live"
-	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/host/dashboard"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
 // thurward is the receiver: one for the pipelines of all signals.
@@ -32,8 +32,8 @@ type thurward struct {
 	obs         *receiverhelper.ObsReport
 	own         *ownMetrics
 	forget      func()
-	model       *live.Model
-	hub         *stream.Hub
+	model       *dashboard.Model
+	hub         *ingest.Hub
 	known       *known
 	series      *ledger
 	memory      *memory
@@ -69,10 +69,10 @@ func (r *thurward) Start(_ context.Context, host component.Host) error {
 		r.users--
 		return err
 	}
-	var access live.Access
+	var access dashboard.Access
 	session := ""
 	if page != nil {
-		if access, session, err = live.PageAccess(r.cfg.Page, r.cfg.PageToken, rand.Reader); err != nil {
+		if access, session, err = dashboard.PageAccess(r.cfg.Page, r.cfg.PageToken, rand.Reader); err != nil {
 			for _, l := range append(guests, page) {
 				l.Close()
 			}
@@ -84,8 +84,8 @@ func (r *thurward) Start(_ context.Context, host component.Host) error {
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r.cancel, r.model, r.known = cancel, live.NewModel(), newKnown()
-	r.hub = &stream.Hub{Snapshot: r.model.Snapshot}
+	r.cancel, r.model, r.known = cancel, dashboard.NewModel(), newKnown()
+	r.hub = &ingest.Hub{Snapshot: r.model.Snapshot}
 	r.series, r.memory = newLedger(r.cfg.MaxSeries), &memory{total: r.cfg.QueueMiB << 20}
 	run := func(what string, f func() error) {
 		r.running.Go(func() {
@@ -94,14 +94,14 @@ func (r *thurward) Start(_ context.Context, host component.Host) error {
 			}
 		})
 	}
-	said := &live.Rarely[zap.Field]{Say: func(what string, f ...zap.Field) { r.log.Warn(what, f...) }}
+	said := &dashboard.Rarely[zap.Field]{Say: func(what string, f ...zap.Field) { r.log.Warn(what, f...) }}
 	r.own.said = said
-	h := &stream.Handler{
-		Begin:  func(s *stream.Source) { r.begin(ctx, s) },
+	h := &ingest.Handler{
+		Begin:  func(s *ingest.Source) { r.begin(ctx, s) },
 		Item:   r.item,
 		Closed: r.closed,
 		Names:  r.cfg.claims,
-		Cut: func(s *stream.Source, why error) {
+		Cut: func(s *ingest.Source, why error) {
 			r.own.cut(1)
 			said.Of(time.Now(), s.Peer, "a firewall was cut off", zap.String("firewall", r.cfg.instance(&s.Hello)), zap.String("peer", s.Peer), zap.Error(why))
 		},
@@ -118,15 +118,15 @@ func (r *thurward) Start(_ context.Context, host component.Host) error {
 		r.log.Info("thurward events and thurward top may follow", zap.Stringer("address", tail.Addr()))
 	}
 	if page != nil {
-		srv := live.Server(r.model.Page(time.Now, access))
+		srv := dashboard.Server(r.model.Page(time.Now, access))
 		context.AfterFunc(ctx, func() { srv.Close() })
 		run("the page", func() error {
-			if err := srv.Serve(live.LimitPage(page)); !errors.Is(err, http.ErrServerClosed) {
+			if err := srv.Serve(dashboard.LimitPage(page)); !errors.Is(err, http.ErrServerClosed) {
 				return err
 			}
 			return nil
 		})
-		r.log.Info("the web page is up", zap.String("url", live.PageURL(page.Addr(), session)))
+		r.log.Info("the web page is up", zap.String("url", dashboard.PageURL(page.Addr(), session)))
 	}
 	r.running.Go(func() { r.heartbeat(ctx) })
 	return nil
@@ -144,15 +144,15 @@ func (r *thurward) listen() (guests []net.Listener, tail, page net.Listener, err
 		return l
 	}
 	for _, a := range r.cfg.Listen {
-		if l := keep(stream.Listen(a)); l != nil {
+		if l := keep(ingest.Listen(a)); l != nil {
 			guests = append(guests, l)
 		}
 	}
 	if r.cfg.Tail != "" {
-		tail = keep(stream.Listen(r.cfg.Tail))
+		tail = keep(ingest.Listen(r.cfg.Tail))
 	}
 	if r.cfg.Page != "" {
-		l, e := live.ListenPage(r.cfg.Page)
+		l, e := dashboard.ListenPage(r.cfg.Page)
 		if e != nil {
 			e = fmt.Errorf("page: %w", e)
 		}
@@ -193,15 +193,15 @@ func (r *thurward) Shutdown(ctx context.Context) error {
 // A conn is what is kept for one connection.
 type conn struct {
 	logs    *queue[record]
-	metrics *queue[*live.Snapshot]
-	traces  *queue[stream.Span]
+	metrics *queue[*dashboard.Snapshot]
+	traces  *queue[ingest.Span]
 	cancel  context.CancelFunc
 	helloMu sync.Mutex
-	hello   stream.Hello // as the queues see it
+	hello   ingest.Hello // as the queues see it
 	bad     int64
 }
 
-func (c *conn) who() *stream.Hello {
+func (c *conn) who() *ingest.Hello {
 	c.helloMu.Lock()
 	defer c.helloMu.Unlock()
 	h := c.hello
@@ -213,7 +213,7 @@ func (c *conn) who() *stream.Hello {
 const maxSnapshots = 2
 
 // begin starts the queues of a connection.
-func (r *thurward) begin(ctx context.Context, s *stream.Source) {
+func (r *thurward) begin(ctx context.Context, s *ingest.Source) {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &conn{cancel: cancel}
 	if r.nextLogs != nil {
@@ -222,28 +222,28 @@ func (r *thurward) begin(ctx context.Context, s *stream.Source) {
 			give: func(ctx context.Context, b []record) error { return r.giveLogs(ctx, c.who(), b) }}).start(ctx)
 	}
 	if r.nextMetrics != nil {
-		c.metrics = (&queue[*live.Snapshot]{size: maxSnapshots, batch: 1, wait: time.Millisecond, drop: r.own.dropper("metrics"),
-			weigh: func(**live.Snapshot) int { return 0 }, share: &share{&memory{total: 1}},
-			give: func(ctx context.Context, b []*live.Snapshot) error { return r.giveMetrics(ctx, c, b[0]) }}).start(ctx)
+		c.metrics = (&queue[*dashboard.Snapshot]{size: maxSnapshots, batch: 1, wait: time.Millisecond, drop: r.own.dropper("metrics"),
+			weigh: func(**dashboard.Snapshot) int { return 0 }, share: &share{&memory{total: 1}},
+			give: func(ctx context.Context, b []*dashboard.Snapshot) error { return r.giveMetrics(ctx, c, b[0]) }}).start(ctx)
 	}
 	if r.nextTraces != nil {
-		c.traces = (&queue[stream.Span]{size: r.cfg.QueueSize, batch: r.cfg.BatchSize, wait: r.cfg.BatchTimeout, drop: r.own.dropper("traces"),
-			weigh: func(s *stream.Span) int { return 256 + len(s.JSON) }, share: &share{r.memory},
-			give: func(ctx context.Context, b []stream.Span) error { return r.giveTraces(ctx, c, b) }}).start(ctx)
+		c.traces = (&queue[ingest.Span]{size: r.cfg.QueueSize, batch: r.cfg.BatchSize, wait: r.cfg.BatchTimeout, drop: r.own.dropper("traces"),
+			weigh: func(s *ingest.Span) int { return 256 + len(s.JSON) }, share: &share{r.memory},
+			give: func(ctx context.Context, b []ingest.Span) error { return r.giveTraces(ctx, c, b) }}).start(ctx)
 	}
 	s.State = c
 	r.own.connections(1)
 }
 
 // item takes one line.
-func (r *thurward) item(s *stream.Source, it stream.Item) {
+func (r *thurward) item(s *ingest.Source, it ingest.Item) {
 	now := time.Now()
 	c := s.State.(*conn)
 	r.own.line(it.Kind)
 	r.hub.Publish(s, it)
 	snap := r.model.Add(s, it, now)
 	switch it.Kind {
-	case stream.HelloKind:
+	case ingest.HelloKind:
 		c.helloMu.Lock()
 		c.hello = s.Hello
 		c.helloMu.Unlock()
@@ -251,11 +251,11 @@ func (r *thurward) item(s *stream.Source, it stream.Item) {
 			zap.String("version", s.Hello.Fields.Str("service.version")), zap.String("policy", s.Hello.Fields.Str("firewall.policy")))
 		r.known.set(r.cfg.instance(&s.Hello), c, s.Hello, now)
 		r.sendUp(r.cfg.instance(&s.Hello))
-	case stream.EventKind:
+	case ingest.EventKind:
 		if c.logs != nil {
 			c.logs.put(r.cfg.newRecord(it, now))
 		}
-	case stream.Malformed:
+	case ingest.Malformed:
 		r.known.malformed(r.cfg.instance(&s.Hello))
 		if c.bad++; c.bad == 1 {
 			r.log.Warn("a line cannot be read; it is kept as a log record, and others like it are counted", zap.String("firewall", r.cfg.instance(&s.Hello)), zap.Error(it.Err))
@@ -263,11 +263,11 @@ func (r *thurward) item(s *stream.Source, it stream.Item) {
 		if c.logs != nil {
 			c.logs.put(r.cfg.newRecord(it, now))
 		}
-	case stream.EOFKind:
+	case ingest.EOFKind:
 		if c.metrics != nil && snap != nil {
 			c.metrics.put(snap)
 		}
-	case stream.SpanKind:
+	case ingest.SpanKind:
 		if c.traces != nil {
 			c.traces.put(it.Span)
 		}
@@ -276,7 +276,7 @@ func (r *thurward) item(s *stream.Source, it stream.Item) {
 
 // closed gives what is left to the pipelines and waits for them: one attempt
 // each.
-func (r *thurward) closed(s *stream.Source) {
+func (r *thurward) closed(s *ingest.Source) {
 	c := s.State.(*conn)
 	r.hub.Gone(s)
 	r.model.Gone(s)
@@ -298,7 +298,7 @@ func (r *thurward) closed(s *stream.Source) {
 	}
 }
 
-func (r *thurward) giveLogs(ctx context.Context, h *stream.Hello, b []record) error {
+func (r *thurward) giveLogs(ctx context.Context, h *ingest.Hello, b []record) error {
 	ld := r.cfg.logs(h, b)
 	ctx = r.obs.StartLogsOp(ctx)
 	err := r.nextLogs.ConsumeLogs(ctx, ld)
@@ -306,7 +306,7 @@ func (r *thurward) giveLogs(ctx context.Context, h *stream.Hello, b []record) er
 	return err
 }
 
-func (r *thurward) giveMetrics(ctx context.Context, c *conn, s *live.Snapshot) error {
+func (r *thurward) giveMetrics(ctx context.Context, c *conn, s *dashboard.Snapshot) error {
 	// One at a time: what a pipeline gets is several times as large as what is
 	// kept, and all firewalls may have a snapshot at once.
 	r.converting.Lock()
@@ -327,7 +327,7 @@ func (r *thurward) giveMetrics(ctx context.Context, c *conn, s *live.Snapshot) e
 	return err
 }
 
-func (r *thurward) giveTraces(ctx context.Context, c *conn, b []stream.Span) error {
+func (r *thurward) giveTraces(ctx context.Context, c *conn, b []ingest.Span) error {
 	td, bad := r.cfg.traces(c.who(), b)
 	ctx = r.obs.StartTracesOp(ctx)
 	var err error

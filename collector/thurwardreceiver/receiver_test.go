@@ -20,8 +20,8 @@ import (
 	"go.opentelemetry.io/collector/receiver/receivertest"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
-	"github.com/thurward/thurward/internal/stream"
-	"github.com/thurward/thurward/internal/stream/guesttest"
+	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/ingest/guesttest"
 )
 
 // rig is a running receiver with sinks behind it.
@@ -159,13 +159,13 @@ func TestReceiver(t *testing.T) {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(10 * time.Second)) //nolint:errcheck // a test
-	follower, who := stream.NewFollower(c), map[string]int{}
+	follower, who := ingest.NewFollower(c), map[string]int{}
 	for len(who) < 2 || who["203.0.113.10"] != who["203.0.113.20"] {
 		s, it, err := follower.Next()
 		if err != nil {
 			t.Fatal(err, who)
 		}
-		if it.Kind == stream.SampleKind {
+		if it.Kind == ingest.SampleKind {
 			who[s.Hello.Name()]++
 		}
 	}
@@ -256,7 +256,7 @@ func TestReceiverShutdown(t *testing.T) {
 	if n := r.logs.LogRecordCount(); n != 10 {
 		t.Errorf("%d of 10 delivered", n)
 	}
-	l, err := stream.Listen(r.cfg.Listen[0])
+	l, err := ingest.Listen(r.cfg.Listen[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +273,7 @@ func TestReceiverInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = other.Start(context.Background(), componenttest.NewNopHost())
-	if err == nil || !errors.Is(err, stream.ErrInUse) || !strings.Contains(err.Error(), "loopback") {
+	if err == nil || !errors.Is(err, ingest.ErrInUse) || !strings.Contains(err.Error(), "loopback") {
 		t.Errorf("%v", err)
 	}
 }
@@ -289,13 +289,13 @@ func TestConfig(t *testing.T) {
 			t.Errorf("no %q in %v", want, err)
 		}
 	}
-	h := stream.Parse((&guesttest.Guest{Boot: "b", WAN: "203.0.113.10/24"}).Hello(time.Now())).Hello
+	h := ingest.Parse((&guesttest.Guest{Boot: "b", WAN: "203.0.113.10/24"}).Hello(time.Now())).Hello
 	for by, want := range map[string]string{byBoot: "b", byWANMAC: "52:54:00:74:68:02", byWANAddress: "203.0.113.10"} {
 		if got := (&Config{Instance: by}).instance(&h); got != want {
 			t.Errorf("%s: %s", by, got)
 		}
 	}
-	if got := (&Config{Instance: byBoot}).instance(&stream.Hello{}); got != "unknown" {
+	if got := (&Config{Instance: byBoot}).instance(&ingest.Hello{}); got != "unknown" {
 		t.Errorf("without a HELLO: %q", got)
 	}
 }

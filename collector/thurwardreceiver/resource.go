@@ -5,7 +5,7 @@ import (
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 
-	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
 // scopeName is the instrumentation scope of all that is received.
@@ -13,7 +13,7 @@ const scopeName = "github.com/thurward/thurward"
 
 // instance returns a firewall's service.instance.id. Two that say the same of
 // themselves are told apart by a suffix, which they do not choose.
-func (c *Config) instance(h *stream.Hello) string {
+func (c *Config) instance(h *ingest.Hello) string {
 	switch c.Instance {
 	case byBoot:
 		if h.Boot != "" {
@@ -30,7 +30,7 @@ func (c *Config) instance(h *stream.Hello) string {
 // claims are the names by which firewalls are known here, beside those that the
 // stream's reader watches over. Addresses of devices are often the default one,
 // and tell nobody apart unless they are asked to.
-func (c *Config) claims(h *stream.Hello) []string {
+func (c *Config) claims(h *ingest.Hello) []string {
 	if m := h.Fields.Str("firewall.wan.mac"); m != "" && c.Instance == byWANMAC {
 		return []string{m}
 	}
@@ -39,7 +39,7 @@ func (c *Config) claims(h *stream.Hello) []string {
 
 // fill writes the resource of a firewall, by OpenTelemetry's semantic
 // conventions where they have a name.
-func (c *Config) fill(r pcommon.Resource, h *stream.Hello) {
+func (c *Config) fill(r pcommon.Resource, h *ingest.Hello) {
 	a := r.Attributes()
 	put := func(name, value string) {
 		if value != "" {

@@ -7,12 +7,12 @@ import (
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 
-	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
 // traces makes the spans of a firewall's lines. What OTLP's reader refuses
 // though it has the fields of a span is counted in bad and left out.
-func (c *Config) traces(h *stream.Hello, spans []stream.Span) (td ptrace.Traces, bad int) {
+func (c *Config) traces(h *ingest.Hello, spans []ingest.Span) (td ptrace.Traces, bad int) {
 	td = ptrace.NewTraces()
 	rt := td.ResourceSpans().AppendEmpty()
 	c.fill(rt.Resource(), h)

@@ -14,8 +14,8 @@ import (
 const limits = "../../docs/limits.md"
 
 // bounded are the packages whose bounds docs/limits.md lists.
-var bounded = []string{"internal/conntrack", "internal/nat", "internal/dataplane", "internal/dnsproxy", "internal/tcpend", "internal/fqdn",
-	"internal/telemetry", "internal/virtio", "internal/dotlink", "internal/clienthello", "cmd/firewall"}
+var bounded = []string{"internal/guest/conntrack", "internal/guest/nat", "internal/guest/router", "internal/guest/dnsproxy", "internal/guest/tcp", "internal/guest/fqdn",
+	"internal/guest/export", "internal/guest/virtio", "internal/guest/dot", "internal/guest/clienthello", "cmd/firewall"}
 
 // bound matches the names of constants that bound something.
 var bound = regexp.MustCompile(`^(max[A-Z]\w*|\w+(Max|Slots|Burst|Rate|Chunks|Groups|Share|Part)|few[A-Z]\w*|ownPorts|buffers|holders|waitMax)$`)

@@ -16,11 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/filter"
-	"github.com/thurward/thurward/internal/packet"
-	"github.com/thurward/thurward/internal/replay"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/telemetry"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/host/replay"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 var (
@@ -30,8 +30,8 @@ var (
 	show      = flag.Int("show", 5, "how many unknown differences to print")
 )
 
-// ruleset is the policy of compiled in nftables' language.
-const ruleset = `
+// nftRules is the policy of compiled in nftables' language.
+const nftRules = `
 table ip thurward {
 	chain prerouting {
 		type nat hook prerouting priority dstnat
@@ -66,7 +66,7 @@ table ip thurward {
 }
 `
 
-func mask(n int) (m segment.Addr) {
+func mask(n int) (m ruleset.Addr) {
 	for i := range m {
 		for b := range 8 {
 			if i*8+b < 96+n {
@@ -77,17 +77,17 @@ func mask(n int) (m segment.Addr) {
 	return m
 }
 
-// compiled is the policy of ruleset.
-func compiled(t *testing.T) *segment.Policy {
-	p := &segment.Policy{
-		Settings: segment.Settings{DefaultAction: segment.Deny, MaxFlows: 256, Fragments: segment.FragmentsReassemble},
-		Interfaces: []segment.Interface{
-			{Role: segment.LAN, Address: ip(lanAddr).To16(), PrefixLen: 24},
-			{Role: segment.WAN, Address: ip(wanAddr).To16(), PrefixLen: 24, Gateway: ip(gateway).To16()},
+// compiled is the policy of nftRules.
+func compiled(t *testing.T) *ruleset.Policy {
+	p := &ruleset.Policy{
+		Settings: ruleset.Settings{DefaultAction: ruleset.Deny, MaxFlows: 256, Fragments: ruleset.FragmentsReassemble},
+		Interfaces: []ruleset.Interface{
+			{Role: ruleset.LAN, Address: ip(lanAddr).To16(), PrefixLen: 24},
+			{Role: ruleset.WAN, Address: ip(wanAddr).To16(), PrefixLen: 24, Gateway: ip(gateway).To16()},
 		},
-		SNAT: []segment.SNAT{{Interface: 1, PortLo: 1024, PortHi: 65535, Source: ip("10.0.0.0").To16(), SourceMask: mask(24)}},
+		SNAT: []ruleset.SNAT{{Interface: 1, PortLo: 1024, PortHi: 65535, Source: ip("10.0.0.0").To16(), SourceMask: mask(24)}},
 	}
-	for _, d := range []segment.DNAT{
+	for _, d := range []ruleset.DNAT{
 		{PortLo: 443, PortHi: 443, ToPort: 443, Proto: packet.TCP},
 		{PortLo: 5353, PortHi: 5353, ToPort: 53, Proto: packet.UDP},
 		{PortLo: 8443, PortHi: 8443, ToPort: 443, Proto: packet.TCP, Hairpin: 1},
@@ -96,25 +96,25 @@ func compiled(t *testing.T) *segment.Policy {
 		d.External, d.To = ip(wanAddr).To16(), ip(server).To16()
 		p.DNAT = append(p.DNAT, d)
 	}
-	rule := func(a segment.Action, m segment.Match) {
+	rule := func(a ruleset.Action, m ruleset.Match) {
 		m.Action, m.Rule = a, uint32(len(p.Rules))
 		if m.PortHi == 0 {
 			m.PortHi = 65535
 		}
-		p.Rules = append(p.Rules, segment.Rule{Action: a})
+		p.Rules = append(p.Rules, ruleset.Rule{Action: a})
 		p.Matches = append(p.Matches, m)
 	}
-	toServer := segment.Match{Direction: segment.Ingress, State: segment.StateNew, Dst: ip(server).To16(), DstMask: mask(32)}
+	toServer := ruleset.Match{Direction: ruleset.Ingress, State: ruleset.StateNew, Dst: ip(server).To16(), DstMask: mask(32)}
 	tcp, udp := toServer, toServer
 	tcp.Proto, tcp.PortLo, tcp.PortHi = packet.TCP, 443, 443
 	udp.Proto, udp.PortLo, udp.PortHi = packet.UDP, 53, 53
-	rule(segment.Deny, segment.Match{Direction: segment.Egress, Proto: packet.UDP, PortLo: 54, PortHi: 54})
-	rule(segment.Reject, segment.Match{Direction: segment.Egress, Proto: packet.TCP, PortLo: 55, PortHi: 55})
-	rule(segment.Reject, segment.Match{Direction: segment.Egress, Proto: packet.UDP, PortLo: 55, PortHi: 55})
-	rule(segment.Accept, segment.Match{Direction: segment.Egress})
-	rule(segment.Accept, tcp)
-	rule(segment.Accept, udp)
-	rule(segment.Accept, segment.Match{Direction: segment.Ingress, State: segment.StateEstablished})
+	rule(ruleset.Deny, ruleset.Match{Direction: ruleset.Egress, Proto: packet.UDP, PortLo: 54, PortHi: 54})
+	rule(ruleset.Reject, ruleset.Match{Direction: ruleset.Egress, Proto: packet.TCP, PortLo: 55, PortHi: 55})
+	rule(ruleset.Reject, ruleset.Match{Direction: ruleset.Egress, Proto: packet.UDP, PortLo: 55, PortHi: 55})
+	rule(ruleset.Accept, ruleset.Match{Direction: ruleset.Egress})
+	rule(ruleset.Accept, tcp)
+	rule(ruleset.Accept, udp)
+	rule(ruleset.Accept, ruleset.Match{Direction: ruleset.Ingress, State: ruleset.StateEstablished})
 	if err := filter.Build(p); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func compiled(t *testing.T) *segment.Policy {
 type result struct {
 	out    [2][][]byte // canonical frames, by side
 	raw    [2][][]byte
-	reason telemetry.Reason // thurward: why it dropped, if it did
+	reason export.Reason // thurward: why it dropped, if it did
 }
 
 func (r *result) String() string {
@@ -178,7 +178,7 @@ func (d *difference) String() string {
 type bench struct {
 	t       *testing.T
 	router  *router
-	policy  *segment.Policy
+	policy  *ruleset.Policy
 	packets int
 	slow    int // sequences that were repeated
 	id      uint16
@@ -252,7 +252,7 @@ func (b *bench) once(flows []flow, steps []step) *difference {
 		mine.learn(st, o.raw)
 		for r, n := range fw.Engine().Counters().DropReasons {
 			if n > before[r] {
-				o.reason = telemetry.Reason(r)
+				o.reason = export.Reason(r)
 			}
 		}
 		same := true

@@ -4,8 +4,8 @@ import (
 	"math/rand/v2"
 	"slices"
 
-	"github.com/thurward/thurward/internal/packet"
-	"github.com/thurward/thurward/internal/replay"
+	"github.com/thurward/thurward/internal/host/replay"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // A generator makes random conversations. The same seed makes the same ones.

@@ -18,7 +18,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 
-	"github.com/thurward/thurward/internal/replay"
+	"github.com/thurward/thurward/internal/host/replay"
 )
 
 var lives = flag.Uint64("lives", 2, "how many lives of honest ends each crossing sees")

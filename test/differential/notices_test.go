@@ -3,10 +3,10 @@ package differential
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/filter"
-	"github.com/thurward/thurward/internal/packet"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/telemetry"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // TestNotices proves that the comparison can fail: a firewall without the
@@ -14,10 +14,10 @@ import (
 // these deny, differ in ways that no class allows.
 func TestNotices(t *testing.T) {
 	r := newRouter(t)
-	for name, spoil := range map[string]func(p *segment.Policy){
-		"no DNAT":  func(p *segment.Policy) { p.DNAT = nil },
-		"no deny":  func(p *segment.Policy) { p.Matches[0].PortLo, p.Matches[0].PortHi = 55, 55 },
-		"one port": func(p *segment.Policy) { p.SNAT[0].PortLo, p.SNAT[0].PortHi = 2000, 2000 },
+	for name, spoil := range map[string]func(p *ruleset.Policy){
+		"no DNAT":  func(p *ruleset.Policy) { p.DNAT = nil },
+		"no deny":  func(p *ruleset.Policy) { p.Matches[0].PortLo, p.Matches[0].PortHi = 55, 55 },
+		"one port": func(p *ruleset.Policy) { p.SNAT[0].PortLo, p.SNAT[0].PortHi = 2000, 2000 },
 	} {
 		b := &bench{t: t, router: r, policy: compiled(t)}
 		spoil(b.policy)
@@ -99,7 +99,7 @@ func TestNoticesOddConnections(t *testing.T) {
 		if name == "a denied SYN after a reset" {
 			d.passed[len(d.passed)-1] = false
 		}
-		for _, why := range []telemetry.Reason{telemetry.ConntrackInvalid, telemetry.NoMatchingAllowRule} {
+		for _, why := range []export.Reason{export.ConntrackInvalid, export.NoMatchingAllowRule} {
 			d.linux, d.ours = result{}, result{reason: why}
 			d.linux.out[1-last.side] = [][]byte{frame}
 			if c := classOf(d); c != nil {

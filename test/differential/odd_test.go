@@ -1,8 +1,8 @@
 package differential
 
 import (
-	"github.com/thurward/thurward/internal/packet"
-	"github.com/thurward/thurward/internal/replay"
+	"github.com/thurward/thurward/internal/host/replay"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // oddity adds a step that no well-behaved host would send, or not now.

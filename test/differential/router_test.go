@@ -16,8 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/thurward/thurward/internal/packet"
-	"github.com/thurward/thurward/internal/replay"
+	"github.com/thurward/thurward/internal/host/replay"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // A router is a Linux kernel that forwards between two veth pairs in a network
@@ -96,7 +96,7 @@ func newRouter(t *testing.T) *router {
 		}
 	}
 	cmd := exec.Command("ip", "netns", "exec", inner, "nft", "-f", "-")
-	cmd.Stdin = strings.NewReader(ruleset)
+	cmd.Stdin = strings.NewReader(nftRules)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Skipf("this kernel does not take the nftables rules: %s", bytes.TrimSpace(out))
 	}

@@ -3,7 +3,7 @@ package differential
 import (
 	"slices"
 
-	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // What the ends of a connection can take, by the packets that both firewalls have

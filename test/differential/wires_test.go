@@ -21,9 +21,9 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
-	"github.com/thurward/thurward/internal/packet"
-	"github.com/thurward/thurward/internal/replay"
-	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/host/replay"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // Honest ends: gVisor's TCP on both sides, that react to what is dropped, over
@@ -67,7 +67,7 @@ func plainWire(from replay.Side, _ time.Duration, f []byte) (out [2][][]byte) {
 }
 
 // through returns the data plane as a crossing.
-func through(policy *segment.Policy, seed uint64) (crossing, error) {
+func through(policy *ruleset.Policy, seed uint64) (crossing, error) {
 	var out [2][][]byte
 	fw, err := replay.NewFirewall(replay.Config{Policy: policy, Seed: seed,
 		Neighbour: func(_ replay.Side, a packet.Addr) ([6]byte, bool) { return macOf(a), true },

@@ -4,8 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/thurward/thurward/internal/packet"
-	"github.com/thurward/thurward/internal/replay"
+	"github.com/thurward/thurward/internal/host/replay"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // A kind says who begins a flow and how it is translated.

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // refusal runs a machine that must not start, and returns why it did not and
@@ -62,9 +62,9 @@ func TestTruncatedImageIsRefused(t *testing.T) {
 // TestCorruptedPolicyIsRefused: one changed bit of the policy keeps the
 // firewall from starting.
 func TestCorruptedPolicyIsRefused(t *testing.T) {
-	for name, offset := range map[string]int{"header": 60, "tables": segment.HeaderSize + 33} {
+	for name, offset := range map[string]int{"header": 60, "tables": ruleset.HeaderSize + 33} {
 		path := altered(t, func(b []byte) []byte {
-			i := bytes.LastIndex(b, []byte(segment.Magic))
+			i := bytes.LastIndex(b, []byte(ruleset.Magic))
 			b[i+offset] ^= 0x10
 			return b
 		})

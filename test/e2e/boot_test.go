@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // slack is how much later than a frame the console's line may be read that
@@ -70,7 +70,7 @@ func TestS48_NothingBeforeReady(t *testing.T) {
 		}
 
 		bad := altered(t, func(b []byte) []byte {
-			b[bytes.LastIndex(b, []byte(segment.Magic))+segment.HeaderSize] ^= 1
+			b[bytes.LastIndex(b, []byte(ruleset.Magic))+ruleset.HeaderSize] ^= 1
 			return b
 		})
 		l = newLab(t, kvm, func(c *vmm.Config) { c.Image = bad })

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 // launcher builds the command line, once.

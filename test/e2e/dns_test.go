@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	lang "github.com/thurward/thurward/internal/policy"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/vmm"
+	lang "github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // names is the policy of the tests with names, as an operator writes it.
@@ -38,7 +38,7 @@ rules:
 `
 
 // compiled compiles a policy's text.
-func compiled(t *testing.T, text string) *segment.Policy {
+func compiled(t *testing.T, text string) *ruleset.Policy {
 	t.Helper()
 	p, diags := lang.Load("rules.yaml", []byte(text))
 	if p == nil {

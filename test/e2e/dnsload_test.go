@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 // A dnsLoad is what one run of dnsperf has measured.

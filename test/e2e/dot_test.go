@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 // overTLS is the policy of the test with DNS over TLS: the first upstream's

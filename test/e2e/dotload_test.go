@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 // TestDoTLoad measures DNS through the proxy to an upstream over TLS, beside one

@@ -9,11 +9,11 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/thurward/thurward/internal/filter"
-	"github.com/thurward/thurward/internal/image"
-	"github.com/thurward/thurward/internal/kernel/build"
-	"github.com/thurward/thurward/internal/packet"
-	"github.com/thurward/thurward/internal/segment"
+	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/host/image"
+	"github.com/thurward/thurward/internal/host/kernelbuild"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // scratch holds what is built once per run; TestMain removes it.
@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 // parts builds the kernel and the firewall, once.
 var parts = sync.OnceValues(func() (in image.Input, err error) {
 	kernel := filepath.Join(scratch, "kernel.elf")
-	if err := build.Kernel(kernel); err != nil {
+	if err := kernelbuild.Kernel(kernel); err != nil {
 		return in, err
 	}
 	if in.Kernel, err = os.ReadFile(kernel); err != nil {
@@ -65,7 +65,7 @@ var defaultImage = sync.OnceValues(func() (string, error) {
 })
 
 // link writes the image of a policy.
-func link(path string, p *segment.Policy) error {
+func link(path string, p *ruleset.Policy) error {
 	in, err := parts()
 	if err != nil {
 		return err
@@ -78,7 +78,7 @@ func link(path string, p *segment.Policy) error {
 	if err := filter.Build(p); err != nil {
 		return err
 	}
-	in.Policy = segment.Encode(p)
+	in.Policy = ruleset.Encode(p)
 	b, err := image.Link(in)
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func link(path string, p *segment.Policy) error {
 }
 
 // linked returns the path of an image whose policy change has altered.
-func linked(t *testing.T, change func(*segment.Policy)) string {
+func linked(t *testing.T, change func(*ruleset.Policy)) string {
 	t.Helper()
 	p := policy()
 	change(p)
@@ -110,38 +110,38 @@ func testImage(t testing.TB) string {
 
 // policy is the policy of the tests: what the repository's rules.yaml says,
 // written as tables, so that these tests stand on the image alone.
-func policy() *segment.Policy {
-	p := &segment.Policy{Digest: [32]byte{0xe2, 0xe0}, Settings: segment.Settings{
-		DefaultAction: segment.Deny, MaxFlows: 65536,
+func policy() *ruleset.Policy {
+	p := &ruleset.Policy{Digest: [32]byte{0xe2, 0xe0}, Settings: ruleset.Settings{
+		DefaultAction: ruleset.Deny, MaxFlows: 65536,
 		TCPSynSent: 30, TCPSynRecv: 60, TCPEstablished: 3600, TCPFinWait: 60, TCPCloseWait: 60, TCPLastAck: 30, TCPTimeWait: 60, TCPClose: 10,
 		UDPUnreplied: 30, UDPIdle: 60, ICMPEcho: 30,
 	}}
-	text := func(s string) segment.Text {
-		t := segment.Text{Off: uint32(len(p.Strings)), Len: uint32(len(s))}
+	text := func(s string) ruleset.Text {
+		t := ruleset.Text{Off: uint32(len(p.Strings)), Len: uint32(len(s))}
 		p.Strings = append(p.Strings, s...)
 		return t
 	}
-	addr := func(s string) segment.Addr { return netip.MustParseAddr(s).As16() }
-	all := segment.Addr{0: 0xff, 1: 0xff, 2: 0xff, 3: 0xff, 4: 0xff, 5: 0xff, 6: 0xff, 7: 0xff, 8: 0xff, 9: 0xff, 10: 0xff, 11: 0xff, 12: 0xff, 13: 0xff, 14: 0xff}
-	p.Interfaces = []segment.Interface{
-		{Address: addr("10.0.0.1"), Name: text("lan0"), PrefixLen: 24, Role: segment.LAN},
-		{Address: addr("203.0.113.10"), Gateway: addr("203.0.113.1"), Name: text("wan0"), PrefixLen: 24, Role: segment.WAN},
+	addr := func(s string) ruleset.Addr { return netip.MustParseAddr(s).As16() }
+	all := ruleset.Addr{0: 0xff, 1: 0xff, 2: 0xff, 3: 0xff, 4: 0xff, 5: 0xff, 6: 0xff, 7: 0xff, 8: 0xff, 9: 0xff, 10: 0xff, 11: 0xff, 12: 0xff, 13: 0xff, 14: 0xff}
+	p.Interfaces = []ruleset.Interface{
+		{Address: addr("10.0.0.1"), Name: text("lan0"), PrefixLen: 24, Role: ruleset.LAN},
+		{Address: addr("203.0.113.10"), Gateway: addr("203.0.113.1"), Name: text("wan0"), PrefixLen: 24, Role: ruleset.WAN},
 	}
-	p.SNAT = []segment.SNAT{{Source: addr("10.0.0.0"), SourceMask: all, Interface: 1, PortLo: 1024, PortHi: 65535}}
-	rule := func(id string, m segment.Match) {
-		m.Rule, m.Action = uint32(len(p.Rules)), segment.Accept
-		p.Rules = append(p.Rules, segment.Rule{ID: text(id), Name: text(id), Action: segment.Accept})
+	p.SNAT = []ruleset.SNAT{{Source: addr("10.0.0.0"), SourceMask: all, Interface: 1, PortLo: 1024, PortHi: 65535}}
+	rule := func(id string, m ruleset.Match) {
+		m.Rule, m.Action = uint32(len(p.Rules)), ruleset.Accept
+		p.Rules = append(p.Rules, ruleset.Rule{ID: text(id), Name: text(id), Action: ruleset.Accept})
 		if m.PortHi == 0 {
 			m.PortHi = 65535
 		}
 		p.Matches = append(p.Matches, m)
 	}
-	port := func(n uint16, proto uint8) segment.Match {
-		return segment.Match{Direction: segment.Egress, Src: addr("10.0.0.0"), SrcMask: all, PortLo: n, PortHi: n, Proto: proto}
+	port := func(n uint16, proto uint8) ruleset.Match {
+		return ruleset.Match{Direction: ruleset.Egress, Src: addr("10.0.0.0"), SrcMask: all, PortLo: n, PortHi: n, Proto: proto}
 	}
 	rule("allow-web", port(80, packet.TCP))
 	rule("allow-dns", port(53, packet.UDP))
-	rule("allow-ping", segment.Match{Direction: segment.Egress, Src: addr("10.0.0.0"), SrcMask: all, Proto: packet.ICMP})
-	rule("allow-established", segment.Match{Direction: segment.Ingress, State: segment.StateEstablished})
+	rule("allow-ping", ruleset.Match{Direction: ruleset.Egress, Src: addr("10.0.0.0"), SrcMask: all, Proto: packet.ICMP})
+	rule("allow-established", ruleset.Match{Direction: ruleset.Ingress, State: ruleset.StateEstablished})
 	return p
 }

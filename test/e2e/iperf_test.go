@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 var iperfFor = flag.Duration("iperf", 0, "how long TestIperf measures each kind of traffic; 0: not at all")
@@ -38,7 +38,7 @@ func TestIperf(t *testing.T) {
 
 	each(t, func(t *testing.T, kvm bool) {
 		l := newLab(t, kvm, func(c *vmm.Config) {
-			c.Image = linked(t, func(p *segment.Policy) { p.Matches[0].Proto = 0 }) // UDP to the server's port too
+			c.Image = linked(t, func(p *ruleset.Policy) { p.Matches[0].Proto = 0 }) // UDP to the server's port too
 			c.Append = "thurward.events=none"
 			for i, s := range []vmm.Spec{{Kind: vmm.Tap, Arg: h.tap}, {Kind: vmm.Bridge, Arg: h.brW}} {
 				b, err := vmm.NewBackend(s, vmm.Network{})

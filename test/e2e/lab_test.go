@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/vmm"
-	"github.com/thurward/thurward/internal/world"
+	"github.com/thurward/thurward/internal/host/netlab"
+	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 const (
@@ -61,10 +61,10 @@ var noKVM = sync.OnceValue(func() string {
 
 // A lab is the image between the two sides of the world.
 type lab struct {
-	*world.World
+	*netlab.World
 	t        testing.TB
 	ready    chan vmm.ReadyInfo // one for each start
-	lan, wan *world.Capture
+	lan, wan *netlab.Capture
 	cancel   context.CancelFunc
 	ended    chan error
 
@@ -91,13 +91,13 @@ func newLab(t testing.TB, kvm bool, configure func(*vmm.Config)) *lab {
 // newLabOn is newLab on a given QEMU.
 func newLabOn(t testing.TB, q *vmm.QEMU, kvm bool, configure func(*vmm.Config)) *lab {
 	t.Helper()
-	w, err := world.New(world.DefaultConfig())
+	w, err := netlab.New(netlab.DefaultConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.Close)
 	l := &lab{World: w, t: t, ready: make(chan vmm.ReadyInfo, 100), change: make(chan struct{}), ended: make(chan error, 1),
-		lan: world.NewCapture(w.LANSwitch), wan: world.NewCapture(w.WANSwitch)}
+		lan: netlab.NewCapture(w.LANSwitch), wan: netlab.NewCapture(w.WANSwitch)}
 	cfg := vmm.Config{Image: testImage(t), KVM: kvm, MemoryMB: 64, CPUs: 1, NICs: []vmm.NIC{nic(t, vmm.LAN, w.LANSwitch), nic(t, vmm.WAN, w.WANSwitch)}}
 	if configure != nil {
 		configure(&cfg)
@@ -120,7 +120,7 @@ func newLabOn(t testing.TB, q *vmm.QEMU, kvm bool, configure func(*vmm.Config)) 
 }
 
 // nic returns a network interface on a switch.
-func nic(t testing.TB, r vmm.Role, sw *world.Switch) vmm.NIC {
+func nic(t testing.TB, r vmm.Role, sw *netlab.Switch) vmm.NIC {
 	t.Helper()
 	b, err := vmm.NewBackend(vmm.Spec{Kind: vmm.Demo}, vmm.Network{Serve: sw.ServeVM})
 	if err != nil {
@@ -220,7 +220,7 @@ func (l *lab) keep() {
 	if err != nil {
 		return
 	}
-	for name, c := range map[string]*world.Capture{"lan.pcap": l.lan, "wan.pcap": l.wan} {
+	for name, c := range map[string]*netlab.Capture{"lan.pcap": l.lan, "wan.pcap": l.wan} {
 		if f, err := os.Create(filepath.Join(dir, name)); err == nil {
 			c.WriteTo(f) //nolint:errcheck // best effort
 			f.Close()

@@ -10,13 +10,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/packet"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // with boots the image of a changed policy.
-func with(t *testing.T, kvm bool, change func(*segment.Policy)) *lab {
+func with(t *testing.T, kvm bool, change func(*ruleset.Policy)) *lab {
 	t.Helper()
 	l := newLab(t, kvm, func(c *vmm.Config) { c.Image = linked(t, change) })
 	l.awaitReady()
@@ -25,13 +25,13 @@ func with(t *testing.T, kvm bool, change func(*segment.Policy)) *lab {
 
 // allow puts a rule without conditions but the protocol on the way out in
 // front of all others.
-func allow(p *segment.Policy, proto uint8) {
-	p.Rules = append([]segment.Rule{{Action: segment.Accept}}, p.Rules...)
+func allow(p *ruleset.Policy, proto uint8) {
+	p.Rules = append([]ruleset.Rule{{Action: ruleset.Accept}}, p.Rules...)
 	for i := range p.Matches {
 		p.Matches[i].Rule++
 	}
-	m := segment.Match{Action: segment.Accept, Proto: proto, Direction: segment.Egress, PortHi: 65535}
-	p.Matches = append([]segment.Match{m}, p.Matches...)
+	m := ruleset.Match{Action: ruleset.Accept, Proto: proto, Direction: ruleset.Egress, PortHi: 65535}
+	p.Matches = append([]ruleset.Match{m}, p.Matches...)
 }
 
 // TestRFC4787_REQ14_ImagePassesFragments: a large datagram whose fragments come
@@ -39,8 +39,8 @@ func allow(p *segment.Policy, proto uint8) {
 // fragment is there.
 func TestRFC4787_REQ14_ImagePassesFragments(t *testing.T) {
 	each(t, func(t *testing.T, kvm bool) {
-		l := with(t, kvm, func(p *segment.Policy) {
-			p.Settings.Fragments = segment.FragmentsReassemble
+		l := with(t, kvm, func(p *ruleset.Policy) {
+			p.Settings.Fragments = ruleset.FragmentsReassemble
 			allow(p, packet.UDP)
 		})
 		got := make(chan []byte, 100)
@@ -109,7 +109,7 @@ func fragments(n int) [][]byte {
 // TestImageRejects: who is rejected knows at once.
 func TestImageRejects(t *testing.T) {
 	each(t, func(t *testing.T, kvm bool) {
-		l := with(t, kvm, func(p *segment.Policy) { p.Settings.DefaultAction = segment.Reject })
+		l := with(t, kvm, func(p *ruleset.Policy) { p.Settings.DefaultAction = ruleset.Reject })
 		c, err := l.Alice.DialTCP(soon(t), netip.AddrPortFrom(l.Web.Addr, 25))
 		if err == nil {
 			c.Close()
@@ -126,7 +126,7 @@ func TestImageRejects(t *testing.T) {
 // narrower WAN, without a segment that would have to be cut.
 func TestImageNarrowWAN(t *testing.T) {
 	each(t, func(t *testing.T, kvm bool) {
-		l := with(t, kvm, func(p *segment.Policy) { p.Interfaces[1].MTU = 1000 })
+		l := with(t, kvm, func(p *ruleset.Policy) { p.Interfaces[1].MTU = 1000 })
 		long := 0
 		l.WANSwitch.Tap(func(_ string, f []byte) {
 			if len(f) > 1014 {

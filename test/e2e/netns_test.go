@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/thurward/thurward/internal/vmm"
-	"github.com/thurward/thurward/internal/world"
+	"github.com/thurward/thurward/internal/host/netlab"
+	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 // hosts are two network namespaces with real Linux hosts, joined to the image
@@ -89,7 +89,7 @@ func TestRealHosts(t *testing.T) {
 		h := newHosts(t)
 		dir := t.TempDir()
 		body := make([]byte, 3_000_000)
-		if _, err := world.Pattern().Read(body); err != nil {
+		if _, err := netlab.Pattern().Read(body); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(filepath.Join(dir, "f"), body, 0o644); err != nil {

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 // A receiver is the other end of the stream: it listens on PATH_9000 and keeps

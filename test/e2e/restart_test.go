@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 // TestRestart: when the machine is lost the launcher boots another one into

@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/vmm"
-	"github.com/thurward/thurward/internal/world"
+	"github.com/thurward/thurward/internal/host/netlab"
+	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 var (
@@ -123,7 +123,7 @@ func (s *soak) load() {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	// Whole transfers, all day.
-	for _, h := range []*world.Host{s.Alice, s.Bob} {
+	for _, h := range []*netlab.Host{s.Alice, s.Bob} {
 		wg.Go(func() {
 			for s.ctx.Err() == nil {
 				body, err := s.get(s.ctx, h, "/bytes/1000000")
@@ -158,7 +158,7 @@ func (s *soak) load() {
 			time.Sleep(5 * time.Millisecond)
 		}
 	})
-	// Round trips. A wire drops what its end does not take (world.Port), a
+	// Round trips. A wire drops what its end does not take (netlab.Port), a
 	// ping too: one in three must come back, and each lost one is accounted for.
 	wg.Go(func() {
 		for failed := 0; s.ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {

@@ -6,15 +6,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // TestS41_Spans: with shares of 1 every drop has a span right behind its event,
 // which names it; with shares of 0 none has.
 func TestS41_Spans(t *testing.T) {
 	for _, share := range []uint32{0, math.MaxUint32} {
-		image := linked(t, func(p *segment.Policy) { p.Settings.SampleAccept, p.Settings.SampleDrop = share, share })
+		image := linked(t, func(p *ruleset.Policy) { p.Settings.SampleAccept, p.Settings.SampleDrop = share, share })
 		l, r := watched(t, false, func(c *vmm.Config) { c.Image = image })
 		s := l.sprayer()
 		for i := range uint16(10) {

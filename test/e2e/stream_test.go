@@ -7,14 +7,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/packet"
-	"github.com/thurward/thurward/internal/vmm"
-	"github.com/thurward/thurward/internal/world"
+	"github.com/thurward/thurward/internal/host/netlab"
+	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // A sprayer sends UDP packets from the LAN that no rule allows, each to a port
 // of its own if asked for.
-type sprayer struct{ p *world.Port }
+type sprayer struct{ p *netlab.Port }
 
 var sprayMAC = [6]byte{2, 0x77, 0, 0, 0, 1}
 

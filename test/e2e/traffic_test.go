@@ -11,12 +11,12 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/thurward/thurward/internal/vmm"
-	"github.com/thurward/thurward/internal/world"
+	"github.com/thurward/thurward/internal/host/netlab"
+	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 // get fetches a page of the web server and returns its body.
-func (l *lab) get(ctx context.Context, h *world.Host, path string) (string, error) {
+func (l *lab) get(ctx context.Context, h *netlab.Host, path string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("http://%v%s", l.Web.Addr, path), nil)
 	if err != nil {
 		return "", err
@@ -89,7 +89,7 @@ func TestS11_UnsolicitedSYN(t *testing.T) {
 }
 
 // seen counts the IPv4 frames with the given source on a switch from now on.
-func seen(sw *world.Switch, src netip.Addr) func() int {
+func seen(sw *netlab.Switch, src netip.Addr) func() int {
 	var mu sync.Mutex
 	n := 0
 	sw.Tap(func(_ string, f []byte) {
@@ -142,8 +142,8 @@ func TestS18_ReplyIsTranslatedBack(t *testing.T) {
 		if err != nil || n != size {
 			t.Fatalf("%d bytes of %d, %v", n, size, err)
 		}
-		if got := hex.EncodeToString(h.Sum(nil)); got != world.PatternDigest(size) {
-			t.Errorf("sha256 %s, want %s", got, world.PatternDigest(size))
+		if got := hex.EncodeToString(h.Sum(nil)); got != netlab.PatternDigest(size) {
+			t.Errorf("sha256 %s, want %s", got, netlab.PatternDigest(size))
 		}
 	})
 }
@@ -171,7 +171,7 @@ func TestTwoHostsAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, kvm bool) {
 		l := boot(t, kvm)
 		var wg sync.WaitGroup
-		for _, h := range []*world.Host{l.Alice, l.Bob} {
+		for _, h := range []*netlab.Host{l.Alice, l.Bob} {
 			wg.Go(func() {
 				if b, err := l.get(soon(t), h, "/meet/2"); err != nil || b != "2 met\n" {
 					t.Errorf("%s: %q, %v", h.Name, b, err)
@@ -205,7 +205,7 @@ func TestManyConnections(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range n {
 			wg.Go(func() {
-				h := []*world.Host{l.Alice, l.Bob}[i%2]
+				h := []*netlab.Host{l.Alice, l.Bob}[i%2]
 				if _, err := l.get(soon(t), h, fmt.Sprintf("/meet/%d", n)); err != nil {
 					t.Errorf("connection %d: %v", i, err)
 				}

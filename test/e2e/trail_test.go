@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/world"
+	"github.com/thurward/thurward/internal/host/netlab"
 )
 
 // The stations of a ping from the LAN, in order.
@@ -33,7 +33,7 @@ type passage struct {
 	dropped string
 }
 
-// follow begins to follow pings; they are told apart by what world.Host.Ping
+// follow begins to follow pings; they are told apart by what netlab.Host.Ping
 // sends in them.
 func follow(l *lab) *trail {
 	tr := &trail{pings: map[uint64]*passage{}}
@@ -55,7 +55,7 @@ func follow(l *lab) *trail {
 	}
 	l.LANSwitch.Tap(tap(atAsked, atInside))
 	l.WANSwitch.Tap(tap(atOutside, atAnswered))
-	for _, sw := range []*world.Switch{l.LANSwitch, l.WANSwitch} {
+	for _, sw := range []*netlab.Switch{l.LANSwitch, l.WANSwitch} {
 		sw.OnDrop(func(at string, f []byte) {
 			if p, _, ok := tr.find(f); ok {
 				p.dropped = sw.Name + " wire, towards " + at
@@ -133,9 +133,9 @@ func (p *passage) String() string {
 
 // TestTrail: each place where a ping can be lost is told apart.
 func TestTrail(t *testing.T) {
-	l := &lab{World: &world.World{LANSwitch: world.NewSwitch("lan"), WANSwitch: world.NewSwitch("wan")}}
+	l := &lab{World: &netlab.World{LANSwitch: netlab.NewSwitch("lan"), WANSwitch: netlab.NewSwitch("wan")}}
 	tr := follow(l)
-	port := func(sw *world.Switch, name string) *world.Port { return sw.Attach(name, func([]byte) {}) }
+	port := func(sw *netlab.Switch, name string) *netlab.Port { return sw.Attach(name, func([]byte) {}) }
 	alice, inner := port(l.LANSwitch, "alice"), port(l.LANSwitch, "vm")
 	router, outer := port(l.WANSwitch, "router"), port(l.WANSwitch, "vm")
 	echo := func(key byte, reply bool) []byte {

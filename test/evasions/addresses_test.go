@@ -3,7 +3,7 @@ package evasions
 import (
 	"slices"
 
-	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // Whose address a packet has, where it came from, and where it is to go.

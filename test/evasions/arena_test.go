@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // The hosts. Behind the gateway lies all that is not on a link. Addresses that

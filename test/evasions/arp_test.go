@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // evilMAC is the attacker's link-layer address on each side.

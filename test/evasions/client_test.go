@@ -3,7 +3,7 @@ package evasions
 import (
 	"encoding/binary"
 
-	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // A client is one end of a connection that does nothing by itself.

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // An end is the TCP of all servers of a side: it listens at every address and

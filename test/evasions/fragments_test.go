@@ -3,7 +3,7 @@ package evasions
 import (
 	"slices"
 
-	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // The policy has fragments put together; where it does not, which is the

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"slices"
 
-	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // Behind the address cdn lie good.example, which alice may reach, and

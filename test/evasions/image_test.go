@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/image"
-	"github.com/thurward/thurward/internal/kernel/build"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/vmm"
+	"github.com/thurward/thurward/internal/host/image"
+	"github.com/thurward/thurward/internal/host/kernelbuild"
+	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // booted are attacks that run on the booted image: some of each family. Those
@@ -65,7 +65,7 @@ func TestOnTheImage(t *testing.T) {
 		if at == nil {
 			t.Fatalf("no attack %q", group[0])
 		}
-		in.Policy = segment.Encode(compiled(t, at))
+		in.Policy = ruleset.Encode(compiled(t, at))
 		b, err := image.Link(in)
 		if err != nil {
 			t.Fatal(err)
@@ -148,7 +148,7 @@ var (
 // builtParts builds the kernel and the firewall.
 func builtParts(dir string) (in image.Input, err error) {
 	kernel, program := filepath.Join(dir, "kernel.elf"), filepath.Join(dir, "firewall.elf")
-	if err := build.Kernel(kernel); err != nil {
+	if err := kernelbuild.Kernel(kernel); err != nil {
 		return in, err
 	}
 	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", program, "github.com/thurward/thurward/cmd/firewall")

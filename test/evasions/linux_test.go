@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/thurward/thurward/internal/replay"
+	"github.com/thurward/thurward/internal/host/replay"
 )
 
 // wires are the two ends of veth pairs in a network namespace of their own,

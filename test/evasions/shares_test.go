@@ -8,7 +8,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // One host, or one that gives itself out for many, takes what all need. The

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/thurward/thurward/internal/packet"
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // What an attacker off the path knows are addresses and ports; sequence numbers

@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/policy"
-	"github.com/thurward/thurward/internal/replay"
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/telemetry"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/replay"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // thurward is the data plane in process, in virtual time.
@@ -22,7 +22,7 @@ type thurward struct {
 }
 
 // compiled is the policy of an attack.
-func compiled(t testing.TB, at *attack) *segment.Policy {
+func compiled(t testing.TB, at *attack) *ruleset.Policy {
 	t.Helper()
 	text := strings.NewReplacer("SET", cmp.Or(at.set, "max_flows: 4096"), "PREFIX", cmp.Or(at.prefix, "24"), "PORTS", cmp.Or(at.ports, "1024-65535")).Replace(policyText)
 	p, ds := policy.Load("evasions", []byte(text))
@@ -66,7 +66,7 @@ func (x *thurward) note() string {
 	var s []string
 	for r, n := range x.fw.Engine().Counters().DropReasons {
 		if n > 0 {
-			s = append(s, fmt.Sprintf("%v=%d", telemetry.Reason(r), n))
+			s = append(s, fmt.Sprintf("%v=%d", export.Reason(r), n))
 		}
 	}
 	slices.Sort(s)

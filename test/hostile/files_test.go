@@ -13,8 +13,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/thurward/thurward/internal/segment"
-	"github.com/thurward/thurward/internal/segment/segmenttest"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/ruleset/rulesettest"
 )
 
 // readers are the commands that read a file whose author is somebody else.
@@ -26,12 +26,12 @@ var readers = map[string][]string{
 
 // image is an image whose policy segment the caller may change; the digest is
 // right.
-func image(t *testing.T, change func(p *segment.Policy)) []byte {
+func image(t *testing.T, change func(p *ruleset.Policy)) []byte {
 	t.Helper()
-	p := &segment.Policy{Interfaces: segmenttest.Interfaces(), Settings: segment.Settings{DefaultAction: segment.Deny, MaxFlows: 1024}, Strings: []byte("lanwan"),
-		Classifier: segment.Classifier{Roots: []segment.Root{{}}}}
+	p := &ruleset.Policy{Interfaces: rulesettest.Interfaces(), Settings: ruleset.Settings{DefaultAction: ruleset.Deny, MaxFlows: 1024}, Strings: []byte("lanwan"),
+		Classifier: ruleset.Classifier{Roots: []ruleset.Root{{}}}}
 	change(p)
-	return withSegment(segment.Encode(p))
+	return withSegment(ruleset.Encode(p))
 }
 
 // withSegment returns a bootable image with this policy segment.
@@ -66,8 +66,8 @@ func refuses(t *testing.T, img []byte) result {
 	return command(t, dir, "run", "--image", "image", "--accel", "tcg", "--lan", "demo", "--wan", "demo", "--page", "none", "--vsock", filepath.Join(dir, "r", "vsock"), "--timeout", "1s", "--restart", "never")
 }
 
-func v4(a, b, c, d byte) segment.Addr {
-	return segment.Addr{10: 0xff, 11: 0xff, 12: a, 13: b, 14: c, 15: d}
+func v4(a, b, c, d byte) ruleset.Addr {
+	return ruleset.Addr{10: 0xff, 11: 0xff, 12: a, 13: b, 14: c, 15: d}
 }
 
 func init() {
@@ -171,25 +171,25 @@ func init() {
 	)
 	good := func(t *testing.T) {
 		// It is opened, and the machine, which has no kernel, ends by itself.
-		if r := refuses(t, image(t, func(*segment.Policy) {})); strings.Contains(r.err, "policy segment") {
+		if r := refuses(t, image(t, func(*ruleset.Policy) {})); strings.Contains(r.err, "policy segment") {
 			t.Errorf("%s", r.err)
 		}
 	}
-	for name, change := range map[string]func(p *segment.Policy){
-		"ipv6-lan":       func(p *segment.Policy) { p.Interfaces[0].Address = segment.Addr{0x20, 1} },
-		"ipv6-wan":       func(p *segment.Policy) { p.Interfaces[1].Address = segment.Addr{0x20, 1} },
-		"no-address":     func(p *segment.Policy) { p.Interfaces[0].Address = segment.Addr{} },
-		"ipv6-gateway":   func(p *segment.Policy) { p.Interfaces[1].Gateway = segment.Addr{0x20, 1} },
-		"host-network":   func(p *segment.Policy) { p.Interfaces[0].PrefixLen = 32 },
-		"prefix-128":     func(p *segment.Policy) { p.Interfaces[0].PrefixLen = 128 },
-		"whole-world":    func(p *segment.Policy) { p.Interfaces[0].PrefixLen = 0 },
-		"last-address":   func(p *segment.Policy) { p.Interfaces[0].Address = v4(255, 255, 255, 255) },
-		"twice-the-lan":  func(p *segment.Policy) { p.Interfaces[1].Role = segment.LAN },
-		"no-interface":   func(p *segment.Policy) { p.Interfaces = nil },
-		"same-network":   func(p *segment.Policy) { p.Interfaces[1].Address = v4(10, 0, 0, 9) },
-		"snat-elsewhere": func(p *segment.Policy) { p.SNAT = []segment.SNAT{{Interface: 0, PortLo: 1, PortHi: 2}} },
-		"dnat-ipv6": func(p *segment.Policy) {
-			p.DNAT = []segment.DNAT{{To: segment.Addr{0x20}, PortLo: 1, PortHi: 1, ToPort: 1, Proto: 6}}
+	for name, change := range map[string]func(p *ruleset.Policy){
+		"ipv6-lan":       func(p *ruleset.Policy) { p.Interfaces[0].Address = ruleset.Addr{0x20, 1} },
+		"ipv6-wan":       func(p *ruleset.Policy) { p.Interfaces[1].Address = ruleset.Addr{0x20, 1} },
+		"no-address":     func(p *ruleset.Policy) { p.Interfaces[0].Address = ruleset.Addr{} },
+		"ipv6-gateway":   func(p *ruleset.Policy) { p.Interfaces[1].Gateway = ruleset.Addr{0x20, 1} },
+		"host-network":   func(p *ruleset.Policy) { p.Interfaces[0].PrefixLen = 32 },
+		"prefix-128":     func(p *ruleset.Policy) { p.Interfaces[0].PrefixLen = 128 },
+		"whole-world":    func(p *ruleset.Policy) { p.Interfaces[0].PrefixLen = 0 },
+		"last-address":   func(p *ruleset.Policy) { p.Interfaces[0].Address = v4(255, 255, 255, 255) },
+		"twice-the-lan":  func(p *ruleset.Policy) { p.Interfaces[1].Role = ruleset.LAN },
+		"no-interface":   func(p *ruleset.Policy) { p.Interfaces = nil },
+		"same-network":   func(p *ruleset.Policy) { p.Interfaces[1].Address = v4(10, 0, 0, 9) },
+		"snat-elsewhere": func(p *ruleset.Policy) { p.SNAT = []ruleset.SNAT{{Interface: 0, PortLo: 1, PortHi: 2}} },
+		"dnat-ipv6": func(p *ruleset.Policy) {
+			p.DNAT = []ruleset.DNAT{{To: ruleset.Addr{0x20}, PortLo: 1, PortHi: 1, ToPort: 1, Proto: 6}}
 		},
 	} {
 		add(attack{"image/" + name, func(t *testing.T) {
@@ -200,10 +200,10 @@ func init() {
 	}
 	add(attack{"image/every-byte", func(t *testing.T) {
 		// Bytes of the segment at random, with a digest that fits.
-		seg := segment.Encode(&segment.Policy{Interfaces: segmenttest.Interfaces(), Settings: segment.Settings{DefaultAction: segment.Deny, MaxFlows: 1024}, Strings: []byte("lanwan"),
-			Classifier: segment.Classifier{Roots: []segment.Root{{}}}})
-		sum := sha256.Sum256(seg[segment.HeaderSize:])
-		at := bytes.Index(seg[:segment.HeaderSize], sum[:])
+		seg := ruleset.Encode(&ruleset.Policy{Interfaces: rulesettest.Interfaces(), Settings: ruleset.Settings{DefaultAction: ruleset.Deny, MaxFlows: 1024}, Strings: []byte("lanwan"),
+			Classifier: ruleset.Classifier{Roots: []ruleset.Root{{}}}})
+		sum := sha256.Sum256(seg[ruleset.HeaderSize:])
+		at := bytes.Index(seg[:ruleset.HeaderSize], sum[:])
 		if at < 0 {
 			t.Fatal("no digest in the header")
 		}
@@ -213,12 +213,12 @@ func init() {
 			for range 1 + r.IntN(3) {
 				b[16+r.IntN(len(b)-16)] = byte(r.IntN(256))
 			}
-			s := sha256.Sum256(b[segment.HeaderSize:])
+			s := sha256.Sum256(b[ruleset.HeaderSize:])
 			copy(b[at:], s[:])
 			refuses(t, withSegment(b))
 		}
 	}, good}, attack{"image/cut-short", func(t *testing.T) {
-		img := image(t, func(*segment.Policy) {})
+		img := image(t, func(*ruleset.Policy) {})
 		for _, n := range []int{0, 3, 63, 64, 100, 4096, len(img) - 1} {
 			if r := refuses(t, img[:n]); r.code != 1 {
 				t.Errorf("%d bytes: exit %d:\n%s%s", n, r.code, r.out, r.err)

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/thurward/thurward/internal/stream/guesttest"
+	"github.com/thurward/thurward/internal/host/ingest/guesttest"
 )
 
 // Environment of a monitor, which the launcher hands on.

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/stream/guesttest"
+	"github.com/thurward/thurward/internal/host/ingest/guesttest"
 )
 
 // The attacker is another user of the same host, who was there first.

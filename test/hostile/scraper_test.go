@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/stream"
-	"github.com/thurward/thurward/internal/stream/guesttest"
+	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/ingest/guesttest"
 )
 
 // worst lets ten captured guests take up what they can of a real launcher, again
@@ -25,7 +25,7 @@ func worst(t *testing.T) {
 	var wg sync.WaitGroup
 	for g := range 10 {
 		wg.Go(func() {
-			c, err := guesttest.Conn(stream.GuestSocket(l.socket), newMachine())
+			c, err := guesttest.Conn(ingest.GuestSocket(l.socket), newMachine())
 			if err != nil {
 				t.Error(err)
 				return
@@ -37,7 +37,7 @@ func worst(t *testing.T) {
 			for round := range 2 {
 				fmt.Fprint(w, "# METRIC # SNAPSHOT x\n")
 				for i := range 50000 {
-					fmt.Fprintf(w, "# METRIC thurward_rule_accepts_total{rule_id=\"%d-%0*d\"} 1%s\n", round, stream.MaxLabelValue-2, i, strings.Repeat(" ", 20))
+					fmt.Fprintf(w, "# METRIC thurward_rule_accepts_total{rule_id=\"%d-%0*d\"} 1%s\n", round, ingest.MaxLabelValue-2, i, strings.Repeat(" ", 20))
 				}
 				fmt.Fprint(w, "# METRIC # EOF\n")
 				for i := range 300 {
@@ -76,13 +76,13 @@ func scraper(name string, evil, honest func(*desk)) attack {
 		return func(t *testing.T) {
 			d := newDesk(t)
 			f(d)
-			c, err := net.Dial("unix", stream.TailSocket(d.path))
+			c, err := net.Dial("unix", ingest.TailSocket(d.path))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer c.Close()
 			c.SetDeadline(time.Now().Add(20 * time.Second)) //nolint:errcheck // a test
-			follower := stream.NewFollower(c)
+			follower := ingest.NewFollower(c)
 			d.await("a follower", func() bool { return d.st.Hub.Followers() > 0 })
 			d.unharmed()
 			for {
@@ -90,7 +90,7 @@ func scraper(name string, evil, honest func(*desk)) attack {
 				if err != nil {
 					t.Fatalf("a follower hears nothing: %v", err)
 				}
-				if it.Kind == stream.EventKind && s.Hello.Name() == goodName {
+				if it.Kind == ingest.EventKind && s.Hello.Name() == goodName {
 					return
 				}
 			}
@@ -172,7 +172,7 @@ func init() {
 			}
 		}),
 		scraper("follower-reads-nothing", func(d *desk) {
-			c, err := net.Dial("unix", stream.TailSocket(d.path))
+			c, err := net.Dial("unix", ingest.TailSocket(d.path))
 			if err != nil {
 				d.t.Fatal(err)
 			}

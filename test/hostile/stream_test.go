@@ -15,16 +15,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/live"
-	"github.com/thurward/thurward/internal/stream"
-	"github.com/thurward/thurward/internal/stream/guesttest"
+	"github.com/thurward/thurward/internal/host/dashboard"
+	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/ingest/guesttest"
 )
 
 // A desk is a reader with a page, and a firewall that is honest and stays.
 type desk struct {
 	t     *testing.T
 	path  string
-	st    *live.Station
+	st    *dashboard.Station
 	url   string // of the page, without its token
 	token string
 	good  *guesttest.Guest
@@ -39,7 +39,7 @@ var machines atomic.Int64
 func newDesk(t *testing.T) *desk {
 	t.Helper()
 	d := &desk{t: t, path: filepath.Join(t.TempDir(), "vsock"), said: make(chan string, 1000)}
-	d.st = &live.Station{Guest: "unix:" + stream.GuestSocket(d.path), Tail: "unix:" + stream.TailSocket(d.path), Page: "127.0.0.1:0", Token: live.TokenPath(d.path),
+	d.st = &dashboard.Station{Guest: "unix:" + ingest.GuestSocket(d.path), Tail: "unix:" + ingest.TailSocket(d.path), Page: "127.0.0.1:0", Token: dashboard.TokenPath(d.path),
 		Say: func(what string, a ...any) {
 			select {
 			case d.said <- fmt.Sprintf(what, a...):
@@ -63,7 +63,7 @@ func newDesk(t *testing.T) *desk {
 		}
 	})
 	d.good = &guesttest.Guest{Boot: "00112233445566778899aabbccddeeff", WAN: goodName + "/24", Start: time.Now().Add(-time.Hour)}
-	d.send, _ = guesttest.Dial(t, stream.GuestSocket(d.path))
+	d.send, _ = guesttest.Dial(t, ingest.GuestSocket(d.path))
 	d.send(d.good.Hello(time.Now()))
 	d.send(d.good.Snapshot()...)
 	d.await("the honest firewall", func() bool { v := d.view(goodName); return v != nil && !v.Snapshot.IsZero() })
@@ -79,7 +79,7 @@ func (d *desk) await(what string, ok func() bool) {
 	}
 }
 
-func (d *desk) view(name string) *live.View {
+func (d *desk) view(name string) *dashboard.View {
 	for _, v := range d.st.Model.Views(time.Now()) {
 		if v.Name == name {
 			return &v
@@ -114,7 +114,7 @@ func (d *desk) get(path, token string) (int, string) {
 // say sends lines as another machine until they are taken or it is cut off.
 func (d *desk) say(machine string, lines ...string) net.Conn {
 	d.t.Helper()
-	c, err := guesttest.Conn(stream.GuestSocket(d.path), machine)
+	c, err := guesttest.Conn(ingest.GuestSocket(d.path), machine)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func (d *desk) unharmed() {
 	d.await("the honest firewall's next snapshot", func() bool { v := d.view(goodName); return v != nil && v.Snapshot.After(before.Snapshot) })
 	began := time.Now()
 	code, body := d.get("/api/v1/firewalls", d.token)
-	var vs []live.View
+	var vs []dashboard.View
 	if err := json.Unmarshal([]byte(body), &vs); code != 200 || err != nil {
 		d.t.Errorf("the page: %d, %v", code, err)
 	}
@@ -157,7 +157,7 @@ func (d *desk) unharmed() {
 		if vs[i].Name == goodName {
 			good = len(vs[i].Rules) == len(guesttest.Rules) && vs[i].Flows.Entries > 0 && vs[i].Stream.Malformed == 0
 		}
-		live.Screen{Width: 120, Height: 40, Now: time.Now()}.Draw(&vs[i])
+		dashboard.Screen{Width: 120, Height: 40, Now: time.Now()}.Draw(&vs[i])
 	}
 	if !good {
 		d.t.Errorf("the honest firewall on the page: %.500s", body)
@@ -179,7 +179,7 @@ func (d *desk) unharmed() {
 
 // lines makes an attack of lines after a HELLO, and its twin of honest ones, for
 // which check holds afterwards.
-func lines(name string, evil, honest late, check func(*live.View) bool) attack {
+func lines(name string, evil, honest late, check func(*dashboard.View) bool) attack {
 	return attack{"stream/" + name,
 		func(t *testing.T) {
 			d := newDesk(t)
@@ -222,21 +222,21 @@ const testMemory = 100 << 20
 
 func init() {
 	debug.SetMemoryLimit(testMemory)
-	entries := func(n float64) func(*live.View) bool {
-		return func(v *live.View) bool { return v.Flows.Entries == n && v.Stream.Malformed == 0 }
+	entries := func(n float64) func(*dashboard.View) bool {
+		return func(v *dashboard.View) bool { return v.Flows.Entries == n && v.Stream.Malformed == 0 }
 	}
 	flows := func(v string) []string {
 		return snapshot("thurward_conntrack_entries "+v, "thurward_conntrack_capacity "+v)
 	}
-	rules := func(n int) func(*live.View) bool {
-		return func(v *live.View) bool { return len(v.Rules) == n && v.Stream.Malformed == 0 }
+	rules := func(n int) func(*dashboard.View) bool {
+		return func(v *dashboard.View) bool { return len(v.Rules) == n && v.Stream.Malformed == 0 }
 	}
 	rule := `thurward_rule_accepts_total{rule_id="a"} 1`
 	add(
 		// Numbers that cannot be.
 		lines("nan", func() []string { return flows("NaN") }, func() []string { return flows("7") }, entries(7)),
 		lines("infinity", func() []string { return flows("+Inf") }, func() []string { return flows("18446744073709551615") }, entries(1<<64)),
-		lines("minus-infinity", func() []string { return flows("-Inf") }, func() []string { return flows("0") }, func(v *live.View) bool { return !v.Snapshot.IsZero() }),
+		lines("minus-infinity", func() []string { return flows("-Inf") }, func() []string { return flows("0") }, func(v *dashboard.View) bool { return !v.Snapshot.IsZero() }),
 		lines("sum-overflows", func() []string { return snapshot(many(100, `thurward_rule_accepts_total{rule_id="%d"} 1.7e308`)...) }, func() []string { return snapshot(many(9, `thurward_rule_accepts_total{rule_id="%d"} 1e18`)...) }, rules(9)),
 		lines("too-large-to-parse", func() []string { return flows("1e999") }, func() []string { return flows("1e9") }, entries(1e9)),
 		lines("negative", func() []string { return flows("-1") }, func() []string { return flows("1") }, entries(1)),
@@ -244,28 +244,28 @@ func init() {
 			return snapshot(`thurward_dns_lookup_duration_seconds_bucket{le="NaN"} 1`, "thurward_dns_lookup_duration_seconds_count 1")
 		}, func() []string {
 			return snapshot(`thurward_dns_lookup_duration_seconds_bucket{le="0.5"} 1`, `thurward_dns_lookup_duration_seconds_bucket{le="+Inf"} 1`, "thurward_dns_lookup_duration_seconds_count 1")
-		}, func(v *live.View) bool { return v.DNS.P50 > 0 }),
+		}, func(v *dashboard.View) bool { return v.DNS.P50 > 0 }),
 		lines("count-overflows", func() []string {
 			return many(10, `{"event.action":"drop","source.ip":"10.0.0.%d","firewall.count":9223372036854775807}`)
 		}, func() []string {
 			return many(10, `{"event.action":"drop","source.ip":"10.0.0.%d","firewall.count":10}`)
-		}, func(v *live.View) bool { return len(v.Sources) == 10 && v.Sources[0].Count == 10 }),
+		}, func(v *dashboard.View) bool { return len(v.Sources) == 10 && v.Sources[0].Count == 10 }),
 		lines("lost-overflows", func() []string {
 			return many(10, `{"event.action":"lines-lost","firewall.lost_lines":9223372036854775807,"firewall.lost_records":%d}`)
 		}, func() []string {
 			return many(1, `{"event.action":"lines-lost","firewall.lost_lines":%d,"firewall.lost_records":4}`)
-		}, func(v *live.View) bool { return v.Stream.Lost == 4 }),
+		}, func(v *dashboard.View) bool { return v.Stream.Lost == 4 }),
 		// Times that cannot be.
 		lines("year-before-zero", func() []string {
 			return many(3, `{"@timestamp":"-000%d-01-01T00:00:00Z","event.action":"drop","source.ip":"10.0.0.1"}`)
 		}, func() []string {
 			return many(3, `{"@timestamp":"2026-11-24T12:00:0%dZ","event.action":"drop","source.ip":"10.0.0.1"}`)
-		}, func(v *live.View) bool { return len(v.Recent) == 3 }),
+		}, func(v *dashboard.View) bool { return len(v.Recent) == 3 }),
 		lines("year-after-9999", func() []string {
 			return []string{`{"@timestamp":"9999-12-31T23:59:59.999999999Z","event.action":"drop","firewall.clock":"none"}`}
 		}, func() []string {
 			return []string{`{"@timestamp":"1970-01-01T00:00:01Z","event.action":"drop","firewall.clock":"none"}`}
-		}, func(v *live.View) bool { return len(v.Recent) == 1 }),
+		}, func(v *dashboard.View) bool { return len(v.Recent) == 1 }),
 		// Names that are not the firewall's.
 		lines("label-name", func() []string { return snapshot(`thurward_rule_accepts_total{__name__="thurward_up"} 1`) }, func() []string { return snapshot(rule) }, rules(1)),
 		lines("label-instance", func() []string {
@@ -279,7 +279,7 @@ func init() {
 		lines("foreign-metrics", func() []string { return snapshot("node_load1 99", "up 0", `ALERTS{alertname="x"} 1`) }, func() []string { return snapshot(rule) }, rules(1)),
 		lines("other-type", func() []string {
 			return []string{"# METRIC # TYPE thurward_conntrack_entries counter", "# METRIC # TYPE thurward_conntrack_entries summary", "# METRIC # HELP thurward_conntrack_entries x\\n# TYPE y z"}
-		}, func() []string { return []string{"# METRIC # TYPE thurward_conntrack_entries gauge"} }, func(v *live.View) bool { return v.Stream.Lines == 2 && v.Stream.Malformed == 0 }),
+		}, func() []string { return []string{"# METRIC # TYPE thurward_conntrack_entries gauge"} }, func(v *dashboard.View) bool { return v.Stream.Lines == 2 && v.Stream.Malformed == 0 }),
 		lines("series-twice", func() []string { return snapshot(rule, rule, rule) }, func() []string { return snapshot(rule) }, rules(1)),
 		// Work and memory.
 		lines("64-names-of-series", func() []string { return snapshot(many(15000, `thurward_rule_accepts_total{rule_id="%0100d"} 1`)...) }, func() []string { return snapshot(many(40, `thurward_rule_accepts_total{rule_id="%d"} 1`)...) }, rules(40)),
@@ -288,7 +288,7 @@ func init() {
 			return snapshot(append(many(25000, `thurward_nat_port_pool_in_use{external_ip="%d",proto="tcp"} 1`), many(25000, `thurward_nat_port_pool_size{external_ip="%d",proto="tcp"} 2`)...)...)
 		}, func() []string {
 			return snapshot(`thurward_nat_port_pool_in_use{external_ip="198.51.100.1",proto="tcp"} 1`, `thurward_nat_port_pool_size{external_ip="198.51.100.1",proto="tcp"} 2`)
-		}, func(v *live.View) bool { return len(v.NAT) == 1 && v.NAT[0].Size == 2 }),
+		}, func(v *dashboard.View) bool { return len(v.NAT) == 1 && v.NAT[0].Size == 2 }),
 		lines("snapshot-without-end", func() []string { return many(30000, `# METRIC thurward_rule_accepts_total{rule_id="%d"} 1`) }, func() []string { return snapshot(rule) }, rules(1)),
 		lines("only-ends", func() []string {
 			return strings.Split(strings.Repeat("# METRIC # SNAPSHOT x\n# METRIC # EOF\n", 5000), "\n")
@@ -298,23 +298,23 @@ func init() {
 		}, func() []string {
 			return snapshot(`thurward_rule_accepts_total{rule_id="` + strings.Repeat("x", 63) + `"} 1`)
 		}, rules(1)),
-		lines("long-field-names", func() []string { return many(20, `{"`+strings.Repeat("k", 8000)+`":{"%d":1}}`) }, func() []string { return []string{`{"event.action":"drop","source.ip":"10.0.0.1","a":{"b":{"c":1}}}`} }, func(v *live.View) bool { return len(v.Recent) == 1 }),
+		lines("long-field-names", func() []string { return many(20, `{"`+strings.Repeat("k", 8000)+`":{"%d":1}}`) }, func() []string { return []string{`{"event.action":"drop","source.ip":"10.0.0.1","a":{"b":{"c":1}}}`} }, func(v *dashboard.View) bool { return len(v.Recent) == 1 }),
 		lines("long-verdicts", func() []string {
 			return many(200, `{"event.action":"drop","event.reason":"rule","network.direction":"egress","source.ip":"10.0.0.%d","destination.ip":"1.1.1.1","destination.domain":"`+strings.Repeat("a", 15000)+`"}`)
 		}, func() []string {
 			return []string{`{"event.action":"drop","source.ip":"10.0.0.1","destination.domain":"a.example"}`}
-		}, func(v *live.View) bool { return len(v.Names) == 1 }),
-		lines("ever-new-names", func() []string { return many(5000, `{"event.action":"drop","destination.domain":"n%d.example"}`) }, func() []string { return many(20, `{"event.action":"drop","destination.domain":"n%d.example"}`) }, func(v *live.View) bool { return len(v.Names) == 10 }),
+		}, func(v *dashboard.View) bool { return len(v.Names) == 1 }),
+		lines("ever-new-names", func() []string { return many(5000, `{"event.action":"drop","destination.domain":"n%d.example"}`) }, func() []string { return many(20, `{"event.action":"drop","destination.domain":"n%d.example"}`) }, func(v *dashboard.View) bool { return len(v.Names) == 10 }),
 		// Another firewall's identity.
 		identity("takes-over-address", `# HELLO {"service.instance.id":"bb","firewall.wan.address":"203.0.113.10/24"}`),
 		identity("takes-over-boot", `# HELLO {"service.instance.id":"00112233445566778899aabbccddeeff","firewall.wan.address":"203.0.113.10/24"}`),
-		identity("long-hello", `# HELLO {"service.instance.id":"bb","firewall.wan.address":"203.0.113.10/24"}`+strings.Repeat(" ", stream.MaxLine)),
+		identity("long-hello", `# HELLO {"service.instance.id":"bb","firewall.wan.address":"203.0.113.10/24"}`+strings.Repeat(" ", ingest.MaxLine)),
 		identity("address-in-boot", `# HELLO {"service.instance.id":"203.0.113.10"}`),
 		identity("names-the-other-as-sender", hello, "# FROM "+goodName, `{"event.action":"drop","source.ip":"192.0.2.66"}`),
 		attack{"stream/all-connections", func(t *testing.T) {
 			d := newDesk(t)
 			m := newMachine()
-			for range 3 * stream.MaxConns {
+			for range 3 * ingest.MaxConns {
 				d.say(m)
 			}
 			for i := range 20 { // others have room
@@ -350,9 +350,9 @@ func init() {
 			d.await("ten others", func() bool { return len(d.st.Model.Views(time.Now())) == 11 })
 			d.unharmed()
 		}},
-		cutOff("no-hello", stream.ErrNoHello, `{"event.action":"drop"}`),
-		cutOff("two-hellos", stream.ErrTwice, hello, hello),
-		cutOff("no-line-at-all", stream.ErrMalformed, append([]string{hello}, many(2000, "no line %d")...)...),
+		cutOff("no-hello", ingest.ErrNoHello, `{"event.action":"drop"}`),
+		cutOff("two-hellos", ingest.ErrTwice, hello, hello),
+		cutOff("no-line-at-all", ingest.ErrMalformed, append([]string{hello}, many(2000, "no line %d")...)...),
 		attack{"stream/takes-all-memory", worst, func(t *testing.T) { // a policy of ten thousand rules
 			d := newDesk(t)
 			ids := many(10000, "rule-%d")

@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/image"
-	"github.com/thurward/thurward/internal/kernel/build"
+	"github.com/thurward/thurward/internal/host/image"
+	"github.com/thurward/thurward/internal/host/kernelbuild"
 )
 
 var makeImage = sync.OnceValues(func() (string, error) {
@@ -27,7 +27,7 @@ var makeImage = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	kernel, guest, img := filepath.Join(dir, "kernel.elf"), filepath.Join(dir, "guest.elf"), filepath.Join(dir, "guest.img")
-	if err := build.Kernel(kernel); err != nil {
+	if err := kernelbuild.Kernel(kernel); err != nil {
 		return "", err
 	}
 	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", guest, "./guest")

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/kernel/abi"
+	"github.com/thurward/thurward/internal/shared/abi"
 )
 
 // linuxLoader is 32-bit code that does what Firecracker before 1.12 does: it

@@ -29,12 +29,9 @@ func testers(short string, own bool) []string {
 		return []string{short}
 	}
 	switch short {
-	case "dataplane":
-		return []string{"dataplane"}
-	case "conntrack", "nat", "fqdn", "clienthello", "filter", "packet", "segment":
-		return []string{short, "dataplane"}
-	case "dnsproxy", "dotlink", "tcpend":
-		return []string{short, "dataplane"}
+	case "guest/conntrack", "guest/nat", "guest/fqdn", "guest/clienthello", "guest/filter", "shared/packet", "shared/ruleset",
+		"guest/dnsproxy", "guest/dot", "guest/tcp":
+		return []string{short, "guest/router"}
 	}
 	return []string{short}
 }

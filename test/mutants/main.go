@@ -20,7 +20,8 @@ import (
 )
 
 // core is what decides about packets and names, and what stands closest to it.
-const core = "conntrack,nat,fqdn,clienthello,filter,packet,segment,dnsproxy,dataplane,dotlink,tcpend,virtio,kernel/vm,kernel/clock"
+const core = "guest/conntrack,guest/nat,guest/fqdn,guest/clienthello,guest/filter,shared/packet,shared/ruleset,guest/dnsproxy," +
+	"guest/router,guest/dot,guest/tcp,guest/virtio,guest/kernel/vm,guest/kernel/clock"
 
 func main() {
 	o := options{}

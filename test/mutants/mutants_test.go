@@ -216,10 +216,10 @@ func TestTesters(t *testing.T) {
 		own  bool
 		want []string
 	}{
-		{"nat", false, []string{"nat", "dataplane"}},
-		{"nat", true, []string{"nat"}},
-		{"dataplane", false, []string{"dataplane"}},
-		{"virtio", false, []string{"virtio"}},
+		{"guest/nat", false, []string{"guest/nat", "guest/router"}},
+		{"guest/nat", true, []string{"guest/nat"}},
+		{"guest/router", false, []string{"guest/router"}},
+		{"guest/virtio", false, []string{"guest/virtio"}},
 	} {
 		if got := testers(c.pkg, c.own); !slices.Equal(got, c.want) {
 			t.Errorf("%s, own %v: %v", c.pkg, c.own, got)

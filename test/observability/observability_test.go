@@ -15,7 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
-	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
 const (
@@ -35,7 +35,7 @@ func metrics(t *testing.T) map[string]bool {
 				return err
 			}
 			// These ask for metrics, or invent them.
-			if strings.Contains(path, "internal/live/") || strings.Contains(path, "internal/stream/") {
+			if strings.Contains(path, "internal/host/dashboard/") || strings.Contains(path, "internal/host/ingest/") {
 				return nil
 			}
 			b, err := os.ReadFile(path)
@@ -83,7 +83,7 @@ func read(t *testing.T, path string) []byte {
 // top ask for is a metric that there is.
 func TestMetricsExist(t *testing.T) {
 	names := metrics(t)
-	files, _ := filepath.Glob(root + "/internal/live/*.go")
+	files, _ := filepath.Glob(root + "/internal/host/dashboard/*.go")
 	for _, f := range append(files, deploy+"/grafana/dashboards/thurward.json", deploy+"/alerts.yaml", deploy+"/alerts_test.yaml") {
 		if strings.HasSuffix(f, "_test.go") {
 			continue
@@ -95,7 +95,7 @@ func TestMetricsExist(t *testing.T) {
 		}
 	}
 	// The example firewall of the tests tells nothing that the real one does not.
-	for _, n := range metric.FindAllString(string(read(t, root+"/internal/stream/guesttest/guest.go")), -1) {
+	for _, n := range metric.FindAllString(string(read(t, root+"/internal/host/ingest/guesttest/guest.go")), -1) {
 		if !known(names, n) {
 			t.Errorf("guesttest tells of %s, which does not exist", n)
 		}
@@ -106,14 +106,14 @@ func TestMetricsExist(t *testing.T) {
 // others.
 func TestSchema(t *testing.T) {
 	names := metrics(t)
-	for _, m := range stream.Metrics() {
+	for _, m := range ingest.Metrics() {
 		if !names[m.Name] {
 			t.Errorf("the schema has %s, which does not exist", m.Name)
 		}
 	}
 	for n := range names {
-		if own := n == "thurward_up" || strings.HasPrefix(n, "thurward_stream_"); !own && stream.NamedMetric(n) == nil {
-			t.Errorf("readers would drop %s: add it to internal/stream/schema.go", n)
+		if own := n == "thurward_up" || strings.HasPrefix(n, "thurward_stream_"); !own && ingest.NamedMetric(n) == nil {
+			t.Errorf("readers would drop %s: add it to internal/host/ingest/schema.go", n)
 		}
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/stream"
-	"github.com/thurward/thurward/internal/stream/guesttest"
+	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/ingest/guesttest"
 )
 
 // memoryLimit is limit_mib of default.yaml.
@@ -28,7 +28,7 @@ func TestWorstOfAll(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(heapGoal)) // as run does
 	r := startDefault(t)
 	honest := &guesttest.Guest{Boot: "aa", WAN: "203.0.113.10/24", Start: time.Now().Add(-time.Hour)}
-	send, _ := guesttest.Dial(t, stream.GuestSocket(r.path))
+	send, _ := guesttest.Dial(t, ingest.GuestSocket(r.path))
 	send(honest.Hello(time.Now()))
 	send(honest.Snapshot()...)
 	stop := make(chan struct{})
@@ -86,7 +86,7 @@ func TestGuestOfTheWorst(t *testing.T) {
 	if g == "" {
 		t.Skip("a part of TestWorstOfAll")
 	}
-	c, err := guesttest.Conn(stream.GuestSocket(os.Getenv("THURWARD_SOCKET")), "worst"+g+"-"+fmt.Sprint(os.Getpid()))
+	c, err := guesttest.Conn(ingest.GuestSocket(os.Getenv("THURWARD_SOCKET")), "worst"+g+"-"+fmt.Sprint(os.Getpid()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestGuestOfTheWorst(t *testing.T) {
 	for round := range 3 {
 		fmt.Fprint(w, "# METRIC # SNAPSHOT x\n")
 		for i := range 30000 {
-			fmt.Fprintf(w, "# METRIC thurward_rule_accepts_total{rule_id=\"%d-%0*d\"} 1\n", round, stream.MaxLabelValue-2, i)
+			fmt.Fprintf(w, "# METRIC thurward_rule_accepts_total{rule_id=\"%d-%0*d\"} 1\n", round, ingest.MaxLabelValue-2, i)
 		}
 		fmt.Fprint(w, "# METRIC # EOF\n")
 		for i := range 500 {

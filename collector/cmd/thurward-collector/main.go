@@ -21,7 +21,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/thurward/thurward/internal/stream"
+	"github.com/thurward/thurward/internal/host/ingest"
 )
 
 // version is set by the linker.
@@ -129,7 +129,7 @@ func setDefaults() error {
 		}
 		state = filepath.Join(dir, "thurward-collector")
 	}
-	for name, value := range map[string]string{"THURWARD_STATE": state, "THURWARD_SOCKET": stream.DefaultPath()} {
+	for name, value := range map[string]string{"THURWARD_STATE": state, "THURWARD_SOCKET": ingest.DefaultPath()} {
 		if os.Getenv(name) == "" {
 			if err := os.Setenv(name, value); err != nil {
 				return err

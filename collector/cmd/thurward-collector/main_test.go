@@ -24,8 +24,8 @@ import (
 	"go.opentelemetry.io/collector/otelcol"
 	"go.opentelemetry.io/collector/receiver"
 
-	"github.com/thurward/thurward/internal/stream"
-	"github.com/thurward/thurward/internal/stream/guesttest"
+	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/ingest/guesttest"
 )
 
 // ports finds loopback ports that are free.
@@ -126,7 +126,7 @@ func get(url string) string {
 func talk(t *testing.T, r *running) {
 	t.Helper()
 	g := &guesttest.Guest{Boot: "00112233445566778899aabbccddeeff", WAN: "203.0.113.10/24", Start: time.Now().Add(-time.Hour)}
-	send, _ := guesttest.Dial(t, stream.GuestSocket(r.path))
+	send, _ := guesttest.Dial(t, ingest.GuestSocket(r.path))
 	send(g.Hello(time.Now()))
 	send(g.Snapshot()...)
 	send(g.Snapshot()...)
@@ -151,7 +151,7 @@ func TestDefaultConfiguration(t *testing.T) {
 		families[m[1]] = true
 	}
 	for _, l := range (&guesttest.Guest{}).Snapshot() {
-		if it := stream.Parse(l); it.Kind == stream.TypeKind && !families[it.Meta.Name] {
+		if it := ingest.Parse(l); it.Kind == ingest.TypeKind && !families[it.Meta.Name] {
 			t.Errorf("%s has another name, or none", it.Meta.Name)
 		}
 	}

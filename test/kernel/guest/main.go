@@ -18,8 +18,8 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/thurward/thurward/internal/kernel/abi"
-	"github.com/thurward/thurward/internal/machine"
+	"github.com/thurward/thurward/internal/guest/sys"
+	"github.com/thurward/thurward/internal/shared/abi"
 )
 
 var checks = []struct {
@@ -48,8 +48,8 @@ var checks = []struct {
 }
 
 func main() {
-	start := machine.Nanotime() - machine.EntryTime()
-	fmt.Printf("guest: boot_us=%d memory=%d free=%d native=%v\n", start/1000, machine.MemoryBytes(), machine.FreeBytes(), machine.Native())
+	start := sys.Nanotime() - sys.EntryTime()
+	fmt.Printf("guest: boot_us=%d memory=%d free=%d native=%v\n", start/1000, sys.MemoryBytes(), sys.FreeBytes(), sys.Native())
 	switch os.Getenv("CHECK") {
 	case "exec-data":
 		execData()
@@ -74,14 +74,14 @@ func main() {
 		}
 		fmt.Printf("guest: ok %s\n", c.name)
 	}
-	s := machine.Stats()
+	s := sys.Stats()
 	fmt.Printf("guest: stats faults=%d interrupts=%d halts=%d switches=%d syscalls=%d signals=%d tables=%d\n",
 		s.Faults, s.Interrupts, s.Halts, s.Switches, s.Syscalls, s.Signals, s.TableFrames)
 	fmt.Println("guest: done")
 }
 
 func policy() error {
-	if got := string(machine.Policy()); got != "test policy" {
+	if got := string(sys.Policy()); got != "test policy" {
 		return fmt.Errorf("policy segment is %q", got)
 	}
 	return nil
@@ -121,7 +121,7 @@ func writeProtection() error {
 	for name, a := range map[string]*byte{
 		"text":      at(pc),
 		"constants": unsafe.StringData(ro),
-		"policy":    unsafe.SliceData(machine.Policy()),
+		"policy":    unsafe.SliceData(sys.Policy()),
 		"vdso":      at(abi.VDSOPage),
 		"kernel":    at(abi.KernelBase + 0x1000),
 	} {
@@ -210,7 +210,7 @@ func madviseZeroes() error {
 }
 
 func memoryReturns() error {
-	before := machine.Stats().FreeFrames
+	before := sys.Stats().FreeFrames
 	for range 50 {
 		b, err := mmap(4 << 20)
 		if err != nil {
@@ -223,7 +223,7 @@ func memoryReturns() error {
 			return err
 		}
 	}
-	if after := machine.Stats().FreeFrames; after+64 < before {
+	if after := sys.Stats().FreeFrames; after+64 < before {
 		return fmt.Errorf("%d frames were free, now %d", before, after)
 	}
 	return nil
@@ -363,10 +363,10 @@ func timers() error {
 }
 
 func clock() error {
-	last := machine.Nanotime()
+	last := sys.Nanotime()
 	t0, m0 := time.Now(), last
 	for range 200000 {
-		t := machine.Nanotime()
+		t := sys.Nanotime()
 		if t < last {
 			return fmt.Errorf("the clock went back by %d ns", last-t)
 		}
@@ -375,17 +375,17 @@ func clock() error {
 	if d := time.Since(t0) - time.Duration(last-m0); d < -time.Millisecond || d > 20*time.Millisecond {
 		return fmt.Errorf("time.Now and Nanotime disagree by %v", d)
 	}
-	base, source := machine.WallBase()
+	base, source := sys.WallBase()
 	fmt.Printf("guest: clock source=%s unix_ms=%d\n", source, (base+last)/1e6)
 	return nil
 }
 
 func random() error {
 	var a, b [32]byte
-	if err := machine.Random(a[:]); err != nil {
+	if err := sys.Random(a[:]); err != nil {
 		return err
 	}
-	if err := machine.Random(b[:]); err != nil {
+	if err := sys.Random(b[:]); err != nil {
 		return err
 	}
 	if a == b || a == [32]byte{} {
@@ -413,7 +413,7 @@ func gc() error {
 }
 
 func dma() error {
-	mem, phys, err := machine.DMA(3<<20, true)
+	mem, phys, err := sys.DMA(3<<20, true)
 	if err != nil {
 		return err
 	}
@@ -426,7 +426,7 @@ func dma() error {
 		}
 	}
 	mem[len(mem)-1] = 1
-	if _, _, err := machine.DMA(1<<40, false); err == nil {
+	if _, _, err := sys.DMA(1<<40, false); err == nil {
 		return errors.New("a terabyte was given")
 	}
 	return nil
@@ -434,8 +434,8 @@ func dma() error {
 
 func memoryLimit() error {
 	l := debug.SetMemoryLimit(-1)
-	if l <= 0 || l > int64(machine.MemoryBytes()) {
-		return fmt.Errorf("GOMEMLIMIT is %d of %d bytes", l, machine.MemoryBytes())
+	if l <= 0 || l > int64(sys.MemoryBytes()) {
+		return fmt.Errorf("GOMEMLIMIT is %d of %d bytes", l, sys.MemoryBytes())
 	}
 	return nil
 }
@@ -509,7 +509,7 @@ func soak() {
 	}()
 	for {
 		time.Sleep(time.Second)
-		s := machine.Stats()
+		s := sys.Stats()
 		fmt.Printf("guest: soak worst_us=%d free=%d threads=%d tables=%d\n", worst.Swap(0)/1000, s.FreeFrames, s.Threads, s.TableFrames)
 	}
 }

@@ -1,0 +1,95 @@
+package main
+
+import "github.com/thurward/thurward/internal/shared/abi"
+
+// A crash is reported on the console and resets the machine, so that whoever
+// runs it can start it again. Nothing is forwarded any more: the program that
+// did it does not run.
+
+// crash reports what the kernel itself found wrong.
+func crash(what string) {
+	puts("\nthurward: crash: ")
+	puts(what)
+	putc('\n')
+	power(abi.PowerReset)
+}
+
+// refuse reports a machine that cannot run the firewall, and powers it off.
+func refuse(why string) {
+	puts("thurward: refusing to start: ")
+	puts(why)
+	putc('\n')
+	power(abi.PowerOff)
+}
+
+func crashSignal(t *thread, sig, fault uint64) {
+	puts("\nthurward: crash: signal ")
+	putu(sig)
+	puts(" at ")
+	putx(fault)
+	puts(", which the program does not handle\n")
+	putRegisters(&t.f)
+	power(abi.PowerReset)
+}
+
+func crashRegisters(what string, f *frame) {
+	puts("\nthurward: crash: ")
+	puts(what)
+	puts(": exception ")
+	putu(f.vec)
+	puts(", error code ")
+	putx(f.err)
+	putc('\n')
+	putRegisters(f)
+	power(abi.PowerReset)
+}
+
+// kabort reports an exception from which there is no return: NMI, double
+// fault, machine check, or a fault in the fault handler.
+func kabort(g *frame) {
+	top := uint64(abi.AbortTop)
+	if trapVector != 2 && trapVector != 8 && trapVector != 18 {
+		top = abi.TrapTop
+	}
+	tf := at[trapFrame](top - 48)
+	g.vec, g.err = uint64(trapVector), tf.err
+	g.rip, g.cs, g.rflags, g.rsp, g.ss = tf.rip, tf.cs, tf.rflags, tf.rsp, tf.ss
+	crashRegisters("unrecoverable exception", g)
+}
+
+func putRegister(name string, v uint64) {
+	puts(name)
+	putx(v)
+}
+
+// putRegisters prints a frame. Addresses in [KernelBase, KernelEnd) belong to
+// build/kernel.elf, others to build/firewall.elf: go tool addr2line names them.
+func putRegisters(f *frame) {
+	putRegister("rip=", f.rip)
+	putRegister(" rsp=", f.rsp)
+	putRegister(" rflags=", f.rflags)
+	putRegister(" cs=", f.cs)
+	putRegister(" cr2=", trapCR2)
+	putRegister("\nrax=", f.rax)
+	putRegister(" rbx=", f.rbx)
+	putRegister(" rcx=", f.rcx)
+	putRegister(" rdx=", f.rdx)
+	putRegister(" rsi=", f.rsi)
+	putRegister(" rdi=", f.rdi)
+	putRegister(" rbp=", f.rbp)
+	putRegister("\nr8=", f.r8)
+	putRegister(" r9=", f.r9)
+	putRegister(" r10=", f.r10)
+	putRegister(" r11=", f.r11)
+	putRegister(" r12=", f.r12)
+	putRegister(" r13=", f.r13)
+	putRegister(" r14=", f.r14)
+	putRegister(" r15=", f.r15)
+	puts("\nin_kernel=")
+	putu(uint64(inKernel))
+	puts(" thread=")
+	putu(uint64(cur))
+	puts(" free_frames=")
+	putu(frames.Free())
+	putc('\n')
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"github.com/thurward/thurward/internal/shared/abi"
+)
+
+// I/O APIC registers (Intel 82093AA), and where hypervisors put the chips.
+const (
+	ioapic1     = 0xfec00000
+	ioapic2     = 0xfec10000 // QEMU microvm: interrupts 24 and up
+	ioapicSel   = 0x00
+	ioapicWin   = 0x10
+	ioapicVer   = 1
+	ioapicTable = 0x10
+)
+
+// virtio-mmio registers (virtio 1.2, 4.2.2) that finding a device needs.
+const (
+	mmioMagic   = 0x000
+	mmioVersion = 0x004
+	mmioID      = 0x008
+	virtioMagic = 0x74726976
+)
+
+// QEMU microvm's register windows, where the command line does not list them
+// (QEMU, hw/i386/microvm.c).
+const (
+	microvmBase  = 0xfeb00000
+	microvmStep  = 0x200
+	microvmSlots = 24
+)
+
+var (
+	devices    uint32 // number of devices found
+	legacySeen bool   // a device speaks only the old virtio
+	irqBits    uint64 // devices that interrupted since sysWait last returned
+	devWaiter  uint32 // thread in sysWait
+	mappedPage [32]uint64
+	mappedN    int
+)
+
+// deviceInterrupt notes interrupts and wakes the thread that waits for them.
+func deviceInterrupt(bits uint32) {
+	irqBits |= uint64(bits)
+	if devWaiter != noThread {
+		b := irqBits
+		irqBits = 0
+		wake(devWaiter, b)
+	}
+}
+
+// sysWait: see abi.SysWait.
+func sysWait(deadline uint64) (result uint64, blocked bool) {
+	if irqBits != 0 {
+		b := irqBits
+		irqBits = 0
+		return b, false
+	}
+	if devWaiter != noThread { // only one thread waits for devices
+		return errno(eAGAIN), false
+	}
+	if deadline <= now() {
+		return 0, false
+	}
+	devWaiter = cur
+	return block(waitDevice, deadline), true
+}
+
+// window maps a register window, once per page.
+func window(pa uint64) uintptr {
+	for i := 0; i < mappedN; i++ {
+		if mappedPage[i] == pa&^4095 {
+			return uintptr(abi.MMIOBase + pa)
+		}
+	}
+	if mappedN < len(mappedPage) {
+		mappedPage[mappedN] = pa &^ 4095
+		mappedN++
+	}
+	return mapDevice(pa)
+}
+
+// findDevices finds the virtio-mmio devices: by the command line where it
+// names them, as Firecracker's does, otherwise by looking at microvm's slots.
+func findDevices() {
+	if scanCmdline() == 0 {
+		probeMicrovm()
+	}
+	if legacySeen && devices == 0 {
+		refuse("the virtio devices are of the legacy kind (QEMU needs -global virtio-mmio.force-legacy=false)")
+	}
+	info().NumDevices = devices
+}
+
+func probeMicrovm() {
+	if load32(window(microvmBase)+mmioMagic) != virtioMagic {
+		return
+	}
+	first, chip := uint32(5), uint64(ioapic1)
+	slots := 8
+	if v := ioapicRead(ioapic2, ioapicVer); v != 0 && v != 0xffffffff {
+		first, chip, slots = 0, ioapic2, microvmSlots
+	} else if hasACPI {
+		first = 16
+	}
+	// QEMU fills the slots from the last one down. Each look is an exit to the
+	// host, so the search ends after two empty ones, unless none was taken: a
+	// user may have chosen slots.
+	for i, empty := slots-1, 0; i >= 0 && (empty < 2 || devices == 0); i-- {
+		n := devices
+		addDevice(microvmBase+uint64(i)*microvmStep, chip, first+uint32(i))
+		if empty++; devices != n {
+			empty = 0
+		}
+	}
+}
+
+// scanCmdline adds the devices of arguments of the form
+// virtio_mmio.device=<size>[KMG]@<address>:<irq>[:<id>] and returns their
+// number.
+func scanCmdline() int {
+	const key = "virtio_mmio.device="
+	c := loaded.cmd[:loaded.cmdLen]
+	n := 0
+	for i := 0; i < len(c); {
+		j := i
+		for j < len(c) && c[j] != ' ' {
+			j++
+		}
+		if w := c[i:j]; len(w) > len(key) && string(w[:len(key)]) == key {
+			if pa, irq, ok := parseDevice(w[len(key):]); ok {
+				n++
+				if irq < 24 {
+					addDevice(pa, ioapic1, irq)
+				} else {
+					addDevice(pa, ioapic2, irq-24)
+				}
+			} else {
+				refuse("a virtio_mmio.device argument is not size@address:irq")
+			}
+		}
+		i = j + 1
+	}
+	return n
+}
+
+func parseDevice(w []byte) (pa uint64, irq uint32, ok bool) {
+	i := 0
+	for i < len(w) && w[i] != '@' {
+		i++
+	}
+	i++
+	if i+2 <= len(w) && w[i] == '0' && w[i+1]|0x20 == 'x' {
+		i += 2
+	}
+	k := i
+	for ; i < len(w) && w[i] != ':'; i++ {
+		d := w[i]
+		switch {
+		case d >= '0' && d <= '9':
+			d -= '0'
+		case d|0x20 >= 'a' && d|0x20 <= 'f':
+			d = d | 0x20 - 'a' + 10
+		default:
+			return 0, 0, false
+		}
+		if pa >= 1<<44 {
+			return 0, 0, false
+		}
+		pa = pa<<4 | uint64(d)
+	}
+	if i == k || i >= len(w) || pa&3 != 0 {
+		return 0, 0, false
+	}
+	k = i + 1
+	for i++; i < len(w) && w[i] >= '0' && w[i] <= '9'; i++ {
+		irq = irq*10 + uint32(w[i]-'0')
+		if irq > 47 {
+			return 0, 0, false
+		}
+	}
+	return pa, irq, i > k && pa >= 1<<20
+}
+
+// addDevice notes the device at a register window, if there is one, and routes
+// its interrupt.
+func addDevice(pa, chip uint64, pin uint32) {
+	r := window(pa)
+	id := load32(r + mmioID)
+	if id == 0 || load32(r+mmioMagic) != virtioMagic {
+		return
+	}
+	if load32(r+mmioVersion) != 2 {
+		legacySeen = true
+		return
+	}
+	if devices == abi.MaxDevices {
+		puts("thurward: kernel: more virtio devices than can be used; one is ignored\n")
+		return
+	}
+	in := info()
+	in.Devices[devices] = abi.Device{Registers: uint64(r), Phys: pa, ID: id, Bit: devices}
+	// Edge-triggered, active high, to CPU 0: right for Firecracker, whose
+	// interrupts are edges, and for QEMU, whose level falls when the driver
+	// acknowledges.
+	ioapicWrite(chip, ioapicTable+2*pin+1, 0)
+	ioapicWrite(chip, ioapicTable+2*pin, abi.DeviceVector+devices)
+	devices++
+}
+
+func ioapicRead(chip uint64, reg uint32) uint32 {
+	r := window(chip)
+	store32(r+ioapicSel, reg)
+	return load32(r + ioapicWin)
+}
+
+func ioapicWrite(chip uint64, reg, v uint32) {
+	r := window(chip)
+	store32(r+ioapicSel, reg)
+	store32(r+ioapicWin, v)
+}
+
+// deviceAddress reports whether a is a register of a device that was found.
+func deviceAddress(a uint64) bool {
+	in := info()
+	for i := uint32(0); i < devices; i++ {
+		if a-in.Devices[i].Registers < microvmStep && a&3 == 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,163 @@
+package conntrack
+
+import (
+	"math/bits"
+	"unsafe"
+
+	"github.com/thurward/thurward/internal/guest/prefetch"
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// A Batch finds the flows of many packets at once, so that their cache misses
+// overlap: Add each packet's key, Prepare, then Lookup each by its number.
+type Batch struct {
+	key  [BatchSize]Key
+	hash [BatchSize]uint64
+	hint [BatchSize]Ref
+	line prefetch.Lines // that will be needed: for a TCP packet its direction's and the shared one
+	n    int
+
+	asked int // lines that Prepare has asked for
+}
+
+// ask gets lines under way.
+func (b *Batch) ask(from, to int) {
+	prefetch.Ask(b.line[from:to])
+	b.asked += to - from
+}
+
+// BatchSize is how many keys a Batch holds.
+const BatchSize = prefetch.Max / 2
+
+// Reset empties the batch.
+func (b *Batch) Reset() { b.n = 0 }
+
+// Len returns the number of keys.
+func (b *Batch) Len() int { return b.n }
+
+// Key returns key j, which must be below Len.
+func (b *Batch) Key(j int) *Key { return &b.key[j&(BatchSize-1)] }
+
+// Next returns where the next key is to be put, before Add takes it.
+func (b *Batch) Next() *Key { return &b.key[b.n&(BatchSize-1)] }
+
+// Add takes the key that Next has given. The caller's batches are no longer
+// than this one.
+func (b *Batch) Add() { b.n = b.n&(BatchSize-1) + 1 }
+
+// group is how many keys' lines are asked for together.
+const group = 8
+
+// Prepare gets the memory under way that the look-ups of the batch will need:
+// all first buckets, then the records that these most likely lead to, and the
+// second buckets of keys that have nothing in the first, then what these lead to.
+func (t *Table) Prepare(b *Batch) {
+	k0, k1, k2, mask := t.k[0], t.k[1], t.k[2], t.mask
+	first := &t.buckets[0]
+	n := b.n & (2*BatchSize - 1)
+	b.asked = 0
+	for j := range b.key[:n] {
+		h := hash(&b.key[j], k0, k1, k2)
+		b.hash[j] = h
+		b.line[j] = uintptr(unsafe.Pointer(first)) + uintptr(h&mask)*unsafe.Sizeof(*first)
+		if j%group == group-1 {
+			b.ask(j-(group-1), j+1)
+		}
+	}
+	b.ask(n&^(group-1), n)
+	t.follow(b)
+}
+
+// follow is the second half of Prepare.
+func (t *Table) follow(b *Batch) {
+	var rest [BatchSize]uint8
+	dirs, shared, buckets, mask := t.dirs, t.shared, t.buckets, t.mask
+	asked, n, m := 0, 0, 0 // n lines are known, asked of them under way; m keys remain
+	for j, h := range b.hash[:b.n&(2*BatchSize-1)] {
+		r := None
+		if m := buckets[h&mask].matches(h); m != 0 {
+			r = buckets[h&mask].ref(m)
+		}
+		b.hint[j] = r
+		if uint64(r) < uint64(len(dirs)) {
+			b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&dirs[r]))
+			n++
+			if b.key[j].Proto == packet.TCP && uint64(r>>1) < uint64(len(shared)) {
+				b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&shared[r>>1]))
+				n++
+			}
+		} else {
+			b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&buckets[t.second(h)]))
+			n++
+			rest[m&(BatchSize-1)] = uint8(j)
+			m++
+		}
+		if j%group == group-1 && asked < n && n <= prefetch.Max {
+			b.ask(asked, n)
+			asked = n
+		}
+	}
+	if asked < n && n <= prefetch.Max {
+		b.ask(asked, n)
+	}
+	if m == 0 {
+		return
+	}
+	n = 0
+	for _, j := range rest[:m&(2*BatchSize-1)] {
+		h := b.hash[j&(BatchSize-1)]
+		r := None
+		if m := buckets[t.second(h)].matches(h); m != 0 {
+			r = buckets[t.second(h)].ref(m)
+		}
+		b.hint[j&(BatchSize-1)] = r
+		if uint64(r) < uint64(len(dirs)) {
+			b.line[n&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&dirs[r]))
+			b.line[(n+1)&(prefetch.Max-1)] = uintptr(unsafe.Pointer(&shared[r>>1]))
+			n += 2
+		}
+	}
+	b.ask(0, n)
+}
+
+// Hint returns the direction that most likely has key j of a prepared batch, or
+// None and nil.
+func (t *Table) Hint(b *Batch, j int) (Ref, *Dir) {
+	r := b.hint[j&(BatchSize-1)]
+	if uint64(r) >= uint64(len(t.dirs)) {
+		return None, nil
+	}
+	return r, &t.dirs[r]
+}
+
+// IsSteady reports whether d has key k and is marked as steady with this way.
+func (t *Table) IsSteady(d *Dir, k *Key, way uint8, now int64) bool {
+	return d.way == way && same(&d.Key, k) && now-d.LastSeen < t.timeouts[d.State&(maxStates-1)]
+}
+
+// LookupBatch returns the direction with key j of a prepared batch, or None;
+// see Lookup. The table may have changed since Prepare.
+func (t *Table) LookupBatch(b *Batch, j int, now int64) Ref {
+	j &= BatchSize - 1
+	r := b.hint[j]
+	if uint64(r) < uint64(len(t.dirs)) {
+		if d := &t.dirs[r]; same(&d.Key, &b.key[j]) && now-d.LastSeen < t.timeouts[d.State&(maxStates-1)] {
+			return r
+		}
+	}
+	return t.lookup(&b.key[j], b.hash[j], now)
+}
+
+// matches tells which slots of the bucket most likely have a hash: bit 0 of each
+// 16-bit lane for the first word of tags, bit 1 for the second. Their records have
+// not been looked at.
+func (b *bucket) matches(h uint64) uint64 {
+	s := spread(tag(h))
+	return match(b.tags[0], s)>>15 | match(b.tags[1], s)>>14
+}
+
+// ref returns the direction of the first of matches, which are not none.
+func (b *bucket) ref(matches uint64) Ref {
+	n := bits.TrailingZeros64(matches)
+	return b.refs[(n>>4|n&1<<2)&(slots-1)]
+}

@@ -1,0 +1,238 @@
+package conntrack
+
+import (
+	"math/bits"
+	"unsafe"
+
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// Sources bounds what one source takes of a flow table: how many flows it has
+// at once, and how many it begins in a second. It is a table of fixed size with
+// a bounded search, so that a flood from any number of sources costs neither
+// memory nor time.
+type Sources struct {
+	slots []origin
+	links []link // by number of a flow; none without a limit of flows
+	mask  uint64
+	key   uint64
+	limit uint32 // flows at once; 0: any number
+	every int64  // nanoseconds for one new flow; 0: no time
+	// Untracked counts flows of sources for which there was no slot: they were
+	// let in, as the table itself still bounds them.
+	Untracked uint64
+}
+
+// A link places a flow in the list of its source's flows, oldest first, in a ring:
+// numbers of flows plus one. Zero: it is in no list.
+type link struct{ prev, next uint32 }
+
+// An origin is one source: 24 bytes. It may be forgotten when it has no flows
+// and its due time has passed.
+type origin struct {
+	addr  packet.Addr
+	flows uint32
+	head  uint32 // its oldest flow that is in the list, plus one; 0: none
+	due   int64  // when a source that begins flows evenly would begin the next one
+}
+
+// originWays is how many slots an address may be in: one bucket of each of its
+// two hashes.
+const originWays = 8
+
+// NewSources makes limits for a table of n flows: how many flows a source may
+// have, and how many it may begin in a second; 0 is no limit. Without any limit
+// it returns nil, which admits everything. A nil alloc means the Go heap.
+func NewSources(n int, flows, rate uint32, key uint64, alloc Alloc) *Sources {
+	if flows == 0 && rate == 0 {
+		return nil
+	}
+	if alloc == nil {
+		alloc = func(n int, _ bool) []byte { return make([]byte, n) }
+	}
+	s := &Sources{limit: flows, key: mix(key) | 1}
+	if rate != 0 {
+		s.every = 1e9 / int64(rate)
+	}
+	b := originBuckets(n)
+	s.slots = carve[origin](alloc, b*originWays, true)
+	s.mask = uint64(b - 1)
+	if flows != 0 {
+		s.links = carve[link](alloc, n, true)
+	}
+	return s
+}
+
+// SourcesBytes returns the memory that limits for a table of n flows take.
+func SourcesBytes(n int, flows, rate uint32) int {
+	if flows == 0 && rate == 0 {
+		return 0
+	}
+	b := originBuckets(n) * originWays * int(unsafe.Sizeof(origin{}))
+	if flows != 0 {
+		b += n * int(unsafe.Sizeof(link{}))
+	}
+	return b
+}
+
+// originBuckets: no more than n sources have flows; their slots are at most
+// half full.
+func originBuckets(n int) int {
+	b := 1
+	for b*originWays < 2*n {
+		b <<= 1
+	}
+	return b
+}
+
+// Admit reports whether a source may begin a flow now, and notes that it does.
+// A second's worth may begin at once.
+func (s *Sources) Admit(a packet.Addr, now int64) bool {
+	if s == nil {
+		return true
+	}
+	o := s.find(a, now, true)
+	if o == nil {
+		s.Untracked++
+		return true
+	}
+	if s.limit != 0 && o.flows >= s.limit {
+		return false
+	}
+	if s.every != 0 {
+		due := max(o.due, now)
+		if due-now > 1e9-s.every {
+			return false
+		}
+		o.due = due + s.every
+	}
+	o.flows++
+	return true
+}
+
+// Release notes that a source has a flow less.
+func (s *Sources) Release(a packet.Addr) {
+	if s == nil {
+		return
+	}
+	if o := s.find(a, 0, false); o != nil && o.flows > 0 {
+		o.flows--
+	}
+}
+
+// AtLimit reports whether a source has as many flows as it may.
+func (s *Sources) AtLimit(a packet.Addr) bool {
+	return s != nil && s.limit != 0 && s.Flows(a) >= s.limit
+}
+
+// Begin notes which flow it is that a source has begun.
+func (s *Sources) Begin(a packet.Addr, flow uint32) {
+	if s == nil || int(flow) >= len(s.links) {
+		return
+	}
+	o := s.find(a, 0, false)
+	if o == nil || s.links[flow].prev != 0 {
+		return
+	}
+	l := &s.links[flow]
+	if o.head == 0 {
+		o.head = flow + 1
+		l.prev, l.next = o.head, o.head
+		return
+	}
+	last := s.links[o.head-1].prev
+	l.prev, l.next = last, o.head
+	s.links[last-1].next, s.links[o.head-1].prev = flow+1, flow+1
+}
+
+// Oldest returns the oldest of a source's flows that Settled has not been told
+// of.
+func (s *Sources) Oldest(a packet.Addr) (flow uint32, ok bool) {
+	if s == nil {
+		return 0, false
+	}
+	o := s.find(a, 0, false)
+	if o == nil || o.head == 0 {
+		return 0, false
+	}
+	return o.head - 1, true
+}
+
+// Settled notes that a source's flow will not be looked for any more, though it
+// still counts.
+func (s *Sources) Settled(a packet.Addr, flow uint32) {
+	if s == nil || int(flow) >= len(s.links) {
+		return
+	}
+	l := s.links[flow]
+	o := s.find(a, 0, false)
+	if o == nil || l.prev == 0 {
+		return
+	}
+	if l.next == flow+1 {
+		o.head = 0
+	} else {
+		s.links[l.prev-1].next, s.links[l.next-1].prev = l.next, l.prev
+		if o.head == flow+1 {
+			o.head = l.next
+		}
+	}
+	s.links[flow] = link{}
+}
+
+// End is Release for a flow that Begin was told of.
+func (s *Sources) End(a packet.Addr, flow uint32) {
+	s.Settled(a, flow)
+	s.Release(a)
+}
+
+// Keep notes that a source has a flow that Release was told of too early.
+func (s *Sources) Keep(a packet.Addr, now int64) {
+	if s == nil {
+		return
+	}
+	if o := s.find(a, now, true); o != nil {
+		o.flows++
+	}
+}
+
+// Flows returns how many flows a source has.
+func (s *Sources) Flows(a packet.Addr) uint32 {
+	if s != nil {
+		if o := s.find(a, 0, false); o != nil {
+			return o.flows
+		}
+	}
+	return 0
+}
+
+// find returns the slot of an address, or nil. With take it gives it one, if
+// need be that of a source that may be forgotten.
+func (s *Sources) find(a packet.Addr, now int64, take bool) *origin {
+	hi, lo := bits.Mul64((uint64(a)+1)*0x9e3779b97f4a7c15^s.key, s.key)
+	h := hi ^ lo
+	var free *origin
+	most := 0
+	for _, b := range [...]uint64{h & s.mask, h >> 32 & s.mask} {
+		bucket := s.slots[b*originWays:][:originWays]
+		room, last := 0, 0
+		for i := range bucket {
+			o := &bucket[i]
+			if o.addr == a {
+				return o
+			}
+			if o.flows == 0 && (o.addr == 0 || o.due <= now) {
+				room++
+				last = i
+			}
+		}
+		if room > most { // the emptier bucket, so that none runs over
+			most, free = room, &bucket[last]
+		}
+	}
+	if !take || free == nil {
+		return nil
+	}
+	*free = origin{addr: a}
+	return free
+}

@@ -1,0 +1,429 @@
+// Package conntrack is the table of flows: who talks to whom, in which state,
+// under which rules, and how their packets are translated.
+//
+// A flow is three cache lines: one for each direction, which is all that an
+// established packet of UDP touches, and one that they share, in an array of its
+// own. An index of buckets, one line each, leads from a direction's addresses
+// and ports to its record. No record moves once it is placed, nothing holds a
+// pointer, and a lookup looks at two buckets at most.
+//
+// One goroutine uses a table; time is an argument everywhere.
+package conntrack
+
+import (
+	"math/bits"
+	"unsafe"
+
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// A Key is a direction's addresses and ports as its packets carry them when
+// they arrive.
+type Key = packet.Tuple
+
+// Verdicts of a direction. Zero: none of its packets has been decided yet.
+const (
+	Undecided = iota
+	Accepted
+	Denied
+	Pending // accepted as far as it goes: its first data will tell
+)
+
+// A Dir is one direction of a flow: 64 bytes.
+type Dir struct {
+	Key      Key
+	Out      packet.Rewrite // what leaves in place of it
+	Rule     uint32         // that decided; see Verdict
+	Packets  uint64
+	Bytes    uint64 // IP bytes
+	LastSeen int64  // of its last packet
+	Verdict  uint8
+	State    State  // the flow's, repeated here
+	FromWAN  bool   // it enters from the WAN
+	way      uint8  // see Steady and Hairpin
+	Name     uint32 // for events: the destination's name in the name set, 0: none; of the reply direction: the DNS query that told it
+}
+
+// Shared is what both directions of a flow have in common: 64 bytes.
+type Shared struct {
+	ID      uint64    // number of the flow since boot, from 1
+	Created int64     // of a free record: the next one in the free list, plus 1
+	tcp     [2]side   // by direction
+	synHigh [2]uint16 // the high halves of their syn
+	Pool    int16     // port pool of its external port, or -1
+	Port    uint16    // external port or identifier taken from the pool
+}
+
+// Ref names a direction of a flow: the flow's number times two, plus one for
+// the reply direction. None is no flow.
+type Ref uint32
+
+// None is the Ref of no flow.
+const None = ^Ref(0)
+
+// Reply reports whether r is the reply direction.
+func (r Ref) Reply() bool { return r&1 != 0 }
+
+const (
+	slots = 8
+	// window is how many buckets a key may be in.
+	window = 2
+)
+
+// A bucket holds the tags and refs of up to 8 directions: 48 of its 64 bytes.
+// A tag is 15 bits of the key's hash and a one; a tag of 0 is a free slot.
+type bucket struct {
+	tags [2]uint64 // 4 tags of 16 bits each
+	refs [slots]Ref
+	_    [16]byte
+}
+
+// Table is the flow table.
+type Table struct {
+	buckets  []bucket
+	dirs     []Dir // by Ref: of each flow the original direction and the reply direction
+	shared   []Shared
+	mask     uint64
+	k        [3]uint64 // of the hash
+	freeHead uint32    // first free flow + 1; 0: none
+	fresh    uint32    // flows from here on were never used
+	live     uint32
+	nextID   uint64
+	hand     uint32    // where the sweep goes on
+	firm     [2]uint32 // flows that are never given up: begun from the LAN, and from the WAN
+	timeouts Timeouts
+	C        Counters
+	holders  holders
+	// Removed is called when a flow leaves the table, before its record is
+	// reused. It must not change the table.
+	Removed func(r Ref, why Removal)
+}
+
+// Counters of the table.
+type Counters struct {
+	Inserts   uint64
+	Evictions [NumRemovals]uint64
+	Full      uint64 // inserts refused
+	HighWater uint32
+}
+
+// A Removal says why a flow left the table.
+type Removal uint8
+
+// The causes.
+const (
+	Expired   Removal = iota // its timeout passed
+	Closed                   // replaced by a new connection of the same addresses and ports
+	Reclaimed                // over or half-open, to make room: in a full table, or among external ports
+	NumRemovals
+)
+
+// String returns the cause as metrics name it.
+func (r Removal) String() string {
+	switch r {
+	case Expired:
+		return "expired"
+	case Closed:
+		return "replaced"
+	case Reclaimed:
+		return "reclaimed"
+	}
+	return "invalid"
+}
+
+// Bytes returns the memory that a table for n flows takes.
+func Bytes(n int) int {
+	return nBuckets(n)*int(unsafe.Sizeof(bucket{})) + n*int(2*unsafe.Sizeof(Dir{})+unsafe.Sizeof(Shared{}))
+}
+
+// nBuckets: at most 2n directions fill at most half of the slots, so that an
+// insert practically always finds one.
+func nBuckets(n int) int {
+	b := 1
+	for b*slots < 4*n {
+		b <<= 1
+	}
+	return b
+}
+
+// An Alloc returns memory aligned to 64 bytes. Where zeroed is false it may
+// hold anything, so that a large table costs nothing before it is used.
+type Alloc func(bytes int, zeroed bool) []byte
+
+// New makes a table for up to n flows; a nil alloc means the Go heap. The
+// secret keys the hash.
+func New(n int, secret [2]uint64, timeouts Timeouts, alloc Alloc) *Table {
+	b := nBuckets(n)
+	t := &Table{mask: uint64(b - 1), timeouts: timeouts}
+	t.timeouts[0] = 0 // a record that has become free during a batch is not found by it
+	for i := range t.k {
+		t.k[i] = mix(secret[i&1]+uint64(i+1)*0x9e3779b97f4a7c15) | 1
+	}
+	if alloc == nil {
+		alloc = func(n int, _ bool) []byte { return make([]byte, n) }
+	}
+	// Nothing looks at a record before Insert has written all of it: the index
+	// leads only to such, and the sweep ends at fresh.
+	t.buckets = carve[bucket](alloc, b, true)
+	t.dirs = carve[Dir](alloc, 2*n, false)
+	t.shared = carve[Shared](alloc, n, false)
+	return t
+}
+
+// carve returns n values of T, which holds no pointers, in memory of alloc.
+func carve[T any](alloc Alloc, n int, zeroed bool) []T {
+	var t T
+	b := alloc(n*int(unsafe.Sizeof(t)), zeroed)
+	_ = b[n*int(unsafe.Sizeof(t))-1]
+	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n)
+}
+
+// Cap returns the number of flows that the table holds at most, Len how many
+// it holds.
+func (t *Table) Cap() int { return len(t.shared) }
+
+// Len: see Cap.
+func (t *Table) Len() int { return int(t.live) }
+
+// Dir returns the direction r, and Dir(r^1) its opposite.
+func (t *Table) Dir(r Ref) *Dir { return &t.dirs[r] }
+
+// Shared returns what both directions of r's flow have in common.
+func (t *Table) Shared(r Ref) *Shared { return &t.shared[r>>1] }
+
+// words returns a key as two numbers.
+func words(k *Key) *[2]uint64 { return (*[2]uint64)(unsafe.Pointer(k)) }
+
+// same reports whether two keys are equal.
+func same(a, b *Key) bool {
+	x, y := words(a), words(b)
+	return (x[0]^y[0])|(x[1]^y[1]) == 0
+}
+
+// Hash returns the keyed hash of k: two rounds of multiply, the second of both
+// halves, and fold. With both words in the first round no key is so bad that ports
+// which follow each other share few buckets. Without
+// the secret nobody can choose keys that fall into one bucket; it is not meant
+// to hide the secret from whoever sees hashes, and nobody does.
+func (t *Table) Hash(k *Key) uint64 { return hash(k, t.k[0], t.k[1], t.k[2]) }
+
+func hash(k *Key, k0, k1, k2 uint64) uint64 {
+	w := words(k)
+	hi, lo := bits.Mul64(w[0]^k0, w[1]^k1)
+	hi, lo = bits.Mul64(lo^k2, hi^k0)
+	return hi ^ lo
+}
+
+// mix spreads every bit of x over the result (the finaliser of SplitMix64), so
+// that a hash key is good even when a test's secret is not.
+func mix(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// tag returns the 16 bits of a hash that buckets keep: 15 and a one.
+func tag(h uint64) uint64 { return h>>48 | 1 }
+
+// second returns the other bucket of a hash.
+func (t *Table) second(h uint64) uint64 { return (h ^ h>>24*0x5bd1e995 ^ 1) & t.mask }
+
+// spread repeats a tag four times.
+func spread(v uint64) uint64 { return v * ones }
+
+// match returns a word with bit 15 of each 16-bit lane set where w holds the
+// tag; a lane above a true match may be set falsely, which the key decides.
+func match(w, tags uint64) uint64 {
+	x := w ^ tags
+	return (x - ones) & ^x & 0x8000800080008000
+}
+
+// Lookup returns the direction with key k, or None. A flow whose time is over
+// at now is removed and not found. For many packets at once see Batch.
+func (t *Table) Lookup(k *Key, now int64) Ref { return t.lookup(k, t.Hash(k), now) }
+
+func (t *Table) lookup(k *Key, h uint64, now int64) Ref {
+	r := t.find(k, h)
+	if r == None || !t.expireAt(uint32(r>>1), now) {
+		return r
+	}
+	return None
+}
+
+func (t *Table) find(k *Key, h uint64) Ref {
+	s := spread(tag(h))
+	i := h & t.mask
+	for range window {
+		b := &t.buckets[i]
+		for w := range b.tags {
+			for m := match(b.tags[w], s); m != 0; m &= m - 1 {
+				r := b.refs[4*w+bits.TrailingZeros64(m)>>4]
+				if uint64(r) < uint64(len(t.dirs)) && same(&t.dirs[r].Key, k) {
+					return r
+				}
+			}
+		}
+		i = t.second(h)
+	}
+	return None
+}
+
+// roomy is how full a first bucket may be before the second one is considered:
+// a key in its first bucket is found with one miss.
+const roomy = 6
+
+// place puts a ref into one of the two buckets of its hash: the first while
+// that is roomy, then the emptier one. When both are full, which is rare, one of
+// their refs moves to its other bucket.
+func (t *Table) place(h uint64, r Ref) bool {
+	i, j := h&t.mask, t.second(h)
+	if u := t.buckets[i].used(); u >= roomy && t.buckets[j].used() < u {
+		i, j = j, i
+	}
+	return t.buckets[i].put(tag(h), r) || t.buckets[j].put(tag(h), r) ||
+		t.shift(i) && t.buckets[i].put(tag(h), r) || t.shift(j) && t.buckets[j].put(tag(h), r)
+}
+
+// ones has the lowest bit of each lane, which every tag has and no free slot.
+const ones = 0x0001000100010001
+
+// put puts a ref into a free slot, if there is one.
+func (b *bucket) put(tag uint64, r Ref) bool {
+	for w := range b.tags {
+		if free := ^b.tags[w] & ones; free != 0 {
+			at := bits.TrailingZeros64(free) // of the lane
+			b.tags[w] |= tag << at
+			b.refs[(4*w+at>>4)&(slots-1)] = r
+			return true
+		}
+	}
+	return false
+}
+
+// shift moves one ref of full bucket i to its other bucket, if any of those has
+// room.
+func (t *Table) shift(i uint64) bool {
+	b := &t.buckets[i]
+	for s, r := range b.refs {
+		h := t.Hash(&t.Dir(r).Key)
+		to := h & t.mask
+		if to == i {
+			to = t.second(h)
+		}
+		if t.buckets[to].put(tag(h), r) { // i itself, should it be both, is full
+			w, sh := s>>2, uint(s&3*16)
+			b.tags[w] &^= 0xffff << sh
+			b.refs[s] = None
+			return true
+		}
+	}
+	return false
+}
+
+// used returns how many slots are taken.
+func (b *bucket) used() uint64 {
+	// The product's highest lane is the sum of all lanes.
+	return (b.tags[0]&ones + b.tags[1]&ones) * ones >> 48
+}
+
+// unplace takes a ref out of the index.
+func (t *Table) unplace(k *Key, r Ref) {
+	h := t.Hash(k)
+	i := h & t.mask
+	for range window {
+		b := &t.buckets[i]
+		for w := range b.tags {
+			// match may show a lane falsely, but then one below it is true.
+			for m := match(b.tags[w], spread(tag(h))); m != 0; m &= m - 1 {
+				lane := bits.TrailingZeros64(m) >> 4
+				if s := (4*w + lane) & (slots - 1); b.refs[s] == r {
+					b.tags[w] &^= 0xffff << (16 * lane)
+					b.refs[s] = None
+					return
+				}
+			}
+		}
+		i = t.second(h)
+	}
+}
+
+// Insert makes a flow whose original direction has key k and leaves as out;
+// the keys of both directions must be new. It returns None when the table is
+// full even after expired and half-open flows have been reclaimed.
+func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, fromWAN bool, now int64) Ref {
+	reply := Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
+	i, ok := t.takeFree(now)
+	if !ok {
+		t.C.Full++
+		return None
+	}
+	t.nextID++
+	t.shared[i] = Shared{ID: t.nextID, Created: now, Pool: -1}
+	r := Ref(i << 1)
+	t.dirs[r] = Dir{Key: *k, Out: *out, LastSeen: now, State: state, FromWAN: fromWAN}
+	t.dirs[r|1] = Dir{Key: reply, Out: packet.Rewrite{Src: k.Dst, Dst: k.Src, SrcPort: k.DstPort, DstPort: k.SrcPort},
+		LastSeen: now, State: state, FromWAN: !fromWAN}
+	if !t.place(t.Hash(k), r) {
+		t.giveFree(i)
+		t.C.Full++
+		return None
+	}
+	if !t.place(t.Hash(&reply), r|1) {
+		t.unplace(k, r)
+		t.giveFree(i)
+		t.C.Full++
+		return None
+	}
+	t.live++
+	t.hold(k.Src, 1)
+	t.turn(r, 0, state)
+	t.C.Inserts++
+	t.C.HighWater = max(t.C.HighWater, t.live)
+	return r
+}
+
+// Taken reports whether a direction with key k is in the table, be its time
+// over or not.
+func (t *Table) Taken(k *Key) bool { return t.find(k, t.Hash(k)) != None }
+
+// Remove takes a flow out of the table.
+func (t *Table) Remove(r Ref, why Removal) { t.remove(uint32(r>>1), why) }
+
+func (t *Table) remove(i uint32, why Removal) {
+	r := Ref(i << 1)
+	if t.Dir(r).State == 0 {
+		return
+	}
+	if t.Removed != nil {
+		t.Removed(r, why)
+	}
+	t.unplace(&t.Dir(r).Key, r)
+	t.unplace(&t.Dir(r^1).Key, r^1)
+	t.live--
+	t.hold(t.Dir(r).Key.Src, ^uint32(0))
+	t.turn(r, t.Dir(r).State, 0)
+	t.C.Evictions[why]++
+	t.giveFree(i)
+}
+
+func (t *Table) giveFree(i uint32) {
+	t.dirs[2*i].State, t.dirs[2*i+1].State = 0, 0
+	t.shared[i].Created = int64(t.freeHead)
+	t.freeHead = i + 1
+}
+
+func (t *Table) takeFree(now int64) (uint32, bool) {
+	if t.freeHead == 0 && t.fresh == uint32(len(t.shared)) {
+		t.reclaim(now)
+	}
+	if t.freeHead != 0 {
+		i := t.freeHead - 1
+		t.freeHead = uint32(t.shared[i].Created)
+		return i, true
+	}
+	if t.fresh < uint32(len(t.shared)) {
+		t.fresh++
+		return t.fresh - 1, true
+	}
+	return 0, false
+}

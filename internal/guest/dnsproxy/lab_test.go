@@ -1,0 +1,93 @@
+package dnsproxy
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/thurward/thurward/internal/guest/fqdn"
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// A bench is a proxy whose transport is the test.
+type bench struct {
+	t       testing.TB
+	p       *Proxy
+	set     *fqdn.Set
+	now     int64
+	sent    []sent // to upstreams
+	tcp     []sent
+	dropped []uint32
+	got     [][]byte // by clients
+	done    []Done
+	ports   map[uint16]bool
+	rnd     *rand.Rand
+	noTCP   bool
+	noTLS   bool
+	tls     []overTLS
+	atGot   func()
+	code    byte // of the responses that through makes
+}
+
+type sent struct {
+	to             packet.Addr
+	toPort, myPort uint16
+	tag            uint32
+	msg            []byte
+}
+
+// overTLS is a query over the connection to an upstream.
+type overTLS struct {
+	up  int
+	msg []byte
+}
+
+func (b *bench) AskUDP(to packet.Addr, toPort, from uint16, msg []byte) {
+	b.sent = append(b.sent, sent{to, toPort, from, 0, bytes.Clone(msg)})
+}
+
+func (b *bench) AskTLS(up int, msg []byte) bool {
+	if b.noTLS {
+		return false
+	}
+	b.tls = append(b.tls, overTLS{up, bytes.Clone(msg)})
+	return true
+}
+
+func (b *bench) AskTCP(_ int, to packet.Addr, port uint16, tag uint32, msg []byte) bool {
+	b.tcp = append(b.tcp, sent{to, port, 0, tag, bytes.Clone(msg)})
+	return !b.noTCP
+}
+
+func (b *bench) DropTCP(tag uint32) { b.dropped = append(b.dropped, tag) }
+
+func (b *bench) Reply(_ *Client, msg []byte) {
+	b.got = append(b.got, bytes.Clone(msg))
+	if b.atGot != nil {
+		b.atGot()
+	}
+}
+
+func (b *bench) TakePort() (uint16, bool) {
+	for {
+		if p := uint16(b.rnd.Uint32()); p >= 1024 && !b.ports[p] {
+			b.ports[p] = true
+			return p, true
+		}
+	}
+}
+
+func (b *bench) GivePort(p uint16) {
+	if !b.ports[p] {
+		b.t.Fatalf("port %d was given twice", p)
+	}
+	delete(b.ports, p)
+}
+
+func (b *bench) Random() uint64 { return b.rnd.Uint64() }
+
+func (b *bench) Done(d *Done) {
+	c := *d
+	c.Name = bytes.Clone(d.Name)
+	b.done = append(b.done, c)
+}

@@ -1,0 +1,143 @@
+package dnsproxy
+
+import (
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// DNS rebinding: a name of somebody outside that leads to an address inside makes
+// a client of the LAN, as a browser, talk to what only the LAN reaches. Such
+// addresses are therefore told only for names that the policy lists.
+
+// insideBlocks are networks that nobody reaches through the Internet (RFC 6890),
+// but for those of documentation: who sees them has no use for them.
+var insideBlocks = [...]network{
+	{0x00000000, 0xff000000}, // 0.0.0.0/8, this host
+	{0x0a000000, 0xff000000}, // 10.0.0.0/8 (RFC 1918)
+	{0x64400000, 0xffc00000}, // 100.64.0.0/10, shared with the provider (RFC 6598)
+	{0x7f000000, 0xff000000}, // 127.0.0.0/8, loopback
+	{0xa9fe0000, 0xffff0000}, // 169.254.0.0/16, link-local (RFC 3927)
+	{0xac100000, 0xfff00000}, // 172.16.0.0/12 (RFC 1918)
+	{0xc0000000, 0xffffff00}, // 192.0.0.0/24, protocols (RFC 6890 section 2.1)
+	{0xc0a80000, 0xffff0000}, // 192.168.0.0/16 (RFC 1918)
+	{0xc6120000, 0xfffe0000}, // 198.18.0.0/15, benchmarks (RFC 2544)
+	{0xe0000000, 0xe0000000}, // 224.0.0.0/3, multicast, reserved, broadcast
+}
+
+// A network is all addresses that are addr under mask.
+type network struct{ addr, mask packet.Addr }
+
+// inside are the addresses that names of others must not lead to.
+type inside struct{ own []network }
+
+// newInside adds to the blocks what the policy says is the firewall's or beside
+// it: the networks of its interfaces, its external addresses, published servers.
+func newInside(p *ruleset.Policy) *inside {
+	in := &inside{}
+	add := func(a ruleset.Addr, bits uint8) {
+		if v4, ok := packet.AddrFrom16(a); ok && v4 != 0 && bits > 0 && bits <= 32 {
+			mask := ^packet.Addr(0) << (32 - bits)
+			in.own = append(in.own, network{v4 & mask, mask})
+		}
+	}
+	for i := range p.Interfaces {
+		add(p.Interfaces[i].Address, p.Interfaces[i].PrefixLen)
+	}
+	for i := range p.SNAT {
+		add(p.SNAT[i].External, 32)
+	}
+	for i := range p.DNAT {
+		add(p.DNAT[i].External, 32)
+		add(p.DNAT[i].To, 32)
+	}
+	return in
+}
+
+// has reports whether an IPv4 address is inside.
+func (in *inside) has(a packet.Addr) bool {
+	for _, n := range insideBlocks {
+		if a&n.mask == n.addr {
+			return true
+		}
+	}
+	for _, n := range in.own {
+		if a&n.mask == n.addr {
+			return true
+		}
+	}
+	return false
+}
+
+// has6 reports whether an IPv6 address, of 16 bytes, is inside: one that RFC 6890
+// and RFC 4193 keep there, or one that stands for an IPv4 address that is.
+func (in *inside) has6(a []byte) bool {
+	hi, lo := uint64(be32(a))<<32|uint64(be32(a[4:])), uint64(be32(a[8:]))<<32|uint64(be32(a[12:]))
+	switch {
+	case a[0]&0xfe == 0xfc, // fc00::/7, unique local
+		a[0] == 0xfe && a[1]&0x80 != 0, // fe80::/10 and fec0::/10, link-local and site-local
+		a[0] == 0xff:                   // multicast
+		return true
+	case hi == 0 && (lo>>32 == 0 || lo>>32 == 0xffff || lo>>32 == 0xffff0000): // unspecified, loopback (within 0.0.0.0/8), compatible, mapped (RFC 4291 section 2.5.5), translated (RFC 2765)
+		return in.has(packet.Addr(lo))
+	case hi == 0x0064ff9b<<32 && lo>>32 == 0: // 64:ff9b::/96 (RFC 6052)
+		return in.has(packet.Addr(lo))
+	case hi>>16 == 0x0064ff9b0001: // 64:ff9b:1::/48, somebody's own translation (RFC 8215)
+		return true
+	case a[0] == 0x20 && a[1] == 0x02: // 2002::/16, 6to4 (RFC 3056)
+		return in.has(packet.Addr(be32(a[2:])))
+	}
+	return false
+}
+
+// lookInside notes an address in record r that is inside: in the answer or
+// authority section, or in the additional one.
+func (a *answer) lookInside(m []byte, r *rr, additional bool) {
+	switch r.typ {
+	case typeA:
+		a.noteInside(m[r.data:r.end], additional)
+	case typeAAAA:
+		a.noteInside(m[r.data:r.end], additional)
+	case typeSVCB, typeHTTPS:
+		e, _ := skipName(m, r.data+2)
+		for p := m[e:r.end]; len(p) > 0; { // service has read it
+			key, v := be16(p), p[4:4+int(be16(p[2:]))]
+			p = p[4+len(v):]
+			size := 4
+			switch key {
+			case keyIPv4Hint:
+			case keyIPv6Hint:
+				size = 16
+			default:
+				continue
+			}
+			for ; len(v) > 0; v = v[size:] {
+				a.noteInside(v[:size], additional)
+			}
+		}
+	}
+}
+
+// noteInside notes an address of 4 or 16 bytes, if it is inside.
+func (a *answer) noteInside(addr []byte, additional bool) {
+	var as [16]byte
+	if len(addr) == 4 {
+		v4 := packet.Addr(be32(addr))
+		if !a.in.has(v4) {
+			return
+		}
+		as = v4.To16()
+	} else if !a.in.has6(addr) {
+		return
+	} else {
+		copy(as[:], addr)
+	}
+	if additional {
+		a.insideExtra = true
+	} else if !a.insideFound {
+		a.insideFound, a.insideAddr = true, as
+	}
+}
+
+// Inside reports whether an address is one that a client is told only for a name
+// that the policy lists as private.
+func Inside(p *ruleset.Policy, a packet.Addr) bool { return newInside(p).has(a) }

@@ -1,0 +1,45 @@
+package export
+
+import "strconv"
+
+// A Limiter bounds the lines per second of a sink and counts those it held
+// back. Time is an argument: monotonic nanoseconds.
+type Limiter struct {
+	Rate   int64 // lines per second
+	Burst  int64
+	Held   uint64 // lines held back, ever
+	told   uint64 // of them, reported
+	tokens int64  // in nanoseconds
+	last   int64
+	begun  bool
+}
+
+// Allow reports whether a line may go out now.
+func (l *Limiter) Allow(now int64) bool {
+	cost := 1_000_000_000 / l.Rate
+	if !l.begun {
+		l.begun, l.tokens, l.last = true, l.Burst*cost, now
+	}
+	l.tokens = min(l.tokens+now-l.last, l.Burst*cost)
+	l.last = now
+	if l.tokens < cost {
+		l.Held++
+		return false
+	}
+	l.tokens -= cost
+	return true
+}
+
+// AppendLost appends a line that says how many events were lost since the last
+// such line: held back by the limiter, or dropped by a full ring. It appends
+// nothing when there were none.
+func (l *Limiter) AppendLost(dst []byte, ringLost uint64) []byte {
+	n := l.Held + ringLost
+	if n == l.told {
+		return dst
+	}
+	dst = append(dst, `{"event.kind":"metric","event.action":"events-lost","thurward.lost":`...)
+	dst = strconv.AppendUint(dst, n-l.told, 10)
+	l.told = n
+	return append(dst, '}')
+}

@@ -1,0 +1,81 @@
+package export
+
+import "unsafe"
+
+// A queue holds records, with their names, until they can be sent. It is a
+// ring of bytes, so that its memory is known; when it is full the oldest
+// records make room.
+type queue struct {
+	buf        []byte
+	head, tail uint64 // run freely; tail is the oldest record
+	lines      int    // that the records in it will become
+	dropped    uint64 // lines that never will
+}
+
+// Lines that a record becomes, in its field lines.
+const (
+	lineEvent = 1 << iota
+	lineSpan
+)
+
+func lineCount(flags uint8) int { return int(flags&1 + flags>>1&1) }
+
+// newQueue makes a queue of n bytes, which must hold the largest record.
+func newQueue(n int) *queue { return &queue{buf: make([]byte, max(n, RecordSize+MaxName))} }
+
+// push adds a record. The name is as long as the record says.
+func (q *queue) push(r *Record, name []byte) {
+	r.NameLen = uint8(min(len(name), MaxName))
+	need := uint64(RecordSize) + uint64(r.NameLen)
+	for q.head-q.tail+need > uint64(len(q.buf)) {
+		q.dropOldest()
+	}
+	q.write(q.head, recordBytes(r)[:])
+	q.write(q.head+uint64(RecordSize), name[:r.NameLen])
+	q.head += need
+	q.lines += lineCount(r.lines)
+}
+
+func (q *queue) dropOldest() {
+	var r Record
+	q.read(q.tail, recordBytes(&r)[:])
+	q.tail += uint64(RecordSize) + uint64(r.NameLen)
+	q.lines -= lineCount(r.lines)
+	q.dropped += uint64(lineCount(r.lines))
+}
+
+// pop takes the oldest record into r, appends its name to name, and reports
+// whether there was one.
+func (q *queue) pop(r *Record, name []byte) ([]byte, bool) {
+	if q.head == q.tail {
+		return name, false
+	}
+	q.read(q.tail, recordBytes(r)[:])
+	n := len(name)
+	name = append(name, zeroName[:r.NameLen]...)
+	q.read(q.tail+uint64(RecordSize), name[n:])
+	q.tail += uint64(RecordSize) + uint64(r.NameLen)
+	q.lines -= lineCount(r.lines)
+	return name, true
+}
+
+var zeroName [MaxName]byte
+
+func (q *queue) bytes() int { return int(q.head - q.tail) }
+
+// write and read copy to and from a place in the ring, which may lie across
+// its end.
+func (q *queue) write(at uint64, b []byte) {
+	i := at % uint64(len(q.buf))
+	n := copy(q.buf[i:], b)
+	copy(q.buf, b[n:])
+}
+
+func (q *queue) read(at uint64, b []byte) {
+	i := at % uint64(len(q.buf))
+	n := copy(b, q.buf[i:])
+	copy(b[n:], q.buf)
+}
+
+// recordBytes is a record's memory: it holds no pointers.
+func recordBytes(r *Record) *[RecordSize]byte { return (*[RecordSize]byte)(unsafe.Pointer(r)) }

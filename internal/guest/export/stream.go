@@ -1,0 +1,358 @@
+package export
+
+import (
+	"bytes"
+	"math"
+	"sync/atomic"
+)
+
+// A Link is a connection to whoever reads the stream. It is made again and
+// again; the stream says when.
+type Link interface {
+	// Poll lets the link do its work.
+	Poll()
+	// Connect begins to connect. It does nothing unless the link is closed.
+	Connect()
+	// Close breaks the connection off.
+	Close()
+	// State returns closed, connecting or open.
+	State() LinkState
+	// Buffer returns room for bytes to be sent, or nil when there is none now.
+	Buffer() []byte
+	// Send sends the first n bytes of the last Buffer; Flush lets them go.
+	Send(n int)
+	Flush()
+}
+
+// A LinkState is a link's. Zero is closed.
+type LinkState uint8
+
+// The states.
+const (
+	LinkClosed LinkState = iota
+	LinkConnecting
+	LinkOpen
+)
+
+// How the stream behaves, in nanoseconds.
+const (
+	metricsEvery = int64(10e9)
+	firstRetry   = int64(100e6)
+	lastRetry    = int64(5e9)
+	connectLimit = int64(2e9)
+	steady       = int64(5e9) // a connection that lasted this long was a good one
+	tellLoss     = int64(1e9) // between two reports of losses
+)
+
+// Bounds of one step, so that packets do not wait for long.
+const (
+	stepRecords = 1024
+	stepLines   = 64
+	outBytes    = 8 << 10 // lines are rendered ahead of sending up to this
+)
+
+// MaxLine is the length that no line exceeds, in bytes.
+const MaxLine = 16 << 10
+
+// StreamConfig is what a stream works with.
+type StreamConfig struct {
+	Ring      *Ring
+	Context   *Context
+	Identity  Identity
+	Link      Link                         // nil: records are only shown to Tap
+	Metrics   *Metrics                     // of the packet loop; see Snapshot
+	Local     *Metrics                     // of whoever calls Step
+	Tap       func(r *Record, name []byte) // sees every record as it comes; may be nil
+	Queue     int                          // bytes of records that wait; 0: 1 MB
+	Records   int                          // records taken in one step; 0: 1024
+	NoFlowEnd bool                         // no events when flows end
+}
+
+// defaultQueue is the room for records that wait to be sent, in bytes: about
+// 6900 events.
+const defaultQueue = 1 << 20
+
+// A Stream renders records, metrics and spans as lines and sends them over a
+// link. One goroutine calls Step; the packet loop calls Wanted and Snapshot.
+// Nothing here waits or grows.
+type Stream struct {
+	c    StreamConfig
+	q    *queue
+	agg  aggregator
+	seq  uint64
+	name []byte
+	rec  Record
+
+	out  []byte // rendered; from sent on it waits for the link
+	sent int
+
+	conn      uint64 // connections made
+	opened    int64  // when the connection was made
+	connected bool
+	asked     int64 // when it was asked for
+	retry     int64 // when it is next asked for
+	pause     int64 // between two attempts
+
+	shot      atomic.Uint32 // whose the snapshot is: shotIdle …
+	cursor    metricCursor
+	part      int // of a snapshot that is being written: part…
+	nextShot  int64
+	backlog   bool // the last step left lines that could have been sent
+	greeted   bool // the first snapshot of this connection is out
+	toldLines uint64
+	toldRing  uint64
+	lostSince int64
+	nextLoss  int64
+	ringLost  uint64
+
+	linesSent, bytesSent, lostInOut uint64
+}
+
+// States of the snapshot: nobody's, the packet loop is to fill it, the stream
+// may read it.
+const (
+	shotIdle = iota
+	shotWanted
+	shotReady
+)
+
+// Parts of a snapshot as it is written.
+const (
+	partNone = iota
+	partLoop
+	partLocal
+	partEnd
+)
+
+// NewStream makes a stream.
+func NewStream(c StreamConfig) *Stream {
+	if c.Queue == 0 {
+		c.Queue = defaultQueue
+	}
+	if c.Records == 0 {
+		c.Records = stepRecords
+	}
+	if c.Metrics == nil {
+		c.Metrics = &Metrics{}
+	}
+	if c.Local == nil {
+		c.Local = &Metrics{}
+	}
+	s := &Stream{c: c, pause: firstRetry, name: make([]byte, 0, MaxName), out: make([]byte, 0, outBytes+3*MaxLine)}
+	if c.Link != nil {
+		s.q = newQueue(c.Queue)
+	}
+	s.agg.emit = s.enqueue
+	c.Local.Add(s.metrics()...)
+	return s
+}
+
+// StreamBytes is the memory of a stream with a link and the default queue.
+const StreamBytes = defaultQueue + outBytes + 3*MaxLine + places*(8+RecordSize+MaxName+1)
+
+// Wanted reports whether the packet loop is to take a snapshot of its metrics.
+func (s *Stream) Wanted() bool { return s.shot.Load() == shotWanted }
+
+// Snapshot takes one. Only the packet loop calls it, when Wanted says so.
+func (s *Stream) Snapshot() {
+	s.c.Metrics.Fill()
+	s.shot.Store(shotReady)
+}
+
+// Step does a bounded amount of work and reports whether there is more to do
+// at once. Otherwise it is to be called again at the time that Next returns, or
+// when records or the link's news have come. Without lines it only takes
+// records, the lesser part of the work: the caller has packets to forward.
+func (s *Stream) Step(now int64, lines bool) (more bool) {
+	more = s.take(now)
+	if s.c.Link == nil {
+		return more
+	}
+	s.agg.expire(now)
+	s.c.Link.Poll()
+	s.connect(now)
+	if s.connected {
+		if lines {
+			s.backlog = s.send(now)
+		}
+		more = more || s.backlog
+		more = more || s.Wanted() // the packet loop is about to take it
+	}
+	return more
+}
+
+// Next returns the time by which Step is to be called although nothing has
+// come.
+func (s *Stream) Next() int64 {
+	next := int64(math.MaxInt64)
+	if s.c.Link == nil {
+		return next
+	}
+	if s.agg.live > 0 {
+		next = s.agg.due
+	}
+	switch s.c.Link.State() {
+	case LinkOpen:
+		if s.part == partNone && s.shot.Load() == shotIdle {
+			next = min(next, s.nextShot)
+		}
+		if len(s.out) == 0 && s.anyLoss() {
+			next = min(next, s.nextLoss)
+		}
+	case LinkConnecting:
+		next = min(next, s.asked+connectLimit)
+	default:
+		next = min(next, s.retry)
+	}
+	return next
+}
+
+// take moves records from the ring to where they wait.
+func (s *Stream) take(now int64) (more bool) {
+	for range s.c.Records {
+		var ok bool
+		if s.name, ok = s.c.Ring.GetNamed(&s.rec, s.name[:0]); !ok {
+			break
+		}
+		if s.c.Tap != nil {
+			s.c.Tap(&s.rec, s.name)
+		}
+		if s.c.Link == nil {
+			continue
+		}
+		if aggregates(&s.rec) {
+			s.agg.add(&s.rec, s.name)
+		} else {
+			s.enqueue(&s.rec, s.name)
+		}
+	}
+	if lost := s.c.Ring.Lost(); lost != s.ringLost {
+		s.seq += lost - s.ringLost
+		s.ringLost = lost
+		s.noteLoss(now)
+	}
+	return s.c.Ring.Len() > 0
+}
+
+// enqueue puts a record into the queue for the lines that it becomes.
+func (s *Stream) enqueue(r *Record, name []byte) {
+	r.lines = lineEvent
+	if r.Kind == FlowEnd && s.c.NoFlowEnd {
+		r.lines = 0
+	}
+	if t := s.c.Context.Tracer; t != nil && endsSpan(r) && t.Span(r).ok {
+		r.lines |= lineSpan
+	}
+	if r.lines == 0 {
+		return
+	}
+	if r.lines&lineEvent != 0 {
+		s.seq++
+		r.Seq = s.seq
+	}
+	before := s.q.dropped
+	s.q.push(r, name)
+	if s.q.dropped != before {
+		s.noteLoss(r.Time)
+	}
+}
+
+func (s *Stream) noteLoss(now int64) {
+	if s.lostSince == 0 {
+		s.lostSince = max(now, 1)
+	}
+}
+
+// Dropped returns the number of lines that were lost: dropped from the queue,
+// or rendered and not sent when a connection ended.
+func (s *Stream) Dropped() uint64 {
+	if s.q == nil {
+		return 0
+	}
+	return s.q.dropped + s.lostInOut
+}
+
+// connect looks after the connection.
+func (s *Stream) connect(now int64) {
+	switch s.c.Link.State() {
+	case LinkOpen:
+		if !s.connected {
+			s.begin(now)
+		}
+	case LinkConnecting:
+		if now-s.asked >= connectLimit {
+			s.c.Link.Close()
+			s.backOff(now)
+		}
+	case LinkClosed:
+		if s.connected {
+			s.end(now)
+		}
+		if s.asked != 0 { // it was refused
+			s.backOff(now)
+		}
+		if now >= s.retry {
+			s.asked = max(now, 1)
+			s.c.Link.Connect()
+			s.c.Link.Flush()
+			if s.c.Link.State() == LinkClosed {
+				s.backOff(now)
+			}
+		}
+	}
+}
+
+func (s *Stream) backOff(now int64) {
+	s.asked = 0
+	s.retry = now + s.pause
+	s.pause = min(2*s.pause, lastRetry)
+}
+
+// begin greets whoever reads.
+func (s *Stream) begin(now int64) {
+	s.connected, s.greeted, s.backlog, s.opened, s.asked = true, false, false, now, 0
+	s.conn++
+	s.out, s.sent = s.out[:0], 0
+	s.line(appendHello(s.out, &s.c.Identity, s.c.Context, now, s.conn, s.Dropped()))
+	s.part, s.nextLoss = partNone, now
+	s.loss(now)
+	s.wantShot(now)
+}
+
+// wantShot asks the packet loop for a snapshot. One that it took for an earlier
+// connection is as good as new only if nobody has looked at it for long: it is
+// taken again.
+func (s *Stream) wantShot(now int64) {
+	s.nextShot = now + metricsEvery
+	s.shot.Store(shotWanted)
+}
+
+// end counts what was rendered and not sent.
+func (s *Stream) end(now int64) {
+	s.connected = false
+	lost := uint64(0)
+	// The line of which a part is sent was not received either.
+	from := bytes.LastIndexByte(s.out[:s.sent], '\n') + 1
+	if s.sent == len(s.out) {
+		from = s.sent
+	}
+	for rest := s.out[from:]; len(rest) > 0; {
+		n := bytes.IndexByte(rest, '\n') + 1
+		if n == 0 {
+			n = len(rest)
+		}
+		if rest[0] == '{' || bytes.HasPrefix(rest, []byte("# SPAN ")) {
+			lost++
+		}
+		rest = rest[n:]
+	}
+	if lost > 0 {
+		s.lostInOut += lost
+		s.noteLoss(now)
+	}
+	s.out, s.sent = s.out[:0], 0
+	if now-s.opened >= steady {
+		s.pause = firstRetry
+	}
+	s.backOff(now)
+}

@@ -1,0 +1,139 @@
+package filter
+
+import (
+	"errors"
+
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// A Classifier gives the same answers as Linear from the tables that Build has
+// made. A look-up walks a few decision trees: in each it follows at most
+// segment.MaxLevel nodes to a leaf, and compares the leaf's entries, which are
+// in the order of the policy, until one matches. A tree whose first match comes
+// behind what has been found already is not looked at.
+//
+// It allocates nothing and may be used by several goroutines.
+type Classifier struct {
+	t        ruleset.Classifier
+	fallback ruleset.Action
+	def      uint32
+}
+
+// New returns the classifier of a policy whose tables Build has made.
+func New(p *ruleset.Policy) (*Classifier, error) {
+	if len(p.Matches) > 0 && len(p.Classifier.Roots) != len(p.Names)+1 {
+		return nil, errors.New("filter: the policy has rules but no classifier (build the image anew)")
+	}
+	return &Classifier{t: p.Classifier, fallback: p.Settings.DefaultAction, def: p.DefaultRule()}, nil
+}
+
+// none is no entry, and comes behind all of them.
+const none = ^uint32(0)
+
+// key is what nodes look at, by field.
+type key [ruleset.NumFields]uint32
+
+// kind is a packet's protocol, direction and state as entries hold them.
+func kind(proto uint8, d ruleset.Direction, state uint8) uint16 {
+	return uint16(proto) | uint16(d)<<8 | uint16(state)<<10
+}
+
+// numKinds is how many parts FieldKind has: 4 kinds of protocol, 2 directions,
+// 2 states.
+const numKinds = 16
+
+// kindField is the value of FieldKind.
+func kindField(proto uint8, d ruleset.Direction, state uint8) uint32 {
+	k := uint32(3)
+	switch proto {
+	case packet.TCP:
+		k = 0
+	case packet.UDP:
+		k = 1
+	case packet.ICMP:
+		k = 2
+	}
+	if d == ruleset.Ingress {
+		k |= 4
+	}
+	if state == ruleset.StateEstablished {
+		k |= 8
+	}
+	return k
+}
+
+// Decide returns what the policy says about a packet.
+func (c *Classifier) Decide(p *Packet) Verdict {
+	v := Verdict{Action: c.fallback, Rule: c.def, Shadow: NoRule}
+	if len(c.t.Roots) == 0 {
+		return v
+	}
+	k := key{uint32(p.Src), uint32(p.Dst), uint32(p.DstPort), kindField(p.Proto, p.Direction, p.State)}
+	kd := kind(p.Proto, p.Direction, p.State)
+	r := &c.t.Roots[0]
+	best, rule := c.first(r.Tree, r.Trees, &k, kd, none, none)
+	shadow, shadowRule := none, none
+	if r.ShadowTrees != 0 {
+		shadow, shadowRule = c.first(r.ShadowTree, r.ShadowTrees, &k, kd, best, none)
+	}
+	for _, n := range p.Names {
+		if n >= uint32(len(c.t.Roots)-1) {
+			continue
+		}
+		r := &c.t.Roots[n+1]
+		best, rule = c.first(r.Tree, r.Trees, &k, kd, best, rule)
+		shadow, shadowRule = c.first(r.ShadowTree, r.ShadowTrees, &k, kd, min(shadow, best), shadowRule)
+	}
+	if best != none {
+		v.Action, v.Rule = ruleset.Action(rule>>ruleset.ActionShift), rule&(1<<ruleset.ActionShift-1)
+	}
+	if shadow < best {
+		v.Shadow = shadowRule & (1<<ruleset.ActionShift - 1)
+	}
+	return v
+}
+
+// first returns the first match of n trees, if it comes before best, and
+// otherwise best and rule as they are.
+func (c *Classifier) first(tree, n uint32, k *key, kd uint16, best, rule uint32) (uint32, uint32) {
+	trees := c.t.Trees[tree:][:n]
+	nodes, cells, entries := c.t.Nodes, c.t.Cells, c.t.Entries
+	var leaf [ruleset.MaxTrees]uint32
+	// The trees' nodes first, then the leaves: the processor looks ahead into
+	// the next tree, which a leaf's unpredictable end would stop.
+	for i := range trees {
+		ref := trees[i].Ref
+		for ref&ruleset.LeafBit == 0 {
+			d := &nodes[ref]
+			part := min((k[d.Field&3]-d.Base)>>(d.Shift&31), d.Parts)
+			ref = uint32(cells[d.Cell+part])
+		}
+		leaf[i%ruleset.MaxTrees] = ref &^ ruleset.LeafBit
+	}
+	for i := range trees {
+		if trees[i].First >= best {
+			break
+		}
+		for j := leaf[i%ruleset.MaxTrees]; j < uint32(len(entries)); j++ {
+			e := &entries[j]
+			m := e.Match &^ ruleset.Last
+			if m >= best {
+				break
+			}
+			if matches(e, k, kd) {
+				best, rule = m, e.Rule
+				break
+			}
+			if e.Match&ruleset.Last != 0 {
+				break
+			}
+		}
+	}
+	return best, rule
+}
+
+// matches reports whether a packet matches an entry.
+func matches(e *ruleset.Entry, k *key, kd uint16) bool {
+	return (k[0]&e.SrcMask^e.Src)|(k[1]&e.DstMask^e.Dst)|uint32(kd&e.KindMask^e.Kind) == 0 && uint16(k[2])-e.Port <= e.PortSpan
+}

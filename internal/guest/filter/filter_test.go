@@ -1,0 +1,134 @@
+package filter
+
+import (
+	"testing"
+
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+func addr(a, b, c, d uint32) packet.Addr { return packet.Addr(a<<24 | b<<16 | c<<8 | d) }
+
+// policy has a rule for each condition, and a default of deny.
+func policy() *ruleset.Policy {
+	net := func(a packet.Addr, bits int) (ruleset.Addr, ruleset.Addr) {
+		m := packet.Addr(uint32(uint64(0xffffffff) << (32 - bits))).To16()
+		for i := range m[:10] {
+			m[i] = 0xff
+		}
+		return a.To16(), m
+	}
+	any := ruleset.Match{PortHi: 65535, Action: ruleset.Accept}
+	p := &ruleset.Policy{Settings: ruleset.Settings{DefaultAction: ruleset.Deny}}
+	add := func(m ruleset.Match) {
+		m.Rule = uint32(len(p.Rules))
+		p.Rules = append(p.Rules, ruleset.Rule{Action: m.Action})
+		p.Matches = append(p.Matches, m)
+	}
+	m := any // 0: one host is denied
+	m.Src, m.SrcMask = net(addr(10, 0, 0, 66), 32)
+	m.Action = ruleset.Deny
+	add(m)
+	m = any // 1: a network may go to web servers
+	m.Src, m.SrcMask = net(addr(10, 0, 0, 0), 24)
+	m.Proto, m.PortLo, m.PortHi, m.Direction, m.State = packet.TCP, 80, 443, ruleset.Egress, ruleset.StateNew
+	add(m)
+	m = any // 2: anybody may ask one server
+	m.Dst, m.DstMask = net(addr(8, 8, 8, 8), 32)
+	m.Proto, m.PortLo, m.PortHi = packet.UDP, 53, 53
+	add(m)
+	m = any // 3: what comes back
+	m.Direction, m.State = ruleset.Ingress, ruleset.StateEstablished
+	add(m)
+	m = any // 4: an address of another family matches nothing
+	m.Src[0], m.SrcMask[0] = 0x20, 0xff
+	add(m)
+	m = any // 5: ping
+	m.Proto = packet.ICMP
+	add(m)
+	return p
+}
+
+func TestLinear(t *testing.T) {
+	const (
+		def = 6
+		e   = ruleset.Egress
+		i   = ruleset.Ingress
+		n   = ruleset.StateNew
+		est = ruleset.StateEstablished
+	)
+	host, other, bad, web, dns := addr(10, 0, 0, 2), addr(10, 0, 1, 2), addr(10, 0, 0, 66), addr(198, 51, 100, 80), addr(8, 8, 8, 8)
+	f := NewLinear(policy())
+	for _, c := range []struct {
+		p      Packet
+		action ruleset.Action
+		rule   uint32
+	}{
+		// first match wins
+		{Packet{bad, web, 80, packet.TCP, e, n, nil}, ruleset.Deny, 0},
+		{Packet{bad, dns, 53, packet.UDP, e, n, nil}, ruleset.Deny, 0},
+		// source, port range, protocol, direction, state
+		{Packet{host, web, 80, packet.TCP, e, n, nil}, ruleset.Accept, 1},
+		{Packet{host, web, 443, packet.TCP, e, n, nil}, ruleset.Accept, 1},
+		{Packet{host, web, 79, packet.TCP, e, n, nil}, ruleset.Deny, def},
+		{Packet{host, web, 444, packet.TCP, e, n, nil}, ruleset.Deny, def},
+		{Packet{other, web, 80, packet.TCP, e, n, nil}, ruleset.Deny, def},
+		{Packet{host, web, 80, packet.UDP, e, n, nil}, ruleset.Deny, def},
+		{Packet{host, web, 80, packet.TCP, i, n, nil}, ruleset.Deny, def},
+		{Packet{host, web, 80, packet.TCP, e, est, nil}, ruleset.Deny, def},
+		// destination
+		{Packet{other, dns, 53, packet.UDP, e, n, nil}, ruleset.Accept, 2},
+		{Packet{web, dns, 53, packet.UDP, i, n, nil}, ruleset.Accept, 2},
+		{Packet{other, web, 53, packet.UDP, e, n, nil}, ruleset.Deny, def},
+		// state
+		{Packet{web, host, 4000, packet.TCP, i, est, nil}, ruleset.Accept, 3},
+		{Packet{web, host, 4000, packet.TCP, i, n, nil}, ruleset.Deny, def},
+		// no ports
+		{Packet{host, web, 0, packet.ICMP, e, n, nil}, ruleset.Accept, 5},
+	} {
+		if v := f.Decide(&c.p); v != (Verdict{c.action, c.rule, NoRule}) {
+			t.Errorf("%+v: %+v, want action %d by rule %d", c.p, v, c.action, c.rule)
+		}
+	}
+}
+
+func TestDefaultAccept(t *testing.T) {
+	p := &ruleset.Policy{Settings: ruleset.Settings{DefaultAction: ruleset.Accept}}
+	if v := NewLinear(p).Decide(&Packet{}); v != (Verdict{ruleset.Accept, 0, NoRule}) {
+		t.Fatalf("%+v", v)
+	}
+}
+
+// TestShadowAndNames: a shadow rule is reported only where it would decide, and
+// a rule by name matches whoever knows the destination by that name.
+func TestShadowAndNames(t *testing.T) {
+	p := &ruleset.Policy{Settings: ruleset.Settings{DefaultAction: ruleset.Deny}, Names: make([]ruleset.Name, 2)}
+	add := func(a ruleset.Action, mode ruleset.Mode, lo, hi uint16, name uint32) {
+		p.Matches = append(p.Matches, ruleset.Match{PortLo: lo, PortHi: hi, Action: a, Rule: uint32(len(p.Rules)), Name: name})
+		p.Rules = append(p.Rules, ruleset.Rule{Action: a, Mode: mode})
+	}
+	add(ruleset.Accept, ruleset.Enforce, 1, 10, 0)
+	add(ruleset.Deny, ruleset.Shadow, 5, 20, 0)
+	add(ruleset.Accept, ruleset.Shadow, 15, 30, 0)
+	add(ruleset.Accept, ruleset.Enforce, 20, 40, 2)
+	add(ruleset.Deny, ruleset.Enforce, 30, 40, 0)
+	f := NewLinear(p)
+	for _, c := range []struct {
+		port  uint16
+		names []uint32
+		want  Verdict
+	}{
+		{5, nil, Verdict{ruleset.Accept, 0, NoRule}},
+		{11, nil, Verdict{ruleset.Deny, 5, 1}},
+		{15, nil, Verdict{ruleset.Deny, 5, 1}},
+		{25, nil, Verdict{ruleset.Deny, 5, 2}},
+		{25, []uint32{0}, Verdict{ruleset.Deny, 5, 2}},
+		{25, []uint32{0, 1}, Verdict{ruleset.Accept, 3, 2}},
+		{35, []uint32{1}, Verdict{ruleset.Accept, 3, NoRule}},
+		{35, nil, Verdict{ruleset.Deny, 4, NoRule}},
+	} {
+		if v := f.Decide(&Packet{DstPort: c.port, State: ruleset.StateNew, Names: c.names}); v != c.want {
+			t.Errorf("port %d, names %v: %+v, want %+v", c.port, c.names, v, c.want)
+		}
+	}
+}

@@ -1,0 +1,115 @@
+// Package framebuf holds the packet buffers that the network devices and the
+// data plane hand to each other, by number, without copying.
+//
+// Ownership is exclusive and moves: a buffer belongs to the pool, to a port
+// (posted for reception or queued for transmission), or to the data plane,
+// and whoever holds it gives it on or puts it back. One goroutine, the one
+// that polls, does all of this; nothing here is safe for concurrent use.
+package framebuf
+
+import "unsafe"
+
+// Size is the length of every buffer in bytes. A frame of the largest
+// supported MTU (1500) with its Ethernet and virtio headers fits with room
+// for a VLAN tag and for an ICMP error built in place. It is an odd number of
+// cache lines: with 2048 bytes the headers of all frames would share two of the
+// 64 sets of a first-level cache, and a batch would not fit.
+const Size = 1984
+
+// Headroom is where a received or built Ethernet frame starts in its buffer:
+// the 12 bytes before it carry the virtio-net header (virtio 1.2, 5.1.6), so
+// that header and packet headers share the first cache line.
+const Headroom = 12
+
+// MaxLen is the longest Ethernet frame a buffer holds, in bytes.
+const MaxLen = Size - Headroom
+
+// A Frame is one Ethernet frame, without FCS, in a buffer of a Pool, at Headroom.
+type Frame struct {
+	Buf uint32 // number of the buffer in its pool
+	Len uint32 // length of the frame in bytes, at most MaxLen
+}
+
+// A Pool is a fixed set of buffers in one contiguous stretch of memory.
+type Pool struct {
+	mem  []byte
+	phys uint64
+	free []uint32 // stack of free buffer numbers: the hottest is reused first
+}
+
+// NewPool makes a pool of len(mem)/Size buffers over mem, which devices see
+// at address phys (0 where there are no devices, as in tests).
+func NewPool(mem []byte, phys uint64) *Pool {
+	n := len(mem) / Size
+	p := &Pool{mem: mem[: n*Size : n*Size], phys: phys, free: make([]uint32, n)}
+	for i := range p.free {
+		p.free[i] = uint32(n - 1 - i)
+	}
+	return p
+}
+
+// Cap returns the number of buffers, free or not.
+func (p *Pool) Cap() int { return cap(p.free) }
+
+// Free returns the number of buffers that Get can still hand out.
+func (p *Pool) Free() int { return len(p.free) }
+
+// Get takes a buffer from the pool. It reports false when none is left.
+func (p *Pool) Get() (buf uint32, ok bool) {
+	n := len(p.free)
+	if n == 0 {
+		return 0, false
+	}
+	buf = p.free[n-1]
+	p.free = p.free[:n-1]
+	return buf, true
+}
+
+// Put gives a buffer back. The caller must own it. A number that is not the
+// pool's, or one more than the pool has handed out, is refused.
+func (p *Pool) Put(buf uint32) {
+	n := len(p.free)
+	if n == cap(p.free) || buf >= uint32(cap(p.free)) {
+		return
+	}
+	p.free = p.free[:n+1]
+	p.free[n] = buf
+}
+
+// Buffer returns the whole buffer, Size bytes.
+func (p *Pool) Buffer(buf uint32) []byte {
+	o := int(buf) * Size
+	return p.mem[o : o+Size : o+Size]
+}
+
+// Bytes returns the frame's bytes, from the Ethernet header to its last byte.
+func (p *Pool) Bytes(f Frame) []byte {
+	return p.place(f.Buf)[:f.Len]
+}
+
+// Head is how many bytes Head returns: more than the headers of most frames.
+const Head = 64
+
+// Head returns the first Head bytes of where the frame is in its buffer; it may
+// be shorter, and what follows it is then of no meaning.
+func (p *Pool) Head(f Frame) *[Head]byte {
+	return (*[Head]byte)(p.place(f.Buf)[:])
+}
+
+// place returns where a frame is in a buffer. It is what every packet needs
+// several times, and without the arithmetic of a slice of mem.
+func (p *Pool) place(buf uint32) *[MaxLen]byte {
+	if buf >= uint32(cap(p.free)) {
+		panic("frame: a buffer that is not in the pool")
+	}
+	return (*[MaxLen]byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(p.mem)), uintptr(buf)*Size+Headroom))
+}
+
+// Line returns the address of the cache line at off of a buffer, of any number,
+// for prefetch.Ask. It is no reference to it.
+func (p *Pool) Line(buf uint32, off int) uintptr {
+	return uintptr(unsafe.Pointer(unsafe.SliceData(p.mem))) + uintptr(buf)*Size + uintptr(off)
+}
+
+// Phys returns the address at which a device sees the start of the buffer.
+func (p *Pool) Phys(buf uint32) uint64 { return p.phys + uint64(buf)*Size }

@@ -1,0 +1,110 @@
+package nat
+
+import (
+	"math/bits"
+
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// A mapping gives an internal endpoint its external port. All flows of the
+// endpoint share it, wherever they go (RFC 4787 REQ-1).
+type mapping struct {
+	addr packet.Addr
+	port uint16
+	refs uint32 // flows; 0: the external port is free
+	flow uint32 // the latest, plus one; 0: none
+}
+
+// space is one protocol's ports: which are taken, by external port, and an
+// index by internal endpoint. The index is a hash table with linear probing,
+// at most half full; it holds external ports, 0 for a free slot.
+type space struct {
+	used      [1024]uint64
+	byExt     []mapping // from the pool's first port on
+	index     []uint16
+	shift     uint8
+	inUse     int
+	highWater int
+	reserved  int // taken, but of static mappings
+	own       int // taken by the firewall itself
+	kept      int // of which so many are kept for it
+	hand      int // where lone goes on
+	shares    shares
+}
+
+func newSpace(ports int) *space {
+	n := uint8(bits.Len(uint(2*ports - 1)))
+	return &space{byExt: make([]mapping, ports), index: make([]uint16, 1<<n), shift: 64 - n}
+}
+
+// home returns the slot where the search for an endpoint begins. The key keeps
+// hosts from choosing ports that all begin in one place.
+func (s *space) home(addr packet.Addr, port uint16, key uint64) uint32 {
+	h := (uint64(addr)<<16 | uint64(port)) ^ key
+	hi, lo := bits.Mul64(h, key|1)
+	return uint32((hi ^ lo) * 0x9e3779b97f4a7c15 >> s.shift)
+}
+
+// find returns the slot of an endpoint's mapping, or of the free slot where it
+// would be.
+func (p *Pool) find(s *space, addr packet.Addr, port uint16) uint32 {
+	mask := uint32(len(s.index) - 1)
+	i := s.home(addr, port, p.key)
+	for range s.index {
+		e := s.index[i&mask]
+		if e == 0 {
+			break
+		}
+		if m := &s.byExt[e-p.Lo]; m.addr == addr && m.port == port {
+			break
+		}
+		i++
+	}
+	return i & mask
+}
+
+// unindex empties slot i and moves those behind it up that would no longer be
+// found (Knuth, volume 3, section 6.4, algorithm R).
+func (p *Pool) unindex(s *space, i uint32) {
+	mask := uint32(len(s.index) - 1)
+	j := i
+	for range s.index {
+		s.index[i] = 0
+		for range s.index {
+			j = (j + 1) & mask
+			e := s.index[j]
+			if e == 0 {
+				return
+			}
+			m := &s.byExt[e-p.Lo]
+			// An entry may move to i unless its home lies behind i.
+			if h := s.home(m.addr, m.port, p.key) & mask; (j-h)&mask >= (j-i)&mask {
+				break
+			}
+		}
+		s.index[i] = s.index[j]
+		i = j
+	}
+}
+
+func (p *Pool) bind(proto uint8, port uint16, flow uint32) {
+	if n := spaceOf(proto); n >= 0 && port >= p.Lo && port <= p.Hi {
+		p.space[n].byExt[port-p.Lo].flow = flow + 1
+	}
+}
+
+func (p *Pool) lone(proto uint8) (flow uint32, share int, ok bool) {
+	n := spaceOf(proto)
+	if n < 0 {
+		return 0, 0, false
+	}
+	s := p.space[n]
+	if s.hand++; s.hand >= len(s.byExt) {
+		s.hand = 0
+	}
+	m := &s.byExt[s.hand]
+	if m.refs != 1 || m.flow == 0 {
+		return 0, 0, false
+	}
+	return m.flow - 1, s.shares.of(m.addr, p.key), true
+}

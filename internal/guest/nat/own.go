@@ -1,0 +1,85 @@
+package nat
+
+import (
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// Own hands out ports of the WAN interface's address to the firewall itself,
+// for what it asks upstream. They come from the same pool as those of hosts
+// behind it, so that no answer could be meant for both, and are unpredictable
+// (RFC 6056, RFC 5452 section 9.2).
+type Own struct {
+	addr packet.Addr
+	pool *Pool // of addr; nil: nobody is translated to it, and used is all there is
+	used [ownProtos][1024]uint64
+}
+
+// ownProtos is how many of Protocols the firewall has ports of: TCP and UDP.
+const ownProtos = 2
+
+// ownLo is the lowest port that the firewall uses itself.
+const ownLo = 1024
+
+func (o *Own) init(p *ruleset.Policy, pools []*Pool) {
+	f := p.Interface(ruleset.WAN)
+	if f == nil {
+		return
+	}
+	o.addr, _ = packet.AddrFrom16(f.Address)
+	for _, q := range pools {
+		if q.Addr == o.addr {
+			o.pool = q
+			q.keep()
+		}
+	}
+}
+
+// Addr returns the address that the ports belong to.
+func (o *Own) Addr() packet.Addr { return o.addr }
+
+// Take returns a free port for TCP or UDP, which nobody else has until Give;
+// rnd, a random number, chooses it. It reports false when there is none.
+func (o *Own) Take(proto uint8, rnd uint64) (port uint16, ok bool) {
+	n := spaceOf(proto)
+	if n < 0 || n >= len(o.used) {
+		return 0, false
+	}
+	if o.pool != nil {
+		return o.pool.takeOwn(n, rnd)
+	}
+	if port, ok = search(&o.used[n], ownLo, 65535, uint16(rnd), rnd); ok {
+		o.used[n][port/64] |= 1 << (port % 64)
+	}
+	return port, ok
+}
+
+// Give returns a port that Take has handed out.
+func (o *Own) Give(proto uint8, port uint16) {
+	n := spaceOf(proto)
+	switch {
+	case n < 0 || n >= len(o.used):
+	case o.pool != nil:
+		o.pool.Give(proto, port)
+	default:
+		o.used[n][port/64] &^= 1 << (port % 64)
+	}
+}
+
+// takeOwn takes a port for the firewall: a mapping whose inside is the external
+// endpoint itself, which no host behind it can have.
+func (p *Pool) takeOwn(n int, rnd uint64) (port uint16, ok bool) {
+	s := p.space[n]
+	lo, hi := uint32(p.Lo), uint32(p.Hi)
+	if hi >= ownLo {
+		lo = max(lo, ownLo)
+	}
+	if port, ok = search(&s.used, lo, hi, uint16(rnd), rnd); !ok {
+		p.Failed++
+		return 0, false
+	}
+	at := p.find(s, p.Addr, port)
+	s.own++
+	p.set(s, at, port, mapping{addr: p.Addr, port: port, refs: 1})
+	return port, true
+}

@@ -1,0 +1,214 @@
+package nat
+
+import (
+	"math/bits"
+	"unsafe"
+
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// protos is the number of protocols with a port space of their own.
+const protos = 3
+
+// spaceOf returns the index of a protocol's port space, or -1.
+func spaceOf(proto uint8) int {
+	switch proto {
+	case packet.TCP:
+		return 0
+	case packet.UDP:
+		return 1
+	case packet.ICMP:
+		return 2
+	}
+	return -1
+}
+
+// A Pool holds the external ports of one address: for TCP and UDP, and the
+// identifiers for ICMP queries. It never maps two endpoints to one.
+type Pool struct {
+	Addr   packet.Addr
+	Lo, Hi uint16 // inclusive; Lo is at least 1
+	Failed uint64 // times that no port was free, or none for who wanted one
+	key    uint64
+	space  [protos]*space
+}
+
+// Protocols are those that have ports, or identifiers, of their own.
+var Protocols = [protos]uint8{packet.TCP, packet.UDP, packet.ICMP}
+
+// NewPool returns a pool of the ports lo to hi, which must be from 1 to 65535
+// and in order. The key is secret and random.
+func NewPool(addr packet.Addr, lo, hi uint16, key uint64) *Pool {
+	p := &Pool{Addr: addr, Lo: lo, Hi: hi, key: key}
+	for i := range p.space {
+		p.space[i] = newSpace(int(hi) - int(lo) + 1)
+	}
+	return p
+}
+
+// poolBytes is the memory of a pool for the ports lo to hi.
+func poolBytes(lo, hi uint16) int {
+	n := int(hi) - int(lo) + 1
+	return protos * (int(unsafe.Sizeof(space{})) + n*int(unsafe.Sizeof(mapping{})) + 2<<bits.Len(uint(2*n-1)))
+}
+
+// InUse returns how many ports of a protocol are taken.
+func (p *Pool) InUse(proto uint8) int {
+	if s := spaceOf(proto); s >= 0 {
+		return p.space[s].inUse
+	}
+	return 0
+}
+
+// HighWater returns how many ports of a protocol have been taken at most.
+func (p *Pool) HighWater(proto uint8) int {
+	if s := spaceOf(proto); s >= 0 {
+		return p.space[s].highWater
+	}
+	return 0
+}
+
+// Size returns how many ports of a protocol there are for mappings: without
+// those that static mappings have.
+func (p *Pool) Size(proto uint8) int {
+	if s := spaceOf(proto); s >= 0 {
+		return len(p.space[s].byExt) - p.space[s].reserved
+	}
+	return 0
+}
+
+// reserve keeps the ports lo to hi of a space out of the pool.
+func (p *Pool) reserve(n int, lo, hi uint16) {
+	s := p.space[n]
+	for port := uint32(max(lo, p.Lo)); port <= uint32(min(hi, p.Hi)); port++ {
+		if s.free(uint16(port)) {
+			s.used[port/64] |= 1 << (port % 64)
+			s.reserved++
+		}
+	}
+}
+
+// Take returns the external port of an internal endpoint for one more flow:
+// the one that it has, or else a free one, preferably the same as inside,
+// otherwise one that rnd, a random number, chooses. It reports false when there
+// is none, or the endpoint's host has its share.
+func (p *Pool) Take(proto uint8, addr packet.Addr, want uint16, rnd uint64) (port uint16, ok bool) {
+	return p.take(proto, addr, want, p.Lo, p.Hi, rnd)
+}
+
+// take is Take, from ports lo to hi of the pool's.
+func (p *Pool) take(proto uint8, addr packet.Addr, want, from, to uint16, rnd uint64) (port uint16, ok bool) {
+	n := spaceOf(proto)
+	if n < 0 {
+		return 0, false
+	}
+	s := p.space[n]
+	at := p.find(s, addr, want)
+	if e := s.index[at]; e != 0 {
+		s.byExt[e-p.Lo].refs++
+		return e, true
+	}
+	if p.mayTake(s, addr, from, to) {
+		port, ok = choose(s, want, from, to, rnd)
+	}
+	if !ok {
+		p.Failed++
+		return 0, false
+	}
+	s.shares.add(addr, p.key, 1)
+	p.set(s, at, port, mapping{addr: addr, port: want, refs: 1})
+	return port, true
+}
+
+// set enters a new mapping.
+func (p *Pool) set(s *space, at uint32, port uint16, m mapping) {
+	s.used[port/64] |= 1 << (port % 64)
+	s.inUse++
+	s.highWater = max(s.highWater, s.inUse)
+	s.index[at] = port
+	s.byExt[port-p.Lo] = m
+}
+
+// choose returns a free port from first to last for an endpoint whose own is
+// want.
+func choose(s *space, want, first, last uint16, rnd uint64) (port uint16, ok bool) {
+	if s.inUse+s.reserved == len(s.byExt) {
+		return 0, false
+	}
+	if want >= first && want <= last && s.free(want) {
+		return want, true
+	}
+	lo, hi := uint32(first), uint32(last)
+	if want >= 1024 && hi >= 1024 {
+		lo = max(lo, 1024)
+	} else if lo < 1024 {
+		hi = min(hi, 1023)
+	}
+	if port, ok = search(&s.used, lo, hi, want, rnd); !ok {
+		port, ok = search(&s.used, uint32(first), uint32(last), want, rnd)
+	}
+	return port, ok
+}
+
+const evenPorts = 0x5555555555555555
+
+// search looks for a free port in [lo, hi], beginning at a random one: first
+// for one of the parity of want (RFC 4787 REQ-4), then for any. Each round
+// looks at every word of the bitmap once.
+// The bitmap says which are taken.
+func search(used *[1024]uint64, lo, hi uint32, want uint16, rnd uint64) (uint16, bool) {
+	n := hi - lo + 1
+	start := lo + uint32(rnd>>32)%n
+	parity := uint64(evenPorts)
+	if want&1 != 0 {
+		parity = ^parity
+	}
+	for _, mask := range [...]uint64{parity, ^uint64(0)} {
+		first, last := lo/64, hi/64
+		w := start / 64
+		skip := ^uint64(0) << (start % 64) // in the first word, from start on
+		for range last - first + 2 {
+			free := ^used[w%1024] & mask & skip
+			if w == first {
+				free &= ^uint64(0) << (lo % 64)
+			}
+			if w == last {
+				free &= ^uint64(0) >> (63 - hi%64)
+			}
+			if free != 0 {
+				return uint16(w*64 + uint32(bits.TrailingZeros64(free))), true
+			}
+			skip = ^uint64(0)
+			if w++; w > last {
+				w = first
+			}
+		}
+	}
+	return 0, false
+}
+
+func (s *space) free(port uint16) bool { return s.used[port/64]>>(port%64)&1 == 0 }
+
+// Give ends one flow's use of a port. The last one frees it.
+func (p *Pool) Give(proto uint8, port uint16) {
+	n := spaceOf(proto)
+	if n < 0 || port < p.Lo || port > p.Hi {
+		return
+	}
+	s := p.space[n]
+	m := &s.byExt[port-p.Lo]
+	if m.refs == 0 {
+		return
+	}
+	if m.refs--; m.refs > 0 {
+		return
+	}
+	if m.addr == p.Addr {
+		s.own--
+	} else {
+		s.shares.add(m.addr, p.key, ^uint16(0))
+	}
+	p.unindex(s, p.find(s, m.addr, m.port))
+	s.used[port/64] &^= 1 << (port % 64)
+	s.inUse--
+}

@@ -1,0 +1,88 @@
+package nat
+
+import (
+	"math/bits"
+
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// Of a pool one host may take as much as leaves room for others: a new port only
+// as long as it has fewer than evenShare times as many as are free, and fewPorts
+// (dynamic thresholds, Choudhury and Hahne 1998). Alone it gets to fifteen sixteenths
+// of the pool, two get to fifteen thirty-firsts each, and there is always something
+// left for who has little.
+const (
+	evenShare = 15
+	fewPorts  = 16 // a small pool can be used to the last
+)
+
+// Of the ports of the WAN interface's address one in ownPart is kept for the
+// firewall's own questions.
+const ownPart = 64
+
+// shares counts mappings by internal address, in two rows of cells that a keyed
+// hash chooses. The lower of an address's two cells is what it has; it may be
+// more, if both are shared with others, and is never less.
+type shares [2][1 << shareBits]uint16
+
+const shareBits = 12
+
+func cells(addr packet.Addr, key uint64) (uint64, uint64) {
+	h := uint64(addr) ^ key // and SplitMix64's finaliser
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	h ^= h >> 31
+	return h % (1 << shareBits), h >> 32 % (1 << shareBits)
+}
+
+func (s *shares) of(addr packet.Addr, key uint64) int {
+	a, b := cells(addr, key)
+	return int(min(s[0][a], s[1][b]))
+}
+
+func (s *shares) add(addr packet.Addr, key uint64, n uint16) {
+	a, b := cells(addr, key)
+	s[0][a] += n
+	s[1][b] += n
+}
+
+// mayTake reports whether a host may have one more of the ports from first to
+// last.
+func (p *Pool) mayTake(s *space, addr packet.Addr, first, last uint16) bool {
+	free := len(s.byExt) - s.reserved - s.inUse - max(0, s.kept-s.own)
+	if free > 0 && (first > p.Lo || last < p.Hi) {
+		free = min(free, s.freeIn(first, last)) // an entry's part of the pool
+	}
+	return free > 0 && s.shares.of(addr, p.key) < evenShare*free+fewPorts
+}
+
+// freeIn counts the free ports from first to last.
+func (s *space) freeIn(first, last uint16) (n int) {
+	for w := int(first) / 64; w <= int(last)/64; w++ {
+		free := ^s.used[w]
+		if w == int(first)/64 {
+			free &= ^uint64(0) << (first % 64)
+		}
+		if w == int(last)/64 {
+			free &= ^uint64(0) >> (63 - last%64)
+		}
+		n += bits.OnesCount64(free)
+	}
+	return n
+}
+
+// keep keeps ports for the firewall itself.
+func (p *Pool) keep() {
+	for _, s := range p.space[:ownProtos] {
+		s.kept = len(s.byExt) / ownPart
+	}
+}
+
+// Share returns how many mappings of a pool an internal address has.
+func (n *NAT) Share(pool int16, proto uint8, addr packet.Addr) int {
+	if s := spaceOf(proto); s >= 0 && uint(pool) < uint(len(n.pools)) {
+		p := n.pools[pool]
+		return p.space[s].shares.of(addr, p.key)
+	}
+	return 0
+}

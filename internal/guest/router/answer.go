@@ -1,0 +1,150 @@
+package router
+
+import (
+	"encoding/binary"
+
+	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// Answers: what the firewall tells the senders of packets that it drops.
+
+// The kinds of answers. Each has a rate of its own on each side, so that a
+// flood of packets that want one kind, or come from one side, does not silence
+// the others (RFC 1812 section 4.3.2.8).
+const (
+	aboutTTL  = iota // time exceeded
+	aboutSize        // fragmentation needed: path MTU discovery depends on it
+	aboutRule        // unreachable, TCP resets
+	answerKinds
+)
+
+// answerRate and answerBurst limit the answers of one kind to one side.
+const (
+	answerRate  = 1000 // a second
+	answerBurst = 100
+)
+
+// errorData is how much of an offending packet an own ICMP error quotes: as
+// much as fits 576 bytes (RFC 1812 section 4.3.2.3).
+const errorData = 576 - packet.MinIPv4 - packet.ICMPLen
+
+// controlTOS is the precedence of ICMP errors (RFC 1812 section 4.3.2.5, RFC
+// 5508 REQ-10d): class selector 6.
+const controlTOS = 0xc0
+
+// mayAnswer reports whether an answer of a kind may go out to the sender of
+// packet p, which arrived at port in: not to an address that cannot be one
+// host's (RFC 1812 section 4.3.2.7), nor beyond the rate. Broadcasts of the
+// link, fragments and what does not parse do not come this far.
+func (e *Engine) mayAnswer(in *port, p *packet.Packet, kind int, now int64) bool {
+	if e.martian(in, p) {
+		return false
+	}
+	if !in.answers[kind].take(p.Src, e.rndKey, now) {
+		e.c.AnswersSuppressed++
+		return false
+	}
+	return true
+}
+
+// sendError answers packet i of the batch, which arrived at port in, with an
+// ICMP error from that port's address. There is none about an ICMP error, nor
+// about an ICMP message that may be one (RFC 1122 section 3.2.2). The packet
+// stays the caller's.
+func (e *Engine) sendError(in *port, i int, kind int, typ, code uint8, rest uint32, now int64) {
+	p := &e.b.pk[i]
+	if p.Class == packet.Error || p.Proto == packet.ICMP && p.Class == packet.Unknown || !e.mayAnswer(in, p, kind, now) {
+		return
+	}
+	e.putError(in, e.pool.Bytes(e.b.frame[i])[packet.EthLen:], p.Src, typ, code, rest, now)
+}
+
+// putError sends an ICMP error that quotes packet quoted through port out to
+// dst.
+func (e *Engine) putError(out *port, quoted []byte, dst packet.Addr, typ, code uint8, rest uint32, now int64) {
+	buf, ok := e.pool.Get()
+	if !ok {
+		e.c.NoBuffer++
+		return
+	}
+	f := e.pool.Buffer(buf)[headroom:]
+	m := f[packet.EthLen+packet.MinIPv4:]
+	m[0], m[1] = typ, code
+	binary.BigEndian.PutUint32(m[4:], rest)
+	n := copy(m[packet.ICMPLen:packet.ICMPLen+errorData], quoted)
+	packet.FinishICMP(m[:packet.ICMPLen+n])
+	e.c.ICMPErrorsSent++
+	e.putOwn(out, buf, dst, packet.ICMP, controlTOS, packet.ICMPLen+n, now)
+}
+
+// putOwn sends a message of n bytes, which lies in buffer buf behind the
+// headers' place, from the address of port out.
+func (e *Engine) putOwn(out *port, buf uint32, dst packet.Addr, proto, tos uint8, n int, now int64) {
+	ip := e.pool.Buffer(buf)[headroom+packet.EthLen:]
+	packet.PutIPv4(ip, out.addr, dst, proto, 64, n)
+	packet.SetTOS(ip, tos)
+	packet.SetDF(ip)
+	e.emitOwn(out, buf, packet.EthLen+packet.MinIPv4+n, dst, now)
+}
+
+// cannotLeave reports whether packet i, which the policy accepts, ends here all
+// the same: its TTL does, or it is too long for port out. Then it has been
+// dropped and its sender told. What the policy denies does not come this far: no
+// answer tells of the firewall.
+func (e *Engine) cannotLeave(in, out *port, i int, now int64) bool {
+	p := &e.b.pk[i]
+	if p.TTL <= 1 {
+		e.dropTTL(in, i, now)
+		return true
+	}
+	return int(p.Total) > out.mtu && e.tooBig(in, out, i, now)
+}
+
+// dropTTL drops packet i, whose life ends here, and tells its sender.
+func (e *Engine) dropTTL(in *port, i int, now int64) {
+	if e.policy.Settings.Flags&ruleset.FlagNoTimeExceeded == 0 {
+		e.sendError(in, i, aboutTTL, packet.TimeExceeded, 0, 0, now)
+	}
+	e.dropPacket(in, i, export.TTLExpired, now)
+}
+
+// dropTooBig drops packet i, which is too long for its way out, and tells its
+// sender the length that fits (RFC 1191).
+func (e *Engine) dropTooBig(in, out *port, i int, now int64) {
+	if e.b.pk[i].DF {
+		e.sendError(in, i, aboutSize, packet.Unreachable, packet.FragNeeded, uint32(out.mtu), now)
+	}
+	e.dropPacket(in, i, export.PacketTooBig, now)
+}
+
+// unreachable tells the sender of frame f that its next hop does not answer
+// (RFC 1812 section 5.2.7.1). The frame was about to leave, translated; the
+// flow says what its sender knows it as. There is none about what belongs to no
+// flow, such as messages of the firewall's own.
+func (e *Engine) unreachable(f []byte, now int64) {
+	var q packet.Packet
+	if packet.Type(f) != packet.TypeIPv4 || !packet.ParseEmbedded(f[packet.EthLen:], &q) {
+		return
+	}
+	k := conntrack.Key{Src: q.Dst, Dst: q.Src, SrcPort: q.DstPort, DstPort: q.SrcPort, Proto: uint32(q.Proto)}
+	r := e.flows.Lookup(&k, now)
+	if r == conntrack.None {
+		return
+	}
+	in := &e.port[lan]
+	if e.flows.Dir(r ^ 1).FromWAN {
+		in = &e.port[wan]
+	}
+	d := e.flows.Dir(r)
+	if !in.answers[aboutRule].take(d.Out.Dst, e.rndKey, now) {
+		e.c.AnswersSuppressed++
+		return
+	}
+	var quoted [errorData]byte
+	n := copy(quoted[:], f[packet.EthLen:])
+	packet.RewriteEmbedded(quoted[:n], &q, &packet.Rewrite{Src: d.Out.Dst, Dst: d.Out.Src, SrcPort: d.Out.DstPort, DstPort: d.Out.SrcPort})
+	e.putError(in, quoted[:n], d.Out.Dst, packet.Unreachable, packet.HostUnreachable, 0, now)
+}

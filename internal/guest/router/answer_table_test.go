@@ -1,0 +1,402 @@
+package router
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// load makes a packet the only one of the batch, without polling.
+func (l *lab) load(p pkt, to [6]byte) {
+	l.t.Helper()
+	buf, _ := l.pool.Get()
+	fr := framebuf.Frame{Buf: buf, Len: uint32(copy(l.pool.Buffer(buf)[headroom:], p.frame(to)))}
+	l.e.b.pk[0] = packet.Packet{}
+	if _, why := packet.ParseIPv4(l.pool.Bytes(fr), &l.e.b.pk[0]); why != 0 {
+		l.t.Fatal(why)
+	}
+	l.e.b.frame[0] = fr
+}
+
+// plainSYN is a held SYN as said of it.
+type plainSYN struct {
+	key   conntrack.Key
+	due   int64
+	group uint8
+}
+
+// TestHeldSYNsAreAsSaid runs SYNs of few and of many sources through the queue of
+// those that are answered later, and compares it with a plain list.
+func TestHeldSYNsAreAsSaid(t *testing.T) {
+	for _, sources := range []int{1, 2, 5, 60} {
+		l := newLab(t, "reject")
+		l.answered(wan, udp(web, 1, ours, 22), export.ExplicitDeny) // the gateway is known
+		in, h := &l.e.port[wan], &l.e.held
+		r := rand.New(rand.NewPCG(uint64(sources), 2))
+		var list []plainSYN
+		now, given := l.now, uint64(0)
+		full, relieved := false, false
+		for step := range 2500 {
+			now += second / 100 * int64(r.IntN(3))
+			p := syn(addr(ip("198.51.100.10")+packet.Addr(min(r.IntN(sources), r.IntN(sources)))).String(), uint16(1000+r.IntN(200)), ours, 22)
+			l.load(p, wanMAC)
+			k := conntrack.Key{Src: ip(p.src), Dst: ip(ours), SrcPort: p.sport, DstPort: 22, Proto: packet.TCP}
+			l.e.hold(in, 0, now)
+			l.e.release(0)
+			if !slices.ContainsFunc(list, func(s plainSYN) bool { return s.key == k }) {
+				count := map[uint8]int{}
+				for _, s := range list {
+					count[s.group]++
+				}
+				// Of which group it is, the queue says: it is the last, or as many as any.
+				room := len(list) < heldMax
+				if !room {
+					full = true
+					given++
+					worst := 0
+					for _, n := range count {
+						worst = max(worst, n)
+					}
+					if h.n > 0 && h.at(h.n-1).key == k { // who has most lost his latest
+						relieved = true
+						g := h.at(h.n - 1).group
+						if count[g] >= worst {
+							t.Fatalf("step %d: a group with %d displaces one with %d", step, count[g], worst)
+						}
+						at := -1
+						for i, s := range list {
+							if count[s.group] == worst && (at < 0 || list[at].group == s.group || s.group < list[at].group) {
+								at = i
+							}
+						}
+						list = slices.Delete(list, at, at+1)
+						room = true
+					} else if sources == 1 && count[list[0].group] != worst {
+						t.Fatal("another group than the only one")
+					}
+				}
+				if room {
+					list = append(list, plainSYN{k, now + holdFor, h.at(h.n - 1).group})
+				}
+			}
+			if r.IntN(20) == 0 {
+				sent := l.e.c.ICMPErrorsSent + l.e.c.AnswersSuppressed
+				l.e.heldTick(now)
+				n := uint64(0)
+				for len(list) > 0 && list[0].due <= now {
+					list = list[1:]
+					n++
+				}
+				if got := l.e.c.ICMPErrorsSent + l.e.c.AnswersSuppressed - sent; got != n {
+					t.Fatalf("step %d: %d were due, want %d", step, got, n)
+				}
+				given = l.e.c.AnswersSuppressed
+				l.e.flush(in)
+				l.port[wan].out = nil
+			}
+			// The same, in order.
+			var by [256]uint8
+			due := int64(math.MaxInt64)
+			for i, s := range list {
+				by[s.group]++
+				due = min(due, s.due)
+				if x := h.at(uint32(i)); x.key != s.key || x.due != s.due || x.group != s.group || x.len != 28 {
+					t.Fatalf("step %d: place %d is %+v, want %+v", step, i, *x, s)
+				}
+			}
+			if int(h.n) != len(list) || h.by != by || h.due() != due || l.e.c.AnswersSuppressed != given {
+				t.Fatalf("step %d: %d held, due %d, %d given up; want %d, %d, %d", step, h.n, h.due(), l.e.c.AnswersSuppressed, len(list), due, given)
+			}
+			if r.IntN(300) == 0 {
+				now += 3 * second
+			}
+		}
+		if !full || relieved != (sources > 1) {
+			t.Errorf("%d sources: full: %v, relieved: %v", sources, full, relieved)
+		}
+	}
+}
+
+// TestHeldSYNQuotes: as much of a SYN is held as its answer quotes: the IP header
+// with its options and eight bytes.
+func TestHeldSYNQuotes(t *testing.T) {
+	for _, opts := range []int{0, 4, 40} {
+		l := newLab(t, "reject")
+		l.answered(wan, udp(web, 1, ours, 22), export.ExplicitDeny)
+		f := syn(client, 4000, ours, 22).frame(wanMAC)
+		var o []byte
+		for range opts {
+			o = append(o, 1)
+		}
+		f = append(append(append([]byte(nil), f[:34]...), o...), f[34:]...)
+		f[packet.EthLen] = byte(0x45 + opts/4)
+		f[packet.EthLen+3] += byte(opts)
+		resum(f[packet.EthLen:])
+		l.raw(wan, f)
+		l.now += holdFor - 1
+		if l.run(); len(l.taken(wan)) != 0 {
+			t.Fatal("answered too early")
+		}
+		l.now++
+		l.e.heldTick(l.now)
+		l.e.flush(&l.e.port[wan])
+		got := l.taken(wan)
+		if len(got) != 1 || string(got[0].frame[int(got[0].L4)+8:]) != string(f[packet.EthLen:][:20+opts+8]) || got[0].TTL != 64 {
+			t.Fatalf("%d bytes of options: %v", opts, got)
+		}
+	}
+}
+
+// TestWhatIsAnOpening: only a SYN alone asks for a connection; other bits than
+// those that make it something else do not matter.
+func TestWhatIsAnOpening(t *testing.T) {
+	for flags := range 256 {
+		f := uint8(flags)
+		want := f&packet.SYN != 0 && f&packet.ACK == 0 && f&packet.RST == 0 && f&packet.FIN == 0
+		if opening(&packet.Packet{Flags: f}) != want {
+			t.Errorf("flags %#x", f)
+		}
+	}
+}
+
+// TestWhatRejects: a policy rejects when its default does or any rule, and a rule
+// by what it says itself.
+func TestWhatRejects(t *testing.T) {
+	rule := func(as ...ruleset.Action) (rs []ruleset.Rule) {
+		for _, a := range as {
+			rs = append(rs, ruleset.Rule{Action: a})
+		}
+		return rs
+	}
+	for _, c := range []struct {
+		def   ruleset.Action
+		rules []ruleset.Rule
+		want  bool
+	}{
+		{ruleset.Deny, nil, false}, {ruleset.Accept, nil, false}, {ruleset.Reject, nil, true},
+		{ruleset.Deny, rule(ruleset.Accept, ruleset.Deny), false},
+		{ruleset.Deny, rule(ruleset.Reject, ruleset.Deny), true},
+		{ruleset.Deny, rule(ruleset.Deny, ruleset.Reject), true},
+		{ruleset.Reject, rule(ruleset.Deny), true},
+	} {
+		p := &ruleset.Policy{Settings: ruleset.Settings{DefaultAction: c.def}, Rules: c.rules}
+		if rejects(p) != c.want {
+			t.Errorf("%+v: %v", c, !c.want)
+		}
+		e := &Engine{policy: p}
+		for i := range c.rules {
+			if e.rejecting(uint32(i)) != (c.rules[i].Action == ruleset.Reject) {
+				t.Errorf("%+v: rule %d", c, i)
+			}
+		}
+		if e.rejecting(p.DefaultRule()) != (c.def == ruleset.Reject) {
+			t.Errorf("%+v: by default", c)
+		}
+	}
+}
+
+// TestStrays: what belongs to no flow and can begin none is rejected where the
+// policy would reject it, and else dropped for its own reason.
+func TestStrays(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		p        pkt
+		rejected bool // where a rule rejects it
+		reset    bool
+	}{
+		{"a segment", tcpSeg(host, 4000, web, 25, packet.ACK, 1, 1), true, true},
+		{"a FIN", tcpSeg(host, 4000, web, 25, packet.FIN|packet.ACK, 1, 1), true, true},
+		{"a reset", tcpSeg(host, 4000, web, 25, packet.RST, 1, 1), false, false},
+		{"a reset that acknowledges", tcpSeg(host, 4000, web, 25, packet.RST|packet.ACK, 1, 1), false, false},
+		{"another protocol", pkt{src: host, dst: web, proto: 47, data: make([]byte, 20)}, true, false},
+		{"another ICMP message", pkt{src: host, dst: web, proto: packet.ICMP, typ: 13, data: make([]byte, 12)}, false, false},
+		{"an echo reply", echo(host, web, packet.EchoReply, 3), false, false},
+	} {
+		l := newLab(t, "reject")
+		if c.rejected {
+			l.answered(lan, c.p, export.ExplicitDeny)
+			if got := l.e.c.ResetsSent == 1; got != c.reset || l.e.c.Drops[0] != 1 || l.e.c.Decisions != 1 {
+				t.Errorf("%s: reset %v, drops %v, %d decisions", c.name, got, l.e.c.Drops, l.e.c.Decisions)
+			}
+		} else {
+			l.unanswered(lan, c.p, export.ConntrackInvalid)
+			if l.e.c.Drops[0] != 0 || l.e.c.Decisions != 0 {
+				t.Errorf("%s: drops %v, %d decisions", c.name, l.e.c.Drops, l.e.c.Decisions)
+			}
+		}
+		l.invariants()
+		// A rule that rejects something else does not reject it.
+		l = newLab(t, "reject egress udp :999", "deny")
+		l.unanswered(lan, c.p, export.ConntrackInvalid)
+		l.invariants()
+	}
+}
+
+// TestAnswersWithoutBuffers are not sent, and counted.
+func TestAnswersWithoutBuffers(t *testing.T) {
+	for _, p := range []pkt{udp(host, 4000, web, 53), syn(host, 4000, web, 53)} {
+		l := newLab(t, "reject")
+		l.answered(lan, udp(host, 1, web, 1), export.ExplicitDeny) // the host is known
+		var taken []uint32
+		for l.pool.Free() > 1 {
+			b, _ := l.pool.Get()
+			taken = append(taken, b)
+		}
+		sent := l.e.c.ICMPErrorsSent + l.e.c.ResetsSent
+		l.unanswered(lan, p, export.ExplicitDeny)
+		if l.e.c.NoBuffer != 1 || l.e.c.ICMPErrorsSent+l.e.c.ResetsSent != sent || l.e.c.Own != 1 {
+			t.Errorf("%d times no buffer, %d sent, %d own", l.e.c.NoBuffer, l.e.c.ICMPErrorsSent+l.e.c.ResetsSent, l.e.c.Own)
+		}
+		for _, b := range taken {
+			l.pool.Put(b)
+		}
+		l.answered(lan, p, export.ExplicitDeny)
+		l.invariants()
+	}
+}
+
+// TestOwnMessages: what the firewall says itself has its address, a TTL of 64, and
+// the precedence of its kind, and is counted as its own.
+func TestOwnMessages(t *testing.T) {
+	l := newLabWith(t, func(p *ruleset.Policy) { p.Interfaces[1].MTU = 1280 }, "reject egress udp :54", "reject egress tcp :55", "reject ingress", "accept")
+	big := large(udp(host, 4000, web, 53), 1300)
+	big.df = true
+	short := udp(host, 4000, web, 53)
+	short.ttl = 1
+	long := echo(host, lanAddr, packet.EchoRequest, 7)
+	long.data, long.ttl = make([]byte, 1400), 1
+	for i, c := range []struct {
+		from      int
+		p         pkt
+		src       string
+		tos       uint8
+		typ, code uint8
+		rest      uint32
+		kind      int // whose rate it uses up
+	}{
+		{lan, udp(host, 4000, web, 54), lanAddr, 0xc0, packet.Unreachable, packet.Prohibited, 0, aboutRule},
+		{wan, udp(client, 4000, ours, 54), ours, 0xc0, packet.Unreachable, packet.Prohibited, 0, aboutRule},
+		{lan, short, lanAddr, 0xc0, packet.TimeExceeded, 0, 0, aboutTTL},
+		{lan, big, lanAddr, 0xc0, packet.Unreachable, packet.FragNeeded, 1280, aboutSize},
+		{lan, syn(host, 4000, web, 55), web, 0, 0, 0, 0, aboutRule},
+		{lan, long, lanAddr, 0, packet.EchoReply, 0, 7 << 16, -1},
+	} {
+		for i := range l.e.port {
+			l.e.port[i].answers = [answerKinds]answering{newAnswering(), newAnswering(), newAnswering()}
+		}
+		_, back := l.put(c.from, c.p)
+		if len(back) != 1 {
+			t.Fatalf("message %d: %d answers; drops: %s", i, len(back), l.drops())
+		}
+		v := back[0]
+		for side := range l.e.port {
+			for k := range l.e.port[side].answers {
+				if used := l.e.port[side].answers[k].all.last != 0; used != (side == c.from && k == c.kind) {
+					t.Errorf("message %d: the rate of kind %d on side %d is used: %v", i, k, side, used)
+				}
+			}
+		}
+		if v.Src != ip(c.src) || v.Dst != ip(c.p.src) || v.TTL != 64 || packet.TOS(v.frame[packet.EthLen:]) != c.tos || l.e.c.Own != uint64(i+1) {
+			t.Errorf("message %d: %v, TTL %d, TOS %#x, %d own", i, v, v.TTL, packet.TOS(v.frame[packet.EthLen:]), l.e.c.Own)
+		}
+		if c.typ == 0 && c.tos == 0 && i != 5 {
+			if v.Proto != packet.TCP || v.Flags&packet.RST == 0 || l.e.c.ResetsSent != 1 {
+				t.Errorf("message %d: %v", i, v)
+			}
+			continue
+		}
+		m := v.frame[v.L4:]
+		if rest := uint32(m[4])<<24 | uint32(m[5])<<16 | uint32(m[6])<<8 | uint32(m[7]); m[0] != c.typ || m[1] != c.code || rest != c.rest {
+			t.Errorf("message %d: ICMP %d/%d, %#x", i, m[0], m[1], rest)
+		}
+	}
+	if l.e.c.ICMPErrorsSent != 4 || l.e.c.LocalReplies != 1 || l.e.c.Local != 1 {
+		t.Errorf("%d errors, %d replies, %d taken", l.e.c.ICMPErrorsSent, l.e.c.LocalReplies, l.e.c.Local)
+	}
+	l.invariants()
+}
+
+// TestAnswersHaveRates: the rate of all, the reserve for who has had few, each from
+// its burst on.
+func TestAnswersHaveRates(t *testing.T) {
+	a := newAnswering()
+	now := int64(5 * second)
+	n := 0
+	for range 1000 {
+		if a.take(ip(host), 9, now) {
+			n++
+		}
+	}
+	if n != answerBurst { // the first are few, but those of all come first
+		t.Fatalf("%d answers at once", n)
+	}
+	// Others have some of the reserve, each a little.
+	got := map[packet.Addr]int{}
+	for range 20 {
+		for i := range packet.Addr(30) {
+			if a.take(ip("10.0.1.0")+i, 9, now) {
+				got[i]++
+				n++
+			}
+		}
+	}
+	if n != answerBurst+reserveBurst {
+		t.Fatalf("%d answers", n)
+	}
+	for i, c := range got {
+		if c > groupBurst {
+			t.Errorf("%d has %d", i, c)
+		}
+	}
+	// What comes back in time: of all a thousand a second, of the group ten.
+	for _, c := range []struct {
+		after int64
+		want  bool
+	}{{second/answerRate - 1, false}, {1, true}, {0, false}, {second / answerRate, true}, {second/answerRate - 1, false}} {
+		now += c.after
+		if got := a.take(ip(host), 9, now); got != c.want {
+			t.Errorf("%d ns later: %v", c.after, got)
+		}
+	}
+	// A group that has had its few gets more after a tenth of a second.
+	b := newAnswering()
+	for range answerBurst {
+		b.take(ip("10.0.9.9"), 9, now)
+	}
+	for i := range 2 * groupBurst {
+		if got := b.take(ip(host), 9, now); got != (i < groupBurst) {
+			t.Errorf("answer %d of the reserve: %v", i, got)
+		}
+	}
+	b.all.tokens, b.all.rate, b.all.burst = 0, 1, 1 // only the reserve is left
+	for _, c := range []struct {
+		after int64
+		want  bool
+	}{{second/groupRate - 1, false}, {1, true}, {0, false}, {second / groupRate, true}} {
+		now += c.after
+		b.all.last, b.all.tokens = now, 0
+		if got := b.take(ip(host), 9, now); got != c.want {
+			t.Errorf("%d ns later, of the reserve: %v", c.after, got)
+		}
+	}
+}
+
+// TestOnlyOwnAddressesHoldSYNs: a rejected SYN from outside waits for its answer where
+// it is to an external address; a host that is reached without translation resets it.
+func TestOnlyOwnAddressesHoldSYNs(t *testing.T) {
+	l := newLabWith(t, routed, "reject ingress tcp", "accept")
+	if v := l.answered(wan, syn(client, 4000, "10.0.0.5", 22), export.ExplicitDeny); v.Flags&packet.RST == 0 || v.Src != ip("10.0.0.5") || l.e.held.n != 0 {
+		t.Errorf("answered by %v, %d held", v, l.e.held.n)
+	}
+	l.unanswered(wan, syn(client, 4000, ours, 22), export.ExplicitDeny)
+	if l.e.held.n != 1 {
+		t.Errorf("%d held", l.e.held.n)
+	}
+}

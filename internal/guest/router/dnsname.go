@@ -1,0 +1,163 @@
+package router
+
+import (
+	"math"
+	"slices"
+
+	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/guest/fqdn"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// Names of destinations: what rules see of them, and events.
+
+// lookUpNames finds by what names the source of a packet from the LAN knows
+// where it is going. told is the address that it was told.
+func (e *Engine) lookUpNames(told packet.Addr, fp *filter.Packet, now int64) {
+	e.names.set.Find(fp.Src, told, now, &e.names.found)
+	fp.Names = e.names.found.IDs
+}
+
+// nameDecided notes what events about a packet are to say of its name, now that
+// rule has decided: the newest name by which the same rule would have decided,
+// or else the newest.
+func (e *Engine) nameDecided(told packet.Addr, fp *filter.Packet, action ruleset.Action, rule uint32, now int64) {
+	n := &e.names
+	if e.events == nil {
+		return
+	}
+	if k := n.found.Names; len(k) > 0 {
+		best := k[0]
+		if len(k) > 1 && k[1].Ruled {
+			one := *fp
+			for i := range k {
+				n.set.Patterns(k[i].Name, &n.again)
+				one.Names = n.again.IDs
+				if v := e.filter.Decide(&one); v.Rule == rule {
+					best = k[i]
+					break
+				}
+			}
+		}
+		n.about.name, n.about.lookup = best.Name, best.Lookup
+	}
+	if action == ruleset.Accept || len(e.policy.Names) == 0 {
+		return
+	}
+	// Would a name have helped that this client resolved too long ago, or that
+	// somebody else has resolved?
+	n.set.FindLater(fp.Src, told, now, &n.again)
+	if k, ok := e.wouldAccept(fp); ok {
+		n.about = about{k.Name, k.Lookup, export.NameExpired, agoSeconds(now - k.Expires)}
+		return
+	}
+	n.set.FindOthers(told, now, &n.again)
+	if k, ok := e.wouldAccept(fp); ok {
+		n.about = about{k.Name, k.Lookup, export.OtherClient, 0}
+	}
+}
+
+// wouldAccept returns the newest of the names in n.again with which the policy
+// would accept a packet.
+func (e *Engine) wouldAccept(fp *filter.Packet) (k fqdn.Known, ok bool) {
+	n := &e.names
+	var names [fqdn.MaxKnown]fqdn.Known
+	one := *fp
+	for _, k := range names[:copy(names[:], n.again.Names)] {
+		if !k.Ruled {
+			break // those that rules have come first
+		}
+		n.set.Patterns(k.Name, &n.again)
+		one.Names = n.again.IDs
+		if e.filter.Decide(&one).Action == ruleset.Accept {
+			return k, true
+		}
+	}
+	return k, false
+}
+
+// agoSeconds rounds nanoseconds up to seconds: a grace of so many would have been
+// enough.
+func agoSeconds(ns int64) uint32 {
+	return uint32(min((max(ns, 0)/second)+1, math.MaxUint32))
+}
+
+// put emits e.rec with what is known of the destination's name.
+func (e *Engine) put() {
+	a := &e.names.about
+	e.rec.Note, e.rec.Lookup, e.rec.Ago = a.note, a.lookup, a.ago
+	e.putName(a.name, e.now)
+}
+
+// putName emits e.rec with a name of the set that was known at time at.
+func (e *Engine) putName(name fqdn.Name, at int64) {
+	if name != 0 {
+		var buf [fqdn.MaxName]byte
+		if w := e.names.set.Text(name, at, &buf); w != nil {
+			e.putDomain(w)
+			return
+		}
+	}
+	e.rec.Lookup = 0
+	e.events.Put(&e.rec)
+}
+
+// bypass notes what looks like a way around the proxy: a LAN host asks another
+// server for names.
+func (e *Engine) bypass(in *port, p *packet.Packet) {
+	if in.n == lan {
+		e.names.about.note = bypassOf(p)
+	}
+}
+
+func bypassOf(p *packet.Packet) export.Note {
+	stream := p.Class == packet.Stream
+	if !stream && p.Class != packet.Gram {
+		return 0
+	}
+	switch p.DstPort {
+	case dnsPort:
+		return export.BypassDNS
+	case 853:
+		if stream {
+			return export.BypassDoT
+		}
+		return export.BypassDoQ
+	case 443:
+		if _, ok := slices.BinarySearch(resolvers[:], p.Dst); ok {
+			return export.BypassDoH
+		}
+	}
+	return 0
+}
+
+// flowName keeps the name of a new flow for its last event.
+func (e *Engine) flowName(r conntrack.Ref) {
+	e.flows.Dir(r).Name = uint32(e.names.about.name)
+	e.flows.Dir(r ^ 1).Name = uint32(e.names.about.lookup)
+}
+
+// resolvers are addresses at which public resolvers offer DNS over HTTPS, in
+// order.
+var resolvers = sorted(
+	0x01000001, 0x01000002, 0x01000003, 0x01010101, 0x01010102, 0x01010103, // Cloudflare
+	0x6810f8f9, 0x6810f9f9, // cloudflare-dns.com, also as used by Firefox
+	0x08080808, 0x08080404, // Google
+	0x09090909, 0x0909090a, 0x0909090b, 0x9570700a, 0x9570700b, 0x95707009, 0x95707070, // Quad9
+	0xd043dede, 0xd043dcdc, 0x92702902, // OpenDNS
+	0x5e8c0e0e, 0x5e8c0f0f, 0x5e8c0e8c, 0x5e8c0e8d, // AdGuard
+	0xb9e4a8a8, 0xb9e4a809, 0xb9e4a80a, 0xb9e4a9a8, 0xb9e4a909, 0xb9e4a90b, // CleanBrowsing
+	0x4c4c0200, 0x4c4c0a00, 0x4c4c020b, // Control D
+	0xc2f20202, 0xc2f20203, 0xc2f20204, 0xc2f20205, 0xc2f20206, 0xc2f20209, // Mullvad
+	0xb9dedede, 0x2d0b2d0b, // DNS.SB
+	0x65656565,             // Quad101
+	0xdf050505, 0xdf060606, // AliDNS
+	0x010c0c0c, 0x78353535, // DNSPod
+	0x4d580808, 0x4d580801, // Yandex
+	0xc16e5100, 0xb9fd0500, // dns0.eu
+)
+
+func sorted(a ...packet.Addr) []packet.Addr { slices.Sort(a); return a }

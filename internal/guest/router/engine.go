@@ -1,0 +1,331 @@
+// Package router is the way of a packet through the firewall. It takes
+// batches of frames from two ports and runs each to completion:
+//
+//	poll.go       receive a batch from each port in turn
+//	parse.go      Ethernet, ARP, IPv4; what is malformed ends here
+//	lookup.go     which flow each packet belongs to, for the whole batch
+//	steady.go     most packets: of known flows, when nothing about them is new
+//	forward.go    packets of known flows
+//	decide.go     first packets: martians, filter, NAT, a new flow
+//	translate.go  a new flow's addresses and ports
+//	icmperror.go  ICMP errors about known flows
+//	answer.go     ICMP errors of the firewall's own; answershare.go: how many
+//	reject.go     answers to what the policy rejects
+//	local.go      what is addressed to the firewall, and what it says itself
+//	own.go        which addresses are the firewall's
+//	dns.go        queries to the firewall and answers to it; dnsname.go: names of destinations
+//	dnstls.go     connections to upstreams over TLS
+//	neighbour.go  link-layer addresses of next hops
+//	waiting.go    what waits for these
+//	reassemble.go fragments, where they are not dropped
+//	transmit.go   leave
+//	fragment.go   what is longer than the way out carries
+//
+// Nothing here allocates, locks, or waits per packet. Time is an argument.
+package router
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"math"
+	"math/bits"
+	"math/rand/v2"
+
+	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/nat"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// Batch is the largest number of frames that are handled together.
+const Batch = conntrack.BatchSize
+
+// A Port is a network interface.
+type Port interface {
+	// Receive moves up to len(dst) received frames to dst and returns their
+	// number. The buffers become the caller's.
+	Receive(dst []framebuf.Frame) int
+	// Transmit takes the first n frames of src and returns n. The buffers
+	// of the others stay the caller's.
+	Transmit(src []framebuf.Frame) int
+	// HasRoom reports whether Transmit would take n frames now. Where it
+	// never will take so many, or nothing any more, half of what it holds
+	// when empty is enough.
+	HasRoom(n int) bool
+}
+
+// PortConfig is one side of the firewall.
+type PortConfig struct {
+	Port Port
+	MAC  [6]byte
+	MTU  int // largest IP packet in bytes; 0: 1500
+}
+
+// Config is what an Engine works with.
+type Config struct {
+	Policy   *ruleset.Policy
+	Pool     *framebuf.Pool
+	LAN, WAN PortConfig
+	Events   *export.Ring    // nil: no events
+	Secret   [32]byte        // random at each boot; keys hashes and port choice
+	Alloc    conntrack.Alloc // memory for the flow table; nil: the Go heap
+	ClockSet bool            // the time of day is known: certificates can be judged
+}
+
+// Counters of the data plane. Per rule, the last entry is the default action.
+type Counters struct {
+	Accepts, Drops       []uint64 // packets by rule
+	Shadows              []uint64 // decisions that a shadow rule would have taken, by rule
+	Decisions            uint64   // that enforced rules or the default action took
+	DropReasons          [export.NumReasons]uint64
+	RxPackets, RxBytes   [2]uint64 // by port: 0 LAN, 1 WAN
+	TxPackets, TxBytes   [2]uint64
+	Holds                [2]uint64 // times that a port had no room, and what was to leave by it waited
+	OtherHost            [2]uint64 // frames for another link-layer address, ignored
+	ARPReceived          [2]uint64 // valid ARP messages, without conflicts
+	ARPConflicts         [2]uint64 // claims of an address that is known under another link-layer address, or is our own: dropped as martian
+	ARPSent              [2]uint64
+	NeighbourEvictions   [2]uint64
+	Local                uint64 // frames that were for the firewall itself, and were taken there
+	Own                  uint64 // packets of the firewall's own, but ARP
+	LocalReplies         uint64 // echo replies of the firewall's own
+	ICMPErrorsSent       uint64
+	ResetsSent           uint64
+	AnswersSuppressed    uint64 // ICMP errors and resets not sent: beyond their rate, or too many held
+	ICMPErrorsTranslated uint64
+	Translations         [nat.NumKinds]uint64 // flows that were translated when they began
+	PortsReclaimed       uint64               // flows that were over and ended before their time for their external port
+	HellosAccepted       uint64               // TLS connections whose server's name was the right one
+	HellosRepeated       uint64               // segments dropped while the name was not known: repeated, or out of order
+	NoBuffer             uint64               // own messages and fragments not sent: no buffer
+	Fragmented           uint64               // packets cut to the MTU of their way out
+	FragmentsSent        uint64               // that they became
+	Reassembled          uint64               // datagrams whose fragments have all come
+	Joined               uint64               // fragments that became part of another's frame
+	MSSClamped           uint64               // SYNs and SYN-ACKs whose MSS was lowered
+}
+
+// The ports' numbers.
+const (
+	lan = 0
+	wan = 1
+)
+
+// Engine is a data plane. One goroutine uses it.
+type Engine struct {
+	policy   *ruleset.Policy
+	pool     *framebuf.Pool
+	port     [2]port
+	flows    *conntrack.Table
+	sources  *conntrack.Sources // nil: no limits
+	filter   *filter.Classifier
+	nat      *nat.NAT
+	events   *export.Ring
+	c        Counters
+	rng      *rand.ChaCha8 // ports, identifiers and sequence numbers that nobody may guess
+	rndKey   uint64        // of hashes
+	plain    bool          // for tests: no packet is steady
+	rejects  bool          // the policy rejects something
+	held     heldSYNs
+	martians []block
+	octets   [256]bool // with which addresses of martians begin: no block is shorter
+	again    announceAgain
+	frags    gathering
+	nodes    []node // by number of buffer
+	ids      idents
+	mss      uint16      // that both sides carry; 0: not clamped
+	tick     int64       // when timers are next looked at
+	now      int64       // of the poll under way
+	source   packet.Addr // of the packet that is leaving, as it arrived; 0: it is the firewall's own
+	b        batch
+	rec      export.Record
+	names    names
+	unsent   fragmentOf // what the last event about a first fragment was about
+}
+
+// A port is one side: its interface, address and neighbours.
+type port struct {
+	Port
+	n         int
+	mac       [6]byte
+	self      uint64 // mac, as packet.Usual takes it
+	mtu       int
+	addr      packet.Addr
+	net, mask packet.Addr
+	gateway   packet.Addr   // 0: none
+	further   []packet.Addr // own addresses besides addr, in order
+	arp       neighbours
+	defend    []int64 // when addr, and each of further, may next be defended
+	answers   [answerKinds]answering
+	tx        [2 * Batch]framebuf.Frame
+	ntx       int
+	heldSince int64 // since when it has had no room for a batch; 0: it has
+}
+
+// batch is the work in hand.
+type batch struct {
+	frame [Batch]framebuf.Frame
+	pk    [Batch]packet.Packet
+	keys  conntrack.Batch // of the frames that are to be looked up
+	idx   [Batch]uint8    // their numbers
+	usual [Batch]bool     // by number of the key: pk has not been filled in yet
+	hop   [Batch]uint64   // by number of the key: the first bytes of its frame when it leaves
+}
+
+const second = int64(1e9)
+
+// tickEvery is how often timers are looked at while there are any.
+const tickEvery = second / 1000
+
+// New makes an engine.
+func New(c Config) (*Engine, error) {
+	if c.Policy == nil || c.Pool == nil || c.LAN.Port == nil || c.WAN.Port == nil {
+		return nil, errors.New("dataplane: policy, pool and both ports are needed")
+	}
+	e := &Engine{policy: c.Policy, pool: c.Pool, events: c.Events}
+	e.rng, e.rndKey = rand.NewChaCha8(sha256.Sum256(c.Secret[:])), binary.LittleEndian.Uint64(c.Secret[24:])|1
+	var err error
+	if e.filter, err = filter.New(c.Policy); err != nil {
+		return nil, err
+	}
+	if e.nat, err = nat.New(c.Policy, e.random()); err != nil {
+		return nil, err
+	}
+	for i, pc := range [...]PortConfig{c.LAN, c.WAN} {
+		f := c.Policy.Interface([...]ruleset.Role{ruleset.LAN, ruleset.WAN}[i])
+		if f == nil {
+			return nil, errors.New("dataplane: the policy has no " + [...]string{"LAN", "WAN"}[i] + " interface")
+		}
+		p := &e.port[i]
+		p.Port, p.n, p.mac, p.self, p.mtu = pc.Port, i, pc.MAC, packet.MAC(pc.MAC), pc.MTU
+		if p.mtu == 0 {
+			p.mtu = 1500
+		}
+		if f.MTU != 0 {
+			p.mtu = min(p.mtu, int(f.MTU))
+		}
+		var ok bool
+		if p.addr, ok = packet.AddrFrom16(f.Address); !ok || f.PrefixLen > 32 {
+			return nil, errors.New("dataplane: interface " + c.Policy.Text(f.Name) + " has no IPv4 address")
+		}
+		p.mask = packet.Addr(uint32(uint64(math.MaxUint32) << (32 - f.PrefixLen)))
+		p.net = p.addr & p.mask
+		if f.Gateway != (ruleset.Addr{}) {
+			if p.gateway, ok = packet.AddrFrom16(f.Gateway); !ok {
+				return nil, errors.New("dataplane: the gateway of " + c.Policy.Text(f.Name) + " is not IPv4")
+			}
+		}
+	}
+	e.ownAddresses(c.Policy)
+	s := &c.Policy.Settings
+	e.flows = conntrack.New(int(s.MaxFlows), [2]uint64{binary.LittleEndian.Uint64(c.Secret[0:]), binary.LittleEndian.Uint64(c.Secret[8:])}, timeouts(s), c.Alloc)
+	e.flows.Removed = e.flowRemoved
+	e.sources = conntrack.NewSources(int(s.MaxFlows), s.SourceFlows, s.SourceRate, e.random(), c.Alloc)
+	e.c.Accepts = make([]uint64, len(c.Policy.Rules)+1)
+	e.c.Drops = make([]uint64, len(c.Policy.Rules)+1)
+	e.c.Shadows = make([]uint64, len(c.Policy.Rules)+1)
+	for i := range e.port {
+		for k := range e.port[i].answers {
+			e.port[i].answers[k] = newAnswering()
+		}
+	}
+	e.martians = martians(&e.port)
+	for _, b := range e.martians {
+		e.octets[b.addr>>24] = true
+	}
+	e.rejects = rejects(c.Policy)
+	if err := e.newNames(&c); err != nil {
+		return nil, err
+	}
+	e.nodes = make([]node, c.Pool.Cap())
+	for i := range e.port {
+		e.port[i].arp.key = bits.RotateLeft64(e.rndKey, 17+i)
+		e.port[i].arp.held.room = min(waitMax, c.Pool.Cap()/4)
+	}
+	e.frags.on = s.Fragments == ruleset.FragmentsReassemble
+	for i := range e.ids {
+		e.ids[i] = uint16(e.random())
+	}
+	if s.Flags&ruleset.FlagNoMSSClamp == 0 {
+		e.mss = uint16(min(e.port[lan].mtu, e.port[wan].mtu) - packet.MinIPv4 - packet.TCPLen)
+	}
+	return e, nil
+}
+
+// timeouts converts a policy's seconds. A value of 0 takes the default.
+func timeouts(s *ruleset.Settings) (t conntrack.Timeouts) {
+	of := func(v, or uint32) int64 {
+		if v == 0 {
+			v = or
+		}
+		return int64(v) * second
+	}
+	t[conntrack.SynSent] = of(s.TCPSynSent, 240)
+	t[conntrack.SynRecv] = of(s.TCPSynRecv, 240)
+	t[conntrack.Established] = of(s.TCPEstablished, 7440)
+	t[conntrack.FinWait] = of(s.TCPFinWait, 240)
+	t[conntrack.CloseWait] = of(s.TCPCloseWait, 240)
+	t[conntrack.LastAck] = of(s.TCPLastAck, 240)
+	t[conntrack.TimeWait] = of(s.TCPTimeWait, 240)
+	t[conntrack.Close] = of(s.TCPClose, 240)
+	t[conntrack.UDPReplied] = of(s.UDPIdle, 300)
+	t[conntrack.Echo] = of(s.ICMPEcho, 60)
+	// RFC 4787 REQ-5: two minutes, but for well-known ports (REQ-5a), unless
+	// the operator wants even answered flows to end earlier.
+	brief := of(s.UDPUnreplied, 30)
+	t[conntrack.UDPBrief] = brief
+	t[conntrack.UDPQuery] = min(brief, t[conntrack.UDPReplied])
+	t[conntrack.UDPUnreplied] = min(max(brief, 120*second), max(brief, t[conntrack.UDPReplied]))
+	t[conntrack.UDPAnswered] = t[conntrack.UDPUnreplied]
+	return t
+}
+
+// Counters returns the counters, which Poll goes on changing.
+func (e *Engine) Counters() *Counters { return &e.c }
+
+// Flows returns the flow table, to be read between calls of Poll.
+func (e *Engine) Flows() *conntrack.Table { return e.flows }
+
+// Pools returns the NAT port pools.
+func (e *Engine) Pools() []*nat.Pool { return e.nat.Pools() }
+
+// TakePort gives the firewall itself an unpredictable port of the WAN address,
+// which no translated flow gets until GivePort; proto is TCP or UDP. It reports
+// false when none is free. Like Poll it belongs to the engine's goroutine.
+func (e *Engine) TakePort(proto uint8) (port uint16, ok bool) {
+	return e.nat.Own().Take(proto, e.random())
+}
+
+// GivePort gives back a port that TakePort returned.
+func (e *Engine) GivePort(proto uint8, port uint16) { e.nat.Own().Give(proto, port) }
+
+// random returns the next number of a cryptographic generator keyed by the
+// boot's secret: who sees many of them, as a name server that clients ask does,
+// learns nothing of the next.
+func (e *Engine) random() uint64 { return e.rng.Uint64() }
+
+// A bucket limits a rate: tokens per second up to a burst.
+type bucket struct {
+	rate, burst int64
+	tokens      int64 // in nanoseconds of rate
+	last        int64
+}
+
+// take reports whether one more is within the rate.
+func (b *bucket) take(now int64) bool {
+	cost := second / b.rate
+	if b.last == 0 {
+		b.tokens = b.burst * cost
+	}
+	b.tokens = min(b.tokens+now-b.last, b.burst*cost)
+	b.last = now
+	if b.tokens < cost {
+		return false
+	}
+	b.tokens -= cost
+	return true
+}

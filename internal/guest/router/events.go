@@ -1,0 +1,230 @@
+package router
+
+import (
+	"unsafe"
+
+	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/fqdn"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+const noFlow = conntrack.None
+
+func telDirection(in *port) export.Direction {
+	if in.n == wan {
+		return export.Ingress
+	}
+	return export.Egress
+}
+
+// emitPacket writes an event about a packet outside of any flow.
+func (e *Engine) emitPacket(in *port, p *packet.Packet, a export.Action, why export.Reason, rule uint32, now int64) {
+	if e.events == nil {
+		return
+	}
+	e.rec = export.Record{Time: now, Kind: export.Verdict, Action: a, Reason: why, Direction: telDirection(in), Rule: rule,
+		EtherType: p.EtherType, Proto: p.Proto}
+	e.packetAddresses(p)
+	e.put()
+}
+
+// arpAddresses fills in who asks for whom, where frame f is an ARP message.
+func (e *Engine) arpAddresses(f []byte) {
+	var m packet.ARPMessage
+	if e.rec.EtherType == packet.TypeARP && packet.ParseARP(f, &m) {
+		e.rec.Src, e.rec.Dst, e.rec.Truncated = m.SenderAddr.To16(), m.TargetAddr.To16(), false
+	}
+}
+
+// packetAddresses fills in what a packet carries.
+func (e *Engine) packetAddresses(p *packet.Packet) {
+	if p.Src|p.Dst == 0 {
+		e.rec.Truncated = true // the IP header itself was not readable
+		return
+	}
+	e.rec.Src, e.rec.Dst = p.Src.To16(), p.Dst.To16()
+	e.rec.SrcPort, e.rec.DstPort = p.SrcPort, p.DstPort
+	if p.Proto == packet.ICMP {
+		e.rec.DstPort = uint16(p.ICMPType)<<8 | uint16(p.ICMPCode)
+	}
+}
+
+// emitFlow writes an event about the first packet of direction r. Addresses
+// are internal ones, as the filter sees them.
+func (e *Engine) emitFlow(r conntrack.Ref, a export.Action, why export.Reason, now int64) {
+	if e.events == nil {
+		return
+	}
+	d := e.flows.Dir(r)
+	e.rec = export.Record{Time: now, Kind: export.Verdict, Action: a, Reason: why, Rule: d.Rule, Direction: export.Egress,
+		FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4, Answer: r.Reply()}
+	if d.FromWAN {
+		e.rec.Direction = export.Ingress
+	}
+	e.addresses(d, r.Reply())
+	e.put()
+}
+
+// addresses fills in a direction's tuple and its translation.
+func (e *Engine) addresses(d *conntrack.Dir, reply bool) {
+	in, out := packet.Rewrite{Src: d.Key.Src, Dst: d.Key.Dst, SrcPort: d.Key.SrcPort, DstPort: d.Key.DstPort}, d.Out
+	// Of an ICMP query both ports are the identifier, which the client's translation
+	// changes.
+	source := in.Src != out.Src || in.SrcPort != out.SrcPort && d.Key.Proto != packet.ICMP
+	switch {
+	case !reply:
+	case source:
+		// A server answers: its own address, and the client's.
+		in.Dst, in.DstPort = out.Dst, out.DstPort
+	default:
+		in, out = out, in
+	}
+	e.rec.Proto = uint8(d.Key.Proto)
+	e.rec.Src, e.rec.Dst, e.rec.SrcPort, e.rec.DstPort = in.Src.To16(), in.Dst.To16(), in.SrcPort, in.DstPort
+	switch {
+	case !reply && in.Dst != out.Dst: // a hairpin's source is translated, too
+		e.rec.XlatAddr, e.rec.XlatPort, e.rec.XlatDst = out.Dst.To16(), out.DstPort, true
+	case source:
+		e.rec.XlatAddr, e.rec.XlatPort = out.Src.To16(), out.SrcPort
+	case in.Dst != out.Dst || in.DstPort != out.DstPort:
+		e.rec.XlatAddr, e.rec.XlatPort, e.rec.XlatDst = out.Dst.To16(), out.DstPort, true
+	}
+	if d.Key.Proto == packet.ICMP {
+		e.rec.DstPort = packet.EchoRequest << 8
+		if reply {
+			e.rec.DstPort = packet.EchoReply << 8
+		}
+	}
+}
+
+// putDomain emits e.rec with a name, in wire form. Its text may be longer than
+// events have room for, by escapes; then labels are left out at its beginning, and
+// three dots, which stand in no name, say so. Whose the name is stands at its end.
+func (e *Engine) putDomain(name []byte) {
+	text := fqdn.AppendText(e.names.text[:0], name)
+	if len(text) > export.MaxName {
+		n := copy(text, "...")
+		rest := name
+		for ; len(rest) > 0 && n+textLen(rest) > export.MaxName; rest = rest[1+int(rest[0]):] {
+		}
+		text = fqdn.AppendText(text[:n], rest)
+	}
+	e.putText(text)
+}
+
+// textLen is how long the text of a name is.
+func textLen(name []byte) int {
+	var buf [4 * fqdn.MaxName]byte
+	return len(fqdn.AppendText(buf[:0], name))
+}
+
+// putText emits e.rec with a text in the place of a name.
+func (e *Engine) putText(b []byte) {
+	e.events.PutNamed(&e.rec, unsafe.String(unsafe.SliceData(b), len(b)))
+}
+
+// emitUnsent writes an event about frame f, which could not leave through port out,
+// with the addresses by which the rules know it. Where no flow tells them (the
+// firewall's own messages; fragments but the first, when that has left) they are
+// those with which it would have left.
+func (e *Engine) emitUnsent(out *port, f []byte, why export.Reason) {
+	p := packet.Packet{EtherType: packet.Type(f)}
+	r := conntrack.None // the direction of which f is
+	if p.EtherType == packet.TypeIPv4 {
+		packet.ParseIPv4(f, &p) // of our own making: valid, or a fragment
+		r = e.flowOfUnsent(f, &p)
+	}
+	e.rec = export.Record{Time: e.now, Kind: export.Verdict, Action: export.Drop, Reason: why, Direction: telDirection(&e.port[1-out.n]),
+		Rule: uint32(len(e.c.Drops) - 1), EtherType: p.EtherType, Proto: p.Proto}
+	if r == conntrack.None {
+		e.packetAddresses(&p)
+		e.arpAddresses(f)
+		e.events.Put(&e.rec)
+		return
+	}
+	a := e.flows.Dir(r &^ 1)
+	if p.Class == packet.Error {
+		e.packetAddresses(&p)
+		if in := e.flows.Dir(r).Key; e.port[wan].n == out.n {
+			e.rec.Src = in.Src.To16() // whoever inside has sent it, this is whom it is about
+		}
+	} else {
+		d := e.flows.Dir(r)
+		e.addresses(d, r.Reply())
+		e.rec.Direction = export.Egress
+		if d.FromWAN {
+			e.rec.Direction = export.Ingress
+		}
+	}
+	e.rec.Lookup = uint64(e.flows.Dir(r | 1).Name)
+	e.putName(fqdn.Name(a.Name), e.flows.Shared(r).Created)
+}
+
+// flowOfUnsent returns the direction of which a translated packet in frame f is, or
+// which an ICMP error in it is about, or None.
+func (e *Engine) flowOfUnsent(f []byte, p *packet.Packet) conntrack.Ref {
+	ip := f[packet.EthLen:]
+	var q packet.Packet
+	k := conntrack.Key{}
+	switch {
+	case p.Class == packet.Error:
+		// It quotes what came to who sends it.
+		if !packet.ParseEmbedded(f[int(p.L4)+packet.ICMPLen:], &q) {
+			return conntrack.None
+		}
+		k = conntrack.Key{Src: q.Src, Dst: q.Dst, SrcPort: q.SrcPort, DstPort: q.DstPort, Proto: uint32(q.Proto)}
+		if r := e.flows.Lookup(&k, e.now); r != conntrack.None {
+			return r ^ 1
+		}
+		return conntrack.None
+	case packet.ParseEmbedded(ip, &q):
+		k = conntrack.Key{Src: q.Dst, Dst: q.Src, SrcPort: q.DstPort, DstPort: q.SrcPort, Proto: uint32(q.Proto)}
+		if p.Fragment {
+			e.unsent = fragmentOf{p.Src, p.Dst, p.Proto, packet.FragmentID(f), k}
+		}
+		p.SrcPort, p.DstPort = q.SrcPort, q.DstPort
+	case p.Fragment && e.unsent.is(p, packet.FragmentID(f)):
+		k = e.unsent.key
+	default:
+		return conntrack.None
+	}
+	r := e.flows.Lookup(&k, e.now)
+	if r != conntrack.None {
+		r ^= 1
+	}
+	return r
+}
+
+// A fragmentOf is a datagram whose first fragment could not be sent.
+type fragmentOf struct {
+	src, dst packet.Addr
+	proto    uint8
+	id       uint16
+	key      conntrack.Key // of its answers
+}
+
+func (u *fragmentOf) is(p *packet.Packet, id uint16) bool {
+	return u.src == p.Src && u.dst == p.Dst && u.proto == p.Proto && u.id == id
+}
+
+// emitEnd writes a flow's last event, with its totals. A span needs it even
+// where the policy wants no such events.
+func (e *Engine) emitEnd(r conntrack.Ref) {
+	if s := &e.policy.Settings; e.events == nil || s.Flags&ruleset.FlagNoFlowEnd != 0 && s.SampleAccept == 0 {
+		return
+	}
+	r &^= 1
+	a, b, f := e.flows.Dir(r), e.flows.Dir(r^1), e.flows.Shared(r)
+	last := max(a.LastSeen, b.LastSeen)
+	e.rec = export.Record{Time: last, Kind: export.FlowEnd, Action: export.Accept, Reason: e.acceptReason(a.Rule), Rule: a.Rule,
+		Direction: export.Egress, FlowID: f.ID, EtherType: packet.TypeIPv4,
+		Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes, ReplyPackets: b.Packets, ReplyBytes: b.Bytes, Duration: last - f.Created}
+	if a.FromWAN {
+		e.rec.Direction = export.Ingress
+	}
+	e.addresses(a, false)
+	e.rec.Lookup = uint64(b.Name)
+	e.putName(fqdn.Name(a.Name), f.Created)
+}

@@ -1,0 +1,105 @@
+package router
+
+import (
+	"math/bits"
+
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// idents holds the next identification of packets whose source was translated,
+// by a keyed hash of addresses and protocol. Many hosts then share one address,
+// and identifications that each chose by itself would meet, so that fragments
+// of one host's datagram would be put together with another's. So the firewall
+// chooses them as if it were the sender (RFC 6864 section 5.3.1, RFC 7857
+// section 10). They are unique for 65536 packets of a bucket.
+type idents [1024]uint16
+
+func (e *Engine) nextID(src, dst packet.Addr, proto uint8) uint16 {
+	hi, lo := bits.Mul64((uint64(src)<<32|uint64(dst))^e.rndKey, e.rndKey+uint64(proto)<<1)
+	n := &e.ids[(hi^lo)%uint64(len(e.ids))]
+	*n++
+	return *n
+}
+
+// finish does what few packets need after their translation, before packet i
+// leaves: a SYN announces segments that fit both sides; a packet with a new
+// source that is not atomic gets a new identification; the further fragments of
+// a datagram are translated like the first.
+func (e *Engine) finish(out *port, i int, r *packet.Rewrite, now int64) {
+	fr, p := e.b.frame[i], &e.b.pk[i]
+	f := e.pool.Bytes(fr)
+	if p.Flags&packet.SYN != 0 && e.mss != 0 && packet.ClampMSS(f[p.L4:], e.mss) {
+		e.c.MSSClamped++
+	}
+	renumber := r.Src != p.Src && (!p.DF || p.Parts > 0)
+	var id uint16
+	if renumber {
+		id = e.nextID(r.Src, r.Dst, p.Proto)
+		packet.SetID(f[packet.EthLen:], id)
+	}
+	next := e.nodes[fr.Buf].next // output may put fr into a list
+	e.output(out, fr, r.Dst, now)
+	for range p.Parts {
+		fr = next
+		next = e.nodes[fr.Buf].next
+		f := e.pool.Bytes(fr)
+		q := packet.Packet{Src: p.Src, Dst: p.Dst, Proto: p.Proto, Class: packet.Unknown, TTL: f[packet.EthLen+8], L4: packet.EthLen + packet.MinIPv4}
+		packet.Apply(f, &q, r)
+		if renumber {
+			packet.SetID(f[packet.EthLen:], id)
+		}
+		e.output(out, fr, r.Dst, now)
+	}
+}
+
+// tooBig handles packet i, which is longer than port out carries. It may be
+// cut when it leaves, or its fragments may fit; otherwise it is dropped, and
+// tooBig reports true.
+func (e *Engine) tooBig(in, out *port, i int, now int64) bool {
+	p := &e.b.pk[i]
+	if !p.DF {
+		return false
+	}
+	fits := p.Parts > 0
+	fr := e.b.frame[i]
+	for j := 0; j <= int(p.Parts) && fits; j++ {
+		fits = int(fr.Len) <= packet.EthLen+out.mtu
+		fr = e.nodes[fr.Buf].next
+	}
+	if fits {
+		return false
+	}
+	e.dropTooBig(in, out, i, now)
+	return true
+}
+
+// cut sends frame fr, which is longer than port out carries, in fragments and in
+// order (RFC 791 section 3.2, RFC 4787 REQ-13a).
+func (e *Engine) cut(out *port, fr framebuf.Frame, dst packet.Addr, now int64) {
+	f := e.pool.Bytes(fr)
+	c := packet.NewCutter(f[packet.EthLen:], out.mtu)
+	if n := c.Pieces(); n > e.pool.Free() {
+		e.c.NoBuffer++
+		e.dropOut(out, fr, export.TxFull)
+		return
+	}
+	e.c.Fragmented++
+	for {
+		buf, ok := e.pool.Get()
+		if !ok {
+			break
+		}
+		n := c.Next(e.pool.Buffer(buf)[headroom+packet.EthLen:])
+		if n == 0 {
+			e.pool.Put(buf)
+			break
+		}
+		e.c.FragmentsSent++
+		piece := framebuf.Frame{Buf: buf, Len: uint32(packet.EthLen + n)}
+		packet.SetType(e.pool.Bytes(piece), packet.TypeIPv4)
+		e.output(out, piece, dst, now)
+	}
+	e.pool.Put(fr.Buf)
+}

@@ -1,0 +1,68 @@
+package router
+
+import (
+	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// icmpError handles ICMP error i of the batch (RFC 5508 section 4). It carries
+// the beginning of a packet that left through the port at which it arrives. If
+// that belongs to a flow, both headers are translated as the flow's packets
+// are, and the error goes to the flow's other end; it neither refreshes nor
+// ends the flow (REQ-6). Errors about queries of the firewall's own are the DNS
+// proxy's. Others are dropped.
+func (e *Engine) icmpError(in *port, i int, now int64) {
+	f := e.pool.Bytes(e.b.frame[i])
+	p := &e.b.pk[i]
+	inner := f[int(p.L4)+packet.ICMPLen:]
+	var q packet.Packet
+	if e.martian(in, p) {
+		e.dropPacket(in, i, export.Martian, now)
+		return
+	}
+	if !packet.ParseEmbedded(inner, &q) {
+		e.dropPacket(in, i, export.MalformedPacket, now)
+		return
+	}
+	// The key of the packets that answer the embedded one.
+	k := conntrack.Key{Src: q.Dst, Dst: q.Src, SrcPort: q.DstPort, DstPort: q.SrcPort, Proto: uint32(q.Proto)}
+	r := e.flows.Lookup(&k, now)
+	if p.Dst != q.Src { // an error goes to whom the quoted packet came from
+		r = conntrack.None
+	}
+	if r == conntrack.None && in.n == wan && e.dnsError(i, &q, inner, now) {
+		return
+	}
+	if r == conntrack.None || e.flows.Dir(r).FromWAN != (in.n == wan) || !passed(e.flows.Dir(r^1)) {
+		e.dropPacket(in, i, export.ConntrackInvalid, now)
+		return
+	}
+	if q.Class == packet.Stream && !e.flows.UnderWay(r^1, q.Seq) {
+		// Who knows a connection's ports but sees none of its packets has to
+		// guess 32 bits more.
+		e.dropPacket(in, i, export.ConntrackInvalid, now)
+		return
+	}
+	d := e.flows.Dir(r)
+	to := e.out(in, d)
+	if e.cannotLeave(in, to, i, now) {
+		return
+	}
+	out := packet.Rewrite{Src: p.Src, Dst: d.Out.Dst}
+	if d.Out.Src != d.Key.Src {
+		// From inside a translated network: whoever inside reports the
+		// error, the outside sees the flow's external address (REQ-5c).
+		out.Src = d.Out.Src
+	}
+	packet.RewriteEmbedded(inner, &q, &packet.Rewrite{Src: d.Out.Dst, Dst: d.Out.Src, SrcPort: d.Out.DstPort, DstPort: d.Out.SrcPort})
+	packet.FinishICMP(f[p.L4:])
+	e.c.ICMPErrorsTranslated++
+	e.send(to, i, &out, now)
+}
+
+// passed reports whether packets of a direction have been let through: all, or
+// the handshake of a connection whose server's name is not known yet.
+func passed(d *conntrack.Dir) bool {
+	return d.Verdict == conntrack.Accepted || d.Verdict == conntrack.Pending
+}

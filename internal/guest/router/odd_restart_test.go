@@ -1,0 +1,125 @@
+package router
+
+import (
+	"testing"
+
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// TestRFC7857_S2_2_DeniedSYNReplacesNothing: a SYN that does not pass, for
+// whatever reason, leaves the connection before it alone, and its mapping: its
+// data under way still arrive. The same SYN that passes begins a new one.
+func TestRFC7857_S2_2_DeniedSYNReplacesNothing(t *testing.T) {
+	for _, state := range []string{"close", "time_wait"} {
+		for name, try := range map[string]func(c *conn) export.Reason{
+			"from the other side": func(c *conn) export.Reason {
+				c.dropped(wan, c.answer(fSYN, 700_000, 0), export.NoMatchingAllowRule)
+				return 0
+			},
+			"by rate": func(c *conn) export.Reason { return export.RateLimitFlows },
+			"in the other side's place": func(c *conn) export.Reason {
+				f := c.answer(fSYN, 700_000, 0)
+				f.dport = 9 // to nobody
+				c.put(wan, f)
+				return 0
+			},
+			"by TTL": func(c *conn) export.Reason {
+				p := tcpSeg(host, 4000, web, 80, fSYN, 700_000, 0)
+				p.ttl = 1
+				c.dropped(lan, p, export.TTLExpired)
+				return 0
+			},
+		} {
+			t.Run(state+" "+name, func(t *testing.T) {
+				c := inState(t, state, func(p *ruleset.Policy) {
+					if name == "by rate" {
+						p.Settings.SourceRate = 1
+					}
+				})
+				id, port := c.e.flows.Shared(0).ID, c.port
+				if why := try(c); why != 0 {
+					c.dropped(lan, tcpSeg(host, 4000, web, 80, fSYN, 700_000, 0), why)
+				}
+				if c.e.flows.Len() != 1 || c.e.flows.Shared(0).ID != id {
+					t.Fatal("the connection is gone")
+				}
+				if n := c.e.nat.Pools()[0].InUse(packet.TCP); n != 1 {
+					t.Fatalf("%d ports in use", n)
+				}
+				c.state(state)
+				c.client(fACK, 1002, 5002) // under way
+				c.server(fACK, 5002, 1002)
+				if c.port != port {
+					t.Fatalf("port %d, was %d", c.port, port)
+				}
+				c.pass(2)
+				c.client(fSYN, 700_000, 0)
+				c.state("syn_sent")
+				if c.e.flows.Len() != 1 || c.port != port || c.e.flows.Shared(0).ID == id {
+					t.Fatalf("%d flows, port %d, was %d", c.e.flows.Len(), c.port, port)
+				}
+			})
+		}
+	}
+}
+
+// TestRFC5382_REQ1_RestartNeedsNoSecondPlace: a new connection in place of one
+// that is over finds room where there is none for another one: in a full table, in
+// a full pool, and at its source's limit of flows.
+func TestRFC5382_REQ1_RestartNeedsNoSecondPlace(t *testing.T) {
+	for _, last := range []string{"close", "time_wait"} {
+		c := inState(t, last, func(p *ruleset.Policy) {
+			p.Settings.MaxFlows = 1
+			p.Settings.SourceFlows = 1
+			p.SNAT[0].PortLo, p.SNAT[0].PortHi = 2000, 2000
+		})
+		for i := range uint32(3) {
+			isn := 700_000 + i<<20
+			c.client(fSYN, isn, 0)
+			c.state("syn_sent")
+			c.server(fRST|fACK, 0, isn+1)
+			c.state("close")
+			if n := c.e.sources.Flows(ip(host)); n != 1 || c.e.flows.Len() != 1 {
+				t.Fatalf("%d flows, of its source %d", c.e.flows.Len(), n)
+			}
+		}
+		c.pass(300)
+		if n := c.e.sources.Flows(ip(host)); n != 0 || c.e.nat.Pools()[0].InUse(packet.TCP) != 0 {
+			t.Fatalf("of its source %d flows are left", n)
+		}
+	}
+}
+
+// TestRFC5382_REQ1_RestartAtTheShare: who has all that a source may have of a full
+// table opens a connection again in place of one that is over, though no other.
+func TestRFC5382_REQ1_RestartAtTheShare(t *testing.T) {
+	l := newLabWith(t, func(p *ruleset.Policy) { p.Settings.MaxFlows = 256 }, "accept egress", established)
+	n := 0
+	fill := func() {
+		for {
+			s := tcpSeg(host, uint16(4000+n), web, 80, fSYN, 1000, 0)
+			across, _ := l.put(lan, s)
+			if len(across) == 0 {
+				return
+			}
+			l.one(wan, tcpSeg(web, 80, ours, across[0].SrcPort, fSYN|fACK, 5000, 1001))
+			s.flags, s.seq, s.ack = fACK, 1001, 5001
+			l.one(lan, s)
+			n++
+		}
+	}
+	fill()
+	l.one(lan, tcpSeg(host, 4000, web, 80, fRST, 1001, 0))
+	fill()
+	if n < 200 || n >= 256 {
+		t.Fatalf("%d connections", n)
+	}
+	before := l.e.flows.Len()
+	l.dropped(lan, tcpSeg(host, 60000, web, 80, fSYN, 700_000, 0), export.ConntrackFull)
+	l.one(lan, tcpSeg(host, 4000, web, 80, fSYN, 700_000, 0))
+	if l.e.flows.Len() != before {
+		t.Fatalf("%d flows, were %d", l.e.flows.Len(), before)
+	}
+}

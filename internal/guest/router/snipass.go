@@ -1,0 +1,156 @@
+package router
+
+import (
+	"bytes"
+
+	"github.com/thurward/thurward/internal/guest/clienthello"
+	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/fqdn"
+	"github.com/thurward/thurward/internal/guest/tcp"
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// From the moment that a first message goes on to the server's answer.
+
+// passHello lets what was held go on. What lies behind a gap does not: nobody
+// knows what will stand before it.
+func (e *Engine) passHello(in *port, h *hello, now int64) {
+	if !h.again {
+		e.c.HellosAccepted++
+	}
+	d := e.flows.Dir(h.flow)
+	fr, p := e.b.frame[0], e.b.pk[0]
+	n := h.n
+	h.n = 0
+	for k := range n {
+		// send looks at a packet of the batch.
+		e.b.frame[0], e.b.pk[0] = h.frame[k], h.pk[k]
+		if h.end(k) > uint32(h.len) {
+			e.repeated(in, 0, now)
+			continue
+		}
+		packet.ScrubTCP(e.pool.Bytes(h.frame[k])[h.pk[k].L4:], &h.clock) // others of the client's have overtaken it
+		d.LastSeen = now
+		d.Packets++
+		d.Bytes += uint64(h.pk[k].Total)
+		e.c.Accepts[d.Rule]++
+		e.send(e.out(in, d), 0, &d.Out, now)
+	}
+	e.b.frame[0], e.b.pk[0] = fr, p
+	e.names.hellos.held -= n
+	e.turnHello(h, unsettled, now+answerWithin, now)
+	h.answer, h.said, h.server = clienthello.Unsaid, 0, e.flows.Sent(h.flow^1)
+}
+
+// guard looks at segment i, with data, of a client whose message has gone on, but
+// is not known to have arrived. It reports false when the segment may pass: it has
+// the same data where the message lies.
+func (e *Engine) guard(in *port, i int, h *hello, now int64) bool {
+	p := &e.b.pk[i]
+	at, data := p.Seq-h.first, e.payload(i)
+	if int32(at) < 0 || at > uint32(h.len) && !h.early {
+		e.repeated(in, i, now) // a probe of an idle connection, or too early
+		return true
+	}
+	if n := h.len - min(int(at), h.len); !bytes.Equal(data[:min(n, len(data))], h.data[h.len-n:][:min(n, len(data))]) {
+		e.refuseHello(i, h, nil, now)
+		return true
+	} else if len(data) > n && !h.early {
+		// A client says no more before it has an answer. What is no handshake
+		// does not matter once the message has arrived: who is asked for
+		// another after that is refused.
+		h.early = e.arrived(h) && !clienthello.Handshakes(data[n])
+		if !h.early {
+			e.repeated(in, i, now)
+			return true
+		}
+	}
+	return false
+}
+
+// arrived reports whether the server has acknowledged all that has gone on of a
+// message.
+func (e *Engine) arrived(h *hello) bool {
+	return int32(e.flows.Acknowledged(h.flow)-h.first-uint32(h.len)) >= 0
+}
+
+// settle makes a connection one like any other.
+func (e *Engine) settle(h *hello) {
+	e.flows.Dir(h.flow).Verdict = conntrack.Accepted
+	e.closeHello(h)
+}
+
+// pendingAnswer looks at segment i of a server to whose client's direction, r, its
+// name is not settled. It reports true when it has ended the connection.
+func (e *Engine) pendingAnswer(i int, r conntrack.Ref, now int64) bool {
+	h := e.helloOf(r)
+	if h == nil || !h.passed {
+		return false
+	}
+	p := &e.b.pk[i]
+	if h.answer == clienthello.Unsaid && p.Seq == h.server {
+		f := e.pool.Bytes(e.b.frame[i])
+		data := f[int(p.L4)+int(f[p.L4+12]>>4)*4:] // of fragments that of the first; nobody cuts an answer so short
+		h.said += copy(h.says[h.said:], data)
+		h.server += uint32(p.Payload)
+		h.answer = clienthello.ReadAnswer(h.says[:h.said])
+		if p.Flags&packet.FIN != 0 && h.answer == clienthello.Unsaid {
+			h.answer = clienthello.Final
+		}
+	}
+	switch {
+	case h.answer == clienthello.Unsaid || !e.arrived(h):
+	case h.answer == clienthello.Final:
+		e.settle(h)
+	case h.early || h.again:
+		// What followed the message has passed unseen, and a server asks once.
+		e.refuseHello(i, h, nil, now)
+		return true
+	default:
+		e.turnHello(h, incomplete, now+helloWithin, now)
+		h.again, h.first, h.len = true, h.first+uint32(h.len), 0
+	}
+	return false
+}
+
+// refuseHello ends a connection whose server's name is none, or not the right
+// one. Packet i goes with what is held of it, where i is not negative.
+func (e *Engine) refuseHello(i int, h *hello, name []byte, now int64) {
+	r := h.flow
+	d := e.flows.Dir(r)
+	if i >= 0 {
+		n := e.release(i)
+		e.c.Drops[d.Rule] += n
+		e.c.DropReasons[export.SNIRefused] += n
+	}
+	if e.events != nil {
+		e.rec = export.Record{Time: now, Kind: export.Verdict, Action: export.Drop, Reason: export.SNIRefused, Rule: d.Rule, Direction: export.Egress,
+			FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4}
+		e.addresses(d, false)
+		var wire [fqdn.MaxName]byte
+		if n := fqdn.PutWire(&wire, name); n > 0 {
+			e.putDomain(wire[:n])
+		} else {
+			e.events.Put(&e.rec)
+		}
+	}
+	k, o := d.Key, d.Out
+	toServer := tcp.Segment{Tuple: tcp.Tuple{Local: o.Src, Remote: o.Dst, LocalPort: o.SrcPort, RemotePort: o.DstPort}, Seq: e.flows.Acknowledged(r), Flags: packet.RST}
+	e.resetHello(wan, &toServer)
+	if last := h.first + uint32(h.len); h.passed && last != toServer.Seq {
+		toServer.Seq = last // for what has gone on may have arrived
+		e.resetHello(wan, &toServer)
+	}
+	e.resetHello(lan, &tcp.Segment{Tuple: tcp.Tuple{Local: k.Dst, Remote: k.Src, LocalPort: k.DstPort, RemotePort: k.SrcPort},
+		Seq: e.flows.Acknowledged(r ^ 1), Ack: e.flows.Sent(r), Flags: packet.RST | packet.ACK})
+	e.flows.Remove(r, conntrack.Closed) // closes h, too
+}
+
+func (e *Engine) resetHello(out int, s *tcp.Segment) {
+	unsent := e.c.NoBuffer
+	e.putSegment(&e.port[out], s)
+	if e.c.NoBuffer == unsent {
+		e.c.ResetsSent++
+	}
+}

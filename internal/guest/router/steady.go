@@ -1,0 +1,134 @@
+package router
+
+import (
+	"encoding/binary"
+
+	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// Most packets are usual ones of directions that are steady: the policy has
+// accepted these, and their flows' state will not change. They are taken by runs,
+// in two passes: one looks for what forward would have to look at, and the other
+// writes. To an observer this is forward, only quicker: TestSteadyIsForward.
+
+// steadyWay is how directions of flows are marked whose packets arrive at port
+// in and need nothing but to be sent on.
+func steadyWay(in *port) uint8 { return 1 + uint8(in.n) }
+
+// noHop is no packet.Addr.
+const noHop = 1 << 32
+
+// steady sends on the run of a prepared batch that begins with key j, and
+// returns the key behind it, whose packet it has left alone.
+func (e *Engine) steady(out *port, way uint8, j int, now int64) int {
+	if e.plain {
+		return j
+	}
+	n := e.steadyUntil(out, way, j, now)
+	if n > j {
+		e.sendSteady(out, j, n, now)
+	}
+	return n
+}
+
+// steadyUntil returns the first key from j on whose packet forward must look
+// at, and notes the next hops of those before it.
+func (e *Engine) steadyUntil(out *port, way uint8, j int, now int64) int {
+	b, flows := &e.b, e.flows
+	hop, mac := uint64(noHop), uint64(0) // the last one
+	n := b.keys.Len()
+	for ; j < n; j++ {
+		j := j & (Batch - 1)
+		r, d := flows.Hint(&b.keys, j)
+		if d == nil || !b.usual[j] || !flows.IsSteady(d, b.keys.Key(j), way, now) {
+			break
+		}
+		fr := b.frame[b.idx[j]&(Batch-1)]
+		h := e.pool.Head(fr)
+		if h[packet.EthLen+8] <= 1 || int(fr.Len) > packet.EthLen+out.mtu {
+			break
+		}
+		to := d.Out.Dst
+		if to&out.mask != out.net {
+			to = out.gateway
+		}
+		if uint64(to) != hop {
+			if mac = out.reachable(to, now); mac == 0 {
+				break
+			}
+			hop = uint64(to)
+		}
+		if d.Key.Proto == packet.TCP && !e.steadyTCP(r, e.pool.Bytes(fr)) {
+			break
+		}
+		b.hop[j] = mac
+	}
+	return j
+}
+
+// sendSteady sends on the packets with the keys from j to below n.
+func (e *Engine) sendSteady(out *port, j, n int, now int64) {
+	if len(out.tx)-out.ntx < Batch {
+		e.flush(out)
+	}
+	b, flows, pool, accepts := &e.b, e.flows, e.pool, e.c.Accepts
+	self := uint32(out.self >> 16)
+	ntx := out.ntx
+	for ; j < n; j++ {
+		j := j & (Batch - 1)
+		fr := b.frame[b.idx[j]&(Batch-1)]
+		h := pool.Head(fr)
+		r, _ := flows.Hint(&b.keys, j)
+		d := flows.Dir(r) // there is one: steadyUntil has seen it
+		d.LastSeen = now
+		d.Packets++
+		d.Bytes += uint64(fr.Len) - packet.EthLen
+		accepts[d.Rule]++
+		if h[packet.EthLen+6]&0x40 == 0 && d.Out.Src != d.Key.Src {
+			packet.SetID(h[packet.EthLen:], e.nextID(d.Out.Src, d.Out.Dst, uint8(d.Key.Proto))) // not atomic: see idents
+		}
+		sum := packet.PutAddrs(h, &d.Out)
+		packet.PassTTL(h, sum)
+		sum += packet.PutPorts(h, &d.Out)
+		if d.Key.Proto == packet.TCP {
+			packet.UpdateTCP(h, sum)
+		} else {
+			packet.UpdateUDP(h, sum)
+		}
+		binary.LittleEndian.PutUint64(h[0:], b.hop[j])
+		binary.LittleEndian.PutUint32(h[8:], self)
+		out.tx[ntx&(2*Batch-1)] = fr
+		ntx++
+	}
+	out.ntx = ntx
+}
+
+// reachable returns the first 8 bytes of frames that leave through port p for a
+// neighbour, or 0 when its link-layer address is not known for certain.
+func (p *port) reachable(a packet.Addr, now int64) uint64 {
+	n := p.arp.find(a)
+	if n == nil || n.state != reachable || now >= n.expires {
+		return 0
+	}
+	return packet.MAC(n.mac) | p.self<<48
+}
+
+// steadyTCP checks the segment in frame f, which belongs to direction r of an
+// established connection.
+func (e *Engine) steadyTCP(r conntrack.Ref, f []byte) bool {
+	if len(f) < packet.EthLen+packet.MinIPv4+packet.TCPLen {
+		return false
+	}
+	h := (*[packet.TCPLen]byte)(f[packet.EthLen+packet.MinIPv4:])
+	flags := h[13] & 0x3f
+	if flags&(packet.SYN|packet.ACK|packet.RST|packet.FIN) != packet.ACK {
+		return false
+	}
+	var p packet.Packet
+	p.Flags = flags
+	p.Seq, p.Ack = binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint32(h[8:])
+	p.Window = binary.BigEndian.Uint16(h[14:])
+	p.Payload = uint16(len(f) - packet.EthLen - packet.MinIPv4 - int(h[12]>>4)*4)
+	return e.flows.TCPSteady(r, &p)
+}

@@ -1,0 +1,104 @@
+package router
+
+import (
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// send rewrites packet i of the batch and sends it out through port out.
+func (e *Engine) send(out *port, i int, r *packet.Rewrite, now int64) {
+	fr, p := e.b.frame[i], &e.b.pk[i]
+	e.source = p.Src
+	packet.Apply(e.pool.Bytes(fr), p, r)
+	if !p.DF && r.Src != p.Src || p.Flags&packet.SYN != 0 || p.Parts > 0 {
+		e.finish(out, i, r, now)
+		return
+	}
+	e.output(out, fr, r.Dst, now)
+}
+
+// output sends an IPv4 frame to the next hop for dst, once that is known.
+func (e *Engine) output(out *port, fr framebuf.Frame, dst packet.Addr, now int64) {
+	if int(fr.Len) > packet.EthLen+out.mtu {
+		e.cut(out, fr, dst, now)
+		return
+	}
+	hop := dst
+	if dst&out.mask != out.net {
+		if out.gateway == 0 {
+			e.dropOut(out, fr, export.NeighbourUnresolved)
+			return
+		}
+		hop = out.gateway
+	}
+	n := out.arp.find(hop)
+	if n == nil || n.state == unresolved {
+		e.resolve(out, n, hop, fr, now)
+		return
+	}
+	if now >= n.expires && n.state == reachable {
+		e.probe(out, n, now)
+	}
+	f := e.pool.Bytes(fr)
+	packet.PutEth(f, &n.mac, &out.mac, packet.TypeIPv4)
+	e.enqueue(out, fr)
+}
+
+// enqueue puts a finished frame into the port's batch.
+func (e *Engine) enqueue(out *port, fr framebuf.Frame) {
+	if out.ntx == len(out.tx) {
+		e.flush(out)
+	}
+	out.tx[out.ntx] = fr
+	out.ntx++
+}
+
+// flush transmits the port's batch. What the device does not take is dropped.
+func (e *Engine) flush(out *port) {
+	if out.ntx == 0 {
+		return
+	}
+	q := out.tx[:out.ntx]
+	out.ntx = 0
+	n := out.Transmit(q)
+	bytes := uint64(0)
+	for i := range q[:n] {
+		bytes += uint64(q[i].Len)
+	}
+	e.c.TxPackets[out.n] += uint64(n)
+	e.c.TxBytes[out.n] += bytes
+	for i := range q[n:] {
+		e.dropOut(out, q[n+i], export.TxFull)
+	}
+}
+
+// dropOut drops a finished frame that cannot leave through port out.
+func (e *Engine) dropOut(out *port, fr framebuf.Frame, why export.Reason) {
+	e.c.DropReasons[why]++
+	if e.events != nil {
+		e.emitUnsent(out, e.pool.Bytes(fr), why)
+	}
+	e.pool.Put(fr.Buf)
+}
+
+// dropFrame drops frame i, of which no packet was read.
+func (e *Engine) dropFrame(in *port, i int, why export.Reason, now int64) {
+	e.c.DropReasons[why]++
+	if e.events != nil {
+		f := e.pool.Bytes(e.b.frame[i])
+		e.rec = export.Record{Time: now, Kind: export.Verdict, Action: export.Drop, Reason: why,
+			Direction: telDirection(in), Rule: uint32(len(e.c.Drops) - 1), Truncated: true}
+		e.rec.EtherType = packet.Type(f)
+		e.arpAddresses(f)
+		e.events.Put(&e.rec)
+	}
+	e.pool.Put(e.b.frame[i].Buf)
+}
+
+// dropPacket drops packet i for a reason that is not a rule's.
+func (e *Engine) dropPacket(in *port, i int, why export.Reason, now int64) {
+	e.c.DropReasons[why] += 1 + uint64(e.b.pk[i].Parts)
+	e.emitPacket(in, &e.b.pk[i], export.Drop, why, uint32(len(e.c.Drops)-1), now)
+	e.release(i)
+}

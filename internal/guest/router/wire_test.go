@@ -1,0 +1,43 @@
+package router
+
+import "github.com/thurward/thurward/internal/guest/framebuf"
+
+// A wire is a port in memory.
+type wire struct {
+	pool *framebuf.Pool
+	in   [][]byte
+	out  [][]byte
+	full bool
+	room int // how many frames it takes; 0: any number
+}
+
+func (w *wire) Receive(dst []framebuf.Frame) int {
+	n := 0
+	for n < len(dst) && len(w.in) > 0 {
+		b, ok := w.pool.Get()
+		if !ok {
+			break
+		}
+		k := copy(w.pool.Buffer(b)[framebuf.Headroom:], w.in[0])
+		dst[n] = framebuf.Frame{Buf: b, Len: uint32(k)}
+		w.in = w.in[1:]
+		n++
+	}
+	return n
+}
+
+func (w *wire) HasRoom(n int) bool { return w.room == 0 || w.room-len(w.out) >= n }
+
+func (w *wire) Transmit(src []framebuf.Frame) int {
+	if w.full {
+		return 0
+	}
+	if w.room != 0 {
+		src = src[:min(len(src), max(w.room-len(w.out), 0))]
+	}
+	for _, f := range src {
+		w.out = append(w.out, append([]byte(nil), w.pool.Bytes(f)...))
+		w.pool.Put(f.Buf)
+	}
+	return len(src)
+}

@@ -1,0 +1,180 @@
+// Package sys is the program's side of the kernel: what the machine is
+// made of, memory that devices can reach, waiting for interrupts, the clock,
+// and the end. It works in an image only; see Booted.
+package sys
+
+import (
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"github.com/thurward/thurward/internal/guest/kernel/clock"
+	"github.com/thurward/thurward/internal/shared/abi"
+)
+
+// at returns the memory at a fixed address.
+func at[T any](a uintptr) *T { return *(**T)(unsafe.Pointer(&a)) }
+
+func info() *abi.Info { return at[abi.Info](abi.InfoPage) }
+
+// Policy returns the policy segment, which is mapped read-only.
+func Policy() []byte {
+	in := info()
+	return unsafe.Slice(at[byte](uintptr(in.Policy)), in.PolicyLen)
+}
+
+// Cmdline returns the boot arguments, those of the image first.
+func Cmdline() string {
+	in := info()
+	return unsafe.String(&in.Cmdline[0], min(int(in.CmdlineLen), len(in.Cmdline)))
+}
+
+// MemoryBytes returns the machine's RAM, FreeBytes what of it was free when
+// the program started.
+func MemoryBytes() uint64 { return info().MemoryBytes }
+
+// FreeBytes: see MemoryBytes.
+func FreeBytes() uint64 { return info().FreeBytes }
+
+// Native reports whether system calls stay in ring 3, as they do on software
+// KVM.
+func Native() bool { return info().Native != 0 }
+
+// A Device is a virtio device's register window.
+type Device struct {
+	ID        uint32         // virtio device type: 1 net, 4 rng, 19 vsock
+	Registers unsafe.Pointer // at least 0x200 bytes, uncached
+	Bit       uint           // its bit in the result of Wait
+}
+
+// Devices returns the virtio devices of the given type, by address.
+func Devices(id uint32) []Device {
+	in := info()
+	var ds []Device
+	for i := uint32(0); i < min(in.NumDevices, abi.MaxDevices); i++ {
+		if d := &in.Devices[i]; d.ID == id {
+			ds = append(ds, Device{ID: d.ID, Registers: unsafe.Pointer(at[byte](uintptr(d.Registers))), Bit: uint(d.Bit)})
+		}
+	}
+	return ds
+}
+
+// Registers are a device's, accessed by the kernel. Where Native is true they
+// must be used in place of plain loads and stores: software KVM may lose a
+// program's place in a device access, which only the kernel can mend.
+type Registers struct{ base uintptr }
+
+// NewRegisters returns the window at p.
+func NewRegisters(p unsafe.Pointer) Registers { return Registers{uintptr(p)} }
+
+// Read32 reads a 32-bit register.
+func (r Registers) Read32(off uint32) uint32 {
+	v, _, _ := syscall.RawSyscall(abi.SysLoad, r.base+uintptr(off), 0, 0)
+	return uint32(v)
+}
+
+// Write32 writes a 32-bit register.
+func (r Registers) Write32(off, v uint32) {
+	syscall.RawSyscall(abi.SysStore, r.base+uintptr(off), uintptr(v), 0)
+}
+
+// Read8 reads a byte. The kernel reads whole registers; configuration space
+// allows any width (virtio 1.2, 4.2.2.2).
+func (r Registers) Read8(off uint32) uint8 {
+	return uint8(r.Read32(off&^3) >> (off & 3 * 8))
+}
+
+// Read16 reads 16 bits at an even offset.
+func (r Registers) Read16(off uint32) uint16 {
+	return uint16(r.Read32(off&^3) >> (off & 2 * 8))
+}
+
+// DMA returns n bytes of physically contiguous memory, page-aligned, and the
+// address at which devices see them. There is no way to give it back. Where
+// zeroed is false it may hold anything, and is not touched: on a hypervisor the
+// first touch of a page costs a fault.
+func DMA(n int, zeroed bool) (mem []byte, phys uint64, err error) {
+	var flags uintptr = abi.DMAUncleared
+	if zeroed {
+		flags = 0
+	}
+	va, _, e := syscall.Syscall(abi.SysDMA, uintptr(n), flags, 0)
+	if e != 0 {
+		return nil, 0, e
+	}
+	return unsafe.Slice(at[byte](va), n), uint64(va) - abi.DirectBase, nil
+}
+
+// Wait blocks until a device interrupts or Nanotime reaches deadline, and
+// returns the bits of the devices that interrupted since the last call.
+func Wait(deadline int64) uint64 {
+	r, _, e := syscall.Syscall(abi.SysWait, uintptr(deadline), 0, 0)
+	if e != 0 {
+		return 0
+	}
+	return uint64(r)
+}
+
+// Random fills b from the machine's source of random numbers. (crypto/rand
+// would do the same and reserve 32 MB of memory for its own generator.)
+func Random(b []byte) error {
+	for len(b) > 0 {
+		n, _, e := syscall.Syscall(318, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0)
+		if e != 0 {
+			return e
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// Cooperate asks the kernel to interrupt the program no more. Threads then
+// share the CPU at system calls only: whoever computes for long calls Yield.
+func Cooperate() { syscall.RawSyscall(abi.SysCooperate, 0, 0, 0) }
+
+// Yield lets other threads run.
+func Yield() { syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }
+
+// PowerOff ends the machine in good order.
+func PowerOff() { syscall.Syscall(abi.SysPower, abi.PowerOff, 0, 0) }
+
+// Reset ends the machine so that whoever runs it starts it again.
+func Reset() { syscall.Syscall(abi.SysPower, abi.PowerReset, 0, 0) }
+
+// Stats returns the kernel's counters.
+func Stats() (s abi.Stats) {
+	syscall.Syscall(abi.SysStats, uintptr(unsafe.Pointer(&s)), unsafe.Sizeof(s), 0)
+	return s
+}
+
+func rdtsc() uint64
+
+// Nanotime returns the clock in nanoseconds; it never goes back. It is
+// CLOCK_MONOTONIC, read without leaving the program.
+func Nanotime() int64 {
+	c := at[abi.Clock](abi.ClockPage)
+	for {
+		v := atomic.LoadUint32(&c.Version)
+		t := c.SystemTime + clock.Scale(rdtsc()-c.TSC, c.Mul, c.Shift)
+		if v&1 == 0 && v == atomic.LoadUint32(&c.Version) {
+			return int64(t)
+		}
+	}
+}
+
+// EntryTime returns what Nanotime was at the image's first instruction.
+func EntryTime() int64 { return info().EntryNS }
+
+// WallBase returns the time of day at which Nanotime was zero, in nanoseconds
+// since 1970, and where that is known from: "kvmclock", "rtc", or "none" when
+// the base is zero because there is no clock.
+func WallBase() (base int64, source string) {
+	w := int64(at[abi.Clock](abi.ClockPage).Wall)
+	switch info().ClockSource {
+	case abi.ClockKVM:
+		return w, "kvmclock"
+	case abi.ClockRTC:
+		return w, "rtc"
+	}
+	return 0, "none"
+}

@@ -1,0 +1,171 @@
+package tcp
+
+import (
+	"testing"
+
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// A counter counts segments, whosever they are.
+type counter struct {
+	witness
+	out []Segment
+}
+
+func (c *counter) Emit(s *Segment) { c.out = append(c.out, *s) }
+
+// TestNothingAfterTheEnd: what a segment has ended sends nothing more for the rest of
+// that segment, and leaves nothing in its place.
+func TestNothingAfterTheEnd(t *testing.T) {
+	for _, data := range []string{"\x10\x01x", "\x00\x00", "\x00\x00\x00\x01a"} {
+		for _, flags := range []uint8{packet.ACK, packet.ACK | packet.FIN} {
+			u := &counter{}
+			s := New(u, 1500, 1500, 1)
+			s.Accept(&tuple, &packet.Packet{Seq: 1, Window: 1000}, nil, 0, second)
+			s.Input(&tuple, &packet.Packet{Seq: 2, Ack: 1, Window: 1000, Flags: packet.ACK}, nil, nil, second)
+			u.out = nil
+			s.Input(&tuple, &packet.Packet{Seq: 2, Ack: 1, Window: 1000, Flags: flags}, nil, []byte(data), second)
+			if len(u.out) != 1 || u.out[0].Flags != packet.RST|packet.ACK || u.out[0].Tuple != tuple || len(u.closed) != 1 || s.Len() != 0 {
+				t.Errorf("%q, flags %x: %+v", data, flags, u.out)
+			}
+			for i := range s.conn {
+				if c := s.conn[i]; c != (conn{gen: c.gen}) {
+					t.Errorf("%q, flags %x: left %+v", data, flags, c)
+				}
+			}
+		}
+	}
+}
+
+// TestEndsOfBothSides: a FIN counts as one byte, is acknowledged once, and ours comes
+// behind the last byte of data, with as much of it as fits before.
+func TestEndsOfBothSides(t *testing.T) {
+	h := byHand(t)
+	h.serve = func(e *end, id uint32, msg []byte) { e.s.Send(id, make([]byte, 20000), e.s.now) }
+	h.connect()
+	from := Tuple{Local: clientAddr, Remote: serverAddr, LocalPort: h.port, RemotePort: 53}
+	c := h.s.find(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: h.port})
+	h.in = nil
+	h.arrive(&Segment{Tuple: from, Seq: h.seq, Ack: c.una, Flags: packet.ACK | packet.FIN, Window: 60000, Data: []byte("\x00\x01a")}, h.now)
+	if c.rcv != h.seq+4 || h.in[len(h.in)-1].Ack != h.seq+4 || !c.finSeen || c.finSent {
+		t.Fatalf("%+v", c)
+	}
+	got, fins := 0, 0
+	for range 100 {
+		in := h.in
+		h.in = nil
+		if len(in) == 0 {
+			break
+		}
+		for _, s := range in {
+			if got += len(s.Data); s.Flags&packet.FIN != 0 {
+				if fins++; got != 20002 {
+					t.Fatalf("our end after %d bytes", got)
+				}
+			}
+		}
+		h.arrive(&Segment{Tuple: from, Seq: h.seq + 4, Ack: c.max, Flags: packet.ACK, Window: 60000}, h.now)
+	}
+	if got != 20002 || fins != 1 || h.s.Len() != 0 || len(h.closed) != 1 {
+		t.Fatalf("%d bytes, %d ends, %d connections", got, fins, h.s.Len())
+	}
+}
+
+// TestAfterATimeout (RFC 5681 section 3.1): one segment is sent again, and more only
+// as acknowledgements come.
+func TestAfterATimeout(t *testing.T) {
+	h := byHand(t)
+	h.serve = func(e *end, id uint32, msg []byte) { e.s.Send(id, make([]byte, 20000), e.s.now) }
+	h.connect()
+	h.send(packet.ACK, "\x00\x01a")
+	if len(h.in) != initialWnd {
+		t.Fatalf("%d segments at first", len(h.in))
+	}
+	c := h.s.find(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: h.port})
+	if in := h.tickAt(h.now + second); len(in) != 1 || len(in[0].Data) != 536 || in[0].Seq != c.una || c.cwnd != 536 {
+		t.Fatalf("%d segments after a timeout", len(in))
+	}
+	h.ack = c.una + 536
+	if in := h.send(packet.ACK, ""); len(in) != 2 || c.cwnd != 2*536 {
+		t.Fatalf("%d segments then", len(in))
+	}
+}
+
+// TestAnswersKeepAClient: an answer counts as its activity, and once it has taken all
+// it has idleFor again.
+func TestAnswersKeepAClient(t *testing.T) {
+	h, c := establishedByHand(t, false)
+	h.serve = func(*end, uint32, []byte) {}
+	h.send(packet.ACK, "\x00\x01a\x00\x01b")
+	asked := h.now
+	if c.pending != 2 || c.active != asked {
+		t.Fatalf("%d pending", c.pending)
+	}
+	h.now += 3 * second
+	h.s.Send(h.s.id(c), []byte("answer"), h.now)
+	if c.pending != 1 || c.active != h.now || c.moved != h.now || c.ends != h.now+idleFor {
+		t.Fatalf("%+v", c)
+	}
+	h.now += second
+	h.ack = c.max
+	h.send(packet.ACK, "")
+	if c.active != h.now || c.ends != h.now+idleFor {
+		t.Fatalf("active %d, ends %d", h.now-c.active, c.ends-h.now)
+	}
+	// More responses than queries are no debt.
+	h.s.Send(h.s.id(c), []byte("answer"), h.now)
+	if h.s.Send(h.s.id(c), []byte("answer"), h.now); c.pending != 0 {
+		t.Fatalf("%d pending", c.pending)
+	}
+	h.s.Send(h.s.id(c)+1<<16, []byte("to nobody"), h.now)
+	check(t, h.s)
+}
+
+// TestEndBeforeTheAnswer: who has said all still gets its answers, and our end behind
+// the last of them; and a message that begins prolongs no time in which answers are to
+// be taken.
+func TestEndBeforeTheAnswer(t *testing.T) {
+	h, c := establishedByHand(t, false)
+	h.serve = func(*end, uint32, []byte) {}
+	if h.send(packet.ACK|packet.FIN, "\x00\x01a\x00\x01b"); c.state != established || c.pending != 2 || h.in[len(h.in)-1].Flags != packet.ACK {
+		t.Fatalf("%+v, answered by %+v", c, h.in)
+	}
+	for i := range 2 {
+		h.in = nil
+		h.s.Send(h.s.id(c), []byte("answer"), h.now)
+		if fin := h.in[len(h.in)-1].Flags&packet.FIN != 0; len(h.in) != 1 || fin != (i == 1) {
+			t.Fatalf("answer %d: %+v", i, h.in)
+		}
+	}
+	h, c = establishedByHand(t, true)
+	until := c.ends
+	h.now += second
+	h.ack = c.una
+	if h.send(packet.ACK, "\x00"); c.ends != until {
+		t.Fatalf("prolonged by %d", c.ends-until)
+	}
+}
+
+// TestDropIsOfQuestions: only a question that is under way is dropped by its tag.
+func TestDropIsOfQuestions(t *testing.T) {
+	u := &counter{}
+	s := New(u, 1500, 1500, 1)
+	s.Drop(0, second) // free places have no tag
+	stream := tuple
+	stream.LocalPort++
+	client := Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 9}
+	s.ConnectStream(&stream, 4, second)
+	s.Accept(&client, &packet.Packet{Seq: 1, Window: 1000}, nil, 0, second)
+	s.Connect(&tuple, 4, []byte("q"), second)
+	s.find(&client).tag = 4
+	q := s.find(&tuple)
+	q.state = closing
+	if s.Drop(4, second); s.Len() != 3 || len(u.closed) != 0 {
+		t.Fatalf("%+v were dropped", u.closed)
+	}
+	q.state = synSent
+	if s.Drop(4, second); s.Len() != 2 || len(u.closed) != 1 || u.closed[0] != tuple || s.c.Aborted != 0 {
+		t.Fatalf("%+v were dropped", u.closed)
+	}
+	check(t, s)
+}

@@ -1,0 +1,210 @@
+package tcp
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// opened has a stream connect to a server that is played by hand, and returns
+// its id and what the server has got.
+func opened(t *testing.T) (h *hand, id uint32) {
+	t.Helper()
+	h = byHand(t)
+	h.port = 853
+	tu := Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 853}
+	id, ok := h.s.ConnectStream(&tu, 7, h.now)
+	if !ok || len(h.in) != 1 || h.in[0].Flags != packet.SYN || h.in[0].MSS != streamMSS {
+		t.Fatalf("begins with %+v", h.in)
+	}
+	if st, ok := h.s.Stream(id); !ok || st.Open || st.Room != 0 {
+		t.Fatalf("before it is open: %+v", st)
+	}
+	h.ack = h.in[0].Seq + 1
+	if in := h.send(packet.SYN|packet.ACK, ""); len(in) != 1 || in[0].Flags != packet.ACK || in[0].Window != streamIn {
+		t.Fatalf("the SYN-ACK is answered by %+v", in)
+	}
+	return h, id
+}
+
+// TestStreamWindow: what arrives waits for its reader; the window says how much
+// still fits, shuts, and opens again when there is room worth telling.
+func TestStreamWindow(t *testing.T) {
+	h, id := opened(t)
+	told := 0
+	h.stream = func(uint32) { told++ }
+	sent := message(streamIn+1000, 3)
+	for k := 0; k < len(sent); {
+		n := min(1400, len(sent)-k)
+		in := h.send(packet.ACK, string(sent[k:k+n]))
+		if len(in) != 1 {
+			t.Fatalf("%d segments", len(in))
+		}
+		took := int(in[0].Ack - (h.seq - uint32(n)))
+		if in[0].Window == 0 && took < n {
+			h.seq -= uint32(n - took)
+			k += took
+			break
+		}
+		k += n
+	}
+	st, _ := h.s.Stream(id)
+	if st.Unread != streamIn || told == 0 {
+		t.Fatalf("%d bytes wait", st.Unread)
+	}
+	// A probe of the shut window is answered, and taken no byte of.
+	if in := h.send(packet.ACK, "x"); len(in) != 1 || in[0].Window != 0 || in[0].Ack != h.seq-1 {
+		t.Fatalf("a probe: %+v", in)
+	}
+	h.seq--
+	got := make([]byte, streamIn)
+	h.in = nil
+	if n := h.s.Read(id, got[:streamIn/2-1], h.now); n != streamIn/2-1 || len(h.in) != 0 {
+		t.Fatalf("read %d, %d segments", n, len(h.in))
+	}
+	if n := h.s.Read(id, got[streamIn/2-1:streamIn/2], h.now); n != 1 || len(h.in) != 1 || h.in[0].Window != streamIn/2 {
+		t.Fatalf("read %d, told %+v", n, h.in)
+	}
+	if n := h.s.Read(id, got[streamIn/2:], h.now); n != streamIn/2 || !bytes.Equal(got, sent[:streamIn]) {
+		t.Fatal("other bytes than were sent")
+	}
+	// The other side's end is told; the stream lives until its owner closes it.
+	h.send(packet.ACK|packet.FIN, "end")
+	if st, ok := h.s.Stream(id); !ok || !st.Ended || st.Unread != 3 || !st.Open {
+		t.Fatalf("%+v", st)
+	}
+	h.in = nil
+	h.s.Close(id, h.now)
+	if len(h.in) != 1 || h.in[0].Flags&packet.FIN == 0 {
+		t.Fatalf("closed with %+v", h.in)
+	}
+	h.ack++
+	h.send(packet.ACK, "")
+	if h.s.Len() != 0 || len(h.closed) != 1 || h.closed[0] != 7 {
+		t.Fatalf("%d left, told %v", h.s.Len(), h.closed)
+	}
+	check(t, h.s)
+}
+
+// TestStreamExchange: bytes in both directions at once come through whole, also
+// over a bad network and with a slow reader.
+func TestStreamExchange(t *testing.T) {
+	for _, bad := range []int{0, 3, 15} {
+		t.Run(fmt.Sprintf("%d%%", bad), func(t *testing.T) {
+			c, s, w := pair(t, uint64(bad))
+			out, answer := message(40000, 1), message(60000, 2)
+			// The other end is one of messages: 40000 bytes of queries, and
+			// one long answer to the first.
+			var queries []byte
+			for k := 0; k < len(out); k += 4000 {
+				queries = append(append(queries, 4000>>8, 4000&255), out[k:k+4000]...)
+			}
+			var asked []byte
+			s.serve = func(e *end, id uint32, msg []byte) {
+				if asked = append(asked, msg...); len(asked) == 4000 {
+					e.s.Send(id, answer, e.s.now)
+				} else {
+					e.s.Send(id, msg[:1], e.s.now)
+				}
+			}
+			now := int64(second)
+			id, ok := c.s.ConnectStream(&tuple, 9, now)
+			if !ok {
+				t.Fatal("no stream")
+			}
+			var got []byte
+			want := 2 + len(answer) + 9*3
+			buf := make([]byte, 700)
+			for i := 0; i < 40000 && (len(got) < want || len(asked) < len(out)); i++ {
+				if _, ok := c.s.Stream(id); !ok && bad < 15 {
+					t.Fatalf("gone after %d of %d bytes: %+v", len(got), want, c.s.c)
+				} else if !ok {
+					return // with much loss it may be given up
+				}
+				queries = queries[c.s.Write(id, queries[:min(len(queries), 5000)], now):]
+				got = append(got, buf[:c.s.Read(id, buf, now)]...)
+				for k := 0; k < 5 && len(w.queue) > 0; k++ {
+					f := w.queue[0]
+					w.queue = w.queue[1:]
+					f.to.arrive(&f.seg, now)
+				}
+				now += second / 100
+				c.s.Tick(now)
+				s.s.Tick(now)
+			}
+			if !bytes.Equal(asked, out) || len(got) != want || !bytes.Equal(got[2:2+len(answer)], answer) {
+				t.Fatalf("%d of %d bytes arrived, %d of %d came back", len(asked), len(out), len(got), want)
+			}
+			c.s.Close(id, now)
+			run(c, s, now, 40)
+			if c.s.Len() != 0 || len(c.closed) != 1 || c.closed[0] != 9 {
+				t.Fatalf("%d streams are left, told %v", c.s.Len(), c.closed)
+			}
+		})
+	}
+}
+
+// TestStreamGivenUp: segments that nobody acknowledges show, and end the stream
+// in the end; an idle one stays.
+func TestStreamGivenUp(t *testing.T) {
+	h, id := opened(t)
+	h.now += 1000 * second
+	h.s.Tick(h.now)
+	if st, ok := h.s.Stream(id); !ok || st.Unacked || st.Room != streamOut {
+		t.Fatalf("an idle stream: %+v", st)
+	}
+	if _, any := h.s.Due(); any {
+		t.Fatal("an idle stream has a time")
+	}
+	if n := h.s.Write(id, make([]byte, streamOut+10), h.now); n != streamOut || h.s.Write(id, []byte("x"), h.now) != 0 {
+		t.Fatalf("took %d bytes", n)
+	}
+	for range 4 {
+		h.now += second
+		h.s.Tick(h.now)
+	}
+	for _, s := range h.in {
+		if len(s.Data) > streamMSS {
+			t.Fatalf("a segment of %d bytes", len(s.Data))
+		}
+	}
+	if st, _ := h.s.Stream(id); !st.Unacked {
+		t.Fatal("4 s without an acknowledgement do not show")
+	}
+	for range 60 {
+		h.now += second
+		h.s.Tick(h.now)
+	}
+	if h.s.Len() != 0 || len(h.closed) != 1 {
+		t.Fatal("never given up")
+	}
+	h, id = opened(t)
+	h.in = nil
+	h.s.Abandon(id, h.now)
+	if len(h.in) != 1 || h.in[0].Flags&packet.RST == 0 || h.s.Len() != 0 || len(h.closed) != 1 {
+		t.Fatalf("abandoned with %+v", h.in)
+	}
+	if h.s.Read(id, make([]byte, 1), h.now) != 0 || h.s.Write(id, []byte("x"), h.now) != 0 {
+		t.Fatal("a stream that is gone moves bytes")
+	}
+	check(t, h.s)
+}
+
+func TestStreamAllocations(t *testing.T) {
+	s := New(quiet{}, 1500, 1500, 1)
+	tu := Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 5000, RemotePort: 853}
+	data, buf := make([]byte, 1000), make([]byte, 1000)
+	if n := testing.AllocsPerRun(100, func() {
+		id, _ := s.ConnectStream(&tu, 1, second)
+		s.Input(&tu, &packet.Packet{Seq: 1, Ack: 1, Window: 60000, Flags: packet.SYN | packet.ACK}, nil, nil, second)
+		s.Input(&tu, &packet.Packet{Seq: 2, Ack: 1, Window: 60000, Flags: packet.ACK}, nil, data, second)
+		if s.Read(id, buf, second) != len(buf) || s.Write(id, data, second) != len(data) {
+			t.Fatal("nothing moves")
+		}
+		s.Abandon(id, second)
+	}); n != 0 || s.Len() != 0 {
+		t.Fatalf("%v allocations, %d streams", n, s.Len())
+	}
+}

@@ -1,0 +1,392 @@
+package virtio
+
+import (
+	"errors"
+	"strconv"
+	"unsafe"
+
+	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/prefetch"
+)
+
+// The network device (virtio 1.2, 5.1).
+const (
+	netID = 1
+
+	featMTU      = 1 << 3
+	featMAC      = 1 << 5
+	featMRGRxBuf = 1 << 15
+	featStatus   = 1 << 16
+
+	cfgMAC    = regConfig + 0
+	cfgStatus = regConfig + 6
+	cfgMTU    = regConfig + 10
+
+	netHeader   = 12 // struct virtio_net_hdr with num_buffers, always so in version 1
+	hdrFlags    = 0
+	hdrBuffers  = 10
+	needsCsum   = 1
+	minFrame    = 14
+	linkUp      = 1
+	rxQueue     = 0
+	txQueue     = 1
+	defaultSize = 256
+)
+
+// NetOptions are what a caller may choose about a network device.
+type NetOptions struct {
+	QueueSize int // descriptors of each queue, a power of two; 0: 256
+}
+
+// NetCounters counts what a device did. Dropped frames are counted by cause.
+type NetCounters struct {
+	RxPackets, RxBytes   uint64
+	TxPackets, TxBytes   uint64
+	RxMalformed          uint64 // spread over several buffers, too short, or with an unfinished checksum
+	RxNoBuffer           uint64 // times the receive queue could not be refilled: the pool was empty
+	TxFull               uint64 // frames refused because the transmit queue had no room
+	TxNudges             uint64 // times that nothing had been sent for long although there were frames: see Nudge
+	Notifies, Interrupts uint64
+	BadIndex, BadID      uint64 // violations by the device; each stops it
+	BadLength            uint64
+}
+
+// Net is a virtio network device with one pair of queues. One goroutine uses
+// it.
+type Net struct {
+	t      Transport
+	pool   *framebuf.Pool
+	rx, tx *queue
+	c      NetCounters
+	mac    [6]byte
+	hasMAC bool
+	mtu    int
+	feat   uint64
+	reason string
+	down   bool
+	armed  bool
+}
+
+// A NetDevice is a network device that has not been started: features are
+// agreed, and it has said who it is.
+type NetDevice struct {
+	t      Transport
+	feat   uint64
+	mac    [6]byte
+	hasMAC bool
+}
+
+// FindNet agrees on features with the device at t. It is done once for a
+// device: some cannot be reset, and each register costs an exit to the host.
+func FindNet(t Transport) (*NetDevice, error) {
+	feat, err := negotiate(t, netID, featMTU|featMAC|featMRGRxBuf|featStatus|featEventIdx)
+	if err != nil {
+		return nil, err
+	}
+	d := &NetDevice{t: t, feat: feat, hasMAC: feat&featMAC != 0}
+	if d.hasMAC {
+		for i := range d.mac {
+			d.mac[i] = t.Read8(cfgMAC + uint32(i))
+		}
+	}
+	return d, nil
+}
+
+// MAC returns the device's hardware address; ok is false when it has none.
+func (d *NetDevice) MAC() (mac [6]byte, ok bool) { return d.mac, d.hasMAC }
+
+// Open starts the device, which receives into buffers of the pool.
+func (d *NetDevice) Open(alloc Alloc, pool *framebuf.Pool, opt NetOptions) (*Net, error) {
+	size := opt.QueueSize
+	if size == 0 {
+		size = defaultSize
+	}
+	if size < 2 || size > maxQueue || size&(size-1) != 0 {
+		return nil, errors.New("virtio: queue size " + strconv.Itoa(size) + " is not a power of two from 2 to 1024")
+	}
+	t, feat := d.t, d.feat
+	n := &Net{t: t, pool: pool, feat: feat, mtu: 1500, mac: d.mac, hasMAC: d.hasMAC}
+	if feat&featMTU != 0 {
+		m := int(t.Read16(cfgMTU))
+		if m < 68 {
+			fail(t)
+			return nil, errors.New("virtio: the device's MTU of " + strconv.Itoa(m) + " is below IPv4's minimum of 68")
+		}
+		n.mtu = min(m, framebuf.MaxLen-14)
+	}
+	var err error
+	event := feat&featEventIdx != 0
+	if n.rx, err = setupQueue(t, rxQueue, uint16(size), event, alloc); err == nil {
+		n.tx, err = setupQueue(t, txQueue, uint16(size), event, alloc)
+	}
+	if err != nil {
+		fail(t)
+		return nil, err
+	}
+	if err := start(t); err != nil {
+		return nil, err
+	}
+	n.refill()
+	n.linkStatus()
+	return n, nil
+}
+
+// MAC returns the device's hardware address; ok is false when it has none.
+func (n *Net) MAC() (mac [6]byte, ok bool) { return n.mac, n.hasMAC }
+
+// MTU returns the largest IP packet in bytes: the device's word, or 1500.
+func (n *Net) MTU() int { return n.mtu }
+
+// LinkUp reports whether the device said that its link is up; devices that
+// say nothing are taken to be.
+func (n *Net) LinkUp() bool { return !n.down }
+
+// Stopped returns why the device was given up, or "".
+func (n *Net) Stopped() string { return n.reason }
+
+// Counters returns the device's counters.
+func (n *Net) Counters() *NetCounters {
+	n.c.Notifies = n.rx.notifies + n.tx.notifies
+	n.c.BadIndex = n.rx.badIndex + n.tx.badIndex
+	n.c.BadID = n.rx.badID + n.tx.badID
+	n.c.BadLength = n.rx.badLength // what was sent has none
+	return &n.c
+}
+
+// refill posts buffers for reception, as many as descriptors and pool allow.
+func (n *Net) refill() {
+	q := n.rx
+	for q.room() > 0 {
+		b, ok := n.pool.Get()
+		if !ok {
+			n.c.RxNoBuffer++
+			break
+		}
+		q.post(n.pool.Phys(b)+framebuf.Headroom-netHeader, framebuf.Size-(framebuf.Headroom-netHeader), descWrite, b)
+	}
+	if q.publish() {
+		n.t.Write32(regNotify, rxQueue)
+	}
+}
+
+// Receive moves received frames to dst, whose buffers become the caller's,
+// and returns their number. It posts new buffers in their place.
+func (n *Net) Receive(dst []framebuf.Frame) int {
+	q := n.rx
+	avail := q.pending()
+	if avail == 0 {
+		if q.stopped != "" {
+			n.giveUp(q.stopped)
+		} else if int(q.size) == q.room() {
+			n.refill() // all buffers were out: the pool may have some again
+		}
+		return 0
+	}
+	n.ask(min(avail, len(dst)))
+	got := 0
+	bytes := uint64(0)
+	for ; avail > 0 && got < len(dst); avail-- {
+		b, ln := q.take()
+		if b == noBuf {
+			q.badUsed()
+			n.giveUp(q.stopped)
+			break
+		}
+		if ln < netHeader || ln > framebuf.Size-(framebuf.Headroom-netHeader) {
+			q.badLength++
+			q.stop("the device says it wrote more or less than a buffer holds")
+			n.pool.Put(b)
+			n.giveUp(q.stopped)
+			break
+		}
+		hdr := n.pool.Buffer(b)[framebuf.Headroom-netHeader : framebuf.Headroom]
+		// The firewall asks for no offloads, so that a frame is whole, in one
+		// buffer and with all checksums. Frames that are not (Firecracker up
+		// to 1.8 may send them) are dropped and counted.
+		if ln < netHeader+minFrame || hdr[hdrFlags]&needsCsum != 0 || n.feat&featMRGRxBuf != 0 && (hdr[hdrBuffers] != 1 || hdr[hdrBuffers+1] != 0) {
+			n.c.RxMalformed++
+			n.pool.Put(b)
+			continue
+		}
+		dst[got] = framebuf.Frame{Buf: b, Len: ln - netHeader}
+		bytes += uint64(ln - netHeader)
+		got++
+	}
+	n.c.RxPackets += uint64(got)
+	n.c.RxBytes += bytes
+	n.refill()
+	return got
+}
+
+// ask gets the used entries, headers and descriptors of the next k frames under
+// way, and a cache line more of those that have more: the device has them, on
+// another processor (BenchmarkAcross).
+func (n *Net) ask(k int) {
+	var l [3]prefetch.Lines
+	k = min(k, prefetch.Max)
+	n.rx.ask(k)
+	m := n.lines(k, &l)
+	prefetch.Ask(l[0][:k])
+	prefetch.Own(l[1][:(k+3)/4])
+	prefetch.Ask(l[2][:m])
+}
+
+// lines sets l to where the next k frames (at most prefetch.Max) begin, to their
+// descriptors, one in four, and to where those that are longer than a line go on;
+// it returns the number of these.
+func (n *Net) lines(k int, l *[3]prefetch.Lines) (m int) {
+	q := n.rx
+	for i := range k {
+		e := &q.used[(q.usedIdx+uint16(i))&q.mask]
+		b := q.buf[e.id&(maxQueue-1)] // take will check it
+		l[0][i] = n.pool.Line(b, 0)
+		if i%4 == 0 { // descriptors are mostly used in runs of neighbours, of which four share a line
+			l[1][i/4] = uintptr(unsafe.Pointer(&q.desc[uint16(e.id)&q.mask])) // it will be posted again
+		}
+		if e.len > 64 {
+			l[2][m&(prefetch.Max-1)] = n.pool.Line(b, 64)
+			m++
+		}
+	}
+	return m
+}
+
+// reclaim takes back the buffers that the device has sent.
+func (n *Net) reclaim() {
+	q := n.tx
+	k := q.pending()
+	q.ask(k)
+	for ; k > 0; k-- {
+		b, _ := q.take()
+		if b == noBuf {
+			q.badUsed()
+			break
+		}
+		n.pool.Put(b)
+	}
+	if q.stopped != "" {
+		n.giveUp(q.stopped)
+	}
+}
+
+// HasRoom reports whether Transmit would take k frames now, or half of what the
+// queue holds if that is less. A device that was given up has room: there is
+// nothing to wait for.
+func (n *Net) HasRoom(k int) bool {
+	q := n.tx
+	k = min(k, int(q.size)/2)
+	if q.room() < k {
+		n.reclaim()
+	}
+	return q.room() >= k || n.reason != ""
+}
+
+// Transmit takes the first n frames of src and returns n. The rest stays the
+// caller's: there was no room, and they are counted.
+func (n *Net) Transmit(src []framebuf.Frame) int {
+	q := n.tx
+	if q.room() < len(src) {
+		n.reclaim() // many at a time: each look at what the device has written costs a cache miss
+	}
+	if n.reason != "" {
+		n.c.TxFull += uint64(len(src))
+		return 0
+	}
+	k := min(len(src), q.room())
+	bytes := uint64(0)
+	for i := range src[:k] {
+		f := &src[i]
+		const start = framebuf.Headroom - netHeader
+		*(*[netHeader]byte)(n.pool.Buffer(f.Buf)[start:]) = [netHeader]byte{}
+		q.post(n.pool.Phys(f.Buf)+start, f.Len+netHeader, 0, f.Buf)
+		bytes += uint64(f.Len)
+	}
+	if q.publish() {
+		n.t.Write32(regNotify, txQueue)
+	}
+	n.c.TxPackets += uint64(k)
+	n.c.TxBytes += bytes
+	n.c.TxFull += uint64(len(src) - k)
+	return k
+}
+
+// Arm asks for interrupts and reports whether work is waiting already, in
+// which case the caller must not sleep. Sent buffers alone wake nobody: they
+// are taken back at the next transmission; only when all receive buffers are
+// missing because the transmit queue holds them does their return matter.
+func (n *Net) Arm() bool {
+	if n.reason != "" {
+		return false
+	}
+	n.reclaim()
+	if n.rx.room() > 0 {
+		n.refill()
+	}
+	n.armed = true
+	work := n.rx.arm()
+	if n.rx.room() > int(n.rx.size)/2 && n.tx.arm() {
+		work = true
+	}
+	return work
+}
+
+// Disarm asks for no interrupts: the caller polls.
+func (n *Net) Disarm() {
+	if n.armed {
+		n.armed = false
+		n.rx.suppress()
+		n.tx.suppress()
+	}
+}
+
+// Ack acknowledges an interrupt; it comes before the next look at the queues,
+// so that what is added after it interrupts again.
+func (n *Net) Ack() {
+	isr := n.t.Read32(regISR)
+	if isr != 0 {
+		n.t.Write32(regISRAck, isr)
+	}
+	n.c.Interrupts++
+	if isr&2 != 0 { // configuration change
+		if n.t.Read32(regStatus)&statusNeedsReset != 0 {
+			n.giveUp("the device asks for a reset")
+			return
+		}
+		n.linkStatus()
+	}
+}
+
+func (n *Net) linkStatus() {
+	if n.feat&featStatus != 0 {
+		n.down = n.t.Read16(cfgStatus)&linkUp == 0
+	}
+}
+
+// Nudge notifies the device of each queue that has stood still since the last
+// call although the device has buffers: it may have missed a notification (ADR
+// 0013). It costs an exit to the host for each, and is meant to be called a few
+// times a second while the firewall is awake.
+func (n *Net) Nudge() {
+	n.reclaim()
+	if n.reason != "" {
+		return
+	}
+	for _, q := range [...]*queue{n.rx, n.tx} {
+		if q.idle() {
+			if q == n.tx {
+				n.c.TxNudges++
+			}
+			n.t.Write32(regNotify, q.number)
+		}
+	}
+}
+
+// giveUp stops the device for good.
+func (n *Net) giveUp(why string) {
+	if n.reason == "" {
+		n.reason = why
+		n.rx.stop(why)
+		n.tx.stop(why)
+		fail(n.t)
+	}
+}

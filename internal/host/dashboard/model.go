@@ -1,0 +1,172 @@
+package dashboard
+
+import (
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/thurward/thurward/internal/host/ingest"
+)
+
+// maxFirewalls bounds the firewalls that a model holds; the one that has been
+// silent for longest makes room.
+const maxFirewalls = ingest.MaxConns
+
+// A Model is the picture of all firewalls of a stream. It is safe for
+// concurrent use. Its lock is held for what a line or a view takes at most:
+// nothing is rendered and nobody is waited for meanwhile.
+type Model struct {
+	mu        sync.Mutex
+	firewalls map[string]*firewall // by name
+	open      map[*ingest.Source]*firewall
+	bytes     int64 // that the metrics of all take up
+	most      int64 // of them
+}
+
+// NewModel makes an empty model.
+func NewModel() *Model {
+	return &Model{firewalls: map[string]*firewall{}, open: map[*ingest.Source]*firewall{}, most: maxTotal}
+}
+
+// Add takes a line of a source, received at now. A firewall that starts again
+// continues its own picture; its counters begin anew. Where the line ends a
+// snapshot of metrics, Add returns it, otherwise nil.
+func (m *Model) Add(s *ingest.Source, it ingest.Item, now time.Time) *Snapshot {
+	var v Verdict
+	shown := false
+	if it.Kind == ingest.EventKind {
+		v, shown = verdict(&s.Hello, it.Event, now)
+	}
+	f, snap := m.add(s, &it, &v, shown, now)
+	if snap == nil {
+		return nil
+	}
+	u := snap.summary()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f.metrics.at.Equal(snap.at) { // no other boot has begun
+		f.took(snap, u)
+	}
+	return snap
+}
+
+// add takes a line, and returns a snapshot that has become whole.
+func (m *Model) add(s *ingest.Source, it *ingest.Item, v *Verdict, shown bool, now time.Time) (*firewall, *Snapshot) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.open[s]
+	if f == nil || it.Kind == ingest.HelloKind {
+		f = m.join(s)
+	}
+	f.lastLine = now
+	f.lines[it.Kind]++
+	switch it.Kind {
+	case ingest.HelloKind:
+		if it.Hello.Boot != f.hello.Boot && f.hello.Fields != nil {
+			m.bytes -= f.metrics.bytes
+			f.reset()
+		}
+		f.hello = s.Hello
+		f.metrics.begin()
+	case ingest.SnapshotKind:
+		f.metrics.begin()
+	case ingest.SampleKind:
+		f.metrics.add(&it.Sample, func(cost int64) bool { return m.room(f, cost) })
+	case ingest.EOFKind:
+		snap, freed := f.metrics.end(now)
+		m.bytes -= freed
+		return f, snap
+	case ingest.EventKind:
+		f.event(it.Event, v, shown, now)
+	}
+	return f, nil
+}
+
+// join finds the firewall of a source.
+func (m *Model) join(s *ingest.Source) *firewall {
+	name := s.Hello.Name()
+	f := m.firewalls[name]
+	if f == nil {
+		if len(m.firewalls) >= maxFirewalls {
+			m.forgetOne()
+		}
+		f = newFirewall(name)
+		m.firewalls[name] = f
+	}
+	if m.open[s] != f {
+		m.close(s)
+		m.open[s] = f
+		f.connected++
+	}
+	return f
+}
+
+// room reports whether a series of a firewall may take up cost bytes, and
+// counts them. When all together take up too much, the firewall with the most
+// loses its metrics, until its next snapshot.
+func (m *Model) room(f *firewall, cost int64) bool {
+	for m.bytes+cost > m.most {
+		most := f
+		for _, g := range m.firewalls {
+			if g.metrics.bytes > most.metrics.bytes {
+				most = g
+			}
+		}
+		if most == f {
+			return false
+		}
+		m.bytes -= most.metrics.bytes
+		refused := most.metrics.refused + int64(len(most.metrics.series))
+		most.reset()
+		most.metrics.refused = refused
+	}
+	m.bytes += cost
+	return true
+}
+
+// Gone says that a source's connection has ended.
+func (m *Model) Gone(s *ingest.Source) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.close(s)
+}
+
+func (m *Model) close(s *ingest.Source) {
+	if f := m.open[s]; f != nil {
+		f.connected--
+	}
+	delete(m.open, s)
+}
+
+// forgetOne makes room: of those that are not connected, or of all if there are
+// none, the one that has been silent for longest is forgotten.
+func (m *Model) forgetOne() {
+	var oldest *firewall
+	for _, f := range m.firewalls {
+		if oldest == nil || (f.connected > 0) == (oldest.connected > 0) && f.lastLine.Before(oldest.lastLine) || f.connected == 0 && oldest.connected > 0 {
+			oldest = f
+		}
+	}
+	if oldest == nil {
+		return
+	}
+	m.bytes -= oldest.metrics.bytes
+	delete(m.firewalls, oldest.name)
+	for s, f := range m.open {
+		if f == oldest {
+			delete(m.open, s)
+		}
+	}
+}
+
+// Views returns the pictures, by name.
+func (m *Model) Views(now time.Time) []View {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	vs := make([]View, 0, len(m.firewalls))
+	for _, f := range m.firewalls {
+		vs = append(vs, f.view(now))
+	}
+	sort.Slice(vs, func(i, j int) bool { return vs[i].Name < vs[j].Name })
+	return vs
+}

@@ -1,0 +1,249 @@
+package dashboard
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/thurward/thurward/internal/host/ingest"
+)
+
+//go:embed page
+var pageFiles embed.FS
+
+// Bounds of what clients of the page take up.
+const (
+	pageConns   = 32                     // connections at a time
+	scrapes     = 2                      // expositions that are written at a time
+	scrapeWait  = 5 * time.Second        // for one of them to end
+	scrapeWrite = 20 * time.Second       // for a client to read one
+	viewsKept   = 250 * time.Millisecond // the views are rendered at most so often
+)
+
+// Page serves the model: the web page at /, its data as JSON at
+// /api/v1/firewalls, the metrics at /metrics, and at /health that it is there.
+// It changes nothing and loads nothing from elsewhere. Data is given to those only whom access allows. It
+// answers only to loopback's names, so that no other site's script can read it
+// by pointing its own name here (DNS rebinding). Times are now's.
+func (m *Model) Page(now func() time.Time, access Access) http.Handler {
+	files, err := fs.Sub(pageFiles, "page")
+	if err != nil {
+		panic(err) // the files are part of the program
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /", http.FileServerFS(files))
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") }) //nolint:errcheck // the client has gone
+	var api rendered
+	mux.HandleFunc("GET /api/v1/firewalls", func(w http.ResponseWriter, r *http.Request) {
+		b, err := api.get(now(), func(at time.Time) ([]byte, error) { return json.Marshal(m.Views(at)) })
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Write(b) //nolint:errcheck // the client has gone
+	})
+	slots := make(chan struct{}, scrapes)
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		late := time.NewTimer(scrapeWait)
+		defer late.Stop()
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		case <-late.C:
+			http.Error(w, "others are reading the metrics; try again", http.StatusServiceUnavailable)
+			return
+		case <-r.Context().Done():
+			return
+		}
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(scrapeWrite)) //nolint:errcheck // the server's own deadline is left
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		m.WriteMetrics(w, now()) //nolint:errcheck // the client has gone
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !LocalHost(r.Host) {
+			http.Error(w, "this page answers to 127.0.0.1, [::1] and localhost only", http.StatusForbidden)
+			return
+		}
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		if strings.HasPrefix(r.URL.Path, "/api/") || strings.HasPrefix(r.URL.Path, "/metrics") {
+			h.Set("Cache-Control", "no-store")
+			if !access.Allows(r) {
+				h.Set("WWW-Authenticate", `Bearer realm="thurward"`)
+				http.Error(w, "a token is needed: open the URL that thurward run or thurward-collector printed, or send \"Authorization: Bearer\" with the token in the file that it named", http.StatusUnauthorized)
+				return
+			}
+			if c, ok := r.Context().Value(pageConnKey{}).(*pageConn); ok {
+				c.trust()
+			}
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// rendered keeps what is rendered for a moment, so that many who ask cost
+// little more than one.
+type rendered struct {
+	mu   sync.Mutex
+	at   time.Time
+	body []byte
+}
+
+func (c *rendered) get(now time.Time, render func(time.Time) ([]byte, error)) ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if age := now.Sub(c.at); c.body != nil && age >= 0 && age < viewsKept {
+		return c.body, nil
+	}
+	b, err := render(now)
+	if err == nil {
+		c.at, c.body = now, b
+	}
+	return b, err
+}
+
+// LocalHost reports whether a request was made to a name of this host itself,
+// by its Host header.
+func LocalHost(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	if n := len(host); n > 2 && host[0] == '[' && host[n-1] == ']' {
+		host = host[1 : n-1]
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// CheckPage checks the address of a page. Only loopback addresses and Unix
+// sockets are taken: what a firewall tells is not for everyone.
+func CheckPage(address string) error {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		if path == "" {
+			return fmt.Errorf("%q: a path is missing (want unix:PATH)", address)
+		}
+		return nil
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil || !LocalHost(host) {
+		return fmt.Errorf("%q is not a loopback address (want 127.0.0.1:PORT, [::1]:PORT or unix:PATH)", address)
+	}
+	return nil
+}
+
+// ListenPage listens for Page. A Unix socket is for its owner only.
+func ListenPage(address string) (net.Listener, error) {
+	if err := CheckPage(address); err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(address, "unix:") {
+		return ingest.Listen(address)
+	}
+	return net.Listen("tcp", address)
+}
+
+// Server is an HTTP server of h with limits on what a client may take up. It
+// is for a listener of LimitPage.
+func Server(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog:    log.New(io.Discard, "", 0), // what clients do wrong is not worth a line each
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, pageConnKey{}, c) }}
+}
+
+type pageConnKey struct{}
+
+// LimitPage bounds the connections of a page's listener. When there are too
+// many, the oldest one on which nobody has shown a token ends: whoever has none
+// cannot keep out who has.
+func LimitPage(l net.Listener) net.Listener { return &pageListener{Listener: ingest.Patient(l)} }
+
+type pageListener struct {
+	net.Listener
+	mu    sync.Mutex
+	conns []*pageConn // the oldest first
+}
+
+func (l *pageListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		p := &pageConn{Conn: c, l: l}
+		if old, ok := l.take(p); ok {
+			if old != nil {
+				old.Close()
+			}
+			return p, nil
+		}
+		c.Close()
+	}
+}
+
+// take counts a connection, and says which one has to end for it.
+func (l *pageListener) take(p *pageConn) (old *pageConn, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.conns) >= pageConns {
+		for _, c := range l.conns {
+			if !c.trusted {
+				old = c
+				break
+			}
+		}
+		if old == nil {
+			return nil, false
+		}
+		l.remove(old)
+	}
+	l.conns = append(l.conns, p)
+	return old, true
+}
+
+func (l *pageListener) remove(p *pageConn) {
+	for i, c := range l.conns {
+		if c == p {
+			l.conns = append(l.conns[:i:i], l.conns[i+1:]...)
+			return
+		}
+	}
+}
+
+// A pageConn is a connection of a client.
+type pageConn struct {
+	net.Conn
+	l       *pageListener
+	trusted bool // a token was shown on it; guarded by l.mu
+}
+
+func (p *pageConn) trust() {
+	p.l.mu.Lock()
+	p.trusted = true
+	p.l.mu.Unlock()
+}
+
+func (p *pageConn) Close() error {
+	p.l.mu.Lock()
+	p.l.remove(p)
+	p.l.mu.Unlock()
+	return p.Conn.Close()
+}

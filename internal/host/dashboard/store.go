@@ -1,0 +1,156 @@
+package dashboard
+
+import (
+	"time"
+
+	"github.com/thurward/thurward/internal/host/ingest"
+)
+
+// Bounds of the metrics that are kept.
+const (
+	// maxBytes is what the series of one firewall may take up: those of a
+	// policy of 10,000 rules are about half of it.
+	maxBytes = 24 << 20
+	// maxTotal is what those of all may. Beyond it the firewall that takes up
+	// most loses its own.
+	maxTotal = 64 << 20
+	// seriesCost is what a series takes up beside its texts: itself, its
+	// places in the map, in a list and in two snapshots.
+	seriesCost = 256
+)
+
+// An id is what tells a series from every other one. It does not change and is
+// shared by all that refers to the series.
+type id struct {
+	metric *ingest.Metric
+	name   string
+	labels []ingest.Label
+	key    string // name and labels in the text format
+}
+
+func (d *id) label(name string) string {
+	for _, l := range d.labels {
+		if l.Name == name {
+			return l.Value
+		}
+	}
+	return ""
+}
+
+// A series is one metric with its labels.
+type series struct {
+	id
+	value, last float64 // of the last whole snapshot, and of the one before
+	told        bool    // there is a value
+	two         bool    // and one before
+	next        float64 // of the snapshot that is coming in
+	gen         uint32  // which one that is
+	cost        int64
+}
+
+// A store keeps a firewall's metrics: the last whole snapshot, and what has
+// come of the next one. Only whole ones are shown.
+type store struct {
+	series  map[string]*series
+	by      map[*ingest.Metric][]*series
+	bytes   int64
+	open    bool // a snapshot has begun and not ended
+	gen     uint32
+	refused int64 // samples of more series than fit
+	at      time.Time
+	span    time.Duration // between the last snapshot and the one before; 0 without
+}
+
+func newStore() *store {
+	return &store{series: map[string]*series{}, by: map[*ingest.Metric][]*series{}}
+}
+
+// begin drops what has come of a snapshot.
+func (t *store) begin() {
+	t.open = true
+	t.gen++
+}
+
+// add takes a sample. If its series is new, room is asked for what it takes up.
+func (t *store) add(m *ingest.Sample, room func(cost int64) bool) {
+	if !t.open {
+		t.refused++ // it belongs to a snapshot whose beginning nobody saw
+		return
+	}
+	key := m.Key()
+	s := t.series[key]
+	if s == nil {
+		cost := int64(seriesCost + len(key))
+		for _, l := range m.Labels {
+			cost += int64(48 + len(l.Value))
+		}
+		if t.bytes+cost > maxBytes || !room(cost) {
+			t.refused++
+			return
+		}
+		// The texts of a line would hold all of the line.
+		s = &series{id: id{metric: m.Metric, name: m.Name, key: key}, cost: cost}
+		for _, l := range m.Labels {
+			s.labels = append(s.labels, ingest.Label{Name: own(m.Metric, l.Name), Value: clone(l.Value)})
+		}
+		t.series[key] = s
+		t.by[m.Metric] = append(t.by[m.Metric], s)
+		t.bytes += cost
+	}
+	s.next, s.gen = m.Value, t.gen
+}
+
+// own returns the schema's own copy of a label's name.
+func own(m *ingest.Metric, name string) string {
+	for _, n := range m.Labels {
+		if n == name {
+			return n
+		}
+	}
+	return "le"
+}
+
+func clone(s string) string { return string(append([]byte(nil), s...)) }
+
+// end takes over the snapshot that has come in, and returns it and what of
+// bytes is free now. Series that it does not have are forgotten. Without one it
+// returns nil.
+func (t *store) end(now time.Time) (snap *Snapshot, freed int64) {
+	if !t.open {
+		return nil, 0
+	}
+	t.open = false
+	later := t.at.IsZero() || now.After(t.at)
+	if later {
+		t.span = 0
+		if !t.at.IsZero() {
+			t.span = now.Sub(t.at)
+		}
+		t.at = now
+	}
+	snap = &Snapshot{at: t.at, span: t.span, by: make(map[*ingest.Metric][]point, len(t.by))}
+	for m, all := range t.by {
+		kept, ps := all[:0], make([]point, 0, len(all))
+		for _, s := range all {
+			if s.gen != t.gen {
+				delete(t.series, s.key)
+				freed += s.cost
+				continue
+			}
+			if later {
+				s.last, s.two = s.value, s.told
+			}
+			s.value, s.told = s.next, true
+			kept = append(kept, s)
+			ps = append(ps, point{&s.id, s.value, s.last, s.two})
+		}
+		clear(all[len(kept):])
+		if len(kept) == 0 {
+			delete(t.by, m)
+			continue
+		}
+		t.by[m], snap.by[m] = kept, ps
+	}
+	t.bytes -= freed
+	return snap, freed
+}

@@ -1,0 +1,218 @@
+package dashboard
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/thurward/thurward/internal/host/ingest"
+)
+
+// A Screen is how a view is drawn as text.
+type Screen struct {
+	Width, Height int  // 0: as much as there is
+	Color         bool // ANSI colours
+	Now           time.Time
+}
+
+// ANSI attributes.
+const (
+	bold  = "1"
+	faint = "2"
+	red   = "31"
+	green = "32"
+	amber = "33"
+)
+
+func (sc Screen) paint(attr, s string) string {
+	if !sc.Color || attr == "" {
+		return s
+	}
+	return "\x1b[" + attr + "m" + s + "\x1b[0m"
+}
+
+// Draw renders a view as lines, each at most Width wide.
+func (sc Screen) Draw(v *View) string {
+	var l []string
+	add := func(attr, format string, a ...any) {
+		l = append(l, sc.paint(attr, sc.fit(fmt.Sprintf(format, a...))))
+	}
+	state, attr := "connected", green
+	if !v.Connected {
+		state, attr = "NOT CONNECTED, last line "+since(sc.Now, v.LastLine)+" ago", red
+	}
+	add(bold+";"+attr, "%s  %s  up %s  version %s  policy %.19s  clock %s", v.Name, state, since(sc.Now, v.Booted), or(v.Version), or(v.Policy), or(v.Clock))
+	if v.Snapshot.IsZero() {
+		add(faint, "no metrics yet: the firewall sends them when it connects and every 10 seconds")
+	} else {
+		add("", "accepted %s/s   dropped %s/s   new flows %s/s   verdicts %s/s   processor %.0f %%   (metrics %s old)", Number(v.AcceptRate), Number(v.DropRate), Number(v.Flows.Inserts), Number(v.EventRate), 100*v.Load, since(sc.Now, v.Snapshot))
+	}
+	for _, i := range v.Interfaces {
+		add("", "%-4s in %9s pkt/s %9s bit/s   out %9s pkt/s %9s bit/s", i.Name, Number(i.RxPackets), Number(i.RxBits), Number(i.TxPackets), Number(i.TxBits))
+	}
+	add("", "")
+	gauge := func(name string, used, size float64) {
+		f, attr := Fill(used, size), ""
+		if f >= 0.95 {
+			attr = red
+		} else if f >= 0.8 {
+			attr = amber
+		}
+		if size <= 0 {
+			add("", "%-24s %10.0f", name, used)
+			return
+		}
+		add(attr, "%-24s %10.0f of %-8.0f %s %3.0f %%", name, used, size, bar(f), 100*f)
+	}
+	gauge("flows", v.Flows.Entries, v.Flows.Capacity)
+	for _, p := range v.NAT {
+		gauge("ports "+p.Address+" "+p.Proto, p.InUse, p.Size)
+	}
+	gauge("names learned", v.DNS.Bindings, 0)
+	add("", "DNS %s queries/s, median %s, 99 %% %s%s", Number(v.DNS.Rate), seconds(v.DNS.P50), seconds(v.DNS.P99), outcomes(v.DNS.Outcomes))
+	attr = ""
+	if v.Stream.Dropped+float64(v.Stream.Lost+v.Stream.Malformed) > 0 {
+		attr = amber
+	}
+	add(attr, "telemetry: %.0f lines wait, %.0f dropped in the firewall, %d told lost, %d malformed, %d read", v.Stream.Queue, v.Stream.Dropped, v.Stream.Lost, v.Stream.Malformed, v.Stream.Lines)
+	add("", "")
+	rows := sc.rows(len(l))
+	add(bold, "%-28s %8s %12s %12s  %-24s %8s %11s", "RULE", "PKT/S", "ACCEPTED", "DROPPED", "DROPPED FOR", "PKT/S", "TOTAL")
+	if len(v.Rules)+len(v.Drops) == 0 {
+		add(faint, "no counters yet")
+	}
+	for i := range min(max(len(v.Rules), len(v.Drops)), rows) {
+		left := strings.Repeat(" ", 63)
+		if i < len(v.Rules) {
+			r := v.Rules[i]
+			left = fmt.Sprintf("%-28s %8s %12.0f %12.0f", cut(r.ID, 28), Number(r.Rate), r.Accepts, r.Drops)
+		}
+		right := ""
+		if i < len(v.Drops) {
+			d := v.Drops[i]
+			right = fmt.Sprintf("  %-24s %8s %11.0f", cut(d.Reason, 24), Number(d.Rate), d.Total)
+		}
+		add("", "%s%s", left, right)
+	}
+	add("", "")
+	add(bold, "LAST VERDICTS")
+	if len(v.Recent) == 0 {
+		add(faint, "none yet")
+	}
+	for _, r := range v.Recent[:min(len(v.Recent), sc.rest(len(l)))] {
+		attr := ""
+		if r.Action == "drop" || r.Action == "reject" {
+			attr = red
+		}
+		add(attr, "%s  %s", r.At.In(sc.Now.Location()).Format("15:04:05"), r.Text)
+	}
+	if sc.Height > 0 && len(l) > sc.Height {
+		l = l[:sc.Height]
+	}
+	return strings.Join(l, "\n")
+}
+
+// rows is how many lines the tables of rules and reasons may have; the rest of
+// the screen is for the last verdicts.
+func (sc Screen) rows(used int) int {
+	if sc.Height == 0 {
+		return viewRules
+	}
+	return max((sc.Height-used-4)*3/5, 3)
+}
+
+func (sc Screen) rest(used int) int {
+	if sc.Height == 0 {
+		return 10
+	}
+	return max(sc.Height-used, 0)
+}
+
+// fit makes text safe for the terminal and cuts it to the width.
+func (sc Screen) fit(s string) string {
+	s = ingest.Clean(s)
+	if sc.Width > 0 {
+		s = cut(s, sc.Width)
+	}
+	return strings.TrimRight(s, " ")
+}
+
+func cut(s string, n int) string {
+	if utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	return string([]rune(s)[:max(n-1, 0)]) + "…"
+}
+
+func or(s string) string {
+	if s == "" {
+		return "unknown"
+	}
+	return s
+}
+
+// bar draws a fill of 0 to 1 in ten places.
+func bar(f float64) string {
+	if !(f > 0) { // neither less, nor no number
+		f = 0
+	}
+	n := int(10*min(f, 1) + 0.5)
+	return "[" + strings.Repeat("#", n) + strings.Repeat(".", 10-n) + "]"
+}
+
+// Number writes a rate or an amount in at most six places.
+func Number(v float64) string {
+	if !(v < 1e16) { // no longer six places, and no whole number of 64 bits further up
+		return fmt.Sprintf("%.1g", v)
+	}
+	for _, u := range []struct {
+		f    float64
+		unit string
+	}{{1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "k"}} {
+		if v >= u.f {
+			return fmt.Sprintf("%.4g%s", v/u.f, u.unit)
+		}
+	}
+	if v >= 10 || v == float64(int64(v)) {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+func seconds(s float64) string {
+	if !(s > 0) {
+		return "-"
+	}
+	if s >= ingest.MaxDuration.Seconds() {
+		return "ages"
+	}
+	return time.Duration(s * 1e9).Round(10 * time.Microsecond).String()
+}
+
+func since(now, t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	d := max(now.Sub(t), 0)
+	if d > time.Minute {
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
+	return d.Round(time.Second).String()
+}
+
+func outcomes(o []Reason) string {
+	var b strings.Builder
+	for i, r := range o {
+		b.WriteString([]string{", ", "; "}[btoi(i == 0)])
+		fmt.Fprintf(&b, "%s %.0f", r.Reason, r.Total)
+	}
+	return b.String()
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,112 @@
+package dashboard
+
+import (
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// Access says who may read what a page serves. What a firewall tells is for
+// its owner, as are the sockets; a loopback address can be reached by every
+// user of the host, so that there a token says who may.
+//
+// There are two, and either will do. That of a session is in the URL that is
+// printed, and ends with the process, so that one who listens at the same
+// address later gets nothing that is of use. That of a file stays, for
+// Prometheus, which reads it from there.
+//
+// The zero Access lets nobody in.
+type Access struct {
+	Tokens []string
+	Open   bool // whoever can connect may read: for Unix sockets
+}
+
+// Allows reports whether a request has a token (RFC 6750, section 2.1). It is
+// not taken from the query, which is kept in histories and logs, nor from a
+// cookie, which browsers send to every port of the host.
+func (a *Access) Allows(r *http.Request) bool {
+	if a.Open {
+		return true
+	}
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	ok := 0
+	for _, t := range a.Tokens {
+		if t != "" {
+			ok |= subtle.ConstantTimeCompare([]byte(t), []byte(strings.TrimSpace(token)))
+		}
+	}
+	return ok == 1 && strings.EqualFold(scheme, "Bearer")
+}
+
+// NewToken makes a token of 192 bits.
+func NewToken(random io.Reader) (string, error) {
+	var b [24]byte
+	if _, err := io.ReadFull(random, b[:]); err != nil {
+		return "", err
+	}
+	return base64.RawURLEncoding.EncodeToString(b[:]), nil
+}
+
+// TokenPath returns the file of the token of a receiver that listens on a path
+// (ingest.DefaultPath, and others like it).
+func TokenPath(path string) string { return path + "_token" }
+
+// Bounds of a token's file.
+const (
+	minToken = 16
+	maxToken = 256
+)
+
+// TokenFile returns the token in a file, which is made if it is not there, for
+// its owner only. One that is there must be a file of this user or of root that
+// others cannot read or write; its group may read it, so that another service
+// can have it.
+func TokenFile(path string, random io.Reader) (string, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err == nil {
+		t, err := NewToken(random)
+		if err == nil {
+			_, err = f.WriteString(t + "\n")
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			os.Remove(path) //nolint:errcheck // the first error counts
+			return "", fmt.Errorf("the token: %w", err)
+		}
+		return t, nil
+	}
+	if !errors.Is(err, os.ErrExist) {
+		return "", fmt.Errorf("the token: %w", err)
+	}
+	if f, err = os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0); err != nil {
+		return "", fmt.Errorf("the token: %w", err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return "", fmt.Errorf("the token: %w", err)
+	}
+	st, _ := fi.Sys().(*syscall.Stat_t)
+	switch {
+	case !fi.Mode().IsRegular():
+		return "", fmt.Errorf("the token: %s is no file", path)
+	case st == nil || st.Uid != 0 && int(st.Uid) != os.Getuid():
+		return "", fmt.Errorf("the token: %s is another user's; remove it, or name another file", path)
+	case fi.Mode().Perm()&0o027 != 0:
+		return "", fmt.Errorf("the token: %s is open to others (mode %04o); make it 0600, or 0640 for a group that may read it", path, fi.Mode().Perm())
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxToken+1))
+	if err != nil {
+		return "", fmt.Errorf("the token: %w", err)
+	}
+	t := strings.TrimSpace(string(b))
+	if len(t) < minToken || len(t) > maxToken || strings.ContainsFunc(t, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return "", fmt.Errorf("the token: %s does not hold one of %d to %d characters without spaces; remove it, and a new one is made", path, minToken, maxToken)
+	}
+	return t, nil
+}

@@ -1,0 +1,163 @@
+package image
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/thurward/thurward/internal/shared/abi"
+)
+
+// bootParts makes the boot segment's pages: entry code, descriptor tables, the
+// boot record, the vDSO.
+func bootParts(kern *program, rec *abi.BootRecord) ([]part, error) {
+	boot64, err := kern.symbol("main.boot64")
+	if err != nil {
+		return nil, err
+	}
+	desc, err := descriptors(kern)
+	if err != nil {
+		return nil, err
+	}
+	clock, err := kern.symbol("main.vdsoClockGettime")
+	if err != nil {
+		return nil, err
+	}
+	var r bytes.Buffer
+	if err := binary.Write(&r, binary.LittleEndian, rec); err != nil {
+		return nil, fmt.Errorf("boot record: %w", err)
+	}
+	page := func(addr uint64, data []byte, flags uint32) part {
+		b := make([]byte, abi.PageSize)
+		if copy(b, data) < len(data) {
+			panic(fmt.Sprintf("image: page %#x overflows", addr))
+		}
+		return part{addr: addr, data: b, size: abi.PageSize, flags: flags}
+	}
+	return []part{
+		page(abi.EntryPage, entry32(uint32(boot64)), permR|permX|permSupervisor),
+		page(abi.DescPage, desc, permR|permW|permSupervisor),
+		page(abi.BootPage, r.Bytes(), permR|permW),
+		page(abi.ClockPage, nil, permR|permW),
+		page(abi.VDSOPage, vdso(clock), permR),
+		page(abi.InfoPage, nil, permR|permW),
+	}, nil
+}
+
+// entry32 returns the PVH entry: 32-bit protected mode, paging off, EBX points
+// to hvm_start_info. It notes that and the TSC in the boot record and enters
+// long mode with our page tables. It is emitted as bytes because Go's
+// assembler speaks 64-bit code only.
+func entry32(boot64 uint32) []byte {
+	le := binary.LittleEndian
+	var b []byte
+	op := func(bs ...byte) { b = append(b, bs...) }
+	imm := func(v uint32) { b = le.AppendUint32(b, v) }
+	op(0xfa)       // cli
+	op(0xfc)       // cld
+	op(0x89, 0x1d) // mov [record.Start], ebx
+	imm(abi.BootPage)
+	op(0x0f, 0x31) // rdtsc
+	op(0xa3)       // mov [record.EntryTSC], eax
+	imm(abi.BootPage + 8)
+	op(0x89, 0x15) // mov [record.EntryTSC+4], edx
+	imm(abi.BootPage + 12)
+	op(0xc7, 0x05) // mov dword [record.Kind], BootPVH
+	imm(abi.BootPage + 16)
+	imm(abi.BootPVH)
+	op(0x0f, 0x20, 0xe0) // mov eax, cr4
+	op(0x83, 0xc8, 0x20) // or eax, PAE
+	op(0x0f, 0x22, 0xe0) // mov cr4, eax
+	op(0xb8)             // mov eax, Tables
+	imm(abi.Tables)
+	op(0x0f, 0x22, 0xd8) // mov cr3, eax
+	op(0xb9)             // mov ecx, EFER
+	imm(0xc0000080)
+	op(0xb8) // mov eax, NXE|LME|SCE
+	imm(0x901)
+	op(0x31, 0xd2)       // xor edx, edx
+	op(0x0f, 0x30)       // wrmsr
+	op(0x0f, 0x20, 0xc0) // mov eax, cr0
+	op(0x25)             // and eax, ~(CD|NW|TS|EM)
+	imm(0x9ffffff3)
+	op(0x0d) // or eax, PG|WP|NE|MP|PE
+	imm(0x80010023)
+	op(0x0f, 0x22, 0xc0) // mov cr0, eax
+	op(0x0f, 0x01, 0x15) // lgdt [GDTR]
+	imm(abi.DescPage + abi.GDTROff)
+	op(0xea) // jmp KernelCS:boot64
+	imm(boot64)
+	return le.AppendUint16(b, abi.KernelCS)
+}
+
+// ioPorts lists the ports that ring 3 may use; the TSS forbids all others.
+var ioPorts = [][2]int{
+	{0x42, 0x43},   // PIT
+	{0x61, 0x61},   // PIT gate
+	{0x64, 0x64},   // keyboard controller: reset
+	{0x70, 0x71},   // CMOS
+	{0x3f8, 0x3ff}, // COM1
+	{0x604, 0x605}, // power off (QEMU pc, q35)
+	{0xcf9, 0xcf9}, // reset (chip set)
+}
+
+// descriptors makes DescPage: GDT, IDT, TSS (Intel SDM vol. 3, 3.4.5, 6.14,
+// 8.7). Accessed bits are preset.
+func descriptors(kern *program) ([]byte, error) {
+	le := binary.LittleEndian
+	b := make([]byte, abi.PageSize)
+	gdt := b[abi.GDTOff:]
+	le.PutUint64(gdt[0x08:], 0x00af9b000000ffff) // ring 0, 64-bit code
+	le.PutUint64(gdt[0x10:], 0x00cf93000000ffff) // ring 0, data
+	le.PutUint64(gdt[0x20:], 0x00cffb000000ffff) // ring 3, 32-bit code: none runs
+	le.PutUint64(gdt[0x28:], 0x00cff3000000ffff) // ring 3, data
+	le.PutUint64(gdt[0x30:], 0x00affb000000ffff) // ring 3, 64-bit code
+	const tss, limit = abi.DescPage + abi.TSSOff, 104 + abi.IOMax/8
+	le.PutUint64(gdt[0x38:], limit|tss<<16&0xffffff0000|0x89<<40|tss>>24<<56)
+	le.PutUint16(b[abi.GDTROff:], abi.GDTSize-1)
+	le.PutUint64(b[abi.GDTROff+2:], abi.DescPage+abi.GDTOff)
+	le.PutUint16(b[abi.IDTROff:], abi.Vectors*16-1)
+	le.PutUint64(b[abi.IDTROff+2:], abi.DescPage+abi.IDTOff)
+
+	for v := 0; v < abi.Vectors; v++ {
+		name := fmt.Sprintf("main.vector%d", v)
+		if v > abi.LastVector {
+			name = "main.spurious"
+		}
+		h, err := kern.symbol(name)
+		if err != nil {
+			return nil, err
+		}
+		typ, ist := byte(0x8e), byte(0) // interrupt gate
+		switch {
+		case v == 2 || v == 8 || v == 18:
+			ist = 2
+		case v >= abi.TimerVector:
+			ist = 1
+		case v == 3 || v == 4:
+			typ = 0xee // INT3 and INTO may come from ring 3
+		}
+		g := b[abi.IDTOff+16*v:]
+		le.PutUint16(g[0:], uint16(h))
+		le.PutUint16(g[2:], abi.KernelCS)
+		g[4], g[5] = ist, typ
+		le.PutUint16(g[6:], uint16(h>>16))
+		le.PutUint32(g[8:], uint32(h>>32))
+	}
+
+	t := b[abi.TSSOff:]
+	le.PutUint64(t[4:], abi.TrapTop)     // RSP0
+	le.PutUint64(t[0x24:], abi.IRQTop)   // IST1
+	le.PutUint64(t[0x2c:], abi.AbortTop) // IST2
+	le.PutUint16(t[0x66:], 104)          // I/O bitmap
+	bitmap := t[104 : 104+abi.IOMax/8+1] // and its closing byte
+	for i := range bitmap {
+		bitmap[i] = 0xff
+	}
+	for _, r := range ioPorts {
+		for p := r[0]; p <= r[1]; p++ {
+			bitmap[p/8] &^= 1 << (p % 8)
+		}
+	}
+	return b, nil
+}

@@ -1,0 +1,102 @@
+package image
+
+import (
+	"bytes"
+	"debug/elf"
+	"fmt"
+
+	"github.com/thurward/thurward/internal/shared/abi"
+)
+
+// A program is an ELF file's loadable parts.
+type program struct {
+	name  string
+	entry uint64
+	parts []part
+	syms  map[string]uint64
+}
+
+// loadELF reads a static 64-bit x86 ELF. Every problem names the part at
+// fault and what would be right.
+func loadELF(name string, b []byte) (*program, error) {
+	f, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		return nil, fmt.Errorf("%s: not a readable ELF file (%d bytes): %w", name, len(b), err)
+	}
+	if f.Class != elf.ELFCLASS64 || f.Machine != elf.EM_X86_64 || f.Type != elf.ET_EXEC {
+		return nil, fmt.Errorf("%s: is %v %v %v; want a static ELFCLASS64 EM_X86_64 ET_EXEC (CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build)", name, f.Class, f.Machine, f.Type)
+	}
+	p := &program{name: name, entry: f.Entry, syms: map[string]uint64{}}
+	syms, _ := f.Symbols()
+	for _, s := range syms {
+		p.syms[s.Name] = s.Value
+	}
+	for _, h := range f.Progs {
+		switch h.Type {
+		case elf.PT_INTERP, elf.PT_DYNAMIC:
+			return nil, fmt.Errorf("%s: is dynamically linked; want a static program (CGO_ENABLED=0)", name)
+		case elf.PT_LOAD:
+		default:
+			continue
+		}
+		if h.Filesz > h.Memsz || h.Off+h.Filesz < h.Off || h.Off+h.Filesz > uint64(len(b)) {
+			return nil, fmt.Errorf("%s: truncated: a segment ends at byte %d of a file of %d", name, h.Off+h.Filesz, len(b))
+		}
+		if h.Vaddr%abi.PageSize != 0 {
+			return nil, fmt.Errorf("%s: segment at %#x does not begin on a page", name, h.Vaddr)
+		}
+		if h.Flags&elf.PF_W != 0 && h.Flags&elf.PF_X != 0 {
+			return nil, fmt.Errorf("%s: segment at %#x is both writable and executable", name, h.Vaddr)
+		}
+		data := b[h.Off : h.Off+h.Filesz]
+		p.parts = append(p.parts, part{addr: h.Vaddr, data: data, size: h.Memsz, flags: uint32(h.Flags & 7)})
+	}
+	if len(p.parts) == 0 {
+		return nil, fmt.Errorf("%s: has nothing to load", name)
+	}
+	if name == "kernel" {
+		p.dropRuntimeTables(f)
+	}
+	return p, nil
+}
+
+// dropRuntimeTables cuts the kernel's read-only segment behind .rodata: what
+// follows are tables of Go's runtime, which does not run in the kernel.
+func (p *program) dropRuntimeTables(f *elf.File) {
+	ro := f.Section(".rodata")
+	if ro == nil {
+		return
+	}
+	for i := range p.parts {
+		q := &p.parts[i]
+		if ro.Addr >= q.addr && ro.Addr+ro.Size <= q.addr+uint64(len(q.data)) {
+			q.size = ro.Addr + ro.Size - q.addr
+			q.data = q.data[:q.size]
+		}
+	}
+}
+
+func (p *program) symbol(name string) (uint64, error) {
+	v, ok := p.syms[name]
+	if !ok {
+		return 0, fmt.Errorf("%s: has no symbol %s (it must not be stripped)", p.name, name)
+	}
+	return v, nil
+}
+
+func (p *program) end() uint64 {
+	e := uint64(0)
+	for _, q := range p.parts {
+		e = max(e, q.end())
+	}
+	return e
+}
+
+func (p *program) within(lo, hi uint64) error {
+	for _, q := range p.parts {
+		if q.addr < lo || q.end() > hi || q.end() < q.addr {
+			return fmt.Errorf("%s: segment [%#x, %#x) lies outside [%#x, %#x)", p.name, q.addr, q.end(), lo, hi)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,254 @@
+package image
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/thurward/thurward/internal/host/kernelbuild"
+	"github.com/thurward/thurward/internal/shared/abi"
+)
+
+// inputs builds the kernel and a small program, once.
+var inputs = sync.OnceValues(func() (in Input, err error) {
+	dir, err := os.MkdirTemp("", "image-test")
+	if err != nil {
+		return in, err
+	}
+	defer os.RemoveAll(dir)
+	if err := kernelbuild.Kernel(filepath.Join(dir, "k")); err != nil {
+		return in, err
+	}
+	src := filepath.Join(dir, "main.go")
+	if err := os.WriteFile(src, []byte("package main\nvar big [1<<24]byte\nfunc main() { println(len(big), big[5]) }\n"), 0o644); err != nil {
+		return in, err
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "p"), src)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return in, &os.PathError{Op: string(b), Path: src, Err: err}
+	}
+	if in.Kernel, err = os.ReadFile(filepath.Join(dir, "k")); err != nil {
+		return in, err
+	}
+	in.Program, err = os.ReadFile(filepath.Join(dir, "p"))
+	in.Policy = []byte("a policy of some length")
+	in.Cmdline = "thurward.events=none"
+	return in, err
+})
+
+func link(t *testing.T) []byte {
+	t.Helper()
+	in, err := inputs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Link(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestLinkIsDeterministic(t *testing.T) {
+	if !bytes.Equal(link(t), link(t)) {
+		t.Fatal("the same input gave two images")
+	}
+}
+
+// TestELF: what QEMU's and Firecracker's loaders ask of the file.
+func TestELF(t *testing.T) {
+	b := link(t)
+	f, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Entry < 0x100000 || f.Type != elf.ET_EXEC || f.Machine != elf.EM_X86_64 {
+		t.Errorf("entry %#x, %v, %v", f.Entry, f.Type, f.Machine)
+	}
+	notes := 0
+	var phys [][2]uint64
+	for _, p := range f.Progs {
+		switch p.Type {
+		case elf.PT_NOTE:
+			notes++
+			n := make([]byte, p.Filesz)
+			if _, err := p.ReadAt(n, 0); err != nil {
+				t.Fatal(err)
+			}
+			le := binary.LittleEndian
+			if p.Align != 4 || le.Uint32(n) != 4 || le.Uint32(n[4:]) != 8 || le.Uint32(n[8:]) != 18 || string(n[12:16]) != "Xen\x00" || le.Uint32(n[16:]) != abi.EntryPage {
+				t.Errorf("note % x, alignment %d", n, p.Align)
+			}
+		case elf.PT_LOAD:
+			if p.Paddr < 1<<20 || p.Filesz == 0 || (p.Off-p.Vaddr)%abi.PageSize != 0 {
+				t.Errorf("segment %+v", p.ProgHeader)
+			}
+			for _, q := range phys {
+				if p.Paddr < q[1] && q[0] < p.Paddr+p.Memsz {
+					t.Errorf("segments overlap in memory: %#x", p.Paddr)
+				}
+			}
+			phys = append(phys, [2]uint64{p.Paddr, p.Paddr + p.Memsz})
+		default:
+			t.Errorf("segment of type %v", p.Type)
+		}
+	}
+	if notes != 1 {
+		t.Errorf("%d PT_NOTE segments, want exactly one", notes)
+	}
+	if bytes.Contains(b[:8192], []byte{0x02, 0xb0, 0xad, 0x1b}) {
+		t.Error("a multiboot header, which makes QEMU refuse the file")
+	}
+	for _, h := range phys {
+		if h[1] > 8<<20 {
+			t.Errorf("loaded up to %#x: zeroed data must take no memory", h[1])
+		}
+	}
+}
+
+// TestPageTables walks the tables as the CPU does.
+func TestPageTables(t *testing.T) {
+	b := link(t)
+	f, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem := func(pa uint64) uint64 {
+		for _, p := range f.Progs {
+			if p.Type == elf.PT_LOAD && pa >= p.Paddr && pa < p.Paddr+p.Filesz {
+				var v [8]byte
+				if _, err := p.ReadAt(v[:], int64(pa-p.Paddr)); err != nil {
+					t.Fatal(err)
+				}
+				return binary.LittleEndian.Uint64(v[:])
+			}
+		}
+		t.Fatalf("table at %#x is not loaded", pa)
+		return 0
+	}
+	pages, user, exec := 0, 0, 0
+	var walk func(table uint64, level int, va uint64)
+	walk = func(table uint64, level int, va uint64) {
+		for i := uint64(0); i < 512; i++ {
+			e := mem(table + 8*i)
+			if e == 0 {
+				continue
+			}
+			a := va | i<<(12+9*level)
+			if level > 0 && e&pLarge == 0 {
+				walk(e&pAddr, level-1, a)
+				continue
+			}
+			pages++
+			w, x := e&pWrite != 0, e&pNX == 0
+			if w && x {
+				t.Errorf("page %#x is writable and executable", a)
+			}
+			if x {
+				exec++
+			}
+			if e&pUser != 0 {
+				user++
+			}
+			if a < abi.EntryPage {
+				t.Errorf("page %#x is mapped", a)
+			}
+			if a >= abi.DirectBase && x {
+				t.Errorf("page %#x of the direct map is executable", a)
+			}
+		}
+	}
+	walk(abi.Tables, 3, 0)
+	if pages < 300 || exec < 20 || user == pages {
+		t.Fatalf("%d pages, %d executable, %d of ring 3: the walk does not see the tables", pages, exec, user)
+	}
+	at := func(va uint64) uint64 {
+		table := uint64(abi.Tables)
+		for s := uint(39); s > 12; s -= 9 {
+			e := mem(table + va>>s&511*8)
+			if e == 0 || e&pLarge != 0 {
+				return e
+			}
+			table = e & pAddr
+		}
+		return mem(table + va>>12&511*8)
+	}
+	for name, a := range map[string]uint64{"below the kernel stack": abi.KernelStack - 1, "above it": abi.KernelStackTop,
+		"below the fault stack": abi.FaultStack - 1, "below the crash stack": abi.CrashStack - 1, "below the trap page": abi.TrapPage - 1,
+		"above the trap page": abi.TrapPage + abi.PageSize, "below the user stack": abi.UserStack - 1, "null": 0} {
+		if at(a) != 0 {
+			t.Errorf("%s (%#x) there is no guard", name, a)
+		}
+	}
+	for _, a := range []uint64{abi.EntryPage, abi.DescPage} {
+		if at(a)&pUser != 0 {
+			t.Errorf("page %#x belongs to ring 3", a)
+		}
+	}
+}
+
+// TestVDSO reads the vDSO as a dynamic linker does.
+func TestVDSO(t *testing.T) {
+	b := vdso(abi.KernelBase + 0x1234)
+	f, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Progs) != 2 || f.Type != elf.ET_DYN {
+		t.Errorf("%v, %d segments", f.Type, len(f.Progs))
+	}
+	if h := elfHash("LINUX_2.6"); h != 0x3ae75f6 {
+		t.Errorf("hash of LINUX_2.6 is %#x", h)
+	}
+	if !strings.Contains(string(b), "__vdso_clock_gettime\x00LINUX_2.6\x00") {
+		t.Error("names are missing")
+	}
+}
+
+func TestLinkRefuses(t *testing.T) {
+	good, err := inputs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, want string
+		edit       func(in *Input)
+	}{
+		{"no program", "program: not a readable ELF", func(in *Input) { in.Program = nil }},
+		{"text file", "program: not a readable ELF", func(in *Input) { in.Program = []byte("#!/bin/sh\n") }},
+		{"truncated program", "program:", func(in *Input) { in.Program = in.Program[:len(in.Program)/2] }},
+		{"stripped kernel", "no symbol", func(in *Input) { in.Kernel = in.Program }},
+		{"no policy", "policy: empty", func(in *Input) { in.Policy = nil }},
+		{"huge policy", "policy: segment of", func(in *Input) { in.Policy = make([]byte, abi.MaxPolicySize+1) }},
+		{"long arguments", "boot arguments", func(in *Input) { in.Cmdline = strings.Repeat("x", abi.MaxCmdline) }},
+		{"32-bit program", "want a static", func(in *Input) { in.Program = bytes.Clone(in.Program); in.Program[18] = 3 }},
+	} {
+		in := good
+		c.edit(&in)
+		if _, err := Link(in); err == nil || !strings.Contains(err.Error(), c.want) && c.name != "stripped kernel" {
+			t.Errorf("%s: error %v, want one with %q", c.name, err, c.want)
+		}
+	}
+}
+
+// FuzzLinkProgram: no program, however broken, makes the linker panic.
+func FuzzLinkProgram(f *testing.F) {
+	in, err := inputs()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(in.Program[:4096])
+	f.Add([]byte("\x7fELF"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c := in
+		c.Program = b
+		Link(c)
+	})
+}

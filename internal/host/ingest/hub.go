@@ -1,0 +1,269 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"iter"
+	"maps"
+	"net"
+	"sync"
+	"time"
+)
+
+// Bounds of a hub. What a follower does not read in time is lost to it, oldest
+// first, and it is told how much.
+const (
+	MaxFollowers = 32
+	queueBytes   = 1 << 20 // of lines that wait for one follower
+	partCost     = 64      // what a part takes beside its lines
+)
+
+// A Hub passes what firewalls tell to any number of followers: a socket has
+// one reader, and this is how the others see it too. A follower that joins
+// gets each firewall's HELLO and its last snapshot of metrics first. Where the
+// next line is another firewall's than the last one, a line "# FROM name" is put
+// before it. A hub never waits for a follower. It is safe for concurrent use;
+// the zero Hub is ready.
+type Hub struct {
+	// Snapshot gives the last whole snapshot of a source's metrics as lines, a
+	// piece at a time until yield returns false, for a follower that joins;
+	// nil: it waits for the next one.
+	Snapshot func(s *Source, yield func([]byte) bool)
+
+	mu        sync.Mutex
+	sources   map[*Source]told
+	followers map[*follower]struct{}
+}
+
+// told is what a hub remembers of one firewall.
+type told struct{ hello, name string }
+
+// Publish passes on a line of a source.
+func (h *Hub) Publish(s *Source, it Item) {
+	raw := it.Raw
+	switch it.Kind {
+	case FromKind:
+		return // nobody may speak in another's name
+	case Malformed:
+		// What is cut off at its largest length may be a line of another kind
+		// to whoever reads it next: a HELLO, for one. This never is.
+		raw = "? " + raw[:min(len(raw), maxShown)]
+	}
+	l := line(raw)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sources == nil {
+		h.sources = map[*Source]told{}
+	}
+	t, ok := h.sources[s]
+	if it.Kind == HelloKind || !ok {
+		t = told{name: s.Hello.Name()}
+		if it.Kind == HelloKind {
+			t.hello = it.Raw
+		}
+		h.sources[s] = t
+	}
+	for f := range h.followers {
+		f.put(t.name, l)
+	}
+}
+
+// maxShown is how much of a line that cannot be read followers get.
+const maxShown = 256
+
+func line(s string) []byte { return append(append(make([]byte, 0, len(s)+1), s...), '\n') }
+
+// Gone forgets a source whose connection has ended.
+func (h *Hub) Gone(s *Source) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.sources, s)
+}
+
+// Followers returns the number of followers.
+func (h *Hub) Followers() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.followers)
+}
+
+// Serve accepts followers until ctx ends; then it closes the listener and all
+// of them, and returns nil. What followers send is not read.
+func (h *Hub) Serve(ctx context.Context, l net.Listener) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l = Patient(l)
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	for {
+		c, err := l.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				c.Close()
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		f := h.join()
+		if f == nil {
+			c.Close()
+			continue
+		}
+		wg.Go(func() {
+			defer c.Close()
+			stop := context.AfterFunc(ctx, func() { c.Close(); f.close() })
+			defer stop()
+			go func() { // a follower that goes away is noticed at once
+				var b [64]byte
+				for {
+					if _, err := c.Read(b[:]); err != nil {
+						f.close()
+						return
+					}
+				}
+			}()
+			f.write(c)
+			h.leave(f)
+		})
+	}
+}
+
+// join makes a follower, with what it has to know first; nil when there are
+// too many.
+func (h *Hub) join() *follower {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.followers) >= MaxFollowers {
+		return nil
+	}
+	f := &follower{wake: make(chan struct{}, 1)}
+	sources := maps.Clone(h.sources)
+	f.first = func(yield func(part) bool) { // beside the lock: a long one holds up nobody
+		goOn := true
+		for s, t := range sources {
+			if t.hello == "" {
+				continue
+			}
+			if goOn = goOn && yield(part{t.name, line(t.hello)}); !goOn {
+				return
+			}
+			if h.Snapshot != nil {
+				h.Snapshot(s, func(b []byte) bool { goOn = goOn && yield(part{t.name, b}); return goOn })
+			}
+		}
+	}
+	if h.followers == nil {
+		h.followers = map[*follower]struct{}{}
+	}
+	h.followers[f] = struct{}{}
+	return f
+}
+
+func (h *Hub) leave(f *follower) {
+	f.close()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.followers, f)
+}
+
+// A follower is one connection that a hub writes to.
+type follower struct {
+	first  iter.Seq[part] // what it gets first; one part is in memory at a time
+	mu     sync.Mutex
+	queue  []part
+	size   int // of the queue in bytes
+	lost   int64
+	closed bool
+	wake   chan struct{}
+}
+
+// A part is whole lines of one firewall.
+type part struct {
+	name  string
+	lines []byte // shared by all followers
+}
+
+// put queues lines.
+func (f *follower) put(name string, lines []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return
+	}
+	f.queue, f.size = append(f.queue, part{name, lines}), f.size+len(lines)+partCost
+	for f.size > queueBytes && len(f.queue) > 1 {
+		f.size -= len(f.queue[0].lines) + partCost
+		f.lost += int64(bytes.Count(f.queue[0].lines, []byte("\n")))
+		f.queue = f.queue[1:]
+	}
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (f *follower) close() {
+	f.mu.Lock()
+	f.closed, f.queue, f.size = true, nil, 0
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns all that waits, and how much was lost before it.
+func (f *follower) take() (q []part, lost int64, closed bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	q, lost, closed = f.queue, f.lost, f.closed
+	f.queue, f.size, f.lost = nil, 0, 0
+	return q, lost, closed
+}
+
+// write sends what is queued until the follower has gone.
+func (f *follower) write(c net.Conn) {
+	last := ""
+	send := func(b net.Buffers, q []part) bool {
+		for _, p := range q {
+			if p.name != last {
+				b = append(b, []byte(fromPrefix+p.name+"\n"))
+				last = p.name
+			}
+			b = append(b, p.lines)
+		}
+		_, err := b.WriteTo(c)
+		return err == nil
+	}
+	for p := range f.first {
+		if !send(nil, []part{p}) {
+			return
+		}
+	}
+	f.first = nil
+	for range f.wake {
+		q, lost, closed := f.take()
+		if closed {
+			return
+		}
+		var b net.Buffers
+		if lost > 0 {
+			b = append(b, lostLine(time.Now(), lost))
+		}
+		if !send(b, q) {
+			return
+		}
+	}
+}
+
+// lostLine is the event that tells a follower what it has missed. It has the
+// form of the firewall's own, and says by event.provider where the loss was.
+func lostLine(now time.Time, n int64) []byte {
+	return fmt.Appendf(nil, `{"@timestamp":"%s","event.kind":"event","event.category":["network"],"event.type":["info"],"event.action":"lines-lost","event.outcome":"failure","event.provider":"tail","firewall.lost_lines":%d}`+"\n",
+		now.UTC().Format("2006-01-02T15:04:05.000000Z"), n)
+}

@@ -1,0 +1,194 @@
+package ingest
+
+import (
+	"errors"
+	"strings"
+	"unicode/utf8"
+)
+
+// MaxLine is the largest length of a line in bytes, its end not counted. The
+// firewall's own lines are far shorter.
+const MaxLine = 16 << 10
+
+// A Kind says what a line is. Zero is invalid.
+type Kind uint8
+
+// The kinds of line.
+const (
+	_            Kind = iota
+	EventKind         // {…}
+	SampleKind        // # METRIC name{label="value"} 1
+	HelpKind          // # METRIC # HELP name text
+	TypeKind          // # METRIC # TYPE name counter
+	SnapshotKind      // # METRIC # SNAPSHOT time: the beginning of a snapshot
+	EOFKind           // # METRIC # EOF: its end
+	SpanKind          // # SPAN {…}
+	HelloKind         // # HELLO {…}
+	FromKind          // # FROM name: whose the next lines are, where several firewalls share a stream
+	Unknown           // # and something else, or a metric that is none of ours: of a newer firewall, to be passed over
+	Malformed         // none of these, or one of these that cannot be read
+)
+
+// String returns the kind's name, as counters of lines use it.
+func (k Kind) String() string {
+	switch k {
+	case EventKind:
+		return "event"
+	case SampleKind:
+		return "sample"
+	case HelpKind:
+		return "help"
+	case TypeKind:
+		return "type"
+	case SnapshotKind:
+		return "snapshot"
+	case EOFKind:
+		return "eof"
+	case SpanKind:
+		return "span"
+	case HelloKind:
+		return "hello"
+	case FromKind:
+		return "from"
+	case Unknown:
+		return "unknown"
+	case Malformed:
+		return "malformed"
+	}
+	return "invalid"
+}
+
+// An Item is one line. Only the field that belongs to its kind is set, beside
+// Raw.
+type Item struct {
+	Kind   Kind
+	Raw    string // the line without its end, at most MaxLine bytes, any bytes if malformed
+	Event  Event
+	Sample Sample
+	Meta   Meta
+	Span   Span
+	Hello  Hello
+	From   string // the firewall's name, by the reader
+	Err    error  // why it is malformed
+}
+
+// Meta describes a metric: its help text, or its type. Readers take both from
+// the Metric, and not from the guest.
+type Meta struct {
+	Name, Text string
+	Metric     *Metric
+}
+
+// What is wrong with a line.
+var (
+	ErrTooLong = errors.New("longer than 16384 bytes")
+	ErrCut     = errors.New("ends in the middle: the connection broke")
+	errUTF8    = errors.New("not UTF-8")
+	errFrom    = errors.New("not the name of a firewall")
+	errType    = errors.New("not the metric's type")
+	errUnknown = errors.New("neither an event, nor # METRIC, # SPAN or # HELLO")
+)
+
+// The prefixes of lines.
+const (
+	metricPrefix = "# METRIC "
+	spanPrefix   = "# SPAN "
+	helloPrefix  = "# HELLO "
+	fromPrefix   = "# FROM "
+)
+
+// maxFrom bounds the length of a firewall's name: a boot's id and a suffix.
+const maxFrom = maxBoot + 8
+
+// Parse reads one line, given without its end. It never fails: what it cannot
+// read is Malformed, with the reason in Err.
+func Parse(line string) Item {
+	it := Item{Raw: line}
+	it.Kind, it.Err = it.parse(line)
+	if it.Err != nil {
+		it = Item{Kind: Malformed, Raw: line, Err: it.Err}
+	}
+	return it
+}
+
+func (it *Item) parse(line string) (Kind, error) {
+	if len(line) > MaxLine {
+		it.Raw = line[:MaxLine]
+		return Malformed, ErrTooLong
+	}
+	if !utf8.ValidString(line) {
+		return Malformed, errUTF8
+	}
+	var err error
+	switch {
+	case strings.HasPrefix(line, "{"):
+		it.Event, err = parseEvent(line)
+		return EventKind, err
+	case strings.HasPrefix(line, metricPrefix):
+		return it.parseMetric(line[len(metricPrefix):])
+	case strings.HasPrefix(line, spanPrefix):
+		it.Span, err = parseSpan(line[len(spanPrefix):])
+		return SpanKind, err
+	case strings.HasPrefix(line, helloPrefix):
+		it.Hello, err = parseHello(line[len(helloPrefix):])
+		return HelloKind, err
+	case strings.HasPrefix(line, fromPrefix):
+		if it.From = line[len(fromPrefix):]; len(it.From) > maxFrom || it.From == "" {
+			return FromKind, errFrom
+		}
+		return FromKind, nil
+	case strings.HasPrefix(line, "# "):
+		return Unknown, nil
+	}
+	return Malformed, errUnknown
+}
+
+func (it *Item) parseMetric(s string) (Kind, error) {
+	var err error
+	switch {
+	case strings.HasPrefix(s, "# HELP "):
+		if it.Meta, err = parseMeta(s[len("# HELP "):]); err != nil {
+			return HelpKind, err
+		}
+		if it.Meta.Metric == nil {
+			return Unknown, nil
+		}
+		it.Meta.Text = helpEscapes.Replace(it.Meta.Text)
+		return HelpKind, nil
+	case strings.HasPrefix(s, "# TYPE "):
+		if it.Meta, err = parseMeta(s[len("# TYPE "):]); err != nil {
+			return TypeKind, err
+		}
+		if it.Meta.Metric == nil {
+			return Unknown, nil
+		}
+		if it.Meta.Text != string(it.Meta.Metric.Type) {
+			return TypeKind, errType
+		}
+		return TypeKind, nil
+	case s == "# EOF":
+		return EOFKind, nil
+	case strings.HasPrefix(s, "# SNAPSHOT "):
+		return SnapshotKind, nil
+	case strings.HasPrefix(s, "#"):
+		return Unknown, nil // a comment
+	}
+	it.Sample, err = parseSample(s)
+	if err == errNotOurs {
+		return Unknown, nil
+	}
+	return SampleKind, err
+}
+
+var helpEscapes = strings.NewReplacer(`\\`, `\`, `\n`, "\n")
+
+func parseMeta(s string) (Meta, error) {
+	name, text, _ := strings.Cut(s, " ")
+	if !isName(name, true) {
+		return Meta{}, errName
+	}
+	if m := NamedMetric(name); m != nil {
+		return Meta{m.Name, text, m}, nil
+	}
+	return Meta{}, nil
+}

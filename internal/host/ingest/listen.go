@@ -1,0 +1,49 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/mdlayher/vsock"
+)
+
+// ErrInUse is that somebody else listens on an address.
+var ErrInUse = errors.New("somebody else listens there")
+
+// Listen opens an address for guests or followers:
+//
+//	unix:PATH    a Unix stream socket; its folder is made if it is not there
+//	vsock:PORT   the host's AF_VSOCK, any CID (needs vhost_vsock)
+//
+// A socket file that nobody listens on any more is replaced. The socket is for
+// its owner and root only, and must lie where no other user can replace it;
+// vsock is for guests, not for processes of the host. When somebody listens
+// there the error is ErrInUse.
+//
+// Accept of the listener does not return what is over soon: while there are no
+// descriptors left it tries again every 100 ms.
+func Listen(address string) (net.Listener, error) {
+	kind, where, _ := strings.Cut(address, ":")
+	switch kind {
+	case "unix":
+		return listenUnix(where)
+	case "vsock":
+		p, err := strconv.ParseUint(where, 10, 32)
+		if err != nil || p == 0 {
+			return nil, fmt.Errorf("%q: not a vsock port (want vsock:9000)", address)
+		}
+		l, err := vsock.Listen(uint32(p), nil)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return nil, fmt.Errorf("%s: %w", address, ErrInUse)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w (modprobe vhost_vsock; or take unix:PATH_9000)", address, err)
+		}
+		return &listener{Listener: l, admit: isGuest, done: make(chan struct{})}, nil
+	}
+	return nil, fmt.Errorf("%q: not an address (want unix:PATH or vsock:PORT)", address)
+}

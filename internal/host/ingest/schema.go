@@ -1,0 +1,189 @@
+package ingest
+
+import "strings"
+
+// A Metric is one of the firewall's metrics, as docs/telemetry.md lists them.
+// What a reader keeps and passes on is these and no others: a guest that
+// invents names or labels takes up nothing.
+type Metric struct {
+	Name   string
+	Type   MetricType
+	Labels []string // without "le", which a histogram's buckets have
+	Help   string
+}
+
+// A MetricType is a metric's type in the text format.
+type MetricType string
+
+// The types.
+const (
+	Counter   MetricType = "counter"
+	Gauge     MetricType = "gauge"
+	Histogram MetricType = "histogram"
+)
+
+// MaxLabelValue is the largest length of a label's value in bytes. The longest
+// of the firewall's, a rule's id or a digest, have 71.
+const MaxLabelValue = 128
+
+// Metrics returns all metrics, by name.
+func Metrics() []Metric { return schema[:] }
+
+// NamedMetric returns the metric of a name, nil when there is none.
+func NamedMetric(name string) *Metric {
+	if p, ok := parts[name]; ok && p.suffix == "" {
+		return p.metric
+	}
+	return nil
+}
+
+// A named is what a sample's name stands for: a metric, or one of the series of
+// a histogram. The names are the schema's own strings, so that what is kept of
+// a line does not hold the line.
+type named struct {
+	metric       *Metric
+	name, suffix string // "", "_bucket", "_sum" or "_count"
+}
+
+var parts = func() map[string]named {
+	m := map[string]named{}
+	for i := range schema {
+		s := &schema[i]
+		m[s.Name] = named{s, s.Name, ""}
+		if s.Type != Histogram {
+			continue
+		}
+		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+			n := s.Name + suffix
+			m[n] = named{s, n, suffix}
+		}
+	}
+	return m
+}()
+
+// check returns what is wrong with labels, which are sorted by name.
+func (p named) check(ls []Label) error {
+	want := len(p.metric.Labels)
+	if p.suffix == "_bucket" {
+		want++
+	}
+	if len(ls) != want {
+		return errNotOurs
+	}
+	for _, l := range ls {
+		switch {
+		case l.Name == "le" && p.suffix == "_bucket":
+			if !isBound(l.Value) {
+				return errLabel
+			}
+		case !p.metric.has(l.Name):
+			return errNotOurs
+		case len(l.Value) > MaxLabelValue:
+			return errLabel
+		}
+	}
+	return nil
+}
+
+func (m *Metric) has(label string) bool {
+	for _, l := range m.Labels {
+		if l == label {
+			return true
+		}
+	}
+	return false
+}
+
+func l(names string) []string { return strings.Fields(names) }
+
+var schema = [...]Metric{
+	{"thurward_answers_suppressed_total", Counter, nil, "ICMP errors and resets that were not sent because of their rate."},
+	{"thurward_arp_conflicts_total", Counter, l("interface"), "Claims of an address that is known under another link-layer address, or is our own."},
+	{"thurward_arp_received_total", Counter, l("interface"), "Valid ARP messages received."},
+	{"thurward_arp_sent_total", Counter, l("interface"), "ARP messages sent."},
+	{"thurward_build_info", Gauge, l("version git_sha rules_sha"), "The build and the policy that run."},
+	{"thurward_clock_info", Gauge, l("source"), "Where the time of day comes from."},
+	{"thurward_conntrack_capacity", Gauge, nil, "Flows that the table holds at most."},
+	{"thurward_conntrack_entries", Gauge, nil, "Flows in the table."},
+	{"thurward_conntrack_entries_highest", Gauge, nil, "Most flows that the table has held since boot."},
+	{"thurward_conntrack_evictions_total", Counter, l("reason"), "Flows that left the table, by cause."},
+	{"thurward_conntrack_full_total", Counter, nil, "Flows that were refused because the table was full."},
+	{"thurward_conntrack_inserts_total", Counter, nil, "Flows that began."},
+	{"thurward_device_violations_total", Counter, l("interface"), "Acts of the device that break the rules of virtio; the first stops it."},
+	{"thurward_dns_additional_removed_total", Counter, nil, "Answers whose additional section was left out, because it had an address of a private network."},
+	{"thurward_dns_addresses_bound_total", Counter, nil, "Addresses of answers that were bound to names."},
+	{"thurward_dns_addresses_unbound_total", Counter, nil, "Addresses of answers beyond the limit for one answer, which open nothing."},
+	{"thurward_dns_answers_rejected_total", Counter, l("reason"), "Messages from the WAN that were not taken for an answer."},
+	{"thurward_dns_ech_removed_total", Counter, nil, "Answers about names of rules with sni: require from which the key for Encrypted Client Hello was removed."},
+	{"thurward_dns_lookup_duration_seconds", Histogram, nil, "Time from a query to its answer, where an upstream was asked."},
+	{"thurward_dns_outstanding", Gauge, nil, "Queries that wait for an upstream."},
+	{"thurward_dns_queries_total", Counter, l("outcome"), "Queries of clients, by what became of them."},
+	{"thurward_dns_tcp_connections", Gauge, nil, "TCP connections that end at the proxy, to clients and to upstreams."},
+	{"thurward_dns_tcp_ended_total", Counter, l("reason"), "TCP connections that were reset: they made room for others, or their client took next to nothing of its answers."},
+	{"thurward_dns_tcp_refused_total", Counter, nil, "TCP connections of clients beyond the limits."},
+	{"thurward_dns_truncated_total", Counter, nil, "Answers that did not fit what the client takes over UDP."},
+	{"thurward_dns_upstream_queries_total", Counter, nil, "Queries to upstreams, repeated ones among them."},
+	{"thurward_dns_upstream_retries_total", Counter, nil, "Queries to upstreams that were not the first for a client's query."},
+	{"thurward_dns_upstream_tcp_total", Counter, nil, "Queries to upstreams over TCP."},
+	{"thurward_dns_upstream_tls_total", Counter, nil, "Queries to upstreams over TLS."},
+	{"thurward_dns_upstream_tls_connections_total", Counter, nil, "TLS connections to upstreams that were opened: the certificate was the right one."},
+	{"thurward_dns_upstream_tls_failures_total", Counter, l("reason"), "TLS connections to upstreams that came to nothing, by cause."},
+	{"thurward_dns_upstream_tls_unsent_total", Counter, nil, "Queries for which a TLS connection had no room."},
+	{"thurward_dns_upstream_tls_open", Gauge, nil, "Upstreams to which a TLS connection is open."},
+	{"thurward_dns_upstream_unreachable_total", Counter, nil, "Queries to upstreams that ICMP errors have said cannot be delivered."},
+	{"thurward_drops_total", Counter, l("drop_reason"), "Packets dropped, by reason."},
+	{"thurward_echo_replies_total", Counter, nil, "Echo requests to the firewall that were answered."},
+	{"thurward_event_records_lost_total", Counter, nil, "Events that the packet loop could not hand over because its ring was full."},
+	{"thurward_events_merged_total", Counter, nil, "Drops that were counted in the line of an identical one."},
+	{"thurward_filter_decisions_total", Counter, nil, "Packets that the filter decided: the first of each direction of a flow, and those that belong to none."},
+	{"thurward_fqdn_set_capacity", Gauge, nil, "How many of them fit."},
+	{"thurward_fqdn_set_clients", Gauge, nil, "Clients that know names which rules have; all for whom a resolver asks are one."},
+	{"thurward_fqdn_set_evictions_total", Counter, l("reason"), "Names of addresses forgotten before their time."},
+	{"thurward_fqdn_set_largest_client", Gauge, nil, "Such names of addresses that the client with the most knows."},
+	{"thurward_fqdn_set_size", Gauge, nil, "Names of addresses that clients have learned and that have not expired."},
+	{"thurward_fragmented_total", Counter, nil, "Packets that were cut to the MTU of their way out."},
+	{"thurward_fragments_held", Gauge, nil, "Fragments of datagrams that are not complete yet."},
+	{"thurward_fragments_joined_total", Counter, nil, "Fragments that became part of another's frame."},
+	{"thurward_fragments_sent_total", Counter, nil, "Fragments that they became."},
+	{"thurward_icmp_errors_sent_total", Counter, nil, "ICMP errors of the firewall's own."},
+	{"thurward_icmp_errors_translated_total", Counter, nil, "ICMP errors about known flows that were translated and delivered."},
+	{"thurward_interface_interrupts_total", Counter, l("interface"), "Interrupts of the device."},
+	{"thurward_interface_notifies_total", Counter, l("interface"), "Notifications to the device, each an exit to the host."},
+	{"thurward_interface_other_host_total", Counter, l("interface"), "Frames for another link-layer address, which were ignored."},
+	{"thurward_interface_receive_bytes_total", Counter, l("interface"), "Bytes received."},
+	{"thurward_interface_receive_malformed_total", Counter, l("interface"), "Frames that the device delivered in a way that was not agreed on."},
+	{"thurward_interface_receive_no_buffer_total", Counter, l("interface"), "Times that the receive queue could not be refilled."},
+	{"thurward_interface_receive_packets_total", Counter, l("interface"), "Frames received."},
+	{"thurward_interface_transmit_bytes_total", Counter, l("interface"), "Bytes sent."},
+	{"thurward_interface_transmit_holds_total", Counter, l("interface"), "Times that the device had no room, and what was to leave by it waited for up to 10 ms."},
+	{"thurward_interface_transmit_nudges_total", Counter, l("interface"), "Times that the device had sent nothing for 100 ms although it had frames, and was notified again."},
+	{"thurward_interface_transmit_packets_total", Counter, l("interface"), "Frames sent."},
+	{"thurward_interface_up", Gauge, l("interface"), "1 while the device works and its link is up."},
+	{"thurward_mss_clamped_total", Counter, nil, "TCP handshakes' segments whose MSS was lowered."},
+	{"thurward_nat_port_pool_highest", Gauge, l("external_ip proto"), "Most external ports that were in use since boot."},
+	{"thurward_nat_port_pool_in_use", Gauge, l("external_ip proto"), "External ports, or identifiers of ICMP queries, in use."},
+	{"thurward_nat_port_pool_size", Gauge, l("external_ip proto"), "External ports, or identifiers of ICMP queries, that there are."},
+	{"thurward_nat_ports_reclaimed_total", Counter, nil, "Flows that were over and were ended before their time for their external port."},
+	{"thurward_nat_translations_total", Counter, l("kind"), "Flows that were translated when they began, by kind."},
+	{"thurward_neighbour_evictions_total", Counter, l("interface"), "Neighbours forgotten to make room."},
+	{"thurward_own_messages_unsent_total", Counter, nil, "Messages of the firewall's own that were not sent: no buffer."},
+	{"thurward_packet_loop_busy_seconds_total", Counter, nil, "Time in which the packet loop had something to do. Its rate is the share of the processor that is used; a loop that looks for packets and finds none is not busy."},
+	{"thurward_packet_loop_gap_longest_seconds", Gauge, l("during"), "The longest of them since the last snapshot, by what the loop did meanwhile."},
+	{"thurward_packet_loop_gap_seconds", Histogram, nil, "Time between two polls of the packet loop while it is awake, and how late it wakes up."},
+	{"thurward_reassembled_total", Counter, nil, "Datagrams whose fragments have all come."},
+	{"thurward_resets_sent_total", Counter, nil, "TCP resets sent for rejected connections."},
+	{"thurward_rule_accepts_total", Counter, l("rule_id"), "Packets that a rule accepted, by rule; default-deny and default-accept are the default action."},
+	{"thurward_rule_drops_total", Counter, l("rule_id"), "Packets that a rule dropped."},
+	{"thurward_rule_shadows_total", Counter, l("rule_id"), "Decisions that a rule in shadow mode would have taken."},
+	{"thurward_sni_accepted_total", Counter, nil, "Connections of rules with sni: require whose server's name was the right one."},
+	{"thurward_sni_segments_repeated_total", Counter, nil, "Segments of such connections that were dropped before the server had answered: repeated, or out of order."},
+	{"thurward_uptime_seconds", Gauge, nil, "Time since boot."},
+	{"thurward_vsock_connected", Gauge, nil, "1 while a receiver is connected."},
+	{"thurward_vsock_connections_total", Counter, nil, "Connections to the receiver."},
+	{"thurward_vsock_dropped_lines_total", Counter, nil, "Lines of events and spans that were lost, the oldest first, because they could not be sent in time."},
+	{"thurward_vsock_ignored_bytes_total", Counter, nil, "Bytes that the host sent and nobody read."},
+	{"thurward_vsock_refused_total", Counter, l("kind"), "Packets of the host, or acts of the device, that must not be, by kind."},
+	{"thurward_vsock_send_queue_bytes", Gauge, nil, "Bytes of records that wait to be sent."},
+	{"thurward_vsock_send_queue_depth", Gauge, nil, "Lines that wait to be sent."},
+	{"thurward_vsock_sent_bytes_total", Counter, nil, "Bytes that were sent."},
+	{"thurward_vsock_sent_lines_total", Counter, nil, "Lines that were rendered to be sent."}}

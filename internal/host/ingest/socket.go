@@ -1,0 +1,139 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/vsock"
+
+	"github.com/thurward/thurward/internal/host/peer"
+)
+
+func listenUnix(path string) (net.Listener, error) {
+	if path == "" {
+		return nil, errors.New("unix: a path is missing (want unix:PATH)")
+	}
+	if len(path) > 107 { // sockaddr_un's sun_path, with its zero
+		return nil, fmt.Errorf("unix:%s: longer than the 107 bytes that a socket's path may have", path)
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := (peer.Users{}).Folder(dir); err != nil {
+		return nil, fmt.Errorf("unix:%s: %w (take another place, or set XDG_RUNTIME_DIR)", path, err)
+	}
+	if fi, err := os.Lstat(path); err == nil {
+		if fi.Mode()&os.ModeSocket == 0 {
+			return nil, fmt.Errorf("unix:%s: there is something else of that name, which is no socket", path)
+		}
+		if err := (peer.Users{}).Socket(path); err != nil {
+			return nil, fmt.Errorf("unix:%s: %w", path, err)
+		}
+		if err := inUse(path); err != nil {
+			return nil, fmt.Errorf("unix:%s: %w", path, err)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return &listener{Listener: l, admit: isOurs, done: make(chan struct{})}, nil
+}
+
+// inUse is nil when nobody listens on a socket any more.
+func inUse(path string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	c, err := peer.Users{}.Dial(ctx, path)
+	switch {
+	case err == nil:
+		c.Close()
+		return ErrInUse
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil
+	case errors.Is(err, syscall.EAGAIN): // its queue is full
+		return ErrInUse
+	}
+	return err
+}
+
+// acceptPause is how long Accept waits while the system has no room.
+const acceptPause = 100 * time.Millisecond
+
+// A listener accepts only whom it admits, and outlives a lack of descriptors.
+type listener struct {
+	net.Listener
+	admit func(net.Conn) bool
+	once  sync.Once
+	done  chan struct{}
+}
+
+// Accept waits for the next connection of somebody who is admitted.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		switch {
+		case err == nil && l.admit(c):
+			return c, nil
+		case err == nil:
+			c.Close()
+			continue
+		case !passes(err):
+			return nil, err
+		}
+		select {
+		case <-time.After(acceptPause):
+		case <-l.done:
+			return nil, net.ErrClosed
+		}
+	}
+}
+
+// Close ends listening.
+func (l *listener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return l.Listener.Close()
+}
+
+// passes reports whether an error of accept is one that goes by (accept(2)).
+func passes(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EPERM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// isOurs admits processes of this user and of root: between a socket's birth and
+// its mode others could connect, too.
+func isOurs(c net.Conn) bool {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return false
+	}
+	uid, err := peer.UID(u)
+	return err == nil && peer.Users{}.Has(uid)
+}
+
+// isGuest admits machines: the host's own processes reach vsock ports, too,
+// whoever they are (vsock(7): VMADDR_CID_LOCAL, VMADDR_CID_HOST).
+func isGuest(c net.Conn) bool {
+	a, ok := c.RemoteAddr().(*vsock.Addr)
+	return ok && a.ContextID > vsock.Host
+}

@@ -1,0 +1,96 @@
+package kernelbuild
+
+import (
+	"bufio"
+	"bytes"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// What kernel code may call outside itself. Go's runtime does not run in the
+// kernel: anything that allocates, blocks, or needs a real g is a bug there.
+var allowed = map[string]string{
+	"runtime.morestack_noctxt.abi0":  "never taken: the fake g's stack limit is 0; the stacks have guard pages",
+	"runtime.panicBounds":            "a bug in the kernel; it faults on the fake g, and the fault is reported",
+	"runtime.panicdivide":            "as panicBounds",
+	"runtime.panicoverflow":          "as panicBounds",
+	"runtime.panicshift":             "as panicBounds",
+	"runtime.panicunsafeslicelen":    "as panicBounds",
+	"runtime.panicunsafeslicenilptr": "as panicBounds",
+	"runtime.panicunsafestringlen":   "as panicBounds",
+	"runtime.memmove":                "leaf, needs no g",
+	"runtime.memequal":               "leaf, needs no g",
+	"runtime.memclrNoHeapPointers":   "leaf, needs no g",
+	"runtime.duffzero":               "leaf, needs no g",
+	"runtime.duffcopy":               "leaf, needs no g",
+}
+
+// Functions of the monitor, which run in ring 0.
+var monitorFunc = regexp.MustCompile(`^main\.(entryLinux|boot64|syscallProbe|syscallBounce|vector\d+|interrupt|spurious)(\.abi0)?$`)
+
+// Instructions that may appear in ring 0: hosts that emulate it lack vector
+// instructions and others (SUBSTRATE.md, surprise B).
+var ring0 = regexp.MustCompile(`^(CLI|CLD|STI|HLT|RDTSC|RDMSR|WRMSR|XSETBV|CPUID|LGDT|LIDT|LTR|RETFQ|IRETQ|UD2|INT|NOPL|NOPW|NOP|OUTB|OUTL|OUT|OUTW|(MOV|ADD|SUB|AND|OR|XOR|CMP|TEST|SHL|SHR|BT|INC|DEC|NEG|LEA|PUSH|POP|XCHG)[BWLQ]?|J[A-Z]+|LRET[A-Z]*|DATA16|XCHGL|\?)$`)
+
+var callTarget = regexp.MustCompile(`^([A-Za-z0-9_./*()·\[\],-]+)\(SB\)$`)
+
+// TestKernelCode checks the machine code of the kernel: what it calls, and
+// what runs in ring 0.
+func TestKernelCode(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "kernel.elf")
+	if err := Kernel(out); err != nil {
+		t.Fatal(err)
+	}
+	dump, err := exec.Command("go", "tool", "objdump", out).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fn string
+	funcs, monitor := 0, 0
+	sc := bufio.NewScanner(bytes.NewReader(dump))
+	sc.Buffer(nil, 1<<20)
+	for sc.Scan() {
+		line := sc.Text()
+		if rest, ok := strings.CutPrefix(line, "TEXT "); ok {
+			fn = strings.TrimSuffix(strings.Fields(rest)[0], "(SB)")
+			if ours(fn) {
+				funcs++
+			}
+			if monitorFunc.MatchString(fn) {
+				monitor++
+			}
+			continue
+		}
+		f := strings.Fields(line)
+		if len(f) < 4 || !ours(fn) {
+			continue
+		}
+		op, args := f[3], strings.Join(f[4:], " ")
+		if monitorFunc.MatchString(fn) && !ring0.MatchString(op) {
+			t.Errorf("%s runs in ring 0 and uses %s %s", fn, op, args)
+		}
+		if strings.Contains(args, "runtime.writeBarrier") || strings.Contains(args, "gcWriteBarrier") {
+			t.Errorf("%s stores a pointer (write barrier): %s", fn, line)
+		}
+		if op != "CALL" && !strings.HasPrefix(op, "J") {
+			continue
+		}
+		m := callTarget.FindStringSubmatch(args)
+		if m == nil || ours(m[1]) {
+			continue
+		}
+		if _, ok := allowed[m[1]]; !ok {
+			t.Errorf("%s calls %s, which kernel code may not", fn, m[1])
+		}
+	}
+	if funcs < 100 || monitor < 50 {
+		t.Fatalf("looked at %d functions, %d of the monitor: the check does not see the code", funcs, monitor)
+	}
+}
+
+func ours(fn string) bool {
+	return (strings.HasPrefix(fn, "main.") || strings.HasPrefix(fn, "github.com/thurward/thurward/internal/guest/kernel/")) && fn != "main.main"
+}

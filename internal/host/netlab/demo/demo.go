@@ -1,0 +1,294 @@
+// Package demo plays traffic through a firewall that stands in a simulated
+// world, and tells line by line what was asked, what the firewall decided and
+// why, and what came of it.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/thurward/thurward/internal/host/netlab"
+	"github.com/thurward/thurward/internal/host/vmm"
+)
+
+const (
+	// stepLimit is how long a step may take; it takes milliseconds.
+	stepLimit = 10 * time.Second
+	// patience is how long the demonstration waits for an answer that must
+	// not come, after the firewall said that it dropped the question.
+	patience = 100 * time.Millisecond
+)
+
+// A Stage is what the demonstration plays on.
+type Stage struct {
+	World *netlab.World
+	Feed  *Feed // the firewall's events
+	Out   Printer
+
+	limit time.Duration // of a step; 0: stepLimit
+}
+
+// A step is one thing that is shown.
+type step struct {
+	title string
+	play  func(*Stage, context.Context) error
+}
+
+// steps in the order in which they are shown.
+var steps = []step{
+	{"alice asks for the address of the web server (DNS, udp/53)", (*Stage).resolve},
+	{"alice fetches a page (HTTP, tcp/80)", (*Stage).fetch},
+	{"alice and bob fetch at the same time", (*Stage).together},
+	{"alice pings the web server", (*Stage).ping},
+	{"alice tries to send mail directly (tcp/25), which no rule allows", (*Stage).blocked},
+	{"mallory, on the WAN, tries to reach alice (tcp/22)", (*Stage).intruder},
+}
+
+// Topology draws who stands where.
+func (s *Stage) Topology() {
+	w := s.World
+	s.Out.linef("")
+	s.Out.linef("  alice %-11v ─┐                    ┌─ mallory %v", w.Alice.Addr, w.Mallory.Addr)
+	s.Out.linef("                     [LAN]─ thurward ─[WAN]")
+	s.Out.linef("  bob   %-11v ─┘                    └─ router %v ─ internet ─┬─ web %v", w.Bob.Addr, w.Gateway, w.Web.Addr)
+	s.Out.linef("  inside %-12v outside %-15v              %*s └─ dns %v", w.LAN.Addr(), w.WAN.Addr(), len(w.Gateway.String()), "", w.DNS.Addr)
+	s.Out.linef("")
+}
+
+// Play shows all steps. A step that did not go as it should is named in the
+// error; the others are shown nevertheless.
+func (s *Stage) Play(ctx context.Context) error {
+	var errs []error
+	limit := s.limit
+	if limit == 0 {
+		limit = stepLimit
+	}
+	for i, st := range steps {
+		s.Out.linef("%s", s.Out.paint(bold, fmt.Sprintf("%d. %s", i+1, st.title)))
+		c, cancel := context.WithTimeout(ctx, limit)
+		err := st.play(s, c)
+		cancel()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			s.Out.linef("   %s", s.Out.paint(red, "did not go as it should: "+err.Error()))
+			errs = append(errs, fmt.Errorf("step %d (%s): %w", i+1, st.title, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// expect waits for the verdict on a flow's first packet.
+func (s *Stage) expect(transport, direction string, src, dst netip.Addr, port uint16) func(context.Context) (vmm.Event, error) {
+	return s.Feed.Expect(func(e vmm.Event) bool {
+		return e.Transport == transport && e.Direction == direction && e.SrcIP == src.String() && e.DstIP == dst.String() &&
+			(port == 0 || e.DstPort == port) && (e.Action == "accept" || e.Action == "drop")
+	})
+}
+
+// decided prints a verdict and checks it.
+func (s *Stage) decided(ctx context.Context, wait func(context.Context) (vmm.Event, error), action string) (vmm.Event, error) {
+	e, err := wait(ctx)
+	if err != nil {
+		return e, fmt.Errorf("the firewall told nothing about it: %w", err)
+	}
+	s.Out.linef("   %s", s.Out.verdict(e))
+	if e.Action != action {
+		return e, fmt.Errorf("verdict %s by %s (%s); the policy of the demonstration says %s", e.Action, e.RuleID, e.Reason, action)
+	}
+	return e, nil
+}
+
+func (s *Stage) resolve(ctx context.Context) error {
+	w := s.World
+	wait := s.expect("udp", "egress", w.Alice.Addr, w.DNS.Addr, 53)
+	var a netip.Addr
+	asked := async(func() (err error) { a, err = w.Alice.Resolve(ctx, w.DNS.Addr, w.WebName()); return err })
+	e, err := s.decided(ctx, wait, "accept")
+	if err := errors.Join(err, <-asked); err != nil {
+		return err
+	}
+	s.Out.linef("   answer: %s is %v; the server was asked by %v", w.WebName(), a, last(w.DNS.Requests()))
+	return s.translated(e, last(w.DNS.Requests()))
+}
+
+func (s *Stage) fetch(ctx context.Context) error {
+	w := s.World
+	wait := s.expect("tcp", "egress", w.Alice.Addr, w.Web.Addr, 80)
+	var page string
+	got := async(func() (err error) { page, err = get(ctx, w.Alice, w.Web.Addr, "/"); return err })
+	e, err := s.decided(ctx, wait, "accept")
+	if err := errors.Join(err, <-got); err != nil {
+		return err
+	}
+	s.Out.linef("   the server says: %s", strings.TrimSpace(page))
+	return s.translated(e, last(w.Web.Requests()))
+}
+
+// translated checks that a server saw what the event says.
+func (s *Stage) translated(e vmm.Event, seen netip.AddrPort) error {
+	if seen.Addr() != s.World.WAN.Addr() || e.XlatIP != seen.Addr().String() || e.XlatPort != seen.Port() {
+		return fmt.Errorf("the server saw %v, the firewall's event says %s", seen, hostPort(e.XlatIP, e.XlatPort))
+	}
+	return nil
+}
+
+func (s *Stage) together(ctx context.Context) error {
+	w := s.World
+	var wg sync.WaitGroup
+	var errs [2]error
+	hosts := []*netlab.Host{w.Alice, w.Bob}
+	waits := []func(context.Context) (vmm.Event, error){
+		s.expect("tcp", "egress", w.Alice.Addr, w.Web.Addr, 80), s.expect("tcp", "egress", w.Bob.Addr, w.Web.Addr, 80)}
+	for i, h := range hosts {
+		// Neither request is answered before both have arrived.
+		wg.Go(func() { _, errs[i] = get(ctx, h, w.Web.Addr, "/meet/2") })
+	}
+	for i, wait := range waits {
+		_, err := s.decided(ctx, wait, "accept")
+		errs[i] = errors.Join(errs[i], err)
+	}
+	wg.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		return err
+	}
+	r := w.Web.Requests()
+	s.Out.linef("   the server had both at once: %v and %v", r[len(r)-2].Source, r[len(r)-1].Source)
+	return nil
+}
+
+func (s *Stage) ping(ctx context.Context) error {
+	w := s.World
+	wait := s.expect("icmp", "egress", w.Alice.Addr, w.Web.Addr, 0)
+	var rtt time.Duration
+	got := async(func() (err error) { rtt, err = w.Alice.Ping(ctx, w.Web.Addr); return err })
+	_, err := s.decided(ctx, wait, "accept")
+	if err := errors.Join(err, <-got); err != nil {
+		return err
+	}
+	s.Out.linef("   reply after %v", rtt.Round(10*time.Microsecond))
+	return nil
+}
+
+func (s *Stage) blocked(ctx context.Context) error {
+	w := s.World
+	return s.refused(ctx, w.Alice, netip.AddrPortFrom(w.Web.Addr, 25), "egress", w.WANSwitch)
+}
+
+func (s *Stage) intruder(ctx context.Context) error {
+	w := s.World
+	return s.refused(ctx, w.Mallory, netip.AddrPortFrom(w.Alice.Addr, 22), "ingress", w.LANSwitch)
+}
+
+// refused tries to connect where a listener waits, and checks that the
+// firewall drops it and that nothing shows up on the far side.
+func (s *Stage) refused(ctx context.Context, from *netlab.Host, dst netip.AddrPort, direction string, far *netlab.Switch) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var leaked atomic.Int64
+	far.Tap(func(_ string, f []byte) {
+		// IPv4, to this address and port, no options (RFC 791, RFC 9293).
+		if len(f) >= 38 && f[12] == 8 && f[13] == 0 && f[14] == 0x45 && netip.AddrFrom4([4]byte(f[30:34])) == dst.Addr() &&
+			uint16(f[36])<<8|uint16(f[37]) == dst.Port() {
+			leaked.Add(1)
+		}
+	})
+	wait := s.expect("tcp", direction, from.Addr, dst.Addr(), dst.Port())
+	connected := async(func() error {
+		c, err := from.DialTCP(ctx, dst)
+		if err != nil {
+			return nil
+		}
+		c.Close()
+		return errors.New("the connection came about")
+	})
+	_, err := s.decided(ctx, wait, "drop")
+	if err != nil {
+		cancel()
+		return errors.Join(err, <-connected)
+	}
+	select {
+	case err = <-connected:
+	case <-time.After(patience):
+		cancel()
+		err = <-connected
+	}
+	if n := leaked.Load(); n > 0 {
+		err = errors.Join(err, fmt.Errorf("%d packets came through", n))
+	}
+	if err == nil {
+		s.Out.linef("   no answer, and nothing on the other side: %s never learns that anybody is there", from.Name)
+	}
+	return err
+}
+
+// Idle plays a little traffic now and then, until ctx ends.
+func (s *Stage) Idle(ctx context.Context) {
+	w := s.World
+	t := time.NewTicker(2 * time.Second)
+	defer t.Stop()
+	for i := 0; ; i++ {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		c, cancel := context.WithTimeout(ctx, time.Second)
+		switch i % 5 {
+		case 0:
+			w.Alice.Resolve(c, w.DNS.Addr, w.WebName()) //nolint:errcheck // the verdict is printed
+		case 1:
+			get(c, w.Bob, w.Web.Addr, "/") //nolint:errcheck // as above
+		case 2:
+			w.Bob.Ping(c, w.Web.Addr) //nolint:errcheck // as above
+		case 3:
+			get(c, w.Alice, w.Web.Addr, "/") //nolint:errcheck // as above
+		case 4:
+			if conn, err := w.Mallory.DialTCP(c, netip.AddrPortFrom(w.Bob.Addr, 22)); err == nil {
+				conn.Close()
+			}
+		}
+		cancel()
+	}
+}
+
+// get fetches a page of the web server.
+func get(ctx context.Context, from *netlab.Host, server netip.Addr, path string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+netip.AddrPortFrom(server, 80).String()+path, nil)
+	if err != nil {
+		return "", err
+	}
+	r, err := from.HTTP().Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err == nil && r.StatusCode != http.StatusOK {
+		err = errors.New(r.Status)
+	}
+	return string(b), err
+}
+
+// async runs f beside what follows.
+func async(f func() error) <-chan error {
+	c := make(chan error, 1)
+	go func() { c <- f() }()
+	return c
+}
+
+func last(r []netlab.Request) netip.AddrPort {
+	if len(r) == 0 {
+		return netip.AddrPort{}
+	}
+	return r[len(r)-1].Source
+}

@@ -1,0 +1,60 @@
+package demo
+
+import (
+	"context"
+	"sync"
+
+	"github.com/thurward/thurward/internal/host/vmm"
+)
+
+// A Feed carries the firewall's events to those who wait for one. It is safe
+// for concurrent use; the zero Feed is ready.
+type Feed struct {
+	mu      sync.Mutex
+	waiting []*waiter
+}
+
+type waiter struct {
+	match func(vmm.Event) bool
+	found chan vmm.Event // room for one
+}
+
+// Add hands an event to the first who waits for one like it, and reports
+// whether there was one.
+func (f *Feed) Add(e vmm.Event) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, w := range f.waiting {
+		if w.match(e) {
+			w.found <- e
+			f.waiting = append(f.waiting[:i:i], f.waiting[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// Expect begins to wait for an event; call it before what causes the event.
+// The function that it returns waits for it until ctx ends.
+func (f *Feed) Expect(match func(vmm.Event) bool) func(context.Context) (vmm.Event, error) {
+	w := &waiter{match: match, found: make(chan vmm.Event, 1)}
+	f.mu.Lock()
+	f.waiting = append(f.waiting, w)
+	f.mu.Unlock()
+	return func(ctx context.Context) (vmm.Event, error) {
+		select {
+		case e := <-w.found:
+			return e, nil
+		case <-ctx.Done():
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for i, o := range f.waiting {
+			if o == w {
+				f.waiting = append(f.waiting[:i:i], f.waiting[i+1:]...)
+				return vmm.Event{}, ctx.Err()
+			}
+		}
+		return <-w.found, nil // it came in the last moment
+	}
+}

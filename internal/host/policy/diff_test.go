@@ -1,0 +1,333 @@
+package policy
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+func load(t testing.TB, text string) *Policy {
+	t.Helper()
+	p, ds := Load("rules.yaml", []byte(text))
+	if p == nil {
+		for _, d := range ds {
+			if d.Severity == Error {
+				t.Error(d)
+			}
+		}
+		t.FailNow()
+	}
+	return p
+}
+
+const diffHead = `interfaces:
+  lan0: { address: 10.0.0.1/24 }
+  wan0: { address: 203.0.113.10/24, gateway: 203.0.113.1 }
+`
+
+// randomRules returns a policy of a few rules over few values.
+func randomRules(r *rand.Rand) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%sdefaults: { default_action: %s, upstream_dns: 192.0.2.53 }\nrules:\n", diffHead, []string{"deny", "deny", "accept", "reject"}[r.IntN(4)])
+	n := 1 + r.IntN(4)
+	for i := range n {
+		action := []string{"accept", "accept", "deny", "reject"}[r.IntN(4)]
+		fmt.Fprintf(&b, "  - { id: r%d, action: %s", r.IntN(2)*10+i, action)
+		dir := []string{"", "egress", "ingress"}[r.IntN(3)]
+		if dir != "" {
+			fmt.Fprintf(&b, ", direction: %s", dir)
+		}
+		if r.IntN(3) == 0 {
+			fmt.Fprintf(&b, ", state: %s", []string{"new", "established"}[r.IntN(2)])
+		}
+		if r.IntN(2) == 0 {
+			fmt.Fprintf(&b, ", source: [%s]", []string{"10.0.0.0/30", "10.0.0.2, 10.0.0.3", "10.0.0.0/24", "10.0.0.4/31, 10.0.0.2"}[r.IntN(4)])
+		}
+		if r.IntN(2) == 0 {
+			fmt.Fprintf(&b, ", destination: %s", []string{"10.0.0.0/30", "10.0.0.2", "192.0.2.0/24", "192.0.2.128/25"}[r.IntN(4)])
+		}
+		if r.IntN(2) == 0 {
+			fmt.Fprintf(&b, ", protocol: %s", []string{"tcp", "udp", "[tcp, udp]"}[r.IntN(3)])
+			if r.IntN(2) == 0 {
+				fmt.Fprintf(&b, ", destination_port: %s", []string{"80", "80-90", "[22, 80-85]", "1-65535"}[r.IntN(4)])
+			}
+		} else if r.IntN(4) == 0 {
+			b.WriteString(", protocol: icmp")
+		}
+		if action == "accept" && dir != "ingress" && r.IntN(2) == 0 {
+			fmt.Fprintf(&b, ", destination_fqdn: %s", []string{"a.x.org", `"*.x.org"`, `[b.x.org, c.y.org]`, `"*.y.org"`}[r.IntN(4)])
+		}
+		if r.IntN(6) == 0 && action != "reject" {
+			b.WriteString(", mode: shadow")
+		}
+		b.WriteString(" }\n")
+	}
+	return b.String()
+}
+
+// TestDiffIsExact compares with the linear scan of both policies on every packet
+// that can make a difference: each value at which a condition of either begins,
+// ends, or has just ended, in all combinations.
+func TestDiffIsExact(t *testing.T) {
+	differed := 0
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 11))
+		ta, tb := randomRules(r), randomRules(r)
+		if seed%3 == 0 { // a small change
+			tb = strings.Replace(ta, "10.0.0.0/30", "10.0.0.0/31", 1)
+			tb = strings.Replace(tb, "80-90", "81-90", 1)
+		}
+		a, b := load(t, ta), load(t, tb)
+		sa, err := compileTables(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sb, err := compileTables(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &comparison{policies: [2]*Policy{a, b}, ids: map[Decision]int{}, space: commonSpace(sa, sb)}
+		w := &walker{space: c.space, found: map[[2]int][]region{}}
+		var conds [2][]*cond
+		for i, s := range [...]*ruleset.Policy{sa, sb} {
+			conds[i] = c.conds(i, s)
+			w.def[i] = c.decision(Decision{Action: c.policies[i].Defaults.Action, Rule: "default-" + c.policies[i].Defaults.Action})
+		}
+		w.run(conds[0], conds[1])
+		for k, rs := range w.found {
+			w.found[k] = c.merge(rs)
+		}
+		// The packets.
+		var edge [numDims][]uint32
+		for d, m := range [numDims]uint32{^uint32(0), ^uint32(0), 65535} {
+			edge[d] = []uint32{0}
+			for _, cs := range conds {
+				for _, x := range cs {
+					edge[d] = append(edge[d], x.lo[d])
+					if x.hi[d] < m {
+						edge[d] = append(edge[d], x.hi[d]+1)
+					}
+				}
+			}
+			slices.Sort(edge[d])
+			edge[d] = slices.Compact(edge[d])
+		}
+		la, lb := filter.NewLinear(sa), filter.NewLinear(sb)
+		for set := range 1 << len(c.names) {
+			feasible := true
+			for i := range c.names {
+				for _, j := range c.implied[i] {
+					feasible = feasible && (set>>i&1 == 0 || set>>j&1 == 1)
+				}
+			}
+			for k := range numKinds {
+				if !feasible || set != 0 && 1<<k&namedKinds == 0 || 1<<k&allKinds == 0 {
+					continue // only a LAN host that begins a flow knows names
+				}
+				for _, src := range edge[dimSrc] {
+					for _, dst := range edge[dimDst] {
+						for _, port := range edge[dimPort] {
+							if 1<<k&portlessKinds != 0 && port != 0 {
+								continue
+							}
+							q := filter.Packet{Src: packet.Addr(src), Dst: packet.Addr(dst), DstPort: uint16(port), Proto: []uint8{6, 17, 1, 47}[k%numProtos], Direction: ruleset.Direction(1 + k/numProtos%2), State: uint8(1 + k/numProtos/2)}
+							decide := func(side int, p *Policy, s *ruleset.Policy, l *filter.Linear) int {
+								q.Names = nil
+								for i := range s.Names {
+									j, _ := slices.BinarySearch(c.names, pattern(s, &s.Names[i]))
+									if set>>j&1 == 1 {
+										q.Names = append(q.Names, uint32(i))
+									}
+								}
+								v := l.Decide(&q)
+								if k%numProtos == kindOther && v.Action != ruleset.Reject {
+									return c.decision(dropped) // see TestDecideOnRandomPolicies
+								}
+								if int(v.Rule) == len(p.Rules) {
+									return w.def[side]
+								}
+								return c.decision(Decision{Action: p.Rules[v.Rule].Action, Rule: p.Rules[v.Rule].ID})
+							}
+							x, y := decide(0, a, sa, la), decide(1, b, sb, lb)
+							hits := 0
+							for key, rs := range w.found {
+								for i := range rs {
+									if c.holds(&rs[i], k, src, dst, port, set) {
+										hits++
+										if key != [2]int{x, y} {
+											t.Fatalf("seed %d: packet %+v names %b goes from %v to %v, the diff says %v to %v\n%s%s", seed, q, set, c.decisions[x], c.decisions[y], c.decisions[key[0]], c.decisions[key[1]], ta, tb)
+										}
+									}
+								}
+							}
+							if want := map[bool]int{true: 1, false: 0}[x != y]; hits != want {
+								t.Fatalf("seed %d: packet %+v names %b goes from %v to %v and is in %d sets of the diff, want %d\n%s%s", seed, q, set, c.decisions[x], c.decisions[y], hits, want, ta, tb)
+							}
+							if x != y {
+								differed++
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	if differed < 10000 {
+		t.Errorf("only %d packets differed", differed)
+	}
+}
+
+// holds reports whether a packet is in a region; names is a set of patterns.
+func (s *space) holds(r *region, kind int, src, dst, port uint32, names int) bool {
+	for i := range s.names {
+		if s.has(r, i) && names>>i&1 == 0 || s.hasNot(r, i) && names>>i&1 == 1 {
+			return false
+		}
+	}
+	return r.kinds>>kind&1 == 1 && r.lo[0] <= src && src <= r.hi[0] && r.lo[1] <= dst && dst <= r.hi[1] && r.lo[2] <= port && port <= r.hi[2]
+}
+
+// TestDiffSame: what means the same is the same, however it is written.
+func TestDiffSame(t *testing.T) {
+	const a = diffHead + `defaults: { default_action: deny }
+rules:
+  - { id: web, action: accept, direction: egress, source: 10.0.0.0/24, protocol: tcp, destination_port: [80, 81, 443] }
+  - { id: in, action: accept, direction: ingress, protocol: udp, destination: 10.0.0.7, destination_port: 53 }
+  - { id: back, action: accept, direction: ingress, state: established }
+`
+	const b = diffHead + `defaults: { default_action: deny, max_flows: 65536 }
+groups: { addresses: { lan: [10.0.0.128/25, 10.0.0.0/25] } }
+rules:
+  - { id: in, name: "Name server", action: accept, state: [new], direction: ingress, protocol: udp, destination: 10.0.0.7, destination_port: 53 }
+  - { id: web, action: accept, direction: egress, source: $lan, protocol: [tcp], destination_port: [443, 80-81] }
+  - { id: back, action: accept, direction: ingress, state: established }
+`
+	d, err := Compare(load(t, a), load(t, strings.Replace(b, "state: [new], ", "", 1)), 0, 0)
+	if err != nil || !d.Same() {
+		t.Errorf("%v %+v", err, d)
+	}
+	// With the state, answers from port 53 fall to the last rule.
+	if d, err = Compare(load(t, a), load(t, b), 0, 0); err != nil || len(d.Traffic) != 1 || d.Traffic[0].From.Rule != "in" || d.Traffic[0].To.Rule != "back" {
+		t.Errorf("%v %+v", err, d)
+	}
+}
+
+// TestDiffOtherProtocols: what changes for protocols that no rule names is whether
+// they are rejected, and by which rule.
+func TestDiffOtherProtocols(t *testing.T) {
+	const rules = "defaults: { default_action: deny }\nrules:\n  - { id: web, action: accept, protocol: tcp }\n  - { id: rest, action: ACTION }\n"
+	with := func(action string) *Policy { return load(t, diffHead+strings.Replace(rules, "ACTION", action, 1)) }
+	others := func(d *Diff) (n int, last string) {
+		for i := range d.Traffic {
+			for j := range d.Traffic[i].Packets {
+				if slices.Contains(d.Traffic[i].Packets[j].Protocols, "other") {
+					n, last = n+1, d.Traffic[i].From.String()+" -> "+d.Traffic[i].To.String()
+				}
+			}
+		}
+		return n, last
+	}
+	for _, c := range []struct{ old, new, want string }{
+		{"deny", "reject", "drop -> reject by rest (rules.yaml:7)"},
+		{"reject", "accept", "reject by rest (rules.yaml:7) -> drop"},
+		{"deny", "accept", ""},
+		{"reject", "reject", ""},
+	} {
+		d, err := Compare(with(c.old), with(c.new), 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, got := others(d); got != c.want || n > 1 {
+			t.Errorf("%s to %s: %d sets of other protocols, %q, want %q", c.old, c.new, n, got, c.want)
+		}
+	}
+}
+
+// thousand returns a policy of n rules of all sorts, of which some are changed.
+func thousand(n, changed int) string {
+	r := rand.New(rand.NewPCG(5, 6))
+	other := rand.New(rand.NewPCG(7, 8))
+	var b strings.Builder
+	b.WriteString("interfaces:\n  lan0: { address: 10.0.0.1/8 }\n  wan0: { address: 203.0.113.10/24, gateway: 203.0.113.1 }\ndefaults: { default_action: deny }\nrules:\n")
+	for i := range n {
+		g := r
+		net, ip, port, kind, act := g.IntN(250), g.IntN(250), 1+g.IntN(60000), g.IntN(5), g.IntN(4)
+		if changed > 0 && i%(n/changed) == 0 {
+			net, ip, port = other.IntN(250), other.IntN(250), 1+other.IntN(60000)
+		}
+		action := "accept"
+		if act == 0 {
+			action = "deny"
+		}
+		fmt.Fprintf(&b, "  - { id: r%d, action: %s, ", i, action)
+		switch kind {
+		case 0:
+			fmt.Fprintf(&b, "direction: egress, protocol: tcp, source: 10.%d.0.0/16, destination_port: %d", net, port)
+		case 1:
+			fmt.Fprintf(&b, "direction: egress, source: 10.%d.%d.0/24, destination: 198.51.%d.0/24", net, ip, ip)
+		case 2:
+			fmt.Fprintf(&b, "direction: egress, destination: [192.%d.%d.0/24, 198.18.%d.0/24]", net, ip, ip)
+		case 3:
+			fmt.Fprintf(&b, "direction: ingress, protocol: [tcp, udp], destination: 10.%d.0.%d, destination_port: [%d-%d, %d]", net, ip, port, port+100, 1+port/2)
+		case 4:
+			fmt.Fprintf(&b, "source: 10.%d.%d.%d", net, ip, net)
+		}
+		b.WriteString(" }\n")
+	}
+	b.WriteString("  - { id: back, action: accept, direction: ingress, state: established }\n")
+	return b.String()
+}
+
+// cpu is the processor time of this process, which other load on the machine
+// does not stretch.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // cannot fail with these arguments
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// TestDiffThousandRules: two policies of 1,000 rules are compared in less than
+// 5 seconds, whether one rule differs, a hundred, or the first denies all.
+func TestDiffThousandRules(t *testing.T) {
+	old := thousand(1000, 0)
+	a := load(t, old)
+	for _, c := range []struct {
+		name, text string
+		least      int
+		limit      int
+	}{
+		{"one rule", thousand(1000, 1), 1, 0},
+		{"ten rules", thousand(1000, 10), 10, 0},
+		{"a hundred rules", thousand(1000, 100), 100, 0},
+		{"a deny for all in front", strings.Replace(old, "rules:\n", "rules:\n  - { id: stop, action: deny, protocol: tcp }\n", 1), 100, 200000},
+		{"another default", strings.Replace(old, "default_action: deny", "default_action: accept", 1), 1, 200000},
+		{"the same", old, 0, 0},
+	} {
+		b := load(t, c.text)
+		start := cpu()
+		d, err := Compare(a, b, c.limit, 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		took := cpu() - start
+		boxes := 0
+		for i := range d.Traffic {
+			boxes += d.Traffic[i].Sets
+		}
+		t.Logf("%s: %d changes, %d sets of packets, %v", c.name, len(d.Traffic), boxes, took)
+		if d.Complete != (c.limit == 0) {
+			t.Errorf("%s: complete: %v", c.name, d.Complete)
+		}
+		if len(d.Traffic) < c.least || took > 5*time.Second {
+			t.Errorf("%s: %d changes in %v, want at least %d in less than 5 s", c.name, len(d.Traffic), took, c.least)
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/nat"
+	"github.com/thurward/thurward/internal/guest/router"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// A TestResult is what came of a test.
+type TestResult struct {
+	Test    *Test
+	Outcome Outcome
+	Wrong   string // what the policy does instead of what is expected, and why; "" when all is as expected
+}
+
+// RunTests evaluates the policy's tests. seg is the compiled policy.
+func (p *Policy) RunTests(seg *ruleset.Policy) []TestResult {
+	var all []TestResult
+	for i := range p.Tests {
+		t := &p.Tests[i]
+		o := p.Decide(seg, t.Flow)
+		all = append(all, TestResult{Test: t, Outcome: o, Wrong: p.judge(t, &o)})
+	}
+	return all
+}
+
+// judge says what is not as expected.
+func (p *Policy) judge(t *Test, o *Outcome) string {
+	var bad []string
+	if t.Accept != o.Accept || t.Expect == "reject" && o.Action != ruleset.Reject {
+		bad = append(bad, fmt.Sprintf("want %s, but %s", t.Expect, p.Describe(o)))
+		if why := p.nearest(t, o); why != "" {
+			bad = append(bad, why)
+		}
+	} else if t.ExpectRule != "" && !p.decidedBy(t.ExpectRule, o) {
+		bad = append(bad, fmt.Sprintf("want rule %q to decide, but %s", t.ExpectRule, p.Describe(o)))
+		if why := p.nearest(t, o); why != "" {
+			bad = append(bad, why)
+		}
+	}
+	if t.ExpectSNAT != "" && o.Accept {
+		got := listed(o.SNAT)
+		if got == "" {
+			got = "no other"
+		}
+		if t.ExpectSNAT == "none" && len(o.SNAT) > 0 || t.ExpectSNAT != "none" && !slices.ContainsFunc(o.SNAT, func(a netip.Addr) bool { return a.String() == t.ExpectSNAT }) {
+			want := "become " + t.ExpectSNAT
+			if t.ExpectSNAT == "none" {
+				want = "stay"
+			}
+			bad = append(bad, fmt.Sprintf("want its source to %s, but it becomes %s", want, got))
+		}
+	} else if t.ExpectSNAT != "" && t.Accept == o.Accept && t.ExpectSNAT != "none" {
+		bad = append(bad, fmt.Sprintf("want its source to become %s, but it is not let through", t.ExpectSNAT))
+	}
+	return strings.Join(bad, "; ")
+}
+
+// decidedBy reports whether the rule of an id, or the default action, decided.
+func (p *Policy) decidedBy(id string, o *Outcome) bool {
+	if !o.Asked {
+		return false
+	}
+	if o.Rule == len(p.Rules) {
+		return id == "default"
+	}
+	return p.Rules[o.Rule].ID == id
+}
+
+// Describe says in a sentence what a policy does with a packet.
+func (p *Policy) Describe(o *Outcome) string {
+	if !o.Asked {
+		return fmt.Sprintf("it is dropped before the rules, as %v: %s", o.Reason, o.Note)
+	}
+	verb := map[ruleset.Action]string{ruleset.Accept: "accepts", ruleset.Deny: "denies", ruleset.Reject: "rejects"}[o.Action]
+	s := fmt.Sprintf("no rule matches, and the default action %s it", verb)
+	if o.Rule < len(p.Rules) {
+		s = fmt.Sprintf("rule %q (line %d) %s it", p.Rules[o.Rule].ID, p.Rules[o.Rule].Line, verb)
+	}
+	if o.Action == ruleset.Accept && !o.Accept {
+		s += fmt.Sprintf("; it is dropped as %v: %s", o.Reason, o.Note)
+	}
+	if o.DNAT >= 0 {
+		s += fmt.Sprintf(" (after destination NAT to %v, line %d)", o.Seen.Dst, p.DNAT[o.DNAT].Line)
+	}
+	return s
+}
+
+// nearest says why the rule that was expected does not decide; where none was
+// named, it is one of those with the wanted action of which the fewest
+// fields do not match.
+func (p *Policy) nearest(t *Test, o *Outcome) string {
+	best := -1
+	for i := range o.Earlier {
+		m := &o.Earlier[i]
+		r := &p.Rules[m.Rule]
+		switch {
+		case t.ExpectRule != "" && r.ID == t.ExpectRule,
+			t.ExpectRule == "" && r.Action == t.Expect && r.Shadow == (m.Field == "mode") && m.Field != "direction" && m.Field != "state" && (best < 0 || m.less(&o.Earlier[best])):
+			best = i
+		}
+	}
+	if best < 0 {
+		return ""
+	}
+	m := &o.Earlier[best]
+	return fmt.Sprintf("rule %q (line %d) does not match: %s", p.Rules[m.Rule].ID, p.Rules[m.Rule].Line, m)
+}
+
+// less reports whether fewer fields do not match, or as many and the first of
+// them is further down.
+func (m *Miss) less(o *Miss) bool {
+	return m.Others < o.Others || m.Others == o.Others && slices.Index(steps, m.Field) > slices.Index(steps, o.Field)
+}
+
+// String says what does not match, without naming the rule.
+func (m Miss) String() string {
+	if m.Field == "mode" {
+		return "mode is shadow: " + m.Have
+	}
+	return fmt.Sprintf("%s is %s, the packet has %s", m.Field, m.Want, m.Have)
+}
+
+// Failures returns what is not as expected as diagnostics.
+func Failures(p *Policy, rs []TestResult) (ds Diagnostics) {
+	for _, r := range rs {
+		if r.Wrong != "" {
+			ds = append(ds, Diagnostic{File: p.File, Line: r.Test.Line, Column: r.Test.Column, Path: r.Test.Path, Severity: Error, Code: "test-failed",
+				Message: fmt.Sprintf("test %q fails: %v: %s", r.Test.Name, r.Test.Flow, r.Wrong)})
+		}
+	}
+	return ds
+}
+
+// A Cost is what a policy takes of the machine it runs on.
+type Cost struct {
+	Rules     int
+	Matches   int // combinations of the rules' lists
+	Names     int // names and wildcards of rules
+	Tables    int // bytes of the compiled policy
+	FlowTable int // bytes, with what is kept of each source where there are limits
+	Ports     int // bytes, of the pools of external ports
+	DNS       int // bytes, of the names that clients learned; 0 without a DNS proxy
+}
+
+// CostOf returns the cost of a compiled policy.
+func CostOf(seg *ruleset.Policy) Cost {
+	flows := int(seg.Settings.MaxFlows)
+	return Cost{Rules: len(seg.Rules), Matches: len(seg.Matches), Names: len(seg.Names), Tables: len(ruleset.Encode(seg)),
+		FlowTable: conntrack.Bytes(flows) + conntrack.SourcesBytes(flows, seg.Settings.SourceFlows, seg.Settings.SourceRate),
+		Ports:     nat.Bytes(seg), DNS: router.NameBytes(seg)}
+}

@@ -1,0 +1,115 @@
+package replay
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// A Summary is what became of the captures.
+type Summary struct {
+	Side       [2]SideSummary
+	Span       time.Duration // of virtual time
+	Events     int
+	LostEvents uint64
+	Flows      int // that are still there
+	Answers    int // of name servers that were paired with the firewall's own queries
+	// Drops counts by reason, Rules by rule; the last of Rules is the default
+	// action.
+	Drops  [export.NumReasons]uint64
+	Rules  []RuleCount
+	policy *ruleset.Policy
+}
+
+// SideSummary is what became of one side's capture.
+type SideSummary struct {
+	File   string
+	MAC    [6]byte // that the port took on
+	How    string
+	Frames int // in the capture
+	Sent   int // by the firewall
+	// Frames of the capture that were not put in: sent by the firewall
+	// itself, cut by the snap length, longer than a frame, empty.
+	Own, Cut, Long, Empty int
+	Late                  int // frames with a time before that of their predecessor, taken to be of that time
+	Other                 uint64
+	Short                 bool // the file ends inside a frame
+}
+
+// A RuleCount is what one rule decided, in packets.
+type RuleCount struct {
+	ID               string
+	Accepted, Denied uint64
+}
+
+func (s *Summary) finish(f *Firewall, p *ruleset.Policy) {
+	c := f.Engine().Counters()
+	s.Drops = c.DropReasons
+	s.LostEvents = f.LostEvents()
+	s.Flows = f.Engine().Flows().Len()
+	for i := range s.Side {
+		s.Side[i].Other = c.OtherHost[i]
+	}
+	for i := range c.Accepts {
+		id := "(default action)"
+		if i < len(p.Rules) {
+			id = p.Text(p.Rules[i].ID)
+		}
+		s.Rules = append(s.Rules, RuleCount{id, c.Accepts[i], c.Drops[i]})
+	}
+}
+
+// Print writes the summary for people.
+func (s *Summary) Print(w io.Writer) {
+	for i := range s.Side {
+		p := &s.Side[i]
+		if p.File == "" {
+			fmt.Fprintf(w, "%s: no capture; %d frames sent\n", Side(i), p.Sent)
+			continue
+		}
+		fmt.Fprintf(w, "%s: %s: %d frames; %d frames sent\n", Side(i), p.File, p.Frames, p.Sent)
+		fmt.Fprintf(w, "  firewall's address: %s (%s)\n", net.HardwareAddr(p.MAC[:]), p.How)
+		line := func(n int, what string) {
+			if n > 0 {
+				fmt.Fprintf(w, "  %d %s\n", n, what)
+			}
+		}
+		line(p.Own, "sent by the firewall, left out")
+		line(int(p.Other), "for other hosts, ignored")
+		line(p.Cut, "cut by the capture's snap length, left out (capture with -s 0)")
+		line(p.Long, "longer than a frame, left out (segmentation offload: ethtool -K DEVICE gro off tso off gso off)")
+		line(p.Empty, "empty, left out")
+		line(p.Late, "earlier than the frame before, taken as of the same time")
+		if p.Short {
+			fmt.Fprintln(w, "  the file ends inside a frame; the frames before it were taken")
+		}
+	}
+	fmt.Fprintf(w, "time: %v; events: %d; flows at the end: %d\n", s.Span, s.Events, s.Flows)
+	if s.Answers > 0 {
+		fmt.Fprintf(w, "%d answers of name servers were given to the firewall's own queries\n", s.Answers)
+	}
+	if s.LostEvents > 0 {
+		fmt.Fprintf(w, "%d events were lost\n", s.LostEvents)
+	}
+	fmt.Fprintln(w, "packets by rule:")
+	for _, r := range s.Rules {
+		if r.Accepted+r.Denied > 0 {
+			fmt.Fprintf(w, "  %-24s accepted %d, denied %d\n", r.ID, r.Accepted, r.Denied)
+		}
+	}
+	fmt.Fprintln(w, "drops by reason:")
+	none := true
+	for i, n := range s.Drops {
+		if n > 0 {
+			fmt.Fprintf(w, "  %-24s %d\n", export.Reason(i), n)
+			none = false
+		}
+	}
+	if none {
+		fmt.Fprintln(w, "  none")
+	}
+}

@@ -1,0 +1,142 @@
+package vmm
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/thurward/thurward/internal/host/peer"
+)
+
+// A Role says which side of the firewall a NIC is on.
+type Role string
+
+// The roles. A NIC without one is there but not named to the image.
+const (
+	LAN  Role = "lan"
+	WAN  Role = "wan"
+	None Role = ""
+)
+
+// A NIC is one network interface of the machine.
+type NIC struct {
+	Role    Role
+	MAC     string // aa:bb:cc:dd:ee:ff
+	Backend Backend
+}
+
+// DefaultMAC returns the address of a NIC for which the policy sets none.
+func DefaultMAC(r Role) string {
+	if r == LAN {
+		return "52:54:00:74:68:01"
+	}
+	return "52:54:00:74:68:02"
+}
+
+// Config is a machine to boot.
+type Config struct {
+	Image    string
+	KVM      bool // else TCG
+	MemoryMB int
+	CPUs     int
+	NICs     []NIC
+	Vsock    Vsock
+	Trusted  peer.Users // whose sockets the stream may go to, beside this user's and root's
+	Append   string     // boot arguments of the user, after the launcher's
+	// Log is called with what the launcher's own devices have to tell; may be
+	// nil.
+	Log func(format string, a ...any)
+}
+
+// Cmdline returns the machine's boot arguments.
+func (c *Config) Cmdline() string {
+	var a []string
+	for _, n := range c.NICs {
+		if n.Role != None {
+			a = append(a, fmt.Sprintf("thurward.%s=%s", n.Role, n.MAC))
+		}
+	}
+	a = append(a, "thurward.events=console")
+	if c.Append != "" {
+		a = append(a, c.Append)
+	}
+	return strings.Join(a, " ")
+}
+
+// firstFD is the number under which QEMU finds the first inherited file.
+const firstFD = 3
+
+// args returns QEMU's arguments, and all of its attachments as one, whose files
+// it inherits as numbers from firstFD on. The caller closes the files once QEMU
+// runs.
+func (c *Config) args(v Version) (args []string, all Attachment, err error) {
+	machine := "microvm"
+	for i, n := range c.NICs {
+		id := "n" + strconv.Itoa(i)
+		at, err := n.Backend(id, v, firstFD+len(all.Files))
+		if err != nil {
+			all.drop()
+			return nil, all, err
+		}
+		all.add(at)
+		all.Args = append(all.Args, "-device", "virtio-net-device,netdev="+id+",mac="+n.MAC)
+	}
+	log := c.Log
+	if log == nil {
+		log = func(string, ...any) {}
+	}
+	at, err := c.Vsock.attach(firstFD+len(all.Files), c.Trusted, log)
+	if err != nil {
+		all.drop()
+		return nil, all, err
+	}
+	all.add(at)
+	mem := strconv.Itoa(c.MemoryMB) + "M"
+	if all.SharedMemory {
+		machine += ",memory-backend=mem"
+		// Sealed, so that it cannot be cut short under those it is shared with.
+		args = append(args, "-object", "memory-backend-memfd,id=mem,size="+mem+",share=on,seal=on")
+	}
+	args = append([]string{"-M", machine}, args...)
+	if c.KVM {
+		// The capabilities MSR cannot be set on every nested host.
+		args = append(args, "-accel", "kvm", "-cpu", "host,-arch-capabilities")
+	} else {
+		args = append(args, "-accel", "tcg", "-cpu", "max")
+	}
+	args = append(args, "-smp", strconv.Itoa(c.CPUs), "-m", mem,
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+		"-global", "virtio-mmio.force-legacy=false",
+		"-kernel", c.Image, "-append", c.Cmdline())
+	return append(args, all.Args...), all, nil
+}
+
+// add makes a part of one attachment of another.
+func (a *Attachment) add(b Attachment) {
+	a.Args, a.Files, a.SharedMemory = append(a.Args, b.Args...), append(a.Files, b.Files...), a.SharedMemory || b.SharedMemory
+	if before := a.Ended; before != nil && b.Ended != nil {
+		a.Ended = func() { before(); b.Ended() }
+	} else if b.Ended != nil {
+		a.Ended = b.Ended
+	}
+}
+
+// drop gives up what no QEMU was started for.
+func (a *Attachment) drop() {
+	closeAll(a.Files)
+	a.end()
+}
+
+func (a *Attachment) end() {
+	if a.Ended != nil {
+		a.Ended()
+	}
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}

@@ -1,0 +1,157 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/thurward/thurward/internal/host/peer"
+)
+
+// An Attachment is how one QEMU process reaches one network.
+type Attachment struct {
+	Args         []string   // -netdev and what it needs
+	Files        []*os.File // inherited, numbered from the fd that the backend was given
+	SharedMemory bool       // the machine's memory must be shared with other processes
+	Ended        func()     // called once QEMU has ended; may be nil
+}
+
+// A Backend makes an Attachment for the netdev with the given id. It is
+// called once for each start of the machine; fd is the number that its first
+// file will have.
+type Backend func(id string, v Version, fd int) (Attachment, error)
+
+// Network is what NewBackend may need beyond the spec.
+type Network struct {
+	Serve  func(net.Conn) // Demo: attaches a connection that speaks QEMU's framing; owns it
+	Subnet netip.Prefix   // User: the network that QEMU is to imitate
+	Host   netip.Addr     // User: the address that QEMU takes there
+
+	Trusted peer.Users // Unix, VhostUser: whose sockets are used beside this user's and root's
+}
+
+// NewBackend returns the backend for a spec, after checking what can be
+// checked before the machine starts.
+func NewBackend(s Spec, n Network) (Backend, error) {
+	switch s.Kind {
+	case Demo:
+		return serveBackend(n.Serve), nil
+	case User:
+		return userBackend(n)
+	case Tap:
+		return tapBackend(s.Arg)
+	case Bridge:
+		return bridgeBackend(s.Arg)
+	case Unix:
+		return unixBackend(s.Arg, n.Trusted), nil
+	case VhostUser:
+		return vhostUserBackend(s.Arg, n.Trusted), nil
+	}
+	return nil, fmt.Errorf("network %v: invalid", s)
+}
+
+// Unplugged is a backend that leads nowhere.
+func Unplugged(id string, _ Version, _ int) (Attachment, error) {
+	return Attachment{Args: []string{"-netdev", "hubport,id=" + id + ",hubid=" + strings.TrimPrefix(id, "n")}}, nil
+}
+
+// serveBackend hands one end of a socket pair to serve and the other to QEMU:
+// nothing of it can be reached from outside, and nothing is left behind.
+func serveBackend(serve func(net.Conn)) Backend {
+	return func(id string, v Version, fd int) (Attachment, error) {
+		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return Attachment{}, fmt.Errorf("socket pair for the simulated network: %w", err)
+		}
+		ours, theirs := os.NewFile(uintptr(fds[0]), "vm"), os.NewFile(uintptr(fds[1]), "vm")
+		c, err := net.FileConn(ours)
+		ours.Close()
+		if err != nil {
+			theirs.Close()
+			return Attachment{}, fmt.Errorf("socket pair for the simulated network: %w", err)
+		}
+		go serve(c)
+		at := streamAttachment(id, v, fd, theirs)
+		at.Ended = func() { c.Close() }
+		return at, nil
+	}
+}
+
+// streamAttachment gives QEMU a connected stream socket. The stream netdev is
+// there since 7.2; before it, the socket netdev spoke the same framing.
+func streamAttachment(id string, v Version, fd int, f *os.File) Attachment {
+	dev := "socket,id=" + id + ",fd=" + strconv.Itoa(fd)
+	if v.AtLeast(7, 2) {
+		dev = "stream,id=" + id + ",server=off,addr.type=fd,addr.str=" + strconv.Itoa(fd)
+	}
+	return Attachment{Args: []string{"-netdev", dev}, Files: []*os.File{f}}
+}
+
+// trustHint is the remedy where a socket is another user's.
+const trustHint = "network %s:%s: %w (--trust-user for one that you know)"
+
+func unixBackend(path string, trusted peer.Users) Backend {
+	return func(id string, v Version, fd int) (Attachment, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
+		defer cancel()
+		c, err := trusted.Dial(ctx, path)
+		if errors.Is(err, peer.ErrForeign) {
+			return Attachment{}, fmt.Errorf(trustHint, "unix", path, err)
+		}
+		if err != nil {
+			return Attachment{}, fmt.Errorf("network unix:%s: %w (something must listen there and speak QEMU's stream framing)", path, err)
+		}
+		defer c.Close()
+		f, err := c.File()
+		if err != nil {
+			return Attachment{}, fmt.Errorf("network unix:%s: %w", path, err)
+		}
+		return streamAttachment(id, v, fd, f), nil
+	}
+}
+
+func vhostUserBackend(path string, trusted peer.Users) Backend {
+	return func(id string, _ Version, _ int) (Attachment, error) {
+		// QEMU connects to it, and shares all of the machine's memory.
+		if err := trusted.Socket(path); errors.Is(err, peer.ErrForeign) {
+			return Attachment{}, fmt.Errorf(trustHint, "vhost-user", path, err)
+		} else if errors.Is(err, fs.ErrNotExist) {
+			return Attachment{}, fmt.Errorf("network vhost-user:%s: there is no such socket (start the vhost-user back end first)", path)
+		}
+		return Attachment{SharedMemory: true, Args: []string{
+			"-chardev", "socket,id=c" + id + ",path=" + escape(path),
+			"-netdev", "vhost-user,id=" + id + ",chardev=c" + id}}, nil
+	}
+}
+
+// userBackend makes QEMU's user-mode network imitate the one that the policy
+// was written for: the firewall's addresses are fixed in its image.
+func userBackend(n Network) (Backend, error) {
+	if !n.Subnet.IsValid() || !n.Host.IsValid() || !n.Subnet.Contains(n.Host) {
+		return nil, fmt.Errorf("network user: the image does not say which network it expects (use tap: or bridge:)")
+	}
+	return func(id string, _ Version, _ int) (Attachment, error) {
+		return Attachment{Args: []string{"-netdev", "user,id=" + id + ",ipv6=off,net=" + n.Subnet.Masked().String() + ",host=" + n.Host.String() + userDNS(n)}}, nil
+	}, nil
+}
+
+// userDNS keeps QEMU's name server off the host's address, where the network
+// has room: it forwards to the host's own resolver.
+func userDNS(n Network) string {
+	for a := n.Host.Next(); n.Subnet.Contains(a) && n.Subnet.Contains(a.Next()); a = a.Next() {
+		if a != n.Subnet.Addr() {
+			return ",dns=" + a.String()
+		}
+	}
+	return ""
+}
+
+// escape writes a path as an option value of QEMU, where a comma separates.
+func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }

@@ -1,0 +1,124 @@
+package vmm
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"unsafe"
+
+	"github.com/thurward/thurward/internal/host/limited"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// noteEntry is the type of Xen's ELF note that holds the 32-bit entry point
+// (XEN_ELFNOTE_PHYS32_ENTRY): PVH boot.
+const noteEntry = 18
+
+// maxImage is the size of the largest image that is read, in bytes: a policy
+// can have 80 MB of tables.
+const maxImage = 128 << 20
+
+// An Image is a bootable file that passed the launcher's checks.
+type Image struct {
+	Path   string
+	Size   int64
+	Policy *ruleset.Policy // nil when none could be found or opened; PolicyErr says why
+	// PolicyErr is not a reason to refuse the image here: its kernel and its
+	// program may be another version's. The image itself refuses to start.
+	PolicyErr error
+}
+
+// OpenImage checks that a file can be booted: it exists, is a whole 64-bit
+// x86 ELF, and has the note that makes QEMU and Firecracker enter it. Each
+// error says what to do.
+func OpenImage(path string) (*Image, error) {
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("image %s: is no regular file (want one that thurward build -o made)", path)
+	}
+	b, err := limited.ReadFile(path, maxImage)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("image %s: there is no such file (make one: thurward build -o %s)", path, path)
+	case err != nil:
+		return nil, fmt.Errorf("image: %w", err)
+	}
+	rebuild := func(format string, a ...any) (*Image, error) {
+		return nil, fmt.Errorf("image %s: %s (build it anew: thurward build -o %s)", path, fmt.Sprintf(format, a...), path)
+	}
+	if !bytes.HasPrefix(b, []byte(elf.ELFMAG)) {
+		return rebuild("not an ELF file (%d bytes)", len(b))
+	}
+	f, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		return rebuild("truncated or damaged: %v", err)
+	}
+	if f.Class != elf.ELFCLASS64 || f.Machine != elf.EM_X86_64 {
+		return rebuild("is %v %v, not ELFCLASS64 EM_X86_64", f.Class, f.Machine)
+	}
+	img := &Image{Path: path, Size: int64(len(b)), PolicyErr: errors.New("no policy segment found")}
+	bootable := false
+	for _, p := range f.Progs {
+		end := p.Off + p.Filesz
+		if end < p.Off || end > uint64(len(b)) {
+			return rebuild("truncated: a part of it ends at byte %d, the file at %d", end, len(b))
+		}
+		data := b[p.Off:end]
+		switch p.Type {
+		case elf.PT_NOTE:
+			bootable = bootable || hasEntryNote(data)
+		case elf.PT_LOAD:
+			if bytes.HasPrefix(data, []byte(ruleset.Magic)) && img.Policy == nil {
+				img.Policy, img.PolicyErr = openPolicy(data)
+			}
+		}
+	}
+	if !bootable {
+		return rebuild("has no PVH entry note, so that QEMU would not boot it")
+	}
+	return img, nil
+}
+
+// hasEntryNote looks for the PVH note in a note segment.
+func hasEntryNote(b []byte) bool {
+	le := binary.LittleEndian
+	for len(b) >= 12 {
+		name, desc := uint64(le.Uint32(b)), uint64(le.Uint32(b[4:]))
+		typ := le.Uint32(b[8:])
+		nameEnd := 12 + (name+3)&^3
+		end := nameEnd + (desc+3)&^3
+		if end > uint64(len(b)) {
+			return false
+		}
+		if typ == noteEntry && string(b[12:12+name]) == "Xen\x00" && desc >= 4 {
+			return true
+		}
+		b = b[end:]
+	}
+	return false
+}
+
+// openPolicy opens the segment at the start of data; more may follow it.
+func openPolicy(data []byte) (*ruleset.Policy, error) {
+	const sizeOffset = 12 // after magic and version
+	if len(data) < ruleset.HeaderSize {
+		return nil, errors.New("policy segment: truncated")
+	}
+	n := binary.LittleEndian.Uint32(data[sizeOffset:])
+	if uint64(n) > uint64(len(data)) {
+		return nil, fmt.Errorf("policy segment: its header says %d bytes, there are %d (corrupted image)", n, len(data))
+	}
+	if n == 0 {
+		return nil, errors.New("policy segment: empty")
+	}
+	if uintptr(unsafe.Pointer(&data[0]))%8 == 0 {
+		return ruleset.Open(data[:n])
+	}
+	// A copy of words, for its alignment.
+	aligned := wordBytes(make([]uint64, (n+7)/8))[:n]
+	copy(aligned, data)
+	return ruleset.Open(aligned)
+}

@@ -1,0 +1,125 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/thurward/thurward/internal/host/peer"
+	"github.com/thurward/thurward/internal/host/vhostvsock"
+)
+
+// A Vsock says where the guest's vsock connections go. The zero Vsock is none.
+type Vsock struct {
+	Path string // Unix sockets: this, an underscore and the port
+	CID  uint32 // the kernel's vhost-vsock, with this context id for the guest
+}
+
+// VsockHelp lists what ParseVsock accepts.
+const VsockHelp = "auto, none, a path, or kernel:CID"
+
+// guestCID is the guest's context id where no other machine can have the same.
+const guestCID = 3
+
+// dialLimit is how long connecting to a receiver may take.
+const dialLimit = 2 * time.Second
+
+// vhostVsock is the kernel's device.
+const vhostVsock = "/dev/vhost-vsock"
+
+// ParseVsock reads the value of --vsock; def is the path that auto stands for.
+func ParseVsock(s, def string) (Vsock, error) {
+	cid, kernel := strings.CutPrefix(s, "kernel:")
+	switch {
+	case s == "none":
+		return Vsock{}, nil
+	case s == "auto":
+		s = def
+	case s == "kernel":
+		return Vsock{}, errors.New("kernel needs a context id (want kernel:CID, 3 or more, another for each machine)")
+	case kernel:
+		n, err := strconv.ParseUint(cid, 10, 32)
+		if err != nil || n < 3 || n == 1<<32-1 {
+			return Vsock{}, fmt.Errorf("%q is not a context id of a guest (want 3 or more, another for each machine)", cid)
+		}
+		return Vsock{CID: uint32(n)}, nil
+	}
+	if s == "" {
+		return Vsock{}, fmt.Errorf("a path is missing (want %s)", VsockHelp)
+	}
+	// The longest port makes the socket's path longer by 6 bytes at most.
+	if len(s) > maxPath-6 {
+		return Vsock{}, fmt.Errorf("a path of %d bytes; at most %d are possible, since _PORT is put behind it: %s", len(s), maxPath-6, s)
+	}
+	path, err := filepath.Abs(s)
+	return Vsock{Path: path}, err
+}
+
+// String says where connections go.
+func (v Vsock) String() string {
+	switch {
+	case v.Path != "":
+		return v.Path + "_9000"
+	case v.CID != 0:
+		return fmt.Sprintf("vsock port 9000 of the host, from context id %d", v.CID)
+	}
+	return "nowhere"
+}
+
+// attach makes the device for one start of a machine; fd is the number that its
+// first file will have.
+func (v Vsock) attach(fd int, trusted peer.Users, log func(format string, a ...any)) (Attachment, error) {
+	switch {
+	case v.Path != "":
+		return attachVhostUser(v.Path, fd, trusted, log)
+	case v.CID != 0:
+		f, err := os.OpenFile(vhostVsock, os.O_RDWR, 0)
+		if err != nil {
+			return Attachment{}, fmt.Errorf("vsock: %w (modprobe vhost_vsock; or take a path, which needs nothing of the kernel)", err)
+		}
+		f.Close()
+		return Attachment{Args: []string{"-device", "vhost-vsock-device,guest-cid=" + strconv.FormatUint(uint64(v.CID), 10)}}, nil
+	}
+	return Attachment{}, nil
+}
+
+// attachVhostUser makes this process the device's back end.
+func attachVhostUser(path string, fd int, trusted peer.Users, log func(format string, a ...any)) (Attachment, error) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return Attachment{}, fmt.Errorf("socket pair for vsock: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "vsock"), os.NewFile(uintptr(fds[1]), "vsock")
+	c, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		theirs.Close()
+		return Attachment{}, fmt.Errorf("socket pair for vsock: %w", err)
+	}
+	// Who came first to the socket's path need not be whom it is meant for.
+	dial := func(path string) (*net.UnixConn, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
+		defer cancel()
+		uc, err := trusted.Dial(ctx, path)
+		if errors.Is(err, peer.ErrForeign) {
+			log("vsock: %v (--trust-user for one that you know)", err)
+		}
+		return uc, err
+	}
+	go func() {
+		defer c.Close()
+		if err := vhostvsock.Serve(c.(*net.UnixConn), vhostvsock.Config{CID: guestCID, Path: path, Dial: dial, Log: log}, nil); err != nil {
+			log("vsock: %v", err)
+		}
+	}()
+	return Attachment{SharedMemory: true, Files: []*os.File{theirs}, Ended: func() { c.Close() }, Args: []string{
+		"-chardev", "socket,id=vsock,fd=" + strconv.Itoa(fd),
+		"-device", "vhost-user-vsock-device,chardev=vsock"}}, nil
+}

@@ -1,5 +1,0 @@
-package segment
-
-import "unsafe"
-
-func unsafeString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -1,0 +1,233 @@
+package packet
+
+import (
+	"encoding/binary"
+
+	"github.com/thurward/thurward/internal/guest/export"
+)
+
+// Sizes and offsets of headers, in bytes.
+const (
+	EthLen      = 14
+	MinIPv4     = 20
+	TCPLen      = 20
+	UDPLen      = 8
+	ICMPLen     = 8
+	ARPLen      = 28
+	offEthType  = 12
+	offTotalLen = 2
+	offFrag     = 6
+	offTTL      = 8
+	offProto    = 9
+	offID       = 4
+	offSum      = 10
+	offTCPSum   = 16
+	offSrc      = 12
+	offDst      = 16
+
+	flagDF     = 0x4000 // in the word at offFrag
+	flagMF     = 0x2000
+	fragOffset = 0x1fff // in units of 8 bytes
+)
+
+// EtherTypes.
+const (
+	TypeIPv4 = 0x0800
+	TypeARP  = 0x0806
+	TypeIPv6 = 0x86dd
+)
+
+// IP protocol numbers.
+const (
+	ICMP = 1
+	TCP  = 6
+	UDP  = 17
+)
+
+// TCP flags.
+const (
+	FIN = 1 << 0
+	SYN = 1 << 1
+	RST = 1 << 2
+	PSH = 1 << 3
+	ACK = 1 << 4
+)
+
+// ICMP types that are told apart.
+const (
+	EchoReply    = 0
+	Unreachable  = 3
+	EchoRequest  = 8
+	TimeExceeded = 11
+	ParamProblem = 12
+)
+
+// ICMP codes of Unreachable.
+const (
+	HostUnreachable = 1
+	PortUnreachable = 3
+	FragNeeded      = 4
+	Prohibited      = 13
+)
+
+// A Class says how a packet is tracked.
+type Class uint8
+
+// The classes. Zero is invalid.
+const (
+	_       Class = iota
+	Stream        // TCP
+	Gram          // UDP
+	Query         // ICMP echo request or reply; both ports are its identifier
+	Error         // ICMP error about another packet
+	Unknown       // anything else: it cannot be tracked (source quench among it, RFC 6633)
+)
+
+// A Packet is what Parse reads from a frame. Numbers are in host order.
+// SrcPort and DstPort are valid for Stream, Gram and Query; Seq to Payload and
+// Flags for Stream; ICMPType and ICMPCode when Proto is ICMP.
+type Packet struct {
+	Src, Dst         Addr
+	SrcPort, DstPort uint16
+	Proto            uint8
+	Class            Class
+	TTL              uint8
+	Flags            uint8  // of TCP
+	L4               uint16 // offset of the transport header from the frame's start
+	Total            uint16 // length of the IP packet
+	EtherType        uint16
+	Window           uint16
+	Seq, Ack         uint32
+	Payload          uint16 // bytes behind the TCP header
+	ICMPType         uint8
+	ICMPCode         uint8
+	DF               bool // don't fragment
+	Fragment         bool
+	Parts            uint8 // further fragments of a datagram that has been reassembled: its payload is not all in the frame
+}
+
+// Type returns the frame's EtherType, or 0 when it is too short to have one.
+func Type(f []byte) uint16 {
+	if len(f) < EthLen {
+		return 0
+	}
+	return binary.BigEndian.Uint16(f[offEthType:])
+}
+
+// ParseIPv4 reads the IPv4 packet in an Ethernet frame and its transport
+// header into p, and cuts trailing padding off the frame's logical length,
+// which it returns. The reason is 0 when everything holds that RFC 1812
+// section 5.2.2 and the transport's own rules ask of a packet; otherwise p may
+// be filled in part. Checksums of IPv4, ICMP, TCP and UDP are verified.
+func ParseIPv4(f []byte, p *Packet) (n int, reason export.Reason) {
+	*p = Packet{EtherType: TypeIPv4}
+	if len(f) < EthLen+MinIPv4 {
+		return 0, export.MalformedPacket
+	}
+	ip := f[EthLen:]
+	vihl := ip[0]
+	hl := int(vihl&15) * 4
+	total := int(binary.BigEndian.Uint16(ip[offTotalLen:]))
+	if vihl>>4 != 4 || hl < MinIPv4 || total < hl || total > len(ip) {
+		return 0, export.MalformedPacket
+	}
+	p.Src = Addr(binary.BigEndian.Uint32(ip[offSrc:]))
+	p.Dst = Addr(binary.BigEndian.Uint32(ip[offDst:]))
+	p.Proto, p.TTL, p.Total = ip[offProto], ip[offTTL], uint16(total)
+	p.L4 = uint16(EthLen + hl)
+	if hl == MinIPv4 {
+		if !headerValid((*[MinIPv4]byte)(ip)) {
+			return 0, export.MalformedPacket
+		}
+	} else if Sum(ip[:hl], 0) != 0xffff || !optionsValid(ip[MinIPv4:hl]) {
+		return 0, export.MalformedPacket
+	}
+	frag := binary.BigEndian.Uint16(ip[offFrag:])
+	p.DF = frag&flagDF != 0
+	if frag&(flagMF|fragOffset) != 0 {
+		p.Fragment = true
+		return 0, export.FragmentedIPv4
+	}
+	return EthLen + total, parseTransport(ip[hl:total], p, total-hl, 0)
+}
+
+// parseTransport reads the transport header that l4 begins with. The transport
+// packet has n bytes; those that are not in l4 have the sum rest.
+func parseTransport(l4 []byte, p *Packet, n int, rest uint64) export.Reason {
+	switch p.Proto {
+	case TCP:
+		if len(l4) < TCPLen {
+			return export.MalformedPacket
+		}
+		off := int(l4[12]>>4) * 4
+		if off < TCPLen || off > len(l4) || Sum(l4, pseudo(p, n)+rest) != 0xffff {
+			return export.MalformedPacket
+		}
+		p.Class = Stream
+		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
+		p.Seq, p.Ack = binary.BigEndian.Uint32(l4[4:]), binary.BigEndian.Uint32(l4[8:])
+		p.Flags, p.Window = l4[13]&0x3f, binary.BigEndian.Uint16(l4[14:])
+		p.Payload = uint16(n - off)
+		if p.SrcPort == 0 || p.DstPort == 0 {
+			return export.MalformedPacket
+		}
+	case UDP:
+		if len(l4) < UDPLen || int(binary.BigEndian.Uint16(l4[4:])) != n {
+			return export.MalformedPacket
+		}
+		if binary.BigEndian.Uint16(l4[6:]) != 0 && Sum(l4, pseudo(p, n)+rest) != 0xffff {
+			return export.MalformedPacket
+		}
+		p.Class = Gram
+		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
+		if p.DstPort == 0 {
+			return export.MalformedPacket
+		}
+	case ICMP:
+		if len(l4) < ICMPLen || Sum(l4, rest) != 0xffff {
+			return export.MalformedPacket
+		}
+		p.ICMPType, p.ICMPCode = l4[0], l4[1]
+		switch p.ICMPType {
+		case EchoRequest, EchoReply:
+			p.Class = Query
+			p.SrcPort = binary.BigEndian.Uint16(l4[4:])
+			p.DstPort = p.SrcPort
+		case Unreachable, TimeExceeded, ParamProblem:
+			p.Class = Error
+		default:
+			p.Class = Unknown
+		}
+	default:
+		p.Class = Unknown
+	}
+	return 0
+}
+
+// optionsValid walks IPv4 options (RFC 791 section 3.1): each has its length,
+// and all end inside the header. Source routes make a packet invalid here: they
+// would let a sender choose the way around the policy (RFC 7126).
+func optionsValid(o []byte) bool {
+	for i := 0; i < len(o); {
+		switch o[i] {
+		case 0: // end of list
+			return true
+		case 1: // no operation
+			i++
+			continue
+		case 131, 137: // loose, strict source route
+			return false
+		}
+		if i+1 >= len(o) || o[i+1] < 2 || i+int(o[i+1]) > len(o) {
+			return false
+		}
+		i += int(o[i+1])
+	}
+	return true
+}
+
+// pseudo returns the partial sum of TCP's and UDP's pseudo-header.
+func pseudo(p *Packet, n int) uint64 {
+	s, d := uint64(p.Src), uint64(p.Dst)
+	return s + d + uint64(p.Proto) + uint64(n)
+}
