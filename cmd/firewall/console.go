@@ -5,13 +5,14 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/sys"
+	"github.com/thurward/thurward/internal/shared/event"
 )
 
 // console prints events on the serial port, for people who try things out: the
 // stream is what programs read. The port is slow and stops the CPU while it prints, so that
 // lines are few: the rest is counted and the count printed.
 type console struct {
-	ring  *export.Ring
+	ring  *event.Ring
 	ctx   export.Context
 	on    bool
 	limit export.Limiter
@@ -27,7 +28,7 @@ const (
 	slowRate, slowBurst, slowChunk          = 4, 60, 1
 )
 
-func newConsole(ctx export.Context, ring *export.Ring, on bool) *console {
+func newConsole(ctx export.Context, ring *event.Ring, on bool) *console {
 	c := &console{ctx: ctx, ring: ring, on: on, limit: export.Limiter{Rate: consoleRate, Burst: consoleBurst}, chunk: consoleChunk}
 	if sys.Native() {
 		c.limit, c.chunk = export.Limiter{Rate: slowRate, Burst: slowBurst}, slowChunk
@@ -38,7 +39,7 @@ func newConsole(ctx export.Context, ring *export.Ring, on bool) *console {
 const eventPrefix = "thurward: event "
 
 // add takes an event that is to be printed.
-func (c *console) add(r *export.Record, name []byte) {
+func (c *console) add(r *event.Record, name []byte) {
 	if !c.limit.Allow(sys.Nanotime()) {
 		return
 	}

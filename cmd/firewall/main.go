@@ -7,10 +7,10 @@ import (
 	"os"
 	"runtime/debug"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/router"
 	"github.com/thurward/thurward/internal/guest/sys"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/printable"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -62,7 +62,7 @@ func run(args arguments) error {
 	if err != nil {
 		return err
 	}
-	events := export.NewRing(ringSize)
+	events := event.NewRing(ringSize)
 	cfg := router.Config{Policy: policy, Pool: pool, Events: events,
 		LAN: nics.config(ruleset.LAN), WAN: nics.config(ruleset.WAN), Alloc: alloc, ClockSet: clockSet()}
 	if err := sys.Random(cfg.Secret[:]); err != nil {

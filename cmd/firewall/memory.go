@@ -11,6 +11,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/router"
 	"github.com/thurward/thurward/internal/guest/sys"
 	"github.com/thurward/thurward/internal/guest/virtio"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -35,7 +36,7 @@ func memoryNeeded(p *ruleset.Policy) uint64 {
 		links += tlsHeap
 	}
 	return uint64(links) + uint64(conntrack.Bytes(int(p.Settings.MaxFlows))+conntrack.SourcesBytes(int(p.Settings.MaxFlows), p.Settings.SourceFlows, p.Settings.SourceRate)+nat.Bytes(p)+router.NameBytes(p)) + 2*(2<<20) + buffers*framebuf.Size +
-		uint64(export.RingBytes(ringSize)+export.StreamBytes+virtio.VsockBytes) + heapFloor
+		uint64(event.RingBytes(ringSize)+export.StreamBytes+virtio.VsockBytes) + heapFloor
 }
 
 // alloc returns memory for the flow table. Whether there is enough has been

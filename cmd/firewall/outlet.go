@@ -10,6 +10,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/router"
 	"github.com/thurward/thurward/internal/guest/sys"
 	"github.com/thurward/thurward/internal/guest/virtio"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -21,7 +22,7 @@ const telemetryPort = 9000
 // packet loop wakes it and looks when it is next due.
 type outlet struct {
 	stream  *export.Stream
-	ring    *export.Ring
+	ring    *event.Ring
 	console *console
 	vsock   *virtio.Vsock // nil: the machine has none
 	bit     uint64        // vsock's, in the result of sys.Wait
@@ -35,7 +36,7 @@ type outlet struct {
 
 // newOutlet opens the vsock device, if there is one, and joins all that is told
 // to it.
-func newOutlet(p *ruleset.Policy, e *router.Engine, ring *export.Ring, n *ports, g *gaps, args arguments, secret [32]byte) *outlet {
+func newOutlet(p *ruleset.Policy, e *router.Engine, ring *event.Ring, n *ports, g *gaps, args arguments, secret [32]byte) *outlet {
 	base, source := sys.WallBase()
 	ctx := export.Context{Policy: p, WallBase: base, Clock: source,
 		Tracer: export.NewTracer([16]byte(secret[:16]), p.Settings.SampleAccept, p.Settings.SampleDrop)}

@@ -11,10 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/shared/printable"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 func newSuggestCmd() *cobra.Command {
@@ -142,9 +142,9 @@ func observation(e ingest.Event) (o policy.Observation, ok bool) {
 	o.FromLAN = e.Str("network.direction") == "egress"
 	o.Protocol, o.Domain, o.Time = e.Str("network.transport"), e.Str("destination.domain"), e.Str("@timestamp")
 	switch e.Str("firewall.hint") {
-	case export.NameExpired.Hint():
+	case verdict.NameExpired.Name():
 		o.Expired = int(min(max(e.Int("firewall.name_expired_seconds"), 0), math.MaxUint32))
-	case export.OtherClient.Hint():
+	case verdict.OtherClient.Name():
 		o.ByOther = true
 	}
 	o.Count = int(min(max(e.Int("firewall.count"), 1), maxCount))

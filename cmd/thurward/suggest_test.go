@@ -13,7 +13,9 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 var update = flag.Bool("update", false, "write what is wanted into the txtar files")
@@ -91,15 +93,15 @@ func TestSuggestReadsWhatTheFirewallWrites(t *testing.T) {
 	pol := &ruleset.Policy{Rules: []ruleset.Rule{{ID: ruleset.Text{Len: 3}, Action: ruleset.Accept}}, Strings: []byte("try"), Settings: ruleset.Settings{DefaultAction: ruleset.Deny}}
 	addr := func(s string) ruleset.Addr { return netip.MustParseAddr(s).As16() }
 	c := &export.Context{Policy: pol}
-	r := export.Record{Action: export.WouldAccept, Reason: export.RuleAccept, Src: addr("10.0.0.2"), Dst: addr("198.51.100.7"), SrcPort: 9, DstPort: 443, Proto: 6, Direction: export.Egress}
+	r := event.Record{Action: verdict.WouldAccept, Reason: verdict.RuleAccept, Src: addr("10.0.0.2"), Dst: addr("198.51.100.7"), SrcPort: 9, DstPort: 443, Proto: 6, Direction: verdict.Egress}
 	lines := string(export.AppendNamed(nil, &r, []byte("example.com"), c)) + "\n"
-	r.Action, r.Reason, r.Rule = export.Drop, export.NoMatchingAllowRule, 1
+	r.Action, r.Reason, r.Rule = verdict.Drop, verdict.NoMatchingAllowRule, 1
 	lines += string(export.AppendEvent(nil, &r, c)) + "\n"
 	r.Proto, r.DstPort = 1, 8<<8
 	lines += string(export.AppendEvent(nil, &r, c)) + "\n"
-	r.Proto, r.DstPort, r.Note, r.Ago = 6, 443, export.NameExpired, 42
+	r.Proto, r.DstPort, r.Hint, r.Ago = 6, 443, verdict.NameExpired, 42
 	lines += string(export.AppendNamed(nil, &r, []byte("example.com"), c)) + "\n"
-	r.Note, r.Ago = export.OtherClient, 0
+	r.Hint, r.Ago = verdict.OtherClient, 0
 	lines += string(export.AppendNamed(nil, &r, []byte("example.com"), c)) + "\n"
 	got, bad, err := observations(strings.NewReader(lines))
 	if err != nil || bad > 0 {

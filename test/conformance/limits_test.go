@@ -112,7 +112,7 @@ func TestLimitsPage(t *testing.T) {
 func fuzzTargets(t *testing.T) map[string]bool {
 	t.Helper()
 	all := map[string]bool{}
-	files, err := filepath.Glob("../../internal/*/*_test.go")
+	files, err := filepath.Glob("../../internal/*/*/*_test.go")
 	if err != nil {
 		t.Fatal(err)
 	}

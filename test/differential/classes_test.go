@@ -5,9 +5,9 @@ import (
 	"encoding/binary"
 	"slices"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/host/replay"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A class is a kind of difference that is meant. Its name and reason are in
@@ -19,7 +19,7 @@ type class struct {
 
 // onlyLinux reports that Linux let the last step through and thurward dropped
 // it for a reason.
-func (d *difference) onlyLinux(why ...export.Reason) bool {
+func (d *difference) onlyLinux(why ...verdict.Reason) bool {
 	if d.linux.count() == 0 || d.ours.count() != 0 {
 		return false
 	}
@@ -110,7 +110,7 @@ func (d *difference) right() bool {
 // meant is wrong or right.
 func (d *difference) meant() bool { return d.wrong() || d.right() }
 
-const invalid = export.ConntrackInvalid
+const invalid = verdict.ConntrackInvalid
 
 // classes are the differences that docs/differences-from-linux.md lists.
 var classes = []class{
@@ -119,7 +119,7 @@ var classes = []class{
 		return s != nil && s.flags&rst != 0 && d.meant()
 	}},
 	{"inner-header-checksum", func(d *difference) bool {
-		return d.onlyLinux(export.MalformedPacket) && d.last().embed != nil && d.last().embed.embedBad
+		return d.onlyLinux(verdict.MalformedPacket) && d.last().embed != nil && d.last().embed.embedBad
 	}},
 	{"source-quench", func(d *difference) bool {
 		s := d.last()
@@ -136,7 +136,7 @@ var classes = []class{
 	}},
 	{"udp-surplus", func(d *difference) bool {
 		s := d.last()
-		return d.onlyLinux(export.MalformedPacket) && s.embed == nil && s.spec.proto == packet.UDP && s.spec.udpLen < 0
+		return d.onlyLinux(verdict.MalformedPacket) && s.embed == nil && s.spec.proto == packet.UDP && s.spec.udpLen < 0
 	}},
 	{"icmp-queries", func(d *difference) bool {
 		s := d.last()
@@ -186,7 +186,7 @@ var classes = []class{
 		s := d.last()
 		l, o := d.linux.one(s.side), d.ours.one(s.side)
 		exceeded := func(f []byte) bool { return f != nil && f[23] == packet.ICMP && f[34] == packet.TimeExceeded }
-		return s.spec.ttl == 1 && (exceeded(l) && !exceeded(o) && (d.ours.reason == export.ExplicitDeny || d.ours.reason == export.Martian) ||
+		return s.spec.ttl == 1 && (exceeded(l) && !exceeded(o) && (d.ours.reason == verdict.ExplicitDeny || d.ours.reason == verdict.Martian) ||
 			exceeded(o) && d.linux.count() == 0 && d.lastTCP() != nil)
 	}},
 	{"simultaneous-open", func(d *difference) bool {
@@ -247,10 +247,10 @@ var classes = []class{
 	}},
 	{"echo-code", func(d *difference) bool {
 		s := d.last()
-		return d.onlyLinux(invalid, export.NoLocalService) && s.embed == nil && s.spec.proto == packet.ICMP && s.spec.typ == packet.EchoRequest && s.spec.code != 0
+		return d.onlyLinux(invalid, verdict.NoLocalService) && s.embed == nil && s.spec.proto == packet.ICMP && s.spec.typ == packet.EchoRequest && s.spec.code != 0
 	}},
 	{"ip-options", func(d *difference) bool {
-		rejected := d.onlyOurs() && d.ours.reason == export.ExplicitDeny
+		rejected := d.onlyOurs() && d.ours.reason == verdict.ExplicitDeny
 		s := replay.Side(0)
 		if len(d.linux.out[s]) == 0 {
 			s = 1
@@ -261,7 +261,7 @@ var classes = []class{
 	{"parameter-problem", func(d *difference) bool {
 		s := d.last()
 		l := d.linux.one(s.side)
-		return l != nil && d.onlyLinux(export.MalformedPacket) && l[23] == packet.ICMP && l[34] == packet.ParamProblem && len(s.spec.ipopts) > 0
+		return l != nil && d.onlyLinux(verdict.MalformedPacket) && l[23] == packet.ICMP && l[34] == packet.ParamProblem && len(s.spec.ipopts) > 0
 	}},
 	{"quoted-ttl", func(d *difference) bool {
 		s := d.last()

@@ -16,11 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/host/replay"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 var (
@@ -104,17 +104,17 @@ func compiled(t *testing.T) *ruleset.Policy {
 		p.Rules = append(p.Rules, ruleset.Rule{Action: a})
 		p.Matches = append(p.Matches, m)
 	}
-	toServer := ruleset.Match{Direction: ruleset.Ingress, State: ruleset.StateNew, Dst: ip(server).To16(), DstMask: mask(32)}
+	toServer := ruleset.Match{Direction: verdict.Ingress, State: ruleset.StateNew, Dst: ip(server).To16(), DstMask: mask(32)}
 	tcp, udp := toServer, toServer
 	tcp.Proto, tcp.PortLo, tcp.PortHi = packet.TCP, 443, 443
 	udp.Proto, udp.PortLo, udp.PortHi = packet.UDP, 53, 53
-	rule(ruleset.Deny, ruleset.Match{Direction: ruleset.Egress, Proto: packet.UDP, PortLo: 54, PortHi: 54})
-	rule(ruleset.Reject, ruleset.Match{Direction: ruleset.Egress, Proto: packet.TCP, PortLo: 55, PortHi: 55})
-	rule(ruleset.Reject, ruleset.Match{Direction: ruleset.Egress, Proto: packet.UDP, PortLo: 55, PortHi: 55})
-	rule(ruleset.Accept, ruleset.Match{Direction: ruleset.Egress})
+	rule(ruleset.Deny, ruleset.Match{Direction: verdict.Egress, Proto: packet.UDP, PortLo: 54, PortHi: 54})
+	rule(ruleset.Reject, ruleset.Match{Direction: verdict.Egress, Proto: packet.TCP, PortLo: 55, PortHi: 55})
+	rule(ruleset.Reject, ruleset.Match{Direction: verdict.Egress, Proto: packet.UDP, PortLo: 55, PortHi: 55})
+	rule(ruleset.Accept, ruleset.Match{Direction: verdict.Egress})
 	rule(ruleset.Accept, tcp)
 	rule(ruleset.Accept, udp)
-	rule(ruleset.Accept, ruleset.Match{Direction: ruleset.Ingress, State: ruleset.StateEstablished})
+	rule(ruleset.Accept, ruleset.Match{Direction: verdict.Ingress, State: ruleset.StateEstablished})
 	if err := filter.Build(p); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func compiled(t *testing.T) *ruleset.Policy {
 type result struct {
 	out    [2][][]byte // canonical frames, by side
 	raw    [2][][]byte
-	reason export.Reason // thurward: why it dropped, if it did
+	reason verdict.Reason // thurward: why it dropped, if it did
 }
 
 func (r *result) String() string {
@@ -252,7 +252,7 @@ func (b *bench) once(flows []flow, steps []step) *difference {
 		mine.learn(st, o.raw)
 		for r, n := range fw.Engine().Counters().DropReasons {
 			if n > before[r] {
-				o.reason = export.Reason(r)
+				o.reason = verdict.Reason(r)
 			}
 		}
 		same := true

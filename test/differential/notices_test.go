@@ -3,10 +3,10 @@ package differential
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestNotices proves that the comparison can fail: a firewall without the
@@ -99,7 +99,7 @@ func TestNoticesOddConnections(t *testing.T) {
 		if name == "a denied SYN after a reset" {
 			d.passed[len(d.passed)-1] = false
 		}
-		for _, why := range []export.Reason{export.ConntrackInvalid, export.NoMatchingAllowRule} {
+		for _, why := range []verdict.Reason{verdict.ConntrackInvalid, verdict.NoMatchingAllowRule} {
 			d.linux, d.ours = result{}, result{reason: why}
 			d.linux.out[1-last.side] = [][]byte{frame}
 			if c := classOf(d); c != nil {

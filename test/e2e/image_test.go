@@ -14,6 +14,7 @@ import (
 	"github.com/thurward/thurward/internal/host/kernelbuild"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // scratch holds what is built once per run; TestMain removes it.
@@ -137,11 +138,11 @@ func policy() *ruleset.Policy {
 		p.Matches = append(p.Matches, m)
 	}
 	port := func(n uint16, proto uint8) ruleset.Match {
-		return ruleset.Match{Direction: ruleset.Egress, Src: addr("10.0.0.0"), SrcMask: all, PortLo: n, PortHi: n, Proto: proto}
+		return ruleset.Match{Direction: verdict.Egress, Src: addr("10.0.0.0"), SrcMask: all, PortLo: n, PortHi: n, Proto: proto}
 	}
 	rule("allow-web", port(80, packet.TCP))
 	rule("allow-dns", port(53, packet.UDP))
-	rule("allow-ping", ruleset.Match{Direction: ruleset.Egress, Src: addr("10.0.0.0"), SrcMask: all, Proto: packet.ICMP})
-	rule("allow-established", ruleset.Match{Direction: ruleset.Ingress, State: ruleset.StateEstablished})
+	rule("allow-ping", ruleset.Match{Direction: verdict.Egress, Src: addr("10.0.0.0"), SrcMask: all, Proto: packet.ICMP})
+	rule("allow-established", ruleset.Match{Direction: verdict.Ingress, State: ruleset.StateEstablished})
 	return p
 }

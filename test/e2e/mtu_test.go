@@ -13,6 +13,7 @@ import (
 	"github.com/thurward/thurward/internal/host/vmm"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // with boots the image of a changed policy.
@@ -30,7 +31,7 @@ func allow(p *ruleset.Policy, proto uint8) {
 	for i := range p.Matches {
 		p.Matches[i].Rule++
 	}
-	m := ruleset.Match{Action: ruleset.Accept, Proto: proto, Direction: ruleset.Egress, PortHi: 65535}
+	m := ruleset.Match{Action: ruleset.Accept, Proto: proto, Direction: verdict.Egress, PortHi: 65535}
 	p.Matches = append([]ruleset.Match{m}, p.Matches...)
 }
 

@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/replay"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // thurward is the data plane in process, in virtual time.
@@ -66,7 +66,7 @@ func (x *thurward) note() string {
 	var s []string
 	for r, n := range x.fw.Engine().Counters().DropReasons {
 		if n > 0 {
-			s = append(s, fmt.Sprintf("%v=%d", export.Reason(r), n))
+			s = append(s, fmt.Sprintf("%v=%d", verdict.Reason(r), n))
 		}
 	}
 	slices.Sort(s)

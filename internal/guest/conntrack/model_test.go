@@ -3,8 +3,9 @@ package conntrack
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/shared/packet"
 	"pgregory.net/rapid"
+
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 func udpTimeouts() (t Timeouts) {

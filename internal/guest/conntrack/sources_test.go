@@ -5,8 +5,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/thurward/thurward/internal/shared/packet"
 	"pgregory.net/rapid"
+
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // TestSourcesModel compares the limits with a map that forgets nothing. With as

@@ -6,8 +6,8 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestWhichUpstream: in every combination of up to four upstreams, with TLS and
@@ -135,7 +135,7 @@ func TestDeadlines(t *testing.T) {
 	if before, then := b.at(start + 100 + totalTime); before != 0 || then != 1 || b.p.Outstanding() != 0 || len(b.got) != got+1 {
 		t.Fatalf("%d before, %d then, %d under way", before, then, b.p.Outstanding())
 	}
-	if d := b.done[len(b.done)-1]; d.Outcome != export.DNSTimeout || d.Duration != totalTime || len(b.dropped) != 1 || b.dropped[0] != b.tcp[0].tag {
+	if d := b.done[len(b.done)-1]; d.Outcome != verdict.DNSTimeout || d.Duration != totalTime || len(b.dropped) != 1 || b.dropped[0] != b.tcp[0].tag {
 		t.Fatalf("%+v, dropped %v", d, b.dropped)
 	}
 	if _, any := b.p.Due(); any {
@@ -178,7 +178,7 @@ func TestTriesEnd(t *testing.T) {
 	if len(b.sent) != maxTries || len(b.got) != 0 || b.p.c.Unreachable != maxTries {
 		t.Fatalf("asked %d times, %d answers, %d refusals", len(b.sent), len(b.got), b.p.c.Unreachable)
 	}
-	if before, then := b.at(b.now + tryFor); before != 0 || then != 1 || len(b.got) != 1 || b.done[0].Outcome != export.DNSTimeout {
+	if before, then := b.at(b.now + tryFor); before != 0 || then != 1 || len(b.got) != 1 || b.done[0].Outcome != verdict.DNSTimeout {
 		t.Fatalf("%d before, %d then, %+v", before, then, b.done)
 	}
 	b.finishAll()

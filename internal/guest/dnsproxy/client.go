@@ -1,9 +1,9 @@
 package dnsproxy
 
 import (
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 const (
@@ -66,7 +66,7 @@ func (p *Proxy) admit(c *Client, now int64) *pending {
 		out = p.holders.largest()
 	}
 	if out != 0 {
-		p.end(out, rcodeServFail, export.DNSOverload, now)
+		p.end(out, rcodeServFail, verdict.DNSOverload, now)
 	}
 	w := p.take()
 	if w == nil {
@@ -112,7 +112,7 @@ func (p *Proxy) giveUpTCP(a packet.Addr, now int64) bool {
 			return false
 		}
 	}
-	p.end(out, rcodeServFail, export.DNSOverload, now)
+	p.end(out, rcodeServFail, verdict.DNSOverload, now)
 	return true
 }
 

@@ -7,9 +7,9 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // An end is how a query ends: all fields of its event, all counters, and what the
@@ -50,7 +50,7 @@ func answers(b *bench, rcode int, rrs ...string) {
 }
 
 // one returns counters of one query that ended so, after an upstream was asked.
-func one(why export.DNSOutcome, change func(c *Counters)) Counters {
+func one(why verdict.DNSOutcome, change func(c *Counters)) Counters {
 	c := Counters{Queries: 1, Asked: 1, LatencySum: 3e6}
 	c.Latency[3] = 1 // 2.5 to 5 ms
 	c.Outcomes[why] = 1
@@ -61,7 +61,7 @@ func one(why export.DNSOutcome, change func(c *Counters)) Counters {
 }
 
 // own returns counters of one query that the firewall has answered itself.
-func own(why export.DNSOutcome) Counters {
+func own(why verdict.DNSOutcome) Counters {
 	c := Counters{Queries: 1}
 	c.Outcomes[why] = 1
 	return c
@@ -84,76 +84,76 @@ func TestEndsAreTold(t *testing.T) {
 			b.p.Tick(b.now)
 		}
 	}
-	told := func(why export.DNSOutcome, d Done) Done {
+	told := func(why verdict.DNSOutcome, d Done) Done {
 		d.Outcome = why
-		if why != export.DNSTimeout && d.Upstream != 1 {
+		if why != verdict.DNSTimeout && d.Upstream != 1 {
 			d.Upstream, d.Duration = upAddr, 3e6
 		}
 		return d
 	}
-	self := func(why export.DNSOutcome) Done { return Done{Outcome: why} }
+	self := func(why verdict.DNSOutcome) Done { return Done{Outcome: why} }
 	blocked := func(p *ruleset.Policy) { p.Blocked = []ruleset.Name{name(p, "ads.test")} }
 	for _, e := range []end{
 		{what: "answered", do: func(b *bench) {
 			asks(b, "A.Example", dns.TypeA)
 			answers(b, 0, "@ 60 IN A 192.0.2.1", "@ 60 IN A 192.0.2.2")
-		}, told: told(export.DNSAnswered, Done{Bound: 2, First: addr}), c: one(export.DNSAnswered, func(c *Counters) { c.Bound = 2 }), edns: true},
+		}, told: told(verdict.DNSAnswered, Done{Bound: 2, First: addr}), c: one(verdict.DNSAnswered, func(c *Counters) { c.Bound = 2 }), edns: true},
 		{what: "answered without an address", do: func(b *bench) { asks(b, "a.example", dns.TypeMX); answers(b, 0, "@ 60 IN MX 1 b.example.") },
-			told: told(export.DNSAnswered, Done{Type: dns.TypeMX}), c: one(export.DNSAnswered, nil), edns: true},
+			told: told(verdict.DNSAnswered, Done{Type: dns.TypeMX}), c: one(verdict.DNSAnswered, nil), edns: true},
 		{what: "no such name", do: func(b *bench) { asks(b, "a.example", dns.TypeA); answers(b, 3) },
-			told: told(export.DNSNXDomain, Done{}), c: one(export.DNSNXDomain, nil), code: 3, edns: true},
+			told: told(verdict.DNSNXDomain, Done{}), c: one(verdict.DNSNXDomain, nil), code: 3, edns: true},
 		{what: "the upstream's failure", do: func(b *bench) { asks(b, "a.example", dns.TypeA); answers(b, 2) },
-			told: told(export.DNSServFail, Done{}), c: one(export.DNSServFail, nil), code: 2, edns: true},
+			told: told(verdict.DNSServFail, Done{}), c: one(verdict.DNSServFail, nil), code: 2, edns: true},
 		{what: "the upstream refuses", do: func(b *bench) { asks(b, "a.example", dns.TypeA); answers(b, 5) },
-			told: told(export.DNSRefused, Done{}), c: one(export.DNSRefused, nil), code: 5, edns: true},
+			told: told(verdict.DNSRefused, Done{}), c: one(verdict.DNSRefused, nil), code: 5, edns: true},
 		{what: "another code", do: func(b *bench) { asks(b, "a.example", dns.TypeA); answers(b, 9) },
-			told: told(export.DNSOther, Done{}), c: one(export.DNSOther, nil), code: 9, edns: true},
+			told: told(verdict.DNSOther, Done{}), c: one(verdict.DNSOther, nil), code: 9, edns: true},
 		{what: "an extended code", do: func(b *bench) { asks(b, "a.example", dns.TypeA); answers(b, 23) },
-			told: told(export.DNSOther, Done{}), c: one(export.DNSOther, nil), code: 23, edns: true},
+			told: told(verdict.DNSOther, Done{}), c: one(verdict.DNSOther, nil), code: 23, edns: true},
 		{what: "an extended code, without EDNS", do: func(b *bench) {
 			asks(b, "a.example", dns.TypeA, func(m *dns.Msg) { m.Extra = nil })
 			answers(b, 23)
-		}, told: told(export.DNSOther, Done{Upstream: 1}), c: one(export.DNSOther, nil), code: 2},
+		}, told: told(verdict.DNSOther, Done{Upstream: 1}), c: one(verdict.DNSOther, nil), code: 2},
 		{what: "malformed answer", do: func(b *bench) { asks(b, "a.example", dns.TypeA); badRecord(b, 0) },
-			told: told(export.DNSOther, Done{Upstream: 1}), c: one(export.DNSOther, func(c *Counters) { c.BadAnswers = 1 }), code: 2, edns: true},
+			told: told(verdict.DNSOther, Done{Upstream: 1}), c: one(verdict.DNSOther, func(c *Counters) { c.BadAnswers = 1 }), code: 2, edns: true},
 		{what: "blocked target", edit: blocked, do: func(b *bench) {
 			asks(b, "a.example", dns.TypeA)
 			answers(b, 0, "@ 60 IN CNAME ads.test.", "ads.test. 60 IN A 192.0.2.1")
-		}, told: told(export.DNSBlockedList, Done{Upstream: 1}), c: one(export.DNSBlockedList, nil), code: 5, edns: true, ede: true},
+		}, told: told(verdict.DNSBlockedList, Done{Upstream: 1}), c: one(verdict.DNSBlockedList, nil), code: 5, edns: true, ede: true},
 		{what: "more targets than are looked at", edit: blocked, do: func(b *bench) {
 			asks(b, "a.example", dns.TypeA)
 			answers(b, 0, many("@ 60 IN CNAME b.example.", maxAliases+1)...)
-		}, told: told(export.DNSOther, Done{Upstream: 1}), c: one(export.DNSOther, nil), code: 2, edns: true},
+		}, told: told(verdict.DNSOther, Done{Upstream: 1}), c: one(verdict.DNSOther, nil), code: 2, edns: true},
 		{what: "private address", do: func(b *bench) { asks(b, "a.example", dns.TypeA); answers(b, 0, "@ 60 IN A 10.1.2.3") },
-			told: told(export.DNSBlockedPrivate, Done{Upstream: 1, Inside: packet.Addr(0x0a010203).To16()}), c: one(export.DNSBlockedPrivate, nil), code: 5, edns: true, ede: true},
+			told: told(verdict.DNSBlockedPrivate, Done{Upstream: 1, Inside: packet.Addr(0x0a010203).To16()}), c: one(verdict.DNSBlockedPrivate, nil), code: 5, edns: true, ede: true},
 		{what: "nobody answers", do: func(b *bench) { asks(b, "a.example", dns.TypeA); waits(b) },
-			told: told(export.DNSTimeout, Done{Duration: 52e8}), code: 2, edns: true,
-			c: one(export.DNSTimeout, func(c *Counters) {
+			told: told(verdict.DNSTimeout, Done{Duration: 52e8}), code: 2, edns: true,
+			c: one(verdict.DNSTimeout, func(c *Counters) {
 				c.Asked, c.Retries, c.LatencySum = 4, 3, 52e8
 				c.Latency[3], c.Latency[len(Buckets)] = 0, 1
 			})},
 		{what: "blocked", edit: blocked, do: func(b *bench) { asks(b, "ADS.test", dns.TypeA) },
-			told: self(export.DNSBlockedList), c: own(export.DNSBlockedList), code: 5, edns: true, ede: true},
+			told: self(verdict.DNSBlockedList), c: own(verdict.DNSBlockedList), code: 5, edns: true, ede: true},
 		{what: "no rule", edit: func(p *ruleset.Policy) { p.Settings.Flags |= ruleset.FlagDNSFollow }, do: func(b *bench) { asks(b, "a.example", dns.TypeA) },
-			told: self(export.DNSBlockedPolicy), c: own(export.DNSBlockedPolicy), code: 5, edns: true, ede: true},
+			told: self(verdict.DNSBlockedPolicy), c: own(verdict.DNSBlockedPolicy), code: 5, edns: true, ede: true},
 		{what: "a zone transfer", do: func(b *bench) { asks(b, "a.example", dns.TypeAXFR) },
-			told: Done{Outcome: export.DNSNotImplemented, Type: dns.TypeAXFR}, c: own(export.DNSNotImplemented), code: 4, edns: true},
+			told: Done{Outcome: verdict.DNSNotImplemented, Type: dns.TypeAXFR}, c: own(verdict.DNSNotImplemented), code: 4, edns: true},
 		{what: "another operation", do: func(b *bench) {
 			asks(b, "a.example", dns.TypeA, func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify })
-		}, told: self(export.DNSNotImplemented), c: own(export.DNSNotImplemented), code: 4, edns: true},
+		}, told: self(verdict.DNSNotImplemented), c: own(verdict.DNSNotImplemented), code: 4, edns: true},
 		{what: "version 1", do: func(b *bench) {
 			asks(b, "a.example", dns.TypeA, func(m *dns.Msg) { m.IsEdns0().SetVersion(1) })
-		}, told: self(export.DNSMalformed), c: own(export.DNSMalformed), code: 16, edns: true},
+		}, told: self(verdict.DNSMalformed), c: own(verdict.DNSMalformed), code: 16, edns: true},
 		{what: "malformed EDNS", do: func(b *bench) {
 			asks(b, "a.example", dns.TypeA, func(m *dns.Msg) { m.Extra = append(m.Extra, m.Extra[0]) })
-		}, told: self(export.DNSMalformed), c: own(export.DNSMalformed), code: 1, edns: true},
+		}, told: self(verdict.DNSMalformed), c: own(verdict.DNSMalformed), code: 1, edns: true},
 		{what: "not a question", do: func(b *bench) { c := fieldsClient; b.p.Query(&c, make([]byte, headerLen), b.now) },
-			told: Done{Outcome: export.DNSMalformed}, c: own(export.DNSMalformed), code: 1},
+			told: Done{Outcome: verdict.DNSMalformed}, c: own(verdict.DNSMalformed), code: 1},
 		{what: "too often", edit: func(p *ruleset.Policy) { p.Settings.DNSRate = 1 }, do: func(b *bench) {
 			b.p.clients = make([]client, clientSlots)
 			b.p.within(b.p.client(client1), b.now)
 			asks(b, "a.example", dns.TypeA)
-		}, told: self(export.DNSRateLimited), c: own(export.DNSRateLimited), code: 2, edns: true},
+		}, told: self(verdict.DNSRateLimited), c: own(verdict.DNSRateLimited), code: 2, edns: true},
 	} {
 		t.Run(strings.ReplaceAll(e.what, " ", "_"), func(t *testing.T) {
 			b := newBench(t, e.edit)
@@ -216,20 +216,20 @@ func many(s string, n int) (all []string) {
 // nothing of what is under way.
 func TestReturnedOutcome(t *testing.T) {
 	b := newBench(t, func(p *ruleset.Policy) { p.Blocked = []ruleset.Name{name(p, "ads.test")} })
-	ask := func(change func(m *dns.Msg)) export.DNSOutcome {
+	ask := func(change func(m *dns.Msg)) verdict.DNSOutcome {
 		q := query("a.example", dns.TypeA)
 		change(q)
 		return b.p.Query(&Client{Addr: client1}, pack(t, q), b.now)
 	}
 	for i, c := range []struct {
 		change func(m *dns.Msg)
-		want   export.DNSOutcome
+		want   verdict.DNSOutcome
 	}{
 		{func(m *dns.Msg) {}, 0},
-		{func(m *dns.Msg) { m.Question[0].Name = "x.ads.test." }, export.DNSBlockedList},
-		{func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeIXFR }, export.DNSNotImplemented},
-		{func(m *dns.Msg) { m.SetEdns0(1232, false); m.IsEdns0().SetVersion(2) }, export.DNSMalformed},
-		{func(m *dns.Msg) { m.Question = nil }, export.DNSMalformed},
+		{func(m *dns.Msg) { m.Question[0].Name = "x.ads.test." }, verdict.DNSBlockedList},
+		{func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeIXFR }, verdict.DNSNotImplemented},
+		{func(m *dns.Msg) { m.SetEdns0(1232, false); m.IsEdns0().SetVersion(2) }, verdict.DNSMalformed},
+		{func(m *dns.Msg) { m.Question = nil }, verdict.DNSMalformed},
 		{func(m *dns.Msg) { m.Response = true }, 0},
 	} {
 		if got := ask(c.change); got != c.want {
@@ -237,12 +237,12 @@ func TestReturnedOutcome(t *testing.T) {
 		}
 	}
 	b.p.uses = newUses(b.p.cfg.Policy)
-	if got := ask(func(*dns.Msg) {}); got != export.DNSBlockedPolicy {
+	if got := ask(func(*dns.Msg) {}); got != verdict.DNSBlockedPolicy {
 		t.Errorf("for no rule: %v", got)
 	}
 	b.p.uses = nil
 	b.p.rate = 0
-	if got := ask(func(*dns.Msg) {}); got != export.DNSRateLimited {
+	if got := ask(func(*dns.Msg) {}); got != verdict.DNSRateLimited {
 		t.Errorf("too often: %v", got)
 	}
 }
@@ -272,7 +272,7 @@ func TestLatencyBuckets(t *testing.T) {
 	for k, bound := range Buckets {
 		for _, took := range []int64{bound, bound + 1} {
 			before := b.p.c.Latency
-			b.p.finish(&pending{start: 7}, export.DNSAnswered, 0, 0, 0, 7+took)
+			b.p.finish(&pending{start: 7}, verdict.DNSAnswered, 0, 0, 0, 7+took)
 			want := k
 			if took > bound {
 				want++
@@ -283,14 +283,14 @@ func TestLatencyBuckets(t *testing.T) {
 			}
 		}
 	}
-	b.p.finish(&pending{}, export.DNSAnswered, 0, 0, 0, 0)
+	b.p.finish(&pending{}, verdict.DNSAnswered, 0, 0, 0, 0)
 	if b.p.c.Latency[0] != 2 {
 		t.Errorf("no time at all: %v", b.p.c.Latency)
 	}
-	for _, why := range []export.DNSOutcome{export.DNSTimeout, export.DNSBlockedPrivate} {
+	for _, why := range []verdict.DNSOutcome{verdict.DNSTimeout, verdict.DNSBlockedPrivate} {
 		b.p.lead = [16]byte{15: 9}
 		b.p.finish(&pending{}, why, 0, 0, 0, 0)
-		if d := b.done[len(b.done)-1]; (d.Inside != [16]byte{}) != (why == export.DNSBlockedPrivate) {
+		if d := b.done[len(b.done)-1]; (d.Inside != [16]byte{}) != (why == verdict.DNSBlockedPrivate) {
 			t.Errorf("%v: %v", why, d.Inside)
 		}
 	}

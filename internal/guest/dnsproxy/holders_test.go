@@ -8,9 +8,9 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 func (b *bench) askAs(a packet.Addr, name string) {
@@ -51,7 +51,7 @@ func TestLargestHolderGivesWay(t *testing.T) {
 	}
 	for i, d := range b.done {
 		switch {
-		case d.Client.Addr == victim && d.Outcome != export.DNSAnswered, d.Client.Addr != victim && d.Outcome != export.DNSOverload:
+		case d.Client.Addr == victim && d.Outcome != verdict.DNSAnswered, d.Client.Addr != victim && d.Outcome != verdict.DNSOverload:
 			t.Fatalf("end %d: %+v", i, d)
 		}
 	}
@@ -78,7 +78,7 @@ func TestOldestGivesWayFirst(t *testing.T) {
 	b.done = nil
 	for i := range 20 {
 		b.askAs(client1, "v.example")
-		if d := b.done[len(b.done)-1]; len(b.done) != i+1 || d.Client.Addr != 0x0a020000 || d.Outcome != export.DNSOverload || string(d.Name) != string(wire(fmt.Sprintf("f%d.example", i))) {
+		if d := b.done[len(b.done)-1]; len(b.done) != i+1 || d.Client.Addr != 0x0a020000 || d.Outcome != verdict.DNSOverload || string(d.Name) != string(wire(fmt.Sprintf("f%d.example", i))) {
 			t.Fatalf("%d: %d ends, the last %q of %x, %v", i, len(b.done), d.Name, d.Client.Addr, d.Outcome)
 		}
 	}
@@ -103,12 +103,12 @@ func TestOwnShare(t *testing.T) {
 		b.askAs(client1, fmt.Sprintf("a%d.example", i))
 	}
 	b.askAs(client1, "b.example")
-	if d := b.done[0]; len(b.done) != 1 || string(d.Name) != string(wire("b.example")) || d.Outcome != export.DNSOverload {
+	if d := b.done[0]; len(b.done) != 1 || string(d.Name) != string(wire("b.example")) || d.Outcome != verdict.DNSOverload {
 		t.Fatalf("%d ends, %q: %v", len(b.done), d.Name, d.Outcome)
 	}
 	b.now += tryFor
 	b.askAs(client1, "c.example")
-	if d := b.done[1]; len(b.done) != 2 || string(d.Name) != string(wire("a0.example")) || d.Outcome != export.DNSOverload || b.p.Outstanding() != maxPerClient {
+	if d := b.done[1]; len(b.done) != 2 || string(d.Name) != string(wire("a0.example")) || d.Outcome != verdict.DNSOverload || b.p.Outstanding() != maxPerClient {
 		t.Fatalf("%d ends, %q: %v", len(b.done), d.Name, d.Outcome)
 	}
 	b.finishAll()
@@ -202,7 +202,7 @@ func TestHolders(t *testing.T) {
 			for range r.IntN(min(b.p.n, 50)) {
 				i = b.p.q[i-1].next
 			}
-			b.p.end(i, rcodeServFail, export.DNSTimeout, b.now)
+			b.p.end(i, rcodeServFail, verdict.DNSTimeout, b.now)
 		}
 		b.got, b.done, b.sent = nil, nil, nil
 		b.now += second / 1000
@@ -258,13 +258,13 @@ func TestTCPToUpstreamsIsShared(t *testing.T) {
 	b.done = nil
 	for i := range 5 {
 		truncated(client1, fmt.Sprintf("v%d.example", i))
-		if len(b.tcp) != maxTCP+i+1 || len(b.dropped) != i+1 || b.dropped[i] != b.tcp[i].tag || b.done[i].Client.Addr != 0x0a010000 || b.done[i].Outcome != export.DNSOverload {
+		if len(b.tcp) != maxTCP+i+1 || len(b.dropped) != i+1 || b.dropped[i] != b.tcp[i].tag || b.done[i].Client.Addr != 0x0a010000 || b.done[i].Outcome != verdict.DNSOverload {
 			t.Fatalf("query %d: %d over TCP, dropped %v, ends %+v", i, len(b.tcp), b.dropped, b.done)
 		}
 	}
 	for i := range 5 {
 		s := b.tcp[maxTCP+i]
-		if b.p.AnswerTCP(s.tag, pack(t, reply(t, unpack(t, s.msg), "@ 60 IN A 192.0.2.1")), b.now); b.done[5+i].Client.Addr != client1 || b.done[5+i].Outcome != export.DNSAnswered {
+		if b.p.AnswerTCP(s.tag, pack(t, reply(t, unpack(t, s.msg), "@ 60 IN A 192.0.2.1")), b.now); b.done[5+i].Client.Addr != client1 || b.done[5+i].Outcome != verdict.DNSAnswered {
 			t.Fatalf("answer %d: %+v", i, b.done[5+i])
 		}
 	}
@@ -278,7 +278,7 @@ func TestTCPToUpstreamsIsShared(t *testing.T) {
 	for i := range 5 {
 		truncated(client1, fmt.Sprintf("w%d.example", i))
 	}
-	if d := b.done[len(b.done)-1]; b.p.up[0].failed != 0 || b.p.Outstanding() != 0 || d.Outcome != export.DNSOverload {
+	if d := b.done[len(b.done)-1]; b.p.up[0].failed != 0 || b.p.Outstanding() != 0 || d.Outcome != verdict.DNSOverload {
 		t.Fatalf("%d failures, %d under way, %v", b.p.up[0].failed, b.p.Outstanding(), d.Outcome)
 	}
 }

@@ -8,8 +8,8 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // rawRR makes a record in wire form.
@@ -141,7 +141,7 @@ func TestHostileClients(t *testing.T) {
 	for i := range 3 * maxPerClient {
 		b.ask(query(fmt.Sprintf("n%d.example", i), dns.TypeA))
 	}
-	if b.p.Outstanding() != maxPerClient || len(b.got) != 2*maxPerClient || b.p.c.Outcomes[export.DNSOverload] != 2*maxPerClient {
+	if b.p.Outstanding() != maxPerClient || len(b.got) != 2*maxPerClient || b.p.c.Outcomes[verdict.DNSOverload] != 2*maxPerClient {
 		t.Fatalf("%d under way, %d answered", b.p.Outstanding(), len(b.got))
 	}
 	for i := range packet.Addr(20) {

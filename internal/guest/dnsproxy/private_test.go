@@ -7,9 +7,9 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // privateBench has a firewall at 198.51.100.1/25 and 203.0.113.10/26, with further
@@ -70,7 +70,7 @@ func (b *bench) wantRefused(m *dns.Msg, addr string) {
 	if m.Rcode != dns.RcodeRefused || len(m.Answer)+len(m.Ns) != 0 || len(m.IsEdns0().Option) != 1 || m.IsEdns0().Option[0].(*dns.EDNS0_EDE).InfoCode != dns.ExtendedErrorCodeBlocked {
 		b.t.Errorf("%s: the client gets %v", addr, m)
 	}
-	if b.set.Len() != 0 || d.Outcome != export.DNSBlockedPrivate || b.p.c.Outcomes[export.DNSBlockedPrivate] != 1 || netip.AddrFrom16(d.Inside).Unmap() != netip.MustParseAddr(addr).Unmap() {
+	if b.set.Len() != 0 || d.Outcome != verdict.DNSBlockedPrivate || b.p.c.Outcomes[verdict.DNSBlockedPrivate] != 1 || netip.AddrFrom16(d.Inside).Unmap() != netip.MustParseAddr(addr).Unmap() {
 		b.t.Errorf("%s: %d bound, told %v of %v", addr, b.set.Len(), d.Outcome, netip.AddrFrom16(d.Inside))
 	}
 	if b.p.up[0].failed != 0 || b.p.Outstanding() != 0 {
@@ -154,7 +154,7 @@ func TestRebindingAnywhere(t *testing.T) {
 			}
 			if c.refused {
 				b.wantRefused(m, addr)
-			} else if m.Rcode != 0 || len(m.Answer) != len(c.answer) || b.p.c.Outcomes[export.DNSBlockedPrivate] != 0 {
+			} else if m.Rcode != 0 || len(m.Answer) != len(c.answer) || b.p.c.Outcomes[verdict.DNSBlockedPrivate] != 0 {
 				t.Errorf("the client gets %v", m)
 			}
 		})

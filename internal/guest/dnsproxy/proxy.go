@@ -26,10 +26,10 @@ package dnsproxy
 import (
 	"errors"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 const second = int64(1e9)
@@ -83,7 +83,7 @@ type Done struct {
 	Client   Client
 	Name     []byte // asked, in wire form and lower case
 	Type     uint16
-	Outcome  export.DNSOutcome
+	Outcome  verdict.DNSOutcome
 	Lookup   uint64 // its number
 	Duration int64
 	Upstream packet.Addr // that answered; 0: none did
@@ -97,9 +97,9 @@ var Buckets = [...]int64{5e5, 1e6, 25e5, 5e6, 1e7, 25e6, 5e7, 1e8, 25e7, 5e8, 1e
 
 // Counters of a Proxy.
 type Counters struct {
-	Queries     uint64                        // of clients
-	Outcomes    [export.NumDNSOutcomes]uint64 // by outcome
-	Latency     [len(Buckets) + 1]uint64      // of queries that an upstream was asked, not cumulative; the last: longer
+	Queries     uint64                         // of clients
+	Outcomes    [verdict.NumDNSOutcomes]uint64 // by outcome
+	Latency     [len(Buckets) + 1]uint64       // of queries that an upstream was asked, not cumulative; the last: longer
 	LatencySum  int64
 	Asked       uint64 // queries to upstreams
 	Retries     uint64 // of them, further ones for the same client's query

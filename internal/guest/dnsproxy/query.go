@@ -3,12 +3,12 @@ package dnsproxy
 import (
 	"encoding/binary"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Query handles a message of a client.
-func (p *Proxy) Query(c *Client, msg []byte, now int64) export.DNSOutcome {
+func (p *Proxy) Query(c *Client, msg []byte, now int64) verdict.DNSOutcome {
 	var q question
 	if !parseQuery(msg, &q, p.optBuf[:0]) {
 		// What is no query gets no response: two servers must not begin to
@@ -28,21 +28,21 @@ func (p *Proxy) Query(c *Client, msg []byte, now int64) export.DNSOutcome {
 	}
 	switch {
 	case !p.within(p.client(c.Addr), now):
-		return p.refuse(c, &q, msg, name, rcodeServFail, export.DNSRateLimited)
+		return p.refuse(c, &q, msg, name, rcodeServFail, verdict.DNSRateLimited)
 	case q.flags&opcodeMask != 0 || q.typ == typeAXFR || q.typ == typeIXFR:
-		return p.refuse(c, &q, msg, name, rcodeNotImp, export.DNSNotImplemented)
+		return p.refuse(c, &q, msg, name, rcodeNotImp, verdict.DNSNotImplemented)
 	case !q.wellFormed || q.ednsMalformed:
-		return p.refuse(c, &q, msg, name, rcodeFormErr, export.DNSMalformed)
+		return p.refuse(c, &q, msg, name, rcodeFormErr, verdict.DNSMalformed)
 	case q.version != 0:
-		return p.refuse(c, &q, msg, name, rcodeBadVers, export.DNSMalformed)
+		return p.refuse(c, &q, msg, name, rcodeBadVers, verdict.DNSMalformed)
 	case p.blocked.Within(name):
-		return p.refuse(c, &q, msg, name, rcodeRefused, export.DNSBlockedList)
+		return p.refuse(c, &q, msg, name, rcodeRefused, verdict.DNSBlockedList)
 	case p.uses != nil && !p.uses.allows(c.Addr, p.cfg.Patterns.Match(name, p.uses.ids)) && !p.cfg.Names.Knows(c.Addr, name, now):
-		return p.refuse(c, &q, msg, name, rcodeRefused, export.DNSBlockedPolicy)
+		return p.refuse(c, &q, msg, name, rcodeRefused, verdict.DNSBlockedPolicy)
 	}
 	w := p.admit(c, now)
 	if w == nil {
-		return p.refuse(c, &q, msg, name, rcodeServFail, export.DNSOverload)
+		return p.refuse(c, &q, msg, name, rcodeServFail, verdict.DNSOverload)
 	}
 	w.lookup, w.start = p.lookup, now
 	w.ask(&q)
@@ -87,7 +87,7 @@ func (p *Proxy) question(w *pending) []byte {
 }
 
 // refuse answers a query without asking an upstream.
-func (p *Proxy) refuse(c *Client, q *question, msg, name []byte, rcode int, why export.DNSOutcome) export.DNSOutcome {
+func (p *Proxy) refuse(c *Client, q *question, msg, name []byte, rcode int, why verdict.DNSOutcome) verdict.DNSOutcome {
 	b := p.buf[:headerLen]
 	p.head(b, q.id, q.flags, rcode)
 	if q.wellFormed {
@@ -97,7 +97,7 @@ func (p *Proxy) refuse(c *Client, q *question, msg, name []byte, rcode int, why 
 	if q.edns {
 		b[11] = 1
 		var ede []byte
-		if why == export.DNSBlockedList || why == export.DNSBlockedPolicy {
+		if why == verdict.DNSBlockedList || why == verdict.DNSBlockedPolicy {
 			ede = blockedOption[:]
 		}
 		b = appendOPT(b, upstreamSize, uint8(rcode>>4), q.do, ede)
@@ -126,9 +126,9 @@ func (p *Proxy) done(d Done) {
 
 // end answers a query that no upstream has answered well: with rcode and, when
 // the name is blocked, with the reason.
-func (p *Proxy) end(i uint16, rcode int, why export.DNSOutcome, now int64) {
+func (p *Proxy) end(i uint16, rcode int, why verdict.DNSOutcome, now int64) {
 	w := &p.q[i-1]
-	if w.tcp && (why == export.DNSTimeout || why == export.DNSOverload) {
+	if w.tcp && (why == verdict.DNSTimeout || why == verdict.DNSOverload) {
 		p.leftTCP(w)
 		p.cfg.Transport.DropTCP(p.tag(i))
 	}
@@ -143,7 +143,7 @@ func (p *Proxy) end(i uint16, rcode int, why export.DNSOutcome, now int64) {
 		if w.edns {
 			b[11] = 1
 			var ede []byte
-			if why == export.DNSBlockedList || why == export.DNSBlockedPrivate {
+			if why == verdict.DNSBlockedList || why == verdict.DNSBlockedPrivate {
 				ede = blockedOption[:]
 			}
 			b = appendOPT(b, upstreamSize, 0, w.do, ede)
@@ -155,7 +155,7 @@ func (p *Proxy) end(i uint16, rcode int, why export.DNSOutcome, now int64) {
 }
 
 // finish counts and tells the end of a query that an upstream was asked.
-func (p *Proxy) finish(w *pending, why export.DNSOutcome, bound int, first, by packet.Addr, now int64) {
+func (p *Proxy) finish(w *pending, why verdict.DNSOutcome, bound int, first, by packet.Addr, now int64) {
 	took := now - w.start
 	k := 0
 	for k < len(Buckets) && took > Buckets[k] {
@@ -164,7 +164,7 @@ func (p *Proxy) finish(w *pending, why export.DNSOutcome, bound int, first, by p
 	p.c.Latency[k]++
 	p.c.LatencySum += took
 	d := Done{Client: w.client, Name: p.asked(w), Type: w.typ, Outcome: why, Lookup: w.lookup, Duration: took, Upstream: by, Bound: bound, First: first}
-	if why == export.DNSBlockedPrivate {
+	if why == verdict.DNSBlockedPrivate {
 		d.Inside = p.lead
 	}
 	p.done(d)

@@ -3,9 +3,9 @@ package dnsproxy
 import (
 	"encoding/binary"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Mine reports whether a UDP packet to port of the WAN address is for the
@@ -101,7 +101,7 @@ func (p *Proxy) answered(i uint16, m []byte, now int64) {
 			return
 		}
 		p.c.BadAnswers++
-		p.end(i, rcodeServFail, export.DNSOther, now)
+		p.end(i, rcodeServFail, verdict.DNSOther, now)
 		return
 	}
 	if a.tc && !w.tcp && !w.tls {
@@ -118,30 +118,30 @@ func (p *Proxy) answered(i uint16, m []byte, now int64) {
 		return
 	}
 	if a.rcode > rcodeMask && !w.edns {
-		p.end(i, rcodeServFail, export.DNSOther, now) // only EDNS can say it
+		p.end(i, rcodeServFail, verdict.DNSOther, now) // only EDNS can say it
 		return
 	}
 	whole := a.follow(m, headerLen)
 	if a.ech && p.mustSee() && !(w.do && a.signed) {
 		if !p.hideECH(m, end) || !a.scan(m, end, w.typ, w.class) { // what the client reads is read here, too
 			p.c.BadAnswers++
-			p.end(i, rcodeServFail, export.DNSOther, now)
+			p.end(i, rcodeServFail, verdict.DNSOther, now)
 			return
 		}
 		whole = a.follow(m, headerLen)
 	}
 	switch blocked, all := p.leadsToBlocked(m); {
 	case blocked:
-		p.end(i, rcodeRefused, export.DNSBlockedList, now)
+		p.end(i, rcodeRefused, verdict.DNSBlockedList, now)
 		return
 	case !all:
-		p.end(i, rcodeServFail, export.DNSOther, now)
+		p.end(i, rcodeServFail, verdict.DNSOther, now)
 		return
 	}
 	if (a.insideFound || a.insideExtra) && !p.private.Has(p.asked(w)) {
 		if a.insideFound {
 			p.lead = a.insideAddr
-			p.end(i, rcodeRefused, export.DNSBlockedPrivate, now)
+			p.end(i, rcodeRefused, verdict.DNSBlockedPrivate, now)
 			return
 		}
 		// Nobody has asked for what is additional (RFC 2181 section 9).
@@ -191,18 +191,18 @@ func (p *Proxy) leadsToBlocked(m []byte) (blocked, all bool) {
 	return false, !a.more
 }
 
-func outcome(rcode int) export.DNSOutcome {
+func outcome(rcode int) verdict.DNSOutcome {
 	switch rcode {
 	case rcodeNoError:
-		return export.DNSAnswered
+		return verdict.DNSAnswered
 	case rcodeNXDomain:
-		return export.DNSNXDomain
+		return verdict.DNSNXDomain
 	case rcodeServFail:
-		return export.DNSServFail
+		return verdict.DNSServFail
 	case rcodeRefused:
-		return export.DNSRefused
+		return verdict.DNSRefused
 	}
-	return export.DNSOther
+	return verdict.DNSOther
 }
 
 // response writes to p.buf what the client gets: the upstream's message with

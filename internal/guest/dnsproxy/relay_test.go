@@ -8,8 +8,8 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestWhatIsNoAnswer: a response is taken only from where the question went, to
@@ -333,7 +333,7 @@ func TestUpstreamsFromBeforeEDNS(t *testing.T) {
 				again := !knows && (rcode == rcodeFormErr || rcode == rcodeNotImp)
 				switch {
 				case again && how == "TCP": // it answers over UDP only; this try was the last
-					if d := b.done[0]; len(b.got) != 1 || d.Outcome != export.DNSTimeout || b.got[0][3]&15 != rcodeServFail {
+					if d := b.done[0]; len(b.got) != 1 || d.Outcome != verdict.DNSTimeout || b.got[0][3]&15 != rcodeServFail {
 						t.Errorf("TCP, code %d: %+v", rcode, b.done)
 					}
 				case again:

@@ -7,9 +7,9 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestPlacesModel: places are taken and given back in any order, up to all of
@@ -201,7 +201,7 @@ func TestWhoGivesWayOverTCP(t *testing.T) {
 			continue
 		}
 		gave++
-		if d := b.done[0]; len(b.done) != 1 || d.Client.Addr != addr[out] || d.Outcome != export.DNSOverload || b.p.tcp != maxTCP-1 || len(b.dropped) != 1 || b.dropped[0] != b.tcp[out].tag {
+		if d := b.done[0]; len(b.done) != 1 || d.Client.Addr != addr[out] || d.Outcome != verdict.DNSOverload || b.p.tcp != maxTCP-1 || len(b.dropped) != 1 || b.dropped[0] != b.tcp[out].tag {
 			t.Fatalf("round %d: %+v gave way, dropped %x; want that of %x", round, b.done, b.dropped, addr[out])
 		}
 	}
@@ -227,7 +227,7 @@ func TestOwnOldestGivesWay(t *testing.T) {
 		if late == tryFor {
 			want = "a0.example"
 		}
-		if len(b.done) != 1 || string(b.done[0].Name) != string(wire(want)) || b.done[0].Outcome != export.DNSOverload || b.p.Outstanding() != maxPerClient {
+		if len(b.done) != 1 || string(b.done[0].Name) != string(wire(want)) || b.done[0].Outcome != verdict.DNSOverload || b.p.Outstanding() != maxPerClient {
 			t.Errorf("after %d: %+v, want %s", late, b.done, want)
 		}
 	}
@@ -258,7 +258,7 @@ func TestNoPort(t *testing.T) {
 	tr := &portless{bench: b}
 	b.p.cfg.Transport = tr
 	b.ask(query("a.example", dns.TypeA))
-	if len(b.got) != 1 || b.done[0].Outcome != export.DNSOverload || b.p.Outstanding() != 0 || len(tr.gave) != 0 || b.p.up[0].failed != 0 || b.p.c.Asked != 0 {
+	if len(b.got) != 1 || b.done[0].Outcome != verdict.DNSOverload || b.p.Outstanding() != 0 || len(tr.gave) != 0 || b.p.up[0].failed != 0 || b.p.c.Asked != 0 {
 		t.Fatalf("%d answers, %+v, gave %v", len(b.got), b.done, tr.gave)
 	}
 	tr.port = 4242
@@ -267,7 +267,7 @@ func TestNoPort(t *testing.T) {
 	if len(b.got) != 2 || b.p.Outstanding() != 1 || len(tr.gave) != 1 || !b.p.Mine(4242) {
 		t.Fatalf("%d answers, %d under way, gave %v", len(b.got), b.p.Outstanding(), tr.gave)
 	}
-	if d := b.done[1]; string(d.Name) != string(wire("b.example")) || d.Outcome != export.DNSOverload {
+	if d := b.done[1]; string(d.Name) != string(wire("b.example")) || d.Outcome != verdict.DNSOverload {
 		t.Fatalf("%+v", d)
 	}
 	s := b.sent[0]

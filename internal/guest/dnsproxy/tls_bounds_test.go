@@ -6,8 +6,8 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestPadding (RFC 8467 section 4.1): a query over TLS has a multiple of 128 bytes,
@@ -114,7 +114,7 @@ func TestTLSIsCounted(t *testing.T) {
 		t.Errorf("%+v, %d failures", c, b.p.up[0].failed)
 	}
 	b.p.AnswerTLS(1, answerTo(b.tls[1].msg), b.now)
-	if d := b.done[0]; d.Upstream != upAddr+11 || d.Outcome != export.DNSAnswered || b.p.up[1].answered != b.now {
+	if d := b.done[0]; d.Upstream != upAddr+11 || d.Outcome != verdict.DNSAnswered || b.p.up[1].answered != b.now {
 		t.Errorf("%+v", d)
 	}
 	// A connection that could not be used is a failure, and the next is asked.

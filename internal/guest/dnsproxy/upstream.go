@@ -3,8 +3,8 @@ package dnsproxy
 import (
 	"encoding/binary"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // An upstream is a name server that is asked. The first of the policy that
@@ -103,7 +103,7 @@ func (p *Proxy) try(i uint16, now int64) {
 			if ok {
 				t.GivePort(port)
 			}
-			p.end(i, rcodeServFail, export.DNSOverload, now)
+			p.end(i, rcodeServFail, verdict.DNSOverload, now)
 			return
 		}
 		w.port = port
@@ -143,7 +143,7 @@ func (p *Proxy) tryTCP(i uint16, now int64) {
 		return
 	}
 	if p.tcp >= maxTCP && !p.giveUpTCP(w.client.Addr, now) {
-		p.end(i, rcodeServFail, export.DNSOverload, now)
+		p.end(i, rcodeServFail, verdict.DNSOverload, now)
 		return
 	}
 	p.closePort(w)
@@ -156,7 +156,7 @@ func (p *Proxy) tryTCP(i uint16, now int64) {
 	p.c.ByTCP++
 	if !p.cfg.Transport.AskTCP(int(w.up), p.up[w.up].addr, p.up[w.up].port, p.tag(i), p.question(w)) {
 		p.leftTCP(w)
-		p.end(i, rcodeServFail, export.DNSOverload, now) // that is not the upstream's fault
+		p.end(i, rcodeServFail, verdict.DNSOverload, now) // that is not the upstream's fault
 	}
 }
 
@@ -205,7 +205,7 @@ func (p *Proxy) unanswered(i uint16, now int64) {
 		return
 	}
 	if now-w.start >= totalTime || w.tcp || w.tries >= maxTries {
-		p.end(i, rcodeServFail, export.DNSTimeout, now)
+		p.end(i, rcodeServFail, verdict.DNSTimeout, now)
 		return
 	}
 	if to := p.after(w.up); to != w.up {

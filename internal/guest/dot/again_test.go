@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestSecondConnection: nothing of a connection is left in the next: neither half a
@@ -28,7 +28,7 @@ func TestSecondConnection(t *testing.T) {
 	b.l.Poll(b.now)
 	b.l.pipe.news.Store(true)
 	b.l.Poll(b.now)
-	if len(b.lost) != 1 || b.l.Counters().Failures[export.TLSTimeout] != 1 || b.l.State() != Failed {
+	if len(b.lost) != 1 || b.l.Counters().Failures[verdict.TLSTimeout] != 1 || b.l.State() != Failed {
 		t.Fatalf("lost %v, %+v", b.lost, b.l.Counters())
 	}
 	b.now += longPause
@@ -41,7 +41,7 @@ func TestSecondConnection(t *testing.T) {
 	}
 	b.l.pipe.Park(0, "")
 	b.l.Poll(b.now)
-	if b.l.State() != Idle || len(b.lost) != 2 || b.lost[1] || b.l.Counters().Failures[export.TLSTimeout] != 1 {
+	if b.l.State() != Idle || len(b.lost) != 2 || b.lost[1] || b.l.Counters().Failures[verdict.TLSTimeout] != 1 {
 		t.Fatalf("state %d, lost %v, %+v", b.l.State(), b.lost, b.l.Counters())
 	}
 	b.l.Touch()
@@ -80,21 +80,21 @@ func TestReasonsAreToldOnce(t *testing.T) {
 		reason string
 		told   int
 	}{
-		{export.TLSClosed, "one", 1}, {export.TLSClosed, "one", 1}, {export.TLSClosed, "two", 2}, {export.TLSTimeout, "two", 3},
-		{export.TLSTimeout, "two", 3}, {export.TLSClosed, "one", 4}, {export.TLSClosed, "eno", 5}, {export.TLSClosed, "", 6},
+		{verdict.TLSClosed, "one", 1}, {verdict.TLSClosed, "one", 1}, {verdict.TLSClosed, "two", 2}, {verdict.TLSTimeout, "two", 3},
+		{verdict.TLSTimeout, "two", 3}, {verdict.TLSClosed, "one", 4}, {verdict.TLSClosed, "eno", 5}, {verdict.TLSClosed, "", 6},
 	} {
 		if b.l.failed(c.class, []byte(c.reason), b.now); len(b.failed) != c.told {
 			t.Errorf("%d: told %q", i, b.failed)
 		}
 	}
-	if b.l.pause != longPause || b.l.due != b.now+longPause || b.l.Counters().Failures[export.TLSClosed] != 6 {
+	if b.l.pause != longPause || b.l.due != b.now+longPause || b.l.Counters().Failures[verdict.TLSClosed] != 6 {
 		t.Errorf("a pause of %d, %+v", b.l.pause, b.l.Counters())
 	}
 	b.now += longPause
 	b.open(make([]byte, 20))
 	b.l.pipe.Answers([]byte{0, 1, 7})
 	b.l.Poll(b.now)
-	if b.l.failed(export.TLSClosed, nil, b.now); len(b.failed) != 7 || b.l.pause != firstPause {
+	if b.l.failed(verdict.TLSClosed, nil, b.now); len(b.failed) != 7 || b.l.pause != firstPause {
 		t.Errorf("told %q, a pause of %d", b.failed, b.l.pause)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 func (b *bench) wantDue(want int64) {
@@ -62,7 +62,7 @@ func TestLinkDeadlines(t *testing.T) {
 		t.Fatal("too early")
 	}
 	b.now++
-	if b.l.Tick(b.now); b.l.State() != Failed || b.held != 0 || len(b.lost) != 1 || !b.lost[0] || b.failed[0] != "timeout: no answer to the connection's first segment" || b.l.Counters().Failures[export.TLSTimeout] != 1 {
+	if b.l.Tick(b.now); b.l.State() != Failed || b.held != 0 || len(b.lost) != 1 || !b.lost[0] || b.failed[0] != "timeout: no answer to the connection's first segment" || b.l.Counters().Failures[verdict.TLSTimeout] != 1 {
 		t.Fatalf("state %d, lost %v, told %q", b.l.State(), b.lost, b.failed)
 	}
 	b.wantDue(0) // the next query looks whether the pause is over
@@ -81,7 +81,7 @@ func TestLinkDeadlines(t *testing.T) {
 		t.Fatalf("state %d", b.l.State())
 	}
 	b.wantDue(0) // the goroutine parks soon
-	b.l.pipe.Park(export.TLSClosed, "whatever")
+	b.l.pipe.Park(verdict.TLSClosed, "whatever")
 	b.l.Poll(b.now)
 	if b.l.State() != Failed || b.failed[0] != "timeout: no answer in time" || b.held != 0 || b.seg.Flags&packet.RST == 0 {
 		t.Fatalf("state %d, told %q, %+v", b.l.State(), b.failed, b.seg)
@@ -146,12 +146,12 @@ func TestLinkCannotBegin(t *testing.T) {
 	query := make([]byte, 20)
 	b := newBench(t)
 	b.l.cfg.ClockSet = false
-	if b.l.Ask(query, b.now) || b.held != 0 || b.l.Counters().Failures[export.TLSClockNotSet] != 1 || !strings.HasPrefix(b.failed[0], "clock_not_set: ") || b.l.State() != Failed || len(b.lost) != 0 {
+	if b.l.Ask(query, b.now) || b.held != 0 || b.l.Counters().Failures[verdict.TLSClockNotSet] != 1 || !strings.HasPrefix(b.failed[0], "clock_not_set: ") || b.l.State() != Failed || len(b.lost) != 0 {
 		t.Errorf("without a clock: %+v, told %q", b.l.Counters(), b.failed)
 	}
 	b = newBench(t)
 	b.l.cfg.User = portless{b}
-	if b.l.Ask(query, b.now) || b.held != 0 || b.l.Counters().Failures[export.TLSTimeout] != 1 || b.failed[0] != "timeout: no free port on the WAN address" || len(b.lost) != 0 {
+	if b.l.Ask(query, b.now) || b.held != 0 || b.l.Counters().Failures[verdict.TLSTimeout] != 1 || b.failed[0] != "timeout: no free port on the WAN address" || len(b.lost) != 0 {
 		t.Errorf("without a port: %+v, told %q", b.l.Counters(), b.failed)
 	}
 	b = newBench(t)
@@ -162,14 +162,14 @@ func TestLinkCannotBegin(t *testing.T) {
 			t.Fatal("no stream")
 		}
 	}
-	if b.l.Ask(query, b.now) || b.held != 0 || b.port != 1 || b.failed[0] != "timeout: too many TCP connections" || b.l.Counters().Failures[export.TLSTimeout] != 1 {
+	if b.l.Ask(query, b.now) || b.held != 0 || b.port != 1 || b.failed[0] != "timeout: too many TCP connections" || b.l.Counters().Failures[verdict.TLSTimeout] != 1 {
 		t.Errorf("without a place: %+v, told %q, %d ports", b.l.Counters(), b.failed, b.held)
 	}
 	// The pause is kept to the nanosecond, and the same reason is not told again.
 	if b.l.Ask(query, b.now+firstPause-1) || b.port != 1 {
 		t.Error("asked within the pause")
 	}
-	if b.l.Ask(query, b.now+firstPause) || b.port != 2 || len(b.failed) != 1 || b.l.Counters().Failures[export.TLSTimeout] != 2 {
+	if b.l.Ask(query, b.now+firstPause) || b.port != 2 || len(b.failed) != 1 || b.l.Counters().Failures[verdict.TLSTimeout] != 2 {
 		t.Errorf("after the pause: told %q, %d ports", b.failed, b.port)
 	}
 	b.l.cfg.ClockSet = false // another reason is told
@@ -286,9 +286,9 @@ func TestLinkEndOfTheServer(t *testing.T) {
 	}
 	// A failure after an answer is none: the next query makes a new connection.
 	b.l.useful = true
-	b.l.pipe.Park(export.TLSClosed, "reset")
+	b.l.pipe.Park(verdict.TLSClosed, "reset")
 	b.l.Poll(b.now)
-	if b.l.State() != Idle || len(b.lost) != 1 || b.lost[0] || b.l.Counters().Failures != [export.NumTLSClasses]uint64{} {
+	if b.l.State() != Idle || len(b.lost) != 1 || b.lost[0] || b.l.Counters().Failures != [verdict.NumTLSClasses]uint64{} {
 		t.Errorf("state %d, lost %v, %+v", b.l.State(), b.lost, b.l.Counters())
 	}
 }
@@ -301,8 +301,8 @@ func TestLinkParked(t *testing.T) {
 		state  State
 		told   string
 	}{
-		{false, export.TLSVerify, Failed, "verify: why"}, {false, 0, Failed, "closed: why"},
-		{true, export.TLSClosed, Failed, "closed: why"}, {true, 0, Idle, ""},
+		{false, verdict.TLSVerify, Failed, "verify: why"}, {false, 0, Failed, "closed: why"},
+		{true, verdict.TLSClosed, Failed, "closed: why"}, {true, 0, Idle, ""},
 	} {
 		b := newBench(t)
 		if c.opened {
@@ -320,8 +320,8 @@ func TestLinkParked(t *testing.T) {
 	// The reason is made printable, and cut.
 	p := NewPipe()
 	room := cap(p.reason)
-	p.Park(export.TLSClosed, "a\x1b[2J\n"+strings.Repeat("x", 1000))
-	if len(p.reason) > MaxReason || bytes.ContainsAny(p.reason, "\x1b\n") || p.class != export.TLSClosed || !p.news.Load() || cap(p.reason) != room || len(p.reason) < MaxReason-10 {
+	p.Park(verdict.TLSClosed, "a\x1b[2J\n"+strings.Repeat("x", 1000))
+	if len(p.reason) > MaxReason || bytes.ContainsAny(p.reason, "\x1b\n") || p.class != verdict.TLSClosed || !p.news.Load() || cap(p.reason) != room || len(p.reason) < MaxReason-10 {
 		t.Errorf("%q", p.reason)
 	}
 }
@@ -373,7 +373,7 @@ func TestPipe(t *testing.T) {
 	p.plainOut.Write([]byte("queries that wait"))
 	p.eof.Store(true)
 	p.order.Store(cancel)
-	p.class, p.reason = export.TLSClosed, append(p.reason, 'x')
+	p.class, p.reason = verdict.TLSClosed, append(p.reason, 'x')
 	p.start()
 	if p.plainIn.Len()+p.sealedIn.Len()+p.sealedOut.Len() != 0 || p.plainOut.Len() != 17 || p.eof.Load() || p.Cancelled() || p.class != 0 || len(p.reason) != 0 || p.state.Load() != handshaking || !p.working() {
 		t.Fatal("a new connection has what an old one has left")

@@ -16,9 +16,9 @@ package dot
 import (
 	"encoding/binary"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/tcp"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 const second = int64(1e9)
@@ -64,9 +64,9 @@ type User interface {
 
 // Counters of a Link.
 type Counters struct {
-	Connections uint64                       // that were opened: the certificate is good
-	Failures    [export.NumTLSClasses]uint64 // that came to nothing, by class
-	Unsent      uint64                       // queries that had no room
+	Connections uint64                        // that were opened: the certificate is good
+	Failures    [verdict.NumTLSClasses]uint64 // that came to nothing, by class
+	Unsent      uint64                        // queries that had no room
 }
 
 // Config says what a Link connects to.
@@ -152,19 +152,19 @@ func (l *Link) Ask(msg []byte, now int64) bool {
 // connect begins a connection.
 func (l *Link) connect(now int64) bool {
 	if !l.cfg.ClockSet {
-		l.failed(export.TLSClockNotSet, []byte("the machine has no clock, so that nobody can tell whether a certificate is valid"), now)
+		l.failed(verdict.TLSClockNotSet, []byte("the machine has no clock, so that nobody can tell whether a certificate is valid"), now)
 		return false
 	}
 	local, port, ok := l.cfg.User.TakePort()
 	if !ok {
-		l.failed(export.TLSTimeout, []byte("no free port on the WAN address"), now)
+		l.failed(verdict.TLSTimeout, []byte("no free port on the WAN address"), now)
 		return false
 	}
 	l.pipe.plainOut.reset()
 	t := tcp.Tuple{Local: local, Remote: l.cfg.Addr, LocalPort: port, RemotePort: l.cfg.Port}
 	if l.conn, ok = l.cfg.TCP.ConnectStream(&t, 0, now); !ok {
 		l.cfg.User.GivePort(port)
-		l.failed(export.TLSTimeout, []byte("too many TCP connections"), now)
+		l.failed(verdict.TLSTimeout, []byte("too many TCP connections"), now)
 		return false
 	}
 	l.state, l.due = Connecting, now+setupFor
@@ -187,9 +187,9 @@ func (l *Link) Closed(id uint32, now int64) {
 	l.conn = 0
 	if l.state == Connecting {
 		// No connection, so nothing for the goroutine: it is over.
-		c, why := export.TLSClosed, "the server, or the network, has refused the connection"
+		c, why := verdict.TLSClosed, "the server, or the network, has refused the connection"
 		if now >= l.due {
-			c, why = export.TLSTimeout, "no answer to the connection's first segment"
+			c, why = verdict.TLSTimeout, "no answer to the connection's first segment"
 		}
 		l.over(c, []byte(why), now)
 		return
@@ -316,7 +316,7 @@ func (l *Link) parked(now int64) {
 		c, why = l.why, []byte(silent)
 	}
 	if l.state == Handshaking && c == 0 {
-		c = export.TLSClosed
+		c = verdict.TLSClosed
 	}
 	l.over(c, why, now)
 }
@@ -360,12 +360,12 @@ func (l *Link) Tick(now int64) {
 		}
 	case Handshaking:
 		if now >= l.due || l.unacked() {
-			l.end(cancel, export.TLSTimeout, now)
+			l.end(cancel, verdict.TLSTimeout, now)
 		}
 	case Open:
 		switch {
 		case l.waiting != 0 && now-l.waiting >= silentFor, l.unacked():
-			l.end(cancel, export.TLSTimeout, now)
+			l.end(cancel, verdict.TLSTimeout, now)
 		case now-l.asked >= idleFor: // not waiting: that would have been too long
 			l.end(finish, 0, now)
 		}

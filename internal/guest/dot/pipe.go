@@ -5,13 +5,13 @@ import (
 	"io"
 	"sync/atomic"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/printable"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A Class says why a connection to an upstream came to nothing; zero: nothing
 // went wrong.
-type Class = export.TLSClass
+type Class = verdict.TLSClass
 
 // What the goroutine does. While it is parked the rings belong to the loop.
 const (

@@ -1,5 +1,10 @@
 package export
 
+import (
+	"github.com/thurward/thurward/internal/shared/event"
+	"github.com/thurward/thurward/internal/shared/verdict"
+)
+
 // window is how long identical drops are taken together, in nanoseconds.
 const window = int64(1e9)
 
@@ -13,26 +18,26 @@ type aggregator struct {
 	place  [places]counted
 	live   int
 	due    int64 // no window ends before this
-	emit   func(r *Record, name []byte)
+	emit   func(r *event.Record, name []byte)
 	Merged uint64 // records that became part of another's line
 }
 
 // A counted is one drop that is being counted.
 type counted struct {
-	r    Record
-	name [MaxName]byte
+	r    event.Record
+	name [event.MaxName]byte
 }
 
 // aggregates reports whether a record is of the kind that is taken together.
-func aggregates(r *Record) bool { return r.Kind == Verdict && r.Action == Drop }
+func aggregates(r *event.Record) bool { return r.Kind == event.Verdict && r.Action == verdict.Drop }
 
 // same reports whether two drops become one line.
-func same(a, b *Record) bool {
+func same(a, b *event.Record) bool {
 	return a.Reason == b.Reason && a.Rule == b.Rule && a.Src == b.Src && a.Dst == b.Dst && a.DstPort == b.DstPort &&
 		a.Proto == b.Proto && a.Direction == b.Direction && a.EtherType == b.EtherType && a.Truncated == b.Truncated
 }
 
-func slot(r *Record) int {
+func slot(r *event.Record) int {
 	h := uint64(14695981039346656037)
 	mix := func(v uint64) { h = (h ^ v) * 0x9e3779b97f4a7c15; h ^= h >> 29 }
 	mix(uint64(r.Src[12])<<24 | uint64(r.Src[13])<<16 | uint64(r.Src[14])<<8 | uint64(r.Src[15]))
@@ -42,7 +47,7 @@ func slot(r *Record) int {
 }
 
 // add takes a drop.
-func (a *aggregator) add(r *Record, name []byte) {
+func (a *aggregator) add(r *event.Record, name []byte) {
 	i := slot(r)
 	p := &a.place[i]
 	if a.start[i] != 0 {

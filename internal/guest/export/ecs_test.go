@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // fields are those that events use, with the type that the Elastic Common
@@ -56,9 +58,9 @@ func TestECSFields(t *testing.T) {
 		r.Seq = uint64(i + 1)
 		lines = append(lines, AppendNamed(nil, &r, nameOf(&r), c))
 	}
-	for n := BypassDNS; n <= NameExpired; n++ {
+	for n := verdict.BypassDNS; n <= verdict.NameExpired; n++ {
 		r := records[1]
-		r.Note = n
+		r.Hint = n
 		lines = append(lines, AppendEvent(nil, &r, c))
 	}
 	lines = append(lines, appendLoss(nil, &Loss{Lines: 1, Records: 2, Since: 3}, c, 4))

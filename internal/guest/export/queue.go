@@ -1,6 +1,10 @@
 package export
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"github.com/thurward/thurward/internal/shared/event"
+)
 
 // A queue holds records, with their names, until they can be sent. It is a
 // ring of bytes, so that its memory is known; when it is full the oldest
@@ -21,45 +25,45 @@ const (
 func lineCount(flags uint8) int { return int(flags&1 + flags>>1&1) }
 
 // newQueue makes a queue of n bytes, which must hold the largest record.
-func newQueue(n int) *queue { return &queue{buf: make([]byte, max(n, RecordSize+MaxName))} }
+func newQueue(n int) *queue { return &queue{buf: make([]byte, max(n, event.RecordSize+event.MaxName))} }
 
 // push adds a record. The name is as long as the record says.
-func (q *queue) push(r *Record, name []byte) {
-	r.NameLen = uint8(min(len(name), MaxName))
-	need := uint64(RecordSize) + uint64(r.NameLen)
+func (q *queue) push(r *event.Record, name []byte) {
+	r.NameLen = uint8(min(len(name), event.MaxName))
+	need := uint64(event.RecordSize) + uint64(r.NameLen)
 	for q.head-q.tail+need > uint64(len(q.buf)) {
 		q.dropOldest()
 	}
 	q.write(q.head, recordBytes(r)[:])
-	q.write(q.head+uint64(RecordSize), name[:r.NameLen])
+	q.write(q.head+uint64(event.RecordSize), name[:r.NameLen])
 	q.head += need
-	q.lines += lineCount(r.lines)
+	q.lines += lineCount(r.Lines)
 }
 
 func (q *queue) dropOldest() {
-	var r Record
+	var r event.Record
 	q.read(q.tail, recordBytes(&r)[:])
-	q.tail += uint64(RecordSize) + uint64(r.NameLen)
-	q.lines -= lineCount(r.lines)
-	q.dropped += uint64(lineCount(r.lines))
+	q.tail += uint64(event.RecordSize) + uint64(r.NameLen)
+	q.lines -= lineCount(r.Lines)
+	q.dropped += uint64(lineCount(r.Lines))
 }
 
 // pop takes the oldest record into r, appends its name to name, and reports
 // whether there was one.
-func (q *queue) pop(r *Record, name []byte) ([]byte, bool) {
+func (q *queue) pop(r *event.Record, name []byte) ([]byte, bool) {
 	if q.head == q.tail {
 		return name, false
 	}
 	q.read(q.tail, recordBytes(r)[:])
 	n := len(name)
 	name = append(name, zeroName[:r.NameLen]...)
-	q.read(q.tail+uint64(RecordSize), name[n:])
-	q.tail += uint64(RecordSize) + uint64(r.NameLen)
-	q.lines -= lineCount(r.lines)
+	q.read(q.tail+uint64(event.RecordSize), name[n:])
+	q.tail += uint64(event.RecordSize) + uint64(r.NameLen)
+	q.lines -= lineCount(r.Lines)
 	return name, true
 }
 
-var zeroName [MaxName]byte
+var zeroName [event.MaxName]byte
 
 func (q *queue) bytes() int { return int(q.head - q.tail) }
 
@@ -78,4 +82,6 @@ func (q *queue) read(at uint64, b []byte) {
 }
 
 // recordBytes is a record's memory: it holds no pointers.
-func recordBytes(r *Record) *[RecordSize]byte { return (*[RecordSize]byte)(unsafe.Pointer(r)) }
+func recordBytes(r *event.Record) *[event.RecordSize]byte {
+	return (*[event.RecordSize]byte)(unsafe.Pointer(r))
+}

@@ -7,7 +7,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A Context is what lines need beyond a record. One goroutine uses it.
@@ -29,26 +31,26 @@ type Context struct {
 // the Elastic Common Schema, without a newline, and returns dst. A rule's id
 // is the policy's; the default action's is default-deny, default-reject or
 // default-accept.
-func AppendEvent(dst []byte, r *Record, c *Context) []byte { return AppendNamed(dst, r, nil, c) }
+func AppendEvent(dst []byte, r *event.Record, c *Context) []byte { return AppendNamed(dst, r, nil, c) }
 
 // AppendNamed is AppendEvent for a record that has a name: the destination's,
 // or a DNS query's.
-func AppendNamed(dst []byte, r *Record, name []byte, c *Context) []byte {
+func AppendNamed(dst []byte, r *event.Record, name []byte, c *Context) []byte {
 	b := append(dst, `{"@timestamp":"`...)
 	b = c.appendTime(b, r.Time)
 	b = append(b, `","event.kind":"event","event.category":["network"],"event.type":[`...)
 	switch {
-	case r.Kind == FlowEnd:
+	case r.Kind == event.FlowEnd:
 		b = append(b, `"connection","end"],"event.action":"flow-end","event.outcome":"success"`...)
-	case r.Kind == DNSQuery:
+	case r.Kind == event.DNSQuery:
 		b = append(b, `"protocol","info"],"event.action":"dns-query","event.outcome":"`...)
 		b = append(b, dnsSuccess(r.DNS)...)
 		b = append(b, '"')
-	case r.Kind == UpstreamFailed:
+	case r.Kind == event.UpstreamFailed:
 		b = append(b, `"protocol","info"],"event.action":"dns-upstream-failed","event.outcome":"failure"`...)
-	case r.Action == Accept:
+	case r.Action == verdict.Accept:
 		b = append(b, `"connection","allowed"],"event.action":"accept","event.outcome":"success"`...)
-	case r.Action == Drop:
+	case r.Action == verdict.Drop:
 		b = append(b, `"connection","denied"],"event.action":"drop","event.outcome":"failure"`...)
 	default:
 		b = append(b, `"info"],"event.action":"`...)
@@ -56,19 +58,19 @@ func AppendNamed(dst []byte, r *Record, name []byte, c *Context) []byte {
 		b = append(b, `","event.outcome":"unknown"`...)
 	}
 	b = append(b, `,"event.reason":"`...)
-	if r.Kind == DNSQuery {
+	if r.Kind == event.DNSQuery {
 		b = append(b, r.DNS.String()...)
 		b = append(b, '"')
 		return c.appendEnd(appendDNS(b, r, name), r)
 	}
-	if r.Kind == UpstreamFailed {
+	if r.Kind == event.UpstreamFailed {
 		b = append(b, r.TLS.String()...)
 		b = append(b, '"')
 		return c.appendEnd(appendUpstream(b, r, name), r)
 	}
 	b = append(b, r.Reason.String()...)
 	b = append(b, '"')
-	if r.Action == Drop {
+	if r.Action == verdict.Drop {
 		b = append(b, `,"firewall.drop_reason":"`...)
 		b = append(b, r.Reason.String()...)
 		b = append(b, '"')
@@ -85,7 +87,7 @@ func AppendNamed(dst []byte, r *Record, name []byte, c *Context) []byte {
 		b = appendEscaped(b, name)
 		b = append(b, '"')
 	}
-	b = appendNote(b, r.Note, r.Ago)
+	b = appendHint(b, r.Hint, r.Ago)
 	b = append(b, `,"network.direction":"`...)
 	b = append(b, r.Direction.String()...)
 	b = append(b, '"')
@@ -99,7 +101,7 @@ func AppendNamed(dst []byte, r *Record, name []byte, c *Context) []byte {
 		b = append(b, `,"firewall.flow_id":`...)
 		b = strconv.AppendUint(b, r.FlowID, 10)
 	}
-	if r.Kind == FlowEnd {
+	if r.Kind == event.FlowEnd {
 		b = appendTotals(b, r)
 	}
 	if r.Lookup != 0 {
@@ -110,7 +112,7 @@ func AppendNamed(dst []byte, r *Record, name []byte, c *Context) []byte {
 }
 
 // appendEnd appends what every event ends with.
-func (c *Context) appendEnd(b []byte, r *Record) []byte {
+func (c *Context) appendEnd(b []byte, r *event.Record) []byte {
 	if r.Count > 1 {
 		b = append(b, `,"firewall.count":`...)
 		b = strconv.AppendUint(b, uint64(r.Count), 10)
@@ -167,7 +169,7 @@ func (c *Context) appendTime(b []byte, mono int64) []byte {
 const hexDigits = "0123456789abcdef"
 
 // appendRule appends rule.id and rule.name.
-func appendRule(b []byte, r *Record, p *ruleset.Policy) []byte {
+func appendRule(b []byte, r *event.Record, p *ruleset.Policy) []byte {
 	b = append(b, `,"rule.id":"`...)
 	b = appendRuleID(b, r.Rule, p)
 	b = append(b, '"')
@@ -205,7 +207,7 @@ func appendRuleID(b []byte, rule uint32, p *ruleset.Policy) []byte {
 }
 
 // appendTuple appends addresses, ports and protocol.
-func appendTuple(b []byte, r *Record) []byte {
+func appendTuple(b []byte, r *event.Record) []byte {
 	b = appendEndpoint(b, `,"source.ip":"`, `,"source.port":`, r.Src, r.SrcPort, hasPorts(r.Proto))
 	b = appendEndpoint(b, `,"destination.ip":"`, `,"destination.port":`, r.Dst, r.DstPort, hasPorts(r.Proto))
 	b = append(b, `,"network.transport":"`...)
@@ -237,7 +239,7 @@ func appendAddr(b []byte, a [16]byte) []byte { return netip.AddrFrom16(a).Unmap(
 
 // appendTranslation appends the translated address and port, by the design's
 // name and by ECS's.
-func appendTranslation(b []byte, r *Record) []byte {
+func appendTranslation(b []byte, r *event.Record) []byte {
 	side := `,"source.nat.ip":"`
 	port := `,"source.nat.port":`
 	if r.XlatDst {
@@ -248,7 +250,7 @@ func appendTranslation(b []byte, r *Record) []byte {
 }
 
 // appendTotals appends what a flow carried.
-func appendTotals(b []byte, r *Record) []byte {
+func appendTotals(b []byte, r *event.Record) []byte {
 	for _, f := range [...]struct {
 		name string
 		n    uint64

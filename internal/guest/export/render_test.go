@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 func v4(a, b, c, d byte) [16]byte { return [16]byte{10: 0xff, 11: 0xff, 12: a, 13: b, 14: c, 15: d} }
@@ -22,34 +24,34 @@ func context(name string) *Context {
 	}
 }
 
-var records = []Record{
-	{Time: 1_234_567_890, Kind: Verdict, Action: Accept, Reason: RuleAccept, Rule: 0, Direction: Egress, FlowID: 7, Proto: 6,
+var records = []event.Record{
+	{Time: 1_234_567_890, Kind: event.Verdict, Action: verdict.Accept, Reason: verdict.RuleAccept, Rule: 0, Direction: verdict.Egress, FlowID: 7, Proto: 6,
 		Src: v4(10, 0, 0, 2), Dst: v4(198, 51, 100, 80), SrcPort: 40000, DstPort: 443, XlatAddr: v4(203, 0, 113, 10), XlatPort: 40000, Lookup: 3},
-	{Time: 2e9, Kind: Verdict, Action: Drop, Reason: NoMatchingAllowRule, Rule: 1, Direction: Ingress, Proto: 17,
+	{Time: 2e9, Kind: event.Verdict, Action: verdict.Drop, Reason: verdict.NoMatchingAllowRule, Rule: 1, Direction: verdict.Ingress, Proto: 17,
 		Src: v4(192, 0, 2, 1), Dst: v4(203, 0, 113, 10), SrcPort: 53, DstPort: 5353},
-	{Time: 3e9, Kind: Verdict, Action: Drop, Reason: IPv6Unsupported, Rule: 1, Direction: Egress, Truncated: true, EtherType: 0x86dd},
-	{Time: 4e9, Kind: Verdict, Action: Accept, Reason: RuleAccept, Rule: 0, Direction: Egress, Proto: 1, Src: v4(10, 0, 0, 2), Dst: v4(1, 1, 1, 1), DstPort: 8 << 8},
-	{Time: 4_234_567_890, Kind: FlowEnd, Action: Accept, Reason: RuleAccept, Rule: 0, Direction: Egress, FlowID: 7, Proto: 6, Packets: 10, Bytes: 5000, Duration: 3e9,
+	{Time: 3e9, Kind: event.Verdict, Action: verdict.Drop, Reason: verdict.IPv6Unsupported, Rule: 1, Direction: verdict.Egress, Truncated: true, EtherType: 0x86dd},
+	{Time: 4e9, Kind: event.Verdict, Action: verdict.Accept, Reason: verdict.RuleAccept, Rule: 0, Direction: verdict.Egress, Proto: 1, Src: v4(10, 0, 0, 2), Dst: v4(1, 1, 1, 1), DstPort: 8 << 8},
+	{Time: 4_234_567_890, Kind: event.FlowEnd, Action: verdict.Accept, Reason: verdict.RuleAccept, Rule: 0, Direction: verdict.Egress, FlowID: 7, Proto: 6, Packets: 10, Bytes: 5000, Duration: 3e9,
 		ReplyPackets: 4, ReplyBytes: 4200, Lookup: 3,
 		Src: v4(10, 0, 0, 2), Dst: v4(198, 51, 100, 80), SrcPort: 40000, DstPort: 443, XlatAddr: v4(203, 0, 113, 10), XlatPort: 40000},
-	{Time: 6e9, Kind: Verdict, Action: Accept, Reason: RuleAccept, Rule: 0, Direction: Ingress, FlowID: 8, Proto: 6,
+	{Time: 6e9, Kind: event.Verdict, Action: verdict.Accept, Reason: verdict.RuleAccept, Rule: 0, Direction: verdict.Ingress, FlowID: 8, Proto: 6,
 		Src: v4(192, 0, 2, 1), Dst: v4(203, 0, 113, 10), SrcPort: 50000, DstPort: 443, XlatAddr: v4(10, 0, 0, 5), XlatPort: 8443, XlatDst: true},
-	{Time: 7e9, Kind: Verdict, Action: Drop, Reason: ExplicitDeny, Rule: 0, Direction: Ingress, Proto: 6, Count: 1000, Duration: 900e6,
+	{Time: 7e9, Kind: event.Verdict, Action: verdict.Drop, Reason: verdict.ExplicitDeny, Rule: 0, Direction: verdict.Ingress, Proto: 6, Count: 1000, Duration: 900e6,
 		Src: v4(192, 0, 2, 66), Dst: v4(203, 0, 113, 10), SrcPort: 50000, DstPort: 22},
-	{Time: 8e9, Kind: Verdict, Action: WouldDrop, Reason: ExplicitDeny, Rule: 0, Direction: Egress, Proto: 17, Src: v4(10, 0, 0, 2), Dst: v4(1, 1, 1, 1), SrcPort: 1, DstPort: 53},
-	{Time: 9e9, Kind: DNSQuery, DNS: DNSAnswered, QType: 1, Lookup: 3, Direction: Egress, Proto: 17, Duration: 12e6,
+	{Time: 8e9, Kind: event.Verdict, Action: verdict.WouldDrop, Reason: verdict.ExplicitDeny, Rule: 0, Direction: verdict.Egress, Proto: 17, Src: v4(10, 0, 0, 2), Dst: v4(1, 1, 1, 1), SrcPort: 1, DstPort: 53},
+	{Time: 9e9, Kind: event.DNSQuery, DNS: verdict.DNSAnswered, QType: 1, Lookup: 3, Direction: verdict.Egress, Proto: 17, Duration: 12e6,
 		Src: v4(10, 0, 0, 2), Dst: v4(10, 0, 0, 1), SrcPort: 5353, DstPort: 53, XlatAddr: v4(198, 51, 100, 80)},
-	{Time: 10e9, Kind: DNSQuery, DNS: DNSRateLimited, QType: 65, Lookup: 4, Direction: Egress, Proto: 17,
+	{Time: 10e9, Kind: event.DNSQuery, DNS: verdict.DNSRateLimited, QType: 65, Lookup: 4, Direction: verdict.Egress, Proto: 17,
 		Src: v4(10, 0, 0, 2), Dst: v4(10, 0, 0, 1), SrcPort: 5353, DstPort: 53},
-	{Time: 12e9, Kind: UpstreamFailed, TLS: TLSVerify, Direction: Egress, Proto: 6, Dst: v4(9, 9, 9, 9), DstPort: 853},
+	{Time: 12e9, Kind: event.UpstreamFailed, TLS: verdict.TLSVerify, Direction: verdict.Egress, Proto: 6, Dst: v4(9, 9, 9, 9), DstPort: 853},
 }
 
 // nameOf is the name that goes with a record of the table.
-func nameOf(r *Record) []byte {
-	if r.Kind == DNSQuery || r.FlowID == 7 {
+func nameOf(r *event.Record) []byte {
+	if r.Kind == event.DNSQuery || r.FlowID == 7 {
 		return []byte("github.com")
 	}
-	if r.Kind == UpstreamFailed {
+	if r.Kind == event.UpstreamFailed {
 		return []byte("x509: certificate is valid for a.example, not \"dns.example\"")
 	}
 	return nil
@@ -59,13 +61,13 @@ func FuzzEventIsJSON(f *testing.F) {
 	f.Add("plain", uint8(1), uint8(2), uint32(0), uint8(6), false)
 	f.Add("\"quotes\\ \x00\x1f\x7f \xff\xfe é 世\u2028", uint8(2), uint8(1), uint32(9), uint8(47), true)
 	f.Fuzz(func(t *testing.T, name string, kind, action uint8, rule uint32, proto uint8, trunc bool) {
-		r := Record{Kind: Kind(kind), Action: Action(action), Reason: Reason(kind), Rule: rule, Proto: proto, Truncated: trunc, EtherType: 0x1234}
+		r := event.Record{Kind: event.Kind(kind), Action: verdict.Action(action), Reason: verdict.Reason(kind), Rule: rule, Proto: proto, Truncated: trunc, EtherType: 0x1234}
 		line := AppendEvent(nil, &r, context(name))
 		var m map[string]any
 		if err := json.Unmarshal(line, &m); err != nil {
 			t.Fatalf("%v: %s", err, line)
 		}
-		if told := Kind(kind) == Verdict || Kind(kind) == FlowEnd; told && rule == 0 && name != "" && m["rule.name"] != string([]rune(name[:min(len(name), maxText)])) && json.Valid([]byte(`"`+name+`"`)) && !strings.Contains(name, `\`) {
+		if told := event.Kind(kind) == event.Verdict || event.Kind(kind) == event.FlowEnd; told && rule == 0 && name != "" && m["rule.name"] != string([]rune(name[:min(len(name), maxText)])) && json.Valid([]byte(`"`+name+`"`)) && !strings.Contains(name, `\`) {
 			t.Fatalf("rule name %q became %q", name, m["rule.name"])
 		}
 		if strings.ContainsAny(string(line), "\n\r") {
@@ -76,29 +78,29 @@ func FuzzEventIsJSON(f *testing.F) {
 
 func TestEveryReasonHasAName(t *testing.T) {
 	seen := map[string]bool{}
-	for r := Reason(1); r < NumReasons; r++ {
+	for r := verdict.Reason(1); r < verdict.NumReasons; r++ {
 		n := r.String()
 		if n == "" || n == "invalid" || seen[n] {
 			t.Errorf("reason %d is called %q", r, n)
 		}
 		seen[n] = true
 	}
-	if Reason(0).String() != "invalid" || NumReasons.String() != "invalid" {
+	if verdict.Reason(0).String() != "invalid" || verdict.NumReasons.String() != "invalid" {
 		t.Error("values that are no reason have a name")
 	}
 }
 
 func TestRing(t *testing.T) {
-	q := NewRing(4)
+	q := event.NewRing(4)
 	for i := range 6 {
-		if ok := q.Put(&Record{FlowID: uint64(i)}); ok != (i < 4) {
+		if ok := q.Put(&event.Record{FlowID: uint64(i)}); ok != (i < 4) {
 			t.Fatalf("Put %d: %v", i, ok)
 		}
 	}
 	if q.Lost() != 2 || q.Len() != 4 {
 		t.Fatalf("lost %d, waiting %d", q.Lost(), q.Len())
 	}
-	var r Record
+	var r event.Record
 	for i := range 4 {
 		if !q.Get(&r) || r.FlowID != uint64(i) {
 			t.Fatalf("got %d, want %d", r.FlowID, i)
@@ -141,8 +143,8 @@ func BenchmarkRender(b *testing.B) {
 }
 
 func BenchmarkRecord(b *testing.B) {
-	q := NewRing(1024)
-	var r Record
+	q := event.NewRing(1024)
+	var r event.Record
 	b.ReportAllocs()
 	for b.Loop() {
 		q.Put(&records[0])

@@ -1,16 +1,21 @@
 package export
 
-import "strconv"
+import (
+	"strconv"
 
-func dnsSuccess(o DNSOutcome) string {
-	if o == DNSAnswered || o == DNSNXDomain {
+	"github.com/thurward/thurward/internal/shared/event"
+	"github.com/thurward/thurward/internal/shared/verdict"
+)
+
+func dnsSuccess(o verdict.DNSOutcome) string {
+	if o == verdict.DNSAnswered || o == verdict.DNSNXDomain {
 		return "success"
 	}
 	return "failure"
 }
 
 // appendDNS appends what a DNS query asked and got.
-func appendDNS(b []byte, r *Record, name []byte) []byte {
+func appendDNS(b []byte, r *event.Record, name []byte) []byte {
 	b = appendTuple(b, r)
 	b = append(b, `,"network.protocol":"dns","network.direction":"`...)
 	b = append(b, r.Direction.String()...)
@@ -19,7 +24,7 @@ func appendDNS(b []byte, r *Record, name []byte) []byte {
 	b = append(b, `","dns.question.type":"`...)
 	b = appendQType(b, r.QType)
 	b = append(b, '"')
-	if rcode := r.DNS.rcode(); rcode != "" {
+	if rcode := r.DNS.RCode(); rcode != "" {
 		b = append(b, `,"dns.response_code":"`...)
 		b = append(b, rcode...)
 		b = append(b, '"')

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"math"
 	"sync/atomic"
+
+	"github.com/thurward/thurward/internal/shared/event"
 )
 
 // A Link is a connection to whoever reads the stream. It is made again and
@@ -56,16 +58,16 @@ const MaxLine = 16 << 10
 
 // StreamConfig is what a stream works with.
 type StreamConfig struct {
-	Ring      *Ring
+	Ring      *event.Ring
 	Context   *Context
 	Identity  Identity
-	Link      Link                         // nil: records are only shown to Tap
-	Metrics   *Metrics                     // of the packet loop; see Snapshot
-	Local     *Metrics                     // of whoever calls Step
-	Tap       func(r *Record, name []byte) // sees every record as it comes; may be nil
-	Queue     int                          // bytes of records that wait; 0: 1 MB
-	Records   int                          // records taken in one step; 0: 1024
-	NoFlowEnd bool                         // no events when flows end
+	Link      Link                               // nil: records are only shown to Tap
+	Metrics   *Metrics                           // of the packet loop; see Snapshot
+	Local     *Metrics                           // of whoever calls Step
+	Tap       func(r *event.Record, name []byte) // sees every record as it comes; may be nil
+	Queue     int                                // bytes of records that wait; 0: 1 MB
+	Records   int                                // records taken in one step; 0: 1024
+	NoFlowEnd bool                               // no events when flows end
 }
 
 // defaultQueue is the room for records that wait to be sent, in bytes: about
@@ -81,7 +83,7 @@ type Stream struct {
 	agg  aggregator
 	seq  uint64
 	name []byte
-	rec  Record
+	rec  event.Record
 
 	out  []byte // rendered; from sent on it waits for the link
 	sent int
@@ -138,7 +140,7 @@ func NewStream(c StreamConfig) *Stream {
 	if c.Local == nil {
 		c.Local = &Metrics{}
 	}
-	s := &Stream{c: c, pause: firstRetry, name: make([]byte, 0, MaxName), out: make([]byte, 0, outBytes+3*MaxLine)}
+	s := &Stream{c: c, pause: firstRetry, name: make([]byte, 0, event.MaxName), out: make([]byte, 0, outBytes+3*MaxLine)}
 	if c.Link != nil {
 		s.q = newQueue(c.Queue)
 	}
@@ -148,7 +150,7 @@ func NewStream(c StreamConfig) *Stream {
 }
 
 // StreamBytes is the memory of a stream with a link and the default queue.
-const StreamBytes = defaultQueue + outBytes + 3*MaxLine + places*(8+RecordSize+MaxName+1)
+const StreamBytes = defaultQueue + outBytes + 3*MaxLine + places*(8+event.RecordSize+event.MaxName+1)
 
 // Wanted reports whether the packet loop is to take a snapshot of its metrics.
 func (s *Stream) Wanted() bool { return s.shot.Load() == shotWanted }
@@ -235,18 +237,18 @@ func (s *Stream) take(now int64) (more bool) {
 }
 
 // enqueue puts a record into the queue for the lines that it becomes.
-func (s *Stream) enqueue(r *Record, name []byte) {
-	r.lines = lineEvent
-	if r.Kind == FlowEnd && s.c.NoFlowEnd {
-		r.lines = 0
+func (s *Stream) enqueue(r *event.Record, name []byte) {
+	r.Lines = lineEvent
+	if r.Kind == event.FlowEnd && s.c.NoFlowEnd {
+		r.Lines = 0
 	}
 	if t := s.c.Context.Tracer; t != nil && endsSpan(r) && t.Span(r).ok {
-		r.lines |= lineSpan
+		r.Lines |= lineSpan
 	}
-	if r.lines == 0 {
+	if r.Lines == 0 {
 		return
 	}
-	if r.lines&lineEvent != 0 {
+	if r.Lines&lineEvent != 0 {
 		s.seq++
 		r.Seq = s.seq
 	}

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestStreamOrder: a connection begins with a hello, then a whole snapshot of
@@ -107,7 +109,7 @@ func TestAggregation(t *testing.T) {
 // lines and counts the others; then it goes on, and says what was lost.
 func TestS42_OldestLinesAreDropped(t *testing.T) {
 	for _, gone := range []bool{false, true} { // the reader stands still; or is not there
-		l := newStreamLab(t, func(c *StreamConfig) { c.Queue = 100 * RecordSize })
+		l := newStreamLab(t, func(c *StreamConfig) { c.Queue = 100 * event.RecordSize })
 		l.settle()
 		if l.link.room = 0; gone {
 			l.link.state, l.link.refuse = LinkClosed, true
@@ -209,7 +211,7 @@ func TestFlowEndsOff(t *testing.T) {
 	})
 	l.settle()
 	l.accept(5)
-	l.ring.Put(&Record{Time: l.now, Kind: FlowEnd, Action: Accept, Reason: RuleAccept, Direction: Egress, FlowID: 5, Proto: 6, Src: v4(10, 0, 0, 2), Dst: v4(1, 1, 1, 1)})
+	l.ring.Put(&event.Record{Time: l.now, Kind: event.FlowEnd, Action: verdict.Accept, Reason: verdict.RuleAccept, Direction: verdict.Egress, FlowID: 5, Proto: 6, Src: v4(10, 0, 0, 2), Dst: v4(1, 1, 1, 1)})
 	l.settle()
 	ev, sp := l.link.lines("{"), l.link.lines("# SPAN ")
 	if len(ev) != 1 || len(sp) != 1 || !strings.Contains(sp[0], field(t, ev[0], "trace.id").(string)) {
@@ -224,8 +226,8 @@ func TestS41_SpansFollowTheShares(t *testing.T) {
 		tr := NewTracer([16]byte{9, 8, 7}, uint32(share*(1<<32-1)), uint32(share*(1<<32-1)))
 		n, d := 0, 0
 		for i := range 20000 {
-			flow := Record{Kind: Verdict, Action: Accept, FlowID: uint64(i + 1), Time: int64(i)}
-			end := Record{Kind: FlowEnd, Action: Accept, FlowID: uint64(i + 1), Time: int64(2 * i)}
+			flow := event.Record{Kind: event.Verdict, Action: verdict.Accept, FlowID: uint64(i + 1), Time: int64(i)}
+			end := event.Record{Kind: event.FlowEnd, Action: verdict.Accept, FlowID: uint64(i + 1), Time: int64(2 * i)}
 			a, b := tr.Span(&flow), tr.Span(&end)
 			if a != b {
 				t.Fatalf("flow %d: %v, then %v", i, a, b)
@@ -233,7 +235,7 @@ func TestS41_SpansFollowTheShares(t *testing.T) {
 			if a.ok {
 				n++
 			}
-			if tr.Span(&Record{Kind: Verdict, Action: Drop, Src: v4(10, 0, byte(i>>8), byte(i)), Dst: v4(1, 1, 1, 1)}).ok {
+			if tr.Span(&event.Record{Kind: event.Verdict, Action: verdict.Drop, Src: v4(10, 0, byte(i>>8), byte(i)), Dst: v4(1, 1, 1, 1)}).ok {
 				d++
 			}
 		}
@@ -320,7 +322,7 @@ func TestStreamBytes(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	s := NewStream(StreamConfig{Ring: NewRing(1), Context: &Context{Policy: &ruleset.Policy{}}, Link: &fakeLink{}})
+	s := NewStream(StreamConfig{Ring: event.NewRing(1), Context: &Context{Policy: &ruleset.Policy{}}, Link: &fakeLink{}})
 	runtime.ReadMemStats(&after)
 	got := int(after.HeapAlloc - before.HeapAlloc)
 	if got > StreamBytes*11/10 || got < StreamBytes*9/10 {
@@ -337,7 +339,7 @@ func TestStreamBesideThePacketLoop(t *testing.T) {
 	go func() {
 		lost := uint64(0)
 		for i := range n {
-			r := Record{Time: int64(i), Kind: Verdict, Action: Accept, Reason: RuleAccept, Direction: Egress, FlowID: uint64(i + 1), Proto: 6}
+			r := event.Record{Time: int64(i), Kind: event.Verdict, Action: verdict.Accept, Reason: verdict.RuleAccept, Direction: verdict.Egress, FlowID: uint64(i + 1), Proto: 6}
 			if !l.ring.PutNamed(&r, strings.Repeat("x", i%80)+".example") {
 				lost++
 				runtime.Gosched()

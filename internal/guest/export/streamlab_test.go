@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/thurward/thurward/internal/shared/event"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A fakeLink is a receiver with as much room as a test gives it.
@@ -67,14 +70,14 @@ func (l *fakeLink) lines(prefix string) (found []string) {
 // A streamLab is a stream whose packet loop and clock are the test.
 type streamLab struct {
 	t    testing.TB
-	ring *Ring
+	ring *event.Ring
 	link *fakeLink
 	s    *Stream
 	now  int64
 }
 
 func newStreamLab(t testing.TB, edit func(c *StreamConfig)) *streamLab {
-	l := &streamLab{t: t, ring: NewRing(1024), now: 1e9}
+	l := &streamLab{t: t, ring: event.NewRing(1024), now: 1e9}
 	l.link = &fakeLink{room: -1, now: &l.now}
 	c := StreamConfig{Ring: l.ring, Context: context("Web"), Link: l.link, Metrics: sampleMetrics(), Identity: Identity{Version: "1.0", Boot: "00"}}
 	c.Context.Tracer = nil
@@ -119,12 +122,12 @@ func (l *streamLab) until(t int64) {
 }
 
 func (l *streamLab) accept(flow uint64) {
-	l.ring.Put(&Record{Time: l.now, Kind: Verdict, Action: Accept, Reason: RuleAccept, Direction: Egress, FlowID: flow, Proto: 6,
+	l.ring.Put(&event.Record{Time: l.now, Kind: event.Verdict, Action: verdict.Accept, Reason: verdict.RuleAccept, Direction: verdict.Egress, FlowID: flow, Proto: 6,
 		Src: v4(10, 0, 0, 2), Dst: v4(1, 1, 1, 1), SrcPort: 1000, DstPort: 443})
 }
 
 func (l *streamLab) drop(port, srcPort uint16) {
-	l.ring.Put(&Record{Time: l.now, Kind: Verdict, Action: Drop, Reason: NoMatchingAllowRule, Rule: 1, Direction: Ingress, Proto: 6,
+	l.ring.Put(&event.Record{Time: l.now, Kind: event.Verdict, Action: verdict.Drop, Reason: verdict.NoMatchingAllowRule, Rule: 1, Direction: verdict.Ingress, Proto: 6,
 		Src: v4(192, 0, 2, 1), Dst: v4(203, 0, 113, 10), SrcPort: srcPort, DstPort: port})
 }
 

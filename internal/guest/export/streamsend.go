@@ -66,10 +66,10 @@ func (s *Stream) render(now int64) bool {
 		return false
 	}
 	r, name := &s.rec, s.name
-	if r.lines&lineEvent != 0 {
+	if r.Lines&lineEvent != 0 {
 		s.line(AppendNamed(s.out, r, name, s.c.Context))
 	}
-	if r.lines&lineSpan != 0 {
+	if r.Lines&lineSpan != 0 {
 		s.line(AppendSpan(s.out, r, name, s.c.Context))
 	}
 	return true

@@ -5,6 +5,9 @@ import (
 	"encoding/hex"
 	"math/bits"
 	"strconv"
+
+	"github.com/thurward/thurward/internal/shared/event"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A Tracer chooses which flows, drops and DNS queries get a span, and gives
@@ -39,13 +42,13 @@ const (
 // Span returns the ids of the span that a record belongs to; ok is unset when
 // it has none. A flow's packets share the flow's span; a drop that belongs to no
 // flow has its own.
-func (t *Tracer) Span(r *Record) SpanIDs {
+func (t *Tracer) Span(r *event.Record) SpanIDs {
 	switch {
-	case r.Kind == DNSQuery:
+	case r.Kind == event.DNSQuery:
 		return t.ids(traceLookup, r.Lookup, t.hash(traceLookup, r.Lookup), t.accept)
 	case r.FlowID != 0:
 		return t.ids(traceFlow, r.FlowID, t.hash(traceFlow, r.FlowID), t.accept)
-	case r.Kind == Verdict && r.Action == Drop && !r.Truncated:
+	case r.Kind == event.Verdict && r.Action == verdict.Drop && !r.Truncated:
 		// Chosen by what the sender varies least, so that a retry is chosen
 		// too; the id is of this one drop.
 		h := t.hash(binary.LittleEndian.Uint64(r.Src[8:]), binary.LittleEndian.Uint64(r.Dst[8:]))
@@ -79,7 +82,7 @@ func (t *Tracer) hash(a, b uint64) uint64 {
 // AppendSpan appends a span line for the record without a newline: "# SPAN "
 // and a span of OTLP's JSON encoding. It appends nothing when the record has no
 // span or does not end it.
-func AppendSpan(dst []byte, r *Record, name []byte, c *Context) []byte {
+func AppendSpan(dst []byte, r *event.Record, name []byte, c *Context) []byte {
 	if !endsSpan(r) || c.Tracer == nil {
 		return dst
 	}
@@ -93,9 +96,9 @@ func AppendSpan(dst []byte, r *Record, name []byte, c *Context) []byte {
 	b = hex.AppendEncode(b, id.Span[:])
 	start, end, what, kind := r.Time-r.Duration, r.Time, "flow", byte('1') // internal
 	switch {
-	case r.Kind == DNSQuery:
+	case r.Kind == event.DNSQuery:
 		what, kind = "dns lookup", '2' // server
-	case r.Kind == Verdict:
+	case r.Kind == event.Verdict:
 		start, end, what = r.Time, r.Time+r.Duration, "drop"
 	}
 	b = append(b, `","name":"`...)
@@ -110,7 +113,7 @@ func AppendSpan(dst []byte, r *Record, name []byte, c *Context) []byte {
 	a := attributes{b, false}
 	a.record(r, name, c)
 	b = append(a.b, ']')
-	if r.Lookup != 0 && r.Kind != DNSQuery {
+	if r.Lookup != 0 && r.Kind != event.DNSQuery {
 		l := c.Tracer.ids(traceLookup, r.Lookup, 0, 1<<32-1)
 		b = append(b, `,"links":[{"traceId":"`...)
 		b = hex.AppendEncode(b, l.Trace[:])
@@ -122,8 +125,8 @@ func AppendSpan(dst []byte, r *Record, name []byte, c *Context) []byte {
 }
 
 // endsSpan reports whether a record is the one that its span is written for.
-func endsSpan(r *Record) bool {
-	return r.Kind == FlowEnd || r.Kind == DNSQuery || r.Kind == Verdict && r.Action == Drop && r.FlowID == 0 && !r.Truncated
+func endsSpan(r *event.Record) bool {
+	return r.Kind == event.FlowEnd || r.Kind == event.DNSQuery || r.Kind == event.Verdict && r.Action == verdict.Drop && r.FlowID == 0 && !r.Truncated
 }
 
 // attributes writes the attributes of a span.
@@ -166,7 +169,7 @@ func (a *attributes) addr(k string, v [16]byte) {
 
 // record writes the attributes of a record, by OpenTelemetry's semantic
 // conventions where they have a name for it.
-func (a *attributes) record(r *Record, name []byte, c *Context) {
+func (a *attributes) record(r *event.Record, name []byte, c *Context) {
 	a.addr("source.address", r.Src)
 	a.addr("destination.address", r.Dst)
 	if hasPorts(r.Proto) {
@@ -177,7 +180,7 @@ func (a *attributes) record(r *Record, name []byte, c *Context) {
 	a.str("network.transport", string(appendTransport(proto[:0], r.Proto)))
 	a.str("network.type", "ipv4")
 	a.str("firewall.direction", r.Direction.String())
-	if r.Kind == DNSQuery {
+	if r.Kind == event.DNSQuery {
 		a.str("dns.question.name", string(name))
 		a.str("firewall.dns_outcome", r.DNS.String())
 		a.num("firewall.dns_lookup", r.Lookup)
@@ -197,7 +200,7 @@ func (a *attributes) record(r *Record, name []byte, c *Context) {
 	if r.FlowID != 0 {
 		a.num("firewall.flow_id", r.FlowID)
 	}
-	if r.Kind == FlowEnd {
+	if r.Kind == event.FlowEnd {
 		a.num("firewall.packets", r.Packets)
 		a.num("firewall.bytes", r.Bytes)
 	}

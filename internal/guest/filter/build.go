@@ -8,6 +8,7 @@ import (
 
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A plan is how trees are made of a root's matches.
@@ -163,7 +164,7 @@ func (x *box) set(p *ruleset.Policy, i int) bool {
 	if m.Proto != 0 {
 		kd, mask = uint16(m.Proto), 0xff
 	}
-	if m.Direction != ruleset.Either {
+	if m.Direction != verdict.Either {
 		kd, mask = kd|kind(0, m.Direction, 0), mask|kind(0, 3, 0)
 	}
 	if s := m.State; s == ruleset.StateNew || s == ruleset.StateEstablished {
@@ -172,9 +173,9 @@ func (x *box) set(p *ruleset.Policy, i int) bool {
 	e.Kind, e.KindMask = kd, mask
 	for _, proto := range []uint8{packet.TCP, packet.UDP, packet.ICMP, 0xff} {
 		if other := proto == 0xff; m.Proto == 0 || m.Proto == proto || other && kindField(m.Proto, 0, 0) == 3 {
-			for _, d := range []ruleset.Direction{ruleset.Egress, ruleset.Ingress} {
+			for _, d := range []verdict.Direction{verdict.Egress, verdict.Ingress} {
 				for _, s := range []uint8{ruleset.StateNew, ruleset.StateEstablished} {
-					if (m.Direction == ruleset.Either || m.Direction == d) && (m.State == 0 || m.State&s != 0) {
+					if (m.Direction == verdict.Either || m.Direction == d) && (m.State == 0 || m.State&s != 0) {
 						bit := uint16(1) << kindField(proto, d, s)
 						x.kinds |= bit
 						if exact && !(other && m.Proto != 0) {

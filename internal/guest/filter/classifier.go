@@ -5,6 +5,7 @@ import (
 
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A Classifier gives the same answers as Linear from the tables that Build has
@@ -35,7 +36,7 @@ const none = ^uint32(0)
 type key [ruleset.NumFields]uint32
 
 // kind is a packet's protocol, direction and state as entries hold them.
-func kind(proto uint8, d ruleset.Direction, state uint8) uint16 {
+func kind(proto uint8, d verdict.Direction, state uint8) uint16 {
 	return uint16(proto) | uint16(d)<<8 | uint16(state)<<10
 }
 
@@ -44,7 +45,7 @@ func kind(proto uint8, d ruleset.Direction, state uint8) uint16 {
 const numKinds = 16
 
 // kindField is the value of FieldKind.
-func kindField(proto uint8, d ruleset.Direction, state uint8) uint32 {
+func kindField(proto uint8, d verdict.Direction, state uint8) uint32 {
 	k := uint32(3)
 	switch proto {
 	case packet.TCP:
@@ -54,7 +55,7 @@ func kindField(proto uint8, d ruleset.Direction, state uint8) uint32 {
 	case packet.ICMP:
 		k = 2
 	}
-	if d == ruleset.Ingress {
+	if d == verdict.Ingress {
 		k |= 4
 	}
 	if state == ruleset.StateEstablished {

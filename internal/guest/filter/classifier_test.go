@@ -11,13 +11,14 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/ruleset/rulesettest"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // randomMatch returns a match such as a policy can have, and some that only a
 // segment made by hand can: masks that are no prefixes, addresses of another
 // family, bits outside of the mask. Few values, so that matches overlap.
 func randomMatch(r *rand.Rand, names int) ruleset.Match {
-	m := ruleset.Match{PortHi: 65535, Direction: ruleset.Direction(r.IntN(3)), State: uint8(r.IntN(4))}
+	m := ruleset.Match{PortHi: 65535, Direction: verdict.Direction(r.IntN(3)), State: uint8(r.IntN(4))}
 	m.Proto = []uint8{0, packet.TCP, packet.UDP, packet.ICMP, 47, 50}[r.IntN(6)]
 	value := func() uint32 {
 		if r.IntN(3) == 0 {

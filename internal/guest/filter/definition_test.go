@@ -6,6 +6,7 @@ import (
 
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // holds says what a match of a policy means, byte by byte.
@@ -24,7 +25,7 @@ func holds(m *ruleset.Match, q *Packet) bool {
 	if m.Proto != 0 && m.Proto != q.Proto || q.DstPort < m.PortLo || m.PortHi < q.DstPort {
 		return false
 	}
-	if m.Direction != ruleset.Either && m.Direction != q.Direction || m.State != 0 && m.State&q.State == 0 {
+	if m.Direction != verdict.Either && m.Direction != q.Direction || m.State != 0 && m.State&q.State == 0 {
 		return false
 	}
 	if m.Name == 0 {
@@ -92,7 +93,7 @@ func TestShortPrefixes(t *testing.T) {
 				size := uint64(1) << (32 - length)
 				lo := uint64(v) / size * size
 				for _, a := range []uint64{lo, lo + size - 1, lo - 1, lo + size, 0, 1<<32 - 1} {
-					q := Packet{Src: packet.Addr(a), Dst: packet.Addr(a), Proto: packet.TCP, Direction: ruleset.Egress, State: ruleset.StateNew}
+					q := Packet{Src: packet.Addr(a), Dst: packet.Addr(a), Proto: packet.TCP, Direction: verdict.Egress, State: ruleset.StateNew}
 					want := ruleset.Deny
 					if x := uint64(uint32(a)); lo <= x && x < lo+size {
 						want = ruleset.Accept
@@ -151,9 +152,9 @@ func TestBoxes(t *testing.T) {
 				if part(proto) != kd&3 {
 					continue
 				}
-				q.Proto, q.Direction, q.State = uint8(proto), ruleset.Egress, ruleset.StateNew
+				q.Proto, q.Direction, q.State = uint8(proto), verdict.Egress, ruleset.StateNew
 				if kd&4 != 0 {
-					q.Direction = ruleset.Ingress
+					q.Direction = verdict.Ingress
 				}
 				if kd&8 != 0 {
 					q.State = ruleset.StateEstablished

@@ -12,6 +12,7 @@ package filter
 import (
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A Packet is what rules look at. Addresses are the internal ones: after
@@ -21,7 +22,7 @@ type Packet struct {
 	Src, Dst  packet.Addr
 	DstPort   uint16 // 0 for protocols without ports
 	Proto     uint8
-	Direction ruleset.Direction
+	Direction verdict.Direction
 	State     uint8    // segment.StateNew or segment.StateEstablished
 	Names     []uint32 // the patterns of Policy.Names that the source knows Dst by, as indexes
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 func addr(a, b, c, d uint32) packet.Addr { return packet.Addr(a<<24 | b<<16 | c<<8 | d) }
@@ -31,14 +32,14 @@ func policy() *ruleset.Policy {
 	add(m)
 	m = any // 1: a network may go to web servers
 	m.Src, m.SrcMask = net(addr(10, 0, 0, 0), 24)
-	m.Proto, m.PortLo, m.PortHi, m.Direction, m.State = packet.TCP, 80, 443, ruleset.Egress, ruleset.StateNew
+	m.Proto, m.PortLo, m.PortHi, m.Direction, m.State = packet.TCP, 80, 443, verdict.Egress, ruleset.StateNew
 	add(m)
 	m = any // 2: anybody may ask one server
 	m.Dst, m.DstMask = net(addr(8, 8, 8, 8), 32)
 	m.Proto, m.PortLo, m.PortHi = packet.UDP, 53, 53
 	add(m)
 	m = any // 3: what comes back
-	m.Direction, m.State = ruleset.Ingress, ruleset.StateEstablished
+	m.Direction, m.State = verdict.Ingress, ruleset.StateEstablished
 	add(m)
 	m = any // 4: an address of another family matches nothing
 	m.Src[0], m.SrcMask[0] = 0x20, 0xff
@@ -52,8 +53,8 @@ func policy() *ruleset.Policy {
 func TestLinear(t *testing.T) {
 	const (
 		def = 6
-		e   = ruleset.Egress
-		i   = ruleset.Ingress
+		e   = verdict.Egress
+		i   = verdict.Ingress
 		n   = ruleset.StateNew
 		est = ruleset.StateEstablished
 	)

@@ -3,6 +3,7 @@ package filter
 import (
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // match is a ruleset.Match reduced to the data plane's address family.
@@ -11,7 +12,7 @@ type match struct {
 	dst, dstMask   packet.Addr
 	portLo, portHi uint16
 	proto          uint8
-	direction      ruleset.Direction
+	direction      verdict.Direction
 	state          uint8
 	action         ruleset.Action
 	mode           ruleset.Mode
@@ -77,7 +78,7 @@ func (m *match) matches(p *Packet) bool {
 	return p.Src&m.srcMask == m.src && p.Dst&m.dstMask == m.dst &&
 		(m.proto == 0 || m.proto == p.Proto) &&
 		p.DstPort >= m.portLo && p.DstPort <= m.portHi &&
-		(m.direction == ruleset.Either || m.direction == p.Direction) &&
+		(m.direction == verdict.Either || m.direction == p.Direction) &&
 		m.state&p.State != 0 &&
 		(m.name == 0 || p.hasName(m.name-1))
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 var update = flag.Bool("update", false, "write testdata/plans.txt anew")
@@ -115,7 +116,7 @@ func spread() *ruleset.Policy {
 			m.PortLo = uint16(v >> 16)
 			m.PortHi = m.PortLo
 		case 3:
-			m.Proto, m.Direction, m.State = []uint8{packet.TCP, packet.UDP, packet.ICMP, 47}[i/4%4], ruleset.Direction(i/16%3), uint8(i/8%4)
+			m.Proto, m.Direction, m.State = []uint8{packet.TCP, packet.UDP, packet.ICMP, 47}[i/4%4], verdict.Direction(i/16%3), uint8(i/8%4)
 		}
 		p.Matches, p.Rules = append(p.Matches, m), append(p.Rules, ruleset.Rule{Action: m.Action})
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A walker makes packets that know the classifier's cuts: it descends a tree by
@@ -61,7 +62,7 @@ func (w *walker) packet() Packet {
 			}
 		}
 	}
-	q := Packet{Src: packet.Addr(k[0]), Dst: packet.Addr(k[1]), DstPort: uint16(k[2]), Proto: packet.TCP, Direction: ruleset.Egress, State: ruleset.StateNew}
+	q := Packet{Src: packet.Addr(k[0]), Dst: packet.Addr(k[1]), DstPort: uint16(k[2]), Proto: packet.TCP, Direction: verdict.Egress, State: ruleset.StateNew}
 	switch k[ruleset.FieldKind] & 3 {
 	case 1:
 		q.Proto = packet.UDP
@@ -71,7 +72,7 @@ func (w *walker) packet() Packet {
 		q.Proto = []uint8{47, 50, 99, 0, 255}[w.r.IntN(5)]
 	}
 	if k[ruleset.FieldKind]&4 != 0 {
-		q.Direction = ruleset.Ingress
+		q.Direction = verdict.Ingress
 	}
 	if k[ruleset.FieldKind]&8 != 0 {
 		q.State = ruleset.StateEstablished
@@ -159,7 +160,7 @@ func grid(r *rand.Rand, n int) *ruleset.Policy {
 			m.Proto = []uint8{packet.TCP, packet.UDP, packet.ICMP, 47}[r.IntN(4)]
 		}
 		if r.IntN(4) == 0 {
-			m.Direction, m.State = ruleset.Direction(r.IntN(3)), uint8(r.IntN(4))
+			m.Direction, m.State = verdict.Direction(r.IntN(3)), uint8(r.IntN(4))
 		}
 		if names > 0 && r.IntN(4) == 0 {
 			m.Name = 1 + r.Uint32N(uint32(names))
@@ -187,22 +188,22 @@ func crossing(r *rand.Rand) *ruleset.Policy {
 		v := uint16(r.Uint32())
 		add(ruleset.Match{PortLo: v, PortHi: v})
 	}
-	wide := func(d ruleset.Direction, narrow bool) {
+	wide := func(d verdict.Direction, narrow bool) {
 		m := ruleset.Match{Direction: d, PortLo: uint16(r.IntN(20000)), PortHi: uint16(30000 + r.IntN(35000))}
 		if narrow {
 			m.Src, m.SrcMask = prefix(10<<24|r.Uint32N(4)<<22, []int{8, 9, 10}[r.IntN(3)])
 		}
 		add(m)
 	}
-	wide(ruleset.Egress, false)
+	wide(verdict.Egress, false)
 	for range 1 + r.IntN(3) {
-		wide(ruleset.Ingress, true)
+		wide(verdict.Ingress, true)
 	}
 	for range 2 + r.IntN(8) {
-		wide(ruleset.Egress, r.IntN(2) == 0)
+		wide(verdict.Egress, r.IntN(2) == 0)
 	}
 	for range 1 + r.IntN(2) {
-		add(ruleset.Match{PortHi: 65535, Direction: ruleset.Ingress})
+		add(ruleset.Match{PortHi: 65535, Direction: verdict.Ingress})
 	}
 	r.Shuffle(len(p.Matches)*r.IntN(2), func(i, j int) { p.Matches[i], p.Matches[j] = p.Matches[j], p.Matches[i] })
 	for i := range p.Matches {

@@ -13,6 +13,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/ruleset/rulesettest"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A variant is a kind of rule set, by the match of rule i of n.
@@ -44,7 +45,7 @@ var variants = []variant{
 	}},
 	// Networks of one site to networks elsewhere.
 	{"prefix pairs", func(r *rand.Rand, i, n int) ruleset.Match {
-		m := ruleset.Match{PortHi: 65535, Proto: packet.TCP, Direction: ruleset.Egress}
+		m := ruleset.Match{PortHi: 65535, Proto: packet.TCP, Direction: verdict.Egress}
 		m.Src, m.SrcMask = prefix(10<<24|r.Uint32N(1<<24), []int{32, 28, 24, 24, 20, 16, 8}[r.IntN(7)])
 		m.Dst, m.DstMask = prefix(r.Uint32(), []int{32, 32, 28, 24, 24, 20, 16}[r.IntN(7)])
 		m.PortLo, m.PortHi = 443, 443
@@ -64,7 +65,7 @@ var variants = []variant{
 	// Everything together: who may go where at which port, who may not, and
 	// some rules that leave most open.
 	{"mixed", func(r *rand.Rand, i, n int) ruleset.Match {
-		m := ruleset.Match{PortHi: 65535, Proto: []uint8{0, packet.TCP, packet.TCP, packet.UDP}[r.IntN(4)], Direction: ruleset.Direction(r.IntN(3))}
+		m := ruleset.Match{PortHi: 65535, Proto: []uint8{0, packet.TCP, packet.TCP, packet.UDP}[r.IntN(4)], Direction: verdict.Direction(r.IntN(3))}
 		if k := r.IntN(4); k != 0 {
 			m.Src, m.SrcMask = prefix([]uint32{10 << 24, 172<<24 | 16<<16, 192<<24 | 168<<16}[r.IntN(3)]|r.Uint32N(1<<16), []int{32, 30, 24, 24, 22}[r.IntN(5)])
 			if k == 1 {
@@ -102,8 +103,8 @@ func packetFor(r *rand.Rand, m *ruleset.Match) Packet {
 	if p.Proto == 0 {
 		p.Proto = packet.TCP
 	}
-	if p.Direction == ruleset.Either {
-		p.Direction = ruleset.Direction(1 + r.IntN(2))
+	if p.Direction == verdict.Either {
+		p.Direction = verdict.Direction(1 + r.IntN(2))
 	}
 	if p.State == 0 {
 		p.State = 1 << r.IntN(2)
@@ -130,7 +131,7 @@ func packets(p *ruleset.Policy, place string) []Packet {
 		case "any":
 			ps[i] = packetFor(r, &p.Matches[r.IntN(n)])
 		case "none":
-			ps[i] = Packet{Src: packet.Addr(r.Uint32()), Dst: packet.Addr(r.Uint32()), Proto: packet.ICMP, Direction: ruleset.Ingress, State: ruleset.StateNew}
+			ps[i] = Packet{Src: packet.Addr(r.Uint32()), Dst: packet.Addr(r.Uint32()), Proto: packet.ICMP, Direction: verdict.Ingress, State: ruleset.StateNew}
 		}
 	}
 	return ps

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 

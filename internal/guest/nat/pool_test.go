@@ -4,8 +4,9 @@ import (
 	"runtime"
 	"testing"
 
-	"github.com/thurward/thurward/internal/shared/packet"
 	"pgregory.net/rapid"
+
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 const external = packet.Addr(0xcb00710a)

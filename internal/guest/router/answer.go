@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Answers: what the firewall tells the senders of packets that it drops.
@@ -108,7 +108,7 @@ func (e *Engine) dropTTL(in *port, i int, now int64) {
 	if e.policy.Settings.Flags&ruleset.FlagNoTimeExceeded == 0 {
 		e.sendError(in, i, aboutTTL, packet.TimeExceeded, 0, 0, now)
 	}
-	e.dropPacket(in, i, export.TTLExpired, now)
+	e.dropPacket(in, i, verdict.TTLExpired, now)
 }
 
 // dropTooBig drops packet i, which is too long for its way out, and tells its
@@ -117,7 +117,7 @@ func (e *Engine) dropTooBig(in, out *port, i int, now int64) {
 	if e.b.pk[i].DF {
 		e.sendError(in, i, aboutSize, packet.Unreachable, packet.FragNeeded, uint32(out.mtu), now)
 	}
-	e.dropPacket(in, i, export.PacketTooBig, now)
+	e.dropPacket(in, i, verdict.PacketTooBig, now)
 }
 
 // unreachable tells the sender of frame f that its next hop does not answer

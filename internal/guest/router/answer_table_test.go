@@ -7,10 +7,10 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // load makes a packet the only one of the batch, without polling.
@@ -37,7 +37,7 @@ type plainSYN struct {
 func TestHeldSYNsAreAsSaid(t *testing.T) {
 	for _, sources := range []int{1, 2, 5, 60} {
 		l := newLab(t, "reject")
-		l.answered(wan, udp(web, 1, ours, 22), export.ExplicitDeny) // the gateway is known
+		l.answered(wan, udp(web, 1, ours, 22), verdict.ExplicitDeny) // the gateway is known
 		in, h := &l.e.port[wan], &l.e.held
 		r := rand.New(rand.NewPCG(uint64(sources), 2))
 		var list []plainSYN
@@ -129,7 +129,7 @@ func TestHeldSYNsAreAsSaid(t *testing.T) {
 func TestHeldSYNQuotes(t *testing.T) {
 	for _, opts := range []int{0, 4, 40} {
 		l := newLab(t, "reject")
-		l.answered(wan, udp(web, 1, ours, 22), export.ExplicitDeny)
+		l.answered(wan, udp(web, 1, ours, 22), verdict.ExplicitDeny)
 		f := syn(client, 4000, ours, 22).frame(wanMAC)
 		var o []byte
 		for range opts {
@@ -221,12 +221,12 @@ func TestStrays(t *testing.T) {
 	} {
 		l := newLab(t, "reject")
 		if c.rejected {
-			l.answered(lan, c.p, export.ExplicitDeny)
+			l.answered(lan, c.p, verdict.ExplicitDeny)
 			if got := l.e.c.ResetsSent == 1; got != c.reset || l.e.c.Drops[0] != 1 || l.e.c.Decisions != 1 {
 				t.Errorf("%s: reset %v, drops %v, %d decisions", c.name, got, l.e.c.Drops, l.e.c.Decisions)
 			}
 		} else {
-			l.unanswered(lan, c.p, export.ConntrackInvalid)
+			l.unanswered(lan, c.p, verdict.ConntrackInvalid)
 			if l.e.c.Drops[0] != 0 || l.e.c.Decisions != 0 {
 				t.Errorf("%s: drops %v, %d decisions", c.name, l.e.c.Drops, l.e.c.Decisions)
 			}
@@ -234,7 +234,7 @@ func TestStrays(t *testing.T) {
 		l.invariants()
 		// A rule that rejects something else does not reject it.
 		l = newLab(t, "reject egress udp :999", "deny")
-		l.unanswered(lan, c.p, export.ConntrackInvalid)
+		l.unanswered(lan, c.p, verdict.ConntrackInvalid)
 		l.invariants()
 	}
 }
@@ -243,21 +243,21 @@ func TestStrays(t *testing.T) {
 func TestAnswersWithoutBuffers(t *testing.T) {
 	for _, p := range []pkt{udp(host, 4000, web, 53), syn(host, 4000, web, 53)} {
 		l := newLab(t, "reject")
-		l.answered(lan, udp(host, 1, web, 1), export.ExplicitDeny) // the host is known
+		l.answered(lan, udp(host, 1, web, 1), verdict.ExplicitDeny) // the host is known
 		var taken []uint32
 		for l.pool.Free() > 1 {
 			b, _ := l.pool.Get()
 			taken = append(taken, b)
 		}
 		sent := l.e.c.ICMPErrorsSent + l.e.c.ResetsSent
-		l.unanswered(lan, p, export.ExplicitDeny)
+		l.unanswered(lan, p, verdict.ExplicitDeny)
 		if l.e.c.NoBuffer != 1 || l.e.c.ICMPErrorsSent+l.e.c.ResetsSent != sent || l.e.c.Own != 1 {
 			t.Errorf("%d times no buffer, %d sent, %d own", l.e.c.NoBuffer, l.e.c.ICMPErrorsSent+l.e.c.ResetsSent, l.e.c.Own)
 		}
 		for _, b := range taken {
 			l.pool.Put(b)
 		}
-		l.answered(lan, p, export.ExplicitDeny)
+		l.answered(lan, p, verdict.ExplicitDeny)
 		l.invariants()
 	}
 }
@@ -392,10 +392,10 @@ func TestAnswersHaveRates(t *testing.T) {
 // it is to an external address; a host that is reached without translation resets it.
 func TestOnlyOwnAddressesHoldSYNs(t *testing.T) {
 	l := newLabWith(t, routed, "reject ingress tcp", "accept")
-	if v := l.answered(wan, syn(client, 4000, "10.0.0.5", 22), export.ExplicitDeny); v.Flags&packet.RST == 0 || v.Src != ip("10.0.0.5") || l.e.held.n != 0 {
+	if v := l.answered(wan, syn(client, 4000, "10.0.0.5", 22), verdict.ExplicitDeny); v.Flags&packet.RST == 0 || v.Src != ip("10.0.0.5") || l.e.held.n != 0 {
 		t.Errorf("answered by %v, %d held", v, l.e.held.n)
 	}
-	l.unanswered(wan, syn(client, 4000, ours, 22), export.ExplicitDeny)
+	l.unanswered(wan, syn(client, 4000, ours, 22), verdict.ExplicitDeny)
 	if l.e.held.n != 1 {
 		t.Errorf("%d held", l.e.held.n)
 	}

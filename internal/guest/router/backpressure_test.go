@@ -3,8 +3,8 @@ package router
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // queued puts n UDP packets of one flow on the LAN's wire.
@@ -34,7 +34,7 @@ func TestBurstWaitsForRoom(t *testing.T) {
 			l.port[wan].out = nil
 		}
 	}
-	if d := l.e.c.DropReasons[export.TxFull]; sent != 10*Batch || d != 0 {
+	if d := l.e.c.DropReasons[verdict.TxFull]; sent != 10*Batch || d != 0 {
 		t.Errorf("%d of %d left, %d dropped", sent, 10*Batch, d)
 	}
 	if l.e.c.Holds[wan] == 0 || l.e.c.Holds[lan] != 0 {
@@ -61,7 +61,7 @@ func TestDeviceThatTakesNothing(t *testing.T) {
 	if polls > int(roomWait/1_000_000)+8 {
 		t.Errorf("the answer came after %d ms", polls)
 	}
-	if d := l.e.c.DropReasons[export.TxFull]; d != 4*Batch {
+	if d := l.e.c.DropReasons[verdict.TxFull]; d != 4*Batch {
 		t.Errorf("%d dropped, want %d", d, 4*Batch)
 	}
 	// Room again: it is held up for again.

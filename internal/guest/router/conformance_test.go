@@ -3,9 +3,9 @@ package router
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Requirements that are met as a consequence of others, each shown by itself.
@@ -36,17 +36,17 @@ func TestRFC5382_REQ3b_TCPAndUDPAreFilteredApart(t *testing.T) {
 	l := newLabWith(t, withDNAT(dnat(packet.TCP, ours, 443, 443, server, 443), dnat(packet.UDP, ours, 443, 443, server, 443)),
 		"accept ingress tcp any -> 10.0.0.5 :443", "accept egress", established)
 	l.one(wan, syn(client, 4000, ours, 443)).is(t, client, 4000, server, 443)
-	l.dropped(wan, udp(client, 4000, ours, 443), export.NoMatchingAllowRule)
+	l.dropped(wan, udp(client, 4000, ours, 443), verdict.NoMatchingAllowRule)
 	v := l.one(lan, udp(host, 4000, web, 80))
-	l.dropped(wan, tcpSeg(web, 80, ours, v.SrcPort, packet.ACK, 1, 1), export.NoMatchingAllowRule)
+	l.dropped(wan, tcpSeg(web, 80, ours, v.SrcPort, packet.ACK, 1, 1), verdict.NoMatchingAllowRule)
 }
 
 // TestRFC7857_S6_FilteringIsPerProtocol: the same between flows from inside.
 func TestRFC7857_S6_FilteringIsPerProtocol(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	port := l.handshake(host, 4000, web, 80)
-	l.dropped(wan, udp(web, 80, ours, port), export.NoMatchingAllowRule)
-	l.dropped(wan, echo(web, ours, packet.EchoReply, port), export.NoMatchingAllowRule)
+	l.dropped(wan, udp(web, 80, ours, port), verdict.NoMatchingAllowRule)
+	l.dropped(wan, echo(web, ours, packet.EchoReply, port), verdict.NoMatchingAllowRule)
 	l.one(wan, tcpSeg(web, 80, ours, port, packet.ACK, 5001, 1001))
 }
 
@@ -73,7 +73,7 @@ func TestRFC5508_REQ1_QueriesFromInside(t *testing.T) {
 		}
 	}
 	// From outside, nobody may ask.
-	l.dropped(wan, echo(web, ours, packet.EchoRequest, 0), export.NoMatchingAllowRule)
+	l.dropped(wan, echo(web, ours, packet.EchoRequest, 0), verdict.NoMatchingAllowRule)
 }
 
 func TestRFC5508_REQ2a_TheTimerIsConfigurable(t *testing.T) {

@@ -2,11 +2,11 @@ package router
 
 import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // decide handles packet i of the batch, which belongs to no flow, or begins a new
@@ -19,7 +19,7 @@ func (e *Engine) decide(in *port, i int, k *conntrack.Key, old conntrack.Ref, no
 func (e *Engine) first(in *port, i int, k *conntrack.Key, old conntrack.Ref, now int64) {
 	p := &e.b.pk[i]
 	if e.martian(in, p) {
-		e.dropPacket(in, i, export.Martian, now)
+		e.dropPacket(in, i, verdict.Martian, now)
 		return
 	}
 	if e.names.proxy != nil {
@@ -45,7 +45,7 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, old conntrack.Ref, now
 		}
 		to, out = t, &e.port[lan]
 	} else if e.route(p.Dst) == in {
-		e.dropPacket(in, i, export.Martian, now) // hosts on one link reach each other without us
+		e.dropPacket(in, i, verdict.Martian, now) // hosts on one link reach each other without us
 		return
 	}
 	fp := filter.Packet{Src: p.Src, Dst: to.Addr, Proto: p.Proto, Direction: direction(in.n == wan), State: ruleset.StateNew}
@@ -72,7 +72,7 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, old conntrack.Ref, now
 	if in.n == wan && to.Addr == p.Dst && e.nat.Translates(p.Dst) {
 		// From outside such hosts have no addresses but those that DNAT gives
 		// them: who could use their own would pass by the entry's sources.
-		e.dropPacket(in, i, export.UntranslatedDestination, now)
+		e.dropPacket(in, i, verdict.UntranslatedDestination, now)
 		return
 	}
 	if e.cannotLeave(in, out, i, now) {
@@ -97,7 +97,7 @@ func (e *Engine) first(in *port, i int, k *conntrack.Key, old conntrack.Ref, now
 	}
 	d.Packets, d.Bytes = 1+uint64(p.Parts), uint64(p.Total)
 	e.c.Accepts[rule] += d.Packets
-	e.emitFlow(r, export.Accept, e.acceptReason(rule), now)
+	e.emitFlow(r, verdict.Accept, e.acceptReason(rule), now)
 	e.flows.Steady(r, steadyWay(in))
 	e.send(out, i, &d.Out, now)
 }
@@ -109,9 +109,9 @@ func (e *Engine) judge(in *port, p *packet.Packet, fp *filter.Packet, now int64)
 	e.c.Decisions++
 	if v.Shadow != filter.NoRule {
 		e.c.Shadows[v.Shadow]++
-		would, why := export.WouldAccept, export.RuleAccept
+		would, why := verdict.WouldAccept, verdict.RuleAccept
 		if e.policy.Rules[v.Shadow].Action != ruleset.Accept {
-			would, why = export.WouldDrop, export.ExplicitDeny
+			would, why = verdict.WouldDrop, verdict.ExplicitDeny
 		}
 		seen := *p
 		seen.Src, seen.Dst = fp.Src, fp.Dst
@@ -124,7 +124,7 @@ func (e *Engine) judge(in *port, p *packet.Packet, fp *filter.Packet, now int64)
 }
 
 // startable returns why a packet cannot begin a flow, or 0.
-func startable(p *packet.Packet) export.Reason {
+func startable(p *packet.Packet) verdict.Reason {
 	switch p.Class {
 	case packet.Stream:
 		// Only a SYN: flows are not picked up in the middle, since nothing
@@ -139,7 +139,7 @@ func startable(p *packet.Packet) export.Reason {
 			return 0
 		}
 	}
-	return export.ConntrackInvalid
+	return verdict.ConntrackInvalid
 }
 
 // denied drops packet i for the rule that denies or rejects it. Each packet is
@@ -151,9 +151,9 @@ func (e *Engine) denied(in *port, i int, rule uint32, tell bool, r conntrack.Ref
 	e.c.DropReasons[why] += n
 	if tell {
 		if r != conntrack.None {
-			e.emitFlow(r, export.Drop, why, now)
+			e.emitFlow(r, verdict.Drop, why, now)
 		} else {
-			e.emitPacket(in, &e.b.pk[i], export.Drop, why, rule, now)
+			e.emitPacket(in, &e.b.pk[i], verdict.Drop, why, rule, now)
 		}
 	}
 	if e.rejects && e.rejecting(rule) {

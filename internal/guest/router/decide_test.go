@@ -4,9 +4,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestStartable: of all flags and types of messages, which begin a flow.
@@ -23,7 +23,7 @@ func TestStartable(t *testing.T) {
 		for _, code := range []uint8{0, 1, 255} {
 			for _, c := range []packet.Class{packet.Query, packet.Error, packet.Unknown} {
 				p := packet.Packet{Class: c, Flags: packet.SYN, ICMPType: uint8(typ), ICMPCode: code}
-				want := export.ConntrackInvalid
+				want := verdict.ConntrackInvalid
 				if c == packet.Query && typ == packet.EchoRequest && code == 0 {
 					want = 0
 				}
@@ -48,29 +48,29 @@ func TestBypassNotes(t *testing.T) {
 		proto uint8
 		dst   string
 		port  uint16
-		want  export.Note
+		want  verdict.Hint
 	}{
-		{packet.UDP, web, 53, export.BypassDNS}, {packet.TCP, web, 53, export.BypassDNS}, {packet.UDP, web, 52, 0}, {packet.TCP, web, 54, 0},
-		{packet.TCP, web, 853, export.BypassDoT}, {packet.UDP, web, 853, export.BypassDoQ}, {packet.TCP, web, 854, 0}, {packet.UDP, web, 852, 0},
-		{packet.TCP, doh, 443, export.BypassDoH}, {packet.UDP, doh, 443, export.BypassDoH}, {packet.TCP, doh, 442, 0}, {packet.TCP, doh, 444, 0},
-		{packet.TCP, web, 443, 0}, {packet.TCP, "9.9.9.8", 443, 0}, {packet.TCP, "1.0.0.1", 443, export.BypassDoH}, {packet.TCP, "223.6.6.6", 443, export.BypassDoH},
+		{packet.UDP, web, 53, verdict.BypassDNS}, {packet.TCP, web, 53, verdict.BypassDNS}, {packet.UDP, web, 52, 0}, {packet.TCP, web, 54, 0},
+		{packet.TCP, web, 853, verdict.BypassDoT}, {packet.UDP, web, 853, verdict.BypassDoQ}, {packet.TCP, web, 854, 0}, {packet.UDP, web, 852, 0},
+		{packet.TCP, doh, 443, verdict.BypassDoH}, {packet.UDP, doh, 443, verdict.BypassDoH}, {packet.TCP, doh, 442, 0}, {packet.TCP, doh, 444, 0},
+		{packet.TCP, web, 443, 0}, {packet.TCP, "9.9.9.8", 443, 0}, {packet.TCP, "1.0.0.1", 443, verdict.BypassDoH}, {packet.TCP, "223.6.6.6", 443, verdict.BypassDoH},
 		{packet.ICMP, doh, 53, 0},
 	} {
 		p := pkt{src: host, sport: 4000, dst: x.dst, dport: x.port, proto: x.proto, flags: packet.SYN, typ: packet.EchoRequest}
 		l.one(lan, p)
-		if r := l.last(); r.Note != x.want || r.Dst != ip(x.dst).To16() {
-			t.Errorf("%+v: note %v", x, r.Note)
+		if r := l.last(); r.Hint != x.want || r.Dst != ip(x.dst).To16() {
+			t.Errorf("%+v: note %v", x, r.Hint)
 		}
-		l.dropped(lan, func() pkt { p.ttl = 1; p.src = "10.0.0.3"; return p }(), export.TTLExpired)
+		l.dropped(lan, func() pkt { p.ttl = 1; p.src = "10.0.0.3"; return p }(), verdict.TTLExpired)
 	}
 	l = newLabWith(t, func(p *ruleset.Policy) { p.DNAT = []ruleset.DNAT{dnat(packet.UDP, ours, 53, 53, server, 53)} }, "accept")
 	l.one(lan, udp(host, 4000, web, 53)) // whose note is not the next one's
 	l.one(wan, udp(web, 4000, ours, 53))
-	if l.last().Note != 0 {
+	if l.last().Hint != 0 {
 		t.Error("a question from outside is no way around")
 	}
-	l.dropped(wan, udp(web, 4000, ours, 53).malformed(), export.MalformedPacket)
-	if l.last().Note != 0 {
+	l.dropped(wan, udp(web, 4000, ours, 53).malformed(), verdict.MalformedPacket)
+	if l.last().Hint != 0 {
 		t.Error("the note of another packet")
 	}
 	if !slices.IsSorted(resolvers) || len(slices.Compact(slices.Clone(resolvers))) != len(resolvers) {
@@ -86,10 +86,10 @@ func TestFirstAnswerIsDecidedWhenItPasses(t *testing.T) {
 	for _, x := range []struct {
 		name string
 		bad  func(p *pkt)
-		why  export.Reason
+		why  verdict.Reason
 	}{
-		{"TTL", func(p *pkt) { p.ttl = 1 }, export.TTLExpired},
-		{"number", func(p *pkt) { p.ack = 77 }, export.ConntrackInvalid},
+		{"TTL", func(p *pkt) { p.ttl = 1 }, verdict.TTLExpired},
+		{"number", func(p *pkt) { p.ack = 77 }, verdict.ConntrackInvalid},
 	} {
 		l := newLab(t, "accept egress", established)
 		v := l.one(lan, syn(host, 4000, web, 80))
@@ -101,7 +101,7 @@ func TestFirstAnswerIsDecidedWhenItPasses(t *testing.T) {
 			l.dropped(wan, bad, x.why)
 		}
 		for i, r := range l.seen {
-			if r.Answer || r.FlowID != 0 || r.Action != export.Drop {
+			if r.Answer || r.FlowID != 0 || r.Action != verdict.Drop {
 				t.Errorf("%s: event %d %+v", x.name, i, r)
 			}
 		}
@@ -112,7 +112,7 @@ func TestFirstAnswerIsDecidedWhenItPasses(t *testing.T) {
 		for range 2 {
 			l.one(wan, p)
 		}
-		if len(l.seen) != n+1 || !l.last().Answer || l.last().Action != export.Accept || l.e.c.Decisions != 4 || l.e.c.Accepts[1] != 2 {
+		if len(l.seen) != n+1 || !l.last().Answer || l.last().Action != verdict.Accept || l.e.c.Decisions != 4 || l.e.c.Accepts[1] != 2 {
 			t.Errorf("%s: %d events more, %d decisions; the last %+v", x.name, len(l.seen)-n, l.e.c.Decisions, l.last())
 		}
 	}
@@ -121,7 +121,7 @@ func TestFirstAnswerIsDecidedWhenItPasses(t *testing.T) {
 	v := l.one(lan, udp(host, 4000, web, 5000))
 	l.seen = nil
 	for range 3 {
-		l.dropped(wan, udp(web, 5000, ours, v.SrcPort), export.ExplicitDeny)
+		l.dropped(wan, udp(web, 5000, ours, v.SrcPort), verdict.ExplicitDeny)
 	}
 	if r := l.last(); len(l.seen) != 1 || r.FlowID != 1 || r.Rule != 1 || !r.Answer || l.e.c.Drops[1] != 3 || l.e.c.Decisions != 2 {
 		t.Errorf("%d events, %+v; drops %v", len(l.seen), r, l.e.c.Drops)
@@ -172,9 +172,9 @@ func TestEchoByDirection(t *testing.T) {
 		{wan, coded(echo(web, host, packet.EchoReply, 9), 1)}, {wan, coded(echo(web, host, packet.EchoReply, 9), 255)}, {lan, coded(echo(host, web, packet.EchoRequest, 10), 1)},
 		{lan, echo(host, web, packet.EchoReply, 10)},
 	} {
-		l.dropped(x.from, x.p, export.ConntrackInvalid)
+		l.dropped(x.from, x.p, verdict.ConntrackInvalid)
 	}
-	l.dropped(wan, echo(host, web, packet.EchoRequest, 9), export.Martian) // the first one from the other side
+	l.dropped(wan, echo(host, web, packet.EchoRequest, 9), verdict.Martian) // the first one from the other side
 	l.one(lan, echo(host, web, packet.EchoRequest, 9))
 	l.one(wan, echo(web, host, packet.EchoReply, 9))
 	l.buffers()
@@ -186,11 +186,11 @@ func TestRuleReasons(t *testing.T) {
 	for _, n := range []int{0, 1, 3} {
 		l := newLab(t, slices.Repeat([]rule{"deny egress tcp"}, n)...)
 		for r := range uint32(n) {
-			if l.e.acceptReason(r) != export.RuleAccept || l.e.denyReason(r) != export.ExplicitDeny {
+			if l.e.acceptReason(r) != verdict.RuleAccept || l.e.denyReason(r) != verdict.ExplicitDeny {
 				t.Errorf("rule %d of %d", r, n)
 			}
 		}
-		if l.e.acceptReason(uint32(n)) != export.DefaultAction || l.e.denyReason(uint32(n)) != export.NoMatchingAllowRule {
+		if l.e.acceptReason(uint32(n)) != verdict.DefaultAction || l.e.denyReason(uint32(n)) != verdict.NoMatchingAllowRule {
 			t.Errorf("the default of %d", n)
 		}
 	}
@@ -203,8 +203,8 @@ func TestHiddenHostsFromOutside(t *testing.T) {
 		p.SNAT[0].Source, p.SNAT[0].SourceMask = ip("10.0.0.0").To16(), mask(25)
 		p.DNAT = []ruleset.DNAT{dnat(packet.TCP, ours, 443, 443, server, 443)}
 	}, "accept")
-	l.dropped(wan, syn(web, 4000, server, 443), export.UntranslatedDestination)
-	l.dropped(wan, udp(web, 4000, "10.0.0.127", 5000), export.UntranslatedDestination)
+	l.dropped(wan, syn(web, 4000, server, 443), verdict.UntranslatedDestination)
+	l.dropped(wan, udp(web, 4000, "10.0.0.127", 5000), verdict.UntranslatedDestination)
 	l.one(wan, udp(web, 4000, "10.0.0.128", 5000))
 	l.one(wan, syn(web, 4000, ours, 443))
 	l.one(lan, udp("10.0.0.128", 4001, web, 5000))

@@ -8,11 +8,12 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/dnsproxy"
 	"github.com/thurward/thurward/internal/guest/dot"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/guest/tcp"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // DNS on the path: queries of LAN hosts to the firewall, and the answers of its
@@ -50,7 +51,7 @@ type names struct {
 type about struct {
 	name   fqdn.Name
 	lookup uint64
-	note   export.Note
+	note   verdict.Hint
 	ago    uint32 // NameExpired: for how many seconds, rounded up
 }
 
@@ -110,13 +111,13 @@ func (e *Engine) Names() *fqdn.Set { return e.names.set }
 func (e *Engine) dnsQuery(i int, now int64) {
 	p := &e.b.pk[i]
 	if !e.linear(i) {
-		e.dropPacket(&e.port[lan], i, export.FragmentedIPv4, now)
+		e.dropPacket(&e.port[lan], i, verdict.FragmentedIPv4, now)
 		return
 	}
 	c := &e.names.client
 	*c = dnsproxy.Client{Addr: p.Src, Port: p.SrcPort, Server: p.Dst}
-	if e.names.proxy.Query(c, e.pool.Bytes(e.b.frame[i])[p.L4+packet.UDPLen:], now) == export.DNSRateLimited {
-		e.c.DropReasons[export.RateLimitDNS]++
+	if e.names.proxy.Query(c, e.pool.Bytes(e.b.frame[i])[p.L4+packet.UDPLen:], now) == verdict.DNSRateLimited {
+		e.c.DropReasons[verdict.RateLimitDNS]++
 	} else {
 		e.c.Local++
 	}
@@ -131,7 +132,7 @@ func (e *Engine) dnsAnswer(i int, now int64) bool {
 		return false
 	}
 	if !e.linear(i) {
-		e.dropPacket(&e.port[wan], i, export.FragmentedIPv4, now)
+		e.dropPacket(&e.port[wan], i, verdict.FragmentedIPv4, now)
 		return true
 	}
 	e.names.proxy.Answer(p.Src, p.SrcPort, p.DstPort, e.pool.Bytes(e.b.frame[i])[p.L4+packet.UDPLen:], now)
@@ -197,7 +198,7 @@ func (c carrier) Done(d *dnsproxy.Done) {
 	if e.events == nil {
 		return
 	}
-	e.rec = export.Record{Time: e.now, Kind: export.DNSQuery, Direction: export.Egress, EtherType: packet.TypeIPv4, Proto: packet.UDP,
+	e.rec = event.Record{Time: e.now, Kind: event.DNSQuery, Direction: verdict.Egress, EtherType: packet.TypeIPv4, Proto: packet.UDP,
 		Src: d.Client.Addr.To16(), Dst: d.Client.Server.To16(), SrcPort: d.Client.Port, DstPort: dnsPort,
 		QType: d.Type, DNS: d.Outcome, Lookup: d.Lookup, Duration: d.Duration}
 	if d.Client.Conn != 0 {

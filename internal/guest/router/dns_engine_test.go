@@ -7,11 +7,12 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/tcp"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // mssOf returns the MSS option of a SYN, which is its only one.
@@ -51,7 +52,7 @@ func TestEventsOfQuestionsToUs(t *testing.T) {
 	l := newDNSLab(t, nil)
 	l.pass(1.5)
 	l.seen = nil
-	r := export.Record{Kind: export.Verdict, Action: export.Accept, Reason: export.RuleAccept, Direction: export.Egress, Proto: packet.UDP}
+	r := event.Record{Kind: event.Verdict, Action: verdict.Accept, Reason: verdict.RuleAccept, Direction: verdict.Egress, Proto: packet.UDP}
 	l.asked(host, l.query("github.com", dns.TypeA))
 	l.told("UDP", tuple4(r, host, l.port, lanAddr, 53))
 	r.Proto, r.Rule = packet.TCP, 1
@@ -67,7 +68,7 @@ func TestEventsOfQuestionsToUs(t *testing.T) {
 	if _, back := l.put(lan, tcpSeg(host, 4001, lanAddr, 53, packet.ACK, 77, 88)); len(back) != 1 || back[0].Flags&packet.RST == 0 || back[0].Seq != 88 {
 		t.Errorf("%v", back)
 	}
-	r.Action, r.Reason, r.Rule = export.Drop, export.ConntrackInvalid, 2
+	r.Action, r.Reason, r.Rule = verdict.Drop, verdict.ConntrackInvalid, 2
 	l.told("of no connection", tuple4(r, host, 4001, lanAddr, 53))
 	l.buffers()
 }
@@ -174,8 +175,8 @@ func TestNamedRuleIsForTCP(t *testing.T) {
 		p.Rules[2].SNI = 1
 	}, "accept egress", established)
 	l.resolve(host, "github.com", "@ 300 IN A "+cdn)
-	l.dropped(lan, udp(host, 4000, cdn, 443), export.SNIRefused)
-	l.dropped(lan, echo(host, cdn, packet.EchoRequest, 1), export.SNIRefused)
+	l.dropped(lan, udp(host, 4000, cdn, 443), verdict.SNIRefused)
+	l.dropped(lan, echo(host, cdn, packet.EchoRequest, 1), verdict.SNIRefused)
 	l.one(lan, syn(host, 4000, cdn, 443))
 	if l.e.flows.Len() != 1 || l.e.flows.Dir(0).Verdict != conntrack.Pending {
 		t.Errorf("%d flows", l.e.flows.Len())

@@ -7,9 +7,9 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // hostile is a hostile client and a hostile upstream at once: queries and
@@ -198,7 +198,7 @@ func TestHostileBoth(t *testing.T) {
 	}
 	p, c := h.e.DNS().Counters(), h.e.DNSConns().Counters()
 	if p.Bound == 0 || p.BadAnswers == 0 || p.Mismatched == 0 || p.ByTCP == 0 || c.Accepted == 0 || c.Connected == 0 || c.Reset == 0 || p.Unreachable == 0 ||
-		h.e.c.HellosAccepted == 0 || h.e.c.DropReasons[export.SNIRefused] == 0 {
+		h.e.c.HellosAccepted == 0 || h.e.c.DropReasons[verdict.SNIRefused] == 0 {
 		t.Fatalf("the test does not reach everything: %+v, %+v, %d hellos accepted", p, c, h.e.c.HellosAccepted)
 	}
 }

@@ -6,7 +6,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -181,10 +181,10 @@ func (l *dnsLab) connects(client, dst string, port uint16) bool {
 }
 
 // lastQuery returns the last event about a query.
-func (l *dnsLab) lastQuery() export.Record {
+func (l *dnsLab) lastQuery() event.Record {
 	l.t.Helper()
 	for i := len(l.seen) - 1; i >= 0; i-- {
-		if l.seen[i].Kind == export.DNSQuery {
+		if l.seen[i].Kind == event.DNSQuery {
 			return l.seen[i]
 		}
 	}

@@ -10,11 +10,12 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/thurward/thurward/internal/guest/dot"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/guest/tcp"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestUDPSum compares with a sum word by word (RFC 768), at all lengths, and finds
@@ -165,9 +166,9 @@ func TestProxyTakesOnlyItsOwn(t *testing.T) {
 	v, _ := l.asked(host, l.query("github.com", dns.TypeA))
 	l.one(wan, udp(web, 4000, ours, 100)).is(t, web, 4000, server, 100)
 	l.one(wan, udp(upstreamAddr, 53, ours, 101)).is(t, upstreamAddr, 53, server, 101)
-	l.dropped(wan, udp(upstreamAddr, 53, ours, v.SrcPort+1), export.NoLocalService)
-	l.dropped(wan, udp(upstreamAddr, 53, "203.0.113.12", v.SrcPort), export.NoLocalService)
-	l.dropped(wan, tcpSeg(upstreamAddr, 53, ours, v.SrcPort, packet.SYN, 1, 0), export.NoLocalService)
+	l.dropped(wan, udp(upstreamAddr, 53, ours, v.SrcPort+1), verdict.NoLocalService)
+	l.dropped(wan, udp(upstreamAddr, 53, "203.0.113.12", v.SrcPort), verdict.NoLocalService)
+	l.dropped(wan, tcpSeg(upstreamAddr, 53, ours, v.SrcPort, packet.SYN, 1, 0), verdict.NoLocalService)
 	if c := l.e.DNS().Counters(); c.Mismatched != 0 {
 		t.Errorf("%d of them were taken for answers", c.Mismatched)
 	}
@@ -329,10 +330,10 @@ func TestLinksOfUpstreams(t *testing.T) {
 	}
 	// What a link tells of its failure.
 	l.run()
-	u.Failed(3, dot.Class(export.NumTLSClasses-1), []byte("why not"))
+	u.Failed(3, dot.Class(verdict.NumTLSClasses-1), []byte("why not"))
 	l.run()
 	r := l.last()
-	if r.Seq = 0; r != (export.Record{Time: l.e.now, Kind: export.UpstreamFailed, TLS: export.NumTLSClasses - 1, Direction: export.Egress, EtherType: packet.TypeIPv4, Proto: packet.TCP,
+	if r.Seq = 0; r != (event.Record{Time: l.e.now, Kind: event.UpstreamFailed, TLS: verdict.NumTLSClasses - 1, Direction: verdict.Egress, EtherType: packet.TypeIPv4, Proto: packet.TCP,
 		Dst: ip("198.51.100.60").To16(), DstPort: 8533, NameLen: 7}) || l.lastName() != "why not" {
 		t.Errorf("%q %+v", l.lastName(), r)
 	}
@@ -353,7 +354,7 @@ func TestNameOfTheRule(t *testing.T) {
 	}
 	for port, want := range map[uint16]string{443: "a.example", 80: "b.example", 22: "b.example"} {
 		l.connects(host, cdn, port)
-		if r := l.last(); l.lastName() != want || r.Lookup != map[string]uint64{"a.example": 1, "b.example": 2}[want] || (r.Action == export.Accept) != (port != 22) {
+		if r := l.last(); l.lastName() != want || r.Lookup != map[string]uint64{"a.example": 1, "b.example": 2}[want] || (r.Action == verdict.Accept) != (port != 22) {
 			t.Errorf("port %d: %q, %+v", port, l.lastName(), r)
 		}
 	}
@@ -375,11 +376,11 @@ func TestNameOfTheRule(t *testing.T) {
 		l.resolve(other, n, "@ 3000 IN A 192.0.2.3")
 	}
 	for port, want := range map[uint16]string{443: "a.example", 80: "b.example"} {
-		if l.connects(host, "192.0.2.3", port) || l.lastName() != want || l.last().Note != export.OtherClient || l.last().Ago != 0 {
+		if l.connects(host, "192.0.2.3", port) || l.lastName() != want || l.last().Hint != verdict.OtherClient || l.last().Ago != 0 {
 			t.Errorf("port %d: %q, %+v", port, l.lastName(), l.last())
 		}
 	}
-	if l.connects(host, "192.0.2.3", 22); l.last().Note == export.OtherClient || l.lastName() != "" {
+	if l.connects(host, "192.0.2.3", 22); l.last().Hint == verdict.OtherClient || l.lastName() != "" {
 		t.Errorf("%q, %+v", l.lastName(), l.last())
 	}
 }

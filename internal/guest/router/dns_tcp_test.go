@@ -9,10 +9,10 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/tcp"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A tcpHost is a host at one of the lab's wires that speaks TCP.
@@ -228,8 +228,8 @@ func TestS30_Truncated(t *testing.T) {
 // counts on its rule, and no other port is open.
 func TestTCPNeedsARule(t *testing.T) {
 	l := githubLab(t, func(p *ruleset.Policy) { p.Matches[1].Src, p.Matches[1].SrcMask = ip("10.0.0.3").To16(), mask(32) })
-	l.dropped(lan, syn(host, 4000, lanAddr, 53), export.NoMatchingAllowRule)
-	l.dropped(wan, syn("203.0.113.1", 4000, ours, 53), export.NoMatchingAllowRule)
+	l.dropped(lan, syn(host, 4000, lanAddr, 53), verdict.NoMatchingAllowRule)
+	l.dropped(wan, syn("203.0.113.1", 4000, ours, 53), verdict.NoMatchingAllowRule)
 	cl := l.tcpHost(lan)
 	cl.askTCP("10.0.0.3", lanAddr, l.query("github.com", dns.TypeA))
 	if g := l.exchange(cl); len(g[wan]) != 1 {
@@ -325,7 +325,7 @@ func TestTCPInFragments(t *testing.T) {
 	q, _ := l.query("github.com", dns.TypeA).Pack()
 	p := tcpSeg(host, 4001, lanAddr, 53, packet.ACK|packet.PSH, 1001, back[0].Seq+1)
 	p.data = append(append([]byte{byte(len(q) >> 8), byte(len(q))}, q...), make([]byte, 4000)...)
-	if got := l.feed(lan, fragments(p, lanMAC, 1500, 7)...); len(got) != 0 || l.e.c.DropReasons[export.FragmentedIPv4] != 3 {
+	if got := l.feed(lan, fragments(p, lanMAC, 1500, 7)...); len(got) != 0 || l.e.c.DropReasons[verdict.FragmentedIPv4] != 3 {
 		t.Fatalf("%v; drops: %s", got, l.drops())
 	}
 	p.data = p.data[:2+len(q)]

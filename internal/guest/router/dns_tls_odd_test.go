@@ -10,9 +10,9 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/thurward/thurward/internal/guest/dot"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestDoTHostileAnswers: only what has the identifier, the question and the case
@@ -78,7 +78,7 @@ func TestDoTNeverAnswers(t *testing.T) {
 				}
 				l.pass(0.5)
 				l.settle()
-				if name == "nothing" && (l.link().State() == dot.Open || l.link().Counters().Failures[export.TLSTimeout] == 0) {
+				if name == "nothing" && (l.link().State() == dot.Open || l.link().Counters().Failures[verdict.TLSTimeout] == 0) {
 					t.Fatalf("state %d, %+v", l.link().State(), l.link().Counters())
 				}
 				if name == "a flood" && l.e.DNS().Counters().Mismatched != 5000 {
@@ -212,7 +212,7 @@ func TestDoTWithoutClock(t *testing.T) {
 	if v := l.taken(lan); len(l.taken(wan)) != 0 || len(v) != 1 || l.message(v[0]).Rcode != dns.RcodeServerFailure {
 		t.Fatalf("%v", v)
 	}
-	if class, reason := e.why(); class != export.TLSClockNotSet || reason == "" {
+	if class, reason := e.why(); class != verdict.TLSClockNotSet || reason == "" {
 		t.Fatalf("told %v %q", class, reason)
 	}
 }
@@ -269,7 +269,7 @@ func TestDoTManyConnections(t *testing.T) {
 				t.Fatalf("%d and %d ports are held", p.InUse(packet.TCP), p.InUse(packet.UDP))
 			}
 		}
-		if c := l.link().Counters(); c.Connections < 20 || c.Failures[export.TLSVerify] == 0 || c.Failures[export.TLSClosed] == 0 {
+		if c := l.link().Counters(); c.Connections < 20 || c.Failures[verdict.TLSVerify] == 0 || c.Failures[verdict.TLSClosed] == 0 {
 			t.Fatalf("%+v", c)
 		}
 		l.buffers()

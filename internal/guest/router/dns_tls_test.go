@@ -12,9 +12,10 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/thurward/thurward/internal/guest/dot"
-	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // answered requires that the client got one answer, and that nothing left in the
@@ -71,10 +72,10 @@ func (l *tlsLab) fails(grams [2][]*view) {
 }
 
 // why returns the class and the reason of the last event about an upstream.
-func (l *tlsLab) why() (c export.TLSClass, reason string) {
+func (l *tlsLab) why() (c verdict.TLSClass, reason string) {
 	l.t.Helper()
 	for i := range l.seen {
-		if l.seen[i].Kind == export.UpstreamFailed {
+		if l.seen[i].Kind == event.UpstreamFailed {
 			c, reason = l.seen[i].TLS, l.names[i]
 		}
 	}
@@ -138,16 +139,16 @@ func TestDoTCertificates(t *testing.T) {
 				l.serve = l.tls(c.cert(l), one(github))
 				l.fails(l.asks("github.com"))
 				class, reason := l.why()
-				if class != export.TLSVerify || !strings.Contains(reason, c.reason) || len(reason) > 160 || strings.ContainsFunc(reason, func(r rune) bool { return r < ' ' || r > '~' }) ||
+				if class != verdict.TLSVerify || !strings.Contains(reason, c.reason) || len(reason) > 160 || strings.ContainsFunc(reason, func(r rune) bool { return r < ' ' || r > '~' }) ||
 					len(l.refused) == 0 || l.refused[0] != reason {
 					t.Fatalf("told: %v, %q", class, reason)
 				}
-				if n := l.link().Counters().Failures[export.TLSVerify]; n == 0 || int(n) != len(l.conns) || n > 4 || l.link().Counters().Connections != 0 {
+				if n := l.link().Counters().Failures[verdict.TLSVerify]; n == 0 || int(n) != len(l.conns) || n > 4 || l.link().Counters().Connections != 0 {
 					t.Fatalf("%d failures with %d connections", n, len(l.conns))
 				}
 				told := 0
 				for i := range l.seen {
-					if l.seen[i].Kind == export.UpstreamFailed {
+					if l.seen[i].Kind == event.UpstreamFailed {
 						told++
 					}
 				}
@@ -183,26 +184,26 @@ func TestDoTHandshakeFails(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		server func(l *tlsLab)
-		class  export.TLSClass
+		class  verdict.TLSClass
 		most   int // connections within the five seconds
 	}{
-		"refused":                {func(l *tlsLab) { l.serve = nil }, export.TLSClosed, 0},
-		"no answer to the SYN":   {func(l *tlsLab) { l.deaf = true }, export.TLSTimeout, 0},
-		"no answer to the hello": {answers(""), export.TLSTimeout, 2},
-		"closed at once":         {func(l *tlsLab) { l.serve = func(c net.Conn) { c.Close() } }, export.TLSClosed, 4},
+		"refused":                {func(l *tlsLab) { l.serve = nil }, verdict.TLSClosed, 0},
+		"no answer to the SYN":   {func(l *tlsLab) { l.deaf = true }, verdict.TLSTimeout, 0},
+		"no answer to the hello": {answers(""), verdict.TLSTimeout, 2},
+		"closed at once":         {func(l *tlsLab) { l.serve = func(c net.Conn) { c.Close() } }, verdict.TLSClosed, 4},
 		"closed in between": {func(l *tlsLab) {
 			l.serve = func(c net.Conn) { io.ReadFull(c, make([]byte, 100)); c.Write([]byte{22, 3, 3, 0, 100, 2}); c.Close() }
-		}, export.TLSClosed, 4},
-		"garbage":       {answers("HTTP/1.1 400 Bad Request\r\n\r\n"), export.TLSProtocol, 4},
-		"an alert":      {answers("\x15\x03\x03\x00\x02\x02\x28"), export.TLSProtocol, 4},
-		"a huge record": {answers("\x16\x03\x03\xff\xff" + strings.Repeat("x", 60000)), export.TLSProtocol, 4},
+		}, verdict.TLSClosed, 4},
+		"garbage":       {answers("HTTP/1.1 400 Bad Request\r\n\r\n"), verdict.TLSProtocol, 4},
+		"an alert":      {answers("\x15\x03\x03\x00\x02\x02\x28"), verdict.TLSProtocol, 4},
+		"a huge record": {answers("\x16\x03\x03\xff\xff" + strings.Repeat("x", 60000)), verdict.TLSProtocol, 4},
 		"an old version": {func(l *tlsLab) {
 			cert := l.ca.sign(l.t, dotName, 30)
 			l.serve = func(c net.Conn) {
 				tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).Handshake()
 				c.Close()
 			}
-		}, export.TLSProtocol, 4},
+		}, verdict.TLSProtocol, 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, nil, func(l *tlsLab) {
@@ -249,7 +250,7 @@ func TestDoTNextUpstream(t *testing.T) {
 				t.Fatalf("query %d: %v", i, m)
 			}
 		}
-		if c := l.link().Counters(); c.Failures[export.TLSVerify] != 1 {
+		if c := l.link().Counters(); c.Failures[verdict.TLSVerify] != 1 {
 			t.Fatalf("%+v", c)
 		}
 		bad = good
@@ -352,7 +353,7 @@ func TestDoTLostConnection(t *testing.T) {
 				if g := l.settle(); len(g[lan]) != 3 || len(l.conns) != 2 {
 					t.Fatalf("%d answers, %d connections; %+v; %+v", len(g[lan]), len(l.conns), l.e.DNS().Counters(), l.link().Counters())
 				}
-				if c := l.link().Counters(); c.Connections != 2 || c.Failures != [export.NumTLSClasses]uint64{} {
+				if c := l.link().Counters(); c.Connections != 2 || c.Failures != [verdict.NumTLSClasses]uint64{} {
 					t.Fatalf("%+v", c)
 				}
 			})
@@ -378,7 +379,7 @@ func TestDoTClosesWithoutAnswer(t *testing.T) {
 			l.pass(0.05)
 			n += len(l.settle()[lan])
 		}
-		if n != 20 || len(l.conns) > 4 || l.link().Counters().Failures[export.TLSClosed] == 0 {
+		if n != 20 || len(l.conns) > 4 || l.link().Counters().Failures[verdict.TLSClosed] == 0 {
 			t.Fatalf("%d answers, %d connections; %+v", n, len(l.conns), l.link().Counters())
 		}
 	})
@@ -403,7 +404,7 @@ func TestDoTIdle(t *testing.T) {
 			t.Fatalf("state %d, the server sees the end %v, a reset %v, %d connections", l.link().State(), c.eof, c.reset, l.e.DNSConns().Len())
 		}
 		l.answered(l.asks("github.com"))
-		if c := l.link().Counters(); c.Connections != 2 || c.Failures != [export.NumTLSClasses]uint64{} {
+		if c := l.link().Counters(); c.Connections != 2 || c.Failures != [verdict.NumTLSClasses]uint64{} {
 			t.Fatalf("%+v", c)
 		}
 		for _, p := range l.e.Pools() {

@@ -5,9 +5,9 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 const secondUpstream = "198.51.100.54"
@@ -145,7 +145,7 @@ func TestAllUnreachable(t *testing.T) {
 			vs = append(vs, l.taken(wan)...)
 			got = l.taken(lan)
 		}
-		if len(got) != 1 || l.message(got[0]).Rcode != dns.RcodeServerFailure || waited < 4.5 || waited > 5.5 || sent > 8 || l.lastQuery().DNS != export.DNSTimeout {
+		if len(got) != 1 || l.message(got[0]).Rcode != dns.RcodeServerFailure || waited < 4.5 || waited > 5.5 || sent > 8 || l.lastQuery().DNS != verdict.DNSTimeout {
 			t.Fatalf("%d upstreams: %d answers after %v s, %d queries", n, len(got), waited, sent)
 		}
 		// It is back: asked again after the time-out, not given up.

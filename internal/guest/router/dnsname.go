@@ -5,11 +5,11 @@ import (
 	"slices"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Names of destinations: what rules see of them, and events.
@@ -51,12 +51,12 @@ func (e *Engine) nameDecided(told packet.Addr, fp *filter.Packet, action ruleset
 	// somebody else has resolved?
 	n.set.FindLater(fp.Src, told, now, &n.again)
 	if k, ok := e.wouldAccept(fp); ok {
-		n.about = about{k.Name, k.Lookup, export.NameExpired, agoSeconds(now - k.Expires)}
+		n.about = about{k.Name, k.Lookup, verdict.NameExpired, agoSeconds(now - k.Expires)}
 		return
 	}
 	n.set.FindOthers(told, now, &n.again)
 	if k, ok := e.wouldAccept(fp); ok {
-		n.about = about{k.Name, k.Lookup, export.OtherClient, 0}
+		n.about = about{k.Name, k.Lookup, verdict.OtherClient, 0}
 	}
 }
 
@@ -88,7 +88,7 @@ func agoSeconds(ns int64) uint32 {
 // put emits e.rec with what is known of the destination's name.
 func (e *Engine) put() {
 	a := &e.names.about
-	e.rec.Note, e.rec.Lookup, e.rec.Ago = a.note, a.lookup, a.ago
+	e.rec.Hint, e.rec.Lookup, e.rec.Ago = a.note, a.lookup, a.ago
 	e.putName(a.name, e.now)
 }
 
@@ -113,22 +113,22 @@ func (e *Engine) bypass(in *port, p *packet.Packet) {
 	}
 }
 
-func bypassOf(p *packet.Packet) export.Note {
+func bypassOf(p *packet.Packet) verdict.Hint {
 	stream := p.Class == packet.Stream
 	if !stream && p.Class != packet.Gram {
 		return 0
 	}
 	switch p.DstPort {
 	case dnsPort:
-		return export.BypassDNS
+		return verdict.BypassDNS
 	case 853:
 		if stream {
-			return export.BypassDoT
+			return verdict.BypassDoT
 		}
-		return export.BypassDoQ
+		return verdict.BypassDoQ
 	case 443:
 		if _, ok := slices.BinarySearch(resolvers[:], p.Dst); ok {
-			return export.BypassDoH
+			return verdict.BypassDoH
 		}
 	}
 	return 0

@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 
 	"github.com/thurward/thurward/internal/guest/dnsproxy"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/tcp"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // DNS over TCP: connections that end at the firewall. Their segments come and
@@ -32,7 +32,7 @@ func (e *Engine) dnsSegment(in *port, i int, now int64) bool {
 		e.c.Accepts[rule]++
 	}
 	if !e.linear(i) {
-		e.dropPacket(in, i, export.FragmentedIPv4, now)
+		e.dropPacket(in, i, verdict.FragmentedIPv4, now)
 		return true
 	}
 	f := e.pool.Bytes(e.b.frame[i])
@@ -48,11 +48,11 @@ func (e *Engine) dnsConnect(in *port, i int, rule uint32, now int64) {
 	p := &e.b.pk[i]
 	if !opening(p) {
 		e.sendReset(in, i, now)
-		e.dropPacket(in, i, export.ConntrackInvalid, now)
+		e.dropPacket(in, i, verdict.ConntrackInvalid, now)
 		return
 	}
 	e.c.Accepts[rule]++
-	e.emitPacket(in, p, export.Accept, e.acceptReason(rule), rule, now)
+	e.emitPacket(in, p, verdict.Accept, e.acceptReason(rule), rule, now)
 	t := tuple(p)
 	e.names.tcp.Accept(&t, p, e.tcpOptions(i), rule, now)
 	e.c.Local++

@@ -4,8 +4,10 @@ import (
 	"github.com/thurward/thurward/internal/guest/dot"
 	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/tcp"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // DNS over TLS: a link for each upstream that has it. Here the links get their
@@ -116,7 +118,7 @@ func (u linkUser) Failed(up int, c dot.Class, reason []byte) {
 		return
 	}
 	to := &e.policy.Upstreams[up]
-	e.rec = export.Record{Time: e.now, Kind: export.UpstreamFailed, TLS: c, Direction: export.Egress, EtherType: packet.TypeIPv4, Proto: packet.TCP,
+	e.rec = event.Record{Time: e.now, Kind: event.UpstreamFailed, TLS: c, Direction: verdict.Egress, EtherType: packet.TypeIPv4, Proto: packet.TCP,
 		Dst: to.Address, DstPort: to.Port}
 	e.putText(reason)
 }
@@ -133,8 +135,8 @@ func (e *Engine) linkMetrics() []export.Family {
 	return []export.Family{
 		{Name: "thurward_dns_upstream_tls_connections_total", Help: "TLS connections to upstreams that were opened: the certificate was the right one.", Type: export.Counter,
 			Fill: func(v []uint64) { v[0] = sum(func(c *dot.Counters) uint64 { return c.Connections }) }},
-		{Name: "thurward_dns_upstream_tls_failures_total", Help: "TLS connections to upstreams that came to nothing, by cause.", Type: export.Counter, N: int(export.NumTLSClasses) - 1,
-			Labels: export.LabelOf("reason", func(i int) string { return export.TLSClass(i + 1).String() }),
+		{Name: "thurward_dns_upstream_tls_failures_total", Help: "TLS connections to upstreams that came to nothing, by cause.", Type: export.Counter, N: int(verdict.NumTLSClasses) - 1,
+			Labels: export.LabelOf("reason", func(i int) string { return verdict.TLSClass(i + 1).String() }),
 			Fill: func(v []uint64) {
 				for i := range v {
 					v[i] = sum(func(c *dot.Counters) uint64 { return c.Failures[i+1] })

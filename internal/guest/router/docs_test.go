@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestReasonsAreDocumented: the table of reasons has them all.
@@ -21,7 +21,7 @@ func TestReasonsAreDocumented(t *testing.T) {
 	if !ok {
 		t.Fatal("no section of reasons")
 	}
-	for r := export.Reason(1); r < export.NumReasons; r++ {
+	for r := verdict.Reason(1); r < verdict.NumReasons; r++ {
 		if !strings.Contains(table, "`"+r.String()+"`") {
 			t.Errorf("%v is not documented", r)
 		}

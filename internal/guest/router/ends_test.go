@@ -5,8 +5,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // An end is one end of TCP connections, slow and honest: it sends nothing but
@@ -301,7 +301,7 @@ func (c *course) cross(i, j int) {
 		return
 	}
 	if c.sure && c.e.flows.Len() > 0 && (c.ends[1-i].peer || s.flags&fSYN != 0) { // in SYN-SENT an end takes nothing else
-		c.fail("dropped: %v", c.e.c.DropReasons[export.ConntrackInvalid])
+		c.fail("dropped: %v", c.e.c.DropReasons[verdict.ConntrackInvalid])
 	}
 }
 

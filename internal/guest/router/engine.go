@@ -33,12 +33,13 @@ import (
 	"math/rand/v2"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/nat"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Batch is the largest number of frames that are handled together.
@@ -70,7 +71,7 @@ type Config struct {
 	Policy   *ruleset.Policy
 	Pool     *framebuf.Pool
 	LAN, WAN PortConfig
-	Events   *export.Ring    // nil: no events
+	Events   *event.Ring     // nil: no events
 	Secret   [32]byte        // random at each boot; keys hashes and port choice
 	Alloc    conntrack.Alloc // memory for the flow table; nil: the Go heap
 	ClockSet bool            // the time of day is known: certificates can be judged
@@ -81,7 +82,7 @@ type Counters struct {
 	Accepts, Drops       []uint64 // packets by rule
 	Shadows              []uint64 // decisions that a shadow rule would have taken, by rule
 	Decisions            uint64   // that enforced rules or the default action took
-	DropReasons          [export.NumReasons]uint64
+	DropReasons          [verdict.NumReasons]uint64
 	RxPackets, RxBytes   [2]uint64 // by port: 0 LAN, 1 WAN
 	TxPackets, TxBytes   [2]uint64
 	Holds                [2]uint64 // times that a port had no room, and what was to leave by it waited
@@ -124,7 +125,7 @@ type Engine struct {
 	sources  *conntrack.Sources // nil: no limits
 	filter   *filter.Classifier
 	nat      *nat.NAT
-	events   *export.Ring
+	events   *event.Ring
 	c        Counters
 	rng      *rand.ChaCha8 // ports, identifiers and sequence numbers that nobody may guess
 	rndKey   uint64        // of hashes
@@ -142,7 +143,7 @@ type Engine struct {
 	now      int64       // of the poll under way
 	source   packet.Addr // of the packet that is leaving, as it arrived; 0: it is the firewall's own
 	b        batch
-	rec      export.Record
+	rec      event.Record
 	names    names
 	unsent   fragmentOf // what the last event about a first fragment was about
 }

@@ -4,27 +4,28 @@ import (
 	"unsafe"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/fqdn"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 const noFlow = conntrack.None
 
-func telDirection(in *port) export.Direction {
+func telDirection(in *port) verdict.Direction {
 	if in.n == wan {
-		return export.Ingress
+		return verdict.Ingress
 	}
-	return export.Egress
+	return verdict.Egress
 }
 
 // emitPacket writes an event about a packet outside of any flow.
-func (e *Engine) emitPacket(in *port, p *packet.Packet, a export.Action, why export.Reason, rule uint32, now int64) {
+func (e *Engine) emitPacket(in *port, p *packet.Packet, a verdict.Action, why verdict.Reason, rule uint32, now int64) {
 	if e.events == nil {
 		return
 	}
-	e.rec = export.Record{Time: now, Kind: export.Verdict, Action: a, Reason: why, Direction: telDirection(in), Rule: rule,
+	e.rec = event.Record{Time: now, Kind: event.Verdict, Action: a, Reason: why, Direction: telDirection(in), Rule: rule,
 		EtherType: p.EtherType, Proto: p.Proto}
 	e.packetAddresses(p)
 	e.put()
@@ -53,15 +54,15 @@ func (e *Engine) packetAddresses(p *packet.Packet) {
 
 // emitFlow writes an event about the first packet of direction r. Addresses
 // are internal ones, as the filter sees them.
-func (e *Engine) emitFlow(r conntrack.Ref, a export.Action, why export.Reason, now int64) {
+func (e *Engine) emitFlow(r conntrack.Ref, a verdict.Action, why verdict.Reason, now int64) {
 	if e.events == nil {
 		return
 	}
 	d := e.flows.Dir(r)
-	e.rec = export.Record{Time: now, Kind: export.Verdict, Action: a, Reason: why, Rule: d.Rule, Direction: export.Egress,
+	e.rec = event.Record{Time: now, Kind: event.Verdict, Action: a, Reason: why, Rule: d.Rule, Direction: verdict.Egress,
 		FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4, Answer: r.Reply()}
 	if d.FromWAN {
-		e.rec.Direction = export.Ingress
+		e.rec.Direction = verdict.Ingress
 	}
 	e.addresses(d, r.Reply())
 	e.put()
@@ -104,10 +105,10 @@ func (e *Engine) addresses(d *conntrack.Dir, reply bool) {
 // three dots, which stand in no name, say so. Whose the name is stands at its end.
 func (e *Engine) putDomain(name []byte) {
 	text := fqdn.AppendText(e.names.text[:0], name)
-	if len(text) > export.MaxName {
+	if len(text) > event.MaxName {
 		n := copy(text, "...")
 		rest := name
-		for ; len(rest) > 0 && n+textLen(rest) > export.MaxName; rest = rest[1+int(rest[0]):] {
+		for ; len(rest) > 0 && n+textLen(rest) > event.MaxName; rest = rest[1+int(rest[0]):] {
 		}
 		text = fqdn.AppendText(text[:n], rest)
 	}
@@ -129,14 +130,14 @@ func (e *Engine) putText(b []byte) {
 // with the addresses by which the rules know it. Where no flow tells them (the
 // firewall's own messages; fragments but the first, when that has left) they are
 // those with which it would have left.
-func (e *Engine) emitUnsent(out *port, f []byte, why export.Reason) {
+func (e *Engine) emitUnsent(out *port, f []byte, why verdict.Reason) {
 	p := packet.Packet{EtherType: packet.Type(f)}
 	r := conntrack.None // the direction of which f is
 	if p.EtherType == packet.TypeIPv4 {
 		packet.ParseIPv4(f, &p) // of our own making: valid, or a fragment
 		r = e.flowOfUnsent(f, &p)
 	}
-	e.rec = export.Record{Time: e.now, Kind: export.Verdict, Action: export.Drop, Reason: why, Direction: telDirection(&e.port[1-out.n]),
+	e.rec = event.Record{Time: e.now, Kind: event.Verdict, Action: verdict.Drop, Reason: why, Direction: telDirection(&e.port[1-out.n]),
 		Rule: uint32(len(e.c.Drops) - 1), EtherType: p.EtherType, Proto: p.Proto}
 	if r == conntrack.None {
 		e.packetAddresses(&p)
@@ -153,9 +154,9 @@ func (e *Engine) emitUnsent(out *port, f []byte, why export.Reason) {
 	} else {
 		d := e.flows.Dir(r)
 		e.addresses(d, r.Reply())
-		e.rec.Direction = export.Egress
+		e.rec.Direction = verdict.Egress
 		if d.FromWAN {
-			e.rec.Direction = export.Ingress
+			e.rec.Direction = verdict.Ingress
 		}
 	}
 	e.rec.Lookup = uint64(e.flows.Dir(r | 1).Name)
@@ -218,11 +219,11 @@ func (e *Engine) emitEnd(r conntrack.Ref) {
 	r &^= 1
 	a, b, f := e.flows.Dir(r), e.flows.Dir(r^1), e.flows.Shared(r)
 	last := max(a.LastSeen, b.LastSeen)
-	e.rec = export.Record{Time: last, Kind: export.FlowEnd, Action: export.Accept, Reason: e.acceptReason(a.Rule), Rule: a.Rule,
-		Direction: export.Egress, FlowID: f.ID, EtherType: packet.TypeIPv4,
+	e.rec = event.Record{Time: last, Kind: event.FlowEnd, Action: verdict.Accept, Reason: e.acceptReason(a.Rule), Rule: a.Rule,
+		Direction: verdict.Egress, FlowID: f.ID, EtherType: packet.TypeIPv4,
 		Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes, ReplyPackets: b.Packets, ReplyBytes: b.Bytes, Duration: last - f.Created}
 	if a.FromWAN {
-		e.rec.Direction = export.Ingress
+		e.rec.Direction = verdict.Ingress
 	}
 	e.addresses(a, false)
 	e.rec.Lookup = uint64(b.Name)

@@ -4,14 +4,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/fqdn"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // tupleIs compares an event's addresses and ports.
-func tupleIs(r export.Record, src string, sport uint16, dst string, dport uint16) bool {
+func tupleIs(r event.Record, src string, sport uint16, dst string, dport uint16) bool {
 	return r.Src == ip(src).To16() && r.SrcPort == sport && r.Dst == ip(dst).To16() && r.DstPort == dport
 }
 
@@ -22,10 +23,10 @@ func TestUnsentShowsTheInside(t *testing.T) {
 		p.DNAT = []ruleset.DNAT{hairpinned(dnat(packet.TCP, ours, 8443, 8443, server, 443))}
 		p.SNAT[0].PortLo, p.SNAT[0].PortHi = 7000, 7999
 	}
-	check := func(t *testing.T, l *lab, why export.Reason, dir export.Direction, src string, sport uint16, dst string, dport uint16) {
+	check := func(t *testing.T, l *lab, why verdict.Reason, dir verdict.Direction, src string, sport uint16, dst string, dport uint16) {
 		t.Helper()
 		r := l.last()
-		if r.Reason != why || r.Direction != dir || r.Kind != export.Verdict || r.Action != export.Drop || r.FlowID != 0 || !tupleIs(r, src, sport, dst, dport) {
+		if r.Reason != why || r.Direction != dir || r.Kind != event.Verdict || r.Action != verdict.Drop || r.FlowID != 0 || !tupleIs(r, src, sport, dst, dport) {
 			t.Fatalf("event %+v", r)
 		}
 	}
@@ -36,8 +37,8 @@ func TestUnsentShowsTheInside(t *testing.T) {
 			t.Fatal("the port was not translated")
 		}
 		l.port[wan].full = true
-		l.dropped(lan, udp(host, 4000, web, 53), export.TxFull)
-		check(t, l, export.TxFull, export.Egress, host, 4000, web, 53)
+		l.dropped(lan, udp(host, 4000, web, 53), verdict.TxFull)
+		check(t, l, verdict.TxFull, verdict.Egress, host, 4000, web, 53)
 		if r := l.last(); r.XlatAddr != ip(ours).To16() || r.XlatPort != v.SrcPort {
 			t.Fatalf("event %+v", r)
 		}
@@ -47,30 +48,30 @@ func TestUnsentShowsTheInside(t *testing.T) {
 		v := l.one(lan, udp(host, 4000, web, 53))
 		l.one(wan, udp(web, 53, ours, v.SrcPort))
 		l.port[lan].full = true
-		l.dropped(wan, udp(web, 53, ours, v.SrcPort), export.TxFull)
-		check(t, l, export.TxFull, export.Ingress, web, 53, host, 4000)
+		l.dropped(wan, udp(web, 53, ours, v.SrcPort), verdict.TxFull)
+		check(t, l, verdict.TxFull, verdict.Ingress, web, 53, host, 4000)
 	})
 	t.Run("a ping", func(t *testing.T) {
 		l := newLabWith(t, both, "accept", established)
 		l.one(lan, echo(host, web, packet.EchoRequest, 9))
 		l.port[wan].full = true
-		l.dropped(lan, echo(host, web, packet.EchoRequest, 9), export.TxFull)
-		check(t, l, export.TxFull, export.Egress, host, 9, web, packet.EchoRequest<<8)
+		l.dropped(lan, echo(host, web, packet.EchoRequest, 9), verdict.TxFull)
+		check(t, l, verdict.TxFull, verdict.Egress, host, 9, web, packet.EchoRequest<<8)
 	})
 	t.Run("to a server", func(t *testing.T) {
 		l := newLabWith(t, both, "accept", established)
 		l.one(wan, syn(web, 4000, ours, 8443))
 		l.port[lan].full = true
-		l.dropped(wan, syn(web, 4000, ours, 8443), export.TxFull)
-		check(t, l, export.TxFull, export.Ingress, web, 4000, ours, 8443)
+		l.dropped(wan, syn(web, 4000, ours, 8443), verdict.TxFull)
+		check(t, l, verdict.TxFull, verdict.Ingress, web, 4000, ours, 8443)
 		if r := l.last(); r.XlatAddr != ip(server).To16() || r.XlatPort != 443 || !r.XlatDst {
 			t.Fatalf("event %+v", r)
 		}
 		l.port[lan].full = false
 		l.one(lan, tcpSeg(server, 443, web, 4000, packet.SYN|packet.ACK, 1, 1001))
 		l.port[wan].full = true
-		l.dropped(lan, tcpSeg(server, 443, web, 4000, packet.SYN|packet.ACK, 1, 1001), export.TxFull)
-		check(t, l, export.TxFull, export.Egress, server, 443, web, 4000)
+		l.dropped(lan, tcpSeg(server, 443, web, 4000, packet.SYN|packet.ACK, 1, 1001), verdict.TxFull)
+		check(t, l, verdict.TxFull, verdict.Egress, server, 443, web, 4000)
 	})
 	t.Run("by hairpin", func(t *testing.T) {
 		l := newLabWith(t, both, "accept", established)
@@ -78,8 +79,8 @@ func TestUnsentShowsTheInside(t *testing.T) {
 			t.Fatalf("%v; drops %s", back, l.drops())
 		}
 		l.port[lan].full = true
-		l.dropped(lan, syn(host, 4000, ours, 8443), export.TxFull)
-		check(t, l, export.TxFull, export.Egress, host, 4000, ours, 8443)
+		l.dropped(lan, syn(host, 4000, ours, 8443), verdict.TxFull)
+		check(t, l, verdict.TxFull, verdict.Egress, host, 4000, ours, 8443)
 	})
 	t.Run("an unresolved neighbour", func(t *testing.T) {
 		l := newLabWith(t, func(p *ruleset.Policy) {
@@ -90,15 +91,15 @@ func TestUnsentShowsTheInside(t *testing.T) {
 		for range 5 {
 			l.pass(1)
 		}
-		check(t, l, export.NeighbourUnresolved, export.Ingress, web, 4000, ours, 8443)
+		check(t, l, verdict.NeighbourUnresolved, verdict.Ingress, web, 4000, ours, 8443)
 	})
 	t.Run("an ICMP error", func(t *testing.T) {
 		l := newLabWith(t, both, "accept", established)
 		v := l.one(lan, udp(host, 4000, web, 53))
 		in := l.one(wan, udp(web, 53, ours, v.SrcPort))
 		l.port[wan].full = true
-		l.dropped(lan, embed(host, web, packet.Unreachable, 3, in), export.TxFull)
-		check(t, l, export.TxFull, export.Egress, host, 0, web, packet.Unreachable<<8|3)
+		l.dropped(lan, embed(host, web, packet.Unreachable, 3, in), verdict.TxFull)
+		check(t, l, verdict.TxFull, verdict.Egress, host, 0, web, packet.Unreachable<<8|3)
 	})
 	t.Run("fragments", func(t *testing.T) {
 		l := newLabWith(t, func(p *ruleset.Policy) {
@@ -113,7 +114,7 @@ func TestUnsentShowsTheInside(t *testing.T) {
 			t.Fatalf("%d events", len(l.seen))
 		}
 		for i, r := range l.seen {
-			if r.Reason != export.TxFull || !tupleIs(r, host, 4000, web, 53) {
+			if r.Reason != verdict.TxFull || !tupleIs(r, host, 4000, web, 53) {
 				t.Fatalf("fragment %d: event %+v", i, r)
 			}
 		}
@@ -122,19 +123,19 @@ func TestUnsentShowsTheInside(t *testing.T) {
 		l := newLabWith(t, both, "accept", established)
 		l.port[lan].full = true
 		l.put(lan, echo(host, lanAddr, packet.EchoRequest, 9))
-		check(t, l, export.TxFull, export.Ingress, lanAddr, 0, host, 0) // ARP
+		check(t, l, verdict.TxFull, verdict.Ingress, lanAddr, 0, host, 0) // ARP
 		l.port[lan].full = false
 		l.pass(1)
 		l.port[lan].full = true
 		l.put(lan, echo(host, lanAddr, packet.EchoRequest, 9))
-		check(t, l, export.TxFull, export.Ingress, lanAddr, 9, host, packet.EchoReply<<8)
+		check(t, l, verdict.TxFull, verdict.Ingress, lanAddr, 9, host, packet.EchoReply<<8)
 	})
 	t.Run("with its name", func(t *testing.T) {
 		l := newDNSLab(t, func(p *ruleset.Policy) { named(p, 2, "github.com") }, "accept egress tcp any -> any :443", established)
 		l.resolve(host, "github.com", "@ 300 IN A "+cdn)
 		l.handshake(host, 5000, cdn, 443)
 		l.lab.port[wan].full = true
-		l.dropped(lan, tcpSeg(host, 5000, cdn, 443, packet.ACK, 1001, 5001), export.TxFull)
+		l.dropped(lan, tcpSeg(host, 5000, cdn, 443, packet.ACK, 1001, 5001), verdict.TxFull)
 		if l.lastName() != "github.com" || l.last().Lookup == 0 {
 			t.Fatalf("name %q, event %+v", l.lastName(), l.last())
 		}
@@ -170,7 +171,7 @@ func TestLongNamesInEvents(t *testing.T) {
 		{wire(raw, raw, raw, raw[:61]), "..." + esc[:244]},
 	} {
 		l := newDNSLab(t, nil)
-		l.e.rec = export.Record{Kind: export.DNSQuery}
+		l.e.rec = event.Record{Kind: event.DNSQuery}
 		l.e.putDomain(c.name)
 		l.run()
 		if got := l.lastName(); got != c.want || !fqdn.Valid(c.name) {

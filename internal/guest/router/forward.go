@@ -2,10 +2,10 @@ package router
 
 import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // forward handles packet i of the batch, which belongs to direction r of a
@@ -14,13 +14,13 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 	p := &e.b.pk[i]
 	d := e.flows.Dir(r)
 	if d.FromWAN != (in.n == wan) {
-		e.dropPacket(in, i, export.Martian, now) // a spoofed copy from the other side
+		e.dropPacket(in, i, verdict.Martian, now) // a spoofed copy from the other side
 		return
 	}
 	if p.Class == packet.Query && ((p.ICMPType == packet.EchoReply) != r.Reply() || p.ICMPCode != 0) {
 		// Echo has no codes (RFC 792). A request from the other side would be
 		// a new exchange, which the policy has not been asked about.
-		e.dropPacket(in, i, export.ConntrackInvalid, now)
+		e.dropPacket(in, i, verdict.ConntrackInvalid, now)
 		return
 	}
 	fresh := false
@@ -56,7 +56,7 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 			if fresh {
 				d.Verdict = conntrack.Undecided // nothing of this direction has passed
 			}
-			e.dropPacket(in, i, export.ConntrackInvalid, now)
+			e.dropPacket(in, i, verdict.ConntrackInvalid, now)
 			return
 		case conntrack.Restart:
 			// What is over makes way for a SYN that passes, and for no other:
@@ -81,7 +81,7 @@ func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
 	d.Bytes += uint64(p.Total)
 	e.c.Accepts[d.Rule] += n
 	if fresh {
-		e.emitFlow(r, export.Accept, e.acceptReason(d.Rule), now)
+		e.emitFlow(r, verdict.Accept, e.acceptReason(d.Rule), now)
 	}
 	if !named {
 		e.flows.Steady(r, steadyWay(in))
@@ -104,11 +104,11 @@ func (e *Engine) decideReply(in *port, d *conntrack.Dir, p *packet.Packet, now i
 	}
 }
 
-func direction(fromWAN bool) ruleset.Direction {
+func direction(fromWAN bool) verdict.Direction {
 	if fromWAN {
-		return ruleset.Ingress
+		return verdict.Ingress
 	}
-	return ruleset.Egress
+	return verdict.Egress
 }
 
 // tcpOptions returns the options of TCP packet i, which parse has checked.
@@ -119,16 +119,16 @@ func (e *Engine) tcpOptions(i int) []byte {
 
 // acceptReason and denyReason say why the rule with this index, or the default
 // action, decided as it did.
-func (e *Engine) acceptReason(rule uint32) export.Reason {
+func (e *Engine) acceptReason(rule uint32) verdict.Reason {
 	if int(rule) == len(e.c.Accepts)-1 {
-		return export.DefaultAction
+		return verdict.DefaultAction
 	}
-	return export.RuleAccept
+	return verdict.RuleAccept
 }
 
-func (e *Engine) denyReason(rule uint32) export.Reason {
+func (e *Engine) denyReason(rule uint32) verdict.Reason {
 	if int(rule) == len(e.c.Accepts)-1 {
-		return export.NoMatchingAllowRule
+		return verdict.NoMatchingAllowRule
 	}
-	return export.ExplicitDeny
+	return verdict.ExplicitDeny
 }

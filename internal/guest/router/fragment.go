@@ -3,9 +3,9 @@ package router
 import (
 	"math/bits"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // idents holds the next identification of packets whose source was translated,
@@ -82,7 +82,7 @@ func (e *Engine) cut(out *port, fr framebuf.Frame, dst packet.Addr, now int64) {
 	c := packet.NewCutter(f[packet.EthLen:], out.mtu)
 	if n := c.Pieces(); n > e.pool.Free() {
 		e.c.NoBuffer++
-		e.dropOut(out, fr, export.TxFull)
+		e.dropOut(out, fr, verdict.TxFull)
 		return
 	}
 	e.c.Fragmented++

@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestRFC4787_REQ13a_FragmentsInOrder: without DF a packet is cut, and its
@@ -41,7 +41,7 @@ func TestRFC4787_REQ13_DFIsAnswered(t *testing.T) {
 	l.one(lan, udp(host, 4000, web, 53))
 	p := large(udp(web, 53, ours, 4000), 1300)
 	p.df = true
-	v := l.answered(wan, p, export.PacketTooBig)
+	v := l.answered(wan, p, verdict.PacketTooBig)
 	q := v.quotes(t, packet.Unreachable, packet.FragNeeded)
 	if mtu := binary.BigEndian.Uint16(v.frame[int(v.L4)+6:]); mtu != 1280 || q.Dst != ip(ours) || q.DstPort != 4000 || addr(v.Src).String() != ours {
 		t.Fatalf("MTU %d, about %+v, from %v", mtu, q, v)
@@ -100,7 +100,7 @@ func TestCutWithoutBuffers(t *testing.T) {
 		b, _ := l.pool.Get()
 		taken = append(taken, b)
 	}
-	l.dropped(lan, large(udp(host, 4000, web, 53), 1472), export.TxFull)
+	l.dropped(lan, large(udp(host, 4000, web, 53), 1472), verdict.TxFull)
 	if l.partial != 0 || l.e.c.NoBuffer != 1 {
 		t.Fatalf("%d incomplete datagrams left, %d times no buffer", l.partial, l.e.c.NoBuffer)
 	}

@@ -4,10 +4,10 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Bits of the first byte of FuzzPipeline's input: the policy.
@@ -259,9 +259,9 @@ func FuzzReassembly(f *testing.F) {
 			if off == 0 && !more {
 				continue
 			}
-			before := l.e.c.DropReasons[export.MalformedPacket] + l.e.c.Reassembled
+			before := l.e.c.DropReasons[verdict.MalformedPacket] + l.e.c.Reassembled
 			l.feed(lan, fr)
-			whole := l.e.c.DropReasons[export.MalformedPacket]+l.e.c.Reassembled != before
+			whole := l.e.c.DropReasons[verdict.MalformedPacket]+l.e.c.Reassembled != before
 			if want := m.add(off, n, more); want != whole {
 				t.Fatalf("piece %d+%d, more %v: whole %v, want %v; held %d", off, n, more, whole, want, l.e.frags.held)
 			}

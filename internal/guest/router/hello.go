@@ -6,11 +6,11 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/clienthello"
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Places for the first messages of TLS connections whose server's name must be
@@ -198,7 +198,7 @@ func (e *Engine) helloRemoved(r conntrack.Ref) {
 	r &^= 1
 	if h := e.helloOf(r); h != nil {
 		e.c.Drops[e.flows.Dir(r).Rule] += uint64(h.n)
-		e.c.DropReasons[export.SNIRefused] += uint64(h.n)
+		e.c.DropReasons[verdict.SNIRefused] += uint64(h.n)
 		e.closeHello(h)
 	}
 }

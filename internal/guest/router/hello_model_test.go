@@ -5,9 +5,9 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestHeldSegments compares what is held of a first message with a model that
@@ -149,7 +149,7 @@ func TestHelloTimes(t *testing.T) {
 			if !k.e.names.hellos.any() {
 				t.Fatal("it has no place")
 			}
-			resets, drops := k.e.c.ResetsSent, k.e.c.DropReasons[export.SNIRefused]
+			resets, drops := k.e.c.ResetsSent, k.e.c.DropReasons[verdict.SNIRefused]
 			k.lab.now += within - 1
 			if late {
 				k.lab.now++
@@ -177,9 +177,9 @@ func TestHelloTimes(t *testing.T) {
 			if !late {
 				wantServer, held = 0, 0
 			}
-			if toServer != wantServer || toClient != min(wantServer, 1) || k.e.c.ResetsSent-resets != uint64(toServer+toClient) || k.e.c.DropReasons[export.SNIRefused]-drops != held {
+			if toServer != wantServer || toClient != min(wantServer, 1) || k.e.c.ResetsSent-resets != uint64(toServer+toClient) || k.e.c.DropReasons[verdict.SNIRefused]-drops != held {
 				t.Errorf("whole %v, late %v: %d resets to the server, %d to the client, %d counted, %d segments dropped", whole, late, toServer, toClient,
-					k.e.c.ResetsSent-resets, k.e.c.DropReasons[export.SNIRefused]-drops)
+					k.e.c.ResetsSent-resets, k.e.c.DropReasons[verdict.SNIRefused]-drops)
 			}
 			k.invariants()
 		}
@@ -207,12 +207,12 @@ func TestRemovedWithItsSegments(t *testing.T) {
 		k.put(lan, k.first(0, k.good[:50]))
 		k.put(lan, k.first(100, k.good[100:150]))
 		rule := k.e.flows.Dir(0).Rule
-		drops, reasons := k.e.c.Drops[rule], k.e.c.DropReasons[export.SNIRefused]
+		drops, reasons := k.e.c.Drops[rule], k.e.c.DropReasons[verdict.SNIRefused]
 		if k.e.names.hellos.held != 2 {
 			t.Fatalf("%d held", k.e.names.hellos.held)
 		}
 		k.e.helloRemoved(dir)
-		if k.e.names.hellos.any() || k.e.names.hellos.held != 0 || k.e.c.Drops[rule] != drops+2 || k.e.c.DropReasons[export.SNIRefused] != reasons+2 {
+		if k.e.names.hellos.any() || k.e.names.hellos.held != 0 || k.e.c.Drops[rule] != drops+2 || k.e.c.DropReasons[verdict.SNIRefused] != reasons+2 {
 			t.Errorf("direction %d: %d held, %d dropped", dir, k.e.names.hellos.held, k.e.c.Drops[rule]-drops)
 		}
 		k.e.helloRemoved(dir)
@@ -240,9 +240,9 @@ func TestPendingSegments(t *testing.T) {
 				continue // parse drops it
 			}
 			want := flags&packet.URG == 0 && (n == 0 || flags&(packet.SYN|packet.RST) == 0)
-			before := k.e.c.DropReasons[export.SNIRefused]
+			before := k.e.c.DropReasons[verdict.SNIRefused]
 			got := k.e.pendingFits(&k.e.port[lan], i, 0, k.lab.now)
-			if got != want || (k.e.c.DropReasons[export.SNIRefused] == before+1) == got {
+			if got != want || (k.e.c.DropReasons[verdict.SNIRefused] == before+1) == got {
 				t.Errorf("flags %02x, %d bytes: fits %v, want %v", flags, n, got, want)
 			}
 			if got {

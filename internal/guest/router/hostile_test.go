@@ -4,9 +4,9 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestHostileFloods: while one kind of hostile traffic after the other is at
@@ -91,7 +91,7 @@ func TestHostileFloods(t *testing.T) {
 			if n := l.e.c.ICMPErrorsSent + l.e.c.ResetsSent; n > 2*answerKinds*(answerBurst+200) {
 				t.Fatalf("%d answers", n)
 			}
-			if d := l.e.c.DropReasons[export.TxFull]; d != 0 || l.e.c.NoBuffer != 0 {
+			if d := l.e.c.DropReasons[verdict.TxFull]; d != 0 || l.e.c.NoBuffer != 0 {
 				t.Fatalf("drops: %s; %d times no buffer", l.drops(), l.e.c.NoBuffer)
 			}
 		})

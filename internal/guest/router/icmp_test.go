@@ -5,9 +5,9 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // quoted returns an ICMP error that quotes the first n bytes of the IP packet
@@ -42,7 +42,7 @@ func TestRFC5508_REQ3_BadICMPChecksum(t *testing.T) {
 	v := l.flowOut(udp(host, 4000, web, 53))
 	e := quoted("192.0.2.1", ours, packet.Unreachable, 3, v.frame, 28, nil)
 	e.break4 = true
-	l.unanswered(wan, e, export.MalformedPacket)
+	l.unanswered(wan, e, verdict.MalformedPacket)
 	e.break4 = false
 	l.one(wan, e)
 }
@@ -50,7 +50,7 @@ func TestRFC5508_REQ3_BadICMPChecksum(t *testing.T) {
 func TestRFC5508_REQ3a_BadEmbeddedChecksum(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	v := l.flowOut(udp(host, 4000, web, 53))
-	l.unanswered(wan, quoted("192.0.2.1", ours, packet.Unreachable, 3, v.frame, 28, func(q []byte) { q[10] ^= 1 }), export.MalformedPacket)
+	l.unanswered(wan, quoted("192.0.2.1", ours, packet.Unreachable, 3, v.frame, 28, func(q []byte) { q[10] ^= 1 }), verdict.MalformedPacket)
 }
 
 func TestRFC5508_REQ3b_EmbeddedOptionsAreSkipped(t *testing.T) {
@@ -135,7 +135,7 @@ func TestRFC5508_REQ4_ErrorsFromOutside(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	v := l.flowOut(udp(host, 4000, web, 53))
 	for n := range 28 {
-		l.unanswered(wan, quoted("192.0.2.1", ours, 3, 3, v.frame, n, nil), export.MalformedPacket)
+		l.unanswered(wan, quoted("192.0.2.1", ours, 3, 3, v.frame, n, nil), verdict.MalformedPacket)
 	}
 	l.invariants()
 }
@@ -251,8 +251,8 @@ func TestRFC5508_REQ4_ErrorsThatBelongToNothing(t *testing.T) {
 		})
 	}
 	l.t = t
-	l.unanswered(lan, quoted(host, web, 3, 3, v.frame, 28, nil), export.ConntrackInvalid)
-	l.unanswered(lan, quoted("10.0.0.3", ours, 3, 3, v.frame, 28, nil), export.ConntrackInvalid) // in the name of a router outside
+	l.unanswered(lan, quoted(host, web, 3, 3, v.frame, 28, nil), verdict.ConntrackInvalid)
+	l.unanswered(lan, quoted("10.0.0.3", ours, 3, 3, v.frame, 28, nil), verdict.ConntrackInvalid) // in the name of a router outside
 	l.invariants()
 }
 
@@ -262,8 +262,8 @@ func TestRFC5508_REQ6_DeniedDirection(t *testing.T) {
 	l := newLab(t, "accept egress", "deny ingress")
 	v := l.one(lan, udp(host, 4000, web, 53))
 	back := udp(web, 53, ours, v.SrcPort)
-	l.dropped(wan, back, export.ExplicitDeny)
-	l.unanswered(lan, quoted(host, web, 3, 3, udp(web, 53, host, 4000).frame(wanMAC), 28, nil), export.ConntrackInvalid)
+	l.dropped(wan, back, verdict.ExplicitDeny)
+	l.unanswered(lan, quoted(host, web, 3, 3, udp(web, 53, host, 4000).frame(wanMAC), 28, nil), verdict.ConntrackInvalid)
 }
 
 // TestRFC5508_REQ10_MessagesThatPass: echo, unreachable, time exceeded and
@@ -293,10 +293,10 @@ func TestRFC5508_REQ10e_NoErrorsAboutErrors(t *testing.T) {
 	v := l.one(lan, udp(host, 4000, web, 53))
 	e := quoted("192.0.2.1", ours, 3, 3, v.frame, 28, nil)
 	e.ttl = 1
-	l.unanswered(wan, e, export.TTLExpired)
+	l.unanswered(wan, e, verdict.TTLExpired)
 	e.ttl, e.data = 64, append(e.data, make([]byte, 600)...)
 	e.df = true
-	l.unanswered(wan, e, export.PacketTooBig)
+	l.unanswered(wan, e, verdict.PacketTooBig)
 }
 
 // TestRFC5508_REQ9_PolicySuppressesErrors: see also
@@ -306,13 +306,13 @@ func TestRFC5508_REQ9_PolicySuppressesErrors(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) {
 		p.Settings.Flags, p.Interfaces[1].MTU = ruleset.FlagNoTimeExceeded, 1000
 	}, "accept egress udp :53")
-	l.unanswered(lan, udp(host, 4000, web, 54), export.NoMatchingAllowRule)
+	l.unanswered(lan, udp(host, 4000, web, 54), verdict.NoMatchingAllowRule)
 	p := udp(host, 4000, web, 53)
 	p.ttl = 1
-	l.unanswered(lan, p, export.TTLExpired)
+	l.unanswered(lan, p, verdict.TTLExpired)
 	p = large(udp(host, 4000, web, 53), 1100)
 	p.df = true
-	l.answered(lan, p, export.PacketTooBig)
+	l.answered(lan, p, verdict.PacketTooBig)
 }
 
 // TestRFC5508_REQ4_OddErrors: a trailer of the link behind the error, IP options
@@ -383,7 +383,7 @@ func TestRFC5927_S4_1_QuotedSequenceNumbers(t *testing.T) {
 		if pass {
 			l.one(side, of(seq)).quotes(t, packet.Unreachable, packet.FragNeeded)
 		} else {
-			l.unanswered(side, of(seq), export.ConntrackInvalid)
+			l.unanswered(side, of(seq), verdict.ConntrackInvalid)
 		}
 	}
 	l.one(lan, syn(host, 4000, web, 80)) // 1000

@@ -2,8 +2,8 @@ package router
 
 import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // icmpError handles ICMP error i of the batch (RFC 5508 section 4). It carries
@@ -18,11 +18,11 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 	inner := f[int(p.L4)+packet.ICMPLen:]
 	var q packet.Packet
 	if e.martian(in, p) {
-		e.dropPacket(in, i, export.Martian, now)
+		e.dropPacket(in, i, verdict.Martian, now)
 		return
 	}
 	if !packet.ParseEmbedded(inner, &q) {
-		e.dropPacket(in, i, export.MalformedPacket, now)
+		e.dropPacket(in, i, verdict.MalformedPacket, now)
 		return
 	}
 	// The key of the packets that answer the embedded one.
@@ -35,13 +35,13 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 		return
 	}
 	if r == conntrack.None || e.flows.Dir(r).FromWAN != (in.n == wan) || !passed(e.flows.Dir(r^1)) {
-		e.dropPacket(in, i, export.ConntrackInvalid, now)
+		e.dropPacket(in, i, verdict.ConntrackInvalid, now)
 		return
 	}
 	if q.Class == packet.Stream && !e.flows.UnderWay(r^1, q.Seq) {
 		// Who knows a connection's ports but sees none of its packets has to
 		// guess 32 bits more.
-		e.dropPacket(in, i, export.ConntrackInvalid, now)
+		e.dropPacket(in, i, verdict.ConntrackInvalid, now)
 		return
 	}
 	d := e.flows.Dir(r)

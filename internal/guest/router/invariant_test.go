@@ -3,11 +3,12 @@ package router
 import (
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
-	"pgregory.net/rapid"
 )
 
 // invariants checks what must hold between any two polls: no buffer is lost,

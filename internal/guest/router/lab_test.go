@@ -9,11 +9,12 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A lab is a firewall between two wires on which tests put frames and look at
@@ -26,10 +27,10 @@ type lab struct {
 	e      *Engine
 	pool   *framebuf.Pool
 	port   [2]*wire
-	events *export.Ring
+	events *event.Ring
 	now    int64
 	policy *ruleset.Policy
-	seen   []export.Record
+	seen   []event.Record
 	names  []string // of the events in seen
 	// partial is how many datagrams left incomplete, when taken looked last.
 	partial int
@@ -84,7 +85,7 @@ func newLabIn(t testing.TB, alloc conntrack.Alloc, edit func(p *ruleset.Policy),
 	if err := filter.Build(p); err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{t: t, policy: p, pool: framebuf.NewPool(alloc(2048*framebuf.Size, true), 0), events: export.NewRing(4096), now: 1e9}
+	l := &lab{t: t, policy: p, pool: framebuf.NewPool(alloc(2048*framebuf.Size, true), 0), events: event.NewRing(4096), now: 1e9}
 	for i := range l.port {
 		l.port[i] = &wire{pool: l.pool}
 	}
@@ -120,9 +121,9 @@ func addRule(t testing.TB, p *ruleset.Policy, r rule) {
 		case w == "reject":
 			m.Action = ruleset.Reject
 		case w == "egress":
-			m.Direction = ruleset.Egress
+			m.Direction = verdict.Egress
 		case w == "ingress":
-			m.Direction = ruleset.Ingress
+			m.Direction = verdict.Ingress
 		case w == "tcp":
 			m.Proto = packet.TCP
 		case w == "udp":
@@ -311,7 +312,7 @@ func (l *lab) run() {
 		}
 	}
 	for {
-		var r export.Record
+		var r event.Record
 		name, ok := l.events.GetNamed(&r, nil)
 		if !ok {
 			break
@@ -419,7 +420,7 @@ func (l *lab) one(from int, p pkt) *view {
 }
 
 // dropped requires that a packet does not cross and is counted under why.
-func (l *lab) dropped(from int, p pkt, why export.Reason) {
+func (l *lab) dropped(from int, p pkt, why verdict.Reason) {
 	l.t.Helper()
 	to := lanMAC
 	if from == wan {
@@ -428,7 +429,7 @@ func (l *lab) dropped(from int, p pkt, why export.Reason) {
 	l.droppedRaw(from, p.frame(to), why)
 }
 
-func (l *lab) droppedRaw(from int, f []byte, why export.Reason) {
+func (l *lab) droppedRaw(from int, f []byte, why verdict.Reason) {
 	l.t.Helper()
 	before := l.e.c.DropReasons[why]
 	if across, _ := l.raw(from, f); len(across) != 0 {
@@ -443,14 +444,14 @@ func (l *lab) drops() string {
 	s := ""
 	for r, n := range l.e.c.DropReasons {
 		if n > 0 {
-			s += fmt.Sprintf("%v=%d ", export.Reason(r), n)
+			s += fmt.Sprintf("%v=%d ", verdict.Reason(r), n)
 		}
 	}
 	return s
 }
 
 // last returns the last event.
-func (l *lab) last() export.Record {
+func (l *lab) last() event.Record {
 	l.t.Helper()
 	if len(l.seen) == 0 {
 		l.t.Fatal("no event")

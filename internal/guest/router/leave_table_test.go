@@ -3,10 +3,10 @@ package router
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestWhatFitsTheWayOut: a packet of just the MTU leaves as it is, one byte more is
@@ -25,7 +25,7 @@ func TestWhatFitsTheWayOut(t *testing.T) {
 					t.Errorf("DF %v, %d over: %v", df, over, across)
 				}
 			case df:
-				if len(across) != 0 || len(back) != 1 || l.e.c.DropReasons[export.PacketTooBig] != 1 {
+				if len(across) != 0 || len(back) != 1 || l.e.c.DropReasons[verdict.PacketTooBig] != 1 {
 					t.Errorf("DF %v, %d over: %v, %v", df, over, across, back)
 				}
 			default:
@@ -54,7 +54,7 @@ func TestFragmentsThatFit(t *testing.T) {
 			packet.SetDF(fs[i][packet.EthLen:])
 		}
 		got := l.feed(lan, fs...)
-		if c.fits != (len(got) == 1 && len(got[0].sizes) == len(fs)) || !c.fits && l.e.c.DropReasons[export.PacketTooBig] != uint64(len(fs)) {
+		if c.fits != (len(got) == 1 && len(got[0].sizes) == len(fs)) || !c.fits && l.e.c.DropReasons[verdict.PacketTooBig] != uint64(len(fs)) {
 			t.Errorf("fragments of %d bytes: %v; drops: %s", c.in, got, l.drops())
 		}
 		l.invariants()
@@ -69,7 +69,7 @@ func TestFragmentsThatFit(t *testing.T) {
 		packet.SetDF(fs[i][packet.EthLen:])
 	}
 	l.e.port[wan].mtu = 527
-	if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[export.PacketTooBig] != uint64(len(fs)) {
+	if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[verdict.PacketTooBig] != uint64(len(fs)) {
 		t.Errorf("%v; drops: %s", got, l.drops())
 	}
 	l.invariants()
@@ -86,7 +86,7 @@ func TestCutWithJustEnoughBuffers(t *testing.T) {
 			taken = append(taken, b)
 		}
 		across, _ := l.put(lan, large(udp(host, 4000, web, 53), 1472))
-		if want := 1 - spare; len(across) != want || l.partial != 0 || l.e.c.NoBuffer != uint64(spare) || l.e.c.DropReasons[export.TxFull] != uint64(spare) {
+		if want := 1 - spare; len(across) != want || l.partial != 0 || l.e.c.NoBuffer != uint64(spare) || l.e.c.DropReasons[verdict.TxFull] != uint64(spare) {
 			t.Errorf("%d too few: %v; drops: %s", spare, across, l.drops())
 		}
 		for _, b := range taken {
@@ -162,13 +162,13 @@ func TestTransmitInPart(t *testing.T) {
 		for i := range room {
 			bytes += uint64(60 + i)
 		}
-		if w.ntx != 0 || l.e.c.TxPackets[wan]-before.TxPackets[wan] != uint64(room) || l.e.c.TxBytes[wan]-before.TxBytes[wan] != bytes || l.e.c.DropReasons[export.TxFull] != uint64(5-room) {
+		if w.ntx != 0 || l.e.c.TxPackets[wan]-before.TxPackets[wan] != uint64(room) || l.e.c.TxBytes[wan]-before.TxBytes[wan] != bytes || l.e.c.DropReasons[verdict.TxFull] != uint64(5-room) {
 			t.Errorf("room for %d: %d packets, %d bytes; drops: %s", room, l.e.c.TxPackets[wan], l.e.c.TxBytes[wan], l.drops())
 		}
 		l.e.flush(w) // nothing twice
 		l.run()
 		for i, r := range l.seen {
-			if r.Reason != export.TxFull || r.DstPort != uint16(53+room+i) {
+			if r.Reason != verdict.TxFull || r.DstPort != uint16(53+room+i) {
 				t.Errorf("room for %d: event %d is %+v", room, i, r)
 			}
 		}
@@ -220,8 +220,8 @@ func TestHeldUpToTheNanosecond(t *testing.T) {
 // TestNoGateway: without a gateway only the link's own hosts are reached.
 func TestNoGateway(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Interfaces[1].Gateway = ruleset.Addr{} }, "accept")
-	l.dropped(lan, udp(host, 4000, web, 53), export.NeighbourUnresolved)
-	if l.e.c.ARPSent[wan] != 0 || l.last().Reason != export.NeighbourUnresolved {
+	l.dropped(lan, udp(host, 4000, web, 53), verdict.NeighbourUnresolved)
+	if l.e.c.ARPSent[wan] != 0 || l.last().Reason != verdict.NeighbourUnresolved {
 		t.Errorf("%d asked for, event %+v", l.e.c.ARPSent[wan], l.last())
 	}
 	l.one(lan, udp(host, 4000, "203.0.113.77", 53))

@@ -1,11 +1,11 @@
 package router
 
 import (
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 const headroom = framebuf.Headroom
@@ -16,11 +16,11 @@ func (e *Engine) toFirewall(in *port, i int, now int64) {
 	p := &e.b.pk[i]
 	if in.n == lan && p.Dst != in.addr {
 		// A LAN host at the WAN address would need hairpinning.
-		e.noRoom(in, i, export.HairpinUnsupported, now)
+		e.noRoom(in, i, verdict.HairpinUnsupported, now)
 		return
 	}
 	if in.n == wan && p.Dst == e.port[lan].addr {
-		e.dropPacket(in, i, export.Martian, now)
+		e.dropPacket(in, i, verdict.Martian, now)
 		return
 	}
 	e.local(in, i, p.Dst, now)
@@ -46,20 +46,20 @@ func (e *Engine) local(in *port, i int, to packet.Addr, now int64) {
 		return
 	} else if dns && p.Class == packet.Gram {
 		e.c.Accepts[rule]++
-		e.emitPacket(in, p, export.Accept, e.acceptReason(rule), rule, now)
+		e.emitPacket(in, p, verdict.Accept, e.acceptReason(rule), rule, now)
 		e.dnsQuery(i, now)
 		return
 	}
 	if p.Class != packet.Query || p.ICMPType != packet.EchoRequest || p.ICMPCode != 0 {
-		e.noRoom(in, i, export.NoLocalService, now)
+		e.noRoom(in, i, verdict.NoLocalService, now)
 		return
 	}
 	if !e.linear(i) {
-		e.dropPacket(in, i, export.FragmentedIPv4, now)
+		e.dropPacket(in, i, verdict.FragmentedIPv4, now)
 		return
 	}
 	e.c.Accepts[rule]++
-	e.emitPacket(in, p, export.Accept, e.acceptReason(rule), rule, now)
+	e.emitPacket(in, p, verdict.Accept, e.acceptReason(rule), rule, now)
 	e.echoReply(in, i, now)
 }
 

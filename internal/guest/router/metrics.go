@@ -7,6 +7,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Metrics describes the engine's counters. Their Fill reads what Poll changes:
@@ -29,8 +30,8 @@ func (e *Engine) Metrics() []export.Family {
 		perRule("thurward_rule_drops_total", "Packets that a rule dropped.", c.Drops),
 		perRule("thurward_rule_shadows_total", "Decisions that a rule in shadow mode would have taken.", c.Shadows),
 		one("thurward_filter_decisions_total", "Packets that the filter decided: the first of each direction of a flow, and those that belong to none.", &c.Decisions),
-		{Name: "thurward_drops_total", Help: "Packets dropped, by reason.", Type: export.Counter, N: int(export.NumReasons) - 1,
-			Labels: export.LabelOf("drop_reason", func(i int) string { return export.Reason(i + 1).String() }),
+		{Name: "thurward_drops_total", Help: "Packets dropped, by reason.", Type: export.Counter, N: int(verdict.NumReasons) - 1,
+			Labels: export.LabelOf("drop_reason", func(i int) string { return verdict.Reason(i + 1).String() }),
 			Fill:   func(v []uint64) { copy(v, c.DropReasons[1:]) }},
 		perSide("thurward_interface_receive_packets_total", "Frames received.", &c.RxPackets),
 		perSide("thurward_interface_receive_bytes_total", "Bytes received.", &c.RxBytes),

@@ -7,8 +7,10 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/export"
 	told "github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // sample returns the value of a metric with the given labels.
@@ -37,7 +39,7 @@ func TestMetrics(t *testing.T) {
 		p.Strings = append(p.Strings, "webback"...)
 	}, "accept egress tcp :443", established)
 	l.handshake(host, 4000, web, 443)
-	l.dropped(lan, syn(host, 4001, web, 80), export.NoMatchingAllowRule)
+	l.dropped(lan, syn(host, 4001, web, 80), verdict.NoMatchingAllowRule)
 	fs := l.e.Metrics()
 	c := l.e.Counters()
 	for _, x := range []struct {
@@ -116,10 +118,10 @@ func TestMetricNames(t *testing.T) {
 func BenchmarkEmit(b *testing.B) {
 	l := newLab(b, "accept egress tcp :443")
 	p := packet.Packet{EtherType: packet.TypeIPv4, Src: ip(host), Dst: ip(web), SrcPort: 4000, DstPort: 80, Proto: packet.TCP}
-	var r export.Record
+	var r event.Record
 	b.ReportAllocs()
 	for b.Loop() {
-		l.e.emitPacket(&l.e.port[lan], &p, export.Drop, export.NoMatchingAllowRule, 1, 1e9)
+		l.e.emitPacket(&l.e.port[lan], &p, verdict.Drop, verdict.NoMatchingAllowRule, 1, 1e9)
 		l.events.Get(&r)
 	}
 }

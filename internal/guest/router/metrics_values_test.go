@@ -12,6 +12,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // number gives every counter in a struct a number of its own, from n on, and
@@ -100,7 +101,7 @@ func TestEachMetricIsItsCounter(t *testing.T) {
 	} {
 		want[name] = v
 	}
-	for i := range export.NumTLSClasses - 1 {
+	for i := range verdict.NumTLSClasses - 1 {
 		const name = "thurward_dns_upstream_tls_failures_total"
 		want[name] = append(want[name], links(func(c *dot.Counters) uint64 { return c.Failures[i+1] }))
 	}
@@ -165,10 +166,10 @@ func TestLabelsStandByTheirValues(t *testing.T) {
 		{"thurward_fqdn_set_evictions_total", `reason="full"`, set.EvictedFull},
 		{"thurward_fqdn_set_evictions_total", `reason="text_full"`, set.EvictedText},
 		{"thurward_fqdn_set_evictions_total", `reason="address_full"`, set.EvictedAddress},
-		{"thurward_dns_queries_total", `outcome="` + export.DNSAnswered.String() + `"`, dns.Outcomes[export.DNSAnswered]},
-		{"thurward_dns_queries_total", `outcome="` + export.DNSRateLimited.String() + `"`, dns.Outcomes[export.DNSRateLimited]},
-		{"thurward_drops_total", `drop_reason="malformed_packet"`, c.DropReasons[export.MalformedPacket]},
-		{"thurward_drops_total", `drop_reason="tx_full"`, c.DropReasons[export.TxFull]},
+		{"thurward_dns_queries_total", `outcome="` + verdict.DNSAnswered.String() + `"`, dns.Outcomes[verdict.DNSAnswered]},
+		{"thurward_dns_queries_total", `outcome="` + verdict.DNSRateLimited.String() + `"`, dns.Outcomes[verdict.DNSRateLimited]},
+		{"thurward_drops_total", `drop_reason="malformed_packet"`, c.DropReasons[verdict.MalformedPacket]},
+		{"thurward_drops_total", `drop_reason="tx_full"`, c.DropReasons[verdict.TxFull]},
 		{"thurward_nat_translations_total", `kind="snat"`, c.Translations[nat.SNAT]},
 		{"thurward_nat_translations_total", `kind="hairpin"`, c.Translations[nat.Hairpin]},
 		{"thurward_conntrack_evictions_total", `reason="expired"`, table.Evictions[conntrack.Expired]},

@@ -6,9 +6,9 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestS27n_ForeignService: the owner of one name cannot open his addresses under
@@ -47,13 +47,13 @@ func TestS27n_Rebinding(t *testing.T) {
 			})
 			m := l.resolve(host, "github.com", "@ 60 IN A "+github, "@ 60 IN A "+inside)
 			e := l.lastQuery()
-			if listed != (m.Rcode == 0) || listed != (len(m.Answer) == 2) || listed != (e.DNS == export.DNSAnswered) {
+			if listed != (m.Rcode == 0) || listed != (len(m.Answer) == 2) || listed != (e.DNS == verdict.DNSAnswered) {
 				t.Errorf("%s, listed %v: %v, %v", inside, listed, e.DNS, m)
 			}
-			if !listed && (m.Rcode != dns.RcodeRefused || e.DNS != export.DNSBlockedPrivate || e.XlatAddr != ip(inside).To16() || l.lastName() != "github.com") {
+			if !listed && (m.Rcode != dns.RcodeRefused || e.DNS != verdict.DNSBlockedPrivate || e.XlatAddr != ip(inside).To16() || l.lastName() != "github.com") {
 				t.Errorf("%s: %v, event %+v", inside, m, e)
 			}
-			if n := l.e.DNS().Counters().Outcomes[export.DNSBlockedPrivate]; (n == 1) == listed {
+			if n := l.e.DNS().Counters().Outcomes[verdict.DNSBlockedPrivate]; (n == 1) == listed {
 				t.Errorf("%s: counted %d times", inside, n)
 			}
 			for _, dst := range []string{inside, github} {
@@ -167,22 +167,22 @@ func TestS28_LateIsSaid(t *testing.T) {
 			if open := after < 30*second; l.connects(host, github, 443) != open {
 				t.Fatalf("after %d ns: open %v", after, !open)
 			} else if open {
-				if e := l.last(); e.Note != 0 || e.Ago != 0 {
+				if e := l.last(); e.Hint != 0 || e.Ago != 0 {
 					t.Fatalf("of what passes: %+v", e)
 				}
 				continue
 			}
 			e := l.last()
-			if e.Note != export.NameExpired || l.lastName() != "github.com" || e.Lookup != 1 || e.Ago == 0 {
+			if e.Hint != verdict.NameExpired || l.lastName() != "github.com" || e.Lookup != 1 || e.Ago == 0 {
 				t.Fatalf("%s, after %d ns: %+v %q", how, after, e, l.lastName())
 			}
 			if !lab(e.Ago).connects(host, github, 443) || lab(e.Ago-1).connects(host, github, 443) {
 				t.Errorf("after %d ns: %d seconds are not what would have helped", after, e.Ago)
 			}
-			if l.connects(host, github, 22) && l.last().Note != 0 {
+			if l.connects(host, github, 22) && l.last().Hint != 0 {
 				t.Error("a port that no name would have opened is told as late")
 			}
-			if l.connects(host, "192.0.2.200", 443) || l.last().Note != 0 || l.last().Ago != 0 {
+			if l.connects(host, "192.0.2.200", 443) || l.last().Hint != 0 || l.last().Ago != 0 {
 				t.Error("an address that nobody has resolved is told as late")
 			}
 		}
@@ -200,13 +200,13 @@ func TestS28_LateInBoundedMemory(t *testing.T) {
 	if l.e.Names().Len() != 0 {
 		t.Fatal("it has not expired")
 	}
-	if l.connects(host, github, 443) || l.last().Note != export.NameExpired || l.last().Ago != 1200 {
+	if l.connects(host, github, 443) || l.last().Hint != verdict.NameExpired || l.last().Ago != 1200 {
 		t.Fatalf("not remembered: %+v", l.last())
 	}
 	for i := range 8 {
 		l.resolve(host, fmt.Sprintf("n%d.example", i), fmt.Sprintf("@ 60 IN A 192.0.2.%d", 100+i))
 	}
-	if l.connects(host, github, 443) || l.last().Note != 0 {
+	if l.connects(host, github, 443) || l.last().Hint != 0 {
 		t.Fatalf("remembered at the cost of others: %+v", l.last())
 	}
 	if c := l.e.Names().Counters(); c.EvictedFull != 0 || l.e.Names().Len() != 8 {

@@ -3,9 +3,9 @@ package router
 import (
 	"math/bits"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Neighbours: the link-layer addresses of next hops, by ARP (RFC 826, RFC 1122
@@ -153,7 +153,7 @@ func (t *neighbours) place(n *neighbour, a packet.Addr) *neighbour {
 // forget frees a slot and drops the frames that wait there.
 func (e *Engine) forget(p *port, n *neighbour) {
 	for n.n > 0 {
-		e.dropOut(p, e.takeWaiting(p, n), export.NeighbourUnresolved)
+		e.dropOut(p, e.takeWaiting(p, n), verdict.NeighbourUnresolved)
 	}
 	p.arp.settle(n)
 	p.arp.used--
@@ -205,7 +205,7 @@ func (e *Engine) resolveTick(p *port, now int64) {
 			for n.n > 0 {
 				fr := e.takeWaiting(p, n)
 				e.unreachable(e.pool.Bytes(fr), now)
-				e.dropOut(p, fr, export.NeighbourUnresolved)
+				e.dropOut(p, fr, verdict.NeighbourUnresolved)
 			}
 			e.forget(p, n)
 			continue
@@ -277,10 +277,10 @@ func (e *Engine) announce() {
 // learned only from answers to our own questions and from whoever asks us, and
 // nobody can move a known address to another link-layer address: who claims one
 // is reported, and the known neighbour is asked whether it is still there.
-func (e *Engine) arpFrame(p *port, f []byte, now int64) export.Reason {
+func (e *Engine) arpFrame(p *port, f []byte, now int64) verdict.Reason {
 	var m packet.ARPMessage
 	if !packet.ParseARP(f, &m) {
-		return export.MalformedPacket
+		return verdict.MalformedPacket
 	}
 	if m.SenderMAC == p.mac || m.SenderMAC[0]&1 != 0 || m.SenderMAC == ([6]byte{}) {
 		e.c.ARPReceived[p.n]++ // our own come back, or no host's
@@ -294,7 +294,7 @@ func (e *Engine) arpFrame(p *port, f []byte, now int64) export.Reason {
 			*at = now + defendEvery
 			e.ask(p, m.SenderAddr, &broadcastMAC)
 		}
-		return export.Martian
+		return verdict.Martian
 	}
 	n := p.arp.find(m.SenderAddr)
 	if n != nil && n.disputes(&m, p.gateway, now) {
@@ -302,7 +302,7 @@ func (e *Engine) arpFrame(p *port, f []byte, now int64) export.Reason {
 		if n.state == reachable {
 			e.probe(p, n, now)
 		}
-		return export.Martian
+		return verdict.Martian
 	}
 	e.c.ARPReceived[p.n]++
 	if !p.own(m.TargetAddr) {

@@ -5,9 +5,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // wide makes the LAN a network with a prefix of so many bits, without translation.
@@ -104,7 +104,7 @@ func TestARP_RequestsDisplaceNoResolution(t *testing.T) {
 		t.Fatalf("%+v", n)
 	}
 	l.raw(lan, arp(packet.ARPReply, "10.0.3.99", macOf(ip("10.0.3.99")), "10.0.0.1"))
-	if l.e.c.DropReasons[export.NeighbourUnresolved] != 0 || l.e.c.TxPackets[lan] == 0 {
+	if l.e.c.DropReasons[verdict.NeighbourUnresolved] != 0 || l.e.c.TxPackets[lan] == 0 {
 		t.Fatalf("drops: %s", l.drops())
 	}
 	l.buffers()

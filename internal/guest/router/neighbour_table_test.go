@@ -6,8 +6,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // window returns the slots that an address may be in.
@@ -276,7 +276,7 @@ func TestARP_Messages(t *testing.T) {
 		mac      [6]byte
 		to       string
 		known    uint8 // state of the sender's entry, with macOf
-		reason   export.Reason
+		reason   verdict.Reason
 		conflict bool
 		answer   bool
 		state    uint8 // afterwards
@@ -293,15 +293,15 @@ func TestARP_Messages(t *testing.T) {
 		{"a known host answers unasked", rep, other, macOf(ip(other)), ours, reachable, 0, false, false, reachable, false, macOf(ip(other))},
 		{"a known host answers its probe", rep, other, macOf(ip(other)), ours, probing, 0, false, false, reachable, false, macOf(ip(other))},
 		{"a known host asks meanwhile", req, other, macOf(ip(other)), ours, probing, 0, false, true, reachable, true, macOf(ip(other))},
-		{"another in its name", req, other, evil, ours, reachable, export.Martian, true, false, probing, false, macOf(ip(other))},
-		{"another in its name, about a third", rep, other, evil, gw, reachable, export.Martian, true, false, probing, false, macOf(ip(other))},
-		{"another while it is probed", rep, other, evil, ours, probing, export.Martian, true, false, probing, false, macOf(ip(other))},
+		{"another in its name", req, other, evil, ours, reachable, verdict.Martian, true, false, probing, false, macOf(ip(other))},
+		{"another in its name, about a third", rep, other, evil, gw, reachable, verdict.Martian, true, false, probing, false, macOf(ip(other))},
+		{"another while it is probed", rep, other, evil, ours, probing, verdict.Martian, true, false, probing, false, macOf(ip(other))},
 		{"the gateway asks", req, gw, evil, ours, unused, 0, false, true, unused, false, evil},
 		{"the gateway asks while it is asked for", req, gw, evil, ours, unresolved, 0, false, true, unresolved, false, evil},
 		{"the gateway answers", rep, gw, evil, ours, unresolved, 0, false, false, reachable, false, evil},
 		{"the known gateway asks", req, gw, macOf(ip(gw)), ours, reachable, 0, false, true, reachable, false, macOf(ip(gw))},
-		{"somebody is us", req, ours, evil, gw, unused, export.Martian, true, true, unused, false, evil},
-		{"somebody is us, and asks us", rep, ours, evil, ours, unused, export.Martian, true, true, unused, false, evil},
+		{"somebody is us", req, ours, evil, gw, unused, verdict.Martian, true, true, unused, false, evil},
+		{"somebody is us, and asks us", rep, ours, evil, ours, unused, verdict.Martian, true, true, unused, false, evil},
 		{"we ourselves", req, ours, wanMAC, gw, unused, 0, false, false, unused, false, evil},
 		{"of another network", req, far, evil, ours, unused, 0, false, true, unused, false, evil},
 		{"of all", req, "203.0.113.255", evil, ours, unused, 0, false, true, unused, false, evil},

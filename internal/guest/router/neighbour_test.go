@@ -4,9 +4,10 @@ import (
 	"maps"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 func arp(op uint16, from string, mac [6]byte, to string) []byte {
@@ -61,10 +62,10 @@ func TestS38_GatewayIsNotTakenOver(t *testing.T) {
 }
 
 // conflict returns the last event about an ARP message.
-func conflict(l *lab) (last export.Record) {
+func conflict(l *lab) (last event.Record) {
 	l.t.Helper()
 	for _, r := range l.seen {
-		if r.EtherType == packet.TypeARP && r.Action == export.Drop && r.Reason == export.Martian {
+		if r.EtherType == packet.TypeARP && r.Action == verdict.Drop && r.Reason == verdict.Martian {
 			last = r
 		}
 	}
@@ -184,7 +185,7 @@ func TestS38_ServerAddressIsAnsweredFor(t *testing.T) {
 	if l.e.c.ARPConflicts[wan] != conflicts+1 {
 		t.Fatal("its takeover was not counted")
 	}
-	l.dropped(lan, udp(addr, 4000, web, 53), export.Martian) // nobody else sends from it
+	l.dropped(lan, udp(addr, 4000, web, 53), verdict.Martian) // nobody else sends from it
 	l.e.Announce()
 	if len(w.out) != 2 {
 		t.Fatalf("%d announcements on the WAN, want 2", len(w.out))
@@ -196,18 +197,18 @@ func TestARP_UnresolvedGivesUp(t *testing.T) {
 	for i := range queued + 2 {
 		l.put(wan, udp(web, uint16(1000+i), "10.0.0.99", 53))
 	}
-	if n := l.e.c.DropReasons[export.NeighbourUnresolved]; n != 2 {
+	if n := l.e.c.DropReasons[verdict.NeighbourUnresolved]; n != 2 {
 		t.Fatalf("%d dropped while %d may wait", n, queued)
 	}
 	for range 40 {
 		l.pass(0.1)
 	}
-	if n := l.e.c.DropReasons[export.NeighbourUnresolved]; n != queued+2 {
+	if n := l.e.c.DropReasons[verdict.NeighbourUnresolved]; n != queued+2 {
 		t.Fatalf("%d dropped in the end", n)
 	}
 	told := 0
 	for _, r := range l.seen {
-		if r.Reason == export.NeighbourUnresolved {
+		if r.Reason == verdict.NeighbourUnresolved {
 			told++
 		}
 	}
@@ -402,7 +403,7 @@ func TestRFC1122_S2_3_2_1_NeighboursAreVerified(t *testing.T) {
 	}
 	l.now += 1e9
 	l.e.Poll(l.now)
-	if l.e.c.DropReasons[export.NeighbourUnresolved] == 0 {
+	if l.e.c.DropReasons[verdict.NeighbourUnresolved] == 0 {
 		t.Fatalf("drops: %s", l.drops())
 	}
 	l.buffers()
@@ -420,7 +421,7 @@ func TestRFC826_OtherMessages(t *testing.T) {
 		f[packet.EthLen+at.off] = at.v
 		l.port[lan].in = append(l.port[lan].in, f)
 		l.e.Poll(l.now)
-		if n := l.e.port[lan].arp.find(ip(host)); n != nil || len(l.port[lan].out) != 0 || l.e.c.DropReasons[export.MalformedPacket] != 1 {
+		if n := l.e.port[lan].arp.find(ip(host)); n != nil || len(l.port[lan].out) != 0 || l.e.c.DropReasons[verdict.MalformedPacket] != 1 {
 			t.Errorf("%s: learned %+v, %d answers; drops: %s", name, n, len(l.port[lan].out), l.drops())
 		}
 	}

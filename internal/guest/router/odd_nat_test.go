@@ -6,9 +6,9 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Flows whose translations meet, tables that are full, and clocks that jump.
@@ -19,10 +19,10 @@ func TestRFC4787_REQ8_PortOfAnotherHostNow(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.SNAT[0].PortLo, p.SNAT[0].PortHi = 3000, 3000 }, "accept egress", established)
 	l.one(lan, udp(host, 4000, web, 5000))
 	l.one(wan, udp(web, 5000, ours, 3000))
-	l.dropped(lan, udp("10.0.0.3", 4000, "192.0.2.9", 5000), export.NATPortPoolExhausted)
+	l.dropped(lan, udp("10.0.0.3", 4000, "192.0.2.9", 5000), verdict.NATPortPoolExhausted)
 	l.pass(301)
 	l.one(lan, udp("10.0.0.3", 4000, "192.0.2.9", 5000))
-	l.dropped(wan, udp(web, 5000, ours, 3000), export.NoMatchingAllowRule)
+	l.dropped(wan, udp(web, 5000, ours, 3000), verdict.NoMatchingAllowRule)
 	l.one(wan, udp("192.0.2.9", 5000, ours, 3000)).is(t, "192.0.2.9", 5000, "10.0.0.3", 4000)
 }
 
@@ -39,8 +39,8 @@ func TestRFC4787_REQ6_WhatDoesNotPassDoesNotRefresh(t *testing.T) {
 	long.data, long.df = make([]byte, 1440), true
 	for range 4 {
 		l.pass(74)
-		l.dropped(lan, dies, export.TTLExpired)
-		l.dropped(wan, long, export.PacketTooBig)
+		l.dropped(lan, dies, verdict.TTLExpired)
+		l.dropped(wan, long, verdict.PacketTooBig)
 		l.put(wan, udp("192.0.2.9", 5000, ours, 4000))
 		l.put(lan, udp(host, 4000, "10.0.0.1", 5000))
 	}
@@ -81,7 +81,7 @@ func TestS20_TwoWaysToOneServer(t *testing.T) {
 	l.one(wan, tcpSeg(client, 4000, ours, 443, fSYN, 1000, 0))
 	l.one(lan, tcpSeg(server, 443, client, 4000, fSYN|fACK, 5000, 1001)).is(t, ours, 443, client, 4000)
 	l.one(wan, tcpSeg(client, 4000, ours, 443, fACK, 1001, 5001))
-	l.dropped(wan, tcpSeg(client, 4000, ours, 8443, fSYN, 700_000, 0), export.ConntrackInvalid)
+	l.dropped(wan, tcpSeg(client, 4000, ours, 8443, fSYN, 700_000, 0), verdict.ConntrackInvalid)
 	l.one(lan, tcpSeg(server, 443, client, 4000, fRST, 5001, 0))
 	l.one(wan, tcpSeg(client, 4000, ours, 8443, fSYN, 700_000, 0)).is(t, client, 4000, server, 443)
 	l.one(lan, tcpSeg(server, 443, client, 4000, fSYN|fACK, 9000, 700_001)).is(t, ours, 8443, client, 4000)
@@ -100,7 +100,7 @@ func TestRFC4787_REQ9_HairpinToItself(t *testing.T) {
 		p.Settings.SourceFlows = 1
 	}, "accept")
 	for range 3 {
-		l.dropped(lan, udp(server, 6000, ours, 5000), export.ConntrackInvalid)
+		l.dropped(lan, udp(server, 6000, ours, 5000), verdict.ConntrackInvalid)
 	}
 	if n := l.e.sources.Flows(ip(server)); n != 0 || l.e.flows.Len() != 0 {
 		t.Fatalf("%d flows counted, %d there", n, l.e.flows.Len())
@@ -185,9 +185,9 @@ func TestS13_ClockJumps(t *testing.T) {
 			}
 			l.now += 10 * 3600e9
 			l.e.tick = l.now + 1e9 // no sweep yet
-			l.dropped(wan, tcpSeg(web, 80, ours, port, fACK, 5001, 1001), export.NoMatchingAllowRule)
-			l.dropped(wan, udp(web, 53, ours, 4000), export.NoMatchingAllowRule)
-			l.dropped(lan, tcpSeg(host, 4000, web, 80, fACK, 1001, 5001), export.ConntrackInvalid)
+			l.dropped(wan, tcpSeg(web, 80, ours, port, fACK, 5001, 1001), verdict.NoMatchingAllowRule)
+			l.dropped(wan, udp(web, 53, ours, 4000), verdict.NoMatchingAllowRule)
+			l.dropped(lan, tcpSeg(host, 4000, web, 80, fACK, 1001, 5001), verdict.ConntrackInvalid)
 			l.e.tick = 0
 			for range 20 { // polls; each removes no more than its share
 				l.run()

@@ -3,9 +3,9 @@ package router
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestRFC7857_S2_2_DeniedSYNReplacesNothing: a SYN that does not pass, for
@@ -13,22 +13,22 @@ import (
 // data under way still arrive. The same SYN that passes begins a new one.
 func TestRFC7857_S2_2_DeniedSYNReplacesNothing(t *testing.T) {
 	for _, state := range []string{"close", "time_wait"} {
-		for name, try := range map[string]func(c *conn) export.Reason{
-			"from the other side": func(c *conn) export.Reason {
-				c.dropped(wan, c.answer(fSYN, 700_000, 0), export.NoMatchingAllowRule)
+		for name, try := range map[string]func(c *conn) verdict.Reason{
+			"from the other side": func(c *conn) verdict.Reason {
+				c.dropped(wan, c.answer(fSYN, 700_000, 0), verdict.NoMatchingAllowRule)
 				return 0
 			},
-			"by rate": func(c *conn) export.Reason { return export.RateLimitFlows },
-			"in the other side's place": func(c *conn) export.Reason {
+			"by rate": func(c *conn) verdict.Reason { return verdict.RateLimitFlows },
+			"in the other side's place": func(c *conn) verdict.Reason {
 				f := c.answer(fSYN, 700_000, 0)
 				f.dport = 9 // to nobody
 				c.put(wan, f)
 				return 0
 			},
-			"by TTL": func(c *conn) export.Reason {
+			"by TTL": func(c *conn) verdict.Reason {
 				p := tcpSeg(host, 4000, web, 80, fSYN, 700_000, 0)
 				p.ttl = 1
-				c.dropped(lan, p, export.TTLExpired)
+				c.dropped(lan, p, verdict.TTLExpired)
 				return 0
 			},
 		} {
@@ -117,7 +117,7 @@ func TestRFC5382_REQ1_RestartAtTheShare(t *testing.T) {
 		t.Fatalf("%d connections", n)
 	}
 	before := l.e.flows.Len()
-	l.dropped(lan, tcpSeg(host, 60000, web, 80, fSYN, 700_000, 0), export.ConntrackFull)
+	l.dropped(lan, tcpSeg(host, 60000, web, 80, fSYN, 700_000, 0), verdict.ConntrackFull)
 	l.one(lan, tcpSeg(host, 4000, web, 80, fSYN, 700_000, 0))
 	if l.e.flows.Len() != before {
 		t.Fatalf("%d flows, were %d", l.e.flows.Len(), before)

@@ -4,9 +4,9 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TCP as it is seen in the wild, and as somebody would send it who wants to
@@ -42,7 +42,7 @@ func (c *conn) clientNot(flags uint8, seq, ack uint32, more ...func(*pkt)) {
 	for _, f := range more {
 		f(&p)
 	}
-	c.dropped(lan, p, export.ConntrackInvalid)
+	c.dropped(lan, p, verdict.ConntrackInvalid)
 }
 
 func (c *conn) answer(flags uint8, seq, ack uint32, more ...func(*pkt)) pkt {
@@ -60,7 +60,7 @@ func (c *conn) server(flags uint8, seq, ack uint32, more ...func(*pkt)) {
 
 func (c *conn) serverNot(flags uint8, seq, ack uint32, more ...func(*pkt)) {
 	c.t.Helper()
-	c.dropped(wan, c.answer(flags, seq, ack, more...), export.ConntrackInvalid)
+	c.dropped(wan, c.answer(flags, seq, ack, more...), verdict.ConntrackInvalid)
 }
 
 // TestRFC7413_SYNRepeatedWithoutData: a client whose fast open has had no answer

@@ -5,8 +5,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // shift returns a copy of a fragment at another place of the datagram, in
@@ -65,7 +65,7 @@ func TestRFC5722_OverlapsVoidTheDatagram(t *testing.T) {
 				}
 				l.invariants()
 				l.pass(31)
-				if l.e.frags.used != 0 || l.e.c.DropReasons[export.FragmentedIPv4]+l.e.c.DropReasons[export.MalformedPacket] != 5 {
+				if l.e.frags.used != 0 || l.e.c.DropReasons[verdict.FragmentedIPv4]+l.e.c.DropReasons[verdict.MalformedPacket] != 5 {
 					t.Fatalf("order %v: %d datagrams remembered; drops: %s", order, l.e.frags.used, l.drops())
 				}
 				// The number is free again.
@@ -86,7 +86,7 @@ func TestFragmentRepeated(t *testing.T) {
 	forged := append([]byte(nil), fs[1]...)
 	forged[packet.EthLen+20] ^= 0xff
 	got := l.feed(lan, fs[0], fs[1], forged, fs[0], fs[2])
-	if len(got) != 1 || string(got[0].frame[packet.EthLen+28:]) != string(p.data) || l.e.c.DropReasons[export.FragmentedIPv4] != 2 {
+	if len(got) != 1 || string(got[0].frame[packet.EthLen+28:]) != string(p.data) || l.e.c.DropReasons[verdict.FragmentedIPv4] != 2 {
 		t.Fatalf("%v; drops: %s", got, l.drops())
 	}
 }

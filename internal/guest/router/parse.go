@@ -2,8 +2,8 @@ package router
 
 import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 var broadcastMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
@@ -37,7 +37,7 @@ func (e *Engine) parseOther(in *port, i int, f []byte, now int64) {
 	b := &e.b
 	typ := packet.Type(f)
 	if typ == 0 {
-		e.dropFrame(in, i, export.MalformedPacket, now)
+		e.dropFrame(in, i, verdict.MalformedPacket, now)
 		return
 	}
 	dst := [6]byte(f)
@@ -56,15 +56,15 @@ func (e *Engine) parseOther(in *port, i int, f []byte, now int64) {
 		}
 		return
 	case packet.TypeIPv6:
-		e.dropFrame(in, i, export.IPv6Unsupported, now)
+		e.dropFrame(in, i, verdict.IPv6Unsupported, now)
 		return
 	default:
-		e.dropFrame(in, i, export.EtherTypeUnsupported, now)
+		e.dropFrame(in, i, verdict.EtherTypeUnsupported, now)
 		return
 	}
 	p := &b.pk[i]
 	ln, why := packet.ParseIPv4(f, p)
-	if why == export.FragmentedIPv4 && e.frags.on && dst == in.mac {
+	if why == verdict.FragmentedIPv4 && e.frags.on && dst == in.mac {
 		b.frame[i].Len = packet.EthLen + uint32(p.Total)
 		if !e.gather(in, i, now) {
 			return
@@ -79,7 +79,7 @@ func (e *Engine) parseOther(in *port, i int, f []byte, now int64) {
 	if dst != in.mac {
 		// RFC 1812 section 5.3.4: what came by link-layer broadcast is
 		// not forwarded.
-		e.dropPacket(in, i, export.Martian, now)
+		e.dropPacket(in, i, verdict.Martian, now)
 		return
 	}
 	j := b.keys.Len() & (Batch - 1)

@@ -4,9 +4,9 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestFramesByAddressAndType: what becomes of a frame by its link-layer address, its
@@ -21,26 +21,26 @@ func TestFramesByAddressAndType(t *testing.T) {
 	for _, x := range []struct {
 		name  string
 		frame []byte
-		why   export.Reason // 0: not dropped
-		other bool          // for another host
+		why   verdict.Reason // 0: not dropped
+		other bool           // for another host
 		passes,
 		arp bool
 	}{
-		{"nothing", nil, export.MalformedPacket, false, false, false},
-		{"no type", eth(lanMAC, 0x800, 0)[:13], export.MalformedPacket, false, false, false},
-		{"a type alone", eth(lanMAC, 0x800, 0), export.MalformedPacket, false, false, false},
-		{"another's without a type", eth(others, 0, 0)[:13], export.MalformedPacket, false, false, false},
+		{"nothing", nil, verdict.MalformedPacket, false, false, false},
+		{"no type", eth(lanMAC, 0x800, 0)[:13], verdict.MalformedPacket, false, false, false},
+		{"a type alone", eth(lanMAC, 0x800, 0), verdict.MalformedPacket, false, false, false},
+		{"another's without a type", eth(others, 0, 0)[:13], verdict.MalformedPacket, false, false, false},
 		{"ours", ipv4(lanMAC), 0, false, true, false},
 		{"another's", ipv4(others), 0, true, false, false},
 		{"another's, of no type that we know", eth(others, 0x88cc, 40), 0, true, false, false},
-		{"to all", ipv4(all), export.Martian, false, false, false},
-		{"to some", ipv4(multicast), export.Martian, false, false, false},
-		{"IPv6", eth(lanMAC, 0x86dd, 40), export.IPv6Unsupported, false, false, false},
-		{"IPv6 to some", eth(multicast, 0x86dd, 40), export.IPv6Unsupported, false, false, false},
-		{"LLDP", eth(multicast, 0x88cc, 40), export.EtherTypeUnsupported, false, false, false},
-		{"a length in place of a type", eth(lanMAC, 46, 46), export.EtherTypeUnsupported, false, false, false},
-		{"type 0", eth(lanMAC, 0, 46), export.MalformedPacket, false, false, false},
-		{"short ARP", eth(all, packet.TypeARP, 27), export.MalformedPacket, false, false, false},
+		{"to all", ipv4(all), verdict.Martian, false, false, false},
+		{"to some", ipv4(multicast), verdict.Martian, false, false, false},
+		{"IPv6", eth(lanMAC, 0x86dd, 40), verdict.IPv6Unsupported, false, false, false},
+		{"IPv6 to some", eth(multicast, 0x86dd, 40), verdict.IPv6Unsupported, false, false, false},
+		{"LLDP", eth(multicast, 0x88cc, 40), verdict.EtherTypeUnsupported, false, false, false},
+		{"a length in place of a type", eth(lanMAC, 46, 46), verdict.EtherTypeUnsupported, false, false, false},
+		{"type 0", eth(lanMAC, 0, 46), verdict.MalformedPacket, false, false, false},
+		{"short ARP", eth(all, packet.TypeARP, 27), verdict.MalformedPacket, false, false, false},
 		{"ARP", arpRequest(host, lanAddr), 0, false, false, true},
 	} {
 		l := newLab(t, "accept")
@@ -147,7 +147,7 @@ func TestBroadcastFragments(t *testing.T) {
 	l.one(lan, udp(host, 3000, web, 5000))
 	fs := fragments(large(udp(host, 4000, web, 5000), 900), broadcastMAC, 576, 1)
 	for i, f := range fs {
-		l.droppedRaw(lan, f, export.FragmentedIPv4)
+		l.droppedRaw(lan, f, verdict.FragmentedIPv4)
 		if l.e.frags.held != 0 {
 			t.Fatalf("fragment %d is held", i)
 		}
@@ -174,7 +174,7 @@ func TestRemovedInItsBatch(t *testing.T) {
 	for i := range 5 {
 		fs = append(fs, k.first(len(m)+i, []byte("x")).frame(lanMAC))
 	}
-	before := k.e.c.DropReasons[export.ConntrackInvalid]
+	before := k.e.c.DropReasons[verdict.ConntrackInvalid]
 	k.lab.port[lan].in = append(k.lab.port[lan].in, fs...)
 	k.lab.e.Poll(k.lab.now)
 	for _, v := range k.taken(wan) {
@@ -182,7 +182,7 @@ func TestRemovedInItsBatch(t *testing.T) {
 			t.Errorf("%v crossed", v)
 		}
 	}
-	if n := k.e.c.DropReasons[export.ConntrackInvalid] - before; n != 5 || k.e.flows.Len() != 0 {
+	if n := k.e.c.DropReasons[verdict.ConntrackInvalid] - before; n != 5 || k.e.flows.Len() != 0 {
 		t.Errorf("%d segments of no flow, %d flows", n, k.e.flows.Len())
 	}
 	k.lab.run()

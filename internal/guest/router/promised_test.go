@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	lines "github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // What the published design promises: reasons of verdicts, and metrics with the
@@ -68,7 +68,7 @@ func TestPromisedNames(t *testing.T) {
 	}
 	promised := strings.Fields(promisedReasons)
 	var all, more []string
-	for r := export.Reason(1); r < export.NumReasons; r++ {
+	for r := verdict.Reason(1); r < verdict.NumReasons; r++ {
 		if all = append(all, r.String()); !slices.Contains(promised, r.String()) {
 			more = append(more, r.String())
 		}

@@ -5,9 +5,10 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
-	"pgregory.net/rapid"
 )
 
 var oracleHosts = []string{host, "10.0.0.3", server}

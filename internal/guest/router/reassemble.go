@@ -5,9 +5,9 @@ import (
 	"math/bits"
 	"slices"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Fragments, where the policy wants them reassembled. They wait, each in the
@@ -70,11 +70,11 @@ func (e *Engine) gather(in *port, i int, now int64) bool {
 	f := e.pool.Bytes(fr)
 	c, ok := packet.PieceOf(f, p)
 	if !ok {
-		e.dropPacket(in, i, export.MalformedPacket, now)
+		e.dropPacket(in, i, verdict.MalformedPacket, now)
 		return false
 	}
 	if e.martian(in, p) {
-		e.dropPacket(in, i, export.Martian, now)
+		e.dropPacket(in, i, verdict.Martian, now)
 		return false
 	}
 	key := fragKey{uint64(p.Src)<<32 | uint64(p.Dst), 1<<63 | uint64(in.n)<<32 | uint64(packet.FragmentID(f))<<8 | uint64(p.Proto)}
@@ -89,12 +89,12 @@ func (e *Engine) gather(in *port, i int, now int64) bool {
 	d := &g.dg[n]
 	w := piece{uint16(c.Off), uint16(c.Len)}
 	if c.More == (w.end() != d.total) && e.repeats(d, w) { // a void one holds nothing
-		e.dropPacket(in, i, export.FragmentedIPv4, now)
+		e.dropPacket(in, i, verdict.FragmentedIPv4, now)
 		return false
 	}
 	if d.void || !e.insert(d, fr, w, c.More) {
 		e.void(n, now)
-		e.dropPacket(in, i, export.FragmentedIPv4, now)
+		e.dropPacket(in, i, verdict.FragmentedIPv4, now)
 		return false
 	}
 	g.held++
@@ -274,11 +274,11 @@ func (e *Engine) discard(d *datagram, now int64) {
 	g.group[d.group] -= d.list.n
 	for first := true; d.list.n > 0; first = false {
 		fr := e.pop(&d.list)
-		e.c.DropReasons[export.FragmentedIPv4]++
+		e.c.DropReasons[verdict.FragmentedIPv4]++
 		if first && e.events != nil {
 			var p packet.Packet
 			packet.ParseIPv4(e.pool.Bytes(fr), &p) // a fragment: addresses and protocol
-			e.emitPacket(e.route(p.Src), &p, export.Drop, export.FragmentedIPv4, uint32(len(e.c.Drops)-1), now)
+			e.emitPacket(e.route(p.Src), &p, verdict.Drop, verdict.FragmentedIPv4, uint32(len(e.c.Drops)-1), now)
 		}
 		e.pool.Put(fr.Buf)
 	}
@@ -313,16 +313,16 @@ func (e *Engine) complete(in *port, i, n int, now int64) bool {
 	total := int(d.total)
 	d.list = queue{}
 	g.free(n)
-	why := export.MalformedPacket
+	why := verdict.MalformedPacket
 	if int(p.L4)-packet.EthLen+total <= math.MaxUint16 {
 		why = packet.ParseFirst(f, p, total, rest)
 	}
 	switch {
 	case why != 0:
 	case p.Class == packet.Error:
-		why = export.FragmentedIPv4 // no router sends one that needs it
+		why = verdict.FragmentedIPv4 // no router sends one that needs it
 	case short && p.TTL > 1:
-		why = export.TTLExpired // not that of the first fragment, which is what an answer would quote
+		why = verdict.TTLExpired // not that of the first fragment, which is what an answer would quote
 	default:
 		e.c.Reassembled++
 		return true

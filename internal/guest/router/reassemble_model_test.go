@@ -8,9 +8,10 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // plainDatagram is an incomplete datagram as said of it.
@@ -189,7 +190,7 @@ func TestReassemblyIsAsSaid(t *testing.T) {
 				l.e.b.frame[0] = fr
 				key := fragKey{uint64(p.Src)<<32 | uint64(p.Dst), 1<<63 | uint64(id)<<8 | packet.UDP}
 
-				before := l.e.c.DropReasons[export.MalformedPacket]
+				before := l.e.c.DropReasons[verdict.MalformedPacket]
 				done := l.e.gather(in, 0, now)
 				at := g.find(&key)
 				group := uint8(0)
@@ -204,7 +205,7 @@ func TestReassemblyIsAsSaid(t *testing.T) {
 				}
 				want := m.add(key, group, w, more, now)
 				// The transport header is no UDP's: a whole one is dropped as that.
-				if got := l.e.c.DropReasons[export.MalformedPacket] - before; done || (want != nil) != (got != 0) || got != uint64(len(want)) {
+				if got := l.e.c.DropReasons[verdict.MalformedPacket] - before; done || (want != nil) != (got != 0) || got != uint64(len(want)) {
 					t.Fatalf("step %d: whole: %v, %d; want %d fragments", step, done, got, len(want))
 				}
 				if want != nil {
@@ -238,8 +239,8 @@ func (l *lab) sameGathering(m *plainGathering, step int) {
 	l.t.Helper()
 	g := &l.e.frags
 	slots, held, all := m.count()
-	if g.used != len(m.list) || g.held != all || l.e.c.DropReasons[export.FragmentedIPv4] != m.dropped {
-		l.t.Fatalf("step %d: %d datagrams, %d fragments, %d dropped; want %d, %d, %d", step, g.used, g.held, l.e.c.DropReasons[export.FragmentedIPv4], len(m.list), all, m.dropped)
+	if g.used != len(m.list) || g.held != all || l.e.c.DropReasons[verdict.FragmentedIPv4] != m.dropped {
+		l.t.Fatalf("step %d: %d datagrams, %d fragments, %d dropped; want %d, %d, %d", step, g.used, g.held, l.e.c.DropReasons[verdict.FragmentedIPv4], len(m.list), all, m.dropped)
 	}
 	due := int64(math.MaxInt64)
 	for _, d := range m.list {
@@ -288,7 +289,7 @@ func TestFragmentsAtTheLimits(t *testing.T) {
 		binary.BigEndian.PutUint16(f[packet.EthLen+2:], uint16(len(f)-packet.EthLen))
 		resum(f[packet.EthLen:])
 		fs[0] = f
-		if got := l.feed(lan, fs...); len(l.port[wan].out) != 0 || want == 0 && (len(got) != 0 || l.e.c.DropReasons[export.MalformedPacket] != uint64(len(fs))) || want == 1 && l.e.c.Reassembled != 1 {
+		if got := l.feed(lan, fs...); len(l.port[wan].out) != 0 || want == 0 && (len(got) != 0 || l.e.c.DropReasons[verdict.MalformedPacket] != uint64(len(fs))) || want == 1 && l.e.c.Reassembled != 1 {
 			t.Errorf("%d bytes: %d passed; drops: %s", n, len(got), l.drops())
 		}
 		l.buffers()
@@ -316,19 +317,19 @@ func TestFragmentsAtTheLimits(t *testing.T) {
 func TestFragmentEvents(t *testing.T) {
 	for _, from := range []int{lan, wan} {
 		l := reassembling(t, "accept")
-		src, dst, mac, dir := host, web, lanMAC, export.Egress
+		src, dst, mac, dir := host, web, lanMAC, verdict.Egress
 		if from == wan {
-			src, dst, mac, dir = web, ours, wanMAC, export.Ingress
+			src, dst, mac, dir = web, ours, wanMAC, verdict.Ingress
 		}
 		fs := fragments(large(udp(src, 4000, dst, 53), 200), mac, 60, 7)
 		l.feed(from, fs[1], fs[2], fs[0])
 		l.seen = nil
 		l.pass(31)
-		if len(l.seen) != 1 || l.e.c.DropReasons[export.FragmentedIPv4] != 3 {
+		if len(l.seen) != 1 || l.e.c.DropReasons[verdict.FragmentedIPv4] != 3 {
 			t.Fatalf("%d events; drops: %s", len(l.seen), l.drops())
 		}
 		r := l.seen[0]
-		if r.Time != l.now || r.Kind != export.Verdict || r.Action != export.Drop || r.Reason != export.FragmentedIPv4 || r.Direction != dir ||
+		if r.Time != l.now || r.Kind != event.Verdict || r.Action != verdict.Drop || r.Reason != verdict.FragmentedIPv4 || r.Direction != dir ||
 			r.Rule != 1 || r.Src != ip(src).To16() || r.Dst != ip(dst).To16() || r.Proto != packet.UDP || r.EtherType != packet.TypeIPv4 || r.Truncated {
 			t.Errorf("event %+v", r)
 		}
@@ -352,7 +353,7 @@ func TestJoinedFragmentsFit(t *testing.T) {
 		if want == 1 && (l.e.c.Joined != uint64(len(fs)-1) || !bytes.Equal(back[0].frame[packet.EthLen+28:], large(pkt{}, n).data)) {
 			t.Errorf("%d bytes: %d joined of %d", n, l.e.c.Joined, len(fs))
 		}
-		if want == 0 && l.e.c.DropReasons[export.FragmentedIPv4] != uint64(len(fs)) {
+		if want == 0 && l.e.c.DropReasons[verdict.FragmentedIPv4] != uint64(len(fs)) {
 			t.Errorf("%d bytes: drops: %s", n, l.drops())
 		}
 		l.invariants()

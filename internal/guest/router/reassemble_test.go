@@ -7,9 +7,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // reassembling makes a lab whose policy reassembles fragments.
@@ -124,7 +124,7 @@ func TestFragmentedPingOfTheFirewall(t *testing.T) {
 		t.Fatalf("answer %v; drops: %s", back, l.drops())
 	}
 	l.feed(lan, fragments(large(echo(host, "10.0.0.1", packet.EchoRequest, 9), 4000), lanMAC, 1000, 6)...)
-	if back = l.taken(lan); len(back) != 0 || l.e.c.DropReasons[export.FragmentedIPv4] != 5 {
+	if back = l.taken(lan); len(back) != 0 || l.e.c.DropReasons[verdict.FragmentedIPv4] != 5 {
 		t.Fatalf("answer %v; drops: %s", back, l.drops())
 	}
 	l.invariants()
@@ -133,7 +133,7 @@ func TestFragmentedPingOfTheFirewall(t *testing.T) {
 // TestS36_ReassemblyIsOffByDefault: see also TestS36_FragmentsAreDropped.
 func TestS36_ReassemblyIsOffByDefault(t *testing.T) {
 	l := newLab(t, "accept")
-	if got := l.feed(lan, fragments(large(udp(host, 4000, web, 53), 3000), lanMAC, 1500, 7)...); len(got) != 0 || l.e.c.DropReasons[export.FragmentedIPv4] != 3 {
+	if got := l.feed(lan, fragments(large(udp(host, 4000, web, 53), 3000), lanMAC, 1500, 7)...); len(got) != 0 || l.e.c.DropReasons[verdict.FragmentedIPv4] != 3 {
 		t.Fatalf("%v; drops: %s", got, l.drops())
 	}
 }
@@ -159,7 +159,7 @@ func TestRFC1858_TinyFragments(t *testing.T) {
 			}
 		}
 	}
-	if l.e.c.DropReasons[export.MalformedPacket] == 0 || l.e.flows.Len() != 0 {
+	if l.e.c.DropReasons[verdict.MalformedPacket] == 0 || l.e.flows.Len() != 0 {
 		t.Fatalf("drops: %s", l.drops())
 	}
 	l.invariants()
@@ -173,7 +173,7 @@ func TestFragmentChecksums(t *testing.T) {
 			l := reassembling(t, "accept")
 			fs := fragments(p, lanMAC, 60, 7)
 			fs[j][len(fs[j])-1] ^= 4
-			if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[export.MalformedPacket] != uint64(n) {
+			if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[verdict.MalformedPacket] != uint64(n) {
 				t.Fatalf("protocol %d, fragment %d: %v; drops: %s", p.proto, j, got, l.drops())
 			}
 			l.invariants()
@@ -191,7 +191,7 @@ func TestFragmentsThatCannotBe(t *testing.T) {
 	odd := append([]byte(nil), fs[1][:34+13]...)
 	binary.BigEndian.PutUint16(odd[packet.EthLen+2:], 33)
 	for _, f := range [][]byte{shift(empty, 40, true), shift(odd, 40, true), shift(fs[1], 65528, false), shift(fs[1], 65504, true)} {
-		l.droppedRaw(lan, f, export.MalformedPacket)
+		l.droppedRaw(lan, f, verdict.MalformedPacket)
 	}
 	// Each fragment ends within 65535 bytes, but not behind the first one's header.
 	fs = fragments(large(udp(host, 4000, web, 53), 65507), lanMAC, 1500, 7)
@@ -200,8 +200,8 @@ func TestFragmentsThatCannotBe(t *testing.T) {
 	binary.BigEndian.PutUint16(f[packet.EthLen+2:], uint16(len(f)-packet.EthLen))
 	resum(f[packet.EthLen:])
 	fs[0] = f
-	malformed := l.e.c.DropReasons[export.MalformedPacket]
-	if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[export.MalformedPacket] != malformed+uint64(len(fs)) {
+	malformed := l.e.c.DropReasons[verdict.MalformedPacket]
+	if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[verdict.MalformedPacket] != malformed+uint64(len(fs)) {
 		t.Fatalf("%v; drops: %s", got, l.drops())
 	}
 	if l.e.frags.used != 0 {
@@ -264,7 +264,7 @@ func TestRFC4787_REQ14a_FragmentsAreBounded(t *testing.T) {
 func TestFragmentsOfOneDatagramAreBounded(t *testing.T) {
 	l := reassembling(t, "accept")
 	fs := fragments(large(udp(host, 4000, web, 53), 8*(perDatagram+6)), lanMAC, 28, 7)
-	if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[export.FragmentedIPv4] != uint64(len(fs)) || l.e.frags.held != 0 {
+	if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[verdict.FragmentedIPv4] != uint64(len(fs)) || l.e.frags.held != 0 {
 		t.Fatalf("%v; drops: %s", got, l.drops())
 	}
 	l.invariants()
@@ -298,7 +298,7 @@ func TestRFC1122_S2_3_2_2_ADatagramWaitsWhole(t *testing.T) {
 			if v := got[len(got)-1]; len(v.sizes) != len(fs) || !bytes.HasSuffix(v.frame, p.data) {
 				t.Fatalf("behind %d packets: the datagram is %v", before, v)
 			}
-			if n := l.e.c.DropReasons[export.NeighbourUnresolved]; n != uint64(lost) {
+			if n := l.e.c.DropReasons[verdict.NeighbourUnresolved]; n != uint64(lost) {
 				t.Fatalf("behind %d packets: %d dropped", before, n)
 			}
 			l.invariants()
@@ -331,7 +331,7 @@ func TestFragmentsFollowThePolicy(t *testing.T) {
 	}
 	events := 0
 	for _, r := range l.seen {
-		if r.Action == export.Drop {
+		if r.Action == verdict.Drop {
 			events++
 		}
 	}
@@ -348,7 +348,7 @@ func TestFragmentedErrorsAreDropped(t *testing.T) {
 	v := l.one(lan, udp(host, 4000, web, 53))
 	e := embed(web, ours, packet.Unreachable, 3, v)
 	e.data = append(e.data, make([]byte, 100)...)
-	if got := l.feed(wan, fragments(e, wanMAC, 60, 7)...); len(got) != 0 || l.e.c.DropReasons[export.FragmentedIPv4] == 0 {
+	if got := l.feed(wan, fragments(e, wanMAC, 60, 7)...); len(got) != 0 || l.e.c.DropReasons[verdict.FragmentedIPv4] == 0 {
 		t.Fatalf("%v; drops: %s", got, l.drops())
 	}
 	l.invariants()
@@ -362,7 +362,7 @@ func TestFragmentsOfBothSidesAreApart(t *testing.T) {
 	spoofed := append([]byte(nil), fs[1]...)
 	copy(spoofed, wanMAC[:])
 	l.feed(lan, fs[0])
-	l.droppedRaw(wan, spoofed, export.Martian)
+	l.droppedRaw(wan, spoofed, verdict.Martian)
 	if got := l.feed(lan, fs[1:]...); len(got) != 1 {
 		t.Fatalf("%d passed; drops: %s", len(got), l.drops())
 	}
@@ -383,7 +383,7 @@ func TestFragmentTTL(t *testing.T) {
 		h := fs[j][packet.EthLen:]
 		h[8] = 1
 		copy(fs[j], shift(fs[j], int(binary.BigEndian.Uint16(h[6:])&0x1fff)*8, j < 2))
-		if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[export.TTLExpired] != 3 {
+		if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[verdict.TTLExpired] != 3 {
 			t.Fatalf("%v; drops: %s", got, l.drops())
 		}
 		if back := l.taken(lan); (len(back) == 1) != (j == 0) {
@@ -460,7 +460,7 @@ func TestRFC1122_S3_3_2_FragmentsExpire(t *testing.T) {
 	}
 	l.feed(lan, fs[0], fs[1])
 	l.now += 31e9
-	if got := l.feed(lan, fs[2:]...); len(got) != 0 || l.e.c.DropReasons[export.FragmentedIPv4] != 2 {
+	if got := l.feed(lan, fs[2:]...); len(got) != 0 || l.e.c.DropReasons[verdict.FragmentedIPv4] != 2 {
 		t.Fatalf("after 31 seconds: %v; drops: %s", got, l.drops())
 	}
 	if got := l.feed(lan, fs[0], fs[1]); len(got) != 1 { // of another datagram with this number

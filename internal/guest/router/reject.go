@@ -2,10 +2,10 @@ package router
 
 import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // rejects reports whether a policy rejects anything.
@@ -76,7 +76,7 @@ func (e *Engine) sendReset(in *port, i int, now int64) {
 // policy would reject is rejected, but for ICMP: so the ends of a connection from
 // before the firewall started learn that it is over, and who uses another
 // protocol that it does not pass.
-func (e *Engine) stray(in *port, i int, fp *filter.Packet, why export.Reason, now int64) {
+func (e *Engine) stray(in *port, i int, fp *filter.Packet, why verdict.Reason, now int64) {
 	p := &e.b.pk[i]
 	if e.rejects && (p.Class == packet.Stream && p.Flags&packet.RST == 0 || p.Class == packet.Unknown && p.Proto != packet.ICMP) {
 		if v := e.filter.Decide(fp); v.Action == ruleset.Reject {
@@ -91,10 +91,10 @@ func (e *Engine) stray(in *port, i int, fp *filter.Packet, why export.Reason, no
 // noRoom drops packet i, which the policy accepts but for which there is no
 // port, no room, or nothing that would take it. Where the policy's default is to
 // reject, its sender is told (RFC 5508 REQ-8), but for that of a reset.
-func (e *Engine) noRoom(in *port, i int, why export.Reason, now int64) {
+func (e *Engine) noRoom(in *port, i int, why verdict.Reason, now int64) {
 	p := &e.b.pk[i]
 	switch {
-	case e.policy.Settings.DefaultAction != ruleset.Reject, why == export.ConntrackInvalid:
+	case e.policy.Settings.DefaultAction != ruleset.Reject, why == verdict.ConntrackInvalid:
 	case p.Class == packet.Stream && p.Flags&packet.RST != 0:
 	case p.Class == packet.Stream && in.n == wan && opening(p) && in.own(p.Dst):
 		e.hold(in, i, now)

@@ -5,9 +5,9 @@ import (
 	"maps"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // quotes returns the packet that an ICMP error quotes, which must be of the
@@ -22,7 +22,7 @@ func (v *view) quotes(t testing.TB, typ, code uint8) packet.Packet {
 }
 
 // answered requires that a packet is dropped as why with one answer.
-func (l *lab) answered(from int, p pkt, why export.Reason) *view {
+func (l *lab) answered(from int, p pkt, why verdict.Reason) *view {
 	l.t.Helper()
 	before := l.e.c.DropReasons[why]
 	across, back := l.put(from, p)
@@ -33,7 +33,7 @@ func (l *lab) answered(from int, p pkt, why export.Reason) *view {
 }
 
 // unanswered requires that a packet is dropped as why without a word.
-func (l *lab) unanswered(from int, p pkt, why export.Reason) {
+func (l *lab) unanswered(from int, p pkt, why verdict.Reason) {
 	l.t.Helper()
 	before := l.e.c.DropReasons[why]
 	if across, back := l.put(from, p); len(across) != 0 || len(back) != 0 || l.e.c.DropReasons[why] != before+1 {
@@ -45,13 +45,13 @@ func (l *lab) unanswered(from int, p pkt, why export.Reason) {
 // ICMP 3/13 from the address of the side where it came from.
 func TestRFC5508_REQ8_RejectAnswersProhibited(t *testing.T) {
 	l := newLab(t, "reject egress udp :53", "reject egress icmp", "reject ingress udp", "accept egress")
-	v := l.answered(lan, udp(host, 4000, web, 53), export.ExplicitDeny)
+	v := l.answered(lan, udp(host, 4000, web, 53), verdict.ExplicitDeny)
 	q := v.quotes(t, packet.Unreachable, packet.Prohibited)
 	if addr(v.Src).String() != "10.0.0.1" || addr(v.Dst).String() != host || q.SrcPort != 4000 || q.DstPort != 53 || q.Dst != ip(web) {
 		t.Fatalf("answer %v about %+v", v, q)
 	}
-	l.answered(lan, echo(host, web, packet.EchoRequest, 3), export.ExplicitDeny).quotes(t, packet.Unreachable, packet.Prohibited)
-	v = l.answered(wan, udp(web, 4000, ours, 161), export.ExplicitDeny)
+	l.answered(lan, echo(host, web, packet.EchoRequest, 3), verdict.ExplicitDeny).quotes(t, packet.Unreachable, packet.Prohibited)
+	v = l.answered(wan, udp(web, 4000, ours, 161), verdict.ExplicitDeny)
 	v.quotes(t, packet.Unreachable, packet.Prohibited)
 	if addr(v.Src).String() != ours {
 		t.Fatalf("answer %v", v)
@@ -59,7 +59,7 @@ func TestRFC5508_REQ8_RejectAnswersProhibited(t *testing.T) {
 	if l.e.c.Drops[0] != 1 || l.e.c.Drops[1] != 1 || l.e.c.Drops[2] != 1 || l.e.c.ICMPErrorsSent != 3 {
 		t.Fatalf("drops by rule %v, %d errors sent", l.e.c.Drops, l.e.c.ICMPErrorsSent)
 	}
-	if r := l.last(); r.Action != export.Drop || r.Reason != export.ExplicitDeny || r.Rule != 2 {
+	if r := l.last(); r.Action != verdict.Drop || r.Reason != verdict.ExplicitDeny || r.Rule != 2 {
 		t.Fatalf("event %+v", r)
 	}
 	l.buffers()
@@ -67,10 +67,10 @@ func TestRFC5508_REQ8_RejectAnswersProhibited(t *testing.T) {
 
 func TestRejectByDefault(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Settings.DefaultAction = ruleset.Reject }, "accept egress tcp", "deny egress udp :123")
-	l.answered(lan, udp(host, 4000, web, 53), export.NoMatchingAllowRule).quotes(t, packet.Unreachable, packet.Prohibited)
-	l.unanswered(lan, udp(host, 4000, web, 123), export.ExplicitDeny) // deny stays silent
+	l.answered(lan, udp(host, 4000, web, 53), verdict.NoMatchingAllowRule).quotes(t, packet.Unreachable, packet.Prohibited)
+	l.unanswered(lan, udp(host, 4000, web, 123), verdict.ExplicitDeny) // deny stays silent
 	l = newLab(t, "accept egress tcp")
-	l.unanswered(lan, udp(host, 4000, web, 53), export.NoMatchingAllowRule)
+	l.unanswered(lan, udp(host, 4000, web, 53), verdict.NoMatchingAllowRule)
 }
 
 // TestRFC9293_S3_10_7_1_RejectResetsTCP: sequence and acknowledgement numbers of
@@ -93,7 +93,7 @@ func TestRFC9293_S3_10_7_1_RejectResetsTCP(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t, "reject egress tcp :25", "accept egress")
-			v := l.answered(lan, c.p, export.ExplicitDeny)
+			v := l.answered(lan, c.p, verdict.ExplicitDeny)
 			if addr(v.Src).String() != web || v.SrcPort != 25 || addr(v.Dst).String() != host || v.DstPort != 4000 {
 				t.Fatalf("answer %v", v)
 			}
@@ -112,27 +112,27 @@ func TestRFC9293_S3_10_7_1_RejectResetsTCP(t *testing.T) {
 // senders that cannot be one host.
 func TestRFC1812_S4_3_2_7_WhatIsNotAnswered(t *testing.T) {
 	l := newLab(t, "reject")
-	l.unanswered(lan, tcpSeg(host, 4000, web, 25, packet.RST, 1, 0), export.ConntrackInvalid)
-	l.unanswered(lan, tcpSeg(host, 4000, web, 25, packet.RST|packet.ACK, 1, 1), export.ConntrackInvalid)
+	l.unanswered(lan, tcpSeg(host, 4000, web, 25, packet.RST, 1, 0), verdict.ConntrackInvalid)
+	l.unanswered(lan, tcpSeg(host, 4000, web, 25, packet.RST|packet.ACK, 1, 1), verdict.ConntrackInvalid)
 	for _, typ := range []uint8{packet.Unreachable, packet.TimeExceeded, packet.ParamProblem, 4, 5, 13, 40} {
 		p := pkt{src: host, dst: web, proto: packet.ICMP, typ: typ, data: udp(web, 1, host, 2).frame(lanMAC)[packet.EthLen:]}
-		l.unanswered(lan, p, export.ConntrackInvalid)
+		l.unanswered(lan, p, verdict.ConntrackInvalid)
 		p.ttl = 1
-		l.unanswered(lan, p, export.ConntrackInvalid)
+		l.unanswered(lan, p, verdict.ConntrackInvalid)
 	}
 	for _, src := range []string{"0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "10.0.0.255", "10.0.0.1", web} {
-		l.unanswered(lan, udp(src, 4000, web, 53), export.Martian)
-		l.unanswered(lan, syn(src, 4000, web, 53), export.Martian)
+		l.unanswered(lan, udp(src, 4000, web, 53), verdict.Martian)
+		l.unanswered(lan, syn(src, 4000, web, 53), verdict.Martian)
 	}
 	cast := udp(host, 4000, web, 53)
 	cast.mac = &broadcastMAC
-	l.unanswered(lan, cast, export.Martian)
+	l.unanswered(lan, cast, verdict.Martian)
 	frag := udp(host, 4000, web, 53)
 	frag.frag = 3
-	l.unanswered(lan, frag, export.FragmentedIPv4)
+	l.unanswered(lan, frag, verdict.FragmentedIPv4)
 	broken := udp(host, 4000, web, 53)
 	broken.break4 = true
-	l.unanswered(lan, broken, export.MalformedPacket)
+	l.unanswered(lan, broken, verdict.MalformedPacket)
 }
 
 // TestRFC1812_S4_3_2_8_AnswersAreRateLimited: each kind on each side by itself.
@@ -148,13 +148,13 @@ func TestRFC1812_S4_3_2_8_AnswersAreRateLimited(t *testing.T) {
 	}
 	big := udp(host, 4000, web, 53)
 	big.data, big.df = make([]byte, 1100), true
-	l.answered(lan, big, export.PacketTooBig).quotes(t, packet.Unreachable, packet.FragNeeded)
+	l.answered(lan, big, verdict.PacketTooBig).quotes(t, packet.Unreachable, packet.FragNeeded)
 	short := udp(host, 4000, web, 53)
 	short.ttl = 1
-	l.answered(lan, short, export.TTLExpired)
-	l.answered(wan, udp(web, 4000, ours, 53), export.ExplicitDeny)
+	l.answered(lan, short, verdict.TTLExpired)
+	l.answered(wan, udp(web, 4000, ours, 53), verdict.ExplicitDeny)
 	l.pass(0.1)
-	l.answered(lan, syn(host, 999, web, 25), export.ExplicitDeny)
+	l.answered(lan, syn(host, 999, web, 25), verdict.ExplicitDeny)
 }
 
 // TestRFC1812_S4_3_2_3_ErrorsFit576Bytes: as much as fits is quoted.
@@ -163,7 +163,7 @@ func TestRFC1812_S4_3_2_3_ErrorsFit576Bytes(t *testing.T) {
 	for _, c := range []struct{ data, total int }{{1400, 576}, {0, 20 + 8 + 28}, {520, 576}, {519, 575}} {
 		p := udp(host, 4000, web, 53)
 		p.data = make([]byte, c.data)
-		v := l.answered(lan, p, export.ExplicitDeny)
+		v := l.answered(lan, p, verdict.ExplicitDeny)
 		if int(v.Total) != c.total {
 			t.Fatalf("%d bytes about %d", v.Total, c.data)
 		}
@@ -177,7 +177,7 @@ func TestRFC1812_S4_3_2_3_ErrorsFit576Bytes(t *testing.T) {
 // answer to an echo request the class of the request.
 func TestRFC5508_REQ10d_ErrorsHavePrecedence(t *testing.T) {
 	l := newLab(t, "reject egress udp", "accept")
-	if v := l.answered(lan, udp(host, 4000, web, 53), export.ExplicitDeny); v.frame[packet.EthLen+1] != 0xc0 {
+	if v := l.answered(lan, udp(host, 4000, web, 53), verdict.ExplicitDeny); v.frame[packet.EthLen+1] != 0xc0 {
 		t.Fatalf("TOS %#x", v.frame[packet.EthLen+1])
 	}
 	f := echo(host, "10.0.0.1", packet.EchoRequest, 1).frame(lanMAC)
@@ -195,9 +195,9 @@ func TestRFC5508_REQ8_NoResources(t *testing.T) {
 		p.SNAT[0].PortLo, p.SNAT[0].PortHi = 3000, 3000
 	}, "accept egress")
 	l.one(lan, udp(host, 5000, web, 53))
-	l.answered(lan, udp("10.0.0.3", 5000, web, 53), export.NATPortPoolExhausted).quotes(t, packet.Unreachable, packet.Prohibited)
+	l.answered(lan, udp("10.0.0.3", 5000, web, 53), verdict.NATPortPoolExhausted).quotes(t, packet.Unreachable, packet.Prohibited)
 	l.one(lan, syn(host, 5000, web, 53))
-	l.answered(lan, syn("10.0.0.3", 5000, web, 53), export.NATPortPoolExhausted).quotes(t, packet.Unreachable, packet.Prohibited)
+	l.answered(lan, syn("10.0.0.3", 5000, web, 53), verdict.NATPortPoolExhausted).quotes(t, packet.Unreachable, packet.Prohibited)
 	l.buffers()
 }
 
@@ -207,7 +207,7 @@ func TestRFC5382_REQ4_UnsolicitedSYN(t *testing.T) {
 	l := newLab(t, "accept egress", "reject ingress new", established)
 	p := syn(web, 4000, ours, 5000)
 	for range 3 {
-		l.unanswered(wan, p, export.ExplicitDeny)
+		l.unanswered(wan, p, verdict.ExplicitDeny)
 		l.pass(1)
 	}
 	l.pass(2.9)
@@ -237,7 +237,7 @@ func TestRFC5382_REQ4_UnsolicitedSYN(t *testing.T) {
 // the same connection meanwhile.
 func TestRFC5382_REQ4_SimultaneousOpen(t *testing.T) {
 	l := newLab(t, "accept egress", "reject ingress new", established)
-	l.unanswered(wan, syn(web, 4000, ours, 5000), export.ExplicitDeny)
+	l.unanswered(wan, syn(web, 4000, ours, 5000), verdict.ExplicitDeny)
 	l.pass(3)
 	l.one(lan, syn(host, 5000, web, 4000))
 	l.pass(10)
@@ -249,9 +249,9 @@ func TestRFC5382_REQ4_SimultaneousOpen(t *testing.T) {
 // TestRFC5382_REQ4_HeldIsBounded: a flood of SYNs costs no more than the queue.
 func TestRFC5382_REQ4_HeldIsBounded(t *testing.T) {
 	l := newLab(t, "reject")
-	l.answered(wan, udp(web, 1, ours, 22), export.ExplicitDeny) // the gateway is known from now on
+	l.answered(wan, udp(web, 1, ours, 22), verdict.ExplicitDeny) // the gateway is known from now on
 	for i := range 2 * heldMax {
-		l.unanswered(wan, syn(web, uint16(1000+i), ours, 22), export.ExplicitDeny)
+		l.unanswered(wan, syn(web, uint16(1000+i), ours, 22), verdict.ExplicitDeny)
 	}
 	if l.e.held.n != heldMax || l.e.c.AnswersSuppressed != heldMax {
 		t.Fatalf("%d held, %d given up", l.e.held.n, l.e.c.AnswersSuppressed)
@@ -266,7 +266,7 @@ func TestRFC5382_REQ4_HeldIsBounded(t *testing.T) {
 // TestRFC5382_REQ4a_DenyIsSilent: the policy says when nothing is answered.
 func TestRFC5382_REQ4a_DenyIsSilent(t *testing.T) {
 	l := newLab(t, "accept egress", "deny ingress")
-	l.unanswered(wan, syn(web, 4000, ours, 5000), export.ExplicitDeny)
+	l.unanswered(wan, syn(web, 4000, ours, 5000), verdict.ExplicitDeny)
 	l.pass(10)
 	if got := l.taken(wan); len(got) != 0 {
 		t.Fatalf("answered: %v", got[0])
@@ -277,11 +277,11 @@ func TestRFC5382_REQ4a_DenyIsSilent(t *testing.T) {
 func TestRejectedReplies(t *testing.T) {
 	l := newLab(t, "accept egress", "reject ingress established")
 	v := l.one(lan, syn(host, 4000, web, 80))
-	a := l.answered(wan, tcpSeg(web, 80, ours, v.SrcPort, packet.SYN|packet.ACK, 5000, 1001), export.ExplicitDeny)
+	a := l.answered(wan, tcpSeg(web, 80, ours, v.SrcPort, packet.SYN|packet.ACK, 5000, 1001), verdict.ExplicitDeny)
 	if a.Flags != packet.RST || a.Seq != 1001 || addr(a.Src).String() != ours || addr(a.Dst).String() != web {
 		t.Fatalf("answer %v, flags %#x, seq %d", a, a.Flags, a.Seq)
 	}
-	l.answered(wan, tcpSeg(web, 80, ours, v.SrcPort, packet.SYN|packet.ACK, 5000, 1001), export.ExplicitDeny)
+	l.answered(wan, tcpSeg(web, 80, ours, v.SrcPort, packet.SYN|packet.ACK, 5000, 1001), verdict.ExplicitDeny)
 }
 
 // TestRFC1812_S5_2_7_1_HostUnreachable: who sends to a neighbour that does not
@@ -297,7 +297,7 @@ func TestRFC1812_S5_2_7_1_HostUnreachable(t *testing.T) {
 		l.pass(0.1)
 	}
 	got := l.taken(lan)
-	if len(got) != 1 || l.e.c.DropReasons[export.NeighbourUnresolved] != 1 {
+	if len(got) != 1 || l.e.c.DropReasons[verdict.NeighbourUnresolved] != 1 {
 		t.Fatalf("%d answers; drops: %s", len(got), l.drops())
 	}
 	q := got[0].quotes(t, packet.Unreachable, packet.HostUnreachable)
@@ -321,7 +321,7 @@ func TestRFC1812_S5_3_1_TimeExceededIsSwitchable(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Settings.Flags = ruleset.FlagNoTimeExceeded }, "accept")
 	p := udp(host, 4000, web, 53)
 	p.ttl = 1
-	l.unanswered(lan, p, export.TTLExpired)
+	l.unanswered(lan, p, verdict.TTLExpired)
 }
 
 // TestRFC6864_S4_OwnMessagesAreAtomic: the firewall's own errors and resets may
@@ -329,7 +329,7 @@ func TestRFC1812_S5_3_1_TimeExceededIsSwitchable(t *testing.T) {
 func TestRFC6864_S4_OwnMessagesAreAtomic(t *testing.T) {
 	l := newLab(t, "reject")
 	for _, p := range []pkt{udp(host, 4000, web, 53), syn(host, 4000, web, 53)} {
-		v := l.answered(lan, p, export.ExplicitDeny)
+		v := l.answered(lan, p, verdict.ExplicitDeny)
 		if w := binary.BigEndian.Uint16(v.frame[packet.EthLen+6:]); w != 0x4000 {
 			t.Fatalf("flags and offset %#x", w)
 		}
@@ -345,15 +345,15 @@ func TestRFC5508_REQ8_OtherProtocols(t *testing.T) {
 	for _, proto := range []uint8{2, 47, 50, 132} {
 		p := pkt{src: host, dst: web, proto: proto, data: make([]byte, 20)}
 		l := newLabWith(t, byDefault(ruleset.Reject), "accept egress tcp")
-		v := l.answered(lan, p, export.NoMatchingAllowRule)
+		v := l.answered(lan, p, verdict.NoMatchingAllowRule)
 		if v.ICMPType != packet.Unreachable || v.ICMPCode != packet.Prohibited || v.frame[int(v.L4)+8+9] != proto {
 			t.Fatalf("protocol %d: %v %d/%d", proto, v, v.ICMPType, v.ICMPCode)
 		}
-		l.answered(wan, pkt{src: web, dst: "10.0.0.5", proto: proto, data: make([]byte, 20)}, export.NoMatchingAllowRule)
+		l.answered(wan, pkt{src: web, dst: "10.0.0.5", proto: proto, data: make([]byte, 20)}, verdict.NoMatchingAllowRule)
 		l = newLabWith(t, byDefault(ruleset.Deny), "accept egress", "reject ingress tcp")
-		l.unanswered(lan, p, export.ConntrackInvalid)
+		l.unanswered(lan, p, verdict.ConntrackInvalid)
 		l = newLabWith(t, byDefault(ruleset.Deny), "reject egress udp")
-		l.unanswered(lan, p, export.ConntrackInvalid)
+		l.unanswered(lan, p, verdict.ConntrackInvalid)
 	}
 }
 
@@ -366,7 +366,7 @@ func TestRFC5508_REQ8_NothingThere(t *testing.T) {
 		l := newLabWith(t, func(p *ruleset.Policy) { p.Settings.DefaultAction = a }, "accept")
 		l.one(lan, udp(host, 4001, web, 53)) // both neighbours are known from now on
 		l.one(wan, udp(web, 53, ours, 4001))
-		ask := func(from int, p pkt, why export.Reason) {
+		ask := func(from int, p pkt, why verdict.Reason) {
 			t.Helper()
 			if a == ruleset.Deny {
 				l.unanswered(from, p, why)
@@ -374,14 +374,14 @@ func TestRFC5508_REQ8_NothingThere(t *testing.T) {
 				t.Fatalf("%v, ICMP %d/%d", v, v.ICMPType, v.ICMPCode)
 			}
 		}
-		ask(lan, syn(host, 4000, "10.0.0.1", 22), export.NoLocalService)
-		ask(lan, udp(host, 4000, "10.0.0.1", 161), export.NoLocalService)
-		ask(wan, udp(web, 4000, ours, 161), export.NoLocalService)
-		ask(lan, syn(host, 4000, ours, 443), export.HairpinUnsupported)
-		ask(lan, echo(host, ours, packet.EchoRequest, 1), export.HairpinUnsupported)
-		l.unanswered(lan, tcpSeg(host, 4000, "10.0.0.1", 22, packet.RST, 1, 0), export.NoLocalService)
-		l.unanswered(lan, pkt{src: host, dst: "10.0.0.1", proto: packet.ICMP, typ: 13, data: make([]byte, 12)}, export.NoLocalService)
-		l.unanswered(wan, syn(web, 4000, ours, 22), export.NoLocalService)
+		ask(lan, syn(host, 4000, "10.0.0.1", 22), verdict.NoLocalService)
+		ask(lan, udp(host, 4000, "10.0.0.1", 161), verdict.NoLocalService)
+		ask(wan, udp(web, 4000, ours, 161), verdict.NoLocalService)
+		ask(lan, syn(host, 4000, ours, 443), verdict.HairpinUnsupported)
+		ask(lan, echo(host, ours, packet.EchoRequest, 1), verdict.HairpinUnsupported)
+		l.unanswered(lan, tcpSeg(host, 4000, "10.0.0.1", 22, packet.RST, 1, 0), verdict.NoLocalService)
+		l.unanswered(lan, pkt{src: host, dst: "10.0.0.1", proto: packet.ICMP, typ: 13, data: make([]byte, 12)}, verdict.NoLocalService)
+		l.unanswered(wan, syn(web, 4000, ours, 22), verdict.NoLocalService)
 		l.pass(6.1)
 		got := l.taken(wan)
 		if a == ruleset.Deny && len(got) != 0 || a == ruleset.Reject && len(got) != 1 {

@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestRFC1812_S5_2_2_HeaderChecks: what fails one is dropped in silence.
@@ -32,8 +32,8 @@ func TestRFC1812_S5_2_2_HeaderChecks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l.t = t
-			before := l.e.c.DropReasons[export.MalformedPacket]
-			if across, back := l.raw(lan, f); len(across)+len(back) != 0 || l.e.c.DropReasons[export.MalformedPacket] != before+1 {
+			before := l.e.c.DropReasons[verdict.MalformedPacket]
+			if across, back := l.raw(lan, f); len(across)+len(back) != 0 || l.e.c.DropReasons[verdict.MalformedPacket] != before+1 {
 				t.Fatalf("crossed %v, answered %v", across, back)
 			}
 		})
@@ -55,7 +55,7 @@ func TestRFC1812_S5_3_1_TTL(t *testing.T) {
 		p := udp(host, 4000, web, 53)
 		p.ttl = uint8(ttl)
 		if ttl == 1 {
-			v := l.answered(lan, p, export.TTLExpired)
+			v := l.answered(lan, p, verdict.TTLExpired)
 			if q := v.quotes(t, packet.TimeExceeded, 0); q.SrcPort != 4000 || q.Src != ip(host) || v.Src != ip("10.0.0.1") {
 				t.Fatalf("%v about %+v", v, q)
 			}
@@ -66,10 +66,10 @@ func TestRFC1812_S5_3_1_TTL(t *testing.T) {
 	f := udp(host, 4000, web, 53).frame(lanMAC)
 	f[packet.EthLen+8] = 0
 	resum(f[packet.EthLen:])
-	l.droppedRaw(lan, f, export.TTLExpired)
+	l.droppedRaw(lan, f, verdict.TTLExpired)
 	p := udp(web, 53, ours, 4000)
 	p.ttl = 1
-	v := l.answered(wan, p, export.TTLExpired)
+	v := l.answered(wan, p, verdict.TTLExpired)
 	if q := v.quotes(t, packet.TimeExceeded, 0); q.Dst != ip(ours) || v.Src != ip(ours) {
 		t.Fatalf("%v about %+v: it is to quote what came", v, q)
 	}
@@ -86,10 +86,10 @@ func TestRFC1812_S5_3_4_LinkBroadcasts(t *testing.T) {
 	for _, mac := range [][6]byte{broadcastMAC, {1, 0, 0x5e, 0, 0, 1}, {3, 0, 0, 0, 0, 9}} {
 		p := udp(host, 4000, web, 53)
 		p.mac = &mac
-		l.unanswered(lan, p, export.Martian)
+		l.unanswered(lan, p, verdict.Martian)
 		e := echo(host, "10.0.0.1", packet.EchoRequest, 1) // nor is a ping answered: no amplifier
 		e.mac = &mac
-		l.unanswered(lan, e, export.Martian)
+		l.unanswered(lan, e, verdict.Martian)
 		l := reassembling(t, "accept")
 		p.mac = &mac
 		if got := l.feed(lan, fragments(large(p, 100), lanMAC, 60, 7)[1:]...); len(got) != 0 || l.e.frags.used != 0 {
@@ -102,11 +102,11 @@ func TestRFC1812_S5_3_4_LinkBroadcasts(t *testing.T) {
 func TestRFC1812_S5_3_5_Broadcasts(t *testing.T) {
 	l := newLab(t, "accept")
 	for _, dst := range []string{"255.255.255.255", "10.0.0.255", "10.0.0.0", "203.0.113.255", "203.0.113.0"} {
-		l.unanswered(lan, udp(host, 4000, dst, 7), export.Martian)
-		l.unanswered(wan, udp(web, 4000, dst, 7), export.Martian)
-		l.unanswered(wan, echo(web, dst, packet.EchoRequest, 7), export.Martian)
-		l.unanswered(lan, udp(dst, 4000, web, 7), export.Martian) // nor is one a source
-		l.unanswered(wan, udp(dst, 4000, ours, 7), export.Martian)
+		l.unanswered(lan, udp(host, 4000, dst, 7), verdict.Martian)
+		l.unanswered(wan, udp(web, 4000, dst, 7), verdict.Martian)
+		l.unanswered(wan, echo(web, dst, packet.EchoRequest, 7), verdict.Martian)
+		l.unanswered(lan, udp(dst, 4000, web, 7), verdict.Martian) // nor is one a source
+		l.unanswered(wan, udp(dst, 4000, ours, 7), verdict.Martian)
 	}
 	// On a link of two there are none (RFC 3021).
 	l = newLabWith(t, func(p *ruleset.Policy) {
@@ -134,9 +134,9 @@ func TestRFC1812_S5_3_7_Martians(t *testing.T) {
 	} {
 		l := newLab(t, "accept")
 		if c.martian {
-			l.unanswered(lan, udp(host, 4000, c.addr, 53), export.Martian)
-			l.unanswered(wan, udp(c.addr, 4000, host, 53), export.Martian)
-			l.unanswered(wan, syn(c.addr, 4000, ours, 53), export.Martian)
+			l.unanswered(lan, udp(host, 4000, c.addr, 53), verdict.Martian)
+			l.unanswered(wan, udp(c.addr, 4000, host, 53), verdict.Martian)
+			l.unanswered(wan, syn(c.addr, 4000, ours, 53), verdict.Martian)
 		} else {
 			l.one(lan, udp(host, 4000, c.addr, 53))
 			newLabWith(t, routed, "accept").one(wan, udp(c.addr, 4001, host, 53))
@@ -154,12 +154,12 @@ func TestRFC1812_S5_3_7_Martians(t *testing.T) {
 func TestRFC1812_S5_3_8_ReversePath(t *testing.T) {
 	l := newLab(t, "accept")
 	v := l.one(lan, udp(host, 4000, web, 53))
-	l.unanswered(lan, udp(web, 4000, "192.0.2.9", 53), export.Martian)
-	l.unanswered(lan, echo(web, "10.0.0.1", packet.EchoRequest, 1), export.Martian)
-	l.unanswered(wan, udp(host, 4000, "10.0.0.3", 53), export.Martian)
-	l.unanswered(wan, echo(host, ours, packet.EchoRequest, 1), export.Martian)
-	l.unanswered(wan, quoted(host, ours, 3, 3, v.frame, 28, nil), export.Martian)
-	l.unanswered(wan, quoted(ours, ours, 3, 3, v.frame, 28, nil), export.Martian)
+	l.unanswered(lan, udp(web, 4000, "192.0.2.9", 53), verdict.Martian)
+	l.unanswered(lan, echo(web, "10.0.0.1", packet.EchoRequest, 1), verdict.Martian)
+	l.unanswered(wan, udp(host, 4000, "10.0.0.3", 53), verdict.Martian)
+	l.unanswered(wan, echo(host, ours, packet.EchoRequest, 1), verdict.Martian)
+	l.unanswered(wan, quoted(host, ours, 3, 3, v.frame, 28, nil), verdict.Martian)
+	l.unanswered(wan, quoted(ours, ours, 3, 3, v.frame, 28, nil), verdict.Martian)
 	if l.e.flows.Len() != 1 {
 		t.Fatalf("%d flows", l.e.flows.Len())
 	}
@@ -203,7 +203,7 @@ func TestRFC1812_S5_3_13_Options(t *testing.T) {
 		l := newLab(t, "accept")
 		f := with(c.o...)
 		if !c.pass {
-			l.droppedRaw(lan, f, export.MalformedPacket)
+			l.droppedRaw(lan, f, verdict.MalformedPacket)
 			continue
 		}
 		v, _ := l.raw(lan, f)
@@ -240,10 +240,10 @@ func TestRFC791_S3_1_OptionsOfFragments(t *testing.T) {
 // TestRFC1812_S4_3_2_4_SourceOfErrors: the address of the side where they leave.
 func TestRFC1812_S4_3_2_4_SourceOfErrors(t *testing.T) {
 	l := newLab(t, "reject")
-	if v := l.answered(lan, udp(host, 1, web, 2), export.ExplicitDeny); v.Src != ip("10.0.0.1") {
+	if v := l.answered(lan, udp(host, 1, web, 2), verdict.ExplicitDeny); v.Src != ip("10.0.0.1") {
 		t.Fatalf("%v", v)
 	}
-	if v := l.answered(wan, udp(web, 1, ours, 2), export.ExplicitDeny); v.Src != ip(ours) {
+	if v := l.answered(wan, udp(web, 1, ours, 2), verdict.ExplicitDeny); v.Src != ip(ours) {
 		t.Fatalf("%v", v)
 	}
 }
@@ -280,7 +280,7 @@ func TestRFC1812_S5_3_1_DeniedIsNotAnswered(t *testing.T) {
 			p := udp(web, 53, ours, v.SrcPort)
 			edit(&p)
 			for range 3 {
-				l.unanswered(wan, p, export.ExplicitDeny)
+				l.unanswered(wan, p, verdict.ExplicitDeny)
 			}
 			if l.e.c.Drops[1] != 3 {
 				t.Fatalf("%d counted on the rule", l.e.c.Drops[1])
@@ -294,10 +294,10 @@ func TestRFC1812_S5_3_1_DeniedIsNotAnswered(t *testing.T) {
 			if len(across) != 0 || len(back) != 1 {
 				t.Fatalf("%v crossed, answers %v", across, back)
 			}
-			l.unanswered(lan, quoted(host, web, packet.Unreachable, 3, udp(web, 53, host, 4000).frame(wanMAC), 28, nil), export.ConntrackInvalid)
+			l.unanswered(lan, quoted(host, web, packet.Unreachable, 3, udp(web, 53, host, 4000).frame(wanMAC), 28, nil), verdict.ConntrackInvalid)
 			events := len(l.seen)
 			l.one(wan, udp(web, 53, ours, v.SrcPort))
-			if r := l.last(); len(l.seen) != events+1 || r.Action != export.Accept || r.Rule != 1 {
+			if r := l.last(); len(l.seen) != events+1 || r.Action != verdict.Accept || r.Rule != 1 {
 				t.Fatalf("%d events, the last %+v", len(l.seen)-events, r)
 			}
 			l.invariants()
@@ -310,7 +310,7 @@ func TestRFC1812_S5_3_7_SourceIsDestination(t *testing.T) {
 	l := newLab(t, "accept", established)
 	for _, a := range []string{host, web, ours, "10.0.0.1"} {
 		for _, side := range []int{lan, wan} {
-			l.unanswered(side, syn(a, 80, a, 80), export.Martian)
+			l.unanswered(side, syn(a, 80, a, 80), verdict.Martian)
 		}
 	}
 }

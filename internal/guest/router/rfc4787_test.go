@@ -3,9 +3,9 @@ package router
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // RFC 4787: what a NAT does with UDP.
@@ -40,7 +40,7 @@ func TestRFC4787_REQ3_NoPortOverloading(t *testing.T) {
 		}
 		owner[p] = src
 	}
-	l.dropped(lan, udp("10.0.0.200", 4000, "192.0.2.99", 53), export.NATPortPoolExhausted)
+	l.dropped(lan, udp("10.0.0.200", 4000, "192.0.2.99", 53), verdict.NATPortPoolExhausted)
 }
 
 func TestRFC4787_REQ3a_PortRange(t *testing.T) {
@@ -138,7 +138,7 @@ func TestRFC4787_REQ6a_InboundRefreshes(t *testing.T) {
 		l.one(wan, udp(web, 5000, ours, v.SrcPort))
 	}
 	l.pass(290)
-	l.dropped(wan, udp(web, 5001, ours, v.SrcPort), export.NoMatchingAllowRule)
+	l.dropped(wan, udp(web, 5001, ours, v.SrcPort), verdict.NoMatchingAllowRule)
 	l.pass(11)
 	if l.e.flows.Len() != 0 {
 		t.Fatal("a stranger's packet refreshed the flow")
@@ -148,8 +148,8 @@ func TestRFC4787_REQ6a_InboundRefreshes(t *testing.T) {
 func TestRFC4787_REQ8_FilteringIsAddressAndPortDependent(t *testing.T) {
 	l := newLab(t, "accept egress udp", established)
 	v := l.one(lan, udp(host, 4000, web, 5000))
-	l.dropped(wan, udp(web, 5001, ours, v.SrcPort), export.NoMatchingAllowRule)
-	l.dropped(wan, udp("198.51.100.81", 5000, ours, v.SrcPort), export.NoMatchingAllowRule)
+	l.dropped(wan, udp(web, 5001, ours, v.SrcPort), verdict.NoMatchingAllowRule)
+	l.dropped(wan, udp("198.51.100.81", 5000, ours, v.SrcPort), verdict.NoMatchingAllowRule)
 	l.one(wan, udp(web, 5000, ours, v.SrcPort))
 }
 
@@ -163,7 +163,7 @@ func TestRFC4787_REQ10_NoALGs(t *testing.T) {
 	if got := string(v.frame[int(v.L4)+packet.UDPLen:]); got != string(p.data) {
 		t.Fatalf("payload %q", got)
 	}
-	l.dropped(wan, udp(web, 9, ours, 5060+1), export.NoMatchingAllowRule)
+	l.dropped(wan, udp(web, 9, ours, 5060+1), verdict.NoMatchingAllowRule)
 }
 
 // TestRFC4787_REQ11_Deterministic: a conflict, or load, does not change how
@@ -175,12 +175,12 @@ func TestRFC4787_REQ11_Deterministic(t *testing.T) {
 		src := addr(ip("10.0.0.100") + h).String()
 		first[src] = l.one(lan, udp(src, 3000, web, 5000)).SrcPort
 	}
-	l.dropped(lan, udp("10.0.0.200", 3000, web, 5000), export.NATPortPoolExhausted)
+	l.dropped(lan, udp("10.0.0.200", 3000, web, 5000), verdict.NATPortPoolExhausted)
 	for src, p := range first {
 		if v := l.one(lan, udp(src, 3000, "192.0.2.9", 5001)); v.SrcPort != p {
 			t.Fatalf("%s: ports %d and %d", src, p, v.SrcPort)
 		}
-		l.dropped(wan, udp("192.0.2.9", 5000, ours, p), export.NoMatchingAllowRule)
+		l.dropped(wan, udp("192.0.2.9", 5000, ours, p), verdict.NoMatchingAllowRule)
 		l.one(wan, udp("192.0.2.9", 5001, ours, p)).is(t, "192.0.2.9", 5001, src, 3000)
 	}
 }

@@ -3,9 +3,9 @@ package router
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // RFC 5382: what a NAT does with TCP.
@@ -105,8 +105,8 @@ func TestRFC5382_REQ2a_SimultaneousOpen(t *testing.T) {
 func TestRFC5382_REQ3_FilteringIsAddressAndPortDependent(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	v := l.one(lan, syn(host, 4000, web, 80))
-	l.dropped(wan, syn(web, 81, ours, v.SrcPort), export.NoMatchingAllowRule)
-	l.dropped(wan, syn("198.51.100.81", 80, ours, v.SrcPort), export.NoMatchingAllowRule)
+	l.dropped(wan, syn(web, 81, ours, v.SrcPort), verdict.NoMatchingAllowRule)
+	l.dropped(wan, syn("198.51.100.81", 80, ours, v.SrcPort), verdict.NoMatchingAllowRule)
 }
 
 func TestRFC5382_REQ5_Timers(t *testing.T) {
@@ -138,7 +138,7 @@ func TestRFC5382_REQ6_NoALGs(t *testing.T) {
 	if got := string(v.frame[int(v.L4)+packet.TCPLen:]); got != string(p.data) {
 		t.Fatalf("payload %q", got)
 	}
-	l.dropped(wan, syn(web, 20, ours, 4001), export.NoMatchingAllowRule)
+	l.dropped(wan, syn(web, 20, ours, 4001), verdict.NoMatchingAllowRule)
 	_ = port
 }
 
@@ -152,7 +152,7 @@ func TestRFC5382_REQ7_NoPortOverloading(t *testing.T) {
 		}
 		seen[p] = true
 	}
-	l.dropped(lan, syn("10.0.0.200", 4000, "192.0.2.99", 80), export.NATPortPoolExhausted)
+	l.dropped(lan, syn("10.0.0.200", 4000, "192.0.2.99", 80), verdict.NATPortPoolExhausted)
 }
 
 func TestRFC5382_REQ10_ICMPErrorsDoNotEndConnections(t *testing.T) {

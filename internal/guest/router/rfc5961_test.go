@@ -3,8 +3,8 @@ package router
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // RFC 5961 speaks to the ends of a connection. A firewall between them must
@@ -37,7 +37,7 @@ func TestRFC5961_S3_2_OnlyTheExactRSTEnds(t *testing.T) {
 		if c.pass {
 			l.one(wan, p)
 		} else {
-			l.dropped(wan, p, export.ConntrackInvalid)
+			l.dropped(wan, p, verdict.ConntrackInvalid)
 		}
 		l.state(c.state)
 	}
@@ -105,9 +105,9 @@ func TestRFC9293_S3_10_4_BothForgot(t *testing.T) {
 			again := tcpSeg(host, 4000, web, 80, packet.SYN, 700_000, 0)
 			l.one(lan, again)
 			answer := tcpSeg(web, 80, ours, port, packet.SYN|packet.ACK, isn, 700_001)
-			l.dropped(wan, tcpSeg(web, 80, ours, port, packet.SYN|packet.ACK, 9000, 600_001), export.ConntrackInvalid)
+			l.dropped(wan, tcpSeg(web, 80, ours, port, packet.SYN|packet.ACK, 9000, 600_001), verdict.ConntrackInvalid)
 			l.state(last)
-			l.dropped(wan, answer, export.ConntrackInvalid)
+			l.dropped(wan, answer, verdict.ConntrackInvalid)
 			l.state("close")
 			if p := l.one(lan, again).SrcPort; p != port {
 				t.Errorf("%s: the new flow has port %d, the old one had %d", last, p, port)
@@ -125,7 +125,7 @@ func TestRFC5961_ForgedAnswerToASYN(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	port := l.handshake(host, 4000, web, 80)
 	l.one(lan, tcpSeg(host, 4000, web, 80, packet.SYN, 700_000, 0))
-	l.dropped(wan, tcpSeg(web, 80, ours, port, packet.SYN|packet.ACK, 9000, 700_001), export.ConntrackInvalid)
+	l.dropped(wan, tcpSeg(web, 80, ours, port, packet.SYN|packet.ACK, 9000, 700_001), verdict.ConntrackInvalid)
 	d := tcpSeg(web, 80, ours, port, packet.ACK, 5001, 1001)
 	d.data = []byte("hello")
 	l.one(wan, d)
@@ -139,7 +139,7 @@ func TestRFC5961_S9_3_ChallengeACKIsNotEaten(t *testing.T) {
 	port := l.one(lan, tcpSeg(host, 4000, web, 80, packet.SYN, 700_000, 0)).SrcPort
 	l.one(wan, tcpSeg(web, 80, ours, port, packet.ACK, 5001, 1001)) // of the old connection
 	l.state("syn_sent")
-	l.dropped(lan, tcpSeg(host, 4000, web, 80, packet.RST, 1002, 0), export.ConntrackInvalid)
+	l.dropped(lan, tcpSeg(host, 4000, web, 80, packet.RST, 1002, 0), verdict.ConntrackInvalid)
 	l.one(lan, tcpSeg(host, 4000, web, 80, packet.RST, 1001, 0))
 	l.state("syn_sent")
 	l.one(lan, tcpSeg(host, 4000, web, 80, packet.SYN, 700_000, 0))
@@ -171,13 +171,13 @@ func TestRFC5961_S5_2_ACKRange(t *testing.T) {
 	l.one(lan, d)
 	ack := func(n uint32) pkt { return tcpSeg(web, 80, ours, port, packet.ACK, 5001, n) }
 	l.one(wan, ack(2001))
-	l.dropped(wan, ack(2002), export.ConntrackInvalid) // of what has not been sent
-	l.one(wan, ack(1001))                              // an old one
-	const slack = 1 << 16                              // the largest window without scaling
+	l.dropped(wan, ack(2002), verdict.ConntrackInvalid) // of what has not been sent
+	l.one(wan, ack(1001))                               // an old one
+	const slack = 1 << 16                               // the largest window without scaling
 	n := uint32(2001)
 	l.one(wan, ack(n-slack-1))
-	l.dropped(wan, ack(n-slack-2), export.ConntrackInvalid)
-	l.dropped(wan, ack(n+1<<31), export.ConntrackInvalid)
+	l.dropped(wan, ack(n-slack-2), verdict.ConntrackInvalid)
+	l.dropped(wan, ack(n+1<<31), verdict.ConntrackInvalid)
 }
 
 // TestRFC5961_BlindSYNDoesNotSpoilAHandshake: a SYN that anybody could have sent
@@ -186,7 +186,7 @@ func TestRFC5961_BlindSYNDoesNotSpoilAHandshake(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	port := l.one(lan, tcpSeg(host, 4000, web, 80, packet.SYN, 1000, 0)).SrcPort
 	l.one(wan, tcpSeg(web, 80, ours, port, packet.SYN, 666, 0)) // might be a simultaneous open
-	l.dropped(wan, tcpSeg(web, 80, ours, port, packet.SYN|packet.ACK, 5000, 999), export.ConntrackInvalid)
+	l.dropped(wan, tcpSeg(web, 80, ours, port, packet.SYN|packet.ACK, 5000, 999), verdict.ConntrackInvalid)
 	l.one(wan, tcpSeg(web, 80, ours, port, packet.SYN|packet.ACK, 5000, 1001))
 	l.one(lan, tcpSeg(host, 4000, web, 80, packet.ACK, 1001, 5001))
 	l.state("established")
@@ -202,8 +202,8 @@ func TestRFC7413_FastOpen(t *testing.T) {
 		s := tcpSeg(host, 4000, web, 80, packet.SYN, 1000, 0)
 		s.data = []byte("hello")
 		port := l.one(lan, s).SrcPort
-		l.dropped(wan, tcpSeg(web, 80, ours, port, packet.SYN|packet.ACK, 5000, 1000), export.ConntrackInvalid)
-		l.dropped(wan, tcpSeg(web, 80, ours, port, packet.SYN|packet.ACK, 5000, 1007), export.ConntrackInvalid)
+		l.dropped(wan, tcpSeg(web, 80, ours, port, packet.SYN|packet.ACK, 5000, 1000), verdict.ConntrackInvalid)
+		l.dropped(wan, tcpSeg(web, 80, ours, port, packet.SYN|packet.ACK, 5000, 1007), verdict.ConntrackInvalid)
 		l.one(wan, tcpSeg(web, 80, ours, port, packet.SYN|packet.ACK, 5000, ack))
 		l.one(lan, tcpSeg(host, 4000, web, 80, packet.ACK, 1006, 5001))
 		l.state("established")

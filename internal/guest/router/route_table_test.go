@@ -3,10 +3,10 @@ package router
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestMartianBlocks: the first and last address of each block that is not
@@ -143,15 +143,15 @@ func TestUsableTargets(t *testing.T) {
 		in      int
 		src, to string
 		hairpin bool
-		want    export.Reason
+		want    verdict.Reason
 	}{
 		{wan, web, server, false, 0}, {wan, web, server, true, 0},
-		{wan, web, lanAddr, false, export.DNATNoBackend}, {wan, web, ours, false, export.DNATNoBackend},
-		{wan, web, "203.0.113.7", false, export.DNATNoBackend}, {wan, web, "192.0.2.7", false, export.DNATNoBackend},
-		{wan, web, "10.0.1.7", false, export.DNATNoBackend},
-		{lan, host, server, false, export.HairpinUnsupported}, {lan, host, server, true, 0},
-		{lan, "10.0.0.200", server, true, export.HairpinUnsupported}, // it has no external address
-		{lan, host, lanAddr, true, export.DNATNoBackend},
+		{wan, web, lanAddr, false, verdict.DNATNoBackend}, {wan, web, ours, false, verdict.DNATNoBackend},
+		{wan, web, "203.0.113.7", false, verdict.DNATNoBackend}, {wan, web, "192.0.2.7", false, verdict.DNATNoBackend},
+		{wan, web, "10.0.1.7", false, verdict.DNATNoBackend},
+		{lan, host, server, false, verdict.HairpinUnsupported}, {lan, host, server, true, 0},
+		{lan, "10.0.0.200", server, true, verdict.HairpinUnsupported}, // it has no external address
+		{lan, host, lanAddr, true, verdict.DNATNoBackend},
 		{wan, "10.0.0.200", server, false, 0},
 	} {
 		p := packet.Packet{Src: ip(c.src)}
@@ -172,21 +172,21 @@ func TestToTheFirewall(t *testing.T) {
 		name  string
 		from  int
 		p     pkt
-		why   export.Reason // 0: it is answered
-		rules uint64        // decisions
+		why   verdict.Reason // 0: it is answered
+		rules uint64         // decisions
 	}{
 		{"a ping", lan, echo(host, lanAddr, packet.EchoRequest, 3), 0, 1},
 		{"a ping from outside", wan, echo(client, ours, packet.EchoRequest, 3), 0, 1},
-		{"a ping with a code", lan, code, export.NoLocalService, 1},
-		{"the same from outside", wan, fromWAN, export.NoLocalService, 1},
-		{"an answer to no ping", lan, echo(host, lanAddr, packet.EchoReply, 3), export.NoLocalService, 1},
-		{"a ping of the other side's address", lan, echo(host, ours, packet.EchoRequest, 3), export.HairpinUnsupported, 0},
-		{"a ping of the inner address from outside", wan, echo(client, lanAddr, packet.EchoRequest, 3), export.Martian, 0},
-		{"UDP", lan, udp(host, 4000, lanAddr, 53), export.NoLocalService, 1}, // there is no DNS proxy
-		{"TCP", lan, syn(host, 4000, lanAddr, 53), export.NoLocalService, 1},
-		{"UDP from outside", wan, udp(client, 4000, ours, 53), export.NoLocalService, 1},
-		{"TCP from outside", wan, syn(client, 4000, ours, 53), export.NoLocalService, 1},
-		{"UDP for the inner address from outside", wan, udp(client, 4000, lanAddr, 53), export.Martian, 0},
+		{"a ping with a code", lan, code, verdict.NoLocalService, 1},
+		{"the same from outside", wan, fromWAN, verdict.NoLocalService, 1},
+		{"an answer to no ping", lan, echo(host, lanAddr, packet.EchoReply, 3), verdict.NoLocalService, 1},
+		{"a ping of the other side's address", lan, echo(host, ours, packet.EchoRequest, 3), verdict.HairpinUnsupported, 0},
+		{"a ping of the inner address from outside", wan, echo(client, lanAddr, packet.EchoRequest, 3), verdict.Martian, 0},
+		{"UDP", lan, udp(host, 4000, lanAddr, 53), verdict.NoLocalService, 1}, // there is no DNS proxy
+		{"TCP", lan, syn(host, 4000, lanAddr, 53), verdict.NoLocalService, 1},
+		{"UDP from outside", wan, udp(client, 4000, ours, 53), verdict.NoLocalService, 1},
+		{"TCP from outside", wan, syn(client, 4000, ours, 53), verdict.NoLocalService, 1},
+		{"UDP for the inner address from outside", wan, udp(client, 4000, lanAddr, 53), verdict.Martian, 0},
 	} {
 		l := newLab(t, "accept")
 		l.one(lan, udp(host, 999, web, 53))
@@ -195,7 +195,7 @@ func TestToTheFirewall(t *testing.T) {
 			l.unanswered(c.from, c.p, c.why)
 		} else if across, back := l.put(c.from, c.p); len(across) != 0 || len(back) != 1 || back[0].ICMPType != packet.EchoReply || back[0].Src != ip(c.p.dst) || back[0].Dst != ip(c.p.src) {
 			t.Errorf("%s: %v, %v", c.name, across, back)
-		} else if r := l.last(); r.Action != export.Accept || r.Reason != export.RuleAccept || r.Rule != 0 || r.Direction != telDirection(&l.e.port[c.from]) || l.e.c.Accepts[0] != 2 {
+		} else if r := l.last(); r.Action != verdict.Accept || r.Reason != verdict.RuleAccept || r.Rule != 0 || r.Direction != telDirection(&l.e.port[c.from]) || l.e.c.Accepts[0] != 2 {
 			t.Errorf("%s: event %+v, accepts %v", c.name, r, l.e.c.Accepts)
 		}
 		if got := l.e.c.Decisions - decisions; got != c.rules {
@@ -205,13 +205,13 @@ func TestToTheFirewall(t *testing.T) {
 		// What the rules deny they deny.
 		if c.rules == 1 {
 			l = newLab(t, "deny")
-			l.unanswered(c.from, c.p, export.ExplicitDeny)
+			l.unanswered(c.from, c.p, verdict.ExplicitDeny)
 		}
 	}
 	// A rule about ports sees those of TCP and UDP, and none of a ping.
 	l := newLab(t, "deny egress udp :161", "deny egress tcp :22", "accept")
-	l.unanswered(lan, udp(host, 161, lanAddr, 53), export.NoLocalService)
-	l.unanswered(lan, udp(host, 4000, lanAddr, 161), export.ExplicitDeny)
-	l.unanswered(lan, syn(host, 22, lanAddr, 53), export.NoLocalService)
-	l.unanswered(lan, syn(host, 4000, lanAddr, 22), export.ExplicitDeny)
+	l.unanswered(lan, udp(host, 161, lanAddr, 53), verdict.NoLocalService)
+	l.unanswered(lan, udp(host, 4000, lanAddr, 161), verdict.ExplicitDeny)
+	l.unanswered(lan, syn(host, 22, lanAddr, 53), verdict.NoLocalService)
+	l.unanswered(lan, syn(host, 4000, lanAddr, 22), verdict.ExplicitDeny)
 }

@@ -3,9 +3,9 @@ package router
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 func TestS12_TCPStatesAndTimeouts(t *testing.T) {
@@ -69,9 +69,9 @@ func TestS12_ResetCloses(t *testing.T) {
 func TestS12_ResetOutOfWindowDoesNot(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	port := l.handshake(host, 4000, web, 80)
-	l.dropped(wan, tcpSeg(web, 80, ours, port, packet.RST, 900_000, 0), export.ConntrackInvalid)
+	l.dropped(wan, tcpSeg(web, 80, ours, port, packet.RST, 900_000, 0), verdict.ConntrackInvalid)
 	l.one(wan, tcpSeg(web, 80, ours, port, packet.RST, 5050, 0)) // in the window: the end may challenge it
-	l.dropped(wan, tcpSeg(web, 80, ours, port, packet.FIN|packet.ACK, 900_000, 1001), export.ConntrackInvalid)
+	l.dropped(wan, tcpSeg(web, 80, ours, port, packet.FIN|packet.ACK, 900_000, 1001), verdict.ConntrackInvalid)
 	if s := l.e.flows.Dir(0).State.String(); s != "established" {
 		t.Fatalf("state %s", s)
 	}
@@ -94,9 +94,9 @@ func TestS12_NewSYNOnTimeWait(t *testing.T) {
 func TestS12_InvalidFirstAnswer(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	v := l.one(lan, syn(host, 4000, web, 80))
-	l.dropped(wan, tcpSeg(web, 80, ours, v.SrcPort, packet.RST|packet.ACK, 0, 7), export.ConntrackInvalid)
+	l.dropped(wan, tcpSeg(web, 80, ours, v.SrcPort, packet.RST|packet.ACK, 0, 7), verdict.ConntrackInvalid)
 	l.one(wan, tcpSeg(web, 80, ours, v.SrcPort, packet.SYN|packet.ACK, 5000, 1001))
-	if r := l.last(); r.Action != export.Accept || r.Direction != export.Ingress || r.Rule != 1 {
+	if r := l.last(); r.Action != verdict.Accept || r.Direction != verdict.Ingress || r.Rule != 1 {
 		t.Fatalf("event %+v", r)
 	}
 }
@@ -105,14 +105,14 @@ func TestS12_ContradictoryFlags(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	port := l.handshake(host, 4000, web, 80)
 	for _, fl := range []uint8{packet.SYN | packet.FIN, packet.SYN | packet.RST, packet.FIN | packet.RST, packet.FIN, 0, packet.PSH} {
-		l.dropped(wan, tcpSeg(web, 80, ours, port, fl, 5001, 1001), export.ConntrackInvalid)
+		l.dropped(wan, tcpSeg(web, 80, ours, port, fl, 5001, 1001), verdict.ConntrackInvalid)
 	}
 }
 
 func TestS12_MidStreamPickupIsRefused(t *testing.T) {
 	l := newLab(t, "accept")
 	for _, fl := range []uint8{packet.ACK, packet.PSH | packet.ACK, packet.FIN | packet.ACK, packet.RST, packet.SYN | packet.ACK, 0} {
-		l.dropped(lan, tcpSeg(host, 4000, web, 80, fl, 1, 1), export.ConntrackInvalid)
+		l.dropped(lan, tcpSeg(host, 4000, web, 80, fl, 1, 1), verdict.ConntrackInvalid)
 	}
 }
 
@@ -145,7 +145,7 @@ func TestS12_WindowScale(t *testing.T) {
 	d.data = make([]byte, 100)
 	l.one(wan, d)
 	d.seq = 5001 + 300_000
-	l.dropped(wan, d, export.ConntrackInvalid)
+	l.dropped(wan, d, verdict.ConntrackInvalid)
 }
 
 func TestS13_UDPIdle(t *testing.T) {
@@ -182,7 +182,7 @@ func TestS13_UDPIdle(t *testing.T) {
 		l.one(wan, udp(web, c.port, ours, v.SrcPort))
 		l.one(lan, udp(host, 4000, web, c.port)) // goes on after the answer
 		gone(c.served, c.states[2])
-		l.dropped(wan, udp(web, c.port, ours, v.SrcPort), export.NoMatchingAllowRule)
+		l.dropped(wan, udp(web, c.port, ours, v.SrcPort), verdict.NoMatchingAllowRule)
 	}
 }
 
@@ -203,11 +203,11 @@ func TestS14_EchoReplyMatchesItsRequest(t *testing.T) {
 	l := newLab(t, "accept egress icmp", established)
 	v := l.one(lan, echo(host, web, packet.EchoRequest, 77))
 	l.one(wan, echo(web, ours, packet.EchoReply, v.SrcPort))
-	l.dropped(wan, echo(web, ours, packet.EchoReply, v.SrcPort+1), export.NoMatchingAllowRule)
+	l.dropped(wan, echo(web, ours, packet.EchoReply, v.SrcPort+1), verdict.NoMatchingAllowRule)
 	// A request is no reply, and a reply no request.
-	l.dropped(wan, echo(web, ours, packet.EchoRequest, v.SrcPort), export.ConntrackInvalid)
-	l.dropped(lan, echo(host, web, packet.EchoReply, 77), export.ConntrackInvalid)
-	l.dropped(lan, echo(host, web, packet.EchoReply, 99), export.ConntrackInvalid)
+	l.dropped(wan, echo(web, ours, packet.EchoRequest, v.SrcPort), verdict.ConntrackInvalid)
+	l.dropped(lan, echo(host, web, packet.EchoReply, 77), verdict.ConntrackInvalid)
+	l.dropped(lan, echo(host, web, packet.EchoReply, 99), verdict.ConntrackInvalid)
 }
 
 func TestS15_TableFull(t *testing.T) {
@@ -221,7 +221,7 @@ func TestS15_TableFull(t *testing.T) {
 		l.one(wan, udp(web, 123, ours, v.SrcPort))
 		l.one(lan, udp(src, uint16(2000+i), web, 123))
 	}
-	l.dropped(lan, udp(host, 60000, web, 123), export.ConntrackFull)
+	l.dropped(lan, udp(host, 60000, web, 123), verdict.ConntrackFull)
 	// Existing flows work on.
 	l.one(wan, tcpSeg(web, 80, ours, port, packet.ACK, 5001, 1001))
 	if got := l.e.nat.Pools()[0].InUse(packet.UDP); got != 1023 {
@@ -251,10 +251,10 @@ func TestS14_EchoHasNoCodes(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	p := echo(host, web, packet.EchoRequest, 4007)
 	p.code = 1
-	l.dropped(lan, p, export.ConntrackInvalid)
+	l.dropped(lan, p, verdict.ConntrackInvalid)
 	l.one(lan, echo(host, web, packet.EchoRequest, 4007))
 	p = echo(web, ours, packet.EchoReply, 4007)
 	p.code = 1
-	l.dropped(wan, p, export.ConntrackInvalid)
+	l.dropped(wan, p, verdict.ConntrackInvalid)
 	l.one(wan, echo(web, ours, packet.EchoReply, 4007))
 }

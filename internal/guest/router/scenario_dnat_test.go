@@ -3,10 +3,10 @@ package router
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 const (
@@ -41,9 +41,9 @@ func TestS20_DNATBeforeTheFilter(t *testing.T) {
 	}
 	// A range keeps the distance; the filter decides each port by itself.
 	l.one(wan, udp(client, 4000, ours, 5003)).is(t, client, 4000, server, 6003)
-	l.dropped(wan, udp(client, 4000, ours, 5004), export.NoMatchingAllowRule)
-	l.dropped(wan, udp(client, 4000, ours, 5010), export.NoMatchingAllowRule)
-	l.dropped(wan, udp(client, 4000, ours, 8443), export.NoMatchingAllowRule) // the entry is TCP's
+	l.dropped(wan, udp(client, 4000, ours, 5004), verdict.NoMatchingAllowRule)
+	l.dropped(wan, udp(client, 4000, ours, 5010), verdict.NoMatchingAllowRule)
+	l.dropped(wan, udp(client, 4000, ours, 8443), verdict.NoMatchingAllowRule) // the entry is TCP's
 	if l.e.c.Translations[nat.DNAT] != 2 {
 		t.Fatalf("translations %v", l.e.c.Translations)
 	}
@@ -56,7 +56,7 @@ func TestS08_IngressSeesTheServersAddress(t *testing.T) {
 
 func TestS09_IngressRuleForTheWANAddressDoesNotMatch(t *testing.T) {
 	l := newLabWith(t, withDNAT(dnat(packet.TCP, ours, 443, 443, server, 443)), "accept ingress tcp any -> 203.0.113.10 :443")
-	l.dropped(wan, syn(client, 4000, ours, 443), export.NoMatchingAllowRule)
+	l.dropped(wan, syn(client, 4000, ours, 443), verdict.NoMatchingAllowRule)
 }
 
 func TestS21_FromIsHonoured(t *testing.T) {
@@ -68,7 +68,7 @@ func TestS21_FromIsHonoured(t *testing.T) {
 	l.one(wan, syn(client, 4000, ours, 443)).is(t, client, 4000, server, 443)
 	l.one(wan, syn("192.0.2.9", 4000, ours, 443)).is(t, "192.0.2.9", 4000, "10.0.0.6", 444)
 	// Outside: addressed to the firewall, which offers nothing there.
-	l.dropped(wan, syn("192.0.2.129", 4000, ours, 443), export.NoLocalService)
+	l.dropped(wan, syn("192.0.2.129", 4000, ours, 443), verdict.NoLocalService)
 }
 
 func TestS23_ReplyLeavesWithTheWANAddress(t *testing.T) {
@@ -91,7 +91,7 @@ func TestS23_ReplyLeavesWithTheWANAddress(t *testing.T) {
 func TestS23_ReplyIsFilteredByTheServersAddress(t *testing.T) {
 	l := newLabWith(t, withDNAT(dnat(packet.UDP, ours, 5000, 5000, server, 6000)), "accept ingress", "deny egress 10.0.0.5", "accept egress")
 	l.one(wan, udp(client, 4000, ours, 5000))
-	l.dropped(lan, udp(server, 6000, client, 4000), export.ExplicitDeny)
+	l.dropped(lan, udp(server, 6000, client, 4000), verdict.ExplicitDeny)
 }
 
 func TestS20_ErrorsOfForwardedFlows(t *testing.T) {
@@ -117,7 +117,7 @@ func embedded(t testing.TB, e *view) *view {
 func TestS20_NoBackend(t *testing.T) {
 	for _, to := range []string{"192.0.2.80", "10.0.0.1", ours} {
 		l := newLabWith(t, withDNAT(dnat(packet.TCP, ours, 443, 443, to, 443)), "accept")
-		l.dropped(wan, syn(client, 4000, ours, 443), export.DNATNoBackend)
+		l.dropped(wan, syn(client, 4000, ours, 443), verdict.DNATNoBackend)
 	}
 }
 
@@ -170,8 +170,8 @@ func hairpinned(d ruleset.DNAT) ruleset.DNAT { d.Hairpin = 1; return d }
 
 func TestS22_HairpinRefusedByDefault(t *testing.T) {
 	l := newLabWith(t, withDNAT(dnat(packet.TCP, ours, 443, 443, server, 443)), "accept")
-	l.dropped(lan, syn(host, 4000, ours, 443), export.HairpinUnsupported)
-	if r := l.last(); r.Reason != export.HairpinUnsupported || r.Dst != ip(ours).To16() {
+	l.dropped(lan, syn(host, 4000, ours, 443), verdict.HairpinUnsupported)
+	if r := l.last(); r.Reason != verdict.HairpinUnsupported || r.Dst != ip(ours).To16() {
 		t.Fatalf("event %+v", r)
 	}
 	// Without an external source it would not work, so it is refused as well.
@@ -179,7 +179,7 @@ func TestS22_HairpinRefusedByDefault(t *testing.T) {
 		p.DNAT = []ruleset.DNAT{hairpinned(dnat(packet.TCP, ours, 443, 443, server, 443))}
 		p.SNAT = nil
 	}, "accept")
-	l.dropped(lan, syn(host, 4000, ours, 443), export.HairpinUnsupported)
+	l.dropped(lan, syn(host, 4000, ours, 443), verdict.HairpinUnsupported)
 }
 
 // TestRFC4787_REQ9a_S22_HairpinUDP and the one for TCP: the server sees the
@@ -199,7 +199,7 @@ func TestRFC4787_REQ9a_S22_HairpinUDP(t *testing.T) {
 		t.Fatalf("translations %v", l.e.c.Translations)
 	}
 	// The mapping is the client's, wherever it sends (REQ-1).
-	l.dropped(wan, udp(client, 9, ours, 4000), export.NoMatchingAllowRule)
+	l.dropped(wan, udp(client, 9, ours, 4000), verdict.NoMatchingAllowRule)
 	// A server may use its own external address.
 	l.pass(301)
 	l = newLabWith(t, withDNAT(hairpinned(dnat(packet.UDP, ours, 5000, 5000, server, 6000))), "accept")
@@ -313,7 +313,7 @@ func TestS19_EntriesKeepToTheirPorts(t *testing.T) {
 			t.Fatalf("%v", v)
 		}
 	}
-	l.dropped(lan, udp(host, 4004, web, 53), export.NATPortPoolExhausted)
+	l.dropped(lan, udp(host, 4004, web, 53), verdict.NATPortPoolExhausted)
 	if p := l.e.nat.Pools()[0]; p.HighWater(packet.UDP) != 8 || p.InUse(packet.UDP) != 8 {
 		t.Fatalf("%d in use, at most %d", p.InUse(packet.UDP), p.HighWater(packet.UDP))
 	}
@@ -327,7 +327,7 @@ func TestS19_ConnectionsThatAreOverGiveTheirPort(t *testing.T) {
 	for i := range uint16(4) {
 		last = l.handshake(host, 5000+i, web, 80)
 	}
-	l.dropped(lan, syn(host, 6000, web, 80), export.NATPortPoolExhausted)
+	l.dropped(lan, syn(host, 6000, web, 80), verdict.NATPortPoolExhausted)
 	l.one(wan, tcpSeg(web, 80, ours, last, packet.RST, 5001, 0))
 	if v := l.one(lan, syn(host, 6000, web, 80)); v.SrcPort != last {
 		t.Fatalf("%v, want port %d", v, last)
@@ -335,6 +335,6 @@ func TestS19_ConnectionsThatAreOverGiveTheirPort(t *testing.T) {
 	if l.e.c.PortsReclaimed != 1 {
 		t.Fatalf("%d reclaimed", l.e.c.PortsReclaimed)
 	}
-	l.dropped(lan, syn(host, 6001, web, 80), export.NATPortPoolExhausted)
+	l.dropped(lan, syn(host, 6001, web, 80), verdict.NATPortPoolExhausted)
 	l.invariants()
 }

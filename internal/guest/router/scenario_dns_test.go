@@ -6,9 +6,9 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 const github = "140.82.112.3"
@@ -35,7 +35,7 @@ func TestS24_ResolvedNameOpens(t *testing.T) {
 	if !l.connects(host, github, 443) {
 		t.Fatalf("not reached after it was resolved; drops %s", l.drops())
 	}
-	if e := l.last(); e.Action != export.Accept || e.Rule != 2 || e.Lookup != 1 || l.lastName() != "github.com" {
+	if e := l.last(); e.Action != verdict.Accept || e.Rule != 2 || e.Lookup != 1 || l.lastName() != "github.com" {
 		t.Fatalf("event %+v, name %q", e, l.lastName())
 	}
 	if l.connects(host, github, 22) {
@@ -44,7 +44,7 @@ func TestS24_ResolvedNameOpens(t *testing.T) {
 	if l.connects("10.0.0.3", github, 443) {
 		t.Fatal("another client uses what it has not resolved")
 	}
-	if e := l.last(); e.Note != export.OtherClient || e.Reason != export.NoMatchingAllowRule || l.lastName() != "github.com" {
+	if e := l.last(); e.Hint != verdict.OtherClient || e.Reason != verdict.NoMatchingAllowRule || l.lastName() != "github.com" {
 		t.Fatalf("nothing explains why: %+v", e)
 	}
 	l.buffers()
@@ -57,7 +57,7 @@ func TestS25_UnresolvedAddressDoesNotMatch(t *testing.T) {
 	if l.connects(host, "140.82.112.4", 443) || l.connects(host, "192.0.2.7", 443) {
 		t.Fatal("reached an address that no rule's name has")
 	}
-	if e := l.last(); e.Reason != export.NoMatchingAllowRule || l.lastName() != "example.com" {
+	if e := l.last(); e.Reason != verdict.NoMatchingAllowRule || l.lastName() != "example.com" {
 		t.Fatalf("event %+v, name %q", e, l.lastName())
 	}
 }
@@ -122,7 +122,7 @@ func TestS28_ExpiryAndPinnedFlows(t *testing.T) {
 	if l.connects(host, github, 443) {
 		t.Fatal("a new connection after the name has expired")
 	}
-	if e := l.last(); e.Note != export.NameExpired || l.lastName() != "github.com" {
+	if e := l.last(); e.Hint != verdict.NameExpired || l.lastName() != "github.com" {
 		t.Fatalf("nothing explains why: %+v", e)
 	}
 	for range 10 { // the old connection is pinned
@@ -161,7 +161,7 @@ func TestS28_FloorAndGrace(t *testing.T) {
 func TestS31_ErrorsPassUnchanged(t *testing.T) {
 	l := githubLab(t, nil)
 	l.resolve(host, "github.com", "@ 60 IN A "+github)
-	for rcode, want := range map[int]export.DNSOutcome{dns.RcodeNameError: export.DNSNXDomain, dns.RcodeServerFailure: export.DNSServFail, dns.RcodeRefused: export.DNSRefused} {
+	for rcode, want := range map[int]verdict.DNSOutcome{dns.RcodeNameError: verdict.DNSNXDomain, dns.RcodeServerFailure: verdict.DNSServFail, dns.RcodeRefused: verdict.DNSRefused} {
 		for range 2 { // nothing is cached: each time the upstream is asked
 			q := l.query("github.com", dns.TypeA)
 			q.SetEdns0(4096, true)
@@ -194,7 +194,7 @@ func TestS32_RateLimit(t *testing.T) {
 	if len(across) != 0 || len(back) != 1 || l.message(back[0]).Rcode != dns.RcodeServerFailure {
 		t.Fatalf("%d to the upstream, %d back", len(across), len(back))
 	}
-	if l.e.c.DropReasons[export.RateLimitDNS] != 1 || l.lastQuery().DNS != export.DNSRateLimited || l.e.DNS().Counters().Outcomes[export.DNSRateLimited] != 1 {
+	if l.e.c.DropReasons[verdict.RateLimitDNS] != 1 || l.lastQuery().DNS != verdict.DNSRateLimited || l.e.DNS().Counters().Outcomes[verdict.DNSRateLimited] != 1 {
 		t.Fatal("not counted")
 	}
 	if l.e.Names().Len() != 1 {
@@ -313,7 +313,7 @@ func TestS29_Intercept(t *testing.T) {
 		p.Settings.Flags |= ruleset.FlagDNSIntercept
 		p.Matches[0].Src, p.Matches[0].SrcMask = ip("10.0.0.3").To16(), mask(32)
 	}, "accept egress udp any -> 8.8.8.8")
-	l.dropped(lan, p, export.NoMatchingAllowRule)
+	l.dropped(lan, p, verdict.NoMatchingAllowRule)
 }
 
 // TestS29_BypassIsVisible: flows that may resolve names past the proxy say so.
@@ -321,20 +321,20 @@ func TestS29_BypassIsVisible(t *testing.T) {
 	l := newDNSLab(t, nil, "accept egress")
 	for _, c := range []struct {
 		p    pkt
-		want export.Note
+		want verdict.Hint
 	}{
-		{udp(host, 1000, "8.8.4.4", 53), export.BypassDNS},
-		{syn(host, 1001, "192.0.2.1", 53), export.BypassDNS},
-		{syn(host, 1002, "192.0.2.1", 853), export.BypassDoT},
-		{udp(host, 1003, "192.0.2.1", 853), export.BypassDoQ},
-		{syn(host, 1004, "1.1.1.1", 443), export.BypassDoH},
-		{udp(host, 1005, "9.9.9.9", 443), export.BypassDoH},
+		{udp(host, 1000, "8.8.4.4", 53), verdict.BypassDNS},
+		{syn(host, 1001, "192.0.2.1", 53), verdict.BypassDNS},
+		{syn(host, 1002, "192.0.2.1", 853), verdict.BypassDoT},
+		{udp(host, 1003, "192.0.2.1", 853), verdict.BypassDoQ},
+		{syn(host, 1004, "1.1.1.1", 443), verdict.BypassDoH},
+		{udp(host, 1005, "9.9.9.9", 443), verdict.BypassDoH},
 		{syn(host, 1006, "192.0.2.1", 443), 0},
 		{syn(host, 1007, "1.1.1.1", 80), 0},
 	} {
 		l.one(lan, c.p)
-		if e := l.last(); e.Note != c.want {
-			t.Errorf("%+v: note %d, want %d", c.p, e.Note, c.want)
+		if e := l.last(); e.Hint != c.want {
+			t.Errorf("%+v: note %d, want %d", c.p, e.Hint, c.want)
 		}
 	}
 }
@@ -364,7 +364,7 @@ func TestBlockedNames(t *testing.T) {
 	q.SetEdns0(1400, false)
 	v, m := l.asked(host, q)
 	blocked(t, l.answers(v, reply(m, "@ 60 IN CNAME a.ads.example.", "a.ads.example. 60 IN A "+github)))
-	if l.connects(host, github, 443) || l.lastQuery().DNS != export.DNSBlockedList {
+	if l.connects(host, github, 443) || l.lastQuery().DNS != verdict.DNSBlockedList {
 		t.Fatal("bound, or not told")
 	}
 	l.resolve(host, "bads.example", "@ 60 IN A 192.0.2.1")
@@ -448,7 +448,7 @@ func TestUpstreamsFail(t *testing.T) {
 		l.taken(wan)
 		got = l.taken(lan)
 	}
-	if len(got) != 1 || l.message(got[0]).Rcode != dns.RcodeServerFailure || waited > 5.5 || l.lastQuery().DNS != export.DNSTimeout {
+	if len(got) != 1 || l.message(got[0]).Rcode != dns.RcodeServerFailure || waited > 5.5 || l.lastQuery().DNS != verdict.DNSTimeout {
 		t.Fatalf("%d answers after %v s", len(got), waited)
 	}
 	// The first counts as down now. It is asked beside, and is back at once.

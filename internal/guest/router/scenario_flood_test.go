@@ -3,9 +3,9 @@ package router
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestS15_SYNFlood: a million SYNs of spoofed sources, with no time between
@@ -77,7 +77,7 @@ func TestS15_SYNFlood(t *testing.T) {
 				if l.e.flows.Len() != 64<<10 || c.Inserts+c.Full < uint64(syns) || c.Full > uint64(syns)/1000 {
 					t.Errorf("%d flows, %d begun, %d refused; drops: %s", l.e.flows.Len(), c.Inserts, c.Full, l.drops())
 				}
-			} else if n := l.e.c.DropReasons[export.NATPortPoolExhausted]; n < uint64(syns)/2 {
+			} else if n := l.e.c.DropReasons[verdict.NATPortPoolExhausted]; n < uint64(syns)/2 {
 				t.Errorf("%d begun, %d found no port; drops: %s", c.Inserts, n, l.drops())
 			}
 			// When it is over, a new connection finds room at once, and after a
@@ -113,8 +113,8 @@ func TestS15_SourceFlows(t *testing.T) {
 	for i := range uint16(5) {
 		l.one(lan, udp(host, 4000+i, web, 53))
 	}
-	l.dropped(lan, udp(host, 5000, web, 53), export.RateLimitFlows)
-	if r := l.last(); r.Reason != export.RateLimitFlows || r.Src != ip(host).To16() {
+	l.dropped(lan, udp(host, 5000, web, 53), verdict.RateLimitFlows)
+	if r := l.last(); r.Reason != verdict.RateLimitFlows || r.Src != ip(host).To16() {
 		t.Fatalf("event %+v", r)
 	}
 	if got := l.e.nat.Pools()[0].InUse(packet.UDP); got != 5 {
@@ -134,11 +134,11 @@ func TestS15_SourceRate(t *testing.T) {
 	for i := range uint16(10) {
 		l.one(lan, udp(host, 4000+i, web, 53))
 	}
-	l.dropped(lan, udp(host, 5000, web, 53), export.RateLimitFlows)
+	l.dropped(lan, udp(host, 5000, web, 53), verdict.RateLimitFlows)
 	l.one(lan, udp("10.0.0.3", 4000, web, 53))
 	l.pass(0.11)
 	l.one(lan, udp(host, 5000, web, 53))
-	l.dropped(lan, udp(host, 5001, web, 53), export.RateLimitFlows)
+	l.dropped(lan, udp(host, 5001, web, 53), verdict.RateLimitFlows)
 	l.pass(1)
 	for i := range uint16(10) {
 		l.one(lan, udp(host, 6000+i, web, 53))
@@ -153,12 +153,12 @@ func TestS15_SourceFlowsCountOnlyFlows(t *testing.T) {
 		p.SNAT[0].PortLo, p.SNAT[0].PortHi = 3000, 3001
 	}, "deny egress udp :54", "accept egress", established)
 	for i := range uint16(10) {
-		l.dropped(lan, udp(host, 4000+i, web, 54), export.ExplicitDeny)
+		l.dropped(lan, udp(host, 4000+i, web, 54), verdict.ExplicitDeny)
 	}
 	l.one(lan, udp(host, 4000, web, 53))
 	l.one(lan, udp(host, 4001, web, 53))
 	for i := range uint16(10) {
-		l.dropped(lan, udp(host, 5000+i, web, 53), export.NATPortPoolExhausted)
+		l.dropped(lan, udp(host, 5000+i, web, 53), verdict.NATPortPoolExhausted)
 	}
 	if got := l.e.sources.Flows(ip(host)); got != 2 {
 		t.Fatalf("%d flows counted", got)

@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 func TestS16_Masquerade(t *testing.T) {
@@ -35,7 +35,7 @@ func TestS16_EndpointIndependentMapping(t *testing.T) {
 		t.Fatalf("ports %d and %d", a, b)
 	}
 	// Filtering stays address- and port-dependent.
-	l.dropped(wan, udp("192.0.2.9", 53, ours, a), export.NoMatchingAllowRule)
+	l.dropped(wan, udp("192.0.2.9", 53, ours, a), verdict.NoMatchingAllowRule)
 	l.one(wan, udp("192.0.2.9", 123, ours, a))
 }
 
@@ -71,7 +71,7 @@ func TestS19_PoolExhausted(t *testing.T) {
 		}
 		ports[v.SrcPort] = true
 	}
-	l.dropped(lan, udp(host, 6000, web, 53), export.NATPortPoolExhausted)
+	l.dropped(lan, udp(host, 6000, web, 53), verdict.NATPortPoolExhausted)
 	l.one(lan, syn(host, 6000, web, 80)) // TCP has ports of its own
 	l.pass(31)
 	l.one(lan, udp(host, 6000, web, 53))
@@ -79,8 +79,8 @@ func TestS19_PoolExhausted(t *testing.T) {
 
 func TestS22_HairpinIsRefused(t *testing.T) {
 	l := newLab(t, "accept")
-	l.dropped(lan, syn(host, 4000, ours, 443), export.HairpinUnsupported)
-	if r := l.last(); r.Reason != export.HairpinUnsupported {
+	l.dropped(lan, syn(host, 4000, ours, 443), verdict.HairpinUnsupported)
+	if r := l.last(); r.Reason != verdict.HairpinUnsupported {
 		t.Fatalf("event %+v", r)
 	}
 }
@@ -139,8 +139,8 @@ func TestS24n_UnrelatedErrorsAreDropped(t *testing.T) {
 	l := newLab(t, "accept")
 	v := l.one(lan, udp(host, 4000, web, 53))
 	v.frame[packet.EthLen+packet.MinIPv4] ^= 0x10 // another port
-	l.dropped(wan, embed("192.0.2.1", ours, packet.Unreachable, 3, v), export.ConntrackInvalid)
+	l.dropped(wan, embed("192.0.2.1", ours, packet.Unreachable, 3, v), verdict.ConntrackInvalid)
 	bad := embed("192.0.2.1", ours, packet.Unreachable, 3, v)
 	bad.data = bad.data[:20]
-	l.dropped(wan, bad, export.MalformedPacket)
+	l.dropped(wan, bad, verdict.MalformedPacket)
 }

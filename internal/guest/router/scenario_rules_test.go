@@ -3,9 +3,9 @@ package router
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 const (
@@ -30,16 +30,16 @@ func TestS01_FirstMatchWins(t *testing.T) {
 
 func TestS02_NoMatchTakesDefault(t *testing.T) {
 	l := newLab(t, "accept egress tcp :443")
-	l.dropped(lan, syn(host, 4000, web, 80), export.NoMatchingAllowRule)
+	l.dropped(lan, syn(host, 4000, web, 80), verdict.NoMatchingAllowRule)
 	if len(l.seen) != 1 {
 		t.Fatalf("%d events, want 1", len(l.seen))
 	}
-	if r := l.last(); r.Rule != l.policy.DefaultRule() || r.Action != export.Drop || l.e.c.Drops[1] != 1 {
+	if r := l.last(); r.Rule != l.policy.DefaultRule() || r.Action != verdict.Drop || l.e.c.Drops[1] != 1 {
 		t.Fatalf("event %+v", r)
 	}
 	l = newLabWith(t, func(p *ruleset.Policy) { p.Settings.DefaultAction = ruleset.Accept })
 	l.one(lan, syn(host, 4000, web, 80))
-	if r := l.last(); r.Reason != export.DefaultAction || r.Action != export.Accept {
+	if r := l.last(); r.Reason != verdict.DefaultAction || r.Action != verdict.Accept {
 		t.Fatalf("event %+v", r)
 	}
 }
@@ -47,20 +47,20 @@ func TestS02_NoMatchTakesDefault(t *testing.T) {
 func TestS03_SourceCIDR(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Interfaces[0].PrefixLen = 16 }, "accept egress tcp 10.0.0.0/24")
 	l.one(lan, syn("10.0.0.42", 4000, web, 80))
-	l.dropped(lan, syn("10.0.1.42", 4000, web, 80), export.NoMatchingAllowRule)
+	l.dropped(lan, syn("10.0.1.42", 4000, web, 80), verdict.NoMatchingAllowRule)
 }
 
 func TestS04_OtherPortDoesNotMatch(t *testing.T) {
 	l := newLab(t, "accept egress tcp :8000-8010")
 	l.one(lan, syn(host, 4000, web, 8000))
 	l.one(lan, syn(host, 4000, web, 8010))
-	l.dropped(lan, syn(host, 4000, web, 7999), export.NoMatchingAllowRule)
-	l.dropped(lan, syn(host, 4000, web, 8011), export.NoMatchingAllowRule)
+	l.dropped(lan, syn(host, 4000, web, 7999), verdict.NoMatchingAllowRule)
+	l.dropped(lan, syn(host, 4000, web, 8011), verdict.NoMatchingAllowRule)
 }
 
 func TestS05_OtherProtocolDoesNotMatch(t *testing.T) {
 	l := newLab(t, "accept egress tcp :53")
-	l.dropped(lan, udp(host, 4000, web, 53), export.NoMatchingAllowRule)
+	l.dropped(lan, udp(host, 4000, web, 53), verdict.NoMatchingAllowRule)
 	l.one(lan, syn(host, 4000, web, 53))
 }
 
@@ -73,7 +73,7 @@ func TestS06_OmittedFieldMatchesAnything(t *testing.T) {
 
 func TestS07_EgressRuleIgnoresTheWAN(t *testing.T) {
 	l := newLab(t, "accept egress")
-	l.dropped(wan, syn(web, 4000, host, 80), export.NoMatchingAllowRule)
+	l.dropped(wan, syn(web, 4000, host, 80), verdict.NoMatchingAllowRule)
 	if l.e.c.Accepts[0] != 0 {
 		t.Fatal("counted")
 	}
@@ -89,14 +89,14 @@ func TestS10_ReturnTrafficPassesAsEstablished(t *testing.T) {
 	// Without such a rule the answer is dropped, and the request is not.
 	l = newLab(t, "accept egress tcp :443")
 	v = l.one(lan, syn(host, 4000, web, 443))
-	l.dropped(wan, tcpSeg(web, 443, ours, v.SrcPort, packet.SYN|packet.ACK, 5000, 1001), export.NoMatchingAllowRule)
+	l.dropped(wan, tcpSeg(web, 443, ours, v.SrcPort, packet.SYN|packet.ACK, 5000, 1001), verdict.NoMatchingAllowRule)
 }
 
 func TestS11_UnsolicitedFromWANIsDenied(t *testing.T) {
 	l := newLab(t, "accept egress", established)
-	l.dropped(wan, syn(web, 4000, host, 22), export.NoMatchingAllowRule)
-	l.dropped(wan, syn(web, 4000, ours, 22), export.NoMatchingAllowRule)
-	l.dropped(wan, udp(web, 4000, ours, 53), export.NoMatchingAllowRule)
+	l.dropped(wan, syn(web, 4000, host, 22), verdict.NoMatchingAllowRule)
+	l.dropped(wan, syn(web, 4000, ours, 22), verdict.NoMatchingAllowRule)
+	l.dropped(wan, udp(web, 4000, ours, 53), verdict.NoMatchingAllowRule)
 }
 
 // TestShadowRule: what a shadow rule would do is counted and told, while the
@@ -108,7 +108,7 @@ func TestShadowRule(t *testing.T) {
 	if c.Shadows[0] != 1 || c.Drops[0] != 0 || c.Accepts[1] != 1 || c.Decisions != 1 || len(l.seen) != 2 {
 		t.Fatalf("shadows %v, drops %v, accepts %v, decisions %d, %d events", c.Shadows, c.Drops, c.Accepts, c.Decisions, len(l.seen))
 	}
-	if r := l.seen[0]; r.Action != export.WouldDrop || r.Rule != 0 || r.DstPort != 443 {
+	if r := l.seen[0]; r.Action != verdict.WouldDrop || r.Rule != 0 || r.DstPort != 443 {
 		t.Fatalf("event %+v", r)
 	}
 	l.one(lan, syn(host, 4001, web, 80))

@@ -4,16 +4,17 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 func TestS35_IPv6IsDropped(t *testing.T) {
 	l := newLab(t, "accept")
 	f := make([]byte, 60)
 	packet.PutEth(f, &lanMAC, &[6]byte{2, 9, 9, 9, 9, 9}, packet.TypeIPv6)
-	l.droppedRaw(lan, f, export.IPv6Unsupported)
+	l.droppedRaw(lan, f, verdict.IPv6Unsupported)
 }
 
 func TestS36_FragmentsAreDropped(t *testing.T) {
@@ -21,7 +22,7 @@ func TestS36_FragmentsAreDropped(t *testing.T) {
 	for _, fr := range []uint16{0x2000, 0x2001, 0x0010} {
 		p := udp(host, 4000, web, 53)
 		p.frag = fr
-		l.dropped(lan, p, export.FragmentedIPv4)
+		l.dropped(lan, p, verdict.FragmentedIPv4)
 	}
 }
 
@@ -59,7 +60,7 @@ func TestS37_MalformedPackets(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l.t = t
-			l.droppedRaw(lan, f, export.MalformedPacket)
+			l.droppedRaw(lan, f, verdict.MalformedPacket)
 		})
 	}
 	if l.e.flows.Len() != 0 {
@@ -74,7 +75,7 @@ func TestS38_OtherEtherTypes(t *testing.T) {
 	f := make([]byte, 60)
 	for _, typ := range []uint16{0x8100, 0x88cc, 0x0800 - 1} {
 		packet.PutEth(f, &lanMAC, &[6]byte{2, 9, 9, 9, 9, 9}, typ)
-		l.droppedRaw(lan, f, export.EtherTypeUnsupported)
+		l.droppedRaw(lan, f, verdict.EtherTypeUnsupported)
 	}
 }
 
@@ -82,9 +83,9 @@ func TestS39n_TTL(t *testing.T) {
 	l := newLab(t, "accept", established)
 	p := udp(host, 4000, web, 53)
 	p.ttl = 1
-	before := l.e.c.DropReasons[export.TTLExpired]
+	before := l.e.c.DropReasons[verdict.TTLExpired]
 	across, back := l.put(lan, p)
-	if len(across) != 0 || l.e.c.DropReasons[export.TTLExpired] != before+1 {
+	if len(across) != 0 || l.e.c.DropReasons[verdict.TTLExpired] != before+1 {
 		t.Fatalf("crossed: %v", across)
 	}
 	if len(back) != 1 || back[0].ICMPType != packet.TimeExceeded || addr(back[0].Src).String() != "10.0.0.1" || addr(back[0].Dst).String() != host {
@@ -125,7 +126,7 @@ func TestS39n_Martians(t *testing.T) {
 	} {
 		t.Run(c.src+">"+c.dst, func(t *testing.T) {
 			l.t = t
-			l.dropped(c.from, udp(c.src, 4000, c.dst, 53), export.Martian)
+			l.dropped(c.from, udp(c.src, 4000, c.dst, 53), verdict.Martian)
 		})
 	}
 }
@@ -134,7 +135,7 @@ func TestS39n_Martians(t *testing.T) {
 func TestS39n_SpoofedFlow(t *testing.T) {
 	l := newLab(t, "accept", established)
 	l.one(lan, udp(host, 4000, web, 53))
-	l.dropped(wan, udp(host, 4000, web, 53), export.Martian)
+	l.dropped(wan, udp(host, 4000, web, 53), verdict.Martian)
 }
 
 func TestTooBig(t *testing.T) {
@@ -157,18 +158,18 @@ func TestPingTheFirewall(t *testing.T) {
 	if len(back) != 1 || back[0].ICMPType != packet.EchoReply || back[0].SrcPort != 9 || addr(back[0].Src).String() != "10.0.0.1" {
 		t.Fatalf("answer %v; %s", back, l.drops())
 	}
-	l.dropped(wan, echo(web, ours, packet.EchoRequest, 9), export.NoMatchingAllowRule)
+	l.dropped(wan, echo(web, ours, packet.EchoRequest, 9), verdict.NoMatchingAllowRule)
 	l = newLab(t, "accept")
-	l.dropped(lan, syn(host, 4000, "10.0.0.1", 22), export.NoLocalService)
-	l.dropped(wan, syn(web, 4000, ours, 22), export.NoLocalService)
+	l.dropped(lan, syn(host, 4000, "10.0.0.1", 22), verdict.NoLocalService)
+	l.dropped(wan, syn(web, 4000, ours, 22), verdict.NoLocalService)
 }
 
 func TestTransmitFull(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	l.one(lan, udp(host, 4000, web, 53))
 	l.port[wan].full = true
-	l.dropped(lan, udp(host, 4000, web, 53), export.TxFull)
-	if r := l.last(); r.Reason != export.TxFull || r.Dst != ip(web).To16() || r.DstPort != 53 || r.Direction != export.Egress {
+	l.dropped(lan, udp(host, 4000, web, 53), verdict.TxFull)
+	if r := l.last(); r.Reason != verdict.TxFull || r.Dst != ip(web).To16() || r.DstPort != 53 || r.Direction != verdict.Egress {
 		t.Fatalf("event %+v", r)
 	}
 	l.buffers()
@@ -180,7 +181,7 @@ func TestFlowEndEvent(t *testing.T) {
 	l.one(wan, udp(web, 53, ours, v.SrcPort))
 	l.pass(301)
 	r := l.last()
-	if r.Kind != export.FlowEnd || r.Packets != 2 || r.Bytes != 64 || r.FlowID == 0 {
+	if r.Kind != event.FlowEnd || r.Packets != 2 || r.Bytes != 64 || r.FlowID == 0 {
 		t.Fatalf("event %+v", r)
 	}
 }

@@ -3,9 +3,9 @@ package router
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // In these tests one source floods a resource, and a second one keeps all that
@@ -80,7 +80,7 @@ func TestShares_Flows(t *testing.T) {
 	if taken < 3500 || taken > 4096*7/8+20 {
 		t.Errorf("one host has %d of 4096 flows", taken)
 	}
-	if n := l.e.c.DropReasons[export.ConntrackFull]; n != uint64(5000-taken) {
+	if n := l.e.c.DropReasons[verdict.ConntrackFull]; n != uint64(5000-taken) {
 		t.Errorf("%d refused as full, want %d", n, 5000-taken)
 	}
 	for i := range uint16(5000) {
@@ -117,7 +117,7 @@ func TestShares_FlowsFromWAN(t *testing.T) {
 			l.one(wan, udp(from, 4000, ours, 5000))
 		}
 	}
-	if n := l.e.c.DropReasons[export.ConntrackFull]; n == 0 {
+	if n := l.e.c.DropReasons[verdict.ConntrackFull]; n == 0 {
 		t.Fatal("the flood was too small")
 	}
 	for i := range uint16(300) {
@@ -145,7 +145,7 @@ func TestShares_Ports(t *testing.T) {
 	if n < 7500 || n > 7620 {
 		t.Fatalf("one host has %d ports", n)
 	}
-	l.dropped(lan, udp(host, 65535, web, 5000), export.NATPortPoolExhausted)
+	l.dropped(lan, udp(host, 65535, web, 5000), verdict.NATPortPoolExhausted)
 	for i := range uint16(300) {
 		if !l.served("10.0.0.3", 2000+i, web) {
 			t.Fatalf("another one has %d; drops: %s", i, l.drops())
@@ -172,7 +172,7 @@ func TestShares_StalePorts(t *testing.T) {
 	for i := range uint32(5000) {
 		l.put(lan, udp(spoofed(i, true), 4000, web, 5000))
 	}
-	l.dropped(lan, udp("10.0.0.3", 4000, web, 5000), export.NATPortPoolExhausted)
+	l.dropped(lan, udp("10.0.0.3", 4000, web, 5000), verdict.NATPortPoolExhausted)
 	l.pass(17)
 	for i := range uint32(2000) {
 		l.put(lan, udp(spoofed(i+10_000, true), 4000, web, 5000)) // goes on
@@ -229,7 +229,7 @@ func TestShares_FlowsInAnothersName(t *testing.T) {
 		}
 	}
 	l.now += second
-	l.dropped(wan, tcpSeg(client, 6000, ours, 443, packet.SYN, 1000, 0), export.RateLimitFlows)
+	l.dropped(wan, tcpSeg(client, 6000, ours, 443, packet.SYN, 1000, 0), verdict.RateLimitFlows)
 	if n := l.e.sources.Flows(ip(client)); n != limit {
 		t.Fatalf("%d flows", n)
 	}

@@ -3,11 +3,11 @@ package router
 import (
 	"github.com/thurward/thurward/internal/guest/clienthello"
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Rules with "sni: require". Several names may lie at one address; which of
@@ -51,17 +51,17 @@ func (e *Engine) pendingFits(in *port, i int, r conntrack.Ref, now int64) bool {
 	p := &e.b.pk[i]
 	if r != conntrack.None && r.Reply() {
 		if p.Flags&packet.SYN != 0 && p.Payload > 0 {
-			e.dropPacket(in, i, export.SNIRefused, now)
+			e.dropPacket(in, i, verdict.SNIRefused, now)
 			return false
 		}
 		return true
 	}
 	if p.Class != packet.Stream || int(p.L4) != packet.EthLen+packet.MinIPv4 || p.Payload > 0 && p.Flags&(packet.SYN|packet.RST) != 0 || p.Flags&packet.URG != 0 {
-		e.dropPacket(in, i, export.SNIRefused, now)
+		e.dropPacket(in, i, verdict.SNIRefused, now)
 		return false
 	}
 	if !e.linear(i) {
-		e.dropPacket(in, i, export.FragmentedIPv4, now) // longer than any first message needs to be
+		e.dropPacket(in, i, verdict.FragmentedIPv4, now) // longer than any first message needs to be
 		return false
 	}
 	f := e.pool.Bytes(e.b.frame[i])
@@ -145,7 +145,7 @@ func (e *Engine) gatherHello(in *port, i int, h *hello, now int64) {
 // repeated drops segment i, which its sender will repeat when it is needed.
 func (e *Engine) repeated(in *port, i int, now int64) {
 	e.c.HellosRepeated++
-	e.dropPacket(in, i, export.SNIRepeated, now)
+	e.dropPacket(in, i, verdict.SNIRepeated, now)
 }
 
 // payload returns the data of segment i, which is in one piece.
@@ -168,7 +168,7 @@ func (e *Engine) nameFits(h *hello, name []byte, now int64) bool {
 	if n == 0 || !e.names.set.FindName(d.Key.Src, d.Key.Dst, wire[:n], s.Created, &e.names.again) {
 		return false
 	}
-	fp := filter.Packet{Src: d.Key.Src, Dst: d.Out.Dst, DstPort: d.Out.DstPort, Proto: packet.TCP, Direction: ruleset.Egress, State: ruleset.StateNew,
+	fp := filter.Packet{Src: d.Key.Src, Dst: d.Out.Dst, DstPort: d.Out.DstPort, Proto: packet.TCP, Direction: verdict.Egress, State: ruleset.StateNew,
 		Names: e.names.again.IDs}
 	e.c.Decisions++
 	v := e.filter.Decide(&fp)

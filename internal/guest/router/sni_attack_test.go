@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A talk is a connection of a client to a server whose name must be known.
@@ -57,9 +57,9 @@ func (k *talk) nothing(p pkt) {
 // but a RST reaches the client.
 func (k *talk) refused(p pkt) {
 	k.t.Helper()
-	before := k.e.c.DropReasons[export.SNIRefused]
+	before := k.e.c.DropReasons[verdict.SNIRefused]
 	across, _ := k.put(wan, p)
-	if len(across) != 1 || across[0].Flags&packet.RST == 0 || across[0].Payload != 0 || k.e.c.DropReasons[export.SNIRefused] != before+1 {
+	if len(across) != 1 || across[0].Flags&packet.RST == 0 || across[0].Payload != 0 || k.e.c.DropReasons[verdict.SNIRefused] != before+1 {
 		k.t.Fatalf("%v; drops %s", across, k.drops())
 	}
 }
@@ -81,9 +81,9 @@ func TestSNISYNWithData(t *testing.T) {
 		k := newTalk(t)
 		p := k.first(-1, k.good)
 		p.flags = packet.SYN
-		k.dropped(lan, p, export.SNIRefused)
+		k.dropped(lan, p, verdict.SNIRefused)
 		p.flags = packet.SYN | packet.ACK
-		k.dropped(lan, p, export.SNIRefused)
+		k.dropped(lan, p, verdict.SNIRefused)
 		k.nothing(k.first(0, k.evil))
 		k.ended("another name follows")
 	})
@@ -91,7 +91,7 @@ func TestSNISYNWithData(t *testing.T) {
 		k := newTalk(t)
 		p := k.first(0, k.good)
 		p.flags = packet.SYN
-		k.dropped(lan, p, export.SNIRefused)
+		k.dropped(lan, p, verdict.SNIRefused)
 		k.nothing(k.first(0, k.evil))
 		k.ended("another name follows")
 	})
@@ -100,11 +100,11 @@ func TestSNISYNWithData(t *testing.T) {
 		v := l.one(lan, tcpSeg(host, 5000, cdn, 443, packet.SYN, 1000, 0))
 		p := tcpSeg(host, 5000, cdn, 443, packet.SYN, 1000, 0)
 		p.data = clientHello(t, "github.com")
-		l.dropped(lan, p, export.SNIRefused)
+		l.dropped(lan, p, verdict.SNIRefused)
 		// Without data it may come again, and the connection comes to be.
 		l.one(lan, tcpSeg(host, 5000, cdn, 443, packet.SYN, 1000, 0))
 		l.one(wan, tcpSeg(cdn, 443, ours, v.SrcPort, packet.SYN|packet.ACK, 5000, 1001))
-		l.dropped(lan, p, export.SNIRefused)
+		l.dropped(lan, p, verdict.SNIRefused)
 		l.one(lan, tcpSeg(host, 5000, cdn, 443, packet.ACK, 1001, 5001))
 		across, _ := l.says(5000, 1001, p.data)
 		if len(across) != 1 || int(across[0].Payload) != len(p.data) {
@@ -115,7 +115,7 @@ func TestSNISYNWithData(t *testing.T) {
 		k := newTalk(t)
 		p := k.first(0, k.good)
 		p.flags = packet.RST | packet.ACK
-		k.dropped(lan, p, export.SNIRefused)
+		k.dropped(lan, p, verdict.SNIRefused)
 		p.data = nil
 		k.one(lan, p) // without data it ends the connection
 	})
@@ -124,7 +124,7 @@ func TestSNISYNWithData(t *testing.T) {
 		v := l.one(lan, tcpSeg(host, 5000, cdn, 443, packet.SYN, 1000, 0))
 		p := tcpSeg(cdn, 443, ours, v.SrcPort, packet.SYN|packet.ACK, 5000, 1001)
 		p.data = []byte("early")
-		l.dropped(wan, p, export.SNIRefused)
+		l.dropped(wan, p, verdict.SNIRefused)
 		p.data = nil
 		l.one(wan, p)
 	})
@@ -296,11 +296,11 @@ func TestSNISegmentsThatServersDrop(t *testing.T) {
 		k := newTalk(t)
 		p := k.first(0, k.good)
 		p.flags |= packet.URG
-		k.dropped(lan, p, export.SNIRefused)
+		k.dropped(lan, p, verdict.SNIRefused)
 		p.data = nil // the place of the urgent byte lies ahead
-		k.dropped(lan, p, export.SNIRefused)
+		k.dropped(lan, p, verdict.SNIRefused)
 		k.one(lan, k.first(0, k.good))
-		k.dropped(lan, p, export.SNIRefused)
+		k.dropped(lan, p, verdict.SNIRefused)
 		k.answers(len(k.good), serverHello)
 		p = k.first(len(k.good), []byte("x"))
 		p.flags |= packet.URG
@@ -308,7 +308,7 @@ func TestSNISegmentsThatServersDrop(t *testing.T) {
 	})
 	t.Run("urgent in the SYN", func(t *testing.T) {
 		l := sniLab(t)
-		l.dropped(lan, tcpSeg(host, 5000, cdn, 443, packet.SYN|packet.URG, 1000, 0), export.SNIRefused)
+		l.dropped(lan, tcpSeg(host, 5000, cdn, 443, packet.SYN|packet.URG, 1000, 0), verdict.SNIRefused)
 		l.one(lan, tcpSeg(host, 5000, cdn, 443, packet.SYN, 1000, 0))
 	})
 	t.Run("IP options", func(t *testing.T) {
@@ -319,7 +319,7 @@ func TestSNISegmentsThatServersDrop(t *testing.T) {
 		h[0] = 0x46
 		binary.BigEndian.PutUint16(h[2:], uint16(len(h)))
 		resum(h)
-		k.droppedRaw(lan, o, export.SNIRefused)
+		k.droppedRaw(lan, o, verdict.SNIRefused)
 		k.one(lan, k.first(0, k.good))
 	})
 	t.Run("a signature", func(t *testing.T) {

@@ -5,9 +5,10 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/clienthello"
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // endless is the beginning of a first message that is as long as it may be, and is
@@ -101,10 +102,10 @@ func TestRefusalSaysAll(t *testing.T) {
 	rule := k.e.flows.Dir(0).Rule
 	drops := k.e.c.Drops[rule]
 	k.nothing(k.first(0, k.evil))
-	var r *export.Record
+	var r *event.Record
 	name := ""
 	for i := range k.seen {
-		if k.seen[i].Kind == export.Verdict {
+		if k.seen[i].Kind == event.Verdict {
 			r, name = &k.seen[i], k.names[i]
 		}
 	}
@@ -112,7 +113,7 @@ func TestRefusalSaysAll(t *testing.T) {
 		t.Fatal("no event")
 	}
 	r.Seq = 0
-	want := xlat(tuple4(export.Record{Time: k.lab.now, Kind: export.Verdict, Action: export.Drop, Reason: export.SNIRefused, Rule: rule, Direction: export.Egress, FlowID: id,
+	want := xlat(tuple4(event.Record{Time: k.lab.now, Kind: event.Verdict, Action: verdict.Drop, Reason: verdict.SNIRefused, Rule: rule, Direction: verdict.Egress, FlowID: id,
 		EtherType: packet.TypeIPv4, Proto: packet.TCP, NameLen: uint8(len("evil.example"))}, host, 5000, cdn, 443), ours, k.ext, false)
 	if *r != want || name != "evil.example" {
 		t.Errorf("%q\n%+v, want\n%+v", name, *r, want)
@@ -134,7 +135,7 @@ func TestRefusalSaysAll(t *testing.T) {
 		k.nothing(k.first(0, []byte("GET / HTTP/1.1\r\n\r\n")))
 		n := 0
 		for i, r := range k.seen {
-			if r.Kind == export.Verdict && r.NameLen == 0 && k.names[i] == "" && r.Reason == export.SNIRefused {
+			if r.Kind == event.Verdict && r.NameLen == 0 && k.names[i] == "" && r.Reason == verdict.SNIRefused {
 				n++
 			}
 		}
@@ -205,17 +206,17 @@ func TestUnsentSaysAll(t *testing.T) {
 	l.one(wan, syn(web, 4000, ours, 8443))
 	l.pass(1.5)
 	l.seen = nil
-	r := export.Record{Kind: export.Verdict, Action: export.Drop, Reason: export.TxFull, Rule: none, Direction: export.Egress, Proto: packet.UDP}
+	r := event.Record{Kind: event.Verdict, Action: verdict.Drop, Reason: verdict.TxFull, Rule: none, Direction: verdict.Egress, Proto: packet.UDP}
 	full := func(from int, p pkt) {
 		l.port[1-from].full = true
-		l.dropped(from, p, export.TxFull)
+		l.dropped(from, p, verdict.TxFull)
 		l.port[1-from].full = false
 	}
 	full(lan, udp(host, 4000, web, 5000))
 	l.told("out", xlat(tuple4(r, host, 4000, web, 5000), ours, v.SrcPort, false))
 	full(wan, udp(web, 5000, ours, v.SrcPort))
 	back := r
-	back.Direction = export.Ingress
+	back.Direction = verdict.Ingress
 	l.told("in", xlat(tuple4(back, web, 5000, host, 4000), ours, v.SrcPort, true))
 	back.Proto = packet.TCP
 	full(wan, syn(web, 4000, ours, 8443))

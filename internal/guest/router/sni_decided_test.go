@@ -11,8 +11,9 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // encryptedHello is the first message for a server whose name is encrypted; what
@@ -91,13 +92,13 @@ func TestServerDataBeforeTheHandshake(t *testing.T) {
 		p.data = []byte(data)
 		return p
 	}
-	l.dropped(wan, answer(packet.ACK, 5000, 1001, "early"), export.ConntrackInvalid)
-	l.dropped(wan, answer(packet.ACK|packet.PSH, 5001, 1001, "early"), export.ConntrackInvalid)
-	l.dropped(wan, answer(packet.ACK|packet.FIN, 5001, 1001, ""), export.ConntrackInvalid)
-	l.dropped(wan, answer(packet.PSH, 5001, 0, "early"), export.ConntrackInvalid)
+	l.dropped(wan, answer(packet.ACK, 5000, 1001, "early"), verdict.ConntrackInvalid)
+	l.dropped(wan, answer(packet.ACK|packet.PSH, 5001, 1001, "early"), verdict.ConntrackInvalid)
+	l.dropped(wan, answer(packet.ACK|packet.FIN, 5001, 1001, ""), verdict.ConntrackInvalid)
+	l.dropped(wan, answer(packet.PSH, 5001, 0, "early"), verdict.ConntrackInvalid)
 	p := tcpSeg(host, 4000, web, 80, packet.ACK, 1001, 5001)
 	p.data = []byte("too early")
-	l.dropped(lan, p, export.ConntrackInvalid)
+	l.dropped(lan, p, verdict.ConntrackInvalid)
 	l.one(wan, answer(packet.SYN|packet.ACK, 5000, 1001, ""))
 	l.one(lan, tcpSeg(host, 4000, web, 80, packet.ACK, 1001, 5001))
 	l.one(wan, answer(packet.ACK, 5001, 1001, "banner"))
@@ -119,27 +120,27 @@ func TestTwoSlowPackets(t *testing.T) {
 		l.lab.port[lan].in = append(l.lab.port[lan].in, p.frame(lanMAC))
 	}
 	l.run()
-	type event struct {
+	type told struct {
 		src, dst string
 		port     uint16
-		why      export.Reason
+		why      verdict.Reason
 		name     string
 	}
-	want := []event{
-		{host, "192.0.2.81", 443, export.RuleAccept, "raw.githubusercontent.com"},
-		{host, "192.0.2.83", 443, export.NoMatchingAllowRule, ""},
-		{"10.0.0.3", "192.0.2.82", 443, export.RuleAccept, "plain.example"},
-		{host, "192.0.2.82", 443, export.NoMatchingAllowRule, "plain.example"}, // with the hint that another has resolved it
-		{host, lanAddr, 53, export.RuleAccept, ""},
-		{host, "192.0.2.81", 443, export.NoMatchingAllowRule, "raw.githubusercontent.com"},
-		{host, lanAddr, packet.EchoRequest << 8, export.NoMatchingAllowRule, ""},
+	want := []told{
+		{host, "192.0.2.81", 443, verdict.RuleAccept, "raw.githubusercontent.com"},
+		{host, "192.0.2.83", 443, verdict.NoMatchingAllowRule, ""},
+		{"10.0.0.3", "192.0.2.82", 443, verdict.RuleAccept, "plain.example"},
+		{host, "192.0.2.82", 443, verdict.NoMatchingAllowRule, "plain.example"}, // with the hint that another has resolved it
+		{host, lanAddr, 53, verdict.RuleAccept, ""},
+		{host, "192.0.2.81", 443, verdict.NoMatchingAllowRule, "raw.githubusercontent.com"},
+		{host, lanAddr, packet.EchoRequest << 8, verdict.NoMatchingAllowRule, ""},
 	}
-	var got []event
+	var got []told
 	for i, r := range l.seen {
-		if r.Kind == export.Verdict {
+		if r.Kind == event.Verdict {
 			a, _ := packet.AddrFrom16(r.Src)
 			b, _ := packet.AddrFrom16(r.Dst)
-			got = append(got, event{addr(a).String(), addr(b).String(), r.DstPort, r.Reason, l.names[i]})
+			got = append(got, told{addr(a).String(), addr(b).String(), r.DstPort, r.Reason, l.names[i]})
 		}
 	}
 	if !slices.Equal(got, want) {

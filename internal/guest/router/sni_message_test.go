@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // helloRetry is a server's answer that asks for another hello.
@@ -155,7 +155,7 @@ func TestSNIOrder(t *testing.T) {
 	k.nothing(k.first(300, k.good[300:700]))
 	k.nothing(k.first(600, k.good[600:900]))
 	k.nothing(k.first(300, k.good[300:900]))
-	if k.e.c.HellosRepeated != 1 || k.e.c.DropReasons[export.SNIRepeated] != 1 {
+	if k.e.c.HellosRepeated != 1 || k.e.c.DropReasons[verdict.SNIRepeated] != 1 {
 		t.Fatalf("%d repeated", k.e.c.HellosRepeated)
 	}
 	across, _ := k.put(lan, k.first(0, k.good[:310]))

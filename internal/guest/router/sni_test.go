@@ -5,9 +5,10 @@ import (
 	"net"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 const cdn = "192.0.2.80"
@@ -87,10 +88,10 @@ func TestSNIDecides(t *testing.T) {
 					across[0].Seq != 1001 || back[0].Seq != 5001 || back[0].Ack != 1001+uint32(len(h)) {
 					t.Fatalf("%v crossed, %v came back; drops %s", across, back, l.drops())
 				}
-				if e := l.eventOf(export.SNIRefused); e.Rule != 2 || e.Action != export.Drop {
+				if e := l.eventOf(verdict.SNIRefused); e.Rule != 2 || e.Action != verdict.Drop {
 					t.Fatalf("event %+v", e)
 				}
-				l.dropped(lan, tcpSeg(host, 5000, cdn, 443, packet.ACK, 1001, 5001), export.ConntrackInvalid)
+				l.dropped(lan, tcpSeg(host, 5000, cdn, 443, packet.ACK, 1001, 5001), verdict.ConntrackInvalid)
 			}
 			l.invariants()
 		})
@@ -98,7 +99,7 @@ func TestSNIDecides(t *testing.T) {
 }
 
 // eventOf returns the last event with a reason.
-func (l *dnsLab) eventOf(why export.Reason) export.Record {
+func (l *dnsLab) eventOf(why verdict.Reason) event.Record {
 	l.t.Helper()
 	for i := len(l.seen) - 1; i >= 0; i-- {
 		if l.seen[i].Reason == why {
@@ -123,7 +124,7 @@ func TestSNIHolds(t *testing.T) {
 		l := sniLab(t)
 		p := tcpSeg(host, 5000, cdn, 443, packet.SYN, 1000, 0)
 		p.data = []byte("early")
-		l.dropped(lan, p, export.SNIRefused)
+		l.dropped(lan, p, verdict.SNIRefused)
 	})
 	t.Run("not from the beginning", func(t *testing.T) {
 		l := sniLab(t)
@@ -207,7 +208,7 @@ func TestSNIInFragments(t *testing.T) {
 	h := clientHello(t, "github.com")
 	p := tcpSeg(host, 5000, cdn, 443, packet.ACK|packet.PSH, 1001, 5001)
 	p.data = append(append([]byte(nil), h...), make([]byte, 3000)...)
-	if got := l.feed(lan, fragments(p, lanMAC, 1500, 7)...); len(got) != 0 || l.e.c.DropReasons[export.FragmentedIPv4] == 0 {
+	if got := l.feed(lan, fragments(p, lanMAC, 1500, 7)...); len(got) != 0 || l.e.c.DropReasons[verdict.FragmentedIPv4] == 0 {
 		t.Fatalf("%v crossed; drops: %s", got, l.drops())
 	}
 	p.data = h

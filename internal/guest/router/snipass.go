@@ -5,10 +5,11 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/clienthello"
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/guest/tcp"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // From the moment that a first message goes on to the server's answer.
@@ -122,10 +123,10 @@ func (e *Engine) refuseHello(i int, h *hello, name []byte, now int64) {
 	if i >= 0 {
 		n := e.release(i)
 		e.c.Drops[d.Rule] += n
-		e.c.DropReasons[export.SNIRefused] += n
+		e.c.DropReasons[verdict.SNIRefused] += n
 	}
 	if e.events != nil {
-		e.rec = export.Record{Time: now, Kind: export.Verdict, Action: export.Drop, Reason: export.SNIRefused, Rule: d.Rule, Direction: export.Egress,
+		e.rec = event.Record{Time: now, Kind: event.Verdict, Action: verdict.Drop, Reason: verdict.SNIRefused, Rule: d.Rule, Direction: verdict.Egress,
 			FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4}
 		e.addresses(d, false)
 		var wire [fqdn.MaxName]byte

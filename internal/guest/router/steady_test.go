@@ -5,10 +5,11 @@ import (
 	"reflect"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
-	"pgregory.net/rapid"
 )
 
 // TestSteadyIsForward sends the same packets of established flows, and of some

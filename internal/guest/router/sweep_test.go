@@ -4,9 +4,9 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestSweepCatchesUp: as many steps of the sweep are made as thousandths of a second
@@ -59,7 +59,7 @@ func TestLANAnswersNoQuestion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for from, why := range map[string]export.Reason{host: export.HairpinUnsupported, upstreamAddr: export.Martian} {
+	for from, why := range map[string]verdict.Reason{host: verdict.HairpinUnsupported, upstreamAddr: verdict.Martian} {
 		p := udp(from, 53, ours, v.SrcPort)
 		p.data = b
 		l.dropped(lan, p, why)

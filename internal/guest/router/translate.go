@@ -2,21 +2,21 @@ package router
 
 import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // usable returns why a packet that a DNAT entry sends to t cannot go there, or
 // 0.
-func (e *Engine) usable(in *port, p *packet.Packet, t *nat.Target) export.Reason {
+func (e *Engine) usable(in *port, p *packet.Packet, t *nat.Target) verdict.Reason {
 	if in.n == lan && (!t.Hairpin || !e.nat.Translates(p.Src)) {
 		// Without an external source the server would answer its client
 		// directly, from an address that the client did not ask.
-		return export.HairpinUnsupported
+		return verdict.HairpinUnsupported
 	}
 	if l := &e.port[lan]; e.route(t.Addr) != l || t.Addr == l.addr || t.Addr == e.port[wan].addr {
-		return export.DNATNoBackend
+		return verdict.DNATNoBackend
 	}
 	return 0
 }
@@ -25,12 +25,12 @@ func (e *Engine) usable(in *port, p *packet.Packet, t *nat.Target) export.Reason
 // to, translated where the policy says so. It takes the place of old, which is
 // over, or of none, and has the same external port (RFC 5382 REQ-1). When it is
 // refused, nothing has changed.
-func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.Target, old conntrack.Ref, now int64) (conntrack.Ref, export.Reason) {
+func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.Target, old conntrack.Ref, now int64) (conntrack.Ref, verdict.Reason) {
 	if again := old != conntrack.None && e.flows.Dir(old&^1).Key.Src == p.Src; !again && !e.flows.Admits(p.Src, in.n == wan) {
-		return conntrack.None, export.ConntrackFull
+		return conntrack.None, verdict.ConntrackFull
 	}
 	if !e.admit(p.Src, old, now) {
-		return conntrack.None, export.RateLimitFlows
+		return conntrack.None, verdict.RateLimitFlows
 	}
 	out := packet.Rewrite{Src: p.Src, Dst: to.Addr, SrcPort: p.SrcPort, DstPort: to.Port}
 	kind := nat.NumKinds
@@ -42,7 +42,7 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.T
 		var o nat.Outcome
 		if m, o = e.mapSource(p, now); o == nat.Exhausted {
 			e.sources.Release(p.Src)
-			return conntrack.None, export.NATPortPoolExhausted
+			return conntrack.None, verdict.NATPortPoolExhausted
 		} else if o == nat.Mapped {
 			out.Src, out.SrcPort = m.Addr, m.Port
 			if p.Class == packet.Query {
@@ -64,10 +64,10 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.T
 	}
 	// What comes back must lead to this flow and no other.
 	reply := conntrack.Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
-	why := export.ConntrackFull
+	why := verdict.ConntrackFull
 	r := conntrack.None
 	if other, ok := e.vacant(&reply, old, now); reply == *k || !ok {
-		why = export.ConntrackInvalid
+		why = verdict.ConntrackInvalid
 	} else {
 		// The record of a flow that makes way is enough for the new one.
 		if old != conntrack.None {

@@ -4,10 +4,10 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // holds is what flows hold besides their records.
@@ -28,14 +28,14 @@ func TestRefusedFlowsChangeNothing(t *testing.T) {
 		from  int
 		first []pkt // flows that are there
 		p     pkt
-		why   export.Reason
+		why   verdict.Reason
 		after float64 // seconds
 	}{
-		{"as many as a source may have", limits, lan, []pkt{udp(host, 1, web, 53), udp(host, 2, web, 53), udp(host, 3, web, 53)}, udp(host, 4, web, 53), export.RateLimitFlows, 200},
+		{"as many as a source may have", limits, lan, []pkt{udp(host, 1, web, 53), udp(host, 2, web, 53), udp(host, 3, web, 53)}, udp(host, 4, web, 53), verdict.RateLimitFlows, 200},
 		{"no port", func(p *ruleset.Policy) {
 			limits(p)
 			p.SNAT[0].PortLo, p.SNAT[0].PortHi = 3000, 3001
-		}, lan, []pkt{udp("10.0.0.7", 1, web, 53), udp("10.0.0.8", 2, web, 53)}, udp(host, 4, web, 53), export.NATPortPoolExhausted, 200},
+		}, lan, []pkt{udp("10.0.0.7", 1, web, 53), udp("10.0.0.8", 2, web, 53)}, udp(host, 4, web, 53), verdict.NATPortPoolExhausted, 200},
 		{"what answers would be another flow's", func(p *ruleset.Policy) {
 			limits(p)
 			p.SNAT = nil
@@ -176,7 +176,7 @@ func TestReclaimedPort(t *testing.T) {
 	l.one(wan, udp(web, 53, ours, answered.SrcPort))
 	share := func(a string) int { return l.e.nat.Share(0, packet.UDP, ip(a)) }
 	// Who has most takes from nobody.
-	l.dropped(lan, udp(host, 5900, web, 53), export.NATPortPoolExhausted)
+	l.dropped(lan, udp(host, 5900, web, 53), verdict.NATPortPoolExhausted)
 	if share(host) != 5 || share("10.0.0.3") != 3 || l.e.c.PortsReclaimed != 0 {
 		t.Fatalf("%d and %d, %d reclaimed", share(host), share("10.0.0.3"), l.e.c.PortsReclaimed)
 	}

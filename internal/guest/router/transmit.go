@@ -1,9 +1,10 @@
 package router
 
 import (
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // send rewrites packet i of the batch and sends it out through port out.
@@ -27,7 +28,7 @@ func (e *Engine) output(out *port, fr framebuf.Frame, dst packet.Addr, now int64
 	hop := dst
 	if dst&out.mask != out.net {
 		if out.gateway == 0 {
-			e.dropOut(out, fr, export.NeighbourUnresolved)
+			e.dropOut(out, fr, verdict.NeighbourUnresolved)
 			return
 		}
 		hop = out.gateway
@@ -69,12 +70,12 @@ func (e *Engine) flush(out *port) {
 	e.c.TxPackets[out.n] += uint64(n)
 	e.c.TxBytes[out.n] += bytes
 	for i := range q[n:] {
-		e.dropOut(out, q[n+i], export.TxFull)
+		e.dropOut(out, q[n+i], verdict.TxFull)
 	}
 }
 
 // dropOut drops a finished frame that cannot leave through port out.
-func (e *Engine) dropOut(out *port, fr framebuf.Frame, why export.Reason) {
+func (e *Engine) dropOut(out *port, fr framebuf.Frame, why verdict.Reason) {
 	e.c.DropReasons[why]++
 	if e.events != nil {
 		e.emitUnsent(out, e.pool.Bytes(fr), why)
@@ -83,11 +84,11 @@ func (e *Engine) dropOut(out *port, fr framebuf.Frame, why export.Reason) {
 }
 
 // dropFrame drops frame i, of which no packet was read.
-func (e *Engine) dropFrame(in *port, i int, why export.Reason, now int64) {
+func (e *Engine) dropFrame(in *port, i int, why verdict.Reason, now int64) {
 	e.c.DropReasons[why]++
 	if e.events != nil {
 		f := e.pool.Bytes(e.b.frame[i])
-		e.rec = export.Record{Time: now, Kind: export.Verdict, Action: export.Drop, Reason: why,
+		e.rec = event.Record{Time: now, Kind: event.Verdict, Action: verdict.Drop, Reason: why,
 			Direction: telDirection(in), Rule: uint32(len(e.c.Drops) - 1), Truncated: true}
 		e.rec.EtherType = packet.Type(f)
 		e.arpAddresses(f)
@@ -97,8 +98,8 @@ func (e *Engine) dropFrame(in *port, i int, why export.Reason, now int64) {
 }
 
 // dropPacket drops packet i for a reason that is not a rule's.
-func (e *Engine) dropPacket(in *port, i int, why export.Reason, now int64) {
+func (e *Engine) dropPacket(in *port, i int, why verdict.Reason, now int64) {
 	e.c.DropReasons[why] += 1 + uint64(e.b.pk[i].Parts)
-	e.emitPacket(in, &e.b.pk[i], export.Drop, why, uint32(len(e.c.Drops)-1), now)
+	e.emitPacket(in, &e.b.pk[i], verdict.Drop, why, uint32(len(e.c.Drops)-1), now)
 	e.release(i)
 }

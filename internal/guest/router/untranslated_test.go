@@ -3,9 +3,9 @@ package router
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestUntranslatedDestination: a host on the WAN's own link sends straight to a
@@ -16,10 +16,10 @@ func TestUntranslatedDestination(t *testing.T) {
 	d := dnat(packet.TCP, ours, 443, 443, server, 443)
 	d.From, d.FromMask = ip("198.51.100.0").To16(), mask(24)
 	l := newLabWith(t, withDNAT(d), "accept")
-	why := export.UntranslatedDestination
-	l.dropped(wan, syn(neighbour, 4000, ours, 443), export.NoLocalService) // as documented for others than from
+	why := verdict.UntranslatedDestination
+	l.dropped(wan, syn(neighbour, 4000, ours, 443), verdict.NoLocalService) // as documented for others than from
 	l.dropped(wan, syn(neighbour, 4000, server, 443), why)
-	if r := l.last(); r.Reason != why || r.Action != export.Drop || r.Direction != export.Ingress || r.Dst != ip(server).To16() || r.DstPort != 443 {
+	if r := l.last(); r.Reason != why || r.Action != verdict.Drop || r.Direction != verdict.Ingress || r.Dst != ip(server).To16() || r.DstPort != 443 {
 		t.Fatalf("event %+v", r)
 	}
 	l.dropped(wan, syn(client, 4000, server, 443), why) // also for those who might come by the entry
@@ -36,7 +36,7 @@ func TestUntranslatedDestination(t *testing.T) {
 	l.dropped(wan, udp(neighbour, 53, host, 4000), why)
 	// What the policy denies, it denies.
 	l = newLab(t, "deny ingress tcp", "accept")
-	l.dropped(wan, syn(client, 4000, host, 443), export.ExplicitDeny)
+	l.dropped(wan, syn(client, 4000, host, 443), verdict.ExplicitDeny)
 	l.buffers()
 }
 
@@ -46,7 +46,7 @@ func TestUntranslatedDestinationIsByHost(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) {
 		p.SNAT[0].Source, p.SNAT[0].SourceMask = ip("10.0.0.0").To16(), mask(29)
 	}, "accept")
-	l.dropped(wan, syn(client, 4000, "10.0.0.7", 443), export.UntranslatedDestination)
+	l.dropped(wan, syn(client, 4000, "10.0.0.7", 443), verdict.UntranslatedDestination)
 	l.one(wan, udp(client, 4000, "10.0.0.8", 53)).is(t, client, 4000, "10.0.0.8", 53)
 	l.one(lan, udp("10.0.0.8", 53, client, 4000)).is(t, "10.0.0.8", 53, client, 4000)
 	newLabWith(t, routed, "accept").one(wan, syn(client, 4000, "10.0.0.7", 443))

@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 	"math/bits"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Frames that wait for the link-layer address of their next hop. There is room
@@ -48,7 +48,7 @@ func (e *Engine) resolve(p *port, n *neighbour, hop packet.Addr, fr framebuf.Fra
 	w, h := &p.arp.held, e.holder(p, e.pool.Bytes(fr))
 	if n == nil {
 		if n = e.claim(p, hop, h, now); n == nil {
-			e.dropOut(p, fr, export.NeighbourUnresolved)
+			e.dropOut(p, fr, verdict.NeighbourUnresolved)
 			return
 		}
 		n.state, n.tries, n.holder = unresolved, 1, h
@@ -57,7 +57,7 @@ func (e *Engine) resolve(p *port, n *neighbour, hop packet.Addr, fr framebuf.Fra
 		e.ask(p, hop, &broadcastMAC)
 	}
 	if w.n >= w.room && !e.relieveWaiting(p, n, h) || n.n >= queued && hop != p.gateway && !e.relieveQueue(p, n, h) {
-		e.dropOut(p, fr, export.NeighbourUnresolved)
+		e.dropOut(p, fr, verdict.NeighbourUnresolved)
 		return
 	}
 	e.push(&n.queue, fr)
@@ -121,7 +121,7 @@ func (e *Engine) dropWaiting(p *port, n *neighbour, h uint16) bool {
 			n.n--
 			p.arp.held.n--
 			p.arp.held.by[h%holders]--
-			e.dropOut(p, fr, export.NeighbourUnresolved)
+			e.dropOut(p, fr, verdict.NeighbourUnresolved)
 			return true
 		}
 		before, fr = fr, next

@@ -6,10 +6,10 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestHolders: for whom a frame waits: for the host that has sent it, and of the
@@ -133,7 +133,7 @@ func TestWaitingFrames(t *testing.T) {
 			n := copy(f, udp(addr(src).String(), i, addr(hop).String(), i).frame(lanMAC))
 			l.e.source = src
 			h := l.e.holder(p, f[:n])
-			before := l.e.c.DropReasons[export.NeighbourUnresolved]
+			before := l.e.c.DropReasons[verdict.NeighbourUnresolved]
 			dropped = 0
 			l.e.output(p, framebuf.Frame{Buf: buf, Len: uint32(n)}, hop, l.now)
 			// The model.
@@ -163,7 +163,7 @@ func TestWaitingFrames(t *testing.T) {
 			} else {
 				dropped++
 			}
-			if got := int(l.e.c.DropReasons[export.NeighbourUnresolved] - before); got != dropped {
+			if got := int(l.e.c.DropReasons[verdict.NeighbourUnresolved] - before); got != dropped {
 				t.Fatalf("seed %d, frame %d: %d dropped, want %d", seed, i, got, dropped)
 			}
 			if p.arp.held.n != total {

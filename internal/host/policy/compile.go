@@ -9,6 +9,7 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // protocols are the IP protocol numbers of the words in rules.
@@ -197,9 +198,9 @@ func (c *compiler) rule(r *Rule) {
 	m := ruleset.Match{Rule: n, Action: e.Action}
 	switch r.Direction {
 	case "egress":
-		m.Direction = ruleset.Egress
+		m.Direction = verdict.Egress
 	case "ingress":
-		m.Direction = ruleset.Ingress
+		m.Direction = verdict.Ingress
 	}
 	for _, s := range r.States {
 		if s == "new" {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A box is the set of packets that a match is for: ranges of addresses and
@@ -31,8 +32,8 @@ func protoBit(p uint8) int {
 }
 
 // kindBit is the bit of a direction, a state and a protocol.
-func kindBit(d ruleset.Direction, state uint8, proto int) uint16 {
-	return 1 << (int(d-ruleset.Egress)*8 + int(state-1)*4 + proto)
+func kindBit(d verdict.Direction, state uint8, proto int) uint16 {
+	return 1 << (int(d-verdict.Egress)*8 + int(state-1)*4 + proto)
 }
 
 func boxOf(m *ruleset.Match) box {
@@ -42,9 +43,9 @@ func boxOf(m *ruleset.Match) box {
 		b.lo[i], b.hi[i] = a, a|^mask
 	}
 	b.lo[2], b.hi[2] = uint32(m.PortLo), uint32(m.PortHi)
-	for _, d := range []ruleset.Direction{ruleset.Egress, ruleset.Ingress} {
+	for _, d := range []verdict.Direction{verdict.Egress, verdict.Ingress} {
 		for _, st := range []uint8{ruleset.StateNew, ruleset.StateEstablished} {
-			if m.Direction != ruleset.Either && m.Direction != d || m.State != 0 && m.State&st == 0 {
+			if m.Direction != verdict.Either && m.Direction != d || m.State != 0 && m.State&st == 0 {
 				continue
 			}
 			for p := range 4 {

@@ -11,6 +11,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestUnreachableIsExact: on random policies over a small world, the rules that
@@ -129,7 +130,7 @@ func reachedRules(p *Policy, seg *ruleset.Policy) []bool {
 	}
 	base := number(netip.MustParseAddr("10.0.0.0"))
 	dst := number(netip.MustParseAddr("198.51.100.0"))
-	for _, d := range []ruleset.Direction{ruleset.Egress, ruleset.Ingress} {
+	for _, d := range []verdict.Direction{verdict.Egress, verdict.Ingress} {
 		for _, st := range []uint8{ruleset.StateNew, ruleset.StateEstablished} {
 			for _, proto := range []uint8{1, 6, 17, 47} {
 				ports := []uint16{0}

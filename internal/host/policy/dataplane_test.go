@@ -9,11 +9,12 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/replay"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // firstFrame returns the frame that begins a flow.
@@ -96,11 +97,11 @@ func TestDecideIsTheDataPlane(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var records []export.Record
+			var records []event.Record
 			fw, err := replay.NewFirewall(replay.Config{Policy: seg, Seed: 1,
 				Neighbour: func(replay.Side, packet.Addr) ([6]byte, bool) { return [6]byte{2, 0, 0, 0, 9, 9}, true },
-				Event: func(r *export.Record, _ []byte) {
-					if r.Kind == export.Verdict {
+				Event: func(r *event.Record, _ []byte) {
+					if r.Kind == event.Verdict {
 						records = append(records, *r)
 					}
 				}})
@@ -118,11 +119,11 @@ func TestDecideIsTheDataPlane(t *testing.T) {
 					side = replay.LAN
 				}
 				fw.Receive(side, fw.Now()+20e9, firstFrame(f, fw.MAC(side)))
-				var got *export.Record
+				var got *event.Record
 				shadow := -1
 				for j := range records {
 					switch x := &records[j]; x.Action {
-					case export.Accept, export.Drop:
+					case verdict.Accept, verdict.Drop:
 						if got != nil {
 							t.Fatalf("%v: two verdicts: %+v and %+v", f, *got, *x)
 						}
@@ -139,7 +140,7 @@ func TestDecideIsTheDataPlane(t *testing.T) {
 					t.Fatalf("%v: no verdict; decided %+v", f, o)
 				}
 				outcomes[got.Reason.String()]++
-				if (got.Action == export.Accept) != o.Accept || got.Reason != o.Reason || o.Asked && (o.Accept || o.Action != ruleset.Accept) && int(got.Rule) != o.Rule {
+				if (got.Action == verdict.Accept) != o.Accept || got.Reason != o.Reason || o.Asked && (o.Accept || o.Action != ruleset.Accept) && int(got.Rule) != o.Rule {
 					t.Fatalf("%v: the data plane: %v, %v, rule %s; decided: accept %v, %v, rule %s (%s)", f, got.Action, got.Reason, p.RuleID(int(got.Rule)), o.Accept, o.Reason, p.RuleID(o.Rule), o.Note)
 				}
 				if o.Asked && shadow != o.Shadow {

@@ -16,7 +16,9 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/replay"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A question is what is resolved before a packet.
@@ -129,7 +131,7 @@ func answerTo(fr []byte, mac [6]byte) []byte {
 
 // reproduced returns what is wrong with the commands that events --explain
 // prints: each must give the event's verdict, rule and hint.
-func reproduced(p *policy.Policy, seg *ruleset.Policy, events []export.Record, names []string, met map[string]int) string {
+func reproduced(p *policy.Policy, seg *ruleset.Policy, events []event.Record, names []string, met map[string]int) string {
 	ctx := export.Context{Policy: seg, Clock: "none"}
 	for i := range events {
 		line := string(export.AppendNamed(nil, &events[i], []byte(names[i]), &ctx))
@@ -144,8 +146,8 @@ func reproduced(p *policy.Policy, seg *ruleset.Policy, events []export.Record, n
 			return fmt.Sprintf("%s: %v %s", cmd, err, unknown)
 		}
 		o := p.Decide(seg, f)
-		if (events[i].Action == export.Accept) != o.Accept || events[i].Reason != o.Reason || o.Asked && (o.Accept || o.Action != ruleset.Accept) && int(events[i].Rule) != o.Rule || events[i].Note.Hint() != o.Hint.Hint() {
-			return fmt.Sprintf("%s\ngives accept %v, %v, rule %s, hint %q; the event is %s", cmd, o.Accept, o.Reason, p.RuleID(o.Rule), o.Hint.Hint(), line)
+		if (events[i].Action == verdict.Accept) != o.Accept || events[i].Reason != o.Reason || o.Asked && (o.Accept || o.Action != ruleset.Accept) && int(events[i].Rule) != o.Rule || events[i].Hint.Name() != o.Hint.Name() {
+			return fmt.Sprintf("%s\ngives accept %v, %v, rule %s, hint %q; the event is %s", cmd, o.Accept, o.Reason, p.RuleID(o.Rule), o.Hint.Name(), line)
 		}
 		met["reproduced"]++
 		met[o.Reason.String()]++

@@ -10,11 +10,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/replay"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // randomPolicy writes a small policy of what packets can meet: both kinds of
@@ -135,7 +136,7 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 	const seed = 20261125
 	r := rand.New(rand.NewPCG(seed, 1))
 	const policies = 80
-	reasons := map[export.Reason]int{}
+	reasons := map[verdict.Reason]int{}
 	met := map[string]int{}
 	for n := range policies {
 		src := randomPolicy(r)
@@ -174,14 +175,14 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 			o := p.Decide(seg, f)
 			reasons[o.Reason]++
 
-			var events []export.Record
+			var events []event.Record
 			var texts []string // names in events
 			var out []sent
 			var last [2][]byte // frames that left, by side
 			fw, err := replay.NewFirewall(replay.Config{Policy: seg, Seed: seed, Buffers: 512,
 				Neighbour: func(replay.Side, packet.Addr) ([6]byte, bool) { return [6]byte{2, 9, 9, 9, 9, 9}, true },
-				Event: func(e *export.Record, name []byte) {
-					if e.Kind == export.Verdict && (e.Action == export.Accept || e.Action == export.Drop) {
+				Event: func(e *event.Record, name []byte) {
+					if e.Kind == event.Verdict && (e.Action == verdict.Accept || e.Action == verdict.Drop) {
 						events, texts = append(events, *e), append(texts, string(name))
 					}
 				},
@@ -224,7 +225,7 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 			if problem != "" {
 				t.Fatalf("policy %d: %v: %s\n%s\nevents %+v\nnames %q\nframes %v\noutcome %+v", n, f, problem, src, events, texts, out, o)
 			}
-			met[o.Hint.Hint()]++
+			met[o.Hint.Name()]++
 			if len(o.Names) > 0 {
 				met["named"]++
 			}
@@ -236,7 +237,7 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 			}
 		}
 	}
-	for _, why := range []export.Reason{export.RuleAccept, export.DefaultAction, export.ExplicitDeny, export.NoMatchingAllowRule, export.Martian, export.HairpinUnsupported, export.NoLocalService, export.UntranslatedDestination} {
+	for _, why := range []verdict.Reason{verdict.RuleAccept, verdict.DefaultAction, verdict.ExplicitDeny, verdict.NoMatchingAllowRule, verdict.Martian, verdict.HairpinUnsupported, verdict.NoLocalService, verdict.UntranslatedDestination} {
 		if reasons[why] == 0 {
 			t.Errorf("no packet met %v: %v", why, reasons)
 		}
@@ -249,7 +250,7 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 }
 
 // compare returns where an outcome and what happened differ.
-func compare(p *policy.Policy, f policy.Flow, o *policy.Outcome, side replay.Side, events []export.Record, out []sent) string {
+func compare(p *policy.Policy, f policy.Flow, o *policy.Outcome, side replay.Side, events []event.Record, out []sent) string {
 	dns := o.Accept && o.Local && f.Protocol != "icmp"
 	if len(events) == 0 && dns && f.Protocol == "tcp" {
 		return "" // the connection is told of when it is up
@@ -259,12 +260,12 @@ func compare(p *policy.Policy, f policy.Flow, o *policy.Outcome, side replay.Sid
 	}
 	e := &events[0]
 	switch {
-	case (e.Action == export.Accept) != o.Accept:
+	case (e.Action == verdict.Accept) != o.Accept:
 		return fmt.Sprintf("it is %v for %v, want accept %v", e.Action, e.Reason, o.Accept)
 	case e.Reason != o.Reason:
 		return fmt.Sprintf("the reason is %v, want %v", e.Reason, o.Reason)
-	case o.Hint != 0 && e.Note != o.Hint, o.Hint == 0 && e.Note.Hint() != "":
-		return fmt.Sprintf("the hint is %q, want %q", e.Note.Hint(), o.Hint.Hint())
+	case o.Hint != 0 && e.Hint != o.Hint, o.Hint == 0 && e.Hint.Name() != "":
+		return fmt.Sprintf("the hint is %q, want %q", e.Hint.Name(), o.Hint.Name())
 	case o.Asked && (o.Accept || o.Action != ruleset.Accept) && int(e.Rule) != o.Rule:
 		return fmt.Sprintf("rule %d decides, want %d", e.Rule, o.Rule)
 	}

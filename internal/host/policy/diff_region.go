@@ -8,6 +8,7 @@ import (
 
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // This file is the algebra of sets of packets that diff works with.
@@ -130,14 +131,14 @@ func (s *space) cond(m *ruleset.Match, name int) (c cond, ok bool) {
 	}
 	for k := range numKinds {
 		proto := [...]uint8{kindTCP: packet.TCP, kindUDP: packet.UDP, kindICMP: packet.ICMP, kindOther: 0}[k%numProtos]
-		dir, state := ruleset.Egress, uint8(ruleset.StateNew)
+		dir, state := verdict.Egress, uint8(ruleset.StateNew)
 		if k/numProtos%2 == 1 {
-			dir = ruleset.Ingress
+			dir = verdict.Ingress
 		}
 		if k/numProtos/2 == 1 {
 			state = ruleset.StateEstablished
 		}
-		if (m.Proto == 0 || m.Proto == proto) && (m.Direction == ruleset.Either || m.Direction == dir) && (m.State == 0 || m.State&state != 0) {
+		if (m.Proto == 0 || m.Proto == proto) && (m.Direction == verdict.Either || m.Direction == dir) && (m.State == 0 || m.State&state != 0) {
 			c.kinds |= 1 << k
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 func load(t testing.TB, text string) *Policy {
@@ -138,7 +139,7 @@ func TestDiffIsExact(t *testing.T) {
 							if 1<<k&portlessKinds != 0 && port != 0 {
 								continue
 							}
-							q := filter.Packet{Src: packet.Addr(src), Dst: packet.Addr(dst), DstPort: uint16(port), Proto: []uint8{6, 17, 1, 47}[k%numProtos], Direction: ruleset.Direction(1 + k/numProtos%2), State: uint8(1 + k/numProtos/2)}
+							q := filter.Packet{Src: packet.Addr(src), Dst: packet.Addr(dst), DstPort: uint16(port), Proto: []uint8{6, 17, 1, 47}[k%numProtos], Direction: verdict.Direction(1 + k/numProtos%2), State: uint8(1 + k/numProtos/2)}
 							decide := func(side int, p *Policy, s *ruleset.Policy, l *filter.Linear) int {
 								q.Names = nil
 								for i := range s.Names {

@@ -9,10 +9,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A Flow describes the first packet of one direction of a flow, as it arrives.
@@ -58,9 +58,9 @@ func (f Flow) String() string {
 
 // An Outcome is what a policy does with a flow's first packet.
 type Outcome struct {
-	Accept bool          // it goes on its way, or the firewall answers it
-	Reason export.Reason // why
-	Note   string        // the reason in words, where it is not a rule or the default action
+	Accept bool           // it goes on its way, or the firewall answers it
+	Reason verdict.Reason // why
+	Note   string         // the reason in words, where it is not a rule or the default action
 
 	Asked  bool           // the rules were asked; without, what follows up to Earlier is empty
 	Action ruleset.Action // what they say
@@ -68,7 +68,7 @@ type Outcome struct {
 	Shadow int            // first shadow rule that matches, -1 for none
 	Seen   Flow           // the flow as rules see it: after destination NAT
 	Names  []string       // names and wildcards of rules that the destination has for the source
-	Hint   export.Note    // what the event about it says of a name with which a rule would accept it; 0: nothing
+	Hint   verdict.Hint   // what the event about it says of a name with which a rule would accept it; 0: nothing
 
 	DNAT    int          // entry that is applied, index into Policy.DNAT; -1: none
 	SNAT    []netip.Addr // the source becomes one of these; empty: it stays
@@ -115,28 +115,28 @@ func (p *Policy) Decide(seg *ruleset.Policy, f Flow) Outcome {
 	p.ask(seg, &o, f.Dst.Addr())
 	if f.other() && !o.Local && o.Action != ruleset.Reject {
 		// The data plane asks the rules only whether to tell the sender.
-		return Outcome{DNAT: -1, Entry: -1, Rule: -1, Shadow: -1, Seen: f, Reason: export.ConntrackInvalid, Note: "only TCP, UDP and ICMP echoes pass the firewall"}
+		return Outcome{DNAT: -1, Entry: -1, Rule: -1, Shadow: -1, Seen: f, Reason: verdict.ConntrackInvalid, Note: "only TCP, UDP and ICMP echoes pass the firewall"}
 	}
 	if f.other() && !o.Local {
 		o.Shadow = -1 // and no shadow rule
 	}
 	if o.Action != ruleset.Accept {
-		o.Reason = export.ExplicitDeny
+		o.Reason = verdict.ExplicitDeny
 		if o.Rule == len(p.Rules) {
-			o.Reason = export.NoMatchingAllowRule
+			o.Reason = verdict.NoMatchingAllowRule
 		}
 		return o
 	}
-	o.Reason = export.RuleAccept
+	o.Reason = verdict.RuleAccept
 	if o.Rule == len(p.Rules) {
-		o.Reason = export.DefaultAction
+		o.Reason = verdict.DefaultAction
 	}
 	if o.Local && !p.offers(&o.Seen) {
-		o.Reason, o.Note = export.NoLocalService, "it is addressed to the firewall, which offers no such service"
+		o.Reason, o.Note = verdict.NoLocalService, "it is addressed to the firewall, which offers no such service"
 		return o
 	}
 	if n := p.hides(&o); n != nil {
-		o.Reason, o.Note = export.UntranslatedDestination, fmt.Sprintf("it comes from the WAN straight to a host whose source is translated%s; only a dnat entry leads there", n.sourceText())
+		o.Reason, o.Note = verdict.UntranslatedDestination, fmt.Sprintf("it comes from the WAN straight to a host whose source is translated%s; only a dnat entry leads there", n.sourceText())
 		return o
 	}
 	o.Accept = true
@@ -148,28 +148,28 @@ func (p *Policy) Decide(seg *ruleset.Policy, f Flow) Outcome {
 
 // implausible reports what cannot be right about a flow's ends where it comes
 // from.
-func (p *Policy) implausible(f *Flow) (export.Reason, string) {
+func (p *Policy) implausible(f *Flow) (verdict.Reason, string) {
 	lan, wan := p.side(true), p.side(false)
 	s, d := f.Src.Addr(), f.Dst.Addr()
 	switch {
 	case !unicast(s), s == lan.Prefix.Addr(), p.external(s):
-		return export.Martian, fmt.Sprintf("%v cannot be the source of a packet that arrives", s)
+		return verdict.Martian, fmt.Sprintf("%v cannot be the source of a packet that arrives", s)
 	case !unicast(d):
-		return export.Martian, fmt.Sprintf("packets to %v are not forwarded", d)
+		return verdict.Martian, fmt.Sprintf("packets to %v are not forwarded", d)
 	case p.special(s), p.special(d):
-		return export.Martian, "packets from and to special addresses (RFC 6890) are not forwarded"
+		return verdict.Martian, "packets from and to special addresses (RFC 6890) are not forwarded"
 	case f.FromLAN && !lan.Prefix.Contains(s):
-		return export.Martian, fmt.Sprintf("%v is not in the network of %s, %v", s, lan.Name, lan.Prefix.Masked())
+		return verdict.Martian, fmt.Sprintf("%v is not in the network of %s, %v", s, lan.Name, lan.Prefix.Masked())
 	case !f.FromLAN && lan.Prefix.Contains(s):
-		return export.Martian, fmt.Sprintf("%v is in the network of %s, and does not come from there", s, lan.Name)
+		return verdict.Martian, fmt.Sprintf("%v is in the network of %s, and does not come from there", s, lan.Name)
 	case !f.FromLAN && d == lan.Prefix.Addr():
-		return export.Martian, fmt.Sprintf("%v is the firewall's address on the other side", d)
+		return verdict.Martian, fmt.Sprintf("%v is the firewall's address on the other side", d)
 	}
 	for _, i := range []*Interface{lan, wan} {
 		n := i.Prefix
 		for _, a := range []netip.Addr{s, d} {
 			if n.Bits() < 31 && (a == n.Masked().Addr() || a == broadcast(n)) {
-				return export.Martian, fmt.Sprintf("%v is the network's own or its broadcast address", a)
+				return verdict.Martian, fmt.Sprintf("%v is the network's own or its broadcast address", a)
 			}
 		}
 	}
@@ -215,7 +215,7 @@ func (p *Policy) external(a netip.Addr) bool {
 }
 
 // destination applies destination NAT and finds what is for the firewall itself.
-func (p *Policy) destination(o *Outcome) (export.Reason, string) {
+func (p *Policy) destination(o *Outcome) (verdict.Reason, string) {
 	f := &o.Seen
 	lan, dst := p.side(true), f.Dst.Addr()
 	toLAN := lan.Prefix.Contains(dst)
@@ -228,7 +228,7 @@ func (p *Policy) destination(o *Outcome) (export.Reason, string) {
 		o.Local = true
 		return 0, ""
 	case !p.external(dst) && toLAN == f.FromLAN:
-		return export.Martian, "both ends are on the same side; hosts there reach each other without the firewall"
+		return verdict.Martian, "both ends are on the same side; hosts there reach each other without the firewall"
 	case !p.external(dst):
 		return 0, ""
 	}
@@ -240,16 +240,16 @@ func (p *Policy) destination(o *Outcome) (export.Reason, string) {
 		}
 		switch {
 		case f.FromLAN && !d.Hairpin:
-			return export.HairpinUnsupported, fmt.Sprintf("a LAN host addresses the WAN side, and the dnat entry in line %d does not say hairpin: true", d.Line)
+			return verdict.HairpinUnsupported, fmt.Sprintf("a LAN host addresses the WAN side, and the dnat entry in line %d does not say hairpin: true", d.Line)
 		case f.FromLAN && len(p.sources(o)) == 0:
-			return export.HairpinUnsupported, "a LAN host addresses the WAN side, and no snat entry gives it an address by which the server's answers come back"
+			return verdict.HairpinUnsupported, "a LAN host addresses the WAN side, and no snat entry gives it an address by which the server's answers come back"
 		}
 		o.DNAT = i
 		f.Dst = netip.AddrPortFrom(d.To, uint16(d.ToPort+port-d.Ports.Lo))
 		return 0, ""
 	}
 	if f.FromLAN {
-		return export.HairpinUnsupported, "a LAN host addresses the WAN side, and no dnat entry is for that"
+		return verdict.HairpinUnsupported, "a LAN host addresses the WAN side, and no dnat entry is for that"
 	}
 	o.Local = true
 	return 0, ""
@@ -314,9 +314,9 @@ func contains(ps []netip.Prefix, a netip.Addr) bool {
 // sent it to.
 func (p *Policy) ask(seg *ruleset.Policy, o *Outcome, told netip.Addr) {
 	f := &o.Seen
-	fp := filter.Packet{Src: number(f.Src.Addr()), Dst: number(f.Dst.Addr()), DstPort: f.Dst.Port(), Proto: protocolNumber(f.Protocol), Direction: ruleset.Ingress, State: ruleset.StateNew}
+	fp := filter.Packet{Src: number(f.Src.Addr()), Dst: number(f.Dst.Addr()), DstPort: f.Dst.Port(), Proto: protocolNumber(f.Protocol), Direction: verdict.Ingress, State: ruleset.StateNew}
 	if f.FromLAN {
-		fp.Direction = ruleset.Egress
+		fp.Direction = verdict.Egress
 	}
 	if f.Established {
 		fp.State = ruleset.StateEstablished

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/printable"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // An Explanation says what a policy does with a packet and why. Its fields are
@@ -69,7 +69,7 @@ func (p *Policy) explained(rule int) ExplainedRule {
 // compiled policy.
 func (p *Policy) Explain(seg *ruleset.Policy, f Flow) *Explanation {
 	o := p.Decide(seg, f)
-	e := &Explanation{Packet: f.String(), Reason: o.Reason.String(), Note: o.Note, Names: o.Names, Hint: o.Hint.Hint(), Shadow: []Missed{}, Earlier: []Missed{}}
+	e := &Explanation{Packet: f.String(), Reason: o.Reason.String(), Note: o.Note, Names: o.Names, Hint: o.Hint.Name(), Shadow: []Missed{}, Earlier: []Missed{}}
 	if o.DNAT >= 0 {
 		d := &p.DNAT[o.DNAT]
 		e.DNAT = &ExplainedNAT{Entry: fmt.Sprintf("nat.dnat[%d]", o.DNAT), Place: fmt.Sprintf("%s:%d", p.File, d.Line), From: f.Dst.String(), To: []string{o.Seen.Dst.String()}, Hairpin: f.FromLAN}
@@ -147,9 +147,9 @@ func (e *Explanation) Write(w io.Writer, all bool) {
 		line("names", "%s, if the client has asked the firewall for the name", strings.Join(e.Names, ", "))
 	}
 	switch e.Hint {
-	case export.NameExpired.Hint():
+	case verdict.NameExpired.Name():
 		line("hint", "a rule would accept it, had the name not expired for this host; dns.ttl_grace lets names live longer (docs/dns.md says what that costs)")
-	case export.OtherClient.Hint():
+	case verdict.OtherClient.Name():
 		line("hint", "a rule would accept it, had this host resolved the name, as another one has")
 	}
 	for i, m := range e.Shadow {

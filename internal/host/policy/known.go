@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/thurward/thurward/internal/guest/dnsproxy"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A Naming says how the source of a flow knows the name of its destination.
@@ -61,9 +61,9 @@ func (p *Policy) unnamed(seg *ruleset.Policy, f *Flow, told netip.Addr, local bo
 // hint returns what the event about a packet that is not accepted says of the
 // name that its source has not any more, or only others have: that with it a
 // rule would accept the packet.
-func (p *Policy) hint(seg *ruleset.Policy, o *Outcome, fp filter.Packet, told netip.Addr) export.Note {
+func (p *Policy) hint(seg *ruleset.Policy, o *Outcome, fp filter.Packet, told netip.Addr) verdict.Hint {
 	f := o.Seen
-	note := map[Naming]export.Note{NameExpired: export.NameExpired, NameOthers: export.OtherClient}[f.Naming]
+	note := map[Naming]verdict.Hint{NameExpired: verdict.NameExpired, NameOthers: verdict.OtherClient}[f.Naming]
 	f.Naming = NameKnown
 	if note == 0 || f.FQDN == "" || o.Action == ruleset.Accept || p.unnamed(seg, &f, told, o.Local) != "" {
 		return 0

@@ -8,11 +8,12 @@ import (
 	"strings"
 
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 var (
 	actionNames    = map[ruleset.Action]string{ruleset.Accept: "accept", ruleset.Deny: "deny", ruleset.Reject: "reject"}
-	directionNames = map[ruleset.Direction]string{ruleset.Egress: "egress", ruleset.Ingress: "ingress"}
+	directionNames = map[verdict.Direction]string{verdict.Egress: "egress", verdict.Ingress: "ingress"}
 	protocolNames  = map[uint8]string{1: "icmp", 6: "tcp", 17: "udp"}
 	stateNames     = map[uint8]string{1: "new", 2: "established", 3: "new or established"}
 )

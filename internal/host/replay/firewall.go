@@ -15,9 +15,9 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/router"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -57,13 +57,13 @@ type Config struct {
 	Sent func(s Side, now int64, frame []byte)
 	// Event is called with each event and the name that belongs to it, whose
 	// memory is valid during the call. Nil: ignored.
-	Event func(r *export.Record, name []byte)
+	Event func(r *event.Record, name []byte)
 }
 
 // A Firewall is a data plane in virtual time. One goroutine uses it.
 type Firewall struct {
 	engine *router.Engine
-	ring   *export.Ring
+	ring   *event.Ring
 	port   [2]port
 	c      Config
 	now    int64
@@ -83,7 +83,7 @@ type port struct {
 // NewFirewall makes a firewall at virtual time Start. Nothing has been
 // received or sent.
 func NewFirewall(c Config) (*Firewall, error) {
-	f := &Firewall{c: c, now: Start, ring: export.NewRing(1024)}
+	f := &Firewall{c: c, now: Start, ring: event.NewRing(1024)}
 	if c.Buffers == 0 {
 		c.Buffers = 8192
 	}
@@ -165,7 +165,7 @@ func (f *Firewall) settle() {
 
 // drain hands out the events.
 func (f *Firewall) drain() {
-	var r export.Record
+	var r event.Record
 	for {
 		var ok bool
 		if f.name, ok = f.ring.GetNamed(&r, f.name[:0]); !ok {

@@ -16,10 +16,10 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 const rules = `
@@ -295,7 +295,7 @@ func TestReplayNeighbours(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := s.Drops[export.NeighbourUnresolved]; (n > 0) != seen {
+		if n := s.Drops[verdict.NeighbourUnresolved]; (n > 0) != seen {
 			t.Errorf("seen only %v: %d packets found no neighbour", seen, n)
 		}
 	}
@@ -319,7 +319,7 @@ func TestReplayOddFrames(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := s.Side[LAN]
-	if l.Frames != 4 || l.Cut != 1 || l.Long != 1 || l.Late != 1 || !l.Short || s.Drops[export.MalformedPacket] != 1 {
+	if l.Frames != 4 || l.Cut != 1 || l.Long != 1 || l.Late != 1 || !l.Short || s.Drops[verdict.MalformedPacket] != 1 {
 		t.Errorf("%+v, %v", l, s.Drops)
 	}
 	var text strings.Builder
@@ -330,7 +330,7 @@ func TestReplayOddFrames(t *testing.T) {
 		}
 	}
 	o.FixChecksums = true
-	if s, err = Run(o); err != nil || s.Drops[export.MalformedPacket] != 0 || s.Rules[0].Accepted != 2 {
+	if s, err = Run(o); err != nil || s.Drops[verdict.MalformedPacket] != 0 || s.Rules[0].Accepted != 2 {
 		t.Errorf("with right checksums: %v, %+v", err, s)
 	}
 }

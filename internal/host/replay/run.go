@@ -9,6 +9,7 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -231,7 +232,7 @@ func (r *run) sent(s Side, now int64, b []byte) {
 	}
 }
 
-func (r *run) event(e *export.Record, name []byte) {
+func (r *run) event(e *event.Record, name []byte) {
 	r.sum.Events++
 	if r.o.Events == nil || r.err != nil {
 		return

@@ -6,8 +6,8 @@ import (
 	"net"
 	"time"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A Summary is what became of the captures.
@@ -20,7 +20,7 @@ type Summary struct {
 	Answers    int // of name servers that were paired with the firewall's own queries
 	// Drops counts by reason, Rules by rule; the last of Rules is the default
 	// action.
-	Drops  [export.NumReasons]uint64
+	Drops  [verdict.NumReasons]uint64
 	Rules  []RuleCount
 	policy *ruleset.Policy
 }
@@ -105,7 +105,7 @@ func (s *Summary) Print(w io.Writer) {
 	none := true
 	for i, n := range s.Drops {
 		if n > 0 {
-			fmt.Fprintf(w, "  %-24s %d\n", export.Reason(i), n)
+			fmt.Fprintf(w, "  %-24s %d\n", verdict.Reason(i), n)
 			none = false
 		}
 	}

@@ -3,7 +3,7 @@ package packet
 import (
 	"encoding/binary"
 
-	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A Piece is what an IPv4 fragment carries: Len bytes of the datagram's payload
@@ -43,7 +43,7 @@ func Unfragment(f []byte) {
 // describes the first fragment, whose frame is f; the datagram's payload has n
 // bytes, and those that are not in f have the sum rest (see Sum). The transport
 // header must lie in the first fragment whole (RFC 1858).
-func ParseFirst(f []byte, p *Packet, n int, rest uint64) export.Reason {
+func ParseFirst(f []byte, p *Packet, n int, rest uint64) verdict.Reason {
 	l4 := f[p.L4 : EthLen+int(p.Total)]
 	p.Total = uint16(int(p.L4) - EthLen + n)
 	return parseTransport(l4, p, n, rest)

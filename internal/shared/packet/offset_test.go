@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestDataOffset: a TCP header of every length that its data offset can give,
@@ -25,7 +25,7 @@ func TestDataOffset(t *testing.T) {
 			good := off >= 5 && int(off)*4 <= len(l4)
 			var p, q Packet
 			ln, why := ParseIPv4(f, &p)
-			if good != (why == 0) || !good && why != export.MalformedPacket || good && (ln != len(f) || int(p.Payload) != len(l4)-int(off)*4) {
+			if good != (why == 0) || !good && why != verdict.MalformedPacket || good && (ln != len(f) || int(p.Payload) != len(l4)-int(off)*4) {
 				t.Fatalf("offset %d of %d bytes: %v, length %d, payload %d", off, len(l4), why, ln, p.Payload)
 			}
 			var k Tuple

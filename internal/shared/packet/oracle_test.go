@@ -6,16 +6,17 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // second reads a frame with gVisor's headers, as a second opinion on ParseIPv4.
 // The rules that are this program's own (no source routes, no port 0, a UDP
 // length that is the packet's) are written down again.
-func second(f []byte) (p Packet, n int, why export.Reason) {
-	const bad = export.MalformedPacket
+func second(f []byte) (p Packet, n int, why verdict.Reason) {
+	const bad = verdict.MalformedPacket
 	p.EtherType = 0x0800
 	if len(f) < 34 {
 		return p, 0, bad
@@ -33,7 +34,7 @@ func second(f []byte) (p Packet, n int, why export.Reason) {
 	p.DF = ip.Flags()&header.IPv4FlagDontFragment != 0
 	if ip.More() || ip.FragmentOffset() != 0 {
 		p.Fragment = true
-		return p, 0, export.FragmentedIPv4
+		return p, 0, verdict.FragmentedIPv4
 	}
 	n, l4 := 14+total, ip[hl:total]
 	sum := func() uint16 {
@@ -105,13 +106,13 @@ func plainOptions(o []byte) bool {
 }
 
 // compare parses a frame in both ways, and in the short way where that applies.
-func compare(t *testing.T, what string, f []byte) export.Reason {
+func compare(t *testing.T, what string, f []byte) verdict.Reason {
 	t.Helper()
 	f = f[:len(f):len(f)]
 	var p Packet
 	n, why := ParseIPv4(f, &p)
 	want, wantN, wantWhy := second(f)
-	if why != wantWhy || why == 0 && (n != wantN || p != want) || why == export.FragmentedIPv4 && p != want {
+	if why != wantWhy || why == 0 && (n != wantN || p != want) || why == verdict.FragmentedIPv4 && p != want {
 		t.Fatalf("%s: %v, %d bytes, %+v; gVisor says %v, %d bytes, %+v\n%x", what, why, n, p, wantWhy, wantN, want, f)
 	}
 	if len(f) >= EthLen && [6]byte(f) == [6]byte{2, 1} && Type(f) == TypeIPv4 {
@@ -276,7 +277,7 @@ func TestEveryField(t *testing.T) {
 				binary.BigEndian.PutUint16(f[EthLen+offFrag:], 1<<bit)
 				fixSums(f)
 				why := compare(t, "fragment field", f)
-				if fragment := bit < 14; (why == export.FragmentedIPv4) != fragment {
+				if fragment := bit < 14; (why == verdict.FragmentedIPv4) != fragment {
 					t.Fatalf("bit %d of the fragment field: %v", bit, why)
 				}
 			}

@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // slowSum is RFC 1071 word by word: the oracle of Sum.
@@ -125,7 +125,7 @@ func TestParseEveryBit(t *testing.T) {
 				f := append([]byte(nil), good...)
 				f[i] ^= 1 << bit
 				var p Packet
-				if _, why := ParseIPv4(f, &p); why != export.MalformedPacket {
+				if _, why := ParseIPv4(f, &p); why != verdict.MalformedPacket {
 					t.Errorf("%s: byte %d bit %d wrong: %v", name, i, bit, why)
 				}
 			}
@@ -137,7 +137,7 @@ func TestParseTruncated(t *testing.T) {
 	for name, good := range map[string][]byte{"tcp": tcpFrame(1, 2, 3), "udp": udpFrame(1, 2), "echo": echoFrame(5, 6, 7)} {
 		for n := range good {
 			var p Packet
-			if _, why := ParseIPv4(good[:n], &p); why != export.MalformedPacket {
+			if _, why := ParseIPv4(good[:n], &p); why != verdict.MalformedPacket {
 				t.Errorf("%s cut to %d bytes: %v", name, n, why)
 			}
 		}

@@ -3,7 +3,7 @@ package packet
 import (
 	"encoding/binary"
 
-	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Sizes and offsets of headers, in bytes.
@@ -119,17 +119,17 @@ func Type(f []byte) uint16 {
 // which it returns. The reason is 0 when everything holds that RFC 1812
 // section 5.2.2 and the transport's own rules ask of a packet; otherwise p may
 // be filled in part. Checksums of IPv4, ICMP, TCP and UDP are verified.
-func ParseIPv4(f []byte, p *Packet) (n int, reason export.Reason) {
+func ParseIPv4(f []byte, p *Packet) (n int, reason verdict.Reason) {
 	*p = Packet{EtherType: TypeIPv4}
 	if len(f) < EthLen+MinIPv4 {
-		return 0, export.MalformedPacket
+		return 0, verdict.MalformedPacket
 	}
 	ip := f[EthLen:]
 	vihl := ip[0]
 	hl := int(vihl&15) * 4
 	total := int(binary.BigEndian.Uint16(ip[offTotalLen:]))
 	if vihl>>4 != 4 || hl < MinIPv4 || total < hl || total > len(ip) {
-		return 0, export.MalformedPacket
+		return 0, verdict.MalformedPacket
 	}
 	p.Src = Addr(binary.BigEndian.Uint32(ip[offSrc:]))
 	p.Dst = Addr(binary.BigEndian.Uint32(ip[offDst:]))
@@ -137,31 +137,31 @@ func ParseIPv4(f []byte, p *Packet) (n int, reason export.Reason) {
 	p.L4 = uint16(EthLen + hl)
 	if hl == MinIPv4 {
 		if !headerValid((*[MinIPv4]byte)(ip)) {
-			return 0, export.MalformedPacket
+			return 0, verdict.MalformedPacket
 		}
 	} else if Sum(ip[:hl], 0) != 0xffff || !optionsValid(ip[MinIPv4:hl]) {
-		return 0, export.MalformedPacket
+		return 0, verdict.MalformedPacket
 	}
 	frag := binary.BigEndian.Uint16(ip[offFrag:])
 	p.DF = frag&flagDF != 0
 	if frag&(flagMF|fragOffset) != 0 {
 		p.Fragment = true
-		return 0, export.FragmentedIPv4
+		return 0, verdict.FragmentedIPv4
 	}
 	return EthLen + total, parseTransport(ip[hl:total], p, total-hl, 0)
 }
 
 // parseTransport reads the transport header that l4 begins with. The transport
 // packet has n bytes; those that are not in l4 have the sum rest.
-func parseTransport(l4 []byte, p *Packet, n int, rest uint64) export.Reason {
+func parseTransport(l4 []byte, p *Packet, n int, rest uint64) verdict.Reason {
 	switch p.Proto {
 	case TCP:
 		if len(l4) < TCPLen {
-			return export.MalformedPacket
+			return verdict.MalformedPacket
 		}
 		off := int(l4[12]>>4) * 4
 		if off < TCPLen || off > len(l4) || Sum(l4, pseudo(p, n)+rest) != 0xffff {
-			return export.MalformedPacket
+			return verdict.MalformedPacket
 		}
 		p.Class = Stream
 		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
@@ -169,23 +169,23 @@ func parseTransport(l4 []byte, p *Packet, n int, rest uint64) export.Reason {
 		p.Flags, p.Window = l4[13]&0x3f, binary.BigEndian.Uint16(l4[14:])
 		p.Payload = uint16(n - off)
 		if p.SrcPort == 0 || p.DstPort == 0 {
-			return export.MalformedPacket
+			return verdict.MalformedPacket
 		}
 	case UDP:
 		if len(l4) < UDPLen || int(binary.BigEndian.Uint16(l4[4:])) != n {
-			return export.MalformedPacket
+			return verdict.MalformedPacket
 		}
 		if binary.BigEndian.Uint16(l4[6:]) != 0 && Sum(l4, pseudo(p, n)+rest) != 0xffff {
-			return export.MalformedPacket
+			return verdict.MalformedPacket
 		}
 		p.Class = Gram
 		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
 		if p.DstPort == 0 {
-			return export.MalformedPacket
+			return verdict.MalformedPacket
 		}
 	case ICMP:
 		if len(l4) < ICMPLen || Sum(l4, rest) != 0xffff {
-			return export.MalformedPacket
+			return verdict.MalformedPacket
 		}
 		p.ICMPType, p.ICMPCode = l4[0], l4[1]
 		switch p.ICMPType {

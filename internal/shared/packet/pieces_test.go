@@ -6,7 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestPieceOf: what fragments can be, with and without options, up to the end of
@@ -67,14 +67,14 @@ func TestReassembled(t *testing.T) {
 				binary.BigEndian.PutUint16(ip[offSum:], 0)
 				binary.BigEndian.PutUint16(ip[offSum:], ^slowSum(ip[:hl], 0))
 				var p Packet
-				if _, why := ParseIPv4(append(f, 1, 2, 3), &p); why != export.FragmentedIPv4 || !p.DF {
+				if _, why := ParseIPv4(append(f, 1, 2, 3), &p); why != verdict.FragmentedIPv4 || !p.DF {
 					t.Fatal(why)
 				}
 				rest := uint64(slowSum(whole[EthLen+hl+at:], 0))
 				why := ParseFirst(append(f, 1, 2, 3), &p, 100, rest)
 				least := map[uint8]int{TCP: 20, UDP: 8, ICMP: 8}[proto]
 				if at < least {
-					if why != export.MalformedPacket {
+					if why != verdict.MalformedPacket {
 						t.Fatalf("protocol %d, first fragment of %d bytes: %v", proto, at, why)
 					}
 					continue
@@ -86,7 +86,7 @@ func TestReassembled(t *testing.T) {
 				}
 				if proto != 99 {
 					p = Packet{Src: p.Src, Dst: p.Dst, Proto: proto, L4: p.L4, Total: uint16(hl + at)}
-					if ParseFirst(f, &p, 100, rest^1) != export.MalformedPacket {
+					if ParseFirst(f, &p, 100, rest^1) != verdict.MalformedPacket {
 						t.Fatalf("protocol %d: the rest's sum is not looked at", proto)
 					}
 				}
@@ -108,7 +108,7 @@ func TestReassembled(t *testing.T) {
 	var p Packet
 	ParseIPv4(f, &p)
 	p.Total = MinIPv4 + 32
-	if why := ParseFirst(f, &p, 40, uint64(slowSum(f[EthLen+MinIPv4+32:], 0))); why != export.MalformedPacket {
+	if why := ParseFirst(f, &p, 40, uint64(slowSum(f[EthLen+MinIPv4+32:], 0))); why != verdict.MalformedPacket {
 		t.Errorf("options behind the first fragment: %v", why)
 	}
 }

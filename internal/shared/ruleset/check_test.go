@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"strings"
 	"testing"
+
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestCheckBoundaries: each condition of a policy at its last good value and at
@@ -68,7 +70,7 @@ func TestCheckBoundaries(t *testing.T) {
 
 		{"match's rule", func(p *Policy) { p.Matches[1].Rule = 0 }, func(p *Policy) { p.Matches[1].Rule = 2 }, "match 1 is invalid"},
 		{"match's action", func(p *Policy) { p.Matches[1].Action = Accept }, func(p *Policy) { p.Matches[1].Action = Deny }, "match 1 is invalid"},
-		{"direction", func(p *Policy) { p.Matches[1].Direction = Ingress }, func(p *Policy) { p.Matches[1].Direction = 3 }, "match 1 is invalid"},
+		{"direction", func(p *Policy) { p.Matches[1].Direction = verdict.Ingress }, func(p *Policy) { p.Matches[1].Direction = 3 }, "match 1 is invalid"},
 		{"ports", func(p *Policy) { p.Matches[1].PortLo, p.Matches[1].PortHi = 80, 80 }, func(p *Policy) { p.Matches[1].PortLo, p.Matches[1].PortHi = 81, 80 }, "match 1 is invalid"},
 		{"state", func(p *Policy) { p.Matches[1].State = 3 }, func(p *Policy) { p.Matches[1].State = 4 }, "match 1 is invalid"},
 		{"match's name", func(p *Policy) { p.Matches[1].Name = 2 }, func(p *Policy) { p.Matches[1].Name = 3 }, "match 1 is invalid"},

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"strconv"
 	"unsafe"
+
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Limits that Open enforces; the compiler stays below them.
@@ -174,7 +176,7 @@ func (p *Policy) check() string {
 	}
 	for i := range p.Matches {
 		m := &p.Matches[i]
-		if m.Rule >= uint32(len(p.Rules)) || m.Action != p.Rules[m.Rule].Action || m.Direction > Ingress || m.PortLo > m.PortHi || m.State > StateNew|StateEstablished || m.Name > uint32(len(p.Names)) {
+		if m.Rule >= uint32(len(p.Rules)) || m.Action != p.Rules[m.Rule].Action || m.Direction > verdict.Ingress || m.PortLo > m.PortHi || m.State > StateNew|StateEstablished || m.Name > uint32(len(p.Names)) {
 			return "match " + strconv.Itoa(i) + " is invalid"
 		}
 	}

@@ -4,6 +4,10 @@
 // checks it and then uses it in place.
 package ruleset
 
+import (
+	"github.com/thurward/thurward/internal/shared/verdict"
+)
+
 // Version is the layout's version. Open refuses any other.
 const Version = 6
 
@@ -27,16 +31,6 @@ const (
 	Accept
 	Deny   // drop silently
 	Reject // drop, and tell the sender: TCP RST, else ICMP 3/13 (RFC 5508 REQ-8)
-)
-
-// A Direction is the way a packet travels. Zero, in a match, is either way.
-type Direction uint8
-
-// The directions.
-const (
-	Either  Direction = iota
-	Egress            // entered from the LAN
-	Ingress           // entered from the WAN
 )
 
 // State bits of a match. A flow's first packet in its original direction has
@@ -199,7 +193,7 @@ type Match struct {
 	Dst, DstMask   Addr
 	PortLo, PortHi uint16 // destination port, inclusive; 0 and 65535: any, also for protocols without ports
 	Proto          uint8  // IP protocol number, 0: any
-	Direction      Direction
+	Direction      verdict.Direction
 	State          uint8 // StateNew, StateEstablished or both; 0: any
 	Action         Action
 	Rule           uint32 // index into Rules

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/thurward/thurward/internal/guest/dot"
-	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/shared/printable"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Config says how a Pipe's connections are.
@@ -43,7 +43,7 @@ func Run(p *dot.Pipe, c Config) {
 		class, reason := session(p, &c, buf)
 		// Whoever answers for the server chooses the names in its certificate.
 		reason = printable.String(reason, dot.MaxReason)
-		if class == export.TLSVerify && c.Refused != nil {
+		if class == verdict.TLSVerify && c.Refused != nil {
 			c.Refused(reason)
 		}
 		p.Park(class, reason)
@@ -54,7 +54,7 @@ func Run(p *dot.Pipe, c Config) {
 func session(p *dot.Pipe, c *Config, buf []byte) (dot.Class, string) {
 	roots, err := c.Roots()
 	if err != nil {
-		return export.TLSVerify, err.Error()
+		return verdict.TLSVerify, err.Error()
 	}
 	conn := tls.Client(&sealed{p: p}, &tls.Config{ServerName: c.Name, RootCAs: roots, Time: c.Time, MinVersion: tls.VersionTLS12})
 	c.Yield()
@@ -104,11 +104,11 @@ func class(err error) (dot.Class, string) {
 	var cert *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &cert):
-		return export.TLSVerify, cert.Err.Error()
+		return verdict.TLSVerify, cert.Err.Error()
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe):
-		return export.TLSClosed, "the server has closed the connection"
+		return verdict.TLSClosed, "the server has closed the connection"
 	}
-	return export.TLSProtocol, err.Error()
+	return verdict.TLSProtocol, err.Error()
 }
 
 // sealed is the server as crypto/tls sees it.

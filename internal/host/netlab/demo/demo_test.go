@@ -16,6 +16,7 @@ import (
 	"github.com/thurward/thurward/internal/host/netlab"
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -47,7 +48,7 @@ func stage(t *testing.T, src string, out *bytes.Buffer) *Stage {
 	wake := make(chan struct{}, 1)
 	lan := netlab.NewPoolPort(w.LANSwitch, "vm", pool, wake)
 	wan := netlab.NewPoolPort(w.WANSwitch, "vm", pool, wake)
-	ring := export.NewRing(1024)
+	ring := event.NewRing(1024)
 	e, err := router.New(router.Config{Policy: seg, Pool: pool, Events: ring, Secret: [32]byte{1},
 		LAN: router.PortConfig{Port: lan, MAC: [6]byte{2, 0, 0, 0, 0, 1}, MTU: 1500},
 		WAN: router.PortConfig{Port: wan, MAC: [6]byte{2, 0, 0, 0, 0, 2}, MTU: 1500}})
@@ -60,7 +61,7 @@ func stage(t *testing.T, src string, out *bytes.Buffer) *Stage {
 	t.Cleanup(func() { stop(); <-over })
 	go func() {
 		defer close(over)
-		poll(ctx, e, wake, ring, func(r *export.Record) {
+		poll(ctx, e, wake, ring, func(r *event.Record) {
 			line := export.AppendEvent([]byte("thurward: event "), r, &export.Context{Policy: seg, Clock: "none"})
 			ev, err := vmm.ParseEvent(vmm.ParseLine(string(line)))
 			if err != nil {
@@ -73,14 +74,14 @@ func stage(t *testing.T, src string, out *bytes.Buffer) *Stage {
 }
 
 // poll runs the data plane on the wall clock until ctx ends.
-func poll(ctx context.Context, e *router.Engine, wake <-chan struct{}, ring *export.Ring, event func(*export.Record)) {
+func poll(ctx context.Context, e *router.Engine, wake <-chan struct{}, ring *event.Ring, tell func(*event.Record)) {
 	start := time.Now()
-	var r export.Record
+	var r event.Record
 	for ctx.Err() == nil {
 		now := int64(time.Since(start))
 		n := e.Poll(now)
 		for ring.Get(&r) {
-			event(&r)
+			tell(&r)
 		}
 		if n > 0 {
 			continue

@@ -1,55 +1,13 @@
-package export
+// Package event holds what the firewall tells about its decisions as it crosses
+// from the packet path to the goroutine that renders it: records of a fixed size,
+// and the ring between the two.
+package event
 
-import "unsafe"
+import (
+	"unsafe"
 
-// An Action is what was decided about a packet. Zero is invalid.
-type Action uint8
-
-// The actions.
-const (
-	_ Action = iota
-	Accept
-	Drop
-	WouldAccept // a shadow rule's decision, which is not carried out
-	WouldDrop
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
-
-// String returns the action's name in events (ECS event.action).
-func (a Action) String() string {
-	switch a {
-	case Accept:
-		return "accept"
-	case Drop:
-		return "drop"
-	case WouldAccept:
-		return "would-accept"
-	case WouldDrop:
-		return "would-drop"
-	}
-	return "invalid"
-}
-
-// A Direction is the way a packet travels, as policies name it. Zero is
-// invalid in a record.
-type Direction uint8
-
-// The directions.
-const (
-	_       Direction = iota
-	Egress            // entered from the LAN
-	Ingress           // entered from the WAN
-)
-
-// String returns the direction's name in events (ECS network.direction).
-func (d Direction) String() string {
-	switch d {
-	case Egress:
-		return "egress"
-	case Ingress:
-		return "ingress"
-	}
-	return "invalid"
-}
 
 // A Kind says what a record is about. Zero is invalid.
 type Kind uint8
@@ -83,22 +41,22 @@ type Record struct {
 	XlatPort       uint16
 	EtherType      uint16
 	QType          uint16 // DNSQuery: type of the question (RFC 1035 3.2.2)
-	DNS            DNSOutcome
+	DNS            verdict.DNSOutcome
 	NameLen        uint8  // length of the name beside the record, 0 when there is none
 	Rule           uint32 // index of the deciding rule; len(rules) is the default action
 	Ago            uint32 // NameExpired: for how many seconds the name had expired, rounded up
 	Count          uint32 // number of like events that this record stands for; 0 is 1
 	Kind           Kind
-	Action         Action
-	Reason         Reason
-	Direction      Direction
+	Action         verdict.Action
+	Reason         verdict.Reason
+	Direction      verdict.Direction
 	Proto          uint8 // IP protocol number
 	Truncated      bool  // addresses and ports could not be read
 	XlatDst        bool  // XlatAddr is the destination's
-	Note           Note
-	lines          uint8    // in the queue: lineEvent, lineSpan
-	TLS            TLSClass // UpstreamFailed
-	Answer         bool     // Verdict: it is the first packet of the answers of a flow
+	Hint           verdict.Hint
+	Lines          uint8            // in a sender's queue: the kinds of line that it becomes, as the sender numbers them
+	TLS            verdict.TLSClass // UpstreamFailed
+	Answer         bool             // Verdict: it is the first packet of the answers of a flow
 	_              [1]byte
 }
 

@@ -1,4 +1,4 @@
-package export
+package verdict
 
 // A DNSOutcome says how the DNS proxy dealt with a query. Zero is invalid. One
 // enumeration feeds events and thurward_dns_queries_total.
@@ -47,9 +47,9 @@ func (o DNSOutcome) String() string {
 	return dnsNames[o]
 }
 
-// rcode returns the response code that the client saw (RFC 1035 section
+// RCode returns the response code that the client saw (RFC 1035 section
 // 4.1.1), "" when the outcome does not tell it.
-func (o DNSOutcome) rcode() string {
+func (o DNSOutcome) RCode() string {
 	switch o {
 	case DNSAnswered:
 		return "NOERROR"

@@ -1,6 +1,4 @@
-package export
-
-import "strconv"
+package verdict
 
 // A TLSClass says why a TLS connection to an upstream came to nothing. Zero is
 // invalid in a record.
@@ -25,16 +23,4 @@ func (c TLSClass) String() string {
 		return "invalid"
 	}
 	return tlsClassNames[c]
-}
-
-// appendUpstream appends which upstream failed and, for people, why.
-func appendUpstream(b []byte, r *Record, why []byte) []byte {
-	b = appendEndpoint(b, `,"destination.ip":"`, `,"destination.port":`, r.Dst, r.DstPort, true)
-	b = append(b, `,"network.transport":"tcp","network.iana_number":"`...)
-	b = strconv.AppendUint(b, uint64(r.Proto), 10)
-	b = append(b, `","network.type":"ipv4","network.protocol":"dns","network.direction":"`...)
-	b = append(b, r.Direction.String()...)
-	b = append(b, `","error.message":"`...)
-	b = appendEscaped(b, why)
-	return append(b, '"')
 }

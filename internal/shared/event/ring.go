@@ -1,4 +1,4 @@
-package export
+package event
 
 import "sync/atomic"
 

@@ -1,7 +1,7 @@
-// Package export holds what the firewall tells about its decisions: the
-// reasons of verdicts, the fixed-size records that the packet path writes,
-// and the lines they become beside the path.
-package export
+// Package verdict is the vocabulary of decisions: what was done with a packet,
+// which way it travelled, why, and how a DNS query ended. Events, metrics, spans,
+// the policy's tools and the documentation take their words from here.
+package verdict
 
 // A Reason says why a packet was accepted or dropped. One enumeration feeds
 // events, metrics, spans and the documentation; zero is never a valid reason.
