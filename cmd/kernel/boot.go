@@ -186,7 +186,7 @@ const (
 )
 
 // startProgram builds the first thread and its stack: argc, argv, the
-// environment, the auxiliary vector (SUBSTRATE.md section 3). Boot arguments
+// environment, the auxiliary vector (docs/platform.md). Boot arguments
 // of the form NAME=value whose name is in capitals go into the environment.
 func startProgram() uint64 {
 	in, r := info(), record()

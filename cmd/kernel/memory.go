@@ -9,7 +9,7 @@ import (
 var areas vm.Areas
 
 // faultAround is how much memory a page fault populates: a fault costs more
-// than the pages beside it (SUBSTRATE.md section 4).
+// than the pages beside it (docs/platform.md).
 const faultAround = 64 << 10
 
 // ELF's p_flags.
@@ -193,7 +193,7 @@ func sysMprotect(a, n, prot uint64) uint64 {
 }
 
 // sysMadvise: memory advised as unneeded is given back at once and reads as
-// zero afterwards, which Go relies on (SUBSTRATE.md section 2). MADV_FREE is
+// zero afterwards, which Go relies on (docs/platform.md). MADV_FREE is
 // allowed to do the same.
 func sysMadvise(a, n, advice uint64) uint64 {
 	e := alignUp(a+n, vm.FrameSize)

@@ -34,8 +34,8 @@ func ksyscall(f *frame) uint64 {
 }
 
 // call returns a system call's result or, when other is true, the frame of
-// the thread to run instead. The numbers are Linux's for amd64; SUBSTRATE.md
-// section 2 says which of them Go uses and how.
+// the thread to run instead. The numbers are Linux's for amd64;
+// docs/platform.md says which of them Go uses and how.
 func call(f *frame) (result uint64, other bool) {
 	a, b, c, d := f.rdi, f.rsi, f.rdx, f.r10
 	switch f.rax {

@@ -52,7 +52,7 @@ const (
 
 // Segment selectors: the Linux layout, which keeps an IRETQ from ring 3 to
 // ring 3 native on hypervisors that run the guest's ring 3 under host
-// segments (SUBSTRATE.md section 6).
+// segments (docs/platform.md).
 const (
 	KernelCS = 0x08
 	KernelDS = 0x10
