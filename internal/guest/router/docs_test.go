@@ -13,7 +13,7 @@ import (
 
 // TestReasonsAreDocumented: the table of reasons has them all.
 func TestReasonsAreDocumented(t *testing.T) {
-	doc, err := os.ReadFile("../../../docs/packet-path.md")
+	doc, err := os.ReadFile("../../../docs/architecture/02-packet-path.md")
 	if err != nil {
 		t.Fatal(err)
 	}
