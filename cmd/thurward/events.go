@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/peer"
 	"github.com/thurward/thurward/internal/host/terminal"
@@ -118,7 +119,7 @@ func (f *eventFlags) printer(w io.Writer) (*eventPrinter, error) {
 	if f.explain && f.json {
 		return nil, errors.New("--explain is for the readable form; with --json the fields are all there")
 	}
-	p.style = ingest.Style{Color: terminal.Colour(w), Zone: time.Local}
+	p.style = ecs.Style{Color: terminal.Colour(w), Zone: time.Local}
 	if f.utc {
 		p.style.Zone = time.UTC
 	}
@@ -133,7 +134,7 @@ type eventPrinter struct {
 	w         io.Writer
 	flags     *eventFlags
 	filter    ingest.Filter
-	style     ingest.Style
+	style     ecs.Style
 	printed   int
 	malformed int
 }
@@ -159,13 +160,13 @@ func (p *eventPrinter) add(s *ingest.Source, it ingest.Item) error {
 	}
 	text := it.Raw
 	if !p.flags.json {
-		text = p.style.Text(&s.Hello, it.Event)
+		text = p.style.Text(s.Hello.When(it.Event), it.Event)
 	}
 	if p.flags.explain {
-		if c := ingest.Explain(it.Event); c != "" {
+		if c := ecs.Explain(it.Event); c != "" {
 			text += "\n    " + c
 		}
-		if r := ingest.Remedy(it.Event); r != "" {
+		if r := ecs.Remedy(it.Event); r != "" {
 			text += "\n    " + r
 		}
 	}

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/netlab"
 	"github.com/thurward/thurward/internal/host/netlab/demo"
 	"github.com/thurward/thurward/internal/host/peer"
@@ -92,13 +92,14 @@ func (l *launch) run(ctx context.Context) error {
 	if l.demonstrates() {
 		return l.demonstrate(ctx, q, cfg, opts, w)
 	}
+	style := ecs.Style{Color: terminal.Colour(l.out), Zone: time.Local}
 	opts.OnLine = func(ln vmm.Line) {
 		if ln.Kind == vmm.EventLine && l.terminal { // for programs the line stays as it is
-			if it := ingest.Parse(ln.Rest); it.Kind == ingest.EventKind {
-				fmt.Fprintln(l.out, ingest.Style{Color: terminal.Colour(l.out), Zone: time.Local}.Text(&ingest.Hello{}, it.Event)) // Text escapes
+			if e, err := ecs.Parse(ln.Rest); err == nil {
+				fmt.Fprintln(l.out, style.Text(e.Time(), e)) // Text escapes
 				return
 			}
-			ln.Text = ingest.Clean(ln.Text) // nothing that drives a terminal
+			ln.Text = ecs.Clean(ln.Text) // nothing that drives a terminal
 		}
 		fmt.Fprintln(l.out, ln.Text)
 	}
@@ -212,9 +213,9 @@ func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, o
 				fmt.Fprintln(out, ln.Text)
 			}
 		case vmm.EventLine:
-			e, err := vmm.ParseEvent(ln)
+			e, err := ecs.Parse(ln.Rest)
 			if err != nil {
-				l.say("an event that cannot be read (%v): %s", err, ingest.Clean(ln.Text))
+				l.say("an event that cannot be read (%v): %s", err, ecs.Clean(ln.Text))
 				return
 			}
 			if !stage.Feed.Add(e) && follow.open() {

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"net/netip"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/shared/printable"
@@ -99,7 +99,7 @@ func observations(r io.Reader) (obs []policy.Observation, bad int, err error) {
 		i, ok := at[key]
 		switch {
 		case ok:
-			obs[i].Count = min(obs[i].Count+o.Count, maxCount)
+			obs[i].Count = min(obs[i].Count+o.Count, ecs.MaxAmount)
 			obs[i].Time, obs[i].Until = min(obs[i].Time, o.Time), max(cmp.Or(obs[i].Until, obs[i].Time), o.Time)
 		case len(obs) == maxObserved:
 			return fmt.Errorf("more than %d different packets were dropped or tried; cut the file into parts", maxObserved)
@@ -112,42 +112,38 @@ func observations(r io.Reader) (obs []policy.Observation, bad int, err error) {
 	return obs, bad, err
 }
 
-// maxCount is the largest count of one observation.
-const maxCount = 1 << 40
-
 // maxName is the length of the longest name (RFC 1035 section 2.3.4) and of the
 // longest time, in bytes; what is longer is none.
 const maxName = 253
 
 // observation reads an event that says what no rule matched or what a shadow
 // rule would have done.
-func observation(e ingest.Event) (o policy.Observation, ok bool) {
-	action := e.Str("event.action")
+func observation(e ecs.Event) (o policy.Observation, ok bool) {
+	action := e.Str(ecs.EventAction)
 	switch {
-	case action == "drop" && e.Str("event.reason") == "no_matching_allow_rule":
-	case action == "would-accept", action == "would-drop":
-		o.Shadow, o.Accept = e.Str("rule.id"), action == "would-accept"
+	case action == ecs.Drop && e.Str(ecs.EventReason) == verdict.NoMatchingAllowRule.String():
+	case action == ecs.WouldAccept, action == ecs.WouldDrop:
+		o.Shadow, o.Accept = e.Str(ecs.RuleID), action == ecs.WouldAccept
 		if o.Shadow == "" {
 			return o, false
 		}
 	default:
 		return o, false
 	}
-	var err1, err2 error
-	o.Src, err1 = netip.ParseAddr(e.Str("source.ip"))
-	o.Dst, err2 = netip.ParseAddr(e.Str("destination.ip"))
-	if err1 != nil || err2 != nil || !o.Src.Is4() || !o.Dst.Is4() {
+	src, dst := e.Source(), e.Destination()
+	o.Src, o.Dst = src.Addr(), dst.Addr()
+	if !o.Src.Is4() || !o.Dst.Is4() {
 		return o, false
 	}
-	o.FromLAN = e.Str("network.direction") == "egress"
-	o.Protocol, o.Domain, o.Time = e.Str("network.transport"), e.Str("destination.domain"), e.Str("@timestamp")
-	switch e.Str("firewall.hint") {
+	o.FromLAN = e.Str(ecs.NetworkDirection) == "egress"
+	o.Protocol, o.Domain, o.Time = e.Str(ecs.NetworkTransport), e.Str(ecs.DestinationDomain), e.Str(ecs.Timestamp)
+	switch e.Str(ecs.Hint) {
 	case verdict.NameExpired.Name():
-		o.Expired = int(min(max(e.Int("firewall.name_expired_seconds"), 0), math.MaxUint32))
+		o.Expired = int(e.Seconds(ecs.NameExpired) / time.Second)
 	case verdict.OtherClient.Name():
 		o.ByOther = true
 	}
-	o.Count = int(min(max(e.Int("firewall.count"), 1), maxCount))
+	o.Count = int(e.Count())
 	if len(o.Domain) > maxName {
 		o.Domain = ""
 	}
@@ -156,11 +152,10 @@ func observation(e ingest.Event) (o policy.Observation, ok bool) {
 	}
 	switch o.Protocol {
 	case "tcp", "udp":
-		port := e.Int("destination.port")
-		o.Port = int(port)
-		return o, port >= 1 && port <= 65535
+		o.Port = int(dst.Port())
+		return o, o.Port != 0
 	case "icmp":
-		return o, e.Int("firewall.icmp_type") == 8
+		return o, e.Int(ecs.ICMPType) == 8
 	}
 	return o, false // rules do not tell other protocols apart
 }

@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
 
+	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
@@ -61,15 +62,17 @@ func size(v any) int {
 // names are the fields for which OpenTelemetry's semantic conventions have
 // another name than the Elastic Common Schema.
 var names = map[string]string{
-	"source.ip":        "source.address",
-	"destination.ip":   "destination.address",
-	"network.protocol": "network.protocol.name",
-	"dns.resolved_ip":  "dns.answers",
+	ecs.SourceIP:        "source.address",
+	ecs.DestinationIP:   "destination.address",
+	ecs.NetworkProtocol: "network.protocol.name",
+	ecs.DNSResolvedIP:   "dns.answers",
 }
 
 // elsewhere are fields that a log record or its resource holds in a place of
 // their own.
-var elsewhere = map[string]bool{"@timestamp": true, "trace.id": true, "span.id": true, "firewall.policy": true, "firewall.clock": true}
+var elsewhere = map[string]bool{
+	ecs.Timestamp: true, ecs.TraceID: true, ecs.SpanID: true, ecs.Policy: true, ecs.Clock: true,
+}
 
 // logs makes the log records of a firewall's lines.
 func (c *Config) logs(h *ingest.Hello, rs []record) plog.Logs {
@@ -96,14 +99,14 @@ func (c *Config) event(lr plog.LogRecord, h *ingest.Hello, it *ingest.Item) {
 	if t := h.When(e); !t.IsZero() {
 		lr.SetTimestamp(pcommon.NewTimestampFromTime(t))
 	}
-	action := e.Str("event.action")
+	action := e.Str(ecs.EventAction)
 	lr.SetEventName("thurward." + action)
 	severity(lr, action)
-	lr.Body().SetStr(ingest.Style{}.Verdict(e))
-	if id, err := hex.DecodeString(e.Str("trace.id")); err == nil && len(id) == 16 {
+	lr.Body().SetStr(ecs.Style{}.Verdict(e))
+	if id, err := hex.DecodeString(e.Str(ecs.TraceID)); err == nil && len(id) == 16 {
 		lr.SetTraceID(pcommon.TraceID(id))
 	}
-	if id, err := hex.DecodeString(e.Str("span.id")); err == nil && len(id) == 8 {
+	if id, err := hex.DecodeString(e.Str(ecs.SpanID)); err == nil && len(id) == 8 {
 		lr.SetSpanID(pcommon.SpanID(id))
 	}
 	a := lr.Attributes()
@@ -125,7 +128,7 @@ func (c *Config) event(lr plog.LogRecord, h *ingest.Hello, it *ingest.Item) {
 func severity(lr plog.LogRecord, action string) {
 	n, text := plog.SeverityNumberInfo, "INFO"
 	switch action {
-	case "drop", "reject", "lines-lost":
+	case ecs.Drop, ecs.LinesLost:
 		n, text = plog.SeverityNumberWarn, "WARN"
 	}
 	lr.SetSeverityNumber(n)
@@ -139,7 +142,7 @@ func malformed(lr plog.LogRecord, it *ingest.Item) {
 	lr.SetSeverityText("ERROR")
 	lr.Body().SetStr(strings.ToValidUTF8(it.Raw, "\ufffd"))
 	if it.Err != nil {
-		lr.Attributes().PutStr("error.message", it.Err.Error())
+		lr.Attributes().PutStr(ecs.ErrorMessage, it.Err.Error())
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/thurward/thurward/internal/host/dashboard"
+	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
@@ -248,7 +249,7 @@ func (r *thurward) item(s *ingest.Source, it ingest.Item) {
 		c.hello = s.Hello
 		c.helloMu.Unlock()
 		r.log.Info("a firewall is connected", zap.String("firewall", r.cfg.instance(&s.Hello)), zap.String("boot", s.Hello.Boot),
-			zap.String("version", s.Hello.Fields.Str("service.version")), zap.String("policy", s.Hello.Fields.Str("firewall.policy")))
+			zap.String("version", s.Hello.Fields.Str(ecs.ServiceVersion)), zap.String("policy", s.Hello.Fields.Str(ecs.Policy)))
 		r.known.set(r.cfg.instance(&s.Hello), c, s.Hello, now)
 		r.sendUp(r.cfg.instance(&s.Hello))
 	case ingest.EventKind:

@@ -5,6 +5,7 @@ import (
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 
+	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
@@ -20,7 +21,7 @@ func (c *Config) instance(h *ingest.Hello) string {
 			return h.Boot + h.Suffix
 		}
 	case byWANMAC:
-		if m := h.Fields.Str("firewall.wan.mac"); m != "" {
+		if m := h.Fields.Str(ecs.WANMAC); m != "" {
 			return m + h.Suffix
 		}
 	}
@@ -31,7 +32,7 @@ func (c *Config) instance(h *ingest.Hello) string {
 // stream's reader watches over. Addresses of devices are often the default one,
 // and tell nobody apart unless they are asked to.
 func (c *Config) claims(h *ingest.Hello) []string {
-	if m := h.Fields.Str("firewall.wan.mac"); m != "" && c.Instance == byWANMAC {
+	if m := h.Fields.Str(ecs.WANMAC); m != "" && c.Instance == byWANMAC {
 		return []string{m}
 	}
 	return nil
@@ -48,8 +49,8 @@ func (c *Config) fill(r pcommon.Resource, h *ingest.Hello) {
 	}
 	put("service.name", "thurward")
 	put("service.instance.id", c.instance(h))
-	put("service.version", h.Fields.Str("service.version"))
-	put("host.id", h.Fields.Str("firewall.wan.mac"))
+	put("service.version", h.Fields.Str(ecs.ServiceVersion))
+	put("host.id", h.Fields.Str(ecs.WANMAC))
 	list := func(name string, convert func(string) string, fields ...string) {
 		var s pcommon.Slice
 		for i, f := range fields {
@@ -63,10 +64,10 @@ func (c *Config) fill(r pcommon.Resource, h *ingest.Hello) {
 			s.AppendEmpty().SetStr(v)
 		}
 	}
-	list("host.mac", func(m string) string { return strings.ToUpper(strings.ReplaceAll(m, ":", "-")) }, "firewall.lan.mac", "firewall.wan.mac")
-	list("host.ip", func(p string) string { ip, _, _ := strings.Cut(p, "/"); return ip }, "firewall.lan.address", "firewall.wan.address")
-	put("vcs.ref.head.revision", h.Fields.Str("firewall.git_sha"))
-	put("firewall.policy", h.Fields.Str("firewall.policy"))
-	put("firewall.clock", h.Fields.Str("firewall.clock"))
+	list("host.mac", func(m string) string { return strings.ToUpper(strings.ReplaceAll(m, ":", "-")) }, ecs.LANMAC, ecs.WANMAC)
+	list("host.ip", func(p string) string { ip, _, _ := strings.Cut(p, "/"); return ip }, ecs.LANAddress, ecs.WANAddress)
+	put("vcs.ref.head.revision", h.Fields.Str(ecs.GitSHA))
+	put("firewall.policy", h.Fields.Str(ecs.Policy))
+	put("firewall.clock", h.Fields.Str(ecs.Clock))
 	put("firewall.boot", h.Boot)
 }

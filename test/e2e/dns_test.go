@@ -6,11 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/thurward/thurward/internal/host/ecs"
 	lang "github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/vmm"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -174,13 +174,13 @@ func namesOnTheImage(t *testing.T, up upstream) {
 		if out, err := h.curl("http://www.example.test/f", 12); err != nil || out != "the page" {
 			t.Fatalf("by name: %v: %s", err, out)
 		}
-		e := h.event(vmm.Event{Action: "dns-query", Reason: "answered", SrcIP: "10.0.0.2", DstIP: "10.0.0.1"})
-		if !strings.Contains(e.JSON, `"dns.question.name":"www.example.test"`) {
-			t.Errorf("event %s", e.JSON)
+		e := h.event(match{Action: "dns-query", Reason: "answered", SrcIP: "10.0.0.2", DstIP: "10.0.0.1"})
+		if e.Str(ecs.DNSQuestionName) != "www.example.test" {
+			t.Errorf("event %v", e)
 		}
-		e = h.event(vmm.Event{Action: "accept", RuleID: "allow-www"})
-		if !strings.Contains(e.JSON, `"destination.domain":"www.example.test"`) {
-			t.Errorf("event %s", e.JSON)
+		e = h.event(match{Action: "accept", RuleID: "allow-www"})
+		if e.Str(ecs.DestinationDomain) != "www.example.test" {
+			t.Errorf("event %v", e)
 		}
 		if out, err := h.curl("http://other.test/f", 1); err == nil {
 			t.Fatalf("a name that no rule has: %s", out)
@@ -287,7 +287,7 @@ print(r.count(3), r.count(2))
 		if passed < 20 || passed > 80 || passed+limited != 100 {
 			t.Errorf("%d passed, %d were limited; want 20 of 100 in each second", passed, limited)
 		}
-		h.event(vmm.Event{Action: "dns-query", Reason: "rate_limited"})
+		h.event(match{Action: "dns-query", Reason: "rate_limited"})
 	})
 }
 
@@ -302,10 +302,10 @@ func TestUpstreamDownOnTheImage(t *testing.T) {
 			t.Fatalf("%v:\n%s", err, out)
 		}
 		// In the guest's time: a busy host stretches it.
-		e := h.event(vmm.Event{Action: "dns-query", Reason: "timeout"})
-		took := duration(e.JSON)
+		e := h.event(match{Action: "dns-query", Reason: "timeout"})
+		took := e.Duration(ecs.EventDuration)
 		if took < 4*time.Second || took > 6*time.Second {
-			t.Errorf("after %v: %s", took, e.JSON)
+			t.Errorf("after %v: %v", took, e)
 		}
 		h.ip("-n " + h.hosts.wan + " addr add 198.51.100.53/32 dev lo")
 		if out := h.dig("www.example.test"); !strings.Contains(out, "198.51.100.80") {
@@ -323,16 +323,9 @@ func TestUpstreamUnreachableOnTheImage(t *testing.T) {
 		if out := h.dig("www.example.test"); !strings.Contains(out, "198.51.100.80") {
 			t.Fatalf("no answer:\n%s", out)
 		}
-		e := h.event(vmm.Event{Action: "dns-query", Reason: "answered"})
-		if took := duration(e.JSON); took <= 0 || took > 1200*time.Millisecond {
-			t.Errorf("after %v: %s", took, e.JSON)
+		e := h.event(match{Action: "dns-query", Reason: "answered"})
+		if took := e.Duration(ecs.EventDuration); took <= 0 || took > 1200*time.Millisecond {
+			t.Errorf("after %v: %v", took, e)
 		}
 	})
-}
-
-// duration reads how long what an event tells of took, in the guest's time.
-func duration(event string) time.Duration {
-	_, d, _ := strings.Cut(event, `"event.duration":`)
-	n, _ := strconv.ParseInt(strings.SplitN(d, ",", 2)[0], 10, 64)
-	return time.Duration(n)
 }

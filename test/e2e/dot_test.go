@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/host/ecs"
 )
 
 // overTLS is the policy of the test with DNS over TLS: the first upstream's
@@ -125,13 +125,13 @@ func TestDoTOnTheImage(t *testing.T) {
 		if out, took := digs("www.example.test"); !strings.Contains(out, "SERVFAIL") || took > 8*time.Second {
 			t.Fatalf("with a certificate for another name, after %v:\n%s", took, out)
 		}
-		e := h.event(vmm.Event{Action: "dns-upstream-failed", Reason: "verify", DstIP: "198.51.100.53", DstPort: 853})
-		if !strings.Contains(e.JSON, "certificate is valid for other.example, not dns.example") {
-			t.Errorf("event %s", e.JSON)
+		e := h.event(match{Action: "dns-upstream-failed", Reason: "verify", DstIP: "198.51.100.53", DstPort: 853})
+		if !strings.Contains(e.Str(ecs.ErrorMessage), "certificate is valid for other.example, not dns.example") {
+			t.Errorf("event %v", e)
 		}
-		e = h.event(vmm.Event{Action: "dns-upstream-failed", Reason: "verify", DstIP: "198.51.100.81", DstPort: 853})
-		if !strings.Contains(e.JSON, "signed by unknown authority") && !strings.Contains(e.JSON, "not dns.example") {
-			t.Errorf("event %s", e.JSON)
+		e = h.event(match{Action: "dns-upstream-failed", Reason: "verify", DstIP: "198.51.100.81", DstPort: 853})
+		if !strings.Contains(e.Str(ecs.ErrorMessage), "signed by unknown authority") && !strings.Contains(e.Str(ecs.ErrorMessage), "not dns.example") {
+			t.Errorf("event %v", e)
 		}
 		h.says("its certificate for dns.example is refused: x509: ")
 
@@ -144,7 +144,7 @@ func TestDoTOnTheImage(t *testing.T) {
 				t.Fatalf("the right certificate is not taken:\n%s", out)
 			}
 		}
-		h.event(vmm.Event{Action: "dns-query", Reason: "answered"})
+		h.event(match{Action: "dns-query", Reason: "answered"})
 		if out, err := h.curl("http://www.example.test/f", 12); err != nil || out != "the page" {
 			t.Fatalf("by name: %v: %s", err, out)
 		}
@@ -160,7 +160,7 @@ func TestDoTOnTheImage(t *testing.T) {
 		if out, took := digs("a.pages.test"); !strings.Contains(out, "SERVFAIL") || took > 8*time.Second {
 			t.Fatalf("without a server, after %v:\n%s", took, out)
 		}
-		h.event(vmm.Event{Action: "dns-upstream-failed", Reason: "closed", DstIP: "198.51.100.53", DstPort: 853})
+		h.event(match{Action: "dns-upstream-failed", Reason: "closed", DstIP: "198.51.100.53", DstPort: 853})
 		server.run(t, h.hosts, certs[1])
 		for end := time.Now().Add(40 * time.Second); ; {
 			if out, _ := digs("a.pages.test"); strings.Contains(out, "198.51.100.80") {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/netlab"
 	"github.com/thurward/thurward/internal/host/vmm"
 )
@@ -70,7 +71,7 @@ type lab struct {
 
 	mu     sync.Mutex
 	lines  []string
-	events []vmm.Event
+	events []ecs.Event
 	change chan struct{} // closed and replaced with each line
 }
 
@@ -158,7 +159,7 @@ func (l *lab) line(ln vmm.Line) {
 	case vmm.Ready:
 		l.ready <- vmm.ParseReady(ln)
 	case vmm.EventLine:
-		e, err := vmm.ParseEvent(ln)
+		e, err := ecs.Parse(ln.Rest)
 		if err != nil {
 			l.t.Errorf("event line %q: %v", ln.Text, err)
 			break
@@ -170,7 +171,7 @@ func (l *lab) line(ln vmm.Line) {
 }
 
 // event waits for an event like want: its fields that are set must be equal.
-func (l *lab) event(want vmm.Event) vmm.Event {
+func (l *lab) event(want match) ecs.Event {
 	l.t.Helper()
 	late := time.After(limit)
 	for {
@@ -192,7 +193,7 @@ func (l *lab) event(want vmm.Event) vmm.Event {
 }
 
 // count returns how many events like want there were so far.
-func (l *lab) count(want vmm.Event) (n int) {
+func (l *lab) count(want match) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range l.events {
@@ -203,11 +204,19 @@ func (l *lab) count(want vmm.Event) (n int) {
 	return n
 }
 
-func like(e, want vmm.Event) bool {
-	s := func(a, b string) bool { return b == "" || a == b }
+// A match is what an event must have; fields that are not set may have any value.
+type match struct {
+	Action, Reason, RuleID, Direction, Transport, SrcIP, DstIP string
+	SrcPort, DstPort                                           uint16
+}
+
+func like(e ecs.Event, want match) bool {
+	s := func(name, b string) bool { return b == "" || e.Str(name) == b }
 	n := func(a, b uint16) bool { return b == 0 || a == b }
-	return s(e.Action, want.Action) && s(e.Reason, want.Reason) && s(e.RuleID, want.RuleID) && s(e.Direction, want.Direction) && s(e.Transport, want.Transport) &&
-		s(e.SrcIP, want.SrcIP) && s(e.DstIP, want.DstIP) && s(e.XlatIP, want.XlatIP) && n(e.SrcPort, want.SrcPort) && n(e.DstPort, want.DstPort) && n(e.XlatPort, want.XlatPort)
+	return s(ecs.EventAction, want.Action) && s(ecs.EventReason, want.Reason) && s(ecs.RuleID, want.RuleID) &&
+		s(ecs.NetworkDirection, want.Direction) && s(ecs.NetworkTransport, want.Transport) &&
+		s(ecs.SourceIP, want.SrcIP) && s(ecs.DestinationIP, want.DstIP) &&
+		n(e.Source().Port(), want.SrcPort) && n(e.Destination().Port(), want.DstPort)
 }
 
 // keep tells what a failed test leaves behind: the console and a capture of

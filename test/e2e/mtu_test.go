@@ -119,7 +119,7 @@ func TestImageRejects(t *testing.T) {
 		if errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("%v; want that it was refused", err)
 		}
-		l.event(vmm.Event{Action: "drop", RuleID: "default-reject", Transport: "tcp", Direction: "egress", SrcIP: l.Alice.Addr.String(), DstPort: 25})
+		l.event(match{Action: "drop", RuleID: "default-reject", Transport: "tcp", Direction: "egress", SrcIP: l.Alice.Addr.String(), DstPort: 25})
 	})
 }
 

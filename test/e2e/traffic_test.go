@@ -11,8 +11,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/netlab"
-	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 // get fetches a page of the web server and returns its body.
@@ -44,9 +44,9 @@ func TestS02_DefaultDeny(t *testing.T) {
 			c.Close()
 			t.Error("connected to a port that no rule allows")
 		}
-		want := vmm.Event{Action: "drop", RuleID: "default-deny", Transport: "tcp", Direction: "egress", SrcIP: l.Alice.Addr.String(), DstIP: l.Web.Addr.String(), DstPort: 25}
-		if e := l.event(want); e.Reason != "no_matching_allow_rule" {
-			t.Errorf("reason %q", e.Reason)
+		want := match{Action: "drop", RuleID: "default-deny", Transport: "tcp", Direction: "egress", SrcIP: l.Alice.Addr.String(), DstIP: l.Web.Addr.String(), DstPort: 25}
+		if e := l.event(want); e.Str(ecs.EventReason) != "no_matching_allow_rule" {
+			t.Errorf("reason %q", e.Str(ecs.EventReason))
 		}
 		if n := l.count(want); n != 1 {
 			t.Errorf("%d events for one packet", n)
@@ -63,8 +63,8 @@ func TestS10_ReturnTraffic(t *testing.T) {
 		if err != nil || a != l.Web.Addr {
 			t.Fatalf("%v, %v; want %v", a, err, l.Web.Addr)
 		}
-		l.event(vmm.Event{Action: "accept", RuleID: "allow-dns", Transport: "udp", Direction: "egress", SrcIP: l.Alice.Addr.String()})
-		l.event(vmm.Event{Action: "accept", RuleID: "allow-established", Transport: "udp", Direction: "ingress", SrcIP: l.DNS.Addr.String(), SrcPort: 53})
+		l.event(match{Action: "accept", RuleID: "allow-dns", Transport: "udp", Direction: "egress", SrcIP: l.Alice.Addr.String()})
+		l.event(match{Action: "accept", RuleID: "allow-established", Transport: "udp", Direction: "ingress", SrcIP: l.DNS.Addr.String(), SrcPort: 53})
 	})
 }
 
@@ -80,8 +80,8 @@ func TestS11_UnsolicitedSYN(t *testing.T) {
 				t.Errorf("mallory connected to %v", dst)
 			}
 		}
-		l.event(vmm.Event{Action: "drop", Transport: "tcp", Direction: "ingress", SrcIP: l.Mallory.Addr.String(), DstIP: l.Alice.Addr.String(), DstPort: 22})
-		l.event(vmm.Event{Action: "drop", RuleID: "default-deny", Transport: "tcp", Direction: "ingress", SrcIP: l.Mallory.Addr.String(), DstIP: outside.String(), DstPort: 22})
+		l.event(match{Action: "drop", Transport: "tcp", Direction: "ingress", SrcIP: l.Mallory.Addr.String(), DstIP: l.Alice.Addr.String(), DstPort: 22})
+		l.event(match{Action: "drop", RuleID: "default-deny", Transport: "tcp", Direction: "ingress", SrcIP: l.Mallory.Addr.String(), DstIP: outside.String(), DstPort: 22})
 		if n := leaked(); n != 0 {
 			t.Errorf("%d frames of mallory's reached the LAN", n)
 		}
@@ -111,10 +111,10 @@ func TestS16_Masquerade(t *testing.T) {
 		if _, err := l.get(soon(t), l.Alice, "/"); err != nil {
 			t.Fatal(err)
 		}
-		e := l.event(vmm.Event{Action: "accept", RuleID: "allow-web", Transport: "tcp", Direction: "egress", SrcIP: l.Alice.Addr.String(), DstIP: l.Web.Addr.String(), DstPort: 80})
+		e := l.event(match{Action: "accept", RuleID: "allow-web", Transport: "tcp", Direction: "egress", SrcIP: l.Alice.Addr.String(), DstIP: l.Web.Addr.String(), DstPort: 80})
 		r := l.Web.Requests()
-		if len(r) != 1 || r[0].Source.Addr() != outside || r[0].Source.Port() != e.XlatPort || e.XlatIP != outside.String() {
-			t.Errorf("the server saw %v, the event says %s:%d", r, e.XlatIP, e.XlatPort)
+		if len(r) != 1 || r[0].Source.Addr() != outside || r[0].Source != e.Translated() {
+			t.Errorf("the server saw %v, the event says %v", r, e.Translated())
 		}
 		if n := leaked(); n != 0 {
 			t.Errorf("%d frames with an inside address on the WAN", n)
@@ -158,7 +158,7 @@ func TestPing(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		l.event(vmm.Event{Action: "accept", RuleID: "allow-ping", Transport: "icmp", Direction: "egress", SrcIP: l.Alice.Addr.String(), DstIP: l.Web.Addr.String()})
+		l.event(match{Action: "accept", RuleID: "allow-ping", Transport: "icmp", Direction: "egress", SrcIP: l.Alice.Addr.String(), DstIP: l.Web.Addr.String()})
 		if _, err := l.Mallory.Ping(brief(t), outside); err == nil {
 			t.Error("the firewall answered on the WAN, where no rule allows it")
 		}
@@ -188,10 +188,10 @@ func TestTwoHostsAtOnce(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		a := l.event(vmm.Event{Action: "accept", RuleID: "allow-web", SrcIP: l.Alice.Addr.String(), SrcPort: 33333})
-		b := l.event(vmm.Event{Action: "accept", RuleID: "allow-web", SrcIP: l.Bob.Addr.String(), SrcPort: 33333})
-		if a.XlatPort == 0 || b.XlatPort == 0 || a.XlatPort == b.XlatPort {
-			t.Errorf("external ports %d and %d", a.XlatPort, b.XlatPort)
+		a := l.event(match{Action: "accept", RuleID: "allow-web", SrcIP: l.Alice.Addr.String(), SrcPort: 33333})
+		b := l.event(match{Action: "accept", RuleID: "allow-web", SrcIP: l.Bob.Addr.String(), SrcPort: 33333})
+		if x, y := a.Translated().Port(), b.Translated().Port(); x == 0 || y == 0 || x == y {
+			t.Errorf("external ports %d and %d", x, y)
 		}
 	})
 }

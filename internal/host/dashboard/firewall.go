@@ -3,6 +3,7 @@ package dashboard
 import (
 	"time"
 
+	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
@@ -46,16 +47,16 @@ func newFirewall(name string) *firewall {
 func (f *firewall) reset() { f.metrics, f.snap, f.sum = newStore(), nil, nil }
 
 // verdict makes the text of an event that is shown; it needs no lock.
-func verdict(h *ingest.Hello, e ingest.Event, now time.Time) (v Verdict, ok bool) {
-	a := e.Str("event.action")
-	if a == "dns-query" || a == "flow-end" {
+func verdict(h *ingest.Hello, e ecs.Event, now time.Time) (v Verdict, ok bool) {
+	a := e.Str(ecs.EventAction)
+	if a == ecs.DNSQuery || a == ecs.FlowEnd {
 		return Verdict{}, false
 	}
 	at := h.When(e)
 	if at.IsZero() {
 		at = now
 	}
-	return Verdict{at.UTC(), clone(cutBytes(a, maxAction)), clone(cutBytes(ingest.Style{}.Verdict(e), maxVerdict)), clone(cutBytes(ingest.Explain(e), maxCommand))}, true
+	return Verdict{at.UTC(), clone(cutBytes(a, maxAction)), clone(cutBytes(ecs.Style{}.Verdict(e), maxVerdict)), clone(cutBytes(ecs.Explain(e), maxCommand))}, true
 }
 
 // cutBytes cuts text to n bytes, between two characters.
@@ -69,24 +70,24 @@ func cutBytes(s string, n int) string {
 	return s[:n]
 }
 
-func (f *firewall) event(e ingest.Event, v *Verdict, shown bool, now time.Time) {
+func (f *firewall) event(e ecs.Event, v *Verdict, shown bool, now time.Time) {
 	f.tick(now)
 	f.events[f.eventsAt%window] = add(f.events[f.eventsAt%window], e.Count())
-	switch e.Str("event.action") {
-	case "drop", "reject":
-		if n := e.Str("destination.domain"); n != "" {
+	switch e.Str(ecs.EventAction) {
+	case ecs.Drop:
+		if n := e.Str(ecs.DestinationDomain); n != "" {
 			f.names.add(n, e.Count())
 		}
-		if s := e.Str("source.ip"); s != "" {
+		if s := e.Str(ecs.SourceIP); s != "" {
 			f.sources.add(s, e.Count())
 		}
-	case "dns-query":
-		if e.Str("event.reason") == "blocked" {
-			f.names.add(e.Str("dns.question.name"), 1)
+	case ecs.DNSQuery:
+		if e.Str(ecs.EventReason) == "blocked" {
+			f.names.add(e.Str(ecs.DNSQuestionName), 1)
 		}
-	case "lines-lost":
-		f.lost = add(f.lost, e.Amount("firewall.lost_lines"))
-		f.lost = add(f.lost, e.Amount("firewall.lost_records"))
+	case ecs.LinesLost:
+		f.lost = add(f.lost, e.Amount(ecs.LostLines))
+		f.lost = add(f.lost, e.Amount(ecs.LostRecords))
 	}
 	if !shown {
 		return

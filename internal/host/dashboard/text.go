@@ -6,7 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/ecs"
 )
 
 // A Screen is how a view is drawn as text.
@@ -102,7 +102,7 @@ func (sc Screen) Draw(v *View) string {
 	}
 	for _, r := range v.Recent[:min(len(v.Recent), sc.rest(len(l)))] {
 		attr := ""
-		if r.Action == "drop" || r.Action == "reject" {
+		if r.Action == ecs.Drop {
 			attr = red
 		}
 		add(attr, "%s  %s", r.At.In(sc.Now.Location()).Format("15:04:05"), r.Text)
@@ -131,7 +131,7 @@ func (sc Screen) rest(used int) int {
 
 // fit makes text safe for the terminal and cuts it to the width.
 func (sc Screen) fit(s string) string {
-	s = ingest.Clean(s)
+	s = ecs.Clean(s)
 	if sc.Width > 0 {
 		s = cut(s, sc.Width)
 	}
@@ -184,7 +184,7 @@ func seconds(s float64) string {
 	if !(s > 0) {
 		return "-"
 	}
-	if s >= ingest.MaxDuration.Seconds() {
+	if s >= ecs.MaxDuration.Seconds() {
 		return "ages"
 	}
 	return time.Duration(s * 1e9).Round(10 * time.Microsecond).String()

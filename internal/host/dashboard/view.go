@@ -3,6 +3,7 @@ package dashboard
 import (
 	"time"
 
+	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
@@ -135,8 +136,8 @@ func (f *firewall) view(now time.Time) View {
 		u = nothing
 	}
 	v := View{
-		Name: f.name, Boot: f.hello.Boot, Version: h.Str("service.version"), GitSHA: h.Str("firewall.git_sha"), Policy: h.Str("firewall.policy"),
-		Clock: h.Str("firewall.clock"), LAN: h.Str("firewall.lan.address"), WAN: h.Str("firewall.wan.address"), Booted: f.hello.Booted,
+		Name: f.name, Boot: f.hello.Boot, Version: h.Str(ecs.ServiceVersion), GitSHA: h.Str(ecs.GitSHA), Policy: h.Str(ecs.Policy),
+		Clock: h.Str(ecs.Clock), LAN: h.Str(ecs.LANAddress), WAN: h.Str(ecs.WANAddress), Booted: f.hello.Booted,
 		Connected: f.connected > 0, LastLine: f.lastLine,
 		Load: u.load, AcceptRate: u.acceptRate, DropRate: u.dropRate, Rules: u.rules, Drops: u.drops, Flows: u.flows, NAT: u.nat, DNS: u.dns, Interfaces: u.interfaces,
 		Stream: Stream{Queue: u.queue, Dropped: u.dropped, Lost: f.lost, Malformed: f.lines[ingest.Malformed], Refused: f.metrics.refused},

@@ -1,9 +1,8 @@
-// Package ingest is the host's end of what the firewall tells: it listens for
-// guests, reads their lines within bounds, and turns each into an event, a
-// metric or a span.
+// Package ingest receives the firewall's stream on the host: it listens for
+// guests, reads their lines within bounds, and decodes each into an event
+// (package ecs), a metric or a span.
 //
-//	line.go     one line: what it is, and what it says
-//	event.go    an event's fields
+//	line.go     one line: its kind and content
 //	sample.go   a metric in Prometheus' text format
 //	span.go     a span in OTLP's JSON
 //	reader.go   lines from a connection or a file
@@ -13,7 +12,6 @@
 //	peer.go     who connects, and what it may be called
 //	hub.go      one stream, many readers
 //	rundir.go   where sockets are found
-//	text.go     events as people read them
 //
 // A guest is not trusted: a line has a largest length, numbers and times are
 // those that can be, metrics those of the schema, what cannot be read is counted,

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/thurward/thurward/internal/host/ecs"
 )
 
 // A Filter chooses events. Each list that is not empty must have an element
@@ -29,9 +31,9 @@ func ParseHost(s string) (netip.Prefix, error) {
 }
 
 // Matches reports whether an event passes.
-func (f *Filter) Matches(h *Hello, e Event) bool {
-	return fits(f.Rules, e.Str("rule.id")) && fits(f.Reasons, e.Str("event.reason")) && fits(f.Actions, e.Str("event.action")) &&
-		fits(f.Names, e.Str("destination.domain"), e.Str("dns.question.name")) && fits(f.From, h.Name()) && f.host(e)
+func (f *Filter) Matches(h *Hello, e ecs.Event) bool {
+	return fits(f.Rules, e.Str(ecs.RuleID)) && fits(f.Reasons, e.Str(ecs.EventReason)) && fits(f.Actions, e.Str(ecs.EventAction)) &&
+		fits(f.Names, e.Str(ecs.DestinationDomain), e.Str(ecs.DNSQuestionName)) && fits(f.From, h.Name()) && f.host(e)
 }
 
 // fits reports whether a pattern fits a value that is not empty.
@@ -66,9 +68,9 @@ func wild(p, s string) bool {
 }
 
 // hostFields are the addresses of an event.
-var hostFields = [...]string{"source.ip", "destination.ip", "network.translated.address", "dns.resolved_ip"}
+var hostFields = [...]string{ecs.SourceIP, ecs.DestinationIP, ecs.TranslatedAddress, ecs.DNSResolvedIP}
 
-func (f *Filter) host(e Event) bool {
+func (f *Filter) host(e ecs.Event) bool {
 	if len(f.Hosts) == 0 {
 		return true
 	}

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/thurward/thurward/internal/host/ecs"
 )
 
 // TestGolden: whatever the firewall writes is understood.
@@ -29,7 +31,7 @@ func TestGolden(t *testing.T) {
 			if it.Kind == Malformed || it.Kind == Unknown {
 				t.Errorf("%s: %v: %s", name, it.Err, it.Raw)
 			}
-			if it.Kind == EventKind && (it.Event.Time().IsZero() || it.Event.Str("event.action") == "" || len((Style{}).Verdict(it.Event)) < 10) {
+			if it.Kind == EventKind && (it.Event.Time().IsZero() || it.Event.Str(ecs.EventAction) == "" || len((ecs.Style{}).Verdict(it.Event)) < 10) {
 				t.Errorf("%s: %s", name, it.Raw)
 			}
 			if it.Kind == HelloKind && (it.Hello.Booted.IsZero() || it.Hello.Name() == "unknown") {

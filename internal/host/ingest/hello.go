@@ -6,12 +6,14 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/thurward/thurward/internal/host/ecs"
 )
 
 // A Hello is the first line of a connection: who sends. The zero Hello is a
 // sender that has not said.
 type Hello struct {
-	Fields Event // those of helloFields, of bounded length
+	Fields ecs.Event // those of helloFields, of bounded length
 	Boot   string
 	// Booted is when the firewall started, by its own clock, or by the
 	// host's if it has none; zero when not known.
@@ -25,11 +27,12 @@ type Hello struct {
 // helloFields are the fields that are kept, each with the largest length of its
 // text.
 var helloFields = map[string]int{
-	"stream.version": 20, "@timestamp": 40, "service.name": 32, "service.version": 100, "service.instance.id": maxBoot,
-	"firewall.git_sha": 64, "firewall.policy": 80, "firewall.clock": 20,
-	"firewall.lan.name": 32, "firewall.lan.mac": 32, "firewall.lan.address": 64,
-	"firewall.wan.name": 32, "firewall.wan.mac": 32, "firewall.wan.address": 64,
-	"firewall.rules": 20, "firewall.max_flows": 20, "firewall.uptime_ns": 20, "firewall.connection": 20, "firewall.lost_lines": 20,
+	ecs.StreamVersion: 20, ecs.Timestamp: 40,
+	ecs.ServiceName: 32, ecs.ServiceVersion: 100, ecs.ServiceInstance: maxBoot,
+	ecs.GitSHA: 64, ecs.Policy: 80, ecs.Clock: 20,
+	ecs.LANName: 32, ecs.LANMAC: 32, ecs.LANAddress: 64,
+	ecs.WANName: 32, ecs.WANMAC: 32, ecs.WANAddress: 64,
+	ecs.Rules: 20, ecs.MaxFlows: 20, ecs.Uptime: 20, ecs.Connection: 20, ecs.LostLines: 20,
 }
 
 // maxBoot bounds the length of a boot's id.
@@ -41,40 +44,42 @@ var (
 )
 
 func parseHello(s string) (Hello, error) {
-	all, err := parseEvent(s)
+	all, err := ecs.Parse(s)
 	if err != nil {
 		return Hello{}, err
 	}
-	e := Event{}
+	e := ecs.Event{}
 	for name, most := range helloFields {
 		v, ok := all[name]
 		if !ok {
 			continue
 		}
-		t := text(v)
+		t := ecs.Text(v)
 		if _, list := v.([]any); list || len(t) > most || strings.ContainsFunc(t, func(r rune) bool { return r < 0x20 || r >= 0x7f && r < 0xa0 }) {
 			return Hello{}, errHelloField
 		}
 		e[name] = v
 	}
-	h := Hello{Fields: e, Boot: e.Str("service.instance.id"), NoTime: e.Str("firewall.clock") == "none"}
+	h := Hello{Fields: e, Boot: e.Str(ecs.ServiceInstance), NoTime: e.Str(ecs.Clock) == "none"}
 	if h.Boot == "" || strings.ContainsFunc(h.Boot, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '#' }) {
 		return Hello{}, errHello
 	}
-	for _, side := range []string{"firewall.lan", "firewall.wan"} {
-		if a := e.Str(side + ".address"); a != "" && !isAddress(a) {
+	for _, name := range []string{ecs.LANAddress, ecs.WANAddress} {
+		if a := e.Str(name); a != "" && !isAddress(a) {
 			return Hello{}, errHelloField
 		}
-		if a := e.Str(side + ".mac"); a != "" {
+	}
+	for _, name := range []string{ecs.LANMAC, ecs.WANMAC} {
+		if a := e.Str(name); a != "" {
 			if _, err := net.ParseMAC(a); err != nil {
 				return Hello{}, errHelloField
 			}
 		}
 	}
 	if t := e.Time(); !t.IsZero() && !h.NoTime {
-		h.Booted = t.Add(-e.Duration("firewall.uptime_ns"))
+		h.Booted = t.Add(-e.Duration(ecs.Uptime))
 	}
-	if !ValidTime(h.Booted) {
+	if !ecs.ValidTime(h.Booted) {
 		h.Booted = time.Time{}
 	}
 	return h, nil
@@ -95,7 +100,7 @@ func isAddress(s string) bool {
 // its up-time before the host received the line.
 func (h *Hello) Received(now time.Time) {
 	if h.NoTime || h.Booted.IsZero() {
-		if h.Booted = now.Add(-h.Fields.Duration("firewall.uptime_ns")); !ValidTime(h.Booted) {
+		if h.Booted = now.Add(-h.Fields.Duration(ecs.Uptime)); !ecs.ValidTime(h.Booted) {
 			h.Booted = now
 		}
 	}
@@ -104,10 +109,10 @@ func (h *Hello) Received(now time.Time) {
 // When returns when an event happened by the best clock there is: the
 // firewall's, or, if it has none, its boot by the host's clock and the time
 // since. It is zero when the event does not say, or names no time that can be.
-func (h *Hello) When(e Event) time.Time {
+func (h *Hello) When(e ecs.Event) time.Time {
 	t := e.Time()
-	if e.Str("firewall.clock") == "none" && !t.IsZero() && !h.Booted.IsZero() {
-		if t = h.Booted.Add(t.Sub(time.Unix(0, 0))); !ValidTime(t) {
+	if e.Str(ecs.Clock) == "none" && !t.IsZero() && !h.Booted.IsZero() {
+		if t = h.Booted.Add(t.Sub(time.Unix(0, 0))); !ecs.ValidTime(t) {
 			return time.Time{}
 		}
 	}
@@ -120,10 +125,10 @@ func (h *Hello) Name() string { return h.said() + h.Suffix }
 
 // said is the name by what the firewall says.
 func (h *Hello) said() string {
-	if a, _, _ := strings.Cut(h.Fields.Str("firewall.wan.address"), "/"); a != "" {
+	if a, _, _ := strings.Cut(h.Fields.Str(ecs.WANAddress), "/"); a != "" {
 		return a
 	}
-	if m := h.Fields.Str("firewall.wan.mac"); m != "" {
+	if m := h.Fields.Str(ecs.WANMAC); m != "" {
 		return m
 	}
 	if h.Boot != "" {

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/thurward/thurward/internal/host/ecs"
 )
 
 // FuzzHello: whatever a firewall says of itself, what is kept of it is bounded,
@@ -22,18 +24,18 @@ func FuzzHello(f *testing.F) {
 			return
 		}
 		h.Received(now)
-		if h.Boot == "" || len(h.Boot) > maxBoot || strings.ContainsAny(h.Boot, " #\n") || !ValidTime(h.Booted) {
+		if h.Boot == "" || len(h.Boot) > maxBoot || strings.ContainsAny(h.Boot, " #\n") || !ecs.ValidTime(h.Booted) {
 			t.Errorf("%+v", h)
 		}
 		for name, v := range h.Fields {
 			most, known := helloFields[name]
-			v := text(v)
+			v := ecs.Text(v)
 			if !known || len(v) > most || strings.ContainsFunc(v, func(r rune) bool { return r < 0x20 || r >= 0x7f && r < 0xa0 }) {
 				t.Errorf("%s: %q", name, v)
 			}
 		}
-		for _, at := range []Event{{}, {"@timestamp": "1970-01-01T00:00:04Z"}, {"@timestamp": "9999-12-31T23:59:59Z"}} {
-			if w := h.When(at); !w.IsZero() && !ValidTime(w) {
+		for _, at := range []ecs.Event{{}, {"@timestamp": "1970-01-01T00:00:04Z"}, {"@timestamp": "9999-12-31T23:59:59Z"}} {
+			if w := h.When(at); !w.IsZero() && !ecs.ValidTime(w) {
 				t.Errorf("%v of %v", w, at)
 			}
 		}

@@ -264,6 +264,7 @@ func (f *follower) write(c net.Conn) {
 // lostLine is the event that tells a follower what it has missed. It has the
 // form of the firewall's own, and says by event.provider where the loss was.
 func lostLine(now time.Time, n int64) []byte {
-	return fmt.Appendf(nil, `{"@timestamp":"%s","event.kind":"event","event.category":["network"],"event.type":["info"],"event.action":"lines-lost","event.outcome":"failure","event.provider":"tail","firewall.lost_lines":%d}`+"\n",
+	return fmt.Appendf(nil, `{"@timestamp":"%s","event.kind":"event","event.category":["network"],"event.type":["info"],`+
+		`"event.action":"lines-lost","event.outcome":"failure","event.provider":"tail","firewall.lost_lines":%d}`+"\n",
 		now.UTC().Format("2006-01-02T15:04:05.000000Z"), n)
 }

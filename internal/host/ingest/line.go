@@ -4,11 +4,13 @@ import (
 	"errors"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/thurward/thurward/internal/host/ecs"
 )
 
 // MaxLine is the largest length of a line in bytes, its end not counted. The
 // firewall's own lines are far shorter.
-const MaxLine = 16 << 10
+const MaxLine = ecs.MaxBytes
 
 // A Kind says what a line is. Zero is invalid.
 type Kind uint8
@@ -63,7 +65,7 @@ func (k Kind) String() string {
 type Item struct {
 	Kind   Kind
 	Raw    string // the line without its end, at most MaxLine bytes, any bytes if malformed
-	Event  Event
+	Event  ecs.Event
 	Sample Sample
 	Meta   Meta
 	Span   Span
@@ -81,9 +83,7 @@ type Meta struct {
 
 // What is wrong with a line.
 var (
-	ErrTooLong = errors.New("longer than 16384 bytes")
 	ErrCut     = errors.New("ends in the middle: the connection broke")
-	errUTF8    = errors.New("not UTF-8")
 	errFrom    = errors.New("not the name of a firewall")
 	errType    = errors.New("not the metric's type")
 	errUnknown = errors.New("neither an event, nor # METRIC, # SPAN or # HELLO")
@@ -114,15 +114,15 @@ func Parse(line string) Item {
 func (it *Item) parse(line string) (Kind, error) {
 	if len(line) > MaxLine {
 		it.Raw = line[:MaxLine]
-		return Malformed, ErrTooLong
+		return Malformed, ecs.ErrTooLong
 	}
 	if !utf8.ValidString(line) {
-		return Malformed, errUTF8
+		return Malformed, ecs.ErrUTF8
 	}
 	var err error
 	switch {
 	case strings.HasPrefix(line, "{"):
-		it.Event, err = parseEvent(line)
+		it.Event, err = ecs.Parse(line)
 		return EventKind, err
 	case strings.HasPrefix(line, metricPrefix):
 		return it.parseMetric(line[len(metricPrefix):])

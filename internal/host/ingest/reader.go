@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+
+	"github.com/thurward/thurward/internal/host/ecs"
 )
 
 // A Reader reads lines. It holds at most one line in memory.
@@ -39,7 +41,7 @@ func (r *Reader) Next() (Item, error) {
 		}
 		if long {
 			r.skips = true
-			return Item{Kind: Malformed, Raw: string(b[:MaxLine]), Err: ErrTooLong}, nil
+			return Item{Kind: Malformed, Raw: string(b[:MaxLine]), Err: ecs.ErrTooLong}, nil
 		}
 		line := bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
 		if len(line) == 0 {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/thurward/thurward/internal/host/ecs"
 )
 
 func readAll(t *testing.T, r io.Reader) (kinds string, items []Item) {
@@ -32,7 +34,7 @@ func TestReaderBounds(t *testing.T) {
 		if kinds != "sample malformed event event malformed" {
 			t.Fatalf("%s: %s", name, kinds)
 		}
-		if items[1].Err != ErrTooLong || len(items[1].Raw) != MaxLine || items[4].Err != ErrCut || items[4].Raw != "# METRIC thurward_uptime_seconds 12" {
+		if items[1].Err != ecs.ErrTooLong || len(items[1].Raw) != MaxLine || items[4].Err != ErrCut || items[4].Raw != "# METRIC thurward_uptime_seconds 12" {
 			t.Errorf("%s: %v %d, %v %q", name, items[1].Err, len(items[1].Raw), items[4].Err, items[4].Raw)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/thurward/thurward/internal/host/ecs"
 )
 
 // A Span is a span in OTLP's JSON encoding. JSON has it whole.
@@ -42,7 +44,7 @@ func parseSpan(s string) (Span, error) {
 // isNanos reports whether n is nanoseconds since 1970 of a time that can be.
 func isNanos(n json.Number) bool {
 	v, err := n.Int64()
-	return err == nil && v >= 0 && ValidTime(time.Unix(0, v))
+	return err == nil && v >= 0 && ecs.ValidTime(time.Unix(0, v))
 }
 
 // isID reports whether s is n hexadecimal digits that are not all zero (W3C

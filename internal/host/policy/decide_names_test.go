@@ -13,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/replay"
@@ -136,7 +137,7 @@ func reproduced(p *policy.Policy, seg *ruleset.Policy, events []event.Record, na
 	for i := range events {
 		line := string(export.AppendNamed(nil, &events[i], []byte(names[i]), &ctx))
 		it := ingest.Parse(line)
-		cmd := ingest.Explain(it.Event)
+		cmd := ecs.Explain(it.Event)
 		if cmd == "" {
 			continue
 		}

@@ -1,8 +1,6 @@
 package vmm
 
 import (
-	"encoding/json"
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -118,93 +116,4 @@ func ParseReady(l Line) ReadyInfo {
 		}
 	}
 	return r
-}
-
-// An Event is the part of an ECS event that the launcher uses; JSON has it
-// whole. Ports and addresses are empty or zero where the event has none.
-type Event struct {
-	Action, Reason, RuleID     string
-	Direction, Transport       string
-	SrcIP, DstIP, XlatIP       string
-	SrcPort, DstPort, XlatPort uint16
-	JSON                       string
-}
-
-// ecs mirrors the events' JSON, in which names may be dotted or nested.
-type ecs struct {
-	Event struct {
-		Action, Reason, Kind string
-	}
-	Rule        struct{ ID, Name string }
-	Source      endpoint
-	Destination endpoint
-	Network     struct {
-		Transport, Direction string
-		Translated           struct {
-			Address string
-			Port    uint16
-		}
-	}
-}
-
-type endpoint struct {
-	IP   string
-	Port uint16
-}
-
-// maxEvent is how long an event may be in bytes; the image's are below 2 KB.
-const maxEvent = 8 << 10
-
-// ParseEvent reads an event line.
-func ParseEvent(l Line) (Event, error) {
-	if len(l.Rest) > maxEvent {
-		return Event{}, fmt.Errorf("%d bytes, at most %d are read", len(l.Rest), maxEvent)
-	}
-	var flat map[string]json.RawMessage
-	if err := json.Unmarshal([]byte(l.Rest), &flat); err != nil {
-		return Event{}, err
-	}
-	nested := map[string]any{}
-	for k, v := range flat {
-		var x any
-		if err := json.Unmarshal(v, &x); err != nil {
-			return Event{}, err
-		}
-		nest(nested, strings.Split(k, "."), x)
-	}
-	b, err := json.Marshal(nested)
-	if err != nil {
-		return Event{}, err
-	}
-	var e ecs
-	if err := json.Unmarshal(b, &e); err != nil {
-		return Event{}, err
-	}
-	return Event{
-		Action: e.Event.Action, Reason: e.Event.Reason, RuleID: e.Rule.ID,
-		Direction: e.Network.Direction, Transport: e.Network.Transport,
-		SrcIP: e.Source.IP, DstIP: e.Destination.IP, XlatIP: e.Network.Translated.Address,
-		SrcPort: e.Source.Port, DstPort: e.Destination.Port, XlatPort: e.Network.Translated.Port,
-		JSON: l.Rest,
-	}, nil
-}
-
-// nest puts v at a path of nested maps; a map at the end is merged.
-func nest(m map[string]any, path []string, v any) {
-	for _, k := range path[:len(path)-1] {
-		next, ok := m[k].(map[string]any)
-		if !ok {
-			next = map[string]any{}
-			m[k] = next
-		}
-		m = next
-	}
-	last := path[len(path)-1]
-	if add, ok := v.(map[string]any); ok {
-		for k, x := range add {
-			nest(m, append([]string{last}, strings.Split(k, ".")...), x)
-		}
-		return
-	}
-	m[last] = v
 }

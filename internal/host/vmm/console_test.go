@@ -43,39 +43,6 @@ func TestParseReady(t *testing.T) {
 	}
 }
 
-func TestParseEvent(t *testing.T) {
-	want := Event{Action: "accept", Reason: "rule", RuleID: "allow-web", Direction: "egress", Transport: "tcp",
-		SrcIP: "10.0.0.2", SrcPort: 40112, DstIP: "198.51.100.80", DstPort: 80, XlatIP: "203.0.113.10", XlatPort: 40112}
-	for name, in := range map[string]string{
-		"dotted": `{"event.action":"accept","event.reason":"rule","rule.id":"allow-web","network.direction":"egress","network.transport":"tcp","source.ip":"10.0.0.2","source.port":40112,"destination.ip":"198.51.100.80","destination.port":80,"network.translated.address":"203.0.113.10","network.translated.port":40112}`,
-		"nested": `{"event":{"action":"accept","reason":"rule"},"rule":{"id":"allow-web"},"network":{"direction":"egress","transport":"tcp","translated":{"address":"203.0.113.10","port":40112}},"source":{"ip":"10.0.0.2","port":40112},"destination":{"ip":"198.51.100.80","port":80}}`,
-		"mixed":  `{"event":{"action":"accept"},"event.reason":"rule","rule.id":"allow-web","network":{"direction":"egress","transport":"tcp"},"network.translated":{"address":"203.0.113.10","port":40112},"source":{"ip":"10.0.0.2","port":40112},"destination":{"ip":"198.51.100.80","port":80},"other":1}`,
-	} {
-		got, err := ParseEvent(ParseLine("thurward: event " + in))
-		got.JSON = ""
-		if err != nil || got != want {
-			t.Errorf("%s: %+v, %v", name, got, err)
-		}
-	}
-	for _, in := range []string{"", "{", "[]", `{"source.port":"x"}`, `{"source.port":70000}`, `{"a":"` + strings.Repeat("x", maxEvent) + `"}`} {
-		if e, err := ParseEvent(Line{Kind: EventLine, Rest: in}); err == nil {
-			t.Errorf("%q: %+v", in, e)
-		}
-	}
-}
-
-func FuzzParseEvent(f *testing.F) {
-	f.Add(`{"event.action":"drop","event":{"action":"x"},"event.action.more":1}`)
-	f.Add(`{"a":1,"a.b":2}`)
-	f.Add(`{"":{"":{}}}`)
-	f.Fuzz(func(t *testing.T, s string) {
-		e, err := ParseEvent(Line{Kind: EventLine, Rest: s})
-		if err == nil && e.JSON != s {
-			t.Errorf("%q became %q", s, e.JSON)
-		}
-	})
-}
-
 func TestLongConsoleLineIsSplit(t *testing.T) {
 	var n, bytes int
 	readConsole(strings.NewReader(strings.Repeat("x", maxLine+10)+"\nthurward: probe ok\n"), func(l Line) { n++; bytes += len(l.Text) })

@@ -15,8 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/netlab"
-	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 const (
@@ -88,22 +88,25 @@ func (s *Stage) Play(ctx context.Context) error {
 }
 
 // expect waits for the verdict on a flow's first packet.
-func (s *Stage) expect(transport, direction string, src, dst netip.Addr, port uint16) func(context.Context) (vmm.Event, error) {
-	return s.Feed.Expect(func(e vmm.Event) bool {
-		return e.Transport == transport && e.Direction == direction && e.SrcIP == src.String() && e.DstIP == dst.String() &&
-			(port == 0 || e.DstPort == port) && (e.Action == "accept" || e.Action == "drop")
+func (s *Stage) expect(transport, direction string, src, dst netip.Addr, port uint16) func(context.Context) (ecs.Event, error) {
+	return s.Feed.Expect(func(e ecs.Event) bool {
+		to, action := e.Destination(), e.Str(ecs.EventAction)
+		return e.Str(ecs.NetworkTransport) == transport && e.Str(ecs.NetworkDirection) == direction &&
+			e.Source().Addr() == src && to.Addr() == dst && (port == 0 || to.Port() == port) &&
+			(action == ecs.Accept || action == ecs.Drop)
 	})
 }
 
 // decided prints a verdict and checks it.
-func (s *Stage) decided(ctx context.Context, wait func(context.Context) (vmm.Event, error), action string) (vmm.Event, error) {
+func (s *Stage) decided(ctx context.Context, wait func(context.Context) (ecs.Event, error), action string) (ecs.Event, error) {
 	e, err := wait(ctx)
 	if err != nil {
 		return e, fmt.Errorf("the firewall told nothing about it: %w", err)
 	}
-	s.Out.linef("   %s", s.Out.verdict(e))
-	if e.Action != action {
-		return e, fmt.Errorf("verdict %s by %s (%s); the policy of the demonstration says %s", e.Action, e.RuleID, e.Reason, action)
+	s.Out.linef("   %s", s.Out.style().Verdict(e))
+	if got := e.Str(ecs.EventAction); got != action {
+		return e, fmt.Errorf("verdict %s by %s (%s); the policy of the demonstration says %s",
+			got, e.Str(ecs.RuleID), e.Str(ecs.EventReason), action)
 	}
 	return e, nil
 }
@@ -113,7 +116,7 @@ func (s *Stage) resolve(ctx context.Context) error {
 	wait := s.expect("udp", "egress", w.Alice.Addr, w.DNS.Addr, 53)
 	var a netip.Addr
 	asked := async(func() (err error) { a, err = w.Alice.Resolve(ctx, w.DNS.Addr, w.WebName()); return err })
-	e, err := s.decided(ctx, wait, "accept")
+	e, err := s.decided(ctx, wait, ecs.Accept)
 	if err := errors.Join(err, <-asked); err != nil {
 		return err
 	}
@@ -126,7 +129,7 @@ func (s *Stage) fetch(ctx context.Context) error {
 	wait := s.expect("tcp", "egress", w.Alice.Addr, w.Web.Addr, 80)
 	var page string
 	got := async(func() (err error) { page, err = get(ctx, w.Alice, w.Web.Addr, "/"); return err })
-	e, err := s.decided(ctx, wait, "accept")
+	e, err := s.decided(ctx, wait, ecs.Accept)
 	if err := errors.Join(err, <-got); err != nil {
 		return err
 	}
@@ -135,9 +138,9 @@ func (s *Stage) fetch(ctx context.Context) error {
 }
 
 // translated checks that a server saw what the event says.
-func (s *Stage) translated(e vmm.Event, seen netip.AddrPort) error {
-	if seen.Addr() != s.World.WAN.Addr() || e.XlatIP != seen.Addr().String() || e.XlatPort != seen.Port() {
-		return fmt.Errorf("the server saw %v, the firewall's event says %s", seen, hostPort(e.XlatIP, e.XlatPort))
+func (s *Stage) translated(e ecs.Event, seen netip.AddrPort) error {
+	if seen.Addr() != s.World.WAN.Addr() || e.Translated() != seen {
+		return fmt.Errorf("the server saw %v, the firewall's event says %v", seen, e.Translated())
 	}
 	return nil
 }
@@ -147,14 +150,14 @@ func (s *Stage) together(ctx context.Context) error {
 	var wg sync.WaitGroup
 	var errs [2]error
 	hosts := []*netlab.Host{w.Alice, w.Bob}
-	waits := []func(context.Context) (vmm.Event, error){
+	waits := []func(context.Context) (ecs.Event, error){
 		s.expect("tcp", "egress", w.Alice.Addr, w.Web.Addr, 80), s.expect("tcp", "egress", w.Bob.Addr, w.Web.Addr, 80)}
 	for i, h := range hosts {
 		// Neither request is answered before both have arrived.
 		wg.Go(func() { _, errs[i] = get(ctx, h, w.Web.Addr, "/meet/2") })
 	}
 	for i, wait := range waits {
-		_, err := s.decided(ctx, wait, "accept")
+		_, err := s.decided(ctx, wait, ecs.Accept)
 		errs[i] = errors.Join(errs[i], err)
 	}
 	wg.Wait()
@@ -171,7 +174,7 @@ func (s *Stage) ping(ctx context.Context) error {
 	wait := s.expect("icmp", "egress", w.Alice.Addr, w.Web.Addr, 0)
 	var rtt time.Duration
 	got := async(func() (err error) { rtt, err = w.Alice.Ping(ctx, w.Web.Addr); return err })
-	_, err := s.decided(ctx, wait, "accept")
+	_, err := s.decided(ctx, wait, ecs.Accept)
 	if err := errors.Join(err, <-got); err != nil {
 		return err
 	}
@@ -211,7 +214,7 @@ func (s *Stage) refused(ctx context.Context, from *netlab.Host, dst netip.AddrPo
 		c.Close()
 		return errors.New("the connection came about")
 	})
-	_, err := s.decided(ctx, wait, "drop")
+	_, err := s.decided(ctx, wait, ecs.Drop)
 	if err != nil {
 		cancel()
 		return errors.Join(err, <-connected)

@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"regexp"
@@ -13,9 +14,9 @@ import (
 	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/router"
+	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/netlab"
 	"github.com/thurward/thurward/internal/host/policy"
-	"github.com/thurward/thurward/internal/host/vmm"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -62,8 +63,8 @@ func stage(t *testing.T, src string, out *bytes.Buffer) *Stage {
 	go func() {
 		defer close(over)
 		poll(ctx, e, wake, ring, func(r *event.Record) {
-			line := export.AppendEvent([]byte("thurward: event "), r, &export.Context{Policy: seg, Clock: "none"})
-			ev, err := vmm.ParseEvent(vmm.ParseLine(string(line)))
+			line := export.AppendEvent(nil, r, &export.Context{Policy: seg, Clock: "none"})
+			ev, err := ecs.Parse(string(line))
 			if err != nil {
 				t.Errorf("%s: %v", line, err)
 			}
@@ -121,7 +122,7 @@ func TestPlay(t *testing.T) {
 		"ACCEPT  egress  udp   10.0.0.2:P → 198.51.100.53:53  rule allow-dns, P",
 		"ACCEPT  egress  tcp   10.0.0.2:P → 198.51.100.80:80  rule allow-web, P",
 		"ACCEPT  egress  tcp   10.0.0.3:P → 198.51.100.80:80  rule allow-web, P",
-		"ACCEPT  egress  icmp  10.0.0.2 → 198.51.100.80  rule allow-ping",
+		"ACCEPT  egress  icmp  10.0.0.2 → 198.51.100.80 echo  rule allow-ping",
 		"DROP    egress  tcp   10.0.0.2:P → 198.51.100.80:25  default-deny (no_matching_allow_rule)",
 		"DROP    ingress tcp   203.0.113.2:P → 10.0.0.2:22  default-deny (no_matching_allow_rule)",
 		"the server says: hello from 198.51.100.80, you are 203.0.113.10:P",
@@ -185,34 +186,39 @@ func TestPlayEndsWithItsContext(t *testing.T) {
 
 func TestFeed(t *testing.T) {
 	var f Feed
-	web := func(e vmm.Event) bool { return e.DstPort == 80 }
-	first, second := f.Expect(web), f.Expect(web)
-	if f.Add(vmm.Event{DstPort: 53}) {
-		t.Error("somebody took an event that nobody waits for")
+	event := func(from, to string) ecs.Event {
+		return ecs.Event{ecs.SourcePort: json.Number(from), ecs.DestinationPort: json.Number(to)}
 	}
-	f.Add(vmm.Event{DstPort: 80, SrcPort: 1})
-	f.Add(vmm.Event{DstPort: 80, SrcPort: 2})
-	if f.Add(vmm.Event{DstPort: 80, SrcPort: 3}) {
+	web := func(e ecs.Event) bool { return e.Destination().Port() == 80 }
+	first, second := f.Expect(web), f.Expect(web)
+	if f.Add(event("1", "53")) {
+		t.Error("an event was taken that nobody waits for")
+	}
+	f.Add(event("1", "80"))
+	f.Add(event("2", "80"))
+	if f.Add(event("3", "80")) {
 		t.Error("a third event was taken")
 	}
-	for i, wait := range []func(context.Context) (vmm.Event, error){first, second} {
-		if e, err := wait(t.Context()); err != nil || int(e.SrcPort) != i+1 {
+	for i, wait := range []func(context.Context) (ecs.Event, error){first, second} {
+		if e, err := wait(t.Context()); err != nil || int(e.Source().Port()) != i+1 {
 			t.Errorf("%d: %+v, %v", i, e, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := f.Expect(web)(ctx); err == nil {
-		t.Error("an event out of nothing")
+		t.Error("an event was found although none was added")
 	}
-	if f.Add(vmm.Event{DstPort: 80}) {
-		t.Error("one who gave up still waits")
+	if f.Add(event("1", "80")) {
+		t.Error("an event was taken by a wait that has ended")
 	}
 }
 
 func TestColour(t *testing.T) {
-	p := Printer{Color: true}
-	if s := p.verdict(vmm.Event{Action: "drop"}); !strings.Contains(s, red) || !strings.Contains(s, reset) {
+	var out bytes.Buffer
+	p := Printer{W: &out, Color: true}
+	p.Event(time.Now(), ecs.Event{ecs.EventAction: ecs.Drop})
+	if s := out.String(); !strings.Contains(s, red) || !strings.Contains(s, reset) {
 		t.Errorf("%q", s)
 	}
 }

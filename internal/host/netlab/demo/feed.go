@@ -4,7 +4,7 @@ import (
 	"context"
 	"sync"
 
-	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/host/ecs"
 )
 
 // A Feed carries the firewall's events to those who wait for one. It is safe
@@ -15,13 +15,13 @@ type Feed struct {
 }
 
 type waiter struct {
-	match func(vmm.Event) bool
-	found chan vmm.Event // room for one
+	match func(ecs.Event) bool
+	found chan ecs.Event // room for one
 }
 
 // Add hands an event to the first who waits for one like it, and reports
 // whether there was one.
-func (f *Feed) Add(e vmm.Event) bool {
+func (f *Feed) Add(e ecs.Event) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, w := range f.waiting {
@@ -36,12 +36,12 @@ func (f *Feed) Add(e vmm.Event) bool {
 
 // Expect begins to wait for an event; call it before what causes the event.
 // The function that it returns waits for it until ctx ends.
-func (f *Feed) Expect(match func(vmm.Event) bool) func(context.Context) (vmm.Event, error) {
-	w := &waiter{match: match, found: make(chan vmm.Event, 1)}
+func (f *Feed) Expect(match func(ecs.Event) bool) func(context.Context) (ecs.Event, error) {
+	w := &waiter{match: match, found: make(chan ecs.Event, 1)}
 	f.mu.Lock()
 	f.waiting = append(f.waiting, w)
 	f.mu.Unlock()
-	return func(ctx context.Context) (vmm.Event, error) {
+	return func(ctx context.Context) (ecs.Event, error) {
 		select {
 		case e := <-w.found:
 			return e, nil
@@ -52,7 +52,7 @@ func (f *Feed) Expect(match func(vmm.Event) bool) func(context.Context) (vmm.Eve
 		for i, o := range f.waiting {
 			if o == w {
 				f.waiting = append(f.waiting[:i:i], f.waiting[i+1:]...)
-				return vmm.Event{}, ctx.Err()
+				return nil, ctx.Err()
 			}
 		}
 		return <-w.found, nil // it came in the last moment

@@ -1,4 +1,4 @@
-package ingest
+package ecs
 
 import (
 	"strings"
@@ -30,14 +30,14 @@ func TestText(t *testing.T) {
 		{`{"event.action":"lines-lost","firewall.lost_lines":12,"firewall.lost_records":5}`,
 			"--:--:--.---  LOST    12 lines, 5 events unread, in the firewall", ""},
 	} {
-		it := Parse(c.line)
-		if got := (Style{}).Text(&Hello{}, it.Event); got != c.text {
+		e := parse(t, c.line)
+		if got := (Style{}).Text(e.Time(), e); got != c.text {
 			t.Errorf("got  %s\nwant %s", got, c.text)
 		}
-		if got := Explain(it.Event); got != c.explain {
+		if got := Explain(e); got != c.explain {
 			t.Errorf("got  %s\nwant %s", got, c.explain)
 		}
-		if !strings.Contains(Style{Color: true}.Text(&Hello{}, it.Event), "\x1b[") {
+		if !strings.Contains(Style{Color: true}.Text(e.Time(), e), "\x1b[") {
 			t.Error("no colour")
 		}
 	}
@@ -57,8 +57,8 @@ func TestRemedy(t *testing.T) {
 		{`,"firewall.hint":"name_resolved_by_other_client","firewall.name_expired_seconds":75`, "", ""},
 		{``, "", ""},
 	} {
-		e := Parse(drop + c.more + "}").Event
-		text, remedy := (Style{}).Text(&Hello{}, e), Remedy(e)
+		e := parse(t, drop+c.more+"}")
+		text, remedy := (Style{}).Text(e.Time(), e), Remedy(e)
 		if !strings.Contains(text, c.text) || (c.text == "") == strings.Contains(text, "expired") {
 			t.Errorf("%s: %s", c.more, text)
 		}
@@ -66,7 +66,7 @@ func TestRemedy(t *testing.T) {
 			t.Errorf("%s: %s", c.more, remedy)
 		}
 	}
-	e := Parse(`{"event.action":"drop","source.ip":"a\u001bb\nc","destination.domain":"\u202e\u009b\nrm","firewall.hint":"name_expired","firewall.name_expired_seconds":1}`).Event
+	e := parse(t, `{"event.action":"drop","source.ip":"a\u001bb\nc","destination.domain":"\u202e\u009b\nrm","firewall.hint":"name_expired","firewall.name_expired_seconds":1}`)
 	if r := Remedy(e); strings.ContainsAny(r, "\x1b\n\u202e\u009b") || r == "" {
 		t.Errorf("%q drives the terminal", r)
 	}
@@ -75,7 +75,7 @@ func TestRemedy(t *testing.T) {
 // TestExplainAnswer: another rule decides an answer than a new flow, and what was
 // before the packet decides some.
 func TestExplainAnswer(t *testing.T) {
-	answer := Parse(`{"event.action":"accept","event.reason":"rule","source.ip":"198.51.100.80","source.port":80,"destination.ip":"10.0.0.3","destination.port":50018,"network.transport":"tcp","network.direction":"ingress","network.translated.address":"203.0.113.10","firewall.answer":true}`).Event
+	answer := parse(t, `{"event.action":"accept","event.reason":"rule","source.ip":"198.51.100.80","source.port":80,"destination.ip":"10.0.0.3","destination.port":50018,"network.transport":"tcp","network.direction":"ingress","network.translated.address":"203.0.113.10","firewall.answer":true}`)
 	const cmd = "thurward explain --from wan --proto tcp --src 198.51.100.80:80 --dst 10.0.0.3:50018"
 	if got := Explain(answer); got != cmd+" --state established" {
 		t.Error(got)
@@ -102,7 +102,7 @@ func TestExplainAnswer(t *testing.T) {
 // TestExplainNames: a name that the sender had not, or not any more, is asked
 // for as such.
 func TestExplainNames(t *testing.T) {
-	e := Parse(`{"event.action":"drop","event.reason":"no_matching_allow_rule","source.ip":"10.0.0.2","source.port":1,"destination.ip":"192.0.2.1","destination.port":443,"destination.domain":"a.example","firewall.hint":"name_expired","firewall.name_expired_seconds":12,"network.transport":"tcp","network.direction":"egress"}`).Event
+	e := parse(t, `{"event.action":"drop","event.reason":"no_matching_allow_rule","source.ip":"10.0.0.2","source.port":1,"destination.ip":"192.0.2.1","destination.port":443,"destination.domain":"a.example","firewall.hint":"name_expired","firewall.name_expired_seconds":12,"network.transport":"tcp","network.direction":"egress"}`)
 	const cmd = "thurward explain --from lan --proto tcp --src 10.0.0.2:1 --dst 192.0.2.1:443 --fqdn a.example"
 	if got := Explain(e); got != cmd+" --expired 12s" {
 		t.Error(got)
@@ -118,11 +118,20 @@ func TestExplainNames(t *testing.T) {
 func TestTextIsSafe(t *testing.T) {
 	e := Event{"event.action": "drop", "network.direction": "egress", "network.transport": "tcp", "source.ip": "10.0.0.2", "destination.ip": "1.1.1.1",
 		"destination.domain": "x\x1b]0;pwned\a'; rm -rf ~; '\u202e", "rule.id": strings.Repeat("r\n", 50000), "event.reason": "explicit_deny"}
-	s := Style{}.Text(&Hello{}, e)
+	s := Style{}.Text(e.Time(), e)
 	if strings.ContainsAny(s, "\x1b\a\n\u202e") || len(s) > 2000 {
 		t.Errorf("%q", s)
 	}
 	if got := Explain(e); !strings.Contains(got, `--fqdn 'x·]0;pwned·'\''; rm -rf ~; '\''·'`) {
 		t.Error(got)
 	}
+}
+
+func parse(t *testing.T, s string) Event {
+	t.Helper()
+	e, err := Parse(s)
+	if err != nil {
+		t.Fatalf("%s: %v", s, err)
+	}
+	return e
 }
