@@ -243,7 +243,7 @@ func startProgram() uint64 {
 	push(0)
 
 	t := &threads[1]
-	initThread(t, 1)
+	initThread(t)
 	t.f.rip, t.f.rsp = r.Entry, abi.UserTop
 	t.f.cs, t.f.ss, t.f.rflags = abi.UserCS, abi.UserDS, 0x202
 	setCurrent(1)

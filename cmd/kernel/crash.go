@@ -6,8 +6,37 @@ import "github.com/thurward/thurward/internal/shared/abi"
 // runs it can start it again. Nothing is forwarded any more: the program that
 // did it does not run.
 
+// reports counts the crash reports begun, with the present one.
+var reports uint32
+
+// beginReport comes first in every report. A report that fails begins another;
+// that one is a last word, and the one after it not even that.
+func beginReport() {
+	switch reports++; reports {
+	case 1:
+	case 2:
+		lastWord()
+	default:
+		monitor(monReset, 0, 0)
+	}
+}
+
+// lastWord ends the machine when the crash report itself has failed. It uses
+// as little of the kernel as possible.
+func lastWord() {
+	const s = "\nthurward: crash: the crash report failed too\n"
+	for i := 0; i < len(s); i++ {
+		outb(com1, s[i])
+	}
+	outb(0x64, 0xfe)
+	outb(0xcf9, 6)
+	resetReg.write(resetValue)
+	monitor(monReset, 0, 0)
+}
+
 // crash reports what the kernel itself found wrong.
 func crash(what string) {
+	beginReport()
 	puts("\nthurward: crash: ")
 	puts(what)
 	putc('\n')
@@ -23,6 +52,7 @@ func refuse(why string) {
 }
 
 func crashSignal(t *thread, sig, fault uint64) {
+	beginReport()
 	puts("\nthurward: crash: signal ")
 	putu(sig)
 	puts(" at ")
@@ -33,6 +63,7 @@ func crashSignal(t *thread, sig, fault uint64) {
 }
 
 func crashRegisters(what string, f *frame) {
+	beginReport()
 	puts("\nthurward: crash: ")
 	puts(what)
 	puts(": exception ")

@@ -66,6 +66,8 @@ const (
 	monWRMSR = 1
 	monFlush = 2
 	monMask  = 3
+	monReset = 4
+	gdtStart = abi.DescPage + abi.GDTOff
 )
 
 // Variables shared with the assembly files.

@@ -51,6 +51,7 @@ func takeFrame(what string) uint64 {
 }
 
 func outOfMemory(what string) {
+	beginReport()
 	puts("\nthurward: crash: out of memory for ")
 	puts(what)
 	puts(": all ")

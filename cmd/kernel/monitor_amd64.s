@@ -56,6 +56,13 @@ TEXT ·boot64(SB), NOSPLIT|NOFRAME, $0
 	LIDT (AX)
 	MOVL $const_tssSel, AX
 	LTR  AX
+	// Firmware leaves the 8259s at vectors that are exceptions here. Ring 3
+	// runs with interrupts on, so they are masked before it is entered.
+	MOVL $0xff, AX
+	MOVL $0x21, DX
+	OUTB
+	MOVL $0xa1, DX
+	OUTB
 	MOVL $1, AX
 	CPUID
 	BTL  $26, CX                  // XSAVE
@@ -247,9 +254,15 @@ done:
 	IRETQ
 mask:
 	CMPL AX, $const_monMask
-	JNE  done
+	JNE  reset
 	ANDL $~0x200, 16(SP)          // the caller goes on with interrupts off
 	IRETQ
+reset:
+	CMPL AX, $const_monReset
+	JNE  done
+	MOVQ $const_gdtStart, AX      // a limit of zero: no exception can be delivered any more
+	LIDT (AX)
+	UD2
 invalid:
 	MOVQ ·r0AX(SB), AX
 	MOVL $6, ·trapVector(SB)

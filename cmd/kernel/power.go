@@ -122,13 +122,26 @@ func readRegister(t uint64) register {
 		}
 	case 1:
 		r.io = true
-		if r.addr >= abi.IOMax {
+		if !portAllowed(r.addr) {
+			puts("thurward: kernel: ACPI names the port ")
+			putx(r.addr)
+			puts(" to end the machine, which is not among the allowed ones; it is not used\n")
 			return register{}
 		}
 	default:
 		return register{}
 	}
 	return r
+}
+
+// portAllowed reports whether the TSS lets ring 3 use a port.
+func portAllowed(port uint64) bool {
+	for i := range abi.IOPorts {
+		if r := &abi.IOPorts[i]; port >= uint64(r[0]) && port <= uint64(r[1]) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r register) write(v uint8) {

@@ -214,6 +214,7 @@ func programExit(status uint64) {
 	if status == 0 {
 		power(abi.PowerOff)
 	}
+	beginReport()
 	puts("thurward: crash: the program exited with status ")
 	putu(status)
 	putc('\n')

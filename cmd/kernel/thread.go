@@ -5,8 +5,9 @@ import (
 )
 
 // maxThreads bounds the number of threads; number 0 is none. Go makes one for
-// each processor and for each blocked system call, and a few of its own.
-const maxThreads = 64
+// each processor, each blocked system call and each goroutine that is locked to
+// its thread, and a few of its own.
+const maxThreads = 256
 
 // noThread is the thread number that means none.
 const noThread = 0
@@ -36,6 +37,7 @@ type thread struct {
 	pending   uint64 // signals to deliver
 	altStack  uint64
 	altSize   uint64
+	xs        uint64 // its XSAVE area, a page that is never given back; 0: none yet
 	next      uint32 // in the run queue or in the futex's bucket
 	later     uint32 // in the list of deadlines
 	state     uint32
@@ -52,12 +54,13 @@ var (
 	nThreads  uint64
 )
 
-func xsaveArea(n uint32) uintptr { return abi.XSave + uintptr(n)*abi.PageSize }
-
-// initThread prepares thread n, whose registers the caller then fills in.
-func initThread(t *thread, n uint32) {
-	*t = thread{deadline: never, state: running}
-	clear(bytesAt(uint64(xsaveArea(n))+512, 64)) // XRSTOR refuses what XSAVE leaves unwritten here
+// initThread prepares a thread, whose registers the caller then fills in.
+func initThread(t *thread) {
+	*t = thread{deadline: never, state: running, xs: t.xs}
+	if t.xs == 0 {
+		t.xs = abi.DirectBase + takeFrame("a thread")
+	}
+	clear(bytesAt(t.xs+512, 64)) // XRSTOR refuses what XSAVE leaves unwritten here
 	nThreads++
 }
 
@@ -67,7 +70,7 @@ func setCurrent(n uint32) {
 	t := &threads[n]
 	t.state = running
 	curTop = uintptr(addr(&t.f)) + frameSize
-	curXS = xsaveArea(n)
+	curXS = uintptr(t.xs)
 	userFS = t.fsbase
 }
 
@@ -87,7 +90,7 @@ func sysClone(f *frame, flags, stack, tls uint64) uint64 {
 		if t.state != free {
 			continue
 		}
-		initThread(t, n)
+		initThread(t)
 		t.f = *f
 		t.f.rax, t.f.rsp = 0, stack
 		t.fsbase = threads[cur].fsbase
@@ -98,6 +101,9 @@ func sysClone(f *frame, flags, stack, tls uint64) uint64 {
 		enqueue(n)
 		return uint64(n)
 	}
+	puts("thurward: kernel: out of threads: all ")
+	putu(maxThreads - 1)
+	puts(" are in use\n")
 	return errno(eAGAIN)
 }
 

@@ -210,6 +210,7 @@ func TestCrashes(t *testing.T) {
 		"panic":     {"panic: on purpose", "main.main()", "thurward: crash: the program exited with status 2"},
 		"oom":       {"thurward: crash: out of memory"},
 		"stack":     {"stack overflow", "thurward: crash: the program exited with status 2"},
+		"threads":   {"thurward: kernel: out of threads: all 255 are in use", "newosproc", "thurward: crash: the program exited with status 2"},
 		"exec-data": {"SIGSEGV", "thurward: crash: the program exited with status 2"},
 	} {
 		t.Run(check, func(t *testing.T) {

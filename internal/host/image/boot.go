@@ -90,17 +90,6 @@ func entry32(boot64 uint32) []byte {
 	return le.AppendUint16(b, abi.KernelCS)
 }
 
-// ioPorts lists the ports that ring 3 may use; the TSS forbids all others.
-var ioPorts = [][2]int{
-	{0x42, 0x43},   // PIT
-	{0x61, 0x61},   // PIT gate
-	{0x64, 0x64},   // keyboard controller: reset
-	{0x70, 0x71},   // CMOS
-	{0x3f8, 0x3ff}, // COM1
-	{0x604, 0x605}, // power off (QEMU pc, q35)
-	{0xcf9, 0xcf9}, // reset (chip set)
-}
-
 // descriptors makes DescPage: GDT, IDT, TSS (Intel SDM vol. 3, 3.4.5, 6.14,
 // 8.7). Accessed bits are preset.
 func descriptors(kern *program) ([]byte, error) {
@@ -154,7 +143,7 @@ func descriptors(kern *program) ([]byte, error) {
 	for i := range bitmap {
 		bitmap[i] = 0xff
 	}
-	for _, r := range ioPorts {
+	for _, r := range abi.IOPorts {
 		for p := r[0]; p <= r[1]; p++ {
 			bitmap[p/8] &^= 1 << (p % 8)
 		}

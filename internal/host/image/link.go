@@ -155,7 +155,7 @@ func reserved(poolStart, poolEnd uint64) []part {
 		r(abi.CrashStack, abi.CrashStackTop),
 		r(abi.TrapPage, abi.TrapPage+abi.PageSize),
 		r(abi.Tables, abi.TablesEnd),
-		r(abi.XSave, abi.XSaveEnd),
+		r(abi.FaultXS, abi.FaultXS+abi.PageSize),
 		r(abi.UserStack, abi.UserEnd),
 		{addr: abi.DirectBase + poolStart, phys: poolStart, size: poolEnd - poolStart, flags: permR | permW},
 	}

@@ -30,10 +30,8 @@ const (
 	Tables    = 0x120000 // page tables made by the linker; Tables itself is the PML4
 	TablesEnd = 0x160000
 
-	XSave     = 0x160000 // FPU state, one page for each thread and one for the fault handler
-	XSaveEnd  = 0x1a2000
-	XFeatures = 0xe7 // the state components kept: x87, SSE, AVX, AVX-512 (SDM volume 1, 13.1); 2,688 bytes
-	FaultXS   = XSaveEnd - PageSize
+	XFeatures = 0xe7     // the state components kept: x87, SSE, AVX, AVX-512 (SDM volume 1, 13.1); 2,688 bytes
+	FaultXS   = 0x1a1000 // where the fault handler keeps them
 	UserStack = 0x1b1000 // the program's first stack
 	UserTop   = 0x1d0000 // ... ends here; argc lies at UserTop, strings above it
 	UserEnd   = 0x1d2000
@@ -72,6 +70,18 @@ const (
 	TSSOff  = 0x600
 	IOMax   = 0xd00 // the TSS's I/O bitmap covers the ports below this one
 )
+
+// IOPorts lists the ranges of ports that ring 3 may use; the TSS forbids all
+// others.
+var IOPorts = [...][2]uint16{
+	{0x42, 0x43},   // PIT
+	{0x61, 0x61},   // PIT gate
+	{0x64, 0x64},   // keyboard controller: reset
+	{0x70, 0x71},   // CMOS
+	{0x3f8, 0x3ff}, // COM1
+	{0x600, 0x605}, // power off: cloud-hypervisor 0x600, QEMU pc and q35 0x604
+	{0xcf9, 0xcf9}, // reset (chip set)
+}
 
 // Interrupt vectors.
 const (

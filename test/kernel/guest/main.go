@@ -38,6 +38,7 @@ var checks = []struct {
 	{"preemption", preemption},
 	{"vector-registers", vectorRegisters},
 	{"threads", threads},
+	{"many-threads", func() error { return lockThreads(200) }},
 	{"timers", timers},
 	{"clock", clock},
 	{"random", random},
@@ -60,6 +61,10 @@ func main() {
 	case "stack":
 		debug.SetMaxStack(1 << 20)
 		deep(0)
+	case "signal":
+		unhandledSignal()
+	case "threads":
+		lockThreads(1000)
 	case "deadlock":
 		machineWaitForever()
 	case "idle":
@@ -474,6 +479,39 @@ func deep(n int) int {
 	var pad [256]byte
 	//lint:ignore SA5007 that is what it is for
 	return deep(n+1) + int(pad[n%256])
+}
+
+// unhandledSignal ends the program by a signal that has no handler.
+func unhandledSignal() {
+	var none [4]uint64
+	const usr1 = uintptr(syscall.SIGUSR1)
+	syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, usr1, uintptr(unsafe.Pointer(&none)), 0, 8, 0, 0)
+	tid, _, _ := syscall.RawSyscall(syscall.SYS_GETTID, 0, 0, 0)
+	syscall.RawSyscall(syscall.SYS_TGKILL, 1, tid, usr1)
+	fmt.Println("guest: FAIL the signal was not delivered")
+}
+
+// lockThreads occupies n threads at once and lets them end.
+func lockThreads(n int) error {
+	end := make(chan bool)
+	var running, done sync.WaitGroup
+	for range n {
+		running.Add(1)
+		done.Add(1)
+		go func() {
+			defer done.Done()
+			runtime.LockOSThread()
+			running.Done()
+			<-end
+		}()
+		running.Wait()
+	}
+	if got := sys.Stats().Threads; got < uint64(n) {
+		return fmt.Errorf("%d threads are alive, want %d", got, n)
+	}
+	close(end)
+	done.Wait()
+	return nil
 }
 
 func machineWaitForever() {
