@@ -1,19 +1,12 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/host/limited"
 	"github.com/thurward/thurward/internal/host/policy"
-	"github.com/thurward/thurward/internal/host/terminal"
 	"github.com/thurward/thurward/internal/shared/printable"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -88,92 +81,4 @@ func counted(n int, noun ...string) string {
 		noun = append(noun, noun[0]+"s")
 	}
 	return fmt.Sprint(n, " ", noun[1])
-}
-
-// readPolicy reads a policy's file.
-func readPolicy(file string) ([]byte, error) {
-	src, err := limited.ReadFile(file, policy.MaxBytes)
-	if err != nil {
-		return nil, fileError(err)
-	}
-	return src, nil
-}
-
-// fileError explains why a file cannot be read.
-func fileError(err error) error {
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%w (name the policy with -f)", err)
-	}
-	return err
-}
-
-// maxLine is how much of a line of a policy is shown, in bytes.
-const maxLine = 1000
-
-// showText prints one problem a line; on a terminal the source line and a
-// caret under the place follow.
-func showText(w io.Writer, _ string, src []byte, ds policy.Diagnostics) error {
-	f, isFile := terminal.File(w)
-	tty := isFile && isTerminal(f)
-	lines := strings.Split(string(src), "\n")
-	for _, d := range ds {
-		printable.Fprintf(w, "%s\n", d)
-		if tty && d.Line >= 1 && d.Line <= len(lines) {
-			l := strings.ReplaceAll(strings.TrimRight(lines[d.Line-1], "\r"), "\t", " ")
-			before := utf8.RuneCountInString(printable.String(firstRunes(l, d.Column-1), maxLine))
-			mark := printable.Line("^")
-			if terminal.Colour(w) {
-				mark = printable.Line("\x1b[1;31m^\x1b[0m")
-			}
-			printable.Fprintf(w, "  %s\n  %s%s\n", printable.String(l, maxLine), strings.Repeat(" ", before), mark)
-		}
-	}
-	return nil
-}
-
-func firstRunes(s string, n int) string {
-	r := []rune(s)
-	return string(r[:min(max(n, 0), len(r))])
-}
-
-func showJSON(w io.Writer, _ string, _ []byte, ds policy.Diagnostics) error {
-	if ds == nil {
-		ds = policy.Diagnostics{}
-	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(ds)
-}
-
-// showSARIF prints SARIF 2.1.0, which code review systems show beside the
-// lines.
-func showSARIF(w io.Writer, _ string, _ []byte, ds policy.Diagnostics) error {
-	type m = map[string]any
-	results := []m{}
-	rules, seen := []m{}, map[string]bool{}
-	for _, d := range ds {
-		if !seen[d.Code] {
-			seen[d.Code] = true
-			rules = append(rules, m{"id": d.Code})
-		}
-		text := d.Message
-		if d.Path != "" {
-			text = d.Path + ": " + text
-		}
-		if d.Hint != "" {
-			text += " (" + d.Hint + ")"
-		}
-		results = append(results, m{
-			"ruleId": d.Code, "level": string(d.Severity), "message": m{"text": text},
-			"locations": []m{{"physicalLocation": m{
-				"artifactLocation": m{"uri": d.File},
-				"region":           m{"startLine": d.Line, "startColumn": d.Column}}}},
-		})
-	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(m{
-		"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0",
-		"runs": []m{{"tool": m{"driver": m{"name": "thurward", "version": version, "rules": rules}}, "results": results}},
-	})
 }

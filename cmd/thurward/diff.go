@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -59,9 +58,7 @@ them is not valid and 2 for a wrong command line.`,
 				return err
 			}
 			if format == "json" {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				if err := enc.Encode(d); err != nil {
+				if err := printJSON(cmd.OutOrStdout(), d); err != nil {
 					return err
 				}
 			} else {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -46,9 +45,7 @@ not valid and 2 for a wrong command line.`,
 			}
 			e := p.Explain(seg, f)
 			if format == "json" {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				if err := enc.Encode(e); err != nil {
+				if err := printJSON(cmd.OutOrStdout(), e); err != nil {
 					return err
 				}
 			} else {

@@ -2,13 +2,11 @@ package main
 
 import (
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/shared/printable"
-	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 func newTestCmd() *cobra.Command {
@@ -71,33 +69,4 @@ func summary(file string, all, failed int) string {
 		return fmt.Sprintf("%s: %d of %s failed", file, failed, counted(all, "test"))
 	}
 	return fmt.Sprintf("%s: ok: %s", file, counted(all, "test"))
-}
-
-// shower returns the function that prints diagnostics in a format.
-func shower(name, format string) (func(io.Writer, string, []byte, policy.Diagnostics) error, error) {
-	show, ok := map[string]func(io.Writer, string, []byte, policy.Diagnostics) error{"text": showText, "json": showJSON, "sarif": showSARIF}[format]
-	if !ok {
-		return nil, usageError{fmt.Errorf("%s: unknown format %q (want text, json or sarif)", name, format)}
-	}
-	return show, nil
-}
-
-// openPolicy reads, validates and compiles a policy. What is wrong with it goes
-// to standard error, and with warn also what is allowed and probably not meant.
-func openPolicy(cmd *cobra.Command, file string, warn bool) (*policy.Policy, *ruleset.Policy, []byte, error) {
-	src, err := readPolicy(file)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	p, diags := policy.Load(file, src)
-	if p == nil || warn {
-		if err := showText(cmd.ErrOrStderr(), file, src, diags); err != nil {
-			return nil, nil, nil, err
-		}
-	}
-	if p == nil {
-		return nil, nil, nil, fmt.Errorf("%s is not valid", file)
-	}
-	seg, err := policy.Compile(p)
-	return p, seg, src, err
 }

@@ -8,6 +8,7 @@
 //	reader.go   lines from a connection or a file
 //	schema.go   the metrics that there are
 //	listen.go   where guests and followers connect
+//	accept.go   the loop that accepts connections
 //	serve.go    connections of guests, and which are no firewall's
 //	peer.go     who connects, and what it may be called
 //	hub.go      one stream, many readers

@@ -91,34 +91,14 @@ func (h *Hub) Followers() int {
 // Serve accepts followers until ctx ends; then it closes the listener and all
 // of them, and returns nil. What followers send is not read.
 func (h *Hub) Serve(ctx context.Context, l net.Listener) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	l = Patient(l)
-	stop := context.AfterFunc(ctx, func() { l.Close() })
-	defer stop()
-	for {
-		c, err := l.Accept()
-		if ctx.Err() != nil {
-			if err == nil {
-				c.Close()
-			}
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	return accept(ctx, l, func(c net.Conn) (serve func()) {
 		f := h.join()
 		if f == nil {
-			c.Close()
-			continue
+			return nil
 		}
-		wg.Go(func() {
-			defer c.Close()
-			stop := context.AfterFunc(ctx, func() { c.Close(); f.close() })
-			defer stop()
-			go func() { // a follower that goes away is noticed at once
+		return func() {
+			defer h.leave(f)
+			go func() { // notices at once that the follower has closed the connection
 				var b [64]byte
 				for {
 					if _, err := c.Read(b[:]); err != nil {
@@ -128,9 +108,8 @@ func (h *Hub) Serve(ctx context.Context, l net.Listener) error {
 				}
 			}()
 			f.write(c)
-			h.leave(f)
-		})
-	}
+		}
+	})
 }
 
 // join makes a follower, with what it has to know first; nil when there are

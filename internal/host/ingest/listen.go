@@ -23,9 +23,6 @@ var ErrInUse = errors.New("somebody else listens there")
 // its owner and root only, and must lie where no other user can replace it;
 // vsock is for guests, not for processes of the host. When somebody listens
 // there the error is ErrInUse.
-//
-// Accept of the listener does not return what is over soon: while there are no
-// descriptors left it tries again every 100 ms.
 func Listen(address string) (net.Listener, error) {
 	kind, where, _ := strings.Cut(address, ":")
 	switch kind {
@@ -43,7 +40,7 @@ func Listen(address string) (net.Listener, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w (modprobe vhost_vsock; or take unix:PATH_9000)", address, err)
 		}
-		return &listener{Listener: l, admit: isGuest, done: make(chan struct{})}, nil
+		return &listener{Listener: l, admit: isGuest}, nil
 	}
 	return nil, fmt.Errorf("%q: not an address (want unix:PATH or vsock:PORT)", address)
 }

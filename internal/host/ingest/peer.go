@@ -8,10 +8,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/mdlayher/vsock"
+
+	"github.com/thurward/thurward/internal/host/peer"
 )
 
 // Bounds of what one peer, and all of them, may take up.
@@ -69,14 +70,8 @@ func Peer(c net.Conn) string {
 	if !ok {
 		return "unknown"
 	}
-	raw, err := u.SyscallConn()
+	cred, err := peer.Credentials(u)
 	if err != nil {
-		return "unknown"
-	}
-	var cred *syscall.Ucred
-	if e := raw.Control(func(fd uintptr) {
-		cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	}); e != nil || err != nil {
 		return "unknown"
 	}
 	if cred.Pid == 0 {

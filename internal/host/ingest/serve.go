@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync"
 	"time"
 )
 
@@ -42,74 +41,23 @@ const (
 	malformedShare = 10
 )
 
-// Patient returns a listener whose Accept fails only when l is closed: after
-// any other error, as when the process has no file descriptors left, it waits
-// and tries again. Who listens for firewalls must not end because of a bad
-// moment.
-func Patient(l net.Listener) net.Listener {
-	return &patient{Listener: l, closed: make(chan struct{})}
-}
-
-type patient struct {
-	net.Listener
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (p *patient) Accept() (net.Conn, error) {
-	for {
-		c, err := p.Listener.Accept()
-		if err == nil || errors.Is(err, net.ErrClosed) {
-			return c, err
-		}
-		select {
-		case <-p.closed:
-			return nil, net.ErrClosed
-		case <-time.After(acceptPause):
-		}
-	}
-}
-
-func (p *patient) Close() error {
-	p.once.Do(func() { close(p.closed) })
-	return p.Listener.Close()
-}
-
 // Serve accepts connections and reads their lines until ctx ends; then it
 // closes the listener and all connections, waits for their goroutines, and
 // returns nil.
 func (h *Handler) Serve(ctx context.Context, l net.Listener) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	l = Patient(l)
-	stop := context.AfterFunc(ctx, func() { l.Close() })
-	defer stop()
-	for {
-		c, err := l.Accept()
-		if ctx.Err() != nil {
-			if err == nil {
-				c.Close()
-			}
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	return accept(ctx, l, func(c net.Conn) (serve func()) {
 		id := Peer(c)
 		if err := h.peers.admit(id, c, h.now()); err != nil {
 			if h.Refuse != nil {
 				h.Refuse(id, err)
 			}
-			c.Close()
-			continue
+			return nil
 		}
-		wg.Go(func() {
-			cut := h.serve(ctx, c, id)
+		return func() {
+			cut := h.serve(c, id)
 			h.peers.release(id, c, cut, h.now())
-		})
-	}
+		}
+	})
 }
 
 func (h *Handler) now() time.Time {
@@ -120,10 +68,7 @@ func (h *Handler) now() time.Time {
 }
 
 // serve reads a connection to its end, and reports whether it was cut off.
-func (h *Handler) serve(ctx context.Context, c net.Conn, id string) (cut bool) {
-	defer c.Close()
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	defer stop()
+func (h *Handler) serve(c net.Conn, id string) (cut bool) {
 	s := &Source{Peer: id}
 	if h.Begin != nil {
 		h.Begin(s)

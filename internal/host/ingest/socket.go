@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
@@ -52,7 +51,7 @@ func listenUnix(path string) (net.Listener, error) {
 		l.Close()
 		return nil, err
 	}
-	return &listener{Listener: l, admit: isOurs, done: make(chan struct{})}, nil
+	return &listener{Listener: l, admit: isOurs}, nil
 }
 
 // inUse is nil when nobody listens on a socket any more.
@@ -72,52 +71,21 @@ func inUse(path string) error {
 	return err
 }
 
-// acceptPause is how long Accept waits while the system has no room.
-const acceptPause = 100 * time.Millisecond
-
-// A listener accepts only whom it admits, and outlives a lack of descriptors.
+// A listener accepts connections from those whom it admits only.
 type listener struct {
 	net.Listener
 	admit func(net.Conn) bool
-	once  sync.Once
-	done  chan struct{}
 }
 
-// Accept waits for the next connection of somebody who is admitted.
+// Accept waits for the next connection that is admitted, and closes others.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
-		switch {
-		case err == nil && l.admit(c):
-			return c, nil
-		case err == nil:
-			c.Close()
-			continue
-		case !passes(err):
-			return nil, err
+		if err != nil || l.admit(c) {
+			return c, err
 		}
-		select {
-		case <-time.After(acceptPause):
-		case <-l.done:
-			return nil, net.ErrClosed
-		}
+		c.Close()
 	}
-}
-
-// Close ends listening.
-func (l *listener) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return l.Listener.Close()
-}
-
-// passes reports whether an error of accept is one that goes by (accept(2)).
-func passes(err error) bool {
-	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EPERM} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
 }
 
 // isOurs admits processes of this user and of root: between a socket's birth and
@@ -127,8 +95,8 @@ func isOurs(c net.Conn) bool {
 	if !ok {
 		return false
 	}
-	uid, err := peer.UID(u)
-	return err == nil && peer.Users{}.Has(uid)
+	cred, err := peer.Credentials(u)
+	return err == nil && peer.Users{}.Has(cred.Uid)
 }
 
 // isGuest admits machines: the host's own processes reach vsock ports, too,

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -59,27 +60,42 @@ func (f *flaky) Accept() (net.Conn, error) {
 }
 func (f *flaky) Close() error { return nil }
 
-// TestAcceptOutlivesALackOfDescriptors: what goes by is waited for, what does not
-// is told, and an end is one.
+// TestAcceptOutlivesALackOfDescriptors: Accept waits until errors have passed,
+// and ends when the listener is closed.
 func TestAcceptOutlivesALackOfDescriptors(t *testing.T) {
-	all := func(net.Conn) bool { return true }
 	wrap := func(e syscall.Errno) error { return &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", e)} }
-	l := &listener{Listener: &flaky{errs: []error{wrap(syscall.EMFILE), wrap(syscall.ENFILE), wrap(syscall.ECONNABORTED)}}, admit: all, done: make(chan struct{})}
+	l := Patient(&flaky{errs: []error{wrap(syscall.EMFILE), wrap(syscall.ENFILE), wrap(syscall.ECONNABORTED)}})
 	if c, err := l.Accept(); err != nil || c == nil {
-		t.Error(err)
-	}
-	l = &listener{Listener: &flaky{errs: []error{wrap(syscall.EBADF)}}, admit: all, done: make(chan struct{})}
-	if _, err := l.Accept(); !errors.Is(err, syscall.EBADF) {
 		t.Error(err)
 	}
 	many := make([]error, 1000)
 	for i := range many {
 		many[i] = wrap(syscall.EMFILE)
 	}
-	l = &listener{Listener: &flaky{errs: many}, admit: all, done: make(chan struct{})}
+	l = Patient(&flaky{errs: many})
 	time.AfterFunc(20*time.Millisecond, func() { l.Close() })
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Error(err)
+	}
+}
+
+// TestListenerAdmits: a connection that is not admitted is closed, and the next
+// one accepted.
+func TestListenerAdmits(t *testing.T) {
+	var refused net.Conn
+	l := &listener{Listener: &flaky{}, admit: func(c net.Conn) bool {
+		if refused == nil {
+			refused = c
+			return false
+		}
+		return true
+	}}
+	c, err := l.Accept()
+	if err != nil || c == refused {
+		t.Fatalf("%v, %v", c, err)
+	}
+	if _, err := refused.Write([]byte{1}); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("the refused connection is open: %v", err)
 	}
 }
 

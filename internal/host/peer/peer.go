@@ -62,24 +62,22 @@ func name(uid uint32) string {
 	return "uid " + id
 }
 
-// UID returns the user at the other end of a connected socket: who has connected,
-// or who began to listen (SO_PEERCRED, unix(7)).
-func UID(c *net.UnixConn) (uint32, error) {
+// Credentials returns process, user and group at the other end of a connected
+// socket: of the process that connected or began to listen (SO_PEERCRED,
+// unix(7)). The process is 0 if it is in another PID namespace.
+func Credentials(c *net.UnixConn) (*unix.Ucred, error) {
 	rc, err := c.SyscallConn()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	var cred *unix.Ucred
 	var failed error
 	if err := rc.Control(func(fd uintptr) {
 		cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err != nil {
-		return 0, err
+		return nil, err
 	}
-	if failed != nil {
-		return 0, failed
-	}
-	return cred.Uid, nil
+	return cred, failed
 }
 
 // Dial connects to the Unix socket at a path if it is served by this process's
@@ -91,9 +89,9 @@ func (u Users) Dial(ctx context.Context, path string) (*net.UnixConn, error) {
 		return nil, err
 	}
 	uc := c.(*net.UnixConn)
-	uid, err := UID(uc)
+	cred, err := Credentials(uc)
 	if err == nil {
-		err = u.check("the socket "+path, uid)
+		err = u.check("the socket "+path, cred.Uid)
 	}
 	if err != nil {
 		c.Close()

@@ -39,8 +39,8 @@ func TestDial(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if uid, err := UID(c); err != nil || int(uid) != os.Geteuid() {
-		t.Errorf("uid %d, %v", uid, err)
+	if cred, err := Credentials(c); err != nil || int(cred.Uid) != os.Geteuid() || int(cred.Pid) != os.Getpid() {
+		t.Errorf("%+v, %v", cred, err)
 	}
 }
 

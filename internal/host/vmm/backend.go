@@ -66,15 +66,8 @@ func Unplugged(id string, _ Version, _ int) (Attachment, error) {
 // nothing of it can be reached from outside, and nothing is left behind.
 func serveBackend(serve func(net.Conn)) Backend {
 	return func(id string, v Version, fd int) (Attachment, error) {
-		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		c, theirs, err := socketPair()
 		if err != nil {
-			return Attachment{}, fmt.Errorf("socket pair for the simulated network: %w", err)
-		}
-		ours, theirs := os.NewFile(uintptr(fds[0]), "vm"), os.NewFile(uintptr(fds[1]), "vm")
-		c, err := net.FileConn(ours)
-		ours.Close()
-		if err != nil {
-			theirs.Close()
 			return Attachment{}, fmt.Errorf("socket pair for the simulated network: %w", err)
 		}
 		go serve(c)
@@ -82,6 +75,23 @@ func serveBackend(serve func(net.Conn)) Backend {
 		at.Ended = func() { c.Close() }
 		return at, nil
 	}
+}
+
+// socketPair returns two ends of a stream socket: ours, and one to be inherited.
+func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	f := os.NewFile(uintptr(fds[0]), "socket pair")
+	theirs = os.NewFile(uintptr(fds[1]), "socket pair")
+	c, err := net.FileConn(f) // a copy of f's descriptor
+	f.Close()
+	if err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return c.(*net.UnixConn), theirs, nil
 }
 
 // streamAttachment gives QEMU a connected stream socket. The stream netdev is

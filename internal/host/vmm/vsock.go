@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/thurward/thurward/internal/host/peer"
@@ -92,15 +91,8 @@ func (v Vsock) attach(fd int, trusted peer.Users, log func(format string, a ...a
 
 // attachVhostUser makes this process the device's back end.
 func attachVhostUser(path string, fd int, trusted peer.Users, log func(format string, a ...any)) (Attachment, error) {
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	c, theirs, err := socketPair()
 	if err != nil {
-		return Attachment{}, fmt.Errorf("socket pair for vsock: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "vsock"), os.NewFile(uintptr(fds[1]), "vsock")
-	c, err := net.FileConn(ours)
-	ours.Close()
-	if err != nil {
-		theirs.Close()
 		return Attachment{}, fmt.Errorf("socket pair for vsock: %w", err)
 	}
 	// Who came first to the socket's path need not be whom it is meant for.
@@ -115,7 +107,7 @@ func attachVhostUser(path string, fd int, trusted peer.Users, log func(format st
 	}
 	go func() {
 		defer c.Close()
-		if err := vhostvsock.Serve(c.(*net.UnixConn), vhostvsock.Config{CID: guestCID, Path: path, Dial: dial, Log: log}, nil); err != nil {
+		if err := vhostvsock.Serve(c, vhostvsock.Config{CID: guestCID, Path: path, Dial: dial, Log: log}, nil); err != nil {
 			log("vsock: %v", err)
 		}
 	}()

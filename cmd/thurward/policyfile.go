@@ -1,0 +1,50 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thurward/thurward/internal/host/limited"
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// openPolicy reads, validates and compiles a policy. What is wrong with it goes
+// to standard error, and with warn also what is allowed and probably not meant.
+func openPolicy(cmd *cobra.Command, file string, warn bool) (*policy.Policy, *ruleset.Policy, []byte, error) {
+	src, err := readPolicy(file)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	p, diags := policy.Load(file, src)
+	if p == nil || warn {
+		if err := showText(cmd.ErrOrStderr(), file, src, diags); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	if p == nil {
+		return nil, nil, nil, fmt.Errorf("%s is not valid", file)
+	}
+	seg, err := policy.Compile(p)
+	return p, seg, src, err
+}
+
+// readPolicy reads a policy's file.
+func readPolicy(file string) ([]byte, error) {
+	src, err := limited.ReadFile(file, policy.MaxBytes)
+	if err != nil {
+		return nil, fileError(err)
+	}
+	return src, nil
+}
+
+// fileError explains why a file cannot be read.
+func fileError(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w (name the policy with -f)", err)
+	}
+	return err
+}
