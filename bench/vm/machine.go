@@ -16,8 +16,8 @@ import (
 	"github.com/thurward/thurward/internal/host/image"
 	"github.com/thurward/thurward/internal/host/kernelbuild"
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/vmm"
-	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // The firewall's hardware addresses.
@@ -71,7 +71,7 @@ func (p *parts) link(path string, program []byte, flows int) error {
 	if err != nil {
 		return err
 	}
-	b, err := image.Link(image.Input{Program: program, Kernel: p.kernel, Policy: ruleset.Encode(seg)})
+	b, err := image.Link(image.Input{Program: program, Kernel: p.kernel, Policy: compile.Encode(seg)})
 	if err != nil {
 		return err
 	}

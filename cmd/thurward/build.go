@@ -11,8 +11,8 @@ import (
 	"github.com/thurward/thurward/internal/host/image"
 	"github.com/thurward/thurward/internal/host/limited"
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/printable"
-	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 func newBuildCmd() *cobra.Command {
@@ -49,7 +49,7 @@ second is taken for a policy that has an upstream with tls.`,
 				}
 				return fmt.Errorf("%d of the policy's %s failed; no image was made", len(failed), counted(len(p.Tests), "test"))
 			}
-			in := image.Input{Policy: ruleset.Encode(seg), Cmdline: cmdline}
+			in := image.Input{Policy: compile.Encode(seg), Cmdline: cmdline}
 			if in.Program, err = readPart(program, "program"); err != nil {
 				return err
 			}

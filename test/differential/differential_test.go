@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/replay"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -115,7 +115,7 @@ func compiled(t *testing.T) *ruleset.Policy {
 	rule(ruleset.Accept, tcp)
 	rule(ruleset.Accept, udp)
 	rule(ruleset.Accept, ruleset.Match{Direction: verdict.Ingress, State: ruleset.StateEstablished})
-	if err := filter.Build(p); err != nil {
+	if err := compile.Classifier(p); err != nil {
 		t.Fatal(err)
 	}
 	return p

@@ -3,7 +3,7 @@ package differential
 import (
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -21,7 +21,7 @@ func TestNotices(t *testing.T) {
 	} {
 		b := &bench{t: t, router: r, policy: compiled(t)}
 		spoil(b.policy)
-		if err := filter.Build(b.policy); err != nil {
+		if err := compile.Classifier(b.policy); err != nil {
 			t.Fatal(err)
 		}
 		unknown := 0

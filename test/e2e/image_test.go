@@ -9,9 +9,9 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/host/image"
 	"github.com/thurward/thurward/internal/host/kernelbuild"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -76,10 +76,10 @@ func link(path string, p *ruleset.Policy) error {
 			return err
 		}
 	}
-	if err := filter.Build(p); err != nil {
+	if err := compile.Classifier(p); err != nil {
 		return err
 	}
-	in.Policy = ruleset.Encode(p)
+	in.Policy = compile.Encode(p)
 	b, err := image.Link(in)
 	if err != nil {
 		return err

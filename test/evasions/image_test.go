@@ -15,8 +15,8 @@ import (
 
 	"github.com/thurward/thurward/internal/host/image"
 	"github.com/thurward/thurward/internal/host/kernelbuild"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/vmm"
-	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // booted are attacks that run on the booted image: some of each family. Those
@@ -65,7 +65,7 @@ func TestOnTheImage(t *testing.T) {
 		if at == nil {
 			t.Fatalf("no attack %q", group[0])
 		}
-		in.Policy = ruleset.Encode(compiled(t, at))
+		in.Policy = compile.Encode(compiled(t, at))
 		b, err := image.Link(in)
 		if err != nil {
 			t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/ruleset/rulesettest"
 )
@@ -31,7 +32,7 @@ func image(t *testing.T, change func(p *ruleset.Policy)) []byte {
 	p := &ruleset.Policy{Interfaces: rulesettest.Interfaces(), Settings: ruleset.Settings{DefaultAction: ruleset.Deny, MaxFlows: 1024}, Strings: []byte("lanwan"),
 		Classifier: ruleset.Classifier{Roots: []ruleset.Root{{}}}}
 	change(p)
-	return withSegment(ruleset.Encode(p))
+	return withSegment(compile.Encode(p))
 }
 
 // withSegment returns a bootable image with this policy segment.
@@ -200,7 +201,7 @@ func init() {
 	}
 	add(attack{"image/every-byte", func(t *testing.T) {
 		// Bytes of the segment at random, with a digest that fits.
-		seg := ruleset.Encode(&ruleset.Policy{Interfaces: rulesettest.Interfaces(), Settings: ruleset.Settings{DefaultAction: ruleset.Deny, MaxFlows: 1024}, Strings: []byte("lanwan"),
+		seg := compile.Encode(&ruleset.Policy{Interfaces: rulesettest.Interfaces(), Settings: ruleset.Settings{DefaultAction: ruleset.Deny, MaxFlows: 1024}, Strings: []byte("lanwan"),
 			Classifier: ruleset.Classifier{Roots: []ruleset.Root{{}}}})
 		sum := sha256.Sum256(seg[ruleset.HeaderSize:])
 		at := bytes.Index(seg[:ruleset.HeaderSize], sum[:])

@@ -3,14 +3,11 @@ package filter
 import (
 	"errors"
 
-	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
-	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// A Classifier gives the same answers as Linear from the tables that Build has
-// made. A look-up walks a few decision trees: in each it follows at most
-// segment.MaxLevel nodes to a leaf, and compares the leaf's entries, which are
+// A Classifier decides from the tables that the host's compiler has made. A look-up walks a few decision trees: in each it follows at most
+// ruleset.MaxLevel nodes to a leaf, and compares the leaf's entries, which are
 // in the order of the policy, until one matches. A tree whose first match comes
 // behind what has been found already is not looked at.
 //
@@ -21,7 +18,7 @@ type Classifier struct {
 	def      uint32
 }
 
-// New returns the classifier of a policy whose tables Build has made.
+// New returns the classifier of a policy, which has its tables.
 func New(p *ruleset.Policy) (*Classifier, error) {
 	if len(p.Matches) > 0 && len(p.Classifier.Roots) != len(p.Names)+1 {
 		return nil, errors.New("filter: the policy has rules but no classifier (build the image anew)")
@@ -32,46 +29,14 @@ func New(p *ruleset.Policy) (*Classifier, error) {
 // none is no entry, and comes behind all of them.
 const none = ^uint32(0)
 
-// key is what nodes look at, by field.
-type key [ruleset.NumFields]uint32
-
-// kind is a packet's protocol, direction and state as entries hold them.
-func kind(proto uint8, d verdict.Direction, state uint8) uint16 {
-	return uint16(proto) | uint16(d)<<8 | uint16(state)<<10
-}
-
-// numKinds is how many parts FieldKind has: 4 kinds of protocol, 2 directions,
-// 2 states.
-const numKinds = 16
-
-// kindField is the value of FieldKind.
-func kindField(proto uint8, d verdict.Direction, state uint8) uint32 {
-	k := uint32(3)
-	switch proto {
-	case packet.TCP:
-		k = 0
-	case packet.UDP:
-		k = 1
-	case packet.ICMP:
-		k = 2
-	}
-	if d == verdict.Ingress {
-		k |= 4
-	}
-	if state == ruleset.StateEstablished {
-		k |= 8
-	}
-	return k
-}
-
 // Decide returns what the policy says about a packet.
 func (c *Classifier) Decide(p *Packet) Verdict {
 	v := Verdict{Action: c.fallback, Rule: c.def, Shadow: NoRule}
 	if len(c.t.Roots) == 0 {
 		return v
 	}
-	k := key{uint32(p.Src), uint32(p.Dst), uint32(p.DstPort), kindField(p.Proto, p.Direction, p.State)}
-	kd := kind(p.Proto, p.Direction, p.State)
+	k := ruleset.Key{uint32(p.Src), uint32(p.Dst), uint32(p.DstPort), ruleset.KindField(p.Proto, p.Direction, p.State)}
+	kd := ruleset.EntryKind(p.Proto, p.Direction, p.State)
 	r := &c.t.Roots[0]
 	best, rule := c.first(r.Tree, r.Trees, &k, kd, none, none)
 	shadow, shadowRule := none, none
@@ -97,7 +62,7 @@ func (c *Classifier) Decide(p *Packet) Verdict {
 
 // first returns the first match of n trees, if it comes before best, and
 // otherwise best and rule as they are.
-func (c *Classifier) first(tree, n uint32, k *key, kd uint16, best, rule uint32) (uint32, uint32) {
+func (c *Classifier) first(tree, n uint32, k *ruleset.Key, kd uint16, best, rule uint32) (uint32, uint32) {
 	trees := c.t.Trees[tree:][:n]
 	nodes, cells, entries := c.t.Nodes, c.t.Cells, c.t.Entries
 	var leaf [ruleset.MaxTrees]uint32
@@ -122,7 +87,7 @@ func (c *Classifier) first(tree, n uint32, k *key, kd uint16, best, rule uint32)
 			if m >= best {
 				break
 			}
-			if matches(e, k, kd) {
+			if e.Matches(k, kd) {
 				best, rule = m, e.Rule
 				break
 			}
@@ -132,9 +97,4 @@ func (c *Classifier) first(tree, n uint32, k *key, kd uint16, best, rule uint32)
 		}
 	}
 	return best, rule
-}
-
-// matches reports whether a packet matches an entry.
-func matches(e *ruleset.Entry, k *key, kd uint16) bool {
-	return (k[0]&e.SrcMask^e.Src)|(k[1]&e.DstMask^e.Dst)|uint32(kd&e.KindMask^e.Kind) == 0 && uint16(k[2])-e.Port <= e.PortSpan
 }

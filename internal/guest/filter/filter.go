@@ -1,12 +1,7 @@
-// Package filter decides, for the first packet of a flow's direction, which
-// rule of the policy applies.
-//
-//	filter.go      what is asked and answered
-//	linear.go      the definition: one match after the other
-//	classifier.go  the same answer from decision trees, at a cost that hardly
-//	               depends on the number of rules
-//	build.go       makes the trees; runs on the host, as a part of the compiler
-//	cut.go         how a node of a tree divides its matches
+// Package filter decides which rule of the policy applies to the first packet of
+// each direction of a flow. It looks the packet up in the tables that package
+// compile makes on the host (docs/classifier.md); package linear is the
+// definition of what it must answer.
 package filter
 
 import (
@@ -23,7 +18,7 @@ type Packet struct {
 	DstPort   uint16 // 0 for protocols without ports
 	Proto     uint8
 	Direction verdict.Direction
-	State     uint8    // segment.StateNew or segment.StateEstablished
+	State     uint8    // ruleset.StateNew or ruleset.StateEstablished
 	Names     []uint32 // the patterns of Policy.Names that the source knows Dst by, as indexes
 }
 
@@ -35,14 +30,4 @@ type Verdict struct {
 	Action ruleset.Action
 	Rule   uint32 // that decides; the number of rules stands for the default action
 	Shadow uint32 // the shadow rule that would decide if all were enforced, or NoRule
-}
-
-// hasName reports whether the source knows the destination by pattern n.
-func (p *Packet) hasName(n uint32) bool {
-	for _, v := range p.Names {
-		if v == n {
-			return true
-		}
-	}
-	return false
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -280,7 +281,7 @@ func (p *loop) mix(sizes []int) {
 
 // classify gives an engine another policy's rules.
 func classify(b *testing.B, e *Engine, p *ruleset.Policy) {
-	if err := filter.Build(p); err != nil {
+	if err := compile.Classifier(p); err != nil {
 		b.Fatal(err)
 	}
 	var err error

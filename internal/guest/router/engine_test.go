@@ -6,9 +6,9 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/nat"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -28,7 +28,7 @@ func plainPolicy() *ruleset.Policy {
 // plainConfig is what New takes with that policy.
 func plainConfig(t *testing.T, p *ruleset.Policy) Config {
 	t.Helper()
-	if err := filter.Build(p); err != nil {
+	if err := compile.Classifier(p); err != nil {
 		t.Fatal(err)
 	}
 	pool := framebuf.NewPool(make([]byte, 64*framebuf.Size), 0)

@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -82,7 +82,7 @@ func newLabIn(t testing.TB, alloc conntrack.Alloc, edit func(p *ruleset.Policy),
 	if edit != nil {
 		edit(p)
 	}
-	if err := filter.Build(p); err != nil {
+	if err := compile.Classifier(p); err != nil {
 		t.Fatal(err)
 	}
 	l := &lab{t: t, policy: p, pool: framebuf.NewPool(alloc(2048*framebuf.Size, true), 0), events: event.NewRing(4096), now: 1e9}

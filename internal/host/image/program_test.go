@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/ruleset/rulesettest"
 )
@@ -16,7 +17,7 @@ func tlsPolicy(tls uint8) (*ruleset.Policy, []byte) {
 	p := &ruleset.Policy{Interfaces: rulesettest.Interfaces(), Settings: ruleset.Settings{DefaultAction: ruleset.Deny, MaxFlows: 1024}}
 	p.Strings = []byte("dns.example")
 	p.Upstreams = []ruleset.Upstream{{Address: p.Interfaces[0].Address, Port: 853, TLS: tls, ServerName: ruleset.Text{Len: uint32(tls) * uint32(len(p.Strings))}}}
-	return p, ruleset.Encode(p)
+	return p, compile.Encode(p)
 }
 
 func TestProgramFor(t *testing.T) {

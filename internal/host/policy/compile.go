@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
@@ -24,7 +24,7 @@ func Compile(p *Policy) (*ruleset.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := filter.Build(s); err != nil {
+	if err := compile.Classifier(s); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.File, err)
 	}
 	return s, nil

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/host/policy/linear"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -115,7 +116,7 @@ func TestUnreachableIsExact(t *testing.T) {
 // is reached when it decides, or would if shadow rules were enforced.
 func reachedRules(p *Policy, seg *ruleset.Policy) []bool {
 	reached := make([]bool, len(p.Rules)+1)
-	f := filter.NewLinear(seg)
+	f := linear.New(seg)
 	var sets [][]uint32
 	for _, name := range []string{"", "a.example.com", "b.example.com", "c.example.com"} {
 		var ns []uint32

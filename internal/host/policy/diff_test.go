@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/host/policy/linear"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -121,7 +122,7 @@ func TestDiffIsExact(t *testing.T) {
 			slices.Sort(edge[d])
 			edge[d] = slices.Compact(edge[d])
 		}
-		la, lb := filter.NewLinear(sa), filter.NewLinear(sb)
+		la, lb := linear.New(sa), linear.New(sb)
 		for set := range 1 << len(c.names) {
 			feasible := true
 			for i := range c.names {
@@ -140,7 +141,7 @@ func TestDiffIsExact(t *testing.T) {
 								continue
 							}
 							q := filter.Packet{Src: packet.Addr(src), Dst: packet.Addr(dst), DstPort: uint16(port), Proto: []uint8{6, 17, 1, 47}[k%numProtos], Direction: verdict.Direction(1 + k/numProtos%2), State: uint8(1 + k/numProtos/2)}
-							decide := func(side int, p *Policy, s *ruleset.Policy, l *filter.Linear) int {
+							decide := func(side int, p *Policy, s *ruleset.Policy, l *linear.Filter) int {
 								q.Names = nil
 								for i := range s.Names {
 									j, _ := slices.BinarySearch(c.names, pattern(s, &s.Names[i]))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/host/policy/linear"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -330,7 +331,7 @@ func (p *Policy) ask(seg *ruleset.Policy, o *Outcome, told netip.Addr) {
 			fp.Names, o.Names = p.patterns(seg, f.FQDN)
 		}
 	}
-	v := filter.NewLinear(seg).Decide(&fp)
+	v := linear.New(seg).Decide(&fp)
 	o.Asked, o.Action, o.Rule = true, v.Action, int(v.Rule)
 	if v.Shadow != filter.NoRule {
 		o.Shadow = int(v.Shadow)

@@ -9,6 +9,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/guest/router"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -152,7 +153,7 @@ type Cost struct {
 // CostOf returns the cost of a compiled policy.
 func CostOf(seg *ruleset.Policy) Cost {
 	flows := int(seg.Settings.MaxFlows)
-	return Cost{Rules: len(seg.Rules), Matches: len(seg.Matches), Names: len(seg.Names), Tables: len(ruleset.Encode(seg)),
+	return Cost{Rules: len(seg.Rules), Matches: len(seg.Matches), Names: len(seg.Names), Tables: len(compile.Encode(seg)),
 		FlowTable: conntrack.Bytes(flows) + conntrack.SourcesBytes(flows, seg.Settings.SourceFlows, seg.Settings.SourceRate),
 		Ports:     nat.Bytes(seg), DNS: router.NameBytes(seg)}
 }

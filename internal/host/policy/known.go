@@ -9,6 +9,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/dnsproxy"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/fqdn"
+	"github.com/thurward/thurward/internal/host/policy/linear"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
@@ -69,7 +70,7 @@ func (p *Policy) hint(seg *ruleset.Policy, o *Outcome, fp filter.Packet, told ne
 		return 0
 	}
 	fp.Names, _ = p.patterns(seg, f.FQDN)
-	if filter.NewLinear(seg).Decide(&fp).Action != ruleset.Accept {
+	if linear.New(seg).Decide(&fp).Action != ruleset.Accept {
 		return 0
 	}
 	return note

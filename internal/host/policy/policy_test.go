@@ -11,6 +11,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -53,7 +54,7 @@ func TestPolicies(t *testing.T) {
 					}
 					got["want.verdicts"] += fmt.Sprintf("%s: %v: %s\n", r.Test.Name, r.Test.Flow, r.Wrong)
 				}
-				b := ruleset.Encode(s)
+				b := compile.Encode(s)
 				if q, err := ruleset.Open(b); err != nil || q.Digest != s.Digest {
 					t.Fatalf("the compiled policy does not open: %v", err)
 				}
@@ -116,7 +117,7 @@ func FuzzLoad(f *testing.F) {
 			if err := validate(schema, src); err != nil {
 				t.Fatalf("the loader accepts what the schema does not: %v", err)
 			}
-			if _, err := ruleset.Open(ruleset.Encode(s)); err != nil {
+			if _, err := ruleset.Open(compile.Encode(s)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/ruleset/rulesettest"
 )
@@ -57,7 +58,7 @@ func note(typ uint32, name string, desc int) []byte {
 }
 
 func samplePolicy() []byte {
-	return ruleset.Encode(&ruleset.Policy{Digest: [32]byte{7}, Interfaces: rulesettest.Interfaces(), Settings: ruleset.Settings{DefaultAction: ruleset.Deny, MaxFlows: 1024}})
+	return compile.Encode(&ruleset.Policy{Digest: [32]byte{7}, Interfaces: rulesettest.Interfaces(), Settings: ruleset.Settings{DefaultAction: ruleset.Deny, MaxFlows: 1024}})
 }
 
 func TestOpenImage(t *testing.T) {

@@ -1,8 +1,12 @@
-package ruleset
+package ruleset_test
 
 import (
 	"strings"
 	"testing"
+
+	"github.com/thurward/thurward/internal/host/policy/compile"
+
+	. "github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // TestAddressBoundaries: each condition of the addresses at its last good value
@@ -69,12 +73,12 @@ func TestAddressBoundaries(t *testing.T) {
 	} {
 		p := sample()
 		c.good(p)
-		if _, err := Open(aligned(Encode(p))); err != nil {
+		if _, err := Open(aligned(compile.Encode(p))); err != nil {
 			t.Errorf("%s: %v", c.what, err)
 		}
 		p = sample()
 		c.bad(p)
-		if _, err := Open(aligned(Encode(p))); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Open(aligned(compile.Encode(p))); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want one with %q", c.what, err, c.want)
 		}
 	}
@@ -100,13 +104,13 @@ func TestAddressValues(t *testing.T) {
 		for i := range 12 {
 			m[i] = 0xff
 		}
-		if got, ok := m.mask(); got != v || !ok {
+		if got, ok := m.Mask(); got != v || !ok {
 			t.Errorf("/%d: %#x, %v", bits, got, ok)
 		}
 		for i := range 12 {
 			n := m
 			n[i] = 0xfe
-			if got, ok := n.mask(); got != 0 || ok {
+			if got, ok := n.Mask(); got != 0 || ok {
 				t.Errorf("%v: %#x, %v", n, got, ok)
 			}
 		}

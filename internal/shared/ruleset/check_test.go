@@ -1,4 +1,4 @@
-package ruleset
+package ruleset_test
 
 import (
 	"bytes"
@@ -6,7 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/verdict"
+
+	. "github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // TestCheckBoundaries: each condition of a policy at its last good value and at
@@ -95,12 +98,12 @@ func TestCheckBoundaries(t *testing.T) {
 				p.Matches[i].Action = p.Rules[p.Matches[i].Rule].Action
 			}
 		}
-		if _, err := Open(aligned(Encode(p))); err != nil {
+		if _, err := Open(aligned(compile.Encode(p))); err != nil {
 			t.Errorf("%s: %v", c.what, err)
 		}
 		p = two()
 		c.bad(p)
-		if _, err := Open(aligned(Encode(p))); err == nil || err.Error() != "policy segment: "+c.want {
+		if _, err := Open(aligned(compile.Encode(p))); err == nil || err.Error() != "policy segment: "+c.want {
 			t.Errorf("%s: error %v, want %q", c.what, err, c.want)
 		}
 	}
@@ -144,12 +147,12 @@ func TestClassifierBoundaries(t *testing.T) {
 	} {
 		p := sample()
 		c.good(&p.Classifier)
-		if _, err := Open(aligned(Encode(p))); err != nil {
+		if _, err := Open(aligned(compile.Encode(p))); err != nil {
 			t.Errorf("%s: %v", c.what, err)
 		}
 		p = sample()
 		c.bad(&p.Classifier)
-		if _, err := Open(aligned(Encode(p))); err == nil || err.Error() != "policy segment: "+c.want {
+		if _, err := Open(aligned(compile.Encode(p))); err == nil || err.Error() != "policy segment: "+c.want {
 			t.Errorf("%s: error %v, want %q", c.what, err, c.want)
 		}
 	}
@@ -163,16 +166,16 @@ func TestNoClassifier(t *testing.T) {
 		p.Matches, p.Names, p.Classifier = nil, nil, Classifier{}
 		return p
 	}
-	if _, err := Open(aligned(Encode(bare()))); err != nil {
+	if _, err := Open(aligned(compile.Encode(bare()))); err != nil {
 		t.Error(err)
 	}
 	rooted := bare()
 	rooted.Classifier.Roots = make([]Root, 1)
-	if _, err := Open(aligned(Encode(rooted))); err != nil {
+	if _, err := Open(aligned(compile.Encode(rooted))); err != nil {
 		t.Error(err)
 	}
 	rooted.Classifier.Roots[0].Trees = 1
-	if _, err := Open(aligned(Encode(rooted))); err == nil || !strings.Contains(err.Error(), "a root of") {
+	if _, err := Open(aligned(compile.Encode(rooted))); err == nil || !strings.Contains(err.Error(), "a root of") {
 		t.Errorf("a root without trees: %v", err)
 	}
 	for what, f := range map[string]func(p *Policy){
@@ -184,7 +187,7 @@ func TestNoClassifier(t *testing.T) {
 	} {
 		p := bare()
 		f(p)
-		if _, err := Open(aligned(Encode(p))); err == nil || !strings.Contains(err.Error(), "root for each name") {
+		if _, err := Open(aligned(compile.Encode(p))); err == nil || !strings.Contains(err.Error(), "root for each name") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -194,8 +197,8 @@ func TestNoClassifier(t *testing.T) {
 // header with each value that often goes wrong.
 func edited() [][]byte {
 	var all [][]byte
-	good := Encode(sample())
-	for at := offVersion; at < offTables+8*numTables; at += 4 {
+	good := compile.Encode(sample())
+	for at := OffVersion; at < OffTables+8*NumTables; at += 4 {
 		old := binary.LittleEndian.Uint32(good[at:])
 		for _, v := range []uint32{0, 1, old - 1, old + 1, old + 16, uint32(len(good)), 1 << 31, ^uint32(0), ^uint32(15)} {
 			b := bytes.Clone(good)

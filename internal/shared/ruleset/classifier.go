@@ -1,8 +1,10 @@
 package ruleset
 
-// The classifier's tables: decision trees over the matches. Package filter
-// builds them on the host (Build) and reads them in the firewall; its doc
-// comment says how. They hold nothing that Matches does not say.
+import "github.com/thurward/thurward/internal/shared/verdict"
+
+// The classifier's tables: decision trees over the matches. The host's compiler
+// (package compile) builds them, and package filter reads them in the firewall;
+// docs/classifier.md says how. They hold nothing that Matches does not say.
 
 // MaxLevel bounds the depth of a decision tree, MaxTrees the trees of a root.
 const (
@@ -15,9 +17,37 @@ const (
 	FieldSrc = iota
 	FieldDst
 	FieldPort // destination port
-	FieldKind // protocol, direction and state together, see package filter
+	FieldKind // protocol, direction and state together, see KindField
 	NumFields
 )
+
+// A Key is what nodes look at of a packet, by field.
+type Key [NumFields]uint32
+
+// NumKinds is the number of values of FieldKind: 4 classes of protocols, 2
+// directions, 2 states.
+const NumKinds = 16
+
+// KindField returns the value of FieldKind: the protocol's class in bits 0 and 1
+// (TCP, UDP, ICMP, any other), bit 2 for ingress, bit 3 for StateEstablished.
+func KindField(proto uint8, d verdict.Direction, state uint8) uint32 {
+	k := uint32(3)
+	switch proto {
+	case 6:
+		k = 0
+	case 17:
+		k = 1
+	case 1:
+		k = 2
+	}
+	if d == verdict.Ingress {
+		k |= 4
+	}
+	if state == StateEstablished {
+		k |= 8
+	}
+	return k
+}
 
 // LeafBit marks a Cell or Tree that leads to a leaf: the other bits are the
 // index of its first Entry. An index beyond the table is an empty leaf.
@@ -73,6 +103,18 @@ type Entry struct {
 
 // ActionShift is the place of the action in Entry.Rule.
 const ActionShift = 24
+
+// EntryKind returns a packet's protocol, direction and state as Entry.Kind has
+// them.
+func EntryKind(proto uint8, d verdict.Direction, state uint8) uint16 {
+	return uint16(proto) | uint16(d)<<8 | uint16(state)<<10
+}
+
+// Matches reports whether a packet matches an entry. kind is the packet's
+// EntryKind; FieldKind of the key is not looked at.
+func (e *Entry) Matches(k *Key, kind uint16) bool {
+	return (k[FieldSrc]&e.SrcMask^e.Src)|(k[FieldDst]&e.DstMask^e.Dst)|uint32(kind&e.KindMask^e.Kind) == 0 && uint16(k[FieldPort])-e.Port <= e.PortSpan
+}
 
 // A Classifier is the tables together.
 type Classifier struct {

@@ -1,4 +1,4 @@
-package ruleset
+package ruleset_test
 
 import (
 	"bytes"
@@ -9,13 +9,17 @@ import (
 	"syscall"
 	"testing"
 	"unsafe"
+
+	"github.com/thurward/thurward/internal/host/policy/compile"
+
+	. "github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // filled returns n entries of which no two bytes of named fields are alike, so
 // that what lands in another's place shows.
 func filled[T any](n int, seed byte) []T {
 	s := make([]T, n)
-	b := raw(s)
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), len(s)*int(unsafe.Sizeof(s[0])))
 	for i := range b {
 		b[i] = byte(i)*31 + byte(i>>8) + seed
 	}
@@ -32,29 +36,29 @@ func TestTablesKeepTheirPlace(t *testing.T) {
 		Rules: filled[Rule](3, 10), Matches: filled[Match](2, 11), Strings: filled[byte](21, 12),
 		Classifier: Classifier{Roots: filled[Root](2, 13), Trees: filled[Tree](3, 14), Nodes: filled[Node](2, 15), Cells: filled[Cell](7, 16), Entries: filled[Entry](2, 17)},
 	}
-	b := aligned(Encode(p))
+	b := aligned(compile.Encode(p))
 	le := binary.LittleEndian
 	if string(b[:8]) != Magic || le.Uint32(b[8:]) != Version || int(le.Uint32(b[12:])) != len(b) {
 		t.Fatalf("header %x", b[:16])
 	}
-	q := &Policy{Digest: [32]byte(b[offPolicy:])}
-	s, ok := table[Settings](b, tabSettings)
+	q := &Policy{Digest: [32]byte(b[OffPolicy:])}
+	s, ok := Table[Settings](b, TabSettings)
 	if !ok || len(s) != 1 {
 		t.Fatal("no settings")
 	}
 	q.Settings = s[0]
-	if !q.tables(b) {
+	if !q.Tables(b) {
 		t.Fatal("a table is refused")
 	}
 	if !reflect.DeepEqual(p, q) {
 		t.Fatalf("got  %+v\nwant %+v", q, p)
 	}
-	for i := range numTables {
-		if off := le.Uint32(b[offTables+8*i:]); off%16 != 0 || off < HeaderSize {
+	for i := range NumTables {
+		if off := le.Uint32(b[OffTables+8*i:]); off%16 != 0 || off < HeaderSize {
 			t.Errorf("table %d at %d", i, off)
 		}
 	}
-	if end := offTables + 8*numTables; end > HeaderSize {
+	if end := OffTables + 8*NumTables; end > HeaderSize {
 		t.Errorf("the tables' places end at %d, behind the header", end)
 	}
 }
@@ -71,8 +75,8 @@ func TestTableLimits(t *testing.T) {
 	defer func() { _ = syscall.Munmap(big) }()
 	le := binary.LittleEndian
 	put := func(b []byte, i int, off, n uint32) []byte {
-		le.PutUint32(b[offTables+8*i:], off)
-		le.PutUint32(b[offTables+8*i+4:], n)
+		le.PutUint32(b[OffTables+8*i:], off)
+		le.PutUint32(b[OffTables+8*i+4:], n)
 		return b
 	}
 	for _, c := range []struct {
@@ -81,10 +85,10 @@ func TestTableLimits(t *testing.T) {
 		has  func(b []byte, i int) (int, bool)
 		size int
 	}{
-		{tabSettings, 1, has[Settings], 96}, {tabInterfaces, 16, has[Interface], 56}, {tabSNAT, 1 << 20, has[SNAT], 56},
-		{tabRules, 1 << 20, has[Rule], 24}, {tabMatches, 1 << 22, has[Match], 80}, {tabDNAT, 1 << 20, has[DNAT], 80},
-		{tabNames, 1 << 22, has[Name], 16}, {tabUpstreams, 64, has[Upstream], 40}, {tabResolvers, 64, has[Resolver], 16},
-		{tabBlocked, 1 << 22, has[Name], 16}, {tabPrivate, 1 << 22, has[Name], 16}, {tabRoots, 1<<22 + 1, has[Root], 16},
+		{TabSettings, 1, has[Settings], 96}, {TabInterfaces, 16, has[Interface], 56}, {TabSNAT, 1 << 20, has[SNAT], 56},
+		{TabRules, 1 << 20, has[Rule], 24}, {TabMatches, 1 << 22, has[Match], 80}, {TabDNAT, 1 << 20, has[DNAT], 80},
+		{TabNames, 1 << 22, has[Name], 16}, {TabUpstreams, 64, has[Upstream], 40}, {TabResolvers, 64, has[Resolver], 16},
+		{TabBlocked, 1 << 22, has[Name], 16}, {TabPrivate, 1 << 22, has[Name], 16}, {TabRoots, 1<<22 + 1, has[Root], 16},
 	} {
 		if n, ok := c.has(put(big, c.i, HeaderSize, c.most), c.i); !ok || n != int(c.most) {
 			t.Errorf("table %d: %d entries: %d, %v", c.i, c.most, n, ok)
@@ -110,34 +114,34 @@ func TestTableLimits(t *testing.T) {
 				t.Errorf("table %d: the last entry ends behind the segment", c.i)
 			}
 		}
-		clear(big[offTables:HeaderSize])
+		clear(big[OffTables:HeaderSize])
 	}
 	// The classifier's tables are the largest there are: 1 GB of cells.
-	for _, i := range []int{tabTrees, tabNodes, tabCells, tabEntries} {
-		if limits[i] != 1<<28 {
-			t.Errorf("table %d: limit %d", i, limits[i])
+	for _, i := range []int{TabTrees, TabNodes, TabCells, TabEntries} {
+		if Limits[i] != 1<<28 {
+			t.Errorf("table %d: limit %d", i, Limits[i])
 		}
 	}
-	if n, ok := has[byte](put(big[:HeaderSize+5], tabStrings, HeaderSize, 5), tabStrings); !ok || n != 5 {
+	if n, ok := has[byte](put(big[:HeaderSize+5], TabStrings, HeaderSize, 5), TabStrings); !ok || n != 5 {
 		t.Errorf("strings up to the end: %d, %v", n, ok)
 	}
-	if _, ok := has[byte](put(big[:HeaderSize+5], tabStrings, HeaderSize, 6), tabStrings); ok {
+	if _, ok := has[byte](put(big[:HeaderSize+5], TabStrings, HeaderSize, 6), TabStrings); ok {
 		t.Error("strings behind the end")
 	}
 }
 
 func has[T any](b []byte, i int) (int, bool) {
-	s, ok := table[T](b, i)
+	s, ok := Table[T](b, i)
 	return len(s), ok
 }
 
 // TestEachTableIsLookedAt: whichever table lies outside, the segment is refused.
 func TestEachTableIsLookedAt(t *testing.T) {
-	for i := range numTables {
-		b := aligned(Encode(sample()))
-		binary.LittleEndian.PutUint32(b[offTables+8*i:], uint32(len(b)+15)&^15+16)
+	for i := range NumTables {
+		b := aligned(compile.Encode(sample()))
+		binary.LittleEndian.PutUint32(b[OffTables+8*i:], uint32(len(b)+15)&^15+16)
 		fix(b)
-		if _, err := Open(b); err == nil || !strings.Contains(err.Error(), "outside") && !(i == tabSettings && strings.Contains(err.Error(), "no settings")) {
+		if _, err := Open(b); err == nil || !strings.Contains(err.Error(), "outside") && !(i == TabSettings && strings.Contains(err.Error(), "no settings")) {
 			t.Errorf("table %d: %v", i, err)
 		}
 	}
@@ -146,11 +150,11 @@ func TestEachTableIsLookedAt(t *testing.T) {
 // TestOpenSays pins the words about the header whole: their numbers tell what to
 // do.
 func TestOpenSays(t *testing.T) {
-	good := aligned(Encode(sample()))
+	good := aligned(compile.Encode(sample()))
 	edit := func(f func(b []byte)) []byte { b := aligned(good); f(b); return b }
 	le := binary.LittleEndian
-	right := hex.EncodeToString(good[offBody : offBody+32])
-	last := good[offBody+31] ^ 1
+	right := hex.EncodeToString(good[OffBody : OffBody+32])
+	last := good[OffBody+31] ^ 1
 	other := right[:62] + hex.EncodeToString([]byte{last})
 	none := make([]uint64, 40)
 	off := unsafe.Slice((*byte)(unsafe.Pointer(&none[0])), 320)[4:]
@@ -163,9 +167,9 @@ func TestOpenSays(t *testing.T) {
 		{off, "policy segment: not aligned to 8 bytes"},
 		{edit(func(b []byte) { b[7] = 'X' }), "policy segment: wrong magic (not a policy, or a corrupted image)"},
 		{edit(func(b []byte) { le.PutUint32(b[8:], 5) }), "policy segment: layout version 5, this program reads version 6 (build the image anew)"},
-		{edit(func(b []byte) { b[offBody+31] ^= 1 }), "policy segment: digest mismatch: want sha256:" + other + ", got sha256:" + right + " (corrupted image)"},
-		{edit(func(b []byte) { le.PutUint32(b[offTables+4:], 0); fix(b) }), "policy segment: no settings"},
-		{edit(func(b []byte) { le.PutUint32(b[offTables+4:], 2); fix(b) }), "policy segment: no settings"},
+		{edit(func(b []byte) { b[OffBody+31] ^= 1 }), "policy segment: digest mismatch: want sha256:" + other + ", got sha256:" + right + " (corrupted image)"},
+		{edit(func(b []byte) { le.PutUint32(b[OffTables+4:], 0); fix(b) }), "policy segment: no settings"},
+		{edit(func(b []byte) { le.PutUint32(b[OffTables+4:], 2); fix(b) }), "policy segment: no settings"},
 	} {
 		if _, err := Open(c.b); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v, want %q", err, c.want)
@@ -174,7 +178,7 @@ func TestOpenSays(t *testing.T) {
 	if _, err := Open(good); err != nil {
 		t.Error(err)
 	}
-	if again := Encode(sample()); !bytes.Equal(good, again) {
+	if again := compile.Encode(sample()); !bytes.Equal(good, again) {
 		t.Error("Open has changed the segment")
 	}
 }
@@ -200,8 +204,8 @@ func TestText(t *testing.T) {
 		{Text{0, 12}, false, ""}, {Text{8, 4}, false, ""}, {Text{12, 0}, false, ""}, {Text{11, 1}, false, ""},
 		{Text{^uint32(0), 1}, false, ""}, {Text{4, ^uint32(0) - 2}, false, ""},
 	} {
-		if got := p.Text(c.t); got != c.want || p.text(c.t) != c.ok {
-			t.Errorf("%+v: %q, %v", c.t, got, p.text(c.t))
+		if got := p.Text(c.t); got != c.want || p.IsText(c.t) != c.ok {
+			t.Errorf("%+v: %q, %v", c.t, got, p.IsText(c.t))
 		}
 	}
 	if s := new(Policy).Text(Text{}); s != "" {

@@ -42,18 +42,18 @@ func Open(b []byte) (*Policy, error) {
 	if string(b[:8]) != Magic {
 		return nil, errors.New("policy segment: wrong magic (not a policy, or a corrupted image)")
 	}
-	if v := le.Uint32(b[offVersion:]); v != Version {
+	if v := le.Uint32(b[OffVersion:]); v != Version {
 		return nil, errors.New("policy segment: layout version " + strconv.Itoa(int(v)) + ", this program reads version " + strconv.Itoa(Version) + " (build the image anew)")
 	}
-	if n := le.Uint32(b[offSize:]); int(n) != len(b) {
+	if n := le.Uint32(b[OffSize:]); int(n) != len(b) {
 		return nil, errors.New("policy segment: its header says " + strconv.Itoa(int(n)) + " bytes, there are " + strconv.Itoa(len(b)) + " (corrupted image)")
 	}
-	if got := sha256.Sum256(b[HeaderSize:]); string(got[:]) != string(b[offBody:offBody+32]) {
-		return nil, errors.New("policy segment: digest mismatch: want sha256:" + hex.EncodeToString(b[offBody:offBody+32]) + ", got sha256:" + hex.EncodeToString(got[:]) + " (corrupted image)")
+	if got := sha256.Sum256(b[HeaderSize:]); string(got[:]) != string(b[OffBody:OffBody+32]) {
+		return nil, errors.New("policy segment: digest mismatch: want sha256:" + hex.EncodeToString(b[OffBody:OffBody+32]) + ", got sha256:" + hex.EncodeToString(got[:]) + " (corrupted image)")
 	}
 	p := &Policy{}
-	copy(p.Digest[:], b[offPolicy:])
-	settings, ok := table[Settings](b, tabSettings)
+	copy(p.Digest[:], b[OffPolicy:])
+	settings, ok := table[Settings](b, TabSettings)
 	if !ok || len(settings) != 1 {
 		return nil, errors.New("policy segment: no settings")
 	}
@@ -68,36 +68,36 @@ func Open(b []byte) (*Policy, error) {
 }
 
 // limits says how many entries each table may have.
-var limits = [numTables]uint32{
-	tabSettings:   1,
-	tabInterfaces: MaxInterfaces,
-	tabSNAT:       MaxRules,
-	tabRules:      MaxRules,
-	tabMatches:    MaxMatches,
-	tabStrings:    maxStrings,
-	tabDNAT:       MaxRules,
-	tabNames:      MaxMatches,
-	tabUpstreams:  MaxServers,
-	tabResolvers:  MaxServers,
-	tabBlocked:    MaxMatches,
-	tabRoots:      MaxMatches + 1,
-	tabTrees:      maxCells,
-	tabNodes:      maxCells,
-	tabCells:      maxCells,
-	tabEntries:    maxCells,
-	tabPrivate:    MaxMatches,
+var limits = [NumTables]uint32{
+	TabSettings:   1,
+	TabInterfaces: MaxInterfaces,
+	TabSNAT:       MaxRules,
+	TabRules:      MaxRules,
+	TabMatches:    MaxMatches,
+	TabStrings:    maxStrings,
+	TabDNAT:       MaxRules,
+	TabNames:      MaxMatches,
+	TabUpstreams:  MaxServers,
+	TabResolvers:  MaxServers,
+	TabBlocked:    MaxMatches,
+	TabRoots:      MaxMatches + 1,
+	TabTrees:      maxCells,
+	TabNodes:      maxCells,
+	TabCells:      maxCells,
+	TabEntries:    maxCells,
+	TabPrivate:    MaxMatches,
 }
 
 // tables finds the tables behind the settings. It reports false when one of
 // them lies outside of the segment.
 func (p *Policy) tables(b []byte) bool {
 	c := &p.Classifier
-	return find(b, tabInterfaces, &p.Interfaces) && find(b, tabSNAT, &p.SNAT) && find(b, tabDNAT, &p.DNAT) &&
-		find(b, tabNames, &p.Names) && find(b, tabBlocked, &p.Blocked) && find(b, tabPrivate, &p.Private) &&
-		find(b, tabUpstreams, &p.Upstreams) && find(b, tabResolvers, &p.Resolvers) &&
-		find(b, tabRules, &p.Rules) && find(b, tabMatches, &p.Matches) && find(b, tabStrings, &p.Strings) &&
-		find(b, tabRoots, &c.Roots) && find(b, tabTrees, &c.Trees) && find(b, tabNodes, &c.Nodes) &&
-		find(b, tabCells, &c.Cells) && find(b, tabEntries, &c.Entries)
+	return find(b, TabInterfaces, &p.Interfaces) && find(b, TabSNAT, &p.SNAT) && find(b, TabDNAT, &p.DNAT) &&
+		find(b, TabNames, &p.Names) && find(b, TabBlocked, &p.Blocked) && find(b, TabPrivate, &p.Private) &&
+		find(b, TabUpstreams, &p.Upstreams) && find(b, TabResolvers, &p.Resolvers) &&
+		find(b, TabRules, &p.Rules) && find(b, TabMatches, &p.Matches) && find(b, TabStrings, &p.Strings) &&
+		find(b, TabRoots, &c.Roots) && find(b, TabTrees, &c.Trees) && find(b, TabNodes, &c.Nodes) &&
+		find(b, TabCells, &c.Cells) && find(b, TabEntries, &c.Entries)
 }
 
 func find[T any](b []byte, i int, s *[]T) (ok bool) {
@@ -107,8 +107,8 @@ func find[T any](b []byte, i int, s *[]T) (ok bool) {
 
 // table returns table i of the segment.
 func table[T any](b []byte, i int) ([]T, bool) {
-	off := uint64(binary.LittleEndian.Uint32(b[offTables+8*i:]))
-	n := uint64(binary.LittleEndian.Uint32(b[offTables+8*i+4:]))
+	off := uint64(binary.LittleEndian.Uint32(b[OffTables+8*i:]))
+	n := uint64(binary.LittleEndian.Uint32(b[OffTables+8*i+4:]))
 	var t T
 	size := uint64(unsafe.Sizeof(t))
 	if n > uint64(limits[i]) || off < HeaderSize || off%16 != 0 || off > uint64(len(b)) || n*size > uint64(len(b))-off {

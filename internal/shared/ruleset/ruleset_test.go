@@ -1,4 +1,4 @@
-package ruleset
+package ruleset_test
 
 import (
 	"bytes"
@@ -6,6 +6,10 @@ import (
 	"strings"
 	"testing"
 	"unsafe"
+
+	"github.com/thurward/thurward/internal/host/policy/compile"
+
+	. "github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 func v4(a, b, c, d byte) Addr {
@@ -53,8 +57,8 @@ func aligned(b []byte) []byte {
 }
 
 func TestRoundTrip(t *testing.T) {
-	b := Encode(sample())
-	if !bytes.Equal(b, Encode(sample())) {
+	b := compile.Encode(sample())
+	if !bytes.Equal(b, compile.Encode(sample())) {
 		t.Fatal("encoding the same policy twice gave different bytes")
 	}
 	p, err := Open(aligned(b))
@@ -101,9 +105,9 @@ func TestLayout(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	edit := func(f func(p *Policy)) []byte { p := sample(); f(p); return Encode(p) }
-	flip := func(i int) []byte { b := Encode(sample()); b[i] ^= 1; return b }
-	good := Encode(sample())
+	edit := func(f func(p *Policy)) []byte { p := sample(); f(p); return compile.Encode(p) }
+	flip := func(i int) []byte { b := compile.Encode(sample()); b[i] ^= 1; return b }
+	good := compile.Encode(sample())
 	for _, c := range []struct {
 		name, want string
 		b          []byte
@@ -113,8 +117,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"magic", "wrong magic", flip(0)},
 		{"version", "layout version 7,", flip(8)},
 		{"corrupted", "digest mismatch", flip(len(good) - 1)},
-		{"corrupted digest", "digest mismatch", flip(offBody)},
-		{"table outside", "outside the segment", flip(offTables + 8 + 3)},
+		{"corrupted digest", "digest mismatch", flip(OffBody)},
+		{"table outside", "outside the segment", flip(OffTables + 8 + 3)},
 		{"no action", "no default action", edit(func(p *Policy) { p.Settings.DefaultAction = 0 })},
 		{"flows", "flow table", edit(func(p *Policy) { p.Settings.MaxFlows = 1 })},
 		{"interface", "interface 1", edit(func(p *Policy) { p.Interfaces[1].Role = 9 })},
@@ -197,7 +201,7 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func FuzzOpen(f *testing.F) {
-	f.Add(Encode(sample()))
+	f.Add(compile.Encode(sample()))
 	f.Add([]byte(Magic))
 	for _, b := range edited() {
 		f.Add(b)

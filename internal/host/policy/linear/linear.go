@@ -1,6 +1,13 @@
-package filter
+// Package linear is the definition of what a compiled policy decides: its matches
+// are looked at one after the other. The firewall does not do that (package
+// filter does the same in a time that hardly depends on their number); tests
+// compare the two, and thurward explain takes this one.
+package linear
 
 import (
+	"slices"
+
+	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -20,18 +27,17 @@ type match struct {
 	name           uint32 // 1 + index, 0: none
 }
 
-// A Linear filter looks at one match after the other. It is the definition of
-// what a policy means; faster classifiers are tested against it.
-type Linear struct {
+// A Filter looks at one match after the other.
+type Filter struct {
 	matches  []match
 	fallback ruleset.Action
 	def      uint32
 }
 
-// NewLinear reads the matches of a policy. Such as name addresses of another
+// New reads the matches of a policy. Those for addresses of another
 // family can never match and are left out.
-func NewLinear(p *ruleset.Policy) *Linear {
-	f := &Linear{fallback: p.Settings.DefaultAction, def: p.DefaultRule()}
+func New(p *ruleset.Policy) *Filter {
+	f := &Filter{fallback: p.Settings.DefaultAction, def: p.DefaultRule()}
 	for i := range p.Matches {
 		m := &p.Matches[i]
 		r := match{portLo: m.PortLo, portHi: m.PortHi, proto: m.Proto, direction: m.Direction, state: m.State, action: m.Action,
@@ -56,8 +62,8 @@ func NewLinear(p *ruleset.Policy) *Linear {
 }
 
 // Decide returns what the policy says about a packet.
-func (f *Linear) Decide(p *Packet) Verdict {
-	v := Verdict{Action: f.fallback, Rule: f.def, Shadow: NoRule}
+func (f *Filter) Decide(p *filter.Packet) filter.Verdict {
+	v := filter.Verdict{Action: f.fallback, Rule: f.def, Shadow: filter.NoRule}
 	for i := range f.matches {
 		m := &f.matches[i]
 		if !m.matches(p) {
@@ -67,18 +73,18 @@ func (f *Linear) Decide(p *Packet) Verdict {
 			v.Action, v.Rule = m.action, m.rule
 			break
 		}
-		if v.Shadow == NoRule {
+		if v.Shadow == filter.NoRule {
 			v.Shadow = m.rule
 		}
 	}
 	return v
 }
 
-func (m *match) matches(p *Packet) bool {
+func (m *match) matches(p *filter.Packet) bool {
 	return p.Src&m.srcMask == m.src && p.Dst&m.dstMask == m.dst &&
 		(m.proto == 0 || m.proto == p.Proto) &&
 		p.DstPort >= m.portLo && p.DstPort <= m.portHi &&
 		(m.direction == verdict.Either || m.direction == p.Direction) &&
 		m.state&p.State != 0 &&
-		(m.name == 0 || p.hasName(m.name-1))
+		(m.name == 0 || slices.Contains(p.Names, m.name-1))
 }

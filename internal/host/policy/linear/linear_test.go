@@ -1,14 +1,23 @@
-package filter
+package linear
 
 import (
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 func addr(a, b, c, d uint32) packet.Addr { return packet.Addr(a<<24 | b<<16 | c<<8 | d) }
+
+func pkt(src, dst packet.Addr, port uint16, proto uint8, d verdict.Direction, state uint8) filter.Packet {
+	return filter.Packet{Src: src, Dst: dst, DstPort: port, Proto: proto, Direction: d, State: state}
+}
+
+func decided(a ruleset.Action, rule, shadow uint32) filter.Verdict {
+	return filter.Verdict{Action: a, Rule: rule, Shadow: shadow}
+}
 
 // policy has a rule for each condition, and a default of deny.
 func policy() *ruleset.Policy {
@@ -59,35 +68,35 @@ func TestLinear(t *testing.T) {
 		est = ruleset.StateEstablished
 	)
 	host, other, bad, web, dns := addr(10, 0, 0, 2), addr(10, 0, 1, 2), addr(10, 0, 0, 66), addr(198, 51, 100, 80), addr(8, 8, 8, 8)
-	f := NewLinear(policy())
+	f := New(policy())
 	for _, c := range []struct {
-		p      Packet
+		p      filter.Packet
 		action ruleset.Action
 		rule   uint32
 	}{
 		// first match wins
-		{Packet{bad, web, 80, packet.TCP, e, n, nil}, ruleset.Deny, 0},
-		{Packet{bad, dns, 53, packet.UDP, e, n, nil}, ruleset.Deny, 0},
+		{pkt(bad, web, 80, packet.TCP, e, n), ruleset.Deny, 0},
+		{pkt(bad, dns, 53, packet.UDP, e, n), ruleset.Deny, 0},
 		// source, port range, protocol, direction, state
-		{Packet{host, web, 80, packet.TCP, e, n, nil}, ruleset.Accept, 1},
-		{Packet{host, web, 443, packet.TCP, e, n, nil}, ruleset.Accept, 1},
-		{Packet{host, web, 79, packet.TCP, e, n, nil}, ruleset.Deny, def},
-		{Packet{host, web, 444, packet.TCP, e, n, nil}, ruleset.Deny, def},
-		{Packet{other, web, 80, packet.TCP, e, n, nil}, ruleset.Deny, def},
-		{Packet{host, web, 80, packet.UDP, e, n, nil}, ruleset.Deny, def},
-		{Packet{host, web, 80, packet.TCP, i, n, nil}, ruleset.Deny, def},
-		{Packet{host, web, 80, packet.TCP, e, est, nil}, ruleset.Deny, def},
+		{pkt(host, web, 80, packet.TCP, e, n), ruleset.Accept, 1},
+		{pkt(host, web, 443, packet.TCP, e, n), ruleset.Accept, 1},
+		{pkt(host, web, 79, packet.TCP, e, n), ruleset.Deny, def},
+		{pkt(host, web, 444, packet.TCP, e, n), ruleset.Deny, def},
+		{pkt(other, web, 80, packet.TCP, e, n), ruleset.Deny, def},
+		{pkt(host, web, 80, packet.UDP, e, n), ruleset.Deny, def},
+		{pkt(host, web, 80, packet.TCP, i, n), ruleset.Deny, def},
+		{pkt(host, web, 80, packet.TCP, e, est), ruleset.Deny, def},
 		// destination
-		{Packet{other, dns, 53, packet.UDP, e, n, nil}, ruleset.Accept, 2},
-		{Packet{web, dns, 53, packet.UDP, i, n, nil}, ruleset.Accept, 2},
-		{Packet{other, web, 53, packet.UDP, e, n, nil}, ruleset.Deny, def},
+		{pkt(other, dns, 53, packet.UDP, e, n), ruleset.Accept, 2},
+		{pkt(web, dns, 53, packet.UDP, i, n), ruleset.Accept, 2},
+		{pkt(other, web, 53, packet.UDP, e, n), ruleset.Deny, def},
 		// state
-		{Packet{web, host, 4000, packet.TCP, i, est, nil}, ruleset.Accept, 3},
-		{Packet{web, host, 4000, packet.TCP, i, n, nil}, ruleset.Deny, def},
+		{pkt(web, host, 4000, packet.TCP, i, est), ruleset.Accept, 3},
+		{pkt(web, host, 4000, packet.TCP, i, n), ruleset.Deny, def},
 		// no ports
-		{Packet{host, web, 0, packet.ICMP, e, n, nil}, ruleset.Accept, 5},
+		{pkt(host, web, 0, packet.ICMP, e, n), ruleset.Accept, 5},
 	} {
-		if v := f.Decide(&c.p); v != (Verdict{c.action, c.rule, NoRule}) {
+		if v := f.Decide(&c.p); v != (decided(c.action, c.rule, filter.NoRule)) {
 			t.Errorf("%+v: %+v, want action %d by rule %d", c.p, v, c.action, c.rule)
 		}
 	}
@@ -95,7 +104,7 @@ func TestLinear(t *testing.T) {
 
 func TestDefaultAccept(t *testing.T) {
 	p := &ruleset.Policy{Settings: ruleset.Settings{DefaultAction: ruleset.Accept}}
-	if v := NewLinear(p).Decide(&Packet{}); v != (Verdict{ruleset.Accept, 0, NoRule}) {
+	if v := New(p).Decide(&filter.Packet{}); v != (decided(ruleset.Accept, 0, filter.NoRule)) {
 		t.Fatalf("%+v", v)
 	}
 }
@@ -113,22 +122,22 @@ func TestShadowAndNames(t *testing.T) {
 	add(ruleset.Accept, ruleset.Shadow, 15, 30, 0)
 	add(ruleset.Accept, ruleset.Enforce, 20, 40, 2)
 	add(ruleset.Deny, ruleset.Enforce, 30, 40, 0)
-	f := NewLinear(p)
+	f := New(p)
 	for _, c := range []struct {
 		port  uint16
 		names []uint32
-		want  Verdict
+		want  filter.Verdict
 	}{
-		{5, nil, Verdict{ruleset.Accept, 0, NoRule}},
-		{11, nil, Verdict{ruleset.Deny, 5, 1}},
-		{15, nil, Verdict{ruleset.Deny, 5, 1}},
-		{25, nil, Verdict{ruleset.Deny, 5, 2}},
-		{25, []uint32{0}, Verdict{ruleset.Deny, 5, 2}},
-		{25, []uint32{0, 1}, Verdict{ruleset.Accept, 3, 2}},
-		{35, []uint32{1}, Verdict{ruleset.Accept, 3, NoRule}},
-		{35, nil, Verdict{ruleset.Deny, 4, NoRule}},
+		{5, nil, decided(ruleset.Accept, 0, filter.NoRule)},
+		{11, nil, decided(ruleset.Deny, 5, 1)},
+		{15, nil, decided(ruleset.Deny, 5, 1)},
+		{25, nil, decided(ruleset.Deny, 5, 2)},
+		{25, []uint32{0}, decided(ruleset.Deny, 5, 2)},
+		{25, []uint32{0, 1}, decided(ruleset.Accept, 3, 2)},
+		{35, []uint32{1}, decided(ruleset.Accept, 3, filter.NoRule)},
+		{35, nil, decided(ruleset.Deny, 4, filter.NoRule)},
 	} {
-		if v := f.Decide(&Packet{DstPort: c.port, State: ruleset.StateNew, Names: c.names}); v != c.want {
+		if v := f.Decide(&filter.Packet{DstPort: c.port, State: ruleset.StateNew, Names: c.names}); v != c.want {
 			t.Errorf("port %d, names %v: %+v, want %+v", c.port, c.names, v, c.want)
 		}
 	}

@@ -1,4 +1,4 @@
-package filter
+package compile
 
 import (
 	"flag"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/filter/filtertest"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -23,23 +24,23 @@ func TestPlans(t *testing.T) {
 	ps := map[string]*ruleset.Policy{}
 	var names []string
 	add := func(name string, p *ruleset.Policy) { ps[name] = p; names = append(names, name) }
-	for _, v := range variants {
+	for _, v := range filtertest.Variants {
 		for _, n := range []int{10, 60, 300} {
-			add(fmt.Sprintf("%s, %d", v.name, n), v.policy(n))
+			add(fmt.Sprintf("%s, %d", v.Name, n), v.Policy(n))
 		}
 	}
 	for _, name := range []string{"nested port ranges, small first", "wide port ranges with sources", "crosses: sources to any, any to destinations", "all the same but for protocols that are one kind"} {
-		add(name, hard(150)[name])
+		add(name, filtertest.Hard(150)[name])
 	}
 	for seed := range uint64(6) {
-		add(fmt.Sprintf("grid %d", seed), grid(rand.New(rand.NewPCG(seed, 8)), 12<<seed/3))
-		add(fmt.Sprintf("crossing %d", seed), crossing(rand.New(rand.NewPCG(seed, 9))))
+		add(fmt.Sprintf("grid %d", seed), filtertest.Grid(rand.New(rand.NewPCG(seed, 8)), 12<<seed/3))
+		add(fmt.Sprintf("crossing %d", seed), filtertest.Crossing(rand.New(rand.NewPCG(seed, 9))))
 	}
 	add("wider than 16 bits in each field", spread())
 	var out strings.Builder
 	for _, name := range names {
 		p := ps[name]
-		if err := Build(p); err != nil {
+		if err := Classifier(p); err != nil {
 			t.Fatal(err)
 		}
 		c := &p.Classifier
@@ -109,9 +110,9 @@ func spread() *ruleset.Policy {
 		v := uint32(i/4) * 0x1745d174
 		switch i % 4 {
 		case 0:
-			m.Src, m.SrcMask = prefix(v, 32)
+			m.Src, m.SrcMask = filtertest.Prefix(v, 32)
 		case 1:
-			m.Dst, m.DstMask = prefix(^v, 32)
+			m.Dst, m.DstMask = filtertest.Prefix(^v, 32)
 		case 2:
 			m.PortLo = uint16(v >> 16)
 			m.PortHi = m.PortLo
@@ -135,11 +136,11 @@ func TestBuildBounds(t *testing.T) {
 	}
 	// Memory that nobody writes to takes none.
 	p := &ruleset.Policy{Rules: make([]ruleset.Rule, 1<<20+1)}
-	if err := Build(p); err == nil || err.Error() != "filter: too many rules for the classifier" || p.Classifier.Roots != nil {
+	if err := Classifier(p); err == nil || err.Error() != "filter: too many rules for the classifier" || p.Classifier.Roots != nil {
 		t.Errorf("%v", err)
 	}
 	p.Rules = p.Rules[1:]
-	if err := Build(p); err != nil || len(p.Classifier.Roots) != 1 {
+	if err := Classifier(p); err != nil || len(p.Classifier.Roots) != 1 {
 		t.Errorf("%v, %d roots", err, len(p.Classifier.Roots))
 	}
 }

@@ -1,4 +1,4 @@
-package filter
+package compile
 
 import (
 	"math/bits"
@@ -11,7 +11,7 @@ const (
 	maxParts = 1 << 16
 )
 
-// A cut divides one field's range into equal parts, see segment.Node.
+// A cut divides one field's range into equal parts, see ruleset.Node.
 type cut struct {
 	field int
 	base  uint32
@@ -124,7 +124,7 @@ func (b *builder) copied(ms []uint32, r *region, c *cut, narrow uint32) (total, 
 
 // kindCut divides by protocol, direction and state.
 func (b *builder) kindCut(ms []uint32, r *region) (cut, bool) {
-	var size [numKinds]int
+	var size [ruleset.NumKinds]int
 	total := 0
 	for _, m := range ms {
 		for k := b.boxes[m].kinds & r.kinds; k != 0; k &= k - 1 {
@@ -132,7 +132,7 @@ func (b *builder) kindCut(ms []uint32, r *region) (cut, bool) {
 			total++
 		}
 	}
-	c := cut{field: ruleset.FieldKind, parts: numKinds}
+	c := cut{field: ruleset.FieldKind, parts: ruleset.NumKinds}
 	sum := 0.0
 	for _, n := range size {
 		sum += float64(n) * float64(n)

@@ -1,4 +1,9 @@
-package filter
+// Package compile makes the tables that the image carries (package ruleset):
+//
+//	classifier.go  decision trees over the matches (docs/classifier.md)
+//	cut.go         how a node of a tree divides its matches
+//	encode.go      the bytes of the tables
+package compile
 
 import (
 	"encoding/binary"
@@ -12,7 +17,6 @@ import (
 )
 
 // A plan is how trees are made of a root's matches.
-
 type plan struct {
 	leaf   int    // entries that are compared rather than divided further
 	trees  int    // at most; the last takes what the others have left
@@ -52,9 +56,9 @@ type box struct {
 	entry  ruleset.Entry
 }
 
-// Build makes the tables by which New decides, and puts them into p. The same
-// policy gives the same tables.
-func Build(p *ruleset.Policy) error { return build(p, plans) }
+// Classifier makes the classifier's tables from the matches of p, and puts them
+// into p. The same matches give the same tables.
+func Classifier(p *ruleset.Policy) error { return build(p, plans) }
 
 // fits returns an error when there are more rules or matches than Open takes,
 // which are fewer than an entry has bits for.
@@ -65,7 +69,7 @@ func fits(rules, matches int) error {
 	return nil
 }
 
-// build is Build with a choice of plans.
+// build is Classifier with a choice of plans.
 func build(p *ruleset.Policy, plans []plan) error {
 	if err := fits(len(p.Rules), len(p.Matches)); err != nil {
 		return err
@@ -165,18 +169,18 @@ func (x *box) set(p *ruleset.Policy, i int) bool {
 		kd, mask = uint16(m.Proto), 0xff
 	}
 	if m.Direction != verdict.Either {
-		kd, mask = kd|kind(0, m.Direction, 0), mask|kind(0, 3, 0)
+		kd, mask = kd|ruleset.EntryKind(0, m.Direction, 0), mask|ruleset.EntryKind(0, 3, 0)
 	}
 	if s := m.State; s == ruleset.StateNew || s == ruleset.StateEstablished {
-		kd, mask = kd|kind(0, 0, s), mask|kind(0, 0, 3)
+		kd, mask = kd|ruleset.EntryKind(0, 0, s), mask|ruleset.EntryKind(0, 0, 3)
 	}
 	e.Kind, e.KindMask = kd, mask
 	for _, proto := range []uint8{packet.TCP, packet.UDP, packet.ICMP, 0xff} {
-		if other := proto == 0xff; m.Proto == 0 || m.Proto == proto || other && kindField(m.Proto, 0, 0) == 3 {
+		if other := proto == 0xff; m.Proto == 0 || m.Proto == proto || other && ruleset.KindField(m.Proto, 0, 0) == 3 {
 			for _, d := range []verdict.Direction{verdict.Egress, verdict.Ingress} {
 				for _, s := range []uint8{ruleset.StateNew, ruleset.StateEstablished} {
 					if (m.Direction == verdict.Either || m.Direction == d) && (m.State == 0 || m.State&s != 0) {
-						bit := uint16(1) << kindField(proto, d, s)
+						bit := uint16(1) << ruleset.KindField(proto, d, s)
 						x.kinds |= bit
 						if exact && !(other && m.Proto != 0) {
 							x.full |= bit
@@ -260,14 +264,14 @@ func (b *builder) weigh(ms []uint32) {
 	rnd := uint32(1)
 	for i := 0; i < len(ms); i += 1 + len(ms)/sample {
 		x := &b.boxes[ms[i]]
-		var k key
+		var k ruleset.Key
 		for f := range x.lo {
 			rnd = rnd*1664525 + 1013904223
 			k[f] = x.lo[f] + uint32(uint64(x.hi[f]-x.lo[f])*uint64(rnd)>>32)
 		}
 		k[ruleset.FieldKind] = uint32(bits.TrailingZeros16(x.kinds))
 		kd := x.entry.Kind
-		best := none
+		best := ^uint32(0) // none
 		for _, t := range b.t.Trees {
 			b.cost += 4
 			if t.First >= best {
@@ -289,7 +293,7 @@ func (b *builder) weigh(ms []uint32) {
 				if e.Match&^ruleset.Last >= best {
 					break
 				}
-				if matches(e, &k, kd) {
+				if e.Matches(&k, kd) {
 					best = e.Match &^ ruleset.Last
 					break
 				}

@@ -1,10 +1,13 @@
-package filter
+package compile
 
 import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/guest/filter/filtertest"
+	"github.com/thurward/thurward/internal/host/policy/linear"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -35,10 +38,10 @@ func newWalker(r *rand.Rand, p *ruleset.Policy) *walker {
 type ranges [ruleset.NumFields][2]uint32
 
 // packet returns a packet at an edge of the region of a leaf.
-func (w *walker) packet() Packet {
+func (w *walker) packet() filter.Packet {
 	t := &w.p.Classifier
 	root := w.r.IntN(len(t.Roots))
-	g := ranges{{0, ^uint32(0)}, {0, ^uint32(0)}, {0, 65535}, {0, numKinds - 1}}
+	g := ranges{{0, ^uint32(0)}, {0, ^uint32(0)}, {0, 65535}, {0, ruleset.NumKinds - 1}}
 	if r := &t.Roots[root]; r.Trees+r.ShadowTrees > 0 {
 		i := w.r.Uint32N(r.Trees + r.ShadowTrees)
 		if i < r.Trees {
@@ -48,7 +51,7 @@ func (w *walker) packet() Packet {
 		}
 		w.descend(t.Trees[i].Ref, &g)
 	}
-	var k key
+	var k ruleset.Key
 	x := &box{hi: whole.hi}
 	if len(w.boxes) > 0 {
 		x = &w.boxes[w.r.IntN(len(w.boxes))]
@@ -62,7 +65,7 @@ func (w *walker) packet() Packet {
 			}
 		}
 	}
-	q := Packet{Src: packet.Addr(k[0]), Dst: packet.Addr(k[1]), DstPort: uint16(k[2]), Proto: packet.TCP, Direction: verdict.Egress, State: ruleset.StateNew}
+	q := filter.Packet{Src: packet.Addr(k[0]), Dst: packet.Addr(k[1]), DstPort: uint16(k[2]), Proto: packet.TCP, Direction: verdict.Egress, State: ruleset.StateNew}
 	switch k[ruleset.FieldKind] & 3 {
 	case 1:
 		q.Proto = packet.UDP
@@ -118,100 +121,6 @@ func (w *walker) descend(ref uint32, g *ranges) {
 	}
 }
 
-// grid returns a policy of matches whose edges lie on few lines, so that they
-// begin and end together, cover each other in one field and cross in another:
-// what pruning and shared subtrees have to get right. A part of them may be
-// single ports, which make that the field to cut first.
-func grid(r *rand.Rand, n int) *ruleset.Policy {
-	p := &ruleset.Policy{Settings: ruleset.Settings{DefaultAction: ruleset.Deny, MaxFlows: 1024}, Strings: []byte("x")}
-	names := r.IntN(3)
-	for range names {
-		p.Names = append(p.Names, ruleset.Name{Text: ruleset.Text{Len: 1}})
-	}
-	// Lines far from each other, not where parts begin: so that matches end in
-	// the midst of parts.
-	var lines [12]uint16
-	for i := range lines {
-		lines[i] = uint16(1 + r.IntN(65534)>>r.IntN(8))
-	}
-	wide, single := 1+r.IntN(4), r.IntN(4)
-	for i := range n {
-		m := ruleset.Match{PortHi: 65535, Rule: uint32(i), Action: ruleset.Action(1 + r.IntN(3))}
-		if r.IntN(4) != 0 {
-			lo, hi := lines[r.IntN(len(lines))], lines[r.IntN(len(lines))]
-			m.PortLo, m.PortHi = min(lo, hi), max(lo, hi)
-			if r.IntN(4) == 0 {
-				m.PortLo = 0
-			}
-		}
-		if r.IntN(4) < single {
-			m.PortLo = uint16(r.Uint32())
-			m.PortHi = m.PortLo
-			p.Matches, p.Rules = append(p.Matches, m), append(p.Rules, ruleset.Rule{Action: m.Action})
-			continue
-		}
-		if r.IntN(wide) == 0 {
-			m.Src, m.SrcMask = prefix(10<<24|r.Uint32N(4)<<23|r.Uint32N(4)<<12|r.Uint32N(4), []int{1, 7, 8, 9, 12, 15, 16, 20, 30, 32}[r.IntN(10)])
-		}
-		if r.IntN(wide) == 0 {
-			m.Dst, m.DstMask = prefix(r.Uint32N(16)<<28|r.Uint32N(3), []int{1, 2, 3, 4, 5, 31, 32}[r.IntN(7)])
-		}
-		if r.IntN(3) == 0 {
-			m.Proto = []uint8{packet.TCP, packet.UDP, packet.ICMP, 47}[r.IntN(4)]
-		}
-		if r.IntN(4) == 0 {
-			m.Direction, m.State = verdict.Direction(r.IntN(3)), uint8(r.IntN(4))
-		}
-		if names > 0 && r.IntN(4) == 0 {
-			m.Name = 1 + r.Uint32N(uint32(names))
-		}
-		rule := ruleset.Rule{Action: m.Action}
-		if r.IntN(7) == 0 {
-			rule.Mode = ruleset.Shadow
-		}
-		p.Matches, p.Rules = append(p.Matches, m), append(p.Rules, rule)
-	}
-	return p
-}
-
-// crossing returns a policy whose trees cut ports first, into parts that share
-// subtrees: what begins at one of them is hidden there by an earlier match of its
-// direction, while one of the other direction, narrow in its source, covers the
-// first of the parts and ends in the midst of another.
-func crossing(r *rand.Rand) *ruleset.Policy {
-	p := &ruleset.Policy{Settings: ruleset.Settings{DefaultAction: ruleset.Deny, MaxFlows: 1024}}
-	add := func(m ruleset.Match) {
-		m.Rule, m.Action = uint32(len(p.Matches)), ruleset.Action(1+r.IntN(3))
-		p.Matches, p.Rules = append(p.Matches, m), append(p.Rules, ruleset.Rule{Action: m.Action})
-	}
-	for range r.IntN(30) {
-		v := uint16(r.Uint32())
-		add(ruleset.Match{PortLo: v, PortHi: v})
-	}
-	wide := func(d verdict.Direction, narrow bool) {
-		m := ruleset.Match{Direction: d, PortLo: uint16(r.IntN(20000)), PortHi: uint16(30000 + r.IntN(35000))}
-		if narrow {
-			m.Src, m.SrcMask = prefix(10<<24|r.Uint32N(4)<<22, []int{8, 9, 10}[r.IntN(3)])
-		}
-		add(m)
-	}
-	wide(verdict.Egress, false)
-	for range 1 + r.IntN(3) {
-		wide(verdict.Ingress, true)
-	}
-	for range 2 + r.IntN(8) {
-		wide(verdict.Egress, r.IntN(2) == 0)
-	}
-	for range 1 + r.IntN(2) {
-		add(ruleset.Match{PortHi: 65535, Direction: verdict.Ingress})
-	}
-	r.Shuffle(len(p.Matches)*r.IntN(2), func(i, j int) { p.Matches[i], p.Matches[j] = p.Matches[j], p.Matches[i] })
-	for i := range p.Matches {
-		p.Matches[i].Rule, p.Rules[i].Action = uint32(i), p.Matches[i].Action
-	}
-	return p
-}
-
 // smallLeaves divide as far as there is anything to divide, so that small
 // policies have deep trees.
 var smallLeaves = []plan{
@@ -226,9 +135,9 @@ func TestCutsAreRight(t *testing.T) {
 	all := append(append([]plan{}, plans...), smallLeaves...)
 	for seed := range uint64(150) {
 		r := rand.New(rand.NewPCG(seed, 8))
-		p := grid(r, 1+r.IntN(1<<(1+r.IntN(7))))
+		p := filtertest.Grid(r, 1+r.IntN(1<<(1+r.IntN(7))))
 		if seed%4 == 0 {
-			p = randomPolicy(r, 1+r.IntN(120), r.IntN(3))
+			p = filtertest.RandomPolicy(r, 1+r.IntN(120), r.IntN(3))
 		}
 		pl := all[seed%uint64(len(all))]
 		if err := build(p, []plan{pl}); err != nil {
@@ -236,13 +145,13 @@ func TestCutsAreRight(t *testing.T) {
 		}
 		atEdges(t, r, p, 500, fmt.Sprintf("seed %d, plan %+v", seed, pl))
 	}
-	for _, v := range variants {
+	for _, v := range filtertest.Variants {
 		r := rand.New(rand.NewPCG(1, 8))
-		p := v.policy(400)
-		if err := Build(p); err != nil {
+		p := v.Policy(400)
+		if err := Classifier(p); err != nil {
 			t.Fatal(err)
 		}
-		atEdges(t, r, p, 500, v.name)
+		atEdges(t, r, p, 500, v.Name)
 	}
 }
 
@@ -251,7 +160,7 @@ func TestCutsAreRight(t *testing.T) {
 func TestSharedSubtrees(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 9))
-		p := crossing(r)
+		p := filtertest.Crossing(r)
 		pl := smallLeaves[seed%2]
 		if err := build(p, []plan{pl}); err != nil {
 			t.Fatal(err)
@@ -262,11 +171,11 @@ func TestSharedSubtrees(t *testing.T) {
 
 func atEdges(t *testing.T, r *rand.Rand, p *ruleset.Policy, n int, what string) {
 	t.Helper()
-	c, err := New(p)
+	c, err := filter.New(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, w := NewLinear(p), newWalker(r, p)
+	l, w := linear.New(p), newWalker(r, p)
 	for range n {
 		q := w.packet()
 		if got, want := c.Decide(&q), l.Decide(&q); got != want {
