@@ -5,8 +5,6 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/shared/packet"
-	"github.com/thurward/thurward/internal/shared/ruleset"
-	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Answers: what the firewall tells the senders of packets that it drops.
@@ -39,27 +37,25 @@ const controlTOS = 0xc0
 // packet p, which arrived at port in: not to an address that cannot be one
 // host's (RFC 1812 section 4.3.2.7), nor beyond the rate. Broadcasts of the
 // link, fragments and what does not parse do not come this far.
-func (e *Engine) mayAnswer(in *port, p *packet.Packet, kind int, now int64) bool {
-	if e.martian(in, p) {
+func (e *Engine) mayAnswer(p *received, kind int, now int64) bool {
+	if e.martian(p) {
 		return false
 	}
-	if !in.answers[kind].take(p.Src, e.rndKey, now) {
+	if !p.in.answers[kind].take(p.Src, e.rndKey, now) {
 		e.c.AnswersSuppressed++
 		return false
 	}
 	return true
 }
 
-// sendError answers packet i of the batch, which arrived at port in, with an
-// ICMP error from that port's address. There is none about an ICMP error, nor
-// about an ICMP message that may be one (RFC 1122 section 3.2.2). The packet
-// stays the caller's.
-func (e *Engine) sendError(in *port, i int, kind int, typ, code uint8, rest uint32, now int64) {
-	p := &e.b.pk[i]
-	if p.Class == packet.Error || p.Proto == packet.ICMP && p.Class == packet.Unknown || !e.mayAnswer(in, p, kind, now) {
+// sendError answers a packet with an ICMP error from the address of the port at which
+// it arrived. There is none about an ICMP error, nor about an ICMP message that may
+// be one (RFC 1122 section 3.2.2).
+func (e *Engine) sendError(p *received, kind int, typ, code uint8, rest uint32, now int64) {
+	if p.Class == packet.Error || p.Proto == packet.ICMP && p.Class == packet.Unknown || !e.mayAnswer(p, kind, now) {
 		return
 	}
-	e.putError(in, e.pool.Bytes(e.b.frame[i])[packet.EthLen:], p.Src, typ, code, rest, now)
+	e.putError(p.in, e.bytes(p)[packet.EthLen:], p.Src, typ, code, rest, now)
 }
 
 // putError sends an ICMP error that quotes packet quoted through port out to
@@ -88,36 +84,6 @@ func (e *Engine) putOwn(out *port, buf uint32, dst packet.Addr, proto, tos uint8
 	packet.SetTOS(ip, tos)
 	packet.SetDF(ip)
 	e.emitOwn(out, buf, packet.EthLen+packet.MinIPv4+n, dst, now)
-}
-
-// cannotLeave reports whether packet i, which the policy accepts, ends here all
-// the same: its TTL does, or it is too long for port out. Then it has been
-// dropped and its sender told. What the policy denies does not come this far: no
-// answer tells of the firewall.
-func (e *Engine) cannotLeave(in, out *port, i int, now int64) bool {
-	p := &e.b.pk[i]
-	if p.TTL <= 1 {
-		e.dropTTL(in, i, now)
-		return true
-	}
-	return int(p.Total) > out.mtu && e.tooBig(in, out, i, now)
-}
-
-// dropTTL drops packet i, whose life ends here, and tells its sender.
-func (e *Engine) dropTTL(in *port, i int, now int64) {
-	if e.policy.Settings.Flags&ruleset.FlagNoTimeExceeded == 0 {
-		e.sendError(in, i, aboutTTL, packet.TimeExceeded, 0, 0, now)
-	}
-	e.dropPacket(in, i, verdict.TTLExpired, now)
-}
-
-// dropTooBig drops packet i, which is too long for its way out, and tells its
-// sender the length that fits (RFC 1191).
-func (e *Engine) dropTooBig(in, out *port, i int, now int64) {
-	if e.b.pk[i].DF {
-		e.sendError(in, i, aboutSize, packet.Unreachable, packet.FragNeeded, uint32(out.mtu), now)
-	}
-	e.dropPacket(in, i, verdict.PacketTooBig, now)
 }
 
 // unreachable tells the sender of frame f that its next hop does not answer

@@ -13,16 +13,15 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// load makes a packet the only one of the batch, without polling.
-func (l *lab) load(p pkt, to [6]byte) {
+// load returns a packet as if it had arrived at a port, without polling.
+func (l *lab) load(from int, p pkt, to [6]byte) *received {
 	l.t.Helper()
 	buf, _ := l.pool.Get()
-	fr := framebuf.Frame{Buf: buf, Len: uint32(copy(l.pool.Buffer(buf)[headroom:], p.frame(to)))}
-	l.e.b.pk[0] = packet.Packet{}
-	if _, why := packet.ParseIPv4(l.pool.Bytes(fr), &l.e.b.pk[0]); why != 0 {
+	r := &received{in: &l.e.port[from], frame: framebuf.Frame{Buf: buf, Len: uint32(copy(l.pool.Buffer(buf)[headroom:], p.frame(to)))}}
+	if _, why := packet.ParseIPv4(l.e.bytes(r), &r.Packet); why != 0 {
 		l.t.Fatal(why)
 	}
-	l.e.b.frame[0] = fr
+	return r
 }
 
 // plainSYN is a held SYN as said of it.
@@ -46,10 +45,10 @@ func TestHeldSYNsAreAsSaid(t *testing.T) {
 		for step := range 2500 {
 			now += second / 100 * int64(r.IntN(3))
 			p := syn(addr(ip("198.51.100.10")+packet.Addr(min(r.IntN(sources), r.IntN(sources)))).String(), uint16(1000+r.IntN(200)), ours, 22)
-			l.load(p, wanMAC)
+			held := l.load(wan, p, wanMAC)
 			k := conntrack.Key{Src: ip(p.src), Dst: ip(ours), SrcPort: p.sport, DstPort: 22, Proto: packet.TCP}
-			l.e.hold(in, 0, now)
-			l.e.release(0)
+			l.e.hold(held, now)
+			l.e.release(held)
 			if !slices.ContainsFunc(list, func(s plainSYN) bool { return s.key == k }) {
 				count := map[uint8]int{}
 				for _, s := range list {
@@ -160,7 +159,7 @@ func TestWhatIsAnOpening(t *testing.T) {
 	for flags := range 256 {
 		f := uint8(flags)
 		want := f&packet.SYN != 0 && f&packet.ACK == 0 && f&packet.RST == 0 && f&packet.FIN == 0
-		if opening(&packet.Packet{Flags: f}) != want {
+		if opening(&received{Packet: packet.Packet{Flags: f}}) != want {
 			t.Errorf("flags %#x", f)
 		}
 	}

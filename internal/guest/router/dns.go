@@ -41,18 +41,9 @@ type names struct {
 	links     []*dot.Link     // to upstreams with TLS
 	byUp      []*dot.Link     // by number of the upstream; nil: without
 	client    dnsproxy.Client // who asks; here so that it is not on the heap
-	about     about
 	found     fqdn.Found
 	again     fqdn.Found
 	text      [4 * fqdn.MaxName]byte
-}
-
-// about is what the events about the packet in hand say of its name.
-type about struct {
-	name   fqdn.Name
-	lookup uint64
-	note   verdict.Hint
-	ago    uint32 // NameExpired: for how many seconds, rounded up
 }
 
 // NameBytes returns the memory that a policy's name set takes, and what else
@@ -107,44 +98,48 @@ func (e *Engine) DNSConns() *tcp.Stack { return e.names.tcp }
 // Names: see DNS.
 func (e *Engine) Names() *fqdn.Set { return e.names.set }
 
-// dnsQuery gives UDP packet i, which the policy has accepted, to the proxy.
-func (e *Engine) dnsQuery(i int, now int64) {
-	p := &e.b.pk[i]
-	if !e.linear(i) {
-		e.dropPacket(&e.port[lan], i, verdict.FragmentedIPv4, now)
+// ownConversation takes a packet that belongs to a conversation of the firewall's own:
+// an answer to its questions, or a segment of a connection that ends here.
+func (e *Engine) ownConversation(p *received, now int64) bool {
+	return e.names.proxy != nil && (e.dnsAnswer(p, now) || e.dnsSegment(p, now))
+}
+
+// dnsQuery gives a UDP packet, which the policy has accepted, to the proxy.
+func (e *Engine) dnsQuery(p *received, now int64) {
+	if !e.linear(p) {
+		e.dropPacket(p, verdict.FragmentedIPv4, now)
 		return
 	}
 	c := &e.names.client
 	*c = dnsproxy.Client{Addr: p.Src, Port: p.SrcPort, Server: p.Dst}
-	if e.names.proxy.Query(c, e.pool.Bytes(e.b.frame[i])[p.L4+packet.UDPLen:], now) == verdict.DNSRateLimited {
+	if e.names.proxy.Query(c, e.bytes(p)[p.L4+packet.UDPLen:], now) == verdict.DNSRateLimited {
 		e.c.DropReasons[verdict.RateLimitDNS]++
 	} else {
 		e.c.Local++
 	}
-	e.pool.Put(e.b.frame[i].Buf)
+	e.pool.Put(p.frame.Buf)
 }
 
-// dnsAnswer takes packet i from the WAN when it is addressed to a port from
+// dnsAnswer takes a packet from the WAN when it is addressed to a port from
 // which the proxy has asked.
-func (e *Engine) dnsAnswer(i int, now int64) bool {
-	p := &e.b.pk[i]
-	if p.Class != packet.Gram || p.Dst != e.nat.Own().Addr() || !e.names.proxy.Mine(p.DstPort) {
+func (e *Engine) dnsAnswer(p *received, now int64) bool {
+	if p.in.n != wan || p.Class != packet.Gram || p.Dst != e.nat.Own().Addr() || !e.names.proxy.Mine(p.DstPort) {
 		return false
 	}
-	if !e.linear(i) {
-		e.dropPacket(&e.port[wan], i, verdict.FragmentedIPv4, now)
+	if !e.linear(p) {
+		e.dropPacket(p, verdict.FragmentedIPv4, now)
 		return true
 	}
-	e.names.proxy.Answer(p.Src, p.SrcPort, p.DstPort, e.pool.Bytes(e.b.frame[i])[p.L4+packet.UDPLen:], now)
+	e.names.proxy.Answer(p.Src, p.SrcPort, p.DstPort, e.bytes(p)[p.L4+packet.UDPLen:], now)
 	e.c.Local++
-	e.pool.Put(e.b.frame[i].Buf)
+	e.pool.Put(p.frame.Buf)
 	return true
 }
 
 // intercepts reports whether p is a question of a LAN host to another server
 // that the proxy answers in its place.
-func (e *Engine) intercepts(in *port, p *packet.Packet) bool {
-	return e.names.intercept && in.n == lan && p.DstPort == dnsPort && (p.Class == packet.Gram || p.Class == packet.Stream) && e.route(p.Dst) != in
+func (e *Engine) intercepts(p *received) bool {
+	return e.names.intercept && p.in.n == lan && p.DstPort == dnsPort && (p.Class == packet.Gram || p.Class == packet.Stream) && e.route(p.Dst) != p.in
 }
 
 // namesTick looks after what time changes.
@@ -198,16 +193,16 @@ func (c carrier) Done(d *dnsproxy.Done) {
 	if e.events == nil {
 		return
 	}
-	e.rec = event.Record{Time: e.now, Kind: event.DNSQuery, Direction: verdict.Egress, EtherType: packet.TypeIPv4, Proto: packet.UDP,
+	r := event.Record{Time: e.now, Kind: event.DNSQuery, Direction: verdict.Egress, EtherType: packet.TypeIPv4, Proto: packet.UDP,
 		Src: d.Client.Addr.To16(), Dst: d.Client.Server.To16(), SrcPort: d.Client.Port, DstPort: dnsPort,
 		QType: d.Type, DNS: d.Outcome, Lookup: d.Lookup, Duration: d.Duration}
 	if d.Client.Conn != 0 {
-		e.rec.Proto = packet.TCP
+		r.Proto = packet.TCP
 	}
-	if e.rec.XlatAddr = d.Inside; d.Bound > 0 {
-		e.rec.XlatAddr = d.First.To16()
+	if r.XlatAddr = d.Inside; d.Bound > 0 {
+		r.XlatAddr = d.First.To16()
 	}
-	e.putDomain(d.Name)
+	e.emitDomain(&r, d.Name)
 }
 
 // sendUDP sends a message of the firewall's own.

@@ -212,7 +212,7 @@ func TestIntercepts(t *testing.T) {
 			{lan, packet.Gram, "10.0.0.7", 53, false}, {lan, packet.Gram, ours, 53, true},
 		} {
 			p := packet.Packet{Class: x.class, Src: ip(host), Dst: ip(x.dst), DstPort: x.port}
-			if got := l.e.intercepts(&l.e.port[x.from], &p); got != (x.want && on) {
+			if got := l.e.intercepts(&received{Packet: p, in: &l.e.port[x.from]}); got != (x.want && on) {
 				t.Errorf("%+v, on %v: %v", x, on, got)
 			}
 		}
@@ -242,7 +242,7 @@ func TestSaysUnreachable(t *testing.T) {
 	for typ := range 256 {
 		for code := range 256 {
 			p := packet.Packet{ICMPType: uint8(typ), ICMPCode: uint8(code)}
-			if got, want := saysUnreachable(&p), typ == 3 && code != 4 || typ == 11 && code == 0; got != want {
+			if got, want := saysUnreachable(&received{Packet: p}), typ == 3 && code != 4 || typ == 11 && code == 0; got != want {
 				t.Fatalf("type %d, code %d: %v", typ, code, got)
 			}
 		}

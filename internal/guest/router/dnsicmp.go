@@ -34,14 +34,13 @@ func (u *unreachables) within(now int64) bool {
 // saysUnreachable reports whether an ICMP error says that packets do not reach
 // their destination: everything of its type but "fragmentation needed", and a
 // route that goes in circles.
-func saysUnreachable(p *packet.Packet) bool {
+func saysUnreachable(p *received) bool {
 	return p.ICMPType == packet.Unreachable && p.ICMPCode != packet.FragNeeded || p.ICMPType == packet.TimeExceeded && p.ICMPCode == 0
 }
 
-// dnsError takes ICMP error i from the WAN, which quotes the packet inner, read
+// dnsError takes an ICMP error from the WAN, which quotes the packet inner, read
 // as q, when it is about a query of ours.
-func (e *Engine) dnsError(i int, q *packet.Packet, inner []byte, now int64) bool {
-	p := &e.b.pk[i]
+func (e *Engine) dnsError(p *received, q *packet.Packet, inner []byte, now int64) bool {
 	own := e.nat.Own().Addr()
 	if e.names.proxy == nil || p.Dst != own || q.Src != own || !saysUnreachable(p) {
 		return false
@@ -61,7 +60,7 @@ func (e *Engine) dnsError(i int, q *packet.Packet, inner []byte, now int64) bool
 	default:
 		return false
 	}
-	e.c.Local += e.release(i)
+	e.c.Local += e.release(p)
 	return true
 }
 

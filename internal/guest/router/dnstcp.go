@@ -13,14 +13,13 @@ import (
 // go like all other packets; what they say is internal/guest/tcp's.
 
 // tuple is the connection of a packet that arrived.
-func tuple(p *packet.Packet) tcp.Tuple {
+func tuple(p *received) tcp.Tuple {
 	return tcp.Tuple{Local: p.Dst, Remote: p.Src, LocalPort: p.DstPort, RemotePort: p.SrcPort}
 }
 
-// dnsSegment takes packet i when it belongs to a connection that ends here.
-func (e *Engine) dnsSegment(in *port, i int, now int64) bool {
-	p := &e.b.pk[i]
-	if p.Class != packet.Stream || in.n == lan && p.DstPort != dnsPort || in.n == wan && p.Dst != e.nat.Own().Addr() {
+// dnsSegment takes a segment when it belongs to a connection that ends here.
+func (e *Engine) dnsSegment(p *received, now int64) bool {
+	if p.Class != packet.Stream || p.in.n == lan && p.DstPort != dnsPort || p.in.n == wan && p.Dst != e.nat.Own().Addr() {
 		return false
 	}
 	t := tuple(p)
@@ -28,35 +27,25 @@ func (e *Engine) dnsSegment(in *port, i int, now int64) bool {
 	if !ok {
 		return false
 	}
-	if in.n == lan {
+	if p.in.n == lan {
 		e.c.Accepts[rule]++
 	}
-	if !e.linear(i) {
-		e.dropPacket(in, i, verdict.FragmentedIPv4, now)
+	if !e.linear(p) {
+		e.dropPacket(p, verdict.FragmentedIPv4, now)
 		return true
 	}
-	f := e.pool.Bytes(e.b.frame[i])
-	e.names.tcp.Input(&t, p, e.tcpOptions(i), f[len(f)-int(p.Payload):], now)
+	e.names.tcp.Input(&t, &p.Packet, e.tcpOptions(p), e.payload(p), now)
 	e.c.Local++
-	e.pool.Put(e.b.frame[i].Buf)
+	e.pool.Put(p.frame.Buf)
 	return true
 }
 
-// dnsConnect begins the connection of SYN i, which rule has accepted. Other
-// segments belong to none.
-func (e *Engine) dnsConnect(in *port, i int, rule uint32, now int64) {
-	p := &e.b.pk[i]
-	if !opening(p) {
-		e.sendReset(in, i, now)
-		e.dropPacket(in, i, verdict.ConntrackInvalid, now)
-		return
-	}
-	e.c.Accepts[rule]++
-	e.emitPacket(in, p, verdict.Accept, e.acceptReason(rule), rule, now)
+// dnsConnect begins the connection that a SYN asks for, which rule has accepted.
+func (e *Engine) dnsConnect(p *received, rule uint32, now int64) {
 	t := tuple(p)
-	e.names.tcp.Accept(&t, p, e.tcpOptions(i), rule, now)
+	e.names.tcp.Accept(&t, &p.Packet, e.tcpOptions(p), rule, now)
 	e.c.Local++
-	e.c.Joined += e.release(i) - 1
+	e.c.Joined += e.release(p) - 1
 }
 
 // ends is what the connections tell the engine.

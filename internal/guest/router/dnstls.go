@@ -118,9 +118,9 @@ func (u linkUser) Failed(up int, c dot.Class, reason []byte) {
 		return
 	}
 	to := &e.policy.Upstreams[up]
-	e.rec = event.Record{Time: e.now, Kind: event.UpstreamFailed, TLS: c, Direction: verdict.Egress, EtherType: packet.TypeIPv4, Proto: packet.TCP,
+	r := event.Record{Time: e.now, Kind: event.UpstreamFailed, TLS: c, Direction: verdict.Egress, EtherType: packet.TypeIPv4, Proto: packet.TCP,
 		Dst: to.Address, DstPort: to.Port}
-	e.putText(reason)
+	e.emitText(&r, reason)
 }
 
 // linkMetrics describes the counters of all links together.

@@ -11,65 +11,108 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-const noFlow = conntrack.None
+// direction is the way of packets that arrive at a port.
+func (p *port) direction() verdict.Direction { return directionOf(p.n == wan) }
 
-func telDirection(in *port) verdict.Direction {
-	if in.n == wan {
+func directionOf(fromWAN bool) verdict.Direction {
+	if fromWAN {
 		return verdict.Ingress
 	}
 	return verdict.Egress
 }
 
 // emitPacket writes an event about a packet outside of any flow.
-func (e *Engine) emitPacket(in *port, p *packet.Packet, a verdict.Action, why verdict.Reason, rule uint32, now int64) {
+func (e *Engine) emitPacket(p *received, a verdict.Action, why verdict.Reason, rule uint32, name naming, now int64) {
 	if e.events == nil {
 		return
 	}
-	e.rec = event.Record{Time: now, Kind: event.Verdict, Action: a, Reason: why, Direction: telDirection(in), Rule: rule,
+	r := event.Record{Time: now, Kind: event.Verdict, Action: a, Reason: why, Direction: p.in.direction(), Rule: rule,
 		EtherType: p.EtherType, Proto: p.Proto}
-	e.packetAddresses(p)
-	e.put()
-}
-
-// arpAddresses fills in who asks for whom, where frame f is an ARP message.
-func (e *Engine) arpAddresses(f []byte) {
-	var m packet.ARPMessage
-	if e.rec.EtherType == packet.TypeARP && packet.ParseARP(f, &m) {
-		e.rec.Src, e.rec.Dst, e.rec.Truncated = m.SenderAddr.To16(), m.TargetAddr.To16(), false
-	}
-}
-
-// packetAddresses fills in what a packet carries.
-func (e *Engine) packetAddresses(p *packet.Packet) {
-	if p.Src|p.Dst == 0 {
-		e.rec.Truncated = true // the IP header itself was not readable
-		return
-	}
-	e.rec.Src, e.rec.Dst = p.Src.To16(), p.Dst.To16()
-	e.rec.SrcPort, e.rec.DstPort = p.SrcPort, p.DstPort
-	if p.Proto == packet.ICMP {
-		e.rec.DstPort = uint16(p.ICMPType)<<8 | uint16(p.ICMPCode)
-	}
+	addPacket(&r, &p.Packet)
+	e.emit(&r, name)
 }
 
 // emitFlow writes an event about the first packet of direction r. Addresses
 // are internal ones, as the filter sees them.
-func (e *Engine) emitFlow(r conntrack.Ref, a verdict.Action, why verdict.Reason, now int64) {
+func (e *Engine) emitFlow(r conntrack.Ref, a verdict.Action, why verdict.Reason, name naming, now int64) {
 	if e.events == nil {
 		return
 	}
 	d := e.flows.Dir(r)
-	e.rec = event.Record{Time: now, Kind: event.Verdict, Action: a, Reason: why, Rule: d.Rule, Direction: verdict.Egress,
+	rec := event.Record{Time: now, Kind: event.Verdict, Action: a, Reason: why, Rule: d.Rule, Direction: directionOf(d.FromWAN),
 		FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4, Answer: r.Reply()}
-	if d.FromWAN {
-		e.rec.Direction = verdict.Ingress
-	}
-	e.addresses(d, r.Reply())
-	e.put()
+	addFlow(&rec, d, r.Reply())
+	e.emit(&rec, name)
 }
 
-// addresses fills in a direction's tuple and its translation.
-func (e *Engine) addresses(d *conntrack.Dir, reply bool) {
+// emit writes an event with what is known of the destination's name.
+func (e *Engine) emit(r *event.Record, n naming) {
+	r.Hint, r.Lookup, r.Ago = n.hint, n.lookup, n.ago
+	e.emitNamed(r, n.name, e.now)
+}
+
+// emitNamed writes an event with a name of the set that was known at time at.
+func (e *Engine) emitNamed(r *event.Record, name fqdn.Name, at int64) {
+	if name != 0 {
+		var buf [fqdn.MaxName]byte
+		if w := e.names.set.Text(name, at, &buf); w != nil {
+			e.emitDomain(r, w)
+			return
+		}
+	}
+	r.Lookup = 0
+	e.events.Put(r)
+}
+
+// emitDomain writes an event with a name in wire form. Its text may be longer than
+// events have room for, by escapes; then labels are left out at its beginning, and
+// three dots, which stand in no name, say so: the end of a name tells whose it is.
+func (e *Engine) emitDomain(r *event.Record, name []byte) {
+	text := fqdn.AppendText(e.names.text[:0], name)
+	if len(text) > event.MaxName {
+		n := copy(text, "...")
+		rest := name
+		for ; len(rest) > 0 && n+textLen(rest) > event.MaxName; rest = rest[1+int(rest[0]):] {
+		}
+		text = fqdn.AppendText(text[:n], rest)
+	}
+	e.emitText(r, text)
+}
+
+// emitText writes an event with a text in the place of a name.
+func (e *Engine) emitText(r *event.Record, text []byte) {
+	e.events.PutNamed(r, unsafe.String(unsafe.SliceData(text), len(text)))
+}
+
+// textLen is how long the text of a name is.
+func textLen(name []byte) int {
+	var buf [4 * fqdn.MaxName]byte
+	return len(fqdn.AppendText(buf[:0], name))
+}
+
+// addPacket fills in what a packet carries.
+func addPacket(r *event.Record, p *packet.Packet) {
+	if p.Src|p.Dst == 0 {
+		r.Truncated = true // the IP header itself was not readable
+		return
+	}
+	r.Src, r.Dst = p.Src.To16(), p.Dst.To16()
+	r.SrcPort, r.DstPort = p.SrcPort, p.DstPort
+	if p.Proto == packet.ICMP {
+		r.DstPort = uint16(p.ICMPType)<<8 | uint16(p.ICMPCode)
+	}
+}
+
+// addARP fills in who asks for whom, where frame f is an ARP message.
+func addARP(r *event.Record, f []byte) {
+	var m packet.ARPMessage
+	if r.EtherType == packet.TypeARP && packet.ParseARP(f, &m) {
+		r.Src, r.Dst, r.Truncated = m.SenderAddr.To16(), m.TargetAddr.To16(), false
+	}
+}
+
+// addFlow fills in a direction's tuple and its translation.
+func addFlow(r *event.Record, d *conntrack.Dir, reply bool) {
 	in, out := packet.Rewrite{Src: d.Key.Src, Dst: d.Key.Dst, SrcPort: d.Key.SrcPort, DstPort: d.Key.DstPort}, d.Out
 	// Of an ICMP query both ports are the identifier, which the client's translation
 	// changes.
@@ -82,48 +125,22 @@ func (e *Engine) addresses(d *conntrack.Dir, reply bool) {
 	default:
 		in, out = out, in
 	}
-	e.rec.Proto = uint8(d.Key.Proto)
-	e.rec.Src, e.rec.Dst, e.rec.SrcPort, e.rec.DstPort = in.Src.To16(), in.Dst.To16(), in.SrcPort, in.DstPort
+	r.Proto = uint8(d.Key.Proto)
+	r.Src, r.Dst, r.SrcPort, r.DstPort = in.Src.To16(), in.Dst.To16(), in.SrcPort, in.DstPort
 	switch {
 	case !reply && in.Dst != out.Dst: // a hairpin's source is translated, too
-		e.rec.XlatAddr, e.rec.XlatPort, e.rec.XlatDst = out.Dst.To16(), out.DstPort, true
+		r.XlatAddr, r.XlatPort, r.XlatDst = out.Dst.To16(), out.DstPort, true
 	case source:
-		e.rec.XlatAddr, e.rec.XlatPort = out.Src.To16(), out.SrcPort
+		r.XlatAddr, r.XlatPort = out.Src.To16(), out.SrcPort
 	case in.Dst != out.Dst || in.DstPort != out.DstPort:
-		e.rec.XlatAddr, e.rec.XlatPort, e.rec.XlatDst = out.Dst.To16(), out.DstPort, true
+		r.XlatAddr, r.XlatPort, r.XlatDst = out.Dst.To16(), out.DstPort, true
 	}
 	if d.Key.Proto == packet.ICMP {
-		e.rec.DstPort = packet.EchoRequest << 8
+		r.DstPort = packet.EchoRequest << 8
 		if reply {
-			e.rec.DstPort = packet.EchoReply << 8
+			r.DstPort = packet.EchoReply << 8
 		}
 	}
-}
-
-// putDomain emits e.rec with a name, in wire form. Its text may be longer than
-// events have room for, by escapes; then labels are left out at its beginning, and
-// three dots, which stand in no name, say so. Whose the name is stands at its end.
-func (e *Engine) putDomain(name []byte) {
-	text := fqdn.AppendText(e.names.text[:0], name)
-	if len(text) > event.MaxName {
-		n := copy(text, "...")
-		rest := name
-		for ; len(rest) > 0 && n+textLen(rest) > event.MaxName; rest = rest[1+int(rest[0]):] {
-		}
-		text = fqdn.AppendText(text[:n], rest)
-	}
-	e.putText(text)
-}
-
-// textLen is how long the text of a name is.
-func textLen(name []byte) int {
-	var buf [4 * fqdn.MaxName]byte
-	return len(fqdn.AppendText(buf[:0], name))
-}
-
-// putText emits e.rec with a text in the place of a name.
-func (e *Engine) putText(b []byte) {
-	e.events.PutNamed(&e.rec, unsafe.String(unsafe.SliceData(b), len(b)))
 }
 
 // emitUnsent writes an event about frame f, which could not leave through port out,
@@ -137,30 +154,26 @@ func (e *Engine) emitUnsent(out *port, f []byte, why verdict.Reason) {
 		packet.ParseIPv4(f, &p) // of our own making: valid, or a fragment
 		r = e.flowOfUnsent(f, &p)
 	}
-	e.rec = event.Record{Time: e.now, Kind: event.Verdict, Action: verdict.Drop, Reason: why, Direction: telDirection(&e.port[1-out.n]),
-		Rule: uint32(len(e.c.Drops) - 1), EtherType: p.EtherType, Proto: p.Proto}
+	rec := event.Record{Time: e.now, Kind: event.Verdict, Action: verdict.Drop, Reason: why, Direction: e.opposite(out).direction(),
+		Rule: e.policy.DefaultRule(), EtherType: p.EtherType, Proto: p.Proto}
 	if r == conntrack.None {
-		e.packetAddresses(&p)
-		e.arpAddresses(f)
-		e.events.Put(&e.rec)
+		addPacket(&rec, &p)
+		addARP(&rec, f)
+		e.events.Put(&rec)
 		return
 	}
-	a := e.flows.Dir(r &^ 1)
+	a, d := e.flows.Dir(r&^1), e.flows.Dir(r)
 	if p.Class == packet.Error {
-		e.packetAddresses(&p)
-		if in := e.flows.Dir(r).Key; e.port[wan].n == out.n {
-			e.rec.Src = in.Src.To16() // whoever inside has sent it, this is whom it is about
+		addPacket(&rec, &p)
+		if out.n == wan {
+			rec.Src = d.Key.Src.To16() // it is about this host, whatever host inside has sent it
 		}
 	} else {
-		d := e.flows.Dir(r)
-		e.addresses(d, r.Reply())
-		e.rec.Direction = verdict.Egress
-		if d.FromWAN {
-			e.rec.Direction = verdict.Ingress
-		}
+		addFlow(&rec, d, r.Reply())
+		rec.Direction = directionOf(d.FromWAN)
 	}
-	e.rec.Lookup = uint64(e.flows.Dir(r | 1).Name)
-	e.putName(fqdn.Name(a.Name), e.flows.Shared(r).Created)
+	rec.Lookup = uint64(e.flows.Dir(r | 1).Name)
+	e.emitNamed(&rec, fqdn.Name(a.Name), e.flows.Shared(r).Created)
 }
 
 // flowOfUnsent returns the direction of which a translated packet in frame f is, or
@@ -219,13 +232,10 @@ func (e *Engine) emitEnd(r conntrack.Ref) {
 	r &^= 1
 	a, b, f := e.flows.Dir(r), e.flows.Dir(r^1), e.flows.Shared(r)
 	last := max(a.LastSeen, b.LastSeen)
-	e.rec = event.Record{Time: last, Kind: event.FlowEnd, Action: verdict.Accept, Reason: e.acceptReason(a.Rule), Rule: a.Rule,
-		Direction: verdict.Egress, FlowID: f.ID, EtherType: packet.TypeIPv4,
+	rec := event.Record{Time: last, Kind: event.FlowEnd, Action: verdict.Accept, Reason: e.acceptReason(a.Rule), Rule: a.Rule,
+		Direction: directionOf(a.FromWAN), FlowID: f.ID, EtherType: packet.TypeIPv4,
 		Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes, ReplyPackets: b.Packets, ReplyBytes: b.Bytes, Duration: last - f.Created}
-	if a.FromWAN {
-		e.rec.Direction = verdict.Ingress
-	}
-	e.addresses(a, false)
-	e.rec.Lookup = uint64(b.Name)
-	e.putName(fqdn.Name(a.Name), f.Created)
+	addFlow(&rec, a, false)
+	rec.Lookup = uint64(b.Name)
+	e.emitNamed(&rec, fqdn.Name(a.Name), f.Created)
 }

@@ -171,8 +171,7 @@ func TestLongNamesInEvents(t *testing.T) {
 		{wire(raw, raw, raw, raw[:61]), "..." + esc[:244]},
 	} {
 		l := newDNSLab(t, nil)
-		l.e.rec = event.Record{Kind: event.DNSQuery}
-		l.e.putDomain(c.name)
+		l.e.emitDomain(&event.Record{Kind: event.DNSQuery}, c.name)
 		l.run()
 		if got := l.lastName(); got != c.want || !fqdn.Valid(c.name) {
 			t.Errorf("%q: %q, want %q", c.name, got, c.want)

@@ -8,127 +8,113 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// forward handles packet i of the batch, which belongs to direction r of a
-// known flow. What it does to each packet, steady must do, too.
-func (e *Engine) forward(in *port, i int, r conntrack.Ref, now int64) {
-	p := &e.b.pk[i]
+// forward handles a packet of direction r of a known flow. What it does to each
+// packet, the fast path must do, too.
+func (e *Engine) forward(p *received, r conntrack.Ref, now int64) {
 	d := e.flows.Dir(r)
-	if d.FromWAN != (in.n == wan) {
-		e.dropPacket(in, i, verdict.Martian, now) // a spoofed copy from the other side
-		return
+	was := d.Verdict
+	out := e.egress(p.in, d)
+	named := false // its server's name is not settled
+	dec := e.belongs(p, r, d)
+	if dec.outcome == pass {
+		dec = e.replyVerdict(p, r, d, now)
 	}
-	if p.Class == packet.Query && ((p.ICMPType == packet.EchoReply) != r.Reply() || p.ICMPCode != 0) {
-		// Echo has no codes (RFC 792). A request from the other side would be
-		// a new exchange, which the policy has not been asked about.
-		e.dropPacket(in, i, verdict.ConntrackInvalid, now)
-		return
+	if dec.outcome == pass {
+		dec = e.leaves(p, out)
 	}
-	fresh := false
-	if d.Verdict != conntrack.Accepted {
-		if d.Verdict == conntrack.Undecided {
-			e.decideReply(in, d, p, now)
-			fresh = true
+	if dec.outcome == pass {
+		if named = e.unsettled(r, d); named {
+			dec = e.sniFits(p, r)
 		}
-		if d.Verdict == conntrack.Denied {
-			e.denied(in, i, d.Rule, fresh, r, now)
-			return
-		}
-	}
-	out := e.out(in, d)
-	named := e.names.hellos.at != nil && (d.Verdict == conntrack.Pending || r.Reply() && e.isPending(r^1))
-	if e.cannotLeave(in, out, i, now) {
-		if fresh {
-			d.Verdict = conntrack.Undecided // nothing of this direction has passed
-		}
-		return
-	}
-	if named && !e.pendingFits(in, i, r, now) {
-		if fresh {
-			d.Verdict = conntrack.Undecided
-		}
-		return
 	}
 	quiet := false
-	switch p.Class {
-	case packet.Stream:
-		switch e.flows.TCP(r, p, e.tcpOptions(i)) {
-		case conntrack.Invalid:
-			if fresh {
-				d.Verdict = conntrack.Undecided // nothing of this direction has passed
-			}
-			e.dropPacket(in, i, verdict.ConntrackInvalid, now)
-			return
-		case conntrack.Restart:
-			// What is over makes way for a SYN that passes, and for no other:
-			// its ends may not have had the RST (RFC 7857 section 2.2).
-			k := d.Key
-			e.decide(in, i, &k, r, now)
-			return
-		case conntrack.Quiet:
-			quiet = true
-		}
-	case packet.Gram:
-		e.flows.Gram(r)
+	if dec.outcome == pass {
+		dec, quiet = e.track(p, r)
 	}
-	if named && e.pending(in, i, r, now) {
+	if dec.outcome == pass && named && e.sniSegment(p, r, now) {
+		return
+	}
+	switch dec.outcome {
+	case drop:
+		if was == conntrack.Undecided && d.Verdict != conntrack.Denied {
+			d.Verdict = conntrack.Undecided // nothing of this direction has passed
+		}
+		e.drop(p, &dec, now)
+		return
+	case restart:
+		k := d.Key
+		e.admit(p, &k, r, now)
 		return
 	}
 	if !quiet {
 		d.LastSeen = now
 	}
-	n := 1 + uint64(p.Parts)
+	n := p.frames()
 	d.Packets += n
 	d.Bytes += uint64(p.Total)
 	e.c.Accepts[d.Rule] += n
-	if fresh {
-		e.emitFlow(r, verdict.Accept, e.acceptReason(d.Rule), now)
+	if was == conntrack.Undecided {
+		e.emitFlow(r, verdict.Accept, e.acceptReason(d.Rule), naming{}, now)
 	}
 	if !named {
-		e.flows.Steady(r, steadyWay(in))
+		e.flows.Steady(r, steadyWay(p.in))
 	}
-	e.send(out, i, &d.Out, now)
+	e.send(out, p, &d.Out, now)
 }
 
-// decideReply lets the filter decide a reply direction's first packet. It
-// sees internal addresses: the source as it arrives, the destination after its
-// translation is taken back.
-func (e *Engine) decideReply(in *port, d *conntrack.Dir, p *packet.Packet, now int64) {
-	fp := filter.Packet{Src: d.Key.Src, Dst: d.Out.Dst, Proto: p.Proto, Direction: direction(d.FromWAN), State: ruleset.StateEstablished}
-	if p.Class != packet.Query {
-		fp.DstPort = d.Out.DstPort
+// belongs decides whether a packet that has the addresses and ports of direction r
+// can be one of it.
+func (e *Engine) belongs(p *received, r conntrack.Ref, d *conntrack.Dir) decision {
+	if d.FromWAN != (p.in.n == wan) {
+		return e.dropped(verdict.Martian) // a spoofed copy from the other side
 	}
-	action, rule := e.judge(in, p, &fp, now)
-	d.Rule, d.Verdict = rule, conntrack.Denied
-	if action == ruleset.Accept {
-		d.Verdict = conntrack.Accepted
+	if p.Class == packet.Query && ((p.ICMPType == packet.EchoReply) != r.Reply() || p.ICMPCode != 0) {
+		// Echo has no codes (RFC 792). A request from the other side would be
+		// a new exchange, which the policy has not been asked about.
+		return e.dropped(verdict.ConntrackInvalid)
 	}
+	return decision{}
 }
 
-func direction(fromWAN bool) verdict.Direction {
-	if fromWAN {
-		return verdict.Ingress
+// replyVerdict has the filter decide a reply direction's first packet, and returns
+// what it has decided about the direction. The filter sees internal addresses: the
+// source as it arrives, the destination after its translation is taken back.
+func (e *Engine) replyVerdict(p *received, r conntrack.Ref, d *conntrack.Dir, now int64) decision {
+	first := d.Verdict == conntrack.Undecided
+	if first {
+		fp := filter.Packet{Src: d.Key.Src, Dst: d.Out.Dst, Proto: p.Proto, Direction: p.in.direction(), State: ruleset.StateEstablished}
+		if p.Class != packet.Query {
+			fp.DstPort = d.Out.DstPort
+		}
+		action, rule := e.judge(p, &fp, naming{}, now)
+		d.Rule, d.Verdict = rule, conntrack.Denied
+		if action == ruleset.Accept {
+			d.Verdict = conntrack.Accepted
+		}
 	}
-	return verdict.Egress
+	if d.Verdict == conntrack.Denied {
+		return e.denied(d.Rule, r, first, naming{})
+	}
+	return decision{}
 }
 
-// tcpOptions returns the options of TCP packet i, which parse has checked.
-func (e *Engine) tcpOptions(i int) []byte {
-	l4 := e.pool.Bytes(e.b.frame[i])[e.b.pk[i].L4:]
-	return l4[packet.TCPLen : int(l4[12]>>4)*4]
-}
-
-// acceptReason and denyReason say why the rule with this index, or the default
-// action, decided as it did.
-func (e *Engine) acceptReason(rule uint32) verdict.Reason {
-	if int(rule) == len(e.c.Accepts)-1 {
-		return verdict.DefaultAction
+// track has the flow's state follow a packet. It reports as quiet one that does not
+// keep the flow alive.
+func (e *Engine) track(p *received, r conntrack.Ref) (d decision, quiet bool) {
+	switch p.Class {
+	case packet.Stream:
+		switch e.flows.TCP(r, &p.Packet, e.tcpOptions(p)) {
+		case conntrack.Invalid:
+			return e.dropped(verdict.ConntrackInvalid), false
+		case conntrack.Restart:
+			// What is over makes way for a SYN that passes, and for no other:
+			// its ends may not have had the RST (RFC 7857 section 2.2).
+			return decision{outcome: restart}, false
+		case conntrack.Quiet:
+			return decision{}, true
+		}
+	case packet.Gram:
+		e.flows.Gram(r)
 	}
-	return verdict.RuleAccept
-}
-
-func (e *Engine) denyReason(rule uint32) verdict.Reason {
-	if int(rule) == len(e.c.Accepts)-1 {
-		return verdict.NoMatchingAllowRule
-	}
-	return verdict.ExplicitDeny
+	return decision{}, false
 }

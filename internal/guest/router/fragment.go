@@ -23,12 +23,12 @@ func (e *Engine) nextID(src, dst packet.Addr, proto uint8) uint16 {
 	return *n
 }
 
-// finish does what few packets need after their translation, before packet i
+// finish does what few packets need after their translation, before a packet
 // leaves: a SYN announces segments that fit both sides; a packet with a new
 // source that is not atomic gets a new identification; the further fragments of
 // a datagram are translated like the first.
-func (e *Engine) finish(out *port, i int, r *packet.Rewrite, now int64) {
-	fr, p := e.b.frame[i], &e.b.pk[i]
+func (e *Engine) finish(out *port, p *received, r *packet.Rewrite, now int64) {
+	fr := p.frame
 	f := e.pool.Bytes(fr)
 	if p.Flags&packet.SYN != 0 && e.mss != 0 && packet.ClampMSS(f[p.L4:], e.mss) {
 		e.c.MSSClamped++
@@ -54,25 +54,16 @@ func (e *Engine) finish(out *port, i int, r *packet.Rewrite, now int64) {
 	}
 }
 
-// tooBig handles packet i, which is longer than port out carries. It may be
-// cut when it leaves, or its fragments may fit; otherwise it is dropped, and
-// tooBig reports true.
-func (e *Engine) tooBig(in, out *port, i int, now int64) bool {
-	p := &e.b.pk[i]
-	if !p.DF {
-		return false
-	}
+// fragmentsFit reports whether a packet has been reassembled from fragments that port
+// out carries one by one.
+func (e *Engine) fragmentsFit(p *received, out *port) bool {
 	fits := p.Parts > 0
-	fr := e.b.frame[i]
+	fr := p.frame
 	for j := 0; j <= int(p.Parts) && fits; j++ {
 		fits = int(fr.Len) <= packet.EthLen+out.mtu
 		fr = e.nodes[fr.Buf].next
 	}
-	if fits {
-		return false
-	}
-	e.dropTooBig(in, out, i, now)
-	return true
+	return fits
 }
 
 // cut sends frame fr, which is longer than port out carries, in fragments and in

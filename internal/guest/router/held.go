@@ -74,8 +74,7 @@ func (h *heldSYNs) relieve(g uint8) bool {
 // hold remembers the SYN of packet i, unless one of the same connection is
 // held already. When there is no room for it the source that has most held loses
 // one, or else it is never answered.
-func (e *Engine) hold(in *port, i int, now int64) {
-	p := &e.b.pk[i]
+func (e *Engine) hold(p *received, now int64) {
 	k := conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)}
 	h := &e.held
 	for j := range h.n {
@@ -95,7 +94,7 @@ func (e *Engine) hold(in *port, i int, now int64) {
 	h.n++
 	h.by[g]++
 	s.due, s.key, s.group = now+holdFor, k, g
-	s.len = uint8(copy(s.head[:min(int(p.L4)-packet.EthLen+8, heldQuote)], e.pool.Bytes(e.b.frame[i])[packet.EthLen:]))
+	s.len = uint8(copy(s.head[:min(int(p.L4)-packet.EthLen+8, heldQuote)], e.bytes(p)[packet.EthLen:]))
 }
 
 // heldTick answers the held SYNs whose time has come.

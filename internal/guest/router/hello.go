@@ -7,7 +7,6 @@ import (
 	"github.com/thurward/thurward/internal/guest/clienthello"
 	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/fqdn"
-	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -36,8 +35,7 @@ type hello struct {
 	first   uint32        // sequence number of the message's first byte
 	len     int           // bytes of data without a gap
 	n       int           // segments held, in order of their numbers; they may overlap
-	frame   [heldHello]framebuf.Frame
-	pk      [heldHello]packet.Packet
+	held    [heldHello]received
 	server  uint32 // sequence number of the server's next byte
 	said    int    // how many of its bytes are known, since the message went on
 	says    [clienthello.AnswerLen]byte
@@ -176,14 +174,14 @@ func (e *Engine) makeRoom(kind uint8, source packet.Addr, now int64) {
 			victim, most = i, n
 		}
 	}
-	e.refuseHello(-1, &hs.at[victim], nil, now)
+	e.refuseHello(nil, &hs.at[victim], nil, now)
 }
 
 // closeHello frees a place, and what is held there.
 func (e *Engine) closeHello(h *hello) {
 	hs := &e.names.hellos
 	for k := range h.n {
-		e.pool.Put(h.frame[k].Buf)
+		e.pool.Put(h.held[k].frame.Buf)
 	}
 	hs.held -= h.n
 	h.n = 0
@@ -217,7 +215,7 @@ func (e *Engine) hellosTick(now int64) {
 		if s := e.flows.Dir(p.flow).State; s == conntrack.Close || s == conntrack.TimeWait {
 			e.flows.Remove(p.flow, conntrack.Closed) // it is over; nobody is to be told
 		} else {
-			e.refuseHello(-1, &e.names.hellos.at[i], nil, now)
+			e.refuseHello(nil, &e.names.hellos.at[i], nil, now)
 		}
 	}
 }
@@ -254,16 +252,16 @@ func (h *hello) covers(at uint32, data []byte) coverage {
 }
 
 // begin and end return where held segment k lies in the message.
-func (h *hello) begin(k int) uint32 { return h.pk[k].Seq - h.first }
-func (h *hello) end(k int) uint32   { return h.begin(k) + uint32(h.pk[k].Payload) }
+func (h *hello) begin(k int) uint32 { return h.held[k].Seq - h.first }
+func (h *hello) end(k int) uint32   { return h.begin(k) + uint32(h.held[k].Payload) }
 
 // insert holds a segment. There must be room for it.
-func (h *hello) insert(fr framebuf.Frame, p *packet.Packet) {
+func (h *hello) insert(p *received) {
 	k := h.n
 	for ; k > 0 && h.begin(k-1) > p.Seq-h.first; k-- {
-		h.frame[k], h.pk[k] = h.frame[k-1], h.pk[k-1]
+		h.held[k] = h.held[k-1]
 	}
-	h.frame[k], h.pk[k] = fr, *p
+	h.held[k] = *p
 	h.n++
 }
 

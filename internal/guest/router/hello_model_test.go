@@ -47,7 +47,7 @@ func TestHeldSegments(t *testing.T) {
 			if got != fresh {
 				continue
 			}
-			h.insert(framebuf.Frame{Buf: uint32(at)}, &packet.Packet{Seq: h.first + uint32(at), Payload: uint16(len(data))})
+			h.insert(&received{frame: framebuf.Frame{Buf: uint32(at)}, Packet: packet.Packet{Seq: h.first + uint32(at), Payload: uint16(len(data))}})
 			copy(h.data[at:], data)
 			for i := range data {
 				there[at+i] = true
@@ -61,7 +61,7 @@ func TestHeldSegments(t *testing.T) {
 				t.Fatalf("%d bytes without a gap, want %d: %v", h.len, gap, there)
 			}
 			for k := range h.n {
-				if h.frame[k].Buf != h.begin(k) || k > 0 && h.begin(k-1) > h.begin(k) {
+				if h.held[k].frame.Buf != h.begin(k) || k > 0 && h.begin(k-1) > h.begin(k) {
 					t.Fatalf("segment %d of %d begins at %d", k, h.n, h.begin(k))
 				}
 			}
@@ -231,31 +231,26 @@ func TestPendingSegments(t *testing.T) {
 		for _, n := range []int{0, 1} {
 			p := k.first(0, k.good[:n])
 			p.flags = flags
-			i := 0
 			f := p.frame(lanMAC)
 			buf, _ := k.pool.Get()
-			k.e.b.frame[i] = framebuf.Frame{Buf: buf, Len: uint32(copy(k.pool.Buffer(buf)[framebuf.Headroom:], f))}
-			if _, why := packet.ParseIPv4(f, &k.e.b.pk[i]); why != 0 {
+			in := &received{in: &k.e.port[lan], frame: framebuf.Frame{Buf: buf, Len: uint32(copy(k.pool.Buffer(buf)[framebuf.Headroom:], f))}}
+			if _, why := packet.ParseIPv4(f, &in.Packet); why != 0 {
 				k.pool.Put(buf)
 				continue // parse drops it
 			}
 			want := flags&packet.URG == 0 && (n == 0 || flags&(packet.SYN|packet.RST) == 0)
-			before := k.e.c.DropReasons[verdict.SNIRefused]
-			got := k.e.pendingFits(&k.e.port[lan], i, 0, k.lab.now)
-			if got != want || (k.e.c.DropReasons[verdict.SNIRefused] == before+1) == got {
+			dec := k.e.sniFits(in, 0)
+			if got := dec.outcome == pass; got != want || (dec.reason == verdict.SNIRefused) == got {
 				t.Errorf("flags %02x, %d bytes: fits %v, want %v", flags, n, got, want)
 			}
-			if got {
-				k.pool.Put(buf)
-			}
+			k.pool.Put(buf)
 			// The same from the server: nothing but a SYN with data is dropped.
 			buf, _ = k.pool.Get()
-			k.e.b.frame[i] = framebuf.Frame{Buf: buf, Len: uint32(copy(k.pool.Buffer(buf)[framebuf.Headroom:], f))}
-			if got, want := k.e.pendingFits(&k.e.port[wan], i, 1, k.lab.now), flags&packet.SYN == 0 || n == 0; got != want {
+			in.in, in.frame = &k.e.port[wan], framebuf.Frame{Buf: buf, Len: uint32(copy(k.pool.Buffer(buf)[framebuf.Headroom:], f))}
+			if got, want := k.e.sniFits(in, 1).outcome == pass, flags&packet.SYN == 0 || n == 0; got != want {
 				t.Errorf("flags %02x, %d bytes from the server: fits %v", flags, n, got)
-			} else if got {
-				k.pool.Put(buf)
 			}
+			k.pool.Put(buf)
 			k.buffers()
 		}
 	}

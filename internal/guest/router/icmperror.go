@@ -6,23 +6,22 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// icmpError handles ICMP error i of the batch (RFC 5508 section 4). It carries
+// icmpError handles an ICMP error (RFC 5508 section 4). It carries
 // the beginning of a packet that left through the port at which it arrives. If
 // that belongs to a flow, both headers are translated as the flow's packets
 // are, and the error goes to the flow's other end; it neither refreshes nor
 // ends the flow (REQ-6). Errors about queries of the firewall's own are the DNS
 // proxy's. Others are dropped.
-func (e *Engine) icmpError(in *port, i int, now int64) {
-	f := e.pool.Bytes(e.b.frame[i])
-	p := &e.b.pk[i]
+func (e *Engine) icmpError(p *received, now int64) {
+	f := e.bytes(p)
 	inner := f[int(p.L4)+packet.ICMPLen:]
 	var q packet.Packet
-	if e.martian(in, p) {
-		e.dropPacket(in, i, verdict.Martian, now)
+	if e.martian(p) {
+		e.dropPacket(p, verdict.Martian, now)
 		return
 	}
 	if !packet.ParseEmbedded(inner, &q) {
-		e.dropPacket(in, i, verdict.MalformedPacket, now)
+		e.dropPacket(p, verdict.MalformedPacket, now)
 		return
 	}
 	// The key of the packets that answer the embedded one.
@@ -31,22 +30,23 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 	if p.Dst != q.Src { // an error goes to whom the quoted packet came from
 		r = conntrack.None
 	}
-	if r == conntrack.None && in.n == wan && e.dnsError(i, &q, inner, now) {
+	if r == conntrack.None && p.in.n == wan && e.dnsError(p, &q, inner, now) {
 		return
 	}
-	if r == conntrack.None || e.flows.Dir(r).FromWAN != (in.n == wan) || !passed(e.flows.Dir(r^1)) {
-		e.dropPacket(in, i, verdict.ConntrackInvalid, now)
+	if r == conntrack.None || e.flows.Dir(r).FromWAN != (p.in.n == wan) || !passed(e.flows.Dir(r^1)) {
+		e.dropPacket(p, verdict.ConntrackInvalid, now)
 		return
 	}
 	if q.Class == packet.Stream && !e.flows.UnderWay(r^1, q.Seq) {
 		// Who knows a connection's ports but sees none of its packets has to
 		// guess 32 bits more.
-		e.dropPacket(in, i, verdict.ConntrackInvalid, now)
+		e.dropPacket(p, verdict.ConntrackInvalid, now)
 		return
 	}
 	d := e.flows.Dir(r)
-	to := e.out(in, d)
-	if e.cannotLeave(in, to, i, now) {
+	to := e.egress(p.in, d)
+	if dec := e.leaves(p, to); dec.outcome != pass {
+		e.drop(p, &dec, now)
 		return
 	}
 	out := packet.Rewrite{Src: p.Src, Dst: d.Out.Dst}
@@ -58,7 +58,7 @@ func (e *Engine) icmpError(in *port, i int, now int64) {
 	packet.RewriteEmbedded(inner, &q, &packet.Rewrite{Src: d.Out.Dst, Dst: d.Out.Src, SrcPort: d.Out.DstPort, DstPort: d.Out.SrcPort})
 	packet.FinishICMP(f[p.L4:])
 	e.c.ICMPErrorsTranslated++
-	e.send(to, i, &out, now)
+	e.send(to, p, &out, now)
 }
 
 // passed reports whether packets of a direction have been let through: all, or

@@ -152,8 +152,7 @@ func TestTransmitInPart(t *testing.T) {
 		w := &l.e.port[wan]
 		l.port[wan].room, l.seen = room, nil
 		for i := range 5 {
-			l.load(udp(host, 4000, web, uint16(53+i)), lanMAC)
-			fr := l.e.b.frame[0]
+			fr := l.load(lan, udp(host, 4000, web, uint16(53+i)), lanMAC).frame
 			fr.Len = uint32(60 + i)
 			l.e.enqueue(w, fr)
 		}

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -10,65 +11,74 @@ import (
 
 const headroom = framebuf.Headroom
 
-// toFirewall handles packet i of the batch, which is addressed to the firewall
-// itself and belongs to no flow.
-func (e *Engine) toFirewall(in *port, i int, now int64) {
-	p := &e.b.pk[i]
-	if in.n == lan && p.Dst != in.addr {
-		// A LAN host at the WAN address would need hairpinning.
-		e.noRoom(in, i, verdict.HairpinUnsupported, now)
-		return
-	}
-	if in.n == wan && p.Dst == e.port[lan].addr {
-		e.dropPacket(in, i, verdict.Martian, now)
-		return
-	}
-	e.local(in, i, p.Dst, now)
-}
-
-// local handles packet i for the firewall itself. The filter decides it like
-// any other, as sent to the address to; what it accepts is answered if it is an
-// echo request, or from the LAN to the DNS proxy, and dropped otherwise: the
-// firewall offers no other services.
-func (e *Engine) local(in *port, i int, to packet.Addr, now int64) {
-	p := &e.b.pk[i]
-	fp := filter.Packet{Src: p.Src, Dst: to, Proto: p.Proto, Direction: direction(in.n == wan), State: ruleset.StateNew}
+// deliver handles a packet for the firewall itself that belongs to no conversation of
+// its own. The filter decides it like any other, as sent to the address as; what it
+// accepts is answered if it is an echo request, or from the LAN to the DNS proxy, and
+// dropped otherwise: the firewall offers no other services.
+func (e *Engine) deliver(p *received, as packet.Addr, now int64) {
+	fp := filter.Packet{Src: p.Src, Dst: as, Proto: p.Proto, Direction: p.in.direction(), State: ruleset.StateNew}
 	if p.Class == packet.Stream || p.Class == packet.Gram {
 		fp.DstPort = p.DstPort
 	}
-	action, rule := e.judge(in, p, &fp, now)
-	if action != ruleset.Accept {
-		e.denied(in, i, rule, true, noFlow, now)
-		return
+	action, rule := e.judge(p, &fp, naming{}, now)
+	service := e.serviceOf(p)
+	dec := decision{}
+	switch {
+	case action != ruleset.Accept:
+		dec = e.denied(rule, conntrack.None, true, naming{})
+	case service == serviceNone:
+		dec = e.refused(p, verdict.NoLocalService, naming{})
+	case service == serviceDNSTCP && !opening(p):
+		dec = e.dropped(verdict.ConntrackInvalid) // a segment of no connection
+		dec.notice = noticeReset
+	case service == serviceEcho && !e.linear(p):
+		dec = e.dropped(verdict.FragmentedIPv4)
 	}
-	if dns := e.names.proxy != nil && in.n == lan && p.DstPort == dnsPort; dns && p.Class == packet.Stream {
-		e.dnsConnect(in, i, rule, now)
-		return
-	} else if dns && p.Class == packet.Gram {
-		e.c.Accepts[rule]++
-		e.emitPacket(in, p, verdict.Accept, e.acceptReason(rule), rule, now)
-		e.dnsQuery(i, now)
-		return
-	}
-	if p.Class != packet.Query || p.ICMPType != packet.EchoRequest || p.ICMPCode != 0 {
-		e.noRoom(in, i, verdict.NoLocalService, now)
-		return
-	}
-	if !e.linear(i) {
-		e.dropPacket(in, i, verdict.FragmentedIPv4, now)
+	if dec.outcome != pass {
+		e.drop(p, &dec, now)
 		return
 	}
 	e.c.Accepts[rule]++
-	e.emitPacket(in, p, verdict.Accept, e.acceptReason(rule), rule, now)
-	e.echoReply(in, i, now)
+	e.emitPacket(p, verdict.Accept, e.acceptReason(rule), rule, naming{}, now)
+	switch service {
+	case serviceEcho:
+		e.echoReply(p, now)
+	case serviceDNSUDP:
+		e.dnsQuery(p, now)
+	case serviceDNSTCP:
+		e.dnsConnect(p, rule, now)
+	}
 }
 
-// echoReply turns echo request i into its reply and sends it back (RFC 1122
+// A service is what the firewall offers to who addresses it.
+type service uint8
+
+const (
+	serviceNone service = iota
+	serviceEcho
+	serviceDNSUDP
+	serviceDNSTCP
+)
+
+// serviceOf returns the service that a packet asks for.
+func (e *Engine) serviceOf(p *received) service {
+	switch {
+	case p.Class == packet.Query && p.ICMPType == packet.EchoRequest && p.ICMPCode == 0:
+		return serviceEcho
+	case e.names.proxy == nil || p.in.n != lan || p.DstPort != dnsPort:
+	case p.Class == packet.Gram:
+		return serviceDNSUDP
+	case p.Class == packet.Stream:
+		return serviceDNSTCP
+	}
+	return serviceNone
+}
+
+// echoReply turns an echo request into its reply and sends it back (RFC 1122
 // section 3.2.2.6).
-func (e *Engine) echoReply(in *port, i int, now int64) {
-	fr := e.b.frame[i]
+func (e *Engine) echoReply(p *received, now int64) {
+	fr := p.frame
 	f := e.pool.Bytes(fr)
-	p := &e.b.pk[i]
 	m := f[p.L4:]
 	m[0], m[1] = packet.EchoReply, 0
 	packet.FinishICMP(m)
@@ -82,7 +92,7 @@ func (e *Engine) echoReply(in *port, i int, now int64) {
 	packet.SetID(f[packet.EthLen:], e.nextID(p.Dst, p.Src, packet.ICMP)) // it may be cut on its way
 	e.c.LocalReplies++
 	e.c.Local++
-	e.emitOwn(in, fr.Buf, packet.EthLen+packet.MinIPv4+n, p.Src, now)
+	e.emitOwn(p.in, fr.Buf, packet.EthLen+packet.MinIPv4+n, p.Src, now)
 }
 
 // emitOwn sends a packet of the firewall's own, of n bytes with its Ethernet

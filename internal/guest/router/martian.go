@@ -44,7 +44,7 @@ func martians(ports *[2]port) (bs []block) {
 // martian reports whether a packet's source or destination cannot be right
 // where it arrived (RFC 1812 section 5.3.7, RFC 6890), and whether the reverse
 // path leads elsewhere (RFC 3704).
-func (e *Engine) martian(in *port, p *packet.Packet) bool {
+func (e *Engine) martian(p *received) bool {
 	s, d := p.Src, p.Dst
 	switch {
 	case s>>24 == 0, s>>24 == 127, s>>28 >= 14: // this network, loopback, multicast and reserved
@@ -70,5 +70,5 @@ func (e *Engine) martian(in *port, p *packet.Packet) bool {
 			}
 		}
 	}
-	return e.route(s) != in
+	return e.route(s) != p.in
 }

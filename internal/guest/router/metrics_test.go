@@ -121,7 +121,7 @@ func BenchmarkEmit(b *testing.B) {
 	var r event.Record
 	b.ReportAllocs()
 	for b.Loop() {
-		l.e.emitPacket(&l.e.port[lan], &p, verdict.Drop, verdict.NoMatchingAllowRule, 1, 1e9)
+		l.e.emitPacket(&received{Packet: p, in: &l.e.port[lan]}, verdict.Drop, verdict.NoMatchingAllowRule, 1, naming{}, 1e9)
 		l.events.Get(&r)
 	}
 }

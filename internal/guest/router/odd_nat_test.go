@@ -200,9 +200,9 @@ func TestS13_ClockJumps(t *testing.T) {
 	}
 }
 
-// TestSteadyIsForwardForHonestEnds: the short way and the long one see the same
+// TestFastPathIsForwardForHonestEnds: the short way and the long one see the same
 // connections, with windows of any size and numbers that wrap.
-func TestSteadyIsForwardForHonestEnds(t *testing.T) {
+func TestFastPathIsForwardForHonestEnds(t *testing.T) {
 	quick := 0
 	for seed := range uint64(40) {
 		var cs [2]*course

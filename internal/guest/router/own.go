@@ -59,3 +59,14 @@ func (p *port) index(a packet.Addr) int {
 
 // ownAddr reports whether an address is the firewall's own on either side.
 func (e *Engine) ownAddr(a packet.Addr) bool { return e.port[lan].own(a) || e.port[wan].own(a) }
+
+// opposite returns the port on the other side.
+func (e *Engine) opposite(p *port) *port { return &e.port[1-p.n] }
+
+// route returns the port through which an address is reached.
+func (e *Engine) route(a packet.Addr) *port {
+	if l := &e.port[lan]; a&l.mask == l.net {
+		return l
+	}
+	return &e.port[wan]
+}

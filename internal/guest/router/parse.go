@@ -8,10 +8,9 @@ import (
 
 var broadcastMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
-// parse reads the headers of the first n frames. ARP is answered and
-// malformed packets are dropped here; the others are left in b.idx and
-// b.keys for the look-up. Of usual ones only the key is read: mostly nothing else
-// is needed (steady.go).
+// parse reads the first n frames of the batch. Of usual ones, TCP or UDP over IPv4
+// without options or fragments and addressed to the port, only the key is read: the
+// fast path needs no more. What is left for the look-up is in b.idx and b.keys.
 func (e *Engine) parse(in *port, n int, now int64) {
 	b := &e.b
 	b.keys.Reset()
@@ -21,7 +20,7 @@ func (e *Engine) parse(in *port, n int, now int64) {
 		bytes += uint64(len(f))
 		ln := packet.Usual(f, in.self, b.keys.Next())
 		if ln == 0 {
-			e.parseOther(in, i, f, now)
+			e.parseOther(in, i, now)
 			continue
 		}
 		b.frame[i].Len = uint32(ln)
@@ -32,58 +31,86 @@ func (e *Engine) parse(in *port, n int, now int64) {
 	e.c.RxBytes[in.n] += bytes
 }
 
-// parseOther is parse for frame i, f, which is not usual.
-func (e *Engine) parseOther(in *port, i int, f []byte, now int64) {
+// parseOther takes frame i of the batch, which is not usual: ARP is answered,
+// fragments are reassembled, and of other packets the headers are read, so that
+// their flows can be looked up.
+func (e *Engine) parseOther(in *port, i int, now int64) {
 	b := &e.b
-	typ := packet.Type(f)
-	if typ == 0 {
-		e.dropFrame(in, i, verdict.MalformedPacket, now)
-		return
-	}
-	dst := [6]byte(f)
-	if dst != in.mac && dst[0]&1 == 0 {
-		e.c.OtherHost[in.n]++ // a flooding switch; nobody asked us
-		e.pool.Put(b.frame[i].Buf)
-		return
-	}
-	switch typ {
-	case packet.TypeIPv4:
-	case packet.TypeARP:
-		if why := e.arpFrame(in, f, now); why != 0 {
-			e.dropFrame(in, i, why, now)
-		} else {
-			e.pool.Put(b.frame[i].Buf)
-		}
-		return
-	case packet.TypeIPv6:
-		e.dropFrame(in, i, verdict.IPv6Unsupported, now)
-		return
-	default:
-		e.dropFrame(in, i, verdict.EtherTypeUnsupported, now)
-		return
-	}
 	p := &b.pk[i]
-	ln, why := packet.ParseIPv4(f, p)
-	if why == verdict.FragmentedIPv4 && e.frags.on && dst == in.mac {
-		b.frame[i].Len = packet.EthLen + uint32(p.Total)
-		if !e.gather(in, i, now) {
+	p.in, p.frame = in, b.frame[i]
+	kind, why := e.read(p)
+	switch kind {
+	case kindOtherHost:
+		e.c.OtherHost[in.n]++ // a flooding switch; nobody asked us
+		e.pool.Put(p.frame.Buf)
+		return
+	case kindARP:
+		if why = e.arpFrame(in, e.bytes(p), now); why == 0 {
+			e.pool.Put(p.frame.Buf)
 			return
 		}
-		ln, why = int(b.frame[i].Len), 0
+	case kindFragment:
+		if !e.gather(p, now) {
+			return
+		}
 	}
-	if why != 0 {
-		e.dropPacket(in, i, why, now)
+	switch {
+	case why == 0:
+	case kind == kindUnread || kind == kindARP:
+		e.dropFrame(in, p.frame, why, now)
 		return
-	}
-	b.frame[i].Len = uint32(ln) // without the link's padding
-	if dst != in.mac {
-		// RFC 1812 section 5.3.4: what came by link-layer broadcast is
-		// not forwarded.
-		e.dropPacket(in, i, verdict.Martian, now)
+	default:
+		e.dropPacket(p, why, now)
 		return
 	}
 	j := b.keys.Len() & (Batch - 1)
 	b.idx[j], b.usual[j] = uint8(i), false
 	*b.keys.Next() = conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)}
 	b.keys.Add()
+}
+
+// A frameKind is what a frame holds.
+type frameKind uint8
+
+const (
+	kindUnread    frameKind = iota // nothing whose headers were read
+	kindOtherHost                  // a frame for another link-layer address
+	kindARP
+	kindFragment
+	kindIPv4
+)
+
+// read reads the headers of a packet from its frame, and returns what the frame
+// holds and why that is to be dropped, 0 when it is not.
+func (e *Engine) read(p *received) (frameKind, verdict.Reason) {
+	f := e.bytes(p)
+	typ := packet.Type(f)
+	if typ == 0 {
+		return kindUnread, verdict.MalformedPacket
+	}
+	ours := [6]byte(f) == p.in.mac
+	if !ours && f[0]&1 == 0 {
+		return kindOtherHost, 0
+	}
+	switch typ {
+	case packet.TypeIPv4:
+	case packet.TypeARP:
+		return kindARP, 0
+	case packet.TypeIPv6:
+		return kindUnread, verdict.IPv6Unsupported
+	default:
+		return kindUnread, verdict.EtherTypeUnsupported
+	}
+	n, why := packet.ParseIPv4(f, &p.Packet)
+	if why == verdict.FragmentedIPv4 && e.frags.on && ours {
+		p.frame.Len = packet.EthLen + uint32(p.Total)
+		return kindFragment, 0
+	}
+	if why == 0 {
+		p.frame.Len = uint32(n) // without the link's padding
+		if !ours {
+			why = verdict.Martian // RFC 1812 section 5.3.4: what came by link-layer broadcast is not forwarded
+		}
+	}
+	return kindIPv4, why
 }

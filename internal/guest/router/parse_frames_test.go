@@ -235,7 +235,7 @@ func TestRemovedInItsBatch(t *testing.T) {
 		l.e.Poll(l.now)
 		for _, v := range l.taken(wan) {
 			r := l.e.flows.Lookup(&packet.Tuple{Src: v.Dst, Dst: v.Src, SrcPort: v.DstPort, DstPort: v.SrcPort, Proto: uint32(v.Proto)}, l.now)
-			if r == noFlow && v.SrcPort == port {
+			if r == conntrack.None && v.SrcPort == port {
 				t.Errorf("%v crossed without a flow", v)
 			}
 		}

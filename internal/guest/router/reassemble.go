@@ -61,23 +61,23 @@ type gathering struct {
 	held  int                  // fragments
 }
 
-// gather takes fragment i of the batch. It reports true when that completes a
+// gather takes a fragment. It reports true when that completes a
 // datagram, which then stands in its place, with the fragments but the first in
 // the list of the first's buffer. Otherwise the fragment is held or dropped.
-func (e *Engine) gather(in *port, i int, now int64) bool {
-	g, p := &e.frags, &e.b.pk[i]
-	fr := e.b.frame[i]
+func (e *Engine) gather(p *received, now int64) bool {
+	g := &e.frags
+	fr := p.frame
 	f := e.pool.Bytes(fr)
-	c, ok := packet.PieceOf(f, p)
+	c, ok := packet.PieceOf(f, &p.Packet)
 	if !ok {
-		e.dropPacket(in, i, verdict.MalformedPacket, now)
+		e.dropPacket(p, verdict.MalformedPacket, now)
 		return false
 	}
-	if e.martian(in, p) {
-		e.dropPacket(in, i, verdict.Martian, now)
+	if e.martian(p) {
+		e.dropPacket(p, verdict.Martian, now)
 		return false
 	}
-	key := fragKey{uint64(p.Src)<<32 | uint64(p.Dst), 1<<63 | uint64(in.n)<<32 | uint64(packet.FragmentID(f))<<8 | uint64(p.Proto)}
+	key := fragKey{uint64(p.Src)<<32 | uint64(p.Dst), 1<<63 | uint64(p.in.n)<<32 | uint64(packet.FragmentID(f))<<8 | uint64(p.Proto)}
 	n := g.find(&key)
 	if n >= 0 && now >= g.dg[n].expires {
 		e.abandon(n, now)
@@ -89,12 +89,12 @@ func (e *Engine) gather(in *port, i int, now int64) bool {
 	d := &g.dg[n]
 	w := piece{uint16(c.Off), uint16(c.Len)}
 	if c.More == (w.end() != d.total) && e.repeats(d, w) { // a void one holds nothing
-		e.dropPacket(in, i, verdict.FragmentedIPv4, now)
+		e.dropPacket(p, verdict.FragmentedIPv4, now)
 		return false
 	}
 	if d.void || !e.insert(d, fr, w, c.More) {
 		e.void(n, now)
-		e.dropPacket(in, i, verdict.FragmentedIPv4, now)
+		e.dropPacket(p, verdict.FragmentedIPv4, now)
 		return false
 	}
 	g.held++
@@ -103,7 +103,7 @@ func (e *Engine) gather(in *port, i int, now int64) bool {
 		e.relieve(n, now)
 		return false
 	}
-	return e.complete(in, i, n, now)
+	return e.complete(p, n, now)
 }
 
 func (g *gathering) find(k *fragKey) int {
@@ -276,17 +276,18 @@ func (e *Engine) discard(d *datagram, now int64) {
 		fr := e.pop(&d.list)
 		e.c.DropReasons[verdict.FragmentedIPv4]++
 		if first && e.events != nil {
-			var p packet.Packet
-			packet.ParseIPv4(e.pool.Bytes(fr), &p) // a fragment: addresses and protocol
-			e.emitPacket(e.route(p.Src), &p, verdict.Drop, verdict.FragmentedIPv4, uint32(len(e.c.Drops)-1), now)
+			var p received
+			packet.ParseIPv4(e.pool.Bytes(fr), &p.Packet) // a fragment: addresses and protocol
+			p.in = e.route(p.Src)
+			e.emitPacket(&p, verdict.Drop, verdict.FragmentedIPv4, e.policy.DefaultRule(), naming{}, now)
 		}
 		e.pool.Put(fr.Buf)
 	}
 }
 
-// complete makes packet i of the batch the datagram n, all of whose fragments
+// complete makes packet p the datagram n, all of whose fragments
 // are there, and reports whether it is well formed; otherwise it is dropped.
-func (e *Engine) complete(in *port, i, n int, now int64) bool {
+func (e *Engine) complete(p *received, n int, now int64) bool {
 	g := &e.frags
 	d := &g.dg[n]
 	head := d.list.first
@@ -304,10 +305,9 @@ func (e *Engine) complete(in *port, i, n int, now int64) bool {
 		}
 		fr = e.nodes[fr.Buf].next
 	}
-	p := &e.b.pk[i]
-	packet.ParseIPv4(f, p) // valid but for being a fragment
+	packet.ParseIPv4(f, &p.Packet) // valid but for being a fragment
 	p.Fragment, p.Parts, p.DF = false, uint8(d.list.n-1), df
-	e.b.frame[i] = head
+	p.frame = head
 	g.held -= int(d.list.n)
 	g.group[d.group] -= d.list.n
 	total := int(d.total)
@@ -315,7 +315,7 @@ func (e *Engine) complete(in *port, i, n int, now int64) bool {
 	g.free(n)
 	why := verdict.MalformedPacket
 	if int(p.L4)-packet.EthLen+total <= math.MaxUint16 {
-		why = packet.ParseFirst(f, p, total, rest)
+		why = packet.ParseFirst(f, &p.Packet, total, rest)
 	}
 	switch {
 	case why != 0:
@@ -327,7 +327,7 @@ func (e *Engine) complete(in *port, i, n int, now int64) bool {
 		e.c.Reassembled++
 		return true
 	}
-	e.dropPacket(in, i, why, now)
+	e.dropPacket(p, why, now)
 	return false
 }
 
@@ -352,11 +352,11 @@ func (g *gathering) due() int64 {
 	return g.dg[g.oldest(anyDatagram, 0, -1)].expires
 }
 
-// release gives back the buffers of packet i and returns how many frames it
+// release gives back the buffers of a packet and returns how many frames it
 // was.
-func (e *Engine) release(i int) uint64 {
-	fr := e.b.frame[i]
-	n := uint64(e.b.pk[i].Parts)
+func (e *Engine) release(p *received) uint64 {
+	fr := p.frame
+	n := uint64(p.Parts)
 	for range n {
 		next := e.nodes[fr.Buf].next
 		e.pool.Put(fr.Buf)
@@ -366,15 +366,14 @@ func (e *Engine) release(i int) uint64 {
 	return n + 1
 }
 
-// linear copies the fragments of packet i together into its first buffer, for
+// linear copies the fragments of a packet together into its first buffer, for
 // what the firewall itself reads or answers. It reports false when they do not
 // fit.
-func (e *Engine) linear(i int) bool {
-	p := &e.b.pk[i]
+func (e *Engine) linear(p *received) bool {
 	if p.Parts == 0 {
 		return true
 	}
-	fr := &e.b.frame[i]
+	fr := &p.frame
 	if packet.EthLen+int(p.Total) > framebuf.MaxLen {
 		return false
 	}

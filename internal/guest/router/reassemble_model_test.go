@@ -184,14 +184,12 @@ func TestReassemblyIsAsSaid(t *testing.T) {
 
 				buf, _ := l.pool.Get()
 				fr := framebuf.Frame{Buf: buf, Len: uint32(copy(l.pool.Buffer(buf)[headroom:], b))}
-				p := &l.e.b.pk[0]
-				*p = packet.Packet{}
-				packet.ParseIPv4(l.pool.Bytes(fr), p)
-				l.e.b.frame[0] = fr
+				p := &received{in: in, frame: fr}
+				packet.ParseIPv4(l.pool.Bytes(fr), &p.Packet)
 				key := fragKey{uint64(p.Src)<<32 | uint64(p.Dst), 1<<63 | uint64(id)<<8 | packet.UDP}
 
 				before := l.e.c.DropReasons[verdict.MalformedPacket]
-				done := l.e.gather(in, 0, now)
+				done := l.e.gather(p, now)
 				at := g.find(&key)
 				group := uint8(0)
 				if at >= 0 {

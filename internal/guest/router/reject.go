@@ -1,11 +1,8 @@
 package router
 
 import (
-	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
-	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // rejects reports whether a policy rejects anything.
@@ -30,33 +27,35 @@ func (e *Engine) rejecting(rule uint32) bool {
 	return e.policy.Settings.DefaultAction == ruleset.Reject
 }
 
-// reject tells the sender of packet i that the policy forbids it: TCP with a
-// RST, everything else with ICMP 3/13 (RFC 5508 REQ-8). What the sender of a
-// SYN to a translated address may learn has to wait: see heldSYNs. The packet
-// stays the caller's.
-func (e *Engine) reject(in *port, i int, now int64) {
-	p := &e.b.pk[i]
+// reject tells the sender of a packet that the policy forbids it: TCP with a
+// RST, everything else with ICMP 3/13 (RFC 5508 REQ-8).
+func (e *Engine) reject(p *received, now int64) {
 	switch {
 	case p.Class != packet.Stream:
-		e.sendError(in, i, aboutRule, packet.Unreachable, packet.Prohibited, 0, now)
-	case in.n == wan && opening(p) && in.own(p.Dst):
-		e.hold(in, i, now)
+		e.sendError(p, aboutRule, packet.Unreachable, packet.Prohibited, 0, now)
+	case mayBeSimultaneous(p):
+		e.hold(p, now)
 	default:
-		e.sendReset(in, i, now)
+		e.sendReset(p, now)
 	}
 }
 
+// mayBeSimultaneous reports whether a SYN may be one half of a simultaneous open: it
+// comes from outside to an address of translation. What its sender may learn has to
+// wait: see heldSYNs.
+func mayBeSimultaneous(p *received) bool {
+	return p.Class == packet.Stream && p.in.n == wan && opening(p) && p.in.own(p.Dst)
+}
+
 // opening reports whether p is a SYN that asks for a connection.
-func opening(p *packet.Packet) bool {
+func opening(p *received) bool {
 	return p.Flags&(packet.SYN|packet.ACK|packet.RST|packet.FIN) == packet.SYN
 }
 
-// sendReset answers the TCP segment of packet i with a RST that seems to come
-// from where the segment was sent, unless it is a RST itself. The packet stays
-// the caller's.
-func (e *Engine) sendReset(in *port, i int, now int64) {
-	p := &e.b.pk[i]
-	if p.Flags&packet.RST != 0 || !e.mayAnswer(in, p, aboutRule, now) {
+// sendReset answers a TCP segment with a RST that seems to come from where the
+// segment was sent, unless it is a RST itself.
+func (e *Engine) sendReset(p *received, now int64) {
+	if p.Flags&packet.RST != 0 || !e.mayAnswer(p, aboutRule, now) {
 		return
 	}
 	buf, ok := e.pool.Get()
@@ -65,41 +64,9 @@ func (e *Engine) sendReset(in *port, i int, now int64) {
 		return
 	}
 	f := e.pool.Buffer(buf)[headroom:]
-	packet.PutReset(f[packet.EthLen+packet.MinIPv4:], e.pool.Bytes(e.b.frame[i])[p.L4:], int(p.Payload), p.Dst, p.Src)
+	packet.PutReset(f[packet.EthLen+packet.MinIPv4:], e.bytes(p)[p.L4:], int(p.Payload), p.Dst, p.Src)
 	packet.PutIPv4(f[packet.EthLen:], p.Dst, p.Src, packet.TCP, 64, packet.TCPLen)
 	packet.SetDF(f[packet.EthLen:])
 	e.c.ResetsSent++
-	e.emitOwn(in, buf, packet.EthLen+packet.MinIPv4+packet.TCPLen, p.Src, now)
-}
-
-// stray drops packet i, which belongs to no flow and cannot begin one. What the
-// policy would reject is rejected, but for ICMP: so the ends of a connection from
-// before the firewall started learn that it is over, and who uses another
-// protocol that it does not pass.
-func (e *Engine) stray(in *port, i int, fp *filter.Packet, why verdict.Reason, now int64) {
-	p := &e.b.pk[i]
-	if e.rejects && (p.Class == packet.Stream && p.Flags&packet.RST == 0 || p.Class == packet.Unknown && p.Proto != packet.ICMP) {
-		if v := e.filter.Decide(fp); v.Action == ruleset.Reject {
-			e.c.Decisions++
-			e.denied(in, i, v.Rule, true, conntrack.None, now)
-			return
-		}
-	}
-	e.dropPacket(in, i, why, now)
-}
-
-// noRoom drops packet i, which the policy accepts but for which there is no
-// port, no room, or nothing that would take it. Where the policy's default is to
-// reject, its sender is told (RFC 5508 REQ-8), but for that of a reset.
-func (e *Engine) noRoom(in *port, i int, why verdict.Reason, now int64) {
-	p := &e.b.pk[i]
-	switch {
-	case e.policy.Settings.DefaultAction != ruleset.Reject, why == verdict.ConntrackInvalid:
-	case p.Class == packet.Stream && p.Flags&packet.RST != 0:
-	case p.Class == packet.Stream && in.n == wan && opening(p) && in.own(p.Dst):
-		e.hold(in, i, now)
-	default:
-		e.sendError(in, i, aboutRule, packet.Unreachable, packet.Prohibited, 0, now)
-	}
-	e.dropPacket(in, i, why, now)
+	e.emitOwn(p.in, buf, packet.EthLen+packet.MinIPv4+packet.TCPLen, p.Src, now)
 }

@@ -18,7 +18,7 @@ func TestMartianBlocks(t *testing.T) {
 		t.Helper()
 		x := ip(a) + packet.Addr(off)
 		for _, p := range []packet.Packet{{Src: x, Dst: ip("10.0.0.2")}, {Src: ip(web), Dst: x}} {
-			if l.e.martian(w, &p) != want {
+			if l.e.martian(&received{Packet: p, in: w}) != want {
 				t.Errorf("%v > %v: %v", addr(p.Src), addr(p.Dst), !want)
 			}
 		}
@@ -43,7 +43,7 @@ func TestMartianBlocks(t *testing.T) {
 	// Networks of the interfaces: network and broadcast address of either.
 	for a, want := range map[string]bool{"10.0.0.0": true, "10.0.0.255": true, "203.0.113.0": true, "203.0.113.255": true, "10.0.0.254": false, "203.0.113.254": false, "203.0.112.255": false} {
 		p := packet.Packet{Src: ip(web), Dst: ip(a)}
-		if l.e.martian(w, &p) != want {
+		if l.e.martian(&received{Packet: p, in: w}) != want {
 			t.Errorf("to %s: %v", a, !want)
 		}
 	}
@@ -56,7 +56,7 @@ func TestMartianBlocks(t *testing.T) {
 		{lan, "10.0.0.0", true}, {lan, "10.0.0.255", true}, {lan, host, false}, {lan, lanAddr, true}, {lan, ours, true}, {lan, web, true}, {lan, "203.0.113.9", true},
 	} {
 		p := packet.Packet{Src: ip(c.src), Dst: ip("198.51.100.200")}
-		if l.e.martian(&l.e.port[c.in], &p) != c.want {
+		if l.e.martian(&received{Packet: p, in: &l.e.port[c.in]}) != c.want {
 			t.Errorf("from %s on side %d: %v", c.src, c.in, !c.want)
 		}
 	}
@@ -84,7 +84,7 @@ func TestMartianNetworks(t *testing.T) {
 		}, "accept")
 		for a, want := range c.has {
 			p := packet.Packet{Src: ip("198.51.100.200"), Dst: ip(a)}
-			if l.e.martian(&l.e.port[wan], &p) != want {
+			if l.e.martian(&received{Packet: p, in: &l.e.port[wan]}) != want {
 				t.Errorf("%s/%d and %s: to %s: %v", c.lan, c.bits, c.wan, a, !want)
 			}
 		}
@@ -155,7 +155,7 @@ func TestUsableTargets(t *testing.T) {
 		{wan, "10.0.0.200", server, false, 0},
 	} {
 		p := packet.Packet{Src: ip(c.src)}
-		if got := l.e.usable(&l.e.port[c.in], &p, &nat.Target{Addr: ip(c.to), Hairpin: c.hairpin}); got != c.want {
+		if got := l.e.usable(&received{Packet: p, in: &l.e.port[c.in]}, &nat.Target{Addr: ip(c.to), Hairpin: c.hairpin}); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}
@@ -195,7 +195,7 @@ func TestToTheFirewall(t *testing.T) {
 			l.unanswered(c.from, c.p, c.why)
 		} else if across, back := l.put(c.from, c.p); len(across) != 0 || len(back) != 1 || back[0].ICMPType != packet.EchoReply || back[0].Src != ip(c.p.dst) || back[0].Dst != ip(c.p.src) {
 			t.Errorf("%s: %v, %v", c.name, across, back)
-		} else if r := l.last(); r.Action != verdict.Accept || r.Reason != verdict.RuleAccept || r.Rule != 0 || r.Direction != telDirection(&l.e.port[c.from]) || l.e.c.Accepts[0] != 2 {
+		} else if r := l.last(); r.Action != verdict.Accept || r.Reason != verdict.RuleAccept || r.Rule != 0 || r.Direction != l.e.port[c.from].direction() || l.e.c.Accepts[0] != 2 {
 			t.Errorf("%s: event %+v, accepts %v", c.name, r, l.e.c.Accepts)
 		}
 		if got := l.e.c.Decisions - decisions; got != c.rules {

@@ -24,13 +24,16 @@ import (
 // like any other. Of segments that the server might read in another way than they
 // are read here none passes before (pendingFits).
 
-// wantsName reports whether a rule asks for the server's name.
-func (e *Engine) wantsName(rule uint32) bool {
+// wantsServerName reports whether a rule asks for the server's name.
+func (e *Engine) wantsServerName(rule uint32) bool {
 	return e.names.hellos.at != nil && rule < e.policy.DefaultRule() && e.policy.Rules[rule].SNI != 0
 }
 
-// isPending reports whether r is a direction whose server's name is not settled.
-func (e *Engine) isPending(r conntrack.Ref) bool { return e.flows.Dir(r).Verdict == conntrack.Pending }
+// unsettled reports whether direction r is one of a connection whose server's name is
+// not settled.
+func (e *Engine) unsettled(r conntrack.Ref, d *conntrack.Dir) bool {
+	return e.names.hellos.at != nil && (d.Verdict == conntrack.Pending || r.Reply() && e.flows.Dir(r^1).Verdict == conntrack.Pending)
+}
 
 // guardTTL is what the TTL of a client's segments is at least when they arrive, as
 // long as the server's name is not settled: so that they do not end between here
@@ -39,92 +42,87 @@ func (e *Engine) isPending(r conntrack.Ref) bool { return e.flows.Dir(r).Verdict
 // as martian.
 const guardTTL = 65
 
-// pendingFits looks at packet i of a client whose server's name is not settled,
+// sniFits decides about a packet of a client whose server's name is not settled,
 // before anything else does, and makes of it what the server will take as it is
-// taken here. It reports false when it has dropped it. The SYN that begins the
-// connection is looked at, too; r is then None.
+// taken here. The SYN that begins the connection is looked at, too; r is then None.
 //
 // Urgent data are not part of the stream that a server reads, and data in a SYN lie
 // beside it; whether a server reads those of a RST, or IP options let a packet
-// through, nobody knows. Of a server's packets none but a SYN with data is dropped.
-func (e *Engine) pendingFits(in *port, i int, r conntrack.Ref, now int64) bool {
-	p := &e.b.pk[i]
+// through, is not known. Of a server's packets none but a SYN with data is dropped.
+func (e *Engine) sniFits(p *received, r conntrack.Ref) decision {
 	if r != conntrack.None && r.Reply() {
 		if p.Flags&packet.SYN != 0 && p.Payload > 0 {
-			e.dropPacket(in, i, verdict.SNIRefused, now)
-			return false
+			return e.dropped(verdict.SNIRefused)
 		}
-		return true
+		return decision{}
 	}
 	if p.Class != packet.Stream || int(p.L4) != packet.EthLen+packet.MinIPv4 || p.Payload > 0 && p.Flags&(packet.SYN|packet.RST) != 0 || p.Flags&packet.URG != 0 {
-		e.dropPacket(in, i, verdict.SNIRefused, now)
-		return false
+		return e.dropped(verdict.SNIRefused)
 	}
-	if !e.linear(i) {
-		e.dropPacket(in, i, verdict.FragmentedIPv4, now) // longer than any first message needs to be
-		return false
+	if !e.linear(p) {
+		return e.dropped(verdict.FragmentedIPv4) // longer than any first message needs to be
 	}
-	f := e.pool.Bytes(e.b.frame[i])
+	f := e.bytes(p)
 	var c packet.Clock
 	if r == conntrack.None {
 		packet.ScrubTCP(f[p.L4:], &c)
-		return true
+		return decision{}
 	}
-	packet.RaiseTTL(f, p, guardTTL)
+	packet.RaiseTTL(f, &p.Packet, guardTTL)
 	clock := &c
 	if h := e.helloOf(r); h != nil {
 		clock = &h.clock
 	}
 	packet.ScrubTCP(f[p.L4:], clock)
-	return true
+	return decision{}
 }
 
-// pending looks at packet i of direction r of a connection whose server's name is
-// not settled, when TCP has checked it. It reports false when the packet may pass.
-func (e *Engine) pending(in *port, i int, r conntrack.Ref, now int64) bool {
+// sniSegment looks at a segment of direction r of a connection whose server's name is
+// not settled, when TCP has checked it. It reports false when the segment may pass;
+// otherwise it is held or dropped.
+func (e *Engine) sniSegment(p *received, r conntrack.Ref, now int64) bool {
 	if r.Reply() {
-		return e.pendingAnswer(i, r^1, now)
+		return e.pendingAnswer(p, r^1, now)
 	}
-	return e.b.pk[i].Payload > 0 && e.pendingData(in, i, r, now)
+	return p.Payload > 0 && e.pendingData(p, r, now)
 }
 
-// pendingData takes segment i, with data, of a client whose server's name is not
+// pendingData takes a segment, with data, of a client whose server's name is not
 // settled. TCP has checked it. It reports false when it may pass.
-func (e *Engine) pendingData(in *port, i int, r conntrack.Ref, now int64) bool {
+func (e *Engine) pendingData(p *received, r conntrack.Ref, now int64) bool {
 	h := e.helloOf(r)
 	switch {
 	case h == nil:
 		h = e.openHello(r, now)
 	case h.passed:
-		return e.guard(in, i, h, now)
+		return e.guard(p, h, now)
 	}
-	e.gatherHello(in, i, h, now)
+	e.gatherHello(p, h, now)
 	return true
 }
 
-// gatherHello takes segment i of a message that is not whole.
-func (e *Engine) gatherHello(in *port, i int, h *hello, now int64) {
-	p := &e.b.pk[i]
+// gatherHello takes a segment of a message that is not whole.
+func (e *Engine) gatherHello(p *received, h *hello, now int64) {
 	at, end := p.Seq-h.first, p.Seq-h.first+uint32(p.Payload)
-	switch h.covers(at, e.payload(i)) {
+	switch h.covers(at, e.payload(p)) {
 	case alien:
-		e.refuseHello(i, h, nil, now)
+		e.refuseHello(p, h, nil, now)
 		return
 	case known:
-		e.repeated(in, i, now)
+		e.repeated(p, now)
 		return
 	}
 	if h.n == heldHello || end > uint32(len(h.data)) {
 		if at > uint32(h.len) {
-			e.repeated(in, i, now) // there is no room for it yet
+			e.repeated(p, now) // there is no room for it yet
 		} else {
-			e.refuseHello(i, h, nil, now)
+			e.refuseHello(p, h, nil, now)
 		}
 		return
 	}
-	h.insert(e.b.frame[i], p)
+	h.insert(p)
 	e.names.hellos.held++
-	copy(h.data[at:], e.payload(i))
+	copy(h.data[at:], e.payload(p))
 	h.grow()
 	var buf [fqdn.MaxName]byte
 	read := clienthello.Read
@@ -136,22 +134,16 @@ func (e *Engine) gatherHello(in *port, i int, h *hello, now int64) {
 	case state == clienthello.More && p.Flags&packet.FIN == 0:
 	case state == clienthello.Found && m.MayFollow(h.data[m.Len:h.len]) && e.nameFits(h, m.Name, now):
 		h.early = m.Early
-		e.passHello(in, h, now)
+		e.passHello(h, now)
 	default:
-		e.refuseHello(-1, h, m.Name, now)
+		e.refuseHello(nil, h, m.Name, now)
 	}
 }
 
-// repeated drops segment i, which its sender will repeat when it is needed.
-func (e *Engine) repeated(in *port, i int, now int64) {
+// repeated drops a segment that its sender will repeat when it is needed.
+func (e *Engine) repeated(p *received, now int64) {
 	e.c.HellosRepeated++
-	e.dropPacket(in, i, verdict.SNIRepeated, now)
-}
-
-// payload returns the data of segment i, which is in one piece.
-func (e *Engine) payload(i int) []byte {
-	f := e.pool.Bytes(e.b.frame[i])
-	return f[len(f)-int(e.b.pk[i].Payload):]
+	e.dropPacket(p, verdict.SNIRepeated, now)
 }
 
 // nameFits reports whether the client of a connection has resolved this name to

@@ -151,13 +151,13 @@ func TestRefusalSaysAll(t *testing.T) {
 func TestWantsName(t *testing.T) {
 	l := sniLab(t)
 	for rule := range l.e.policy.DefaultRule() + 2 {
-		if got := l.e.wantsName(rule); got != (rule == 2) {
+		if got := l.e.wantsServerName(rule); got != (rule == 2) {
 			t.Errorf("rule %d: %v", rule, got)
 		}
 	}
 	l = githubLab(t, nil)
 	for rule := range l.e.policy.DefaultRule() + 1 {
-		if l.e.wantsName(rule) {
+		if l.e.wantsServerName(rule) {
 			t.Errorf("rule %d asks for a name, and none does", rule)
 		}
 	}

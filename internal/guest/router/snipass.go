@@ -16,46 +16,42 @@ import (
 
 // passHello lets what was held go on. What lies behind a gap does not: nobody
 // knows what will stand before it.
-func (e *Engine) passHello(in *port, h *hello, now int64) {
+func (e *Engine) passHello(h *hello, now int64) {
 	if !h.again {
 		e.c.HellosAccepted++
 	}
 	d := e.flows.Dir(h.flow)
-	fr, p := e.b.frame[0], e.b.pk[0]
 	n := h.n
 	h.n = 0
 	for k := range n {
-		// send looks at a packet of the batch.
-		e.b.frame[0], e.b.pk[0] = h.frame[k], h.pk[k]
+		p := &h.held[k]
 		if h.end(k) > uint32(h.len) {
-			e.repeated(in, 0, now)
+			e.repeated(p, now)
 			continue
 		}
-		packet.ScrubTCP(e.pool.Bytes(h.frame[k])[h.pk[k].L4:], &h.clock) // others of the client's have overtaken it
+		packet.ScrubTCP(e.bytes(p)[p.L4:], &h.clock) // others of the client's have overtaken it
 		d.LastSeen = now
 		d.Packets++
-		d.Bytes += uint64(h.pk[k].Total)
+		d.Bytes += uint64(p.Total)
 		e.c.Accepts[d.Rule]++
-		e.send(e.out(in, d), 0, &d.Out, now)
+		e.send(e.egress(p.in, d), p, &d.Out, now)
 	}
-	e.b.frame[0], e.b.pk[0] = fr, p
 	e.names.hellos.held -= n
 	e.turnHello(h, unsettled, now+answerWithin, now)
 	h.answer, h.said, h.server = clienthello.Unsaid, 0, e.flows.Sent(h.flow^1)
 }
 
-// guard looks at segment i, with data, of a client whose message has gone on, but
+// guard looks at a segment, with data, of a client whose message has gone on, but
 // is not known to have arrived. It reports false when the segment may pass: it has
 // the same data where the message lies.
-func (e *Engine) guard(in *port, i int, h *hello, now int64) bool {
-	p := &e.b.pk[i]
-	at, data := p.Seq-h.first, e.payload(i)
+func (e *Engine) guard(p *received, h *hello, now int64) bool {
+	at, data := p.Seq-h.first, e.payload(p)
 	if int32(at) < 0 || at > uint32(h.len) && !h.early {
-		e.repeated(in, i, now) // a probe of an idle connection, or too early
+		e.repeated(p, now) // a probe of an idle connection, or too early
 		return true
 	}
 	if n := h.len - min(int(at), h.len); !bytes.Equal(data[:min(n, len(data))], h.data[h.len-n:][:min(n, len(data))]) {
-		e.refuseHello(i, h, nil, now)
+		e.refuseHello(p, h, nil, now)
 		return true
 	} else if len(data) > n && !h.early {
 		// A client says no more before it has an answer. What is no handshake
@@ -63,7 +59,7 @@ func (e *Engine) guard(in *port, i int, h *hello, now int64) bool {
 		// another after that is refused.
 		h.early = e.arrived(h) && !clienthello.Handshakes(data[n])
 		if !h.early {
-			e.repeated(in, i, now)
+			e.repeated(p, now)
 			return true
 		}
 	}
@@ -82,16 +78,15 @@ func (e *Engine) settle(h *hello) {
 	e.closeHello(h)
 }
 
-// pendingAnswer looks at segment i of a server to whose client's direction, r, its
+// pendingAnswer looks at a segment of a server to whose client's direction, r, its
 // name is not settled. It reports true when it has ended the connection.
-func (e *Engine) pendingAnswer(i int, r conntrack.Ref, now int64) bool {
+func (e *Engine) pendingAnswer(p *received, r conntrack.Ref, now int64) bool {
 	h := e.helloOf(r)
 	if h == nil || !h.passed {
 		return false
 	}
-	p := &e.b.pk[i]
 	if h.answer == clienthello.Unsaid && p.Seq == h.server {
-		f := e.pool.Bytes(e.b.frame[i])
+		f := e.bytes(p)
 		data := f[int(p.L4)+int(f[p.L4+12]>>4)*4:] // of fragments that of the first; nobody cuts an answer so short
 		h.said += copy(h.says[h.said:], data)
 		h.server += uint32(p.Payload)
@@ -106,7 +101,7 @@ func (e *Engine) pendingAnswer(i int, r conntrack.Ref, now int64) bool {
 		e.settle(h)
 	case h.early || h.again:
 		// What followed the message has passed unseen, and a server asks once.
-		e.refuseHello(i, h, nil, now)
+		e.refuseHello(p, h, nil, now)
 		return true
 	default:
 		e.turnHello(h, incomplete, now+helloWithin, now)
@@ -116,24 +111,24 @@ func (e *Engine) pendingAnswer(i int, r conntrack.Ref, now int64) bool {
 }
 
 // refuseHello ends a connection whose server's name is none, or not the right
-// one. Packet i goes with what is held of it, where i is not negative.
-func (e *Engine) refuseHello(i int, h *hello, name []byte, now int64) {
+// one. A packet of it, p, goes with what is held, where p is not nil.
+func (e *Engine) refuseHello(p *received, h *hello, name []byte, now int64) {
 	r := h.flow
 	d := e.flows.Dir(r)
-	if i >= 0 {
-		n := e.release(i)
+	if p != nil {
+		n := e.release(p)
 		e.c.Drops[d.Rule] += n
 		e.c.DropReasons[verdict.SNIRefused] += n
 	}
 	if e.events != nil {
-		e.rec = event.Record{Time: now, Kind: event.Verdict, Action: verdict.Drop, Reason: verdict.SNIRefused, Rule: d.Rule, Direction: verdict.Egress,
+		rec := event.Record{Time: now, Kind: event.Verdict, Action: verdict.Drop, Reason: verdict.SNIRefused, Rule: d.Rule, Direction: verdict.Egress,
 			FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4}
-		e.addresses(d, false)
+		addFlow(&rec, d, false)
 		var wire [fqdn.MaxName]byte
 		if n := fqdn.PutWire(&wire, name); n > 0 {
-			e.putDomain(wire[:n])
+			e.emitDomain(&rec, wire[:n])
 		} else {
-			e.events.Put(&e.rec)
+			e.events.Put(&rec)
 		}
 	}
 	k, o := d.Key, d.Out

@@ -9,8 +9,8 @@ import (
 
 // usable returns why a packet that a DNAT entry sends to t cannot go there, or
 // 0.
-func (e *Engine) usable(in *port, p *packet.Packet, t *nat.Target) verdict.Reason {
-	if in.n == lan && (!t.Hairpin || !e.nat.Translates(p.Src)) {
+func (e *Engine) usable(p *received, t *nat.Target) verdict.Reason {
+	if p.in.n == lan && (!t.Hairpin || !e.nat.Translates(p.Src)) {
 		// Without an external source the server would answer its client
 		// directly, from an address that the client did not ask.
 		return verdict.HairpinUnsupported
@@ -25,11 +25,11 @@ func (e *Engine) usable(in *port, p *packet.Packet, t *nat.Target) verdict.Reaso
 // to, translated where the policy says so. It takes the place of old, which is
 // over, or of none, and has the same external port (RFC 5382 REQ-1). When it is
 // refused, nothing has changed.
-func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.Target, old conntrack.Ref, now int64) (conntrack.Ref, verdict.Reason) {
-	if again := old != conntrack.None && e.flows.Dir(old&^1).Key.Src == p.Src; !again && !e.flows.Admits(p.Src, in.n == wan) {
+func (e *Engine) newFlow(p *received, k *conntrack.Key, to *nat.Target, old conntrack.Ref, now int64) (conntrack.Ref, verdict.Reason) {
+	if again := old != conntrack.None && e.flows.Dir(old&^1).Key.Src == p.Src; !again && !e.flows.Admits(p.Src, p.in.n == wan) {
 		return conntrack.None, verdict.ConntrackFull
 	}
-	if !e.admit(p.Src, old, now) {
+	if !e.admitSource(p.Src, old, now) {
 		return conntrack.None, verdict.RateLimitFlows
 	}
 	out := packet.Rewrite{Src: p.Src, Dst: to.Addr, SrcPort: p.SrcPort, DstPort: to.Port}
@@ -38,7 +38,7 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.T
 		kind = nat.DNAT
 	}
 	m := nat.Mapping{Pool: nat.NoPool}
-	if in.n == lan {
+	if p.in.n == lan {
 		var o nat.Outcome
 		if m, o = e.mapSource(p, now); o == nat.Exhausted {
 			e.sources.Release(p.Src)
@@ -76,7 +76,7 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.T
 		if other != conntrack.None {
 			e.flows.RemoveOver(uint32(other>>1), now)
 		}
-		r = e.flows.Insert(k, &out, state, in.n == wan, now)
+		r = e.flows.Insert(k, &out, state, p.in.n == wan, now)
 	}
 	if r == conntrack.None {
 		e.nat.Give(m.Pool, p.Proto, m.Port)
@@ -96,9 +96,9 @@ func (e *Engine) newFlow(in *port, p *packet.Packet, k *conntrack.Key, to *nat.T
 	return r, 0
 }
 
-// admit reports whether a source may begin a flow, in place of old if that is one:
+// admitSource reports whether a source may begin a flow, in place of old if that is one:
 // which does not count then.
-func (e *Engine) admit(a packet.Addr, old conntrack.Ref, now int64) bool {
+func (e *Engine) admitSource(a packet.Addr, old conntrack.Ref, now int64) bool {
 	if old == conntrack.None {
 		if e.sources.AtLimit(a) {
 			e.relieveSource(a, now)
@@ -161,7 +161,7 @@ const (
 // no free port for it, a flow that is over but still keeps one gives it back; or
 // else one that nobody has answered, or that is idle, of the source that has
 // most.
-func (e *Engine) mapSource(p *packet.Packet, now int64) (nat.Mapping, nat.Outcome) {
+func (e *Engine) mapSource(p *received, now int64) (nat.Mapping, nat.Outcome) {
 	m, o := e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random())
 	if o != nat.Exhausted {
 		return m, o
@@ -199,12 +199,12 @@ func (e *Engine) mapSource(p *packet.Packet, now int64) (nat.Mapping, nat.Outcom
 	return e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random())
 }
 
-// out returns the port by which packets of direction d leave that came by in.
-func (e *Engine) out(in *port, d *conntrack.Dir) *port {
+// egress returns the port by which packets of direction d leave that came by in.
+func (e *Engine) egress(in *port, d *conntrack.Dir) *port {
 	if d.Hairpin() {
 		return in
 	}
-	return &e.port[1-in.n]
+	return e.opposite(in)
 }
 
 // flowRemoved gives back what a flow held, and tells of its end.

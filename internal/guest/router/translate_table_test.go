@@ -127,7 +127,7 @@ func TestTranslationsAreCounted(t *testing.T) {
 		if d.State != c.state || d.Hairpin() != c.back || d.FromWAN != (c.from == wan) {
 			t.Errorf("flow %d: state %v, want %v; hairpin %v, from the WAN %v", i, d.State, c.state, d.Hairpin(), d.FromWAN)
 		}
-		if got, want := l.e.out(&l.e.port[c.from], d), map[bool]*port{false: &l.e.port[1-c.from], true: &l.e.port[c.from]}[c.back]; got != want {
+		if got, want := l.e.egress(&l.e.port[c.from], d), map[bool]*port{false: &l.e.port[1-c.from], true: &l.e.port[c.from]}[c.back]; got != want {
 			t.Errorf("flow %d leaves by side %d", i, got.n)
 		}
 		s := l.e.flows.Shared(r)

@@ -2,18 +2,17 @@ package router
 
 import (
 	"github.com/thurward/thurward/internal/guest/framebuf"
-	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// send rewrites packet i of the batch and sends it out through port out.
-func (e *Engine) send(out *port, i int, r *packet.Rewrite, now int64) {
-	fr, p := e.b.frame[i], &e.b.pk[i]
+// send translates a packet and sends it out through port out.
+func (e *Engine) send(out *port, p *received, r *packet.Rewrite, now int64) {
+	fr := p.frame
 	e.source = p.Src
-	packet.Apply(e.pool.Bytes(fr), p, r)
+	packet.Apply(e.pool.Bytes(fr), &p.Packet, r)
 	if !p.DF && r.Src != p.Src || p.Flags&packet.SYN != 0 || p.Parts > 0 {
-		e.finish(out, i, r, now)
+		e.finish(out, p, r, now)
 		return
 	}
 	e.output(out, fr, r.Dst, now)
@@ -72,34 +71,4 @@ func (e *Engine) flush(out *port) {
 	for i := range q[n:] {
 		e.dropOut(out, q[n+i], verdict.TxFull)
 	}
-}
-
-// dropOut drops a finished frame that cannot leave through port out.
-func (e *Engine) dropOut(out *port, fr framebuf.Frame, why verdict.Reason) {
-	e.c.DropReasons[why]++
-	if e.events != nil {
-		e.emitUnsent(out, e.pool.Bytes(fr), why)
-	}
-	e.pool.Put(fr.Buf)
-}
-
-// dropFrame drops frame i, of which no packet was read.
-func (e *Engine) dropFrame(in *port, i int, why verdict.Reason, now int64) {
-	e.c.DropReasons[why]++
-	if e.events != nil {
-		f := e.pool.Bytes(e.b.frame[i])
-		e.rec = event.Record{Time: now, Kind: event.Verdict, Action: verdict.Drop, Reason: why,
-			Direction: telDirection(in), Rule: uint32(len(e.c.Drops) - 1), Truncated: true}
-		e.rec.EtherType = packet.Type(f)
-		e.arpAddresses(f)
-		e.events.Put(&e.rec)
-	}
-	e.pool.Put(e.b.frame[i].Buf)
-}
-
-// dropPacket drops packet i for a reason that is not a rule's.
-func (e *Engine) dropPacket(in *port, i int, why verdict.Reason, now int64) {
-	e.c.DropReasons[why] += 1 + uint64(e.b.pk[i].Parts)
-	e.emitPacket(in, &e.b.pk[i], verdict.Drop, why, uint32(len(e.c.Drops)-1), now)
-	e.release(i)
 }

@@ -12,10 +12,10 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// TestSteadyIsForward sends the same packets of established flows, and of some
+// TestFastPathIsForward sends the same packets of established flows, and of some
 // that break their rules, through two firewalls, of which one has no steady
 // path, and compares everything that can be seen of them.
-func TestSteadyIsForward(t *testing.T) {
+func TestFastPathIsForward(t *testing.T) {
 	total := 0 // directions that were steady
 	rapid.Check(t, func(r *rapid.T) {
 		var ls [2]*lab

@@ -1,21 +1,79 @@
 package router
 
-import "math"
+import (
+	"math"
+
+	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/shared/packet"
+)
 
 // Poll receives up to one batch from each port and handles it; now is the
 // time in monotonic nanoseconds. It returns the number of frames received.
 func (e *Engine) Poll(now int64) int {
 	e.now = now
-	n := e.receive(&e.port[lan], now) + e.receive(&e.port[wan], now)
+	n := 0
+	for i := range e.port {
+		n += e.receive(&e.port[i], now)
+	}
 	if now >= e.tick {
 		e.timers(now)
 	}
 	if e.names.links != nil {
 		e.linksPoll(now)
 	}
-	e.flush(&e.port[lan])
-	e.flush(&e.port[wan])
+	for i := range e.port {
+		e.flush(&e.port[i]) // transmit
+	}
 	return n
+}
+
+// receive takes a batch that has arrived at a port through all stages. What leaves
+// is collected at the ports and transmitted at the end of Poll.
+func (e *Engine) receive(in *port, now int64) int {
+	if e.backedUp(e.opposite(in), now) {
+		return 0
+	}
+	b := &e.b
+	n := in.Receive(b.frame[:])
+	if n == 0 {
+		return 0
+	}
+	e.c.RxPackets[in.n] += uint64(n)
+
+	e.parse(in, n, now)
+
+	// Find flows: the memory that the look-ups need is prefetched for all of them,
+	// so that the batch waits for it once and not each packet for its own.
+	e.flows.Prepare(&b.keys)
+
+	out, way := e.opposite(in), steadyWay(in)
+	for j := 0; ; j++ {
+		if j = e.fastPath(out, way, j, now); j >= b.keys.Len() {
+			break
+		}
+		p, k := e.packet(in, j)
+		if p.Class == packet.Error {
+			e.icmpError(p, now)
+		} else if r := e.flows.LookupBatch(&b.keys, j, now); r != conntrack.None {
+			e.forward(p, r, now)
+		} else {
+			e.admit(p, k, conntrack.None, now)
+		}
+	}
+	return n
+}
+
+// packet returns the packet with key j, which the fast path has left.
+func (e *Engine) packet(in *port, j int) (*received, *conntrack.Key) {
+	b := &e.b
+	j &= Batch - 1
+	i := b.idx[j] & (Batch - 1)
+	p, k := &b.pk[i], b.keys.Key(j)
+	if b.usual[j] {
+		p.in, p.frame = in, b.frame[i]
+		packet.ParseUsual(e.bytes(p), k, &p.Packet)
+	}
+	return p, k
 }
 
 // NextDeadline returns the time at which Poll must run even if nothing is
@@ -66,26 +124,11 @@ func (e *Engine) timers(now int64) {
 	if !more {
 		e.tick += tickEvery
 	}
-	e.resolveTick(&e.port[lan], now)
-	e.resolveTick(&e.port[wan], now)
+	for i := range e.port {
+		e.resolveTick(&e.port[i], now)
+	}
 	e.announceTick(now)
 	e.heldTick(now)
 	e.namesTick(now)
 	e.gatherTick(now)
-}
-
-// receive takes a batch through all stages.
-func (e *Engine) receive(in *port, now int64) int {
-	if e.backedUp(&e.port[1-in.n], now) {
-		return 0
-	}
-	b := &e.b
-	n := in.Receive(b.frame[:])
-	if n == 0 {
-		return 0
-	}
-	e.c.RxPackets[in.n] += uint64(n)
-	e.parse(in, n, now)
-	e.lookupAll(in, now)
-	return n
 }

@@ -10,7 +10,7 @@ import (
 // Most packets are usual ones of directions that are steady: the policy has
 // accepted these, and their flows' state will not change. They are taken by runs,
 // in two passes: one looks for what forward would have to look at, and the other
-// writes. To an observer this is forward, only quicker: TestSteadyIsForward.
+// writes. To an observer this is forward, only quicker: TestFastPathIsForward.
 
 // steadyWay is how directions of flows are marked whose packets arrive at port
 // in and need nothing but to be sent on.
@@ -19,9 +19,9 @@ func steadyWay(in *port) uint8 { return 1 + uint8(in.n) }
 // noHop is no packet.Addr.
 const noHop = 1 << 32
 
-// steady sends on the run of a prepared batch that begins with key j, and
+// fastPath sends on the run of a prepared batch that begins with key j, and
 // returns the key behind it, whose packet it has left alone.
-func (e *Engine) steady(out *port, way uint8, j int, now int64) int {
+func (e *Engine) fastPath(out *port, way uint8, j int, now int64) int {
 	if e.plain {
 		return j
 	}

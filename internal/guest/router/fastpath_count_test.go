@@ -16,7 +16,7 @@ func (l *lab) quick(from int, fs ...[]byte) (n int) {
 	}
 	const unread = 60_001
 	for i := range fs {
-		l.e.b.pk[i] = packet.Packet{Total: unread}
+		l.e.b.pk[i].Total = unread
 	}
 	l.port[from].in = append(l.port[from].in, fs...)
 	l.e.Poll(l.now)
@@ -29,7 +29,7 @@ func (l *lab) quick(from int, fs ...[]byte) (n int) {
 }
 
 // TestWhatIsSteady: the packets that take the short way are those that may, one by
-// one: to an observer both ways are the same (TestSteadyIsForward), so that only
+// one: to an observer both ways are the same (TestFastPathIsForward), so that only
 // this tells whether there is a short way at all.
 func TestWhatIsSteady(t *testing.T) {
 	open := func(t *testing.T) (l *lab, ext, u uint16) {

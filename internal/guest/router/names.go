@@ -4,7 +4,6 @@ import (
 	"math"
 	"slices"
 
-	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -14,21 +13,19 @@ import (
 
 // Names of destinations: what rules see of them, and events.
 
-// lookUpNames finds by what names the source of a packet from the LAN knows
-// where it is going. told is the address that it was told.
-func (e *Engine) lookUpNames(told packet.Addr, fp *filter.Packet, now int64) {
+// findNames finds by what names the source of a packet from the LAN knows where it
+// is going, told being the address that it was told. They are in e.names.found, their
+// patterns in fp.
+func (e *Engine) findNames(told packet.Addr, fp *filter.Packet, now int64) {
 	e.names.set.Find(fp.Src, told, now, &e.names.found)
 	fp.Names = e.names.found.IDs
 }
 
-// nameDecided notes what events about a packet are to say of its name, now that
-// rule has decided: the newest name by which the same rule would have decided,
-// or else the newest.
-func (e *Engine) nameDecided(told packet.Addr, fp *filter.Packet, action ruleset.Action, rule uint32, now int64) {
+// nameDecided returns what events about a packet are to say of its name, now that
+// rule has decided: the newest of the names found by which the same rule would have
+// decided, or else the newest. name is what there is to say without.
+func (e *Engine) nameDecided(told packet.Addr, fp *filter.Packet, name naming, action ruleset.Action, rule uint32, now int64) naming {
 	n := &e.names
-	if e.events == nil {
-		return
-	}
 	if k := n.found.Names; len(k) > 0 {
 		best := k[0]
 		if len(k) > 1 && k[1].Ruled {
@@ -42,22 +39,22 @@ func (e *Engine) nameDecided(told packet.Addr, fp *filter.Packet, action ruleset
 				}
 			}
 		}
-		n.about.name, n.about.lookup = best.Name, best.Lookup
+		name.name, name.lookup = best.Name, best.Lookup
 	}
 	if action == ruleset.Accept || len(e.policy.Names) == 0 {
-		return
+		return name
 	}
 	// Would a name have helped that this client resolved too long ago, or that
-	// somebody else has resolved?
+	// another client has resolved?
 	n.set.FindLater(fp.Src, told, now, &n.again)
 	if k, ok := e.wouldAccept(fp); ok {
-		n.about = about{k.Name, k.Lookup, verdict.NameExpired, agoSeconds(now - k.Expires)}
-		return
+		return naming{k.Name, k.Lookup, verdict.NameExpired, agoSeconds(now - k.Expires)}
 	}
 	n.set.FindOthers(told, now, &n.again)
 	if k, ok := e.wouldAccept(fp); ok {
-		n.about = about{k.Name, k.Lookup, verdict.OtherClient, 0}
+		return naming{k.Name, k.Lookup, verdict.OtherClient, 0}
 	}
+	return name
 }
 
 // wouldAccept returns the newest of the names in n.again with which the policy
@@ -85,35 +82,9 @@ func agoSeconds(ns int64) uint32 {
 	return uint32(min((max(ns, 0)/second)+1, math.MaxUint32))
 }
 
-// put emits e.rec with what is known of the destination's name.
-func (e *Engine) put() {
-	a := &e.names.about
-	e.rec.Hint, e.rec.Lookup, e.rec.Ago = a.note, a.lookup, a.ago
-	e.putName(a.name, e.now)
-}
-
-// putName emits e.rec with a name of the set that was known at time at.
-func (e *Engine) putName(name fqdn.Name, at int64) {
-	if name != 0 {
-		var buf [fqdn.MaxName]byte
-		if w := e.names.set.Text(name, at, &buf); w != nil {
-			e.putDomain(w)
-			return
-		}
-	}
-	e.rec.Lookup = 0
-	e.events.Put(&e.rec)
-}
-
-// bypass notes what looks like a way around the proxy: a LAN host asks another
-// server for names.
-func (e *Engine) bypass(in *port, p *packet.Packet) {
-	if in.n == lan {
-		e.names.about.note = bypassOf(p)
-	}
-}
-
-func bypassOf(p *packet.Packet) verdict.Hint {
+// bypassOf returns by what a packet of a LAN host may ask another server for names,
+// 0 when it does not look like that.
+func bypassOf(p *received) verdict.Hint {
 	stream := p.Class == packet.Stream
 	if !stream && p.Class != packet.Gram {
 		return 0
@@ -132,12 +103,6 @@ func bypassOf(p *packet.Packet) verdict.Hint {
 		}
 	}
 	return 0
-}
-
-// flowName keeps the name of a new flow for its last event.
-func (e *Engine) flowName(r conntrack.Ref) {
-	e.flows.Dir(r).Name = uint32(e.names.about.name)
-	e.flows.Dir(r ^ 1).Name = uint32(e.names.about.lookup)
 }
 
 // resolvers are addresses at which public resolvers offer DNS over HTTPS, in

@@ -1,19 +1,20 @@
 // Package router is the way of a packet through the firewall. It takes
 // batches of frames from two ports and runs each to completion:
 //
-//	poll.go       receive a batch from each port in turn
+//	pipeline.go   receive a batch, parse it, find its flows, and handle each packet
 //	parse.go      Ethernet, ARP, IPv4; what is malformed ends here
-//	lookup.go     which flow each packet belongs to, for the whole batch
-//	steady.go     most packets: of known flows, when nothing about them is new
-//	forward.go    packets of known flows
-//	decide.go     first packets: martians, filter, NAT, a new flow
+//	fastpath.go   most packets: of known flows, when nothing about them is new
+//	forward.go    other packets of known flows
+//	admit.go      first packets: martians, filter, NAT, a new flow
+//	decision.go   what is decided about a packet, and why
+//	drop.go       the decision to drop it, carried out
 //	translate.go  a new flow's addresses and ports
 //	icmperror.go  ICMP errors about known flows
 //	answer.go     ICMP errors of the firewall's own; answershare.go: how many
 //	reject.go     answers to what the policy rejects
 //	local.go      what is addressed to the firewall, and what it says itself
 //	own.go        which addresses are the firewall's
-//	dns.go        queries to the firewall and answers to it; dnsname.go: names of destinations
+//	dns.go        queries to the firewall and answers to it; names.go: names of destinations
 //	dnstls.go     connections to upstreams over TLS
 //	neighbour.go  link-layer addresses of next hops
 //	waiting.go    what waits for these
@@ -143,7 +144,6 @@ type Engine struct {
 	now      int64       // of the poll under way
 	source   packet.Addr // of the packet that is leaving, as it arrived; 0: it is the firewall's own
 	b        batch
-	rec      event.Record
 	names    names
 	unsent   fragmentOf // what the last event about a first fragment was about
 }
@@ -170,7 +170,7 @@ type port struct {
 // batch is the work in hand.
 type batch struct {
 	frame [Batch]framebuf.Frame
-	pk    [Batch]packet.Packet
+	pk    [Batch]received
 	keys  conntrack.Batch // of the frames that are to be looked up
 	idx   [Batch]uint8    // their numbers
 	usual [Batch]bool     // by number of the key: pk has not been filled in yet

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -12,7 +13,7 @@ import (
 // TestStartable: of all flags and types of messages, which begin a flow.
 func TestStartable(t *testing.T) {
 	for flags := range uint8(64) {
-		p := packet.Packet{Class: packet.Stream, Flags: flags, ICMPType: packet.EchoRequest}
+		p := received{Packet: packet.Packet{Class: packet.Stream, Flags: flags, ICMPType: packet.EchoRequest}}
 		// RFC 9293: SYN without ACK, RST, FIN; PSH and URG are no matter.
 		want := flags == packet.SYN || flags == packet.SYN|packet.PSH || flags == packet.SYN|packet.URG || flags == packet.SYN|packet.PSH|packet.URG
 		if got := startable(&p) == 0; got != want || opening(&p) != want {
@@ -22,7 +23,7 @@ func TestStartable(t *testing.T) {
 	for typ := range 256 {
 		for _, code := range []uint8{0, 1, 255} {
 			for _, c := range []packet.Class{packet.Query, packet.Error, packet.Unknown} {
-				p := packet.Packet{Class: c, Flags: packet.SYN, ICMPType: uint8(typ), ICMPCode: code}
+				p := received{Packet: packet.Packet{Class: c, Flags: packet.SYN, ICMPType: uint8(typ), ICMPCode: code}}
 				want := verdict.ConntrackInvalid
 				if c == packet.Query && typ == packet.EchoRequest && code == 0 {
 					want = 0
@@ -33,7 +34,7 @@ func TestStartable(t *testing.T) {
 			}
 		}
 	}
-	if startable(&packet.Packet{Class: packet.Gram}) != 0 {
+	if startable(&received{Packet: packet.Packet{Class: packet.Gram}}) != 0 {
 		t.Error("a datagram begins no flow")
 	}
 }
@@ -186,11 +187,11 @@ func TestRuleReasons(t *testing.T) {
 	for _, n := range []int{0, 1, 3} {
 		l := newLab(t, slices.Repeat([]rule{"deny egress tcp"}, n)...)
 		for r := range uint32(n) {
-			if l.e.acceptReason(r) != verdict.RuleAccept || l.e.denyReason(r) != verdict.ExplicitDeny {
+			if l.e.acceptReason(r) != verdict.RuleAccept || l.e.denied(r, conntrack.None, true, naming{}).reason != verdict.ExplicitDeny {
 				t.Errorf("rule %d of %d", r, n)
 			}
 		}
-		if l.e.acceptReason(uint32(n)) != verdict.DefaultAction || l.e.denyReason(uint32(n)) != verdict.NoMatchingAllowRule {
+		if l.e.acceptReason(uint32(n)) != verdict.DefaultAction || l.e.denied(uint32(n), conntrack.None, true, naming{}).reason != verdict.NoMatchingAllowRule {
 			t.Errorf("the default of %d", n)
 		}
 	}

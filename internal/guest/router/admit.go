@@ -1,0 +1,200 @@
+package router
+
+import (
+	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/guest/nat"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
+)
+
+// admit handles a packet that belongs to no flow, or that opens a connection in
+// place of old, which stays if the packet does not pass.
+func (e *Engine) admit(p *received, k *conntrack.Key, old conntrack.Ref, now int64) {
+	if e.martian(p) {
+		e.dropPacket(p, verdict.Martian, now)
+		return
+	}
+	if e.ownConversation(p, now) {
+		return
+	}
+	to, dec := e.destination(p)
+	if dec.outcome == pass && to.firewall {
+		e.deliver(p, to.Addr, now)
+		return
+	}
+	if dec.outcome == pass {
+		dec = e.mayBegin(p, &to, now)
+	}
+	r := conntrack.None
+	if dec.outcome == pass {
+		var why verdict.Reason
+		if r, why = e.newFlow(p, k, &to.Target, old, now); why != 0 {
+			dec = e.refused(p, why, dec.name)
+		}
+	}
+	if dec.outcome != pass {
+		e.drop(p, &dec, now)
+		return
+	}
+	if p.Class == packet.Stream {
+		e.flows.StartTCP(r, &p.Packet, e.tcpOptions(p))
+	}
+	d := e.flows.Dir(r)
+	d.Rule, d.Verdict = dec.rule, conntrack.Accepted
+	if e.wantsServerName(dec.rule) && p.in.n == lan {
+		d.Verdict = conntrack.Pending
+	}
+	d.Name, e.flows.Dir(r^1).Name = uint32(dec.name.name), uint32(dec.name.lookup) // for the flow's last event
+	d.Packets, d.Bytes = p.frames(), uint64(p.Total)
+	e.c.Accepts[dec.rule] += d.Packets
+	e.emitFlow(r, verdict.Accept, e.acceptReason(dec.rule), dec.name, now)
+	e.flows.Steady(r, steadyWay(p.in))
+	e.send(to.out, p, &d.Out, now)
+}
+
+// A destination is where a packet that belongs to no flow goes: to a host, by a
+// port, or to the firewall itself.
+type destination struct {
+	nat.Target
+	out      *port
+	firewall bool // Addr is the address as which the filter sees it
+}
+
+// destination finds where a packet goes: what DNAT makes of its destination, or the
+// firewall, or by the route to it.
+func (e *Engine) destination(p *received) (destination, decision) {
+	to := destination{Target: nat.Target{Addr: p.Dst, Port: p.DstPort}}
+	switch {
+	case e.intercepts(p):
+		to.Addr, to.firewall = p.in.addr, true
+	case e.ownAddr(p.Dst):
+		t, ok := e.nat.Forward(p.Proto, p.Src, p.Dst, p.DstPort)
+		if !ok {
+			to.firewall = true
+			return to, e.addressesFirewall(p)
+		}
+		if why := e.usable(p, &t); why != 0 {
+			return to, e.refused(p, why, naming{})
+		}
+		to.Target, to.out = t, e.route(t.Addr)
+	default:
+		to.out = e.route(p.Dst)
+		if to.out == p.in {
+			return to, e.dropped(verdict.Martian) // hosts on one link reach each other without us
+		}
+	}
+	return to, decision{}
+}
+
+// addressesFirewall decides whether the firewall's own address that a packet is sent
+// to may be used where the packet comes from.
+func (e *Engine) addressesFirewall(p *received) decision {
+	switch {
+	case p.in.n == lan && p.Dst != p.in.addr:
+		// A LAN host at the WAN address would need hairpinning.
+		return e.refused(p, verdict.HairpinUnsupported, naming{})
+	case p.in.n == wan && p.Dst == e.port[lan].addr:
+		return e.dropped(verdict.Martian)
+	}
+	return decision{}
+}
+
+// mayBegin decides whether a packet may begin a flow to a destination. The rule that
+// accepts it, and what is known of the destination's name, are in the decision.
+func (e *Engine) mayBegin(p *received, to *destination, now int64) decision {
+	fp := filter.Packet{Src: p.Src, Dst: to.Addr, Proto: p.Proto, Direction: p.in.direction(), State: ruleset.StateNew}
+	if p.Class != packet.Query {
+		fp.DstPort = to.Port
+	}
+	if why := startable(p); why != 0 {
+		return e.stray(p, &fp, why)
+	}
+	var name naming
+	if p.in.n == lan {
+		name.hint = bypassOf(p)
+	}
+	named := e.names.set != nil && p.in.n == lan
+	if named {
+		e.findNames(p.Dst, &fp, now)
+	}
+	action, rule := e.judge(p, &fp, name, now)
+	if named && e.events != nil {
+		name = e.nameDecided(p.Dst, &fp, name, action, rule, now)
+	}
+	if action != ruleset.Accept {
+		return e.denied(rule, conntrack.None, true, name)
+	}
+	dec := decision{}
+	if p.in.n == wan && to.Addr == p.Dst && e.nat.Translates(p.Dst) {
+		// From outside such hosts have no addresses but those that DNAT gives
+		// them: who could use their own would pass by the entry's sources.
+		dec = e.dropped(verdict.UntranslatedDestination)
+	}
+	if dec.outcome == pass {
+		dec = e.leaves(p, to.out)
+	}
+	if dec.outcome == pass && e.wantsServerName(rule) {
+		dec = e.sniFits(p, conntrack.None) // only TLS over TCP tells the name, and not in a SYN
+	}
+	dec.name = name
+	if dec.outcome == pass {
+		dec.rule = rule
+	}
+	return dec
+}
+
+// judge has the filter decide about a packet, whose addresses as rules see them
+// are in fp. What a shadow rule would have decided is counted and reported.
+func (e *Engine) judge(p *received, fp *filter.Packet, name naming, now int64) (ruleset.Action, uint32) {
+	v := e.filter.Decide(fp)
+	e.c.Decisions++
+	if v.Shadow != filter.NoRule {
+		e.c.Shadows[v.Shadow]++
+		would, why := verdict.WouldAccept, verdict.RuleAccept
+		if e.policy.Rules[v.Shadow].Action != ruleset.Accept {
+			would, why = verdict.WouldDrop, verdict.ExplicitDeny
+		}
+		seen := *p
+		seen.Src, seen.Dst = fp.Src, fp.Dst
+		if p.Class != packet.Query {
+			seen.DstPort = fp.DstPort
+		}
+		e.emitPacket(&seen, would, why, v.Shadow, name, now)
+	}
+	return v.Action, v.Rule
+}
+
+// startable returns why a packet cannot begin a flow, or 0.
+func startable(p *received) verdict.Reason {
+	switch p.Class {
+	case packet.Stream:
+		// Only a SYN: flows are not picked up in the middle, since nothing
+		// would be known of their sequence numbers.
+		if opening(p) {
+			return 0
+		}
+	case packet.Gram:
+		return 0
+	case packet.Query:
+		if p.ICMPType == packet.EchoRequest && p.ICMPCode == 0 {
+			return 0
+		}
+	}
+	return verdict.ConntrackInvalid
+}
+
+// stray decides about a packet that belongs to no flow and cannot begin one. What the
+// policy would reject is rejected, but for ICMP: so the ends of a connection from
+// before the firewall started learn that it is over, and senders of another protocol
+// that it does not pass.
+func (e *Engine) stray(p *received, fp *filter.Packet, why verdict.Reason) decision {
+	if e.rejects && (p.Class == packet.Stream && p.Flags&packet.RST == 0 || p.Class == packet.Unknown && p.Proto != packet.ICMP) {
+		if v := e.filter.Decide(fp); v.Action == ruleset.Reject {
+			e.c.Decisions++
+			return e.denied(v.Rule, conntrack.None, true, naming{})
+		}
+	}
+	return e.dropped(why)
+}

@@ -1,0 +1,77 @@
+package router
+
+import (
+	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/shared/event"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
+)
+
+// drop carries out the decision to drop a packet: it counts it, tells of it, answers
+// its sender, and gives its buffers back. Nothing else drops a packet.
+func (e *Engine) drop(p *received, d *decision, now int64) {
+	n := p.frames()
+	e.c.DropReasons[d.reason] += n
+	if d.ruled {
+		e.c.Drops[d.rule] += n
+	}
+	switch {
+	case d.quiet:
+	case d.flow != conntrack.None:
+		e.emitFlow(d.flow, verdict.Drop, d.reason, d.name, now)
+	default:
+		e.emitPacket(p, verdict.Drop, d.reason, d.rule, d.name, now)
+	}
+	e.answer(p, d, now)
+	e.release(p)
+}
+
+// dropPacket drops a packet for a reason that is not a rule's, and answers nothing.
+func (e *Engine) dropPacket(p *received, why verdict.Reason, now int64) {
+	d := e.dropped(why)
+	e.drop(p, &d, now)
+}
+
+// answer tells the sender of a dropped packet what the decision says.
+func (e *Engine) answer(p *received, d *decision, now int64) {
+	switch d.notice {
+	case noticeNone:
+	case noticeRejected:
+		e.reject(p, now)
+	case noticeRefused:
+		if mayBeSimultaneous(p) {
+			e.hold(p, now)
+		} else {
+			e.sendError(p, aboutRule, packet.Unreachable, packet.Prohibited, 0, now)
+		}
+	case noticeReset:
+		e.sendReset(p, now)
+	case noticeTimeExceeded:
+		e.sendError(p, aboutTTL, packet.TimeExceeded, 0, 0, now)
+	case noticeTooBig:
+		e.sendError(p, aboutSize, packet.Unreachable, packet.FragNeeded, uint32(d.mtu), now)
+	}
+}
+
+// dropFrame drops a frame of which no packet was read.
+func (e *Engine) dropFrame(in *port, fr framebuf.Frame, why verdict.Reason, now int64) {
+	e.c.DropReasons[why]++
+	if e.events != nil {
+		f := e.pool.Bytes(fr)
+		r := event.Record{Time: now, Kind: event.Verdict, Action: verdict.Drop, Reason: why, Direction: in.direction(),
+			Rule: e.policy.DefaultRule(), EtherType: packet.Type(f), Truncated: true}
+		addARP(&r, f)
+		e.events.Put(&r)
+	}
+	e.pool.Put(fr.Buf)
+}
+
+// dropOut drops a finished frame that cannot leave through port out.
+func (e *Engine) dropOut(out *port, fr framebuf.Frame, why verdict.Reason) {
+	e.c.DropReasons[why]++
+	if e.events != nil {
+		e.emitUnsent(out, e.pool.Bytes(fr), why)
+	}
+	e.pool.Put(fr.Buf)
+}

@@ -1,0 +1,33 @@
+package router
+
+import (
+	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// A received is a packet off the fast path: its headers, its frame, and the port at
+// which it arrived. Of a reassembled datagram the frame is that of the first
+// fragment, which leads to the others.
+type received struct {
+	packet.Packet
+	frame framebuf.Frame
+	in    *port
+}
+
+// frames returns of how many frames a packet consists.
+func (p *received) frames() uint64 { return 1 + uint64(p.Parts) }
+
+// bytes returns a packet's frame.
+func (e *Engine) bytes(p *received) []byte { return e.pool.Bytes(p.frame) }
+
+// payload returns the data of a TCP segment that is in one piece.
+func (e *Engine) payload(p *received) []byte {
+	f := e.bytes(p)
+	return f[len(f)-int(p.Payload):]
+}
+
+// tcpOptions returns the options of a TCP segment, which parse has checked.
+func (e *Engine) tcpOptions(p *received) []byte {
+	l4 := e.bytes(p)[p.L4:]
+	return l4[packet.TCPLen : int(l4[12]>>4)*4]
+}
