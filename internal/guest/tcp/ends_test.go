@@ -146,6 +146,49 @@ func TestEndBeforeTheAnswer(t *testing.T) {
 	}
 }
 
+// TestHalfClosedClientTakesItsAnswers: a client that has sent its FIN has the time to
+// take its answers that others have, and lingerFor once it has taken them.
+func TestHalfClosedClientTakesItsAnswers(t *testing.T) {
+	for _, took := range []uint32{leastTaken - 1, leastTaken} {
+		h, c := establishedByHand(t, false)
+		h.serve = func(e *end, id uint32, msg []byte) { e.s.Send(id, make([]byte, 60000), e.s.now) }
+		begin := h.now
+		if h.send(packet.ACK|packet.FIN, "\x00\x01a"); c.state != closing || c.ends != begin+idleFor {
+			t.Fatalf("%+v", c)
+		}
+		h.now += 9 * second
+		for _, part := range []uint32{5000, took - 5000} {
+			h.ack = c.una + part
+			h.send(packet.ACK, "")
+		}
+		c.resend = 0
+		if h.tickAt(begin + idleFor); (h.s.Len() == 1) != (took == leastTaken) || h.s.c.Stalled != uint64(leastTaken-took) {
+			t.Fatalf("%d bytes taken: %d connections, %+v", took, h.s.Len(), h.s.c)
+		}
+		if took < leastTaken {
+			continue
+		}
+		for c.tx.n > 0 {
+			h.now += second / 10
+			h.ack = c.max
+			if c.finSent {
+				h.ack-- // our FIN is lost
+			}
+			h.send(packet.ACK, "")
+		}
+		if c.ends != h.now+lingerFor || !c.finSent {
+			t.Fatalf("all is taken: %+v", c)
+		}
+		if h.tickAt(h.now + second); h.s.Len() != 1 || len(h.in) != 1 || h.in[0].Flags != packet.ACK|packet.FIN {
+			t.Fatalf("our FIN again: %+v", h.in)
+		}
+		h.ack = c.max
+		if h.send(packet.ACK, ""); h.s.Len() != 0 {
+			t.Fatal("still there")
+		}
+	}
+}
+
 // TestDropIsOfQuestions: only a question that is under way is dropped by its tag.
 func TestDropIsOfQuestions(t *testing.T) {
 	u := &counter{}

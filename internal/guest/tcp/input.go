@@ -187,8 +187,11 @@ func (s *Stack) acked(c *conn, p *packet.Packet, n int) bool {
 		if c.una != c.max {
 			c.resend = s.now + c.rto
 		}
-		if c.taken += data; c.served && data > 0 && c.tx.n == 0 && !c.wantClose {
-			c.active, c.ends = s.now, s.now+idleFor // it has taken all
+		if c.taken += data; c.served && data > 0 && c.tx.n == 0 { // it has taken all
+			c.active, c.ends = s.now, s.now+idleFor
+			if c.wantClose {
+				c.ends = s.now + lingerFor
+			}
 		}
 	case d == 0 && n == 0 && c.una != c.max && uint32(p.Window) == c.wnd:
 		if c.dups++; c.dups == 3 { // RFC 5681 section 3.2

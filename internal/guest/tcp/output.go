@@ -168,9 +168,9 @@ func (s *Stack) owes(c *conn) {
 // takes its answers, however slowly, or waits for them.
 func (s *Stack) over(c *conn) {
 	switch atWork := c.state == established && c.served; {
-	case atWork && c.tx.n > 0 && c.taken >= min(c.owed, leastTaken):
-		s.owes(c)
-	case atWork && c.tx.n > 0:
+	case c.served && c.tx.n > 0 && c.taken >= min(c.owed, leastTaken):
+		s.owes(c) // also when it has sent its FIN
+	case c.served && c.tx.n > 0:
 		s.c.Stalled++
 		s.abort(c)
 	case atWork && c.pending > 0 && s.now-c.active < 3*idleFor:

@@ -318,7 +318,9 @@ func (s *Stack) close(c *conn) {
 func (s *Stack) closeWhenDone(c *conn) {
 	if c.finSeen && c.pending == 0 && c.state == established && !c.stream {
 		c.state, c.wantClose = closing, true
-		c.ends = s.now + lingerFor
+		if c.tx.n == 0 {
+			c.ends = s.now + lingerFor
+		}
 	}
 }
 
