@@ -133,6 +133,34 @@ func TestSequenceNumbers(t *testing.T) {
 	}
 }
 
+// TestWindowOfMessages: the window is not smaller within a message. One that is could
+// be too small for the segment with the message's end and the beginning of the next,
+// and senders do not divide what is ready.
+func TestWindowOfMessages(t *testing.T) {
+	h := byHand(t)
+	h.connect()
+	m := append([]byte{maxQuery >> 8, maxQuery & 255}, make([]byte, maxQuery)...)
+	for _, part := range [][]byte{m[:1], m[1:1460], m[1460:2920], append(m[2920:], m[:100]...)} {
+		for _, s := range h.send(packet.ACK, string(part)) {
+			if s.Window != maxQuery || s.Ack != h.seq {
+				t.Errorf("%d bytes: a window of %d, %d behind", len(part), s.Window, h.seq-s.Ack)
+			}
+		}
+	}
+	if h.s.c.Invalid != 0 || len(h.in) == 0 || string(h.in[0].Data[2:6]) != "re: " {
+		t.Errorf("%+v, answered by %+v", h.s.c, h.in)
+	}
+	h.s.Connect(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 6000}, 1, []byte("q"), h.now)
+	h.port = 6000
+	h.ack = h.s.find(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 6000}).max
+	h.send(packet.SYN|packet.ACK, "")
+	for range 3 {
+		if in := h.send(packet.ACK, "\xff\xff"+string(make([]byte, 1000))); len(in) != 1 || in[0].Window != maxMessage {
+			t.Errorf("our own: %+v", in)
+		}
+	}
+}
+
 // TestAcknowledgements: what an acknowledgement takes away, by its number: nothing
 // when it is old or of what was never sent.
 func TestAcknowledgements(t *testing.T) {

@@ -12,16 +12,19 @@ func (s *Stack) enqueue(c *conn, msg []byte) bool {
 	return p.put(&c.tx, l[:]) && p.put(&c.tx, msg)
 }
 
-// window is what we can take.
+// window returns the receive window. That of a stream is the room for bytes
+// that wait to be read. Messages are handled as they arrive, so that theirs is
+// always the same: one that shrank with the message under way could be too small
+// for the segment that completes it, for which a sender that avoids small segments
+// (RFC 9293 section 3.8.6.2.1) would wait in vain.
 func (c *conn) window() uint16 {
-	most := maxMessage
 	switch {
 	case c.served:
-		most = maxQuery
+		return maxQuery
 	case c.stream:
-		most = streamIn
+		return uint16(streamIn - c.rx.n)
 	}
-	return uint16(max(most-c.rx.n, 0))
+	return maxMessage
 }
 
 // emit sends one segment of connection c.
