@@ -193,6 +193,8 @@ func (s *Stack) acked(c *conn, p *packet.Packet, n int) bool {
 				c.ends = s.now + lingerFor
 			}
 		}
+	case d == 0 && c.una != c.max && c.wnd == 0 && p.Window > 0:
+		c.nxt, c.finSent = c.una, false // the window opens: the probe that is under way was dropped
 	case d == 0 && n == 0 && c.una != c.max && uint32(p.Window) == c.wnd:
 		if c.dups++; c.dups == 3 { // RFC 5681 section 3.2
 			c.cwnd = max(c.cwnd/2, 2*uint32(c.mss))

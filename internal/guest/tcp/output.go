@@ -86,8 +86,8 @@ func (s *Stack) push(c *conn) bool {
 		}
 		last := under+max(n, 0) == c.tx.n
 		fin := c.wantClose && last && !c.finSent
-		if n <= 0 && !fin {
-			break
+		if n <= 0 && !fin || n < mss && !last && under > 0 {
+			break // nothing fits, or only a part of a segment that can wait (RFC 9293 section 3.8.6.2.1)
 		}
 		n = max(n, 0)
 		data := s.out[:n]

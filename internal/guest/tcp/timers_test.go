@@ -117,7 +117,12 @@ func TestProbesOfAShutWindow(t *testing.T) {
 	if in := h.tickAt(h.now + second); len(in) != 1 || len(in[0].Data) != 1 || in[0].Seq != c.una {
 		t.Fatalf("a probe: %+v", in)
 	}
-	if in := say(300, ""); len(in) != 1 || len(in[0].Data) != 299 || in[0].Seq != c.una+1 {
+	// Nothing goes out before the next probe is due, whatever is heard of the window.
+	if in := say(0, ""); len(in) != 0 {
+		t.Fatalf("the window is still shut: %+v", in)
+	}
+	// It opens, and the probe was dropped: everything from there on.
+	if in := say(300, ""); len(in) != 1 || len(in[0].Data) != 300 || in[0].Seq != c.una {
 		t.Fatalf("into a window of 300: %+v", in)
 	}
 	h.ack = c.una + 300
@@ -128,8 +133,9 @@ func TestProbesOfAShutWindow(t *testing.T) {
 	}
 }
 
-// TestSegmentsAreBounded: segments are no longer than either side's MSS, and no more
-// of them are under way than the windows allow.
+// TestSegmentsAreBounded: segments are no longer than either side's MSS, no more of
+// them are under way than the windows allow, and none is shorter for want of window
+// while others are under way (RFC 9293 section 3.8.6.2.1).
 func TestSegmentsAreBounded(t *testing.T) {
 	for _, c := range []struct {
 		mss, window uint16
@@ -137,8 +143,8 @@ func TestSegmentsAreBounded(t *testing.T) {
 		longest     int
 		under       int
 	}{
-		{1460, 60000, 1500, 1460, 14600}, {1460, 3000, 1500, 1460, 3000}, {500, 60000, 1500, 500, 5000}, {9000, 60000, 1500, 1460, 60000},
-		{1460, 60000, 1400, 1360, 14600}, {1460, 60000, 9000, 1460, 14600}, {100, 777, 1500, 100, 777},
+		{1460, 60000, 1500, 1460, 14600}, {1460, 3000, 1500, 1460, 2920}, {500, 60000, 1500, 500, 5000}, {9000, 60000, 1500, 1460, 59860},
+		{1460, 60000, 1400, 1360, 13600}, {1460, 60000, 9000, 1460, 14600}, {100, 777, 1500, 100, 700}, {1460, 777, 1500, 777, 777},
 	} {
 		h := byHand(t)
 		h.s = New(h, 1500, c.ours, 1)
