@@ -4,10 +4,8 @@ import (
 	"runtime/debug"
 	"strconv"
 
-	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/framebuf"
-	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/guest/router"
 	"github.com/thurward/thurward/internal/guest/sys"
 	"github.com/thurward/thurward/internal/guest/virtio"
@@ -31,12 +29,12 @@ const (
 // memoryNeeded returns the memory that the policy's tables and the buffers
 // take, with the least heap that works.
 func memoryNeeded(p *ruleset.Policy) uint64 {
-	links := router.LinkBytes(p)
-	if links > 0 {
-		links += tlsHeap
+	tables := router.MemoryOf(p)
+	heap := heapFloor
+	if tables.Links > 0 {
+		heap += tlsHeap
 	}
-	return uint64(links) + uint64(conntrack.Bytes(int(p.Settings.MaxFlows))+conntrack.SourcesBytes(int(p.Settings.MaxFlows), p.Settings.SourceFlows, p.Settings.SourceRate)+nat.Bytes(p)+router.NameBytes(p)) + 2*(2<<20) + buffers*framebuf.Size +
-		uint64(event.RingBytes(ringSize)+export.StreamBytes+virtio.VsockBytes) + heapFloor
+	return uint64(tables.Total()+event.RingBytes(ringSize)+export.StreamBytes+virtio.VsockBytes+heap) + 2*(2<<20) + buffers*framebuf.Size
 }
 
 // alloc returns memory for the flow table. Whether there is enough has been

@@ -62,10 +62,10 @@ func printCost(w io.Writer, p *policy.Policy, seg *ruleset.Policy) {
 	c := policy.CostOf(seg)
 	mb := func(n int) string { return fmt.Sprintf("%.1f MB", float64(n)/(1<<20)) }
 	printable.Fprintf(w, "  tables   %s: %s, %s\n", mb(c.Tables), counted(c.Matches, "combination of conditions", "combinations of conditions"), counted(c.Names, "name"))
-	printable.Fprintf(w, "  flows    %s for %d flows\n", mb(c.FlowTable), p.Defaults.MaxFlows)
-	printable.Fprintf(w, "  ports    %s for the external ports of source translation\n", mb(c.Ports))
-	if c.DNS > 0 {
-		printable.Fprintf(w, "  names    %s for %d answers of the DNS proxy\n", mb(c.DNS), p.DNS.MaxNames)
+	printable.Fprintf(w, "  flows    %s for %d flows\n", mb(c.Memory.Flows), p.Defaults.MaxFlows)
+	printable.Fprintf(w, "  ports    %s for the external ports of source translation\n", mb(c.Memory.Ports))
+	if c.Memory.Names > 0 {
+		printable.Fprintf(w, "  names    %s for %d answers of the DNS proxy\n", mb(c.Memory.Names), p.DNS.MaxNames)
 	}
 	if n := len(p.Tests); n > 0 {
 		printable.Fprintf(w, "  tests    %d, which thurward test runs\n", n)

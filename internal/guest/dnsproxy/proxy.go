@@ -42,7 +42,6 @@ const (
 	tryFor       = second * 5 / 4
 	totalTime    = 5 * second
 	maxTries     = 8
-	defaultRate  = 100
 )
 
 // A Client is who asked.
@@ -199,7 +198,7 @@ func New(c Config) (*Proxy, error) {
 	p := &Proxy{cfg: c, q: make([]pending, maxPending), byPort: make([]uint16, 1<<16), clients: make([]client, clientSlots),
 		rate: pol.Settings.DNSRate, buf: make([]byte, 0, maxMsg+1024)}
 	if p.rate == 0 {
-		p.rate = defaultRate
+		p.rate = ruleset.DefaultDNSRate
 	}
 	p.cfg.MaxUDP = max(c.MaxUDP, minUDP)
 	for i := len(p.q); i > 0; i-- {

@@ -88,7 +88,7 @@ func TestRates(t *testing.T) {
 			t.Errorf("client %d after %d ms: %d of 7, want %d", c.addr, c.at/1e6, got, c.want)
 		}
 	}
-	if p := newBench(t, func(p *ruleset.Policy) { p.Settings.DNSRate = 0 }).p; p.rate != defaultRate {
+	if p := newBench(t, func(p *ruleset.Policy) { p.Settings.DNSRate = 0 }).p; p.rate != ruleset.DefaultDNSRate {
 		t.Errorf("by default %d", p.rate)
 	}
 }

@@ -190,15 +190,10 @@ const maxText = 1000
 // RuleID returns the id of a rule, or of the default action where the index is
 // not a rule's.
 func RuleID(rule uint32, p *ruleset.Policy) string {
-	switch {
-	case rule < p.DefaultRule():
+	if rule < p.DefaultRule() {
 		return p.Text(p.Rules[rule].ID)
-	case p.Settings.DefaultAction == ruleset.Accept:
-		return "default-accept"
-	case p.Settings.DefaultAction == ruleset.Reject:
-		return "default-reject"
 	}
-	return "default-deny"
+	return p.Settings.DefaultAction.DefaultRuleID()
 }
 
 func appendRuleID(b []byte, rule uint32, p *ruleset.Policy) []byte {

@@ -21,9 +21,6 @@ import (
 
 const (
 	dnsPort = 53
-	// defaultNames is how many bindings of names are kept when the policy does
-	// not say it.
-	defaultNames = 16384
 	// sweepNames is how many of them a tick looks at.
 	sweepNames = 64
 )
@@ -59,7 +56,7 @@ func nameCapacity(p *ruleset.Policy) int {
 	if n := int(p.Settings.DNSNames); n > 0 {
 		return n
 	}
-	return defaultNames
+	return ruleset.DefaultDNSNames
 }
 
 // newNames makes the name set and the proxy.

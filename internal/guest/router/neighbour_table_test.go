@@ -223,7 +223,7 @@ func TestARP_Hosts(t *testing.T) {
 		{"10.0.0.4", 32, []string{"10.0.0.4"}, []string{"10.0.0.3", "10.0.0.5"}},
 		{"10.0.0.0", 8, []string{"10.0.0.1", "10.255.255.254", "10.0.0.255"}, []string{"10.0.0.0", "10.255.255.255", "11.0.0.1"}},
 	} {
-		p := port{net: ip(c.net), mask: maskOf(c.bits)}
+		p := port{net: ip(c.net), mask: ^packet.Addr(0) << (32 - c.bits)}
 		for _, a := range c.yes {
 			if !p.hosts(ip(a)) {
 				t.Errorf("%s/%d: %s is no host's", c.net, c.bits, a)

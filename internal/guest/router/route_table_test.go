@@ -88,9 +88,9 @@ func TestMartianNetworks(t *testing.T) {
 				t.Errorf("%s/%d and %s: to %s: %v", c.lan, c.bits, c.wan, a, !want)
 			}
 		}
-		blocks := len(special)
-		for _, b := range special {
-			if b.has(ip(c.lan)) || b.has(ip(c.wan)) {
+		blocks := len(packet.NotForwarded)
+		for _, b := range packet.NotForwarded {
+			if b.Has(ip(c.lan)) || b.Has(ip(c.wan)) {
 				blocks--
 			}
 		}

@@ -133,7 +133,7 @@ type Engine struct {
 	plain    bool          // for tests: no packet is steady
 	rejects  bool          // the policy rejects something
 	held     heldSYNs
-	martians []block
+	martians []packet.Net
 	octets   [256]bool // with which addresses of martians begin: no block is shorter
 	again    announceAgain
 	frags    gathering
@@ -236,7 +236,7 @@ func New(c Config) (*Engine, error) {
 	}
 	e.martians = martians(&e.port)
 	for _, b := range e.martians {
-		e.octets[b.addr>>24] = true
+		e.octets[b.Addr>>24] = true
 	}
 	e.rejects = rejects(c.Policy)
 	if err := e.newNames(&c); err != nil {
@@ -265,19 +265,19 @@ func timeouts(s *ruleset.Settings) (t conntrack.Timeouts) {
 		}
 		return int64(v) * second
 	}
-	t[conntrack.SynSent] = of(s.TCPSynSent, 240)
-	t[conntrack.SynRecv] = of(s.TCPSynRecv, 240)
-	t[conntrack.Established] = of(s.TCPEstablished, 7440)
-	t[conntrack.FinWait] = of(s.TCPFinWait, 240)
-	t[conntrack.CloseWait] = of(s.TCPCloseWait, 240)
-	t[conntrack.LastAck] = of(s.TCPLastAck, 240)
-	t[conntrack.TimeWait] = of(s.TCPTimeWait, 240)
-	t[conntrack.Close] = of(s.TCPClose, 240)
-	t[conntrack.UDPReplied] = of(s.UDPIdle, 300)
-	t[conntrack.Echo] = of(s.ICMPEcho, 60)
+	t[conntrack.SynSent] = of(s.TCPSynSent, ruleset.DefaultTCPTransitory)
+	t[conntrack.SynRecv] = of(s.TCPSynRecv, ruleset.DefaultTCPTransitory)
+	t[conntrack.Established] = of(s.TCPEstablished, ruleset.DefaultTCPEstablished)
+	t[conntrack.FinWait] = of(s.TCPFinWait, ruleset.DefaultTCPTransitory)
+	t[conntrack.CloseWait] = of(s.TCPCloseWait, ruleset.DefaultTCPTransitory)
+	t[conntrack.LastAck] = of(s.TCPLastAck, ruleset.DefaultTCPTransitory)
+	t[conntrack.TimeWait] = of(s.TCPTimeWait, ruleset.DefaultTCPTransitory)
+	t[conntrack.Close] = of(s.TCPClose, ruleset.DefaultTCPTransitory)
+	t[conntrack.UDPReplied] = of(s.UDPIdle, ruleset.DefaultUDPIdle)
+	t[conntrack.Echo] = of(s.ICMPEcho, ruleset.DefaultICMPEcho)
 	// RFC 4787 REQ-5: two minutes, but for well-known ports (REQ-5a), unless
 	// the operator wants even answered flows to end earlier.
-	brief := of(s.UDPUnreplied, 30)
+	brief := of(s.UDPUnreplied, ruleset.DefaultUDPUnreplied)
 	t[conntrack.UDPBrief] = brief
 	t[conntrack.UDPQuery] = min(brief, t[conntrack.UDPReplied])
 	t[conntrack.UDPUnreplied] = min(max(brief, 120*second), max(brief, t[conntrack.UDPReplied]))

@@ -180,8 +180,7 @@ func (l *loader) host(n *node, path string) (netip.Addr, bool) {
 
 // unicast reports whether an address can be that of a host (RFC 6890).
 func unicast(a netip.Addr) bool {
-	b := a.As4()
-	return b[0] != 0 && b[0] != 127 && b[0] < 224
+	return number(a).IsHost()
 }
 
 // secondsOrNone reads a time that may be 0.

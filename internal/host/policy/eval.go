@@ -95,7 +95,7 @@ func (p *Policy) RuleID(rule int) string {
 	if rule >= 0 && rule < len(p.Rules) {
 		return p.Rules[rule].ID
 	}
-	return "default-" + map[bool]string{true: "accept", false: "deny"}[p.Defaults.Action == "accept"]
+	return actions[p.Defaults.Action].DefaultRuleID()
 }
 
 // Decide returns what the policy does with a flow. seg is the compiled policy.
@@ -180,22 +180,13 @@ func (p *Policy) implausible(f *Flow) (verdict.Reason, string) {
 // special reports whether an address is in a block from and to which nothing is
 // forwarded, unless an interface has its network there.
 func (p *Policy) special(a netip.Addr) bool {
-	for _, b := range specialBlocks {
-		if b.Contains(a) {
-			return !slices.ContainsFunc(p.Interfaces, func(f Interface) bool { return b.Contains(f.Prefix.Addr()) })
+	for _, b := range packet.NotForwarded {
+		if b.Has(number(a)) {
+			return !slices.ContainsFunc(p.Interfaces, func(f Interface) bool { return b.Has(number(f.Prefix.Addr())) })
 		}
 	}
 	return false
 }
-
-// specialBlocks are the link-local addresses and those IETF protocol
-// assignments that are not to be forwarded (RFC 6890, RFC 8190).
-var specialBlocks = func() (bs []netip.Prefix) {
-	for _, s := range []string{"169.254.0.0/16", "192.0.0.8/32", "192.0.0.11/32", "192.0.0.12/30", "192.0.0.16/28", "192.0.0.32/27", "192.0.0.64/26", "192.0.0.128/25"} {
-		bs = append(bs, netip.MustParsePrefix(s))
-	}
-	return bs
-}()
 
 // external reports whether an address is the firewall's on the WAN.
 func (p *Policy) external(a netip.Addr) bool {

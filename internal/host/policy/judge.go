@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/guest/router"
 	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -139,21 +137,16 @@ func Failures(p *Policy, rs []TestResult) (ds Diagnostics) {
 	return ds
 }
 
-// A Cost is what a policy takes of the machine it runs on.
+// A Cost is what a policy takes of the machine that it runs on.
 type Cost struct {
-	Rules     int
-	Matches   int // combinations of the rules' lists
-	Names     int // names and wildcards of rules
-	Tables    int // bytes of the compiled policy
-	FlowTable int // bytes, with what is kept of each source where there are limits
-	Ports     int // bytes, of the pools of external ports
-	DNS       int // bytes, of the names that clients learned; 0 without a DNS proxy
+	Rules   int
+	Matches int // combinations of the rules' lists
+	Names   int // names and wildcards of rules
+	Tables  int // bytes of the compiled policy
+	Memory  router.Memory
 }
 
 // CostOf returns the cost of a compiled policy.
 func CostOf(seg *ruleset.Policy) Cost {
-	flows := int(seg.Settings.MaxFlows)
-	return Cost{Rules: len(seg.Rules), Matches: len(seg.Matches), Names: len(seg.Names), Tables: len(compile.Encode(seg)),
-		FlowTable: conntrack.Bytes(flows) + conntrack.SourcesBytes(flows, seg.Settings.SourceFlows, seg.Settings.SourceRate),
-		Ports:     nat.Bytes(seg), DNS: router.NameBytes(seg)}
+	return Cost{Rules: len(seg.Rules), Matches: len(seg.Matches), Names: len(seg.Names), Tables: len(compile.Encode(seg)), Memory: router.MemoryOf(seg)}
 }

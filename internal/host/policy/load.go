@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
+
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // loader collects the problems of one file.
@@ -207,8 +209,8 @@ func (l *loader) fits(root *node) {
 // document reads the top level. The order is that of use: rules refer to
 // groups and are checked against interfaces and NAT, tests against rules.
 func (l *loader) document(n *node) {
-	l.p.Defaults = Defaults{MaxFlows: DefaultMaxFlows, DNSRate: DefaultDNSRate, Timeouts: map[string]int{}}
-	l.p.DNS.MaxNames = DefaultMaxNames
+	l.p.Defaults = Defaults{MaxFlows: ruleset.DefaultMaxFlows, DNSRate: ruleset.DefaultDNSRate, Timeouts: map[string]int{}}
+	l.p.DNS.MaxNames = ruleset.DefaultDNSNames
 	ok := l.fields(n, "", []field{
 		{"interfaces", l.interfaces},
 		{"groups", l.readGroups},

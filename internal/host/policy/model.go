@@ -1,6 +1,10 @@
 package policy
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
 
 // A Policy is a validated rules.yaml.
 type Policy struct {
@@ -134,25 +138,22 @@ type Timeout struct {
 // RFC 5508 REQ-2 (ICMP 60 s); a handshake that nobody answers, which RFC 7857
 // lets us cut short, is kept for less.
 var Timeouts = []Timeout{
-	{"tcp_syn_sent", 240, "TCP: a SYN that has not been answered"},
-	{"tcp_syn_recv", 240, "TCP: a handshake that has not been completed"},
-	{"tcp_established", 7440, "TCP: an open connection"},
-	{"tcp_fin_wait", 240, "TCP: one side has closed"},
-	{"tcp_close_wait", 240, "TCP: that has been acknowledged"},
-	{"tcp_last_ack", 240, "TCP: both sides have closed"},
-	{"tcp_time_wait", 240, "TCP: both have been acknowledged"},
-	{"tcp_close", 240, "TCP: reset"},
-	{"udp_unreplied", 30, "UDP in one direction only, to a port below 1024, and DNS queries that were answered; other ports have at least 120 s, but no more than udp_idle"},
-	{"udp_idle", 300, "UDP: packets in both directions"},
-	{"icmp_echo", 60, "ICMP echo"},
+	{"tcp_syn_sent", ruleset.DefaultTCPTransitory, "TCP: a SYN that has not been answered"},
+	{"tcp_syn_recv", ruleset.DefaultTCPTransitory, "TCP: a handshake that has not been completed"},
+	{"tcp_established", ruleset.DefaultTCPEstablished, "TCP: an open connection"},
+	{"tcp_fin_wait", ruleset.DefaultTCPTransitory, "TCP: one side has closed"},
+	{"tcp_close_wait", ruleset.DefaultTCPTransitory, "TCP: that has been acknowledged"},
+	{"tcp_last_ack", ruleset.DefaultTCPTransitory, "TCP: both sides have closed"},
+	{"tcp_time_wait", ruleset.DefaultTCPTransitory, "TCP: both have been acknowledged"},
+	{"tcp_close", ruleset.DefaultTCPTransitory, "TCP: reset"},
+	{"udp_unreplied", ruleset.DefaultUDPUnreplied, "UDP in one direction only, to a port below 1024, and DNS queries that were answered; other ports have at least 120 s, but no more than udp_idle"},
+	{"udp_idle", ruleset.DefaultUDPIdle, "UDP: packets in both directions"},
+	{"icmp_echo", ruleset.DefaultICMPEcho, "ICMP echo"},
 }
 
-// What applies without the key.
+// Limits and ports of DNS.
 const (
-	DefaultMaxFlows = 65536
-	DefaultDNSRate  = 100
-	DefaultMaxNames = 16384
-	MaxTTLGrace     = 86400 // seconds
-	DNSPort         = 53
-	DNSOverTLSPort  = 853
+	MaxTTLGrace    = 86400 // seconds
+	DNSPort        = 53
+	DNSOverTLSPort = 853
 )

@@ -41,7 +41,7 @@ func tables(p *ruleset.Policy) string {
 		name     string
 		n, usual uint32
 	}{{"of one source", s.SourceFlows, 0}, {"new a second of one source", s.SourceRate, 0}, {"fragments", uint32(s.Fragments), 0},
-		{"DNS queries a second", s.DNSRate, DefaultDNSRate}, {"names", s.DNSNames, DefaultMaxNames}, {"TTL floor", s.DNSFloor, 0}, {"TTL grace", s.DNSGrace, 0}} {
+		{"DNS queries a second", s.DNSRate, ruleset.DefaultDNSRate}, {"names", s.DNSNames, ruleset.DefaultDNSNames}, {"TTL floor", s.DNSFloor, 0}, {"TTL grace", s.DNSGrace, 0}} {
 		if v.n != v.usual {
 			fmt.Fprintf(&b, ", %s %d", v.name, v.n)
 		}

@@ -1,6 +1,10 @@
 package ruleset
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/thurward/thurward/internal/shared/packet"
+)
 
 // IPv4 returns an address as a number, in host order; ok is false where it is no
 // IPv4 address.
@@ -25,10 +29,6 @@ func (a *Addr) mask() (v uint32, ok bool) {
 	return v, ^v&(^v+1) == 0
 }
 
-// host reports whether an address can be a host's: not in 0/8, 127/8, multicast
-// or reserved space (RFC 6890).
-func host(v uint32) bool { return v>>24 != 0 && v>>24 != 127 && v < 224<<24 }
-
 // sources reports whether addr and mask are a set of IPv4 sources; a mask of
 // zero is all.
 func sources(addr, mask *Addr) bool {
@@ -49,7 +49,7 @@ func (p *Policy) checkAddresses() string {
 		f := &p.Interfaces[i]
 		bad := "interface " + strconv.Itoa(i) + " "
 		a, ok := f.Address.IPv4()
-		if !ok || !host(a) || f.PrefixLen < 1 || f.PrefixLen > 31 {
+		if !ok || !packet.Addr(a).IsHost() || f.PrefixLen < 1 || f.PrefixLen > 31 {
 			return bad + "has no IPv4 address of a network with hosts"
 		}
 		m := ^uint32(0) << (32 - f.PrefixLen)

@@ -81,8 +81,8 @@ type Settings struct {
 	SourceRate     uint32 // new flows that one source may begin in a second; 0: no limit
 	SampleAccept   uint32 // share of accepted flows that get a span, in 1/(2^32-1)
 	SampleDrop     uint32 // share of dropped ones
-	DNSRate        uint32 // queries that one client may ask in a second; 0: the default, 100
-	DNSNames       uint32 // bindings of names that are kept; 0: the default, 16384
+	DNSRate        uint32 // queries that one client may ask in a second; 0: DefaultDNSRate
+	DNSNames       uint32 // bindings of names that are kept; 0: DefaultDNSNames
 	DNSFloor       uint32 // shortest time a binding lasts, whatever its TTL
 	DNSGrace       uint32 // time added to a binding's TTL
 	TCPSynSent     uint32

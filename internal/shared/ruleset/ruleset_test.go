@@ -234,3 +234,13 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// TestActionNames: the words of policies, and the ids of the default action, by
+// which events and the command line name it.
+func TestActionNames(t *testing.T) {
+	for a, want := range map[Action][2]string{Accept: {"accept", "default-accept"}, Deny: {"deny", "default-deny"}, Reject: {"reject", "default-reject"}, 0: {"invalid", "default-deny"}, 9: {"invalid", "default-deny"}} {
+		if a.String() != want[0] || a.DefaultRuleID() != want[1] {
+			t.Errorf("%d: %q, %q", a, a.String(), a.DefaultRuleID())
+		}
+	}
+}

@@ -1,0 +1,27 @@
+package packet
+
+// A Net is a network: the addresses that are Addr under Mask.
+type Net struct{ Addr, Mask Addr }
+
+// Has reports whether an address is in the network.
+func (n Net) Has(a Addr) bool { return a&n.Mask == n.Addr }
+
+// IsHost reports whether an address can be that of a host: not of this network
+// (0/8), loopback (127/8), multicast or reserved (224/3) (RFC 6890).
+func (a Addr) IsHost() bool { return a>>24 != 0 && a>>24 != 127 && a>>29 != 7 }
+
+// NotForwarded are the blocks of the IANA registry of special-purpose addresses
+// that are not to be forwarded (RFC 6890, RFC 8190), besides those that are no
+// hosts' (see Addr.IsHost): link-local addresses (RFC 3927 section 7), and IETF
+// protocol assignments without those of them that may be forwarded. The blocks
+// for documentation are left out, since laboratories use them.
+var NotForwarded = [...]Net{
+	{0xa9fe0000, 0xffff0000}, // 169.254.0.0/16
+	{0xc0000008, 0xffffffff}, // 192.0.0.8/32
+	{0xc000000b, 0xffffffff}, // 192.0.0.11/32
+	{0xc000000c, 0xfffffffc}, // 192.0.0.12/30
+	{0xc0000010, 0xfffffff0}, // 192.0.0.16/28
+	{0xc0000020, 0xffffffe0}, // 192.0.0.32/27
+	{0xc0000040, 0xffffffc0}, // 192.0.0.64/26
+	{0xc0000080, 0xffffff80}, // 192.0.0.128/25
+}

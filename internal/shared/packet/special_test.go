@@ -1,0 +1,37 @@
+package packet
+
+import (
+	"net/netip"
+	"testing"
+)
+
+// TestNotForwarded: the blocks are those of the IANA registry whose column
+// "Forwardable" says no, and an address on either side of each border is where
+// it belongs.
+func TestNotForwarded(t *testing.T) {
+	var want []netip.Prefix
+	for _, s := range []string{"169.254.0.0/16", "192.0.0.8/32", "192.0.0.11/32", "192.0.0.12/30", "192.0.0.16/28", "192.0.0.32/27", "192.0.0.64/26", "192.0.0.128/25"} {
+		want = append(want, netip.MustParsePrefix(s))
+	}
+	if len(NotForwarded) != len(want) {
+		t.Fatalf("%d blocks, want %d", len(NotForwarded), len(want))
+	}
+	for i, n := range NotForwarded {
+		size := ^n.Mask
+		for _, a := range []Addr{n.Addr, n.Addr | size, n.Addr - 1, (n.Addr | size) + 1, 0x08080808} {
+			if got := n.Has(a); got != want[i].Contains(netip.AddrFrom16(a.To16()).Unmap()) {
+				t.Errorf("%v has %#x: %v", want[i], a, got)
+			}
+		}
+	}
+}
+
+// TestIsHost: at each border of what can be no host's.
+func TestIsHost(t *testing.T) {
+	for a, want := range map[Addr]bool{0: false, 0x00ffffff: false, 0x01000000: true, 0x7effffff: true, 0x7f000000: false, 0x7fffffff: false, 0x80000000: true,
+		0xdfffffff: true, 0xe0000000: false, 0xefffffff: false, 0xf0000000: false, 0xffffffff: false} {
+		if a.IsHost() != want {
+			t.Errorf("%#x: %v", a, !want)
+		}
+	}
+}
