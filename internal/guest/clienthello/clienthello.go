@@ -17,10 +17,10 @@ type State uint8
 
 // The states.
 const (
-	More  State = iota // the message has not arrived whole
-	Found              // there is a server name
-	None               // it is a hello without a server name
-	Other              // it is no hello that can be read, or one that may be read in two ways
+	Incomplete State = iota // the message has not arrived whole
+	Found                   // there is a server name
+	NoName                  // it is a hello without a server name
+	Invalid                 // it is no hello that can be read, or one that may be read in two ways
 )
 
 // A Hello is what is read of the message.
@@ -55,27 +55,27 @@ func Read(stream []byte, dst *[255]byte) (Hello, State) {
 	n := 0
 	for b := stream; ; {
 		if len(b) > 0 && b[0] != typeHandshake || len(b) > 1 && b[1] != 3 {
-			return Hello{}, Other // a record of another type or protocol
+			return Hello{}, Invalid // a record of another type or protocol
 		}
 		if len(b) < 5 {
-			return Hello{}, More
+			return Hello{}, Incomplete
 		}
 		size := int(binary.BigEndian.Uint16(b[3:]))
 		b = b[5:]
 		if size == 0 || n+size > MaxLen {
-			return Hello{}, Other
+			return Hello{}, Invalid
 		}
 		end := n + size // of the message's part in this record
 		k := min(size, len(b))
 		n += copy(msg[n:], b[:k])
 		b = b[k:]
 		if n > 0 && msg[0] != clientHello {
-			return Hello{}, Other
+			return Hello{}, Invalid
 		}
 		if n >= 4 {
 			want := 4 + int(msg[1])<<16 + int(msg[2])<<8 + int(msg[3])
 			if want > MaxLen || end > want {
-				return Hello{}, Other // too long, or something follows in its record
+				return Hello{}, Invalid // too long, or something follows in its record
 			}
 			if n == want {
 				h, s := hello(msg[4:want], dst)
@@ -86,68 +86,68 @@ func Read(stream []byte, dst *[255]byte) (Hello, State) {
 	}
 }
 
-// ReadAgain is Read for the second hello, which a server may ask for: a
+// ReadSecond is Read for the second hello, which a server may ask for: a
 // change_cipher_spec may stand before it (RFC 8446 appendix D.4).
-func ReadAgain(stream []byte, dst *[255]byte) (Hello, State) {
+func ReadSecond(stream []byte, dst *[255]byte) (Hello, State) {
 	const ccs = "\x14\x03\x03\x00\x01\x01"
 	if len(stream) == 0 || stream[0] != typeChangeCipherSpec {
 		return Read(stream, dst)
 	}
 	k := min(len(stream), len(ccs))
 	if string(stream[:k]) != ccs[:k] {
-		return Hello{}, Other
+		return Hello{}, Invalid
 	}
 	h, s := Read(stream[k:], dst)
 	h.Len += k
 	return h, s
 }
 
-// MayFollow reports whether rest, the stream behind a hello, is what a client may
+// AllowsTrailing reports whether rest, the stream behind a hello, is what a client may
 // send before it has an answer.
-func (h *Hello) MayFollow(rest []byte) bool {
+func (h *Hello) AllowsTrailing(rest []byte) bool {
 	return len(rest) == 0 || h.Early && (rest[0] == typeChangeCipherSpec || rest[0] == typeApplicationData)
 }
 
 // Handshakes reports whether a record of this type may be the beginning of another
 // hello.
-func Handshakes(contentType byte) bool {
+func MayBeginSecond(contentType byte) bool {
 	return contentType == typeHandshake || contentType == typeChangeCipherSpec
 }
 
 // An Answer is what a server says to a hello.
-type Answer uint8
+type Response uint8
 
 // The answers.
 const (
-	Unsaid Answer = iota // too little of it is there
-	Retry                // HelloRetryRequest: it wants another hello, and takes the name from that
-	Final                // anything else
+	Undecided    Response = iota // too little of it is there
+	RetryRequest                 // HelloRetryRequest: it wants another hello, and takes the name from that
+	NoRetry                      // anything else
 )
 
-// AnswerLen is how many bytes of a server's stream ReadAnswer needs at most.
-const AnswerLen = 5 + 4 + 2 + 32
+// ResponseLen is how many bytes of a server's stream ReadResponse needs at most.
+const ResponseLen = 5 + 4 + 2 + 32
 
 // retryRandom is the random of a ServerHello that is a HelloRetryRequest (RFC
 // 8446 section 4.1.3).
 const retryRandom = "\xCF\x21\xAD\x74\xE5\x9A\x61\x11\xBE\x1D\x8C\x02\x1E\x65\xB8\x91\xC2\xA2\x11\x16\x7A\xBB\x8C\x5E\x07\x9E\x09\xE2\xC8\xA8\x33\x9C"
 
-// ReadAnswer tells from the beginning of a server's stream whether the server asks
+// ReadResponse tells from the beginning of a server's stream whether the server asks
 // for a second hello.
-func ReadAnswer(stream []byte) Answer {
+func ReadResponse(stream []byte) Response {
 	if len(stream) > 0 && stream[0] != typeHandshake || len(stream) > 5 && stream[5] != serverHello {
-		return Final
+		return NoRetry
 	}
-	const at = AnswerLen - len(retryRandom)
+	const at = ResponseLen - len(retryRandom)
 	if len(stream) > at {
 		k := min(len(stream)-at, len(retryRandom))
 		if string(stream[at:at+k]) != retryRandom[:k] {
-			return Final
+			return NoRetry
 		}
 		if k == len(retryRandom) {
-			return Retry
+			return RetryRequest
 		}
 	}
-	return Unsaid
+	return Undecided
 }
 
 // A reader takes fields from a message. Once one is missing, all are.
@@ -185,20 +185,20 @@ func hello(b []byte, dst *[255]byte) (h Hello, s State) {
 	suites := r.vector(2)
 	methods := r.vector(1) // legacy_compression_methods
 	if r.bad || version[0] != 3 || len(session) > 32 || len(suites) == 0 || len(suites)%2 != 0 || len(methods) == 0 {
-		return Hello{}, Other
+		return Hello{}, Invalid
 	}
 	if len(r.b) == 0 {
-		return Hello{}, None // from before extensions
+		return Hello{}, NoName // from before extensions
 	}
 	ext := reader{b: r.vector(2)}
 	if r.bad || len(r.b) != 0 {
-		return Hello{}, Other
+		return Hello{}, Invalid
 	}
 	for len(ext.b) > 0 {
 		typ := ext.number(2)
 		data := ext.vector(2)
 		if ext.bad {
-			return Hello{}, Other
+			return Hello{}, Invalid
 		}
 		switch typ {
 		case extEarlyData:
@@ -206,13 +206,13 @@ func hello(b []byte, dst *[255]byte) (h Hello, s State) {
 		case extServerName:
 			host := hostName(data)
 			if h.Name != nil || host == nil {
-				return Hello{}, Other // twice, or not to be read
+				return Hello{}, Invalid // twice, or not to be read
 			}
 			h.Name = dst[:copy(dst[:], host)]
 		}
 	}
 	if h.Name == nil {
-		return h, None
+		return h, NoName
 	}
 	return h, Found
 }

@@ -45,7 +45,7 @@ func TestRead(t *testing.T) {
 	for want, c := range configs() {
 		m := capture(t, c)
 		for n := range len(m) {
-			if h, s := Read(m[:n], &dst); s != More {
+			if h, s := Read(m[:n], &dst); s != Incomplete {
 				t.Fatalf("%s: %d of %d bytes: %q, %d", want, n, len(m), h.Name, s)
 			}
 		}
@@ -59,12 +59,12 @@ func TestRead(t *testing.T) {
 			if h, s := Read(cut, &dst); len(cut) <= 2*MaxLen && (s != Found || string(h.Name) != want || h.Len != len(cut)) {
 				t.Fatalf("in records of %d: %q, %d; want %q", size, h.Name, s, want)
 			}
-			if h, s := ReadAgain(append([]byte("\x14\x03\x03\x00\x01\x01"), cut...), &dst); s != Found || string(h.Name) != want || h.Len != 6+len(cut) {
+			if h, s := ReadSecond(append([]byte("\x14\x03\x03\x00\x01\x01"), cut...), &dst); s != Found || string(h.Name) != want || h.Len != 6+len(cut) {
 				t.Fatalf("after a change_cipher_spec: %q, %d", h.Name, s)
 			}
 		}
 	}
-	if _, s := Read(capture(t, &tls.Config{InsecureSkipVerify: true}), &dst); s != None {
+	if _, s := Read(capture(t, &tls.Config{InsecureSkipVerify: true}), &dst); s != NoName {
 		t.Fatalf("without a name: %d", s)
 	}
 }
@@ -146,116 +146,116 @@ func TestGuards(t *testing.T) {
 		name string
 	}{
 		{"as it should be", legit(good).stream(), Found, "a.example"},
-		{"nothing", nil, More, ""},
-		{"one byte", []byte{22}, More, ""},
-		{"a record's header but one byte", []byte{22, 3, 1, 0}, More, ""},
-		{"a record's header", []byte{22, 3, 1, 0, 1}, More, ""},
-		{"the header of an empty record", []byte{22, 3, 1, 0, 0}, Other, ""},
-		{"the header of a record as long as can be", []byte{22, 3, 1, MaxLen >> 8, 0}, More, ""},
-		{"the header of one that is longer", []byte{22, 3, 1, MaxLen >> 8, 1}, Other, ""},
-		{"HTTP", []byte("GET / HTTP/1.1\r\n"), Other, ""},
-		{"SSH", []byte("SSH-2.0-x\r\n"), Other, ""},
-		{"an SSL 2 hello", []byte{0x80, 0x2e, 1, 3, 1, 0, 3}, Other, ""},
-		{"an alert first", append([]byte{21, 3, 1, 0, 2, 1, 0}, legit(good).stream()...), Other, ""},
-		{"change_cipher_spec first", append([]byte("\x14\x03\x03\x00\x01\x01"), legit(good).stream()...), Other, ""},
-		{"application data first", append([]byte{23, 3, 3, 0, 1, 0}, legit(good).stream()...), Other, ""},
-		{"a heartbeat first", append([]byte{24, 3, 3, 0, 1, 0}, legit(good).stream()...), Other, ""},
-		{"an empty record first", append([]byte{22, 3, 1, 0, 0}, legit(good).stream()...), Other, ""},
-		{"an empty record alone", []byte{22, 3, 1, 0, 0}, Other, ""},
-		{"a record that is as long as can be", []byte{22, 3, 1, MaxLen >> 8, MaxLen & 255}, More, ""},
-		{"a record that is longer", []byte{22, 3, 1, MaxLen >> 8, MaxLen&255 + 1}, Other, ""},
-		{"a second record to the end", []byte{22, 3, 1, 0, 1, 1, 22, 3, 1, MaxLen>>8 - 1, 255}, More, ""},
-		{"a second record beyond it", []byte{22, 3, 1, 0, 1, 1, 22, 3, 1, MaxLen >> 8, 0}, Other, ""},
-		{"a length of 64 kB", []byte{22, 3, 1, 0, 4, 1, 1, 0, 0}, Other, ""},
-		{"a length of 64 kB in its second record", []byte{22, 3, 1, 0, 1, 1, 22, 3, 1, 0, 3, 1, 0, 5}, Other, ""},
-		{"protocol 2", []byte{22, 2}, Other, ""},
-		{"protocol 4", []byte{22, 4}, Other, ""},
-		{"a server's hello", []byte{22, 3, 1, 0, 1, 2}, Other, ""},
-		{"hello_request, then hello", append([]byte{22, 3, 1, 0, 4, 0, 0, 0, 0}, legit(good).stream()...), Other, ""},
-		{"an alert between its records", slices.Concat(records(legit(good).message()[:20], 20), []byte{21, 3, 1, 0, 2, 1, 0}, records(legit(good).message()[20:], 200)), Other, ""},
-		{"an empty record between", slices.Concat(records(legit(good).message()[:20], 20), []byte{22, 3, 1, 0, 0}, records(legit(good).message()[20:], 200)), Other, ""},
+		{"nothing", nil, Incomplete, ""},
+		{"one byte", []byte{22}, Incomplete, ""},
+		{"a record's header but one byte", []byte{22, 3, 1, 0}, Incomplete, ""},
+		{"a record's header", []byte{22, 3, 1, 0, 1}, Incomplete, ""},
+		{"the header of an empty record", []byte{22, 3, 1, 0, 0}, Invalid, ""},
+		{"the header of a record as long as can be", []byte{22, 3, 1, MaxLen >> 8, 0}, Incomplete, ""},
+		{"the header of one that is longer", []byte{22, 3, 1, MaxLen >> 8, 1}, Invalid, ""},
+		{"HTTP", []byte("GET / HTTP/1.1\r\n"), Invalid, ""},
+		{"SSH", []byte("SSH-2.0-x\r\n"), Invalid, ""},
+		{"an SSL 2 hello", []byte{0x80, 0x2e, 1, 3, 1, 0, 3}, Invalid, ""},
+		{"an alert first", append([]byte{21, 3, 1, 0, 2, 1, 0}, legit(good).stream()...), Invalid, ""},
+		{"change_cipher_spec first", append([]byte("\x14\x03\x03\x00\x01\x01"), legit(good).stream()...), Invalid, ""},
+		{"application data first", append([]byte{23, 3, 3, 0, 1, 0}, legit(good).stream()...), Invalid, ""},
+		{"a heartbeat first", append([]byte{24, 3, 3, 0, 1, 0}, legit(good).stream()...), Invalid, ""},
+		{"an empty record first", append([]byte{22, 3, 1, 0, 0}, legit(good).stream()...), Invalid, ""},
+		{"an empty record alone", []byte{22, 3, 1, 0, 0}, Invalid, ""},
+		{"a record that is as long as can be", []byte{22, 3, 1, MaxLen >> 8, MaxLen & 255}, Incomplete, ""},
+		{"a record that is longer", []byte{22, 3, 1, MaxLen >> 8, MaxLen&255 + 1}, Invalid, ""},
+		{"a second record to the end", []byte{22, 3, 1, 0, 1, 1, 22, 3, 1, MaxLen>>8 - 1, 255}, Incomplete, ""},
+		{"a second record beyond it", []byte{22, 3, 1, 0, 1, 1, 22, 3, 1, MaxLen >> 8, 0}, Invalid, ""},
+		{"a length of 64 kB", []byte{22, 3, 1, 0, 4, 1, 1, 0, 0}, Invalid, ""},
+		{"a length of 64 kB in its second record", []byte{22, 3, 1, 0, 1, 1, 22, 3, 1, 0, 3, 1, 0, 5}, Invalid, ""},
+		{"protocol 2", []byte{22, 2}, Invalid, ""},
+		{"protocol 4", []byte{22, 4}, Invalid, ""},
+		{"a server's hello", []byte{22, 3, 1, 0, 1, 2}, Invalid, ""},
+		{"hello_request, then hello", append([]byte{22, 3, 1, 0, 4, 0, 0, 0, 0}, legit(good).stream()...), Invalid, ""},
+		{"an alert between its records", slices.Concat(records(legit(good).message()[:20], 20), []byte{21, 3, 1, 0, 2, 1, 0}, records(legit(good).message()[20:], 200)), Invalid, ""},
+		{"an empty record between", slices.Concat(records(legit(good).message()[:20], 20), []byte{22, 3, 1, 0, 0}, records(legit(good).message()[20:], 200)), Invalid, ""},
 		{"as long as can be", records(padded(MaxLen), 1<<14), Found, "a.example"},
-		{"one byte longer", records(padded(MaxLen+1), 1<<14), Other, ""},
-		{"one byte longer, in two records", records(padded(MaxLen+1), MaxLen), Other, ""},
-		{"a length of 16 MB", []byte{22, 3, 1, 0, 4, 1, 255, 255, 255}, Other, ""},
-		{"a length of 64 KB, of which nothing is there", []byte{22, 3, 1, 0, 9, 1, 1, 0, 5}, Other, ""},
-		{"shorter than it says", edit(func(m *made) { m.grow = 1 }), More, ""},
-		{"longer than it says", edit(func(m *made) { m.grow = -1 }), Other, ""},
-		{"something behind it in its record", edit(func(m *made) { m.tail = "x" }), Other, ""},
-		{"a second hello behind it in its record", edit(func(m *made) { m.tail = string(legit(names("b.example")).message()) }), Other, ""},
-		{"empty", []byte{22, 3, 1, 0, 4, 1, 0, 0, 0}, Other, ""},
-		{"version 2", edit(func(m *made) { m.version = "\x02\x00" }), Other, ""},
+		{"one byte longer", records(padded(MaxLen+1), 1<<14), Invalid, ""},
+		{"one byte longer, in two records", records(padded(MaxLen+1), MaxLen), Invalid, ""},
+		{"a length of 16 MB", []byte{22, 3, 1, 0, 4, 1, 255, 255, 255}, Invalid, ""},
+		{"a length of 64 KB, of which nothing is there", []byte{22, 3, 1, 0, 9, 1, 1, 0, 5}, Invalid, ""},
+		{"shorter than it says", edit(func(m *made) { m.grow = 1 }), Incomplete, ""},
+		{"longer than it says", edit(func(m *made) { m.grow = -1 }), Invalid, ""},
+		{"something behind it in its record", edit(func(m *made) { m.tail = "x" }), Invalid, ""},
+		{"a second hello behind it in its record", edit(func(m *made) { m.tail = string(legit(names("b.example")).message()) }), Invalid, ""},
+		{"empty", []byte{22, 3, 1, 0, 4, 1, 0, 0, 0}, Invalid, ""},
+		{"version 2", edit(func(m *made) { m.version = "\x02\x00" }), Invalid, ""},
 		{"version 3.0", edit(func(m *made) { m.version = "\x03\x00" }), Found, "a.example"},
 		{"session of 32 bytes", edit(func(m *made) { m.session = vec(1, strings.Repeat("s", 32)) }), Found, "a.example"},
-		{"session of 33 bytes", edit(func(m *made) { m.session = vec(1, strings.Repeat("s", 33)) }), Other, ""},
-		{"session beyond the end", edit(func(m *made) { m.session = "\xff" }), Other, ""},
-		{"no cipher suites", edit(func(m *made) { m.suites = vec(2, "") }), Other, ""},
-		{"cipher suites of 3 bytes", edit(func(m *made) { m.suites = vec(2, "abc") }), Other, ""},
-		{"cipher suites beyond the end", edit(func(m *made) { m.suites = "\xff\xfe" }), Other, ""},
-		{"no compression method", edit(func(m *made) { m.methods = vec(1, "") }), Other, ""},
-		{"compression beyond the end", edit(func(m *made) { m.noExts, m.methods = true, "\x02\x00" }), Other, ""},
-		{"no extensions", edit(func(m *made) { m.noExts = true }), None, ""},
-		{"extensions, but none", edit(func(m *made) { m.exts = nil }), None, ""},
-		{"one byte where extensions begin", slices.Concat([]byte{22, 3, 1, 0, 46, 1, 0, 0, 42}, []byte(legit().version), make([]byte, 32), []byte("\x00\x00\x02\x13\x01\x01\x00\x00")), Other, ""},
-		{"extensions longer than the message", edit(func(m *made) { m.extsGrow = 1 }), Other, ""},
-		{"extensions shorter than the message", edit(func(m *made) { m.extsGrow = -1 }), Other, ""},
-		{"an extension behind the extensions", edit(func(m *made) { m.exts, m.extsGrow = append(m.exts, ext(10, "")), -4 }), Other, ""},
-		{"rubbish behind the extensions", edit(func(m *made) { m.tail, m.grow = "x", 1 }), Other, ""},
-		{"as much behind them as an extension", edit(func(m *made) { m.tail = ext(10, ""); m.grow = len(m.tail) }), Other, ""},
-		{"another extension alone", legit(ext(10, "\x00\x02\x00\x1d")).stream(), None, ""},
-		{"an extension beyond the end", legit(good, "\x00\x0a\x00\x05abcd").stream(), Other, ""},
-		{"an extension without a length", legit(good, "\x00\x0a\x00").stream(), Other, ""},
+		{"session of 33 bytes", edit(func(m *made) { m.session = vec(1, strings.Repeat("s", 33)) }), Invalid, ""},
+		{"session beyond the end", edit(func(m *made) { m.session = "\xff" }), Invalid, ""},
+		{"no cipher suites", edit(func(m *made) { m.suites = vec(2, "") }), Invalid, ""},
+		{"cipher suites of 3 bytes", edit(func(m *made) { m.suites = vec(2, "abc") }), Invalid, ""},
+		{"cipher suites beyond the end", edit(func(m *made) { m.suites = "\xff\xfe" }), Invalid, ""},
+		{"no compression method", edit(func(m *made) { m.methods = vec(1, "") }), Invalid, ""},
+		{"compression beyond the end", edit(func(m *made) { m.noExts, m.methods = true, "\x02\x00" }), Invalid, ""},
+		{"no extensions", edit(func(m *made) { m.noExts = true }), NoName, ""},
+		{"extensions, but none", edit(func(m *made) { m.exts = nil }), NoName, ""},
+		{"one byte where extensions begin", slices.Concat([]byte{22, 3, 1, 0, 46, 1, 0, 0, 42}, []byte(legit().version), make([]byte, 32), []byte("\x00\x00\x02\x13\x01\x01\x00\x00")), Invalid, ""},
+		{"extensions longer than the message", edit(func(m *made) { m.extsGrow = 1 }), Invalid, ""},
+		{"extensions shorter than the message", edit(func(m *made) { m.extsGrow = -1 }), Invalid, ""},
+		{"an extension behind the extensions", edit(func(m *made) { m.exts, m.extsGrow = append(m.exts, ext(10, "")), -4 }), Invalid, ""},
+		{"rubbish behind the extensions", edit(func(m *made) { m.tail, m.grow = "x", 1 }), Invalid, ""},
+		{"as much behind them as an extension", edit(func(m *made) { m.tail = ext(10, ""); m.grow = len(m.tail) }), Invalid, ""},
+		{"another extension alone", legit(ext(10, "\x00\x02\x00\x1d")).stream(), NoName, ""},
+		{"an extension beyond the end", legit(good, "\x00\x0a\x00\x05abcd").stream(), Invalid, ""},
+		{"an extension without a length", legit(good, "\x00\x0a\x00").stream(), Invalid, ""},
 		{"a session ticket", legit(ext(35, "ticket"), good).stream(), Found, "a.example"},
 		{"a pre-shared key", legit(good, ext(41, "\x00\x0b\x00\x05other\x00\x00\x00\x00\x00\x21\x20"+strings.Repeat("b", 32))).stream(), Found, "a.example"},
 		{"Encrypted Client Hello", legit(good, "\xfe\x0d"+vec(2, "\x00\x00\x01\x00\x01\x07\x00\x00\x00\x02xx")).stream(), Found, "a.example"},
-		{"the same alone", legit("\xfe\x0d" + vec(2, "\x01")).stream(), None, ""},
-		{"two server_name extensions", legit(good, good).stream(), Other, ""},
-		{"two with two names", legit(good, names("b.example")).stream(), Other, ""},
-		{"two names in a list", legit(names("a.example", "b.example")).stream(), Other, ""},
-		{"a name of another kind", legit(ext(0, vec(2, "\x01"+vec(2, "a.example")))).stream(), Other, ""},
-		{"a name of another kind behind it", legit(ext(0, vec(2, "\x00"+vec(2, "a.example")+"\x01"+vec(2, "b.example")))).stream(), Other, ""},
-		{"an empty extension", legit(ext(0, "")).stream(), Other, ""},
-		{"a list that ends in its length", legit(ext(0, "\x00")).stream(), Other, ""},
-		{"an empty list", legit(ext(0, "\x00\x00")).stream(), Other, ""},
-		{"a list that ends in a name's length", legit(ext(0, "\x00\x02\x00\x00")).stream(), Other, ""},
-		{"an empty name", legit(names("")).stream(), Other, ""},
-		{"a list longer than the extension", legit(ext(0, "\x00\x0d\x00\x00\x09a.example")).stream(), Other, ""},
-		{"a list shorter than the extension", legit(ext(0, "\x00\x0b\x00\x00\x09a.example")).stream(), Other, ""},
-		{"rubbish behind the list", legit(ext(0, vec(2, "\x00"+vec(2, "a.example"))+"x")).stream(), Other, ""},
-		{"rubbish in the list", legit(ext(0, vec(2, "\x00"+vec(2, "a.example")+"x"))).stream(), Other, ""},
-		{"a name longer than the list", legit(ext(0, vec(2, "\x00\x00\x0aa.example"))).stream(), Other, ""},
+		{"the same alone", legit("\xfe\x0d" + vec(2, "\x01")).stream(), NoName, ""},
+		{"two server_name extensions", legit(good, good).stream(), Invalid, ""},
+		{"two with two names", legit(good, names("b.example")).stream(), Invalid, ""},
+		{"two names in a list", legit(names("a.example", "b.example")).stream(), Invalid, ""},
+		{"a name of another kind", legit(ext(0, vec(2, "\x01"+vec(2, "a.example")))).stream(), Invalid, ""},
+		{"a name of another kind behind it", legit(ext(0, vec(2, "\x00"+vec(2, "a.example")+"\x01"+vec(2, "b.example")))).stream(), Invalid, ""},
+		{"an empty extension", legit(ext(0, "")).stream(), Invalid, ""},
+		{"a list that ends in its length", legit(ext(0, "\x00")).stream(), Invalid, ""},
+		{"an empty list", legit(ext(0, "\x00\x00")).stream(), Invalid, ""},
+		{"a list that ends in a name's length", legit(ext(0, "\x00\x02\x00\x00")).stream(), Invalid, ""},
+		{"an empty name", legit(names("")).stream(), Invalid, ""},
+		{"a list longer than the extension", legit(ext(0, "\x00\x0d\x00\x00\x09a.example")).stream(), Invalid, ""},
+		{"a list shorter than the extension", legit(ext(0, "\x00\x0b\x00\x00\x09a.example")).stream(), Invalid, ""},
+		{"rubbish behind the list", legit(ext(0, vec(2, "\x00"+vec(2, "a.example"))+"x")).stream(), Invalid, ""},
+		{"rubbish in the list", legit(ext(0, vec(2, "\x00"+vec(2, "a.example")+"x"))).stream(), Invalid, ""},
+		{"a name longer than the list", legit(ext(0, vec(2, "\x00\x00\x0aa.example"))).stream(), Invalid, ""},
 		{"a name of one byte", legit(names("a")).stream(), Found, "a"},
 		{"a name of 253 bytes", legit(names(name253)).stream(), Found, name253},
-		{"a name of 254 bytes", legit(names(name253 + "l")).stream(), Other, ""},
-		{"a name of 255 bytes", legit(names(name253 + ".l")).stream(), Other, ""},
-		{"a name of 256 bytes", legit(names(name253 + ".ll")).stream(), Other, ""},
+		{"a name of 254 bytes", legit(names(name253 + "l")).stream(), Invalid, ""},
+		{"a name of 255 bytes", legit(names(name253 + ".l")).stream(), Invalid, ""},
+		{"a name of 256 bytes", legit(names(name253 + ".ll")).stream(), Invalid, ""},
 		{"a label of 63 bytes", legit(names(label63 + ".x")).stream(), Found, label63 + ".x"},
-		{"a label of 64 bytes", legit(names("x" + label63 + ".x")).stream(), Other, ""},
-		{"a dot at the end", legit(names("a.example.")).stream(), Other, ""},
-		{"a dot at the beginning", legit(names(".a.example")).stream(), Other, ""},
-		{"two dots", legit(names("a..example")).stream(), Other, ""},
-		{"a dot", legit(names(".")).stream(), Other, ""},
+		{"a label of 64 bytes", legit(names("x" + label63 + ".x")).stream(), Invalid, ""},
+		{"a dot at the end", legit(names("a.example.")).stream(), Invalid, ""},
+		{"a dot at the beginning", legit(names(".a.example")).stream(), Invalid, ""},
+		{"two dots", legit(names("a..example")).stream(), Invalid, ""},
+		{"a dot", legit(names(".")).stream(), Invalid, ""},
 		{"upper case", legit(names("A.Example")).stream(), Found, "A.Example"},
 		{"the letters' ends", legit(names("az.AZ")).stream(), Found, "az.AZ"},
-		{"before a", legit(names("`.x")).stream(), Other, ""},
-		{"behind z", legit(names("{.x")).stream(), Other, ""},
-		{"before A", legit(names("@.x")).stream(), Other, ""},
-		{"behind Z", legit(names("[.x")).stream(), Other, ""},
-		{"before 0", legit(names("/.x")).stream(), Other, ""},
-		{"behind 9", legit(names(":.x")).stream(), Other, ""},
+		{"before a", legit(names("`.x")).stream(), Invalid, ""},
+		{"behind z", legit(names("{.x")).stream(), Invalid, ""},
+		{"before A", legit(names("@.x")).stream(), Invalid, ""},
+		{"behind Z", legit(names("[.x")).stream(), Invalid, ""},
+		{"before 0", legit(names("/.x")).stream(), Invalid, ""},
+		{"behind 9", legit(names(":.x")).stream(), Invalid, ""},
 		{"digits", legit(names("09.x")).stream(), Found, "09.x"},
-		{"an IPv4 address", legit(names("192.0.2.80")).stream(), Other, ""},
-		{"an address as one number", legit(names("3221226064")).stream(), Other, ""},
-		{"an IPv6 address", legit(names("2001:db8::1")).stream(), Other, ""},
-		{"an IPv6 address in brackets", legit(names("[2001:db8::1]")).stream(), Other, ""},
-		{"a NUL", legit(names("a.example\x00.b.example")).stream(), Other, ""},
-		{"a space", legit(names("a .example")).stream(), Other, ""},
-		{"an escape", legit(names(`a\.example`)).stream(), Other, ""},
-		{"a port", legit(names("a.example:443")).stream(), Other, ""},
-		{"UTF-8", legit(names("münchen.test")).stream(), Other, ""},
-		{"a full-width dot", legit(names("a。example")).stream(), Other, ""},
+		{"an IPv4 address", legit(names("192.0.2.80")).stream(), Invalid, ""},
+		{"an address as one number", legit(names("3221226064")).stream(), Invalid, ""},
+		{"an IPv6 address", legit(names("2001:db8::1")).stream(), Invalid, ""},
+		{"an IPv6 address in brackets", legit(names("[2001:db8::1]")).stream(), Invalid, ""},
+		{"a NUL", legit(names("a.example\x00.b.example")).stream(), Invalid, ""},
+		{"a space", legit(names("a .example")).stream(), Invalid, ""},
+		{"an escape", legit(names(`a\.example`)).stream(), Invalid, ""},
+		{"a port", legit(names("a.example:443")).stream(), Invalid, ""},
+		{"UTF-8", legit(names("münchen.test")).stream(), Invalid, ""},
+		{"a full-width dot", legit(names("a。example")).stream(), Invalid, ""},
 		{"its ASCII form", legit(names("xn--mnchen-3ya.test")).stream(), Found, "xn--mnchen-3ya.test"},
-		{"a wildcard", legit(names("*.example")).stream(), Other, ""},
+		{"a wildcard", legit(names("*.example")).stream(), Invalid, ""},
 	} {
 		var dst [255]byte
 		h, s := Read(c.b, &dst)
@@ -290,7 +290,7 @@ func TestEarly(t *testing.T) {
 		{"a heartbeat", early, "\x18", false},
 	} {
 		h, s := Read(append(slices.Clone(c.m), c.rest...), &dst)
-		if s != Found || h.Len != len(c.m) || h.Early != (len(c.m) == len(early)) || h.MayFollow([]byte(c.rest)) != c.want {
+		if s != Found || h.Len != len(c.m) || h.Early != (len(c.m) == len(early)) || h.AllowsTrailing([]byte(c.rest)) != c.want {
 			t.Errorf("%s: %d, %+v", c.what, s, h)
 		}
 	}
@@ -301,7 +301,7 @@ func TestWithoutName(t *testing.T) {
 	var dst [255]byte
 	for want, exts := range map[bool][]string{true: {ext(10, ""), ext(42, "")}, false: {ext(10, "")}} {
 		m := legit(exts...).stream()
-		if h, s := Read(append(slices.Clone(m), 0x17), &dst); s != None || h.Early != want || h.Len != len(m) || h.Name != nil || h.MayFollow([]byte{0x17}) != want {
+		if h, s := Read(append(slices.Clone(m), 0x17), &dst); s != NoName || h.Early != want || h.Len != len(m) || h.Name != nil || h.AllowsTrailing([]byte{0x17}) != want {
 			t.Errorf("%d, %+v", s, h)
 		}
 	}
@@ -310,14 +310,14 @@ func TestWithoutName(t *testing.T) {
 // TestHandshakes: of all types two may be the beginning of another hello.
 func TestHandshakes(t *testing.T) {
 	for c := range 256 {
-		if Handshakes(byte(c)) != (c == 20 || c == 22) {
-			t.Errorf("type %d: %v", c, Handshakes(byte(c)))
+		if MayBeginSecond(byte(c)) != (c == 20 || c == 22) {
+			t.Errorf("type %d: %v", c, MayBeginSecond(byte(c)))
 		}
 	}
 }
 
-// TestReadAgain: of what may stand before a second hello there is one.
-func TestReadAgain(t *testing.T) {
+// TestReadSecond: of what may stand before a second hello there is one.
+func TestReadSecond(t *testing.T) {
 	m := legit(names("a.example")).stream()
 	var dst [255]byte
 	for _, c := range []struct {
@@ -326,26 +326,26 @@ func TestReadAgain(t *testing.T) {
 	}{
 		{"nothing", "", Found},
 		{"change_cipher_spec", "\x14\x03\x03\x00\x01\x01", Found},
-		{"two of them", "\x14\x03\x03\x00\x01\x01\x14\x03\x03\x00\x01\x01", Other},
-		{"one of 2 bytes", "\x14\x03\x03\x00\x02\x01\x01", Other},
-		{"another value", "\x14\x03\x03\x00\x01\x02", Other},
-		{"data", "\x17\x03\x03\x00\x01\x01", Other},
+		{"two of them", "\x14\x03\x03\x00\x01\x01\x14\x03\x03\x00\x01\x01", Invalid},
+		{"one of 2 bytes", "\x14\x03\x03\x00\x02\x01\x01", Invalid},
+		{"another value", "\x14\x03\x03\x00\x01\x02", Invalid},
+		{"data", "\x17\x03\x03\x00\x01\x01", Invalid},
 	} {
 		b := append([]byte(c.before), m...)
-		if h, s := ReadAgain(b, &dst); s != c.want || s == Found && (h.Len != len(b) || string(h.Name) != "a.example") {
+		if h, s := ReadSecond(b, &dst); s != c.want || s == Found && (h.Len != len(b) || string(h.Name) != "a.example") {
 			t.Errorf("%s: %d, %+v", c.what, s, h)
 		}
 		for n := range b {
-			if h, s := ReadAgain(b[:n], &dst); s == More && (h.Name != nil || h.Early) || s != More && s != c.want {
+			if h, s := ReadSecond(b[:n], &dst); s == Incomplete && (h.Name != nil || h.Early) || s != Incomplete && s != c.want {
 				t.Errorf("%s: %d bytes: %d", c.what, n, s)
 			}
 		}
 	}
 }
 
-// TestReadAnswer: a server that wants another hello is told from all others by
+// TestReadResponse: a server that wants another hello is told from all others by
 // the least that tells it. The servers are crypto/tls.
-func TestReadAnswer(t *testing.T) {
+func TestReadResponse(t *testing.T) {
 	answer := func(server []tls.CurveID) []byte {
 		a, b := net.Pipe()
 		c, d := net.Pipe()
@@ -372,22 +372,22 @@ func TestReadAnswer(t *testing.T) {
 		}
 		return buf[:n]
 	}
-	for want, b := range map[Answer][]byte{Retry: answer([]tls.CurveID{tls.CurveP256}), Final: answer([]tls.CurveID{tls.X25519})} {
-		at := AnswerLen
-		if want == Final {
-			at = AnswerLen - 32 + 1 // but for one random in 256
-			for ReadAnswer(b[:at]) == Unsaid {
+	for want, b := range map[Response][]byte{RetryRequest: answer([]tls.CurveID{tls.CurveP256}), NoRetry: answer([]tls.CurveID{tls.X25519})} {
+		at := ResponseLen
+		if want == NoRetry {
+			at = ResponseLen - 32 + 1 // but for one random in 256
+			for ReadResponse(b[:at]) == Undecided {
 				at++
 			}
 		}
 		for n := range b {
-			if got := ReadAnswer(b[:n]); got != Unsaid && n < at || got != want && n >= at {
+			if got := ReadResponse(b[:n]); got != Undecided && n < at || got != want && n >= at {
 				t.Fatalf("%d bytes of %x: %d; want %d", n, b, got, want)
 			}
 		}
 	}
 	for _, b := range []string{"\x15", "HTTP/1.0", "\x16\x03\x03\x00\x04\x0b"} {
-		if ReadAnswer([]byte(b)) != Final {
+		if ReadResponse([]byte(b)) != NoRetry {
 			t.Errorf("%q", b)
 		}
 	}
@@ -416,7 +416,7 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("%+v, %d", h, s)
 		}
 		if at >= 0 && at < len(b) {
-			if h2, s2 := Read(b[:at], &d2); s2 != More && (s2 != s || string(h2.Name) != string(h.Name) || h2.Len != h.Len) {
+			if h2, s2 := Read(b[:at], &d2); s2 != Incomplete && (s2 != s || string(h2.Name) != string(h.Name) || h2.Len != h.Len) {
 				t.Fatalf("%d bytes: %+v, %d; all: %+v, %d", at, h2, s2, h, s)
 			}
 		}

@@ -111,7 +111,7 @@ func TestDeadlines(t *testing.T) {
 	due(start + tryFor) // the older one
 	// The older one is answered: what is left is the other.
 	s := b.sent[0]
-	b.p.Answer(s.to, s.toPort, s.myPort, pack(t, reply(t, unpack(t, s.msg))), b.now)
+	b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, reply(t, unpack(t, s.msg))), b.now)
 	due(start + 100 + tryFor)
 	if before, then := b.at(start + 100 + tryFor); before != 0 || then != 1 {
 		t.Fatalf("%d before, %d then", before, then)
@@ -125,12 +125,12 @@ func TestDeadlines(t *testing.T) {
 	s, up := b.last()
 	r := reply(t, up)
 	r.Truncated = true
-	b.p.Answer(s.to, s.toPort, s.myPort, pack(t, r), b.now)
+	b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, r), b.now)
 	due(start + 100 + totalTime)
 	b.ask(query("c.example", dns.TypeA))
 	due(b.now + tryFor)
 	s, up = b.last()
-	b.p.Answer(s.to, s.toPort, s.myPort, pack(t, reply(t, up)), b.now)
+	b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, reply(t, up)), b.now)
 	got := len(b.got)
 	if before, then := b.at(start + 100 + totalTime); before != 0 || then != 1 || b.p.Outstanding() != 0 || len(b.got) != got+1 {
 		t.Fatalf("%d before, %d then, %d under way", before, then, b.p.Outstanding())
@@ -203,7 +203,7 @@ func TestRefusalsCountOnce(t *testing.T) {
 		t.Fatal("another port's error was taken")
 	}
 	b.p.Unreachable(first, b.now)
-	if len(b.sent) != 2 || b.sent[1].to != up2Addr || b.p.up[0].failed != 1 || b.p.c.Unreachable != 1 || !b.p.Mine(b.sent[1].myPort) || b.p.Mine(first) && first != b.sent[1].myPort {
+	if len(b.sent) != 2 || b.sent[1].to != up2Addr || b.p.up[0].failed != 1 || b.p.c.Unreachable != 1 || !b.p.OwnsPort(b.sent[1].myPort) || b.p.OwnsPort(first) && first != b.sent[1].myPort {
 		t.Fatalf("%+v, %d failures", b.sent, b.p.up[0].failed)
 	}
 	b.p.Unreachable(b.sent[1].myPort, b.now)
@@ -213,7 +213,7 @@ func TestRefusalsCountOnce(t *testing.T) {
 	}
 	// The answer that comes all the same is one.
 	s := b.sent[1]
-	b.p.Answer(s.to, s.toPort, s.myPort, pack(t, reply(t, unpack(t, s.msg))), b.now)
+	b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, reply(t, unpack(t, s.msg))), b.now)
 	if len(b.got) != 1 || b.p.up[1].failed != 0 || b.p.up[1].answered != b.now {
 		t.Fatalf("%d answers, %+v", len(b.got), b.p.up[1])
 	}
@@ -251,7 +251,7 @@ func TestProbes(t *testing.T) {
 			if s.to == upAddr {
 				probes++
 			} else {
-				b.p.Answer(s.to, s.toPort, s.myPort, pack(t, reply(t, unpack(t, s.msg))), b.now)
+				b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, reply(t, unpack(t, s.msg))), b.now)
 			}
 		}
 		return probes
@@ -285,7 +285,7 @@ func TestProbes(t *testing.T) {
 		}
 	}
 	got, told := len(b.got), len(b.done)
-	b.p.Answer(probe.to, probe.toPort, probe.myPort, pack(t, reply(t, unpack(t, probe.msg), "@ 60 IN A 192.0.2.1")), b.now)
+	b.p.UDPResponse(probe.to, probe.toPort, probe.myPort, pack(t, reply(t, unpack(t, probe.msg), "@ 60 IN A 192.0.2.1")), b.now)
 	if len(b.got) != got || len(b.done) != told || b.set.Len() != 0 || b.p.up[0].down() || b.p.probes != 0 || b.p.Outstanding() != 0 {
 		t.Fatalf("%d answers, %d ends, %+v", len(b.got)-got, len(b.done)-told, b.p.up[0])
 	}

@@ -30,19 +30,19 @@ func (w *watched) check(to packet.Addr) {
 	}
 }
 
-func (w *watched) AskUDP(to packet.Addr, port, from uint16, msg []byte) {
+func (w *watched) SendUDP(to packet.Addr, port, from uint16, msg []byte) {
 	w.check(to)
-	w.bench.AskUDP(to, port, from, msg)
+	w.bench.SendUDP(to, port, from, msg)
 }
 
-func (w *watched) AskTCP(up int, to packet.Addr, port uint16, tag uint32, msg []byte) bool {
+func (w *watched) SendTCP(up int, to packet.Addr, port uint16, tag uint32, msg []byte) bool {
 	w.check(to)
-	return w.bench.AskTCP(up, to, port, tag, msg)
+	return w.bench.SendTCP(up, to, port, tag, msg)
 }
 
-func (w *watched) AskTLS(up int, msg []byte) bool {
+func (w *watched) SendTLS(up int, msg []byte) bool {
 	w.overTLS++
-	return w.bench.AskTLS(up, msg)
+	return w.bench.SendTLS(up, msg)
 }
 
 // TestNothingInTheClear: whatever happens to upstreams, with TLS and without, in
@@ -63,12 +63,12 @@ func TestNothingInTheClear(t *testing.T) {
 			case r < 4:
 				b.ask(query("www.example", dns.TypeA))
 			case r < 6:
-				b.p.LostTLS(b.rnd.IntN(1+seed%2), r == 4, b.now)
+				b.p.TLSLost(b.rnd.IntN(1+seed%2), r == 4, b.now)
 			case r == 6:
 				b.noTLS = !b.noTLS
 			case r < 8 && len(b.tls) > 0:
 				s := b.tls[b.rnd.IntN(len(b.tls))]
-				b.p.AnswerTLS(s.up, answerTo(s.msg), b.now)
+				b.p.TLSResponse(s.up, answerTo(s.msg), b.now)
 			case r < 12 && len(b.sent) > 0:
 				s := b.sent[b.rnd.IntN(len(b.sent))]
 				m := answerTo(s.msg)
@@ -87,13 +87,13 @@ func TestNothingInTheClear(t *testing.T) {
 				}
 				m[11] = 0
 				m = m[:headerLen+len("\x03www\x07example\x00")+4]
-				b.p.Answer(s.to, s.toPort, s.myPort, m, b.now)
+				b.p.UDPResponse(s.to, s.toPort, s.myPort, m, b.now)
 			case r == 12 && len(b.tcp) > 0:
 				s := b.tcp[b.rnd.IntN(len(b.tcp))]
-				b.p.FailTCP(s.tag, b.now)
+				b.p.TCPFailed(s.tag, b.now)
 			case r == 13 && len(b.tcp) > 0:
 				s := b.tcp[b.rnd.IntN(len(b.tcp))]
-				b.p.AnswerTCP(s.tag, answerTo(s.msg), b.now)
+				b.p.TCPResponse(s.tag, answerTo(s.msg), b.now)
 			default:
 				b.now += int64(b.rnd.IntN(int(2 * second)))
 				b.p.Tick(b.now)

@@ -68,7 +68,7 @@ func (p *Proxy) hideECH(m []byte, off int) bool {
 		}
 	}
 	m[3] &^= flagAD // what is changed is not what was validated
-	p.c.HiddenECH++
+	p.c.ECHRemoved++
 	return true
 }
 

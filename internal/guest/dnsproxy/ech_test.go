@@ -94,7 +94,7 @@ func TestECHIsRemoved(t *testing.T) {
 			with(t, r, "extra", c.extra...)
 			r.AuthenticatedData = true
 			m := unpack(t, b.answer(pack(t, r)))
-			if m.Rcode != 0 || m.AuthenticatedData == c.removed || (b.p.c.HiddenECH == 1) != c.removed || b.p.c.BadAnswers != 0 {
+			if m.Rcode != 0 || m.AuthenticatedData == c.removed || (b.p.c.ECHRemoved == 1) != c.removed || b.p.c.Malformed != 0 {
 				t.Fatalf("the client gets %v", m)
 			}
 			want := keys(r)
@@ -157,7 +157,7 @@ func TestECHThatCannotBeRemoved(t *testing.T) {
 		return b, unpack(t, b.answer(append(m, body...)))
 	}
 	for _, last := range []string{"\xff\xfe", "\xff\xff"} {
-		if b, m := give(1, rawRR(pointer(headerLen), typeHTTPS, "\x00\x01\x00\x00\x05\x00\x04abcd"+last+"\x00\x00")); m.Rcode != dns.RcodeServerFailure || b.p.c.BadAnswers != 1 {
+		if b, m := give(1, rawRR(pointer(headerLen), typeHTTPS, "\x00\x01\x00\x00\x05\x00\x04abcd"+last+"\x00\x00")); m.Rcode != dns.RcodeServerFailure || b.p.c.Malformed != 1 {
 			t.Errorf("%x: %v", last, m)
 		}
 	}
@@ -171,7 +171,7 @@ func TestECHThatCannotBeRemoved(t *testing.T) {
 		t.Errorf("bound to %v, which the client does not read", got)
 	}
 	// Where the parameter's key was, of which a pointer may have made the root.
-	if b, m := give(2, service+rawRR(pointer(hidden-4), 16, "\x01x")); m.Rcode != dns.RcodeServerFailure || len(m.Answer) != 0 || b.p.c.BadAnswers != 1 {
+	if b, m := give(2, service+rawRR(pointer(hidden-4), 16, "\x01x")); m.Rcode != dns.RcodeServerFailure || len(m.Answer) != 0 || b.p.c.Malformed != 1 {
 		t.Errorf("the client gets %v", m)
 	}
 }

@@ -18,7 +18,7 @@ type end struct {
 	what string
 	edit func(p *ruleset.Policy)
 	do   func(b *bench)
-	told Done
+	told Result
 	c    Counters
 	code int // of the response, with the extended bits
 	edns bool
@@ -84,50 +84,50 @@ func TestEndsAreTold(t *testing.T) {
 			b.p.Tick(b.now)
 		}
 	}
-	told := func(why verdict.DNSOutcome, d Done) Done {
+	told := func(why verdict.DNSOutcome, d Result) Result {
 		d.Outcome = why
 		if why != verdict.DNSTimeout && d.Upstream != 1 {
 			d.Upstream, d.Duration = upAddr, 3e6
 		}
 		return d
 	}
-	self := func(why verdict.DNSOutcome) Done { return Done{Outcome: why} }
+	self := func(why verdict.DNSOutcome) Result { return Result{Outcome: why} }
 	blocked := func(p *ruleset.Policy) { p.Blocked = []ruleset.Name{name(p, "ads.test")} }
 	for _, e := range []end{
 		{what: "answered", do: func(b *bench) {
 			asks(b, "A.Example", dns.TypeA)
 			answers(b, 0, "@ 60 IN A 192.0.2.1", "@ 60 IN A 192.0.2.2")
-		}, told: told(verdict.DNSAnswered, Done{Bound: 2, First: addr}), c: one(verdict.DNSAnswered, func(c *Counters) { c.Bound = 2 }), edns: true},
+		}, told: told(verdict.DNSAnswered, Result{Bound: 2, First: addr}), c: one(verdict.DNSAnswered, func(c *Counters) { c.Bound = 2 }), edns: true},
 		{what: "answered without an address", do: func(b *bench) { asks(b, "a.example", dns.TypeMX); answers(b, 0, "@ 60 IN MX 1 b.example.") },
-			told: told(verdict.DNSAnswered, Done{Type: dns.TypeMX}), c: one(verdict.DNSAnswered, nil), edns: true},
+			told: told(verdict.DNSAnswered, Result{Type: dns.TypeMX}), c: one(verdict.DNSAnswered, nil), edns: true},
 		{what: "no such name", do: func(b *bench) { asks(b, "a.example", dns.TypeA); answers(b, 3) },
-			told: told(verdict.DNSNXDomain, Done{}), c: one(verdict.DNSNXDomain, nil), code: 3, edns: true},
+			told: told(verdict.DNSNXDomain, Result{}), c: one(verdict.DNSNXDomain, nil), code: 3, edns: true},
 		{what: "the upstream's failure", do: func(b *bench) { asks(b, "a.example", dns.TypeA); answers(b, 2) },
-			told: told(verdict.DNSServFail, Done{}), c: one(verdict.DNSServFail, nil), code: 2, edns: true},
+			told: told(verdict.DNSServFail, Result{}), c: one(verdict.DNSServFail, nil), code: 2, edns: true},
 		{what: "the upstream refuses", do: func(b *bench) { asks(b, "a.example", dns.TypeA); answers(b, 5) },
-			told: told(verdict.DNSRefused, Done{}), c: one(verdict.DNSRefused, nil), code: 5, edns: true},
+			told: told(verdict.DNSRefused, Result{}), c: one(verdict.DNSRefused, nil), code: 5, edns: true},
 		{what: "another code", do: func(b *bench) { asks(b, "a.example", dns.TypeA); answers(b, 9) },
-			told: told(verdict.DNSOther, Done{}), c: one(verdict.DNSOther, nil), code: 9, edns: true},
+			told: told(verdict.DNSOther, Result{}), c: one(verdict.DNSOther, nil), code: 9, edns: true},
 		{what: "an extended code", do: func(b *bench) { asks(b, "a.example", dns.TypeA); answers(b, 23) },
-			told: told(verdict.DNSOther, Done{}), c: one(verdict.DNSOther, nil), code: 23, edns: true},
+			told: told(verdict.DNSOther, Result{}), c: one(verdict.DNSOther, nil), code: 23, edns: true},
 		{what: "an extended code, without EDNS", do: func(b *bench) {
 			asks(b, "a.example", dns.TypeA, func(m *dns.Msg) { m.Extra = nil })
 			answers(b, 23)
-		}, told: told(verdict.DNSOther, Done{Upstream: 1}), c: one(verdict.DNSOther, nil), code: 2},
+		}, told: told(verdict.DNSOther, Result{Upstream: 1}), c: one(verdict.DNSOther, nil), code: 2},
 		{what: "malformed answer", do: func(b *bench) { asks(b, "a.example", dns.TypeA); badRecord(b, 0) },
-			told: told(verdict.DNSOther, Done{Upstream: 1}), c: one(verdict.DNSOther, func(c *Counters) { c.BadAnswers = 1 }), code: 2, edns: true},
+			told: told(verdict.DNSOther, Result{Upstream: 1}), c: one(verdict.DNSOther, func(c *Counters) { c.Malformed = 1 }), code: 2, edns: true},
 		{what: "blocked target", edit: blocked, do: func(b *bench) {
 			asks(b, "a.example", dns.TypeA)
 			answers(b, 0, "@ 60 IN CNAME ads.test.", "ads.test. 60 IN A 192.0.2.1")
-		}, told: told(verdict.DNSBlockedList, Done{Upstream: 1}), c: one(verdict.DNSBlockedList, nil), code: 5, edns: true, ede: true},
+		}, told: told(verdict.DNSBlockedList, Result{Upstream: 1}), c: one(verdict.DNSBlockedList, nil), code: 5, edns: true, ede: true},
 		{what: "more targets than are looked at", edit: blocked, do: func(b *bench) {
 			asks(b, "a.example", dns.TypeA)
 			answers(b, 0, many("@ 60 IN CNAME b.example.", maxAliases+1)...)
-		}, told: told(verdict.DNSOther, Done{Upstream: 1}), c: one(verdict.DNSOther, nil), code: 2, edns: true},
+		}, told: told(verdict.DNSOther, Result{Upstream: 1}), c: one(verdict.DNSOther, nil), code: 2, edns: true},
 		{what: "private address", do: func(b *bench) { asks(b, "a.example", dns.TypeA); answers(b, 0, "@ 60 IN A 10.1.2.3") },
-			told: told(verdict.DNSBlockedPrivate, Done{Upstream: 1, Inside: packet.Addr(0x0a010203).To16()}), c: one(verdict.DNSBlockedPrivate, nil), code: 5, edns: true, ede: true},
+			told: told(verdict.DNSBlockedPrivate, Result{Upstream: 1, Private: packet.Addr(0x0a010203).To16()}), c: one(verdict.DNSBlockedPrivate, nil), code: 5, edns: true, ede: true},
 		{what: "nobody answers", do: func(b *bench) { asks(b, "a.example", dns.TypeA); waits(b) },
-			told: told(verdict.DNSTimeout, Done{Duration: 52e8}), code: 2, edns: true,
+			told: told(verdict.DNSTimeout, Result{Duration: 52e8}), code: 2, edns: true,
 			c: one(verdict.DNSTimeout, func(c *Counters) {
 				c.Asked, c.Retries, c.LatencySum = 4, 3, 52e8
 				c.Latency[3], c.Latency[len(Buckets)] = 0, 1
@@ -137,7 +137,7 @@ func TestEndsAreTold(t *testing.T) {
 		{what: "no rule", edit: func(p *ruleset.Policy) { p.Settings.Flags |= ruleset.FlagDNSFollow }, do: func(b *bench) { asks(b, "a.example", dns.TypeA) },
 			told: self(verdict.DNSBlockedPolicy), c: own(verdict.DNSBlockedPolicy), code: 5, edns: true, ede: true},
 		{what: "a zone transfer", do: func(b *bench) { asks(b, "a.example", dns.TypeAXFR) },
-			told: Done{Outcome: verdict.DNSNotImplemented, Type: dns.TypeAXFR}, c: own(verdict.DNSNotImplemented), code: 4, edns: true},
+			told: Result{Outcome: verdict.DNSNotImplemented, Type: dns.TypeAXFR}, c: own(verdict.DNSNotImplemented), code: 4, edns: true},
 		{what: "another operation", do: func(b *bench) {
 			asks(b, "a.example", dns.TypeA, func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify })
 		}, told: self(verdict.DNSNotImplemented), c: own(verdict.DNSNotImplemented), code: 4, edns: true},
@@ -148,7 +148,7 @@ func TestEndsAreTold(t *testing.T) {
 			asks(b, "a.example", dns.TypeA, func(m *dns.Msg) { m.Extra = append(m.Extra, m.Extra[0]) })
 		}, told: self(verdict.DNSMalformed), c: own(verdict.DNSMalformed), code: 1, edns: true},
 		{what: "not a question", do: func(b *bench) { c := fieldsClient; b.p.Query(&c, make([]byte, headerLen), b.now) },
-			told: Done{Outcome: verdict.DNSMalformed}, c: own(verdict.DNSMalformed), code: 1},
+			told: Result{Outcome: verdict.DNSMalformed}, c: own(verdict.DNSMalformed), code: 1},
 		{what: "too often", edit: func(p *ruleset.Policy) { p.Settings.DNSRate = 1 }, do: func(b *bench) {
 			b.p.clients = make([]client, clientSlots)
 			b.p.within(b.p.client(client1), b.now)
@@ -290,8 +290,8 @@ func TestLatencyBuckets(t *testing.T) {
 	for _, why := range []verdict.DNSOutcome{verdict.DNSTimeout, verdict.DNSBlockedPrivate} {
 		b.p.lead = [16]byte{15: 9}
 		b.p.finish(&pending{}, why, 0, 0, 0, 0)
-		if d := b.done[len(b.done)-1]; (d.Inside != [16]byte{}) != (why == verdict.DNSBlockedPrivate) {
-			t.Errorf("%v: %v", why, d.Inside)
+		if d := b.done[len(b.done)-1]; (d.Private != [16]byte{}) != (why == verdict.DNSBlockedPrivate) {
+			t.Errorf("%v: %v", why, d.Private)
 		}
 	}
 }

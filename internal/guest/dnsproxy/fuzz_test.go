@@ -65,7 +65,7 @@ func FuzzAnswer(f *testing.F) {
 		m[2] |= 0x80
 		m[6], m[7], m[8], m[9], m[10], m[11] = byte(an>>8), byte(an), byte(ns>>8), byte(ns), byte(ar>>8), byte(ar)
 		m = append(m, body...)
-		b.p.Answer(s.to, s.toPort, s.myPort, m, b.now)
+		b.p.UDPResponse(s.to, s.toPort, s.myPort, m, b.now)
 		if b.set.Len() > 0 && an == 0 {
 			t.Fatal("bound what is not in the answer section")
 		}

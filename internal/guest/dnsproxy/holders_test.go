@@ -44,7 +44,7 @@ func TestLargestHolderGivesWay(t *testing.T) {
 		}
 		b.askAs(0x0a010000+packet.Addr(i%11), fmt.Sprintf("g%d.example", i))
 		n := len(b.got)
-		b.p.Answer(s.to, s.toPort, s.myPort, pack(t, reply(t, up, "@ 60 IN A 192.0.2.1")), b.now)
+		b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, reply(t, up, "@ 60 IN A 192.0.2.1")), b.now)
 		if len(b.got) != n+1 || unpack(t, b.got[n]).Rcode != dns.RcodeSuccess {
 			t.Fatalf("query %d of the client with none: %d answers", i, len(b.got)-n)
 		}
@@ -124,7 +124,7 @@ func TestNoChurn(t *testing.T) {
 	first := b.sent[:b.p.room]
 	b.got = nil
 	for _, s := range first {
-		b.p.Answer(s.to, s.toPort, s.myPort, pack(t, reply(t, unpack(t, s.msg), "@ 60 IN A 192.0.2.1")), b.now)
+		b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, reply(t, unpack(t, s.msg), "@ 60 IN A 192.0.2.1")), b.now)
 	}
 	if len(b.got) < b.p.room*3/4 {
 		t.Fatalf("%d of %d queries were still under way", len(b.got), b.p.room)
@@ -157,7 +157,7 @@ func TestAllPendingWhileAnUpstreamIsDown(t *testing.T) {
 			if !mine && q.Id%2 == 0 || s.to == upAddr && !back {
 				continue
 			}
-			if b.p.Answer(s.to, s.toPort, s.myPort, pack(t, reply(t, q, "@ 60 IN A 192.0.2.1")), b.now); mine {
+			if b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, reply(t, q, "@ 60 IN A 192.0.2.1")), b.now); mine {
 				victim++
 			}
 		}
@@ -247,7 +247,7 @@ func TestTCPToUpstreamsIsShared(t *testing.T) {
 		s, up := b.last()
 		r := reply(t, up)
 		r.Truncated = true
-		b.p.Answer(s.to, s.toPort, s.myPort, pack(t, r), b.now)
+		b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, r), b.now)
 	}
 	for i := range 60 {
 		truncated(0x0a010000, fmt.Sprintf("f%d.example", i))
@@ -264,7 +264,7 @@ func TestTCPToUpstreamsIsShared(t *testing.T) {
 	}
 	for i := range 5 {
 		s := b.tcp[maxTCP+i]
-		if b.p.AnswerTCP(s.tag, pack(t, reply(t, unpack(t, s.msg), "@ 60 IN A 192.0.2.1")), b.now); b.done[5+i].Client.Addr != client1 || b.done[5+i].Outcome != verdict.DNSAnswered {
+		if b.p.TCPResponse(s.tag, pack(t, reply(t, unpack(t, s.msg), "@ 60 IN A 192.0.2.1")), b.now); b.done[5+i].Client.Addr != client1 || b.done[5+i].Outcome != verdict.DNSAnswered {
 			t.Fatalf("answer %d: %+v", i, b.done[5+i])
 		}
 	}

@@ -51,8 +51,8 @@ func TestHostileAnswers(t *testing.T) {
 		if b.set.Len() != 0 {
 			t.Errorf("%s: bound", what)
 		}
-		if m := unpack(t, raw); m.Rcode != dns.RcodeServerFailure || len(m.Answer) != 0 || b.p.c.BadAnswers != 1 {
-			t.Errorf("%s: passed on: %v, %d counted", what, m, b.p.c.BadAnswers)
+		if m := unpack(t, raw); m.Rcode != dns.RcodeServerFailure || len(m.Answer) != 0 || b.p.c.Malformed != 1 {
+			t.Errorf("%s: passed on: %v, %d counted", what, m, b.p.c.Malformed)
 		}
 		b.finishAll()
 	}
@@ -111,8 +111,8 @@ func TestHostileClients(t *testing.T) {
 	resp := slices.Clone(good)
 	resp[2] |= 0x80
 	b.p.Query(c, resp, b.now)
-	if len(b.got) != 0 || len(b.sent) != 0 || b.p.c.Unspeakable != 5 {
-		t.Fatalf("%d answers to what is no query, %d counted", len(b.got), b.p.c.Unspeakable)
+	if len(b.got) != 0 || len(b.sent) != 0 || b.p.c.NotQueries != 5 {
+		t.Fatalf("%d answers to what is no query, %d counted", len(b.got), b.p.c.NotQueries)
 	}
 	for i := headerLen; i < len(good); i++ {
 		b.p.Query(c, good[:i], b.now)
@@ -172,7 +172,7 @@ func TestFlood(t *testing.T) {
 		if be16(m) == up.Id {
 			continue
 		}
-		b.p.Answer(upAddr, 53, uint16(i), m, b.now)
+		b.p.UDPResponse(upAddr, 53, uint16(i), m, b.now)
 	}
 	if b.set.Len() != 0 || len(b.got) != 0 || b.p.Outstanding() != 1 {
 		t.Fatalf("%d bindings, %d answers", b.set.Len(), len(b.got))

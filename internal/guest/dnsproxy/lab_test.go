@@ -19,7 +19,7 @@ type bench struct {
 	tcp     []sent
 	dropped []uint32
 	got     [][]byte // by clients
-	done    []Done
+	done    []Result
 	ports   map[uint16]bool
 	rnd     *rand.Rand
 	noTCP   bool
@@ -42,11 +42,11 @@ type overTLS struct {
 	msg []byte
 }
 
-func (b *bench) AskUDP(to packet.Addr, toPort, from uint16, msg []byte) {
+func (b *bench) SendUDP(to packet.Addr, toPort, from uint16, msg []byte) {
 	b.sent = append(b.sent, sent{to, toPort, from, 0, bytes.Clone(msg)})
 }
 
-func (b *bench) AskTLS(up int, msg []byte) bool {
+func (b *bench) SendTLS(up int, msg []byte) bool {
 	if b.noTLS {
 		return false
 	}
@@ -54,12 +54,12 @@ func (b *bench) AskTLS(up int, msg []byte) bool {
 	return true
 }
 
-func (b *bench) AskTCP(_ int, to packet.Addr, port uint16, tag uint32, msg []byte) bool {
+func (b *bench) SendTCP(_ int, to packet.Addr, port uint16, tag uint32, msg []byte) bool {
 	b.tcp = append(b.tcp, sent{to, port, 0, tag, bytes.Clone(msg)})
 	return !b.noTCP
 }
 
-func (b *bench) DropTCP(tag uint32) { b.dropped = append(b.dropped, tag) }
+func (b *bench) CancelTCP(tag uint32) { b.dropped = append(b.dropped, tag) }
 
 func (b *bench) Reply(_ *Client, msg []byte) {
 	b.got = append(b.got, bytes.Clone(msg))
@@ -68,7 +68,7 @@ func (b *bench) Reply(_ *Client, msg []byte) {
 	}
 }
 
-func (b *bench) TakePort() (uint16, bool) {
+func (b *bench) AllocPort() (uint16, bool) {
 	for {
 		if p := uint16(b.rnd.Uint32()); p >= 1024 && !b.ports[p] {
 			b.ports[p] = true
@@ -77,7 +77,7 @@ func (b *bench) TakePort() (uint16, bool) {
 	}
 }
 
-func (b *bench) GivePort(p uint16) {
+func (b *bench) FreePort(p uint16) {
 	if !b.ports[p] {
 		b.t.Fatalf("port %d was given twice", p)
 	}
@@ -86,7 +86,7 @@ func (b *bench) GivePort(p uint16) {
 
 func (b *bench) Random() uint64 { return b.rnd.Uint64() }
 
-func (b *bench) Done(d *Done) {
+func (b *bench) QueryDone(d *Result) {
 	c := *d
 	c.Name = bytes.Clone(d.Name)
 	b.done = append(b.done, c)

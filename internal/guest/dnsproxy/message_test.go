@@ -196,7 +196,7 @@ func TestQueryBounds(t *testing.T) {
 		b.p.Query(&Client{Addr: client1}, []byte(c.msg), b.now)
 		got := fmt.Sprintf("%d to upstreams, %d to the client", len(b.sent), len(b.got))
 		switch {
-		case len(b.sent)+len(b.got) == 0 && b.p.c.Unspeakable == 1 && b.p.c.Queries == 0:
+		case len(b.sent)+len(b.got) == 0 && b.p.c.NotQueries == 1 && b.p.c.Queries == 0:
 			got = nothing
 		case len(b.sent) == 1 && len(b.got) == 0:
 			got = asks

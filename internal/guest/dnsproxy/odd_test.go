@@ -113,7 +113,7 @@ func TestTruncatedOverTCP(t *testing.T) {
 	q := unpack(t, b.tcp[0].msg)
 	r = reply(t, q, "@ 60 IN A 192.0.2.1")
 	r.Truncated = true
-	b.p.AnswerTCP(b.tcp[0].tag, pack(t, r), b.now)
+	b.p.TCPResponse(b.tcp[0].tag, pack(t, r), b.now)
 	if len(b.got) != 1 || !unpack(t, b.got[0]).Truncated || b.ids("192.0.2.1") == 0 || b.ids("192.0.2.2") != 0 {
 		t.Fatalf("%d answers, bound %d", len(b.got), b.ids("192.0.2.1"))
 	}

@@ -140,4 +140,4 @@ func (a *answer) noteInside(addr []byte, additional bool) {
 
 // Inside reports whether an address is one that a client is told only for a name
 // that the policy lists as private.
-func Inside(p *ruleset.Policy, a packet.Addr) bool { return newInside(p).has(a) }
+func IsPrivate(p *ruleset.Policy, a packet.Addr) bool { return newInside(p).has(a) }

@@ -70,8 +70,8 @@ func (b *bench) wantRefused(m *dns.Msg, addr string) {
 	if m.Rcode != dns.RcodeRefused || len(m.Answer)+len(m.Ns) != 0 || len(m.IsEdns0().Option) != 1 || m.IsEdns0().Option[0].(*dns.EDNS0_EDE).InfoCode != dns.ExtendedErrorCodeBlocked {
 		b.t.Errorf("%s: the client gets %v", addr, m)
 	}
-	if b.set.Len() != 0 || d.Outcome != verdict.DNSBlockedPrivate || b.p.c.Outcomes[verdict.DNSBlockedPrivate] != 1 || netip.AddrFrom16(d.Inside).Unmap() != netip.MustParseAddr(addr).Unmap() {
-		b.t.Errorf("%s: %d bound, told %v of %v", addr, b.set.Len(), d.Outcome, netip.AddrFrom16(d.Inside))
+	if b.set.Len() != 0 || d.Outcome != verdict.DNSBlockedPrivate || b.p.c.Outcomes[verdict.DNSBlockedPrivate] != 1 || netip.AddrFrom16(d.Private).Unmap() != netip.MustParseAddr(addr).Unmap() {
+		b.t.Errorf("%s: %d bound, told %v of %v", addr, b.set.Len(), d.Outcome, netip.AddrFrom16(d.Private))
 	}
 	if b.p.up[0].failed != 0 || b.p.Outstanding() != 0 {
 		b.t.Errorf("%s: the upstream is blamed", addr)
@@ -180,15 +180,15 @@ func TestAdditionalInside(t *testing.T) {
 		other := "other.example. 60 IN A 192.0.2.1"
 		ns := []string{"example. 60 IN NS ns.example."}
 		m := b.private("honest.example", dns.TypeA, []string{"@ 60 IN A 192.0.2.1"}, ns, []string{extra, other})
-		if m.Rcode != 0 || len(m.Answer) != 1 || len(m.Ns) != 1 || len(m.Extra) != 1 || m.IsEdns0() == nil || b.p.c.Shortened != 1 || b.ids("192.0.2.1") == 0 {
+		if m.Rcode != 0 || len(m.Answer) != 1 || len(m.Ns) != 1 || len(m.Extra) != 1 || m.IsEdns0() == nil || b.p.c.AdditionalRemoved != 1 || b.ids("192.0.2.1") == 0 {
 			t.Errorf("%s: %v", extra, m)
 		}
 		b = privateBench(t, "UDP")
-		if m := b.private("nas.example", dns.TypeA, []string{"@ 60 IN A 192.0.2.1"}, ns, []string{extra, other}); len(m.Extra) != 3 || b.p.c.Shortened != 0 {
+		if m := b.private("nas.example", dns.TypeA, []string{"@ 60 IN A 192.0.2.1"}, ns, []string{extra, other}); len(m.Extra) != 3 || b.p.c.AdditionalRemoved != 0 {
 			t.Errorf("%s, of a listed name: %v", extra, m)
 		}
 		b = privateBench(t, "UDP")
-		if m := b.private("honest.example", dns.TypeA, []string{"@ 60 IN A 192.0.2.1"}, ns, []string{other, other}); len(m.Extra) != 3 || b.p.c.Shortened != 0 {
+		if m := b.private("honest.example", dns.TypeA, []string{"@ 60 IN A 192.0.2.1"}, ns, []string{other, other}); len(m.Extra) != 3 || b.p.c.AdditionalRemoved != 0 {
 			t.Errorf("without it: %v", m)
 		}
 	}

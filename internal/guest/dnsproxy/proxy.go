@@ -54,31 +54,31 @@ type Client struct {
 
 // A Transport carries messages. It may not keep them.
 type Transport interface {
-	// AskUDP sends a query from a port of the firewall's WAN address.
-	AskUDP(to packet.Addr, toPort, fromPort uint16, msg []byte)
-	// AskTCP sends a query over TCP to upstream number up. It gives the
-	// response to AnswerTCP with the same tag, or calls FailTCP. It returns
-	// false when that is not possible. DropTCP says that nobody wants the
+	// SendUDP sends a query from a port of the firewall's WAN address.
+	SendUDP(to packet.Addr, toPort, fromPort uint16, msg []byte)
+	// SendTCP sends a query over TCP to upstream number up. It gives the
+	// response to TCPResponse with the same tag, or calls TCPFailed. It returns
+	// false when that is not possible. CancelTCP says that nobody wants the
 	// response any more.
-	AskTCP(up int, to packet.Addr, toPort uint16, tag uint32, msg []byte) bool
-	DropTCP(tag uint32)
-	// AskTLS sends a query over TLS to upstream number up. It returns false
-	// when that is not possible now. Responses go to AnswerTLS; LostTLS says
+	SendTCP(up int, to packet.Addr, toPort uint16, tag uint32, msg []byte) bool
+	CancelTCP(tag uint32)
+	// SendTLS sends a query over TLS to upstream number up. It returns false
+	// when that is not possible now. Responses go to TLSResponse; TLSLost says
 	// that the connection is gone.
-	AskTLS(up int, msg []byte) bool
+	SendTLS(up int, msg []byte) bool
 	// Reply sends a response to a client.
 	Reply(c *Client, msg []byte)
-	// TakePort reserves an unpredictable UDP port, GivePort ends that.
-	TakePort() (port uint16, ok bool)
-	GivePort(port uint16)
+	// AllocPort reserves an unpredictable UDP port, FreePort ends that.
+	AllocPort() (port uint16, ok bool)
+	FreePort(port uint16)
 	// Random returns an unpredictable number.
 	Random() uint64
 	// Done tells what became of a query, for events.
-	Done(d *Done)
+	QueryDone(d *Result)
 }
 
 // Done is the end of a query.
-type Done struct {
+type Result struct {
 	Client   Client
 	Name     []byte // asked, in wire form and lower case
 	Type     uint16
@@ -88,7 +88,7 @@ type Done struct {
 	Upstream packet.Addr // that answered; 0: none did
 	Bound    int         // addresses that were bound
 	First    packet.Addr // of them
-	Inside   [16]byte    // DNSBlockedPrivate: the address, IPv4 as ::ffff:a.b.c.d
+	Private  [16]byte    // DNSBlockedPrivate: the address, IPv4 as ::ffff:a.b.c.d
 }
 
 // Buckets are the upper bounds of the latency histogram in nanoseconds.
@@ -96,24 +96,24 @@ var Buckets = [...]int64{5e5, 1e6, 25e5, 5e6, 1e7, 25e6, 5e7, 1e8, 25e7, 5e8, 1e
 
 // Counters of a Proxy.
 type Counters struct {
-	Queries     uint64                         // of clients
-	Outcomes    [verdict.NumDNSOutcomes]uint64 // by outcome
-	Latency     [len(Buckets) + 1]uint64       // of queries that an upstream was asked, not cumulative; the last: longer
-	LatencySum  int64
-	Asked       uint64 // queries to upstreams
-	Retries     uint64 // of them, further ones for the same client's query
-	ByTCP       uint64 // of them, over TCP
-	ByTLS       uint64 // of them, over TLS
-	Unreachable uint64 // of them, refused by the network or the upstream's host
-	Truncated   uint64 // responses to clients that did not fit
-	Mismatched  uint64 // responses that match no question, by whoever sent them
-	WrongCase   uint64 // responses whose question has another case: asked again over TCP
-	BadAnswers  uint64 // responses that match and are malformed
-	Bound       uint64 // addresses bound
-	Unbound     uint64 // addresses of answers beyond the limits
-	HiddenECH   uint64 // answers from which ech was removed
-	Shortened   uint64 // answers whose additional section was left out
-	Unspeakable uint64 // what is no query at all: no response
+	Queries           uint64                         // of clients
+	Outcomes          [verdict.NumDNSOutcomes]uint64 // by outcome
+	Latency           [len(Buckets) + 1]uint64       // of queries that an upstream was asked, not cumulative; the last: longer
+	LatencySum        int64
+	Asked             uint64 // queries to upstreams
+	Retries           uint64 // of them, further ones for the same client's query
+	OverTCP           uint64 // of them, over TCP
+	OverTLS           uint64 // of them, over TLS
+	Unreachable       uint64 // of them, refused by the network or the upstream's host
+	Truncated         uint64 // responses to clients that did not fit
+	Mismatched        uint64 // responses that match no question, by whoever sent them
+	WrongCase         uint64 // responses whose question has another case: asked again over TCP
+	Malformed         uint64 // responses that match and are malformed
+	Bound             uint64 // addresses bound
+	Unbound           uint64 // addresses of answers beyond the limits
+	ECHRemoved        uint64 // answers from which ech was removed
+	AdditionalRemoved uint64 // answers whose additional section was left out
+	NotQueries        uint64 // what is no query at all: no response
 }
 
 // Config says how a Proxy is to be.
@@ -186,7 +186,7 @@ type Proxy struct {
 	lower     [maxName]byte
 	optBuf    [48]byte
 	pad       [48 + 4 + padTo]byte
-	told      Done
+	told      Result
 }
 
 // New makes a proxy. The policy must have upstreams.
@@ -293,7 +293,7 @@ func (p *Proxy) drop(i uint16) {
 func (p *Proxy) closePort(q *pending) {
 	if q.port != 0 {
 		p.byPort[q.port] = 0
-		p.cfg.Transport.GivePort(q.port)
+		p.cfg.Transport.FreePort(q.port)
 		q.port = 0
 	}
 }

@@ -94,7 +94,7 @@ func (b *bench) last() (sent, *dns.Msg) {
 func (b *bench) answer(msg []byte) []byte {
 	n := len(b.got)
 	s, _ := b.last()
-	b.p.Answer(s.to, s.toPort, s.myPort, msg, b.now)
+	b.p.UDPResponse(s.to, s.toPort, s.myPort, msg, b.now)
 	if len(b.got) == n {
 		return nil
 	}
@@ -315,7 +315,7 @@ func TestServiceBindings(t *testing.T) {
 		m := slices.Clone(s.msg[:headerLen+11+4])
 		m[2] |= 0x80
 		m[7], m[11] = 1, 0
-		if m := unpack(t, b.answer(append(m, rawRR("\xc0\x0c", 65, rdata)...))); m.Rcode != dns.RcodeServerFailure || len(m.Answer) != 0 || b.set.Len() != 0 || b.p.c.BadAnswers != 1 {
+		if m := unpack(t, b.answer(append(m, rawRR("\xc0\x0c", 65, rdata)...))); m.Rcode != dns.RcodeServerFailure || len(m.Answer) != 0 || b.set.Len() != 0 || b.p.c.Malformed != 1 {
 			t.Errorf("%s: passed on: %v", what, m)
 		}
 	}
@@ -362,7 +362,7 @@ func TestUpstreamFlaps(t *testing.T) {
 		b.p.Tick(b.now)
 	}
 	n := len(b.got)
-	b.p.Answer(first.to, first.toPort, first.myPort, pack(t, reply(t, up, "@ 60 IN A 192.0.2.1")), b.now)
+	b.p.UDPResponse(first.to, first.toPort, first.myPort, pack(t, reply(t, up, "@ 60 IN A 192.0.2.1")), b.now)
 	if len(b.got) != n+1 {
 		t.Fatal("a late answer was not taken")
 	}
@@ -385,7 +385,7 @@ func TestAllocations(t *testing.T) {
 		m := tr.buf[:copy(tr.buf[:], raw)]
 		copy(m, tr.asked[:2])
 		copy(m[headerLen:], tr.asked[headerLen:headerLen+17])
-		b.p.Answer(upAddr, 53, tr.port, m, b.now)
+		b.p.UDPResponse(upAddr, 53, tr.port, m, b.now)
 		b.p.Tick(b.now)
 	}); n != 0 || tr.replies < 500 {
 		t.Fatalf("%v allocations, %d replies", n, tr.replies)
@@ -401,18 +401,18 @@ type silent struct {
 	replies int
 }
 
-func (s *silent) AskUDP(_ packet.Addr, _, from uint16, msg []byte) {
+func (s *silent) SendUDP(_ packet.Addr, _, from uint16, msg []byte) {
 	s.port = from
 	copy(s.asked[:], msg)
 }
-func (s *silent) AskTLS(int, []byte) bool                              { return false }
-func (s *silent) DropTCP(uint32)                                       {}
-func (s *silent) AskTCP(int, packet.Addr, uint16, uint32, []byte) bool { return false }
-func (s *silent) Reply(*Client, []byte)                                { s.replies++ }
-func (s *silent) TakePort() (uint16, bool)                             { s.n++; return uint16(1024 + s.n%60000), true }
-func (s *silent) GivePort(uint16)                                      {}
-func (s *silent) Random() uint64                                       { s.n++; return s.n * 0x9e3779b97f4a7c15 }
-func (s *silent) Done(*Done)                                           {}
+func (s *silent) SendTLS(int, []byte) bool                              { return false }
+func (s *silent) CancelTCP(uint32)                                      {}
+func (s *silent) SendTCP(int, packet.Addr, uint16, uint32, []byte) bool { return false }
+func (s *silent) Reply(*Client, []byte)                                 { s.replies++ }
+func (s *silent) AllocPort() (uint16, bool)                             { s.n++; return uint16(1024 + s.n%60000), true }
+func (s *silent) FreePort(uint16)                                       {}
+func (s *silent) Random() uint64                                        { s.n++; return s.n * 0x9e3779b97f4a7c15 }
+func (s *silent) QueryDone(*Result)                                     {}
 
 // BenchmarkProxy is a query and its answer, through everything but the frames.
 func BenchmarkProxy(bm *testing.B) {
@@ -430,7 +430,7 @@ func BenchmarkProxy(bm *testing.B) {
 		m := tr.buf[:copy(tr.buf[:], raw)]
 		copy(m, tr.asked[:2])
 		copy(m[headerLen:], tr.asked[headerLen:headerLen+17])
-		b.p.Answer(upAddr, 53, tr.port, m, b.now)
+		b.p.UDPResponse(upAddr, 53, tr.port, m, b.now)
 	}
 	bm.ReportMetric(float64(bm.N)/bm.Elapsed().Seconds(), "queries/s")
 }

@@ -13,7 +13,7 @@ func (p *Proxy) Query(c *Client, msg []byte, now int64) verdict.DNSOutcome {
 	if !parseQuery(msg, &q, p.optBuf[:0]) {
 		// What is no query gets no response: two servers must not begin to
 		// talk to each other.
-		p.c.Unspeakable++
+		p.c.NotQueries++
 		return 0
 	}
 	p.c.Queries++
@@ -103,7 +103,7 @@ func (p *Proxy) refuse(c *Client, q *question, msg, name []byte, rcode int, why 
 		b = appendOPT(b, upstreamSize, uint8(rcode>>4), q.do, ede)
 	}
 	p.cfg.Transport.Reply(c, b)
-	p.done(Done{Client: *c, Name: name, Type: q.typ, Outcome: why, Lookup: p.lookup})
+	p.done(Result{Client: *c, Name: name, Type: q.typ, Outcome: why, Lookup: p.lookup})
 	return why
 }
 
@@ -118,10 +118,10 @@ func (p *Proxy) head(b []byte, id, flags uint16, rcode int) {
 }
 
 // done counts a query's end and tells it.
-func (p *Proxy) done(d Done) {
+func (p *Proxy) done(d Result) {
 	p.c.Outcomes[d.Outcome]++
 	p.told = d
-	p.cfg.Transport.Done(&p.told)
+	p.cfg.Transport.QueryDone(&p.told)
 }
 
 // end answers a query that no upstream has answered well: with rcode and, when
@@ -130,7 +130,7 @@ func (p *Proxy) end(i uint16, rcode int, why verdict.DNSOutcome, now int64) {
 	w := &p.q[i-1]
 	if w.tcp && (why == verdict.DNSTimeout || why == verdict.DNSOverload) {
 		p.leftTCP(w)
-		p.cfg.Transport.DropTCP(p.tag(i))
+		p.cfg.Transport.CancelTCP(p.tag(i))
 	}
 	if !w.probe {
 		q := question{id: w.id, flags: w.flags, edns: w.edns, do: w.do}
@@ -163,9 +163,9 @@ func (p *Proxy) finish(w *pending, why verdict.DNSOutcome, bound int, first, by 
 	}
 	p.c.Latency[k]++
 	p.c.LatencySum += took
-	d := Done{Client: w.client, Name: p.asked(w), Type: w.typ, Outcome: why, Lookup: w.lookup, Duration: took, Upstream: by, Bound: bound, First: first}
+	d := Result{Client: w.client, Name: p.asked(w), Type: w.typ, Outcome: why, Lookup: w.lookup, Duration: took, Upstream: by, Bound: bound, First: first}
 	if why == verdict.DNSBlockedPrivate {
-		d.Inside = p.lead
+		d.Private = p.lead
 	}
 	p.done(d)
 }

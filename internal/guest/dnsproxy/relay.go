@@ -10,13 +10,13 @@ import (
 
 // Mine reports whether a UDP packet to port of the WAN address is for the
 // proxy.
-func (p *Proxy) Mine(port uint16) bool { return p.byPort[port] != 0 }
+func (p *Proxy) OwnsPort(port uint16) bool { return p.byPort[port] != 0 }
 
 // Answer handles a UDP message from the WAN to a port that is Mine. It is taken
 // for the answer only if it comes from where the question went, with the
 // question's identifier and the question itself, in the same case (RFC 5452
-// section 9). It may change msg, as AnswerTCP and AnswerTLS may.
-func (p *Proxy) Answer(from packet.Addr, fromPort, toPort uint16, msg []byte, now int64) {
+// section 9). It may change msg, as TCPResponse and TLSResponse may.
+func (p *Proxy) UDPResponse(from packet.Addr, fromPort, toPort uint16, msg []byte, now int64) {
 	i := p.byPort[toPort]
 	if i == 0 {
 		return
@@ -39,15 +39,15 @@ func (p *Proxy) Answer(from packet.Addr, fromPort, toPort uint16, msg []byte, no
 	}
 }
 
-// AnswerTCP handles the response to a query over TCP.
-func (p *Proxy) AnswerTCP(tag uint32, msg []byte, now int64) {
+// TCPResponse handles the response to a query over TCP.
+func (p *Proxy) TCPResponse(tag uint32, msg []byte, now int64) {
 	i := p.tagged(tag)
 	if i == 0 {
 		return
 	}
 	if same, _ := p.q[i-1].asked(msg); !same {
 		p.c.Mismatched++
-		p.FailTCP(tag, now)
+		p.TCPFailed(tag, now)
 		return
 	}
 	p.answered(i, msg, now)
@@ -100,7 +100,7 @@ func (p *Proxy) answered(i uint16, m []byte, now int64) {
 			p.overTCP(i, now) // cut off in the middle of a record
 			return
 		}
-		p.c.BadAnswers++
+		p.c.Malformed++
 		p.end(i, rcodeServFail, verdict.DNSOther, now)
 		return
 	}
@@ -124,7 +124,7 @@ func (p *Proxy) answered(i uint16, m []byte, now int64) {
 	whole := a.follow(m, headerLen)
 	if a.ech && p.mustSee() && !(w.do && a.signed) {
 		if !p.hideECH(m, end) || !a.scan(m, end, w.typ, w.class) { // what the client reads is read here, too
-			p.c.BadAnswers++
+			p.c.Malformed++
 			p.end(i, rcodeServFail, verdict.DNSOther, now)
 			return
 		}
@@ -146,7 +146,7 @@ func (p *Proxy) answered(i uint16, m []byte, now int64) {
 		}
 		// Nobody has asked for what is additional (RFC 2181 section 9).
 		a.body, a.extra = a.core, 0
-		p.c.Shortened++
+		p.c.AdditionalRemoved++
 	}
 	b := p.response(w, m)
 	limit := maxMsg

@@ -42,7 +42,7 @@ func TestWhatIsNoAnswer(t *testing.T) {
 			}
 			b := newBench(t, overOf(how))
 			b.ask(query("a.example", dns.TypeA))
-			give := func(m []byte, _ sent) { b.p.AnswerTLS(0, m, b.now) }
+			give := func(m []byte, _ sent) { b.p.TLSResponse(0, m, b.now) }
 			var s sent
 			var asked []byte
 			switch how {
@@ -53,10 +53,10 @@ func TestWhatIsNoAnswer(t *testing.T) {
 				r.Truncated = true
 				b.answer(pack(t, r))
 				asked = b.tcp[0].msg
-				give = func(m []byte, _ sent) { b.p.AnswerTCP(b.tcp[0].tag, m, b.now) }
+				give = func(m []byte, _ sent) { b.p.TCPResponse(b.tcp[0].tag, m, b.now) }
 			default:
 				s, asked = b.sent[0], b.sent[0].msg
-				give = func(m []byte, s sent) { b.p.Answer(s.to, s.toPort, s.myPort, m, b.now) }
+				give = func(m []byte, s sent) { b.p.UDPResponse(s.to, s.toPort, s.myPort, m, b.now) }
 			}
 			right := bytes.Clone(asked[:bodyAt])
 			right[2], right[11] = right[2]|0x80, 0
@@ -84,7 +84,7 @@ func TestWhatIsNoAnswer(t *testing.T) {
 	b.ask(query("a.example", dns.TypeA))
 	s := b.sent[0]
 	m := reply(t, unpack(t, s.msg))
-	b.p.Answer(s.to, s.toPort, s.myPort+1, pack(t, m), b.now)
+	b.p.UDPResponse(s.to, s.toPort, s.myPort+1, pack(t, m), b.now)
 	if len(b.got) != 0 || b.p.c != (Counters{Queries: 1, Asked: 1}) {
 		t.Errorf("to another port: %d answers, %+v", len(b.got), b.p.c)
 	}
@@ -105,15 +105,15 @@ func TestForgeriesLeadToTCP(t *testing.T) {
 		if len(b.tcp) != want {
 			t.Fatalf("%d forgeries: %d over TCP", i, len(b.tcp))
 		}
-		b.p.Answer(s.to+1, s.toPort, s.myPort, s.msg, b.now)
+		b.p.UDPResponse(s.to+1, s.toPort, s.myPort, s.msg, b.now)
 	}
-	if c := b.p.c; c.Mismatched != tcpAfter || c.ByTCP != 1 || c.Asked != 2 || c.Retries != 1 || c.WrongCase != 0 || b.p.Mine(s.myPort) || len(b.ports) != 0 {
-		t.Fatalf("%+v, port kept %v", c, b.p.Mine(s.myPort))
+	if c := b.p.c; c.Mismatched != tcpAfter || c.OverTCP != 1 || c.Asked != 2 || c.Retries != 1 || c.WrongCase != 0 || b.p.OwnsPort(s.myPort) || len(b.ports) != 0 {
+		t.Fatalf("%+v, port kept %v", c, b.p.OwnsPort(s.myPort))
 	}
 	if a := b.tcp[0]; a.to != upAddr || a.toPort != 53 || a.tag != b.p.tag(b.p.under.first) || string(a.msg) != string(s.msg) {
 		t.Fatalf("%+v", a)
 	}
-	b.p.AnswerTCP(b.tcp[0].tag, answerTo(b.tcp[0].msg), b.now)
+	b.p.TCPResponse(b.tcp[0].tag, answerTo(b.tcp[0].msg), b.now)
 	if len(b.got) != 1 || b.p.tcp != 0 || b.p.Outstanding() != 0 {
 		t.Fatalf("%d answers, %d over TCP", len(b.got), b.p.tcp)
 	}
@@ -131,7 +131,7 @@ func TestForgeriesLeadToTCP(t *testing.T) {
 		other := answerTo(s.msg)
 		other[headerLen+1] ^= 0x20
 		got := len(b.got)
-		b.p.Answer(s.to, s.toPort, s.myPort, other, b.now)
+		b.p.UDPResponse(s.to, s.toPort, s.myPort, other, b.now)
 		if c := b.p.c; c.WrongCase != 1 || c.Mismatched != 0 || len(b.got) != got {
 			t.Fatalf("probe %v: %+v", probe, c)
 		}
@@ -141,7 +141,7 @@ func TestForgeriesLeadToTCP(t *testing.T) {
 		// Forgeries of answers to a probe never make it go on over TCP.
 		if !probe {
 			for range 3 * tcpAfter {
-				b.p.Answer(b.sent[0].to, 1, b.sent[0].myPort, nil, b.now)
+				b.p.UDPResponse(b.sent[0].to, 1, b.sent[0].myPort, nil, b.now)
 			}
 			if len(b.tcp) != 1 || b.p.probes != 1 || b.p.c.Mismatched != 3*tcpAfter {
 				t.Fatalf("%d over TCP, %d probes", len(b.tcp), b.p.probes)
@@ -163,27 +163,27 @@ func TestTagsOfTheGone(t *testing.T) {
 		return b.tcp[len(b.tcp)-1].tag
 	}
 	old := over()
-	b.p.FailTCP(old, b.now) // it is asked again over UDP
+	b.p.TCPFailed(old, b.now) // it is asked again over UDP
 	if s := b.sent[len(b.sent)-1]; len(b.sent) != 2 || b.p.tcp != 0 || b.p.up[0].failed != 1 {
 		t.Fatalf("asked %d times, %d over TCP", len(b.sent), b.p.tcp)
-	} else if b.p.Answer(s.to, s.toPort, s.myPort, answerTo(s.msg), b.now); len(b.got) != 1 {
+	} else if b.p.UDPResponse(s.to, s.toPort, s.myPort, answerTo(s.msg), b.now); len(b.got) != 1 {
 		t.Fatalf("%d answers", len(b.got))
 	}
 	b.ask(query("a.example", dns.TypeA)) // in the place of the one that is gone, over UDP
 	i := b.p.under.first
 	tag := over()
 	for _, wrong := range []uint32{0, old, tag &^ 0xffff, tag + 1<<16, tag - 1<<16, tag&^0xffff | 0xffff, tag&^0xffff | maxPending + 1, b.p.tag(i), 1<<16 | maxPending} {
-		b.p.FailTCP(wrong, b.now)
-		b.p.AnswerTCP(wrong, answerTo(b.tcp[1].msg), b.now)
+		b.p.TCPFailed(wrong, b.now)
+		b.p.TCPResponse(wrong, answerTo(b.tcp[1].msg), b.now)
 		if len(b.got) != 1 || b.p.Outstanding() != 2 || b.p.c.Mismatched != 0 {
 			t.Fatalf("tag %x was taken for %x", wrong, tag)
 		}
 	}
-	if b.p.AnswerTCP(tag, answerTo(b.tcp[1].msg), b.now); len(b.got) != 2 {
+	if b.p.TCPResponse(tag, answerTo(b.tcp[1].msg), b.now); len(b.got) != 2 {
 		t.Fatal("the right one was not")
 	}
-	b.p.AnswerTCP(tag, answerTo(b.tcp[1].msg), b.now)
-	b.p.FailTCP(tag, b.now)
+	b.p.TCPResponse(tag, answerTo(b.tcp[1].msg), b.now)
+	b.p.TCPFailed(tag, b.now)
 	if len(b.got) != 2 || b.p.up[0].failed != 0 {
 		t.Fatal("it was taken twice")
 	}
@@ -286,15 +286,15 @@ func TestCutOffAnswers(t *testing.T) {
 			}
 			switch how {
 			case "TLS":
-				b.p.AnswerTLS(0, cut(b.tls[0].msg, tc), b.now)
+				b.p.TLSResponse(0, cut(b.tls[0].msg, tc), b.now)
 			case "TCP":
 				b.answer(cut(b.sent[0].msg, flagTC>>8))
-				b.p.AnswerTCP(b.tcp[0].tag, cut(b.tcp[0].msg, tc), b.now)
+				b.p.TCPResponse(b.tcp[0].tag, cut(b.tcp[0].msg, tc), b.now)
 			default:
 				b.answer(cut(b.sent[0].msg, tc))
 			}
-			if again := how == "UDP" && tc != 0; again && (len(b.tcp) != 1 || len(b.got) != 0 || b.p.c.BadAnswers != 0) ||
-				!again && (len(b.got) != 1 || b.got[0][3]&15 != rcodeServFail || b.p.c.BadAnswers != 1) {
+			if again := how == "UDP" && tc != 0; again && (len(b.tcp) != 1 || len(b.got) != 0 || b.p.c.Malformed != 0) ||
+				!again && (len(b.got) != 1 || b.got[0][3]&15 != rcodeServFail || b.p.c.Malformed != 1) {
 				t.Errorf("%s, TC %v: %d over TCP, %d answers, %+v", how, tc != 0, len(b.tcp), len(b.got), b.p.c)
 			}
 			b.finishAll()
@@ -321,12 +321,12 @@ func TestUpstreamsFromBeforeEDNS(t *testing.T) {
 				asked := func() int { return len(b.sent) + len(b.tls) + len(b.tcp) }
 				switch how {
 				case "TLS":
-					b.p.AnswerTLS(0, answer(b.tls[0].msg), b.now)
+					b.p.TLSResponse(0, answer(b.tls[0].msg), b.now)
 				case "TCP":
 					r := reply(t, unpack(t, b.sent[0].msg))
 					r.Truncated = true
 					b.answer(pack(t, r))
-					b.p.AnswerTCP(b.tcp[0].tag, answer(b.tcp[0].msg), b.now)
+					b.p.TCPResponse(b.tcp[0].tag, answer(b.tcp[0].msg), b.now)
 				default:
 					b.answer(answer(b.sent[0].msg))
 				}
@@ -354,7 +354,7 @@ func TestUpstreamsFromBeforeEDNS(t *testing.T) {
 						t.Errorf("%s, code %d: asked with EDNS again", how, rcode)
 					}
 					if how == "TLS" {
-						b.p.AnswerTLS(0, answer(second), b.now)
+						b.p.TLSResponse(0, answer(second), b.now)
 					} else {
 						b.answer(answer(second))
 					}

@@ -166,7 +166,7 @@ func TestWhoGivesWayOverTCP(t *testing.T) {
 			s, up := b.last()
 			m := reply(t, up)
 			m.Truncated = true
-			b.p.Answer(s.to, s.toPort, s.myPort, pack(t, m), b.now)
+			b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, m), b.now)
 			addr = append(addr, a)
 			b.now += 1e6
 		}
@@ -264,15 +264,15 @@ func TestNoPort(t *testing.T) {
 	tr.port = 4242
 	b.ask(query("a.example", dns.TypeA))
 	b.ask(query("b.example", dns.TypeA)) // gets the same one
-	if len(b.got) != 2 || b.p.Outstanding() != 1 || len(tr.gave) != 1 || !b.p.Mine(4242) {
+	if len(b.got) != 2 || b.p.Outstanding() != 1 || len(tr.gave) != 1 || !b.p.OwnsPort(4242) {
 		t.Fatalf("%d answers, %d under way, gave %v", len(b.got), b.p.Outstanding(), tr.gave)
 	}
 	if d := b.done[1]; string(d.Name) != string(wire("b.example")) || d.Outcome != verdict.DNSOverload {
 		t.Fatalf("%+v", d)
 	}
 	s := b.sent[0]
-	b.p.Answer(s.to, s.toPort, s.myPort, answerTo(s.msg), b.now)
-	if len(b.got) != 3 || b.p.Mine(4242) || len(tr.gave) != 2 {
+	b.p.UDPResponse(s.to, s.toPort, s.myPort, answerTo(s.msg), b.now)
+	if len(b.got) != 3 || b.p.OwnsPort(4242) || len(tr.gave) != 2 {
 		t.Fatalf("%d answers, gave %v", len(b.got), tr.gave)
 	}
 }
@@ -284,8 +284,8 @@ type portless struct {
 	gave []uint16
 }
 
-func (p *portless) TakePort() (uint16, bool) { return p.port, p.port != 0 }
-func (p *portless) GivePort(port uint16)     { p.gave = append(p.gave, port) }
+func (p *portless) AllocPort() (uint16, bool) { return p.port, p.port != 0 }
+func (p *portless) FreePort(port uint16)      { p.gave = append(p.gave, port) }
 
 // TestNewRefuses: policies with which a proxy cannot work.
 func TestNewRefuses(t *testing.T) {

@@ -40,18 +40,18 @@ func (p *Proxy) tryTLS(i uint16, now int64) {
 	}
 	w.due = now + tryFor
 	p.c.Asked++
-	p.c.ByTLS++
-	if !p.cfg.Transport.AskTLS(int(w.up), p.question(w)) {
+	p.c.OverTLS++
+	if !p.cfg.Transport.SendTLS(int(w.up), p.question(w)) {
 		w.tls = false
 		p.failed(w.up, now)
 		p.refused(i, now)
 	}
 }
 
-// AnswerTLS handles a message that came over the connection to an upstream. It
+// TLSResponse handles a message that came over the connection to an upstream. It
 // is an answer if it has the identifier, the question and the case of a query
 // that is under way there.
-func (p *Proxy) AnswerTLS(up int, msg []byte, now int64) {
+func (p *Proxy) TLSResponse(up int, msg []byte, now int64) {
 	if len(msg) < headerLen {
 		p.c.Mismatched++
 		return
@@ -72,10 +72,10 @@ func (p *Proxy) AnswerTLS(up int, msg []byte, now int64) {
 	}
 }
 
-// LostTLS says that the connection to an upstream is gone. What was under way
+// TLSLost says that the connection to an upstream is gone. What was under way
 // over it is asked again: if the connection has failed, another upstream, which
 // counts as one unanswered query; if it had worked, over a new one.
-func (p *Proxy) LostTLS(up int, failed bool, now int64) {
+func (p *Proxy) TLSLost(up int, failed bool, now int64) {
 	if failed {
 		p.failed(uint8(up), now)
 	}

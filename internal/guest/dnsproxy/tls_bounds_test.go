@@ -72,17 +72,17 @@ func TestTLSAnswersAreMatched(t *testing.T) {
 		"the other's place":              {0, append([]byte{one[0], two[1]}, one[2:]...)},
 	} {
 		wrong++
-		if b.p.AnswerTLS(c.up, bytes.Clone(c.m), b.now); len(b.got) != 0 || b.p.c.Mismatched != wrong || b.p.Outstanding() != 2 {
+		if b.p.TLSResponse(c.up, bytes.Clone(c.m), b.now); len(b.got) != 0 || b.p.c.Mismatched != wrong || b.p.Outstanding() != 2 {
 			t.Errorf("%s: %d answers, %d counted of %d", what, len(b.got), b.p.c.Mismatched, wrong)
 		}
 	}
 	other := bytes.Clone(one)
 	other[headerLen+1] ^= 0x20
-	if b.p.AnswerTLS(0, other, b.now); len(b.got) != 0 || b.p.c.WrongCase != 1 || b.p.c.Mismatched != wrong || b.p.Outstanding() != 2 {
+	if b.p.TLSResponse(0, other, b.now); len(b.got) != 0 || b.p.c.WrongCase != 1 || b.p.c.Mismatched != wrong || b.p.Outstanding() != 2 {
 		t.Errorf("another case: %d answers, %+v", len(b.got), b.p.c)
 	}
-	b.p.AnswerTLS(0, two, b.now) // in any order
-	b.p.AnswerTLS(0, one, b.now)
+	b.p.TLSResponse(0, two, b.now) // in any order
+	b.p.TLSResponse(0, one, b.now)
 	if len(b.got) != 2 || b.p.Outstanding() != 0 || b.p.c.Mismatched != wrong {
 		t.Errorf("%d answers, %+v", len(b.got), b.p.c)
 	}
@@ -93,7 +93,7 @@ func TestTLSAnswersAreMatched(t *testing.T) {
 	m := answerTo(b.sent[0].msg)
 	b.p.q[i].ourID = i
 	m[0], m[1] = byte(i>>8), byte(i)
-	if b.p.AnswerTLS(0, m, b.now); len(b.got) != 0 || b.p.c.Mismatched != 1 {
+	if b.p.TLSResponse(0, m, b.now); len(b.got) != 0 || b.p.c.Mismatched != 1 {
 		t.Errorf("a query over UDP was answered over TLS: %+v", b.p.c)
 	}
 }
@@ -103,17 +103,17 @@ func TestTLSAnswersAreMatched(t *testing.T) {
 func TestTLSIsCounted(t *testing.T) {
 	b := overTLSBench(t, 2, 0)
 	b.ask(query("a.example", dns.TypeA))
-	if c := b.p.c; c != (Counters{Queries: 1, Asked: 1, ByTLS: 1}) {
+	if c := b.p.c; c != (Counters{Queries: 1, Asked: 1, OverTLS: 1}) {
 		t.Errorf("%+v", c)
 	}
 	if at, any := b.p.Due(); !any || at != b.now+tryFor {
 		t.Errorf("due at %d, %v", at-b.now, any)
 	}
-	b.p.LostTLS(0, true, b.now)
-	if c := b.p.c; c != (Counters{Queries: 1, Asked: 2, ByTLS: 2, Retries: 1}) || b.p.up[0].failed != 1 || b.p.up[1].failed != 0 {
+	b.p.TLSLost(0, true, b.now)
+	if c := b.p.c; c != (Counters{Queries: 1, Asked: 2, OverTLS: 2, Retries: 1}) || b.p.up[0].failed != 1 || b.p.up[1].failed != 0 {
 		t.Errorf("%+v, %d failures", c, b.p.up[0].failed)
 	}
-	b.p.AnswerTLS(1, answerTo(b.tls[1].msg), b.now)
+	b.p.TLSResponse(1, answerTo(b.tls[1].msg), b.now)
 	if d := b.done[0]; d.Upstream != upAddr+11 || d.Outcome != verdict.DNSAnswered || b.p.up[1].answered != b.now {
 		t.Errorf("%+v", d)
 	}
@@ -130,9 +130,9 @@ func TestTLSIsCounted(t *testing.T) {
 	b.finishAll()
 }
 
-// TestLostTLS: what each query does when the connection to an upstream is lost,
+// TestTLSLost: what each query does when the connection to an upstream is lost,
 // after it was of use and when it never was.
-func TestLostTLS(t *testing.T) {
+func TestTLSLost(t *testing.T) {
 	for _, failed := range []bool{false, true} {
 		b := overTLSBench(t, 2, 0)
 		for range 4 {
@@ -147,7 +147,7 @@ func TestLostTLS(t *testing.T) {
 		b.p.q[q[2]-1].tries = maxTries
 		b.p.q[q[3]-1].start = b.now - totalTime
 		b.tls = nil
-		b.p.LostTLS(0, failed, b.now)
+		b.p.TLSLost(0, failed, b.now)
 		if len(b.tls) != 1 || b.p.Outstanding() != 4 || len(b.got) != 0 {
 			t.Fatalf("failed %v: asked again %d times, %d answers", failed, len(b.tls), len(b.got))
 		}
@@ -173,7 +173,7 @@ func TestLostTLS(t *testing.T) {
 	if b.p.probes != 1 || len(b.tls) != 2 {
 		t.Fatalf("%d probes", b.p.probes)
 	}
-	b.p.LostTLS(0, true, b.now)
+	b.p.TLSLost(0, true, b.now)
 	if b.p.probes != 0 || b.p.Outstanding() != 1 || len(b.tls) != 2 || b.p.up[0].failed != downAfter+1 {
 		t.Fatalf("%d probes, %d under way, %d failures", b.p.probes, b.p.Outstanding(), b.p.up[0].failed)
 	}

@@ -33,19 +33,19 @@ func TestTLSFailsOver(t *testing.T) {
 	if len(b.tls) != 1 || b.tls[0].up != 0 || len(b.sent)+len(b.tcp) != 0 {
 		t.Fatalf("%d over TLS, %d and %d otherwise", len(b.tls), len(b.sent), len(b.tcp))
 	}
-	b.p.LostTLS(0, true, b.now)
-	b.p.LostTLS(1, true, b.now)
+	b.p.TLSLost(0, true, b.now)
+	b.p.TLSLost(1, true, b.now)
 	if len(b.tls) != 3 || b.tls[1].up != 1 || b.tls[2].up != 2 {
 		t.Fatalf("%+v", b.tls)
 	}
 	for i := range 2 { // those that have lost it say nothing any more
-		b.p.AnswerTLS(i, answerTo(b.tls[2].msg), b.now)
+		b.p.TLSResponse(i, answerTo(b.tls[2].msg), b.now)
 	}
 	if len(b.got) != 0 || b.p.Counters().Mismatched != 2 {
 		t.Fatalf("%d answers, %+v", len(b.got), b.p.Counters())
 	}
-	b.p.AnswerTLS(2, answerTo(b.tls[2].msg), b.now)
-	b.p.AnswerTLS(2, answerTo(b.tls[2].msg), b.now)
+	b.p.TLSResponse(2, answerTo(b.tls[2].msg), b.now)
+	b.p.TLSResponse(2, answerTo(b.tls[2].msg), b.now)
 	if len(b.got) != 1 || b.p.Outstanding() != 0 || b.p.Counters().Mismatched != 3 {
 		t.Fatalf("%d answers, %+v", len(b.got), b.p.Counters())
 	}
@@ -66,18 +66,18 @@ func TestTLSIsNotRepeated(t *testing.T) {
 	if len(b.tls) != 1 {
 		t.Fatalf("asked %d times over one connection", len(b.tls))
 	}
-	b.p.LostTLS(0, false, b.now)
+	b.p.TLSLost(0, false, b.now)
 	if len(b.tls) != 2 {
 		t.Fatalf("asked %d times over two connections", len(b.tls))
 	}
-	b.p.AnswerTLS(0, answerTo(b.tls[1].msg), b.now)
+	b.p.TLSResponse(0, answerTo(b.tls[1].msg), b.now)
 	if len(b.got) != 1 || b.p.Outstanding() != 0 {
 		t.Fatalf("%d answers", len(b.got))
 	}
 	// A server that loses one connection after the other ends it in the end.
 	b.ask(query("www.example", dns.TypeA))
 	for range 100 {
-		b.p.LostTLS(0, false, b.now)
+		b.p.TLSLost(0, false, b.now)
 	}
 	if len(b.tls) != 2+maxTries {
 		t.Fatalf("asked %d times", len(b.tls)-2)
@@ -112,7 +112,7 @@ func TestTLSRefused(t *testing.T) {
 func TestTLSFallback(t *testing.T) {
 	b := overTLSBench(t, 2, 1)
 	fail := func(up int) {
-		b.p.LostTLS(up, true, b.now)
+		b.p.TLSLost(up, true, b.now)
 	}
 	b.ask(query("www.example", dns.TypeA))
 	for range downAfter {
@@ -137,7 +137,7 @@ func TestTLSFallback(t *testing.T) {
 	if len(b.tls) != n+2 {
 		t.Fatalf("%d probes", len(b.tls)-n)
 	}
-	b.p.AnswerTLS(b.tls[n].up, answerTo(b.tls[n].msg), b.now)
+	b.p.TLSResponse(b.tls[n].up, answerTo(b.tls[n].msg), b.now)
 	b.sent = nil
 	b.ask(query("www.example", dns.TypeA))
 	if len(b.sent) != 0 || b.tls[len(b.tls)-1].up != b.tls[n].up {
@@ -145,9 +145,9 @@ func TestTLSFallback(t *testing.T) {
 	}
 }
 
-// FuzzAnswerTLS gives the proxy arbitrary messages over a connection where two
+// FuzzTLSResponse gives the proxy arbitrary messages over a connection where two
 // queries are under way. Only what repeats the question of one ends it.
-func FuzzAnswerTLS(f *testing.F) {
+func FuzzTLSResponse(f *testing.F) {
 	b := overTLSBench(f, 1, 0)
 	b.ask(query("www.example", dns.TypeA))
 	f.Add(answerTo(b.tls[0].msg), uint8(0))
@@ -159,7 +159,7 @@ func FuzzAnswerTLS(f *testing.F) {
 		if len(msg) > 1 && up&2 != 0 { // near what is right
 			copy(msg, b.tls[up>>2&1].msg[:2])
 		}
-		b.p.AnswerTLS(int(up&1), msg, b.now)
+		b.p.TLSResponse(int(up&1), msg, b.now)
 		for i, s := range b.tls {
 			if n := headerLen + 13 + 4*i + 4; len(b.got) > 0 && len(msg) >= n && bytes.Equal(msg[headerLen:n], s.msg[headerLen:n]) {
 				return // it is one's answer

@@ -98,10 +98,10 @@ func (p *Proxy) try(i uint16, now int64) {
 	}
 	t := p.cfg.Transport
 	if w.port == 0 {
-		port, ok := t.TakePort()
+		port, ok := t.AllocPort()
 		if !ok || p.byPort[port] != 0 {
 			if ok {
-				t.GivePort(port)
+				t.FreePort(port)
 			}
 			p.end(i, rcodeServFail, verdict.DNSOverload, now)
 			return
@@ -117,7 +117,7 @@ func (p *Proxy) try(i uint16, now int64) {
 	}
 	w.due = now + tryFor
 	p.c.Asked++
-	t.AskUDP(p.up[w.up].addr, p.up[w.up].port, w.port, p.question(w))
+	t.SendUDP(p.up[w.up].addr, p.up[w.up].port, w.port, p.question(w))
 }
 
 // mix gives the name of a query a case of its own.
@@ -153,8 +153,8 @@ func (p *Proxy) tryTCP(i uint16, now int64) {
 	w.due = w.start + totalTime
 	p.c.Asked++
 	p.c.Retries++
-	p.c.ByTCP++
-	if !p.cfg.Transport.AskTCP(int(w.up), p.up[w.up].addr, p.up[w.up].port, p.tag(i), p.question(w)) {
+	p.c.OverTCP++
+	if !p.cfg.Transport.SendTCP(int(w.up), p.up[w.up].addr, p.up[w.up].port, p.tag(i), p.question(w)) {
 		p.leftTCP(w)
 		p.end(i, rcodeServFail, verdict.DNSOverload, now) // that is not the upstream's fault
 	}
@@ -219,8 +219,8 @@ func (p *Proxy) unanswered(i uint16, now int64) {
 	p.try(i, now)
 }
 
-// FailTCP says that a query over TCP has failed.
-func (p *Proxy) FailTCP(tag uint32, now int64) {
+// TCPFailed says that a query over TCP has failed.
+func (p *Proxy) TCPFailed(tag uint32, now int64) {
 	if i := p.tagged(tag); i != 0 {
 		p.leftTCP(&p.q[i-1])
 		p.unanswered(i, now)

@@ -113,9 +113,9 @@ func (b *bench) through(how, body string, counts [3]int) *dns.Msg {
 	m = append(m, body...)
 	switch how {
 	case "TLS":
-		b.p.AnswerTLS(0, m, b.now)
+		b.p.TLSResponse(0, m, b.now)
 	case "TCP":
-		b.p.AnswerTCP(b.tcp[0].tag, m, b.now)
+		b.p.TCPResponse(b.tcp[0].tag, m, b.now)
 	default:
 		b.answer(m)
 	}
@@ -147,8 +147,8 @@ func refuses(t *testing.T, over []string, what, body string, counts [3]int) {
 		if m.Rcode != dns.RcodeServerFailure || len(m.Answer)+len(m.Ns)+len(m.Extra) != 0 {
 			t.Errorf("%s, %s: passed on: %x", what, how, b.got[0])
 		}
-		if b.p.c.BadAnswers != 1 || b.set.Len() != 0 || b.p.up[0].failed != 0 || b.p.Outstanding() != 0 {
-			t.Errorf("%s, %s: %d counted, %d bound, upstream blamed %d times", what, how, b.p.c.BadAnswers, b.set.Len(), b.p.up[0].failed)
+		if b.p.c.Malformed != 1 || b.set.Len() != 0 || b.p.up[0].failed != 0 || b.p.Outstanding() != 0 {
+			t.Errorf("%s, %s: %d counted, %d bound, upstream blamed %d times", what, how, b.p.c.Malformed, b.set.Len(), b.p.up[0].failed)
 		}
 	}
 }
@@ -158,7 +158,7 @@ func relays(t *testing.T, over []string, what, body string, counts [3]int) {
 	for _, how := range over {
 		b := newBench(t, overOf(how))
 		m := b.through(how, body, counts)
-		if m.Rcode != dns.RcodeSuccess || string(b.got[0][bodyAt:]) != body || b.p.c.BadAnswers != 0 {
+		if m.Rcode != dns.RcodeSuccess || string(b.got[0][bodyAt:]) != body || b.p.c.Malformed != 0 {
 			t.Errorf("%s, %s: the client gets %x", what, how, b.got[0])
 		}
 	}
@@ -313,18 +313,18 @@ func TestShortestAnswers(t *testing.T) {
 		switch how {
 		case "TLS":
 			asked = b.tls[0].msg
-			give = func(m []byte) { b.p.AnswerTLS(0, m, b.now) }
+			give = func(m []byte) { b.p.TLSResponse(0, m, b.now) }
 		case "TCP":
 			_, up := b.last()
 			r := reply(t, up)
 			r.Truncated = true
 			b.answer(pack(t, r))
 			asked = b.tcp[0].msg
-			give = func(m []byte) { b.p.AnswerTCP(b.tcp[len(b.tcp)-1].tag, m, b.now) }
+			give = func(m []byte) { b.p.TCPResponse(b.tcp[len(b.tcp)-1].tag, m, b.now) }
 		default:
 			asked = b.sent[0].msg
 			s := b.sent[0]
-			give = func(m []byte) { b.p.Answer(s.to, s.toPort, s.myPort, m, b.now) }
+			give = func(m []byte) { b.p.UDPResponse(s.to, s.toPort, s.myPort, m, b.now) }
 		}
 		whole := slices.Clone(asked[:bodyAt])
 		whole[2] |= 0x80

@@ -14,7 +14,7 @@ import (
 func TestSecondConnection(t *testing.T) {
 	b := newBench(t)
 	b.open(make([]byte, 20))
-	b.l.pipe.Answers([]byte{0, 9, 1, 2, 3})
+	b.l.pipe.WritePlain([]byte{0, 9, 1, 2, 3})
 	b.l.Poll(b.now)
 	b.now += silentFor
 	b.l.Tick(b.now)
@@ -24,7 +24,7 @@ func TestSecondConnection(t *testing.T) {
 		t.Fatalf("%d answers, state %d, lost %v", len(b.got), b.l.State(), b.lost)
 	}
 	// Whatever comes now is no news of it.
-	b.l.Touch()
+	b.l.Wake()
 	b.l.Poll(b.now)
 	b.l.pipe.news.Store(true)
 	b.l.Poll(b.now)
@@ -34,7 +34,7 @@ func TestSecondConnection(t *testing.T) {
 	b.now += longPause
 	b.seq = 1
 	b.open(make([]byte, 20))
-	b.l.pipe.Answers([]byte{0, 1, 7})
+	b.l.pipe.WritePlain([]byte{0, 1, 7})
 	b.l.Poll(b.now)
 	if len(b.got) != 1 || string(b.got[0]) != "\x07" {
 		t.Fatalf("%d answers: %x", len(b.got), b.got)
@@ -44,7 +44,7 @@ func TestSecondConnection(t *testing.T) {
 	if b.l.State() != Idle || len(b.lost) != 2 || b.lost[1] || b.l.Counters().Failures[verdict.TLSTimeout] != 1 {
 		t.Fatalf("state %d, lost %v, %+v", b.l.State(), b.lost, b.l.Counters())
 	}
-	b.l.Touch()
+	b.l.Wake()
 	b.l.Poll(b.now)
 	if len(b.lost) != 2 {
 		t.Fatal("lost twice")
@@ -92,7 +92,7 @@ func TestReasonsAreToldOnce(t *testing.T) {
 	}
 	b.now += longPause
 	b.open(make([]byte, 20))
-	b.l.pipe.Answers([]byte{0, 1, 7})
+	b.l.pipe.WritePlain([]byte{0, 1, 7})
 	b.l.Poll(b.now)
 	if b.l.failed(verdict.TLSClosed, nil, b.now); len(b.failed) != 7 || b.l.pause != firstPause {
 		t.Errorf("told %q, a pause of %d", b.failed, b.l.pause)
@@ -115,7 +115,7 @@ func TestTheGoroutineIsWoken(t *testing.T) {
 		}
 	}
 	woken("the beginning")
-	b.l.Ask(make([]byte, 20), b.now)
+	b.l.Send(make([]byte, 20), b.now)
 	woken("a query")
 	b.turn()
 	b.l.Poll(b.now)
@@ -138,7 +138,7 @@ func TestTheGoroutineIsWoken(t *testing.T) {
 		t.Error("woken again for what is ordered already")
 	}
 	b = newBench(t) // not before there is a connection to say it to
-	b.l.Ask(make([]byte, 20), b.now)
+	b.l.Send(make([]byte, 20), b.now)
 	if b.l.pipe.kicked.Load() {
 		t.Error("woken before there is a connection")
 	}
@@ -166,7 +166,7 @@ func TestUnacknowledgedEndsALink(t *testing.T) {
 		t.Fatalf("state %d after %d ms", b.l.State(), (b.now-begin)/1e6)
 	}
 	b = newBench(t)
-	b.l.Ask(make([]byte, 20), b.now)
+	b.l.Send(make([]byte, 20), b.now)
 	b.input(packet.Packet{Ack: b.seg.Seq + 1, Flags: packet.RST | packet.ACK}, nil)
 	if b.l.State() != Failed || b.l.pipe.kicked.Load() || b.l.pipe.eof.Load() {
 		t.Fatalf("state %d, woken %v", b.l.State(), b.l.pipe.kicked.Load())
@@ -179,7 +179,7 @@ func TestRestIsSeen(t *testing.T) {
 	p := NewPipe()
 	p.busy.Store(true)
 	back := make(chan bool)
-	go func() { p.Rest(); back <- p.busy.Load() && !p.kicked.Load() }()
+	go func() { p.Wait(); back <- p.busy.Load() && !p.kicked.Load() }()
 	for end := time.Now().Add(20 * time.Second); p.working(); runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatal("it does not rest")
@@ -206,7 +206,7 @@ func TestRestIsSeen(t *testing.T) {
 		t.Error(err)
 	}
 	for what, f := range map[string]func(){
-		"Opened": p.Opened, "Park": func() { p.Park(0, "") }, "Answers": func() { p.Answers([]byte("x")) }, "WriteSealed": func() { p.WriteSealed([]byte("x")) },
+		"Opened": p.Opened, "Park": func() { p.Park(0, "") }, "Answers": func() { p.WritePlain([]byte("x")) }, "WriteSealed": func() { p.WriteSealed([]byte("x")) },
 	} {
 		p.news.Store(false)
 		if f(); !p.news.Load() || !p.working() {

@@ -51,7 +51,7 @@ func TestLinkDeadlines(t *testing.T) {
 		t.Fatal("an idle link does something")
 	}
 	// Connecting.
-	b.l.Ask(query, b.now)
+	b.l.Send(query, b.now)
 	begin := b.now
 	if b.l.State() != Connecting || b.held != 1 || b.seg.Flags != packet.SYN || b.seg.RemotePort != 853 || b.seg.Local != 2 || b.seg.Remote != 1 || b.seg.LocalPort != b.port {
 		t.Fatalf("state %d, %+v", b.l.State(), b.seg)
@@ -68,7 +68,7 @@ func TestLinkDeadlines(t *testing.T) {
 	b.wantDue(0) // the next query looks whether the pause is over
 	// Handshaking: the time is that of TCP's and TLS's together.
 	b = newBench(t)
-	b.l.Ask(query, b.now)
+	b.l.Send(query, b.now)
 	begin = b.now
 	b.now += second
 	b.syn()
@@ -77,7 +77,7 @@ func TestLinkDeadlines(t *testing.T) {
 	}
 	b.wantDue(begin + setupFor)
 	b.tickAt(begin + setupFor)
-	if b.l.State() != Ending || !b.l.pipe.Cancelled() || b.l.pipe.Finish() || b.l.Counters().Connections != 0 {
+	if b.l.State() != Ending || !b.l.pipe.Cancelled() || b.l.pipe.ShouldClose() || b.l.Counters().Connections != 0 {
 		t.Fatalf("state %d", b.l.State())
 	}
 	b.wantDue(0) // the goroutine parks soon
@@ -95,7 +95,7 @@ func TestLinkDeadlines(t *testing.T) {
 	}
 	b.wantDue(begin + silentFor)
 	b.now += second
-	b.l.Ask(query, b.now)
+	b.l.Send(query, b.now)
 	b.wantDue(begin + silentFor)
 	b.server([]byte{0, 1, 5})
 	b.l.Poll(b.now)
@@ -108,7 +108,7 @@ func TestLinkDeadlines(t *testing.T) {
 	asked := b.now
 	b.now += 5 * second
 	b.wantDue(asked + idleFor)
-	b.l.Ask(query, b.now)
+	b.l.Send(query, b.now)
 	b.wantDue(b.now + silentFor)
 	b.tickAt(b.now + silentFor)
 	if b.l.State() != Ending || !b.l.pipe.Cancelled() {
@@ -123,7 +123,7 @@ func TestLinkDeadlines(t *testing.T) {
 	b.turn()
 	b.l.Poll(b.now)
 	b.tickAt(b.now + idleFor)
-	if b.l.State() != Ending || !b.l.pipe.Finish() || b.l.pipe.Cancelled() {
+	if b.l.State() != Ending || !b.l.pipe.ShouldClose() || b.l.pipe.Cancelled() {
 		t.Fatalf("state %d", b.l.State())
 	}
 	b.wantDue(b.now + finishFor)
@@ -146,12 +146,12 @@ func TestLinkCannotBegin(t *testing.T) {
 	query := make([]byte, 20)
 	b := newBench(t)
 	b.l.cfg.ClockSet = false
-	if b.l.Ask(query, b.now) || b.held != 0 || b.l.Counters().Failures[verdict.TLSClockNotSet] != 1 || !strings.HasPrefix(b.failed[0], "clock_not_set: ") || b.l.State() != Failed || len(b.lost) != 0 {
+	if b.l.Send(query, b.now) || b.held != 0 || b.l.Counters().Failures[verdict.TLSClockNotSet] != 1 || !strings.HasPrefix(b.failed[0], "clock_not_set: ") || b.l.State() != Failed || len(b.lost) != 0 {
 		t.Errorf("without a clock: %+v, told %q", b.l.Counters(), b.failed)
 	}
 	b = newBench(t)
 	b.l.cfg.User = portless{b}
-	if b.l.Ask(query, b.now) || b.held != 0 || b.l.Counters().Failures[verdict.TLSTimeout] != 1 || b.failed[0] != "timeout: no free port on the WAN address" || len(b.lost) != 0 {
+	if b.l.Send(query, b.now) || b.held != 0 || b.l.Counters().Failures[verdict.TLSTimeout] != 1 || b.failed[0] != "timeout: no free port on the WAN address" || len(b.lost) != 0 {
 		t.Errorf("without a port: %+v, told %q", b.l.Counters(), b.failed)
 	}
 	b = newBench(t)
@@ -162,42 +162,42 @@ func TestLinkCannotBegin(t *testing.T) {
 			t.Fatal("no stream")
 		}
 	}
-	if b.l.Ask(query, b.now) || b.held != 0 || b.port != 1 || b.failed[0] != "timeout: too many TCP connections" || b.l.Counters().Failures[verdict.TLSTimeout] != 1 {
+	if b.l.Send(query, b.now) || b.held != 0 || b.port != 1 || b.failed[0] != "timeout: too many TCP connections" || b.l.Counters().Failures[verdict.TLSTimeout] != 1 {
 		t.Errorf("without a place: %+v, told %q, %d ports", b.l.Counters(), b.failed, b.held)
 	}
 	// The pause is kept to the nanosecond, and the same reason is not told again.
-	if b.l.Ask(query, b.now+firstPause-1) || b.port != 1 {
+	if b.l.Send(query, b.now+firstPause-1) || b.port != 1 {
 		t.Error("asked within the pause")
 	}
-	if b.l.Ask(query, b.now+firstPause) || b.port != 2 || len(b.failed) != 1 || b.l.Counters().Failures[verdict.TLSTimeout] != 2 {
+	if b.l.Send(query, b.now+firstPause) || b.port != 2 || len(b.failed) != 1 || b.l.Counters().Failures[verdict.TLSTimeout] != 2 {
 		t.Errorf("after the pause: told %q, %d ports", b.failed, b.port)
 	}
 	b.l.cfg.ClockSet = false // another reason is told
-	if b.l.Ask(query, b.now+100*second) || len(b.failed) != 2 {
+	if b.l.Send(query, b.now+100*second) || len(b.failed) != 2 {
 		t.Errorf("another reason: told %q", b.failed)
 	}
 }
 
 type portless struct{ *bench }
 
-func (portless) TakePort() (packet.Addr, uint16, bool) { return 0, 0, false }
+func (portless) AllocPort() (packet.Addr, uint16, bool) { return 0, 0, false }
 
 // TestLinkRoom: a query fits exactly, or not at all.
 func TestLinkRoom(t *testing.T) {
 	for _, over := range []int{0, 1} {
 		b := newBench(t)
-		b.l.Ask(make([]byte, plainOutSize/2-2), b.now)
-		b.l.Ask(make([]byte, plainOutSize/2-2+over), b.now)
+		b.l.Send(make([]byte, plainOutSize/2-2), b.now)
+		b.l.Send(make([]byte, plainOutSize/2-2+over), b.now)
 		if n := b.l.pipe.plainOut.Len(); n != plainOutSize-over*plainOutSize/2 || b.l.Counters().Unsent != uint64(over) {
 			t.Errorf("%d more: %d bytes wait, %+v", over, n, b.l.Counters())
 		}
 	}
 	b := newBench(t)
-	b.l.Ask([]byte("query"), b.now)
+	b.l.Send([]byte("query"), b.now)
 	if got := b.l.pipe.plainOut.Peek(); string(got) != "\x00\x05query" {
 		t.Errorf("%q", got)
 	}
-	b.l.Ask(message(0x1234), b.now)
+	b.l.Send(message(0x1234), b.now)
 	if got := b.l.pipe.plainOut.Peek()[7:9]; string(got) != "\x12\x34" {
 		t.Errorf("a length of %x", got)
 	}
@@ -237,7 +237,7 @@ func TestLinkMovesAll(t *testing.T) {
 		if got = append(got, buf[:n]...); err != nil && !errors.Is(err, error(nothing{})) {
 			t.Fatal(err)
 		}
-		b.l.Touch()
+		b.l.Wake()
 	}
 	if !bytes.Equal(got, sent) {
 		t.Fatal("other bytes than were sent")
@@ -266,7 +266,7 @@ func TestLinkEndOfTheServer(t *testing.T) {
 		t.Fatalf("%d, %v", n, err)
 	}
 	p.kicked.Store(false)
-	b.l.Touch()
+	b.l.Wake()
 	if b.l.Poll(b.now); p.kicked.Load() {
 		t.Error("woken twice for one end")
 	}
@@ -308,7 +308,7 @@ func TestLinkParked(t *testing.T) {
 		if c.opened {
 			b.open(make([]byte, 20))
 		} else {
-			b.l.Ask(make([]byte, 20), b.now)
+			b.l.Send(make([]byte, 20), b.now)
 			b.syn()
 		}
 		b.l.pipe.Park(c.class, "why")
@@ -331,7 +331,7 @@ func TestLinkParked(t *testing.T) {
 func TestManyAnswersAtOnce(t *testing.T) {
 	b := newBench(t)
 	b.open(make([]byte, 20))
-	b.l.pipe.Answers(bytes.Repeat([]byte{0, 1, 7}, 3*perPoll))
+	b.l.pipe.WritePlain(bytes.Repeat([]byte{0, 1, 7}, 3*perPoll))
 	polls := 0
 	for n := 0; b.l.Working() && polls < 20; polls++ {
 		b.l.pipe.kicked.Store(false)
@@ -346,7 +346,7 @@ func TestManyAnswersAtOnce(t *testing.T) {
 		t.Fatalf("%d messages in %d polls", b.n, polls)
 	}
 	// A full ring is emptied, and the goroutine told that there is room.
-	b.l.pipe.Answers(make([]byte, plainInSize))
+	b.l.pipe.WritePlain(make([]byte, plainInSize))
 	b.l.pipe.kicked.Store(false)
 	if b.l.Poll(b.now); !b.l.pipe.kicked.Load() || b.n == 3*perPoll || len(b.got[len(b.got)-1]) != 0 {
 		t.Fatalf("woken %v, %d messages", b.l.pipe.kicked.Load(), b.n)
@@ -354,7 +354,7 @@ func TestManyAnswersAtOnce(t *testing.T) {
 	// Not told when there was room.
 	b = newBench(t)
 	b.open(make([]byte, 20))
-	b.l.pipe.Answers([]byte{0, 1, 7})
+	b.l.pipe.WritePlain([]byte{0, 1, 7})
 	b.l.pipe.kicked.Store(false)
 	if b.l.Poll(b.now); b.l.pipe.kicked.Load() || b.n != 1 {
 		t.Fatalf("woken %v, %d messages", b.l.pipe.kicked.Load(), b.n)
@@ -364,7 +364,7 @@ func TestManyAnswersAtOnce(t *testing.T) {
 // TestPipe: what the goroutine may do, and when it rests.
 func TestPipe(t *testing.T) {
 	p := NewPipe()
-	if p.working() || p.Finish() || p.Cancelled() || p.SealedRoom() != sealedSize || p.AnswerRoom() != plainInSize {
+	if p.working() || p.ShouldClose() || p.Cancelled() || p.SealedRoom() != sealedSize || p.PlainRoom() != plainInSize {
 		t.Fatal("a new pipe has something to do")
 	}
 	p.plainIn.Write([]byte("x"))
@@ -379,11 +379,11 @@ func TestPipe(t *testing.T) {
 		t.Fatal("a new connection has what an old one has left")
 	}
 	buf := make([]byte, 30)
-	if n := p.Queries(buf); string(buf[:n]) != "queries that wait" || !p.news.Load() {
+	if n := p.ReadPlain(buf); string(buf[:n]) != "queries that wait" || !p.news.Load() {
 		t.Fatalf("%q", buf[:n])
 	}
 	p.news.Store(false)
-	if p.Queries(buf) != 0 || p.news.Load() {
+	if p.ReadPlain(buf) != 0 || p.news.Load() {
 		t.Fatal("there were no more")
 	}
 	// Reading during the handshake waits for bytes, later it does not.
@@ -412,7 +412,7 @@ func TestPipe(t *testing.T) {
 		go func() {
 			for n := 0; n < 2*sealedSize+5; {
 				k := p.sealedOut.Len()
-				p.sealedOut.Took(k)
+				p.sealedOut.Discard(k)
 				if n += k; k > 0 {
 					p.kick()
 				}

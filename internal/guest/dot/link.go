@@ -49,11 +49,11 @@ const (
 
 // A User is told what happens. The calls come from within Poll, Ask and Closed.
 type User interface {
-	// TakePort reserves a TCP port of the WAN address; GivePort ends that.
-	TakePort() (local packet.Addr, port uint16, ok bool)
-	GivePort(port uint16)
+	// AllocPort reserves a TCP port of the WAN address; FreePort ends that.
+	AllocPort() (local packet.Addr, port uint16, ok bool)
+	FreePort(port uint16)
 	// Answer handles a message of the upstream. It may not keep it.
-	Answer(up int, msg []byte)
+	Response(up int, msg []byte)
 	// Lost says that there is no connection any more: what it was asked has
 	// no answer. failed: there never was one that was good for anything.
 	Lost(up int, failed bool)
@@ -117,7 +117,7 @@ func (l *Link) Counters() *Counters { return &l.c }
 // Ask sends a query. It returns false when that is not possible now: the
 // upstream was not there a moment ago. A query that was taken is answered or
 // Lost, or nothing happens: then there was no room for it.
-func (l *Link) Ask(msg []byte, now int64) bool {
+func (l *Link) Send(msg []byte, now int64) bool {
 	switch l.state {
 	case Failed:
 		if now < l.due {
@@ -155,7 +155,7 @@ func (l *Link) connect(now int64) bool {
 		l.failed(verdict.TLSClockNotSet, []byte("the machine has no clock, so that nobody can tell whether a certificate is valid"), now)
 		return false
 	}
-	local, port, ok := l.cfg.User.TakePort()
+	local, port, ok := l.cfg.User.AllocPort()
 	if !ok {
 		l.failed(verdict.TLSTimeout, []byte("no free port on the WAN address"), now)
 		return false
@@ -163,7 +163,7 @@ func (l *Link) connect(now int64) bool {
 	l.pipe.plainOut.reset()
 	t := tcp.Tuple{Local: local, Remote: l.cfg.Addr, LocalPort: port, RemotePort: l.cfg.Port}
 	if l.conn, ok = l.cfg.TCP.ConnectStream(&t, 0, now); !ok {
-		l.cfg.User.GivePort(port)
+		l.cfg.User.FreePort(port)
 		l.failed(verdict.TLSTimeout, []byte("too many TCP connections"), now)
 		return false
 	}
@@ -177,7 +177,7 @@ func (l *Link) connect(now int64) bool {
 func (l *Link) Working() bool { return l.touched || l.pipe.working() }
 
 // Touch says that there may be something to do.
-func (l *Link) Touch() { l.touched = true }
+func (l *Link) Wake() { l.touched = true }
 
 // Closed says that a stream is gone, perhaps the link's.
 func (l *Link) Closed(id uint32, now int64) {
@@ -245,7 +245,7 @@ func (l *Link) outwards(now int64) {
 		if n == 0 {
 			return
 		}
-		l.pipe.sealedOut.Took(n)
+		l.pipe.sealedOut.Discard(n)
 		l.pipe.kick()
 	}
 }
@@ -257,7 +257,7 @@ func (l *Link) inwards(now int64) {
 		if n == 0 {
 			break
 		}
-		l.pipe.sealedIn.Wrote(n)
+		l.pipe.sealedIn.Commit(n)
 		l.pipe.kick()
 	}
 	if st, ok := l.cfg.TCP.Stream(l.conn); ok && st.Ended && st.Unread == 0 && !l.pipe.eof.Load() {
@@ -289,7 +289,7 @@ func (l *Link) answers() {
 		if !l.useful {
 			l.useful, l.pause, l.told.class = true, 0, 0
 		}
-		l.cfg.User.Answer(l.cfg.Up, msg)
+		l.cfg.User.Response(l.cfg.Up, msg)
 	}
 	if l.pipe.plainIn.Len() > 0 {
 		l.touched = true // the rest at the next poll
@@ -306,7 +306,7 @@ func (l *Link) parked(now int64) {
 		id := l.conn
 		l.conn = 0
 		if l.fail {
-			l.cfg.TCP.Abandon(id, now)
+			l.cfg.TCP.Abort(id, now)
 		} else {
 			l.cfg.TCP.Close(id, now)
 		}
@@ -356,7 +356,7 @@ func (l *Link) Tick(now int64) {
 	switch l.state {
 	case Connecting:
 		if now >= l.due {
-			l.cfg.TCP.Abandon(l.conn, now) // Closed goes on
+			l.cfg.TCP.Abort(l.conn, now) // Closed goes on
 		}
 	case Handshaking:
 		if now >= l.due || l.unacked() {

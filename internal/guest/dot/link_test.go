@@ -37,15 +37,15 @@ func newBench(t testing.TB) *bench {
 
 func (b *bench) Emit(s *tcp.Segment)                       { b.seg = *s }
 func (b *bench) Message(uint32, []byte)                    {}
-func (b *bench) Stream(uint32, uint32)                     { b.l.Touch() }
+func (b *bench) StreamReady(uint32, uint32)                { b.l.Wake() }
 func (b *bench) Closed(id, _ uint32, _ *tcp.Tuple, _ bool) { b.held--; b.l.Closed(id, b.now) }
 func (b *bench) Random() uint64                            { return 99 }
-func (b *bench) TakePort() (packet.Addr, uint16, bool) {
+func (b *bench) AllocPort() (packet.Addr, uint16, bool) {
 	b.held++
 	b.port++
 	return 2, b.port, true
 }
-func (b *bench) GivePort(uint16)         { b.held-- }
+func (b *bench) FreePort(uint16)         { b.held-- }
 func (b *bench) Lost(_ int, failed bool) { b.lost = append(b.lost, failed) }
 func (b *bench) Failed(_ int, c Class, reason []byte) {
 	b.failed = append(b.failed, c.String()+": "+string(reason))
@@ -55,7 +55,7 @@ func (b *bench) input(p packet.Packet, data []byte) {
 	t := *b.tuple()
 	b.s.Input(&t, &p, nil, data, b.now)
 }
-func (b *bench) Answer(_ int, msg []byte) {
+func (b *bench) Response(_ int, msg []byte) {
 	b.n++
 	if b.keep {
 		b.got = append(b.got, bytes.Clone(msg))
@@ -64,7 +64,7 @@ func (b *bench) Answer(_ int, msg []byte) {
 
 // open has the link ask, and the connection open.
 func (b *bench) open(query []byte) {
-	if !b.l.Ask(query, b.now) {
+	if !b.l.Send(query, b.now) {
 		b.t.Fatal("not asked")
 	}
 	b.input(packet.Packet{Seq: b.seq, Ack: b.seg.Seq + 1, Window: 60000, Flags: packet.SYN | packet.ACK}, nil)
@@ -85,12 +85,12 @@ func (b *bench) open(query []byte) {
 func (b *bench) turn() {
 	p := b.l.pipe
 	p.kicked.Store(false)
-	if n := p.Queries(b.buf[:min(len(b.buf), p.SealedRoom())]); n > 0 {
+	if n := p.ReadPlain(b.buf[:min(len(b.buf), p.SealedRoom())]); n > 0 {
 		p.WriteSealed(b.buf[:n])
 	}
-	if room := p.AnswerRoom(); room > 0 {
+	if room := p.PlainRoom(); room > 0 {
 		n, _ := p.ReadSealed(b.buf[:min(len(b.buf), room)])
-		p.Answers(b.buf[:n])
+		p.WritePlain(b.buf[:n])
 	}
 }
 
@@ -109,7 +109,7 @@ func TestLinkAllocations(t *testing.T) {
 	b.l.Poll(b.now)
 	b.keep = false
 	if n := testing.AllocsPerRun(200, func() {
-		if !b.l.Ask(query, b.now) {
+		if !b.l.Send(query, b.now) {
 			t.Fatal("not asked")
 		}
 		b.turn()
@@ -130,9 +130,9 @@ func TestLinkAllocations(t *testing.T) {
 		b.lost = b.lost[:0]
 		b.now += longPause
 		b.l.told.class, b.l.told.sum = 0, 0
-		b.l.Ask(query, b.now)
+		b.l.Send(query, b.now)
 		b.input(packet.Packet{Ack: b.seg.Seq + 1, Flags: packet.RST | packet.ACK}, nil)
-		if len(b.lost) != 1 || !b.lost[0] || b.held != 0 || b.l.Ask(query, b.now) {
+		if len(b.lost) != 1 || !b.lost[0] || b.held != 0 || b.l.Send(query, b.now) {
 			t.Fatalf("%+v, %d ports", b.lost, b.held)
 		}
 		b.failed = b.failed[:0]
@@ -146,7 +146,7 @@ func TestLinkFull(t *testing.T) {
 	b := newBench(t)
 	query := make([]byte, 998)
 	for range 100 {
-		if !b.l.Ask(query, b.now) {
+		if !b.l.Send(query, b.now) {
 			t.Fatal("refused")
 		}
 	}
@@ -161,9 +161,9 @@ func TestLinkPause(t *testing.T) {
 	b := newBench(t)
 	want := firstPause
 	for range 8 {
-		b.l.Ask(make([]byte, 20), b.now)
+		b.l.Send(make([]byte, 20), b.now)
 		b.input(packet.Packet{Ack: b.seg.Seq + 1, Flags: packet.RST | packet.ACK}, nil)
-		if b.l.Ask(make([]byte, 20), b.now+want-1) {
+		if b.l.Send(make([]byte, 20), b.now+want-1) {
 			t.Fatalf("asked before %d s", want/second)
 		}
 		b.now += want
@@ -193,7 +193,7 @@ func TestLinkAskedWhileItEnds(t *testing.T) {
 	b.l.Poll(b.now)
 	b.now += idleFor
 	b.l.Tick(b.now)
-	if b.l.State() != Ending || !b.l.pipe.Finish() || !b.l.Ask(make([]byte, 20), b.now) || len(b.lost) != 0 {
+	if b.l.State() != Ending || !b.l.pipe.ShouldClose() || !b.l.Send(make([]byte, 20), b.now) || len(b.lost) != 0 {
 		t.Fatalf("state %d, lost %v", b.l.State(), b.lost)
 	}
 	// A goroutine that does not come to an end is cancelled.
@@ -210,7 +210,7 @@ func TestLinkAskedWhileItEnds(t *testing.T) {
 	b.open(make([]byte, 20))
 	b.now += silentFor
 	b.l.Tick(b.now)
-	if b.l.State() != Ending || b.l.Ask(make([]byte, 20), b.now) {
+	if b.l.State() != Ending || b.l.Send(make([]byte, 20), b.now) {
 		t.Fatalf("state %d", b.l.State())
 	}
 	b.l.pipe.Park(0, "")
@@ -239,10 +239,10 @@ func FuzzFraming(f *testing.F) {
 		for rest, i := in, 0; len(rest) > 0; i++ {
 			n := len(rest)
 			if len(cuts) > 0 {
-				n = min(n, 1+int(cuts[i%len(cuts)])*5, b.l.pipe.AnswerRoom())
+				n = min(n, 1+int(cuts[i%len(cuts)])*5, b.l.pipe.PlainRoom())
 			}
-			n = min(n, b.l.pipe.AnswerRoom())
-			b.l.pipe.Answers(rest[:n])
+			n = min(n, b.l.pipe.PlainRoom())
+			b.l.pipe.WritePlain(rest[:n])
 			rest = rest[n:]
 			b.l.Poll(b.now)
 		}

@@ -113,7 +113,7 @@ func (nothing) Temporary() bool { return true }
 
 // Rest waits for the loop to have something new. Whoever calls it has looked at
 // everything after the last call.
-func (p *Pipe) Rest() {
+func (p *Pipe) Wait() {
 	p.busy.Store(false)
 	for !p.kicked.Load() {
 		<-p.signal
@@ -125,7 +125,7 @@ func (p *Pipe) Rest() {
 // Next waits until a connection is wanted. It returns false after Stop.
 func (p *Pipe) Next() bool {
 	for p.state.Load() == parked && !p.over.Load() {
-		p.Rest()
+		p.Wait()
 	}
 	return !p.over.Load()
 }
@@ -147,7 +147,7 @@ func (p *Pipe) tell(state uint32) {
 
 // Finish reports whether the connection is to be ended in good order, Cancelled
 // whether at once.
-func (p *Pipe) Finish() bool { return p.order.Load() == finish }
+func (p *Pipe) ShouldClose() bool { return p.order.Load() == finish }
 
 // Cancelled: see Finish.
 func (p *Pipe) Cancelled() bool { return p.order.Load() == cancel }
@@ -170,7 +170,7 @@ func (p *Pipe) ReadSealed(b []byte) (int, error) {
 		if p.state.Load() == open {
 			return 0, nothing{}
 		}
-		p.Rest()
+		p.Wait()
 	}
 }
 
@@ -188,7 +188,7 @@ func (p *Pipe) WriteSealed(b []byte) (int, error) {
 		if n += k; n == len(b) {
 			return n, nil
 		}
-		p.Rest()
+		p.Wait()
 	}
 }
 
@@ -196,7 +196,7 @@ func (p *Pipe) WriteSealed(b []byte) (int, error) {
 func (p *Pipe) SealedRoom() int { return p.sealedOut.Room() }
 
 // Queries reads plain bytes for the server; 0: none now.
-func (p *Pipe) Queries(b []byte) int {
+func (p *Pipe) ReadPlain(b []byte) int {
 	n := p.plainOut.Read(b)
 	if n > 0 {
 		p.news.Store(true)
@@ -205,10 +205,10 @@ func (p *Pipe) Queries(b []byte) int {
 }
 
 // AnswerRoom returns how many plain bytes from the server fit.
-func (p *Pipe) AnswerRoom() int { return p.plainIn.Room() }
+func (p *Pipe) PlainRoom() int { return p.plainIn.Room() }
 
 // Answers takes plain bytes from the server, at most AnswerRoom.
-func (p *Pipe) Answers(b []byte) {
+func (p *Pipe) WritePlain(b []byte) {
 	p.plainIn.Write(b)
 	p.news.Store(true)
 }

@@ -28,7 +28,7 @@ func (r *Ring) Space() []byte {
 }
 
 // Wrote: see Space.
-func (r *Ring) Wrote(n int) { r.in.Store(r.in.Load() + uint64(n)) }
+func (r *Ring) Commit(n int) { r.in.Store(r.in.Load() + uint64(n)) }
 
 // Peek returns the next bytes for the reader, as far as they lie together; Took
 // says how many of them it has taken.
@@ -39,14 +39,14 @@ func (r *Ring) Peek() []byte {
 }
 
 // Took: see Peek.
-func (r *Ring) Took(n int) { r.out.Store(r.out.Load() + uint64(n)) }
+func (r *Ring) Discard(n int) { r.out.Store(r.out.Load() + uint64(n)) }
 
 // Write puts as much of b into the ring as fits and returns how much that was.
 func (r *Ring) Write(b []byte) int {
 	n := 0
 	for range 2 { // up to the end of the memory, and from its beginning
 		k := copy(r.Space(), b[n:])
-		r.Wrote(k)
+		r.Commit(k)
 		n += k
 	}
 	return n
@@ -57,7 +57,7 @@ func (r *Ring) Read(b []byte) int {
 	n := 0
 	for range 2 {
 		k := copy(b[n:], r.Peek())
-		r.Took(k)
+		r.Discard(k)
 		n += k
 	}
 	return n

@@ -18,11 +18,11 @@ const MaxKnown = 8
 
 // Known is one name of an address.
 type Known struct {
-	Name    Name
-	Ruled   bool   // the policy has a pattern for it
-	Learned int64  // when
-	Lookup  uint64 // by which query
-	Expires int64  // when it ends, or has ended
+	Name     Name
+	InPolicy bool   // the policy has a pattern for it
+	Learned  int64  // when
+	Lookup   uint64 // by which query
+	Expires  int64  // when it ends, or has ended
 }
 
 func (f *Found) reset() { f.IDs, f.Full, f.Names = f.ids[:0], false, f.names[:0] }
@@ -44,9 +44,9 @@ func (s *Set) find(client, addr packet.Addr, now int64, f *Found) {
 	}
 }
 
-// FindLater looks up names that client knew at addr and that have expired: what
+// FindExpired looks up names that client knew at addr and that have expired: what
 // has expired is kept for as long as nothing else needs its place.
-func (s *Set) FindLater(client, addr packet.Addr, now int64, f *Found) {
+func (s *Set) FindExpired(client, addr packet.Addr, now int64, f *Found) {
 	f.reset()
 	for _, c := range [...]packet.Addr{client, Everyone} {
 		for i := s.both[s.bothOf(c, addr)]; i != 0; i = s.b[i-1].byBoth.next {
@@ -57,9 +57,9 @@ func (s *Set) FindLater(client, addr packet.Addr, now int64, f *Found) {
 	}
 }
 
-// FindOthers looks up by what names any client knows addr. It looks at a
+// FindAnyClient looks up by what names any client knows addr. It looks at a
 // limited number of them.
-func (s *Set) FindOthers(addr packet.Addr, now int64, f *Found) {
+func (s *Set) FindAnyClient(addr packet.Addr, now int64, f *Found) {
 	f.reset()
 	left := 2 * PerAddress
 	for i := s.addrs[s.addrOf(addr)]; i != 0 && left > 0; i = s.b[i-1].byAddr.next {
@@ -115,7 +115,7 @@ func (s *Set) Knows(client packet.Addr, name []byte, now int64) bool {
 // add notes a binding's name and patterns.
 func (s *Set) add(b *binding, f *Found) {
 	r := &s.names.rec[b.name-1]
-	k := Known{Name: Name(b.name), Ruled: r.ruled(), Learned: b.learned, Lookup: b.lookup, Expires: b.expires}
+	k := Known{Name: Name(b.name), InPolicy: r.ruled(), Learned: b.learned, Lookup: b.lookup, Expires: b.expires}
 	s.addIDs(r, f)
 	if n := len(f.Names); n < len(f.names) {
 		f.Names = f.names[:n+1]
@@ -130,8 +130,8 @@ func (s *Set) add(b *binding, f *Found) {
 }
 
 func (k *Known) before(o *Known) bool {
-	if k.Ruled != o.Ruled {
-		return k.Ruled
+	if k.InPolicy != o.InPolicy {
+		return k.InPolicy
 	}
 	return k.Learned > o.Learned
 }

@@ -52,8 +52,8 @@ func TestLookups(t *testing.T) {
 				}
 			}
 			slices.SortFunc(list, func(a, b Known) int {
-				if a.Ruled != b.Ruled {
-					if a.Ruled {
+				if a.InPolicy != b.InPolicy {
+					if a.InPolicy {
 						return -1
 					}
 					return 1
@@ -80,7 +80,7 @@ func TestLookups(t *testing.T) {
 					t.Fatal("not bound")
 				}
 				ends := now + max(int64(ttl)*second, s.cfg.Floor, second) + s.cfg.Grace
-				k := Known{Ruled: len(of(n)) > 0, Learned: now, Lookup: uint64(step), Expires: ends}
+				k := Known{InPolicy: len(of(n)) > 0, Learned: now, Lookup: uint64(step), Expires: ends}
 				if i := slices.IndexFunc(all, func(b bound) bool { return b.client == c && b.addr == a && b.name == n }); i >= 0 {
 					k.Expires = max(k.Expires, all[i].k.Expires)
 					k.Name = all[i].k.Name
@@ -98,13 +98,13 @@ func TestLookups(t *testing.T) {
 			}
 			s.Find(c, a, at, &f)
 			found("Find", at, func(b *bound) bool { return (b.client == c || b.client == Everyone) && b.addr == a && b.k.Expires > at })
-			s.FindOthers(a, at, &f)
+			s.FindAnyClient(a, at, &f)
 			if len(all) <= 2*PerAddress || s.mask > 1 { // it looks no further
-				found("FindOthers", at, func(b *bound) bool { return b.addr == a && b.k.Expires > at })
+				found("FindAnyClient", at, func(b *bound) bool { return b.addr == a && b.k.Expires > at })
 			}
 			if c != Everyone {
-				s.FindLater(c, a, at, &f)
-				found("FindLater", at, func(b *bound) bool {
+				s.FindExpired(c, a, at, &f)
+				found("FindExpired", at, func(b *bound) bool {
 					return (b.client == c || b.client == Everyone) && b.addr == a && b.k.Expires <= at
 				})
 			}
@@ -168,7 +168,7 @@ func TestLookUpsOfNothing(t *testing.T) {
 	s.Bind(1, wire(t, "a.r"), 10, 60, 5, 0)
 	s.Find(1, 10, 5, &f)
 	n := f.Names[0].Name
-	if !f.Names[0].Ruled {
+	if !f.Names[0].InPolicy {
 		t.Fatal("the first pattern is none")
 	}
 	for _, n := range []Name{0, n + 1, 4, 5, math.MaxUint32} { // there are 4 places for names
@@ -239,7 +239,7 @@ func TestLongChains(t *testing.T) {
 	s := New(Config{Capacity: 1000, Patterns: patterns(t, "old.r")})
 	s.Bind(1, wire(t, "old.r"), 10, 60, 0, 0)
 	for i := range 2*PerAddress + 1 {
-		s.FindOthers(10, 0, &f)
+		s.FindAnyClient(10, 0, &f)
 		if (len(f.IDs) == 1) != (i < 2*PerAddress) {
 			t.Fatalf("behind %d others: %v", i, f.IDs)
 		}

@@ -165,7 +165,7 @@ func FuzzSet(f *testing.F) {
 					t.Fatalf("client %d, address %d: patterns %v, want %v", c, addr, got, want)
 				}
 			}
-			s.FindOthers(addr, now, &fd)
+			s.FindAnyClient(addr, now, &fd)
 			got := slices.Clone(fd.IDs)
 			slices.Sort(got)
 			if want := m.find(0, addr, now, true); !slices.Equal(got, want) {

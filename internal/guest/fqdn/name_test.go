@@ -83,7 +83,7 @@ func TestTextAndWire(t *testing.T) {
 		strings.Repeat("a", 1000):       "-",
 		strings.Repeat("a.", 500):       "-",
 	} {
-		w, ok := Wire(text)
+		w, ok := Encode(text)
 		if ok != (want != "-") || ok && string(w) != want {
 			t.Errorf("Wire(%q): %q, %v", text, w, ok)
 		}
@@ -91,16 +91,16 @@ func TestTextAndWire(t *testing.T) {
 		for i := range put {
 			put[i] = 0xee // what somebody left there
 		}
-		n := PutWire(&put, []byte(text))
+		n := EncodeTo(&put, []byte(text))
 		if (n != 0) != ok || ok && string(put[:n]) != want {
-			t.Errorf("PutWire(%q): %q", text, put[:n])
+			t.Errorf("EncodeTo(%q): %q", text, put[:n])
 		}
 	}
 	// Of the root they have each its own opinion: a pattern may not be, a name that
 	// somebody sends never is.
 	for _, text := range []string{"", "."} {
 		var put [MaxName]byte
-		if w, ok := Wire(text); !ok || string(w) != "\x00" || PutWire(&put, []byte(text)) != 0 {
+		if w, ok := Encode(text); !ok || string(w) != "\x00" || EncodeTo(&put, []byte(text)) != 0 {
 			t.Errorf("%q: %q, %v", text, w, ok)
 		}
 	}
@@ -127,9 +127,9 @@ func TestTextAndWireAgree(t *testing.T) {
 		if len(text) == 0 || string(text) == "." {
 			continue
 		}
-		w, ok := Wire(string(text))
+		w, ok := Encode(string(text))
 		var put [MaxName]byte
-		n := PutWire(&put, text)
+		n := EncodeTo(&put, text)
 		buf := make([]byte, 1000)
 		k, err := dns.PackDomainName(dns.Fqdn(string(text)), buf, 0, nil, false)
 		lower := bytes.ToLower(buf[:max(k, 0)])

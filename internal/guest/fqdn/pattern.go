@@ -27,7 +27,7 @@ type pattern struct {
 func NewPatterns(p *ruleset.Policy, list []ruleset.Name) (*Patterns, error) {
 	t := &Patterns{seed: maphash.MakeSeed(), slots: make([]uint32, powerOfTwo(2*len(list)+1))}
 	for i := range list {
-		w, ok := Wire(p.Text(list[i].Text))
+		w, ok := Encode(p.Text(list[i].Text))
 		if !ok {
 			return nil, errors.New("fqdn: " + p.Text(list[i].Text) + " is not a name")
 		}
@@ -42,7 +42,7 @@ func NewPatterns(p *ruleset.Policy, list []ruleset.Name) (*Patterns, error) {
 
 // Wire turns the text of a name, with or without the dot at the end, into wire
 // form. There are no escapes in it.
-func Wire(s string) ([]byte, bool) {
+func Encode(s string) ([]byte, bool) {
 	var b []byte
 	if n := len(s); n > 0 && s[n-1] == '.' {
 		s = s[:n-1]
@@ -164,9 +164,9 @@ func AppendText(b, name []byte) []byte {
 	return b
 }
 
-// PutWire turns the text of a name into wire form and lower case and returns
+// EncodeTo turns the text of a name into wire form and lower case and returns
 // its length, 0 when it is not a name. There are no escapes in it.
-func PutWire(w *[MaxName]byte, text []byte) int {
+func EncodeTo(w *[MaxName]byte, text []byte) int {
 	n, at := 1, 0 // at: where the length of the label under way is
 	w[at] = 0
 	for i, c := range text {

@@ -149,7 +149,7 @@ func TestGoneIsGone(t *testing.T) {
 				if k < i-6 {
 					continue
 				}
-				s.FindLater(client, packet.Addr(k), 1<<60, &f)
+				s.FindExpired(client, packet.Addr(k), 1<<60, &f)
 				if len(f.Names) != 0 || len(ids(s, 1, packet.Addr(k), 0)) != 0 || s.Knows(client, name, 0) || s.FindName(client, packet.Addr(k), name, 0, &f) {
 					t.Fatalf("name %d of %d of client %d is still there", k, i, client)
 				}

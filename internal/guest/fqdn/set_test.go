@@ -32,7 +32,7 @@ func patterns(t testing.TB, list ...string) *Patterns {
 
 func wire(t testing.TB, s string) []byte {
 	t.Helper()
-	w, ok := Wire(s)
+	w, ok := Encode(s)
 	if !ok {
 		t.Fatalf("%q is not a name", s)
 	}
@@ -109,10 +109,10 @@ func TestFind(t *testing.T) {
 		t.Errorf("names %+v", f.Names)
 	}
 	// Who else knows it, and who knew it.
-	if s.FindOthers(10, 0, &f); len(f.IDs) != 3 {
+	if s.FindAnyClient(10, 0, &f); len(f.IDs) != 3 {
 		t.Errorf("others: %v", f.IDs)
 	}
-	if s.FindLater(1, 10, 61*second, &f); len(f.IDs) != 3 {
+	if s.FindExpired(1, 10, 61*second, &f); len(f.IDs) != 3 {
 		t.Errorf("later: %v", f.IDs)
 	}
 	if !s.FindName(1, 10, wire(t, "b.example"), 0, &f) || !slices.Equal(f.IDs, []uint32{2, 1}) {
@@ -232,7 +232,7 @@ func TestLongNames(t *testing.T) {
 	if s.c.EvictedText == 0 || s.Len() == 0 {
 		t.Errorf("%+v, %d bindings", s.c, s.Len())
 	}
-	if _, ok := Wire(long + long + long + long + long + "com"); ok {
+	if _, ok := Encode(long + long + long + long + long + "com"); ok {
 		t.Error("a name of more than 255 bytes")
 	}
 	if s.Bind(1, []byte("\x03abc"), 1, 1, 0, 0) || s.Bind(1, []byte{0xc0, 0}, 1, 1, 0, 0) || s.Bind(1, nil, 1, 1, 0, 0) {
@@ -272,7 +272,7 @@ func TestAllocations(t *testing.T) {
 		s.Bind(packet.Addr(i%5), names[i%100], packet.Addr(i%7), 60, int64(i), 0)
 		s.Find(packet.Addr(i%5), packet.Addr(i%7), int64(i), &f)
 		s.FindName(1, 2, names[i%100], int64(i), &f)
-		s.FindOthers(1, int64(i), &f)
+		s.FindAnyClient(1, int64(i), &f)
 		s.Sweep(10, int64(i))
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
@@ -383,9 +383,9 @@ func walk(t testing.TB, s *Set, l *list, holder uint32, refs map[uint32]uint32) 
 	return n
 }
 
-// TestFindLater: what has expired is found as such, from the moment at which it is
+// TestFindExpired: what has expired is found as such, from the moment at which it is
 // no longer found, for its client or for everyone, with its end.
-func TestFindLater(t *testing.T) {
+func TestFindExpired(t *testing.T) {
 	s := New(Config{Capacity: 10, Patterns: patterns(t, "*.r")})
 	s.Bind(1, wire(t, "own.r"), 10, 60, 0, 7)
 	s.Bind(Everyone, wire(t, "all.r"), 10, 30, 0, 8)
@@ -397,17 +397,17 @@ func TestFindLater(t *testing.T) {
 		n, old int
 	}{{1, 30*second - 1, 2, 0}, {1, 30 * second, 1, 1}, {1, 60*second - 1, 1, 1}, {1, 60 * second, 0, 2}, {3, 60 * second, 0, 1}, {3, 0, 1, 0}} {
 		s.Find(c.client, 10, c.at, &now)
-		s.FindLater(c.client, 10, c.at, &later)
+		s.FindExpired(c.client, 10, c.at, &later)
 		if len(now.Names) != c.n || len(later.Names) != c.old {
 			t.Errorf("client %d at %d: %d and %d, want %d and %d", c.client, c.at, len(now.Names), len(later.Names), c.n, c.old)
 		}
 		for _, k := range later.Names {
-			if want := map[uint64]int64{7: 60 * second, 8: 30 * second}[k.Lookup]; k.Expires != want || !k.Ruled {
+			if want := map[uint64]int64{7: 60 * second, 8: 30 * second}[k.Lookup]; k.Expires != want || !k.InPolicy {
 				t.Errorf("query %d has ended at %d, want %d", k.Lookup, k.Expires, want)
 			}
 		}
 	}
-	s.FindLater(1, 11, 100*second, &later)
+	s.FindExpired(1, 11, 100*second, &later)
 	if len(later.Names) != 0 {
 		t.Error("of another address")
 	}

@@ -120,14 +120,14 @@ func (e *Engine) dnsQuery(p *received, now int64) {
 // dnsAnswer takes a packet from the WAN when it is addressed to a port from
 // which the proxy has asked.
 func (e *Engine) dnsAnswer(p *received, now int64) bool {
-	if p.in.n != wan || p.Class != packet.Gram || p.Dst != e.nat.Own().Addr() || !e.names.proxy.Mine(p.DstPort) {
+	if p.in.n != wan || p.Class != packet.Gram || p.Dst != e.nat.Own().Addr() || !e.names.proxy.OwnsPort(p.DstPort) {
 		return false
 	}
 	if !e.linear(p) {
 		e.dropPacket(p, verdict.FragmentedIPv4, now)
 		return true
 	}
-	e.names.proxy.Answer(p.Src, p.SrcPort, p.DstPort, e.bytes(p)[p.L4+packet.UDPLen:], now)
+	e.names.proxy.UDPResponse(p.Src, p.SrcPort, p.DstPort, e.bytes(p)[p.L4+packet.UDPLen:], now)
 	e.c.Local++
 	e.pool.Put(p.frame.Buf)
 	return true
@@ -153,18 +153,18 @@ func (e *Engine) namesTick(now int64) {
 // carrier carries the proxy's messages.
 type carrier struct{ e *Engine }
 
-// AskUDP implements dnsproxy.Transport.
-func (c carrier) AskUDP(to packet.Addr, toPort, fromPort uint16, msg []byte) {
+// SendUDP implements dnsproxy.Transport.
+func (c carrier) SendUDP(to packet.Addr, toPort, fromPort uint16, msg []byte) {
 	c.e.sendUDP(&c.e.port[wan], c.e.nat.Own().Addr(), fromPort, to, toPort, msg)
 }
 
-// AskTCP implements dnsproxy.Transport.
-func (c carrier) AskTCP(_ int, to packet.Addr, toPort uint16, tag uint32, msg []byte) bool {
+// SendTCP implements dnsproxy.Transport.
+func (c carrier) SendTCP(_ int, to packet.Addr, toPort uint16, tag uint32, msg []byte) bool {
 	return c.e.askTCP(to, toPort, tag, msg)
 }
 
-// DropTCP implements dnsproxy.Transport.
-func (c carrier) DropTCP(tag uint32) { c.e.names.tcp.Drop(tag, c.e.now) }
+// CancelTCP implements dnsproxy.Transport.
+func (c carrier) CancelTCP(tag uint32) { c.e.names.tcp.Cancel(tag, c.e.now) }
 
 // Reply implements dnsproxy.Transport.
 func (c carrier) Reply(to *dnsproxy.Client, msg []byte) {
@@ -175,17 +175,17 @@ func (c carrier) Reply(to *dnsproxy.Client, msg []byte) {
 	c.e.sendUDP(&c.e.port[lan], to.Server, dnsPort, to.Addr, to.Port, msg)
 }
 
-// TakePort implements dnsproxy.Transport.
-func (c carrier) TakePort() (uint16, bool) { return c.e.nat.Own().Take(packet.UDP, c.Random()) }
+// AllocPort implements dnsproxy.Transport.
+func (c carrier) AllocPort() (uint16, bool) { return c.e.nat.Own().Take(packet.UDP, c.Random()) }
 
-// GivePort implements dnsproxy.Transport.
-func (c carrier) GivePort(p uint16) { c.e.GivePort(packet.UDP, p) }
+// FreePort implements dnsproxy.Transport.
+func (c carrier) FreePort(p uint16) { c.e.GivePort(packet.UDP, p) }
 
 // Random implements dnsproxy.Transport.
 func (c carrier) Random() uint64 { return c.e.names.rng.Uint64() }
 
-// Done implements dnsproxy.Transport.
-func (c carrier) Done(d *dnsproxy.Done) {
+// QueryDone implements dnsproxy.Transport.
+func (c carrier) QueryDone(d *dnsproxy.Result) {
 	e := c.e
 	if e.events == nil {
 		return
@@ -196,7 +196,7 @@ func (c carrier) Done(d *dnsproxy.Done) {
 	if d.Client.Conn != 0 {
 		r.Proto = packet.TCP
 	}
-	if r.XlatAddr = d.Inside; d.Bound > 0 {
+	if r.XlatAddr = d.Private; d.Bound > 0 {
 		r.XlatAddr = d.First.To16()
 	}
 	e.emitDomain(&r, d.Name)

@@ -97,7 +97,7 @@ func TestPortsOfConnections(t *testing.T) {
 		t.Fatalf("%d connections of %d have %d ports", l.e.DNSConns().Len(), n, in())
 	}
 	for i := range n {
-		(carrier{l.e}).DropTCP(uint32(1 + i))
+		(carrier{l.e}).CancelTCP(uint32(1 + i))
 	}
 	for range 60 {
 		l.pass(1)

@@ -197,7 +197,7 @@ func TestHostileBoth(t *testing.T) {
 		h.rest()
 	}
 	p, c := h.e.DNS().Counters(), h.e.DNSConns().Counters()
-	if p.Bound == 0 || p.BadAnswers == 0 || p.Mismatched == 0 || p.ByTCP == 0 || c.Accepted == 0 || c.Connected == 0 || c.Reset == 0 || p.Unreachable == 0 ||
+	if p.Bound == 0 || p.Malformed == 0 || p.Mismatched == 0 || p.OverTCP == 0 || c.Accepted == 0 || c.Connected == 0 || c.Reset == 0 || p.Unreachable == 0 ||
 		h.e.c.HellosAccepted == 0 || h.e.c.DropReasons[verdict.SNIRefused] == 0 {
 		t.Fatalf("the test does not reach everything: %+v, %+v, %d hellos accepted", p, c, h.e.c.HellosAccepted)
 	}

@@ -173,7 +173,7 @@ func TestProxyTakesOnlyItsOwn(t *testing.T) {
 		t.Errorf("%d of them were taken for answers", c.Mismatched)
 	}
 	p := udp("192.0.2.77", 53, ours, v.SrcPort) // whoever says it, this is to the proxy's port
-	if across, _ := l.put(wan, p); len(across) != 0 || l.e.DNS().Counters().Mismatched+l.e.DNS().Counters().BadAnswers != 1 {
+	if across, _ := l.put(wan, p); len(across) != 0 || l.e.DNS().Counters().Mismatched+l.e.DNS().Counters().Malformed != 1 {
 		t.Errorf("%+v", l.e.DNS().Counters())
 	}
 	// TCP: a connection to the proxy, and others with the same ports.
@@ -310,20 +310,20 @@ func TestLinksOfUpstreams(t *testing.T) {
 		t.Errorf("links to %v", ups)
 	}
 	u := linkUser{l.e}
-	a, port, ok := u.TakePort()
+	a, port, ok := u.AllocPort()
 	if !ok || a != ip(ours) || l.e.Pools()[0].InUse(packet.TCP) != 1 {
 		t.Fatalf("port %d of %v", port, addr(a))
 	}
-	u.GivePort(port)
+	u.FreePort(port)
 	if l.e.Pools()[0].InUse(packet.TCP) != 0 {
 		t.Error("it was not given back")
 	}
 	c := carrier{l.e}
-	port, ok = c.TakePort()
+	port, ok = c.AllocPort()
 	if !ok || l.e.Pools()[0].InUse(packet.UDP) != 1 {
 		t.Fatal("no port")
 	}
-	c.GivePort(port)
+	c.FreePort(port)
 	one, two, three := c.Random(), c.Random(), (ends{l.e}).Random()
 	if l.e.Pools()[0].InUse(packet.UDP) != 0 || one == two || two == three {
 		t.Error("it was not given back, or numbers repeat")

@@ -36,7 +36,7 @@ func (l *dnsLab) tcpHost(side int) *tcpHost {
 
 func (h *tcpHost) Random() uint64 { h.rnd += 0x9e3779b97f4a7c15; return h.rnd }
 
-func (h *tcpHost) Stream(uint32, uint32) {}
+func (h *tcpHost) StreamReady(uint32, uint32) {}
 
 func (h *tcpHost) Closed(uint32, uint32, *tcp.Tuple, bool) { h.closed++ }
 

@@ -114,7 +114,7 @@ func TestDoTAnswers(t *testing.T) {
 				t.Fatalf("the query for %s has %d bytes", name, size)
 			}
 		}
-		if c := l.link().Counters(); c.Connections != 1 || len(l.conns) != 1 || l.e.DNS().Counters().ByTLS != 3 {
+		if c := l.link().Counters(); c.Connections != 1 || len(l.conns) != 1 || l.e.DNS().Counters().OverTLS != 3 {
 			t.Fatalf("%+v, %d connections", c, len(l.conns))
 		}
 		l.buffers()

@@ -48,7 +48,7 @@ func (e *Engine) dnsError(p *received, q *packet.Packet, inner []byte, now int64
 	l4 := inner[q.L4:]
 	switch q.Class {
 	case packet.Gram:
-		if !e.names.proxy.Mine(q.SrcPort) || !e.names.errors.within(now) || !e.quotesQuery(q, l4) {
+		if !e.names.proxy.OwnsPort(q.SrcPort) || !e.names.errors.within(now) || !e.quotesQuery(q, l4) {
 			return false
 		}
 		e.names.proxy.Unreachable(q.SrcPort, now)

@@ -55,7 +55,7 @@ type ends struct{ e *Engine }
 func (u ends) Emit(s *tcp.Segment) {
 	e := u.e
 	out := &e.port[wan]
-	if s.Served {
+	if s.Passive {
 		out = &e.port[lan]
 	}
 	e.putSegment(out, s)
@@ -95,23 +95,23 @@ func (u ends) Message(id uint32, msg []byte) {
 	e := u.e
 	t, tag, served := e.names.tcp.Conn(id)
 	if !served {
-		e.names.proxy.AnswerTCP(tag, msg, e.now)
+		e.names.proxy.TCPResponse(tag, msg, e.now)
 		e.names.tcp.Close(id, e.now)
 		return
 	}
 	c := &e.names.client
 	*c = dnsproxy.Client{Addr: t.Remote, Port: t.RemotePort, Server: t.Local, Conn: id}
-	unspeakable := e.names.proxy.Counters().Unspeakable
+	unspeakable := e.names.proxy.Counters().NotQueries
 	e.names.proxy.Query(c, msg, e.now) // one that is too many is no frame that is dropped
-	if e.names.proxy.Counters().Unspeakable != unspeakable {
+	if e.names.proxy.Counters().NotQueries != unspeakable {
 		e.names.tcp.Close(id, e.now) // this is not DNS
 	}
 }
 
-// Stream implements tcp.User.
-func (u ends) Stream(uint32, uint32) {
+// StreamReady implements tcp.User.
+func (u ends) StreamReady(uint32, uint32) {
 	for _, l := range u.e.names.links {
-		l.Touch()
+		l.Wake()
 	}
 }
 
@@ -119,7 +119,7 @@ func (u ends) Stream(uint32, uint32) {
 func (u ends) Closed(id, tag uint32, t *tcp.Tuple, served bool) {
 	if !served {
 		u.e.GivePort(packet.TCP, t.LocalPort)
-		u.e.names.proxy.FailTCP(tag, u.e.now) // unless it has its answer, or is a stream
+		u.e.names.proxy.TCPFailed(tag, u.e.now) // unless it has its answer, or is a stream
 		for _, l := range u.e.names.links {
 			l.Closed(id, u.e.now)
 		}

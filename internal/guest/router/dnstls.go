@@ -93,23 +93,23 @@ func (e *Engine) linksDue(d int64) int64 {
 	return d
 }
 
-// AskTLS implements dnsproxy.Transport.
-func (c carrier) AskTLS(up int, msg []byte) bool { return c.e.names.byUp[up].Ask(msg, c.e.now) }
+// SendTLS implements dnsproxy.Transport.
+func (c carrier) SendTLS(up int, msg []byte) bool { return c.e.names.byUp[up].Send(msg, c.e.now) }
 
 // linkUser is what the links tell the engine.
 type linkUser struct{ e *Engine }
 
-// TakePort implements dot.User.
-func (u linkUser) TakePort() (packet.Addr, uint16, bool) { return u.e.takeTCPPort() }
+// AllocPort implements dot.User.
+func (u linkUser) AllocPort() (packet.Addr, uint16, bool) { return u.e.takeTCPPort() }
 
-// GivePort implements dot.User.
-func (u linkUser) GivePort(p uint16) { u.e.GivePort(packet.TCP, p) }
+// FreePort implements dot.User.
+func (u linkUser) FreePort(p uint16) { u.e.GivePort(packet.TCP, p) }
 
-// Answer implements dot.User.
-func (u linkUser) Answer(up int, msg []byte) { u.e.names.proxy.AnswerTLS(up, msg, u.e.now) }
+// Response implements dot.User.
+func (u linkUser) Response(up int, msg []byte) { u.e.names.proxy.TLSResponse(up, msg, u.e.now) }
 
 // Lost implements dot.User.
-func (u linkUser) Lost(up int, failed bool) { u.e.names.proxy.LostTLS(up, failed, u.e.now) }
+func (u linkUser) Lost(up int, failed bool) { u.e.names.proxy.TLSLost(up, failed, u.e.now) }
 
 // Failed implements dot.User.
 func (u linkUser) Failed(up int, c dot.Class, reason []byte) {

@@ -38,8 +38,8 @@ type hello struct {
 	held    [heldHello]received
 	server  uint32 // sequence number of the server's next byte
 	said    int    // how many of its bytes are known, since the message went on
-	says    [clienthello.AnswerLen]byte
-	answer  clienthello.Answer
+	says    [clienthello.ResponseLen]byte
+	answer  clienthello.Response
 	nameLen uint8
 	name    [fqdn.MaxName]byte // of the first message, in wire form
 	data    [clienthello.MaxLen]byte

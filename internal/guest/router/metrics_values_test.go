@@ -73,10 +73,10 @@ func TestEachMetricIsItsCounter(t *testing.T) {
 		"thurward_own_messages_unsent_total": &c.NoBuffer, "thurward_fragmented_total": &c.Fragmented, "thurward_fragments_sent_total": &c.FragmentsSent,
 		"thurward_reassembled_total": &c.Reassembled, "thurward_fragments_joined_total": &c.Joined, "thurward_mss_clamped_total": &c.MSSClamped,
 		"thurward_nat_ports_reclaimed_total": &c.PortsReclaimed, "thurward_conntrack_inserts_total": &table.Inserts, "thurward_conntrack_full_total": &table.Full,
-		"thurward_dns_upstream_queries_total": &dns.Asked, "thurward_dns_upstream_retries_total": &dns.Retries, "thurward_dns_upstream_tcp_total": &dns.ByTCP,
-		"thurward_dns_upstream_tls_total": &dns.ByTLS, "thurward_dns_upstream_unreachable_total": &dns.Unreachable, "thurward_dns_truncated_total": &dns.Truncated,
-		"thurward_dns_addresses_bound_total": &dns.Bound, "thurward_dns_addresses_unbound_total": &dns.Unbound, "thurward_dns_additional_removed_total": &dns.Shortened,
-		"thurward_dns_ech_removed_total": &dns.HiddenECH, "thurward_sni_accepted_total": &c.HellosAccepted, "thurward_sni_segments_repeated_total": &c.HellosRepeated,
+		"thurward_dns_upstream_queries_total": &dns.Asked, "thurward_dns_upstream_retries_total": &dns.Retries, "thurward_dns_upstream_tcp_total": &dns.OverTCP,
+		"thurward_dns_upstream_tls_total": &dns.OverTLS, "thurward_dns_upstream_unreachable_total": &dns.Unreachable, "thurward_dns_truncated_total": &dns.Truncated,
+		"thurward_dns_addresses_bound_total": &dns.Bound, "thurward_dns_addresses_unbound_total": &dns.Unbound, "thurward_dns_additional_removed_total": &dns.AdditionalRemoved,
+		"thurward_dns_ech_removed_total": &dns.ECHRemoved, "thurward_sni_accepted_total": &c.HellosAccepted, "thurward_sni_segments_repeated_total": &c.HellosRepeated,
 		"thurward_dns_tcp_refused_total": &tcp.Refused,
 	} {
 		want[name] = []uint64{*v}
@@ -93,7 +93,7 @@ func TestEachMetricIsItsCounter(t *testing.T) {
 		"thurward_nat_port_pool_highest": {0, 0, 0, 0, 1, 0},
 		"thurward_nat_port_pool_size":    {64512, 64512, 64512, 64512, 64512, 64512},
 		"thurward_dns_queries_total":     dns.Outcomes[1:], "thurward_dns_lookup_duration_seconds": append(dns.Latency[:], uint64(dns.LatencySum)),
-		"thurward_dns_answers_rejected_total": {dns.Mismatched, dns.WrongCase, dns.BadAnswers}, "thurward_dns_outstanding": {0}, "thurward_dns_tcp_connections": {0},
+		"thurward_dns_answers_rejected_total": {dns.Mismatched, dns.WrongCase, dns.Malformed}, "thurward_dns_outstanding": {0}, "thurward_dns_tcp_connections": {0},
 		"thurward_dns_tcp_ended_total": {tcp.Evicted, tcp.Stalled}, "thurward_fqdn_set_size": {0}, "thurward_fqdn_set_capacity": {2048}, "thurward_fqdn_set_clients": {0},
 		"thurward_fqdn_set_largest_client": {0}, "thurward_fqdn_set_evictions_total": {set.EvictedFull, set.EvictedText, set.EvictedAddress},
 		"thurward_dns_upstream_tls_connections_total": {links(func(c *dot.Counters) uint64 { return c.Connections })},
@@ -160,7 +160,7 @@ func TestLabelsStandByTheirValues(t *testing.T) {
 	}{
 		{"thurward_dns_answers_rejected_total", `reason="mismatch"`, dns.Mismatched},
 		{"thurward_dns_answers_rejected_total", `reason="wrong_case"`, dns.WrongCase},
-		{"thurward_dns_answers_rejected_total", `reason="malformed"`, dns.BadAnswers},
+		{"thurward_dns_answers_rejected_total", `reason="malformed"`, dns.Malformed},
 		{"thurward_dns_tcp_ended_total", `reason="evicted"`, tcp.Evicted},
 		{"thurward_dns_tcp_ended_total", `reason="stalled"`, tcp.Stalled},
 		{"thurward_fqdn_set_evictions_total", `reason="full"`, set.EvictedFull},

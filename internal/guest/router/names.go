@@ -28,7 +28,7 @@ func (e *Engine) nameDecided(told packet.Addr, fp *filter.Packet, name naming, a
 	n := &e.names
 	if k := n.found.Names; len(k) > 0 {
 		best := k[0]
-		if len(k) > 1 && k[1].Ruled {
+		if len(k) > 1 && k[1].InPolicy {
 			one := *fp
 			for i := range k {
 				n.set.Patterns(k[i].Name, &n.again)
@@ -46,11 +46,11 @@ func (e *Engine) nameDecided(told packet.Addr, fp *filter.Packet, name naming, a
 	}
 	// Would a name have helped that this client resolved too long ago, or that
 	// another client has resolved?
-	n.set.FindLater(fp.Src, told, now, &n.again)
+	n.set.FindExpired(fp.Src, told, now, &n.again)
 	if k, ok := e.wouldAccept(fp); ok {
 		return naming{k.Name, k.Lookup, verdict.NameExpired, agoSeconds(now - k.Expires)}
 	}
-	n.set.FindOthers(told, now, &n.again)
+	n.set.FindAnyClient(told, now, &n.again)
 	if k, ok := e.wouldAccept(fp); ok {
 		return naming{k.Name, k.Lookup, verdict.OtherClient, 0}
 	}
@@ -64,7 +64,7 @@ func (e *Engine) wouldAccept(fp *filter.Packet) (k fqdn.Known, ok bool) {
 	var names [fqdn.MaxKnown]fqdn.Known
 	one := *fp
 	for _, k := range names[:copy(names[:], n.again.Names)] {
-		if !k.Ruled {
+		if !k.InPolicy {
 			break // those that rules have come first
 		}
 		n.set.Patterns(k.Name, &n.again)

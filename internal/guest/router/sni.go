@@ -127,12 +127,12 @@ func (e *Engine) gatherHello(p *received, h *hello, now int64) {
 	var buf [fqdn.MaxName]byte
 	read := clienthello.Read
 	if h.again {
-		read = clienthello.ReadAgain
+		read = clienthello.ReadSecond
 	}
 	m, state := read(h.data[:h.len], &buf)
 	switch {
-	case state == clienthello.More && p.Flags&packet.FIN == 0:
-	case state == clienthello.Found && m.MayFollow(h.data[m.Len:h.len]) && e.nameFits(h, m.Name, now):
+	case state == clienthello.Incomplete && p.Flags&packet.FIN == 0:
+	case state == clienthello.Found && m.AllowsTrailing(h.data[m.Len:h.len]) && e.nameFits(h, m.Name, now):
 		h.early = m.Early
 		e.passHello(h, now)
 	default:
@@ -152,7 +152,7 @@ func (e *Engine) repeated(p *received, now int64) {
 // have the name of the first.
 func (e *Engine) nameFits(h *hello, name []byte, now int64) bool {
 	var wire [fqdn.MaxName]byte
-	n := fqdn.PutWire(&wire, name)
+	n := fqdn.EncodeTo(&wire, name)
 	if h.again {
 		return n > 0 && string(h.name[:h.nameLen]) == string(wire[:n])
 	}

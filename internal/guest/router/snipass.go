@@ -38,7 +38,7 @@ func (e *Engine) passHello(h *hello, now int64) {
 	}
 	e.names.hellos.held -= n
 	e.turnHello(h, unsettled, now+answerWithin, now)
-	h.answer, h.said, h.server = clienthello.Unsaid, 0, e.flows.Sent(h.flow^1)
+	h.answer, h.said, h.server = clienthello.Undecided, 0, e.flows.Sent(h.flow^1)
 }
 
 // guard looks at a segment, with data, of a client whose message has gone on, but
@@ -57,7 +57,7 @@ func (e *Engine) guard(p *received, h *hello, now int64) bool {
 		// A client says no more before it has an answer. What is no handshake
 		// does not matter once the message has arrived: who is asked for
 		// another after that is refused.
-		h.early = e.arrived(h) && !clienthello.Handshakes(data[n])
+		h.early = e.arrived(h) && !clienthello.MayBeginSecond(data[n])
 		if !h.early {
 			e.repeated(p, now)
 			return true
@@ -85,19 +85,19 @@ func (e *Engine) pendingAnswer(p *received, r conntrack.Ref, now int64) bool {
 	if h == nil || !h.passed {
 		return false
 	}
-	if h.answer == clienthello.Unsaid && p.Seq == h.server {
+	if h.answer == clienthello.Undecided && p.Seq == h.server {
 		f := e.bytes(p)
 		data := f[int(p.L4)+int(f[p.L4+12]>>4)*4:] // of fragments that of the first; nobody cuts an answer so short
 		h.said += copy(h.says[h.said:], data)
 		h.server += uint32(p.Payload)
-		h.answer = clienthello.ReadAnswer(h.says[:h.said])
-		if p.Flags&packet.FIN != 0 && h.answer == clienthello.Unsaid {
-			h.answer = clienthello.Final
+		h.answer = clienthello.ReadResponse(h.says[:h.said])
+		if p.Flags&packet.FIN != 0 && h.answer == clienthello.Undecided {
+			h.answer = clienthello.NoRetry
 		}
 	}
 	switch {
-	case h.answer == clienthello.Unsaid || !e.arrived(h):
-	case h.answer == clienthello.Final:
+	case h.answer == clienthello.Undecided || !e.arrived(h):
+	case h.answer == clienthello.NoRetry:
 		e.settle(h)
 	case h.early || h.again:
 		// What followed the message has passed unseen, and a server asks once.
@@ -125,7 +125,7 @@ func (e *Engine) refuseHello(p *received, h *hello, name []byte, now int64) {
 			FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4}
 		addFlow(&rec, d, false)
 		var wire [fqdn.MaxName]byte
-		if n := fqdn.PutWire(&wire, name); n > 0 {
+		if n := fqdn.EncodeTo(&wire, name); n > 0 {
 			e.emitDomain(&rec, wire[:n])
 		} else {
 			e.events.Put(&rec)

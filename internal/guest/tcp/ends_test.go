@@ -193,7 +193,7 @@ func TestHalfClosedClientTakesItsAnswers(t *testing.T) {
 func TestDropIsOfQuestions(t *testing.T) {
 	u := &counter{}
 	s := New(u, 1500, 1500, 1)
-	s.Drop(0, second) // free places have no tag
+	s.Cancel(0, second) // free places have no tag
 	stream := tuple
 	stream.LocalPort++
 	client := Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 9}
@@ -203,11 +203,11 @@ func TestDropIsOfQuestions(t *testing.T) {
 	s.find(&client).tag = 4
 	q := s.find(&tuple)
 	q.state = closing
-	if s.Drop(4, second); s.Len() != 3 || len(u.closed) != 0 {
+	if s.Cancel(4, second); s.Len() != 3 || len(u.closed) != 0 {
 		t.Fatalf("%+v were dropped", u.closed)
 	}
 	q.state = synSent
-	if s.Drop(4, second); s.Len() != 2 || len(u.closed) != 1 || u.closed[0] != tuple || s.c.Aborted != 0 {
+	if s.Cancel(4, second); s.Len() != 2 || len(u.closed) != 1 || u.closed[0] != tuple || s.c.Aborted != 0 {
 		t.Fatalf("%+v were dropped", u.closed)
 	}
 	check(t, s)

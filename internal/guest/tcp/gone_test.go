@@ -19,7 +19,7 @@ type witness struct {
 func (w *witness) Closed(_, tag uint32, t *Tuple, served bool) {
 	w.closed, w.served, w.tags = append(w.closed, *t), append(w.served, served), append(w.tags, tag)
 }
-func (w *witness) Stream(uint32, uint32) { w.streams++ }
+func (w *witness) StreamReady(uint32, uint32) { w.streams++ }
 
 // TestGoneIsTold: who is told of a connection's end is told which it was, once, and
 // of no more of it.
@@ -109,7 +109,7 @@ func TestClosedInTheMiddle(t *testing.T) {
 	if c.state != closing || len(h.in) == 0 {
 		t.Fatalf("%+v", c)
 	}
-	h.s.Abandon(id, h.now)
+	h.s.Abort(id, h.now)
 	check(t, h.s)
 	if h.s.Len() != 0 {
 		t.Fatal("still there")

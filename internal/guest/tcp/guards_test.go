@@ -296,7 +296,7 @@ func TestAnswersToOurSYN(t *testing.T) {
 		{packet.RST, 1, false, false, 0}, {packet.RST | packet.SYN | packet.ACK, 1, false, true, 0},
 	} {
 		h := byHand(t)
-		if !h.s.Connect(&tu, 7, []byte("q"), h.now) || len(h.in) != 1 || h.in[0].Flags != packet.SYN || h.in[0].MSS != 1460 || h.in[0].Served || h.s.c.Connected != 1 {
+		if !h.s.Connect(&tu, 7, []byte("q"), h.now) || len(h.in) != 1 || h.in[0].Flags != packet.SYN || h.in[0].MSS != 1460 || h.in[0].Passive || h.s.c.Connected != 1 {
 			t.Fatalf("begins with %+v", h.in)
 		}
 		if at, any := h.s.Due(); !any || at != h.now+firstRTO {

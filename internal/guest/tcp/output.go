@@ -29,7 +29,7 @@ func (c *conn) window() uint16 {
 
 // emit sends one segment of connection c.
 func (s *Stack) emit(c *conn, seq uint32, flags uint8, data []byte, mss uint16) {
-	s.seg = Segment{Tuple: c.Tuple, Seq: seq, Flags: flags, Window: c.window(), MSS: mss, Data: data, Served: c.served}
+	s.seg = Segment{Tuple: c.Tuple, Seq: seq, Flags: flags, Window: c.window(), MSS: mss, Data: data, Passive: c.served}
 	if flags&packet.ACK != 0 {
 		s.seg.Ack = c.rcv
 		c.told, c.edge = c.rcv, c.rcv+uint32(s.seg.Window)

@@ -36,8 +36,8 @@ func newCrowd(t testing.TB, reply int) *crowd {
 	return w
 }
 
-func (w *crowd) Random() uint64        { w.rnd += 0x9e3779b97f4a7c15; return w.rnd }
-func (w *crowd) Stream(uint32, uint32) {}
+func (w *crowd) Random() uint64             { w.rnd += 0x9e3779b97f4a7c15; return w.rnd }
+func (w *crowd) StreamReady(uint32, uint32) {}
 func (w *crowd) Closed(_, _ uint32, t *Tuple, served bool) {
 	if w.gone++; w.conns[*t] != nil {
 		w.conns[*t].ended = true
@@ -423,11 +423,11 @@ func TestQuestionsEnd(t *testing.T) {
 	w := newCrowd(t, 0)
 	tu := Tuple{Local: serverAddr, Remote: 0xc6336435, LocalPort: 30000, RemotePort: 53}
 	w.s.Connect(&tu, 4, []byte("q"), w.now)
-	w.s.Drop(5, w.now)
+	w.s.Cancel(5, w.now)
 	if w.s.Len() != 1 {
 		t.Fatal("another question was dropped")
 	}
-	if w.s.Drop(4, w.now); w.s.Len() != 0 {
+	if w.s.Cancel(4, w.now); w.s.Len() != 0 {
 		t.Fatal("it is still there")
 	}
 }

@@ -61,7 +61,7 @@ type Segment struct {
 	Window   uint16
 	MSS      uint16 // option of a SYN; 0: none
 	Data     []byte
-	Served   bool // it belongs to a client's connection
+	Passive  bool // it belongs to a client's connection
 }
 
 // A User gets what happens, and carries segments.
@@ -72,7 +72,7 @@ type User interface {
 	Message(id uint32, msg []byte)
 	// Stream says that a segment of a stream has come: there may be bytes to
 	// read, room to write, or the other side's end.
-	Stream(id, tag uint32)
+	StreamReady(id, tag uint32)
 	// Closed says that a connection is gone. Its id will stand for nothing
 	// any more. tag is the one of Connect or ConnectStream.
 	Closed(id, tag uint32, t *Tuple, served bool)
@@ -282,7 +282,7 @@ func (s *Stack) Send(id uint32, msg []byte, now int64) {
 
 // Drop resets the connection of a question, by its tag, that needs no answer any
 // more.
-func (s *Stack) Drop(tag uint32, now int64) {
+func (s *Stack) Cancel(tag uint32, now int64) {
 	s.now = now
 	for i := range s.conn {
 		if c := &s.conn[i]; c.state != free && c.state != closing && c.kind() == anAsked && c.tag == tag {

@@ -70,7 +70,7 @@ func (e *end) Message(id uint32, msg []byte) {
 }
 
 func (e *end) Closed(_, tag uint32, _ *Tuple, _ bool) { e.closed = append(e.closed, tag) }
-func (e *end) Stream(id, _ uint32) {
+func (e *end) StreamReady(id, _ uint32) {
 	if e.stream != nil {
 		e.stream(id)
 	}
@@ -414,7 +414,7 @@ type quiet struct{}
 
 func (quiet) Emit(*Segment)                       {}
 func (quiet) Message(uint32, []byte)              {}
-func (quiet) Stream(uint32, uint32)               {}
+func (quiet) StreamReady(uint32, uint32)          {}
 func (quiet) Closed(uint32, uint32, *Tuple, bool) {}
 func (quiet) Random() uint64                      { return 0 }
 

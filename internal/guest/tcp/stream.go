@@ -94,7 +94,7 @@ func (s *Stack) Read(id uint32, dst []byte, now int64) int {
 }
 
 // Abandon resets a connection.
-func (s *Stack) Abandon(id uint32, now int64) {
+func (s *Stack) Abort(id uint32, now int64) {
 	s.now = now
 	if c := s.byID(id); c != nil {
 		s.abort(c)
@@ -131,6 +131,6 @@ func (s *Stack) Input(t *Tuple, p *packet.Packet, options, data []byte, now int6
 	id, tag := s.id(c), c.tag
 	s.input(c, p, options, data)
 	if s.byID(id) != nil {
-		s.user.Stream(id, tag)
+		s.user.StreamReady(id, tag)
 	}
 }

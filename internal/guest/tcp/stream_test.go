@@ -182,7 +182,7 @@ func TestStreamGivenUp(t *testing.T) {
 	}
 	h, id = opened(t)
 	h.in = nil
-	h.s.Abandon(id, h.now)
+	h.s.Abort(id, h.now)
 	if len(h.in) != 1 || h.in[0].Flags&packet.RST == 0 || h.s.Len() != 0 || len(h.closed) != 1 {
 		t.Fatalf("abandoned with %+v", h.in)
 	}
@@ -203,7 +203,7 @@ func TestStreamAllocations(t *testing.T) {
 		if s.Read(id, buf, second) != len(buf) || s.Write(id, data, second) != len(data) {
 			t.Fatal("nothing moves")
 		}
-		s.Abandon(id, second)
+		s.Abort(id, second)
 	}); n != 0 || s.Len() != 0 {
 		t.Fatalf("%v allocations, %d streams", n, s.Len())
 	}

@@ -151,7 +151,7 @@ func TestSegmentsAreBounded(t *testing.T) {
 		h.serve = func(e *end, id uint32, msg []byte) { e.s.Send(id, make([]byte, 65000), e.s.now) }
 		from := Tuple{Local: clientAddr, Remote: serverAddr, LocalPort: h.port, RemotePort: 53}
 		h.arrive(&Segment{Tuple: from, Seq: 1, Flags: packet.SYN, MSS: c.mss, Window: 1}, h.now)
-		if h.in[0].MSS != uint16(min(c.ours, 1500)-40) || !h.in[0].Served {
+		if h.in[0].MSS != uint16(min(c.ours, 1500)-40) || !h.in[0].Passive {
 			t.Errorf("%+v: our MSS is %d", c, h.in[0].MSS)
 		}
 		iss := h.in[0].Seq
@@ -314,7 +314,7 @@ func TestWhoGivesWay(t *testing.T) {
 			t.Errorf("id %x stands for something", wrong)
 		}
 	}
-	h.s.Drop(3, h.now)
+	h.s.Cancel(3, h.now)
 	if got, tag, served := h.s.Conn(id + 3); h.s.Len() != maxAsked-1 || got != (Tuple{}) || tag != 0 || served {
 		t.Errorf("%d connections; %+v", h.s.Len(), got)
 	}

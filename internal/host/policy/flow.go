@@ -134,7 +134,7 @@ func noName(s string) string {
 	if _, err := netip.ParseAddr(s); err == nil {
 		return "is an address"
 	}
-	if _, ok := fqdn.Wire(s); !ok || s == "" || s == "." {
+	if _, ok := fqdn.Encode(s); !ok || s == "" || s == "." {
 		return "is no name"
 	}
 	return ""

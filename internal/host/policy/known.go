@@ -49,7 +49,7 @@ func (p *Policy) unnamed(seg *ruleset.Policy, f *Flow, told netip.Addr, local bo
 		return "names are not looked up for packets to the firewall itself"
 	case atOrBelow(p.DNS.Block, f.FQDN):
 		return "dns.block refuses it"
-	case dnsproxy.Inside(seg, number(told)) && !matchesName(p.DNS.Private, f.FQDN):
+	case dnsproxy.IsPrivate(seg, number(told)) && !matchesName(p.DNS.Private, f.FQDN):
 		return fmt.Sprintf("the proxy tells no client an address like %v for a name that dns.private_names does not have", told)
 	case f.Naming == NameExpired:
 		return fmt.Sprintf("it expired %v ago", f.Ago)

@@ -67,23 +67,23 @@ func session(p *dot.Pipe, c *Config, buf []byte) (dot.Class, string) {
 		if p.Cancelled() {
 			return 0, ""
 		}
-		if p.Finish() {
+		if p.ShouldClose() {
 			conn.Close() // tells the server (RFC 8446 section 6.1)
 			return 0, ""
 		}
 		moved := false
 		if room := p.SealedRoom() - overhead; room > 0 {
-			if n := p.Queries(buf[:min(room, step)]); n > 0 {
+			if n := p.ReadPlain(buf[:min(room, step)]); n > 0 {
 				if _, err := conn.Write(buf[:n]); err != nil {
 					return class(err)
 				}
 				moved = true
 			}
 		}
-		if room := p.AnswerRoom(); room > 0 {
+		if room := p.PlainRoom(); room > 0 {
 			n, err := conn.Read(buf[:min(room, len(buf))])
 			if n > 0 {
-				p.Answers(buf[:n])
+				p.WritePlain(buf[:n])
 				moved = true
 			}
 			var ne net.Error
@@ -94,7 +94,7 @@ func session(p *dot.Pipe, c *Config, buf []byte) (dot.Class, string) {
 		if moved {
 			c.Yield()
 		} else {
-			p.Rest()
+			p.Wait()
 		}
 	}
 }
