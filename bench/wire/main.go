@@ -29,9 +29,9 @@ func main() {
 	pool := framebuf.NewPool(mem, phys)
 	var nets []*virtio.Net
 	for _, d := range sys.Devices(netID) {
-		var t virtio.Transport = virtio.NewMMIO(d.Registers)
+		var t virtio.Transport = virtio.NewMMIO(virtio.NewWindow(d.Registers))
 		if sys.Native() {
-			t = sys.NewRegisters(d.Registers)
+			t = virtio.NewMMIO(sys.NewRegisters(d.Registers))
 		}
 		dev, err := virtio.FindNet(t)
 		if err != nil {

@@ -87,16 +87,25 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps) {
 		bits := sys.Wait(deadline)
 		g.woke(sys.Nanotime(), deadline)
 		out.interrupted(bits)
-		if bits&p.lanBit != 0 {
-			p.lan.Ack()
-		}
-		if bits&p.wanBit != 0 {
-			p.wan.Ack()
-		}
+		p.interrupted(bits)
 		p.lan.Disarm()
 		p.wan.Disarm()
 		p.check(g.last)
 		idle = 0
+	}
+}
+
+// interrupted handles the interrupts of the devices.
+func (p *ports) interrupted(bits uint64) {
+	if bits&p.lanBit != 0 {
+		p.lan.Ack()
+	}
+	if bits&p.wanBit != 0 {
+		p.wan.Ack()
+	}
+	if bits&sys.ConfigChanged != 0 {
+		p.lan.Changed()
+		p.wan.Changed()
 	}
 }
 

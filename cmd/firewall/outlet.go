@@ -28,6 +28,7 @@ type outlet struct {
 	bit     uint64        // vsock's, in the result of sys.Wait
 	signal  chan struct{}
 	news    atomic.Bool  // vsock has interrupted
+	changed atomic.Bool  // its configuration may have changed
 	rush    atomic.Bool  // the packet loop has packets
 	turn    atomic.Int64 // when lines are next rendered although it has
 	busy    atomic.Bool  // there is more to do at once
@@ -118,7 +119,10 @@ func (o *outlet) due(now int64) bool {
 
 // interrupted tells of the vsock device's interrupt.
 func (o *outlet) interrupted(bits uint64) {
-	if bits&o.bit != 0 {
+	if bits&sys.ConfigChanged != 0 {
+		o.changed.Store(true)
+	}
+	if bits&(o.bit|sys.ConfigChanged) != 0 {
 		o.news.Store(true)
 	}
 }
@@ -145,6 +149,9 @@ func (o *outlet) step() bool {
 	if v := o.vsock; v != nil {
 		if o.news.Swap(false) {
 			v.Ack()
+			if o.changed.Swap(false) {
+				v.Changed()
+			}
 		}
 		v.Disarm()
 	}

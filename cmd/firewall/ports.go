@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"strings"
+	"unsafe"
 
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/router"
@@ -40,9 +41,11 @@ func openPorts(p *ruleset.Policy, args arguments, pool *framebuf.Pool) (*ports, 
 		if m, ok := n.MAC(); ok {
 			macs[i] = m
 			have = append(have, formatMAC(m))
+		} else {
+			have = append(have, "one without a hardware address (Firecracker: guest_mac)")
 		}
 	}
-	found := "the machine has no network device"
+	found := noNetwork(sys.Found())
 	if len(have) > 0 {
 		found = "the machine has " + strings.Join(have, ", ")
 	}
@@ -95,10 +98,19 @@ func (p *ports) config(r ruleset.Role) router.PortConfig {
 
 // transport returns the way to a device's registers.
 func transport(d sys.Device) virtio.Transport {
-	if sys.Native() {
-		return sys.NewRegisters(d.Registers)
+	if d.Notify == nil {
+		return virtio.NewMMIO(registers(d.Registers))
 	}
-	return virtio.NewMMIO(d.Registers)
+	return virtio.NewPCI(virtio.PCIWindows{ID: d.ID, Common: registers(d.Registers), Notify: registers(d.Notify), NotifyLen: d.NotifyLen,
+		Multiplier: d.Multiplier, Config: registers(d.Config), ConfigLen: d.ConfigLen})
+}
+
+// registers returns access to a window.
+func registers(p unsafe.Pointer) virtio.Wide {
+	if sys.Native() {
+		return sys.NewRegisters(p)
+	}
+	return virtio.NewWindow(p)
 }
 
 // dma is the devices' memory.

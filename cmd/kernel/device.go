@@ -20,6 +20,7 @@ const (
 	mmioVersion = 0x004
 	mmioID      = 0x008
 	virtioMagic = 0x74726976
+	netID       = 1
 )
 
 // QEMU microvm's register windows, where the command line does not list them
@@ -32,7 +33,6 @@ const (
 
 var (
 	devices    uint32 // number of devices found
-	legacySeen bool   // a device speaks only the old virtio
 	irqBits    uint64 // devices that interrupted since sysWait last returned
 	devWaiter  uint32 // thread in sysWait
 	mappedPage [32]uint64
@@ -80,22 +80,55 @@ func window(pa uint64) uintptr {
 	return mapDevice(pa)
 }
 
-// findDevices finds the virtio-mmio devices: by the command line where it
-// names them, as Firecracker's does, otherwise by looking at microvm's slots.
+// findDevices finds the virtio devices: on MMIO by the command line where it
+// names them, as Firecracker's does, otherwise by looking at microvm's slots; and
+// on PCI, where MMIO has fewer network devices than a firewall needs.
 func findDevices() {
-	if scanCmdline() == 0 {
+	if scanCmdline() != 0 {
+		found.Sources |= abi.SourceCmdline
+	} else {
 		probeMicrovm()
 	}
-	if legacySeen && devices == 0 {
+	if networks() < 2 && !hasWord("pci=off") {
+		findPCI()
+	}
+	if found.Legacy > 0 && devices == 0 && found.Functions == 0 {
 		refuse("the virtio devices are of the legacy kind (QEMU needs -global virtio-mmio.force-legacy=false)")
 	}
-	info().NumDevices = devices
+	info().NumDevices, info().Found = devices, found
+}
+
+// networks returns the number of network devices.
+func networks() (n int) {
+	for i := uint32(0); i < devices; i++ {
+		if info().Devices[i].ID == netID {
+			n++
+		}
+	}
+	return n
+}
+
+// hasWord reports whether a word is among the boot arguments.
+func hasWord(w string) bool {
+	c := loaded.cmd[:loaded.cmdLen]
+	for i := 0; i < len(c); {
+		j := i
+		for j < len(c) && c[j] != ' ' {
+			j++
+		}
+		if string(c[i:j]) == w {
+			return true
+		}
+		i = j + 1
+	}
+	return false
 }
 
 func probeMicrovm() {
 	if load32(window(microvmBase)+mmioMagic) != virtioMagic {
 		return
 	}
+	found.Sources |= abi.SourceSlots
 	first, chip := uint32(5), uint64(ioapic1)
 	slots := 8
 	if v := ioapicRead(ioapic2, ioapicVer); v != 0 && v != 0xffffffff {
@@ -191,11 +224,11 @@ func addDevice(pa, chip uint64, pin uint32) {
 		return
 	}
 	if load32(r+mmioVersion) != 2 {
-		legacySeen = true
+		found.Legacy++
 		return
 	}
 	if devices == abi.MaxDevices {
-		puts("thurward: kernel: more virtio devices than can be used; one is ignored\n")
+		tooMany()
 		return
 	}
 	in := info()
@@ -220,13 +253,59 @@ func ioapicWrite(chip uint64, reg, v uint32) {
 	store32(r+ioapicWin, v)
 }
 
-// deviceAddress reports whether a is a register of a device that was found.
-func deviceAddress(a uint64) bool {
+// pciCommonBytes is the size of the common configuration (virtio 1.2, 4.1.4.3).
+const pciCommonBytes = 0x38
+
+// deviceAddress reports whether the n bytes at a, 1, 2 or 4, are a register of a
+// device that was found.
+func deviceAddress(a, n uint64) bool {
+	if n != 1 && n != 2 && n != 4 || a&(n-1) != 0 {
+		return false
+	}
 	in := info()
 	for i := uint32(0); i < devices; i++ {
-		if a-in.Devices[i].Registers < microvmStep && a&3 == 0 {
+		d := &in.Devices[i]
+		if d.Notify == 0 {
+			if a-d.Registers < microvmStep {
+				return true
+			}
+		} else if inside(a, n, d.Notify, d.NotifyLen) || inside(a, n, d.Registers, pciCommonBytes) || inside(a, n, d.Config, d.ConfigLen) {
 			return true
 		}
 	}
 	return false
+}
+
+// inside reports whether the n bytes at a lie in a window.
+func inside(a, n, start uint64, size uint32) bool {
+	return a >= start && a+n <= start+uint64(size)
+}
+
+// sysLoad and sysStore: see abi.SysLoad.
+func sysLoad(a, n uint64) uint64 {
+	if !deviceAddress(a, n) {
+		return errno(eFAULT)
+	}
+	switch n {
+	case 1:
+		return uint64(load8(uintptr(a)))
+	case 2:
+		return uint64(load16(uintptr(a)))
+	}
+	return uint64(load32(uintptr(a)))
+}
+
+func sysStore(a, v, n uint64) uint64 {
+	if !deviceAddress(a, n) {
+		return errno(eFAULT)
+	}
+	switch n {
+	case 1:
+		store8(uintptr(a), uint8(v))
+	case 2:
+		store16(uintptr(a), uint16(v))
+	default:
+		store32(uintptr(a), uint32(v))
+	}
+	return 0
 }

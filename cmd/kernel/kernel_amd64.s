@@ -460,11 +460,57 @@ TEXT ·store32(SB), NOSPLIT|NOFRAME, $0-12
 TEXT ·exitDone(SB), NOSPLIT|NOFRAME, $0
 	RET
 
+// func load16(a uintptr) uint16
+TEXT ·load16(SB), NOSPLIT|NOFRAME, $0-10
+	EXIT(·load16Done)
+	MOVQ 8(SP), AX
+	MOVW (AX), AX
+	JMP  ·load16Done(SB)
+
+TEXT ·load16Done(SB), NOSPLIT|NOFRAME, $0
+	MOVW AX, 16(SP)
+	RET
+
+// func load8(a uintptr) uint8
+TEXT ·load8(SB), NOSPLIT|NOFRAME, $0-9
+	EXIT(·load8Done)
+	MOVQ 8(SP), AX
+	MOVB (AX), AX
+	JMP  ·load8Done(SB)
+
+TEXT ·load8Done(SB), NOSPLIT|NOFRAME, $0
+	MOVB AX, 16(SP)
+	RET
+
+// func store16(a uintptr, v uint16)
+TEXT ·store16(SB), NOSPLIT|NOFRAME, $0-10
+	EXIT(·exitDone)
+	MOVQ 8(SP), AX
+	MOVW 16(SP), CX
+	MOVW CX, (AX)
+	RET
+
 // func store8(a uintptr, v uint8)
-TEXT ·store8(SB), NOSPLIT, $0-9
-	MOVQ a+0(FP), AX
-	MOVB v+8(FP), CX
+TEXT ·store8(SB), NOSPLIT|NOFRAME, $0-9
+	EXIT(·exitDone)
+	MOVQ 8(SP), AX
+	MOVB 16(SP), CX
 	MOVB CX, (AX)
+	RET
+
+// func inl(port uint16) uint32
+TEXT ·inl(SB), NOSPLIT|NOFRAME, $0-12
+	EXIT(·load32Done)
+	MOVW 8(SP), DX
+	INL
+	JMP  ·load32Done(SB)
+
+// func outl(port uint16, v uint32)
+TEXT ·outl(SB), NOSPLIT|NOFRAME, $0-8
+	EXIT(·exitDone)
+	MOVW 8(SP), DX
+	MOVL 12(SP), AX
+	OUTL
 	RET
 
 // func monitor(op, arg uint64, msr uint32)

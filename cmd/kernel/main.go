@@ -10,7 +10,7 @@
 //
 // The way through it: monitor_amd64.s (boot, traps), kernel_amd64.s (entries),
 // boot.go, syscall.go, then by topic: pages.go, memory.go, thread.go,
-// sched.go, futex.go, epoll.go, signal.go, time.go, device.go, random.go,
+// sched.go, futex.go, epoll.go, signal.go, time.go, device.go, pci.go, random.go,
 // console.go, power.go, crash.go.
 //
 //lint:file-ignore U1000 the assembly files use what Go code does not
@@ -108,9 +108,14 @@ func outb(port uint16, v uint8)
 func outw(port, v uint16)
 func inb(port uint16) uint8
 func outsb(port uint16, p uintptr, n uint64)
+func inl(port uint16) uint32
+func outl(port uint16, v uint32)
+func load8(a uintptr) uint8
+func load16(a uintptr) uint16
 func load32(a uintptr) uint32
-func store32(a uintptr, v uint32)
 func store8(a uintptr, v uint8)
+func store16(a uintptr, v uint16)
+func store32(a uintptr, v uint32)
 func monitor(op, arg uint64, msr uint32)
 func signalEntryAddr() uintptr
 

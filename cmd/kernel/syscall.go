@@ -160,16 +160,9 @@ func call(f *frame) (result uint64, other bool) {
 	case abi.SysDMA:
 		return sysDMA(a, b), false
 	case abi.SysLoad:
-		if !deviceAddress(a) {
-			return errno(eFAULT), false
-		}
-		return uint64(load32(uintptr(a))), false
+		return sysLoad(a, b), false
 	case abi.SysStore:
-		if !deviceAddress(a) {
-			return errno(eFAULT), false
-		}
-		store32(uintptr(a), uint32(b))
-		return 0, false
+		return sysStore(a, b, c), false
 	case abi.SysCooperate:
 		return sysCooperate(), false
 	case abi.SysPower:

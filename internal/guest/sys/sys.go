@@ -40,12 +40,26 @@ func FreeBytes() uint64 { return info().FreeBytes }
 // KVM.
 func Native() bool { return info().Native != 0 }
 
-// A Device is a virtio device's register window.
+// A Device is a virtio device and its register windows, which are uncached.
 type Device struct {
 	ID        uint32         // virtio device type: 1 net, 4 rng, 19 vsock
-	Registers unsafe.Pointer // at least 0x200 bytes, uncached
+	Registers unsafe.Pointer // MMIO: at least 0x200 bytes; PCI: the common configuration
 	Bit       uint           // its bit in the result of Wait
+
+	// PCI only.
+	Notify, Config       unsafe.Pointer // Notify is nil on MMIO, Config where there is none
+	NotifyLen, ConfigLen uint32         // bytes
+	Multiplier           uint32         // of queue_notify_off, in bytes
 }
+
+// Bits in the result of Wait beside the devices'.
+const (
+	ConfigChanged = 1 << abi.ConfigBit // the configuration of some PCI device has changed
+	KeyPressed    = 1 << abi.KeyBit    // see CtrlAltDel
+)
+
+// Found says how the kernel looked for devices, and what it saw beside them.
+func Found() abi.Found { return info().Found }
 
 // Devices returns the virtio devices of the given type, by address.
 func Devices(id uint32) []Device {
@@ -53,11 +67,14 @@ func Devices(id uint32) []Device {
 	var ds []Device
 	for i := uint32(0); i < min(in.NumDevices, abi.MaxDevices); i++ {
 		if d := &in.Devices[i]; d.ID == id {
-			ds = append(ds, Device{ID: d.ID, Registers: unsafe.Pointer(at[byte](uintptr(d.Registers))), Bit: uint(d.Bit)})
+			ds = append(ds, Device{ID: d.ID, Registers: window(d.Registers), Bit: uint(d.Bit), Notify: window(d.Notify), Config: window(d.Config),
+				NotifyLen: d.NotifyLen, ConfigLen: d.ConfigLen, Multiplier: d.Multiplier})
 		}
 	}
 	return ds
 }
+
+func window(a uint64) unsafe.Pointer { return unsafe.Pointer(at[byte](uintptr(a))) }
 
 // Registers are a device's, accessed by the kernel. Where Native is true they
 // must be used in place of plain loads and stores: software KVM may lose a
@@ -67,27 +84,32 @@ type Registers struct{ base uintptr }
 // NewRegisters returns the window at p.
 func NewRegisters(p unsafe.Pointer) Registers { return Registers{uintptr(p)} }
 
-// Read32 reads a 32-bit register.
-func (r Registers) Read32(off uint32) uint32 {
-	v, _, _ := syscall.RawSyscall(abi.SysLoad, r.base+uintptr(off), 0, 0)
+func (r Registers) load(off uint32, width uintptr) uint32 {
+	v, _, _ := syscall.RawSyscall(abi.SysLoad, r.base+uintptr(off), width, 0)
 	return uint32(v)
 }
 
-// Write32 writes a 32-bit register.
-func (r Registers) Write32(off, v uint32) {
-	syscall.RawSyscall(abi.SysStore, r.base+uintptr(off), uintptr(v), 0)
+func (r Registers) store(off, v uint32, width uintptr) {
+	syscall.RawSyscall(abi.SysStore, r.base+uintptr(off), uintptr(v), width)
 }
 
-// Read8 reads a byte. The kernel reads whole registers; configuration space
-// allows any width (virtio 1.2, 4.2.2.2).
-func (r Registers) Read8(off uint32) uint8 {
-	return uint8(r.Read32(off&^3) >> (off & 3 * 8))
-}
+// Read8 reads a byte.
+func (r Registers) Read8(off uint32) uint8 { return uint8(r.load(off, 1)) }
 
 // Read16 reads 16 bits at an even offset.
-func (r Registers) Read16(off uint32) uint16 {
-	return uint16(r.Read32(off&^3) >> (off & 2 * 8))
-}
+func (r Registers) Read16(off uint32) uint16 { return uint16(r.load(off, 2)) }
+
+// Read32 reads 32 bits at a multiple of 4.
+func (r Registers) Read32(off uint32) uint32 { return r.load(off, 4) }
+
+// Write8 writes a byte.
+func (r Registers) Write8(off uint32, v uint8) { r.store(off, uint32(v), 1) }
+
+// Write16 writes 16 bits at an even offset.
+func (r Registers) Write16(off uint32, v uint16) { r.store(off, uint32(v), 2) }
+
+// Write32 writes 32 bits at a multiple of 4.
+func (r Registers) Write32(off, v uint32) { r.store(off, v, 4) }
 
 // DMA returns n bytes of physically contiguous memory, page-aligned, and the
 // address at which devices see them. There is no way to give it back. Where

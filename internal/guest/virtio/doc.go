@@ -1,5 +1,5 @@
-// Package virtio drives virtio 1.2 devices: the mmio transport (version 2),
-// split virtqueues with event suppression, and the network device.
+// Package virtio drives virtio 1.2 devices: the mmio (version 2) and PCI
+// transports, split virtqueues with event suppression, and the network device.
 //
 // A queue is three tables in memory that driver and device share:
 //

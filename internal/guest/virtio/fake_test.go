@@ -91,9 +91,9 @@ func (d *fakeNet) Read32(off uint32) uint32 {
 		return d.isr
 	case regStatus:
 		return d.status
-	case cfgCID:
+	case regConfig + cfgCID:
 		return uint32(d.cid)
-	case cfgCID + 4:
+	case regConfig + cfgCID + 4:
 		return uint32(d.cid >> 32)
 	}
 	d.bad("read of an unknown register")
@@ -168,12 +168,12 @@ func (d *fakeNet) Write32(off, v uint32) {
 	}
 }
 
-func (d *fakeNet) Read8(off uint32) uint8 { return d.mac[off-cfgMAC] }
+func (d *fakeNet) Read8(off uint32) uint8 { return d.mac[off-cfgMAC-regConfig] }
 func (d *fakeNet) Read16(off uint32) uint16 {
 	switch off {
-	case cfgMTU:
+	case regConfig + cfgMTU:
 		return d.mtu
-	case cfgStatus:
+	case regConfig + cfgStatus:
 		return d.link
 	}
 	d.bad("read of an unknown register")
@@ -272,8 +272,8 @@ func open(t testing.TB, d *fakeNet, buffers int, opt NetOptions) (*Net, *framebu
 }
 
 // openNet finds and starts a device.
-func openNet(t Transport, alloc Alloc, pool *framebuf.Pool, opt NetOptions) (*Net, error) {
-	d, err := FindNet(t)
+func openNet(r Registers, alloc Alloc, pool *framebuf.Pool, opt NetOptions) (*Net, error) {
+	d, err := FindNet(NewMMIO(r))
 	if err != nil {
 		return nil, err
 	}

@@ -56,7 +56,7 @@ func newHost(t testing.TB, features uint64) (*fakeHost, *Vsock) {
 	d := newFake(features)
 	d.id, d.queues, d.cid = vsockID, 3, guestCID
 	h := &fakeHost{fakeNet: d, t: t, room: 65536, ops: map[uint16]int{}}
-	v, err := OpenVsock(d, d.alloc, 5000)
+	v, err := OpenVsock(NewMMIO(d), d.alloc, 5000)
 	if err != nil {
 		t.Fatal(err)
 	}

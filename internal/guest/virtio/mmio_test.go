@@ -20,7 +20,7 @@ func TestMMIO(t *testing.T) {
 	for i := range b {
 		b[i] = byte(i * 7)
 	}
-	m := NewMMIO(unsafe.Pointer(&mem[0]))
+	m := NewWindow(unsafe.Pointer(&mem[0]))
 	for _, off := range []uint32{0, 4, 0x70, 0xfc, 0x100, 0x1fc} {
 		if got, want := m.Read32(off), *(*uint32)(unsafe.Pointer(&b[off])); got != want {
 			t.Errorf("Read32(%#x) = %#x, want %#x", off, got, want)
@@ -79,7 +79,7 @@ func TestRegisters(t *testing.T) {
 		if c.status != 0 { // the fake knows no way back
 			d.says = map[uint32]uint32{}
 		}
-		dev, err := FindNet(resetting{d})
+		dev, err := FindNet(NewMMIO(resetting{d}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +141,7 @@ func TestNegotiationErrors(t *testing.T) {
 		if c.edit != nil {
 			c.edit(d.fakeNet)
 		}
-		dev, err := FindNet(d)
+		dev, err := FindNet(NewMMIO(d))
 		if dev != nil || err == nil || !strings.HasPrefix(err.Error(), "virtio: ") || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v: device %v, error %v, want one with %q", c.says, dev, err, c.want)
 		}
@@ -152,7 +152,7 @@ func TestNegotiationErrors(t *testing.T) {
 		if c.edit != nil {
 			c.edit(d.fakeNet)
 		}
-		if feat, err := negotiate(d, netID, allNet); feat != 0 || err == nil {
+		if feat, err := negotiate(NewMMIO(d), netID, allNet); feat != 0 || err == nil {
 			t.Errorf("%q: features %#x with error %v", c.want, feat, err)
 		}
 	}
@@ -160,7 +160,7 @@ func TestNegotiationErrors(t *testing.T) {
 	for _, s := range []uint32{0, 7, 11, 14, 13, 15 | statusNeedsReset, 15 | statusFailed} {
 		d := &scripted{fakeNet: newFake(allNet)}
 		pool := d.pool(300)
-		dev, err := FindNet(d)
+		dev, err := FindNet(NewMMIO(d))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +175,7 @@ func TestNegotiationErrors(t *testing.T) {
 	// Bits above the eight are not the driver's business.
 	d := &scripted{fakeNet: newFake(allNet)}
 	pool := d.pool(300)
-	dev, _ := FindNet(d)
+	dev, _ := FindNet(NewMMIO(d))
 	d.says = map[uint32]uint32{regStatus: 0x10f}
 	if _, err := dev.Open(d.alloc, pool, NetOptions{}); err != nil {
 		t.Error(err)

@@ -18,9 +18,9 @@ const (
 	featMRGRxBuf = 1 << 15
 	featStatus   = 1 << 16
 
-	cfgMAC    = regConfig + 0
-	cfgStatus = regConfig + 6
-	cfgMTU    = regConfig + 10
+	cfgMAC    = 0 // offsets in the device's configuration
+	cfgStatus = 6
+	cfgMTU    = 10
 
 	netHeader   = 12 // struct virtio_net_hdr with num_buffers, always so in version 1
 	hdrFlags    = 0
@@ -86,7 +86,7 @@ func FindNet(t Transport) (*NetDevice, error) {
 	d := &NetDevice{t: t, feat: feat, hasMAC: feat&featMAC != 0}
 	if d.hasMAC {
 		for i := range d.mac {
-			d.mac[i] = t.Read8(cfgMAC + uint32(i))
+			d.mac[i] = t.Config8(cfgMAC + uint32(i))
 		}
 	}
 	return d, nil
@@ -107,7 +107,7 @@ func (d *NetDevice) Open(alloc Alloc, pool *framebuf.Pool, opt NetOptions) (*Net
 	t, feat := d.t, d.feat
 	n := &Net{t: t, pool: pool, feat: feat, mtu: 1500, mac: d.mac, hasMAC: d.hasMAC}
 	if feat&featMTU != 0 {
-		m := int(t.Read16(cfgMTU))
+		m := int(t.Config16(cfgMTU))
 		if m < 68 {
 			fail(t)
 			return nil, errors.New("virtio: the device's MTU of " + strconv.Itoa(m) + " is below IPv4's minimum of 68")
@@ -165,7 +165,7 @@ func (n *Net) refill() {
 		q.post(n.pool.Phys(b)+framebuf.Headroom-netHeader, framebuf.Size-(framebuf.Headroom-netHeader), descWrite, b)
 	}
 	if q.publish() {
-		n.t.Write32(regNotify, rxQueue)
+		n.t.Notify(rxQueue)
 	}
 }
 
@@ -302,7 +302,7 @@ func (n *Net) Transmit(src []framebuf.Frame) int {
 		bytes += uint64(f.Len)
 	}
 	if q.publish() {
-		n.t.Write32(regNotify, txQueue)
+		n.t.Notify(txQueue)
 	}
 	n.c.TxPackets += uint64(k)
 	n.c.TxBytes += bytes
@@ -342,23 +342,26 @@ func (n *Net) Disarm() {
 // Ack acknowledges an interrupt; it comes before the next look at the queues,
 // so that what is added after it interrupts again.
 func (n *Net) Ack() {
-	isr := n.t.Read32(regISR)
-	if isr != 0 {
-		n.t.Write32(regISRAck, isr)
-	}
+	changed := n.t.Interrupt()
 	n.c.Interrupts++
-	if isr&2 != 0 { // configuration change
-		if n.t.Read32(regStatus)&statusNeedsReset != 0 {
-			n.giveUp("the device asks for a reset")
-			return
-		}
-		n.linkStatus()
+	if changed {
+		n.Changed()
 	}
+}
+
+// Changed handles an interrupt that says that the device's configuration has
+// changed.
+func (n *Net) Changed() {
+	if n.t.Status()&statusNeedsReset != 0 {
+		n.giveUp("the device asks for a reset")
+		return
+	}
+	n.linkStatus()
 }
 
 func (n *Net) linkStatus() {
 	if n.feat&featStatus != 0 {
-		n.down = n.t.Read16(cfgStatus)&linkUp == 0
+		n.down = n.t.Config16(cfgStatus)&linkUp == 0
 	}
 }
 
@@ -376,7 +379,7 @@ func (n *Net) Nudge() {
 			if q == n.tx {
 				n.c.TxNudges++
 			}
-			n.t.Write32(regNotify, q.number)
+			n.t.Notify(q.number)
 		}
 	}
 }

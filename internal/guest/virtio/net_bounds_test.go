@@ -226,7 +226,7 @@ func TestNetDevice(t *testing.T) {
 	for _, feat := range []uint64{allNet, 0} {
 		d := newFake(feat)
 		d.link = 0
-		dev, err := FindNet(d)
+		dev, err := FindNet(NewMMIO(d))
 		if err != nil {
 			t.Fatal(err)
 		}

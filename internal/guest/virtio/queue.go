@@ -122,11 +122,11 @@ func newQueue(number uint32, n uint16, eventIdx bool, alloc Alloc) (*queue, DMA,
 
 // setupQueue tells the device about queue number q.
 func setupQueue(t Transport, number uint32, n uint16, eventIdx bool, alloc Alloc) (*queue, error) {
-	t.Write32(regQueueSel, number)
-	if t.Read32(regQueueReady) != 0 {
+	m, enabled := t.Queue(number)
+	if enabled {
 		return nil, errors.New("virtio: queue " + strconv.Itoa(int(number)) + " is in use already")
 	}
-	if m := t.Read32(regQueueMax); m < uint32(n) {
+	if m < uint32(n) {
 		if m == 0 || m&(m-1) != 0 {
 			return nil, errors.New("virtio: queue " + strconv.Itoa(int(number)) + " has no usable size (" + strconv.Itoa(int(m)) + ")")
 		}
@@ -137,15 +137,9 @@ func setupQueue(t Transport, number uint32, n uint16, eventIdx bool, alloc Alloc
 		return nil, err
 	}
 	availOff, usedOff, _ := ringBytes(int(n))
-	t.Write32(regQueueNum, uint32(n))
-	for _, a := range [...]struct {
-		reg  uint32
-		addr uint64
-	}{{regDesc, d.Phys}, {regAvail, d.Phys + uint64(availOff)}, {regUsed, d.Phys + uint64(usedOff)}} {
-		t.Write32(a.reg, uint32(a.addr))
-		t.Write32(a.reg+4, uint32(a.addr>>32))
+	if err := t.Enable(n, d.Phys, d.Phys+uint64(availOff), d.Phys+uint64(usedOff)); err != nil {
+		return nil, err
 	}
-	t.Write32(regQueueReady, 1)
 	return q, nil
 }
 

@@ -15,7 +15,7 @@ func newRing(t testing.TB, size uint16, event bool, index uint16) (*queue, *fake
 	if event {
 		d.accepted = featEventIdx
 	}
-	q, err := setupQueue(d, 0, size, event, d.alloc)
+	q, err := setupQueue(NewMMIO(d), 0, size, event, d.alloc)
 	if err != nil || len(d.broken) > 0 {
 		t.Fatal(err, d.broken)
 	}

@@ -14,7 +14,7 @@ const (
 	vsockRx    = 0
 	vsockTx    = 1
 	vsockEvent = 2
-	cfgCID     = regConfig + 0
+	cfgCID     = 0 // offset in the device's configuration
 
 	// HostCID is the host's context id.
 	HostCID = 2
@@ -108,7 +108,7 @@ func OpenVsock(t Transport, alloc Alloc, seed uint32) (*Vsock, error) {
 const VsockBytes = vsockRxBuffers*vsockRxSize + vsockTxBuffers*vsockTxSize + vsockEvents*vsockEventSize
 
 func (v *Vsock) readCID() {
-	v.cid = uint64(v.t.Read32(cfgCID)) | uint64(v.t.Read32(cfgCID+4))<<32
+	v.cid = uint64(v.t.Config32(cfgCID)) | uint64(v.t.Config32(cfgCID+4))<<32
 }
 
 // CID returns the machine's context id.
@@ -136,7 +136,7 @@ func (v *Vsock) postEvent(b uint32) {
 
 func (v *Vsock) publish(q *queue) {
 	if q.publish() {
-		v.t.Write32(regNotify, q.number)
+		v.t.Notify(q.number)
 	}
 }
 
@@ -172,7 +172,7 @@ func (v *Vsock) Poll() {
 		// Firecracker holds packets back after a reset until it hears of the
 		// buffer, whatever the indexes say.
 		v.ev.publish()
-		v.t.Write32(regNotify, vsockEvent)
+		v.t.Notify(vsockEvent)
 	}
 	for _, q := range [...]*queue{v.rx, v.tx, v.ev} {
 		if q.stopped != "" {
@@ -238,12 +238,17 @@ func (v *Vsock) Disarm() {
 
 // Ack acknowledges an interrupt; it comes before the next Poll.
 func (v *Vsock) Ack() {
-	isr := v.t.Read32(regISR)
-	if isr != 0 {
-		v.t.Write32(regISRAck, isr)
-	}
+	changed := v.t.Interrupt()
 	v.c.Interrupts++
-	if isr&2 != 0 && v.t.Read32(regStatus)&statusNeedsReset != 0 {
+	if changed {
+		v.Changed()
+	}
+}
+
+// Changed handles an interrupt that says that the device's configuration has
+// changed.
+func (v *Vsock) Changed() {
+	if v.t.Status()&statusNeedsReset != 0 {
 		v.giveUp("the device asks for a reset")
 	}
 }

@@ -28,7 +28,7 @@ func TestVsockPackets(t *testing.T) {
 	d := newFake(featEventIdx)
 	d.id, d.queues, d.cid = vsockID, 3, 0x1122334455667788
 	h := &fakeHost{fakeNet: d, t: t, room: 3000, ops: map[uint16]int{}, local: 0x12345679}
-	v, err := OpenVsock(d, d.alloc, 0x12345678)
+	v, err := OpenVsock(NewMMIO(d), d.alloc, 0x12345678)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestVsockPorts(t *testing.T) {
 	for _, c := range [][2]uint32{{0, 1024}, {1022, 1024}, {1023, 1024}, {1024, 1025}, {5000, 5001}, {1<<32 - 2, 1<<32 - 1}, {1<<32 - 1, 1024}} {
 		d := newFake(featEventIdx)
 		d.id, d.queues = vsockID, 3
-		v, err := OpenVsock(d, d.alloc, c[0])
+		v, err := OpenVsock(NewMMIO(d), d.alloc, c[0])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -244,7 +244,7 @@ func TestVsockOpenFails(t *testing.T) {
 		d := newFake(featEventIdx)
 		d.id, d.queues = vsockID, 3
 		n := 0
-		_, err := OpenVsock(d, func(k int) (DMA, error) {
+		_, err := OpenVsock(NewMMIO(d), func(k int) (DMA, error) {
 			if n++; n-1 == fail {
 				return DMA{}, errors.New("nothing left")
 			}
@@ -262,7 +262,7 @@ func TestVsockOpenFails(t *testing.T) {
 		d := newFake(feat)
 		d.id, d.queues = vsockID, 3
 		var sizes []int
-		v, err := OpenVsock(d, func(k int) (DMA, error) {
+		v, err := OpenVsock(NewMMIO(d), func(k int) (DMA, error) {
 			sizes = append(sizes, k)
 			return d.alloc(k)
 		}, 1)
@@ -281,7 +281,7 @@ func TestVsockOpenFails(t *testing.T) {
 	d := &scripted{fakeNet: newFake(featEventIdx | featMAC | featMRGRxBuf)}
 	d.id, d.queues = vsockID, 3
 	d.says = map[uint32]uint32{regStatus: 11}
-	if v, err := OpenVsock(d, d.alloc, 1); v != nil || err == nil || !strings.Contains(err.Error(), "did not start") {
+	if v, err := OpenVsock(NewMMIO(d), d.alloc, 1); v != nil || err == nil || !strings.Contains(err.Error(), "did not start") {
 		t.Error(err)
 	}
 	if d.accepted != featVersion1|featEventIdx {

@@ -295,7 +295,7 @@ func TestVsockAck(t *testing.T) {
 	}{{0, 15, false}, {1, 15, false}, {2, 15, false}, {1, 15 | statusNeedsReset, false}, {2, 15 | statusNeedsReset, true}, {3, 15 | statusNeedsReset, true}} {
 		d := &scripted{fakeNet: newFake(featEventIdx)}
 		d.id, d.queues = vsockID, 3
-		v, err := OpenVsock(d, d.alloc, 1)
+		v, err := OpenVsock(NewMMIO(d), d.alloc, 1)
 		if err != nil {
 			t.Fatal(err)
 		}

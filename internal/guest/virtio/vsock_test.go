@@ -311,13 +311,13 @@ func TestVsockOpenErrors(t *testing.T) {
 		d := newFake(featEventIdx)
 		d.id, d.queues = vsockID, 3
 		c.edit(d)
-		if _, err := OpenVsock(d, d.alloc, 1); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := OpenVsock(NewMMIO(d), d.alloc, 1); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("error %v, want one with %q", err, c.want)
 		}
 	}
 	d := newFake(featEventIdx) // a device of short queues
 	d.id, d.queues, d.qMax = vsockID, 3, 8
-	if _, err := OpenVsock(d, d.alloc, 1); err != nil {
+	if _, err := OpenVsock(NewMMIO(d), d.alloc, 1); err != nil {
 		t.Error(err)
 	}
 }

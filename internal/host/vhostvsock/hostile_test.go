@@ -462,4 +462,4 @@ func FuzzGuest(f *testing.F) {
 	})
 }
 
-var _ virtio.Transport = (*machine)(nil)
+var _ virtio.Registers = (*machine)(nil)

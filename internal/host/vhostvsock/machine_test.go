@@ -165,7 +165,7 @@ func (m *machine) start() {
 	m.ask(1, nil) // all of it has been done
 }
 
-// Read32 implements virtio.Transport.
+// Read32 implements virtio.Registers.
 func (m *machine) Read32(off uint32) uint32 {
 	switch off {
 	case 0:
@@ -198,7 +198,7 @@ func half(p *uint64, high bool, v uint32) {
 	}
 }
 
-// Write32 implements virtio.Transport.
+// Write32 implements virtio.Registers.
 func (m *machine) Write32(off, v uint32) {
 	q := &m.q[m.sel]
 	switch off {
@@ -231,10 +231,10 @@ func (m *machine) Write32(off, v uint32) {
 	}
 }
 
-// Read8 implements virtio.Transport.
+// Read8 implements virtio.Registers.
 func (m *machine) Read8(uint32) uint8 { return 0 }
 
-// Read16 implements virtio.Transport.
+// Read16 implements virtio.Registers.
 func (m *machine) Read16(uint32) uint16 { return 0 }
 
 func (m *machine) alloc(n int) (virtio.DMA, error) {
@@ -250,7 +250,7 @@ func (m *machine) alloc(n int) (virtio.DMA, error) {
 // open starts the image's driver.
 func (m *machine) open() *virtio.Vsock {
 	m.t.Helper()
-	v, err := virtio.OpenVsock(m, m.alloc, 6000)
+	v, err := virtio.OpenVsock(virtio.NewMMIO(m), m.alloc, 6000)
 	if err != nil {
 		m.t.Fatal(err)
 	}

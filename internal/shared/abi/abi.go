@@ -46,6 +46,8 @@ const (
 	UserMax    = 0x700000000000 // first address that mmap never gives
 	DirectBase = 0x700000000000 // + physical address: free RAM, read-write, never executable
 	MMIOBase   = 0x780000000000 // + physical address: device registers, uncached
+	MMIOFar    = 0x7c0000000000 // device registers too far up for that, in order of mapping
+	MMIOECAM   = 0x7d0000000000 // 2 MiB of PCI's configuration space, while devices are found
 )
 
 // Segment selectors: the Linux layout, which keeps an IRETQ from ring 3 to
@@ -80,15 +82,21 @@ var IOPorts = [...][2]uint16{
 	{0x70, 0x71},   // CMOS
 	{0x3f8, 0x3ff}, // COM1
 	{0x600, 0x605}, // power off: cloud-hypervisor 0x600, QEMU pc and q35 0x604
-	{0xcf9, 0xcf9}, // reset (chip set)
+	{0xcf8, 0xcff}, // PCI's configuration, and among them 0xcf9, reset (chip set)
 }
 
 // Interrupt vectors.
 const (
 	TimerVector  = 0x20
 	DeviceVector = 0x21 // device i uses DeviceVector+i
-	MaxDevices   = 15   // the vectors of one LAPIC priority class, less the timer
+	MaxDevices   = 13   // the vectors of one LAPIC priority class, less the timer and these two
+	ConfigVector = 0x2e // a PCI device's configuration has changed
+	KeyVector    = 0x2f // the keyboard controller has something
 	LastVector   = 0x2f
+
+	// Bits in the result of SysWait beside the devices'.
+	ConfigBit = ConfigVector - DeviceVector
+	KeyBit    = KeyVector - DeviceVector
 )
 
 // How the loader entered.
@@ -176,16 +184,43 @@ type Info struct {
 	NumDevices  uint32
 	Native      uint32 // 1 when SYSCALL stays in ring 3 (software KVM)
 	Devices     [MaxDevices]Device
+	Found       Found
 	Cmdline     [MaxCmdline]byte
 }
 
-// A Device is one virtio-mmio register window that answered.
+// A Device is one virtio device that answered. Addresses are virtual, uncached.
 type Device struct {
-	Registers uint64 // virtual address, uncached
+	Registers uint64 // MMIO: the register window; PCI: the common configuration
 	Phys      uint64
 	ID        uint32 // virtio device type: 1 net, 4 rng, 19 vsock
 	Bit       uint32 // its bit in the result of SysWait
+
+	// PCI only: see package kernel/pci.
+	Notify     uint64 // 0: the device is on MMIO
+	Config     uint64 // 0: the device has no configuration of its own
+	NotifyLen  uint32 // bytes
+	ConfigLen  uint32 // bytes
+	Multiplier uint32 // of queue_notify_off, in bytes
+	Function   uint32 // bus<<8 | device<<3 | function
 }
+
+// Found says how devices were looked for and what was seen that is none of
+// Info.Devices, so that a firewall without a network can say what to change.
+type Found struct {
+	Sources   uint32 // bits: Source*
+	Functions uint32 // PCI functions that answered
+	Legacy    uint32 // virtio devices that speak only the version before 1
+	Unusable  uint32 // virtio devices that cannot be used for another reason, which the console names
+}
+
+// Sources of devices.
+const (
+	SourceCmdline = 1 << iota // virtio_mmio.device= on the command line
+	SourceACPI                // the DSDT
+	SourceSlots               // the windows of QEMU's microvm
+	SourceECAM                // PCI, by MCFG
+	SourcePorts               // PCI, by ports 0xcf8 and 0xcfc
+)
 
 // The kernel's own system calls. All others are Linux's, by their Linux
 // numbers.
@@ -202,8 +237,8 @@ const (
 	DMAUncleared = 1
 	// SysPower ends the machine: arg 0 is PowerOff or PowerReset.
 	SysPower = 0x5402
-	// SysLoad returns the 32-bit device register at address arg 0, SysStore
-	// writes arg 1 to it. Where Info.Native is set, the program must not
+	// SysLoad returns the device register at address arg 0, of arg 1 bytes (1,
+	// 2 or 4), SysStore writes arg 1 to it, arg 2 bytes. Where Info.Native is set, the program must not
 	// access devices itself: see load32 in the kernel.
 	SysLoad  = 0x5404
 	SysStore = 0x5405

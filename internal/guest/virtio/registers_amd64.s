@@ -30,3 +30,17 @@ TEXT ·load16(SB), NOSPLIT, $0-10
 	MOVW (AX), AX
 	MOVW AX, ret+8(FP)
 	RET
+
+// func store8(a uintptr, v uint8)
+TEXT ·store8(SB), NOSPLIT, $0-9
+	MOVQ a+0(FP), AX
+	MOVB v+8(FP), CX
+	MOVB CX, (AX)
+	RET
+
+// func store16(a uintptr, v uint16)
+TEXT ·store16(SB), NOSPLIT, $0-10
+	MOVQ a+0(FP), AX
+	MOVW v+8(FP), CX
+	MOVW CX, (AX)
+	RET
