@@ -136,7 +136,7 @@ func observation(e ecs.Event) (o policy.Observation, ok bool) {
 		return o, false
 	}
 	o.FromLAN = e.Str(ecs.NetworkDirection) == "egress"
-	o.Protocol, o.Domain, o.Time = e.Str(ecs.NetworkTransport), e.Str(ecs.DestinationDomain), e.Str(ecs.Timestamp)
+	o.Domain, o.Time = e.Str(ecs.DestinationDomain), e.Str(ecs.Timestamp)
 	switch e.Str(ecs.Hint) {
 	case verdict.NameExpired.Name():
 		o.Expired = int(e.Seconds(ecs.NameExpired) / time.Second)
@@ -150,11 +150,15 @@ func observation(e ecs.Event) (o policy.Observation, ok bool) {
 	if len(o.Time) > maxName {
 		o.Time = ""
 	}
-	switch o.Protocol {
-	case "tcp", "udp":
-		o.Port = int(dst.Port())
+	switch e.Str(ecs.NetworkTransport) {
+	case policy.TCP.String():
+		o.Protocol, o.Port = policy.TCP, int(dst.Port())
 		return o, o.Port != 0
-	case "icmp":
+	case policy.UDP.String():
+		o.Protocol, o.Port = policy.UDP, int(dst.Port())
+		return o, o.Port != 0
+	case policy.ICMP.String():
+		o.Protocol = policy.ICMP
 		return o, e.Int(ecs.ICMPType) == 8
 	}
 	return o, false // rules do not tell other protocols apart

@@ -110,11 +110,11 @@ func TestSuggestReadsWhatTheFirewallWrites(t *testing.T) {
 	src, dst := netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("198.51.100.7")
 	const at = "1970-01-01T00:00:00.000000Z"
 	want := []policy.Observation{
-		{FromLAN: true, Protocol: "tcp", Src: src, Dst: dst, Port: 443, Domain: "example.com", Shadow: "try", Accept: true, Count: 1, Time: at},
-		{FromLAN: true, Protocol: "tcp", Src: src, Dst: dst, Port: 443, Count: 1, Time: at},
-		{FromLAN: true, Protocol: "icmp", Src: src, Dst: dst, Count: 1, Time: at},
-		{FromLAN: true, Protocol: "tcp", Src: src, Dst: dst, Port: 443, Domain: "example.com", Expired: 42, Count: 1, Time: at},
-		{FromLAN: true, Protocol: "tcp", Src: src, Dst: dst, Port: 443, Domain: "example.com", ByOther: true, Count: 1, Time: at},
+		{FromLAN: true, Protocol: policy.TCP, Src: src, Dst: dst, Port: 443, Domain: "example.com", Shadow: "try", Accept: true, Count: 1, Time: at},
+		{FromLAN: true, Protocol: policy.TCP, Src: src, Dst: dst, Port: 443, Count: 1, Time: at},
+		{FromLAN: true, Protocol: policy.ICMP, Src: src, Dst: dst, Count: 1, Time: at},
+		{FromLAN: true, Protocol: policy.TCP, Src: src, Dst: dst, Port: 443, Domain: "example.com", Expired: 42, Count: 1, Time: at},
+		{FromLAN: true, Protocol: policy.TCP, Src: src, Dst: dst, Port: 443, Domain: "example.com", ByOther: true, Count: 1, Time: at},
 	}
 	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		t.Errorf("%s\n%s", d, lines)

@@ -9,13 +9,7 @@ import (
 
 	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/ruleset"
-	"github.com/thurward/thurward/internal/shared/verdict"
 )
-
-// protocols are the IP protocol numbers of the words in rules.
-var protocols = map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17}
-
-var actions = map[string]ruleset.Action{"accept": ruleset.Accept, "deny": ruleset.Deny, "reject": ruleset.Reject}
 
 // Compile turns a policy into the tables of a segment, the classifier's among
 // them. A rule whose fields are lists becomes one match for each combination.
@@ -80,7 +74,7 @@ func (c *compiler) text(t string) ruleset.Text {
 func (c *compiler) settings(p *Policy) {
 	d, s := &p.Defaults, &c.s.Settings
 	*s = ruleset.Settings{
-		DefaultAction: actions[d.Action], MaxFlows: uint32(d.MaxFlows), SourceFlows: uint32(d.SourceFlows), SourceRate: uint32(d.SourceRate),
+		DefaultAction: d.Action, MaxFlows: uint32(d.MaxFlows), SourceFlows: uint32(d.SourceFlows), SourceRate: uint32(d.SourceRate),
 		SampleAccept: uint32(d.SampleAccept * math.MaxUint32), SampleDrop: uint32(d.SampleDrop * math.MaxUint32),
 		DNSRate: uint32(d.DNSRate), DNSNames: uint32(p.DNS.MaxNames), DNSFloor: uint32(p.DNS.TTLFloor), DNSGrace: uint32(p.DNS.TTLGrace),
 	}
@@ -127,7 +121,7 @@ func (c *compiler) nat(p *Policy) {
 			e.Hairpin = 1
 		}
 		for _, proto := range d.Protocols {
-			e.Proto = protocols[proto]
+			e.Proto = uint8(proto)
 			for _, from := range orAny(d.From) {
 				e.From, e.FromMask = addrMask(from)
 				c.s.DNAT = append(c.s.DNAT, e)
@@ -187,7 +181,7 @@ func (c *compiler) name(s string) uint32 {
 // rule adds a rule and its matches.
 func (c *compiler) rule(r *Rule) {
 	n := uint32(len(c.s.Rules))
-	e := ruleset.Rule{ID: c.text(r.ID), Name: c.text(r.Name), Line: uint32(r.Line), Action: actions[r.Action]}
+	e := ruleset.Rule{ID: c.text(r.ID), Name: c.text(r.Name), Line: uint32(r.Line), Action: r.Action}
 	if r.Shadow {
 		e.Mode = ruleset.Shadow
 	}
@@ -195,30 +189,17 @@ func (c *compiler) rule(r *Rule) {
 		e.SNI = 1
 	}
 	c.s.Rules = append(c.s.Rules, e)
-	m := ruleset.Match{Rule: n, Action: e.Action}
-	switch r.Direction {
-	case "egress":
-		m.Direction = verdict.Egress
-	case "ingress":
-		m.Direction = verdict.Ingress
-	}
+	m := ruleset.Match{Rule: n, Action: e.Action, Direction: r.Direction}
 	for _, s := range r.States {
-		if s == "new" {
-			m.State |= ruleset.StateNew
-		} else {
-			m.State |= ruleset.StateEstablished
-		}
+		m.State |= uint8(s)
 	}
 	ports := r.Ports
 	if len(ports) == 0 {
 		ports = []PortRange{{0, 65535}} // with protocols that have none
 	}
-	protos := []uint8{0}
-	if len(r.Protocols) > 0 {
-		protos = nil
-		for _, w := range r.Protocols {
-			protos = append(protos, protocols[w])
-		}
+	protos := r.Protocols
+	if len(protos) == 0 {
+		protos = []Protocol{0} // any
 	}
 	wanted := []uint32{0}
 	if len(r.Names) > 0 {
@@ -229,7 +210,8 @@ func (c *compiler) rule(r *Rule) {
 	}
 	for _, src := range orAny(r.Source) {
 		for _, dst := range orAny(r.Destination) {
-			for _, m.Proto = range protos {
+			for _, proto := range protos {
+				m.Proto = uint8(proto)
 				for _, q := range ports {
 					for _, m.Name = range wanted {
 						m.Src, m.SrcMask = addrMask(src)

@@ -23,29 +23,29 @@ func firstFrame(f policy.Flow, mac [6]byte) []byte {
 	var l4 []byte
 	proto := byte(0)
 	switch f.Protocol {
-	case "tcp":
+	case policy.TCP:
 		proto, l4 = packet.TCP, make([]byte, 20)
 		l4[12], l4[13], l4[14] = 5<<4, packet.SYN, 0x20
-	case "udp":
+	case policy.UDP:
 		proto, l4 = packet.UDP, make([]byte, 12)
 		binary.BigEndian.PutUint16(l4[4:], 12)
-	case "icmp":
+	case policy.ICMP:
 		proto, l4 = packet.ICMP, make([]byte, 16)
 		l4[0] = packet.EchoRequest
 		binary.BigEndian.PutUint16(l4[4:], uint16(rand.Uint32()))
 	default:
-		proto, l4 = map[string]byte{"gre": 47, "esp": 50}[f.Protocol], make([]byte, 16)
+		proto, l4 = byte(f.Protocol), make([]byte, 16)
 	}
 	pseudo := uint64(0)
 	at := 2
-	if f.Protocol == "tcp" || f.Protocol == "udp" {
+	if f.Protocol == policy.TCP || f.Protocol == policy.UDP {
 		binary.BigEndian.PutUint16(l4[0:], f.Src.Port())
 		binary.BigEndian.PutUint16(l4[2:], f.Dst.Port())
 		for _, a := range [][4]byte{src, dst} {
 			pseudo += uint64(a[0])<<8 + uint64(a[1]) + uint64(a[2])<<8 + uint64(a[3])
 		}
 		pseudo += uint64(proto) + uint64(len(l4))
-		at = map[string]int{"tcp": 16, "udp": 6}[f.Protocol]
+		at = map[policy.Protocol]int{policy.TCP: 16, policy.UDP: 6}[f.Protocol]
 	}
 	binary.BigEndian.PutUint16(l4[at:], sum(l4, pseudo))
 	ip := make([]byte, 20)
@@ -161,7 +161,7 @@ func TestDecideIsTheDataPlane(t *testing.T) {
 // randomFlow returns a flow that begins, between addresses and ports that the
 // policy knows, their neighbours, and others.
 func randomFlow(r *rand.Rand, p *policy.Policy, port uint16) policy.Flow {
-	f := policy.Flow{FromLAN: r.IntN(2) == 0, Protocol: []string{"tcp", "tcp", "tcp", "udp", "udp", "icmp", "icmp", "gre", "esp"}[r.IntN(9)]}
+	f := policy.Flow{FromLAN: r.IntN(2) == 0, Protocol: []policy.Protocol{6, 6, 6, 17, 17, 1, 1, 47, 50}[r.IntN(9)]}
 	var addrs []netip.Addr
 	var ports []int
 	for i := range p.Interfaces {
@@ -202,7 +202,7 @@ func randomFlow(r *rand.Rand, p *policy.Policy, port uint16) policy.Flow {
 		return addrs[r.IntN(len(addrs))]
 	}
 	src, dst := pick(f.FromLAN), pick(!f.FromLAN)
-	if f.Protocol != "tcp" && f.Protocol != "udp" {
+	if f.Protocol != policy.TCP && f.Protocol != policy.UDP {
 		f.Src, f.Dst = netip.AddrPortFrom(src, 0), netip.AddrPortFrom(dst, 0)
 		return f
 	}

@@ -90,7 +90,7 @@ func (q *question) ask(t *testing.T, fw *replay.Firewall, last *[2][]byte) int64
 
 // gram makes a UDP packet.
 func gram(src, dst netip.AddrPort, data []byte, mac [6]byte) []byte {
-	b := frameOf(policy.Flow{Protocol: "udp", Src: src, Dst: dst}, mac, [6]byte{2, 9, 9, 9, 9, 9})[:42]
+	b := frameOf(policy.Flow{Protocol: policy.UDP, Src: src, Dst: dst}, mac, [6]byte{2, 9, 9, 9, 9, 9})[:42]
 	b = append(b, data...)
 	if len(data)%2 != 0 {
 		b = append(b, 0)
@@ -112,16 +112,16 @@ func gram(src, dst netip.AddrPort, data []byte, mac [6]byte) []byte {
 func answerTo(fr []byte, mac [6]byte) []byte {
 	src, dst := netip.AddrFrom4([4]byte(fr[30:])), netip.AddrFrom4([4]byte(fr[26:]))
 	sport, dport := binary.BigEndian.Uint16(fr[36:]), binary.BigEndian.Uint16(fr[34:])
-	f := policy.Flow{Protocol: map[byte]string{6: "tcp", 17: "udp", 1: "icmp"}[fr[23]], Src: netip.AddrPortFrom(src, sport), Dst: netip.AddrPortFrom(dst, dport)}
+	f := policy.Flow{Protocol: policy.Protocol(fr[23]), Src: netip.AddrPortFrom(src, sport), Dst: netip.AddrPortFrom(dst, dport)}
 	b := frameOf(f, mac, [6]byte{2, 9, 9, 9, 9, 9})
 	put := binary.BigEndian.PutUint16
 	switch l4 := b[34:]; f.Protocol {
-	case "tcp":
+	case policy.TCP:
 		l4[13] = 0x12 // SYN, ACK
 		binary.BigEndian.PutUint32(l4[8:], binary.BigEndian.Uint32(fr[38:])+1)
 		put(l4[16:], 0)
 		put(l4[16:], checksum(append(append(slices.Clone(b[26:34]), 0, 6, 0, 20), l4...)))
-	case "icmp":
+	case policy.ICMP:
 		copy(l4, fr[34:54])
 		l4[0] = 0
 		put(l4[2:], 0)

@@ -75,22 +75,22 @@ func frameOf(f policy.Flow, dst, src [6]byte) []byte {
 	l4 := make([]byte, 20)
 	proto := byte(6)
 	switch f.Protocol {
-	case "tcp":
+	case policy.TCP:
 		put(l4, f.Src.Port())
 		put(l4[2:], f.Dst.Port())
 		l4[12], l4[13] = 5<<4, 2 // SYN
 		put(l4[14:], 65535)
-	case "udp":
+	case policy.UDP:
 		proto = 17
 		put(l4, f.Src.Port())
 		put(l4[2:], f.Dst.Port())
 		put(l4[4:], 20)
-	case "icmp":
+	case policy.ICMP:
 		proto = 1
 		l4[0] = 8
 		put(l4[4:], 77)
 	default:
-		proto = map[string]byte{"gre": 47, "esp": 50, "sctp": 132, "253": 253}[f.Protocol]
+		proto = byte(f.Protocol)
 	}
 	b := append(append(append([]byte{}, dst[:]...), src[:]...), 8, 0)
 	ip := make([]byte, 20)
@@ -153,7 +153,7 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 		}
 		for range 20 {
 			addrs := []string{"10.0.0.1", "10.0.0.5", "10.0.0.6", "10.0.0.9", "10.0.0.130", "198.51.100.66", "198.51.100.200", "192.0.2.1", "203.0.113.1", "203.0.113.10", "203.0.113.11", "203.0.113.20", "198.51.100.7", "169.254.1.1", "10.0.0.255", "127.0.0.1"}
-			f := policy.Flow{FromLAN: r.IntN(2) == 0, Protocol: []string{"tcp", "tcp", "udp", "udp", "icmp", "icmp", "gre", "esp", "sctp", "253"}[r.IntN(10)]}
+			f := policy.Flow{FromLAN: r.IntN(2) == 0, Protocol: []policy.Protocol{6, 6, 17, 17, 1, 1, 47, 50, 132, 253}[r.IntN(10)]}
 			from := addrs[5:9]
 			if f.FromLAN {
 				from = addrs[1:5]
@@ -162,7 +162,7 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 				from = addrs
 			}
 			sport, dport := uint16(20000+r.IntN(40000)), []uint16{53, 80, 443, 8000, 8001, 22}[r.IntN(6)]
-			if f.Protocol != "tcp" && f.Protocol != "udp" {
+			if f.Protocol != policy.TCP && f.Protocol != policy.UDP {
 				sport, dport = 0, 0
 			}
 			f.Src = netip.AddrPortFrom(netip.MustParseAddr(from[r.IntN(len(from))]), sport)
@@ -229,7 +229,7 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 			if len(o.Names) > 0 {
 				met["named"]++
 			}
-			if o.Asked && o.Action == ruleset.Reject && !slices.Contains([]string{"tcp", "udp", "icmp"}, f.Protocol) {
+			if o.Asked && o.Action == ruleset.Reject && !f.Protocol.Forwarded() {
 				met["other protocol rejected"]++
 			}
 			if f.FQDN != "" && o.Local {
@@ -251,8 +251,8 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 
 // compare returns where an outcome and what happened differ.
 func compare(p *policy.Policy, f policy.Flow, o *policy.Outcome, side replay.Side, events []event.Record, out []sent) string {
-	dns := o.Accept && o.Local && f.Protocol != "icmp"
-	if len(events) == 0 && dns && f.Protocol == "tcp" {
+	dns := o.Accept && o.Local && f.Protocol != policy.ICMP
+	if len(events) == 0 && dns && f.Protocol == policy.TCP {
 		return "" // the connection is told of when it is up
 	}
 	if len(events) == 0 {
@@ -294,7 +294,7 @@ func compare(p *policy.Policy, f policy.Flow, o *policy.Outcome, side replay.Sid
 	switch {
 	case v.side != want:
 		return fmt.Sprintf("it leaves by the %v", v.side)
-	case v.dst != o.Seen.Dst.Addr() || f.Protocol != "icmp" && v.port != o.Seen.Dst.Port():
+	case v.dst != o.Seen.Dst.Addr() || f.Protocol != policy.ICMP && v.port != o.Seen.Dst.Port():
 		return fmt.Sprintf("it goes to %v:%d, want %v", v.dst, v.port, o.Seen.Dst)
 	case len(o.SNAT) == 0 && v.src != f.Src.Addr(), len(o.SNAT) > 0 && !slices.Contains(o.SNAT, v.src):
 		return fmt.Sprintf("its source is %v, want one of %v", v.src, o.SNAT)

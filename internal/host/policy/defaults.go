@@ -30,7 +30,7 @@ func (l *loader) defaults(n *node, path string) {
 	l.fields(n, path, []field{
 		{"default_action", func(n *node, path string) {
 			l.action = n
-			d.Action, _ = l.word(n, path, "accept", "deny", "reject")
+			d.Action, _ = oneOf(l, n, path, actions...)
 		}},
 		{"max_flows", count(&d.MaxFlows, ruleset.MinFlows, ruleset.MaxFlows)},
 		{"max_flows_per_source", func(n *node, path string) {

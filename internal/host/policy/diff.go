@@ -100,7 +100,7 @@ func Compare(a, b *Policy, limit, show int) (*Diff, error) {
 	var def [2]int
 	for i, s := range [...]*ruleset.Policy{sa, sb} {
 		conds[i] = c.conds(i, s)
-		def[i] = c.decision(Decision{Action: c.policies[i].Defaults.Action, Rule: "default-" + c.policies[i].Defaults.Action})
+		def[i] = c.decision(c.byDefault(i))
 	}
 	w := &walker{space: c.space, def: def, found: map[[2]int][]region{}, limit: limit}
 	w.run(conds[0], conds[1])
@@ -259,7 +259,7 @@ func (c *comparison) conds(side int, s *ruleset.Policy) []*cond {
 			last = int(m.Rule)
 			r := &c.policies[side].Rules[last]
 			c.lines[side][r.ID] = r.Line
-			to = c.decision(Decision{Action: r.Action, Rule: r.ID, SNI: r.SNI})
+			to = c.decision(Decision{Action: r.Action.String(), Rule: r.ID, SNI: r.SNI})
 		}
 		if s.Rules[m.Rule].Mode == ruleset.Shadow {
 			continue
@@ -274,7 +274,7 @@ func (c *comparison) conds(side int, s *ruleset.Policy) []*cond {
 		}
 	}
 	sorted()
-	if c.policies[side].Defaults.Action != "reject" {
+	if c.policies[side].Defaults.Action != ruleset.Reject {
 		last := cond{kinds: otherKinds, hi: [numDims]uint32{^uint32(0), ^uint32(0), 65535}, name: -1, to: c.decision(dropped)}
 		all = append(all, &last)
 	}
@@ -295,7 +295,7 @@ func (c *comparison) apart(x cond) (all []*cond) {
 	}
 	if k := x.kinds & otherKinds; k != 0 {
 		y := x
-		if y.kinds = k; c.decisions[x.to].Action != "reject" {
+		if y.kinds = k; c.decisions[x.to].Action != ruleset.Reject.String() {
 			y.to = c.decision(dropped)
 		}
 		all = append(all, &y)
@@ -311,6 +311,12 @@ func (c *comparison) decision(d Decision) int {
 		c.decisions = append(c.decisions, d)
 	}
 	return i
+}
+
+// byDefault returns what a policy's default action decides.
+func (c *comparison) byDefault(side int) Decision {
+	a := c.policies[side].Defaults.Action
+	return Decision{Action: a.String(), Rule: a.DefaultRuleID()}
 }
 
 // place returns a decision with its place in one of the policies.

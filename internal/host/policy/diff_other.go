@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // otherChanges returns what differs beside the decisions of rules.
@@ -35,7 +37,7 @@ type fact struct{ path, value string }
 func (p *Policy) facts() []fact {
 	d, n := &p.Defaults, &p.DNS
 	fs := []fact{
-		{"defaults.default_action", d.Action},
+		{"defaults.default_action", d.Action.String()},
 		{"defaults.max_flows", fmt.Sprint(d.MaxFlows)},
 		{"defaults.max_flows_per_source", fmt.Sprint(d.SourceFlows)},
 		{"defaults.new_flows_per_source", fmt.Sprint(d.SourceRate)},
@@ -129,7 +131,11 @@ func (p *Policy) dnatLines() (s []string) {
 		if len(d.From) > 0 {
 			from = all(d.From)
 		}
-		protos := slices.Sorted(slices.Values(d.Protocols))
+		var protos []string
+		for _, v := range d.Protocols {
+			protos = append(protos, v.String())
+		}
+		slices.Sort(protos)
 		line := fmt.Sprintf("%s %v:%v to %v:%s from %s", strings.Join(protos, ", "), d.WAN, d.Ports, d.To, d.toPorts(), from)
 		if d.Hairpin {
 			line += ", hairpin"
@@ -148,8 +154,12 @@ func (p *Policy) shadowLines() (s []string) {
 	}
 	for i := range p.Rules {
 		r := &p.Rules[i]
+		direction := "any"
+		if r.Direction != verdict.Either {
+			direction = r.Direction.String()
+		}
 		if r.Shadow {
-			s = append(s, fmt.Sprintf("%s: %s %s %s, state %s, from %s to %s, port %s, names %s", r.ID, r.Action, any(r.Direction), any(all(r.Protocols)),
+			s = append(s, fmt.Sprintf("%s: %s %s %s, state %s, from %s to %s, port %s, names %s", r.ID, r.Action, direction, any(all(r.Protocols)),
 				any(all(r.States)), any(all(r.Source)), any(all(r.Destination)), any(all(r.Ports)), any(all(r.Names))))
 		}
 	}

@@ -101,7 +101,7 @@ func TestDiffIsExact(t *testing.T) {
 		var conds [2][]*cond
 		for i, s := range [...]*ruleset.Policy{sa, sb} {
 			conds[i] = c.conds(i, s)
-			w.def[i] = c.decision(Decision{Action: c.policies[i].Defaults.Action, Rule: "default-" + c.policies[i].Defaults.Action})
+			w.def[i] = c.decision(c.byDefault(i))
 		}
 		w.run(conds[0], conds[1])
 		for k, rs := range w.found {
@@ -156,7 +156,7 @@ func TestDiffIsExact(t *testing.T) {
 								if int(v.Rule) == len(p.Rules) {
 									return w.def[side]
 								}
-								return c.decision(Decision{Action: p.Rules[v.Rule].Action, Rule: p.Rules[v.Rule].ID})
+								return c.decision(Decision{Action: p.Rules[v.Rule].Action.String(), Rule: p.Rules[v.Rule].ID})
 							}
 							x, y := decide(0, a, sa, la), decide(1, b, sb, lb)
 							hits := 0

@@ -21,7 +21,7 @@ import (
 // as rules see them.
 type Flow struct {
 	FromLAN     bool
-	Protocol    string         // "tcp", "udp", "icmp" (an echo), or another as ParseProtocol returns it
+	Protocol    Protocol
 	Src, Dst    netip.AddrPort // IPv4; port 0: none given
 	FQDN        string         // name by which the source knows Dst, "" for none
 	Naming      Naming         // how it knows it
@@ -95,7 +95,7 @@ func (p *Policy) RuleID(rule int) string {
 	if rule >= 0 && rule < len(p.Rules) {
 		return p.Rules[rule].ID
 	}
-	return actions[p.Defaults.Action].DefaultRuleID()
+	return p.Defaults.Action.DefaultRuleID()
 }
 
 // Decide returns what the policy does with a flow. seg is the compiled policy.
@@ -114,11 +114,11 @@ func (p *Policy) Decide(seg *ruleset.Policy, f Flow) Outcome {
 		}
 	}
 	p.ask(seg, &o, f.Dst.Addr())
-	if f.other() && !o.Local && o.Action != ruleset.Reject {
+	if !f.Protocol.Forwarded() && !o.Local && o.Action != ruleset.Reject {
 		// The data plane asks the rules only whether to tell the sender.
 		return Outcome{DNAT: -1, Entry: -1, Rule: -1, Shadow: -1, Seen: f, Reason: verdict.ConntrackInvalid, Note: "only TCP, UDP and ICMP echoes pass the firewall"}
 	}
-	if f.other() && !o.Local {
+	if !f.Protocol.Forwarded() && !o.Local {
 		o.Shadow = -1 // and no shadow rule
 	}
 	if o.Action != ruleset.Accept {
@@ -212,7 +212,7 @@ func (p *Policy) destination(o *Outcome) (verdict.Reason, string) {
 	lan, dst := p.side(true), f.Dst.Addr()
 	toLAN := lan.Prefix.Contains(dst)
 	switch {
-	case f.FromLAN && p.DNS.Intercept && len(p.DNS.Upstreams) > 0 && f.Protocol != "icmp" && f.Dst.Port() == DNSPort && !toLAN:
+	case f.FromLAN && p.DNS.Intercept && len(p.DNS.Upstreams) > 0 && f.Protocol != ICMP && f.Dst.Port() == DNSPort && !toLAN:
 		f.Dst = netip.AddrPortFrom(lan.Prefix.Addr(), DNSPort)
 		o.Local = true
 		return 0, ""
@@ -227,7 +227,7 @@ func (p *Policy) destination(o *Outcome) (verdict.Reason, string) {
 	for i := range p.DNAT {
 		d := &p.DNAT[i]
 		port := int(f.Dst.Port())
-		if d.WAN != dst || !has(d.Protocols, f.Protocol) || port < d.Ports.Lo || port > d.Ports.Hi || !contains(d.From, f.Src.Addr()) {
+		if d.WAN != dst || !slices.Contains(d.Protocols, f.Protocol) || port < d.Ports.Lo || port > d.Ports.Hi || !contains(d.From, f.Src.Addr()) {
 			continue
 		}
 		switch {
@@ -249,7 +249,7 @@ func (p *Policy) destination(o *Outcome) (verdict.Reason, string) {
 
 // offers reports whether the firewall answers a packet that is addressed to it.
 func (p *Policy) offers(f *Flow) bool {
-	if f.Protocol == "icmp" {
+	if f.Protocol == ICMP {
 		return true
 	}
 	return f.FromLAN && f.Dst.Port() == DNSPort && len(p.DNS.Upstreams) > 0
@@ -284,7 +284,7 @@ func (p *Policy) sources(o *Outcome) (all []netip.Addr) {
 		if d.To != src.Addr() {
 			continue
 		}
-		if port := int(src.Port()); has(d.Protocols, o.Seen.Protocol) && d.ToPort <= port && port <= d.ToPort+d.Ports.Hi-d.Ports.Lo {
+		if port := int(src.Port()); slices.Contains(d.Protocols, o.Seen.Protocol) && d.ToPort <= port && port <= d.ToPort+d.Ports.Hi-d.Ports.Lo {
 			return []netip.Addr{d.WAN} // its own port outside
 		}
 		if !paired.IsValid() && slices.Contains(all, d.WAN) {
@@ -306,14 +306,14 @@ func contains(ps []netip.Prefix, a netip.Addr) bool {
 // sent it to.
 func (p *Policy) ask(seg *ruleset.Policy, o *Outcome, told netip.Addr) {
 	f := &o.Seen
-	fp := filter.Packet{Src: number(f.Src.Addr()), Dst: number(f.Dst.Addr()), DstPort: f.Dst.Port(), Proto: protocolNumber(f.Protocol), Direction: verdict.Ingress, State: ruleset.StateNew}
+	fp := filter.Packet{Src: number(f.Src.Addr()), Dst: number(f.Dst.Addr()), DstPort: f.Dst.Port(), Proto: uint8(f.Protocol), Direction: verdict.Ingress, State: ruleset.StateNew}
 	if f.FromLAN {
 		fp.Direction = verdict.Egress
 	}
 	if f.Established {
 		fp.State = ruleset.StateEstablished
 	}
-	if !f.hasPorts() {
+	if !f.Protocol.HasPorts() {
 		fp.DstPort = 0
 	}
 	unnamed := ""
@@ -359,12 +359,12 @@ var steps = []string{"direction", "state", "protocol", "source", "destination", 
 // flow's name is none that rules see.
 func (p *Policy) miss(rule int, f *Flow, names []string, unnamed string) (m Miss) {
 	r := &p.Rules[rule]
-	direction, state, fqdn := "ingress", "new", cmp.Or(f.FQDN, "none")
+	direction, state, fqdn := verdict.Ingress, New, cmp.Or(f.FQDN, "none")
 	if f.FromLAN {
-		direction = "egress"
+		direction = verdict.Egress
 	}
 	if f.Established {
-		state = "established"
+		state = Established
 	}
 	if unnamed != "" {
 		fqdn += " (" + unnamed + ")"
@@ -379,9 +379,9 @@ func (p *Policy) miss(rule int, f *Flow, names []string, unnamed string) (m Miss
 			m.Others++
 		}
 	}
-	field(r.Direction == "" || r.Direction == direction, "direction", func() string { return r.Direction }, direction)
-	field(len(r.States) == 0 || has(r.States, state), "state", func() string { return listed(r.States) }, state)
-	field(len(r.Protocols) == 0 || has(r.Protocols, f.Protocol), "protocol", func() string { return listed(r.Protocols) }, f.Protocol)
+	field(r.Direction == verdict.Either || r.Direction == direction, "direction", r.Direction.String, direction.String())
+	field(len(r.States) == 0 || slices.Contains(r.States, state), "state", func() string { return listed(r.States) }, state.String())
+	field(len(r.Protocols) == 0 || slices.Contains(r.Protocols, f.Protocol), "protocol", func() string { return listed(r.Protocols) }, f.Protocol.String())
 	field(contains(r.Source, f.Src.Addr()), "source", func() string { return listed(r.Source) }, f.Src.Addr().String())
 	field(contains(r.Destination, f.Dst.Addr()), "destination", func() string { return listed(r.Destination) }, f.Dst.Addr().String())
 	field(len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, func(q PortRange) bool { return q.Lo <= port && port <= q.Hi }), "destination_port", func() string { return listed(r.Ports) }, strconv.Itoa(port))

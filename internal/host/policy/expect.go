@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // A Test is an expectation of the policy about one packet.
@@ -13,7 +15,7 @@ type Test struct {
 	Name         string
 	Flow         Flow
 	Accept       bool
-	Expect       string // the word written: "accept", "deny" or "reject"
+	Expect       ruleset.Action
 	ExpectRule   string // id, "default", or "" for any
 	ExpectSNAT   string // address, "none", or "" for any
 	Line, Column int
@@ -53,7 +55,7 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 	}
 	before := len(l.diags)
 	var namePort int
-	named := true
+	named, known := true, false
 	ok := l.fields(n, path, []field{
 		{"name", func(n *node, path string) {
 			if n.kind != scalar || n.text == "" || len(n.text) > 200 {
@@ -67,11 +69,9 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 			f.FromLAN = w == "lan"
 		}},
 		{"proto", func(n *node, path string) {
-			name, ok := ParseProtocol(n.text)
-			if n.kind != scalar || !ok {
+			if f.Protocol, known = ParseProtocol(n.text); n.kind != scalar || !known {
 				l.err(n, path, "value", fmt.Sprintf("unknown value %q", n.text), wantProtocol)
 			}
-			f.Protocol = name
 		}},
 		{"src", end(&f.Src)},
 		{"dst", end(&f.Dst)},
@@ -93,8 +93,8 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 			f.Established = w == "established"
 		}},
 		{"expect", func(n *node, path string) {
-			t.Expect, _ = l.word(n, path, "accept", "deny", "reject")
-			t.Accept = t.Expect == "accept"
+			t.Expect, _ = oneOf(l, n, path, actions...)
+			t.Accept = t.Expect == ruleset.Accept
 		}},
 		{"expect_rule", func(n *node, path string) {
 			if n.kind != scalar || !ids[n.text] {
@@ -152,12 +152,12 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 	}
 	switch {
 	case at == nil || !named || len(l.diags) > before && !f.Dst.IsValid():
-	case f.Protocol == "":
-	case !f.hasPorts() && (f.Dst.Port() != 0 || f.Src.Port() != 0):
-		l.err(at, where, "port-without-protocol", strings.ToUpper(f.Protocol)+" has no ports", "leave them out")
-	case f.Established && f.other():
-		l.err(n, path+".state", "state", "there are no flows of "+f.Protocol, "leave it out")
-	case f.hasPorts() && f.Dst.Port() == 0:
+	case !known:
+	case !f.Protocol.HasPorts() && (f.Dst.Port() != 0 || f.Src.Port() != 0):
+		l.err(at, where, "port-without-protocol", strings.ToUpper(f.Protocol.String())+" has no ports", "leave them out")
+	case f.Established && !f.Protocol.Forwarded():
+		l.err(n, path+".state", "state", "there are no flows of "+f.Protocol.String(), "leave it out")
+	case f.Protocol.HasPorts() && f.Dst.Port() == 0:
 		l.err(at, where, "endpoint", "has no port", fmt.Sprintf("want %s:443, or whichever port", at.text))
 	}
 	if t.Name == "" {

@@ -59,10 +59,10 @@ type Missed struct {
 
 func (p *Policy) explained(rule int) ExplainedRule {
 	if rule >= len(p.Rules) {
-		return ExplainedRule{ID: p.RuleID(rule), Action: p.Defaults.Action}
+		return ExplainedRule{ID: p.RuleID(rule), Action: p.Defaults.Action.String()}
 	}
 	r := &p.Rules[rule]
-	return ExplainedRule{ID: r.ID, Name: r.Name, Action: r.Action, Place: fmt.Sprintf("%s:%d", p.File, r.Line)}
+	return ExplainedRule{ID: r.ID, Name: r.Name, Action: r.Action.String(), Place: fmt.Sprintf("%s:%d", p.File, r.Line)}
 }
 
 // Explain says what a policy does with a flow's first packet. seg is the

@@ -42,8 +42,8 @@ func (p *Policy) ParseFlow(w FlowWords) (f Flow, err error) {
 	switch {
 	case w.State != "" && w.State != "new" && w.State != "established":
 		return bad("state", w.State, "unknown state", "want new or established")
-	case f.Established && f.other():
-		return bad("state", w.State, "there are no flows of "+f.Protocol, "leave it out")
+	case f.Established && !f.Protocol.Forwarded():
+		return bad("state", w.State, "there are no flows of "+f.Protocol.String(), "leave it out")
 	}
 	const endpoint = `want an address, or one with a port, as 192.0.2.1:443`
 	var why string
@@ -75,9 +75,9 @@ func (p *Policy) ParseFlow(w FlowWords) (f Flow, err error) {
 		}
 	}
 	switch {
-	case !f.hasPorts() && (f.Src.Port() != 0 || f.Dst.Port() != 0):
+	case !f.Protocol.HasPorts() && (f.Src.Port() != 0 || f.Dst.Port() != 0):
 		return bad("proto", w.Proto, "has no ports", "leave them out of --src and --dst")
-	case f.hasPorts() && f.Dst.Port() == 0:
+	case f.Protocol.HasPorts() && f.Dst.Port() == 0:
 		return bad("dst", cmp.Or(w.Dst, w.FQDN), "has no port", "want one, as "+cmp.Or(w.Dst, w.FQDN)+":443")
 	}
 	return f, p.parseNaming(&f, &w)

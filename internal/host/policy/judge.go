@@ -32,7 +32,7 @@ func (p *Policy) RunTests(seg *ruleset.Policy) []TestResult {
 // judge says what is not as expected.
 func (p *Policy) judge(t *Test, o *Outcome) string {
 	var bad []string
-	if t.Accept != o.Accept || t.Expect == "reject" && o.Action != ruleset.Reject {
+	if t.Accept != o.Accept || t.Expect == ruleset.Reject && o.Action != ruleset.Reject {
 		bad = append(bad, fmt.Sprintf("want %s, but %s", t.Expect, p.Describe(o)))
 		if why := p.nearest(t, o); why != "" {
 			bad = append(bad, why)

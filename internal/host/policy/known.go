@@ -41,7 +41,7 @@ func (p *Policy) unnamed(seg *ruleset.Policy, f *Flow, told netip.Addr, local bo
 	switch {
 	case !f.FromLAN || f.Established:
 		return "only a LAN host that begins a flow knows names"
-	case f.other():
+	case !f.Protocol.Forwarded():
 		return "names are not looked up for protocols that the firewall does not pass"
 	case len(p.DNS.Upstreams) == 0:
 		return "the policy has no DNS proxy"

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // A Policy is a validated rules.yaml.
@@ -33,7 +34,7 @@ type Interface struct {
 // Defaults are what applies where no rule says otherwise. Timeouts are in
 // seconds.
 type Defaults struct {
-	Action         string // "accept", "deny" or "reject"
+	Action         ruleset.Action
 	MaxFlows       int
 	SourceFlows    int // flows that one source may have at once; 0: no limit
 	SourceRate     int // new flows that one source may begin in a second; 0: no limit
@@ -85,7 +86,7 @@ type DNAT struct {
 	Ports     PortRange
 	To        netip.Addr
 	ToPort    int // for the first of Ports; the others follow
-	Protocols []string
+	Protocols []Protocol
 	From      []netip.Prefix // empty: anybody
 	Hairpin   bool           // LAN hosts reach it by WAN too
 	Line      int
@@ -98,18 +99,38 @@ type DNAT struct {
 type Rule struct {
 	ID, Name     string
 	Line, Column int
-	Action       string // "accept", "deny" or "reject"
-	Direction    string // "egress", "ingress" or ""
+	Action       ruleset.Action
+	Direction    verdict.Direction // Either: any
 	Source       []netip.Prefix
 	Destination  []netip.Prefix
 	Ports        []PortRange
 	Names        []string // exact, or with one label *. in front; lower case, without the dot at the end
-	Protocols    []string
-	States       []string
+	Protocols    []Protocol
+	States       []State
 	Shadow       bool // counted and reported; the rules below decide
 	SNI          bool // the TLS server name must agree with the name
 
 	path string
+}
+
+// A State says whether a packet begins a flow or answers one.
+type State uint8
+
+// The states of rules.
+const (
+	New         State = ruleset.StateNew         // the first packet of a flow
+	Established State = ruleset.StateEstablished // an answer
+)
+
+// String returns the state's word in rules.
+func (s State) String() string {
+	switch s {
+	case New:
+		return "new"
+	case Established:
+		return "established"
+	}
+	return "invalid"
 }
 
 // A PortRange is inclusive.

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -133,13 +134,7 @@ func (l *loader) dnatEntry(n *node, path string) {
 		{"wan_ip", func(n *node, path string) { d.WAN, _ = l.external(n, path) }},
 		{"wan_port", func(n *node, path string) { d.Ports, _ = l.portRange(n, path) }},
 		{"to", func(n *node, path string) { toAt = n; d.To, d.ToPort, toHi = l.endpoint(n, path) }},
-		{"proto", func(n *node, path string) {
-			l.each(n, path, func(n *node, path string) {
-				if w, ok := l.word(n, path, "tcp", "udp"); ok && !has(d.Protocols, w) {
-					d.Protocols = append(d.Protocols, w)
-				}
-			})
-		}},
+		{"proto", someOf(l, &d.Protocols, TCP, UDP)},
 		{"from", func(n *node, path string) { d.From = l.prefixes(n, path) }},
 		{"hairpin", func(n *node, path string) { d.Hairpin, _ = l.flag(n, path) }},
 	})
@@ -182,7 +177,7 @@ func (l *loader) dnatEntry(n *node, path string) {
 func (d *DNAT) overlaps(e *DNAT) bool {
 	proto := false
 	for _, v := range d.Protocols {
-		proto = proto || has(e.Protocols, v)
+		proto = proto || slices.Contains(e.Protocols, v)
 	}
 	from := len(d.From) == 0 || len(e.From) == 0
 	for _, a := range d.From {

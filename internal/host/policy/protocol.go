@@ -1,56 +1,61 @@
 package policy
 
 import (
-	"slices"
 	"strconv"
+
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// The firewall passes TCP, UDP and ICMP, which rules name. Packets of all other
-// protocols are dropped, or rejected where the rules say so: those without a
-// protocol are about them, too.
+// A Protocol is the number of an IP protocol (IANA, Assigned Internet Protocol
+// Numbers). The firewall forwards TCP, UDP and ICMP, which rules name. Packets of
+// all other protocols are dropped, or rejected where a rule without a protocol
+// says so.
+type Protocol uint8
 
-// otherProtocols are names of the IANA's list for some of them. The others go by
-// their numbers.
-var otherProtocols = map[string]uint8{"igmp": 2, "ipip": 4, "dccp": 33, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51, "ospf": 89, "pim": 103, "vrrp": 112, "l2tp": 115, "sctp": 132, "udplite": 136}
+// The protocols that rules name; of ICMP it is the echo.
+const (
+	ICMP Protocol = packet.ICMP
+	TCP  Protocol = packet.TCP
+	UDP  Protocol = packet.UDP
+)
+
+// protocols are those that rules name, in the order in which they are listed.
+var protocols = []Protocol{TCP, UDP, ICMP}
+
+// protocolNames are the keywords of the IANA's list for some protocols. The
+// others go by their numbers.
+var protocolNames = map[string]Protocol{"icmp": ICMP, "tcp": TCP, "udp": UDP,
+	"igmp": 2, "ipip": 4, "dccp": 33, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51, "ospf": 89, "pim": 103, "vrrp": 112, "l2tp": 115, "sctp": 132, "udplite": 136}
+
+var protocolWords = func() map[Protocol]string {
+	m := map[Protocol]string{}
+	for w, p := range protocolNames {
+		m[p] = w
+	}
+	return m
+}()
 
 const wantProtocol = "want tcp, udp, icmp (an echo), or another IP protocol by its number or as gre, esp or sctp"
 
-// ParseProtocol returns a protocol's name, or its number where it has no name
-// here, of either.
-func ParseProtocol(s string) (string, bool) {
-	if _, ok := protocols[s]; ok {
-		return s, true
-	}
-	if _, ok := otherProtocols[s]; ok {
-		return s, true
+// ParseProtocol reads a protocol's keyword or number.
+func ParseProtocol(s string) (Protocol, bool) {
+	if p, ok := protocolNames[s]; ok {
+		return p, true
 	}
 	n, err := strconv.ParseUint(s, 10, 8)
-	if err != nil || strconv.FormatUint(n, 10) != s {
-		return "", false
-	}
-	for _, m := range []map[string]uint8{protocols, otherProtocols} {
-		for name, v := range m {
-			if uint64(v) == n {
-				return name, true
-			}
-		}
-	}
-	return s, true
+	return Protocol(n), err == nil && strconv.FormatUint(n, 10) == s
 }
 
-// protocolNumber returns the number of what ParseProtocol has returned.
-func protocolNumber(name string) uint8 {
-	for _, m := range []map[string]uint8{protocols, otherProtocols} {
-		if v, ok := m[name]; ok {
-			return v
-		}
+// String returns the protocol's keyword, or its number where it has none here.
+func (p Protocol) String() string {
+	if w, ok := protocolWords[p]; ok {
+		return w
 	}
-	n, _ := strconv.ParseUint(name, 10, 8) // ParseProtocol has read it
-	return uint8(n)
+	return strconv.Itoa(int(p))
 }
 
-// other reports whether a flow is of a protocol that the firewall does not pass.
-func (f *Flow) other() bool { return protocols[f.Protocol] == 0 }
+// Forwarded reports whether the firewall forwards packets of the protocol.
+func (p Protocol) Forwarded() bool { return p == TCP || p == UDP || p == ICMP }
 
-// hasPorts reports whether packets of a flow have ports.
-func (f *Flow) hasPorts() bool { return slices.Contains([]string{"tcp", "udp"}, f.Protocol) }
+// HasPorts reports whether its packets have ports.
+func (p Protocol) HasPorts() bool { return p == TCP || p == UDP }

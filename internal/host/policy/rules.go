@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // rules reads rules.
@@ -26,15 +29,6 @@ func (l *loader) rules(n *node, path string) {
 func (l *loader) rule(n *node, path string, first map[string]int) {
 	r := Rule{Line: n.line, Column: n.col}
 	r.path = path
-	words := func(into *[]string, ws ...string) func(*node, string) {
-		return func(n *node, path string) {
-			l.each(n, path, func(n *node, path string) {
-				if w, ok := l.word(n, path, ws...); ok && !has(*into, w) {
-					*into = append(*into, w)
-				}
-			})
-		}
-	}
 	var portsAt *node
 	ok := l.fields(n, path, []field{
 		{"id", func(n *node, path string) {
@@ -58,19 +52,17 @@ func (l *loader) rule(n *node, path string, first map[string]int) {
 			r.Name = n.text
 		}},
 		{"action", func(n *node, path string) {
-			r.Action, _ = l.word(n, path, "accept", "deny", "reject")
+			r.Action, _ = oneOf(l, n, path, actions...)
 		}},
 		{"direction", func(n *node, path string) {
-			if w, ok := l.word(n, path, "egress", "ingress"); ok {
-				r.Direction = w
-			}
+			r.Direction, _ = oneOf(l, n, path, verdict.Egress, verdict.Ingress)
 		}},
 		{"source", func(n *node, path string) { r.Source = l.prefixes(n, path) }},
 		{"destination", func(n *node, path string) { r.Destination = l.prefixes(n, path) }},
 		{"destination_port", func(n *node, path string) { portsAt, r.Ports = n, l.ports(n, path) }},
 		{"destination_fqdn", func(n *node, path string) { r.Names = l.names(n, path) }},
-		{"protocol", words(&r.Protocols, "tcp", "udp", "icmp")},
-		{"state", words(&r.States, "new", "established")},
+		{"protocol", someOf(l, &r.Protocols, protocols...)},
+		{"state", someOf(l, &r.States, New, Established)},
 		{"mode", func(n *node, path string) {
 			if w, ok := l.word(n, path, "enforce", "shadow"); ok {
 				r.Shadow = w == "shadow"
@@ -91,9 +83,9 @@ func (l *loader) rule(n *node, path string, first map[string]int) {
 	}
 	if f := n.get("destination_fqdn"); f != nil {
 		switch {
-		case r.Action == "deny" || r.Action == "reject":
-			l.err(f, path+".destination_fqdn", "deny-by-name", "a "+r.Action+" rule with a name is unsound: whoever knows another address of it walks past", "use names in accept rules only, under default_action: deny")
-		case r.Direction == "ingress":
+		case r.Action == ruleset.Deny || r.Action == ruleset.Reject:
+			l.err(f, path+".destination_fqdn", "deny-by-name", "a "+r.Action.String()+" rule with a name is unsound: whoever knows another address of it walks past", "use names in accept rules only, under default_action: deny")
+		case r.Direction == verdict.Ingress:
 			l.err(f, path+".destination_fqdn", "name-direction", "names are of servers that LAN hosts ask for", "want direction: egress")
 		}
 	}
@@ -101,16 +93,16 @@ func (l *loader) rule(n *node, path string, first map[string]int) {
 		switch {
 		case len(r.Names) == 0:
 			l.err(at, path+".sni", "sni", "nothing says which name the server must have", "add destination_fqdn, or remove sni")
-		case len(r.Protocols) != 1 || r.Protocols[0] != "tcp":
+		case len(r.Protocols) != 1 || r.Protocols[0] != TCP:
 			l.err(at, path+".sni", "sni", "the server name is read from TLS, which is carried by tcp", "want protocol: tcp alone in this rule")
 		case r.Shadow:
 			l.err(at, path+".sni", "sni", "a shadow rule ends no connections", "remove sni, or mode: shadow")
 		}
 	}
 	if portsAt != nil {
-		if has(r.Protocols, "icmp") && len(r.Protocols) == 1 {
+		if slices.Contains(r.Protocols, ICMP) && len(r.Protocols) == 1 {
 			l.err(portsAt, path+".destination_port", "port-without-protocol", "ICMP has no ports", "remove destination_port, or choose tcp or udp")
-		} else if len(r.Protocols) == 0 || has(r.Protocols, "icmp") {
+		} else if len(r.Protocols) == 0 || slices.Contains(r.Protocols, ICMP) {
 			l.err(portsAt, path+".destination_port", "port-without-protocol", "ports belong to tcp and udp", "add protocol: tcp, udp, or both as a list")
 		}
 	}
@@ -121,7 +113,7 @@ func (l *loader) rule(n *node, path string, first map[string]int) {
 // rewritten refuses an ingress rule that names a WAN address and port which DNAT
 // rewrites: rules see a packet after that, so this one would never match it.
 func (l *loader) rewritten(n *node, path string, r *Rule) {
-	if r.Direction == "egress" || len(r.States) == 1 && r.States[0] == "established" {
+	if r.Direction == verdict.Egress || len(r.States) == 1 && r.States[0] == Established {
 		return
 	}
 	for _, p := range r.Destination {
@@ -147,7 +139,7 @@ func (d *DNAT) coversPorts(r *Rule) bool {
 		}
 	}
 	for _, v := range r.Protocols {
-		if !has(d.Protocols, v) {
+		if !slices.Contains(d.Protocols, v) {
 			return false
 		}
 	}

@@ -9,13 +9,14 @@ import (
 	"strings"
 
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // An Observation is a packet that the firewall has told about: one that the
 // default action dropped, or one that a shadow rule would have decided.
 type Observation struct {
 	FromLAN  bool
-	Protocol string // "tcp", "udp" or "icmp" (an echo)
+	Protocol Protocol
 	Src, Dst netip.Addr
 	Port     int    // destination; 0 for icmp
 	Domain   string // name by which Src knows Dst, "" for none
@@ -126,7 +127,7 @@ type proposal struct {
 	shadow  string
 	accept  bool
 	fromLAN bool
-	proto   string
+	proto   Protocol
 	ports   []int
 	dsts    []netip.Addr
 	names   []string
@@ -144,7 +145,7 @@ func (p *Policy) Suggest(seg *ruleset.Policy, obs []Observation, ingress bool) *
 	s := &Suggestion{policy: p, own: map[string]int{}, late: late{names: map[string]int{}}, strange: strange{names: map[string]int{}, srcs: map[string]int{}}}
 	type flow struct {
 		fromLAN  bool
-		proto    string
+		proto    Protocol
 		src, dst netip.Addr
 		port     int
 	}
@@ -158,7 +159,7 @@ func (p *Policy) Suggest(seg *ruleset.Policy, obs []Observation, ingress bool) *
 		shadow  string
 		accept  bool
 		fromLAN bool
-		proto   string
+		proto   Protocol
 		port    int
 		dst     netip.Addr
 		name    string
@@ -324,21 +325,21 @@ func (s *Suggestion) rule(g *proposal, id string) *Node {
 		from = append(from, fmt.Sprintf("%v (%d)", a, g.srcs[a]))
 	}
 	above := []string{fmt.Sprintf("%s, %s to %s, from %s.", packets(g.count), g.first, g.last, strings.Join(from, ", "))}
-	action := "accept"
+	action := ruleset.Accept
 	switch {
 	case g.shadow != "" && g.accept:
 		above = append(above, fmt.Sprintf("The shadow rule %s would accept them: remove its mode: shadow, or put this in its place.", g.shadow))
 	case g.shadow != "":
-		action = "deny"
+		action = ruleset.Deny
 		above = append(above, fmt.Sprintf("The shadow rule %s would drop them: remove its mode: shadow, or put this in its place.", g.shadow))
 	default:
 		above = append(above, "No rule matches them. Put this after the others.")
 	}
-	direction := "ingress"
+	direction := verdict.Ingress
 	if g.fromLAN {
-		direction = "egress"
+		direction = verdict.Egress
 	}
-	r := []Member{{"id", Scalar(id), ""}, {"action", Scalar(action), ""}, {"direction", Scalar(direction), ""}}
+	r := []Member{{"id", Scalar(id), ""}, {"action", Scalar(action.String()), ""}, {"direction", Scalar(direction.String()), ""}}
 	address := func(a netip.Addr) *Node { return Scalar(a.String()) }
 	slices.SortFunc(srcs, netip.Addr.Compare)
 	switch lan := s.policy.side(true).Prefix.Masked(); {
@@ -363,7 +364,7 @@ func (s *Suggestion) rule(g *proposal, id string) *Node {
 	if len(g.ports) > 0 {
 		r = append(r, Member{"destination_port", OneOrList(g.ports, func(p int) *Node { return Plain(p) }), ""})
 	}
-	return Above(Mapping(false, append(r, Member{"protocol", Scalar(g.proto), ""})...), above...)
+	return Above(Mapping(false, append(r, Member{"protocol", Scalar(g.proto.String()), ""})...), above...)
 }
 
 func packets(n int) string {

@@ -12,9 +12,7 @@ import (
 )
 
 var (
-	actionNames    = map[ruleset.Action]string{ruleset.Accept: "accept", ruleset.Deny: "deny", ruleset.Reject: "reject"}
 	directionNames = map[verdict.Direction]string{verdict.Egress: "egress", verdict.Ingress: "ingress"}
-	protocolNames  = map[uint8]string{1: "icmp", 6: "tcp", 17: "udp"}
 	stateNames     = map[uint8]string{1: "new", 2: "established", 3: "new or established"}
 )
 
@@ -36,7 +34,7 @@ func network(a, m ruleset.Addr) string {
 func tables(p *ruleset.Policy) string {
 	var b strings.Builder
 	s := p.Settings
-	fmt.Fprintf(&b, "default %s, flows %d", actionNames[s.DefaultAction], s.MaxFlows)
+	fmt.Fprintf(&b, "default %s, flows %d", s.DefaultAction, s.MaxFlows)
 	for _, v := range []struct {
 		name     string
 		n, usual uint32
@@ -93,13 +91,13 @@ func tables(p *ruleset.Policy) string {
 		fmt.Fprintf(&b, ", ports %d-%d\n", n.PortLo, n.PortHi)
 	}
 	for _, d := range p.DNAT {
-		fmt.Fprintf(&b, "dnat %s %s ports %d-%d of %s -> %s from port %d, hairpin %d, line %d\n", protocolNames[d.Proto], addr(d.External), d.PortLo, d.PortHi,
+		fmt.Fprintf(&b, "dnat %s %s ports %d-%d of %s -> %s from port %d, hairpin %d, line %d\n", Protocol(d.Proto), addr(d.External), d.PortLo, d.PortHi,
 			network(d.From, d.FromMask), addr(d.To), d.ToPort, d.Hairpin, d.Line)
 	}
 	for _, m := range p.Matches {
 		r := p.Rules[m.Rule]
-		fmt.Fprintf(&b, "%s %s", actionNames[m.Action], p.Text(r.ID))
-		for _, word := range []string{directionNames[m.Direction], protocolNames[m.Proto]} {
+		fmt.Fprintf(&b, "%s %s", m.Action, p.Text(r.ID))
+		for _, word := range []string{directionNames[m.Direction], map[uint8]string{1: "icmp", 6: "tcp", 17: "udp"}[m.Proto]} {
 			if word != "" {
 				b.WriteString(" " + word)
 			}

@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // hides returns the snat entry for which the data plane drops a flow that the
@@ -76,7 +79,7 @@ func (l *loader) exposed() {
 	const hint = "right where these addresses are routed; otherwise cover them with an snat entry, and servers with nat.dnat"
 	for i := range p.Rules {
 		r := &p.Rules[i]
-		if !r.accepts("ingress") || len(r.Names) > 0 {
+		if !r.accepts(verdict.Ingress) || len(r.Names) > 0 {
 			continue
 		}
 		reached := open
@@ -84,17 +87,17 @@ func (l *loader) exposed() {
 			reached = slices.DeleteFunc(slices.Clone(open), func(n netip.Prefix) bool { return !slices.ContainsFunc(r.Destination, n.Overlaps) })
 		}
 		if len(reached) > 0 {
-			l.warn(r.Line, r.Column, r.path, "untranslated", fmt.Sprintf("rule %q lets the wan begin flows to hosts of %s by their own addresses: no snat entry covers %s", r.ID, lan, someOf(reached)), hint)
+			l.warn(r.Line, r.Column, r.path, "untranslated", fmt.Sprintf("rule %q lets the wan begin flows to hosts of %s by their own addresses: no snat entry covers %s", r.ID, lan, largest(reached)), hint)
 			return
 		}
 	}
-	if p.Defaults.Action == "accept" {
-		l.warn(l.action.line, l.action.col, "defaults.default_action", "untranslated", fmt.Sprintf("the wan may begin flows to hosts of %s by their own addresses: no snat entry covers %s", lan, someOf(open)), hint)
+	if p.Defaults.Action == ruleset.Accept {
+		l.warn(l.action.line, l.action.col, "defaults.default_action", "untranslated", fmt.Sprintf("the wan may begin flows to hosts of %s by their own addresses: no snat entry covers %s", lan, largest(open)), hint)
 	}
 }
 
-// someOf writes some networks, the largest first.
-func someOf(ps []netip.Prefix) string {
+// largest writes some networks, the largest first.
+func largest(ps []netip.Prefix) string {
 	ps = slices.SortedStableFunc(slices.Values(ps), func(a, b netip.Prefix) int { return a.Bits() - b.Bits() })
 	var s []string
 	for i, p := range ps {

@@ -3,9 +3,12 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // word reads one of the given words.
@@ -26,6 +29,37 @@ func (l *loader) word(n *node, path string, words ...string) (string, bool) {
 	l.err(n, path, "type", "is "+n.kind.String(), "want "+either(words))
 	return "", false
 }
+
+// oneOf reads the word of one of the given values.
+func oneOf[T fmt.Stringer](l *loader, n *node, path string, values ...T) (v T, ok bool) {
+	var words []string
+	for _, v := range values {
+		words = append(words, v.String())
+	}
+	w, ok := l.word(n, path, words...)
+	if !ok {
+		return v, false
+	}
+	return values[slices.Index(words, w)], true
+}
+
+// someOf returns a function that reads the word of one of the given values, or a
+// list of them, each of which it adds once.
+func someOf[T interface {
+	fmt.Stringer
+	comparable
+}](l *loader, into *[]T, values ...T) func(*node, string) {
+	return func(n *node, path string) {
+		l.each(n, path, func(n *node, path string) {
+			if v, ok := oneOf(l, n, path, values...); ok && !slices.Contains(*into, v) {
+				*into = append(*into, v)
+			}
+		})
+	}
+}
+
+// actions are those of rules and of the default.
+var actions = []ruleset.Action{ruleset.Accept, ruleset.Deny, ruleset.Reject}
 
 // synonyms are words of other firewalls.
 var synonyms = map[string]string{"allow": "accept", "permit": "accept", "pass": "accept", "drop": "deny", "block": "deny", "in": "ingress", "inbound": "ingress",

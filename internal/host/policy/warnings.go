@@ -7,16 +7,17 @@ import (
 	"strings"
 
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // warnings adds what is allowed and probably not meant.
 func (l *loader) warnings() {
 	p := l.p
-	if p.Defaults.Action == "accept" {
+	if p.Defaults.Action == ruleset.Accept {
 		l.warn(l.action.line, l.action.col, "defaults.default_action", "default-accept", "everything that no rule denies is let through, from the WAN too", "deny, with rules for what is allowed, is the safer default")
 	} else {
-		l.returns("egress", "ingress", "return traffic in")
-		l.returns("ingress", "egress", "the answers of servers on the lan out")
+		l.returns(verdict.Egress, verdict.Ingress, "return traffic in")
+		l.returns(verdict.Ingress, verdict.Egress, "the answers of servers on the lan out")
 		l.unreached()
 	}
 	l.exposed()
@@ -30,30 +31,30 @@ func (l *loader) warnings() {
 
 // accepts reports whether a rule lets packets in that begin flows of a
 // direction.
-func (r *Rule) accepts(direction string) bool {
-	return r.Action == "accept" && !r.Shadow && (r.Direction == "" || r.Direction == direction) && (len(r.States) == 0 || has(r.States, "new"))
+func (r *Rule) accepts(direction verdict.Direction) bool {
+	return r.Action == ruleset.Accept && !r.Shadow && (r.Direction == verdict.Either || r.Direction == direction) && (len(r.States) == 0 || slices.Contains(r.States, New))
 }
 
 // returns warns when rules let flows begin in one direction and none lets their
 // answers through in the other. Answers go to ports that nobody knows before.
-func (l *loader) returns(out, back, what string) {
+func (l *loader) returns(out, back verdict.Direction, what string) {
 	begins := -1
 	for i := range l.p.Rules {
 		r := &l.p.Rules[i]
 		if r.accepts(out) && begins < 0 {
 			begins = i
 		}
-		if r.Action == "accept" && !r.Shadow && (r.Direction == "" || r.Direction == back) && (len(r.States) == 0 || has(r.States, "established")) &&
+		if r.Action == ruleset.Accept && !r.Shadow && (r.Direction == verdict.Either || r.Direction == back) && (len(r.States) == 0 || slices.Contains(r.States, Established)) &&
 			len(r.Names) == 0 && (len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, func(q PortRange) bool { return q.Hi-q.Lo > 10000 })) {
 			return
 		}
 	}
-	if begins < 0 || out == "ingress" && !l.servers() {
+	if begins < 0 || out == verdict.Ingress && !l.servers() {
 		return
 	}
 	r := &l.p.Rules[begins]
 	id := "allow-established"
-	if out == "ingress" {
+	if out == verdict.Ingress {
 		id = "allow-answers"
 	}
 	l.warn(r.Line, r.Column, r.path, "no-return", fmt.Sprintf("rule %q lets flows begin, and no rule lets %s", r.ID, what), fmt.Sprintf("add { id: %s, action: accept, direction: %s, state: established }", id, back))
@@ -64,7 +65,7 @@ func (l *loader) returns(out, back, what string) {
 func (l *loader) servers() bool {
 	lan := l.p.side(true)
 	return slices.ContainsFunc(l.p.Rules, func(r Rule) bool {
-		return r.accepts("ingress") && (len(r.Destination) == 0 && (len(l.p.DNAT) > 0 || r.Direction == "ingress") || overlapsAny(lan, r.Destination))
+		return r.accepts(verdict.Ingress) && (len(r.Destination) == 0 && (len(l.p.DNAT) > 0 || r.Direction == verdict.Ingress) || overlapsAny(lan, r.Destination))
 	})
 }
 
@@ -73,8 +74,8 @@ func (l *loader) unreached() {
 	for i := range l.p.DNAT {
 		d := &l.p.DNAT[i]
 		if slices.ContainsFunc(l.p.Rules, func(r Rule) bool {
-			return r.accepts("ingress") && contains(r.Destination, d.To) && len(r.Names) == 0 &&
-				(len(r.Protocols) == 0 || slices.ContainsFunc(d.Protocols, func(w string) bool { return has(r.Protocols, w) })) &&
+			return r.accepts(verdict.Ingress) && contains(r.Destination, d.To) && len(r.Names) == 0 &&
+				(len(r.Protocols) == 0 || slices.ContainsFunc(d.Protocols, func(v Protocol) bool { return slices.Contains(r.Protocols, v) })) &&
 				(len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, func(q PortRange) bool {
 					return q.Lo <= d.ToPort+d.Ports.Hi-d.Ports.Lo && d.ToPort <= q.Hi
 				}))
@@ -87,11 +88,11 @@ func (l *loader) unreached() {
 }
 
 // yamlList writes a word, or a list of several.
-func yamlList(ws []string) string {
-	if len(ws) == 1 {
-		return ws[0]
+func yamlList[T any](vs []T) string {
+	if len(vs) == 1 {
+		return fmt.Sprint(vs[0])
 	}
-	return "[" + strings.Join(ws, ", ") + "]"
+	return "[" + all(vs) + "]"
 }
 
 // unreachable warns of rules that never decide. It looks at the tables, where
@@ -120,7 +121,7 @@ func (l *loader) unreachable(s *ruleset.Policy) {
 	lan := l.p.side(true)
 	for i := range l.p.Rules {
 		r := &l.p.Rules[i]
-		if len(r.Source) > 0 && r.Direction == "egress" && !overlapsAny(lan, r.Source) {
+		if len(r.Source) > 0 && r.Direction == verdict.Egress && !overlapsAny(lan, r.Source) {
 			l.warn(r.Line, r.Column, r.path+".source", "outside-interface", fmt.Sprintf("no source of rule %q is in the network of %s, %v; it can never match", r.ID, lan.Name, lan.Prefix.Masked()), "packets from elsewhere on the lan are dropped as martian")
 		}
 	}
@@ -175,7 +176,7 @@ func (l *loader) asksProxy(s *ruleset.Policy, r *Rule) bool {
 		hosts = append(hosts, hostsOf(lan)...)
 		for i := range p.Rules { // those that a rule for queries singles out
 			for _, src := range p.Rules[i].Source {
-				if has(p.Rules[i].Protocols, "udp") && src.Overlaps(lan) && src.Bits() >= lan.Bits() {
+				if slices.Contains(p.Rules[i].Protocols, UDP) && src.Overlaps(lan) && src.Bits() >= lan.Bits() {
 					hosts = append(hosts, hostsOf(src)...)
 				}
 			}
@@ -187,7 +188,7 @@ func (l *loader) asksProxy(s *ruleset.Policy, r *Rule) bool {
 	}
 	for _, h := range unique(hosts) {
 		for _, d := range to {
-			for _, proto := range []string{"udp", "tcp"} {
+			for _, proto := range []Protocol{UDP, TCP} {
 				if p.Decide(s, Flow{FromLAN: true, Protocol: proto, Src: netip.AddrPortFrom(h, 0), Dst: netip.AddrPortFrom(d, DNSPort)}).Accept {
 					return true
 				}
