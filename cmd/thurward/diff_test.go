@@ -1,12 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
-
-	"github.com/thurward/thurward/internal/host/policy"
 )
 
 func TestDiff(t *testing.T) {
@@ -51,32 +48,6 @@ func TestDiff(t *testing.T) {
 				t.Errorf("%s: no %q in\n%s%s", c.name, w, out, errs)
 			}
 		}
-	}
-	invalid := write(t, "bad.yaml", bad)
-	for _, c := range []struct {
-		args []string
-		code int
-		want string
-	}{
-		{[]string{"diff", old}, 2, "want two policies"},
-		{[]string{"diff", old, invalid}, 1, "bad.yaml is not valid"},
-		{[]string{"diff", old, old, "--format", "yaml"}, 2, "want text or json"},
-		{[]string{"diff", old, "/nowhere"}, 1, "/nowhere"},
-	} {
-		if code, out, errs := capture(t, c.args...); code != c.code || !strings.Contains(out+errs, c.want) {
-			t.Errorf("%v: exit %d, want %d\n%s%s", c.args, code, c.code, out, errs)
-		}
-	}
-}
-
-func TestDiffJSON(t *testing.T) {
-	old := write(t, "old.yaml", office)
-	new := write(t, "new.yaml", strings.Replace(office, "destination_port: 25", "destination_port: [25, 465]", 1))
-	code, out, _ := capture(t, "diff", old, new, "--format", "json")
-	var d policy.Diff
-	if err := json.Unmarshal([]byte(out), &d); err != nil || code != 3 || !d.Complete || len(d.Traffic) != 1 || d.Traffic[0].To.Rule != "no-mail" ||
-		len(d.Traffic[0].Packets) != 1 || d.Traffic[0].Packets[0].Port != "465" || d.Traffic[0].Example.Dst != "198.51.100.1:465" {
-		t.Errorf("%v, exit %d: %s", err, code, out)
 	}
 }
 

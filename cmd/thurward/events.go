@@ -69,7 +69,7 @@ value of each. In rules, reasons, actions and names * stands for any text.`,
 				}
 			}
 			if p.malformed > 0 {
-				printable.Fprintf(cmd.ErrOrStderr(), "thurward: %d lines could not be read\n", p.malformed)
+				printable.Fprintf(cmd.ErrOrStderr(), "thurward: %s could not be read\n", counted(p.malformed, "line"))
 			}
 			if errors.Is(err, errInterrupted) || errors.Is(err, errEnough) {
 				return nil

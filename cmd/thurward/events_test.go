@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -68,51 +67,6 @@ func TestEventsFollows(t *testing.T) {
 	if code != 0 || len(lines) != 6 || !strings.Contains(lines[0], "DROP    egress  tcp   10.0.0.") || !strings.Contains(lines[0], "default-deny (no_matching_allow_rule)") ||
 		!strings.HasPrefix(lines[1], "    thurward explain --from lan --proto tcp --src 10.0.0.") || !strings.Contains(errs, "lines could not be read") {
 		t.Errorf("exit %d\n%s\n%s", code, out, errs)
-	}
-}
-
-func TestEventsFromFile(t *testing.T) {
-	g := &guesttest.Guest{Boot: "aa", WAN: "203.0.113.10/24"}
-	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
-	var text strings.Builder
-	text.WriteString("thurward: ready version=1\n" + g.Hello(now) + "\n" + strings.Join(g.Snapshot(), "\n") + "\n" + g.Span(now) + "\n")
-	for range 4 {
-		text.WriteString(g.Event(now) + "\n")
-	}
-	text.WriteString("thurward: event " + g.Event(now) + "\nnonsense\n")
-	file := write(t, "events.jsonl", text.String())
-	golden, err := os.ReadFile("../../internal/guest/export/testdata/events.golden")
-	if err != nil {
-		t.Fatal(err)
-	}
-	recorded := write(t, "golden", string(golden))
-	for _, c := range []struct {
-		args  []string
-		code  int
-		lines int
-		want  string
-	}{
-		{[]string{"events", file, "--utc"}, 0, 5, "12:00:00.000  ACCEPT  egress  tcp   10.0.0.3:40001 → 198.51.100.80:443 (github.com)  rule allow-web, as 203.0.113.10:40001"},
-		{[]string{"events", file, "--name", "*.example"}, 0, 1, "telemetry.example"},
-		{[]string{"events", file, "--domain", "github.com", "--action", "dns-query"}, 0, 1, "github.com A → 198.51.100.80  answered in 12ms"},
-		{[]string{"events", file, "--rule", "allow-web,default-deny", "--reason", "rule"}, 0, 3, "END"},
-		{[]string{"events", file, "--firewall", "203.0.113.99"}, 0, 0, ""},
-		{[]string{"events", file, "--json", "--spans", "--action", "none"}, 0, 1, `"traceId"`},
-		{[]string{"events", recorded, "--json"}, 0, strings.Count(string(golden), "\n"), `"event.action":"drop"`},
-		{[]string{"events", "/nowhere"}, 1, 0, "no such file"},
-		{[]string{"events", "a", "b"}, 2, 0, "one file at most"},
-		{[]string{"events", "--host", "alice"}, 2, 0, "is not an address"},
-		{[]string{"events", "--spans"}, 2, 0, "needs --json"},
-		{[]string{"events", "--explain", "--json"}, 2, 0, "--explain"},
-		{[]string{"events", "--socket", "/nowhere/s"}, 1, 0, "thurward run and thurward-collector do"},
-		{[]string{"top", "--socket", "/nowhere/s"}, 1, 0, "nothing offers a stream"},
-		{[]string{"top", "--wait", "-1s"}, 2, 0, "is negative"},
-		{[]string{"top", "x"}, 2, 0, "unexpected argument"},
-	} {
-		code, out, errs := capture(t, c.args...)
-		if code != c.code || strings.Count(out, "\n") != c.lines || !strings.Contains(out+errs, c.want) {
-			t.Errorf("%v: exit %d, %d lines, want %d, %d and %q\n%s\n%s", c.args, code, strings.Count(out, "\n"), c.code, c.lines, c.want, out, errs)
-		}
 	}
 }
 
