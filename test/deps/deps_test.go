@@ -240,15 +240,38 @@ func TestTree(t *testing.T) {
 }
 
 // TestSpecification: every test and benchmark that SPECIFICATION.md names is
-// there.
+// there; each promise has a number of its own, and names a test, or is pending; and
+// a figure that is only measured has the command beside it.
 func TestSpecification(t *testing.T) {
 	spec, err := os.ReadFile("../../SPECIFICATION.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := regexp.MustCompile("`((?:Test|Benchmark|Fuzz)[A-Za-z0-9_]+)`").FindAllSubmatch(spec, -1)
+	test := regexp.MustCompile("`((?:Test|Benchmark|Fuzz)[A-Za-z0-9_]+)`")
+	names := test.FindAllSubmatch(spec, -1)
 	if len(names) < 20 {
 		t.Fatalf("%d names in SPECIFICATION.md", len(names))
+	}
+	promises := map[string]bool{}
+	for n, l := range strings.Split(string(spec), "\n") {
+		id := regexp.MustCompile(`^(\d+[a-z]?)\. `).FindStringSubmatch(l)
+		if id == nil {
+			continue
+		}
+		if promises[id[1]] {
+			t.Errorf("SPECIFICATION.md:%d: there are two %s", n+1, id[1])
+		}
+		promises[id[1]] = true
+		command := regexp.MustCompile("`(make|go (test|run)) [^`]+`").MatchString(l)
+		if !test.MatchString(l) && !command && !strings.Contains(l, "*pending*") {
+			t.Errorf("SPECIFICATION.md:%d: %s names no test", n+1, id[1])
+		}
+		if strings.Contains(strings.ToLower(l), "measured") && !command && !strings.Contains(l, "by hand") && !strings.Contains(l, "which the test prints") {
+			t.Errorf("SPECIFICATION.md:%d: %s has a figure that is measured, and no command", n+1, id[1])
+		}
+	}
+	if len(promises) < 150 {
+		t.Fatalf("%d promises", len(promises))
 	}
 	var all bytes.Buffer
 	filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {

@@ -158,6 +158,29 @@ func TestDocumentsExist(t *testing.T) {
 	}
 }
 
+// TestPathsExist: a file or folder of the tree that a document names is there:
+// as internal/guest/nat, cmd/kernel/power.go or test/hostile/.
+func TestPathsExist(t *testing.T) {
+	name := regexp.MustCompile("`\\.?/?((?:internal|cmd|test|bench|docs|deploy|scripts|schemas|examples|collector)/[A-Za-z0-9_./-]+)`")
+	names := 0
+	walk(t, func(rel, text string) {
+		if path.Ext(rel) != ".md" || rel == "CHANGELOG.md" || strings.HasPrefix(rel, "docs/adr/") {
+			return // what was decided then
+		}
+		for n, l := range strings.Split(text, "\n") {
+			for _, m := range name.FindAllStringSubmatch(l, -1) {
+				names++
+				if to := strings.TrimSuffix(m[1], "/..."); !exists(strings.TrimRight(to, "/")) {
+					t.Errorf("%s:%d: there is no %s", rel, n+1, m[1])
+				}
+			}
+		}
+	})
+	if names < 80 {
+		t.Fatalf("%d paths", names)
+	}
+}
+
 // TestRecords: decisions are cited by numbers that are there, and each is in a
 // file of its own.
 func TestRecords(t *testing.T) {

@@ -126,6 +126,18 @@ func TestTooLittleMemory(t *testing.T) {
 	})
 }
 
+// TestSmallestMachine: the sample policy's flow table and all else fit into what
+// SPECIFICATION.md says.
+func TestSmallestMachine(t *testing.T) {
+	each(t, func(t *testing.T, kvm bool) {
+		l := newLab(t, kvm, func(c *vmm.Config) { c.MemoryMB = 44 })
+		l.awaitReady()
+		if _, err := l.get(soon(t), l.Alice, "/"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestWrongBootArgument(t *testing.T) {
 	each(t, func(t *testing.T, kvm bool) {
 		why := refusal(t, kvm, func(c *vmm.Config) { c.Append = "thurward.rules=none" })

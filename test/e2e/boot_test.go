@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"regexp"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -152,4 +154,22 @@ func TestImageSize(t *testing.T) {
 		t.Errorf("the image has %d bytes, limit 8000000", fi.Size())
 	}
 	t.Logf("%d bytes", fi.Size())
+	for file, says := range map[string]string{
+		"../../SPECIFICATION.md": `\(([0-9.]+) MB with the sample policy`,
+		"../../README.md":        `one ELF file, ([0-9.]+) MB`,
+	} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := regexp.MustCompile(says).FindSubmatch(b)
+		if m == nil {
+			t.Errorf("%s does not say how large the image is", file)
+			continue
+		}
+		mb, _ := strconv.ParseFloat(string(m[1]), 64)
+		if is := float64(fi.Size()) / 1e6; is < 0.9*mb || is > 1.1*mb {
+			t.Errorf("%s says %v MB, the image has %.2f", file, mb, is)
+		}
+	}
 }

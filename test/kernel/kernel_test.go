@@ -254,14 +254,21 @@ func TestBootTime(t *testing.T) {
 	})
 }
 
-// TestIdleSleeps: a waiting machine leaves the host's CPU alone.
+// TestIdleSleeps: a waiting machine sleeps, and little wakes it. How much of the
+// host's CPU the image then takes, TestIdleImage of test/e2e measures.
 func TestIdleSleeps(t *testing.T) {
 	each(t, func(t *testing.T, accel []string) {
 		out := boot(t, accel, 60*time.Second, "CHECK=idle")
-		m := regexp.MustCompile(`interrupts=(\d+)`).FindStringSubmatch(out)
+		m := regexp.MustCompile(`idle slept_ms=(\d+) interrupts=(\d+) halts=(\d+)`).FindStringSubmatch(out)
 		if m == nil {
 			t.Fatalf("console:\n%s", out)
 		}
-		t.Logf("%s interrupts in all", m[1])
+		slept, _ := strconv.Atoi(m[1])
+		interrupts, _ := strconv.Atoi(m[2])
+		halts, _ := strconv.Atoi(m[3])
+		t.Logf("of 2 s it slept %d ms, in %d parts, with %d interrupts", slept, halts, interrupts)
+		if slept < 1900 || interrupts > 50 || halts < 1 || halts > 50 {
+			t.Errorf("of 2 s it slept %d ms, in %d parts, with %d interrupts; want 1900, and at most 50 of both", slept, halts, interrupts)
+		}
 	})
 }

@@ -68,7 +68,11 @@ func main() {
 	case "deadlock":
 		machineWaitForever()
 	case "idle":
+		before := sys.Stats()
 		time.Sleep(2 * time.Second)
+		s := sys.Stats()
+		fmt.Printf("guest: idle slept_ms=%d interrupts=%d halts=%d\n",
+			(s.IdleNS-before.IdleNS)/1e6, s.Interrupts-before.Interrupts, s.Halts-before.Halts)
 	case "soak":
 		soak()
 	}
