@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/neigh"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -84,16 +85,15 @@ func reassembleEdit(p *ruleset.Policy) { p.Settings.Fragments = ruleset.Fragment
 // and a port that gives them.
 func (c *rare) prepare(t testing.TB) (*lab, *burst, *burst) {
 	l := newLabWith(t, c.edit, c.rules...)
-	gw := l.e.claim(&l.e.port[wan], ip("203.0.113.1"), 0, l.now)
-	gw.mac, gw.state = macOf(gw.addr), reachable
+	l.meet(wan, "203.0.113.1")
 	l.raw(lan, arp(packet.ARPRequest, host, macOf(ip(host)), "10.0.0.1"))
 	if c.open != nil {
 		c.open(l)
 	}
-	for i := range l.e.port {
-		for j := range l.e.port[i].arp.slot {
-			if n := &l.e.port[i].arp.slot[j]; n.state == reachable {
-				n.expires = math.MaxInt64 // the ports will not answer
+	for i, as := range [...][]string{{host, server, "10.0.0.3"}, {"203.0.113.1"}} {
+		for _, a := range as {
+			if n := l.e.port[i].neigh.Find(ip(a)); n != nil && n.State == neigh.Reachable {
+				n.Expires = math.MaxInt64 // the ports will not answer
 			}
 		}
 	}

@@ -104,7 +104,7 @@ func newLoop(b *testing.B, n, size int) (*Engine, *loop, *loop) {
 	}
 	// The gateway's address, and the flows.
 	l.put(lan, syn(host, 1, web, 80))
-	l.e.port[wan].arp.find(ip("203.0.113.1")).expires = math.MaxInt64 // the port will not answer
+	l.e.port[wan].neigh.Find(ip("203.0.113.1")).Expires = math.MaxInt64 // the port will not answer
 	l.e.port[lan].Port, l.e.port[wan].Port = in, out
 	for in.left = n; in.left > 0; {
 		l.e.Poll(l.now)

@@ -7,7 +7,6 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/tcp"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -180,24 +179,5 @@ func TestNamedRuleIsForTCP(t *testing.T) {
 	l.one(lan, syn(host, 4000, cdn, 443))
 	if l.e.flows.Len() != 1 || l.e.flows.Dir(0).Verdict != conntrack.Pending {
 		t.Errorf("%d flows", l.e.flows.Len())
-	}
-}
-
-// TestRoomToWait: a quarter of the buffers may wait on one side, or 512.
-func TestRoomToWait(t *testing.T) {
-	for buffers, want := range map[int]int{4: 1, 2044: 511, 2048: 512, 2052: 512, 4096: 512} {
-		var mem mappings
-		c := plainConfig(t, plainPolicy())
-		c.Pool = framebuf.NewPool(mem.alloc(buffers*framebuf.Size, true), 0)
-		e, err := New(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := range e.port {
-			if got := e.port[i].arp.held.room; got != want {
-				t.Errorf("%d buffers: %d may wait on side %d", buffers, got, i)
-			}
-		}
-		mem.free()
 	}
 }

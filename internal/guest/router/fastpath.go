@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/neigh"
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
@@ -107,11 +108,11 @@ func (e *Engine) sendSteady(out *port, j, n int, now int64) {
 // reachable returns the first 8 bytes of frames that leave through port p for a
 // neighbour, or 0 when its link-layer address is not known for certain.
 func (p *port) reachable(a packet.Addr, now int64) uint64 {
-	n := p.arp.find(a)
-	if n == nil || n.state != reachable || now >= n.expires {
+	n := p.neigh.Find(a)
+	if n == nil || n.State != neigh.Reachable || now >= n.Expires {
 		return 0
 	}
-	return packet.MAC(n.mac) | p.self<<48
+	return packet.MAC(n.MAC) | p.self<<48
 }
 
 // steadyTCP checks the segment in frame f, which belongs to direction r of an

@@ -3,6 +3,7 @@ package router
 import (
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/neigh"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -92,13 +93,13 @@ func TestWhatIsSteady(t *testing.T) {
 		t.Error("a copy from the other side passes")
 	}
 	// The next hop's address must be known for certain.
-	gw := l.e.port[wan].arp.find(ip("203.0.113.1"))
-	l.now = gw.expires - 1
+	gw := l.e.port[wan].neigh.Find(ip("203.0.113.1"))
+	l.now = gw.Expires - 1
 	if l.quick(lan, gram(9).frame(lanMAC)) != 1 {
 		t.Error("the neighbour is known")
 	}
 	l.now++
-	if l.quick(lan, gram(9).frame(lanMAC)) != 0 || gw.state != probing {
+	if l.quick(lan, gram(9).frame(lanMAC)) != 0 || gw.State != neigh.Probe {
 		t.Error("the neighbour's time is over")
 	}
 	if l.quick(lan, gram(9).frame(lanMAC)) != 0 {

@@ -39,11 +39,11 @@ func (e *Engine) finish(out *port, p *received, r *packet.Rewrite, now int64) {
 		id = e.nextID(r.Src, r.Dst, p.Proto)
 		packet.SetID(f[packet.EthLen:], id)
 	}
-	next := e.nodes[fr.Buf].next // output may put fr into a list
+	next := e.links.Next(fr) // output may put fr into a list
 	e.output(out, fr, r.Dst, now)
 	for range p.Parts {
 		fr = next
-		next = e.nodes[fr.Buf].next
+		next = e.links.Next(fr)
 		f := e.pool.Bytes(fr)
 		q := packet.Packet{Src: p.Src, Dst: p.Dst, Proto: p.Proto, Class: packet.Unknown, TTL: f[packet.EthLen+8], L4: packet.EthLen + packet.MinIPv4}
 		packet.Apply(f, &q, r)
@@ -61,7 +61,7 @@ func (e *Engine) fragmentsFit(p *received, out *port) bool {
 	fr := p.frame
 	for j := 0; j <= int(p.Parts) && fits; j++ {
 		fits = int(fr.Len) <= packet.EthLen+out.mtu
-		fr = e.nodes[fr.Buf].next
+		fr = e.links.Next(fr)
 	}
 	return fits
 }

@@ -22,9 +22,7 @@ func (l *lab) invariants() {
 	for i := range l.e.port {
 		in += c.RxPackets[i] + c.ARPSent[i]
 		out += c.TxPackets[i] + c.OtherHost[i] + c.ARPReceived[i]
-		for j := range l.e.port[i].arp.slot {
-			out += uint64(l.e.port[i].arp.slot[j].n)
-		}
+		out += uint64(l.e.port[i].neigh.Waiting())
 	}
 	in += c.Own + c.FragmentsSent - c.Fragmented
 	out += uint64(l.e.frags.held+l.e.names.hellos.held) + c.Joined + c.Local

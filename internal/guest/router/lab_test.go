@@ -466,9 +466,7 @@ func (l *lab) buffers() {
 	l.t.Helper()
 	waiting := 0
 	for i := range l.e.port {
-		for j := range l.e.port[i].arp.slot {
-			waiting += int(l.e.port[i].arp.slot[j].n)
-		}
+		waiting += l.e.port[i].neigh.Waiting()
 	}
 	waiting += l.e.frags.held
 	held := 0

@@ -232,9 +232,9 @@ func TestNeighboursAreProbedInTime(t *testing.T) {
 	for late, want := range map[int64]uint64{-1: 0, 0: 1, 1: 1} {
 		l := newLab(t, "accept", established)
 		l.one(lan, udp(host, 4000, web, 53))
-		n := l.e.port[wan].arp.find(ip("203.0.113.1"))
+		n := l.e.port[wan].neigh.Find(ip("203.0.113.1"))
 		sent := l.e.c.ARPSent[wan]
-		l.now = n.expires + late
+		l.now = n.Expires + late
 		l.one(lan, udp(host, 4000, web, 53))
 		if got := l.e.c.ARPSent[wan] - sent; got != want {
 			t.Errorf("%d ns after its time: asked %d times", late, got)

@@ -1,218 +1,67 @@
 package router
 
 import (
-	"math/bits"
+	"encoding/binary"
 
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/neigh"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// Neighbours: the link-layer addresses of next hops, by ARP (RFC 826, RFC 1122
-// section 2.3.2).
+// ARP (RFC 826): what the neighbour cache of a port asks for is sent here, and
+// what is heard is put into it.
 
 const (
-	neighbourSlots  = 2048 // power of two
-	neighbourWindow = 8    // slots that an address may be in
-	fewAsked        = 8    // unresolved addresses of a holder that may displace others
-	arpTries        = 3
-	arpEvery        = second
-	arpLifetime     = 60 * second
-	defendEvery     = 10 * second // DEFEND_INTERVAL of RFC 5227
-	announceEvery   = 2 * second  // ANNOUNCE_INTERVAL
+	defendEvery   = 10 * second // DEFEND_INTERVAL of RFC 5227
+	announceEvery = 2 * second  // ANNOUNCE_INTERVAL
 )
 
-// States of a neighbour. Zero is a free slot.
-const (
-	unused     = iota
-	unresolved // asked for; frames wait
-	reachable
-	probing // lifetime over, asked again, used meanwhile
-)
+// While its next hop is asked for, a datagram waits with all its fragments.
+const _ = uint(neigh.MaxPerHop - perDatagram)
 
-type neighbour struct {
-	addr    packet.Addr
-	mac     [6]byte
-	state   uint8
-	tries   uint8
-	learned bool   // from a request, not from an answer to ours
-	holder  uint16 // unresolved: for whom it was asked
-	expires int64  // of the address, or when to ask again
-	queue          // frames waiting
-}
-
-// neighbours is one port's table. Addresses hash to a short run of slots.
-type neighbours struct {
-	slot    [neighbourSlots]neighbour
-	key     uint64          // secret: who fills the table cannot choose a run
-	used    int             // slots
-	asked   [holders]uint16 // unresolved ones, by holder
-	waiting int             // unresolved and probing ones
-	next    int64           // when the first of these is due
-	last    *neighbour
-	held    waiting
-}
-
-func (t *neighbours) base(a packet.Addr) uint32 {
-	hi, lo := bits.Mul64((uint64(a)+1)*0x9e3779b97f4a7c15^t.key, t.key|1)
-	return uint32(hi ^ lo)
-}
-
-// find returns the entry for an address, or nil.
-func (t *neighbours) find(a packet.Addr) *neighbour {
-	if n := t.last; n != nil && n.addr == a && n.state != unused {
-		return n
+// resolve keeps a frame until the address of its next hop is known, and asks
+// for it.
+func (e *Engine) resolve(p *port, hop packet.Addr, fr framebuf.Frame, now int64) {
+	r := p.neigh.Resolve(hop, fr, e.holder(e.pool.Bytes(fr)), now)
+	if r.Evicted {
+		e.c.NeighbourEvictions[p.n]++
 	}
-	b := t.base(a)
-	for i := range uint32(neighbourWindow) {
-		n := &t.slot[(b+i)%neighbourSlots]
-		if n.state != unused && n.addr == a {
-			t.last = n
-			return n
+	for r.Drop.Len() > 0 {
+		e.dropOut(p, e.links.Pop(&r.Drop), verdict.NeighbourUnresolved)
+	}
+	if r.Request {
+		e.ask(p, hop, &broadcastMAC)
+	}
+}
+
+// holder returns for whom a frame is that is leaving: the host that has sent
+// it; of the firewall's own messages, of which each query to an upstream has
+// another port, the conversation.
+func (e *Engine) holder(f []byte) uint64 {
+	if e.source != 0 {
+		return uint64(e.source)
+	}
+	ip := f[packet.EthLen:]
+	a := uint64(binary.BigEndian.Uint32(ip[16:]))
+	if l4 := int(ip[0]&15) * 4; ip[9] == packet.UDP && len(ip) >= l4+2 {
+		a |= uint64(binary.BigEndian.Uint16(ip[l4:])) << 32
+	}
+	return a
+}
+
+// neighbourTick asks again for neighbours that have not answered, and drops what
+// waits for those that have been given up.
+func (e *Engine) neighbourTick(p *port, now int64) {
+	for t, ok := p.neigh.Timeout(now); ok; t, ok = p.neigh.Timeout(now) {
+		if t.Request {
+			e.ask(p, t.Addr, &broadcastMAC)
 		}
-	}
-	return nil
-}
-
-// claim returns a slot for an address that has none and is to be asked for, for
-// a holder; or nil if who is there has more right to each. In a full run gives
-// way, in this order: what has outlived its time; of unresolved addresses one of
-// the holder that has most, and no less than this one; what was only learned
-// from a request; what expires first. The gateway never does.
-func (e *Engine) claim(p *port, a packet.Addr, holder uint16, now int64) *neighbour {
-	t := &p.arp
-	mine := int(t.asked[holder])
-	if mine > 0 && mine >= neighbourSlots-t.used {
-		return nil // it takes no more than it leaves
-	}
-	best, rank := (*neighbour)(nil), 0
-	b := t.base(a)
-	for i := range uint32(neighbourWindow) {
-		n := &t.slot[(b+i)%neighbourSlots]
-		r := 0
-		switch {
-		case n.state == unused:
-			return t.place(n, a)
-		case n.addr == p.gateway:
-			continue
-		case n.over(now):
-			r = 3 + neighbourSlots
-		case n.state == unresolved:
-			if asked := int(t.asked[n.holder]); asked >= mine {
-				r = 2 + asked
-			}
-		case mine > fewAsked:
-		case n.learned:
-			r = 2
-		default:
-			r = 1
+		for t.Drop.Len() > 0 {
+			fr := e.links.Pop(&t.Drop)
+			e.unreachable(e.pool.Bytes(fr), now)
+			e.dropOut(p, fr, verdict.NeighbourUnresolved)
 		}
-		if r > rank || r == rank && r > 0 && n.expires < best.expires {
-			best, rank = n, r
-		}
-	}
-	if best == nil {
-		return nil
-	}
-	e.c.NeighbourEvictions[p.n]++
-	e.forget(p, best)
-	return t.place(best, a)
-}
-
-// claimLearned returns a slot for an address that nobody has asked for, or nil.
-// It displaces nothing that is alive: who could do that with requests would have
-// the firewall forget a neighbour, and be asked for it next.
-func (e *Engine) claimLearned(p *port, a packet.Addr, now int64) *neighbour {
-	t := &p.arp
-	b := t.base(a)
-	for i := range uint32(neighbourWindow) {
-		n := &t.slot[(b+i)%neighbourSlots]
-		if n.state == unused {
-			return t.place(n, a)
-		}
-		if n.addr != p.gateway && n.over(now) {
-			e.c.NeighbourEvictions[p.n]++
-			e.forget(p, n)
-			return t.place(n, a)
-		}
-	}
-	return nil
-}
-
-// over reports whether a neighbour has outlived its time without being asked
-// again: nobody has used it since.
-func (n *neighbour) over(now int64) bool { return n.state == reachable && now >= n.expires }
-
-// place takes a free slot for an address.
-func (t *neighbours) place(n *neighbour, a packet.Addr) *neighbour {
-	t.used++
-	*n = neighbour{addr: a}
-	return n
-}
-
-// forget frees a slot and drops the frames that wait there.
-func (e *Engine) forget(p *port, n *neighbour) {
-	for n.n > 0 {
-		e.dropOut(p, e.takeWaiting(p, n), verdict.NeighbourUnresolved)
-	}
-	p.arp.settle(n)
-	p.arp.used--
-	*n = neighbour{}
-}
-
-// settle notes that no answer is due for n any more.
-func (t *neighbours) settle(n *neighbour) {
-	if n.state == unresolved {
-		t.asked[n.holder]--
-	}
-	if n.state == unresolved || n.state == probing {
-		t.waiting--
-	}
-}
-
-// probe asks a known neighbour whether it is still there.
-func (e *Engine) probe(p *port, n *neighbour, now int64) {
-	n.state, n.tries = probing, 1
-	p.arp.await(n, now)
-	e.ask(p, n.addr, &n.mac)
-}
-
-// await notes that an answer is due for n.
-func (t *neighbours) await(n *neighbour, now int64) {
-	n.expires = now + arpEvery
-	if t.waiting == 0 {
-		t.next = n.expires
-	}
-	t.waiting++
-}
-
-// resolveTick asks again, or gives up.
-func (e *Engine) resolveTick(p *port, now int64) {
-	if p.arp.waiting == 0 || now < p.arp.next {
-		return
-	}
-	p.arp.next = now + arpEvery
-	for i := range p.arp.slot {
-		n := &p.arp.slot[i]
-		if n.state != unresolved && n.state != probing {
-			continue
-		}
-		if now < n.expires {
-			p.arp.next = min(p.arp.next, n.expires)
-			continue
-		}
-		if n.tries >= arpTries {
-			for n.n > 0 {
-				fr := e.takeWaiting(p, n)
-				e.unreachable(e.pool.Bytes(fr), now)
-				e.dropOut(p, fr, verdict.NeighbourUnresolved)
-			}
-			e.forget(p, n)
-			continue
-		}
-		n.tries++
-		n.expires = now + arpEvery
-		e.ask(p, n.addr, &broadcastMAC)
 	}
 }
 
@@ -273,10 +122,9 @@ func (e *Engine) announce() {
 }
 
 // arpFrame handles a received ARP message, or returns why it is dropped. It is
-// answered when it asks for an address of the firewall's own. Addresses are
-// learned only from answers to our own questions and from whoever asks us, and
-// nobody can move a known address to another link-layer address: who claims one
-// is reported, and the known neighbour is asked whether it is still there.
+// answered when it asks for an address of the firewall's own. A claim of an
+// address that is known under another link-layer address is reported and not
+// believed.
 func (e *Engine) arpFrame(p *port, f []byte, now int64) verdict.Reason {
 	var m packet.ARPMessage
 	if !packet.ParseARP(f, &m) {
@@ -296,11 +144,10 @@ func (e *Engine) arpFrame(p *port, f []byte, now int64) verdict.Reason {
 		}
 		return verdict.Martian
 	}
-	n := p.arp.find(m.SenderAddr)
-	if n != nil && n.disputes(&m, p.gateway, now) {
+	if n, probe := p.neigh.Conflict(m.SenderAddr, m.SenderMAC, now); n != nil {
 		e.c.ARPConflicts[p.n]++
-		if n.state == reachable {
-			e.probe(p, n, now)
+		if probe {
+			e.ask(p, n.Addr, &n.MAC)
 		}
 		return verdict.Martian
 	}
@@ -309,7 +156,7 @@ func (e *Engine) arpFrame(p *port, f []byte, now int64) verdict.Reason {
 		return 0
 	}
 	if p.hosts(m.SenderAddr) {
-		e.learn(p, n, &m, now)
+		e.learn(p, &m, now)
 	}
 	if m.Op == packet.ARPRequest {
 		e.sendARP(p, &m.SenderMAC, &packet.ARPMessage{Op: packet.ARPReply, SenderMAC: p.mac, SenderAddr: m.TargetAddr,
@@ -323,41 +170,16 @@ func (p *port) hosts(a packet.Addr) bool {
 	return a&p.mask == p.net && (p.mask >= 0xfffffffe || a != p.net && a != p.net|^p.mask)
 }
 
-// disputes reports whether a message contradicts what is known of its sender.
-// What has outlived its time may change, but for the gateway.
-func (n *neighbour) disputes(m *packet.ARPMessage, gateway packet.Addr, now int64) bool {
-	if n.state == unresolved || n.mac == m.SenderMAC {
-		return false
+// learn notes what an ARP message addressed to us says of its sender, and sends
+// the frames that have waited for it.
+func (e *Engine) learn(p *port, m *packet.ARPMessage, now int64) {
+	l := p.neigh.Learn(m.SenderAddr, m.SenderMAC, m.Op == packet.ARPReply, now)
+	if l.Evicted {
+		e.c.NeighbourEvictions[p.n]++
 	}
-	return n.state == probing || now < n.expires || n.addr == gateway
-}
-
-// learn notes what an ARP message addressed to us says of its sender, whose
-// entry is n, or nil.
-func (e *Engine) learn(p *port, n *neighbour, m *packet.ARPMessage, now int64) {
-	asked := n != nil && n.state != reachable
-	if m.Op == packet.ARPReply && !asked {
-		return // an answer that nobody asked for
-	}
-	if m.Op == packet.ARPRequest && m.SenderAddr == p.gateway && (n == nil || n.state == unresolved) {
-		// Whoever asks first in the gateway's name would be the gateway from
-		// then on. Its address is only learned from answers to our questions.
-		return
-	}
-	if n == nil {
-		if n = e.claimLearned(p, m.SenderAddr, now); n == nil {
-			return
-		}
-		n.learned = true
-	}
-	if asked {
-		n.learned = m.Op == packet.ARPRequest
-	}
-	p.arp.settle(n)
-	n.mac, n.state, n.tries, n.expires = m.SenderMAC, reachable, 0, now+arpLifetime
-	for n.n > 0 {
-		fr := e.takeWaiting(p, n)
-		packet.PutEth(e.pool.Bytes(fr), &n.mac, &p.mac, packet.TypeIPv4)
+	for l.Send.Len() > 0 {
+		fr := e.links.Pop(&l.Send)
+		packet.PutEth(e.pool.Bytes(fr), &m.SenderMAC, &p.mac, packet.TypeIPv4)
 		e.enqueue(p, fr)
 	}
 }

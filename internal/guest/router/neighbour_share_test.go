@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/neigh"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -63,7 +64,7 @@ func TestARP_KnownNeighbourIsNotMoved(t *testing.T) {
 			l.run()
 			l.taken(lan)
 			for _, a := range known {
-				if n := l.e.port[lan].arp.find(ip(a)); n == nil || n.mac != macOf(ip(a)) {
+				if n := l.e.port[lan].neigh.Find(ip(a)); n == nil || n.MAC != macOf(ip(a)) {
 					t.Fatalf("/%d, round %d: %s is %+v", bits, round, a, n)
 				}
 				v := l.one(wan, udp(web, 4000, a, 53))
@@ -82,7 +83,7 @@ func TestARP_KnownNeighbourIsNotMoved(t *testing.T) {
 		}
 		l.pass(61)
 		l.raw(lan, arp(packet.ARPRequest, "10.0.1.77", [6]byte{2, 7, 7, 7, 7, 7}, "10.0.0.1"))
-		if n := l.e.port[lan].arp.find(ip("10.0.1.77")); n == nil || n.mac != [6]byte{2, 7, 7, 7, 7, 7} {
+		if n := l.e.port[lan].neigh.Find(ip("10.0.1.77")); n == nil || n.MAC != [6]byte{2, 7, 7, 7, 7, 7} {
 			t.Fatalf("/%d: a host that has moved is %+v", bits, n)
 		}
 		l.buffers()
@@ -100,7 +101,7 @@ func TestARP_RequestsDisplaceNoResolution(t *testing.T) {
 			l.raw(lan, arp(packet.ARPRequest, addr(a).String(), macOf(a), "10.0.0.1"))
 		}
 	}
-	if n := l.e.port[lan].arp.find(ip("10.0.3.99")); n == nil || n.state != unresolved || n.n != 1 {
+	if n := l.e.port[lan].neigh.Find(ip("10.0.3.99")); n == nil || n.State != neigh.Incomplete || n.Waiting() != 1 {
 		t.Fatalf("%+v", n)
 	}
 	l.raw(lan, arp(packet.ARPReply, "10.0.3.99", macOf(ip("10.0.3.99")), "10.0.0.1"))
@@ -114,9 +115,9 @@ func TestARP_RequestsDisplaceNoResolution(t *testing.T) {
 // to ours, and over its life.
 func TestARP_EntriesOfHosts(t *testing.T) {
 	l := newLabWith(t, routed, "accept")
-	n := func(a string) *neighbour { return l.e.port[lan].arp.find(ip(a)) }
+	n := func(a string) *neigh.Neighbour { return l.e.port[lan].neigh.Find(ip(a)) }
 	l.raw(lan, arp(packet.ARPRequest, "10.0.0.7", macOf(ip("10.0.0.7")), "10.0.0.1"))
-	if e := n("10.0.0.7"); e == nil || !e.learned || e.state != reachable || e.mac != macOf(ip("10.0.0.7")) || e.expires != l.now+arpLifetime {
+	if e := n("10.0.0.7"); e == nil || !e.Learned || e.State != neigh.Reachable || e.MAC != macOf(ip("10.0.0.7")) || e.Expires != l.now+neigh.Lifetime {
 		t.Fatalf("from a request: %+v", e)
 	}
 	l.raw(lan, arp(packet.ARPReply, "10.0.0.8", macOf(ip("10.0.0.8")), "10.0.0.1"))
@@ -124,61 +125,30 @@ func TestARP_EntriesOfHosts(t *testing.T) {
 		t.Fatalf("from an answer that nobody asked for: %+v", e)
 	}
 	l.one(wan, udp(web, 4000, "10.0.0.9", 53))
-	if e := n("10.0.0.9"); e == nil || e.learned || e.state != reachable {
+	if e := n("10.0.0.9"); e == nil || e.Learned || e.State != neigh.Reachable {
 		t.Fatalf("from an answer: %+v", e)
 	}
-	if a := &l.e.port[lan].arp; a.used != 2 || a.waiting != 0 || a.held.n != 0 {
-		t.Fatalf("%d used, %d asked for, %d wait", a.used, a.waiting, a.held.n)
+	if a := l.e.port[lan].neigh; a.Len() != 2 || a.Pending() != 0 || a.Waiting() != 0 {
+		t.Fatalf("%d used, %d asked for, %d wait", a.Len(), a.Pending(), a.Waiting())
 	}
 	// When its time is over it is asked for, used meanwhile, and is another kind
 	// when it has answered.
 	l.pass(61)
 	l.one(wan, udp(web, 4000, "10.0.0.7", 53))
-	if e := n("10.0.0.7"); e == nil || e.learned || e.state != reachable || e.expires != l.now+arpLifetime {
+	if e := n("10.0.0.7"); e == nil || e.Learned || e.State != neigh.Reachable || e.Expires != l.now+neigh.Lifetime {
 		t.Fatalf("after its answer: %+v", e)
 	}
 	// One that does not answer any more is forgotten.
 	silent(t, "10.0.0.9", 1)
 	l.one(wan, udp(web, 4000, "10.0.0.9", 53))
-	if a := &l.e.port[lan].arp; n("10.0.0.9").state != probing || a.waiting != 1 {
-		t.Fatalf("%+v, %d asked for", n("10.0.0.9"), a.waiting)
+	if a := l.e.port[lan].neigh; n("10.0.0.9").State != neigh.Probe || a.Pending() != 1 {
+		t.Fatalf("%+v, %d asked for", n("10.0.0.9"), a.Pending())
 	}
 	for range 4 {
 		l.pass(1)
 	}
-	if a := &l.e.port[lan].arp; n("10.0.0.9") != nil || a.waiting != 0 || a.used != 1 {
-		t.Fatalf("%+v, %d asked for, %d used", n("10.0.0.9"), a.waiting, a.used)
-	}
-}
-
-// waits checks the counts of frames that wait against the frames.
-func (l *lab) waits() {
-	l.t.Helper()
-	for i := range l.e.port {
-		p := &l.e.port[i]
-		n, used, waiting := 0, 0, 0
-		var by, asked [holders]uint16
-		for j := range p.arp.slot {
-			s := &p.arp.slot[j]
-			fr := s.first
-			for range s.n {
-				by[l.e.nodes[fr.Buf].off]++
-				n++
-				fr = l.e.nodes[fr.Buf].next
-			}
-			if s.state != unused {
-				used++
-			}
-			if s.state == unresolved {
-				asked[s.holder]++
-			}
-			if s.state == unresolved || s.state == probing {
-				waiting++
-			}
-		}
-		if a := &p.arp; n != a.held.n || by != a.held.by || used != a.used || asked != a.asked || waiting != a.waiting {
-			l.t.Fatalf("side %d: %d wait, counted %d; %d used, counted %d; %d asked for, counted %d", i, n, a.held.n, used, a.used, waiting, a.waiting)
-		}
+	if a := l.e.port[lan].neigh; n("10.0.0.9") != nil || a.Pending() != 0 || a.Len() != 1 {
+		t.Fatalf("%+v, %d asked for, %d used", n("10.0.0.9"), a.Pending(), a.Len())
 	}
 }
 
@@ -197,13 +167,12 @@ func TestShares_NeighbourEntries(t *testing.T) {
 			l.now += second / 50
 		}
 	}
-	l.waits()
 	for i := range packet.Addr(512) {
-		if n := l.e.port[wan].arp.find(ip("203.99.0.1") + i); n == nil || n.state != reachable {
+		if n := l.e.port[wan].neigh.Find(ip("203.99.0.1") + i); n == nil || n.State != neigh.Reachable {
 			t.Fatalf("entry %d is %+v", i, n)
 		}
 	}
-	if n := l.e.port[wan].arp.used; n > neighbourSlots {
+	if n := l.e.port[wan].neigh.Len(); n > neigh.MaxEntries {
 		t.Fatalf("%d entries", n)
 	}
 	l.buffers()
@@ -216,30 +185,27 @@ func TestShares_NeighbourEntries(t *testing.T) {
 func TestShares_WaitingFrames(t *testing.T) {
 	silent(t, "203.0.0.0", 1<<16)
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Interfaces[1].PrefixLen = 8 }, "accept")
-	room := l.e.port[wan].arp.held.room
+	room := min(neigh.MaxWaiting, l.pool.Cap()/4)
 	for i := range 3 * room {
 		l.put(lan, udp(host, uint16(1000+i/60), addr(ip("203.0.0.1")+packet.Addr(i/60)).String(), 53))
 	}
-	l.waits()
-	if n := l.e.port[wan].arp.held.n; n != room {
+	if n := l.e.port[wan].neigh.Waiting(); n != room {
 		t.Fatalf("%d wait, want all of %d", n, room)
 	}
 	const hop = "203.99.0.1"
 	silent(t, hop, 1)
-	for i := range uint16(queued) {
+	for i := range uint16(neigh.MaxPerHop) {
 		p := udp("10.0.0.3", 4000, hop, 53)
 		p.data = []byte{byte(i)}
 		l.put(lan, p)
 		l.put(lan, udp(host, uint16(1000+i), addr(ip("203.0.128.1")+packet.Addr(i)).String(), 53)) // goes on
 	}
-	l.waits()
 	l.port[wan].out = nil
 	l.port[wan].in = append(l.port[wan].in, arp(packet.ARPReply, hop, macOf(ip(hop)), ours))
 	l.e.Poll(l.now)
 	left := l.port[wan].out
 	l.port[wan].out = nil
-	l.waits()
-	if n := l.e.port[wan].arp.find(ip(hop)); n == nil || n.state != reachable || n.n != 0 {
+	if n := l.e.port[wan].neigh.Find(ip(hop)); n == nil || n.State != neigh.Reachable || n.Waiting() != 0 {
 		t.Fatalf("%+v", n)
 	}
 	next := byte(0)
@@ -252,15 +218,49 @@ func TestShares_WaitingFrames(t *testing.T) {
 			next++
 		}
 	}
-	if next != queued {
-		t.Fatalf("%d of %d leave; drops: %s", next, queued, l.drops())
+	if next != neigh.MaxPerHop {
+		t.Fatalf("%d of %d leave; drops: %s", next, neigh.MaxPerHop, l.drops())
 	}
 	for range 5 {
 		l.pass(1)
 	}
-	l.waits()
-	if n := l.e.port[wan].arp.held.n; n != 0 {
+	if n := l.e.port[wan].neigh.Waiting(); n != 0 {
 		t.Fatalf("%d wait for ever", n)
 	}
 	l.buffers()
+}
+
+// TestHolders: for whom a frame waits: for the host that has sent it, and of the
+// firewall's own for a conversation of UDP, or else for a destination.
+func TestHolders(t *testing.T) {
+	l := newLab(t, "accept")
+	of := func(source string, v pkt, cut int) uint64 {
+		if l.e.source = 0; source != "" {
+			l.e.source = ip(source)
+		}
+		f := v.frame(wanMAC)
+		return l.e.holder(f[:len(f)-cut])
+	}
+	a, b := udp(ours, 4000, web, 53), udp(ours, 4001, web, 53)
+	c, d := udp(ours, 4000, "192.0.2.9", 53), syn(ours, 4000, web, 80)
+	e := syn(ours, 4001, web, 80)
+	n := len(a.frame(wanMAC)) - packet.EthLen - packet.MinIPv4
+	same := func(what string, x, y uint64, want bool) {
+		t.Helper()
+		if (x == y) != want {
+			t.Errorf("%s: %x and %x", what, x, y)
+		}
+	}
+	same("a host's, whatever it sends", of(host, a, 0), of(host, c, 0), true)
+	same("two hosts'", of(host, a, 0), of("10.0.0.3", a, 0), false)
+	same("own, the same", of("", a, 0), of("", a, 0), true)
+	same("own, by port", of("", a, 0), of("", b, 0), false)
+	same("own, by destination", of("", a, 0), of("", c, 0), false)
+	same("own TCP, not by port", of("", d, 0), of("", e, 0), true)
+	same("own, cut behind the port", of("", a, n-2), of("", a, 0), true)
+	same("own, cut within the port", of("", a, n-1), of("", b, n-1), true)
+	same("own, cut within the port, and whole", of("", a, n-1), of("", a, 0), false)
+	opts := func(v pkt) uint64 { l.e.source = 0; return l.e.holder(withOptions(v.frame(wanMAC))) }
+	same("own, with options", opts(a), of("", a, 0), true)
+	same("own, with options, by port", opts(a), opts(b), false)
 }

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/neigh"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -14,6 +16,24 @@ func arp(op uint16, from string, mac [6]byte, to string) []byte {
 	f := make([]byte, 60)
 	packet.PutARP(f, &broadcastMAC, &packet.ARPMessage{Op: op, SenderMAC: mac, SenderAddr: ip(from), TargetAddr: ip(to)})
 	return f
+}
+
+// asked has the firewall ask for a host on one side, for which a frame waits.
+func (l *lab) asked(side int, a string) {
+	buf, ok := l.pool.Get()
+	if !ok {
+		l.t.Fatal("no buffer")
+	}
+	l.e.port[side].neigh.Resolve(ip(a), framebuf.Frame{Buf: buf, Len: 60}, 1, l.now)
+}
+
+// meet makes a host known on one side, by its answer.
+func (l *lab) meet(side int, a string) *neigh.Neighbour {
+	l.asked(side, a)
+	c := l.e.port[side].neigh
+	waited := c.Learn(ip(a), macOf(ip(a)), true, l.now)
+	l.pool.Put(l.e.links.Pop(&waited.Send).Buf)
+	return c.Find(ip(a))
 }
 
 func TestS38_ARPAnsweredForOwnAddressOnly(t *testing.T) {
@@ -108,7 +128,7 @@ func TestS38_HostMoves(t *testing.T) {
 		l.port[lan].out = nil
 		l.port[lan].in = append(l.port[lan].in, arp(packet.ARPRequest, host, moved, "10.0.0.1"))
 		l.e.Poll(l.now)
-		if n := l.e.port[lan].arp.find(ip(host)); n == nil || n.mac != moved {
+		if n := l.e.port[lan].neigh.Find(ip(host)); n == nil || n.MAC != moved {
 			t.Fatalf("after %v s of silence the host is not found where it is: %+v", idle, n)
 		}
 	}
@@ -118,14 +138,14 @@ func TestS38_UnaskedAnswerIsNotLearned(t *testing.T) {
 	l := newLab(t)
 	for _, a := range []string{"10.0.0.255", "10.0.0.0", "0.0.0.0"} { // no host's
 		l.raw(lan, arp(packet.ARPRequest, a, macOf(ip(host)), "10.0.0.1"))
-		if n := l.e.port[lan].arp.find(ip(a)); n != nil {
+		if n := l.e.port[lan].neigh.Find(ip(a)); n != nil {
 			t.Fatalf("learned %+v", n)
 		}
 	}
 	l.raw(lan, arp(packet.ARPReply, host, macOf(ip(host)), "10.0.0.1"))
 	l.raw(lan, arp(packet.ARPRequest, "192.0.2.77", macOf(ip(host)), "10.0.0.1")) // not of this link
 	for _, a := range []string{host, "192.0.2.77"} {
-		if n := l.e.port[lan].arp.find(ip(a)); n != nil {
+		if n := l.e.port[lan].neigh.Find(ip(a)); n != nil {
 			t.Fatalf("learned %+v", n)
 		}
 	}
@@ -194,16 +214,16 @@ func TestS38_ServerAddressIsAnsweredFor(t *testing.T) {
 
 func TestARP_UnresolvedGivesUp(t *testing.T) {
 	l := newLabWith(t, routed, "accept")
-	for i := range queued + 2 {
+	for i := range neigh.MaxPerHop + 2 {
 		l.put(wan, udp(web, uint16(1000+i), "10.0.0.99", 53))
 	}
 	if n := l.e.c.DropReasons[verdict.NeighbourUnresolved]; n != 2 {
-		t.Fatalf("%d dropped while %d may wait", n, queued)
+		t.Fatalf("%d dropped while %d may wait", n, neigh.MaxPerHop)
 	}
 	for range 40 {
 		l.pass(0.1)
 	}
-	if n := l.e.c.DropReasons[verdict.NeighbourUnresolved]; n != queued+2 {
+	if n := l.e.c.DropReasons[verdict.NeighbourUnresolved]; n != neigh.MaxPerHop+2 {
 		t.Fatalf("%d dropped in the end", n)
 	}
 	told := 0
@@ -212,7 +232,7 @@ func TestARP_UnresolvedGivesUp(t *testing.T) {
 			told++
 		}
 	}
-	if told != queued+2 {
+	if told != neigh.MaxPerHop+2 {
 		t.Fatalf("%d events", told)
 	}
 	l.buffers()
@@ -223,7 +243,7 @@ func TestARP_Expires(t *testing.T) {
 	l.one(lan, udp(host, 4000, web, 53))
 	l.pass(61)
 	l.one(lan, udp(host, 4000, web, 53)) // used while it is asked again
-	if n := l.e.port[wan].arp.waiting; n != 0 {
+	if n := l.e.port[wan].neigh.Pending(); n != 0 {
 		t.Fatalf("%d questions open", n)
 	}
 }
@@ -264,7 +284,7 @@ func TestRFC5227_S2_1_ProbesAreAnswered(t *testing.T) {
 	if out := l.port[lan].out; len(out) != 1 || !packet.ParseARP(out[0], &m) || m.Op != packet.ARPReply || m.SenderAddr != ip("10.0.0.1") || [6]byte(out[0]) != macOf(ip(host)) {
 		t.Fatalf("%d answers, %+v", len(out), m)
 	}
-	if n := l.e.port[lan].arp.find(0); n != nil || l.e.c.ARPConflicts[lan] != 0 {
+	if n := l.e.port[lan].neigh.Find(0); n != nil || l.e.c.ARPConflicts[lan] != 0 {
 		t.Fatalf("learned %+v, %d conflicts", n, l.e.c.ARPConflicts[lan])
 	}
 }
@@ -286,7 +306,7 @@ func TestS38_GatewayIsLearnedFromAnswersOnly(t *testing.T) {
 	// Its own requests keep it alive, as those of other hosts do.
 	l.pass(50)
 	l.raw(wan, arp(packet.ARPRequest, "203.0.113.1", macOf(ip("203.0.113.1")), ours))
-	if n := l.e.port[wan].arp.find(ip("203.0.113.1")); n == nil || n.expires != l.now+arpLifetime {
+	if n := l.e.port[wan].neigh.Find(ip("203.0.113.1")); n == nil || n.Expires != l.now+neigh.Lifetime {
 		t.Fatalf("%+v", n)
 	}
 	l.buffers()
@@ -302,7 +322,7 @@ func TestRFC1812_S3_3_2_LinkAddresses(t *testing.T) {
 		l.e.Poll(l.now) // asks
 		l.port[lan].out = nil
 		l.raw(lan, arp(packet.ARPReply, host, mac, "10.0.0.1"))
-		if n := l.e.port[lan].arp.find(ip(host)); n == nil || n.state != unresolved || len(l.port[lan].out) != 0 {
+		if n := l.e.port[lan].neigh.Find(ip(host)); n == nil || n.State != neigh.Incomplete || len(l.port[lan].out) != 0 {
 			t.Fatalf("%x: %+v, %d left", mac, n, len(l.port[lan].out))
 		}
 	}
@@ -326,16 +346,15 @@ func TestARP_ScanIsBounded(t *testing.T) {
 			if i%1000 == 999 {
 				l.now += 10e6
 			}
-			if n := l.e.port[wan].arp.held.n; n > waitMax {
+			if n := l.e.port[wan].neigh.Waiting(); n > neigh.MaxWaiting {
 				t.Fatalf("%d frames wait", n)
 			}
 		}
 	}
 	scan()
-	if a := &l.e.port[wan].arp; a.used < neighbourSlots/2 || a.used > neighbourSlots/2+4 || a.held.n == 0 {
-		t.Fatalf("%d entries, %d frames wait: the scan takes no more than it leaves", a.used, a.held.n)
+	if a := l.e.port[wan].neigh; a.Len() < neigh.MaxEntries/2 || a.Len() > neigh.MaxEntries/2+4 || a.Waiting() == 0 {
+		t.Fatalf("%d entries, %d frames wait: the scan takes no more than it leaves", a.Len(), a.Waiting())
 	}
-	l.waits()
 	for _, a := range []string{web, "203.7.7.7"} {
 		l.port[lan].in = append(l.port[lan].in, udp(host, 4000, a, 53).frame(lanMAC))
 		l.e.Poll(l.now)
@@ -345,7 +364,7 @@ func TestARP_ScanIsBounded(t *testing.T) {
 	}
 	l.pass(100)
 	scan()
-	if n := l.e.port[wan].arp.find(ip("203.0.113.1")); n == nil || n.mac != macOf(ip("203.0.113.1")) {
+	if n := l.e.port[wan].neigh.Find(ip("203.0.113.1")); n == nil || n.MAC != macOf(ip("203.0.113.1")) {
 		t.Fatalf("the gateway, unused for long, is forgotten: %+v", n)
 	}
 	l.buffers()
@@ -421,7 +440,7 @@ func TestRFC826_OtherMessages(t *testing.T) {
 		f[packet.EthLen+at.off] = at.v
 		l.port[lan].in = append(l.port[lan].in, f)
 		l.e.Poll(l.now)
-		if n := l.e.port[lan].arp.find(ip(host)); n != nil || len(l.port[lan].out) != 0 || l.e.c.DropReasons[verdict.MalformedPacket] != 1 {
+		if n := l.e.port[lan].neigh.Find(ip(host)); n != nil || len(l.port[lan].out) != 0 || l.e.c.DropReasons[verdict.MalformedPacket] != 1 {
 			t.Errorf("%s: learned %+v, %d answers; drops: %s", name, n, len(l.port[lan].out), l.drops())
 		}
 	}

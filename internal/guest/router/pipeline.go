@@ -102,9 +102,7 @@ func (e *Engine) NextDeadline() int64 {
 		d = min(d, max(e.again.at, e.tick))
 	}
 	for i := range e.port {
-		if t := &e.port[i].arp; t.waiting > 0 {
-			d = min(d, t.next)
-		}
+		d = min(d, e.port[i].neigh.Due())
 	}
 	return d
 }
@@ -125,7 +123,7 @@ func (e *Engine) timers(now int64) {
 		e.tick += tickEvery
 	}
 	for i := range e.port {
-		e.resolveTick(&e.port[i], now)
+		e.neighbourTick(&e.port[i], now)
 	}
 	e.announceTick(now)
 	e.heldTick(now)

@@ -36,12 +36,17 @@ type piece struct{ off, len uint16 }
 
 func (p piece) end() uint32 { return uint32(p.off) + uint32(p.len) }
 
+// tag and pieceOf turn a piece into what its frame's link notes, and back.
+func (p piece) tag() uint32 { return uint32(p.off)<<16 | uint32(p.len) }
+
+func pieceOf(tag uint32) piece { return piece{uint16(tag >> 16), uint16(tag)} }
+
 // A fragKey names a datagram: addresses, and identification, protocol, port and
 // a bit that no free slot has.
 type fragKey struct{ addrs, rest uint64 }
 
 type datagram struct {
-	list    queue
+	list    framebuf.Queue
 	expires int64
 	have    uint32 // bytes of payload
 	total   uint32 // length of the payload, 0: not known yet
@@ -155,13 +160,13 @@ func (g *gathering) oldest(kind, which, other int) int {
 		ok := g.key[i].rest != 0 && i != other
 		switch kind {
 		case anyHolding:
-			ok = ok && d.list.n > 0
+			ok = ok && d.list.Len() > 0
 		case ofGroup:
-			ok = ok && d.list.n > 0 && int(d.group) == which
+			ok = ok && d.list.Len() > 0 && int(d.group) == which
 		case ofMost:
 			ok = ok && int(g.slots[d.group]) == which
 		case ofHolders:
-			ok = ok && d.list.n > 0 && int(g.group[d.group]) == which
+			ok = ok && d.list.Len() > 0 && int(g.group[d.group]) == which
 		}
 		if ok && d.expires < best {
 			best, at = d.expires, i
@@ -172,12 +177,12 @@ func (g *gathering) oldest(kind, which, other int) int {
 
 // repeats reports whether the datagram has exactly this piece already.
 func (e *Engine) repeats(d *datagram, w piece) bool {
-	fr := d.list.first
-	for range d.list.n {
-		if e.nodes[fr.Buf].piece == w {
+	fr := d.list.First()
+	for range d.list.Len() {
+		if e.links.Tag(fr) == w.tag() {
 			return true
 		}
-		fr = e.nodes[fr.Buf].next
+		fr = e.links.Next(fr)
 	}
 	return false
 }
@@ -187,42 +192,34 @@ func (e *Engine) repeats(d *datagram, w piece) bool {
 // many.
 func (e *Engine) insert(d *datagram, fr framebuf.Frame, w piece, more bool) bool {
 	switch {
-	case d.list.n == perDatagram:
+	case d.list.Len() == perDatagram:
 		return false
 	case d.total != 0 && (!more || w.end() > d.total):
 		return false // a second end, or behind the end
-	case !more && d.list.n > 0 && d.last.end() > w.end():
+	case !more && d.list.Len() > 0 && d.last.end() > w.end():
 		return false // the end lies before what is there
 	}
 	if !more {
 		d.total = w.end()
 	}
 	d.have += uint32(w.len)
-	e.nodes[fr.Buf] = node{piece: w}
-	if d.list.n == 0 || uint32(w.off) >= d.last.end() {
-		e.push(&d.list, fr)
+	if d.list.Len() == 0 || uint32(w.off) >= d.last.end() {
+		e.links.Push(&d.list, fr, w.tag())
 		d.last = w
 		return true
 	}
 	// Before the first that begins behind it.
-	var before framebuf.Frame
-	at := d.list.first
-	for j := range d.list.n {
-		v := e.nodes[at.Buf].piece
+	at := d.list.First()
+	for j := range d.list.Len() {
+		v := pieceOf(e.links.Tag(at))
 		if uint32(w.off) < v.end() && uint32(v.off) < w.end() {
 			return false
 		}
 		if v.off > w.off {
-			e.nodes[fr.Buf].next = at
-			if j == 0 {
-				d.list.first = fr
-			} else {
-				e.nodes[before.Buf].next = fr
-			}
-			d.list.n++
+			e.links.Insert(&d.list, j, fr, w.tag())
 			return true
 		}
-		before, at = at, e.nodes[at.Buf].next
+		at = e.links.Next(at)
 	}
 	return false // not reached: the last one lies behind w
 }
@@ -270,10 +267,10 @@ func (g *gathering) free(n int) {
 // discard drops the fragments that a datagram holds, with one event.
 func (e *Engine) discard(d *datagram, now int64) {
 	g := &e.frags
-	g.held -= int(d.list.n)
-	g.group[d.group] -= d.list.n
-	for first := true; d.list.n > 0; first = false {
-		fr := e.pop(&d.list)
+	g.held -= d.list.Len()
+	g.group[d.group] -= uint16(d.list.Len())
+	for first := true; d.list.Len() > 0; first = false {
+		fr := e.links.Pop(&d.list)
 		e.c.DropReasons[verdict.FragmentedIPv4]++
 		if first && e.events != nil {
 			var p received
@@ -290,12 +287,12 @@ func (e *Engine) discard(d *datagram, now int64) {
 func (e *Engine) complete(p *received, n int, now int64) bool {
 	g := &e.frags
 	d := &g.dg[n]
-	head := d.list.first
+	head := d.list.First()
 	f := e.pool.Bytes(head)
 	var rest uint64
 	short, df := false, false
 	fr := head
-	for j := range d.list.n {
+	for j := range d.list.Len() {
 		b := e.pool.Bytes(fr)
 		short = short || b[packet.EthLen+8] <= 1
 		df = df || b[packet.EthLen+6]&0x40 != 0
@@ -303,15 +300,15 @@ func (e *Engine) complete(p *received, n int, now int64) bool {
 			hl := int(b[packet.EthLen]&15) * 4
 			rest += uint64(packet.Sum(b[packet.EthLen+hl:], 0))
 		}
-		fr = e.nodes[fr.Buf].next
+		fr = e.links.Next(fr)
 	}
 	packet.ParseIPv4(f, &p.Packet) // valid but for being a fragment
-	p.Fragment, p.Parts, p.DF = false, uint8(d.list.n-1), df
+	p.Fragment, p.Parts, p.DF = false, uint8(d.list.Len()-1), df
 	p.frame = head
-	g.held -= int(d.list.n)
-	g.group[d.group] -= d.list.n
+	g.held -= d.list.Len()
+	g.group[d.group] -= uint16(d.list.Len())
 	total := int(d.total)
-	d.list = queue{}
+	d.list = framebuf.Queue{}
 	g.free(n)
 	why := verdict.MalformedPacket
 	if int(p.L4)-packet.EthLen+total <= math.MaxUint16 {
@@ -358,7 +355,7 @@ func (e *Engine) release(p *received) uint64 {
 	fr := p.frame
 	n := uint64(p.Parts)
 	for range n {
-		next := e.nodes[fr.Buf].next
+		next := e.links.Next(fr)
 		e.pool.Put(fr.Buf)
 		fr = next
 	}
@@ -377,7 +374,7 @@ func (e *Engine) linear(p *received) bool {
 	if packet.EthLen+int(p.Total) > framebuf.MaxLen {
 		return false
 	}
-	next := e.nodes[fr.Buf].next
+	next := e.links.Next(*fr)
 	for ; p.Parts > 0; p.Parts-- {
 		b := e.pool.Bytes(next)
 		b = b[packet.EthLen+int(b[packet.EthLen]&15)*4:]
@@ -385,7 +382,7 @@ func (e *Engine) linear(p *received) bool {
 		fr.Len += uint32(len(b))
 		copy(e.pool.Bytes(*fr)[at:], b)
 		buf := next.Buf
-		next = e.nodes[buf].next
+		next = e.links.Next(next)
 		e.pool.Put(buf)
 		e.c.Joined++
 	}

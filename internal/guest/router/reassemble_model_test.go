@@ -248,17 +248,17 @@ func (l *lab) sameGathering(m *plainGathering, step int) {
 			l.t.Fatalf("step %d: a datagram is not found", step)
 		}
 		x := &g.dg[n]
-		if x.void != d.void || int(x.list.n) != len(d.pieces) || x.expires != d.began+gatherFor || int(g.slots[x.group]) != slots[x.group] || int(g.group[x.group]) != held[x.group] {
+		if x.void != d.void || x.list.Len() != len(d.pieces) || x.expires != d.began+gatherFor || int(g.slots[x.group]) != slots[x.group] || int(g.group[x.group]) != held[x.group] {
 			l.t.Fatalf("step %d: %+v, want %+v; its group has %d and %d, want %d and %d", step, *x, *d, g.slots[x.group], g.group[x.group], slots[x.group], held[x.group])
 		}
 		// They lie in order, each once.
-		last, fr := uint32(0), x.list.first
-		for range x.list.n {
-			w := l.e.nodes[fr.Buf].piece
+		last, fr := uint32(0), x.list.First()
+		for range x.list.Len() {
+			w := pieceOf(l.e.links.Tag(fr))
 			if uint32(w.off) < last || !slices.Contains(d.pieces, w) {
 				l.t.Fatalf("step %d: piece %+v behind %d", step, w, last)
 			}
-			last, fr = w.end(), l.e.nodes[fr.Buf].next
+			last, fr = w.end(), l.e.links.Next(fr)
 		}
 	}
 	if g.due() != due {

@@ -16,8 +16,7 @@
 //	own.go        which addresses are the firewall's
 //	dns.go        queries to the firewall and answers to it; names.go: names of destinations
 //	dnstls.go     connections to upstreams over TLS
-//	neighbour.go  link-layer addresses of next hops
-//	waiting.go    what waits for these
+//	neighbour.go  ARP: link-layer addresses of next hops, and what waits for these
 //	reassemble.go fragments, where they are not dropped
 //	transmit.go   leave
 //	fragment.go   what is longer than the way out carries
@@ -37,6 +36,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/nat"
+	"github.com/thurward/thurward/internal/guest/neigh"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -137,7 +137,7 @@ type Engine struct {
 	octets   [256]bool // with which addresses of martians begin: no block is shorter
 	again    announceAgain
 	frags    gathering
-	nodes    []node // by number of buffer
+	links    framebuf.Links // of frames that wait for a neighbour, or for the rest of their datagram
 	ids      idents
 	mss      uint16      // that both sides carry; 0: not clamped
 	tick     int64       // when timers are next looked at
@@ -159,7 +159,7 @@ type port struct {
 	net, mask packet.Addr
 	gateway   packet.Addr   // 0: none
 	further   []packet.Addr // own addresses besides addr, in order
-	arp       neighbours
+	neigh     *neigh.Cache
 	defend    []int64 // when addr, and each of further, may next be defended
 	answers   [answerKinds]answering
 	tx        [2 * Batch]framebuf.Frame
@@ -242,10 +242,10 @@ func New(c Config) (*Engine, error) {
 	if err := e.newNames(&c); err != nil {
 		return nil, err
 	}
-	e.nodes = make([]node, c.Pool.Cap())
+	e.links = framebuf.NewLinks(c.Pool)
 	for i := range e.port {
-		e.port[i].arp.key = bits.RotateLeft64(e.rndKey, 17+i)
-		e.port[i].arp.held.room = min(waitMax, c.Pool.Cap()/4)
+		p := &e.port[i]
+		p.neigh = neigh.New(bits.RotateLeft64(e.rndKey, 17+i), p.gateway, e.links)
 	}
 	e.frags.on = s.Fragments == ruleset.FragmentsReassemble
 	for i := range e.ids {

@@ -32,16 +32,15 @@ func (e *Engine) output(out *port, fr framebuf.Frame, dst packet.Addr, now int64
 		}
 		hop = out.gateway
 	}
-	n := out.arp.find(hop)
-	if n == nil || n.state == unresolved {
-		e.resolve(out, n, hop, fr, now)
+	n, probe := out.neigh.Use(hop, now)
+	if n == nil {
+		e.resolve(out, hop, fr, now)
 		return
 	}
-	if now >= n.expires && n.state == reachable {
-		e.probe(out, n, now)
+	if probe {
+		e.ask(out, hop, &n.MAC)
 	}
-	f := e.pool.Bytes(fr)
-	packet.PutEth(f, &n.mac, &out.mac, packet.TypeIPv4)
+	packet.PutEth(e.pool.Bytes(fr), &n.MAC, &out.mac, packet.TypeIPv4)
 	e.enqueue(out, fr)
 }
 
