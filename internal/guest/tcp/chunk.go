@@ -2,69 +2,70 @@ package tcp
 
 const chunkSize = 2048
 
-// chunks is memory that connections of one kind share.
-type chunks struct {
-	mem  [][chunkSize]byte
-	next []uint16 // 1 + index
-	free uint16
-	left int // how many are free
+// A pool is the buffer memory that the connections of one kind share.
+type pool struct {
+	mem      [][chunkSize]byte
+	next     []uint16 // 1 + index
+	freeList uint16
+	nFree    int // number of free chunks
 }
 
-func (p *chunks) init(n int) {
-	p.mem, p.next, p.left = make([][chunkSize]byte, n), make([]uint16, n), n
+func (p *pool) init(n int) {
+	p.mem, p.next, p.nFree = make([][chunkSize]byte, n), make([]uint16, n), n
 	for i := n; i > 0; i-- {
-		p.next[i-1] = p.free
-		p.free = uint16(i)
+		p.next[i-1] = p.freeList
+		p.freeList = uint16(i)
 	}
 }
 
-// get takes a chunk; 0: there is none.
-func (p *chunks) get() uint16 {
-	c := p.free
+// alloc returns 1 + the index of a free chunk, or 0.
+func (p *pool) alloc() uint16 {
+	c := p.freeList
 	if c != 0 {
-		p.free = p.next[c-1]
+		p.freeList = p.next[c-1]
 		p.next[c-1] = 0
-		p.left--
+		p.nFree--
 	}
 	return c
 }
 
-// give puts a chunk back.
-func (p *chunks) give(c uint16) {
-	p.next[c-1] = p.free
-	p.free = c
-	p.left++
+// free returns a chunk to the pool.
+func (p *pool) free(c uint16) {
+	p.next[c-1] = p.freeList
+	p.freeList = c
+	p.nFree++
 }
 
-// A queue is a run of bytes in chunks.
+// A queue is a FIFO of bytes in a list of chunks.
 type queue struct {
 	head, tail uint16 // 1 + index
-	off        int    // where it begins in the first
+	off        int    // of the first byte in the first chunk
 	n          int
 }
 
-// held returns how many chunks a queue has.
-func (q *queue) held() int {
+// chunks returns the number of the queue's chunks.
+func (q *queue) chunks() int {
 	if q.head == 0 {
 		return 0
 	}
 	return (q.off + q.n + chunkSize - 1) / chunkSize
 }
 
-// more returns how many more chunks it needs for n more bytes.
-func (q *queue) more(n int) int {
+// moreChunks returns how many more chunks n more bytes need.
+func (q *queue) moreChunks(n int) int {
 	if q.head == 0 {
 		return (n + chunkSize - 1) / chunkSize
 	}
-	return (q.off+q.n+n+chunkSize-1)/chunkSize - q.held()
+	return (q.off+q.n+n+chunkSize-1)/chunkSize - q.chunks()
 }
 
-// put appends b, or reports that there is no memory. What fitted stays.
-func (p *chunks) put(q *queue, b []byte) bool {
+// append appends b to the queue. If memory runs out it returns false; the bytes
+// that fit have been appended.
+func (p *pool) append(q *queue, b []byte) bool {
 	for len(b) > 0 {
 		at := (q.off + q.n) % chunkSize
 		if q.tail == 0 || at == 0 && q.n > 0 {
-			c := p.get()
+			c := p.alloc()
 			if c == 0 {
 				return false
 			}
@@ -82,8 +83,8 @@ func (p *chunks) put(q *queue, b []byte) bool {
 	return true
 }
 
-// copy reads from offset off of the queue.
-func (p *chunks) copy(dst []byte, q *queue, off int) int {
+// peek copies bytes from offset off of the queue to dst and returns their number.
+func (p *pool) peek(dst []byte, q *queue, off int) int {
 	n := 0
 	at := q.off + off
 	c := q.head
@@ -99,15 +100,15 @@ func (p *chunks) copy(dst []byte, q *queue, off int) int {
 	return n
 }
 
-// take removes n bytes from the front.
-func (p *chunks) take(q *queue, n int) {
+// discard removes up to n bytes from the front.
+func (p *pool) discard(q *queue, n int) {
 	n = min(n, q.n)
 	q.n -= n
 	q.off += n
 	for q.off >= chunkSize && q.head != q.tail {
 		c := q.head
 		q.head = p.next[c-1]
-		p.give(c)
+		p.free(c)
 		q.off -= chunkSize
 	}
 	if q.n == 0 {
@@ -115,11 +116,11 @@ func (p *chunks) take(q *queue, n int) {
 	}
 }
 
-// release gives all of a queue's chunks back.
-func (p *chunks) release(q *queue) {
+// release empties a queue and frees its chunks.
+func (p *pool) release(q *queue) {
 	for c := q.head; c != 0; {
 		next := p.next[c-1]
-		p.give(c)
+		p.free(c)
 		c = next
 	}
 	*q = queue{}

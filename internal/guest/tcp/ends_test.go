@@ -92,30 +92,30 @@ func TestAfterATimeout(t *testing.T) {
 }
 
 // TestAnswersKeepAClient: an answer counts as its activity, and once it has taken all
-// it has idleFor again.
+// it has idleTimeout again.
 func TestAnswersKeepAClient(t *testing.T) {
 	h, c := establishedByHand(t, false)
 	h.serve = func(*end, uint32, []byte) {}
 	h.send(packet.ACK, "\x00\x01a\x00\x01b")
 	asked := h.now
-	if c.pending != 2 || c.active != asked {
-		t.Fatalf("%d pending", c.pending)
+	if c.unanswered != 2 || c.lastActive != asked {
+		t.Fatalf("%d pending", c.unanswered)
 	}
 	h.now += 3 * second
 	h.s.Send(h.s.id(c), []byte("answer"), h.now)
-	if c.pending != 1 || c.active != h.now || c.moved != h.now || c.ends != h.now+idleFor {
+	if c.unanswered != 1 || c.lastActive != h.now || c.lastProgress != h.now || c.deadline != h.now+idleTimeout {
 		t.Fatalf("%+v", c)
 	}
 	h.now += second
 	h.ack = c.max
 	h.send(packet.ACK, "")
-	if c.active != h.now || c.ends != h.now+idleFor {
-		t.Fatalf("active %d, ends %d", h.now-c.active, c.ends-h.now)
+	if c.lastActive != h.now || c.deadline != h.now+idleTimeout {
+		t.Fatalf("active %d, ends %d", h.now-c.lastActive, c.deadline-h.now)
 	}
 	// More responses than queries are no debt.
 	h.s.Send(h.s.id(c), []byte("answer"), h.now)
-	if h.s.Send(h.s.id(c), []byte("answer"), h.now); c.pending != 0 {
-		t.Fatalf("%d pending", c.pending)
+	if h.s.Send(h.s.id(c), []byte("answer"), h.now); c.unanswered != 0 {
+		t.Fatalf("%d pending", c.unanswered)
 	}
 	h.s.Send(h.s.id(c)+1<<16, []byte("to nobody"), h.now)
 	check(t, h.s)
@@ -127,7 +127,7 @@ func TestAnswersKeepAClient(t *testing.T) {
 func TestEndBeforeTheAnswer(t *testing.T) {
 	h, c := establishedByHand(t, false)
 	h.serve = func(*end, uint32, []byte) {}
-	if h.send(packet.ACK|packet.FIN, "\x00\x01a\x00\x01b"); c.state != established || c.pending != 2 || h.in[len(h.in)-1].Flags != packet.ACK {
+	if h.send(packet.ACK|packet.FIN, "\x00\x01a\x00\x01b"); c.state != established || c.unanswered != 2 || h.in[len(h.in)-1].Flags != packet.ACK {
 		t.Fatalf("%+v, answered by %+v", c, h.in)
 	}
 	for i := range 2 {
@@ -138,22 +138,22 @@ func TestEndBeforeTheAnswer(t *testing.T) {
 		}
 	}
 	h, c = establishedByHand(t, true)
-	until := c.ends
+	until := c.deadline
 	h.now += second
 	h.ack = c.una
-	if h.send(packet.ACK, "\x00"); c.ends != until {
-		t.Fatalf("prolonged by %d", c.ends-until)
+	if h.send(packet.ACK, "\x00"); c.deadline != until {
+		t.Fatalf("prolonged by %d", c.deadline-until)
 	}
 }
 
 // TestHalfClosedClientTakesItsAnswers: a client that has sent its FIN has the time to
-// take its answers that others have, and lingerFor once it has taken them.
+// take its answers that others have, and lingerTimeout once it has taken them.
 func TestHalfClosedClientTakesItsAnswers(t *testing.T) {
-	for _, took := range []uint32{leastTaken - 1, leastTaken} {
+	for _, took := range []uint32{minProgress - 1, minProgress} {
 		h, c := establishedByHand(t, false)
 		h.serve = func(e *end, id uint32, msg []byte) { e.s.Send(id, make([]byte, 60000), e.s.now) }
 		begin := h.now
-		if h.send(packet.ACK|packet.FIN, "\x00\x01a"); c.state != closing || c.ends != begin+idleFor {
+		if h.send(packet.ACK|packet.FIN, "\x00\x01a"); c.state != closing || c.deadline != begin+idleTimeout {
 			t.Fatalf("%+v", c)
 		}
 		h.now += 9 * second
@@ -161,11 +161,11 @@ func TestHalfClosedClientTakesItsAnswers(t *testing.T) {
 			h.ack = c.una + part
 			h.send(packet.ACK, "")
 		}
-		c.resend = 0
-		if h.tickAt(begin + idleFor); (h.s.Len() == 1) != (took == leastTaken) || h.s.c.Stalled != uint64(leastTaken-took) {
+		c.resendAt = 0
+		if h.tickAt(begin + idleTimeout); (h.s.Len() == 1) != (took == minProgress) || h.s.c.Stalled != uint64(minProgress-took) {
 			t.Fatalf("%d bytes taken: %d connections, %+v", took, h.s.Len(), h.s.c)
 		}
-		if took < leastTaken {
+		if took < minProgress {
 			continue
 		}
 		for c.tx.n > 0 {
@@ -176,7 +176,7 @@ func TestHalfClosedClientTakesItsAnswers(t *testing.T) {
 			}
 			h.send(packet.ACK, "")
 		}
-		if c.ends != h.now+lingerFor || !c.finSent {
+		if c.deadline != h.now+lingerTimeout || !c.finSent {
 			t.Fatalf("all is taken: %+v", c)
 		}
 		if h.tickAt(h.now + second); h.s.Len() != 1 || len(h.in) != 1 || h.in[0].Flags != packet.ACK|packet.FIN {

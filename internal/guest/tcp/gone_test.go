@@ -78,22 +78,22 @@ func TestGoneIsTold(t *testing.T) {
 	}
 }
 
-// TestAQuestionsTime: a question is given up askFor after it began, whatever its
+// TestAQuestionsTime: a question is given up queryTimeout after it began, whatever its
 // handshake took.
 func TestAQuestionsTime(t *testing.T) {
 	w := &witness{}
 	s := New(w, 1500, 1500, 1)
 	tu := Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 3000, RemotePort: 53}
 	s.Connect(&tu, 5, []byte("q"), second)
-	at := second + handshakeFor - 1
+	at := second + handshakeTimeout - 1
 	s.Tick(at)
 	s.Input(&tu, &packet.Packet{Seq: 9, Ack: 1, Window: 1000, Flags: packet.SYN | packet.ACK}, nil, nil, at)
 	s.Input(&tu, &packet.Packet{Seq: 10, Ack: 4, Window: 1000, Flags: packet.ACK}, nil, nil, at)
-	due(t, s, second+askFor)
-	if s.Tick(second + askFor - 1); s.Len() != 1 {
+	due(t, s, second+queryTimeout)
+	if s.Tick(second + queryTimeout - 1); s.Len() != 1 {
 		t.Fatal("too early")
 	}
-	if s.Tick(second + askFor); s.Len() != 0 || s.c.Timeouts != 1 {
+	if s.Tick(second + queryTimeout); s.Len() != 0 || s.c.Timeouts != 1 {
 		t.Fatalf("%+v", s.c)
 	}
 }
@@ -137,8 +137,8 @@ func TestAnUpstreamThatIsAClient(t *testing.T) {
 		}
 	}
 	f := w.connect(clientAddr, 999, 60000)
-	if f.open || w.s.has[anAsked] != 4 || w.gone != 0 || w.s.c.Refused != 1 {
-		t.Fatalf("open %v, %d questions, %d gone", f.open, w.s.has[anAsked], w.gone)
+	if f.open || w.s.used[kindQuery] != 4 || w.gone != 0 || w.s.c.Refused != 1 {
+		t.Fatalf("open %v, %d questions, %d gone", f.open, w.s.used[kindQuery], w.gone)
 	}
 }
 
@@ -157,21 +157,21 @@ func TestWhoGivesMemory(t *testing.T) {
 			s.Accept(&Tuple{Local: serverAddr, Remote: clientAddr + packet.Addr(r.IntN(3)), LocalPort: 53, RemotePort: uint16(i)}, &packet.Packet{Seq: 1, Window: 100}, nil, 0, s.now)
 		}
 		for i := range s.conn {
-			if c := &s.conn[i]; c.state != free {
-				c.state, c.moved = established, s.now-int64(r.IntN(20)) // none is stalled
-				s.chunks[aServed].put(&c.tx, make([]byte, r.IntN(4)*chunkSize))
-				s.chunks[aServed].put(&c.rx, make([]byte, r.IntN(2)*chunkSize))
+			if c := &s.conn[i]; c.state != closed {
+				c.state, c.lastProgress = established, s.now-int64(r.IntN(20)) // none is stalled
+				s.pools[kindPassive].append(&c.tx, make([]byte, r.IntN(4)*chunkSize))
+				s.pools[kindPassive].append(&c.rx, make([]byte, r.IntN(2)*chunkSize))
 				conns = append(conns, c)
 			}
 		}
 		own := Tuple{Local: serverAddr, Remote: clientAddr + packet.Addr(r.IntN(3)), LocalPort: 999, RemotePort: 53}
 		s.Connect(&own, 1, []byte("q"), s.now) // what is our own does not count
-		s.chunks[anAsked].put(&s.find(&own).rx, make([]byte, 20*chunkSize))
-		s.find(&own).moved = 0
+		s.pools[kindQuery].append(&s.find(&own).rx, make([]byte, 20*chunkSize))
+		s.find(&own).lastProgress = 0
 		c, need := conns[r.IntN(len(conns))], 1+r.IntN(5)
 		has := map[packet.Addr]int{}
 		for _, o := range conns {
-			has[o.Remote] += o.held()
+			has[o.Remote] += o.chunks()
 		}
 		has[c.Remote] += need
 		most := 0
@@ -181,7 +181,7 @@ func TestWhoGivesMemory(t *testing.T) {
 		who := c.Remote
 		if has[who] < most {
 			for _, o := range conns {
-				if o.held() > 0 && has[o.Remote] == most {
+				if o.chunks() > 0 && has[o.Remote] == most {
 					who = o.Remote
 					break
 				}
@@ -192,11 +192,11 @@ func TestWhoGivesMemory(t *testing.T) {
 			want = c
 		}
 		for _, o := range conns {
-			if o.Remote == who && o.held() > 0 && (want == nil || o.moved < want.moved) {
+			if o.Remote == who && o.chunks() > 0 && (want == nil || o.lastProgress < want.lastProgress) {
 				want = o
 			}
 		}
-		if got := s.holder(c, need); got != want {
+		if got := s.memoryVictim(c, need); got != want {
 			t.Fatalf("round %d: %+v, want %+v (%v)", round, got, want, has)
 		}
 		if want == c {
@@ -205,10 +205,10 @@ func TestWhoGivesMemory(t *testing.T) {
 			others++
 		}
 		// One that is stalled goes first, the longest of them.
-		c.moved, c.tx.n = s.now-stalledFor-1, max(c.tx.n, 1)
+		c.lastProgress, c.tx.n = s.now-stallTimeout-1, max(c.tx.n, 1)
 		o := conns[r.IntN(len(conns))]
-		o.moved, o.tx.n = s.now-stalledFor-2, max(o.tx.n, 1)
-		if got := s.holder(c, need); got != o {
+		o.lastProgress, o.tx.n = s.now-stallTimeout-2, max(o.tx.n, 1)
+		if got := s.memoryVictim(c, need); got != o {
 			t.Fatalf("round %d: %+v, want the one that is stalled", round, got)
 		}
 	}
@@ -218,11 +218,11 @@ func TestWhoGivesMemory(t *testing.T) {
 	s := New(quiet{}, 1500, 1500, 1)
 	s.Accept(&tuple, &packet.Packet{Seq: 1, Window: 100}, nil, 0, second)
 	c := s.find(&tuple)
-	if s.makeRoom(c, &c.tx, servedChunks*chunkSize+1) || !s.makeRoom(c, &c.tx, servedChunks*chunkSize) || s.Len() != 1 {
+	if s.reserveChunks(c, &c.tx, passiveChunks*chunkSize+1) || !s.reserveChunks(c, &c.tx, passiveChunks*chunkSize) || s.Len() != 1 {
 		t.Fatal("more memory than there is")
 	}
-	s.chunks[aServed].put(&c.tx, make([]byte, servedChunks*chunkSize))
-	if c.moved = s.now; s.makeRoom(c, &c.rx, 1) || s.Len() != 1 {
+	s.pools[kindPassive].append(&c.tx, make([]byte, passiveChunks*chunkSize))
+	if c.lastProgress = s.now; s.reserveChunks(c, &c.rx, 1) || s.Len() != 1 {
 		t.Fatal("the only one has pushed itself out, or has more than there is")
 	}
 }

@@ -40,7 +40,7 @@ func TestSYNOptions(t *testing.T) {
 		{"NOPs only", "\x01\x01\x01\x01", 536},
 	} {
 		co := conn{mss: 536}
-		co.peer(&packet.Packet{Window: 777}, []byte(c.options))
+		co.synOptions(&packet.Packet{Window: 777}, []byte(c.options))
 		if co.mss != c.mss || co.wnd != 777 || co.cwnd != initialWnd*uint32(c.mss) {
 			t.Errorf("%s: an MSS of %d, windows %d and %d; want %d", c.what, co.mss, co.wnd, co.cwnd, c.mss)
 		}
@@ -176,7 +176,7 @@ func TestAcknowledgements(t *testing.T) {
 		if co.tx.n != c.left || (h.s.c.Invalid == 1) != c.invalid || co.una != una+uint32(100-c.left) {
 			t.Errorf("%d: %d bytes are left, %d invalid", c.off, co.tx.n, h.s.c.Invalid)
 		}
-		if due := co.resend != 0; due != (c.left > 0) {
+		if due := co.resendAt != 0; due != (c.left > 0) {
 			t.Errorf("%d: to be sent again: %v", c.off, due)
 		}
 		if c.invalid && (len(h.in) != 1 || h.in[0].Flags != packet.ACK) {
@@ -194,7 +194,7 @@ func TestAcknowledgements(t *testing.T) {
 		if c == nil || (c.state == established) != (off == 1) || (h.s.c.Invalid == 0) != (off == 1) {
 			t.Errorf("a SYN acknowledged by %d: %+v", int32(off), c)
 		}
-		if off == 1 && (c.ends != h.now+idleFor || c.wnd != 60000 || c.una != iss+1) {
+		if off == 1 && (c.deadline != h.now+idleTimeout || c.wnd != 60000 || c.una != iss+1) {
 			t.Errorf("%+v", c)
 		}
 	}
@@ -299,7 +299,7 @@ func TestAnswersToOurSYN(t *testing.T) {
 		if !h.s.Connect(&tu, 7, []byte("q"), h.now) || len(h.in) != 1 || h.in[0].Flags != packet.SYN || h.in[0].MSS != 1460 || h.in[0].Passive || h.s.c.Connected != 1 {
 			t.Fatalf("begins with %+v", h.in)
 		}
-		if at, any := h.s.Due(); !any || at != h.now+firstRTO {
+		if at, any := h.s.Due(); !any || at != h.now+initialRTO {
 			t.Fatalf("due at %d", at-h.now)
 		}
 		iss := h.in[0].Seq
@@ -313,7 +313,7 @@ func TestAnswersToOurSYN(t *testing.T) {
 		if open := len(h.in) == 1 && string(h.in[0].Data) == "\x00\x01q" && h.in[0].Ack == 501 && h.in[0].Seq == iss+1; open != c.open {
 			t.Errorf("%s: opened %v: %+v", what, open, h.in)
 		}
-		if at, any := h.s.Due(); c.open && (!any || at != h.now+firstRTO) {
+		if at, any := h.s.Due(); c.open && (!any || at != h.now+initialRTO) {
 			t.Errorf("%s: due at %d", what, at-h.now)
 		}
 	}
@@ -339,7 +339,7 @@ func TestAnswersToOurSYN(t *testing.T) {
 // TestChunksModel: queues in shared chunks, against plain slices, up to the last
 // chunk and back.
 func TestChunksModel(t *testing.T) {
-	var p chunks
+	var p pool
 	p.init(7)
 	r := rand.New(rand.NewPCG(1, 9))
 	var q [3]queue
@@ -351,8 +351,8 @@ func TestChunksModel(t *testing.T) {
 		k := &q[i]
 		if r.IntN(2) == 0 {
 			n := []int{0, 1, r.IntN(50), chunkSize - 1, chunkSize, chunkSize + 1, r.IntN(2 * chunkSize)}[r.IntN(7)]
-			before := p.left
-			more := k.more(n)
+			before := p.nFree
+			more := k.moreChunks(n)
 			if more > before { // it would not fit: what does stays, as makeRoom sees to it that it does
 				refused++
 				continue
@@ -362,8 +362,8 @@ func TestChunksModel(t *testing.T) {
 				next++
 				b[j] = next ^ byte(j>>8)
 			}
-			if !p.put(k, b) || before-p.left != more {
-				t.Fatalf("step %d: %d bytes took %d chunks, want %d", step, n, before-p.left, more)
+			if !p.append(k, b) || before-p.nFree != more {
+				t.Fatalf("step %d: %d bytes took %d chunks, want %d", step, n, before-p.nFree, more)
 			}
 			want[i] = append(want[i], b...)
 		} else if r.IntN(50) == 0 {
@@ -371,22 +371,22 @@ func TestChunksModel(t *testing.T) {
 			want[i] = nil
 		} else {
 			n := r.IntN(chunkSize + 5)
-			p.take(k, n)
+			p.discard(k, n)
 			want[i] = want[i][min(n, len(want[i])):]
 		}
 		left := len(p.mem)
 		for j := range q {
-			left -= q[j].held()
+			left -= q[j].chunks()
 			if q[j].n != len(want[j]) || q[j].n == 0 && q[j] != (queue{}) {
 				t.Fatalf("step %d: queue %d: %+v, want %d bytes", step, j, q[j], len(want[j]))
 			}
 		}
-		if left != p.left {
-			t.Fatalf("step %d: %d chunks are left, noted %d", step, left, p.left)
+		if left != p.nFree {
+			t.Fatalf("step %d: %d chunks are left, noted %d", step, left, p.nFree)
 		}
 		off := r.IntN(len(want[i]) + 1)
 		dst := make([]byte, r.IntN(3*chunkSize))
-		n := p.copy(dst, k, off)
+		n := p.peek(dst, k, off)
 		if n != min(len(dst), len(want[i])-off) || !bytes.Equal(dst[:n], want[i][off:off+n]) {
 			t.Fatalf("step %d: %d bytes from %d of %d", step, n, off, len(want[i]))
 		}
@@ -398,10 +398,10 @@ func TestChunksModel(t *testing.T) {
 	for i := range q {
 		p.release(&q[i])
 	}
-	if p.put(&q[0], make([]byte, 7*chunkSize+1)) || q[0].n != 7*chunkSize || p.left != 0 || p.get() != 0 {
-		t.Fatalf("%+v, %d left", q[0], p.left)
+	if p.append(&q[0], make([]byte, 7*chunkSize+1)) || q[0].n != 7*chunkSize || p.nFree != 0 || p.alloc() != 0 {
+		t.Fatalf("%+v, %d left", q[0], p.nFree)
 	}
-	if p.put(&q[1], []byte{1}) || q[1] != (queue{}) {
+	if p.append(&q[1], []byte{1}) || q[1] != (queue{}) {
 		t.Fatalf("%+v", q[1])
 	}
 }
@@ -411,7 +411,7 @@ func TestChunksModel(t *testing.T) {
 func TestTally(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
 	for range 50 {
-		var ta tally
+		var ta clientCounts
 		want := map[packet.Addr]int{}
 		var addrs []packet.Addr
 		for len(addrs) < 200 {

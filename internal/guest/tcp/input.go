@@ -6,11 +6,12 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// Accept handles a SYN of a client, which the rule with this index has let
-// through, for a connection that is not there yet.
+// Accept opens a connection for the SYN p of a client, which the rule with this
+// index has accepted. No connection may have this tuple (see Owns). options are the
+// TCP options of the segment.
 func (s *Stack) Accept(t *Tuple, p *packet.Packet, options []byte, rule uint32, now int64) {
 	s.now = now
-	c := s.open(aServed, t.Remote, now)
+	c := s.newConn(kindPassive, t.Remote, now)
 	if c == nil {
 		s.c.Refused++
 		return
@@ -18,15 +19,15 @@ func (s *Stack) Accept(t *Tuple, p *packet.Packet, options []byte, rule uint32, 
 	s.c.Accepted++
 	c.Tuple, c.rule, c.state = *t, rule, synReceived
 	c.rcv = p.Seq + 1
-	c.peer(p, options)
+	c.synOptions(p, options)
 	iss := uint32(s.user.Random())
 	c.una, c.nxt, c.max = iss, iss, iss
-	c.ends = now + handshakeFor
-	s.push(c)
+	c.deadline = now + handshakeTimeout
+	s.output(c)
 }
 
-// peer reads from a SYN what the other side takes.
-func (c *conn) peer(p *packet.Packet, o []byte) {
+// synOptions sets the send window and the maximum segment size from the peer's SYN.
+func (c *conn) synOptions(p *packet.Packet, o []byte) {
 	c.wnd = uint32(p.Window)
 	for len(o) > 0 {
 		switch {
@@ -48,15 +49,15 @@ func (c *conn) peer(p *packet.Packet, o []byte) {
 	c.cwnd = initialWnd * uint32(c.mss)
 }
 
-// input handles a segment of connection c.
+// input processes a segment of connection c.
 func (s *Stack) input(c *conn, p *packet.Packet, options, data []byte) {
 	if c.state == synSent {
-		s.answered(c, p, options)
+		s.inSynSent(c, p, options)
 		return
 	}
 	if p.Flags&packet.SYN != 0 && c.state == synReceived && p.Seq+1 == c.rcv && p.Flags&packet.ACK == 0 {
-		c.nxt = c.una // the SYN again: our answer is lost
-		s.push(c)
+		c.nxt = c.una // a retransmitted SYN: our SYN-ACK was lost
+		s.output(c)
 		return
 	}
 	// RFC 9293 section 3.10.7.4: the sequence number, then RST, SYN, ACK.
@@ -71,7 +72,7 @@ func (s *Stack) input(c *conn, p *packet.Packet, options, data []byte) {
 		switch {
 		case p.Seq == c.rcv:
 			s.c.Reset++
-			s.drop(c)
+			s.remove(c)
 		case fits:
 			s.ack(c) // RFC 5961 section 3.2
 		default:
@@ -84,81 +85,81 @@ func (s *Stack) input(c *conn, p *packet.Packet, options, data []byte) {
 		if p.Flags&packet.ACK != 0 || p.Flags&packet.SYN != 0 {
 			s.ack(c)
 			if p.Flags&packet.SYN == 0 && p.Flags&packet.ACK != 0 {
-				s.acked(c, p, 1) // an old copy may still carry a good acknowledgement
+				s.processAck(c, p, 1) // a duplicate may still carry a new acknowledgement
 			}
 		}
 		return
 	}
-	if !s.acked(c, p, int(n)) {
+	if !s.processAck(c, p, int(n)) {
 		return
 	}
 	got, cut := false, false
 	if n > 0 && first > 0 {
-		s.ack(c) // out of order: the sender learns where we are
+		s.ack(c) // out of order: a duplicate acknowledgement
 	} else if n > 0 {
 		data = data[min(int(-first), len(data)):]
 		if int(wnd) < len(data) {
 			data = data[:wnd]
-			n, cut = 0, true // without the FIN
+			n, cut = 0, true // and no FIN, which is beyond the window
 		}
 		c.rcv += uint32(len(data))
 		got = true
 		id := s.id(c)
-		if !s.read(c, data) || s.byID(id) == nil {
+		if !s.readMessages(c, data) || s.byID(id) == nil {
 			return
 		}
 		if p.Flags&packet.FIN != 0 && n > 0 && !c.finSeen {
 			c.finSeen = true
 			c.rcv++
-			if !c.served && !c.stream && c.state == established {
-				c.state, c.wantClose, c.ends = closing, true, s.now+lingerFor
+			if !c.passive && !c.stream && c.state == established {
+				c.state, c.wantClose, c.deadline = closing, true, s.now+lingerTimeout
 			}
-			s.closeWhenDone(c)
+			s.closeIfAnswered(c)
 		}
 	}
-	if !s.push(c) && got && (c.told != c.rcv || cut) { // also to a probe of our shut window
+	if !s.output(c) && got && (c.lastAck != c.rcv || cut) { // also a probe of our closed window
 		s.ack(c)
 	}
-	s.ended(c)
+	s.removeIfClosed(c)
 }
 
-// ended forgets a connection that both sides have ended.
-func (s *Stack) ended(c *conn) {
+// removeIfClosed removes a connection that both sides have closed.
+func (s *Stack) removeIfClosed(c *conn) {
 	if c.finSent && c.una == c.max && c.finSeen {
-		s.drop(c)
+		s.remove(c)
 	}
 }
 
-// answered handles the answer to our SYN.
-func (s *Stack) answered(c *conn, p *packet.Packet, options []byte) {
-	right := p.Flags&packet.ACK != 0 && p.Ack == c.una+1
+// inSynSent processes a segment in state SYN-SENT (RFC 9293 section 3.10.7.3).
+func (s *Stack) inSynSent(c *conn, p *packet.Packet, options []byte) {
+	acceptable := p.Flags&packet.ACK != 0 && p.Ack == c.una+1
 	switch {
 	case p.Flags&packet.RST != 0:
-		if right {
+		if acceptable {
 			s.c.Reset++
 			s.c.Failed++
-			s.drop(c)
+			s.remove(c)
 		}
-	case !right || p.Flags&packet.SYN == 0:
+	case !acceptable || p.Flags&packet.SYN == 0:
 		s.c.Invalid++
 	default:
-		c.peer(p, options)
+		c.synOptions(p, options)
 		c.rcv = p.Seq + 1
 		c.una++
-		c.state, c.tries, c.resend, c.rto = established, 0, 0, firstRTO
-		c.ends, c.active = c.limit, s.now
-		if !s.push(c) {
+		c.state, c.retries, c.resendAt, c.rto = established, 0, 0, initialRTO
+		c.deadline, c.lastActive = c.queryDeadline, s.now
+		if !s.output(c) {
 			s.ack(c)
 		}
 	}
 }
 
-// acked takes the acknowledgement and the window of a segment of n bytes. It
-// returns false when the segment is to be dropped.
-func (s *Stack) acked(c *conn, p *packet.Packet, n int) bool {
+// processAck processes the acknowledgement number and the window of a segment of n
+// bytes. It returns false if the segment must be dropped.
+func (s *Stack) processAck(c *conn, p *packet.Packet, n int) bool {
 	if int32(p.Ack-c.max) > 0 {
 		s.c.Invalid++
-		s.ack(c) // of what was never sent
+		s.ack(c) // acknowledges what was not sent
 		return false
 	}
 	if c.state == synReceived {
@@ -167,97 +168,97 @@ func (s *Stack) acked(c *conn, p *packet.Packet, n int) bool {
 			return false
 		}
 		c.una++
-		c.state, c.tries, c.resend, c.rto = established, 0, 0, firstRTO
-		c.ends = s.now + idleFor
+		c.state, c.retries, c.resendAt, c.rto = established, 0, 0, initialRTO
+		c.deadline = s.now + idleTimeout
 		c.wnd = uint32(p.Window)
 		return true
 	}
-	d := int32(p.Ack - c.una)
+	acked := int32(p.Ack - c.una)
 	switch {
-	case d > 0:
-		data := min(int(d), c.tx.n)
-		s.chunks[c.kind()].take(&c.tx, data)
+	case acked > 0:
+		data := min(int(acked), c.tx.n)
+		s.pools[c.kind()].discard(&c.tx, data)
 		c.una = p.Ack
 		if int32(c.nxt-c.una) < 0 {
 			c.nxt = c.una
 		}
-		c.finSent = c.finSent || int(d) > data // what is acknowledged behind the data can only be our FIN
+		c.finSent = c.finSent || int(acked) > data // beyond the data there is only our FIN
 		c.cwnd = min(c.cwnd+uint32(c.mss), 64<<10)
-		c.tries, c.rto, c.resend, c.dups, c.moved = 0, firstRTO, 0, 0, s.now
+		c.retries, c.rto, c.resendAt, c.dupAcks, c.lastProgress = 0, initialRTO, 0, 0, s.now
 		if c.una != c.max {
-			c.resend = s.now + c.rto
+			c.resendAt = s.now + c.rto
 		}
-		if c.taken += data; c.served && data > 0 && c.tx.n == 0 { // it has taken all
-			c.active, c.ends = s.now, s.now+idleFor
+		if c.txAcked += data; c.passive && data > 0 && c.tx.n == 0 { // all responses are acknowledged
+			c.lastActive, c.deadline = s.now, s.now+idleTimeout
 			if c.wantClose {
-				c.ends = s.now + lingerFor
+				c.deadline = s.now + lingerTimeout
 			}
 		}
-	case d == 0 && c.una != c.max && c.wnd == 0 && p.Window > 0:
-		c.nxt, c.finSent = c.una, false // the window opens: the probe that is under way was dropped
-	case d == 0 && n == 0 && c.una != c.max && uint32(p.Window) == c.wnd:
-		if c.dups++; c.dups == 3 { // RFC 5681 section 3.2
+	case acked == 0 && c.una != c.max && c.wnd == 0 && p.Window > 0:
+		c.nxt, c.finSent = c.una, false // the window opens: the peer has dropped our probe
+	case acked == 0 && n == 0 && c.una != c.max && uint32(p.Window) == c.wnd:
+		if c.dupAcks++; c.dupAcks == 3 { // RFC 5681 section 3.2
 			c.cwnd = max(c.cwnd/2, 2*uint32(c.mss))
-			s.back(c)
+			s.goBack(c)
 		}
 	}
-	if d >= 0 {
+	if acked >= 0 {
 		c.wnd = uint32(p.Window)
 	}
 	return true
 }
 
-// read takes data of the stream apart into messages. It returns false when the
-// connection is gone.
-func (s *Stack) read(c *conn, data []byte) bool {
+// readMessages splits received data into messages. It returns false if the
+// connection was removed.
+func (s *Stack) readMessages(c *conn, data []byte) bool {
 	if c.stream {
-		return s.took(c, data)
+		return s.bufferStream(c, data)
 	}
 	id := s.id(c)
 	limit := maxMessage
-	if c.served {
+	if c.passive {
 		limit = maxQuery
 	}
 	for len(data) > 0 {
-		if c.prefix < 2 {
-			if c.prefix == 0 {
-				c.first = data[0]
+		if c.lenBytes < 2 {
+			if c.lenBytes == 0 {
+				c.lenHigh = data[0]
 			} else {
-				c.need = int(c.first)<<8 | int(data[0])
+				c.msgLen = int(c.lenHigh)<<8 | int(data[0])
 			}
-			if c.prefix++; c.prefix == 1 && c.served && c.tx.n == 0 {
-				c.ends = s.now + idleFor // for the rest of the message
+			if c.lenBytes++; c.lenBytes == 1 && c.passive && c.tx.n == 0 {
+				c.deadline = s.now + idleTimeout // for the rest of the message; responses have a deadline already
 			}
 			data = data[1:]
-			if c.prefix == 2 && (c.need > limit || c.need == 0) {
+			if c.lenBytes == 2 && (c.msgLen > limit || c.msgLen == 0) {
 				s.c.Aborted++
 				s.abort(c)
 				return false
 			}
 			continue
 		}
-		n := min(c.need-c.rx.n, len(data))
-		if !s.makeRoom(c, &c.rx, n) {
+		n := min(c.msgLen-c.rx.n, len(data))
+		if !s.reserveChunks(c, &c.rx, n) {
 			s.c.Aborted++
 			s.abort(c)
 			return false
 		}
 		if s.byID(id) == nil {
-			return false // it gave way itself
+			return false // it was evicted itself
 		}
-		mem := &s.chunks[c.kind()]
-		mem.put(&c.rx, data[:n])
+		mem := &s.pools[c.kind()]
+		mem.append(&c.rx, data[:n])
 		data = data[n:]
-		if c.rx.n < c.need {
+		if c.rx.n < c.msgLen {
 			break
 		}
-		msg := s.msg[:mem.copy(s.msg, &c.rx, 0)]
+		msg := s.msg[:mem.peek(s.msg, &c.rx, 0)]
 		mem.release(&c.rx)
-		c.prefix, c.active = 0, s.now
-		if c.served {
-			c.pending++
+		c.lenBytes, c.lastActive = 0, s.now
+		if c.passive {
+			c.unanswered++
 			if c.tx.n == 0 {
-				c.ends = s.now + idleFor
+				c.deadline = s.now + idleTimeout
 			}
 		}
 		s.user.Message(id, msg)

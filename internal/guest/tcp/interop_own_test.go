@@ -134,7 +134,7 @@ func TestInteropQuestions(t *testing.T) {
 					continue
 				}
 				done = false
-				if l.now-q.at > askFor+lingerFor {
+				if l.now-q.at > queryTimeout+lingerTimeout {
 					t.Fatalf("question %d is open after %d s: %+v, %+v", i, (l.now-q.at)/second, q, l.ours.c)
 				}
 			}

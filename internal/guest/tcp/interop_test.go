@@ -75,9 +75,9 @@ func (l *lab) until(seconds int64, what string, done func() bool) {
 func (l *lab) empty() {
 	l.t.Helper()
 	l.until(45, "the end of all connections", func() bool { return l.ours.Len() == 0 })
-	for k := range l.ours.chunks {
-		if p := &l.ours.chunks[k]; p.left != len(p.mem) {
-			l.t.Fatalf("kind %d: %d of %d chunks are free", k, p.left, len(p.mem))
+	for k := range l.ours.pools {
+		if p := &l.ours.pools[k]; p.nFree != len(p.mem) {
+			l.t.Fatalf("kind %d: %d of %d chunks are free", k, p.nFree, len(p.mem))
 		}
 	}
 	if _, any := l.ours.Due(); any {

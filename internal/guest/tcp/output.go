@@ -2,14 +2,14 @@ package tcp
 
 import "github.com/thurward/thurward/internal/shared/packet"
 
-// enqueue puts a message with its length into a connection's queue.
+// enqueue appends a message with its length to the send buffer.
 func (s *Stack) enqueue(c *conn, msg []byte) bool {
-	if !s.makeRoom(c, &c.tx, 2+len(msg)) {
+	if !s.reserveChunks(c, &c.tx, 2+len(msg)) {
 		return false
 	}
 	l := [2]byte{byte(len(msg) >> 8), byte(len(msg))}
-	p := &s.chunks[c.kind()]
-	return p.put(&c.tx, l[:]) && p.put(&c.tx, msg)
+	p := &s.pools[c.kind()]
+	return p.append(&c.tx, l[:]) && p.append(&c.tx, msg)
 }
 
 // window returns the receive window. That of a stream is the room for bytes
@@ -19,7 +19,7 @@ func (s *Stack) enqueue(c *conn, msg []byte) bool {
 // (RFC 9293 section 3.8.6.2.1) would wait in vain.
 func (c *conn) window() uint16 {
 	switch {
-	case c.served:
+	case c.passive:
 		return maxQuery
 	case c.stream:
 		return uint16(streamIn - c.rx.n)
@@ -29,20 +29,20 @@ func (c *conn) window() uint16 {
 
 // emit sends one segment of connection c.
 func (s *Stack) emit(c *conn, seq uint32, flags uint8, data []byte, mss uint16) {
-	s.seg = Segment{Tuple: c.Tuple, Seq: seq, Flags: flags, Window: c.window(), MSS: mss, Data: data, Passive: c.served}
+	s.seg = Segment{Tuple: c.Tuple, Seq: seq, Flags: flags, Window: c.window(), MSS: mss, Data: data, Passive: c.passive}
 	if flags&packet.ACK != 0 {
 		s.seg.Ack = c.rcv
-		c.told, c.edge = c.rcv, c.rcv+uint32(s.seg.Window)
+		c.lastAck, c.lastEdge = c.rcv, c.rcv+uint32(s.seg.Window)
 	}
 	s.user.Emit(&s.seg)
 }
 
-// ack acknowledges what has come.
+// ack sends an acknowledgement.
 func (s *Stack) ack(c *conn) { s.emit(c, c.nxt, packet.ACK, nil, 0) }
 
 func (s *Stack) ourMSS(c *conn) uint16 {
 	switch {
-	case c.served:
+	case c.passive:
 		return s.mss[1]
 	case c.stream:
 		return min(s.mss[0], streamMSS)
@@ -50,13 +50,13 @@ func (s *Stack) ourMSS(c *conn) uint16 {
 	return s.mss[0]
 }
 
-// push sends what may be sent now: a SYN, data as far as the windows go, a FIN
-// behind the last of it. It reports whether anything was sent.
-func (s *Stack) push(c *conn) bool {
+// output sends what may be sent now: a SYN, or data within the windows and the FIN
+// behind it. It reports whether it has sent anything.
+func (s *Stack) output(c *conn) bool {
 	sent := false
 	defer func() {
-		if c.una != c.max && c.resend == 0 {
-			c.resend = s.now + c.rto
+		if c.una != c.max && c.resendAt == 0 {
+			c.resendAt = s.now + c.rto
 		}
 	}()
 	switch c.state {
@@ -69,9 +69,9 @@ func (s *Stack) push(c *conn) bool {
 			flags |= packet.ACK
 		}
 		s.emit(c, c.nxt, flags, nil, s.ourMSS(c))
-		c.sentTo(c.una + 1)
+		c.advance(c.una + 1)
 		return true
-	case free:
+	case closed:
 		return false
 	}
 	mss := int(min(c.mss, s.ourMSS(c)))
@@ -81,17 +81,17 @@ func (s *Stack) push(c *conn) bool {
 			break
 		}
 		n := min(c.tx.n-under, mss, int(min(c.wnd, c.cwnd))-under)
-		if n <= 0 && c.wnd == 0 && under == 0 && c.tx.n > 0 && c.tries > 0 {
-			n = 1 // a probe of a window that is shut
+		if n <= 0 && c.wnd == 0 && under == 0 && c.tx.n > 0 && c.retries > 0 {
+			n = 1 // a probe of a zero window (RFC 9293 section 3.8.6.1)
 		}
 		last := under+max(n, 0) == c.tx.n
 		fin := c.wantClose && last && !c.finSent
 		if n <= 0 && !fin || n < mss && !last && under > 0 {
-			break // nothing fits, or only a part of a segment that can wait (RFC 9293 section 3.8.6.2.1)
+			break // no room, or only for a part of a segment, which can wait (RFC 9293 section 3.8.6.2.1)
 		}
 		n = max(n, 0)
 		data := s.out[:n]
-		s.chunks[c.kind()].copy(data, &c.tx, under)
+		s.pools[c.kind()].peek(data, &c.tx, under)
 		flags := uint8(packet.ACK)
 		if last && n > 0 {
 			flags |= packet.PSH
@@ -106,36 +106,36 @@ func (s *Stack) push(c *conn) bool {
 			s.c.Resent++
 		}
 		s.emit(c, c.nxt, flags, data, 0)
-		c.sentTo(to)
+		c.advance(to)
 		sent = true
 		if fin {
 			break
 		}
 	}
-	if c.tx.n > 0 && c.wnd == 0 && c.una == c.max && c.resend == 0 {
-		c.resend = s.now + c.rto // to probe
+	if c.tx.n > 0 && c.wnd == 0 && c.una == c.max && c.resendAt == 0 {
+		c.resendAt = s.now + c.rto // for a probe
 	}
 	return sent
 }
 
-func (c *conn) sentTo(seq uint32) {
+func (c *conn) advance(seq uint32) {
 	c.nxt = seq
 	if int32(seq-c.max) > 0 {
 		c.max = seq
 	}
 }
 
-// Due returns when Tick has something to do, or false.
+// Due returns the time at which Tick must be called, or false if no timer runs.
 func (s *Stack) Due() (at int64, any bool) {
 	if s.n == 0 {
 		return 0, false
 	}
 	for i := range s.conn {
 		c := &s.conn[i]
-		if c.state == free {
+		if c.state == closed {
 			continue
 		}
-		for _, d := range [...]int64{c.ends, c.resend} {
+		for _, d := range [...]int64{c.deadline, c.resendAt} {
 			if d != 0 && (!any || d < at) {
 				at, any = d, true
 			}
@@ -144,7 +144,7 @@ func (s *Stack) Due() (at int64, any bool) {
 	return at, any
 }
 
-// Tick resends what has not been acknowledged and ends what is over.
+// Tick retransmits what was not acknowledged in time and closes what has expired.
 func (s *Stack) Tick(now int64) {
 	s.now = now
 	if s.n == 0 {
@@ -153,32 +153,33 @@ func (s *Stack) Tick(now int64) {
 	for i := range s.conn {
 		c := &s.conn[i]
 		switch {
-		case c.state == free:
-		case c.ends != 0 && now >= c.ends:
-			s.over(c)
-		case c.resend != 0 && now >= c.resend:
-			s.again(c)
+		case c.state == closed:
+		case c.deadline != 0 && now >= c.deadline:
+			s.expire(c)
+		case c.resendAt != 0 && now >= c.resendAt:
+			s.retransmit(c)
 		}
 	}
 }
 
-// owes begins the time in which a client must take a part of its answers.
-func (s *Stack) owes(c *conn) {
-	c.owed, c.taken, c.ends = c.tx.n, 0, s.now+idleFor
+// startTxDeadline starts the period in which a client must acknowledge a part of
+// the responses in the send buffer.
+func (s *Stack) startTxDeadline(c *conn) {
+	c.txAtStart, c.txAcked, c.deadline = c.tx.n, 0, s.now+idleTimeout
 }
 
-// over ends a connection whose time has come, unless its client is at work: it
-// takes its answers, however slowly, or waits for them.
-func (s *Stack) over(c *conn) {
-	switch atWork := c.state == established && c.served; {
-	case c.served && c.tx.n > 0 && c.taken >= min(c.owed, leastTaken):
-		s.owes(c) // also when it has sent its FIN
-	case c.served && c.tx.n > 0:
+// expire handles the deadline of a connection: it closes or resets the connection,
+// unless its client makes progress in receiving responses, or waits for one.
+func (s *Stack) expire(c *conn) {
+	switch open := c.state == established && c.passive; {
+	case c.passive && c.tx.n > 0 && c.txAcked >= min(c.txAtStart, minProgress):
+		s.startTxDeadline(c) // also after its FIN
+	case c.passive && c.tx.n > 0:
 		s.c.Stalled++
 		s.abort(c)
-	case atWork && c.pending > 0 && s.now-c.active < 3*idleFor:
-		c.ends = s.now + idleFor
-	case atWork && c.pending == 0 && c.prefix == 0:
+	case open && c.unanswered > 0 && s.now-c.lastActive < 3*idleTimeout:
+		c.deadline = s.now + idleTimeout
+	case open && c.unanswered == 0 && c.lenBytes == 0:
 		s.close(c) // idle
 	default:
 		s.c.Timeouts++
@@ -186,27 +187,27 @@ func (s *Stack) over(c *conn) {
 	}
 }
 
-// again resends from the first byte that has not been acknowledged.
-func (s *Stack) again(c *conn) {
-	c.resend = 0
-	if c.tries++; c.tries > maxTries {
+// retransmit handles the retransmission timer (RFC 6298 section 5).
+func (s *Stack) retransmit(c *conn) {
+	c.resendAt = 0
+	if c.retries++; c.retries > maxRetries {
 		s.c.Timeouts++
 		s.abort(c)
 		return
 	}
 	c.rto = min(2*c.rto, maxRTO)
 	c.cwnd = uint32(c.mss)
-	s.back(c)
-	if c.resend == 0 {
-		c.resend = s.now + c.rto
+	s.goBack(c)
+	if c.resendAt == 0 {
+		c.resendAt = s.now + c.rto
 	}
 }
 
-// back begins to send again at the first byte that has not been acknowledged.
-func (s *Stack) back(c *conn) {
-	c.nxt, c.dups = c.una, 0
+// goBack continues sending at the first byte that is not acknowledged.
+func (s *Stack) goBack(c *conn) {
+	c.nxt, c.dupAcks = c.una, 0
 	if c.finSent && int(c.max-c.una) > 0 {
 		c.finSent = false
 	}
-	s.push(c)
+	s.output(c)
 }

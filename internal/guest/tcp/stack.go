@@ -1,20 +1,20 @@
-// Package tcp ends TCP connections (RFC 9293) that carry DNS messages, each
-// behind its length (RFC 7766): those of clients to the firewall, and those of
-// the firewall to its upstreams. To upstreams there are also streams of bytes,
-// for TLS. It is no general TCP.
+// Package tcp implements the endpoint of TCP connections (RFC 9293) that carry
+// DNS messages, each prefixed with its length (RFC 7766): connections from
+// clients to the firewall, and from the firewall to its upstreams. Connections to
+// upstreams can also carry a stream of bytes, for TLS. It is not a general TCP.
 //
-//	stack.go   connections
-//	share.go   who gets a place and memory, and who gives way
-//	stream.go  streams
-//	input.go   a segment arrives
-//	output.go  a segment leaves, retransmission, time
-//	chunk.go   what waits to be sent or read
+//	stack.go     connections and their lifecycle
+//	eviction.go  limits, and which connection is evicted for another
+//	stream.go    streams of bytes
+//	input.go     processing of received segments
+//	output.go    transmission, retransmission, timers
+//	chunk.go     buffers of sent and received data
 //
-// What it leaves out: window scaling, SACK, time-stamps, urgent data, delayed
-// acknowledgements and TIME-WAIT. Segments that come out of order are dropped;
-// their sender repeats them. All memory is taken when it starts: connections,
-// and chunks that those of a kind share. Time is an argument. One goroutine uses
-// it.
+// Not implemented are window scaling, SACK, timestamps, urgent data, delayed
+// acknowledgements and TIME-WAIT. Segments received out of order are dropped, and
+// retransmitted by their sender. All memory is allocated by New: connections, and
+// chunks that the connections of a kind share. Time is an argument, in nanoseconds
+// of any monotonic clock. A Stack is not safe for concurrent use.
 package tcp
 
 import (
@@ -24,144 +24,148 @@ import (
 const second = int64(1e9)
 
 const (
-	maxQuery   = 4096 // longest message of a client
+	maxQuery   = 4096 // longest query, in bytes
 	maxMessage = 65535
-	maxQueued  = 192 << 10 // bytes that may wait for one client
+	maxTxBytes = 192 << 10 // send buffer of a client's connection
 
-	idleFor      = 10 * second // RFC 7766 section 6.2.3
-	askFor       = 6 * second  // a question of our own: longer than anybody waits for the answer
-	handshakeFor = 3 * second
-	lingerFor    = 3 * second // for the other side's end of a connection
-	firstRTO     = second     // RFC 6298 section 2
-	maxRTO       = 8 * second
-	maxTries     = 5
-	initialWnd   = 10 // segments (RFC 6928)
+	idleTimeout      = 10 * second // RFC 7766 section 6.2.3
+	queryTimeout     = 6 * second  // of a query to an upstream: longer than dnsproxy waits for the response
+	handshakeTimeout = 3 * second
+	lingerTimeout    = 3 * second // for the peer's FIN after ours
+	initialRTO       = second     // RFC 6298 section 2
+	maxRTO           = 8 * second
+	maxRetries       = 5
+	initialWnd       = 10 // segments (RFC 6928)
 )
 
-// States. Zero is a free place.
+// States (RFC 9293 section 3.3.2). closed is that of an unused entry; closing
+// stands for FIN-WAIT-1, FIN-WAIT-2, CLOSING and LAST-ACK.
 const (
-	free = iota
+	closed = iota
 	synSent
 	synReceived
 	established
-	closing // our FIN is sent, or is to be as soon as all data is
+	closing // our FIN is sent, or follows the data in the send buffer
 )
 
-// A Tuple names a connection by its ends.
+// A Tuple identifies a connection by its two endpoints.
 type Tuple struct {
 	Local, Remote         packet.Addr
 	LocalPort, RemotePort uint16
 }
 
-// A Segment is one that leaves. Data is valid during the call only.
+// A Segment is a segment to transmit. Data is valid only during the call of Emit.
 type Segment struct {
 	Tuple
 	Seq, Ack uint32
 	Flags    uint8
 	Window   uint16
-	MSS      uint16 // option of a SYN; 0: none
+	MSS      uint16 // value of the option; 0: no option
 	Data     []byte
-	Passive  bool // it belongs to a client's connection
+	Passive  bool // the connection was opened by a client
 }
 
-// A User gets what happens, and carries segments.
+// A User transmits segments for a Stack and receives its events. Message and
+// Closed may call methods of the Stack.
 type User interface {
-	// Emit sends a segment.
+	// Emit transmits a segment. It must not retain s.
 	Emit(s *Segment)
-	// Message handles a message that arrived whole. It may not keep it.
+	// Message handles a complete message. It must not retain msg.
 	Message(id uint32, msg []byte)
-	// Stream says that a segment of a stream has come: there may be bytes to
-	// read, room to write, or the other side's end.
+	// StreamReady reports that a segment of a stream was processed: there may
+	// be bytes to read, room to write, or the peer's FIN.
 	StreamReady(id, tag uint32)
-	// Closed says that a connection is gone. Its id will stand for nothing
-	// any more. tag is the one of Connect or ConnectStream.
-	Closed(id, tag uint32, t *Tuple, served bool)
-	// Random returns an unpredictable number.
+	// Closed reports that a connection was removed. Its id is invalid from then
+	// on. tag is that of Connect or ConnectStream; passive connections have none.
+	// It must not retain t.
+	Closed(id, tag uint32, t *Tuple, passive bool)
+	// Random returns an unpredictable number, for initial sequence numbers.
 	Random() uint64
 }
 
 // Counters of a Stack.
 type Counters struct {
-	Accepted  uint64 // connections of clients
-	Refused   uint64 // of them not taken: too many
-	Stalled   uint64 // given up since the client takes next to nothing of its answers
-	Connected uint64 // own ones that were begun
-	Failed    uint64 // of them that came to nothing
-	Evicted   uint64 // that made room for others
-	Timeouts  uint64 // given up for want of an answer
-	Aborted   uint64 // reset by us: too long a message, no memory
-	Reset     uint64 // reset by the other side
-	Resent    uint64 // segments
-	Invalid   uint64 // segments that did not fit their connection
+	Accepted  uint64 // passive opens
+	Refused   uint64 // SYNs of clients dropped because of the limits
+	Stalled   uint64 // connections reset because the client acknowledges too little of its responses
+	Connected uint64 // active opens
+	Failed    uint64 // active opens that were refused or unreachable
+	Evicted   uint64 // connections reset in favour of others
+	Timeouts  uint64 // connections reset by a timeout
+	Aborted   uint64 // connections reset because a message was too long or memory was exhausted
+	Reset     uint64 // connections reset by the peer
+	Resent    uint64 // retransmitted segments
+	Invalid   uint64 // received segments that were not acceptable
 }
 
 type conn struct {
 	Tuple
-	state  uint8
-	served bool
-	stream bool
-	gen    uint16
-	tag    uint32
-	rule   uint32
-	mss    uint16
+	state   uint8
+	passive bool
+	stream  bool
+	gen     uint16
+	tag     uint32
+	rule    uint32
+	mss     uint16
 
-	una, nxt, max uint32 // sent: not acknowledged, next, the most that ever was next
-	wnd, cwnd     uint32 // what the other side takes, what the path seems to
-	rcv           uint32 // next that is expected
-	tx, rx        queue
-	need          int   // length of the message that is being read
-	prefix        uint8 // bytes of its length that are there
-	first         byte
-	told          uint32 // what we have acknowledged last
-	edge          uint32 // end of the window that the other side was told last
-	finSent       bool
-	finSeen       bool
-	wantClose     bool
-	dups          uint8
-	tries         uint8
-	rto           int64
-	resend        int64 // when; 0: nothing is under way
-	ends          int64 // when the connection is given up, or is looked after
-	limit         int64 // a question of our own: when it is given up at the latest
-	active        int64 // when a message came or went last
-	moved         int64 // when the other side took something last
-	owed, taken   int   // a client's answers: what waited when the time began that ends with ends, and what was taken of it
-	pending       int   // messages of the client that have no response yet
+	una, nxt, max      uint32 // SND.UNA, SND.NXT, and the highest SND.NXT so far
+	wnd, cwnd          uint32 // send window, congestion window
+	rcv                uint32 // RCV.NXT
+	tx, rx             queue
+	msgLen             int   // length of the message being received
+	lenBytes           uint8 // bytes of the length received
+	lenHigh            byte
+	lastAck            uint32 // last acknowledgement sent
+	lastEdge           uint32 // right edge of the last window advertised
+	finSent            bool
+	finSeen            bool
+	wantClose          bool
+	dupAcks            uint8
+	retries            uint8
+	rto                int64
+	resendAt           int64 // retransmission timer; 0: stopped
+	deadline           int64 // when expire is due; 0: never
+	queryDeadline      int64 // of a query: the deadline once it is established
+	lastActive         int64 // last message received or sent
+	lastProgress       int64 // last acknowledgement of new data
+	txAtStart, txAcked int   // see startTxDeadline: bytes to send when the period began, and acknowledged since
+	unanswered         int   // queries without a response
 }
 
-// A Stack holds all connections.
+// A Stack is a table of connections with their buffers.
 type Stack struct {
-	user   User
-	c      Counters
-	conn   []conn
-	most   [numKinds]int // places
-	has    [numKinds]int // of them taken
-	chunks [numKinds]chunks
-	n      int
-	mss    [2]uint16 // ours: towards upstreams, towards clients
-	tally  tally
-	msg    []byte
-	out    [2048]byte
-	now    int64
-	seg    Segment // what leaves, and whose connection is gone: not on the heap each time
-	gone   Tuple
+	user        User
+	c           Counters
+	conn        []conn
+	limit       [numKinds]int // connections of each kind
+	used        [numKinds]int // of those
+	pools       [numKinds]pool
+	n           int
+	mss         [2]uint16 // that we announce: to upstreams, to clients
+	perClient   clientCounts
+	msg         []byte
+	out         [2048]byte
+	now         int64
+	seg         Segment // arguments of Emit and Closed, to avoid allocations
+	closedTuple Tuple
 }
 
-// New makes a stack that may have so many streams at a time. The sizes are the
-// largest packets of both sides.
+// New returns a stack for up to streams open streams. The MTUs, in bytes, are those
+// of the paths to upstreams and to clients.
 func New(u User, wanMTU, lanMTU, streams int) *Stack {
 	s := &Stack{user: u, msg: make([]byte, maxMessage)}
 	const headers = packet.MinIPv4 + packet.TCPLen
 	s.mss = [2]uint16{uint16(min(wanMTU, 1500) - headers), uint16(min(lanMTU, 1500) - headers)}
-	s.most = [numKinds]int{aServed: maxServed, anAsked: maxAsked, aStream: 2 * streams}
-	s.conn = make([]conn, maxServed+maxAsked+2*streams)
-	for k, n := range [numKinds]int{aServed: servedChunks, anAsked: askedChunks, aStream: streams * streamChunks} {
-		s.chunks[k].init(n)
+	s.limit = [numKinds]int{kindPassive: maxPassive, kindQuery: maxQueries, kindStream: 2 * streams}
+	s.conn = make([]conn, maxPassive+maxQueries+2*streams)
+	chunks := [numKinds]int{kindPassive: passiveChunks, kindQuery: queryChunks, kindStream: streams * streamChunks}
+	for k, n := range chunks {
+		s.pools[k].init(n)
 	}
 	return s
 }
 
-// Counters returns the counters, which the stack goes on changing.
+// Counters returns the stack's counters. They keep changing.
 func (s *Stack) Counters() *Counters { return &s.c }
 
 // Len returns the number of connections.
@@ -181,7 +185,7 @@ func (s *Stack) byID(id uint32) *conn {
 	if i < 0 || i >= len(s.conn) {
 		return nil
 	}
-	if c := &s.conn[i]; c.state != free && c.gen == uint16(id>>16) {
+	if c := &s.conn[i]; c.state != closed && c.gen == uint16(id>>16) {
 		return c
 	}
 	return nil
@@ -189,15 +193,15 @@ func (s *Stack) byID(id uint32) *conn {
 
 func (s *Stack) find(t *Tuple) *conn {
 	for i := range s.conn {
-		if c := &s.conn[i]; c.state != free && c.Tuple == *t {
+		if c := &s.conn[i]; c.state != closed && c.Tuple == *t {
 			return c
 		}
 	}
 	return nil
 }
 
-// Owns reports whether a connection has this tuple, and the rule that it was
-// accepted by.
+// Owns reports whether a connection has this tuple, and the index of the rule that
+// accepted it, as passed to Accept.
 func (s *Stack) Owns(t *Tuple) (rule uint32, ok bool) {
 	if s.n == 0 {
 		return 0, false
@@ -208,91 +212,94 @@ func (s *Stack) Owns(t *Tuple) (rule uint32, ok bool) {
 	return 0, false
 }
 
-// Conn returns what a connection is: its ends, the tag of Connect, and whether
-// it is a client's.
-func (s *Stack) Conn(id uint32) (t Tuple, tag uint32, served bool) {
+// Conn returns the tuple of a connection, the tag of Connect or ConnectStream, and
+// whether a client opened it. It returns zero values for an id that is not valid.
+func (s *Stack) Conn(id uint32) (t Tuple, tag uint32, passive bool) {
 	if c := s.byID(id); c != nil {
-		return c.Tuple, c.tag, c.served
+		return c.Tuple, c.tag, c.passive
 	}
 	return t, 0, false
 }
 
-// open takes a place for a connection, nil when there is none (see makePlace).
-func (s *Stack) open(k kind, client packet.Addr, now int64) *conn {
-	if !s.makePlace(k, client) {
+// newConn allocates a connection, or returns nil (see reserveConn).
+func (s *Stack) newConn(k kind, client packet.Addr, now int64) *conn {
+	if !s.reserveConn(k, client) {
 		return nil
 	}
 	for i := range s.conn {
-		if c := &s.conn[i]; c.state == free {
-			*c = conn{gen: c.gen + 1, served: k == aServed, stream: k == aStream, rto: firstRTO, active: now, moved: now, mss: 536}
+		if c := &s.conn[i]; c.state == closed {
+			*c = conn{gen: c.gen + 1, passive: k == kindPassive, stream: k == kindStream,
+				rto: initialRTO, lastActive: now, lastProgress: now, mss: 536}
 			s.n++
-			s.has[k]++
+			s.used[k]++
 			return c
 		}
 	}
-	return nil // cannot be
+	return nil // unreachable: reserveConn has found an entry
 }
 
-// Connect begins a connection and sends a message over it. It returns false
-// when that is not possible.
+// Connect opens a connection and sends a query of at most 4096 bytes over it. It
+// returns false if the query is longer, the tuple is in use, or a limit is reached.
 func (s *Stack) Connect(t *Tuple, tag uint32, msg []byte, now int64) bool {
 	s.now = now
 	if len(msg) > maxQuery || s.find(t) != nil {
 		return false
 	}
-	c := s.open(anAsked, 0, now)
+	c := s.newConn(kindQuery, 0, now)
 	if c == nil {
 		return false
 	}
 	s.c.Connected++
 	c.Tuple, c.tag, c.state = *t, tag, synSent
 	if !s.enqueue(c, msg) {
-		s.forget(c)
+		s.release(c)
 		return false
 	}
 	iss := uint32(s.user.Random())
 	c.una, c.nxt, c.max = iss, iss, iss
-	c.ends, c.limit = now+handshakeFor, now+askFor
-	s.push(c)
+	c.deadline, c.queryDeadline = now+handshakeTimeout, now+queryTimeout
+	s.output(c)
 	return true
 }
 
-// Send sends a response to a client, if its connection is still there.
+// Send sends a response to a client. It does nothing if the connection is closed or
+// closing, and resets the connection if there is no buffer space.
 func (s *Stack) Send(id uint32, msg []byte, now int64) {
 	s.now = now
 	c := s.byID(id)
 	if c == nil || c.state != established && c.state != closing || c.finSent {
 		return
 	}
-	c.pending = max(c.pending-1, 0)
+	c.unanswered = max(c.unanswered-1, 0)
 	waited := c.tx.n
-	if waited+len(msg) > maxQueued || !s.enqueue(c, msg) {
+	if waited+len(msg) > maxTxBytes || !s.enqueue(c, msg) {
 		s.c.Aborted++
 		s.abort(c)
 		return
 	}
-	c.active = now
+	c.lastActive = now
 	if waited == 0 {
-		c.moved = now
-		s.owes(c)
+		c.lastProgress = now
+		s.startTxDeadline(c)
 	}
-	s.closeWhenDone(c)
-	s.push(c)
+	s.closeIfAnswered(c)
+	s.output(c)
 }
 
-// Drop resets the connection of a question, by its tag, that needs no answer any
-// more.
+// Cancel resets the connection of the query with this tag: its response is not
+// needed any more.
 func (s *Stack) Cancel(tag uint32, now int64) {
 	s.now = now
 	for i := range s.conn {
-		if c := &s.conn[i]; c.state != free && c.state != closing && c.kind() == anAsked && c.tag == tag {
+		if c := &s.conn[i]; c.state != closed && c.state != closing && c.kind() == kindQuery && c.tag == tag {
 			s.abort(c)
 			return
 		}
 	}
 }
 
-// Close ends a connection in good order.
+// Close closes a connection after the data in its send buffer. A connection that is
+// not established is reset.
 func (s *Stack) Close(id uint32, now int64) {
 	s.now = now
 	if c := s.byID(id); c != nil {
@@ -306,20 +313,20 @@ func (s *Stack) close(c *conn) {
 		return
 	}
 	c.state, c.wantClose = closing, true
-	c.ends = s.now + lingerFor
+	c.deadline = s.now + lingerTimeout
 	if c.stream {
-		s.chunks[aStream].release(&c.rx) // nobody reads it any more
+		s.pools[kindStream].release(&c.rx) // the user reads no more
 	}
-	s.push(c)
+	s.output(c)
 }
 
-// closeWhenDone ends a connection whose client has sent all it had to, and got
-// all the answers.
-func (s *Stack) closeWhenDone(c *conn) {
-	if c.finSeen && c.pending == 0 && c.state == established && !c.stream {
+// closeIfAnswered closes a connection whose client has sent a FIN and has a response
+// to each query.
+func (s *Stack) closeIfAnswered(c *conn) {
+	if c.finSeen && c.unanswered == 0 && c.state == established && !c.stream {
 		c.state, c.wantClose = closing, true
 		if c.tx.n == 0 {
-			c.ends = s.now + lingerFor
+			c.deadline = s.now + lingerTimeout
 		}
 	}
 }
@@ -329,22 +336,22 @@ func (s *Stack) abort(c *conn) {
 	if c.state != synSent {
 		s.emit(c, c.nxt, packet.RST|packet.ACK, nil, 0)
 	}
-	s.drop(c)
+	s.remove(c)
 }
 
-// drop forgets a connection and tells it.
-func (s *Stack) drop(c *conn) {
-	id, tag, served := s.id(c), c.tag, c.served
-	s.gone = c.Tuple
-	s.forget(c)
-	s.user.Closed(id, tag, &s.gone, served)
+// remove frees a connection and reports it as closed.
+func (s *Stack) remove(c *conn) {
+	id, tag, passive := s.id(c), c.tag, c.passive
+	s.closedTuple = c.Tuple
+	s.release(c)
+	s.user.Closed(id, tag, &s.closedTuple, passive)
 }
 
-func (s *Stack) forget(c *conn) {
+func (s *Stack) release(c *conn) {
 	k := c.kind()
-	s.chunks[k].release(&c.tx)
-	s.chunks[k].release(&c.rx)
+	s.pools[k].release(&c.tx)
+	s.pools[k].release(&c.rx)
 	s.n--
-	s.has[k]--
+	s.used[k]--
 	*c = conn{gen: c.gen}
 }

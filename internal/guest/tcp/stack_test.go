@@ -262,11 +262,11 @@ func TestIdle(t *testing.T) {
 		h.send(packet.ACK, "\x00\x01a")
 	}
 	h.send(packet.ACK, "")
-	h.now += idleFor + second
+	h.now += idleTimeout + second
 	h.in = nil
 	h.s.Tick(h.now)
 	if len(h.in) != 1 || h.in[0].Flags&packet.FIN == 0 {
-		t.Fatalf("after %v s: %+v", idleFor/second, h.in)
+		t.Fatalf("after %v s: %+v", idleTimeout/second, h.in)
 	}
 	h.ack++
 	h.send(packet.ACK|packet.FIN, "")
@@ -330,14 +330,14 @@ func TestLimits(t *testing.T) {
 	}
 	// A flood of SYNs from everywhere does not keep out who means it.
 	flood := func() {
-		for i := range packet.Addr(3 * maxServed) {
+		for i := range packet.Addr(3 * maxPassive) {
 			tu := Tuple{Local: serverAddr, Remote: 0x0a000100 + i, LocalPort: 53, RemotePort: 1}
 			h.s.Accept(&tu, &packet.Packet{Seq: 1, Window: 100}, nil, 0, h.now)
 			check(t, h.s)
 		}
 	}
 	flood()
-	if h.s.Len() != maxServed {
+	if h.s.Len() != maxPassive {
 		t.Fatalf("%d connections", h.s.Len())
 	}
 	h.port = 100

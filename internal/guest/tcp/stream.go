@@ -2,30 +2,30 @@ package tcp
 
 import "github.com/thurward/thurward/internal/shared/packet"
 
-// A stream is a connection of our own that carries bytes, not messages: those of
-// TLS. What arrives waits until it is read, and the other side is told of no more
-// room than there is; what is to be sent is taken as far as there is room. The
-// owner decides how long a stream lives: once it exists, only segments that are
-// never acknowledged end it.
+// A stream is a connection to an upstream that carries bytes instead of messages,
+// for TLS. Received bytes are buffered until they are read, and the receive window
+// is the room in that buffer; bytes to send are buffered until they are
+// acknowledged. The user decides how long a stream stays open: once established it
+// has no deadline, and ends when segments are not acknowledged after all retries.
 
 const (
-	streamIn  = 16 << 10 // bytes that wait to be read
-	streamOut = 16 << 10 // bytes that wait to be sent or acknowledged
+	streamIn  = 16 << 10 // receive buffer, in bytes
+	streamOut = 16 << 10 // send buffer, in bytes
 
-	// streamMSS fits every path that a DNS answer of 1232 bytes fits: nobody
-	// looks for the path's MTU here, and a TLS handshake has messages of more
-	// than a packet.
+	// streamMSS bounds segments in both directions to what passes wherever DNS
+	// responses of 1232 bytes do: there is no path MTU discovery, and a message
+	// of a TLS handshake can be longer than a packet.
 	streamMSS = 1220
 )
 
-// ConnectStream begins a stream. It returns false when that is not possible.
-// User.Stream tells what happens to it, User.Closed its end.
+// ConnectStream opens a stream. It returns false if the tuple is in use or a limit
+// is reached. User.StreamReady reports when it is established.
 func (s *Stack) ConnectStream(t *Tuple, tag uint32, now int64) (id uint32, ok bool) {
 	s.now = now
 	if s.find(t) != nil {
 		return 0, false
 	}
-	c := s.open(aStream, 0, now)
+	c := s.newConn(kindStream, 0, now)
 	if c == nil {
 		return 0, false
 	}
@@ -33,34 +33,34 @@ func (s *Stack) ConnectStream(t *Tuple, tag uint32, now int64) (id uint32, ok bo
 	c.Tuple, c.tag, c.state, c.stream = *t, tag, synSent, true
 	iss := uint32(s.user.Random())
 	c.una, c.nxt, c.max = iss, iss, iss
-	c.ends = now + handshakeFor
-	s.push(c)
+	c.deadline = now + handshakeTimeout
+	s.output(c)
 	return s.id(c), true
 }
 
-// A StreamState says how a stream is.
+// A StreamState is the state of a stream.
 type StreamState struct {
-	Open    bool // the other side has accepted it, and we have not closed it
-	Ended   bool // the other side has sent all it had to
-	Unread  int  // bytes that have come
-	Room    int  // bytes that Write takes
-	Unacked bool // the other side acknowledges nothing, although it was sent again
+	Open    bool // established, and not closed by us
+	Ended   bool // the peer has sent a FIN
+	Unread  int  // bytes in the receive buffer
+	Room    int  // bytes that Write accepts
+	Unacked bool // the peer has not acknowledged two retransmissions
 }
 
-// Stream returns the state of a stream, false when there is none with this id.
+// Stream returns the state of a stream, or false if there is no stream with this id.
 func (s *Stack) Stream(id uint32) (StreamState, bool) {
 	c := s.byID(id)
 	if c == nil || !c.stream {
 		return StreamState{}, false
 	}
-	st := StreamState{Open: c.state == established, Ended: c.finSeen, Unread: c.rx.n, Unacked: c.tries >= 2}
+	st := StreamState{Open: c.state == established, Ended: c.finSeen, Unread: c.rx.n, Unacked: c.retries >= 2}
 	if st.Open {
 		st.Room = streamOut - c.tx.n
 	}
 	return st, true
 }
 
-// Write sends bytes over a stream that is open and returns how many it took.
+// Write sends bytes over an open stream, and returns how many fit its send buffer.
 func (s *Stack) Write(id uint32, b []byte, now int64) int {
 	s.now = now
 	c := s.byID(id)
@@ -68,32 +68,33 @@ func (s *Stack) Write(id uint32, b []byte, now int64) int {
 		return 0
 	}
 	before := c.tx.n
-	s.chunks[aStream].put(&c.tx, b[:min(len(b), streamOut-c.tx.n)])
+	s.pools[kindStream].append(&c.tx, b[:min(len(b), streamOut-c.tx.n)])
 	if c.tx.n > before {
-		c.active = now
-		s.push(c)
+		c.lastActive = now
+		s.output(c)
 	}
 	return c.tx.n - before
 }
 
-// Read moves bytes that have come over a stream to dst and returns their number.
+// Read moves received bytes to dst and returns their number.
 func (s *Stack) Read(id uint32, dst []byte, now int64) int {
 	s.now = now
 	c := s.byID(id)
 	if c == nil || !c.stream {
 		return 0
 	}
-	n := s.chunks[aStream].copy(dst, &c.rx, 0)
-	s.chunks[aStream].take(&c.rx, n)
-	// The other side learns of room when it is worth a segment (RFC 9293
-	// section 3.8.6.2.2).
-	if told := int32(c.edge - c.rcv); c.state == established && !c.finSeen && told < streamIn/2 && int32(c.window())-told >= streamIn/2 {
+	n := s.pools[kindStream].peek(dst, &c.rx, 0)
+	s.pools[kindStream].discard(&c.rx, n)
+	// A window update is sent once it is worth a segment (RFC 9293 section
+	// 3.8.6.2.2).
+	told, room := int32(c.lastEdge-c.rcv), int32(c.window())
+	if c.state == established && !c.finSeen && told < streamIn/2 && room-told >= streamIn/2 {
 		s.ack(c)
 	}
 	return n
 }
 
-// Abandon resets a connection.
+// Abort resets a connection.
 func (s *Stack) Abort(id uint32, now int64) {
 	s.now = now
 	if c := s.byID(id); c != nil {
@@ -101,14 +102,14 @@ func (s *Stack) Abort(id uint32, now int64) {
 	}
 }
 
-// took keeps bytes of a stream until they are read. The window has seen to it
-// that there is room; after our end nobody reads them. It returns false when the
-// connection is gone.
-func (s *Stack) took(c *conn, data []byte) bool {
+// bufferStream appends received bytes to the receive buffer, or drops them once
+// the user has closed the stream. They are within the window, for which there is
+// memory. It returns false if the connection was removed.
+func (s *Stack) bufferStream(c *conn, data []byte) bool {
 	if c.state != established {
 		return true
 	}
-	if !s.chunks[aStream].put(&c.rx, data) { // cannot be
+	if !s.pools[kindStream].append(&c.rx, data) { // unreachable
 		s.c.Aborted++
 		s.abort(c)
 		return false
@@ -116,8 +117,8 @@ func (s *Stack) took(c *conn, data []byte) bool {
 	return true
 }
 
-// Input handles a segment of a connection that is there (see Owns): its header
-// in p, its options and its data.
+// Input processes a segment of an existing connection (see Owns): its header p, its
+// TCP options and its data.
 func (s *Stack) Input(t *Tuple, p *packet.Packet, options, data []byte, now int64) {
 	s.now = now
 	c := s.find(t)

@@ -35,9 +35,9 @@ func (h *hand) tickAt(at int64) []Segment {
 // another reason may come before.
 func TestRetransmission(t *testing.T) {
 	h, c := establishedByHand(t, true)
-	c.ends = 1000 * second // not looked at here
+	c.deadline = 1000 * second // not looked at here
 	at, step := h.now, second
-	for i := range maxTries {
+	for i := range maxRetries {
 		at += step
 		due(t, h.s, at)
 		in := h.tickAt(at)
@@ -53,14 +53,14 @@ func TestRetransmission(t *testing.T) {
 	due(t, h.s, 0)
 	// An acknowledgement of a part begins anew.
 	h, c = establishedByHand(t, true)
-	c.ends = 1000 * second
+	c.deadline = 1000 * second
 	h.tickAt(h.now + second)
 	h.tickAt(h.now + 2*second)
 	h.ack = c.una + 40
 	h.send(packet.ACK, "")
 	due(t, h.s, h.now+second)
-	if in := h.tickAt(h.now + second); len(in) != 1 || len(in[0].Data) != 60 || c.tries != 1 {
-		t.Fatalf("%+v, %d tries", in, c.tries)
+	if in := h.tickAt(h.now + second); len(in) != 1 || len(in[0].Data) != 60 || c.retries != 1 {
+		t.Fatalf("%+v, %d tries", in, c.retries)
 	}
 	// A SYN and its answer are sent again, too, until the handshake's time is over.
 	for _, ours := range []bool{false, true} {
@@ -79,7 +79,7 @@ func TestRetransmission(t *testing.T) {
 			t.Fatalf("ours %v: %+v", ours, in)
 		}
 		due(t, h.s, begin+3*second)
-		if h.tickAt(begin + handshakeFor); h.s.Len() != 0 || h.s.c.Timeouts != 1 || len(h.closed) != 1 {
+		if h.tickAt(begin + handshakeTimeout); h.s.Len() != 0 || h.s.c.Timeouts != 1 || len(h.closed) != 1 {
 			t.Fatalf("ours %v: %+v", ours, h.s.c)
 		}
 	}
@@ -112,7 +112,7 @@ func TestProbesOfAShutWindow(t *testing.T) {
 	if in := say(0, "\x00\x01a"); len(in) != 1 || len(in[0].Data) != 0 {
 		t.Fatalf("into a shut window: %+v", in)
 	}
-	c.ends = 1000 * second
+	c.deadline = 1000 * second
 	due(t, h.s, h.now+second)
 	if in := h.tickAt(h.now + second); len(in) != 1 || len(in[0].Data) != 1 || in[0].Seq != c.una {
 		t.Fatalf("a probe: %+v", in)
@@ -176,11 +176,11 @@ func TestQueuedIsBounded(t *testing.T) {
 		c.wnd = 0
 		id := h.s.id(c)
 		n := 0
-		for n < maxQueued-60002 {
+		for n < maxTxBytes-60002 {
 			h.s.Send(id, make([]byte, 60000), h.now)
 			n += 60002
 		}
-		h.s.Send(id, make([]byte, maxQueued-n+over), h.now)
+		h.s.Send(id, make([]byte, maxTxBytes-n+over), h.now)
 		if (h.s.Len() == 1) != (over == 0) || h.s.c.Aborted != uint64(over) {
 			t.Errorf("%d more: %+v", over, h.s.c)
 		}
@@ -188,28 +188,28 @@ func TestQueuedIsBounded(t *testing.T) {
 	}
 }
 
-// TestTimeOfAClient: when a client's connection is looked at: after idleFor, for an
+// TestTimeOfAClient: when a client's connection is looked at: after idleTimeout, for an
 // idle one, one that waits for answers, one in the middle of a message.
 func TestTimeOfAClient(t *testing.T) {
-	// Idle: closed in good order, and forgotten after lingerFor.
+	// Idle: closed in good order, and forgotten after lingerTimeout.
 	h, c := establishedByHand(t, false)
 	begin := h.now
-	due(t, h.s, begin+idleFor)
-	if in := h.tickAt(begin + idleFor); len(in) != 1 || in[0].Flags != packet.ACK|packet.FIN || c.state != closing || h.s.c.Timeouts != 0 {
+	due(t, h.s, begin+idleTimeout)
+	if in := h.tickAt(begin + idleTimeout); len(in) != 1 || in[0].Flags != packet.ACK|packet.FIN || c.state != closing || h.s.c.Timeouts != 0 {
 		t.Fatalf("idle: %+v", in)
 	}
-	if c.ends != begin+idleFor+lingerFor {
-		t.Fatalf("ends at %d", c.ends-begin)
+	if c.deadline != begin+idleTimeout+lingerTimeout {
+		t.Fatalf("ends at %d", c.deadline-begin)
 	}
-	due(t, h.s, begin+idleFor+second)
-	if in := h.tickAt(begin + idleFor + second); len(in) != 1 || in[0].Flags != packet.ACK|packet.FIN || in[0].Seq != c.una {
+	due(t, h.s, begin+idleTimeout+second)
+	if in := h.tickAt(begin + idleTimeout + second); len(in) != 1 || in[0].Flags != packet.ACK|packet.FIN || in[0].Seq != c.una {
 		t.Fatalf("the end again: %+v", in)
 	}
-	// The other side acknowledges, and says nothing: it has lingerFor to end its side.
+	// The other side acknowledges, and says nothing: it has lingerTimeout to end its side.
 	h.ack++
 	h.send(packet.ACK, "")
-	due(t, h.s, begin+idleFor+lingerFor)
-	if in := h.tickAt(begin + idleFor + lingerFor); len(in) != 1 || in[0].Flags&packet.RST == 0 || h.s.Len() != 0 || h.s.c.Timeouts != 1 {
+	due(t, h.s, begin+idleTimeout+lingerTimeout)
+	if in := h.tickAt(begin + idleTimeout + lingerTimeout); len(in) != 1 || in[0].Flags&packet.RST == 0 || h.s.Len() != 0 || h.s.c.Timeouts != 1 {
 		t.Fatalf("lingering: %+v", in)
 	}
 	// It waits for an answer: for three times as long, from its question on.
@@ -218,12 +218,12 @@ func TestTimeOfAClient(t *testing.T) {
 	h.send(packet.ACK, "\x00\x01a")
 	begin = h.now
 	for i := int64(1); i <= 2; i++ {
-		if in := h.tickAt(begin + i*idleFor); len(in) != 0 || h.s.Len() != 1 || c.pending != 1 {
+		if in := h.tickAt(begin + i*idleTimeout); len(in) != 0 || h.s.Len() != 1 || c.unanswered != 1 {
 			t.Fatalf("waits: %+v", in)
 		}
-		due(t, h.s, begin+(i+1)*idleFor)
+		due(t, h.s, begin+(i+1)*idleTimeout)
 	}
-	if in := h.tickAt(begin + 3*idleFor); len(in) != 1 || in[0].Flags&packet.RST == 0 || h.s.c.Timeouts != 1 {
+	if in := h.tickAt(begin + 3*idleTimeout); len(in) != 1 || in[0].Flags&packet.RST == 0 || h.s.c.Timeouts != 1 {
 		t.Fatalf("nobody answers: %+v", in)
 	}
 	// In the middle of a message: no good order.
@@ -231,15 +231,15 @@ func TestTimeOfAClient(t *testing.T) {
 	h.now += second
 	h.send(packet.ACK, "\x00")
 	begin = h.now
-	due(t, h.s, begin+idleFor)
+	due(t, h.s, begin+idleTimeout)
 	h.now += second
 	h.send(packet.ACK, "\x05")
-	due(t, h.s, begin+idleFor) // more bytes of it change nothing
-	if in := h.tickAt(begin + idleFor); len(in) != 1 || in[0].Flags&packet.RST == 0 || h.s.c.Timeouts != 1 {
+	due(t, h.s, begin+idleTimeout) // more bytes of it change nothing
+	if in := h.tickAt(begin + idleTimeout); len(in) != 1 || in[0].Flags&packet.RST == 0 || h.s.c.Timeouts != 1 {
 		t.Fatalf("half a message: %+v", in)
 	}
-	// Whoever takes answers has to take leastTaken of them, or all, within idleFor.
-	for _, took := range []uint32{leastTaken - 1, leastTaken} {
+	// Whoever takes answers has to take minProgress of them, or all, within idleTimeout.
+	for _, took := range []uint32{minProgress - 1, minProgress} {
 		h, c := establishedByHand(t, false)
 		h.serve = func(e *end, id uint32, msg []byte) { e.s.Send(id, make([]byte, 60000), e.s.now) }
 		h.send(packet.ACK, "\x00\x01a")
@@ -249,13 +249,13 @@ func TestTimeOfAClient(t *testing.T) {
 			h.ack = c.una + part
 			h.send(packet.ACK, "")
 		}
-		c.resend = 0
-		h.tickAt(begin + idleFor)
-		if (h.s.Len() == 1) != (took == leastTaken) || h.s.c.Stalled != uint64(leastTaken-took) {
+		c.resendAt = 0
+		h.tickAt(begin + idleTimeout)
+		if (h.s.Len() == 1) != (took == minProgress) || h.s.c.Stalled != uint64(minProgress-took) {
 			t.Errorf("%d bytes taken: %d connections, %+v", took, h.s.Len(), h.s.c)
 		}
-		if took == leastTaken && (c.ends != begin+2*idleFor || c.taken != 0 || c.owed != c.tx.n) {
-			t.Errorf("then until %d, %d of %d taken", c.ends-begin, c.taken, c.owed)
+		if took == minProgress && (c.deadline != begin+2*idleTimeout || c.txAcked != 0 || c.txAtStart != c.tx.n) {
+			t.Errorf("then until %d, %d of %d taken", c.deadline-begin, c.txAcked, c.txAtStart)
 		}
 	}
 }
@@ -263,9 +263,9 @@ func TestTimeOfAClient(t *testing.T) {
 // TestWhoGivesWay: who is stalled, in which order connections give way, and that of
 // our questions only those that are being closed do.
 func TestWhoGivesWay(t *testing.T) {
-	c := conn{moved: second}
+	c := conn{lastProgress: second}
 	c.tx.n = 1
-	if c.stalled(second+stalledFor-1) || !c.stalled(second+stalledFor) {
+	if c.stalled(second+stallTimeout-1) || !c.stalled(second+stallTimeout) {
 		t.Error("stalled too early or too late")
 	}
 	if c.tx.n = 0; c.stalled(100 * second) {
@@ -283,24 +283,24 @@ func TestWhoGivesWay(t *testing.T) {
 	tu := func(i int) *Tuple {
 		return &Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: uint16(3000 + i), RemotePort: 53}
 	}
-	for i := range maxAsked {
+	for i := range maxQueries {
 		if !h.s.Connect(tu(i), uint32(i), []byte("q"), h.now) {
 			t.Fatalf("question %d", i)
 		}
 	}
-	if h.s.Connect(tu(maxAsked), 99, []byte("q"), h.now) || len(h.closed) != 0 || h.s.c.Evicted != 0 {
+	if h.s.Connect(tu(maxQueries), 99, []byte("q"), h.now) || len(h.closed) != 0 || h.s.c.Evicted != 0 {
 		t.Fatal("one too many")
 	}
 	for _, i := range []int{5, 9} {
 		c := h.s.find(tu(i))
-		c.state, c.ends = closing, h.now+int64(10-i)
+		c.state, c.deadline = closing, h.now+int64(10-i)
 	}
 	for k, i := range []int{9, 5} { // the one that is nearest to its end first
-		if !h.s.Connect(tu(maxAsked+k), 99, []byte("q"), h.now) || len(h.closed) != k+1 || h.closed[k] != uint32(i) || h.s.c.Evicted != uint64(k+1) {
+		if !h.s.Connect(tu(maxQueries+k), 99, []byte("q"), h.now) || len(h.closed) != k+1 || h.closed[k] != uint32(i) || h.s.c.Evicted != uint64(k+1) {
 			t.Fatalf("%v gave way", h.closed)
 		}
 	}
-	if h.s.Connect(tu(maxAsked+2), 99, []byte("q"), h.now) {
+	if h.s.Connect(tu(maxQueries+2), 99, []byte("q"), h.now) {
 		t.Fatal("one too many")
 	}
 	check(t, h.s)
@@ -315,7 +315,7 @@ func TestWhoGivesWay(t *testing.T) {
 		}
 	}
 	h.s.Cancel(3, h.now)
-	if got, tag, served := h.s.Conn(id + 3); h.s.Len() != maxAsked-1 || got != (Tuple{}) || tag != 0 || served {
+	if got, tag, served := h.s.Conn(id + 3); h.s.Len() != maxQueries-1 || got != (Tuple{}) || tag != 0 || served {
 		t.Errorf("%d connections; %+v", h.s.Len(), got)
 	}
 }

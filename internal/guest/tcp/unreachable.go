@@ -1,10 +1,9 @@
 package tcp
 
-// Unreachable handles an ICMP error that says that a segment of a connection,
-// with this sequence number, did not arrive. It ends a connection of our own
-// that the other side has not answered yet, if the number is that of its SYN;
-// a connection that exists goes on (RFC 5927 section 5.2), as do those of
-// clients. It reports whether it ended one.
+// Unreachable handles an ICMP destination unreachable message about a segment with
+// this sequence number. It removes a connection in state SYN-SENT, if the number is
+// that of its SYN; in all other states the error is soft and ignored (RFC 5927
+// section 5.2). It reports whether it has removed one.
 func (s *Stack) Unreachable(t *Tuple, seq uint32, now int64) bool {
 	s.now = now
 	c := s.find(t)
@@ -12,6 +11,6 @@ func (s *Stack) Unreachable(t *Tuple, seq uint32, now int64) bool {
 		return false
 	}
 	s.c.Failed++
-	s.drop(c)
+	s.remove(c)
 	return true
 }

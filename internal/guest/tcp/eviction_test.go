@@ -99,7 +99,7 @@ func (w *crowd) connect(client packet.Addr, port, win uint16) *far {
 func (w *crowd) ask(f *far) { w.send(f, packet.ACK|packet.PSH, []byte("\x00\x01q"), f.last) }
 
 // take acknowledges everything that has come, as long as more comes.
-func (w *crowd) take(f *far) {
+func (w *crowd) ackAll(f *far) {
 	for range 200 {
 		if f.last == f.ack || f.ended {
 			return
@@ -127,7 +127,7 @@ func check(t testing.TB, s *Stack) {
 	n := 0
 	for i := range s.conn {
 		c := &s.conn[i]
-		if c.state == free {
+		if c.state == closed {
 			continue
 		}
 		n++
@@ -135,22 +135,22 @@ func check(t testing.TB, s *Stack) {
 		has[kind]++
 		for _, q := range []*queue{&c.tx, &c.rx} {
 			held := 0
-			for k := q.head; k != 0; k = s.chunks[kind].next[k-1] {
+			for k := q.head; k != 0; k = s.pools[kind].next[k-1] {
 				held++
 			}
-			if used[kind] += held; held != q.held() {
-				t.Fatalf("a queue has %d chunks, and says %d", held, q.held())
+			if used[kind] += held; held != q.chunks() {
+				t.Fatalf("a queue has %d chunks, and says %d", held, q.chunks())
 			}
 		}
 	}
-	for kind := range s.chunks {
-		p := &s.chunks[kind]
+	for kind := range s.pools {
+		p := &s.pools[kind]
 		left := 0
-		for k := p.free; k != 0; k = p.next[k-1] {
+		for k := p.freeList; k != 0; k = p.next[k-1] {
 			left++
 		}
-		if used[kind]+left != len(p.mem) || left != p.left || has[kind] != s.has[kind] || has[kind] > s.most[kind] {
-			t.Fatalf("kind %d: %d chunks used and %d left (%d) of %d; %d connections (%d) of %d", kind, used[kind], left, p.left, len(p.mem), has[kind], s.has[kind], s.most[kind])
+		if used[kind]+left != len(p.mem) || left != p.nFree || has[kind] != s.used[kind] || has[kind] > s.limit[kind] {
+			t.Fatalf("kind %d: %d chunks used and %d left (%d) of %d; %d connections (%d) of %d", kind, used[kind], left, p.nFree, len(p.mem), has[kind], s.used[kind], s.limit[kind])
 		}
 	}
 	if n != s.n {
@@ -175,14 +175,14 @@ func TestMemoryIsShared(t *testing.T) {
 			}
 		}
 		attack(0)
-		if left := w.s.chunks[aServed].left; left > 60000/chunkSize {
+		if left := w.s.pools[kindPassive].nFree; left > 60000/chunkSize {
 			t.Fatalf("%d chunks are left: this is no attack", left)
 		}
 		for round := range 5 {
 			f := w.connect(clientAddr, uint16(100+round), 60000)
 			for k := range 2 {
 				w.ask(f)
-				if w.take(f); len(f.data) != (k+1)*60002 {
+				if w.ackAll(f); len(f.data) != (k+1)*60002 {
 					t.Fatalf("%d attackers, round %d: %d bytes of the answer; %+v", n, round, len(f.data), w.s.c)
 				}
 			}
@@ -200,17 +200,17 @@ func (w *crowd) port() uint16 { w.ports++; return 30000 + w.ports }
 // answer needs, hold all of it: those that take nothing give way.
 func TestStalledGiveWayFirst(t *testing.T) {
 	w := newCrowd(t, 15000) // 8 chunks
-	for i := range maxServed {
+	for i := range maxPassive {
 		w.ask(w.connect(attacker+packet.Addr(i/2), uint16(1000+i), 0))
 	}
-	if w.s.chunks[aServed].left >= 33 {
+	if w.s.pools[kindPassive].nFree >= 33 {
 		t.Fatal("this is no attack")
 	}
-	w.pass(stalledFor, nil)
+	w.pass(stallTimeout, nil)
 	w.reply = message(65535, 1)
 	f := w.connect(clientAddr, 100, 60000)
 	w.ask(f)
-	if w.take(f); len(f.data) != 65537 {
+	if w.ackAll(f); len(f.data) != 65537 {
 		t.Fatalf("%d bytes of the answer; %+v", len(f.data), w.s.c)
 	}
 }
@@ -262,12 +262,12 @@ func (w *crowd) upstreams() {
 func TestPlacesAreShared(t *testing.T) {
 	w := newCrowd(t, 3000)
 	var busy []*far
-	for i := range maxServed {
+	for i := range maxPassive {
 		f := w.connect(attacker+packet.Addr(i/maxPerClient), uint16(1000+i), 0)
 		w.ask(f)
 	}
-	if w.s.has[aServed] != maxServed {
-		t.Fatalf("%d connections", w.s.has[aServed])
+	if w.s.used[kindPassive] != maxPassive {
+		t.Fatalf("%d connections", w.s.used[kindPassive])
 	}
 	for i := range uint16(5) {
 		f := w.connect(clientAddr, 100+i, 60000)
@@ -284,7 +284,7 @@ func TestPlacesAreShared(t *testing.T) {
 	// A place for each, all at work: nobody has a better right.
 	w = newCrowd(t, 3000)
 	busy = nil
-	for i := range maxServed {
+	for i := range maxPassive {
 		f := w.connect(attacker+packet.Addr(i), 1000, 1000)
 		w.ask(f)
 		busy = append(busy, f)
@@ -293,7 +293,7 @@ func TestPlacesAreShared(t *testing.T) {
 		t.Fatalf("a 97th client; %+v", w.s.c)
 	}
 	for i, f := range busy {
-		if w.take(f); len(f.data) != 3002 {
+		if w.ackAll(f); len(f.data) != 3002 {
 			t.Fatalf("connection %d: %d bytes", i, len(f.data))
 		}
 	}
@@ -315,7 +315,7 @@ func TestPlacesAreShared(t *testing.T) {
 	if w.ask(f); len(f.data) != 3002 {
 		t.Fatalf("kept out by SYNs in its own name: open %v; %+v", f.open, w.s.c)
 	}
-	if w.take(working); len(working.data) != 3002 {
+	if w.ackAll(working); len(working.data) != 3002 {
 		t.Fatalf("%d bytes over the connection at work", len(working.data))
 	}
 	for i := range uint16(maxPerClient) {
@@ -336,21 +336,21 @@ func TestNoProgressEnds(t *testing.T) {
 		do     func(w *crowd, f *far)
 		within int64
 	}{
-		{"nothing is sent", 60000, 0, func(w *crowd, f *far) {}, idleFor + lingerFor + second},
+		{"nothing is sent", 60000, 0, func(w *crowd, f *far) {}, idleTimeout + lingerTimeout + second},
 		{"a byte at a time is sent", 60000, 0, func(w *crowd, f *far) {
 			w.send(f, packet.ACK, []byte{1}, f.last)
-		}, idleFor + second},
+		}, idleTimeout + second},
 		{"keep-alives of an idle connection", 60000, 1, func(w *crowd, f *far) {
-			w.take(f)
+			w.ackAll(f)
 			f.seq--
 			w.send(f, packet.ACK, nil, f.ack)
 			f.seq++
-		}, idleFor + lingerFor + second},
+		}, idleTimeout + lingerTimeout + second},
 		{"nothing is read, and keep-alives", 0, 1, func(w *crowd, f *far) {
 			f.seq--
 			w.send(f, packet.ACK, nil, f.last)
 			f.seq++
-		}, idleFor + second},
+		}, idleTimeout + second},
 		{"nothing is read, and the window is said to be open", 60000, 1, func(w *crowd, f *far) {
 			w.send(f, packet.ACK, nil, f.last)
 		}, 12 * second},
@@ -358,16 +358,16 @@ func TestNoProgressEnds(t *testing.T) {
 			if f.last != f.ack {
 				w.send(f, packet.ACK, nil, f.last+1)
 			}
-		}, idleFor + second},
+		}, idleTimeout + second},
 		{"a byte at a time is let through", 1, 1, func(w *crowd, f *far) {
 			w.send(f, packet.ACK, nil, f.ack)
-		}, idleFor + second},
+		}, idleTimeout + second},
 		{"nothing is read, and more is asked", 0, 1, func(w *crowd, f *far) {
 			w.ask(f)
-		}, idleFor + second},
+		}, idleTimeout + second},
 		{"all is said, and nothing is read", 0, 1, func(w *crowd, f *far) {
 			w.send(f, packet.ACK|packet.FIN, nil, f.last)
-		}, idleFor + second},
+		}, idleTimeout + second},
 	} {
 		w := newCrowd(t, 30000)
 		f := w.connect(clientAddr, 100, c.win)
@@ -408,7 +408,7 @@ func TestQuestionsEnd(t *testing.T) {
 			t.Fatal("no connection")
 		}
 		w.send(f, packet.SYN|packet.ACK, nil, f.ack)
-		w.pass(askFor+second, func() {
+		w.pass(queryTimeout+second, func() {
 			if answers {
 				w.send(f, packet.ACK, []byte{1}, f.ack)
 			} else {
@@ -416,7 +416,7 @@ func TestQuestionsEnd(t *testing.T) {
 			}
 		})
 		if w.s.Len() != 0 {
-			t.Errorf("after %d s it is still there", askFor/second)
+			t.Errorf("after %d s it is still there", queryTimeout/second)
 		}
 	}
 	// Nobody wants the answer any more.
