@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"unicode/utf8"
 
@@ -82,11 +83,14 @@ func showSARIF(w io.Writer, _ string, _ []byte, ds policy.Diagnostics) error {
 		if d.Hint != "" {
 			text += " (" + d.Hint + ")"
 		}
+		// A file's name is a relative URI (section 3.4.3); lines begin at 1 (3.30.5).
+		place := m{"artifactLocation": m{"uri": (&url.URL{Path: d.File}).String()}}
+		if d.Line > 0 {
+			place["region"] = m{"startLine": d.Line, "startColumn": max(d.Column, 1)}
+		}
 		results = append(results, m{
 			"ruleId": d.Code, "level": string(d.Severity), "message": m{"text": text},
-			"locations": []m{{"physicalLocation": m{
-				"artifactLocation": m{"uri": d.File},
-				"region":           m{"startLine": d.Line, "startColumn": d.Column}}}},
+			"locations": []m{{"physicalLocation": place}},
 		})
 	}
 	return printJSON(w, m{

@@ -37,6 +37,7 @@ type pcapReader struct {
 	order binary.ByteOrder
 	nanos bool
 	link  int
+	head  [16]byte
 	buf   []byte
 }
 
@@ -67,7 +68,7 @@ func openPcap(r *bufio.Reader) (*pcapReader, error) {
 }
 
 func (p *pcapReader) next() (record, error) {
-	var h [16]byte
+	h := &p.head
 	if _, err := io.ReadFull(p.r, h[:]); err != nil {
 		return record{}, err
 	}

@@ -41,6 +41,7 @@ type ngReader struct {
 	order      binary.ByteOrder
 	interfaces []ngInterface
 	link       int // -1: no interface yet
+	head       [12]byte
 	buf        []byte
 }
 
@@ -68,7 +69,7 @@ func (n *ngReader) next() (record, error) {
 
 // block reads a block, and returns the frame if it holds one.
 func (n *ngReader) block() (rec record, ok bool, err error) {
-	var h [12]byte // type, length, and of a section the byte order
+	h := &n.head // type, length, and of a section the byte order
 	if _, err := io.ReadFull(n.r, h[:8]); err != nil {
 		return rec, false, err
 	}
