@@ -57,7 +57,7 @@ func vsockMetrics(v *virtio.Vsock) []export.Family {
 				x[0] = 1
 			}
 		}},
-		{Name: "thurward_vsock_refused_total", Help: "Packets of the host, or acts of the device, that must not be, by kind.", Type: export.Counter, N: len(causes),
+		{Name: "thurward_vsock_refused_total", Help: "Invalid packets of the host, and violations of virtio by the device, by kind.", Type: export.Counter, N: len(causes),
 			Labels: export.LabelOf("kind", func(i int) string { return causes[i] }), Fill: func(x []uint64) {
 				c := v.Counters()
 				x[0], x[1], x[2], x[3] = c.BadPacket, c.BadCredit, c.Unasked, c.BadIndex+c.BadID+c.BadLength
@@ -86,7 +86,7 @@ func (p *ports) metrics() []export.Family {
 		per("thurward_interface_interrupts_total", "Interrupts of the device.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().Interrupts }),
 		per("thurward_interface_notifies_total", "Notifications to the device, each an exit to the host.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().Notifies }),
 		per("thurward_interface_transmit_nudges_total", "Times that the device had sent nothing for 100 ms although it had frames, and was notified again.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().TxNudges }),
-		per("thurward_device_violations_total", "Acts of the device that break the rules of virtio; the first stops it.", export.Counter, func(n *virtio.Net) uint64 {
+		per("thurward_device_violations_total", "Violations of virtio by the device; the first stops it.", export.Counter, func(n *virtio.Net) uint64 {
 			c := n.Counters()
 			return c.BadIndex + c.BadID + c.BadLength
 		}),

@@ -31,7 +31,7 @@ func (e *Engine) nameMetrics() []export.Family {
 		return export.LabelOf(name, func(i int) string { return values[i%len(values)] })
 	}
 	return append(e.linkMetrics(), []export.Family{
-		{Name: "thurward_dns_queries_total", Help: "Queries of clients, by what became of them.", Type: export.Counter, N: int(verdict.NumDNSOutcomes) - 1,
+		{Name: "thurward_dns_queries_total", Help: "Queries of clients, by outcome.", Type: export.Counter, N: int(verdict.NumDNSOutcomes) - 1,
 			Labels: export.LabelOf("outcome", func(i int) string { return verdict.DNSOutcome(i + 1).String() }),
 			Fill:   func(v []uint64) { copy(v, p.Outcomes[1:]) }},
 		{Name: "thurward_dns_lookup_duration_seconds", Help: "Time from a query to its answer, where an upstream was asked.", Type: export.Histogram, Bounds: bounds, Scale: 1e9,

@@ -135,7 +135,7 @@ func (e *Engine) linkMetrics() []export.Family {
 	return []export.Family{
 		{Name: "thurward_dns_upstream_tls_connections_total", Help: "TLS connections to upstreams that were opened: the certificate was the right one.", Type: export.Counter,
 			Fill: func(v []uint64) { v[0] = sum(func(c *dot.Counters) uint64 { return c.Connections }) }},
-		{Name: "thurward_dns_upstream_tls_failures_total", Help: "TLS connections to upstreams that came to nothing, by cause.", Type: export.Counter, N: int(verdict.NumTLSClasses) - 1,
+		{Name: "thurward_dns_upstream_tls_failures_total", Help: "TLS connections to upstreams that failed, by cause.", Type: export.Counter, N: int(verdict.NumTLSClasses) - 1,
 			Labels: export.LabelOf("reason", func(i int) string { return verdict.TLSClass(i + 1).String() }),
 			Fill: func(v []uint64) {
 				for i := range v {
