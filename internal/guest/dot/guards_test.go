@@ -56,13 +56,13 @@ func TestLinkDeadlines(t *testing.T) {
 	if b.l.State() != Connecting || b.held != 1 || b.seg.Flags != packet.SYN || b.seg.RemotePort != 853 || b.seg.Local != 2 || b.seg.Remote != 1 || b.seg.LocalPort != b.port {
 		t.Fatalf("state %d, %+v", b.l.State(), b.seg)
 	}
-	b.wantDue(begin + setupFor)
-	b.now = begin + setupFor - 1
+	b.wantDue(begin + setupTimeout)
+	b.now = begin + setupTimeout - 1
 	if b.l.Tick(b.now); b.l.State() != Connecting {
 		t.Fatal("too early")
 	}
 	b.now++
-	if b.l.Tick(b.now); b.l.State() != Failed || b.held != 0 || len(b.lost) != 1 || !b.lost[0] || b.failed[0] != "timeout: no answer to the connection's first segment" || b.l.Counters().Failures[verdict.TLSTimeout] != 1 {
+	if b.l.Tick(b.now); b.l.State() != Failed || b.held != 0 || len(b.lost) != 1 || !b.lost[0] || b.failed[0] != "timeout: no answer to the TCP SYN" || b.l.Counters().Failures[verdict.TLSTimeout] != 1 {
 		t.Fatalf("state %d, lost %v, told %q", b.l.State(), b.lost, b.failed)
 	}
 	b.wantDue(0) // the next query looks whether the pause is over
@@ -75,8 +75,8 @@ func TestLinkDeadlines(t *testing.T) {
 	if b.l.State() != Handshaking || b.l.pipe.state.Load() != handshaking {
 		t.Fatalf("state %d", b.l.State())
 	}
-	b.wantDue(begin + setupFor)
-	b.tickAt(begin + setupFor)
+	b.wantDue(begin + setupTimeout)
+	b.tickAt(begin + setupTimeout)
 	if b.l.State() != Ending || !b.l.pipe.Cancelled() || b.l.pipe.ShouldClose() || b.l.Counters().Connections != 0 {
 		t.Fatalf("state %d", b.l.State())
 	}
@@ -93,24 +93,24 @@ func TestLinkDeadlines(t *testing.T) {
 	if b.l.Counters().Connections != 1 {
 		t.Fatalf("%+v", b.l.Counters())
 	}
-	b.wantDue(begin + silentFor)
+	b.wantDue(begin + responseTimeout)
 	b.now += second
 	b.l.Send(query, b.now)
-	b.wantDue(begin + silentFor)
+	b.wantDue(begin + responseTimeout)
 	b.server([]byte{0, 1, 5})
 	b.l.Poll(b.now)
 	b.turn()
 	b.l.Poll(b.now)
-	if b.l.waiting != 0 || len(b.got) != 1 {
+	if b.l.waitingSince != 0 || len(b.got) != 1 {
 		t.Fatalf("%d answers", len(b.got))
 	}
-	b.wantDue(b.now + idleFor) // from the last query on
+	b.wantDue(b.now + idleTimeout) // from the last query on
 	asked := b.now
 	b.now += 5 * second
-	b.wantDue(asked + idleFor)
+	b.wantDue(asked + idleTimeout)
 	b.l.Send(query, b.now)
-	b.wantDue(b.now + silentFor)
-	b.tickAt(b.now + silentFor)
+	b.wantDue(b.now + responseTimeout)
+	b.tickAt(b.now + responseTimeout)
 	if b.l.State() != Ending || !b.l.pipe.Cancelled() {
 		t.Fatalf("state %d", b.l.State())
 	}
@@ -122,12 +122,12 @@ func TestLinkDeadlines(t *testing.T) {
 	b.l.Poll(b.now)
 	b.turn()
 	b.l.Poll(b.now)
-	b.tickAt(b.now + idleFor)
+	b.tickAt(b.now + idleTimeout)
 	if b.l.State() != Ending || !b.l.pipe.ShouldClose() || b.l.pipe.Cancelled() {
 		t.Fatalf("state %d", b.l.State())
 	}
-	b.wantDue(b.now + finishFor)
-	b.tickAt(b.now + finishFor)
+	b.wantDue(b.now + closeTimeout)
+	b.tickAt(b.now + closeTimeout)
 	if !b.l.pipe.Cancelled() {
 		t.Fatal("not cancelled")
 	}
@@ -166,10 +166,10 @@ func TestLinkCannotBegin(t *testing.T) {
 		t.Errorf("without a place: %+v, told %q, %d ports", b.l.Counters(), b.failed, b.held)
 	}
 	// The pause is kept to the nanosecond, and the same reason is not told again.
-	if b.l.Send(query, b.now+firstPause-1) || b.port != 1 {
+	if b.l.Send(query, b.now+firstBackoff-1) || b.port != 1 {
 		t.Error("asked within the pause")
 	}
-	if b.l.Send(query, b.now+firstPause) || b.port != 2 || len(b.failed) != 1 || b.l.Counters().Failures[verdict.TLSTimeout] != 2 {
+	if b.l.Send(query, b.now+firstBackoff) || b.port != 2 || len(b.failed) != 1 || b.l.Counters().Failures[verdict.TLSTimeout] != 2 {
 		t.Errorf("after the pause: told %q, %d ports", b.failed, b.port)
 	}
 	b.l.cfg.ClockSet = false // another reason is told
@@ -234,7 +234,7 @@ func TestLinkMovesAll(t *testing.T) {
 		}
 		buf := make([]byte, r.IntN(3000))
 		n, err := p.ReadSealed(buf)
-		if got = append(got, buf[:n]...); err != nil && !errors.Is(err, error(nothing{})) {
+		if got = append(got, buf[:n]...); err != nil && !errors.Is(err, error(noBytes{})) {
 			t.Fatal(err)
 		}
 		b.l.Wake()
@@ -245,7 +245,7 @@ func TestLinkMovesAll(t *testing.T) {
 	// Bytes for a connection that is gone go nowhere, and the server's end is told.
 	p.WriteSealed(make([]byte, 100))
 	b.l.conn = 0
-	if b.l.outwards(b.now); p.sealedOut.Len() != 0 {
+	if b.l.sendSealed(b.now); p.sealedOut.Len() != 0 {
 		t.Fatalf("%d bytes are left", p.sealedOut.Len())
 	}
 }
@@ -278,7 +278,7 @@ func TestLinkEndOfTheServer(t *testing.T) {
 	if b.l.conn == 0 || b.l.pipe.eof.Load() || b.l.pipe.kicked.Load() {
 		t.Error("another's end was taken")
 	}
-	if b.l.Closed(b.l.conn, b.now); b.l.conn != 0 || !b.l.pipe.eof.Load() || !b.l.pipe.kicked.Load() || !b.l.touched {
+	if b.l.Closed(b.l.conn, b.now); b.l.conn != 0 || !b.l.pipe.eof.Load() || !b.l.pipe.kicked.Load() || !b.l.pollDue {
 		t.Error("its own was not")
 	}
 	if n, err := b.l.pipe.ReadSealed(buf); n != 0 || err != io.EOF {
@@ -321,7 +321,7 @@ func TestLinkParked(t *testing.T) {
 	p := NewPipe()
 	room := cap(p.reason)
 	p.Park(verdict.TLSClosed, "a\x1b[2J\n"+strings.Repeat("x", 1000))
-	if len(p.reason) > MaxReason || bytes.ContainsAny(p.reason, "\x1b\n") || p.class != verdict.TLSClosed || !p.news.Load() || cap(p.reason) != room || len(p.reason) < MaxReason-10 {
+	if len(p.reason) > MaxReason || bytes.ContainsAny(p.reason, "\x1b\n") || p.class != verdict.TLSClosed || !p.toLoop.Load() || cap(p.reason) != room || len(p.reason) < MaxReason-10 {
 		t.Errorf("%q", p.reason)
 	}
 }
@@ -331,24 +331,24 @@ func TestLinkParked(t *testing.T) {
 func TestManyAnswersAtOnce(t *testing.T) {
 	b := newBench(t)
 	b.open(make([]byte, 20))
-	b.l.pipe.WritePlain(bytes.Repeat([]byte{0, 1, 7}, 3*perPoll))
+	b.l.pipe.WritePlain(bytes.Repeat([]byte{0, 1, 7}, 3*messagesPerPoll))
 	polls := 0
 	for n := 0; b.l.Working() && polls < 20; polls++ {
 		b.l.pipe.kicked.Store(false)
 		b.l.pipe.busy.Store(false)
 		b.l.Poll(b.now)
-		if k := b.n - n; k > perPoll {
+		if k := b.n - n; k > messagesPerPoll {
 			t.Fatalf("%d messages in a poll", k)
 		}
 		n = b.n
 	}
-	if b.n != 3*perPoll || polls < 3 {
+	if b.n != 3*messagesPerPoll || polls < 3 {
 		t.Fatalf("%d messages in %d polls", b.n, polls)
 	}
 	// A full ring is emptied, and the goroutine told that there is room.
 	b.l.pipe.WritePlain(make([]byte, plainInSize))
 	b.l.pipe.kicked.Store(false)
-	if b.l.Poll(b.now); !b.l.pipe.kicked.Load() || b.n == 3*perPoll || len(b.got[len(b.got)-1]) != 0 {
+	if b.l.Poll(b.now); !b.l.pipe.kicked.Load() || b.n == 3*messagesPerPoll || len(b.got[len(b.got)-1]) != 0 {
 		t.Fatalf("woken %v, %d messages", b.l.pipe.kicked.Load(), b.n)
 	}
 	// Not told when there was room.
@@ -372,18 +372,18 @@ func TestPipe(t *testing.T) {
 	p.sealedOut.Write([]byte("x"))
 	p.plainOut.Write([]byte("queries that wait"))
 	p.eof.Store(true)
-	p.order.Store(cancel)
+	p.order.Store(orderCancel)
 	p.class, p.reason = verdict.TLSClosed, append(p.reason, 'x')
 	p.start()
 	if p.plainIn.Len()+p.sealedIn.Len()+p.sealedOut.Len() != 0 || p.plainOut.Len() != 17 || p.eof.Load() || p.Cancelled() || p.class != 0 || len(p.reason) != 0 || p.state.Load() != handshaking || !p.working() {
 		t.Fatal("a new connection has what an old one has left")
 	}
 	buf := make([]byte, 30)
-	if n := p.ReadPlain(buf); string(buf[:n]) != "queries that wait" || !p.news.Load() {
+	if n := p.ReadPlain(buf); string(buf[:n]) != "queries that wait" || !p.toLoop.Load() {
 		t.Fatalf("%q", buf[:n])
 	}
-	p.news.Store(false)
-	if p.ReadPlain(buf) != 0 || p.news.Load() {
+	p.toLoop.Store(false)
+	if p.ReadPlain(buf) != 0 || p.toLoop.Load() {
 		t.Fatal("there were no more")
 	}
 	// Reading during the handshake waits for bytes, later it does not.
@@ -404,7 +404,7 @@ func TestPipe(t *testing.T) {
 		}
 	})
 	p.Opened()
-	if n, err := p.ReadSealed(buf); n != 0 || err != (nothing{}) || err.Error() == "" || !err.(nothing).Timeout() || !err.(nothing).Temporary() {
+	if n, err := p.ReadSealed(buf); n != 0 || err != (noBytes{}) || err.Error() == "" || !err.(noBytes).Timeout() || !err.(noBytes).Temporary() {
 		t.Fatalf("%d, %v", n, err)
 	}
 	// Writing waits for room.

@@ -1,16 +1,16 @@
-// Package dot is a persistent connection for DNS over TLS (RFC 7858) to one
-// upstream, in two halves. The packet loop has the Link: TCP, the framing of
-// messages, and all that has to do with time. A goroutine speaks TLS and is
-// nothing but a pipe (tlspipe). Between them lies a Pipe, whose rings carry bytes
-// without locks: neither half waits for the other.
+// Package dot keeps a persistent connection for DNS over TLS (RFC 7858) to one
+// upstream. It has two halves. A Link runs in the packet loop: TCP, the framing of
+// messages, and all timers. A goroutine runs crypto/tls and only converts bytes
+// (package tlspipe). Between the two is a Pipe, whose rings pass bytes without
+// locks, so that neither half waits for the other.
 //
-//	                 packet loop           |        goroutine
-//	queries -> Link.Ask -> plainOut ring --|--> crypto/tls -> sealedOut ring --+
-//	           tcpend <- Link.Poll <-------|-----------------------------------+
-//	           tcpend -> sealedIn ring ----|--> crypto/tls -> plainIn ring ----+
-//	answers <- Link.Poll <-----------------|-----------------------------------+
+//	                     packet loop           |        goroutine
+//	queries -> Link.Send -> plainOut ring -----|--> crypto/tls -> sealedOut ring --+
+//	           tcp.Stack <- Link.Poll <--------|-----------------------------------+
+//	           tcp.Stack -> sealedIn ring -----|--> crypto/tls -> plainIn ring ----+
+//	responses <- Link.Poll <-------------------|-----------------------------------+
 //
-// Nothing of the packet loop's half allocates.
+// The half in the packet loop does not allocate.
 package dot
 
 import (
@@ -24,103 +24,105 @@ import (
 const second = int64(1e9)
 
 const (
-	maxMessage = 65535
-	setupFor   = 3 * second  // TCP's handshake and that of TLS
-	silentFor  = 5 * second  // with a query under way: longer than anybody waits for it
-	idleFor    = 30 * second // RFC 7858 section 3.4
-	finishFor  = second      // for the goroutine to say good-bye
-	firstPause = second      // after a connection that came to nothing
-	longPause  = 16 * second
-	perPoll    = 64 // messages that are read at a time
+	maxMessage      = 65535
+	setupTimeout    = 3 * second  // of the TCP handshake, and of the TLS handshake
+	responseTimeout = 5 * second  // without any response to queries: longer than dnsproxy waits for one
+	idleTimeout     = 30 * second // RFC 7858 section 3.4
+	closeTimeout    = second      // for the goroutine to send close_notify
+	firstBackoff    = second      // after a failed connection; doubled by each further one
+	longBackoff     = 16 * second
+	messagesPerPoll = 64 // messages read by one Poll
 )
 
-// A State is what a Link does.
+// A State is the state of a Link.
 type State uint8
 
 // The states.
 const (
-	Idle        State = iota // no connection; the next query makes one
-	Connecting               // TCP's handshake
-	Handshaking              // that of TLS
-	Open                     //
-	Ending                   // the goroutine has not parked yet
-	Failed                   // the last connection came to nothing; there is a pause
+	Idle        State = iota // no connection; the next query opens one
+	Connecting               // TCP handshake
+	Handshaking              // TLS handshake
+	Open                     // queries are sent
+	Ending                   // waiting for the goroutine to park
+	Failed                   // the last connection failed; none is opened until the backoff is over
 )
 
-// A User is told what happens. The calls come from within Poll, Ask and Closed.
+// A User receives a Link's messages and events. Its methods are called by Poll, Send
+// and Closed.
 type User interface {
-	// AllocPort reserves a TCP port of the WAN address; FreePort ends that.
+	// AllocPort reserves a TCP port of the WAN address; FreePort releases it.
 	AllocPort() (local packet.Addr, port uint16, ok bool)
 	FreePort(port uint16)
-	// Answer handles a message of the upstream. It may not keep it.
+	// Response handles a message from upstream number up. It must not retain msg.
 	Response(up int, msg []byte)
-	// Lost says that there is no connection any more: what it was asked has
-	// no answer. failed: there never was one that was good for anything.
+	// Lost reports that the connection to upstream number up is closed: queries
+	// sent over it get no response. failed: it never brought one.
 	Lost(up int, failed bool)
-	// Failed says why: once, until another reason comes or it has worked
-	// again. The reason is valid during the call.
+	// Failed reports why connections fail: once, until the reason changes or a
+	// connection has worked. The reason is valid only during the call.
 	Failed(up int, c Class, reason []byte)
 }
 
 // Counters of a Link.
 type Counters struct {
-	Connections uint64                        // that were opened: the certificate is good
-	Failures    [verdict.NumTLSClasses]uint64 // that came to nothing, by class
-	Unsent      uint64                        // queries that had no room
+	Connections uint64                        // handshakes completed, with a valid certificate
+	Failures    [verdict.NumTLSClasses]uint64 // failed connections, by class
+	Unsent      uint64                        // queries dropped because the ring was full
 }
 
-// Config says what a Link connects to.
+// A Config configures a Link.
 type Config struct {
 	Up       int // number of the upstream
 	Addr     packet.Addr
 	Port     uint16
 	User     User
 	TCP      *tcp.Stack
-	ClockSet bool // the time of day is known
+	ClockSet bool // the time of day is known, so that certificates can be verified
 }
 
-// A Link is the packet loop's half. One goroutine uses it.
+// A Link is the half in the packet loop. It is not safe for concurrent use.
 type Link struct {
-	cfg     Config
-	pipe    *Pipe
-	c       Counters
-	state   State
-	conn    uint32 // its stream; 0: none
-	why     Class  // Ending: what the loop has ended it for
-	fail    bool   // Ending: not in good order
-	useful  bool   // it has brought an answer
-	touched bool   // there is something for Poll
-	due     int64  // Connecting, Handshaking, Ending, Failed: until then
-	asked   int64  // when it was asked last, Open
-	waiting int64  // since when it has been asked and not answered; 0: not
-	pause   int64
-	told    struct {
+	cfg          Config
+	pipe         *Pipe
+	c            Counters
+	state        State
+	conn         uint32 // id of the stream; 0: none
+	endClass     Class  // Ending: why the Link ended the connection
+	aborted      bool   // Ending: the connection is reset
+	useful       bool   // a response was received
+	pollDue      bool   // Poll has something to do
+	deadline     int64  // of the states Connecting, Handshaking, Ending and Failed
+	lastQuery    int64  // time of the last query, or of the handshake's end
+	waitingSince int64  // the first query after the last response; 0: none
+	backoff      int64
+	reported     struct {
 		class Class
 		sum   uint32
 	}
-	have int // bytes of the message that is being read, its length first
-	msg  [2 + maxMessage]byte
+	received int // bytes in msg: a message prefixed with its length
+	msg      [2 + maxMessage]byte
 }
 
-// New makes a link.
+// New returns a link that uses pipe p. See Pipe.
 func New(c Config, p *Pipe) *Link { return &Link{cfg: c, pipe: p} }
 
-// Pipe returns the link's pipe, for the goroutine.
+// Pipe returns the link's pipe, for tlspipe.Run.
 func (l *Link) Pipe() *Pipe { return l.pipe }
 
-// State returns what the link does.
+// State returns the link's state.
 func (l *Link) State() State { return l.state }
 
-// Counters returns the counters, which the link goes on changing.
+// Counters returns the link's counters. They keep changing.
 func (l *Link) Counters() *Counters { return &l.c }
 
-// Ask sends a query. It returns false when that is not possible now: the
-// upstream was not there a moment ago. A query that was taken is answered or
-// Lost, or nothing happens: then there was no room for it.
+// Send sends a query, and opens a connection for it if there is none. It returns
+// false if the last connection failed and the backoff is not over, or none can be
+// opened. A query that was accepted gets a Response or is Lost; if there was no room
+// for it, it is dropped and counted.
 func (l *Link) Send(msg []byte, now int64) bool {
 	switch l.state {
 	case Failed:
-		if now < l.due {
+		if now < l.deadline {
 			return false
 		}
 		fallthrough
@@ -129,7 +131,7 @@ func (l *Link) Send(msg []byte, now int64) bool {
 			return false
 		}
 	case Ending:
-		return !l.fail // Lost comes soon
+		return !l.aborted // Lost follows soon
 	}
 	if l.pipe.plainOut.Room() < 2+len(msg) {
 		l.c.Unsent++
@@ -139,9 +141,9 @@ func (l *Link) Send(msg []byte, now int64) bool {
 	binary.BigEndian.PutUint16(n[:], uint16(len(msg)))
 	l.pipe.plainOut.Write(n[:])
 	l.pipe.plainOut.Write(msg)
-	l.asked = now
-	if l.waiting == 0 {
-		l.waiting = now
+	l.lastQuery = now
+	if l.waitingSince == 0 {
+		l.waitingSince = now
 	}
 	if l.state == Open {
 		l.pipe.kick()
@@ -149,65 +151,65 @@ func (l *Link) Send(msg []byte, now int64) bool {
 	return true
 }
 
-// connect begins a connection.
+// connect opens a connection.
 func (l *Link) connect(now int64) bool {
 	if !l.cfg.ClockSet {
-		l.failed(verdict.TLSClockNotSet, []byte("the machine has no clock, so that nobody can tell whether a certificate is valid"), now)
+		l.fail(verdict.TLSClockNotSet, []byte("the time of day is not known, so that certificates cannot be verified"), now)
 		return false
 	}
 	local, port, ok := l.cfg.User.AllocPort()
 	if !ok {
-		l.failed(verdict.TLSTimeout, []byte("no free port on the WAN address"), now)
+		l.fail(verdict.TLSTimeout, []byte("no free port on the WAN address"), now)
 		return false
 	}
 	l.pipe.plainOut.reset()
 	t := tcp.Tuple{Local: local, Remote: l.cfg.Addr, LocalPort: port, RemotePort: l.cfg.Port}
 	if l.conn, ok = l.cfg.TCP.ConnectStream(&t, 0, now); !ok {
 		l.cfg.User.FreePort(port)
-		l.failed(verdict.TLSTimeout, []byte("too many TCP connections"), now)
+		l.fail(verdict.TLSTimeout, []byte("too many TCP connections"), now)
 		return false
 	}
-	l.state, l.due = Connecting, now+setupFor
-	l.useful, l.fail, l.why, l.have, l.waiting = false, false, 0, 0, 0
+	l.state, l.deadline = Connecting, now+setupTimeout
+	l.useful, l.aborted, l.endClass, l.received, l.waitingSince = false, false, 0, 0, 0
 	return true
 }
 
-// Working reports whether the goroutine has something to do, or Poll: no time to
-// sleep.
-func (l *Link) Working() bool { return l.touched || l.pipe.working() }
+// Working reports whether the goroutine or Poll has something to do, so that the
+// packet loop must not sleep.
+func (l *Link) Working() bool { return l.pollDue || l.pipe.working() }
 
-// Touch says that there may be something to do.
-func (l *Link) Wake() { l.touched = true }
+// Wake makes the next Poll look at everything.
+func (l *Link) Wake() { l.pollDue = true }
 
-// Closed says that a stream is gone, perhaps the link's.
+// Closed handles the removal of stream id (see tcp.User), if it is the link's.
 func (l *Link) Closed(id uint32, now int64) {
 	if id != l.conn {
-		return // another's, or an old one
+		return // another link's, or a previous one
 	}
 	l.conn = 0
 	if l.state == Connecting {
-		// No connection, so nothing for the goroutine: it is over.
-		c, why := verdict.TLSClosed, "the server, or the network, has refused the connection"
-		if now >= l.due {
-			c, why = verdict.TLSTimeout, "no answer to the connection's first segment"
+		// The goroutine has not started.
+		c, why := verdict.TLSClosed, "the server or the network refused the connection"
+		if now >= l.deadline {
+			c, why = verdict.TLSTimeout, "no answer to the TCP SYN"
 		}
-		l.over(c, []byte(why), now)
+		l.connectionOver(c, []byte(why), now)
 		return
 	}
 	l.pipe.eof.Store(true)
 	l.pipe.kick()
-	l.touched = true
+	l.pollDue = true
 }
 
-// Poll moves what there is to move.
+// Poll moves bytes between the rings and the stream, and handles changes of state.
 func (l *Link) Poll(now int64) {
-	if l.pipe.news.Swap(false) {
-		l.touched = true
+	if l.pipe.toLoop.Swap(false) {
+		l.pollDue = true
 	}
-	if !l.touched {
+	if !l.pollDue {
 		return
 	}
-	l.touched = false
+	l.pollDue = false
 	if l.state == Connecting {
 		if st, ok := l.cfg.TCP.Stream(l.conn); ok && st.Open {
 			l.state = Handshaking
@@ -217,25 +219,24 @@ func (l *Link) Poll(now int64) {
 	if l.state == Idle || l.state == Failed || l.state == Connecting {
 		return
 	}
-	does := l.pipe.state.Load() // before what it has done: nothing follows when it has parked
-	if does == open && l.state == Handshaking {
-		l.state, l.asked = Open, now
+	state := l.pipe.state.Load() // loaded before the rings are read: once parked, the goroutine writes no more
+	if state == open && l.state == Handshaking {
+		l.state, l.lastQuery = Open, now
 		l.c.Connections++
-		if l.waiting != 0 {
-			l.waiting = now
+		if l.waitingSince != 0 {
+			l.waitingSince = now
 		}
 	}
-	l.outwards(now)
-	l.inwards(now)
-	l.answers()
-	if does == parked {
-		l.parked(now)
+	l.sendSealed(now)
+	l.receiveSealed(now)
+	l.readMessages()
+	if state == parked {
+		l.finishParked(now)
 	}
 }
 
-// outwards moves sealed bytes to the network. Those for a connection that is
-// gone go nowhere.
-func (l *Link) outwards(now int64) {
+// sendSealed moves sealed bytes to the stream. They are discarded if it is gone.
+func (l *Link) sendSealed(now int64) {
 	for range 2 {
 		b := l.pipe.sealedOut.Peek()
 		n := len(b)
@@ -250,8 +251,8 @@ func (l *Link) outwards(now int64) {
 	}
 }
 
-// inwards moves sealed bytes from the network, if there is a connection.
-func (l *Link) inwards(now int64) {
+// receiveSealed moves sealed bytes from the stream, if there is one.
+func (l *Link) receiveSealed(now int64) {
 	for range 2 {
 		n := l.cfg.TCP.Read(l.conn, l.pipe.sealedIn.Space(), now)
 		if n == 0 {
@@ -266,112 +267,112 @@ func (l *Link) inwards(now int64) {
 	}
 }
 
-// answers takes plain bytes apart into messages, each behind its length.
-func (l *Link) answers() {
+// readMessages splits plain bytes into messages, each prefixed with its length.
+func (l *Link) readMessages() {
 	full := l.pipe.plainIn.Room() == 0
-	for range perPoll {
+	for range messagesPerPoll {
 		want := 2
-		if l.have >= 2 {
+		if l.received >= 2 {
 			want += int(binary.BigEndian.Uint16(l.msg[:]))
 		}
-		if l.have < want {
-			n := l.pipe.plainIn.Read(l.msg[l.have:want])
-			if l.have += n; n == 0 {
+		if l.received < want {
+			n := l.pipe.plainIn.Read(l.msg[l.received:want])
+			if l.received += n; n == 0 {
 				break
 			}
 		}
-		if l.have < want || want == 2 && binary.BigEndian.Uint16(l.msg[:]) != 0 {
+		if l.received < want || want == 2 && binary.BigEndian.Uint16(l.msg[:]) != 0 {
 			continue
 		}
 		msg := l.msg[2:want]
-		l.have = 0
-		l.waiting = 0
+		l.received = 0
+		l.waitingSince = 0
 		if !l.useful {
-			l.useful, l.pause, l.told.class = true, 0, 0
+			l.useful, l.backoff, l.reported.class = true, 0, 0
 		}
 		l.cfg.User.Response(l.cfg.Up, msg)
 	}
 	if l.pipe.plainIn.Len() > 0 {
-		l.touched = true // the rest at the next poll
+		l.pollDue = true // the next Poll reads the rest
 	}
 	if full {
 		l.pipe.kick()
 	}
 }
 
-// parked goes on when the goroutine has ended its part.
-func (l *Link) parked(now int64) {
+// finishParked ends the connection once the goroutine is parked.
+func (l *Link) finishParked(now int64) {
 	if l.conn != 0 {
-		l.outwards(now) // its last words
+		l.sendSealed(now) // close_notify
 		id := l.conn
 		l.conn = 0
-		if l.fail {
+		if l.aborted {
 			l.cfg.TCP.Abort(id, now)
 		} else {
 			l.cfg.TCP.Close(id, now)
 		}
 	}
 	c, why := l.pipe.class, l.pipe.reason
-	if l.why != 0 {
-		c, why = l.why, []byte(silent)
+	if l.endClass != 0 {
+		c, why = l.endClass, []byte(silentReason)
 	}
 	if l.state == Handshaking && c == 0 {
 		c = verdict.TLSClosed
 	}
-	l.over(c, why, now)
+	l.connectionOver(c, why, now)
 }
 
-const silent = "no answer in time"
+const silentReason = "no answer in time"
 
-// over ends a connection, whose goroutine is parked or had not begun.
-func (l *Link) over(c Class, why []byte, now int64) {
+// connectionOver handles the end of a connection whose goroutine is parked or was not
+// started.
+func (l *Link) connectionOver(c Class, why []byte, now int64) {
 	if l.useful || c == 0 {
-		// It has worked: a server may close a connection at any time.
+		// A server may close a connection that has worked at any time.
 		l.state = Idle
 		l.cfg.User.Lost(l.cfg.Up, false)
 		return
 	}
-	l.failed(c, why, now)
+	l.fail(c, why, now)
 	l.cfg.User.Lost(l.cfg.Up, true)
 }
 
-// failed counts and tells a connection that came to nothing, and makes a pause
-// before the next.
-func (l *Link) failed(c Class, why []byte, now int64) {
+// fail counts and reports a failed connection, and begins the backoff before the next.
+func (l *Link) fail(c Class, why []byte, now int64) {
 	l.c.Failures[c]++
-	l.pause = min(max(2*l.pause, firstPause), longPause)
-	l.state, l.due = Failed, now+l.pause
-	sum := uint32(2166136261) // FNV-1a: reasons are told apart by it
+	l.backoff = min(max(2*l.backoff, firstBackoff), longBackoff)
+	l.state, l.deadline = Failed, now+l.backoff
+	sum := uint32(2166136261) // FNV-1a, to compare reasons
 	for _, b := range why {
 		sum = (sum ^ uint32(b)) * 16777619
 	}
-	if l.told.class != c || l.told.sum != sum {
-		l.told.class, l.told.sum = c, sum
+	if l.reported.class != c || l.reported.sum != sum {
+		l.reported.class, l.reported.sum = c, sum
 		l.cfg.User.Failed(l.cfg.Up, c, why)
 	}
 }
 
-// Tick looks after what time changes.
+// Tick handles the timers. Due returns when it must be called.
 func (l *Link) Tick(now int64) {
 	switch l.state {
 	case Connecting:
-		if now >= l.due {
-			l.cfg.TCP.Abort(l.conn, now) // Closed goes on
+		if now >= l.deadline {
+			l.cfg.TCP.Abort(l.conn, now) // calls Closed
 		}
 	case Handshaking:
-		if now >= l.due || l.unacked() {
-			l.end(cancel, verdict.TLSTimeout, now)
+		if now >= l.deadline || l.unacked() {
+			l.shutdown(orderCancel, verdict.TLSTimeout, now)
 		}
 	case Open:
 		switch {
-		case l.waiting != 0 && now-l.waiting >= silentFor, l.unacked():
-			l.end(cancel, verdict.TLSTimeout, now)
-		case now-l.asked >= idleFor: // not waiting: that would have been too long
-			l.end(finish, 0, now)
+		case l.waitingSince != 0 && now-l.waitingSince >= responseTimeout, l.unacked():
+			l.shutdown(orderCancel, verdict.TLSTimeout, now)
+		case now-l.lastQuery >= idleTimeout: // no query is waiting: the case above comes before
+			l.shutdown(orderClose, 0, now)
 		}
 	case Ending:
-		if now >= l.due && l.pipe.order.Load() == finish {
-			l.pipe.order.Store(cancel)
+		if now >= l.deadline && l.pipe.order.Load() == orderClose {
+			l.pipe.order.Store(orderCancel)
 			l.pipe.kick()
 		}
 	}
@@ -382,25 +383,25 @@ func (l *Link) unacked() bool {
 	return ok && st.Unacked
 }
 
-// end has the goroutine end its part.
-func (l *Link) end(order uint32, why Class, now int64) {
-	l.state, l.why, l.fail, l.due = Ending, why, order == cancel, now+finishFor
+// shutdown orders the goroutine to end the connection.
+func (l *Link) shutdown(order uint32, why Class, now int64) {
+	l.state, l.endClass, l.aborted, l.deadline = Ending, why, order == orderCancel, now+closeTimeout
 	l.pipe.order.Store(order)
 	l.pipe.kick()
 }
 
-// Due returns when Tick has something to do, or false.
+// Due returns the time at which Tick must be called, or false if no timer runs.
 func (l *Link) Due() (at int64, any bool) {
 	switch l.state {
 	case Connecting, Handshaking:
-		return l.due, true
+		return l.deadline, true
 	case Ending:
-		return l.due, l.pipe.order.Load() == finish
+		return l.deadline, l.pipe.order.Load() == orderClose
 	case Open:
-		if l.waiting != 0 {
-			return l.waiting + silentFor, true
+		if l.waitingSince != 0 {
+			return l.waitingSince + responseTimeout, true
 		}
-		return l.asked + idleFor, true
+		return l.lastQuery + idleTimeout, true
 	}
 	return 0, false
 }

@@ -128,8 +128,8 @@ func TestLinkAllocations(t *testing.T) {
 	b.failed = make([]string, 0, 10)
 	if n := testing.AllocsPerRun(50, func() {
 		b.lost = b.lost[:0]
-		b.now += longPause
-		b.l.told.class, b.l.told.sum = 0, 0
+		b.now += longBackoff
+		b.l.reported.class, b.l.reported.sum = 0, 0
 		b.l.Send(query, b.now)
 		b.input(packet.Packet{Ack: b.seg.Seq + 1, Flags: packet.RST | packet.ACK}, nil)
 		if len(b.lost) != 1 || !b.lost[0] || b.held != 0 || b.l.Send(query, b.now) {
@@ -159,7 +159,7 @@ func TestLinkFull(t *testing.T) {
 // one that works ends that.
 func TestLinkPause(t *testing.T) {
 	b := newBench(t)
-	want := firstPause
+	want := firstBackoff
 	for range 8 {
 		b.l.Send(make([]byte, 20), b.now)
 		b.input(packet.Packet{Ack: b.seg.Seq + 1, Flags: packet.RST | packet.ACK}, nil)
@@ -167,9 +167,9 @@ func TestLinkPause(t *testing.T) {
 			t.Fatalf("asked before %d s", want/second)
 		}
 		b.now += want
-		want = min(2*want, longPause)
+		want = min(2*want, longBackoff)
 	}
-	if len(b.failed) != 1 || b.failed[0] != "closed: the server, or the network, has refused the connection" {
+	if len(b.failed) != 1 || b.failed[0] != "closed: the server or the network refused the connection" {
 		t.Fatalf("told %q", b.failed)
 	}
 	b.open(make([]byte, 20))
@@ -177,8 +177,8 @@ func TestLinkPause(t *testing.T) {
 	b.l.Poll(b.now)
 	b.turn()
 	b.l.Poll(b.now)
-	if len(b.got) != 1 || b.l.pause != 0 {
-		t.Fatalf("%d answers, a pause of %d", len(b.got), b.l.pause)
+	if len(b.got) != 1 || b.l.backoff != 0 {
+		t.Fatalf("%d answers, a pause of %d", len(b.got), b.l.backoff)
 	}
 }
 
@@ -191,13 +191,13 @@ func TestLinkAskedWhileItEnds(t *testing.T) {
 	b.l.Poll(b.now)
 	b.turn()
 	b.l.Poll(b.now)
-	b.now += idleFor
+	b.now += idleTimeout
 	b.l.Tick(b.now)
 	if b.l.State() != Ending || !b.l.pipe.ShouldClose() || !b.l.Send(make([]byte, 20), b.now) || len(b.lost) != 0 {
 		t.Fatalf("state %d, lost %v", b.l.State(), b.lost)
 	}
 	// A goroutine that does not come to an end is cancelled.
-	b.now += finishFor
+	b.now += closeTimeout
 	b.l.Tick(b.now)
 	if !b.l.pipe.Cancelled() {
 		t.Fatal("waited for without end")
@@ -208,7 +208,7 @@ func TestLinkAskedWhileItEnds(t *testing.T) {
 		t.Fatalf("state %d, lost %v, told %q", b.l.State(), b.lost, b.failed)
 	}
 	b.open(make([]byte, 20))
-	b.now += silentFor
+	b.now += responseTimeout
 	b.l.Tick(b.now)
 	if b.l.State() != Ending || b.l.Send(make([]byte, 20), b.now) {
 		t.Fatalf("state %d", b.l.State())
@@ -246,7 +246,7 @@ func FuzzFraming(f *testing.F) {
 			rest = rest[n:]
 			b.l.Poll(b.now)
 		}
-		for b.l.touched {
+		for b.l.pollDue {
 			b.l.Poll(b.now)
 		}
 		if len(b.got) != len(want) {

@@ -9,72 +9,73 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// A Class says why a connection to an upstream came to nothing; zero: nothing
-// went wrong.
+// A Class classifies why a connection to an upstream failed; zero: it did not.
 type Class = verdict.TLSClass
 
-// What the goroutine does. While it is parked the rings belong to the loop.
+// States of the goroutine. While it is parked, the packet loop owns all rings.
 const (
 	parked      = iota
-	handshaking // set by the loop: go
+	handshaking // set by the loop, to start the goroutine
 	open
 )
 
-// What the loop wants of the goroutine.
+// Orders of the packet loop to the goroutine.
 const (
-	run    = iota
-	finish // end in good order
-	cancel // end at once
+	orderRun    = iota
+	orderClose  // send close_notify and park
+	orderCancel // park at once
 )
 
 const (
 	sealedSize   = 16 << 10
 	plainInSize  = 16 << 10
-	plainOutSize = 64 << 10 // queries that wait for the handshake
+	plainOutSize = 64 << 10 // queries wait here during the handshake
 )
 
-// MaxReason is how long the reason is, in bytes, for which a connection came to
-// nothing.
+// MaxReason is the maximum length of the reason of a failed connection, in bytes.
 const MaxReason = 160
 
-// A Pipe lies between the packet loop and the goroutine that speaks TLS. Plain
-// bytes are DNS messages, sealed ones are TLS records; "out" is towards the
-// upstream. Both sides use atomics only; the channel wakes the goroutine and
-// carries nothing.
+// A Pipe connects the packet loop with the goroutine that runs TLS. Plain bytes are
+// DNS messages, sealed bytes are TLS records; "out" is towards the upstream. Both
+// sides use atomics only; the channel merely wakes the goroutine.
 type Pipe struct {
-	plainOut, sealedIn *Ring // the loop writes, the goroutine reads
-	plainIn, sealedOut *Ring // the other way round
+	plainOut, sealedIn *Ring // written by the loop, read by the goroutine
+	plainIn, sealedOut *Ring // written by the goroutine, read by the loop
 
-	state  atomic.Uint32
-	order  atomic.Uint32
-	eof    atomic.Bool // sealedIn gets no more
-	kicked atomic.Bool // the loop has something for the goroutine
-	busy   atomic.Bool // the goroutine has not come to rest
-	news   atomic.Bool // the goroutine has something for the loop
-	over   atomic.Bool // see Stop
-	signal chan struct{}
+	state   atomic.Uint32
+	order   atomic.Uint32
+	eof     atomic.Bool // no more bytes follow those in sealedIn
+	kicked  atomic.Bool // the goroutine must look at everything again
+	busy    atomic.Bool // the goroutine is running
+	toLoop  atomic.Bool // the loop must look at everything again
+	stopped atomic.Bool // see Stop
+	signal  chan struct{}
 
-	// How it ended; the goroutine's until it parks.
+	// How the connection ended. Written by the goroutine before it parks.
 	class  Class
 	reason []byte
 }
 
-// NewPipe makes a pipe; all its memory is taken here.
+// NewPipe returns a pipe, with all its memory.
 func NewPipe() *Pipe {
-	return &Pipe{plainOut: newRing(plainOutSize), plainIn: newRing(plainInSize), sealedOut: newRing(sealedSize), sealedIn: newRing(sealedSize),
-		signal: make(chan struct{}, 1), reason: make([]byte, 0, MaxReason+len(`\U00000000`))} // printable.Append cuts what it has written
+	return &Pipe{
+		plainOut: newRing(plainOutSize), plainIn: newRing(plainInSize),
+		sealedOut: newRing(sealedSize), sealedIn: newRing(sealedSize),
+		signal: make(chan struct{}, 1),
+		reason: make([]byte, 0, MaxReason+len(`\U00000000`)), // printable.Append truncates after appending
+	}
 }
 
-// Bytes is about what a Link takes of memory.
+// Bytes is about the memory of a Link and its Pipe, in bytes.
 const Bytes = plainOutSize + plainInSize + 2*sealedSize + maxMessage
 
-// start lets the goroutine begin, with empty rings. It must be parked.
+// start starts the goroutine, which must be parked, with empty rings.
 func (p *Pipe) start() {
 	for _, r := range [...]*Ring{p.plainIn, p.sealedOut, p.sealedIn} {
 		r.reset()
 	}
 	p.eof.Store(false)
-	p.order.Store(run)
+	p.order.Store(orderRun)
 	p.class, p.reason = 0, p.reason[:0]
 	p.state.Store(handshaking)
 	p.kick()
@@ -88,31 +89,31 @@ func (p *Pipe) kick() {
 	}
 }
 
-// working reports whether the goroutine has something to do, or has done
-// something that the loop has not seen.
-func (p *Pipe) working() bool { return p.kicked.Load() || p.busy.Load() || p.news.Load() }
+// working reports whether the goroutine has something to do, or has done something
+// that the loop has not handled.
+func (p *Pipe) working() bool { return p.kicked.Load() || p.busy.Load() || p.toLoop.Load() }
 
-// Stop ends the goroutine, and with it the pipe.
+// Stop ends the goroutine. The pipe cannot be used afterwards.
 func (p *Pipe) Stop() {
-	p.over.Store(true)
-	p.order.Store(cancel)
+	p.stopped.Store(true)
+	p.order.Store(orderCancel)
 	p.kick()
 }
 
-// What follows is the goroutine's.
+// The methods below are for the goroutine.
 
 var errCancelled = errors.New("cancelled")
 
-// A nothing says that there are no bytes just now. crypto/tls goes on after an
-// error that is temporary.
-type nothing struct{}
+// noBytes is the error of a read when no bytes are available. crypto/tls can be
+// called again after a temporary error.
+type noBytes struct{}
 
-func (nothing) Error() string   { return "no bytes yet" }
-func (nothing) Timeout() bool   { return true }
-func (nothing) Temporary() bool { return true }
+func (noBytes) Error() string   { return "no bytes yet" }
+func (noBytes) Timeout() bool   { return true }
+func (noBytes) Temporary() bool { return true }
 
-// Rest waits for the loop to have something new. Whoever calls it has looked at
-// everything after the last call.
+// Wait blocks until the loop has something new. The caller must have looked at
+// everything since the last call.
 func (p *Pipe) Wait() {
 	p.busy.Store(false)
 	for !p.kicked.Load() {
@@ -122,60 +123,61 @@ func (p *Pipe) Wait() {
 	p.kicked.Store(false)
 }
 
-// Next waits until a connection is wanted. It returns false after Stop.
+// Next blocks until a connection is to be made. It returns false after Stop.
 func (p *Pipe) Next() bool {
-	for p.state.Load() == parked && !p.over.Load() {
+	for p.state.Load() == parked && !p.stopped.Load() {
 		p.Wait()
 	}
-	return !p.over.Load()
+	return !p.stopped.Load()
 }
 
-// Opened says that the handshake is done.
-func (p *Pipe) Opened() { p.tell(open) }
+// Opened reports that the handshake is complete.
+func (p *Pipe) Opened() { p.setState(open) }
 
-// Park ends a connection. The reason is for people; since parts of it may be the
-// server's, it is made printable (printable.Append) and cut at MaxReason bytes.
+// Park ends a connection. The reason is a text for people. Since the server may have
+// written parts of it, it is made printable (printable.Append) and cut at MaxReason
+// bytes.
 func (p *Pipe) Park(c Class, reason string) {
 	p.class, p.reason = c, printable.Append(p.reason[:0], reason, MaxReason)
-	p.tell(parked)
+	p.setState(parked)
 }
 
-func (p *Pipe) tell(state uint32) {
+func (p *Pipe) setState(state uint32) {
 	p.state.Store(state)
-	p.news.Store(true)
+	p.toLoop.Store(true)
 }
 
-// Finish reports whether the connection is to be ended in good order, Cancelled
-// whether at once.
-func (p *Pipe) ShouldClose() bool { return p.order.Load() == finish }
+// ShouldClose reports whether the goroutine must send close_notify and park,
+// Cancelled whether it must park at once.
+func (p *Pipe) ShouldClose() bool { return p.order.Load() == orderClose }
 
-// Cancelled: see Finish.
-func (p *Pipe) Cancelled() bool { return p.order.Load() == cancel }
+// Cancelled: see ShouldClose.
+func (p *Pipe) Cancelled() bool { return p.order.Load() == orderCancel }
 
-// ReadSealed reads what the server has sent. While the handshake is under way it
-// waits for it; later it does not.
+// ReadSealed reads bytes that the server has sent. It blocks during the handshake
+// only; later it returns a temporary error if there are none.
 func (p *Pipe) ReadSealed(b []byte) (int, error) {
 	for {
 		if p.Cancelled() {
 			return 0, errCancelled
 		}
-		end := p.eof.Load() // before the look at the ring: then nothing follows
+		end := p.eof.Load() // loaded before the ring is read: then no bytes follow
 		if n := p.sealedIn.Read(b); n > 0 || len(b) == 0 {
-			p.news.Store(true)
+			p.toLoop.Store(true)
 			return n, nil
 		}
 		if end {
 			return 0, io.EOF
 		}
 		if p.state.Load() == open {
-			return 0, nothing{}
+			return 0, noBytes{}
 		}
 		p.Wait()
 	}
 }
 
-// WriteSealed writes what the server is to get, and waits for room. The loop
-// sees to it that there is some again, or cancels.
+// WriteSealed writes bytes for the server, and blocks while there is no room. The
+// loop makes room, or cancels.
 func (p *Pipe) WriteSealed(b []byte) (int, error) {
 	for n := 0; ; {
 		if p.Cancelled() {
@@ -183,7 +185,7 @@ func (p *Pipe) WriteSealed(b []byte) (int, error) {
 		}
 		k := p.sealedOut.Write(b[n:])
 		if k > 0 {
-			p.news.Store(true)
+			p.toLoop.Store(true)
 		}
 		if n += k; n == len(b) {
 			return n, nil
@@ -192,23 +194,23 @@ func (p *Pipe) WriteSealed(b []byte) (int, error) {
 	}
 }
 
-// SealedRoom returns how many sealed bytes can be written without waiting.
+// SealedRoom returns how many bytes WriteSealed takes without blocking.
 func (p *Pipe) SealedRoom() int { return p.sealedOut.Room() }
 
-// Queries reads plain bytes for the server; 0: none now.
+// ReadPlain reads bytes to encrypt for the server. It returns 0 if there are none.
 func (p *Pipe) ReadPlain(b []byte) int {
 	n := p.plainOut.Read(b)
 	if n > 0 {
-		p.news.Store(true)
+		p.toLoop.Store(true)
 	}
 	return n
 }
 
-// AnswerRoom returns how many plain bytes from the server fit.
+// PlainRoom returns how many bytes WritePlain takes.
 func (p *Pipe) PlainRoom() int { return p.plainIn.Room() }
 
-// Answers takes plain bytes from the server, at most AnswerRoom.
+// WritePlain passes on decrypted bytes from the server, at most PlainRoom.
 func (p *Pipe) WritePlain(b []byte) {
 	p.plainIn.Write(b)
-	p.news.Store(true)
+	p.toLoop.Store(true)
 }

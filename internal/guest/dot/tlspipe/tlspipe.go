@@ -1,6 +1,5 @@
-// Package tlspipe speaks TLS for a dot.Pipe. It knows nothing of DNS, of TCP
-// or of time-outs: it turns plain bytes into sealed ones and back, and ends when
-// the loop says so.
+// Package tlspipe runs the TLS client of a dot.Pipe. It knows nothing of DNS, TCP or
+// timeouts: it encrypts and decrypts bytes, and ends when the packet loop orders it.
 package tlspipe
 
 import (
@@ -16,32 +15,32 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// Config says how a Pipe's connections are.
+// A Config configures the connections of a Pipe.
 type Config struct {
-	Name  string                         // that the server's certificate must have
-	Roots func() (*x509.CertPool, error) // authorities; asked at each connection
-	Time  func() time.Time               // of day, by which certificates are judged
-	Yield func()                         // called after each step, that others get a turn
+	Name  string                         // the server's certificate must be valid for it
+	Roots func() (*x509.CertPool, error) // certificate authorities; called for each connection
+	Time  func() time.Time               // of day, to verify certificates
+	Yield func()                         // called after each step, to let other goroutines run
 
-	// Refused is told why a certificate is refused, in printable text of at
-	// most dot.MaxReason bytes. It may be nil.
+	// Refused is called when a certificate is not valid, with the reason: printable
+	// text of at most dot.MaxReason bytes. It may be nil.
 	Refused func(reason string)
 }
 
-// step is how many plain bytes are sealed at a time, overhead what TLS adds to
-// them at most: a step never waits for room.
+// step is how many plain bytes are encrypted at a time, overhead an upper bound of
+// what TLS adds to them, so that a step never blocks.
 const (
 	step     = 2 << 10
 	overhead = 512
 )
 
-// Run makes one connection after the other, as the loop wants them, until the
-// pipe is stopped.
+// Run makes connections, one after the other, when the packet loop orders them, until
+// the pipe is stopped.
 func Run(p *dot.Pipe, c Config) {
 	buf := make([]byte, 4<<10)
 	for p.Next() {
 		class, reason := session(p, &c, buf)
-		// Whoever answers for the server chooses the names in its certificate.
+		// The names in a certificate are chosen by the peer, and may be in the reason.
 		reason = printable.String(reason, dot.MaxReason)
 		if class == verdict.TLSVerify && c.Refused != nil {
 			c.Refused(reason)
@@ -50,13 +49,14 @@ func Run(p *dot.Pipe, c Config) {
 	}
 }
 
-// session is one connection. It returns how it ended.
+// session makes one connection and returns how it ended.
 func session(p *dot.Pipe, c *Config, buf []byte) (dot.Class, string) {
 	roots, err := c.Roots()
 	if err != nil {
 		return verdict.TLSVerify, err.Error()
 	}
-	conn := tls.Client(&sealed{p: p}, &tls.Config{ServerName: c.Name, RootCAs: roots, Time: c.Time, MinVersion: tls.VersionTLS12})
+	config := &tls.Config{ServerName: c.Name, RootCAs: roots, Time: c.Time, MinVersion: tls.VersionTLS12}
+	conn := tls.Client(&sealed{p: p}, config)
 	c.Yield()
 	if err := conn.Handshake(); err != nil {
 		return class(err)
@@ -68,7 +68,7 @@ func session(p *dot.Pipe, c *Config, buf []byte) (dot.Class, string) {
 			return 0, ""
 		}
 		if p.ShouldClose() {
-			conn.Close() // tells the server (RFC 8446 section 6.1)
+			conn.Close() // sends close_notify (RFC 8446 section 6.1)
 			return 0, ""
 		}
 		moved := false
@@ -99,31 +99,31 @@ func session(p *dot.Pipe, c *Config, buf []byte) (dot.Class, string) {
 	}
 }
 
-// class sorts what ended a connection.
+// class classifies the error that ended a connection.
 func class(err error) (dot.Class, string) {
 	var cert *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &cert):
 		return verdict.TLSVerify, cert.Err.Error()
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe):
-		return verdict.TLSClosed, "the server has closed the connection"
+		return verdict.TLSClosed, "the server closed the connection"
 	}
 	return verdict.TLSProtocol, err.Error()
 }
 
-// sealed is the server as crypto/tls sees it.
+// A sealed is the net.Conn that crypto/tls uses.
 type sealed struct{ p *dot.Pipe }
 
 func (s *sealed) Read(b []byte) (int, error)  { return s.p.ReadSealed(b) }
 func (s *sealed) Write(b []byte) (int, error) { return s.p.WriteSealed(b) }
 
-// Close: the loop closes the connection.
+// Close does nothing: the packet loop closes the connection.
 func (s *sealed) Close() error { return nil }
 
 func (s *sealed) LocalAddr() net.Addr  { return nowhere{} }
 func (s *sealed) RemoteAddr() net.Addr { return nowhere{} }
 
-// Deadlines are the loop's business.
+// There are no deadlines: the packet loop has the timers.
 func (s *sealed) SetDeadline(time.Time) error      { return nil }
 func (s *sealed) SetReadDeadline(time.Time) error  { return nil }
 func (s *sealed) SetWriteDeadline(time.Time) error { return nil }

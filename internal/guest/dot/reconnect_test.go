@@ -16,7 +16,7 @@ func TestSecondConnection(t *testing.T) {
 	b.open(make([]byte, 20))
 	b.l.pipe.WritePlain([]byte{0, 9, 1, 2, 3})
 	b.l.Poll(b.now)
-	b.now += silentFor
+	b.now += responseTimeout
 	b.l.Tick(b.now)
 	b.l.pipe.Park(0, "")
 	b.l.Poll(b.now)
@@ -26,12 +26,12 @@ func TestSecondConnection(t *testing.T) {
 	// Whatever comes now is no news of it.
 	b.l.Wake()
 	b.l.Poll(b.now)
-	b.l.pipe.news.Store(true)
+	b.l.pipe.toLoop.Store(true)
 	b.l.Poll(b.now)
 	if len(b.lost) != 1 || b.l.Counters().Failures[verdict.TLSTimeout] != 1 || b.l.State() != Failed {
 		t.Fatalf("lost %v, %+v", b.lost, b.l.Counters())
 	}
-	b.now += longPause
+	b.now += longBackoff
 	b.seq = 1
 	b.open(make([]byte, 20))
 	b.l.pipe.WritePlain([]byte{0, 1, 7})
@@ -51,14 +51,14 @@ func TestSecondConnection(t *testing.T) {
 	}
 	// One that is ended by us, and was of no use, and then one whose server ends it in
 	// good order at once: the reason is not the old one.
-	b.now += longPause
+	b.now += longBackoff
 	b.seq = 1
 	b.open(make([]byte, 20))
-	b.now += silentFor
+	b.now += responseTimeout
 	b.l.Tick(b.now)
 	b.l.pipe.Park(0, "")
 	b.l.Poll(b.now)
-	b.now += longPause
+	b.now += longBackoff
 	b.seq = 1
 	b.open(make([]byte, 20))
 	b.l.pipe.Park(0, "")
@@ -83,19 +83,19 @@ func TestReasonsAreToldOnce(t *testing.T) {
 		{verdict.TLSClosed, "one", 1}, {verdict.TLSClosed, "one", 1}, {verdict.TLSClosed, "two", 2}, {verdict.TLSTimeout, "two", 3},
 		{verdict.TLSTimeout, "two", 3}, {verdict.TLSClosed, "one", 4}, {verdict.TLSClosed, "eno", 5}, {verdict.TLSClosed, "", 6},
 	} {
-		if b.l.failed(c.class, []byte(c.reason), b.now); len(b.failed) != c.told {
+		if b.l.fail(c.class, []byte(c.reason), b.now); len(b.failed) != c.told {
 			t.Errorf("%d: told %q", i, b.failed)
 		}
 	}
-	if b.l.pause != longPause || b.l.due != b.now+longPause || b.l.Counters().Failures[verdict.TLSClosed] != 6 {
-		t.Errorf("a pause of %d, %+v", b.l.pause, b.l.Counters())
+	if b.l.backoff != longBackoff || b.l.deadline != b.now+longBackoff || b.l.Counters().Failures[verdict.TLSClosed] != 6 {
+		t.Errorf("a pause of %d, %+v", b.l.backoff, b.l.Counters())
 	}
-	b.now += longPause
+	b.now += longBackoff
 	b.open(make([]byte, 20))
 	b.l.pipe.WritePlain([]byte{0, 1, 7})
 	b.l.Poll(b.now)
-	if b.l.failed(verdict.TLSClosed, nil, b.now); len(b.failed) != 7 || b.l.pause != firstPause {
-		t.Errorf("told %q, a pause of %d", b.failed, b.l.pause)
+	if b.l.fail(verdict.TLSClosed, nil, b.now); len(b.failed) != 7 || b.l.backoff != firstBackoff {
+		t.Errorf("told %q, a pause of %d", b.failed, b.l.backoff)
 	}
 }
 
@@ -128,10 +128,10 @@ func TestTheGoroutineIsWoken(t *testing.T) {
 	woken("sealed bytes")
 	b.turn()
 	b.l.Poll(b.now)
-	b.now += idleFor
+	b.now += idleTimeout
 	b.l.Tick(b.now)
 	woken("the end in good order")
-	b.now += finishFor
+	b.now += closeTimeout
 	b.l.Tick(b.now)
 	woken("the end at once")
 	if b.l.Tick(b.now + second); b.l.pipe.kicked.Load() {
@@ -190,26 +190,26 @@ func TestRestIsSeen(t *testing.T) {
 		t.Fatal("it does not work")
 	}
 	p.state.Store(handshaking)
-	p.news.Store(false)
+	p.toLoop.Store(false)
 	if n, err := p.ReadSealed(nil); n != 0 || err != nil {
 		t.Errorf("nothing to read into: %d, %v", n, err)
 	}
-	p.news.Store(false)
+	p.toLoop.Store(false)
 	p.sealedIn.Write([]byte("abc"))
-	if n, _ := p.ReadSealed(make([]byte, 2)); n != 2 || !p.news.Load() {
-		t.Errorf("read %d, news %v", n, p.news.Load())
+	if n, _ := p.ReadSealed(make([]byte, 2)); n != 2 || !p.toLoop.Load() {
+		t.Errorf("read %d, news %v", n, p.toLoop.Load())
 	}
-	p.news.Store(false)
+	p.toLoop.Store(false)
 	p.state.Store(open)
 	p.ReadSealed(make([]byte, 2))
-	if _, err := p.ReadSealed(make([]byte, 2)); err != (nothing{}) {
+	if _, err := p.ReadSealed(make([]byte, 2)); err != (noBytes{}) {
 		t.Error(err)
 	}
 	for what, f := range map[string]func(){
 		"Opened": p.Opened, "Park": func() { p.Park(0, "") }, "Answers": func() { p.WritePlain([]byte("x")) }, "WriteSealed": func() { p.WriteSealed([]byte("x")) },
 	} {
-		p.news.Store(false)
-		if f(); !p.news.Load() || !p.working() {
+		p.toLoop.Store(false)
+		if f(); !p.toLoop.Load() || !p.working() {
 			t.Errorf("%s is not seen", what)
 		}
 	}
