@@ -28,7 +28,7 @@ func walk(t *testing.T, do func(rel, text string)) {
 			}
 			return nil
 		}
-		if d.Type().IsRegular() && slices.Contains([]string{".go", ".s", ".md", ".txt", ".yaml", ".json", ".sh", ""}, path.Ext(rel)) {
+		if d.Type().IsRegular() && slices.Contains([]string{".go", ".s", ".md", ".txt", ".yaml", ".json", ".sh", ".js", ".html", ".css", ""}, path.Ext(rel)) {
 			b, err := os.ReadFile(p)
 			if err != nil {
 				return err
