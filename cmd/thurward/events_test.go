@@ -15,10 +15,10 @@ import (
 
 // receiver runs a receiver with one firewall connected, and returns its socket
 // for followers and what sends the firewall's lines.
-func receiver(t *testing.T) (tail string, g *guesttest.Guest, send func(...string), st *dashboard.Station) {
+func receiver(t *testing.T) (tail string, g *guesttest.Guest, send func(...string), st *dashboard.Receiver) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "vsock")
-	st = &dashboard.Station{Guest: "unix:" + ingest.GuestSocket(path), Tail: "unix:" + ingest.TailSocket(path)}
+	st = &dashboard.Receiver{Guest: "unix:" + ingest.GuestSocket(path), Tail: "unix:" + ingest.TailSocket(path)}
 	if err := st.Open(); err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ func (l *launch) say(format string, a ...any) {
 	printable.Fprintf(l.errOut, "thurward: "+format+"\n", a...)
 }
 
-// demonstrates reports whether the simulated world is on both sides.
+// demonstrates reports whether the simulated network is on both sides.
 func (l *launch) demonstrates() bool { return l.lan.Kind == vmm.Demo && l.wan.Kind == vmm.Demo }
 
 // run boots the image and stays with it.
@@ -63,7 +63,7 @@ func (l *launch) run(ctx context.Context) error {
 		return err
 	}
 	topo := topology(img.Policy)
-	w, err := l.makeWorld(topo)
+	w, err := l.makeNetwork(topo)
 	if err != nil {
 		return err
 	}
@@ -138,8 +138,8 @@ func topology(p *ruleset.Policy) netlab.Config {
 	return c
 }
 
-// makeWorld makes the simulated world if one of the networks is in it.
-func (l *launch) makeWorld(c netlab.Config) (*netlab.World, error) {
+// makeNetwork makes the simulated network if one of the interfaces is joined to it.
+func (l *launch) makeNetwork(c netlab.Config) (*netlab.Network, error) {
 	if l.lan.Kind != vmm.Demo && l.wan.Kind != vmm.Demo {
 		return nil, nil
 	}
@@ -147,7 +147,7 @@ func (l *launch) makeWorld(c netlab.Config) (*netlab.World, error) {
 }
 
 // nics joins the two interfaces to their networks.
-func (l *launch) nics(p *ruleset.Policy, c netlab.Config, w *netlab.World) ([]vmm.NIC, error) {
+func (l *launch) nics(p *ruleset.Policy, c netlab.Config, w *netlab.Network) ([]vmm.NIC, error) {
 	lan := vmm.Network{Subnet: c.LAN, Host: neighbour(c.LAN), Trusted: l.trusted}
 	wan := vmm.Network{Subnet: c.WAN, Host: c.Gateway, Trusted: l.trusted}
 	if p == nil {
@@ -193,13 +193,13 @@ func mac(p *ruleset.Policy, role ruleset.Role, r vmm.Role) string {
 // errShown ends the machine after the demonstration.
 var errShown = errors.New("the demonstration is over")
 
-// demonstrate boots the image into the world, plays the demonstration, and on
+// demonstrate boots the image in the simulated network, plays the demonstration, and on
 // a terminal stays.
-func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, opts vmm.RunOptions, w *netlab.World) error {
+func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, opts vmm.RunOptions, w *netlab.Network) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	out := l.out
-	stage := &demo.Stage{World: w, Feed: &demo.Feed{}, Out: demo.Printer{W: out, Color: terminal.Colour(l.out)}}
+	stage := &demo.Stage{Network: w, Feed: &demo.Feed{}, Out: demo.Printer{W: out, Color: terminal.Colour(l.out)}}
 	var once sync.Once
 	ready := make(chan vmm.ReadyInfo, 1)
 	started := time.Now()

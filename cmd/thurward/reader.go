@@ -68,13 +68,13 @@ func (l *launch) startReader(ctx context.Context) (stop func()) {
 
 // openReader opens the sockets. A page whose address is taken gets another
 // port.
-func (l *launch) openReader() (*dashboard.Station, error) {
+func (l *launch) openReader() (*dashboard.Receiver, error) {
 	path, token := l.vsock.Path, l.pageToken
 	if token == "" {
 		token = dashboard.TokenPath(path)
 	}
-	open := func(page string) (*dashboard.Station, error) {
-		st := &dashboard.Station{Guest: "unix:" + ingest.GuestSocket(path), Tail: "unix:" + ingest.TailSocket(path), Page: page, Token: token, Say: l.say}
+	open := func(page string) (*dashboard.Receiver, error) {
+		st := &dashboard.Receiver{Guest: "unix:" + ingest.GuestSocket(path), Tail: "unix:" + ingest.TailSocket(path), Page: page, Token: token, Say: l.say}
 		if err := st.Open(); err != nil {
 			return nil, err
 		}
@@ -97,7 +97,7 @@ func (l *launch) sayReader(err error) {
 }
 
 // sayReading tells where the firewall can be watched.
-func (l *launch) sayReading(st *dashboard.Station) {
+func (l *launch) sayReading(st *dashboard.Receiver) {
 	socket := ""
 	if l.vsock.Path != ingest.DefaultPath() {
 		socket = " --socket " + ingest.TailSocket(l.vsock.Path)

@@ -21,7 +21,7 @@ type ownMetrics struct {
 	open                           metric.Int64UpDownCounter
 	kinds                          map[ingest.Kind]metric.MeasurementOption
 	signals                        map[string]metric.MeasurementOption
-	said                           *dashboard.Rarely[zap.Field]
+	warnings                       *dashboard.Throttle[zap.Field]
 }
 
 func newOwnMetrics(set component.TelemetrySettings) (*ownMetrics, error) {
@@ -63,8 +63,8 @@ func (o *ownMetrics) drop(signal string, n int) {
 	if n == 0 {
 		return
 	}
-	if o.said != nil { // who has no metrics of the collector's own has its log
-		o.said.Of(time.Now(), signal, "what a firewall sent was dropped; more of it is counted", zap.String("signal", signal), zap.Int("items", n))
+	if o.warnings != nil { // for those who do not read the collector's own metrics
+		o.warnings.About(time.Now(), signal, "data of a firewall was dropped; further losses are only counted", zap.String("signal", signal), zap.Int("items", n))
 	}
 	o.dropped.Add(context.Background(), int64(n), o.signals[signal])
 }

@@ -95,8 +95,8 @@ func (r *thurward) Start(_ context.Context, host component.Host) error {
 			}
 		})
 	}
-	said := &dashboard.Rarely[zap.Field]{Say: func(what string, f ...zap.Field) { r.log.Warn(what, f...) }}
-	r.own.said = said
+	warnings := &dashboard.Throttle[zap.Field]{Say: func(what string, f ...zap.Field) { r.log.Warn(what, f...) }}
+	r.own.warnings = warnings
 	h := &ingest.Handler{
 		Begin:  func(s *ingest.Source) { r.begin(ctx, s) },
 		Item:   r.item,
@@ -104,10 +104,10 @@ func (r *thurward) Start(_ context.Context, host component.Host) error {
 		Names:  r.cfg.claims,
 		Cut: func(s *ingest.Source, why error) {
 			r.own.cut(1)
-			said.Of(time.Now(), s.Peer, "a firewall was cut off", zap.String("firewall", r.cfg.instance(&s.Hello)), zap.String("peer", s.Peer), zap.Error(why))
+			warnings.About(time.Now(), s.Peer, "a firewall was cut off", zap.String("firewall", r.cfg.instance(&s.Hello)), zap.String("peer", s.Peer), zap.Error(why))
 		},
 		Refuse: func(peer string, why error) {
-			said.Of(time.Now(), peer, "a connection was refused", zap.String("peer", peer), zap.Error(why))
+			warnings.About(time.Now(), peer, "a connection was refused", zap.String("peer", peer), zap.Error(why))
 		},
 	}
 	for _, l := range guests {

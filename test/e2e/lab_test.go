@@ -60,12 +60,12 @@ var noKVM = sync.OnceValue(func() string {
 	return ""
 })
 
-// A lab is the image between the two sides of the world.
+// A lab is the image between the two sides of a simulated network.
 type lab struct {
-	*netlab.World
+	*netlab.Network
 	t        testing.TB
 	ready    chan vmm.ReadyInfo // one for each start
-	lan, wan *netlab.Capture
+	lan, wan *capture
 	cancel   context.CancelFunc
 	ended    chan error
 
@@ -78,7 +78,7 @@ type lab struct {
 // errTestOver ends the machine of a test.
 var errTestOver = errors.New("the test is over")
 
-// newLab makes the world and starts the image; configure may change the
+// newLab makes the network and starts the image; configure may change the
 // machine before.
 func newLab(t testing.TB, kvm bool, configure func(*vmm.Config)) *lab {
 	t.Helper()
@@ -97,8 +97,8 @@ func newLabOn(t testing.TB, q *vmm.QEMU, kvm bool, configure func(*vmm.Config)) 
 		t.Fatal(err)
 	}
 	t.Cleanup(w.Close)
-	l := &lab{World: w, t: t, ready: make(chan vmm.ReadyInfo, 100), change: make(chan struct{}), ended: make(chan error, 1),
-		lan: netlab.NewCapture(w.LANSwitch), wan: netlab.NewCapture(w.WANSwitch)}
+	l := &lab{Network: w, t: t, ready: make(chan vmm.ReadyInfo, 100), change: make(chan struct{}), ended: make(chan error, 1),
+		lan: newCapture(w.LANSwitch), wan: newCapture(w.WANSwitch)}
 	cfg := vmm.Config{Image: testImage(t), KVM: kvm, MemoryMB: 64, CPUs: 1, NICs: []vmm.NIC{nic(t, vmm.LAN, w.LANSwitch), nic(t, vmm.WAN, w.WANSwitch)}}
 	if configure != nil {
 		configure(&cfg)
@@ -229,7 +229,7 @@ func (l *lab) keep() {
 	if err != nil {
 		return
 	}
-	for name, c := range map[string]*netlab.Capture{"lan.pcap": l.lan, "wan.pcap": l.wan} {
+	for name, c := range map[string]*capture{"lan.pcap": l.lan, "wan.pcap": l.wan} {
 		if f, err := os.Create(filepath.Join(dir, name)); err == nil {
 			c.WriteTo(f) //nolint:errcheck // best effort
 			f.Close()

@@ -33,7 +33,7 @@ func (l *lab) get(ctx context.Context, h *netlab.Host, path string) (string, err
 	return string(b), err
 }
 
-// outside is the address that the world sees of the LAN.
+// outside is the address by which the LAN is seen from outside.
 var outside = netip.MustParseAddr("203.0.113.10")
 
 // TestS02_DefaultDeny: what no rule allows is dropped, with one event.
@@ -153,7 +153,7 @@ func TestS18_ReplyIsTranslatedBack(t *testing.T) {
 func TestPing(t *testing.T) {
 	each(t, func(t *testing.T, kvm bool) {
 		l := boot(t, kvm)
-		for _, dst := range []netip.Addr{l.Web.Addr, l.Gateway, l.World.LAN.Addr()} {
+		for _, dst := range []netip.Addr{l.Web.Addr, l.Gateway, l.Network.LAN.Addr()} {
 			if _, err := l.Alice.Ping(soon(t), dst); err != nil {
 				t.Error(err)
 			}

@@ -133,7 +133,7 @@ func (p *passage) String() string {
 
 // TestTrail: each place where a ping can be lost is told apart.
 func TestTrail(t *testing.T) {
-	l := &lab{World: &netlab.World{LANSwitch: netlab.NewSwitch("lan"), WANSwitch: netlab.NewSwitch("wan")}}
+	l := &lab{Network: &netlab.Network{LANSwitch: netlab.NewSwitch("lan"), WANSwitch: netlab.NewSwitch("wan")}}
 	tr := follow(l)
 	port := func(sw *netlab.Switch, name string) *netlab.Port { return sw.Attach(name, func([]byte) {}) }
 	alice, inner := port(l.LANSwitch, "alice"), port(l.LANSwitch, "vm")

@@ -24,7 +24,7 @@ import (
 type desk struct {
 	t     *testing.T
 	path  string
-	st    *dashboard.Station
+	st    *dashboard.Receiver
 	url   string // of the page, without its token
 	token string
 	good  *guesttest.Guest
@@ -39,7 +39,7 @@ var machines atomic.Int64
 func newDesk(t *testing.T) *desk {
 	t.Helper()
 	d := &desk{t: t, path: filepath.Join(t.TempDir(), "vsock"), said: make(chan string, 1000)}
-	d.st = &dashboard.Station{Guest: "unix:" + ingest.GuestSocket(d.path), Tail: "unix:" + ingest.TailSocket(d.path), Page: "127.0.0.1:0", Token: dashboard.TokenPath(d.path),
+	d.st = &dashboard.Receiver{Guest: "unix:" + ingest.GuestSocket(d.path), Tail: "unix:" + ingest.TailSocket(d.path), Page: "127.0.0.1:0", Token: dashboard.TokenPath(d.path),
 		Say: func(what string, a ...any) {
 			select {
 			case d.said <- fmt.Sprintf(what, a...):

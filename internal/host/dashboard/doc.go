@@ -12,7 +12,8 @@
 //	metrics.go   the last snapshot again, for Prometheus
 //	page.go      the web page
 //	token.go     who may see it
-//	station.go   a whole receiver
+//	receiver.go  a whole receiver
+//	throttle.go  messages that a guest or a client causes
 //
 // Everything is bounded, since a guest is not trusted, and time is an argument.
 package dashboard

@@ -60,7 +60,7 @@ func (h *Host) ListenUDP(port uint16) (net.PacketConn, error) {
 }
 
 // HTTP returns a client on the host that makes a new connection for each
-// request. It asks addresses, not names.
+// request. URLs must have addresses, not names.
 func (h *Host) HTTP() *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DisableKeepAlives:  true,

@@ -18,7 +18,7 @@ const dnsPort = 53
 // recordTTL is the time to live of the server's records, in seconds.
 const recordTTL = 60
 
-// ErrNoName says that a name does not exist (NXDOMAIN).
+// ErrNoName is the error for a name that does not exist (NXDOMAIN).
 var ErrNoName = errors.New("no such name")
 
 // A DNS is an authoritative DNS server over UDP.
@@ -73,9 +73,9 @@ func (d *DNS) answer(query []byte, from net.Addr) []byte {
 	return b
 }
 
-// Resolve asks a server for the address of a name, once: a query or an answer
-// that is lost fails when ctx ends. It returns ErrNoName, wrapped, for
-// NXDOMAIN.
+// Resolve asks a server for the address of a name. It sends one query and does
+// not retry: if query or answer is lost it fails when ctx ends. For NXDOMAIN the
+// error wraps ErrNoName.
 func (h *Host) Resolve(ctx context.Context, server netip.Addr, name string) (netip.Addr, error) {
 	fail := func(err error) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("%s: resolving %s at %v: %w", h.Name, name, server, err)

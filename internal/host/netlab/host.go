@@ -53,7 +53,8 @@ func NewHost(name string) (*Host, error) {
 	}
 	// A guest opens connections at will: what they hold is bounded by their
 	// number (maxServed) and by this. The simulated wires have no delay.
-	send, receive := tcpip.TCPSendBufferSizeRangeOption{Min: 4096, Default: connBuffer, Max: connBuffer}, tcpip.TCPReceiveBufferSizeRangeOption{Min: 4096, Default: connBuffer, Max: connBuffer}
+	send := tcpip.TCPSendBufferSizeRangeOption{Min: 4096, Default: connBuffer, Max: connBuffer}
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4096, Default: connBuffer, Max: connBuffer}
 	if e := s.SetTransportProtocolOption(tcp.ProtocolNumber, &send); e != nil {
 		return nil, fmt.Errorf("host %s: bounding send buffers: %s", name, e)
 	}
@@ -70,13 +71,14 @@ func NewHost(name string) (*Host, error) {
 func (h *Host) Connect(sw *Switch, address netip.Prefix) error {
 	id := tcpip.NICID(h.nics + 1)
 	a := address.Addr().As4()
-	// A locally administered address that tells where it belongs.
+	// A locally administered address that holds the IPv4 address.
 	hw := tcpip.LinkAddress([]byte{0x02, 0x57, a[0], a[1], a[2], a[3]})
 	ch := channel.New(queueLen, mtu+minFrame, hw)
 	if e := h.stack.CreateNIC(id, ethernet.New(ch)); e != nil {
 		return fmt.Errorf("host %s: adding interface %d: %s", h.Name, id, e)
 	}
-	pa := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpip.AddrFrom4(a), PrefixLen: address.Bits()}}
+	pa := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber,
+		AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpip.AddrFrom4(a), PrefixLen: address.Bits()}}
 	if e := h.stack.AddProtocolAddress(id, pa, stack.AddressProperties{}); e != nil {
 		return fmt.Errorf("host %s: adding address %v: %s", h.Name, address, e)
 	}
@@ -106,9 +108,9 @@ func (h *Host) Connect(sw *Switch, address netip.Prefix) error {
 	return nil
 }
 
-// inject hands a frame to a host's stack, and reports whether that outlived it.
-// The stacks are of the demonstration only, and what one of them cannot bear must
-// not end the firewall beside it.
+// inject passes a frame to a host's stack, and reports whether it was handled
+// without a panic: a fault of a simulated host must not end the launcher, and the
+// firewall with it.
 func inject(ch *channel.Endpoint, frame []byte) (ok bool) {
 	defer func() { ok = recover() == nil }()
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(frame)})
@@ -118,13 +120,13 @@ func inject(ch *channel.Endpoint, frame []byte) (ok bool) {
 }
 
 // Route adds a route to dst by way of via, a neighbour of one of the host's
-// interfaces. Routes added later lose against earlier ones.
+// interfaces. Earlier routes take precedence.
 func (h *Host) Route(dst netip.Prefix, via netip.Addr) error {
 	gw := tcpip.AddrFrom4(via.As4())
 	for _, r := range h.routes {
 		if r.Gateway.Len() == 0 && r.Destination.Contains(gw) {
-			sub := tcpip.AddressWithPrefix{Address: tcpip.AddrFrom4(dst.Masked().Addr().As4()), PrefixLen: dst.Bits()}.Subnet()
-			h.routes = append(h.routes, tcpip.Route{Destination: sub, Gateway: gw, NIC: r.NIC})
+			to := tcpip.AddressWithPrefix{Address: tcpip.AddrFrom4(dst.Masked().Addr().As4()), PrefixLen: dst.Bits()}
+			h.routes = append(h.routes, tcpip.Route{Destination: to.Subnet(), Gateway: gw, NIC: r.NIC})
 			h.stack.SetRouteTable(h.routes)
 			return nil
 		}
@@ -136,7 +138,7 @@ func (h *Host) Route(dst netip.Prefix, via netip.Addr) error {
 //
 // Under the race detector netstack's forwarding is reported: it reads the TTL
 // of a packet whose memory its copy for forwarding has just given back
-// (ipv4.go, forwardPacketWithRoute). What can come of it is a wrong TTL.
+// (ipv4.go, forwardPacketWithRoute). The worst effect is a wrong TTL.
 func (h *Host) Forward() error {
 	if e := h.stack.SetForwardingDefaultAndAllNICs(ipv4.ProtocolNumber, true); e != nil {
 		return fmt.Errorf("host %s: enabling forwarding: %s", h.Name, e)

@@ -83,8 +83,8 @@ func crafted(r *rand.Rand) []byte {
 	return f
 }
 
-// around makes a world and returns what puts frames on each of its sides.
-func around(t testing.TB) (*World, []*Port) {
+// around makes a network and returns a port on each of its sides.
+func around(t testing.TB) (*Network, []*Port) {
 	w, err := New(DefaultConfig())
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +117,7 @@ func TestFrameOf54Bytes(t *testing.T) {
 }
 
 // alive checks that the hosts still do what they are for.
-func alive(t *testing.T, w *World) {
+func alive(t *testing.T, w *Network) {
 	t.Helper()
 	c, err := w.Mallory.DialTCP(t.Context(), netip.AddrPortFrom(w.Web.Addr, 80))
 	if err != nil {

@@ -18,9 +18,8 @@ type PoolPort struct {
 	queue [][]byte
 }
 
-// NewPoolPort attaches a port to a switch. Whenever a frame waits that was
-// not there before, something is put into wake, unless that is full: give it
-// room for one, and share it between ports.
+// NewPoolPort attaches a port to a switch. Each new frame is signalled on wake,
+// which needs a buffer of one and may be shared between ports.
 func NewPoolPort(sw *Switch, name string, pool *framebuf.Pool, wake chan<- struct{}) *PoolPort {
 	p := &PoolPort{pool: pool, wake: wake}
 	p.port = sw.Attach(name, p.deliver)

@@ -28,8 +28,8 @@ type Switch struct {
 // NewSwitch makes a switch without ports.
 func NewSwitch(name string) *Switch { return &Switch{Name: name, table: map[mac]*Port{}} }
 
-// maxLearned is how many addresses are learned of one port. Frames to others are
-// flooded, so that nobody is cut off by a machine that makes addresses up.
+// maxLearned is how many addresses are learned from one port. Frames to others are
+// flooded, so that a machine that makes up addresses cuts nobody off.
 const maxLearned = 1024
 
 // A Port is one end on a switch.
@@ -92,8 +92,8 @@ func (p *Port) Detach() {
 	}
 }
 
-// Send puts a frame on the switch, which keeps it: the caller must not use
-// its memory again. A frame too short for an Ethernet header is dropped.
+// Send puts a frame on the switch, which takes its memory: the caller must not
+// use it again. A frame too short for an Ethernet header is dropped.
 func (p *Port) Send(frame []byte) {
 	if len(frame) < minFrame {
 		p.drop(frame)
@@ -123,7 +123,7 @@ func (p *Port) Send(frame []byte) {
 	}
 }
 
-// learn notes behind which port an address is.
+// learn records behind which port an address is.
 func (s *Switch) learn(a mac, p *Port) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -49,16 +49,3 @@ func TestSwitchLearns(t *testing.T) {
 		t.Error("a frame without header was not dropped")
 	}
 }
-
-func TestCaptureWritesPcap(t *testing.T) {
-	sw := NewSwitch("lan")
-	c := NewCapture(sw)
-	sw.Attach("a", func([]byte) {}).Send(eth(2, 1))
-	var b bytes.Buffer
-	if n, err := c.WriteTo(&b); err != nil || n != 24+16+60 || b.Len() != int(n) {
-		t.Fatalf("%d bytes, %v", n, err)
-	}
-	if !bytes.Equal(b.Bytes()[:4], []byte{0xd4, 0xc3, 0xb2, 0xa1}) || b.Bytes()[20] != 1 || !bytes.Equal(b.Bytes()[40:], eth(2, 1)) {
-		t.Errorf("% x", b.Bytes())
-	}
-}

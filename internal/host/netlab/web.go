@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A Request is what a server saw of a client.
+// A Request is one request as a server saw it.
 type Request struct {
 	Time   time.Time
 	Source netip.AddrPort // as it arrived: after any translation on the way
@@ -28,8 +28,8 @@ type journal struct {
 	seen []Request
 }
 
-// A journal forgets the oldest requests beyond maxJournal, and what of a request
-// is longer than maxWhat bytes.
+// Bounds of a journal: the oldest requests beyond maxJournal are removed, and texts
+// cut to maxWhat bytes.
 const (
 	maxJournal = 10_000
 	maxWhat    = 256
@@ -47,7 +47,7 @@ func (j *journal) add(source net.Addr, what string) {
 	j.seen = append(j.seen, Request{Time: time.Now(), Source: addrPort(source), What: what})
 }
 
-// Requests returns what the server saw so far, oldest first.
+// Requests returns the requests so far, oldest first.
 func (j *journal) Requests() []Request {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -113,7 +113,7 @@ func PatternDigest(n int64) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// rooms lets requests wait for each other.
+// rooms let requests wait for each other.
 type rooms struct {
 	mu   sync.Mutex
 	here map[int]int

@@ -11,7 +11,7 @@ type Kind uint8
 // The kinds.
 const (
 	_         Kind = iota
-	Demo           // the simulated world in this process
+	Demo           // the simulated network in this process
 	User           // QEMU's user-mode network: no privileges, outgoing connections only
 	Tap            // an existing TAP device
 	Bridge         // a TAP device of our own on an existing bridge

@@ -29,9 +29,9 @@ const (
 
 // A Stage is what the demonstration plays on.
 type Stage struct {
-	World *netlab.World
-	Feed  *Feed // the firewall's events
-	Out   Printer
+	Network *netlab.Network
+	Feed    *Feed // the firewall's events
+	Out     Printer
 
 	limit time.Duration // of a step; 0: stepLimit
 }
@@ -54,7 +54,7 @@ var steps = []step{
 
 // Topology draws who stands where.
 func (s *Stage) Topology() {
-	w := s.World
+	w := s.Network
 	s.Out.linef("")
 	s.Out.linef("  alice %-11v ─┐                    ┌─ mallory %v", w.Alice.Addr, w.Mallory.Addr)
 	s.Out.linef("                     [LAN]─ thurward ─[WAN]")
@@ -112,7 +112,7 @@ func (s *Stage) decided(ctx context.Context, wait func(context.Context) (ecs.Eve
 }
 
 func (s *Stage) resolve(ctx context.Context) error {
-	w := s.World
+	w := s.Network
 	wait := s.expect("udp", "egress", w.Alice.Addr, w.DNS.Addr, 53)
 	var a netip.Addr
 	asked := async(func() (err error) { a, err = w.Alice.Resolve(ctx, w.DNS.Addr, w.WebName()); return err })
@@ -125,7 +125,7 @@ func (s *Stage) resolve(ctx context.Context) error {
 }
 
 func (s *Stage) fetch(ctx context.Context) error {
-	w := s.World
+	w := s.Network
 	wait := s.expect("tcp", "egress", w.Alice.Addr, w.Web.Addr, 80)
 	var page string
 	got := async(func() (err error) { page, err = get(ctx, w.Alice, w.Web.Addr, "/"); return err })
@@ -139,14 +139,14 @@ func (s *Stage) fetch(ctx context.Context) error {
 
 // translated checks that a server saw what the event says.
 func (s *Stage) translated(e ecs.Event, seen netip.AddrPort) error {
-	if seen.Addr() != s.World.WAN.Addr() || e.Translated() != seen {
+	if seen.Addr() != s.Network.WAN.Addr() || e.Translated() != seen {
 		return fmt.Errorf("the server saw %v, the firewall's event says %v", seen, e.Translated())
 	}
 	return nil
 }
 
 func (s *Stage) together(ctx context.Context) error {
-	w := s.World
+	w := s.Network
 	var wg sync.WaitGroup
 	var errs [2]error
 	hosts := []*netlab.Host{w.Alice, w.Bob}
@@ -170,7 +170,7 @@ func (s *Stage) together(ctx context.Context) error {
 }
 
 func (s *Stage) ping(ctx context.Context) error {
-	w := s.World
+	w := s.Network
 	wait := s.expect("icmp", "egress", w.Alice.Addr, w.Web.Addr, 0)
 	var rtt time.Duration
 	got := async(func() (err error) { rtt, err = w.Alice.Ping(ctx, w.Web.Addr); return err })
@@ -183,12 +183,12 @@ func (s *Stage) ping(ctx context.Context) error {
 }
 
 func (s *Stage) blocked(ctx context.Context) error {
-	w := s.World
+	w := s.Network
 	return s.refused(ctx, w.Alice, netip.AddrPortFrom(w.Web.Addr, 25), "egress", w.WANSwitch)
 }
 
 func (s *Stage) intruder(ctx context.Context) error {
-	w := s.World
+	w := s.Network
 	return s.refused(ctx, w.Mallory, netip.AddrPortFrom(w.Alice.Addr, 22), "ingress", w.LANSwitch)
 }
 
@@ -236,7 +236,7 @@ func (s *Stage) refused(ctx context.Context, from *netlab.Host, dst netip.AddrPo
 
 // Idle plays a little traffic now and then, until ctx ends.
 func (s *Stage) Idle(ctx context.Context) {
-	w := s.World
+	w := s.Network
 	t := time.NewTicker(2 * time.Second)
 	defer t.Stop()
 	for i := 0; ; i++ {

@@ -56,7 +56,7 @@ func stage(t *testing.T, src string, out *bytes.Buffer) *Stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Stage{World: w, Feed: &Feed{}, Out: Printer{W: out}}
+	s := &Stage{Network: w, Feed: &Feed{}, Out: Printer{W: out}}
 	ctx, stop := context.WithCancel(context.Background())
 	over := make(chan struct{})
 	t.Cleanup(func() { stop(); <-over })

@@ -27,9 +27,9 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// routed returns a world in which a plain router without rules stands where
+// routed returns a network in which a plain router without rules stands where
 // the firewall would, attached to the given switches.
-func routed(t *testing.T, attach func(w *World) (lan, wan *Switch)) *World {
+func routed(t *testing.T, attach func(w *Network) (lan, wan *Switch)) *Network {
 	t.Helper()
 	w, err := New(DefaultConfig())
 	if err != nil {
@@ -50,16 +50,16 @@ func routed(t *testing.T, attach func(w *World) (lan, wan *Switch)) *World {
 }
 
 // direct attaches the router without anything between.
-func direct(w *World) (lan, wan *Switch) { return w.LANSwitch, w.WANSwitch }
+func direct(w *Network) (lan, wan *Switch) { return w.LANSwitch, w.WANSwitch }
 
-// transports are the ways between the world's switches and the firewall.
-var transports = map[string]func(t *testing.T) func(w *World) (lan, wan *Switch){
-	"direct": func(*testing.T) func(w *World) (lan, wan *Switch) { return direct },
-	"stream": func(t *testing.T) func(w *World) (lan, wan *Switch) {
-		return func(w *World) (lan, wan *Switch) { return far(t, w.LANSwitch), far(t, w.WANSwitch) }
+// transports are the ways between the network's switches and the firewall.
+var transports = map[string]func(t *testing.T) func(w *Network) (lan, wan *Switch){
+	"direct": func(*testing.T) func(w *Network) (lan, wan *Switch) { return direct },
+	"stream": func(t *testing.T) func(w *Network) (lan, wan *Switch) {
+		return func(w *Network) (lan, wan *Switch) { return far(t, w.LANSwitch), far(t, w.WANSwitch) }
 	},
-	"pool": func(t *testing.T) func(w *World) (lan, wan *Switch) {
-		return func(w *World) (lan, wan *Switch) { return patch(t, w.LANSwitch), patch(t, w.WANSwitch) }
+	"pool": func(t *testing.T) func(w *Network) (lan, wan *Switch) {
+		return func(w *Network) (lan, wan *Switch) { return patch(t, w.LANSwitch), patch(t, w.WANSwitch) }
 	},
 }
 
@@ -108,14 +108,14 @@ func patch(t *testing.T, sw *Switch) *Switch {
 	return other
 }
 
-func eachTransport(t *testing.T, f func(t *testing.T, w *World)) {
+func eachTransport(t *testing.T, f func(t *testing.T, w *Network)) {
 	for name, tr := range transports {
 		t.Run(name, func(t *testing.T) { f(t, routed(t, tr(t))) })
 	}
 }
 
 func TestFetchIsIntact(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *World) {
+	eachTransport(t, func(t *testing.T, w *Network) {
 		const n = 3_000_000
 		url := fmt.Sprintf("http://%v/bytes/%d", w.Web.Addr, n)
 		r, err := w.Alice.HTTP().Get(url)
@@ -138,7 +138,7 @@ func TestFetchIsIntact(t *testing.T) {
 }
 
 func TestPing(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *World) {
+	eachTransport(t, func(t *testing.T, w *Network) {
 		if _, err := w.Alice.Ping(within(t, limit), w.Web.Addr); err != nil {
 			t.Error(err)
 		}

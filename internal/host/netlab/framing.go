@@ -12,12 +12,12 @@ import (
 // network order (qemu net/stream.c). The older socket netdev does the same.
 const lengthPrefix = 4
 
-// maxFrame bounds what is believed of a length prefix: the largest frame with
-// segmentation offload (65535 bytes of IP) fits.
+// maxFrame bounds a length prefix: the largest frame with segmentation offload
+// (65535 bytes of IP) fits.
 const maxFrame = 65536 + minFrame
 
-// queueLen is how many frames wait for a slow reader; then frames are
-// dropped, as on any wire.
+// queueLen is the number of frames that wait for a slow reader. Frames beyond it
+// are dropped.
 const queueLen = 4096
 
 // Serve attaches every connection that l accepts to the switch, under the
@@ -33,8 +33,8 @@ func (s *Switch) Serve(l net.Listener, name string) {
 	}
 }
 
-// ServeConn attaches one connection to the switch until it ends, and returns
-// why it did: nil when the other side closed it.
+// ServeConn attaches one connection to the switch until it ends. It returns nil
+// if the other side closed it.
 func (s *Switch) ServeConn(c net.Conn, name string) error {
 	defer c.Close()
 	queue := make(chan []byte, queueLen)
@@ -76,8 +76,8 @@ func readFrames(r io.Reader, f func([]byte)) error {
 	}
 }
 
-// writeFrames writes what is queued, as much as there is with each system
-// call, until done or until writing fails.
+// writeFrames writes queued frames, as many as there are in each system call,
+// until done or until writing fails.
 func writeFrames(w io.Writer, queue <-chan []byte, done <-chan struct{}) {
 	bw := bufio.NewWriterSize(w, 1<<17)
 	for {
@@ -105,5 +105,5 @@ func writeFrames(w io.Writer, queue <-chan []byte, done <-chan struct{}) {
 
 // ServeVM is ServeConn for a machine's NIC.
 func (s *Switch) ServeVM(c net.Conn) {
-	s.ServeConn(c, "vm") //nolint:errcheck // the machine ended or will be ended
+	s.ServeConn(c, "vm") //nolint:errcheck // the launcher sees the machine end
 }

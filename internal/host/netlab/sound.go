@@ -10,8 +10,7 @@ const (
 
 // sound reports whether a frame may be given to a host's stack: an ARP packet for
 // IPv4, or an IPv4 packet whose header, options and transport header are whole.
-// The stacks believe some of the lengths that they find, and one that a guest has
-// made up ends the process.
+// The stacks trust some of the lengths in it, and panic on one that is wrong.
 func sound(f []byte) bool {
 	if len(f) < minFrame {
 		return false
@@ -26,8 +25,8 @@ func sound(f []byte) bool {
 	return false
 }
 
-// soundIPv4 checks a packet (RFC 791 section 3.1). What an ICMP error quotes may
-// be cut behind its first 8 bytes of payload.
+// soundIPv4 checks a packet (RFC 791 section 3.1). One that is not whole, quoted
+// by an ICMP error, has at least 8 bytes of payload.
 func soundIPv4(p []byte, whole bool) bool {
 	if len(p) < 20 || p[0]>>4 != 4 {
 		return false
@@ -39,7 +38,7 @@ func soundIPv4(p []byte, whole bool) bool {
 	fragment := binary.BigEndian.Uint16(p[6:])
 	off := int(fragment&0x1fff) * 8
 	if off > 0 {
-		// The first one would be laid over the TCP header's length (RFC 3128).
+		// The second fragment could overwrite the TCP header's length (RFC 3128).
 		return (p[9] != 6 || off >= 16) && off+total-head <= 65535
 	}
 	body := p[head:min(total, len(p))]
@@ -78,8 +77,8 @@ func soundTransport(protocol byte, b []byte, more bool) bool {
 	return false
 }
 
-// soundOptions checks the options of IP and TCP: 0 ends them, 1 fills, others have
-// a length.
+// soundOptions checks the options of IP and TCP: 0 ends the list, 1 is padding,
+// others have a length.
 func soundOptions(o []byte) bool {
 	for len(o) > 0 {
 		switch {
