@@ -14,11 +14,11 @@ import (
 const limits = "../../docs/limits.md"
 
 // bounded are the packages whose bounds docs/limits.md lists.
-var bounded = []string{"internal/guest/conntrack", "internal/guest/nat", "internal/guest/neigh", "internal/guest/router", "internal/guest/dnsproxy", "internal/guest/tcp", "internal/guest/fqdn",
+var bounded = []string{"internal/guest/conntrack", "internal/guest/nat", "internal/guest/neigh", "internal/guest/reassembly", "internal/guest/router", "internal/guest/dnsproxy", "internal/guest/tcp", "internal/guest/fqdn",
 	"internal/guest/export", "internal/guest/virtio", "internal/guest/dot", "internal/guest/clienthello", "cmd/firewall"}
 
 // bound matches the names of constants that bound something.
-var bound = regexp.MustCompile(`^(max[A-Z]\w*|\w+(Max|Slots|Burst|Rate|Chunks|Groups|Share|Part)|few[A-Z]\w*|Max(Entries|Waiting|PerHop)|ownPorts|buffers|holders)$`)
+var bound = regexp.MustCompile(`^(max[A-Z]\w*|\w+(Max|Slots|Burst|Rate|Chunks|Groups|Share|Part)|few[A-Z]\w*|Max(Entries|Waiting|PerHop|Datagrams|Fragments|PerDatagram|PerSource)|ownPorts|buffers|holders)$`)
 
 // consts returns the constants of a file, as the source has them.
 func consts(t *testing.T, file string) map[string]string {

@@ -99,7 +99,7 @@ func TestBannedFromImage(t *testing.T) {
 
 // A tables package holds state of packets; it takes input and time as arguments
 // and returns what to do.
-var tables = []string{"conntrack", "nat", "filter", "fqdn", "clienthello", "neigh"}
+var tables = []string{"conntrack", "nat", "filter", "fqdn", "clienthello", "neigh", "reassembly"}
 
 // plain are the packages of the guest that a table may import: no more than
 // hints to the processor, and frames as numbers of buffers, in lists, which some

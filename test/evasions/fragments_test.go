@@ -35,7 +35,7 @@ var fragments = []attack{
 			a.raw(lan, a.fragments(lan, p, p.cut(n)...)...)
 			return a.reached(wan, site, packet.TCP)
 		}},
-	{name: "fragments/rewritten-header", trick: "the second fragment begins 8 bytes into the header and writes other flags over those that were judged", source: "RFC 3128; RFC 1858 section 4", fate: "fragmented_ipv4: an overlap makes the datagram void",
+	{name: "fragments/rewritten-header", trick: "the second fragment begins 8 bytes into the header and writes other flags over those that were judged", source: "RFC 3128; RFC 1858 section 4", fate: "fragmented_ipv4: an overlap poisons the datagram",
 		run: func(a *arena, legit bool) bool {
 			p := tcp(alice, a.next(), site, 80, packet.SYN, 1000, 0)
 			p.data = make([]byte, 20)
@@ -47,18 +47,18 @@ var fragments = []attack{
 			a.raw(lan, a.fragments(lan, p, ps...)...)
 			return a.reached(wan, site, packet.TCP)
 		}},
-	{name: "fragments/overlap", trick: "a fragment reaches into the next, with other bytes there", source: "Ptacek, Newsham 1998; Novak 2005; RFC 5722", fate: "fragmented_ipv4: the datagram is void",
+	{name: "fragments/overlap", trick: "a fragment reaches into the next, with other bytes there", source: "Ptacek, Newsham 1998; Novak 2005; RFC 5722", fate: "fragmented_ipv4: the datagram is poisoned",
 		run: pieces(func(ps []piece) []piece {
 			ps[1].data = append(ps[1].data, "XXXXXXXX"...)
 			return ps
 		})},
-	{name: "fragments/overlap-backwards", trick: "a fragment reaches into the one before", source: "Novak 2005; RFC 5722", fate: "fragmented_ipv4: the datagram is void",
+	{name: "fragments/overlap-backwards", trick: "a fragment reaches into the one before", source: "Novak 2005; RFC 5722", fate: "fragmented_ipv4: the datagram is poisoned",
 		run: pieces(func(ps []piece) []piece {
 			ps[2].at -= 8
 			ps[2].data = append([]byte("XXXXXXXX"), ps[2].data...)
 			return ps
 		})},
-	{name: "fragments/twice-otherwise", trick: "the same place twice, with other bytes: who keeps the first reads one thing, who keeps the last another", source: "Ptacek, Newsham 1998; Novak 2005", fate: "fragmented_ipv4: it waits in vain, or the datagram is void",
+	{name: "fragments/twice-otherwise", trick: "the same place twice, with other bytes: who keeps the first reads one thing, who keeps the last another", source: "Ptacek, Newsham 1998; Novak 2005", fate: "fragmented_ipv4: it waits in vain, or the datagram is poisoned",
 		run: func(a *arena, legit bool) bool {
 			p := udp(alice, a.next(), site, 4000, "name=good "+string(make([]byte, 200)))
 			q := p
@@ -75,7 +75,7 @@ var fragments = []attack{
 			// The trick works where both versions leave, for the server to choose.
 			return slices.ContainsFunc(a.seen[wan], func(v *view) bool { return string(v.data[:9]) == "name=evil" })
 		}},
-	{name: "fragments/teardrop", trick: "a fragment that lies wholly inside another", source: "CVE-1999-0015 (teardrop)", fate: "fragmented_ipv4: the datagram is void",
+	{name: "fragments/teardrop", trick: "a fragment that lies wholly inside another", source: "CVE-1999-0015 (teardrop)", fate: "fragmented_ipv4: the datagram is poisoned",
 		run: pieces(func(ps []piece) []piece {
 			return slices.Insert(ps, 1, piece{8, ps[0].data[8:40], true})
 		})},
@@ -90,12 +90,12 @@ var fragments = []attack{
 		run: pieces(func(ps []piece) []piece { return slices.Delete(ps, 1, 2) })},
 	{name: "fragments/no-first", trick: "only what is not the first: no header to be judged", source: "RFC 1858 section 2", fate: "fragmented_ipv4 after 30 seconds",
 		run: pieces(func(ps []piece) []piece { return ps[1:] })},
-	{name: "fragments/two-ends", trick: "two last fragments, of which the second makes the datagram longer", source: "RFC 5722; jolt2, CVE-2000-0305", fate: "fragmented_ipv4: the datagram is void",
+	{name: "fragments/two-ends", trick: "two last fragments, of which the second makes the datagram longer", source: "RFC 5722; jolt2, CVE-2000-0305", fate: "fragmented_ipv4: the datagram is poisoned",
 		run: pieces(func(ps []piece) []piece {
 			ps[1].more = false
 			return ps
 		})},
-	{name: "fragments/behind-end", trick: "a fragment behind the last one", source: "RFC 5722", fate: "fragmented_ipv4: the datagram is void",
+	{name: "fragments/behind-end", trick: "a fragment behind the last one", source: "RFC 5722", fate: "fragmented_ipv4: the datagram is poisoned",
 		run: pieces(func(ps []piece) []piece {
 			return slices.Insert(ps, 1, piece{4096, make([]byte, 64), true}, ps[len(ps)-1])
 		})},

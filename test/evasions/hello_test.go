@@ -309,7 +309,7 @@ var helloSegments = []attack{
 			a.raw(lan, a.fragments(lan, p, p.cut(96)...)...)
 			return c.reached(target(legit))
 		}},
-	{name: "hello/ip-overlap", trick: "IP fragments that overlap: good.example for who keeps the first, evil.example for who keeps the last", source: "Ptacek, Newsham 1998; RFC 5722", fate: "fragmented_ipv4, the datagram is void", squid: true,
+	{name: "hello/ip-overlap", trick: "IP fragments that overlap: good.example for who keeps the first, evil.example for who keeps the last", source: "Ptacek, Newsham 1998; RFC 5722", fate: "fragmented_ipv4, the datagram is poisoned", squid: true,
 		run: func(a *arena, legit bool) bool {
 			c := behindOne(a)
 			if c == nil {

@@ -33,7 +33,7 @@ func testers(short string, own bool) []string {
 		return []string{short, "guest/filter", "shared/ruleset"}
 	case "guest/filter":
 		return []string{short, "host/policy/compile", "guest/router"}
-	case "guest/conntrack", "guest/nat", "guest/neigh", "guest/fqdn", "guest/clienthello", "shared/packet", "shared/ruleset",
+	case "guest/conntrack", "guest/nat", "guest/neigh", "guest/reassembly", "guest/fqdn", "guest/clienthello", "shared/packet", "shared/ruleset",
 		"guest/dnsproxy", "guest/dot", "guest/tcp":
 		return []string{short, "guest/router"}
 	}

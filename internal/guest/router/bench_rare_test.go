@@ -51,7 +51,7 @@ var rares = []rare{
 	{name: "reassemble 44", from: lan, edit: reassembleEdit, rules: []rule{"accept"}, round: func(*lab) [][]byte {
 		return fragments(large(udp(host, 4000, web, 53), 65000), lanMAC, 1500, 7)
 	}, sent: [2]int{wan: 44}},
-	{name: "void datagram", from: lan, edit: reassembleEdit, rules: []rule{"accept"}, round: func(*lab) [][]byte {
+	{name: "poisoned datagram", from: lan, edit: reassembleEdit, rules: []rule{"accept"}, round: func(*lab) [][]byte {
 		f := fragments(large(udp(host, 4000, web, 53), 4000), lanMAC, 1500, 7)
 		return [][]byte{f[0], shift(f[1], 1000, true), f[2]}
 	}},

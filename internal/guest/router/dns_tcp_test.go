@@ -314,7 +314,7 @@ func TestS30_TCPFails(t *testing.T) {
 // come in fragments whole, and drops what does not fit a buffer.
 func TestTCPInFragments(t *testing.T) {
 	l := githubLab(t, nil)
-	l.e.frags.on = true
+	l.e.defrag = true
 	s := large(syn(host, 4000, lanAddr, 53), 600)
 	l.feed(lan, fragments(s, lanMAC, 300, 6)...) // with data, which may be ignored
 	l.taken(lan)

@@ -7,7 +7,6 @@ import (
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
-	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // Bits of the first byte of FuzzPipeline's input: the policy.
@@ -107,8 +106,8 @@ func FuzzPipeline(f *testing.F) {
 		l.e.tick = 0
 		l.run()
 		l.invariants()
-		if l.e.frags.held != 0 || l.e.frags.used != 0 || l.e.held.n != 0 {
-			t.Fatalf("%d fragments and %d SYNs are held for ever", l.e.frags.held, l.e.held.n)
+		if l.e.frags.Held() != 0 || l.e.frags.Len() != 0 || l.e.held.n != 0 {
+			t.Fatalf("%d fragments and %d SYNs are held for ever", l.e.frags.Held(), l.e.held.n)
 		}
 	})
 }
@@ -176,99 +175,4 @@ func makeSums(f []byte) {
 	}
 	l4[off], l4[off+1] = 0, 0
 	binary.BigEndian.PutUint16(l4[off:], ^packet.Sum(l4, sum))
-}
-
-// A model of reassembly: what is known of each byte of one datagram.
-type byteModel struct {
-	have  [65536]bool
-	seen  map[[2]int]bool // pieces, whether they are the end
-	total int
-	void  bool
-	n     int
-	most  int // end of the piece furthest back
-}
-
-// add returns whether the piece completes the datagram.
-func (m *byteModel) add(off, n int, more bool) bool {
-	if m.void {
-		return false
-	}
-	if end, ok := m.seen[[2]int{off, n}]; ok && end == !more {
-		return false
-	}
-	bad := m.total != 0 && (!more || off+n > m.total) || !more && m.most > off+n || m.n == perDatagram
-	for i := off; i < off+n && !bad; i++ {
-		bad = m.have[i]
-	}
-	if bad {
-		m.void = true
-		return false
-	}
-	for i := off; i < off+n; i++ {
-		m.have[i] = true
-	}
-	m.seen[[2]int{off, n}] = !more
-	m.most = max(m.most, off+n)
-	m.n++
-	if !more {
-		m.total = off + n
-	}
-	for i := range m.total {
-		if !m.have[i] {
-			return false
-		}
-	}
-	return m.total != 0
-}
-
-// FuzzReassembly puts pieces of one UDP datagram in, in any order and with any
-// overlaps, and compares with a model that marks bytes. Each record is an offset
-// (in units of 8), a length, and whether more follow.
-func FuzzReassembly(f *testing.F) {
-	f.Add([]byte{0, 16, 1, 2, 8, 0})
-	f.Add([]byte{2, 8, 0, 0, 16, 1})
-	f.Add([]byte{0, 8, 1, 2, 8, 0, 1, 8, 1})
-	f.Add([]byte{0, 16, 1, 1, 8, 1, 2, 8, 0})
-	f.Add([]byte{0, 8, 1, 1, 8, 1, 2, 8, 1, 2, 8, 0, 3, 8, 0})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		l := fuzzLab(t, fuzzReassemble)
-		l.one(lan, udp("10.0.0.3", 1, web, 53)) // the gateway is known
-		m := &byteModel{seen: map[[2]int]bool{}}
-		for ; len(b) >= 3; b = b[3:] {
-			off, n, more := int(b[0])*8, int(b[1]), b[2]&1 != 0
-			if more {
-				n &^= 7
-			}
-			if n == 0 || m.n == 0 && off == 0 && !more {
-				continue // not a fragment
-			}
-			// The first bytes are a UDP header without a checksum. Its length
-			// cannot be known here: any that does not fit makes the whole
-			// malformed, which is told from not whole.
-			p := pkt{src: host, dst: web, proto: 47, data: make([]byte, n)}
-			for i := range p.data {
-				p.data[i] = byte(off + i)
-			}
-			if off == 0 && n >= 8 {
-				copy(p.data, []byte{0x10, 0, 0, 53, 0xff, 0xff, 0, 0})
-			}
-			fr := p.frame(lanMAC)
-			fr[packet.EthLen+9] = packet.UDP
-			packet.SetID(fr[packet.EthLen:], 99)
-			fr = shift(fr, off, more)
-			if off == 0 && !more {
-				continue
-			}
-			before := l.e.c.DropReasons[verdict.MalformedPacket] + l.e.c.Reassembled
-			l.feed(lan, fr)
-			whole := l.e.c.DropReasons[verdict.MalformedPacket]+l.e.c.Reassembled != before
-			if want := m.add(off, n, more); want != whole {
-				t.Fatalf("piece %d+%d, more %v: whole %v, want %v; held %d", off, n, more, whole, want, l.e.frags.held)
-			}
-			l.invariants()
-			if whole {
-				return
-			}
-		}
-	})
 }

@@ -468,7 +468,7 @@ func (l *lab) buffers() {
 	for i := range l.e.port {
 		waiting += l.e.port[i].neigh.Waiting()
 	}
-	waiting += l.e.frags.held
+	waiting += l.e.frags.Held()
 	held := 0
 	for i := range l.e.names.hellos.at {
 		held += l.e.names.hellos.at[i].n

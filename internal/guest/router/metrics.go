@@ -53,7 +53,7 @@ func (e *Engine) Metrics() []export.Family {
 		one("thurward_fragments_sent_total", "Fragments that they became.", &c.FragmentsSent),
 		one("thurward_reassembled_total", "Datagrams whose fragments have all come.", &c.Reassembled),
 		one("thurward_fragments_joined_total", "Fragments that became part of another's frame.", &c.Joined),
-		{Name: "thurward_fragments_held", Help: "Fragments of datagrams that are not complete yet.", Type: export.Gauge, Fill: func(v []uint64) { v[0] = uint64(e.frags.held) }},
+		{Name: "thurward_fragments_held", Help: "Fragments of datagrams that are not complete yet.", Type: export.Gauge, Fill: func(v []uint64) { v[0] = uint64(e.frags.Held()) }},
 		one("thurward_mss_clamped_total", "TCP handshakes' segments whose MSS was lowered.", &c.MSSClamped),
 		one("thurward_nat_ports_reclaimed_total", "Flows that were over and were ended before their time for their external port.", &c.PortsReclaimed),
 		{Name: "thurward_nat_translations_total", Help: "Flows that were translated when they began, by kind.", Type: export.Counter, N: int(nat.NumKinds),

@@ -9,7 +9,9 @@ import (
 	"github.com/thurward/thurward/internal/guest/dnsproxy"
 	"github.com/thurward/thurward/internal/guest/dot"
 	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/nat"
+	"github.com/thurward/thurward/internal/guest/reassembly"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -61,7 +63,10 @@ func TestEachMetricIsItsCounter(t *testing.T) {
 	}
 	n = number(reflect.ValueOf(e.names.links[0].Counters()).Elem(), n)
 	number(reflect.ValueOf(e.names.links[1].Counters()).Elem(), n+1e6)
-	e.frags.held = 77
+	for i := range uint16(7) {
+		buf, _ := l.pool.Get()
+		e.frags.Add(&reassembly.Fragment{Key: reassembly.Key{Src: ip(host), ID: i}, Piece: packet.Piece{Len: 8, More: true}, Frame: framebuf.Frame{Buf: buf, Len: 60}}, l.now)
+	}
 	e.nat.Pools()[1].Take(packet.UDP, ip(host), 4000, 0) // the second pool has one in use
 	links := func(of func(c *dot.Counters) uint64) uint64 {
 		return of(e.names.links[0].Counters()) + of(e.names.links[1].Counters())
@@ -86,7 +91,7 @@ func TestEachMetricIsItsCounter(t *testing.T) {
 		"thurward_interface_receive_packets_total": c.RxPackets[:], "thurward_interface_receive_bytes_total": c.RxBytes[:],
 		"thurward_interface_transmit_packets_total": c.TxPackets[:], "thurward_interface_transmit_bytes_total": c.TxBytes[:], "thurward_interface_transmit_holds_total": c.Holds[:],
 		"thurward_interface_other_host_total": c.OtherHost[:], "thurward_arp_received_total": c.ARPReceived[:], "thurward_arp_sent_total": c.ARPSent[:],
-		"thurward_arp_conflicts_total": c.ARPConflicts[:], "thurward_neighbour_evictions_total": c.NeighbourEvictions[:], "thurward_fragments_held": {77},
+		"thurward_arp_conflicts_total": c.ARPConflicts[:], "thurward_neighbour_evictions_total": c.NeighbourEvictions[:], "thurward_fragments_held": {7},
 		"thurward_nat_translations_total": c.Translations[:], "thurward_conntrack_entries": {0}, "thurward_conntrack_capacity": {uint64(e.flows.Cap())},
 		"thurward_conntrack_entries_highest": {uint64(table.HighWater)}, "thurward_conntrack_evictions_total": table.Evictions[:],
 		"thurward_nat_port_pool_in_use":  {0, 0, 0, 0, 1, 0},

@@ -5,6 +5,7 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/neigh"
+	"github.com/thurward/thurward/internal/guest/reassembly"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
@@ -18,7 +19,7 @@ const (
 )
 
 // While its next hop is asked for, a datagram waits with all its fragments.
-const _ = uint(neigh.MaxPerHop - perDatagram)
+const _ = uint(neigh.MaxPerHop - reassembly.MaxPerDatagram)
 
 // resolve keeps a frame until the address of its next hop is known, and asks
 // for it.

@@ -24,9 +24,9 @@ func shift(f []byte, off int, more bool) []byte {
 	return f
 }
 
-// TestRFC5722_OverlapsVoidTheDatagram: whatever overlaps, nothing of the
+// TestRFC5722_OverlapsPoisonTheDatagram: whatever overlaps, nothing of the
 // datagram passes, not even when the missing fragments come later.
-func TestRFC5722_OverlapsVoidTheDatagram(t *testing.T) {
+func TestRFC5722_OverlapsPoisonTheDatagram(t *testing.T) {
 	whole := fragments(large(udp(host, 4000, web, 53), 72), lanMAC, 44, 7) // 3 of 24, 1 of 8 bytes
 	if len(whole) != 4 {
 		t.Fatalf("%d fragments", len(whole))
@@ -60,13 +60,13 @@ func TestRFC5722_OverlapsVoidTheDatagram(t *testing.T) {
 				if sent != 0 {
 					t.Fatalf("order %v: %d datagrams passed", order, sent)
 				}
-				if l.e.frags.held != 0 && order[0] != 9 && order[1] != 9 {
-					t.Fatalf("order %v: %d fragments still held", order, l.e.frags.held)
+				if l.e.frags.Held() != 0 && order[0] != 9 && order[1] != 9 {
+					t.Fatalf("order %v: %d fragments still held", order, l.e.frags.Held())
 				}
 				l.invariants()
 				l.pass(31)
-				if l.e.frags.used != 0 || l.e.c.DropReasons[verdict.FragmentedIPv4]+l.e.c.DropReasons[verdict.MalformedPacket] != 5 {
-					t.Fatalf("order %v: %d datagrams remembered; drops: %s", order, l.e.frags.used, l.drops())
+				if l.e.frags.Len() != 0 || l.e.c.DropReasons[verdict.FragmentedIPv4]+l.e.c.DropReasons[verdict.MalformedPacket] != 5 {
+					t.Fatalf("order %v: %d datagrams remembered; drops: %s", order, l.e.frags.Len(), l.drops())
 				}
 				// The number is free again.
 				if got := l.feed(lan, whole...); len(got) != 1 {

@@ -50,7 +50,7 @@ func (e *Engine) parseOther(in *port, i int, now int64) {
 			return
 		}
 	case kindFragment:
-		if !e.gather(p, now) {
+		if !e.reassemble(p, now) {
 			return
 		}
 	}
@@ -102,7 +102,7 @@ func (e *Engine) read(p *received) (frameKind, verdict.Reason) {
 		return kindUnread, verdict.EtherTypeUnsupported
 	}
 	n, why := packet.ParseIPv4(f, &p.Packet)
-	if why == verdict.FragmentedIPv4 && e.frags.on && ours {
+	if why == verdict.FragmentedIPv4 && e.defrag && ours {
 		p.frame.Len = packet.EthLen + uint32(p.Total)
 		return kindFragment, 0
 	}

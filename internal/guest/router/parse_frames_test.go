@@ -148,15 +148,15 @@ func TestBroadcastFragments(t *testing.T) {
 	fs := fragments(large(udp(host, 4000, web, 5000), 900), broadcastMAC, 576, 1)
 	for i, f := range fs {
 		l.droppedRaw(lan, f, verdict.FragmentedIPv4)
-		if l.e.frags.held != 0 {
+		if l.e.frags.Held() != 0 {
 			t.Fatalf("fragment %d is held", i)
 		}
 	}
 	for _, f := range fragments(large(udp(host, 4000, web, 5000), 900), [6]byte{2, 0, 0, 0, 9, 9}, 576, 1) {
 		l.raw(lan, f)
 	}
-	if l.e.frags.held != 0 || l.e.c.OtherHost[lan] != uint64(len(fs)) {
-		t.Errorf("%d held, %d for another", l.e.frags.held, l.e.c.OtherHost[lan])
+	if l.e.frags.Held() != 0 || l.e.c.OtherHost[lan] != uint64(len(fs)) {
+		t.Errorf("%d held, %d for another", l.e.frags.Held(), l.e.c.OtherHost[lan])
 	}
 	if vs := l.feed(lan, fragments(large(udp(host, 4000, web, 5000), 900), lanMAC, 576, 1)...); len(vs) != 1 {
 		t.Errorf("%d passed", len(vs))

@@ -85,7 +85,7 @@ func (e *Engine) NextDeadline() int64 {
 		// ports and records back, and has time when all is quiet.
 		d = e.tick + second
 	}
-	d = min(d, e.held.due(), e.frags.due())
+	d = min(d, e.held.due(), e.frags.Due())
 	if p := e.names.proxy; p != nil {
 		if at, ok := p.Due(); ok {
 			d = min(d, max(at, e.tick))
@@ -128,5 +128,5 @@ func (e *Engine) timers(now int64) {
 	e.announceTick(now)
 	e.heldTick(now)
 	e.namesTick(now)
-	e.gatherTick(now)
+	e.reassemblyTick(now)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/reassembly"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -204,7 +205,7 @@ func TestFragmentsThatCannotBe(t *testing.T) {
 	if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[verdict.MalformedPacket] != malformed+uint64(len(fs)) {
 		t.Fatalf("%v; drops: %s", got, l.drops())
 	}
-	if l.e.frags.used != 0 {
+	if l.e.frags.Len() != 0 {
 		t.Fatal("something is held")
 	}
 	l.invariants()
@@ -219,8 +220,8 @@ func TestRFC4787_REQ14a_FragmentsAreBounded(t *testing.T) {
 	for i := range 500 {
 		l.feed(lan, first(host, uint16(i)))
 	}
-	if l.e.frags.held != perSource {
-		t.Fatalf("%d fragments of one source held", l.e.frags.held)
+	if l.e.frags.Held() != reassembly.MaxPerSource {
+		t.Fatalf("%d fragments of one source held", l.e.frags.Held())
 	}
 	// Another source finds room all the same.
 	if got := l.feed(lan, fragments(large(udp("10.0.0.3", 4000, web, 53), 100), lanMAC, 60, 7)...); len(got) != 1 {
@@ -228,8 +229,8 @@ func TestRFC4787_REQ14a_FragmentsAreBounded(t *testing.T) {
 	}
 	for i := range 2000 {
 		l.feed(lan, first(addr(ip("10.0.0.10")+packet.Addr(i%200)).String(), uint16(i)))
-		if l.e.frags.held > gatheredMax || l.e.frags.used > datagramMax {
-			t.Fatalf("%d fragments of %d datagrams held", l.e.frags.held, l.e.frags.used)
+		if l.e.frags.Held() > reassembly.MaxFragments || l.e.frags.Len() > reassembly.MaxDatagrams {
+			t.Fatalf("%d fragments of %d datagrams held", l.e.frags.Held(), l.e.frags.Len())
 		}
 	}
 	if got := l.feed(lan, fragments(large(udp("10.0.0.3", 4000, web, 53), 100), lanMAC, 60, 8)...); len(got) != 1 {
@@ -241,21 +242,21 @@ func TestRFC4787_REQ14a_FragmentsAreBounded(t *testing.T) {
 			fs := fragments(large(udp(addr(ip("10.0.0.20")+packet.Addr(j)).String(), 4000, web, 53), 1400), lanMAC, 52, 9)
 			l.now += 1e3
 			l.feed(lan, fs[i])
-			if l.e.frags.held > gatheredMax {
-				t.Fatalf("%d fragments held", l.e.frags.held)
+			if l.e.frags.Held() > reassembly.MaxFragments {
+				t.Fatalf("%d fragments held", l.e.frags.Held())
 			}
 		}
 	}
-	if l.e.frags.held < gatheredMax-40 {
-		t.Fatalf("%d fragments held: the test does not reach the bound", l.e.frags.held)
+	if l.e.frags.Held() < reassembly.MaxFragments-40 {
+		t.Fatalf("%d fragments held: the test does not reach the bound", l.e.frags.Held())
 	}
 	if d := l.e.NextDeadline(); d > l.now+30e9 {
 		t.Fatalf("the next deadline is in %v s", float64(d-l.now)/1e9)
 	}
 	l.invariants()
 	l.pass(31)
-	if l.e.frags.held != 0 || l.e.frags.used != 0 || l.e.frags.group != [sourceGroups]uint16{} {
-		t.Fatalf("%d fragments held after 31 s", l.e.frags.held)
+	if l.e.frags.Held() != 0 || l.e.frags.Len() != 0 {
+		t.Fatalf("%d fragments held after 31 s", l.e.frags.Held())
 	}
 	l.invariants()
 }
@@ -263,8 +264,8 @@ func TestRFC4787_REQ14a_FragmentsAreBounded(t *testing.T) {
 // TestFragmentsOfOneDatagramAreBounded.
 func TestFragmentsOfOneDatagramAreBounded(t *testing.T) {
 	l := reassembling(t, "accept")
-	fs := fragments(large(udp(host, 4000, web, 53), 8*(perDatagram+6)), lanMAC, 28, 7)
-	if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[verdict.FragmentedIPv4] != uint64(len(fs)) || l.e.frags.held != 0 {
+	fs := fragments(large(udp(host, 4000, web, 53), 8*(reassembly.MaxPerDatagram+6)), lanMAC, 28, 7)
+	if got := l.feed(lan, fs...); len(got) != 0 || l.e.c.DropReasons[verdict.FragmentedIPv4] != uint64(len(fs)) || l.e.frags.Held() != 0 {
 		t.Fatalf("%v; drops: %s", got, l.drops())
 	}
 	l.invariants()
@@ -282,9 +283,9 @@ func TestRFC1122_S2_3_2_2_ADatagramWaitsWhole(t *testing.T) {
 				l.port[lan].in = append(l.port[lan].in, udp(host, uint16(5000+i), to, 53).frame(lanMAC))
 			}
 			l.e.Poll(l.now) // nobody has answered yet
-			p := large(udp(host, 4000, to, 53), 8*perDatagram-packet.UDPLen)
+			p := large(udp(host, 4000, to, 53), 8*reassembly.MaxPerDatagram-packet.UDPLen)
 			fs := fragments(p, lanMAC, 28, 7)
-			if len(fs) != perDatagram {
+			if len(fs) != reassembly.MaxPerDatagram {
 				t.Fatalf("%d fragments", len(fs))
 			}
 			lost := before

@@ -92,7 +92,7 @@ func TestRFC1812_S5_3_4_LinkBroadcasts(t *testing.T) {
 		l.unanswered(lan, e, verdict.Martian)
 		l := reassembling(t, "accept")
 		p.mac = &mac
-		if got := l.feed(lan, fragments(large(p, 100), lanMAC, 60, 7)[1:]...); len(got) != 0 || l.e.frags.used != 0 {
+		if got := l.feed(lan, fragments(large(p, 100), lanMAC, 60, 7)[1:]...); len(got) != 0 || l.e.frags.Len() != 0 {
 			t.Fatalf("fragments to %x: %v; drops: %s", mac, got, l.drops())
 		}
 	}

@@ -17,7 +17,7 @@
 //	dns.go        queries to the firewall and answers to it; names.go: names of destinations
 //	dnstls.go     connections to upstreams over TLS
 //	neighbour.go  ARP: link-layer addresses of next hops, and what waits for these
-//	reassemble.go fragments, where they are not dropped
+//	reassemble.go fragments, where they are reassembled
 //	transmit.go   leave
 //	fragment.go   what is longer than the way out carries
 //
@@ -37,6 +37,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/guest/neigh"
+	"github.com/thurward/thurward/internal/guest/reassembly"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -132,11 +133,12 @@ type Engine struct {
 	rndKey   uint64        // of hashes
 	plain    bool          // for tests: no packet is steady
 	rejects  bool          // the policy rejects something
+	defrag   bool          // fragments are reassembled, not dropped
 	held     heldSYNs
 	martians []packet.Net
 	octets   [256]bool // with which addresses of martians begin: no block is shorter
 	again    announceAgain
-	frags    gathering
+	frags    *reassembly.Table
 	links    framebuf.Links // of frames that wait for a neighbour, or for the rest of their datagram
 	ids      idents
 	mss      uint16      // that both sides carry; 0: not clamped
@@ -247,7 +249,8 @@ func New(c Config) (*Engine, error) {
 		p := &e.port[i]
 		p.neigh = neigh.New(bits.RotateLeft64(e.rndKey, 17+i), p.gateway, e.links)
 	}
-	e.frags.on = s.Fragments == ruleset.FragmentsReassemble
+	e.frags = reassembly.New(e.rndKey, e.links)
+	e.defrag = s.Fragments == ruleset.FragmentsReassemble
 	for i := range e.ids {
 		e.ids[i] = uint16(e.random())
 	}

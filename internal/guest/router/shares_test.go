@@ -242,14 +242,14 @@ func TestShares_FlowsInAnothersName(t *testing.T) {
 }
 
 // TestShares_Reassembly: sources that send fragments of datagrams that never
-// become whole, or are void because two overlap, fill the table; another one's
+// become whole, or are poisoned because two overlap, fill the table; another one's
 // datagrams, whose fragments come slowly, become whole all the same.
 func TestShares_Reassembly(t *testing.T) {
 	for name, flood := range map[string]func(src string, id uint16) [][]byte{
 		"incomplete": func(src string, id uint16) [][]byte {
 			return fragments(large(udp(src, 4000, web, 53), 100), lanMAC, 60, id)[:1]
 		},
-		"void": func(src string, id uint16) [][]byte {
+		"poisoned": func(src string, id uint16) [][]byte {
 			fs := fragments(large(udp(src, 4000, web, 53), 300), lanMAC, 60, id)
 			other := fragments(large(udp(src, 4000, web, 53), 300), lanMAC, 92, id)
 			return [][]byte{fs[0], other[0]}
@@ -281,8 +281,8 @@ func TestShares_Reassembly(t *testing.T) {
 			}
 			l.invariants()
 			l.pass(31)
-			if g := &l.e.frags; g.used != 0 || g.held != 0 || g.slots != [sourceGroups]uint8{} || g.group != [sourceGroups]uint16{} {
-				t.Fatalf("%d datagrams, %d fragments are counted", g.used, g.held)
+			if g := l.e.frags; g.Len() != 0 || g.Held() != 0 {
+				t.Fatalf("%d datagrams, %d fragments are counted", g.Len(), g.Held())
 			}
 		})
 	}

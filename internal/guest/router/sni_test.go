@@ -203,7 +203,7 @@ func TestSNIHolds(t *testing.T) {
 // that does not fit a buffer is dropped.
 func TestSNIInFragments(t *testing.T) {
 	l := sniLab(t)
-	l.e.frags.on = true
+	l.e.defrag = true
 	l.handshake(host, 5000, cdn, 443)
 	h := clientHello(t, "github.com")
 	p := tcpSeg(host, 5000, cdn, 443, packet.ACK|packet.PSH, 1001, 5001)

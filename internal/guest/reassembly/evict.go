@@ -1,0 +1,84 @@
+package reassembly
+
+import (
+	"math"
+	"slices"
+
+	"github.com/thurward/thurward/internal/guest/framebuf"
+)
+
+// Which datagrams oldest looks at.
+const (
+	anyDatagram = iota
+	anyHolding  // fragments
+	ofGroup     // that hold fragments, of a group of sources
+	ofMost      // of sources that have so many datagrams
+	ofHolders   // that hold fragments, of sources that have so many of these
+)
+
+// oldest returns the datagram of a kind that expires first, other than one, or -1.
+func (t *Table) oldest(kind, which, other int) int {
+	best, at := int64(math.MaxInt64), -1
+	for i := range t.dg {
+		d := &t.dg[i]
+		ok := t.key[i].rest != 0 && i != other
+		switch kind {
+		case anyHolding:
+			ok = ok && d.list.Len() > 0
+		case ofGroup:
+			ok = ok && d.list.Len() > 0 && int(d.group) == which
+		case ofMost:
+			ok = ok && int(t.datagrams[d.group]) == which
+		case ofHolders:
+			ok = ok && d.list.Len() > 0 && int(t.fragments[d.group]) == which
+		}
+		if ok && d.expires < best {
+			best, at = d.expires, i
+		}
+	}
+	return at
+}
+
+// oldestOfMost returns the oldest datagram of the source that has most of them.
+func (t *Table) oldestOfMost() int {
+	return t.oldest(ofMost, int(slices.Max(t.datagrams[:])), -1)
+}
+
+// relieve keeps the limits of fragments: the oldest datagram of the source, or
+// of the one that holds most, other than datagram n, gives way. It returns the
+// fragments that are to be dropped.
+func (t *Table) relieve(n int) (source, all framebuf.Queue) {
+	group := t.dg[n].group
+	if t.fragments[group] > MaxPerSource {
+		source = t.evict(t.oldest(ofGroup, int(group), -1))
+	}
+	if t.held > MaxFragments {
+		at := t.oldest(ofHolders, int(slices.Max(t.fragments[:])), n)
+		if at < 0 {
+			at = t.oldest(anyHolding, 0, n) // n is all that the largest holder has
+		}
+		all = t.evict(at)
+	}
+	return source, all
+}
+
+// evict forgets a datagram and returns its fragments; -1 is none.
+func (t *Table) evict(n int) (fragments framebuf.Queue) {
+	if n < 0 {
+		return fragments
+	}
+	fragments = t.release(&t.dg[n])
+	t.key[n] = slotKey{}
+	t.datagrams[t.dg[n].group]--
+	t.used--
+	return fragments
+}
+
+// release takes the fragments that a datagram holds.
+func (t *Table) release(d *datagram) framebuf.Queue {
+	q := d.list
+	t.held -= q.Len()
+	t.fragments[d.group] -= uint16(q.Len())
+	d.list = framebuf.Queue{}
+	return q
+}
