@@ -1,33 +1,33 @@
 // Package clienthello reads the server name from the first message of a TLS
 // connection (RFC 8446 section 4.1.2, RFC 6066 section 3).
 //
-// The server at the other end reads the same bytes with a program of its own.
-// So everything that two programs may read differently is refused here, however
-// harmless it looks: what is accepted has one meaning.
+// The server parses the same bytes with a parser of its own. Everything that two
+// parsers may read differently is therefore refused, even where it looks harmless:
+// a message that is accepted has one meaning.
 package clienthello
 
 import "encoding/binary"
 
-// MaxLen is the longest beginning of a stream that is looked at. A hello with
-// post-quantum key shares takes about 1800 bytes.
+// MaxLen is the maximum length of the message in bytes. A ClientHello with
+// post-quantum key shares has about 1800.
 const MaxLen = 6 << 10
 
-// A State says how far reading has come.
+// A State is the result of parsing.
 type State uint8
 
 // The states.
 const (
-	Incomplete State = iota // the message has not arrived whole
-	Found                   // there is a server name
-	NoName                  // it is a hello without a server name
-	Invalid                 // it is no hello that can be read, or one that may be read in two ways
+	Incomplete State = iota // the message is not complete
+	Found                   // it has a server name
+	NoName                  // it is a ClientHello without a server name
+	Invalid                 // it is not a valid ClientHello, or an ambiguous one
 )
 
-// A Hello is what is read of the message.
+// A Hello is what is parsed of a ClientHello.
 type Hello struct {
-	Name  []byte // the server's name as the client wrote it: letters, digits, hyphens and underscores between dots
-	Len   int    // bytes of the stream that the message and its records take
-	Early bool   // data follow before the server has answered (RFC 8446 section 4.2.10)
+	Name  []byte // server name as sent: labels of letters, digits, hyphens and underscores
+	Len   int    // length of the message with its record headers, in bytes
+	Early bool   // it has the early_data extension (RFC 8446 section 4.2.10)
 }
 
 // TLS content types and message types.
@@ -45,17 +45,17 @@ const (
 	extEarlyData  = 42
 )
 
-// Read reads the server name from the beginning of a stream, which may be cut
-// off anywhere: what it says of a beginning other than More holds for the whole.
-// The message must be whole before anything is said of it. It may be spread over
-// several records, but nothing may come between, before it, or behind it in its
-// last record. The name is written to dst.
+// Read parses the ClientHello at the beginning of a stream, of which stream is a
+// prefix of any length. A result other than Incomplete does not change with more of
+// the stream. The message may be fragmented over several records, but nothing may
+// precede it, come between them, or follow it in the last one. The name is written
+// to dst.
 func Read(stream []byte, dst *[255]byte) (Hello, State) {
 	var msg [MaxLen]byte
 	n := 0
 	for b := stream; ; {
 		if len(b) > 0 && b[0] != typeHandshake || len(b) > 1 && b[1] != 3 {
-			return Hello{}, Invalid // a record of another type or protocol
+			return Hello{}, Invalid // another content type or protocol
 		}
 		if len(b) < 5 {
 			return Hello{}, Incomplete
@@ -65,7 +65,7 @@ func Read(stream []byte, dst *[255]byte) (Hello, State) {
 		if size == 0 || n+size > MaxLen {
 			return Hello{}, Invalid
 		}
-		end := n + size // of the message's part in this record
+		end := n + size // of the message's fragment in this record
 		k := min(size, len(b))
 		n += copy(msg[n:], b[:k])
 		b = b[k:]
@@ -75,10 +75,10 @@ func Read(stream []byte, dst *[255]byte) (Hello, State) {
 		if n >= 4 {
 			want := 4 + int(msg[1])<<16 + int(msg[2])<<8 + int(msg[3])
 			if want > MaxLen || end > want {
-				return Hello{}, Invalid // too long, or something follows in its record
+				return Hello{}, Invalid // too long, or its record has more
 			}
 			if n == want {
-				h, s := hello(msg[4:want], dst)
+				h, s := parseHello(msg[4:want], dst)
 				h.Len = len(stream) - len(b)
 				return h, s
 			}
@@ -86,8 +86,8 @@ func Read(stream []byte, dst *[255]byte) (Hello, State) {
 	}
 }
 
-// ReadSecond is Read for the second hello, which a server may ask for: a
-// change_cipher_spec may stand before it (RFC 8446 appendix D.4).
+// ReadSecond is Read for the ClientHello after a HelloRetryRequest: it may be preceded
+// by a change_cipher_spec record (RFC 8446 appendix D.4).
 func ReadSecond(stream []byte, dst *[255]byte) (Hello, State) {
 	const ccs = "\x14\x03\x03\x00\x01\x01"
 	if len(stream) == 0 || stream[0] != typeChangeCipherSpec {
@@ -102,37 +102,37 @@ func ReadSecond(stream []byte, dst *[255]byte) (Hello, State) {
 	return h, s
 }
 
-// AllowsTrailing reports whether rest, the stream behind a hello, is what a client may
-// send before it has an answer.
+// AllowsTrailing reports whether rest, the stream behind the ClientHello, is what a
+// client may send before the server responds: early data.
 func (h *Hello) AllowsTrailing(rest []byte) bool {
 	return len(rest) == 0 || h.Early && (rest[0] == typeChangeCipherSpec || rest[0] == typeApplicationData)
 }
 
-// Handshakes reports whether a record of this type may be the beginning of another
-// hello.
+// MayBeginSecond reports whether a second ClientHello, or the change_cipher_spec
+// before it, may begin with a record of this content type.
 func MayBeginSecond(contentType byte) bool {
 	return contentType == typeHandshake || contentType == typeChangeCipherSpec
 }
 
-// An Answer is what a server says to a hello.
+// A Response is a server's response to a ClientHello.
 type Response uint8
 
-// The answers.
+// The responses.
 const (
-	Undecided    Response = iota // too little of it is there
-	RetryRequest                 // HelloRetryRequest: it wants another hello, and takes the name from that
-	NoRetry                      // anything else
+	Undecided    Response = iota // it is not complete enough to tell
+	RetryRequest                 // HelloRetryRequest: another ClientHello follows, whose name counts
+	NoRetry                      // any other message
 )
 
-// ResponseLen is how many bytes of a server's stream ReadResponse needs at most.
+// ResponseLen is the maximum number of bytes that ReadResponse needs.
 const ResponseLen = 5 + 4 + 2 + 32
 
-// retryRandom is the random of a ServerHello that is a HelloRetryRequest (RFC
+// retryRandom is the random field of a ServerHello that is a HelloRetryRequest (RFC
 // 8446 section 4.1.3).
-const retryRandom = "\xCF\x21\xAD\x74\xE5\x9A\x61\x11\xBE\x1D\x8C\x02\x1E\x65\xB8\x91\xC2\xA2\x11\x16\x7A\xBB\x8C\x5E\x07\x9E\x09\xE2\xC8\xA8\x33\x9C"
+const retryRandom = "\xCF\x21\xAD\x74\xE5\x9A\x61\x11\xBE\x1D\x8C\x02\x1E\x65\xB8\x91" +
+	"\xC2\xA2\x11\x16\x7A\xBB\x8C\x5E\x07\x9E\x09\xE2\xC8\xA8\x33\x9C"
 
-// ReadResponse tells from the beginning of a server's stream whether the server asks
-// for a second hello.
+// ReadResponse parses the beginning of a server's stream.
 func ReadResponse(stream []byte) Response {
 	if len(stream) > 0 && stream[0] != typeHandshake || len(stream) > 5 && stream[5] != serverHello {
 		return NoRetry
@@ -150,13 +150,13 @@ func ReadResponse(stream []byte) Response {
 	return Undecided
 }
 
-// A reader takes fields from a message. Once one is missing, all are.
+// A reader reads the fields of a message. After one that is cut off it returns none.
 type reader struct {
 	b   []byte
 	bad bool
 }
 
-func (r *reader) take(n int) []byte {
+func (r *reader) bytes(n int) []byte {
 	if n > len(r.b) {
 		r.b, r.bad = nil, true
 		return nil
@@ -167,20 +167,20 @@ func (r *reader) take(n int) []byte {
 }
 
 func (r *reader) number(bytes int) (v int) {
-	for _, c := range r.take(bytes) {
+	for _, c := range r.bytes(bytes) {
 		v = v<<8 | int(c)
 	}
 	return v
 }
 
-// vector takes a field behind its length.
-func (r *reader) vector(bytes int) []byte { return r.take(r.number(bytes)) }
+// vector reads a field that is prefixed with its length in so many bytes.
+func (r *reader) vector(bytes int) []byte { return r.bytes(r.number(bytes)) }
 
-// hello reads the message.
-func hello(b []byte, dst *[255]byte) (h Hello, s State) {
+// parseHello parses the body of a ClientHello.
+func parseHello(b []byte, dst *[255]byte) (h Hello, s State) {
 	r := reader{b: b}
-	version := r.take(2)
-	r.take(32)             // random
+	version := r.bytes(2)
+	r.bytes(32)            // random
 	session := r.vector(1) // legacy_session_id
 	suites := r.vector(2)
 	methods := r.vector(1) // legacy_compression_methods
@@ -188,7 +188,7 @@ func hello(b []byte, dst *[255]byte) (h Hello, s State) {
 		return Hello{}, Invalid
 	}
 	if len(r.b) == 0 {
-		return Hello{}, NoName // from before extensions
+		return Hello{}, NoName // a ClientHello without extensions (RFC 5246 section 7.4.1.2)
 	}
 	ext := reader{b: r.vector(2)}
 	if r.bad || len(r.b) != 0 {
@@ -206,7 +206,7 @@ func hello(b []byte, dst *[255]byte) (h Hello, s State) {
 		case extServerName:
 			host := hostName(data)
 			if h.Name != nil || host == nil {
-				return Hello{}, Invalid // twice, or not to be read
+				return Hello{}, Invalid // twice, or malformed
 			}
 			h.Name = dst[:copy(dst[:], host)]
 		}
@@ -217,30 +217,30 @@ func hello(b []byte, dst *[255]byte) (h Hello, s State) {
 	return h, Found
 }
 
-// hostName returns the one name in the data of a server_name extension, or nil
-// when there is none, there are several, or it is not a host's.
+// hostName returns the name in the data of a server_name extension, or nil if there
+// is not exactly one, or it is not a host name.
 func hostName(ext []byte) []byte {
 	data := reader{b: ext}
 	list := reader{b: data.vector(2)}
 	if len(data.b) != 0 || list.number(1) != 0 {
-		return nil // or of another kind than a host name
+		return nil // or a name of another type
 	}
-	host := list.vector(2) // empty where it is cut off
+	host := list.vector(2) // empty if it is cut off
 	if len(list.b) != 0 || !validName(host) {
 		return nil
 	}
 	return host
 }
 
-// validName reports whether b is the name of a host as RFC 6066 wants it: labels
-// of letters, digits and hyphens (and underscores, which exist), without a dot at
-// the end, not an address. International names are in their ASCII form, as they
-// are in DNS.
+// validName reports whether b is a host name as of RFC 6066 section 3: labels of
+// letters, digits and hyphens (and underscores, which are in use), without a
+// trailing dot, and not an IP address. International names are in their ASCII form
+// (A-labels), as in DNS.
 func validName(b []byte) bool {
 	if len(b) > 253 {
 		return false
 	}
-	label, letters := 0, false // of the label under way: its length, whether it is more than a number
+	label, letters := 0, false // length of the current label, and whether it is not a number
 	for _, c := range b {
 		switch {
 		case c == '.':
@@ -259,7 +259,7 @@ func validName(b []byte) bool {
 			return false
 		}
 	}
-	// What ends in a number is an IPv4 address to many programs. Where nothing is
-	// behind the last dot, or nothing at all, there are no letters either.
+	// A name whose last label is a number is an IPv4 address to many parsers. An
+	// empty last label has no letters either.
 	return letters
 }

@@ -2,32 +2,31 @@ package fqdn
 
 import "github.com/thurward/thurward/internal/shared/packet"
 
-// Found is what a look-up found. It is large; keep one and use it again.
+// Found is the result of a lookup. It is large: reuse one.
 type Found struct {
-	IDs  []uint32 // the patterns, by index in Policy.Names; each once
-	Full bool     // there were more than fit: those are missing
-	// The names, the newest first among those that the policy has patterns
-	// for, and then among the others.
+	IDs  []uint32 // patterns of the names, as indexes of Policy.Names, without duplicates
+	Full bool     // IDs is incomplete: there were more than fit
+	// The names: those with patterns in the policy first, then the newest first.
 	Names []Known
 	ids   [4 * PerAddress]uint32
 	names [MaxKnown]Known
 }
 
-// MaxKnown is how many names a look-up returns at most.
+// MaxKnown is the maximum number of names that a lookup returns.
 const MaxKnown = 8
 
-// Known is one name of an address.
+// Known is a binding of the address.
 type Known struct {
 	Name     Name
-	InPolicy bool   // the policy has a pattern for it
-	Learned  int64  // when
-	Lookup   uint64 // by which query
-	Expires  int64  // when it ends, or has ended
+	InPolicy bool   // the policy has a pattern for the name
+	Learned  int64  // time of the last response with it
+	Lookup   uint64 // number of the query
+	Expires  int64
 }
 
 func (f *Found) reset() { f.IDs, f.Full, f.Names = f.ids[:0], false, f.names[:0] }
 
-// Find looks up by what names client knows addr at time now.
+// Find looks up the unexpired bindings of client and of Everyone for addr.
 func (s *Set) Find(client, addr packet.Addr, now int64, f *Found) {
 	f.reset()
 	s.find(client, addr, now, f)
@@ -37,19 +36,19 @@ func (s *Set) Find(client, addr packet.Addr, now int64, f *Found) {
 }
 
 func (s *Set) find(client, addr packet.Addr, now int64, f *Found) {
-	for i := s.both[s.bothOf(client, addr)]; i != 0; i = s.b[i-1].byBoth.next {
+	for i := s.pairs[s.pairHead(client, addr)]; i != 0; i = s.b[i-1].byPair.next {
 		if b := &s.b[i-1]; b.addr == addr && b.client == client && b.expires > now {
 			s.add(b, f)
 		}
 	}
 }
 
-// FindExpired looks up names that client knew at addr and that have expired: what
-// has expired is kept for as long as nothing else needs its place.
+// FindExpired looks up the expired bindings of client and of Everyone for addr. They
+// are kept until their memory is needed.
 func (s *Set) FindExpired(client, addr packet.Addr, now int64, f *Found) {
 	f.reset()
 	for _, c := range [...]packet.Addr{client, Everyone} {
-		for i := s.both[s.bothOf(c, addr)]; i != 0; i = s.b[i-1].byBoth.next {
+		for i := s.pairs[s.pairHead(c, addr)]; i != 0; i = s.b[i-1].byPair.next {
 			if b := &s.b[i-1]; b.addr == addr && b.client == c && b.expires <= now {
 				s.add(b, f)
 			}
@@ -57,12 +56,12 @@ func (s *Set) FindExpired(client, addr packet.Addr, now int64, f *Found) {
 	}
 }
 
-// FindAnyClient looks up by what names any client knows addr. It looks at a
-// limited number of them.
+// FindAnyClient looks up the unexpired bindings of all clients for addr. It examines
+// a bounded number.
 func (s *Set) FindAnyClient(addr packet.Addr, now int64, f *Found) {
 	f.reset()
 	left := 2 * PerAddress
-	for i := s.addrs[s.addrOf(addr)]; i != 0 && left > 0; i = s.b[i-1].byAddr.next {
+	for i := s.addrs[s.addrHead(addr)]; i != 0 && left > 0; i = s.b[i-1].byAddr.next {
 		if b := &s.b[i-1]; b.addr == addr && b.expires > now {
 			s.add(b, f)
 		}
@@ -70,13 +69,13 @@ func (s *Set) FindAnyClient(addr packet.Addr, now int64, f *Found) {
 	}
 }
 
-// FindName looks up whether client knew addr by this name at time at, and the
-// patterns of this name alone.
+// FindName looks up the binding of this name to addr for client or Everyone at time
+// at, and the patterns of this name alone. It returns false if there is none.
 func (s *Set) FindName(client, addr packet.Addr, name []byte, at int64, f *Found) bool {
 	f.reset()
-	n := s.findName(name, s.hashName(name)) // 0, which no binding has, if nobody knows it
+	n := s.findName(name, s.hashName(name)) // 0, which no binding has, if the name is not stored
 	for _, c := range [...]packet.Addr{client, Everyone} {
-		for i := s.both[s.bothOf(c, addr)]; i != 0; i = s.b[i-1].byBoth.next {
+		for i := s.pairs[s.pairHead(c, addr)]; i != 0; i = s.b[i-1].byPair.next {
 			if b := &s.b[i-1]; b.addr == addr && b.client == c && b.name == n && b.expires > at {
 				s.add(b, f)
 				return true
@@ -86,8 +85,7 @@ func (s *Set) FindName(client, addr packet.Addr, name []byte, at int64, f *Found
 	return false
 }
 
-// Patterns returns the patterns of one name of the set, in place of what f
-// held.
+// Patterns sets f to the patterns of one name of the set.
 func (s *Set) Patterns(n Name, f *Found) {
 	f.reset()
 	if n != 0 && int(n) <= len(s.names.rec) {
@@ -95,8 +93,8 @@ func (s *Set) Patterns(n Name, f *Found) {
 	}
 }
 
-// Knows reports whether client has learned name, at any address, and still may
-// use it: a link of an alias chain that it may ask for again.
+// Knows reports whether client or Everyone has an unexpired binding of name to any
+// address. It examines a bounded number of bindings.
 func (s *Set) Knows(client packet.Addr, name []byte, now int64) bool {
 	n := s.findName(name, s.hashName(name))
 	if n == 0 {
@@ -112,10 +110,10 @@ func (s *Set) Knows(client packet.Addr, name []byte, now int64) bool {
 	return false
 }
 
-// add notes a binding's name and patterns.
+// add adds a binding and the patterns of its name.
 func (s *Set) add(b *binding, f *Found) {
 	r := &s.names.rec[b.name-1]
-	k := Known{Name: Name(b.name), InPolicy: r.ruled(), Learned: b.learned, Lookup: b.lookup, Expires: b.expires}
+	k := Known{Name: Name(b.name), InPolicy: r.inPolicy(), Learned: b.learned, Lookup: b.lookup, Expires: b.expires}
 	s.addIDs(r, f)
 	if n := len(f.Names); n < len(f.names) {
 		f.Names = f.names[:n+1]

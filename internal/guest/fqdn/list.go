@@ -1,41 +1,41 @@
 package fqdn
 
-// A list is bindings by age: those of a holder, or those that have expired.
+// A list is a list of bindings by age: those of a share, or those that have expired.
 type list struct{ oldest, newest, n uint32 }
 
-// listOf returns the list that a binding is in.
+// listOf returns the list of a binding.
 func (s *Set) listOf(b *binding) *list {
-	if b.holder == 0 {
-		return &s.dead
+	if b.share == 0 {
+		return &s.expired
 	}
-	return &s.hold.h[b.holder-1].list
+	return &s.shares.h[b.share-1].list
 }
 
-// class returns which class the bindings of a name are.
+// class returns the class of a name's bindings.
 func (r *record) class() uint32 {
-	if r.ruled() {
-		return ruled
+	if r.inPolicy() {
+		return inPolicy
 	}
-	return plain
+	return outsidePolicy
 }
 
-// enlist puts binding i, which is in no list, at the young end of its client's.
-func (s *Set) enlist(i uint32) {
+// addToShare appends binding i, which is in no list, to the share of its client.
+func (s *Set) addToShare(i uint32) {
 	b := &s.b[i-1]
 	r := &s.names.rec[b.name-1]
-	if b.holder = s.holder(b.client, r.class()); b.holder == 0 {
-		b.holder = s.newHolder(b.client, r.class())
+	if b.share = s.shareOf(b.client, r.class()); b.share == 0 {
+		b.share = s.newShare(b.client, r.class())
 	}
 	s.append(i)
-	h := &s.hold.h[b.holder-1]
-	h.charge += charge(int(r.len))
-	s.hold.n[h.class]++
-	s.settle(b.holder)
+	h := &s.shares.h[b.share-1]
+	h.cells += cellsOf(int(r.len))
+	s.shares.n[h.class]++
+	s.fixHeap(b.share)
 }
 
-// bury puts binding i, which is in no list, with those that have expired.
-func (s *Set) bury(i uint32) {
-	s.b[i-1].holder = 0
+// addToExpired appends binding i, which is in no list, to the expired ones.
+func (s *Set) addToExpired(i uint32) {
+	s.b[i-1].share = 0
 	s.append(i)
 }
 
@@ -52,8 +52,8 @@ func (s *Set) append(i uint32) {
 	l.n++
 }
 
-// unlist takes binding i out of its list.
-func (s *Set) unlist(i uint32) {
+// removeFromList removes binding i from its list.
+func (s *Set) removeFromList(i uint32) {
 	b := &s.b[i-1]
 	l := s.listOf(b)
 	if b.age.prev != 0 {
@@ -67,38 +67,38 @@ func (s *Set) unlist(i uint32) {
 		l.newest = b.age.prev
 	}
 	l.n--
-	if b.holder == 0 {
+	if b.share == 0 {
 		return
 	}
-	h := &s.hold.h[b.holder-1]
-	h.charge -= charge(int(s.names.rec[b.name-1].len))
-	s.hold.n[h.class]--
+	h := &s.shares.h[b.share-1]
+	h.cells -= cellsOf(int(s.names.rec[b.name-1].len))
+	s.shares.n[h.class]--
 	if l.n == 0 {
-		s.dropHolder(b.holder)
+		s.freeShare(b.share)
 	} else {
-		s.settle(b.holder)
+		s.fixHeap(b.share)
 	}
 }
 
-// evict forgets binding i and counts it, unless it was expired anyway.
+// evict removes binding i, and counts it unless it has expired.
 func (s *Set) evict(i uint32, counter *uint64) {
-	if s.b[i-1].holder != 0 {
+	if s.b[i-1].share != 0 {
 		*counter++
 	}
 	s.remove(i)
 }
 
-// Sweep looks at the next n bindings and sets aside those that have expired.
-// They are never found again anyway, but now give their places first.
+// Sweep examines the next n bindings and moves those that have expired to the list
+// of expired bindings, from which eviction takes first.
 func (s *Set) Sweep(n int, now int64) {
 	for range min(n, len(s.b)) {
-		if s.hand++; s.hand >= uint32(len(s.b)) {
-			s.hand = 0
+		if s.sweepAt++; s.sweepAt >= uint32(len(s.b)) {
+			s.sweepAt = 0
 		}
-		b := &s.b[s.hand]
-		if b.holder != 0 && b.expires <= now {
-			s.unlist(s.hand + 1)
-			s.bury(s.hand + 1)
+		b := &s.b[s.sweepAt]
+		if b.share != 0 && b.expires <= now {
+			s.removeFromList(s.sweepAt + 1)
+			s.addToExpired(s.sweepAt + 1)
 			s.c.Expired++
 		}
 	}

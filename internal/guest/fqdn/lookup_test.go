@@ -130,8 +130,8 @@ func TestLookups(t *testing.T) {
 			if s.Knows(c, wire(t, names[n]), at) != knows {
 				t.Fatalf("seed %d at %d: Knows %v", seed, at, !knows)
 			}
-			if s.Len()+int(s.dead.n) != len(all) {
-				t.Fatalf("%d alive and %d dead of %d", s.Len(), s.dead.n, len(all))
+			if s.Len()+int(s.expired.n) != len(all) {
+				t.Fatalf("%d alive and %d dead of %d", s.Len(), s.expired.n, len(all))
 			}
 		}
 		// Whoever is bound again is alive again; each that was seen to end is counted.
@@ -325,7 +325,7 @@ func TestHashes(t *testing.T) {
 				for k := range 2 {
 					if other := (&Set{cfg: Config{Secret: secret}, mask: math.MaxUint32}); b > 0 || k == 0 {
 						other.cfg.Secret[k] ^= 1 << b
-						if d := bits.OnesCount32(s.addrOf(7) ^ other.addrOf(7)); d < 3 || d > 29 {
+						if d := bits.OnesCount32(s.addrHead(7) ^ other.addrHead(7)); d < 3 || d > 29 {
 							t.Fatalf("bit %d of secret %d changes %d bits of an address's hash", b, k, d)
 						}
 						far(fmt.Sprintf("bit %d of secret %d", b, k), other.hashName(name))
@@ -336,7 +336,7 @@ func TestHashes(t *testing.T) {
 		a, b := packet.Addr(r.Uint32()), packet.Addr(r.Uint32())
 		for i := range 32 {
 			x := packet.Addr(1) << i
-			for _, d := range []uint32{s.bothOf(a, b) ^ s.bothOf(a^x, b), s.bothOf(a, b) ^ s.bothOf(a, b^x), s.addrOf(a) ^ s.addrOf(a^x)} {
+			for _, d := range []uint32{s.pairHead(a, b) ^ s.pairHead(a^x, b), s.pairHead(a, b) ^ s.pairHead(a, b^x), s.addrHead(a) ^ s.addrHead(a^x)} {
 				if n := bits.OnesCount32(d); n < 3 || n > 29 {
 					t.Fatalf("bit %d of an address changes %d bits of its hash", i, n)
 				}
@@ -349,7 +349,7 @@ func TestHashes(t *testing.T) {
 		for i := range 1000 {
 			seen[s.hashName(wire(t, fmt.Sprintf("n%d.example", i)))] = true
 		}
-		if len(seen) != 1000 || s.addrOf(1) == s.addrOf(2) {
+		if len(seen) != 1000 || s.addrHead(1) == s.addrHead(2) {
 			t.Fatalf("secret %v: %d hashes of 1000 names", secret, len(seen))
 		}
 	}

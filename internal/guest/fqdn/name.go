@@ -8,11 +8,11 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// MaxName is the longest name in bytes (RFC 1035 section 2.3.4).
+// MaxName is the maximum length of a name in bytes (RFC 1035 section 2.3.4).
 const MaxName = 255
 
-// Valid reports whether b is one whole name: labels of 1 to 63 bytes, without
-// compression, up to the root's 0, at most MaxName bytes in all.
+// Valid reports whether b is exactly one name in wire form: labels of 1 to 63 bytes,
+// without compression, ending with the root's 0, at most MaxName bytes in all.
 func Valid(b []byte) bool {
 	if len(b) > MaxName {
 		return false
@@ -28,23 +28,23 @@ func Valid(b []byte) bool {
 	return false
 }
 
-// A record is a name that has bindings. Its text lies in cells.
+// A record is a name that has bindings. Its text is in cells.
 type record struct {
 	hash    uint64
-	born    int64
-	next    uint32 // of the same hash, or free
-	cell    uint32 // the text's first
-	refs    uint32 // bindings
-	first   uint32 // binding
+	learned int64
+	next    uint32 // with the same hash, or the next free one
+	cell    uint32 // first cell of the text
+	refs    uint32 // number of bindings
+	first   uint32 // first binding
 	pattern [2]uint32
 	len     uint8
 	_       [7]byte
 }
 
-// ruled reports whether the policy has a pattern for the name.
-func (r *record) ruled() bool { return r.pattern[0]|r.pattern[1] != 0 }
+// inPolicy reports whether the policy has a pattern for the name.
+func (r *record) inPolicy() bool { return r.pattern[0]|r.pattern[1] != 0 }
 
-// A cell is a piece of a name's text.
+// A cell is a part of a name's text.
 type cell struct {
 	text [cellBytes]byte
 	next uint32
@@ -52,18 +52,18 @@ type cell struct {
 
 const cellBytes = 28
 
-// names holds each name once. Indexes are one more than the place.
+// names stores each name once. References are 1 + index.
 type names struct {
 	rec       []record
 	heads     []uint32
 	cells     []cell
 	free      uint32
 	freeCells uint32
-	nCells    int // free ones
+	nCells    int // number of free cells
 }
 
-// cellsFor is how many cells there are for the names of n bindings. Most names
-// fit into one.
+// cellsFor returns the number of cells for the names of n bindings. Most names fit
+// into one.
 func cellsFor(n int) int { return n + n/2 + MaxName/cellBytes + 1 }
 
 func namesBytes(n int) int {
@@ -71,8 +71,8 @@ func namesBytes(n int) int {
 }
 
 func (t *names) init(n int, alloc func(int, bool) []byte) {
-	// One name more than bindings: it is made before the binding is.
-	t.rec, t.heads, t.cells = carve[record](alloc, n+1), carve[uint32](alloc, powerOfTwo(n)), carve[cell](alloc, cellsFor(n))
+	t.rec = carve[record](alloc, n+1) // one more than bindings: a name is added before its binding is
+	t.heads, t.cells = carve[uint32](alloc, powerOfTwo(n)), carve[cell](alloc, cellsFor(n))
 	for i := len(t.rec); i > 0; i-- {
 		t.rec[i-1].next = t.free
 		t.free = uint32(i)
@@ -103,7 +103,7 @@ func (s *Set) hashName(b []byte) uint64 {
 
 func (s *Set) head(hash uint64) *uint32 { return &s.names.heads[uint32(hash)&s.mask] }
 
-// findName returns the name's number, or 0.
+// findName returns the reference of a name, or 0.
 func (s *Set) findName(b []byte, hash uint64) uint32 {
 	for i := *s.head(hash); i != 0; i = s.names.rec[i-1].next {
 		if r := &s.names.rec[i-1]; r.hash == hash && s.equal(r, b) {
@@ -127,21 +127,21 @@ func (s *Set) equal(r *record, b []byte) bool {
 	return true
 }
 
-// addName keeps a name that is not known yet, which client has learned. Where
-// there is no room for its text bindings go.
+// addName stores a name that is not stored yet, for a binding of client. It evicts
+// bindings while there is no room for the text.
 func (s *Set) addName(client packet.Addr, b []byte, hash uint64, now int64) uint32 {
 	t := &s.names
 	pattern := s.cfg.Patterns.match(b)
 	class := (&record{pattern: pattern}).class()
 	for t.nCells < (len(b)+cellBytes-1)/cellBytes {
-		// Ends: cells for one name are there when no binding is. Of records there
-		// is always one: they are more than bindings.
+		// This terminates: without bindings there are cells for any name. A
+		// record is always free: there is one more than bindings.
 		s.evict(s.victim(client, class, len(b)), &s.c.EvictedText)
 	}
 	i := t.free
 	r := &t.rec[i-1]
 	t.free = r.next
-	*r = record{hash: hash, born: now, next: *s.head(hash), pattern: pattern, len: uint8(len(b))}
+	*r = record{hash: hash, learned: now, next: *s.head(hash), pattern: pattern, len: uint8(len(b))}
 	*s.head(hash) = i
 	at := &r.cell
 	for len(b) > 0 {
@@ -156,8 +156,7 @@ func (s *Set) addName(client packet.Addr, b []byte, hash uint64, now int64) uint
 	return i
 }
 
-// dropName notes that a binding of name n is gone, and forgets the name with
-// its last.
+// dropName removes one reference to name n, and frees the name with the last.
 func (s *Set) dropName(n uint32) {
 	t := &s.names
 	r := &t.rec[n-1]
@@ -180,17 +179,18 @@ func (s *Set) dropName(n uint32) {
 	t.free = n
 }
 
-// A Name is a name of the set's, as long as it has bindings. Zero is none.
+// A Name refers to a name of a set, as long as it has bindings. Zero is none.
 type Name uint32
 
-// Text writes the name to buf and returns it, nil when it is gone: forgotten,
-// or forgotten and its place taken by one that was learned after time at.
+// Text writes the name to buf and returns it. It returns nil if the name was freed;
+// at must be a time at which n referred to it, since another name may have its
+// record now.
 func (s *Set) Text(n Name, at int64, buf *[MaxName]byte) []byte {
 	if n == 0 || int(n) > len(s.names.rec) {
 		return nil
 	}
 	r := &s.names.rec[n-1]
-	if r.refs == 0 || r.born > at {
+	if r.refs == 0 || r.learned > at {
 		return nil
 	}
 	k := 0

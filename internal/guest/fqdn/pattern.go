@@ -7,8 +7,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// Patterns are names of a policy: exact ones, and such that stand for every
-// name with exactly one label more. They are read once and found by hash.
+// Patterns is a set of name patterns of a policy: exact names, and wildcards, which
+// match every name with exactly one more label.
 type Patterns struct {
 	seed  maphash.Seed
 	slots []uint32 // 1 + index, by hash, linear probing
@@ -18,12 +18,13 @@ type Patterns struct {
 
 type pattern struct {
 	off      uint32
-	next     uint32 // 1 + index of the next with the same name and kind
+	next     uint32 // 1 + index of the next pattern with the same name and kind
 	len      uint8
 	wildcard bool
 }
 
-// NewPatterns reads the names of a policy, whose Names, Blocked or Private they are.
+// NewPatterns returns the set of the patterns in list, which is Names, Blocked or
+// Private of policy p. It returns an error if one is not a name.
 func NewPatterns(p *ruleset.Policy, list []ruleset.Name) (*Patterns, error) {
 	t := &Patterns{seed: maphash.MakeSeed(), slots: make([]uint32, powerOfTwo(2*len(list)+1))}
 	for i := range list {
@@ -40,8 +41,8 @@ func NewPatterns(p *ruleset.Policy, list []ruleset.Name) (*Patterns, error) {
 	return t, nil
 }
 
-// Wire turns the text of a name, with or without the dot at the end, into wire
-// form. There are no escapes in it.
+// Encode converts the text of a name, with or without the final dot, to wire form in
+// lower case. Escapes are not supported. It returns false if s is not a name.
 func Encode(s string) ([]byte, bool) {
 	var b []byte
 	if n := len(s); n > 0 && s[n-1] == '.' {
@@ -52,7 +53,7 @@ func Encode(s string) ([]byte, bool) {
 		for n < len(s) && s[n] != '.' {
 			n++
 		}
-		b = append(b, byte(n)) // empty or too long: then b is not Valid
+		b = append(b, byte(n)) // if the label is empty or too long, b is not Valid
 		for i := range n {
 			b = append(b, lower(s[i]))
 		}
@@ -74,7 +75,7 @@ func lower(c byte) byte {
 	return c
 }
 
-// slot returns where the first pattern with this name and kind is, or would be.
+// slot returns the slot of the first pattern with this name and kind, or an empty one.
 func (t *Patterns) slot(w []byte, wildcard bool) *uint32 {
 	mask := uint64(len(t.slots) - 1)
 	h := maphash.Bytes(t.seed, w)
@@ -82,7 +83,7 @@ func (t *Patterns) slot(w []byte, wildcard bool) *uint32 {
 		h = ^h
 	}
 	for i := h & mask; ; i = (i + 1) & mask {
-		v := t.slots[i] // at most half of them are taken
+		v := t.slots[i] // at most half of the slots are used
 		if v == 0 {
 			return &t.slots[i]
 		}
@@ -92,19 +93,19 @@ func (t *Patterns) slot(w []byte, wildcard bool) *uint32 {
 	}
 }
 
-// match returns the first pattern that is name itself and the first wildcard
-// that stands for it, as 1 + index; 0 is none. All others follow them.
+// match returns the first exact pattern and the first wildcard that match name, as
+// 1 + index; 0 is none. The others are linked behind them.
 func (t *Patterns) match(name []byte) (p [2]uint32) {
 	if len(t.at) == 0 {
 		return p
 	}
 	p[0] = *t.slot(name, false)
-	p[1] = *t.slot(name[1+int(name[0]):], true) // behind the root is nothing, which no pattern is
+	p[1] = *t.slot(name[1+int(name[0]):], true) // behind the root's 0 there is nothing, which is no pattern
 	return p
 }
 
-// Match appends the indexes of all patterns of a name, which must be Valid, to
-// dst as far as its capacity goes.
+// Match appends the indexes of all patterns that match name, which must be Valid and
+// in lower case, to dst, up to its capacity.
 func (t *Patterns) Match(name []byte, dst []uint32) []uint32 {
 	m := t.match(name)
 	for _, i := range m {
@@ -115,15 +116,15 @@ func (t *Patterns) Match(name []byte, dst []uint32) []uint32 {
 	return dst
 }
 
-// Has reports whether a pattern stands for name, which must be Valid and in lower
-// case.
+// Has reports whether a pattern matches name, which must be Valid and in lower case.
 func (t *Patterns) Has(name []byte) bool { return t.match(name) != [2]uint32{} }
 
-// Empty reports whether there are none.
+// Empty reports whether there are no patterns.
 func (t *Patterns) Empty() bool { return len(t.at) == 0 }
 
-// Within reports whether a pattern stands for name, or for a name that it lies
-// below. A wildcard stands for what lies below its name only.
+// Within reports whether name, which must be Valid and in lower case, is a pattern or
+// a subdomain of one. For a wildcard that is the subdomains of its name, without the
+// name itself.
 func (t *Patterns) Within(name []byte) bool {
 	if len(t.at) == 0 {
 		return false
@@ -137,9 +138,9 @@ func (t *Patterns) Within(name []byte) bool {
 	return false
 }
 
-// AppendText appends a name in wire form as text, without the dot at the end
-// (RFC 1035 section 5.1): bytes that are not printable, and dots and backslashes
-// inside labels, are escaped.
+// AppendText appends a name in wire form as text without the final dot (RFC 1035
+// section 5.1). Bytes that are not printable, and dots and backslashes inside
+// labels, are escaped.
 func AppendText(b, name []byte) []byte {
 	if len(name) == 0 || name[0] == 0 {
 		return append(b, '.')
@@ -164,10 +165,10 @@ func AppendText(b, name []byte) []byte {
 	return b
 }
 
-// EncodeTo turns the text of a name into wire form and lower case and returns
-// its length, 0 when it is not a name. There are no escapes in it.
+// EncodeTo is like Encode, without allocations: it writes to w and returns the
+// length, or 0 if text is not a name.
 func EncodeTo(w *[MaxName]byte, text []byte) int {
-	n, at := 1, 0 // at: where the length of the label under way is
+	n, at := 1, 0 // at: index of the current label's length
 	w[at] = 0
 	for i, c := range text {
 		if c == '.' && i == len(text)-1 {
@@ -185,7 +186,7 @@ func EncodeTo(w *[MaxName]byte, text []byte) int {
 		w[at] = byte(n - at - 1)
 	}
 	w[n] = 0
-	if !Valid(w[:n+1]) { // a label is empty or too long, or there is none
+	if !Valid(w[:n+1]) { // a label is empty or too long
 		return 0
 	}
 	return n + 1

@@ -50,7 +50,7 @@ func nameOf(n, i int) []byte {
 // TestRoomForNames: the text of one and a half names of one cell for each binding,
 // and of the longest name; not a byte less, not one more.
 func TestRoomForNames(t *testing.T) {
-	if charge(1) != 1 || charge(28) != 1 || charge(29) != 2 || charge(56) != 2 || charge(57) != 3 || charge(255) != 10 {
+	if cellsOf(1) != 1 || cellsOf(28) != 1 || cellsOf(29) != 2 || cellsOf(56) != 2 || cellsOf(57) != 3 || cellsOf(255) != 10 {
 		t.Fatal("charge")
 	}
 	for _, n := range []int{40, 100, 101} {

@@ -1,18 +1,19 @@
-// Package fqdn knows which client has learned which name at which address, and
+// Package fqdn stores which client has resolved which name to which address, and
 // until when: the name set.
 //
-//	set.go      bindings: what they are, how one is made
-//	find.go     what a client knows of an address
-//	list.go     age: oldest-first eviction, expiry
-//	name.go     the names themselves, each kept once
-//	pattern.go  which patterns of the policy a name has
+//	set.go      bindings, and how they are added
+//	find.go     lookups
+//	list.go     lists by age: eviction of the oldest, expiry
+//	share.go    each client's share of the set, and which binding is evicted
+//	name.go     the names, each stored once
+//	pattern.go  the name patterns of a policy
 //
-// Names are in the form of DNS messages, without compression and in lower case
-// (RFC 1035 section 3.1): labels with their lengths, up to the root's 0. So a
-// dot inside a label is no border.
+// Names are in wire form, without compression and in lower case (RFC 1035 section
+// 3.1): labels prefixed with their lengths, ending with the root's 0. A dot inside
+// a label therefore separates nothing.
 //
-// A set is flat, without pointers and of fixed size. Looking up allocates
-// nothing; its work is bounded by PerAddress. One goroutine uses it.
+// A Set has a fixed size and contains no pointers. Lookups do not allocate, and
+// their cost is bounded by PerAddress. A Set is not safe for concurrent use.
 package fqdn
 
 import (
@@ -22,27 +23,27 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// Everyone, as a client, stands for all of them.
+// Everyone as the client of a binding means that all clients may use it.
 const Everyone packet.Addr = 0
 
-// PerAddress is how many names one client may know at one address; the oldest
-// gives way.
+// PerAddress is the maximum number of names of one client for one address; beyond it
+// the oldest is evicted.
 const PerAddress = 64
 
 const (
 	second = int64(1e9)
-	// shortest is how long a binding lasts at least. A TTL of 0 says that the
-	// answer is for the question at hand only (RFC 1035 section 3.2.1); the
-	// connection for which it was asked must still come through.
-	shortest = second
-	// longest is how long a TTL is believed: a week (RFC 8767 section 4).
-	longest = 7 * 24 * 3600 * second
+	// shortestLife is the minimum lifetime of a binding. A record with a TTL of 0 may
+	// only be used for the transaction in progress (RFC 1035 section 3.2.1): the
+	// connection for which it was resolved must still be accepted.
+	shortestLife = second
+	// longestLife caps TTLs at a week (RFC 8767 section 4).
+	longestLife = 7 * 24 * 3600 * second
 )
 
-// A Config says how a Set is to be.
+// A Config configures a Set.
 type Config struct {
-	Capacity     int   // bindings; at least 1
-	Floor, Grace int64 // nanoseconds: the shortest life of a binding, and what is added to it
+	Capacity     int   // maximum number of bindings; at least 1
+	Floor, Grace int64 // see Lifetime; nanoseconds
 	Patterns     *Patterns
 	Secret       [2]uint64                           // keys the hashes
 	Alloc        func(bytes int, zeroed bool) []byte // nil: the Go heap
@@ -50,57 +51,57 @@ type Config struct {
 
 // Counters of a Set.
 type Counters struct {
-	Inserted  uint64 // new bindings
-	Refreshed uint64 // learned again
+	Inserted  uint64 // bindings added
+	Refreshed uint64 // bindings whose lifetime was extended by another response
 	Expired   uint64
-	// Evicted before their time, by reason: the set was full, there was no
-	// room for the text of a name, a client knew too many names at one address.
+	// Evicted before they expired, by reason: the set was full, the memory for
+	// names was full, a client had PerAddress names for one address.
 	EvictedFull, EvictedText, EvictedAddress uint64
 }
 
-// A binding says that client knows addr by a name. Indexes are one more than
-// the place, 0 is none.
+// A binding is the fact that client has resolved a name to addr. References to
+// bindings are 1 + index, 0 is none.
 type binding struct {
 	client, addr packet.Addr
 	name         uint32
-	holder       uint32 // in whose list it is; 0: it has expired
+	share        uint32 // in whose list it is; 0: in that of expired bindings
 	expires      int64
 	learned      int64
 	lookup       uint64
-	age          link // in that list
-	byBoth       link // bindings of the same hash of client and address
-	byAddr       link // of the same hash of the address
-	byName       link // of the same name
+	age          link // in that list, by age
+	byPair       link // bindings with the same hash of client and address
+	byAddr       link // with the same hash of the address
+	byName       link // with the same name
 }
 
 type link struct{ prev, next uint32 }
 
-// A Set holds bindings.
+// A Set is a set of bindings.
 type Set struct {
 	cfg      Config
 	c        Counters
 	b        []binding
 	free     uint32
-	dead     list // have expired
-	hold     holders
-	both     []uint32 // heads of chains
+	expired  list
+	shares   shares
+	pairs    []uint32 // heads of the chains by pair
 	addrs    []uint32
 	mask     uint32
 	names    names
-	everyone int // bindings of Everyone
-	hand     uint32
+	everyone int // number of bindings of Everyone
+	sweepAt  uint32
 }
 
-// powerOfTwo returns the least power of two that is not below n.
+// powerOfTwo returns the smallest power of two that is at least n.
 func powerOfTwo(n int) int { return 1 << bits.Len(uint(max(n, 1)-1)) }
 
-// Bytes returns the memory that a set of n bindings takes.
+// Bytes returns the memory of a set of n bindings, in bytes.
 func Bytes(n int) int {
 	n = max(n, 1)
-	return n*int(unsafe.Sizeof(binding{})+unsafe.Sizeof(holder{})+4*numClasses) + 3*4*powerOfTwo(n) + namesBytes(n)
+	return n*int(unsafe.Sizeof(binding{})+unsafe.Sizeof(share{})+4*numClasses) + 3*4*powerOfTwo(n) + namesBytes(n)
 }
 
-// New makes an empty set.
+// New returns an empty set.
 func New(c Config) *Set {
 	c.Capacity = max(c.Capacity, 1)
 	if c.Alloc == nil {
@@ -110,17 +111,18 @@ func New(c Config) *Set {
 		c.Patterns = &Patterns{}
 	}
 	n, h := c.Capacity, powerOfTwo(c.Capacity)
-	s := &Set{cfg: c, b: carve[binding](c.Alloc, n), both: carve[uint32](c.Alloc, h), addrs: carve[uint32](c.Alloc, h), mask: uint32(h - 1)}
+	s := &Set{cfg: c, b: carve[binding](c.Alloc, n), mask: uint32(h - 1)}
+	s.pairs, s.addrs = carve[uint32](c.Alloc, h), carve[uint32](c.Alloc, h)
 	s.names.init(n, c.Alloc)
-	s.hold.init(n, c.Alloc)
+	s.shares.init(n, c.Alloc)
 	for i := n; i > 0; i-- {
-		s.b[i-1].byBoth.next = s.free
+		s.b[i-1].byPair.next = s.free
 		s.free = uint32(i)
 	}
 	return s
 }
 
-// carve returns n zero values of T, which holds no pointers, in memory of alloc.
+// carve allocates n zero values of T, which must contain no pointers, by alloc.
 func carve[T any](alloc func(int, bool) []byte, n int) []T {
 	var t T
 	b := alloc(n*int(unsafe.Sizeof(t)), true)
@@ -128,42 +130,42 @@ func carve[T any](alloc func(int, bool) []byte, n int) []T {
 	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n)
 }
 
-// Counters returns the counters, which the set goes on changing.
+// Counters returns the set's counters. They keep changing.
 func (s *Set) Counters() *Counters { return &s.c }
 
-// Len returns how many bindings have not been seen to expire.
-func (s *Set) Len() int { return s.hold.n[plain] + s.hold.n[ruled] }
+// Len returns the number of bindings that Sweep has not found expired.
+func (s *Set) Len() int { return s.shares.n[outsidePolicy] + s.shares.n[inPolicy] }
 
-// Cap returns how many bindings fit.
+// Cap returns the capacity in bindings.
 func (s *Set) Cap() int { return len(s.b) }
 
-// mix is two rounds of multiply and fold with the set's key.
+// mix is a keyed hash: two rounds of multiply and fold.
 func (s *Set) mix(a uint64) uint64 {
 	hi, lo := bits.Mul64(a^s.cfg.Secret[0], s.cfg.Secret[1]|1)
 	hi, lo = bits.Mul64(hi^lo^s.cfg.Secret[1], 0x9e3779b97f4a7c15)
 	return hi ^ lo
 }
 
-func (s *Set) bothOf(client, addr packet.Addr) uint32 {
+func (s *Set) pairHead(client, addr packet.Addr) uint32 {
 	return uint32(s.mix(uint64(client)<<32|uint64(addr))) & s.mask
 }
 
-func (s *Set) addrOf(addr packet.Addr) uint32 { return uint32(s.mix(uint64(addr))>>32) & s.mask }
+func (s *Set) addrHead(addr packet.Addr) uint32 { return uint32(s.mix(uint64(addr))>>32) & s.mask }
 
-// Lifetime returns for how long a name is good that was learned with this TTL, in
-// nanoseconds, as are floor and grace (Config).
+// Lifetime returns the lifetime of a binding in nanoseconds: the TTL, in seconds, at
+// least floor, plus grace, both in nanoseconds.
 func Lifetime(ttl uint32, floor, grace int64) int64 {
 	if ttl>>31 != 0 {
 		ttl = 0 // RFC 2181 section 8
 	}
-	return max(min(int64(ttl)*second, longest), floor, shortest) + grace
+	return max(min(int64(ttl)*second, longestLife), floor, shortestLife) + grace
 }
 
-// Bind notes that client has learned at time now, by the query with the number
-// lookup, that name has the address addr for ttl seconds. A TTL with its top
-// bit set is 0 (RFC 2181 section 8). What was known already lives on until the
-// later of both ends. It returns false, and does nothing, when name is not a
-// name.
+// Bind adds the binding of name to addr for client at time now, with the TTL of the
+// record in seconds. lookup is the number of the query, for events. A TTL with its
+// top bit set counts as 0 (RFC 2181 section 8). If the binding exists, it expires at
+// the later of the two times. Bind returns false, and does nothing, if name is not
+// Valid.
 func (s *Set) Bind(client packet.Addr, name []byte, addr packet.Addr, ttl uint32, now int64, lookup uint64) bool {
 	if !Valid(name) {
 		return false
@@ -172,15 +174,15 @@ func (s *Set) Bind(client packet.Addr, name []byte, addr packet.Addr, ttl uint32
 	h := s.hashName(name)
 	n := s.findName(name, h)
 	count, oldest := 0, uint32(0)
-	for i := s.both[s.bothOf(client, addr)]; i != 0; i = s.b[i-1].byBoth.next {
+	for i := s.pairs[s.pairHead(client, addr)]; i != 0; i = s.b[i-1].byPair.next {
 		b := &s.b[i-1]
 		if b.client != client || b.addr != addr {
 			continue
 		}
 		if b.name == n && n != 0 {
 			b.expires, b.learned, b.lookup = max(b.expires, now+life), now, lookup
-			s.unlist(i)
-			s.enlist(i)
+			s.removeFromList(i)
+			s.addToShare(i)
 			s.c.Refreshed++
 			return true
 		}
@@ -191,23 +193,23 @@ func (s *Set) Bind(client packet.Addr, name []byte, addr packet.Addr, ttl uint32
 	}
 	if count >= PerAddress {
 		s.evict(oldest, &s.c.EvictedAddress)
-		n = s.findName(name, h) // it may have been the name's last
+		n = s.findName(name, h) // the name may have been freed with it
 	}
 	if n == 0 {
 		n = s.addName(client, name, h, now)
 	}
-	s.names.rec[n-1].refs++ // so that no eviction takes it
+	s.names.rec[n-1].refs++ // so that no eviction frees it
 	if s.free == 0 {
 		s.evict(s.victim(client, s.names.rec[n-1].class(), len(name)), &s.c.EvictedFull)
 	}
 	i := s.free
 	b := &s.b[i-1]
-	s.free = b.byBoth.next
+	s.free = b.byPair.next
 	*b = binding{client: client, addr: addr, name: n, expires: now + life, learned: now, lookup: lookup}
-	s.chain(&s.both[s.bothOf(client, addr)], i, byBoth)
-	s.chain(&s.addrs[s.addrOf(addr)], i, byAddr)
+	s.chain(&s.pairs[s.pairHead(client, addr)], i, byPair)
+	s.chain(&s.addrs[s.addrHead(addr)], i, byAddr)
 	s.chain(&s.names.rec[n-1].first, i, byName)
-	s.enlist(i)
+	s.addToShare(i)
 	if client == Everyone {
 		s.everyone++
 	}
@@ -215,24 +217,24 @@ func (s *Set) Bind(client packet.Addr, name []byte, addr packet.Addr, ttl uint32
 	return true
 }
 
-// The chains that a binding is in.
+// The hash chains that a binding is in.
 const (
-	byBoth = iota
+	byPair = iota
 	byAddr
 	byName
 )
 
 func (b *binding) link(c int) *link {
 	switch c {
-	case byBoth:
-		return &b.byBoth
+	case byPair:
+		return &b.byPair
 	case byAddr:
 		return &b.byAddr
 	}
 	return &b.byName
 }
 
-// chain puts binding i in front of the chain that begins at head.
+// chain inserts binding i at the head of a chain.
 func (s *Set) chain(head *uint32, i uint32, c int) {
 	l := s.b[i-1].link(c)
 	l.prev, l.next = 0, *head
@@ -254,18 +256,18 @@ func (s *Set) unchain(head *uint32, i uint32, c int) {
 	}
 }
 
-// remove forgets binding i.
+// remove frees binding i.
 func (s *Set) remove(i uint32) {
 	b := &s.b[i-1]
-	s.unlist(i)
-	s.unchain(&s.both[s.bothOf(b.client, b.addr)], i, byBoth)
-	s.unchain(&s.addrs[s.addrOf(b.addr)], i, byAddr)
+	s.removeFromList(i)
+	s.unchain(&s.pairs[s.pairHead(b.client, b.addr)], i, byPair)
+	s.unchain(&s.addrs[s.addrHead(b.addr)], i, byAddr)
 	s.unchain(&s.names.rec[b.name-1].first, i, byName)
 	if b.client == Everyone {
 		s.everyone--
 	}
 	s.dropName(b.name)
 	*b = binding{}
-	b.byBoth.next = s.free
+	b.byPair.next = s.free
 	s.free = i
 }

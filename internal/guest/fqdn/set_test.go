@@ -283,38 +283,38 @@ func TestAllocations(t *testing.T) {
 func check(t testing.TB, s *Set) {
 	t.Helper()
 	refs := map[uint32]uint32{}
-	inList, live := walk(t, s, &s.dead, 0, refs), 0
+	inList, live := walk(t, s, &s.expired, 0, refs), 0
 	alive, held := [numClasses]int{}, 0
-	for c, heap := range s.hold.heap {
+	for c, heap := range s.shares.heap {
 		for k, v := range heap {
-			h := &s.hold.h[v-1]
+			h := &s.shares.h[v-1]
 			alive[c] += walk(t, s, &h.list, v, refs)
 			sum := uint32(0)
 			for i := h.list.oldest; i != 0; i = s.b[i-1].age.next {
 				r := &s.names.rec[s.b[i-1].name-1]
-				sum += charge(int(r.len))
+				sum += cellsOf(int(r.len))
 				if r.class() != uint32(c) || s.b[i-1].client != h.client {
 					t.Fatalf("binding %d is in a wrong list", i)
 				}
 			}
-			if h.list.n == 0 || h.charge != sum || int(h.place) != k || h.class != uint32(c) || s.holder(h.client, h.class) != v || k > 0 && s.before(v, heap[(k-1)/2]) {
+			if h.list.n == 0 || h.cells != sum || int(h.heapAt) != k || h.class != uint32(c) || s.shareOf(h.client, h.class) != v || k > 0 && s.before(v, heap[(k-1)/2]) {
 				t.Fatalf("holder %d of class %d: %+v, charge %d", k, c, h, sum)
 			}
 			held++
 		}
 		inList += alive[c]
 	}
-	if alive != s.hold.n {
-		t.Fatalf("%v bindings are alive, says %v", alive, s.hold.n)
+	if alive != s.shares.n {
+		t.Fatalf("%v bindings are alive, says %v", alive, s.shares.n)
 	}
-	for i := s.hold.free; i != 0; i = s.hold.h[i-1].next {
+	for i := s.shares.free; i != 0; i = s.shares.h[i-1].next {
 		held++
 	}
-	if held != len(s.hold.h) {
-		t.Fatalf("%d holders are free or in use, of %d", held, len(s.hold.h))
+	if held != len(s.shares.h) {
+		t.Fatalf("%d holders are free or in use, of %d", held, len(s.shares.h))
 	}
 	chained := [2]int{}
-	for c, heads := range [][]uint32{s.both, s.addrs} {
+	for c, heads := range [][]uint32{s.pairs, s.addrs} {
 		for _, h := range heads {
 			for i := h; i != 0; i = s.b[i-1].link(c).next {
 				chained[c]++
@@ -337,7 +337,7 @@ func check(t testing.TB, s *Set) {
 		t.Fatalf("%d in lists, %v in chains, %d in use", inList, chained, live)
 	}
 	free := 0
-	for i := s.free; i != 0; i = s.b[i-1].byBoth.next {
+	for i := s.free; i != 0; i = s.b[i-1].byPair.next {
 		free++
 	}
 	if free+live != len(s.b) {
@@ -370,7 +370,7 @@ func walk(t testing.TB, s *Set, l *list, holder uint32, refs map[uint32]uint32) 
 	t.Helper()
 	n, prev := 0, uint32(0)
 	for i := l.oldest; i != 0; i = s.b[i-1].age.next {
-		if s.b[i-1].age.prev != prev || s.b[i-1].holder != holder || prev != 0 && holder != 0 && s.b[prev-1].learned > s.b[i-1].learned {
+		if s.b[i-1].age.prev != prev || s.b[i-1].share != holder || prev != 0 && holder != 0 && s.b[prev-1].learned > s.b[i-1].learned {
 			t.Fatalf("the list of holder %d is broken at %d", holder, i)
 		}
 		prev = i
