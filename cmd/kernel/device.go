@@ -12,6 +12,7 @@ const (
 	ioapicWin   = 0x10
 	ioapicVer   = 1
 	ioapicTable = 0x10
+	ioapicPins  = 24
 )
 
 // virtio-mmio registers (virtio 1.2, 4.2.2) that finding a device needs.
@@ -81,15 +82,17 @@ func window(pa uint64) uintptr {
 }
 
 // findDevices finds the virtio devices: on MMIO by the command line where it
-// names them, as Firecracker's does, otherwise by looking at microvm's slots; and
-// on PCI, where MMIO has fewer network devices than a firewall needs.
+// names them, as Firecracker's does, otherwise by ACPI's DSDT, or by looking at
+// microvm's slots where there is no ACPI; and on PCI, where MMIO has fewer network devices than a firewall needs.
 func findDevices() {
 	if scanCmdline() != 0 {
 		found.Sources |= abi.SourceCmdline
+	} else if acpiRead {
+		addACPI()
 	} else {
 		probeMicrovm()
 	}
-	if networks() < 2 && !hasWord("pci=off") {
+	if networks() < 2 && !hasPrefix("pci=off") {
 		findPCI()
 	}
 	if found.Legacy > 0 && devices == 0 && found.Functions == 0 {
@@ -108,15 +111,15 @@ func networks() (n int) {
 	return n
 }
 
-// hasWord reports whether a word is among the boot arguments.
-func hasWord(w string) bool {
+// hasPrefix reports whether one of the boot arguments begins with p.
+func hasPrefix(p string) bool {
 	c := loaded.cmd[:loaded.cmdLen]
 	for i := 0; i < len(c); {
 		j := i
 		for j < len(c) && c[j] != ' ' {
 			j++
 		}
-		if string(c[i:j]) == w {
+		if j-i >= len(p) && string(c[i:i+len(p)]) == p {
 			return true
 		}
 		i = j + 1
@@ -148,11 +151,14 @@ func probeMicrovm() {
 	}
 }
 
+// cmdlineDevice is what an argument that names a device begins with.
+const cmdlineDevice = "virtio_mmio.device="
+
 // scanCmdline adds the devices of arguments of the form
 // virtio_mmio.device=<size>[KMG]@<address>:<irq>[:<id>] and returns their
 // number.
 func scanCmdline() int {
-	const key = "virtio_mmio.device="
+	const key = cmdlineDevice
 	c := loaded.cmd[:loaded.cmdLen]
 	n := 0
 	for i := 0; i < len(c); {
@@ -163,10 +169,10 @@ func scanCmdline() int {
 		if w := c[i:j]; len(w) > len(key) && string(w[:len(key)]) == key {
 			if pa, irq, ok := parseDevice(w[len(key):]); ok {
 				n++
-				if irq < 24 {
+				if irq < ioapicPins {
 					addDevice(pa, ioapic1, irq)
 				} else {
-					addDevice(pa, ioapic2, irq-24)
+					addDevice(pa, ioapic2, irq-ioapicPins)
 				}
 			} else {
 				refuse("a virtio_mmio.device argument is not size@address:irq")

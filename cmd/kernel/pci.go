@@ -139,9 +139,7 @@ func scanFunction(fn uint32) bool {
 
 // addFunction notes a virtio device and makes its interrupts come.
 func addFunction(fn uint32) pci.Problem {
-	for off := uint32(0); off < 256; off += 4 {
-		pciConfig.SetWord(uint8(off), pciRead(fn, off))
-	}
+	readConfig(fn)
 	d := &pciDev
 	if p := pciConfig.Virtio(d); p != pci.OK {
 		return p
@@ -154,11 +152,15 @@ func addFunction(fn uint32) pci.Problem {
 	cmd := pciConfig.Word(pci.Command) & 0xffff &^ pci.CommandMemory
 	pciWrite(fn, pci.Command, cmd)
 	var at [4]uint64
+	b, of := pci.BAR{}, uint32(pci.NumBARs)
 	for i, w := range [4]pci.Window{d.Common, d.Notify, d.Config, d.Table} {
 		if w.Length == 0 {
 			continue
 		}
-		pa, p := w.Place(bar(fn, w.BAR))
+		if of != w.BAR {
+			b, of = bar(fn, w.BAR), w.BAR
+		}
+		pa, p := w.Place(b)
 		if p != pci.OK {
 			return p
 		}
@@ -184,11 +186,29 @@ func addFunction(fn uint32) pci.Problem {
 	return pci.OK
 }
 
+// readConfig copies what matters of a function's configuration space.
+func readConfig(fn uint32) {
+	clear(pciConfig[:])
+	for i := range pci.HeaderWords {
+		copyWord(fn, pci.HeaderWords[i])
+	}
+	p := pciConfig.Next(0)
+	for n := 0; p != 0 && n < pci.MaxCaps; n++ {
+		copyWord(fn, p)
+		for i := uint8(1); i < pciConfig.Words(p); i++ {
+			copyWord(fn, p+4*i)
+		}
+		p = pciConfig.Next(p)
+	}
+}
+
+func copyWord(fn uint32, off uint8) { pciConfig.SetWord(off, pciRead(fn, uint32(off))) }
+
 // bar reads a BAR, asks for its size, and gives it an address if it has none.
 func bar(fn, i uint32) pci.BAR {
 	off := uint32(pci.BAR0) + 4*i
 	lo, hi := barSize(fn, off), uint32(0)
-	if i+1 < pci.NumBARs {
+	if pciConfig.Wide(i) {
 		hi = barSize(fn, off+4)
 	}
 	b := pciConfig.BAR(i, lo, hi)

@@ -1,6 +1,9 @@
 package main
 
-import "github.com/thurward/thurward/internal/shared/abi"
+import (
+	"github.com/thurward/thurward/internal/guest/kernel/acpi"
+	"github.com/thurward/thurward/internal/shared/abi"
+)
 
 // Ways to end the machine, found in ACPI's FADT (ACPI 6.4, 5.2.9) where there
 // is one, and by the fixed ports of QEMU and Firecracker otherwise.
@@ -62,7 +65,7 @@ func phys(pa uint64, n int) (v uint64) {
 }
 
 // findPower reads the ACPI tables, which lie in low memory or are mapped for
-// it. Wrong tables lead to no register, never to a fault: every address is
+// it; where devices are is noted too. Wrong tables lead to no register, never to a fault: every address is
 // mapped before it is read, and counts are bounded.
 func findPower() {
 	rsdp := loaded.rsdp
@@ -93,8 +96,12 @@ func findPower() {
 		if t == 0 || t >= maxTable {
 			continue
 		}
-		if phys(t, 4) == 0x50434146 { // "FACP"
+		switch acpi.Signature(phys(t, 4)) {
+		case acpi.FADT:
 			readFADT(t, phys(t+4, 4))
+			readDSDT(t, phys(t+4, 4))
+		case acpi.MCFG:
+			readMCFG(t)
 		}
 	}
 }

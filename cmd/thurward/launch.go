@@ -28,6 +28,7 @@ import (
 type launch struct {
 	image          string
 	accel          vmm.Accel
+	machine        vmm.MachineType
 	lan, wan       vmm.Spec
 	memoryMB, cpus int
 	vsock          vmm.Vsock
@@ -81,8 +82,8 @@ func (l *launch) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.say("booting %s (%.1f MB%s) on QEMU %d.%d microvm with %s (%s)", img.Path, float64(img.Size)/1e6, digest(img.Policy), q.Version.Major, q.Version.Minor, name(kvm), why)
-	cfg := vmm.Config{Image: l.image, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics, Append: l.args, Vsock: l.vsock, Trusted: l.trusted, Log: l.say}
+	l.say("booting %s (%.1f MB%s) on QEMU %d.%d %v with %s (%s)", img.Path, float64(img.Size)/1e6, digest(img.Policy), q.Version.Major, q.Version.Minor, l.machine, name(kvm), why)
+	cfg := vmm.Config{Image: l.image, Machine: l.machine, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics, Append: l.args, Vsock: l.vsock, Trusted: l.trusted, Log: l.say}
 	if l.vsock != (vmm.Vsock{}) {
 		l.say("events, metrics and spans go to %v", l.vsock)
 	}

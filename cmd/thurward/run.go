@@ -20,7 +20,7 @@ import (
 
 // runFlags is the command line of run.
 type runFlags struct {
-	image, vmm, accel, lan, wan, vsock, memory, restart, args, reader, page, pageToken string
+	image, vmm, machine, accel, lan, wan, vsock, memory, restart, args, reader, page, pageToken string
 
 	trusted []string
 
@@ -33,9 +33,9 @@ func newRunCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Boot the image",
-		Long: `run boots an image in QEMU's microvm machine, joins its two network interfaces
-to what --lan and --wan say, and prints its console. After a crash it boots it
-again; it ends with the machine, or on Ctrl-C.
+		Long: `run boots an image in QEMU's microvm machine, or the one that --machine names,
+joins its two network interfaces to what --lan and --wan say, and prints its
+console. After a crash it boots it again; it ends with the machine, or on Ctrl-C.
 
 A network is one of
   demo             a simulated network in this process, with hosts and servers
@@ -86,6 +86,7 @@ run ends, with 0 if every step went as it should.`,
 	fl := cmd.Flags()
 	fl.StringVar(&f.image, "image", "build/thurward.img", "the image")
 	fl.StringVar(&f.vmm, "vmm", "qemu", "the virtual machine monitor: qemu")
+	fl.StringVar(&f.machine, "machine", "microvm", "QEMU's machine: "+vmm.MachineHelp)
 	fl.StringVar(&f.accel, "accel", "auto", "auto, kvm or tcg; auto takes KVM where the image boots under it")
 	fl.StringVar(&f.lan, "lan", "demo", "what the LAN interface is joined to")
 	fl.StringVar(&f.wan, "wan", "demo", "what the WAN interface is joined to")
@@ -108,14 +109,15 @@ func (f *runFlags) launch() (*launch, error) {
 		return nil, fmt.Errorf("--vmm %q is not known (want qemu)", f.vmm)
 	}
 	l := &launch{image: f.image}
-	var errs [6]error
+	var errs [7]error
 	l.accel, errs[0] = vmm.ParseAccel(f.accel)
 	l.lan, errs[1] = vmm.ParseSpec(f.lan)
 	l.wan, errs[2] = vmm.ParseSpec(f.wan)
 	l.restart, errs[3] = vmm.ParseRestart(f.restart)
 	l.memoryMB, errs[4] = parseMemory(f.memory)
 	l.vsock, errs[5] = vmm.ParseVsock(f.vsock, ingest.DefaultPath())
-	for i, flag := range []string{"accel", "lan", "wan", "restart", "memory", "vsock"} {
+	l.machine, errs[6] = vmm.ParseMachine(f.machine)
+	for i, flag := range []string{"accel", "lan", "wan", "restart", "memory", "vsock", "machine"} {
 		if errs[i] != nil {
 			return nil, fmt.Errorf("--%s: %w", flag, errs[i])
 		}
@@ -128,7 +130,7 @@ func (f *runFlags) launch() (*launch, error) {
 		return nil, err
 	}
 	if f.cpus < 1 || f.cpus > maxCPUs {
-		return nil, fmt.Errorf("--cpus %d is out of range (want 1 to %d)", f.cpus, maxCPUs)
+		return nil, fmt.Errorf("--cpus %d is out of range (want %d: the image uses one processor)", f.cpus, maxCPUs)
 	}
 	if f.timeout < 0 {
 		return nil, fmt.Errorf("--timeout %v is negative", f.timeout)
@@ -137,11 +139,11 @@ func (f *runFlags) launch() (*launch, error) {
 	return l, nil
 }
 
-// Limits of the command line. QEMU's microvm takes more CPUs than the image
-// uses; the upper memory limit is where its 32-bit hole begins, the lower one
+// Limits of the command line. More CPUs than the image uses would only cost
+// memory; the upper memory limit is where its 32-bit hole begins, the lower one
 // what the image needs to say how much it needs.
 const (
-	maxCPUs     = 64
+	maxCPUs     = 1
 	minMemoryMB = 4
 	maxMemoryMB = 3 << 10
 )

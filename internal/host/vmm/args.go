@@ -37,6 +37,7 @@ func DefaultMAC(r Role) string {
 // Config is a machine to boot.
 type Config struct {
 	Image    string
+	Machine  MachineType
 	KVM      bool // else TCG
 	MemoryMB int
 	CPUs     int
@@ -71,7 +72,7 @@ const firstFD = 3
 // it inherits as numbers from firstFD on. The caller closes the files once QEMU
 // runs.
 func (c *Config) args(v Version) (args []string, all Attachment, err error) {
-	machine := "microvm"
+	machine := c.Machine.name()
 	for i, n := range c.NICs {
 		id := "n" + strconv.Itoa(i)
 		at, err := n.Backend(id, v, firstFD+len(all.Files))
@@ -80,13 +81,13 @@ func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 			return nil, all, err
 		}
 		all.add(at)
-		all.Args = append(all.Args, "-device", "virtio-net-device,netdev="+id+",mac="+n.MAC)
+		all.Args = append(all.Args, "-device", "virtio-net-"+c.Machine.bus()+",netdev="+id+",mac="+n.MAC)
 	}
 	log := c.Log
 	if log == nil {
 		log = func(string, ...any) {}
 	}
-	at, err := c.Vsock.attach(firstFD+len(all.Files), c.Trusted, log)
+	at, err := c.Vsock.attach(firstFD+len(all.Files), c.Machine.bus(), c.Trusted, log)
 	if err != nil {
 		all.drop()
 		return nil, all, err

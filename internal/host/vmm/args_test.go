@@ -48,6 +48,8 @@ func TestArgs(t *testing.T) {
 		"vhost-user": {Config{Image: "fw.img", KVM: true, MemoryMB: 256, CPUs: 1, NICs: two(backend("vhost-user:"+socket, Network{}), Unplugged)}, Version{7, 2}},
 		"probe":      {Config{Image: "fw.img", KVM: true, MemoryMB: 64, CPUs: 1, Append: probeArg}, Version{7, 2}},
 		"vsock":      {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: two(backend("demo", discard), Unplugged), Vsock: Vsock{Path: "/none/v"}}, Version{7, 2}},
+		"q35":        {Config{Image: "fw.img", Machine: Q35, MemoryMB: 64, CPUs: 1, NICs: two(Unplugged, Unplugged), Vsock: Vsock{Path: "/none/v"}}, Version{7, 2}},
+		"pci":        {Config{Image: "fw.img", Machine: MicrovmPCI, MemoryMB: 64, CPUs: 1, NICs: two(Unplugged, Unplugged)}, Version{7, 2}},
 		"three":      {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: append(two(Unplugged, Unplugged), NIC{None, "52:54:00:74:68:03", Unplugged})}, Version{7, 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -120,12 +122,23 @@ func TestVsockOption(t *testing.T) {
 			t.Errorf("%s: %v; want %q", s, err, want)
 		}
 	}
-	at, err := Vsock{CID: 42}.attach(3, nil, nil)
+	at, err := Vsock{CID: 42}.attach(3, "device", nil, nil)
 	if _, missing := os.Stat(vhostVsock); missing != nil {
 		if err == nil || !strings.Contains(err.Error(), "modprobe vhost_vsock") {
 			t.Errorf("without %s: %v", vhostVsock, err)
 		}
 	} else if err == nil && strings.Join(at.Args, " ") != "-device vhost-vsock-device,guest-cid=42" {
 		t.Errorf("%v", at.Args)
+	}
+}
+
+func TestParseMachine(t *testing.T) {
+	for m := Microvm; m <= PC; m++ {
+		if got, err := ParseMachine(m.String()); err != nil || got != m {
+			t.Errorf("%v: %v, %v", m, got, err)
+		}
+	}
+	if _, err := ParseMachine("virt"); err == nil || !strings.Contains(err.Error(), "want "+MachineHelp) {
+		t.Error(err)
 	}
 }

@@ -72,25 +72,26 @@ func (v Vsock) String() string {
 	return "nowhere"
 }
 
-// attach makes the device for one start of a machine; fd is the number that its
+// attach makes the device for one start of a machine, on a bus as QEMU names it
+// in devices; fd is the number that its
 // first file will have.
-func (v Vsock) attach(fd int, trusted peer.Users, log func(format string, a ...any)) (Attachment, error) {
+func (v Vsock) attach(fd int, bus string, trusted peer.Users, log func(format string, a ...any)) (Attachment, error) {
 	switch {
 	case v.Path != "":
-		return attachVhostUser(v.Path, fd, trusted, log)
+		return attachVhostUser(v.Path, fd, bus, trusted, log)
 	case v.CID != 0:
 		f, err := os.OpenFile(vhostVsock, os.O_RDWR, 0)
 		if err != nil {
 			return Attachment{}, fmt.Errorf("vsock: %w (modprobe vhost_vsock; or take a path, which needs nothing of the kernel)", err)
 		}
 		f.Close()
-		return Attachment{Args: []string{"-device", "vhost-vsock-device,guest-cid=" + strconv.FormatUint(uint64(v.CID), 10)}}, nil
+		return Attachment{Args: []string{"-device", "vhost-vsock-" + bus + ",guest-cid=" + strconv.FormatUint(uint64(v.CID), 10)}}, nil
 	}
 	return Attachment{}, nil
 }
 
 // attachVhostUser makes this process the device's back end.
-func attachVhostUser(path string, fd int, trusted peer.Users, log func(format string, a ...any)) (Attachment, error) {
+func attachVhostUser(path string, fd int, bus string, trusted peer.Users, log func(format string, a ...any)) (Attachment, error) {
 	c, theirs, err := socketPair()
 	if err != nil {
 		return Attachment{}, fmt.Errorf("socket pair for vsock: %w", err)
@@ -113,5 +114,5 @@ func attachVhostUser(path string, fd int, trusted peer.Users, log func(format st
 	}()
 	return Attachment{SharedMemory: true, Files: []*os.File{theirs}, Ended: func() { c.Close() }, Args: []string{
 		"-chardev", "socket,id=vsock,fd=" + strconv.Itoa(fd),
-		"-device", "vhost-user-vsock-device,chardev=vsock"}}, nil
+		"-device", "vhost-user-vsock-" + bus + ",chardev=vsock"}}, nil
 }

@@ -128,7 +128,6 @@ const (
 const (
 	capVendor = 0x09
 	capMSIX   = 0x11
-	maxCaps   = (256 - firstCap) / 4 // as many as there is room for
 
 	cfgCommon = 1
 	cfgNotify = 2
@@ -192,7 +191,7 @@ func (c *Config) capabilities(d *Device) Problem {
 	}
 	p := c[capPointer] &^ 3
 	for n := 0; p != 0; n++ {
-		if p < firstCap || n == maxCaps {
+		if p < firstCap || n == MaxCaps {
 			return BadList
 		}
 		switch c[p] {
@@ -205,6 +204,43 @@ func (c *Config) capabilities(d *Device) Problem {
 	}
 	return OK
 }
+
+// Words returns how many words of the capability at p, whose first word has been
+// read, Virtio looks at: a function is not asked for more. Reads cost exits to the
+// host, and of one capability (VIRTIO_PCI_CAP_PCI_CFG) they have effects.
+func (c *Config) Words(p uint8) uint8 {
+	switch {
+	case c[p] == capMSIX && p <= 256-12:
+		return 2
+	case c[p] == capVendor && c[p+3] == cfgNotify && p <= 256-20:
+		return 5
+	case c[p] == capVendor && (c[p+3] == cfgCommon || c[p+3] == cfgDevice) && p <= 256-20:
+		return 4
+	}
+	return 1
+}
+
+// Next returns the capability after the one at p, whose first word has been read,
+// or the first one where p is 0; 0 is the end.
+func (c *Config) Next(p uint8) uint8 {
+	if p == 0 {
+		p = capPointer - 1
+		if c.Word(Command)>>16&statusHasCaps == 0 {
+			return 0
+		}
+	}
+	if p = c[p+1] &^ 3; p < firstCap {
+		return 0
+	}
+	return p
+}
+
+// MaxCaps bounds how many capabilities there are: a list that is longer has a
+// loop.
+const MaxCaps = (256 - firstCap) / 4
+
+// HeaderWords are the words of the header that Virtio looks at.
+var HeaderWords = [...]uint8{ID, Command, Header, BAR0, BAR0 + 4, BAR0 + 8, BAR0 + 12, BAR0 + 16, BAR0 + 20, 0x2c, capPointer}
 
 // msix notes the MSI-X capability at p.
 func (c *Config) msix(p uint8, d *Device) {
@@ -254,6 +290,12 @@ type BAR struct {
 	Address uint64
 	Size    uint64 // 0: there is none, or it is in I/O space
 	Wide    bool   // 64 bits
+}
+
+// Wide reports whether register i is one of 64 bits, and the next one its upper
+// half.
+func (c *Config) Wide(i uint32) bool {
+	return i < NumBARs-1 && c.Word(BAR0+uint8(i)*4)&(barIO|barType) == bar64
 }
 
 // BAR reads register i; lo and hi are what it and the next one read as after all

@@ -222,3 +222,51 @@ func FuzzVirtio(f *testing.F) {
 		}
 	})
 }
+
+// TestWords: what is copied of a configuration space is what is looked at, of the
+// honest and of those that are not, and of a loop only so much.
+func TestWords(t *testing.T) {
+	loop := qemu()
+	loop.Config[loop.last+1] = firstCap
+	end := newModel(0x1041)
+	end.next = 0xfc
+	end.capability(capVendor, 4, 0xff, 1)
+	for name, m := range map[string]*model{"qemu": qemu(), "loop": loop, "at the end": end, "none": newModel(0x1041)} {
+		var c Config
+		words := 0
+		read := func(off uint8) { c.SetWord(off, m.Word(off)); words++ }
+		for _, off := range HeaderWords {
+			read(off)
+		}
+		p := c.Next(0)
+		for n := 0; p != 0 && n < MaxCaps; n++ {
+			read(p)
+			for i := uint8(1); i < c.Words(p); i++ {
+				read(p + 4*i)
+			}
+			p = c.Next(p)
+		}
+		var full, part Device
+		if a, b := m.Virtio(&full), c.Virtio(&part); a != b || full != part {
+			t.Errorf("%s: %v %+v, of the copy %v %+v", name, a, full, b, part)
+		}
+		if name == "qemu" && words != 28 {
+			t.Errorf("%d words are read", words)
+		}
+	}
+}
+
+func TestWide(t *testing.T) {
+	var c Config
+	for i := range uint32(NumBARs) {
+		c.SetWord(BAR0+4*uint8(i), 0xc)
+	}
+	if !c.Wide(0) || !c.Wide(4) || c.Wide(5) || c.Wide(6) || c.Wide(1<<31) {
+		t.Error("which BARs have 64 bits")
+	}
+	for _, v := range []uint32{0, 8, 0xd, 5} {
+		if c.SetWord(BAR0, v); c.Wide(0) {
+			t.Errorf("%#x has 64 bits", v)
+		}
+	}
+}

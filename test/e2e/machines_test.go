@@ -1,0 +1,154 @@
+package e2e
+
+import (
+	"context"
+	"crypto/sha256"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/thurward/thurward/internal/host/vmm"
+)
+
+// machines are QEMU's that the image boots on.
+var machines = []vmm.MachineType{vmm.Microvm, vmm.MicrovmPCI, vmm.Q35, vmm.PC}
+
+// TestMachines: the image boots on every machine, forwards what is allowed and
+// nothing else, and tells it over vsock.
+func TestMachines(t *testing.T) {
+	for _, m := range machines[1:] { // all other tests run on the first
+		t.Run(m.String(), func(t *testing.T) {
+			each(t, func(t *testing.T, kvm bool) {
+				l, r := watched(t, kvm, func(c *vmm.Config) { c.Machine = m })
+				traffic(t, l)
+				r.awaitEvents(1, map[string]any{"event.action": "drop", "destination.port": 25.0})
+			})
+		})
+	}
+}
+
+// traffic sends what is allowed through a firewall, and what is not.
+func traffic(t *testing.T, l *lab) {
+	t.Helper()
+	if a, err := l.Alice.Resolve(soon(t), l.DNS.Addr, l.WebName()); err != nil || a != l.Web.Addr {
+		t.Errorf("a name: %v, %v", a, err)
+	}
+	if c, err := l.Alice.DialTCP(brief(t), netip.AddrPortFrom(l.Web.Addr, 25)); err == nil {
+		c.Close()
+		t.Error("connected to a port that no rule allows")
+	}
+	var sum [2][32]byte
+	for i := range sum {
+		b, err := l.get(soon(t), l.Alice, "/bytes/2000000")
+		if err != nil {
+			t.Fatalf("a page: %v", err)
+		}
+		sum[i] = sha256.Sum256([]byte(b))
+	}
+	if sum[0] != sum[1] {
+		t.Error("two downloads of one page differ")
+	}
+}
+
+// console boots the image on a machine as its user would describe it, until it
+// ends or says that it is ready.
+func console(t *testing.T, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	all := append([]string{"-accel", "tcg", "-cpu", "max", "-m", "64M", "-nodefaults", "-no-user-config", "-display", "none",
+		"-serial", "stdio", "-no-reboot", "-kernel", testImage(t), "-append", "thurward.lan=" + vmm.DefaultMAC(vmm.LAN) + " thurward.wan=" + vmm.DefaultMAC(vmm.WAN)}, args...)
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", all...)
+	cmd.WaitDelay = time.Second
+	out := &until{word: "thurward: ready ", end: cancel}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Run(); err != nil && !out.seen {
+		t.Errorf("%v: %v; console:\n%s", args, err, out.b)
+	}
+	return string(out.b)
+}
+
+// An until keeps what is written, and ends something at a word.
+type until struct {
+	b    []byte
+	word string
+	end  func()
+	seen bool
+}
+
+func (u *until) Write(b []byte) (int, error) {
+	if u.b = append(u.b, b...); strings.Contains(string(u.b), u.word) && !u.seen {
+		u.seen = true
+		u.end()
+	}
+	return len(b), nil
+}
+
+// nics are the two interfaces as devices of a kind, which lead nowhere.
+func nics(device string) []string {
+	return []string{"-netdev", "hubport,id=n0,hubid=0", "-netdev", "hubport,id=n1,hubid=1",
+		"-device", device + ",netdev=n0,mac=" + vmm.DefaultMAC(vmm.LAN), "-device", device + ",netdev=n1,mac=" + vmm.DefaultMAC(vmm.WAN)}
+}
+
+// TestDevicesAreFound: by the command line, by ACPI, by looking; behind bridges;
+// and with windows on a page for each queue.
+func TestDevicesAreFound(t *testing.T) {
+	if _, err := vmm.FindQEMU(); err != nil {
+		t.Skip(err)
+	}
+	mmio := append(nics("virtio-net-device"), "-global", "virtio-mmio.force-legacy=false")
+	behind := []string{"-device", "pcie-root-port,id=r0,slot=1,chassis=1", "-device", "pcie-root-port,id=r1,slot=2,chassis=2"}
+	for _, a := range nics("virtio-net-pci") {
+		a = strings.Replace(a, "netdev=n0", "bus=r0,netdev=n0", 1)
+		behind = append(behind, strings.Replace(a, "netdev=n1", "bus=r1,netdev=n1", 1))
+	}
+	for name, args := range map[string][]string{
+		"command line":      append([]string{"-M", "microvm,acpi=off"}, mmio...),
+		"DSDT":              append([]string{"-M", "microvm"}, mmio...),
+		"DSDT, one IOAPIC":  append([]string{"-M", "microvm,ioapic2=off"}, mmio...),
+		"slots":             append([]string{"-M", "microvm,acpi=off,auto-kernel-cmdline=off"}, mmio...),
+		"modern only":       append([]string{"-M", "q35"}, nics("virtio-net-pci,disable-legacy=on")...),
+		"behind root ports": append([]string{"-M", "q35"}, behind...),
+		"page for each":     append([]string{"-M", "q35"}, nics("virtio-net-pci,page-per-vq=on")...),
+		"two vectors":       append([]string{"-M", "pc"}, nics("virtio-net-pci,vectors=2")...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if out := console(t, args...); !strings.Contains(out, "thurward: ready ") {
+				t.Errorf("console:\n%s", out)
+			}
+		})
+	}
+}
+
+// TestNoNetworkIsExplained: a machine without a network that can be used is told
+// what was found and what to write.
+func TestNoNetworkIsExplained(t *testing.T) {
+	if _, err := vmm.FindQEMU(); err != nil {
+		t.Skip(err)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"none on microvm": {[]string{"-M", "microvm"}, []string{"the machine has no network device", "nothing says where one could be"}},
+		"none on q35":     {[]string{"-M", "q35"}, []string{"the machine has no network device: looked on PCI, where ", " functions answered"}},
+		"legacy":          {slices.Concat([]string{"-M", "q35"}, nics("virtio-net-pci,disable-modern=on")), []string{"speaks only virtio before version 1", "2 virtio device(s) speak only the version before 1", "disable-modern=off"}},
+		"legacy on MMIO":  {slices.Concat([]string{"-M", "microvm"}, nics("virtio-net-device")), []string{"virtio-mmio.force-legacy=false"}},
+		"no MSI-X":        {slices.Concat([]string{"-M", "pc"}, nics("virtio-net-pci,vectors=0")), []string{"it has no MSI-X (QEMU: leave vectors= away)", "2 virtio device(s) cannot be used"}},
+		"one vector":      {slices.Concat([]string{"-M", "pc"}, nics("virtio-net-pci,vectors=1")), []string{"it has one interrupt, 2 are needed"}},
+		"other addresses": {append([]string{"-M", "q35", "-append", "thurward.lan=02:00:00:00:00:01 thurward.wan=02:00:00:00:00:02"}, nics("virtio-net-pci")...),
+			[]string{"no network device for the lan interface: want 02:00:00:00:00:01; the machine has " + vmm.DefaultMAC(vmm.LAN) + ", " + vmm.DefaultMAC(vmm.WAN)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := console(t, c.args...)
+			for _, w := range append(c.want, "thurward: refusing to start: ") {
+				if !strings.Contains(out, w) {
+					t.Errorf("no %q on the console:\n%s", w, out)
+				}
+			}
+		})
+	}
+}
