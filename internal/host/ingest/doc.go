@@ -6,16 +6,17 @@
 //	sample.go   a metric in Prometheus' text format
 //	span.go     a span in OTLP's JSON
 //	reader.go   lines from a connection or a file
-//	schema.go   the metrics that there are
+//	follow.go   a stream of several firewalls
+//	schema.go   the firewall's metrics
 //	listen.go   where guests and followers connect
 //	accept.go   the loop that accepts connections
-//	serve.go    connections of guests, and which are no firewall's
-//	peer.go     who connects, and what it may be called
+//	serve.go    connections of guests, and when they are cut off
+//	peer.go     the identity of a connection, and the names that it may have
 //	hub.go      one stream, many readers
-//	rundir.go   where sockets are found
+//	rundir.go   default paths of the sockets
 //
-// A guest is not trusted: a line has a largest length, numbers and times are
-// those that can be, metrics those of the schema, what cannot be read is counted,
-// and nothing that it sends makes a reader hold more than a bounded amount of
-// memory. Who it is follows from its connection, not from what it says.
+// A guest is not trusted: lines have a largest length, numbers and times a range,
+// and metrics must be in the schema; lines that cannot be read are counted, and
+// the memory that a guest can make a reader use is bounded. A guest's identity
+// follows from its connection, not from what it sends.
 package ingest

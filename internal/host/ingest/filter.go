@@ -9,16 +9,16 @@ import (
 	"github.com/thurward/thurward/internal/host/ecs"
 )
 
-// A Filter chooses events. Each list that is not empty must have an element
-// that fits; the zero Filter lets all pass.
+// A Filter selects events. An event must match an element of each list that is not
+// empty; the zero Filter selects all.
 type Filter struct {
 	Rules, Reasons, Actions []string       // exact, or with * for any text
-	Names                   []string       // the same, of destination.domain or the name that was asked for
-	Hosts                   []netip.Prefix // source, destination, or what one became
-	From                    []string       // the firewall, by its name
+	Names                   []string       // the same, of destination.domain or dns.question.name
+	Hosts                   []netip.Prefix // of source, destination, translated or resolved address
+	From                    []string       // of the firewall, by its name
 }
 
-// ParseHost reads an address or a prefix.
+// ParseHost parses an address or a prefix.
 func ParseHost(s string) (netip.Prefix, error) {
 	if p, err := netip.ParsePrefix(s); err == nil {
 		return p.Masked(), nil
@@ -30,19 +30,26 @@ func ParseHost(s string) (netip.Prefix, error) {
 	return netip.PrefixFrom(a, a.BitLen()), nil
 }
 
-// Matches reports whether an event passes.
+// Matches reports whether an event of a firewall is selected.
 func (f *Filter) Matches(h *Hello, e ecs.Event) bool {
-	return fits(f.Rules, e.Str(ecs.RuleID)) && fits(f.Reasons, e.Str(ecs.EventReason)) && fits(f.Actions, e.Str(ecs.EventAction)) &&
-		fits(f.Names, e.Str(ecs.DestinationDomain), e.Str(ecs.DNSQuestionName)) && fits(f.From, h.Name()) && f.host(e)
+	return fits(f.Rules, e.Str(ecs.RuleID)) &&
+		fits(f.Reasons, e.Str(ecs.EventReason)) &&
+		fits(f.Actions, e.Str(ecs.EventAction)) &&
+		fits(f.Names, e.Str(ecs.DestinationDomain), e.Str(ecs.DNSQuestionName)) &&
+		fits(f.From, h.Name()) &&
+		f.host(e)
 }
 
-// fits reports whether a pattern fits a value that is not empty.
+// fits reports whether a pattern matches a value that is not empty, or there is no
+// pattern.
 func fits(patterns []string, values ...string) bool {
 	if len(patterns) == 0 {
 		return true
 	}
 	return slices.ContainsFunc(values, func(v string) bool {
-		return v != "" && slices.ContainsFunc(patterns, func(p string) bool { return wild(strings.ToLower(p), strings.ToLower(v)) })
+		return v != "" && slices.ContainsFunc(patterns, func(p string) bool {
+			return wild(strings.ToLower(p), strings.ToLower(v))
+		})
 	})
 }
 
@@ -57,7 +64,7 @@ func wild(p, s string) bool {
 		return false
 	}
 	s = s[len(first) : len(s)-len(last)]
-	for _, m := range parts[1 : len(parts)-1] { // the earliest place leaves most for the others
+	for _, m := range parts[1 : len(parts)-1] { // the first occurrence leaves most text for the rest
 		i := strings.Index(s, m)
 		if i < 0 {
 			return false

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// A Follower reads a stream in which several firewalls may take turns: a hub's,
-// a single connection's, or a recording of either.
+// A Follower reads a stream that may have lines of several firewalls: from a hub,
+// from a single connection, or from a recording of either.
 type Follower struct {
 	Reader  *Reader
 	Now     func() time.Time // nil: time.Now
 	sources map[string]*Source
 	current *Source
-	shared  bool // the reader says whose lines are; what firewalls say does not count
+	shared  bool // the stream has FROM lines, which name the firewalls; their HELLOs do not
 }
 
-// maxSources bounds the firewalls of one stream that are told apart.
+// maxSources is how many firewalls of one stream are distinguished.
 const maxSources = 256
 
 // NewFollower makes a follower of r.
@@ -25,8 +25,7 @@ func NewFollower(r io.Reader) *Follower {
 	return &Follower{Reader: NewReader(r), sources: map[string]*Source{}, current: s}
 }
 
-// Next returns the next line and whose it is. Lines that say whose the next
-// ones are have been heeded and are not returned.
+// Next returns the next line and its source. FROM lines are not returned.
 func (f *Follower) Next() (*Source, Item, error) {
 	for {
 		it, err := f.Reader.Next()

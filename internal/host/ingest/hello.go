@@ -10,22 +10,21 @@ import (
 	"github.com/thurward/thurward/internal/host/ecs"
 )
 
-// A Hello is the first line of a connection: who sends. The zero Hello is a
-// sender that has not said.
+// A Hello is the first line of a connection, by which a firewall describes itself.
+// The zero Hello is a firewall that has not sent it.
 type Hello struct {
 	Fields ecs.Event // those of helloFields, of bounded length
-	Boot   string
-	// Booted is when the firewall started, by its own clock, or by the
-	// host's if it has none; zero when not known.
+	Boot   string    // service.instance.id, random at each boot
+	// Booted is when the firewall started, by its own clock, or by the host's if
+	// it has none. Zero if unknown.
 	Booted time.Time
 	NoTime bool // the firewall has no clock: its times count from 1970-01-01 at boot
-	// Suffix tells firewalls apart that say the same of themselves; the reader
-	// gives it by the connection. It is "" for the first.
+	// Suffix distinguishes firewalls with the same name. The reader assigns it to
+	// the connection; it is "" for the first one.
 	Suffix string
 }
 
-// helloFields are the fields that are kept, each with the largest length of its
-// text.
+// helloFields are the fields that are kept, each with its largest length in bytes.
 var helloFields = map[string]int{
 	ecs.StreamVersion: 20, ecs.Timestamp: 40,
 	ecs.ServiceName: 32, ecs.ServiceVersion: 100, ecs.ServiceInstance: maxBoot,
@@ -35,12 +34,12 @@ var helloFields = map[string]int{
 	ecs.Rules: 20, ecs.MaxFlows: 20, ecs.Uptime: 20, ecs.Connection: 20, ecs.LostLines: 20,
 }
 
-// maxBoot bounds the length of a boot's id.
+// maxBoot is the largest length of service.instance.id in bytes.
 const maxBoot = 128
 
 var (
 	errHello      = errors.New("a HELLO without service.instance.id")
-	errHelloField = errors.New("a field of the HELLO is too long, or not what its name says")
+	errHelloField = errors.New("a field of the HELLO is too long, or not of its type")
 )
 
 func parseHello(s string) (Hello, error) {
@@ -96,8 +95,8 @@ func isAddress(s string) bool {
 	return true
 }
 
-// Received completes what a firewall without a clock cannot know: it booted
-// its up-time before the host received the line.
+// Received sets Booted where the firewall's clock does not give it: to the time at
+// which the host received the line, less the firewall's uptime.
 func (h *Hello) Received(now time.Time) {
 	if h.NoTime || h.Booted.IsZero() {
 		if h.Booted = now.Add(-h.Fields.Duration(ecs.Uptime)); !ecs.ValidTime(h.Booted) {
@@ -106,9 +105,9 @@ func (h *Hello) Received(now time.Time) {
 	}
 }
 
-// When returns when an event happened by the best clock there is: the
-// firewall's, or, if it has none, its boot by the host's clock and the time
-// since. It is zero when the event does not say, or names no time that can be.
+// When returns the time of an event: by the firewall's clock, or, if it has none,
+// Booted and the event's time since boot. It is zero if the event has no valid
+// time.
 func (h *Hello) When(e ecs.Event) time.Time {
 	t := e.Time()
 	if e.Str(ecs.Clock) == "none" && !t.IsZero() && !h.Booted.IsZero() {
@@ -119,12 +118,12 @@ func (h *Hello) When(e ecs.Event) time.Time {
 	return t
 }
 
-// Name returns how to call the firewall: its address on the WAN, or what else
-// tells it from others.
-func (h *Hello) Name() string { return h.said() + h.Suffix }
+// Name returns the firewall's name: its WAN address, or else its WAN hardware
+// address or its boot id, with the suffix.
+func (h *Hello) Name() string { return h.base() + h.Suffix }
 
-// said is the name by what the firewall says.
-func (h *Hello) said() string {
+// base is the name without the suffix.
+func (h *Hello) base() string {
 	if a, _, _ := strings.Cut(h.Fields.Str(ecs.WANAddress), "/"); a != "" {
 		return a
 	}

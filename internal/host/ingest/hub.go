@@ -11,54 +11,53 @@ import (
 	"time"
 )
 
-// Bounds of a hub. What a follower does not read in time is lost to it, oldest
-// first, and it is told how much.
+// Bounds of a hub. A follower that reads too slowly loses the oldest lines, and
+// gets an event that counts them.
 const (
 	MaxFollowers = 32
 	queueBytes   = 1 << 20 // of lines that wait for one follower
-	partCost     = 64      // what a part takes beside its lines
+	partCost     = 64      // bytes of memory of a part beside its lines
 )
 
-// A Hub passes what firewalls tell to any number of followers: a socket has
-// one reader, and this is how the others see it too. A follower that joins
-// gets each firewall's HELLO and its last snapshot of metrics first. Where the
-// next line is another firewall's than the last one, a line "# FROM name" is put
-// before it. A hub never waits for a follower. It is safe for concurrent use;
-// the zero Hub is ready.
+// A Hub forwards the lines of firewalls to any number of followers, since a guest
+// has a connection to one reader only. A follower that joins first gets each
+// firewall's HELLO and its last snapshot of metrics. A line "# FROM name" precedes
+// a line that is from another firewall than the line before. A hub never waits for
+// a follower. It is safe for concurrent use; the zero Hub is ready.
 type Hub struct {
-	// Snapshot gives the last whole snapshot of a source's metrics as lines, a
-	// piece at a time until yield returns false, for a follower that joins;
-	// nil: it waits for the next one.
+	// Snapshot yields the last whole snapshot of a source's metrics as lines, in
+	// pieces, until yield returns false. It is for followers that join; without
+	// it they wait for the next snapshot.
 	Snapshot func(s *Source, yield func([]byte) bool)
 
 	mu        sync.Mutex
-	sources   map[*Source]told
+	sources   map[*Source]identity
 	followers map[*follower]struct{}
 }
 
-// told is what a hub remembers of one firewall.
-type told struct{ hello, name string }
+// An identity is a firewall's HELLO, "" before it, and its name.
+type identity struct{ hello, name string }
 
-// Publish passes on a line of a source.
+// Publish forwards a line of a source.
 func (h *Hub) Publish(s *Source, it Item) {
 	raw := it.Raw
 	switch it.Kind {
 	case FromKind:
-		return // nobody may speak in another's name
+		return // a source must not send lines in the name of another one
 	case Malformed:
-		// What is cut off at its largest length may be a line of another kind
-		// to whoever reads it next: a HELLO, for one. This never is.
+		// The beginning of a line that is too long could be read as a line of
+		// another kind, such as a HELLO. The prefix prevents it.
 		raw = "? " + raw[:min(len(raw), maxShown)]
 	}
 	l := line(raw)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.sources == nil {
-		h.sources = map[*Source]told{}
+		h.sources = map[*Source]identity{}
 	}
 	t, ok := h.sources[s]
 	if it.Kind == HelloKind || !ok {
-		t = told{name: s.Hello.Name()}
+		t = identity{name: s.Hello.Name()}
 		if it.Kind == HelloKind {
 			t.hello = it.Raw
 		}
@@ -69,12 +68,12 @@ func (h *Hub) Publish(s *Source, it Item) {
 	}
 }
 
-// maxShown is how much of a line that cannot be read followers get.
+// maxShown is how many bytes of a malformed line are forwarded.
 const maxShown = 256
 
 func line(s string) []byte { return append(append(make([]byte, 0, len(s)+1), s...), '\n') }
 
-// Gone forgets a source whose connection has ended.
+// Gone removes a source whose connection has ended.
 func (h *Hub) Gone(s *Source) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -112,8 +111,7 @@ func (h *Hub) Serve(ctx context.Context, l net.Listener) error {
 	})
 }
 
-// join makes a follower, with what it has to know first; nil when there are
-// too many.
+// join makes a follower, nil if there are too many.
 func (h *Hub) join() *follower {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -122,7 +120,7 @@ func (h *Hub) join() *follower {
 	}
 	f := &follower{wake: make(chan struct{}, 1)}
 	sources := maps.Clone(h.sources)
-	f.first = func(yield func(part) bool) { // beside the lock: a long one holds up nobody
+	f.first = func(yield func(part) bool) { // called without the lock, since it may take long
 		goOn := true
 		for s, t := range sources {
 			if t.hello == "" {
@@ -152,22 +150,22 @@ func (h *Hub) leave(f *follower) {
 
 // A follower is one connection that a hub writes to.
 type follower struct {
-	first  iter.Seq[part] // what it gets first; one part is in memory at a time
+	first  iter.Seq[part] // the parts that it gets first, made one at a time
 	mu     sync.Mutex
 	queue  []part
-	size   int // of the queue in bytes
-	lost   int64
+	size   int   // of the queue in bytes
+	lost   int64 // lines that were removed from the queue, not reported yet
 	closed bool
 	wake   chan struct{}
 }
 
-// A part is whole lines of one firewall.
+// A part is one or more whole lines of one firewall.
 type part struct {
 	name  string
 	lines []byte // shared by all followers
 }
 
-// put queues lines.
+// put queues lines, and removes the oldest if there is no room.
 func (f *follower) put(name string, lines []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -196,7 +194,7 @@ func (f *follower) close() {
 	}
 }
 
-// take returns all that waits, and how much was lost before it.
+// take empties the queue, and returns how many lines were lost before it.
 func (f *follower) take() (q []part, lost int64, closed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -205,7 +203,7 @@ func (f *follower) take() (q []part, lost int64, closed bool) {
 	return q, lost, closed
 }
 
-// write sends what is queued until the follower has gone.
+// write sends queued lines until the follower closes the connection.
 func (f *follower) write(c net.Conn) {
 	last := ""
 	send := func(b net.Buffers, q []part) bool {
@@ -240,8 +238,9 @@ func (f *follower) write(c net.Conn) {
 	}
 }
 
-// lostLine is the event that tells a follower what it has missed. It has the
-// form of the firewall's own, and says by event.provider where the loss was.
+// lostLine returns the event that tells a follower how many lines it has lost. It
+// has the form of the firewall's own, but for event.provider, which says where the
+// loss was.
 func lostLine(now time.Time, n int64) []byte {
 	return fmt.Appendf(nil, `{"@timestamp":"%s","event.kind":"event","event.category":["network"],"event.type":["info"],`+
 		`"event.action":"lines-lost","event.outcome":"failure","event.provider":"tail","firewall.lost_lines":%d}`+"\n",

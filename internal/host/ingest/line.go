@@ -26,8 +26,8 @@ const (
 	EOFKind           // # METRIC # EOF: its end
 	SpanKind          // # SPAN {…}
 	HelloKind         // # HELLO {…}
-	FromKind          // # FROM name: whose the next lines are, where several firewalls share a stream
-	Unknown           // # and something else, or a metric that is none of ours: of a newer firewall, to be passed over
+	FromKind          // # FROM name: of the firewall whose lines follow, in a stream of several
+	Unknown           // # and anything else, or a metric not in the schema: of a newer firewall, to be ignored
 	Malformed         // none of these, or one of these that cannot be read
 )
 
@@ -60,28 +60,27 @@ func (k Kind) String() string {
 	return "invalid"
 }
 
-// An Item is one line. Only the field that belongs to its kind is set, beside
-// Raw.
+// An Item is one line. Beside Kind and Raw only the field of its kind is set.
 type Item struct {
 	Kind   Kind
-	Raw    string // the line without its end, at most MaxLine bytes, any bytes if malformed
+	Raw    string // the line without its end, at most MaxLine bytes; may be not UTF-8 if malformed
 	Event  ecs.Event
 	Sample Sample
 	Meta   Meta
 	Span   Span
 	Hello  Hello
-	From   string // the firewall's name, by the reader
+	From   string // the firewall's name, assigned by the reader
 	Err    error  // why it is malformed
 }
 
-// Meta describes a metric: its help text, or its type. Readers take both from
-// the Metric, and not from the guest.
+// Meta is a metric's help text or its type. Readers show those of Metric, not those
+// of the guest.
 type Meta struct {
 	Name, Text string
 	Metric     *Metric
 }
 
-// What is wrong with a line.
+// Why a line is malformed.
 var (
 	ErrCut     = errors.New("ends in the middle: the connection broke")
 	errFrom    = errors.New("not the name of a firewall")
@@ -97,11 +96,12 @@ const (
 	fromPrefix   = "# FROM "
 )
 
-// maxFrom bounds the length of a firewall's name: a boot's id and a suffix.
+// maxFrom is the largest length of a firewall's name in bytes: a boot's id and a
+// suffix.
 const maxFrom = maxBoot + 8
 
-// Parse reads one line, given without its end. It never fails: what it cannot
-// read is Malformed, with the reason in Err.
+// Parse decodes one line, given without its end. It always returns an Item: of a
+// line that it cannot decode one that is Malformed, with the reason in Err.
 func Parse(line string) Item {
 	it := Item{Raw: line}
 	it.Kind, it.Err = it.parse(line)

@@ -11,7 +11,7 @@ import (
 	"github.com/mdlayher/vsock"
 )
 
-// ErrInUse is that somebody else listens on an address.
+// ErrInUse is the error for an address on which another process listens.
 var ErrInUse = errors.New("somebody else listens there")
 
 // Listen opens an address for guests or followers:
@@ -19,10 +19,10 @@ var ErrInUse = errors.New("somebody else listens there")
 //	unix:PATH    a Unix stream socket; its folder is made if it is not there
 //	vsock:PORT   the host's AF_VSOCK, any CID (needs vhost_vsock)
 //
-// A socket file that nobody listens on any more is replaced. The socket is for
-// its owner and root only, and must lie where no other user can replace it;
-// vsock is for guests, not for processes of the host. When somebody listens
-// there the error is ErrInUse.
+// A socket file on which no process listens any more is replaced. The socket is for
+// its owner and root only, and must be in a folder in which no other user can
+// replace it; vsock is for guests, not for processes of the host. If the address is
+// in use the error wraps ErrInUse.
 func Listen(address string) (net.Listener, error) {
 	kind, where, _ := strings.Cut(address, ":")
 	switch kind {

@@ -15,20 +15,20 @@ import (
 	"github.com/thurward/thurward/internal/host/peer"
 )
 
-// Bounds of what one peer, and all of them, may take up.
+// Bounds of one peer, and of all of them.
 const (
 	// MaxConns is how many connections are open at a time.
 	MaxConns = 64
-	// peerConns is how many of them are one peer's. A firewall has one; the
-	// second is for one that has connected again before the first is seen to
-	// have ended. With a third the oldest is closed.
+	// peerConns is how many of them one peer may have. A firewall has one; a second
+	// exists when it connects again before the end of the first is seen. A third
+	// closes the oldest.
 	peerConns = 2
-	// maxPeers bounds the peers that are remembered.
+	// maxPeers is how many peers are remembered.
 	maxPeers = 256
-	// renameAfter is how long a peer must have been gone before it may say
-	// that it is another firewall.
+	// renameAfter is how long a peer must have been disconnected before it may
+	// have another name.
 	renameAfter = time.Minute
-	// cutPause is how long a peer that was cut off is not listened to.
+	// cutPause is how long connections of a peer that was cut off are refused.
 	cutPause = 5 * time.Second
 )
 
@@ -37,25 +37,25 @@ var (
 	ErrFull      = errors.New("there are too many connections")
 	ErrPaused    = errors.New("it was cut off a moment ago")
 	ErrNoHello   = errors.New("its first line is not a HELLO")
-	ErrSilent    = errors.New("it says nothing")
+	ErrSilent    = errors.New("it sends nothing")
 	ErrTwice     = errors.New("a second HELLO in one connection")
-	ErrForeign   = errors.New("a line that speaks for another firewall")
+	ErrForeign   = errors.New("a FROM line, which only a receiver sends")
 	ErrMalformed = errors.New("too many lines that cannot be read")
-	ErrRenamed   = errors.New("it says that it is another firewall than before; end it for a minute if that is so, or start its launcher again")
+	ErrRenamed   = errors.New("its HELLO names another firewall than before; if it is one, stop it for a minute or restart its launcher")
 )
 
-// Peer returns what a connection comes from, by what the host's kernel says of
-// it and not by what is said over it:
+// Peer returns the identity of the other end of a connection, from what the host's
+// kernel knows of it and not from what is sent over it:
 //
 //	vsock:CID              a virtual machine on the kernel's vhost-vsock
-//	unix:NAME              a socket bound to an abstract name thurward/NAME/…, as a
-//	                       process that speaks for several machines does for each
-//	process PID@START      any other process; START is when it began, by its clock
-//	uid UID                a process of another PID namespace: all of a user are one
-//	                       peer, since nothing tells them apart
+//	unix:NAME              a socket bound to the abstract name thurward/NAME/…, by which a
+//	                       process that serves several machines distinguishes them
+//	process PID@START      any other process; START is its start time in clock ticks
+//	uid UID                a process of another PID namespace: all of one user are one
+//	                       peer, since they cannot be distinguished
 //
-// Two connections of one machine have the same peer, those of two machines
-// never.
+// Connections of one machine have the same peer, those of different machines never
+// have.
 func Peer(c net.Conn) string {
 	if a, ok := c.RemoteAddr().(*vsock.Addr); ok {
 		return "vsock:" + strconv.FormatUint(uint64(a.ContextID), 10)
@@ -80,14 +80,15 @@ func Peer(c net.Conn) string {
 	return fmt.Sprintf("process %d%s", cred.Pid, began(cred.Pid))
 }
 
-// began returns when a process began, in ticks since the host did: numbers of
-// processes come again, and this tells them apart (proc(5), stat, field 22).
+// began returns the start time of a process in clock ticks since the host's boot,
+// which distinguishes processes that have the same number one after the other
+// (proc(5), stat, field 22).
 func began(pid int32) string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return ""
 	}
-	i := strings.LastIndexByte(string(b), ')') // the name before it may hold anything
+	i := strings.LastIndexByte(string(b), ')') // the name before it may contain anything
 	f := strings.Fields(string(b)[i+1:])
 	if len(f) < 20 {
 		return ""
@@ -95,24 +96,25 @@ func began(pid int32) string {
 	return "@" + f[19]
 }
 
-// peers knows who is connected, and as which firewall. The zero peers is ready.
+// peers keeps the peers that are connected, and the names that they have. The zero
+// peers is ready.
 type peers struct {
 	mu    sync.Mutex
 	all   map[string]*party
 	conns int
 }
 
-// A party is a peer: one process or machine that connects.
+// A party is one peer: a process or a machine.
 type party struct {
 	conns  []net.Conn // the oldest first
-	names  []string   // which it has; none before its first HELLO
+	names  []string   // that it has claimed; none before its first HELLO
 	suffix string
 	last   time.Time // when its last connection ended
-	paused time.Time // until then nothing is read of it
+	paused time.Time // until when its connections are refused
 }
 
-// admit takes in a connection. Another one may have to end for it: the oldest
-// of a peer that has more than its share.
+// admit counts a connection, or returns why it is refused. It may close another one
+// to make room: the oldest of a peer that has two.
 func (p *peers) admit(id string, c net.Conn, now time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,7 +129,7 @@ func (p *peers) admit(id string, c net.Conn, now time.Time) error {
 		return ErrPaused
 	}
 	if len(q.conns) >= peerConns {
-		q.conns[0].Close() // whoever serves it releases it
+		q.conns[0].Close() // its goroutine calls release
 		q.conns = q.conns[1:]
 		p.conns--
 	}
@@ -145,7 +147,7 @@ func (p *peers) admit(id string, c net.Conn, now time.Time) error {
 	return nil
 }
 
-// makeRoom ends the older connection of a peer that has two.
+// makeRoom closes the older connection of a peer that has two.
 func (p *peers) makeRoom() bool {
 	for _, q := range p.all {
 		if len(q.conns) > 1 {
@@ -158,8 +160,8 @@ func (p *peers) makeRoom() bool {
 	return false
 }
 
-// forget makes room for another peer: the one that has been gone for longest
-// is forgotten. Those that are connected are fewer than maxPeers.
+// forget makes room for another peer: it removes the one that has been disconnected
+// for longest. There is one, since MaxConns is less than maxPeers.
 func (p *peers) forget() {
 	if len(p.all) < maxPeers {
 		return
@@ -173,7 +175,8 @@ func (p *peers) forget() {
 	delete(p.all, oldest)
 }
 
-// release notes that a connection has ended; with cut its peer has to wait.
+// release removes a connection that has ended. If it was cut off, those of its peer
+// are refused for a while.
 func (p *peers) release(id string, c net.Conn, cut bool, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -194,17 +197,16 @@ func (p *peers) release(id string, c net.Conn, cut bool, now time.Time) {
 	}
 }
 
-// claim lets a peer be called what it says, its name first and then whatever
-// else a reader may call it by. Where another peer that is connected has one of
-// the names, it gets a suffix that tells them apart. What another peer had that
-// has gone is free, unless this one has had a name of its own: a machine does
-// not become another one.
+// claim gives a peer the names that its HELLO has, the first of which is its main
+// one, and returns a suffix that makes them unique among connected peers. Names of
+// a peer that is not connected are free, but not for a peer that had other names
+// before: a machine does not become another one.
 func (p *peers) claim(id string, names []string, now time.Time) (suffix string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	q := p.all[id]
 	if q == nil {
-		return "", ErrFull // it was pushed out meanwhile
+		return "", ErrFull // it was removed meanwhile
 	}
 	renamed := len(q.names) > 0 && q.names[0] != names[0]
 	if renamed && (len(q.conns) > 1 || now.Sub(q.last) < renameAfter) {
@@ -238,7 +240,7 @@ func (p *peers) claim(id string, names []string, now time.Time) (suffix string, 
 			suffix = "#" + strconv.Itoa(i)
 		}
 	}
-	if len(q.names) == 0 { // who had them and has gone is not coming back by them
+	if len(q.names) == 0 { // a peer that had them and is not connected loses them
 		for other, o := range p.all {
 			if other != id && o.suffix == suffix && len(o.names) > 0 && o.names[0] == names[0] {
 				o.names, o.suffix = nil, ""

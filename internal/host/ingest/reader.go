@@ -8,10 +8,10 @@ import (
 	"github.com/thurward/thurward/internal/host/ecs"
 )
 
-// A Reader reads lines. It holds at most one line in memory.
+// A Reader reads lines. It keeps at most one line in memory.
 type Reader struct {
 	br    *bufio.Reader
-	skips bool // within what is too much of a line
+	skips bool // within the rest of a line that was too long
 }
 
 // NewReader makes a reader of r.
@@ -19,15 +19,15 @@ func NewReader(r io.Reader) *Reader {
 	return &Reader{br: bufio.NewReaderSize(r, MaxLine+2)} // with CR and LF
 }
 
-// Buffered returns the number of bytes that were received and not yet read: 0
-// means that Next would wait for the other side.
+// Buffered returns the number of bytes that were received and not yet read. If it
+// is 0, Next waits for the other side.
 func (r *Reader) Buffered() int { return r.br.Buffered() }
 
 // Next returns the next line that is not empty. A line that is too long is
-// malformed, with its beginning in Raw. What is left of a line when the stream
-// ends is taken if it is a whole JSON object; of a number nobody could tell
-// that digits are missing, so that it is malformed. After the last line Next
-// returns the error of the underlying reader, io.EOF at the end.
+// malformed, with its beginning in Raw. A line without an end before the end of
+// the stream is malformed unless it is a whole JSON object: in a number, missing
+// digits would not be noticed. After the last line Next returns the error of the
+// underlying reader, io.EOF at the end.
 func (r *Reader) Next() (Item, error) {
 	for {
 		b, err := r.br.ReadSlice('\n')
@@ -54,6 +54,6 @@ func (r *Reader) Next() (Item, error) {
 		if err != nil && it.Kind != EventKind && it.Kind != SpanKind && it.Kind != HelloKind && it.Kind != Malformed {
 			it = Item{Kind: Malformed, Raw: it.Raw, Err: ErrCut}
 		}
-		return it, nil // the error comes back with the next call
+		return it, nil // the next call returns the error
 	}
 }

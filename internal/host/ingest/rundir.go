@@ -7,17 +7,16 @@ import (
 	"syscall"
 )
 
-// DefaultPath returns the path to which guests' sockets are relative when
-// nothing else is said, in a folder of this user's: /run/thurward/vsock for root,
-// otherwise below $XDG_RUNTIME_DIR, otherwise below /run/user/UID where the
-// system has made one, otherwise in /tmp. A receiver listens on GuestSocket of
-// it, and offers TailSocket of it.
+// DefaultPath returns the default path from which the names of sockets are made, in
+// a folder of this user: /run/thurward/vsock for root, otherwise below
+// $XDG_RUNTIME_DIR, otherwise below /run/user/UID if it exists, otherwise in /tmp. A
+// receiver listens on GuestSocket of it for guests and on TailSocket for followers.
 func DefaultPath() string {
 	return filepath.Join(runDir(os.Geteuid(), os.Getenv("XDG_RUNTIME_DIR"), "/run/user"), "vsock")
 }
 
-// runDir is the folder for a user; users is where the system makes one for each.
-// In /tmp anybody can have been there before: Listen looks whose it is.
+// runDir returns the folder of a user; users is where the system makes one for each.
+// A folder in /tmp may be another user's, which Listen checks.
 func runDir(uid int, xdg, users string) string {
 	id := strconv.Itoa(uid)
 	switch own := filepath.Join(users, id); {
@@ -31,7 +30,7 @@ func runDir(uid int, xdg, users string) string {
 	return "/tmp/thurward-" + id
 }
 
-// isOwn reports whether a path is a folder that a user alone can write to.
+// isOwn reports whether a path is a folder that only a user can write to.
 func isOwn(path string, uid int) bool {
 	fi, err := os.Lstat(path)
 	return err == nil && fi.IsDir() && fi.Mode().Perm()&0o022 == 0 && int(fi.Sys().(*syscall.Stat_t).Uid) == uid
@@ -44,6 +43,5 @@ const Port = 9000
 // Firecracker's manner: the path, an underscore, and the port.
 func GuestSocket(path string) string { return path + "_" + strconv.Itoa(Port) }
 
-// TailSocket returns the Unix socket on which the receiver passes on what it
-// reads, to any number of followers.
+// TailSocket returns the Unix socket on which a receiver serves followers.
 func TailSocket(path string) string { return path + "_tail" }

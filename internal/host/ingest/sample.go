@@ -12,8 +12,8 @@ import (
 type Label struct{ Name, Value string }
 
 // A Sample is one value of one metric, from one line of Prometheus' text
-// format (version 0.0.4). Its labels are the metric's own, sorted by name, each
-// once; its value is finite, not negative, and at most MaxValue.
+// format (version 0.0.4). Its labels are those of the metric, sorted by name; its
+// value is from 0 to MaxValue.
 type Sample struct {
 	Name   string // the metric's, or that of a histogram's series
 	Labels []Label
@@ -21,8 +21,8 @@ type Sample struct {
 	Metric *Metric
 }
 
-// MaxValue is the largest value of a sample: the firewall counts in 64 bits.
-// A sum of all that a reader keeps is still far from infinite.
+// MaxValue is the largest value of a sample: the firewall counts in 64 bits. The sum
+// of all samples that a reader keeps is finite.
 const MaxValue = 1 << 64
 
 // Label returns a label's value, "" when there is none.
@@ -35,28 +35,21 @@ func (s *Sample) Label(name string) string {
 	return ""
 }
 
-// Key returns what tells this series from every other one: its name and labels
-// in Prometheus' text format.
+// Key identifies the series: name and labels in Prometheus' text format.
 func (s *Sample) Key() string {
 	if len(s.Labels) == 0 {
 		return s.Name
 	}
 	b := append(make([]byte, 0, 128), s.Name...)
-	for i, l := range s.Labels {
-		b = append(b, ",{"[btoi(i == 0)])
+	before := byte('{')
+	for _, l := range s.Labels {
+		b = append(b, before)
 		b = append(b, l.Name...)
-		b = append(b, '=', '"')
-		b = append(b, labelEscape.Replace(l.Value)...)
-		b = append(b, '"')
+		b = append(b, '=')
+		b = append(b, QuoteLabel(l.Value)...)
+		before = ','
 	}
 	return string(append(b, '}'))
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // String returns the sample as a line of the text format, without a time.
@@ -84,7 +77,7 @@ var (
 	errName     = errors.New("not the name of a metric")
 	errLabel    = errors.New("not a list of labels")
 	errValue    = errors.New("not one number from 0 to 2^64")
-	errNotOurs  = errors.New("not a metric that this version knows")
+	errNotOurs  = errors.New("not a metric of the schema")
 	labelEscape = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 )
 
@@ -129,8 +122,8 @@ func parseSample(s string) (Sample, error) {
 	return m, p.check(m.Labels)
 }
 
-// parseValue reads a value. A NaN or an infinity would make every sum that it
-// is part of one, and JSON has neither.
+// parseValue parses a value. NaN and infinities are refused: they would spread to
+// sums, and JSON has neither.
 func parseValue(s string) (float64, error) {
 	v, err := strconv.ParseFloat(s, 64)
 	if err != nil || strings.ContainsAny(s, "_xXpP+-") && !isExponent(s) || !(v >= 0 && v <= MaxValue) || math.Signbit(v) {
@@ -139,7 +132,7 @@ func parseValue(s string) (float64, error) {
 	return v, nil
 }
 
-// isExponent reports whether a sign in a number is that of its exponent.
+// isExponent reports whether the sign in a number is that of its exponent.
 func isExponent(s string) bool {
 	i := strings.IndexAny(s, "+-")
 	return i > 0 && (s[i-1]|0x20) == 'e' && !strings.ContainsAny(s, "_xXpP")

@@ -3,8 +3,8 @@ package ingest
 import "strings"
 
 // A Metric is one of the firewall's metrics, as docs/telemetry.md lists them.
-// What a reader keeps and passes on is these and no others: a guest that
-// invents names or labels takes up nothing.
+// Readers keep and forward no others, so that a guest that makes up names or labels
+// uses no memory.
 type Metric struct {
 	Name   string
 	Type   MetricType
@@ -22,14 +22,14 @@ const (
 	Histogram MetricType = "histogram"
 )
 
-// MaxLabelValue is the largest length of a label's value in bytes. The longest
-// of the firewall's, a rule's id or a digest, have 71.
+// MaxLabelValue is the largest length of a label's value in bytes. The firewall's
+// longest, the digest of a policy, has 71.
 const MaxLabelValue = 128
 
-// Metrics returns all metrics, by name.
+// Metrics returns all metrics, sorted by name. The caller must not change them.
 func Metrics() []Metric { return schema[:] }
 
-// NamedMetric returns the metric of a name, nil when there is none.
+// NamedMetric returns the metric with a name, nil if there is none.
 func NamedMetric(name string) *Metric {
 	if p, ok := parts[name]; ok && p.suffix == "" {
 		return p.metric
@@ -37,9 +37,9 @@ func NamedMetric(name string) *Metric {
 	return nil
 }
 
-// A named is what a sample's name stands for: a metric, or one of the series of
-// a histogram. The names are the schema's own strings, so that what is kept of
-// a line does not hold the line.
+// A named is a metric, or one of the series of a histogram, by the name of its
+// samples. The names are strings of the schema, not parts of a line, which would
+// keep the line in memory.
 type named struct {
 	metric       *Metric
 	name, suffix string // "", "_bucket", "_sum" or "_count"
@@ -61,7 +61,7 @@ var parts = func() map[string]named {
 	return m
 }()
 
-// check returns what is wrong with labels, which are sorted by name.
+// check checks labels, which are sorted by name.
 func (p named) check(ls []Label) error {
 	want := len(p.metric.Labels)
 	if p.suffix == "_bucket" {

@@ -7,38 +7,38 @@ import (
 	"time"
 )
 
-// A Source is one connection of a firewall. It is of the goroutine that serves
-// the connection.
+// A Source is one connection of a firewall. It is used only by the goroutine that
+// serves the connection.
 type Source struct {
-	Peer  string // what it comes from: see Peer
-	Hello Hello  // zero until the firewall has said
-	State any    // the handler's
+	Peer  string // the other end: see Peer
+	Hello Hello  // zero before the HELLO
+	State any    // of the handler
 }
 
-// A Handler is what Serve does with connections. Functions that are nil are not
-// called; those of one connection are called in order, those of several at the
-// same time. One handler may serve several listeners; their connections share
-// its bounds.
+// A Handler has the functions that Serve calls. Those that are nil are not called.
+// Calls for one connection are in order, calls for several are concurrent. One
+// handler may serve several listeners; their connections share its bounds.
 type Handler struct {
-	Item   func(*Source, Item)           // a line; a Hello has been stored in the source already
-	Idle   func(*Source)                 // everything received so far has been handled
-	Closed func(*Source)                 // no more lines come
-	Cut    func(*Source, error)          // it misbehaves and is cut off; Closed follows
-	Refuse func(peer string, why error)  // a connection is not taken
 	Begin  func(*Source)                 // before the first line
+	Item   func(*Source, Item)           // a line; a HELLO is in the source already
+	Idle   func(*Source)                 // all lines received so far have been handled
+	Cut    func(*Source, error)          // the connection is cut off, and why; Closed follows
+	Closed func(*Source)                 // after the last line
+	Refuse func(peer string, why error)  // a connection is refused
+	Names  func(*Hello) (names []string) // further names of a firewall that must be unique
 	Now    func() time.Time              // nil: time.Now
-	Names  func(*Hello) (names []string) // more names by which a firewall is known; nil: none
 
 	peers peers
 }
 
 // Bounds of one connection.
 const (
-	helloWait = 30 * time.Second // within which its first line must be there
-	// A connection that has sent so many lines that cannot be read, and of
-	// all its lines one in malformedShare, is not a firewall's.
+	helloTimeout = 30 * time.Second // for its first line
+	// A connection with maxMalformed malformed lines, if they are at least one
+	// in malformedShare of its lines, is not a firewall's.
 	maxMalformed   = 1000
 	malformedShare = 10
+	maxUnknown     = 16 // lines of unknown kinds before the HELLO
 )
 
 // Serve accepts connections and reads their lines until ctx ends; then it
@@ -77,10 +77,10 @@ func (h *Handler) serve(c net.Conn, id string) (cut bool) {
 		defer h.Closed(s)
 	}
 	r, g := NewReader(c), &guard{h: h, s: s}
-	c.SetReadDeadline(time.Now().Add(helloWait)) //nolint:errcheck // the connection has ended, and Next says so
+	c.SetReadDeadline(time.Now().Add(helloTimeout)) //nolint:errcheck // Next returns the error
 	for {
 		it, err := r.Next()
-		if err != nil && (g.said || !errors.Is(err, context.DeadlineExceeded) && !isTimeout(err)) {
+		if err != nil && (g.greeted || !errors.Is(err, context.DeadlineExceeded) && !isTimeout(err)) {
 			return false
 		}
 		if err != nil {
@@ -95,9 +95,9 @@ func (h *Handler) serve(c net.Conn, id string) (cut bool) {
 			return true
 		}
 		if it.Kind == HelloKind {
-			c.SetReadDeadline(time.Time{}) //nolint:errcheck // the same
+			c.SetReadDeadline(time.Time{}) //nolint:errcheck // as above
 		}
-		if h.Item != nil && g.said {
+		if h.Item != nil && g.greeted {
 			h.Item(s, it)
 		}
 		if h.Idle != nil && r.Buffered() == 0 {
@@ -111,23 +111,23 @@ func isTimeout(err error) bool {
 	return errors.As(err, &n) && n.Timeout()
 }
 
-// A guard finds out whether a connection is a firewall's.
+// A guard decides whether a connection is a firewall's.
 type guard struct {
 	h                *Handler
 	s                *Source
-	said             bool // its HELLO has come
+	greeted          bool // the HELLO was received
 	lines, malformed int
 }
 
-// check returns why a connection has to end with a line.
+// check returns an error if a line ends the connection.
 func (g *guard) check(it *Item) error {
 	g.lines++
 	switch it.Kind {
 	case HelloKind:
-		if g.said {
+		if g.greeted {
 			return ErrTwice
 		}
-		names := []string{it.Hello.said(), it.Hello.Boot}
+		names := []string{it.Hello.base(), it.Hello.Boot}
 		if g.h.Names != nil {
 			names = append(names, g.h.Names(&it.Hello)...)
 		}
@@ -136,22 +136,22 @@ func (g *guard) check(it *Item) error {
 			return err
 		}
 		it.Hello.Received(g.h.now())
-		g.s.Hello, g.said = it.Hello, true
+		g.s.Hello, g.greeted = it.Hello, true
 	case FromKind:
 		return ErrForeign
 	case Malformed:
-		if g.malformed++; !g.said || g.malformed >= maxMalformed && g.malformed*malformedShare >= g.lines {
-			if !g.said {
+		if g.malformed++; !g.greeted || g.malformed >= maxMalformed && g.malformed*malformedShare >= g.lines {
+			if !g.greeted {
 				return ErrNoHello
 			}
 			return ErrMalformed
 		}
-	case Unknown: // of a newer firewall, even before its HELLO
-		if !g.said && g.lines > 16 {
+	case Unknown: // a newer firewall may send such lines before its HELLO
+		if !g.greeted && g.lines > maxUnknown {
 			return ErrNoHello
 		}
 	default:
-		if !g.said {
+		if !g.greeted {
 			return ErrNoHello
 		}
 	}

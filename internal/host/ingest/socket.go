@@ -54,7 +54,7 @@ func listenUnix(path string) (net.Listener, error) {
 	return &listener{Listener: l, admit: isOurs}, nil
 }
 
-// inUse is nil when nobody listens on a socket any more.
+// inUse returns nil if no process listens on a socket.
 func inUse(path string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -88,8 +88,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// isOurs admits processes of this user and of root: between a socket's birth and
-// its mode others could connect, too.
+// isOurs admits processes of this user and of root. Others can connect between the
+// socket's creation and the change of its mode.
 func isOurs(c net.Conn) bool {
 	u, ok := c.(*net.UnixConn)
 	if !ok {
@@ -99,8 +99,8 @@ func isOurs(c net.Conn) bool {
 	return err == nil && peer.Users{}.Has(cred.Uid)
 }
 
-// isGuest admits machines: the host's own processes reach vsock ports, too,
-// whoever they are (vsock(7): VMADDR_CID_LOCAL, VMADDR_CID_HOST).
+// isGuest admits virtual machines, and not the host's own processes, which can
+// connect to vsock ports too (vsock(7): VMADDR_CID_LOCAL, VMADDR_CID_HOST).
 func isGuest(c net.Conn) bool {
 	a, ok := c.RemoteAddr().(*vsock.Addr)
 	return ok && a.ContextID > vsock.Host

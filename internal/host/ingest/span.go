@@ -10,12 +10,12 @@ import (
 	"github.com/thurward/thurward/internal/host/ecs"
 )
 
-// A Span is a span in OTLP's JSON encoding. JSON has it whole.
+// A Span is a span in OTLP's JSON encoding.
 type Span struct {
 	TraceID, SpanID string // lower-case hexadecimal, 32 and 16 digits, not all zero
 	Name            string
 	Start, End      json.Number // nanoseconds since 1970
-	JSON            string
+	JSON            string      // the whole span
 }
 
 var errSpan = errors.New("not a span: wants traceId, spanId, name, startTimeUnixNano and endTimeUnixNano")
@@ -41,7 +41,7 @@ func parseSpan(s string) (Span, error) {
 	return Span{v.TraceID, v.SpanID, v.Name, v.Start, v.End, s}, nil
 }
 
-// isNanos reports whether n is nanoseconds since 1970 of a time that can be.
+// isNanos reports whether n is a valid time in nanoseconds since 1970.
 func isNanos(n json.Number) bool {
 	v, err := n.Int64()
 	return err == nil && v >= 0 && ecs.ValidTime(time.Unix(0, v))
