@@ -243,12 +243,21 @@ func TestCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	collector, err := os.ReadFile("../../collector/cmd/thurward-collector/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
 	shown := 0
 	walk(t, func(rel, text string) {
 		if path.Ext(rel) != ".md" || rel == "CHANGELOG.md" {
 			return
 		}
 		for _, c := range commands(text) {
+			for _, m := range regexp.MustCompile(`^(?:\S*/)?thurward-collector ([a-z-]+)`).FindAllStringSubmatch(c, -1) {
+				if !strings.Contains(string(collector), `"`+m[1]+`"`) {
+					t.Errorf("%s: the collector has no command %s: %s", rel, m[1], c)
+				}
+			}
 			for _, m := range regexp.MustCompile(`^(?:[A-Z_]+=\S+ )*make ([a-z-]+)`).FindAllStringSubmatch(c, -1) {
 				shown++
 				if !regexp.MustCompile(`(?m)^` + m[1] + `:`).Match(makefile) {
