@@ -21,7 +21,7 @@ import (
 // each, which does something when the packet loop has something for it. It is
 // called once, before the packet loop.
 func startDoT(p *ruleset.Policy, e *router.Engine) error {
-	links := e.Links()
+	links := e.Host().Links()
 	if len(links) > 0 && !clockSet() {
 		say("note: the machine does not know the time, so that no certificate can be judged: upstreams with tls are not asked")
 	}

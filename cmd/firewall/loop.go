@@ -48,7 +48,7 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps) {
 		g.poll(now)
 		if e.Poll(now) > 0 {
 			idle, g.found = 0, true
-			if busy++; busy%yieldEvery == 0 || out.pressing(now) || now >= turn && e.LinksWork() {
+			if busy++; busy%yieldEvery == 0 || out.pressing(now) || now >= turn && e.Host().Working() {
 				out.rush.Store(true)
 				out.snapshot()
 				out.wake()
@@ -58,7 +58,7 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps) {
 			continue
 		}
 		idle++
-		if e.LinksWork() && (now >= turn || idle >= spin) { // no turn is too many while nothing comes
+		if e.Host().Working() && (now >= turn || idle >= spin) { // no turn is too many while nothing comes
 			others(now)
 			continue
 		}

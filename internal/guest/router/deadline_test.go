@@ -90,7 +90,7 @@ func TestNextDeadline(t *testing.T) {
 	}
 	quietLab(d.lab)
 	d.put(lan, syn(host, 4000, lanAddr, 53))
-	if n := d.e.DNSConns().Len(); n != 1 {
+	if n := d.e.host.Conns().Len(); n != 1 {
 		t.Fatalf("%d connections", n)
 	}
 	in("a connection", d.lab, 1, 30*second)

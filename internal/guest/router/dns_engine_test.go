@@ -7,7 +7,6 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
-	"github.com/thurward/thurward/internal/guest/tcp"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -81,56 +80,11 @@ func (e *Engine) answerAll() {
 	}
 }
 
-// TestPortsOfConnections: an own connection has its port as long as it is there; one
-// that cannot begin has none, and a client's end gives back no port of the proxy's.
-func TestPortsOfConnections(t *testing.T) {
-	l := newDNSLab(t, nil)
-	in := func() int { return l.e.Pools()[0].InUse(packet.TCP) }
-	n := 0
-	for l.e.askTCP(ip(upstreamAddr), 53, uint32(1+n), []byte("0123456789ab")) {
-		if n++; n > 1000 {
-			t.Fatal("there is no end")
-		}
-	}
-	if n == 0 || l.e.DNSConns().Len() != n || in() != n {
-		t.Fatalf("%d connections of %d have %d ports", l.e.DNSConns().Len(), n, in())
-	}
-	for i := range n {
-		(carrier{l.e}).CancelTCP(uint32(1 + i))
-	}
-	for range 60 {
-		l.pass(1)
-	}
-	if l.e.DNSConns().Len() != 0 || in() != 0 {
-		t.Fatalf("%d connections have %d ports", l.e.DNSConns().Len(), in())
-	}
-	port, _ := l.e.TakePort(packet.TCP)
-	u := ends{l.e}
-	u.Closed(1, 1, &tcp.Tuple{LocalPort: port}, true)
-	if in() != 1 {
-		t.Error("a client's connection gave back a port of the proxy's")
-	}
-	u.Closed(1, 1, &tcp.Tuple{LocalPort: port}, false)
-	if in() != 0 {
-		t.Error("the port is not given back")
-	}
-	// No port is left.
-	l = newDNSLab(t, func(p *ruleset.Policy) { p.SNAT[0].PortLo, p.SNAT[0].PortHi = 5000, 5003 })
-	for {
-		if _, ok := l.e.TakePort(packet.TCP); !ok {
-			break
-		}
-	}
-	if l.e.askTCP(ip(upstreamAddr), 53, 1, []byte("0123456789ab")) || l.e.DNSConns().Len() != 0 {
-		t.Error("a connection without a port")
-	}
-}
-
 // TestOpenLinksAreCounted: while a connection over TLS is open the metric is 1.
 func TestOpenLinksAreCounted(t *testing.T) {
 	inBubble(t, nil, func(l *tlsLab) {
 		open := func() uint64 { return sample(t, l.e.Metrics(), "thurward_dns_upstream_tls_open", "") }
-		if open() != 0 || l.e.LinksWork() {
+		if open() != 0 || l.e.host.Working() {
 			t.Errorf("%d open before the first question", open())
 		}
 		l.answered(l.asks("github.com"))

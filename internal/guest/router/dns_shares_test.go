@@ -22,7 +22,7 @@ func TestFloodOfQueriesLeavesThePlaces(t *testing.T) {
 			l.pass(0.001)
 		}
 	}
-	if n := l.e.DNS().Outstanding(); n < 1000 {
+	if n := l.e.host.DNS().Outstanding(); n < 1000 {
 		t.Fatalf("%d queries are under way", n)
 	}
 	for i := range 20 {

@@ -211,8 +211,8 @@ func TestS30_Truncated(t *testing.T) {
 				up.s.Tick(l.now)
 				l.exchange(up, cl)
 			}
-			if n := l.e.DNSConns().Len(); n != 0 {
-				t.Fatalf("%d connections are left: %+v", n, l.e.DNSConns().Counters())
+			if n := l.e.host.Conns().Len(); n != 0 {
+				t.Fatalf("%d connections are left: %+v", n, l.e.host.Conns().Counters())
 			}
 			for _, p := range l.e.Pools() {
 				if p.InUse(packet.TCP) > 1 { // the connection of the test
@@ -279,7 +279,7 @@ func TestS30_TCPFails(t *testing.T) {
 		l.pass(0.25)
 	}
 	if len(got) != 1 || l.message(got[0]).Rcode != dns.RcodeServerFailure || l.lastQuery().Duration > 7*second {
-		t.Fatalf("%d answers, %+v", len(got), l.e.DNS().Counters())
+		t.Fatalf("%d answers, %+v", len(got), l.e.host.DNS().Counters())
 	}
 	// A server that does not keep the case of the name is asked over TCP.
 	up := l.tcpHost(wan)
@@ -292,7 +292,7 @@ func TestS30_TCPFails(t *testing.T) {
 	p.data = b
 	l.port2(wan).in = append(l.port2(wan).in, p.frame(wanMAC))
 	g := l.exchange(up)
-	if len(g[lan]) != 1 || len(up.asked) != 1 || l.e.DNS().Counters().WrongCase != 1 {
+	if len(g[lan]) != 1 || len(up.asked) != 1 || l.e.host.DNS().Counters().WrongCase != 1 {
 		t.Fatalf("%d answers, %d queries over TCP", len(g[lan]), len(up.asked))
 	}
 	// So is one whose question somebody tries to answer in its place.

@@ -92,7 +92,7 @@ func inBubble(t *testing.T, edit func(p *ruleset.Policy), test func(l *tlsLab)) 
 	synctest.Test(t, func(t *testing.T) {
 		l := newTLSLab(t, edit)
 		defer func() {
-			for _, k := range l.e.Links() {
+			for _, k := range l.e.host.Links() {
 				k.Pipe.Stop()
 			}
 			for _, c := range l.conns {
@@ -114,7 +114,7 @@ func newTLSLab(t testing.TB, edit func(p *ruleset.Policy)) *tlsLab {
 	})
 	roots := x509.NewCertPool()
 	roots.AddCert(l.ca.cert)
-	for _, k := range l.e.Links() {
+	for _, k := range l.e.host.Links() {
 		go tlspipe.Run(k.Pipe, tlspipe.Config{Name: l.policy.Text(l.policy.Upstreams[k.Up].ServerName), Roots: func() (*x509.CertPool, error) { return roots, nil },
 			Time: func() time.Time { return certTime }, Yield: func() {},
 			Refused: func(why string) { l.refused = append(l.refused, why) }})
@@ -208,7 +208,7 @@ func (l *tlsLab) settle() (grams [2][]*view) {
 			}
 		}
 		synctest.Wait()
-		if !moved && !l.e.LinksWork() {
+		if !moved && !l.e.host.Working() {
 			return grams
 		}
 	}

@@ -41,7 +41,7 @@ func TestDoTHostileAnswers(t *testing.T) {
 		if len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.String() != github {
 			t.Fatalf("the client got %v", m)
 		}
-		if c := l.e.DNS().Counters(); c.Mismatched != 7 || c.WrongCase != 1 {
+		if c := l.e.host.DNS().Counters(); c.Mismatched != 7 || c.WrongCase != 1 {
 			t.Fatalf("%+v", c)
 		}
 		if l.connects(host, "192.0.2.66", 443) {
@@ -81,8 +81,8 @@ func TestDoTNeverAnswers(t *testing.T) {
 				if name == "nothing" && (l.link().State() == dot.Open || l.link().Counters().Failures[verdict.TLSTimeout] == 0) {
 					t.Fatalf("state %d, %+v", l.link().State(), l.link().Counters())
 				}
-				if name == "a flood" && l.e.DNS().Counters().Mismatched != 5000 {
-					t.Fatalf("%+v", l.e.DNS().Counters())
+				if name == "a flood" && l.e.host.DNS().Counters().Mismatched != 5000 {
+					t.Fatalf("%+v", l.e.host.DNS().Counters())
 				}
 			})
 		})
@@ -201,8 +201,9 @@ func TestDoTWithoutClock(t *testing.T) {
 		p.Upstreams = []ruleset.Upstream{{Address: ip(upstreamAddr).To16(), Port: dotPort, TLS: 1, ServerName: nameOf(p, dotName).Text}}
 	})
 	e := &tlsLab{dnsLab: l}
-	l.e.names.links, l.e.names.byUp = nil, nil
-	l.e.newLinks(l.policy, false)
+	if err := l.e.newHost(&Config{Policy: l.policy, Pool: l.pool, Events: l.events, ClockSet: false}); err != nil {
+		t.Fatal(err)
+	}
 	if across, back := l.ask(host, l.query("github.com", dns.TypeA)); len(across)+len(back) != 0 {
 		t.Fatalf("%v %v", across, back)
 	}
@@ -261,8 +262,8 @@ func TestDoTManyConnections(t *testing.T) {
 		}
 		l.pass(60)
 		l.settle()
-		if n := l.e.DNSConns().Len(); n != 0 || l.e.DNS().Outstanding() != 0 {
-			t.Fatalf("%d TCP connections, %d queries are left", n, l.e.DNS().Outstanding())
+		if n := l.e.host.Conns().Len(); n != 0 || l.e.host.DNS().Outstanding() != 0 {
+			t.Fatalf("%d TCP connections, %d queries are left", n, l.e.host.DNS().Outstanding())
 		}
 		for _, p := range l.e.Pools() {
 			if p.InUse(packet.TCP)+p.InUse(packet.UDP) != 0 {

@@ -26,7 +26,7 @@ func (l *tlsLab) answered(grams [2][]*view) *dns.Msg {
 		l.t.Fatalf("%v left towards the WAN in the clear", grams[wan])
 	}
 	if len(grams[lan]) != 1 {
-		l.t.Fatalf("%d answers; %+v, link %+v; drops %s", len(grams[lan]), l.e.DNS().Counters(), l.e.names.links[0].Counters(), l.drops())
+		l.t.Fatalf("%d answers; %+v, link %+v; drops %s", len(grams[lan]), l.e.host.DNS().Counters(), l.e.host.Links()[0].Link.Counters(), l.drops())
 	}
 	return l.message(grams[lan][0])
 }
@@ -82,7 +82,7 @@ func (l *tlsLab) why() (c verdict.TLSClass, reason string) {
 	return c, reason
 }
 
-func (l *tlsLab) link() *dot.Link { return l.e.names.links[0] }
+func (l *tlsLab) link() *dot.Link { return l.e.host.Links()[0].Link }
 
 // TestDoTAnswers: an answer over TLS binds like any other. The query is padded
 // (RFC 8467), and the client's answer has none of it.
@@ -114,7 +114,7 @@ func TestDoTAnswers(t *testing.T) {
 				t.Fatalf("the query for %s has %d bytes", name, size)
 			}
 		}
-		if c := l.link().Counters(); c.Connections != 1 || len(l.conns) != 1 || l.e.DNS().Counters().OverTLS != 3 {
+		if c := l.link().Counters(); c.Connections != 1 || len(l.conns) != 1 || l.e.host.DNS().Counters().OverTLS != 3 {
 			t.Fatalf("%+v, %d connections", c, len(l.conns))
 		}
 		l.buffers()
@@ -217,8 +217,8 @@ func TestDoTHandshakeFails(t *testing.T) {
 				if class != c.class || reason == "" || l.link().Counters().Failures[c.class] == 0 || len(l.conns) > c.most {
 					t.Fatalf("told: %v, %q; %+v; %d connections", class, reason, l.link().Counters(), len(l.conns))
 				}
-				if l.link().State() == dot.Open || l.e.DNSConns().Len() > 0 {
-					t.Fatalf("state %d, %d TCP connections are left", l.link().State(), l.e.DNSConns().Len())
+				if l.link().State() == dot.Open || l.e.host.Conns().Len() > 0 {
+					t.Fatalf("state %d, %d TCP connections are left", l.link().State(), l.e.host.Conns().Len())
 				}
 				for _, p := range l.e.Pools() {
 					if p.InUse(packet.TCP) != 0 {
@@ -285,7 +285,7 @@ func TestDoTPipelining(t *testing.T) {
 		}
 		g := l.settle()
 		if len(g[lan]) != n || len(l.conns) != 1 {
-			t.Fatalf("%d answers over %d connections; %+v", len(g[lan]), len(l.conns), l.e.DNS().Counters())
+			t.Fatalf("%d answers over %d connections; %+v", len(g[lan]), len(l.conns), l.e.host.DNS().Counters())
 		}
 		for _, v := range g[lan] {
 			m := l.message(v)
@@ -351,7 +351,7 @@ func TestDoTLostConnection(t *testing.T) {
 					l.port2(wan).in = append(l.port2(wan).in, p.frame(wanMAC))
 				}
 				if g := l.settle(); len(g[lan]) != 3 || len(l.conns) != 2 {
-					t.Fatalf("%d answers, %d connections; %+v; %+v", len(g[lan]), len(l.conns), l.e.DNS().Counters(), l.link().Counters())
+					t.Fatalf("%d answers, %d connections; %+v; %+v", len(g[lan]), len(l.conns), l.e.host.DNS().Counters(), l.link().Counters())
 				}
 				if c := l.link().Counters(); c.Connections != 2 || c.Failures != [verdict.NumTLSClasses]uint64{} {
 					t.Fatalf("%+v", c)
@@ -400,8 +400,8 @@ func TestDoTIdle(t *testing.T) {
 		}
 		l.pass(1.5)
 		l.settle()
-		if c := l.conns[0]; l.link().State() != dot.Idle || !c.eof || c.reset || l.e.DNSConns().Len() != 0 {
-			t.Fatalf("state %d, the server sees the end %v, a reset %v, %d connections", l.link().State(), c.eof, c.reset, l.e.DNSConns().Len())
+		if c := l.conns[0]; l.link().State() != dot.Idle || !c.eof || c.reset || l.e.host.Conns().Len() != 0 {
+			t.Fatalf("state %d, the server sees the end %v, a reset %v, %d connections", l.link().State(), c.eof, c.reset, l.e.host.Conns().Len())
 		}
 		l.answered(l.asks("github.com"))
 		if c := l.link().Counters(); c.Connections != 2 || c.Failures != [verdict.NumTLSClasses]uint64{} {

@@ -41,16 +41,16 @@ func TestFloodOfErrorsOverTCP(t *testing.T) {
 	if v == nil {
 		t.Fatal("no connection to the upstream")
 	}
-	for range errorsPerSecond {
+	for range 1000 {
 		if a, b := l.unreachable(v, 3, 28, func(q []byte) { q[24] ^= 1 }); len(a)+len(b) != 0 {
 			t.Fatalf("a forged error made %v, %v", a, b)
 		}
 	}
-	if a, b := l.unreachable(v, 3, 28, nil); len(a)+len(b) != 0 || l.e.DNSConns().Len() != 1 {
+	if a, b := l.unreachable(v, 3, 28, nil); len(a)+len(b) != 0 || l.e.host.Conns().Len() != 1 {
 		t.Fatalf("beyond the rate it made %v, %v", a, b)
 	}
 	l.lab.now += second
-	if _, b := l.unreachable(v, 3, 28, nil); l.e.DNSConns().Len() != 0 {
+	if _, b := l.unreachable(v, 3, 28, nil); l.e.host.Conns().Len() != 0 {
 		t.Fatalf("a second later it made %v", b)
 	}
 	l.pass(10)
@@ -71,7 +71,7 @@ func TestDatagramBesideAConnection(t *testing.T) {
 		t.Fatalf("%d questions to the upstream; drops %s", len(across), l.drops())
 	}
 	l.answers(across[0], reply(l.message(across[0]), "@ 60 IN A "+github))
-	if !l.connects(host, github, 443) || l.e.DNSConns().Counters().Invalid != 0 {
+	if !l.connects(host, github, 443) || l.e.host.Conns().Counters().Invalid != 0 {
 		t.Error("it was taken for a segment")
 	}
 	l.buffers()

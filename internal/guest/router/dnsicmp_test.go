@@ -58,7 +58,7 @@ func TestUnreachableUpstreamIsLeftAtOnce(t *testing.T) {
 			if m := l.answers(back[0], reply(l.message(back[0]), "@ 60 IN A "+github)); m.Rcode != 0 || !l.connects(host, github, 443) {
 				t.Fatalf("the client got %v", m)
 			}
-			if p := l.e.DNS().Counters(); p.Unreachable != 1 || p.Retries != 1 || l.lastQuery().Duration != 0 {
+			if p := l.e.host.DNS().Counters(); p.Unreachable != 1 || p.Retries != 1 || l.lastQuery().Duration != 0 {
 				t.Fatalf("%+v, took %d", p, l.lastQuery().Duration)
 			}
 			if p := l.e.Pools()[0]; p.InUse(packet.UDP) != 0 {
@@ -208,7 +208,7 @@ func TestS35n_ForgedUnreachable(t *testing.T) {
 			if a, b := l.put(wan, e); len(a)+len(b) != 0 {
 				t.Fatalf("it made %v, %v", a, b)
 			}
-			if n := l.e.DNS().Counters().Unreachable; n != 0 {
+			if n := l.e.host.DNS().Counters().Unreachable; n != 0 {
 				t.Fatal("it counts")
 			}
 			l.answers(v, reply(l.message(v), "@ 60 IN A "+github))
@@ -218,12 +218,12 @@ func TestS35n_ForgedUnreachable(t *testing.T) {
 	// From the LAN side nothing of the kind is believed.
 	l := twoUpstreams(t)
 	v := l.queryOf("github.com")
-	if a, b := l.put(lan, quoted(host, ours, packet.Unreachable, 3, v.frame, 600, nil)); len(a)+len(b) != 0 || l.e.DNS().Counters().Unreachable != 0 {
+	if a, b := l.put(lan, quoted(host, ours, packet.Unreachable, 3, v.frame, 600, nil)); len(a)+len(b) != 0 || l.e.host.DNS().Counters().Unreachable != 0 {
 		t.Fatalf("a LAN host's error made %v, %v", a, b)
 	}
 	// What was true is not when the query is over.
 	l.answers(v, reply(l.message(v), "@ 60 IN A "+github))
-	if a, b := l.unreachable(v, 3, 600, nil); len(a)+len(b) != 0 || l.e.DNS().Counters().Unreachable != 0 {
+	if a, b := l.unreachable(v, 3, 600, nil); len(a)+len(b) != 0 || l.e.host.DNS().Counters().Unreachable != 0 {
 		t.Fatalf("a late error made %v, %v", a, b)
 	}
 	l.buffers()
@@ -279,12 +279,12 @@ func TestUnreachableOverTCP(t *testing.T) {
 		func(q []byte) { q[19] ^= 1; resum(q) },  // upstream
 		func(q []byte) { q[15] ^= 16; resum(q) }, // source
 	} {
-		if a, b := l.unreachable(v, 3, 600, edit); len(a)+len(b) != 0 || l.e.DNSConns().Len() != 1 {
+		if a, b := l.unreachable(v, 3, 600, edit); len(a)+len(b) != 0 || l.e.host.Conns().Len() != 1 {
 			t.Fatalf("a forged error made %v, %v", a, b)
 		}
 	}
 	_, back := l.unreachable(v, 3, 28, nil)
-	if len(back) != 1 || back[0].Proto != packet.UDP || addr(back[0].Dst).String() != secondUpstream || l.e.DNSConns().Len() != 0 {
+	if len(back) != 1 || back[0].Proto != packet.UDP || addr(back[0].Dst).String() != secondUpstream || l.e.host.Conns().Len() != 0 {
 		t.Fatalf("made %v", back)
 	}
 	l.answers(back[0], reply(l.message(back[0]), "@ 60 IN A "+github))
@@ -300,7 +300,7 @@ func TestUnreachableOverTCP(t *testing.T) {
 		t.Fatalf("sent %v", back)
 	}
 	for _, s := range []*view{v, back[0]} {
-		if a, b := l.unreachable(s, 3, 600, nil); len(a)+len(b) != 0 || l.e.DNSConns().Len() != 1 {
+		if a, b := l.unreachable(s, 3, 600, nil); len(a)+len(b) != 0 || l.e.host.Conns().Len() != 1 {
 			t.Fatalf("an error about a connection that is there made %v, %v", a, b)
 		}
 	}

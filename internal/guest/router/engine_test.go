@@ -66,7 +66,7 @@ func TestNewRefuses(t *testing.T) {
 		{"translation of IPv6", func(p *ruleset.Policy) {
 			p.SNAT = []ruleset.SNAT{{Interface: 1, External: six, PortLo: 1024, PortHi: 2048}}
 		}, nil, "nat"},
-		{"upstream of IPv6", func(p *ruleset.Policy) { p.Upstreams = []ruleset.Upstream{{Address: six, Port: 53}} }, nil, "dataplane: dnsproxy"},
+		{"upstream of IPv6", func(p *ruleset.Policy) { p.Upstreams = []ruleset.Upstream{{Address: six, Port: 53}} }, nil, "endpoint: dnsproxy"},
 		{"upstream", func(p *ruleset.Policy) {
 			p.Upstreams = []ruleset.Upstream{{Address: ip(upstreamAddr).To16(), Port: 53}}
 		}, nil, ""},
@@ -257,23 +257,23 @@ func TestOwnPorts(t *testing.T) {
 		}
 		return n
 	}
-	port, ok := l.e.TakePort(packet.TCP)
+	port, ok := l.e.nat.Own().Take(packet.TCP, l.e.random())
 	if !ok || inUse() != [2]int{1, 0} {
 		t.Fatalf("port %d, in use %v", port, inUse())
 	}
-	if again, _ := l.e.TakePort(packet.TCP); again == port {
+	if again, _ := l.e.nat.Own().Take(packet.TCP, l.e.random()); again == port {
 		t.Fatal("the same port twice")
 	} else {
-		l.e.GivePort(packet.TCP, again)
+		l.e.nat.Own().Give(packet.TCP, again)
 	}
-	l.e.GivePort(packet.UDP, port) // another's
+	l.e.nat.Own().Give(packet.UDP, port) // another's
 	if inUse() != [2]int{1, 0} {
 		t.Fatalf("in use %v", inUse())
 	}
 	if v := l.one(lan, syn(host, port, web, 80)); v.SrcPort == port {
 		t.Fatal("a flow has the port")
 	}
-	l.e.GivePort(packet.TCP, port)
+	l.e.nat.Own().Give(packet.TCP, port)
 	if v := l.one(lan, syn("10.0.0.3", port, web, 80)); v.SrcPort != port {
 		t.Fatal("the port was not given back")
 	}
@@ -287,10 +287,10 @@ func TestPoolsAndFlowsAreTheEngines(t *testing.T) {
 	if l.e.Flows().Len() != 1 || len(l.e.Pools()) != 1 || l.e.Pools()[0].InUse(packet.UDP) != 1 || l.e.Counters().Translations[nat.SNAT] != 1 {
 		t.Errorf("%d flows, pools %v", l.e.Flows().Len(), l.e.Pools())
 	}
-	if l.e.DNS() != nil || l.e.DNSConns() != nil || l.e.Names() != nil || l.e.Links() != nil || l.e.LinksWork() {
+	if l.e.host.DNS() != nil || l.e.host.Conns() != nil || l.e.Names() != nil || l.e.host.Links() != nil || l.e.host.Working() {
 		t.Error("names without an upstream")
 	}
-	if d := newDNSLab(t, nil); d.e.DNS() == nil || d.e.DNSConns() == nil || d.e.Names() == nil || d.e.Links() != nil || d.e.LinksWork() {
+	if d := newDNSLab(t, nil); d.e.host.DNS() == nil || d.e.host.Conns() == nil || d.e.Names() == nil || d.e.host.Links() != nil || d.e.host.Working() {
 		t.Error("no names with one")
 	}
 }

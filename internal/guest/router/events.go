@@ -1,8 +1,6 @@
 package router
 
 import (
-	"unsafe"
-
 	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/shared/event"
@@ -64,30 +62,9 @@ func (e *Engine) emitNamed(r *event.Record, name fqdn.Name, at int64) {
 	e.events.Put(r)
 }
 
-// emitDomain writes an event with a name in wire form. Its text may be longer than
-// events have room for, by escapes; then labels are left out at its beginning, and
-// three dots, which stand in no name, say so: the end of a name tells whose it is.
+// emitDomain writes an event with a name in wire form.
 func (e *Engine) emitDomain(r *event.Record, name []byte) {
-	text := fqdn.AppendText(e.names.text[:0], name)
-	if len(text) > event.MaxName {
-		n := copy(text, "...")
-		rest := name
-		for ; len(rest) > 0 && n+textLen(rest) > event.MaxName; rest = rest[1+int(rest[0]):] {
-		}
-		text = fqdn.AppendText(text[:n], rest)
-	}
-	e.emitText(r, text)
-}
-
-// emitText writes an event with a text in the place of a name.
-func (e *Engine) emitText(r *event.Record, text []byte) {
-	e.events.PutNamed(r, unsafe.String(unsafe.SliceData(text), len(text)))
-}
-
-// textLen is how long the text of a name is.
-func textLen(name []byte) int {
-	var buf [4 * fqdn.MaxName]byte
-	return len(fqdn.AppendText(buf[:0], name))
+	e.events.PutText(r, fqdn.AppendShort(e.names.text[:0], name, event.MaxName))
 }
 
 // addPacket fills in what a packet carries.

@@ -30,7 +30,8 @@ func (e *Engine) icmpError(p *received, now int64) {
 	if p.Dst != q.Src { // an error goes to whom the quoted packet came from
 		r = conntrack.None
 	}
-	if r == conntrack.None && p.in.n == wan && e.dnsError(p, &q, inner, now) {
+	if r == conntrack.None && p.in.n == wan && e.host.Error(&p.Packet, &q, inner, now) {
+		e.c.Local += e.release(p)
 		return
 	}
 	if r == conntrack.None || e.flows.Dir(r).FromWAN != (p.in.n == wan) || !passed(e.flows.Dir(r^1)) {

@@ -75,7 +75,7 @@ func (l *lab) invariants() {
 	for _, proto := range []uint8{packet.TCP, packet.UDP, packet.ICMP} {
 		n += l.e.nat.Pools()[0].InUse(proto)
 	}
-	if n != len(owner) && l.e.names.proxy == nil { // which has ports of its own
+	if n != len(owner) && l.e.host.DNS() == nil { // which has ports of its own
 		l.t.Fatalf("%d external ports taken, %d in use", n, len(owner))
 	}
 }

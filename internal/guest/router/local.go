@@ -2,6 +2,7 @@ package router
 
 import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/endpoint"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -9,29 +10,58 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
+// What passes between the router and the firewall as a host.
+
 const headroom = framebuf.Headroom
+
+// side returns a port's side as the host knows it.
+func (p *port) side() endpoint.Side { return endpoint.Side(p.n) }
+
+// intercepts reports whether a packet is a question of a LAN host to another DNS server
+// that the proxy answers in its place.
+func (e *Engine) intercepts(p *received) bool {
+	return e.host.Intercepts(&p.Packet, p.in.side()) && e.route(p.Dst) != p.in
+}
+
+// ownConversation takes a packet that belongs to a conversation of the firewall's own.
+func (e *Engine) ownConversation(p *received, now int64) bool {
+	rule, ok := e.host.Owns(&p.Packet, p.in.side())
+	if !ok {
+		return false
+	}
+	if rule != endpoint.NoRule {
+		e.c.Accepts[rule]++
+	}
+	if !e.linear(p) {
+		e.dropPacket(p, verdict.FragmentedIPv4, now)
+		return true
+	}
+	e.host.Input(&p.Packet, e.bytes(p), now)
+	e.c.Local++
+	e.pool.Put(p.frame.Buf)
+	return true
+}
 
 // deliver handles a packet for the firewall itself that belongs to no conversation of
 // its own. The filter decides it like any other, as sent to the address as; what it
-// accepts is answered if it is an echo request, or from the LAN to the DNS proxy, and
-// dropped otherwise: the firewall offers no other services.
+// accepts goes to the service that it asks for, and is dropped when there is none.
 func (e *Engine) deliver(p *received, as packet.Addr, now int64) {
 	fp := filter.Packet{Src: p.Src, Dst: as, Proto: p.Proto, Direction: p.in.direction(), State: ruleset.StateNew}
 	if p.Class == packet.Stream || p.Class == packet.Gram {
 		fp.DstPort = p.DstPort
 	}
 	action, rule := e.judge(p, &fp, naming{}, now)
-	service := e.serviceOf(p)
+	service := e.host.ServiceOf(&p.Packet, p.in.side())
 	dec := decision{}
 	switch {
 	case action != ruleset.Accept:
 		dec = e.denied(rule, conntrack.None, true, naming{})
-	case service == serviceNone:
+	case service == endpoint.NoService:
 		dec = e.refused(p, verdict.NoLocalService, naming{})
-	case service == serviceDNSTCP && !opening(p):
+	case service == endpoint.DNSOverTCP && !opening(p):
 		dec = e.dropped(verdict.ConntrackInvalid) // a segment of no connection
 		dec.notice = noticeReset
-	case service == serviceEcho && !e.linear(p):
+	case service == endpoint.Echo && !e.linear(p):
 		dec = e.dropped(verdict.FragmentedIPv4)
 	}
 	if dec.outcome != pass {
@@ -41,59 +71,46 @@ func (e *Engine) deliver(p *received, as packet.Addr, now int64) {
 	e.c.Accepts[rule]++
 	e.emitPacket(p, verdict.Accept, e.acceptReason(rule), rule, naming{}, now)
 	switch service {
-	case serviceEcho:
-		e.echoReply(p, now)
-	case serviceDNSUDP:
-		e.dnsQuery(p, now)
-	case serviceDNSTCP:
-		e.dnsConnect(p, rule, now)
+	case endpoint.Echo:
+		e.c.LocalReplies++
+		e.c.Local++
+		e.host.Reply(&p.Packet, p.frame, p.in.side())
+	case endpoint.DNSOverUDP:
+		if !e.linear(p) {
+			e.dropPacket(p, verdict.FragmentedIPv4, now)
+			return
+		}
+		if e.host.Query(&p.Packet, e.bytes(p), now) == verdict.DNSRateLimited {
+			e.c.DropReasons[verdict.RateLimitDNS]++
+		} else {
+			e.c.Local++
+		}
+		e.pool.Put(p.frame.Buf)
+	case endpoint.DNSOverTCP:
+		e.host.Accept(&p.Packet, e.bytes(p), rule, now)
+		e.c.Local++
+		e.c.Joined += e.release(p) - 1
 	}
 }
 
-// A service is what the firewall offers to who addresses it.
-type service uint8
+// uplink is the host's way out.
+type uplink struct{ e *Engine }
 
-const (
-	serviceNone service = iota
-	serviceEcho
-	serviceDNSUDP
-	serviceDNSTCP
-)
-
-// serviceOf returns the service that a packet asks for.
-func (e *Engine) serviceOf(p *received) service {
-	switch {
-	case p.Class == packet.Query && p.ICMPType == packet.EchoRequest && p.ICMPCode == 0:
-		return serviceEcho
-	case e.names.proxy == nil || p.in.n != lan || p.DstPort != dnsPort:
-	case p.Class == packet.Gram:
-		return serviceDNSUDP
-	case p.Class == packet.Stream:
-		return serviceDNSTCP
+// Buffer implements endpoint.Wire.
+func (w uplink) Buffer() (buf uint32, ok bool) {
+	if buf, ok = w.e.pool.Get(); !ok {
+		w.e.c.NoBuffer++
 	}
-	return serviceNone
+	return buf, ok
 }
 
-// echoReply turns an echo request into its reply and sends it back (RFC 1122
-// section 3.2.2.6).
-func (e *Engine) echoReply(p *received, now int64) {
-	fr := p.frame
-	f := e.pool.Bytes(fr)
-	m := f[p.L4:]
-	m[0], m[1] = packet.EchoReply, 0
-	packet.FinishICMP(m)
-	// Options are not carried back: the header is written anew, and the
-	// message moved behind it.
-	n := len(m)
-	copy(f[packet.EthLen+packet.MinIPv4:], m)
-	tos := packet.TOS(f[packet.EthLen:])
-	packet.PutIPv4(f[packet.EthLen:], p.Dst, p.Src, packet.ICMP, 64, n)
-	packet.SetTOS(f[packet.EthLen:], tos)                                // RFC 1812 section 4.3.2.5
-	packet.SetID(f[packet.EthLen:], e.nextID(p.Dst, p.Src, packet.ICMP)) // it may be cut on its way
-	e.c.LocalReplies++
-	e.c.Local++
-	e.emitOwn(p.in, fr.Buf, packet.EthLen+packet.MinIPv4+n, p.Src, now)
+// Send implements endpoint.Wire.
+func (w uplink) Send(to endpoint.Side, buf uint32, n int, dst packet.Addr) {
+	w.e.emitOwn(&w.e.port[to], buf, n, dst, w.e.now)
 }
+
+// NextID implements endpoint.Wire.
+func (w uplink) NextID(src, dst packet.Addr, proto uint8) uint16 { return w.e.nextID(src, dst, proto) }
 
 // emitOwn sends a packet of the firewall's own, of n bytes with its Ethernet
 // header, through port out to dst.

@@ -2,6 +2,7 @@ package router
 
 import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/endpoint"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -21,7 +22,7 @@ func MemoryOf(p *ruleset.Policy) Memory {
 	s := &p.Settings
 	flows := int(s.MaxFlows)
 	return Memory{Flows: conntrack.Bytes(flows) + conntrack.SourcesBytes(flows, s.SourceFlows, s.SourceRate),
-		Ports: nat.Bytes(p), Names: NameBytes(p), Links: LinkBytes(p)}
+		Ports: nat.Bytes(p), Names: NameBytes(p), Links: endpoint.LinkBytes(p)}
 }
 
 // Total returns the sum.

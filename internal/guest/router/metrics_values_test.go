@@ -53,23 +53,23 @@ func TestEachMetricIsItsCounter(t *testing.T) {
 		p.SNAT[1].External = ip("203.0.113.11").To16()
 	}, "accept egress udp", established)
 	e := l.e
-	c, dns, set, tcp, table := &e.c, e.names.proxy.Counters(), e.names.set.Counters(), e.names.tcp.Counters(), &e.flows.C
+	c, dns, set, tcp, table := &e.c, e.host.DNS().Counters(), e.names.set.Counters(), e.host.Conns().Counters(), &e.flows.C
 	n := uint64(100)
 	for _, s := range []any{c, dns, set, tcp, table} {
 		n = number(reflect.ValueOf(s).Elem(), n)
 	}
-	if len(e.names.links) != 2 {
-		t.Fatalf("%d links", len(e.names.links))
+	if len(e.host.Links()) != 2 {
+		t.Fatalf("%d links", len(e.host.Links()))
 	}
-	n = number(reflect.ValueOf(e.names.links[0].Counters()).Elem(), n)
-	number(reflect.ValueOf(e.names.links[1].Counters()).Elem(), n+1e6)
+	n = number(reflect.ValueOf(e.host.Links()[0].Link.Counters()).Elem(), n)
+	number(reflect.ValueOf(e.host.Links()[1].Link.Counters()).Elem(), n+1e6)
 	for i := range uint16(7) {
 		buf, _ := l.pool.Get()
 		e.frags.Add(&reassembly.Fragment{Key: reassembly.Key{Src: ip(host), ID: i}, Piece: packet.Piece{Len: 8, More: true}, Frame: framebuf.Frame{Buf: buf, Len: 60}}, l.now)
 	}
 	e.nat.Pools()[1].Take(packet.UDP, ip(host), 4000, 0) // the second pool has one in use
 	links := func(of func(c *dot.Counters) uint64) uint64 {
-		return of(e.names.links[0].Counters()) + of(e.names.links[1].Counters())
+		return of(e.host.Links()[0].Link.Counters()) + of(e.host.Links()[1].Link.Counters())
 	}
 	want := map[string][]uint64{}
 	for name, v := range map[string]*uint64{
@@ -153,7 +153,7 @@ func TestLabelsStandByTheirValues(t *testing.T) {
 		p.SNAT = append(p.SNAT, p.SNAT[0])
 		p.SNAT[1].External = ip("203.0.113.11").To16()
 	}, "accept egress udp")
-	c, dns, set, tcp, table := &l.e.c, l.e.DNS().Counters(), l.e.Names().Counters(), l.e.DNSConns().Counters(), &l.e.flows.C
+	c, dns, set, tcp, table := &l.e.c, l.e.host.DNS().Counters(), l.e.Names().Counters(), l.e.host.Conns().Counters(), &l.e.flows.C
 	for i, s := range []any{c, dns, set, tcp, table} {
 		number(reflect.ValueOf(s).Elem(), uint64(1000*i+1000))
 	}

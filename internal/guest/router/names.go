@@ -1,9 +1,12 @@
 package router
 
 import (
+	"crypto/sha256"
 	"math"
+	"math/rand/v2"
 	"slices"
 
+	"github.com/thurward/thurward/internal/guest/endpoint"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -12,6 +15,62 @@ import (
 )
 
 // Names of destinations: what rules see of them, and events.
+
+// sweepNames is how many bindings of names a tick looks at.
+const sweepNames = 64
+
+// names is what the router knows of names. Without upstreams in the policy there is
+// no set.
+type names struct {
+	set    *fqdn.Set
+	hellos hellos
+	found  fqdn.Found
+	again  fqdn.Found
+	text   [4 * fqdn.MaxName]byte
+}
+
+// NameBytes returns the memory in bytes that a policy's name set takes, and what else
+// names need.
+func NameBytes(p *ruleset.Policy) int {
+	if len(p.Upstreams) == 0 {
+		return 0
+	}
+	return fqdn.Bytes(nameCapacity(p)) + HelloBytes(p)
+}
+
+func nameCapacity(p *ruleset.Policy) int {
+	if n := int(p.Settings.DNSNames); n > 0 {
+		return n
+	}
+	return ruleset.DefaultDNSNames
+}
+
+// newHost makes the name set, and the firewall as a host, which fills it.
+func (e *Engine) newHost(c *Config) (err error) {
+	p := c.Policy
+	hc := endpoint.Config{Policy: p, Pool: c.Pool, Wire: uplink{e}, Ports: e.nat.Own(), Events: c.Events, ClockSet: c.ClockSet,
+		MTU: [2]int{e.port[lan].mtu, e.port[wan].mtu}}
+	if len(p.Upstreams) > 0 {
+		hc.Random = rand.NewChaCha8(sha256.Sum256(append([]byte("dns"), c.Secret[:]...)))
+		if hc.Patterns, err = fqdn.NewPatterns(p, p.Names); err != nil {
+			return err
+		}
+		s := &p.Settings
+		hc.Names = fqdn.New(fqdn.Config{Capacity: nameCapacity(p), Floor: int64(s.DNSFloor) * second, Grace: int64(s.DNSGrace) * second,
+			Patterns: hc.Patterns, Secret: [2]uint64{hc.Random.Uint64(), hc.Random.Uint64()}, Alloc: c.Alloc})
+		e.names.set = hc.Names
+		e.names.hellos = newHellos(p)
+	}
+	e.host, err = endpoint.New(hc)
+	return err
+}
+
+// Host returns the firewall as a host, and Names the set of names, nil without
+// upstreams.
+func (e *Engine) Host() *endpoint.Host { return e.host }
+
+// Names: see Host.
+func (e *Engine) Names() *fqdn.Set { return e.names.set }
 
 // findNames finds by what names the source of a packet from the LAN knows where it
 // is going, told being the address that it was told. They are in e.names.found, their
@@ -90,7 +149,7 @@ func bypassOf(p *received) verdict.Hint {
 		return 0
 	}
 	switch p.DstPort {
-	case dnsPort:
+	case 53:
 		return verdict.BypassDNS
 	case 853:
 		if stream {

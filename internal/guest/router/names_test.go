@@ -53,7 +53,7 @@ func TestS27n_Rebinding(t *testing.T) {
 			if !listed && (m.Rcode != dns.RcodeRefused || e.DNS != verdict.DNSBlockedPrivate || e.XlatAddr != ip(inside).To16() || l.lastName() != "github.com") {
 				t.Errorf("%s: %v, event %+v", inside, m, e)
 			}
-			if n := l.e.DNS().Counters().Outcomes[verdict.DNSBlockedPrivate]; (n == 1) == listed {
+			if n := l.e.host.DNS().Counters().Outcomes[verdict.DNSBlockedPrivate]; (n == 1) == listed {
 				t.Errorf("%s: counted %d times", inside, n)
 			}
 			for _, dst := range []string{inside, github} {
@@ -90,8 +90,8 @@ func TestDNSNotOnTheWAN(t *testing.T) {
 							t.Errorf("%s: %v:%d to %v:%d leaves", what, addr(v.Src), v.SrcPort, addr(v.Dst), v.DstPort)
 						}
 					}
-					if c := l.e.DNS().Counters(); c.Queries != 0 || c.Asked != 0 || l.e.DNSConns().Len() != 0 {
-						t.Errorf("%s: %d queries, %d connections", what, c.Queries, l.e.DNSConns().Len())
+					if c := l.e.host.DNS().Counters(); c.Queries != 0 || c.Asked != 0 || l.e.host.Conns().Len() != 0 {
+						t.Errorf("%s: %d queries, %d connections", what, c.Queries, l.e.host.Conns().Len())
 					}
 				}
 			}
@@ -134,7 +134,7 @@ func TestTCPAnswerToAnother(t *testing.T) {
 		if got := len(grams[lan]) == 1 && len(l.message(grams[lan][0]).Answer) == 1; got != c.good || l.connects(host, github, 443) != c.good {
 			t.Errorf("%s: passed on %v, want %v", c.what, got, c.good)
 		}
-		if n := l.e.DNS().Counters().Mismatched; (n > 0) == c.good {
+		if n := l.e.host.DNS().Counters().Mismatched; (n > 0) == c.good {
 			t.Errorf("%s: counted %d times", c.what, n)
 		}
 	}

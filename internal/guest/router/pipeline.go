@@ -18,9 +18,7 @@ func (e *Engine) Poll(now int64) int {
 	if now >= e.tick {
 		e.timers(now)
 	}
-	if e.names.links != nil {
-		e.linksPoll(now)
-	}
+	e.host.Poll(now)
 	for i := range e.port {
 		e.flush(&e.port[i]) // transmit
 	}
@@ -86,17 +84,11 @@ func (e *Engine) NextDeadline() int64 {
 		d = e.tick + second
 	}
 	d = min(d, e.held.due(), e.frags.Due())
-	if p := e.names.proxy; p != nil {
-		if at, ok := p.Due(); ok {
-			d = min(d, max(at, e.tick))
-		}
-		if e.names.hellos.any() {
-			d = min(d, e.tick+second)
-		}
-		if at, ok := e.names.tcp.Due(); ok {
-			d = min(d, max(at, e.tick))
-		}
-		d = e.linksDue(d)
+	if at := e.host.NextDeadline(); at != math.MaxInt64 {
+		d = min(d, max(at, e.tick))
+	}
+	if e.names.hellos.any() {
+		d = min(d, e.tick+second)
 	}
 	if e.again.due {
 		d = min(d, max(e.again.at, e.tick))
@@ -127,6 +119,10 @@ func (e *Engine) timers(now int64) {
 	}
 	e.announceTick(now)
 	e.heldTick(now)
-	e.namesTick(now)
+	e.host.Tick(now)
+	e.hellosTick(now)
+	if e.names.set != nil {
+		e.names.set.Sweep(sweepNames, now)
+	}
 	e.reassemblyTick(now)
 }

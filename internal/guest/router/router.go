@@ -12,10 +12,9 @@
 //	icmperror.go  ICMP errors about known flows
 //	answer.go     ICMP errors of the firewall's own; answershare.go: how many
 //	reject.go     answers to what the policy rejects
-//	local.go      what is addressed to the firewall, and what it says itself
+//	local.go      what is addressed to the firewall, and what it sends itself (endpoint)
 //	own.go        which addresses are the firewall's
-//	dns.go        queries to the firewall and answers to it; names.go: names of destinations
-//	dnstls.go     connections to upstreams over TLS
+//	names.go      names of destinations
 //	neighbour.go  ARP: link-layer addresses of next hops, and what waits for these
 //	reassemble.go fragments, where they are reassembled
 //	transmit.go   leave
@@ -33,6 +32,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/endpoint"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/nat"
@@ -147,6 +147,7 @@ type Engine struct {
 	source   packet.Addr // of the packet that is leaving, as it arrived; 0: it is the firewall's own
 	b        batch
 	names    names
+	host     *endpoint.Host
 	unsent   fragmentOf // what the last event about a first fragment was about
 }
 
@@ -187,7 +188,7 @@ const tickEvery = second / 1000
 // New makes an engine.
 func New(c Config) (*Engine, error) {
 	if c.Policy == nil || c.Pool == nil || c.LAN.Port == nil || c.WAN.Port == nil {
-		return nil, errors.New("dataplane: policy, pool and both ports are needed")
+		return nil, errors.New("router: policy, pool and both ports are needed")
 	}
 	e := &Engine{policy: c.Policy, pool: c.Pool, events: c.Events}
 	e.rng, e.rndKey = rand.NewChaCha8(sha256.Sum256(c.Secret[:])), binary.LittleEndian.Uint64(c.Secret[24:])|1
@@ -201,7 +202,7 @@ func New(c Config) (*Engine, error) {
 	for i, pc := range [...]PortConfig{c.LAN, c.WAN} {
 		f := c.Policy.Interface([...]ruleset.Role{ruleset.LAN, ruleset.WAN}[i])
 		if f == nil {
-			return nil, errors.New("dataplane: the policy has no " + [...]string{"LAN", "WAN"}[i] + " interface")
+			return nil, errors.New("router: the policy has no " + [...]string{"LAN", "WAN"}[i] + " interface")
 		}
 		p := &e.port[i]
 		p.Port, p.n, p.mac, p.self, p.mtu = pc.Port, i, pc.MAC, packet.MAC(pc.MAC), pc.MTU
@@ -213,13 +214,13 @@ func New(c Config) (*Engine, error) {
 		}
 		var ok bool
 		if p.addr, ok = packet.AddrFrom16(f.Address); !ok || f.PrefixLen > 32 {
-			return nil, errors.New("dataplane: interface " + c.Policy.Text(f.Name) + " has no IPv4 address")
+			return nil, errors.New("router: interface " + c.Policy.Text(f.Name) + " has no IPv4 address")
 		}
 		p.mask = packet.Addr(uint32(uint64(math.MaxUint32) << (32 - f.PrefixLen)))
 		p.net = p.addr & p.mask
 		if f.Gateway != (ruleset.Addr{}) {
 			if p.gateway, ok = packet.AddrFrom16(f.Gateway); !ok {
-				return nil, errors.New("dataplane: the gateway of " + c.Policy.Text(f.Name) + " is not IPv4")
+				return nil, errors.New("router: the gateway of " + c.Policy.Text(f.Name) + " is not IPv4")
 			}
 		}
 	}
@@ -241,7 +242,7 @@ func New(c Config) (*Engine, error) {
 		e.octets[b.Addr>>24] = true
 	}
 	e.rejects = rejects(c.Policy)
-	if err := e.newNames(&c); err != nil {
+	if err := e.newHost(&c); err != nil {
 		return nil, err
 	}
 	e.links = framebuf.NewLinks(c.Pool)
@@ -296,16 +297,6 @@ func (e *Engine) Flows() *conntrack.Table { return e.flows }
 
 // Pools returns the NAT port pools.
 func (e *Engine) Pools() []*nat.Pool { return e.nat.Pools() }
-
-// TakePort gives the firewall itself an unpredictable port of the WAN address,
-// which no translated flow gets until GivePort; proto is TCP or UDP. It reports
-// false when none is free. Like Poll it belongs to the engine's goroutine.
-func (e *Engine) TakePort(proto uint8) (port uint16, ok bool) {
-	return e.nat.Own().Take(proto, e.random())
-}
-
-// GivePort gives back a port that TakePort returned.
-func (e *Engine) GivePort(proto uint8, port uint16) { e.nat.Own().Give(proto, port) }
 
 // random returns the next number of a cryptographic generator keyed by the
 // boot's secret: who sees many of them, as a name server that clients ask does,

@@ -145,11 +145,11 @@ func TestS20_ForwardedPortsAreReserved(t *testing.T) {
 	}
 	// The firewall itself does not get it, either.
 	for range 65535 - 1024 - 1 {
-		if port, ok := l.e.TakePort(packet.UDP); !ok || port == 5000 {
+		if port, ok := l.e.nat.Own().Take(packet.UDP, l.e.random()); !ok || port == 5000 {
 			t.Fatalf("port %d, %v", port, ok)
 		}
 	}
-	if _, ok := l.e.TakePort(packet.UDP); ok {
+	if _, ok := l.e.nat.Own().Take(packet.UDP, l.e.random()); ok {
 		t.Fatal("a port of a full pool")
 	}
 }

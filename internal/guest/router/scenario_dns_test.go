@@ -194,7 +194,7 @@ func TestS32_RateLimit(t *testing.T) {
 	if len(across) != 0 || len(back) != 1 || l.message(back[0]).Rcode != dns.RcodeServerFailure {
 		t.Fatalf("%d to the upstream, %d back", len(across), len(back))
 	}
-	if l.e.c.DropReasons[verdict.RateLimitDNS] != 1 || l.lastQuery().DNS != verdict.DNSRateLimited || l.e.DNS().Counters().Outcomes[verdict.DNSRateLimited] != 1 {
+	if l.e.c.DropReasons[verdict.RateLimitDNS] != 1 || l.lastQuery().DNS != verdict.DNSRateLimited || l.e.host.DNS().Counters().Outcomes[verdict.DNSRateLimited] != 1 {
 		t.Fatal("not counted")
 	}
 	if l.e.Names().Len() != 1 {
@@ -478,7 +478,7 @@ func TestUpstreamsFail(t *testing.T) {
 	}
 	l.answers(across[0], reply(l.message(across[0]), "@ 60 IN A 192.0.2.3"))
 	l.pass(10)
-	if n := l.e.DNS().Outstanding(); n != 0 {
+	if n := l.e.host.DNS().Outstanding(); n != 0 {
 		t.Fatalf("%d queries are under way", n)
 	}
 	for _, q := range l.e.Pools() {

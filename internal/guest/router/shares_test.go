@@ -151,7 +151,7 @@ func TestShares_Ports(t *testing.T) {
 			t.Fatalf("another one has %d; drops: %s", i, l.drops())
 		}
 	}
-	if _, ok := l.e.TakePort(packet.UDP); !ok {
+	if _, ok := l.e.nat.Own().Take(packet.UDP, l.e.random()); !ok {
 		t.Fatal("the firewall has none")
 	}
 	l.one(lan, udp(host, 1024, web, 5000)) // what it has goes on

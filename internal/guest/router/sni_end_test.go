@@ -30,8 +30,8 @@ import (
 // with the TCP of gVisor and the TLS of the standard library: two programs that
 // read a stream in their own way.
 
-// An endpoint is the server. It takes connections to cdn.
-type endpoint struct {
+// An tcpEnd is the server. It takes connections to cdn.
+type tcpEnd struct {
 	ch *channel.Endpoint
 	mu sync.Mutex
 	by map[uint16][]*served // by the port of the other end
@@ -66,12 +66,12 @@ func newHost(a string) (s *stack.Stack, ch *channel.Endpoint, err error) {
 	return s, ch, nil
 }
 
-var theEndpoint = sync.OnceValues(func() (*endpoint, error) {
+var theEndpoint = sync.OnceValues(func() (*tcpEnd, error) {
 	s, ch, err := newHost(cdn)
 	if err != nil {
 		return nil, err
 	}
-	e := &endpoint{ch: ch, by: map[uint16][]*served{}}
+	e := &tcpEnd{ch: ch, by: map[uint16][]*served{}}
 	l, err := gonet.ListenTCP(s, tcpip.FullAddress{Port: 443}, ipv4.ProtocolNumber)
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func ip4(a packet.Addr) (b [4]byte) {
 }
 
 // serve reads a connection to its end.
-func (e *endpoint) serve(c net.Conn) {
+func (e *tcpEnd) serve(c net.Conn) {
 	a, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok {
 		return // it is over
@@ -116,7 +116,7 @@ func (e *endpoint) serve(c net.Conn) {
 }
 
 // of returns the last connection from a port, or nil, and what has come on it.
-func (e *endpoint) of(port uint16) (*served, []byte) {
+func (e *tcpEnd) of(port uint16) (*served, []byte) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if all := e.by[port]; len(all) > 0 {
@@ -128,7 +128,7 @@ func (e *endpoint) of(port uint16) (*served, []byte) {
 
 // read returns the names that the server has read of the first messages of all
 // connections from a port, and of those for which it has asked then, and ends them.
-func (e *endpoint) read(port uint16) (first, second []string) {
+func (e *tcpEnd) read(port uint16) (first, second []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, k := range e.by[port] {
@@ -148,7 +148,7 @@ func (e *endpoint) read(port uint16) (first, second []string) {
 // A course of a first message.
 type messageRun struct {
 	*dnsLab
-	end   *endpoint
+	end   *tcpEnd
 	sport uint16
 	iss   uint32 // of the client
 	srv   uint32 // what the client knows of the server: the next number

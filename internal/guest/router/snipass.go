@@ -5,6 +5,7 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/clienthello"
 	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/endpoint"
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/guest/tcp"
 	"github.com/thurward/thurward/internal/shared/event"
@@ -133,20 +134,18 @@ func (e *Engine) refuseHello(p *received, h *hello, name []byte, now int64) {
 	}
 	k, o := d.Key, d.Out
 	toServer := tcp.Segment{Tuple: tcp.Tuple{Local: o.Src, Remote: o.Dst, LocalPort: o.SrcPort, RemotePort: o.DstPort}, Seq: e.flows.Acknowledged(r), Flags: packet.RST}
-	e.resetHello(wan, &toServer)
+	e.resetHello(endpoint.WAN, &toServer)
 	if last := h.first + uint32(h.len); h.passed && last != toServer.Seq {
 		toServer.Seq = last // for what has gone on may have arrived
-		e.resetHello(wan, &toServer)
+		e.resetHello(endpoint.WAN, &toServer)
 	}
-	e.resetHello(lan, &tcp.Segment{Tuple: tcp.Tuple{Local: k.Dst, Remote: k.Src, LocalPort: k.DstPort, RemotePort: k.SrcPort},
+	e.resetHello(endpoint.LAN, &tcp.Segment{Tuple: tcp.Tuple{Local: k.Dst, Remote: k.Src, LocalPort: k.DstPort, RemotePort: k.SrcPort},
 		Seq: e.flows.Acknowledged(r ^ 1), Ack: e.flows.Sent(r), Flags: packet.RST | packet.ACK})
 	e.flows.Remove(r, conntrack.Closed) // closes h, too
 }
 
-func (e *Engine) resetHello(out int, s *tcp.Segment) {
-	unsent := e.c.NoBuffer
-	e.putSegment(&e.port[out], s)
-	if e.c.NoBuffer == unsent {
+func (e *Engine) resetHello(to endpoint.Side, s *tcp.Segment) {
+	if e.host.SendSegment(to, s) {
 		e.c.ResetsSent++
 	}
 }

@@ -64,7 +64,7 @@ func TestLANAnswersNoQuestion(t *testing.T) {
 		p.data = b
 		l.dropped(lan, p, why)
 	}
-	if c := l.e.DNS().Counters(); c.Mismatched != 0 || c.Malformed != 0 || c.WrongCase != 0 || l.e.DNS().Outstanding() != 1 {
+	if c := l.e.host.DNS().Counters(); c.Mismatched != 0 || c.Malformed != 0 || c.WrongCase != 0 || l.e.host.DNS().Outstanding() != 1 {
 		t.Errorf("%+v", c)
 	}
 	l.answers(v, reply(q, "@ 300 IN A "+github))

@@ -1,6 +1,9 @@
 package event
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"unsafe"
+)
 
 // A Ring hands records from the packet path (one producer) to the goroutine
 // that renders them (one consumer). When it is full the newest record is
@@ -118,3 +121,8 @@ func (q *Ring) Lost() uint64 { return q.lost.Load() }
 
 // RingBytes returns the memory of a ring for n records, a power of two.
 func RingBytes(n int) int { return n*RecordSize + nameBytes(n) }
+
+// PutText is PutNamed with a name whose bytes the caller keeps.
+func (q *Ring) PutText(r *Record, name []byte) bool {
+	return q.PutNamed(r, unsafe.String(unsafe.SliceData(name), len(name)))
+}

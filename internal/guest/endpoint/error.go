@@ -1,4 +1,4 @@
-package router
+package endpoint
 
 import (
 	"bytes"
@@ -8,7 +8,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// ICMP errors about the firewall's own queries to upstreams. Everybody can send
+// ICMP errors about the firewall's own queries to upstreams. Anyone can send
 // such an error in the name of any router, so that only what it quotes says
 // whether it is true (RFC 5927 section 4): the quote must be of a query that is
 // outstanding, with all of it that is there.
@@ -17,15 +17,15 @@ import (
 // the query's time-out does its work.
 const errorsPerSecond = 1000
 
-// unreachables counts the errors of a second.
-type unreachables struct {
+// errorRate counts the errors of a second.
+type errorRate struct {
 	since int64
 	n     int
 }
 
-func (u *unreachables) within(now int64) bool {
+func (u *errorRate) within(now int64) bool {
 	if now-u.since >= second {
-		*u = unreachables{since: now}
+		*u = errorRate{since: now}
 	}
 	u.n++
 	return u.n <= errorsPerSecond
@@ -34,42 +34,40 @@ func (u *unreachables) within(now int64) bool {
 // saysUnreachable reports whether an ICMP error says that packets do not reach
 // their destination: everything of its type but "fragmentation needed", and a
 // route that goes in circles.
-func saysUnreachable(p *received) bool {
+func saysUnreachable(p *packet.Packet) bool {
 	return p.ICMPType == packet.Unreachable && p.ICMPCode != packet.FragNeeded || p.ICMPType == packet.TimeExceeded && p.ICMPCode == 0
 }
 
-// dnsError takes an ICMP error from the WAN, which quotes the packet inner, read
-// as q, when it is about a query of ours.
-func (e *Engine) dnsError(p *received, q *packet.Packet, inner []byte, now int64) bool {
-	own := e.nat.Own().Addr()
-	if e.names.proxy == nil || p.Dst != own || q.Src != own || !saysUnreachable(p) {
+// Error takes an ICMP error from the WAN, p, which quotes the packet inner, read as q,
+// and reports whether it is about a query of the firewall's own.
+func (h *Host) Error(p, q *packet.Packet, inner []byte, now int64) bool {
+	own := h.c.Ports.Addr()
+	if h.proxy == nil || p.Dst != own || q.Src != own || !saysUnreachable(p) {
 		return false
 	}
+	h.now = now
 	l4 := inner[q.L4:]
 	switch q.Class {
 	case packet.Gram:
-		if !e.names.proxy.OwnsPort(q.SrcPort) || !e.names.errors.within(now) || !e.quotesQuery(q, l4) {
+		if !h.proxy.OwnsPort(q.SrcPort) || !h.errors.within(now) || !h.quotesQuery(q, l4) {
 			return false
 		}
-		e.names.proxy.Unreachable(q.SrcPort, now)
+		h.proxy.Unreachable(q.SrcPort, now)
+		return true
 	case packet.Stream:
 		t := tcp.Tuple{Local: q.Src, Remote: q.Dst, LocalPort: q.SrcPort, RemotePort: q.DstPort}
-		if _, ok := e.names.tcp.Owns(&t); !ok || !e.names.errors.within(now) || !e.names.tcp.Unreachable(&t, binary.BigEndian.Uint32(l4[4:]), now) {
-			return false
-		}
-	default:
-		return false
+		_, ok := h.tcp.Owns(&t)
+		return ok && h.errors.within(now) && h.tcp.Unreachable(&t, binary.BigEndian.Uint32(l4[4:]), now)
 	}
-	e.c.Local += e.release(p)
-	return true
+	return false
 }
 
 // quotesQuery reports whether a quoted UDP datagram, from its header on, is one
 // that a query went out in. What is quoted of the message must be the message.
 // Where nothing is (RFC 792 asks for 8 bytes only), the checksum stands for it:
 // it covers the identifier and the case of the name.
-func (e *Engine) quotesQuery(q *packet.Packet, l4 []byte) bool {
-	to, port, msg, ok := e.names.proxy.Sent(q.SrcPort)
+func (h *Host) quotesQuery(q *packet.Packet, l4 []byte) bool {
+	to, port, msg, ok := h.proxy.Sent(q.SrcPort)
 	if !ok || q.Dst != to || q.DstPort != port || int(binary.BigEndian.Uint16(l4[4:])) != packet.UDPLen+len(msg) {
 		return false
 	}

@@ -1,4 +1,4 @@
-package router
+package endpoint
 
 import (
 	"github.com/thurward/thurward/internal/guest/dnsproxy"
@@ -8,17 +8,18 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// nameMetrics describes the counters of the DNS proxy and of the name set. In a
-// firewall without a proxy they are there, too, and stay zero.
-func (e *Engine) nameMetrics() []export.Family {
+// Metrics describes the counters of the DNS proxy, its connections and the name set. In
+// a firewall without a proxy they are there, too, and stay zero. Their Fill reads what
+// the router's goroutine changes.
+func (h *Host) Metrics() []export.Family {
 	p, s, t := &dnsproxy.Counters{}, &fqdn.Counters{}, &tcp.Counters{}
 	none := func() int { return 0 }
 	outstanding, ends, size, capacity := none, none, none, none
 	clients := func() (int, int) { return 0, 0 }
-	if n := &e.names; n.proxy != nil {
-		p, s, t = n.proxy.Counters(), n.set.Counters(), n.tcp.Counters()
-		clients = n.set.Clients
-		outstanding, ends, size, capacity = n.proxy.Outstanding, n.tcp.Len, n.set.Len, n.set.Cap
+	if names := h.c.Names; h.proxy != nil {
+		p, s, t = h.proxy.Counters(), names.Counters(), h.tcp.Counters()
+		clients = names.Clients
+		outstanding, ends, size, capacity = h.proxy.Outstanding, h.tcp.Len, names.Len, names.Cap
 	}
 	one := func(name, help string, from *uint64) export.Family {
 		return export.One(export.Counter, name, help, from)
@@ -30,7 +31,7 @@ func (e *Engine) nameMetrics() []export.Family {
 	label := func(name string, values ...string) func([]byte, int) []byte {
 		return export.LabelOf(name, func(i int) string { return values[i%len(values)] })
 	}
-	return append(e.linkMetrics(), []export.Family{
+	return append(h.linkMetrics(), []export.Family{
 		{Name: "thurward_dns_queries_total", Help: "Queries of clients, by outcome.", Type: export.Counter, N: int(verdict.NumDNSOutcomes) - 1,
 			Labels: export.LabelOf("outcome", func(i int) string { return verdict.DNSOutcome(i + 1).String() }),
 			Fill:   func(v []uint64) { copy(v, p.Outcomes[1:]) }},
@@ -54,8 +55,6 @@ func (e *Engine) nameMetrics() []export.Family {
 		one("thurward_dns_ech_removed_total", "Answers about names of rules with sni: require from which the key for Encrypted Client Hello was removed.", &p.ECHRemoved),
 		{Name: "thurward_dns_outstanding", Help: "Queries that wait for an upstream.", Type: export.Gauge, Fill: func(v []uint64) { v[0] = uint64(outstanding()) }},
 		{Name: "thurward_dns_tcp_connections", Help: "TCP connections that end at the proxy, to clients and to upstreams.", Type: export.Gauge, Fill: func(v []uint64) { v[0] = uint64(ends()) }},
-		one("thurward_sni_accepted_total", "Connections of rules with sni: require whose server's name was the right one.", &e.c.HellosAccepted),
-		one("thurward_sni_segments_repeated_total", "Segments of such connections that were dropped before the server had answered: repeated, or out of order.", &e.c.HellosRepeated),
 		one("thurward_dns_tcp_refused_total", "TCP connections of clients beyond the limits.", &t.Refused),
 		{Name: "thurward_dns_tcp_ended_total", Help: "TCP connections that were reset: they made room for others, or their client took next to nothing of its answers.", Type: export.Counter, N: 2,
 			Labels: label("reason", "evicted", "stalled"), Fill: func(v []uint64) { v[0], v[1] = t.Evicted, t.Stalled }},

@@ -1,4 +1,4 @@
-package router
+package endpoint
 
 import (
 	"github.com/thurward/thurward/internal/guest/dot"
@@ -11,35 +11,38 @@ import (
 )
 
 // DNS over TLS: a link for each upstream that has it. Here the links get their
-// TCP, their ports and their turn; whoever starts the engine starts a goroutine
-// for the other side of each (Links).
+// TCP, their ports and their turn; the program that starts the router starts a
+// goroutine for the other side of each (Links).
 
-// An UpstreamLink is a link and the number of its upstream in the policy.
+// An UpstreamLink is the link to an upstream, by the upstream's number in the policy:
+// the router's half of the connection, and the pipe to the half that speaks TLS.
 type UpstreamLink struct {
 	Up   int
+	Link *dot.Link
 	Pipe *dot.Pipe
 }
 
 // newLinks makes the links.
-func (e *Engine) newLinks(p *ruleset.Policy, clockSet bool) {
-	e.names.byUp = make([]*dot.Link, len(p.Upstreams))
+func (h *Host) newLinks() {
+	p := h.c.Policy
+	h.byUp = make([]*dot.Link, len(p.Upstreams))
 	for i := range p.Upstreams {
 		u := &p.Upstreams[i]
 		if u.TLS == 0 {
 			continue
 		}
 		a, _ := packet.AddrFrom16(u.Address) // IPv4: the proxy has looked
-		l := dot.New(dot.Config{Up: i, Addr: a, Port: u.Port, User: linkUser{e}, TCP: e.names.tcp, ClockSet: clockSet}, dot.NewPipe())
-		e.names.links = append(e.names.links, l)
-		e.names.byUp[i] = l
+		l := dot.New(dot.Config{Up: i, Addr: a, Port: u.Port, User: linkUser{h}, TCP: h.tcp, ClockSet: h.c.ClockSet}, dot.NewPipe())
+		h.links = append(h.links, l)
+		h.byUp[i] = l
 	}
 }
 
 // Links returns the links of the upstreams that are asked over TLS.
-func (e *Engine) Links() (ls []UpstreamLink) {
-	for i, l := range e.names.byUp {
+func (h *Host) Links() (ls []UpstreamLink) {
+	for i, l := range h.byUp {
 		if l != nil {
-			ls = append(ls, UpstreamLink{i, l.Pipe()})
+			ls = append(ls, UpstreamLink{i, l, l.Pipe()})
 		}
 	}
 	return ls
@@ -53,16 +56,16 @@ func withTLS(p *ruleset.Policy) (n int) {
 	return n
 }
 
-// LinkBytes returns the memory that the links of a policy take, with that of
+// LinkBytes returns the memory in bytes that the links of a policy take, with that of
 // their TCP connections.
 func LinkBytes(p *ruleset.Policy) int {
 	return withTLS(p) * (dot.Bytes + tcp.StreamBytes)
 }
 
-// LinksWork reports whether a goroutine that speaks TLS has something to do, or
-// Poll something that it has done: the loop does not sleep then.
-func (e *Engine) LinksWork() bool {
-	for _, l := range e.names.links {
+// Working reports whether a goroutine that speaks TLS has something to do, or Poll
+// something that it has done: the loop does not sleep then.
+func (h *Host) Working() bool {
+	for _, l := range h.links {
 		if l.Working() {
 			return true
 		}
@@ -70,62 +73,39 @@ func (e *Engine) LinksWork() bool {
 	return false
 }
 
-// linksPoll moves what there is to move.
-func (e *Engine) linksPoll(now int64) {
-	for _, l := range e.names.links {
-		l.Poll(now)
-	}
-}
-
-func (e *Engine) linksTick(now int64) {
-	for _, l := range e.names.links {
-		l.Tick(now)
-	}
-}
-
-// linksDue returns when a link has something to do, or d when that is earlier.
-func (e *Engine) linksDue(d int64) int64 {
-	for _, l := range e.names.links {
-		if at, ok := l.Due(); ok {
-			d = min(d, max(at, e.tick))
-		}
-	}
-	return d
-}
-
 // SendTLS implements dnsproxy.Transport.
-func (c carrier) SendTLS(up int, msg []byte) bool { return c.e.names.byUp[up].Send(msg, c.e.now) }
+func (c carrier) SendTLS(up int, msg []byte) bool { return c.h.byUp[up].Send(msg, c.h.now) }
 
-// linkUser is what the links tell the engine.
-type linkUser struct{ e *Engine }
+// linkUser is what the links tell the host.
+type linkUser struct{ h *Host }
 
 // AllocPort implements dot.User.
-func (u linkUser) AllocPort() (packet.Addr, uint16, bool) { return u.e.takeTCPPort() }
+func (u linkUser) AllocPort() (packet.Addr, uint16, bool) { return u.h.takeTCPPort() }
 
 // FreePort implements dot.User.
-func (u linkUser) FreePort(p uint16) { u.e.GivePort(packet.TCP, p) }
+func (u linkUser) FreePort(p uint16) { u.h.c.Ports.Give(packet.TCP, p) }
 
 // Response implements dot.User.
-func (u linkUser) Response(up int, msg []byte) { u.e.names.proxy.TLSResponse(up, msg, u.e.now) }
+func (u linkUser) Response(up int, msg []byte) { u.h.proxy.TLSResponse(up, msg, u.h.now) }
 
 // Lost implements dot.User.
-func (u linkUser) Lost(up int, failed bool) { u.e.names.proxy.TLSLost(up, failed, u.e.now) }
+func (u linkUser) Lost(up int, failed bool) { u.h.proxy.TLSLost(up, failed, u.h.now) }
 
 // Failed implements dot.User.
 func (u linkUser) Failed(up int, c dot.Class, reason []byte) {
-	e := u.e
-	if e.events == nil {
+	h := u.h
+	if h.c.Events == nil {
 		return
 	}
-	to := &e.policy.Upstreams[up]
-	r := event.Record{Time: e.now, Kind: event.UpstreamFailed, TLS: c, Direction: verdict.Egress, EtherType: packet.TypeIPv4, Proto: packet.TCP,
+	to := &h.c.Policy.Upstreams[up]
+	r := event.Record{Time: h.now, Kind: event.UpstreamFailed, TLS: c, Direction: verdict.Egress, EtherType: packet.TypeIPv4, Proto: packet.TCP,
 		Dst: to.Address, DstPort: to.Port}
-	e.emitText(&r, reason)
+	h.c.Events.PutText(&r, reason)
 }
 
 // linkMetrics describes the counters of all links together.
-func (e *Engine) linkMetrics() []export.Family {
-	links := e.names.links
+func (h *Host) linkMetrics() []export.Family {
+	links := h.links
 	sum := func(of func(c *dot.Counters) uint64) (n uint64) {
 		for _, l := range links {
 			n += of(l.Counters())
