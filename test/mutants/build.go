@@ -29,6 +29,8 @@ func testers(short string, own bool) []string {
 		return []string{short}
 	}
 	switch short {
+	case "host/policy/packetset":
+		return []string{short, "host/policy/compile"}
 	case "host/policy/compile":
 		return []string{short, "guest/filter", "shared/ruleset"}
 	case "guest/filter":

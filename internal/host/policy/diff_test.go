@@ -11,6 +11,7 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/host/policy/linear"
+	"github.com/thurward/thurward/internal/host/policy/packetset"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -96,8 +97,8 @@ func TestDiffIsExact(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &comparison{policies: [2]*Policy{a, b}, ids: map[Decision]int{}, space: commonSpace(sa, sb)}
-		w := &walker{space: c.space, found: map[[2]int][]region{}}
+		c := &comparison{policies: [2]*Policy{a, b}, ids: map[Decision]int{}, Space: packetset.NewSpace(append(patternsOf(sa), patternsOf(sb)...))}
+		w := &walker{Space: c.Space, found: map[[2]int][]packetset.Region{}}
 		var conds [2][]*cond
 		for i, s := range [...]*ruleset.Policy{sa, sb} {
 			conds[i] = c.conds(i, s)
@@ -105,17 +106,17 @@ func TestDiffIsExact(t *testing.T) {
 		}
 		w.run(conds[0], conds[1])
 		for k, rs := range w.found {
-			w.found[k] = c.merge(rs)
+			w.found[k] = c.Merge(rs)
 		}
 		// The packets.
-		var edge [numDims][]uint32
-		for d, m := range [numDims]uint32{^uint32(0), ^uint32(0), 65535} {
+		var edge [packetset.NumRanges][]uint32
+		for d, m := range packetset.All().Hi {
 			edge[d] = []uint32{0}
 			for _, cs := range conds {
 				for _, x := range cs {
-					edge[d] = append(edge[d], x.lo[d])
-					if x.hi[d] < m {
-						edge[d] = append(edge[d], x.hi[d]+1)
+					edge[d] = append(edge[d], x.Lo[d])
+					if x.Hi[d] < m {
+						edge[d] = append(edge[d], x.Hi[d]+1)
 					}
 				}
 			}
@@ -123,34 +124,36 @@ func TestDiffIsExact(t *testing.T) {
 			edge[d] = slices.Compact(edge[d])
 		}
 		la, lb := linear.New(sa), linear.New(sb)
-		for set := range 1 << len(c.names) {
+		names := c.Patterns()
+		for set := range 1 << len(names) {
 			feasible := true
-			for i := range c.names {
-				for _, j := range c.implied[i] {
+			for i, n := range names {
+				_, parent, _ := strings.Cut(n, ".")
+				if j, ok := slices.BinarySearch(names, "*."+parent); ok {
 					feasible = feasible && (set>>i&1 == 0 || set>>j&1 == 1)
 				}
 			}
-			for k := range numKinds {
-				if !feasible || set != 0 && 1<<k&namedKinds == 0 || 1<<k&allKinds == 0 {
+			for k := range 16 {
+				if !feasible || set != 0 && 1<<k&packetset.Named == 0 || 1<<k&packetset.Reaching == 0 {
 					continue // only a LAN host that begins a flow knows names
 				}
-				for _, src := range edge[dimSrc] {
-					for _, dst := range edge[dimDst] {
-						for _, port := range edge[dimPort] {
-							if 1<<k&portlessKinds != 0 && port != 0 {
+				for _, src := range edge[packetset.Src] {
+					for _, dst := range edge[packetset.Dst] {
+						for _, port := range edge[packetset.Port] {
+							if 1<<k&packetset.Portless != 0 && port != 0 {
 								continue
 							}
-							q := filter.Packet{Src: packet.Addr(src), Dst: packet.Addr(dst), DstPort: uint16(port), Proto: []uint8{6, 17, 1, 47}[k%numProtos], Direction: verdict.Direction(1 + k/numProtos%2), State: uint8(1 + k/numProtos/2)}
+							q := filter.Packet{Src: packet.Addr(src), Dst: packet.Addr(dst), DstPort: uint16(port), Proto: []uint8{6, 17, 1, 47}[k%packetset.NumClasses], Direction: verdict.Direction(1 + k/packetset.NumClasses%2), State: uint8(1 + k/packetset.NumClasses/2)}
 							decide := func(side int, p *Policy, s *ruleset.Policy, l *linear.Filter) int {
 								q.Names = nil
 								for i := range s.Names {
-									j, _ := slices.BinarySearch(c.names, pattern(s, &s.Names[i]))
+									j, _ := slices.BinarySearch(names, pattern(s, &s.Names[i]))
 									if set>>j&1 == 1 {
 										q.Names = append(q.Names, uint32(i))
 									}
 								}
 								v := l.Decide(&q)
-								if k%numProtos == kindOther && v.Action != ruleset.Reject {
+								if k%packetset.NumClasses == packetset.Other && v.Action != ruleset.Reject {
 									return c.decision(dropped) // see TestDecideOnRandomPolicies
 								}
 								if int(v.Rule) == len(p.Rules) {
@@ -162,7 +165,7 @@ func TestDiffIsExact(t *testing.T) {
 							hits := 0
 							for key, rs := range w.found {
 								for i := range rs {
-									if c.holds(&rs[i], k, src, dst, port, set) {
+									if holds(c.Space, &rs[i], k, src, dst, port, set) {
 										hits++
 										if key != [2]int{x, y} {
 											t.Fatalf("seed %d: packet %+v names %b goes from %v to %v, the diff says %v to %v\n%s%s", seed, q, set, c.decisions[x], c.decisions[y], c.decisions[key[0]], c.decisions[key[1]], ta, tb)
@@ -188,13 +191,14 @@ func TestDiffIsExact(t *testing.T) {
 }
 
 // holds reports whether a packet is in a region; names is a set of patterns.
-func (s *space) holds(r *region, kind int, src, dst, port uint32, names int) bool {
-	for i := range s.names {
-		if s.has(r, i) && names>>i&1 == 0 || s.hasNot(r, i) && names>>i&1 == 1 {
+func holds(s *packetset.Space, r *packetset.Region, kind int, src, dst, port uint32, names int) bool {
+	yes, no := s.NamesOf(r, false)
+	for i, n := range s.Patterns() {
+		if has(yes, n) && names>>i&1 == 0 || has(no, n) && names>>i&1 == 1 {
 			return false
 		}
 	}
-	return r.kinds>>kind&1 == 1 && r.lo[0] <= src && src <= r.hi[0] && r.lo[1] <= dst && dst <= r.hi[1] && r.lo[2] <= port && port <= r.hi[2]
+	return s.Has(&packetset.Region{Box: r.Box}, &packetset.Packet{Value: [...]uint32{src, dst, port}, Kind: uint8(kind)})
 }
 
 // TestDiffSame: what means the same is the same, however it is written.

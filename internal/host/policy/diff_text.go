@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/thurward/thurward/internal/shared/printable"
@@ -59,38 +58,6 @@ func (d *Decision) String() string {
 		s += " (" + d.Place + ")"
 	}
 	return s
-}
-
-// String writes the set as: egress new tcp 10.0.0.0/24 -> any :443.
-func (b *Box) String() string {
-	var s []string
-	if len(b.Directions) == 1 {
-		s = append(s, b.Directions[0])
-	}
-	if len(b.States) == 1 {
-		s = append(s, b.States[0])
-	}
-	switch len(b.Protocols) {
-	case numProtos:
-		s = append(s, "all protocols")
-	case numProtos - 1:
-		if slices.Contains(b.Protocols, protoNames[kindOther]) {
-			s = append(s, strings.Join(b.Protocols, ","))
-		}
-	default:
-		s = append(s, strings.Join(b.Protocols, ","))
-	}
-	s = append(s, b.Source, "->", b.Destination)
-	if b.Port != "any" {
-		s = append(s, ":"+b.Port)
-	}
-	if len(b.Names) > 0 {
-		s = append(s, "named "+strings.Join(b.Names, " and "))
-	}
-	if len(b.NotNames) > 0 {
-		s = append(s, "not named "+strings.Join(b.NotNames, " or "))
-	}
-	return strings.Join(s, " ")
 }
 
 // String writes the packet.

@@ -333,6 +333,14 @@ func (p *Policy) ask(seg *ruleset.Policy, o *Outcome, told netip.Addr) {
 	}
 }
 
+// patternsOf returns all name patterns of a policy's rules.
+func patternsOf(seg *ruleset.Policy) (all []string) {
+	for i := range seg.Names {
+		all = append(all, pattern(seg, &seg.Names[i]))
+	}
+	return all
+}
+
 func pattern(seg *ruleset.Policy, n *ruleset.Name) string {
 	if n.Wildcard == 1 {
 		return "*." + seg.Text(n.Text)

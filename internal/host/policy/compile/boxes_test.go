@@ -7,6 +7,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/filter/filtertest"
 	"github.com/thurward/thurward/internal/host/policy/linear"
+	"github.com/thurward/thurward/internal/host/policy/packetset"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -70,14 +71,14 @@ func TestBoxes(t *testing.T) {
 		if !ok {
 			continue
 		}
-		if x.entry.Match != 2 || x.entry.Rule != 5|3<<24 || x.lo[2] != uint32(m.PortLo) || x.hi[2] != uint32(m.PortHi) {
+		if x.entry.Match != 2 || x.entry.Rule != 5|3<<24 || x.Lo[2] != uint32(m.PortLo) || x.Hi[2] != uint32(m.PortHi) {
 			t.Fatalf("%+v: %+v", m, x)
 		}
 		exact := true
 		for f, mask := range []ruleset.Addr{m.SrcMask, m.DstMask} {
 			v, k := []uint32{x.entry.Src, x.entry.Dst}[f], uint32(packet.Mask(mask))
-			if x.lo[f] != v || x.hi[f] != v+^k {
-				t.Fatalf("%+v: field %d from %#x to %#x", m, f, x.lo[f], x.hi[f])
+			if x.Lo[f] != v || x.Hi[f] != v+^k {
+				t.Fatalf("%+v: field %d from %#x to %#x", m, f, x.Lo[f], x.Hi[f])
 			}
 			for n := range 33 { // a prefix's mask is one of these
 				if k == uint32(0xffffffff<<n&0xffffffff) {
@@ -87,7 +88,7 @@ func TestBoxes(t *testing.T) {
 				}
 			}
 		}
-		var some, all uint16
+		var some, all packetset.Kinds
 		for kd := range 16 {
 			n, of := 0, 0
 			for _, proto := range []int{0, 1, 2, 6, 17, 47, 50, 255} {
@@ -120,8 +121,8 @@ func TestBoxes(t *testing.T) {
 				all |= 1 << kd
 			}
 		}
-		if x.kinds != some || x.full != all {
-			t.Fatalf("%+v: kinds %016b, entirely %016b, want %016b and %016b", m, x.kinds, x.full, some, all)
+		if x.Kinds != some || x.exact != all {
+			t.Fatalf("%+v: kinds %016b, entirely %016b, want %016b and %016b", m, x.Kinds, x.exact, some, all)
 		}
 	}
 }

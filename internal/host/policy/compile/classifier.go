@@ -11,6 +11,7 @@ import (
 	"math/bits"
 	"slices"
 
+	"github.com/thurward/thurward/internal/host/policy/packetset"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -45,15 +46,13 @@ const (
 	effort, effortFloor = 400, 1 << 18
 )
 
-// A box is a match as the set of packets that it matches: a range of each of
-// src, dst and port, and kinds. Its range of a mask that is no prefix, and its
-// kinds for an unusual protocol, hold more packets; full says which kinds it
-// has entirely.
+// A box is a match: the packets that it may match, and the kinds of which it has
+// all of them. It has no condition on the name: the matches of each name have
+// trees of their own.
 type box struct {
-	lo, hi [3]uint32
-	kinds  uint16
-	full   uint16 // 0 when the ranges say too much
-	entry  ruleset.Entry
+	packetset.Box
+	exact packetset.Kinds // see packetset.FromMatch
+	entry ruleset.Entry
 }
 
 // Classifier makes the classifier's tables from the matches of p, and puts them
@@ -141,75 +140,33 @@ func add(t *ruleset.Classifier, plans []plan, boxes []box, ms []uint32) (first, 
 
 // set fills in match i of a policy. It reports false when no packet can match:
 // addresses of another family, or bits of an address that its mask leaves out.
-func (x *box) set(p *ruleset.Policy, i int) bool {
+func (x *box) set(p *ruleset.Policy, i int) (ok bool) {
 	m := &p.Matches[i]
-	e := &x.entry
-	*e = ruleset.Entry{Port: m.PortLo, PortSpan: m.PortHi - m.PortLo, Match: uint32(i), Rule: m.Rule | uint32(m.Action)<<ruleset.ActionShift}
-	exact := true
-	for f, a := range [...]struct{ addr, mask ruleset.Addr }{{m.Src, m.SrcMask}, {m.Dst, m.DstMask}} {
-		var v, mask uint32
-		if a.mask != (ruleset.Addr{}) {
-			n, ok := packet.AddrFrom16(a.addr)
-			v, mask = uint32(n), uint32(packet.Mask(a.mask))
-			if !ok || v&^mask != 0 {
-				return false
-			}
-		}
-		x.lo[f], x.hi[f] = v, v|^mask
-		exact = exact && ^mask&(^mask+1) == 0
-		if f == 0 {
-			e.Src, e.SrcMask = v, mask
-		} else {
-			e.Dst, e.DstMask = v, mask
-		}
+	if x.Box, x.exact, ok = packetset.FromMatch(m); !ok {
+		return false
 	}
-	x.lo[2], x.hi[2] = uint32(m.PortLo), uint32(m.PortHi)
-	var kd, mask uint16
+	x.entry = ruleset.Entry{Port: m.PortLo, PortSpan: m.PortHi - m.PortLo, Match: uint32(i), Rule: m.Rule | uint32(m.Action)<<ruleset.ActionShift,
+		Src: x.Lo[packetset.Src], SrcMask: uint32(packet.Mask(m.SrcMask)), Dst: x.Lo[packetset.Dst], DstMask: uint32(packet.Mask(m.DstMask))}
+	var kind, mask uint16
 	if m.Proto != 0 {
-		kd, mask = uint16(m.Proto), 0xff
+		kind, mask = uint16(m.Proto), 0xff
 	}
 	if m.Direction != verdict.Either {
-		kd, mask = kd|ruleset.EntryKind(0, m.Direction, 0), mask|ruleset.EntryKind(0, 3, 0)
+		kind, mask = kind|ruleset.EntryKind(0, m.Direction, 0), mask|ruleset.EntryKind(0, 3, 0)
 	}
 	if s := m.State; s == ruleset.StateNew || s == ruleset.StateEstablished {
-		kd, mask = kd|ruleset.EntryKind(0, 0, s), mask|ruleset.EntryKind(0, 0, 3)
+		kind, mask = kind|ruleset.EntryKind(0, 0, s), mask|ruleset.EntryKind(0, 0, 3)
 	}
-	e.Kind, e.KindMask = kd, mask
-	for _, proto := range []uint8{packet.TCP, packet.UDP, packet.ICMP, 0xff} {
-		if other := proto == 0xff; m.Proto == 0 || m.Proto == proto || other && ruleset.KindField(m.Proto, 0, 0) == 3 {
-			for _, d := range []verdict.Direction{verdict.Egress, verdict.Ingress} {
-				for _, s := range []uint8{ruleset.StateNew, ruleset.StateEstablished} {
-					if (m.Direction == verdict.Either || m.Direction == d) && (m.State == 0 || m.State&s != 0) {
-						bit := uint16(1) << ruleset.KindField(proto, d, s)
-						x.kinds |= bit
-						if exact && !(other && m.Proto != 0) {
-							x.full |= bit
-						}
-					}
-				}
-			}
-		}
-	}
+	x.entry.Kind, x.entry.KindMask = kind, mask
 	return true
 }
 
-// A region is the set of packets that reach a node: ranges and kinds.
-type region struct {
-	lo, hi [3]uint32
-	kinds  uint16
-}
-
-// whole is the region of all packets.
-var whole = region{hi: [3]uint32{^uint32(0), ^uint32(0), 65535}, kinds: 0xffff}
-
-// covers returns the kinds for which x matches every packet of the region.
-func (x *box) covers(r *region) uint16 {
-	for f := range r.lo {
-		if x.lo[f] > r.lo[f] || x.hi[f] < r.hi[f] {
-			return 0
-		}
+// covers returns the kinds of which x matches every packet of the region.
+func (x *box) covers(r *packetset.Box) packetset.Kinds {
+	if !r.RangesWithin(&x.Box) {
+		return 0
 	}
-	return x.full & r.kinds
+	return x.exact & r.Kinds
 }
 
 // A builder makes the trees of one root by one plan.
@@ -248,7 +205,7 @@ func (b *builder) root(rest []uint32) {
 				take, leave = t, l
 			}
 		}
-		b.t.Trees = append(b.t.Trees, ruleset.Tree{First: take[0], Ref: uint32(b.node(take, whole, ruleset.MaxLevel))})
+		b.t.Trees = append(b.t.Trees, ruleset.Tree{First: take[0], Ref: uint32(b.node(take, packetset.All(), ruleset.MaxLevel))})
 		rest = leave
 	}
 	slices.SortFunc(b.t.Trees, func(x, y ruleset.Tree) int { return int(x.First) - int(y.First) })
@@ -265,11 +222,11 @@ func (b *builder) weigh(ms []uint32) {
 	for i := 0; i < len(ms); i += 1 + len(ms)/sample {
 		x := &b.boxes[ms[i]]
 		var k ruleset.Key
-		for f := range x.lo {
+		for f := range x.Lo {
 			rnd = rnd*1664525 + 1013904223
-			k[f] = x.lo[f] + uint32(uint64(x.hi[f]-x.lo[f])*uint64(rnd)>>32)
+			k[f] = x.Lo[f] + uint32(uint64(x.Hi[f]-x.Lo[f])*uint64(rnd)>>32)
 		}
-		k[ruleset.FieldKind] = uint32(bits.TrailingZeros16(x.kinds))
+		k[ruleset.FieldKind] = uint32(bits.TrailingZeros16(uint16(x.Kinds)))
 		kd := x.entry.Kind
 		best := ^uint32(0) // none
 		for _, t := range b.t.Trees {
@@ -315,8 +272,9 @@ func (b *builder) weigh(ms []uint32) {
 // chosen so that they are many and well divided by it, and the others.
 func (b *builder) narrow(ms []uint32) (take, leave []uint32) {
 	var best cut
-	for f := range 3 {
-		if c, ok := b.cut(ms, &whole, f, b.copies); ok && c.score > best.score {
+	all := packetset.All()
+	for f := range packetset.NumRanges {
+		if c, ok := b.cut(ms, &all, f, b.copies); ok && c.score > best.score {
 			best = c
 		}
 	}
@@ -324,7 +282,7 @@ func (b *builder) narrow(ms []uint32) (take, leave []uint32) {
 		return ms, nil
 	}
 	for _, m := range ms {
-		if lo, hi := best.span(&b.boxes[m], &whole); hi-lo < b.copies {
+		if lo, hi := best.span(&b.boxes[m], &all); hi-lo < b.copies {
 			take = append(take, m)
 		} else {
 			leave = append(leave, m)
@@ -335,16 +293,16 @@ func (b *builder) narrow(ms []uint32) (take, leave []uint32) {
 
 // prune removes matches that no packet of the region reaches, because earlier
 // ones cover the region for all of their kinds.
-func (b *builder) prune(ms []uint32, r *region) []uint32 {
-	covered := ^r.kinds
+func (b *builder) prune(ms []uint32, r *packetset.Box) []uint32 {
+	covered := ^r.Kinds
 	for i, m := range ms {
-		if b.boxes[m].kinds&^covered == 0 {
+		if b.boxes[m].Kinds&^covered == 0 {
 			kept := slices.Clone(ms[:i])
 			for _, m := range ms[i+1:] {
-				if covered == 0xffff {
+				if covered == packetset.AllKinds {
 					break
 				}
-				if x := &b.boxes[m]; x.kinds&^covered != 0 {
+				if x := &b.boxes[m]; x.Kinds&^covered != 0 {
 					kept = append(kept, m)
 					covered |= x.covers(r)
 				}
@@ -358,7 +316,7 @@ func (b *builder) prune(ms []uint32, r *region) []uint32 {
 
 // hidden removes, from a short list, matches of which no packet of the region is
 // left by a single earlier one.
-func (b *builder) hidden(ms []uint32, r *region) []uint32 {
+func (b *builder) hidden(ms []uint32, r *packetset.Box) []uint32 {
 	const short = 48
 	if len(ms) < 2 || len(ms) > short {
 		return ms
@@ -375,17 +333,17 @@ func (b *builder) hidden(ms []uint32, r *region) []uint32 {
 }
 
 // hides reports whether x matches every packet of the region that y matches.
-func (x *box) hides(y *box, r *region) bool {
-	for f := range r.lo {
-		if x.lo[f] > max(y.lo[f], r.lo[f]) || x.hi[f] < min(y.hi[f], r.hi[f]) {
+func (x *box) hides(y *box, r *packetset.Box) bool {
+	for f := range r.Lo {
+		if x.Lo[f] > max(y.Lo[f], r.Lo[f]) || x.Hi[f] < min(y.Hi[f], r.Hi[f]) {
 			return false
 		}
 	}
-	return y.kinds&r.kinds&^x.full == 0
+	return y.Kinds&r.Kinds&^x.exact == 0
 }
 
 // node makes the tree of some matches, in order, for a region.
-func (b *builder) node(ms []uint32, r region, level int) ruleset.Cell {
+func (b *builder) node(ms []uint32, r packetset.Box, level int) ruleset.Cell {
 	if b.budget <= 0 || b.work <= 0 {
 		b.over = true
 	}
@@ -417,9 +375,9 @@ func (b *builder) node(ms []uint32, r region, level int) ruleset.Cell {
 				break
 			}
 			if c.field == ruleset.FieldKind {
-				q.kinds |= w.kinds
+				q.Kinds |= w.Kinds
 			} else {
-				q.hi[c.field] = w.hi[c.field]
+				q.Hi[c.field] = w.Hi[c.field]
 			}
 		}
 		cell := b.node(list, q, level-1)

@@ -3,6 +3,7 @@ package compile
 import (
 	"math/bits"
 
+	"github.com/thurward/thurward/internal/host/policy/packetset"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -24,25 +25,25 @@ type cut struct {
 // span returns the first and the last part that a match lies in. A match that
 // covers the region lies in all parts and outside of them, which is part
 // c.parts.
-func (c *cut) span(x *box, r *region) (lo, hi uint32) {
-	l, h := max(x.lo[c.field], r.lo[c.field]), min(x.hi[c.field], r.hi[c.field])
-	if l == r.lo[c.field] && h == r.hi[c.field] {
+func (c *cut) span(x *box, r *packetset.Box) (lo, hi uint32) {
+	l, h := max(x.Lo[c.field], r.Lo[c.field]), min(x.Hi[c.field], r.Hi[c.field])
+	if l == r.Lo[c.field] && h == r.Hi[c.field] {
 		return 0, c.parts
 	}
 	return (l - c.base) >> c.shift, (h - c.base) >> c.shift
 }
 
 // region returns the region of parts i to j within r, or something larger.
-func (c *cut) region(r *region, i, j int) region {
+func (c *cut) region(r *packetset.Box, i, j int) packetset.Box {
 	q := *r
 	switch {
 	case c.field == ruleset.FieldKind:
-		q.kinds &= 1 << i
+		q.Kinds &= 1 << i
 	case uint32(i) < c.parts:
 		lo := uint64(c.base) + uint64(i)<<c.shift
 		hi := uint64(c.base) + uint64(j+1)<<c.shift - 1
-		q.lo[c.field] = max(r.lo[c.field], uint32(lo))
-		q.hi[c.field] = uint32(min(uint64(r.hi[c.field]), hi))
+		q.Lo[c.field] = max(r.Lo[c.field], uint32(lo))
+		q.Hi[c.field] = uint32(min(uint64(r.Hi[c.field]), hi))
 	}
 	return q
 }
@@ -50,15 +51,15 @@ func (c *cut) region(r *region, i, j int) region {
 // cut returns the cut of field f that divides matches best, and whether it
 // divides them at all. With narrow, matches in that many parts or more do not
 // count.
-func (b *builder) cut(ms []uint32, r *region, f int, narrow uint32) (cut, bool) {
+func (b *builder) cut(ms []uint32, r *packetset.Box, f int, narrow uint32) (cut, bool) {
 	if f == ruleset.FieldKind {
 		return b.kindCut(ms, r)
 	}
 	lo, hi, some := ^uint32(0), uint32(0), false
 	for _, m := range ms {
 		x := &b.boxes[m]
-		if x.lo[f] > r.lo[f] || x.hi[f] < r.hi[f] {
-			lo, hi, some = min(lo, max(x.lo[f], r.lo[f])), max(hi, min(x.hi[f], r.hi[f])), true
+		if x.Lo[f] > r.Lo[f] || x.Hi[f] < r.Hi[f] {
+			lo, hi, some = min(lo, max(x.Lo[f], r.Lo[f])), max(hi, min(x.Hi[f], r.Hi[f])), true
 		}
 	}
 	if !some {
@@ -91,7 +92,7 @@ func (b *builder) cut(ms []uint32, r *region, f int, narrow uint32) (cut, bool) 
 
 // copied fills in a cut's load and score, and returns how many copies it makes
 // of how many matches.
-func (b *builder) copied(ms []uint32, r *region, c *cut, narrow uint32) (total, n int) {
+func (b *builder) copied(ms []uint32, r *packetset.Box, c *cut, narrow uint32) (total, n int) {
 	if cap(b.diff) < int(c.parts)+2 {
 		b.diff = make([]int32, maxParts+3)
 	}
@@ -123,12 +124,12 @@ func (b *builder) copied(ms []uint32, r *region, c *cut, narrow uint32) (total, 
 }
 
 // kindCut divides by protocol, direction and state.
-func (b *builder) kindCut(ms []uint32, r *region) (cut, bool) {
+func (b *builder) kindCut(ms []uint32, r *packetset.Box) (cut, bool) {
 	var size [ruleset.NumKinds]int
 	total := 0
 	for _, m := range ms {
-		for k := b.boxes[m].kinds & r.kinds; k != 0; k &= k - 1 {
-			size[bits.TrailingZeros16(k)]++
+		for k := b.boxes[m].Kinds & r.Kinds; k != 0; k &= k - 1 {
+			size[bits.TrailingZeros16(uint16(k))]++
 			total++
 		}
 	}
@@ -142,7 +143,7 @@ func (b *builder) kindCut(ms []uint32, r *region) (cut, bool) {
 }
 
 // best returns the cut of a node.
-func (b *builder) best(ms []uint32, r *region) (cut, bool) {
+func (b *builder) best(ms []uint32, r *packetset.Box) (cut, bool) {
 	var best cut
 	found := false
 	for f := range ruleset.NumFields {
@@ -162,15 +163,15 @@ type run struct {
 
 // divide returns what is in the parts of a cut. The last run is what lies
 // outside of the parts.
-func (b *builder) divide(ms []uint32, r *region, c *cut) []run {
+func (b *builder) divide(ms []uint32, r *packetset.Box, c *cut) []run {
 	if c.field == ruleset.FieldKind {
 		runs := make([]run, c.parts+1)
 		for i := range runs {
 			runs[i] = run{first: i, last: i}
 		}
 		for _, m := range ms {
-			for k := b.boxes[m].kinds & r.kinds; k != 0; k &= k - 1 {
-				u := &runs[bits.TrailingZeros16(k)]
+			for k := b.boxes[m].Kinds & r.Kinds; k != 0; k &= k - 1 {
+				u := &runs[bits.TrailingZeros16(uint16(k))]
 				u.ms = append(u.ms, m)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/filter/filtertest"
+	"github.com/thurward/thurward/internal/host/policy/packetset"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -151,7 +152,7 @@ func TestDepthIsBounded(t *testing.T) {
 	boxes, ms := boxesOf(spread())
 	for level := range 3 {
 		b := newBuilder(smallLeaves[0], boxes, len(ms), true)
-		ref := uint32(b.node(ms, whole, level))
+		ref := uint32(b.node(ms, packetset.All(), level))
 		if (ref&ruleset.LeafBit != 0) != (level == 0) {
 			t.Fatalf("level %d: %#x", level, ref)
 		}

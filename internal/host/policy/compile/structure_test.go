@@ -8,6 +8,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/filter/filtertest"
 	"github.com/thurward/thurward/internal/host/policy/linear"
+	"github.com/thurward/thurward/internal/host/policy/packetset"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -52,7 +53,7 @@ func (w *walker) packet() filter.Packet {
 		w.descend(t.Trees[i].Ref, &g)
 	}
 	var k ruleset.Key
-	x := &box{hi: whole.hi}
+	x := &box{Box: packetset.All()}
 	if len(w.boxes) > 0 {
 		x = &w.boxes[w.r.IntN(len(w.boxes))]
 	}
@@ -60,7 +61,7 @@ func (w *walker) packet() filter.Packet {
 		lo, hi := g[f][0], g[f][1]
 		k[f] = [...]uint32{lo, hi, lo, hi, lo + uint32(uint64(hi-lo)*uint64(w.r.Uint32())>>32)}[w.r.IntN(5)]
 		if f < ruleset.FieldKind && w.r.IntN(2) == 0 {
-			if v := [...]uint32{x.lo[f], x.hi[f], x.lo[f] - 1, x.hi[f] + 1}[w.r.IntN(4)]; lo <= v && v <= hi {
+			if v := [...]uint32{x.Lo[f], x.Hi[f], x.Lo[f] - 1, x.Hi[f] + 1}[w.r.IntN(4)]; lo <= v && v <= hi {
 				k[f] = v
 			}
 		}
