@@ -53,7 +53,7 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps) {
 				out.snapshot()
 				out.wake()
 				others(now)
-				p.check(now)
+				p.check(now, out)
 			}
 			continue
 		}
@@ -86,17 +86,18 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps) {
 		deadline = min(deadline, out.next.Load())
 		bits := sys.Wait(deadline)
 		g.woke(sys.Nanotime(), deadline)
-		out.interrupted(bits)
-		p.interrupted(bits)
+		p.interrupted(bits, out)
 		p.lan.Disarm()
 		p.wan.Disarm()
-		p.check(g.last)
+		p.check(g.last, out)
 		idle = 0
 	}
 }
 
-// interrupted handles the interrupts of the devices.
-func (p *ports) interrupted(bits uint64) {
+// interrupted handles the interrupts of the devices, and what somebody wants who
+// has the machine's keyboard.
+func (p *ports) interrupted(bits uint64, out *outlet) {
+	out.interrupted(bits)
 	if bits&p.lanBit != 0 {
 		p.lan.Ack()
 	}
@@ -107,6 +108,29 @@ func (p *ports) interrupted(bits uint64) {
 		p.lan.Changed()
 		p.wan.Changed()
 	}
+	if bits&sys.CtrlAltDel != 0 {
+		end(out, "Ctrl-Alt-Del")
+	}
+}
+
+// endLimit is how long telemetry may take to leave when the firewall ends, in
+// nanoseconds.
+const endLimit = int64(500e6)
+
+// end ends the firewall in good order: nothing is forwarded any more, what has been
+// told leaves as far as somebody takes it, and the machine is powered off.
+func end(out *outlet, why string) {
+	for limit := sys.Nanotime() + endLimit; out.due(sys.Nanotime()) && sys.Nanotime() < limit; {
+		out.rush.Store(false)
+		out.snapshot()
+		out.wake()
+		runtime.Gosched()
+		if sys.Native() {
+			sys.Yield()
+		}
+	}
+	say("stopped: " + why)
+	sys.PowerOff()
 }
 
 // after returns until when packets come first after a turn of others that began
@@ -116,12 +140,13 @@ func after(began int64) int64 {
 	return end + cryptoShare*(end-began)
 }
 
-// check looks after the devices from time to time. It says once when one has
+// check looks after the devices, and for interrupts, from time to time. It says once when one has
 // been given up; the other one goes on: its hosts still get answers from the
 // firewall.
-func (p *ports) check(now int64) {
+func (p *ports) check(now int64, out *outlet) {
 	if now >= p.nudge {
 		p.nudge = now + nudgeEvery
+		p.interrupted(sys.Wait(0), out) // who never sleeps hears of none otherwise
 		p.lan.Nudge()
 		p.wan.Nudge()
 	}

@@ -53,6 +53,7 @@ func kmain() uint64 {
 	initXSave()
 	seedRandom()
 	findDevices()
+	startKeyboard()
 	initAreas()
 	return startProgram()
 }

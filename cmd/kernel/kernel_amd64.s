@@ -394,25 +394,11 @@ TEXT ·cpuid(SB), NOSPLIT, $0-24
 	MOVL DX, d+20(FP)
 	RET
 
-// func outb(port uint16, v uint8)
-TEXT ·outb(SB), NOSPLIT, $0-3
-	MOVW port+0(FP), DX
-	MOVB v+2(FP), AX
-	OUTB
-	RET
-
 // func outw(port, v uint16)
 TEXT ·outw(SB), NOSPLIT, $0-4
 	MOVW port+0(FP), DX
 	MOVW v+2(FP), AX
 	OUTW
-	RET
-
-// func inb(port uint16) uint8
-TEXT ·inb(SB), NOSPLIT, $0-9
-	MOVW port+0(FP), DX
-	INB
-	MOVB AX, ret+8(FP)
 	RET
 
 // func outsb(port uint16, p uintptr, n uint64)
@@ -496,6 +482,21 @@ TEXT ·store8(SB), NOSPLIT|NOFRAME, $0-9
 	MOVQ 8(SP), AX
 	MOVB 16(SP), CX
 	MOVB CX, (AX)
+	RET
+
+// func inb(port uint16) uint8
+TEXT ·inb(SB), NOSPLIT|NOFRAME, $0-9
+	EXIT(·load8Done)
+	MOVW 8(SP), DX
+	INB
+	JMP  ·load8Done(SB)
+
+// func outb(port uint16, v uint8)
+TEXT ·outb(SB), NOSPLIT|NOFRAME, $0-3
+	EXIT(·exitDone)
+	MOVW 8(SP), DX
+	MOVB 10(SP), AX
+	OUTB
 	RET
 
 // func inl(port uint16) uint32

@@ -10,7 +10,7 @@
 //
 // The way through it: monitor_amd64.s (boot, traps), kernel_amd64.s (entries),
 // boot.go, syscall.go, then by topic: pages.go, memory.go, thread.go,
-// sched.go, futex.go, epoll.go, signal.go, time.go, device.go, pci.go, random.go,
+// sched.go, futex.go, epoll.go, signal.go, time.go, device.go, acpi.go, pci.go, keyboard.go, random.go,
 // console.go, power.go, crash.go.
 //
 //lint:file-ignore U1000 the assembly files use what Go code does not

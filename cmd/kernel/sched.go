@@ -1,6 +1,10 @@
 package main
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/thurward/thurward/internal/shared/abi"
+)
 
 // slice is how long a thread may run while others are ready, in nanoseconds.
 const slice = 10_000_000
@@ -188,8 +192,12 @@ func takeInterrupts() {
 	if p&1 != 0 {
 		armed = never
 	}
-	if p>>1 != 0 {
-		deviceInterrupt(p >> 1)
+	bits := p >> 1
+	if bits&(1<<abi.KeyBit) != 0 && !keyboardInterrupt() {
+		bits &^= 1 << abi.KeyBit
+	}
+	if bits != 0 {
+		deviceInterrupt(bits)
 	}
 	endInterrupt()
 }

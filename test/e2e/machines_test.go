@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"crypto/sha256"
+	"io"
+	"net"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -59,11 +61,17 @@ func console(t *testing.T, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
+	return consoleUntil(ctx, t, cancel, args...)
+}
+
+// consoleUntil is console with another thing to do once it is ready.
+func consoleUntil(ctx context.Context, t *testing.T, atReady func(), args ...string) string {
+	t.Helper()
 	all := append([]string{"-accel", "tcg", "-cpu", "max", "-m", "64M", "-nodefaults", "-no-user-config", "-display", "none",
 		"-serial", "stdio", "-no-reboot", "-kernel", testImage(t), "-append", "thurward.lan=" + vmm.DefaultMAC(vmm.LAN) + " thurward.wan=" + vmm.DefaultMAC(vmm.WAN)}, args...)
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", all...)
 	cmd.WaitDelay = time.Second
-	out := &until{word: "thurward: ready ", end: cancel}
+	out := &until{word: "thurward: ready ", end: atReady}
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Run(); err != nil && !out.seen {
 		t.Errorf("%v: %v; console:\n%s", args, err, out.b)
@@ -71,7 +79,7 @@ func console(t *testing.T, args ...string) string {
 	return string(out.b)
 }
 
-// An until keeps what is written, and ends something at a word.
+// An until keeps what is written, and does something at a word.
 type until struct {
 	b    []byte
 	word string
@@ -148,6 +156,47 @@ func TestNoNetworkIsExplained(t *testing.T) {
 				if !strings.Contains(out, w) {
 					t.Errorf("no %q on the console:\n%s", w, out)
 				}
+			}
+		})
+	}
+}
+
+// TestCtrlAltDel: the keyboard controller's Ctrl-Alt-Del ends the firewall in good
+// order, other keys do not.
+func TestCtrlAltDel(t *testing.T) {
+	if _, err := vmm.FindQEMU(); err != nil {
+		t.Skip(err)
+	}
+	for _, m := range []string{"q35", "pc"} {
+		t.Run(m, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			monitor := t.TempDir() + "/monitor"
+			done := make(chan string, 1)
+			ready := make(chan bool, 1)
+			go func() {
+				done <- consoleUntil(ctx, t, func() { ready <- true }, append([]string{"-M", m, "-monitor", "unix:" + monitor + ",server=on,wait=off"}, nics("virtio-net-pci")...)...)
+			}()
+			select {
+			case <-ready:
+			case out := <-done:
+				t.Fatalf("console:\n%s", out)
+			}
+			c, err := net.Dial("unix", monitor)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			go io.Copy(io.Discard, c)                                 //nolint:errcheck // what the monitor says is of no interest
+			io.WriteString(c, "sendkey ctrl-alt-a\nsendkey delete\n") //nolint:errcheck // the test fails then
+			select {
+			case out := <-done:
+				t.Fatalf("other keys ended it; console:\n%s", out)
+			case <-time.After(silence):
+			}
+			io.WriteString(c, "sendkey ctrl-alt-delete\n") //nolint:errcheck // likewise
+			if out := <-done; !strings.Contains(out, "thurward: stopped: Ctrl-Alt-Del") {
+				t.Errorf("console:\n%s", out)
 			}
 		})
 	}

@@ -55,7 +55,7 @@ type Device struct {
 // Bits in the result of Wait beside the devices'.
 const (
 	ConfigChanged = 1 << abi.ConfigBit // the configuration of some PCI device has changed
-	KeyPressed    = 1 << abi.KeyBit    // see CtrlAltDel
+	CtrlAltDel    = 1 << abi.KeyBit    // was pressed: somebody wants the machine to end
 )
 
 // Found says how the kernel looked for devices, and what it saw beside them.

@@ -19,6 +19,7 @@ const (
 	Refused            // the firewall will not start
 	Crashed            // something went wrong; a report follows, then a reset
 	ProbeOK            // the kernel is up, which was all that was asked for
+	Stopped            // the firewall ends in good order, because somebody wanted it to
 )
 
 // A Line is one line of the console.
@@ -38,6 +39,7 @@ var prefixes = []struct {
 	{"thurward: refusing to start: ", Refused},
 	{"thurward: crash: ", Crashed},
 	{"thurward: probe ok", ProbeOK},
+	{"thurward: stopped: ", Stopped},
 }
 
 // ParseLine recognises a line of the console by what it begins with: what stands

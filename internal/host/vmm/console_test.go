@@ -13,6 +13,7 @@ func TestParseLine(t *testing.T) {
 		"thurward: refusing to start: no NIC\n":   {Refused, "thurward: refusing to start: no NIC", "no NIC"},
 		"thurward: crash: page fault":             {Crashed, "thurward: crash: page fault", "page fault"},
 		"thurward: probe ok\r\n":                  {ProbeOK, "thurward: probe ok", ""},
+		"thurward: stopped: Ctrl-Alt-Del\n":       {Stopped, "thurward: stopped: Ctrl-Alt-Del", "Ctrl-Alt-Del"},
 		"thurward: note: one device\n":            {Output, "thurward: note: one device", ""},
 		"goroutine 1 [running]:\n":                {Output, "goroutine 1 [running]:", ""},
 		"x thurward: event {}":                    {Output, "x thurward: event {}", ""},

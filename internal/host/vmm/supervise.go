@@ -38,6 +38,7 @@ const (
 type Outcome struct {
 	Ready   bool   // its rules were live
 	Refused string // why it would not start
+	Stopped bool   // it said that it ends in good order
 	Crash   string // what went wrong, from its own report
 	Err     error  // what went wrong with QEMU
 	Up      time.Duration
@@ -53,6 +54,8 @@ func (o *Outcome) heard(l Line) {
 		if !o.Ready {
 			o.Refused = l.Rest
 		}
+	case Stopped:
+		o.Stopped = true
 	case Crashed:
 		if o.Crash == "" {
 			o.Crash = l.Rest

@@ -78,7 +78,8 @@ const (
 var IOPorts = [...][2]uint16{
 	{0x42, 0x43},   // PIT
 	{0x61, 0x61},   // PIT gate
-	{0x64, 0x64},   // keyboard controller: reset
+	{0x60, 0x60},   // keyboard controller: keys
+	{0x64, 0x64},   // and reset
 	{0x70, 0x71},   // CMOS
 	{0x3f8, 0x3ff}, // COM1
 	{0x600, 0x605}, // power off: cloud-hypervisor 0x600, QEMU pc and q35 0x604
