@@ -159,8 +159,11 @@ func TestDocumentsExist(t *testing.T) {
 }
 
 // TestPathsExist: a file or folder of the tree that a document names is there:
-// as internal/guest/nat, cmd/kernel/power.go or test/hostile/.
+// as internal/guest/nat, cmd/kernel/power.go or test/hostile/, or as power.go alone.
 func TestPathsExist(t *testing.T) {
+	bases := map[string]bool{}
+	walk(t, func(rel, _ string) { bases[path.Base(rel)] = true })
+	base := regexp.MustCompile("`([a-z0-9_]+\\.(?:go|s))`")
 	name := regexp.MustCompile("`\\.?/?((?:internal|cmd|test|bench|docs|deploy|scripts|schemas|examples|collector)/[A-Za-z0-9_./-]+)`")
 	names := 0
 	walk(t, func(rel, text string) {
@@ -168,6 +171,11 @@ func TestPathsExist(t *testing.T) {
 			return // what was decided then
 		}
 		for n, l := range strings.Split(text, "\n") {
+			for _, m := range base.FindAllStringSubmatch(l, -1) {
+				if !bases[m[1]] {
+					t.Errorf("%s:%d: there is no file %s", rel, n+1, m[1])
+				}
+			}
 			for _, m := range name.FindAllStringSubmatch(l, -1) {
 				names++
 				if to := strings.TrimSuffix(m[1], "/..."); !exists(strings.TrimRight(to, "/")) {
