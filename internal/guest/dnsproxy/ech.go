@@ -7,18 +7,19 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// Encrypted Client Hello: a service binding may tell the key with which a client
-// hides the server's name (RFC 9849, the parameter ech of RFC 9848). A rule with
-// sni: require refuses what it cannot see, and the client, which took the key from
-// the answer, would not try without. So for names of such rules the key goes.
+// Encrypted Client Hello: a service binding may have the key with which a client
+// encrypts the server name (RFC 9849, the parameter ech of RFC 9848). A rule with
+// sni: require refuses connections whose server name it cannot see, and a client
+// that has the key does not retry without it. For names of such rules the key is
+// therefore removed.
 
-// keyFill is the parameter that takes the place of what goes, so that nothing
-// moves to which a compression pointer leads: the last of those for private use,
-// which clients do not know and therefore ignore (RFC 9460 section 14.3).
+// keyFill is the parameter that replaces what is removed, so that the targets of
+// compression pointers do not move: the last one for private use, which clients do
+// not know and therefore ignore (RFC 9460 section 14.3).
 const keyFill = 65534
 
-// newSeen returns the names of rules that must see the server's name.
-func newSeen(p *ruleset.Policy) (*fqdn.Patterns, error) {
+// newSNINames returns the names of rules with sni: require.
+func newSNINames(p *ruleset.Policy) (*fqdn.Patterns, error) {
 	var list []ruleset.Name
 	taken := make([]bool, len(p.Names)+1)
 	for i := range p.Matches {
@@ -30,32 +31,32 @@ func newSeen(p *ruleset.Policy) (*fqdn.Patterns, error) {
 	return fqdn.NewPatterns(p, list)
 }
 
-// mustSee reports whether a name of the chain is one of a rule with sni: require.
+// sniRequired reports whether a name of the chain is one of a rule with sni: require.
 // _8443._https.example.com is a service of example.com (RFC 8552).
-func (p *Proxy) mustSee() bool {
-	if p.seen.Empty() {
+func (p *Proxy) sniRequired() bool {
+	if p.sniNames.Empty() {
 		return false
 	}
-	for i := range p.a.nLinks {
-		name := p.a.link(i)
-		if p.seen.Has(name) {
+	for i := range p.resp.nChain {
+		name := p.resp.name(i)
+		if p.sniNames.Has(name) {
 			return true
 		}
 		for name[0] > 0 && name[1] == '_' {
 			name = name[1+int(name[0]):]
 		}
-		if p.seen.Has(name) {
+		if p.sniNames.Has(name) {
 			return true
 		}
 	}
 	return false
 }
 
-// hideECH removes the parameter ech from all service bindings of response m, whose
-// records begin at off and are well formed. Nothing moves but within their
-// parameters. It returns false when a record cannot be found. Where keyFill or what
-// is above it is taken, the keys are out of order afterwards: the caller scans again.
-func (p *Proxy) hideECH(m []byte, off int) bool {
+// removeECH removes the parameter ech from all service bindings of response m, whose
+// records begin at off and are well formed. Bytes move only within the parameters of
+// a record. It returns false if a record cannot be parsed. If a record has keyFill
+// or a higher key, its keys are out of order afterwards: the caller must scan again.
+func (p *Proxy) removeECH(m []byte, off int) bool {
 	n := int(be16(m[6:])) + int(be16(m[8:])) + int(be16(m[10:]))
 	for range n {
 		var r rr
@@ -64,16 +65,16 @@ func (p *Proxy) hideECH(m []byte, off int) bool {
 		}
 		off = r.end
 		if r.class == classIN && (r.typ == typeSVCB || r.typ == typeHTTPS) {
-			hideIn(m, &r, p.buf[:0])
+			removeECHFrom(m, &r, p.buf[:0])
 		}
 	}
-	m[3] &^= flagAD // what is changed is not what was validated
+	m[3] &^= flagAD // the modified message was not validated
 	p.c.ECHRemoved++
 	return true
 }
 
-// hideIn removes ech from record r. tmp has room for its parameters.
-func hideIn(m []byte, r *rr, tmp []byte) {
+// removeECHFrom removes ech from record r. tmp must have room for its parameters.
+func removeECHFrom(m []byte, r *rr, tmp []byte) {
 	at, _ := skipName(m, r.data+2)
 	found := false
 	for p := m[at:r.end]; len(p) > 0; {
@@ -92,12 +93,13 @@ func hideIn(m []byte, r *rr, tmp []byte) {
 		return
 	}
 	tmp = binary.BigEndian.AppendUint16(tmp, keyFill)
-	tmp = binary.BigEndian.AppendUint16(tmp, uint16(r.end-at-len(tmp)-2)) // at least the 4 bytes of ech's own head are free
+	// At least the 4 bytes of ech's key and length are free.
+	tmp = binary.BigEndian.AppendUint16(tmp, uint16(r.end-at-len(tmp)-2))
 	clear(m[at+copy(m[at:], tmp) : r.end])
 }
 
-// appendMandatory appends the parameter mandatory with the keys v, without ech; and
-// nothing when there is no other.
+// appendMandatory appends the parameter mandatory with the keys v without ech, or
+// nothing if there are no others.
 func appendMandatory(tmp, v []byte) []byte {
 	head := len(tmp)
 	tmp = append(tmp, 0, keyMandatory, 0, 0)

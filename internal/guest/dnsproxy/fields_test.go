@@ -150,8 +150,8 @@ func TestEndsAreTold(t *testing.T) {
 		{what: "not a question", do: func(b *bench) { c := fieldsClient; b.p.Query(&c, make([]byte, headerLen), b.now) },
 			told: Result{Outcome: verdict.DNSMalformed}, c: own(verdict.DNSMalformed), code: 1},
 		{what: "too often", edit: func(p *ruleset.Policy) { p.Settings.DNSRate = 1 }, do: func(b *bench) {
-			b.p.clients = make([]client, clientSlots)
-			b.p.within(b.p.client(client1), b.now)
+			b.p.rates = make([]rateEntry, clientSlots)
+			b.p.withinRate(b.p.rateOf(client1), b.now)
 			asks(b, "a.example", dns.TypeA)
 		}, told: self(verdict.DNSRateLimited), c: own(verdict.DNSRateLimited), code: 2, edns: true},
 	} {
@@ -236,11 +236,11 @@ func TestReturnedOutcome(t *testing.T) {
 			t.Errorf("%d: %v, want %v", i, got, c.want)
 		}
 	}
-	b.p.uses = newUses(b.p.cfg.Policy)
+	b.p.sources = newSourceSets(b.p.cfg.Policy)
 	if got := ask(func(*dns.Msg) {}); got != verdict.DNSBlockedPolicy {
 		t.Errorf("for no rule: %v", got)
 	}
-	b.p.uses = nil
+	b.p.sources = nil
 	b.p.rate = 0
 	if got := ask(func(*dns.Msg) {}); got != verdict.DNSRateLimited {
 		t.Errorf("too often: %v", got)
@@ -252,12 +252,12 @@ func TestReturnedOutcome(t *testing.T) {
 func TestHeaderOfRefusals(t *testing.T) {
 	for flags := range 1 << 15 { // all without QR
 		b := [headerLen]byte{0: 1, 4: 5, 5: 6, 6: 7, 7: 8, 8: 9, 9: 10, 10: 11, 11: 12}
-		(*Proxy).head(nil, b[:], 0xabcd, uint16(flags), rcodeBadVers)
+		(*Proxy).putHeader(nil, b[:], 0xabcd, uint16(flags), rcodeBadVers)
 		want := uint16(0x8080) | uint16(flags)&0x7910
 		if be16(b[:]) != 0xabcd || be16(b[2:]) != want || string(b[4:]) != strings.Repeat("\x00", 8) {
 			t.Fatalf("flags %04x: %x, want %04x", flags, b, want)
 		}
-		(*Proxy).head(nil, b[:], 1, uint16(flags), rcodeRefused)
+		(*Proxy).putHeader(nil, b[:], 1, uint16(flags), rcodeRefused)
 		if be16(b[2:]) != want|5 {
 			t.Fatalf("flags %04x, refused: %x", flags, b)
 		}
@@ -288,7 +288,7 @@ func TestLatencyBuckets(t *testing.T) {
 		t.Errorf("no time at all: %v", b.p.c.Latency)
 	}
 	for _, why := range []verdict.DNSOutcome{verdict.DNSTimeout, verdict.DNSBlockedPrivate} {
-		b.p.lead = [16]byte{15: 9}
+		b.p.privateAddr = [16]byte{15: 9}
 		b.p.finish(&pending{}, why, 0, 0, 0, 0)
 		if d := b.done[len(b.done)-1]; (d.Private != [16]byte{}) != (why == verdict.DNSBlockedPrivate) {
 			t.Errorf("%v: %v", why, d.Private)

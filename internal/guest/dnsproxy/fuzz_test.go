@@ -70,17 +70,17 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatal("bound what is not in the answer section")
 		}
 		for _, raw := range b.got {
-			a := answer{in: b.p.a.in}
+			a := response{private: b.p.resp.private}
 			if raw[0] != 0 || raw[1] != 77 || be16(raw[4:]) != 1 || !a.scan(raw, n, typ, 1) {
 				t.Fatalf("the client gets %x", raw)
 			}
 			if a.ech && flags&16 != 0 && !(a.signed && flags&1 != 0) {
 				t.Fatalf("the client is told to hide the name by %x", raw)
 			}
-			if a.insideFound || a.insideExtra {
+			if a.privateFound || a.privateExtra {
 				t.Fatalf("the client is led inside by %x", raw)
 			}
-			if b.p.a.opt && flags&1 == 0 && a.opt {
+			if b.p.resp.opt && flags&1 == 0 && a.opt {
 				t.Fatalf("a client without EDNS gets %x", raw)
 			}
 		}
@@ -105,7 +105,7 @@ func FuzzQuery(f *testing.F) {
 				t.Fatalf("the upstream gets %x", s.msg)
 			}
 			for o := q.opts; len(o) > 0; o = o[4+int(be16(o[2:])):] {
-				if !passesUp(be16(o)) {
+				if !forwardOption(be16(o)) {
 					t.Fatalf("the upstream gets option %d", be16(o))
 				}
 			}

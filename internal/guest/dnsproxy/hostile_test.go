@@ -76,7 +76,7 @@ func TestHostileAnswers(t *testing.T) {
 		t.Fatalf("%d records, %d bindings, %d not bound", len(m.Answer), b.set.Len(), b.p.c.Unbound)
 	}
 	// Chains: as long as allowed, longer, in circles.
-	for _, n := range []int{maxLinks - 1, maxLinks, 40} {
+	for _, n := range []int{maxChain - 1, maxChain, 40} {
 		b := newBench(t, nil)
 		b.ask(query("l0.example", dns.TypeA))
 		_, up := b.last()
@@ -86,7 +86,7 @@ func TestHostileAnswers(t *testing.T) {
 		}
 		rrs = append(rrs, fmt.Sprintf("l%d.example. 60 IN A 192.0.2.1", n))
 		b.answer(pack(t, reply(t, up, rrs...)))
-		if got := b.ids("192.0.2.1") != 0; got != (n < maxLinks) {
+		if got := b.ids("192.0.2.1") != 0; got != (n < maxChain) {
 			t.Errorf("a chain of %d aliases: bound %v", n, got)
 		}
 	}
@@ -149,7 +149,7 @@ func TestHostileClients(t *testing.T) {
 			b.p.Query(&Client{Addr: 0x0a010000 + i}, good, b.now)
 		}
 	}
-	if b.p.Outstanding() != b.p.room {
+	if b.p.Outstanding() != b.p.clientRoom {
 		t.Fatalf("%d under way", b.p.Outstanding())
 	}
 	b.finishAll()

@@ -2,18 +2,18 @@ package dnsproxy
 
 import "encoding/binary"
 
-// Messages (RFC 1035 section 4). They are read in place and bounded: a
-// compression pointer leads backwards only, so that no name is a loop, and no
-// name is longer than 255 bytes. What an upstream says is relayed only when all
-// its names are such: see wellformed.go.
+// Messages (RFC 1035 section 4) are parsed in place, with bounded work: compression
+// pointers must point backwards, so that there are no loops, and names have at most
+// 255 bytes. Responses are relayed only if all names are such: see wellformed.go.
 
 const (
 	headerLen = 12
 	maxName   = 255
 	maxMsg    = 65535
-	minUDP    = 512 // what every client takes (RFC 1035 section 4.2.1)
+	minUDP    = 512 // what every client accepts (RFC 1035 section 4.2.1)
 
-	// Our own size for answers over UDP, which fits every path.
+	// upstreamSize is the UDP payload size announced to upstreams and to
+	// clients. It avoids fragmentation on almost all paths.
 	upstreamSize = 1232
 )
 
@@ -75,17 +75,17 @@ func skipName(m []byte, off int) (int, bool) {
 	return 0, false
 }
 
-// maxPointers is how many compression pointers a name may have: one behind each
-// label that fits, but the last, which needs none.
+// maxPointers is the maximum number of compression pointers of a name: one after each
+// label that fits but the last, which needs none.
 const maxPointers = maxName/2 - 1
 
 // expand writes the name at off to buf without compression, in lower case, and
-// returns its length, 0 when it is none. A pointer leads to a name that ends
-// before the one which it is part of, and not into the header, whose bytes the
-// client gets changed.
+// returns its length, or 0 if it is not valid. A pointer must point to a name that
+// ends before the one with the pointer, and not into the header, which is modified
+// before the client gets it.
 func expand(m []byte, off int, buf *[maxName]byte) int {
 	n := 0
-	start, stop := off, len(m) // of what is being read: up to the first pointer, and so on
+	start, stop := off, len(m) // of the current segment of labels, between two pointers
 	for left := maxPointers; off < stop; {
 		c := m[off]
 		switch {
@@ -125,14 +125,14 @@ func lower(c byte) byte {
 
 func letter(c byte) bool { c |= 0x20; return c >= 'a' && c <= 'z' }
 
-// A rr is one resource record in a message.
+// An rr is a resource record in a message, by offsets.
 type rr struct {
 	owner, typ, class int
 	ttl               uint32
 	data, end         int // its RDATA
 }
 
-// record reads the record at off.
+// record parses the record at off. It returns false if it is cut off.
 func record(m []byte, off int, r *rr) bool {
 	e, ok := skipName(m, off)
 	if !ok || e+10 > len(m) {
@@ -143,9 +143,8 @@ func record(m []byte, off int, r *rr) bool {
 	return r.end <= len(m)
 }
 
-// Options of EDNS that pass: others are between neighbours (RFC 6891 section
-// 6.1.1), tell upstream about the client (Client Subnet, RFC 7871), or are not
-// known.
+// EDNS options. Those that are not forwarded are hop-by-hop (RFC 6891 section 6.1.1),
+// reveal the client (Client Subnet, RFC 7871), or are unknown.
 const (
 	optNSID          = 3
 	optDAU           = 5
@@ -159,16 +158,18 @@ const (
 	edeBlocked = 15
 )
 
-func passesUp(code uint16) bool {
+// forwardOption reports whether an option of a query is forwarded to the upstream.
+func forwardOption(code uint16) bool {
 	return code == optNSID || code >= optDAU && code <= optN3U || code == optZoneVersion
 }
 
-func passesDown(code uint16) bool {
+// returnOption reports whether an option of a response is forwarded to the client.
+func returnOption(code uint16) bool {
 	return code == optNSID || code == optEDE || code == optReportChannel || code == optZoneVersion
 }
 
-// options copies the options of the RDATA d that pass to dst, as far as they
-// fit, and returns dst; ok is false when d is malformed.
+// options appends the options of the RDATA d for which passes is true to dst, up to
+// its capacity. ok is false if d is malformed.
 func options(d []byte, passes func(uint16) bool, dst []byte) (_ []byte, ok bool) {
 	for len(d) > 0 {
 		if len(d) < 4 || 4+int(be16(d[2:])) > len(d) {
@@ -194,22 +195,22 @@ func appendOPT(m []byte, size uint16, extended uint8, do bool, opts []byte) []by
 	return append(m, opts...)
 }
 
-// A question is what a client's query asks, with its EDNS.
+// A question is a parsed query with its EDNS.
 type question struct {
 	id, flags     uint16
-	name          []byte // in the message, with its case
+	name          []byte // in the message, in its case
 	end           int    // of the question section
 	typ, class    uint16
 	edns, do      bool
 	version       uint8
-	size          uint16 // what the client takes over UDP
-	opts          []byte // options that pass
-	wellFormed    bool   // as far as the question
+	size          uint16 // maximum length of a UDP response
+	opts          []byte // options to forward
+	wellFormed    bool   // the question section is valid
 	ednsMalformed bool
 }
 
-// parseQuery reads a query. It returns false when it is not even a query with
-// a header.
+// parseQuery parses a query. It returns false if the message is not a query at all: it
+// has no header, or is a response.
 func parseQuery(m []byte, q *question, opts []byte) bool {
 	if len(m) < headerLen || len(m) > maxMsg {
 		return false
@@ -223,7 +224,7 @@ func parseQuery(m []byte, q *question, opts []byte) bool {
 	}
 	e, ok := skipName(m, headerLen)
 	if !ok || e+4 > len(m) || e-headerLen > maxName || m[e-1] != 0 {
-		return true // also a question that is compressed: there is nothing before it
+		return true // a compressed name, too: there is nothing to point to
 	}
 	for i := headerLen; m[i] != 0; i += 1 + int(m[i]) {
 		if m[i]&0xc0 != 0 {
@@ -245,12 +246,12 @@ func parseQuery(m []byte, q *question, opts []byte) bool {
 			continue
 		}
 		if q.edns || i < n || m[r.owner] != 0 {
-			q.ednsMalformed = true // one, at the root, in the additional section
+			q.ednsMalformed = true // at most one, at the root, in the additional section
 			return true
 		}
 		q.edns, q.version, q.do = true, uint8(r.ttl>>16), r.ttl>>15&1 != 0
 		q.size = max(uint16(r.class), minUDP) // RFC 6891 section 6.2.3
-		if q.opts, ok = options(m[r.data:r.end], passesUp, q.opts); !ok {
+		if q.opts, ok = options(m[r.data:r.end], forwardOption, q.opts); !ok {
 			q.ednsMalformed = true
 		}
 	}

@@ -80,8 +80,8 @@ func TestOptionsThatPass(t *testing.T) {
 	down := map[uint16]bool{3: true, 15: true, 18: true, 19: true}
 	for code := range 1 << 16 {
 		c := uint16(code)
-		if passesUp(c) != up[c] || passesDown(c) != down[c] {
-			t.Errorf("option %d passes up %v, down %v", c, passesUp(c), passesDown(c))
+		if forwardOption(c) != up[c] || returnOption(c) != down[c] {
+			t.Errorf("option %d passes up %v, down %v", c, forwardOption(c), returnOption(c))
 		}
 	}
 }
@@ -113,7 +113,7 @@ func TestOptionBounds(t *testing.T) {
 		{"the second cut off", opt(3, 0) + opt(3, 2)[:5], opt(3, 0), 10, false},
 		{"one byte", "\x00", "", 10, false},
 	} {
-		got, ok := options([]byte(c.in), passesUp, make([]byte, 0, c.room))
+		got, ok := options([]byte(c.in), forwardOption, make([]byte, 0, c.room))
 		if ok != c.ok || string(got) != c.out {
 			t.Errorf("%s: %x, %v; want %x, %v", c.what, got, ok, c.out, c.ok)
 		}

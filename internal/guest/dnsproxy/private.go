@@ -5,13 +5,14 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// DNS rebinding: a name of somebody outside that leads to an address inside makes
-// a client of the LAN, as a browser, talk to what only the LAN reaches. Such
-// addresses are therefore told only for names that the policy lists.
+// DNS rebinding: a name in the Internet that resolves to a private address makes a
+// client of the LAN, such as a browser, connect to hosts that are reachable from the
+// LAN only. Private addresses are therefore relayed only for names that the policy
+// lists.
 
-// insideBlocks are networks that nobody reaches through the Internet (RFC 6890),
-// but for those of documentation: who sees them has no use for them.
-var insideBlocks = [...]network{
+// privateBlocks are the networks that are not reachable through the Internet (RFC
+// 6890), without those for documentation, which have no hosts.
+var privateBlocks = [...]network{
 	{0x00000000, 0xff000000}, // 0.0.0.0/8, this host
 	{0x0a000000, 0xff000000}, // 10.0.0.0/8 (RFC 1918)
 	{0x64400000, 0xffc00000}, // 100.64.0.0/10, shared with the provider (RFC 6598)
@@ -24,16 +25,16 @@ var insideBlocks = [...]network{
 	{0xe0000000, 0xe0000000}, // 224.0.0.0/3, multicast, reserved, broadcast
 }
 
-// A network is all addresses that are addr under mask.
+// A network is the set of addresses a with a&mask == addr.
 type network struct{ addr, mask packet.Addr }
 
-// inside are the addresses that names of others must not lead to.
-type inside struct{ own []network }
+// privateNets is the set of private addresses: privateBlocks, and own networks.
+type privateNets struct{ own []network }
 
-// newInside adds to the blocks what the policy says is the firewall's or beside
-// it: the networks of its interfaces, its external addresses, published servers.
-func newInside(p *ruleset.Policy) *inside {
-	in := &inside{}
+// newPrivateNets adds the networks of the policy to the blocks: those of the
+// firewall's interfaces, its external addresses, and published servers.
+func newPrivateNets(p *ruleset.Policy) *privateNets {
+	in := &privateNets{}
 	add := func(a ruleset.Addr, bits uint8) {
 		if v4, ok := packet.AddrFrom16(a); ok && v4 != 0 && bits > 0 && bits <= 32 {
 			mask := ^packet.Addr(0) << (32 - bits)
@@ -53,9 +54,9 @@ func newInside(p *ruleset.Policy) *inside {
 	return in
 }
 
-// has reports whether an IPv4 address is inside.
-func (in *inside) has(a packet.Addr) bool {
-	for _, n := range insideBlocks {
+// has reports whether an IPv4 address is private.
+func (in *privateNets) has(a packet.Addr) bool {
+	for _, n := range privateBlocks {
 		if a&n.mask == n.addr {
 			return true
 		}
@@ -68,20 +69,22 @@ func (in *inside) has(a packet.Addr) bool {
 	return false
 }
 
-// has6 reports whether an IPv6 address, of 16 bytes, is inside: one that RFC 6890
-// and RFC 4193 keep there, or one that stands for an IPv4 address that is.
-func (in *inside) has6(a []byte) bool {
+// has6 reports whether an IPv6 address of 16 bytes is private: by RFC 6890 and RFC
+// 4193, or because it embeds a private IPv4 address.
+func (in *privateNets) has6(a []byte) bool {
 	hi, lo := uint64(be32(a))<<32|uint64(be32(a[4:])), uint64(be32(a[8:]))<<32|uint64(be32(a[12:]))
 	switch {
 	case a[0]&0xfe == 0xfc, // fc00::/7, unique local
 		a[0] == 0xfe && a[1]&0x80 != 0, // fe80::/10 and fec0::/10, link-local and site-local
 		a[0] == 0xff:                   // multicast
 		return true
-	case hi == 0 && (lo>>32 == 0 || lo>>32 == 0xffff || lo>>32 == 0xffff0000): // unspecified, loopback (within 0.0.0.0/8), compatible, mapped (RFC 4291 section 2.5.5), translated (RFC 2765)
+	case hi == 0 && (lo>>32 == 0 || lo>>32 == 0xffff || lo>>32 == 0xffff0000):
+		// Unspecified and loopback, which are within 0.0.0.0/8; IPv4-compatible
+		// and IPv4-mapped (RFC 4291 section 2.5.5); translated (RFC 2765).
 		return in.has(packet.Addr(lo))
 	case hi == 0x0064ff9b<<32 && lo>>32 == 0: // 64:ff9b::/96 (RFC 6052)
 		return in.has(packet.Addr(lo))
-	case hi>>16 == 0x0064ff9b0001: // 64:ff9b:1::/48, somebody's own translation (RFC 8215)
+	case hi>>16 == 0x0064ff9b0001: // 64:ff9b:1::/48, local translation (RFC 8215)
 		return true
 	case a[0] == 0x20 && a[1] == 0x02: // 2002::/16, 6to4 (RFC 3056)
 		return in.has(packet.Addr(be32(a[2:])))
@@ -89,17 +92,17 @@ func (in *inside) has6(a []byte) bool {
 	return false
 }
 
-// lookInside notes an address in record r that is inside: in the answer or
-// authority section, or in the additional one.
-func (a *answer) lookInside(m []byte, r *rr, additional bool) {
+// scanPrivate notes the private addresses of record r; additional tells whether it is
+// in the additional section.
+func (a *response) scanPrivate(m []byte, r *rr, additional bool) {
 	switch r.typ {
 	case typeA:
-		a.noteInside(m[r.data:r.end], additional)
+		a.notePrivate(m[r.data:r.end], additional)
 	case typeAAAA:
-		a.noteInside(m[r.data:r.end], additional)
+		a.notePrivate(m[r.data:r.end], additional)
 	case typeSVCB, typeHTTPS:
 		e, _ := skipName(m, r.data+2)
-		for p := m[e:r.end]; len(p) > 0; { // service has read it
+		for p := m[e:r.end]; len(p) > 0; { // scanSVCB has validated it
 			key, v := be16(p), p[4:4+int(be16(p[2:]))]
 			p = p[4+len(v):]
 			size := 4
@@ -111,33 +114,33 @@ func (a *answer) lookInside(m []byte, r *rr, additional bool) {
 				continue
 			}
 			for ; len(v) > 0; v = v[size:] {
-				a.noteInside(v[:size], additional)
+				a.notePrivate(v[:size], additional)
 			}
 		}
 	}
 }
 
-// noteInside notes an address of 4 or 16 bytes, if it is inside.
-func (a *answer) noteInside(addr []byte, additional bool) {
+// notePrivate notes an address of 4 or 16 bytes, if it is private.
+func (a *response) notePrivate(addr []byte, additional bool) {
 	var as [16]byte
 	if len(addr) == 4 {
 		v4 := packet.Addr(be32(addr))
-		if !a.in.has(v4) {
+		if !a.private.has(v4) {
 			return
 		}
 		as = v4.To16()
-	} else if !a.in.has6(addr) {
+	} else if !a.private.has6(addr) {
 		return
 	} else {
 		copy(as[:], addr)
 	}
 	if additional {
-		a.insideExtra = true
-	} else if !a.insideFound {
-		a.insideFound, a.insideAddr = true, as
+		a.privateExtra = true
+	} else if !a.privateFound {
+		a.privateFound, a.privateAddr = true, as
 	}
 }
 
-// Inside reports whether an address is one that a client is told only for a name
-// that the policy lists as private.
-func IsPrivate(p *ruleset.Policy, a packet.Addr) bool { return newInside(p).has(a) }
+// IsPrivate reports whether an address is relayed only for names that the policy
+// lists as private.
+func IsPrivate(p *ruleset.Policy, a packet.Addr) bool { return newPrivateNets(p).has(a) }

@@ -73,7 +73,7 @@ func (b *bench) wantRefused(m *dns.Msg, addr string) {
 	if b.set.Len() != 0 || d.Outcome != verdict.DNSBlockedPrivate || b.p.c.Outcomes[verdict.DNSBlockedPrivate] != 1 || netip.AddrFrom16(d.Private).Unmap() != netip.MustParseAddr(addr).Unmap() {
 		b.t.Errorf("%s: %d bound, told %v of %v", addr, b.set.Len(), d.Outcome, netip.AddrFrom16(d.Private))
 	}
-	if b.p.up[0].failed != 0 || b.p.Outstanding() != 0 {
+	if b.p.up[0].failures != 0 || b.p.Outstanding() != 0 {
 		b.t.Errorf("%s: the upstream is blamed", addr)
 	}
 }
@@ -197,7 +197,7 @@ func TestAdditionalInside(t *testing.T) {
 // TestInsideIsThatOfTheLibrary: what net/netip says is private, loopback,
 // link-local, multicast or unspecified is inside.
 func TestInsideIsThatOfTheLibrary(t *testing.T) {
-	in := newInside(&ruleset.Policy{})
+	in := newPrivateNets(&ruleset.Policy{})
 	b := newBench(t, nil)
 	for range 200000 {
 		r := b.rnd.Uint64()
@@ -221,7 +221,7 @@ func TestInsideIsThatOfTheLibrary(t *testing.T) {
 			}
 		}
 	}
-	if in.has(ip("8.8.8.8")) || newInside(&ruleset.Policy{Interfaces: []ruleset.Interface{{Address: ip("192.0.2.1").To16()}}}).has(ip("8.8.8.8")) {
+	if in.has(ip("8.8.8.8")) || newPrivateNets(&ruleset.Policy{Interfaces: []ruleset.Interface{{Address: ip("192.0.2.1").To16()}}}).has(ip("8.8.8.8")) {
 		t.Fatal("everything is inside")
 	}
 }

@@ -1,26 +1,26 @@
-// Package dnsproxy is a DNS forwarder (RFC 5625) that learns from the answers
-// which it relays. It knows messages and time, and nothing of frames: a
-// Transport carries messages for it.
+// Package dnsproxy implements a DNS forwarder (RFC 5625) that binds the addresses in
+// the responses it relays to the client that asked (package fqdn). It handles
+// messages and time; a Transport carries the messages.
 //
-//	message.go   reading messages, EDNS
-//	answer.go    what an upstream's response says of addresses
-//	wellformed.go  whether all names in it are names
-//	proxy.go     what it consists of
-//	query.go     a client asks
-//	relay.go     an upstream answers
-//	upstream.go  which upstream is asked, and when the next
-//	tls.go       upstreams that are asked over TLS
-//	unreachable.go  the network says that an upstream is not there
-//	private.go   addresses that names of others must not lead to
-//	ech.go       names that must be seen
-//	client.go    how much a client may ask
-//	holders.go   who has how many queries under way
+//	proxy.go        configuration and state
+//	message.go      parsing of messages and queries, EDNS
+//	query.go        queries from clients
+//	upstream.go     selection of upstreams, retries
+//	tls.go          upstreams over TLS
+//	unreachable.go  upstreams that ICMP errors report as unreachable
+//	relay.go        responses from upstreams
+//	response.go     parsing of responses
+//	wellformed.go   validation of all names in a response
+//	private.go      protection against DNS rebinding
+//	ech.go          removal of Encrypted Client Hello keys
+//	limits.go       limits of clients
+//	owners.go       pending queries by client
 //
-// It caches nothing. It answers by itself only what the policy forbids
-// (REFUSED), what cannot be read (FORMERR, NOTIMP, BADVERS), and what nobody
-// answers in time or a client asks too often (SERVFAIL).
+// There is no cache. The proxy itself responds with REFUSED to queries that the
+// policy forbids, with FORMERR, NOTIMP or BADVERS to queries that it cannot handle,
+// and with SERVFAIL if no upstream responds in time or a client exceeds its limits.
 //
-// After New nothing allocates. One goroutine uses a Proxy.
+// Nothing allocates after New. A Proxy is not safe for concurrent use.
 package dnsproxy
 
 import (
@@ -36,59 +36,59 @@ const second = int64(1e9)
 
 const (
 	maxPending   = 1024
-	maxPerClient = 128 // of those
-	maxProbes    = 2   // of those, for each upstream
-	maxTCP       = 24  // of those, over TCP to upstreams: fewer than there are connections
-	tryFor       = second * 5 / 4
-	totalTime    = 5 * second
+	maxPerClient = 128 // of maxPending
+	maxProbes    = 2   // of maxPending, for each upstream
+	maxTCP       = 24  // of maxPending, over TCP: fewer than tcp.Stack has connections
+	tryTimeout   = second * 5 / 4
+	queryTimeout = 5 * second
 	maxTries     = 8
 )
 
-// A Client is who asked.
+// A Client identifies the sender of a query.
 type Client struct {
 	Addr   packet.Addr
 	Port   uint16
-	Server packet.Addr // that it asked: the firewall's LAN address, or another where queries are intercepted
-	Conn   uint32      // its TCP connection, 0: UDP
+	Server packet.Addr // destination of the query: the firewall's LAN address, or another if intercepted
+	Conn   uint32      // id of the TCP connection; 0: UDP
 }
 
-// A Transport carries messages. It may not keep them.
+// A Transport carries messages. Its methods must not retain their arguments.
 type Transport interface {
 	// SendUDP sends a query from a port of the firewall's WAN address.
 	SendUDP(to packet.Addr, toPort, fromPort uint16, msg []byte)
-	// SendTCP sends a query over TCP to upstream number up. It gives the
-	// response to TCPResponse with the same tag, or calls TCPFailed. It returns
-	// false when that is not possible. CancelTCP says that nobody wants the
-	// response any more.
+	// SendTCP sends a query over TCP to upstream number up, and then calls
+	// TCPResponse or TCPFailed with the same tag. It returns false if it cannot.
+	// CancelTCP cancels it: the response is not needed any more.
 	SendTCP(up int, to packet.Addr, toPort uint16, tag uint32, msg []byte) bool
 	CancelTCP(tag uint32)
-	// SendTLS sends a query over TLS to upstream number up. It returns false
-	// when that is not possible now. Responses go to TLSResponse; TLSLost says
-	// that the connection is gone.
+	// SendTLS sends a query over TLS to upstream number up. It returns false if
+	// it cannot now. It calls TLSResponse for each message received, and TLSLost
+	// when the connection is closed.
 	SendTLS(up int, msg []byte) bool
 	// Reply sends a response to a client.
 	Reply(c *Client, msg []byte)
-	// AllocPort reserves an unpredictable UDP port, FreePort ends that.
+	// AllocPort reserves an unpredictable UDP port of the WAN address; FreePort
+	// releases it.
 	AllocPort() (port uint16, ok bool)
 	FreePort(port uint16)
 	// Random returns an unpredictable number.
 	Random() uint64
-	// Done tells what became of a query, for events.
+	// QueryDone reports the outcome of a query, for events.
 	QueryDone(d *Result)
 }
 
-// Done is the end of a query.
+// A Result is the outcome of a query.
 type Result struct {
 	Client   Client
-	Name     []byte // asked, in wire form and lower case
+	Name     []byte // queried, in wire form and lower case
 	Type     uint16
 	Outcome  verdict.DNSOutcome
-	Lookup   uint64 // its number
-	Duration int64
-	Upstream packet.Addr // that answered; 0: none did
-	Bound    int         // addresses that were bound
-	First    packet.Addr // of them
-	Private  [16]byte    // DNSBlockedPrivate: the address, IPv4 as ::ffff:a.b.c.d
+	Lookup   uint64      // number of the query
+	Duration int64       // nanoseconds
+	Upstream packet.Addr // whose response was relayed; 0: none
+	Bound    int         // number of addresses bound
+	First    packet.Addr // the first address bound
+	Private  [16]byte    // DNSBlockedPrivate: the private address, IPv4 as ::ffff:a.b.c.d
 }
 
 // Buckets are the upper bounds of the latency histogram in nanoseconds.
@@ -96,113 +96,114 @@ var Buckets = [...]int64{5e5, 1e6, 25e5, 5e6, 1e7, 25e6, 5e7, 1e8, 25e7, 5e8, 1e
 
 // Counters of a Proxy.
 type Counters struct {
-	Queries           uint64                         // of clients
+	Queries           uint64                         // from clients
 	Outcomes          [verdict.NumDNSOutcomes]uint64 // by outcome
-	Latency           [len(Buckets) + 1]uint64       // of queries that an upstream was asked, not cumulative; the last: longer
+	Latency           [len(Buckets) + 1]uint64       // by bucket, of queries sent to an upstream; the last: longer
 	LatencySum        int64
 	Asked             uint64 // queries to upstreams
-	Retries           uint64 // of them, further ones for the same client's query
-	OverTCP           uint64 // of them, over TCP
-	OverTLS           uint64 // of them, over TLS
-	Unreachable       uint64 // of them, refused by the network or the upstream's host
-	Truncated         uint64 // responses to clients that did not fit
-	Mismatched        uint64 // responses that match no question, by whoever sent them
-	WrongCase         uint64 // responses whose question has another case: asked again over TCP
-	Malformed         uint64 // responses that match and are malformed
+	Retries           uint64 // of Asked, all but the first for a client's query
+	OverTCP           uint64 // of Asked, over TCP
+	OverTLS           uint64 // of Asked, over TLS
+	Unreachable       uint64 // of Asked, answered by an ICMP error
+	Truncated         uint64 // responses to clients that were truncated
+	Mismatched        uint64 // messages that match no pending query
+	WrongCase         uint64 // responses with the name in another case: retried over TCP
+	Malformed         uint64 // responses that match a query and are malformed
 	Bound             uint64 // addresses bound
-	Unbound           uint64 // addresses of answers beyond the limits
-	ECHRemoved        uint64 // answers from which ech was removed
-	AdditionalRemoved uint64 // answers whose additional section was left out
-	NotQueries        uint64 // what is no query at all: no response
+	Unbound           uint64 // addresses that were not bound: beyond maxAddresses
+	ECHRemoved        uint64 // responses from which ech was removed
+	AdditionalRemoved uint64 // responses without their additional section
+	NotQueries        uint64 // messages from clients that are no queries, and get no response
 }
 
-// Config says how a Proxy is to be.
+// A Config configures a Proxy.
 type Config struct {
 	Policy    *ruleset.Policy
 	Names     *fqdn.Set
 	Patterns  *fqdn.Patterns // of Policy.Names
 	Transport Transport
-	MaxUDP    int // longest message that fits a packet to a client
+	MaxUDP    int // maximum length of a UDP response, in bytes
 }
 
-// A pending query waits for an upstream.
+// A pending is a query that waits for an upstream's response.
 type pending struct {
-	client     Client
-	lookup     uint64
-	start      int64
-	due        int64 // when the current try is over
-	id         uint16
-	flags      uint16
-	typ, class uint16
-	size       uint16
-	ourID      uint16
-	port       uint16 // 0: none, it is asked over TCP or TLS
-	up         uint8
-	tries      uint8
-	wrong      uint8
-	edns, do   bool
-	plain      bool // asked without EDNS: the upstream does not know it
-	probe      bool // nobody waits for the answer
-	used       bool
-	tcp        bool // it is under way over TCP
-	tls        bool // it is under way over TLS
-	gen        uint16
-	nameLen    uint8
-	nOpts      uint8
-	older      uint16 // its client's query before it, 1 + index
-	newer      uint16 // the one after it
-	refused    uint64 // upstreams that cannot be reached, since the last time-out
-	prev, next uint16 // in the list of those under way, 1 + index
-	flip       [32]byte
-	name       [maxName]byte
-	opts       [48]byte
+	client        Client
+	lookup        uint64
+	start         int64
+	due           int64 // when the current try times out
+	id            uint16
+	flags         uint16
+	qtype, qclass uint16
+	size          uint16
+	ourID         uint16
+	port          uint16 // source port; 0: none, over TCP or TLS
+	up            uint8
+	tries         uint8
+	mismatches    uint8
+	edns, do      bool
+	noEDNS        bool // the upstream does not support EDNS
+	probe         bool // no client waits for the response
+	active        bool
+	tcp           bool // sent over TCP
+	tls           bool // sent over TLS
+	gen           uint16
+	nameLen       uint8
+	nOpts         uint8
+	older         uint16 // the owner's previous query, 1 + index
+	newer         uint16 // the owner's next query, 1 + index
+	refused       uint64 // upstreams that are unreachable, as bits, since the last timeout
+	prev, next    uint16 // in the list of active queries, 1 + index
+	caseBits      [32]byte
+	name          [maxName]byte
+	opts          [48]byte
 }
 
-// A Proxy is the forwarder.
+// A Proxy is a forwarder.
 type Proxy struct {
-	cfg       Config
-	c         Counters
-	q         []pending
-	byPort    []uint16 // 1 + index of the query that has this port
-	free      uint16
-	under     struct{ first, last uint16 }
-	n         int
-	probes    int // of them, nobody waits for
-	tcp       int // of them, are under way over TCP
-	room      int // for the others
-	holders   holders
-	up        []upstream
-	clients   []client
-	rate      uint32
-	resolvers []packet.Addr
-	blocked   *fqdn.Patterns
-	private   *fqdn.Patterns // names that may have addresses that are inside
-	seen      *fqdn.Patterns // names of rules with sni: require
-	lead      [16]byte       // such an address, of the answer in hand
-	uses      *uses          // nil: clients may ask for all names
-	lookup    uint64
-	a         answer
-	buf       []byte
-	lower     [maxName]byte
-	optBuf    [48]byte
-	pad       [48 + 4 + padTo]byte
-	told      Result
+	cfg          Config
+	c            Counters
+	queries      []pending
+	byPort       []uint16 // by source port: 1 + index of the query
+	free         uint16
+	active       struct{ first, last uint16 }
+	n            int // pending queries
+	probes       int // of n, probes
+	tcp          int // of n, over TCP
+	clientRoom   int // maximum of n without probes
+	owners       owners
+	up           []upstream
+	rates        []rateEntry
+	rate         uint32
+	resolvers    []packet.Addr
+	blocked      *fqdn.Patterns
+	privateNames *fqdn.Patterns // names that may resolve to private addresses
+	sniNames     *fqdn.Patterns // names of rules with sni: require
+	privateAddr  [16]byte       // private address in the current response
+	sources      *sourceSets    // nil: clients may resolve all names
+	lookup       uint64
+	resp         response
+	buf          []byte
+	lower        [maxName]byte
+	optBuf       [48]byte
+	pad          [48 + 4 + padTo]byte
+	result       Result
 }
 
-// New makes a proxy. The policy must have upstreams.
+// New returns a proxy. It returns an error if the policy has no upstream, or an
+// address or a name that is not valid.
 func New(c Config) (*Proxy, error) {
 	pol := c.Policy
 	if len(pol.Upstreams) == 0 {
-		return nil, errors.New("dnsproxy: the policy names no upstream")
+		return nil, errors.New("dnsproxy: the policy has no upstream")
 	}
-	p := &Proxy{cfg: c, q: make([]pending, maxPending), byPort: make([]uint16, 1<<16), clients: make([]client, clientSlots),
-		rate: pol.Settings.DNSRate, buf: make([]byte, 0, maxMsg+1024)}
+	p := &Proxy{cfg: c, queries: make([]pending, maxPending), byPort: make([]uint16, 1<<16),
+		rates: make([]rateEntry, clientSlots), rate: pol.Settings.DNSRate, buf: make([]byte, 0, maxMsg+1024)}
 	if p.rate == 0 {
 		p.rate = ruleset.DefaultDNSRate
 	}
 	p.cfg.MaxUDP = max(c.MaxUDP, minUDP)
-	for i := len(p.q); i > 0; i-- {
-		p.q[i-1].next = p.free
+	for i := len(p.queries); i > 0; i-- {
+		p.queries[i-1].next = p.free
 		p.free = uint16(i)
 	}
 	for i := range pol.Upstreams {
@@ -220,71 +221,71 @@ func New(c Config) (*Proxy, error) {
 		}
 		p.resolvers = append(p.resolvers, a)
 	}
-	p.room = maxPending - maxProbes*len(p.up)
-	p.holders.init(c.Transport.Random())
+	p.clientRoom = maxPending - maxProbes*len(p.up)
+	p.owners.init(c.Transport.Random())
 	var err error
 	if p.blocked, err = fqdn.NewPatterns(pol, pol.Blocked); err != nil {
 		return nil, err
 	}
-	if p.private, err = fqdn.NewPatterns(pol, pol.Private); err != nil {
+	if p.privateNames, err = fqdn.NewPatterns(pol, pol.Private); err != nil {
 		return nil, err
 	}
-	if p.seen, err = newSeen(pol); err != nil {
+	if p.sniNames, err = newSNINames(pol); err != nil {
 		return nil, err
 	}
-	p.a.in = newInside(pol)
+	p.resp.private = newPrivateNets(pol)
 	if pol.Settings.Flags&ruleset.FlagDNSFollow != 0 {
-		p.uses = newUses(pol)
+		p.sources = newSourceSets(pol)
 	}
 	return p, nil
 }
 
-// Counters returns the counters, which the proxy goes on changing.
+// Counters returns the proxy's counters. They keep changing.
 func (p *Proxy) Counters() *Counters { return &p.c }
 
-// Outstanding returns how many queries wait for an upstream.
+// Outstanding returns the number of pending queries, probes included.
 func (p *Proxy) Outstanding() int { return p.n }
 
-// take returns a free place for a query, or nil.
-func (p *Proxy) take() *pending {
+// alloc returns a new pending query, or nil if there is no room.
+func (p *Proxy) alloc() *pending {
 	i := p.free
 	if i == 0 {
 		return nil
 	}
-	q := &p.q[i-1]
+	q := &p.queries[i-1]
 	p.free = q.next
-	*q = pending{used: true, gen: q.gen + 1, prev: p.under.last}
-	if p.under.last != 0 {
-		p.q[p.under.last-1].next = i
+	*q = pending{active: true, gen: q.gen + 1, prev: p.active.last}
+	if p.active.last != 0 {
+		p.queries[p.active.last-1].next = i
 	} else {
-		p.under.first = i
+		p.active.first = i
 	}
-	p.under.last = i
+	p.active.last = i
 	p.n++
 	return q
 }
 
-// drop ends a query and frees its place.
-func (p *Proxy) drop(i uint16) {
-	q := &p.q[i-1]
+// release frees a query.
+func (p *Proxy) release(i uint16) {
+	q := &p.queries[i-1]
 	p.closePort(q)
-	p.leftTCP(q)
+	p.endTCP(q)
 	if q.probe {
 		p.probes--
 	} else {
-		p.letGo(i)
+		p.removeOwned(i)
 	}
 	if q.prev != 0 {
-		p.q[q.prev-1].next = q.next
+		p.queries[q.prev-1].next = q.next
 	} else {
-		p.under.first = q.next
+		p.active.first = q.next
 	}
 	if q.next != 0 {
-		p.q[q.next-1].prev = q.prev
+		p.queries[q.next-1].prev = q.prev
 	} else {
-		p.under.last = q.prev
+		p.active.last = q.prev
 	}
-	q.used = false
+	q.active = false
 	q.next = p.free
 	p.free = i
 	p.n--
@@ -298,13 +299,13 @@ func (p *Proxy) closePort(q *pending) {
 	}
 }
 
-// leftTCP notes that a query is not under way over TCP any more.
-func (p *Proxy) leftTCP(q *pending) {
+// endTCP notes that a query is not over TCP any more.
+func (p *Proxy) endTCP(q *pending) {
 	if q.tcp {
 		q.tcp = false
 		p.tcp--
 	}
 }
 
-// tag names a query to the transport.
-func (p *Proxy) tag(i uint16) uint32 { return uint32(p.q[i-1].gen)<<16 | uint32(i) }
+// tag identifies a query to the transport.
+func (p *Proxy) tag(i uint16) uint32 { return uint32(p.queries[i-1].gen)<<16 | uint32(i) }

@@ -66,8 +66,8 @@ func TestWhatIsNoAnswer(t *testing.T) {
 				t.Errorf("%s, %s: %d answers, %+v", how, what, len(b.got), b.p.c)
 			}
 			if how == "TCP" { // nothing else comes over this connection: asked again, over UDP
-				if len(b.sent) != 2 || b.p.tcp != 0 || b.p.up[0].failed != 1 {
-					t.Fatalf("TCP, %s: asked %d times, %d failures", what, len(b.sent), b.p.up[0].failed)
+				if len(b.sent) != 2 || b.p.tcp != 0 || b.p.up[0].failures != 1 {
+					t.Fatalf("TCP, %s: asked %d times, %d failures", what, len(b.sent), b.p.up[0].failures)
 				}
 				m := reply(t, unpack(t, b.sent[1].msg))
 				if b.answer(pack(t, m)); len(b.got) != 1 {
@@ -110,7 +110,7 @@ func TestForgeriesLeadToTCP(t *testing.T) {
 	if c := b.p.c; c.Mismatched != tcpAfter || c.OverTCP != 1 || c.Asked != 2 || c.Retries != 1 || c.WrongCase != 0 || b.p.OwnsPort(s.myPort) || len(b.ports) != 0 {
 		t.Fatalf("%+v, port kept %v", c, b.p.OwnsPort(s.myPort))
 	}
-	if a := b.tcp[0]; a.to != upAddr || a.toPort != 53 || a.tag != b.p.tag(b.p.under.first) || string(a.msg) != string(s.msg) {
+	if a := b.tcp[0]; a.to != upAddr || a.toPort != 53 || a.tag != b.p.tag(b.p.active.first) || string(a.msg) != string(s.msg) {
 		t.Fatalf("%+v", a)
 	}
 	b.p.TCPResponse(b.tcp[0].tag, answerTo(b.tcp[0].msg), b.now)
@@ -119,7 +119,7 @@ func TestForgeriesLeadToTCP(t *testing.T) {
 	}
 	for _, probe := range []bool{false, true} {
 		b := newBench(t, twoPlain)
-		b.p.up[0].failed = downAfter
+		b.p.up[0].failures = downAfter
 		b.ask(query("abcdefgh.example", dns.TypeA)) // enough letters for the case to differ
 		s := b.sent[1]                              // the query; the probe is first
 		if probe {
@@ -135,8 +135,8 @@ func TestForgeriesLeadToTCP(t *testing.T) {
 		if c := b.p.c; c.WrongCase != 1 || c.Mismatched != 0 || len(b.got) != got {
 			t.Fatalf("probe %v: %+v", probe, c)
 		}
-		if probe && (len(b.tcp) != 0 || b.p.probes != 0 || b.p.up[0].failed != downAfter) || !probe && (len(b.tcp) != 1 || b.tcp[0].to != up2Addr || b.tcp[0].toPort != 5353) {
-			t.Fatalf("probe %v: %d over TCP, %d probes, %d failures", probe, len(b.tcp), b.p.probes, b.p.up[0].failed)
+		if probe && (len(b.tcp) != 0 || b.p.probes != 0 || b.p.up[0].failures != downAfter) || !probe && (len(b.tcp) != 1 || b.tcp[0].to != up2Addr || b.tcp[0].toPort != 5353) {
+			t.Fatalf("probe %v: %d over TCP, %d probes, %d failures", probe, len(b.tcp), b.p.probes, b.p.up[0].failures)
 		}
 		// Forgeries of answers to a probe never make it go on over TCP.
 		if !probe {
@@ -164,13 +164,13 @@ func TestTagsOfTheGone(t *testing.T) {
 	}
 	old := over()
 	b.p.TCPFailed(old, b.now) // it is asked again over UDP
-	if s := b.sent[len(b.sent)-1]; len(b.sent) != 2 || b.p.tcp != 0 || b.p.up[0].failed != 1 {
+	if s := b.sent[len(b.sent)-1]; len(b.sent) != 2 || b.p.tcp != 0 || b.p.up[0].failures != 1 {
 		t.Fatalf("asked %d times, %d over TCP", len(b.sent), b.p.tcp)
 	} else if b.p.UDPResponse(s.to, s.toPort, s.myPort, answerTo(s.msg), b.now); len(b.got) != 1 {
 		t.Fatalf("%d answers", len(b.got))
 	}
 	b.ask(query("a.example", dns.TypeA)) // in the place of the one that is gone, over UDP
-	i := b.p.under.first
+	i := b.p.active.first
 	tag := over()
 	for _, wrong := range []uint32{0, old, tag &^ 0xffff, tag + 1<<16, tag - 1<<16, tag&^0xffff | 0xffff, tag&^0xffff | maxPending + 1, b.p.tag(i), 1<<16 | maxPending} {
 		b.p.TCPFailed(wrong, b.now)
@@ -184,7 +184,7 @@ func TestTagsOfTheGone(t *testing.T) {
 	}
 	b.p.TCPResponse(tag, answerTo(b.tcp[1].msg), b.now)
 	b.p.TCPFailed(tag, b.now)
-	if len(b.got) != 2 || b.p.up[0].failed != 0 {
+	if len(b.got) != 2 || b.p.up[0].failures != 0 {
 		t.Fatal("it was taken twice")
 	}
 	b.finishAll()

@@ -22,15 +22,15 @@ func TestPlacesModel(t *testing.T) {
 	tags := map[uint32]bool{}
 	for step := range 12000 {
 		if most := []int{maxPending + 9, 0}[step/3000%2]; len(order) < most && r.IntN(4) > 0 {
-			q := b.p.take()
+			q := b.p.alloc()
 			if (q == nil) != (len(order) == maxPending) {
 				t.Fatalf("step %d: with %d taken: %v", step, len(order), q != nil)
 			}
 			if q == nil {
 				continue
 			}
-			i := b.p.under.last
-			if q != &b.p.q[i-1] || !q.used || q.next != 0 || q.tries != 0 || q.nameLen != 0 || tags[b.p.tag(i)] {
+			i := b.p.active.last
+			if q != &b.p.queries[i-1] || !q.active || q.next != 0 || q.tries != 0 || q.nameLen != 0 || tags[b.p.tag(i)] {
 				t.Fatalf("step %d: place %d: %+v", step, i, q)
 			}
 			tags[b.p.tag(i)] = true
@@ -38,12 +38,12 @@ func TestPlacesModel(t *testing.T) {
 			if q.probe {
 				b.p.probes++
 			} else {
-				b.p.hold(i)
+				b.p.addOwned(i)
 			}
 			order = append(order, i)
 		} else if len(order) > 0 {
 			k := r.IntN(len(order))
-			b.p.drop(order[k])
+			b.p.release(order[k])
 			order = append(order[:k], order[k+1:]...)
 		}
 		if b.p.Outstanding() != len(order) {
@@ -53,13 +53,13 @@ func TestPlacesModel(t *testing.T) {
 			continue
 		}
 		k, before := 0, uint16(0)
-		for i := b.p.under.first; i != 0; i = b.p.q[i-1].next {
-			if order[k] != i || b.p.q[i-1].prev != before {
+		for i := b.p.active.first; i != 0; i = b.p.queries[i-1].next {
+			if order[k] != i || b.p.queries[i-1].prev != before {
 				t.Fatalf("step %d: %d in place %d of the list, want %d behind %d", step, i, k, order[k], before)
 			}
 			k, before = k+1, i
 		}
-		if k != len(order) || b.p.under.last != before {
+		if k != len(order) || b.p.active.last != before {
 			t.Fatalf("step %d: %d in the list, want %d", step, k, len(order))
 		}
 	}
@@ -80,7 +80,7 @@ func TestRates(t *testing.T) {
 	}{{0, 1, 5}, {second - 1, 1, 0}, {second - 1, 2, 5}, {second, 1, 5}, {second, 2, 0}, {2*second - 2, 2, 0}, {2*second - 1, 2, 5}, {9 * second, 1, 5}} {
 		got := 0
 		for range 7 {
-			if b.p.within(b.p.client(c.addr), start+c.at) {
+			if b.p.withinRate(b.p.rateOf(c.addr), start+c.at) {
 				got++
 			}
 		}
@@ -105,22 +105,22 @@ func TestClientTable(t *testing.T) {
 		}
 	}
 	for i, a := range near[:clientWindow] {
-		b.p.within(b.p.client(a), b.now+int64(clientWindow-i)) // the last one's second began first
+		b.p.withinRate(b.p.rateOf(a), b.now+int64(clientWindow-i)) // the last one's second began first
 	}
 	for i, a := range near[:clientWindow] {
-		if c := b.p.client(a); c.n != 1 || c.since != b.now+int64(clientWindow-i) {
+		if c := b.p.rateOf(a); c.n != 1 || c.since != b.now+int64(clientWindow-i) {
 			t.Fatalf("client %d: %+v", i, *c)
 		}
 	}
-	c := b.p.client(near[clientWindow])
+	c := b.p.rateOf(near[clientWindow])
 	if c.n != 0 || c.since != -second || c.addr != near[clientWindow] {
 		t.Fatalf("the new one: %+v", *c)
 	}
-	if !b.p.within(c, 0) { // whatever the time
+	if !b.p.withinRate(c, 0) { // whatever the time
 		t.Fatal("the new one may not ask")
 	}
 	for i, a := range near[:clientWindow-1] {
-		if c := b.p.client(a); c.n != 1 {
+		if c := b.p.rateOf(a); c.n != 1 {
 			t.Fatalf("client %d has given way: %+v", i, *c)
 		}
 	}
@@ -131,17 +131,17 @@ func TestClientTable(t *testing.T) {
 			last = a
 		}
 	}
-	b.p.clients = make([]client, clientSlots)
-	for i := range b.p.clients {
-		b.p.clients[i] = client{addr: 0xffffffff, since: 100}
+	b.p.rates = make([]rateEntry, clientSlots)
+	for i := range b.p.rates {
+		b.p.rates[i] = rateEntry{addr: 0xffffffff, since: 100}
 	}
-	b.p.clients[clientWindow-2].since = 99
-	if got := b.p.client(last); got != &b.p.clients[clientWindow-2] {
+	b.p.rates[clientWindow-2].since = 99
+	if got := b.p.rateOf(last); got != &b.p.rates[clientWindow-2] {
 		t.Fatalf("a place at %+v", *got)
 	}
-	b.p.clients[clientWindow-1].since = 98 // beyond those that are looked at
-	b.p.clients[clientWindow-3].since = 98
-	if got := b.p.client(last); got != &b.p.clients[clientWindow-2] {
+	b.p.rates[clientWindow-1].since = 98 // beyond those that are looked at
+	b.p.rates[clientWindow-3].since = 98
+	if got := b.p.rateOf(last); got != &b.p.rates[clientWindow-2] {
 		t.Fatalf("it has moved to %+v", *got)
 	}
 }
@@ -172,7 +172,7 @@ func TestWhoGivesWayOverTCP(t *testing.T) {
 		}
 		first := b.now - maxTCP*1e6
 		if round%2 == 0 {
-			b.now = first + tryFor - 3e6 + int64(r.IntN(10))*1e6
+			b.now = first + tryTimeout - 3e6 + int64(r.IntN(10))*1e6
 		}
 		who := packet.Addr(0x0a010000 + r.IntN(1+round%9) + r.IntN(2)*8)
 		count := map[packet.Addr]int{}
@@ -188,9 +188,9 @@ func TestWhoGivesWayOverTCP(t *testing.T) {
 				out = k
 			}
 		}
-		gives := !own || b.now-(first+int64(out)*1e6) >= tryFor
+		gives := !own || b.now-(first+int64(out)*1e6) >= tryTimeout
 		b.done, b.dropped = nil, nil
-		if got := b.p.giveUpTCP(who, b.now); got != gives {
+		if got := b.p.preemptTCP(who, b.now); got != gives {
 			t.Fatalf("round %d: %x of %v gets a place: %v", round, who, count, got)
 		}
 		if !gives {
@@ -213,7 +213,7 @@ func TestWhoGivesWayOverTCP(t *testing.T) {
 // TestOwnOldestGivesWay: a client that has its share loses its oldest when that has
 // waited for a try, to the nanosecond.
 func TestOwnOldestGivesWay(t *testing.T) {
-	for _, late := range []int64{tryFor - 1, tryFor} {
+	for _, late := range []int64{tryTimeout - 1, tryTimeout} {
 		b := newBench(t, nil)
 		for i := range maxPerClient {
 			b.askAs(client1, fmt.Sprintf("a%d.example", i))
@@ -224,7 +224,7 @@ func TestOwnOldestGivesWay(t *testing.T) {
 		b.now += late - maxPerClient
 		b.askAs(client1, "new.example")
 		want := "new.example"
-		if late == tryFor {
+		if late == tryTimeout {
 			want = "a0.example"
 		}
 		if len(b.done) != 1 || string(b.done[0].Name) != string(wire(want)) || b.done[0].Outcome != verdict.DNSOverload || b.p.Outstanding() != maxPerClient {
@@ -237,16 +237,16 @@ func TestOwnOldestGivesWay(t *testing.T) {
 // most.
 func TestNobodyHoldsAnything(t *testing.T) {
 	b := newBench(t, nil)
-	hs := &b.p.holders
-	if hs.largest() != 0 || hs.oldest(client1) != 0 || hs.count(client1) != 0 {
+	hs := &b.p.owners
+	if hs.oldestOfLargest() != 0 || hs.oldest(client1) != 0 || hs.count(client1) != 0 {
 		t.Fatal("with no queries at all")
 	}
 	b.askAs(client1, "a.example")
-	if i := b.p.under.first; hs.largest() != i || hs.oldest(client1) != i || hs.count(client1) != 1 || hs.oldest(client1+1) != 0 || hs.count(client1+1) != 0 {
+	if i := b.p.active.first; hs.oldestOfLargest() != i || hs.oldest(client1) != i || hs.count(client1) != 1 || hs.oldest(client1+1) != 0 || hs.count(client1+1) != 0 {
 		t.Fatal("with one query")
 	}
 	b.finishAll()
-	if hs.largest() != 0 || hs.oldest(client1) != 0 || hs.count(client1) != 0 {
+	if hs.oldestOfLargest() != 0 || hs.oldest(client1) != 0 || hs.count(client1) != 0 {
 		t.Fatal("with no queries any more")
 	}
 }
@@ -258,7 +258,7 @@ func TestNoPort(t *testing.T) {
 	tr := &portless{bench: b}
 	b.p.cfg.Transport = tr
 	b.ask(query("a.example", dns.TypeA))
-	if len(b.got) != 1 || b.done[0].Outcome != verdict.DNSOverload || b.p.Outstanding() != 0 || len(tr.gave) != 0 || b.p.up[0].failed != 0 || b.p.c.Asked != 0 {
+	if len(b.got) != 1 || b.done[0].Outcome != verdict.DNSOverload || b.p.Outstanding() != 0 || len(tr.gave) != 0 || b.p.up[0].failures != 0 || b.p.c.Asked != 0 {
 		t.Fatalf("%d answers, %+v, gave %v", len(b.got), b.done, tr.gave)
 	}
 	tr.port = 4242
@@ -295,7 +295,7 @@ func TestNewRefuses(t *testing.T) {
 		p    *ruleset.Policy
 		want string
 	}{
-		"no upstream":          {&ruleset.Policy{}, "dnsproxy: the policy names no upstream"},
+		"no upstream":          {&ruleset.Policy{}, "dnsproxy: the policy has no upstream"},
 		"an upstream of IPv6":  {&ruleset.Policy{Upstreams: []ruleset.Upstream{good, {Address: six}}}, "dnsproxy: the address of an upstream is not IPv4"},
 		"a resolver of IPv6":   {&ruleset.Policy{Upstreams: []ruleset.Upstream{good}, Resolvers: []ruleset.Resolver{{Address: six}}}, "dnsproxy: the address of a resolver is not IPv4"},
 		"one good upstream":    {&ruleset.Policy{Upstreams: []ruleset.Upstream{good}}, ""},
@@ -309,8 +309,8 @@ func TestNewRefuses(t *testing.T) {
 		if got != c.want || (p == nil) != (c.want != "") {
 			t.Errorf("%s: %q, want %q", what, got, c.want)
 		}
-		if p != nil && (p.cfg.MaxUDP != minUDP || p.room != maxPending-maxProbes || len(p.resolvers) != len(c.p.Resolvers)) {
-			t.Errorf("%s: %d bytes, %d places, %d resolvers", what, p.cfg.MaxUDP, p.room, len(p.resolvers))
+		if p != nil && (p.cfg.MaxUDP != minUDP || p.clientRoom != maxPending-maxProbes || len(p.resolvers) != len(c.p.Resolvers)) {
+			t.Errorf("%s: %d bytes, %d places, %d resolvers", what, p.cfg.MaxUDP, p.clientRoom, len(p.resolvers))
 		}
 	}
 }

@@ -1,17 +1,16 @@
 package dnsproxy
 
-// DNS over TLS (RFC 7858). An upstream with TLS has a connection that many
-// queries share; the Transport keeps it. Such an upstream is asked over TLS and
-// in no other way (RFC 8310, the strict profile): when that does not work, it
-// does not work.
+// DNS over TLS (RFC 7858). The Transport keeps one connection to each upstream with
+// TLS, which all queries share. Such an upstream is used over TLS only (RFC 8310
+// section 5, the strict privacy profile): if TLS fails, the upstream has failed.
 
-// padTo is what the length of queries over TLS is a multiple of, so that it
-// says little about the name (RFC 8467 section 4.1).
+// padTo is the block length to which queries over TLS are padded, in bytes, so that
+// their length reveals little about the name (RFC 8467 section 4.1).
 const padTo = 128
 
-// usable reports whether upstream i may be asked now. A plain one beside others
-// with TLS, which the policy must allow expressly, may be while all those are
-// down.
+// usable reports whether upstream i may be used now. One without TLS beside others
+// with TLS, which the policy must allow explicitly, may be used only while all
+// those are down.
 func (p *Proxy) usable(i int) bool {
 	if p.up[i].tls {
 		return true
@@ -24,73 +23,73 @@ func (p *Proxy) usable(i int) bool {
 	return true
 }
 
-// tryTLS asks query i's upstream over TLS.
+// tryTLS sends query i to its upstream over TLS.
 func (p *Proxy) tryTLS(i uint16, now int64) {
-	w := &p.q[i-1]
+	w := &p.queries[i-1]
 	p.closePort(w)
-	// The identifier says where the query is: answers come in any order, and
-	// there may be many. Nobody but the server can answer, so that it need not
-	// be unpredictable; what is left of it tells an answer that comes too late
-	// from one to the next query in this place, as the case of the name does.
+	// The identifier contains the query's index, since responses come in any
+	// order. Only the server can respond, so that it need not be unpredictable.
+	// Its other bits, and the case of the name, distinguish a late response from
+	// that to the next query with this index.
 	w.ourID = i - 1 | uint16(p.cfg.Transport.Random())<<10
-	p.mix(w)
+	p.randomizeCase(w)
 	w.tls = true
 	if w.tries++; w.tries > 1 {
 		p.c.Retries++
 	}
-	w.due = now + tryFor
+	w.due = now + tryTimeout
 	p.c.Asked++
 	p.c.OverTLS++
-	if !p.cfg.Transport.SendTLS(int(w.up), p.question(w)) {
+	if !p.cfg.Transport.SendTLS(int(w.up), p.encodeQuery(w)) {
 		w.tls = false
-		p.failed(w.up, now)
-		p.refused(i, now)
+		p.noteFailure(w.up, now)
+		p.upstreamRefused(i, now)
 	}
 }
 
-// TLSResponse handles a message that came over the connection to an upstream. It
-// is an answer if it has the identifier, the question and the case of a query
-// that is under way there.
+// TLSResponse handles a message received over the connection to upstream number up.
+// It is accepted if it has the identifier, the question and the case of a query
+// that is pending there.
 func (p *Proxy) TLSResponse(up int, msg []byte, now int64) {
 	if len(msg) < headerLen {
 		p.c.Mismatched++
 		return
 	}
 	i := be16(msg)%maxPending + 1
-	w := &p.q[i-1]
-	if !w.used || !w.tls || int(w.up) != up {
+	w := &p.queries[i-1]
+	if !w.active || !w.tls || int(w.up) != up {
 		p.c.Mismatched++
 		return
 	}
-	switch same, right := w.asked(msg); {
+	switch same, right := w.matches(msg); {
 	case !same:
 		p.c.Mismatched++
 	case !right:
 		p.c.WrongCase++
 	default:
-		p.answered(i, msg, now)
+		p.complete(i, msg, now)
 	}
 }
 
-// TLSLost says that the connection to an upstream is gone. What was under way
-// over it is asked again: if the connection has failed, another upstream, which
-// counts as one unanswered query; if it had worked, over a new one.
+// TLSLost reports that the connection to upstream number up is closed. Its pending
+// queries are retried: over a new connection if it had worked, and otherwise
+// (failed) with another upstream, which counts as one query without a response.
 func (p *Proxy) TLSLost(up int, failed bool, now int64) {
 	if failed {
-		p.failed(uint8(up), now)
+		p.noteFailure(uint8(up), now)
 	}
-	for i := p.under.first; i != 0; {
-		w := &p.q[i-1]
+	for i := p.active.first; i != 0; {
+		w := &p.queries[i-1]
 		next := w.next
 		switch {
 		case !w.tls || int(w.up) != up:
 		case w.probe:
-			p.drop(i)
-		case w.tries >= maxTries || now-w.start >= totalTime:
-			w.tls = false // Tick ends it
+			p.release(i)
+		case w.tries >= maxTries || now-w.start >= queryTimeout:
+			w.tls = false // Tick fails it
 		case failed:
 			w.tls = false
-			p.refused(i, now)
+			p.upstreamRefused(i, now)
 		default:
 			p.try(i, now)
 		}
@@ -98,8 +97,8 @@ func (p *Proxy) TLSLost(up int, failed bool, now int64) {
 	}
 }
 
-// padded returns options with a padding option behind them, for a message whose
-// OPT record comes after n bytes.
+// padded returns options with a padding option appended, for a message whose OPT
+// record follows after n bytes.
 func (p *Proxy) padded(opts []byte, n int) []byte {
 	b := append(p.pad[:0], opts...)
 	n += 11 + len(b) + 4 // the record's fixed part, and the option's

@@ -20,12 +20,12 @@ func TestPadding(t *testing.T) {
 			if n > 0 {
 				name = []byte(long(n+1) + "\x00")
 			}
-			w := &pending{tls: true, typ: 1, class: 1, nameLen: uint8(len(name)), do: true}
+			w := &pending{tls: true, qtype: 1, qclass: 1, nameLen: uint8(len(name)), do: true}
 			copy(w.name[:], name)
 			if opts > 0 {
 				w.nOpts = uint8(copy(w.opts[:], append([]byte{0, 3, 0, byte(opts)}, make([]byte, opts)...)))
 			}
-			m := b.p.question(w)
+			m := b.p.encodeQuery(w)
 			bare := headerLen + len(name) + 4 + 11 + int(w.nOpts) + 4
 			if len(m) != (bare+padTo-1)/padTo*padTo {
 				t.Fatalf("a name of %d, options of %d: %d bytes, without padding %d", len(name), w.nOpts, len(m), bare)
@@ -37,8 +37,8 @@ func TestPadding(t *testing.T) {
 			if err := new(dns.Msg).Unpack(m); err != nil {
 				t.Fatalf("a name of %d: %v", len(name), err)
 			}
-			w.plain = true // to a server that does not know EDNS
-			if m := b.p.question(w); len(m) != headerLen+len(name)+4 || m[11] != 0 {
+			w.noEDNS = true // to a server that does not know EDNS
+			if m := b.p.encodeQuery(w); len(m) != headerLen+len(name)+4 || m[11] != 0 {
 				t.Fatalf("without EDNS: %x", m)
 			}
 		}
@@ -89,9 +89,9 @@ func TestTLSAnswersAreMatched(t *testing.T) {
 	// What is under way over UDP has no answer over TLS.
 	b = newBench(t, nil)
 	b.ask(query("a.example", dns.TypeA))
-	i := b.p.under.first - 1
+	i := b.p.active.first - 1
 	m := answerTo(b.sent[0].msg)
-	b.p.q[i].ourID = i
+	b.p.queries[i].ourID = i
 	m[0], m[1] = byte(i>>8), byte(i)
 	if b.p.TLSResponse(0, m, b.now); len(b.got) != 0 || b.p.c.Mismatched != 1 {
 		t.Errorf("a query over UDP was answered over TLS: %+v", b.p.c)
@@ -106,12 +106,12 @@ func TestTLSIsCounted(t *testing.T) {
 	if c := b.p.c; c != (Counters{Queries: 1, Asked: 1, OverTLS: 1}) {
 		t.Errorf("%+v", c)
 	}
-	if at, any := b.p.Due(); !any || at != b.now+tryFor {
+	if at, any := b.p.Due(); !any || at != b.now+tryTimeout {
 		t.Errorf("due at %d, %v", at-b.now, any)
 	}
 	b.p.TLSLost(0, true, b.now)
-	if c := b.p.c; c != (Counters{Queries: 1, Asked: 2, OverTLS: 2, Retries: 1}) || b.p.up[0].failed != 1 || b.p.up[1].failed != 0 {
-		t.Errorf("%+v, %d failures", c, b.p.up[0].failed)
+	if c := b.p.c; c != (Counters{Queries: 1, Asked: 2, OverTLS: 2, Retries: 1}) || b.p.up[0].failures != 1 || b.p.up[1].failures != 0 {
+		t.Errorf("%+v, %d failures", c, b.p.up[0].failures)
 	}
 	b.p.TLSResponse(1, answerTo(b.tls[1].msg), b.now)
 	if d := b.done[0]; d.Upstream != upAddr+11 || d.Outcome != verdict.DNSAnswered || b.p.up[1].answered != b.now {
@@ -121,10 +121,10 @@ func TestTLSIsCounted(t *testing.T) {
 	b = overTLSBench(t, 2, 0)
 	b.noTLS = true
 	b.ask(query("a.example", dns.TypeA))
-	if b.p.up[0].failed != 1 || b.p.up[1].failed != 1 || b.p.c.Asked != 2 || b.p.c.Retries != 1 || b.p.Outstanding() != 1 || b.p.q[b.p.under.first-1].tls {
-		t.Errorf("%+v, failures %d and %d", b.p.c, b.p.up[0].failed, b.p.up[1].failed)
+	if b.p.up[0].failures != 1 || b.p.up[1].failures != 1 || b.p.c.Asked != 2 || b.p.c.Retries != 1 || b.p.Outstanding() != 1 || b.p.queries[b.p.active.first-1].tls {
+		t.Errorf("%+v, failures %d and %d", b.p.c, b.p.up[0].failures, b.p.up[1].failures)
 	}
-	if at, any := b.p.Due(); !any || at != b.now+tryFor {
+	if at, any := b.p.Due(); !any || at != b.now+tryTimeout {
 		t.Errorf("due at %d, %v", at-b.now, any)
 	}
 	b.finishAll()
@@ -139,13 +139,13 @@ func TestTLSLost(t *testing.T) {
 			b.ask(query("a.example", dns.TypeA))
 		}
 		var q [4]uint16
-		for i, k := b.p.under.first, 0; i != 0; i = b.p.q[i-1].next {
+		for i, k := b.p.active.first, 0; i != 0; i = b.p.queries[i-1].next {
 			q[k] = i
 			k++
 		}
-		b.p.q[q[1]-1].up = 1 // over the other connection
-		b.p.q[q[2]-1].tries = maxTries
-		b.p.q[q[3]-1].start = b.now - totalTime
+		b.p.queries[q[1]-1].up = 1 // over the other connection
+		b.p.queries[q[2]-1].tries = maxTries
+		b.p.queries[q[3]-1].start = b.now - queryTimeout
 		b.tls = nil
 		b.p.TLSLost(0, failed, b.now)
 		if len(b.tls) != 1 || b.p.Outstanding() != 4 || len(b.got) != 0 {
@@ -155,27 +155,27 @@ func TestTLSLost(t *testing.T) {
 		if failed {
 			up, failures = 1, 1
 		}
-		if b.tls[0].up != up || b.p.up[0].failed != failures || b.p.q[q[0]-1].tries != 2 || int(b.p.q[q[0]-1].up) != up || !b.p.q[q[0]-1].tls {
-			t.Errorf("failed %v: %d is asked, %d failures, %d tries", failed, b.tls[0].up, b.p.up[0].failed, b.p.q[q[0]-1].tries)
+		if b.tls[0].up != up || b.p.up[0].failures != failures || b.p.queries[q[0]-1].tries != 2 || int(b.p.queries[q[0]-1].up) != up || !b.p.queries[q[0]-1].tls {
+			t.Errorf("failed %v: %d is asked, %d failures, %d tries", failed, b.tls[0].up, b.p.up[0].failures, b.p.queries[q[0]-1].tries)
 		}
-		if !b.p.q[q[1]-1].tls || b.p.q[q[1]-1].tries != 1 || b.p.q[q[2]-1].tls || b.p.q[q[3]-1].tls {
+		if !b.p.queries[q[1]-1].tls || b.p.queries[q[1]-1].tries != 1 || b.p.queries[q[2]-1].tls || b.p.queries[q[3]-1].tls {
 			t.Errorf("failed %v: what is not asked again", failed)
 		}
-		b.p.Tick(b.now + tryFor) // ends those whose tries or time are over
+		b.p.Tick(b.now + tryTimeout) // ends those whose tries or time are over
 		if len(b.got) != 2 || b.p.Outstanding() != 2 {
 			t.Errorf("failed %v: %d answers, %d under way", failed, len(b.got), b.p.Outstanding())
 		}
 	}
 	// A probe ends with its connection.
 	b := overTLSBench(t, 2, 0)
-	b.p.up[0].failed = downAfter
+	b.p.up[0].failures = downAfter
 	b.ask(query("a.example", dns.TypeA))
 	if b.p.probes != 1 || len(b.tls) != 2 {
 		t.Fatalf("%d probes", b.p.probes)
 	}
 	b.p.TLSLost(0, true, b.now)
-	if b.p.probes != 0 || b.p.Outstanding() != 1 || len(b.tls) != 2 || b.p.up[0].failed != downAfter+1 {
-		t.Fatalf("%d probes, %d under way, %d failures", b.p.probes, b.p.Outstanding(), b.p.up[0].failed)
+	if b.p.probes != 0 || b.p.Outstanding() != 1 || len(b.tls) != 2 || b.p.up[0].failures != downAfter+1 {
+		t.Fatalf("%d probes, %d under way, %d failures", b.p.probes, b.p.Outstanding(), b.p.up[0].failures)
 	}
 	b.finishAll()
 }
@@ -184,12 +184,12 @@ func TestTLSLost(t *testing.T) {
 // while one with TLS is up.
 func TestProbeOfPlainWhileTLSIsUp(t *testing.T) {
 	b := overTLSBench(t, 2, 1)
-	b.p.up[2].failed, b.p.up[1].failed = downAfter, downAfter
+	b.p.up[2].failures, b.p.up[1].failures = downAfter, downAfter
 	b.ask(query("a.example", dns.TypeA))
 	if len(b.sent) != 0 || len(b.tls) != 2 || b.p.up[2].probed != 0 || b.p.up[1].probed != b.now {
 		t.Fatalf("%d in the clear, %d over TLS", len(b.sent), len(b.tls))
 	}
-	b.p.up[0].failed = downAfter
+	b.p.up[0].failures = downAfter
 	b.ask(query("a.example", dns.TypeA))
 	if len(b.sent) != 1 || b.sent[0].to != upAddr+12 && b.sent[0].to != packet.Addr(0) {
 		t.Fatalf("%+v", b.sent)

@@ -2,56 +2,55 @@ package dnsproxy
 
 import "github.com/thurward/thurward/internal/shared/packet"
 
-// Sent returns what went from port of the WAN address to an upstream and waits
-// for its answer; msg is valid until the next call of a method. Whoever has an
-// error about it compares it: it holds what only those on its way know.
+// Sent returns the query that was sent from port of the WAN address and is pending,
+// with its destination. msg is valid until the next call of a method. An ICMP error
+// that quotes it is genuine: its identifier and case are known only on its path.
 func (p *Proxy) Sent(port uint16) (to packet.Addr, toPort uint16, msg []byte, ok bool) {
 	i := p.byPort[port]
 	if i == 0 {
 		return 0, 0, nil, false
 	}
-	w := &p.q[i-1]
+	w := &p.queries[i-1]
 	u := &p.up[w.up]
-	return u.addr, u.port, p.question(w), true
+	return u.addr, u.port, p.encodeQuery(w), true
 }
 
-// Unreachable says that the network, or the upstream's host, has refused what
-// went from port. That counts as a try without an answer, and the next upstream
-// is asked at once. It is a soft error (RFC 1122 section 4.2.3.9): when all have
-// refused, the query waits as if nobody had, since what is unreachable now may
-// be back in a moment.
+// Unreachable reports an ICMP error about the query that was sent from port. It
+// counts as a try without a response, and the query is sent to the next upstream at
+// once. It is a soft error (RFC 1122 section 4.2.3.9): if all upstreams are
+// unreachable, the query waits for its timeout, since they may be back soon.
 func (p *Proxy) Unreachable(port uint16, now int64) {
 	i := p.byPort[port]
 	if i == 0 {
 		return
 	}
-	w := &p.q[i-1]
+	w := &p.queries[i-1]
 	if w.refused>>w.up&1 != 0 {
-		return // it has said so
+		return // already handled
 	}
 	p.c.Unreachable++
-	p.failed(w.up, now)
-	p.refused(i, now)
+	p.noteFailure(w.up, now)
+	p.upstreamRefused(i, now)
 }
 
-// refused goes on with a query that its upstream cannot be asked: the next that
-// has not refused it is asked, or nobody until the try is over.
-func (p *Proxy) refused(i uint16, now int64) {
-	w := &p.q[i-1]
+// upstreamRefused continues with a query whose upstream is unreachable: with the next
+// that is not, or after the timeout of the try.
+func (p *Proxy) upstreamRefused(i uint16, now int64) {
+	w := &p.queries[i-1]
 	w.refused |= 1 << w.up
 	if w.probe {
-		p.drop(i)
+		p.release(i)
 		return
 	}
-	if to, ok := p.notRefused(w); ok && w.tries < maxTries {
-		p.leave(w, to)
+	if to, ok := p.nextNotRefused(w); ok && w.tries < maxTries {
+		p.switchUpstream(w, to)
 		p.try(i, now)
 	}
 }
 
-// notRefused returns the next upstream that has not refused a query: one that
-// works, or else one that is down.
-func (p *Proxy) notRefused(w *pending) (up uint8, ok bool) {
+// nextNotRefused returns the next upstream that is not unreachable for a query: one
+// that is up, or else one that is down.
+func (p *Proxy) nextNotRefused(w *pending) (up uint8, ok bool) {
 	n := len(p.up)
 	for _, down := range [...]bool{false, true} {
 		for k := 1; k < n; k++ {

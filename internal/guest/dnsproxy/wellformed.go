@@ -1,7 +1,7 @@
 package dnsproxy
 
-// Types whose RDATA holds names (RFC 1035 section 3.3, RFC 3597 section 4, and
-// those that came later).
+// Types whose RDATA contains names (RFC 1035 section 3.3, RFC 3597 section 4, and
+// later ones).
 const (
 	typeNS       = 2
 	typeMD       = 3
@@ -40,12 +40,12 @@ const (
 	classCH = 3
 )
 
-// anything, in place of a number of bytes, is as many as there are.
-const anything = -1
+// rest, instead of a number, means all up to the end of the RDATA.
+const rest = -1
 
-// namesOf says where RDATA d of a type has names: behind so many bytes, so many
-// names, and behind them so many bytes. ok is false when d is too short to tell.
-// Names that may not be compressed count, too: who reads them may not know that.
+// namesOf returns the layout of RDATA d of a type: a number of bytes, a number of
+// names, and a number of bytes behind them. ok is false if d is too short to tell.
+// Names that must not be compressed are included: not all readers know that.
 func namesOf(typ, class int, d []byte) (before, names, after int, ok bool) {
 	switch typ {
 	case typeNS, typeMD, typeMF, typeCNAME, typeMB, typeMG, typeMR, typePTR, typeNSAPPTR, typeDNAME:
@@ -61,11 +61,11 @@ func namesOf(typ, class int, d []byte) (before, names, after int, ok bool) {
 	case typeSRV:
 		return 6, 1, 0, true
 	case typeSIG, typeRRSIG:
-		return 18, 1, anything, true
+		return 18, 1, rest, true
 	case typeNXT, typeNSEC, typeTKEY, typeTSIG:
-		return 0, 1, anything, true
+		return 0, 1, rest, true
 	case typeSVCB, typeHTTPS:
-		return 2, 1, anything, true
+		return 2, 1, rest, true
 	case typeDSYNC:
 		return 5, 1, 0, true
 	case typeNAPTR: // RFC 3403 section 4.1: three strings before the name
@@ -87,7 +87,7 @@ func namesOf(typ, class int, d []byte) (before, names, after int, ok bool) {
 			return
 		}
 		if d[1] == 3 {
-			return 3, 1, anything, true
+			return 3, 1, rest, true
 		}
 	case typeAMTRELAY: // RFC 8777 section 4.3.1, likewise
 		if len(d) < 2 {
@@ -100,20 +100,20 @@ func namesOf(typ, class int, d []byte) (before, names, after int, ok bool) {
 		if len(d) < 4 {
 			return
 		}
-		return 4 + int(d[0]) + int(be16(d[2:])), anything, 0, true
+		return 4 + int(d[0]) + int(be16(d[2:])), rest, 0, true
 	case typeA:
 		if class == classCH { // RFC 1034 section 3.6
 			return 0, 1, 2, true
 		}
 	}
-	return 0, 0, anything, true
+	return 0, 0, rest, true
 }
 
-// wellFormed reports whether all names of record r are names, and its RDATA has
-// the length that they leave. Nobody has to read what is not: resolvers have
-// looped and crashed on less.
-func (a *answer) wellFormed(m []byte, r *rr) bool {
-	if expand(m, r.owner, &a.name) == 0 {
+// wellFormed reports whether all names of record r are valid, and the length of its
+// RDATA fits them. Other records are not relayed: resolvers have looped and crashed
+// on such.
+func (a *response) wellFormed(m []byte, r *rr) bool {
+	if expand(m, r.owner, &a.nameBuf) == 0 {
 		return false
 	}
 	before, names, after, ok := namesOf(r.typ, r.class, m[r.data:r.end])
@@ -121,12 +121,12 @@ func (a *answer) wellFormed(m []byte, r *rr) bool {
 	if !ok || at > r.end {
 		return false
 	}
-	for ; names > 0 || names == anything && at < r.end; names = max(names-1, anything) {
+	for ; names > 0 || names == rest && at < r.end; names = max(names-1, rest) {
 		e, ok := skipName(m[:r.end], at)
-		if !ok || expand(m, at, &a.name) == 0 {
+		if !ok || expand(m, at, &a.nameBuf) == 0 {
 			return false
 		}
 		at = e
 	}
-	return after == anything || at+after == r.end
+	return after == rest || at+after == r.end
 }

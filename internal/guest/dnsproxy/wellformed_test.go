@@ -147,8 +147,8 @@ func refuses(t *testing.T, over []string, what, body string, counts [3]int) {
 		if m.Rcode != dns.RcodeServerFailure || len(m.Answer)+len(m.Ns)+len(m.Extra) != 0 {
 			t.Errorf("%s, %s: passed on: %x", what, how, b.got[0])
 		}
-		if b.p.c.Malformed != 1 || b.set.Len() != 0 || b.p.up[0].failed != 0 || b.p.Outstanding() != 0 {
-			t.Errorf("%s, %s: %d counted, %d bound, upstream blamed %d times", what, how, b.p.c.Malformed, b.set.Len(), b.p.up[0].failed)
+		if b.p.c.Malformed != 1 || b.set.Len() != 0 || b.p.up[0].failures != 0 || b.p.Outstanding() != 0 {
+			t.Errorf("%s, %s: %d counted, %d bound, upstream blamed %d times", what, how, b.p.c.Malformed, b.set.Len(), b.p.up[0].failures)
 		}
 	}
 }
@@ -213,7 +213,7 @@ func TestRecordsThatLie(t *testing.T) {
 	for _, p := range places {
 		what := fmt.Sprintf("type %d, ", p.typ)
 		rdata := p.before + "\x01b\x00" + p.after
-		if _, _, after, _ := namesOf(p.typ, classIN, []byte(rdata)); after != anything && p.typ != typeHIP {
+		if _, _, after, _ := namesOf(p.typ, classIN, []byte(rdata)); after != rest && p.typ != typeHIP {
 			refuses(t, ways[:1], what+"a byte more", rawRR(self, uint16(p.typ), rdata+"\x00"), [3]int{1})
 			if len(p.after) > 1 {
 				refuses(t, ways[:1], what+"a byte less", rawRR(self, uint16(p.typ), rdata[:len(rdata)-1]), [3]int{1})

@@ -21,19 +21,19 @@ func TestWhichUpstream(t *testing.T) {
 		p := b.p
 		for c := range 1 << (3 * n) { // for each: TLS, two bits of failures
 			for i := range p.up {
-				p.up[i].tls, p.up[i].failed = c>>(3*i)&1 != 0, failures[c>>(3*i+1)&3]
+				p.up[i].tls, p.up[i].failures = c>>(3*i)&1 != 0, failures[c>>(3*i+1)&3]
 				p.up[i].answered = int64(b.rnd.IntN(3))
 			}
 			tlsUp := false
 			for _, u := range p.up {
-				tlsUp = tlsUp || u.tls && u.failed < downAfter
+				tlsUp = tlsUp || u.tls && u.failures < downAfter
 			}
 			may := func(i int) bool { return p.up[i].tls || !tlsUp }
 			var works, rest []int
 			for i := range p.up {
 				switch {
 				case !may(i):
-				case p.up[i].failed < downAfter:
+				case p.up[i].failures < downAfter:
 					works = append(works, i)
 				default:
 					rest = append(rest, i)
@@ -48,7 +48,7 @@ func TestWhichUpstream(t *testing.T) {
 			} else {
 				first = slices.MinFunc(rest, func(x, y int) int { return int(p.up[y].answered - p.up[x].answered) })
 			}
-			if got := int(p.choose()); got != first {
+			if got := int(p.firstUpstream()); got != first {
 				t.Fatalf("%+v: first %d, want %d", p.up, got, first)
 			}
 			order := func(i int, list []int) []int { // those behind i first, i at the end
@@ -60,12 +60,12 @@ func TestWhichUpstream(t *testing.T) {
 				if len(next) > 0 {
 					want = next[0]
 				}
-				if got := int(p.after(uint8(i))); got != want {
+				if got := int(p.nextUpstream(uint8(i))); got != want {
 					t.Fatalf("%+v: after %d comes %d, want %d", p.up, i, got, want)
 				}
 				w := &pending{up: uint8(i), refused: b.rnd.Uint64()}
 				next = slices.DeleteFunc(next, func(j int) bool { return j == i || w.refused>>j&1 != 0 })
-				got, ok := p.notRefused(w)
+				got, ok := p.nextNotRefused(w)
 				if ok != (len(next) > 0) || ok && int(got) != next[0] {
 					t.Fatalf("%+v: after %d and the refusals %b comes %d, %v; want %v", p.up, i, w.refused, got, ok, next)
 				}
@@ -105,37 +105,37 @@ func TestDeadlines(t *testing.T) {
 		}
 	}
 	b.ask(query("a.example", dns.TypeA))
-	due(start + tryFor)
+	due(start + tryTimeout)
 	b.now = start + 100
 	b.ask(query("b.example", dns.TypeA))
-	due(start + tryFor) // the older one
+	due(start + tryTimeout) // the older one
 	// The older one is answered: what is left is the other.
 	s := b.sent[0]
 	b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, reply(t, unpack(t, s.msg))), b.now)
-	due(start + 100 + tryFor)
-	if before, then := b.at(start + 100 + tryFor); before != 0 || then != 1 {
+	due(start + 100 + tryTimeout)
+	if before, then := b.at(start + 100 + tryTimeout); before != 0 || then != 1 {
 		t.Fatalf("%d before, %d then", before, then)
 	}
 	if s := b.sent[2]; s.to != up2Addr || s.toPort != 5353 || s.myPort == b.sent[1].myPort {
 		t.Fatalf("asked again: %+v", s)
 	}
-	due(start + 100 + 2*tryFor)
+	due(start + 100 + 2*tryTimeout)
 	// Over TCP it waits until nobody waits for the answer any more: the younger is
 	// due first, although it comes later in the list.
 	s, up := b.last()
 	r := reply(t, up)
 	r.Truncated = true
 	b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, r), b.now)
-	due(start + 100 + totalTime)
+	due(start + 100 + queryTimeout)
 	b.ask(query("c.example", dns.TypeA))
-	due(b.now + tryFor)
+	due(b.now + tryTimeout)
 	s, up = b.last()
 	b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, reply(t, up)), b.now)
 	got := len(b.got)
-	if before, then := b.at(start + 100 + totalTime); before != 0 || then != 1 || b.p.Outstanding() != 0 || len(b.got) != got+1 {
+	if before, then := b.at(start + 100 + queryTimeout); before != 0 || then != 1 || b.p.Outstanding() != 0 || len(b.got) != got+1 {
 		t.Fatalf("%d before, %d then, %d under way", before, then, b.p.Outstanding())
 	}
-	if d := b.done[len(b.done)-1]; d.Outcome != verdict.DNSTimeout || d.Duration != totalTime || len(b.dropped) != 1 || b.dropped[0] != b.tcp[0].tag {
+	if d := b.done[len(b.done)-1]; d.Outcome != verdict.DNSTimeout || d.Duration != queryTimeout || len(b.dropped) != 1 || b.dropped[0] != b.tcp[0].tag {
 		t.Fatalf("%+v, dropped %v", d, b.dropped)
 	}
 	if _, any := b.p.Due(); any {
@@ -150,7 +150,7 @@ func TestTriesEnd(t *testing.T) {
 	start := b.now
 	b.ask(query("a.example", dns.TypeA))
 	for i := int64(1); i < 4; i++ {
-		if before, then := b.at(start + i*tryFor); before != 0 || then != 1 || len(b.sent) != int(i)+1 || len(b.got) != 0 {
+		if before, then := b.at(start + i*tryTimeout); before != 0 || then != 1 || len(b.sent) != int(i)+1 || len(b.got) != 0 {
 			t.Fatalf("try %d: %d before, %d then", i, before, then)
 		}
 		// The same upstream gets the same question from the same port: its late
@@ -159,11 +159,11 @@ func TestTriesEnd(t *testing.T) {
 			t.Fatalf("try %d: %+v", i, c)
 		}
 	}
-	if before, then := b.at(start + totalTime); before != 0 || then != 1 || len(b.got) != 1 {
+	if before, then := b.at(start + queryTimeout); before != 0 || then != 1 || len(b.got) != 1 {
 		t.Fatalf("%d before, %d then", before, then)
 	}
-	if c := b.p.c; c.Asked != 4 || c.Retries != 3 || b.p.up[0].failed != 4 {
-		t.Fatalf("%+v, %d failures", c, b.p.up[0].failed)
+	if c := b.p.c; c.Asked != 4 || c.Retries != 3 || b.p.up[0].failures != 4 {
+		t.Fatalf("%+v, %d failures", c, b.p.up[0].failures)
 	}
 	// Several upstreams that refuse it in turn: maxTries in all.
 	b = newBench(t, func(p *ruleset.Policy) {
@@ -178,7 +178,7 @@ func TestTriesEnd(t *testing.T) {
 	if len(b.sent) != maxTries || len(b.got) != 0 || b.p.c.Unreachable != maxTries {
 		t.Fatalf("asked %d times, %d answers, %d refusals", len(b.sent), len(b.got), b.p.c.Unreachable)
 	}
-	if before, then := b.at(b.now + tryFor); before != 0 || then != 1 || len(b.got) != 1 || b.done[0].Outcome != verdict.DNSTimeout {
+	if before, then := b.at(b.now + tryTimeout); before != 0 || then != 1 || len(b.got) != 1 || b.done[0].Outcome != verdict.DNSTimeout {
 		t.Fatalf("%d before, %d then, %+v", before, then, b.done)
 	}
 	b.finishAll()
@@ -203,39 +203,39 @@ func TestRefusalsCountOnce(t *testing.T) {
 		t.Fatal("another port's error was taken")
 	}
 	b.p.Unreachable(first, b.now)
-	if len(b.sent) != 2 || b.sent[1].to != up2Addr || b.p.up[0].failed != 1 || b.p.c.Unreachable != 1 || !b.p.OwnsPort(b.sent[1].myPort) || b.p.OwnsPort(first) && first != b.sent[1].myPort {
-		t.Fatalf("%+v, %d failures", b.sent, b.p.up[0].failed)
+	if len(b.sent) != 2 || b.sent[1].to != up2Addr || b.p.up[0].failures != 1 || b.p.c.Unreachable != 1 || !b.p.OwnsPort(b.sent[1].myPort) || b.p.OwnsPort(first) && first != b.sent[1].myPort {
+		t.Fatalf("%+v, %d failures", b.sent, b.p.up[0].failures)
 	}
 	b.p.Unreachable(b.sent[1].myPort, b.now)
 	b.p.Unreachable(b.sent[1].myPort, b.now)
-	if len(b.sent) != 2 || b.p.up[1].failed != 1 || b.p.c.Unreachable != 2 {
-		t.Fatalf("asked %d times, %d failures, %d counted", len(b.sent), b.p.up[1].failed, b.p.c.Unreachable)
+	if len(b.sent) != 2 || b.p.up[1].failures != 1 || b.p.c.Unreachable != 2 {
+		t.Fatalf("asked %d times, %d failures, %d counted", len(b.sent), b.p.up[1].failures, b.p.c.Unreachable)
 	}
 	// The answer that comes all the same is one.
 	s := b.sent[1]
 	b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, reply(t, unpack(t, s.msg))), b.now)
-	if len(b.got) != 1 || b.p.up[1].failed != 0 || b.p.up[1].answered != b.now {
+	if len(b.got) != 1 || b.p.up[1].failures != 0 || b.p.up[1].answered != b.now {
 		t.Fatalf("%d answers, %+v", len(b.got), b.p.up[1])
 	}
 	b = newBench(t, twoPlain) // both refuse it: when the try is over neither has failed again
 	b.ask(query("a.example", dns.TypeA))
 	b.p.Unreachable(b.sent[0].myPort, b.now)
 	b.p.Unreachable(b.sent[1].myPort, b.now)
-	if b.at(b.now + tryFor); len(b.sent) != 3 || b.p.up[0].failed != 1 || b.p.up[1].failed != 1 {
-		t.Fatalf("asked %d times, failures %d and %d", len(b.sent), b.p.up[0].failed, b.p.up[1].failed)
+	if b.at(b.now + tryTimeout); len(b.sent) != 3 || b.p.up[0].failures != 1 || b.p.up[1].failures != 1 {
+		t.Fatalf("asked %d times, failures %d and %d", len(b.sent), b.p.up[0].failures, b.p.up[1].failures)
 	}
 	// A try that ends after a refusal is no further failure, and the refusal is
 	// forgotten with it.
 	b = newBench(t, nil)
 	b.ask(query("a.example", dns.TypeA))
 	b.p.Unreachable(b.sent[0].myPort, b.now)
-	b.at(b.now + tryFor)
-	if len(b.sent) != 2 || b.p.up[0].failed != 1 {
-		t.Fatalf("asked %d times, %d failures", len(b.sent), b.p.up[0].failed)
+	b.at(b.now + tryTimeout)
+	if len(b.sent) != 2 || b.p.up[0].failures != 1 {
+		t.Fatalf("asked %d times, %d failures", len(b.sent), b.p.up[0].failures)
 	}
 	b.p.Unreachable(b.sent[1].myPort, b.now)
-	if b.p.up[0].failed != 2 || b.p.c.Unreachable != 2 {
-		t.Fatalf("%d failures", b.p.up[0].failed)
+	if b.p.up[0].failures != 2 || b.p.c.Unreachable != 2 {
+		t.Fatalf("%d failures", b.p.up[0].failures)
 	}
 	b.finishAll()
 }
@@ -261,7 +261,7 @@ func TestProbes(t *testing.T) {
 			t.Fatalf("down after %d failures", i)
 		}
 		b.now += second / 2
-		b.p.failed(0, b.now)
+		b.p.noteFailure(0, b.now)
 	}
 	down := b.now
 	if !b.p.up[0].down() || b.p.up[0].probed != down {
@@ -291,7 +291,7 @@ func TestProbes(t *testing.T) {
 	}
 	// Probes that nobody answers, faster than they end: at most so many.
 	for range downAfter {
-		b.p.failed(0, b.now)
+		b.p.noteFailure(0, b.now)
 	}
 	for i := range 20 {
 		b.now += probeEvery // no Tick: none ends
@@ -299,10 +299,10 @@ func TestProbes(t *testing.T) {
 			t.Fatalf("%d probes after %d s", b.p.probes, i+1)
 		}
 	}
-	failed := b.p.up[0].failed
+	failed := b.p.up[0].failures
 	b.p.Tick(b.now)
-	if b.p.probes != 0 || b.p.up[0].failed != failed+uint8(maxProbes*len(b.p.up)) {
-		t.Fatalf("%d probes, %d failures, before %d", b.p.probes, b.p.up[0].failed, failed)
+	if b.p.probes != 0 || b.p.up[0].failures != failed+uint8(maxProbes*len(b.p.up)) {
+		t.Fatalf("%d probes, %d failures, before %d", b.p.probes, b.p.up[0].failures, failed)
 	}
 	b.finishAll()
 	if b.p.probes != 0 {
@@ -310,7 +310,7 @@ func TestProbes(t *testing.T) {
 	}
 	// It does not wrap.
 	for range 600 {
-		b.p.failed(0, b.now)
+		b.p.noteFailure(0, b.now)
 	}
 	if !b.p.up[0].down() {
 		t.Fatal("up after 600 failures")

@@ -89,7 +89,7 @@ func TestLongAliasChain(t *testing.T) {
 				if m.Rcode != dns.RcodeServerFailure {
 					t.Errorf("%d aliases: %v", n, m.Rcode)
 				}
-			case !blocked && (m.Rcode != 0 || len(m.Answer) != n+1 || (b.ids("192.0.2.1") != 0) != (n < maxLinks)):
+			case !blocked && (m.Rcode != 0 || len(m.Answer) != n+1 || (b.ids("192.0.2.1") != 0) != (n < maxChain)):
 				t.Errorf("%d aliases: %v, %d records, bound %v", n, m.Rcode, len(m.Answer), b.ids("192.0.2.1") != 0)
 			}
 			if blocked && b.ids("192.0.2.1") != 0 {

@@ -68,7 +68,7 @@ func TestLargestHolderGivesWay(t *testing.T) {
 // waited for the longest ends with SERVFAIL, and no other.
 func TestOldestGivesWayFirst(t *testing.T) {
 	b := newBench(t, nil)
-	for i := 0; b.p.n < b.p.room; i++ {
+	for i := 0; b.p.n < b.p.clientRoom; i++ {
 		a := packet.Addr(0x0a010000 + i%20)
 		if i < maxPerClient {
 			a = 0x0a020000
@@ -106,7 +106,7 @@ func TestOwnShare(t *testing.T) {
 	if d := b.done[0]; len(b.done) != 1 || string(d.Name) != string(wire("b.example")) || d.Outcome != verdict.DNSOverload {
 		t.Fatalf("%d ends, %q: %v", len(b.done), d.Name, d.Outcome)
 	}
-	b.now += tryFor
+	b.now += tryTimeout
 	b.askAs(client1, "c.example")
 	if d := b.done[1]; len(b.done) != 2 || string(d.Name) != string(wire("a0.example")) || d.Outcome != verdict.DNSOverload || b.p.Outstanding() != maxPerClient {
 		t.Fatalf("%d ends, %q: %v", len(b.done), d.Name, d.Outcome)
@@ -121,13 +121,13 @@ func TestNoChurn(t *testing.T) {
 	for i := range 20000 {
 		b.askAs(0x0a010000+packet.Addr(b.rnd.IntN(11)), fmt.Sprintf("f%d.example", i))
 	}
-	first := b.sent[:b.p.room]
+	first := b.sent[:b.p.clientRoom]
 	b.got = nil
 	for _, s := range first {
 		b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, reply(t, unpack(t, s.msg), "@ 60 IN A 192.0.2.1")), b.now)
 	}
-	if len(b.got) < b.p.room*3/4 {
-		t.Fatalf("%d of %d queries were still under way", len(b.got), b.p.room)
+	if len(b.got) < b.p.clientRoom*3/4 {
+		t.Fatalf("%d of %d queries were still under way", len(b.got), b.p.clientRoom)
 	}
 	b.finishAll()
 }
@@ -145,7 +145,7 @@ func TestAllPendingWhileAnUpstreamIsDown(t *testing.T) {
 			asked++
 			b.askAs(0x0a010000+packet.Addr(asked%12), fmt.Sprintf("f%d.example", asked))
 		}
-		if full := b.p.n >= b.p.room; !full && asked > 5*1200 {
+		if full := b.p.n >= b.p.clientRoom; !full && asked > 5*1200 {
 			t.Fatalf("%d queries under way", b.p.n)
 		}
 	}
@@ -198,11 +198,11 @@ func TestHolders(t *testing.T) {
 		if r.IntN(100) < 70 {
 			b.askAs(0x0a000000+packet.Addr(r.IntN(clients)), "a.example")
 		} else if b.p.n > 0 {
-			i := b.p.under.first
+			i := b.p.active.first
 			for range r.IntN(min(b.p.n, 50)) {
-				i = b.p.q[i-1].next
+				i = b.p.queries[i-1].next
 			}
-			b.p.end(i, rcodeServFail, verdict.DNSTimeout, b.now)
+			b.p.fail(i, rcodeServFail, verdict.DNSTimeout, b.now)
 		}
 		b.got, b.done, b.sent = nil, nil, nil
 		b.now += second / 1000
@@ -210,27 +210,27 @@ func TestHolders(t *testing.T) {
 			continue
 		}
 		counts := map[packet.Addr][]uint16{}
-		for i := b.p.under.first; i != 0; i = b.p.q[i-1].next {
-			a := b.p.q[i-1].client.Addr
+		for i := b.p.active.first; i != 0; i = b.p.queries[i-1].next {
+			a := b.p.queries[i-1].client.Addr
 			counts[a] = append(counts[a], i)
 		}
 		most := 0
 		for a, qs := range counts {
 			most = max(most, len(qs))
-			if n := b.p.holders.count(a); n != len(qs) || b.p.holders.oldest(a) != qs[0] {
+			if n := b.p.owners.count(a); n != len(qs) || b.p.owners.oldest(a) != qs[0] {
 				t.Fatalf("step %d: %x has %d queries, counted %d", step, a, len(qs), n)
 			}
 		}
 		used := 0
-		for _, s := range b.p.holders.slot {
+		for _, s := range b.p.owners.slot {
 			if s != 0 {
 				used++
 			}
 		}
-		if l := b.p.holders.largest(); used != len(counts) || b.p.holders.most != most || most > 0 && (len(counts[b.p.q[l-1].client.Addr]) != most || !slices.Contains(counts[b.p.q[l-1].client.Addr], l)) {
-			t.Fatalf("step %d: the largest has %d, noted %d; %d clients in %d slots", step, most, b.p.holders.most, len(counts), used)
+		if l := b.p.owners.oldestOfLargest(); used != len(counts) || b.p.owners.most != most || most > 0 && (len(counts[b.p.queries[l-1].client.Addr]) != most || !slices.Contains(counts[b.p.queries[l-1].client.Addr], l)) {
+			t.Fatalf("step %d: the largest has %d, noted %d; %d clients in %d slots", step, most, b.p.owners.most, len(counts), used)
 		}
-		if b.p.n > b.p.room || most > maxPerClient {
+		if b.p.n > b.p.clientRoom || most > maxPerClient {
 			t.Fatalf("step %d: %d queries, %d of one", step, b.p.n, most)
 		}
 	}
@@ -274,11 +274,11 @@ func TestTCPToUpstreamsIsShared(t *testing.T) {
 		t.Fatalf("%d over TCP, %d dropped", b.p.tcp, len(b.dropped))
 	}
 	// No place for a connection is no failure of the upstream.
-	b.p.up[0].failed, b.noTCP = 0, true
+	b.p.up[0].failures, b.noTCP = 0, true
 	for i := range 5 {
 		truncated(client1, fmt.Sprintf("w%d.example", i))
 	}
-	if d := b.done[len(b.done)-1]; b.p.up[0].failed != 0 || b.p.Outstanding() != 0 || d.Outcome != verdict.DNSOverload {
-		t.Fatalf("%d failures, %d under way, %v", b.p.up[0].failed, b.p.Outstanding(), d.Outcome)
+	if d := b.done[len(b.done)-1]; b.p.up[0].failures != 0 || b.p.Outstanding() != 0 || d.Outcome != verdict.DNSOverload {
+		t.Fatalf("%d failures, %d under way, %v", b.p.up[0].failures, b.p.Outstanding(), d.Outcome)
 	}
 }
