@@ -14,7 +14,7 @@ import (
 func (c *Cache) claim(a packet.Addr, holder uint16, now int64) (n *Neighbour, evicted bool, drop framebuf.Queue) {
 	mine := int(c.asked[holder])
 	if mine > 0 && mine >= MaxEntries-c.entries {
-		return nil, false, drop // it takes no more than it leaves
+		return nil, false, framebuf.Queue{} // it takes no more than it leaves
 	}
 	best, rank := (*Neighbour)(nil), 0
 	b := c.base(a)
@@ -23,7 +23,7 @@ func (c *Cache) claim(a packet.Addr, holder uint16, now int64) (n *Neighbour, ev
 		r := 0
 		switch {
 		case n.State == free:
-			return c.place(n, a), false, drop
+			return c.place(n, a), false, framebuf.Queue{}
 		case n.Addr == c.gateway:
 			continue
 		case n.Stale(now):
@@ -43,7 +43,7 @@ func (c *Cache) claim(a packet.Addr, holder uint16, now int64) (n *Neighbour, ev
 		}
 	}
 	if best == nil {
-		return nil, false, drop
+		return nil, false, framebuf.Queue{}
 	}
 	drop = c.forget(best)
 	return c.place(best, a), true, drop

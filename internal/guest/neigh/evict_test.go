@@ -35,7 +35,7 @@ func TestWhoGivesWay(t *testing.T) {
 		case 1:
 			mine = fewAsked - 1 + uint16(r.IntN(3))
 		}
-		c.asked = [holders]uint16{0: 2, 1: uint16(8 + r.IntN(3)), 2: 40, me: mine}
+		c.asked = [holders]uint16{0: uint16(1 + r.IntN(2)), 1: uint16(8 + r.IntN(3)), 2: 40, me: mine}
 		for i, n := range w {
 			*n = Neighbour{Addr: a + 1 + packet.Addr(i), State: State(1 + r.IntN(3)), holder: uint16(r.IntN(3)), Learned: r.IntN(3) == 0, Expires: now + int64(r.IntN(7)) - 3}
 			if n.State == Incomplete && mine > 0 && r.IntN(6) == 0 {

@@ -46,16 +46,16 @@ func (c *Cache) Learn(a packet.Addr, mac [6]byte, answer bool, now int64) (l Lea
 	n := c.Find(a)
 	asked := n != nil && n.State != Reachable
 	if answer && !asked {
-		return l
+		return Learned{}
 	}
 	if !answer && a == c.gateway && (n == nil || n.State == Incomplete) {
 		// Whoever asks first in the gateway's name would be the gateway from
 		// then on. Its address is only learned from answers to our questions.
-		return l
+		return Learned{}
 	}
 	if n == nil {
 		if n, l.Evicted = c.claimLearned(a, now); n == nil {
-			return l
+			return Learned{}
 		}
 		n.Learned = true
 	}

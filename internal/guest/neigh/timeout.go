@@ -18,7 +18,7 @@ type Timeout struct {
 func (c *Cache) Timeout(now int64) (t Timeout, ok bool) {
 	if c.hand == 0 {
 		if now < c.Due() {
-			return t, false
+			return Timeout{}, false
 		}
 		c.next = now + RequestEvery
 	}
@@ -43,5 +43,5 @@ func (c *Cache) Timeout(now int64) (t Timeout, ok bool) {
 		return t, true
 	}
 	c.hand = 0
-	return t, false
+	return Timeout{}, false
 }

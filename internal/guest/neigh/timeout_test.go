@@ -28,6 +28,9 @@ func TestAskedAgain(t *testing.T) {
 	}
 	b.Resolve(first+2, b.frame(3), 8, start+6*second/10)
 	b.put(0, first+3, Reachable, start)
+	if x, ok := b.Timeout(start + RequestEvery - 1); ok || x != (Timeout{}) {
+		t.Fatalf("%+v before its time", x)
+	}
 	if b.Due() != start+RequestEvery || b.Pending() != 3 {
 		t.Fatalf("due in %d, %d asked for", b.Due()-start, b.Pending())
 	}

@@ -287,7 +287,7 @@ func TestTableModel(t *testing.T) {
 			},
 			"flood": func(t *rapid.T) { // of one source
 				src := packet.Addr(rapid.IntRange(1, 6).Draw(t, "source"))
-				n := rapid.SampledFrom([]int{10, 70, 130}).Draw(t, "datagrams")
+				n := rapid.SampledFrom([]int{3, 20, 70}).Draw(t, "datagrams")
 				for i := range n {
 					now++
 					p.put(Key{Src: src, ID: uint16(100 + i)}, extent{0, 8}, true, now)
