@@ -238,7 +238,7 @@ func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, o
 	select {
 	case r := <-ready:
 		fmt.Fprintf(out, "thurward %s is up: boot took %s of guest time, %d ms from the start of QEMU to live rules (%s)\n",
-			r.Version, guestTime(r.BootUS), time.Since(started).Milliseconds(), name(cfg.KVM))
+			r.Version, guestTime(r.Boot), time.Since(started).Milliseconds(), name(cfg.KVM))
 	case err := <-ended:
 		return err
 	}
@@ -260,11 +260,11 @@ func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, o
 	return err
 }
 
-func guestTime(us int64) string {
-	if us == 0 {
+func guestTime(d time.Duration) string {
+	if d == 0 {
 		return "an unknown amount"
 	}
-	return fmt.Sprintf("%.1f ms", float64(us)/1000)
+	return fmt.Sprintf("%.1f ms", d.Seconds()*1000)
 }
 
 // nextSteps says how to put the firewall between real networks.

@@ -97,7 +97,7 @@ func TestReadyLine(t *testing.T) {
 	each(t, func(t *testing.T, kvm bool) {
 		l := newLab(t, kvm, nil)
 		r := l.awaitReady()
-		if r.Version == "" || r.LAN != vmm.DefaultMAC(vmm.LAN) || r.WAN != vmm.DefaultMAC(vmm.WAN) || r.BootUS <= 0 ||
+		if r.Version == "" || r.LAN != vmm.DefaultMAC(vmm.LAN) || r.WAN != vmm.DefaultMAC(vmm.WAN) || r.Boot <= 0 ||
 			r.Policy != "sha256:e2e0000000000000000000000000000000000000000000000000000000000000" {
 			t.Errorf("%+v", r)
 		}

@@ -2,14 +2,15 @@ package vmm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
 )
 
-// probeLimit is how long an image may take to come up under KVM before TCG is
-// taken instead.
+// probeLimit is how long an image may take to boot under KVM before TCG is used
+// instead.
 const probeLimit = 3 * time.Second
 
 // probeArg makes an image power off as soon as its kernel is up.
@@ -34,7 +35,7 @@ func ParseAccel(s string) (Accel, error) {
 	return "", fmt.Errorf("%q is not an accelerator (want auto, kvm or tcg)", s)
 }
 
-// KVMError says why KVM cannot be used here, nil when it can be opened.
+// KVMError returns why KVM cannot be used on this host, nil if it can be opened.
 func KVMError() error {
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
@@ -43,9 +44,9 @@ func KVMError() error {
 	return f.Close()
 }
 
-// Choose decides between KVM and TCG for an image, and says why. For auto it
-// boots the image under KVM up to the point where its kernel is up: a host
-// may have /dev/kvm and still not run it.
+// Choose decides between KVM and TCG for an image, and returns why. For auto it boots
+// the image under KVM until its kernel is up: a host may have /dev/kvm and not be
+// able to run the image.
 func (q *QEMU) Choose(ctx context.Context, a Accel, image string, memoryMB int) (kvm bool, why string, err error) {
 	openErr := KVMError()
 	switch {
@@ -94,13 +95,13 @@ func (q *QEMU) probe(ctx context.Context, image string, memoryMB int) (took time
 	err = m.Wait()
 	switch {
 	case ctx.Err() != nil:
-		return 0, false, fmt.Errorf("no sign of life within %v", probeLimit)
+		return 0, false, fmt.Errorf("its kernel was not up within %v", probeLimit)
 	case err != nil:
 		return 0, false, err
 	case ok:
 		return time.Since(start), software, nil
 	case refused != "":
-		return 0, false, fmt.Errorf("%s", refused)
+		return 0, false, errors.New(refused)
 	}
-	return 0, false, fmt.Errorf("it ended without a word")
+	return 0, false, errors.New("it ended without printing why")
 }

@@ -30,15 +30,15 @@ type Backend func(id string, v Version, fd int) (Attachment, error)
 
 // Network is what NewBackend may need beyond the spec.
 type Network struct {
-	Serve  func(net.Conn) // Demo: attaches a connection that speaks QEMU's framing; owns it
-	Subnet netip.Prefix   // User: the network that QEMU is to imitate
-	Host   netip.Addr     // User: the address that QEMU takes there
+	Serve  func(net.Conn) // Demo: serves a connection in QEMU's stream framing, and closes it
+	Subnet netip.Prefix   // User: the network that QEMU simulates
+	Host   netip.Addr     // User: QEMU's address in it
 
 	Trusted peer.Users // Unix, VhostUser: whose sockets are used beside this user's and root's
 }
 
-// NewBackend returns the backend for a spec, after checking what can be
-// checked before the machine starts.
+// NewBackend returns the backend of a spec, and checks what can be checked before
+// the machine starts.
 func NewBackend(s Spec, n Network) (Backend, error) {
 	switch s.Kind {
 	case Demo:
@@ -57,13 +57,13 @@ func NewBackend(s Spec, n Network) (Backend, error) {
 	return nil, fmt.Errorf("network %v: invalid", s)
 }
 
-// Unplugged is a backend that leads nowhere.
+// Unplugged is a backend without a network.
 func Unplugged(id string, _ Version, _ int) (Attachment, error) {
 	return Attachment{Args: []string{"-netdev", "hubport,id=" + id + ",hubid=" + strings.TrimPrefix(id, "n")}}, nil
 }
 
-// serveBackend hands one end of a socket pair to serve and the other to QEMU:
-// nothing of it can be reached from outside, and nothing is left behind.
+// serveBackend passes one end of a socket pair to serve and the other to QEMU, so
+// that no other process can connect to either, and no file is left behind.
 func serveBackend(serve func(net.Conn)) Backend {
 	return func(id string, v Version, fd int) (Attachment, error) {
 		c, theirs, err := socketPair()
@@ -94,8 +94,8 @@ func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
 	return c.(*net.UnixConn), theirs, nil
 }
 
-// streamAttachment gives QEMU a connected stream socket. The stream netdev is
-// there since 7.2; before it, the socket netdev spoke the same framing.
+// streamAttachment gives QEMU a connected stream socket. The stream netdev exists
+// since 7.2; the older socket netdev has the same framing.
 func streamAttachment(id string, v Version, fd int, f *os.File) Attachment {
 	dev := "socket,id=" + id + ",fd=" + strconv.Itoa(fd)
 	if v.AtLeast(7, 2) {
@@ -104,7 +104,7 @@ func streamAttachment(id string, v Version, fd int, f *os.File) Attachment {
 	return Attachment{Args: []string{"-netdev", dev}, Files: []*os.File{f}}
 }
 
-// trustHint is the remedy where a socket is another user's.
+// trustHint is the error for a socket of another user.
 const trustHint = "network %s:%s: %w (--trust-user for one that you know)"
 
 func unixBackend(path string, trusted peer.Users) Backend {
@@ -129,7 +129,7 @@ func unixBackend(path string, trusted peer.Users) Backend {
 
 func vhostUserBackend(path string, trusted peer.Users) Backend {
 	return func(id string, _ Version, _ int) (Attachment, error) {
-		// QEMU connects to it, and shares all of the machine's memory.
+		// QEMU connects to it, and shares all of the machine's memory with it.
 		if err := trusted.Socket(path); errors.Is(err, peer.ErrForeign) {
 			return Attachment{}, fmt.Errorf(trustHint, "vhost-user", path, err)
 		} else if errors.Is(err, fs.ErrNotExist) {
@@ -141,19 +141,20 @@ func vhostUserBackend(path string, trusted peer.Users) Backend {
 	}
 }
 
-// userBackend makes QEMU's user-mode network imitate the one that the policy
-// was written for: the firewall's addresses are fixed in its image.
+// userBackend makes QEMU's user-mode network simulate the one that the policy was
+// written for, since the firewall's addresses are fixed in its image.
 func userBackend(n Network) (Backend, error) {
 	if !n.Subnet.IsValid() || !n.Host.IsValid() || !n.Subnet.Contains(n.Host) {
 		return nil, fmt.Errorf("network user: the image does not say which network it expects (use tap: or bridge:)")
 	}
 	return func(id string, _ Version, _ int) (Attachment, error) {
-		return Attachment{Args: []string{"-netdev", "user,id=" + id + ",ipv6=off,net=" + n.Subnet.Masked().String() + ",host=" + n.Host.String() + userDNS(n)}}, nil
+		netdev := "user,id=" + id + ",ipv6=off,net=" + n.Subnet.Masked().String() + ",host=" + n.Host.String() + userDNS(n)
+		return Attachment{Args: []string{"-netdev", netdev}}, nil
 	}, nil
 }
 
-// userDNS keeps QEMU's name server off the host's address, where the network
-// has room: it forwards to the host's own resolver.
+// userDNS gives QEMU's name server, which forwards to the host's own resolver, another
+// address than the host's, if the network has room.
 func userDNS(n Network) string {
 	for a := n.Host.Next(); n.Subnet.Contains(a) && n.Subnet.Contains(a.Next()); a = a.Next() {
 		if a != n.Subnet.Addr() {

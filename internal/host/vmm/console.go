@@ -3,23 +3,24 @@ package vmm
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/thurward/thurward/internal/shared/printable"
 )
 
-// A LineKind says what a line of the console is.
+// A LineKind is what a line of the console is.
 type LineKind uint8
 
-// The kinds of line. Output is everything that is not one of the others: a
-// crash report's lines, for one.
+// The kinds of line. Output is everything that is not one of the others, such as
+// the lines of a crash report.
 const (
 	Output    LineKind = iota
 	Ready              // the rules are live
 	EventLine          // one verdict or flow, as JSON
-	Refused            // the firewall will not start
-	Crashed            // something went wrong; a report follows, then a reset
-	ProbeOK            // the kernel is up, which was all that was asked for
-	Stopped            // the firewall ends in good order, because somebody wanted it to
+	Refused            // the firewall refuses to start
+	Crashed            // the firewall crashed; a report follows, then a reset
+	ProbeOK            // the kernel is up: the end of a probe boot
+	Stopped            // the firewall ends in order, because it was asked to
 )
 
 // A Line is one line of the console.
@@ -42,22 +43,21 @@ var prefixes = []struct {
 	{"thurward: stopped: ", Stopped},
 }
 
-// ParseLine recognises a line of the console by what it begins with: what stands
-// further on may be the words of somebody else that the firewall repeats. Only
-// the escape sequences that firmware leaves in front of the first line are
-// passed over. Text is safe for a terminal but for that of an event, which is
-// JSON and stays as it is.
+// ParseLine recognises a line of the console by its beginning: the rest may repeat
+// text that the firewall got from elsewhere. Only escape sequences that firmware
+// leaves before the first line are skipped. Text is safe for a terminal, except for
+// that of an event, which is JSON and is not changed.
 func ParseLine(s string) Line {
 	s = strings.TrimRight(s, "\r\n")
-	said := afterEscapes(s)
+	rest := afterEscapes(s)
 	for _, p := range prefixes {
-		rest, ok := strings.CutPrefix(said, p.text)
+		after, ok := strings.CutPrefix(rest, p.text)
 		switch {
 		case !ok:
 		case p.kind == EventLine:
-			return Line{Kind: p.kind, Text: said, Rest: rest}
+			return Line{Kind: p.kind, Text: rest, Rest: after}
 		default:
-			return Line{Kind: p.kind, Text: shown(said), Rest: shown(rest)}
+			return Line{Kind: p.kind, Text: shown(rest), Rest: shown(after)}
 		}
 	}
 	return Line{Text: shown(s)}
@@ -90,16 +90,16 @@ func shown(s string) string {
 	return strings.Join(parts, "\t")
 }
 
-// ReadyInfo is what the ready line says.
+// ReadyInfo is the content of the ready line.
 type ReadyInfo struct {
 	Version string
 	Policy  string // sha256:…
 	LAN     string // address of the LAN interface
 	WAN     string
-	BootUS  int64 // microseconds of guest time from its first instruction to ready; 0 when not said
+	Boot    time.Duration // guest time from its first instruction to ready; 0 if unknown
 }
 
-// ParseReady reads the fields of a ready line. Unknown fields are left alone.
+// ParseReady decodes the fields of a ready line. Unknown fields are ignored.
 func ParseReady(l Line) ReadyInfo {
 	var r ReadyInfo
 	for _, f := range strings.Fields(l.Rest) {
@@ -114,7 +114,8 @@ func ParseReady(l Line) ReadyInfo {
 		case "wan":
 			r.WAN = v
 		case "boot_us":
-			r.BootUS, _ = strconv.ParseInt(v, 10, 64)
+			us, _ := strconv.ParseUint(v, 10, 32) // 0 if it is not a number
+			r.Boot = time.Duration(us) * time.Microsecond
 		}
 	}
 	return r

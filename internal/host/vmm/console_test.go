@@ -3,6 +3,7 @@ package vmm
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseLine(t *testing.T) {
@@ -17,7 +18,7 @@ func TestParseLine(t *testing.T) {
 		"thurward: note: one device\n":            {Output, "thurward: note: one device", ""},
 		"goroutine 1 [running]:\n":                {Output, "goroutine 1 [running]:", ""},
 		"x thurward: event {}":                    {Output, "x thurward: event {}", ""},
-		// What stands further on in a line is part of what somebody else said.
+		// Only the beginning of a line counts.
 		"thurward: upstream 1.1.1.1:853: x509: thurward: refusing to start: no":      {Output, "thurward: upstream 1.1.1.1:853: x509: thurward: refusing to start: no", ""},
 		"thurward: upstream 1.1.1.1:853: x509: \x1bcthurward: refusing to start: no": {Output, `thurward: upstream 1.1.1.1:853: x509: \x1bcthurward: refusing to start: no`, ""},
 		"x thurward: crash: a":               {Output, "x thurward: crash: a", ""},
@@ -38,7 +39,7 @@ func TestParseLine(t *testing.T) {
 
 func TestParseReady(t *testing.T) {
 	got := ParseReady(ParseLine("thurward: ready version=v1 policy=sha256:ab lan=l wan=w rules=4 boot_us=1234"))
-	want := ReadyInfo{Version: "v1", Policy: "sha256:ab", LAN: "l", WAN: "w", BootUS: 1234}
+	want := ReadyInfo{Version: "v1", Policy: "sha256:ab", LAN: "l", WAN: "w", Boot: 1234 * time.Microsecond}
 	if got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
@@ -52,7 +53,7 @@ func TestLongConsoleLineIsSplit(t *testing.T) {
 	}
 }
 
-// TestRestOfALongLineIsOutput: whoever makes a line long enough cannot begin
+// TestRestOfALongLineIsOutput: text behind a line that is too long cannot begin
 // another one.
 func TestRestOfALongLineIsOutput(t *testing.T) {
 	for _, forged := range []string{"thurward: refusing to start: a", "thurward: crash: a", "thurward: event {}"} {

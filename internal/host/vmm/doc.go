@@ -1,5 +1,4 @@
-// Package vmm boots a thurward image in QEMU's microvm machine and watches
-// it: it checks the image, chooses the accelerator, joins the two network
-// interfaces to whatever they are to reach, reads the console, and starts the
-// machine again after a crash.
+// Package vmm boots a thurward image in QEMU and supervises it: it checks the
+// image, chooses the accelerator, connects the two network interfaces, reads the
+// console, and restarts the machine after a crash.
 package vmm

@@ -18,26 +18,26 @@ import (
 // (XEN_ELFNOTE_PHYS32_ENTRY): PVH boot.
 const noteEntry = 18
 
-// maxImage is the size of the largest image that is read, in bytes: a policy
-// can have 80 MB of tables.
+// maxImage is the largest size of an image in bytes: a policy can have 80 MB of
+// tables.
 const maxImage = 128 << 20
 
 // An Image is a bootable file that passed the launcher's checks.
 type Image struct {
 	Path   string
 	Size   int64
-	Policy *ruleset.Policy // nil when none could be found or opened; PolicyErr says why
-	// PolicyErr is not a reason to refuse the image here: its kernel and its
-	// program may be another version's. The image itself refuses to start.
+	Policy *ruleset.Policy // nil if none could be found or opened; PolicyErr is why
+	// PolicyErr does not make OpenImage fail: the image's kernel and program may be
+	// of another version. The image itself refuses a policy that it cannot use.
 	PolicyErr error
 }
 
-// OpenImage checks that a file can be booted: it exists, is a whole 64-bit
-// x86 ELF, and has the note that makes QEMU and Firecracker enter it. Each
-// error says what to do.
+// OpenImage checks that a file can be booted: it exists, is a complete 64-bit x86
+// ELF file, and has the note with its entry point for QEMU and Firecracker. Errors
+// name the remedy.
 func OpenImage(path string) (*Image, error) {
 	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("image %s: is no regular file (want one that thurward build -o made)", path)
+		return nil, fmt.Errorf("image %s: not a regular file (want an image of thurward build -o)", path)
 	}
 	b, err := limited.ReadFile(path, maxImage)
 	switch {
@@ -77,7 +77,7 @@ func OpenImage(path string) (*Image, error) {
 		}
 	}
 	if !bootable {
-		return rebuild("has no PVH entry note, so that QEMU would not boot it")
+		return rebuild("has no PVH entry note, without which QEMU does not boot it")
 	}
 	return img, nil
 }
@@ -101,7 +101,7 @@ func hasEntryNote(b []byte) bool {
 	return false
 }
 
-// openPolicy opens the segment at the start of data; more may follow it.
+// openPolicy opens the ruleset at the start of data; other data may follow it.
 func openPolicy(data []byte) (*ruleset.Policy, error) {
 	const sizeOffset = 12 // after magic and version
 	if len(data) < ruleset.HeaderSize {

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// stopGrace is how long QEMU may take to end after it was asked to.
+// stopGrace is how long QEMU may take to end after SIGTERM; then it is killed.
 const stopGrace = 2 * time.Second
 
-// outputGrace is how long the end of QEMU's output may come after QEMU's own.
+// outputGrace is how long output is read after QEMU's end.
 const outputGrace = time.Second
 
-// maxLine bounds a line of the console in bytes; the rest of a longer one is
-// another line.
+// maxLine is the largest length of a line of the console in bytes. The rest of a
+// longer one is another line.
 const maxLine = 64 << 10
 
 // A Machine is a running QEMU.
@@ -33,9 +33,9 @@ type Machine struct {
 	stderr tail
 }
 
-// Start boots a machine. onLine is called with each line of its console, in
-// order, from one goroutine; it should not block, because the console is then not
-// read: the machine waits, and its end is not understood.
+// Start boots a machine. onLine is called with each line of its console, in order,
+// from one goroutine. It should not block: while it does the console is not read,
+// and the machine may have to wait.
 func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
 	args, all, err := c.args(q.Version)
 	if err != nil {
@@ -70,8 +70,8 @@ func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
 	go func() {
 		err := m.cmd.Wait()
 		all.end()
-		// What QEMU has printed is still read, but whoever else holds its
-		// output, or does not take the lines, is not waited for.
+		// What QEMU has printed is still read, but not longer than this: another
+		// process may hold its output open, or onLine block.
 		console.SetReadDeadline(time.Now().Add(outputGrace)) //nolint:errcheck // a pipe takes one
 		select {
 		case <-read:
@@ -87,7 +87,7 @@ func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
 // readConsole splits the console into lines.
 func readConsole(r io.Reader, onLine func(Line)) {
 	br := bufio.NewReaderSize(r, maxLine)
-	rest := false // of a line that is too long: it says nothing by itself
+	rest := false // of a line that was too long: it is output
 	for {
 		b, err := br.ReadSlice('\n')
 		if len(b) > 0 {
@@ -104,7 +104,7 @@ func readConsole(r io.Reader, onLine func(Line)) {
 	}
 }
 
-// result turns QEMU's end into an error that says what it said.
+// result returns an error for QEMU's end, with its standard error.
 func (m *Machine) result(err error) error {
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return nil
@@ -121,15 +121,15 @@ func (m *Machine) Pid() int { return m.cmd.Process.Pid }
 // Done is closed when the machine has ended and all of its console was read.
 func (m *Machine) Done() <-chan struct{} { return m.done }
 
-// Wait waits for the machine's end and returns nil when QEMU exited with 0:
-// after a power-off as well as after a reset.
+// Wait waits for the machine's end. It returns nil if QEMU exited with 0, as it does
+// after a power-off and after a reset.
 func (m *Machine) Wait() error {
 	<-m.done
 	return m.err
 }
 
-// Stop ends the machine, without power-off, and does not wait for it. It may
-// be called more than once.
+// Stop ends the machine without power-off, and does not wait for its end. It may be
+// called more than once.
 func (m *Machine) Stop() {
 	m.stop.Do(func() {
 		m.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
@@ -146,9 +146,9 @@ func (m *Machine) Stop() {
 // tailLen is how much of QEMU's standard error is kept, in bytes.
 const tailLen = 4096
 
-// A tail keeps the last of what is written to it. When QEMU gives up on its
-// guest (a triple fault under nested KVM pauses the machine for good) it
-// calls internalError.
+// A tail keeps the last tailLen bytes that are written to it. It calls
+// internalError if KVM fails and QEMU pauses the machine for ever, as a triple fault
+// under nested KVM makes it.
 type tail struct {
 	internalError func()
 

@@ -7,24 +7,24 @@ import (
 	"time"
 )
 
-// bootLimit is how long a machine may take to have its rules live. TCG on a
-// busy host needs a few seconds.
+// bootLimit is how long a machine may take to be ready. TCG on a busy host needs a
+// few seconds.
 const bootLimit = 60 * time.Second
 
-// RunOptions are what Run does around a machine.
+// RunOptions are the options of Run.
 type RunOptions struct {
 	Restart Restart
 	OnLine  func(Line)                    // called with each line of the console, in order; may be nil
-	Say     func(format string, a ...any) // called with what the launcher has to say; may be nil
+	Say     func(format string, a ...any) // called with messages for the user; may be nil
 }
 
-// crashGrace is how long a machine may take to end after it has said that it
-// crashed: it prints a report and resets.
+// crashGrace is how long a machine may take to end after its crash line: it prints a
+// report and resets.
 const crashGrace = 5 * time.Second
 
-// Run boots a machine, and again after each crash if so wished. It returns
-// nil after a power-off, *RefusedError when the firewall refuses to start,
-// and ctx's cause when that ends first; then QEMU has ended too.
+// Run boots a machine, and restarts it after crashes if the options say so. It
+// returns nil after a power-off, *RefusedError if the firewall refuses to start, and
+// ctx's cause if that ends first. QEMU has ended when Run returns.
 func (q *QEMU) Run(ctx context.Context, c Config, o RunOptions) error {
 	if o.OnLine == nil {
 		o.OnLine = func(Line) {}
@@ -36,7 +36,7 @@ func (q *QEMU) Run(ctx context.Context, c Config, o RunOptions) error {
 	return s.run(ctx, o.Restart)
 }
 
-// boot runs a machine once. It must say that it is ready within limit.
+// boot runs a machine once. It must be ready within limit.
 func (q *QEMU) boot(ctx context.Context, c Config, limit time.Duration, onLine func(Line)) Outcome {
 	var mu sync.Mutex
 	var o Outcome
@@ -45,7 +45,7 @@ func (q *QEMU) boot(ctx context.Context, c Config, limit time.Duration, onLine f
 	m, err := q.Start(c, func(l Line) {
 		mu.Lock()
 		was := o
-		o.heard(l)
+		o.observe(l)
 		if o.Ready && !was.Ready {
 			close(ready)
 		}
@@ -71,7 +71,7 @@ func (q *QEMU) boot(ctx context.Context, c Config, limit time.Duration, onLine f
 		m.Stop()
 	}
 	select {
-	case <-crashed: // whatever holds it up, it is started again
+	case <-crashed: // it is restarted even if it does not end by itself
 		select {
 		case <-m.Done():
 		case <-ctx.Done():

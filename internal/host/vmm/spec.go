@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// A Kind is a way to join a network interface to the outside. Zero is invalid.
+// A Kind is how a network interface is connected. Zero is invalid.
 type Kind uint8
 
 // The kinds.
@@ -19,7 +19,7 @@ const (
 	VhostUser      // a vhost-user socket: shared memory, for generators and other virtual switches
 )
 
-// A Spec says what a network interface is joined to, as the user wrote it.
+// A Spec is what a network interface is connected to, as the user wrote it.
 type Spec struct {
 	Kind Kind
 	Arg  string // device, bridge or socket; empty for demo and user
@@ -27,7 +27,7 @@ type Spec struct {
 
 var kinds = map[string]Kind{"demo": Demo, "user": User, "tap": Tap, "bridge": Bridge, "unix": Unix, "vhost-user": VhostUser}
 
-// SpecHelp lists what ParseSpec accepts.
+// SpecHelp lists the specs that ParseSpec accepts.
 const SpecHelp = "demo, user, tap:NAME, bridge:NAME, unix:PATH or vhost-user:PATH"
 
 // maxName is the length limit of a Linux interface name in bytes (IFNAMSIZ-1).

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Restart says when the launcher starts a machine again.
+// Restart is when the launcher restarts a machine.
 type Restart string
 
 // The choices.
@@ -25,9 +25,9 @@ func ParseRestart(s string) (Restart, error) {
 	return "", fmt.Errorf("%q is not a restart policy (want never or on-crash)", s)
 }
 
-// Back-off between restarts: the first pause, which doubles with each crash
-// in a row, and how many crashes in a row are too many. A machine that has
-// been up for calm begins a new row.
+// Back-off between restarts: the first pause, which doubles with each crash in a row,
+// and the largest number of crashes in a row. A crash after an uptime of calm begins
+// a new row.
 const (
 	firstPause  = time.Second
 	maxRestarts = 5
@@ -36,17 +36,17 @@ const (
 
 // An Outcome is how a machine ended.
 type Outcome struct {
-	Ready   bool   // its rules were live
-	Refused string // why it would not start
-	Stopped bool   // it said that it ends in good order
-	Crash   string // what went wrong, from its own report
-	Err     error  // what went wrong with QEMU
+	Ready   bool   // it was ready
+	Refused string // why it refused to start
+	Stopped bool   // it ended in order
+	Crash   string // its crash line
+	Err     error  // of QEMU
 	Up      time.Duration
 }
 
-// heard notes what a line of the console says of the outcome. A firewall that
-// is ready refuses nothing any more: whoever says so then is somebody else.
-func (o *Outcome) heard(l Line) {
+// observe updates the outcome by a line of the console. A firewall that is ready does
+// not refuse to start any more: such a line is then from elsewhere.
+func (o *Outcome) observe(l Line) {
 	switch l.Kind {
 	case Ready:
 		o.Ready = true
@@ -63,18 +63,18 @@ func (o *Outcome) heard(l Line) {
 	}
 }
 
-// crashed reports whether the end was one that a restart may cure.
+// crashed reports whether a restart may help.
 func (o *Outcome) crashed() bool { return o.Crash != "" || o.Err != nil && o.Ready }
 
-// RefusedError is a firewall that would not start: its image or its machine
-// is not right, and another start would not help.
+// RefusedError is the error of a firewall that refuses to start: its image or its
+// machine is wrong, and a restart would not help.
 type RefusedError struct{ Reason string }
 
-// Error says why.
+// Error returns the reason.
 func (e *RefusedError) Error() string { return "the firewall refuses to start: " + e.Reason }
 
-// err is what an outcome that is not followed by a restart means: nil for a
-// machine that was up and powered off.
+// err returns the error of an outcome after which there is no restart, nil for a
+// machine that was ready and powered off.
 func (o *Outcome) err() error {
 	switch {
 	case o.Refused != "":
@@ -89,7 +89,7 @@ func (o *Outcome) err() error {
 	return nil
 }
 
-// A supervisor boots a machine until it ends for good.
+// A supervisor boots a machine until it ends without restart.
 type supervisor struct {
 	boot  func(context.Context) Outcome
 	pause func(context.Context, time.Duration) error // returns early when the context ends
@@ -104,8 +104,8 @@ func (s *supervisor) run(ctx context.Context, r Restart) error {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		// What has been up before can be so again: that it does not start now is
-		// the host's doing, out of memory or descriptors, and may pass.
+		// A machine that was ready before can be so again: the host may lack
+		// memory or descriptors for the moment.
 		crashed := o.crashed() || up && !o.Ready
 		if up = up || o.Ready; !crashed || o.Refused != "" || r == Never {
 			return o.err()

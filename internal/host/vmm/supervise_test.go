@@ -75,7 +75,7 @@ func TestRestarts(t *testing.T) {
 // that it is started again after a crash; before, it is.
 func TestForgedRefusal(t *testing.T) {
 	heard := func(console string) (o Outcome) {
-		readConsole(strings.NewReader(console), func(l Line) { o.heard(l) })
+		readConsole(strings.NewReader(console), func(l Line) { o.observe(l) })
 		return o
 	}
 	const ready, refusal, crash = "thurward: ready version=1\n", "thurward: refusing to start: forged\n", "thurward: crash: page fault\n"

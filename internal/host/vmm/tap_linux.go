@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tapBackend opens an existing TAP device itself, so that what is wrong with
-// it can be said plainly.
+// tapBackend opens an existing TAP device itself, for errors that name the cause and
+// the remedy.
 func tapBackend(name string) (Backend, error) {
 	if _, err := os.Stat("/sys/class/net/" + name); err != nil {
 		return nil, fmt.Errorf("network tap:%s: there is no such device (make it: ip tuntap add dev %s mode tap user $USER && ip link set %s up)", name, name, name)
@@ -41,7 +41,7 @@ func tapAttachment(id string, fd int, f *os.File) Attachment {
 	return Attachment{Args: []string{"-netdev", fmt.Sprintf("tap,id=%s,fd=%d", id, fd)}, Files: []*os.File{f}}
 }
 
-// openTap opens a TAP device, which is made if there is none; name may be a
+// openTap opens a TAP device, which is made if it does not exist; name may be a
 // pattern such as thw%d. It returns the device's name.
 func openTap(name string) (*os.File, string, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -62,9 +62,9 @@ func openTap(name string) (*os.File, string, error) {
 	return os.NewFile(uintptr(fd), "/dev/net/tun"), ifr.Name(), nil
 }
 
-// bridgeBackend makes a TAP device for each start, up and on the bridge; it
-// goes when QEMU does. Without the right to do that QEMU's setuid helper is
-// used, where the administrator allowed the bridge to it.
+// bridgeBackend makes a TAP device for each start, up and on the bridge; it is removed
+// with QEMU's end. Without the right to do that it uses QEMU's setuid helper, if the
+// administrator allowed the helper to use the bridge.
 func bridgeBackend(bridge string) (Backend, error) {
 	if _, err := os.Stat("/sys/class/net/" + bridge + "/bridge"); err != nil {
 		return nil, fmt.Errorf("network bridge:%s: there is no such bridge (make it: ip link add %s type bridge && ip link set %s up)", bridge, bridge, bridge)
@@ -87,7 +87,7 @@ func bridgeBackend(bridge string) (Backend, error) {
 	}, nil
 }
 
-// joinBridge puts a device on a bridge and brings it up.
+// joinBridge adds a device to a bridge and brings it up.
 func joinBridge(bridge, dev string) error {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

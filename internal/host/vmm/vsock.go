@@ -15,16 +15,17 @@ import (
 	"github.com/thurward/thurward/internal/host/vhostvsock"
 )
 
-// A Vsock says where the guest's vsock connections go. The zero Vsock is none.
+// A Vsock is where the guest's vsock connections go. The zero Vsock is no device.
 type Vsock struct {
 	Path string // Unix sockets: this, an underscore and the port
 	CID  uint32 // the kernel's vhost-vsock, with this context id for the guest
 }
 
-// VsockHelp lists what ParseVsock accepts.
+// VsockHelp lists the values that ParseVsock accepts.
 const VsockHelp = "auto, none, a path, or kernel:CID"
 
-// guestCID is the guest's context id where no other machine can have the same.
+// guestCID is the guest's context id if the device is its own, so that ids of other
+// machines do not matter.
 const guestCID = 3
 
 // dialLimit is how long connecting to a receiver may take.
@@ -61,7 +62,7 @@ func ParseVsock(s, def string) (Vsock, error) {
 	return Vsock{Path: path}, err
 }
 
-// String says where connections go.
+// String returns where connections go.
 func (v Vsock) String() string {
 	switch {
 	case v.Path != "":
@@ -96,7 +97,7 @@ func attachVhostUser(path string, fd int, bus string, trusted peer.Users, log fu
 	if err != nil {
 		return Attachment{}, fmt.Errorf("socket pair for vsock: %w", err)
 	}
-	// Who came first to the socket's path need not be whom it is meant for.
+	// The socket at the path may be another user's.
 	dial := func(path string) (*net.UnixConn, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
 		defer cancel()
