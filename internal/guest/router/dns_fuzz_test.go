@@ -169,8 +169,8 @@ func (h *hostile) rest() {
 		l.taken(wan)
 		l.taken(lan)
 	}
-	if n, m := l.e.host.DNS().Outstanding(), l.e.host.Conns().Len(); n != 0 || m != 0 || l.e.names.hellos.any() {
-		l.t.Fatalf("%d queries, %d connections, %d messages are left", n, m, l.e.names.hellos.n)
+	if n, m := l.e.host.DNS().Outstanding(), l.e.host.Conns().Len(); n != 0 || m != 0 || l.e.sni.Any() {
+		l.t.Fatalf("%d queries, %d connections, %d messages are left", n, m, l.e.sni.Segments())
 	}
 	if l.e.Flows().Len() == 0 {
 		for _, p := range l.e.Pools() {
@@ -198,8 +198,8 @@ func TestHostileBoth(t *testing.T) {
 	}
 	p, c := h.e.host.DNS().Counters(), h.e.host.Conns().Counters()
 	if p.Bound == 0 || p.Malformed == 0 || p.Mismatched == 0 || p.OverTCP == 0 || c.Accepted == 0 || c.Connected == 0 || c.Reset == 0 || p.Unreachable == 0 ||
-		h.e.c.HellosAccepted == 0 || h.e.c.DropReasons[verdict.SNIRefused] == 0 {
-		t.Fatalf("the test does not reach everything: %+v, %+v, %d hellos accepted", p, c, h.e.c.HellosAccepted)
+		h.e.c.ServerNamesAccepted == 0 || h.e.c.DropReasons[verdict.SNIRefused] == 0 {
+		t.Fatalf("the test does not reach everything: %+v, %+v, %d hellos accepted", p, c, h.e.c.ServerNamesAccepted)
 	}
 }
 

@@ -135,7 +135,7 @@ func TestMemoryOfNames(t *testing.T) {
 	for n, capacity := range map[uint32]int{0: 16384, 1: 1, 5000: 5000} {
 		p := up(0)
 		p.Settings.DNSNames = n
-		if got, want := NameBytes(p), fqdn.Bytes(capacity)+HelloBytes(p); got != want {
+		if got, want := NameBytes(p), fqdn.Bytes(capacity)+serverNameBytes(p); got != want {
 			t.Errorf("%d names: %d bytes, want %d", n, got, want)
 		}
 	}

@@ -25,7 +25,7 @@ func (l *lab) invariants() {
 		out += uint64(l.e.port[i].neigh.Waiting())
 	}
 	in += c.Own + c.FragmentsSent - c.Fragmented
-	out += uint64(l.e.frags.Held()+l.e.names.hellos.held) + c.Joined + c.Local
+	out += uint64(l.e.frags.Held()+l.e.sni.Segments()) + c.Joined + c.Local
 	for _, n := range c.DropReasons {
 		out += n
 	}

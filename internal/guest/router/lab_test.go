@@ -469,14 +469,7 @@ func (l *lab) buffers() {
 		waiting += l.e.port[i].neigh.Waiting()
 	}
 	waiting += l.e.frags.Held()
-	held := 0
-	for i := range l.e.names.hellos.at {
-		held += l.e.names.hellos.at[i].n
-	}
-	if held != l.e.names.hellos.held {
-		l.t.Fatalf("%d segments of first messages are held, %d counted", held, l.e.names.hellos.held)
-	}
-	waiting += held
+	waiting += l.e.sni.Segments()
 	if l.pool.Free()+waiting != l.pool.Cap() {
 		l.t.Fatalf("%d buffers free and %d waiting of %d", l.pool.Free(), waiting, l.pool.Cap())
 	}

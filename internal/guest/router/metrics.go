@@ -60,8 +60,8 @@ func (e *Engine) Metrics() []export.Family {
 			Labels: export.LabelOf("kind", func(i int) string { return nat.Kind(i).String() }),
 			Fill:   func(v []uint64) { copy(v, c.Translations[:]) }},
 	}
-	fs = append(fs, one("thurward_sni_accepted_total", "Connections of rules with sni: require whose server's name was the right one.", &e.c.HellosAccepted),
-		one("thurward_sni_segments_repeated_total", "Segments of such connections that were dropped before the server had answered: repeated, or out of order.", &e.c.HellosRepeated))
+	fs = append(fs, one("thurward_sni_accepted_total", "Connections of rules with sni: require whose server's name was the right one.", &e.c.ServerNamesAccepted),
+		one("thurward_sni_segments_repeated_total", "Segments of such connections that were dropped before the server had answered: repeated, or out of order.", &e.c.ServerNameRepeats))
 	fs = append(append(fs, flowMetrics(e.flows)...), poolMetrics(e.nat.Pools())...)
 	return append(fs, e.host.Metrics()...)
 }

@@ -81,7 +81,7 @@ func TestEachMetricIsItsCounter(t *testing.T) {
 		"thurward_dns_upstream_queries_total": &dns.Asked, "thurward_dns_upstream_retries_total": &dns.Retries, "thurward_dns_upstream_tcp_total": &dns.OverTCP,
 		"thurward_dns_upstream_tls_total": &dns.OverTLS, "thurward_dns_upstream_unreachable_total": &dns.Unreachable, "thurward_dns_truncated_total": &dns.Truncated,
 		"thurward_dns_addresses_bound_total": &dns.Bound, "thurward_dns_addresses_unbound_total": &dns.Unbound, "thurward_dns_additional_removed_total": &dns.AdditionalRemoved,
-		"thurward_dns_ech_removed_total": &dns.ECHRemoved, "thurward_sni_accepted_total": &c.HellosAccepted, "thurward_sni_segments_repeated_total": &c.HellosRepeated,
+		"thurward_dns_ech_removed_total": &dns.ECHRemoved, "thurward_sni_accepted_total": &c.ServerNamesAccepted, "thurward_sni_segments_repeated_total": &c.ServerNameRepeats,
 		"thurward_dns_tcp_refused_total": &tcp.Refused,
 	} {
 		want[name] = []uint64{*v}

@@ -9,6 +9,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/endpoint"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/fqdn"
+	"github.com/thurward/thurward/internal/guest/sni"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -22,11 +23,10 @@ const sweepNames = 64
 // names is what the router knows of names. Without upstreams in the policy there is
 // no set.
 type names struct {
-	set    *fqdn.Set
-	hellos hellos
-	found  fqdn.Found
-	again  fqdn.Found
-	text   [4 * fqdn.MaxName]byte
+	set   *fqdn.Set
+	found fqdn.Found
+	again fqdn.Found
+	text  [4 * fqdn.MaxName]byte
 }
 
 // NameBytes returns the memory in bytes that a policy's name set takes, and what else
@@ -35,7 +35,7 @@ func NameBytes(p *ruleset.Policy) int {
 	if len(p.Upstreams) == 0 {
 		return 0
 	}
-	return fqdn.Bytes(nameCapacity(p)) + HelloBytes(p)
+	return fqdn.Bytes(nameCapacity(p)) + serverNameBytes(p)
 }
 
 func nameCapacity(p *ruleset.Policy) int {
@@ -43,6 +43,23 @@ func nameCapacity(p *ruleset.Policy) int {
 		return n
 	}
 	return ruleset.DefaultDNSNames
+}
+
+// wantsServerNames reports whether a rule of the policy asks for the server's name.
+func wantsServerNames(p *ruleset.Policy) bool {
+	for i := range p.Rules {
+		if p.Rules[i].SNI != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func serverNameBytes(p *ruleset.Policy) int {
+	if wantsServerNames(p) {
+		return sni.Bytes
+	}
+	return 0
 }
 
 // newHost makes the name set, and the firewall as a host, which fills it.
@@ -59,7 +76,9 @@ func (e *Engine) newHost(c *Config) (err error) {
 		hc.Names = fqdn.New(fqdn.Config{Capacity: nameCapacity(p), Floor: int64(s.DNSFloor) * second, Grace: int64(s.DNSGrace) * second,
 			Patterns: hc.Patterns, Secret: [2]uint64{hc.Random.Uint64(), hc.Random.Uint64()}, Alloc: c.Alloc})
 		e.names.set = hc.Names
-		e.names.hellos = newHellos(p)
+		if wantsServerNames(p) {
+			e.sni = sni.New()
+		}
 	}
 	e.host, err = endpoint.New(hc)
 	return err

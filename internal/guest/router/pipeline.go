@@ -87,7 +87,7 @@ func (e *Engine) NextDeadline() int64 {
 	if at := e.host.NextDeadline(); at != math.MaxInt64 {
 		d = min(d, max(at, e.tick))
 	}
-	if e.names.hellos.any() {
+	if e.sni.Any() {
 		d = min(d, e.tick+second)
 	}
 	if e.again.due {
@@ -120,7 +120,7 @@ func (e *Engine) timers(now int64) {
 	e.announceTick(now)
 	e.heldTick(now)
 	e.host.Tick(now)
-	e.hellosTick(now)
+	e.sniTick(now)
 	if e.names.set != nil {
 		e.names.set.Sweep(sweepNames, now)
 	}

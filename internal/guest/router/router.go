@@ -9,6 +9,7 @@
 //	decision.go   what is decided about a packet, and why
 //	drop.go       the decision to drop it, carried out
 //	translate.go  a new flow's addresses and ports
+//	sni.go        connections whose server must be named (package sni)
 //	icmperror.go  ICMP errors about known flows
 //	answer.go     ICMP errors of the firewall's own; answershare.go: how many
 //	reject.go     answers to what the policy rejects
@@ -38,6 +39,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/guest/neigh"
 	"github.com/thurward/thurward/internal/guest/reassembly"
+	"github.com/thurward/thurward/internal/guest/sni"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -102,8 +104,8 @@ type Counters struct {
 	ICMPErrorsTranslated uint64
 	Translations         [nat.NumKinds]uint64 // flows that were translated when they began
 	PortsReclaimed       uint64               // flows that were over and ended before their time for their external port
-	HellosAccepted       uint64               // TLS connections whose server's name was the right one
-	HellosRepeated       uint64               // segments dropped while the name was not known: repeated, or out of order
+	ServerNamesAccepted  uint64               // TLS connections whose server's name was the right one
+	ServerNameRepeats    uint64               // segments dropped while the name was not known: repeated, or out of order
 	NoBuffer             uint64               // own messages and fragments not sent: no buffer
 	Fragmented           uint64               // packets cut to the MTU of their way out
 	FragmentsSent        uint64               // that they became
@@ -148,6 +150,7 @@ type Engine struct {
 	b        batch
 	names    names
 	host     *endpoint.Host
+	sni      sni.Table
 	unsent   fragmentOf // what the last event about a first fragment was about
 }
 

@@ -1,10 +1,13 @@
 package router
 
 import (
-	"github.com/thurward/thurward/internal/guest/clienthello"
 	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/endpoint"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/fqdn"
+	"github.com/thurward/thurward/internal/guest/sni"
+	"github.com/thurward/thurward/internal/guest/tcp"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -18,7 +21,7 @@ import (
 //
 // The server must then read what was read here. It may not get a segment that
 // went on, and take another in its place. So nothing but the same bytes passes in
-// that part of the stream (snipass.go) until the server has acknowledged it, and
+// that part of the stream until the server has acknowledged it, and
 // has answered: it may ask for a second message (HelloRetryRequest), which is
 // treated like the first and must have the same name. Only then is the connection
 // like any other. Of segments that the server might read in another way than they
@@ -26,13 +29,13 @@ import (
 
 // wantsServerName reports whether a rule asks for the server's name.
 func (e *Engine) wantsServerName(rule uint32) bool {
-	return e.names.hellos.at != nil && rule < e.policy.DefaultRule() && e.policy.Rules[rule].SNI != 0
+	return e.sni.On() && rule < e.policy.DefaultRule() && e.policy.Rules[rule].SNI != 0
 }
 
 // unsettled reports whether direction r is one of a connection whose server's name is
 // not settled.
 func (e *Engine) unsettled(r conntrack.Ref, d *conntrack.Dir) bool {
-	return e.names.hellos.at != nil && (d.Verdict == conntrack.Pending || r.Reply() && e.flows.Dir(r^1).Verdict == conntrack.Pending)
+	return e.sni.On() && (d.Verdict == conntrack.Pending || r.Reply() && e.flows.Dir(r^1).Verdict == conntrack.Pending)
 }
 
 // guardTTL is what the TTL of a client's segments is at least when they arrive, as
@@ -70,8 +73,8 @@ func (e *Engine) sniFits(p *received, r conntrack.Ref) decision {
 	}
 	packet.RaiseTTL(f, &p.Packet, guardTTL)
 	clock := &c
-	if h := e.helloOf(r); h != nil {
-		clock = &h.clock
+	if m := e.sni.Find(r); m != nil {
+		clock = &m.Clock
 	}
 	packet.ScrubTCP(f[p.L4:], clock)
 	return decision{}
@@ -82,81 +85,126 @@ func (e *Engine) sniFits(p *received, r conntrack.Ref) decision {
 // otherwise it is held or dropped.
 func (e *Engine) sniSegment(p *received, r conntrack.Ref, now int64) bool {
 	if r.Reply() {
-		return e.pendingAnswer(p, r^1, now)
+		return e.sniResponse(p, r^1, now)
 	}
-	return p.Payload > 0 && e.pendingData(p, r, now)
+	if p.Payload == 0 {
+		return false
+	}
+	m := e.sni.Find(r)
+	if m == nil {
+		// Nothing of the client's has passed, so that its stream begins where the
+		// server is.
+		source := e.flows.Dir(r).Key.Src
+		e.sniRefuse(nil, e.sni.ToOpen(source), nil, now)
+		m = e.sni.Open(r, source, e.flows.Acknowledged(r), now)
+	}
+	if !m.Passed {
+		e.sniAdd(p, m, now)
+		return true
+	}
+	switch m.Follows(p.Seq, e.payload(p), e.arrived(m)) {
+	case sni.Repeat:
+		e.sniRepeat(p, now)
+		return true
+	case sni.Refuse:
+		e.sniRefuse(p, m, nil, now)
+		return true
+	}
+	return false
 }
 
-// pendingData takes a segment, with data, of a client whose server's name is not
-// settled. TCP has checked it. It reports false when it may pass.
-func (e *Engine) pendingData(p *received, r conntrack.Ref, now int64) bool {
-	h := e.helloOf(r)
-	switch {
-	case h == nil:
-		h = e.openHello(r, now)
-	case h.passed:
-		return e.guard(p, h, now)
-	}
-	e.gatherHello(p, h, now)
-	return true
-}
-
-// gatherHello takes a segment of a message that is not whole.
-func (e *Engine) gatherHello(p *received, h *hello, now int64) {
-	at, end := p.Seq-h.first, p.Seq-h.first+uint32(p.Payload)
-	switch h.covers(at, e.payload(p)) {
-	case alien:
-		e.refuseHello(p, h, nil, now)
+// sniAdd takes a segment of a message that has not gone on.
+func (e *Engine) sniAdd(p *received, m *sni.Message, now int64) {
+	switch m.Add(&sni.Segment{Packet: p.Packet, Frame: p.frame}, e.payload(p)) {
+	case sni.Repeat:
+		e.sniRepeat(p, now)
 		return
-	case known:
-		e.repeated(p, now)
+	case sni.Refuse:
+		e.sniRefuse(p, m, nil, now)
 		return
 	}
-	if h.n == heldHello || end > uint32(len(h.data)) {
-		if at > uint32(h.len) {
-			e.repeated(p, now) // there is no room for it yet
-		} else {
-			e.refuseHello(p, h, nil, now)
-		}
-		return
-	}
-	h.insert(p)
-	e.names.hellos.held++
-	copy(h.data[at:], e.payload(p))
-	h.grow()
 	var buf [fqdn.MaxName]byte
-	read := clienthello.Read
-	if h.again {
-		read = clienthello.ReadSecond
-	}
-	m, state := read(h.data[:h.len], &buf)
+	name, state := m.Read(p.Flags&packet.FIN != 0, &buf)
 	switch {
-	case state == clienthello.Incomplete && p.Flags&packet.FIN == 0:
-	case state == clienthello.Found && m.AllowsTrailing(h.data[m.Len:h.len]) && e.nameFits(h, m.Name, now):
-		h.early = m.Early
-		e.passHello(h, now)
+	case state == sni.Hold:
+	case state == sni.Pass && e.serverNameFits(m, name):
+		e.sniPass(m, p.in, now)
 	default:
-		e.refuseHello(nil, h, m.Name, now)
+		e.sniRefuse(nil, m, name, now)
 	}
 }
 
-// repeated drops a segment that its sender will repeat when it is needed.
-func (e *Engine) repeated(p *received, now int64) {
-	e.c.HellosRepeated++
+// sniPass lets what is held go on. What lies behind a gap does not: what will stand
+// before it is not known.
+func (e *Engine) sniPass(m *sni.Message, in *port, now int64) {
+	if !m.IsSecond() {
+		e.c.ServerNamesAccepted++
+	}
+	d := e.flows.Dir(m.Flow)
+	held := m.Held()
+	for k := range held {
+		p := received{Packet: held[k].Packet, frame: held[k].Frame, in: in}
+		if !m.Whole(&held[k]) {
+			e.sniRepeat(&p, now)
+			continue
+		}
+		packet.ScrubTCP(e.bytes(&p)[p.L4:], &m.Clock) // others of the client's have overtaken it
+		d.LastSeen = now
+		d.Packets++
+		d.Bytes += uint64(p.Total)
+		e.c.Accepts[d.Rule]++
+		e.send(e.egress(in, d), &p, &d.Out, now)
+	}
+	e.sniRefuse(nil, e.sni.ToPass(m), nil, now)
+	e.sni.Pass(m, e.flows.Sent(m.Flow^1), now)
+}
+
+// arrived reports whether the server has acknowledged all that has gone on of a
+// message.
+func (e *Engine) arrived(m *sni.Message) bool {
+	return int32(e.flows.Acknowledged(m.Flow)-m.End()) >= 0
+}
+
+// sniResponse looks at a segment of a server to whose client's direction, r, its name
+// is not settled. It reports true when it has ended the connection.
+func (e *Engine) sniResponse(p *received, r conntrack.Ref, now int64) bool {
+	m := e.sni.Find(r)
+	if m == nil || !m.Passed {
+		return false
+	}
+	f := e.bytes(p)
+	data := f[int(p.L4)+int(f[p.L4+12]>>4)*4:] // of fragments that of the first: no server cuts its answer so short
+	switch m.Respond(p.Seq, data, int(p.Payload), p.Flags&packet.FIN != 0, e.arrived(m)) {
+	case sni.Settle:
+		e.flows.Dir(r).Verdict = conntrack.Accepted // a connection like any other
+		e.sniClose(m)
+	case sni.Second:
+		e.sniRefuse(nil, e.sni.ToSecond(m), nil, now)
+		e.sni.Second(m, now)
+	case sni.Refuse:
+		e.sniRefuse(p, m, nil, now)
+		return true
+	}
+	return false
+}
+
+// sniRepeat drops a segment that its sender will repeat when it is needed.
+func (e *Engine) sniRepeat(p *received, now int64) {
+	e.c.ServerNameRepeats++
 	e.dropPacket(p, verdict.SNIRepeated, now)
 }
 
-// nameFits reports whether the client of a connection has resolved this name to
-// the server's address, when it began, and whether the policy accepts it by
-// this name. The rule that does becomes the connection's. A second message must
-// have the name of the first.
-func (e *Engine) nameFits(h *hello, name []byte, now int64) bool {
+// serverNameFits reports whether the client of a connection has resolved a name, as
+// text, to the server's address when the connection began, and whether the policy
+// accepts it by this name. The rule that does becomes the connection's. A second
+// message must have the name of the first.
+func (e *Engine) serverNameFits(m *sni.Message, name []byte) bool {
 	var wire [fqdn.MaxName]byte
 	n := fqdn.EncodeTo(&wire, name)
-	if h.again {
-		return n > 0 && string(h.name[:h.nameLen]) == string(wire[:n])
+	if m.IsSecond() {
+		return n > 0 && m.HasName(wire[:n])
 	}
-	d, s := e.flows.Dir(h.flow), e.flows.Shared(h.flow)
+	d, s := e.flows.Dir(m.Flow), e.flows.Shared(m.Flow)
 	if n == 0 || !e.names.set.FindName(d.Key.Src, d.Key.Dst, wire[:n], s.Created, &e.names.again) {
 		return false
 	}
@@ -168,6 +216,80 @@ func (e *Engine) nameFits(h *hello, name []byte, now int64) bool {
 		return false
 	}
 	d.Rule, d.Name = v.Rule, uint32(e.names.again.Names[0].Name)
-	h.nameLen = uint8(copy(h.name[:], wire[:n]))
+	m.SetName(wire[:n])
 	return true
+}
+
+// sniRefuse ends a connection whose server's name is none, or not the right one, or
+// which makes room for another; none where m is nil. A packet of it, p, goes with what
+// is held, where p is not nil.
+func (e *Engine) sniRefuse(p *received, m *sni.Message, name []byte, now int64) {
+	if m == nil {
+		return
+	}
+	r := m.Flow
+	d := e.flows.Dir(r)
+	if p != nil {
+		n := e.release(p)
+		e.c.Drops[d.Rule] += n
+		e.c.DropReasons[verdict.SNIRefused] += n
+	}
+	if e.events != nil {
+		rec := event.Record{Time: now, Kind: event.Verdict, Action: verdict.Drop, Reason: verdict.SNIRefused, Rule: d.Rule, Direction: verdict.Egress,
+			FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4}
+		addFlow(&rec, d, false)
+		var wire [fqdn.MaxName]byte
+		if n := fqdn.EncodeTo(&wire, name); n > 0 {
+			e.emitDomain(&rec, wire[:n])
+		} else {
+			e.events.Put(&rec)
+		}
+	}
+	k, o := d.Key, d.Out
+	toServer := tcp.Segment{Tuple: tcp.Tuple{Local: o.Src, Remote: o.Dst, LocalPort: o.SrcPort, RemotePort: o.DstPort}, Seq: e.flows.Acknowledged(r), Flags: packet.RST}
+	e.sniReset(endpoint.WAN, &toServer)
+	if last := m.End(); m.Passed && last != toServer.Seq {
+		toServer.Seq = last // for what has gone on may have arrived
+		e.sniReset(endpoint.WAN, &toServer)
+	}
+	e.sniReset(endpoint.LAN, &tcp.Segment{Tuple: tcp.Tuple{Local: k.Dst, Remote: k.Src, LocalPort: k.DstPort, RemotePort: k.SrcPort},
+		Seq: e.flows.Acknowledged(r ^ 1), Ack: e.flows.Sent(r), Flags: packet.RST | packet.ACK})
+	e.flows.Remove(r, conntrack.Closed) // closes m, too
+}
+
+func (e *Engine) sniReset(to endpoint.Side, s *tcp.Segment) {
+	if e.host.SendSegment(to, s) {
+		e.c.ResetsSent++
+	}
+}
+
+// sniRemoved drops what is held of a flow that is removed.
+func (e *Engine) sniRemoved(r conntrack.Ref) {
+	r &^= 1
+	if m := e.sni.Find(r); m != nil {
+		n := uint64(len(m.Held()))
+		e.c.Drops[e.flows.Dir(r).Rule] += n
+		e.c.DropReasons[verdict.SNIRefused] += n
+		e.sniClose(m)
+	}
+}
+
+// sniClose forgets a message, and gives back the buffers that are held of it.
+func (e *Engine) sniClose(m *sni.Message) {
+	for _, s := range m.Held() {
+		e.pool.Put(s.Frame.Buf)
+	}
+	e.sni.Close(m)
+}
+
+// sniTick ends connections whose first message, or the server's answer, does not come
+// in time.
+func (e *Engine) sniTick(now int64) {
+	for m := e.sni.Due(nil, now); m != nil; m = e.sni.Due(m, now) {
+		if s := e.flows.Dir(m.Flow).State; s == conntrack.Close || s == conntrack.TimeWait {
+			e.flows.Remove(m.Flow, conntrack.Closed) // it is over: there is no end to reset
+		} else {
+			e.sniRefuse(nil, m, nil, now)
+		}
+	}
 }

@@ -240,7 +240,7 @@ func TestSNIFirstMessageDies(t *testing.T) {
 		k := newTalk(t)
 		k.one(lan, k.first(0, k.good))
 		k.answers(len(k.good), serverHello)
-		if k.e.names.hellos.any() {
+		if k.e.sni.Any() {
 			t.Fatal("it still has its place")
 		}
 		k.one(lan, k.first(len(k.good), k.evil)) // from here on nobody looks
@@ -273,7 +273,7 @@ func TestSNIFirstMessageDies(t *testing.T) {
 		k.one(lan, k.first(0, k.good))
 		p := tcpSeg(cdn, 443, ours, k.ext, packet.ACK|packet.FIN, 5001, 1001+uint32(len(k.good)))
 		k.one(wan, p)
-		if k.e.names.hellos.any() {
+		if k.e.sni.Any() {
 			t.Fatal("it still has its place")
 		}
 	})

@@ -5,6 +5,7 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/clienthello"
 	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/sni"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -32,35 +33,35 @@ func endless(n int) []byte {
 func TestRoomOfAFirstMessage(t *testing.T) {
 	held := func(k *talk, want int) {
 		t.Helper()
-		if k.e.names.hellos.held != want {
-			t.Fatalf("%d segments are held, want %d; drops %s", k.e.names.hellos.held, want, k.drops())
+		if k.e.sni.Segments() != want {
+			t.Fatalf("%d segments are held, want %d; drops %s", k.e.sni.Segments(), want, k.drops())
 		}
 	}
 	// Segments, without a gap.
 	k := newTalk(t)
-	for i := range heldHello {
+	for i := range sni.MaxSegments {
 		k.nothing(k.first(10*i, k.good[10*i:10*i+10]))
 		held(k, i+1)
 	}
 	k.nothing(k.first(0, k.good[:10])) // again: known
 	k.nothing(k.first(5, k.good[5:25]))
-	held(k, heldHello)
-	if k.e.c.HellosRepeated != 2 {
-		t.Errorf("%d repeated", k.e.c.HellosRepeated)
+	held(k, sni.MaxSegments)
+	if k.e.c.ServerNameRepeats != 2 {
+		t.Errorf("%d repeated", k.e.c.ServerNameRepeats)
 	}
 	k.nothing(k.first(200, k.good[200:300])) // there is a gap before it
-	held(k, heldHello)
-	if k.e.c.HellosRepeated != 3 {
-		t.Errorf("%d repeated", k.e.c.HellosRepeated)
+	held(k, sni.MaxSegments)
+	if k.e.c.ServerNameRepeats != 3 {
+		t.Errorf("%d repeated", k.e.c.ServerNameRepeats)
 	}
-	k.nothing(k.first(10*heldHello, k.good[10*heldHello:][:10]))
+	k.nothing(k.first(10*sni.MaxSegments, k.good[10*sni.MaxSegments:][:10]))
 	k.ended("one segment too many")
 	// And with the last of them whole: it goes on.
 	k = newTalk(t)
-	for i := range heldHello - 1 {
+	for i := range sni.MaxSegments - 1 {
 		k.nothing(k.first(10*i, k.good[10*i:10*i+10]))
 	}
-	if across, _ := k.put(lan, k.first(10*(heldHello-1), k.good[10*(heldHello-1):])); len(across) != heldHello {
+	if across, _ := k.put(lan, k.first(10*(sni.MaxSegments-1), k.good[10*(sni.MaxSegments-1):])); len(across) != sni.MaxSegments {
 		t.Errorf("%d crossed; drops %s", len(across), k.drops())
 	}
 	held(k, 0)
@@ -78,12 +79,12 @@ func TestRoomOfAFirstMessage(t *testing.T) {
 			k.nothing(k.first(1350*i, m[1350*i:1350*(i+1)]))
 		}
 		held(k, 4)
-		rep := k.e.c.HellosRepeated
+		rep := k.e.c.ServerNameRepeats
 		k.nothing(k.first(x.at, m[x.at:x.at+x.n]))
 		got := "held"
 		if k.e.flows.Len() == 0 {
 			got = "refused"
-		} else if k.e.c.HellosRepeated != rep {
+		} else if k.e.c.ServerNameRepeats != rep {
 			got = "repeated"
 		}
 		if got != x.want {
@@ -170,19 +171,19 @@ func TestPassedMessageCounts(t *testing.T) {
 	d := k.e.flows.Dir(0)
 	packets, bytes, accepts := d.Packets, d.Bytes, k.e.c.Accepts[2]
 	k.nothing(k.first(0, k.good[:700]))
-	if d.Packets != packets || k.e.c.Accepts[2] != accepts || k.e.c.HellosAccepted != 0 {
+	if d.Packets != packets || k.e.c.Accepts[2] != accepts || k.e.c.ServerNamesAccepted != 0 {
 		t.Error("what is held is counted as passed")
 	}
 	k.lab.now += second
 	across, _ := k.put(lan, k.first(700, k.good[700:]))
-	if len(across) != 2 || d.Packets != packets+2 || d.Bytes != bytes+80+uint64(len(k.good)) || k.e.c.Accepts[2] != accepts+2 || k.e.c.HellosAccepted != 1 || d.LastSeen != k.lab.now {
-		t.Errorf("%d crossed, %+v, %d accepted", len(across), d, k.e.c.HellosAccepted)
+	if len(across) != 2 || d.Packets != packets+2 || d.Bytes != bytes+80+uint64(len(k.good)) || k.e.c.Accepts[2] != accepts+2 || k.e.c.ServerNamesAccepted != 1 || d.LastSeen != k.lab.now {
+		t.Errorf("%d crossed, %+v, %d accepted", len(across), d, k.e.c.ServerNamesAccepted)
 	}
 	if d.Verdict != conntrack.Pending {
 		t.Error("the server has not answered yet")
 	}
 	k.answers(len(k.good), serverHello)
-	if d.Verdict != conntrack.Accepted || k.e.names.hellos.any() {
+	if d.Verdict != conntrack.Accepted || k.e.sni.Any() {
 		t.Error("it has")
 	}
 	// From here on the packets take the short way.

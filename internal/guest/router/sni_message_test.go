@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/sni"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
@@ -59,8 +60,8 @@ func TestSNISecondMessage(t *testing.T) {
 			k.nothing(k.first(len(k.good)+len(second), []byte("early")))
 			final(k, len(k.good)+len(second))
 			k.one(lan, k.first(len(k.good)+len(second), []byte("finished")))
-			if k.e.c.HellosAccepted != 1 || k.e.names.hellos.any() {
-				t.Fatalf("%d accepted", k.e.c.HellosAccepted)
+			if k.e.c.ServerNamesAccepted != 1 || k.e.sni.Any() {
+				t.Fatalf("%d accepted", k.e.c.ServerNamesAccepted)
 			}
 		}
 	})
@@ -155,8 +156,8 @@ func TestSNIOrder(t *testing.T) {
 	k.nothing(k.first(300, k.good[300:700]))
 	k.nothing(k.first(600, k.good[600:900]))
 	k.nothing(k.first(300, k.good[300:900]))
-	if k.e.c.HellosRepeated != 1 || k.e.c.DropReasons[verdict.SNIRepeated] != 1 {
-		t.Fatalf("%d repeated", k.e.c.HellosRepeated)
+	if k.e.c.ServerNameRepeats != 1 || k.e.c.DropReasons[verdict.SNIRepeated] != 1 {
+		t.Fatalf("%d repeated", k.e.c.ServerNameRepeats)
 	}
 	across, _ := k.put(lan, k.first(0, k.good[:310]))
 	var got []byte
@@ -181,7 +182,7 @@ func TestSNIOrder(t *testing.T) {
 
 	// One byte at a time it would take too many segments.
 	k = newTalk(t)
-	for i := range heldHello + 1 {
+	for i := range sni.MaxSegments + 1 {
 		k.nothing(k.first(i, k.good[i:i+1]))
 	}
 	k.ended("one byte at a time")

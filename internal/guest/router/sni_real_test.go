@@ -141,7 +141,7 @@ func TestSNIRealHandshakes(t *testing.T) {
 			if err := l.between(client, server, done); (err == nil) != c.want {
 				t.Fatalf("%v; drops %s", err, l.drops())
 			}
-			if n := l.e.c.HellosAccepted; n != map[bool]uint64{true: 2}[c.want] {
+			if n := l.e.c.ServerNamesAccepted; n != map[bool]uint64{true: 2}[c.want] {
 				t.Fatalf("%d first messages were accepted", n)
 			}
 			l.invariants()

@@ -5,6 +5,7 @@ import (
 	"net"
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/sni"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -80,7 +81,7 @@ func TestSNIDecides(t *testing.T) {
 				p := tcpSeg(host, 5000, cdn, 443, packet.ACK, 1001+uint32(len(h)), 5001)
 				p.data = []byte("anything")
 				l.one(lan, p)
-				if l.e.c.HellosAccepted != 1 || l.e.c.HellosRepeated != 1 {
+				if l.e.c.ServerNamesAccepted != 1 || l.e.c.ServerNameRepeats != 1 {
 					t.Fatalf("%+v", l.e.c)
 				}
 			} else {
@@ -153,25 +154,25 @@ func TestSNIHolds(t *testing.T) {
 	t.Run("too many", func(t *testing.T) {
 		l := sniLab(t)
 		h := clientHello(t, "github.com")
-		for i := range uint16(3 * maxHellos) {
+		for i := range uint16(3 * sni.MaxIncomplete) {
 			l.handshake(host, 5000+i, cdn, 443)
 			l.says(5000+i, 1001, h[:50])
 			l.pass(0.01)
 			l.taken(wan)
 			l.taken(lan)
 		}
-		if l.e.names.hellos.n[incomplete] != maxHellos {
-			t.Fatalf("%d are held", l.e.names.hellos.n)
+		if n, _ := l.e.sni.Len(); n != sni.MaxIncomplete {
+			t.Fatalf("%d are held", n)
 		}
-		last := uint16(5000 + 3*maxHellos - 1)
+		last := uint16(5000 + 3*sni.MaxIncomplete - 1)
 		if across, _ := l.says(last, 1051, h[50:]); len(across) != 2 {
 			t.Fatalf("the youngest has been given up: %v", across)
 		}
 		l.pass(40)
 		l.taken(wan)
 		l.taken(lan)
-		if l.e.names.hellos.any() {
-			t.Fatalf("%d are held for ever", l.e.names.hellos.n)
+		if l.e.sni.Any() {
+			t.Fatal("some are held for ever")
 		}
 		l.invariants()
 	})
@@ -181,7 +182,7 @@ func TestSNIHolds(t *testing.T) {
 		seq := uint32(1001)
 		b := append([]byte{22, 3, 1, 0x20, 0, 1, 0, 0x1f, 0xfc}, make([]byte, 400)...)
 		ended := false
-		for range heldHello + 1 {
+		for range sni.MaxSegments + 1 {
 			across, _ := l.says(5000, seq, b)
 			for _, v := range across {
 				ended = ended || v.Flags == packet.RST

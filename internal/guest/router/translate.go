@@ -212,6 +212,6 @@ func (e *Engine) flowRemoved(r conntrack.Ref, _ conntrack.Removal) {
 	s, k := e.flows.Shared(r), &e.flows.Dir(r&^1).Key
 	e.nat.Give(s.Pool, uint8(k.Proto), s.Port)
 	e.sources.End(k.Src, uint32(r>>1))
-	e.helloRemoved(r)
+	e.sniRemoved(r)
 	e.emitEnd(r)
 }

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/host/policy/compile"
-
 	. "github.com/thurward/thurward/internal/shared/ruleset"
 )
 

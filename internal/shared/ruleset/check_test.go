@@ -7,9 +7,8 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/host/policy/compile"
-	"github.com/thurward/thurward/internal/shared/verdict"
-
 	. "github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // TestCheckBoundaries: each condition of a policy at its last good value and at

@@ -11,7 +11,6 @@ import (
 	"unsafe"
 
 	"github.com/thurward/thurward/internal/host/policy/compile"
-
 	. "github.com/thurward/thurward/internal/shared/ruleset"
 )
 
