@@ -290,6 +290,28 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestAlertsAreCounted: documents say how many alerts there are.
+func TestAlertsAreCounted(t *testing.T) {
+	alerts, err := os.ReadFile("../../deploy/observability/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, said := fmt.Sprint(strings.Count(string(alerts), "alert: ")), 0
+	walk(t, func(rel, text string) {
+		if path.Ext(rel) != ".md" || rel == "CHANGELOG.md" {
+			return
+		}
+		for _, m := range regexp.MustCompile(`\b(\d+) alerts\b`).FindAllStringSubmatch(text, -1) {
+			if said++; m[1] != want {
+				t.Errorf("%s says %s alerts, there are %s", rel, m[1], want)
+			}
+		}
+	})
+	if said == 0 {
+		t.Error("no document says how many alerts there are")
+	}
+}
+
 // words divides a command as a shell would, quotes taken off.
 func words(c string) (f []string) {
 	for _, w := range regexp.MustCompile(`'[^']*'|\S+`).FindAllString(c, -1) {
