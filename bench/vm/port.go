@@ -73,7 +73,7 @@ func (p *port) close() {
 func (p *port) Start(r *vhostuser.Ring) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r.Poll()
+	r.SuppressKicks()
 	p.ring[r.Index] = r
 }
 
@@ -109,7 +109,7 @@ func (p *port) turn(sink func(f []byte), fill func(f []byte) int) error {
 			if err != nil {
 				return err
 			}
-			tx.Ask(min(n, perTurn))
+			tx.Prefetch(min(n, perTurn))
 		}
 		ok, err := tx.Pop(&p.chain)
 		if err != nil {
@@ -137,7 +137,7 @@ func (p *port) turn(sink func(f []byte), fill func(f []byte) int) error {
 	}
 	n = min(n, perTurn)
 	if fill != nil {
-		rx.Ask(n)
+		rx.Prefetch(n)
 	}
 	for range n {
 		if len(p.own) == 0 && fill == nil {

@@ -1,13 +1,13 @@
-// Package vhostuser is the device side of vhost-user: this process plays a
-// virtio device of a virtual machine whose monitor (QEMU) connects to it over
-// a Unix socket and shares the guest's memory with it.
+// Package vhostuser is the device side of vhost-user: this process is the back end
+// of a virtio device of a virtual machine. The machine's monitor (QEMU) connects to
+// it over a Unix socket and shares the guest's memory with it.
 //
 //	message.go  the messages on the socket
-//	server.go   what they do
+//	server.go   their handling, and the rings' life cycle
 //	memory.go   the guest's memory
 //	ring.go     split virtqueues as a device sees them (virtio 1.2, 2.7)
 //
-// The protocol is QEMU's document "Vhost-user Protocol". The monitor is
-// trusted as far as it shares its own memory; the guest is not: everything
-// that it writes into rings and descriptors is checked before it is used.
+// The protocol is QEMU's document "Vhost-user Protocol". The monitor is trusted to
+// share its own memory. The guest is not trusted: all that it writes into rings and
+// descriptors is checked before it is used.
 package vhostuser

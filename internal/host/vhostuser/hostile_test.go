@@ -79,7 +79,7 @@ type busy struct{ echo }
 func (b *busy) Start(r *Ring) {
 	b.wg.Go(func() {
 		for {
-			if _, err := r.Arm(); err != nil {
+			if _, err := r.RequestKick(); err != nil {
 				return
 			}
 		}
@@ -149,7 +149,7 @@ func TestMemoryIsSealed(t *testing.T) {
 	f.send(reqSetMemTable, memTable(memSize), fd)
 	f.ask(reqGetFeatures, nil)
 	if err := unix.Ftruncate(fd, 0); err == nil {
-		t.Error("the memory could be cut short")
+		t.Error("the memory could be truncated")
 	}
 }
 
@@ -238,7 +238,7 @@ func TestDescriptorsThatAreNoEventfds(t *testing.T) {
 		for what, req := range map[string]uint32{"kick": reqSetVringKick, "call": reqSetVringCall} {
 			f, _, done := serve(t, 8)
 			f.send(req, u64(0), fd)
-			if err := within(t, done); err == nil || !strings.Contains(err.Error(), "no eventfd") {
+			if err := within(t, done); err == nil || !strings.Contains(err.Error(), "not an eventfd") {
 				t.Errorf("%s as %s: %v", name, what, err)
 			}
 		}

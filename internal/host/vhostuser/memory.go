@@ -10,20 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxRegions is how many stretches of memory a monitor may share.
+// maxRegions is how many regions of memory a monitor may share.
 const maxRegions = 8
 
-// A region is one stretch of the guest's memory.
+// A region is a contiguous part of the guest's memory.
 type region struct {
 	guest uint64 // guest-physical address
 	user  uint64 // the monitor's virtual address
 	mem   []byte
-	whole []byte // what was mapped: from the file's beginning
+	whole []byte // the mapping, from the file's beginning
 	file  file
 	off   uint64 // of mem in it
 }
 
-// A file is one, by whatever descriptor it came.
+// A file identifies a file, whatever its descriptor.
 type file struct{ dev, ino uint64 }
 
 // Memory is the guest's memory, mapped into this process.
@@ -50,7 +50,7 @@ func mapMemory(m *message) (*Memory, error) {
 			return nil, fmt.Errorf("vhost-user: memory region %d: %w", i, err)
 		}
 		end := off + size
-		// Beyond the file's end every access would be a fault.
+		// An access beyond the file's end would be a fault.
 		if size == 0 || end < off || end > uint64(st.Size) || r.guest+size < r.guest || r.user+size < r.user {
 			mem.Close()
 			return nil, fmt.Errorf("vhost-user: memory region %d: %d bytes at %d of a file of %d", i, size, off, st.Size)
@@ -61,30 +61,29 @@ func mapMemory(m *message) (*Memory, error) {
 			return nil, fmt.Errorf("vhost-user: memory region %d: %w", i, err)
 		}
 		seal(m.fds[i])
-		// Cut short between the look at it and the seal: the first access would
-		// be a fault, which Guard takes.
+		// If the file was truncated between Fstat and the seal, the first access
+		// is a fault, which Guard handles.
 		r.whole, r.mem, r.file, r.off = b, b[off:], file{st.Dev, st.Ino}, off
 		mem.regions = append(mem.regions, r)
 	}
 	return mem, nil
 }
 
-// seal forbids that the file is cut short, where it lets itself be sealed: of a
-// mapping beyond its file's end every access is a fault. Files that are no memfd,
-// and such as were made without seals, stay as they are; Guard is for them.
+// seal prevents the file from being truncated, if it can be sealed: accesses beyond
+// the end of the file would be faults. Files that are not memfds, or were made
+// without sealing, are not changed; Guard handles faults in them.
 func seal(fd int) {
 	if s, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0); err == nil && s&unix.F_SEAL_SHRINK == 0 {
 		unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK) //nolint:errcheck // see above
 	}
 }
 
-// ErrFault is that the guest's memory is gone: the file that it is has become
-// shorter.
-var ErrFault = errors.New("vhost-user: the guest's memory was cut short")
+// ErrFault is the error of an access to guest memory whose file was truncated.
+var ErrFault = errors.New("vhost-user: the guest's memory was truncated")
 
-// Guard calls f, which works in the guest's memory, and turns a fault there
-// into ErrFault, where it would end the process. Other panics go on. What f
-// has locked it must unlock in a deferred call.
+// Guard calls f, which uses the guest's memory. If f faults in it, Guard returns
+// ErrFault instead of ending the process. Other panics are not recovered. f must
+// unlock its locks in deferred calls.
 func (m *Memory) Guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -100,7 +99,7 @@ func (m *Memory) Guard(f func() error) (err error) {
 	return f()
 }
 
-// has reports whether an address of this process lies in the mapped memory.
+// has reports whether an address of this process is in the mapped memory.
 func (m *Memory) has(a uintptr) bool {
 	for i := range m.regions {
 		b := m.regions[i].whole
@@ -111,7 +110,7 @@ func (m *Memory) has(a uintptr) bool {
 	return false
 }
 
-// An extent is a stretch of a file that is shared memory.
+// An extent is a range of a file that is shared memory.
 type extent struct {
 	file     file
 	from, to uint64
@@ -119,8 +118,8 @@ type extent struct {
 
 func (e extent) overlaps(o extent) bool { return e.file == o.file && e.from < o.to && o.from < e.to }
 
-// extent returns where n bytes at an address of the monitor's lie in their file,
-// under whatever address that is shared.
+// extent returns the range in their file of n bytes at an address of the monitor. One
+// file may be shared at several addresses.
 func (m *Memory) extent(addr uint64, n int) extent {
 	for i := range m.regions {
 		r := &m.regions[i]
@@ -131,7 +130,7 @@ func (m *Memory) extent(addr uint64, n int) extent {
 	return extent{}
 }
 
-// Close unmaps the memory. Nothing that Slice returned may be used afterwards.
+// Close unmaps the memory. Slices of it must not be used afterwards.
 func (m *Memory) Close() {
 	for i := range m.regions {
 		unix.Munmap(m.regions[i].whole) //nolint:errcheck // it was mapped
@@ -139,8 +138,8 @@ func (m *Memory) Close() {
 	m.regions = nil
 }
 
-// Slice returns n bytes of memory at a guest-physical address, or false when
-// they do not lie in one region.
+// Slice returns n bytes of memory at a guest-physical address, or false if they are
+// not within one region.
 func (m *Memory) Slice(guest uint64, n int) ([]byte, bool) {
 	for i := range m.regions {
 		r := &m.regions[i]
@@ -153,7 +152,7 @@ func (m *Memory) Slice(guest uint64, n int) ([]byte, bool) {
 
 var errRing = errors.New("vhost-user: a ring lies outside the shared memory")
 
-// user returns n bytes at an address of the monitor's, as rings are given.
+// user returns n bytes at an address of the monitor, by which rings are set.
 func (m *Memory) user(addr uint64, n int) ([]byte, error) {
 	if m == nil {
 		return nil, errRing

@@ -2,7 +2,6 @@ package vhostuser
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -63,25 +62,25 @@ type message struct {
 	fds     []int
 }
 
-// close closes the descriptors that nobody took.
+// close closes the descriptors that were not taken.
 func (m *message) close() {
 	for _, fd := range m.fds {
 		if fd >= 0 {
-			unix.Close(fd) //nolint:errcheck // nothing to be done
+			unix.Close(fd) //nolint:errcheck // nothing can be done
 		}
 	}
 	m.fds = nil
 }
 
-// event hands over the eventfd that came with the message. It is non-blocking,
-// so that a Read on it waits in Go's poller and can be ended.
+// event takes the eventfd that came with the message, and makes it non-blocking, so
+// that a Read waits in Go's poller and can be interrupted.
 func (m *message) event() (*os.File, error) {
 	if len(m.fds) == 0 {
 		return nil, fmt.Errorf("vhost-user: request %d came without a file descriptor", m.request)
 	}
 	fd := m.fds[0]
 	if !isEventfd(fd) {
-		return nil, fmt.Errorf("vhost-user: request %d came with something that is no eventfd", m.request)
+		return nil, fmt.Errorf("vhost-user: request %d came with a file descriptor that is not an eventfd", m.request)
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("vhost-user: request %d: %w", m.request, err)
@@ -90,8 +89,8 @@ func (m *message) event() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "eventfd"), nil
 }
 
-// isEventfd reports whether a descriptor is an eventfd: a file, a pipe or a
-// device could be ready for ever, or never.
+// isEventfd reports whether a descriptor is an eventfd. A file, a pipe or a device
+// could be always ready, or never.
 func isEventfd(fd int) bool {
 	name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
 	if err == nil {
@@ -108,7 +107,7 @@ func (m *message) u64() (uint64, error) {
 	return binary.LittleEndian.Uint64(m.payload), nil
 }
 
-// state reads an index and a number.
+// state decodes an index and a number.
 func (m *message) state() (index, num uint32, err error) {
 	if len(m.payload) < 8 {
 		return 0, 0, m.short()
@@ -120,7 +119,7 @@ func (m *message) short() error {
 	return fmt.Errorf("vhost-user: request %d has only %d bytes", m.request, len(m.payload))
 }
 
-// receive reads the next message. Its payload lies in buf.
+// receive reads the next message. Its payload is in buf.
 func receive(c *net.UnixConn, buf []byte) (m message, err error) {
 	oob := make([]byte, unix.CmsgSpace(4*maxFDs))
 	var head [headerLen]byte
@@ -141,7 +140,7 @@ func receive(c *net.UnixConn, buf []byte) (m message, err error) {
 		}
 	}()
 	if flags&unix.MSG_CTRUNC != 0 {
-		return m, errors.New("vhost-user: more file descriptors than are taken")
+		return m, fmt.Errorf("vhost-user: more than %d file descriptors", maxFDs)
 	}
 	if _, err = io.ReadFull(c, head[n:]); err != nil {
 		return m, err
@@ -152,7 +151,7 @@ func receive(c *net.UnixConn, buf []byte) (m message, err error) {
 		return m, fmt.Errorf("vhost-user: protocol version %d, want 1", m.flags&versionMask)
 	}
 	if size > uint32(len(buf)) {
-		return m, fmt.Errorf("vhost-user: request %d has %d bytes, at most %d are taken", m.request, size, len(buf))
+		return m, fmt.Errorf("vhost-user: request %d has %d bytes; at most %d are supported", m.request, size, len(buf))
 	}
 	m.payload = buf[:size]
 	_, err = io.ReadFull(c, m.payload)

@@ -35,10 +35,10 @@ type desc struct {
 
 type usedElem struct{ id, len uint32 }
 
-// A Ring is a split virtqueue as the device sees it. One goroutine uses it, and
-// only between the Handler's Start and Stop, within Mem.Guard where the process
-// is to outlive a monitor that takes the memory away. Once it is to be given back
-// all that could go on for ever fails with os.ErrDeadlineExceeded.
+// A Ring is a split virtqueue as the device sees it. One goroutine uses it, only
+// between the Handler's Start and Stop, and within Mem.Guard if the process must
+// survive that the monitor truncates the memory. Once the ring is to stop, methods
+// that could be repeated for ever fail with os.ErrDeadlineExceeded.
 type Ring struct {
 	Index int // number of the queue
 	Mem   *Memory
@@ -47,37 +47,37 @@ type Ring struct {
 	avail []uint16
 	used  []usedElem
 
-	availHead  *uint32 // flags | idx<<16, the guest's
-	usedHead   *uint32 // flags | idx<<16, ours
-	usedEvent  *uint16 // at which used index the guest wants an interrupt
-	availEvent *uint16 // at which avail index we want a kick
+	availHead  *uint32 // flags | idx<<16, written by the guest
+	usedHead   *uint32 // flags | idx<<16, written by the device
+	usedEvent  *uint16 // used index at which the guest wants an interrupt
+	availEvent *uint16 // available index at which the device wants a kick
 
-	next     uint16 // next avail entry to take
-	known    uint16 // the guest's index when Pending last looked
-	usedIdx  uint16 // next used entry to write
-	told     uint16 // used index at the last Publish
-	mask     uint16
-	eventIdx bool
-	noKick   uint32
+	next      uint16 // next available entry to take
+	known     uint16 // the guest's index at the last Pending
+	usedIdx   uint16 // next used entry to write
+	published uint16 // used index at the last Publish
+	mask      uint16
+	eventIdx  bool
+	noKick    uint32 // usedNoNotify or 0
 
 	kick, call *os.File
 	signal     syscall.RawConn // call's
 	fence      uint32
-	over       atomic.Bool // the ring is to be given back
-	parts      [3]extent   // where descriptors, available and used ring lie
+	over       atomic.Bool // the ring is to stop
+	parts      [3]extent   // of descriptors, available and used ring
 }
 
-// A Chain is one request of the guest: buffers that the device reads, then
-// such that it writes. They lie in the guest's memory, which the guest may
-// change at any time: copy before checking what must stay as checked.
+// A Chain is one request of the guest: buffers that the device reads, then buffers
+// that it writes. They are in the guest's memory, which the guest may change at any
+// time: what is checked must be copied before.
 type Chain struct {
 	Head  uint16
 	Read  [][]byte
 	Write [][]byte
 }
 
-// newRing joins a ring of n entries to the memory in which it lies. The
-// addresses are the monitor's.
+// newRing makes a ring of n entries in shared memory. The addresses are the
+// monitor's.
 func newRing(mem *Memory, n uint32, descAddr, usedAddr, availAddr uint64, base uint16, eventIdx bool) (*Ring, error) {
 	if n == 0 || n > MaxRing || n&(n-1) != 0 {
 		return nil, fmt.Errorf("vhost-user: a ring of %d entries", n)
@@ -104,31 +104,30 @@ func newRing(mem *Memory, n uint32, descAddr, usedAddr, availAddr uint64, base u
 	r.used = unsafe.Slice((*usedElem)(unsafe.Pointer(&u[4])), n)
 	r.availEvent = (*uint16)(unsafe.Pointer(&u[4+8*int(n)]))
 	r.usedIdx = uint16(atomic.LoadUint32(r.usedHead) >> 16)
-	r.told = r.usedIdx
+	r.published = r.usedIdx
 	return r, nil
 }
 
-// apart refuses rings of which one lies over another's: what the device says
-// would then be a request of the guest, and each answer the next one. r and o may
-// be the same ring.
+// apart returns an error if parts of two rings overlap: what the device writes would
+// then be read as a request of the guest, without end. r and o may be the same ring.
 func (r *Ring) apart(o *Ring) error {
 	for i, a := range r.parts {
 		for j, b := range o.parts {
 			if (r != o || i != j) && a.overlaps(b) {
-				return errors.New("vhost-user: rings lie over each other")
+				return errors.New("vhost-user: rings overlap")
 			}
 		}
 	}
 	return nil
 }
 
-// end makes the ring fail from now on, a Wait that has begun among it.
+// end makes methods of the ring fail from now on, also a Wait that has begun.
 func (r *Ring) end() {
 	r.over.Store(true)
-	r.kick.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // start has made sure that it takes one
+	r.kick.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // start has set one before
 }
 
-// stopped is an error once the ring is to be given back, the same as Wait's.
+// stopped returns the error of Wait once the ring is to stop.
 func (r *Ring) stopped() error {
 	if r.over.Load() {
 		return os.ErrDeadlineExceeded
@@ -139,10 +138,10 @@ func (r *Ring) stopped() error {
 // Size returns the number of entries.
 func (r *Ring) Size() int { return len(r.desc) }
 
-// Pending returns how many chains the guest has made available. An index that
-// is ahead of the ring's size is an error: the guest breaks the rules. So is
-// (os.ErrDeadlineExceeded) that the ring is to be given back: without that a
-// guest that always has something pending would keep it.
+// Pending returns how many chains the guest has made available. More than the ring's
+// size is an error: the guest violates the specification. If the ring is to stop the
+// error is os.ErrDeadlineExceeded; otherwise a guest that always has a chain pending
+// could prevent it.
 func (r *Ring) Pending() (int, error) {
 	if err := r.stopped(); err != nil {
 		return 0, err
@@ -155,10 +154,10 @@ func (r *Ring) Pending() (int, error) {
 	return int(n), nil
 }
 
-// Ask gets the descriptors of the next k chains under way, and the first two
-// cache lines of each one's first buffer: the guest has written them, on another
-// processor. k is at most what Pending has told.
-func (r *Ring) Ask(k int) {
+// Prefetch prefetches the descriptors of the next k chains, and the first two cache
+// lines of the first buffer of each, which the guest has written on another
+// processor. k is at most the result of Pending.
+func (r *Ring) Prefetch(k int) {
 	var l prefetch.Lines
 	k = min(k, len(l)/2)
 	for i := range k {
@@ -173,7 +172,7 @@ func (r *Ring) Ask(k int) {
 			a := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
 			l[n&(prefetch.Max-1)], l[(n+1)&(prefetch.Max-1)] = a, a+64
 			n += 2
-			write = d.flags&descWrite != 0 // as all others: a device's queue has one direction
+			write = d.flags&descWrite != 0 // the same for all: a device's queue has one direction
 		}
 	}
 	if write {
@@ -183,13 +182,13 @@ func (r *Ring) Ask(k int) {
 	}
 }
 
-// Pop takes the next chain into c, whose slices it reuses; ok is false when
-// there is none. After an error the ring is not to be used any more.
+// Pop takes the next chain into c, whose slices it reuses; ok is false if there is
+// none. After an error the ring must not be used any more.
 func (r *Ring) Pop(c *Chain) (ok bool, err error) {
 	if err := r.stopped(); err != nil {
 		return false, err
 	}
-	if r.next == r.known { // the guest changes its index all the time: a look costs a cache miss
+	if r.next == r.known { // reading the guest's index costs a cache miss
 		if n, err := r.Pending(); n == 0 || err != nil {
 			return false, err
 		}
@@ -201,9 +200,9 @@ func (r *Ring) Pop(c *Chain) (ok bool, err error) {
 		if int(i) >= len(r.desc) {
 			return false, fmt.Errorf("vhost-user: ring %d: descriptor %d of %d", r.Index, i, len(r.desc))
 		}
-		d := r.desc[i] // a copy: the guest may change it under us
+		d := r.desc[i] // a copy: the guest may change it meanwhile
 		if d.flags&descIndirect != 0 {
-			return false, fmt.Errorf("vhost-user: ring %d: an indirect descriptor, which was not agreed on", r.Index)
+			return false, fmt.Errorf("vhost-user: ring %d: an indirect descriptor, which was not negotiated", r.Index)
 		}
 		b, ok := r.Mem.Slice(d.addr, int(d.len))
 		if !ok {
@@ -226,21 +225,22 @@ func (r *Ring) Pop(c *Chain) (ok bool, err error) {
 	return false, fmt.Errorf("vhost-user: ring %d: a chain without end", r.Index)
 }
 
-// Push gives a chain back; n is how many bytes the device has written to it.
-// The guest sees it at the next Publish.
+// Push returns a chain to the guest; n is how many bytes the device has written to
+// it. The guest sees it after the next Publish.
 func (r *Ring) Push(head uint16, n int) {
 	r.used[r.usedIdx&r.mask] = usedElem{uint32(head), uint32(n)}
 	r.usedIdx++
 }
 
-// Publish shows the guest what was pushed, and interrupts it if it wants that.
+// Publish makes pushed chains visible to the guest, and interrupts it if it wants an
+// interrupt.
 func (r *Ring) Publish() error {
-	if r.usedIdx == r.told {
+	if r.usedIdx == r.published {
 		return nil
 	}
-	old := r.told
-	r.told = r.usedIdx
-	// A full barrier lies between the index and the guest's wish.
+	old := r.published
+	r.published = r.usedIdx
+	// The store is a full barrier: the guest's wish is read after it.
 	atomic.StoreUint32(r.usedHead, uint32(r.usedIdx)<<16|r.noKick)
 	if r.eventIdx {
 		if ev := *r.usedEvent; r.usedIdx-ev-1 >= r.usedIdx-old {
@@ -252,14 +252,14 @@ func (r *Ring) Publish() error {
 	return r.interrupt()
 }
 
-// interrupt adds 1 to the guest's eventfd. It does not wait: where the counter
-// is full an interrupt is under way already.
+// interrupt adds 1 to the guest's eventfd. It does not wait: if the counter is full
+// an interrupt is pending.
 func (r *Ring) interrupt() error {
 	if r.signal == nil {
 		return nil
 	}
 	var failed error
-	err := r.signal.Control(func(fd uintptr) { failed = poke(int(fd)) })
+	err := r.signal.Control(func(fd uintptr) { failed = addOne(int(fd)) })
 	return errors.Join(err, failed)
 }
 
@@ -270,13 +270,13 @@ func (r *Ring) Kick() error {
 		return err
 	}
 	var failed error
-	err = c.Control(func(fd uintptr) { failed = poke(int(fd)) })
+	err = c.Control(func(fd uintptr) { failed = addOne(int(fd)) })
 	return errors.Join(err, failed)
 }
 
-// poke adds 1 to an eventfd that has room for it. The other side shares the
-// descriptor's flags and may have made it blocking, so that it is asked before.
-func poke(fd int) error {
+// addOne adds 1 to an eventfd if that does not block. The other side shares the
+// descriptor's flags and may have made it blocking, so that it is polled first.
+func addOne(fd int) error {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 	if n, err := unix.Poll(p, 0); n == 0 || err != nil {
 		return nil
@@ -288,32 +288,32 @@ func poke(fd int) error {
 	return err
 }
 
-// Poll asks the guest for no kicks: the device looks by itself.
-func (r *Ring) Poll() {
+// SuppressKicks tells the guest that kicks are not needed: the device polls.
+func (r *Ring) SuppressKicks() {
 	if r.eventIdx {
 		*r.availEvent = r.next - 1
 		return
 	}
 	r.noKick = usedNoNotify
-	atomic.StoreUint32(r.usedHead, uint32(r.told)<<16|r.noKick)
+	atomic.StoreUint32(r.usedHead, uint32(r.published)<<16|r.noKick)
 }
 
-// Arm asks for a kick at the next chain, and reports whether one is there
-// already; then none may come.
-func (r *Ring) Arm() (bool, error) {
+// RequestKick asks for a kick at the next chain, and reports whether a chain is
+// pending already; then no kick may come.
+func (r *Ring) RequestKick() (bool, error) {
 	if r.eventIdx {
 		*r.availEvent = r.next
 		atomic.AddUint32(&r.fence, 1) // full barrier: see Publish
 	} else {
 		r.noKick = 0
-		atomic.StoreUint32(r.usedHead, uint32(r.told)<<16)
+		atomic.StoreUint32(r.usedHead, uint32(r.published)<<16)
 	}
 	n, err := r.Pending()
 	return n > 0, err
 }
 
-// Wait sleeps until the guest kicks or the ring is stopped, which gives an
-// error (os.ErrDeadlineExceeded).
+// Wait blocks until the guest kicks. If the ring is to stop it returns
+// os.ErrDeadlineExceeded.
 func (r *Ring) Wait() error {
 	if err := r.stopped(); err != nil {
 		return err

@@ -10,34 +10,33 @@ import (
 	"time"
 )
 
-// Features that the rings of this package have, to be offered by a device.
+// Features of this package's rings, for a device to offer.
 const (
 	FeatureEventIdx = 1 << 29
 	FeatureVersion1 = 1 << 32
 )
 
-// A Device is what a guest sees.
+// A Device is what a guest sees of a device.
 type Device struct {
 	Features uint64 // virtio feature bits that are offered
-	Queues   int    // number of queues that the monitor hands over
-	Config   []byte // configuration space; nil: the monitor has it
+	Queues   int    // number of queues that the monitor passes to this process
+	Config   []byte // configuration space; nil: of the monitor
 }
 
 // A Handler runs a device's rings. Its methods are called one at a time.
 type Handler interface {
-	// Start hands a ring over.
+	// Start starts a ring.
 	Start(r *Ring)
-	// Stop takes it back: when it returns, the ring is not used any more. The
-	// ring's own methods fail before it is called, a Wait among them. It has
-	// stopLimit to return, or the session ends.
+	// Stop stops a ring: when it returns, the handler does not use the ring any
+	// more. Methods of the ring, Wait among them, fail before Stop is called. If it
+	// does not return within stopLimit the session ends.
 	Stop(r *Ring)
 }
 
-// stopLimit is how long a handler may take to give a ring back. The monitor
-// waits for that, and does nothing else.
+// stopLimit is how long a handler may take to stop a ring. The monitor waits for it.
 const stopLimit = 2 * time.Second
 
-var errStuck = fmt.Errorf("vhost-user: a ring was not given back within %v", stopLimit)
+var errStuck = fmt.Errorf("vhost-user: a ring was not stopped within %v", stopLimit)
 
 // session is one monitor's connection.
 type session struct {
@@ -45,13 +44,13 @@ type session struct {
 	dev   Device
 	h     Handler
 	mem   *Memory
-	feat  uint64 // agreed on
+	feat  uint64 // negotiated
 	proto uint64
 	vring []vring
-	stuck chan struct{} // closed when a Stop that took too long returns; nil: none did
+	stuck chan struct{} // closed when a Stop that took too long returns; nil if there is none
 }
 
-// vring is what the monitor has said of one ring.
+// vring is what the monitor has set of one ring.
 type vring struct {
 	num               uint32
 	base              uint16
@@ -61,8 +60,8 @@ type vring struct {
 	ring              *Ring // while it runs
 }
 
-// Serve plays the device for one monitor until that closes the connection,
-// which is no error, or breaks the protocol. Either way it closes conn.
+// Serve is the device of one monitor until the monitor closes the connection, which
+// is no error, or violates the protocol. It closes conn.
 func Serve(conn *net.UnixConn, dev Device, h Handler) error {
 	s := &session{conn: conn, dev: dev, h: h, vring: make([]vring, dev.Queues)}
 	defer s.close()
@@ -84,7 +83,7 @@ func Serve(conn *net.UnixConn, dev Device, h Handler) error {
 }
 
 func (s *session) close() {
-	s.conn.Close() // first of all: the monitor may wait for an answer
+	s.conn.Close() // first: the monitor may wait for an answer
 	if s.stopAll() == nil {
 		s.release()
 		return
@@ -96,7 +95,7 @@ func (s *session) close() {
 			left = append(left, r)
 		}
 	}
-	go func() { // the memory stays for as long as it is used
+	go func() { // the memory stays mapped while it is used
 		<-s.stuck
 		for _, r := range left {
 			s.h.Stop(r)
@@ -105,7 +104,7 @@ func (s *session) close() {
 	}()
 }
 
-// release gives back what the monitor has shared.
+// release closes and unmaps what the monitor has shared.
 func (s *session) release() {
 	for i := range s.vring {
 		s.vring[i].drop()
@@ -124,7 +123,7 @@ func (v *vring) drop() {
 	}
 }
 
-// handle does what a message asks for, and answers it if it wants that.
+// handle handles a message, and answers it if it needs an answer.
 func (s *session) handle(m *message) error {
 	le := binary.LittleEndian
 	switch m.request {
@@ -176,7 +175,7 @@ func (s *session) set(m *message) error {
 	case reqSetFeatures:
 		v, err := m.u64()
 		if extra := v &^ (s.dev.Features | featProtocol); err == nil && extra != 0 {
-			err = fmt.Errorf("vhost-user: features %#x, which were not offered", extra)
+			err = fmt.Errorf("vhost-user: features %#x were not offered", extra)
 		}
 		s.feat = v
 		return err
@@ -193,7 +192,7 @@ func (s *session) set(m *message) error {
 		if err != nil {
 			return err
 		}
-		if err := s.stopAll(); err != nil { // their memory goes
+		if err := s.stopAll(); err != nil { // before their memory is unmapped
 			mem.Close()
 			return err
 		}
@@ -206,7 +205,7 @@ func (s *session) set(m *message) error {
 	return s.setRing(m)
 }
 
-// setRing handles what is said of one ring.
+// setRing handles a message about one ring.
 func (s *session) setRing(m *message) error {
 	var index, num uint32
 	var v uint64
@@ -269,7 +268,7 @@ func (s *session) setRing(m *message) error {
 	return s.start(int(index))
 }
 
-// setCall replaces the way to interrupt the guest, also while the ring runs.
+// setCall replaces the eventfd that interrupts the guest, also while the ring runs.
 func (s *session) setCall(i int, f *os.File) error {
 	r := &s.vring[i]
 	running := r.ring != nil
@@ -298,7 +297,7 @@ func (s *session) startAll() error {
 	return nil
 }
 
-// start runs a ring once all is known of it.
+// start starts a ring if all of it has been set.
 func (s *session) start(i int) error {
 	v := &s.vring[i]
 	if v.ring != nil || s.mem == nil || !v.hasAddr || v.num == 0 || v.kick == nil || s.feat&featProtocol != 0 && !v.enabled {
@@ -333,9 +332,8 @@ func (s *session) start(i int) error {
 	return nil
 }
 
-// stop takes a ring back from the handler and remembers how far it came. When
-// the handler does not give it back in time the session is over, and the ring and
-// its memory are left to the handler.
+// stop stops a ring, and keeps its position. If the handler does not stop it in time
+// the session ends, and the ring and its memory stay with the handler.
 func (s *session) stop(i int) error {
 	v := &s.vring[i]
 	if s.stuck != nil {

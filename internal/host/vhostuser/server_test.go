@@ -50,7 +50,7 @@ func (e *echo) run(r *Ring) error {
 			}
 			continue
 		}
-		more, err := r.Arm()
+		more, err := r.RequestKick()
 		if err != nil {
 			return err
 		}
@@ -59,7 +59,7 @@ func (e *echo) run(r *Ring) error {
 				return err
 			}
 		}
-		r.Poll()
+		r.SuppressKicks()
 	}
 }
 

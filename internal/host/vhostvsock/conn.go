@@ -10,29 +10,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A conn joins a connection of the guest to a Unix socket. The device's lock
-// guards it.
+// A conn is a connection of the guest and its Unix socket. The device's lock guards
+// it.
 type conn struct {
 	key
 	sock *net.UnixConn // nil while it is being opened
 
-	in   []byte // from the guest, not yet taken by the writer
-	got  uint32 // bytes from the guest, freely running
-	fwd  uint32 // of them, written to the socket
-	told uint32 // of fwd, the guest knows
+	in       []byte // from the guest, not yet written to the socket
+	got      uint32 // bytes from the guest, modulo 2^32
+	fwd      uint32 // of them, written to the socket
+	reported uint32 // of fwd, in the last packet to the guest
 
-	sent        uint32 // bytes to the guest
-	alloc, peer uint32 // the guest's room, and how much of sent it has taken
+	sent  uint32 // bytes to the guest, modulo 2^32
+	alloc uint32 // size of the guest's receive buffer
+	peer  uint32 // of sent, how much the guest has taken from it
 
-	noMore bool // the guest sends no more
-	deaf   bool // the guest receives no more
-	closed bool // out of the table; the writer ends once in is empty
-	gone   bool // the socket is of no use any more
-	change *sync.Cond
+	sendShut    bool // the guest will send no more
+	receiveShut bool // the guest will receive no more
+	closed      bool // removed from the table; the writer ends once in is empty
+	broken      bool // the socket cannot be used any more
+	change      *sync.Cond
 }
 
-// connect begins to connect the guest to a socket. Connections that have ended
-// count until their sockets are closed: what they hold is bounded, too.
+// connect starts to connect the guest to a socket. Connections that have ended count
+// until their sockets are closed, since they use memory until then.
 func (d *device) connect(k key, h *header) {
 	if d.open >= maxConns || d.over {
 		d.counts.Refused.Add(1)
@@ -59,7 +60,7 @@ func (d *device) connect(k key, h *header) {
 		}
 		c.sock = s
 		d.counts.Connections.Add(1)
-		d.tell(c, opResponse, 0)
+		d.control(c, opResponse, 0)
 		var both sync.WaitGroup
 		both.Go(func() { d.write(c) })
 		both.Go(func() { d.read(c) })
@@ -72,7 +73,7 @@ func (d *device) connect(k key, h *header) {
 	})
 }
 
-// dial is a Config's Dial where none is set.
+// dial is the default of a Config's Dial.
 func dial(path string) (*net.UnixConn, error) {
 	c, err := net.DialTimeout("unix", path, dialLimit)
 	if err != nil {
@@ -81,20 +82,20 @@ func dial(path string) (*net.UnixConn, error) {
 	return c.(*net.UnixConn), nil
 }
 
-// tell sends a packet without data, with the state of the connection's credit.
-func (d *device) tell(c *conn, op uint16, flags uint32) {
+// control sends a packet without data, with the connection's credit.
+func (d *device) control(c *conn, op uint16, flags uint32) {
 	if d.send(packet{h: header{srcPort: c.host, dstPort: c.guest, op: op, flags: flags, alloc: bufAlloc, fwd: c.fwd}}) {
-		c.told = c.fwd
+		c.reported = c.fwd
 	}
 }
 
-// abort breaks a connection off and tells the guest.
+// abort resets a connection.
 func (d *device) abort(c *conn) {
-	d.tell(c, opRST, 0)
+	d.control(c, opRST, 0)
 	d.finish(c)
 }
 
-// finish ends a connection on the guest's side. What came of it is still
+// finish ends a connection on the guest's side. Data received from it is still
 // written.
 func (d *device) finish(c *conn) {
 	if c.closed {
@@ -105,13 +106,13 @@ func (d *device) finish(c *conn) {
 		delete(d.conns, c.key)
 	}
 	if c.sock != nil {
-		c.sock.SetDeadline(time.Now().Add(drain)) //nolint:errcheck // then it waits for the other end
+		c.sock.SetDeadline(time.Now().Add(drain)) //nolint:errcheck // without one the writer may take longer
 		c.sock.CloseRead()                        //nolint:errcheck // the reader ends
 	}
 	c.change.Broadcast()
 }
 
-// handle handles a packet of a connection.
+// handle handles a packet of an existing connection.
 func (d *device) handle(c *conn, h *header, data [][]byte) {
 	if h.op == opRST {
 		d.finish(c)
@@ -126,9 +127,9 @@ func (d *device) handle(c *conn, h *header, data [][]byte) {
 	c.change.Broadcast()
 	switch h.op {
 	case opRW:
-		if c.got-c.fwd+h.len > bufAlloc || h.len > bufAlloc || c.noMore {
+		if c.got-c.fwd+h.len > bufAlloc || h.len > bufAlloc || c.sendShut {
 			d.counts.Overruns.Add(1)
-			d.log("the guest sent more than it was told there is room for")
+			d.log("the guest sent more than its credit")
 			d.abort(c)
 			return
 		}
@@ -137,13 +138,13 @@ func (d *device) handle(c *conn, h *header, data [][]byte) {
 		gather(c.in[n:], data)
 		c.got += h.len
 	case opCreditRequest:
-		d.tell(c, opCreditUpdate, 0)
+		d.control(c, opCreditUpdate, 0)
 	case opShutdown:
-		c.noMore = c.noMore || h.flags&shutSend != 0
-		c.deaf = c.deaf || h.flags&shutReceive != 0
+		c.sendShut = c.sendShut || h.flags&shutSend != 0
+		c.receiveShut = c.receiveShut || h.flags&shutReceive != 0
 	case opCreditUpdate:
 	default:
-		d.bad("operation %d on a connection that there is", h.op)
+		d.bad("operation %d on an existing connection", h.op)
 		d.abort(c)
 	}
 }
@@ -155,10 +156,10 @@ func (d *device) write(c *conn) {
 	defer d.mu.Unlock()
 	defer func() { c.sock.Close() }()
 	for {
-		for len(c.in) == 0 && !c.closed && !c.gone && !c.noMore {
+		for len(c.in) == 0 && !c.closed && !c.broken && !c.sendShut {
 			c.change.Wait()
 		}
-		if len(c.in) == 0 || c.gone {
+		if len(c.in) == 0 || c.broken {
 			break
 		}
 		b, c.in = c.in, b[:0]
@@ -168,17 +169,17 @@ func (d *device) write(c *conn) {
 		c.fwd += uint32(n)
 		d.counts.Bytes.Add(uint64(n))
 		if err != nil {
-			c.gone = true
+			c.broken = true
 			break
 		}
-		if !c.closed && c.fwd-c.told >= bufAlloc/4 {
-			d.tell(c, opCreditUpdate, 0)
+		if !c.closed && c.fwd-c.reported >= bufAlloc/4 {
+			d.control(c, opCreditUpdate, 0)
 		}
 	}
-	if c.noMore && !c.gone && !c.deaf && !c.closed {
-		// The guest goes on to read.
-		c.sock.CloseWrite() //nolint:errcheck // the other end may be gone
-		for !c.closed && !c.gone && !c.deaf {
+	if c.sendShut && !c.broken && !c.receiveShut && !c.closed {
+		// The guest may still receive.
+		c.sock.CloseWrite() //nolint:errcheck // the other end may have closed
+		for !c.closed && !c.broken && !c.receiveShut {
 			c.change.Wait()
 		}
 	}
@@ -187,8 +188,8 @@ func (d *device) write(c *conn) {
 	}
 }
 
-// read passes on what the socket brings, within the guest's credit, and notices
-// its end.
+// read forwards data from the socket to the guest, within its credit, until the end
+// of the socket.
 func (d *device) read(c *conn) {
 	b := make([]byte, rxChunk)
 	d.mu.Lock()
@@ -207,7 +208,7 @@ func (d *device) read(c *conn) {
 		if c.closed {
 			return
 		}
-		if n > 0 && !c.deaf {
+		if n > 0 && !c.receiveShut {
 			waiting := true
 			ok := d.send(packet{h: header{srcPort: c.host, dstPort: c.guest, op: opRW, alloc: bufAlloc, fwd: c.fwd}, data: append([]byte(nil), b[:n]...),
 				sent: func() { waiting = false; c.change.Broadcast() }})
@@ -218,19 +219,19 @@ func (d *device) read(c *conn) {
 		}
 		if err != nil {
 			if err == io.EOF && !hungUp(c.sock) {
-				d.tell(c, opShutdown, shutSend)
+				d.control(c, opShutdown, shutSend)
 				d.watch(c)
 			}
-			c.gone = true
+			c.broken = true
 			c.change.Broadcast()
 			return
 		}
 	}
 }
 
-// watch waits for the end of a socket whose other end sends no more.
+// watch waits for the close of a socket whose other end sends no more.
 func (d *device) watch(c *conn) {
-	for !c.closed && !c.gone {
+	for !c.closed && !c.broken {
 		d.mu.Unlock()
 		time.Sleep(200 * time.Millisecond)
 		up := !hungUp(c.sock)
@@ -241,8 +242,8 @@ func (d *device) watch(c *conn) {
 	}
 }
 
-// hungUp reports whether the other end of a socket is closed, as opposed to one
-// that only sends no more.
+// hungUp reports whether the other end of a socket is closed, and not only shut down
+// for sending.
 func hungUp(s *net.UnixConn) bool {
 	up := false
 	rc, err := s.SyscallConn()

@@ -11,42 +11,42 @@ import (
 	"github.com/thurward/thurward/internal/host/vhostuser"
 )
 
-// The rings that a monitor hands over.
+// The indexes of the rings.
 const (
 	ringRx = 0 // to the guest
 	ringTx = 1 // from it
 )
 
-// Bounds of what one guest can make the host hold.
+// Bounds of what a guest can make the host keep.
 const (
 	maxConns  = 64
 	bufAlloc  = 128 << 10 // bytes that are buffered of one connection
 	maxOut    = 1024      // packets that wait for buffers of the guest
 	rxChunk   = 4096      // bytes of a socket that become one packet
 	dialLimit = 2 * time.Second
-	drain     = time.Second // for what a guest has sent before its end
+	drain     = time.Second // for delivering what a guest has sent before its end
 )
 
-// Config is what a device works with.
+// Config configures a device.
 type Config struct {
 	CID  uint64 // the guest's; 3 or more
 	Path string // Unix sockets are this, an underscore and the port
-	// Dial connects to the Unix socket at a path; nil: whoever listens there.
-	// It may be called by several goroutines, and must end soon.
+	// Dial connects to the Unix socket at a path; nil: without checking its owner.
+	// It may be called concurrently, and must return soon.
 	Dial func(path string) (*net.UnixConn, error)
-	// Log is called with what a guest or the monitor did wrong, the first time
-	// for each kind; may be nil.
+	// Log is called with violations of the guest or the monitor, once for each kind;
+	// may be nil.
 	Log func(format string, a ...any)
 }
 
 // Counters of a device.
 type Counters struct {
 	Connections atomic.Uint64 // made
-	Refused     atomic.Uint64 // nobody listened, or too many
+	Refused     atomic.Uint64 // no process listened, or there were too many
 	Bytes       atomic.Uint64 // from the guest, delivered
-	BadPackets  atomic.Uint64 // that must not be: header, address, length, operation
-	Overruns    atomic.Uint64 // connections broken off because the guest sent beyond its credit
-	Dropped     atomic.Uint64 // refusals that were not sent: the guest took none
+	BadPackets  atomic.Uint64 // invalid header, address, length or operation
+	Overruns    atomic.Uint64 // connections reset because the guest sent beyond its credit
+	Dropped     atomic.Uint64 // packets that were not sent because the guest takes none
 }
 
 type key struct{ guest, host uint32 }
@@ -58,26 +58,26 @@ type packet struct {
 	sent func() // called with the lock held; may be nil
 }
 
-// device is one guest's.
+// device is the device of one guest.
 type device struct {
 	c      Config
 	counts *Counters
 
 	mu    sync.Mutex
 	conns map[key]*conn
-	open  int // connections whose goroutines or sockets there are, of conns or ended
+	open  int // connections with goroutines or sockets, in conns or ended
 	out   []packet
-	rx    *vhostuser.Ring // nil while the guest has not handed it over
+	rx    *vhostuser.Ring // nil before it is started
 	chain vhostuser.Chain
 	over  bool
 
-	rings [2]sync.WaitGroup // goroutines of the rings
-	work  sync.WaitGroup    // those of connections
-	told  sync.Map          // what has been logged
+	rings  [2]sync.WaitGroup // goroutines of the rings
+	work   sync.WaitGroup    // those of connections
+	logged sync.Map          // messages that were logged, by format
 }
 
-// Serve plays the device for one monitor until that closes the connection. What
-// the guest has sent by then is still delivered.
+// Serve is the device of one monitor until the monitor closes the connection. Data
+// that the guest has sent by then is still delivered.
 func Serve(c *net.UnixConn, cfg Config, counts *Counters) error {
 	if cfg.Log == nil {
 		cfg.Log = func(string, ...any) {}
@@ -101,9 +101,9 @@ func Serve(c *net.UnixConn, cfg Config, counts *Counters) error {
 	return err
 }
 
-// log says something once.
+// log logs a message once for each format.
 func (d *device) log(format string, a ...any) {
-	if _, again := d.told.LoadOrStore(format, true); !again {
+	if _, again := d.logged.LoadOrStore(format, true); !again {
 		d.c.Log(format, a...)
 	}
 }
@@ -132,8 +132,8 @@ func (d *device) Start(r *vhostuser.Ring) {
 	})
 }
 
-// giveUp ends what goes on with a guest whose rings are of no use any more,
-// unless they were taken back in order.
+// giveUp ends all connections of a guest after an error of a ring, other than that it
+// was stopped.
 func (d *device) giveUp(err error) {
 	if stopped(err) {
 		return
@@ -157,13 +157,13 @@ func (d *device) Stop(r *vhostuser.Ring) {
 	d.rings[r.Index].Wait()
 }
 
-// stopped reports whether an error is that of a ring that was taken back.
+// stopped reports whether an error is that of a ring that was stopped.
 func stopped(err error) bool {
 	var timeout interface{ Timeout() bool }
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// kicked: the guest has given buffers.
+// kicked handles a kick of the receive ring: the guest has added buffers.
 func (d *device) kicked(r *vhostuser.Ring) (more bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -175,10 +175,10 @@ func (d *device) kicked(r *vhostuser.Ring) (more bool, err error) {
 		return false, nil // Stop has been called: Wait will say so
 	}
 	if len(d.out) == 0 {
-		r.Poll() // buffers are of no interest
+		r.SuppressKicks() // buffers are not needed
 		return false, nil
 	}
-	return r.Arm()
+	return r.RequestKick()
 }
 
 // send queues a packet for the guest. The lock is held.
@@ -195,11 +195,11 @@ func (d *device) send(p packet) bool {
 	more := false
 	err := d.rx.Mem.Guard(func() (err error) {
 		if err = d.pump(); err == nil && d.rx != nil && len(d.out) > 0 {
-			more, err = d.rx.Arm()
+			more, err = d.rx.RequestKick()
 		}
 		return err
 	})
-	if err == nil && more { // buffers came meanwhile: the ring's own goroutine goes on
+	if err == nil && more { // buffers were added meanwhile: the ring's goroutine continues
 		err = d.rx.Kick()
 	}
 	if err != nil {
@@ -213,8 +213,8 @@ func (d *device) send(p packet) bool {
 
 var errSmall = errors.New("a receive buffer without room for a header")
 
-// pump moves packets into the guest's buffers while there are both, for as many
-// buffers as an honest guest can have given at a time. The lock is held.
+// pump moves packets into the guest's buffers while there are both, for at most as
+// many buffers as the ring has entries. The lock is held.
 func (d *device) pump() error {
 	n := 0
 	for round := 0; d.rx != nil && n < len(d.out) && round < d.rx.Size(); round++ {
@@ -236,7 +236,7 @@ func (d *device) pump() error {
 		scatter(scatter(d.chain.Write, b[:]), p.data[:k])
 		d.rx.Push(d.chain.Head, headerLen+k)
 		if p.data = p.data[k:]; len(p.data) > 0 {
-			continue // the rest of it goes into the next buffer
+			continue // the rest goes into the next buffer
 		}
 		if p.sent != nil {
 			p.sent()
@@ -250,10 +250,10 @@ func (d *device) pump() error {
 	return d.rx.Publish()
 }
 
-// transmit takes what the guest has sent.
+// transmit handles packets that the guest has sent.
 func (d *device) transmit(r *vhostuser.Ring) (more bool, err error) {
 	var c vhostuser.Chain
-	r.Poll()
+	r.SuppressKicks()
 	for range r.Size() {
 		ok, err := r.Pop(&c)
 		if err != nil {
@@ -263,7 +263,7 @@ func (d *device) transmit(r *vhostuser.Ring) (more bool, err error) {
 			if err := r.Publish(); err != nil {
 				return false, err
 			}
-			return r.Arm()
+			return r.RequestKick()
 		}
 		d.packet(&c)
 		r.Push(c.Head, 0)
@@ -277,7 +277,7 @@ func (d *device) packet(c *vhostuser.Chain) {
 	data, ok := gather(b[:], c.Read)
 	h := parseHeader(&b)
 	if !ok || h.src != d.c.CID || h.dst != hostCID || h.op == 0 || h.op > opCreditRequest || int64(h.len) > int64(size(data)) {
-		d.bad("a packet that must not be (header %x)", b[:])
+		d.bad("an invalid packet (header %x)", b[:])
 		return
 	}
 	d.mu.Lock()
@@ -290,7 +290,7 @@ func (d *device) packet(c *vhostuser.Chain) {
 		return
 	}
 	if h.op == opRequest {
-		if cn != nil { // the guest has forgotten it
+		if cn != nil { // the guest does not know it any more
 			d.abort(cn)
 		}
 		d.connect(k, &h)
@@ -308,7 +308,7 @@ func (d *device) bad(format string, a ...any) {
 	d.log("the guest sent "+format, a...)
 }
 
-// refuse answers a packet of a connection that there is not.
+// refuse answers a packet of an unknown connection.
 func (d *device) refuse(k key, h *header) {
 	if h.op != opRST {
 		d.send(packet{h: header{srcPort: k.host, dstPort: k.guest, op: opRST}})

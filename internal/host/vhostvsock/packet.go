@@ -19,13 +19,13 @@ const (
 	opCreditRequest = 7
 )
 
-// Flags of opShutdown: what the sender will do no more.
+// Flags of opShutdown: what the sender will not do any more.
 const (
 	shutReceive = 1
 	shutSend    = 2
 )
 
-// A header is a packet's.
+// A header is the header of a packet.
 type header struct {
 	src, dst   uint64
 	srcPort    uint32
@@ -38,8 +38,11 @@ type header struct {
 
 func parseHeader(b *[headerLen]byte) header {
 	le := binary.LittleEndian
-	return header{src: le.Uint64(b[0:]), dst: le.Uint64(b[8:]), srcPort: le.Uint32(b[16:]), dstPort: le.Uint32(b[20:]), len: le.Uint32(b[24:]),
-		typ: le.Uint16(b[28:]), op: le.Uint16(b[30:]), flags: le.Uint32(b[32:]), alloc: le.Uint32(b[36:]), fwd: le.Uint32(b[40:])}
+	return header{
+		src: le.Uint64(b[0:]), dst: le.Uint64(b[8:]), srcPort: le.Uint32(b[16:]), dstPort: le.Uint32(b[20:]),
+		len: le.Uint32(b[24:]), typ: le.Uint16(b[28:]), op: le.Uint16(b[30:]), flags: le.Uint32(b[32:]),
+		alloc: le.Uint32(b[36:]), fwd: le.Uint32(b[40:]),
+	}
 }
 
 func (h *header) bytes() (b [headerLen]byte) {
@@ -57,8 +60,7 @@ func (h *header) bytes() (b [headerLen]byte) {
 	return b
 }
 
-// gather copies the beginning of scattered buffers to dst and returns what is
-// behind it.
+// gather copies the first bytes of scattered buffers to dst and returns the rest.
 func gather(dst []byte, from [][]byte) (rest [][]byte, ok bool) {
 	for len(dst) > 0 {
 		if len(from) == 0 {
@@ -75,8 +77,8 @@ func gather(dst []byte, from [][]byte) (rest [][]byte, ok bool) {
 	return from, true
 }
 
-// scatter copies b to scattered buffers, which must have room, and returns the
-// room behind it.
+// scatter copies b to scattered buffers, which must have room, and returns the rest
+// of them.
 func scatter(to [][]byte, b []byte) [][]byte {
 	for len(b) > 0 && len(to) > 0 {
 		n := copy(to[0], b)
