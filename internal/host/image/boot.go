@@ -45,9 +45,9 @@ func bootParts(kern *program, rec *abi.BootRecord) ([]part, error) {
 }
 
 // entry32 returns the PVH entry: 32-bit protected mode, paging off, EBX points
-// to hvm_start_info. It notes that and the TSC in the boot record and enters
-// long mode with our page tables. It is emitted as bytes because Go's
-// assembler speaks 64-bit code only.
+// to hvm_start_info. It stores that and the TSC in the boot record and enters long
+// mode with the image's page tables. It is emitted as bytes because Go's assembler
+// has 64-bit code only.
 func entry32(boot64 uint32) []byte {
 	le := binary.LittleEndian
 	var b []byte

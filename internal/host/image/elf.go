@@ -8,7 +8,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/abi"
 )
 
-// A program is an ELF file's loadable parts.
+// A program is an ELF file's loadable parts and symbols.
 type program struct {
 	name  string
 	entry uint64
@@ -16,15 +16,15 @@ type program struct {
 	syms  map[string]uint64
 }
 
-// loadELF reads a static 64-bit x86 ELF. Every problem names the part at
-// fault and what would be right.
+// loadELF reads a static 64-bit x86 ELF file. Errors name the part and the remedy.
 func loadELF(name string, b []byte) (*program, error) {
 	f, err := elf.NewFile(bytes.NewReader(b))
 	if err != nil {
 		return nil, fmt.Errorf("%s: not a readable ELF file (%d bytes): %w", name, len(b), err)
 	}
 	if f.Class != elf.ELFCLASS64 || f.Machine != elf.EM_X86_64 || f.Type != elf.ET_EXEC {
-		return nil, fmt.Errorf("%s: is %v %v %v; want a static ELFCLASS64 EM_X86_64 ET_EXEC (CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build)", name, f.Class, f.Machine, f.Type)
+		return nil, fmt.Errorf("%s: is %v %v %v; want a static ELFCLASS64 EM_X86_64 ET_EXEC "+
+			"(CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build)", name, f.Class, f.Machine, f.Type)
 	}
 	p := &program{name: name, entry: f.Entry, syms: map[string]uint64{}}
 	syms, _ := f.Symbols()

@@ -30,23 +30,23 @@ func ProgramFor(p *ruleset.Policy) string {
 	return Plain
 }
 
-// checkVariant refuses a program that lacks what the policy needs. What is no
-// policy segment needs nothing; the program refuses it when it starts.
+// checkVariant returns an error if a program lacks what the policy needs. Data that is
+// not a ruleset is not checked here; the program refuses it when it starts.
 func checkVariant(program, policy []byte) error {
 	p, err := ruleset.Open(policy)
 	if err != nil || ProgramFor(p) == Plain {
 		return nil
 	}
 	if tags, err := buildTags(program); err != nil {
-		return fmt.Errorf("program: the policy has an upstream with tls, and what the program can do is not known: %w (want %s)", err, DoT)
+		return fmt.Errorf("program: the policy has an upstream with tls, and it is unknown whether the program has TLS: %w (want %s)", err, DoT)
 	} else if !tags[dotTag] {
 		return fmt.Errorf("program: is built without DNS over TLS, and the policy has an upstream with tls (want %s, which make build/%s makes)", DoT, DoT)
 	}
 	return nil
 }
 
-// buildTags returns the build tags of a Go program. They are part of its
-// loaded data, so that no linker flag or stripping takes them away.
+// buildTags returns the build tags of a Go program. They are part of its loaded data,
+// which linker flags and stripping do not remove.
 func buildTags(program []byte) (map[string]bool, error) {
 	info, err := buildinfo.Read(bytes.NewReader(program))
 	if err != nil {

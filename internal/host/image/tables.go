@@ -36,7 +36,7 @@ func (t *tableSet) set(table, i, v uint64) {
 	binary.LittleEndian.PutUint64(t.b[table-abi.Tables+8*i:], v)
 }
 
-// next returns the table below entry i, making it when there is none.
+// next returns the table of entry i, and makes it if there is none.
 func (t *tableSet) next(table, i uint64) uint64 {
 	if e := t.get(table, i); e != 0 {
 		return e & pAddr
@@ -46,11 +46,10 @@ func (t *tableSet) next(table, i uint64) uint64 {
 	return n
 }
 
-// pageTables maps every part in 4 KiB pages, each with the
-// least permission, and nothing else but the first 2 MiB of memory, read-only,
-// at the start of the direct map: the kernel finds the loader's data there and
-// then unmaps it. What no part covers stays unmapped: page zero and the
-// guards between the stacks.
+// pageTables maps every part in 4 KiB pages, each with the least permission, and the
+// first 2 MiB of memory, read-only, at the start of the direct map: the kernel finds
+// the loader's data there and then unmaps it. All else is not mapped, among it page
+// zero and the guard pages between the stacks.
 func pageTables(parts []part) ([]byte, error) {
 	t := &tableSet{}
 	root := t.alloc()
@@ -76,8 +75,8 @@ func pageTables(parts []part) ([]byte, error) {
 	const direct = uint64(abi.DirectBase)
 	pd := t.next(t.next(root, direct>>39&511), direct>>30&511)
 	t.set(pd, direct>>21&511, pPresent|pUser|pAccessed|pDirty|pLarge|pNX)
-	// Tables for the device windows that every machine has, so that a kernel
-	// without memory to give can still reach the power button.
+	// Tables for the device memory that every machine has, so that a kernel without
+	// free memory can still power off.
 	for _, dev := range []uint64{0xfea00000, 0xfec00000, 0xfee00000} {
 		a := abi.MMIOBase + dev
 		t.next(t.next(t.next(root, a>>39&511), a>>30&511), a>>21&511)

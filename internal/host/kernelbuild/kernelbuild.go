@@ -1,5 +1,6 @@
-// Package kernelbuild compiles the kernel's ELF. The flags are part of the kernel:
-// it is linked below the program, and its entry is not Go's.
+// Package kernelbuild builds the kernel's ELF file. It has the linker's flags, which
+// belong to the kernel: its address is below the program's, and its entry point is
+// not that of Go's runtime.
 package kernelbuild
 
 import (

@@ -1,4 +1,5 @@
-// Package limited reads files whose size is not the reader's choice.
+// Package limited reads files and streams up to a limit, since their size is not
+// known before.
 package limited
 
 import (
@@ -8,12 +9,12 @@ import (
 	"os"
 )
 
-// ErrTooLong is the error of what is longer than its limit.
+// ErrTooLong is the error for input that is longer than its limit.
 var ErrTooLong = errors.New("too long")
 
-// ReadFile reads a file of at most limit bytes. The size is looked at
-// before anything is read, and what the file turns out to hold beyond it is not
-// kept: a sparse file, one that grows, and a device cost no memory.
+// ReadFile reads a file of at most limit bytes. The size is checked before anything
+// is read, and of a file that grows only that much is read, so that a sparse file, a
+// growing file and a device use no memory.
 func ReadFile(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -40,7 +41,7 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	return b[:n], nil
 }
 
-// Read reads r, of which name is said in errors, to its end.
+// Read reads r to its end, at most limit bytes. Errors have the name.
 func Read(r io.Reader, name string, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {

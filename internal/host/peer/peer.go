@@ -1,5 +1,5 @@
-// Package peer says with whom a Unix socket is shared. A path names whoever came
-// first to it; only the kernel knows who is at the other end.
+// Package peer checks which user is at the other end of a Unix socket. Any user may
+// have made the socket at a path; only the kernel knows who it was.
 package peer
 
 import (
@@ -16,11 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Users are those whose sockets and folders are used beside this process's own
-// and root's, by number.
+// Users are the users, by number, whose sockets and folders are trusted beside those
+// of this process's user and of root.
 type Users []uint32
 
-// ParseUsers reads names and numbers of users.
+// ParseUsers parses names and numbers of users.
 func ParseUsers(names []string) (u Users, err error) {
 	for _, n := range names {
 		id, err := strconv.ParseUint(n, 10, 32)
@@ -30,7 +30,7 @@ func ParseUsers(names []string) (u Users, err error) {
 				return nil, fmt.Errorf("%q is no user here (want a name or a number)", n)
 			}
 			if id, err = strconv.ParseUint(x.Uid, 10, 32); err != nil {
-				return nil, fmt.Errorf("user %q has the number %q", n, x.Uid)
+				return nil, fmt.Errorf("user %q has the number %q, which is too large", n, x.Uid)
 			}
 		}
 		u = append(u, uint32(id))
@@ -38,10 +38,10 @@ func ParseUsers(names []string) (u Users, err error) {
 	return u, nil
 }
 
-// ErrForeign is that something belongs to a user that is not trusted.
+// ErrForeign is the error for a socket or folder of a user that is not trusted.
 var ErrForeign = errors.New("belongs to another user")
 
-// Has reports whether a user is this process's, root, or one of u.
+// Has reports whether a user is this process's user, root, or one of u.
 func (u Users) Has(uid uint32) bool {
 	return uid == 0 || int(uid) == os.Geteuid() || slices.Contains(u, uid)
 }
@@ -53,7 +53,7 @@ func (u Users) check(what string, uid uint32) error {
 	return fmt.Errorf("%s %w (%s), neither to you nor to root: it may be a trap", what, ErrForeign, name(uid))
 }
 
-// name is a user's, as far as known.
+// name returns a user's name, if it is known, and number.
 func name(uid uint32) string {
 	id := strconv.FormatUint(uint64(uid), 10)
 	if x, err := user.LookupId(id); err == nil {
@@ -80,8 +80,8 @@ func Credentials(c *net.UnixConn) (*unix.Ucred, error) {
 	return cred, failed
 }
 
-// Dial connects to the Unix socket at a path if it is served by this process's
-// user, root, or one of u; otherwise the error is ErrForeign.
+// Dial connects to the Unix socket at a path. If it is not served by this process's
+// user, root, or one of u, the error wraps ErrForeign.
 func (u Users) Dial(ctx context.Context, path string) (*net.UnixConn, error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", path)
@@ -100,7 +100,7 @@ func (u Users) Dial(ctx context.Context, path string) (*net.UnixConn, error) {
 	return uc, nil
 }
 
-// Socket checks who owns the socket at a path, which another process connects to.
+// Socket checks the owner of the socket at a path, to which another process connects.
 func (u Users) Socket(path string) error {
 	fi, err := os.Stat(path)
 	if err != nil {
@@ -112,9 +112,9 @@ func (u Users) Socket(path string) error {
 	return u.check("the socket "+path, fi.Sys().(*syscall.Stat_t).Uid)
 }
 
-// Folder checks that nobody else can replace what is put into a folder: it is no
-// link of another's, its owner is trusted, and others may not write to it unless
-// each may only remove what is theirs (the sticky bit).
+// Folder checks that other users cannot replace files in a folder: its owner, and the
+// owner of a link to it, are trusted, and others may not write to it unless it has
+// the sticky bit, with which they may only remove their own files.
 func (u Users) Folder(path string) error {
 	fi, err := os.Lstat(path)
 	if err != nil {

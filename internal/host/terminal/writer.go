@@ -1,5 +1,5 @@
-// Package terminal is the last thing that text passes on its way to standard
-// output and standard error.
+// Package terminal has the writer of standard output and standard error, which
+// escapes what could control a terminal.
 package terminal
 
 import (
@@ -12,34 +12,34 @@ import (
 	"golang.org/x/term"
 )
 
-// A Writer passes on text that cannot act on a terminal: printable characters,
-// line breaks and tabs. Everything else is written as \u001b, the escape of Go
-// and JSON, so that JSON stays the same JSON: control characters of both sets
-// (C0 and C1), what is invisible or changes the direction of writing, and bytes
-// that are no UTF-8. A command that writes through it cannot forget to escape.
+// A Writer writes text that cannot control a terminal. Printable characters, line
+// breaks and tabs are written as they are; all else is escaped as in Go and JSON
+// (\u001b), so that JSON keeps its meaning: control characters of both sets (C0 and
+// C1), characters that are invisible or change the direction of writing, and bytes
+// that are not UTF-8.
 //
-// It is the second line: what comes from outside is escaped where it becomes part
-// of a line (package printable), since a line break in a name would pass here.
+// It is the second safeguard: text from outside is escaped when it becomes part of a
+// line (package printable), since a Writer does not escape a line break in a name.
 type Writer struct {
 	file   *os.File
 	colour bool
 
 	mu   sync.Mutex
-	held []byte // the beginning of a character or a colour whose rest is to come
+	held []byte // the beginning of a character or a colour sequence
 	buf  []byte
 }
 
-// New returns a Writer to f. Where f is a terminal, and the environment does not
-// have NO_COLOR (no-color.org), sequences that choose colours pass.
+// New returns a Writer to f. If f is a terminal, and the environment does not have
+// NO_COLOR (no-color.org), sequences that set colours are not escaped.
 func New(f *os.File) *Writer {
 	return &Writer{file: f, colour: term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""}
 }
 
-// Colour reports whether what is written may have colours.
+// Colour reports whether text may have colours.
 func (w *Writer) Colour() bool { return w.colour }
 
-// Colour reports whether what is written to w may have colours: w is a Writer,
-// a file, or what has a method for it, that leads to a terminal.
+// Colour reports whether text written to w may have colours: w is a terminal, or has
+// a method Colour that says so, as a Writer has.
 func Colour(w io.Writer) bool {
 	switch w := w.(type) {
 	case interface{ Colour() bool }:
@@ -50,9 +50,8 @@ func Colour(w io.Writer) bool {
 	return false
 }
 
-// File returns the file that w leads to, if it is one: for what needs its
-// descriptor. A full-screen view writes to it directly, and is responsible for
-// what it writes.
+// File returns the file of a Writer, or w if it is a file. A full-screen view needs
+// its descriptor and writes to it directly; it must escape by itself.
 func File(w io.Writer) (*os.File, bool) {
 	switch w := w.(type) {
 	case *Writer:
@@ -63,8 +62,7 @@ func File(w io.Writer) (*os.File, bool) {
 	return nil, false
 }
 
-// Write writes p. The beginning of a character at its end waits for the next
-// Write.
+// Write writes p. An incomplete character at its end is kept for the next Write.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -81,8 +79,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// filter appends what may pass of p to dst and returns how much of p it has
-// looked at; the rest is the beginning of something.
+// filter appends p to dst, escaped, and returns how much of p it has handled; the
+// rest is the beginning of a character or sequence.
 func filter(dst, p []byte, colour bool) ([]byte, int) {
 	for i := 0; i < len(p); {
 		c := p[i]
@@ -119,8 +117,7 @@ func filter(dst, p []byte, colour bool) ([]byte, int) {
 	return dst, len(p)
 }
 
-// escape appends \u001b; of what does not fit 16 bits, a surrogate pair, as in
-// JSON.
+// escape appends \u and four digits, or a surrogate pair as in JSON.
 func escape(dst []byte, r rune) []byte {
 	const hex = "0123456789abcdef"
 	if r > 0xffff {
@@ -130,11 +127,11 @@ func escape(dst []byte, r rune) []byte {
 	return append(dst, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
 }
 
-// maxGraphic is the length of the longest sequence that chooses a colour.
+// maxGraphic is the length of the longest sequence that sets a colour.
 const maxGraphic = 16
 
-// graphic returns the length of the SGR sequence (ECMA-48 section 8.3.117) that p
-// begins with, 0 if it begins with none; more: its end is yet to come.
+// graphic returns the length of the SGR sequence (ECMA-48 section 8.3.117) with which
+// p begins, 0 if there is none. more: p may be the beginning of one.
 func graphic(p []byte) (n int, more bool) {
 	for i, c := range p {
 		switch {

@@ -66,7 +66,7 @@ func TestRingsLaidOverEachOther(t *testing.T) {
 				f.c.Close()
 			}()
 			err := within(t, done)
-			if c.honest && err != nil || !c.honest && (err == nil || !strings.Contains(err.Error(), "over each other")) {
+			if c.honest && err != nil || !c.honest && (err == nil || !strings.Contains(err.Error(), "rings overlap")) {
 				t.Error(err)
 			}
 		})
