@@ -45,17 +45,11 @@ type queue struct {
 
 // chunks returns the number of the queue's chunks.
 func (q *queue) chunks() int {
-	if q.head == 0 {
-		return 0
-	}
 	return (q.off + q.n + chunkSize - 1) / chunkSize
 }
 
 // moreChunks returns how many more chunks n more bytes need.
 func (q *queue) moreChunks(n int) int {
-	if q.head == 0 {
-		return (n + chunkSize - 1) / chunkSize
-	}
 	return (q.off+q.n+n+chunkSize-1)/chunkSize - q.chunks()
 }
 
@@ -64,13 +58,13 @@ func (q *queue) moreChunks(n int) int {
 func (p *pool) append(q *queue, b []byte) bool {
 	for len(b) > 0 {
 		at := (q.off + q.n) % chunkSize
-		if q.tail == 0 || at == 0 && q.n > 0 {
+		if at == 0 { // the last chunk is full, or there is none
 			c := p.alloc()
 			if c == 0 {
 				return false
 			}
 			if q.tail == 0 {
-				q.head, q.off, at = c, 0, 0
+				q.head = c
 			} else {
 				p.next[q.tail-1] = c
 			}
@@ -83,19 +77,18 @@ func (p *pool) append(q *queue, b []byte) bool {
 	return true
 }
 
-// peek copies bytes from offset off of the queue to dst and returns their number.
+// peek copies bytes from offset off of the queue to dst and returns their number. off
+// is at most the queue's length.
 func (p *pool) peek(dst []byte, q *queue, off int) int {
-	n := 0
-	at := q.off + off
-	c := q.head
-	for ; at >= chunkSize && c != 0; at -= chunkSize {
+	dst = dst[:min(len(dst), q.n-off)]
+	c, at := q.head, q.off+off
+	for ; at >= chunkSize; at -= chunkSize {
 		c = p.next[c-1]
 	}
-	for left := q.n - off; c != 0 && left > 0 && n < len(dst); c = p.next[c-1] {
-		k := copy(dst[n:], p.mem[c-1][at:min(chunkSize, at+left)])
-		n += k
-		left -= k
-		at = 0
+	n := 0
+	for n < len(dst) {
+		n += copy(dst[n:], p.mem[c-1][at:])
+		c, at = p.next[c-1], 0
 	}
 	return n
 }
@@ -105,7 +98,7 @@ func (p *pool) discard(q *queue, n int) {
 	n = min(n, q.n)
 	q.n -= n
 	q.off += n
-	for q.off >= chunkSize && q.head != q.tail {
+	for q.off >= chunkSize {
 		c := q.head
 		q.head = p.next[c-1]
 		p.free(c)

@@ -27,6 +27,8 @@ func TestSYNOptions(t *testing.T) {
 		{"behind an unknown one without a value", "\xfd\x02\x02\x04\x02\x00", 512},
 		{"twice", "\x02\x04\x02\x00\x02\x04\x03\x00", 768},
 		{"behind the end of the list", "\x00\x02\x04\x02\x00", 536},
+		{"behind an end of the list that looks like an option", "\x00\x03\xff\x02\x04\x02\x00", 536},
+		{"behind one NOP", "\x01\x02\x04\x02\x00", 512},
 		{"before the end of the list", "\x02\x04\x02\x00\x00\xff", 512},
 		{"of length 0", "\x02\x00\x02\x00", 536},
 		{"behind one of length 0", "\x08\x00\x02\x04\x02\x00", 536},
@@ -103,6 +105,7 @@ func TestSequenceNumbers(t *testing.T) {
 		{"a SYN", packet.SYN, 0, 0, want{answers: 1, flags: packet.ACK, invalid: 1}},
 		{"a SYN and ACK", packet.SYN | packet.ACK, 0, 0, want{answers: 1, flags: packet.ACK, invalid: 1}},
 		{"an old SYN and ACK", packet.SYN | packet.ACK, -1, 0, want{answers: 1, flags: packet.ACK, invalid: 1}},
+		{"an old SYN", packet.SYN, -1, 0, want{answers: 1, flags: packet.ACK, invalid: 1}},
 		{"the right RST", packet.RST, 0, 0, want{gone: true}},
 		{"the right RST and ACK", packet.RST | packet.ACK, 0, 0, want{gone: true}},
 		{"a RST one behind", packet.RST, 1, 0, want{answers: 1, flags: packet.ACK}},
@@ -377,7 +380,7 @@ func TestChunksModel(t *testing.T) {
 		left := len(p.mem)
 		for j := range q {
 			left -= q[j].chunks()
-			if q[j].n != len(want[j]) || q[j].n == 0 && q[j] != (queue{}) {
+			if q[j].n != len(want[j]) || q[j].n == 0 && q[j] != (queue{}) || q[j].off >= chunkSize {
 				t.Fatalf("step %d: queue %d: %+v, want %d bytes", step, j, q[j], len(want[j]))
 			}
 		}

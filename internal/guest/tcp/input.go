@@ -67,7 +67,7 @@ func (s *Stack) input(c *conn, p *packet.Packet, options, data []byte) {
 	}
 	first, end := int32(p.Seq-c.rcv), int32(p.Seq+n-c.rcv)
 	wnd := int32(c.window())
-	fits := first >= 0 && first < max(wnd, 1) || n > 0 && first < 0 && end > 0
+	fits := first < max(wnd, 1) && (first >= 0 || end > 0)
 	if p.Flags&packet.RST != 0 {
 		switch {
 		case p.Seq == c.rcv:
@@ -84,9 +84,6 @@ func (s *Stack) input(c *conn, p *packet.Packet, options, data []byte) {
 		s.c.Invalid++
 		if p.Flags&packet.ACK != 0 || p.Flags&packet.SYN != 0 {
 			s.ack(c)
-			if p.Flags&packet.SYN == 0 && p.Flags&packet.ACK != 0 {
-				s.processAck(c, p, 1) // a duplicate may still carry a new acknowledgement
-			}
 		}
 		return
 	}

@@ -55,15 +55,12 @@ func (s *Stack) ourMSS(c *conn) uint16 {
 func (s *Stack) output(c *conn) bool {
 	sent := false
 	defer func() {
-		if c.una != c.max && c.resendAt == 0 {
+		if (c.una != c.max || c.tx.n > 0) && c.resendAt == 0 { // for a retransmission or a probe
 			c.resendAt = s.now + c.rto
 		}
 	}()
 	switch c.state {
 	case synSent, synReceived:
-		if c.nxt != c.una {
-			return false
-		}
 		flags := uint8(packet.SYN)
 		if c.state == synReceived {
 			flags |= packet.ACK
@@ -71,15 +68,10 @@ func (s *Stack) output(c *conn) bool {
 		s.emit(c, c.nxt, flags, nil, s.ourMSS(c))
 		c.advance(c.una + 1)
 		return true
-	case closed:
-		return false
 	}
 	mss := int(min(c.mss, s.ourMSS(c)))
 	for range 64 {
 		under := int(c.nxt - c.una)
-		if c.finSent && under > c.tx.n {
-			break
-		}
 		n := min(c.tx.n-under, mss, int(min(c.wnd, c.cwnd))-under)
 		if n <= 0 && c.wnd == 0 && under == 0 && c.tx.n > 0 && c.retries > 0 {
 			n = 1 // a probe of a zero window (RFC 9293 section 3.8.6.1)
@@ -111,9 +103,6 @@ func (s *Stack) output(c *conn) bool {
 		if fin {
 			break
 		}
-	}
-	if c.tx.n > 0 && c.wnd == 0 && c.una == c.max && c.resendAt == 0 {
-		c.resendAt = s.now + c.rto // for a probe
 	}
 	return sent
 }
@@ -198,9 +187,6 @@ func (s *Stack) retransmit(c *conn) {
 	c.rto = min(2*c.rto, maxRTO)
 	c.cwnd = uint32(c.mss)
 	s.goBack(c)
-	if c.resendAt == 0 {
-		c.resendAt = s.now + c.rto
-	}
 }
 
 // goBack continues sending at the first byte that is not acknowledged.

@@ -1,0 +1,323 @@
+package tcp
+
+import (
+	"testing"
+
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// TestInitialSequenceNumbers: they are the user's random numbers, for connections of
+// each kind.
+func TestInitialSequenceNumbers(t *testing.T) {
+	for what, open := range map[string]func(h *hand){
+		"passive": func(h *hand) { h.send(packet.SYN, "") },
+		"query":   func(h *hand) { h.s.Connect(&Tuple{clientAddr, serverAddr, 40000, 53}, 1, []byte("q"), h.now) },
+		"stream":  func(h *hand) { h.s.ConnectStream(&Tuple{clientAddr, serverAddr, 40000, 853}, 1, h.now) },
+	} {
+		u := &counter{}
+		h := byHand(t)
+		h.s = New(fixed{u, 0x123456789abcdef0}, 1500, 1500, 1)
+		if open(h); len(u.out) != 1 || u.out[0].Seq != 0x9abcdef0 {
+			t.Errorf("%s: begins with %+v", what, u.out)
+		}
+		check(t, h.s)
+	}
+}
+
+// fixed is a counter with one random number.
+type fixed struct {
+	*counter
+	random uint64
+}
+
+func (f fixed) Random() uint64 { return f.random }
+
+// TestRepeatedSYN: a client's SYN that is repeated before its handshake is complete is
+// answered again; one that also acknowledges is no such SYN.
+func TestRepeatedSYN(t *testing.T) {
+	h := byHand(t)
+	h.send(packet.SYN, "")
+	iss := h.in[0].Seq
+	for _, c := range []struct{ flags, answer uint8 }{
+		{packet.SYN, packet.SYN | packet.ACK}, {packet.SYN | packet.PSH, packet.SYN | packet.ACK}, {packet.SYN | packet.ACK, packet.ACK},
+	} {
+		h.seq--
+		if in := h.send(c.flags, ""); len(in) != 1 || in[0].Flags != c.answer || in[0].Flags&packet.SYN != 0 && in[0].Seq != iss {
+			t.Errorf("flags %x: %+v", c.flags, in)
+		}
+	}
+	if h.s.c.Invalid != 1 || h.s.Len() != 1 || h.s.c.Accepted != 1 {
+		t.Errorf("%+v", h.s.c)
+	}
+}
+
+// TestShutReceiveWindow (RFC 9293 section 3.10.7.4): while a stream's buffer is full,
+// acknowledgements with the expected number are processed, and no other segments.
+func TestShutReceiveWindow(t *testing.T) {
+	for off, taken := range map[uint32]bool{0: true, 1: false, ^uint32(0): false} {
+		h, id := opened(t)
+		for range streamIn / 1024 {
+			h.send(packet.ACK, string(make([]byte, 1024)))
+		}
+		if st, _ := h.s.Stream(id); st.Unread != streamIn {
+			t.Fatalf("%+v", st)
+		}
+		h.in = nil
+		h.s.Write(id, make([]byte, 100), h.now)
+		if len(h.in) != 1 || h.in[0].Window != 0 {
+			t.Fatalf("%+v", h.in)
+		}
+		h.ack = h.in[0].Seq + 100
+		h.seq += off
+		h.send(packet.ACK, "")
+		st, _ := h.s.Stream(id)
+		if (st.Room == streamOut) != taken || (h.s.c.Invalid == 0) != taken {
+			t.Errorf("at %d: room for %d bytes, %+v", int32(off), st.Room, h.s.c)
+		}
+	}
+}
+
+// TestMessagesDoNotExtendThePeriod: a client that acknowledges nothing does not get
+// more time by sending queries.
+func TestMessagesDoNotExtendThePeriod(t *testing.T) {
+	h, c := establishedByHand(t, true)
+	h.serve = func(*end, uint32, []byte) {}
+	until := c.deadline
+	h.now += second
+	h.ack = c.una
+	h.send(packet.ACK, "\x00\x02ab\x00\x01c")
+	if c.unanswered != 2 || c.deadline != until {
+		t.Fatalf("%d queries, extended by %d", c.unanswered, c.deadline-until)
+	}
+	h.ack = c.max
+	h.send(packet.ACK, "")
+	until = c.deadline
+	h.now += second
+	if h.send(packet.ACK, "\x00\x01d"); c.deadline != until+second {
+		t.Fatalf("without responses under way: %d", c.deadline-until)
+	}
+}
+
+// TestNoTimerWithoutData: a zero window alone starts no timer.
+func TestNoTimerWithoutData(t *testing.T) {
+	h, c := establishedByHand(t, false)
+	h.in = nil
+	h.arrive(&Segment{Tuple: Tuple{Local: clientAddr, Remote: serverAddr, LocalPort: h.port, RemotePort: 53}, Seq: h.seq, Ack: h.ack, Flags: packet.ACK}, h.now)
+	if c.wnd != 0 || c.resendAt != 0 || len(h.in) != 0 {
+		t.Fatalf("%+v", c)
+	}
+	due(t, h.s, c.deadline)
+}
+
+// TestEvictionRank: which connections may be evicted for another client's, by what
+// they do and how many either client has, and in which order.
+func TestEvictionRank(t *testing.T) {
+	s := New(quiet{}, 1500, 1500, 1)
+	s.now = 100 * second
+	const other, itself = clientAddr, clientAddr + 1
+	tx := queue{n: 1}
+	for _, c := range []struct {
+		what  string
+		conn  conn
+		class uint8
+		since int64
+		inUse bool
+	}{
+		{"half-open", conn{state: synReceived, lastActive: 5, lastProgress: s.now}, 0, 5, false},
+		{"stalled", conn{state: established, tx: tx, lastActive: s.now, lastProgress: s.now - stallTimeout}, 1, s.now - stallTimeout, false},
+		{"closing", conn{state: closing, deadline: 6, lastActive: 5, lastProgress: s.now}, 2, 6, false},
+		{"idle", conn{state: established, lastActive: 7, lastProgress: s.now}, 3, 7, false},
+		{"with a query", conn{state: established, unanswered: 1, lastActive: 7, lastProgress: 8}, 4, 8, true},
+		{"with a response", conn{state: established, tx: tx, lastActive: 7, lastProgress: s.now - stallTimeout + 1}, 4, s.now - stallTimeout + 1, true},
+	} {
+		for _, n := range []struct {
+			owner   packet.Addr
+			mine, n int
+			unused  bool // may be evicted when it is not in use
+			used    bool // also when it is
+		}{
+			{other, 3, 2, false, false}, {other, 3, 3, false, false}, {other, 3, 4, true, false}, {other, 3, 5, true, true},
+			{itself, 3, 3, true, false}, {itself, maxPerClient, maxPerClient, true, false}, {other, maxPerClient, maxPerClient, false, false},
+		} {
+			k := c.conn
+			k.Remote = n.owner
+			want := n.unused
+			switch {
+			case c.inUse:
+				want = n.used
+			case c.what == "stalled" && n.mine < maxPerClient:
+				want = true
+			}
+			r, ok := s.evictionRank(&k, itself, n.mine, n.n)
+			if ok != want || r != (rank{class: c.class, n: n.n, since: c.since}) {
+				t.Errorf("%s, of %x with %d, for one with %d: %+v, %v; want %v", c.what, n.owner, n.n, n.mine, r, ok, want)
+			}
+		}
+	}
+}
+
+// TestMemoryOfQueries: connections to upstreams each count by themselves: the one with
+// the most memory is evicted, also if all are to one address.
+func TestMemoryOfQueries(t *testing.T) {
+	s := New(quiet{}, 1500, 1500, 1)
+	var c [3]*conn
+	for i := range c {
+		tu := Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: uint16(3000 + i), RemotePort: 53}
+		s.Connect(&tu, uint32(i), []byte("q"), second)
+		c[i] = s.find(&tu)
+		c[i].lastProgress = int64(i)
+		s.pools[kindQuery].append(&c[i].rx, make([]byte, (i+2)*chunkSize))
+	}
+	if got := s.memoryVictim(c[0], 1); got != c[2] {
+		t.Errorf("%+v", got)
+	}
+	if got := s.memoryVictim(c[0], 3); got != c[0] {
+		t.Errorf("the largest itself: %+v", got)
+	}
+	if got := s.memoryVictim(c[1], 1); got != c[1] {
+		t.Errorf("as large as another: %+v", got)
+	}
+	// Clients' memory does not count, however little they acknowledge.
+	s.Accept(&tuple, &packet.Packet{Seq: 1, Window: 100}, nil, 0, second)
+	k := s.find(&tuple)
+	k.state = established
+	s.pools[kindPassive].append(&k.tx, make([]byte, 50*chunkSize))
+	if got := s.memoryVictim(c[0], 1); !k.stalled(s.now) && got != c[2] {
+		t.Errorf("%+v", got)
+	}
+	if s.now = 100 * second; !k.stalled(s.now) || s.memoryVictim(c[0], 1) != c[2] || s.memoryVictim(k, 1) != k {
+		t.Errorf("a stalled client: %+v", s.memoryVictim(c[0], 1))
+	}
+}
+
+// TestStreamHandshakeTimeout: a stream that is not established in time is removed; one
+// that is has no deadline.
+func TestStreamHandshakeTimeout(t *testing.T) {
+	h := byHand(t)
+	id, _ := h.s.ConnectStream(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 853}, 7, h.now)
+	begin := h.now
+	for _, at := range []int64{second, 3*second - 1} {
+		h.now = begin + at
+		h.s.Tick(h.now)
+	}
+	if _, ok := h.s.Stream(id); !ok {
+		t.Fatal("too early")
+	}
+	h.in = nil
+	h.now = begin + handshakeTimeout
+	if h.s.Tick(h.now); h.s.Len() != 0 || len(h.in) != 0 || len(h.closed) != 1 || h.s.c.Timeouts != 1 {
+		t.Fatalf("%d connections, %+v, %+v", h.s.Len(), h.in, h.s.c)
+	}
+	h, id = opened(t)
+	if c := h.s.byID(id); c.deadline != 0 {
+		t.Fatalf("established: %+v", c)
+	}
+}
+
+// TestStreamCallsNeedAStream: Stream, Read and Write do nothing with a connection of
+// another kind, and Write nothing with a stream that is not open.
+func TestStreamCallsNeedAStream(t *testing.T) {
+	h, c := establishedByHand(t, false)
+	h.send(packet.ACK, "\x00\x05abc")
+	if h.s.Connect(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 4000, RemotePort: 53}, 1, []byte("q"), h.now); h.s.Len() != 2 {
+		t.Fatal("no query")
+	}
+	for i := range h.s.conn {
+		k := &h.s.conn[i]
+		if k.state == closed {
+			continue
+		}
+		id, tx, rx := h.s.id(k), k.tx, k.rx
+		if _, ok := h.s.Stream(id); ok || h.s.Write(id, []byte("x"), h.now) != 0 || h.s.Read(id, make([]byte, 3), h.now) != 0 || k.tx != tx || k.rx != rx {
+			t.Errorf("%+v is used as a stream", k)
+		}
+	}
+	if c.rx.n != 3 {
+		t.Errorf("%d bytes", c.rx.n)
+	}
+	id, _ := h.s.ConnectStream(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 853}, 7, h.now)
+	if h.s.Write(id, []byte("x"), h.now) != 0 {
+		t.Error("written before it is open")
+	}
+	h, id = opened(t)
+	h.s.Write(id, []byte("x"), h.now)
+	h.s.Close(id, h.now)
+	if st, ok := h.s.Stream(id); !ok || st.Open || st.Room != 0 || h.s.Write(id, []byte("y"), h.now) != 0 {
+		t.Errorf("written after Close: %+v", st)
+	}
+}
+
+// TestBytesAfterClose: what arrives after a stream was closed is acknowledged and
+// dropped.
+func TestBytesAfterClose(t *testing.T) {
+	h, id := opened(t)
+	h.send(packet.ACK, "before")
+	h.s.Close(id, h.now)
+	c := h.s.byID(id)
+	if c == nil || c.rx.n != 0 {
+		t.Fatalf("%+v", c)
+	}
+	rcv := c.rcv
+	if in := h.send(packet.ACK, "after"); c.rx.n != 0 || c.rcv != rcv+5 || len(in) != 1 || in[0].Ack != rcv+5 || in[0].Window != streamIn {
+		t.Fatalf("%d bytes are kept; %+v", c.rx.n, in)
+	}
+	if h.s.Read(id, make([]byte, 10), h.now) != 0 {
+		t.Error("read after Close")
+	}
+	check(t, h.s)
+}
+
+// TestCloseBeforeEstablished: a connection that is not established is removed by
+// Close; its peer gets a RST if it may know of it.
+func TestCloseBeforeEstablished(t *testing.T) {
+	for what, c := range map[string]struct {
+		open func(h *hand)
+		rst  bool
+	}{
+		"query":   {func(h *hand) { h.s.Connect(&Tuple{serverAddr, clientAddr, 53, 5000}, 1, []byte("q"), h.now) }, false},
+		"stream":  {func(h *hand) { h.s.ConnectStream(&Tuple{serverAddr, clientAddr, 53, 5000}, 1, h.now) }, false},
+		"passive": {func(h *hand) { h.send(packet.SYN, "") }, true},
+	} {
+		h := byHand(t)
+		if c.open(h); len(h.in) != 1 {
+			t.Fatalf("%s: %+v", what, h.in)
+		}
+		first := h.in[0]
+		h.in = nil
+		h.s.Close(1<<16|1, h.now)
+		if h.s.Len() != 0 || len(h.closed) != 1 || c.rst != (len(h.in) == 1) || c.rst && (h.in[0].Flags != packet.RST|packet.ACK || h.in[0].Seq != first.Seq+1) {
+			t.Errorf("%s: %d connections, %+v", what, h.s.Len(), h.in)
+		}
+		check(t, h.s)
+	}
+}
+
+// TestUpstreamClosesFirst: an upstream that sends its FIN without a response gets ours
+// at once, and the connection is removed with its acknowledgement, or after
+// lingerTimeout.
+func TestUpstreamClosesFirst(t *testing.T) {
+	for _, acked := range []bool{false, true} {
+		h := byHand(t)
+		tu := Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 5000}
+		h.s.Connect(&tu, 7, []byte("q"), h.now)
+		h.ack = h.in[0].Seq + 1
+		h.send(packet.SYN|packet.ACK, "")
+		h.now += second / 2
+		in := h.send(packet.ACK|packet.FIN, "\x00")
+		c := h.s.find(&tu)
+		if len(in) != 1 || in[0].Flags&packet.FIN == 0 || in[0].Ack != h.seq || c.state != closing || c.deadline != h.now+lingerTimeout || len(h.got) != 0 {
+			t.Fatalf("%+v, %+v", in, c)
+		}
+		if acked {
+			if h.send(packet.ACK, ""); h.s.Len() != 0 || len(h.closed) != 1 || h.s.c.Timeouts != 0 {
+				t.Fatalf("%d connections, %+v", h.s.Len(), h.s.c)
+			}
+			continue
+		}
+		c.resendAt = 0
+		h.tickAt(h.now + lingerTimeout)
+		if h.s.Len() != 0 || len(h.closed) != 1 || h.s.c.Timeouts != 1 {
+			t.Fatalf("%d connections, %+v", h.s.Len(), h.s.c)
+		}
+	}
+}
