@@ -67,7 +67,7 @@ func (p *parts) link(path string, program []byte, flows int) error {
 	if pol == nil {
 		return fmt.Errorf("the policy of the measurement: %v", diags)
 	}
-	seg, err := policy.Compile(pol)
+	seg, err := compile.Compile(pol)
 	if err != nil {
 		return err
 	}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/thurward/thurward/internal/host/image"
 	"github.com/thurward/thurward/internal/host/limited"
-	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy/explain"
 	"github.com/thurward/thurward/internal/shared/printable"
 )
 
@@ -43,7 +43,7 @@ second is taken for a policy that has an upstream with tls.`,
 			if program == "" {
 				program = beside(variant)
 			}
-			if failed := policy.Failures(p, p.RunTests(seg)); len(failed) > 0 {
+			if failed := explain.Failures(p, explain.RunTests(p, seg)); len(failed) > 0 {
 				if err := showText(cmd.ErrOrStderr(), file, src, failed); err != nil {
 					return err
 				}

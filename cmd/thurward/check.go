@@ -7,6 +7,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/check"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/printable"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -33,7 +35,7 @@ line. The policy's own tests are run by thurward test and thurward build.`,
 			if err != nil {
 				return err
 			}
-			p, diags := policy.Load(file, src)
+			p, diags := check.Load(file, src)
 			if err := show(cmd.OutOrStdout(), file, src, diags); err != nil {
 				return err
 			}
@@ -43,7 +45,7 @@ line. The policy's own tests are run by thurward test and thurward build.`,
 			if format != "text" {
 				return nil
 			}
-			seg, err := policy.Compile(p)
+			seg, err := compile.Compile(p)
 			if err != nil {
 				return err
 			}
@@ -59,7 +61,7 @@ line. The policy's own tests are run by thurward test and thurward build.`,
 
 // printCost says what a policy takes of the machine that it runs on.
 func printCost(w io.Writer, p *policy.Policy, seg *ruleset.Policy) {
-	c := policy.CostOf(seg)
+	c := check.CostOf(seg)
 	mb := func(n int) string { return fmt.Sprintf("%.1f MB", float64(n)/(1<<20)) }
 	printable.Fprintf(w, "  tables   %s: %s, %s\n", mb(c.Tables), counted(c.Matches, "combination of conditions", "combinations of conditions"), counted(c.Names, "name"))
 	printable.Fprintf(w, "  flows    %s for %d flows\n", mb(c.Memory.Flows), p.Defaults.MaxFlows)

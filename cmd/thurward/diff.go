@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/diff"
 )
 
 // What the text form of diff shows without --all.
@@ -53,7 +53,7 @@ them is not valid and 2 for a wrong command line.`,
 			if all || format == "json" {
 				changes, sets, search = -1, 0, 0
 			}
-			d, err := policy.Compare(old, new, search, sets)
+			d, err := diff.Compare(old, new, search, sets)
 			if err != nil {
 				return err
 			}

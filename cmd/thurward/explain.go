@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/explain"
 )
 
 // exitDiffers is explain's answer for a packet that does not get through, and
@@ -14,7 +14,7 @@ const exitDiffers = 3
 
 func newExplainCmd() *cobra.Command {
 	var file, format string
-	var flow policy.FlowWords
+	var flow explain.FlowWords
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "explain",
@@ -39,11 +39,11 @@ not valid and 2 for a wrong command line.`,
 			if err != nil {
 				return err
 			}
-			f, err := p.ParseFlow(flow)
+			f, err := explain.ParseFlow(p, flow)
 			if err != nil {
 				return usageError{fmt.Errorf("explain: %w", err)}
 			}
-			e := p.Explain(seg, f)
+			e := explain.Explain(p, seg, f)
 			if format == "json" {
 				if err := printJSON(cmd.OutOrStdout(), e); err != nil {
 					return err

@@ -9,6 +9,8 @@ import (
 
 	"github.com/thurward/thurward/internal/host/limited"
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/check"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -19,7 +21,7 @@ func openPolicy(cmd *cobra.Command, file string, warn bool) (*policy.Policy, *ru
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	p, diags := policy.Load(file, src)
+	p, diags := check.Load(file, src)
 	if p == nil || warn {
 		if err := showText(cmd.ErrOrStderr(), file, src, diags); err != nil {
 			return nil, nil, nil, err
@@ -28,7 +30,7 @@ func openPolicy(cmd *cobra.Command, file string, warn bool) (*policy.Policy, *ru
 	if p == nil {
 		return nil, nil, nil, fmt.Errorf("%s is not valid", file)
 	}
-	seg, err := policy.Compile(p)
+	seg, err := compile.Compile(p)
 	return p, seg, src, err
 }
 

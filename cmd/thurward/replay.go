@@ -12,6 +12,8 @@ import (
 
 	"github.com/thurward/thurward/internal/host/limited"
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/check"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/replay"
 )
 
@@ -73,14 +75,14 @@ or with made-up ones. docs/replay.md has an example.`,
 			if err != nil {
 				return fmt.Errorf("%w (name the policy with --policy)", err)
 			}
-			p, diags := policy.Load(file, src)
+			p, diags := check.Load(file, src)
 			if err := showText(cmd.ErrOrStderr(), file, src, diags); err != nil {
 				return err
 			}
 			if p == nil {
 				return fmt.Errorf("%s is not valid; nothing was replayed", file)
 			}
-			if o.Policy, err = policy.Compile(p); err != nil {
+			if o.Policy, err = compile.Compile(p); err != nil {
 				return err
 			}
 			out := cmd.OutOrStdout()

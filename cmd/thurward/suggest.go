@@ -13,6 +13,7 @@ import (
 	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/suggest"
 	"github.com/thurward/thurward/internal/shared/printable"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
@@ -63,7 +64,7 @@ Nor do those whose source had not resolved the name itself: it is said who must.
 			if bad > 0 {
 				printable.Fprintf(cmd.ErrOrStderr(), "thurward: %s: passed over %s that cannot be read\n", source, counted(bad, "line"))
 			}
-			y, err := p.Suggest(seg, obs, ingress).YAML(source)
+			y, err := suggest.Suggest(p, seg, obs, ingress).YAML(source)
 			if err != nil {
 				return err
 			}
@@ -81,8 +82,8 @@ const maxObserved = 100_000
 
 // observations returns what suggest looks at of a recorded stream, each once with
 // its count, and how many lines could not be read.
-func observations(r io.Reader) (obs []policy.Observation, bad int, err error) {
-	at := map[policy.Observation]int{}
+func observations(r io.Reader) (obs []suggest.Observation, bad int, err error) {
+	at := map[suggest.Observation]int{}
 	err = readEvents(r, func(_ *ingest.Source, it ingest.Item) error {
 		if it.Kind == ingest.Malformed {
 			bad++
@@ -118,7 +119,7 @@ const maxName = 253
 
 // observation reads an event that says what no rule matched or what a shadow
 // rule would have done.
-func observation(e ecs.Event) (o policy.Observation, ok bool) {
+func observation(e ecs.Event) (o suggest.Observation, ok bool) {
 	action := e.Str(ecs.EventAction)
 	switch {
 	case action == ecs.Drop && e.Str(ecs.EventReason) == verdict.NoMatchingAllowRule.String():

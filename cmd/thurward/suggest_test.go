@@ -13,6 +13,9 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy/explain"
+	"github.com/thurward/thurward/internal/host/policy/suggest"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -69,7 +72,7 @@ func TestSuggest(t *testing.T) {
 			if p == nil {
 				t.Fatalf("the policy with the proposals: %v\n%s", ds, src)
 			}
-			seg, err := policy.Compile(p)
+			seg, err := compile.Compile(p)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -78,7 +81,7 @@ func TestSuggest(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, o := range obs {
-				got := p.Decide(seg, policy.Flow{FromLAN: o.FromLAN, Protocol: o.Protocol, Src: netip.AddrPortFrom(o.Src, 0), Dst: netip.AddrPortFrom(o.Dst, uint16(o.Port)), FQDN: strings.ToLower(o.Domain)})
+				got := explain.Decide(p, seg, policy.Flow{FromLAN: o.FromLAN, Protocol: o.Protocol, Src: netip.AddrPortFrom(o.Src, 0), Dst: netip.AddrPortFrom(o.Dst, uint16(o.Port)), FQDN: strings.ToLower(o.Domain)})
 				if o.FromLAN && got.Asked && got.Rule == len(p.Rules) {
 					t.Errorf("%+v still meets the default action", o)
 				}
@@ -109,7 +112,7 @@ func TestSuggestReadsWhatTheFirewallWrites(t *testing.T) {
 	}
 	src, dst := netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("198.51.100.7")
 	const at = "1970-01-01T00:00:00.000000Z"
-	want := []policy.Observation{
+	want := []suggest.Observation{
 		{FromLAN: true, Protocol: policy.TCP, Src: src, Dst: dst, Port: 443, Domain: "example.com", Shadow: "try", Accept: true, Count: 1, Time: at},
 		{FromLAN: true, Protocol: policy.TCP, Src: src, Dst: dst, Port: 443, Count: 1, Time: at},
 		{FromLAN: true, Protocol: policy.ICMP, Src: src, Dst: dst, Count: 1, Time: at},

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/explain"
 	"github.com/thurward/thurward/internal/shared/printable"
 )
 
@@ -33,13 +33,13 @@ line.`,
 			if err != nil {
 				return err
 			}
-			results := p.RunTests(seg)
-			ds := policy.Failures(p, results)
+			results := explain.RunTests(p, seg)
+			ds := explain.Failures(p, results)
 			out := cmd.OutOrStdout()
 			if verbose && format == "text" {
 				for _, r := range results {
 					if r.Wrong == "" {
-						printable.Fprintf(out, "%s:%d:%d: ok: %s: %s\n", file, r.Test.Line, r.Test.Column, r.Test.Name, p.Describe(&r.Outcome))
+						printable.Fprintf(out, "%s:%d:%d: ok: %s: %s\n", file, r.Test.Line, r.Test.Column, r.Test.Name, explain.Describe(p, &r.Outcome))
 					}
 				}
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/thurward/thurward/internal/host/ecs"
 	lang "github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/vmm"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -44,7 +45,7 @@ func compiled(t *testing.T, text string) *ruleset.Policy {
 	if p == nil {
 		t.Fatal(diags)
 	}
-	seg, err := lang.Compile(p)
+	seg, err := compile.Compile(p)
 	if err != nil {
 		t.Fatal(err)
 	}

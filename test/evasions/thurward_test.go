@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/replay"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -29,7 +30,7 @@ func compiled(t testing.TB, at *attack) *ruleset.Policy {
 	if p == nil {
 		t.Fatal(ds)
 	}
-	s, err := policy.Compile(p)
+	s, err := compile.Compile(p)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy/explain"
 )
 
 var update = flag.Bool("update", false, "write what is made of the rule sets beside them")
@@ -118,15 +120,15 @@ func TestImportDecides(t *testing.T) {
 			if p == nil {
 				t.Fatal(ds)
 			}
-			s, err := policy.Compile(p)
+			s, err := compile.Compile(p)
 			if err != nil {
 				t.Fatal(err)
 			}
-			flow, err := p.ParseFlow(policy.FlowWords{From: c.from, Proto: c.proto, Src: c.src, Dst: c.dst, State: c.state})
+			flow, err := explain.ParseFlow(p, explain.FlowWords{From: c.from, Proto: c.proto, Src: c.src, Dst: c.dst, State: c.state})
 			if err != nil {
 				t.Fatal(err)
 			}
-			e := p.Explain(s, flow)
+			e := explain.Explain(p, s, flow)
 			got := e.Verdict
 			if e.Rule != nil {
 				got += " " + e.Rule.ID

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/diff"
 )
 
 // accepts has a rule for each kind of statement that is understood, all of
@@ -115,7 +116,7 @@ func loadResult(r *Result, err error) *policy.Policy {
 // noMore fails where a policy accepts what another one does not.
 func noMore(t *testing.T, where string, before, after *policy.Policy) {
 	t.Helper()
-	d, err := policy.Compare(before, after, 0, 1)
+	d, err := diff.Compare(before, after, 0, 1)
 	if err != nil {
 		t.Fatalf("%s: %v", where, err)
 	}

@@ -27,7 +27,7 @@ func (l *loader) certificates(n *node, path string) (der string, ok bool) {
 	}
 	file := n.text
 	if !filepath.IsAbs(file) {
-		file = filepath.Join(filepath.Dir(l.file), file)
+		file = filepath.Join(filepath.Dir(l.File), file)
 	}
 	fail := func(why string) (string, bool) {
 		l.err(n, path, "certificate", fmt.Sprintf("%q %s", file, why), hint)

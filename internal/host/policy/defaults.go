@@ -29,7 +29,7 @@ func (l *loader) defaults(n *node, path string) {
 	}
 	l.fields(n, path, []field{
 		{"default_action", func(n *node, path string) {
-			l.action = n
+			d.Line, d.Column = n.line, n.col
 			d.Action, _ = oneOf(l, n, path, actions...)
 		}},
 		{"max_flows", count(&d.MaxFlows, ruleset.MinFlows, ruleset.MaxFlows)},

@@ -1,9 +1,19 @@
-// Package policy is the language of rules.yaml: it loads and validates a
-// policy, reports every problem with its place, and compiles it into the
-// tables that the image carries (package segment).
+// Package policy is the language of rules.yaml: it loads and validates a policy,
+// and reports every error with its place. What is done with a Policy has packages
+// of its own:
+//
+//	check      warnings about what is allowed and probably not meant
+//	compile    the tables that the image carries (package ruleset)
+//	linear     what compiled tables mean, in the plain way
+//	explain    what a policy does with a packet, and why; the policy's own tests
+//	diff       what two policies decide differently
+//	suggest    rules for what was observed
+//	packetset  sets of packets
 package policy
 
 import (
+	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/thurward/thurward/internal/shared/printable"
@@ -61,7 +71,38 @@ func (ds Diagnostics) HasErrors() bool {
 	return false
 }
 
-func (ds Diagnostics) sort() {
+// A Report collects the problems of one file.
+type Report struct {
+	File string
+
+	ds         Diagnostics
+	more       int  // problems that were not kept
+	moreErrors bool // errors are among them
+}
+
+// maxProblems is how many problems of a file are kept: one that is wrong
+// everywhere says so a thousand times and not more often.
+const maxProblems = 1000
+
+// Add adds a problem.
+func (r *Report) Add(d Diagnostic) {
+	if len(r.ds) >= maxProblems {
+		r.more++
+		r.moreErrors = r.moreErrors || d.Severity == Error
+		return
+	}
+	r.ds = append(r.ds, d)
+}
+
+// Warn adds a warning about a place of the file.
+func (r *Report) Warn(line, col int, path, code, msg, hint string) {
+	r.Add(Diagnostic{File: r.File, Line: line, Column: col, Path: path, Severity: Warning, Code: code, Message: msg, Hint: hint})
+}
+
+// Diagnostics returns the problems in order of their place, and how many more
+// there were.
+func (r *Report) Diagnostics() Diagnostics {
+	ds := slices.Clone(r.ds)
 	sort.SliceStable(ds, func(i, j int) bool {
 		a, b := ds[i], ds[j]
 		if a.Line != b.Line {
@@ -69,4 +110,12 @@ func (ds Diagnostics) sort() {
 		}
 		return a.Column < b.Column
 	})
+	if r.more > 0 {
+		severity := Warning
+		if r.moreErrors {
+			severity = Error
+		}
+		ds = append(ds, Diagnostic{File: r.File, Line: 1, Column: 1, Severity: severity, Code: "more", Message: fmt.Sprintf("%d more problems are not shown", r.more), Hint: "correct these first"})
+	}
+	return ds
 }

@@ -36,7 +36,7 @@ func (l *loader) dns(n *node, path string) {
 					d.Resolvers = append(d.Resolvers, a)
 				}
 			})
-			d.Resolvers = unique(d.Resolvers)
+			d.Resolvers = Unique(d.Resolvers)
 		}},
 		{"queries", func(n *node, path string) {
 			w, _ := l.word(n, path, "all", "policy")
@@ -82,7 +82,7 @@ func (l *loader) mixed(n *node, path string) {
 		l.err(at, path+".upstreams", "mixed-upstreams", "some upstreams have tls and others do not", "remove those without tls; or say plain_fallback: true, and they are asked in the clear while all with tls are down")
 	case d.PlainFallback && (tls == 0 || tls == len(d.Upstreams)):
 		f := n.get("plain_fallback")
-		l.warn(f.line, f.col, path+".plain_fallback", "no-effect", "does nothing: the upstreams are not of both kinds", "remove it")
+		l.Warn(f.line, f.col, path+".plain_fallback", "no-effect", "does nothing: the upstreams are not of both kinds", "remove it")
 	}
 }
 
@@ -106,7 +106,7 @@ func (l *loader) upstreamEntry(n *node, path string) {
 				l.err(n, path, "fqdn", "is an address", "want the name in the server's certificate, as dns.quad9.net: a certificate is for a name")
 				return
 			}
-			if why := badName(n.text); n.kind != scalar || why != "" || strings.HasPrefix(n.text, "*") {
+			if why := BadName(n.text); n.kind != scalar || why != "" || strings.HasPrefix(n.text, "*") {
 				l.err(n, path, "fqdn", "is not the name of a server", "want the name in its certificate, as one.one.one.one")
 				return
 			}
@@ -171,16 +171,11 @@ func (l *loader) upstream(n *node, path string, u Upstream) {
 // host reads the address of one host.
 func (l *loader) host(n *node, path string) (netip.Addr, bool) {
 	a, ok := l.address(n, path)
-	if ok && !unicast(a) {
+	if ok && !IsHost(a) {
 		l.err(n, path, "address", a.String()+" is not the address of a host", "want a unicast address")
 		return a, false
 	}
 	return a, ok
-}
-
-// unicast reports whether an address can be that of a host (RFC 6890).
-func unicast(a netip.Addr) bool {
-	return number(a).IsHost()
 }
 
 // secondsOrNone reads a time that may be 0.

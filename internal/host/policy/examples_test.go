@@ -1,4 +1,4 @@
-package policy
+package policy_test
 
 import (
 	"fmt"
@@ -8,6 +8,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/thurward/thurward/internal/host/policy/check"
+	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy/explain"
 )
 
 // generated are the examples that programs write: go test ./internal/host/policy
@@ -35,20 +39,20 @@ func TestExamples(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, ds := Load(f, b)
+		p, ds := check.Load(f, b)
 		if p == nil || len(ds) > 0 {
 			t.Errorf("%v", ds)
 			continue
 		}
 		rules[filepath.Base(f)] = len(p.Rules)
-		s, err := Compile(p)
+		s, err := compile.Compile(p)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(p.Tests) < 5 {
 			t.Errorf("%s: %d tests are too few to show how they are written", f, len(p.Tests))
 		}
-		for _, d := range Failures(p, p.RunTests(s)) {
+		for _, d := range explain.Failures(p, explain.RunTests(p, s)) {
 			t.Error(d)
 		}
 	}
@@ -165,11 +169,11 @@ func TestTenThousandRulesInASecond(t *testing.T) {
 	best := time.Hour
 	for range 3 {
 		start := processorTime(t)
-		p, ds := Load("generated.yaml", src)
+		p, ds := check.Load("generated.yaml", src)
 		if p == nil {
 			t.Fatal(ds)
 		}
-		if s, err := Compile(p); err != nil || len(s.Rules) != 10000 {
+		if s, err := compile.Compile(p); err != nil || len(s.Rules) != 10000 {
 			t.Fatal(err)
 		}
 		if best = min(best, processorTime(t)-start); best < time.Second {
@@ -200,11 +204,11 @@ func BenchmarkLoadAndCompile(b *testing.B) {
 			b.SetBytes(int64(len(src)))
 			b.ReportAllocs()
 			for range b.N {
-				p, ds := Load(name, src)
+				p, ds := check.Load(name, src)
 				if p == nil {
 					b.Fatal(ds)
 				}
-				if _, err := Compile(p); err != nil {
+				if _, err := compile.Compile(p); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -227,18 +231,18 @@ func TestDocumentedPolicies(t *testing.T) {
 				continue
 			}
 			n++
-			p, ds := Load(f, []byte(src))
+			p, ds := check.Load(f, []byte(src))
 			if len(ds) > 0 {
 				t.Error(ds)
 			}
 			if p == nil {
 				continue
 			}
-			s, err := Compile(p)
+			s, err := compile.Compile(p)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, d := range Failures(p, p.RunTests(s)) {
+			for _, d := range explain.Failures(p, explain.RunTests(p, s)) {
 				t.Error(d)
 			}
 		}

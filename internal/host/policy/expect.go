@@ -53,7 +53,7 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 			}
 		}
 	}
-	before := len(l.diags)
+	before := len(l.ds)
 	var namePort int
 	named, known := true, false
 	ok := l.fields(n, path, []field{
@@ -70,7 +70,7 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 		}},
 		{"proto", func(n *node, path string) {
 			if f.Protocol, known = ParseProtocol(n.text); n.kind != scalar || !known {
-				l.err(n, path, "value", fmt.Sprintf("unknown value %q", n.text), wantProtocol)
+				l.err(n, path, "value", fmt.Sprintf("unknown value %q", n.text), WantProtocol)
 			}
 		}},
 		{"src", end(&f.Src)},
@@ -79,9 +79,9 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 			name, port, hasPort := strings.Cut(n.text, ":")
 			r, good := PortRange{}, true
 			if hasPort {
-				r, good = parsePorts(port)
+				r, good = ParsePorts(port)
 			}
-			if why := badName(name); n.kind != scalar || why != "" || strings.HasPrefix(name, "*") || !good || r.Lo != r.Hi {
+			if why := BadName(name); n.kind != scalar || why != "" || strings.HasPrefix(name, "*") || !good || r.Lo != r.Hi {
 				named = false
 				l.err(n, path, "fqdn", fmt.Sprintf("%q is no name", n.text), `want a name without wildcard, as example.com, or "example.com:443" instead of dst`)
 				return
@@ -117,7 +117,7 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 	if !ok {
 		return
 	}
-	for _, k := range [][2]string{{"from", "want lan or wan: where the packet enters"}, {"proto", wantProtocol}, {"src", "want the address that sends it"},
+	for _, k := range [][2]string{{"from", "want lan or wan: where the packet enters"}, {"proto", WantProtocol}, {"src", "want the address that sends it"},
 		{"expect", "want accept, deny or reject"}} {
 		if n.get(k[0]) == nil {
 			l.err(n, path+"."+k[0], "missing", "missing", k[1])
@@ -130,7 +130,7 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 		l.err(n, path+".dst", "missing", "missing", "want the address that it is sent to, or fqdn for whichever address that name has")
 	case dst == nil:
 		at, where = fqdn, path+".fqdn"
-		f.Dst = netip.AddrPortFrom(l.p.elsewhere(), uint16(namePort))
+		f.Dst = netip.AddrPortFrom(l.p.Elsewhere(), uint16(namePort))
 	case namePort != 0:
 		l.err(fqdn, path+".fqdn", "endpoint", "has a port beside dst", "write the port in dst")
 	}
@@ -145,13 +145,13 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 			key string
 			a   netip.Addr
 		}{{"src", f.Src.Addr()}, {"dst", f.Dst.Addr()}} {
-			if v.a.IsValid() && l.p.external(v.a) && n.get(v.key) != nil {
+			if v.a.IsValid() && l.p.IsExternal(v.a) && n.get(v.key) != nil {
 				l.err(n.get(v.key), path+"."+v.key, "endpoint", v.a.String()+" is the firewall's address", "rules see an answer's ends as the hosts' own addresses; want that of the host on the lan")
 			}
 		}
 	}
 	switch {
-	case at == nil || !named || len(l.diags) > before && !f.Dst.IsValid():
+	case at == nil || !named || len(l.ds) > before && !f.Dst.IsValid():
 	case !known:
 	case !f.Protocol.HasPorts() && (f.Dst.Port() != 0 || f.Src.Port() != 0):
 		l.err(at, where, "port-without-protocol", strings.ToUpper(f.Protocol.String())+" has no ports", "leave them out")
@@ -177,7 +177,7 @@ func ParseEndpoint(s string) (a netip.AddrPort, why string) {
 	if !has {
 		return netip.AddrPortFrom(addr, 0), ""
 	}
-	r, ok := parsePorts(port)
+	r, ok := ParsePorts(port)
 	if !ok || r.Lo != r.Hi || strings.Contains(port, "-") {
 		return a, "does not end with a port from 1 to 65535"
 	}

@@ -1,141 +1,58 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
-	"strconv"
-	"strings"
 	"time"
-
-	"github.com/thurward/thurward/internal/guest/fqdn"
 )
 
-// FlowWords describe a flow in words, as the command line has them. Empty is not
-// given.
-type FlowWords struct {
-	From     string // lan or wan
-	Proto    string // tcp, udp, icmp, or another as ParseProtocol takes it
-	Src, Dst string // an address with or without a port
-	FQDN     string // a name, or name:port in place of Dst
-	State    string // new or established
-	Expired  string // for how long the name has expired
-	Ago, TTL string // how long ago the name was resolved, and with which TTL
-	Others   bool   // another host has resolved the name, the source has not
+// A Flow describes the first packet of one direction of a flow, as it arrives.
+// The addresses of an answer (Established) are those of the hosts at both ends,
+// as rules see them.
+type Flow struct {
+	FromLAN     bool
+	Protocol    Protocol
+	Src, Dst    netip.AddrPort // IPv4; port 0: none given
+	FQDN        string         // name by which the source knows Dst, "" for none
+	Naming      Naming         // how it knows it
+	Ago         time.Duration  // NameExpired: for how long the name has expired
+	Established bool           // it answers a flow that was accepted
 }
 
-// ParseFlow makes a flow of words. With a name, Dst may be left out: it stands
-// for whichever address the name has, and the port follows the name. Times are
-// seconds, or as 90s or 2m. Errors name the flag and what would be right.
-func (p *Policy) ParseFlow(w FlowWords) (f Flow, err error) {
-	bad := func(flag, value, why, want string) (Flow, error) {
-		return Flow{}, fmt.Errorf("--%s %q: %s (%s)", flag, value, why, want)
+// String returns the flow as people write it.
+func (f Flow) String() string {
+	end := func(a netip.AddrPort) string {
+		if a.Port() == 0 {
+			return a.Addr().String()
+		}
+		return a.String()
 	}
-	if w.From != "lan" && w.From != "wan" {
-		return bad("from", w.From, "unknown side", "want lan or wan: where the packet enters")
-	}
-	f = Flow{FromLAN: w.From == "lan", Established: w.State == "established"}
-	var ok bool
-	if f.Protocol, ok = ParseProtocol(w.Proto); !ok {
-		return bad("proto", w.Proto, "unknown protocol", wantProtocol)
-	}
+	s := fmt.Sprintf("%s %s to %s", f.Protocol, end(f.Src), end(f.Dst))
 	switch {
-	case w.State != "" && w.State != "new" && w.State != "established":
-		return bad("state", w.State, "unknown state", "want new or established")
-	case f.Established && !f.Protocol.Forwarded():
-		return bad("state", w.State, "there are no flows of "+f.Protocol.String(), "leave it out")
-	}
-	const endpoint = `want an address, or one with a port, as 192.0.2.1:443`
-	var why string
-	if f.Src, why = ParseEndpoint(w.Src); why != "" {
-		return bad("src", w.Src, why, endpoint)
-	}
-	if w.FQDN != "" {
-		name, port, hasPort := strings.Cut(w.FQDN, ":")
-		if why := noName(name); why != "" {
-			return bad("fqdn", w.FQDN, why, "want a name, as example.com, or example.com:443 without --dst")
-		}
-		if !f.FromLAN {
-			return bad("fqdn", w.FQDN, "names are of servers that LAN hosts ask for", "want --from lan")
-		}
-		f.FQDN = strings.ToLower(strings.TrimSuffix(name, "."))
-		if w.Dst == "" {
-			r, ok := parsePorts(port)
-			if hasPort && (!ok || r.Lo != r.Hi) {
-				return bad("fqdn", w.FQDN, "does not end with a port", "want a port from 1 to 65535")
-			}
-			f.Dst = netip.AddrPortFrom(p.elsewhere(), uint16(r.Lo))
-		} else if hasPort {
-			return bad("fqdn", w.FQDN, "has a port beside --dst", "write the port in --dst")
-		}
-	}
-	if w.Dst != "" || w.FQDN == "" {
-		if f.Dst, why = ParseEndpoint(w.Dst); why != "" {
-			return bad("dst", w.Dst, why, endpoint)
-		}
-	}
-	switch {
-	case !f.Protocol.HasPorts() && (f.Src.Port() != 0 || f.Dst.Port() != 0):
-		return bad("proto", w.Proto, "has no ports", "leave them out of --src and --dst")
-	case f.Protocol.HasPorts() && f.Dst.Port() == 0:
-		return bad("dst", cmp.Or(w.Dst, w.FQDN), "has no port", "want one, as "+cmp.Or(w.Dst, w.FQDN)+":443")
-	}
-	return f, p.parseNaming(&f, &w)
-}
-
-// parseNaming reads how the source of a flow knows its name.
-func (p *Policy) parseNaming(f *Flow, w *FlowWords) error {
-	given := 0
-	for _, v := range []string{w.Expired, w.Ago, map[bool]string{true: "yes"}[w.Others]} {
-		if v != "" {
-			given++
-		}
-	}
-	switch {
-	case given == 0 && w.TTL == "":
-		return nil
 	case f.FQDN == "":
-		return fmt.Errorf("--expired, --resolved-ago and --by-other are about a name (want --fqdn)")
-	case given > 1:
-		return fmt.Errorf("--expired, --resolved-ago and --by-other contradict each other (want one of them)")
-	case (w.Ago == "") != (w.TTL == ""):
-		return fmt.Errorf("--resolved-ago and --ttl say together until when a name is good (want both)")
-	}
-	times := [3]time.Duration{}
-	for i, v := range [...]struct{ flag, text string }{{"expired", w.Expired}, {"resolved-ago", w.Ago}, {"ttl", w.TTL}} {
-		if v.text == "" {
-			continue
-		}
-		d, err := time.ParseDuration(v.text)
-		if n, nerr := strconv.ParseUint(v.text, 10, 31); nerr == nil {
-			d, err = time.Duration(n)*time.Second, nil
-		}
-		if err != nil || d < 0 || d >= 1<<31*time.Second || i == 2 && d%time.Second != 0 {
-			return fmt.Errorf("--%s %q is no time (want seconds, or as 90s or 2m)", v.flag, v.text)
-		}
-		times[i] = d
-	}
-	switch {
-	case w.Others:
-		f.Naming = NameOthers
-	case w.Expired != "":
-		f.Naming, f.Ago = NameExpired, times[0]
+	case f.Naming == NameExpired:
+		s += fmt.Sprintf(" (%s, expired %v ago)", f.FQDN, f.Ago)
+	case f.Naming == NameOthers:
+		s += " (" + f.FQDN + ", as another host knows it)"
 	default:
-		f.Naming, f.Ago = p.Resolved(times[1], times[2])
+		s += " (" + f.FQDN + ")"
 	}
-	return nil
+	side, state := "wan", ""
+	if f.FromLAN {
+		side = "lan"
+	}
+	if f.Established {
+		state = ", an answer"
+	}
+	return s + " from the " + side + state
 }
 
-// noName says why a text is not the name of a host, "" when it is one.
-func noName(s string) string {
-	if strings.HasPrefix(s, "*") {
-		return "is a wildcard"
-	}
-	if _, err := netip.ParseAddr(s); err == nil {
-		return "is an address"
-	}
-	if _, ok := fqdn.Encode(s); !ok || s == "" || s == "." {
-		return "is no name"
-	}
-	return ""
-}
+// A Naming says how the source of a flow knows the name of its destination.
+type Naming uint8
+
+// The ways.
+const (
+	NameKnown   Naming = iota // it has resolved it, and the name has not expired
+	NameExpired               // it has, and the name has expired
+	NameOthers                // another host has; the source has not
+)

@@ -108,7 +108,7 @@ func (l *loader) prefixes(n *node, path string) []netip.Prefix {
 			ps = append(ps, p)
 		}
 	})
-	return unique(ps)
+	return Unique(ps)
 }
 
 // ports reads a port, a range lo-hi, a group of them, or a list of all these.
@@ -126,7 +126,7 @@ func (l *loader) ports(n *node, path string) []PortRange {
 			ps = append(ps, r)
 		}
 	})
-	return unique(ps)
+	return Unique(ps)
 }
 
 // bounded returns what a reference stands for, unless all references together
@@ -142,8 +142,8 @@ func bounded[T any](l *loader, n *node, path string, vs []T) []T {
 	return nil
 }
 
-// unique removes repetitions, which would only make tables longer.
-func unique[T comparable](s []T) []T {
+// Unique returns a list without repetitions, which would only make tables longer.
+func Unique[T comparable](s []T) []T {
 	seen := map[T]bool{}
 	var u []T
 	for _, v := range s {

@@ -1,10 +1,12 @@
-package policy
+package policy_test
 
 import (
 	"fmt"
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/thurward/thurward/internal/host/policy/check"
 )
 
 // repeat returns s over and over, n bytes in all.
@@ -78,7 +80,7 @@ func TestHostileDocuments(t *testing.T) {
 				src := []byte(doc(n))
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
-				Load("hostile.yaml", src)
+				check.Load("hostile.yaml", src)
 				runtime.ReadMemStats(&after)
 				return after.TotalAlloc - before.TotalAlloc
 			}
@@ -115,7 +117,7 @@ func TestExpansionIsBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			p, ds := Load("bomb.yaml", []byte(c.src))
+			p, ds := check.Load("bomb.yaml", []byte(c.src))
 			runtime.ReadMemStats(&after)
 			if (p == nil) != (c.want != "") || !strings.Contains(fmt.Sprint(ds), c.want) {
 				t.Errorf("%v", ds)

@@ -66,7 +66,7 @@ func (l *loader) iface(n *node, path, name string, lan bool) {
 			case p.Bits() < 31 && p.Masked().Addr() == p.Addr():
 				l.err(n, path, "address", p.Addr().String()+" is the network's own address", "want a host's address in it, as "+p.Addr().Next().String()+fmt.Sprintf("/%d", p.Bits()))
 				return
-			case p.Bits() < 31 && broadcast(p) == p.Addr():
+			case p.Bits() < 31 && Broadcast(p) == p.Addr():
 				l.err(n, path, "address", p.Addr().String()+" is the network's broadcast address", "want a host's address in it")
 				return
 			}
@@ -113,12 +113,4 @@ func (l *loader) iface(n *node, path, name string, lan bool) {
 		}
 	}
 	l.p.Interfaces = append(l.p.Interfaces, f)
-}
-
-func broadcast(p netip.Prefix) netip.Addr {
-	a := p.Masked().Addr().As4()
-	for i := p.Bits(); i < 32; i++ {
-		a[i/8] |= 0x80 >> (i % 8)
-	}
-	return netip.AddrFrom4(a)
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sort"
 	"strings"
 
@@ -13,13 +12,9 @@ import (
 
 // loader collects the problems of one file.
 type loader struct {
-	file       string
-	diags      Diagnostics
-	more       int  // problems that were not kept
-	moreErrors bool // errors are among them
-	p          *Policy
-	groups     groups
-	action     *node // of default_action
+	Report
+	p      *Policy
+	groups groups
 
 	addrGroups map[string][]netip.Prefix // resolved
 	portGroups map[string][]PortRange
@@ -28,52 +23,28 @@ type loader struct {
 	keys func(path string, known []field) // for tests: told which keys are known where
 }
 
-// Load reads and validates a policy. The policy is nil when there are errors;
-// the diagnostics hold every error and warning of the file in one run.
+// Load reads and validates a policy. The policy is nil when there are errors; the
+// diagnostics hold every error of the file in one run. See package check for
+// warnings.
 func Load(file string, src []byte) (*Policy, Diagnostics) {
-	l := &loader{file: file, p: &Policy{File: file, Digest: sha256.Sum256(src)}}
+	l := &loader{Report: Report{File: file}, p: &Policy{File: file, Digest: sha256.Sum256(src)}}
 	if root, ok := l.parseYAML(src); ok {
 		l.document(root)
 		l.fits(root)
 	}
-	if !l.diags.HasErrors() {
-		l.warnings()
+	ds := l.Diagnostics()
+	if ds.HasErrors() {
+		return nil, ds
 	}
-	l.diags.sort()
-	if l.more > 0 {
-		severity := Warning
-		if l.moreErrors {
-			severity = Error
-		}
-		l.diags = append(l.diags, Diagnostic{File: file, Line: 1, Column: 1, Severity: severity, Code: "more", Message: fmt.Sprintf("%d more problems are not shown", l.more), Hint: "correct these first"})
-	}
-	if l.diags.HasErrors() {
-		return nil, l.diags
-	}
-	return l.p, l.diags
+	return l.p, ds
 }
 
 func (l *loader) add(line, col int, path, code, msg, hint string) {
-	l.diag(Diagnostic{File: l.file, Line: line, Column: col, Path: path, Severity: Error, Code: code, Message: msg, Hint: hint})
-}
-
-// diag keeps a problem. A file that is wrong everywhere is told so a thousand
-// times and not more often.
-func (l *loader) diag(d Diagnostic) {
-	if len(l.diags) >= 1000 {
-		l.more++
-		l.moreErrors = l.moreErrors || d.Severity == Error
-		return
-	}
-	l.diags = append(l.diags, d)
+	l.Add(Diagnostic{File: l.File, Line: line, Column: col, Path: path, Severity: Error, Code: code, Message: msg, Hint: hint})
 }
 
 func (l *loader) err(n *node, path, code, msg, hint string) {
 	l.add(n.line, n.col, path, code, msg, hint)
-}
-
-func (l *loader) warn(line, col int, path, code, msg, hint string) {
-	l.diag(Diagnostic{File: l.file, Line: line, Column: col, Path: path, Severity: Warning, Code: code, Message: msg, Hint: hint})
 }
 
 // fields checks that n is a mapping with known keys only, and calls the
@@ -172,7 +143,7 @@ func join(path, key string) string {
 
 // Limits on what the lists of a policy multiply to.
 const (
-	maxMatches = 1 << 20 // 80 MB of tables
+	MaxMatches = 1 << 20 // of all rules: 80 MB of tables
 	maxEntries = 1 << 16 // of each kind of NAT
 )
 
@@ -181,9 +152,9 @@ func (l *loader) fits(root *node) {
 	total := 0
 	for i := range l.p.Rules {
 		r := &l.p.Rules[i]
-		n := r.combinations()
-		if total += n; total > maxMatches || n > maxMatches || n < 0 {
-			l.add(r.Line, r.Column, r.path, "too-large", fmt.Sprintf("the lists of the rules up to this one make more than %d combinations", maxMatches), "use wider networks and port ranges, or fewer lists in one rule")
+		n := r.Combinations()
+		if total += n; total > MaxMatches || n > MaxMatches || n < 0 {
+			l.add(r.Line, r.Column, r.Path, "too-large", fmt.Sprintf("the lists of the rules up to this one make more than %d combinations", MaxMatches), "use wider networks and port ranges, or fewer lists in one rule")
 			break
 		}
 	}
@@ -238,10 +209,6 @@ func (l *loader) document(n *node) {
 	if n.get("rules") == nil {
 		l.err(n, "rules", "missing", "missing", "an empty list (rules: []) denies or accepts everything by default_action")
 	}
-}
-
-func has(list []string, s string) bool {
-	return slices.Contains(list, s)
 }
 
 // knownInterfaces returns the names of the interfaces, for messages.

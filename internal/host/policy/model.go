@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -35,6 +37,7 @@ type Interface struct {
 // seconds.
 type Defaults struct {
 	Action         ruleset.Action
+	Line, Column   int // of the action
 	MaxFlows       int
 	SourceFlows    int // flows that one source may have at once; 0: no limit
 	SourceRate     int // new flows that one source may begin in a second; 0: no limit
@@ -90,9 +93,8 @@ type DNAT struct {
 	From      []netip.Prefix // empty: anybody
 	Hairpin   bool           // LAN hosts reach it by WAN too
 	Line      int
-
-	path string
-	at   *node
+	Column    int
+	Path      string // in the document, as nat.dnat[0]
 }
 
 // A Rule is one rule; empty lists match anything.
@@ -107,10 +109,9 @@ type Rule struct {
 	Names        []string // exact, or with one label *. in front; lower case, without the dot at the end
 	Protocols    []Protocol
 	States       []State
-	Shadow       bool // counted and reported; the rules below decide
-	SNI          bool // the TLS server name must agree with the name
-
-	path string
+	Shadow       bool   // counted and reported; the rules below decide
+	SNI          bool   // the TLS server name must agree with the name
+	Path         string // in the document, as rules[0]
 }
 
 // A State says whether a packet begins a flow or answers one.
@@ -136,7 +137,12 @@ func (s State) String() string {
 // A PortRange is inclusive.
 type PortRange struct{ Lo, Hi int }
 
-// side returns the LAN or the WAN interface, or nil.
+// LAN returns the interface on the LAN, or nil.
+func (p *Policy) LAN() *Interface { return p.side(true) }
+
+// WAN returns the interface on the WAN, or nil.
+func (p *Policy) WAN() *Interface { return p.side(false) }
+
 func (p *Policy) side(lan bool) *Interface {
 	for i := range p.Interfaces {
 		if p.Interfaces[i].LAN == lan {
@@ -178,3 +184,49 @@ const (
 	DNSPort        = 53
 	DNSOverTLSPort = 853
 )
+
+// RuleID returns the id of the rule that decided, or that of the default action
+// as events name it.
+func (p *Policy) RuleID(rule int) string {
+	if rule >= 0 && rule < len(p.Rules) {
+		return p.Rules[rule].ID
+	}
+	return p.Defaults.Action.DefaultRuleID()
+}
+
+// IsExternal reports whether an address is the firewall's on the WAN.
+func (p *Policy) IsExternal(a netip.Addr) bool {
+	if a == p.WAN().Prefix.Addr() {
+		return true
+	}
+	for i := range p.SNAT {
+		if slices.Contains(p.SNAT[i].External, a) {
+			return true
+		}
+	}
+	for i := range p.DNAT {
+		if p.DNAT[i].WAN == a {
+			return true
+		}
+	}
+	return false
+}
+
+// Elsewhere returns an address on neither side's network: one for documentation
+// (RFC 5737), which no rule is likely to be about.
+func (p *Policy) Elsewhere() netip.Addr {
+	for _, a := range []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, 1}), netip.AddrFrom4([4]byte{198, 51, 100, 1}), netip.AddrFrom4([4]byte{203, 0, 113, 1})} {
+		if !slices.ContainsFunc(p.Interfaces, func(f Interface) bool { return f.Prefix.IsValid() && f.Prefix.Contains(a) }) {
+			return a
+		}
+	}
+	return netip.AddrFrom4([4]byte{8, 8, 8, 8})
+}
+
+// String returns a port or a range as rules have it.
+func (r PortRange) String() string {
+	if r.Lo == r.Hi {
+		return fmt.Sprint(r.Lo)
+	}
+	return fmt.Sprintf("%d-%d", r.Lo, r.Hi)
+}

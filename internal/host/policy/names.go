@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -17,18 +18,19 @@ func (l *loader) names(n *node, path string) (all []string) {
 			l.err(n, path, "type", "is "+n.kind.String(), "want a name, as example.com or *.example.com")
 			return
 		}
-		if why := badName(n.text); why != "" {
+		if why := BadName(n.text); why != "" {
 			l.err(n, path, "fqdn", fmt.Sprintf("%q: %s", n.text, why), "want a name, as example.com, or one wildcard label in front, as *.example.com")
 			return
 		}
-		if name := strings.ToLower(strings.TrimSuffix(n.text, ".")); !has(all, name) {
+		if name := strings.ToLower(strings.TrimSuffix(n.text, ".")); !slices.Contains(all, name) {
 			all = append(all, name)
 		}
 	})
 	return all
 }
 
-func badName(s string) string {
+// BadName says why a text is no name or wildcard of destination_fqdn, "" when it is.
+func BadName(s string) string {
 	s = strings.TrimSuffix(s, ".")
 	if len(s) > 253 {
 		return "longer than 253 characters"
@@ -53,4 +55,23 @@ func badName(s string) string {
 		return "a wildcard for a whole top-level domain"
 	}
 	return ""
+}
+
+// AtOrBelow reports whether a name has one of the patterns, or lies below a name
+// that has.
+func AtOrBelow(patterns []string, name string) bool {
+	for first := true; name != ""; first = false {
+		if slices.Contains(patterns, name) || !first && slices.Contains(patterns, "*."+name) {
+			return true
+		}
+		_, name, _ = strings.Cut(name, ".")
+	}
+	return false
+}
+
+// MatchesName reports whether a name has one of the patterns: exact names, or
+// wildcards for exactly one label.
+func MatchesName(patterns []string, name string) bool {
+	_, parent, _ := strings.Cut(name, ".")
+	return slices.Contains(patterns, name) || slices.Contains(patterns, "*."+parent)
 }

@@ -44,7 +44,7 @@ func (l *loader) snat(n *node, path string) {
 						s.External = append(s.External, a)
 					}
 				})
-				if len(unique(s.External)) < len(s.External) {
+				if len(Unique(s.External)) < len(s.External) {
 					l.err(n, path, "duplicate", "an address is here twice", "name each once")
 				}
 			}},
@@ -69,7 +69,7 @@ func (l *loader) snat(n *node, path string) {
 		if sourceAt != nil {
 			l.insideLAN(sourceAt, path+".source", sources)
 		}
-		for _, p := range orAny(sources) {
+		for _, p := range OrAny(sources) {
 			s.Source = p
 			l.p.SNAT = append(l.p.SNAT, s)
 		}
@@ -93,7 +93,7 @@ func (l *loader) external(n *node, path string) (netip.Addr, bool) {
 			l.err(n, path, "outside-interface", fmt.Sprintf("%v is in the network of %s", a, f.Name), "want an address on the wan: the interface's own, another of its network, or one that is routed to it")
 		case !f.LAN && a == f.Gateway:
 			l.err(n, path, "address", a.String()+" is the gateway's address", "want an address of the firewall's")
-		case !f.LAN && f.Prefix.Bits() < 31 && (a == f.Prefix.Masked().Addr() || a == broadcast(f.Prefix)):
+		case !f.LAN && f.Prefix.Bits() < 31 && (a == f.Prefix.Masked().Addr() || a == Broadcast(f.Prefix)):
 			l.err(n, path, "address", a.String()+" is the network's own or its broadcast address", "want a host's address")
 		default:
 			continue
@@ -127,7 +127,7 @@ func (l *loader) dnat(n *node, path string) {
 }
 
 func (l *loader) dnatEntry(n *node, path string) {
-	d := DNAT{Line: n.line, at: n, path: path}
+	d := DNAT{Line: n.line, Column: n.col, Path: path}
 	var toAt *node
 	toHi := 0
 	ok := l.fields(n, path, []field{
@@ -198,7 +198,7 @@ func (l *loader) endpoint(n *node, path string) (a netip.Addr, port, hi int) {
 	}
 	host, ports, _ := strings.Cut(n.text, ":")
 	v, err := netip.ParseAddr(host)
-	r, ok := parsePorts(ports)
+	r, ok := ParsePorts(ports)
 	switch {
 	case strings.Count(n.text, ":") > 1:
 		l.err(n, path, "endpoint", fmt.Sprintf("%q is not an IPv4 address with a port", n.text), want)

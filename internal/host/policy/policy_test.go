@@ -1,4 +1,4 @@
-package policy
+package policy_test
 
 import (
 	"flag"
@@ -11,7 +11,10 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/check"
 	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy/explain"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -38,19 +41,19 @@ func TestPolicies(t *testing.T) {
 				}
 			}
 			got := map[string]string{}
-			p, ds := Load("rules.yaml", src)
+			p, ds := check.Load("rules.yaml", src)
 			for _, d := range ds {
 				got["want.diag"] += d.String() + "\n"
 			}
 			if p != nil {
-				s, err := Compile(p)
+				s, err := compile.Compile(p)
 				if err != nil {
 					t.Fatal(err)
 				}
 				got["want.tables"] = tables(s)
-				for _, r := range p.RunTests(s) {
+				for _, r := range explain.RunTests(p, s) {
 					if r.Wrong == "" {
-						r.Wrong = "as expected: " + p.Describe(&r.Outcome)
+						r.Wrong = "as expected: " + explain.Describe(p, &r.Outcome)
 					}
 					got["want.verdicts"] += fmt.Sprintf("%s: %v: %s\n", r.Test.Name, r.Test.Flow, r.Wrong)
 				}
@@ -94,12 +97,12 @@ func FuzzLoad(f *testing.F) {
 	}
 	f.Add([]byte("<<: *x\n---\n"))
 	f.Add([]byte("? [a]\n: b\n!!str x: &a *a"))
-	schema, err := jsonschema.NewCompiler().Compile(schemaFile)
+	schema, err := jsonschema.NewCompiler().Compile(policy.SchemaFile)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
-		p, ds := Load("fuzz.yaml", src)
+		p, ds := check.Load("fuzz.yaml", src)
 		if p == nil && !ds.HasErrors() {
 			t.Fatal("refused without an error")
 		}
@@ -109,12 +112,12 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 		if p != nil {
-			s, err := Compile(p)
+			s, err := compile.Compile(p)
 			if err != nil {
 				t.Fatal(err)
 			}
-			p.RunTests(s)
-			if err := validate(schema, src); err != nil {
+			explain.RunTests(p, s)
+			if err := policy.Validate(schema, src); err != nil {
 				t.Fatalf("the loader accepts what the schema does not: %v", err)
 			}
 			if _, err := ruleset.Open(compile.Encode(s)); err != nil {

@@ -35,7 +35,8 @@ var protocolWords = func() map[Protocol]string {
 	return m
 }()
 
-const wantProtocol = "want tcp, udp, icmp (an echo), or another IP protocol by its number or as gre, esp or sctp"
+// WantProtocol says what ParseProtocol reads, for messages.
+const WantProtocol = "want tcp, udp, icmp (an echo), or another IP protocol by its number or as gre, esp or sctp"
 
 // ParseProtocol reads a protocol's keyword or number.
 func ParseProtocol(s string) (Protocol, bool) {

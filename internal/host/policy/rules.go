@@ -27,8 +27,7 @@ func (l *loader) rules(n *node, path string) {
 }
 
 func (l *loader) rule(n *node, path string, first map[string]int) {
-	r := Rule{Line: n.line, Column: n.col}
-	r.path = path
+	r := Rule{Line: n.line, Column: n.col, Path: path}
 	var portsAt *node
 	ok := l.fields(n, path, []field{
 		{"id", func(n *node, path string) {
@@ -124,7 +123,7 @@ func (l *loader) rewritten(n *node, path string, r *Rule) {
 			}
 			l.err(n.get("destination"), path+".destination", "before-dnat",
 				fmt.Sprintf("%v is the address before destination NAT (line %d); rules see it after that and would not match", p.Addr(), d.Line),
-				fmt.Sprintf("want destination: %v, destination_port: %s", d.To, d.toPorts()))
+				fmt.Sprintf("want destination: %v, destination_port: %s", d.To, d.ToPorts()))
 			return
 		}
 	}
@@ -156,10 +155,20 @@ func within(ps, others []netip.Prefix) bool {
 	return true
 }
 
-func (d *DNAT) toPorts() string {
+// ToPorts returns the ports of the server, as a policy has them.
+func (d *DNAT) ToPorts() string {
 	hi := d.ToPort + d.Ports.Hi - d.Ports.Lo
 	if hi == d.ToPort {
 		return fmt.Sprint(hi)
 	}
 	return fmt.Sprintf("%d-%d", d.ToPort, hi)
+}
+
+// Combinations returns how many matches a rule has.
+func (r *Rule) Combinations() int {
+	n := len(OrAny(r.Source)) * len(OrAny(r.Destination))
+	for _, v := range []int{len(r.Protocols), len(r.Ports), len(r.Names)} {
+		n *= max(v, 1)
+	}
+	return n
 }

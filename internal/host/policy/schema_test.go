@@ -16,19 +16,20 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-const schemaFile = "../../../schemas/rules.schema.json"
+// SchemaFile is the schema of policies.
+const SchemaFile = "../../../schemas/rules.schema.json"
 
 func compileSchema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
-	s, err := jsonschema.NewCompiler().Compile(schemaFile)
+	s, err := jsonschema.NewCompiler().Compile(SchemaFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-// validate checks a YAML document as an editor does.
-func validate(s *jsonschema.Schema, src []byte) error {
+// Validate checks a YAML document as an editor does.
+func Validate(s *jsonschema.Schema, src []byte) error {
 	var v any
 	if err := yaml.Load(src, &v); err != nil {
 		return err
@@ -65,7 +66,7 @@ func TestSchemaHasTheKeysOfTheLoader(t *testing.T) {
 		}
 		known[path][key] = true
 	}
-	l := &loader{file: "full.yaml", p: &Policy{}}
+	l := &loader{Report: Report{File: "full.yaml"}, p: &Policy{}}
 	l.keys = func(path string, fs []field) {
 		for _, f := range fs {
 			note(path, f.name)
@@ -73,11 +74,11 @@ func TestSchemaHasTheKeysOfTheLoader(t *testing.T) {
 	}
 	root, ok := l.parseYAML(src)
 	if !ok {
-		t.Fatal(l.diags)
+		t.Fatal(l.ds)
 	}
 	l.document(root)
-	if l.diags.HasErrors() {
-		t.Fatal(l.diags)
+	if l.ds.HasErrors() {
+		t.Fatal(l.ds)
 	}
 	var used func(n *node, path string)
 	there := map[string]bool{}
@@ -101,7 +102,7 @@ func TestSchemaHasTheKeysOfTheLoader(t *testing.T) {
 		}
 	}
 
-	b, err := os.ReadFile(schemaFile)
+	b, err := os.ReadFile(SchemaFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +173,7 @@ func TestSchemaHasTheKeysOfTheLoader(t *testing.T) {
 	if len(known) < 12 {
 		t.Errorf("only %d places: %v", len(known), slices.Sorted(maps.Keys(known)))
 	}
-	if err := validate(compileSchema(t), src); err != nil {
+	if err := Validate(compileSchema(t), src); err != nil {
 		t.Error(err)
 	}
 }
@@ -186,7 +187,7 @@ func TestSchemaAcceptsWhatTheLoaderDoes(t *testing.T) {
 			return
 		}
 		n++
-		if err := validate(s, src); err != nil {
+		if err := Validate(s, src); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -221,7 +222,7 @@ func TestSchemaRefusesWhatTheLoaderDoes(t *testing.T) {
 	const defaults = "defaults: { default_action: deny }\n"
 	rule := func(r string) string { return interfaces + defaults + "rules:\n  - { " + r + " }\n" }
 	with := func(section string) string { return interfaces + defaults + section + "\nrules: []\n" }
-	if err := validate(s, []byte(with(""))); err != nil {
+	if err := Validate(s, []byte(with(""))); err != nil {
 		t.Fatal(err)
 	}
 	for i, src := range []string{
@@ -267,7 +268,7 @@ func TestSchemaRefusesWhatTheLoaderDoes(t *testing.T) {
 			if p, _ := Load("broken.yaml", []byte(src)); p != nil {
 				t.Errorf("the loader accepts\n%s", src)
 			}
-			if validate(s, []byte(src)) == nil {
+			if Validate(s, []byte(src)) == nil {
 				t.Errorf("the schema accepts\n%s", src)
 			}
 		})

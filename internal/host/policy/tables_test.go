@@ -1,4 +1,4 @@
-package policy
+package policy_test
 
 import (
 	"fmt"
@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
@@ -78,10 +80,10 @@ func tables(p *ruleset.Policy) string {
 		fmt.Fprintf(&b, "resolver %s\n", addr(r.Address))
 	}
 	for i := range p.Blocked {
-		fmt.Fprintf(&b, "blocked %s\n", pattern(p, &p.Blocked[i]))
+		fmt.Fprintf(&b, "blocked %s\n", compile.Pattern(p, &p.Blocked[i]))
 	}
 	for i := range p.Private {
-		fmt.Fprintf(&b, "private %s\n", pattern(p, &p.Private[i]))
+		fmt.Fprintf(&b, "private %s\n", compile.Pattern(p, &p.Private[i]))
 	}
 	for _, n := range p.SNAT {
 		fmt.Fprintf(&b, "snat %s by interface %d", network(n.Source, n.SourceMask), n.Interface)
@@ -91,7 +93,7 @@ func tables(p *ruleset.Policy) string {
 		fmt.Fprintf(&b, ", ports %d-%d\n", n.PortLo, n.PortHi)
 	}
 	for _, d := range p.DNAT {
-		fmt.Fprintf(&b, "dnat %s %s ports %d-%d of %s -> %s from port %d, hairpin %d, line %d\n", Protocol(d.Proto), addr(d.External), d.PortLo, d.PortHi,
+		fmt.Fprintf(&b, "dnat %s %s ports %d-%d of %s -> %s from port %d, hairpin %d, line %d\n", policy.Protocol(d.Proto), addr(d.External), d.PortLo, d.PortHi,
 			network(d.From, d.FromMask), addr(d.To), d.ToPort, d.Hairpin, d.Line)
 	}
 	for _, m := range p.Matches {
@@ -107,7 +109,7 @@ func tables(p *ruleset.Policy) string {
 			fmt.Fprintf(&b, " ports %d-%d", m.PortLo, m.PortHi)
 		}
 		if m.Name != 0 {
-			fmt.Fprintf(&b, " named %s", pattern(p, &p.Names[m.Name-1]))
+			fmt.Fprintf(&b, " named %s", compile.Pattern(p, &p.Names[m.Name-1]))
 		}
 		if m.State != 0 {
 			fmt.Fprintf(&b, " %s", stateNames[m.State])

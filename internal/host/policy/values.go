@@ -67,7 +67,7 @@ var synonyms = map[string]string{"allow": "accept", "permit": "accept", "pass": 
 
 // meant returns the word that was probably meant, or "".
 func meant(s string, words []string) string {
-	if w := synonyms[strings.ToLower(s)]; has(words, w) {
+	if w := synonyms[strings.ToLower(s)]; slices.Contains(words, w) {
 		return w
 	}
 	return closest(strings.ToLower(s), words)
@@ -199,7 +199,7 @@ func (l *loader) portRange(n *node, path string) (PortRange, bool) {
 		l.err(n, path, "type", "is "+n.kind.String(), want)
 		return PortRange{}, false
 	}
-	r, ok := parsePorts(n.text)
+	r, ok := ParsePorts(n.text)
 	switch {
 	case !ok:
 		l.err(n, path, "port", fmt.Sprintf("%q is not a port", n.text), want)
@@ -211,8 +211,8 @@ func (l *loader) portRange(n *node, path string) (PortRange, bool) {
 	return PortRange{}, false
 }
 
-// parsePorts reads a port or a range, which may be reversed.
-func parsePorts(s string) (PortRange, bool) {
+// ParsePorts reads a port or a range, which may be reversed.
+func ParsePorts(s string) (PortRange, bool) {
 	lo, hi, isRange := strings.Cut(s, "-")
 	if !isRange {
 		hi = lo

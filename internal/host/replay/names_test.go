@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -32,7 +33,7 @@ func namedPolicy(t testing.TB) *ruleset.Policy {
 	if p == nil {
 		t.Fatal(ds)
 	}
-	s, err := policy.Compile(p)
+	s, err := compile.Compile(p)
 	if err != nil {
 		t.Fatal(err)
 	}

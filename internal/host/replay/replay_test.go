@@ -17,6 +17,7 @@ import (
 	"github.com/gopacket/gopacket/pcapgo"
 
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -42,7 +43,7 @@ func compiled(t testing.TB) *ruleset.Policy {
 	if p == nil {
 		t.Fatal(ds)
 	}
-	s, err := policy.Compile(p)
+	s, err := compile.Compile(p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -435,7 +436,7 @@ func TestExample(t *testing.T) {
 	if p == nil {
 		t.Fatal(ds)
 	}
-	s, err := policy.Compile(p)
+	s, err := compile.Compile(p)
 	if err != nil {
 		t.Fatal(err)
 	}

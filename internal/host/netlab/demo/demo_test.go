@@ -17,18 +17,19 @@ import (
 	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/netlab"
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// compile returns the policy of a rules.yaml.
-func compile(t *testing.T, src string) *ruleset.Policy {
+// compiled returns the policy of a rules.yaml.
+func compiled(t *testing.T, src string) *ruleset.Policy {
 	t.Helper()
 	p, diags := policy.Load("rules.yaml", []byte(src))
 	if p == nil {
 		t.Fatal(diags)
 	}
-	seg, err := policy.Compile(p)
+	seg, err := compile.Compile(p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func stage(t *testing.T, src string, out *bytes.Buffer) *Stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.Close)
-	seg := compile(t, src)
+	seg := compiled(t, src)
 	pool := framebuf.NewPool(make([]byte, 1024*framebuf.Size), 0)
 	wake := make(chan struct{}, 1)
 	lan := netlab.NewPoolPort(w.LANSwitch, "vm", pool, wake)

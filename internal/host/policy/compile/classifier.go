@@ -1,5 +1,6 @@
 // Package compile makes the tables that the image carries (package ruleset):
 //
+//	compile.go     a policy becomes tables: each combination of lists one match
 //	classifier.go  decision trees over the matches (docs/classifier.md)
 //	cut.go         how a node of a tree divides its matches
 //	encode.go      the bytes of the tables

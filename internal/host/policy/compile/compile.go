@@ -1,31 +1,30 @@
-package policy
+package compile
 
 import (
 	"fmt"
 	"math"
 	"net/netip"
-	"slices"
 	"strings"
 
-	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // Compile turns a policy into the tables of a segment, the classifier's among
 // them. A rule whose fields are lists becomes one match for each combination.
-func Compile(p *Policy) (*ruleset.Policy, error) {
-	s, err := compileTables(p)
+func Compile(p *policy.Policy) (*ruleset.Policy, error) {
+	s, err := Tables(p)
 	if err != nil {
 		return nil, err
 	}
-	if err := compile.Classifier(s); err != nil {
+	if err := Classifier(s); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.File, err)
 	}
 	return s, nil
 }
 
-// compileTables makes all but the classifier.
-func compileTables(p *Policy) (*ruleset.Policy, error) {
+// Tables returns the tables of a policy but for the classifier's.
+func Tables(p *policy.Policy) (*ruleset.Policy, error) {
 	c := &compiler{s: &ruleset.Policy{Digest: p.Digest}, texts: map[string]ruleset.Text{}, names: map[string]uint32{}}
 	c.settings(p)
 	for _, f := range p.Interfaces {
@@ -44,8 +43,8 @@ func compileTables(p *Policy) (*ruleset.Policy, error) {
 	c.nat(p)
 	c.dns(&p.DNS)
 	for i := range p.Rules {
-		if c.combined += p.Rules[i].combinations(); c.combined > maxMatches {
-			return nil, fmt.Errorf("%s:%d: the lists of the rules up to this one make more than %d combinations", p.File, p.Rules[i].Line, maxMatches)
+		if c.combined += p.Rules[i].Combinations(); c.combined > policy.MaxMatches {
+			return nil, fmt.Errorf("%s:%d: the lists of the rules up to this one make more than %d combinations", p.File, p.Rules[i].Line, policy.MaxMatches)
 		}
 		c.rule(&p.Rules[i])
 	}
@@ -71,7 +70,7 @@ func (c *compiler) text(t string) ruleset.Text {
 	return r
 }
 
-func (c *compiler) settings(p *Policy) {
+func (c *compiler) settings(p *policy.Policy) {
 	d, s := &p.Defaults, &c.s.Settings
 	*s = ruleset.Settings{
 		DefaultAction: d.Action, MaxFlows: uint32(d.MaxFlows), SourceFlows: uint32(d.SourceFlows), SourceRate: uint32(d.SourceRate),
@@ -92,7 +91,7 @@ func (c *compiler) settings(p *Policy) {
 	}
 	for i, dst := range []*uint32{&s.TCPSynSent, &s.TCPSynRecv, &s.TCPEstablished, &s.TCPFinWait, &s.TCPCloseWait, &s.TCPLastAck,
 		&s.TCPTimeWait, &s.TCPClose, &s.UDPUnreplied, &s.UDPIdle, &s.ICMPEcho} {
-		t := Timeouts[i]
+		t := policy.Timeouts[i]
 		*dst = uint32(t.Default)
 		if v, ok := d.Timeouts[t.Name]; ok {
 			*dst = uint32(v)
@@ -102,7 +101,7 @@ func (c *compiler) settings(p *Policy) {
 
 // nat adds the entries of both kinds. The external addresses of an entry of
 // source translation follow each other.
-func (c *compiler) nat(p *Policy) {
+func (c *compiler) nat(p *policy.Policy) {
 	for _, n := range p.SNAT {
 		e := ruleset.SNAT{Interface: uint32(n.Interface), PortLo: uint16(n.PortLo), PortHi: uint16(n.PortHi)}
 		e.Source, e.SourceMask = addrMask(n.Source)
@@ -122,7 +121,7 @@ func (c *compiler) nat(p *Policy) {
 		}
 		for _, proto := range d.Protocols {
 			e.Proto = uint8(proto)
-			for _, from := range orAny(d.From) {
+			for _, from := range policy.OrAny(d.From) {
 				e.From, e.FromMask = addrMask(from)
 				c.s.DNAT = append(c.s.DNAT, e)
 			}
@@ -130,7 +129,7 @@ func (c *compiler) nat(p *Policy) {
 	}
 }
 
-func (c *compiler) dns(d *DNS) {
+func (c *compiler) dns(d *policy.DNS) {
 	// Those with TLS come first: the others are for when they are down.
 	for _, tls := range [...]bool{true, false} {
 		for _, u := range d.Upstreams {
@@ -179,7 +178,7 @@ func (c *compiler) name(s string) uint32 {
 }
 
 // rule adds a rule and its matches.
-func (c *compiler) rule(r *Rule) {
+func (c *compiler) rule(r *policy.Rule) {
 	n := uint32(len(c.s.Rules))
 	e := ruleset.Rule{ID: c.text(r.ID), Name: c.text(r.Name), Line: uint32(r.Line), Action: r.Action}
 	if r.Shadow {
@@ -195,11 +194,11 @@ func (c *compiler) rule(r *Rule) {
 	}
 	ports := r.Ports
 	if len(ports) == 0 {
-		ports = []PortRange{{0, 65535}} // with protocols that have none
+		ports = []policy.PortRange{{Lo: 0, Hi: 65535}} // with protocols that have none
 	}
 	protos := r.Protocols
 	if len(protos) == 0 {
-		protos = []Protocol{0} // any
+		protos = []policy.Protocol{0} // any
 	}
 	wanted := []uint32{0}
 	if len(r.Names) > 0 {
@@ -208,8 +207,8 @@ func (c *compiler) rule(r *Rule) {
 			wanted = append(wanted, c.name(s))
 		}
 	}
-	for _, src := range orAny(r.Source) {
-		for _, dst := range orAny(r.Destination) {
+	for _, src := range policy.OrAny(r.Source) {
+		for _, dst := range policy.OrAny(r.Destination) {
 			for _, proto := range protos {
 				m.Proto = uint8(proto)
 				for _, q := range ports {
@@ -223,23 +222,6 @@ func (c *compiler) rule(r *Rule) {
 			}
 		}
 	}
-}
-
-// combinations returns how many matches a rule has.
-func (r *Rule) combinations() int {
-	n := len(orAny(r.Source)) * len(orAny(r.Destination))
-	for _, v := range []int{len(r.Protocols), len(r.Ports), len(r.Names)} {
-		n *= max(v, 1)
-	}
-	return n
-}
-
-// orAny returns the list; everything, when it is empty or holds everything.
-func orAny(ps []netip.Prefix) []netip.Prefix {
-	if len(ps) == 0 || slices.ContainsFunc(ps, func(p netip.Prefix) bool { return p.Bits() == 0 }) {
-		return []netip.Prefix{{}}
-	}
-	return ps
 }
 
 // addrMask returns a network as an address and a mask; everything is zeros.
@@ -256,4 +238,20 @@ func addrMask(p netip.Prefix) (a, m ruleset.Addr) {
 		m[i/8] |= 0x80 >> (i % 8)
 	}
 	return a, m
+}
+
+// Patterns returns all name patterns of a policy's rules.
+func Patterns(seg *ruleset.Policy) (all []string) {
+	for i := range seg.Names {
+		all = append(all, Pattern(seg, &seg.Names[i]))
+	}
+	return all
+}
+
+// Pattern returns a name pattern as a policy has it.
+func Pattern(seg *ruleset.Policy, n *ruleset.Name) string {
+	if n.Wildcard == 1 {
+		return "*." + seg.Text(n.Text)
+	}
+	return seg.Text(n.Text)
 }

@@ -1,4 +1,4 @@
-package policy_test
+package explain_test
 
 import (
 	"encoding/binary"
@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy/explain"
 	"github.com/thurward/thurward/internal/host/replay"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -76,7 +78,7 @@ func sum(b []byte, s uint64) uint16 {
 // TestDecideIsTheDataPlane: what explain and tests say about a packet is what
 // the data plane does with it: verdict, rule, reason, and the shadow rule.
 func TestDecideIsTheDataPlane(t *testing.T) {
-	files, err := filepath.Glob("../../../examples/*.yaml")
+	files, err := filepath.Glob("../../../../examples/*.yaml")
 	if err != nil || len(files) < 4 {
 		t.Fatal(files, err)
 	}
@@ -93,7 +95,7 @@ func TestDecideIsTheDataPlane(t *testing.T) {
 			if p == nil {
 				t.Fatal(ds)
 			}
-			seg, err := policy.Compile(p)
+			seg, err := compile.Compile(p)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -112,7 +114,7 @@ func TestDecideIsTheDataPlane(t *testing.T) {
 			outcomes := map[string]int{}
 			for i := range 1500 {
 				f := randomFlow(r, p, uint16(1024+i))
-				o := p.Decide(seg, f)
+				o := explain.Decide(p, seg, f)
 				records = records[:0]
 				side := replay.WAN
 				if f.FromLAN {

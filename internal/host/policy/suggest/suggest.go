@@ -1,4 +1,6 @@
-package policy
+// Package suggest makes rules of what the firewall has dropped or would have
+// dropped, for review.
+package suggest
 
 import (
 	"cmp"
@@ -8,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/explain"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
@@ -16,7 +20,7 @@ import (
 // default action dropped, or one that a shadow rule would have decided.
 type Observation struct {
 	FromLAN  bool
-	Protocol Protocol
+	Protocol policy.Protocol
 	Src, Dst netip.Addr
 	Port     int    // destination; 0 for icmp
 	Domain   string // name by which Src knows Dst, "" for none
@@ -39,7 +43,7 @@ const (
 // A Suggestion is what Suggest makes of observations.
 type Suggestion struct {
 	rules   []proposal
-	policy  *Policy
+	policy  *policy.Policy
 	seen    int // packets
 	already int // that the policy accepts now
 	ingress int // from the WAN, not proposed
@@ -59,10 +63,10 @@ type late struct {
 
 func (l *late) add(o *Observation, grace int) {
 	l.packets += o.Count
-	if badName(o.Domain) == "" {
+	if policy.BadName(o.Domain) == "" {
 		l.names[strings.ToLower(o.Domain)] += o.Count
 	}
-	if grace+o.Expired > MaxTTLGrace {
+	if grace+o.Expired > policy.MaxTTLGrace {
 		l.beyond += o.Count
 		return
 	}
@@ -83,7 +87,7 @@ func (l *late) lines(grace int) (lines []string) {
 		lines = append(lines, fmt.Sprintf("dns.ttl_grace: %d lets %s through. Addresses then stay open when they may belong to somebody else; see docs/dns.md.", grace+l.most, packets(l.packets-l.beyond)))
 	}
 	if l.beyond > 0 {
-		lines = append(lines, fmt.Sprintf("%s came later than dns.ttl_grace may be, %d seconds: those clients must resolve again, or need a rule by address.", packets(l.beyond), MaxTTLGrace))
+		lines = append(lines, fmt.Sprintf("%s came later than dns.ttl_grace may be, %d seconds: those clients must resolve again, or need a rule by address.", packets(l.beyond), policy.MaxTTLGrace))
 	}
 	return lines
 }
@@ -127,7 +131,7 @@ type proposal struct {
 	shadow  string
 	accept  bool
 	fromLAN bool
-	proto   Protocol
+	proto   policy.Protocol
 	ports   []int
 	dsts    []netip.Addr
 	names   []string
@@ -141,11 +145,11 @@ type proposal struct {
 // and destination becomes one, then what has the same sources. Rules that would
 // let strangers in are made only of what shadow rules would accept, unless
 // ingress is true. seg is the compiled policy that is to be extended.
-func (p *Policy) Suggest(seg *ruleset.Policy, obs []Observation, ingress bool) *Suggestion {
+func Suggest(p *policy.Policy, seg *ruleset.Policy, obs []Observation, ingress bool) *Suggestion {
 	s := &Suggestion{policy: p, own: map[string]int{}, late: late{names: map[string]int{}}, strange: strange{names: map[string]int{}, srcs: map[string]int{}}}
 	type flow struct {
 		fromLAN  bool
-		proto    Protocol
+		proto    policy.Protocol
 		src, dst netip.Addr
 		port     int
 	}
@@ -159,7 +163,7 @@ func (p *Policy) Suggest(seg *ruleset.Policy, obs []Observation, ingress bool) *
 		shadow  string
 		accept  bool
 		fromLAN bool
-		proto   Protocol
+		proto   policy.Protocol
 		port    int
 		dst     netip.Addr
 		name    string
@@ -171,12 +175,12 @@ func (p *Policy) Suggest(seg *ruleset.Policy, obs []Observation, ingress bool) *
 			continue
 		}
 		s.seen += o.Count
-		f := Flow{FromLAN: o.FromLAN, Protocol: o.Protocol, Src: netip.AddrPortFrom(o.Src, 0), Dst: netip.AddrPortFrom(o.Dst, uint16(o.Port)), FQDN: strings.ToLower(o.Domain)}
-		now := p.Decide(seg, f)
+		f := policy.Flow{FromLAN: o.FromLAN, Protocol: o.Protocol, Src: netip.AddrPortFrom(o.Src, 0), Dst: netip.AddrPortFrom(o.Dst, uint16(o.Port)), FQDN: strings.ToLower(o.Domain)}
+		now := explain.Decide(p, seg, f)
 		byName := false // a rule by this name accepts it, and its source did not have the name
 		if now.Accept && (o.Expired > 0 || o.ByOther) {
 			f.FQDN = ""
-			byName = !p.Decide(seg, f).Accept
+			byName = !explain.Decide(p, seg, f).Accept
 		}
 		switch {
 		case o.Shadow == "" && byName && o.ByOther:
@@ -188,7 +192,7 @@ func (p *Policy) Suggest(seg *ruleset.Policy, obs []Observation, ingress bool) *
 		case o.Shadow == "" && now.Accept:
 			s.already += o.Count
 			continue
-		case !now.Asked || o.Shadow == "" && now.Local && !p.offers(&now.Seen):
+		case !now.Asked || o.Shadow == "" && now.Local && !explain.Offers(p, &now.Seen):
 			s.own[cmp.Or(now.Note, fmt.Sprintf("%v is the firewall's own address, for which rules open nothing; nat.dnat forwards its ports", o.Dst))] += o.Count
 			continue
 		case o.Shadow == "" && !o.FromLAN && !ingress:
@@ -200,7 +204,7 @@ func (p *Policy) Suggest(seg *ruleset.Policy, obs []Observation, ingress bool) *
 			}
 		}
 		k := key{o.Shadow, o.Accept || o.Shadow == "", o.FromLAN, o.Protocol, o.Port, o.Dst, ""}
-		if o.Domain != "" && o.FromLAN && k.accept && badName(o.Domain) == "" {
+		if o.Domain != "" && o.FromLAN && k.accept && policy.BadName(o.Domain) == "" {
 			k.dst, k.name = netip.Addr{}, strings.ToLower(o.Domain)
 		}
 		g := groups[k]
@@ -263,8 +267,8 @@ func (s *Suggestion) merge(like func(g *proposal) string) {
 		m := &out[i]
 		m.count += g.count
 		m.first, m.last = min(m.first, g.first), max(m.last, g.last)
-		m.ports = unique(append(m.ports, g.ports...))
-		m.dsts, m.names = unique(append(m.dsts, g.dsts...)), unique(append(m.names, g.names...))
+		m.ports = policy.Unique(append(m.ports, g.ports...))
+		m.dsts, m.names = policy.Unique(append(m.dsts, g.dsts...)), policy.Unique(append(m.names, g.names...))
 		for a, n := range g.srcs {
 			m.srcs[a] += n
 		}
@@ -298,7 +302,7 @@ func (s *Suggestion) YAML(source string) ([]byte, error) {
 		taken[s.policy.Rules[i].ID] = true
 	}
 	n := 0
-	var rules []*Node
+	var rules []*policy.Node
 	for i := range s.rules {
 		g := &s.rules[i]
 		id := ""
@@ -308,11 +312,11 @@ func (s *Suggestion) YAML(source string) ([]byte, error) {
 		}
 		rules = append(rules, s.rule(g, id))
 	}
-	return Document(Mapping(false, Member{"rules", List(false, rules...), ""}), head...)
+	return policy.Document(policy.Mapping(false, member("rules", policy.List(false, rules...))), head...)
 }
 
 // rule returns a proposed rule with its comments.
-func (s *Suggestion) rule(g *proposal, id string) *Node {
+func (s *Suggestion) rule(g *proposal, id string) *policy.Node {
 	srcs := slices.SortedFunc(maps.Keys(g.srcs), func(x, y netip.Addr) int {
 		return cmp.Or(cmp.Compare(g.srcs[y], g.srcs[x]), x.Compare(y))
 	})
@@ -339,14 +343,14 @@ func (s *Suggestion) rule(g *proposal, id string) *Node {
 	if g.fromLAN {
 		direction = verdict.Egress
 	}
-	r := []Member{{"id", Scalar(id), ""}, {"action", Scalar(action.String()), ""}, {"direction", Scalar(direction.String()), ""}}
-	address := func(a netip.Addr) *Node { return Scalar(a.String()) }
+	r := []policy.Member{member("id", policy.Scalar(id)), member("action", policy.Scalar(action.String())), member("direction", policy.Scalar(direction.String()))}
+	address := func(a netip.Addr) *policy.Node { return policy.Scalar(a.String()) }
 	slices.SortFunc(srcs, netip.Addr.Compare)
-	switch lan := s.policy.side(true).Prefix.Masked(); {
+	switch lan := s.policy.LAN().Prefix.Masked(); {
 	case len(srcs) <= maxSources:
-		r = append(r, Member{"source", OneOrList(srcs, address), ""})
+		r = append(r, member("source", policy.OneOrList(srcs, address)))
 	case g.fromLAN:
-		r = append(r, Member{"source", Scalar(lan.String()), fmt.Sprintf("%d hosts of it", len(srcs))})
+		r = append(r, policy.Member{Key: "source", Value: policy.Scalar(lan.String()), Comment: fmt.Sprintf("%d hosts of it", len(srcs))})
 	default:
 		above = append(above, fmt.Sprintf("source: %d addresses, too many to list", len(srcs)))
 	}
@@ -355,16 +359,20 @@ func (s *Suggestion) rule(g *proposal, id string) *Node {
 	slices.Sort(g.ports)
 	switch {
 	case len(g.names) > 0:
-		r = append(r, Member{"destination_fqdn", OneOrList(g.names, Scalar), ""})
+		r = append(r, member("destination_fqdn", policy.OneOrList(g.names, policy.Scalar)))
 	case len(g.dsts) <= maxDestinations:
-		r = append(r, Member{"destination", OneOrList(g.dsts, address), ""})
+		r = append(r, member("destination", policy.OneOrList(g.dsts, address)))
 	default:
 		above = append(above, fmt.Sprintf("destination: %d addresses, too many to list", len(g.dsts)))
 	}
 	if len(g.ports) > 0 {
-		r = append(r, Member{"destination_port", OneOrList(g.ports, func(p int) *Node { return Plain(p) }), ""})
+		r = append(r, member("destination_port", policy.OneOrList(g.ports, func(p int) *policy.Node { return policy.Plain(p) })))
 	}
-	return Above(Mapping(false, append(r, Member{"protocol", Scalar(g.proto.String()), ""})...), above...)
+	return policy.Above(policy.Mapping(false, append(r, member("protocol", policy.Scalar(g.proto.String())))...), above...)
+}
+
+func member(key string, value *policy.Node) policy.Member {
+	return policy.Member{Key: key, Value: value}
 }
 
 func packets(n int) string {

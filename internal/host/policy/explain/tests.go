@@ -1,4 +1,4 @@
-package policy
+package explain
 
 import (
 	"fmt"
@@ -6,40 +6,39 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/thurward/thurward/internal/guest/router"
-	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // A TestResult is what came of a test.
 type TestResult struct {
-	Test    *Test
+	Test    *policy.Test
 	Outcome Outcome
 	Wrong   string // what the policy does instead of what is expected, and why; "" when all is as expected
 }
 
 // RunTests evaluates the policy's tests. seg is the compiled policy.
-func (p *Policy) RunTests(seg *ruleset.Policy) []TestResult {
+func RunTests(p *policy.Policy, seg *ruleset.Policy) []TestResult {
 	var all []TestResult
 	for i := range p.Tests {
 		t := &p.Tests[i]
-		o := p.Decide(seg, t.Flow)
-		all = append(all, TestResult{Test: t, Outcome: o, Wrong: p.judge(t, &o)})
+		o := Decide(p, seg, t.Flow)
+		all = append(all, TestResult{Test: t, Outcome: o, Wrong: judge(p, t, &o)})
 	}
 	return all
 }
 
 // judge says what is not as expected.
-func (p *Policy) judge(t *Test, o *Outcome) string {
+func judge(p *policy.Policy, t *policy.Test, o *Outcome) string {
 	var bad []string
 	if t.Accept != o.Accept || t.Expect == ruleset.Reject && o.Action != ruleset.Reject {
-		bad = append(bad, fmt.Sprintf("want %s, but %s", t.Expect, p.Describe(o)))
-		if why := p.nearest(t, o); why != "" {
+		bad = append(bad, fmt.Sprintf("want %s, but %s", t.Expect, Describe(p, o)))
+		if why := nearest(p, t, o); why != "" {
 			bad = append(bad, why)
 		}
-	} else if t.ExpectRule != "" && !p.decidedBy(t.ExpectRule, o) {
-		bad = append(bad, fmt.Sprintf("want rule %q to decide, but %s", t.ExpectRule, p.Describe(o)))
-		if why := p.nearest(t, o); why != "" {
+	} else if t.ExpectRule != "" && !decidedBy(p, t.ExpectRule, o) {
+		bad = append(bad, fmt.Sprintf("want rule %q to decide, but %s", t.ExpectRule, Describe(p, o)))
+		if why := nearest(p, t, o); why != "" {
 			bad = append(bad, why)
 		}
 	}
@@ -62,7 +61,7 @@ func (p *Policy) judge(t *Test, o *Outcome) string {
 }
 
 // decidedBy reports whether the rule of an id, or the default action, decided.
-func (p *Policy) decidedBy(id string, o *Outcome) bool {
+func decidedBy(p *policy.Policy, id string, o *Outcome) bool {
 	if !o.Asked {
 		return false
 	}
@@ -73,7 +72,7 @@ func (p *Policy) decidedBy(id string, o *Outcome) bool {
 }
 
 // Describe says in a sentence what a policy does with a packet.
-func (p *Policy) Describe(o *Outcome) string {
+func Describe(p *policy.Policy, o *Outcome) string {
 	if !o.Asked {
 		return fmt.Sprintf("it is dropped before the rules, as %v: %s", o.Reason, o.Note)
 	}
@@ -94,7 +93,7 @@ func (p *Policy) Describe(o *Outcome) string {
 // nearest says why the rule that was expected does not decide; where none was
 // named, it is one of those with the wanted action of which the fewest
 // fields do not match.
-func (p *Policy) nearest(t *Test, o *Outcome) string {
+func nearest(p *policy.Policy, t *policy.Test, o *Outcome) string {
 	best := -1
 	for i := range o.Earlier {
 		m := &o.Earlier[i]
@@ -127,26 +126,12 @@ func (m Miss) String() string {
 }
 
 // Failures returns what is not as expected as diagnostics.
-func Failures(p *Policy, rs []TestResult) (ds Diagnostics) {
+func Failures(p *policy.Policy, rs []TestResult) (ds policy.Diagnostics) {
 	for _, r := range rs {
 		if r.Wrong != "" {
-			ds = append(ds, Diagnostic{File: p.File, Line: r.Test.Line, Column: r.Test.Column, Path: r.Test.Path, Severity: Error, Code: "test-failed",
+			ds = append(ds, policy.Diagnostic{File: p.File, Line: r.Test.Line, Column: r.Test.Column, Path: r.Test.Path, Severity: policy.Error, Code: "test-failed",
 				Message: fmt.Sprintf("test %q fails: %v: %s", r.Test.Name, r.Test.Flow, r.Wrong)})
 		}
 	}
 	return ds
-}
-
-// A Cost is what a policy takes of the machine that it runs on.
-type Cost struct {
-	Rules   int
-	Matches int // combinations of the rules' lists
-	Names   int // names and wildcards of rules
-	Tables  int // bytes of the compiled policy
-	Memory  router.Memory
-}
-
-// CostOf returns the cost of a compiled policy.
-func CostOf(seg *ruleset.Policy) Cost {
-	return Cost{Rules: len(seg.Rules), Matches: len(seg.Matches), Names: len(seg.Names), Tables: len(compile.Encode(seg)), Memory: router.MemoryOf(seg)}
 }

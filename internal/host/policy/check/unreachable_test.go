@@ -1,4 +1,4 @@
-package policy
+package check
 
 import (
 	"fmt"
@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/policy/linear"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -53,11 +55,11 @@ func TestUnreachableIsExact(t *testing.T) {
 			}
 			b.WriteString(" }\n")
 		}
-		p, ds := Load("random.yaml", []byte(b.String()))
+		p, ds := policy.Load("random.yaml", []byte(b.String()))
 		if p == nil {
 			t.Fatalf("%v\n%s", ds, b.String())
 		}
-		seg, err := compileTables(p)
+		seg, err := compile.Tables(p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,11 +85,11 @@ func TestUnreachableIsExact(t *testing.T) {
 					without.Rules = append(without.Rules, p.Rules[j])
 				}
 			}
-			s, err := compileTables(&without)
+			s, err := compile.Tables(&without)
 			if err != nil {
 				t.Fatal(err)
 			}
-			k := slices.IndexFunc(without.Rules, func(v Rule) bool { return v.ID == p.Rules[i].ID })
+			k := slices.IndexFunc(without.Rules, func(v policy.Rule) bool { return v.ID == p.Rules[i].ID })
 			if !reachedRules(&without, s)[k] {
 				// Others may cover it as well; what is named must then do so alone.
 				only := *p
@@ -97,7 +99,7 @@ func TestUnreachableIsExact(t *testing.T) {
 						only.Rules = append(only.Rules, p.Rules[j])
 					}
 				}
-				s, err := compileTables(&only)
+				s, err := compile.Tables(&only)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -114,14 +116,14 @@ func TestUnreachableIsExact(t *testing.T) {
 
 // reachedRules says which rules some packet of the small world reaches: a rule
 // is reached when it decides, or would if shadow rules were enforced.
-func reachedRules(p *Policy, seg *ruleset.Policy) []bool {
+func reachedRules(p *policy.Policy, seg *ruleset.Policy) []bool {
 	reached := make([]bool, len(p.Rules)+1)
 	f := linear.New(seg)
 	var sets [][]uint32
 	for _, name := range []string{"", "a.example.com", "b.example.com", "c.example.com"} {
 		var ns []uint32
 		for i := range seg.Names {
-			if matchesName([]string{pattern(seg, &seg.Names[i])}, name) {
+			if policy.MatchesName([]string{compile.Pattern(seg, &seg.Names[i])}, name) {
 				ns = append(ns, uint32(i))
 			}
 		}
@@ -129,8 +131,8 @@ func reachedRules(p *Policy, seg *ruleset.Policy) []bool {
 			sets = append(sets, ns)
 		}
 	}
-	base := number(netip.MustParseAddr("10.0.0.0"))
-	dst := number(netip.MustParseAddr("198.51.100.0"))
+	base := policy.Number(netip.MustParseAddr("10.0.0.0"))
+	dst := policy.Number(netip.MustParseAddr("198.51.100.0"))
 	for _, d := range []verdict.Direction{verdict.Egress, verdict.Ingress} {
 		for _, st := range []uint8{ruleset.StateNew, ruleset.StateEstablished} {
 			for _, proto := range []uint8{1, 6, 17, 47} {

@@ -1,9 +1,10 @@
-package policy
+package check
 
 import (
 	"math/bits"
 	"slices"
 
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/policy/packetset"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -27,12 +28,12 @@ const (
 // nothing is left of any match. It reports false when the policy is too large to
 // look at all of it.
 func unreachable(s *ruleset.Policy) (dead []deadRule, all bool) {
-	w := work{Space: packetset.NewSpace(patternsOf(s)), s: s, regions: make([]packetset.Region, len(s.Matches)), index: map[slot][]int32{}, steps: maxSteps}
+	w := work{Space: packetset.NewSpace(compile.Patterns(s)), s: s, regions: make([]packetset.Region, len(s.Matches)), index: map[slot][]int32{}, steps: maxSteps}
 	for i := range s.Matches {
 		m, r := &s.Matches[i], &w.regions[i]
 		r.Box, _, _ = packetset.FromMatch(m) // all that the language can say is exact
 		if m.Name != 0 {
-			r.Names = w.Pattern(pattern(s, &s.Names[m.Name-1]))
+			r.Names = w.Pattern(compile.Pattern(s, &s.Names[m.Name-1]))
 		}
 	}
 	for i := 0; i < len(s.Matches); {

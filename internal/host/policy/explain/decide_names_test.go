@@ -1,4 +1,4 @@
-package policy_test
+package explain_test
 
 import (
 	"encoding/binary"
@@ -16,6 +16,7 @@ import (
 	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/explain"
 	"github.com/thurward/thurward/internal/host/replay"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -43,7 +44,7 @@ func randomQuestion(r *rand.Rand, p *policy.Policy, f *policy.Flow) *question {
 	}
 	q.ago = time.Duration(1+r.IntN(1000)) * 100 * time.Millisecond
 	f.FQDN = q.name
-	f.Naming, f.Ago = p.Resolved(q.ago, time.Duration(q.ttl)*time.Second)
+	f.Naming, f.Ago = explain.Resolved(p, q.ago, time.Duration(q.ttl)*time.Second)
 	if r.IntN(4) == 0 {
 		q.by = netip.MustParseAddr("10.0.0.77")
 		if f.Naming == policy.NameExpired { // for everybody
@@ -142,11 +143,11 @@ func reproduced(p *policy.Policy, seg *ruleset.Policy, events []event.Record, na
 			continue
 		}
 		w, unknown := words(cmd)
-		f, err := p.ParseFlow(w)
+		f, err := explain.ParseFlow(p, w)
 		if err != nil || unknown != "" {
 			return fmt.Sprintf("%s: %v %s", cmd, err, unknown)
 		}
-		o := p.Decide(seg, f)
+		o := explain.Decide(p, seg, f)
 		if (events[i].Action == verdict.Accept) != o.Accept || events[i].Reason != o.Reason || o.Asked && (o.Accept || o.Action != ruleset.Accept) && int(events[i].Rule) != o.Rule || events[i].Hint.Name() != o.Hint.Name() {
 			return fmt.Sprintf("%s\ngives accept %v, %v, rule %s, hint %q; the event is %s", cmd, o.Accept, o.Reason, p.RuleID(o.Rule), o.Hint.Name(), line)
 		}
@@ -157,7 +158,7 @@ func reproduced(p *policy.Policy, seg *ruleset.Policy, events []event.Record, na
 }
 
 // words reads the command line of thurward explain.
-func words(cmd string) (w policy.FlowWords, unknown string) {
+func words(cmd string) (w explain.FlowWords, unknown string) {
 	args := strings.Fields(strings.TrimPrefix(cmd, "thurward explain"))
 	into := map[string]*string{"--from": &w.From, "--proto": &w.Proto, "--src": &w.Src, "--dst": &w.Dst, "--fqdn": &w.FQDN, "--state": &w.State, "--expired": &w.Expired}
 	for i := 0; i < len(args); i++ {

@@ -1,4 +1,4 @@
-package policy
+package diff
 
 import (
 	"crypto/sha256"
@@ -6,13 +6,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // otherChanges returns what differs beside the decisions of rules.
-func otherChanges(a, b *Policy) []OtherChange {
+func otherChanges(a, b *policy.Policy) []OtherChange {
 	out := []OtherChange{}
-	x, y := a.facts(), b.facts()
+	x, y := facts(a), facts(b)
 	for i := range x {
 		if x[i].value != y[i].value {
 			out = append(out, OtherChange{x[i].path, x[i].value, y[i].value})
@@ -22,9 +23,9 @@ func otherChanges(a, b *Policy) []OtherChange {
 		path string
 		a, b []string
 	}{
-		{"nat.snat", a.snatLines(), b.snatLines()},
-		{"nat.dnat", a.dnatLines(), b.dnatLines()},
-		{"shadow rules", a.shadowLines(), b.shadowLines()},
+		{"nat.snat", snatLines(a), snatLines(b)},
+		{"nat.dnat", dnatLines(a), dnatLines(b)},
+		{"shadow rules", shadowLines(a), shadowLines(b)},
 	} {
 		out = append(out, listChanges(l.path, l.a, l.b)...)
 	}
@@ -34,7 +35,7 @@ func otherChanges(a, b *Policy) []OtherChange {
 type fact struct{ path, value string }
 
 // facts returns the settings, in a fixed order.
-func (p *Policy) facts() []fact {
+func facts(p *policy.Policy) []fact {
 	d, n := &p.Defaults, &p.DNS
 	fs := []fact{
 		{"defaults.default_action", d.Action.String()},
@@ -48,9 +49,9 @@ func (p *Policy) facts() []fact {
 		{"defaults.flow_trace_sample_accept", fmt.Sprint(d.SampleAccept)},
 		{"defaults.flow_trace_sample_drop", fmt.Sprint(d.SampleDrop)},
 		{"defaults.dns_qps_per_client", fmt.Sprint(d.DNSRate)},
-		{"nat: hosts that the wan reaches by their own addresses, where rules accept it", all(p.routed())},
+		{"nat: hosts that the wan reaches by their own addresses, where rules accept it", all(p.Untranslated())},
 	}
-	for _, t := range Timeouts {
+	for _, t := range policy.Timeouts {
 		v, ok := d.Timeouts[t.Name]
 		if !ok {
 			v = t.Default
@@ -81,9 +82,11 @@ func (p *Policy) facts() []fact {
 		fact{"dns.ttl_grace", fmt.Sprint(n.TTLGrace)},
 		fact{"dns.max_names", fmt.Sprint(n.MaxNames)},
 	)
-	for _, lan := range [...]bool{true, false} {
-		i := p.side(lan)
-		path := "interfaces." + map[bool]string{true: "lan", false: "wan"}[lan]
+	for _, side := range [...]struct {
+		name string
+		i    *policy.Interface
+	}{{"lan", p.LAN()}, {"wan", p.WAN()}} {
+		i, path := side.i, "interfaces."+side.name
 		gateway, mac, mtu := "", "", ""
 		if i.Gateway.IsValid() {
 			gateway = i.Gateway.String()
@@ -109,7 +112,7 @@ func all[T any](vs []T) string {
 	return strings.Join(s, ", ")
 }
 
-func (p *Policy) snatLines() (s []string) {
+func snatLines(p *policy.Policy) (s []string) {
 	for i := range p.SNAT {
 		n := &p.SNAT[i]
 		from, to := "any", "masquerade"
@@ -119,12 +122,12 @@ func (p *Policy) snatLines() (s []string) {
 		if len(n.External) > 0 {
 			to = all(n.External)
 		}
-		s = append(s, fmt.Sprintf("source %s to %s, ports %v", from, to, PortRange{n.PortLo, n.PortHi}))
+		s = append(s, fmt.Sprintf("source %s to %s, ports %v", from, to, policy.PortRange{Lo: n.PortLo, Hi: n.PortHi}))
 	}
 	return s
 }
 
-func (p *Policy) dnatLines() (s []string) {
+func dnatLines(p *policy.Policy) (s []string) {
 	for i := range p.DNAT {
 		d := &p.DNAT[i]
 		from := "any"
@@ -136,7 +139,7 @@ func (p *Policy) dnatLines() (s []string) {
 			protos = append(protos, v.String())
 		}
 		slices.Sort(protos)
-		line := fmt.Sprintf("%s %v:%v to %v:%s from %s", strings.Join(protos, ", "), d.WAN, d.Ports, d.To, d.toPorts(), from)
+		line := fmt.Sprintf("%s %v:%v to %v:%s from %s", strings.Join(protos, ", "), d.WAN, d.Ports, d.To, d.ToPorts(), from)
 		if d.Hairpin {
 			line += ", hairpin"
 		}
@@ -145,7 +148,7 @@ func (p *Policy) dnatLines() (s []string) {
 	return s
 }
 
-func (p *Policy) shadowLines() (s []string) {
+func shadowLines(p *policy.Policy) (s []string) {
 	any := func(v string) string {
 		if v == "" {
 			return "any"

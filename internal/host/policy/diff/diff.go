@@ -1,4 +1,11 @@
-package policy
+// Package diff compares two policies: which traffic they decide differently, as
+// sets of packets, and what else of them differs.
+//
+//	diff.go   conditions, and what was found in words
+//	walk.go   the search
+//	other.go  NAT, settings, shadow rules
+//	text.go   output for people
+package diff
 
 import (
 	"cmp"
@@ -7,6 +14,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/policy/packetset"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -71,18 +80,18 @@ func (d *Diff) Same() bool { return len(d.Traffic)+len(d.Other) == 0 }
 // Where many rules overlap there are many sets. With limit it stops looking
 // after as many and says so in Complete; with show it describes as many of each
 // change. Zero is all.
-func Compare(a, b *Policy, limit, show int) (*Diff, error) {
-	sa, err := compileTables(a)
+func Compare(a, b *policy.Policy, limit, show int) (*Diff, error) {
+	sa, err := compile.Tables(a)
 	if err != nil {
 		return nil, err
 	}
-	sb, err := compileTables(b)
+	sb, err := compile.Tables(b)
 	if err != nil {
 		return nil, err
 	}
 	d := &Diff{Old: a.File, New: b.File, Traffic: []TrafficChange{}, Other: otherChanges(a, b), Complete: true}
-	c := &comparison{policies: [2]*Policy{a, b}, ids: map[Decision]int{}}
-	c.Space = packetset.NewSpace(append(patternsOf(sa), patternsOf(sb)...))
+	c := &comparison{policies: [2]*policy.Policy{a, b}, ids: map[Decision]int{}}
+	c.Space = packetset.NewSpace(append(compile.Patterns(sa), compile.Patterns(sb)...))
 	var conds [2][]*cond
 	var def [2]int
 	for i, s := range [...]*ruleset.Policy{sa, sb} {
@@ -184,7 +193,7 @@ func uncommon(a, b []*cond) []*cond {
 // A comparison turns what was found into words.
 type comparison struct {
 	*packetset.Space
-	policies  [2]*Policy
+	policies  [2]*policy.Policy
 	lines     [2]map[string]int // of rules, by id
 	ids       map[Decision]int
 	decisions []Decision
@@ -219,7 +228,7 @@ func (c *comparison) conds(side int, s *ruleset.Policy) []*cond {
 		x := cond{Region: packetset.Region{Box: box}, to: to}
 		if x.Kinds &= packetset.Reaching; m.Name != 0 {
 			x.Kinds &= packetset.Named
-			x.Names = c.Pattern(pattern(s, &s.Names[m.Name-1]))
+			x.Names = c.Pattern(compile.Pattern(s, &s.Names[m.Name-1]))
 		}
 		if ok && x.Kinds != 0 {
 			all = append(all, c.apart(x)...)
@@ -292,10 +301,10 @@ func (c *comparison) example(r *packetset.Region) Example {
 	if k/packetset.NumClasses/2 == 1 {
 		e.State = "established"
 	}
-	lan := c.policies[1].side(true).Prefix
-	inside := uint32(number(lan.Masked().Addr()))
+	lan := c.policies[1].LAN().Prefix
+	inside := uint32(policy.Number(lan.Masked().Addr()))
 	last := inside | uint32(uint64(^uint32(0))>>lan.Bits())
-	own := uint32(number(lan.Addr()))
+	own := uint32(policy.Number(lan.Addr()))
 	pick := func(d int, home bool) string {
 		lo, hi := r.Lo[d], r.Hi[d]
 		v := lo

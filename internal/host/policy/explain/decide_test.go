@@ -1,4 +1,4 @@
-package policy_test
+package explain_test
 
 import (
 	"bytes"
@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy/explain"
 	"github.com/thurward/thurward/internal/host/replay"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -147,7 +149,7 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 		if p == nil {
 			t.Fatalf("%v\n%s", ds, src)
 		}
-		seg, err := policy.Compile(p)
+		seg, err := compile.Compile(p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +174,7 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 				f.Src = netip.AddrPortFrom(netip.MustParseAddr(addrs[1+r.IntN(4)]), f.Src.Port())
 				asked = randomQuestion(r, p, &f)
 			}
-			o := p.Decide(seg, f)
+			o := explain.Decide(p, seg, f)
 			reasons[o.Reason]++
 
 			var events []event.Record
@@ -250,7 +252,7 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 }
 
 // compare returns where an outcome and what happened differ.
-func compare(p *policy.Policy, f policy.Flow, o *policy.Outcome, side replay.Side, events []event.Record, out []sent) string {
+func compare(p *policy.Policy, f policy.Flow, o *explain.Outcome, side replay.Side, events []event.Record, out []sent) string {
 	dns := o.Accept && o.Local && f.Protocol != policy.ICMP
 	if len(events) == 0 && dns && f.Protocol == policy.TCP {
 		return "" // the connection is told of when it is up

@@ -1,4 +1,4 @@
-package policy
+package diff
 
 import (
 	"fmt"
@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/thurward/thurward/internal/guest/filter"
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/policy/linear"
 	"github.com/thurward/thurward/internal/host/policy/packetset"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -17,12 +19,12 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-func load(t testing.TB, text string) *Policy {
+func load(t testing.TB, text string) *policy.Policy {
 	t.Helper()
-	p, ds := Load("rules.yaml", []byte(text))
+	p, ds := policy.Load("rules.yaml", []byte(text))
 	if p == nil {
 		for _, d := range ds {
-			if d.Severity == Error {
+			if d.Severity == policy.Error {
 				t.Error(d)
 			}
 		}
@@ -89,15 +91,15 @@ func TestDiffIsExact(t *testing.T) {
 			tb = strings.Replace(tb, "80-90", "81-90", 1)
 		}
 		a, b := load(t, ta), load(t, tb)
-		sa, err := compileTables(a)
+		sa, err := compile.Tables(a)
 		if err != nil {
 			t.Fatal(err)
 		}
-		sb, err := compileTables(b)
+		sb, err := compile.Tables(b)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &comparison{policies: [2]*Policy{a, b}, ids: map[Decision]int{}, Space: packetset.NewSpace(append(patternsOf(sa), patternsOf(sb)...))}
+		c := &comparison{policies: [2]*policy.Policy{a, b}, ids: map[Decision]int{}, Space: packetset.NewSpace(append(compile.Patterns(sa), compile.Patterns(sb)...))}
 		w := &walker{Space: c.Space, found: map[[2]int][]packetset.Region{}}
 		var conds [2][]*cond
 		for i, s := range [...]*ruleset.Policy{sa, sb} {
@@ -144,10 +146,10 @@ func TestDiffIsExact(t *testing.T) {
 								continue
 							}
 							q := filter.Packet{Src: packet.Addr(src), Dst: packet.Addr(dst), DstPort: uint16(port), Proto: []uint8{6, 17, 1, 47}[k%packetset.NumClasses], Direction: verdict.Direction(1 + k/packetset.NumClasses%2), State: uint8(1 + k/packetset.NumClasses/2)}
-							decide := func(side int, p *Policy, s *ruleset.Policy, l *linear.Filter) int {
+							decide := func(side int, p *policy.Policy, s *ruleset.Policy, l *linear.Filter) int {
 								q.Names = nil
 								for i := range s.Names {
-									j, _ := slices.BinarySearch(names, pattern(s, &s.Names[i]))
+									j, _ := slices.BinarySearch(names, compile.Pattern(s, &s.Names[i]))
 									if set>>j&1 == 1 {
 										q.Names = append(q.Names, uint32(i))
 									}
@@ -194,7 +196,7 @@ func TestDiffIsExact(t *testing.T) {
 func holds(s *packetset.Space, r *packetset.Region, kind int, src, dst, port uint32, names int) bool {
 	yes, no := s.NamesOf(r, false)
 	for i, n := range s.Patterns() {
-		if has(yes, n) && names>>i&1 == 0 || has(no, n) && names>>i&1 == 1 {
+		if slices.Contains(yes, n) && names>>i&1 == 0 || slices.Contains(no, n) && names>>i&1 == 1 {
 			return false
 		}
 	}
@@ -230,7 +232,9 @@ rules:
 // they are rejected, and by which rule.
 func TestDiffOtherProtocols(t *testing.T) {
 	const rules = "defaults: { default_action: deny }\nrules:\n  - { id: web, action: accept, protocol: tcp }\n  - { id: rest, action: ACTION }\n"
-	with := func(action string) *Policy { return load(t, diffHead+strings.Replace(rules, "ACTION", action, 1)) }
+	with := func(action string) *policy.Policy {
+		return load(t, diffHead+strings.Replace(rules, "ACTION", action, 1))
+	}
 	others := func(d *Diff) (n int, last string) {
 		for i := range d.Traffic {
 			for j := range d.Traffic[i].Packets {

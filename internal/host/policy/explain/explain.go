@@ -1,4 +1,4 @@
-package policy
+package explain
 
 import (
 	"cmp"
@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/shared/printable"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -57,7 +58,7 @@ type Missed struct {
 	step  int
 }
 
-func (p *Policy) explained(rule int) ExplainedRule {
+func explained(p *policy.Policy, rule int) ExplainedRule {
 	if rule >= len(p.Rules) {
 		return ExplainedRule{ID: p.RuleID(rule), Action: p.Defaults.Action.String()}
 	}
@@ -67,8 +68,8 @@ func (p *Policy) explained(rule int) ExplainedRule {
 
 // Explain says what a policy does with a flow's first packet. seg is the
 // compiled policy.
-func (p *Policy) Explain(seg *ruleset.Policy, f Flow) *Explanation {
-	o := p.Decide(seg, f)
+func Explain(p *policy.Policy, seg *ruleset.Policy, f policy.Flow) *Explanation {
+	o := Decide(p, seg, f)
 	e := &Explanation{Packet: f.String(), Reason: o.Reason.String(), Note: o.Note, Names: o.Names, Hint: o.Hint.Name(), Shadow: []Missed{}, Earlier: []Missed{}}
 	if o.DNAT >= 0 {
 		d := &p.DNAT[o.DNAT]
@@ -79,7 +80,7 @@ func (p *Policy) Explain(seg *ruleset.Policy, f Flow) *Explanation {
 		e.Verdict = "drop"
 		return e
 	}
-	r := p.explained(o.Rule)
+	r := explained(p, o.Rule)
 	e.Rule, e.Verdict = &r, r.Action
 	if o.Action == ruleset.Accept && !o.Accept {
 		e.Verdict = "drop"
@@ -88,14 +89,14 @@ func (p *Policy) Explain(seg *ruleset.Policy, f Flow) *Explanation {
 		e.SNAT = &ExplainedNAT{Entry: "hairpin", From: f.Src.Addr().String()}
 		if o.Entry >= 0 {
 			n := &p.SNAT[o.Entry]
-			e.SNAT.Entry, e.SNAT.Ports = fmt.Sprintf("nat.snat[%d]", o.Entry), PortRange{n.PortLo, n.PortHi}.String()
+			e.SNAT.Entry, e.SNAT.Ports = fmt.Sprintf("nat.snat[%d]", o.Entry), policy.PortRange{Lo: n.PortLo, Hi: n.PortHi}.String()
 		}
 		for _, a := range o.SNAT {
 			e.SNAT.To = append(e.SNAT.To, a.String())
 		}
 	}
 	for _, m := range o.Earlier {
-		v := Missed{ExplainedRule: p.explained(m.Rule), Field: m.Field, Want: m.Want, Have: m.Have, step: slices.Index(steps, m.Field)}
+		v := Missed{ExplainedRule: explained(p, m.Rule), Field: m.Field, Want: m.Want, Have: m.Have, step: slices.Index(steps, m.Field)}
 		if m.Field == "mode" {
 			e.Shadow = append(e.Shadow, v)
 		} else {
@@ -103,9 +104,9 @@ func (p *Policy) Explain(seg *ruleset.Policy, f Flow) *Explanation {
 		}
 	}
 	if o.Accept && !o.Local && !f.Established {
-		back := p.Decide(seg, Flow{FromLAN: p.side(true).Prefix.Contains(o.Seen.Dst.Addr()), Protocol: f.Protocol, Src: o.Seen.Dst, Dst: o.Seen.Src, Established: true})
+		back := Decide(p, seg, policy.Flow{FromLAN: p.LAN().Prefix.Contains(o.Seen.Dst.Addr()), Protocol: f.Protocol, Src: o.Seen.Dst, Dst: o.Seen.Src, Established: true})
 		if back.Asked {
-			a := p.explained(back.Rule)
+			a := explained(p, back.Rule)
 			e.Answer = &a
 		}
 	}

@@ -1,0 +1,21 @@
+package check
+
+import (
+	"github.com/thurward/thurward/internal/guest/router"
+	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// A Cost is what a policy takes of the machine that it runs on.
+type Cost struct {
+	Rules   int
+	Matches int // combinations of the rules' lists
+	Names   int // names and wildcards of rules
+	Tables  int // bytes of the compiled policy
+	Memory  router.Memory
+}
+
+// CostOf returns the cost of a compiled policy.
+func CostOf(seg *ruleset.Policy) Cost {
+	return Cost{Rules: len(seg.Rules), Matches: len(seg.Matches), Names: len(seg.Names), Tables: len(compile.Encode(seg)), Memory: router.MemoryOf(seg)}
+}
