@@ -29,6 +29,10 @@ type launch struct {
 	image          string
 	accel          vmm.Accel
 	machine        vmm.MachineType
+	vmm            string // which monitor
+	pci            bool   // Firecracker's devices on PCI
+	jailer         string // whom Firecracker becomes in its jail; "": none
+	printConfig    bool
 	lan, wan       vmm.Spec
 	memoryMB, cpus int
 	vsock          vmm.Vsock
@@ -59,7 +63,7 @@ func (l *launch) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	q, err := vmm.FindQEMU()
+	h, err := l.hypervisor()
 	if err != nil {
 		return err
 	}
@@ -78,12 +82,19 @@ func (l *launch) run(ctx context.Context) error {
 	if img.PolicyErr != nil {
 		l.say("%s: %v", img.Path, img.PolicyErr)
 	}
-	kvm, why, err := q.Choose(ctx, l.accel, l.image, l.memoryMB)
+	kvm, why, err := l.accelerate(ctx, h)
 	if err != nil {
 		return err
 	}
-	l.say("booting %s (%.1f MB%s) on QEMU %d.%d %v with %s (%s)", img.Path, float64(img.Size)/1e6, digest(img.Policy), q.Version.Major, q.Version.Minor, l.machine, name(kvm), why)
 	cfg := vmm.Config{Image: l.image, Machine: l.machine, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics, Append: l.args, Vsock: l.vsock, Trusted: l.trusted, Log: l.say}
+	if l.printConfig {
+		s, err := h.Print(cfg)
+		if err == nil {
+			_, err = io.WriteString(l.out, s)
+		}
+		return err
+	}
+	l.say("booting %s (%.1f MB%s) on %s with %s (%s)", img.Path, float64(img.Size)/1e6, digest(img.Policy), l.name(h), name(kvm), why)
 	if l.vsock != (vmm.Vsock{}) {
 		l.say("events, metrics and spans go to %v", l.vsock)
 	}
@@ -91,7 +102,7 @@ func (l *launch) run(ctx context.Context) error {
 	defer stop()
 	opts := vmm.RunOptions{Restart: l.restart, Say: l.say}
 	if l.demonstrates() {
-		return l.demonstrate(ctx, q, cfg, opts, w)
+		return l.demonstrate(ctx, h, cfg, opts, w)
 	}
 	style := ecs.Style{Color: terminal.Colour(l.out), Zone: time.Local}
 	opts.OnLine = func(ln vmm.Line) {
@@ -104,7 +115,53 @@ func (l *launch) run(ctx context.Context) error {
 		}
 		fmt.Fprintln(l.out, ln.Text)
 	}
-	return q.Run(ctx, cfg, opts)
+	return vmm.Run(ctx, h, cfg, opts)
+}
+
+// hypervisor finds the monitor that was asked for.
+func (l *launch) hypervisor() (vmm.Hypervisor, error) {
+	switch l.vmm {
+	case "firecracker":
+		f, err := vmm.FindFirecracker()
+		if err != nil {
+			return nil, err
+		}
+		f.PCI = l.pci
+		if l.jailer != "" {
+			if f.Jail, err = vmm.FindJail(l.jailer); err != nil {
+				return nil, fmt.Errorf("--jailer: %w", err)
+			}
+		}
+		return f, nil
+	case "cloud-hypervisor":
+		return vmm.FindCloudHypervisor()
+	}
+	return vmm.FindQEMU()
+}
+
+// accelerate chooses the accelerator, and says why that one.
+func (l *launch) accelerate(ctx context.Context, h vmm.Hypervisor) (kvm bool, why string, err error) {
+	q, ok := h.(*vmm.QEMU)
+	switch {
+	case ok && l.printConfig && l.accel == vmm.Auto:
+		return vmm.KVMError() == nil, "not tried", nil
+	case ok:
+		return q.Choose(ctx, l.accel, l.image, l.memoryMB)
+	case l.printConfig:
+		return true, "", nil
+	}
+	if err := vmm.KVMError(); err != nil {
+		return false, "", fmt.Errorf("%v needs KVM: %w (gain access: usermod -aG kvm $USER; or take --vmm qemu)", h, err)
+	}
+	return true, "the only one it has", nil
+}
+
+// name names a monitor, and its machine where it has several.
+func (l *launch) name(h vmm.Hypervisor) string {
+	if _, ok := h.(*vmm.QEMU); ok {
+		return fmt.Sprintf("%v %v", h, l.machine)
+	}
+	return h.String()
 }
 
 func name(kvm bool) string {
@@ -158,18 +215,30 @@ func (l *launch) nics(p *ruleset.Policy, c netlab.Config, w *netlab.Network) ([]
 		lan.Serve = func(c net.Conn) { w.LANSwitch.ServeVM(c) }
 		wan.Serve = func(c net.Conn) { w.WANSwitch.ServeVM(c) }
 	}
-	a, err := vmm.NewBackend(l.lan, lan)
+	a, err := l.nic(l.lan, lan)
 	if err != nil {
 		return nil, fmt.Errorf("--lan: %w", err)
 	}
-	b, err := vmm.NewBackend(l.wan, wan)
+	b, err := l.nic(l.wan, wan)
 	if err != nil {
 		return nil, fmt.Errorf("--wan: %w", err)
 	}
-	return []vmm.NIC{
-		{Role: vmm.LAN, MAC: mac(p, ruleset.LAN, vmm.LAN), Backend: a},
-		{Role: vmm.WAN, MAC: mac(p, ruleset.WAN, vmm.WAN), Backend: b},
-	}, nil
+	a.Role, a.MAC = vmm.LAN, mac(p, ruleset.LAN, vmm.LAN)
+	b.Role, b.MAC = vmm.WAN, mac(p, ruleset.WAN, vmm.WAN)
+	return []vmm.NIC{a, b}, nil
+}
+
+// nic joins an interface to its network, as the monitor needs it.
+func (l *launch) nic(s vmm.Spec, n vmm.Network) (nic vmm.NIC, err error) {
+	if l.vmm == "qemu" {
+		nic.Backend, err = vmm.NewBackend(s, n)
+		return nic, err
+	}
+	if s.Kind == vmm.Tap {
+		nic.TapName = s.Arg
+	}
+	nic.Tap, err = vmm.NewTap(s, n)
+	return nic, err
 }
 
 // neighbour returns another address of an interface's network.
@@ -196,7 +265,7 @@ var errShown = errors.New("the demonstration is over")
 
 // demonstrate boots the image in the simulated network, plays the demonstration, and on
 // a terminal stays.
-func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, opts vmm.RunOptions, w *netlab.Network) error {
+func (l *launch) demonstrate(ctx context.Context, h vmm.Hypervisor, cfg vmm.Config, opts vmm.RunOptions, w *netlab.Network) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	out := l.out
@@ -228,7 +297,7 @@ func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, o
 	}
 	ended := make(chan error, 1)
 	go func() {
-		err := q.Run(ctx, cfg, opts)
+		err := vmm.Run(ctx, h, cfg, opts)
 		ended <- err
 		if err == nil {
 			err = errors.New("the machine powered off")
@@ -237,7 +306,7 @@ func (l *launch) demonstrate(ctx context.Context, q *vmm.QEMU, cfg vmm.Config, o
 	}()
 	select {
 	case r := <-ready:
-		fmt.Fprintf(out, "thurward %s is up: boot took %s of guest time, %d ms from the start of QEMU to live rules (%s)\n",
+		fmt.Fprintf(out, "thurward %s is up: boot took %s of guest time, %d ms from its start to live rules (%s)\n",
 			r.Version, guestTime(r.Boot), time.Since(started).Milliseconds(), name(cfg.KVM))
 	case err := <-ended:
 		return err

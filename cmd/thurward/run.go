@@ -24,8 +24,11 @@ type runFlags struct {
 
 	trusted []string
 
-	cpus    int
-	timeout time.Duration
+	cpus        int
+	jailer      string
+	pci         bool
+	printConfig bool
+	timeout     time.Duration
 }
 
 func newRunCmd() *cobra.Command {
@@ -36,6 +39,7 @@ func newRunCmd() *cobra.Command {
 		Long: `run boots an image in QEMU's microvm machine, or the one that --machine names,
 joins its two network interfaces to what --lan and --wan say, and prints its
 console. After a crash it boots it again; it ends with the machine, or on Ctrl-C.
+With --vmm it takes Firecracker or cloud-hypervisor in place of QEMU.
 
 A network is one of
   demo             a simulated network in this process, with hosts and servers
@@ -85,7 +89,10 @@ run ends, with 0 if every step went as it should.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.image, "image", "build/thurward.img", "the image")
-	fl.StringVar(&f.vmm, "vmm", "qemu", "the virtual machine monitor: qemu")
+	fl.StringVar(&f.vmm, "vmm", "qemu", "the virtual machine monitor: "+vmmHelp)
+	fl.StringVar(&f.jailer, "jailer", "", "run Firecracker in its jail, as this user or UID:GID (root)")
+	fl.BoolVar(&f.pci, "pci", false, "Firecracker: devices on PCI")
+	fl.BoolVar(&f.printConfig, "print-config", false, "print what would be run, and end")
 	fl.StringVar(&f.machine, "machine", "microvm", "QEMU's machine: "+vmm.MachineHelp)
 	fl.StringVar(&f.accel, "accel", "auto", "auto, kvm or tcg; auto takes KVM where the image boots under it")
 	fl.StringVar(&f.lan, "lan", "demo", "what the LAN interface is joined to")
@@ -103,12 +110,24 @@ run ends, with 0 if every step went as it should.`,
 	return cmd
 }
 
+// vmmHelp lists what --vmm takes.
+const vmmHelp = "qemu, firecracker or cloud-hypervisor"
+
 // launch checks the command line.
 func (f *runFlags) launch() (*launch, error) {
-	if f.vmm != "qemu" {
-		return nil, fmt.Errorf("--vmm %q is not known (want qemu)", f.vmm)
+	if f.vmm != "qemu" && f.vmm != "firecracker" && f.vmm != "cloud-hypervisor" {
+		return nil, fmt.Errorf("--vmm %q is not known (want %s)", f.vmm, vmmHelp)
 	}
-	l := &launch{image: f.image}
+	if f.vmm != "firecracker" && (f.jailer != "" || f.pci) {
+		return nil, errors.New("--jailer and --pci are Firecracker's (--vmm firecracker)")
+	}
+	if f.vmm != "qemu" && f.accel == "tcg" {
+		return nil, fmt.Errorf("--accel tcg: %s has only KVM", f.vmm)
+	}
+	if f.vmm != "qemu" && f.machine != "microvm" {
+		return nil, fmt.Errorf("--machine is QEMU's, %s has one", f.vmm)
+	}
+	l := &launch{image: f.image, vmm: f.vmm, jailer: f.jailer, pci: f.pci, printConfig: f.printConfig}
 	var errs [7]error
 	l.accel, errs[0] = vmm.ParseAccel(f.accel)
 	l.lan, errs[1] = vmm.ParseSpec(f.lan)

@@ -89,8 +89,8 @@ func newLab(t testing.TB, kvm bool, configure func(*vmm.Config)) *lab {
 	return newLabOn(t, q, kvm, configure)
 }
 
-// newLabOn is newLab on a given QEMU.
-func newLabOn(t testing.TB, q *vmm.QEMU, kvm bool, configure func(*vmm.Config)) *lab {
+// newLabOn is newLab on a given monitor.
+func newLabOn(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Config)) *lab {
 	t.Helper()
 	w, err := netlab.New(netlab.DefaultConfig())
 	if err != nil {
@@ -108,7 +108,7 @@ func newLabOn(t testing.TB, q *vmm.QEMU, kvm bool, configure func(*vmm.Config)) 
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		l.ended <- q.Run(ctx, cfg, vmm.RunOptions{Restart: vmm.OnCrash, OnLine: l.line})
+		l.ended <- vmm.Run(ctx, h, cfg, vmm.RunOptions{Restart: vmm.OnCrash, OnLine: l.line})
 	}()
 	t.Cleanup(func() {
 		l.cancel()
@@ -127,7 +127,11 @@ func nic(t testing.TB, r vmm.Role, sw *netlab.Switch) vmm.NIC {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return vmm.NIC{Role: r, MAC: vmm.DefaultMAC(r), Backend: b}
+	tap, err := vmm.NewTap(vmm.Spec{Kind: vmm.Demo}, vmm.Network{Serve: sw.ServeVM})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vmm.NIC{Role: r, MAC: vmm.DefaultMAC(r), Backend: b, Tap: tap}
 }
 
 // boot is newLab with a machine that is ready.

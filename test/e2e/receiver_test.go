@@ -228,9 +228,19 @@ func drops(es []map[string]any) (n int) {
 // watched boots a machine whose stream goes to a new receiver.
 func watched(t testing.TB, kvm bool, configure func(*vmm.Config)) (*lab, *receiver) {
 	t.Helper()
+	q, err := vmm.FindQEMU()
+	if err != nil {
+		t.Skip(err)
+	}
+	return watchedOn(t, q, kvm, configure)
+}
+
+// watchedOn is watched on a given monitor.
+func watchedOn(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Config)) (*lab, *receiver) {
+	t.Helper()
 	r := newReceiver(t)
 	r.listen()
-	l := newLab(t, kvm, func(c *vmm.Config) {
+	l := newLabOn(t, h, kvm, func(c *vmm.Config) {
 		c.Vsock, c.Append, c.Log = vmm.Vsock{Path: r.path}, "thurward.events=none", t.Logf
 		if configure != nil {
 			configure(c)

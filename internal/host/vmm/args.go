@@ -22,8 +22,10 @@ const (
 // A NIC is one network interface of the machine.
 type NIC struct {
 	Role    Role
-	MAC     string // aa:bb:cc:dd:ee:ff
-	Backend Backend
+	MAC     string   // aa:bb:cc:dd:ee:ff
+	Backend Backend  // QEMU's
+	Tap     TapMaker // the other monitors'
+	TapName string   // of tap:NAME, for Print
 }
 
 // DefaultMAC returns the address of a NIC for which the policy sets none.

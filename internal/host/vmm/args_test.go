@@ -36,7 +36,7 @@ func TestArgs(t *testing.T) {
 		t.Fatal(err)
 	}
 	two := func(lan, wan Backend) []NIC {
-		return []NIC{{LAN, DefaultMAC(LAN), lan}, {WAN, DefaultMAC(WAN), wan}}
+		return []NIC{{Role: LAN, MAC: DefaultMAC(LAN), Backend: lan}, {Role: WAN, MAC: DefaultMAC(WAN), Backend: wan}}
 	}
 	for name, c := range map[string]struct {
 		cfg Config
@@ -50,7 +50,7 @@ func TestArgs(t *testing.T) {
 		"vsock":      {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: two(backend("demo", discard), Unplugged), Vsock: Vsock{Path: "/none/v"}}, Version{7, 2}},
 		"q35":        {Config{Image: "fw.img", Machine: Q35, MemoryMB: 64, CPUs: 1, NICs: two(Unplugged, Unplugged), Vsock: Vsock{Path: "/none/v"}}, Version{7, 2}},
 		"pci":        {Config{Image: "fw.img", Machine: MicrovmPCI, MemoryMB: 64, CPUs: 1, NICs: two(Unplugged, Unplugged)}, Version{7, 2}},
-		"three":      {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: append(two(Unplugged, Unplugged), NIC{None, "52:54:00:74:68:03", Unplugged})}, Version{7, 2}},
+		"three":      {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: append(two(Unplugged, Unplugged), NIC{Role: None, MAC: "52:54:00:74:68:03", Backend: Unplugged})}, Version{7, 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args, have, err := c.cfg.args(c.v)

@@ -1,12 +1,9 @@
 package vmm
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -14,136 +11,99 @@ import (
 	"time"
 )
 
-// stopGrace is how long QEMU may take to end after SIGTERM; then it is killed.
+// stopGrace is how long a monitor may take to end after it was asked to.
 const stopGrace = 2 * time.Second
 
-// outputGrace is how long output is read after QEMU's end.
+// askGrace is how long the guest may take to end after it was asked to: telemetry
+// leaves before.
+const askGrace = 1500 * time.Millisecond
+
+// outputGrace is how long the end of a monitor's output may come after its own.
 const outputGrace = time.Second
 
 // maxLine is the largest length of a line of the console in bytes. The rest of a
 // longer one is another line.
 const maxLine = 64 << 10
 
-// A Machine is a running QEMU.
+// A Machine is a running monitor with its guest.
 type Machine struct {
+	name   string // of the monitor
 	cmd    *exec.Cmd
-	done   chan struct{} // closed when QEMU has ended and its console is read
+	log    func() string // the end of the monitor's log; may be nil
+	ask    func() error  // asks the guest to end in good order; may be nil
+	done   chan struct{} // closed when the monitor has ended and its console is read
 	err    error         // valid once done is closed
 	stop   sync.Once
 	stderr tail
 }
 
-// Start boots a machine. onLine is called with each line of its console, in order,
-// from one goroutine. It should not block: while it does the console is not read,
-// and the machine may have to wait.
+// Start implements Hypervisor.
 func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
 	args, all, err := c.args(q.Version)
 	if err != nil {
 		return nil, err
 	}
 	defer closeAll(all.Files)
-	m := &Machine{cmd: exec.Command(q.Path, args...), done: make(chan struct{})}
-	m.stderr.internalError = m.Stop
-	m.cmd.ExtraFiles = all.Files
-	m.cmd.WaitDelay = outputGrace
-	// A process group of its own, so that Ctrl-C reaches the launcher only,
-	// which ends QEMU in order; and should the launcher be killed, QEMU ends.
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	m.cmd.Stderr = &m.stderr
-	console, w, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("pipe for the console: %w", err)
-	}
-	m.cmd.Stdout = w
-	err = m.cmd.Start()
-	w.Close()
-	if err != nil {
-		console.Close()
-		all.end()
-		return nil, fmt.Errorf("starting %s: %w", q.Path, err)
-	}
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		readConsole(console, onLine)
-	}()
-	go func() {
-		err := m.cmd.Wait()
-		all.end()
-		// What QEMU has printed is still read, but not longer than this: another
-		// process may hold its output open, or onLine block.
-		console.SetReadDeadline(time.Now().Add(outputGrace)) //nolint:errcheck // a pipe takes one
-		select {
-		case <-read:
-		case <-time.After(2 * outputGrace):
-		}
-		console.Close()
-		m.err = m.result(err)
-		close(m.done)
-	}()
-	return m, nil
+	cmd := exec.Command(q.Path, args...)
+	cmd.ExtraFiles = all.Files
+	return launch(&Machine{name: "qemu", cmd: cmd}, onLine, all.end)
 }
 
-// readConsole splits the console into lines.
-func readConsole(r io.Reader, onLine func(Line)) {
-	br := bufio.NewReaderSize(r, maxLine)
-	rest := false // of a line that was too long: it is output
-	for {
-		b, err := br.ReadSlice('\n')
-		if len(b) > 0 {
-			l := ParseLine(string(b))
-			if rest || err == io.EOF && l.Kind == EventLine { // EOF: the machine was ended while it printed
-				l = Line{Text: shown(l.Text)}
-			}
-			onLine(l)
-		}
-		rest = err == bufio.ErrBufferFull
-		if err != nil && err != bufio.ErrBufferFull {
-			return
-		}
-	}
-}
-
-// result returns an error for QEMU's end, with its standard error.
+// result turns the monitor's end into an error that says what it said.
 func (m *Machine) result(err error) error {
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return nil
 	}
-	if s := strings.TrimSpace(m.stderr.String()); s != "" {
-		return fmt.Errorf("qemu: %w: %s", err, s)
+	s := strings.TrimSpace(m.stderr.String())
+	if m.log != nil {
+		s = strings.TrimSpace(s + "\n" + m.log())
 	}
-	return fmt.Errorf("qemu: %w", err)
+	if s != "" {
+		return fmt.Errorf("%s: %w: %s", m.name, err, s)
+	}
+	return fmt.Errorf("%s: %w", m.name, err)
 }
 
-// Pid returns QEMU's process id.
+// Pid returns the monitor's process id.
 func (m *Machine) Pid() int { return m.cmd.Process.Pid }
 
 // Done is closed when the machine has ended and all of its console was read.
 func (m *Machine) Done() <-chan struct{} { return m.done }
 
-// Wait waits for the machine's end. It returns nil if QEMU exited with 0, as it does
-// after a power-off and after a reset.
+// Wait waits for the machine's end and returns nil when the monitor exited with 0:
+// after a power-off as well as after a reset.
 func (m *Machine) Wait() error {
 	<-m.done
 	return m.err
 }
 
-// Stop ends the machine without power-off, and does not wait for its end. It may be
-// called more than once.
+// Stop ends the machine and does not wait for it: in good order where the guest can
+// be asked, otherwise at once. It may be called more than once.
 func (m *Machine) Stop() {
 	m.stop.Do(func() {
-		m.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
-		time.AfterFunc(stopGrace, func() {
-			select {
-			case <-m.done:
-			default:
+		go func() {
+			if m.ask != nil && m.ask() == nil && m.endsWithin(askGrace) {
+				return
+			}
+			m.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
+			if !m.endsWithin(stopGrace) {
 				m.cmd.Process.Kill() //nolint:errcheck // it may have ended
 			}
-		})
+		}()
 	})
 }
 
-// tailLen is how much of QEMU's standard error is kept, in bytes.
+// endsWithin waits for the machine's end.
+func (m *Machine) endsWithin(d time.Duration) bool {
+	select {
+	case <-m.done:
+		return true
+	case <-time.After(d):
+		return false
+	}
+}
+
+// tailLen is how much of a monitor's standard error is kept, in bytes.
 const tailLen = 4096
 
 // A tail keeps the last tailLen bytes that are written to it. It calls

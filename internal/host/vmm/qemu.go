@@ -1,11 +1,13 @@
 package vmm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 // program is QEMU's name.
@@ -30,6 +32,44 @@ type QEMU struct {
 }
 
 var versionLine = regexp.MustCompile(`version (\d+)\.(\d+)`)
+
+// Run is Run on QEMU.
+func (q *QEMU) Run(ctx context.Context, c Config, o RunOptions) error { return Run(ctx, q, c, o) }
+
+// String implements Hypervisor.
+func (q *QEMU) String() string { return fmt.Sprintf("QEMU %d.%d", q.Version.Major, q.Version.Minor) }
+
+func (q *QEMU) traits() traits { return traits{grace: crashGrace} }
+
+// Print implements Hypervisor. Files that QEMU inherits are numbered as they would
+// be.
+func (q *QEMU) Print(c Config) (string, error) {
+	args, all, err := c.args(q.Version)
+	if err != nil {
+		return "", err
+	}
+	all.drop()
+	return commandLine(append([]string{q.Path}, args...)), nil
+}
+
+// commandLine writes a command for a shell, an option on each line.
+func commandLine(args []string) string {
+	var b strings.Builder
+	for i, a := range args {
+		switch {
+		case i == 0:
+		case strings.HasPrefix(a, "-"):
+			b.WriteString(" \\\n  ")
+		default:
+			b.WriteByte(' ')
+		}
+		if strings.ContainsAny(a, " '\"$&;()<>|*?#~`\\") || a == "" {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		b.WriteString(a)
+	}
+	return b.String() + "\n"
+}
 
 // FindQEMU finds QEMU and its version.
 func FindQEMU() (*QEMU, error) {

@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -24,25 +25,28 @@ const crashGrace = 5 * time.Second
 
 // Run boots a machine, and restarts it after crashes if the options say so. It
 // returns nil after a power-off, *RefusedError if the firewall refuses to start, and
-// ctx's cause if that ends first. QEMU has ended when Run returns.
-func (q *QEMU) Run(ctx context.Context, c Config, o RunOptions) error {
+// ctx's cause if that ends first. The monitor has ended when Run returns.
+func Run(ctx context.Context, h Hypervisor, c Config, o RunOptions) error {
 	if o.OnLine == nil {
 		o.OnLine = func(Line) {}
 	}
 	if o.Say == nil {
 		o.Say = func(string, ...any) {}
 	}
-	s := supervisor{pause: sleep, say: o.Say, boot: func(ctx context.Context) Outcome { return q.boot(ctx, c, bootLimit, o.OnLine) }}
+	s := supervisor{pause: sleep, say: o.Say, boot: func(ctx context.Context) Outcome { return boot(ctx, h, c, bootLimit, o.OnLine) }}
 	return s.run(ctx, o.Restart)
 }
 
+// errSilent is the end of a firewall that was ready and has not said why it ended.
+var errSilent = errors.New("the machine ended without saying why: it was reset, or the monitor was ended")
+
 // boot runs a machine once. It must be ready within limit.
-func (q *QEMU) boot(ctx context.Context, c Config, limit time.Duration, onLine func(Line)) Outcome {
+func boot(ctx context.Context, h Hypervisor, c Config, limit time.Duration, onLine func(Line)) Outcome {
 	var mu sync.Mutex
 	var o Outcome
 	ready, crashed := make(chan struct{}), make(chan struct{})
 	start := time.Now()
-	m, err := q.Start(c, func(l Line) {
+	m, err := h.Start(c, func(l Line) {
 		mu.Lock()
 		was := o
 		o.observe(l)
@@ -75,7 +79,7 @@ func (q *QEMU) boot(ctx context.Context, c Config, limit time.Duration, onLine f
 		select {
 		case <-m.Done():
 		case <-ctx.Done():
-		case <-time.After(crashGrace):
+		case <-time.After(h.traits().grace):
 		}
 		m.Stop()
 	case <-m.Done():
@@ -86,8 +90,11 @@ func (q *QEMU) boot(ctx context.Context, c Config, limit time.Duration, onLine f
 	mu.Lock()
 	defer mu.Unlock()
 	o.Up = time.Since(start)
-	if o.Err = err; gaveUp != nil {
+	switch o.Err = err; {
+	case gaveUp != nil:
 		o.Err = gaveUp
+	case err == nil && h.traits().mute && o.Ready && !o.Stopped && ctx.Err() == nil:
+		o.Err = errSilent
 	}
 	return o
 }

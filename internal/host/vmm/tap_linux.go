@@ -66,8 +66,8 @@ func openTap(name string) (*os.File, string, error) {
 // with QEMU's end. Without the right to do that it uses QEMU's setuid helper, if the
 // administrator allowed the helper to use the bridge.
 func bridgeBackend(bridge string) (Backend, error) {
-	if _, err := os.Stat("/sys/class/net/" + bridge + "/bridge"); err != nil {
-		return nil, fmt.Errorf("network bridge:%s: there is no such bridge (make it: ip link add %s type bridge && ip link set %s up)", bridge, bridge, bridge)
+	if err := isBridge(bridge); err != nil {
+		return nil, err
 	}
 	return func(id string, _ Version, fd int) (Attachment, error) {
 		f, name, err := openTap("thw%d")
@@ -87,39 +87,64 @@ func bridgeBackend(bridge string) (Backend, error) {
 	}, nil
 }
 
+func isBridge(name string) error {
+	if _, err := os.Stat("/sys/class/net/" + name + "/bridge"); err != nil {
+		return fmt.Errorf("network bridge:%s: there is no such bridge (make it: ip link add %s type bridge && ip link set %s up)", name, name, name)
+	}
+	return nil
+}
+
 // joinBridge adds a device to a bridge and brings it up.
 func joinBridge(bridge, dev string) error {
+	index, err := bringUp(dev)
+	if err != nil {
+		return err
+	}
+	return onInterface(bridge, func(s int, ifr *unix.Ifreq) error {
+		ifr.SetUint32(uint32(index))
+		if err := unix.IoctlIfreq(s, unix.SIOCBRADDIF, ifr); err != nil {
+			return fmt.Errorf("adding %s: %w", dev, err)
+		}
+		return nil
+	})
+}
+
+// bringUp sets a device up and returns its number.
+func bringUp(dev string) (index int, err error) {
+	err = onInterface(dev, func(s int, ifr *unix.Ifreq) error {
+		if err := unix.IoctlIfreq(s, unix.SIOCGIFINDEX, ifr); err != nil {
+			return fmt.Errorf("index of %s: %w", dev, err)
+		}
+		index = int(ifr.Uint32())
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return index, onInterface(dev, func(s int, ifr *unix.Ifreq) error {
+		if err := unix.IoctlIfreq(s, unix.SIOCGIFFLAGS, ifr); err != nil {
+			return fmt.Errorf("flags of %s: %w", dev, err)
+		}
+		ifr.SetUint16(ifr.Uint16() | unix.IFF_UP)
+		if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr); err != nil {
+			return fmt.Errorf("bringing up %s: %w", dev, err)
+		}
+		return nil
+	})
+}
+
+// onInterface calls f with a request about an interface, and a socket for it.
+func onInterface(name string, f func(s int, ifr *unix.Ifreq) error) error {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(s)
-	ifr, err := unix.NewIfreq(dev)
+	ifr, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
 	}
-	if err := unix.IoctlIfreq(s, unix.SIOCGIFINDEX, ifr); err != nil {
-		return fmt.Errorf("index of %s: %w", dev, err)
-	}
-	index := ifr.Uint32()
-	if ifr, err = unix.NewIfreq(bridge); err != nil {
-		return err
-	}
-	ifr.SetUint32(index)
-	if err := unix.IoctlIfreq(s, unix.SIOCBRADDIF, ifr); err != nil {
-		return fmt.Errorf("adding %s: %w", dev, err)
-	}
-	if ifr, err = unix.NewIfreq(dev); err != nil {
-		return err
-	}
-	if err := unix.IoctlIfreq(s, unix.SIOCGIFFLAGS, ifr); err != nil {
-		return fmt.Errorf("flags of %s: %w", dev, err)
-	}
-	ifr.SetUint16(ifr.Uint16() | unix.IFF_UP)
-	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr); err != nil {
-		return fmt.Errorf("bringing up %s: %w", dev, err)
-	}
-	return nil
+	return f(s, ifr)
 }
 
 // helperACL is where QEMU's bridge helper looks for the bridges it may use.

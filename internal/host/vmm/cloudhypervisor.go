@@ -1,0 +1,66 @@
+package vmm
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// CloudHypervisor is an installed cloud-hypervisor.
+type CloudHypervisor struct {
+	Path    string
+	Version string
+}
+
+// FindCloudHypervisor finds cloud-hypervisor and its version.
+func FindCloudHypervisor() (*CloudHypervisor, error) {
+	path, version, err := find("cloud-hypervisor", "https://github.com/cloud-hypervisor/cloud-hypervisor/releases")
+	if err != nil {
+		return nil, err
+	}
+	return &CloudHypervisor{path, version}, nil
+}
+
+// String implements Hypervisor.
+func (h *CloudHypervisor) String() string { return "cloud-hypervisor " + h.Version }
+
+// traits: it starts a guest that resets again by itself, without its report being
+// read; the launcher ends it once the report is out.
+func (h *CloudHypervisor) traits() traits { return traits{mute: true, grace: 300 * time.Millisecond} }
+
+// args returns the command for a machine whose NICs have the given TAP devices and
+// whose files lie in dir.
+func (h *CloudHypervisor) args(c *Config, taps []string, dir string) []string {
+	a := []string{h.Path, "--kernel", c.Image, "--cmdline", c.Cmdline(), "--cpus", "boot=" + strconv.Itoa(c.CPUs), "--memory", "size=" + strconv.Itoa(c.MemoryMB) + "M",
+		"--serial", "tty", "--console", "off", "--log-file", filepath.Join(dir, fileLog)}
+	if len(c.NICs) > 0 {
+		a = append(a, "--net")
+	}
+	for i, n := range c.NICs {
+		a = append(a, fmt.Sprintf("tap=%s,mac=%s,offload_tso=off,offload_ufo=off,offload_csum=off", taps[i], n.MAC))
+	}
+	if c.Vsock.Path != "" {
+		a = append(a, "--vsock", fmt.Sprintf("cid=%d,socket=%s", guestCID, filepath.Join(dir, fileVsock)))
+	}
+	return a
+}
+
+// Print implements Hypervisor.
+func (h *CloudHypervisor) Print(c Config) (string, error) {
+	return commandLine(h.args(&c, tapNames(&c), "DIR")), nil
+}
+
+// Start implements Hypervisor.
+func (h *CloudHypervisor) Start(c Config, onLine func(Line)) (*Machine, error) {
+	if err := unsupported("cloud-hypervisor", &c); err != nil {
+		return nil, err
+	}
+	s, err := newSite(&c, nil)
+	if err != nil {
+		return nil, err
+	}
+	command := h.args(&c, s.taps, s.dir)
+	return launch(&Machine{name: "cloud-hypervisor", cmd: exec.Command(command[0], command[1:]...), log: s.log}, onLine, s.close)
+}

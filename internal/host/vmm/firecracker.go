@@ -1,0 +1,266 @@
+package vmm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Firecracker is an installed Firecracker, and how it is run.
+type Firecracker struct {
+	Path    string
+	Version string
+	PCI     bool  // devices on PCI (--enable-pci) in place of MMIO
+	Jail    *Jail // nil: without its jailer
+}
+
+// FindFirecracker finds Firecracker and its version.
+func FindFirecracker() (*Firecracker, error) {
+	path, version, err := find("firecracker", "https://github.com/firecracker-microvm/firecracker/releases")
+	if err != nil {
+		return nil, err
+	}
+	return &Firecracker{Path: path, Version: version}, nil
+}
+
+// find finds a monitor and the version that it says it has.
+func find(name, where string) (path, version string, err error) {
+	if path, err = exec.LookPath(name); err != nil {
+		return "", "", fmt.Errorf("%s is not installed (%s), or not on the PATH", name, where)
+	}
+	out, err := exec.Command(path, "--version").Output()
+	if err != nil {
+		return "", "", fmt.Errorf("%s --version: %w", path, err)
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	_, version, ok := strings.Cut(line, " v")
+	if !ok {
+		return "", "", fmt.Errorf("%s: cannot tell its version from %q", path, line)
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return "", "", err
+	}
+	return path, strings.TrimSpace(version), nil
+}
+
+// String implements Hypervisor.
+func (f *Firecracker) String() string {
+	s := "Firecracker " + f.Version
+	if f.PCI {
+		s += " with PCI"
+	}
+	if f.Jail != nil {
+		s += " in a jail of " + f.Jail.User
+	}
+	return s
+}
+
+func (f *Firecracker) traits() traits { return traits{mute: true, grace: crashGrace} }
+
+// Names in the folder of a machine, or in its jail.
+const (
+	fileConfig = "config.json"
+	fileImage  = "thurward.img"
+	fileAPI    = "api.sock"
+	fileVsock  = "v.sock"
+	fileLog    = "log"
+)
+
+// fcConfig is Firecracker's configuration (its API's bodies, by resource).
+type fcConfig struct {
+	BootSource fcBoot    `json:"boot-source"`
+	Drives     []string  `json:"drives"` // must be there, and is empty
+	Machine    fcMachine `json:"machine-config"`
+	Networks   []fcNet   `json:"network-interfaces"`
+	Vsock      *fcVsock  `json:"vsock,omitempty"`
+	Entropy    struct{}  `json:"entropy"`
+}
+
+type fcBoot struct {
+	Kernel string `json:"kernel_image_path"`
+	Args   string `json:"boot_args"`
+}
+
+type fcMachine struct {
+	CPUs   int `json:"vcpu_count"`
+	Memory int `json:"mem_size_mib"`
+}
+
+type fcNet struct {
+	ID   string `json:"iface_id"`
+	Host string `json:"host_dev_name"`
+	MAC  string `json:"guest_mac"`
+}
+
+type fcVsock struct {
+	CID  uint32 `json:"guest_cid"`
+	Path string `json:"uds_path"`
+}
+
+// config returns the configuration of a machine whose NICs have the given TAP
+// devices and whose files lie in dir. Rate limiters are left off: the firewall's
+// own limits are in its policy.
+func (f *Firecracker) config(c *Config, taps []string, dir, image string) *fcConfig {
+	fc := &fcConfig{BootSource: fcBoot{image, c.Cmdline()}, Drives: []string{}, Machine: fcMachine{c.CPUs, c.MemoryMB}, Networks: []fcNet{}}
+	for i, n := range c.NICs {
+		id := string(n.Role)
+		if id == "" {
+			id = "n" + strconv.Itoa(i)
+		}
+		fc.Networks = append(fc.Networks, fcNet{id, taps[i], n.MAC})
+	}
+	if c.Vsock.Path != "" {
+		fc.Vsock = &fcVsock{guestCID, filepath.Join(dir, fileVsock)}
+	}
+	return fc
+}
+
+// args returns the command for a machine whose files lie in dir.
+func (f *Firecracker) args(dir string) []string {
+	a := []string{"--api-sock", filepath.Join(dir, fileAPI), "--config-file", filepath.Join(dir, fileConfig),
+		"--log-path", filepath.Join(dir, fileLog), "--level", "Warn"}
+	if f.PCI {
+		a = append(a, "--enable-pci")
+	}
+	return a
+}
+
+// unsupported returns why a machine cannot be had from a monitor that is not QEMU.
+func unsupported(name string, c *Config) error {
+	switch {
+	case !c.KVM:
+		return fmt.Errorf("%s needs KVM", name)
+	case c.Vsock.CID != 0:
+		return fmt.Errorf("%s has its own vsock device, by Unix sockets (want --vsock with auto, none or a path, not kernel:CID)", name)
+	}
+	return nil
+}
+
+// Print implements Hypervisor.
+func (f *Firecracker) Print(c Config) (string, error) {
+	taps := tapNames(&c)
+	dir, image := "DIR", c.Image
+	command := append([]string{f.Path}, f.args(dir)...)
+	if f.Jail != nil {
+		dir, image = "/", "/"+fileImage
+		command = f.Jail.command("ID", "DIR", f.Path, f.args(dir))
+	}
+	b, err := f.config(&c, taps, dir, image).encode()
+	return commandLine(command) + string(b), err
+}
+
+// tapNames names the TAP devices as far as they are known before a start.
+func tapNames(c *Config) []string {
+	taps := make([]string, len(c.NICs))
+	for i, n := range c.NICs {
+		if taps[i] = n.TapName; taps[i] == "" {
+			taps[i] = "TAP-" + string(n.Role) // made at each start
+		}
+	}
+	return taps
+}
+
+func (c *fcConfig) encode() ([]byte, error) {
+	b, err := json.MarshalIndent(c, "", "  ")
+	return append(b, '\n'), err
+}
+
+// Start implements Hypervisor.
+func (f *Firecracker) Start(c Config, onLine func(Line)) (_ *Machine, err error) {
+	if err := unsupported("Firecracker", &c); err != nil {
+		return nil, err
+	}
+	s, err := newSite(&c, f.Jail)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	image, err := filepath.Abs(c.Image)
+	if err != nil {
+		return nil, err
+	}
+	command := append([]string{f.Path}, f.args(s.dir)...)
+	inside := s.dir // as Firecracker sees it
+	if f.Jail != nil {
+		inside = "/"
+		if err := s.jail(image); err != nil {
+			return nil, err
+		}
+		image = "/" + fileImage
+		command = f.Jail.command(s.id, s.base, f.Path, f.args(inside))
+	}
+	b, err := f.config(&c, s.taps, inside, image).encode()
+	if err == nil {
+		err = s.write(fileConfig, b)
+	}
+	if err == nil {
+		err = s.write(fileLog, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m := &Machine{name: "firecracker", cmd: exec.Command(command[0], command[1:]...), log: s.log,
+		ask: func() error { return pressCtrlAltDel(filepath.Join(s.dir, fileAPI)) }}
+	return launch(m, onLine, s.close)
+}
+
+// apiLimit is how long an answer of Firecracker's API may take.
+const apiLimit = time.Second
+
+// pressCtrlAltDel asks the guest to end, by Firecracker's API.
+func pressCtrlAltDel(socket string) error {
+	return apiPut(socket, "/actions", map[string]string{"action_type": "SendCtrlAltDel"})
+}
+
+// apiPut sends a request to the API behind a Unix socket.
+func apiPut(socket, path string, body any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), apiLimit)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://localhost"+path, bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	t := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}
+	r, err := t.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	if r.StatusCode/100 != 2 {
+		said, _ := io.ReadAll(io.LimitReader(r.Body, tailLen)) //nolint:errcheck // the status says enough
+		return errors.New(path + ": " + r.Status + ": " + strings.TrimSpace(string(said)))
+	}
+	return nil
+}
+
+// readTail returns the end of a file, or nothing.
+func readTail(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return string(b[max(0, len(b)-tailLen):])
+}

@@ -1,0 +1,162 @@
+package vmm
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/thurward/thurward/internal/host/peer"
+)
+
+// A site is what one start of a machine has on the host where its monitor is not
+// QEMU: a folder of its own, TAP devices, and the way of its stream.
+type site struct {
+	id   string
+	base string // of the jail, or dir
+	dir  string // what the monitor has its files in
+	taps []string
+	jl   *Jail
+
+	closing sync.Once
+	drops   []func()
+	said    string // the end of its log, once it is closed
+}
+
+// newSite makes one.
+func newSite(c *Config, j *Jail) (_ *site, err error) {
+	var id [8]byte
+	rand.Read(id[:]) //nolint:errcheck // never fails
+	s := &site{id: hex.EncodeToString(id[:]), jl: j}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.base, err = os.MkdirTemp("", "thurward-"); err != nil {
+		return nil, err
+	}
+	s.drops = append(s.drops, func() { os.RemoveAll(s.base) })
+	owner := os.Geteuid()
+	if s.dir = s.base; j != nil {
+		owner = j.UID
+		if s.dir, err = j.makeRoot(s.base, s.id); err != nil {
+			return nil, err
+		}
+	}
+	for _, n := range c.NICs {
+		name, drop, err := n.Tap(owner)
+		if err != nil {
+			return nil, err
+		}
+		s.taps, s.drops = append(s.taps, name), append(s.drops, drop)
+	}
+	if c.Vsock.Path != "" {
+		if err := s.relay(c); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// close gives up what the machine had.
+func (s *site) close() {
+	s.closing.Do(func() {
+		s.said = readTail(filepath.Join(s.dir, fileLog))
+		for i := len(s.drops) - 1; i >= 0; i-- {
+			s.drops[i]()
+		}
+	})
+}
+
+// log returns the end of the monitor's log, once the machine has ended.
+func (s *site) log() string { return s.said }
+
+// write writes a file for the monitor.
+func (s *site) write(name string, b []byte) error {
+	path := filepath.Join(s.dir, name)
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		return err
+	}
+	return s.give(path)
+}
+
+// give makes a file the jail's user's.
+func (s *site) give(path string) error {
+	if s.jl == nil {
+		return nil
+	}
+	return os.Chown(path, s.jl.UID, s.jl.GID)
+}
+
+// jail puts the image into the jail.
+func (s *site) jail(image string) error {
+	b, err := os.ReadFile(image)
+	if err != nil {
+		return err
+	}
+	return s.write(fileImage, b)
+}
+
+// telemetryPort is the host's vsock port to which the firewall's stream goes.
+const telemetryPort = 9000
+
+// relay passes the stream on. The monitor connects to a socket of the launcher,
+// which the jail's user may use, and it alone; the launcher checks whose the
+// receiver's is and connects as itself.
+func (s *site) relay(c *Config) error {
+	path := filepath.Join(s.dir, fileVsock+"_"+strconv.Itoa(telemetryPort))
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("vsock: %w", err)
+	}
+	s.drops = append(s.drops, func() { l.Close() })
+	if err := os.Chmod(path, 0o600); err != nil {
+		return err
+	}
+	if err := s.give(path); err != nil {
+		return err
+	}
+	say := c.Log
+	if say == nil {
+		say = func(string, ...any) {}
+	}
+	to := c.Vsock.Path + "_" + strconv.Itoa(telemetryPort)
+	go func() {
+		for {
+			guest, err := l.Accept()
+			if err != nil {
+				return
+			}
+			passOn(guest.(*net.UnixConn), to, c.Trusted, say) // one at a time: the firewall has one
+		}
+	}()
+	return nil
+}
+
+// passOn joins the guest's connection to the receiver, until either ends.
+func passOn(guest *net.UnixConn, to string, trusted peer.Users, say func(string, ...any)) {
+	defer guest.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
+	defer cancel()
+	receiver, err := trusted.Dial(ctx, to)
+	if errors.Is(err, peer.ErrForeign) {
+		say("vsock: %v (--trust-user for one that you know)", err)
+	}
+	if err != nil {
+		return // nobody listens there now: the firewall tries again
+	}
+	defer receiver.Close()
+	go func() {
+		io.Copy(guest, receiver) //nolint:errcheck // the end of either is the end of both
+		guest.Close()
+	}()
+	io.Copy(receiver, guest) //nolint:errcheck // likewise
+}
