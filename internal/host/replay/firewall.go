@@ -1,12 +1,3 @@
-// Package replay runs the real data plane in virtual time: between two ports
-// in memory, with frames that a caller or a capture gives it. The same input
-// and seed give the same output, byte for byte.
-//
-//	firewall.go  the data plane between two ports, frame by frame
-//	capture.go   reading and writing captures
-//	adopt.go     which link-layer addresses of a capture are the firewall's
-//	names.go     answers of name servers, for the firewall's own queries
-//	run.go       two captures through the firewall
 package replay
 
 import (
@@ -36,21 +27,21 @@ func (s Side) String() string { return [...]string{"lan", "wan"}[s&1] }
 // Start is the virtual time, in nanoseconds, at which a Firewall begins.
 const Start = int64(1e9)
 
-// DefaultMAC is the address of each side's port when Config names none.
+// DefaultMAC is the default of Config.MAC.
 var DefaultMAC = [2][6]byte{{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 2}}
 
-// Config is what a Firewall is made of. Policy is required.
+// Config configures a Firewall. Policy is required.
 type Config struct {
 	Policy *ruleset.Policy
-	Seed   uint64     // the boot's secret is made of it
+	Seed   uint64     // of the firewall's secret
 	MAC    [2][6]byte // of the ports, by Side; zero: DefaultMAC
-	// Buffers is how many frames the firewall can hold: one batch each way,
-	// and what waits for neighbours or for other fragments. 0: 8192.
+	// Buffers is how many frames the firewall can keep: a batch in each direction,
+	// and frames that wait for neighbours or fragments. 0: 8192.
 	Buffers int
 
-	// Neighbour returns the link-layer address that answers the firewall's
-	// ARP requests for a. Nil, or a false result, leaves them unanswered;
-	// frames given to Receive may still answer them.
+	// Neighbour returns the link-layer address that answers the firewall's ARP
+	// requests for a. If it is nil or returns false they are not answered, unless
+	// by frames passed to Receive.
 	Neighbour func(s Side, a packet.Addr) (mac [6]byte, ok bool)
 	// Sent is called with each frame that leaves, ARP included, at virtual
 	// time now. The frame's memory is valid during the call. Nil: ignored.
@@ -60,14 +51,14 @@ type Config struct {
 	Event func(r *event.Record, name []byte)
 }
 
-// A Firewall is a data plane in virtual time. One goroutine uses it.
+// A Firewall is a data plane in virtual time, for use by one goroutine.
 type Firewall struct {
 	engine *router.Engine
 	ring   *event.Ring
 	port   [2]port
 	c      Config
 	now    int64
-	name   []byte // of the event in hand
+	name   []byte // scratch for names of events
 }
 
 // port is an in-memory router.Port.
@@ -80,8 +71,7 @@ type port struct {
 	mac  [6]byte
 }
 
-// NewFirewall makes a firewall at virtual time Start. Nothing has been
-// received or sent.
+// NewFirewall makes a firewall at virtual time Start.
 func NewFirewall(c Config) (*Firewall, error) {
 	f := &Firewall{c: c, now: Start, ring: event.NewRing(1024)}
 	if c.Buffers == 0 {
@@ -98,15 +88,18 @@ func NewFirewall(c Config) (*Firewall, error) {
 	var seed [8]byte
 	binary.BigEndian.PutUint64(seed[:], c.Seed)
 	var err error
-	f.engine, err = router.New(router.Config{Policy: c.Policy, Pool: pool, Events: f.ring, Secret: sha256.Sum256(seed[:]),
-		LAN: router.PortConfig{Port: &f.port[LAN], MAC: f.port[LAN].mac}, WAN: router.PortConfig{Port: &f.port[WAN], MAC: f.port[WAN].mac}})
+	f.engine, err = router.New(router.Config{
+		Policy: c.Policy, Pool: pool, Events: f.ring, Secret: sha256.Sum256(seed[:]),
+		LAN: router.PortConfig{Port: &f.port[LAN], MAC: f.port[LAN].mac},
+		WAN: router.PortConfig{Port: &f.port[WAN], MAC: f.port[WAN].mac},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("replay: %w", err)
 	}
 	return f, nil
 }
 
-// Engine returns the data plane, to look at between calls.
+// Engine returns the data plane, for inspection between calls.
 func (f *Firewall) Engine() *router.Engine { return f.engine }
 
 // Now returns the virtual time in nanoseconds.
@@ -115,16 +108,15 @@ func (f *Firewall) Now() int64 { return f.now }
 // MAC returns the link-layer address of a side's port.
 func (f *Firewall) MAC(s Side) [6]byte { return f.port[s].mac }
 
-// Announce sends what the image sends when its rules are live: gratuitous ARP.
+// Announce sends gratuitous ARP, as the image does when it is ready.
 func (f *Firewall) Announce() {
 	f.engine.Announce()
 	f.settle()
 }
 
-// Receive puts a frame on a port at virtual time now, after all that time alone
-// makes happen before. Times do not go back: an earlier one counts as Now. It
-// reports false when no port could receive the frame: it is empty, or longer
-// than framebuf.MaxLen.
+// Receive advances to virtual time now and passes a frame to a port. A time before
+// Now counts as Now. It returns false for a frame that no port could receive: it is
+// empty, or longer than framebuf.MaxLen.
 func (f *Firewall) Receive(s Side, now int64, fr []byte) bool {
 	f.Advance(now)
 	if len(fr) == 0 || len(fr) > framebuf.MaxLen {
@@ -135,24 +127,24 @@ func (f *Firewall) Receive(s Side, now int64, fr []byte) bool {
 	return true
 }
 
-// Advance lets time pass until now.
+// Advance runs timers until virtual time now.
 func (f *Firewall) Advance(now int64) {
 	for f.now < now {
 		d := f.engine.NextDeadline()
 		if d > now || d == math.MaxInt64 {
 			break
 		}
-		// A deadline that has passed is due now; time must move on.
+		// At a deadline that has passed time must advance, too.
 		f.now = min(max(d, f.now+1e6), now)
 		f.settle()
 	}
 	f.now = max(f.now, now)
 }
 
-// Busy reports whether time alone will still make something happen.
+// Busy reports whether a timer is pending.
 func (f *Firewall) Busy() bool { return f.engine.NextDeadline() != math.MaxInt64 }
 
-// settle polls until nothing moves.
+// settle polls until there is nothing to do.
 func (f *Firewall) settle() {
 	for {
 		n := f.engine.Poll(f.now)
@@ -163,7 +155,7 @@ func (f *Firewall) settle() {
 	}
 }
 
-// drain hands out the events.
+// drain passes events to Config.Event.
 func (f *Firewall) drain() {
 	var r event.Record
 	for {
@@ -177,7 +169,7 @@ func (f *Firewall) drain() {
 	}
 }
 
-// LostEvents is how many events did not find room between two polls.
+// LostEvents returns the number of events that were lost because the ring was full.
 func (f *Firewall) LostEvents() uint64 { return f.ring.Lost() }
 
 func (p *port) idle() bool { return p.in == nil && len(p.arp) == 0 }
@@ -232,7 +224,9 @@ func (p *port) answer(b []byte) {
 		return
 	}
 	var r [60]byte
-	packet.PutARP(r[:], &m.SenderMAC, &packet.ARPMessage{Op: packet.ARPReply, SenderMAC: mac, SenderAddr: m.TargetAddr,
-		TargetMAC: m.SenderMAC, TargetAddr: m.SenderAddr})
+	packet.PutARP(r[:], &m.SenderMAC, &packet.ARPMessage{
+		Op: packet.ARPReply, SenderMAC: mac, SenderAddr: m.TargetAddr,
+		TargetMAC: m.SenderMAC, TargetAddr: m.SenderAddr,
+	})
 	p.arp = append(p.arp, r)
 }

@@ -7,18 +7,17 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// The firewall asks its name servers from ports and with ids that nobody can
-// guess, so the answers in a capture, which are to the queries of another
-// firewall or another boot, would not be taken. A pairing gives each answer the
-// port, the id and the spelling of the query about the same name that the
-// replayed firewall has sent to the same server.
+// A pairing makes answers of name servers in a capture match the replayed firewall's
+// own queries. The firewall sends queries with random ports and ids, so that it would
+// not take answers to the queries of another firewall or another boot. Each answer
+// gets port, id and spelling of the query for the same name to the same server.
 type pairing struct {
 	queries map[question][]asked
-	n       int // in queries
-	Given   int // answers that were paired
+	n       int // queries that wait
+	Paired  int // answers so far
 }
 
-// maxAsked bounds the queries that wait for an answer.
+// maxAsked is how many queries wait for an answer; then all are forgotten.
 const maxAsked = 4096
 
 type question struct {
@@ -29,7 +28,7 @@ type question struct {
 
 type asked struct {
 	port, id uint16
-	name     string // as it was asked
+	name     string // as the query spells it
 }
 
 // dns returns the DNS message in a frame, if it is a UDP datagram with one
@@ -64,7 +63,7 @@ func (a *pairing) key(server packet.Addr, m []byte, end int) question {
 	return question{server, strings.ToLower(string(m[12:end])), binary.BigEndian.Uint32(m[end:])}
 }
 
-// sent notes a query that has left by the WAN.
+// sent records a query that was sent to the WAN.
 func (a *pairing) sent(f []byte) {
 	p, m, end := dns(f)
 	if m == nil || p.DstPort != 53 || m[2]&0x80 != 0 {
@@ -78,8 +77,8 @@ func (a *pairing) sent(f []byte) {
 	a.n++
 }
 
-// answer makes an answer that has come by the WAN one to the oldest query that
-// fits; f is changed.
+// answer changes an answer that was received from the WAN so that it matches the
+// oldest query with the same question.
 func (a *pairing) answer(f []byte) {
 	p, m, end := dns(f)
 	if m == nil || p.SrcPort != 53 || m[2]&0x80 == 0 {
@@ -95,7 +94,7 @@ func (a *pairing) answer(f []byte) {
 		delete(a.queries, k)
 	}
 	a.n--
-	a.Given++
+	a.Paired++
 	binary.BigEndian.PutUint16(f[p.L4+2:], q.port)
 	binary.BigEndian.PutUint16(m, q.id)
 	copy(m[12:], q.name)

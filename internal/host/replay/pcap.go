@@ -16,8 +16,8 @@ const (
 	linkSLL2     = 276
 )
 
-// maxRecord is the most bytes of a frame that are believed: what libpcap
-// captures at most.
+// maxRecord is the largest size of a frame in bytes, the largest snap length of
+// libpcap.
 const maxRecord = 256 << 10
 
 // A record is one frame of a capture's file.
@@ -41,9 +41,8 @@ type pcapReader struct {
 	buf   []byte
 }
 
-// openPcap reads the header. The upper half of the link type tells of the frame
-// check sequence and is left out. So is the snap length: some programs write
-// longer frames.
+// openPcap reads the header. The upper half of the link type, about the frame check
+// sequence, is ignored, and so is the snap length: some programs write longer frames.
 func openPcap(r *bufio.Reader) (*pcapReader, error) {
 	var h [24]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
@@ -84,7 +83,7 @@ func (p *pcapReader) next() (record, error) {
 	return record{time.Unix(int64(sec), frac).UTC(), p.buf, int(long)}, err
 }
 
-// readInto reads n bytes into buf's memory, or larger one.
+// readInto reads n bytes into buf, or into a larger buffer.
 func readInto(buf []byte, r io.Reader, n int) ([]byte, error) {
 	if cap(buf) < n {
 		buf = make([]byte, n)
@@ -93,7 +92,7 @@ func readInto(buf []byte, r io.Reader, n int) ([]byte, error) {
 	return buf[:n], noEOF(err)
 }
 
-// noEOF is for an end of the file where there must be more.
+// noEOF returns io.ErrUnexpectedEOF for io.EOF.
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF

@@ -20,18 +20,18 @@ const (
 )
 
 const (
-	// maxBlock bounds a block that is read as a whole: a frame and its options.
+	// maxBlock is the largest size of a block that is read: a frame with options.
 	maxBlock = maxRecord + 64<<10
-	// maxInterfaces bounds the interfaces of a section.
+	// maxInterfaces is the largest number of interfaces of a section.
 	maxInterfaces = 1 << 16
 )
 
-// An ngInterface is one interface of a section: what its frames are, and how
-// their times are to be read.
+// An ngInterface is one interface of a section, by which its frames' times are
+// computed.
 type ngInterface struct {
 	link      int
-	perSecond uint64
-	offset    int64 // seconds
+	perSecond uint64 // units of time
+	offset    int64  // seconds
 }
 
 // An ngReader reads the newer format. All its frames must have the link type of
@@ -117,13 +117,13 @@ func (n *ngReader) block() (rec record, ok bool, err error) {
 	return rec, err == nil, err
 }
 
-// skip passes over n bytes; more than there are is an end within a block.
+// skip skips n bytes. If the file ends before, it ends inside a block.
 func (n *ngReader) skip(count int64) error {
 	_, err := io.CopyN(io.Discard, n.r, count)
 	return noEOF(err)
 }
 
-// describe takes an interface description block (section 4.2).
+// describe decodes an interface description block (section 4.2).
 func (n *ngReader) describe(b []byte) error {
 	if len(b) < 8 || len(n.interfaces) == maxInterfaces {
 		return fmt.Errorf("interface %d: it is cut short, or there are too many", len(n.interfaces))
@@ -171,8 +171,8 @@ func resolution(v byte) (uint64, error) {
 	return unit, nil
 }
 
-// packet takes an enhanced packet block (section 4.3) or one of those that it
-// has replaced (appendix).
+// packet decodes an enhanced packet block (section 4.3) or an obsolete packet block
+// (appendix A).
 func (n *ngReader) packet(typ uint32, b []byte) (rec record, err error) {
 	const fixed = 20
 	if len(b) < fixed {
@@ -186,7 +186,8 @@ func (n *ngReader) packet(typ uint32, b []byte) (rec record, err error) {
 		return rec, fmt.Errorf("it is of interface %d, and %d are described", id, len(n.interfaces))
 	}
 	if l := n.interfaces[id].link; l != n.link {
-		return rec, fmt.Errorf("it is of interface %d, which has link type %d; the first has %d (split the capture: tshark -Y 'frame.interface_id == 0' -w)", id, l, n.link)
+		return rec, fmt.Errorf("it is of interface %d, which has link type %d; the first has %d "+
+			"(split the capture: tshark -Y 'frame.interface_id == 0' -w)", id, l, n.link)
 	}
 	size, long := n.order.Uint32(b[12:]), n.order.Uint32(b[16:])
 	if size > maxRecord || int(size) > len(b)-fixed {
@@ -197,7 +198,7 @@ func (n *ngReader) packet(typ uint32, b []byte) (rec record, err error) {
 	return rec, err
 }
 
-// farFuture bounds times, in seconds from 1970: the year 9999.
+// farFuture is the end of the year 9999, in seconds since 1970.
 const farFuture = 253_402_300_800
 
 func (i ngInterface) time(units uint64) (time.Time, error) {

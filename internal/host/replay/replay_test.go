@@ -360,7 +360,7 @@ func TestReplayBadCaptures(t *testing.T) {
 		{"raw IP", edit(20, 101), "want Ethernet"},
 		{"huge frame", edit(24+8, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff, 0x7f), "frame 1"},
 		{"cut block", ng[:len(ng)/2-3], ""},
-		{"jump in time", append(bytes.Clone(good), append([]byte{0xff, 0xff, 0xff, 0xff}, good[28:]...)...), "days behind the first frame"},
+		{"jump in time", append(bytes.Clone(good), append([]byte{0xff, 0xff, 0xff, 0xff}, good[28:]...)...), "days after the first frame"},
 	} {
 		o := both(t, false)
 		o.In = [2]string{file(t, c.b), ""}
@@ -402,11 +402,11 @@ func FuzzCapture(f *testing.F) {
 			return
 		}
 		defer r.close()
-		v := newShown(WAN, p)
+		v := newSurvey(WAN, p)
 		if err := v.scan(r); err != nil && !strings.Contains(err.Error(), path) {
 			t.Fatalf("the error does not name the file: %v", err)
 		}
-		v.adopt([6]byte{}, p)
+		v.identify([6]byte{}, p)
 	})
 }
 

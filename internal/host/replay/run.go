@@ -17,42 +17,42 @@ import (
 // MaxBytes is the default limit on the bytes of a capture's frames.
 const MaxBytes = 1 << 30
 
-// maxSpan is the longest time that a capture may cover: timers run through it.
+// maxSpan is the longest time that a capture may cover, since all timers in it are
+// run.
 const maxSpan = 31 * 24 * time.Hour
 
 // Options say what is replayed. Policy and at least one of LAN and WAN are
 // required.
 type Options struct {
 	Policy       *ruleset.Policy
-	In           [2]string  // captures of what arrives, by Side; empty: nothing
-	Out          [2]string  // captures of what leaves; empty: not written
+	In           [2]string  // captures of frames that arrive, by Side; empty: none
+	Out          [2]string  // captures of frames that leave, to be written; empty: none
 	Events       io.Writer  // events, one JSON object a line; nil: not written
 	MAC          [2][6]byte // of the ports; zero: found in the captures
 	Seed         uint64
-	Drain        time.Duration // how long time runs on behind the last frame
+	Drain        time.Duration // of virtual time after the last frame
 	MaxBytes     int64         // 0: MaxBytes
-	FixChecksums bool          // IPv4, TCP, UDP and ICMP checksums are made right before
-	SeenOnly     bool          // ARP requests for addresses that no capture shows stay unanswered
+	FixChecksums bool          // correct IPv4, TCP, UDP and ICMP checksums of frames that arrive
+	SeenOnly     bool          // do not answer ARP requests for addresses that are in no capture
 }
 
-// run is a replay under way.
+// run is a replay in progress.
 type run struct {
-	o     Options
-	fw    *Firewall
-	in    [2]*reader
-	out   [2]*writer
-	view  [2]*shown
-	base  time.Time // the time of day at Start
-	sum   *Summary
-	ctx   export.Context
-	line  []byte
-	fixed []byte // scratch for frames that are changed
-	names pairing
-	err   error // the first of the callbacks
+	o      Options
+	fw     *Firewall
+	in     [2]*reader
+	out    [2]*writer
+	survey [2]*survey
+	base   time.Time // the time of day at Start
+	sum    *Summary
+	ctx    export.Context
+	line   []byte
+	fixed  []byte // scratch for frames that are changed
+	names  pairing
+	err    error // the first error of a callback
 }
 
-// Run replays captures and returns what became of them. Errors name the file
-// and the frame.
+// Run replays captures and returns a summary. Errors name the file and the frame.
 func Run(o Options) (*Summary, error) {
 	if o.In == [2]string{} {
 		return nil, errors.New("no capture to replay (want --lan, --wan or both)")
@@ -63,7 +63,7 @@ func Run(o Options) (*Summary, error) {
 	r := &run{o: o, sum: &Summary{policy: o.Policy}}
 	var first time.Time
 	for s := range r.in {
-		at, err := r.survey(Side(s))
+		at, err := r.read(Side(s))
 		if err != nil {
 			return nil, err
 		}
@@ -109,15 +109,15 @@ func Run(o Options) (*Summary, error) {
 		}
 		r.sum.Side[s].Short = r.in[s].short
 	}
-	r.sum.Answers = r.names.Given
+	r.sum.Answers = r.names.Paired
 	r.sum.finish(r.fw, o.Policy)
 	return r.sum, nil
 }
 
-// survey reads a capture for the first time: whose frames are in it, and when
-// it begins.
-func (r *run) survey(s Side) (first time.Time, err error) {
-	r.view[s] = newShown(s, r.o.Policy)
+// read reads a capture for the first time: for the addresses in it, and the time at
+// which it begins.
+func (r *run) read(s Side) (first time.Time, err error) {
+	r.survey[s] = newSurvey(s, r.o.Policy)
 	in, err := openCapture(r.o.In[s], r.o.MaxBytes)
 	if err != nil {
 		return first, err
@@ -130,12 +130,12 @@ func (r *run) survey(s Side) (first time.Time, err error) {
 	if err == nil && (first.Year() < 1970 || first.Year() > 2200) {
 		return first, fmt.Errorf("%s: frame 1: a time in the year %d (editcap -t moves a capture in time)", r.o.In[s], first.Year())
 	}
-	if err := r.view[s].scan(in); err != nil {
+	if err := r.survey[s].scan(in); err != nil {
 		return first, err
 	}
 	side := &r.sum.Side[s]
 	side.File = r.o.In[s]
-	side.MAC, side.How = r.view[s].adopt(r.o.MAC[s], r.o.Policy)
+	side.MAC, side.How = r.survey[s].identify(r.o.MAC[s], r.o.Policy)
 	return first, nil
 }
 
@@ -172,13 +172,13 @@ func (r *run) replay() error {
 	return r.err
 }
 
-// frame gives one frame to the firewall, or counts why not.
+// frame passes one frame to the firewall, or counts why it is left out.
 func (r *run) frame(s Side, f *frameIn) error {
 	c := &r.sum.Side[s]
 	c.Frames++
 	d := f.at.Sub(r.base)
 	if d > maxSpan {
-		return fmt.Errorf("%s: frame %d: %v, more than %d days behind the first frame (editcap -A and -B cut a capture)",
+		return fmt.Errorf("%s: frame %d: %v, more than %d days after the first frame (editcap -A and -B cut a capture)",
 			r.o.In[s], r.in[s].n, f.at.UTC().Format(time.RFC3339), int(maxSpan.Hours()/24))
 	}
 	now := int64(d)
@@ -215,7 +215,7 @@ func (r *run) frame(s Side, f *frameIn) error {
 }
 
 func (r *run) neighbour(s Side, a packet.Addr) ([6]byte, bool) {
-	v := r.view[s]
+	v := r.survey[s]
 	if _, ok := v.hosts[a]; !ok && r.o.SeenOnly {
 		return [6]byte{}, false
 	}
@@ -243,8 +243,8 @@ func (r *run) event(e *event.Record, name []byte) {
 	}
 }
 
-// fixChecksums makes the checksums of a whole IPv4 packet right: a host that
-// leaves them to its network device shows wrong ones in its own captures.
+// fixChecksums corrects the checksums of a complete IPv4 packet. Captures of a host
+// that leaves them to its network device have wrong ones in frames that it sent.
 func fixChecksums(f []byte) {
 	if packet.Type(f) != packet.TypeIPv4 || len(f) < packet.EthLen+packet.MinIPv4 {
 		return
@@ -263,7 +263,8 @@ func fixChecksums(f []byte) {
 		return // a fragment has no checksum of its own
 	}
 	l4 := ip[hl:total]
-	pseudo := uint64(binary.BigEndian.Uint32(ip[12:])) + uint64(binary.BigEndian.Uint32(ip[16:])) + uint64(ip[9]) + uint64(len(l4))
+	pseudo := uint64(binary.BigEndian.Uint32(ip[12:])) + uint64(binary.BigEndian.Uint32(ip[16:])) +
+		uint64(ip[9]) + uint64(len(l4))
 	switch {
 	case ip[9] == packet.TCP && len(l4) >= packet.TCPLen:
 		put(l4, 16, pseudo)

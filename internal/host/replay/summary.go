@@ -10,13 +10,13 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// A Summary is what became of the captures.
+// A Summary counts what a replay did.
 type Summary struct {
 	Side       [2]SideSummary
 	Span       time.Duration // of virtual time
 	Events     int
 	LostEvents uint64
-	Flows      int // that are still there
+	Flows      int // at the end
 	Answers    int // of name servers that were paired with the firewall's own queries
 	// Drops counts by reason, Rules by rule; the last of Rules is the default
 	// action.
@@ -25,22 +25,22 @@ type Summary struct {
 	policy *ruleset.Policy
 }
 
-// SideSummary is what became of one side's capture.
+// SideSummary counts the frames of one side.
 type SideSummary struct {
 	File   string
-	MAC    [6]byte // that the port took on
-	How    string
-	Frames int // in the capture
-	Sent   int // by the firewall
-	// Frames of the capture that were not put in: sent by the firewall
-	// itself, cut by the snap length, longer than a frame, empty.
+	MAC    [6]byte // of the port
+	How    string  // it was found
+	Frames int     // in the capture
+	Sent   int     // by the firewall
+	// Frames of the capture that were left out: sent by the firewall, cut by the
+	// snap length, longer than a frame, empty.
 	Own, Cut, Long, Empty int
-	Late                  int // frames with a time before that of their predecessor, taken to be of that time
-	Other                 uint64
-	Short                 bool // the file ends inside a frame
+	Late                  int    // frames with an earlier time than the frame before, which counts as theirs
+	Other                 uint64 // frames for other hosts
+	Short                 bool   // the file ends inside a frame
 }
 
-// A RuleCount is what one rule decided, in packets.
+// A RuleCount counts the packets that one rule decided.
 type RuleCount struct {
 	ID               string
 	Accepted, Denied uint64

@@ -9,28 +9,28 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// A view of a capture, by which the firewall finds its place in it. The
-// engine takes only frames that are addressed to its port, and a capture may
-// hold what the firewall itself sent, which must not be put in again.
-type shown struct {
+// A survey finds the firewall's link-layer address on one side in a capture. The
+// router takes only frames that are addressed to its port, and a capture may have
+// frames that the firewall sent, which must not be received.
+type survey struct {
 	side     Side
 	addr     packet.Addr // the port's own
 	net      packet.Addr
 	mask     packet.Addr
 	gateway  packet.Addr
 	external map[packet.Addr]bool // other addresses of the firewall on this side
-	claims   map[[6]byte]int      // ARP: who says that the port's address is theirs
-	votes    map[[6]byte]int      // IPv4: whose frames only the firewall can send or is to receive
+	claims   map[[6]byte]int      // senders of ARP messages for the port's address
+	votes    map[[6]byte]int      // senders and receivers of packets that only the firewall sends or receives
 	seen     map[[6]byte]bool
 	hosts    map[packet.Addr][6]byte // on-link addresses, and the gateway's
 }
 
-func newShown(s Side, p *ruleset.Policy) *shown {
-	v := &shown{side: s, external: map[packet.Addr]bool{}, claims: map[[6]byte]int{}, votes: map[[6]byte]int{},
+func newSurvey(s Side, p *ruleset.Policy) *survey {
+	v := &survey{side: s, external: map[packet.Addr]bool{}, claims: map[[6]byte]int{}, votes: map[[6]byte]int{},
 		seen: map[[6]byte]bool{}, hosts: map[packet.Addr][6]byte{}}
 	f := p.Interface([...]ruleset.Role{ruleset.LAN, ruleset.WAN}[s])
 	if f == nil {
-		return v // the engine will refuse the policy
+		return v // the router will refuse the policy
 	}
 	v.addr, _ = packet.AddrFrom16(f.Address)
 	v.mask = packet.Addr(uint32(uint64(0xffffffff) << (32 - f.PrefixLen)))
@@ -51,10 +51,10 @@ func newShown(s Side, p *ruleset.Policy) *shown {
 	return v
 }
 
-func (v *shown) own(a packet.Addr) bool { return a == v.addr || v.external[a] }
+func (v *survey) own(a packet.Addr) bool { return a == v.addr || v.external[a] }
 
 // scan reads a capture to its end.
-func (v *shown) scan(r *reader) error {
+func (v *survey) scan(r *reader) error {
 	for {
 		f, err := r.next()
 		if errors.Is(err, io.EOF) {
@@ -67,7 +67,7 @@ func (v *shown) scan(r *reader) error {
 	}
 }
 
-func (v *shown) look(f []byte) {
+func (v *survey) look(f []byte) {
 	typ := packet.Type(f)
 	if typ == 0 {
 		return
@@ -89,8 +89,9 @@ func (v *shown) look(f []byte) {
 		if len(f) < packet.EthLen+packet.MinIPv4 || f[packet.EthLen]>>4 != 4 {
 			return
 		}
-		// Only the addresses are of interest; the rest may have been cut off.
-		from, to := packet.Addr(binary.BigEndian.Uint32(f[packet.EthLen+12:])), packet.Addr(binary.BigEndian.Uint32(f[packet.EthLen+16:]))
+		// Only the addresses are needed; the rest may have been cut off.
+		ip := f[packet.EthLen:]
+		from, to := packet.Addr(binary.BigEndian.Uint32(ip[12:])), packet.Addr(binary.BigEndian.Uint32(ip[16:]))
 		if dst[0]&1 == 0 && (v.own(to) || v.side == LAN && to&v.mask != v.net) {
 			v.votes[dst]++
 		}
@@ -106,8 +107,8 @@ func (v *shown) look(f []byte) {
 	}
 }
 
-// host notes the first link-layer address that an address is seen under.
-func (v *shown) host(a packet.Addr, mac [6]byte) {
+// host records the first link-layer address of an address.
+func (v *survey) host(a packet.Addr, mac [6]byte) {
 	if _, ok := v.hosts[a]; !ok && mac[0]&1 == 0 && mac != ([6]byte{}) {
 		v.hosts[a] = mac
 	}
@@ -122,9 +123,9 @@ const (
 	byNone   = "not found: frames to any host are taken as frames to the firewall"
 )
 
-// adopt returns the link-layer address that the port takes on, and how it was
-// found. With byNone, the address is not in the capture.
-func (v *shown) adopt(flag [6]byte, p *ruleset.Policy) ([6]byte, string) {
+// identify returns the link-layer address for the port, and how it was found. With
+// byNone the address is not in the capture.
+func (v *survey) identify(flag [6]byte, p *ruleset.Policy) ([6]byte, string) {
 	if flag != ([6]byte{}) {
 		return flag, byFlag
 	}
@@ -140,7 +141,7 @@ func (v *shown) adopt(flag [6]byte, p *ruleset.Policy) ([6]byte, string) {
 	return DefaultMAC[v.side], byNone
 }
 
-// most returns the address with the most votes; among equals, the smallest.
+// most returns the address with the most votes, the smallest of several.
 func most(m map[[6]byte]int) (best [6]byte, ok bool) {
 	for a, n := range m {
 		if !ok || n > m[best] || n == m[best] && string(a[:]) < string(best[:]) {
@@ -150,9 +151,9 @@ func most(m map[[6]byte]int) (best [6]byte, ok bool) {
 	return best, ok
 }
 
-// neighbour is the address that answers ARP for a: the capture's, else a made
-// up one.
-func (v *shown) neighbour(a packet.Addr, own [6]byte) [6]byte {
+// neighbour returns the link-layer address that answers ARP requests for a: that in
+// the capture, or a made-up one.
+func (v *survey) neighbour(a packet.Addr, own [6]byte) [6]byte {
 	if m, ok := v.hosts[a]; ok && m != own {
 		return m
 	}

@@ -32,7 +32,7 @@ func TestReplayFindsItsPlaceInCutFrames(t *testing.T) {
 	if w := s.Side[WAN]; w.MAC != firewallWAN || w.Own != 1 || w.Cut != 1 {
 		t.Errorf("WAN: %+v", w)
 	}
-	v := newShown(WAN, o.Policy)
+	v := newSurvey(WAN, o.Policy)
 	r, err := openCapture(o.In[WAN], MaxBytes)
 	if err != nil {
 		t.Fatal(err)
