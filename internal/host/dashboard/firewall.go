@@ -7,46 +7,46 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
-// Bounds of what is remembered of one firewall beside its metrics.
+// Bounds of the state of one firewall beside its metrics.
 const (
 	recentMax  = 100 // last verdicts
 	historyMax = 720 // points of each plot: two hours, one each 10 seconds
-	window     = 10  // seconds over which events are counted for their rate
+	window     = 10  // seconds for the rate of events
 	maxAction  = 32  // bytes of a verdict's action, text and command
 	maxVerdict = 1000
 	maxCommand = 600
 )
 
-// A firewall is what one has told.
+// A firewall is the state of one firewall.
 type firewall struct {
 	name      string
 	hello     ingest.Hello
 	connected int // connections that are open
 	lastLine  time.Time
 	metrics   *store
-	snap      *Snapshot // the last whole one; nil before it
+	snap      *Snapshot // the last whole one; nil before the first
 	sum       *summary  // of snap
 	sumAt     time.Time
 	lines     [ingest.Malformed + 1]int64
 	events    [window]int64 // by second
-	eventsAt  int64         // the second that events[eventsAt%window] is
+	eventsAt  int64         // the second of events[eventsAt%window], since 1970
 	names     tally         // denied names
 	sources   tally         // denied sources
-	lost      int64         // lines that were lost, by lines-lost
+	lost      int64         // lines and events, as lines-lost reports
 	recent    []Verdict     // a ring
 	next      int
-	history   []Point // never changed, only replaced
+	history   []Point // read without the lock: replaced, never changed
 }
 
 func newFirewall(name string) *firewall {
 	return &firewall{name: name, metrics: newStore(), names: tally{}, sources: tally{}}
 }
 
-// reset begins anew with the metrics: of another boot, perhaps of another
-// policy.
+// reset forgets the metrics, at another boot.
 func (f *firewall) reset() { f.metrics, f.snap, f.sum = newStore(), nil, nil }
 
-// verdict makes the text of an event that is shown; it needs no lock.
+// verdict returns an event as it is shown; ok is false for one that is not shown. It
+// needs no lock.
 func verdict(h *ingest.Hello, e ecs.Event, now time.Time) (v Verdict, ok bool) {
 	a := e.Str(ecs.EventAction)
 	if a == ecs.DNSQuery || a == ecs.FlowEnd {
@@ -56,10 +56,15 @@ func verdict(h *ingest.Hello, e ecs.Event, now time.Time) (v Verdict, ok bool) {
 	if at.IsZero() {
 		at = now
 	}
-	return Verdict{at.UTC(), clone(cutBytes(a, maxAction)), clone(cutBytes(ecs.Style{}.Verdict(e), maxVerdict)), clone(cutBytes(ecs.Explain(e), maxCommand))}, true
+	return Verdict{
+		At:      at.UTC(),
+		Action:  clone(cutBytes(a, maxAction)),
+		Text:    clone(cutBytes(ecs.Style{}.Verdict(e), maxVerdict)),
+		Explain: clone(cutBytes(ecs.Explain(e), maxCommand)),
+	}, true
 }
 
-// cutBytes cuts text to n bytes, between two characters.
+// cutBytes cuts text to at most n bytes, between two characters.
 func cutBytes(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -100,13 +105,13 @@ func (f *firewall) event(e ecs.Event, v *Verdict, shown bool, now time.Time) {
 	f.next = (f.next + 1) % recentMax
 }
 
-// maxSum is where sums of what a firewall says end: it is exact in JSON.
+// maxSum is the largest sum of a firewall's amounts, exact in JSON's numbers.
 const maxSum = 1 << 53
 
-// add adds without end.
+// add adds, up to maxSum.
 func add(a, b int64) int64 { return min(a+b, maxSum) }
 
-// tick forgets seconds that have passed.
+// tick removes the counts of seconds before the window.
 func (f *firewall) tick(now time.Time) {
 	s := now.Unix()
 	if s-f.eventsAt >= window || s < f.eventsAt {
@@ -119,7 +124,7 @@ func (f *firewall) tick(now time.Time) {
 	}
 }
 
-// took shows a snapshot with its summary.
+// took takes over a snapshot with its summary.
 func (f *firewall) took(s *Snapshot, u *summary) {
 	f.snap, f.sum = s, u
 	// The first snapshot of a boot has no rates; and a guest may send many.

@@ -10,27 +10,30 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
-// staleAfter is how long the last metrics of a firewall that has gone are still
-// given: as long as Prometheus looks back.
+// staleAfter is how long the last metrics of a firewall are exposed after its last
+// line: as long as Prometheus looks back.
 const staleAfter = 5 * time.Minute
 
-// told is what the exposition says of one firewall.
-type told struct {
-	name, label string // label is the name as it stands in a label
+// An exposed is what is exposed of one firewall.
+type exposed struct {
+	name, label string // label is the name as a label's value, quoted
 	snap        *Snapshot
 	up          bool
 	malformed   int64
 	refused     int64
 }
 
-// told returns what there is to say, by name. It is the part that needs the
-// lock: the snapshots themselves do not change.
-func (m *Model) told(now time.Time) []told {
+// exposed returns what is exposed, sorted by name. It takes the lock; the snapshots
+// can be read without, since they do not change.
+func (m *Model) exposed(now time.Time) []exposed {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	ts := make([]told, 0, len(m.firewalls))
+	ts := make([]exposed, 0, len(m.firewalls))
 	for name, f := range m.firewalls {
-		t := told{name: name, label: ingest.QuoteLabel(name), up: f.connected > 0, malformed: f.lines[ingest.Malformed], refused: f.metrics.refused}
+		t := exposed{
+			name: name, label: ingest.QuoteLabel(name), up: f.connected > 0,
+			malformed: f.lines[ingest.Malformed], refused: f.metrics.refused,
+		}
 		if t.up || now.Sub(f.lastLine) <= staleAfter {
 			t.snap = f.snap
 		}
@@ -40,13 +43,12 @@ func (m *Model) told(now time.Time) []told {
 	return ts
 }
 
-// WriteMetrics writes the last snapshot of each firewall in Prometheus' text
-// format. The label "instance" says which firewall it is of: scrape with
-// honor_labels. thurward_up says whether a firewall is connected, so that its
-// silence is seen; what one told that has been gone for staleAfter is left out.
-// Names, types and help are the schema's and not the guest's.
+// WriteMetrics writes the last snapshot of each firewall in Prometheus' text format.
+// The label "instance" is the firewall's name: scrape with honor_labels. thurward_up is
+// 1 while a firewall is connected; metrics of one without a line for staleAfter are
+// left out. Names, types and help texts are those of the schema, not of the guest.
 func (m *Model) WriteMetrics(to io.Writer, now time.Time) error {
-	ts := m.told(now)
+	ts := m.exposed(now)
 	w := bufio.NewWriterSize(to, 32<<10)
 	schema := ingest.Metrics()
 	for i := range schema {
@@ -61,12 +63,12 @@ func (m *Model) WriteMetrics(to io.Writer, now time.Time) error {
 			for j := range ps {
 				ps[j].write(w, t.label)
 			}
-			if err := w.Flush(); err != nil { // who does not read is noticed
+			if err := w.Flush(); err != nil { // notices a client that does not read
 				return err
 			}
 		}
 	}
-	own := func(name, typ, help string, of func(*told) float64) {
+	own := func(name, typ, help string, of func(*exposed) float64) {
 		if len(ts) > 0 {
 			header(w, name, help, typ)
 		}
@@ -74,17 +76,25 @@ func (m *Model) WriteMetrics(to io.Writer, now time.Time) error {
 			fmt.Fprintf(w, "%s{instance=%s} %s\n", name, ts[i].label, ingest.FormatValue(of(&ts[i])))
 		}
 	}
-	own("thurward_stream_malformed_lines_total", "counter", "Lines of the firewall that could not be read.", func(t *told) float64 { return float64(t.malformed) })
-	own("thurward_stream_refused_samples_total", "counter", "Samples of the firewall that were not kept: more series than a firewall has.", func(t *told) float64 { return float64(t.refused) })
-	own("thurward_up", "gauge", "Whether the firewall is connected to this receiver.", func(t *told) float64 { return float64(btoi(t.up)) })
+	own("thurward_stream_malformed_lines_total", "counter", "Lines of the firewall that could not be read.", func(t *exposed) float64 { return float64(t.malformed) })
+	own("thurward_stream_refused_samples_total", "counter", "Samples of the firewall that were not kept: more series than a firewall has.", func(t *exposed) float64 { return float64(t.refused) })
+	own("thurward_up", "gauge", "Whether the firewall is connected to this receiver.", func(t *exposed) float64 { return up(t.up) })
 	return w.Flush()
+}
+
+// up is the value of thurward_up.
+func up(connected bool) float64 {
+	if connected {
+		return 1
+	}
+	return 0
 }
 
 func header(w *bufio.Writer, name, help, typ string) {
 	fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", name, ingest.EscapeHelp(help), name, typ)
 }
 
-// write writes a series with the firewall's name, or without if there is none.
+// write writes a series with a label for the instance, or without if it is "".
 func (p *point) write(w *bufio.Writer, instance string) {
 	switch {
 	case instance == "":
@@ -99,8 +109,8 @@ func (p *point) write(w *bufio.Writer, instance string) {
 	w.WriteByte('\n')
 }
 
-// Snapshot gives the last whole snapshot of a source's metrics as lines of the
-// stream, a piece at a time until yield returns false.
+// Snapshot yields the last whole snapshot of a source's metrics as lines of the
+// stream, in pieces, until yield returns false.
 func (m *Model) Snapshot(s *ingest.Source, yield func([]byte) bool) {
 	m.mu.Lock()
 	f := m.open[s]
@@ -123,10 +133,10 @@ func (m *Model) Snapshot(s *ingest.Source, yield func([]byte) bool) {
 		}
 	}
 	w.WriteString("# METRIC # EOF\n")
-	w.Flush() //nolint:errcheck // nobody wants the rest
+	w.Flush() //nolint:errcheck // yield has returned false
 }
 
-// pieces gives what is written to yield.
+// pieces is a writer that calls yield.
 type pieces struct{ yield func([]byte) bool }
 
 func (p *pieces) Write(b []byte) (int, error) {

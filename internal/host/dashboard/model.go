@@ -8,19 +8,19 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
-// maxFirewalls bounds the firewalls that a model holds; the one that has been
-// silent for longest makes room.
+// maxFirewalls is how many firewalls a model keeps. Beyond it the one without a line
+// for longest is removed.
 const maxFirewalls = ingest.MaxConns
 
-// A Model is the picture of all firewalls of a stream. It is safe for
-// concurrent use. Its lock is held for what a line or a view takes at most:
-// nothing is rendered and nobody is waited for meanwhile.
+// A Model is the state of all firewalls of a stream. It is safe for concurrent use.
+// Its lock is held only while a line is added or views are copied, not while text is
+// rendered or written.
 type Model struct {
 	mu        sync.Mutex
 	firewalls map[string]*firewall // by name
 	open      map[*ingest.Source]*firewall
-	bytes     int64 // that the metrics of all take up
-	most      int64 // of them
+	bytes     int64 // memory of the metrics of all
+	most      int64 // limit of bytes
 }
 
 // NewModel makes an empty model.
@@ -28,9 +28,9 @@ func NewModel() *Model {
 	return &Model{firewalls: map[string]*firewall{}, open: map[*ingest.Source]*firewall{}, most: maxTotal}
 }
 
-// Add takes a line of a source, received at now. A firewall that starts again
-// continues its own picture; its counters begin anew. Where the line ends a
-// snapshot of metrics, Add returns it, otherwise nil.
+// Add adds a line of a source, received at now. A firewall keeps its state when it
+// boots again, except for its metrics. If the line ends a snapshot of metrics Add
+// returns the snapshot, otherwise nil.
 func (m *Model) Add(s *ingest.Source, it ingest.Item, now time.Time) *Snapshot {
 	var v Verdict
 	shown := false
@@ -44,13 +44,13 @@ func (m *Model) Add(s *ingest.Source, it ingest.Item, now time.Time) *Snapshot {
 	u := snap.summary()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if f.metrics.at.Equal(snap.at) { // no other boot has begun
+	if f.metrics.at.Equal(snap.at) { // there was no other boot meanwhile
 		f.took(snap, u)
 	}
 	return snap
 }
 
-// add takes a line, and returns a snapshot that has become whole.
+// add adds a line, and returns the snapshot that it ends.
 func (m *Model) add(s *ingest.Source, it *ingest.Item, v *Verdict, shown bool, now time.Time) (*firewall, *Snapshot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -82,7 +82,7 @@ func (m *Model) add(s *ingest.Source, it *ingest.Item, v *Verdict, shown bool, n
 	return f, nil
 }
 
-// join finds the firewall of a source.
+// join returns the firewall of a source, and makes it if there is none.
 func (m *Model) join(s *ingest.Source) *firewall {
 	name := s.Hello.Name()
 	f := m.firewalls[name]
@@ -101,9 +101,9 @@ func (m *Model) join(s *ingest.Source) *firewall {
 	return f
 }
 
-// room reports whether a series of a firewall may take up cost bytes, and
-// counts them. When all together take up too much, the firewall with the most
-// loses its metrics, until its next snapshot.
+// room reports whether a series of a firewall may use cost bytes, and counts them. If
+// all firewalls together use too much, the one that uses most loses its metrics until
+// its next snapshot.
 func (m *Model) room(f *firewall, cost int64) bool {
 	for m.bytes+cost > m.most {
 		most := f
@@ -124,7 +124,7 @@ func (m *Model) room(f *firewall, cost int64) bool {
 	return true
 }
 
-// Gone says that a source's connection has ended.
+// Gone removes a source whose connection has ended. Its firewall stays.
 func (m *Model) Gone(s *ingest.Source) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -138,12 +138,15 @@ func (m *Model) close(s *ingest.Source) {
 	delete(m.open, s)
 }
 
-// forgetOne makes room: of those that are not connected, or of all if there are
-// none, the one that has been silent for longest is forgotten.
+// forgetOne removes one firewall: of those that are not connected, or of all if all
+// are, the one without a line for longest.
 func (m *Model) forgetOne() {
 	var oldest *firewall
 	for _, f := range m.firewalls {
-		if oldest == nil || (f.connected > 0) == (oldest.connected > 0) && f.lastLine.Before(oldest.lastLine) || f.connected == 0 && oldest.connected > 0 {
+		switch {
+		case oldest == nil,
+			f.connected == 0 && oldest.connected > 0,
+			(f.connected > 0) == (oldest.connected > 0) && f.lastLine.Before(oldest.lastLine):
 			oldest = f
 		}
 	}
@@ -159,7 +162,7 @@ func (m *Model) forgetOne() {
 	}
 }
 
-// Views returns the pictures, by name.
+// Views returns what is shown of each firewall, sorted by name.
 func (m *Model) Views(now time.Time) []View {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -21,20 +21,25 @@ import (
 //go:embed page
 var pageFiles embed.FS
 
-// Bounds of what clients of the page take up.
+// Bounds of clients of the page.
 const (
-	pageConns   = 32                     // connections at a time
 	scrapes     = 2                      // expositions that are written at a time
 	scrapeWait  = 5 * time.Second        // for one of them to end
 	scrapeWrite = 20 * time.Second       // for a client to read one
-	viewsKept   = 250 * time.Millisecond // the views are rendered at most so often
+	viewsKept   = 250 * time.Millisecond // between two renderings of the views
 )
 
-// Page serves the model: the web page at /, its data as JSON at
-// /api/v1/firewalls, the metrics at /metrics, and at /health that it is there.
-// It changes nothing and loads nothing from elsewhere. Data is given to those only whom access allows. It
-// answers only to loopback's names, so that no other site's script can read it
-// by pointing its own name here (DNS rebinding). Times are now's.
+const contentSecurity = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
+	"img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+const tokenNeeded = "a token is needed: open the URL that thurward run or thurward-collector printed, " +
+	"or send \"Authorization: Bearer\" with the token in the file that it named"
+
+// Page serves the model: the web page at /, its data as JSON at /api/v1/firewalls, the
+// metrics at /metrics, and "ok" at /health. It changes nothing, and loads nothing from
+// elsewhere. Data is served to those whom access allows. Requests must be for a name
+// of loopback, so that a script of another site cannot read the page by making its
+// own name resolve to loopback (DNS rebinding). now is the clock.
 func (m *Model) Page(now func() time.Time, access Access) http.Handler {
 	files, err := fs.Sub(pageFiles, "page")
 	if err != nil {
@@ -76,14 +81,14 @@ func (m *Model) Page(now func() time.Time, access Access) http.Handler {
 			return
 		}
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", contentSecurity)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		if strings.HasPrefix(r.URL.Path, "/api/") || strings.HasPrefix(r.URL.Path, "/metrics") {
 			h.Set("Cache-Control", "no-store")
 			if !access.Allows(r) {
 				h.Set("WWW-Authenticate", `Bearer realm="thurward"`)
-				http.Error(w, "a token is needed: open the URL that thurward run or thurward-collector printed, or send \"Authorization: Bearer\" with the token in the file that it named", http.StatusUnauthorized)
+				http.Error(w, tokenNeeded, http.StatusUnauthorized)
 				return
 			}
 			if c, ok := r.Context().Value(pageConnKey{}).(*pageConn); ok {
@@ -94,8 +99,8 @@ func (m *Model) Page(now func() time.Time, access Access) http.Handler {
 	})
 }
 
-// rendered keeps what is rendered for a moment, so that many who ask cost
-// little more than one.
+// rendered caches data for a short time, so that many clients cost little more than
+// one.
 type rendered struct {
 	mu   sync.Mutex
 	at   time.Time
@@ -115,8 +120,7 @@ func (c *rendered) get(now time.Time, render func(time.Time) ([]byte, error)) ([
 	return b, err
 }
 
-// LocalHost reports whether a request was made to a name of this host itself,
-// by its Host header.
+// LocalHost reports whether a Host header is a name or address of loopback.
 func LocalHost(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
@@ -131,8 +135,8 @@ func LocalHost(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// CheckPage checks the address of a page. Only loopback addresses and Unix
-// sockets are taken: what a firewall tells is not for everyone.
+// CheckPage checks the address of a page. It must be a loopback address or a Unix
+// socket, since the data is not for other hosts.
 func CheckPage(address string) error {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		if path == "" {
@@ -150,7 +154,7 @@ func CheckPage(address string) error {
 	return nil
 }
 
-// ListenPage listens for Page. A Unix socket is for its owner only.
+// ListenPage listens on the address of a page. A Unix socket is for its owner only.
 func ListenPage(address string) (net.Listener, error) {
 	if err := CheckPage(address); err != nil {
 		return nil, err
@@ -161,89 +165,15 @@ func ListenPage(address string) (net.Listener, error) {
 	return net.Listen("tcp", address)
 }
 
-// Server is an HTTP server of h with limits on what a client may take up. It
-// is for a listener of LimitPage.
+// Server returns an HTTP server of h that bounds time and memory of requests. It is
+// for a listener of LimitPage.
 func Server(h http.Handler) *http.Server {
-	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-		ErrorLog:    log.New(io.Discard, "", 0), // what clients do wrong is not worth a line each
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, pageConnKey{}, c) }}
-}
-
-type pageConnKey struct{}
-
-// LimitPage bounds the connections of a page's listener. When there are too
-// many, the oldest one on which nobody has shown a token ends: whoever has none
-// cannot keep out who has.
-func LimitPage(l net.Listener) net.Listener { return &pageListener{Listener: ingest.Patient(l)} }
-
-type pageListener struct {
-	net.Listener
-	mu    sync.Mutex
-	conns []*pageConn // the oldest first
-}
-
-func (l *pageListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		p := &pageConn{Conn: c, l: l}
-		if old, ok := l.take(p); ok {
-			if old != nil {
-				old.Close()
-			}
-			return p, nil
-		}
-		c.Close()
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: log.New(io.Discard, "", 0), // faults of clients would fill the log
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, pageConnKey{}, c)
+		},
 	}
-}
-
-// take counts a connection, and says which one has to end for it.
-func (l *pageListener) take(p *pageConn) (old *pageConn, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.conns) >= pageConns {
-		for _, c := range l.conns {
-			if !c.trusted {
-				old = c
-				break
-			}
-		}
-		if old == nil {
-			return nil, false
-		}
-		l.remove(old)
-	}
-	l.conns = append(l.conns, p)
-	return old, true
-}
-
-func (l *pageListener) remove(p *pageConn) {
-	for i, c := range l.conns {
-		if c == p {
-			l.conns = append(l.conns[:i:i], l.conns[i+1:]...)
-			return
-		}
-	}
-}
-
-// A pageConn is a connection of a client.
-type pageConn struct {
-	net.Conn
-	l       *pageListener
-	trusted bool // a token was shown on it; guarded by l.mu
-}
-
-func (p *pageConn) trust() {
-	p.l.mu.Lock()
-	p.trusted = true
-	p.l.mu.Unlock()
-}
-
-func (p *pageConn) Close() error {
-	p.l.mu.Lock()
-	p.l.remove(p)
-	p.l.mu.Unlock()
-	return p.Conn.Close()
 }

@@ -10,11 +10,11 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
-// A Snapshot is all metrics of a firewall at one moment, with those of the
-// snapshot before beside them. It does not change: who shows it needs no lock.
+// A Snapshot is all metrics of a firewall at one time, with the values of the snapshot
+// before. It does not change, so that it can be read without a lock.
 type Snapshot struct {
 	at   time.Time
-	span time.Duration // since the one before; 0 without
+	span time.Duration // since the one before; 0 if there is none
 	by   map[*ingest.Metric][]point
 }
 
@@ -22,7 +22,7 @@ type Snapshot struct {
 type point struct {
 	*id
 	value, last float64
-	two         bool // last is there
+	two         bool // last is set
 }
 
 // of returns the series of a metric. A nil snapshot has none.
@@ -33,11 +33,11 @@ func (s *Snapshot) of(name string) []point {
 	return s.by[ingest.NamedMetric(name)]
 }
 
-// At returns when the snapshot had come.
+// At returns when the snapshot was received.
 func (s *Snapshot) At() time.Time { return s.at }
 
-// Samples yields the series of a metric, in the order in which the firewall
-// first told them. Their labels are not to be changed.
+// Samples yields the series of a metric, in the order in which the firewall first sent
+// them. The caller must not change their labels.
 func (s *Snapshot) Samples(metric string) iter.Seq[ingest.Sample] {
 	return func(yield func(ingest.Sample) bool) {
 		for _, p := range s.of(metric) {
@@ -48,8 +48,8 @@ func (s *Snapshot) Samples(metric string) iter.Seq[ingest.Sample] {
 	}
 }
 
-// grown returns by how much a counter has grown since the snapshot before.
-// After a restart of the counter it counts from zero.
+// grown returns the increase of a counter since the snapshot before. A counter that
+// has decreased was reset to zero.
 func (p *point) grown() float64 {
 	if !p.two {
 		return 0
@@ -60,7 +60,7 @@ func (p *point) grown() float64 {
 	return p.value - p.last
 }
 
-// rate returns how much a counter has grown in a second.
+// rate returns the increase of a counter per second.
 func (s *Snapshot) rate(p *point) float64 {
 	if s.span <= 0 {
 		return 0
@@ -70,8 +70,8 @@ func (s *Snapshot) rate(p *point) float64 {
 
 func (s *Snapshot) value(p *point) float64 { return p.value }
 
-// sum adds up the values of a metric, or their rates. Values are finite, so the
-// sum is.
+// sum returns the sum of a metric's values, or of their rates. It is finite, since
+// values are.
 func (s *Snapshot) sum(name string, of func(*Snapshot, *point) float64) float64 {
 	t := 0.0
 	ps := s.of(name)
@@ -81,7 +81,7 @@ func (s *Snapshot) sum(name string, of func(*Snapshot, *point) float64) float64 
 	return t
 }
 
-// sumBy adds up by one label's value, or by two.
+// sumBy is sum by the value of one label, or of two.
 func (s *Snapshot) sumBy(name string, of func(*Snapshot, *point) float64, labels ...string) map[[2]string]float64 {
 	m := map[[2]string]float64{}
 	ps := s.of(name)
@@ -144,8 +144,7 @@ func (s *Snapshot) quantile(name string, q float64) float64 {
 	return low
 }
 
-// A summary is what the picture shows of a snapshot. It is made once, beside
-// the lock.
+// A summary is what a view shows of a snapshot. It is computed once, without the lock.
 type summary struct {
 	load, acceptRate, dropRate float64
 	rules                      []Rule
@@ -217,7 +216,7 @@ func (s *Snapshot) rules() []Rule {
 	return shown(rs)
 }
 
-// shown keeps what is shown of a list, and lets the rest of it go.
+// shown cuts a list to the length that is shown, in memory of its own.
 func shown[T any](l []T) []T {
 	if len(l) <= viewRules {
 		return l
@@ -225,7 +224,7 @@ func shown[T any](l []T) []T {
 	return append(make([]T, 0, viewRules), l[:viewRules]...)
 }
 
-// reasons lists a counter by one label; those that never counted are left out.
+// reasons lists a counter by one label, without zeros.
 func (s *Snapshot) reasons(name, label string) []Reason {
 	rs := []Reason{}
 	ps := s.of(name)

@@ -8,19 +8,19 @@ import (
 
 // Bounds of the metrics that are kept.
 const (
-	// maxBytes is what the series of one firewall may take up: those of a
-	// policy of 10,000 rules are about half of it.
+	// maxBytes is the memory that the series of one firewall may use. Those of a
+	// policy of 10,000 rules use about half of it.
 	maxBytes = 24 << 20
-	// maxTotal is what those of all may. Beyond it the firewall that takes up
-	// most loses its own.
+	// maxTotal is the memory that those of all may use. Beyond it the firewall that
+	// uses most loses its own.
 	maxTotal = 64 << 20
-	// seriesCost is what a series takes up beside its texts: itself, its
-	// places in the map, in a list and in two snapshots.
+	// seriesCost is the memory of a series beside its texts: itself, and its
+	// entries in the map, in a list and in two snapshots.
 	seriesCost = 256
 )
 
-// An id is what tells a series from every other one. It does not change and is
-// shared by all that refers to the series.
+// An id identifies a series. It does not change, and is shared by all that refer to
+// the series.
 type id struct {
 	metric *ingest.Metric
 	name   string
@@ -41,40 +41,41 @@ func (d *id) label(name string) string {
 type series struct {
 	id
 	value, last float64 // of the last whole snapshot, and of the one before
-	told        bool    // there is a value
-	two         bool    // and one before
-	next        float64 // of the snapshot that is coming in
-	gen         uint32  // which one that is
+	known       bool    // value is set
+	two         bool    // last is set
+	next        float64 // of the incomplete snapshot
+	gen         uint32  // number of the snapshot with next
 	cost        int64
 }
 
-// A store keeps a firewall's metrics: the last whole snapshot, and what has
-// come of the next one. Only whole ones are shown.
+// A store keeps a firewall's metrics: the last whole snapshot, and the samples of the
+// next one so far. Only whole snapshots are shown.
 type store struct {
 	series  map[string]*series
 	by      map[*ingest.Metric][]*series
 	bytes   int64
-	open    bool // a snapshot has begun and not ended
+	open    bool // a snapshot is incomplete
 	gen     uint32
-	refused int64 // samples of more series than fit
+	refused int64 // samples that were not kept
 	at      time.Time
-	span    time.Duration // between the last snapshot and the one before; 0 without
+	span    time.Duration // between the last snapshot and the one before; 0 if there is none
 }
 
 func newStore() *store {
 	return &store{series: map[string]*series{}, by: map[*ingest.Metric][]*series{}}
 }
 
-// begin drops what has come of a snapshot.
+// begin begins a snapshot.
 func (t *store) begin() {
 	t.open = true
 	t.gen++
 }
 
-// add takes a sample. If its series is new, room is asked for what it takes up.
+// add adds a sample. If its series is new, room decides whether there is memory for
+// it.
 func (t *store) add(m *ingest.Sample, room func(cost int64) bool) {
 	if !t.open {
-		t.refused++ // it belongs to a snapshot whose beginning nobody saw
+		t.refused++ // the beginning of its snapshot was lost
 		return
 	}
 	key := m.Key()
@@ -88,7 +89,7 @@ func (t *store) add(m *ingest.Sample, room func(cost int64) bool) {
 			t.refused++
 			return
 		}
-		// The texts of a line would hold all of the line.
+		// Strings of the line would keep all of it in memory.
 		s = &series{id: id{metric: m.Metric, name: m.Name, key: key}, cost: cost}
 		for _, l := range m.Labels {
 			s.labels = append(s.labels, ingest.Label{Name: own(m.Metric, l.Name), Value: clone(l.Value)})
@@ -112,9 +113,8 @@ func own(m *ingest.Metric, name string) string {
 
 func clone(s string) string { return string(append([]byte(nil), s...)) }
 
-// end takes over the snapshot that has come in, and returns it and what of
-// bytes is free now. Series that it does not have are forgotten. Without one it
-// returns nil.
+// end ends a snapshot, and returns it and the bytes that are free now: series without
+// a sample in it are removed. If no snapshot has begun it returns nil.
 func (t *store) end(now time.Time) (snap *Snapshot, freed int64) {
 	if !t.open {
 		return nil, 0
@@ -138,9 +138,9 @@ func (t *store) end(now time.Time) (snap *Snapshot, freed int64) {
 				continue
 			}
 			if later {
-				s.last, s.two = s.value, s.told
+				s.last, s.two = s.value, s.known
 			}
-			s.value, s.told = s.next, true
+			s.value, s.known = s.next, true
 			kept = append(kept, s)
 			ps = append(ps, point{&s.id, s.value, s.last, s.two})
 		}

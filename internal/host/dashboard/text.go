@@ -9,9 +9,9 @@ import (
 	"github.com/thurward/thurward/internal/host/ecs"
 )
 
-// A Screen is how a view is drawn as text.
+// A Screen has the options for a view as text.
 type Screen struct {
-	Width, Height int  // 0: as much as there is
+	Width, Height int  // 0: unlimited
 	Color         bool // ANSI colours
 	Now           time.Time
 }
@@ -34,53 +34,90 @@ func (sc Screen) paint(attr, s string) string {
 
 // Draw renders a view as lines, each at most Width wide.
 func (sc Screen) Draw(v *View) string {
-	var l []string
-	add := func(attr, format string, a ...any) {
-		l = append(l, sc.paint(attr, sc.fit(fmt.Sprintf(format, a...))))
+	d := drawing{sc: sc}
+	d.head(v)
+	d.tables(v)
+	d.add("", "")
+	d.counters(v)
+	d.add("", "")
+	d.recent(v)
+	if sc.Height > 0 && len(d.lines) > sc.Height {
+		d.lines = d.lines[:sc.Height]
 	}
+	return strings.Join(d.lines, "\n")
+}
+
+// A drawing is the lines of a view so far.
+type drawing struct {
+	sc    Screen
+	lines []string
+}
+
+func (d *drawing) add(attr, format string, a ...any) {
+	d.lines = append(d.lines, d.sc.paint(attr, d.sc.fit(fmt.Sprintf(format, a...))))
+}
+
+// head draws the firewall's state and its total rates.
+func (d *drawing) head(v *View) {
+	now := d.sc.Now
 	state, attr := "connected", green
 	if !v.Connected {
-		state, attr = "NOT CONNECTED, last line "+since(sc.Now, v.LastLine)+" ago", red
+		state, attr = "NOT CONNECTED, last line "+since(now, v.LastLine)+" ago", red
 	}
-	add(bold+";"+attr, "%s  %s  up %s  version %s  policy %.19s  clock %s", v.Name, state, since(sc.Now, v.Booted), or(v.Version), or(v.Policy), or(v.Clock))
+	d.add(bold+";"+attr, "%s  %s  up %s  version %s  policy %.19s  clock %s",
+		v.Name, state, since(now, v.Booted), or(v.Version), or(v.Policy), or(v.Clock))
 	if v.Snapshot.IsZero() {
-		add(faint, "no metrics yet: the firewall sends them when it connects and every 10 seconds")
+		d.add(faint, "no metrics yet: the firewall sends them when it connects and every 10 seconds")
 	} else {
-		add("", "accepted %s/s   dropped %s/s   new flows %s/s   verdicts %s/s   processor %.0f %%   (metrics %s old)", Number(v.AcceptRate), Number(v.DropRate), Number(v.Flows.Inserts), Number(v.EventRate), 100*v.Load, since(sc.Now, v.Snapshot))
+		d.add("", "accepted %s/s   dropped %s/s   new flows %s/s   verdicts %s/s   processor %.0f %%   (metrics %s old)",
+			Number(v.AcceptRate), Number(v.DropRate), Number(v.Flows.Inserts), Number(v.EventRate), 100*v.Load, since(now, v.Snapshot))
 	}
 	for _, i := range v.Interfaces {
-		add("", "%-4s in %9s pkt/s %9s bit/s   out %9s pkt/s %9s bit/s", i.Name, Number(i.RxPackets), Number(i.RxBits), Number(i.TxPackets), Number(i.TxBits))
+		d.add("", "%-4s in %9s pkt/s %9s bit/s   out %9s pkt/s %9s bit/s",
+			i.Name, Number(i.RxPackets), Number(i.RxBits), Number(i.TxPackets), Number(i.TxBits))
 	}
-	add("", "")
-	gauge := func(name string, used, size float64) {
-		f, attr := Fill(used, size), ""
-		if f >= 0.95 {
-			attr = red
-		} else if f >= 0.8 {
-			attr = amber
-		}
-		if size <= 0 {
-			add("", "%-24s %10.0f", name, used)
-			return
-		}
-		add(attr, "%-24s %10.0f of %-8.0f %s %3.0f %%", name, used, size, bar(f), 100*f)
-	}
-	gauge("flows", v.Flows.Entries, v.Flows.Capacity)
+	d.add("", "")
+}
+
+// tables draws the fill of tables, the DNS proxy and the telemetry.
+func (d *drawing) tables(v *View) {
+	d.gauge("flows", v.Flows.Entries, v.Flows.Capacity)
 	for _, p := range v.NAT {
-		gauge("ports "+p.Address+" "+p.Proto, p.InUse, p.Size)
+		d.gauge("ports "+p.Address+" "+p.Proto, p.InUse, p.Size)
 	}
-	gauge("names learned", v.DNS.Bindings, 0)
-	add("", "DNS %s queries/s, median %s, 99 %% %s%s", Number(v.DNS.Rate), seconds(v.DNS.P50), seconds(v.DNS.P99), outcomes(v.DNS.Outcomes))
-	attr = ""
+	d.gauge("names learned", v.DNS.Bindings, 0)
+	d.add("", "DNS %s queries/s, median %s, 99 %% %s%s",
+		Number(v.DNS.Rate), seconds(v.DNS.P50), seconds(v.DNS.P99), outcomes(v.DNS.Outcomes))
+	attr := ""
 	if v.Stream.Dropped+float64(v.Stream.Lost+v.Stream.Malformed) > 0 {
 		attr = amber
 	}
-	add(attr, "telemetry: %.0f lines wait, %.0f dropped in the firewall, %d told lost, %d malformed, %d read", v.Stream.Queue, v.Stream.Dropped, v.Stream.Lost, v.Stream.Malformed, v.Stream.Lines)
-	add("", "")
-	rows := sc.rows(len(l))
-	add(bold, "%-28s %8s %12s %12s  %-24s %8s %11s", "RULE", "PKT/S", "ACCEPTED", "DROPPED", "DROPPED FOR", "PKT/S", "TOTAL")
+	d.add(attr, "telemetry: %.0f lines wait, %.0f dropped in the firewall, %d reported lost, %d malformed, %d read",
+		v.Stream.Queue, v.Stream.Dropped, v.Stream.Lost, v.Stream.Malformed, v.Stream.Lines)
+}
+
+// gauge draws how full a table is; size is 0 if it has none.
+func (d *drawing) gauge(name string, used, size float64) {
+	if size <= 0 {
+		d.add("", "%-24s %10.0f", name, used)
+		return
+	}
+	f, attr := Fill(used, size), ""
+	switch {
+	case f >= 0.95:
+		attr = red
+	case f >= 0.8:
+		attr = amber
+	}
+	d.add(attr, "%-24s %10.0f of %-8.0f %s %3.0f %%", name, used, size, bar(f), 100*f)
+}
+
+// counters draws rules and reasons of drops side by side.
+func (d *drawing) counters(v *View) {
+	rows := d.sc.rows(len(d.lines))
+	d.add(bold, "%-28s %8s %12s %12s  %-24s %8s %11s", "RULE", "PKT/S", "ACCEPTED", "DROPPED", "DROPPED FOR", "PKT/S", "TOTAL")
 	if len(v.Rules)+len(v.Drops) == 0 {
-		add(faint, "no counters yet")
+		d.add(faint, "no counters yet")
 	}
 	for i := range min(max(len(v.Rules), len(v.Drops)), rows) {
 		left := strings.Repeat(" ", 63)
@@ -90,30 +127,29 @@ func (sc Screen) Draw(v *View) string {
 		}
 		right := ""
 		if i < len(v.Drops) {
-			d := v.Drops[i]
-			right = fmt.Sprintf("  %-24s %8s %11.0f", cut(d.Reason, 24), Number(d.Rate), d.Total)
+			r := v.Drops[i]
+			right = fmt.Sprintf("  %-24s %8s %11.0f", cut(r.Reason, 24), Number(r.Rate), r.Total)
 		}
-		add("", "%s%s", left, right)
+		d.add("", "%s%s", left, right)
 	}
-	add("", "")
-	add(bold, "LAST VERDICTS")
+}
+
+// recent draws the last verdicts, as many as there is room for.
+func (d *drawing) recent(v *View) {
+	d.add(bold, "LAST VERDICTS")
 	if len(v.Recent) == 0 {
-		add(faint, "none yet")
+		d.add(faint, "none yet")
 	}
-	for _, r := range v.Recent[:min(len(v.Recent), sc.rest(len(l)))] {
+	for _, r := range v.Recent[:min(len(v.Recent), d.sc.rest(len(d.lines)))] {
 		attr := ""
 		if r.Action == ecs.Drop {
 			attr = red
 		}
-		add(attr, "%s  %s", r.At.In(sc.Now.Location()).Format("15:04:05"), r.Text)
+		d.add(attr, "%s  %s", r.At.In(d.sc.Now.Location()).Format("15:04:05"), r.Text)
 	}
-	if sc.Height > 0 && len(l) > sc.Height {
-		l = l[:sc.Height]
-	}
-	return strings.Join(l, "\n")
 }
 
-// rows is how many lines the tables of rules and reasons may have; the rest of
+// rows returns how many lines the tables of rules and reasons may have. The rest of
 // the screen is for the last verdicts.
 func (sc Screen) rows(used int) int {
 	if sc.Height == 0 {
@@ -129,7 +165,7 @@ func (sc Screen) rest(used int) int {
 	return max(sc.Height-used, 0)
 }
 
-// fit makes text safe for the terminal and cuts it to the width.
+// fit makes text safe for the terminal, and cuts it to the width.
 func (sc Screen) fit(s string) string {
 	s = ecs.Clean(s)
 	if sc.Width > 0 {
@@ -152,18 +188,18 @@ func or(s string) string {
 	return s
 }
 
-// bar draws a fill of 0 to 1 in ten places.
+// bar draws a fill from 0 to 1 with ten characters.
 func bar(f float64) string {
-	if !(f > 0) { // neither less, nor no number
+	if !(f > 0) { // also NaN
 		f = 0
 	}
 	n := int(10*min(f, 1) + 0.5)
 	return "[" + strings.Repeat("#", n) + strings.Repeat(".", 10-n) + "]"
 }
 
-// Number writes a rate or an amount in at most six places.
+// Number writes a rate or an amount with at most six characters.
 func Number(v float64) string {
-	if !(v < 1e16) { // no longer six places, and no whole number of 64 bits further up
+	if !(v < 1e16) { // too long otherwise; also NaN
 		return fmt.Sprintf("%.1g", v)
 	}
 	for _, u := range []struct {
@@ -204,15 +240,11 @@ func since(now, t time.Time) string {
 func outcomes(o []Reason) string {
 	var b strings.Builder
 	for i, r := range o {
-		b.WriteString([]string{", ", "; "}[btoi(i == 0)])
-		fmt.Fprintf(&b, "%s %.0f", r.Reason, r.Total)
+		separator := ", "
+		if i == 0 {
+			separator = "; "
+		}
+		fmt.Fprintf(&b, "%s%s %.0f", separator, r.Reason, r.Total)
 	}
 	return b.String()
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }

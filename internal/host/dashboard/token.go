@@ -12,24 +12,24 @@ import (
 	"syscall"
 )
 
-// Access says who may read what a page serves. What a firewall tells is for
-// its owner, as are the sockets; a loopback address can be reached by every
-// user of the host, so that there a token says who may.
+// Access decides who may read data from a page: only the user who runs it, as for
+// sockets. Every user of the host can connect to a loopback address, so that a token
+// is needed there.
 //
-// There are two, and either will do. That of a session is in the URL that is
-// printed, and ends with the process, so that one who listens at the same
-// address later gets nothing that is of use. That of a file stays, for
-// Prometheus, which reads it from there.
+// There are two tokens, of which one is needed. The session's token is in the URL that
+// is printed, and is valid until the process ends, so that a process that listens on
+// the same address later learns nothing useful. The token of a file stays valid;
+// Prometheus reads it from the file.
 //
-// The zero Access lets nobody in.
+// The zero Access allows nobody.
 type Access struct {
 	Tokens []string
-	Open   bool // whoever can connect may read: for Unix sockets
+	Open   bool // all who can connect may read: for Unix sockets
 }
 
-// Allows reports whether a request has a token (RFC 6750, section 2.1). It is
-// not taken from the query, which is kept in histories and logs, nor from a
-// cookie, which browsers send to every port of the host.
+// Allows reports whether a request has a token in its header (RFC 6750, section 2.1).
+// Tokens in the query, which is kept in histories and logs, and in cookies, which
+// browsers send to every port of the host, do not count.
 func (a *Access) Allows(r *http.Request) bool {
 	if a.Open {
 		return true
@@ -44,7 +44,7 @@ func (a *Access) Allows(r *http.Request) bool {
 	return ok == 1 && strings.EqualFold(scheme, "Bearer")
 }
 
-// NewToken makes a token of 192 bits.
+// NewToken returns a random token of 192 bits.
 func NewToken(random io.Reader) (string, error) {
 	var b [24]byte
 	if _, err := io.ReadFull(random, b[:]); err != nil {
@@ -53,8 +53,8 @@ func NewToken(random io.Reader) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(b[:]), nil
 }
 
-// TokenPath returns the file of the token of a receiver that listens on a path
-// (ingest.DefaultPath, and others like it).
+// TokenPath returns the token's file of a receiver whose sockets are named after a
+// path, such as ingest.DefaultPath.
 func TokenPath(path string) string { return path + "_token" }
 
 // Bounds of a token's file.
@@ -63,10 +63,10 @@ const (
 	maxToken = 256
 )
 
-// TokenFile returns the token in a file, which is made if it is not there, for
-// its owner only. One that is there must be a file of this user or of root that
-// others cannot read or write; its group may read it, so that another service
-// can have it.
+// TokenFile returns the token in a file. If there is no file it makes one, readable
+// for its owner only. An existing one must belong to this user or root, and others must
+// not be able to read or write it; its group may read it, for a service of another
+// user.
 func TokenFile(path string, random io.Reader) (string, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if err == nil {

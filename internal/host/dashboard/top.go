@@ -5,13 +5,12 @@ import "sort"
 // topKeys is how many keys a tally holds.
 const topKeys = 256
 
-// maxKey is the largest length of one in bytes: that of a domain's name.
+// maxKey is the largest length of a key in bytes: that of a domain name.
 const maxKey = 255
 
-// A tally counts keys in bounded memory. When it is full, a new key takes the
-// place of the least frequent one and its count (the space-saving algorithm):
-// what is frequent is never missed, and counts are at most too high by the
-// least one.
+// A tally counts keys in bounded memory. When it is full, a new key replaces the least
+// frequent one and inherits its count (the space-saving algorithm): frequent keys are
+// never missed, and counts are too high by at most the least one.
 type tally map[string]int64
 
 func (t tally) add(key string, n int64) {
@@ -33,7 +32,7 @@ func (t tally) add(key string, n int64) {
 	t[clone(key)] = min(n, maxSum)
 }
 
-// A Count is a key and how often it came.
+// A Count is a key and its count.
 type Count struct {
 	Key   string `json:"key"`
 	Count int64  `json:"count"`

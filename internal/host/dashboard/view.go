@@ -7,8 +7,8 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
-// A View is the picture of one firewall. Rates are per second, between the
-// last two snapshots of its metrics.
+// A View is what is shown of one firewall. Rates are per second, between the last two
+// snapshots of its metrics.
 type View struct {
 	Name      string    `json:"name"`
 	Boot      string    `json:"boot"`
@@ -40,7 +40,7 @@ type View struct {
 	History    []Point     `json:"history"`
 }
 
-// A Rule is how often a rule decided.
+// A Rule counts the packets that a rule decided.
 type Rule struct {
 	ID      string  `json:"id"`
 	Accepts float64 `json:"accepts"`
@@ -48,40 +48,40 @@ type Rule struct {
 	Rate    float64 `json:"rate"`
 }
 
-// A Reason is how often packets were dropped for it.
+// A Reason counts the packets that were dropped for it, or queries with an outcome.
 type Reason struct {
 	Reason string  `json:"reason"`
 	Total  float64 `json:"total"`
 	Rate   float64 `json:"rate"`
 }
 
-// Flows is the flow table.
+// Flows is the state of the flow table.
 type Flows struct {
 	Entries   float64 `json:"entries"`
 	Capacity  float64 `json:"capacity"`
-	Inserts   float64 `json:"inserts"` // a second
+	Inserts   float64 `json:"inserts"` // per second
 	Evictions float64 `json:"evictions"`
 }
 
-// A Pool is one address and protocol whose ports translate flows.
+// A Pool is the external ports of one address and protocol.
 type Pool struct {
 	Address string  `json:"address"`
 	Proto   string  `json:"proto"`
 	InUse   float64 `json:"in_use"`
-	Size    float64 `json:"size"` // 0 when not told
+	Size    float64 `json:"size"` // 0 if unknown
 }
 
-// DNS is the proxy.
+// DNS is the state of the DNS proxy.
 type DNS struct {
 	Outcomes  []Reason `json:"outcomes"`
 	Rate      float64  `json:"rate"`
 	P50       float64  `json:"p50"` // seconds
 	P99       float64  `json:"p99"`
-	Bindings  float64  `json:"bindings"` // names learned at the moment
+	Bindings  float64  `json:"bindings"` // names with addresses at present
 	Evictions float64  `json:"evictions"`
 }
 
-// An Interface is what passes one side, by second.
+// An Interface is the rates of one interface.
 type Interface struct {
 	Name      string  `json:"name"`
 	RxPackets float64 `json:"rx_packets"`
@@ -90,12 +90,12 @@ type Interface struct {
 	TxBits    float64 `json:"tx_bits"`
 }
 
-// Stream is the health of the telemetry itself.
+// Stream is the state of the telemetry itself.
 type Stream struct {
-	Queue     float64 `json:"queue"`   // what waits in the firewall to be sent
+	Queue     float64 `json:"queue"`   // lines that wait in the firewall to be sent
 	Dropped   float64 `json:"dropped"` // lines that the firewall dropped since boot
-	Lost      int64   `json:"lost"`    // lines and events of which lines-lost told
-	Lines     int64   `json:"lines"`   // read here
+	Lost      int64   `json:"lost"`    // lines and events, as lines-lost reports
+	Lines     int64   `json:"lines"`   // received
 	Malformed int64   `json:"malformed"`
 	Refused   int64   `json:"refused"` // samples that were not kept
 }
@@ -111,23 +111,23 @@ type Verdict struct {
 // A Point is one point of the plots.
 type Point struct {
 	At      time.Time `json:"at"`
-	Accepts float64   `json:"accepts"` // packets a second
+	Accepts float64   `json:"accepts"` // packets per second
 	Drops   float64   `json:"drops"`
-	LANBits float64   `json:"lan_bits"` // bits a second that came in from the LAN
+	LANBits float64   `json:"lan_bits"` // bits per second received from the LAN
 	WANBits float64   `json:"wan_bits"` // and from the WAN
 	Flows   float64   `json:"flows"`
-	Queries float64   `json:"queries"` // a second
+	Queries float64   `json:"queries"` // per second
 	Ports   float64   `json:"ports"`
 	Queue   float64   `json:"queue"`
 }
 
-// What a view shows of long lists.
+// Lengths of the lists in a view.
 const (
 	viewRules  = 50
 	viewCounts = 10
 )
 
-// view makes the picture.
+// view returns what is shown of a firewall.
 func (f *firewall) view(now time.Time) View {
 	f.tick(now)
 	h := f.hello.Fields
@@ -136,12 +136,16 @@ func (f *firewall) view(now time.Time) View {
 		u = nothing
 	}
 	v := View{
-		Name: f.name, Boot: f.hello.Boot, Version: h.Str(ecs.ServiceVersion), GitSHA: h.Str(ecs.GitSHA), Policy: h.Str(ecs.Policy),
-		Clock: h.Str(ecs.Clock), LAN: h.Str(ecs.LANAddress), WAN: h.Str(ecs.WANAddress), Booted: f.hello.Booted,
-		Connected: f.connected > 0, LastLine: f.lastLine,
-		Load: u.load, AcceptRate: u.acceptRate, DropRate: u.dropRate, Rules: u.rules, Drops: u.drops, Flows: u.flows, NAT: u.nat, DNS: u.dns, Interfaces: u.interfaces,
-		Stream: Stream{Queue: u.queue, Dropped: u.dropped, Lost: f.lost, Malformed: f.lines[ingest.Malformed], Refused: f.metrics.refused},
-		Names:  f.names.top(viewCounts), Sources: f.sources.top(viewCounts),
+		Name: f.name, Boot: f.hello.Boot, Version: h.Str(ecs.ServiceVersion), GitSHA: h.Str(ecs.GitSHA),
+		Policy: h.Str(ecs.Policy), Clock: h.Str(ecs.Clock), LAN: h.Str(ecs.LANAddress), WAN: h.Str(ecs.WANAddress),
+		Booted: f.hello.Booted, Connected: f.connected > 0, LastLine: f.lastLine,
+		Load: u.load, AcceptRate: u.acceptRate, DropRate: u.dropRate,
+		Rules: u.rules, Drops: u.drops, Flows: u.flows, NAT: u.nat, DNS: u.dns, Interfaces: u.interfaces,
+		Stream: Stream{
+			Queue: u.queue, Dropped: u.dropped, Lost: f.lost,
+			Malformed: f.lines[ingest.Malformed], Refused: f.metrics.refused,
+		},
+		Names: f.names.top(viewCounts), Sources: f.sources.top(viewCounts),
 		History: f.history,
 	}
 	if f.snap != nil {
@@ -168,13 +172,12 @@ func (f *firewall) view(now time.Time) View {
 // nothing is the summary before the first snapshot.
 var nothing = (&Snapshot{}).summary()
 
-// Fill returns how full something is, from 0 to 1; 0 when its size is not
-// known.
+// Fill returns used divided by size, from 0 to 1; 0 if the size is not known.
 func Fill(used, size float64) float64 {
 	if !(size > 0) || !(used > 0) {
 		return 0
 	}
-	if used >= size { // before dividing: both may be without end
+	if used >= size { // before the division: both may be infinite
 		return 1
 	}
 	return used / size
