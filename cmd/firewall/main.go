@@ -64,7 +64,7 @@ func run(args arguments) error {
 	}
 	events := event.NewRing(ringSize)
 	cfg := router.Config{Policy: policy, Pool: pool, Events: events,
-		LAN: nics.config(ruleset.LAN), WAN: nics.config(ruleset.WAN), Alloc: alloc, ClockSet: clockSet()}
+		Ports: []router.PortConfig{nics.config(ruleset.LAN), nics.config(ruleset.WAN)}, Alloc: alloc, ClockSet: clockSet()}
 	if err := sys.Random(cfg.Secret[:]); err != nil {
 		return errors.New("no random numbers: " + err.Error())
 	}

@@ -93,7 +93,7 @@ func (p *ports) config(r ruleset.Role) router.PortConfig {
 		n = p.wan
 	}
 	mac, _ := n.MAC()
-	return router.PortConfig{Port: n, MAC: mac, MTU: n.MTU()}
+	return router.PortConfig{Role: r, Port: n, MAC: mac, MTU: n.MTU()}
 }
 
 // transport returns the way to a device's registers.

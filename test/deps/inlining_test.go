@@ -12,7 +12,7 @@ import (
 var inlined = map[string][]string{
 	"internal/guest/framebuf": {"(*Pool).Bytes", "(*Pool).Head", "(*Queue).Len", "(*Queue).First", "Links.Next", "Links.Tag", "Links.Push", "Links.Pop"},
 	"internal/guest/neigh":    {"(*Cache).Find"},
-	"internal/guest/conntrack": {"(*Batch).Len", "(*Batch).Key", "(*Batch).Next", "(*Batch).Add", "(*Table).Hint", "(*Table).IsSteady", "(*Table).Dir",
+	"internal/guest/conntrack": {"(*Batch).Len", "(*Batch).Key", "(*Batch).Next", "(*Batch).Add", "(*Table).Hint", "(*Table).IsFast", "(*Table).Dir",
 		"(*Table).Shared", "same"},
 	"internal/shared/packet": {"MAC", "SetID", "PutAddrs", "PassTTL", "PutPorts", "UpdateTCP", "UpdateUDP"},
 }

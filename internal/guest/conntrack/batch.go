@@ -130,9 +130,10 @@ func (t *Table) Hint(b *Batch, j int) (Ref, *Dir) {
 	return r, &t.dirs[r]
 }
 
-// IsSteady reports whether d has key k and is marked as steady with this way.
-func (t *Table) IsSteady(d *Dir, k *Key, way uint8, now int64) bool {
-	return d.way == way && same(&d.Key, k) && now-d.LastSeen < t.timeouts[d.State&(maxStates-1)]
+// IsFast reports whether d has key k, and its packets take the fast path by path, which
+// is not 0.
+func (t *Table) IsFast(d *Dir, k *Key, path Path, now int64) bool {
+	return d.fast == path && same(&d.Key, k) && now-d.LastSeen < t.timeouts[d.State&(maxStates-1)]
 }
 
 // LookupBatch returns the direction with key j of a prepared batch, or None;

@@ -18,7 +18,7 @@ func TestSweepBounds(t *testing.T) {
 	}
 	for i := range 2500 {
 		k, out := flow(i)
-		tab.Insert(&k, &out, UDPUnreplied, false, 1000)
+		tab.Insert(&k, &out, UDPUnreplied, outward, 1000)
 	}
 	for _, hand := range []uint32{1024, 2048, 572, 1596} {
 		if tab.Sweep(1000) || tab.hand != hand || tab.Len() != 2500 {
@@ -42,7 +42,7 @@ func TestSweepBounds(t *testing.T) {
 	tab = New(n, [2]uint64{1, 7}, udpTimeouts(), dirty)
 	for i := range 127 {
 		k, out := flow(i)
-		tab.Insert(&k, &out, UDPUnreplied, false, 1000)
+		tab.Insert(&k, &out, UDPUnreplied, outward, 1000)
 	}
 	if tab.Sweep(1100) || tab.Len() != 0 {
 		t.Fatal("more to do")
@@ -51,7 +51,7 @@ func TestSweepBounds(t *testing.T) {
 	tab = New(n, [2]uint64{1, 7}, udpTimeouts(), dirty)
 	for i := range 3 {
 		k, out := flow(i)
-		tab.Insert(&k, &out, UDPUnreplied, false, 1000+int64(i))
+		tab.Insert(&k, &out, UDPUnreplied, outward, 1000+int64(i))
 		tab.hand = 2
 		if tab.Sweep(1000); tab.hand != []uint32{1, 2, 2}[i] {
 			t.Fatalf("of %d records the sweep is at %d", i+1, tab.hand)
@@ -83,7 +83,7 @@ func TestReclaimIsAsItSays(t *testing.T) {
 			if r.IntN(5*n) == 0 {
 				at = 1
 			}
-			if tab.Insert(&k, &packet.Rewrite{Src: 77, Dst: 99, SrcPort: uint16(i), DstPort: 5353}, s, false, at) == None {
+			if tab.Insert(&k, &packet.Rewrite{Src: 77, Dst: 99, SrcPort: uint16(i), DstPort: 5353}, s, outward, at) == None {
 				t.Fatalf("seed %d: flow %d of %d does not fit", seed, i, n)
 			}
 		}

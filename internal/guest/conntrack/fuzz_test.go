@@ -27,7 +27,7 @@ func FuzzTCP(f *testing.F) {
 		tab := New(4, [2]uint64{1, 2}, Timeouts{}, nil)
 		k := Key{Src: 1, Dst: 2, SrcPort: 3, DstPort: 4, Proto: packet.TCP}
 		out := packet.Rewrite{Src: 5, Dst: 2, SrcPort: 6, DstPort: 4}
-		r := tab.Insert(&k, &out, SynSent, false, 1)
+		r := tab.Insert(&k, &out, SynSent, outward, 1)
 		var next [2]uint32 // behind the last segment of each end
 		next[0], next[1] = 1<<32-40, 1<<31-40
 		var syns, acks [2]bool

@@ -20,7 +20,7 @@ func TestSequentialPorts(t *testing.T) {
 		tab := New(64, [2]uint64{seed, 7}, Timeouts{}, nil)
 		for i := range 64 {
 			k := Key{Src: 1, Dst: 99, SrcPort: uint16(i), DstPort: 5353, Proto: packet.UDP}
-			if tab.Insert(&k, &packet.Rewrite{Src: 77, Dst: 99, SrcPort: uint16(i), DstPort: 5353}, Established, false, 1) == None {
+			if tab.Insert(&k, &packet.Rewrite{Src: 77, Dst: 99, SrcPort: uint16(i), DstPort: 5353}, Established, outward, 1) == None {
 				t.Fatalf("secret %d: flow %d of 64 does not fit", seed, i)
 			}
 		}
@@ -163,7 +163,7 @@ func TestTags(t *testing.T) {
 			tab := New(2, [2]uint64{3, 4}, Timeouts{Established: 10}, dirty)
 			flows := map[Key]Ref{}
 			for _, k := range order {
-				r := tab.Insert(&k, &packet.Rewrite{Src: k.Src, Dst: 9, SrcPort: 1, DstPort: 2}, Established, false, 1)
+				r := tab.Insert(&k, &packet.Rewrite{Src: k.Src, Dst: 9, SrcPort: 1, DstPort: 2}, Established, outward, 1)
 				if flows[k] = r; r == None {
 					t.Fatal("does not fit")
 				}
@@ -181,7 +181,7 @@ func TestTags(t *testing.T) {
 			if tab.LookupBatch(&batch, 0, 1) != flows[a] || tab.LookupBatch(&batch, 1, 1) != flows[b] || tab.LookupBatch(&batch, 2, 1) != None {
 				t.Fatal("by batch")
 			}
-			if _, d := tab.Hint(&batch, 2); d == nil || tab.IsSteady(d, &c, 0, 1) {
+			if _, d := tab.Hint(&batch, 2); d == nil || tab.IsFast(d, &c, outward, 1) {
 				t.Fatal("a hint is as good as a flow")
 			}
 			for _, k := range order {

@@ -88,7 +88,7 @@ func TestIndexModel(t *testing.T) {
 				}
 				out := packet.Rewrite{Src: 1000 + k.Src, Dst: 99, SrcPort: k.SrcPort, DstPort: 80}
 				full := tab.C.Full
-				ref := tab.Insert(&k, &out, Established, i%2 == 0, 1)
+				ref := tab.Insert(&k, &out, Established, pathOf(i%2 == 0), 1)
 				if (ref == None) != (len(flows) == n) || tab.C.Full-full != uint64(len(flows)/n) {
 					t.Fatalf("inserted %v with %d of %d flows", ref != None, len(flows), n)
 				}
@@ -142,7 +142,7 @@ func TestIndexIsFull(t *testing.T) {
 			break
 		}
 		full, inserts := tab.C.Full, tab.C.Inserts
-		r := tab.Insert(&k, &packet.Rewrite{Src: i, Dst: 2, SrcPort: 3, DstPort: 4}, Established, false, 1)
+		r := tab.Insert(&k, &packet.Rewrite{Src: i, Dst: 2, SrcPort: 3, DstPort: 4}, Established, outward, 1)
 		if r == None {
 			if len(flows) == tab.Cap() {
 				t.Fatal("the table is full, not the buckets")
@@ -170,7 +170,7 @@ func TestIndexIsFull(t *testing.T) {
 		}
 		tab.Remove(r, Closed)
 		delete(flows, k)
-		if r = tab.Insert(&k, &packet.Rewrite{Src: k.Src, Dst: 2, SrcPort: 3, DstPort: 4}, Established, false, 1); r == None {
+		if r = tab.Insert(&k, &packet.Rewrite{Src: k.Src, Dst: 2, SrcPort: 3, DstPort: 4}, Established, outward, 1); r == None {
 			t.Fatal("no room where there was some")
 		}
 		flows[k] = r
@@ -187,7 +187,7 @@ func TestShiftMakesRoom(t *testing.T) {
 		flows := map[Key]Ref{}
 		for i := range packet.Addr(32) {
 			k := Key{Src: i, Dst: 2, SrcPort: uint16(seed), DstPort: 4, Proto: packet.UDP}
-			if r := tab.Insert(&k, &packet.Rewrite{Src: i, Dst: 2, SrcPort: uint16(seed), DstPort: 4}, Established, false, 1); r != None {
+			if r := tab.Insert(&k, &packet.Rewrite{Src: i, Dst: 2, SrcPort: uint16(seed), DstPort: 4}, Established, outward, 1); r != None {
 				flows[k] = r
 			}
 		}
@@ -220,9 +220,9 @@ func TestRemovedWithinABatch(t *testing.T) {
 		// A timeout for records without a state makes no difference.
 		tab := New(4, [2]uint64{1, 2}, udpTimeouts(), dirty)
 		k, out := flow(1)
-		r := tab.Insert(&k, &out, UDPReplied, false, 1000)
+		r := tab.Insert(&k, &out, UDPReplied, outward, 1000)
 		tab.Dir(r).Verdict = Accepted
-		tab.Steady(r, 1)
+		tab.MarkFast(r)
 		var b Batch
 		for range 2 {
 			*b.Next() = k
@@ -230,26 +230,26 @@ func TestRemovedWithinABatch(t *testing.T) {
 		}
 		tab.Prepare(&b)
 		hint, d := tab.Hint(&b, 0)
-		if hint != r || !tab.IsSteady(d, &k, 1, 1001) || tab.LookupBatch(&b, 0, 1001) != r {
+		if hint != r || !tab.IsFast(d, &k, outward, 1001) || tab.LookupBatch(&b, 0, 1001) != r {
 			t.Fatal("not found while it is there")
 		}
 		tab.Remove(r, Closed)
 		if again {
 			k2, out2 := flow(2)
-			if r2 := tab.Insert(&k2, &out2, UDPReplied, false, 1001); r2 != r {
+			if r2 := tab.Insert(&k2, &out2, UDPReplied, outward, 1001); r2 != r {
 				t.Fatalf("record %d, not %d", r2, r)
 			}
 			tab.Dir(r).Verdict = Accepted
-			tab.Steady(r, 1)
+			tab.MarkFast(r)
 		}
-		if _, d := tab.Hint(&b, 1); tab.IsSteady(d, &k, 1, 1001) {
-			t.Fatal("still steady")
+		if _, d := tab.Hint(&b, 1); tab.IsFast(d, &k, outward, 1001) {
+			t.Fatal("still marked")
 		}
 		if got := tab.LookupBatch(&b, 1, 1001); got != None {
 			t.Fatalf("found as %d", got)
 		}
 		// And the other way round: it is there again.
-		r = tab.Insert(&k, &out, UDPReplied, false, 1001)
+		r = tab.Insert(&k, &out, UDPReplied, outward, 1001)
 		if got := tab.LookupBatch(&b, 1, 1001); got != r {
 			t.Fatalf("found as %d, not %d", got, r)
 		}
@@ -269,14 +269,14 @@ func TestDeadlines(t *testing.T) {
 		if s == 0 {
 			continue
 		}
-		for _, way := range []string{"lookup", "batch", "steady", "sweep", "over"} {
+		for _, way := range []string{"lookup", "batch", "fast path", "sweep", "over"} {
 			for _, last := range []Ref{0, 1} { // which direction has sent last
 				for _, early := range []int64{1, 0} {
 					tab := New(2, [2]uint64{1, 2}, times, dirty)
 					k, out := flow(1)
-					r := tab.Insert(&k, &out, s, false, 10)
+					r := tab.Insert(&k, &out, s, outward, 10)
 					tab.Dir(r).Verdict = Accepted
-					tab.Steady(r, 3)
+					tab.MarkFast(r)
 					tab.Dir(r | last).LastSeen = 50
 					now := 50 + times[s] - early
 					var b Batch
@@ -289,11 +289,11 @@ func TestDeadlines(t *testing.T) {
 						gone = tab.Lookup(&k, now) == None
 					case "batch":
 						gone = tab.LookupBatch(&b, 0, now) == None
-					case "steady":
-						if _, d := tab.Hint(&b, 0); last == 1 || d.way != 3 {
+					case "fast path":
+						if _, d := tab.Hint(&b, 0); last == 1 || d.fast != outward {
 							continue // only the direction's own packets count there
 						} else {
-							gone = !tab.IsSteady(d, &k, 3, now)
+							gone = !tab.IsFast(d, &k, outward, now)
 						}
 					case "sweep":
 						tab.Sweep(now)
@@ -316,7 +316,7 @@ func TestDeadlines(t *testing.T) {
 	}
 	for _, s := range []State{TimeWait, Close} {
 		k, out := flow(1)
-		tab.Insert(&k, &out, s, false, 10)
+		tab.Insert(&k, &out, s, outward, 10)
 		if !tab.RemoveOver(0, 10) || tab.Len() != 0 {
 			t.Fatalf("%v does not make way", s)
 		}
@@ -331,10 +331,10 @@ func TestInsert(t *testing.T) {
 		for id := range uint64(3) {
 			k := Key{Src: 1, Dst: 2, SrcPort: 3, DstPort: uint16(4 + id), Proto: packet.UDP}
 			out := packet.Rewrite{Src: 5, Dst: 6, SrcPort: 7, DstPort: uint16(8 + id)}
-			r := tab.Insert(&k, &out, Echo, fromWAN, 99)
-			there := Dir{Key: k, Out: out, LastSeen: 99, State: Echo, FromWAN: fromWAN}
+			r := tab.Insert(&k, &out, Echo, pathOf(fromWAN), 99)
+			there := Dir{Key: k, Out: out, LastSeen: 99, State: Echo, Path: pathOf(fromWAN)}
 			back := Dir{Key: Key{Src: 6, Dst: 5, SrcPort: uint16(8 + id), DstPort: 7, Proto: packet.UDP},
-				Out: packet.Rewrite{Src: 2, Dst: 1, SrcPort: uint16(4 + id), DstPort: 3}, LastSeen: 99, State: Echo, FromWAN: !fromWAN}
+				Out: packet.Rewrite{Src: 2, Dst: 1, SrcPort: uint16(4 + id), DstPort: 3}, LastSeen: 99, State: Echo, Path: pathOf(!fromWAN)}
 			if r != Ref(2*id) || *tab.Dir(r) != there || *tab.Dir(r ^ 1) != back || *tab.Shared(r) != (Shared{ID: id + 1, Created: 99, Pool: -1}) {
 				t.Fatalf("flow %d: %d, %+v and %+v, %+v", id, r, *tab.Dir(r), *tab.Dir(r ^ 1), *tab.Shared(r))
 			}

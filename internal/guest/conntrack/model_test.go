@@ -89,7 +89,7 @@ func TestTableModel(t *testing.T) {
 					half = half || !alive(m) || m.state == UDPUnreplied || m.state == UDPAnswered
 				}
 				full := len(model) == capacity && !half
-				r = tab.Insert(&k, &out, UDPUnreplied, false, now)
+				r = tab.Insert(&k, &out, UDPUnreplied, outward, now)
 				if (r == None) != full {
 					t.Fatalf("inserted %v with %d of %d flows", r != None, len(model), capacity)
 				}
@@ -134,7 +134,7 @@ func TestFillsUp(t *testing.T) {
 		tab := New(n, [2]uint64{12345, 67890}, udpTimeouts(), dirty)
 		for i := range n {
 			k := Key{Src: packet.Addr(i), Dst: 5, SrcPort: 7, DstPort: 8, Proto: packet.UDP}
-			if tab.Insert(&k, &packet.Rewrite{Src: packet.Addr(i), Dst: 5, SrcPort: 7, DstPort: 8}, Established, false, 1) == None {
+			if tab.Insert(&k, &packet.Rewrite{Src: packet.Addr(i), Dst: 5, SrcPort: 7, DstPort: 8}, Established, outward, 1) == None {
 				t.Fatalf("flow %d of %d has no room", i, n)
 			}
 		}
@@ -145,7 +145,7 @@ func TestFillsUp(t *testing.T) {
 			}
 		}
 		k := Key{Src: packet.Addr(n), Dst: 5, SrcPort: 7, DstPort: 8, Proto: packet.UDP}
-		if tab.Insert(&k, &packet.Rewrite{}, Established, false, 3) != None || tab.C.Full != 1 || tab.C.HighWater != uint32(n) {
+		if tab.Insert(&k, &packet.Rewrite{}, Established, outward, 3) != None || tab.C.Full != 1 || tab.C.HighWater != uint32(n) {
 			t.Fatalf("one more than %d: %+v", n, tab.C)
 		}
 	}
@@ -200,7 +200,7 @@ func TestFillsToTheLast(t *testing.T) {
 		for i := range n {
 			k := Key{Src: packet.Addr(10<<24 + i), Dst: 99, SrcPort: uint16(i), DstPort: 53, Proto: packet.UDP}
 			out := packet.Rewrite{Src: 77, Dst: 99, SrcPort: uint16(i), DstPort: uint16(1 + i>>16)}
-			if tab.Insert(&k, &out, UDPReplied, false, 1) == None {
+			if tab.Insert(&k, &out, UDPReplied, outward, 1) == None {
 				t.Fatalf("seed %d: flow %d of %d does not fit", seed, i, n)
 			}
 		}
@@ -209,7 +209,7 @@ func TestFillsToTheLast(t *testing.T) {
 			k := Key{Src: packet.Addr(11<<24 + i), Dst: 99, SrcPort: uint16(i), DstPort: 53, Proto: packet.UDP}
 			out := packet.Rewrite{Src: 77, Dst: 98, SrcPort: uint16(i), DstPort: uint16(2 + i>>16)}
 			tab.Remove(Ref(i%(n/2)*2), Closed)
-			if tab.Insert(&k, &out, UDPReplied, false, 1) == None {
+			if tab.Insert(&k, &out, UDPReplied, outward, 1) == None {
 				t.Fatalf("seed %d: flow %d in place of an old one does not fit", seed, i)
 			}
 		}
@@ -233,7 +233,7 @@ func TestSweepKeepsUp(t *testing.T) {
 	for i := range n {
 		k := Key{Src: packet.Addr(10<<24 + i), Dst: 99, SrcPort: uint16(i), DstPort: 53, Proto: packet.UDP}
 		out := packet.Rewrite{Src: 77, Dst: 99, SrcPort: uint16(i), DstPort: uint16(1 + i>>16)}
-		if tab.Insert(&k, &out, UDPUnreplied, false, 1) == None {
+		if tab.Insert(&k, &out, UDPUnreplied, outward, 1) == None {
 			t.Fatal("does not fit")
 		}
 	}

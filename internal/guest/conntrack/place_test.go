@@ -119,7 +119,7 @@ func TestHints(t *testing.T) {
 		for tab.Hash(&k)&tab.mask >= 24 { // so that many lie in their second bucket
 			k.Src += 300
 		}
-		r := tab.Insert(&k, &packet.Rewrite{Src: 77, Dst: 9, SrcPort: uint16(i), DstPort: k.DstPort}, UDPReplied, false, 1)
+		r := tab.Insert(&k, &packet.Rewrite{Src: 77, Dst: 9, SrcPort: uint16(i), DstPort: k.DstPort}, UDPReplied, outward, 1)
 		if r == None {
 			t.Fatal("does not fit")
 		}

@@ -76,7 +76,7 @@ func TestMarksStay(t *testing.T) {
 			tab := talk(t, "", [2][]byte{}, upTo(Established))
 			for d := range Ref(2) {
 				tab.Dir(d).Verdict = Accepted
-				tab.Steady(d, 7)
+				tab.MarkFast(d)
 			}
 			p := packet.Packet{Class: packet.Stream, Proto: packet.TCP, Flags: flags, Seq: 1001, Ack: 5001, Window: 8192}
 			if r == 1 {
@@ -89,8 +89,8 @@ func TestMarksStay(t *testing.T) {
 				t.Fatalf("flags %x: %v", flags, v)
 			}
 			for d := range Ref(2) {
-				if (tab.Dir(d).way == 7) != stays {
-					t.Errorf("flags %x of direction %d: direction %d is marked %d", flags, r, d, tab.Dir(d).way)
+				if (tab.Dir(d).fast != 0) != stays {
+					t.Errorf("flags %x of direction %d: direction %d is marked %d", flags, r, d, tab.Dir(d).fast)
 				}
 			}
 		}

@@ -37,12 +37,12 @@ func TestS15_WhatAFullTableGivesUp(t *testing.T) {
 				if expired && i == 3 {
 					at = 1
 				}
-				if tab.Insert(&k, &out, states[i%len(states)], false, at) == None {
+				if tab.Insert(&k, &out, states[i%len(states)], outward, at) == None {
 					t.Fatal("does not fit")
 				}
 			}
 			k := Key{Src: 1, Dst: 2, SrcPort: 3, DstPort: 4, Proto: packet.UDP}
-			r := tab.Insert(&k, &packet.Rewrite{Src: 1, Dst: 2, SrcPort: 3, DstPort: 4}, SynSent, false, 1001)
+			r := tab.Insert(&k, &packet.Rewrite{Src: 1, Dst: 2, SrcPort: 3, DstPort: 4}, SynSent, outward, 1001)
 			switch {
 			case expired && why == Expired:
 			case best == 0 && !expired && r == None && why == NumRemovals && tab.C.Full == 1:

@@ -62,7 +62,7 @@ func (t *Table) turn(r Ref, from, to State) {
 	was, is := firm[from&(maxStates-1)], firm[to&(maxStates-1)]
 	if was != is {
 		side := 0
-		if t.Dir(r &^ 1).FromWAN {
+		if t.Dir(r &^ 1).Path.FromWAN() {
 			side = 1
 		}
 		t.firm[side] += is - was

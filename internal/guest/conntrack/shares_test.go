@@ -16,7 +16,7 @@ func counts(t interface{ Fatalf(string, ...any) }, tab *Table) {
 			continue
 		}
 		if d.State.spare() == 0 {
-			if d.FromWAN {
+			if d.Path.FromWAN() {
 				firmly[1]++
 			} else {
 				firmly[0]++
@@ -37,7 +37,7 @@ func counts(t interface{ Fatalf(string, ...any) }, tab *Table) {
 // open inserts flow n of a source in a state.
 func open(tab *Table, src packet.Addr, n int, fromWAN bool, s State) Ref {
 	k := Key{Src: src, Dst: 99, SrcPort: uint16(n), DstPort: 5353, Proto: packet.UDP}
-	r := tab.Insert(&k, &packet.Rewrite{Src: src, Dst: 99, SrcPort: uint16(n), DstPort: 5353}, UDPUnreplied, fromWAN, 1000)
+	r := tab.Insert(&k, &packet.Rewrite{Src: src, Dst: 99, SrcPort: uint16(n), DstPort: 5353}, UDPUnreplied, pathOf(fromWAN), 1000)
 	if r != None {
 		tab.setState(r, s)
 	}

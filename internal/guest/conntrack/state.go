@@ -70,48 +70,44 @@ const maxStates = 16
 
 func (t *Timeouts) of(s State) int64 { return t[s&(maxStates-1)] }
 
-// setState changes a flow's state in both directions, which are not steady
-// until they are found to be so again.
+// setState changes a flow's state in both directions, which leave the fast path until
+// they are marked again.
 func (t *Table) setState(r Ref, s State) {
 	a, b := t.Dir(r), t.Dir(r^1)
 	t.turn(r, a.State, s)
 	a.State, b.State = s, s
-	a.way &= wayHairpin
-	b.way &= wayHairpin
+	a.fast, b.fast = 0, 0
 }
 
-// Of a Dir's way: a number that Steady gave it, or the mark of SetHairpin.
-const wayHairpin = 1 << 7
-
-// Hairpin reports whether packets leave by the port where they enter.
-func (d *Dir) Hairpin() bool { return d.way&wayHairpin != 0 }
-
-// Plain returns a copy of the direction without Steady's mark.
-func (d *Dir) Plain() Dir {
+// Unmarked returns a copy of the direction without the mark of MarkFast.
+func (d *Dir) Unmarked() Dir {
 	c := *d
-	c.way &= wayHairpin
+	c.fast = 0
 	return c
 }
 
-// Steady marks a direction whose packets need no decision any more, as long as
-// its flow's state does not change: IsSteady finds those with way, which is
-// from 1 to 127. Only the states of open TCP connections and of UDP are
-// steady, in the directions whose packets do not change them.
-func (t *Table) Steady(r Ref, way uint8) {
+// Fast returns the direction's path if its packets take the fast path, else 0.
+func (d *Dir) Fast() Path { return d.fast }
+
+// MarkFast marks a direction whose packets need no decision any more, as long as its
+// flow's state does not change: IsFast finds it. Only open TCP connections and UDP
+// have such directions, those whose packets do not change the state; a hairpin has
+// none.
+func (t *Table) MarkFast(r Ref) {
 	d := t.Dir(r)
-	if d.Verdict != Accepted || d.way&wayHairpin != 0 {
+	if d.Verdict != Accepted || d.Path.Hairpin() {
 		return
 	}
 	switch d.State {
 	case Established, UDPReplied:
-		d.way = way
+		d.fast = d.Path
 	case UDPUnreplied, UDPBrief:
 		if !r.Reply() {
-			d.way = way
+			d.fast = d.Path
 		}
 	case UDPQuery, UDPAnswered:
 		if r.Reply() || t.dns(r) {
-			d.way = way
+			d.fast = d.Path
 		}
 	}
 }
@@ -140,7 +136,7 @@ func (t *Table) Gram(r Ref) {
 			return
 		}
 		s := UDPAnswered
-		if d.State == UDPBrief || t.dns(r) || t.Dir(r^1).FromWAN {
+		if d.State == UDPBrief || t.dns(r) || t.Dir(r^1).Path.FromWAN() {
 			s = UDPQuery
 		}
 		t.setState(r, s)
@@ -149,10 +145,4 @@ func (t *Table) Gram(r Ref) {
 			t.setState(r, UDPReplied)
 		}
 	}
-}
-
-// SetHairpin notes that both ends of a flow are on the side of its first packet.
-func (t *Table) SetHairpin(r Ref) {
-	a, b := t.Dir(r), t.Dir(r^1)
-	a.way, b.way, b.FromWAN = wayHairpin, wayHairpin, a.FromWAN
 }

@@ -7,10 +7,12 @@ import (
 )
 
 // one is a table with one flow, whose reply comes from port.
-func one(s State, port uint16, fromWAN bool) (*Table, Ref) {
+func one(s State, port uint16, fromWAN bool) (*Table, Ref) { return oneBy(s, port, pathOf(fromWAN)) }
+
+func oneBy(s State, port uint16, path Path) (*Table, Ref) {
 	tab := New(1, [2]uint64{1, 2}, Timeouts{}, dirty)
 	k := Key{Src: 1, Dst: 2, SrcPort: 1000, DstPort: port, Proto: packet.UDP}
-	return tab, tab.Insert(&k, &packet.Rewrite{Src: 1, Dst: 2, SrcPort: 1000, DstPort: port}, s, fromWAN, 1)
+	return tab, tab.Insert(&k, &packet.Rewrite{Src: 1, Dst: 2, SrcPort: 1000, DstPort: port}, s, path, 1)
 }
 
 // TestStates: what each state is called and how readily it is given up.
@@ -50,13 +52,6 @@ func TestGrams(t *testing.T) {
 			for s := State(1); s < NumStates; s++ {
 				for _, reply := range []Ref{0, 1} {
 					tab, r := one(s, port, fromWAN)
-					tab.SetHairpin(r)
-					if tab.Dir(0).FromWAN != fromWAN || tab.Dir(1).FromWAN != fromWAN {
-						t.Fatal("a hairpin's ends are on one side")
-					}
-					if s != UDPAnswered {
-						tab, r = one(s, port, fromWAN)
-					}
 					want := s
 					switch {
 					case s == UDPUnreplied && reply == 1 && (port == 53 || fromWAN), s == UDPBrief && reply == 1:
@@ -77,39 +72,40 @@ func TestGrams(t *testing.T) {
 	}
 }
 
-// TestSteadyMarks: which directions need no decision any more: those of open
+// TestFastMarks: which directions need no decision any more: those of open
 // connections of TCP and of UDP whose packets change nothing, that have been
 // accepted, and do not leave where they came from.
-func TestSteadyMarks(t *testing.T) {
+func TestFastMarks(t *testing.T) {
 	for s := State(1); s < NumStates; s++ {
 		for _, port := range []uint16{53, 54} {
 			for verdict := range uint8(4) {
 				for _, reply := range []Ref{0, 1} {
 					for _, hairpin := range []bool{false, true} {
-						tab, r := one(s, port, false)
-						tab.timeouts[s] = 10
+						path := outward
 						if hairpin {
-							tab.SetHairpin(r)
+							path = NewPath(1, 1, false, false)
 						}
+						tab, r := oneBy(s, port, path)
+						tab.timeouts[s] = 10
 						d := tab.Dir(r | reply)
 						d.Verdict = verdict
-						tab.Steady(r|reply, 5)
+						tab.MarkFast(r | reply)
 						want := s == Established || s == UDPReplied || (s == UDPUnreplied || s == UDPBrief) && reply == 0 ||
 							(s == UDPQuery || s == UDPAnswered) && (reply == 1 || port == 53)
 						want = want && verdict == Accepted && !hairpin
-						if got := tab.IsSteady(d, &d.Key, 5, 1); got != want {
-							t.Errorf("%v, port %d, verdict %d, direction %d, hairpin %v: steady %v", s, port, verdict, reply, hairpin, got)
+						if got := tab.IsFast(d, &d.Key, d.Path, 1); got != want {
+							t.Errorf("%v, port %d, verdict %d, direction %d, hairpin %v: fast %v", s, port, verdict, reply, hairpin, got)
 						}
-						if o := tab.Dir(r | reply ^ 1); tab.IsSteady(o, &o.Key, 5, 1) || tab.IsSteady(d, &d.Key, 4, 1) || d.Hairpin() != hairpin {
-							t.Errorf("%v: the other direction is steady, or another way", s)
+						if o := tab.Dir(r | reply ^ 1); tab.IsFast(o, &o.Key, o.Path, 1) || tab.IsFast(d, &d.Key, d.Path^1, 1) || d.Path.Hairpin() != hairpin || want != (d.Fast() == d.Path) {
+							t.Errorf("%v: the other direction is marked, or another path", s)
 						}
-						if c := d.Plain(); c.way&^wayHairpin != 0 || c.Hairpin() != hairpin || c.Key != d.Key || c.State != d.State {
-							t.Errorf("plain: %+v of %+v", c, *d)
+						if c := d.Unmarked(); c.fast != 0 || c.Path != d.Path || c.Key != d.Key || c.State != d.State {
+							t.Errorf("unmarked: %+v of %+v", c, *d)
 						}
-						// A change of state takes the mark away, and leaves a hairpin one.
+						// A change of state takes the mark away.
 						tab.setState(r, Established)
-						if d.way&^wayHairpin != 0 || tab.Dir(r|reply^1).way&^wayHairpin != 0 || d.Hairpin() != hairpin || tab.Dir(r|reply^1).Hairpin() != hairpin {
-							t.Errorf("%v: still steady after a change, or no hairpin", s)
+						if d.fast != 0 || tab.Dir(r|reply^1).fast != 0 || d.Path != path && d.Path != path.Reverse() {
+							t.Errorf("%v: still marked after a change, or another path", s)
 						}
 					}
 				}
@@ -118,22 +114,21 @@ func TestSteadyMarks(t *testing.T) {
 	}
 }
 
-// TestSteadyKeys: a mark is of one direction's packets, to the last bit.
-func TestSteadyKeys(t *testing.T) {
+// TestFastKeys: a mark is of one direction's packets, to the last bit.
+func TestFastKeys(t *testing.T) {
 	tab, r := one(Established, 80, false)
 	tab.timeouts[Established] = 10
 	d := tab.Dir(r)
 	d.Verdict = Accepted
-	tab.Steady(r, 5)
-	tab.Steady(r, 127) // it is another way now
+	tab.MarkFast(r)
 	for i := range 8 * 16 {
 		k := d.Key
 		words(&k)[i/64] ^= 1 << (i % 64)
-		if tab.IsSteady(d, &k, 127, 1) || tab.Lookup(&k, 1) != None || tab.Taken(&k) || same(&k, &d.Key) {
+		if tab.IsFast(d, &k, d.Path, 1) || tab.Lookup(&k, 1) != None || tab.Taken(&k) || same(&k, &d.Key) {
 			t.Fatalf("bit %d of a key makes no difference", i)
 		}
 	}
-	if !tab.IsSteady(d, &d.Key, 127, 10) || tab.IsSteady(d, &d.Key, 127, 11) {
+	if !tab.IsFast(d, &d.Key, d.Path, 10) || tab.IsFast(d, &d.Key, d.Path, 11) {
 		t.Fatal("to the end of its time")
 	}
 }

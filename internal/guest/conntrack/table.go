@@ -39,8 +39,8 @@ type Dir struct {
 	LastSeen int64  // of its last packet
 	Verdict  uint8
 	State    State  // the flow's, repeated here
-	FromWAN  bool   // it enters from the WAN
-	way      uint8  // see Steady and Hairpin
+	Path     Path   // by which ports its packets enter and leave
+	fast     Path   // Path when its packets take the fast path, else 0: see MarkFast
 	Name     uint32 // for events: the destination's name in the name set, 0: none; of the reply direction: the DNS query that told it
 }
 
@@ -348,9 +348,10 @@ func (t *Table) unplace(k *Key, r Ref) {
 }
 
 // Insert makes a flow whose original direction has key k and leaves as out;
-// the keys of both directions must be new. It returns None when the table is
+// the keys of both directions must be new. path is that of the original direction. It
+// returns None when the table is
 // full even after expired and half-open flows have been reclaimed.
-func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, fromWAN bool, now int64) Ref {
+func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, path Path, now int64) Ref {
 	reply := Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
 	i, ok := t.takeFree(now)
 	if !ok {
@@ -360,9 +361,9 @@ func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, fromWAN bool, n
 	t.nextID++
 	t.shared[i] = Shared{ID: t.nextID, Created: now, Pool: -1}
 	r := Ref(i << 1)
-	t.dirs[r] = Dir{Key: *k, Out: *out, LastSeen: now, State: state, FromWAN: fromWAN}
+	t.dirs[r] = Dir{Key: *k, Out: *out, LastSeen: now, State: state, Path: path}
 	t.dirs[r|1] = Dir{Key: reply, Out: packet.Rewrite{Src: k.Dst, Dst: k.Src, SrcPort: k.DstPort, DstPort: k.SrcPort},
-		LastSeen: now, State: state, FromWAN: !fromWAN}
+		LastSeen: now, State: state, Path: path.Reverse()}
 	if !t.place(t.Hash(k), r) {
 		t.giveFree(i)
 		t.C.Full++

@@ -171,9 +171,9 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 	return Pass
 }
 
-// TCPSteady checks a segment that carries ACK, and none of SYN, FIN and RST, of
+// TCPFast checks a segment that carries ACK, and none of SYN, FIN and RST, of
 // a connection that is established. It reports false for what TCP must look at.
-func (t *Table) TCPSteady(r Ref, p *packet.Packet) bool {
+func (t *Table) TCPFast(r Ref, p *packet.Packet) bool {
 	f := &t.shared[r>>1]
 	me, other := &f.tcp[r&1], &f.tcp[r&1^1]
 	if !inWindow(me, other, p) {

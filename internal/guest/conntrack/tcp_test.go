@@ -83,7 +83,7 @@ func talk(t *testing.T, name string, opts [2][]byte, said []said) *Table {
 	t.Helper()
 	tab := New(1, [2]uint64{1, 2}, Timeouts{}, dirty)
 	k := Key{Src: 1, Dst: 2, SrcPort: 3, DstPort: 4, Proto: packet.TCP}
-	r := tab.Insert(&k, &packet.Rewrite{Src: 1, Dst: 2, SrcPort: 3, DstPort: 4}, Close, false, 1)
+	r := tab.Insert(&k, &packet.Rewrite{Src: 1, Dst: 2, SrcPort: 3, DstPort: 4}, Close, outward, 1)
 	tab.StartTCP(r, &packet.Packet{Class: packet.Stream, Proto: packet.TCP, Flags: fSYN, Seq: 1000, Window: 8192}, opts[0])
 	for i, s := range said {
 		if s.win == 0 {
@@ -342,9 +342,9 @@ func TestTCPGuards(t *testing.T) {
 	}
 }
 
-// TestTCPSteadyIsTCP: the short way takes what TCP would let pass, notes the same,
+// TestTCPFastIsTCP: the short way takes what TCP would let pass, notes the same,
 // and leaves all else alone.
-func TestTCPSteadyIsTCP(t *testing.T) {
+func TestTCPFastIsTCP(t *testing.T) {
 	for _, from := range []Ref{0, 1} {
 		for _, s := range []said{
 			{from: from, seq: 1001, ack: 5001}, {from: from, seq: 1001, ack: 5001, n: 1000}, {from: from, seq: 1001, ack: 5002}, {from: from, seq: 1001, ack: 4000},
@@ -357,7 +357,7 @@ func TestTCPSteadyIsTCP(t *testing.T) {
 			}
 			a, b := talk(t, "", [2][]byte{}, upTo(Established)), talk(t, "", [2][]byte{}, upTo(Established))
 			p := packet.Packet{Class: packet.Stream, Proto: packet.TCP, Flags: fACK, Seq: s.seq, Ack: s.ack, Payload: s.n, Window: s.win}
-			v, ok := a.TCP(from, &p, nil), b.TCPSteady(from, &p)
+			v, ok := a.TCP(from, &p, nil), b.TCPFast(from, &p)
 			if ok != (v == Pass) || a.Shared(0).tcp != b.Shared(0).tcp || b.Dir(0).State != Established {
 				t.Errorf("%+v: %d and %v, %+v and %+v", s, v, ok, a.Shared(0).tcp, b.Shared(0).tcp)
 			}

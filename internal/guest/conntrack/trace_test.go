@@ -192,7 +192,7 @@ func TestTCPTrace(t *testing.T) {
 		fmt.Fprintf(&b, "%s\n", name)
 		tab := New(1, [2]uint64{1, 2}, Timeouts{}, dirty)
 		k := Key{Src: 1, Dst: 2, SrcPort: 3, DstPort: 4, Proto: packet.TCP}
-		r := tab.Insert(&k, &packet.Rewrite{Src: 1, Dst: 2, SrcPort: 3, DstPort: 4}, Close, false, 1)
+		r := tab.Insert(&k, &packet.Rewrite{Src: 1, Dst: 2, SrcPort: 3, DstPort: 4}, Close, outward, 1)
 		for i, h := range l {
 			v := "begins"
 			if i == 0 {

@@ -30,7 +30,7 @@ func (e *Engine) admit(p *received, k *conntrack.Key, old conntrack.Ref, now int
 	r := conntrack.None
 	if dec.outcome == pass {
 		var why verdict.Reason
-		if r, why = e.newFlow(p, k, &to.Target, old, now); why != 0 {
+		if r, why = e.newFlow(p, k, &to, old, now); why != 0 {
 			dec = e.refused(p, why, dec.name)
 		}
 	}
@@ -43,14 +43,14 @@ func (e *Engine) admit(p *received, k *conntrack.Key, old conntrack.Ref, now int
 	}
 	d := e.flows.Dir(r)
 	d.Rule, d.Verdict = dec.rule, conntrack.Accepted
-	if e.wantsServerName(dec.rule) && p.in.n == lan {
+	if e.wantsServerName(dec.rule) && p.in.role == ruleset.LAN {
 		d.Verdict = conntrack.Pending
 	}
 	d.Name, e.flows.Dir(r^1).Name = uint32(dec.name.name), uint32(dec.name.lookup) // for the flow's last event
 	d.Packets, d.Bytes = p.frames(), uint64(p.Total)
 	e.c.Accepts[dec.rule] += d.Packets
 	e.emitFlow(r, verdict.Accept, e.acceptReason(dec.rule), dec.name, now)
-	e.flows.Steady(r, steadyWay(p.in))
+	e.flows.MarkFast(r)
 	e.send(to.out, p, &d.Out, now)
 }
 
@@ -92,10 +92,10 @@ func (e *Engine) destination(p *received) (destination, decision) {
 // to may be used where the packet comes from.
 func (e *Engine) addressesFirewall(p *received) decision {
 	switch {
-	case p.in.n == lan && p.Dst != p.in.addr:
+	case p.in.role == ruleset.LAN && p.Dst != p.in.addr:
 		// A LAN host at the WAN address would need hairpinning.
 		return e.refused(p, verdict.HairpinUnsupported, naming{})
-	case p.in.n == wan && p.Dst == e.port[lan].addr:
+	case p.in.role == ruleset.WAN && p.Dst == e.inside.addr:
 		return e.dropped(verdict.Martian)
 	}
 	return decision{}
@@ -112,10 +112,10 @@ func (e *Engine) mayBegin(p *received, to *destination, now int64) decision {
 		return e.stray(p, &fp, why)
 	}
 	var name naming
-	if p.in.n == lan {
+	if p.in.role == ruleset.LAN {
 		name.hint = bypassOf(p)
 	}
-	named := e.names.set != nil && p.in.n == lan
+	named := e.names.set != nil && p.in.role == ruleset.LAN
 	if named {
 		e.findNames(p.Dst, &fp, now)
 	}
@@ -127,7 +127,7 @@ func (e *Engine) mayBegin(p *received, to *destination, now int64) decision {
 		return e.denied(rule, conntrack.None, true, name)
 	}
 	dec := decision{}
-	if p.in.n == wan && to.Addr == p.Dst && e.nat.Translates(p.Dst) {
+	if p.in.role == ruleset.WAN && to.Addr == p.Dst && e.nat.Translates(p.Dst) {
 		// From outside such hosts have no addresses but those that DNAT gives
 		// them: who could use their own would pass by the entry's sources.
 		dec = e.dropped(verdict.UntranslatedDestination)

@@ -100,10 +100,7 @@ func (e *Engine) unreachable(f []byte, now int64) {
 	if r == conntrack.None {
 		return
 	}
-	in := &e.port[lan]
-	if e.flows.Dir(r ^ 1).FromWAN {
-		in = &e.port[wan]
-	}
+	in := &e.port[e.flows.Dir(r^1).Path.Ingress()]
 	d := e.flows.Dir(r)
 	if !in.answers[aboutRule].take(d.Out.Dst, e.rndKey, now) {
 		e.c.AnswersSuppressed++

@@ -288,7 +288,7 @@ func TestOwnMessages(t *testing.T) {
 		{lan, long, lanAddr, 0, packet.EchoReply, 0, 7 << 16, -1},
 	} {
 		for i := range l.e.port {
-			l.e.port[i].answers = [answerKinds]answering{newAnswering(), newAnswering(), newAnswering()}
+			l.e.port[i].answers = [answerKinds]answerLimit{newAnswerLimit(), newAnswerLimit(), newAnswerLimit()}
 		}
 		_, back := l.put(c.from, c.p)
 		if len(back) != 1 {
@@ -325,7 +325,7 @@ func TestOwnMessages(t *testing.T) {
 // TestAnswersHaveRates: the rate of all, the reserve for who has had few, each from
 // its burst on.
 func TestAnswersHaveRates(t *testing.T) {
-	a := newAnswering()
+	a := newAnswerLimit()
 	now := int64(5 * second)
 	n := 0
 	for range 1000 {
@@ -365,7 +365,7 @@ func TestAnswersHaveRates(t *testing.T) {
 		}
 	}
 	// A group that has had its few gets more after a tenth of a second.
-	b := newAnswering()
+	b := newAnswerLimit()
 	for range answerBurst {
 		b.take(ip("10.0.9.9"), 9, now)
 	}

@@ -18,18 +18,18 @@ const (
 	groupBurst   = 4
 )
 
-// answering limits the answers of one kind to one side.
-type answering struct {
+// An answerLimit limits the answers of one kind to one side.
+type answerLimit struct {
 	all, reserve bucket
 	group        [answerGroups]struct{ tokens, last int64 }
 }
 
-func newAnswering() answering {
-	return answering{all: bucket{rate: answerRate, burst: answerBurst}, reserve: bucket{rate: reserveRate, burst: reserveBurst}}
+func newAnswerLimit() answerLimit {
+	return answerLimit{all: bucket{rate: answerRate, burst: answerBurst}, reserve: bucket{rate: reserveRate, burst: reserveBurst}}
 }
 
 // take reports whether one more answer to a host is within the rate.
-func (a *answering) take(to packet.Addr, key uint64, now int64) bool {
+func (a *answerLimit) take(to packet.Addr, key uint64, now int64) bool {
 	hi, lo := bits.Mul64((uint64(to)+1)*0x9e3779b97f4a7c15^key, key|1)
 	g := &a.group[(hi^lo)%answerGroups]
 	const cost = second / groupRate

@@ -75,7 +75,7 @@ func TestEventsOfQuestionsToUs(t *testing.T) {
 func (e *Engine) answerAll() {
 	for i := range e.port {
 		for k := range e.port[i].answers {
-			e.port[i].answers[k] = newAnswering()
+			e.port[i].answers[k] = newAnswerLimit()
 		}
 	}
 }

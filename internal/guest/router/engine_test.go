@@ -32,7 +32,7 @@ func plainConfig(t *testing.T, p *ruleset.Policy) Config {
 		t.Fatal(err)
 	}
 	pool := framebuf.NewPool(make([]byte, 64*framebuf.Size), 0)
-	return Config{Policy: p, Pool: pool, LAN: PortConfig{Port: &wire{pool: pool}, MAC: lanMAC}, WAN: PortConfig{Port: &wire{pool: pool}, MAC: wanMAC}}
+	return Config{Policy: p, Pool: pool, Ports: portsOf(&wire{pool: pool}, &wire{pool: pool})}
 }
 
 // TestNewRefuses: a configuration that cannot work is an error that says what is
@@ -46,10 +46,15 @@ func TestNewRefuses(t *testing.T) {
 		want   string // in the error; "": none
 	}{
 		{"as it is", nil, nil, ""},
-		{"no policy", nil, func(c *Config) { c.Policy = nil }, "policy, pool and both ports"},
-		{"no pool", nil, func(c *Config) { c.Pool = nil }, "policy, pool and both ports"},
-		{"no LAN port", nil, func(c *Config) { c.LAN.Port = nil }, "policy, pool and both ports"},
-		{"no WAN port", nil, func(c *Config) { c.WAN.Port = nil }, "policy, pool and both ports"},
+		{"no policy", nil, func(c *Config) { c.Policy = nil }, "a policy and a pool"},
+		{"no pool", nil, func(c *Config) { c.Pool = nil }, "a policy and a pool"},
+		{"no LAN port", nil, func(c *Config) { c.Ports = c.Ports[wan:] }, "two ports"},
+		{"no WAN port", nil, func(c *Config) { c.Ports = c.Ports[:wan] }, "two ports"},
+		{"two LANs", nil, func(c *Config) { c.Ports[wan].Role = ruleset.LAN }, "two ports"},
+		{"two WANs", nil, func(c *Config) { c.Ports[lan].Role = ruleset.WAN }, "two ports"},
+		{"three ports", nil, func(c *Config) { c.Ports = append(c.Ports, c.Ports[lan]) }, "two ports"},
+		{"a port without a device", nil, func(c *Config) { c.Ports[wan].Port = nil }, "without a device"},
+		{"a role that is none", nil, func(c *Config) { c.Ports[wan].Role = 7 }, "no invalid interface"},
 		{"no LAN", func(p *ruleset.Policy) { p.Interfaces = p.Interfaces[1:] }, nil, "no LAN interface"},
 		{"no WAN", func(p *ruleset.Policy) { p.Interfaces = p.Interfaces[:1] }, nil, "no WAN interface"},
 		{"LAN of IPv6", func(p *ruleset.Policy) { p.Interfaces[0].Address = six }, nil, "interface inside has no IPv4 address"},
@@ -125,7 +130,7 @@ func TestNewPorts(t *testing.T) {
 			p.DNAT = append(p.DNAT, dnat(packet.TCP, a[0], uint16(100+i), uint16(100+i), a[1], 80))
 		}
 		c := plainConfig(t, p)
-		c.LAN.MTU, c.WAN.MTU = x.device[lan], x.device[wan]
+		c.Ports[lan].MTU, c.Ports[wan].MTU = x.device[lan], x.device[wan]
 		e, err := New(c)
 		if err != nil {
 			t.Fatal(err)

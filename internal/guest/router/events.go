@@ -10,7 +10,7 @@ import (
 )
 
 // direction is the way of packets that arrive at a port.
-func (p *port) direction() verdict.Direction { return directionOf(p.n == wan) }
+func (p *port) direction() verdict.Direction { return directionOf(p.role == ruleset.WAN) }
 
 func directionOf(fromWAN bool) verdict.Direction {
 	if fromWAN {
@@ -37,7 +37,7 @@ func (e *Engine) emitFlow(r conntrack.Ref, a verdict.Action, why verdict.Reason,
 		return
 	}
 	d := e.flows.Dir(r)
-	rec := event.Record{Time: now, Kind: event.Verdict, Action: a, Reason: why, Rule: d.Rule, Direction: directionOf(d.FromWAN),
+	rec := event.Record{Time: now, Kind: event.Verdict, Action: a, Reason: why, Rule: d.Rule, Direction: directionOf(d.Path.FromWAN()),
 		FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4, Answer: r.Reply()}
 	addFlow(&rec, d, r.Reply())
 	e.emit(&rec, name)
@@ -131,7 +131,7 @@ func (e *Engine) emitUnsent(out *port, f []byte, why verdict.Reason) {
 		packet.ParseIPv4(f, &p) // of our own making: valid, or a fragment
 		r = e.flowOfUnsent(f, &p)
 	}
-	rec := event.Record{Time: e.now, Kind: event.Verdict, Action: verdict.Drop, Reason: why, Direction: e.opposite(out).direction(),
+	rec := event.Record{Time: e.now, Kind: event.Verdict, Action: verdict.Drop, Reason: why, Direction: directionOf(out.role != ruleset.WAN),
 		Rule: e.policy.DefaultRule(), EtherType: p.EtherType, Proto: p.Proto}
 	if r == conntrack.None {
 		addPacket(&rec, &p)
@@ -142,12 +142,12 @@ func (e *Engine) emitUnsent(out *port, f []byte, why verdict.Reason) {
 	a, d := e.flows.Dir(r&^1), e.flows.Dir(r)
 	if p.Class == packet.Error {
 		addPacket(&rec, &p)
-		if out.n == wan {
+		if out.role == ruleset.WAN {
 			rec.Src = d.Key.Src.To16() // it is about this host, whatever host inside has sent it
 		}
 	} else {
 		addFlow(&rec, d, r.Reply())
-		rec.Direction = directionOf(d.FromWAN)
+		rec.Direction = directionOf(d.Path.FromWAN())
 	}
 	rec.Lookup = uint64(e.flows.Dir(r | 1).Name)
 	e.emitNamed(&rec, fqdn.Name(a.Name), e.flows.Shared(r).Created)
@@ -210,7 +210,7 @@ func (e *Engine) emitEnd(r conntrack.Ref) {
 	a, b, f := e.flows.Dir(r), e.flows.Dir(r^1), e.flows.Shared(r)
 	last := max(a.LastSeen, b.LastSeen)
 	rec := event.Record{Time: last, Kind: event.FlowEnd, Action: verdict.Accept, Reason: e.acceptReason(a.Rule), Rule: a.Rule,
-		Direction: directionOf(a.FromWAN), FlowID: f.ID, EtherType: packet.TypeIPv4,
+		Direction: directionOf(a.Path.FromWAN()), FlowID: f.ID, EtherType: packet.TypeIPv4,
 		Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes, ReplyPackets: b.Packets, ReplyBytes: b.Bytes, Duration: last - f.Created}
 	addFlow(&rec, a, false)
 	rec.Lookup = uint64(b.Name)

@@ -8,41 +8,43 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// Most packets are usual ones of directions that are steady: the policy has
-// accepted these, and their flows' state will not change. They are taken by runs,
-// in two passes: one looks for what forward would have to look at, and the other
-// writes. To an observer this is forward, only quicker: TestFastPathIsForward.
-
-// steadyWay is how directions of flows are marked whose packets arrive at port
-// in and need nothing but to be sent on.
-func steadyWay(in *port) uint8 { return 1 + uint8(in.n) }
+// Most packets are usual ones of directions that are marked: the policy has accepted
+// these, and their flows' state will not change. They are taken by runs of one path, in
+// two passes: one looks for what forward would have to look at, and the other writes. To
+// an observer this is forward, only quicker: TestFastPathIsForward.
 
 // noHop is no packet.Addr.
 const noHop = 1 << 32
 
-// fastPath sends on the run of a prepared batch that begins with key j, and
+// fastPath sends on the run of a prepared batch from port in that begins with key j, and
 // returns the key behind it, whose packet it has left alone.
-func (e *Engine) fastPath(out *port, way uint8, j int, now int64) int {
-	if e.plain {
+func (e *Engine) fastPath(in *port, j int, now int64) int {
+	_, d := e.flows.Hint(&e.b.keys, j)
+	if e.plain || d == nil || j >= e.b.keys.Len() {
 		return j
 	}
-	n := e.steadyUntil(out, way, j, now)
+	path := d.Fast()
+	if path == 0 || path.Ingress() != in.n {
+		return j
+	}
+	out := &e.port[path.Egress()]
+	n := e.fastUntil(out, path, j, now)
 	if n > j {
-		e.sendSteady(out, j, n, now)
+		e.sendFast(out, j, n, now)
 	}
 	return n
 }
 
-// steadyUntil returns the first key from j on whose packet forward must look
-// at, and notes the next hops of those before it.
-func (e *Engine) steadyUntil(out *port, way uint8, j int, now int64) int {
+// fastUntil returns the first key from j on whose packet is of another path, or such
+// that forward must look at it, and notes the next hops of those before it.
+func (e *Engine) fastUntil(out *port, path conntrack.Path, j int, now int64) int {
 	b, flows := &e.b, e.flows
 	hop, mac := uint64(noHop), uint64(0) // the last one
 	n := b.keys.Len()
 	for ; j < n; j++ {
 		j := j & (Batch - 1)
 		r, d := flows.Hint(&b.keys, j)
-		if d == nil || !b.usual[j] || !flows.IsSteady(d, b.keys.Key(j), way, now) {
+		if d == nil || !b.usual[j] || !flows.IsFast(d, b.keys.Key(j), path, now) {
 			break
 		}
 		fr := b.frame[b.idx[j]&(Batch-1)]
@@ -60,7 +62,7 @@ func (e *Engine) steadyUntil(out *port, way uint8, j int, now int64) int {
 			}
 			hop = uint64(to)
 		}
-		if d.Key.Proto == packet.TCP && !e.steadyTCP(r, e.pool.Bytes(fr)) {
+		if d.Key.Proto == packet.TCP && !e.fastTCP(r, e.pool.Bytes(fr)) {
 			break
 		}
 		b.hop[j] = mac
@@ -68,8 +70,8 @@ func (e *Engine) steadyUntil(out *port, way uint8, j int, now int64) int {
 	return j
 }
 
-// sendSteady sends on the packets with the keys from j to below n.
-func (e *Engine) sendSteady(out *port, j, n int, now int64) {
+// sendFast sends on the packets with the keys from j to below n.
+func (e *Engine) sendFast(out *port, j, n int, now int64) {
 	if len(out.tx)-out.ntx < Batch {
 		e.flush(out)
 	}
@@ -81,7 +83,7 @@ func (e *Engine) sendSteady(out *port, j, n int, now int64) {
 		fr := b.frame[b.idx[j]&(Batch-1)]
 		h := pool.Head(fr)
 		r, _ := flows.Hint(&b.keys, j)
-		d := flows.Dir(r) // there is one: steadyUntil has seen it
+		d := flows.Dir(r) // there is one: fastUntil has seen it
 		d.LastSeen = now
 		d.Packets++
 		d.Bytes += uint64(fr.Len) - packet.EthLen
@@ -115,9 +117,9 @@ func (p *port) reachable(a packet.Addr, now int64) uint64 {
 	return packet.MAC(n.MAC) | p.self<<48
 }
 
-// steadyTCP checks the segment in frame f, which belongs to direction r of an
+// fastTCP checks the segment in frame f, which belongs to direction r of an
 // established connection.
-func (e *Engine) steadyTCP(r conntrack.Ref, f []byte) bool {
+func (e *Engine) fastTCP(r conntrack.Ref, f []byte) bool {
 	if len(f) < packet.EthLen+packet.MinIPv4+packet.TCPLen {
 		return false
 	}
@@ -131,5 +133,5 @@ func (e *Engine) steadyTCP(r conntrack.Ref, f []byte) bool {
 	p.Seq, p.Ack = binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint32(h[8:])
 	p.Window = binary.BigEndian.Uint16(h[14:])
 	p.Payload = uint16(len(f) - packet.EthLen - packet.MinIPv4 - int(h[12]>>4)*4)
-	return e.flows.TCPSteady(r, &p)
+	return e.flows.TCPFast(r, &p)
 }

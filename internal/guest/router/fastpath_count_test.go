@@ -29,10 +29,10 @@ func (l *lab) quick(from int, fs ...[]byte) (n int) {
 	return n
 }
 
-// TestWhatIsSteady: the packets that take the short way are those that may, one by
+// TestFastPathTakes: the packets that take the fast path are those that may, one by
 // one: to an observer both ways are the same (TestFastPathIsForward), so that only
-// this tells whether there is a short way at all.
-func TestWhatIsSteady(t *testing.T) {
+// this tells whether there is a fast path at all.
+func TestFastPathTakes(t *testing.T) {
 	open := func(t *testing.T) (l *lab, ext, u uint16) {
 		l = newLabWith(t, func(p *ruleset.Policy) {
 			p.Interfaces[1].MTU = 1000
@@ -74,7 +74,7 @@ func TestWhatIsSteady(t *testing.T) {
 	} {
 		l, _, _ := open(t)
 		if n := l.quick(lan, x.p.frame(lanMAC)); (n == 1) != x.want {
-			t.Errorf("%s: steady %v, want %v", x.name, n == 1, x.want)
+			t.Errorf("%s: fast %v, want %v", x.name, n == 1, x.want)
 		}
 		l.taken(lan)
 		l.taken(wan)
@@ -83,7 +83,7 @@ func TestWhatIsSteady(t *testing.T) {
 	}
 	l, ext, u := open(t)
 	if n := l.quick(wan, tcpSeg(web, 80, ours, ext, packet.ACK, 5001, 1001).frame(wanMAC), udp(web, 5000, ours, u).frame(wanMAC)); n != 2 {
-		t.Errorf("%d answers are steady, want 2", n)
+		t.Errorf("%d answers took the fast path, want 2", n)
 	}
 	if vs := l.taken(lan); len(vs) != 2 || vs[0].Dst != ip(host) || vs[1].Dst != ip(host) {
 		t.Errorf("%v", vs)
@@ -109,16 +109,16 @@ func TestWhatIsSteady(t *testing.T) {
 	l.e.plain = true
 	l.run()
 	if l.quick(lan, gram(9).frame(lanMAC)) != 0 {
-		t.Error("none is to be steady")
+		t.Error("none is to take it")
 	}
 }
 
 // taken0 forgets what came out, ARP among it.
 func (l *lab) taken0() { l.port[lan].out, l.port[wan].out = nil, nil }
 
-// TestRunsOfSteady: runs of steady packets, to several next hops and cut by others,
+// TestFastPathRuns: runs of packets on the fast path, to several next hops and cut by others,
 // leave in order, each to its own, and all of them.
-func TestRunsOfSteady(t *testing.T) {
+func TestFastPathRuns(t *testing.T) {
 	hosts := []string{host, "10.0.0.3", "10.0.0.4"}
 	l := newLabWith(t, routed, "accept", established)
 	servers := []string{web, "203.0.113.50", "203.0.113.51", "192.0.2.9"} // by the gateway, and beside it
@@ -154,7 +154,7 @@ func TestRunsOfSteady(t *testing.T) {
 			fs = append(fs, p.frame([...][6]byte{lanMAC, wanMAC}[side]))
 		}
 		if n := l.quick(side, fs...); n != Batch-slow {
-			t.Errorf("side %d: %d of %d are steady, want %d", side, n, Batch, Batch-slow)
+			t.Errorf("side %d: %d of %d took the fast path, want %d", side, n, Batch, Batch-slow)
 		}
 		got := l.taken(1 - side) // each to the link-layer address of its next hop
 		if len(got) != len(want) {
@@ -171,9 +171,9 @@ func TestRunsOfSteady(t *testing.T) {
 	}
 }
 
-// TestSteadyBehindFragments: what a batch has become by being cut leaves room for
+// TestFastPathBehindFragments: what a batch has become by being cut leaves room for
 // the run that follows.
-func TestSteadyBehindFragments(t *testing.T) {
+func TestFastPathBehindFragments(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Interfaces[1].MTU = 576 }, "accept", established)
 	l.served(host, 4000, web)
 	l.e.Poll(l.now)
@@ -187,7 +187,7 @@ func TestSteadyBehindFragments(t *testing.T) {
 			fs = append(fs, p.frame(lanMAC))
 		}
 		if n := l.quick(lan, fs...); n != Batch-cut {
-			t.Fatalf("%d are steady, want %d", n, Batch-cut)
+			t.Fatalf("%d took the fast path, want %d", n, Batch-cut)
 		}
 		if n := len(l.port[wan].out); n != 3*cut+Batch-cut {
 			t.Errorf("%d frames, %d of them cut: %d left", Batch, cut, n)
@@ -199,8 +199,8 @@ func TestSteadyBehindFragments(t *testing.T) {
 	}
 }
 
-// TestSteadyCounts: what is counted of a steady packet, and whose time it renews.
-func TestSteadyCounts(t *testing.T) {
+// TestFastPathCounts: what is counted of a packet on the fast path, and whose time it renews.
+func TestFastPathCounts(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	l.served(host, 4000, web)
 	r := l.e.flows.Lookup(&l.e.flows.Dir(0).Key, l.now)
@@ -210,7 +210,7 @@ func TestSteadyCounts(t *testing.T) {
 	p.data = make([]byte, 33)
 	f := append(p.frame(lanMAC), make([]byte, 7)...) // with padding
 	if l.quick(lan, f, f, f) != 3 {
-		t.Fatal("they are not steady")
+		t.Fatal("they did not take the fast path")
 	}
 	d := l.e.flows.Dir(r)
 	if d.Packets != before.Packets+3 || d.Bytes != before.Bytes+3*(20+8+33) || d.LastSeen != l.now || l.e.c.Accepts[0] != accepts+3 {
@@ -230,7 +230,7 @@ func TestSteadyCounts(t *testing.T) {
 	g := p.frame(lanMAC)
 	packet.SetID(g[packet.EthLen:], 777)
 	if l.quick(lan, g) != 1 {
-		t.Fatal("it is not steady")
+		t.Fatal("it did not take the fast path")
 	}
 	if v := l.taken(wan)[0]; packet.FragmentID(v.frame) != 777 {
 		t.Errorf("the identifier became %d", packet.FragmentID(v.frame))

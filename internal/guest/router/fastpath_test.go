@@ -13,10 +13,10 @@ import (
 )
 
 // TestFastPathIsForward sends the same packets of established flows, and of some
-// that break their rules, through two firewalls, of which one has no steady
+// that break their rules, through two firewalls, of which one has no marked
 // path, and compares everything that can be seen of them.
 func TestFastPathIsForward(t *testing.T) {
-	total := 0 // directions that were steady
+	total := 0 // directions that were marked
 	rapid.Check(t, func(r *rapid.T) {
 		var ls [2]*lab
 		for i := range ls {
@@ -95,10 +95,10 @@ func TestFastPathIsForward(t *testing.T) {
 					r.Fatalf("table %+v, plainly %+v", a.e.flows.C, b.e.flows.C)
 				}
 				for ref := conntrack.Ref(0); ref < 64; ref++ {
-					if d := a.e.flows.Dir(ref); *d != d.Plain() {
+					if d := a.e.flows.Dir(ref); *d != d.Unmarked() {
 						total++
 					}
-					if d, o := a.e.flows.Dir(ref).Plain(), b.e.flows.Dir(ref).Plain(); d != o || *a.e.flows.Shared(ref) != *b.e.flows.Shared(ref) {
+					if d, o := a.e.flows.Dir(ref).Unmarked(), b.e.flows.Dir(ref).Unmarked(); d != o || *a.e.flows.Shared(ref) != *b.e.flows.Shared(ref) {
 						r.Fatalf("direction %d: %+v, plainly %+v", ref, d, o)
 					}
 				}
@@ -106,6 +106,6 @@ func TestFastPathIsForward(t *testing.T) {
 		})
 	})
 	if total == 0 {
-		t.Fatal("no direction was ever steady")
+		t.Fatal("no direction was ever marked")
 	}
 }

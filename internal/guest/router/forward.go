@@ -13,7 +13,7 @@ import (
 func (e *Engine) forward(p *received, r conntrack.Ref, now int64) {
 	d := e.flows.Dir(r)
 	was := d.Verdict
-	out := e.egress(p.in, d)
+	out := &e.port[d.Path.Egress()]
 	named := false // its server's name is not settled
 	dec := e.belongs(p, r, d)
 	if dec.outcome == pass {
@@ -57,7 +57,7 @@ func (e *Engine) forward(p *received, r conntrack.Ref, now int64) {
 		e.emitFlow(r, verdict.Accept, e.acceptReason(d.Rule), naming{}, now)
 	}
 	if !named {
-		e.flows.Steady(r, steadyWay(p.in))
+		e.flows.MarkFast(r)
 	}
 	e.send(out, p, &d.Out, now)
 }
@@ -65,7 +65,7 @@ func (e *Engine) forward(p *received, r conntrack.Ref, now int64) {
 // belongs decides whether a packet that has the addresses and ports of direction r
 // can be one of it.
 func (e *Engine) belongs(p *received, r conntrack.Ref, d *conntrack.Dir) decision {
-	if d.FromWAN != (p.in.n == wan) {
+	if d.Path.Ingress() != p.in.n {
 		return e.dropped(verdict.Martian) // a spoofed copy from the other side
 	}
 	if p.Class == packet.Query && ((p.ICMPType == packet.EchoReply) != r.Reply() || p.ICMPCode != 0) {

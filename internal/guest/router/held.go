@@ -105,7 +105,7 @@ func (e *Engine) heldTick(now int64) {
 		h.first = (h.first + 1) % heldMax
 		h.n--
 		h.by[s.group]--
-		in := &e.port[wan]
+		in := e.outside
 		if e.flows.Taken(&s.key) {
 			continue // the host inside wanted it too
 		}

@@ -3,6 +3,7 @@ package router
 import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
@@ -30,11 +31,11 @@ func (e *Engine) icmpError(p *received, now int64) {
 	if p.Dst != q.Src { // an error goes to whom the quoted packet came from
 		r = conntrack.None
 	}
-	if r == conntrack.None && p.in.n == wan && e.host.Error(&p.Packet, &q, inner, now) {
+	if r == conntrack.None && p.in.role == ruleset.WAN && e.host.Error(&p.Packet, &q, inner, now) {
 		e.c.Local += e.release(p)
 		return
 	}
-	if r == conntrack.None || e.flows.Dir(r).FromWAN != (p.in.n == wan) || !passed(e.flows.Dir(r^1)) {
+	if r == conntrack.None || e.flows.Dir(r).Path.Ingress() != p.in.n || !passed(e.flows.Dir(r^1)) {
 		e.dropPacket(p, verdict.ConntrackInvalid, now)
 		return
 	}
@@ -45,7 +46,7 @@ func (e *Engine) icmpError(p *received, now int64) {
 		return
 	}
 	d := e.flows.Dir(r)
-	to := e.egress(p.in, d)
+	to := &e.port[d.Path.Egress()]
 	if dec := e.leaves(p, to); dec.outcome != pass {
 		e.drop(p, &dec, now)
 		return

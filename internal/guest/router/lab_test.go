@@ -90,7 +90,7 @@ func newLabIn(t testing.TB, alloc conntrack.Alloc, edit func(p *ruleset.Policy),
 		l.port[i] = &wire{pool: l.pool}
 	}
 	e, err := New(Config{ClockSet: true, Alloc: alloc, Policy: p, Pool: l.pool, Events: l.events, Secret: [32]byte{1, 2, 3, 9: 7, 17: 5, 25: 3},
-		LAN: PortConfig{Port: l.port[lan], MAC: lanMAC}, WAN: PortConfig{Port: l.port[wan], MAC: wanMAC}})
+		Ports: portsOf(l.port[lan], l.port[wan])})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,12 @@ import (
 const headroom = framebuf.Headroom
 
 // side returns a port's side as the host knows it.
-func (p *port) side() endpoint.Side { return endpoint.Side(p.n) }
+func (p *port) side() endpoint.Side {
+	if p.role == ruleset.WAN {
+		return endpoint.WAN
+	}
+	return endpoint.LAN
+}
 
 // intercepts reports whether a packet is a question of a LAN host to another DNS server
 // that the proxy answers in its place.
@@ -106,7 +111,11 @@ func (w uplink) Buffer() (buf uint32, ok bool) {
 
 // Send implements endpoint.Wire.
 func (w uplink) Send(to endpoint.Side, buf uint32, n int, dst packet.Addr) {
-	w.e.emitOwn(&w.e.port[to], buf, n, dst, w.e.now)
+	out := w.e.inside
+	if to == endpoint.WAN {
+		out = w.e.outside
+	}
+	w.e.emitOwn(out, buf, n, dst, w.e.now)
 }
 
 // NextID implements endpoint.Wire.

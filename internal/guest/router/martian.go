@@ -1,12 +1,16 @@
 package router
 
-import "github.com/thurward/thurward/internal/shared/packet"
+import (
+	"slices"
+
+	"github.com/thurward/thurward/internal/shared/packet"
+)
 
 // martians returns the blocks from and to which nothing is forwarded: the
 // special ones, but for those that an interface has its network in.
-func martians(ports *[2]port) (bs []packet.Net) {
+func martians(ports []port) (bs []packet.Net) {
 	for _, b := range packet.NotForwarded {
-		if !b.Has(ports[lan].addr) && !b.Has(ports[wan].addr) {
+		if !slices.ContainsFunc(ports, func(p port) bool { return b.Has(p.addr) }) {
 			bs = append(bs, b)
 		}
 	}

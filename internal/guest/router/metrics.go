@@ -7,14 +7,18 @@ import (
 	"github.com/thurward/thurward/internal/guest/export"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
+
+// sideNames are the interfaces as metrics name them.
+var sideNames = [...]string{ruleset.LAN: "lan", ruleset.WAN: "wan"}
 
 // Metrics describes the engine's counters. Their Fill reads what Poll changes:
 // whoever calls it calls Poll, too.
 func (e *Engine) Metrics() []export.Family {
 	rule := export.LabelOf("rule_id", func(i int) string { return export.RuleID(uint32(i), e.policy) })
-	side := export.LabelOf("interface", func(i int) string { return [...]string{"lan", "wan"}[i&1] })
+	side := export.LabelOf("interface", func(i int) string { return sideNames[e.port[i%len(e.port)].role] })
 	perRule := func(name, help string, from []uint64) export.Family {
 		return export.Family{Name: name, Help: help, Type: export.Counter, N: len(from), Labels: rule, Fill: func(v []uint64) { copy(v, from) }}
 	}

@@ -66,7 +66,7 @@ func serverNameBytes(p *ruleset.Policy) int {
 func (e *Engine) newHost(c *Config) (err error) {
 	p := c.Policy
 	hc := endpoint.Config{Policy: p, Pool: c.Pool, Wire: uplink{e}, Ports: e.nat.Own(), Events: c.Events, ClockSet: c.ClockSet,
-		MTU: [2]int{e.port[lan].mtu, e.port[wan].mtu}}
+		MTU: [2]int{endpoint.LAN: e.inside.mtu, endpoint.WAN: e.outside.mtu}}
 	if len(p.Upstreams) > 0 {
 		hc.Random = rand.NewChaCha8(sha256.Sum256(append([]byte("dns"), c.Secret[:]...)))
 		if hc.Patterns, err = fqdn.NewPatterns(p, p.Names); err != nil {

@@ -141,7 +141,7 @@ func TestRFC5508_REQ1_ManyHostsOneIdentifier(t *testing.T) {
 }
 
 // TestS13_DeadlineToTheNanosecond: a flow lives until its time is over and not
-// a nanosecond longer, on the short way as on the long one, in the direction that
+// a nanosecond longer, on the fast path as on the long one, in the direction that
 // was quiet as in the other.
 func TestS13_DeadlineToTheNanosecond(t *testing.T) {
 	for _, plain := range []bool{false, true} {
@@ -200,7 +200,7 @@ func TestS13_ClockJumps(t *testing.T) {
 	}
 }
 
-// TestFastPathIsForwardForHonestEnds: the short way and the long one see the same
+// TestFastPathIsForwardForHonestEnds: the fast path and forward see the same
 // connections, with windows of any size and numbers that wrap.
 func TestFastPathIsForwardForHonestEnds(t *testing.T) {
 	quick := 0
@@ -212,7 +212,7 @@ func TestFastPathIsForwardForHonestEnds(t *testing.T) {
 			for range 300 {
 				c.step()
 				for r := range conntrack.Ref(2) {
-					if d := c.e.flows.Dir(r); *d != d.Plain() {
+					if d := c.e.flows.Dir(r); *d != d.Unmarked() {
 						quick++
 					}
 				}
@@ -221,12 +221,12 @@ func TestFastPathIsForwardForHonestEnds(t *testing.T) {
 			cs[i] = c
 		}
 		a, b := cs[0], cs[1]
-		if !slices.Equal(a.log, b.log) || *a.e.flows.Shared(0) != *b.e.flows.Shared(0) || a.e.flows.Dir(0).Plain() != b.e.flows.Dir(0).Plain() ||
-			a.e.flows.Dir(1).Plain() != b.e.flows.Dir(1).Plain() || !reflect.DeepEqual(*a.e.Counters(), *b.e.Counters()) {
+		if !slices.Equal(a.log, b.log) || *a.e.flows.Shared(0) != *b.e.flows.Shared(0) || a.e.flows.Dir(0).Unmarked() != b.e.flows.Dir(0).Unmarked() ||
+			a.e.flows.Dir(1).Unmarked() != b.e.flows.Dir(1).Unmarked() || !reflect.DeepEqual(*a.e.Counters(), *b.e.Counters()) {
 			t.Fatalf("seed %d: %+v, plainly %+v", seed, *a.e.flows.Shared(0), *b.e.flows.Shared(0))
 		}
 	}
 	if quick == 0 {
-		t.Fatal("no direction was ever steady")
+		t.Fatal("no direction was ever marked")
 	}
 }

@@ -219,7 +219,7 @@ func TestRFC9293_S3_1_BitsThatAreNotOurs(t *testing.T) {
 	}
 	send(lan, tcpSeg(host, 4000, web, 80, fSYN|cwr|ece, 1000, 0))
 	send(wan, c.answer(fSYN|fACK|ece|cwr, 5000, 1001))
-	for n := uint32(5001); n < 5031; n += 10 { // from the second time on by the short way
+	for n := uint32(5001); n < 5031; n += 10 { // from the second time on by the fast path
 		send(lan, tcpSeg(host, 4000, web, 80, fACK|ece|urg, 1001, n))
 		send(wan, c.answer(fACK|cwr|urg, n, 1001, bytesOf(10)))
 	}

@@ -16,11 +16,11 @@ import (
 // room for what is kept of each own address.
 func (e *Engine) ownAddresses(p *ruleset.Policy) {
 	for _, q := range e.nat.Pools() {
-		e.addOwn(&e.port[wan], q.Addr)
+		e.addOwn(e.outside, q.Addr)
 	}
 	for i := range p.DNAT {
 		if a, ok := packet.AddrFrom16(p.DNAT[i].External); ok {
-			e.addOwn(&e.port[wan], a)
+			e.addOwn(e.outside, a)
 		}
 	}
 	for i := range e.port {
@@ -57,16 +57,23 @@ func (p *port) index(a packet.Addr) int {
 	return -1
 }
 
-// ownAddr reports whether an address is the firewall's own on either side.
-func (e *Engine) ownAddr(a packet.Addr) bool { return e.port[lan].own(a) || e.port[wan].own(a) }
-
-// opposite returns the port on the other side.
-func (e *Engine) opposite(p *port) *port { return &e.port[1-p.n] }
-
-// route returns the port through which an address is reached.
-func (e *Engine) route(a packet.Addr) *port {
-	if l := &e.port[lan]; a&l.mask == l.net {
-		return l
+// ownAddr reports whether an address is the firewall's own on any side.
+func (e *Engine) ownAddr(a packet.Addr) bool {
+	for i := range e.port {
+		if e.port[i].own(a) {
+			return true
+		}
 	}
-	return &e.port[wan]
+	return false
+}
+
+// route returns the port through which an address is reached: that in whose network it
+// is, else the WAN.
+func (e *Engine) route(a packet.Addr) *port {
+	for i := range e.port {
+		if p := &e.port[i]; p != e.outside && a&p.mask == p.net {
+			return p
+		}
+	}
+	return e.outside
 }

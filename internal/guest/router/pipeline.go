@@ -28,8 +28,10 @@ func (e *Engine) Poll(now int64) int {
 // receive takes a batch that has arrived at a port through all stages. What leaves
 // is collected at the ports and transmitted at the end of Poll.
 func (e *Engine) receive(in *port, now int64) int {
-	if e.backedUp(e.opposite(in), now) {
-		return 0
+	for i := range e.port {
+		if out := &e.port[i]; out != in && e.backedUp(out, now) {
+			return 0
+		}
 	}
 	b := &e.b
 	n := in.Receive(b.frame[:])
@@ -44,9 +46,8 @@ func (e *Engine) receive(in *port, now int64) int {
 	// so that the batch waits for it once and not each packet for its own.
 	e.flows.Prepare(&b.keys)
 
-	out, way := e.opposite(in), steadyWay(in)
 	for j := 0; ; j++ {
-		if j = e.fastPath(out, way, j, now); j >= b.keys.Len() {
+		if j = e.fastPath(in, j, now); j >= b.keys.Len() {
 			break
 		}
 		p, k := e.packet(in, j)

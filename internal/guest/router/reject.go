@@ -44,7 +44,7 @@ func (e *Engine) reject(p *received, now int64) {
 // comes from outside to an address of translation. What its sender may learn has to
 // wait: see heldSYNs.
 func mayBeSimultaneous(p *received) bool {
-	return p.Class == packet.Stream && p.in.n == wan && opening(p) && p.in.own(p.Dst)
+	return p.Class == packet.Stream && p.in.role == ruleset.WAN && opening(p) && p.in.own(p.Dst)
 }
 
 // opening reports whether p is a SYN that asks for a connection.

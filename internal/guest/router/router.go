@@ -28,7 +28,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"math"
 	"math/bits"
 	"math/rand/v2"
 
@@ -49,32 +48,11 @@ import (
 // Batch is the largest number of frames that are handled together.
 const Batch = conntrack.BatchSize
 
-// A Port is a network interface.
-type Port interface {
-	// Receive moves up to len(dst) received frames to dst and returns their
-	// number. The buffers become the caller's.
-	Receive(dst []framebuf.Frame) int
-	// Transmit takes the first n frames of src and returns n. The buffers
-	// of the others stay the caller's.
-	Transmit(src []framebuf.Frame) int
-	// HasRoom reports whether Transmit would take n frames now. Where it
-	// never will take so many, or nothing any more, half of what it holds
-	// when empty is enough.
-	HasRoom(n int) bool
-}
-
-// PortConfig is one side of the firewall.
-type PortConfig struct {
-	Port Port
-	MAC  [6]byte
-	MTU  int // largest IP packet in bytes; 0: 1500
-}
-
 // Config is what an Engine works with.
 type Config struct {
 	Policy   *ruleset.Policy
 	Pool     *framebuf.Pool
-	LAN, WAN PortConfig
+	Ports    []PortConfig    // one on the LAN, one on the WAN
 	Events   *event.Ring     // nil: no events
 	Secret   [32]byte        // random at each boot; keys hashes and port choice
 	Alloc    conntrack.Alloc // memory for the flow table; nil: the Go heap
@@ -114,63 +92,79 @@ type Counters struct {
 	MSSClamped           uint64               // SYNs and SYN-ACKs whose MSS was lowered
 }
 
-// The ports' numbers.
-const (
-	lan = 0
-	wan = 1
-)
+// maxPorts is how many ports there can be: as many as there are counters of each.
+const maxPorts = 2
 
-// Engine is a data plane. One goroutine uses it.
+// Engine is a router. One goroutine uses it.
 type Engine struct {
-	policy   *ruleset.Policy
-	pool     *framebuf.Pool
-	port     [2]port
-	flows    *conntrack.Table
-	sources  *conntrack.Sources // nil: no limits
-	filter   *filter.Classifier
-	nat      *nat.NAT
-	events   *event.Ring
-	c        Counters
-	rng      *rand.ChaCha8 // ports, identifiers and sequence numbers that nobody may guess
-	rndKey   uint64        // of hashes
-	plain    bool          // for tests: no packet is steady
-	rejects  bool          // the policy rejects something
-	defrag   bool          // fragments are reassembled, not dropped
-	held     heldSYNs
-	martians []packet.Net
-	octets   [256]bool // with which addresses of martians begin: no block is shorter
-	again    announceAgain
-	frags    *reassembly.Table
-	links    framebuf.Links // of frames that wait for a neighbour, or for the rest of their datagram
-	ids      idents
-	mss      uint16      // that both sides carry; 0: not clamped
-	tick     int64       // when timers are next looked at
-	now      int64       // of the poll under way
-	source   packet.Addr // of the packet that is leaving, as it arrived; 0: it is the firewall's own
-	b        batch
-	names    names
-	host     *endpoint.Host
-	sni      sni.Table
-	unsent   fragmentOf // what the last event about a first fragment was about
+	policy *ruleset.Policy
+	pool   *framebuf.Pool
+	filter *filter.Classifier
+	events *event.Ring    // nil: no events
+	host   *endpoint.Host // the firewall's own end of conversations
+	links  framebuf.Links // of frames that wait for a neighbour, or for the rest of their datagram
+	b      batch
+	c      Counters
+	plain  bool // for tests: no packet takes the fast path
+	ports
+	tables
+	entropy
+	timing
+	answering
+	bogons
+	leaving
 }
 
-// A port is one side: its interface, address and neighbours.
-type port struct {
-	Port
-	n         int
-	mac       [6]byte
-	self      uint64 // mac, as packet.Usual takes it
-	mtu       int
-	addr      packet.Addr
-	net, mask packet.Addr
-	gateway   packet.Addr   // 0: none
-	further   []packet.Addr // own addresses besides addr, in order
-	neigh     *neigh.Cache
-	defend    []int64 // when addr, and each of further, may next be defended
-	answers   [answerKinds]answering
-	tx        [2 * Batch]framebuf.Frame
-	ntx       int
-	heldSince int64 // since when it has had no room for a batch; 0: it has
+// ports are the interfaces, by number. inside and outside are two of them.
+type ports struct {
+	port            []port
+	inside, outside *port
+}
+
+// tables are what is remembered of flows, names and fragments. Each is bounded, and
+// no state that one of them refers to in another outlives it there: flowRemoved.
+type tables struct {
+	flows   *conntrack.Table
+	sources *conntrack.Sources // nil: no limits
+	nat     *nat.NAT
+	names   names
+	sni     sni.Table
+	frags   *reassembly.Table
+	defrag  bool // fragments are reassembled, not dropped
+}
+
+// entropy is a source of numbers that must not be guessed, and the key of hashes.
+type entropy struct {
+	rng    *rand.ChaCha8
+	rndKey uint64
+}
+
+// timing is what the time is, of the poll under way, and when timers are next looked at.
+// The announcement may be due.
+type timing struct {
+	now, tick int64
+	again     announceAgain
+}
+
+// answering is whether the policy rejects anything, and the SYNs whose answer waits.
+type answering struct {
+	rejects bool
+	held    heldSYNs
+}
+
+// bogons are the networks from and to which nothing is forwarded, and with which octet
+// their addresses begin: no network is shorter.
+type bogons struct {
+	martians []packet.Net
+	octets   [256]bool
+}
+
+// leaving is what packets need on their way out.
+type leaving struct {
+	ids    idents
+	mss    uint16      // that all ports carry; 0: not clamped
+	source packet.Addr // of the packet that is leaving, as it arrived; 0: it is the firewall's own
+	unsent fragmentOf  // what the last event about a first fragment was about
 }
 
 // batch is the work in hand.
@@ -190,8 +184,8 @@ const tickEvery = second / 1000
 
 // New makes an engine.
 func New(c Config) (*Engine, error) {
-	if c.Policy == nil || c.Pool == nil || c.LAN.Port == nil || c.WAN.Port == nil {
-		return nil, errors.New("router: policy, pool and both ports are needed")
+	if c.Policy == nil || c.Pool == nil {
+		return nil, errors.New("router: a policy and a pool are needed")
 	}
 	e := &Engine{policy: c.Policy, pool: c.Pool, events: c.Events}
 	e.rng, e.rndKey = rand.NewChaCha8(sha256.Sum256(c.Secret[:])), binary.LittleEndian.Uint64(c.Secret[24:])|1
@@ -202,30 +196,8 @@ func New(c Config) (*Engine, error) {
 	if e.nat, err = nat.New(c.Policy, e.random()); err != nil {
 		return nil, err
 	}
-	for i, pc := range [...]PortConfig{c.LAN, c.WAN} {
-		f := c.Policy.Interface([...]ruleset.Role{ruleset.LAN, ruleset.WAN}[i])
-		if f == nil {
-			return nil, errors.New("router: the policy has no " + [...]string{"LAN", "WAN"}[i] + " interface")
-		}
-		p := &e.port[i]
-		p.Port, p.n, p.mac, p.self, p.mtu = pc.Port, i, pc.MAC, packet.MAC(pc.MAC), pc.MTU
-		if p.mtu == 0 {
-			p.mtu = 1500
-		}
-		if f.MTU != 0 {
-			p.mtu = min(p.mtu, int(f.MTU))
-		}
-		var ok bool
-		if p.addr, ok = packet.AddrFrom16(f.Address); !ok || f.PrefixLen > 32 {
-			return nil, errors.New("router: interface " + c.Policy.Text(f.Name) + " has no IPv4 address")
-		}
-		p.mask = packet.Addr(uint32(uint64(math.MaxUint32) << (32 - f.PrefixLen)))
-		p.net = p.addr & p.mask
-		if f.Gateway != (ruleset.Addr{}) {
-			if p.gateway, ok = packet.AddrFrom16(f.Gateway); !ok {
-				return nil, errors.New("router: the gateway of " + c.Policy.Text(f.Name) + " is not IPv4")
-			}
-		}
+	if err := e.newPorts(&c); err != nil {
+		return nil, err
 	}
 	e.ownAddresses(c.Policy)
 	s := &c.Policy.Settings
@@ -235,12 +207,7 @@ func New(c Config) (*Engine, error) {
 	e.c.Accepts = make([]uint64, len(c.Policy.Rules)+1)
 	e.c.Drops = make([]uint64, len(c.Policy.Rules)+1)
 	e.c.Shadows = make([]uint64, len(c.Policy.Rules)+1)
-	for i := range e.port {
-		for k := range e.port[i].answers {
-			e.port[i].answers[k] = newAnswering()
-		}
-	}
-	e.martians = martians(&e.port)
+	e.martians = martians(e.port)
 	for _, b := range e.martians {
 		e.octets[b.Addr>>24] = true
 	}
@@ -259,7 +226,11 @@ func New(c Config) (*Engine, error) {
 		e.ids[i] = uint16(e.random())
 	}
 	if s.Flags&ruleset.FlagNoMSSClamp == 0 {
-		e.mss = uint16(min(e.port[lan].mtu, e.port[wan].mtu) - packet.MinIPv4 - packet.TCPLen)
+		mtu := e.inside.mtu
+		for i := range e.port {
+			mtu = min(mtu, e.port[i].mtu)
+		}
+		e.mss = uint16(mtu - packet.MinIPv4 - packet.TCPLen)
 	}
 	return e, nil
 }
@@ -305,25 +276,3 @@ func (e *Engine) Pools() []*nat.Pool { return e.nat.Pools() }
 // boot's secret: who sees many of them, as a name server that clients ask does,
 // learns nothing of the next.
 func (e *Engine) random() uint64 { return e.rng.Uint64() }
-
-// A bucket limits a rate: tokens per second up to a burst.
-type bucket struct {
-	rate, burst int64
-	tokens      int64 // in nanoseconds of rate
-	last        int64
-}
-
-// take reports whether one more is within the rate.
-func (b *bucket) take(now int64) bool {
-	cost := second / b.rate
-	if b.last == 0 {
-		b.tokens = b.burst * cost
-	}
-	b.tokens = min(b.tokens+now-b.last, b.burst*cost)
-	b.last = now
-	if b.tokens < cost {
-		return false
-	}
-	b.tokens -= cost
-	return true
-}

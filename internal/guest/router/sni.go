@@ -153,7 +153,7 @@ func (e *Engine) sniPass(m *sni.Message, in *port, now int64) {
 		d.Packets++
 		d.Bytes += uint64(p.Total)
 		e.c.Accepts[d.Rule]++
-		e.send(e.egress(in, d), &p, &d.Out, now)
+		e.send(&e.port[d.Path.Egress()], &p, &d.Out, now)
 	}
 	e.sniRefuse(nil, e.sni.ToPass(m), nil, now)
 	e.sni.Pass(m, e.flows.Sent(m.Flow^1), now)

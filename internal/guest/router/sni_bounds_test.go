@@ -186,7 +186,7 @@ func TestPassedMessageCounts(t *testing.T) {
 	if d.Verdict != conntrack.Accepted || k.e.sni.Any() {
 		t.Error("it has")
 	}
-	// From here on the packets take the short way.
+	// From here on the packets take the fast path.
 	k.one(lan, k.first(len(k.good), []byte("x")))
 	if n := k.quick(lan, k.first(len(k.good)+1, []byte("y")).frame(lanMAC)); n != 1 {
 		t.Error("it is not like any other connection")

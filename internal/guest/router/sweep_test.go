@@ -18,7 +18,7 @@ func TestSweepCatchesUp(t *testing.T) {
 	l.pass(3)
 	for i := range uint32(70_000) {
 		k := conntrack.Key{Src: packet.Addr(10<<24 | i), Dst: 9, SrcPort: 1, DstPort: 2, Proto: packet.UDP}
-		r := l.e.flows.Insert(&k, &packet.Rewrite{Src: k.Src, Dst: 9, SrcPort: 1, DstPort: 2}, conntrack.UDPReplied, false, l.now)
+		r := l.e.flows.Insert(&k, &packet.Rewrite{Src: k.Src, Dst: 9, SrcPort: 1, DstPort: 2}, conntrack.UDPReplied, outward, l.now)
 		if r != conntrack.Ref(2*i) {
 			t.Fatalf("flow %d is %d", i, r)
 		}
@@ -44,7 +44,7 @@ func TestSweepCatchesUp(t *testing.T) {
 		l.e.flows.Dir(conntrack.Ref(2 * old[1])).LastSeen = l.now
 		// The free record is where it was, so that the others keep their places.
 		k := conntrack.Key{Src: packet.Addr(11<<24 | old[0]), Dst: 9, SrcPort: 1, DstPort: 2, Proto: packet.UDP}
-		r := l.e.flows.Insert(&k, &packet.Rewrite{Src: k.Src, Dst: 9, SrcPort: 1, DstPort: 2}, conntrack.UDPReplied, false, l.now)
+		r := l.e.flows.Insert(&k, &packet.Rewrite{Src: k.Src, Dst: 9, SrcPort: 1, DstPort: 2}, conntrack.UDPReplied, outward, l.now)
 		l.e.flows.Shared(r).Pool = -1
 		hand = at
 	}

@@ -4,18 +4,19 @@ import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // usable returns why a packet that a DNAT entry sends to t cannot go there, or
 // 0.
 func (e *Engine) usable(p *received, t *nat.Target) verdict.Reason {
-	if p.in.n == lan && (!t.Hairpin || !e.nat.Translates(p.Src)) {
+	if p.in.role == ruleset.LAN && (!t.Hairpin || !e.nat.Translates(p.Src)) {
 		// Without an external source the server would answer its client
 		// directly, from an address that the client did not ask.
 		return verdict.HairpinUnsupported
 	}
-	if l := &e.port[lan]; e.route(t.Addr) != l || t.Addr == l.addr || t.Addr == e.port[wan].addr {
+	if e.route(t.Addr) == e.outside || e.ownAddr(t.Addr) {
 		return verdict.DNATNoBackend
 	}
 	return 0
@@ -25,8 +26,8 @@ func (e *Engine) usable(p *received, t *nat.Target) verdict.Reason {
 // to, translated where the policy says so. It takes the place of old, which is
 // over, or of none, and has the same external port (RFC 5382 REQ-1). When it is
 // refused, nothing has changed.
-func (e *Engine) newFlow(p *received, k *conntrack.Key, to *nat.Target, old conntrack.Ref, now int64) (conntrack.Ref, verdict.Reason) {
-	if again := old != conntrack.None && e.flows.Dir(old&^1).Key.Src == p.Src; !again && !e.flows.Admits(p.Src, p.in.n == wan) {
+func (e *Engine) newFlow(p *received, k *conntrack.Key, to *destination, old conntrack.Ref, now int64) (conntrack.Ref, verdict.Reason) {
+	if again := old != conntrack.None && e.flows.Dir(old&^1).Key.Src == p.Src; !again && !e.flows.Admits(p.Src, p.in.role == ruleset.WAN) {
 		return conntrack.None, verdict.ConntrackFull
 	}
 	if !e.admitSource(p.Src, old, now) {
@@ -38,7 +39,7 @@ func (e *Engine) newFlow(p *received, k *conntrack.Key, to *nat.Target, old conn
 		kind = nat.DNAT
 	}
 	m := nat.Mapping{Pool: nat.NoPool}
-	if p.in.n == lan {
+	if p.in.role == ruleset.LAN {
 		var o nat.Outcome
 		if m, o = e.mapSource(p, now); o == nat.Exhausted {
 			e.sources.Release(p.Src)
@@ -76,15 +77,12 @@ func (e *Engine) newFlow(p *received, k *conntrack.Key, to *nat.Target, old conn
 		if other != conntrack.None {
 			e.flows.RemoveOver(uint32(other>>1), now)
 		}
-		r = e.flows.Insert(k, &out, state, p.in.n == wan, now)
+		r = e.flows.Insert(k, &out, state, conntrack.NewPath(p.in.n, to.out.n, p.in.role == ruleset.WAN, to.out.role == ruleset.WAN), now)
 	}
 	if r == conntrack.None {
 		e.nat.Give(m.Pool, p.Proto, m.Port)
 		e.sources.Release(p.Src)
 		return conntrack.None, why
-	}
-	if kind == nat.Hairpin {
-		e.flows.SetHairpin(r)
 	}
 	if kind < nat.NumKinds {
 		e.c.Translations[kind]++
@@ -197,14 +195,6 @@ func (e *Engine) mapSource(p *received, now int64) (nat.Mapping, nat.Outcome) {
 	e.flows.Remove(conntrack.Ref(victim<<1), conntrack.Reclaimed)
 	e.c.PortsReclaimed++
 	return e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random())
-}
-
-// egress returns the port by which packets of direction d leave that came by in.
-func (e *Engine) egress(in *port, d *conntrack.Dir) *port {
-	if d.Hairpin() {
-		return in
-	}
-	return e.opposite(in)
 }
 
 // flowRemoved gives back what a flow held, and tells of its end.

@@ -124,11 +124,11 @@ func TestTranslationsAreCounted(t *testing.T) {
 			t.Fatalf("flow %d is not there", i)
 		}
 		d := l.e.flows.Dir(r)
-		if d.State != c.state || d.Hairpin() != c.back || d.FromWAN != (c.from == wan) {
-			t.Errorf("flow %d: state %v, want %v; hairpin %v, from the WAN %v", i, d.State, c.state, d.Hairpin(), d.FromWAN)
+		if d.State != c.state || d.Path.Hairpin() != c.back || d.Path.FromWAN() != (c.from == wan) || d.Path.Ingress() != c.from {
+			t.Errorf("flow %d: state %v, want %v; hairpin %v, from the WAN %v", i, d.State, c.state, d.Path.Hairpin(), d.Path.FromWAN())
 		}
-		if got, want := l.e.egress(&l.e.port[c.from], d), map[bool]*port{false: &l.e.port[1-c.from], true: &l.e.port[c.from]}[c.back]; got != want {
-			t.Errorf("flow %d leaves by side %d", i, got.n)
+		if got, want := d.Path.Egress(), map[bool]int{false: 1 - c.from, true: c.from}[c.back]; got != want {
+			t.Errorf("flow %d leaves by port %d", i, got)
 		}
 		s := l.e.flows.Shared(r)
 		if pooled := c.kind == nat.SNAT || c.kind == nat.Hairpin; (s.Pool >= 0) != pooled || pooled && s.Port != d.Out.SrcPort {

@@ -1,6 +1,10 @@
 package router
 
-import "github.com/thurward/thurward/internal/guest/framebuf"
+import (
+	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
 
 // A wire is a port in memory.
 type wire struct {
@@ -40,4 +44,18 @@ func (w *wire) Transmit(src []framebuf.Frame) int {
 		w.pool.Put(f.Buf)
 	}
 	return len(src)
+}
+
+// The ports' numbers.
+const (
+	lan = 0
+	wan = 1
+)
+
+// outward is the path from the LAN to the WAN.
+var outward = conntrack.NewPath(lan, wan, false, true)
+
+// portsOf is the configuration of a LAN and a WAN.
+func portsOf(l, w Port) []PortConfig {
+	return []PortConfig{lan: {Role: ruleset.LAN, Port: l, MAC: lanMAC}, wan: {Role: ruleset.WAN, Port: w, MAC: wanMAC}}
 }

@@ -90,8 +90,10 @@ func NewFirewall(c Config) (*Firewall, error) {
 	var err error
 	f.engine, err = router.New(router.Config{
 		Policy: c.Policy, Pool: pool, Events: f.ring, Secret: sha256.Sum256(seed[:]),
-		LAN: router.PortConfig{Port: &f.port[LAN], MAC: f.port[LAN].mac},
-		WAN: router.PortConfig{Port: &f.port[WAN], MAC: f.port[WAN].mac},
+		Ports: []router.PortConfig{
+			{Role: ruleset.LAN, Port: &f.port[LAN], MAC: f.port[LAN].mac},
+			{Role: ruleset.WAN, Port: &f.port[WAN], MAC: f.port[WAN].mac},
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("replay: %w", err)

@@ -51,6 +51,17 @@ const (
 	WAN
 )
 
+// String returns the role as people write it.
+func (r Role) String() string {
+	switch r {
+	case LAN:
+		return "LAN"
+	case WAN:
+		return "WAN"
+	}
+	return "invalid"
+}
+
 // A Text names a stretch of the segment's string table.
 type Text struct{ Off, Len uint32 }
 

@@ -52,8 +52,8 @@ func stage(t *testing.T, src string, out *bytes.Buffer) *Stage {
 	wan := netlab.NewPoolPort(w.WANSwitch, "vm", pool, wake)
 	ring := event.NewRing(1024)
 	e, err := router.New(router.Config{Policy: seg, Pool: pool, Events: ring, Secret: [32]byte{1},
-		LAN: router.PortConfig{Port: lan, MAC: [6]byte{2, 0, 0, 0, 0, 1}, MTU: 1500},
-		WAN: router.PortConfig{Port: wan, MAC: [6]byte{2, 0, 0, 0, 0, 2}, MTU: 1500}})
+		Ports: []router.PortConfig{{Role: ruleset.LAN, Port: lan, MAC: [6]byte{2, 0, 0, 0, 0, 1}, MTU: 1500},
+			{Role: ruleset.WAN, Port: wan, MAC: [6]byte{2, 0, 0, 0, 0, 2}, MTU: 1500}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,110 @@
+package router
+
+import (
+	"errors"
+	"math"
+
+	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/neigh"
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// A Port is a network interface.
+type Port interface {
+	// Receive moves up to len(dst) received frames to dst and returns their
+	// number. The buffers become the caller's.
+	Receive(dst []framebuf.Frame) int
+	// Transmit takes the first n frames of src and returns n. The buffers
+	// of the others stay the caller's.
+	Transmit(src []framebuf.Frame) int
+	// HasRoom reports whether Transmit would take n frames now. Where it
+	// never will take so many, or nothing any more, half of what it holds
+	// when empty is enough.
+	HasRoom(n int) bool
+}
+
+// PortConfig is one interface of the firewall: that of the policy with the same role.
+type PortConfig struct {
+	Role ruleset.Role
+	Port Port
+	MAC  [6]byte
+	MTU  int // largest IP packet in bytes; 0: 1500
+}
+
+// A port is an interface, with its address and neighbours.
+type port struct {
+	Port
+	n         int
+	role      ruleset.Role
+	mac       [6]byte
+	self      uint64 // mac, as packet.Usual takes it
+	mtu       int
+	addr      packet.Addr
+	net, mask packet.Addr
+	gateway   packet.Addr   // 0: none
+	further   []packet.Addr // own addresses besides addr, in order
+	neigh     *neigh.Cache
+	defend    []int64 // when addr, and each of further, may next be defended
+	answers   [answerKinds]answerLimit
+	tx        [2 * Batch]framebuf.Frame
+	ntx       int
+	heldSince int64 // since when it has had no room for a batch; 0: it has
+}
+
+// newPorts makes the ports that the configuration has, of the policy's interfaces.
+func (e *Engine) newPorts(c *Config) error {
+	if len(c.Ports) != maxPorts {
+		return errors.New("router: two ports are needed, one on the LAN and one on the WAN")
+	}
+	e.port = make([]port, len(c.Ports))
+	for i := range c.Ports {
+		p := &e.port[i]
+		if err := p.init(i, &c.Ports[i], c.Policy); err != nil {
+			return err
+		}
+		switch p.role {
+		case ruleset.LAN:
+			e.inside = p
+		case ruleset.WAN:
+			e.outside = p
+		}
+	}
+	if e.inside == nil || e.outside == nil {
+		return errors.New("router: two ports are needed, one on the LAN and one on the WAN")
+	}
+	return nil
+}
+
+// init makes a port number n.
+func (p *port) init(n int, c *PortConfig, policy *ruleset.Policy) error {
+	if c.Port == nil {
+		return errors.New("router: a port without a device")
+	}
+	f := policy.Interface(c.Role)
+	if f == nil {
+		return errors.New("router: the policy has no " + c.Role.String() + " interface")
+	}
+	p.Port, p.n, p.role, p.mac, p.self, p.mtu = c.Port, n, c.Role, c.MAC, packet.MAC(c.MAC), c.MTU
+	if p.mtu == 0 {
+		p.mtu = 1500
+	}
+	if f.MTU != 0 {
+		p.mtu = min(p.mtu, int(f.MTU))
+	}
+	var ok bool
+	if p.addr, ok = packet.AddrFrom16(f.Address); !ok || f.PrefixLen > 32 {
+		return errors.New("router: interface " + policy.Text(f.Name) + " has no IPv4 address")
+	}
+	p.mask = packet.Addr(uint32(uint64(math.MaxUint32) << (32 - f.PrefixLen)))
+	p.net = p.addr & p.mask
+	if f.Gateway != (ruleset.Addr{}) {
+		if p.gateway, ok = packet.AddrFrom16(f.Gateway); !ok {
+			return errors.New("router: the gateway of " + policy.Text(f.Name) + " is not IPv4")
+		}
+	}
+	for k := range p.answers {
+		p.answers[k] = newAnswerLimit()
+	}
+	return nil
+}
