@@ -121,6 +121,29 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestIndex: docs/README.md leads to every page under docs but runbooks, which the
+// page on operations lists, and records of decisions.
+func TestIndex(t *testing.T) {
+	index := map[string]string{"docs/README.md": "", "docs/architecture/07-operations.md": ""}
+	for p := range index {
+		b, err := os.ReadFile("../../" + p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`\]\(([^)#]+\.md)[)#]`).FindAllStringSubmatch(string(b), -1) {
+			index[path.Join(path.Dir(p), m[1])] = p
+		}
+	}
+	walk(t, func(rel, text string) {
+		if path.Ext(rel) != ".md" || !strings.HasPrefix(rel, "docs/") || strings.HasPrefix(rel, "docs/adr/") || rel == "docs/README.md" {
+			return
+		}
+		if index[rel] == "" {
+			t.Errorf("docs/README.md does not lead to %s", rel)
+		}
+	})
+}
+
 // made are documents that a command writes, and names that stand for any.
 var made = []string{"build/evasions.md"}
 
