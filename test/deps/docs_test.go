@@ -313,6 +313,33 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestMetricsAreThere: a metric that a document names is one that readers know.
+func TestMetricsAreThere(t *testing.T) {
+	var known string
+	for _, f := range []string{"internal/host/ingest/schema.go", "internal/host/dashboard/metrics.go", "internal/host/dashboard/text.go", "collector/thurwardreceiver/own.go", "collector/thurwardaccess/access.go"} {
+		b, err := os.ReadFile("../../" + f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		known += string(b)
+	}
+	names := 0
+	walk(t, func(rel, text string) {
+		if path.Ext(rel) != ".md" || rel == "CHANGELOG.md" {
+			return
+		}
+		for _, m := range regexp.MustCompile("`(thurward_[a-z_]+)").FindAllStringSubmatch(text, -1) {
+			names++
+			if !strings.Contains(known, m[1]) {
+				t.Errorf("%s: there is no metric %s", rel, m[1])
+			}
+		}
+	})
+	if names < 150 {
+		t.Fatalf("%d names of metrics", names)
+	}
+}
+
 // TestAlertsAreCounted: documents say how many alerts there are.
 func TestAlertsAreCounted(t *testing.T) {
 	alerts, err := os.ReadFile("../../deploy/observability/alerts.yaml")
