@@ -22,11 +22,11 @@ func newBuildCmd() *cobra.Command {
 		Use:   "build",
 		Short: "Link the image",
 		Long: `build compiles a policy and links it with the firewall's program and kernel
-into one bootable image. The same input gives the same image, byte for byte. A
-policy whose own tests fail gives none.
+into one bootable image. The same input gives the same image, byte for byte. There
+is no image if the policy's own tests fail.
 
 There are two programs: ` + image.Plain + `, and ` + image.DoT + `, which has TLS. The
-second is taken for a policy that has an upstream with tls.`,
+second is used for a policy that has an upstream with tls.`,
 		Example: `  thurward build
   thurward build -f examples/home.yaml -o home.img`,
 		Args: noArgs,
@@ -71,16 +71,16 @@ second is taken for a policy that has an upstream with tls.`,
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "rules.yaml", "the policy")
-	cmd.Flags().StringVarP(&out, "output", "o", "build/thurward.img", "where the image goes")
-	cmd.Flags().StringVar(&program, "program", "", "the firewall's program (default "+image.Plain+" or "+image.DoT+" in build/, as the policy needs it)")
+	cmd.Flags().StringVarP(&out, "output", "o", "build/thurward.img", "the image to write")
+	cmd.Flags().StringVar(&program, "program", "", "the firewall's program (default "+image.Plain+" or "+image.DoT+" in build/, as the policy needs)")
 	cmd.Flags().BoolVar(&which, "which-program", false, "only print which program the policy needs, "+image.Plain+" or "+image.DoT)
 	cmd.Flags().StringVar(&kernel, "kernel", beside("kernel.elf"), "the kernel")
 	cmd.Flags().StringVar(&cmdline, "append", "", "boot arguments to build in, as thurward.lan=MAC")
 	return cmd
 }
 
-// beside returns where make leaves a part of the image: in build/, next to the
-// folder of this program, or else below the current one.
+// beside returns the path of a part of the image that make has built: in build/ beside
+// the folder of this program, or else below the current folder.
 func beside(name string) string {
 	if exe, err := os.Executable(); err == nil {
 		p := filepath.Join(filepath.Dir(exe), "..", "build", name)
@@ -91,19 +91,19 @@ func beside(name string) string {
 	return filepath.Join("build", name)
 }
 
-// maxPart is the size of the largest part of an image, in bytes; the firewall's
-// program with TLS has 5 MB.
+// maxPart is the largest size of a part of an image, in bytes. The firewall's program
+// with TLS has 5 MB.
 const maxPart = 64 << 20
 
 func readPart(path, what string) ([]byte, error) {
 	b, err := limited.ReadFile(path, maxPart)
 	if err != nil {
-		return nil, fmt.Errorf("the %s: %w (make build makes it as the policy needs it; --%s names another)", what, err, what)
+		return nil, fmt.Errorf("the %s: %w (make build makes it; --%s names another)", what, err, what)
 	}
 	return b, nil
 }
 
-// writeFile replaces a file as a whole or not at all.
+// writeFile writes a file atomically.
 func writeFile(path string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

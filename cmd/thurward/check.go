@@ -18,10 +18,10 @@ func newCheckCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Validate a policy",
-		Long: `check reads a policy and prints every problem in it, each with its place, what
-is wrong and what would be right. For a valid one it prints what it costs. It
-exits with 0 when the policy can be built, 1 when not, and 2 for a wrong command
-line. The policy's own tests are run by thurward test and thurward build.`,
+		Long: `check reads a policy and prints every problem in it, each with its place, its
+cause and a remedy. For a valid policy it prints the memory that it uses. It exits
+with 0 if the policy can be built, 1 if not, and 2 for a wrong command line. The
+policy's own tests are run by thurward test and thurward build.`,
 		Example: `  thurward check
   thurward check -f examples/home.yaml
   thurward check --format sarif > report.sarif`,
@@ -59,7 +59,7 @@ line. The policy's own tests are run by thurward test and thurward build.`,
 	return cmd
 }
 
-// printCost says what a policy takes of the machine that it runs on.
+// printCost prints the memory that a policy uses in the image.
 func printCost(w io.Writer, p *policy.Policy, seg *ruleset.Policy) {
 	c := check.CostOf(seg)
 	mb := func(n int) string { return fmt.Sprintf("%.1f MB", float64(n)/(1<<20)) }

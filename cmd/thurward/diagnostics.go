@@ -22,7 +22,7 @@ func shower(name, format string) (func(io.Writer, string, []byte, policy.Diagnos
 	return show, nil
 }
 
-// maxLine is how much of a line of a policy is shown, in bytes.
+// maxLine is how many bytes of a line of a policy are shown.
 const maxLine = 1000
 
 // showText prints one problem a line; on a terminal the source line and a

@@ -20,15 +20,15 @@ func newDiffCmd() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "diff OLD NEW",
-		Short: "Say what two policies do differently",
+		Short: "Show what two policies do differently",
 		Long: `diff computes the packets for which the verdict or the deciding rule (by id)
 differs between two policies: as sets of direction, state, protocol, addresses,
 destination port and names, each with an example. Nothing is sampled. Packets
 are as rules see them, after destination NAT and before source NAT. Changes of
 NAT, settings and shadow rules follow; names of rules and tests do not count.
 
-It exits with 0 when the policies do the same, 3 when they differ, 1 when one of
-them is not valid and 2 for a wrong command line.`,
+It exits with 0 if the policies do the same, 3 if they differ, 1 if one of them is
+not valid, and 2 for a wrong command line.`,
 		Example: `  thurward diff rules.yaml new.yaml
   git show HEAD:rules.yaml > /tmp/old.yaml && thurward diff /tmp/old.yaml rules.yaml`,
 		Args: func(cmd *cobra.Command, args []string) error {

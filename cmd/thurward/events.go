@@ -19,7 +19,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/printable"
 )
 
-// eventFlags is the command line of events.
+// eventFlags are the flags of events.
 type eventFlags struct {
 	socket                              string
 	rules, reasons, actions, names, who []string
@@ -32,13 +32,13 @@ func newEventsCmd() *cobra.Command {
 	var f eventFlags
 	cmd := &cobra.Command{
 		Use:   "events [FILE]",
-		Short: "Follow what the firewall decides",
-		Long: `events prints the firewall's verdicts and other events as they come. It
+		Short: "Follow the firewall's verdicts",
+		Long: `events prints the firewall's verdicts and other events as they occur. It
 follows the stream that thurward run or thurward-collector reads from the
 firewall, or reads a recording: a file, or - for standard input.
 
-Filters may be given more than once, or with commas; an event must fit one
-value of each. In rules, reasons, actions and names * stands for any text.`,
+Filters may be given more than once, or with commas; an event must match one
+value of each. In rules, reasons, actions and names * matches any text.`,
 		Example: `  thurward events --action drop                 # why was this dropped?
   thurward events --host 10.0.0.7 --explain     # and the command that shows why
   thurward events --name '*.example.com' --json | jq .
@@ -87,7 +87,7 @@ value of each. In rules, reasons, actions and names * stands for any text.`,
 	fl.StringSliceVar(&f.names, "domain", nil, "about these names")
 	fl.Lookup("domain").Hidden = true
 	fl.StringSliceVar(&f.who, "firewall", nil, "of these firewalls, by their WAN address")
-	fl.BoolVar(&f.json, "json", false, "print the lines as the firewall sent them, ECS JSON")
+	fl.BoolVar(&f.json, "json", false, "print the lines as the firewall sent them: JSON with ECS fields")
 	fl.BoolVar(&f.explain, "explain", false, "after each verdict, print the command that asks the policy for it")
 	fl.BoolVar(&f.spans, "spans", false, "print spans, too (with --json only)")
 	fl.BoolVar(&f.utc, "utc", false, "print times in UTC, not this host's zone")
@@ -95,12 +95,12 @@ value of each. In rules, reasons, actions and names * stands for any text.`,
 	return cmd
 }
 
-// socketFlag adds the flag that says where to follow.
+// socketFlag adds the flag for the socket to follow.
 func socketFlag(cmd *cobra.Command, socket *string) {
 	cmd.Flags().StringVar(socket, "socket", ingest.TailSocket(ingest.DefaultPath()), "the receiver's Unix socket for followers")
 }
 
-// printer checks the command line.
+// printer checks the flags.
 func (f *eventFlags) printer(w io.Writer) (*eventPrinter, error) {
 	p := &eventPrinter{w: w, flags: f, filter: ingest.Filter{Rules: f.rules, Reasons: f.reasons, Actions: f.actions, Names: f.names, From: f.who}}
 	for _, h := range f.hosts {
@@ -126,10 +126,10 @@ func (f *eventFlags) printer(w io.Writer) (*eventPrinter, error) {
 	return p, nil
 }
 
-// errEnough ends the command when it has printed what was asked for.
+// errEnough ends the command when it has printed enough.
 var errEnough = errors.New("enough")
 
-// An eventPrinter prints what passes its filter.
+// An eventPrinter prints the events that its filter selects.
 type eventPrinter struct {
 	w         io.Writer
 	flags     *eventFlags
@@ -139,7 +139,7 @@ type eventPrinter struct {
 	malformed int
 }
 
-// add takes a line of the stream.
+// add handles a line of the stream.
 func (p *eventPrinter) add(s *ingest.Source, it ingest.Item) error {
 	switch it.Kind {
 	case ingest.Malformed:
@@ -179,11 +179,11 @@ func (p *eventPrinter) add(s *ingest.Source, it ingest.Item) error {
 	return nil
 }
 
-// consoleEvent is how an event looks on the firewall's console, which may have
-// been recorded.
+// consoleEvent precedes an event on the firewall's console, which may have been
+// recorded.
 const consoleEvent = "thurward: event "
 
-// readEvents reads a recording: a stream, or a console.
+// readEvents reads a recording of a stream or a console.
 func readEvents(r io.Reader, add func(*ingest.Source, ingest.Item) error) error {
 	f := ingest.NewFollower(r)
 	for {
@@ -210,8 +210,8 @@ func readEvents(r io.Reader, add func(*ingest.Source, ingest.Item) error) error 
 // followPause is how long a follower waits before it tries again.
 const followPause = 500 * time.Millisecond
 
-// follow reads a receiver's stream until ctx ends. A receiver must be there at
-// first; when it goes away later, its return is waited for.
+// follow reads a receiver's stream until ctx ends. The receiver must run at first; if
+// it ends later follow waits until it runs again.
 func follow(ctx context.Context, socket string, say io.Writer, add func(*ingest.Source, ingest.Item) error) error {
 	for first := true; ; first = false {
 		c, err := peer.Users{}.Dial(ctx, socket)
@@ -221,7 +221,7 @@ func follow(ctx context.Context, socket string, say io.Writer, add func(*ingest.
 		case errors.Is(err, peer.ErrForeign):
 			return fmt.Errorf("%w; if you trust that user, follow the stream as that user (--socket names another place)", err)
 		case err != nil && first:
-			return fmt.Errorf("nothing offers a stream at %s: %w; thurward run and thurward-collector do while they run (--socket names another place)", socket, err)
+			return fmt.Errorf("nothing serves a stream at %s: %w; thurward run and thurward-collector do while they run (--socket names another place)", socket, err)
 		case err == nil:
 			stop := context.AfterFunc(ctx, func() { c.Close() })
 			err = readFollow(c, add)
@@ -243,7 +243,7 @@ func follow(ctx context.Context, socket string, say io.Writer, add func(*ingest.
 	}
 }
 
-// readFollow reads one connection to its end, which is no error.
+// readFollow reads one connection to its end.
 func readFollow(c net.Conn, add func(*ingest.Source, ingest.Item) error) error {
 	f := ingest.NewFollower(c)
 	for {

@@ -8,8 +8,8 @@ import (
 	"github.com/thurward/thurward/internal/host/policy/explain"
 )
 
-// exitDiffers is explain's answer for a packet that does not get through, and
-// diff's for policies that are not the same.
+// exitDiffers is the exit code of explain for a packet that is not accepted, and of
+// diff for policies that differ.
 const exitDiffers = 3
 
 func newExplainCmd() *cobra.Command {
@@ -18,14 +18,14 @@ func newExplainCmd() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "explain",
-		Short: "Say which rule decides about a packet, and why",
-		Long: `explain says what the policy does with the first packet of a flow: which rule
-decides and where it stands, what destination and source NAT do, which shadow
-rules would have decided, what happens to the answers, and for the rules before
-the one that decides the first field that does not match. Nothing is sent.
+		Short: "Show which rule decides about a packet, and why",
+		Long: `explain shows what the policy does with the first packet of a flow: which rule
+decides and its place, what destination and source NAT do, which shadow rules would
+have decided, what happens to the answers, and for the rules before the one that
+decides the first field that does not match. Nothing is sent.
 
-It exits with 0 when the packet is accepted, 3 when not, 1 when the policy is
-not valid and 2 for a wrong command line.`,
+It exits with 0 if the packet is accepted, 3 if not, 1 if the policy is not valid,
+and 2 for a wrong command line.`,
 		Example: `  thurward explain --from lan --proto tcp --src 10.0.0.5:40000 --dst 198.51.100.7:443
   thurward explain --from lan --proto tcp --src 10.0.0.5 --fqdn github.com:443
   thurward explain --from lan --proto tcp --src 10.0.0.5 --fqdn github.com:443 --resolved-ago 90s --ttl 60s
@@ -61,12 +61,12 @@ not valid and 2 for a wrong command line.`,
 	fs.StringVarP(&file, "file", "f", "rules.yaml", "the policy")
 	fs.StringVar(&flow.From, "from", "", "where the packet enters: lan or wan")
 	fs.StringVar(&flow.Proto, "proto", "", "tcp, udp, icmp (an echo), or another protocol by its number or as gre, esp")
-	fs.StringVar(&flow.Src, "src", "", "who sends it: address, or address:port")
-	fs.StringVar(&flow.Dst, "dst", "", "where to, as on the wire: address:port; without a port for icmp")
+	fs.StringVar(&flow.Src, "src", "", "source: address, or address:port")
+	fs.StringVar(&flow.Dst, "dst", "", "destination, as on the wire: address:port; without a port for icmp")
 	fs.StringVar(&flow.FQDN, "fqdn", "", "name by which the sender knows the destination; name:port in place of --dst")
 	fs.StringVar(&flow.Ago, "resolved-ago", "", "how long ago the sender resolved the name, as 90s; with --ttl")
-	fs.StringVar(&flow.TTL, "ttl", "", "the TTL of the answer that it got then")
-	fs.StringVar(&flow.Expired, "expired", "", "for how long the name has expired, as firewall.name_expired_seconds says")
+	fs.StringVar(&flow.TTL, "ttl", "", "the TTL of that answer")
+	fs.StringVar(&flow.Expired, "expired", "", "how long ago the name expired, as firewall.name_expired_seconds")
 	fs.BoolVar(&flow.Others, "by-other", false, "another host has resolved the name, the sender has not")
 	fs.StringVar(&flow.State, "state", "new", "new, or established for an answer (between the hosts' own addresses)")
 	fs.BoolVar(&all, "all", false, "show all rules that do not match, not only the nearest")

@@ -3,20 +3,17 @@ package main
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"time"
 
 	"golang.org/x/term"
 
 	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/netlab"
-	"github.com/thurward/thurward/internal/host/netlab/demo"
 	"github.com/thurward/thurward/internal/host/peer"
 	"github.com/thurward/thurward/internal/host/terminal"
 	"github.com/thurward/thurward/internal/host/vmm"
@@ -44,12 +41,12 @@ type launch struct {
 	trusted        peer.Users
 
 	out, errOut io.Writer // they do not block
-	terminal    bool      // the output is read as it comes
+	terminal    bool      // out is a terminal
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
-// say writes what the launcher itself has to tell.
+// say prints a message of the launcher.
 func (l *launch) say(format string, a ...any) {
 	printable.Fprintf(l.errOut, "thurward: "+format+"\n", a...)
 }
@@ -57,7 +54,7 @@ func (l *launch) say(format string, a ...any) {
 // demonstrates reports whether the simulated network is on both sides.
 func (l *launch) demonstrates() bool { return l.lan.Kind == vmm.Demo && l.wan.Kind == vmm.Demo }
 
-// run boots the image and stays with it.
+// run boots the image and supervises it until its end.
 func (l *launch) run(ctx context.Context) error {
 	img, err := vmm.OpenImage(l.image)
 	if err != nil {
@@ -86,7 +83,10 @@ func (l *launch) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg := vmm.Config{Image: l.image, Machine: l.machine, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics, Append: l.args, Vsock: l.vsock, Trusted: l.trusted, Log: l.say}
+	cfg := vmm.Config{
+		Image: l.image, Machine: l.machine, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics,
+		Append: l.args, Vsock: l.vsock, Trusted: l.trusted, Log: l.say,
+	}
 	if l.printConfig {
 		s, err := h.Print(cfg)
 		if err == nil {
@@ -94,7 +94,8 @@ func (l *launch) run(ctx context.Context) error {
 		}
 		return err
 	}
-	l.say("booting %s (%.1f MB%s) on %s with %s (%s)", img.Path, float64(img.Size)/1e6, digest(img.Policy), l.name(h), name(kvm), why)
+	l.say("booting %s (%.1f MB%s) on %s with %s (%s)",
+		img.Path, float64(img.Size)/1e6, digest(img.Policy), l.name(h), name(kvm), why)
 	if l.vsock != (vmm.Vsock{}) {
 		l.say("events, metrics and spans go to %v", l.vsock)
 	}
@@ -106,12 +107,12 @@ func (l *launch) run(ctx context.Context) error {
 	}
 	style := ecs.Style{Color: terminal.Colour(l.out), Zone: time.Local}
 	opts.OnLine = func(ln vmm.Line) {
-		if ln.Kind == vmm.EventLine && l.terminal { // for programs the line stays as it is
+		if ln.Kind == vmm.EventLine && l.terminal { // programs get the line unchanged
 			if e, err := ecs.Parse(ln.Rest); err == nil {
 				fmt.Fprintln(l.out, style.Text(e.Time(), e)) // Text escapes
 				return
 			}
-			ln.Text = ecs.Clean(ln.Text) // nothing that drives a terminal
+			ln.Text = ecs.Clean(ln.Text) // it must not control the terminal
 		}
 		fmt.Fprintln(l.out, ln.Text)
 	}
@@ -178,8 +179,8 @@ func digest(p *ruleset.Policy) string {
 	return ", policy sha256:" + hex.EncodeToString(p.Digest[:4]) + "…"
 }
 
-// topology returns where an image's policy puts it, or where the repository's
-// rules.yaml would when that is not known.
+// topology returns the networks of an image's policy, or those of the repository's
+// rules.yaml if the policy is not known.
 func topology(p *ruleset.Policy) netlab.Config {
 	c := netlab.DefaultConfig()
 	if p == nil {
@@ -204,7 +205,7 @@ func (l *launch) makeNetwork(c netlab.Config) (*netlab.Network, error) {
 	return netlab.New(c)
 }
 
-// nics joins the two interfaces to their networks.
+// nics returns the two interfaces with their networks.
 func (l *launch) nics(p *ruleset.Policy, c netlab.Config, w *netlab.Network) ([]vmm.NIC, error) {
 	lan := vmm.Network{Subnet: c.LAN, Host: neighbour(c.LAN), Trusted: l.trusted}
 	wan := vmm.Network{Subnet: c.WAN, Host: c.Gateway, Trusted: l.trusted}
@@ -259,104 +260,3 @@ func mac(p *ruleset.Policy, role ruleset.Role, r vmm.Role) string {
 	}
 	return vmm.DefaultMAC(r)
 }
-
-// errShown ends the machine after the demonstration.
-var errShown = errors.New("the demonstration is over")
-
-// demonstrate boots the image in the simulated network, plays the demonstration, and on
-// a terminal stays.
-func (l *launch) demonstrate(ctx context.Context, h vmm.Hypervisor, cfg vmm.Config, opts vmm.RunOptions, w *netlab.Network) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	out := l.out
-	stage := &demo.Stage{Network: w, Feed: &demo.Feed{}, Out: demo.Printer{W: out, Color: terminal.Colour(l.out)}}
-	var once sync.Once
-	ready := make(chan vmm.ReadyInfo, 1)
-	started := time.Now()
-	var follow gate
-	opts.OnLine = func(ln vmm.Line) {
-		switch ln.Kind {
-		case vmm.Ready:
-			again := true
-			once.Do(func() { again = false; ready <- vmm.ParseReady(ln) })
-			if again {
-				fmt.Fprintln(out, ln.Text)
-			}
-		case vmm.EventLine:
-			e, err := ecs.Parse(ln.Rest)
-			if err != nil {
-				l.say("an event that cannot be read (%v): %s", err, ecs.Clean(ln.Text))
-				return
-			}
-			if !stage.Feed.Add(e) && follow.open() {
-				stage.Out.Event(time.Now(), e)
-			}
-		default:
-			fmt.Fprintln(out, ln.Text)
-		}
-	}
-	ended := make(chan error, 1)
-	go func() {
-		err := vmm.Run(ctx, h, cfg, opts)
-		ended <- err
-		if err == nil {
-			err = errors.New("the machine powered off")
-		}
-		stop(err) // whatever is being played ends
-	}()
-	select {
-	case r := <-ready:
-		fmt.Fprintf(out, "thurward %s is up: boot took %s of guest time, %d ms from its start to live rules (%s)\n",
-			r.Version, guestTime(r.Boot), time.Since(started).Milliseconds(), name(cfg.KVM))
-	case err := <-ended:
-		return err
-	}
-	stage.Topology()
-	err := stage.Play(ctx)
-	if err == nil {
-		nextSteps(out)
-	}
-	if l.terminal && ctx.Err() == nil {
-		fmt.Fprintf(out, "\nThe firewall stays up; its verdicts follow. Ctrl-C ends it.\n\n")
-		follow.set()
-		go stage.Idle(ctx)
-		<-ctx.Done()
-	}
-	stop(errShown)
-	if e := <-ended; err == nil && !errors.Is(e, errShown) {
-		return e
-	}
-	return err
-}
-
-func guestTime(d time.Duration) string {
-	if d == 0 {
-		return "an unknown amount"
-	}
-	return fmt.Sprintf("%.1f ms", d.Seconds()*1000)
-}
-
-// nextSteps says how to put the firewall between real networks.
-func nextSteps(out io.Writer) {
-	fmt.Fprint(out, `
-That was a simulated network. To stand between real ones, make two bridges,
-put a network card on each, and join the firewall to them:
-
-  sudo ip link add br-lan type bridge && sudo ip link set br-lan up
-  sudo ip link add br-wan type bridge && sudo ip link set br-wan up
-  sudo ip link set eth1 master br-lan    # the card towards your machines
-  sudo ip link set eth0 master br-wan    # the card towards the internet
-  sudo bin/thurward run --lan bridge:br-lan --wan bridge:br-wan
-
-Write your addresses into rules.yaml before, and build: docs/run.md has more.
-`)
-}
-
-// A gate is closed at first.
-type gate struct {
-	mu     sync.Mutex
-	opened bool
-}
-
-func (g *gate) set()       { g.mu.Lock(); g.opened = true; g.mu.Unlock() }
-func (g *gate) open() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.opened }

@@ -23,7 +23,7 @@ const (
 	exitUsage   = 2
 )
 
-// An exitError ends the program with a code and nothing more to print.
+// An exitError ends the program with a code; its message has been printed.
 type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit %d", int(e)) }
@@ -60,10 +60,10 @@ func newRootCmd() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "thurward",
 		Short: "A firewall that boots as a unikernel",
-		Long: `thurward turns a policy, rules.yaml, into a firewall: one bootable image
-with the policy compiled in. A change is an edit, a build, and the new image.`,
-		Example: `  thurward check                  # is rules.yaml right?
-  thurward test                   # does it do what its tests: say?
+		Long: `thurward makes a firewall from a policy, rules.yaml: one bootable image with the
+policy compiled in. To change it, edit the policy and build a new image.`,
+		Example: `  thurward check                  # is rules.yaml valid?
+  thurward test                   # do its own tests pass?
   thurward build                  # make build/thurward.img
   thurward run --lan demo --wan demo
   thurward replay --lan lan.pcap --wan wan.pcap --events -

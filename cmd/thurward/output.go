@@ -10,20 +10,20 @@ import (
 	"github.com/thurward/thurward/internal/host/terminal"
 )
 
-// Bounds of what run prints. A guest says what it likes on its console, and who
-// reads may stop: neither is to hold the launcher up, nor to fill its memory or
-// the disk under a log. The image prints at most 100 lines a second, of about 700
-// bytes, and 500 at once.
+// Bounds of what run prints. A guest may print without end on its console, and the
+// reader of the output may stop reading: neither must block the launcher, or fill its
+// memory or a disk. The image prints at most 100 lines per second of about 700 bytes,
+// and 500 at once.
 const (
 	outputWaits = 1 << 20   // bytes that wait for a reader
 	outputBurst = 1 << 20   // bytes at once
-	outputRate  = 128 << 10 // bytes a second
+	outputRate  = 128 << 10 // bytes per second
 	outputLimit = time.Second
 )
 
-// An output passes on what is written to it, from a goroutine of its own: Write
-// never waits. What is too much or too fast is dropped, whole writes, and how
-// many lines that were is written in their place. It is safe for concurrent use.
+// An output writes to w from a goroutine of its own, so that Write never waits. Writes
+// beyond its bounds are dropped, and the number of their lines is written in their
+// place. It is safe for concurrent use.
 type output struct {
 	w    io.Writer
 	now  func() time.Time
@@ -32,9 +32,9 @@ type output struct {
 
 	mu      sync.Mutex
 	queue   []byte
-	budget  float64 // bytes that may be written at last
+	budget  float64 // bytes that may be written, at the time last
 	last    time.Time
-	dropped int // lines, not yet told
+	dropped int // lines, not reported yet
 	closed  bool
 }
 
@@ -55,20 +55,21 @@ func (o *output) Write(p []byte) (int, error) {
 		o.dropped += max(1, bytes.Count(p, []byte("\n")))
 		return len(p), nil
 	}
-	o.tell()
+	o.report()
 	o.budget -= float64(len(p))
 	o.queue = append(o.queue, p...)
 	o.signal()
 	return len(p), nil
 }
 
-// Colour reports whether the output leads to a terminal that may show colours.
+// Colour reports whether the output is a terminal that shows colours.
 func (o *output) Colour() bool { return terminal.Colour(o.w) }
 
-// tell queues a line that says what was dropped before it.
-func (o *output) tell() {
+// report queues a line that counts dropped lines.
+func (o *output) report() {
 	if o.dropped > 0 {
-		o.queue = fmt.Appendf(o.queue, "thurward: %d lines were not printed: there were too many, or nobody read them\n", o.dropped)
+		o.queue = fmt.Appendf(o.queue,
+			"thurward: %d lines were not printed: there were too many, or nobody read them\n", o.dropped)
 		o.dropped = 0
 	}
 }
@@ -87,17 +88,18 @@ func (o *output) run() {
 		b, over := o.queue, o.closed
 		o.queue = nil
 		o.mu.Unlock()
-		o.w.Write(b) //nolint:errcheck // a pipe's end ends the program, as for others
+		o.w.Write(b) //nolint:errcheck // SIGPIPE ends the program
 		if over {
 			return
 		}
 	}
 }
 
-// close writes what waits, and how much was dropped, for as long as limit.
+// close writes queued bytes and the number of dropped lines, and returns after at most
+// limit.
 func (o *output) close(limit time.Duration) {
 	o.mu.Lock()
-	o.tell()
+	o.report()
 	o.closed = true
 	o.mu.Unlock()
 	o.signal()

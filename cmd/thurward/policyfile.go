@@ -14,8 +14,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// openPolicy reads, validates and compiles a policy. What is wrong with it goes
-// to standard error, and with warn also what is allowed and probably not meant.
+// openPolicy reads, checks and compiles a policy. It prints errors to standard error,
+// and with warn also warnings.
 func openPolicy(cmd *cobra.Command, file string, warn bool) (*policy.Policy, *ruleset.Policy, []byte, error) {
 	src, err := readPolicy(file)
 	if err != nil {
@@ -43,7 +43,7 @@ func readPolicy(file string) ([]byte, error) {
 	return src, nil
 }
 
-// fileError explains why a file cannot be read.
+// fileError adds the remedy to the error of a file that does not exist.
 func fileError(err error) error {
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w (name the policy with -f)", err)

@@ -10,13 +10,13 @@ import (
 	"testing"
 )
 
-// TestPrintingEscapes: commands print by package printable, which escapes what
-// comes from outside. The exceptions have escaped it themselves.
+// TestPrintingEscapes: commands print with package printable, which escapes text from
+// outside. The exceptions print text that was escaped before.
 func TestPrintingEscapes(t *testing.T) {
 	exceptions := []string{
-		"launch.go", // the console's lines, which package vmm has escaped; all goes through terminal.Writer
+		"launch.go", "demonstrate.go", // lines of the console, which package vmm has escaped; written by terminal.Writer
 		"screen.go", // sequences that draw the screen
-		"top.go",    // what package live has drawn
+		"top.go",    // views, which package dashboard has escaped
 	}
 	files, err := filepath.Glob("*.go")
 	if err != nil {

@@ -12,28 +12,27 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
-// A readerMode says whether run reads the firewall's stream itself.
+// A readerMode is whether run reads the firewall's stream itself.
 type readerMode string
 
 // The modes.
 const (
-	readerAuto readerMode = "auto" // while nobody else does
+	readerAuto readerMode = "auto" // unless another process does
 	readerNone readerMode = "none"
 )
 
-// defaultPage is where the page and the metrics are; the collector serves its
-// metrics at the same place, so that Prometheus need not know which of them
-// runs.
+// defaultPage is the address of the page and the metrics. The collector serves its
+// metrics at the same address, so that Prometheus' configuration does not depend on
+// which of them runs.
 const defaultPage = "127.0.0.1:9464"
 
-// retakePause is how often run looks whether the one who reads the stream has
-// gone.
+// retakePause is the interval in which run tries to take over the stream.
 const retakePause = 2 * time.Second
 
-// startReader reads the firewall's stream if nobody else does, passes it on to
-// thurward events and thurward top, and serves the page. While somebody else
-// reads it, a collector or another run, it waits for that one's end. The
-// function that it returns ends it.
+// startReader starts to read the firewall's stream, to serve followers (thurward
+// events and thurward top) and the page. While another process reads the stream, a
+// collector or another run, it waits for that process's end. The function that it
+// returns stops it.
 func (l *launch) startReader(ctx context.Context) (stop func()) {
 	if l.vsock.Path == "" || l.reader == readerNone {
 		return func() {}
@@ -58,7 +57,7 @@ func (l *launch) startReader(ctx context.Context) (stop func()) {
 			case <-time.After(retakePause):
 			}
 			if first != nil && !errors.Is(first, ingest.ErrInUse) {
-				return // it would not get better
+				return // trying again would not help
 			}
 			st, err = l.openReader()
 		}
@@ -66,15 +65,17 @@ func (l *launch) startReader(ctx context.Context) (stop func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
-// openReader opens the sockets. A page whose address is taken gets another
-// port.
+// openReader opens the sockets. If the page's address is in use it gets another port.
 func (l *launch) openReader() (*dashboard.Receiver, error) {
 	path, token := l.vsock.Path, l.pageToken
 	if token == "" {
 		token = dashboard.TokenPath(path)
 	}
 	open := func(page string) (*dashboard.Receiver, error) {
-		st := &dashboard.Receiver{Guest: "unix:" + ingest.GuestSocket(path), Tail: "unix:" + ingest.TailSocket(path), Page: page, Token: token, Say: l.say}
+		st := &dashboard.Receiver{
+			Guest: "unix:" + ingest.GuestSocket(path), Tail: "unix:" + ingest.TailSocket(path),
+			Page: page, Token: token, Say: l.say,
+		}
 		if err := st.Open(); err != nil {
 			return nil, err
 		}
@@ -90,13 +91,14 @@ func (l *launch) openReader() (*dashboard.Receiver, error) {
 
 func (l *launch) sayReader(err error) {
 	if errors.Is(err, ingest.ErrInUse) {
-		l.say("somebody reads the stream already (thurward-collector, or another run): thurward events and thurward top show what it passes on")
+		l.say("another process reads the stream already (thurward-collector, or another run): " +
+			"thurward events and thurward top follow that one")
 		return
 	}
 	l.say("the stream is not read here: %v", err)
 }
 
-// sayReading tells where the firewall can be watched.
+// sayReading prints where the firewall can be watched.
 func (l *launch) sayReading(st *dashboard.Receiver) {
 	socket := ""
 	if l.vsock.Path != ingest.DefaultPath() {

@@ -40,7 +40,7 @@ func TestReaderGivesWay(t *testing.T) {
 	l := &launch{vsock: vmm.Vsock{Path: path}, reader: readerAuto, page: "127.0.0.1:0", errOut: &out}
 	stop := l.startReader(context.Background())
 	defer stop()
-	if !out.has("somebody reads the stream already") {
+	if !out.has("another process reads the stream already") {
 		t.Fatal(out.b.String())
 	}
 	other.Close()

@@ -37,7 +37,7 @@ func newRunCmd() *cobra.Command {
 		Use:   "run",
 		Short: "Boot the image",
 		Long: `run boots an image in QEMU's microvm machine, or the one that --machine names,
-joins its two network interfaces to what --lan and --wan say, and prints its
+joins its two network interfaces to what --lan and --wan name, and prints its
 console. After a crash it boots it again; it ends with the machine, or on Ctrl-C.
 With --vmm it takes Firecracker or cloud-hypervisor in place of QEMU.
 
@@ -49,13 +49,13 @@ A network is one of
   unix:PATH        a stream socket that speaks QEMU's framing
   vhost-user:PATH  a vhost-user socket
 
-Events, metrics and spans leave by vsock: with --vsock PATH they go to whoever
-listens on the Unix socket PATH_9000, if that is you or root. auto is a path in the run directory, where
-the collector and "thurward events" look; kernel:CID takes the host's own
-vhost-vsock, and none takes no device. Unless somebody listens there already,
-run itself does: it then serves a web page and Prometheus' metrics on loopback
+Events, metrics and spans are sent by vsock: with --vsock PATH to the process that
+listens on the Unix socket PATH_9000, if it is yours or root's. auto is a path in
+the run directory, the default of the collector and thurward events; kernel:CID
+uses the host's own vhost-vsock; none is no device. If no process listens there,
+run itself does: it then serves a web page and metrics for Prometheus on loopback
 (--page), and thurward events and thurward top follow what it reads. The page's
-URL, which run prints, holds a token; Prometheus reads one from a file
+URL, which run prints, has a token; Prometheus reads one from a file
 (--page-token).
 
 With demo on both sides a demonstration is played first. On a terminal the
@@ -95,17 +95,17 @@ run ends, with 0 if every step went as it should.`,
 	fl.BoolVar(&f.printConfig, "print-config", false, "print what would be run, and end")
 	fl.StringVar(&f.machine, "machine", "microvm", "QEMU's machine: "+vmm.MachineHelp)
 	fl.StringVar(&f.accel, "accel", "auto", "auto, kvm or tcg; auto takes KVM where the image boots under it")
-	fl.StringVar(&f.lan, "lan", "demo", "what the LAN interface is joined to")
-	fl.StringVar(&f.wan, "wan", "demo", "what the WAN interface is joined to")
+	fl.StringVar(&f.lan, "lan", "demo", "network of the LAN interface")
+	fl.StringVar(&f.wan, "wan", "demo", "network of the WAN interface")
 	fl.StringVar(&f.vsock, "vsock", "auto", "where events, metrics and spans go: "+vmm.VsockHelp)
-	fl.StringVar(&f.reader, "reader", "auto", "auto: read them here while nobody else does; none: leave them to a collector")
+	fl.StringVar(&f.reader, "reader", "auto", "auto: read them here unless another process does; none: leave them to a collector")
 	fl.StringVar(&f.page, "page", defaultPage, "loopback address of the web page and the metrics, unix:PATH, or none")
-	fl.StringVar(&f.pageToken, "page-token", "", "file of the token with which the metrics are read (default PATH_token of --vsock, made if it is not there)")
-	fl.StringSliceVar(&f.trusted, "trust-user", nil, "users, beside you and root, on whose sockets the networks and the stream may end")
+	fl.StringVar(&f.pageToken, "page-token", "", "file of the token for the metrics (default PATH_token of --vsock, made if it does not exist)")
+	fl.StringSliceVar(&f.trusted, "trust-user", nil, "users, beside you and root, whose sockets may be used for networks and the stream")
 	fl.StringVar(&f.memory, "memory", "64M", "memory of the machine, as 64M or 1G")
 	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual CPUs")
 	fl.StringVar(&f.args, "append", "", "more boot arguments")
-	fl.StringVar(&f.restart, "restart", "on-crash", "when to start the machine again: on-crash or never")
+	fl.StringVar(&f.restart, "restart", "on-crash", "when to restart the machine: on-crash or never")
 	fl.DurationVar(&f.timeout, "timeout", 0, "end with an error after this time, as 30s (0: no limit)")
 	return cmd
 }
@@ -184,11 +184,11 @@ func parseMemory(s string) (int, error) {
 	return n * unit, nil
 }
 
-// errInterrupted ends the run when the user asks for it.
+// errInterrupted is the cause of a context that a signal has ended.
 var errInterrupted = errors.New("interrupted")
 
-// untilStopped returns a context that ends with the user's Ctrl-C or SIGTERM,
-// or after the time limit if there is one.
+// untilStopped returns a context that ends with Ctrl-C or SIGTERM, or after the time
+// limit if it is not 0.
 func untilStopped(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	if ctx == nil {
 		ctx = context.Background()
@@ -199,7 +199,7 @@ func untilStopped(ctx context.Context, limit time.Duration) (context.Context, co
 	go func() {
 		select {
 		case <-signals:
-			signal.Stop(signals) // a second one ends the launcher at once, and QEMU with it
+			signal.Stop(signals) // a second signal ends the launcher at once
 			stop(errInterrupted)
 		case <-ctx.Done():
 		}

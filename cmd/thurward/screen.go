@@ -15,17 +15,17 @@ import (
 // escapeTime is how long a lone escape waits for the rest of a key's sequence.
 const escapeTime = 50 * time.Millisecond
 
-// A screen is the terminal while a live view has all of it (the sequences are
-// ECMA-48's and xterm's).
+// A screen is the terminal during a full-screen view. The sequences are those of
+// ECMA-48 and xterm.
 type screen struct {
 	out     *os.File
 	keys    chan string    // keys pressed, by name
-	resized chan os.Signal // the terminal has another size
+	resized chan os.Signal // the size of the terminal has changed
 	restore func()
 }
 
-// openScreen takes the terminal: its alternate screen, without a cursor, and
-// each key as it is pressed. An input that is no terminal gives no keys.
+// openScreen switches the terminal to its alternate screen, without a cursor, and to
+// single keys. An input that is not a terminal has no keys.
 func openScreen(in, out *os.File, title string) (*screen, error) {
 	s := &screen{out: out, keys: make(chan string), resized: make(chan os.Signal, 1), restore: func() {}}
 	if term.IsTerminal(int(in.Fd())) {
@@ -41,7 +41,7 @@ func openScreen(in, out *os.File, title string) (*screen, error) {
 	return s, nil
 }
 
-// close gives the terminal back as it was.
+// close restores the terminal.
 func (s *screen) close() {
 	signal.Stop(s.resized)
 	fmt.Fprint(s.out, "\x1b[?25h\x1b[?1049l")
@@ -57,12 +57,12 @@ func (s *screen) size() (width, height int) {
 	return width, height
 }
 
-// draw shows text in place of what was there, without a blank screen between.
+// draw replaces the text on the screen, without clearing it between.
 func (s *screen) draw(text string) {
-	s.out.WriteString("\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\r\n") + "\x1b[K\x1b[J") //nolint:errcheck // the terminal is gone, and a signal comes
+	s.out.WriteString("\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\r\n") + "\x1b[K\x1b[J") //nolint:errcheck // without a terminal there is a signal
 }
 
-// read tells of keys until the input ends.
+// read sends keys until the input ends.
 func (s *screen) read(in *os.File) {
 	chunks := make(chan []byte)
 	go func() {
@@ -100,15 +100,14 @@ func (s *screen) read(in *os.File) {
 	}
 }
 
-// sequences are the keys that a view may use which terminals send as several
-// bytes, after the escape.
+// sequences are the keys that terminals send as an escape and further bytes.
 var sequences = map[string]string{
 	"[A": "up", "[B": "down", "[C": "right", "[D": "left", "[Z": "shift+tab",
 	"OA": "up", "OB": "down", "OC": "right", "OD": "left",
 }
 
-// keysOf splits what a terminal sent into keys, and returns what may be the
-// beginning of a longer one; with whole, nothing more belongs to it.
+// keysOf splits input of a terminal into keys, and returns what may be the beginning of
+// a longer one. With whole the input is complete.
 func keysOf(b []byte, whole bool) (keys []string, rest []byte) {
 	for len(b) > 0 {
 		switch {
@@ -142,8 +141,8 @@ func keysOf(b []byte, whole bool) (keys []string, rest []byte) {
 	return keys, nil
 }
 
-// sequence returns the length of the escape sequence with which b begins: 1 for
-// an escape before something else, 0 when its end is not there yet.
+// sequence returns the length of the escape sequence with which b begins: 1 for an
+// escape that begins none, 0 if it is incomplete.
 func sequence(b []byte) int {
 	if len(b) < 2 {
 		return 0

@@ -23,17 +23,18 @@ func newSuggestCmd() *cobra.Command {
 	var ingress bool
 	cmd := &cobra.Command{
 		Use:   "suggest EVENTS",
-		Short: "Propose rules for what was dropped or tried",
+		Short: "Propose rules for packets that were dropped",
 		Long: `suggest reads a recorded stream of events (- reads standard input) and proposes
-rules for review: for what the default action dropped, and for what shadow rules
-would have decided. What has the same protocol, port and destination is one rule.
-Events of the firewall's console are read as well; metrics and spans are passed
-over. It exits with 0 when the events could be read, 1 when not, and 2 for a wrong
-command line.
+rules for review: for packets that the default action dropped, and for those that
+shadow rules would have decided. Packets with the same protocol, port and
+destination are one rule. Events of the firewall's console are read as well;
+metrics and spans are ignored. It exits with 0 if the events could be read, 1 if
+not, and 2 for a wrong command line.
 
-Packets that were dropped because their source used an address for longer than its
-TTL allows get no rule: what dns.ttl_grace would let them through is said instead.
-Nor do those whose source had not resolved the name itself: it is said who must.`,
+There is no rule for packets that were dropped because their source used an address
+for longer than its TTL allows, but the dns.ttl_grace that would let them through.
+Nor is there one for packets whose source had not resolved the name itself, but the
+source's address.`,
 		Example: `  thurward events > events.log          # record for a while, then Ctrl-C
   thurward suggest events.log
   thurward suggest -f examples/egress.yaml - < events.log`,
@@ -62,7 +63,7 @@ Nor do those whose source had not resolved the name itself: it is said who must.
 				return fmt.Errorf("%s: %w", source, err)
 			}
 			if bad > 0 {
-				printable.Fprintf(cmd.ErrOrStderr(), "thurward: %s: passed over %s that cannot be read\n", source, counted(bad, "line"))
+				printable.Fprintf(cmd.ErrOrStderr(), "thurward: %s: skipped %s that could not be read\n", source, counted(bad, "line"))
 			}
 			y, err := suggest.Suggest(p, seg, obs, ingress).YAML(source)
 			if err != nil {
@@ -72,16 +73,16 @@ Nor do those whose source had not resolved the name itself: it is said who must.
 			return err
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "rules.yaml", "the policy that is to be extended")
-	cmd.Flags().BoolVar(&ingress, "ingress", false, "propose rules for what came from the WAN and was dropped, too")
+	cmd.Flags().StringVarP(&file, "file", "f", "rules.yaml", "the policy to extend")
+	cmd.Flags().BoolVar(&ingress, "ingress", false, "propose rules for packets from the WAN, too")
 	return cmd
 }
 
-// maxObserved is how many different things suggest keeps of a recorded stream.
+// maxObserved is how many different observations suggest keeps.
 const maxObserved = 100_000
 
-// observations returns what suggest looks at of a recorded stream, each once with
-// its count, and how many lines could not be read.
+// observations returns the observations in a recorded stream, each with its count, and
+// how many lines could not be read.
 func observations(r io.Reader) (obs []suggest.Observation, bad int, err error) {
 	at := map[suggest.Observation]int{}
 	err = readEvents(r, func(_ *ingest.Source, it ingest.Item) error {
@@ -113,12 +114,12 @@ func observations(r io.Reader) (obs []suggest.Observation, bad int, err error) {
 	return obs, bad, err
 }
 
-// maxName is the length of the longest name (RFC 1035 section 2.3.4) and of the
-// longest time, in bytes; what is longer is none.
+// maxName is the largest length in bytes of a name (RFC 1035 section 2.3.4), and of a
+// time. A longer one is ignored.
 const maxName = 253
 
-// observation reads an event that says what no rule matched or what a shadow
-// rule would have done.
+// observation returns the observation of an event about a packet that no rule matched,
+// or that a shadow rule would have decided.
 func observation(e ecs.Event) (o suggest.Observation, ok bool) {
 	action := e.Str(ecs.EventAction)
 	switch {

@@ -15,11 +15,10 @@ func newTestCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test",
 		Short: "Run the policy's own tests",
-		Long: `test evaluates the expectations under tests: in a policy, as the image would
-decide, and prints each that is not met: its place, what was expected, what the
-policy does instead and why. build does the same and makes no image when one
-fails. It exits with 0 when all are met, 1 when not, and 2 for a wrong command
-line.`,
+		Long: `test evaluates the tests under tests: in a policy, as the image would decide, and
+prints each that fails: its place, what it expects, what the policy does instead and
+why. build does the same and makes no image if one fails. It exits with 0 if all
+pass, 1 if not, and 2 for a wrong command line.`,
 		Example: `  thurward test
   thurward test -v -f examples/home.yaml
   thurward test --format sarif > report.sarif`,
@@ -57,7 +56,7 @@ line.`,
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "rules.yaml", "the policy")
 	cmd.Flags().StringVar(&format, "format", "text", "text, json or sarif")
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "print the tests that are met, too")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "print the tests that pass, too")
 	return cmd
 }
 

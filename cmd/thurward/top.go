@@ -22,10 +22,10 @@ func newTopCmd() *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "top",
-		Short: "Watch the firewall live",
-		Long: `top shows what the firewall does now: rules by rate, drops by reason, flows,
-port pools, DNS, the state of the telemetry itself, and the last verdicts. It
-follows the same stream as thurward events.
+		Short: "Watch the firewall",
+		Long: `top shows the present state of the firewall: rules by rate, drops by reason,
+flows, port pools, DNS, the telemetry itself, and the last verdicts. It follows
+the same stream as thurward events.
 
 Rates are between the last two snapshots of the firewall's metrics, which come
 every 10 seconds. Keys: tab next firewall, p pause, q quit.`,
@@ -53,8 +53,8 @@ every 10 seconds. Keys: tab next firewall, p pause, q quit.`,
 		},
 	}
 	socketFlag(cmd, &socket)
-	cmd.Flags().BoolVar(&once, "once", false, "print one snapshot and end (also when the output is no terminal)")
-	cmd.Flags().DurationVar(&wait, "wait", 0, "with --once: collect for this long before; two snapshots of metrics, 10 seconds apart, make rates")
+	cmd.Flags().BoolVar(&once, "once", false, "print one snapshot and end (also if the output is no terminal)")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "with --once: collect for this long first; rates need two snapshots of metrics, 10 seconds apart")
 	return cmd
 }
 
