@@ -61,7 +61,7 @@ func (w *world) segmentOf(st *step) *tcpSegment {
 	}
 	f := w.frame(st)
 	s := &tcpSegment{scale: -1}
-	if _, why := packet.ParseIPv4(f, &s.Packet); why != 0 || s.Class != packet.Stream {
+	if _, why := packet.ParseIPv4(f, &s.Packet); why != 0 || s.Class != packet.ClassTCP {
 		return nil
 	}
 	l4 := f[s.L4:]

@@ -174,7 +174,7 @@ func (w *world) learn(st *step, out [2][][]byte) {
 	}
 	for _, fr := range out[side] {
 		var p packet.Packet
-		if _, why := packet.ParseIPv4(fr, &p); why == 0 && p.Class != packet.Error && p.Src == ip(wanAddr) && p.Proto == f.proto && p.Dst == dst.addr && (p.DstPort == dst.port || p.Proto == packet.ICMP) {
+		if _, why := packet.ParseIPv4(fr, &p); why == 0 && p.Class != packet.ClassICMPError && p.Src == ip(wanAddr) && p.Proto == f.proto && p.Dst == dst.addr && (p.DstPort == dst.port || p.Proto == packet.ICMP) {
 			w.ext[st.flow] = p.SrcPort
 		}
 	}

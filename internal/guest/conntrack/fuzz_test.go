@@ -34,7 +34,7 @@ func FuzzTCP(f *testing.F) {
 		scaled, begun := false, false
 		for ; len(in) >= 8; in = in[8:] {
 			end := Ref(in[0] >> 6 & 1)
-			p := packet.Packet{Class: packet.Stream, Proto: packet.TCP, Flags: in[0] & 0x3f, Payload: uint16(in[3]) * 8, Window: uint16(in[4]) << 8}
+			p := packet.Packet{Class: packet.ClassTCP, Proto: packet.TCP, Flags: in[0] & 0x3f, Payload: uint16(in[3]) * 8, Window: uint16(in[4]) << 8}
 			d := int32(int8(in[1]))
 			far := in[0]&0x80 != 0 && in[4]&1 != 0
 			if far {

@@ -72,7 +72,7 @@ func TestTableModel(t *testing.T) {
 						t.Fatalf("flow %d: ref %d, want %d", n, r, e.ref)
 					}
 					tab.Dir(r).LastSeen, e.last = now, now
-					tab.Gram(r)
+					tab.UDP(r)
 					switch {
 					case reply && e.state == UDPUnreplied:
 						e.state = UDPAnswered

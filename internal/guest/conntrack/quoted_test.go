@@ -57,7 +57,7 @@ func TestUnderWayBounds(t *testing.T) {
 			seq, ack uint32
 			n        uint16
 		}{{0, seq, 5001, 8000}, {1, 5001, seq + 8000, 0}} {
-			p := packet.Packet{Class: packet.Stream, Proto: packet.TCP, Flags: fACK, Seq: s.seq, Ack: s.ack, Payload: s.n, Window: 8192}
+			p := packet.Packet{Class: packet.ClassTCP, Proto: packet.TCP, Flags: fACK, Seq: s.seq, Ack: s.ack, Payload: s.n, Window: 8192}
 			if tab.TCP(s.r, &p, nil) != Pass {
 				t.Fatal("not passed")
 			}
@@ -78,7 +78,7 @@ func TestMarksStay(t *testing.T) {
 				tab.Dir(d).Verdict = Accepted
 				tab.MarkFast(d)
 			}
-			p := packet.Packet{Class: packet.Stream, Proto: packet.TCP, Flags: flags, Seq: 1001, Ack: 5001, Window: 8192}
+			p := packet.Packet{Class: packet.ClassTCP, Proto: packet.TCP, Flags: flags, Seq: 1001, Ack: 5001, Window: 8192}
 			if r == 1 {
 				p.Seq, p.Ack = 5001, 1001
 			}

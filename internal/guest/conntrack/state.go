@@ -124,11 +124,11 @@ func UDPState(port uint16) State {
 	return UDPUnreplied
 }
 
-// Gram notes a packet of direction r of a UDP flow. An answer alone proves
+// UDP notes a packet of direction r of a UDP flow. An answer alone proves
 // nothing about who asked: a server answers whoever a datagram claims to be
 // from. Only when the first sender goes on after it is the flow one of two ends,
 // and not to be given up.
-func (t *Table) Gram(r Ref) {
+func (t *Table) UDP(r Ref) {
 	d := t.Dir(r)
 	switch d.State {
 	case UDPUnreplied, UDPBrief:

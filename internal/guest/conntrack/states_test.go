@@ -61,7 +61,7 @@ func TestGrams(t *testing.T) {
 					case (s == UDPQuery || s == UDPAnswered) && reply == 0 && port != 53:
 						want = UDPReplied
 					}
-					tab.Gram(r | reply)
+					tab.UDP(r | reply)
 					if tab.Dir(0).State != want || tab.Dir(1).State != want {
 						t.Errorf("from WAN %v, port %d, %v, direction %d: %v and %v, want %v", fromWAN, port, s, reply, tab.Dir(0).State, tab.Dir(1).State, want)
 					}

@@ -84,12 +84,12 @@ func talk(t *testing.T, name string, opts [2][]byte, said []said) *Table {
 	tab := New(1, [2]uint64{1, 2}, Timeouts{}, dirty)
 	k := Key{Src: 1, Dst: 2, SrcPort: 3, DstPort: 4, Proto: packet.TCP}
 	r := tab.Insert(&k, &packet.Rewrite{Src: 1, Dst: 2, SrcPort: 3, DstPort: 4}, Close, outward, 1)
-	tab.StartTCP(r, &packet.Packet{Class: packet.Stream, Proto: packet.TCP, Flags: fSYN, Seq: 1000, Window: 8192}, opts[0])
+	tab.StartTCP(r, &packet.Packet{Class: packet.ClassTCP, Proto: packet.TCP, Flags: fSYN, Seq: 1000, Window: 8192}, opts[0])
 	for i, s := range said {
 		if s.win == 0 {
 			s.win = 8192
 		}
-		p := packet.Packet{Class: packet.Stream, Proto: packet.TCP, Flags: s.flags, Seq: s.seq, Ack: s.ack, Payload: s.n, Window: s.win}
+		p := packet.Packet{Class: packet.ClassTCP, Proto: packet.TCP, Flags: s.flags, Seq: s.seq, Ack: s.ack, Payload: s.n, Window: s.win}
 		var o []byte
 		if s.flags&fSYN != 0 {
 			o = opts[s.from]
@@ -356,7 +356,7 @@ func TestTCPFastIsTCP(t *testing.T) {
 				s.seq, s.ack = s.seq+4000, s.ack-4000
 			}
 			a, b := talk(t, "", [2][]byte{}, upTo(Established)), talk(t, "", [2][]byte{}, upTo(Established))
-			p := packet.Packet{Class: packet.Stream, Proto: packet.TCP, Flags: fACK, Seq: s.seq, Ack: s.ack, Payload: s.n, Window: s.win}
+			p := packet.Packet{Class: packet.ClassTCP, Proto: packet.TCP, Flags: fACK, Seq: s.seq, Ack: s.ack, Payload: s.n, Window: s.win}
 			v, ok := a.TCP(from, &p, nil), b.TCPFast(from, &p)
 			if ok != (v == Pass) || a.Shared(0).tcp != b.Shared(0).tcp || b.Dir(0).State != Established {
 				t.Errorf("%+v: %d and %v, %+v and %+v", s, v, ok, a.Shared(0).tcp, b.Shared(0).tcp)
@@ -375,7 +375,7 @@ func TestUnderWay(t *testing.T) {
 			t.Errorf("%d: %v", seq, !want)
 		}
 	}
-	p := packet.Packet{Class: packet.Stream, Proto: packet.TCP, Flags: fSYN, Seq: 700_000}
+	p := packet.Packet{Class: packet.ClassTCP, Proto: packet.TCP, Flags: fSYN, Seq: 700_000}
 	if tab.UnderWay(0, 700_000) || tab.TCP(0, &p, nil) != Quiet || !tab.UnderWay(0, 700_000) || tab.UnderWay(0, 700_001) || tab.UnderWay(0, 700_000+1<<16) {
 		t.Error("a SYN within the connection")
 	}

@@ -131,7 +131,7 @@ type heard struct {
 func parse(t *testing.T, s string) (l []heard) {
 	for part := range strings.SplitSeq(s, "; ") {
 		f := strings.Fields(part)
-		h := heard{p: packet.Packet{Class: packet.Stream, Proto: packet.TCP, Window: 8192}}
+		h := heard{p: packet.Packet{Class: packet.ClassTCP, Proto: packet.TCP, Window: 8192}}
 		if f[0] == "<" {
 			h.from = 1
 		}
@@ -217,9 +217,9 @@ func TestTCPTrace(t *testing.T) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(guards)) {
 		c := guards[name]
-		l := []heard{{p: packet.Packet{Class: packet.Stream, Proto: packet.TCP, Flags: fSYN, Seq: 1000, Window: 8192}, o: c.opts[0]}}
+		l := []heard{{p: packet.Packet{Class: packet.ClassTCP, Proto: packet.TCP, Flags: fSYN, Seq: 1000, Window: 8192}, o: c.opts[0]}}
 		for _, s := range c.said {
-			h := heard{from: s.from, p: packet.Packet{Class: packet.Stream, Proto: packet.TCP, Flags: s.flags, Seq: s.seq, Ack: s.ack, Payload: s.n, Window: s.win}}
+			h := heard{from: s.from, p: packet.Packet{Class: packet.ClassTCP, Proto: packet.TCP, Flags: s.flags, Seq: s.seq, Ack: s.ack, Payload: s.n, Window: s.win}}
 			if s.win == 0 {
 				h.p.Window = 8192
 			}

@@ -48,13 +48,13 @@ func (h *Host) Error(p, q *packet.Packet, inner []byte, now int64) bool {
 	h.now = now
 	l4 := inner[q.L4:]
 	switch q.Class {
-	case packet.Gram:
+	case packet.ClassUDP:
 		if !h.proxy.OwnsPort(q.SrcPort) || !h.errors.within(now) || !h.quotesQuery(q, l4) {
 			return false
 		}
 		h.proxy.Unreachable(q.SrcPort, now)
 		return true
-	case packet.Stream:
+	case packet.ClassTCP:
 		t := tcp.Tuple{Local: q.Src, Remote: q.Dst, LocalPort: q.SrcPort, RemotePort: q.DstPort}
 		_, ok := h.tcp.Owns(&t)
 		return ok && h.errors.within(now) && h.tcp.Unreachable(&t, binary.BigEndian.Uint32(l4[4:]), now)

@@ -119,12 +119,12 @@ const (
 // ServiceOf returns the service that a packet asks for, when the policy allows it.
 func (h *Host) ServiceOf(p *packet.Packet, from Side) Service {
 	switch {
-	case p.Class == packet.Query && p.ICMPType == packet.EchoRequest && p.ICMPCode == 0:
+	case p.Class == packet.ClassICMPQuery && p.ICMPType == packet.EchoRequest && p.ICMPCode == 0:
 		return Echo
 	case h.proxy == nil || from != LAN || p.DstPort != dnsPort:
-	case p.Class == packet.Gram:
+	case p.Class == packet.ClassUDP:
 		return DNSOverUDP
-	case p.Class == packet.Stream:
+	case p.Class == packet.ClassTCP:
 		return DNSOverTCP
 	}
 	return NoService
@@ -134,7 +134,7 @@ func (h *Host) ServiceOf(p *packet.Packet, from Side) Service {
 // proxy answers in its place.
 func (h *Host) Intercepts(p *packet.Packet, from Side) bool {
 	return h.proxy != nil && h.c.Policy.Settings.Flags&ruleset.FlagDNSIntercept != 0 && from == LAN && p.DstPort == dnsPort &&
-		(p.Class == packet.Gram || p.Class == packet.Stream)
+		(p.Class == packet.ClassUDP || p.Class == packet.ClassTCP)
 }
 
 // Owns reports whether a packet belongs to a conversation of the firewall's own: an
@@ -145,9 +145,9 @@ func (h *Host) Owns(p *packet.Packet, from Side) (rule uint32, ok bool) {
 		return NoRule, false
 	}
 	switch p.Class {
-	case packet.Gram:
+	case packet.ClassUDP:
 		return NoRule, from == WAN && p.Dst == h.c.Ports.Addr() && h.proxy.OwnsPort(p.DstPort)
-	case packet.Stream:
+	case packet.ClassTCP:
 		if from == LAN && p.DstPort != dnsPort || from == WAN && p.Dst != h.c.Ports.Addr() {
 			return NoRule, false
 		}
@@ -163,7 +163,7 @@ func (h *Host) Owns(p *packet.Packet, from Side) (rule uint32, ok bool) {
 // Input takes a packet that Owns has said to be one of the firewall's own, in frame f.
 func (h *Host) Input(p *packet.Packet, f []byte, now int64) {
 	h.now = now
-	if p.Class == packet.Gram {
+	if p.Class == packet.ClassUDP {
 		h.proxy.UDPResponse(p.Src, p.SrcPort, p.DstPort, f[p.L4+packet.UDPLen:], now)
 		return
 	}

@@ -161,13 +161,13 @@ func TestServices(t *testing.T) {
 			from Side
 			want Service
 		}{
-			{packet.Packet{Class: packet.Query, ICMPType: packet.EchoRequest}, LAN, Echo}, {packet.Packet{Class: packet.Query, ICMPType: packet.EchoRequest}, WAN, Echo},
-			{packet.Packet{Class: packet.Query, ICMPType: packet.EchoReply}, LAN, NoService}, {packet.Packet{Class: packet.Query, ICMPType: packet.EchoRequest, ICMPCode: 1}, LAN, NoService},
-			{packet.Packet{Class: packet.Error, ICMPType: packet.EchoRequest}, LAN, NoService},
-			{packet.Packet{Class: packet.Gram, DstPort: 53}, LAN, DNSOverUDP}, {packet.Packet{Class: packet.Stream, DstPort: 53}, LAN, DNSOverTCP},
-			{packet.Packet{Class: packet.Gram, DstPort: 53}, WAN, NoService}, {packet.Packet{Class: packet.Stream, DstPort: 53}, WAN, NoService},
-			{packet.Packet{Class: packet.Gram, DstPort: 54}, LAN, NoService}, {packet.Packet{Class: packet.Stream, DstPort: 54}, LAN, NoService},
-			{packet.Packet{Class: packet.Unknown, DstPort: 53}, LAN, NoService},
+			{packet.Packet{Class: packet.ClassICMPQuery, ICMPType: packet.EchoRequest}, LAN, Echo}, {packet.Packet{Class: packet.ClassICMPQuery, ICMPType: packet.EchoRequest}, WAN, Echo},
+			{packet.Packet{Class: packet.ClassICMPQuery, ICMPType: packet.EchoReply}, LAN, NoService}, {packet.Packet{Class: packet.ClassICMPQuery, ICMPType: packet.EchoRequest, ICMPCode: 1}, LAN, NoService},
+			{packet.Packet{Class: packet.ClassICMPError, ICMPType: packet.EchoRequest}, LAN, NoService},
+			{packet.Packet{Class: packet.ClassUDP, DstPort: 53}, LAN, DNSOverUDP}, {packet.Packet{Class: packet.ClassTCP, DstPort: 53}, LAN, DNSOverTCP},
+			{packet.Packet{Class: packet.ClassUDP, DstPort: 53}, WAN, NoService}, {packet.Packet{Class: packet.ClassTCP, DstPort: 53}, WAN, NoService},
+			{packet.Packet{Class: packet.ClassUDP, DstPort: 54}, LAN, NoService}, {packet.Packet{Class: packet.ClassTCP, DstPort: 54}, LAN, NoService},
+			{packet.Packet{Class: packet.ClassOther, DstPort: 53}, LAN, NoService},
 		} {
 			want := x.want
 			if !dns && want > Echo {

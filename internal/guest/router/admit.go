@@ -38,7 +38,7 @@ func (e *Engine) admit(p *received, k *conntrack.Key, old conntrack.Ref, now int
 		e.drop(p, &dec, now)
 		return
 	}
-	if p.Class == packet.Stream {
+	if p.Class == packet.ClassTCP {
 		e.flows.StartTCP(r, &p.Packet, e.tcpOptions(p))
 	}
 	d := e.flows.Dir(r)
@@ -105,7 +105,7 @@ func (e *Engine) addressesFirewall(p *received) decision {
 // accepts it, and what is known of the destination's name, are in the decision.
 func (e *Engine) mayBegin(p *received, to *destination, now int64) decision {
 	fp := filter.Packet{Src: p.Src, Dst: to.Addr, Proto: p.Proto, Direction: p.in.direction(), State: ruleset.StateNew}
-	if p.Class != packet.Query {
+	if p.Class != packet.ClassICMPQuery {
 		fp.DstPort = to.Port
 	}
 	if why := startable(p); why != 0 {
@@ -158,7 +158,7 @@ func (e *Engine) judge(p *received, fp *filter.Packet, name naming, now int64) (
 		}
 		seen := *p
 		seen.Src, seen.Dst = fp.Src, fp.Dst
-		if p.Class != packet.Query {
+		if p.Class != packet.ClassICMPQuery {
 			seen.DstPort = fp.DstPort
 		}
 		e.emitPacket(&seen, would, why, v.Shadow, name, now)
@@ -169,15 +169,15 @@ func (e *Engine) judge(p *received, fp *filter.Packet, name naming, now int64) (
 // startable returns why a packet cannot begin a flow, or 0.
 func startable(p *received) verdict.Reason {
 	switch p.Class {
-	case packet.Stream:
+	case packet.ClassTCP:
 		// Only a SYN: flows are not picked up in the middle, since nothing
 		// would be known of their sequence numbers.
 		if opening(p) {
 			return 0
 		}
-	case packet.Gram:
+	case packet.ClassUDP:
 		return 0
-	case packet.Query:
+	case packet.ClassICMPQuery:
 		if p.ICMPType == packet.EchoRequest && p.ICMPCode == 0 {
 			return 0
 		}
@@ -190,7 +190,7 @@ func startable(p *received) verdict.Reason {
 // before the firewall started learn that it is over, and senders of another protocol
 // that it does not pass.
 func (e *Engine) stray(p *received, fp *filter.Packet, why verdict.Reason) decision {
-	if e.rejects && (p.Class == packet.Stream && p.Flags&packet.RST == 0 || p.Class == packet.Unknown && p.Proto != packet.ICMP) {
+	if e.rejects && (p.Class == packet.ClassTCP && p.Flags&packet.RST == 0 || p.Class == packet.ClassOther && p.Proto != packet.ICMP) {
 		if v := e.filter.Decide(fp); v.Action == ruleset.Reject {
 			e.c.Decisions++
 			return e.denied(v.Rule, conntrack.None, true, naming{})

@@ -13,7 +13,7 @@ import (
 // TestStartable: of all flags and types of messages, which begin a flow.
 func TestStartable(t *testing.T) {
 	for flags := range uint8(64) {
-		p := received{Packet: packet.Packet{Class: packet.Stream, Flags: flags, ICMPType: packet.EchoRequest}}
+		p := received{Packet: packet.Packet{Class: packet.ClassTCP, Flags: flags, ICMPType: packet.EchoRequest}}
 		// RFC 9293: SYN without ACK, RST, FIN; PSH and URG are no matter.
 		want := flags == packet.SYN || flags == packet.SYN|packet.PSH || flags == packet.SYN|packet.URG || flags == packet.SYN|packet.PSH|packet.URG
 		if got := startable(&p) == 0; got != want || opening(&p) != want {
@@ -22,10 +22,10 @@ func TestStartable(t *testing.T) {
 	}
 	for typ := range 256 {
 		for _, code := range []uint8{0, 1, 255} {
-			for _, c := range []packet.Class{packet.Query, packet.Error, packet.Unknown} {
+			for _, c := range []packet.Class{packet.ClassICMPQuery, packet.ClassICMPError, packet.ClassOther} {
 				p := received{Packet: packet.Packet{Class: c, Flags: packet.SYN, ICMPType: uint8(typ), ICMPCode: code}}
 				want := verdict.ConntrackInvalid
-				if c == packet.Query && typ == packet.EchoRequest && code == 0 {
+				if c == packet.ClassICMPQuery && typ == packet.EchoRequest && code == 0 {
 					want = 0
 				}
 				if got := startable(&p); got != want {
@@ -34,7 +34,7 @@ func TestStartable(t *testing.T) {
 			}
 		}
 	}
-	if startable(&received{Packet: packet.Packet{Class: packet.Gram}}) != 0 {
+	if startable(&received{Packet: packet.Packet{Class: packet.ClassUDP}}) != 0 {
 		t.Error("a datagram begins no flow")
 	}
 }

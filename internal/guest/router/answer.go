@@ -52,7 +52,7 @@ func (e *Engine) mayAnswer(p *received, kind int, now int64) bool {
 // it arrived. There is none about an ICMP error, nor about an ICMP message that may
 // be one (RFC 1122 section 3.2.2).
 func (e *Engine) sendError(p *received, kind int, typ, code uint8, rest uint32, now int64) {
-	if p.Class == packet.Error || p.Proto == packet.ICMP && p.Class == packet.Unknown || !e.mayAnswer(p, kind, now) {
+	if p.Class == packet.ClassICMPError || p.Proto == packet.ICMP && p.Class == packet.ClassOther || !e.mayAnswer(p, kind, now) {
 		return
 	}
 	e.putError(p.in, e.bytes(p)[packet.EthLen:], p.Src, typ, code, rest, now)

@@ -98,9 +98,9 @@ func TestIntercepts(t *testing.T) {
 			port  uint16
 			want  bool
 		}{
-			{lan, packet.Gram, web, 53, true}, {lan, packet.Stream, web, 53, true}, {lan, packet.Gram, web, 54, false}, {lan, packet.Query, web, 53, false},
-			{lan, packet.Unknown, web, 53, false}, {lan, packet.Error, web, 53, false}, {wan, packet.Gram, web, 53, false}, {wan, packet.Gram, host, 53, false},
-			{lan, packet.Gram, "10.0.0.7", 53, false}, {lan, packet.Gram, ours, 53, true},
+			{lan, packet.ClassUDP, web, 53, true}, {lan, packet.ClassTCP, web, 53, true}, {lan, packet.ClassUDP, web, 54, false}, {lan, packet.ClassICMPQuery, web, 53, false},
+			{lan, packet.ClassOther, web, 53, false}, {lan, packet.ClassICMPError, web, 53, false}, {wan, packet.ClassUDP, web, 53, false}, {wan, packet.ClassUDP, host, 53, false},
+			{lan, packet.ClassUDP, "10.0.0.7", 53, false}, {lan, packet.ClassUDP, ours, 53, true},
 		} {
 			p := packet.Packet{Class: x.class, Src: ip(host), Dst: ip(x.dst), DstPort: x.port}
 			if got := l.e.intercepts(&received{Packet: p, in: &l.e.port[x.from]}); got != (x.want && on) {

@@ -46,7 +46,7 @@ func (l *dnsLab) askedAmong(client string, m *dns.Msg) (*view, *dns.Msg) {
 			l.t.Fatalf("%v gets %v", addr(v.Dst), r)
 		}
 	}
-	if len(across) != 1 || across[0].Class != packet.Gram {
+	if len(across) != 1 || across[0].Class != packet.ClassUDP {
 		l.t.Fatalf("%d packets to the upstream; drops %s", len(across), l.drops())
 	}
 	return across[0], l.message(across[0])

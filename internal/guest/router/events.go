@@ -140,7 +140,7 @@ func (e *Engine) emitUnsent(out *port, f []byte, why verdict.Reason) {
 		return
 	}
 	a, d := e.flows.Dir(r&^1), e.flows.Dir(r)
-	if p.Class == packet.Error {
+	if p.Class == packet.ClassICMPError {
 		addPacket(&rec, &p)
 		if out.role == ruleset.WAN {
 			rec.Src = d.Key.Src.To16() // it is about this host, whatever host inside has sent it
@@ -160,7 +160,7 @@ func (e *Engine) flowOfUnsent(f []byte, p *packet.Packet) conntrack.Ref {
 	var q packet.Packet
 	k := conntrack.Key{}
 	switch {
-	case p.Class == packet.Error:
+	case p.Class == packet.ClassICMPError:
 		// It quotes what came to who sends it.
 		if !packet.ParseEmbedded(f[int(p.L4)+packet.ICMPLen:], &q) {
 			return conntrack.None

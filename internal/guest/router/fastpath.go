@@ -8,7 +8,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// Most packets are usual ones of directions that are marked: the policy has accepted
+// Most packets are TCP or UDP without options or fragments, of directions that are marked: the policy has accepted
 // these, and their flows' state will not change. They are taken by runs of one path, in
 // two passes: one looks for what forward would have to look at, and the other writes. To
 // an observer this is forward, only quicker: TestFastPathIsForward.
@@ -44,7 +44,7 @@ func (e *Engine) fastUntil(out *port, path conntrack.Path, j int, now int64) int
 	for ; j < n; j++ {
 		j := j & (Batch - 1)
 		r, d := flows.Hint(&b.keys, j)
-		if d == nil || !b.usual[j] || !flows.IsFast(d, b.keys.Key(j), path, now) {
+		if d == nil || !b.fast[j] || !flows.IsFast(d, b.keys.Key(j), path, now) {
 			break
 		}
 		fr := b.frame[b.idx[j]&(Batch-1)]

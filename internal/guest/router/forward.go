@@ -68,7 +68,7 @@ func (e *Engine) belongs(p *received, r conntrack.Ref, d *conntrack.Dir) decisio
 	if d.Path.Ingress() != p.in.n {
 		return e.dropped(verdict.Martian) // a spoofed copy from the other side
 	}
-	if p.Class == packet.Query && ((p.ICMPType == packet.EchoReply) != r.Reply() || p.ICMPCode != 0) {
+	if p.Class == packet.ClassICMPQuery && ((p.ICMPType == packet.EchoReply) != r.Reply() || p.ICMPCode != 0) {
 		// Echo has no codes (RFC 792). A request from the other side would be
 		// a new exchange, which the policy has not been asked about.
 		return e.dropped(verdict.ConntrackInvalid)
@@ -83,7 +83,7 @@ func (e *Engine) replyVerdict(p *received, r conntrack.Ref, d *conntrack.Dir, no
 	first := d.Verdict == conntrack.Undecided
 	if first {
 		fp := filter.Packet{Src: d.Key.Src, Dst: d.Out.Dst, Proto: p.Proto, Direction: p.in.direction(), State: ruleset.StateEstablished}
-		if p.Class != packet.Query {
+		if p.Class != packet.ClassICMPQuery {
 			fp.DstPort = d.Out.DstPort
 		}
 		action, rule := e.judge(p, &fp, naming{}, now)
@@ -102,7 +102,7 @@ func (e *Engine) replyVerdict(p *received, r conntrack.Ref, d *conntrack.Dir, no
 // keep the flow alive.
 func (e *Engine) track(p *received, r conntrack.Ref) (d decision, quiet bool) {
 	switch p.Class {
-	case packet.Stream:
+	case packet.ClassTCP:
 		switch e.flows.TCP(r, &p.Packet, e.tcpOptions(p)) {
 		case conntrack.Invalid:
 			return e.dropped(verdict.ConntrackInvalid), false
@@ -113,8 +113,8 @@ func (e *Engine) track(p *received, r conntrack.Ref) (d decision, quiet bool) {
 		case conntrack.Quiet:
 			return decision{}, true
 		}
-	case packet.Gram:
-		e.flows.Gram(r)
+	case packet.ClassUDP:
+		e.flows.UDP(r)
 	}
 	return decision{}, false
 }

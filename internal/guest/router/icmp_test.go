@@ -183,7 +183,7 @@ func TestRFC5508_REQ5c_OuterSource(t *testing.T) {
 			back := l.one(wan, a)
 			e := l.one(lan, quoted(from, web, packet.Unreachable, 3, back.frame, 60, nil))
 			q := e.quotes(t, packet.Unreachable, 3)
-			if e.Src != ip(ours) || e.Dst != ip(web) || q.Src != ip(web) || q.Dst != ip(ours) || p.proto == packet.UDP && q.DstPort != v.SrcPort || q.Class == packet.Query && q.SrcPort != v.SrcPort {
+			if e.Src != ip(ours) || e.Dst != ip(web) || q.Src != ip(web) || q.Dst != ip(ours) || p.proto == packet.UDP && q.DstPort != v.SrcPort || q.Class == packet.ClassICMPQuery && q.SrcPort != v.SrcPort {
 				t.Fatalf("from %s: %v about %+v", from, e, q)
 			}
 		}

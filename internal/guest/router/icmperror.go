@@ -39,7 +39,7 @@ func (e *Engine) icmpError(p *received, now int64) {
 		e.dropPacket(p, verdict.ConntrackInvalid, now)
 		return
 	}
-	if q.Class == packet.Stream && !e.flows.UnderWay(r^1, q.Seq) {
+	if q.Class == packet.ClassTCP && !e.flows.UnderWay(r^1, q.Seq) {
 		// Who knows a connection's ports but sees none of its packets has to
 		// guess 32 bits more.
 		e.dropPacket(p, verdict.ConntrackInvalid, now)

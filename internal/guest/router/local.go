@@ -52,7 +52,7 @@ func (e *Engine) ownConversation(p *received, now int64) bool {
 // accepts goes to the service that it asks for, and is dropped when there is none.
 func (e *Engine) deliver(p *received, as packet.Addr, now int64) {
 	fp := filter.Packet{Src: p.Src, Dst: as, Proto: p.Proto, Direction: p.in.direction(), State: ruleset.StateNew}
-	if p.Class == packet.Stream || p.Class == packet.Gram {
+	if p.Class == packet.ClassTCP || p.Class == packet.ClassUDP {
 		fp.DstPort = p.DstPort
 	}
 	action, rule := e.judge(p, &fp, naming{}, now)

@@ -163,8 +163,8 @@ func agoSeconds(ns int64) uint32 {
 // bypassOf returns by what a packet of a LAN host may ask another server for names,
 // 0 when it does not look like that.
 func bypassOf(p *received) verdict.Hint {
-	stream := p.Class == packet.Stream
-	if !stream && p.Class != packet.Gram {
+	stream := p.Class == packet.ClassTCP
+	if !stream && p.Class != packet.ClassUDP {
 		return 0
 	}
 	switch p.DstPort {

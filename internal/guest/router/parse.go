@@ -8,7 +8,7 @@ import (
 
 var broadcastMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
-// parse reads the first n frames of the batch. Of usual ones, TCP or UDP over IPv4
+// parse reads the first n frames of the batch. Of fast ones, TCP or UDP over IPv4
 // without options or fragments and addressed to the port, only the key is read: the
 // fast path needs no more. What is left for the look-up is in b.idx and b.keys.
 func (e *Engine) parse(in *port, n int, now int64) {
@@ -18,20 +18,20 @@ func (e *Engine) parse(in *port, n int, now int64) {
 	for i := range b.frame[:n] {
 		f := e.pool.Bytes(b.frame[i])
 		bytes += uint64(len(f))
-		ln := packet.Usual(f, in.self, b.keys.Next())
+		ln := packet.FastKey(f, in.self, b.keys.Next())
 		if ln == 0 {
 			e.parseOther(in, i, now)
 			continue
 		}
 		b.frame[i].Len = uint32(ln)
 		j := b.keys.Len() & (Batch - 1)
-		b.idx[j], b.usual[j] = uint8(i), true
+		b.idx[j], b.fast[j] = uint8(i), true
 		b.keys.Add()
 	}
 	e.c.RxBytes[in.n] += bytes
 }
 
-// parseOther takes frame i of the batch, which is not usual: ARP is answered,
+// parseOther takes frame i of the batch, whose key FastKey does not read: ARP is answered,
 // fragments are reassembled, and of other packets the headers are read, so that
 // their flows can be looked up.
 func (e *Engine) parseOther(in *port, i int, now int64) {
@@ -64,7 +64,7 @@ func (e *Engine) parseOther(in *port, i int, now int64) {
 		return
 	}
 	j := b.keys.Len() & (Batch - 1)
-	b.idx[j], b.usual[j] = uint8(i), false
+	b.idx[j], b.fast[j] = uint8(i), false
 	*b.keys.Next() = conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)}
 	b.keys.Add()
 }

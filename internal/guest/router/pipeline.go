@@ -51,7 +51,7 @@ func (e *Engine) receive(in *port, now int64) int {
 			break
 		}
 		p, k := e.packet(in, j)
-		if p.Class == packet.Error {
+		if p.Class == packet.ClassICMPError {
 			e.icmpError(p, now)
 		} else if r := e.flows.LookupBatch(&b.keys, j, now); r != conntrack.None {
 			e.forward(p, r, now)
@@ -68,9 +68,9 @@ func (e *Engine) packet(in *port, j int) (*received, *conntrack.Key) {
 	j &= Batch - 1
 	i := b.idx[j] & (Batch - 1)
 	p, k := &b.pk[i], b.keys.Key(j)
-	if b.usual[j] {
+	if b.fast[j] {
 		p.in, p.frame = in, b.frame[i]
-		packet.ParseUsual(e.bytes(p), k, &p.Packet)
+		packet.ParseFast(e.bytes(p), k, &p.Packet)
 	}
 	return p, k
 }

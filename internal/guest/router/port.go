@@ -38,7 +38,7 @@ type port struct {
 	n         int
 	role      ruleset.Role
 	mac       [6]byte
-	self      uint64 // mac, as packet.Usual takes it
+	self      uint64 // mac, as packet.FastKey takes it
 	mtu       int
 	addr      packet.Addr
 	net, mask packet.Addr

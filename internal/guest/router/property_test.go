@@ -157,7 +157,7 @@ func TestOracle(t *testing.T) {
 			n := 0
 			for s, vs := range out {
 				for _, v := range vs {
-					if s == side && (p.dst != ours || v.Class == packet.Error || v.Flags&packet.RST != 0) || v.Src == ip(ours) && v.Class == packet.Error {
+					if s == side && (p.dst != ours || v.Class == packet.ClassICMPError || v.Flags&packet.RST != 0) || v.Src == ip(ours) && v.Class == packet.ClassICMPError {
 						if told := o.rejected[addr(v.Dst).String()]; !told && !(ruling.echoed && v.ICMPType == packet.EchoReply) {
 							r.Fatalf("%+v was answered with %v; rules %q, default %s", p, v, text, fallback)
 						}

@@ -85,7 +85,7 @@ func (e *Engine) complete(p *received, r *reassembly.Result, now int64) bool {
 	}
 	switch {
 	case why != 0:
-	case p.Class == packet.Error:
+	case p.Class == packet.ClassICMPError:
 		why = verdict.FragmentedIPv4 // no router sends one that needs it
 	case short && p.TTL > 1:
 		why = verdict.TTLExpired // not that of the first fragment, which is what an answer would quote

@@ -31,7 +31,7 @@ func (e *Engine) rejecting(rule uint32) bool {
 // RST, everything else with ICMP 3/13 (RFC 5508 REQ-8).
 func (e *Engine) reject(p *received, now int64) {
 	switch {
-	case p.Class != packet.Stream:
+	case p.Class != packet.ClassTCP:
 		e.sendError(p, aboutRule, packet.Unreachable, packet.Prohibited, 0, now)
 	case mayBeSimultaneous(p):
 		e.hold(p, now)
@@ -44,7 +44,7 @@ func (e *Engine) reject(p *received, now int64) {
 // comes from outside to an address of translation. What its sender may learn has to
 // wait: see heldSYNs.
 func mayBeSimultaneous(p *received) bool {
-	return p.Class == packet.Stream && p.in.role == ruleset.WAN && opening(p) && p.in.own(p.Dst)
+	return p.Class == packet.ClassTCP && p.in.role == ruleset.WAN && opening(p) && p.in.own(p.Dst)
 }
 
 // opening reports whether p is a SYN that asks for a connection.

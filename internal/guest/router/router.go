@@ -173,7 +173,7 @@ type batch struct {
 	pk    [Batch]received
 	keys  conntrack.Batch // of the frames that are to be looked up
 	idx   [Batch]uint8    // their numbers
-	usual [Batch]bool     // by number of the key: pk has not been filled in yet
+	fast  [Batch]bool     // by number of the key: pk has not been filled in yet
 	hop   [Batch]uint64   // by number of the key: the first bytes of its frame when it leaves
 }
 

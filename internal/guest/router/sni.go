@@ -59,7 +59,7 @@ func (e *Engine) sniFits(p *received, r conntrack.Ref) decision {
 		}
 		return decision{}
 	}
-	if p.Class != packet.Stream || int(p.L4) != packet.EthLen+packet.MinIPv4 || p.Payload > 0 && p.Flags&(packet.SYN|packet.RST) != 0 || p.Flags&packet.URG != 0 {
+	if p.Class != packet.ClassTCP || int(p.L4) != packet.EthLen+packet.MinIPv4 || p.Payload > 0 && p.Flags&(packet.SYN|packet.RST) != 0 || p.Flags&packet.URG != 0 {
 		return e.dropped(verdict.SNIRefused)
 	}
 	if !e.linear(p) {

@@ -46,7 +46,7 @@ func (e *Engine) newFlow(p *received, k *conntrack.Key, to *destination, old con
 			return conntrack.None, verdict.NATPortPoolExhausted
 		} else if o == nat.Mapped {
 			out.Src, out.SrcPort = m.Addr, m.Port
-			if p.Class == packet.Query {
+			if p.Class == packet.ClassICMPQuery {
 				out.DstPort = m.Port
 			}
 			if kind == nat.DNAT {
@@ -58,9 +58,9 @@ func (e *Engine) newFlow(p *received, k *conntrack.Key, to *destination, old con
 	}
 	state := conntrack.Echo
 	switch p.Class {
-	case packet.Stream:
+	case packet.ClassTCP:
 		state = conntrack.SynSent
-	case packet.Gram:
+	case packet.ClassUDP:
 		state = conntrack.UDPState(to.Port)
 	}
 	// What comes back must lead to this flow and no other.

@@ -38,7 +38,7 @@ func dns(f []byte) (p packet.Packet, m []byte, end int) {
 		return p, nil, 0
 	}
 	n, why := packet.ParseIPv4(f, &p)
-	if why != 0 || p.Class != packet.Gram || p.SrcPort != 53 && p.DstPort != 53 {
+	if why != 0 || p.Class != packet.ClassUDP || p.SrcPort != 53 && p.DstPort != 53 {
 		return p, nil, 0
 	}
 	m = f[int(p.L4)+packet.UDPLen : n]

@@ -23,9 +23,9 @@ func ParseEmbedded(b []byte, p *Packet) bool {
 	l4 := b[hl:]
 	switch p.Proto {
 	case TCP, UDP:
-		p.Class = Stream
+		p.Class = ClassTCP
 		if p.Proto == UDP {
-			p.Class = Gram
+			p.Class = ClassUDP
 		}
 		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
 		p.Seq = binary.BigEndian.Uint32(l4[4:]) // of TCP
@@ -33,7 +33,7 @@ func ParseEmbedded(b []byte, p *Packet) bool {
 		if l4[0] != EchoRequest && l4[0] != EchoReply {
 			return false
 		}
-		p.Class = Query
+		p.Class = ClassICMPQuery
 		p.SrcPort = binary.BigEndian.Uint16(l4[4:])
 		p.DstPort = p.SrcPort
 	default:
@@ -52,14 +52,14 @@ func RewriteEmbedded(b []byte, p *Packet, r *Rewrite) {
 	binary.BigEndian.PutUint16(b[offSum:], update(binary.BigEndian.Uint16(b[offSum:]), addrs))
 	l4 := b[p.L4:]
 	switch p.Class {
-	case Stream, Gram:
+	case ClassTCP, ClassUDP:
 		binary.BigEndian.PutUint16(l4, r.SrcPort)
 		binary.BigEndian.PutUint16(l4[2:], r.DstPort)
 		ports := delta16(p.SrcPort, r.SrcPort) + delta16(p.DstPort, r.DstPort)
-		if p.Class == Stream && len(l4) >= offTCPSum+2 {
+		if p.Class == ClassTCP && len(l4) >= offTCPSum+2 {
 			binary.BigEndian.PutUint16(l4[offTCPSum:], update(binary.BigEndian.Uint16(l4[offTCPSum:]), addrs+ports))
 		}
-		if p.Class == Gram {
+		if p.Class == ClassUDP {
 			if old := binary.BigEndian.Uint16(l4[6:]); old != 0 {
 				c := update(old, addrs+ports)
 				if c == 0 {
@@ -68,7 +68,7 @@ func RewriteEmbedded(b []byte, p *Packet, r *Rewrite) {
 				binary.BigEndian.PutUint16(l4[6:], c)
 			}
 		}
-	case Query:
+	case ClassICMPQuery:
 		binary.BigEndian.PutUint16(l4[4:], r.SrcPort)
 		binary.BigEndian.PutUint16(l4[2:], update(binary.BigEndian.Uint16(l4[2:]), delta16(p.SrcPort, r.SrcPort)))
 	}

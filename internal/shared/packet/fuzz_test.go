@@ -26,7 +26,7 @@ func FuzzEmbedded(f *testing.F) {
 		b = bytes.Clone(b)
 		r := Rewrite{Src: Addr(addr), Dst: p.Dst, SrcPort: port, DstPort: p.DstPort}
 		RewriteEmbedded(b, &p, &r)
-		if !ParseEmbedded(b, &q) || q.Src != r.Src || q.SrcPort != r.SrcPort || q.Dst != p.Dst || p.Class != Query && q.DstPort != p.DstPort {
+		if !ParseEmbedded(b, &q) || q.Src != r.Src || q.SrcPort != r.SrcPort || q.Dst != p.Dst || p.Class != ClassICMPQuery && q.DstPort != p.DstPort {
 			t.Fatalf("%+v after %+v", q, r)
 		}
 		RewriteEmbedded(b, &q, &Rewrite{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort})
@@ -43,11 +43,11 @@ func FuzzEmbedded(f *testing.F) {
 func normal(b []byte, p *Packet) {
 	offs := []int{offSum}
 	switch p.Class {
-	case Stream:
+	case ClassTCP:
 		offs = append(offs, int(p.L4)+offTCPSum)
-	case Gram:
+	case ClassUDP:
 		offs = append(offs, int(p.L4)+6)
-	case Query:
+	case ClassICMPQuery:
 		offs = append(offs, int(p.L4)+2)
 	}
 	for _, o := range offs {

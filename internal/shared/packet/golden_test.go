@@ -162,11 +162,11 @@ func TestRFC5508_REQ3_Quotes(t *testing.T) {
 				want := Packet{Src: Addr(binary.BigEndian.Uint32(full[12:])), Dst: Addr(binary.BigEndian.Uint32(full[16:])), Proto: proto, L4: uint16(hl)}
 				switch proto {
 				case TCP:
-					want.Class = Stream
+					want.Class = ClassTCP
 				case UDP:
-					want.Class = Gram
+					want.Class = ClassUDP
 				case ICMP:
-					want.Class = Query
+					want.Class = ClassICMPQuery
 					want.SrcPort = binary.BigEndian.Uint16(l4[4:])
 					want.DstPort = want.SrcPort
 				}

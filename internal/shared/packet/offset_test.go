@@ -29,12 +29,12 @@ func TestDataOffset(t *testing.T) {
 				t.Fatalf("offset %d of %d bytes: %v, length %d, payload %d", off, len(l4), why, ln, p.Payload)
 			}
 			var k Tuple
-			ln = Usual(f, MAC([6]byte(f)), &k)
+			ln = FastKey(f, MAC([6]byte(f)), &k)
 			if good != (ln == len(f)) || !good && ln != 0 {
 				t.Fatalf("offset %d of %d bytes: the short way says %d", off, len(l4), ln)
 			}
 			if good {
-				if ParseUsual(f, &k, &q); p != q {
+				if ParseFast(f, &k, &q); p != q {
 					t.Fatalf("offset %d of %d bytes: %+v and %+v", off, len(l4), p, q)
 				}
 			}
@@ -64,7 +64,7 @@ func TestShortTransport(t *testing.T) {
 			var p Packet
 			var k Tuple
 			_, why := ParseIPv4(f, &p)
-			ln := Usual(f[:len(f):len(f)], MAC([6]byte(f)), &k)
+			ln := FastKey(f[:len(f):len(f)], MAC([6]byte(f)), &k)
 			if (why == 0) != (n >= size) || n < size && ln != 0 {
 				t.Errorf("protocol %d, %d bytes: %v, the short way says %d", proto, n, why, ln)
 			}

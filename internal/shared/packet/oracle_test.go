@@ -49,7 +49,7 @@ func second(f []byte) (p Packet, n int, why verdict.Reason) {
 		if off := int(h.DataOffset()); off < header.TCPMinimumSize || off > len(h) || sum() != 0xffff {
 			return p, n, bad
 		}
-		p.Class = Stream
+		p.Class = ClassTCP
 		p.SrcPort, p.DstPort, p.Seq, p.Ack = h.SourcePort(), h.DestinationPort(), h.SequenceNumber(), h.AckNumber()
 		p.Flags, p.Window, p.Payload = uint8(h.Flags())&0x3f, h.WindowSize(), uint16(len(h.Payload()))
 		if p.SrcPort == 0 || p.DstPort == 0 {
@@ -63,7 +63,7 @@ func second(f []byte) (p Packet, n int, why verdict.Reason) {
 		if int(h.Length()) != len(l4) || h.Checksum() != 0 && sum() != 0xffff {
 			return p, n, bad
 		}
-		p.Class, p.SrcPort, p.DstPort = Gram, h.SourcePort(), h.DestinationPort()
+		p.Class, p.SrcPort, p.DstPort = ClassUDP, h.SourcePort(), h.DestinationPort()
 		if p.DstPort == 0 {
 			return p, n, bad
 		}
@@ -75,14 +75,14 @@ func second(f []byte) (p Packet, n int, why verdict.Reason) {
 		p.ICMPType, p.ICMPCode = uint8(h.Type()), uint8(h.Code())
 		switch h.Type() {
 		case header.ICMPv4Echo, header.ICMPv4EchoReply:
-			p.Class, p.SrcPort, p.DstPort = Query, h.Ident(), h.Ident()
+			p.Class, p.SrcPort, p.DstPort = ClassICMPQuery, h.Ident(), h.Ident()
 		case header.ICMPv4DstUnreachable, header.ICMPv4TimeExceeded, header.ICMPv4ParamProblem:
-			p.Class = Error
+			p.Class = ClassICMPError
 		default:
-			p.Class = Unknown
+			p.Class = ClassOther
 		}
 	default:
-		p.Class = Unknown
+		p.Class = ClassOther
 	}
 	return p, n, 0
 }
@@ -117,14 +117,14 @@ func compare(t *testing.T, what string, f []byte) verdict.Reason {
 	}
 	if len(f) >= EthLen && [6]byte(f) == [6]byte{2, 1} && Type(f) == TypeIPv4 {
 		var k Tuple
-		u := Usual(f, MAC([6]byte{2, 1}), &k)
-		usual := why == 0 && (p.Class == Stream || p.Class == Gram) && p.L4 == EthLen+MinIPv4
+		u := FastKey(f, MAC([6]byte{2, 1}), &k)
+		usual := why == 0 && (p.Class == ClassTCP || p.Class == ClassUDP) && p.L4 == EthLen+MinIPv4
 		if (u != 0) != usual || u != 0 && (u != n || k != Tuple{p.Src, p.Dst, p.SrcPort, p.DstPort, uint32(p.Proto)}) {
 			t.Fatalf("%s: usual %d, %+v; parsed %v, %+v\n%x", what, u, k, why, p, f)
 		}
 		if u != 0 {
 			var q Packet
-			if ParseUsual(f[:u], &k, &q); q != p {
+			if ParseFast(f[:u], &k, &q); q != p {
 				t.Fatalf("%s: %+v, plainly %+v", what, q, p)
 			}
 		}
@@ -287,7 +287,7 @@ func TestEveryField(t *testing.T) {
 	for i := range 48 {
 		f := made(r, UDP, nil, 8, nil)
 		f[i/8] ^= 1 << (i % 8)
-		if Usual(f, MAC([6]byte{2, 1}), new(Tuple)) != 0 {
+		if FastKey(f, MAC([6]byte{2, 1}), new(Tuple)) != 0 {
 			t.Errorf("bit %d of the destination is not looked at", i)
 		}
 	}

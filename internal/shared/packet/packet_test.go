@@ -98,12 +98,12 @@ func TestParse(t *testing.T) {
 		sport uint16
 		dport uint16
 	}{
-		{"tcp", tcpFrame(1, 2, 3), Stream, 1234, 80},
-		{"udp", udpFrame(1), Gram, 1234, 53},
-		{"echo", echoFrame(1, 2), Query, 0x1234, 0x1234},
-		{"other protocol", build(1<<24, 2<<24, 132, 64, nil, []byte{1}, -1), Unknown, 0, 0},
-		{"options", build(0x0a000002, 0xc6336450, UDP, 64, []byte{1, 7, 3, 0}, udpFrame(9)[EthLen+MinIPv4:], 6), Gram, 1234, 53},
-		{"padding", append(udpFrame(1), make([]byte, 17)...), Gram, 1234, 53},
+		{"tcp", tcpFrame(1, 2, 3), ClassTCP, 1234, 80},
+		{"udp", udpFrame(1), ClassUDP, 1234, 53},
+		{"echo", echoFrame(1, 2), ClassICMPQuery, 0x1234, 0x1234},
+		{"other protocol", build(1<<24, 2<<24, 132, 64, nil, []byte{1}, -1), ClassOther, 0, 0},
+		{"options", build(0x0a000002, 0xc6336450, UDP, 64, []byte{1, 7, 3, 0}, udpFrame(9)[EthLen+MinIPv4:], 6), ClassUDP, 1234, 53},
+		{"padding", append(udpFrame(1), make([]byte, 17)...), ClassUDP, 1234, 53},
 	} {
 		var p Packet
 		n, why := ParseIPv4(c.frame, &p)
@@ -192,7 +192,7 @@ func TestApply(t *testing.T) {
 			var p, q Packet
 			ParseIPv4(f, &p)
 			to := Rewrite{Src: edge(r), Dst: edge(r), SrcPort: uint16(edge(r)) | 1, DstPort: uint16(edge(r)) | 1}
-			if p.Class == Query {
+			if p.Class == ClassICMPQuery {
 				to.DstPort = to.SrcPort
 			}
 			Apply(f, &p, &to)
@@ -247,7 +247,7 @@ func TestEmbedded(t *testing.T) {
 			t.Fatalf("%s: %+v", name, p)
 		}
 		to := Rewrite{Src: 0xcb00710a, Dst: 0x01020304, SrcPort: 40000, DstPort: 50000}
-		if p.Class == Query {
+		if p.Class == ClassICMPQuery {
 			to.DstPort = to.SrcPort
 		}
 		RewriteEmbedded(b, &p, &to)
@@ -323,7 +323,7 @@ func FuzzParse(f *testing.F) {
 		if n > len(b) || int(p.L4) > n {
 			t.Fatalf("length %d, transport at %d, of a frame of %d", n, p.L4, len(b))
 		}
-		if p.Class == Error {
+		if p.Class == ClassICMPError {
 			if inner := b[int(p.L4)+ICMPLen : n]; ParseEmbedded(inner, &q) {
 				RewriteEmbedded(inner, &q, &Rewrite{Src: Addr(src), Dst: q.Dst, SrcPort: port, DstPort: q.DstPort})
 				if !ParseEmbedded(inner, &q) {

@@ -75,17 +75,17 @@ type Class uint8
 
 // The classes. Zero is invalid.
 const (
-	_       Class = iota
-	Stream        // TCP
-	Gram          // UDP
-	Query         // ICMP echo request or reply; both ports are its identifier
-	Error         // ICMP error about another packet
-	Unknown       // anything else: it cannot be tracked (source quench among it, RFC 6633)
+	_              Class = iota
+	ClassTCP             // TCP
+	ClassUDP             // UDP
+	ClassICMPQuery       // ICMP echo request or reply; both ports are its identifier
+	ClassICMPError       // ICMP error about another packet
+	ClassOther           // anything else: it cannot be tracked (source quench among it, RFC 6633)
 )
 
 // A Packet is what Parse reads from a frame. Numbers are in host order.
-// SrcPort and DstPort are valid for Stream, Gram and Query; Seq to Payload and
-// Flags for Stream; ICMPType and ICMPCode when Proto is ICMP.
+// SrcPort and DstPort are valid for TCP, UDP and ICMP queries; Seq to Payload and
+// Flags for TCP; ICMPType and ICMPCode when Proto is ICMP.
 type Packet struct {
 	Src, Dst         Addr
 	SrcPort, DstPort uint16
@@ -163,7 +163,7 @@ func parseTransport(l4 []byte, p *Packet, n int, rest uint64) verdict.Reason {
 		if off < TCPLen || off > len(l4) || Sum(l4, pseudo(p, n)+rest) != 0xffff {
 			return verdict.MalformedPacket
 		}
-		p.Class = Stream
+		p.Class = ClassTCP
 		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
 		p.Seq, p.Ack = binary.BigEndian.Uint32(l4[4:]), binary.BigEndian.Uint32(l4[8:])
 		p.Flags, p.Window = l4[13]&0x3f, binary.BigEndian.Uint16(l4[14:])
@@ -178,7 +178,7 @@ func parseTransport(l4 []byte, p *Packet, n int, rest uint64) verdict.Reason {
 		if binary.BigEndian.Uint16(l4[6:]) != 0 && Sum(l4, pseudo(p, n)+rest) != 0xffff {
 			return verdict.MalformedPacket
 		}
-		p.Class = Gram
+		p.Class = ClassUDP
 		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
 		if p.DstPort == 0 {
 			return verdict.MalformedPacket
@@ -190,16 +190,16 @@ func parseTransport(l4 []byte, p *Packet, n int, rest uint64) verdict.Reason {
 		p.ICMPType, p.ICMPCode = l4[0], l4[1]
 		switch p.ICMPType {
 		case EchoRequest, EchoReply:
-			p.Class = Query
+			p.Class = ClassICMPQuery
 			p.SrcPort = binary.BigEndian.Uint16(l4[4:])
 			p.DstPort = p.SrcPort
 		case Unreachable, TimeExceeded, ParamProblem:
-			p.Class = Error
+			p.Class = ClassICMPError
 		default:
-			p.Class = Unknown
+			p.Class = ClassOther
 		}
 	default:
-		p.Class = Unknown
+		p.Class = ClassOther
 	}
 	return 0
 }

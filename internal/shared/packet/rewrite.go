@@ -46,12 +46,12 @@ func Apply(f []byte, p *Packet, r *Rewrite) {
 
 	l4 := f[p.L4:]
 	switch p.Class {
-	case Stream:
+	case ClassTCP:
 		d := addrs + delta16(p.SrcPort, r.SrcPort) + delta16(p.DstPort, r.DstPort)
 		binary.BigEndian.PutUint16(l4, r.SrcPort)
 		binary.BigEndian.PutUint16(l4[2:], r.DstPort)
 		binary.BigEndian.PutUint16(l4[16:], update(binary.BigEndian.Uint16(l4[16:]), d))
-	case Gram:
+	case ClassUDP:
 		binary.BigEndian.PutUint16(l4, r.SrcPort)
 		binary.BigEndian.PutUint16(l4[2:], r.DstPort)
 		if old := binary.BigEndian.Uint16(l4[6:]); old != 0 {
@@ -62,7 +62,7 @@ func Apply(f []byte, p *Packet, r *Rewrite) {
 			}
 			binary.BigEndian.PutUint16(l4[6:], c)
 		}
-	case Query:
+	case ClassICMPQuery:
 		if p.SrcPort != r.SrcPort {
 			binary.BigEndian.PutUint16(l4[4:], r.SrcPort)
 			c := update(binary.BigEndian.Uint16(l4[2:]), delta16(p.SrcPort, r.SrcPort))

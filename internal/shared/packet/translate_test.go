@@ -54,7 +54,7 @@ func TestTranslations(t *testing.T) {
 		}
 		var k Tuple
 		var p Packet
-		if m, why := ParseIPv4(f, &p); why != 0 || Usual(f, MAC([6]byte{2, 1}), &k) != m {
+		if m, why := ParseIPv4(f, &p); why != 0 || FastKey(f, MAC([6]byte{2, 1}), &k) != m {
 			t.Fatalf("%x: %v", f, why)
 		}
 		to := Rewrite{Src: edge(r), Dst: edge(r), SrcPort: uint16(edge(r)), DstPort: uint16(edge(r))}
@@ -67,7 +67,7 @@ func TestTranslations(t *testing.T) {
 		want := again(f, &to)
 		plain, usual := bytes.Clone(f), bytes.Clone(f)
 		Apply(plain, &p, &to)
-		translateUsual(usual, k.Proto, &to)
+		translateFast(usual, k.Proto, &to)
 		q := Packet{Class: p.Class, L4: MinIPv4}
 		for _, b := range [][]byte{want, plain, usual} {
 			if proto == UDP && b[EthLen+MinIPv4+6]|b[EthLen+MinIPv4+7] == 0 && want[EthLen+MinIPv4+6]|want[EthLen+MinIPv4+7] != 0 {
@@ -88,7 +88,7 @@ func TestShortWayKeepsChecksums(t *testing.T) {
 	for port := range uint16(65535) {
 		f := udpFrame(1, 2, 3)
 		to := Rewrite{Src: 0x0a000002, Dst: 0xc6336450, SrcPort: port, DstPort: 53}
-		translateUsual(f, UDP, &to)
+		translateFast(f, UDP, &to)
 		got := binary.BigEndian.Uint16(f[EthLen+MinIPv4+6:])
 		if found = found || got == 0xffff; got == 0 || slowSum(f[EthLen+MinIPv4:], pseudoOf(to.Src, to.Dst, UDP, 11)) != 0xffff {
 			t.Fatalf("port %d: %#x", port, got)

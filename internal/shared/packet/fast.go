@@ -15,7 +15,7 @@ type Tuple struct {
 	Proto            uint32 // IP protocol number
 }
 
-// MAC returns a link-layer address as Usual takes it.
+// MAC returns a link-layer address as FastKey takes it.
 func MAC(a [6]byte) uint64 {
 	return uint64(binary.LittleEndian.Uint32(a[:])) | uint64(binary.LittleEndian.Uint16(a[4:]))<<32
 }
@@ -27,11 +27,11 @@ const (
 	shortEnd  = 98
 )
 
-// Usual reads the tuple of a frame of the usual kind: addressed to self, IPv4
+// FastKey reads the tuple of a frame of the usual kind: addressed to self, IPv4
 // without options, unfragmented, TCP or UDP, and in everything as ParseIPv4
 // wants it, checksums included. It returns the frame's length without padding,
 // or 0 for any other frame, about which ParseIPv4 says what it is.
-func Usual(f []byte, self uint64, t *Tuple) int {
+func FastKey(f []byte, self uint64, t *Tuple) int {
 	if len(f) < usualMin {
 		return 0
 	}
@@ -118,15 +118,15 @@ func turn(w uint64) uint64 { return bits.RotateLeft64(bits.ReverseBytes64(w), 32
 
 func turn32(w uint32) uint32 { return bits.RotateLeft32(bits.ReverseBytes32(w), 16) }
 
-// ParseUsual reads into p what ParseIPv4 would, of a frame that Usual has
+// ParseFast reads into p what ParseIPv4 would, of a frame that FastKey has
 // read as t, without padding.
-func ParseUsual(f []byte, t *Tuple, p *Packet) {
+func ParseFast(f []byte, t *Tuple, p *Packet) {
 	h := (*[usualMin]byte)(f)
-	*p = Packet{EtherType: TypeIPv4, Src: t.Src, Dst: t.Dst, SrcPort: t.SrcPort, DstPort: t.DstPort, Proto: uint8(t.Proto), Class: Gram,
+	*p = Packet{EtherType: TypeIPv4, Src: t.Src, Dst: t.Dst, SrcPort: t.SrcPort, DstPort: t.DstPort, Proto: uint8(t.Proto), Class: ClassUDP,
 		TTL: h[EthLen+offTTL], L4: EthLen + MinIPv4, Total: uint16(len(f) - EthLen), DF: h[EthLen+offFrag]&0x40 != 0}
 	if t.Proto == TCP && len(f) >= EthLen+MinIPv4+TCPLen {
 		l4 := (*[TCPLen]byte)(f[EthLen+MinIPv4:])
-		p.Class = Stream
+		p.Class = ClassTCP
 		p.Seq, p.Ack = binary.BigEndian.Uint32(l4[4:]), binary.BigEndian.Uint32(l4[8:])
 		p.Flags, p.Window = l4[13]&0x3f, binary.BigEndian.Uint16(l4[14:])
 		p.Payload = uint16(len(f) - EthLen - MinIPv4 - int(l4[12]>>4)*4)
@@ -136,7 +136,7 @@ func ParseUsual(f []byte, t *Tuple, p *Packet) {
 // Head is how many bytes of a frame are looked at to translate it.
 const Head = 64
 
-// The following translate a packet whose frame begins with h and which Usual has
+// The following translate a packet whose frame begins with h and which FastKey has
 // read. Each writes some fields, and returns or is told what that changes: a sum of
 // ~m + m' (RFC 1624) of the words written, in their little-endian order, which
 // one's complement sums do not mind. They are small, so that they are inlined.

@@ -53,9 +53,9 @@ func fixSums(f []byte) {
 	l4[off], l4[off+1] = byte(s>>8), byte(s)
 }
 
-// FuzzUsual: a frame is usual exactly when ParseIPv4 finds a valid TCP or UDP
+// FuzzFastKey: a frame is usual exactly when ParseIPv4 finds a valid TCP or UDP
 // packet without options in it; both read the same of it, and translate it alike.
-func FuzzUsual(f *testing.F) {
+func FuzzFastKey(f *testing.F) {
 	for _, s := range usualSeeds() {
 		f.Add(s, true)
 		f.Add(s, false)
@@ -76,10 +76,10 @@ func FuzzUsual(f *testing.F) {
 			fixSums(b)
 		}
 		var k Tuple
-		n := Usual(b, MAC(self), &k)
+		n := FastKey(b, MAC(self), &k)
 		var p Packet
 		m, why := ParseIPv4(b, &p)
-		want := why == 0 && (p.Class == Stream || p.Class == Gram) && p.L4 == EthLen+MinIPv4
+		want := why == 0 && (p.Class == ClassTCP || p.Class == ClassUDP) && p.L4 == EthLen+MinIPv4
 		if (n != 0) != want {
 			t.Fatalf("usual: %v; parsed: %v, class %d", n != 0, why, p.Class)
 		}
@@ -90,7 +90,7 @@ func FuzzUsual(f *testing.F) {
 			t.Fatalf("length %d and %d, %+v and %+v", n, m, k, p)
 		}
 		var u Packet
-		if ParseUsual(b[:n], &k, &u); u != p {
+		if ParseFast(b[:n], &k, &u); u != p {
 			t.Fatalf("%+v, plainly %+v", u, p)
 		}
 		if p.TTL < 2 {
@@ -99,14 +99,14 @@ func FuzzUsual(f *testing.F) {
 		r := Rewrite{Src: p.Dst + 77, Dst: p.Src, SrcPort: p.DstPort ^ 0x101 | 2, DstPort: p.SrcPort | 1}
 		plain := bytes.Clone(b[:m])
 		Apply(plain, &p, &r)
-		translateUsual(b[:n], k.Proto, &r)
+		translateFast(b[:n], k.Proto, &r)
 		// A checksum may be written as either zero of one's complement.
 		var q Packet
 		if _, why := ParseIPv4(b[:n], &q); why != 0 {
 			t.Fatalf("what was translated is %v: %x, plainly %x", why, b[:n], plain)
 		}
 		sums := map[int]bool{24: true, 25: true}
-		if p.Class == Stream {
+		if p.Class == ClassTCP {
 			sums[50], sums[51] = true, true
 		} else {
 			sums[40], sums[41] = true, true

@@ -17,19 +17,19 @@ func usualFrame() []byte {
 	return f
 }
 
-func BenchmarkUsual(b *testing.B) {
+func BenchmarkFastKey(b *testing.B) {
 	f := usualFrame()
 	self := MAC([6]byte{2, 1})
 	var t Tuple
 	for range b.N {
-		if Usual(f, self, &t) == 0 {
+		if FastKey(f, self, &t) == 0 {
 			b.Fatal("not usual")
 		}
 	}
 }
 
-// translateUsual does what the data plane does with the usual packet in f.
-func translateUsual(f []byte, proto uint32, r *Rewrite) {
+// translateFast does what the data plane does with the usual packet in f.
+func translateFast(f []byte, proto uint32, r *Rewrite) {
 	var h [Head]byte
 	n := copy(h[:], f)
 	d := PutAddrs(&h, r)
@@ -43,14 +43,14 @@ func translateUsual(f []byte, proto uint32, r *Rewrite) {
 	copy(f[:n], h[:])
 }
 
-func BenchmarkTranslateUsual(b *testing.B) {
+func BenchmarkTranslateFast(b *testing.B) {
 	f := usualFrame()
 	self := MAC([6]byte{2, 1})
 	var t Tuple
-	Usual(f, self, &t)
+	FastKey(f, self, &t)
 	r := Rewrite{Src: t.Dst, Dst: t.Src, SrcPort: t.DstPort, DstPort: t.SrcPort}
 	for range b.N {
-		translateUsual(f, t.Proto, &r)
+		translateFast(f, t.Proto, &r)
 	}
 }
 
