@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -270,6 +271,31 @@ func TestLinkEndOfTheServer(t *testing.T) {
 	if b.l.Poll(b.now); p.kicked.Load() {
 		t.Error("woken twice for one end")
 	}
+	// Nor before the last byte, if there was no room for it.
+	b = newBench(t)
+	b.open(make([]byte, 20))
+	p = b.l.pipe
+	for range sealedSize / 1024 {
+		b.server(make([]byte, 1024))
+	}
+	b.l.Poll(b.now)
+	b.input(packet.Packet{Seq: b.seq, Ack: b.seg.Seq + uint32(len(b.seg.Data)), Window: 60000, Flags: packet.ACK | packet.FIN}, []byte("last"))
+	if b.l.Poll(b.now); p.eof.Load() || p.sealedIn.Room() != 0 {
+		t.Fatalf("the end before the last bytes; room for %d", p.sealedIn.Room())
+	}
+	p.ReadSealed(make([]byte, sealedSize))
+	b.l.Poll(b.now)
+	if p.ReadSealed(buf); !p.eof.Load() || string(buf[:4]) != "last" {
+		t.Fatalf("%q, the end: %v", buf[:4], p.eof.Load())
+	}
+	// An end without bytes wakes the goroutine.
+	b = newBench(t)
+	b.open(make([]byte, 20))
+	b.l.pipe.kicked.Store(false)
+	b.input(packet.Packet{Seq: b.seq, Ack: b.seg.Seq + uint32(len(b.seg.Data)), Window: 60000, Flags: packet.ACK | packet.FIN}, nil)
+	if b.l.Poll(b.now); !b.l.pipe.eof.Load() || !b.l.pipe.kicked.Load() {
+		t.Error("not woken for the end")
+	}
 	// Another's stream, or an old one, is no end.
 	b = newBench(t)
 	b.open(make([]byte, 20))
@@ -284,8 +310,9 @@ func TestLinkEndOfTheServer(t *testing.T) {
 	if n, err := b.l.pipe.ReadSealed(buf); n != 0 || err != io.EOF {
 		t.Errorf("%d, %v", n, err)
 	}
-	// A failure after an answer is none: the next query makes a new connection.
-	b.l.useful = true
+	// A failure after a response is none: the next query makes a new connection.
+	b.l.pipe.WritePlain([]byte{0, 1, 7})
+	b.l.Poll(b.now)
 	b.l.pipe.Park(verdict.TLSClosed, "reset")
 	b.l.Poll(b.now)
 	if b.l.State() != Idle || len(b.lost) != 1 || b.lost[0] || b.l.Counters().Failures != [verdict.NumTLSClasses]uint64{} {
@@ -375,7 +402,7 @@ func TestPipe(t *testing.T) {
 	p.order.Store(orderCancel)
 	p.class, p.reason = verdict.TLSClosed, append(p.reason, 'x')
 	p.start()
-	if p.plainIn.Len()+p.sealedIn.Len()+p.sealedOut.Len() != 0 || p.plainOut.Len() != 17 || p.eof.Load() || p.Cancelled() || p.class != 0 || len(p.reason) != 0 || p.state.Load() != handshaking || !p.working() {
+	if p.plainIn.Len()+p.sealedIn.Len()+p.sealedOut.Len() != 0 || p.plainOut.Len() != 17 || p.eof.Load() || p.Cancelled() || p.ShouldClose() || p.class != 0 || len(p.reason) != 0 || p.state.Load() != handshaking || !p.working() {
 		t.Fatal("a new connection has what an old one has left")
 	}
 	buf := make([]byte, 30)
@@ -409,16 +436,16 @@ func TestPipe(t *testing.T) {
 	}
 	// Writing waits for room.
 	within("writing", func() {
-		go func() {
+		go func(p *Pipe) { // not the next one, which p is later
 			for n := 0; n < 2*sealedSize+5; {
 				k := p.sealedOut.Len()
 				p.sealedOut.Discard(k)
 				if n += k; k > 0 {
 					p.kick()
 				}
-				time.Sleep(0)
+				runtime.Gosched()
 			}
-		}()
+		}(p)
 		if n, err := p.WriteSealed(make([]byte, 2*sealedSize+5)); n != 2*sealedSize+5 || err != nil {
 			t.Errorf("%d, %v", n, err)
 		}

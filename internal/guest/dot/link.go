@@ -275,11 +275,9 @@ func (l *Link) readMessages() {
 		if l.received >= 2 {
 			want += int(binary.BigEndian.Uint16(l.msg[:]))
 		}
-		if l.received < want {
-			n := l.pipe.plainIn.Read(l.msg[l.received:want])
-			if l.received += n; n == 0 {
-				break
-			}
+		n := l.pipe.plainIn.Read(l.msg[l.received:want])
+		if l.received += n; n == 0 {
+			break
 		}
 		if l.received < want || want == 2 && binary.BigEndian.Uint16(l.msg[:]) != 0 {
 			continue
@@ -287,9 +285,7 @@ func (l *Link) readMessages() {
 		msg := l.msg[2:want]
 		l.received = 0
 		l.waitingSince = 0
-		if !l.useful {
-			l.useful, l.backoff, l.reported.class = true, 0, 0
-		}
+		l.useful, l.backoff, l.reported.class = true, 0, 0
 		l.cfg.User.Response(l.cfg.Up, msg)
 	}
 	if l.pipe.plainIn.Len() > 0 {
@@ -302,15 +298,12 @@ func (l *Link) readMessages() {
 
 // finishParked ends the connection once the goroutine is parked.
 func (l *Link) finishParked(now int64) {
-	if l.conn != 0 {
-		l.sendSealed(now) // close_notify
-		id := l.conn
-		l.conn = 0
-		if l.aborted {
-			l.cfg.TCP.Abort(id, now)
-		} else {
-			l.cfg.TCP.Close(id, now)
-		}
+	id := l.conn // 0, which is no connection, if the server has reset it
+	l.conn = 0
+	if l.aborted {
+		l.cfg.TCP.Abort(id, now)
+	} else {
+		l.cfg.TCP.Close(id, now)
 	}
 	c, why := l.pipe.class, l.pipe.reason
 	if l.endClass != 0 {
@@ -360,7 +353,7 @@ func (l *Link) Tick(now int64) {
 			l.cfg.TCP.Abort(l.conn, now) // calls Closed
 		}
 	case Handshaking:
-		if now >= l.deadline || l.unacked() {
+		if now >= l.deadline {
 			l.shutdown(orderCancel, verdict.TLSTimeout, now)
 		}
 	case Open:

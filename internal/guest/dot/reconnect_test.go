@@ -82,19 +82,20 @@ func TestReasonsAreToldOnce(t *testing.T) {
 	}{
 		{verdict.TLSClosed, "one", 1}, {verdict.TLSClosed, "one", 1}, {verdict.TLSClosed, "two", 2}, {verdict.TLSTimeout, "two", 3},
 		{verdict.TLSTimeout, "two", 3}, {verdict.TLSClosed, "one", 4}, {verdict.TLSClosed, "eno", 5}, {verdict.TLSClosed, "", 6},
+		{verdict.TLSClosed, "a long reason", 7}, {verdict.TLSClosed, "b long reason", 8}, {verdict.TLSClosed, "b lonf reason", 9},
 	} {
 		if b.l.fail(c.class, []byte(c.reason), b.now); len(b.failed) != c.told {
 			t.Errorf("%d: told %q", i, b.failed)
 		}
 	}
-	if b.l.backoff != longBackoff || b.l.deadline != b.now+longBackoff || b.l.Counters().Failures[verdict.TLSClosed] != 6 {
+	if b.l.backoff != longBackoff || b.l.deadline != b.now+longBackoff || b.l.Counters().Failures[verdict.TLSClosed] != 9 {
 		t.Errorf("a pause of %d, %+v", b.l.backoff, b.l.Counters())
 	}
 	b.now += longBackoff
 	b.open(make([]byte, 20))
 	b.l.pipe.WritePlain([]byte{0, 1, 7})
 	b.l.Poll(b.now)
-	if b.l.fail(verdict.TLSClosed, nil, b.now); len(b.failed) != 7 || b.l.backoff != firstBackoff {
+	if b.l.fail(verdict.TLSClosed, nil, b.now); len(b.failed) != 10 || b.l.backoff != firstBackoff {
 		t.Errorf("told %q, a pause of %d", b.failed, b.l.backoff)
 	}
 }
