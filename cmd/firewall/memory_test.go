@@ -16,4 +16,7 @@ func TestTelemetryMemory(t *testing.T) {
 	if n < 2_350_000 || n > 2_450_000 {
 		t.Errorf("telemetry takes %d bytes, documents say 2.4 MB", n)
 	}
+	if event.RecordSize != 160 {
+		t.Errorf("a record has %d bytes, documents say 160", event.RecordSize)
+	}
 }
