@@ -18,6 +18,7 @@ var dialect = map[string]string{
 	`(is|are|was|were|be|been) told`: "gets, is notified, is reported",
 	`(come|comes|came) to be`:        "succeed, exist",
 	`for the sake of`:                "because, so that",
+	`(is|are) said\b`:                "is reported, is listed",
 	`policy segment`:                 "ruleset",
 }
 
