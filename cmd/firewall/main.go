@@ -84,6 +84,9 @@ func run(args arguments) error {
 	}
 	setMemoryLimit()
 	debug.SetGCPercent(percent)
+	if err := sys.Seal(); err != nil {
+		return err
+	}
 	engine.Announce()
 	ready(policy, nics)
 	loop(engine, nics, out, loopGaps)

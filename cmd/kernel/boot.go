@@ -42,11 +42,13 @@ const lowMax = 1 << 20
 // kmain brings up the machine and returns the first thread's frame.
 func kmain() uint64 {
 	cur = noThread
+	enterMonitor()
 	readLoader()
 	findPower() // reads ACPI tables, so that a refusal can power off
 	checkMemory()
-	initFrames()
+	findGeneral()
 	mapDirect()
+	initFrames()
 	dropLow()
 	initIRQ()
 	initClock()
@@ -56,6 +58,19 @@ func kmain() uint64 {
 	startKeyboard()
 	initAreas()
 	return startProgram()
+}
+
+// enterMonitor tells the monitor what SYSCALL does here and has it turn on what
+// the CPU can forbid ring 0 (SMEP, SMAP) and ring 3 (UMIP).
+func enterMonitor() {
+	_, b, c, _ := cpuid(7, 0)
+	smep, smap, umip := b>>7&1, b>>20&1, c>>2&1
+	if _, sig, _, _ := cpuid(0x40000000, 0); sig == 0x54474354 { // "TCGT"
+		// Before version 9.1 QEMU's TCG takes the stack of an IRETQ from ring 3
+		// to ring 3 for an access of ring 0.
+		smap = 0
+	}
+	monitor(monEnter, uint64(syscallNative), uint64(smep<<20|smap<<21|umip<<11), 0, 0)
 }
 
 // addRAM notes a stretch of RAM given by the loader.
@@ -152,29 +167,17 @@ func checkMemory() {
 // maxRAM is how far up memory is used.
 const maxRAM = 64 << 30
 
-// initFrames gives the allocator all RAM above the image.
+// initFrames gives the allocator all general RAM. Its bitmap lies in the first
+// frames of it.
 func initFrames() {
-	start := record().FreeStart
-	end := start
-	for i := 0; i < loaded.nram; i++ {
-		if e := min(loaded.ram[i].end&^(vm.FrameSize-1), maxRAM); e > end {
-			end = e
-		}
-	}
+	start, end := general[0].start, max(general[0].end, general[1].end)
 	bits := alignUp(vm.BitmapBytes((end-start)/vm.FrameSize), vm.FrameSize)
-	// The bitmap lies in the first free bytes; they are mapped already when
-	// they belong to the same stretch of RAM, as they do.
-	if !mapFirst(start, bits) {
+	if start == 0 || start+bits > general[0].end {
 		refuse("not enough memory behind the image (give it more: --memory)")
 	}
 	frames.Init(start, (end-start)/vm.FrameSize, uintptr(abi.DirectBase+start))
-	for i := 0; i < loaded.nram; i++ {
-		s, e := alignUp(loaded.ram[i].start, vm.FrameSize), min(loaded.ram[i].end&^(vm.FrameSize-1), end)
-		s = max(s, start+bits)
-		if s < e {
-			frames.Give(s, (e-s)/vm.FrameSize)
-		}
-	}
+	frames.Give(start+bits, (general[0].end-start-bits)/vm.FrameSize)
+	frames.Give(general[1].start, (general[1].end-general[1].start)/vm.FrameSize)
 	totalFrames = loaded.total / vm.FrameSize
 }
 
@@ -248,6 +251,7 @@ func startProgram() uint64 {
 	t.f.rip, t.f.rsp = r.Entry, abi.UserTop
 	t.f.cs, t.f.ss, t.f.rflags = abi.UserCS, abi.UserDS, 0x202
 	setCurrent(1)
+	closeTables()
 	return addr(&t.f)
 }
 

@@ -13,11 +13,9 @@ var (
 
 // sysCooperate: see abi.SysCooperate.
 func sysCooperate() uint64 {
-	const rflags = 2 // reserved bit 1; IF off
-	faultFrame[2], crashFrame[2], irqFrame[2] = rflags, rflags, rflags
 	cooperative = true
 	sliceEnd = now() + slice
-	monitor(monMask, 0, 0)
+	monitor(monCooperate, 0, 0, 0, 0)
 	return 0
 }
 

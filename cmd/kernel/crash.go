@@ -17,7 +17,7 @@ func beginReport() {
 	case 2:
 		lastWord()
 	default:
-		monitor(monReset, 0, 0)
+		monitor(monReset, 0, 0, 0, 0)
 	}
 }
 
@@ -31,7 +31,7 @@ func lastWord() {
 	outb(0x64, 0xfe)
 	outb(0xcf9, 6)
 	resetReg.write(resetValue)
-	monitor(monReset, 0, 0)
+	monitor(monReset, 0, 0, 0, 0)
 }
 
 // crash reports what the kernel itself found wrong.
@@ -78,12 +78,12 @@ func crashRegisters(what string, f *frame) {
 // kabort reports an exception from which there is no return: NMI, double
 // fault, machine check, or a fault in the fault handler.
 func kabort(g *frame) {
-	top := uint64(abi.AbortTop)
-	if trapVector != 2 && trapVector != 8 && trapVector != 18 {
+	top, v := uint64(abi.AbortTop), trap().Vector
+	if v != 2 && v != 8 && v != 18 {
 		top = abi.TrapTop
 	}
-	tf := at[trapFrame](top - 48)
-	g.vec, g.err = uint64(trapVector), tf.err
+	tf := at[trapFrame](abi.TableWindow + top - 48)
+	g.vec, g.err = v, tf.err
 	g.rip, g.cs, g.rflags, g.rsp, g.ss = tf.rip, tf.cs, tf.rflags, tf.rsp, tf.ss
 	crashRegisters("unrecoverable exception", g)
 }
@@ -100,7 +100,7 @@ func putRegisters(f *frame) {
 	putRegister(" rsp=", f.rsp)
 	putRegister(" rflags=", f.rflags)
 	putRegister(" cs=", f.cs)
-	putRegister(" cr2=", trapCR2)
+	putRegister(" cr2=", trap().CR2)
 	putRegister("\nrax=", f.rax)
 	putRegister(" rbx=", f.rbx)
 	putRegister(" rcx=", f.rcx)
@@ -117,7 +117,7 @@ func putRegisters(f *frame) {
 	putRegister(" r14=", f.r14)
 	putRegister(" r15=", f.r15)
 	puts("\nin_kernel=")
-	putu(uint64(inKernel))
+	putu(uint64(shared().InKernel))
 	puts(" thread=")
 	putu(uint64(cur))
 	puts(" free_frames=")

@@ -67,7 +67,7 @@ func sysWait(deadline uint64) (result uint64, blocked bool) {
 	return block(waitDevice, deadline), true
 }
 
-// window maps a register window, once per page.
+// window maps the page of a register window, while the machine is set up.
 func window(pa uint64) uintptr {
 	for i := 0; i < mappedN; i++ {
 		if mappedPage[i] == pa&^4095 {
@@ -79,6 +79,55 @@ func window(pa uint64) uintptr {
 		mappedN++
 	}
 	return mapDevice(pa)
+}
+
+// dropWindows unmaps the registers that the program must not reach: of what was
+// mapped while the machine was set up, only the virtio registers of devices and
+// those that end the machine stay.
+func dropWindows() {
+	for _, r := range [...]register{resetReg, sleepReg} {
+		if r.addr != 0 && !r.io {
+			window(r.addr)
+		}
+	}
+	for va := uint64(abi.MMIOBase); va < abi.TableWindow&^(1<<39-1); {
+		t, empty := tableOf(va)
+		if empty != 0 {
+			va = (va | (empty - 1)) + 1
+			continue
+		}
+		for i := uint64(0); i < 512; i++ {
+			if *tableAt(t, i) != 0 && !kept(va+i<<12) {
+				setEntry(tableAt(t, i), 0)
+			}
+		}
+		va += large
+	}
+	lapic = 0
+}
+
+// kept reports whether a page of registers stays mapped.
+func kept(va uint64) bool {
+	for _, r := range [...]register{resetReg, sleepReg} {
+		if r.addr != 0 && !r.io && va == abi.MMIOBase+r.addr&^4095 {
+			return true
+		}
+	}
+	for i := uint32(0); i < devices; i++ {
+		d, n := &info().Devices[i], uint32(pciCommonBytes)
+		if d.Notify == 0 {
+			n = microvmStep
+		}
+		if within(va, d.Registers, n) || within(va, d.Notify, d.NotifyLen) || within(va, d.Config, d.ConfigLen) {
+			return true
+		}
+	}
+	return false
+}
+
+// within reports whether a page has a byte of a window.
+func within(va, start uint64, size uint32) bool {
+	return va < start+uint64(size) && start < va+4096
 }
 
 // findDevices finds the virtio devices: on MMIO by the command line where it
@@ -224,6 +273,9 @@ func parseDevice(w []byte) (pa uint64, irq uint32, ok bool) {
 // addDevice notes the device at a register window, if there is one, and routes
 // its interrupt.
 func addDevice(pa, chip uint64, pin uint32) {
+	if !vacant(pa, microvmStep) {
+		refuse("a virtio-mmio device is said to be where memory or an interrupt controller is")
+	}
 	r := window(pa)
 	id := load32(r + mmioID)
 	if id == 0 || load32(r+mmioMagic) != virtioMagic {

@@ -8,29 +8,28 @@ const abi4K = abi.PageSize
 // there is one) first.
 type trapFrame struct{ err, rip, cs, rflags, rsp, ss uint64 }
 
-// kfault handles an exception; g holds the integer registers. It returns 0
+// kfault handles an exception; g is the interrupted state. It returns 0
 // when the interrupted code can go on, or 1 when the current thread's frame
 // has been completed and a signal is due.
 func kfault(g *frame) uint64 {
-	tf := at[trapFrame](abi.TrapTop - 48)
-	if trapVector == 14 && pageFault(trapCR2, tf.err) {
+	g.vec = trap().Vector
+	if g.vec == 14 && pageFault(trap().CR2, g.err) {
 		return 0
 	}
-	if inKernel&1 != 0 || cur == noThread {
-		g.vec, g.err = uint64(trapVector), tf.err
-		g.rip, g.cs, g.rflags, g.rsp, g.ss = tf.rip, tf.cs, tf.rflags, tf.rsp, tf.ss
+	if g.cs&3 == 0 {
+		crashRegisters("fault in the monitor", g)
+	}
+	if shared().InKernel&1 != 0 || cur == noThread {
 		crashRegisters("fault in the kernel", g)
 	}
 	f := &threads[cur].f
 	*f = *g
-	f.vec, f.err = uint64(trapVector), 0
-	if hasErrorCode(trapVector) {
-		f.err = tf.err
+	if !hasErrorCode(f.vec) {
+		f.err = 0
 	}
-	f.rip, f.cs, f.rflags, f.rsp, f.ss = tf.rip, tf.cs, tf.rflags, tf.rsp, tf.ss
 	return 1
 }
 
-func hasErrorCode(v uint32) bool {
+func hasErrorCode(v uint64) bool {
 	return v == 8 || v >= 10 && v <= 14 || v == 17 || v == 21
 }

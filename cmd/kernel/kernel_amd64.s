@@ -2,7 +2,9 @@
 // stack: the kernel is never preempted, only interrupted to note something
 // in pending.
 //
-// inKernel: bit 0, the kernel runs; bit 1, the fault handler; bit 2, crash.
+// inKernel, pending: see abi.Shared. Frames that the CPU pushed are read where
+// ring 3 sees the trap page (const_trapFrameAt, const_irqFrameAt): read-only, of
+// which IRETQ takes no notice.
 
 #include "textflag.h"
 #include "go_asm.h"
@@ -75,37 +77,13 @@
 	XORL DX, DX; \
 	XRSTOR64 (CX)
 
-#define STATICFRAME(frame, rip, rsp) \
-	LEAQ rip(SB), AX; \
-	MOVQ AX, frame+0(SB); \
-	MOVQ $const_userCS, AX; \
-	MOVQ AX, frame+8(SB); \
-	MOVQ $0x202, AX; \
-	MOVQ AX, frame+16(SB); \
-	MOVQ $rsp, AX; \
-	MOVQ AX, frame+24(SB); \
-	MOVQ $const_userDS, AX; \
-	MOVQ AX, frame+32(SB)
-
-// start is the first code in ring 3.
+// start is the first code in ring 3. One SYSCALL tells where it leads: to ring
+// 0, as the architecture says, or, on hypervisors that run the guest's kernel
+// unprivileged, to ring 3.
 TEXT ·start(SB), NOSPLIT|NOFRAME, $0
 	LEAQ ·fakeG(SB), AX
 	MOVQ AX, ·tls(SB)
-	MOVL $1, ·inKernel(SB)
-	STATICFRAME(·faultFrame, ·faultEntry, const_faultTop)
-	STATICFRAME(·crashFrame, ·crashEntry, const_crashTop)
-	STATICFRAME(·irqFrame, ·interruptEntry, const_kernelTop)
-	STATICFRAME(·bounceFrame, ·syscallEntry, 0)
 	SYSCALL                       // to syscallProbe
-	LEAQ ·syscallEntry(SB), BX
-	CMPL ·syscallNative(SB), $1
-	JEQ  set
-	MOVQ BX, ·bounceFrame+0(SB)
-	LEAQ ·syscallBounce(SB), BX
-set:
-	MOVL $0xc0000082, CX          // LSTAR
-	MOVL $const_monWRMSR, AX
-	CALL ·monitorCall(SB)
 	MOVQ $const_kernelTop, SP
 	GOENV
 	SUBQ $16, SP
@@ -113,7 +91,24 @@ set:
 	MOVQ 0(SP), AX
 	JUMP(·resume)
 
-// monitorCall asks the monitor: the operation in AX (see vector6).
+// syscallProbe is LSTAR's first target. In ring 0 it runs before the monitor
+// forbids ring 3's pages there.
+TEXT ·syscallProbe(SB), NOSPLIT|NOFRAME, $0
+	BYTE $0x8c; BYTE $0xc8        // MOVL CS, AX
+	TESTL $3, AX
+	JEQ  ring0
+	MOVL $1, ·syscallNative(SB)
+	JMP  CX
+ring0:
+	MOVQ SP, AX
+	PUSHQ $const_userDS
+	PUSHQ AX
+	PUSHQ R11
+	PUSHQ $const_userCS
+	PUSHQ CX
+	IRETQ
+
+// monitorCall asks the monitor: the operation in AX (see abi.MonSet).
 TEXT ·monitorCall(SB), NOSPLIT|NOFRAME, $0
 	UD2
 	RET
@@ -122,9 +117,9 @@ TEXT ·monitorCall(SB), NOSPLIT|NOFRAME, $0
 // R11 the flags, RSP is the program's. Only RAX, RCX and R11 may change, and
 // the vector registers, which callers of system calls do not rely on.
 TEXT ·syscallEntry(SB), NOSPLIT|NOFRAME, $0
-	CMPL ·inKernel(SB), $0
+	CMPL const_inKernel, $0
 	JNE  lost
-	MOVL $1, ·inKernel(SB)
+	MOVL $1, const_inKernel
 	MOVQ SP, ·saveSP(SB)
 	MOVQ ·curTop(SB), SP
 	PUSHQ $const_userDS
@@ -149,8 +144,8 @@ TEXT ·syscallEntry(SB), NOSPLIT|NOFRAME, $0
 	SUBQ $const_frameSize, SP
 	POPREGS
 	MOVQ 40(SP), SP               // vec err rip cs rflags [rsp]
-	MOVL $0, ·inKernel(SB)
-	CMPL ·pending(SB), $0
+	MOVL $0, const_inKernel
+	CMPL const_pending, $0
 	JNE  late
 	JMP  CX
 other:
@@ -160,7 +155,7 @@ lost:                              // not a system call: see exits below
 	MOVQ ·exitRIP(SB), R11
 	JMP  R11
 late:                              // an interrupt was noted meanwhile
-	MOVL $1, ·inKernel(SB)
+	MOVL $1, const_inKernel
 	MOVQ SP, ·saveSP(SB)
 	MOVQ ·curTop(SB), SP
 	PUSHQ $const_userDS
@@ -189,8 +184,8 @@ regs:
 // leaveKernel returns to the program through the frame at SP, with all
 // registers live. It must fit into 32 bytes: see interrupt in the monitor.
 TEXT ·leaveKernel(SB), NOSPLIT|NOFRAME, $0
-	MOVL $0, ·inKernel(SB)
-	CMPL ·pending(SB), $0
+	MOVL $0, const_inKernel
+	CMPL const_pending, $0
 	JNE  look
 	IRETQ
 look:
@@ -199,7 +194,7 @@ look:
 // lookAgain: an interrupt was noted just before the return. SP points to the
 // return frame.
 TEXT ·lookAgain(SB), NOSPLIT|NOFRAME, $0
-	MOVL $1, ·inKernel(SB)
+	MOVL $1, const_inKernel
 	MOVQ AX, ·saveAX(SB)
 	MOVQ SP, AX
 	JMP  ·saveFrame(SB)
@@ -238,14 +233,28 @@ TEXT ·pendingWork(SB), NOSPLIT|NOFRAME, $0
 	JUMP(·resume)
 
 // faultEntry handles an exception, of the program or of the kernel; the CPU's
-// frame lies below TrapTop. An exception inside it ends in crashEntry.
+// frame lies below TrapTop, until the next call of the monitor. An exception
+// inside it ends in crashEntry.
 TEXT ·faultEntry(SB), NOSPLIT|NOFRAME, $0
 	CMPL ·inFault(SB), $0
 	JNE  nested
 	MOVL $1, ·inFault(SB)
-	SUBQ $56, SP                  // vec to ss: kfault fills them in
+	SUBQ $56, SP                  // vec to ss
 	PUSHREGS
 	MOVQ SP, BX
+	MOVQ $const_trapFrameAt, CX
+	MOVQ -8(CX), AX
+	MOVQ AX, const_frameErr(BX)   // anything, where the exception has no error code
+	MOVQ 0(CX), AX
+	MOVQ AX, const_frameErr+8(BX)
+	MOVQ 8(CX), AX
+	MOVQ AX, const_frameErr+16(BX)
+	MOVQ 16(CX), AX
+	MOVQ AX, const_frameErr+24(BX)
+	MOVQ 24(CX), AX
+	MOVQ AX, const_frameErr+32(BX)
+	MOVQ 32(CX), AX
+	MOVQ AX, const_frameErr+40(BX)
 	MOVQ $const_faultXS, CX
 	XSAVEALL
 	RDFSBASEQ R12
@@ -263,16 +272,16 @@ TEXT ·faultEntry(SB), NOSPLIT|NOFRAME, $0
 	MOVQ $const_faultXS, CX
 	XRSTORALL
 	POPREGS
-	MOVQ $const_trapFrameAt, SP
+	ADDQ $16, SP                  // vec, err
 	MOVL $0, ·inFault(SB)
-	TESTL $1, ·inKernel(SB)
+	TESTL $1, const_inKernel
 	JNE  kernel
 	JMP  ·leaveKernel(SB)         // clears inKernel inside the guarded window
 kernel:
-	ANDL $~2, ·inKernel(SB)
+	ANDL $~2, const_inKernel
 	IRETQ
 signal:                            // the thread's frame is filled in; tell it
-	MOVL $1, ·inKernel(SB)
+	MOVL $1, const_inKernel
 	MOVL $0, ·inFault(SB)
 	MOVQ $const_kernelTop, SP
 	GOENV
@@ -286,7 +295,7 @@ nested:
 
 // crashEntry reports what cannot be handled, with the registers as they are.
 TEXT ·crashEntry(SB), NOSPLIT|NOFRAME, $0
-	ORL  $4, ·inKernel(SB)
+	ORL  $4, const_inKernel
 	SUBQ $56, SP
 	PUSHREGS
 	MOVQ SP, BX
@@ -514,12 +523,15 @@ TEXT ·outl(SB), NOSPLIT|NOFRAME, $0-8
 	OUTL
 	RET
 
-// func monitor(op, arg uint64, msr uint32)
-TEXT ·monitor(SB), NOSPLIT, $0-20
+// func monitor(op, bx, cx, dx, si uint64) uint64
+TEXT ·monitor(SB), NOSPLIT, $0-48
 	MOVQ op+0(FP), AX
-	MOVQ arg+8(FP), BX
-	MOVL msr+16(FP), CX
+	MOVQ bx+8(FP), BX
+	MOVQ cx+16(FP), CX
+	MOVQ dx+24(FP), DX
+	MOVQ si+32(FP), SI
 	CALL ·monitorCall(SB)
+	MOVQ AX, ret+40(FP)
 	RET
 
 // func signalEntryAddr() uintptr
@@ -532,6 +544,14 @@ TEXT ·signalEntryAddr(SB), NOSPLIT, $0-8
 // only the image linker refers to. It never runs.
 #define KEEP(f) MOVQ $f(SB), AX
 TEXT ·anchor(SB), NOSPLIT|NOFRAME, $0
+	KEEP(·monitorStart)
+	KEEP(·monitorEnd)
+	KEEP(·faultEntry)
+	KEEP(·crashEntry)
+	KEEP(·interruptEntry)
+	KEEP(·syscallEntry)
+	KEEP(·syscallProbe)
+	KEEP(·start)
 	KEEP(·entryLinux)
 	KEEP(·boot64)
 	KEEP(·vdsoClockGettime)

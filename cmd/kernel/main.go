@@ -1,5 +1,5 @@
 // Command kernel is the guest's kernel, an ELF of its own: the monitor
-// (monitor_amd64.s, ring 0) and, in ring 3, the part of Linux's system call
+// (monitor_amd64.s, monitor_calls_amd64.s; ring 0) and, in ring 3, the part of Linux's system call
 // interface that a Go program needs. internal/host/image joins it with the program.
 //
 // It is ordinary compiled Go that runs without Go's runtime. Hence the rules,
@@ -8,7 +8,8 @@
 // addresses are uintptr), no goroutines. There is one CPU and one kernel
 // stack; the kernel is never preempted.
 //
-// The way through it: monitor_amd64.s (boot, traps), kernel_amd64.s (entries),
+// The way through it: monitor_amd64.s (boot, traps), monitor_calls_amd64.s (what
+// only ring 0 can do), kernel_amd64.s (entries),
 // boot.go, syscall.go, then by topic: pages.go, memory.go, thread.go,
 // sched.go, futex.go, epoll.go, signal.go, time.go, device.go, acpi.go, pci.go, keyboard.go, random.go,
 // console.go, power.go, crash.go.
@@ -38,46 +39,97 @@ func anchor()
 
 // Constants for the assembly files (go_asm.h).
 const (
-	bootPage    = abi.BootPage
-	clockPage   = abi.ClockPage
-	clockWall   = 80
-	tables      = abi.Tables
-	crashTop    = abi.CrashStackTop
-	kernelTop   = abi.KernelStackTop
-	faultTop    = abi.FaultStackTop
-	faultXS     = abi.FaultXS
-	trapFrameAt = abi.TrapTop - 40
-	irqFrameAt  = abi.IRQTop - 40
-	gdtr        = abi.DescPage + abi.GDTROff
-	idtr        = abi.DescPage + abi.IDTROff
-	kernelCS    = abi.KernelCS
-	userCS      = abi.UserCS
-	userDS      = abi.UserDS
-	tssSel      = abi.TSS
-	starHigh    = 0x20<<16 | abi.KernelCS
-	bootLinux   = abi.BootLinux
-	recStart    = 0
-	recTSC      = 8
-	recKind     = 16
-	frameSize   = 176
-	xFeatures   = abi.XFeatures
+	bootPage  = abi.BootPage
+	clockPage = abi.ClockPage
+	clockWall = 80
+	tables    = abi.Tables
+	crashTop  = abi.CrashStackTop
+	kernelTop = abi.KernelStackTop
+	faultTop  = abi.FaultStackTop
+	faultXS   = abi.FaultXS
+	gdtr      = abi.DescPage + abi.GDTROff
+	idtr      = abi.DescPage + abi.IDTROff
+	gdtStart  = abi.DescPage + abi.GDTOff
+	kernelCS  = abi.KernelCS
+	userCS    = abi.UserCS
+	userDS    = abi.UserDS
+	tssSel    = abi.TSS
+	starHigh  = 0x20<<16 | abi.KernelCS
+	bootLinux = abi.BootLinux
+	recStart  = 0
+	recTSC    = 8
+	recKind   = 16
+	frameSize = 176
+	frameErr  = 128
+	xFeatures = abi.XFeatures
 
-	monHalt  = 0
-	monWRMSR = 1
-	monFlush = 2
-	monMask  = 3
-	monReset = 4
-	gdtStart = abi.DescPage + abi.GDTOff
+	// Ring 3's view of what it shares with the monitor.
+	inKernel    = abi.SharedPage
+	pending     = abi.SharedPage + 4
+	trapFrameAt = abi.TableWindow + abi.TrapTop - 40
+	irqFrameAt  = abi.TableWindow + abi.IRQTop - 40
+
+	// Ring 0's. Its own pages lie at their physical addresses, the rest at
+	// ring0 and the physical address.
+	ring0         = abi.Ring0Base
+	inKernel0     = ring0 + abi.SharedPage
+	pending0      = inKernel0 + 4
+	owesEOI0      = inKernel0 + 8
+	trapVector    = abi.TrapPage
+	trapCR2       = abi.TrapPage + 8
+	faultFrame    = abi.MonitorPage
+	faultFlags    = faultFrame + 16
+	crashFrame    = faultFrame + 40
+	crashFlags    = crashFrame + 16
+	irqFrame      = crashFrame + 40
+	irqFlags      = irqFrame + 16
+	bounceFrame   = irqFrame + 40
+	bounceFlags   = bounceFrame + 16
+	bounceSP      = bounceFrame + 24
+	r0AX          = bounceFrame + 40
+	poolNext      = r0AX + 8
+	poolEnd       = r0AX + 16
+	zeroStart     = r0AX + 24
+	zeroEnd       = r0AX + 32
+	userStart     = r0AX + 40
+	userEnd       = r0AX + 48
+	lowStart      = r0AX + 56
+	lowEnd        = r0AX + 64
+	highStart     = r0AX + 72
+	highEnd       = r0AX + 80
+	hasClock      = r0AX + 88
+	rootWindow0   = ring0 + abi.Tables + 8*abi.RootWindow
+	lapicEOI0     = ring0 + abi.LAPICSlot + lapicEOI
+	lapicInitial0 = ring0 + abi.LAPICSlot + lapicInitial
+	ioBase        = abi.DescPage + abi.TSSOff + 0x66
+	ioFinal       = abi.IOFinal
+	clockEnable   = abi.ClockPage | 1
+	clockWallAt   = abi.ClockPage + 64
+	pageBits      = uint64(pUser | pAccessed | pDirty | pNX)
+	tableBits     = pTable
+	addressBits   = pAddr
+
+	monSet       = abi.MonSet
+	monHalt      = abi.MonHalt
+	monTimer     = abi.MonTimer
+	monEOI       = abi.MonEOI
+	monFlush     = abi.MonFlush
+	monCooperate = abi.MonCooperate
+	monClock     = abi.MonClock
+	monEnter     = abi.MonEnter
+	monClose     = abi.MonClose
+	monSeal      = abi.MonSeal
+	monReset     = abi.MonReset
+	monRefused   = abi.MonRefused
+	monNoTable   = abi.MonNoTable
+	setNothing   = abi.SetNothing
+	setRead      = abi.SetRead
+	setWrite     = abi.SetWrite
 )
 
 // Variables shared with the assembly files.
 var (
-	inKernel      uint32 // see kernel_amd64.s
-	pending       uint32 // bit i: vector TimerVector+i came
 	inFault       uint32
-	trapVector    uint32
-	trapCR2       uint64
-	r0AX          uint64
 	saveAX        uint64
 	saveSP        uint64
 	syscallNative uint32
@@ -87,13 +139,19 @@ var (
 	userFS        uint64  // its FS base
 	exitSP        uint64  // see load32
 	exitRIP       uint64
-	faultFrame    [5]uint64
-	crashFrame    [5]uint64
-	irqFrame      [5]uint64
-	bounceFrame   [5]uint64
 	tls           [2]uintptr
 	fakeG         [1024]byte
 )
+
+// shared is what kernel and monitor both write.
+func shared() *abi.Shared { return at[abi.Shared](abi.SharedPage) }
+
+// trap is what the monitor noted of the last exception. Ring 3 reads it.
+func trap() *abi.Trap { return at[abi.Trap](abi.TableWindow + abi.TrapPage) }
+
+// mon is the monitor's state, which the kernel fills in before it closes the
+// window and reads afterwards.
+func mon() *abi.Monitor { return at[abi.Monitor](abi.TableWindow + abi.MonitorPage) }
 
 // Messages of the monitor, which runs before anything can format one.
 var (
@@ -116,7 +174,7 @@ func load32(a uintptr) uint32
 func store8(a uintptr, v uint8)
 func store16(a uintptr, v uint16)
 func store32(a uintptr, v uint32)
-func monitor(op, arg uint64, msr uint32)
+func monitor(op, bx, cx, dx, si uint64) uint64
 func signalEntryAddr() uintptr
 
 // A frame is a thread's integer state, as kernel_amd64.s pushes it.

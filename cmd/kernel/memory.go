@@ -60,25 +60,6 @@ func outOfMemory(what string) {
 	power(abi.PowerReset)
 }
 
-// populate maps the page at va, and those around it in the same area while
-// memory is plentiful.
-func populate(va uint64, a vm.Area) {
-	va &^= vm.FrameSize - 1
-	mapZeroed(va)
-	if frames.Free() < 256 {
-		return
-	}
-	s := max(va&^(faultAround-1), a.Start)
-	e := min(va&^(faultAround-1)+faultAround, a.End)
-	for p := s; p < e; p += vm.FrameSize {
-		if *entry(p)&pPresent == 0 {
-			mapZeroed(p)
-		}
-	}
-}
-
-func mapZeroed(va uint64) { mapPage(va, takeFrame("the program")) }
-
 // pageFault tries to resolve a fault at va with the CPU's error code.
 func pageFault(va, code uint64) bool {
 	a, ok := areas.Find(va)
@@ -89,9 +70,6 @@ func pageFault(va, code uint64) bool {
 		return false
 	}
 	populate(va, a)
-	if a.Prot&vm.Write == 0 {
-		protectPage(va&^4095, false)
-	}
 	stats.Faults++
 	return true
 }
@@ -129,7 +107,7 @@ func sysMmap(a, n, prot, flags uint64) uint64 {
 		return errno(eINVAL)
 	}
 	a &^= vm.FrameSize - 1
-	inside := a >= record().Program.End+abi.PageSize+alignUp(record().PolicyLen+abi.MaxCmdline, abi.PageSize) && a+n > a && a+n <= abi.UserMax
+	inside := a >= userBase() && a+n > a && a+n <= abi.UserMax
 	switch {
 	case fixed:
 		if !inside || areas.HasFixed(a, a+n) {
@@ -155,10 +133,26 @@ func sysMmap(a, n, prot, flags uint64) uint64 {
 	return a
 }
 
+// userBase returns the first address behind the policy and the boot arguments
+// that were built in: from there to UserMax the program maps what it likes.
+func userBase() uint64 {
+	r := record()
+	return r.Policy + alignUp(r.PolicyLen+8+abi.MaxCmdline, abi.PageSize)
+}
+
+// programs returns the end of the n bytes at a, rounded up to a page, and whether
+// all of it is the program's to change: whole pages at its own addresses, none
+// of them a part of the image.
+func programs(a, n uint64) (end uint64, ok bool) {
+	end = alignUp(a+n, vm.FrameSize)
+	ok = a&(vm.FrameSize-1) == 0 && a >= abi.KernelEnd && end >= a && n <= abi.UserMax && end <= abi.UserMax && !areas.HasFixed(a, end)
+	return end, ok
+}
+
 // sysMunmap gives back address space and memory.
 func sysMunmap(a, n uint64) uint64 {
-	e := alignUp(a+n, vm.FrameSize)
-	if a&(vm.FrameSize-1) != 0 || n == 0 || e <= a || e > abi.UserMax || areas.HasFixed(a, e) {
+	e, ok := programs(a, n)
+	if !ok || n == 0 {
 		return errno(eINVAL)
 	}
 	if !areas.Remove(a, e) {
@@ -170,8 +164,8 @@ func sysMunmap(a, n uint64) uint64 {
 
 // sysMprotect changes what the program may do with memory it has mapped.
 func sysMprotect(a, n, prot uint64) uint64 {
-	e := alignUp(a+n, vm.FrameSize)
-	if a&(vm.FrameSize-1) != 0 || e < a || e > abi.UserMax || prot&^(vm.Read|vm.Write) != 0 || areas.HasFixed(a, e) {
+	e, ok := programs(a, n)
+	if !ok || prot&^(vm.Read|vm.Write) != 0 {
 		return errno(eINVAL)
 	}
 	if !areas.Covered(a, e, 0) {
@@ -186,10 +180,7 @@ func sysMprotect(a, n, prot uint64) uint64 {
 		release(a, e)
 		return 0
 	}
-	for p := a; p < e; p += vm.FrameSize {
-		protectPage(p, prot&vm.Write != 0)
-	}
-	flushTLB()
+	protect(a, e, setting(uint32(prot)))
 	return 0
 }
 
@@ -197,15 +188,12 @@ func sysMprotect(a, n, prot uint64) uint64 {
 // zero afterwards, which Go relies on (docs/platform.md). MADV_FREE is
 // allowed to do the same.
 func sysMadvise(a, n, advice uint64) uint64 {
-	e := alignUp(a+n, vm.FrameSize)
-	if a&(vm.FrameSize-1) != 0 || e < a || e > abi.UserMax {
+	e, ok := programs(a, n)
+	if !ok {
 		return errno(eINVAL)
 	}
 	switch advice {
 	case madvDontNeed, madvFree:
-		if areas.HasFixed(a, e) {
-			return errno(eINVAL)
-		}
 		if !areas.Covered(a, e, 0) {
 			return errno(eNOMEM)
 		}
@@ -215,43 +203,6 @@ func sysMadvise(a, n, advice uint64) uint64 {
 		return 0 // advice about speed
 	}
 	return errno(eINVAL)
-}
-
-// release unmaps [a, e) and frees its frames. Stretches without page tables
-// are skipped as a whole: Go reserves far more than it uses.
-func release(a, e uint64) {
-	flushed := true
-	for p := a; p < e; {
-		if s := emptySpan(p); s > 0 {
-			p = (p | (s - 1)) + 1
-			if p == 0 {
-				break
-			}
-			continue
-		}
-		if pa, ok := unmapPage(p); ok {
-			frames.Give(pa, 1)
-			flushed = false
-		}
-		p += vm.FrameSize
-	}
-	if !flushed {
-		flushTLB()
-	}
-}
-
-// emptySpan returns the size of the largest aligned stretch around va that has
-// no page table, or 0 where there is one.
-func emptySpan(va uint64) uint64 {
-	t := uint64(abi.Tables)
-	for s := uint(39); s > 12; s -= 9 {
-		e := *tableAt(t, va>>s&511)
-		if e&pPresent == 0 {
-			return 1 << s
-		}
-		t = e & pAddr
-	}
-	return 0
 }
 
 // sysDMA gives the program contiguous memory in the direct map, zeroed unless

@@ -1,11 +1,26 @@
 // The monitor: everything that runs in ring 0. It takes the CPU from the
 // loader's state to ring 3, passes exceptions and interrupts on to the kernel
-// in ring 3, and does for it the few things that only ring 0 may do. It keeps
-// no state but the variables named here and uses integer instructions only:
-// hosts whose KVM emulates ring 0 lack the others.
+// in ring 3, and does for it the few things that only ring 0 may do: see
+// monitor_calls_amd64.s. Its state is abi.Monitor, abi.Trap and abi.Shared. It uses
+// integer instructions only: hosts whose KVM emulates ring 0 lack the others, and
+// take a microsecond for each of these.
+//
+// The linker gives the pages from monitorStart to monitorEnd to ring 0.
 
 #include "textflag.h"
 #include "go_asm.h"
+
+// GAP is more than half a page, on a boundary of half a page, that is never run:
+// a page boundary lies in it or before it, and so no code of ring 3 on a page of
+// the monitor.
+#define GAP \
+	PCALIGN $2048; \
+	UD2; \
+	PCALIGN $2048; \
+	UD2
+
+TEXT ·monitorStart(SB), NOSPLIT|NOFRAME, $0
+	GAP
 
 // entryLinux is the image's ELF entry point: 64-bit mode, RSI points to
 // struct boot_params (Linux x86 boot protocol, 64-bit entry). The loader's
@@ -74,7 +89,7 @@ TEXT ·boot64(SB), NOSPLIT|NOFRAME, $0
 	JCC  nofsgsbase
 	MOVQ CR4, AX
 	ORQ  $0x50600, AX             // OSXSAVE, FSGSBASE, OSXMMEXCPT, OSFXSR
-	MOVQ AX, CR4
+	MOVQ AX, CR4                  // the rest follows in enter
 	MOVL $13, AX
 	XORL CX, CX
 	CPUID
@@ -90,10 +105,10 @@ TEXT ·boot64(SB), NOSPLIT|NOFRAME, $0
 	MOVQ $·syscallProbe(SB), AX
 	XORL DX, DX
 	WRMSR
-	// SFMASK clears AC, TF and DF, but not IF: where SYSCALL stays in
-	// ring 3, nothing could set IF again.
+	// SFMASK clears AC, NT, TF and DF, but not IF: where SYSCALL stays in
+	// ring 3, nothing could set IF again. (IRETQ fails with NT set.)
 	MOVL $0xc0000084, CX
-	MOVL $0x40500, AX
+	MOVL $0x44500, AX
 	XORL DX, DX
 	WRMSR
 	MOVQ $const_userDS, AX
@@ -137,27 +152,12 @@ stop:
 
 // ---- SYSCALL ----
 
-// syscallProbe is LSTAR's first target. The kernel executes one SYSCALL at
-// start to learn where it leads: to ring 0, as the architecture says, or, on
-// hypervisors that run the guest's kernel unprivileged, to ring 3.
-TEXT ·syscallProbe(SB), NOSPLIT|NOFRAME, $0
-	BYTE $0x8c; BYTE $0xc8        // MOVL CS, AX
-	TESTL $3, AX
-	JEQ  ring0
-	MOVL $1, ·syscallNative(SB)
-	JMP  CX
-ring0:
-	MOVQ SP, ·bounceFrame+24(SB)
-	MOVQ CX, ·bounceFrame+0(SB)
-	LEAQ ·bounceFrame(SB), SP
-	IRETQ
-
 // syscallBounce is LSTAR's target where SYSCALL enters ring 0: back to ring 3
 // at syscallEntry, with RCX and R11 as SYSCALL left them. Interrupts are on;
 // they use a stack of their own (IST1) and are then only noted.
 TEXT ·syscallBounce(SB), NOSPLIT|NOFRAME, $0
-	MOVQ SP, ·bounceFrame+24(SB)
-	LEAQ ·bounceFrame(SB), SP
+	MOVQ SP, const_bounceSP
+	MOVQ $const_bounceFrame, SP
 	IRETQ
 
 // ---- exceptions ----
@@ -166,17 +166,17 @@ TEXT ·syscallBounce(SB), NOSPLIT|NOFRAME, $0
 // stub notes the vector and leaves for faultEntry in ring 3.
 #define EXCEPTION(name, n) \
 TEXT name(SB), NOSPLIT|NOFRAME, $0 \
-	MOVL $n, ·trapVector(SB); \
-	ORL  $2, ·inKernel(SB); \
-	LEAQ ·faultFrame(SB), SP; \
+	MOVL $n, const_trapVector; \
+	ORL  $2, const_inKernel0; \
+	MOVQ $const_faultFrame, SP; \
 	IRETQ
 
 // The same for what may strike anywhere: straight to the crash report.
 #define ABORT(name, n) \
 TEXT name(SB), NOSPLIT|NOFRAME, $0 \
-	MOVL $n, ·trapVector(SB); \
-	ORL  $4, ·inKernel(SB); \
-	LEAQ ·crashFrame(SB), SP; \
+	MOVL $n, const_trapVector; \
+	ORL  $4, const_inKernel0; \
+	MOVQ $const_crashFrame, SP; \
 	IRETQ
 
 EXCEPTION(·vector0, 0)
@@ -211,70 +211,36 @@ EXCEPTION(·vector30, 30)
 EXCEPTION(·vector31, 31)
 
 TEXT ·vector14(SB), NOSPLIT|NOFRAME, $0
-	MOVQ AX, ·r0AX(SB)
+	MOVQ AX, const_r0AX
 	MOVQ CR2, AX
-	MOVQ AX, ·trapCR2(SB)
-	MOVQ ·r0AX(SB), AX
-	MOVL $14, ·trapVector(SB)
-	ORL  $2, ·inKernel(SB)
-	LEAQ ·faultFrame(SB), SP
+	MOVQ AX, const_trapCR2
+	MOVQ const_r0AX, AX
+	MOVL $14, const_trapVector
+	ORL  $2, const_inKernel0
+	MOVQ $const_faultFrame, SP
 	IRETQ
 
-// vector6 (#UD) is also the way to call the monitor: an UD2 at monitorCall,
-// the operation in AX. Sealing the page tables will add its operations here.
+// vector6 (#UD) is also the way to call the monitor: an UD2 at monitorCall.
 TEXT ·vector6(SB), NOSPLIT|NOFRAME, $0
-	MOVQ AX, ·r0AX(SB)
+	MOVQ AX, const_r0AX
 	LEAQ ·monitorCall(SB), AX
 	CMPQ AX, 0(SP)
 	JNE  invalid
 	ADDQ $2, 0(SP)                // past the UD2
-	MOVQ ·r0AX(SB), AX
-	CMPL AX, $const_monHalt
-	JNE  wrmsr
-	CMPL ·pending(SB), $0
-	JNE  done                     // an interrupt came since the kernel looked
-	STI
-	HLT
-	CLI
-	IRETQ
-wrmsr:
-	CMPL AX, $const_monWRMSR
-	JNE  flush
-	MOVQ BX, AX                   // MSR in CX, value in BX
-	MOVQ BX, DX
-	SHRQ $32, DX
-	WRMSR
-	IRETQ
-flush:
-	CMPL AX, $const_monFlush
-	JNE  mask
-	MOVQ CR3, AX
-	MOVQ AX, CR3
-done:
-	IRETQ
-mask:
-	CMPL AX, $const_monMask
-	JNE  reset
-	ANDL $~0x200, 16(SP)          // the caller goes on with interrupts off
-	IRETQ
-reset:
-	CMPL AX, $const_monReset
-	JNE  done
-	MOVQ $const_gdtStart, AX      // a limit of zero: no exception can be delivered any more
-	LIDT (AX)
-	UD2
+	MOVQ const_r0AX, AX
+	JMP  ·calls(SB)
 invalid:
-	MOVQ ·r0AX(SB), AX
-	MOVL $6, ·trapVector(SB)
-	ORL  $2, ·inKernel(SB)
-	LEAQ ·faultFrame(SB), SP
+	MOVQ const_r0AX, AX
+	MOVL $6, const_trapVector
+	ORL  $2, const_inKernel0
+	MOVQ $const_faultFrame, SP
 	IRETQ
 
 // ---- interrupts ----
 
 #define INTERRUPT(name, bit) \
 TEXT name(SB), NOSPLIT|NOFRAME, $0 \
-	ORL $bit, ·pending(SB); \
+	ORL $bit, const_pending0; \
 	JMP ·interrupt(SB)
 
 INTERRUPT(·vector32, 0x0001)
@@ -294,30 +260,33 @@ INTERRUPT(·vector45, 0x2000)
 INTERRUPT(·vector46, 0x4000)
 INTERRUPT(·vector47, 0x8000)
 
-// interrupt goes to the kernel at once when the program was interrupted. In
+// interrupt goes to the kernel at once when the program was interrupted; the
+// kernel ends it with MonEOI, until when no other can overwrite its frame. In
 // ring 0 and in the kernel it is only noted, in pending: the kernel looks
 // there before it returns. leaveKernel's 32 bytes are the window between
 // that look and the return; there it is made to look again.
 TEXT ·interrupt(SB), NOSPLIT|NOFRAME, $0
 	TESTB $3, 8(SP)
 	JEQ  noted
-	CMPL ·inKernel(SB), $0
+	CMPL const_inKernel0, $0
 	JNE  noted
-	MOVQ AX, ·r0AX(SB)
+	MOVQ AX, const_r0AX
 	LEAQ ·leaveKernel(SB), AX
 	NEGQ AX
 	ADDQ 0(SP), AX
 	CMPQ AX, $32
 	JCS  again
-	MOVL $1, ·inKernel(SB)
-	MOVQ ·r0AX(SB), AX
-	LEAQ ·irqFrame(SB), SP
+	MOVL $1, const_inKernel0
+	MOVL $1, const_owesEOI0
+	MOVQ const_r0AX, AX
+	MOVQ $const_irqFrame, SP
 	IRETQ
 again:
 	LEAQ ·leaveKernel(SB), AX
 	MOVQ AX, 0(SP)
-	MOVQ ·r0AX(SB), AX
+	MOVQ const_r0AX, AX
 noted:
+	MOVL $0, const_lapicEOI0
 	IRETQ
 
 // spurious is where vectors lead that nothing should raise, the LAPIC's

@@ -5,8 +5,9 @@ import (
 	"github.com/thurward/thurward/internal/shared/abi"
 )
 
-// This file holds every write to a page table. Sealing them (ADR 0002) means
-// to send setEntry through the monitor and to map the tables for ring 0 only.
+// The page tables belong to ring 0. While the machine is set up the kernel
+// writes them itself, through the window that the monitor then closes; from then
+// on the program's memory is mapped by the monitor's MonSet: see mapping.go.
 
 // Bits of a page-table entry (Intel SDM vol. 3, 4.5). Accessed and dirty are
 // preset, so that the CPU never has to write to a table.
@@ -32,36 +33,28 @@ const (
 var (
 	frames      vm.Frames
 	totalFrames uint64
-	tableNext   uint64 // next free frame of the pool of page tables behind the image
-	tableFrames uint64
 )
 
-func setEntry(e *uint64, v uint64) { *e = v }
-
-// tableAt returns entry i of the table at physical address pa. The linker's
-// tables are mapped at their own addresses, all others in the direct map.
-func tableAt(pa, i uint64) *uint64 {
-	if pa >= record().ImageEnd {
-		pa += abi.DirectBase
-	}
-	return at[uint64](pa + i*8)
-}
+// tableAt returns entry i of the table at physical address pa.
+func tableAt(pa, i uint64) *uint64 { return at[uint64](abi.TableWindow + pa + i*8) }
 
 // newTable returns the physical address of an empty page table.
 func newTable() uint64 {
-	r := record()
-	if tableNext == 0 {
-		tableNext = r.ImageEnd
+	m := mon()
+	if m.PoolNext >= m.PoolEnd {
+		refuse("no memory for page tables")
 	}
-	tableFrames++
-	pa := tableNext
-	if pa < r.FreeStart {
-		tableNext += vm.FrameSize
-		clear(bytesAt(abi.DirectBase+pa, vm.FrameSize))
-		return pa
-	}
-	return takeFrame("page tables")
+	pa := m.PoolNext
+	m.PoolNext += vm.FrameSize
+	clear(bytesAt(abi.TableWindow+pa, vm.FrameSize)) // before zeroPool
+	return pa
 }
+
+// tableFrames returns how many page tables have been made since the start.
+func tableFrames() uint64 { return (mon().PoolNext - record().ImageEnd) / vm.FrameSize }
+
+// setEntry writes to a page table, which the kernel can do until closeTables.
+func setEntry(e *uint64, v uint64) { *e = v }
 
 // next returns the table below an entry, which it makes when there is none.
 func next(e *uint64) uint64 {
@@ -81,24 +74,8 @@ func directory(va uint64) *uint64 {
 // entry returns the page-table entry (4 KiB) for a virtual address.
 func entry(va uint64) *uint64 { return tableAt(next(directory(va)), va>>12&511) }
 
-// present returns the entry for va, or nil where there is no table yet.
-func present(va uint64) *uint64 {
-	t := uint64(abi.Tables)
-	for s := uint(39); s > 12; s -= 9 {
-		e := *tableAt(t, va>>s&511)
-		if e&pPresent == 0 || e&pLarge != 0 {
-			return nil
-		}
-		t = e & pAddr
-	}
-	return tableAt(t, va>>12&511)
-}
-
 // mapLarge maps 2 MiB of physical memory for reading and writing.
 func mapLarge(va, pa uint64) { setEntry(directory(va), pa|pData|pLarge) }
-
-// mapPage maps one frame for reading and writing.
-func mapPage(va, pa uint64) { setEntry(entry(va), pa|pData) }
 
 // mapDevice maps one page of device registers, uncached, and returns the
 // virtual address of pa.
@@ -108,30 +85,53 @@ func mapDevice(pa uint64) uintptr {
 	return uintptr(va)
 }
 
-// mapFirst maps the memory from start on in the direct map, as the first use
-// of it, and reports whether it is RAM.
-func mapFirst(start, n uint64) bool {
+// general is the RAM that is given out: up to one stretch below 4 GiB and one
+// above. Start and end are page-aligned; an absent stretch has no length.
+var general [2]ram
+
+const fourGiB = 4 << 30
+
+// findGeneral chooses general RAM from what the loader listed: all behind the
+// image and the pool of page tables, which it makes large enough for all RAM.
+func findGeneral() {
+	r, m := record(), mon()
+	start := r.FreeStart
 	for i := 0; i < loaded.nram; i++ {
-		if loaded.ram[i].start <= start && start+n <= loaded.ram[i].end {
-			for pa := start &^ (large - 1); pa < start+n; pa += large {
-				mapLarge(abi.DirectBase+pa, pa)
-			}
-			return true
+		s, e := alignUp(loaded.ram[i].start, vm.FrameSize), min(loaded.ram[i].end&^(vm.FrameSize-1), maxRAM)
+		if g := &general[0]; s <= start && e > start {
+			*g = ram{start, e}
+		} else if g := &general[1]; s >= fourGiB && e > s && e-s > g.end-g.start {
+			*g = ram{s, e}
 		}
 	}
-	return false
+	// One table maps 2 MiB; the upper levels and what is mapped sparsely, as
+	// Go's reservations are, take some dozens.
+	end := r.ImageEnd + (loaded.total/large+96)*vm.FrameSize
+	g := &general[0]
+	for ; g.start < end && g.start+2*large < g.end; g.start += large {
+		mapLarge(abi.TableWindow+g.start, g.start)
+	}
+	m.PoolEnd = min(end, g.start)
+	m.LowStart, m.LowEnd = general[0].start, general[0].end
+	m.HighStart = never
+	if general[1].end != 0 {
+		m.HighStart, m.HighEnd = general[1].start, general[1].end
+	}
 }
 
-// mapDirect maps all general RAM, writable and never executable. The image
-// and all below it stay out: its read-only parts must have no writable twin.
+// zeroPool makes empty tables of what is left of the pool: memory keeps its
+// contents over a reset, and ring 0 would take much longer.
+func zeroPool() {
+	m := mon()
+	clear(bytesAt(abi.TableWindow+m.PoolNext, m.PoolEnd-m.PoolNext))
+}
+
+// mapDirect maps all general RAM, writable and never executable. The image,
+// the page tables and all below stay out: what is read-only must have no
+// writable twin.
 func mapDirect() {
-	start := record().FreeStart
-	for i := 0; i < loaded.nram; i++ {
-		s, e := max(loaded.ram[i].start, start), min(loaded.ram[i].end, maxRAM)
-		if s >= e {
-			continue
-		}
-		for pa := s &^ (large - 1); pa < e; pa += large {
+	for i := range general {
+		for pa := general[i].start &^ (large - 1); pa < general[i].end; pa += large {
 			mapLarge(abi.DirectBase+pa, pa)
 		}
 	}
@@ -144,29 +144,20 @@ func dropLow() {
 	flushTLB()
 }
 
-// unmapPage removes a mapping and returns the frame that was there.
-func unmapPage(va uint64) (pa uint64, ok bool) {
-	e := present(va)
-	if e == nil || *e&pPresent == 0 {
-		return 0, false
+// closeTables gives the page tables to ring 0 for good. What the program may ask to
+// have mapped, and where, is fixed by then.
+func closeTables() {
+	m, s := mon(), &record().Program
+	for i := uint64(0); i < s.N && i < uint64(len(s.Seg)); i++ {
+		if g := &s.Seg[i]; g.Flags&abi.SegmentZero != 0 && g.Flags&elfW != 0 {
+			m.ZeroStart, m.ZeroEnd = g.Start, g.End
+		}
 	}
-	pa = *e & pAddr
-	setEntry(e, 0)
-	return pa, true
-}
-
-// protectPage takes the permission to write from a mapping, or gives it back.
-func protectPage(va uint64, write bool) {
-	e := present(va)
-	if e == nil || *e&pPresent == 0 {
-		return
-	}
-	v := *e &^ pWrite
-	if write {
-		v |= pWrite
-	}
-	setEntry(e, v)
+	m.UserStart, m.UserEnd = userBase(), abi.UserMax
+	dropWindows()
+	zeroPool()
+	monitor(monClose, 0, 0, 0, 0)
 }
 
 // flushTLB makes removed mappings take effect.
-func flushTLB() { monitor(monFlush, 0, 0) }
+func flushTLB() { monitor(monFlush, 0, 0, 0, 0) }

@@ -173,7 +173,7 @@ func addFunction(fn uint32) pci.Problem {
 	// To the local APIC of CPU 0, edge-triggered (Intel SDM vol. 3, 11.11).
 	for i, vector := range [2]uint32{abi.ConfigVector, abi.DeviceVector + devices} {
 		e := uintptr(at[3] + 16*uint64(i))
-		store32(e, lapicPhys)
+		store32(e, abi.LAPICPhys)
 		store32(e+4, 0)
 		store32(e+8, vector)
 		store32(e+12, 0) // not masked

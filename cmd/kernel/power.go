@@ -141,10 +141,10 @@ func readRegister(t uint64) register {
 	return r
 }
 
-// portAllowed reports whether the TSS lets ring 3 use a port.
+// portAllowed reports whether the TSS lets ring 3 use a port at any time.
 func portAllowed(port uint64) bool {
 	for i := range abi.IOPorts {
-		if r := &abi.IOPorts[i]; port >= uint64(r[0]) && port <= uint64(r[1]) {
+		if r := &abi.IOPorts[i]; r.Final && port >= uint64(r.First) && port <= uint64(r.Last) {
 			return true
 		}
 	}
@@ -175,10 +175,8 @@ func power(how uint64) {
 	resetReg.write(resetValue)
 	for {
 		// Nothing ends this machine. Sleep with the timer off.
-		if lapic != 0 {
-			store32(lapic+lapicTimer, lvtMasked)
-		}
-		monitor(monHalt, 0, 0)
-		pending = 0
+		monitor(monTimer, 0, 0, 0, 0)
+		monitor(monHalt, 0, 0, 0, 0)
+		shared().Pending = 0
 	}
 }

@@ -103,9 +103,9 @@ func block(state uint32, deadline uint64) uint64 {
 	return schedule()
 }
 
-// rearm sets the timer for whatever comes first: a deadline, or the end of
-// the slice when another thread is ready.
-func rearm() {
+// nextTimer returns when the timer must interrupt: at a deadline, or at the end
+// of the slice when another thread is ready.
+func nextTimer() uint64 {
 	want := uint64(never)
 	if timedHead != noThread {
 		want = threads[timedHead].deadline
@@ -113,9 +113,32 @@ func rearm() {
 	if runHead != noThread {
 		want = min(want, now()+slice)
 	}
-	if want < armed {
-		armTimer(want)
+	return want
+}
+
+// rearm sets the timer. In cooperative mode only a CPU that sleeps is
+// interrupted: see sleep.
+func rearm() {
+	if cooperative {
+		return
 	}
+	if want := nextTimer(); want < armed {
+		armed = want
+		monitor(monTimer, ticks(want), 0, 0, 0)
+	}
+}
+
+// sleep halts the CPU until the next interrupt, the timer's among them.
+func sleep() {
+	n := uint64(0)
+	if want := nextTimer(); want < armed {
+		armed = want
+		n = ticks(want)
+	}
+	t := now()
+	monitor(monHalt, n, 0, 0, 0)
+	stats.Halts++
+	stats.IdleNS += now() - t
 }
 
 // schedule picks the next thread and returns its frame. When none is ready it
@@ -129,11 +152,7 @@ func schedule() uint64 {
 		if timedHead == noThread && devWaiter == noThread {
 			crash("every thread waits for another (deadlock)")
 		}
-		rearm()
-		t := now()
-		monitor(monHalt, 0, 0)
-		stats.Halts++
-		stats.IdleNS += now() - t
+		sleep()
 		takeInterrupts()
 	}
 	n := runHead
@@ -181,10 +200,14 @@ func kpending() uint64 {
 	return returnTo(t)
 }
 
-// takeInterrupts handles what the monitor noted. All vectors are of one
-// priority, so none comes between the exchange and the end of interrupt.
+// takeInterrupts handles what the monitor noted. Those that it took in the
+// kernel it has ended; the one that led here is ended now.
 func takeInterrupts() {
-	p := atomic.SwapUint32(&pending, 0)
+	if sh := shared(); sh.OwesEOI != 0 {
+		sh.OwesEOI = 0
+		monitor(monEOI, 0, 0, 0, 0)
+	}
+	p := atomic.SwapUint32(&shared().Pending, 0)
 	if p == 0 {
 		return
 	}
@@ -199,5 +222,4 @@ func takeInterrupts() {
 	if bits != 0 {
 		deviceInterrupt(bits)
 	}
-	endInterrupt()
 }

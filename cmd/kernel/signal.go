@@ -252,11 +252,11 @@ func ksignal() uint64 {
 		if t.f.err&1 != 0 {
 			code = 2 // SEGV_ACCERR
 		}
-		deliver(t, sigSEGV, code, trapCR2)
+		deliver(t, sigSEGV, code, trap().CR2)
 	case 16, 19:
 		deliver(t, sigFPE, 0, t.f.rip)
 	case 17:
-		deliver(t, sigBUS, 1, trapCR2)
+		deliver(t, sigBUS, 1, trap().CR2)
 	default:
 		deliver(t, sigSEGV, siKernel, 0)
 	}

@@ -165,6 +165,8 @@ func call(f *frame) (result uint64, other bool) {
 		return sysStore(a, b, c), false
 	case abi.SysCooperate:
 		return sysCooperate(), false
+	case abi.SysSeal:
+		return monitor(monSeal, 0, 0, 0, 0), false
 	case abi.SysPower:
 		power(a)
 	case abi.SysStats:
@@ -220,7 +222,7 @@ func sysStats(p, n uint64) uint64 {
 		return errno(eFAULT)
 	}
 	stats.FreeFrames, stats.TotalFrames = frames.Free(), totalFrames
-	stats.Threads, stats.TableFrames = nThreads, tableFrames
+	stats.Threads, stats.TableFrames = nThreads, tableFrames()
 	copy(bytesAt(p, n), bytesAt(addr(&stats), n))
 	return n
 }

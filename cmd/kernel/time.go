@@ -8,7 +8,6 @@ import (
 // Local APIC registers (Intel SDM vol. 3, 11.4), at their usual address. The
 // x2APIC's MSRs would need ring 0 for every access.
 const (
-	lapicPhys    = 0xfee00000
 	lapicTPR     = 0x80
 	lapicEOI     = 0xb0
 	lapicSVR     = 0xf0
@@ -22,9 +21,9 @@ const (
 )
 
 var (
-	lapic       uintptr
-	lapicKHz    uint64 // rate of the APIC timer
-	armed       uint64 = never
+	lapic       uintptr // where the kernel sees it while it starts
+	lapicKHz    uint64  // rate of the APIC timer
+	armed       uint64  = never
 	clockSource uint32
 )
 
@@ -88,9 +87,9 @@ func sysClockGettime(id, p uint64) uint64 {
 	return 0
 }
 
-// initIRQ brings the local APIC up.
+// initIRQ brings the local APIC up. Once the machine runs it is the monitor's.
 func initIRQ() {
-	lapic = mapDevice(lapicPhys)
+	lapic = window(abi.LAPICPhys)
 	store32(lapic+lapicTPR, 0)
 	store32(lapic+lapicLINT0, lvtMasked) // nothing from the old PIC
 	store32(lapic+lapicDivide, 0xb)      // divide by 1
@@ -98,33 +97,27 @@ func initIRQ() {
 	store32(lapic+lapicSVR, 0x100|abi.Vectors-1)
 }
 
-func endInterrupt() { store32(lapic+lapicEOI, 0) }
-
-// armTimer makes the timer interrupt at the given time, or somewhat before
-// when that is far off.
-func armTimer(t uint64) {
-	armed = t
+// ticks returns the timer's count for a time, or for somewhat before when that
+// is far off.
+func ticks(t uint64) uint64 {
 	n := uint64(1000)
 	if u := now(); t > u+n {
 		n = min(t-u, 1<<32)
 	}
-	store32(lapic+lapicInitial, uint32(min(n*lapicKHz/1_000_000+1, 1<<32-1)))
+	return min(n*lapicKHz/1_000_000+1, 1<<32-1)
 }
 
-// MSRs and bits of kvmclock (Linux, Documentation/virt/kvm/x86/msr.rst).
-const (
-	kvmWallClock  = 0x4b564d00
-	kvmSystemTime = 0x4b564d01
-	kvmFeatures   = 0x40000001
-)
+// kvmFeatures is the CPUID leaf of kvmclock (Linux,
+// Documentation/virt/kvm/x86/cpuid.rst).
+const kvmFeatures = 0x40000001
 
 // initClock finds the best source of time and the APIC timer's rate.
 func initClock() {
 	c := page()
 	if kvmClock() {
 		clockSource = abi.ClockKVM
-		monitor(monWRMSR, abi.ClockPage|1, kvmSystemTime)
-		monitor(monWRMSR, abi.ClockPage+64, kvmWallClock)
+		mon().HasClock = 1
+		monitor(monClock, 0, 0, 0, 0)
 		c.Wall = uint64(c.WallSec)*1_000_000_000 + uint64(c.WallNsec)
 	} else {
 		calibrateTSC()

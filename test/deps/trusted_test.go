@@ -43,7 +43,7 @@ func TestTrustedBaseLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := regexp.MustCompile("(?m)^\\| `([a-z/_.0-9]+)` \\| [0-3and ]+ \\| (\\d+) \\|$").FindAllStringSubmatch(string(page), -1)
-	if len(rows) != 6 {
+	if len(rows) != 7 {
 		t.Fatalf("%d rows", len(rows))
 	}
 	for _, r := range rows {

@@ -4,6 +4,7 @@
 package sys
 
 import (
+	"errors"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -153,6 +154,16 @@ func Random(b []byte) error {
 // Cooperate asks the kernel to interrupt the program no more. Threads then
 // share the CPU at system calls only: whoever computes for long calls Yield.
 func Cooperate() { syscall.RawSyscall(abi.SysCooperate, 0, 0, 0) }
+
+// Seal ends starting up: from now on nothing can do what only that needs, and
+// policy, text and page tables are as they are until the machine ends. It may be
+// called again, and cannot be undone.
+func Seal() error {
+	if r, _, e := syscall.RawSyscall(abi.SysSeal, 0, 0, 0); e != 0 || r != 0 {
+		return errors.New("the monitor refused to seal the machine")
+	}
+	return nil
+}
 
 // Yield lets other threads run.
 func Yield() { syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }

@@ -23,9 +23,15 @@ func bootParts(kern *program, rec *abi.BootRecord) ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
-	var r bytes.Buffer
-	if err := binary.Write(&r, binary.LittleEndian, rec); err != nil {
-		return nil, fmt.Errorf("boot record: %w", err)
+	mon, err := monitor(kern, rec)
+	if err != nil {
+		return nil, err
+	}
+	var r, m, sh bytes.Buffer
+	for b, v := range map[*bytes.Buffer]any{&r: rec, &m: mon, &sh: abi.Shared{InKernel: 1}} {
+		if err := binary.Write(b, binary.LittleEndian, v); err != nil {
+			return nil, fmt.Errorf("boot pages: %w", err)
+		}
 	}
 	page := func(addr uint64, data []byte, flags uint32) part {
 		b := make([]byte, abi.PageSize)
@@ -41,7 +47,32 @@ func bootParts(kern *program, rec *abi.BootRecord) ([]part, error) {
 		page(abi.ClockPage, nil, permR|permW),
 		page(abi.VDSOPage, vdso(clock), permR),
 		page(abi.InfoPage, nil, permR|permW),
+		page(abi.SharedPage, sh.Bytes(), permR|permW),
+		page(abi.MonitorPage, m.Bytes(), permR|permW|permSupervisor),
 	}, nil
+}
+
+// monitor makes the monitor's state: where it returns to ring 3, and the pool of
+// page tables. The kernel fills in the rest when it knows the machine.
+func monitor(kern *program, rec *abi.BootRecord) (*abi.Monitor, error) {
+	m := &abi.Monitor{PoolNext: rec.ImageEnd, PoolEnd: rec.FreeStart, HighStart: ^uint64(0)}
+	for _, f := range []struct {
+		ret   *abi.Return
+		entry string
+		stack uint64
+	}{
+		{&m.Fault, "main.faultEntry", abi.FaultStackTop},
+		{&m.Crash, "main.crashEntry", abi.CrashStackTop},
+		{&m.Interrupt, "main.interruptEntry", abi.KernelStackTop},
+		{&m.Bounce, "main.syscallEntry", 0},
+	} {
+		entry, err := kern.symbol(f.entry)
+		if err != nil {
+			return nil, err
+		}
+		*f.ret = abi.Return{RIP: entry, CS: abi.UserCS, RFLAGS: 0x202, RSP: f.stack, SS: abi.UserDS}
+	}
+	return m, nil
 }
 
 // entry32 returns the PVH entry: 32-bit protected mode, paging off, EBX points
@@ -101,7 +132,7 @@ func descriptors(kern *program) ([]byte, error) {
 	le.PutUint64(gdt[0x20:], 0x00cffb000000ffff) // ring 3, 32-bit code: none runs
 	le.PutUint64(gdt[0x28:], 0x00cff3000000ffff) // ring 3, data
 	le.PutUint64(gdt[0x30:], 0x00affb000000ffff) // ring 3, 64-bit code
-	const tss, limit = abi.DescPage + abi.TSSOff, 104 + abi.IOMax/8
+	const tss, limit = abi.DescPage + abi.TSSOff, abi.TSSSize - 1
 	le.PutUint64(gdt[0x38:], limit|tss<<16&0xffffff0000|0x89<<40|tss>>24<<56)
 	le.PutUint16(b[abi.GDTROff:], abi.GDTSize-1)
 	le.PutUint64(b[abi.GDTROff+2:], abi.DescPage+abi.GDTOff)
@@ -138,14 +169,16 @@ func descriptors(kern *program) ([]byte, error) {
 	le.PutUint64(t[4:], abi.TrapTop)     // RSP0
 	le.PutUint64(t[0x24:], abi.IRQTop)   // IST1
 	le.PutUint64(t[0x2c:], abi.AbortTop) // IST2
-	le.PutUint16(t[0x66:], 104)          // I/O bitmap
-	bitmap := t[104 : 104+abi.IOMax/8+1] // and its closing byte
-	for i := range bitmap {
-		bitmap[i] = 0xff
-	}
-	for _, r := range abi.IOPorts {
-		for p := r[0]; p <= r[1]; p++ {
-			bitmap[p/8] &^= 1 << (p % 8)
+	le.PutUint16(t[0x66:], abi.IOBase)   // I/O bitmap
+	for _, at := range []int{abi.IOBase, abi.IOFinal} {
+		bitmap := t[at : at+abi.IOMax/8+1] // and its closing byte
+		for i := range bitmap {
+			bitmap[i] = 0xff
+		}
+		for _, r := range abi.IOPorts {
+			for p := r.First; p <= r.Last && (r.Final || at == abi.IOBase); p++ {
+				bitmap[p/8] &^= 1 << (p % 8)
+			}
 		}
 	}
 	return b, nil

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"debug/elf"
 	"fmt"
+	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/thurward/thurward/internal/shared/abi"
 )
@@ -83,6 +86,42 @@ func (p *program) symbol(name string) (uint64, error) {
 	}
 	return v, nil
 }
+
+// splitMonitor gives the pages of the monitor's code to ring 0. Before and behind
+// it lies code that never runs, so that no page holds code of both rings.
+func (p *program) splitMonitor() error {
+	start, err := p.symbol("main.monitorStart")
+	if err != nil {
+		return err
+	}
+	end, err := p.symbol("main.monitorEnd")
+	if err != nil {
+		return err
+	}
+	lo, hi := alignUp(start, abi.PageSize), alignUp(end, abi.PageSize)
+	for name, a := range p.syms {
+		if name == "main.monitorStart" || name == "main.monitorEnd" {
+			continue
+		}
+		if inside := a >= lo && a < hi; inside != monitorFunc.MatchString(name) && (inside || strings.HasPrefix(name, "main.")) {
+			return fmt.Errorf("%s: the function %s at %#x lies on the wrong side of the monitor's pages [%#x, %#x)", p.name, name, a, lo, hi)
+		}
+	}
+	for i, q := range p.parts {
+		if q.flags&permX == 0 || lo < q.addr || hi > q.addr+uint64(len(q.data)) {
+			continue
+		}
+		cut := func(from, to uint64, flags uint32) part {
+			return part{addr: from, data: q.data[from-q.addr : min(to-q.addr, uint64(len(q.data)))], size: to - from, flags: flags}
+		}
+		p.parts = slices.Replace(p.parts, i, i+1, cut(q.addr, lo, q.flags), cut(lo, hi, q.flags|permSupervisor), cut(hi, q.end(), q.flags))
+		return nil
+	}
+	return fmt.Errorf("%s: the monitor's pages [%#x, %#x) are not in its code", p.name, lo, hi)
+}
+
+// monitorFunc names the functions of the monitor.
+var monitorFunc = regexp.MustCompile(`^main\.(entryLinux|boot64|syscallBounce|vector\d+|interrupt|spurious|calls|haltCPU|setPages)(\.abi0)?$`)
 
 func (p *program) end() uint64 {
 	e := uint64(0)

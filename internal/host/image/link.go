@@ -49,8 +49,8 @@ const (
 
 func (p part) end() uint64 { return p.addr + p.size }
 
-// poolMin is the least memory for page tables made at run time, in bytes. Further
-// ones are taken from general memory, until the image is sealed.
+// poolMin is the least memory for page tables made at run time, in bytes. On large
+// machines the kernel adds to it before it closes the tables.
 const poolMin = 512 << 10
 
 // Link makes the image.
@@ -64,6 +64,9 @@ func Link(in Input) ([]byte, error) {
 		return nil, err
 	}
 	if err := check(in, kern, prog); err != nil {
+		return nil, err
+	}
+	if err := kern.splitMonitor(); err != nil {
 		return nil, err
 	}
 	rec := abi.BootRecord{Entry: prog.entry, PolicyLen: uint64(len(in.Policy)), CmdLen: uint64(len(in.Cmdline))}
@@ -83,11 +86,11 @@ func Link(in Input) ([]byte, error) {
 	parts := append(boot, kern.parts...)
 	parts = append(parts, loaded...)
 	parts = append(parts, tail)
-	tables, err := pageTables(append(parts, reserved(rec.ImageEnd, rec.FreeStart)...))
+	tables, err := pageTables(append(parts, reserved()...), rec.ImageEnd, rec.FreeStart)
 	if err != nil {
 		return nil, err
 	}
-	parts = append(parts, part{addr: abi.Tables, data: tables, size: uint64(len(tables)), flags: permR | permW})
+	parts = append(parts, part{addr: ring0Base + abi.Tables, phys: abi.Tables, data: tables, size: uint64(len(tables)), flags: permR | permW})
 	return writeELF(parts, entry64), nil
 }
 
@@ -116,7 +119,13 @@ func check(in Input, kern, prog *program) error {
 // the file are loaded. Zeroed data gets memory when it is used: Go programs reserve
 // far more than they use.
 func placeProgram(prog *program, rec *abi.BootRecord) (loaded []part, phys uint64, err error) {
+	zero := 0
 	add := func(start, end uint64, flags uint32) error {
+		if flags&abi.SegmentZero != 0 {
+			if zero++; zero > 1 {
+				return errors.New("program: more than one segment has zeroed data; the monitor knows one")
+			}
+		}
 		if rec.Program.N == uint64(len(rec.Program.Seg)) {
 			return fmt.Errorf("program: too many loadable segments; at most %d parts are supported", len(rec.Program.Seg))
 		}
@@ -163,17 +172,15 @@ func placePolicy(in Input, phys uint64, rec *abi.BootRecord) part {
 }
 
 // reserved lists the memory that is mapped from the start but not loaded.
-func reserved(poolStart, poolEnd uint64) []part {
+func reserved() []part {
 	r := func(from, to uint64) part { return part{addr: from, size: to - from, flags: permR | permW} }
 	return []part{
 		r(abi.KernelStack, abi.KernelStackTop),
 		r(abi.FaultStack, abi.FaultStackTop),
 		r(abi.CrashStack, abi.CrashStackTop),
-		r(abi.TrapPage, abi.TrapPage+abi.PageSize),
-		r(abi.Tables, abi.TablesEnd),
+		{addr: abi.TrapPage, size: abi.PageSize, flags: permR | permW | permSupervisor},
 		r(abi.FaultXS, abi.FaultXS+abi.PageSize),
 		r(abi.UserStack, abi.UserEnd),
-		{addr: abi.DirectBase + poolStart, phys: poolStart, size: poolEnd - poolStart, flags: permR | permW},
 	}
 }
 

@@ -14,10 +14,15 @@ const (
 	pUser     = 1 << 2
 	pAccessed = 1 << 5
 	pDirty    = 1 << 6
+	pWT       = 1 << 3
+	pCD       = 1 << 4
 	pLarge    = 1 << 7
 	pNX       = 1 << 63
 	pAddr     = 0x000ffffffffff000
 )
+
+// ring0Base is abi.Ring0Base as an address.
+const ring0Base = 1<<64 + abi.Ring0Base
 
 // tableSet builds page tables that lie from abi.Tables on.
 type tableSet struct{ b []byte }
@@ -50,9 +55,32 @@ func (t *tableSet) next(table, i uint64) uint64 {
 // first 2 MiB of memory, read-only, at the start of the direct map: the kernel finds
 // the loader's data there and then unmaps it. All else is not mapped, among it page
 // zero and the guard pages between the stacks.
-func pageTables(parts []part) ([]byte, error) {
+//
+// What belongs to ring 0 is mapped by one page directory pointer table that ring
+// 0 and the kernel's window share (abi.TableWindow): descriptors, the monitor's
+// state, the trap page, the tables and their pool.
+func pageTables(parts []part, poolStart, poolEnd uint64) ([]byte, error) {
 	t := &tableSet{}
 	root := t.alloc()
+	own := t.alloc()
+	t.set(root, abi.RootRing0, own|pPresent|pWrite|pAccessed)
+	t.set(root, abi.RootWindow, own|pPresent|pWrite|pUser|pAccessed)
+	ring0 := func(va, pa, bits uint64) {
+		va += ring0Base
+		pt := t.next(t.next(own, va>>30&511), va>>21&511)
+		t.set(pt, va>>12&511, pa|bits|pPresent|pWrite|pAccessed|pDirty|pNX)
+	}
+	ring0(abi.LAPICSlot, abi.LAPICPhys, pWT|pCD)
+	ring0(abi.SharedPage, abi.SharedPage, 0)
+	for _, pa := range []uint64{abi.DescPage, abi.MonitorPage, abi.TrapPage} {
+		ring0(pa, pa, pUser)
+	}
+	for pa := uint64(abi.Tables); pa < abi.TablesEnd; pa += abi.PageSize {
+		ring0(pa, pa, pUser)
+	}
+	for pa := poolStart; pa < poolEnd; pa += abi.PageSize {
+		ring0(pa, pa, pUser)
+	}
 	for _, p := range parts {
 		bits := uint64(pPresent | pAccessed | pDirty)
 		if p.flags&permW != 0 {

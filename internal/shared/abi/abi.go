@@ -16,18 +16,21 @@ const (
 	VDSOPage  = 0x104000 // the vDSO ELF; read-only
 	InfoPage  = 0x105000 // Info, what the program reads about its machine
 
+	SharedPage  = 0x106000 // Shared, which monitor and kernel both write
+	MonitorPage = 0x107000 // Monitor; supervisor, read-write
+
 	KernelStack    = 0x109000 // kernel stack, ring 3
 	KernelStackTop = 0x111000
 	FaultStack     = 0x112000 // stack of the fault handler, ring 3
 	FaultStackTop  = 0x118000
 	CrashStack     = 0x119000 // stack of boot code and of the crash report
 	CrashStackTop  = 0x11c000
-	TrapPage       = 0x11d000 // where the CPU pushes frames; one area per use
+	TrapPage       = 0x11d000 // Trap, and where the CPU pushes frames, one area per use; supervisor
 	TrapTop        = 0x11d400 // RSP0: exceptions from ring 3
 	IRQTop         = 0x11d800 // IST1: interrupts
 	AbortTop       = 0x11dc00 // IST2: NMI, double fault, machine check
 
-	Tables    = 0x120000 // page tables made by the linker; Tables itself is the PML4
+	Tables    = 0x120000 // page tables made by the linker; Tables itself is the PML4. Not mapped here: see Ring0Base
 	TablesEnd = 0x160000
 
 	XFeatures = 0xe7     // the state components kept: x87, SSE, AVX, AVX-512 (SDM volume 1, 13.1); 2,688 bytes
@@ -50,6 +53,76 @@ const (
 	MMIOECAM   = 0x7d0000000000 // 2 MiB of PCI's configuration space, while devices are found
 )
 
+// What belongs to ring 0 (descriptors, Monitor, Trap, page tables and their
+// pool) is mapped in one page directory pointer table that two entries of the
+// PML4 lead to. Ring0Base is ring 0's, for reading and writing. TableWindow is
+// ring 3's: the kernel writes there while it sets the machine up, and reads only
+// once the monitor has closed it, which clears one bit of one entry. Both are
+// followed by the physical address, below 2 GiB.
+const (
+	Ring0Base   = -0x80000000    // a sign-extended 32-bit address, as instructions hold it
+	TableWindow = 0x7e7f80000000 // the same page directory pointer table's entry 510
+	RootRing0   = 511            // entries of the PML4
+	RootWindow  = TableWindow >> 39 & 511
+	LAPICSlot   = 0x1000     // Ring0Base + LAPICSlot: the local APIC, for ring 0 alone
+	LAPICPhys   = 0xfee00000 // its usual physical address
+)
+
+// Shared is the layout of SharedPage. Ring 3 sees it there, ring 0 behind
+// Ring0Base, so that it need not be allowed to touch pages of ring 3.
+type Shared struct {
+	InKernel uint32 // bit 0: the kernel runs, bit 1: the fault handler, bit 2: the crash report
+	Pending  uint32 // bit i: vector TimerVector+i came
+	OwesEOI  uint32 // the interrupt that entered the kernel has not been ended at the local APIC
+}
+
+// Trap is the layout of TrapPage's beginning: what the stubs note. Below the
+// tops lie the frames that the CPU pushes.
+type Trap struct {
+	Vector uint64
+	CR2    uint64
+}
+
+// Monitor is the layout of MonitorPage. Nothing in it changes after the monitor
+// has closed but Bounce's stack pointer, AX and PoolNext.
+type Monitor struct {
+	Fault, Crash, Interrupt, Bounce Return // where the stubs return to ring 3
+	AX                              uint64 // saved while a stub works
+	PoolNext, PoolEnd               uint64 // frames for new page tables, physical
+	ZeroStart, ZeroEnd              uint64 // the program's zeroed data: addresses that may be mapped
+	UserStart, UserEnd              uint64 // the program's other addresses that may be mapped
+	LowStart, LowEnd                uint64 // frames that may be mapped there: RAM below 4 GiB
+	HighStart, HighEnd              uint64 // RAM above 4 GiB; HighStart is all ones when there is none
+	HasClock                        uint64 // 1: the MSRs of kvmclock exist
+}
+
+// Return is a frame for IRETQ.
+type Return struct{ RIP, CS, RFLAGS, RSP, SS uint64 }
+
+// Operations of the monitor, which ring 3 asks for with UD2 at the kernel's
+// monitorCall: the operation in RAX, arguments in RBX, RCX, RDX, RSI. The result
+// is in RAX: 0 when it was done.
+const (
+	MonSet       = 0 // map or unmap RDX pages at RBX to the frames from RCX on; RSI is a SetX
+	MonHalt      = 1 // sleep until an interrupt, the timer set to RBX ticks unless that is 0
+	MonTimer     = 2 // set the timer to RBX ticks
+	MonEOI       = 3 // end of interrupt
+	MonFlush     = 4 // forget cached translations
+	MonCooperate = 5 // no more interrupts in ring 3
+	MonClock     = 6 // have the host write kvmclock to ClockPage
+	MonEnter     = 7 // choose SYSCALL's target: RBX is 1 where it stays in ring 3; set RCX's protections in CR4. Until closed
+	MonClose     = 8 // what belongs to ring 0 becomes read-only to ring 3
+	MonSeal      = 9 // and the ports that only starting needs are forbidden
+	MonReset     = 10
+
+	SetNothing = 0
+	SetRead    = 1
+	SetWrite   = 3
+
+	MonRefused = 1 // an argument breaks the operation's invariant
+	MonNoTable = 2 // there is no frame left for a page table
+)
+
 // Segment selectors: the Linux layout, which keeps an IRETQ from ring 3 to
 // ring 3 native on hypervisors that run the guest's ring 3 under host
 // segments (docs/platform.md).
@@ -70,20 +143,29 @@ const (
 	IDTOff  = 0x100
 	Vectors = 0x40 // entries of the IDT
 	TSSOff  = 0x600
-	IOMax   = 0xd00 // the TSS's I/O bitmap covers the ports below this one
+	IOMax   = 0xd00                // the TSS's I/O bitmaps cover the ports below this one
+	IOBase  = 104                  // offset in the TSS of the bitmap that starting needs
+	IOFinal = IOBase + IOMax/8 + 1 // and of the one that MonSeal puts in its place
+	TSSSize = IOFinal + IOMax/8 + 1
 )
 
-// IOPorts lists the ranges of ports that ring 3 may use; the TSS forbids all
-// others.
-var IOPorts = [...][2]uint16{
-	{0x42, 0x43},   // PIT
-	{0x61, 0x61},   // PIT gate
-	{0x60, 0x60},   // keyboard controller: keys
-	{0x64, 0x64},   // and reset
-	{0x70, 0x71},   // CMOS
-	{0x3f8, 0x3ff}, // COM1
-	{0x600, 0x605}, // power off: cloud-hypervisor 0x600, QEMU pc and q35 0x604
-	{0xcf8, 0xcff}, // PCI's configuration, and among them 0xcf9, reset (chip set)
+// Ports is a range of ports that ring 3 may use.
+type Ports struct {
+	First, Last uint16
+	Final       bool // also after MonSeal
+}
+
+// IOPorts lists them; the TSS forbids all others.
+var IOPorts = [...]Ports{
+	{0x42, 0x43, false},   // PIT
+	{0x61, 0x61, false},   // PIT gate
+	{0x60, 0x60, true},    // keyboard controller: keys
+	{0x64, 0x64, true},    // and reset
+	{0x70, 0x71, true},    // CMOS: the date
+	{0x3f8, 0x3ff, true},  // COM1
+	{0x600, 0x605, true},  // power off: cloud-hypervisor 0x600, QEMU pc and q35 0x604
+	{0xcf8, 0xcff, false}, // PCI configuration
+	{0xcf9, 0xcf9, true},  // reset (chip set)
 }
 
 // Interrupt vectors.
@@ -248,6 +330,9 @@ const (
 	SysCooperate = 0x5406
 	// SysStats copies up to arg 1 bytes of Stats to arg 0.
 	SysStats = 0x5403
+	// SysSeal ends starting up: what only that needs is forbidden for good. See
+	// MonSeal.
+	SysSeal = 0x5407
 )
 
 // Arguments of SysPower.
