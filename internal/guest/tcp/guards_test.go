@@ -231,8 +231,16 @@ func TestDuplicateAcknowledgements(t *testing.T) {
 	if c.cwnd != 2*536 {
 		t.Fatalf("a window of %d", c.cwnd)
 	}
+	h, c = establishedByHand(t, true) // an acknowledgement of new data begins the count anew
+	for i, off := range []uint32{0, 0, 10, 0, 0, 0} {
+		h.ack = c.una + off
+		if in := h.send(packet.ACK, ""); (len(in) == 1) != (i == 5) {
+			t.Fatalf("acknowledgement %d: %+v", i, in)
+		}
+	}
 	for what, send := range map[string]func(h *hand, c *conn){
-		"with data":                  func(h *hand, c *conn) { h.send(packet.ACK, "\x00") },
+		"that are old":               func(h *hand, c *conn) { h.ack = c.una - 1; h.send(packet.ACK, "") },
+		"with data":                  func(h *hand, c *conn) { h.send(packet.ACK, "\x01") },
 		"with another window":        func(h *hand, c *conn) { c.wnd--; h.send(packet.ACK, "") },
 		"with nothing under way":     func(h *hand, c *conn) { h.ack = c.max; h.send(packet.ACK, "") },
 		"that acknowledge something": func(h *hand, c *conn) { h.ack = c.una + 1; h.send(packet.ACK, "") },
@@ -294,6 +302,7 @@ func TestAnswersToOurSYN(t *testing.T) {
 		invalid uint64
 	}{
 		{packet.SYN | packet.ACK, 1, true, false, 0}, {packet.SYN | packet.ACK, 0, false, false, 1}, {packet.SYN | packet.ACK, 2, false, false, 1},
+		{packet.SYN | packet.FIN | packet.ACK, 1, true, false, 0}, {packet.FIN | packet.ACK, 1, false, false, 1},
 		{packet.SYN, 1, false, false, 1}, {packet.ACK, 1, false, false, 1}, {0, 1, false, false, 1},
 		{packet.RST | packet.ACK, 1, false, true, 0}, {packet.RST | packet.ACK, 0, false, false, 0}, {packet.RST | packet.ACK, 2, false, false, 0},
 		{packet.RST, 1, false, false, 0}, {packet.RST | packet.SYN | packet.ACK, 1, false, true, 0},

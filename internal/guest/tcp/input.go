@@ -90,22 +90,20 @@ func (s *Stack) input(c *conn, p *packet.Packet, options, data []byte) {
 	if !s.processAck(c, p, int(n)) {
 		return
 	}
-	got, cut := false, false
+	cut := false
 	if n > 0 && first > 0 {
 		s.ack(c) // out of order: a duplicate acknowledgement
 	} else if n > 0 {
 		data = data[min(int(-first), len(data)):]
 		if int(wnd) < len(data) {
-			data = data[:wnd]
-			n, cut = 0, true // and no FIN, which is beyond the window
+			data, cut = data[:wnd], true // and no FIN, which is beyond the window
 		}
 		c.rcv += uint32(len(data))
-		got = true
 		id := s.id(c)
 		if !s.readMessages(c, data) || s.byID(id) == nil {
 			return
 		}
-		if p.Flags&packet.FIN != 0 && n > 0 && !c.finSeen {
+		if p.Flags&packet.FIN != 0 && !cut && !c.finSeen {
 			c.finSeen = true
 			c.rcv++
 			if !c.passive && !c.stream && c.state == established {
@@ -114,7 +112,7 @@ func (s *Stack) input(c *conn, p *packet.Packet, options, data []byte) {
 			s.closeIfAnswered(c)
 		}
 	}
-	if !s.output(c) && got && (c.lastAck != c.rcv || cut) { // also a probe of our closed window
+	if !s.output(c) && (c.lastAck != c.rcv || cut) { // also a probe of our closed window
 		s.ack(c)
 	}
 	s.removeIfClosed(c)
@@ -167,8 +165,6 @@ func (s *Stack) processAck(c *conn, p *packet.Packet, n int) bool {
 		c.una++
 		c.state, c.retries, c.resendAt, c.rto = established, 0, 0, initialRTO
 		c.deadline = s.now + idleTimeout
-		c.wnd = uint32(p.Window)
-		return true
 	}
 	acked := int32(p.Ack - c.una)
 	switch {

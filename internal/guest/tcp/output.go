@@ -9,7 +9,9 @@ func (s *Stack) enqueue(c *conn, msg []byte) bool {
 	}
 	l := [2]byte{byte(len(msg) >> 8), byte(len(msg))}
 	p := &s.pools[c.kind()]
-	return p.append(&c.tx, l[:]) && p.append(&c.tx, msg)
+	p.append(&c.tx, l[:])
+	p.append(&c.tx, msg)
+	return true
 }
 
 // window returns the receive window. That of a stream is the room for bytes
@@ -29,11 +31,8 @@ func (c *conn) window() uint16 {
 
 // emit sends one segment of connection c.
 func (s *Stack) emit(c *conn, seq uint32, flags uint8, data []byte, mss uint16) {
-	s.seg = Segment{Tuple: c.Tuple, Seq: seq, Flags: flags, Window: c.window(), MSS: mss, Data: data, Passive: c.passive}
-	if flags&packet.ACK != 0 {
-		s.seg.Ack = c.rcv
-		c.lastAck, c.lastEdge = c.rcv, c.rcv+uint32(s.seg.Window)
-	}
+	s.seg = Segment{Tuple: c.Tuple, Seq: seq, Ack: c.rcv, Flags: flags, Window: c.window(), MSS: mss, Data: data, Passive: c.passive}
+	c.lastAck, c.lastEdge = c.rcv, c.rcv+uint32(s.seg.Window)
 	s.user.Emit(&s.seg)
 }
 
@@ -73,7 +72,7 @@ func (s *Stack) output(c *conn) bool {
 	for range 64 {
 		under := int(c.nxt - c.una)
 		n := min(c.tx.n-under, mss, int(min(c.wnd, c.cwnd))-under)
-		if n <= 0 && c.wnd == 0 && under == 0 && c.tx.n > 0 && c.retries > 0 {
+		if c.wnd == 0 && under == 0 && c.tx.n > 0 && c.retries > 0 {
 			n = 1 // a probe of a zero window (RFC 9293 section 3.8.6.1)
 		}
 		last := under+max(n, 0) == c.tx.n
@@ -100,9 +99,6 @@ func (s *Stack) output(c *conn) bool {
 		s.emit(c, c.nxt, flags, data, 0)
 		c.advance(to)
 		sent = true
-		if fin {
-			break
-		}
 	}
 	return sent
 }

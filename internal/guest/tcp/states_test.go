@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -93,8 +94,76 @@ func TestMessagesDoNotExtendThePeriod(t *testing.T) {
 	h.send(packet.ACK, "")
 	until = c.deadline
 	h.now += second
-	if h.send(packet.ACK, "\x00\x01d"); c.deadline != until+second {
+	if h.send(packet.ACK, "\x00\x01"); c.deadline != until+second {
 		t.Fatalf("without responses under way: %d", c.deadline-until)
+	}
+	h.now += second
+	if h.send(packet.ACK, "d"); c.deadline != until+2*second || c.unanswered != 3 {
+		t.Fatalf("a complete message: %d", c.deadline-until)
+	}
+}
+
+// TestSendWithoutMemory: a connection whose own client has used all memory is reset
+// when there is none for a response; the client's others stay.
+func TestSendWithoutMemory(t *testing.T) {
+	h, c := establishedByHand(t, false)
+	h.port++
+	h.connect()
+	o := h.s.find(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: h.port})
+	c.lastProgress, o.lastProgress = h.now-1, h.now
+	p := &h.s.pools[kindPassive]
+	p.append(&o.tx, make([]byte, (p.nFree-1)*chunkSize))
+	id := h.s.id(c)
+	h.s.Send(id, make([]byte, chunkSize-2), h.now) // fits exactly
+	if h.s.Len() != 2 || p.nFree != 0 || h.s.c.Aborted != 0 {
+		t.Fatalf("%d connections, %d chunks, %+v", h.s.Len(), p.nFree, h.s.c)
+	}
+	h.s.Send(id, []byte("x"), h.now)
+	if h.s.byID(id) != nil || h.s.Len() != 1 || h.s.c.Aborted != 1 || h.s.c.Evicted != 0 {
+		t.Fatalf("%d connections, %+v", h.s.Len(), h.s.c)
+	}
+	check(t, h.s)
+}
+
+// TestFINBehindAFullWindow: data that fill the window exactly are taken with the FIN
+// behind them; of more data, neither the rest nor the FIN is.
+func TestFINBehindAFullWindow(t *testing.T) {
+	for over, fin := range map[int]bool{0: true, 1: false} {
+		h, c := establishedByHand(t, false)
+		data := append([]byte{1, 0}, make([]byte, 256)...)
+		data = bytes.Repeat(data, maxQuery/len(data)+1)[:maxQuery+over]
+		rcv := c.rcv
+		h.serve = func(*end, uint32, []byte) {}
+		in := h.send(packet.ACK|packet.FIN, string(data))
+		want := rcv + maxQuery
+		if fin {
+			want++
+		}
+		if c.finSeen != fin || c.rcv != want || len(in) != 1 || in[0].Ack != want {
+			t.Errorf("%d more: FIN %v, %d bytes, %+v", over, c.finSeen, c.rcv-rcv, in)
+		}
+	}
+}
+
+// TestLateFINExtendsNothing: the FIN of an upstream, after we have closed, leaves the
+// deadline as it is.
+func TestLateFINExtendsNothing(t *testing.T) {
+	h := byHand(t)
+	tu := Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 5000}
+	h.serve = func(e *end, id uint32, _ []byte) { e.s.Close(id, e.s.now) }
+	h.s.Connect(&tu, 7, []byte("q"), h.now)
+	h.ack = h.in[0].Seq + 1
+	h.send(packet.SYN|packet.ACK, "")
+	h.send(packet.ACK, "\x00\x01r")
+	c := h.s.find(&tu)
+	until := c.deadline
+	if c.state != closing || until != h.now+lingerTimeout {
+		t.Fatalf("%+v", c)
+	}
+	h.now += second / 2
+	h.ack = c.una // our FIN is lost
+	if h.send(packet.ACK|packet.FIN, ""); !c.finSeen || c.deadline != until || h.s.Len() != 1 {
+		t.Fatalf("%+v", c)
 	}
 }
 

@@ -205,6 +205,9 @@ func TestTimeOfAClient(t *testing.T) {
 	if in := h.tickAt(begin + idleTimeout + second); len(in) != 1 || in[0].Flags != packet.ACK|packet.FIN || in[0].Seq != c.una {
 		t.Fatalf("the end again: %+v", in)
 	}
+	if h.s.c.Resent != 1 {
+		t.Fatalf("%+v", h.s.c)
+	}
 	// The other side acknowledges, and says nothing: it has lingerTimeout to end its side.
 	h.ack++
 	h.send(packet.ACK, "")
