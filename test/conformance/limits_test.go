@@ -14,7 +14,7 @@ import (
 const limits = "../../docs/limits.md"
 
 // bounded are the packages whose bounds docs/limits.md lists.
-var bounded = []string{"internal/guest/conntrack", "internal/guest/nat", "internal/guest/neigh", "internal/guest/reassembly", "internal/guest/router", "internal/guest/dnsproxy", "internal/guest/endpoint", "internal/guest/sni", "internal/guest/tcp", "internal/guest/fqdn",
+var bounded = []string{"internal/guest/conntrack", "internal/guest/nat", "internal/guest/neigh", "internal/guest/reassembly", "internal/guest/router", "internal/guest/dnsproxy", "internal/guest/endpoint", "internal/guest/sni", "internal/guest/icmperr", "internal/guest/tcp", "internal/guest/fqdn",
 	"internal/guest/export", "internal/guest/virtio", "internal/guest/dot", "internal/guest/clienthello", "cmd/firewall"}
 
 // bound matches the names of constants that bound something.

@@ -36,7 +36,7 @@ func testers(short string, own bool) []string {
 	case "guest/filter":
 		return []string{short, "host/policy/compile", "guest/router"}
 	case "guest/conntrack", "guest/nat", "guest/neigh", "guest/reassembly", "guest/fqdn", "guest/clienthello", "shared/packet", "shared/ruleset",
-		"guest/dnsproxy", "guest/dot", "guest/tcp", "guest/endpoint", "guest/sni":
+		"guest/dnsproxy", "guest/dot", "guest/tcp", "guest/endpoint", "guest/sni", "guest/icmperr":
 		return []string{short, "guest/router"}
 	}
 	return []string{short}

@@ -4,26 +4,11 @@ import (
 	"encoding/binary"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/icmperr"
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // Answers: what the firewall tells the senders of packets that it drops.
-
-// The kinds of answers. Each has a rate of its own on each side, so that a
-// flood of packets that want one kind, or come from one side, does not silence
-// the others (RFC 1812 section 4.3.2.8).
-const (
-	aboutTTL  = iota // time exceeded
-	aboutSize        // fragmentation needed: path MTU discovery depends on it
-	aboutRule        // unreachable, TCP resets
-	answerKinds
-)
-
-// answerRate and answerBurst limit the answers of one kind to one side.
-const (
-	answerRate  = 1000 // a second
-	answerBurst = 100
-)
 
 // errorData is how much of an offending packet an own ICMP error quotes: as
 // much as fits 576 bytes (RFC 1812 section 4.3.2.3).
@@ -37,11 +22,11 @@ const controlTOS = 0xc0
 // packet p, which arrived at port in: not to an address that cannot be one
 // host's (RFC 1812 section 4.3.2.7), nor beyond the rate. Broadcasts of the
 // link, fragments and what does not parse do not come this far.
-func (e *Engine) mayAnswer(p *received, kind int, now int64) bool {
+func (e *Engine) mayAnswer(p *received, kind icmperr.Kind, now int64) bool {
 	if e.martian(p) {
 		return false
 	}
-	if !p.in.answers[kind].take(p.Src, e.rndKey, now) {
+	if !p.in.answers.Take(kind, p.Src, now) {
 		e.c.AnswersSuppressed++
 		return false
 	}
@@ -51,7 +36,7 @@ func (e *Engine) mayAnswer(p *received, kind int, now int64) bool {
 // sendError answers a packet with an ICMP error from the address of the port at which
 // it arrived. There is none about an ICMP error, nor about an ICMP message that may
 // be one (RFC 1122 section 3.2.2).
-func (e *Engine) sendError(p *received, kind int, typ, code uint8, rest uint32, now int64) {
+func (e *Engine) sendError(p *received, kind icmperr.Kind, typ, code uint8, rest uint32, now int64) {
 	if p.Class == packet.ClassICMPError || p.Proto == packet.ICMP && p.Class == packet.ClassOther || !e.mayAnswer(p, kind, now) {
 		return
 	}
@@ -102,7 +87,7 @@ func (e *Engine) unreachable(f []byte, now int64) {
 	}
 	in := &e.port[e.flows.Dir(r^1).Path.Ingress()]
 	d := e.flows.Dir(r)
-	if !in.answers[aboutRule].take(d.Out.Dst, e.rndKey, now) {
+	if !in.answers.Take(icmperr.Rule, d.Out.Dst, now) {
 		e.c.AnswersSuppressed++
 		return
 	}
@@ -110,4 +95,27 @@ func (e *Engine) unreachable(f []byte, now int64) {
 	n := copy(quoted[:], f[packet.EthLen:])
 	packet.RewriteEmbedded(quoted[:n], &q, &packet.Rewrite{Src: d.Out.Dst, Dst: d.Out.Src, SrcPort: d.Out.DstPort, DstPort: d.Out.SrcPort})
 	e.putError(in, quoted[:n], d.Out.Dst, packet.Unreachable, packet.HostUnreachable, 0, now)
+}
+
+// delay keeps a SYN for an answer later: see icmperr.Delayed.
+func (e *Engine) delay(p *received, now int64) {
+	k := conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)}
+	if e.delayed.Add(&k, e.bytes(p)[packet.EthLen:], int(p.L4)-packet.EthLen+8, e.rndKey, now) {
+		e.c.AnswersSuppressed++ // this one, or another
+	}
+}
+
+// delayedTick answers the SYNs whose time has come.
+func (e *Engine) delayedTick(now int64) {
+	for s := e.delayed.Next(now); s != nil; s = e.delayed.Next(now) {
+		if e.flows.Taken(&s.Key) {
+			continue // the host inside wanted it too
+		}
+		in := e.outside
+		if !in.answers.Take(icmperr.Rule, s.Key.Src, now) {
+			e.c.AnswersSuppressed++
+			continue
+		}
+		e.putError(in, s.Quote(), s.Key.Src, packet.Unreachable, packet.PortUnreachable, 0, now)
+	}
 }

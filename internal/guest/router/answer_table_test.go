@@ -1,13 +1,10 @@
 package router
 
 import (
-	"math"
-	"math/rand/v2"
-	"slices"
 	"testing"
 
-	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/icmperr"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -22,105 +19,6 @@ func (l *lab) load(from int, p pkt, to [6]byte) *received {
 		l.t.Fatal(why)
 	}
 	return r
-}
-
-// plainSYN is a held SYN as said of it.
-type plainSYN struct {
-	key   conntrack.Key
-	due   int64
-	group uint8
-}
-
-// TestHeldSYNsAreAsSaid runs SYNs of few and of many sources through the queue of
-// those that are answered later, and compares it with a plain list.
-func TestHeldSYNsAreAsSaid(t *testing.T) {
-	for _, sources := range []int{1, 2, 5, 60} {
-		l := newLab(t, "reject")
-		l.answered(wan, udp(web, 1, ours, 22), verdict.ExplicitDeny) // the gateway is known
-		in, h := &l.e.port[wan], &l.e.held
-		r := rand.New(rand.NewPCG(uint64(sources), 2))
-		var list []plainSYN
-		now, given := l.now, uint64(0)
-		full, relieved := false, false
-		for step := range 2500 {
-			now += second / 100 * int64(r.IntN(3))
-			p := syn(addr(ip("198.51.100.10")+packet.Addr(min(r.IntN(sources), r.IntN(sources)))).String(), uint16(1000+r.IntN(200)), ours, 22)
-			held := l.load(wan, p, wanMAC)
-			k := conntrack.Key{Src: ip(p.src), Dst: ip(ours), SrcPort: p.sport, DstPort: 22, Proto: packet.TCP}
-			l.e.hold(held, now)
-			l.e.release(held)
-			if !slices.ContainsFunc(list, func(s plainSYN) bool { return s.key == k }) {
-				count := map[uint8]int{}
-				for _, s := range list {
-					count[s.group]++
-				}
-				// Of which group it is, the queue says: it is the last, or as many as any.
-				room := len(list) < heldMax
-				if !room {
-					full = true
-					given++
-					worst := 0
-					for _, n := range count {
-						worst = max(worst, n)
-					}
-					if h.n > 0 && h.at(h.n-1).key == k { // who has most lost his latest
-						relieved = true
-						g := h.at(h.n - 1).group
-						if count[g] >= worst {
-							t.Fatalf("step %d: a group with %d displaces one with %d", step, count[g], worst)
-						}
-						at := -1
-						for i, s := range list {
-							if count[s.group] == worst && (at < 0 || list[at].group == s.group || s.group < list[at].group) {
-								at = i
-							}
-						}
-						list = slices.Delete(list, at, at+1)
-						room = true
-					} else if sources == 1 && count[list[0].group] != worst {
-						t.Fatal("another group than the only one")
-					}
-				}
-				if room {
-					list = append(list, plainSYN{k, now + holdFor, h.at(h.n - 1).group})
-				}
-			}
-			if r.IntN(20) == 0 {
-				sent := l.e.c.ICMPErrorsSent + l.e.c.AnswersSuppressed
-				l.e.heldTick(now)
-				n := uint64(0)
-				for len(list) > 0 && list[0].due <= now {
-					list = list[1:]
-					n++
-				}
-				if got := l.e.c.ICMPErrorsSent + l.e.c.AnswersSuppressed - sent; got != n {
-					t.Fatalf("step %d: %d were due, want %d", step, got, n)
-				}
-				given = l.e.c.AnswersSuppressed
-				l.e.flush(in)
-				l.port[wan].out = nil
-			}
-			// The same, in order.
-			var by [256]uint8
-			due := int64(math.MaxInt64)
-			for i, s := range list {
-				by[s.group]++
-				due = min(due, s.due)
-				if x := h.at(uint32(i)); x.key != s.key || x.due != s.due || x.group != s.group || x.len != 28 {
-					t.Fatalf("step %d: place %d is %+v, want %+v", step, i, *x, s)
-				}
-			}
-			if int(h.n) != len(list) || h.by != by || h.due() != due || l.e.c.AnswersSuppressed != given {
-				t.Fatalf("step %d: %d held, due %d, %d given up; want %d, %d, %d", step, h.n, h.due(), l.e.c.AnswersSuppressed, len(list), due, given)
-			}
-			if r.IntN(300) == 0 {
-				now += 3 * second
-			}
-		}
-		if !full || relieved != (sources > 1) {
-			t.Errorf("%d sources: full: %v, relieved: %v", sources, full, relieved)
-		}
-	}
 }
 
 // TestHeldSYNQuotes: as much of a SYN is held as its answer quotes: the IP header
@@ -139,12 +37,12 @@ func TestHeldSYNQuotes(t *testing.T) {
 		f[packet.EthLen+3] += byte(opts)
 		resum(f[packet.EthLen:])
 		l.raw(wan, f)
-		l.now += holdFor - 1
+		l.now += icmperr.Delay - 1
 		if l.run(); len(l.taken(wan)) != 0 {
 			t.Fatal("answered too early")
 		}
 		l.now++
-		l.e.heldTick(l.now)
+		l.e.delayedTick(l.now)
 		l.e.flush(&l.e.port[wan])
 		got := l.taken(wan)
 		if len(got) != 1 || string(got[0].frame[int(got[0].L4)+8:]) != string(f[packet.EthLen:][:20+opts+8]) || got[0].TTL != 64 {
@@ -278,17 +176,17 @@ func TestOwnMessages(t *testing.T) {
 		tos       uint8
 		typ, code uint8
 		rest      uint32
-		kind      int // whose rate it uses up
+		kind      icmperr.Kind // whose rate it uses up
 	}{
-		{lan, udp(host, 4000, web, 54), lanAddr, 0xc0, packet.Unreachable, packet.Prohibited, 0, aboutRule},
-		{wan, udp(client, 4000, ours, 54), ours, 0xc0, packet.Unreachable, packet.Prohibited, 0, aboutRule},
-		{lan, short, lanAddr, 0xc0, packet.TimeExceeded, 0, 0, aboutTTL},
-		{lan, big, lanAddr, 0xc0, packet.Unreachable, packet.FragNeeded, 1280, aboutSize},
-		{lan, syn(host, 4000, web, 55), web, 0, 0, 0, 0, aboutRule},
-		{lan, long, lanAddr, 0, packet.EchoReply, 0, 7 << 16, -1},
+		{lan, udp(host, 4000, web, 54), lanAddr, 0xc0, packet.Unreachable, packet.Prohibited, 0, icmperr.Rule},
+		{wan, udp(client, 4000, ours, 54), ours, 0xc0, packet.Unreachable, packet.Prohibited, 0, icmperr.Rule},
+		{lan, short, lanAddr, 0xc0, packet.TimeExceeded, 0, 0, icmperr.TTL},
+		{lan, big, lanAddr, 0xc0, packet.Unreachable, packet.FragNeeded, 1280, icmperr.Size},
+		{lan, syn(host, 4000, web, 55), web, 0, 0, 0, 0, icmperr.Rule},
+		{lan, long, lanAddr, 0, packet.EchoReply, 0, 7 << 16, icmperr.NumKinds},
 	} {
 		for i := range l.e.port {
-			l.e.port[i].answers = [answerKinds]answerLimit{newAnswerLimit(), newAnswerLimit(), newAnswerLimit()}
+			l.e.port[i].answers = icmperr.NewLimit(1)
 		}
 		_, back := l.put(c.from, c.p)
 		if len(back) != 1 {
@@ -296,8 +194,8 @@ func TestOwnMessages(t *testing.T) {
 		}
 		v := back[0]
 		for side := range l.e.port {
-			for k := range l.e.port[side].answers {
-				if used := l.e.port[side].answers[k].all.last != 0; used != (side == c.from && k == c.kind) {
+			for k := range icmperr.NumKinds {
+				if used := l.e.port[side].answers.Used(k); used != (side == c.from && k == c.kind) {
 					t.Errorf("message %d: the rate of kind %d on side %d is used: %v", i, k, side, used)
 				}
 			}
@@ -322,80 +220,15 @@ func TestOwnMessages(t *testing.T) {
 	l.invariants()
 }
 
-// TestAnswersHaveRates: the rate of all, the reserve for who has had few, each from
-// its burst on.
-func TestAnswersHaveRates(t *testing.T) {
-	a := newAnswerLimit()
-	now := int64(5 * second)
-	n := 0
-	for range 1000 {
-		if a.take(ip(host), 9, now) {
-			n++
-		}
-	}
-	if n != answerBurst { // the first are few, but those of all come first
-		t.Fatalf("%d answers at once", n)
-	}
-	// Others have some of the reserve, each a little.
-	got := map[packet.Addr]int{}
-	for range 20 {
-		for i := range packet.Addr(30) {
-			if a.take(ip("10.0.1.0")+i, 9, now) {
-				got[i]++
-				n++
-			}
-		}
-	}
-	if n != answerBurst+reserveBurst {
-		t.Fatalf("%d answers", n)
-	}
-	for i, c := range got {
-		if c > groupBurst {
-			t.Errorf("%d has %d", i, c)
-		}
-	}
-	// What comes back in time: of all a thousand a second, of the group ten.
-	for _, c := range []struct {
-		after int64
-		want  bool
-	}{{second/answerRate - 1, false}, {1, true}, {0, false}, {second / answerRate, true}, {second/answerRate - 1, false}} {
-		now += c.after
-		if got := a.take(ip(host), 9, now); got != c.want {
-			t.Errorf("%d ns later: %v", c.after, got)
-		}
-	}
-	// A group that has had its few gets more after a tenth of a second.
-	b := newAnswerLimit()
-	for range answerBurst {
-		b.take(ip("10.0.9.9"), 9, now)
-	}
-	for i := range 2 * groupBurst {
-		if got := b.take(ip(host), 9, now); got != (i < groupBurst) {
-			t.Errorf("answer %d of the reserve: %v", i, got)
-		}
-	}
-	b.all.tokens, b.all.rate, b.all.burst = 0, 1, 1 // only the reserve is left
-	for _, c := range []struct {
-		after int64
-		want  bool
-	}{{second/groupRate - 1, false}, {1, true}, {0, false}, {second / groupRate, true}} {
-		now += c.after
-		b.all.last, b.all.tokens = now, 0
-		if got := b.take(ip(host), 9, now); got != c.want {
-			t.Errorf("%d ns later, of the reserve: %v", c.after, got)
-		}
-	}
-}
-
 // TestOnlyOwnAddressesHoldSYNs: a rejected SYN from outside waits for its answer where
 // it is to an external address; a host that is reached without translation resets it.
 func TestOnlyOwnAddressesHoldSYNs(t *testing.T) {
 	l := newLabWith(t, routed, "reject ingress tcp", "accept")
-	if v := l.answered(wan, syn(client, 4000, "10.0.0.5", 22), verdict.ExplicitDeny); v.Flags&packet.RST == 0 || v.Src != ip("10.0.0.5") || l.e.held.n != 0 {
-		t.Errorf("answered by %v, %d held", v, l.e.held.n)
+	if v := l.answered(wan, syn(client, 4000, "10.0.0.5", 22), verdict.ExplicitDeny); v.Flags&packet.RST == 0 || v.Src != ip("10.0.0.5") || l.e.delayed.Len() != 0 {
+		t.Errorf("answered by %v, %d held", v, l.e.delayed.Len())
 	}
 	l.unanswered(wan, syn(client, 4000, ours, 22), verdict.ExplicitDeny)
-	if l.e.held.n != 1 {
-		t.Errorf("%d held", l.e.held.n)
+	if l.e.delayed.Len() != 1 {
+		t.Errorf("%d held", l.e.delayed.Len())
 	}
 }

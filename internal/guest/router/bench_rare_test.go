@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/icmperr"
 	"github.com/thurward/thurward/internal/guest/neigh"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -142,7 +143,7 @@ func TestAllocationsOfRarePackets(t *testing.T) {
 			if n := testing.AllocsPerRun(runs, func() { from.armed = true; l.now += c.every; l.e.Poll(l.now) }); n != 0 {
 				t.Errorf("%v allocations", n)
 			}
-			if a.sent != c.sent[lan]*(runs+1) && !(c.name == "reject, beyond the rate" && a.sent == answerBurst) || b.sent != c.sent[wan]*(runs+1) {
+			if a.sent != c.sent[lan]*(runs+1) && !(c.name == "reject, beyond the rate" && a.sent == icmperr.Burst) || b.sent != c.sent[wan]*(runs+1) {
 				t.Fatalf("%d and %d frames left; drops: %s", a.sent, b.sent, l.drops())
 			}
 		})

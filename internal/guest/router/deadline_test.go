@@ -6,6 +6,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/thurward/thurward/internal/guest/icmperr"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -72,8 +73,8 @@ func TestNextDeadline(t *testing.T) {
 
 	l = quietLab(newLab(t, "reject"))
 	l.put(wan, syn(web, 4000, ours, 80))
-	in("an answer is held", l, holdFor, holdFor)
-	l.now += holdFor - 1
+	in("an answer is held", l, icmperr.Delay, icmperr.Delay)
+	l.now += icmperr.Delay - 1
 	l.run()
 	in("a nanosecond before", l, 1, 1)
 	l.pass(0.1)

@@ -7,6 +7,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/icmperr"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -74,9 +75,7 @@ func TestEventsOfQuestionsToUs(t *testing.T) {
 // answerAll makes the rates of answers full.
 func (e *Engine) answerAll() {
 	for i := range e.port {
-		for k := range e.port[i].answers {
-			e.port[i].answers[k] = newAnswerLimit()
-		}
+		e.port[i].answers = icmperr.NewLimit(1)
 	}
 }
 

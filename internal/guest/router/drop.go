@@ -3,6 +3,7 @@ package router
 import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/icmperr"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -41,16 +42,16 @@ func (e *Engine) answer(p *received, d *decision, now int64) {
 		e.reject(p, now)
 	case noticeRefused:
 		if mayBeSimultaneous(p) {
-			e.hold(p, now)
+			e.delay(p, now)
 		} else {
-			e.sendError(p, aboutRule, packet.Unreachable, packet.Prohibited, 0, now)
+			e.sendError(p, icmperr.Rule, packet.Unreachable, packet.Prohibited, 0, now)
 		}
 	case noticeReset:
 		e.sendReset(p, now)
 	case noticeTimeExceeded:
-		e.sendError(p, aboutTTL, packet.TimeExceeded, 0, 0, now)
+		e.sendError(p, icmperr.TTL, packet.TimeExceeded, 0, 0, now)
 	case noticeTooBig:
-		e.sendError(p, aboutSize, packet.Unreachable, packet.FragNeeded, uint32(d.mtu), now)
+		e.sendError(p, icmperr.Size, packet.Unreachable, packet.FragNeeded, uint32(d.mtu), now)
 	}
 }
 

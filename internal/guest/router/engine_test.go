@@ -299,32 +299,3 @@ func TestPoolsAndFlowsAreTheEngines(t *testing.T) {
 		t.Error("no names with one")
 	}
 }
-
-// TestBucket: a rate holds over any time, after a burst.
-func TestBucket(t *testing.T) {
-	for _, x := range []struct{ rate, burst int64 }{{1, 1}, {10, 4}, {1000, 50}, {3, 7}} {
-		b := bucket{rate: x.rate, burst: x.burst}
-		now, step := int64(1), second/x.rate
-		take := func(want int64, when string) {
-			t.Helper()
-			n := int64(0)
-			for range 3 * x.burst {
-				if b.take(now) {
-					n++
-				}
-			}
-			if n != want {
-				t.Errorf("%+v, %s: %d", x, when, n)
-			}
-		}
-		take(x.burst, "at first")
-		now += step - 1
-		take(0, "a nanosecond early")
-		now++
-		take(1, "in time")
-		now += 2 * step
-		take(min(2, x.burst), "two later")
-		now += 1000 * step
-		take(x.burst, "much later")
-	}
-}

@@ -106,8 +106,8 @@ func FuzzPipeline(f *testing.F) {
 		l.e.tick = 0
 		l.run()
 		l.invariants()
-		if l.e.frags.Held() != 0 || l.e.frags.Len() != 0 || l.e.held.n != 0 {
-			t.Fatalf("%d fragments and %d SYNs are held for ever", l.e.frags.Held(), l.e.held.n)
+		if l.e.frags.Held() != 0 || l.e.frags.Len() != 0 || l.e.delayed.Len() != 0 {
+			t.Fatalf("%d fragments and %d SYNs are held for ever", l.e.frags.Held(), l.e.delayed.Len())
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/icmperr"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -88,7 +89,7 @@ func TestHostileFloods(t *testing.T) {
 				}
 			}
 			l.invariants()
-			if n := l.e.c.ICMPErrorsSent + l.e.c.ResetsSent; n > 2*answerKinds*(answerBurst+200) {
+			if n := l.e.c.ICMPErrorsSent + l.e.c.ResetsSent; n > 2*uint64(icmperr.NumKinds)*(icmperr.Burst+200) {
 				t.Fatalf("%d answers", n)
 			}
 			if d := l.e.c.DropReasons[verdict.TxFull]; d != 0 || l.e.c.NoBuffer != 0 {

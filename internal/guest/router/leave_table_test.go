@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/icmperr"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -278,13 +279,13 @@ func TestUnreachableIsAboutFlows(t *testing.T) {
 		}
 	}
 	// Beyond the rate nobody is.
-	for range answerBurst + reserveBurst {
+	for range icmperr.Burst + icmperr.ReserveBurst {
 		tell(v.frame)
 	}
 	if l.e.c.AnswersSuppressed == 0 {
 		t.Error("nothing was suppressed")
 	}
-	if a := &l.e.port[lan].answers; a[aboutTTL].all.last != 0 || a[aboutSize].all.last != 0 {
+	if a := &l.e.port[lan].answers; a.Used(icmperr.TTL) || a.Used(icmperr.Size) {
 		t.Error("other kinds' rates are used up")
 	}
 	l.port[lan].out = nil

@@ -84,7 +84,7 @@ func (e *Engine) NextDeadline() int64 {
 		// ports and records back, and has time when all is quiet.
 		d = e.tick + second
 	}
-	d = min(d, e.held.due(), e.frags.Due())
+	d = min(d, e.delayed.Due(), e.frags.Due())
 	if at := e.host.NextDeadline(); at != math.MaxInt64 {
 		d = min(d, max(at, e.tick))
 	}
@@ -119,7 +119,7 @@ func (e *Engine) timers(now int64) {
 		e.neighbourTick(&e.port[i], now)
 	}
 	e.announceTick(now)
-	e.heldTick(now)
+	e.delayedTick(now)
 	e.host.Tick(now)
 	e.sniTick(now)
 	if e.names.set != nil {

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/icmperr"
 	"github.com/thurward/thurward/internal/guest/neigh"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -45,8 +46,8 @@ type port struct {
 	gateway   packet.Addr   // 0: none
 	further   []packet.Addr // own addresses besides addr, in order
 	neigh     *neigh.Cache
-	defend    []int64 // when addr, and each of further, may next be defended
-	answers   [answerKinds]answerLimit
+	defend    []int64       // when addr, and each of further, may next be defended
+	answers   icmperr.Limit // ICMP errors and resets to this side
 	tx        [2 * Batch]framebuf.Frame
 	ntx       int
 	heldSince int64 // since when it has had no room for a batch; 0: it has
@@ -60,7 +61,7 @@ func (e *Engine) newPorts(c *Config) error {
 	e.port = make([]port, len(c.Ports))
 	for i := range c.Ports {
 		p := &e.port[i]
-		if err := p.init(i, &c.Ports[i], c.Policy); err != nil {
+		if err := p.init(i, &c.Ports[i], c.Policy, e.rndKey); err != nil {
 			return err
 		}
 		switch p.role {
@@ -76,8 +77,8 @@ func (e *Engine) newPorts(c *Config) error {
 	return nil
 }
 
-// init makes a port number n.
-func (p *port) init(n int, c *PortConfig, policy *ruleset.Policy) error {
+// init makes a port number n. key is of hashes.
+func (p *port) init(n int, c *PortConfig, policy *ruleset.Policy, key uint64) error {
 	if c.Port == nil {
 		return errors.New("router: a port without a device")
 	}
@@ -103,8 +104,6 @@ func (p *port) init(n int, c *PortConfig, policy *ruleset.Policy) error {
 			return errors.New("router: the gateway of " + policy.Text(f.Name) + " is not IPv4")
 		}
 	}
-	for k := range p.answers {
-		p.answers[k] = newAnswerLimit()
-	}
+	p.answers = icmperr.NewLimit(key)
 	return nil
 }

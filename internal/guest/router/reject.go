@@ -1,6 +1,7 @@
 package router
 
 import (
+	"github.com/thurward/thurward/internal/guest/icmperr"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -32,9 +33,9 @@ func (e *Engine) rejecting(rule uint32) bool {
 func (e *Engine) reject(p *received, now int64) {
 	switch {
 	case p.Class != packet.ClassTCP:
-		e.sendError(p, aboutRule, packet.Unreachable, packet.Prohibited, 0, now)
+		e.sendError(p, icmperr.Rule, packet.Unreachable, packet.Prohibited, 0, now)
 	case mayBeSimultaneous(p):
-		e.hold(p, now)
+		e.delay(p, now)
 	default:
 		e.sendReset(p, now)
 	}
@@ -42,7 +43,7 @@ func (e *Engine) reject(p *received, now int64) {
 
 // mayBeSimultaneous reports whether a SYN may be one half of a simultaneous open: it
 // comes from outside to an address of translation. What its sender may learn has to
-// wait: see heldSYNs.
+// wait: see icmperr.Delayed.
 func mayBeSimultaneous(p *received) bool {
 	return p.Class == packet.ClassTCP && p.in.role == ruleset.WAN && opening(p) && p.in.own(p.Dst)
 }
@@ -55,7 +56,7 @@ func opening(p *received) bool {
 // sendReset answers a TCP segment with a RST that seems to come from where the
 // segment was sent, unless it is a RST itself.
 func (e *Engine) sendReset(p *received, now int64) {
-	if p.Flags&packet.RST != 0 || !e.mayAnswer(p, aboutRule, now) {
+	if p.Flags&packet.RST != 0 || !e.mayAnswer(p, icmperr.Rule, now) {
 		return
 	}
 	buf, ok := e.pool.Get()

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/icmperr"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -143,7 +144,7 @@ func TestRFC1812_S4_3_2_8_AnswersAreRateLimited(t *testing.T) {
 		_, back := l.put(lan, syn(host, uint16(1000+i), web, 25))
 		n += len(back)
 	}
-	if n != answerBurst || l.e.c.AnswersSuppressed != 300 {
+	if n != icmperr.Burst || l.e.c.AnswersSuppressed != 300 {
 		t.Fatalf("%d answers to 400 SYNs at one instant, %d suppressed", n, l.e.c.AnswersSuppressed)
 	}
 	big := udp(host, 4000, web, 53)
@@ -250,15 +251,15 @@ func TestRFC5382_REQ4_SimultaneousOpen(t *testing.T) {
 func TestRFC5382_REQ4_HeldIsBounded(t *testing.T) {
 	l := newLab(t, "reject")
 	l.answered(wan, udp(web, 1, ours, 22), verdict.ExplicitDeny) // the gateway is known from now on
-	for i := range 2 * heldMax {
+	for i := range 2 * icmperr.MaxDelayed {
 		l.unanswered(wan, syn(web, uint16(1000+i), ours, 22), verdict.ExplicitDeny)
 	}
-	if l.e.held.n != heldMax || l.e.c.AnswersSuppressed != heldMax {
-		t.Fatalf("%d held, %d given up", l.e.held.n, l.e.c.AnswersSuppressed)
+	if l.e.delayed.Len() != icmperr.MaxDelayed || l.e.c.AnswersSuppressed != icmperr.MaxDelayed {
+		t.Fatalf("%d held, %d given up", l.e.delayed.Len(), l.e.c.AnswersSuppressed)
 	}
 	l.pass(7)
-	if got := l.taken(wan); len(got) != answerBurst || l.e.held.n != 0 {
-		t.Fatalf("%d answers, %d held", len(got), l.e.held.n)
+	if got := l.taken(wan); len(got) != icmperr.Burst || l.e.delayed.Len() != 0 {
+		t.Fatalf("%d answers, %d held", len(got), l.e.delayed.Len())
 	}
 	l.buffers()
 }
@@ -412,7 +413,7 @@ func TestRFC1812_S4_3_2_8_HostUnreachableIsRateLimited(t *testing.T) {
 		l.e.Poll(l.now)
 	}
 	l.run()
-	if got := l.taken(wan); len(got) != answerBurst || l.e.c.AnswersSuppressed != 200-answerBurst {
+	if got := l.taken(wan); len(got) != icmperr.Burst || l.e.c.AnswersSuppressed != 200-icmperr.Burst {
 		t.Fatalf("%d answers, %d suppressed", len(got), l.e.c.AnswersSuppressed)
 	}
 	l.buffers()

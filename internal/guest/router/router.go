@@ -11,7 +11,7 @@
 //	translate.go  a new flow's addresses and ports
 //	sni.go        connections whose server must be named (package sni)
 //	icmperror.go  ICMP errors about known flows
-//	answer.go     ICMP errors of the firewall's own; answershare.go: how many
+//	answer.go     ICMP errors of the firewall's own (package icmperr says how many)
 //	reject.go     answers to what the policy rejects
 //	local.go      what is addressed to the firewall, and what it sends itself (endpoint)
 //	own.go        which addresses are the firewall's
@@ -35,6 +35,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/endpoint"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/icmperr"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/guest/neigh"
 	"github.com/thurward/thurward/internal/guest/reassembly"
@@ -149,7 +150,7 @@ type timing struct {
 // answering is whether the policy rejects anything, and the SYNs whose answer waits.
 type answering struct {
 	rejects bool
-	held    heldSYNs
+	delayed icmperr.Delayed
 }
 
 // bogons are the networks from and to which nothing is forwarded, and with which octet

@@ -3,6 +3,7 @@ package router
 import (
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/icmperr"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -300,8 +301,8 @@ func TestShares_HeldSYNs(t *testing.T) {
 		l.put(wan, syn("192.0.2.77", 4000+i, ours, 22))
 		l.put(wan, syn(client, 2000+i, ours, 22))
 	}
-	if l.e.held.n != heldMax {
-		t.Fatalf("%d held", l.e.held.n)
+	if l.e.delayed.Len() != icmperr.MaxDelayed {
+		t.Fatalf("%d held", l.e.delayed.Len())
 	}
 	l.pass(6.5)
 	got := map[string]int{}
@@ -315,8 +316,8 @@ func TestShares_HeldSYNs(t *testing.T) {
 	if got["192.0.2.9"] != 1 || got["192.0.2.77"] < 4 || got[client] == 0 {
 		t.Fatalf("answers %v, %d suppressed", got, l.e.c.AnswersSuppressed)
 	}
-	if l.e.held.n != 0 || l.e.held.by != [256]uint8{} {
-		t.Fatalf("%d held, counted %v", l.e.held.n, l.e.held.by)
+	if l.e.delayed.Len() != 0 {
+		t.Fatalf("%d wait", l.e.delayed.Len())
 	}
 }
 
@@ -348,8 +349,8 @@ func TestShares_Answers(t *testing.T) {
 		count(back)
 		l.now += second / 5
 	}
-	most := answerBurst + reserveBurst + int((l.now-start)*(answerRate+reserveRate)/second)
-	if told["10.0.0.3"] != 40 || told[host] > most || told[host] < answerBurst {
+	most := icmperr.Burst + icmperr.ReserveBurst + int((l.now-start)*(icmperr.Rate+icmperr.ReserveRate)/second)
+	if told["10.0.0.3"] != 40 || told[host] > most || told[host] < icmperr.Burst {
 		t.Fatalf("told %v, at most %d; %d suppressed", told, most, l.e.c.AnswersSuppressed)
 	}
 }

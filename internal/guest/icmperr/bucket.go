@@ -1,4 +1,4 @@
-package router
+package icmperr
 
 // A bucket limits a rate: tokens per second up to a burst.
 type bucket struct {

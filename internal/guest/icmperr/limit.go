@@ -1,0 +1,82 @@
+// Package icmperr decides which ICMP errors and TCP resets of the firewall's own are
+// sent: how many, and which of them later. The router makes and sends them.
+//
+// One goroutine uses its tables. Time is an argument.
+package icmperr
+
+import (
+	"math/bits"
+
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// A Kind is a kind of answer to the sender of a packet that is dropped. Each has a rate
+// of its own on each port, so that a flood of packets that ask for one kind, or come
+// from one side, does not silence the others (RFC 1812 section 4.3.2.8).
+type Kind uint8
+
+// The kinds.
+const (
+	TTL  Kind = iota // time exceeded
+	Size             // fragmentation needed: path MTU discovery depends on it
+	Rule             // unreachable, TCP resets
+	NumKinds
+)
+
+const second = int64(1e9)
+
+// The rates of one kind on one port. A host that asks for many answers, by what is
+// rejected or cannot go on, uses up the first. The second is kept for those that have
+// had few, of which each group of hosts has a little.
+const (
+	Rate         = 1000 // answers a second
+	Burst        = 100
+	ReserveRate  = 250 // answers a second beside Rate
+	ReserveBurst = 50
+	groupRate    = 10 // of these for one group
+	groupBurst   = 4
+	groups       = 256 // of hosts, by a keyed hash
+)
+
+// A Limit bounds the answers of a port.
+type Limit struct {
+	key  uint64
+	kind [NumKinds]limit
+}
+
+type limit struct {
+	all, reserve bucket
+	group        [groups]struct{ tokens, last int64 }
+	used         bool
+}
+
+// NewLimit returns a limit that nothing has used. key is of its hashes.
+func NewLimit(key uint64) Limit {
+	l := Limit{key: key}
+	for k := range l.kind {
+		l.kind[k] = limit{all: bucket{rate: Rate, burst: Burst}, reserve: bucket{rate: ReserveRate, burst: ReserveBurst}}
+	}
+	return l
+}
+
+// Take reports whether one more answer of a kind to a host is within the rate.
+func (l *Limit) Take(k Kind, to packet.Addr, now int64) bool {
+	a := &l.kind[k]
+	a.used = true
+	hi, lo := bits.Mul64((uint64(to)+1)*0x9e3779b97f4a7c15^l.key, l.key|1)
+	g := &a.group[(hi^lo)%groups]
+	const cost = second / groupRate
+	if g.last == 0 {
+		g.tokens = groupBurst * cost
+	}
+	g.tokens = min(g.tokens+now-g.last, groupBurst*cost)
+	g.last = now
+	few := g.tokens >= cost
+	if few {
+		g.tokens -= cost
+	}
+	return a.all.take(now) || few && a.reserve.take(now)
+}
+
+// Used reports whether an answer of a kind has been asked for.
+func (l *Limit) Used(k Kind) bool { return l.kind[k].used }
