@@ -19,7 +19,7 @@ func newImportCmd() *cobra.Command {
 		Short: "Turn another firewall's rules into a policy",
 		Long: `import reads the rules of nftables or iptables and prints a rules.yaml for
 review: filter rules for forwarded packets with the chains that they jump to,
-source and destination NAT. What it cannot carry is listed rule by rule, on
+source and destination NAT. What it cannot convert is listed rule by rule, on
 stderr and as comments. Where leaving a rule out would let more through than
 before, it prints no policy and exits with 1, unless --partial is given.`,
 		Example: `  nft -j list ruleset > fw.json && thurward import nft fw.json > rules.yaml
@@ -51,7 +51,7 @@ func newImportFormatCmd(name, what string, read func([]byte, importer.Options) (
 when the file is -, and prints a rules.yaml.
 
 It exits with 0 when nothing is let through that was not before, and 1 when
-there is something that it could not carry which denied traffic.`,
+there is something that it could not convert which denied traffic.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError{fmt.Errorf("import %s: want one file, or - for standard input", name)}
@@ -96,14 +96,14 @@ there is something that it could not carry which denied traffic.`,
 					printable.Fprintf(errs, "assumed: %s\n", a)
 				}
 				for _, n := range r.Notes {
-					printable.Fprintf(errs, "not carried: %s\n", n)
+					printable.Fprintf(errs, "not converted: %s\n", n)
 				}
 			}
 			if err != nil {
 				return err
 			}
 			if r.Permissive() {
-				printable.Fprintf(cmd.ErrOrStderr(), "\nWARNING: rules that deny traffic could not be carried (MORE PERMISSIVE above).\nWithout them the policy lets through what %s did not.\n", args[0])
+				printable.Fprintf(cmd.ErrOrStderr(), "\nWARNING: rules that deny traffic could not be converted (MORE PERMISSIVE above).\nWithout them the policy lets through what %s did not.\n", args[0])
 				if !partial {
 					return errors.New("no policy was printed; --partial prints it all the same")
 				}

@@ -221,7 +221,7 @@ func init() {
 			doc := `{"nftables":[{"chain":{"family":"ip","table":` + evilJSON() + `,"name":"f","type":"filter","hook":"forward","policy":"drop"}},{"rule":{"family":"ip","table":` + evilJSON() + `,"chain":"f","handle":1,"comment":` + evilJSON() + `,"expr":[{"accept":null}]}},` +
 				`{"rule":{"family":"ip","table":` + evilJSON() + `,"chain":"f","handle":` + evilJSON() + `,"comment":"z","expr":[{` + evilJSON() + `:null},{"accept":null}]}},{` + evilJSON() + `:{}}]}`
 			dir := folder(t, "f.json", doc)
-			says(t, dir, "not carried", "import", "nft", "--partial", "f.json")
+			says(t, dir, "not converted", "import", "nft", "--partial", "f.json")
 			r := command(t, dir, "import", "nft", "--partial", "f.json")
 			readsAs(t, dir, r.out, regexp.MustCompile(`^[a-z0-9-]+$`))
 		}, func(t *testing.T) {
@@ -231,7 +231,7 @@ func init() {
 		attack{"text/import-iptables", func(t *testing.T) {
 			one := strings.NewReplacer("\x00", "", "\n", " ", "\r", " ").Replace(evil)
 			dir := folder(t, "f", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -p tcp -m comment --comment \""+one+"\" -j ACCEPT\n-A FORWARD "+one+" -j ACCEPT\n-A "+one+"\n"+one+"\nCOMMIT\n")
-			says(t, dir, "not carried", "import", "iptables", "--partial", "f", "--lan", one, "--wan", "w")
+			says(t, dir, "not converted", "import", "iptables", "--partial", "f", "--lan", one, "--wan", "w")
 			r := command(t, dir, "import", "iptables", "--partial", "f", "--lan", one, "--wan", "w")
 			readsAs(t, dir, r.out, regexp.MustCompile(`^[a-z0-9-]+$`))
 		}, func(t *testing.T) {

@@ -5,13 +5,13 @@
 //	nft_values.go, object.go read nft's JSON
 //	iptables.go             reads iptables-save
 //	cond.go                 conditions: sets of addresses, ports, states, interfaces
-//	carry.go                goes through chains and the chains they jump to
-//	carry_filter.go         filter rules become rules
-//	carry_nat.go            NAT rules become entries of nat
+//	convert.go                goes through chains and the chains they jump to
+//	convert_filter.go         filter rules become rules
+//	convert_nat.go            NAT rules become entries of nat
 //	sides.go                which interface is the LAN
 //	write.go                rules.yaml
 //
-// What cannot be carried is listed, rule by rule, with what leaving it out does.
+// What cannot be converted is listed, rule by rule, with what leaving it out does.
 package importer
 
 import (
@@ -29,7 +29,7 @@ type Options struct {
 	Gateway    netip.Addr
 }
 
-// An Effect is what it means that something was not carried.
+// An Effect is what it means that something was not converted.
 type Effect string
 
 // The effects.
@@ -40,7 +40,7 @@ const (
 	Differs    Effect = "differs"         // addresses are not translated as they were
 )
 
-// A Note is something that was not carried.
+// A Note is something that was not converted.
 type Note struct {
 	Place  string // where it stands
 	Text   string // as it stands there, shortened

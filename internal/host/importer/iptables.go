@@ -31,7 +31,7 @@ func IPTables(src []byte, o Options) (*Result, error) {
 	if p.tables == 0 {
 		return nil, fmt.Errorf("%s: not the output of iptables-save: no table (as *filter) in it", o.File)
 	}
-	return carry(p.set, o)
+	return convert(p.set, o)
 }
 
 type iptablesParser struct {

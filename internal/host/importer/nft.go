@@ -52,7 +52,7 @@ func NFT(src []byte, o Options) (*Result, error) {
 	if p.left <= 0 {
 		return nil, fmt.Errorf("%s: more than %d rules when maps are written out", o.File, maxRules)
 	}
-	return carry(p.set, o)
+	return convert(p.set, o)
 }
 
 // nftItems returns the elements of the list that a document is.
@@ -147,7 +147,7 @@ func each(rs []rule, f func(r *rule)) []rule {
 }
 
 // statement adds a statement to rules that have all before it. What of it is
-// not understood is a condition that cannot be carried, so that a rule is never
+// not understood is a condition that cannot be converted, so that a rule is never
 // taken for one that matches more.
 func (p *nftParser) statement(rs []rule, table, kind string, arg any) []rule {
 	o := newObject(arg)

@@ -6,7 +6,7 @@ import (
 )
 
 // interfaces finds out which interface is the LAN and which the WAN.
-func (c *carrier) interfaces() {
+func (c *converter) interfaces() {
 	c.lan, c.wan = c.o.LAN, c.o.WAN
 	count := map[string]int{}
 	var names []string
@@ -72,7 +72,7 @@ func (c *carrier) interfaces() {
 }
 
 // sides returns the sides that an interface condition leaves of lan and wan.
-func (c *carrier) sides(is []iface) (lan, wan bool) {
+func (c *converter) sides(is []iface) (lan, wan bool) {
 	match := func(i iface, name string) bool {
 		return name != "" && slices.ContainsFunc(i.names, func(n string) bool {
 			if p, ok := strings.CutSuffix(n, "*"); ok {

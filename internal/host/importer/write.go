@@ -10,7 +10,7 @@ import (
 )
 
 // write makes rules.yaml.
-func (c *carrier) write() (*Result, error) {
+func (c *converter) write() (*Result, error) {
 	root := []policy.Member{{Key: "interfaces", Value: policy.Mapping(false,
 		policy.Member{Key: "lan0", Value: policy.Mapping(true, member("address", c.lanNet)), Comment: shorten(c.lan)},
 		policy.Member{Key: "wan0", Value: policy.Mapping(true, member("address", c.wanNet), member("gateway", c.gateway)), Comment: shorten(c.wan)})}}
@@ -47,7 +47,7 @@ func (c *carrier) write() (*Result, error) {
 	for _, n := range c.res.Notes {
 		n.Place = shorten(n.Place)
 		n.Why = shorten(n.Why)
-		head = append(head, "not carried: "+n.String())
+		head = append(head, "not converted: "+n.String())
 	}
 	var err error
 	if c.res.YAML, err = policy.Document(policy.Mapping(false, root...), head...); err != nil {
@@ -157,7 +157,7 @@ func ports(p span) *policy.Node {
 
 // addresses finds what the interfaces section needs. A rule set does not say
 // it; the LAN's network is guessed from the sources that are translated.
-func (c *carrier) addresses() {
+func (c *converter) addresses() {
 	lan, wan, gateway := c.o.LANAddress, c.o.WANAddress, c.o.Gateway
 	c.lanKnown = lan.IsValid()
 	if !lan.IsValid() {
@@ -198,7 +198,7 @@ func (c *carrier) addresses() {
 }
 
 // external returns the firewall's addresses that the rule set names.
-func (c *carrier) external() (as []netip.Addr) {
+func (c *converter) external() (as []netip.Addr) {
 	for _, d := range c.dnat {
 		as = append(as, d.wan)
 	}

@@ -106,8 +106,8 @@ type outDNAT struct {
 	hairpin bool
 }
 
-// A carrier makes a policy of a rule set.
-type carrier struct {
+// A converter makes a policy of a rule set.
+type converter struct {
 	o        Options
 	set      *ruleset
 	res      Result
@@ -125,8 +125,8 @@ type carrier struct {
 	lanKnown       bool // lanNet is no placeholder
 }
 
-func carry(s *ruleset, o Options) (*Result, error) {
-	c := &carrier{o: o, set: s, left: maxRules, ids: map[string]int{}}
+func convert(s *ruleset, o Options) (*Result, error) {
+	c := &converter{o: o, set: s, left: maxRules, ids: map[string]int{}}
 	c.res.Notes = s.notes
 	c.interfaces()
 	var forward []*chain
@@ -167,7 +167,7 @@ func carry(s *ruleset, o Options) (*Result, error) {
 		c.walk(forward[0], cond{}, 0, c.filter)
 	default:
 		// A packet must pass all of them; an accept in one does not end the
-		// others. The first is carried.
+		// others. The first is converted.
 		c.policy = forward[0].policy
 		c.walk(forward[0], cond{}, 0, c.filter)
 		for _, ch := range forward[1:] {
@@ -180,15 +180,15 @@ func carry(s *ruleset, o Options) (*Result, error) {
 	return c.write()
 }
 
-func (c *carrier) assume(format string, args ...any) {
+func (c *converter) assume(format string, args ...any) {
 	c.res.Assumptions = append(c.res.Assumptions, fmt.Sprintf(format, args...))
 }
 
-func (c *carrier) note(r rule, why string, e Effect) {
+func (c *converter) note(r rule, why string, e Effect) {
 	c.res.Notes = append(c.res.Notes, Note{r.place, shorten(r.text), why, e})
 }
 
-func (c *carrier) skipChain(ch *chain, why string, e Effect) {
+func (c *converter) skipChain(ch *chain, why string, e Effect) {
 	for _, r := range ch.rules {
 		c.note(r, why, e)
 	}
@@ -200,7 +200,7 @@ func (c *carrier) skipChain(ch *chain, why string, e Effect) {
 // walk calls f for the rules of a chain, and of the chains that it jumps to, with
 // all conditions together. It reports whether everything that reaches the
 // chain has been decided when it ends.
-func (c *carrier) walk(ch *chain, outer cond, depth int, f func(r rule)) {
+func (c *converter) walk(ch *chain, outer cond, depth int, f func(r rule)) {
 	for i := 0; i < len(ch.rules); i++ {
 		r := ch.rules[i]
 		own := r.cond
@@ -227,7 +227,7 @@ func (c *carrier) walk(ch *chain, outer cond, depth int, f func(r rule)) {
 			case r.do.kind == "goto" && !(own.any() || i == len(ch.rules)-1):
 				// What the chain leaves undecided must not meet the rules
 				// below, which cannot be said.
-				c.note(r, "goto is carried only at the end of a chain", Permissive)
+				c.note(r, "goto is converted only at the end of a chain", Permissive)
 				continue
 			}
 			c.walk(to, r.cond, depth+1, f)
@@ -260,7 +260,7 @@ func (c *carrier) walk(ch *chain, outer cond, depth int, f func(r rule)) {
 				c.note(r, "a return whose opposite cannot be said; the rules below it in this chain are left out", Nothing)
 				for _, q := range rest {
 					q.cond = outer.and(q.cond)
-					c.note(q, "stands below a return that could not be carried", c.effect(q))
+					c.note(q, "stands below a return that could not be converted", c.effect(q))
 				}
 				return
 			}
@@ -272,7 +272,7 @@ func (c *carrier) walk(ch *chain, outer cond, depth int, f func(r rule)) {
 }
 
 // effect is what it does to leave a rule out.
-func (c *carrier) effect(r rule) Effect {
+func (c *converter) effect(r rule) Effect {
 	switch r.do.kind {
 	case "accept":
 		return Stricter

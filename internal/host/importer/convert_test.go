@@ -44,7 +44,7 @@ func read(t testing.TB, file string) []byte {
 }
 
 // TestImport compares with the policies beside the rule sets. They hold the
-// list of what was not carried, too.
+// list of what was not converted, too.
 func TestImport(t *testing.T) {
 	for _, f := range fixtures {
 		f.o.File = f.file
@@ -250,7 +250,7 @@ func result(t *testing.T, r *Result, err error) {
 // error or a valid policy.
 func TestImportMangled(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
-	carried := 0
+	converted := 0
 	for range 600 {
 		f := fixtures[r.IntN(len(fixtures))]
 		b := bytes.Clone(read(t, f.file))
@@ -271,11 +271,11 @@ func TestImportMangled(t *testing.T) {
 		res, err := f.read(b, Options{File: "mangled", LAN: "lan", WAN: "wan"})
 		result(t, res, err)
 		if err == nil {
-			carried++
+			converted++
 		}
 	}
-	if carried < 50 {
-		t.Errorf("only %d were carried", carried)
+	if converted < 50 {
+		t.Errorf("only %d were converted", converted)
 	}
 }
 

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// filter carries a rule of the forward chain.
-func (c *carrier) filter(r rule) {
+// filter converts a rule of the forward chain.
+func (c *converter) filter(r rule) {
 	action := map[string]string{"accept": "accept", "drop": "deny", "reject": "reject"}[r.do.kind]
 	e := c.effect(r)
 	x := r.cond
@@ -74,8 +74,8 @@ func (c *carrier) filter(r rule) {
 	c.emit(r, o)
 }
 
-// state carries connection states; false when there is nothing left.
-func (c *carrier) state(r rule, o *outRule, e Effect) bool {
+// state converts connection states; false when there is nothing left.
+func (c *converter) state(r rule, o *outRule, e Effect) bool {
 	for _, s := range r.cond.states {
 		switch s {
 		case "new", "established":
@@ -86,7 +86,7 @@ func (c *carrier) state(r rule, o *outRule, e Effect) bool {
 	}
 	if r.cond.states == nil || len(o.states) > 0 {
 		if slices.Contains(r.cond.states, "untracked") || slices.Contains(r.cond.states, "invalid") && o.action == "accept" {
-			c.note(r, "every packet is tracked, and invalid ones are always dropped; the rule is carried without", Nothing)
+			c.note(r, "every packet is tracked, and invalid ones are always dropped; the rule is converted without that condition", Nothing)
 		}
 		if len(o.states) == 2 {
 			o.states = nil
@@ -106,8 +106,8 @@ func (c *carrier) state(r rule, o *outRule, e Effect) bool {
 	return false
 }
 
-// protocol carries protocols and ICMP types; false when there is nothing left.
-func (c *carrier) protocol(r rule, o *outRule, e Effect) bool {
+// protocol converts protocols and ICMP types; false when there is nothing left.
+func (c *converter) protocol(r rule, o *outRule, e Effect) bool {
 	protos := r.cond.protos
 	if r.cond.icmp != nil {
 		var echo, reply, rest bool
@@ -123,9 +123,9 @@ func (c *carrier) protocol(r rule, o *outRule, e Effect) bool {
 		}
 		if rest {
 			if o.action == "accept" {
-				c.note(r, "ICMP errors about known flows pass by themselves, and other ICMP but echo has no counterpart; the rule is carried for echo alone, if at all", Nothing)
+				c.note(r, "ICMP errors about known flows pass by themselves, and other ICMP but echo has no counterpart; the rule is converted for echo alone, if at all", Nothing)
 			} else {
-				c.note(r, "ICMP errors about known flows always pass; the rule is carried for echo alone, if at all", Permissive)
+				c.note(r, "ICMP errors about known flows always pass; the rule is converted for echo alone, if at all", Permissive)
 			}
 		}
 		if !echo && !reply {
@@ -180,8 +180,8 @@ func (c *carrier) protocol(r rule, o *outRule, e Effect) bool {
 	return len(o.protos) > 0
 }
 
-// translated carries a rule about what destination NAT has translated.
-func (c *carrier) translated(r rule, o outRule) {
+// translated converts a rule about what destination NAT has translated.
+func (c *converter) translated(r rule, o outRule) {
 	if len(c.dnat) == 0 {
 		c.note(r, "there is no destination NAT for it", Nothing)
 		return
@@ -199,7 +199,7 @@ func (c *carrier) translated(r rule, o outRule) {
 }
 
 // emit adds a rule to the result, with an id of its own.
-func (c *carrier) emit(r rule, o outRule) {
+func (c *converter) emit(r rule, o outRule) {
 	base := strings.Map(func(v rune) rune {
 		if v >= 'a' && v <= 'z' || v >= 'A' && v <= 'Z' || v >= '0' && v <= '9' || v == '-' || v == '_' {
 			return v
@@ -232,7 +232,7 @@ func (c *carrier) emit(r rule, o outRule) {
 // own reports whether a set holds nothing but addresses of the firewall on the
 // WAN, which forwarded packets do not have as their destination: after
 // destination NAT they have the server's.
-func (c *carrier) own(s spans) bool {
+func (c *converter) own(s spans) bool {
 	if len(s) == 0 {
 		return false
 	}

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// source carries a rule of a postrouting chain.
-func (c *carrier) source(r rule) {
+// source converts a rule of a postrouting chain.
+func (c *converter) source(r rule) {
 	x := r.cond
 	_, wan := c.sides(x.out)
 	switch {
@@ -57,8 +57,8 @@ func (c *carrier) source(r rule) {
 	}
 }
 
-// destination carries a rule of a prerouting chain.
-func (c *carrier) destination(r rule) {
+// destination converts a rule of a prerouting chain.
+func (c *converter) destination(r rule) {
 	x := r.cond
 	lan, wan := c.sides(x.in)
 	switch {
@@ -131,7 +131,7 @@ func (c *carrier) destination(r rule) {
 
 // entry adds a DNAT entry, without the ports that an entry before it has for
 // everybody.
-func (c *carrier) entry(r rule, d outDNAT) {
+func (c *converter) entry(r rule, d outDNAT) {
 	left := spans{d.ports}
 	for _, q := range c.dnat {
 		if q.wan == d.wan && q.proto == d.proto && q.from == nil {
