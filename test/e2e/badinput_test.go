@@ -71,7 +71,7 @@ func TestCorruptedPolicyIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			each(t, func(t *testing.T, kvm bool) {
 				why := refusal(t, kvm, func(c *vmm.Config) { c.Image = path })
-				if !strings.Contains(why, "policy segment: digest mismatch") {
+				if !strings.Contains(why, "ruleset: digest mismatch") {
 					t.Errorf("%q", why)
 				}
 			})

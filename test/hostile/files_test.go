@@ -25,18 +25,18 @@ var readers = map[string][]string{
 	"kernel": {"build", "-o", "x.img", "--program", "rules.yaml", "--kernel"}, "program": {"build", "-o", "x.img", "--program"}, "run": {"run", "--image"},
 }
 
-// image is an image whose policy segment the caller may change; the digest is
+// image is an image whose ruleset the caller may change; the digest is
 // right.
 func image(t *testing.T, change func(p *ruleset.Policy)) []byte {
 	t.Helper()
 	p := &ruleset.Policy{Interfaces: rulesettest.Interfaces(), Settings: ruleset.Settings{DefaultAction: ruleset.Deny, MaxFlows: 1024}, Strings: []byte("lanwan"),
 		Classifier: ruleset.Classifier{Roots: []ruleset.Root{{}}}}
 	change(p)
-	return withSegment(compile.Encode(p))
+	return withRuleset(compile.Encode(p))
 }
 
-// withSegment returns a bootable image with this policy segment.
-func withSegment(seg []byte) []byte {
+// withRuleset returns a bootable image with this ruleset.
+func withRuleset(seg []byte) []byte {
 	b := bootable()
 	le := binary.LittleEndian
 	// One more program header, of the segment at the end of the file.
@@ -172,7 +172,7 @@ func init() {
 	)
 	good := func(t *testing.T) {
 		// It is opened, and the machine, which has no kernel, ends by itself.
-		if r := refuses(t, image(t, func(*ruleset.Policy) {})); strings.Contains(r.err, "policy segment") {
+		if r := refuses(t, image(t, func(*ruleset.Policy) {})); strings.Contains(r.err, "ruleset") {
 			t.Errorf("%s", r.err)
 		}
 	}
@@ -194,7 +194,7 @@ func init() {
 		},
 	} {
 		add(attack{"image/" + name, func(t *testing.T) {
-			if r := refuses(t, image(t, change)); r.code == 0 || !strings.Contains(r.err, "policy segment") {
+			if r := refuses(t, image(t, change)); r.code == 0 || !strings.Contains(r.err, "ruleset") {
 				t.Errorf("exit %d:\n%s%s", r.code, r.out, r.err)
 			}
 		}, good})
@@ -216,7 +216,7 @@ func init() {
 			}
 			s := sha256.Sum256(b[ruleset.HeaderSize:])
 			copy(b[at:], s[:])
-			refuses(t, withSegment(b))
+			refuses(t, withRuleset(b))
 		}
 	}, good}, attack{"image/cut-short", func(t *testing.T) {
 		img := image(t, func(*ruleset.Policy) {})

@@ -43,9 +43,9 @@ func TestClassifierIsLinearScan(t *testing.T) {
 	}
 }
 
-// TestClassifierThroughSegment: the tables survive the segment, and the same
+// TestClassifierThroughEncoding: the tables survive encoding, and the same
 // policy gives the same bytes.
-func TestClassifierThroughSegment(t *testing.T) {
+func TestClassifierThroughEncoding(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 9))
 	p := filtertest.RandomPolicy(r, 500, 3)
 	if err := compile.Classifier(p); err != nil {

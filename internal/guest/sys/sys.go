@@ -18,7 +18,7 @@ func at[T any](a uintptr) *T { return *(**T)(unsafe.Pointer(&a)) }
 
 func info() *abi.Info { return at[abi.Info](abi.InfoPage) }
 
-// Policy returns the policy segment, which is mapped read-only.
+// Policy returns the ruleset, which is mapped read-only.
 func Policy() []byte {
 	in := info()
 	return unsafe.Slice(at[byte](uintptr(in.Policy)), in.PolicyLen)

@@ -226,7 +226,7 @@ func TestLinkRefuses(t *testing.T) {
 		{"truncated program", "program:", func(in *Input) { in.Program = in.Program[:len(in.Program)/2] }},
 		{"stripped kernel", "no symbol", func(in *Input) { in.Kernel = in.Program }},
 		{"no policy", "policy: empty", func(in *Input) { in.Policy = nil }},
-		{"huge policy", "policy: segment of", func(in *Input) { in.Policy = make([]byte, abi.MaxPolicySize+1) }},
+		{"huge policy", "policy: ruleset of", func(in *Input) { in.Policy = make([]byte, abi.MaxPolicySize+1) }},
 		{"long arguments", "boot arguments", func(in *Input) { in.Cmdline = strings.Repeat("x", abi.MaxCmdline) }},
 		{"32-bit program", "want a static", func(in *Input) { in.Program = bytes.Clone(in.Program); in.Program[18] = 3 }},
 	} {

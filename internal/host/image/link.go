@@ -18,7 +18,7 @@ import (
 type Input struct {
 	Program []byte // static ELF64 of cmd/firewall
 	Kernel  []byte // ELF64 of cmd/kernel, with symbols
-	Policy  []byte // policy segment (package segment)
+	Policy  []byte // the ruleset (package ruleset)
 	Cmdline string // boot arguments built in; those of the loader follow them
 }
 
@@ -103,10 +103,10 @@ func check(in Input, kern, prog *program) error {
 		return err
 	}
 	if len(in.Policy) == 0 {
-		return errors.New("policy: empty segment")
+		return errors.New("policy: empty ruleset")
 	}
 	if len(in.Policy) > abi.MaxPolicySize {
-		return fmt.Errorf("policy: segment of %d bytes; at most %d are supported", len(in.Policy), abi.MaxPolicySize)
+		return fmt.Errorf("policy: ruleset of %d bytes; at most %d are supported", len(in.Policy), abi.MaxPolicySize)
 	}
 	if len(in.Cmdline) >= abi.MaxCmdline {
 		return fmt.Errorf("boot arguments: %d bytes; at most %d are supported", len(in.Cmdline), abi.MaxCmdline-1)

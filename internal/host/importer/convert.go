@@ -226,7 +226,7 @@ func (c *converter) walk(ch *chain, outer cond, depth int, f func(r rule)) {
 				continue
 			case r.do.kind == "goto" && !(own.any() || i == len(ch.rules)-1):
 				// What the chain leaves undecided must not meet the rules
-				// below, which cannot be said.
+				// below, which a policy cannot express.
 				c.note(r, "goto is converted only at the end of a chain", Permissive)
 				continue
 			}
@@ -257,7 +257,7 @@ func (c *converter) walk(ch *chain, outer cond, depth int, f func(r rule)) {
 			case only.any() && own.src == nil:
 				outer.dst = outer.dst.and(own.dst.not(^uint32(0)))
 			default:
-				c.note(r, "a return whose opposite cannot be said; the rules below it in this chain are left out", Nothing)
+				c.note(r, "a return whose opposite cannot be expressed; the rules below it in this chain are left out", Nothing)
 				for _, q := range rest {
 					q.cond = outer.and(q.cond)
 					c.note(q, "stands below a return that could not be converted", c.effect(q))

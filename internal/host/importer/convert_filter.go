@@ -14,7 +14,7 @@ func (c *converter) filter(r rule) {
 	switch {
 	case action == "":
 		if r.do.kind == "flow" || r.do.kind == "mangle" {
-			c.note(r, "forwarding is as fast as it gets, and the MSS is clamped by itself", Nothing)
+			c.note(r, "established flows always take the fast path, and the MSS is always clamped", Nothing)
 			return
 		}
 		c.note(r, r.do.kind+" has no counterpart", e)
@@ -95,13 +95,13 @@ func (c *converter) state(r rule, o *outRule, e Effect) bool {
 	}
 	switch {
 	case slices.Contains(r.cond.states, "related") && o.action == "accept":
-		c.note(r, "ICMP errors about known flows pass by themselves; connections announced in others (as of FTP) have no counterpart", Stricter)
+		c.note(r, "ICMP errors about known flows always pass; connections announced in others (as of FTP) have no counterpart", Stricter)
 	case slices.Contains(r.cond.states, "related"):
 		c.note(r, "ICMP errors about known flows always pass", Permissive)
 	case o.action == "accept":
 		c.note(r, "invalid packets are always dropped, and every packet is tracked", Stricter)
 	default:
-		c.note(r, "invalid packets are dropped by themselves", Nothing)
+		c.note(r, "invalid packets are always dropped", Nothing)
 	}
 	return false
 }
@@ -123,7 +123,7 @@ func (c *converter) protocol(r rule, o *outRule, e Effect) bool {
 		}
 		if rest {
 			if o.action == "accept" {
-				c.note(r, "ICMP errors about known flows pass by themselves, and other ICMP but echo has no counterpart; the rule is converted for echo alone, if at all", Nothing)
+				c.note(r, "ICMP errors about known flows always pass, and other ICMP but echo has no counterpart; the rule is converted for echo alone, if at all", Nothing)
 			} else {
 				c.note(r, "ICMP errors about known flows always pass; the rule is converted for echo alone, if at all", Permissive)
 			}

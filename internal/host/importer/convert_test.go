@@ -188,7 +188,7 @@ func TestImportEffects(t *testing.T) {
 		{"-A FORWARD -j QUEUE", Permissive, "QUEUE"},
 		{"-A FORWARD -j nosuch", Permissive, "nosuch"},
 		{"-A FORWARD -i wg0 -j ACCEPT", Nothing, "other traffic than between"},
-		{"-A FORWARD -m conntrack --ctstate INVALID -j DROP", Nothing, "by themselves"},
+		{"-A FORWARD -m conntrack --ctstate INVALID -j DROP", Nothing, "always dropped"},
 		{"-A FORWARD -m conntrack --ctstate RELATED -j ACCEPT", Stricter, "FTP"},
 		{"-A FORWARD -p icmp --icmp-type time-exceeded -j DROP", Permissive, "ICMP errors"},
 		{"-A FORWARD -m mark --mark 1 -j c\n-A c -j DROP", Permissive, "-m mark"},

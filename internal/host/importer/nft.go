@@ -43,7 +43,7 @@ func NFT(src []byte, o Options) (*Result, error) {
 			case "element":
 				p.note(i, string(e[kind]), "elements apart from their set are not read", Permissive)
 			case "flowtable", "ct helper", "ct timeout", "ct expectation", "counter", "quota", "limit", "secmark", "synproxy":
-				p.note(i, kind+" "+string(e[kind]), "no counterpart; rules that use it are listed by themselves", Nothing)
+				p.note(i, kind+" "+string(e[kind]), "no counterpart; rules that use it are listed separately", Nothing)
 			default:
 				p.note(i, kind+" "+string(e[kind]), "not known", Permissive)
 			}

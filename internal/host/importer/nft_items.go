@@ -55,7 +55,7 @@ func (p *nftParser) namedSet(kind string, raw json.RawMessage, item int) {
 		return
 	}
 	if why := o.rest(); why != "" {
-		p.note(item, kind+" "+string(raw), "not understood; rules that use it are listed by themselves: "+why, Nothing)
+		p.note(item, kind+" "+string(raw), "not understood; rules that use it are listed separately: "+why, Nothing)
 		return
 	}
 	if !some {

@@ -53,7 +53,7 @@ func (c *converter) write() (*Result, error) {
 	if c.res.YAML, err = policy.Document(policy.Mapping(false, root...), head...); err != nil {
 		return nil, fmt.Errorf("%s: writing the policy: %w", c.o.File, err)
 	}
-	// What comes out is a policy, or it is said why not.
+	// The result is a valid policy, or an error says why not.
 	if p, ds := policy.Load("the result", c.res.YAML); p == nil {
 		for _, d := range ds {
 			if d.Severity == policy.Error {

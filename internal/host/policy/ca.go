@@ -72,7 +72,7 @@ func (l *loader) certificates(n *node, path string) (der string, ok bool) {
 	return string(certs), true
 }
 
-// cause leaves the name of the file, which is said already, out of an error.
+// cause leaves the name of the file, which the message has already, out of an error.
 func cause(err error) string {
 	if p, ok := err.(*os.PathError); ok {
 		return p.Err.Error()

@@ -80,8 +80,8 @@ type Report struct {
 	moreErrors bool // errors are among them
 }
 
-// maxProblems is how many problems of a file are kept: one that is wrong
-// everywhere says so a thousand times and not more often.
+// maxProblems is how many problems of a file are kept: one with a mistake
+// in each line has more of them than anyone reads.
 const maxProblems = 1000
 
 // Add adds a problem.

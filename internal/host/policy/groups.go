@@ -22,7 +22,7 @@ type group struct {
 }
 
 // readGroups reads groups: it notes what is there and then resolves all of it,
-// so that a mistake in a group that nobody uses is found too.
+// so that a mistake in a group that is not used is found, too.
 func (l *loader) readGroups(n *node, path string) {
 	note := func(g *group) func(n *node, path string) {
 		return func(n *node, path string) {

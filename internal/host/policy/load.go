@@ -20,7 +20,7 @@ type loader struct {
 	portGroups map[string][]PortRange
 	referred   int // values that references to groups stood for
 
-	keys func(path string, known []field) // for tests: told which keys are known where
+	keys func(path string, known []field) // for tests: called with the keys that are known in each place
 }
 
 // Load reads and validates a policy. The policy is nil when there are errors; the

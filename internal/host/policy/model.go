@@ -90,7 +90,7 @@ type DNAT struct {
 	To        netip.Addr
 	ToPort    int // for the first of Ports; the others follow
 	Protocols []Protocol
-	From      []netip.Prefix // empty: anybody
+	From      []netip.Prefix // empty: any source
 	Hairpin   bool           // LAN hosts reach it by WAN too
 	Line      int
 	Column    int
@@ -162,7 +162,7 @@ type Timeout struct {
 
 // Timeouts lists them. The defaults follow RFC 5382 REQ-5 (established at
 // least 2 h 4 min, transitory at least 4 min), RFC 4787 REQ-5 (UDP 5 min) and
-// RFC 5508 REQ-2 (ICMP 60 s); a handshake that nobody answers, which RFC 7857
+// RFC 5508 REQ-2 (ICMP 60 s); a handshake that is not answered, which RFC 7857
 // lets us cut short, is kept for less.
 var Timeouts = []Timeout{
 	{"tcp_syn_sent", ruleset.DefaultTCPTransitory, "TCP: a SYN that has not been answered"},

@@ -77,8 +77,8 @@ func (l *loader) snat(n *node, path string) {
 }
 
 // external reads an address of the firewall on the WAN: its interface's own, or
-// another that is routed to it. Any address will do that cannot be somebody
-// else's.
+// another that is routed to it. Any address is accepted that cannot belong to
+// another host.
 func (l *loader) external(n *node, path string) (netip.Addr, bool) {
 	a, ok := l.host(n, path)
 	if !ok {

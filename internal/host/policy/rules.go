@@ -83,7 +83,7 @@ func (l *loader) rule(n *node, path string, first map[string]int) {
 	if f := n.get("destination_fqdn"); f != nil {
 		switch {
 		case r.Action == ruleset.Deny || r.Action == ruleset.Reject:
-			l.err(f, path+".destination_fqdn", "deny-by-name", "a "+r.Action.String()+" rule with a name is unsound: whoever knows another address of it walks past", "use names in accept rules only, under default_action: deny")
+			l.err(f, path+".destination_fqdn", "deny-by-name", "a "+r.Action.String()+" rule with a name is unsound: a host that knows another address of it is not denied", "use names in accept rules only, under default_action: deny")
 		case r.Direction == verdict.Ingress:
 			l.err(f, path+".destination_fqdn", "name-direction", "names are of servers that LAN hosts ask for", "want direction: egress")
 		}

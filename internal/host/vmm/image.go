@@ -59,7 +59,7 @@ func OpenImage(path string) (*Image, error) {
 	if f.Class != elf.ELFCLASS64 || f.Machine != elf.EM_X86_64 {
 		return rebuild("is %v %v, not ELFCLASS64 EM_X86_64", f.Class, f.Machine)
 	}
-	img := &Image{Path: path, Size: int64(len(b)), PolicyErr: errors.New("no policy segment found")}
+	img := &Image{Path: path, Size: int64(len(b)), PolicyErr: errors.New("no ruleset found")}
 	bootable := false
 	for _, p := range f.Progs {
 		end := p.Off + p.Filesz
@@ -105,14 +105,14 @@ func hasEntryNote(b []byte) bool {
 func openPolicy(data []byte) (*ruleset.Policy, error) {
 	const sizeOffset = 12 // after magic and version
 	if len(data) < ruleset.HeaderSize {
-		return nil, errors.New("policy segment: truncated")
+		return nil, errors.New("ruleset: truncated")
 	}
 	n := binary.LittleEndian.Uint32(data[sizeOffset:])
 	if uint64(n) > uint64(len(data)) {
-		return nil, fmt.Errorf("policy segment: its header says %d bytes, there are %d (corrupted image)", n, len(data))
+		return nil, fmt.Errorf("ruleset: its header says %d bytes, there are %d (corrupted image)", n, len(data))
 	}
 	if n == 0 {
-		return nil, errors.New("policy segment: empty")
+		return nil, errors.New("ruleset: empty")
 	}
 	if uintptr(unsafe.Pointer(&data[0]))%8 == 0 {
 		return ruleset.Open(data[:n])

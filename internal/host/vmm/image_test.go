@@ -73,7 +73,7 @@ func TestOpenImage(t *testing.T) {
 		policy string // of PolicyErr
 	}{
 		"good":                {good, "", ""},
-		"no policy":           {makeELF(pvh), "", "no policy segment found"},
+		"no policy":           {makeELF(pvh), "", "no ruleset found"},
 		"corrupted policy":    {flipped, "", "digest"},
 		"empty":               {nil, "not an ELF file (0 bytes)", ""},
 		"text":                {[]byte("#!/bin/sh\n"), "not an ELF file", ""},

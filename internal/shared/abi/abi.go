@@ -198,7 +198,7 @@ type BootRecord struct {
 	FreeStart uint64 // first byte of general RAM; [ImageEnd, FreeStart) holds page tables and is in the direct map
 	Program   Segments
 	Entry     uint64 // the program's entry point
-	Policy    uint64 // the policy segment: address and length
+	Policy    uint64 // the ruleset: address and length
 	PolicyLen uint64
 	Cmdline   uint64 // boot arguments that the linker put in: address and length
 	CmdLen    uint64

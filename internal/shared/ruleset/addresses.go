@@ -40,9 +40,9 @@ func sources(addr, mask *Addr) bool {
 	return ok1 && ok2 && a&^m == 0
 }
 
-// checkAddresses returns what is wrong with the addresses, or "". Whoever opens a
-// segment, the image or a program on the host, may rely on it: one interface on
-// each side, IPv4 throughout, networks with room for hosts that do not overlap.
+// checkAddresses returns what is wrong with the addresses, or "". The firewall and
+// programs on the host rely on it after Open: one interface on each side, IPv4
+// throughout, networks with room for hosts that do not overlap.
 func (p *Policy) checkAddresses() string {
 	var net, mask [3]uint32
 	for i := range p.Interfaces {

@@ -102,7 +102,7 @@ func TestCheckBoundaries(t *testing.T) {
 		}
 		p = two()
 		c.bad(p)
-		if _, err := Open(aligned(compile.Encode(p))); err == nil || err.Error() != "policy segment: "+c.want {
+		if _, err := Open(aligned(compile.Encode(p))); err == nil || err.Error() != "ruleset: "+c.want {
 			t.Errorf("%s: error %v, want %q", c.what, err, c.want)
 		}
 	}
@@ -151,7 +151,7 @@ func TestClassifierBoundaries(t *testing.T) {
 		}
 		p = sample()
 		c.bad(&p.Classifier)
-		if _, err := Open(aligned(compile.Encode(p))); err == nil || err.Error() != "policy segment: "+c.want {
+		if _, err := Open(aligned(compile.Encode(p))); err == nil || err.Error() != "ruleset: "+c.want {
 			t.Errorf("%s: error %v, want %q", c.what, err, c.want)
 		}
 	}
@@ -192,7 +192,7 @@ func TestNoClassifier(t *testing.T) {
 	}
 }
 
-// edited are segments one step away from a good one: each 32-bit number of the
+// edited are rulesets one step away from a good one: each 32-bit number of the
 // header with each value that often goes wrong.
 func edited() [][]byte {
 	var all [][]byte

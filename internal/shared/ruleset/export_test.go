@@ -9,7 +9,7 @@ var Limits = limits
 // Mask returns the last four bytes of a mask.
 func (a *Addr) Mask() (uint32, bool) { return a.mask() }
 
-// Table returns table i of a segment.
+// Table returns table i of a ruleset.
 func Table[T any](b []byte, i int) ([]T, bool) { return table[T](b, i) }
 
 // Tables finds the tables behind the settings.

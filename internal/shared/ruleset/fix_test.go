@@ -7,7 +7,7 @@ import (
 	. "github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// fix gives a fuzzed segment the header fields that make Open look further.
+// fix gives a fuzzed ruleset the header fields that make Open look further.
 func fix(b []byte) {
 	copy(b, Magic)
 	binary.LittleEndian.PutUint32(b[OffVersion:], Version)

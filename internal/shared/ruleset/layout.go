@@ -5,7 +5,7 @@ package ruleset
 //
 //	 0  magic
 //	 8  version       u32
-//	12  size          u32   of the whole segment
+//	12  size          u32   of the whole ruleset
 //	16  policy digest [32]  SHA-256 of rules.yaml
 //	48  body digest   [32]  SHA-256 of everything behind the header
 //	80  tables        NumTables x {offset u32, count u32}

@@ -63,7 +63,7 @@ func TestTablesKeepTheirPlace(t *testing.T) {
 }
 
 // TestTableLimits: a table may have as many entries as is said, and lie where
-// its last byte is the segment's, but no more and not elsewhere.
+// its last byte is the ruleset's, but no more and not elsewhere.
 func TestTableLimits(t *testing.T) {
 	// Memory that nobody writes to takes none.
 	const room = HeaderSize + 80<<22 + 1<<20
@@ -105,12 +105,12 @@ func TestTableLimits(t *testing.T) {
 			{HeaderSize + 40, 0, false}, {HeaderSize + 8, 1, false}, {HeaderSize + 1, 1, false}, {uint32(len(b)+15) &^ 15, 0, len(b)%16 == 0}, {uint32(len(b)+31) &^ 15, 0, false}, {^uint32(15), 1, false},
 		} {
 			if n, ok := c.has(put(b, c.i, p.off, p.n), c.i); ok != p.ok || ok && n != int(p.n) {
-				t.Errorf("table %d at %d with %d entries of %d bytes, segment of %d: %d, %v", c.i, p.off, p.n, c.size, len(b), n, ok)
+				t.Errorf("table %d at %d with %d entries of %d bytes, ruleset of %d: %d, %v", c.i, p.off, p.n, c.size, len(b), n, ok)
 			}
 		}
 		if c.most > 1 {
 			if _, ok := c.has(put(big[:HeaderSize+2*c.size-1], c.i, HeaderSize, 2), c.i); ok {
-				t.Errorf("table %d: the last entry ends behind the segment", c.i)
+				t.Errorf("table %d: the last entry ends behind the ruleset", c.i)
 			}
 		}
 		clear(big[OffTables:HeaderSize])
@@ -134,7 +134,7 @@ func has[T any](b []byte, i int) (int, bool) {
 	return len(s), ok
 }
 
-// TestEachTableIsLookedAt: whichever table lies outside, the segment is refused.
+// TestEachTableIsLookedAt: whichever table lies outside, the ruleset is refused.
 func TestEachTableIsLookedAt(t *testing.T) {
 	for i := range NumTables {
 		b := aligned(compile.Encode(sample()))
@@ -161,14 +161,14 @@ func TestOpenSays(t *testing.T) {
 		b    []byte
 		want string
 	}{
-		{aligned(good[:255]), "policy segment: 255 bytes are too few for a header of 256"},
-		{aligned(good[:256]), "policy segment: its header says " + itoa(len(good)) + " bytes, there are 256 (corrupted image)"},
-		{off, "policy segment: not aligned to 8 bytes"},
-		{edit(func(b []byte) { b[7] = 'X' }), "policy segment: wrong magic (not a policy, or a corrupted image)"},
-		{edit(func(b []byte) { le.PutUint32(b[8:], 5) }), "policy segment: layout version 5, this program reads version 6 (build the image anew)"},
-		{edit(func(b []byte) { b[OffBody+31] ^= 1 }), "policy segment: digest mismatch: want sha256:" + other + ", got sha256:" + right + " (corrupted image)"},
-		{edit(func(b []byte) { le.PutUint32(b[OffTables+4:], 0); fix(b) }), "policy segment: no settings"},
-		{edit(func(b []byte) { le.PutUint32(b[OffTables+4:], 2); fix(b) }), "policy segment: no settings"},
+		{aligned(good[:255]), "ruleset: 255 bytes are too few for a header of 256"},
+		{aligned(good[:256]), "ruleset: its header says " + itoa(len(good)) + " bytes, there are 256 (corrupted image)"},
+		{off, "ruleset: not aligned to 8 bytes"},
+		{edit(func(b []byte) { b[7] = 'X' }), "ruleset: wrong magic (not a policy, or a corrupted image)"},
+		{edit(func(b []byte) { le.PutUint32(b[8:], 5) }), "ruleset: layout version 5, this program reads version 6 (build the image anew)"},
+		{edit(func(b []byte) { b[OffBody+31] ^= 1 }), "ruleset: digest mismatch: want sha256:" + other + ", got sha256:" + right + " (corrupted image)"},
+		{edit(func(b []byte) { le.PutUint32(b[OffTables+4:], 0); fix(b) }), "ruleset: no settings"},
+		{edit(func(b []byte) { le.PutUint32(b[OffTables+4:], 2); fix(b) }), "ruleset: no settings"},
 	} {
 		if _, err := Open(c.b); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v, want %q", err, c.want)
@@ -178,7 +178,7 @@ func TestOpenSays(t *testing.T) {
 		t.Error(err)
 	}
 	if again := compile.Encode(sample()); !bytes.Equal(good, again) {
-		t.Error("Open has changed the segment")
+		t.Error("Open has changed the ruleset")
 	}
 }
 

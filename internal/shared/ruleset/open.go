@@ -26,7 +26,7 @@ const (
 	maxStrings    = 1<<32 - 1
 )
 
-// Open checks a segment and returns a view of it. b must stay unchanged while
+// Open checks a ruleset and returns a view of it. b must stay unchanged while
 // the view is used, and begin at an address that is a multiple of 8.
 //
 // Everything that the data plane later relies on is checked here: sizes,
@@ -34,35 +34,35 @@ const (
 func Open(b []byte) (*Policy, error) {
 	le := binary.LittleEndian
 	if len(b) < HeaderSize {
-		return nil, errors.New("policy segment: " + strconv.Itoa(len(b)) + " bytes are too few for a header of " + strconv.Itoa(HeaderSize))
+		return nil, errors.New("ruleset: " + strconv.Itoa(len(b)) + " bytes are too few for a header of " + strconv.Itoa(HeaderSize))
 	}
 	if uintptr(unsafe.Pointer(&b[0]))%8 != 0 {
-		return nil, errors.New("policy segment: not aligned to 8 bytes")
+		return nil, errors.New("ruleset: not aligned to 8 bytes")
 	}
 	if string(b[:8]) != Magic {
-		return nil, errors.New("policy segment: wrong magic (not a policy, or a corrupted image)")
+		return nil, errors.New("ruleset: wrong magic (not a policy, or a corrupted image)")
 	}
 	if v := le.Uint32(b[OffVersion:]); v != Version {
-		return nil, errors.New("policy segment: layout version " + strconv.Itoa(int(v)) + ", this program reads version " + strconv.Itoa(Version) + " (build the image anew)")
+		return nil, errors.New("ruleset: layout version " + strconv.Itoa(int(v)) + ", this program reads version " + strconv.Itoa(Version) + " (build the image anew)")
 	}
 	if n := le.Uint32(b[OffSize:]); int(n) != len(b) {
-		return nil, errors.New("policy segment: its header says " + strconv.Itoa(int(n)) + " bytes, there are " + strconv.Itoa(len(b)) + " (corrupted image)")
+		return nil, errors.New("ruleset: its header says " + strconv.Itoa(int(n)) + " bytes, there are " + strconv.Itoa(len(b)) + " (corrupted image)")
 	}
 	if got := sha256.Sum256(b[HeaderSize:]); string(got[:]) != string(b[OffBody:OffBody+32]) {
-		return nil, errors.New("policy segment: digest mismatch: want sha256:" + hex.EncodeToString(b[OffBody:OffBody+32]) + ", got sha256:" + hex.EncodeToString(got[:]) + " (corrupted image)")
+		return nil, errors.New("ruleset: digest mismatch: want sha256:" + hex.EncodeToString(b[OffBody:OffBody+32]) + ", got sha256:" + hex.EncodeToString(got[:]) + " (corrupted image)")
 	}
 	p := &Policy{}
 	copy(p.Digest[:], b[OffPolicy:])
 	settings, ok := table[Settings](b, TabSettings)
 	if !ok || len(settings) != 1 {
-		return nil, errors.New("policy segment: no settings")
+		return nil, errors.New("ruleset: no settings")
 	}
 	p.Settings = settings[0]
 	if !p.tables(b) {
-		return nil, errors.New("policy segment: a table lies outside the segment")
+		return nil, errors.New("ruleset: a table lies outside of it")
 	}
 	if err := p.check(); err != "" {
-		return nil, errors.New("policy segment: " + err)
+		return nil, errors.New("ruleset: " + err)
 	}
 	return p, nil
 }
@@ -89,7 +89,7 @@ var limits = [NumTables]uint32{
 }
 
 // tables finds the tables behind the settings. It reports false when one of
-// them lies outside of the segment.
+// them lies outside of the ruleset.
 func (p *Policy) tables(b []byte) bool {
 	c := &p.Classifier
 	return find(b, TabInterfaces, &p.Interfaces) && find(b, TabSNAT, &p.SNAT) && find(b, TabDNAT, &p.DNAT) &&
@@ -105,7 +105,7 @@ func find[T any](b []byte, i int, s *[]T) (ok bool) {
 	return ok
 }
 
-// table returns table i of the segment.
+// table returns table i of the ruleset.
 func table[T any](b []byte, i int) ([]T, bool) {
 	off := uint64(binary.LittleEndian.Uint32(b[OffTables+8*i:]))
 	n := uint64(binary.LittleEndian.Uint32(b[OffTables+8*i+4:]))

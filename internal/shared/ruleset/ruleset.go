@@ -1,4 +1,4 @@
-// Package ruleset defines the policy segment: a rules.yaml compiled into
+// Package ruleset defines the ruleset: a rules.yaml compiled into
 // flat, pointer-free, little-endian tables that the image carries read-only. The
 // host's compiler writes it with Encode; the firewall opens it with Open, which
 // checks it and then uses it in place.
@@ -11,7 +11,7 @@ import (
 // Version is the layout's version. Open refuses any other.
 const Version = 6
 
-// Magic is the first eight bytes of a segment.
+// Magic is the first eight bytes of a ruleset.
 const Magic = "THURWPOL"
 
 // HeaderSize is the length of the header in bytes; tables follow it.
@@ -30,7 +30,7 @@ const (
 	_ Action = iota
 	Accept
 	Deny   // drop silently
-	Reject // drop, and tell the sender: TCP RST, else ICMP 3/13 (RFC 5508 REQ-8)
+	Reject // drop, and notify the sender: TCP RST, else ICMP 3/13 (RFC 5508 REQ-8)
 )
 
 // State bits of a match. A flow's first packet in its original direction has
@@ -62,7 +62,7 @@ func (r Role) String() string {
 	return "invalid"
 }
 
-// A Text names a stretch of the segment's string table.
+// A Text names a stretch of the ruleset's string table.
 type Text struct{ Off, Len uint32 }
 
 // What happens to IPv4 fragments.
@@ -71,7 +71,7 @@ const (
 	FragmentsReassemble = 1
 )
 
-// Flags of Settings. All are switched off in a policy that does not say so.
+// Flags of Settings. All are switched off in a policy that does not set them.
 const (
 	FlagNoTimeExceeded = 1 << iota // no ICMP time exceeded
 	FlagNoMSSClamp                 // the MSS of TCP handshakes stays as it is
@@ -197,8 +197,8 @@ type Name struct {
 // has one match for each combination, in order; the first match of a packet
 // decides. A packet matches when src&SrcMask == Src, dst&DstMask == Dst,
 // and every other set condition holds. A condition on the destination's name
-// holds when the firewall's DNS proxy has told the source that the destination
-// has a name of that pattern.
+// holds when the source has resolved a name of that pattern to the destination,
+// through the firewall's DNS proxy.
 type Match struct {
 	Src, SrcMask   Addr
 	Dst, DstMask   Addr
@@ -211,7 +211,7 @@ type Match struct {
 	Name           uint32 // 1 + index into Names; 0: any destination
 }
 
-// A Policy is an opened segment. Its slices point into the segment.
+// A Policy is an opened ruleset. Its slices point into the ruleset.
 type Policy struct {
 	Digest     [32]byte // SHA-256 of rules.yaml, byte for byte
 	Settings   Settings
@@ -230,7 +230,7 @@ type Policy struct {
 }
 
 // Text returns the string that t names, or "" when t lies outside the table.
-// It allocates nothing; the result points into the segment.
+// It allocates nothing; the result points into the ruleset.
 func (p *Policy) Text(t Text) string {
 	if uint64(t.Off)+uint64(t.Len) > uint64(len(p.Strings)) {
 		return ""

@@ -117,7 +117,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"version", "layout version 7,", flip(8)},
 		{"corrupted", "digest mismatch", flip(len(good) - 1)},
 		{"corrupted digest", "digest mismatch", flip(OffBody)},
-		{"table outside", "outside the segment", flip(OffTables + 8 + 3)},
+		{"table outside", "outside of it", flip(OffTables + 8 + 3)},
 		{"no action", "no default action", edit(func(p *Policy) { p.Settings.DefaultAction = 0 })},
 		{"flows", "flow table", edit(func(p *Policy) { p.Settings.MaxFlows = 1 })},
 		{"interface", "interface 1", edit(func(p *Policy) { p.Interfaces[1].Role = 9 })},

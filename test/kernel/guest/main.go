@@ -91,7 +91,7 @@ func main() {
 
 func policy() error {
 	if got := string(sys.Policy()); got != "test policy" {
-		return fmt.Errorf("policy segment is %q", got)
+		return fmt.Errorf("ruleset is %q", got)
 	}
 	return nil
 }

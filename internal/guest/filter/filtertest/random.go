@@ -11,7 +11,7 @@ import (
 )
 
 // RandomMatch returns a match such as a policy can have, and some that only a
-// segment made by hand can: masks that are no prefixes, addresses of another
+// ruleset made by hand can: masks that are no prefixes, addresses of another
 // family, bits outside of the mask. Few values, so that matches overlap.
 func RandomMatch(r *rand.Rand, names int) ruleset.Match {
 	m := ruleset.Match{PortHi: 65535, Direction: verdict.Direction(r.IntN(3)), State: uint8(r.IntN(4))}
@@ -199,7 +199,7 @@ func Grid(r *rand.Rand, n int) *ruleset.Policy {
 // Crossing returns a policy whose trees cut ports first, into parts that share
 // subtrees: what begins at one of them is hidden there by an earlier match of its
 // direction, while one of the other direction, narrow in its source, covers the
-// first of the parts and ends in the midst of another.
+// first of the parts and ends within another.
 func Crossing(r *rand.Rand) *ruleset.Policy {
 	p := &ruleset.Policy{Settings: ruleset.Settings{DefaultAction: ruleset.Deny, MaxFlows: 1024}}
 	add := func(m ruleset.Match) {

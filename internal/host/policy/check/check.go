@@ -1,6 +1,6 @@
 // Package check loads a policy and warns of what is allowed in it and probably not
 // meant: rules that never decide, answers that no rule lets through, names that
-// nobody can come to know.
+// no host can resolve.
 //
 //	warnings.go      answers, port forwards, names
 //	unreachable.go   rules that never decide

@@ -16,6 +16,6 @@ type Cost struct {
 }
 
 // CostOf returns the cost of a compiled policy.
-func CostOf(seg *ruleset.Policy) Cost {
-	return Cost{Rules: len(seg.Rules), Matches: len(seg.Matches), Names: len(seg.Names), Tables: len(compile.Encode(seg)), Memory: router.MemoryOf(seg)}
+func CostOf(rs *ruleset.Policy) Cost {
+	return Cost{Rules: len(rs.Rules), Matches: len(rs.Matches), Names: len(rs.Names), Tables: len(compile.Encode(rs)), Memory: router.MemoryOf(rs)}
 }

@@ -59,12 +59,12 @@ func TestUnreachableIsExact(t *testing.T) {
 		if p == nil {
 			t.Fatalf("%v\n%s", ds, b.String())
 		}
-		seg, err := compile.Tables(p)
+		rs, err := compile.Tables(p)
 		if err != nil {
 			t.Fatal(err)
 		}
-		reached := reachedRules(p, seg)
-		found, all := unreachable(seg)
+		reached := reachedRules(p, rs)
+		found, all := unreachable(rs)
 		if !all {
 			t.Fatal("not all were looked at")
 		}
@@ -116,14 +116,14 @@ func TestUnreachableIsExact(t *testing.T) {
 
 // reachedRules says which rules some packet of the small world reaches: a rule
 // is reached when it decides, or would if shadow rules were enforced.
-func reachedRules(p *policy.Policy, seg *ruleset.Policy) []bool {
+func reachedRules(p *policy.Policy, rs *ruleset.Policy) []bool {
 	reached := make([]bool, len(p.Rules)+1)
-	f := linear.New(seg)
+	f := linear.New(rs)
 	var sets [][]uint32
 	for _, name := range []string{"", "a.example.com", "b.example.com", "c.example.com"} {
 		var ns []uint32
-		for i := range seg.Names {
-			if policy.MatchesName([]string{compile.Pattern(seg, &seg.Names[i])}, name) {
+		for i := range rs.Names {
+			if policy.MatchesName([]string{compile.Pattern(rs, &rs.Names[i])}, name) {
 				ns = append(ns, uint32(i))
 			}
 		}

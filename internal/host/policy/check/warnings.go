@@ -26,7 +26,7 @@ func (c *checker) warnings() {
 	c.exposed()
 	s, err := compile.Tables(p)
 	if err != nil {
-		return // fits has said so
+		return // Load has reported it
 	}
 	c.unreachable(s)
 	c.named(s)
@@ -39,7 +39,7 @@ func accepts(r *policy.Rule, direction verdict.Direction) bool {
 }
 
 // returns warns when rules let flows begin in one direction and none lets their
-// answers through in the other. Answers go to ports that nobody knows before.
+// answers through in the other. Answers go to ports that are not known in advance.
 func (c *checker) returns(out, back verdict.Direction, what string) {
 	begins := -1
 	for i := range c.p.Rules {
@@ -72,7 +72,7 @@ func (c *checker) servers() bool {
 	})
 }
 
-// unreached warns of DNAT entries whose servers no rule lets anybody reach.
+// unreached warns of DNAT entries whose servers no rule lets any host reach.
 func (c *checker) unreached() {
 	for i := range c.p.DNAT {
 		d := &c.p.DNAT[i]
@@ -138,7 +138,7 @@ func overlapsAny(f *policy.Interface, ps []netip.Prefix) bool {
 	return slices.ContainsFunc(ps, f.Prefix.Overlaps)
 }
 
-// named warns of rules by name whose hosts cannot come to know a name.
+// named warns of rules by name whose hosts cannot resolve a name.
 func (c *checker) named(s *ruleset.Policy) {
 	p := c.p
 	lan := p.LAN()

@@ -180,7 +180,7 @@ type builder struct {
 	budget int                     // entries that may still be made
 	work   int                     // matches that may still be looked at
 	over   bool                    // one of them has run out
-	forced bool                    // go on all the same, with long leaves
+	forced bool                    // go on beyond the bounds, with long leaves
 	cost   float64                 // see weigh
 	key    []byte
 	diff   []int32
@@ -233,7 +233,7 @@ func (b *builder) weigh(ms []uint32) {
 		for _, t := range b.t.Trees {
 			b.cost += 4
 			if t.First >= best {
-				continue // resolved all the same
+				continue // its nodes have been walked, see Classifier.first
 			}
 			ref := t.Ref
 			for ref&ruleset.LeafBit == 0 {

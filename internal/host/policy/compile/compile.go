@@ -10,7 +10,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// Compile turns a policy into the tables of a segment, the classifier's among
+// Compile turns a policy into the tables of a ruleset, the classifier's among
 // them. A rule whose fields are lists becomes one match for each combination.
 func Compile(p *policy.Policy) (*ruleset.Policy, error) {
 	s, err := Tables(p)
@@ -241,17 +241,17 @@ func addrMask(p netip.Prefix) (a, m ruleset.Addr) {
 }
 
 // Patterns returns all name patterns of a policy's rules.
-func Patterns(seg *ruleset.Policy) (all []string) {
-	for i := range seg.Names {
-		all = append(all, Pattern(seg, &seg.Names[i]))
+func Patterns(rs *ruleset.Policy) (all []string) {
+	for i := range rs.Names {
+		all = append(all, Pattern(rs, &rs.Names[i]))
 	}
 	return all
 }
 
 // Pattern returns a name pattern as a policy has it.
-func Pattern(seg *ruleset.Policy, n *ruleset.Name) string {
+func Pattern(rs *ruleset.Policy, n *ruleset.Name) string {
 	if n.Wildcard == 1 {
-		return "*." + seg.Text(n.Text)
+		return "*." + rs.Text(n.Text)
 	}
-	return seg.Text(n.Text)
+	return rs.Text(n.Text)
 }

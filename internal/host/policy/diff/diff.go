@@ -78,7 +78,7 @@ func (d *Diff) Same() bool { return len(d.Traffic)+len(d.Other) == 0 }
 // no other.
 //
 // Where many rules overlap there are many sets. With limit it stops looking
-// after as many and says so in Complete; with show it describes as many of each
+// after as many and reports it in Complete; with show it describes as many of each
 // change. Zero is all.
 func Compare(a, b *policy.Policy, limit, show int) (*Diff, error) {
 	sa, err := compile.Tables(a)

@@ -95,12 +95,12 @@ func TestDecideIsTheDataPlane(t *testing.T) {
 			if p == nil {
 				t.Fatal(ds)
 			}
-			seg, err := compile.Compile(p)
+			rs, err := compile.Compile(p)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var records []event.Record
-			fw, err := replay.NewFirewall(replay.Config{Policy: seg, Seed: 1,
+			fw, err := replay.NewFirewall(replay.Config{Policy: rs, Seed: 1,
 				Neighbour: func(replay.Side, packet.Addr) ([6]byte, bool) { return [6]byte{2, 0, 0, 0, 9, 9}, true },
 				Event: func(r *event.Record, _ []byte) {
 					if r.Kind == event.Verdict {
@@ -114,7 +114,7 @@ func TestDecideIsTheDataPlane(t *testing.T) {
 			outcomes := map[string]int{}
 			for i := range 1500 {
 				f := randomFlow(r, p, uint16(1024+i))
-				o := explain.Decide(p, seg, f)
+				o := explain.Decide(p, rs, f)
 				records = records[:0]
 				side := replay.WAN
 				if f.FromLAN {

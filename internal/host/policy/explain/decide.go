@@ -59,10 +59,10 @@ type Miss struct {
 	Others int // how many further fields do not match
 }
 
-// Decide returns what the policy does with a flow. seg is the compiled policy.
+// Decide returns what the policy does with a flow. rs is the compiled policy.
 // Its rules are read by the definition of the language, one after the other; the
 // steps around them are those of the data plane.
-func Decide(p *policy.Policy, seg *ruleset.Policy, f policy.Flow) Outcome {
+func Decide(p *policy.Policy, rs *ruleset.Policy, f policy.Flow) Outcome {
 	o := Outcome{DNAT: -1, Entry: -1, Rule: -1, Shadow: -1, Seen: f}
 	if why, note := implausible(p, &f); why != 0 {
 		o.Reason, o.Note = why, note
@@ -74,9 +74,9 @@ func Decide(p *policy.Policy, seg *ruleset.Policy, f policy.Flow) Outcome {
 			return o
 		}
 	}
-	ask(p, seg, &o, f.Dst.Addr())
+	ask(p, rs, &o, f.Dst.Addr())
 	if !f.Protocol.Forwarded() && !o.Local && o.Action != ruleset.Reject {
-		// The data plane asks the rules only whether to tell the sender.
+		// The data plane asks the rules only whether to notify the sender.
 		return Outcome{DNAT: -1, Entry: -1, Rule: -1, Shadow: -1, Seen: f, Reason: verdict.ConntrackInvalid, Note: "only TCP, UDP and ICMP echoes pass the firewall"}
 	}
 	if !f.Protocol.Forwarded() && !o.Local {
@@ -240,9 +240,9 @@ func sources(p *policy.Policy, o *Outcome) (all []netip.Addr) {
 	return policy.Unique(all)
 }
 
-// ask has the rules decide about o.Seen. told is the address that its source has
-// sent it to.
-func ask(p *policy.Policy, seg *ruleset.Policy, o *Outcome, told netip.Addr) {
+// ask has the rules decide about o.Seen. sentTo is the address to which its
+// source has sent it.
+func ask(p *policy.Policy, rs *ruleset.Policy, o *Outcome, sentTo netip.Addr) {
 	f := &o.Seen
 	fp := filter.Packet{Src: policy.Number(f.Src.Addr()), Dst: policy.Number(f.Dst.Addr()), DstPort: f.Dst.Port(), Proto: uint8(f.Protocol), Direction: verdict.Ingress, State: ruleset.StateNew}
 	if f.FromLAN {
@@ -256,16 +256,16 @@ func ask(p *policy.Policy, seg *ruleset.Policy, o *Outcome, told netip.Addr) {
 	}
 	unnamed := ""
 	if f.FQDN != "" {
-		if unnamed = nameless(p, seg, f, told, o.Local); unnamed == "" {
-			fp.Names, o.Names = patterns(p, seg, f.FQDN)
+		if unnamed = nameless(p, rs, f, sentTo, o.Local); unnamed == "" {
+			fp.Names, o.Names = patterns(p, rs, f.FQDN)
 		}
 	}
-	v := linear.New(seg).Decide(&fp)
+	v := linear.New(rs).Decide(&fp)
 	o.Asked, o.Action, o.Rule = true, v.Action, int(v.Rule)
 	if v.Shadow != filter.NoRule {
 		o.Shadow = int(v.Shadow)
 	}
-	o.Hint = hint(p, seg, o, fp, told)
+	o.Hint = hint(p, rs, o, fp, sentTo)
 	for i := range p.Rules[:o.Rule] {
 		o.Earlier = append(o.Earlier, miss(p, i, f, o.Names, unnamed))
 	}

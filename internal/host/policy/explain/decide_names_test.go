@@ -133,8 +133,8 @@ func answerTo(fr []byte, mac [6]byte) []byte {
 
 // reproduced returns what is wrong with the commands that events --explain
 // prints: each must give the event's verdict, rule and hint.
-func reproduced(p *policy.Policy, seg *ruleset.Policy, events []event.Record, names []string, met map[string]int) string {
-	ctx := export.Context{Policy: seg, Clock: "none"}
+func reproduced(p *policy.Policy, rs *ruleset.Policy, events []event.Record, names []string, met map[string]int) string {
+	ctx := export.Context{Policy: rs, Clock: "none"}
 	for i := range events {
 		line := string(export.AppendNamed(nil, &events[i], []byte(names[i]), &ctx))
 		it := ingest.Parse(line)
@@ -147,7 +147,7 @@ func reproduced(p *policy.Policy, seg *ruleset.Policy, events []event.Record, na
 		if err != nil || unknown != "" {
 			return fmt.Sprintf("%s: %v %s", cmd, err, unknown)
 		}
-		o := explain.Decide(p, seg, f)
+		o := explain.Decide(p, rs, f)
 		if (events[i].Action == verdict.Accept) != o.Accept || events[i].Reason != o.Reason || o.Asked && (o.Accept || o.Action != ruleset.Accept) && int(events[i].Rule) != o.Rule || events[i].Hint.Name() != o.Hint.Name() {
 			return fmt.Sprintf("%s\ngives accept %v, %v, rule %s, hint %q; the event is %s", cmd, o.Accept, o.Reason, p.RuleID(o.Rule), o.Hint.Name(), line)
 		}

@@ -149,7 +149,7 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 		if p == nil {
 			t.Fatalf("%v\n%s", ds, src)
 		}
-		seg, err := compile.Compile(p)
+		rs, err := compile.Compile(p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -174,14 +174,14 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 				f.Src = netip.AddrPortFrom(netip.MustParseAddr(addrs[1+r.IntN(4)]), f.Src.Port())
 				asked = randomQuestion(r, p, &f)
 			}
-			o := explain.Decide(p, seg, f)
+			o := explain.Decide(p, rs, f)
 			reasons[o.Reason]++
 
 			var events []event.Record
 			var texts []string // names in events
 			var out []sent
 			var last [2][]byte // frames that left, by side
-			fw, err := replay.NewFirewall(replay.Config{Policy: seg, Seed: seed, Buffers: 512,
+			fw, err := replay.NewFirewall(replay.Config{Policy: rs, Seed: seed, Buffers: 512,
 				Neighbour: func(replay.Side, packet.Addr) ([6]byte, bool) { return [6]byte{2, 9, 9, 9, 9, 9}, true },
 				Event: func(e *event.Record, name []byte) {
 					if e.Kind == event.Verdict && (e.Action == verdict.Accept || e.Action == verdict.Drop) {
@@ -211,7 +211,7 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 			fw.Advance(at + 7e9) // a rejected SYN is answered after six seconds
 			problem := compare(p, f, &o, side, events, out)
 			if problem == "" {
-				problem = reproduced(p, seg, events, texts, met)
+				problem = reproduced(p, rs, events, texts, met)
 			}
 			if problem == "" && o.Accept && !o.Local && len(took) > 0 {
 				// And the answer.
@@ -219,7 +219,7 @@ func TestDecideOnRandomPolicies(t *testing.T) {
 				back := took[0].side
 				fw.Receive(back, at+8e9, answerTo(last[took[0].side], fw.MAC(back)))
 				fw.Advance(at + 9e9)
-				if problem = reproduced(p, seg, events[first:], texts[first:], met); len(events) == first {
+				if problem = reproduced(p, rs, events[first:], texts[first:], met); len(events) == first {
 					problem = "no event about the answer"
 				}
 				met["answers"] += len(events) - first

@@ -66,10 +66,10 @@ func explained(p *policy.Policy, rule int) ExplainedRule {
 	return ExplainedRule{ID: r.ID, Name: r.Name, Action: r.Action.String(), Place: fmt.Sprintf("%s:%d", p.File, r.Line)}
 }
 
-// Explain says what a policy does with a flow's first packet. seg is the
+// Explain says what a policy does with a flow's first packet. rs is the
 // compiled policy.
-func Explain(p *policy.Policy, seg *ruleset.Policy, f policy.Flow) *Explanation {
-	o := Decide(p, seg, f)
+func Explain(p *policy.Policy, rs *ruleset.Policy, f policy.Flow) *Explanation {
+	o := Decide(p, rs, f)
 	e := &Explanation{Packet: f.String(), Reason: o.Reason.String(), Note: o.Note, Names: o.Names, Hint: o.Hint.Name(), Shadow: []Missed{}, Earlier: []Missed{}}
 	if o.DNAT >= 0 {
 		d := &p.DNAT[o.DNAT]
@@ -104,7 +104,7 @@ func Explain(p *policy.Policy, seg *ruleset.Policy, f policy.Flow) *Explanation 
 		}
 	}
 	if o.Accept && !o.Local && !f.Established {
-		back := Decide(p, seg, policy.Flow{FromLAN: p.LAN().Prefix.Contains(o.Seen.Dst.Addr()), Protocol: f.Protocol, Src: o.Seen.Dst, Dst: o.Seen.Src, Established: true})
+		back := Decide(p, rs, policy.Flow{FromLAN: p.LAN().Prefix.Contains(o.Seen.Dst.Addr()), Protocol: f.Protocol, Src: o.Seen.Dst, Dst: o.Seen.Src, Established: true})
 		if back.Asked {
 			a := explained(p, back.Rule)
 			e.Answer = &a

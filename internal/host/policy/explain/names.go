@@ -26,9 +26,9 @@ func Resolved(p *policy.Policy, ago, ttl time.Duration) (policy.Naming, time.Dur
 }
 
 // nameless says why rules see no name of a flow's destination, although its source
-// asks for the flow's FQDN; "" when they see it. told is the address that it has
-// been told.
-func nameless(p *policy.Policy, seg *ruleset.Policy, f *policy.Flow, told netip.Addr, local bool) string {
+// has resolved the flow's FQDN; "" when they see it. sentTo is the address to which
+// it has sent the packet.
+func nameless(p *policy.Policy, rs *ruleset.Policy, f *policy.Flow, sentTo netip.Addr, local bool) string {
 	switch {
 	case !f.FromLAN || f.Established:
 		return "only a LAN host that begins a flow knows names"
@@ -40,8 +40,8 @@ func nameless(p *policy.Policy, seg *ruleset.Policy, f *policy.Flow, told netip.
 		return "names are not looked up for packets to the firewall itself"
 	case policy.AtOrBelow(p.DNS.Block, f.FQDN):
 		return "dns.block refuses it"
-	case dnsproxy.IsPrivate(seg, policy.Number(told)) && !policy.MatchesName(p.DNS.Private, f.FQDN):
-		return fmt.Sprintf("the proxy tells no client an address like %v for a name that dns.private_names does not have", told)
+	case dnsproxy.IsPrivate(rs, policy.Number(sentTo)) && !policy.MatchesName(p.DNS.Private, f.FQDN):
+		return fmt.Sprintf("the proxy tells no client an address like %v for a name that dns.private_names does not have", sentTo)
 	case f.Naming == policy.NameExpired:
 		return fmt.Sprintf("it expired %v ago", f.Ago)
 	case f.Naming == policy.NameOthers:
@@ -53,24 +53,24 @@ func nameless(p *policy.Policy, seg *ruleset.Policy, f *policy.Flow, told netip.
 // hint returns what the event about a packet that is not accepted says of the
 // name that its source has not any more, or only others have: that with it a
 // rule would accept the packet.
-func hint(p *policy.Policy, seg *ruleset.Policy, o *Outcome, fp filter.Packet, told netip.Addr) verdict.Hint {
+func hint(p *policy.Policy, rs *ruleset.Policy, o *Outcome, fp filter.Packet, sentTo netip.Addr) verdict.Hint {
 	f := o.Seen
 	note := map[policy.Naming]verdict.Hint{policy.NameExpired: verdict.NameExpired, policy.NameOthers: verdict.OtherClient}[f.Naming]
 	f.Naming = policy.NameKnown
-	if note == 0 || f.FQDN == "" || o.Action == ruleset.Accept || nameless(p, seg, &f, told, o.Local) != "" {
+	if note == 0 || f.FQDN == "" || o.Action == ruleset.Accept || nameless(p, rs, &f, sentTo, o.Local) != "" {
 		return 0
 	}
-	fp.Names, _ = patterns(p, seg, f.FQDN)
-	if linear.New(seg).Decide(&fp).Action != ruleset.Accept {
+	fp.Names, _ = patterns(p, rs, f.FQDN)
+	if linear.New(rs).Decide(&fp).Action != ruleset.Accept {
 		return 0
 	}
 	return note
 }
 
 // patterns returns the patterns of rules that a name has.
-func patterns(p *policy.Policy, seg *ruleset.Policy, name string) (ids []uint32, words []string) {
-	for i := range seg.Names {
-		if w := compile.Pattern(seg, &seg.Names[i]); policy.MatchesName([]string{w}, name) {
+func patterns(p *policy.Policy, rs *ruleset.Policy, name string) (ids []uint32, words []string) {
+	for i := range rs.Names {
+		if w := compile.Pattern(rs, &rs.Names[i]); policy.MatchesName([]string{w}, name) {
 			ids, words = append(ids, uint32(i)), append(words, w)
 		}
 	}

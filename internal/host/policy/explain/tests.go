@@ -17,12 +17,12 @@ type TestResult struct {
 	Wrong   string // what the policy does instead of what is expected, and why; "" when all is as expected
 }
 
-// RunTests evaluates the policy's tests. seg is the compiled policy.
-func RunTests(p *policy.Policy, seg *ruleset.Policy) []TestResult {
+// RunTests evaluates the policy's tests. rs is the compiled policy.
+func RunTests(p *policy.Policy, rs *ruleset.Policy) []TestResult {
 	var all []TestResult
 	for i := range p.Tests {
 		t := &p.Tests[i]
-		o := Decide(p, seg, t.Flow)
+		o := Decide(p, rs, t.Flow)
 		all = append(all, TestResult{Test: t, Outcome: o, Wrong: judge(p, t, &o)})
 	}
 	return all

@@ -8,8 +8,9 @@ import (
 
 // hides returns the snat entry for which the data plane drops a flow that the
 // rules accept: it comes from the WAN straight to a host whose source the entry
-// translates. From outside such a host has no address but those of nat.dnat; who
-// could use its own would pass by the sources that an entry there is for.
+// translates. From outside such a host has no address but those of nat.dnat: a
+// peer that could use the host's own would bypass the sources that an entry there
+// is for.
 // It returns nil when there is none.
 func hides(p *policy.Policy, o *Outcome) *policy.SNAT {
 	f := &o.Seen

@@ -58,7 +58,7 @@ func (s *Space) Describe(r *Region) (ds []Description) {
 	for i := range p {
 		p[i] = r.Kinds >> (i * NumClasses) & (1<<NumClasses - 1)
 	}
-	// There are no answers of other protocols, so that nothing is said of them.
+	// There are no answers of other protocols, so that nothing is listed for them.
 	p[2] |= p[0] & (1 << Other)
 	p[3] |= p[1] & (1 << Other)
 	if both := p[0] | p[1]; p[2]|p[3] == 1<<Other || both == 1<<Other {

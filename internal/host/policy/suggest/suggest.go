@@ -16,7 +16,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// An Observation is a packet that the firewall has told about: one that the
+// An Observation is a packet that the firewall has reported: one that the
 // default action dropped, or one that a shadow rule would have decided.
 type Observation struct {
 	FromLAN  bool
@@ -34,7 +34,7 @@ type Observation struct {
 }
 
 // Limits on what is listed one by one. More sources become the LAN's network, or
-// anybody; more addresses become any destination.
+// any source; more addresses become any destination.
 const (
 	maxSources      = 8
 	maxDestinations = 16
@@ -106,12 +106,12 @@ func (s *strange) add(o *Observation) {
 	s.srcs[o.Src.String()] += o.Count
 }
 
-// lines say who must ask for which names.
+// lines says which sources must resolve which names.
 func (s *strange) lines() []string {
 	if s.packets == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s left out: rules open their destinations by name (%s) to who has resolved it, and the sources (%s) have not. They must ask the firewall for it, or need a rule by address; see docs/dns.md.",
+	return []string{fmt.Sprintf("%s left out: rules open their destinations by name (%s) to hosts that have resolved it, and the sources (%s) have not. They must ask the firewall for it, or need a rule by address; see docs/dns.md.",
 		packets(s.packets), most(s.names), most(s.srcs))}
 }
 
@@ -143,9 +143,9 @@ type proposal struct {
 
 // Suggest groups what was observed into rules: what has the same protocol, port
 // and destination becomes one, then what has the same sources. Rules that would
-// let strangers in are made only of what shadow rules would accept, unless
-// ingress is true. seg is the compiled policy that is to be extended.
-func Suggest(p *policy.Policy, seg *ruleset.Policy, obs []Observation, ingress bool) *Suggestion {
+// open the LAN to the WAN are made only of what shadow rules would accept, unless
+// ingress is true. rs is the compiled policy that is to be extended.
+func Suggest(p *policy.Policy, rs *ruleset.Policy, obs []Observation, ingress bool) *Suggestion {
 	s := &Suggestion{policy: p, own: map[string]int{}, late: late{names: map[string]int{}}, strange: strange{names: map[string]int{}, srcs: map[string]int{}}}
 	type flow struct {
 		fromLAN  bool
@@ -153,7 +153,7 @@ func Suggest(p *policy.Policy, seg *ruleset.Policy, obs []Observation, ingress b
 		src, dst netip.Addr
 		port     int
 	}
-	shadowed := map[flow]bool{} // what the default action dropped beneath a shadow rule is told twice
+	shadowed := map[flow]bool{} // what the default action dropped below a shadow rule is reported twice
 	for _, o := range obs {
 		if o.Shadow != "" && o.Accept {
 			shadowed[flow{o.FromLAN, o.Protocol, o.Src, o.Dst, o.Port}] = true
@@ -176,11 +176,11 @@ func Suggest(p *policy.Policy, seg *ruleset.Policy, obs []Observation, ingress b
 		}
 		s.seen += o.Count
 		f := policy.Flow{FromLAN: o.FromLAN, Protocol: o.Protocol, Src: netip.AddrPortFrom(o.Src, 0), Dst: netip.AddrPortFrom(o.Dst, uint16(o.Port)), FQDN: strings.ToLower(o.Domain)}
-		now := explain.Decide(p, seg, f)
+		now := explain.Decide(p, rs, f)
 		byName := false // a rule by this name accepts it, and its source did not have the name
 		if now.Accept && (o.Expired > 0 || o.ByOther) {
 			f.FQDN = ""
-			byName = !explain.Decide(p, seg, f).Accept
+			byName = !explain.Decide(p, rs, f).Accept
 		}
 		switch {
 		case o.Shadow == "" && byName && o.ByOther:
