@@ -109,7 +109,7 @@ func init() {
 			}
 		}, honest},
 		attack{"files/device-as-image", func(t *testing.T) {
-			if r := command(t, folder(t), "run", "--image", "/dev/zero"); r.code != 1 || !strings.Contains(r.err, "no regular file") {
+			if r := command(t, folder(t), "run", "--image", "/dev/zero"); r.code != 1 || !strings.Contains(r.err, "not a regular file") {
 				t.Errorf("exit %d:\n%s", r.code, r.err)
 			}
 		}, honest},
