@@ -14,7 +14,7 @@ POLICY    ?= rules.yaml
 # what was compiled for it, and no C compiler is looked for.
 export CGO_ENABLED := 0
 
-.PHONY: help build run test differential evasions mutants bench bench-vm soak lint release clean collector
+.PHONY: help build run test differential evasions mutants bench bench-vm machines soak lint release clean collector
 
 help: ## this list
 	@echo "thurward: a firewall that boots as a unikernel"
@@ -83,6 +83,11 @@ bench: ## the data path's benchmarks, in process
 bench-vm: ## the image in a virtual machine, driven over shared memory, beside a wire; needs two processors
 	@scripts/need.sh run
 	$(GO) run ./bench/vm -rounds 3
+
+BOOTS ?= 20
+
+machines: build ## boot the image on every machine that there is for it here, with traffic: docs/machines.md (root)
+	$(GO) run ./bench/machines -boots $(BOOTS) -o docs/machines.md
 
 soak: ## the image under load for ten minutes, and what iperf3 carries through it (Debian: iperf3)
 	@scripts/need.sh test

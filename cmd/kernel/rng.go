@@ -12,20 +12,6 @@ const (
 	rngQueue = 8
 	rngBytes = 64
 
-	mmioFeatures    = 0x010
-	mmioFeaturesSel = 0x014
-	mmioDriver      = 0x020
-	mmioDriverSel   = 0x024
-	mmioQueueSel    = 0x030
-	mmioQueueMax    = 0x034
-	mmioQueueNum    = 0x038
-	mmioQueueReady  = 0x044
-	mmioNotify      = 0x050
-	mmioStatus      = 0x070
-	mmioDesc        = 0x080
-	mmioAvail       = 0x090
-	mmioUsed        = 0x0a0
-
 	// One page: descriptors, available ring, used ring, data.
 	rngDesc  = 0
 	rngAvail = 256
@@ -33,8 +19,24 @@ const (
 	rngData  = 1024
 )
 
+// A layout is where registers lie in a device's window, on MMIO (virtio 1.2, 4.2.2)
+// or in PCI's common configuration (4.1.4.3), whose status has 8 bits and whose
+// registers of the queue have 16.
+type layout struct {
+	featSel, feat, drvSel, drv, status uintptr
+	queue, size, setSize, ready, bell  uintptr
+	desc, avail, used                  uintptr
+}
+
+var layouts = [2]layout{
+	{0x14, 0x10, 0x24, 0x20, 0x70, 0x30, 0x34, 0x38, 0x44, 0x50, 0x80, 0x90, 0xa0},
+	{0x00, 0x04, 0x08, 0x0c, 0x14, 0x16, 0x18, 0x18, 0x1c, 0x1e, 0x20, 0x28, 0x30},
+}
+
 var (
 	rngRegs uintptr
+	rngBell uintptr // where notifications are written
+	rngPCI  bool
 	rngMem  uint64 // physical address of the page
 	rngIdx  uint16 // requests made
 	rngLeft uint64 // unread bytes of the last answer
@@ -43,52 +45,100 @@ var (
 // startRNG initialises the device, if there is one.
 func startRNG() bool {
 	in := info()
-	for i := uint32(0); i < in.NumDevices; i++ {
+	var d *abi.Device
+	for i := uint32(0); i < in.NumDevices && i < abi.MaxDevices; i++ {
 		if in.Devices[i].ID == rngID {
-			rngRegs = uintptr(in.Devices[i].Registers)
+			d = &in.Devices[i]
 		}
 	}
-	if rngRegs == 0 {
+	if d == nil {
 		return false
 	}
-	r := rngRegs
-	for _, s := range [...]uint32{0, 1, 3} { // reset, ACKNOWLEDGE, DRIVER
-		store32(r+mmioStatus, s)
+	r := uintptr(d.Registers)
+	rngPCI = d.Notify != 0
+	l := &layouts[0]
+	if rngPCI {
+		l = &layouts[1]
 	}
-	store32(r+mmioFeaturesSel, 1)
-	if load32(r+mmioFeatures)&1 == 0 { // VERSION_1
+	rngSetStatus(r, l, 0)
+	for t := now(); rngStatus(r, l) != 0; { // a reset may take its time
+		if now()-t > 1_000_000_000 {
+			return false
+		}
+	}
+	rngSetStatus(r, l, 1) // ACKNOWLEDGE
+	rngSetStatus(r, l, 3) // DRIVER
+	store32(r+l.featSel, 1)
+	if load32(r+l.feat)&1 == 0 { // VERSION_1
 		return false
 	}
-	store32(r+mmioDriverSel, 0)
-	store32(r+mmioDriver, 0)
-	store32(r+mmioDriverSel, 1)
-	store32(r+mmioDriver, 1)
-	store32(r+mmioStatus, 0xb) // FEATURES_OK
-	if load32(r+mmioStatus)&8 == 0 {
+	store32(r+l.drvSel, 0)
+	store32(r+l.drv, 0)
+	store32(r+l.drvSel, 1)
+	store32(r+l.drv, 1)
+	rngSetStatus(r, l, 0xb) // FEATURES_OK
+	if rngStatus(r, l)&8 == 0 {
 		return false
 	}
 	rngMem = takeFrame("the random number device")
-	store32(r+mmioQueueSel, 0)
-	if load32(r+mmioQueueMax) < rngQueue {
+	rngSetQueue(r+l.queue, 0)
+	bell := r + l.bell
+	size := uint32(0)
+	if rngPCI {
+		size = uint32(load16(r + l.size))
+		off := uint64(load16(r+l.bell)) * uint64(d.Multiplier)
+		if off&1 != 0 || off+2 > uint64(d.NotifyLen) {
+			return false
+		}
+		bell = uintptr(d.Notify + off)
+	} else {
+		size = load32(r + l.size)
+	}
+	if size < rngQueue {
 		return false
 	}
-	store32(r+mmioQueueNum, rngQueue)
-	rngAddress(mmioDesc, rngMem+rngDesc)
-	rngAddress(mmioAvail, rngMem+rngAvail)
-	rngAddress(mmioUsed, rngMem+rngUsed)
-	store32(r+mmioQueueReady, 1)
-	store32(r+mmioStatus, 0xf) // DRIVER_OK
+	rngSetQueue(r+l.setSize, rngQueue)
+	rngAddress(r+l.desc, rngMem+rngDesc)
+	rngAddress(r+l.avail, rngMem+rngAvail)
+	rngAddress(r+l.used, rngMem+rngUsed)
+	rngSetQueue(r+l.ready, 1)
+	rngSetStatus(r, l, 0xf) // DRIVER_OK
 	v := abi.DirectBase + rngMem
 	*at[uint64](v + rngDesc) = rngMem + rngData
 	*at[uint32](v + rngDesc + 8) = rngBytes
 	*at[uint32](v + rngDesc + 12) = 2 // device writes
 	*at[uint16](v + rngAvail) = 1     // no interrupts
+	rngRegs, rngBell = r, bell
 	return true
 }
 
-func rngAddress(reg uintptr, pa uint64) {
-	store32(rngRegs+reg, uint32(pa))
-	store32(rngRegs+reg+4, uint32(pa>>32))
+func rngStatus(r uintptr, l *layout) uint32 {
+	if rngPCI {
+		return uint32(load8(r + l.status))
+	}
+	return load32(r + l.status)
+}
+
+func rngSetStatus(r uintptr, l *layout, s uint32) {
+	if rngPCI {
+		store8(r+l.status, uint8(s))
+		return
+	}
+	store32(r+l.status, s)
+}
+
+// rngSetQueue writes a register of the queue, or a notification.
+func rngSetQueue(a uintptr, v uint32) {
+	if rngPCI {
+		store16(a, uint16(v))
+		return
+	}
+	store32(a, v)
+}
+
+func rngAddress(a uintptr, pa uint64) {
+	store32(a, uint32(pa))
+	store32(a+4, uint32(pa>>32))
 }
 
 // rngRandom returns 8 random bytes.
@@ -100,7 +150,7 @@ func rngRandom() (uint64, bool) {
 	if rngLeft < 8 {
 		rngIdx++
 		*at[uint16](v + rngAvail + 2) = rngIdx // the ring's entries are all descriptor 0
-		store32(rngRegs+mmioNotify, 0)
+		rngSetQueue(rngBell, 0)
 		for t := now(); uint16(load32(uintptr(v+rngUsed))>>16) != rngIdx; {
 			if now()-t > 1_000_000_000 {
 				return 0, false

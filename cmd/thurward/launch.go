@@ -26,7 +26,7 @@ type launch struct {
 	image          string
 	accel          vmm.Accel
 	machine        vmm.MachineType
-	vmm            string // which monitor
+	vmm            string // which hypervisor
 	pci            bool   // Firecracker's devices on PCI
 	jailer         string // whom Firecracker becomes in its jail; "": none
 	printConfig    bool
@@ -119,7 +119,7 @@ func (l *launch) run(ctx context.Context) error {
 	return vmm.Run(ctx, h, cfg, opts)
 }
 
-// hypervisor finds the monitor that was asked for.
+// hypervisor finds the hypervisor that was asked for.
 func (l *launch) hypervisor() (vmm.Hypervisor, error) {
 	switch l.vmm {
 	case "firecracker":
@@ -157,7 +157,7 @@ func (l *launch) accelerate(ctx context.Context, h vmm.Hypervisor) (kvm bool, wh
 	return true, "the only one it has", nil
 }
 
-// name names a monitor, and its machine where it has several.
+// name names a hypervisor, and its machine where it has several.
 func (l *launch) name(h vmm.Hypervisor) string {
 	if _, ok := h.(*vmm.QEMU); ok {
 		return fmt.Sprintf("%v %v", h, l.machine)
@@ -229,7 +229,7 @@ func (l *launch) nics(p *ruleset.Policy, c netlab.Config, w *netlab.Network) ([]
 	return []vmm.NIC{a, b}, nil
 }
 
-// nic joins an interface to its network, as the monitor needs it.
+// nic joins an interface to its network, as the hypervisor needs it.
 func (l *launch) nic(s vmm.Spec, n vmm.Network) (nic vmm.NIC, err error) {
 	if l.vmm == "qemu" {
 		nic.Backend, err = vmm.NewBackend(s, n)

@@ -10,7 +10,7 @@ import (
 	"github.com/thurward/thurward/internal/host/vmm"
 )
 
-// onOthers runs f on the monitors beside QEMU that are installed here, and names
+// onOthers runs f on the hypervisors beside QEMU that are installed here, and names
 // those that are not.
 func onOthers(t *testing.T, f func(t *testing.T, h vmm.Hypervisor)) {
 	t.Helper()
@@ -49,7 +49,7 @@ func onOthers(t *testing.T, f func(t *testing.T, h vmm.Hypervisor)) {
 	}
 }
 
-// TestHypervisors: the image boots on the other monitors, forwards what is allowed
+// TestHypervisors: the image boots on the other hypervisors, forwards what is allowed
 // and nothing else, and tells it over vsock.
 func TestHypervisors(t *testing.T) {
 	onOthers(t, func(t *testing.T, h vmm.Hypervisor) {

@@ -89,7 +89,7 @@ func newLab(t testing.TB, kvm bool, configure func(*vmm.Config)) *lab {
 	return newLabOn(t, q, kvm, configure)
 }
 
-// newLabOn is newLab on a given monitor.
+// newLabOn is newLab on a given hypervisor.
 func newLabOn(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Config)) *lab {
 	t.Helper()
 	w, err := netlab.New(netlab.DefaultConfig())

@@ -121,6 +121,7 @@ func TestDevicesAreFound(t *testing.T) {
 		"modern only":       append([]string{"-M", "q35"}, nics("virtio-net-pci,disable-legacy=on")...),
 		"behind root ports": append([]string{"-M", "q35"}, behind...),
 		"page for each":     append([]string{"-M", "q35"}, nics("virtio-net-pci,page-per-vq=on")...),
+		"random numbers":    append([]string{"-M", "q35", "-cpu", "max,-rdrand", "-device", "virtio-rng-pci"}, nics("virtio-net-pci")...),
 		"two vectors":       append([]string{"-M", "pc"}, nics("virtio-net-pci,vectors=2")...),
 	} {
 		t.Run(name, func(t *testing.T) {

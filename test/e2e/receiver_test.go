@@ -235,7 +235,7 @@ func watched(t testing.TB, kvm bool, configure func(*vmm.Config)) (*lab, *receiv
 	return watchedOn(t, q, kvm, configure)
 }
 
-// watchedOn is watched on a given monitor.
+// watchedOn is watched on a given hypervisor.
 func watchedOn(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Config)) (*lab, *receiver) {
 	t.Helper()
 	r := newReceiver(t)

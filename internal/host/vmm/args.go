@@ -24,7 +24,7 @@ type NIC struct {
 	Role    Role
 	MAC     string   // aa:bb:cc:dd:ee:ff
 	Backend Backend  // QEMU's
-	Tap     TapMaker // the other monitors'
+	Tap     TapMaker // the other hypervisors'
 	TapName string   // of tap:NAME, for Print
 }
 

@@ -34,7 +34,7 @@ func FindFirecracker() (*Firecracker, error) {
 	return &Firecracker{Path: path, Version: version}, nil
 }
 
-// find finds a monitor and the version that it says it has.
+// find finds a hypervisor and the version that it says it has.
 func find(name, where string) (path, version string, err error) {
 	if path, err = exec.LookPath(name); err != nil {
 		return "", "", fmt.Errorf("%s is not installed (%s), or not on the PATH", name, where)
@@ -136,7 +136,7 @@ func (f *Firecracker) args(dir string) []string {
 	return a
 }
 
-// unsupported returns why a machine cannot be had from a monitor that is not QEMU.
+// unsupported returns why a machine cannot be had from a hypervisor that is not QEMU.
 func unsupported(name string, c *Config) error {
 	switch {
 	case !c.KVM:
@@ -214,7 +214,11 @@ func (f *Firecracker) Start(c Config, onLine func(Line)) (_ *Machine, err error)
 	if err != nil {
 		return nil, err
 	}
-	m := &Machine{name: "firecracker", cmd: exec.Command(command[0], command[1:]...), log: s.log,
+	cmd := exec.Command(command[0], command[1:]...)
+	if f.Jail != nil {
+		cmd = held(command)
+	}
+	m := &Machine{name: "firecracker", cmd: cmd, log: s.log,
 		ask: func() error { return pressCtrlAltDel(filepath.Join(s.dir, fileAPI)) }}
 	return launch(m, onLine, s.close)
 }

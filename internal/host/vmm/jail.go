@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"syscall"
 )
 
 // A Jail is Firecracker's jailer, and the user that Firecracker becomes in it.
@@ -51,6 +52,17 @@ func (j *Jail) makeRoot(base, id string) (string, error) {
 		return "", err
 	}
 	return root, os.Chown(root, j.UID, j.GID)
+}
+
+// held is a command that runs another as its only child and takes it along when it
+// is killed, being the first process of a PID namespace: the signal that a process
+// gets when its parent dies is lost when it becomes another user, as in the jail.
+// SIGTERM is passed on.
+func held(command []string) *exec.Cmd {
+	const script = `"$@" & p=$!; trap "kill $p" TERM; wait $p; s=$?; while kill -0 $p 2>/dev/null; do wait $p; s=$?; done; exit $s`
+	c := exec.Command("/bin/sh", append([]string{"-c", script, "sh"}, command...)...)
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: syscall.CLONE_NEWPID}
+	return c
 }
 
 // command returns the command that runs a program in the jail.

@@ -11,27 +11,27 @@ import (
 	"time"
 )
 
-// stopGrace is how long a monitor may take to end after it was asked to.
+// stopGrace is how long a hypervisor may take to end after it was asked to.
 const stopGrace = 2 * time.Second
 
 // askGrace is how long the guest may take to end after it was asked to: telemetry
 // leaves before.
 const askGrace = 1500 * time.Millisecond
 
-// outputGrace is how long the end of a monitor's output may come after its own.
+// outputGrace is how long the end of a hypervisor's output may come after its own.
 const outputGrace = time.Second
 
 // maxLine is the largest length of a line of the console in bytes. The rest of a
 // longer one is another line.
 const maxLine = 64 << 10
 
-// A Machine is a running monitor with its guest.
+// A Machine is a running hypervisor with its guest.
 type Machine struct {
-	name   string // of the monitor
+	name   string // of the hypervisor
 	cmd    *exec.Cmd
-	log    func() string // the end of the monitor's log; may be nil
+	log    func() string // the end of the hypervisor's log; may be nil
 	ask    func() error  // asks the guest to end in good order; may be nil
-	done   chan struct{} // closed when the monitor has ended and its console is read
+	done   chan struct{} // closed when the hypervisor has ended and its console is read
 	err    error         // valid once done is closed
 	stop   sync.Once
 	stderr tail
@@ -49,7 +49,7 @@ func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
 	return launch(&Machine{name: "qemu", cmd: cmd}, onLine, all.end)
 }
 
-// result turns the monitor's end into an error that says what it said.
+// result turns the hypervisor's end into an error that says what it said.
 func (m *Machine) result(err error) error {
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return nil
@@ -64,13 +64,13 @@ func (m *Machine) result(err error) error {
 	return fmt.Errorf("%s: %w", m.name, err)
 }
 
-// Pid returns the monitor's process id.
+// Pid returns the hypervisor's process id.
 func (m *Machine) Pid() int { return m.cmd.Process.Pid }
 
 // Done is closed when the machine has ended and all of its console was read.
 func (m *Machine) Done() <-chan struct{} { return m.done }
 
-// Wait waits for the machine's end and returns nil when the monitor exited with 0:
+// Wait waits for the machine's end and returns nil when the hypervisor exited with 0:
 // after a power-off as well as after a reset.
 func (m *Machine) Wait() error {
 	<-m.done
@@ -103,7 +103,7 @@ func (m *Machine) endsWithin(d time.Duration) bool {
 	}
 }
 
-// tailLen is how much of a monitor's standard error is kept, in bytes.
+// tailLen is how much of a hypervisor's standard error is kept, in bytes.
 const tailLen = 4096
 
 // A tail keeps the last tailLen bytes that are written to it. It calls

@@ -43,8 +43,10 @@ func launch(m *Machine, onLine func(Line), ended func()) (*Machine, error) {
 	m.cmd.WaitDelay = outputGrace
 	// A process group of its own, so that Ctrl-C reaches the launcher only,
 	// which ends the machine in order; and should the launcher be killed, the
-	// monitor ends.
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	// hypervisor ends.
+	if m.cmd.SysProcAttr == nil {
+		m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	}
 	m.cmd.Stderr = &m.stderr
 	console, w, err := os.Pipe()
 	if err != nil {
@@ -67,7 +69,7 @@ func launch(m *Machine, onLine func(Line), ended func()) (*Machine, error) {
 	go func() {
 		err := m.cmd.Wait()
 		ended()
-		// What the monitor has printed is still read, but not longer than this:
+		// What the hypervisor has printed is still read, but not longer than this:
 		// another process may hold its output open, or onLine block.
 		console.SetReadDeadline(time.Now().Add(outputGrace)) //nolint:errcheck // a pipe takes one
 		select {

@@ -25,7 +25,7 @@ const crashGrace = 5 * time.Second
 
 // Run boots a machine, and restarts it after crashes if the options say so. It
 // returns nil after a power-off, *RefusedError if the firewall refuses to start, and
-// ctx's cause if that ends first. The monitor has ended when Run returns.
+// ctx's cause if that ends first. The hypervisor has ended when Run returns.
 func Run(ctx context.Context, h Hypervisor, c Config, o RunOptions) error {
 	if o.OnLine == nil {
 		o.OnLine = func(Line) {}
@@ -38,7 +38,7 @@ func Run(ctx context.Context, h Hypervisor, c Config, o RunOptions) error {
 }
 
 // errSilent is the end of a firewall that was ready and has not said why it ended.
-var errSilent = errors.New("the machine ended without saying why: it was reset, or the monitor was ended")
+var errSilent = errors.New("the machine ended without saying why: it was reset, or the hypervisor was ended")
 
 // boot runs a machine once. It must be ready within limit.
 func boot(ctx context.Context, h Hypervisor, c Config, limit time.Duration, onLine func(Line)) Outcome {

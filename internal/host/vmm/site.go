@@ -16,12 +16,12 @@ import (
 	"github.com/thurward/thurward/internal/host/peer"
 )
 
-// A site is what one start of a machine has on the host where its monitor is not
+// A site is what one start of a machine has on the host where its hypervisor is not
 // QEMU: a folder of its own, TAP devices, and the way of its stream.
 type site struct {
 	id   string
 	base string // of the jail, or dir
-	dir  string // what the monitor has its files in
+	dir  string // what the hypervisor has its files in
 	taps []string
 	jl   *Jail
 
@@ -76,10 +76,10 @@ func (s *site) close() {
 	})
 }
 
-// log returns the end of the monitor's log, once the machine has ended.
+// log returns the end of the hypervisor's log, once the machine has ended.
 func (s *site) log() string { return s.said }
 
-// write writes a file for the monitor.
+// write writes a file for the hypervisor.
 func (s *site) write(name string, b []byte) error {
 	path := filepath.Join(s.dir, name)
 	if err := os.WriteFile(path, b, 0o600); err != nil {
@@ -108,7 +108,7 @@ func (s *site) jail(image string) error {
 // telemetryPort is the host's vsock port to which the firewall's stream goes.
 const telemetryPort = 9000
 
-// relay passes the stream on. The monitor connects to a socket of the launcher,
+// relay passes the stream on. The hypervisor connects to a socket of the launcher,
 // which the jail's user may use, and it alone; the launcher checks whose the
 // receiver's is and connects as itself.
 func (s *site) relay(c *Config) error {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// TestMain lets the test's own program stand in for the monitors that it starts:
+// TestMain lets the test's own program stand in for the hypervisors that it starts:
 // under their names it speaks their command lines, configuration and API.
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {

@@ -13,11 +13,11 @@ import (
 )
 
 // A TapMaker gives a network interface a TAP device for one start of a machine,
-// which its monitor opens by name as user owner. drop is called once the monitor
+// which its hypervisor opens by name as user owner. drop is called once the hypervisor
 // has ended.
 type TapMaker func(owner int) (name string, drop func(), err error)
 
-// NewTap returns the TAP devices for a spec, for monitors that take nothing else.
+// NewTap returns the TAP devices for a spec, for hypervisors that take nothing else.
 func NewTap(s Spec, n Network) (TapMaker, error) {
 	switch s.Kind {
 	case Tap:
@@ -127,7 +127,7 @@ func pump(c net.Conn, packets *os.File) {
 		b := make([]byte, 4+maxFrame)
 		for {
 			n, err := packets.Read(b[4:])
-			if errors.Is(err, unix.ENETDOWN) { // until the monitor opens the device
+			if errors.Is(err, unix.ENETDOWN) { // until the hypervisor opens the device
 				continue
 			}
 			if err != nil {
