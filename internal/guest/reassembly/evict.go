@@ -10,27 +10,28 @@ import (
 // Which datagrams oldest looks at.
 const (
 	anyDatagram = iota
-	anyHolding  // fragments
+	anyHolding  // fragments, other than one datagram
 	ofGroup     // that hold fragments, of a group of sources
-	ofMost      // of sources that have so many datagrams
-	ofHolders   // that hold fragments, of sources that have so many of these
+	ofMost      // of sources that have so many datagrams; in a full table
+	ofHolders   // that hold fragments, of sources that have so many of these, other than one datagram
 )
 
-// oldest returns the datagram of a kind that expires first, other than one, or -1.
+// oldest returns the datagram of a kind that expires first, or -1.
 func (t *Table) oldest(kind, which, other int) int {
 	best, at := int64(math.MaxInt64), -1
 	for i := range t.dg {
-		d := &t.dg[i]
-		ok := t.key[i].rest != 0 && i != other
+		d, ok := &t.dg[i], false
 		switch kind {
+		case anyDatagram:
+			ok = t.key[i].rest != 0
 		case anyHolding:
-			ok = ok && d.list.Len() > 0
+			ok = d.list.Len() > 0 && i != other // a free slot holds nothing
 		case ofGroup:
-			ok = ok && d.list.Len() > 0 && int(d.group) == which
+			ok = d.list.Len() > 0 && int(d.group) == which
 		case ofMost:
-			ok = ok && int(t.datagrams[d.group]) == which
+			ok = int(t.datagrams[d.group]) == which
 		case ofHolders:
-			ok = ok && d.list.Len() > 0 && int(t.fragments[d.group]) == which
+			ok = d.list.Len() > 0 && i != other && int(t.fragments[d.group]) == which
 		}
 		if ok && d.expires < best {
 			best, at = d.expires, i
@@ -57,17 +58,14 @@ func (t *Table) relieve(n int) (source, all framebuf.Queue) {
 		if at < 0 {
 			at = t.oldest(anyHolding, 0, n) // n is all that the largest holder has
 		}
-		all = t.evict(at)
+		all = t.evict(at) // there is one: n alone does not hold so many
 	}
 	return source, all
 }
 
-// evict forgets a datagram and returns its fragments; -1 is none.
-func (t *Table) evict(n int) (fragments framebuf.Queue) {
-	if n < 0 {
-		return fragments
-	}
-	fragments = t.release(&t.dg[n])
+// evict forgets a datagram and returns its fragments.
+func (t *Table) evict(n int) framebuf.Queue {
+	fragments := t.release(&t.dg[n])
 	t.key[n] = slotKey{}
 	t.datagrams[t.dg[n].group]--
 	t.used--

@@ -36,14 +36,14 @@ func (t *Table) insert(d *datagram, f framebuf.Frame, w extent, more bool) bool 
 		return false
 	case d.total != 0 && (!more || w.end() > d.total):
 		return false // a second end, or behind the end
-	case !more && d.list.Len() > 0 && d.last.end() > w.end():
+	case !more && d.last.end() > w.end():
 		return false // the end lies before what is there
 	}
 	if !more {
 		d.total = w.end()
 	}
 	d.have += uint32(w.len)
-	if d.list.Len() == 0 || uint32(w.off) >= d.last.end() {
+	if uint32(w.off) >= d.last.end() {
 		t.links.Push(&d.list, f, w.tag())
 		d.last = w
 		return true

@@ -82,7 +82,7 @@ type datagram struct {
 	expires  int64
 	have     uint32 // bytes of payload
 	total    uint32 // length of the payload, 0: not known yet
-	last     extent // the one furthest back
+	last     extent // the one furthest back; zero: there is none
 	group    uint8  // of its source
 	poisoned bool   // two fragments overlapped or contradicted each other
 }
