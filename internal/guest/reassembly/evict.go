@@ -20,7 +20,8 @@ const (
 func (t *Table) oldest(kind, which, other int) int {
 	best, at := int64(math.MaxInt64), -1
 	for i := range t.dg {
-		d, ok := &t.dg[i], false
+		d := &t.dg[i]
+		var ok bool
 		switch kind {
 		case anyDatagram:
 			ok = t.key[i].rest != 0

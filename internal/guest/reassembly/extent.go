@@ -34,10 +34,10 @@ func (t *Table) insert(d *datagram, f framebuf.Frame, w extent, more bool) bool 
 	switch {
 	case d.list.Len() == MaxPerDatagram:
 		return false
-	case d.total != 0 && (!more || w.end() > d.total):
-		return false // a second end, or behind the end
+	case d.total != 0 && w.end() > d.total:
+		return false // behind the end
 	case !more && d.last.end() > w.end():
-		return false // the end lies before what is there
+		return false // the end lies before what is there; a second one overlaps
 	}
 	if !more {
 		d.total = w.end()

@@ -140,7 +140,7 @@ func (t *Table) Add(f *Fragment, now int64) (r Result) {
 	}
 	t.held++
 	t.fragments[d.group]++
-	if d.total == 0 || d.have != d.total {
+	if d.have != d.total {
 		r.Drop[1], r.Drop[2] = t.relieve(n)
 		return r
 	}

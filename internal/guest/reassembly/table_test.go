@@ -117,7 +117,7 @@ func (b *bench) check() {
 func TestKeys(t *testing.T) {
 	k := Key{Src: 1, Dst: 2, ID: 3, Proto: 4, Link: 0}
 	for i, o := range []Key{{Src: 9, Dst: 2, ID: 3, Proto: 4}, {Src: 1, Dst: 9, ID: 3, Proto: 4}, {Src: 1, Dst: 2, ID: 3 + 1<<8, Proto: 4},
-		{Src: 1, Dst: 2, ID: 3, Proto: 9}, {Src: 1, Dst: 2, ID: 3, Proto: 4, Link: 1}, {Src: 2, Dst: 1, ID: 3, Proto: 4}, {}} {
+		{Src: 1, Dst: 2, ID: 3, Proto: 5}, {Src: 1, Dst: 2, ID: 3, Proto: 4, Link: 1}, {Src: 2, Dst: 1, ID: 3, Proto: 4}, {}} {
 		b := newBench(t)
 		b.add(k, 0, 8, true, 1)
 		if dropped, whole, _ := b.add(o, 8, 8, false, 1); dropped != 0 || whole != nil || b.Len() != 2 {
@@ -292,7 +292,7 @@ func TestExpiredGoesOn(t *testing.T) {
 // TestSourceGroups: sources have groups all over, and others with another secret.
 func TestSourceGroups(t *testing.T) {
 	last := map[packet.Addr]uint8{}
-	for _, secret := range []uint64{0x5851f42d4c957f2d, 0x14057b7ef767814e, 0x123456789abcdef1} {
+	for _, secret := range []uint64{0, 0x5851f42d4c957f2d, 0x14057b7ef767814e, 0x123456789abcdef1} {
 		b, seen, same := New(secret, nil), map[uint8]bool{}, 0
 		for i := range packet.Addr(sourceGroups) {
 			a := 10<<24 + i
