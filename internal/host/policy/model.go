@@ -185,10 +185,14 @@ const (
 	DNSOverTLSPort = 853
 )
 
+// DefaultRule returns the index of a rule that stands for the default action, as
+// ruleset.Policy.DefaultRule does.
+func (p *Policy) DefaultRule() int { return len(p.Rules) }
+
 // RuleID returns the id of the rule that decided, or that of the default action
 // as events name it.
 func (p *Policy) RuleID(rule int) string {
-	if rule >= 0 && rule < len(p.Rules) {
+	if rule >= 0 && rule != p.DefaultRule() {
 		return p.Rules[rule].ID
 	}
 	return p.Defaults.Action.DefaultRuleID()

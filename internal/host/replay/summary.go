@@ -56,7 +56,7 @@ func (s *Summary) finish(f *Firewall, p *ruleset.Policy) {
 	}
 	for i := range c.Accepts {
 		id := "(default action)"
-		if i < len(p.Rules) {
+		if i != int(p.DefaultRule()) {
 			id = p.Text(p.Rules[i].ID)
 		}
 		s.Rules = append(s.Rules, RuleCount{id, c.Accepts[i], c.Drops[i]})

@@ -35,7 +35,7 @@ type Outcome struct {
 
 	Asked  bool           // the rules were asked; without, what follows up to Earlier is empty
 	Action ruleset.Action // what they say
-	Rule   int            // that decides; len(Policy.Rules): the default action
+	Rule   int            // that decides; Policy.DefaultRule: the default action
 	Shadow int            // first shadow rule that matches, -1 for none
 	Seen   policy.Flow    // the flow as rules see it: after destination NAT
 	Names  []string       // names and wildcards of rules that the destination has for the source
@@ -52,7 +52,7 @@ type Outcome struct {
 // match.
 type Miss struct {
 	Rule  int
-	Field string // key of the rule, as destination_port; "mode" for a shadow rule that matches
+	Field Field  // FieldMode for a shadow rule that matches
 	Want  string // what the rule has there
 	Have  string // what the packet has
 
@@ -84,13 +84,13 @@ func Decide(p *policy.Policy, rs *ruleset.Policy, f policy.Flow) Outcome {
 	}
 	if o.Action != ruleset.Accept {
 		o.Reason = verdict.ExplicitDeny
-		if o.Rule == len(p.Rules) {
+		if o.Rule == p.DefaultRule() {
 			o.Reason = verdict.NoMatchingAllowRule
 		}
 		return o
 	}
 	o.Reason = verdict.RuleAccept
-	if o.Rule == len(p.Rules) {
+	if o.Rule == p.DefaultRule() {
 		o.Reason = verdict.DefaultAction
 	}
 	if o.Local && !Offers(p, &o.Seen) {
@@ -271,8 +271,29 @@ func ask(p *policy.Policy, rs *ruleset.Policy, o *Outcome, sentTo netip.Addr) {
 	}
 }
 
-// steps are the fields of rules in the order in which miss looks at them.
-var steps = []string{"direction", "state", "protocol", "source", "destination", "destination_port", "destination_fqdn", "mode"}
+// A Field is a field of a rule, numbered in the order in which they are compared.
+// Zero is none.
+type Field uint8
+
+// The fields.
+const (
+	_ Field = iota
+	FieldDirection
+	FieldState
+	FieldProtocol
+	FieldSource
+	FieldDestination
+	FieldPort
+	FieldName
+	FieldMode
+	numFields
+)
+
+var fieldKeys = [numFields]string{FieldDirection: "direction", FieldState: "state", FieldProtocol: "protocol", FieldSource: "source",
+	FieldDestination: "destination", FieldPort: "destination_port", FieldName: "destination_fqdn", FieldMode: "mode"}
+
+// String returns the field's key in rules.
+func (f Field) String() string { return fieldKeys[f] }
 
 // miss returns the first field of a rule that does not match. unnamed says why the
 // flow's name is none that rules see.
@@ -289,24 +310,24 @@ func miss(p *policy.Policy, rule int, f *policy.Flow, names []string, unnamed st
 		fqdn += " (" + unnamed + ")"
 	}
 	port := int(f.Dst.Port())
-	field := func(matches bool, name string, want func() string, have string) {
+	field := func(matches bool, name Field, want func() string, have string) {
 		switch {
 		case matches:
-		case m.Field == "":
+		case m.Field == 0:
 			m.Field, m.Want, m.Have = name, want(), have
 		default:
 			m.Others++
 		}
 	}
-	field(r.Direction == verdict.Either || r.Direction == direction, "direction", r.Direction.String, direction.String())
-	field(len(r.States) == 0 || slices.Contains(r.States, state), "state", func() string { return listed(r.States) }, state.String())
-	field(len(r.Protocols) == 0 || slices.Contains(r.Protocols, f.Protocol), "protocol", func() string { return listed(r.Protocols) }, f.Protocol.String())
-	field(policy.Contains(r.Source, f.Src.Addr()), "source", func() string { return listed(r.Source) }, f.Src.Addr().String())
-	field(policy.Contains(r.Destination, f.Dst.Addr()), "destination", func() string { return listed(r.Destination) }, f.Dst.Addr().String())
-	field(len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, func(q policy.PortRange) bool { return q.Lo <= port && port <= q.Hi }), "destination_port", func() string { return listed(r.Ports) }, strconv.Itoa(port))
-	field(len(r.Names) == 0 || slices.ContainsFunc(r.Names, func(n string) bool { return slices.Contains(names, n) }), "destination_fqdn", func() string { return listed(r.Names) }, fqdn)
-	if m.Field == "" && r.Shadow {
-		m.Field, m.Want, m.Have = "mode", "shadow", "it matches, and is only reported"
+	field(r.Direction == verdict.Either || r.Direction == direction, FieldDirection, r.Direction.String, direction.String())
+	field(len(r.States) == 0 || slices.Contains(r.States, state), FieldState, func() string { return listed(r.States) }, state.String())
+	field(len(r.Protocols) == 0 || slices.Contains(r.Protocols, f.Protocol), FieldProtocol, func() string { return listed(r.Protocols) }, f.Protocol.String())
+	field(policy.Contains(r.Source, f.Src.Addr()), FieldSource, func() string { return listed(r.Source) }, f.Src.Addr().String())
+	field(policy.Contains(r.Destination, f.Dst.Addr()), FieldDestination, func() string { return listed(r.Destination) }, f.Dst.Addr().String())
+	field(len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, func(q policy.PortRange) bool { return q.Lo <= port && port <= q.Hi }), FieldPort, func() string { return listed(r.Ports) }, strconv.Itoa(port))
+	field(len(r.Names) == 0 || slices.ContainsFunc(r.Names, func(n string) bool { return slices.Contains(names, n) }), FieldName, func() string { return listed(r.Names) }, fqdn)
+	if m.Field == 0 && r.Shadow {
+		m.Field, m.Want, m.Have = FieldMode, "shadow", "it matches, and is only reported"
 	}
 	m.Rule = rule
 	return m

@@ -55,11 +55,11 @@ type Missed struct {
 	Field string `json:"field"`
 	Want  string `json:"want"`
 	Have  string `json:"have"`
-	step  int
+	field Field
 }
 
 func explained(p *policy.Policy, rule int) ExplainedRule {
-	if rule >= len(p.Rules) {
+	if rule == p.DefaultRule() {
 		return ExplainedRule{ID: p.RuleID(rule), Action: p.Defaults.Action.String()}
 	}
 	r := &p.Rules[rule]
@@ -96,8 +96,8 @@ func Explain(p *policy.Policy, rs *ruleset.Policy, f policy.Flow) *Explanation {
 		}
 	}
 	for _, m := range o.Earlier {
-		v := Missed{ExplainedRule: explained(p, m.Rule), Field: m.Field, Want: m.Want, Have: m.Have, step: slices.Index(steps, m.Field)}
-		if m.Field == "mode" {
+		v := Missed{ExplainedRule: explained(p, m.Rule), Field: m.Field.String(), Want: m.Want, Have: m.Have, field: m.Field}
+		if m.Field == FieldMode {
 			e.Shadow = append(e.Shadow, v)
 		} else {
 			e.Earlier = append(e.Earlier, v)
@@ -167,25 +167,25 @@ func (e *Explanation) Write(w io.Writer, all bool) {
 		return
 	}
 	shown := e.Earlier
-	left := map[string]int{}
+	left := map[Field]int{}
 	if !all && len(shown) > nearestShown {
 		// The nearest, in the order of the policy.
-		limit := slices.SortedStableFunc(slices.Values(shown), func(a, b Missed) int { return cmp.Compare(b.step, a.step) })[:nearestShown]
+		limit := slices.SortedStableFunc(slices.Values(shown), func(a, b Missed) int { return cmp.Compare(b.field, a.field) })[:nearestShown]
 		shown = nil
-		least, room := limit[nearestShown-1].step, 0
+		least, room := limit[nearestShown-1].field, 0
 		for _, m := range limit {
-			if m.step == least {
+			if m.field == least {
 				room++
 			}
 		}
 		for _, m := range e.Earlier {
-			if m.step == least {
+			if m.field == least {
 				room--
 			}
-			if m.step > least || m.step == least && room >= 0 {
+			if m.field > least || m.field == least && room >= 0 {
 				shown = append(shown, m)
 			} else {
-				left[m.Field]++
+				left[m.field]++
 			}
 		}
 	}
@@ -205,7 +205,7 @@ func (e *Explanation) Write(w io.Writer, all bool) {
 	}
 	if len(left) > 0 {
 		var s []string
-		for _, f := range steps {
+		for f := FieldDirection; f < numFields; f++ {
 			if left[f] > 0 {
 				s = append(s, fmt.Sprintf("%d by %s", left[f], f))
 			}

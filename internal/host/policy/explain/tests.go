@@ -65,7 +65,7 @@ func decidedBy(p *policy.Policy, id string, o *Outcome) bool {
 	if !o.Asked {
 		return false
 	}
-	if o.Rule == len(p.Rules) {
+	if o.Rule == p.DefaultRule() {
 		return id == "default"
 	}
 	return p.Rules[o.Rule].ID == id
@@ -78,7 +78,7 @@ func Describe(p *policy.Policy, o *Outcome) string {
 	}
 	verb := map[ruleset.Action]string{ruleset.Accept: "accepts", ruleset.Deny: "denies", ruleset.Reject: "rejects"}[o.Action]
 	s := fmt.Sprintf("no rule matches, and the default action %s it", verb)
-	if o.Rule < len(p.Rules) {
+	if o.Rule != p.DefaultRule() {
 		s = fmt.Sprintf("rule %q (line %d) %s it", p.Rules[o.Rule].ID, p.Rules[o.Rule].Line, verb)
 	}
 	if o.Action == ruleset.Accept && !o.Accept {
@@ -100,7 +100,7 @@ func nearest(p *policy.Policy, t *policy.Test, o *Outcome) string {
 		r := &p.Rules[m.Rule]
 		switch {
 		case t.ExpectRule != "" && r.ID == t.ExpectRule,
-			t.ExpectRule == "" && r.Action == t.Expect && r.Shadow == (m.Field == "mode") && m.Field != "direction" && m.Field != "state" && (best < 0 || m.less(&o.Earlier[best])):
+			t.ExpectRule == "" && r.Action == t.Expect && r.Shadow == (m.Field == FieldMode) && m.Field != FieldDirection && m.Field != FieldState && (best < 0 || m.less(&o.Earlier[best])):
 			best = i
 		}
 	}
@@ -114,12 +114,12 @@ func nearest(p *policy.Policy, t *policy.Test, o *Outcome) string {
 // less reports whether fewer fields do not match, or as many and the first of
 // them is further down.
 func (m *Miss) less(o *Miss) bool {
-	return m.Others < o.Others || m.Others == o.Others && slices.Index(steps, m.Field) > slices.Index(steps, o.Field)
+	return m.Others < o.Others || m.Others == o.Others && m.Field > o.Field
 }
 
 // String says what does not match, without naming the rule.
 func (m Miss) String() string {
-	if m.Field == "mode" {
+	if m.Field == FieldMode {
 		return "mode is shadow: " + m.Have
 	}
 	return fmt.Sprintf("%s is %s, the packet has %s", m.Field, m.Want, m.Have)
