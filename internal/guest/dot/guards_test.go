@@ -351,6 +351,11 @@ func TestLinkParked(t *testing.T) {
 	if len(p.reason) > MaxReason || bytes.ContainsAny(p.reason, "\x1b\n") || p.class != verdict.TLSClosed || !p.toLoop.Load() || cap(p.reason) != room || len(p.reason) < MaxReason-10 {
 		t.Errorf("%q", p.reason)
 	}
+	for n, want := range map[int]int{0: 0, MaxReason - 1: MaxReason - 1, MaxReason: MaxReason} {
+		if p.Park(0, strings.Repeat("y", n)); len(p.reason) != want {
+			t.Errorf("%d of %d bytes", len(p.reason), n)
+		}
+	}
 }
 
 // TestManyAnswersAtOnce: at most so many messages are read in one poll; the rest at
@@ -424,7 +429,13 @@ func TestPipe(t *testing.T) {
 			t.Fatalf("%s waits for ever", what)
 		}
 	}
-	go func() { p.sealedIn.Write([]byte("hello")); p.kick() }()
+	go func(p *Pipe) {
+		for p.kicked.Load() || p.busy.Load() { // until it waits
+			runtime.Gosched()
+		}
+		p.sealedIn.Write([]byte("hello"))
+		p.kick()
+	}(p)
 	within("reading", func() {
 		if n, err := p.ReadSealed(buf); string(buf[:n]) != "hello" || err != nil {
 			t.Errorf("%q, %v", buf[:n], err)

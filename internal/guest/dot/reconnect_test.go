@@ -98,6 +98,17 @@ func TestReasonsAreToldOnce(t *testing.T) {
 	if b.l.fail(verdict.TLSClosed, nil, b.now); len(b.failed) != 10 || b.l.backoff != firstBackoff {
 		t.Errorf("told %q, a pause of %d", b.failed, b.l.backoff)
 	}
+	for class := Class(1); class < verdict.NumTLSClasses; class++ {
+		b := newBench(t)
+		b.l.fail(class, []byte("why"), b.now)
+		b.now += longBackoff
+		b.open(make([]byte, 20))
+		b.l.pipe.WritePlain([]byte{0, 1, 7})
+		b.l.Poll(b.now)
+		if b.l.fail(class, []byte("why"), b.now); len(b.failed) != 2 {
+			t.Errorf("class %d is not told again after it has worked", class)
+		}
+	}
 }
 
 // TestTheGoroutineIsWoken: for every order.
