@@ -291,15 +291,25 @@ func (p *portless) FreePort(port uint16)      { p.gave = append(p.gave, port) }
 func TestNewRefuses(t *testing.T) {
 	six := ruleset.Addr{0x20, 1}
 	good := ruleset.Upstream{Address: upAddr.To16(), Port: 53}
+	bad := func(set func(*ruleset.Policy, ruleset.Name)) *ruleset.Policy {
+		p := &ruleset.Policy{Upstreams: []ruleset.Upstream{good}}
+		set(p, name(p, "a..b"))
+		return p
+	}
 	for what, c := range map[string]struct {
 		p    *ruleset.Policy
 		want string
 	}{
-		"no upstream":          {&ruleset.Policy{}, "dnsproxy: the policy has no upstream"},
-		"an upstream of IPv6":  {&ruleset.Policy{Upstreams: []ruleset.Upstream{good, {Address: six}}}, "dnsproxy: the address of an upstream is not IPv4"},
-		"a resolver of IPv6":   {&ruleset.Policy{Upstreams: []ruleset.Upstream{good}, Resolvers: []ruleset.Resolver{{Address: six}}}, "dnsproxy: the address of a resolver is not IPv4"},
-		"one good upstream":    {&ruleset.Policy{Upstreams: []ruleset.Upstream{good}}, ""},
-		"with a good resolver": {&ruleset.Policy{Upstreams: []ruleset.Upstream{good}, Resolvers: []ruleset.Resolver{{Address: resolver.To16()}}}, ""},
+		"no upstream":                 {&ruleset.Policy{}, "dnsproxy: the policy has no upstream"},
+		"an upstream of IPv6":         {&ruleset.Policy{Upstreams: []ruleset.Upstream{good, {Address: six}}}, "dnsproxy: the address of an upstream is not IPv4"},
+		"a resolver of IPv6":          {&ruleset.Policy{Upstreams: []ruleset.Upstream{good}, Resolvers: []ruleset.Resolver{{Address: six}}}, "dnsproxy: the address of a resolver is not IPv4"},
+		"one good upstream":           {&ruleset.Policy{Upstreams: []ruleset.Upstream{good}}, ""},
+		"with a good resolver":        {&ruleset.Policy{Upstreams: []ruleset.Upstream{good}, Resolvers: []ruleset.Resolver{{Address: resolver.To16()}}}, ""},
+		"a blocked name that is none": {bad(func(p *ruleset.Policy, n ruleset.Name) { p.Blocked = []ruleset.Name{n} }), "fqdn: a..b is not a name"},
+		"a private name that is none": {bad(func(p *ruleset.Policy, n ruleset.Name) { p.Private = []ruleset.Name{n} }), "fqdn: a..b is not a name"},
+		"a name of a rule with sni that is none": {bad(func(p *ruleset.Policy, n ruleset.Name) {
+			p.Names, p.Rules, p.Matches = []ruleset.Name{n}, []ruleset.Rule{{SNI: 1}}, []ruleset.Match{{Name: 1}}
+		}), "fqdn: a..b is not a name"},
 	} {
 		p, err := New(Config{Policy: c.p, Transport: &silent{}})
 		got := ""

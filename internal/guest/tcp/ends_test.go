@@ -6,7 +6,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// A counter counts segments, whosever they are.
+// A counter is a witness that also keeps the segments sent.
 type counter struct {
 	witness
 	out []Segment
@@ -14,9 +14,9 @@ type counter struct {
 
 func (c *counter) Emit(s *Segment) { c.out = append(c.out, *s) }
 
-// TestNothingAfterTheEnd: what a segment has ended sends nothing more for the rest of
-// that segment, and leaves nothing in its place.
-func TestNothingAfterTheEnd(t *testing.T) {
+// TestNothingAfterReset: after a segment has ended a connection, the rest of the
+// segment causes nothing, and the entry is empty.
+func TestNothingAfterReset(t *testing.T) {
 	for _, data := range []string{"\x10\x01x", "\x00\x00", "\x00\x00\x00\x01a"} {
 		for _, flags := range []uint8{packet.ACK, packet.ACK | packet.FIN} {
 			u := &counter{}
@@ -37,9 +37,9 @@ func TestNothingAfterTheEnd(t *testing.T) {
 	}
 }
 
-// TestEndsOfBothSides: a FIN counts as one byte, is acknowledged once, and ours comes
-// behind the last byte of data, with as much of it as fits before.
-func TestEndsOfBothSides(t *testing.T) {
+// TestFINs: a FIN counts as one byte and is acknowledged once; ours follows the last
+// byte of data.
+func TestFINs(t *testing.T) {
 	h := byHand(t)
 	h.serve = func(e *end, id uint32, msg []byte) { e.s.Send(id, make([]byte, 20000), e.s.now) }
 	h.connect()
@@ -71,8 +71,8 @@ func TestEndsOfBothSides(t *testing.T) {
 	}
 }
 
-// TestAfterATimeout (RFC 5681 section 3.1): one segment is sent again, and more only
-// as acknowledgements come.
+// TestAfterATimeout (RFC 5681 section 3.1): one segment is retransmitted, and more
+// are sent only as acknowledgements arrive.
 func TestAfterATimeout(t *testing.T) {
 	h := byHand(t)
 	h.serve = func(e *end, id uint32, msg []byte) { e.s.Send(id, make([]byte, 20000), e.s.now) }
@@ -91,9 +91,9 @@ func TestAfterATimeout(t *testing.T) {
 	}
 }
 
-// TestAnswersKeepAClient: an answer counts as its activity, and once it has taken all
-// it has idleTimeout again.
-func TestAnswersKeepAClient(t *testing.T) {
+// TestResponsesExtendIdleTime: sending a response counts as activity, and once all
+// is acknowledged the idle timeout starts again.
+func TestResponsesExtendIdleTime(t *testing.T) {
 	h, c := establishedByHand(t, false)
 	h.serve = func(*end, uint32, []byte) {}
 	h.send(packet.ACK, "\x00\x01a\x00\x01b")
@@ -121,10 +121,10 @@ func TestAnswersKeepAClient(t *testing.T) {
 	check(t, h.s)
 }
 
-// TestEndBeforeTheAnswer: who has said all still gets its answers, and our end behind
-// the last of them; and a message that begins prolongs no time in which answers are to
-// be taken.
-func TestEndBeforeTheAnswer(t *testing.T) {
+// TestFINBeforeTheResponse: a client that has sent its FIN still gets its responses,
+// and our FIN after the last. The beginning of a message does not extend the time to
+// acknowledge responses.
+func TestFINBeforeTheResponse(t *testing.T) {
 	h, c := establishedByHand(t, false)
 	h.serve = func(*end, uint32, []byte) {}
 	if h.send(packet.ACK|packet.FIN, "\x00\x01a\x00\x01b"); c.state != established || c.unanswered != 2 || h.in[len(h.in)-1].Flags != packet.ACK {
@@ -146,9 +146,9 @@ func TestEndBeforeTheAnswer(t *testing.T) {
 	}
 }
 
-// TestHalfClosedClientTakesItsAnswers: a client that has sent its FIN has the time to
-// take its answers that others have, and lingerTimeout once it has taken them.
-func TestHalfClosedClientTakesItsAnswers(t *testing.T) {
+// TestHalfClosedClient: a client that has sent its FIN has as much time for its
+// responses as others, and lingerTimeout once they are acknowledged.
+func TestHalfClosedClient(t *testing.T) {
 	for _, took := range []uint32{minProgress - 1, minProgress} {
 		h, c := establishedByHand(t, false)
 		h.serve = func(e *end, id uint32, msg []byte) { e.s.Send(id, make([]byte, 60000), e.s.now) }
@@ -189,8 +189,8 @@ func TestHalfClosedClientTakesItsAnswers(t *testing.T) {
 	}
 }
 
-// TestDropIsOfQuestions: only a question that is under way is dropped by its tag.
-func TestDropIsOfQuestions(t *testing.T) {
+// TestCancel: only a pending query is cancelled by its tag.
+func TestCancel(t *testing.T) {
 	u := &counter{}
 	s := New(u, 1500, 1500, 1)
 	s.Cancel(0, second) // free places have no tag

@@ -7,8 +7,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// A crowd is many clients, each connection of which takes its answers as the
-// test wants.
+// A crowd is a set of clients, each of which acknowledges its responses as the test
+// orders.
 type crowd struct {
 	t     testing.TB
 	s     *Stack
@@ -21,7 +21,7 @@ type crowd struct {
 	ports uint16
 }
 
-// far is a client's end, or an upstream's.
+// A far is the peer of a connection: a client or an upstream.
 type far struct {
 	Tuple
 	seq, ack, last uint32 // ours, expected, the last that was acknowledged
@@ -160,9 +160,9 @@ func check(t testing.TB, s *Stack) {
 
 const attacker = packet.Addr(0x0a000050)
 
-// TestMemoryIsShared: one client opens all the connections that it may and asks
-// for all that fits, without ever taking anything. Another one gets its longest
-// answers meanwhile, and our own questions and streams have memory of their own.
+// TestMemoryIsShared: one client opens all connections that it may, fills all memory
+// and acknowledges nothing. Another one still gets the longest responses, and
+// queries and streams to upstreams have memory of their own.
 func TestMemoryIsShared(t *testing.T) {
 	for _, n := range []int{1, 5} {
 		w := newCrowd(t, 60000)
@@ -196,8 +196,8 @@ func TestMemoryIsShared(t *testing.T) {
 // port returns a port of our own that has not been used.
 func (w *crowd) port() uint16 { w.ports++; return 30000 + w.ports }
 
-// TestStalledGiveWayFirst: many clients, each with less memory than another one's
-// answer needs, hold all of it: those that take nothing give way.
+// TestStalledGiveWayFirst: many clients use all memory, each less than the response
+// of another one needs: stalled connections are evicted.
 func TestStalledGiveWayFirst(t *testing.T) {
 	w := newCrowd(t, 15000) // 8 chunks
 	for i := range maxPassive {
@@ -257,8 +257,9 @@ func (w *crowd) upstreams() {
 	w.s.Close(id, w.now) // its other side takes nothing: it stays for a while
 }
 
-// TestPlacesAreShared: attackers with connections at work take all places. Who
-// has fewer gets one at once; nobody takes one from who has no more than itself.
+// TestPlacesAreShared: attackers fill the table with connections in use. A client
+// with fewer gets one at once, and evicts none of a client that has no more than
+// itself.
 func TestPlacesAreShared(t *testing.T) {
 	w := newCrowd(t, 3000)
 	var busy []*far
@@ -326,8 +327,8 @@ func TestPlacesAreShared(t *testing.T) {
 	}
 }
 
-// TestNoProgressEnds: a connection ends that makes none, however it is kept
-// alive; one that is slow does not.
+// TestNoProgressEnds: a connection without progress ends, however it is kept alive;
+// a slow one does not.
 func TestNoProgressEnds(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -397,8 +398,8 @@ func TestNoProgressEnds(t *testing.T) {
 	}
 }
 
-// TestQuestionsEnd: an upstream that acknowledges a question byte by byte, or
-// answers so, holds no place for longer than anybody waits.
+// TestQuestionsEnd: a query ends at its timeout, even if the upstream acknowledges
+// it or responds byte by byte.
 func TestQuestionsEnd(t *testing.T) {
 	for _, answers := range []bool{false, true} {
 		w := newCrowd(t, 0)

@@ -7,7 +7,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// A witness is a user that writes down what it is told.
+// A witness is a user that records its events.
 type witness struct {
 	quiet
 	closed  []Tuple
@@ -21,9 +21,9 @@ func (w *witness) Closed(_, tag uint32, t *Tuple, served bool) {
 }
 func (w *witness) StreamReady(uint32, uint32) { w.streams++ }
 
-// TestGoneIsTold: who is told of a connection's end is told which it was, once, and
-// of no more of it.
-func TestGoneIsTold(t *testing.T) {
+// TestClosedIsReported: the end of a connection is reported once, with its tuple and
+// tag, and no event of it follows.
+func TestClosedIsReported(t *testing.T) {
 	w := &witness{}
 	s := New(w, 1500, 1500, 1)
 	client := Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 1}
@@ -78,9 +78,9 @@ func TestGoneIsTold(t *testing.T) {
 	}
 }
 
-// TestAQuestionsTime: a question is given up queryTimeout after it began, whatever its
+// TestQueryTimeout: a query is given up queryTimeout after Connect, however long its
 // handshake took.
-func TestAQuestionsTime(t *testing.T) {
+func TestQueryTimeout(t *testing.T) {
 	w := &witness{}
 	s := New(w, 1500, 1500, 1)
 	tu := Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 3000, RemotePort: 53}
@@ -98,9 +98,9 @@ func TestAQuestionsTime(t *testing.T) {
 	}
 }
 
-// TestClosedInTheMiddle: a connection that is closed while a part of a message is
-// there gives its memory back to its own kind.
-func TestClosedInTheMiddle(t *testing.T) {
+// TestCloseWithinAMessage: a connection that is closed within a received message
+// returns the memory to the pool of its kind.
+func TestCloseWithinAMessage(t *testing.T) {
 	h, c := establishedByHand(t, false)
 	h.send(packet.ACK, "\x01\x00abc")
 	id := h.s.id(c)
@@ -116,9 +116,9 @@ func TestClosedInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestAnUpstreamThatIsAClient: a server of the LAN that is asked and asks has
-// connections of both kinds; those of one neither count as, nor give way to, those of
-// the other.
+// TestAnUpstreamThatIsAClient: a server in the LAN that is both an upstream and a
+// client has connections of both kinds. They neither count towards each other's
+// limits, nor are evicted for each other.
 func TestAnUpstreamThatIsAClient(t *testing.T) {
 	w := newCrowd(t, 3000)
 	for i := range 4 { // under way, with nothing left to send
@@ -142,11 +142,11 @@ func TestAnUpstreamThatIsAClient(t *testing.T) {
 	}
 }
 
-// TestWhoGivesMemory compares whose memory goes with a plain description: of the
-// client that would have the most, counting what is needed, the connection that has
-// taken nothing for the longest; of clients with as much, the new one's, or else that
-// of the first connection.
-func TestWhoGivesMemory(t *testing.T) {
+// TestMemoryVictim compares memoryVictim with a plain description: of the client
+// that would have the most memory, counting what is needed, the connection without
+// progress for the longest time; of clients with as much, the one that needs memory,
+// or else that of the first connection.
+func TestMemoryVictim(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 3))
 	itself, others := 0, 0
 	for round := range 250 {

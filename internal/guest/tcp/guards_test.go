@@ -9,8 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// TestSYNOptions: the MSS is read wherever it is, options whose lengths lie end the
-// list, and none makes the reading go on for ever.
+// TestSYNOptions: the MSS is found at any place; an option whose length is invalid
+// ends the list, and parsing always ends.
 func TestSYNOptions(t *testing.T) {
 	for _, c := range []struct {
 		what, options string
@@ -49,8 +49,8 @@ func TestSYNOptions(t *testing.T) {
 	}
 }
 
-// established returns a client's connection, with 100 bytes of an answer that are
-// not acknowledged when unacked.
+// establishedByHand returns an established connection of a client, with 100 bytes of
+// a response in the send buffer if unacked.
 func establishedByHand(t testing.TB, unacked bool) (*hand, *conn) {
 	h := byHand(t)
 	h.serve = func(e *end, id uint32, msg []byte) {
@@ -69,9 +69,9 @@ func establishedByHand(t testing.TB, unacked bool) (*hand, *conn) {
 	return h, c
 }
 
-// TestSequenceNumbers (RFC 9293 section 3.10.7.4, RFC 5961): which segments a
-// connection takes, by sequence number and length, from both sides of each bound,
-// and what the others get.
+// TestSequenceNumbers (RFC 9293 section 3.10.7.4, RFC 5961): which segments are
+// accepted, by sequence number and length, at both sides of each bound, and how
+// others are responded to.
 func TestSequenceNumbers(t *testing.T) {
 	const wnd = maxQuery
 	type want struct {
@@ -136,9 +136,9 @@ func TestSequenceNumbers(t *testing.T) {
 	}
 }
 
-// TestWindowOfMessages: the window is not smaller within a message. One that is could
-// be too small for the segment with the message's end and the beginning of the next,
-// and senders do not divide what is ready.
+// TestWindowOfMessages: the window does not shrink within a message. It could become
+// too small for the segment with the message's end and the beginning of the next,
+// which a sender need not split.
 func TestWindowOfMessages(t *testing.T) {
 	h := byHand(t)
 	h.connect()
@@ -164,8 +164,8 @@ func TestWindowOfMessages(t *testing.T) {
 	}
 }
 
-// TestAcknowledgements: what an acknowledgement takes away, by its number: nothing
-// when it is old or of what was never sent.
+// TestAcknowledgements: what an acknowledgement removes from the send buffer, by its
+// number: nothing if it is old or acknowledges what was not sent.
 func TestAcknowledgements(t *testing.T) {
 	for _, c := range []struct {
 		off     int32 // from the first byte that is not acknowledged
@@ -203,9 +203,9 @@ func TestAcknowledgements(t *testing.T) {
 	}
 }
 
-// TestDuplicateAcknowledgements (RFC 5681 section 3.2): the third one, neither
-// earlier nor with data, another window or nothing under way, has the first byte
-// sent again at once.
+// TestDuplicateAcknowledgements (RFC 5681 section 3.2): the third duplicate causes a
+// retransmission at once. One with data or another window, or with no data
+// outstanding, is no duplicate.
 func TestDuplicateAcknowledgements(t *testing.T) {
 	h, c := establishedByHand(t, true)
 	h.ack = c.una
@@ -256,7 +256,7 @@ func TestDuplicateAcknowledgements(t *testing.T) {
 	}
 }
 
-// TestMessageLengths: which lengths of messages are taken, from clients and from
+// TestMessageLengths: which lengths of messages are accepted, from clients and for
 // upstreams.
 func TestMessageLengths(t *testing.T) {
 	for _, c := range []struct {
@@ -290,9 +290,9 @@ func TestMessageLengths(t *testing.T) {
 	}
 }
 
-// TestAnswersToOurSYN: only a SYN that acknowledges ours opens a connection, only a
-// RST that does ends it, and an ICMP error only with its number.
-func TestAnswersToOurSYN(t *testing.T) {
+// TestSynSent: only a SYN that acknowledges ours establishes a connection, only a
+// RST that does ends it, and an ICMP error only with its sequence number.
+func TestSynSent(t *testing.T) {
 	tu := Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 5000}
 	for _, c := range []struct {
 		flags   uint8
@@ -348,8 +348,8 @@ func TestAnswersToOurSYN(t *testing.T) {
 	}
 }
 
-// TestChunksModel: queues in shared chunks, against plain slices, up to the last
-// chunk and back.
+// TestChunksModel compares queues in a pool with slices, up to the last chunk and
+// back.
 func TestChunksModel(t *testing.T) {
 	var p pool
 	p.init(7)
@@ -418,9 +418,9 @@ func TestChunksModel(t *testing.T) {
 	}
 }
 
-// TestTally: counts by client, with as many of them as there may be, whose places
-// collide.
-func TestTally(t *testing.T) {
+// TestClientCounts: counts by client, with the largest number of clients and
+// colliding slots.
+func TestClientCounts(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
 	for range 50 {
 		var ta clientCounts

@@ -14,8 +14,7 @@ const (
 	serverAddr = packet.Addr(0x0a000001)
 )
 
-// An end is one of two stacks with a network between them, which loses,
-// duplicates and reorders what the test wants.
+// An end is one of two stacks with a network between them.
 type end struct {
 	t      testing.TB
 	s      *Stack
@@ -127,8 +126,8 @@ func message(n int, seed byte) []byte {
 
 var tuple = Tuple{Local: clientAddr, Remote: serverAddr, LocalPort: 40000, RemotePort: 53}
 
-// TestExchange: messages of every length come through whole, also over a network
-// that loses, repeats and reorders segments.
+// TestExchange: messages of all lengths arrive whole, also over a network that
+// loses, duplicates and reorders segments.
 func TestExchange(t *testing.T) {
 	for _, bad := range []int{0, 3, 15} {
 		for _, n := range []int{1, 100, 1459, 1460, 1461, 2046, 2048, 30000, 65535} {
@@ -170,7 +169,7 @@ func TestExchange(t *testing.T) {
 	}
 }
 
-// hand plays a client by hand: segments as the test makes them.
+// A hand is a client whose segments the test makes.
 type hand struct {
 	*end
 	seq, ack uint32
@@ -219,8 +218,8 @@ func (h *hand) connect() {
 	h.send(packet.ACK, "")
 }
 
-// TestPipelining (RFC 7766 section 6.2.1.1): several messages in one segment,
-// one message in many, a length in two.
+// TestPipelining (RFC 7766 section 6.2.1.1): several messages in one segment, one in
+// several, and a length in two.
 func TestPipelining(t *testing.T) {
 	h := byHand(t)
 	h.connect()
@@ -285,8 +284,8 @@ func TestIdle(t *testing.T) {
 	}
 }
 
-// TestBlindAttacks (RFC 5961): what is not exactly right ends nothing and
-// inserts nothing.
+// TestBlindAttacks (RFC 5961): segments that are not exactly right neither end a
+// connection nor insert data.
 func TestBlindAttacks(t *testing.T) {
 	h := byHand(t)
 	h.connect()
@@ -356,8 +355,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestNoReader: who takes no answers gets rid of the connection, not of the
-// memory.
+// TestNoReader: a client that acknowledges no responses loses its connection, and
+// its memory is freed.
 func TestNoReader(t *testing.T) {
 	h := byHand(t)
 	big := message(60000, 1)
@@ -418,8 +417,8 @@ func (quiet) StreamReady(uint32, uint32)          {}
 func (quiet) Closed(uint32, uint32, *Tuple, bool) {}
 func (quiet) Random() uint64                      { return 0 }
 
-// FuzzInput gives a server and a client arbitrary segments near what they
-// expect.
+// FuzzInput sends arbitrary segments, near the expected sequence numbers, to
+// connections of each kind.
 func FuzzInput(f *testing.F) {
 	f.Add([]byte("\x02\x00\x00\x00\x10\x00\x00\x03\x10\x00\x00\x05hello"))
 	f.Fuzz(func(t *testing.T, in []byte) {

@@ -8,8 +8,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// opened has a stream connect to a server that is played by hand, and returns
-// its id and what the server has got.
+// opened returns the id of a stream that is established with a server whose segments
+// the test makes.
 func opened(t *testing.T) (h *hand, id uint32) {
 	t.Helper()
 	h = byHand(t)
@@ -29,8 +29,9 @@ func opened(t *testing.T) (h *hand, id uint32) {
 	return h, id
 }
 
-// TestStreamWindow: what arrives waits for its reader; the window says how much
-// still fits, shuts, and opens again when there is room worth telling.
+// TestStreamWindow: received bytes are buffered until they are read. The window is
+// the room in the buffer; it closes, and opens again when a window update is worth a
+// segment.
 func TestStreamWindow(t *testing.T) {
 	h, id := opened(t)
 	told := 0
@@ -88,8 +89,8 @@ func TestStreamWindow(t *testing.T) {
 	check(t, h.s)
 }
 
-// TestStreamExchange: bytes in both directions at once come through whole, also
-// over a bad network and with a slow reader.
+// TestStreamExchange: bytes in both directions at once arrive whole, also over a bad
+// network and with a slow reader.
 func TestStreamExchange(t *testing.T) {
 	for _, bad := range []int{0, 3, 15} {
 		t.Run(fmt.Sprintf("%d%%", bad), func(t *testing.T) {
@@ -146,8 +147,8 @@ func TestStreamExchange(t *testing.T) {
 	}
 }
 
-// TestStreamGivenUp: segments that nobody acknowledges show, and end the stream
-// in the end; an idle one stays.
+// TestStreamGivenUp: unacknowledged segments are reported by Unacked, and end the
+// stream after all retries; an idle stream stays.
 func TestStreamGivenUp(t *testing.T) {
 	h, id := opened(t)
 	h.now += 1000 * second

@@ -30,9 +30,8 @@ func (h *hand) tickAt(at int64) []Segment {
 	return h.in
 }
 
-// TestRetransmission (RFC 6298): what is not acknowledged is sent again after one
-// second, two, four, eight and eight, and given up then; a connection's end of
-// another reason may come before.
+// TestRetransmission (RFC 6298): a segment is retransmitted after 1, 2, 4, 8 and 8
+// seconds, and the connection is reset after that.
 func TestRetransmission(t *testing.T) {
 	h, c := establishedByHand(t, true)
 	c.deadline = 1000 * second // not looked at here
@@ -96,9 +95,9 @@ func TestRetransmission(t *testing.T) {
 	}
 }
 
-// TestProbesOfAShutWindow (RFC 9293 section 3.8.6.1): one byte, when it has been
-// shut for a while; what the client takes then goes on.
-func TestProbesOfAShutWindow(t *testing.T) {
+// TestZeroWindowProbe (RFC 9293 section 3.8.6.1): a zero window is probed with one
+// byte; when it opens, sending continues.
+func TestZeroWindowProbe(t *testing.T) {
 	h := byHand(t)
 	h.serve = func(e *end, id uint32, msg []byte) { e.s.Send(id, make([]byte, 500), e.s.now) }
 	h.connect()
@@ -133,9 +132,9 @@ func TestProbesOfAShutWindow(t *testing.T) {
 	}
 }
 
-// TestSegmentsAreBounded: segments are no longer than either side's MSS, no more of
-// them are under way than the windows allow, and none is shorter for want of window
-// while others are under way (RFC 9293 section 3.8.6.2.1).
+// TestSegmentsAreBounded: segments are not longer than either MSS, the data
+// outstanding does not exceed the windows, and no segment is short for want of
+// window while others are outstanding (RFC 9293 section 3.8.6.2.1).
 func TestSegmentsAreBounded(t *testing.T) {
 	for _, c := range []struct {
 		mss, window uint16
@@ -168,9 +167,9 @@ func TestSegmentsAreBounded(t *testing.T) {
 	}
 }
 
-// TestQueuedIsBounded: answers that wait for one client, up to the limit and one
+// TestSendBufferIsBounded: responses up to the limit of the send buffer, and one
 // byte more.
-func TestQueuedIsBounded(t *testing.T) {
+func TestSendBufferIsBounded(t *testing.T) {
 	for _, over := range []int{0, 1} {
 		h, c := establishedByHand(t, false)
 		c.wnd = 0
@@ -188,9 +187,9 @@ func TestQueuedIsBounded(t *testing.T) {
 	}
 }
 
-// TestTimeOfAClient: when a client's connection is looked at: after idleTimeout, for an
-// idle one, one that waits for answers, one in the middle of a message.
-func TestTimeOfAClient(t *testing.T) {
+// TestClientTimeouts: the deadlines of clients' connections: idle ones, those that
+// wait for responses, and those within a message.
+func TestClientTimeouts(t *testing.T) {
 	// Idle: closed in good order, and forgotten after lingerTimeout.
 	h, c := establishedByHand(t, false)
 	begin := h.now
@@ -263,9 +262,9 @@ func TestTimeOfAClient(t *testing.T) {
 	}
 }
 
-// TestWhoGivesWay: who is stalled, in which order connections give way, and that of
-// our questions only those that are being closed do.
-func TestWhoGivesWay(t *testing.T) {
+// TestEvictionOrder: which connections are stalled, and in which order connections
+// are evicted; of queries only closing ones are.
+func TestEvictionOrder(t *testing.T) {
 	c := conn{lastProgress: second}
 	c.tx.n = 1
 	if c.stalled(second+stallTimeout-1) || !c.stalled(second+stallTimeout) {
