@@ -34,9 +34,6 @@ func newSNINames(p *ruleset.Policy) (*fqdn.Patterns, error) {
 // sniRequired reports whether a name of the chain is one of a rule with sni: require.
 // _8443._https.example.com is a service of example.com (RFC 8552).
 func (p *Proxy) sniRequired() bool {
-	if p.sniNames.Empty() {
-		return false
-	}
 	for i := range p.resp.nChain {
 		name := p.resp.name(i)
 		if p.sniNames.Has(name) {
@@ -54,15 +51,13 @@ func (p *Proxy) sniRequired() bool {
 
 // removeECH removes the parameter ech from all service bindings of response m, whose
 // records begin at off and are well formed. Bytes move only within the parameters of
-// a record. It returns false if a record cannot be parsed. If a record has keyFill
-// or a higher key, its keys are out of order afterwards: the caller must scan again.
-func (p *Proxy) removeECH(m []byte, off int) bool {
+// a record. If a record has keyFill or a higher key, its keys are out of order
+// afterwards: the caller must scan again.
+func (p *Proxy) removeECH(m []byte, off int) {
 	n := int(be16(m[6:])) + int(be16(m[8:])) + int(be16(m[10:]))
 	for range n {
 		var r rr
-		if !record(m, off, &r) {
-			return false
-		}
+		record(m, off, &r) // well formed
 		off = r.end
 		if r.class == classIN && (r.typ == typeSVCB || r.typ == typeHTTPS) {
 			removeECHFrom(m, &r, p.buf[:0])
@@ -70,7 +65,6 @@ func (p *Proxy) removeECH(m []byte, off int) bool {
 	}
 	m[3] &^= flagAD // the modified message was not validated
 	p.c.ECHRemoved++
-	return true
 }
 
 // removeECHFrom removes ech from record r. tmp must have room for its parameters.

@@ -55,6 +55,8 @@ func TestECHIsRemoved(t *testing.T) {
 	}{
 		{what: "the name", asked: "seen.example", typ: dns.TypeHTTPS, answer: []string{"@ 60 IN HTTPS 1 . alpn=h2,h3 ipv4hint=192.0.2.1 ech=" + echValue + " ipv6hint=2001:db8::1"}, removed: true},
 		{what: "nothing else", asked: "seen.example", typ: dns.TypeHTTPS, answer: []string{"@ 60 IN HTTPS 1 . ech=" + echValue}, removed: true},
+		{what: "a service of the root", asked: "_8443._https.", typ: dns.TypeHTTPS, answer: []string{"@ 60 IN HTTPS 1 . ech=" + echValue}},
+		{what: "the root", asked: ".", typ: dns.TypeHTTPS, answer: []string{"@ 60 IN HTTPS 1 . ech=" + echValue}},
 		{what: "type SVCB", asked: "seen.example", typ: dns.TypeSVCB, answer: []string{"@ 60 IN SVCB 1 . alpn=dot ech=" + echValue}, removed: true},
 		{what: "below a wildcard", asked: "WWW.Seen.example", typ: dns.TypeHTTPS, answer: []string{"@ 60 IN HTTPS 1 . ech=" + echValue}, removed: true},
 		{what: "also of a rule that need not", asked: "two.example", typ: dns.TypeHTTPS, answer: []string{"@ 60 IN HTTPS 1 . ech=" + echValue}, removed: true},

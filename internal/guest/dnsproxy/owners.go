@@ -110,9 +110,6 @@ func (p *Proxy) addOwned(i uint16) {
 func (p *Proxy) removeOwned(i uint16) {
 	hs, q := &p.owners, &p.queries[i-1]
 	k, at := hs.find(q.client.Addr)
-	if k == 0 {
-		return // unreachable
-	}
 	hs.removeByCount(k)
 	h := &hs.list[k-1]
 	if q.older != 0 {

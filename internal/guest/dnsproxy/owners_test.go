@@ -282,3 +282,59 @@ func TestTCPToUpstreamsIsShared(t *testing.T) {
 		t.Fatalf("%d failures, %d under way, %v", b.p.up[0].failures, b.p.Outstanding(), d.Outcome)
 	}
 }
+
+// TestOwnersHash: addresses that follow each other are spread over the slots, with any
+// key.
+func TestOwnersHash(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 50 {
+		var hs owners
+		hs.init(r.Uint64())
+		slots := map[int]bool{}
+		for i := range packet.Addr(1000) {
+			slots[hs.home(client1+i)] = true
+		}
+		if len(slots) < 400 {
+			t.Errorf("key %x: 1000 addresses have %d slots", hs.key, len(slots))
+		}
+	}
+}
+
+// TestOwnersAtTheEnd: clients whose probe sequences cross the end of the table are
+// found, in whatever order others come and go.
+func TestOwnersAtTheEnd(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.p
+	var addrs []packet.Addr
+	for a := client1; len(addrs) < 40; a++ {
+		if h := p.owners.home(a); h >= ownerSlots-3 || h < 2 {
+			addrs = append(addrs, a)
+		}
+	}
+	r := rand.New(rand.NewPCG(7, 8))
+	used := map[uint16]packet.Addr{}
+	want := map[packet.Addr]int{}
+	for range 20000 {
+		i := uint16(1 + r.IntN(60))
+		if a, ok := used[i]; ok {
+			p.removeOwned(i)
+			delete(used, i)
+			want[a]--
+		} else {
+			a := addrs[r.IntN(len(addrs))]
+			p.queries[i-1].client.Addr = a
+			p.addOwned(i)
+			used[i] = a
+			want[a]++
+		}
+		most := 0
+		for _, a := range addrs {
+			if most = max(most, want[a]); p.owners.count(a) != want[a] {
+				t.Fatalf("%x has %d queries, want %d", a, p.owners.count(a), want[a])
+			}
+		}
+		if p.owners.most != most {
+			t.Fatalf("at most %d, want %d", p.owners.most, most)
+		}
+	}
+}

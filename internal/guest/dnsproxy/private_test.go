@@ -224,4 +224,16 @@ func TestInsideIsThatOfTheLibrary(t *testing.T) {
 	if in.has(ip("8.8.8.8")) || newPrivateNets(&ruleset.Policy{Interfaces: []ruleset.Interface{{Address: ip("192.0.2.1").To16()}}}).has(ip("8.8.8.8")) {
 		t.Fatal("everything is inside")
 	}
+	// No address, one of another family, and impossible prefixes add nothing.
+	for what, i := range map[string]ruleset.Interface{
+		"no address":      {PrefixLen: 1},
+		"IPv6":            {Address: ruleset.Addr{0x20, 1}, PrefixLen: 1},
+		"a prefix of 0":   {Address: ip("192.0.2.1").To16()},
+		"one of 33 bits":  {Address: ip("8.8.8.8").To16(), PrefixLen: 33},
+		"one of 255 bits": {Address: ip("8.8.8.8").To16(), PrefixLen: 255},
+	} {
+		if in := newPrivateNets(&ruleset.Policy{Interfaces: []ruleset.Interface{i}}); in.has(ip("8.8.8.8")) || in.has(ip("1.1.1.1")) || len(in.own) != 0 {
+			t.Errorf("%s: %+v", what, in.own)
+		}
+	}
 }

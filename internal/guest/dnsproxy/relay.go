@@ -122,7 +122,8 @@ func (p *Proxy) complete(i uint16, m []byte, now int64) {
 	}
 	whole := a.followChain(m, headerLen)
 	if a.ech && p.sniRequired() && !(w.do && a.signed) {
-		if !p.removeECH(m, end) || !a.scan(m, end, w.qtype, w.qclass) { // scanned as the client will read it
+		p.removeECH(m, end)
+		if !a.scan(m, end, w.qtype, w.qclass) { // scanned as the client will read it
 			p.c.Malformed++
 			p.fail(i, rcodeServFail, verdict.DNSOther, now)
 			return
