@@ -1,8 +1,7 @@
-// Package thurwardaccess is an extension for the OpenTelemetry Collector that
-// guards HTTP servers of other components: as a middleware it answers only to
-// names of the host itself, so that no web site can read them by pointing its
-// own name here (DNS rebinding), and, if it has a token, only to those who show
-// it.
+// Package thurwardaccess is an extension for the OpenTelemetry Collector that guards
+// HTTP servers of other components. As a middleware it refuses requests that are not
+// for a name of loopback, so that a web site cannot read them by making its own name
+// resolve to loopback (DNS rebinding), and, if it has a token, requests without it.
 package thurwardaccess
 
 import (
@@ -25,11 +24,11 @@ var Type = component.MustNewType("thurward_access")
 
 // Config is the extension's part of the collector's configuration.
 type Config struct {
-	// TokenFile is the file of the token that must be shown, made if it is not
-	// there; empty: none is needed.
+	// TokenFile is the file of the token that requests need, made if it does not
+	// exist; empty: none.
 	TokenFile string `mapstructure:"token_file"`
-	// Hosts lists names, beside those of loopback, to which is answered: that
-	// of a container, by which Prometheus in another one calls it.
+	// Hosts lists names beside those of loopback for which requests may be, such
+	// as that of a container, by which Prometheus in another one connects to it.
 	Hosts []string `mapstructure:"hosts"`
 }
 
@@ -37,7 +36,7 @@ type Config struct {
 func (c *Config) Validate() error {
 	for _, h := range c.Hosts {
 		if h == "" || strings.ContainsAny(h, ":/* ") {
-			return errors.New("hosts: names without ports are wanted, as collector")
+			return errors.New("hosts: want names without ports, as collector")
 		}
 	}
 	return nil
@@ -51,7 +50,7 @@ func NewFactory() extension.Factory {
 		}, component.StabilityLevelBeta)
 }
 
-// A guard wraps handlers.
+// A guard wraps HTTP handlers.
 type guard struct {
 	cfg    *Config
 	access dashboard.Access
@@ -73,7 +72,7 @@ func (g *guard) Start(context.Context, component.Host) error {
 // Shutdown does nothing.
 func (g *guard) Shutdown(context.Context) error { return nil }
 
-// GetHTTPHandler returns what wraps a server's handler.
+// GetHTTPHandler returns the function that wraps a server's handler.
 func (g *guard) GetHTTPHandler(context.Context) (extensionmiddleware.WrapHTTPHandlerFunc, error) {
 	return func(_ context.Context, next http.Handler) (http.Handler, error) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -15,33 +15,33 @@ type Config struct {
 	// Listen lists the addresses to which firewalls connect: unix:PATH, where
 	// PATH ends in _9000, or vsock:9000.
 	Listen []string `mapstructure:"listen"`
-	// Tail is the Unix socket (unix:PATH) on which the lines are passed on to
-	// thurward events and thurward top; empty: none.
+	// Tail is the Unix socket (unix:PATH) on which lines are served to thurward
+	// events and thurward top; empty: none.
 	Tail string `mapstructure:"tail"`
 	// Page is the loopback address of the web page, or unix:PATH; empty: none.
 	Page string `mapstructure:"page"`
-	// Instance chooses what service.instance.id is: wan_address or wan_mac,
-	// which stay through restarts, or boot, which does not.
+	// Instance is the source of service.instance.id: wan_address or wan_mac, which
+	// stay the same through restarts, or boot.
 	Instance string `mapstructure:"instance"`
 	// IncludeOriginal adds the line of each event as log.record.original.
 	IncludeOriginal bool `mapstructure:"include_original"`
-	// BatchSize is how many log records or spans are given to a pipeline at
-	// once at most, BatchTimeout how long one waits for others.
+	// BatchSize is the largest number of log records or spans of one batch,
+	// BatchTimeout the longest time that one waits for others.
 	BatchSize    int           `mapstructure:"batch_size"`
 	BatchTimeout time.Duration `mapstructure:"batch_timeout"`
-	// QueueSize is how many events, or spans, of one firewall wait while a
-	// pipeline refuses them. Beyond it the oldest are dropped and counted.
+	// QueueSize is the largest number of events, or of spans, of one firewall that
+	// wait while a pipeline refuses them. Beyond it the oldest are dropped and counted.
 	QueueSize int `mapstructure:"queue_size"`
-	// QueueMiB bounds what waits of all firewalls together, in mebibytes. Each
-	// has an equal share of it, a quarter at most; beyond it its oldest are
-	// dropped and counted.
+	// QueueMiB bounds the queues of all firewalls together, in mebibytes. Each
+	// firewall has an equal share, at most a quarter. Beyond it its oldest items
+	// are dropped and counted.
 	QueueMiB int `mapstructure:"queue_mib"`
-	// MaxSeries bounds the series of metrics that are given to the pipeline
-	// within five minutes, of all firewalls together. Beyond it, firewalls that
-	// have more than an equal share get no new ones.
+	// MaxSeries bounds the series of metrics of all firewalls together that the
+	// pipeline gets within five minutes. Beyond it there are no new series for
+	// firewalls with more than an equal share.
 	MaxSeries int `mapstructure:"max_series"`
-	// PageToken is the file of the token with which the page's data may be
-	// read, made if it is not there; empty: only that of the URL will do.
+	// PageToken is the file of a token for the page's data, made if it does not
+	// exist; empty: only the token in the page's URL is accepted.
 	PageToken string `mapstructure:"page_token"`
 }
 
@@ -60,7 +60,7 @@ func defaultConfig() *Config {
 	}
 }
 
-// Validate checks the configuration and reports everything that is wrong.
+// Validate checks the configuration and returns all errors.
 func (c *Config) Validate() error {
 	var errs []error
 	if len(c.Listen) == 0 {

@@ -1,13 +1,16 @@
-// Package thurwardreceiver is a receiver for the OpenTelemetry Collector. It
-// listens where thurward firewalls connect and turns their lines into logs,
-// metrics and traces, one resource for each firewall.
+// Package thurwardreceiver is a receiver for the OpenTelemetry Collector. It listens
+// for thurward firewalls and converts their lines to logs, metrics and traces, with one
+// resource for each firewall.
 //
-//	config.go    what can be set
+//	config.go    the configuration
 //	factory.go   one receiver for the pipelines of all three signals
-//	receiver.go  sockets, connections, and what is known of each firewall
+//	receiver.go  sockets and connections
+//	known.go     the firewalls, and whether they are connected
+//	ledger.go    bounds of series
+//	own.go       the receiver's own metrics
 //	queue.go     a bounded queue in front of each pipeline
 //	resource.go  the resource of a firewall
-//	logs.go      events, and lines that cannot be read
+//	logs.go      events, and malformed lines
 //	metrics.go   snapshots of metrics
 //	traces.go    spans
 package thurwardreceiver

@@ -27,7 +27,7 @@ func NewFactory() receiver.Factory {
 		}, component.StabilityLevelBeta))
 }
 
-// shared makes one receiver of each configuration: the three signals come by
+// shared makes one receiver for each configuration, since all three signals come from
 // the same socket.
 type shared struct {
 	mu        sync.Mutex

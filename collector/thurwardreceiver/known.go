@@ -10,15 +10,15 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
-// Bounds of what is remembered of firewalls that have gone.
+// Bounds of the firewalls that are remembered after their disconnection.
 const (
 	maxKnown     = 256
 	forgetAfter  = 24 * time.Hour
 	heartbeatGap = 10 * time.Second
 )
 
-// known remembers the firewalls that have connected, so that one that goes
-// away is told to be down and does not merely fall silent.
+// known keeps the firewalls that have connected, so that the metric thurward_up is 0
+// for one that has disconnected.
 type known struct {
 	mu        sync.Mutex
 	firewalls map[string]*state
@@ -26,14 +26,14 @@ type known struct {
 
 type state struct {
 	hello       ingest.Hello
-	conn        *conn // nil: it has gone
+	conn        *conn // nil: disconnected
 	since, last time.Time
 	malformed   int64
 }
 
 func newKnown() *known { return &known{firewalls: map[string]*state{}} }
 
-// set notes a connection.
+// set records a connection.
 func (k *known) set(name string, c *conn, h ingest.Hello, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -62,8 +62,8 @@ func (k *known) malformed(name string) {
 	}
 }
 
-// gone notes that a connection has ended, and reports whether it was the
-// firewall's last one.
+// gone records the end of a connection, and reports whether it was the firewall's last
+// one.
 func (k *known) gone(name string, c *conn) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -75,7 +75,7 @@ func (k *known) gone(name string, c *conn) bool {
 	return true
 }
 
-// names returns the firewalls, without those that have been gone for long.
+// names returns the firewalls, without those that disconnected long ago.
 func (k *known) names(now time.Time) (names []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -89,7 +89,7 @@ func (k *known) names(now time.Time) (names []string) {
 	return names
 }
 
-// get returns what is known of a firewall.
+// get returns a firewall.
 func (k *known) get(name string) (s state, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -99,8 +99,8 @@ func (k *known) get(name string) (s state, ok bool) {
 	return state{}, false
 }
 
-// sendUp tells the metrics pipeline whether a firewall is connected. If it
-// refuses, the next heartbeat tells it.
+// sendUp sends a firewall's thurward_up to the metrics pipeline. If that refuses, the
+// next heartbeat sends it again.
 func (r *thurward) sendUp(name string) {
 	s, ok := r.known.get(name)
 	if !ok || r.nextMetrics == nil {
@@ -115,7 +115,7 @@ func (r *thurward) sendUp(name string) {
 	}
 }
 
-// heartbeat tells again and again who is connected.
+// heartbeat sends thurward_up of all firewalls periodically.
 func (r *thurward) heartbeat(ctx context.Context) {
 	t := time.NewTicker(heartbeatGap)
 	defer t.Stop()

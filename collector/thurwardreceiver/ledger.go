@@ -8,13 +8,12 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
-// keeps is for how long a series takes up memory behind the receiver after its
-// last value: exporters of metrics keep each that they have seen for a while.
+// keeps is how long a series uses memory in exporters of metrics after its last value.
 const keeps = 5 * time.Minute
 
-// A ledger knows which series were given to the pipeline lately. A firewall's
-// series are those of its rules, and stay; one that invents new ones all the
-// time fills what is behind the receiver, where firewalls have no shares.
+// A ledger counts the series that the pipeline got lately. An honest firewall's series
+// are those of its rules, and do not change. One that makes up new ones all the time
+// would fill the memory of exporters, where firewalls have no shares.
 type ledger struct {
 	most int
 	seed maphash.Seed
@@ -24,8 +23,8 @@ type ledger struct {
 	total int
 }
 
-// An account is one firewall's series, by their hashes: those of this period
-// and of the one before.
+// An account has the hashes of one firewall's series, of this period and of the one
+// before.
 type account struct {
 	now, before map[uint64]struct{}
 	began       time.Time
@@ -37,8 +36,8 @@ func newLedger(most int) *ledger {
 	return &ledger{most: most, seed: maphash.MakeSeed(), all: map[string]*account{}}
 }
 
-// of returns what decides for each sample of a firewall's snapshot, in order,
-// whether it may pass.
+// of returns a function that decides for each sample of a firewall's snapshot, in order,
+// whether it is sent.
 func (l *ledger) of(firewall string, at time.Time) func(*ingest.Sample) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -13,14 +13,13 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
-// A record is a line that becomes a log record: an event, or what could not
-// be read.
+// A record is a line for a log record: an event, or a malformed line.
 type record struct {
 	item     ingest.Item
 	received time.Time
 }
 
-// newRecord keeps of a line what its log record needs.
+// newRecord returns the parts of a line that its log record needs.
 func (c *Config) newRecord(it ingest.Item, now time.Time) record {
 	if it.Kind == ingest.EventKind && !c.IncludeOriginal {
 		it.Raw = ""
@@ -31,10 +30,10 @@ func (c *Config) newRecord(it ingest.Item, now time.Time) record {
 	return record{it, now}
 }
 
-// maxKept is how much is kept of a line that cannot be read.
+// maxKept is how many bytes of a malformed line are kept.
 const maxKept = 1 << 10
 
-// weight is about how much memory a record takes up.
+// weight returns the approximate memory of a record in bytes.
 func (r *record) weight() int {
 	n := 256 + len(r.item.Raw)
 	for k, v := range r.item.Event {
@@ -59,8 +58,8 @@ func size(v any) int {
 	return 8
 }
 
-// names are the fields for which OpenTelemetry's semantic conventions have
-// another name than the Elastic Common Schema.
+// names are the fields with another name in OpenTelemetry's semantic conventions than
+// in the Elastic Common Schema.
 var names = map[string]string{
 	ecs.SourceIP:        "source.address",
 	ecs.DestinationIP:   "destination.address",
@@ -68,8 +67,8 @@ var names = map[string]string{
 	ecs.DNSResolvedIP:   "dns.answers",
 }
 
-// elsewhere are fields that a log record or its resource holds in a place of
-// their own.
+// elsewhere are fields that are not attributes of a log record: they are its time, its
+// ids, or in its resource.
 var elsewhere = map[string]bool{
 	ecs.Timestamp: true, ecs.TraceID: true, ecs.SpanID: true, ecs.Policy: true, ecs.Clock: true,
 }
@@ -135,7 +134,7 @@ func severity(lr plog.LogRecord, action string) {
 	lr.SetSeverityText(text)
 }
 
-// malformed keeps a line that cannot be read as it is.
+// malformed makes the log record of a malformed line.
 func malformed(lr plog.LogRecord, it *ingest.Item) {
 	lr.SetEventName("thurward.malformed")
 	lr.SetSeverityNumber(plog.SeverityNumberError)

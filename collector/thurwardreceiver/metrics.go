@@ -14,9 +14,9 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
-// metrics makes the metrics of a snapshot. Counters and histograms are
-// cumulative since the firewall booted. What is no histogram though it says so
-// is counted in bad and left out, and so are samples that take does not want.
+// metrics converts a snapshot. Counters and histograms are cumulative since the
+// firewall booted. Invalid histograms, and samples that take refuses, are left out and
+// counted in bad.
 func (c *Config) metrics(h *ingest.Hello, s *dashboard.Snapshot, take func(*ingest.Sample) bool) (md pmetric.Metrics, bad int) {
 	md = pmetric.NewMetrics()
 	rm := md.ResourceMetrics().AppendEmpty()
@@ -67,7 +67,7 @@ type family struct {
 	samples []ingest.Sample
 }
 
-// unit returns the unit that a metric's name says, in UCUM.
+// unit returns the unit in a metric's name, in UCUM.
 func unit(name string) string {
 	name = strings.TrimSuffix(name, "_total")
 	switch {
@@ -103,11 +103,11 @@ type point struct {
 	labels   []ingest.Label
 	le, n    []float64
 	sum, all float64
-	told     bool // the count was there
+	counted  bool // the count was there
 }
 
-// histograms puts the series of buckets together. It returns how many samples
-// were of no use.
+// histograms combines the series of histograms. It returns how many samples it could not
+// use.
 func (f *family) histograms(ds pmetric.HistogramDataPointSlice, start, now pcommon.Timestamp) (bad int) {
 	points := map[string]*point{}
 	var order []string
@@ -130,7 +130,7 @@ func (f *family) histograms(ds pmetric.HistogramDataPointSlice, start, now pcomm
 		case "_sum":
 			p.sum = s.Value
 		case "_count":
-			p.all, p.told = s.Value, true
+			p.all, p.counted = s.Value, true
 		case "_bucket":
 			le, err := strconv.ParseFloat(s.Label("le"), 64)
 			if err != nil || math.IsNaN(le) {
@@ -156,13 +156,12 @@ func (p *point) Len() int           { return len(p.le) }
 func (p *point) Less(i, j int) bool { return p.le[i] < p.le[j] }
 func (p *point) Swap(i, j int)      { p.le[i], p.le[j], p.n[i], p.n[j] = p.le[j], p.le[i], p.n[j], p.n[i] }
 
-// fill writes a data point, and reports whether the buckets are those of a
-// histogram: each at least as full as the one below it, the last without
-// bound and as full as the count.
+// fill writes a data point. It reports whether the buckets are valid: each count is at
+// least that of the bucket below, and the last has no bound and the total count.
 func (p *point) fill(ds pmetric.HistogramDataPointSlice, start, now pcommon.Timestamp) bool {
 	sort.Sort(p)
 	n := len(p.le)
-	if n == 0 || !math.IsInf(p.le[n-1], 1) || !p.told || p.n[n-1] != p.all {
+	if n == 0 || !math.IsInf(p.le[n-1], 1) || !p.counted || p.n[n-1] != p.all {
 		return false
 	}
 	below := 0.0
@@ -184,8 +183,8 @@ func (p *point) fill(ds pmetric.HistogramDataPointSlice, start, now pcommon.Time
 	return true
 }
 
-// up makes the metric that says whether a firewall is connected, and the count
-// of its lines that could not be read.
+// up makes the metric that is 1 while a firewall is connected, and the number of its
+// malformed lines.
 func (c *Config) up(h *ingest.Hello, connected bool, malformed int64, since, now time.Time) pmetric.Metrics {
 	md := pmetric.NewMetrics()
 	rm := md.ResourceMetrics().AppendEmpty()

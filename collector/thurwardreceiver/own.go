@@ -64,7 +64,8 @@ func (o *ownMetrics) drop(signal string, n int) {
 		return
 	}
 	if o.warnings != nil { // for those who do not read the collector's own metrics
-		o.warnings.About(time.Now(), signal, "data of a firewall was dropped; further losses are only counted", zap.String("signal", signal), zap.Int("items", n))
+		o.warnings.About(time.Now(), signal, "data of a firewall was dropped; further losses are only counted",
+			zap.String("signal", signal), zap.Int("items", n))
 	}
 	o.dropped.Add(context.Background(), int64(n), o.signals[signal])
 }

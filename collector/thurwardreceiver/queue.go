@@ -8,22 +8,22 @@ import (
 	"go.opentelemetry.io/collector/consumer/consumererror"
 )
 
-// Pauses between attempts at a pipeline that refuses: the first, which
+// Pauses between attempts to send to a pipeline that refuses: the first one, which
 // doubles, and the longest.
 const (
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 5 * time.Second
 )
 
-// A queue stands between a firewall's connection and a pipeline, so that one
-// signal whose pipeline refuses does not hold up the others, and the firewall
-// never waits. When it is full the oldest are dropped and counted.
+// A queue is between a firewall's connection and a pipeline, so that a pipeline that
+// refuses does not block the other signals or the firewall. When it is full the oldest
+// items are dropped and counted.
 type queue[T any] struct {
-	size  int           // most that wait
-	batch int           // most that are given at once
-	weigh func(*T) int  // bytes that one takes up
+	size  int           // largest number of items
+	batch int           // largest number of items of one batch
+	weigh func(*T) int  // memory of an item in bytes
 	share *share        // of the memory of all queues
-	wait  time.Duration // how long one waits for others
+	wait  time.Duration // how long an item waits for others
 	give  func(context.Context, []T) error
 	drop  func(n int)
 
@@ -34,7 +34,7 @@ type queue[T any] struct {
 	done  chan struct{}
 }
 
-// start makes a queue work until ctx ends.
+// start runs the queue until ctx ends.
 func (q *queue[T]) start(ctx context.Context) *queue[T] {
 	q.wake, q.done = make(chan struct{}, 1), make(chan struct{})
 	q.share.join(q.trim)
@@ -42,7 +42,7 @@ func (q *queue[T]) start(ctx context.Context) *queue[T] {
 	return q
 }
 
-// put adds one.
+// put adds an item.
 func (q *queue[T]) put(v T) {
 	q.mu.Lock()
 	q.items, q.bytes = append(q.items, v), q.bytes+q.weigh(&v)
@@ -57,8 +57,8 @@ func (q *queue[T]) put(v T) {
 	}
 }
 
-// trim drops the oldest beyond size, and beyond so many bytes; the newest is
-// kept.
+// trim drops the oldest items beyond size and beyond a number of bytes, but not the
+// newest one.
 func (q *queue[T]) trim(bytes int) {
 	q.mu.Lock()
 	lost := 0
@@ -75,8 +75,7 @@ func (q *queue[T]) trim(bytes int) {
 	}
 }
 
-// batchBytes bounds a batch: what a pipeline makes of one is several times
-// larger.
+// batchBytes bounds a batch. In a pipeline it uses several times as much memory.
 const batchBytes = 512 << 10
 
 // take removes up to a batch.
@@ -92,7 +91,7 @@ func (q *queue[T]) take() []T {
 	clear(q.items[:n])
 	q.items, q.bytes = q.items[n:], q.bytes-bytes
 	if len(q.items) == 0 {
-		q.items, q.bytes = nil, 0 // let the memory of a full queue go
+		q.items, q.bytes = nil, 0 // frees the memory of a full queue
 	}
 	return b
 }
@@ -103,8 +102,8 @@ func (q *queue[T]) len() int {
 	return len(q.items)
 }
 
-// run gives batches to the pipeline. After ctx has ended it makes one attempt
-// at each that is left.
+// run sends batches to the pipeline. After ctx has ended it tries once to send each
+// batch that is left.
 func (q *queue[T]) run(ctx context.Context) {
 	defer close(q.done)
 	defer q.share.leave()
@@ -136,8 +135,8 @@ func (q *queue[T]) run(ctx context.Context) {
 	}
 }
 
-// try gives a batch until the pipeline takes it, refuses it for good, or ctx
-// has ended.
+// try sends a batch until the pipeline takes it, refuses it permanently, or ctx has
+// ended.
 func (q *queue[T]) try(ctx context.Context, b []T) bool {
 	for pause := firstRetry; ; pause = min(2*pause, lastRetry) {
 		err := q.give(context.WithoutCancel(ctx), b)
@@ -155,7 +154,7 @@ func (q *queue[T]) try(ctx context.Context, b []T) bool {
 	}
 }
 
-// A memory is shared by the queues of all connections, in equal parts.
+// A memory is a number of bytes that the queues of all connections share equally.
 type memory struct {
 	total int
 
@@ -163,14 +162,14 @@ type memory struct {
 	shares map[*share]func(bytes int)
 }
 
-// fewest is by how many the memory is divided at least, so that a queue that
-// is alone leaves room for others.
+// fewest is the least number of parts of a memory, so that a single queue leaves room
+// for others.
 const fewest = 4
 
-// A share is one queue's part.
+// A share is one queue's part of a memory.
 type share struct{ of *memory }
 
-// join counts in a queue. The others have less from now on.
+// join adds a queue, which makes the parts of the others smaller.
 func (s *share) join(trim func(bytes int)) {
 	m := s.of
 	m.mu.Lock()

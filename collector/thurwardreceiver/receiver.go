@@ -47,7 +47,9 @@ type thurward struct {
 }
 
 func newReceiver(cfg *Config, set receiver.Settings, forget func()) (*thurward, error) {
-	obs, err := receiverhelper.NewObsReport(receiverhelper.ObsReportSettings{ReceiverID: set.ID, Transport: "vsock", ReceiverCreateSettings: set})
+	obs, err := receiverhelper.NewObsReport(receiverhelper.ObsReportSettings{
+		ReceiverID: set.ID, Transport: "vsock", ReceiverCreateSettings: set,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -58,32 +60,28 @@ func newReceiver(cfg *Config, set receiver.Settings, forget func()) (*thurward, 
 	return &thurward{cfg: cfg, set: set, log: set.Logger, obs: obs, own: own, forget: forget}, nil
 }
 
-// Start listens. It is called once for each pipeline; the first call counts.
+// Start listens and serves. It is called once for each pipeline; calls after the
+// first do nothing.
 func (r *thurward) Start(_ context.Context, host component.Host) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.users++; r.users > 1 {
+	if r.users > 0 {
+		r.users++
 		return nil
 	}
-	guests, tail, page, err := r.listen()
+	on, err := r.listen()
 	if err != nil {
-		r.users--
 		return err
 	}
 	var access dashboard.Access
 	session := ""
-	if page != nil {
+	if on.page != nil {
 		if access, session, err = dashboard.PageAccess(r.cfg.Page, r.cfg.PageToken, rand.Reader); err != nil {
-			for _, l := range append(guests, page) {
-				l.Close()
-			}
-			if tail != nil {
-				tail.Close()
-			}
-			r.users--
+			on.close()
 			return err
 		}
 	}
+	r.users = 1
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel, r.model, r.known = cancel, dashboard.NewModel(), newKnown()
 	r.hub = &ingest.Hub{Snapshot: r.model.Snapshot}
@@ -95,82 +93,98 @@ func (r *thurward) Start(_ context.Context, host component.Host) error {
 			}
 		})
 	}
+	h := r.handler(ctx)
+	for _, l := range on.guests {
+		run("listening for firewalls", func() error { return h.Serve(ctx, l) })
+		r.log.Info("listening for firewalls", zap.Stringer("address", l.Addr()))
+	}
+	if on.tail != nil {
+		run("listening for followers", func() error { return r.hub.Serve(ctx, on.tail) })
+		r.log.Info("thurward events and thurward top may follow", zap.Stringer("address", on.tail.Addr()))
+	}
+	if on.page != nil {
+		srv := dashboard.Server(r.model.Page(time.Now, access))
+		context.AfterFunc(ctx, func() { srv.Close() })
+		run("the page", func() error {
+			if err := srv.Serve(dashboard.LimitPage(on.page)); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+		r.log.Info("the web page is up", zap.String("url", dashboard.PageURL(on.page.Addr(), session)))
+	}
+	r.running.Go(func() { r.heartbeat(ctx) })
+	return nil
+}
+
+// handler returns the functions for connections of firewalls.
+func (r *thurward) handler(ctx context.Context) *ingest.Handler {
 	warnings := &dashboard.Throttle[zap.Field]{Say: func(what string, f ...zap.Field) { r.log.Warn(what, f...) }}
 	r.own.warnings = warnings
-	h := &ingest.Handler{
+	return &ingest.Handler{
 		Begin:  func(s *ingest.Source) { r.begin(ctx, s) },
 		Item:   r.item,
 		Closed: r.closed,
 		Names:  r.cfg.claims,
 		Cut: func(s *ingest.Source, why error) {
 			r.own.cut(1)
-			warnings.About(time.Now(), s.Peer, "a firewall was cut off", zap.String("firewall", r.cfg.instance(&s.Hello)), zap.String("peer", s.Peer), zap.Error(why))
+			warnings.About(time.Now(), s.Peer, "a firewall was cut off",
+				zap.String("firewall", r.cfg.instance(&s.Hello)), zap.String("peer", s.Peer), zap.Error(why))
 		},
 		Refuse: func(peer string, why error) {
 			warnings.About(time.Now(), peer, "a connection was refused", zap.String("peer", peer), zap.Error(why))
 		},
 	}
-	for _, l := range guests {
-		run("listening for firewalls", func() error { return h.Serve(ctx, l) })
-		r.log.Info("listening for firewalls", zap.Stringer("address", l.Addr()))
+}
+
+// sockets are the listeners of a receiver.
+type sockets struct {
+	guests     []net.Listener
+	tail, page net.Listener // nil: none
+}
+
+func (s *sockets) close() {
+	for _, l := range append(s.guests, s.tail, s.page) {
+		if l != nil {
+			l.Close()
+		}
 	}
-	if tail != nil {
-		run("listening for followers", func() error { return r.hub.Serve(ctx, tail) })
-		r.log.Info("thurward events and thurward top may follow", zap.Stringer("address", tail.Addr()))
-	}
-	if page != nil {
-		srv := dashboard.Server(r.model.Page(time.Now, access))
-		context.AfterFunc(ctx, func() { srv.Close() })
-		run("the page", func() error {
-			if err := srv.Serve(dashboard.LimitPage(page)); !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
-		})
-		r.log.Info("the web page is up", zap.String("url", dashboard.PageURL(page.Addr(), session)))
-	}
-	r.running.Go(func() { r.heartbeat(ctx) })
-	return nil
 }
 
 // listen opens all sockets, or none.
-func (r *thurward) listen() (guests []net.Listener, tail, page net.Listener, err error) {
-	var open []net.Listener
-	keep := func(l net.Listener, e error) net.Listener {
-		if e != nil {
-			err = errors.Join(err, e)
+func (r *thurward) listen() (*sockets, error) {
+	s := &sockets{}
+	var errs []error
+	open := func(l net.Listener, err error) net.Listener {
+		if err != nil {
+			errs = append(errs, err)
 			return nil
 		}
-		open = append(open, l)
 		return l
 	}
 	for _, a := range r.cfg.Listen {
-		if l := keep(ingest.Listen(a)); l != nil {
-			guests = append(guests, l)
-		}
+		s.guests = append(s.guests, open(ingest.Listen(a)))
 	}
 	if r.cfg.Tail != "" {
-		tail = keep(ingest.Listen(r.cfg.Tail))
+		s.tail = open(ingest.Listen(r.cfg.Tail))
 	}
 	if r.cfg.Page != "" {
-		l, e := dashboard.ListenPage(r.cfg.Page)
-		if e != nil {
-			e = fmt.Errorf("page: %w", e)
+		l, err := dashboard.ListenPage(r.cfg.Page)
+		if err != nil {
+			err = fmt.Errorf("page: %w", err)
 		}
-		page = keep(l, e)
+		s.page = open(l, err)
 	}
-	if err != nil {
-		for _, l := range open {
-			l.Close()
-		}
-		return nil, nil, nil, err
+	if err := errors.Join(errs...); err != nil {
+		s.close()
+		return nil, err
 	}
-	return guests, tail, page, nil
+	return s, nil
 }
 
-// Shutdown ends the receiver with the first pipeline that it is asked for: what
-// stands behind that one ends next, and what stands behind the others may end
-// before it is asked for them. What has been read is given to the pipelines
+// Shutdown stops the receiver at the first call, though there is one for each
+// pipeline: the components behind the first pipeline stop next, and those of the
+// others may stop before their call. Data that was read is sent to the pipelines
 // before.
 func (r *thurward) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
@@ -191,7 +205,7 @@ func (r *thurward) Shutdown(ctx context.Context) error {
 	}
 }
 
-// A conn is what is kept for one connection.
+// A conn is the state of one connection.
 type conn struct {
 	logs    *queue[record]
 	metrics *queue[*dashboard.Snapshot]
@@ -209,8 +223,8 @@ func (c *conn) who() *ingest.Hello {
 	return &h
 }
 
-// maxSnapshots is how many snapshots of a firewall wait for a pipeline that
-// refuses. Counters lose nothing when one is left out.
+// maxSnapshots is how many snapshots of a firewall wait for a pipeline that refuses.
+// Since counters are cumulative, a lost snapshot loses no counts.
 const maxSnapshots = 2
 
 // begin starts the queues of a connection.
@@ -218,25 +232,31 @@ func (r *thurward) begin(ctx context.Context, s *ingest.Source) {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &conn{cancel: cancel}
 	if r.nextLogs != nil {
-		c.logs = (&queue[record]{size: r.cfg.QueueSize, batch: r.cfg.BatchSize, wait: r.cfg.BatchTimeout, drop: r.own.dropper("logs"),
-			weigh: (*record).weight, share: &share{r.memory},
-			give: func(ctx context.Context, b []record) error { return r.giveLogs(ctx, c.who(), b) }}).start(ctx)
+		c.logs = (&queue[record]{
+			size: r.cfg.QueueSize, batch: r.cfg.BatchSize, wait: r.cfg.BatchTimeout,
+			weigh: (*record).weight, share: &share{r.memory}, drop: r.own.dropper("logs"),
+			give: func(ctx context.Context, b []record) error { return r.giveLogs(ctx, c.who(), b) },
+		}).start(ctx)
 	}
 	if r.nextMetrics != nil {
-		c.metrics = (&queue[*dashboard.Snapshot]{size: maxSnapshots, batch: 1, wait: time.Millisecond, drop: r.own.dropper("metrics"),
-			weigh: func(**dashboard.Snapshot) int { return 0 }, share: &share{&memory{total: 1}},
-			give: func(ctx context.Context, b []*dashboard.Snapshot) error { return r.giveMetrics(ctx, c, b[0]) }}).start(ctx)
+		c.metrics = (&queue[*dashboard.Snapshot]{
+			size: maxSnapshots, batch: 1, wait: time.Millisecond,
+			weigh: func(**dashboard.Snapshot) int { return 0 }, share: &share{&memory{total: 1}}, drop: r.own.dropper("metrics"),
+			give: func(ctx context.Context, b []*dashboard.Snapshot) error { return r.giveMetrics(ctx, c, b[0]) },
+		}).start(ctx)
 	}
 	if r.nextTraces != nil {
-		c.traces = (&queue[ingest.Span]{size: r.cfg.QueueSize, batch: r.cfg.BatchSize, wait: r.cfg.BatchTimeout, drop: r.own.dropper("traces"),
-			weigh: func(s *ingest.Span) int { return 256 + len(s.JSON) }, share: &share{r.memory},
-			give: func(ctx context.Context, b []ingest.Span) error { return r.giveTraces(ctx, c, b) }}).start(ctx)
+		c.traces = (&queue[ingest.Span]{
+			size: r.cfg.QueueSize, batch: r.cfg.BatchSize, wait: r.cfg.BatchTimeout,
+			weigh: func(s *ingest.Span) int { return 256 + len(s.JSON) }, share: &share{r.memory}, drop: r.own.dropper("traces"),
+			give: func(ctx context.Context, b []ingest.Span) error { return r.giveTraces(ctx, c, b) },
+		}).start(ctx)
 	}
 	s.State = c
 	r.own.connections(1)
 }
 
-// item takes one line.
+// item handles one line.
 func (r *thurward) item(s *ingest.Source, it ingest.Item) {
 	now := time.Now()
 	c := s.State.(*conn)
@@ -248,7 +268,8 @@ func (r *thurward) item(s *ingest.Source, it ingest.Item) {
 		c.helloMu.Lock()
 		c.hello = s.Hello
 		c.helloMu.Unlock()
-		r.log.Info("a firewall is connected", zap.String("firewall", r.cfg.instance(&s.Hello)), zap.String("boot", s.Hello.Boot),
+		r.log.Info("a firewall is connected",
+			zap.String("firewall", r.cfg.instance(&s.Hello)), zap.String("boot", s.Hello.Boot),
 			zap.String("version", s.Hello.Fields.Str(ecs.ServiceVersion)), zap.String("policy", s.Hello.Fields.Str(ecs.Policy)))
 		r.known.set(r.cfg.instance(&s.Hello), c, s.Hello, now)
 		r.sendUp(r.cfg.instance(&s.Hello))
@@ -259,7 +280,8 @@ func (r *thurward) item(s *ingest.Source, it ingest.Item) {
 	case ingest.Malformed:
 		r.known.malformed(r.cfg.instance(&s.Hello))
 		if c.bad++; c.bad == 1 {
-			r.log.Warn("a line cannot be read; it is kept as a log record, and others like it are counted", zap.String("firewall", r.cfg.instance(&s.Hello)), zap.Error(it.Err))
+			r.log.Warn("a malformed line; it is kept as a log record, and further ones are counted",
+				zap.String("firewall", r.cfg.instance(&s.Hello)), zap.Error(it.Err))
 		}
 		if c.logs != nil {
 			c.logs.put(r.cfg.newRecord(it, now))
@@ -275,8 +297,8 @@ func (r *thurward) item(s *ingest.Source, it ingest.Item) {
 	}
 }
 
-// closed gives what is left to the pipelines and waits for them: one attempt
-// each.
+// closed sends the rest of the queues to the pipelines, with one attempt each, and waits
+// for them.
 func (r *thurward) closed(s *ingest.Source) {
 	c := s.State.(*conn)
 	r.hub.Gone(s)
@@ -308,8 +330,8 @@ func (r *thurward) giveLogs(ctx context.Context, h *ingest.Hello, b []record) er
 }
 
 func (r *thurward) giveMetrics(ctx context.Context, c *conn, s *dashboard.Snapshot) error {
-	// One at a time: what a pipeline gets is several times as large as what is
-	// kept, and all firewalls may have a snapshot at once.
+	// One at a time: a converted snapshot uses several times its memory, and all
+	// firewalls may have one at once.
 	r.converting.Lock()
 	defer r.converting.Unlock()
 	h := c.who()

@@ -12,8 +12,8 @@ import (
 // scopeName is the instrumentation scope of all that is received.
 const scopeName = "github.com/thurward/thurward"
 
-// instance returns a firewall's service.instance.id. Two that say the same of
-// themselves are told apart by a suffix, which they do not choose.
+// instance returns a firewall's service.instance.id. Firewalls that send the same one
+// are distinguished by a suffix that they do not choose.
 func (c *Config) instance(h *ingest.Hello) string {
 	switch c.Instance {
 	case byBoot:
@@ -28,9 +28,9 @@ func (c *Config) instance(h *ingest.Hello) string {
 	return h.Name()
 }
 
-// claims are the names by which firewalls are known here, beside those that the
-// stream's reader watches over. Addresses of devices are often the default one,
-// and tell nobody apart unless they are asked to.
+// claims returns further names of a firewall that must be unique, beside those that
+// package ingest checks. The hardware address is one only if the configuration asks for
+// it, since many firewalls have the default one.
 func (c *Config) claims(h *ingest.Hello) []string {
 	if m := h.Fields.Str(ecs.WANMAC); m != "" && c.Instance == byWANMAC {
 		return []string{m}

@@ -10,8 +10,8 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
-// traces makes the spans of a firewall's lines. What OTLP's reader refuses
-// though it has the fields of a span is counted in bad and left out.
+// traces converts spans. Those that OTLP's decoder refuses are left out and counted in
+// bad.
 func (c *Config) traces(h *ingest.Hello, spans []ingest.Span) (td ptrace.Traces, bad int) {
 	td = ptrace.NewTraces()
 	rt := td.ResourceSpans().AppendEmpty()
@@ -40,7 +40,7 @@ func since(boot time.Time, t pcommon.Timestamp) pcommon.Timestamp {
 	return pcommon.NewTimestampFromTime(boot.Add(time.Duration(t)))
 }
 
-// parseSpans reads spans in OTLP's JSON encoding, separated by commas.
+// parseSpans decodes spans in OTLP's JSON encoding, separated by commas.
 func parseSpans(json string) (ptrace.SpanSlice, error) {
 	var b strings.Builder
 	b.Grow(len(json) + 64)
