@@ -203,5 +203,5 @@ func (t *Table) Expired(now int64) (drop framebuf.Queue, ok bool) {
 		}
 	}
 	t.hand = 0
-	return drop, false
+	return framebuf.Queue{}, false
 }
