@@ -18,16 +18,18 @@ func TestRestart(t *testing.T) {
 	if _, err := l.get(soon(t), l.Alice, "/"); err != nil {
 		t.Fatal(err)
 	}
-	kids := children(os.Getpid())
-	if len(kids) != 1 {
-		t.Fatalf("children %v, want QEMU alone", kids)
-	}
-	if err := syscall.Kill(kids[0], syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	l.awaitReady()
-	if _, err := l.get(soon(t), l.Alice, "/"); err != nil {
-		t.Errorf("after the restart: %v", err)
+	for _, s := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} { // QEMU ends with 0 at the latter
+		kids := children(os.Getpid())
+		if len(kids) != 1 {
+			t.Fatalf("children %v, want QEMU alone", kids)
+		}
+		if err := syscall.Kill(kids[0], s); err != nil {
+			t.Fatal(err)
+		}
+		l.awaitReady()
+		if _, err := l.get(soon(t), l.Alice, "/"); err != nil {
+			t.Errorf("after the restart, %v: %v", s, err)
+		}
 	}
 }
 

@@ -28,7 +28,7 @@ func (h *CloudHypervisor) String() string { return "cloud-hypervisor " + h.Versi
 
 // traits: it starts a guest that resets again by itself, without its report being
 // read; the launcher ends it once the report is out.
-func (h *CloudHypervisor) traits() traits { return traits{mute: true, grace: 300 * time.Millisecond} }
+func (h *CloudHypervisor) traits() traits { return traits{grace: 300 * time.Millisecond} }
 
 // args returns the command for a machine whose NICs have the given TAP devices and
 // whose files lie in dir.

@@ -66,7 +66,7 @@ func (f *Firecracker) String() string {
 	return s
 }
 
-func (f *Firecracker) traits() traits { return traits{mute: true, grace: crashGrace} }
+func (f *Firecracker) traits() traits { return traits{grace: crashGrace} }
 
 // Names in the folder of a machine, or in its jail.
 const (

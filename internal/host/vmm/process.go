@@ -27,9 +27,6 @@ type Hypervisor interface {
 
 // traits are in what a hypervisor's machines end differently.
 type traits struct {
-	// mute: its exit status is 0 after a reset as well as after a power-off, and
-	// only the console tells them apart.
-	mute bool
 	// grace is how long a machine may take to end after it has said that it
 	// crashed. One that the hypervisor starts again by itself does not end.
 	grace time.Duration

@@ -37,8 +37,10 @@ func Run(ctx context.Context, h Hypervisor, c Config, o RunOptions) error {
 	return s.run(ctx, o.Restart)
 }
 
-// errSilent is the end of a firewall that was ready and has not said why it ended.
-var errSilent = errors.New("the machine ended without saying why: it was reset, or the hypervisor was ended")
+// errSilent is the end of a firewall that was ready and has not said why it ended. The
+// status is 0 after a reset or SIGTERM as well as after a power-off: only the console
+// tells them apart.
+var errSilent = errors.New("the machine ended without saying why: it was reset or powered off, or the hypervisor was ended")
 
 // boot runs a machine once. It must be ready within limit.
 func boot(ctx context.Context, h Hypervisor, c Config, limit time.Duration, onLine func(Line)) Outcome {
@@ -93,7 +95,7 @@ func boot(ctx context.Context, h Hypervisor, c Config, limit time.Duration, onLi
 	switch o.Err = err; {
 	case gaveUp != nil:
 		o.Err = gaveUp
-	case err == nil && h.traits().mute && o.Ready && !o.Stopped && ctx.Err() == nil:
+	case err == nil && o.Ready && !o.Stopped && ctx.Err() == nil:
 		o.Err = errSilent
 	}
 	return o
