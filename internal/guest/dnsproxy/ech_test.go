@@ -8,6 +8,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // echBench has rules for seen.example, *.seen.example and two.example that must
@@ -159,7 +160,7 @@ func TestECHThatCannotBeRemoved(t *testing.T) {
 		return b, unpack(t, b.answer(append(m, body...)))
 	}
 	for _, last := range []string{"\xff\xfe", "\xff\xff"} {
-		if b, m := give(1, rawRR(pointer(headerLen), typeHTTPS, "\x00\x01\x00\x00\x05\x00\x04abcd"+last+"\x00\x00")); m.Rcode != dns.RcodeServerFailure || b.p.c.Malformed != 1 {
+		if b, m := give(1, rawRR(pointer(headerLen), typeHTTPS, "\x00\x01\x00\x00\x05\x00\x04abcd"+last+"\x00\x00")); m.Rcode != dns.RcodeServerFailure || b.p.c.Malformed != 1 || b.done[0].Outcome != verdict.DNSOther {
 			t.Errorf("%x: %v", last, m)
 		}
 	}

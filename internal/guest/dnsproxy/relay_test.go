@@ -255,7 +255,7 @@ func TestTruncation(t *testing.T) {
 				if c.edns {
 					want += 11
 				}
-				if len(got) != want || !r.Truncated || b.p.c.Truncated != 1 || b.set.Len() != 0 || b.done[0].Bound != 0 || string(got[6:11]) != "\x00\x00\x00\x00\x00" {
+				if len(got) != want || !r.Truncated || b.p.c.Truncated != 1 || b.set.Len() != 0 || b.done[0].Bound != 0 || string(got[6:11]) != "\x00\x00\x00\x00\x00" || (got[11] == 1) != c.edns || got[11] > 1 {
 					t.Errorf("%s: %x, %+v", what, got, b.p.c)
 				}
 			}

@@ -232,7 +232,7 @@ func (p *Proxy) byTag(tag uint32) uint16 {
 	if i == 0 || int(i) > len(p.queries) {
 		return 0
 	}
-	if w := &p.queries[i-1]; !w.active || !w.tcp || w.gen != uint16(tag>>16) {
+	if w := &p.queries[i-1]; !w.tcp || w.gen != uint16(tag>>16) {
 		return 0
 	}
 	return i

@@ -118,7 +118,7 @@ func (a *response) wellFormed(m []byte, r *rr) bool {
 	}
 	before, names, after, ok := namesOf(r.typ, r.class, m[r.data:r.end])
 	at := r.data + before
-	if !ok || at > r.end {
+	if !ok {
 		return false
 	}
 	for ; names > 0 || names == rest && at < r.end; names = max(names-1, rest) {
