@@ -47,7 +47,8 @@ second is used for a policy that has an upstream with tls.`,
 				if err := showText(cmd.ErrOrStderr(), file, src, failed); err != nil {
 					return err
 				}
-				return fmt.Errorf("%d of the policy's %s failed; no image was made", len(failed), counted(len(p.Tests), "test"))
+				return fmt.Errorf("%d of the policy's %s failed; no image was made",
+					len(failed), counted(len(p.Tests), "test"))
 			}
 			in := image.Input{Policy: compile.Encode(seg), Cmdline: cmdline}
 			if in.Program, err = readPart(program, "program"); err != nil {

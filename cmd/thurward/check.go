@@ -49,7 +49,8 @@ policy's own tests are run by thurward test and thurward build.`,
 			if err != nil {
 				return err
 			}
-			printable.Fprintf(cmd.OutOrStdout(), "%s: ok: %s, sha256:%x\n", file, counted(len(p.Rules), "rule"), p.Digest)
+			printable.Fprintf(cmd.OutOrStdout(), "%s: ok: %s, sha256:%x\n",
+				file, counted(len(p.Rules), "rule"), p.Digest)
 			printCost(cmd.OutOrStdout(), p, seg)
 			return nil
 		},

@@ -13,9 +13,12 @@ import (
 	"github.com/thurward/thurward/internal/shared/printable"
 )
 
+// A showFunc prints the diagnostics of a policy in a file with the given source.
+type showFunc func(w io.Writer, file string, src []byte, ds policy.Diagnostics) error
+
 // shower returns the function that prints diagnostics in a format.
-func shower(name, format string) (func(io.Writer, string, []byte, policy.Diagnostics) error, error) {
-	show, ok := map[string]func(io.Writer, string, []byte, policy.Diagnostics) error{"text": showText, "json": showJSON, "sarif": showSARIF}[format]
+func shower(name, format string) (showFunc, error) {
+	show, ok := map[string]showFunc{"text": showText, "json": showJSON, "sarif": showSARIF}[format]
 	if !ok {
 		return nil, usageError{fmt.Errorf("%s: unknown format %q (want text, json or sarif)", name, format)}
 	}

@@ -102,7 +102,9 @@ func socketFlag(cmd *cobra.Command, socket *string) {
 
 // printer checks the flags.
 func (f *eventFlags) printer(w io.Writer) (*eventPrinter, error) {
-	p := &eventPrinter{w: w, flags: f, filter: ingest.Filter{Rules: f.rules, Reasons: f.reasons, Actions: f.actions, Names: f.names, From: f.who}}
+	p := &eventPrinter{w: w, flags: f, filter: ingest.Filter{
+		Rules: f.rules, Reasons: f.reasons, Actions: f.actions, Names: f.names, From: f.who,
+	}}
 	for _, h := range f.hosts {
 		x, err := ingest.ParseHost(h)
 		if err != nil {

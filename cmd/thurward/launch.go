@@ -152,7 +152,8 @@ func (l *launch) accelerate(ctx context.Context, h vmm.Hypervisor) (kvm bool, wh
 		return true, "", nil
 	}
 	if err := vmm.KVMError(); err != nil {
-		return false, "", fmt.Errorf("%v needs KVM: %w (gain access: usermod -aG kvm $USER; or take --vmm qemu)", h, err)
+		return false, "", fmt.Errorf("%v needs KVM: %w (gain access: usermod -aG kvm $USER; or take --vmm qemu)",
+			h, err)
 	}
 	return true, "the only one it has", nil
 }

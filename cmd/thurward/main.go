@@ -96,7 +96,8 @@ policy compiled in. To change it, edit the policy and build a new image.`,
 // noArgs refuses arguments that are not flags.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s: unexpected argument %q (%s --help shows what it takes)", cmd.Name(), args[0], cmd.CommandPath())}
+		return usageError{fmt.Errorf("%s: unexpected argument %q (%s --help shows what it takes)",
+			cmd.Name(), args[0], cmd.CommandPath())}
 	}
 	return nil
 }

@@ -39,7 +39,10 @@ type output struct {
 }
 
 func newOutput(w io.Writer, now func() time.Time) *output {
-	o := &output{w: w, now: now, wake: make(chan struct{}, 1), done: make(chan struct{}), budget: outputBurst, last: now()}
+	o := &output{
+		w: w, now: now, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		budget: outputBurst, last: now(),
+	}
 	go o.run()
 	return o
 }

@@ -179,7 +179,8 @@ func parseMemory(s string) (int, error) {
 	}
 	n, err := strconv.Atoi(digits)
 	if err != nil || n < 1 || n > maxMemoryMB/unit || n*unit < minMemoryMB {
-		return 0, fmt.Errorf("%q is not an amount of memory that a machine can have (want %dM to %dG)", s, minMemoryMB, maxMemoryMB>>10)
+		return 0, fmt.Errorf("%q is not an amount of memory that a machine can have (want %dM to %dG)",
+			s, minMemoryMB, maxMemoryMB>>10)
 	}
 	return n * unit, nil
 }

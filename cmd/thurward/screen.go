@@ -59,7 +59,8 @@ func (s *screen) size() (width, height int) {
 
 // draw replaces the text on the screen, without clearing it between.
 func (s *screen) draw(text string) {
-	s.out.WriteString("\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\r\n") + "\x1b[K\x1b[J") //nolint:errcheck // without a terminal there is a signal
+	lines := strings.ReplaceAll(text, "\n", "\x1b[K\r\n")
+	s.out.WriteString("\x1b[H" + lines + "\x1b[K\x1b[J") //nolint:errcheck // without a terminal there is a signal
 }
 
 // read sends keys until the input ends.

@@ -63,7 +63,8 @@ source's address.`,
 				return fmt.Errorf("%s: %w", source, err)
 			}
 			if bad > 0 {
-				printable.Fprintf(cmd.ErrOrStderr(), "thurward: %s: skipped %s that could not be read\n", source, counted(bad, "line"))
+				printable.Fprintf(cmd.ErrOrStderr(), "thurward: %s: skipped %s that could not be read\n",
+					source, counted(bad, "line"))
 			}
 			y, err := suggest.Suggest(p, seg, obs, ingress).YAML(source)
 			if err != nil {
@@ -104,7 +105,8 @@ func observations(r io.Reader) (obs []suggest.Observation, bad int, err error) {
 			obs[i].Count = min(obs[i].Count+o.Count, ecs.MaxAmount)
 			obs[i].Time, obs[i].Until = min(obs[i].Time, o.Time), max(cmp.Or(obs[i].Until, obs[i].Time), o.Time)
 		case len(obs) == maxObserved:
-			return fmt.Errorf("more than %d different packets were dropped or tried; cut the file into parts", maxObserved)
+			return fmt.Errorf("more than %d different packets were dropped or tried; cut the file into parts",
+				maxObserved)
 		default:
 			at[key] = len(obs)
 			obs = append(obs, o)

@@ -38,7 +38,8 @@ pass, 1 if not, and 2 for a wrong command line.`,
 			if verbose && format == "text" {
 				for _, r := range results {
 					if r.Wrong == "" {
-						printable.Fprintf(out, "%s:%d:%d: ok: %s: %s\n", file, r.Test.Line, r.Test.Column, r.Test.Name, explain.Describe(p, &r.Outcome))
+						printable.Fprintf(out, "%s:%d:%d: ok: %s: %s\n",
+							file, r.Test.Line, r.Test.Column, r.Test.Name, explain.Describe(p, &r.Outcome))
 					}
 				}
 			}

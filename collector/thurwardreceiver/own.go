@@ -28,19 +28,24 @@ func newOwnMetrics(set component.TelemetrySettings) (*ownMetrics, error) {
 	m := set.MeterProvider.Meter("github.com/thurward/thurward/collector/thurwardreceiver")
 	o := &ownMetrics{kinds: map[ingest.Kind]metric.MeasurementOption{}, signals: map[string]metric.MeasurementOption{}}
 	var err error
-	if o.lines, err = m.Int64Counter("otelcol_receiver_thurward_lines", metric.WithUnit("{line}"), metric.WithDescription("Lines that firewalls sent, by kind.")); err != nil {
+	if o.lines, err = m.Int64Counter("otelcol_receiver_thurward_lines",
+		metric.WithUnit("{line}"), metric.WithDescription("Lines that firewalls sent, by kind.")); err != nil {
 		return nil, err
 	}
-	if o.malformedLines, err = m.Int64Counter("otelcol_receiver_thurward_malformed_lines", metric.WithUnit("{line}"), metric.WithDescription("Lines that could not be read and were kept as raw log records.")); err != nil {
+	if o.malformedLines, err = m.Int64Counter("otelcol_receiver_thurward_malformed_lines",
+		metric.WithUnit("{line}"), metric.WithDescription("Lines that could not be read and were kept as raw log records.")); err != nil {
 		return nil, err
 	}
-	if o.dropped, err = m.Int64Counter("otelcol_receiver_thurward_dropped_items", metric.WithUnit("{item}"), metric.WithDescription("Events, snapshots of metrics, or spans that no pipeline took, by signal.")); err != nil {
+	if o.dropped, err = m.Int64Counter("otelcol_receiver_thurward_dropped_items",
+		metric.WithUnit("{item}"), metric.WithDescription("Events, snapshots of metrics, or spans that no pipeline took, by signal.")); err != nil {
 		return nil, err
 	}
-	if o.cuts, err = m.Int64Counter("otelcol_receiver_thurward_connections_cut", metric.WithUnit("{connection}"), metric.WithDescription("Connections that were cut off, because no firewall behaves so.")); err != nil {
+	if o.cuts, err = m.Int64Counter("otelcol_receiver_thurward_connections_cut",
+		metric.WithUnit("{connection}"), metric.WithDescription("Connections that were cut off, because they are not a firewall's.")); err != nil {
 		return nil, err
 	}
-	if o.open, err = m.Int64UpDownCounter("otelcol_receiver_thurward_connections", metric.WithUnit("{connection}"), metric.WithDescription("Connections of firewalls that are open.")); err != nil {
+	if o.open, err = m.Int64UpDownCounter("otelcol_receiver_thurward_connections",
+		metric.WithUnit("{connection}"), metric.WithDescription("Connections of firewalls that are open.")); err != nil {
 		return nil, err
 	}
 	for k := ingest.EventKind; k <= ingest.Malformed; k++ {

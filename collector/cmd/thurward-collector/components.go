@@ -19,8 +19,8 @@ import (
 	"github.com/thurward/thurward/collector/thurwardreceiver"
 )
 
-// components lists what the distribution consists of. builder.yaml lists the
-// same for the collector's builder; a test compares them.
+// components returns the components of the distribution. builder.yaml has the same for
+// the collector's builder; a test compares them.
 func components() (otelcol.Factories, error) {
 	f := otelcol.Factories{Telemetry: otelconftelemetry.NewFactory()}
 	var err error

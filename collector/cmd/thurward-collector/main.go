@@ -52,16 +52,16 @@ func runWith(set otelcol.CollectorSettings, args []string) error {
 	}
 	cmd := otelcol.NewCommand(set)
 	cmd.Use = "thurward-collector"
-	cmd.Long = `thurward-collector reads what thurward firewalls tell and passes it on: logs,
+	cmd.Long = `thurward-collector receives the streams of thurward firewalls and forwards logs,
 metrics and traces by OpenTelemetry. It is an OpenTelemetry Collector; --config
 names another configuration.
 
-Without arguments it listens where firewalls connect (` + os.Getenv("THURWARD_SOCKET") + `_9000),
+Without arguments it listens for firewalls (` + os.Getenv("THURWARD_SOCKET") + `_9000),
 serves Prometheus metrics on 127.0.0.1:9464 and a web page on 127.0.0.1:9465, and
 keeps the last events and spans in ` + os.Getenv("THURWARD_STATE") + `.
-Prometheus needs the token in ` + os.Getenv("THURWARD_SOCKET") + `_token; the log
-has the page's URL, which ends in one, too.
-With THURWARD_OTLP_ENDPOINT=https://host:4318 it sends everything there, too,
+Prometheus needs the token in ` + os.Getenv("THURWARD_SOCKET") + `_token; the page's
+URL in the log has a token, too.
+With THURWARD_OTLP_ENDPOINT=https://host:4318 it also sends everything there,
 with queues on disk. print-default-config prints that configuration.`
 	if len(args) == 0 {
 		args = defaultArgs()
@@ -74,12 +74,12 @@ with queues on disk. print-default-config prints that configuration.`
 	return errors.Join(cmd.Execute(), failed.error())
 }
 
-// heapGoal is where the garbage collector begins to work harder: before
-// the memory limiter of the default configuration begins to refuse.
+// heapGoal is the soft memory limit of the garbage collector, below that at which the
+// memory limiter of the default configuration refuses data.
 const heapGoal = 250 << 20
 
-// A failure is the error of a component that ended the collector while it ran.
-// The collector itself ends as if it had been asked to.
+// A failure is the error of a component that has ended the collector. The collector
+// itself ends without an error then.
 type failure struct {
 	mu  sync.Mutex
 	err error
@@ -93,10 +93,10 @@ func (f *failure) error() error {
 	return f.err
 }
 
-// asyncError is the message with which the collector tells of it.
+// asyncError is the collector's log message about it.
 const asyncError = "Asynchronous error received, terminating process"
 
-// notice takes note of such an error.
+// notice records such an error.
 func (f *failure) notice(e zapcore.Entry) error {
 	if e.Message == asyncError {
 		f.mu.Lock()
@@ -106,7 +106,7 @@ func (f *failure) notice(e zapcore.Entry) error {
 	return nil
 }
 
-// defaultArgs is what no arguments stand for.
+// defaultArgs are the arguments if there are none.
 func defaultArgs() []string {
 	args := []string{"--config=yaml:" + defaultConfig}
 	if os.Getenv("THURWARD_OTLP_ENDPOINT") != "" {
@@ -115,7 +115,7 @@ func defaultArgs() []string {
 	return args
 }
 
-// setDefaults sets the variables that default.yaml uses and nobody has set.
+// setDefaults sets variables of default.yaml that are not set.
 func setDefaults() error {
 	state := "/var/lib/thurward-collector"
 	if os.Getuid() != 0 {

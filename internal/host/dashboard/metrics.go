@@ -76,9 +76,13 @@ func (m *Model) WriteMetrics(to io.Writer, now time.Time) error {
 			fmt.Fprintf(w, "%s{instance=%s} %s\n", name, ts[i].label, ingest.FormatValue(of(&ts[i])))
 		}
 	}
-	own("thurward_stream_malformed_lines_total", "counter", "Lines of the firewall that could not be read.", func(t *exposed) float64 { return float64(t.malformed) })
-	own("thurward_stream_refused_samples_total", "counter", "Samples of the firewall that were not kept: more series than a firewall has.", func(t *exposed) float64 { return float64(t.refused) })
-	own("thurward_up", "gauge", "Whether the firewall is connected to this receiver.", func(t *exposed) float64 { return up(t.up) })
+	own("thurward_stream_malformed_lines_total", "counter", "Lines of the firewall that could not be read.",
+		func(t *exposed) float64 { return float64(t.malformed) })
+	own("thurward_stream_refused_samples_total", "counter",
+		"Samples of the firewall that were not kept: more series than a firewall has.",
+		func(t *exposed) float64 { return float64(t.refused) })
+	own("thurward_up", "gauge", "Whether the firewall is connected to this receiver.",
+		func(t *exposed) float64 { return up(t.up) })
 	return w.Flush()
 }
 

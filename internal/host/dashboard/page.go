@@ -47,7 +47,9 @@ func (m *Model) Page(now func() time.Time, access Access) http.Handler {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /", http.FileServerFS(files))
-	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") }) //nolint:errcheck // the client has gone
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "ok\n") //nolint:errcheck // the client has closed the connection
+	})
 	var api rendered
 	mux.HandleFunc("GET /api/v1/firewalls", func(w http.ResponseWriter, r *http.Request) {
 		b, err := api.get(now(), func(at time.Time) ([]byte, error) { return json.Marshal(m.Views(at)) })
@@ -56,7 +58,7 @@ func (m *Model) Page(now func() time.Time, access Access) http.Handler {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		w.Write(b) //nolint:errcheck // the client has gone
+		w.Write(b) //nolint:errcheck // the client has closed the connection
 	})
 	slots := make(chan struct{}, scrapes)
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
@@ -71,9 +73,10 @@ func (m *Model) Page(now func() time.Time, access Access) http.Handler {
 		case <-r.Context().Done():
 			return
 		}
-		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(scrapeWrite)) //nolint:errcheck // the server's own deadline is left
+		deadline := time.Now().Add(scrapeWrite)
+		http.NewResponseController(w).SetWriteDeadline(deadline) //nolint:errcheck // the server's deadline stays
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		m.WriteMetrics(w, now()) //nolint:errcheck // the client has gone
+		m.WriteMetrics(w, now()) //nolint:errcheck // the client has closed the connection
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !LocalHost(r.Host) {

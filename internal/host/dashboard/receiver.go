@@ -15,9 +15,8 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
-// A Receiver does in one process all that there is to do with guests' streams: it
-// reads them, keeps the model, forwards the lines to followers, and serves the
-// page.
+// A Receiver reads guests' streams, keeps the model, forwards the lines to followers,
+// and serves the page.
 type Receiver struct {
 	Guest string // address on which guests are connected, for ingest.Listen
 	Tail  string // address for followers; "": none

@@ -69,7 +69,8 @@ func (d *drawing) head(v *View) {
 	if v.Snapshot.IsZero() {
 		d.add(faint, "no metrics yet: the firewall sends them when it connects and every 10 seconds")
 	} else {
-		d.add("", "accepted %s/s   dropped %s/s   new flows %s/s   verdicts %s/s   processor %.0f %%   (metrics %s old)",
+		d.add("",
+			"accepted %s/s   dropped %s/s   new flows %s/s   verdicts %s/s   processor %.0f %%   (metrics %s old)",
 			Number(v.AcceptRate), Number(v.DropRate), Number(v.Flows.Inserts), Number(v.EventRate), 100*v.Load, since(now, v.Snapshot))
 	}
 	for _, i := range v.Interfaces {
@@ -115,7 +116,8 @@ func (d *drawing) gauge(name string, used, size float64) {
 // counters draws rules and reasons of drops side by side.
 func (d *drawing) counters(v *View) {
 	rows := d.sc.rows(len(d.lines))
-	d.add(bold, "%-28s %8s %12s %12s  %-24s %8s %11s", "RULE", "PKT/S", "ACCEPTED", "DROPPED", "DROPPED FOR", "PKT/S", "TOTAL")
+	d.add(bold, "%-28s %8s %12s %12s  %-24s %8s %11s",
+		"RULE", "PKT/S", "ACCEPTED", "DROPPED", "DROPPED FOR", "PKT/S", "TOTAL")
 	if len(v.Rules)+len(v.Drops) == 0 {
 		d.add(faint, "no counters yet")
 	}

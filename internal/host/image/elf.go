@@ -43,7 +43,8 @@ func loadELF(name string, b []byte) (*program, error) {
 			continue
 		}
 		if h.Filesz > h.Memsz || h.Off+h.Filesz < h.Off || h.Off+h.Filesz > uint64(len(b)) {
-			return nil, fmt.Errorf("%s: truncated: a segment ends at byte %d of a file of %d", name, h.Off+h.Filesz, len(b))
+			return nil, fmt.Errorf("%s: truncated: a segment ends at byte %d of a file of %d",
+				name, h.Off+h.Filesz, len(b))
 		}
 		if h.Vaddr%abi.PageSize != 0 {
 			return nil, fmt.Errorf("%s: segment at %#x does not begin on a page", name, h.Vaddr)
@@ -104,7 +105,8 @@ func (p *program) splitMonitor() error {
 			continue
 		}
 		if inside := a >= lo && a < hi; inside != monitorFunc.MatchString(name) && (inside || strings.HasPrefix(name, "main.")) {
-			return fmt.Errorf("%s: the function %s at %#x lies on the wrong side of the monitor's pages [%#x, %#x)", p.name, name, a, lo, hi)
+			return fmt.Errorf("%s: the function %s at %#x lies on the wrong side of the monitor's pages [%#x, %#x)",
+				p.name, name, a, lo, hi)
 		}
 	}
 	for i, q := range p.parts {

@@ -127,7 +127,8 @@ func placeProgram(prog *program, rec *abi.BootRecord) (loaded []part, phys uint6
 			}
 		}
 		if rec.Program.N == uint64(len(rec.Program.Seg)) {
-			return fmt.Errorf("program: too many loadable segments; at most %d parts are supported", len(rec.Program.Seg))
+			return fmt.Errorf("program: too many loadable segments; at most %d parts are supported",
+				len(rec.Program.Seg))
 		}
 		rec.Program.Seg[rec.Program.N] = abi.Segment{Start: start, End: end, Flags: uint64(flags)}
 		rec.Program.N++

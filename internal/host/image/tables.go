@@ -110,7 +110,8 @@ func pageTables(parts []part, poolStart, poolEnd uint64) ([]byte, error) {
 		t.next(t.next(t.next(root, a>>39&511), a>>30&511), a>>21&511)
 	}
 	if abi.Tables+uint64(len(t.b)) > abi.TablesEnd {
-		return nil, fmt.Errorf("image: page tables take %d bytes; the image is too large for the %d there are", len(t.b), abi.TablesEnd-abi.Tables)
+		return nil, fmt.Errorf("image: page tables take %d bytes; the image is too large for the %d there are",
+			len(t.b), abi.TablesEnd-abi.Tables)
 	}
 	return t.b, nil
 }

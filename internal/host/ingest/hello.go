@@ -54,7 +54,7 @@ func parseHello(s string) (Hello, error) {
 			continue
 		}
 		t := ecs.Text(v)
-		if _, list := v.([]any); list || len(t) > most || strings.ContainsFunc(t, func(r rune) bool { return r < 0x20 || r >= 0x7f && r < 0xa0 }) {
+		if _, list := v.([]any); list || len(t) > most || strings.ContainsFunc(t, isControl) {
 			return Hello{}, errHelloField
 		}
 		e[name] = v
@@ -83,6 +83,9 @@ func parseHello(s string) (Hello, error) {
 	}
 	return h, nil
 }
+
+// isControl reports whether r is a control character (C0 or C1, or DEL).
+func isControl(r rune) bool { return r < 0x20 || r >= 0x7f && r < 0xa0 }
 
 // isAddress reports whether s is an address, with or without the length of its
 // prefix.

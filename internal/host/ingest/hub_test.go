@@ -222,7 +222,7 @@ func TestListen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "somebody else") {
+	if _, err := Listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "another process listens") {
 		t.Errorf("a second listener: %v", err)
 	}
 	// What a killed process leaves is replaced.

@@ -12,11 +12,11 @@ import (
 )
 
 // ErrInUse is the error for an address on which another process listens.
-var ErrInUse = errors.New("somebody else listens there")
+var ErrInUse = errors.New("another process listens there")
 
 // Listen opens an address for guests or followers:
 //
-//	unix:PATH    a Unix stream socket; its folder is made if it is not there
+//	unix:PATH    a Unix stream socket; its folder is made if it does not exist
 //	vsock:PORT   the host's AF_VSOCK, any CID (needs vhost_vsock)
 //
 // A socket file on which no process listens any more is replaced. The socket is for

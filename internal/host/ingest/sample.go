@@ -126,7 +126,8 @@ func parseSample(s string) (Sample, error) {
 // sums, and JSON has neither.
 func parseValue(s string) (float64, error) {
 	v, err := strconv.ParseFloat(s, 64)
-	if err != nil || strings.ContainsAny(s, "_xXpP+-") && !isExponent(s) || !(v >= 0 && v <= MaxValue) || math.Signbit(v) {
+	if err != nil || strings.ContainsAny(s, "_xXpP+-") && !isExponent(s) ||
+		!(v >= 0 && v <= MaxValue) || math.Signbit(v) {
 		return 0, errValue
 	}
 	return v, nil

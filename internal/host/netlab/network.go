@@ -21,7 +21,7 @@ var (
 	servedPort = []uint16{80, 25, 8080} // 25 and 8080 for what the firewall is to drop
 )
 
-// Config says where the firewall stands.
+// Config has the firewall's addresses.
 type Config struct {
 	LAN     netip.Prefix // address of the firewall's LAN interface
 	WAN     netip.Prefix // address of its WAN interface
@@ -77,7 +77,8 @@ func (n *Network) build() error {
 	lan := pick(n.LAN, 2, n.LAN.Addr())
 	wan := pick(n.WAN, 1, n.WAN.Addr(), n.Gateway)
 	if len(lan) < 2 || len(wan) < 1 {
-		return fmt.Errorf("simulated network: %v and %v are too small for its hosts (two on the LAN, one on the WAN)", n.LAN, n.WAN)
+		return fmt.Errorf("simulated network: %v and %v are too small for its hosts (two on the LAN, one on the WAN)",
+			n.LAN, n.WAN)
 	}
 	if n.WAN.Overlaps(internet) || n.LAN.Overlaps(internet) || n.LAN.Overlaps(n.WAN) {
 		return fmt.Errorf("simulated network: %v, %v and %v must not overlap", n.LAN, n.WAN, internet.Masked())

@@ -2,7 +2,6 @@ package replay
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -97,8 +96,8 @@ func (r *reader) start() (link int, err error) {
 }
 
 func pcapMagic(b []byte) bool {
-	for _, m := range [][]byte{{0xa1, 0xb2, 0xc3, 0xd4}, {0xd4, 0xc3, 0xb2, 0xa1}, {0xa1, 0xb2, 0x3c, 0x4d}, {0x4d, 0x3c, 0xb2, 0xa1}} {
-		if bytes.Equal(b, m) {
+	for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
+		if m := order.Uint32(b); m == magicMicros || m == magicNanos {
 			return true
 		}
 	}
@@ -126,7 +125,8 @@ func (r *reader) next() (frameIn, error) {
 	}
 	r.n++
 	if r.left -= int64(len(rec.data)); r.left < 0 {
-		return frameIn{}, fmt.Errorf("%s: more frames than %w (cut the capture, as with editcap, or raise --max-bytes)", r.path, errLimit)
+		return frameIn{}, fmt.Errorf("%s: more frames than %w (cut the capture, as with editcap, or raise --max-bytes)",
+			r.path, errLimit)
 	}
 	return frameIn{rec.at, rec.data, len(rec.data) < rec.long}, nil
 }

@@ -16,6 +16,12 @@ const (
 	linkSLL2     = 276
 )
 
+// The older format begins with one of these, in the byte order of its writer.
+const (
+	magicMicros = 0xa1b2c3d4
+	magicNanos  = 0xa1b23c4d
+)
+
 // maxRecord is the largest size of a frame in bytes, the largest snap length of
 // libpcap.
 const maxRecord = 256 << 10
@@ -53,8 +59,8 @@ func openPcap(r *bufio.Reader) (*pcapReader, error) {
 		p.order = binary.BigEndian
 	}
 	switch m := p.order.Uint32(h[:]); m {
-	case 0xa1b2c3d4:
-	case 0xa1b23c4d:
+	case magicMicros:
+	case magicNanos:
 		p.nanos = true
 	default:
 		return nil, fmt.Errorf("it begins with %08x", m)
@@ -71,7 +77,8 @@ func (p *pcapReader) next() (record, error) {
 	if _, err := io.ReadFull(p.r, h[:]); err != nil {
 		return record{}, err
 	}
-	sec, frac, n, long := p.order.Uint32(h[:]), int64(p.order.Uint32(h[4:])), p.order.Uint32(h[8:]), p.order.Uint32(h[12:])
+	sec, frac := p.order.Uint32(h[:]), int64(p.order.Uint32(h[4:]))
+	n, long := p.order.Uint32(h[8:]), p.order.Uint32(h[12:])
 	if n > maxRecord {
 		return record{}, fmt.Errorf("%d bytes; at most %d are possible", n, maxRecord)
 	}
@@ -106,7 +113,7 @@ type pcapWriter struct{ w io.Writer }
 // header begins the file.
 func (p pcapWriter) header() error {
 	le := binary.LittleEndian
-	b := le.AppendUint32(nil, 0xa1b23c4d)
+	b := le.AppendUint32(nil, magicNanos)
 	b = le.AppendUint16(b, 2)
 	b = le.AppendUint16(b, 4)
 	b = append(b, make([]byte, 8)...)

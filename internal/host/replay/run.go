@@ -77,8 +77,10 @@ func Run(o Options) (*Summary, error) {
 	r.base = first.Add(-time.Duration(Start))
 	r.ctx = export.Context{Policy: o.Policy, WallBase: r.base.UnixNano(), Clock: "capture"}
 	var err error
-	r.fw, err = NewFirewall(Config{Policy: o.Policy, Seed: o.Seed, MAC: [2][6]byte{r.sum.Side[LAN].MAC, r.sum.Side[WAN].MAC},
-		Neighbour: r.neighbour, Sent: r.sent, Event: r.event})
+	r.fw, err = NewFirewall(Config{
+		Policy: o.Policy, Seed: o.Seed, MAC: [2][6]byte{r.sum.Side[LAN].MAC, r.sum.Side[WAN].MAC},
+		Neighbour: r.neighbour, Sent: r.sent, Event: r.event,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +130,8 @@ func (r *run) read(s Side) (first time.Time, err error) {
 		return first, err
 	}
 	if err == nil && (first.Year() < 1970 || first.Year() > 2200) {
-		return first, fmt.Errorf("%s: frame 1: a time in the year %d (editcap -t moves a capture in time)", r.o.In[s], first.Year())
+		return first, fmt.Errorf("%s: frame 1: a time in the year %d (editcap -t moves a capture in time)",
+			r.o.In[s], first.Year())
 	}
 	if err := r.survey[s].scan(in); err != nil {
 		return first, err

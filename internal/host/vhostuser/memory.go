@@ -37,7 +37,8 @@ func mapMemory(m *message) (*Memory, error) {
 	}
 	n := int(binary.LittleEndian.Uint32(p))
 	if n > maxRegions || len(p) < 8+32*n || n > len(m.fds) {
-		return nil, fmt.Errorf("vhost-user: %d regions of memory in %d bytes with %d descriptors", n, len(p), len(m.fds))
+		return nil, fmt.Errorf("vhost-user: %d regions of memory in %d bytes with %d descriptors",
+			n, len(p), len(m.fds))
 	}
 	mem := &Memory{}
 	for i := range n {
@@ -53,7 +54,8 @@ func mapMemory(m *message) (*Memory, error) {
 		// An access beyond the file's end would be a fault.
 		if size == 0 || end < off || end > uint64(st.Size) || r.guest+size < r.guest || r.user+size < r.user {
 			mem.Close()
-			return nil, fmt.Errorf("vhost-user: memory region %d: %d bytes at %d of a file of %d", i, size, off, st.Size)
+			return nil, fmt.Errorf("vhost-user: memory region %d: %d bytes at %d of a file of %d",
+				i, size, off, st.Size)
 		}
 		b, err := unix.Mmap(m.fds[i], 0, int(end), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		if err != nil {

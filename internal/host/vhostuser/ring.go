@@ -149,7 +149,8 @@ func (r *Ring) Pending() (int, error) {
 	r.known = uint16(atomic.LoadUint32(r.availHead) >> 16)
 	n := r.known - r.next
 	if int(n) > len(r.desc) {
-		return 0, fmt.Errorf("vhost-user: ring %d: the guest's index is %d ahead of a ring of %d", r.Index, n, len(r.desc))
+		return 0, fmt.Errorf("vhost-user: ring %d: the guest's index is %d ahead of a ring of %d",
+			r.Index, n, len(r.desc))
 	}
 	return int(n), nil
 }
@@ -206,7 +207,8 @@ func (r *Ring) Pop(c *Chain) (ok bool, err error) {
 		}
 		b, ok := r.Mem.Slice(d.addr, int(d.len))
 		if !ok {
-			return false, fmt.Errorf("vhost-user: ring %d: a buffer of %d bytes at %#x lies outside the guest's memory", r.Index, d.len, d.addr)
+			return false, fmt.Errorf("vhost-user: ring %d: a buffer of %d bytes at %#x lies outside the guest's memory",
+				r.Index, d.len, d.addr)
 		}
 		switch {
 		case d.flags&descWrite != 0:

@@ -236,7 +236,8 @@ func (s *session) setRing(m *message) error {
 			return m.short()
 		}
 		le := binary.LittleEndian
-		r.desc, r.used, r.avail, r.hasAddr = le.Uint64(m.payload[8:]), le.Uint64(m.payload[16:]), le.Uint64(m.payload[24:]), true
+		r.desc, r.used, r.avail = le.Uint64(m.payload[8:]), le.Uint64(m.payload[16:]), le.Uint64(m.payload[24:])
+		r.hasAddr = true
 	case reqSetVringEnable:
 		r.enabled = num != 0
 		if !r.enabled {
@@ -300,7 +301,8 @@ func (s *session) startAll() error {
 // start starts a ring if all of it has been set.
 func (s *session) start(i int) error {
 	v := &s.vring[i]
-	if v.ring != nil || s.mem == nil || !v.hasAddr || v.num == 0 || v.kick == nil || s.feat&featProtocol != 0 && !v.enabled {
+	if v.ring != nil || s.mem == nil || !v.hasAddr || v.num == 0 || v.kick == nil ||
+		s.feat&featProtocol != 0 && !v.enabled {
 		return nil
 	}
 	var r *Ring

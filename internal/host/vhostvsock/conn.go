@@ -210,8 +210,11 @@ func (d *device) read(c *conn) {
 		}
 		if n > 0 && !c.receiveShut {
 			waiting := true
-			ok := d.send(packet{h: header{srcPort: c.host, dstPort: c.guest, op: opRW, alloc: bufAlloc, fwd: c.fwd}, data: append([]byte(nil), b[:n]...),
-				sent: func() { waiting = false; c.change.Broadcast() }})
+			ok := d.send(packet{
+				h:    header{srcPort: c.host, dstPort: c.guest, op: opRW, alloc: bufAlloc, fwd: c.fwd},
+				data: append([]byte(nil), b[:n]...),
+				sent: func() { waiting = false; c.change.Broadcast() },
+			})
 			c.sent += uint32(n)
 			for ok && waiting && !c.closed {
 				c.change.Wait()

@@ -276,7 +276,8 @@ func (d *device) packet(c *vhostuser.Chain) {
 	var b [headerLen]byte
 	data, ok := gather(b[:], c.Read)
 	h := parseHeader(&b)
-	if !ok || h.src != d.c.CID || h.dst != hostCID || h.op == 0 || h.op > opCreditRequest || int64(h.len) > int64(size(data)) {
+	if !ok || h.src != d.c.CID || h.dst != hostCID || h.op == 0 || h.op > opCreditRequest ||
+		int64(h.len) > int64(size(data)) {
 		d.bad("an invalid packet (header %x)", b[:])
 		return
 	}

@@ -1,6 +1,5 @@
-// Package demo plays traffic through a firewall that stands in a simulated
-// world, and tells line by line what was asked, what the firewall decided and
-// why, and what came of it.
+// Package demo sends traffic through a firewall in a simulated network, and prints
+// each request, the firewall's verdict and its reason, and the result.
 package demo
 
 import (
@@ -22,12 +21,12 @@ import (
 const (
 	// stepLimit is how long a step may take; it takes milliseconds.
 	stepLimit = 10 * time.Second
-	// patience is how long the demonstration waits for an answer that must
-	// not come, after the firewall said that it dropped the question.
-	patience = 100 * time.Millisecond
+	// noAnswer is how long a step waits for an answer that must not arrive, after
+	// the event that the firewall dropped the request.
+	noAnswer = 100 * time.Millisecond
 )
 
-// A Stage is what the demonstration plays on.
+// A Stage is the network, the firewall and the output of a demonstration.
 type Stage struct {
 	Network *netlab.Network
 	Feed    *Feed // the firewall's events
@@ -36,13 +35,13 @@ type Stage struct {
 	limit time.Duration // of a step; 0: stepLimit
 }
 
-// A step is one thing that is shown.
+// A step is one part of the demonstration.
 type step struct {
 	title string
 	play  func(*Stage, context.Context) error
 }
 
-// steps in the order in which they are shown.
+// steps are the parts of the demonstration in order.
 var steps = []step{
 	{"alice asks for the address of the web server (DNS, udp/53)", (*Stage).resolve},
 	{"alice fetches a page (HTTP, tcp/80)", (*Stage).fetch},
@@ -52,19 +51,21 @@ var steps = []step{
 	{"mallory, on the WAN, tries to reach alice (tcp/22)", (*Stage).intruder},
 }
 
-// Topology draws who stands where.
+// Topology draws the network.
 func (s *Stage) Topology() {
 	w := s.Network
 	s.Out.linef("")
 	s.Out.linef("  alice %-11v ─┐                    ┌─ mallory %v", w.Alice.Addr, w.Mallory.Addr)
 	s.Out.linef("                     [LAN]─ thurward ─[WAN]")
-	s.Out.linef("  bob   %-11v ─┘                    └─ router %v ─ internet ─┬─ web %v", w.Bob.Addr, w.Gateway, w.Web.Addr)
-	s.Out.linef("  inside %-12v outside %-15v              %*s └─ dns %v", w.LAN.Addr(), w.WAN.Addr(), len(w.Gateway.String()), "", w.DNS.Addr)
+	s.Out.linef("  bob   %-11v ─┘                    └─ router %v ─ internet ─┬─ web %v",
+		w.Bob.Addr, w.Gateway, w.Web.Addr)
+	s.Out.linef("  inside %-12v outside %-15v              %*s └─ dns %v",
+		w.LAN.Addr(), w.WAN.Addr(), len(w.Gateway.String()), "", w.DNS.Addr)
 	s.Out.linef("")
 }
 
-// Play shows all steps. A step that did not go as it should is named in the
-// error; the others are shown nevertheless.
+// Play plays all steps, also after one that failed. The error names those that did not
+// go as they should.
 func (s *Stage) Play(ctx context.Context) error {
 	var errs []error
 	limit := s.limit
@@ -101,7 +102,7 @@ func (s *Stage) expect(transport, direction string, src, dst netip.Addr, port ui
 func (s *Stage) decided(ctx context.Context, wait func(context.Context) (ecs.Event, error), action string) (ecs.Event, error) {
 	e, err := wait(ctx)
 	if err != nil {
-		return e, fmt.Errorf("the firewall told nothing about it: %w", err)
+		return e, fmt.Errorf("no event of the firewall: %w", err)
 	}
 	s.Out.linef("   %s", s.Out.style().Verdict(e))
 	if got := e.Str(ecs.EventAction); got != action {
@@ -137,7 +138,7 @@ func (s *Stage) fetch(ctx context.Context) error {
 	return s.translated(e, last(w.Web.Requests()))
 }
 
-// translated checks that a server saw what the event says.
+// translated checks that a server saw the source that the event has.
 func (s *Stage) translated(e ecs.Event, seen netip.AddrPort) error {
 	if seen.Addr() != s.Network.WAN.Addr() || e.Translated() != seen {
 		return fmt.Errorf("the server saw %v, the firewall's event says %v", seen, e.Translated())
@@ -192,8 +193,8 @@ func (s *Stage) intruder(ctx context.Context) error {
 	return s.refused(ctx, w.Mallory, netip.AddrPortFrom(w.Alice.Addr, 22), "ingress", w.LANSwitch)
 }
 
-// refused tries to connect where a listener waits, and checks that the
-// firewall drops it and that nothing shows up on the far side.
+// refused connects to a listener, and checks that the firewall drops the request and
+// that nothing of it is on the far side.
 func (s *Stage) refused(ctx context.Context, from *netlab.Host, dst netip.AddrPort, direction string, far *netlab.Switch) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -212,7 +213,7 @@ func (s *Stage) refused(ctx context.Context, from *netlab.Host, dst netip.AddrPo
 			return nil
 		}
 		c.Close()
-		return errors.New("the connection came about")
+		return errors.New("the connection was established")
 	})
 	_, err := s.decided(ctx, wait, ecs.Drop)
 	if err != nil {
@@ -221,12 +222,12 @@ func (s *Stage) refused(ctx context.Context, from *netlab.Host, dst netip.AddrPo
 	}
 	select {
 	case err = <-connected:
-	case <-time.After(patience):
+	case <-time.After(noAnswer):
 		cancel()
 		err = <-connected
 	}
 	if n := leaked.Load(); n > 0 {
-		err = errors.Join(err, fmt.Errorf("%d packets came through", n))
+		err = errors.Join(err, fmt.Errorf("%d packets passed", n))
 	}
 	if err == nil {
 		s.Out.linef("   no answer, and nothing on the other side: %s never learns that anybody is there", from.Name)
@@ -234,7 +235,7 @@ func (s *Stage) refused(ctx context.Context, from *netlab.Host, dst netip.AddrPo
 	return err
 }
 
-// Idle plays a little traffic now and then, until ctx ends.
+// Idle sends a request every two seconds until ctx ends.
 func (s *Stage) Idle(ctx context.Context) {
 	w := s.Network
 	t := time.NewTicker(2 * time.Second)
@@ -282,7 +283,7 @@ func get(ctx context.Context, from *netlab.Host, server netip.Addr, path string)
 	return string(b), err
 }
 
-// async runs f beside what follows.
+// async runs f in a goroutine.
 func async(f func() error) <-chan error {
 	c := make(chan error, 1)
 	go func() { c <- f() }()

@@ -7,8 +7,8 @@ import (
 	"github.com/thurward/thurward/internal/host/ecs"
 )
 
-// A Feed carries the firewall's events to those who wait for one. It is safe
-// for concurrent use; the zero Feed is ready.
+// A Feed passes the firewall's events to steps that wait for them. It is safe for
+// concurrent use; the zero Feed is ready.
 type Feed struct {
 	mu      sync.Mutex
 	waiting []*waiter
@@ -19,8 +19,8 @@ type waiter struct {
 	found chan ecs.Event // room for one
 }
 
-// Add hands an event to the first who waits for one like it, and reports
-// whether there was one.
+// Add passes an event to the first wait that it matches, and reports whether there was
+// one.
 func (f *Feed) Add(e ecs.Event) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -34,8 +34,8 @@ func (f *Feed) Add(e ecs.Event) bool {
 	return false
 }
 
-// Expect begins to wait for an event; call it before what causes the event.
-// The function that it returns waits for it until ctx ends.
+// Expect begins to wait for an event; call it before the cause of the event. The
+// function that it returns waits until ctx ends.
 func (f *Feed) Expect(match func(ecs.Event) bool) func(context.Context) (ecs.Event, error) {
 	w := &waiter{match: match, found: make(chan ecs.Event, 1)}
 	f.mu.Lock()
@@ -55,6 +55,6 @@ func (f *Feed) Expect(match func(ecs.Event) bool) func(context.Context) (ecs.Eve
 				return nil, ctx.Err()
 			}
 		}
-		return <-w.found, nil // it came in the last moment
+		return <-w.found, nil // it was found meanwhile
 	}
 }
