@@ -10,14 +10,17 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
-// walk calls do with each file of the tree, its path from the root, and its
-// content. Built files and git's own are left out.
-func walk(t *testing.T, do func(rel, text string)) {
-	t.Helper()
-	err := filepath.WalkDir("../..", func(p string, d fs.DirEntry, err error) error {
+// A source is a file of the tree: its path from the root, and its content.
+type source struct{ rel, text string }
+
+// tree reads the files of the tree, once. Built files and git's own are left out.
+var tree = sync.OnceValues(func() (all []source, err error) {
+	kinds := []string{".go", ".s", ".md", ".txt", ".yaml", ".json", ".sh", ".js", ".html", ".css", ""}
+	err = filepath.WalkDir("../..", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -28,17 +31,25 @@ func walk(t *testing.T, do func(rel, text string)) {
 			}
 			return nil
 		}
-		if d.Type().IsRegular() && slices.Contains([]string{".go", ".s", ".md", ".txt", ".yaml", ".json", ".sh", ".js", ".html", ".css", ""}, path.Ext(rel)) {
-			b, err := os.ReadFile(p)
-			if err != nil {
-				return err
-			}
-			do(rel, string(b))
+		if !d.Type().IsRegular() || !slices.Contains(kinds, path.Ext(rel)) {
+			return nil
 		}
-		return nil
+		b, err := os.ReadFile(p)
+		all = append(all, source{rel, string(b)})
+		return err
 	})
+	return all, err
+})
+
+// walk calls do with each file of the tree.
+func walk(t *testing.T, do func(rel, text string)) {
+	t.Helper()
+	all, err := tree()
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range all {
+		do(f.rel, f.text)
 	}
 }
 
