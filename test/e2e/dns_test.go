@@ -11,10 +11,8 @@ import (
 	"time"
 
 	"github.com/thurward/thurward/internal/host/ecs"
-	lang "github.com/thurward/thurward/internal/host/policy"
-	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy/policytest"
 	"github.com/thurward/thurward/internal/host/vmm"
-	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // names is the policy of the tests with names, as an operator writes it.
@@ -37,20 +35,6 @@ rules:
   - { id: allow-www, action: accept, direction: egress, source: 10.0.0.0/24, destination_port: 80, destination_fqdn: [www.example.test, "*.pages.test"], protocol: tcp }
   - { id: allow-established, action: accept, direction: ingress, state: established }
 `
-
-// compiled compiles a policy's text.
-func compiled(t *testing.T, text string) *ruleset.Policy {
-	t.Helper()
-	p, diags := lang.Load("rules.yaml", []byte(text))
-	if p == nil {
-		t.Fatal(diags)
-	}
-	seg, err := compile.Compile(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return seg
-}
 
 // A dnsHosts is two namespaces with a name server and a web server behind the
 // WAN, and the image between.
@@ -90,7 +74,7 @@ func newDNSHostsWith(t *testing.T, kvm bool, policy string, up upstream, configu
 		t.Fatal(err)
 	}
 	img := filepath.Join(t.TempDir(), "thurward.img")
-	if err := link(img, compiled(t, policy)); err != nil {
+	if err := link(img, policytest.Compile(t, policy)); err != nil {
 		t.Fatal(err)
 	}
 	l := newLab(t, kvm, func(c *vmm.Config) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/netlab"
+	"github.com/thurward/thurward/internal/host/policy/policytest"
 	"github.com/thurward/thurward/internal/host/vmm"
 )
 
@@ -23,7 +24,7 @@ import (
 func imageOf(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "thurward.img")
-	if err := link(path, compiled(t, text)); err != nil {
+	if err := link(path, policytest.Compile(t, text)); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -9,8 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/host/policy"
-	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy/policytest"
 	"github.com/thurward/thurward/internal/host/replay"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -25,16 +24,9 @@ type thurward struct {
 // compiled is the policy of an attack.
 func compiled(t testing.TB, at *attack) *ruleset.Policy {
 	t.Helper()
-	text := strings.NewReplacer("SET", cmp.Or(at.set, "max_flows: 4096"), "PREFIX", cmp.Or(at.prefix, "24"), "PORTS", cmp.Or(at.ports, "1024-65535")).Replace(policyText)
-	p, ds := policy.Load("evasions", []byte(text))
-	if p == nil {
-		t.Fatal(ds)
-	}
-	s, err := compile.Compile(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	text := strings.NewReplacer("SET", cmp.Or(at.set, "max_flows: 4096"), "PREFIX", cmp.Or(at.prefix, "24"),
+		"PORTS", cmp.Or(at.ports, "1024-65535")).Replace(policyText)
+	return policytest.Compile(t, text)
 }
 
 func newThurward(t testing.TB, at *attack) *thurward {

@@ -7,9 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thurward/thurward/internal/host/policy"
-	"github.com/thurward/thurward/internal/host/policy/compile"
-	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/host/policy/policytest"
 )
 
 const named = `
@@ -26,19 +24,6 @@ rules:
   - { id: dns, action: accept, direction: egress, protocol: udp, destination: 10.0.0.1, destination_port: 53 }
   - { id: site, action: accept, direction: egress, protocol: udp, destination_port: 443, destination_fqdn: example.com }
 `
-
-func namedPolicy(t testing.TB) *ruleset.Policy {
-	t.Helper()
-	p, ds := policy.Load("rules.yaml", []byte(named))
-	if p == nil {
-		t.Fatal(ds)
-	}
-	s, err := compile.Compile(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
 
 // message is a DNS message about example.com with the given answer, an IPv4
 // address, if any.
@@ -70,7 +55,7 @@ func TestReplayNames(t *testing.T) {
 		open   bool
 	}{{reply, true}, {other, false}} {
 		var events bytes.Buffer
-		s, err := Run(Options{Policy: namedPolicy(t), Seed: 1, Drain: time.Second, Events: &events, In: [2]string{
+		s, err := Run(Options{Policy: policytest.Compile(t, named), Seed: 1, Drain: time.Second, Events: &events, In: [2]string{
 			pcap(t, false, at{0, ask}, at{30 * ms, to("192.0.2.80")}, at{31 * ms, to("192.0.2.81")}),
 			pcap(t, false, at{20 * ms, c.answer})}})
 		if err != nil {

@@ -16,10 +16,8 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
 
-	"github.com/thurward/thurward/internal/host/policy"
-	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy/policytest"
 	"github.com/thurward/thurward/internal/shared/packet"
-	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
@@ -36,19 +34,6 @@ rules:
   - { id: out, action: accept, direction: egress, protocol: udp, destination_port: 53 }
   - { id: back, action: accept, direction: ingress, state: established }
 `
-
-func compiled(t testing.TB) *ruleset.Policy {
-	t.Helper()
-	p, ds := policy.Load("rules.yaml", []byte(rules))
-	if p == nil {
-		t.Fatal(ds)
-	}
-	s, err := compile.Compile(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
 
 var (
 	firewallLAN = [6]byte{0x52, 0x54, 0, 1, 1, 1}
@@ -154,7 +139,7 @@ func answerIn(n string) []byte {
 const ms = time.Millisecond
 
 func both(t testing.TB, ng bool) Options {
-	return Options{Policy: compiled(t), Drain: time.Second, Seed: 1, In: [2]string{
+	return Options{Policy: policytest.Compile(t, rules), Drain: time.Second, Seed: 1, In: [2]string{
 		pcap(t, ng, at{0, query("a")}, at{20 * ms, answerIn("b")}, at{40 * ms, query("c")}),
 		pcap(t, ng, at{ms, queryOut("a")}, at{10 * ms, answer("b")}, at{41 * ms, queryOut("c")})}}
 }
@@ -374,7 +359,7 @@ func TestReplayBadCaptures(t *testing.T) {
 	if _, err := Run(o); err == nil || !strings.Contains(err.Error(), "--max-bytes") {
 		t.Errorf("over the limit: %v", err)
 	}
-	if _, err := Run(Options{Policy: compiled(t)}); err == nil {
+	if _, err := Run(Options{Policy: policytest.Compile(t, rules)}); err == nil {
 		t.Error("no capture at all is no error")
 	}
 }
@@ -388,7 +373,7 @@ func FuzzCapture(f *testing.F) {
 		}
 		f.Add(b)
 	}
-	p := compiled(f)
+	p := policytest.Compile(f, rules)
 	path := filepath.Join(f.TempDir(), "x")
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if err := os.WriteFile(path, b, 0o600); err != nil {
@@ -432,15 +417,7 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, ds := policy.Load("rules.yaml", src)
-	if p == nil {
-		t.Fatal(ds)
-	}
-	s, err := compile.Compile(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum, err := Run(Options{Policy: s, In: in, Seed: 1, Drain: 10 * time.Second})
+	sum, err := Run(Options{Policy: policytest.Compile(t, string(src)), In: in, Seed: 1, Drain: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,25 +16,10 @@ import (
 	"github.com/thurward/thurward/internal/guest/router"
 	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/netlab"
-	"github.com/thurward/thurward/internal/host/policy"
-	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy/policytest"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
-
-// compiled returns the policy of a rules.yaml.
-func compiled(t *testing.T, src string) *ruleset.Policy {
-	t.Helper()
-	p, diags := policy.Load("rules.yaml", []byte(src))
-	if p == nil {
-		t.Fatal(diags)
-	}
-	seg, err := compile.Compile(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return seg
-}
 
 // stage returns a stage with the data plane itself, under the given policy,
 // between the two sides: what the image does, without a machine.
@@ -45,7 +30,7 @@ func stage(t *testing.T, src string, out *bytes.Buffer) *Stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.Close)
-	seg := compiled(t, src)
+	seg := policytest.Compile(t, src)
 	pool := framebuf.NewPool(make([]byte, 1024*framebuf.Size), 0)
 	wake := make(chan struct{}, 1)
 	lan := netlab.NewPoolPort(w.LANSwitch, "vm", pool, wake)
