@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// capture returns what crypto/tls sends first.
+// capture returns the first bytes that crypto/tls sends.
 func capture(t testing.TB, c *tls.Config) []byte {
 	t.Helper()
 	a, b := net.Pipe()
@@ -38,8 +38,7 @@ func configs() map[string]*tls.Config {
 	}
 }
 
-// TestRead: what real clients send is read, and nothing is said before the last
-// byte is there.
+// TestRead: the messages of real clients are parsed, and every prefix is Incomplete.
 func TestRead(t *testing.T) {
 	var dst [255]byte
 	for want, c := range configs() {
@@ -69,7 +68,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// records puts a handshake message into records of size bytes.
+// records splits a handshake message into records of size bytes.
 func records(m []byte, size int) (b []byte) {
 	for len(m) > 0 {
 		k := min(size, len(m))
@@ -79,7 +78,7 @@ func records(m []byte, size int) (b []byte) {
 	return b
 }
 
-// A made hello, field by field.
+// A made is a ClientHello, field by field.
 type made struct {
 	version, session, suites, methods string
 	exts                              []string // with type and length
@@ -125,10 +124,11 @@ func (m made) message() []byte {
 	return []byte("\x01" + string([]byte{byte(n >> 16), byte(n >> 8), byte(n)}) + b + m.tail)
 }
 
+// stream returns the message as the beginning of a TLS stream.
 func (m made) stream() []byte { return records(m.message(), 1<<14) }
 
-// TestGuards: each check of the reader, with the shortest and longest of what it
-// lets through and what is one beyond.
+// TestGuards: each check of the parser, with the shortest and longest valid input
+// and one beyond.
 func TestGuards(t *testing.T) {
 	good := names("a.example")
 	edit := func(f func(m *made)) []byte { m := legit(good); f(&m); return m.stream() }
@@ -268,7 +268,7 @@ func TestGuards(t *testing.T) {
 	}
 }
 
-// TestEarly: what may follow a hello before its answer.
+// TestEarly: what may follow a ClientHello before the server responds.
 func TestEarly(t *testing.T) {
 	early := legit(names("a.example"), ext(42, "")).stream()
 	plain := legit(names("a.example")).stream()
@@ -296,7 +296,7 @@ func TestEarly(t *testing.T) {
 	}
 }
 
-// TestWithoutName: early data may be announced without a name, too.
+// TestWithoutName: early data can be announced without a server name.
 func TestWithoutName(t *testing.T) {
 	var dst [255]byte
 	for want, exts := range map[bool][]string{true: {ext(10, ""), ext(42, "")}, false: {ext(10, "")}} {
@@ -307,8 +307,8 @@ func TestWithoutName(t *testing.T) {
 	}
 }
 
-// TestHandshakes: of all types two may be the beginning of another hello.
-func TestHandshakes(t *testing.T) {
+// TestMayBeginSecond: of all content types, a second ClientHello may begin with two.
+func TestMayBeginSecond(t *testing.T) {
 	for c := range 256 {
 		if MayBeginSecond(byte(c)) != (c == 20 || c == 22) {
 			t.Errorf("type %d: %v", c, MayBeginSecond(byte(c)))
@@ -316,7 +316,8 @@ func TestHandshakes(t *testing.T) {
 	}
 }
 
-// TestReadSecond: of what may stand before a second hello there is one.
+// TestReadSecond: only one change_cipher_spec record may precede a second
+// ClientHello.
 func TestReadSecond(t *testing.T) {
 	m := legit(names("a.example")).stream()
 	var dst [255]byte
@@ -343,8 +344,8 @@ func TestReadSecond(t *testing.T) {
 	}
 }
 
-// TestReadResponse: a server that wants another hello is told from all others by
-// the least that tells it. The servers are crypto/tls.
+// TestReadResponse: a HelloRetryRequest is recognized from the shortest prefix that
+// tells. The servers are crypto/tls.
 func TestReadResponse(t *testing.T) {
 	answer := func(server []tls.CurveID) []byte {
 		a, b := net.Pipe()
@@ -393,8 +394,8 @@ func TestReadResponse(t *testing.T) {
 	}
 }
 
-// FuzzRead: what is said of a beginning holds for the whole, and what is accepted
-// the standard library reads as the same name, or not at all.
+// FuzzRead: a result holds for every longer stream, and the standard library parses
+// the same name from an accepted message, or rejects it.
 func FuzzRead(f *testing.F) {
 	for _, c := range configs() {
 		f.Add(capture(f, c), 50)

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A stream is a connection on which a client has sent bytes and then closed.
+// A stream is a net.Conn on which a client has sent bytes and then closed.
 type stream struct {
 	net.Conn // nil: nothing else is used
 	r        *bytes.Reader
@@ -26,8 +26,8 @@ func (stream) Write(b []byte) (int, error)      { return len(b), nil }
 func (stream) Close() error                     { return nil }
 func (stream) SetWriteDeadline(time.Time) error { return nil }
 
-// standard returns the server name that crypto/tls reads as a server, if it takes
-// the hello at all.
+// standard returns the server name that a crypto/tls server parses, if it accepts
+// the ClientHello.
 func standard(b []byte) (name string, ok bool) {
 	tls.Server(stream{r: bytes.NewReader(b)}, &tls.Config{MinVersion: tls.VersionTLS10, GetConfigForClient: func(i *tls.ClientHelloInfo) (*tls.Config, error) { //nolint:gosec // to see as much as it can read
 		name, ok = i.ServerName, true
@@ -36,7 +36,7 @@ func standard(b []byte) (name string, ok bool) {
 	return name, ok
 }
 
-// TestStandard: the second opinion has one.
+// TestStandard: standard, the second opinion, parses a real ClientHello.
 func TestStandard(t *testing.T) {
 	if name, ok := standard(legit(names("a.example"), ext(43, "\x02\x03\x04")).stream()); !ok || name != "a.example" {
 		t.Fatalf("%q, %v", name, ok)

@@ -9,8 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// A watched transport fails the test when something goes to a plain upstream while
-// one with TLS is up.
+// A watched transport fails the test if a query is sent to an upstream without TLS
+// while one with TLS is up.
 type watched struct {
 	*bench
 	inClear, overTLS int
@@ -45,9 +45,9 @@ func (w *watched) SendTLS(up int, msg []byte) bool {
 	return w.bench.SendTLS(up, msg)
 }
 
-// TestNothingInTheClear: whatever happens to upstreams, with TLS and without, in
-// whatever order, nothing is asked in the clear while one with TLS is up: not the
-// first time, not again, not elsewhere, not over TCP, not as a probe.
+// TestNothingInTheClear: whatever happens to upstreams, with and without TLS, no
+// query is sent in the clear while one with TLS is up: neither first tries nor
+// retries, nor over TCP, nor probes.
 func TestNothingInTheClear(t *testing.T) {
 	inClear, overTLS := 0, 0
 	for seed := range 200 {

@@ -11,8 +11,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// echBench has rules for seen.example, *.seen.example and two.example that must
-// see the server's name, and one for plain.example that need not.
+// echBench has rules with sni: require for seen.example, *.seen.example and
+// two.example, and one without for plain.example.
 func echBench(t testing.TB) *bench {
 	return newBench(t, func(p *ruleset.Policy) {
 		p.Names = []ruleset.Name{name(p, "seen.example"), name(p, "*.seen.example"), name(p, "plain.example"), name(p, "two.example")}
@@ -22,8 +22,7 @@ func echBench(t testing.TB) *bench {
 	})
 }
 
-// keys returns the parameters of all service bindings of a message, by key, with
-// their values as text.
+// keys returns the parameters of all service bindings of a message, by key, as text.
 func keys(m *dns.Msg) (out []map[uint16]string) {
 	for _, rr := range slices.Concat(m.Answer, m.Ns, m.Extra) {
 		s, ok := rr.(*dns.SVCB)
@@ -43,8 +42,8 @@ func keys(m *dns.Msg) (out []map[uint16]string) {
 
 const echValue = "AEX+DQBBAAAgACBh" // any; its first bytes are not looked at
 
-// TestECHIsRemoved: a client that asks for a name of a rule with sni: require gets
-// its service bindings without the key to hide the name, and otherwise as they are.
+// TestECHIsRemoved: for names of rules with sni: require, service bindings are
+// relayed without ech, and otherwise unchanged.
 func TestECHIsRemoved(t *testing.T) {
 	for _, c := range []struct {
 		what, asked string
@@ -147,9 +146,9 @@ func TestECHIsRemoved(t *testing.T) {
 	}
 }
 
-// TestECHThatCannotBeRemoved: where there is no place for something else, the
-// client gets no answer; and what a pointer led to, and is gone, is read by the
-// proxy as the client reads it.
+// TestECHThatCannotBeRemoved: without a key for the padding the client gets
+// SERVFAIL; pointers into what was removed are followed as the client will follow
+// them.
 func TestECHThatCannotBeRemoved(t *testing.T) {
 	give := func(an int, body string) (*bench, *dns.Msg) {
 		b := echBench(t)

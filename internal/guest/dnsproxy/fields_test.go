@@ -12,8 +12,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// An end is how a query ends: all fields of its event, all counters, and what the
-// client gets.
+// An end is everything that a query causes: all fields of its result, all counters,
+// and the reply.
 type end struct {
 	what string
 	edit func(p *ruleset.Policy)
@@ -28,7 +28,7 @@ type end struct {
 // fieldsClient is who asks, over TCP for room.
 var fieldsClient = Client{Addr: client1, Port: 4321, Server: 0x0a000001, Conn: 9}
 
-// asks has the client ask for a.example over TCP, with EDNS.
+// asks sends a query of the client for a.example over TCP, with EDNS.
 func asks(b *bench, name string, typ uint16, change ...func(m *dns.Msg)) {
 	q := query(name, typ)
 	q.SetEdns0(1232, true)
@@ -39,7 +39,7 @@ func asks(b *bench, name string, typ uint16, change ...func(m *dns.Msg)) {
 	b.p.Query(&c, pack(b.t, q), b.now)
 }
 
-// answers has the upstream answer the last query after 3 ms.
+// answers sends the upstream's response to the last query after 3 ms.
 func answers(b *bench, rcode int, rrs ...string) {
 	b.t.Helper()
 	b.now += 3e6
@@ -49,7 +49,8 @@ func answers(b *bench, rcode int, rrs ...string) {
 	b.answer(pack(b.t, r))
 }
 
-// one returns counters of one query that ended so, after an upstream was asked.
+// one returns the counters of one query with this outcome that was sent to an
+// upstream.
 func one(why verdict.DNSOutcome, change func(c *Counters)) Counters {
 	c := Counters{Queries: 1, Asked: 1, LatencySum: 3e6}
 	c.Latency[3] = 1 // 2.5 to 5 ms
@@ -60,15 +61,16 @@ func one(why verdict.DNSOutcome, change func(c *Counters)) Counters {
 	return c
 }
 
-// own returns counters of one query that the firewall has answered itself.
+// own returns the counters of one query with this outcome that was not sent to an
+// upstream.
 func own(why verdict.DNSOutcome) Counters {
 	c := Counters{Queries: 1}
 	c.Outcomes[why] = 1
 	return c
 }
 
-// TestEndsAreTold: for every outcome, each field of the event and each counter,
-// and nothing else counted.
+// TestResults: for every outcome, each field of the result and each counter, and
+// that nothing else is counted.
 func TestEndsAreTold(t *testing.T) {
 	const addr = packet.Addr(0xc0000201)
 	badRecord := func(b *bench, tc byte) {
@@ -212,8 +214,8 @@ func many(s string, n int) (all []string) {
 	return all
 }
 
-// TestReturnedOutcome: Query says how what it has answered itself has ended, and
-// nothing of what is under way.
+// TestReturnedOutcome: Query returns the outcome of queries to which the proxy
+// responds itself, and 0 for others.
 func TestReturnedOutcome(t *testing.T) {
 	b := newBench(t, func(p *ruleset.Policy) { p.Blocked = []ruleset.Name{name(p, "ads.test")} })
 	ask := func(change func(m *dns.Msg)) verdict.DNSOutcome {
@@ -247,8 +249,8 @@ func TestReturnedOutcome(t *testing.T) {
 	}
 }
 
-// TestHeaderOfRefusals: the client's identifier, operation, RD and CD come back
-// with QR and RA; its other bits do not, nor any count but that of the question.
+// TestHeaderOfRefusals: a refusal has the client's identifier, opcode, RD and CD,
+// with QR and RA, and no other bits or counts.
 func TestHeaderOfRefusals(t *testing.T) {
 	for flags := range 1 << 15 { // all without QR
 		b := [headerLen]byte{0: 1, 4: 5, 5: 6, 6: 7, 7: 8, 8: 9, 9: 10, 10: 11, 11: 12}
@@ -265,7 +267,7 @@ func TestHeaderOfRefusals(t *testing.T) {
 }
 
 // TestLatencyBuckets: a query counts in the first bucket whose bound it does not
-// exceed, and beyond the last in the last.
+// exceed, or in the last.
 func TestLatencyBuckets(t *testing.T) {
 	sum := int64(0)
 	b := newBench(t, nil)

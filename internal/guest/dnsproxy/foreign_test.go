@@ -12,7 +12,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// with puts records behind those of section "ns" or "extra" of a response.
+// with adds records to section "ns" or "extra" of a response.
 func with(t testing.TB, m *dns.Msg, section string, rrs ...string) *dns.Msg {
 	t.Helper()
 	for _, s := range rrs {
@@ -41,10 +41,10 @@ func (b *bench) names(addr string) (out []string) {
 	return out
 }
 
-// TestForeignNames: whoever writes an answer's records opens addresses for the
-// names of the chain that begins at the asked name, and for nobody else's. In
-// each case 192.0.2.66 is the attacker's address; whose says which names it may
-// be known by. 192.0.2.1 is the twin: what the answer says rightly.
+// TestForeignNames: a response binds addresses to names of the chain that begins
+// with the queried name, whatever other records it has. In each case 192.0.2.66 is
+// the attacker's address, and whose lists the names to which it may be bound;
+// 192.0.2.1 is that of a correct record.
 func TestForeignNames(t *testing.T) {
 	for _, c := range []struct {
 		what        string
@@ -149,8 +149,7 @@ func TestForeignNames(t *testing.T) {
 	}
 }
 
-// TestErrorsBindNothing: records beside a response code that says that there are
-// none open nothing.
+// TestErrorsBindNothing: records of a response with an error code are not bound.
 func TestErrorsBindNothing(t *testing.T) {
 	for _, typ := range []uint16{dns.TypeA, dns.TypeHTTPS, dns.TypeANY} {
 		for rcode := range 24 {
@@ -171,8 +170,8 @@ func TestErrorsBindNothing(t *testing.T) {
 	}
 }
 
-// TestForWhom: what a client has asked is known to it alone; what a resolver of
-// the policy has asked, to everyone.
+// TestForWhom: names are bound for the client that asked, and for everyone if it is
+// a resolver of the policy.
 func TestForWhom(t *testing.T) {
 	for _, c := range []struct {
 		who      packet.Addr

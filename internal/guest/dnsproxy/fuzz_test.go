@@ -9,9 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// FuzzAnswer gives the proxy arbitrary answers to a question, the header and
-// the question being right. What a client gets must be readable, and what is
-// bound must be in the answer section.
+// FuzzAnswer sends arbitrary responses with the right header and question. The reply
+// must be well formed, and bound addresses must be in the answer section.
 func FuzzAnswer(f *testing.F) {
 	b := newBench(f, nil)
 	b.ask(query("a.example", dns.TypeA))
@@ -88,8 +87,8 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// FuzzQuery gives the proxy arbitrary messages of a client. What leaves for the
-// upstream must be one question with one OPT record.
+// FuzzQuery sends arbitrary messages of a client. Queries to upstreams must have one
+// question and one OPT record.
 func FuzzQuery(f *testing.F) {
 	q := query("a.example", dns.TypeA)
 	f.Add(pack(f, q))
@@ -117,7 +116,7 @@ func FuzzQuery(f *testing.F) {
 	})
 }
 
-// FuzzExpand compares the reading of names with that of another library.
+// FuzzExpand compares the parsing of names with another library's.
 func FuzzExpand(f *testing.F) {
 	const head = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	f.Add([]byte(head+"\x01a\x07example\x00\x03www\xc0\x0c"), 23)
@@ -150,9 +149,9 @@ func FuzzExpand(f *testing.F) {
 	})
 }
 
-// pointsOddly reports whether a name has a pointer that the other library
-// follows and the proxy does not: forwards, into the header, to what does not end
-// before the name begins.
+// pointsOddly reports whether a name has a pointer that the other library follows
+// and the proxy does not: forwards, into the header, or to a name that does not end
+// before.
 func pointsOddly(m []byte, off int) bool {
 	for start, stop := off, len(m); off < stop; {
 		switch c := int(m[off]); {

@@ -12,13 +12,13 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// rawRR makes a record in wire form.
+// rawRR returns a record in wire form.
 func rawRR(owner string, typ uint16, rdata string) string {
 	return owner + string([]byte{byte(typ >> 8), byte(typ), 0, 1, 0, 0, 0, 60, byte(len(rdata) >> 8), byte(len(rdata))}) + rdata
 }
 
-// TestHostileAnswers: nothing that an upstream can say crashes the proxy, is
-// passed on half-read, or opens what the client did not ask for.
+// TestHostileAnswers: no response of an upstream crashes the proxy, is relayed
+// without being parsed, or binds what was not asked for.
 func TestHostileAnswers(t *testing.T) {
 	const self = "\xc0\x0c"
 	for what, body := range map[string]struct {
@@ -99,8 +99,8 @@ func TestHostileAnswers(t *testing.T) {
 	}
 }
 
-// TestHostileClients: what is no query gets no answer, or FORMERR; too much
-// gets SERVFAIL and costs others nothing.
+// TestHostileClients: messages that are no queries get no response or FORMERR; a
+// client over its limits gets SERVFAIL and does not affect others.
 func TestHostileClients(t *testing.T) {
 	b := newBench(t, nil)
 	c := &Client{Addr: client1}
@@ -159,8 +159,8 @@ func TestHostileClients(t *testing.T) {
 	}
 }
 
-// TestFlood: a flood of forged answers neither opens anything nor keeps the
-// real one out.
+// TestFlood: a flood of forged responses binds nothing, and the real one is still
+// accepted.
 func TestFlood(t *testing.T) {
 	b := newBench(t, nil)
 	b.ask(query("a.example", dns.TypeA))

@@ -36,7 +36,7 @@ type sent struct {
 	msg            []byte
 }
 
-// overTLS is a query over the connection to an upstream.
+// An overTLS is a query sent over the connection to an upstream.
 type overTLS struct {
 	up  int
 	msg []byte

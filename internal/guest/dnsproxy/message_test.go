@@ -8,7 +8,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// TestSkipNameBounds: each bound of passing over names, from both sides.
+// TestSkipNameBounds: each bound of skipName, from both sides.
 func TestSkipNameBounds(t *testing.T) {
 	const at = headerLen
 	head := strings.Repeat("\x00", at)
@@ -49,8 +49,8 @@ func TestSkipNameBounds(t *testing.T) {
 	}
 }
 
-// TestRecordBounds: a record's fixed part and RDATA end with the message at the
-// latest, and its fields are where RFC 1035 section 4.1.3 has them.
+// TestRecordBounds: the fixed part and the RDATA of a record must be within the
+// message; its fields are as in RFC 1035 section 4.1.3.
 func TestRecordBounds(t *testing.T) {
 	head := strings.Repeat("\x00", headerLen)
 	for _, owner := range []string{"\x00", "\x01b\x00", "\xc0\x0c"} {
@@ -74,8 +74,9 @@ func TestRecordBounds(t *testing.T) {
 	}
 }
 
-// TestOptionsThatPass: the list of options that pass, each way, among all.
-func TestOptionsThatPass(t *testing.T) {
+// TestForwardedOptions: which EDNS options are forwarded, in each direction, of all
+// codes.
+func TestForwardedOptions(t *testing.T) {
 	up := map[uint16]bool{3: true, 5: true, 6: true, 7: true, 19: true}
 	down := map[uint16]bool{3: true, 15: true, 18: true, 19: true}
 	for code := range 1 << 16 {
@@ -86,8 +87,8 @@ func TestOptionsThatPass(t *testing.T) {
 	}
 }
 
-// TestOptionBounds: options end where their record does; what does not fit is
-// left out whole, and what follows it is looked at.
+// TestOptionBounds: options must end with their record. One that does not fit is
+// left out, and the next are still read.
 func TestOptionBounds(t *testing.T) {
 	opt := func(code, n int) string {
 		return string([]byte{byte(code >> 8), byte(code), byte(n >> 8), byte(n)}) + strings.Repeat("o", n)
@@ -136,8 +137,8 @@ func TestAppendOPT(t *testing.T) {
 	}
 }
 
-// TestQueryBounds: each guard of reading a query, by what comes of it: nothing,
-// FORMERR, or a question to the upstream.
+// TestQueryBounds: each guard of parseQuery, by its effect: no response, FORMERR, or
+// a query to the upstream.
 func TestQueryBounds(t *testing.T) {
 	const nothing, formErr, asks = "nothing", "FORMERR", "asks"
 	header := func(flags uint16, counts ...byte) string {
@@ -218,8 +219,8 @@ func TestQueryBounds(t *testing.T) {
 	}
 }
 
-// TestQuestionFields: what is read of a query is what another library has put
-// there.
+// TestQuestionFields: the fields of a parsed query are those that another library
+// has written.
 func TestQuestionFields(t *testing.T) {
 	for _, size := range []uint16{0, 511, 512, 513, 1232, 65535} {
 		for _, do := range []bool{false, true} {
@@ -263,7 +264,7 @@ func TestQuestionFields(t *testing.T) {
 	}
 }
 
-// TestLetters: letters are those of ASCII, and lower case touches nothing else.
+// TestLetters: only ASCII letters have case.
 func TestLetters(t *testing.T) {
 	for c := range 256 {
 		b := byte(c)

@@ -26,8 +26,8 @@ func (b *bench) tick(d int64) {
 	}
 }
 
-// TestLargestHolderGivesWay: clients that fill all places with queries nobody
-// answers give way to one that has none, the oldest first.
+// TestLargestOwnerGivesWay: clients that use all queries give way to one with none,
+// with their oldest query first.
 func TestLargestHolderGivesWay(t *testing.T) {
 	b := newBench(t, nil)
 	const victim = client1
@@ -64,8 +64,8 @@ func TestLargestHolderGivesWay(t *testing.T) {
 	b.finishAll()
 }
 
-// TestOldestGivesWayFirst: of the one that has the most, the query that has
-// waited for the longest ends with SERVFAIL, and no other.
+// TestOldestGivesWayFirst: of the client with the most queries the oldest ends with
+// SERVFAIL, and no other.
 func TestOldestGivesWayFirst(t *testing.T) {
 	b := newBench(t, nil)
 	for i := 0; b.p.n < b.p.clientRoom; i++ {
@@ -94,9 +94,8 @@ func wire(name string) []byte {
 	return b[:n]
 }
 
-// TestOwnShare: a client that has its share gets no more of a working upstream
-// than before: what is under way is worth more than what comes. Queries that
-// have waited for a try in vain give way.
+// TestOwnShare: a client at its limit gets no further queries while its pending ones
+// are recent; those older than a try are replaced.
 func TestOwnShare(t *testing.T) {
 	b := newBench(t, nil)
 	for i := range maxPerClient {
@@ -114,8 +113,8 @@ func TestOwnShare(t *testing.T) {
 	b.finishAll()
 }
 
-// TestNoChurn: clients that share all places keep their queries however many
-// more they ask: an upstream that answers in time is of use.
+// TestNoChurn: clients that share all queries keep their pending ones, however many
+// more they send, so that a slow upstream is still of use.
 func TestNoChurn(t *testing.T) {
 	b := newBench(t, nil)
 	for i := range 20000 {
@@ -132,9 +131,9 @@ func TestNoChurn(t *testing.T) {
 	b.finishAll()
 }
 
-// TestAllPendingWhileAnUpstreamIsDown: the first upstream is down, and all places
-// are taken by queries of which the second answers half. A client with none is
-// answered at once, and the first is taken again when it is back.
+// TestAllPendingWhileAnUpstreamIsDown: the first upstream is down and all queries
+// are in use. A client with none is served at once, and the first upstream is used
+// again when it is up.
 func TestAllPendingWhileAnUpstreamIsDown(t *testing.T) {
 	b := newBench(t, func(p *ruleset.Policy) {
 		p.Upstreams = append(p.Upstreams, ruleset.Upstream{Address: up2Addr.To16(), Port: 53})
@@ -189,7 +188,7 @@ func TestAllPendingWhileAnUpstreamIsDown(t *testing.T) {
 	b.finishAll()
 }
 
-// TestHolders: what the table says is what a plain count of the queries says.
+// TestOwners compares the table of owners with a plain count of the queries.
 func TestHolders(t *testing.T) {
 	b := newBench(t, nil)
 	r := rand.New(rand.NewPCG(3, 4))
@@ -237,9 +236,9 @@ func TestHolders(t *testing.T) {
 	b.finishAll()
 }
 
-// TestTCPToUpstreamsIsShared: one client makes the proxy ask over TCP as often as
-// it can, and no answer comes. Another one's truncated answers are fetched all
-// the same; what gives way is dropped, and is no failure of the upstream.
+// TestTCPToUpstreamsIsShared: one client causes as many queries over TCP as it can,
+// without responses. Truncated responses for another client are still fetched;
+// preempted queries are cancelled, and are no failures of the upstream.
 func TestTCPToUpstreamsIsShared(t *testing.T) {
 	b := newBench(t, nil)
 	truncated := func(a packet.Addr, name string) {

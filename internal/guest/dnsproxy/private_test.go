@@ -13,8 +13,8 @@ import (
 )
 
 // privateBench has a firewall at 198.51.100.1/25 and 203.0.113.10/26, with further
-// external addresses, a published server with a public address, and two names
-// that may lead inside.
+// external addresses, a published server with a public address, and two private
+// names.
 func privateBench(t testing.TB, how string) *bench {
 	as16 := func(s string) ruleset.Addr { return ip(s).To16() }
 	return newBench(t, func(p *ruleset.Policy) {
@@ -49,7 +49,7 @@ func record4or6(owner, a string) string {
 	return owner + " 60 IN A " + a
 }
 
-// private asks for a name and returns what the client gets.
+// private sends a query and returns the reply.
 func (b *bench) private(asked string, typ uint16, answer, ns, extra []string) *dns.Msg {
 	b.t.Helper()
 	q := query(asked, typ)
@@ -62,8 +62,8 @@ func (b *bench) private(asked string, typ uint16, answer, ns, extra []string) *d
 	return unpack(b.t, b.answer(pack(b.t, r)))
 }
 
-// wantRefused checks that an answer was refused because of an address, and that
-// nothing else has come of it.
+// wantRefused checks that a response was refused because of an address, and had no
+// other effect.
 func (b *bench) wantRefused(m *dns.Msg, addr string) {
 	b.t.Helper()
 	d := b.done[len(b.done)-1]
@@ -78,8 +78,8 @@ func (b *bench) wantRefused(m *dns.Msg, addr string) {
 	}
 }
 
-// TestRebinding: an answer with an address that is inside is refused, and opens
-// nothing, for names that the policy does not list.
+// TestRebinding: a response with a private address for a name that is not private is
+// refused, and nothing is bound.
 func TestRebinding(t *testing.T) {
 	for _, a := range insideAddrs {
 		typ := dns.TypeA
@@ -105,8 +105,8 @@ func TestRebinding(t *testing.T) {
 	}
 }
 
-// TestRebindingAnywhere: the address may be in any record that a client could
-// use; the asked name decides, not the one that the address is of.
+// TestRebindingAnywhere: a private address counts in any record that a client could
+// use; the queried name decides, not the record's owner.
 func TestRebindingAnywhere(t *testing.T) {
 	const good, bad, bad6 = "192.0.2.1", "10.0.0.9", "fd00::9"
 	for _, c := range []struct {
@@ -171,9 +171,8 @@ func TestRebindingAnywhere(t *testing.T) {
 	}
 }
 
-// TestAdditionalInside: an address that is inside, of a name server or of the
-// target of a service, does not make an answer useless: it passes without what is
-// additional.
+// TestAdditionalPrivate: a response with a private address in its additional section
+// only is relayed without that section.
 func TestAdditionalInside(t *testing.T) {
 	for _, extra := range []string{"ns.example. 60 IN A 192.168.1.1", "ns.example. 60 IN AAAA fd00::1", "ns.example. 60 IN HTTPS 1 . ipv4hint=192.168.1.1"} {
 		b := privateBench(t, "UDP")
@@ -194,8 +193,8 @@ func TestAdditionalInside(t *testing.T) {
 	}
 }
 
-// TestInsideIsThatOfTheLibrary: what net/netip says is private, loopback,
-// link-local, multicast or unspecified is inside.
+// TestPrivateIsThatOfTheLibrary: addresses that net/netip calls private, loopback,
+// link-local, multicast or unspecified are private.
 func TestInsideIsThatOfTheLibrary(t *testing.T) {
 	in := newPrivateNets(&ruleset.Policy{})
 	b := newBench(t, nil)

@@ -79,7 +79,7 @@ func (b *bench) ask(m *dns.Msg) {
 	b.p.Query(&Client{Addr: client1, Port: 4000, Server: 1}, pack(b.t, m), b.now)
 }
 
-// last returns the last query to an upstream.
+// last returns the last query to an upstream, and parses it.
 func (b *bench) last() (sent, *dns.Msg) {
 	b.t.Helper()
 	if len(b.sent) == 0 {
@@ -89,8 +89,7 @@ func (b *bench) last() (sent, *dns.Msg) {
 	return s, unpack(b.t, s.msg)
 }
 
-// answer gives the proxy a response to its last query and returns what the
-// client gets, or nil.
+// answer sends a response to the last query and returns the reply, or nil.
 func (b *bench) answer(msg []byte) []byte {
 	n := len(b.got)
 	s, _ := b.last()
@@ -131,8 +130,8 @@ func ip(s string) packet.Addr {
 	return a<<24 | c<<16 | d<<8 | e
 }
 
-// TestTransparent (RFC 5625): what an upstream says passes as it is: types that
-// nobody knows (RFC 3597), flags, all sections, DNSSEC.
+// TestTransparent (RFC 5625): responses are relayed unchanged: unknown types (RFC
+// 3597), flags, all sections, DNSSEC.
 func TestTransparent(t *testing.T) {
 	for _, rrs := range [][]string{
 		{"@ 60 IN TXT \"some text\" \"more\""}, {"@ 60 IN MX 10 mail.example.com."}, {"@ 60 IN SRV 1 2 3 host.example.com."},
@@ -177,8 +176,8 @@ func TestTransparent(t *testing.T) {
 	}
 }
 
-// TestEDNS (RFC 6891): one OPT record of our own on each side, sizes, versions,
-// what is malformed, upstreams that do not know it.
+// TestEDNS (RFC 6891): the proxy's own OPT record on each side, sizes, versions,
+// malformed ones, upstreams without EDNS.
 func TestEDNS(t *testing.T) {
 	b := newBench(t, nil)
 	b.ask(query("a.example", dns.TypeA)) // a client without
@@ -254,7 +253,7 @@ func TestEDNS(t *testing.T) {
 	}
 }
 
-// TestOPTInTheMiddle: what follows an OPT record is additional and goes.
+// TestOPTInTheMiddle: records behind an OPT record are left out.
 func TestOPTInTheMiddle(t *testing.T) {
 	b := newBench(t, nil)
 	b.ask(query("a.example", dns.TypeA))
@@ -272,7 +271,7 @@ func TestOPTInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestBoundBeforeReleased: when the client has the answer, the name is there.
+// TestBoundBeforeReleased: when the client gets the reply, the name is bound.
 func TestBoundBeforeReleased(t *testing.T) {
 	b := newBench(t, nil)
 	b.ask(query("a.example", dns.TypeA))
@@ -285,8 +284,8 @@ func TestBoundBeforeReleased(t *testing.T) {
 	}
 }
 
-// TestServiceBindings (RFC 9460): address hints are bound; a record that cannot
-// be read is not passed on.
+// TestServiceBindings (RFC 9460): address hints are bound; malformed records are not
+// relayed.
 func TestServiceBindings(t *testing.T) {
 	b := newBench(t, nil)
 	b.ask(query("a.example", dns.TypeHTTPS))
@@ -321,7 +320,7 @@ func TestServiceBindings(t *testing.T) {
 	}
 }
 
-// finishAll lets all queries end.
+// finishAll lets all queries time out.
 func (b *bench) finishAll() {
 	b.t.Helper()
 	for range 20 {
@@ -333,7 +332,7 @@ func (b *bench) finishAll() {
 	}
 }
 
-// TestUpstreamFlaps: a single upstream that comes and goes.
+// TestUpstreamFlaps: a single upstream that goes down and comes up.
 func TestUpstreamFlaps(t *testing.T) {
 	b := newBench(t, nil)
 	for round := range 20 {
@@ -392,7 +391,7 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// silent is a transport that keeps only the last query.
+// A silent is a transport that keeps only the last query.
 type silent struct {
 	asked   [600]byte
 	buf     [2000]byte
@@ -414,7 +413,7 @@ func (s *silent) FreePort(uint16)                                       {}
 func (s *silent) Random() uint64                                        { s.n++; return s.n * 0x9e3779b97f4a7c15 }
 func (s *silent) QueryDone(*Result)                                     {}
 
-// BenchmarkProxy is a query and its answer, through everything but the frames.
+// BenchmarkProxy measures a query and its response, without frames.
 func BenchmarkProxy(bm *testing.B) {
 	b := newBench(bm, nil)
 	q := query("www.example.com", dns.TypeA)

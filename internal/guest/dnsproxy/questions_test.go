@@ -9,8 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// TestOddQuestions: questions that few ask pass as they are, and what comes back
-// binds only addresses of the Internet class that the question asked for.
+// TestOddQuestions: rare questions are forwarded unchanged, and only addresses of
+// class IN and the queried type are bound.
 func TestOddQuestions(t *testing.T) {
 	for _, c := range []struct {
 		name       string
@@ -50,8 +50,8 @@ func TestOddQuestions(t *testing.T) {
 	}
 }
 
-// TestRefusedKinds: transfers, updates, notifications and status queries are for
-// others; they are answered and not passed on.
+// TestRefusedKinds: transfers, updates, notifications and status queries are
+// refused.
 func TestRefusedKinds(t *testing.T) {
 	b := newBench(t, nil)
 	for _, op := range []int{dns.OpcodeIQuery, dns.OpcodeStatus, 3, dns.OpcodeNotify, dns.OpcodeUpdate, 6, 15} {
@@ -64,8 +64,8 @@ func TestRefusedKinds(t *testing.T) {
 	}
 }
 
-// TestLongAliasChain: what lies behind more than 16 names is passed on, and not
-// opened; a chain of 16 is. A blocked name hides behind none of them.
+// TestLongAliasChain: a response with a chain of 16 names is bound; a longer one is
+// relayed and not bound. A blocked name anywhere in it is found.
 func TestLongAliasChain(t *testing.T) {
 	for _, n := range []int{14, 15, 16, 31, 100} {
 		for _, blocked := range []bool{false, true} {
@@ -99,8 +99,8 @@ func TestLongAliasChain(t *testing.T) {
 	}
 }
 
-// TestTruncatedOverTCP: an answer that says it is truncated although it came
-// over TCP is passed on as it is, and what the client sees is bound.
+// TestTruncatedOverTCP: a truncated response over TCP is relayed, and its addresses
+// are bound.
 func TestTruncatedOverTCP(t *testing.T) {
 	b := newBench(t, nil)
 	b.ask(query("a.example", dns.TypeA))
@@ -120,7 +120,7 @@ func TestTruncatedOverTCP(t *testing.T) {
 	b.finishAll()
 }
 
-// TestServiceOfBlockedName: a hint is no way to the address of a blocked name.
+// TestServiceOfBlockedName: a service binding whose target is blocked is refused.
 func TestServiceOfBlockedName(t *testing.T) {
 	for _, target := range []string{"x.ads.test.", "x.good.test."} {
 		b := newBench(t, func(p *ruleset.Policy) { p.Blocked = []ruleset.Name{name(p, "ads.test")} })

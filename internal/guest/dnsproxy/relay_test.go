@@ -12,9 +12,9 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// TestWhatIsNoAnswer: a response is taken only from where the question went, to
-// the port from which it went, and with all of the question. What is not counts,
-// and the right one is still taken.
+// TestMismatches: a response is accepted only from the address and port to which the
+// query was sent, to its port, and with its whole question. Others are counted, and
+// the right one is still accepted.
 func TestWhatIsNoAnswer(t *testing.T) {
 	for what, change := range map[string]func(s *sent, m []byte) []byte{
 		"another server":            func(s *sent, m []byte) []byte { s.to++; return m },
@@ -90,9 +90,9 @@ func TestWhatIsNoAnswer(t *testing.T) {
 	}
 }
 
-// TestForgeriesLeadToTCP: so many responses that do not match make a query go on
-// over TCP, and not one fewer; a probe only ends. A server that does not keep the
-// case is asked over TCP at once.
+// TestForgeriesLeadToTCP: after tcpAfter mismatches, and not before, a query is
+// retried over TCP; a probe ends. After a response in another case it is retried at
+// once.
 func TestForgeriesLeadToTCP(t *testing.T) {
 	b := newBench(t, nil)
 	b.ask(query("a.example", dns.TypeA))
@@ -151,9 +151,8 @@ func TestForgeriesLeadToTCP(t *testing.T) {
 	}
 }
 
-// TestTagsOfTheGone: a tag stands for one query over TCP, as long as it is under
-// way there.
-func TestTagsOfTheGone(t *testing.T) {
+// TestOldTags: a tag is valid only for one query, while it is pending over TCP.
+func TestOldTags(t *testing.T) {
 	b := newBench(t, nil)
 	over := func() uint32 {
 		b.ask(query("a.example", dns.TypeA))
@@ -190,8 +189,8 @@ func TestTagsOfTheGone(t *testing.T) {
 	b.finishAll()
 }
 
-// TestTruncation: an answer as long as the client takes is passed on whole, and
-// one byte more is not: the client gets its question, TC and EDNS of its own.
+// TestTruncation: a response of the client's maximum length is relayed whole; a
+// longer one is truncated, to the question and the proxy's OPT record.
 func TestTruncation(t *testing.T) {
 	for _, c := range []struct {
 		size, max, limit int // the client's, the link's; of what fits
@@ -272,9 +271,9 @@ func TestTruncation(t *testing.T) {
 	}
 }
 
-// TestCutOffAnswers: what ends in the middle of a record is fetched over TCP when
-// it says so, and is malformed when it does not, or comes over TCP or TLS.
-func TestCutOffAnswers(t *testing.T) {
+// TestCutOffResponses: a response that ends within a record is retried over TCP if
+// it has TC, and malformed if it has not, or arrives over TCP or TLS.
+func TestCutOffResponses(t *testing.T) {
 	for _, how := range ways {
 		for _, tc := range []byte{0, flagTC >> 8} {
 			b := newBench(t, overOf(how))
@@ -302,9 +301,10 @@ func TestCutOffAnswers(t *testing.T) {
 	}
 }
 
-// TestUpstreamsFromBeforeEDNS (RFC 6891 section 6.2.2): each code that they may
-// have, each way; once, and not when they know EDNS.
-func TestUpstreamsFromBeforeEDNS(t *testing.T) {
+// TestUpstreamsWithoutEDNS (RFC 6891 section 6.2.2): each error code with which an
+// upstream refuses EDNS, over each transport; the query is retried without EDNS
+// once.
+func TestUpstreamsWithoutEDNS(t *testing.T) {
 	for _, how := range ways {
 		for rcode := range 16 {
 			for _, knows := range []bool{false, true} {
@@ -370,9 +370,9 @@ func TestUpstreamsFromBeforeEDNS(t *testing.T) {
 	}
 }
 
-// TestMoreThanIsLookedAt: many addresses are no reason to refuse an answer where
-// names are blocked; more aliases or targets than are looked at are, as is a
-// blocked one among them, wherever.
+// TestMoreThanIsExamined: with blocked names, a response with more aliases or
+// targets than are examined is refused, as is one with a blocked name anywhere; many
+// addresses are no reason.
 func TestMoreThanIsLookedAt(t *testing.T) {
 	const hint = "@ 60 IN HTTPS 1 t.example. ipv4hint=192.0.2.1"
 	const none = "@ 60 IN HTTPS 1 . ipv4hint=192.0.2.1"

@@ -12,10 +12,9 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// TestPlacesModel: places are taken and given back in any order, up to all of
-// them; the list of those under way has the order of their beginnings, and a place
-// has another tag each time.
-func TestPlacesModel(t *testing.T) {
+// TestActiveList: queries are allocated and released in any order, up to all of
+// them. The active list is in the order of allocation, and tags differ each time.
+func TestActiveList(t *testing.T) {
 	b := newBench(t, nil)
 	r := rand.New(rand.NewPCG(5, 6))
 	var order []uint16
@@ -65,8 +64,8 @@ func TestPlacesModel(t *testing.T) {
 	}
 }
 
-// TestRates: a client may ask so many queries within a second that begins with its
-// first, and as many in the next; others have their own.
+// TestRates: a client may send so many queries within a second from its first, and
+// as many in the next; others have their own rate.
 func TestRates(t *testing.T) {
 	b := newBench(t, func(p *ruleset.Policy) { p.Settings.DNSRate = 5 })
 	if b.p.rate != 5 {
@@ -93,8 +92,8 @@ func TestRates(t *testing.T) {
 	}
 }
 
-// TestClientTable: with more clients than places the one whose second began first
-// gives way, of those whose places are near; nobody else's count changes.
+// TestClientTable: with more clients than entries, the entry of the same hash whose
+// second began first is replaced; other counts do not change.
 func TestClientTable(t *testing.T) {
 	b := newBench(t, func(p *ruleset.Policy) { p.Settings.DNSRate = 3 })
 	home := func(a packet.Addr) uint32 { return uint32(a) * 0x9e3779b1 >> 8 % clientSlots }
@@ -146,11 +145,10 @@ func TestClientTable(t *testing.T) {
 	}
 }
 
-// TestWhoGivesWayOverTCP compares who gives way when all places for TCP are taken
-// with a plain description: the oldest of the client that has the most, counting
-// the new one; where that is the new one's own client, or there is none with more,
-// its own oldest, if it has waited for a try in vain.
-func TestWhoGivesWayOverTCP(t *testing.T) {
+// TestPreemptTCP compares preemptTCP with a plain description: the oldest query of
+// the client with the most, counting the new one; if that is the new one's client,
+// or none has more, its own oldest, if it has waited for longer than a try.
+func TestPreemptTCP(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	gave, kept := 0, 0
 	for round := range 120 {
@@ -210,7 +208,7 @@ func TestWhoGivesWayOverTCP(t *testing.T) {
 	}
 }
 
-// TestOwnOldestGivesWay: a client that has its share loses its oldest when that has
+// TestOwnOldestGivesWay: a client at its limit loses its oldest query when that has
 // waited for a try, to the nanosecond.
 func TestOwnOldestGivesWay(t *testing.T) {
 	for _, late := range []int64{tryTimeout - 1, tryTimeout} {
@@ -233,9 +231,8 @@ func TestOwnOldestGivesWay(t *testing.T) {
 	}
 }
 
-// TestNobodyHoldsAnything: who has no query has no oldest one, and nobody has the
-// most.
-func TestNobodyHoldsAnything(t *testing.T) {
+// TestNoOwners: without queries there is no oldest one, and no largest owner.
+func TestNoOwners(t *testing.T) {
 	b := newBench(t, nil)
 	hs := &b.p.owners
 	if hs.oldestOfLargest() != 0 || hs.oldest(client1) != 0 || hs.count(client1) != 0 {
@@ -251,8 +248,8 @@ func TestNobodyHoldsAnything(t *testing.T) {
 	}
 }
 
-// TestNoPort: where there is no port, or the one that is given is in use, the query
-// ends and the port goes back.
+// TestNoPort: a query fails if there is no port or the port is in use already, and
+// the port is freed.
 func TestNoPort(t *testing.T) {
 	b := newBench(t, nil)
 	tr := &portless{bench: b}
@@ -277,7 +274,7 @@ func TestNoPort(t *testing.T) {
 	}
 }
 
-// portless is a transport with one port, or none.
+// A portless is a transport with one port, or none.
 type portless struct {
 	*bench
 	port uint16
@@ -287,7 +284,7 @@ type portless struct {
 func (p *portless) AllocPort() (uint16, bool) { return p.port, p.port != 0 }
 func (p *portless) FreePort(port uint16)      { p.gave = append(p.gave, port) }
 
-// TestNewRefuses: policies with which a proxy cannot work.
+// TestNewRefuses: policies for which New returns an error.
 func TestNewRefuses(t *testing.T) {
 	six := ruleset.Addr{0x20, 1}
 	good := ruleset.Upstream{Address: upAddr.To16(), Port: 53}
@@ -325,9 +322,9 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// TestWhoMayUseNames: which clients rules let use a name, by prefixes of every
-// length, for rules that accept only, and with two rules and two clients.
-func TestWhoMayUseNames(t *testing.T) {
+// TestSourceSets: which clients may use a name, with prefixes of all lengths, rules
+// that accept and rules that do not, two rules and two clients.
+func TestSourceSets(t *testing.T) {
 	for bits := range 33 {
 		mask := ^packet.Addr(0) << (32 - bits)
 		const src = packet.Addr(0x0a141e28)

@@ -10,8 +10,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// TestPadding (RFC 8467 section 4.1): a query over TLS has a multiple of 128 bytes,
-// the next one, for names and options of every length; the padding is zero.
+// TestPadding (RFC 8467 section 4.1): the length of a query over TLS is the next
+// multiple of 128 bytes, for names and options of all lengths; the padding is zero.
 func TestPadding(t *testing.T) {
 	b := overTLSBench(t, 1, 0)
 	for n := range maxName - 1 {
@@ -45,10 +45,9 @@ func TestPadding(t *testing.T) {
 	}
 }
 
-// TestTLSAnswersAreMatched: an answer over TLS is one only over the connection, and
-// in the place, of a query that is under way there, in the case in which it was
-// asked.
-func TestTLSAnswersAreMatched(t *testing.T) {
+// TestTLSResponsesAreMatched: a response over TLS is accepted only over the
+// connection, with the identifier, and in the case of a query pending there.
+func TestTLSResponsesAreMatched(t *testing.T) {
 	b := overTLSBench(t, 2, 0)
 	b.ask(query("abcdefgh.example", dns.TypeA))
 	b.ask(query("abcdefgh.example", dns.TypeA))
@@ -98,8 +97,7 @@ func TestTLSAnswersAreMatched(t *testing.T) {
 	}
 }
 
-// TestTLSIsCounted: each query over TLS counts, and each further one for the same
-// client's query.
+// TestTLSIsCounted: queries and retries over TLS are counted.
 func TestTLSIsCounted(t *testing.T) {
 	b := overTLSBench(t, 2, 0)
 	b.ask(query("a.example", dns.TypeA))
@@ -131,7 +129,7 @@ func TestTLSIsCounted(t *testing.T) {
 }
 
 // TestTLSLost: what each query does when the connection to an upstream is lost,
-// after it was of use and when it never was.
+// after it has worked or not.
 func TestTLSLost(t *testing.T) {
 	for _, failed := range []bool{false, true} {
 		b := overTLSBench(t, 2, 0)
@@ -180,7 +178,7 @@ func TestTLSLost(t *testing.T) {
 	b.finishAll()
 }
 
-// TestProbeOfPlainWhileTLSIsUp: plain upstreams that are down are not even probed
+// TestProbeOfPlainWhileTLSIsUp: upstreams without TLS that are down are not probed
 // while one with TLS is up.
 func TestProbeOfPlainWhileTLSIsUp(t *testing.T) {
 	b := overTLSBench(t, 2, 1)

@@ -9,8 +9,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// overTLSBench has upstreams with TLS: the first of them, and as many plain ones
-// behind them.
+// overTLSBench has upstreams with TLS, and behind them upstreams without.
 func overTLSBench(t testing.TB, tls, plain int) *bench {
 	return newBench(t, func(p *ruleset.Policy) {
 		p.Upstreams = nil
@@ -25,8 +24,8 @@ func overTLSBench(t testing.TB, tls, plain int) *bench {
 	})
 }
 
-// TestTLSFailsOver: each upstream with TLS is asked once at once, none in the
-// clear, and the client has its answer from the first that works.
+// TestTLSFailsOver: each upstream with TLS is tried at once, none in the clear, and
+// the client gets the response of the first that works.
 func TestTLSFailsOver(t *testing.T) {
 	b := overTLSBench(t, 3, 0)
 	b.ask(query("www.example", dns.TypeA))
@@ -54,8 +53,8 @@ func TestTLSFailsOver(t *testing.T) {
 	}
 }
 
-// TestTLSIsNotRepeated: what a connection carries is not lost; with one upstream
-// the query waits, and is asked again only over a new connection.
+// TestTLSIsNotRepeated: with one upstream a query is not sent again over the same
+// connection; it waits, and is sent again over a new one.
 func TestTLSIsNotRepeated(t *testing.T) {
 	b := overTLSBench(t, 1, 0)
 	b.ask(query("www.example", dns.TypeA))
@@ -91,8 +90,8 @@ func TestTLSIsNotRepeated(t *testing.T) {
 	}
 }
 
-// TestTLSRefused: while no connection can be made, a query waits for its tries
-// and then fails, and every upstream is asked over TLS only.
+// TestTLSRefused: while no connection can be made, a query waits for its tries and
+// fails; each upstream is tried over TLS only.
 func TestTLSRefused(t *testing.T) {
 	b := overTLSBench(t, 2, 0)
 	b.noTLS = true
@@ -108,7 +107,7 @@ func TestTLSRefused(t *testing.T) {
 	}
 }
 
-// TestTLSFallback: plain upstreams are asked while all with TLS are down.
+// TestTLSFallback: upstreams without TLS are used while all with TLS are down.
 func TestTLSFallback(t *testing.T) {
 	b := overTLSBench(t, 2, 1)
 	fail := func(up int) {
@@ -145,8 +144,8 @@ func TestTLSFallback(t *testing.T) {
 	}
 }
 
-// FuzzTLSResponse gives the proxy arbitrary messages over a connection where two
-// queries are under way. Only what repeats the question of one ends it.
+// FuzzTLSResponse sends arbitrary messages over a connection with two pending
+// queries. Only a message with the question of one completes it.
 func FuzzTLSResponse(f *testing.F) {
 	b := overTLSBench(f, 1, 0)
 	b.ask(query("www.example", dns.TypeA))
@@ -171,7 +170,7 @@ func FuzzTLSResponse(f *testing.F) {
 	})
 }
 
-// answerTo makes a response without records to a query, as it is.
+// answerTo returns a response without records to a query.
 func answerTo(q []byte) []byte {
 	m := bytes.Clone(q)
 	m[2] |= 0x80

@@ -10,10 +10,10 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// TestWhichUpstream: in every combination of up to four upstreams, with TLS and
-// without, up, down, and with a different time of their last answers, the one
-// that is asked first, next, and after a refusal is the one that a plain
-// description of it finds.
+// TestWhichUpstream compares the upstream of a new query, the next, and that after
+// an ICMP error with a plain description, for all combinations of up to four
+// upstreams, with and without TLS, up and down, with different times of their last
+// responses.
 func TestWhichUpstream(t *testing.T) {
 	failures := []uint8{0, downAfter - 1, downAfter, 255}
 	for n := 1; n <= 4; n++ {
@@ -78,8 +78,8 @@ func twoPlain(p *ruleset.Policy) {
 	p.Upstreams = append(p.Upstreams, ruleset.Upstream{Address: up2Addr.To16(), Port: 5353})
 }
 
-// at lets Tick run just before a time and at it, and reports how many queries
-// have left then and at that time.
+// at runs Tick just before a time and at it, and returns how many queries were sent
+// each time.
 func (b *bench) at(now int64) (before, then int) {
 	n := len(b.sent) + len(b.tcp) + len(b.tls) + len(b.got)
 	b.now = now - 1
@@ -90,8 +90,8 @@ func (b *bench) at(now int64) (before, then int) {
 	return before, len(b.sent) + len(b.tcp) + len(b.tls) + len(b.got) - n - before
 }
 
-// TestDeadlines: Due says when Tick has something to do: not before, and at that
-// time it does it. The earliest of several counts, whichever has come first.
+// TestDeadlines: Due returns the earliest time at which Tick has something to do;
+// Tick does nothing before.
 func TestDeadlines(t *testing.T) {
 	b := newBench(t, twoPlain)
 	if at, any := b.p.Due(); any || at != 0 {
@@ -143,8 +143,8 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
-// TestTriesEnd: a query ends when its time is over, with the number of tries that
-// fits into it, and not later than with maxTries.
+// TestTriesEnd: a query fails when its time is over, after the number of tries that
+// fit, and not later than after maxTries.
 func TestTriesEnd(t *testing.T) {
 	b := newBench(t, nil)
 	start := b.now
@@ -184,9 +184,9 @@ func TestTriesEnd(t *testing.T) {
 	b.finishAll()
 }
 
-// TestRefusalsCountOnce: an upstream that the network says is not there has failed
-// once, however often that is said, and whoever has refused is asked again only
-// when the try is over.
+// TestRefusalsCountOnce: an unreachable upstream counts one failure however many
+// ICMP errors arrive, and is used for the query again only after the try has timed
+// out.
 func TestRefusalsCountOnce(t *testing.T) {
 	b := newBench(t, twoPlain)
 	b.ask(query("a.example", dns.TypeA))
@@ -240,8 +240,9 @@ func TestRefusalsCountOnce(t *testing.T) {
 	b.finishAll()
 }
 
-// TestProbes: one that is down is asked beside another once a second, at most
-// maxProbes at a time for each; nobody gets what it says, and it is up then.
+// TestProbes: an upstream that is down is probed once a second, with at most
+// maxProbes at a time; a response to a probe is not relayed, and the upstream is up
+// then.
 func TestProbes(t *testing.T) {
 	b := newBench(t, twoPlain)
 	ask := func() (probes int) {

@@ -17,10 +17,10 @@ const (
 	bodyAt    = headerLen + len(askedName) + 4
 )
 
-// pointer makes a compression pointer.
+// pointer returns a compression pointer.
 func pointer(to int) string { return string([]byte{0xc0 | byte(to>>8), byte(to)}) }
 
-// long returns labels that take n bytes, without an end.
+// long returns labels of n bytes in all, without an end.
 func long(n int) string {
 	s := ""
 	for ; n > 64; n -= 50 {
@@ -29,7 +29,8 @@ func long(n int) string {
 	return s + string([]byte{byte(n - 1)}) + strings.Repeat("y", n-1)
 }
 
-// badNames are names that are none, at offset at; goodNames, their twins, are.
+// badNames returns invalid names at offset at; goodNames, similar ones that are
+// valid.
 func badNames(at int) map[string]string {
 	return map[string]string{
 		"pointer to itself":           pointer(at),
@@ -86,8 +87,8 @@ var places = []struct {
 
 var ways = []string{"UDP", "TCP", "TLS"}
 
-// through gives the proxy a response to a question for ANY over UDP, TCP or TLS,
-// and returns what the client gets.
+// through sends a response to a query for ANY over UDP, TCP or TLS, and returns the
+// reply.
 func (b *bench) through(how, body string, counts [3]int) *dns.Msg {
 	b.t.Helper()
 	q := query("a.example", dns.TypeANY)
@@ -137,8 +138,8 @@ func overOf(how string) func(*ruleset.Policy) {
 	}
 }
 
-// refuses gives the proxy a response by some ways and reports what is not
-// SERVFAIL, not counted, or held against the upstream.
+// refuses sends a response over some transports and reports those that are not
+// SERVFAIL, not counted, or counted as a failure of the upstream.
 func refuses(t *testing.T, over []string, what, body string, counts [3]int) {
 	t.Helper()
 	for _, how := range over {
@@ -164,9 +165,9 @@ func relays(t *testing.T, over []string, what, body string, counts [3]int) {
 	}
 }
 
-// TestMalformedNames: every name of an answer that is passed on is a name,
-// wherever it is; the answer is SERVFAIL otherwise, counted, and the upstream,
-// which may have it from anybody, is not blamed.
+// TestMalformedNames: every name of a relayed response is valid, in any place;
+// otherwise the client gets SERVFAIL, it is counted, and it is no failure of the
+// upstream.
 func TestMalformedNames(t *testing.T) {
 	in := func(section int) (counts [3]int) { counts[section] = 1; return }
 	for section := range 3 {
@@ -193,8 +194,8 @@ func TestMalformedNames(t *testing.T) {
 	}
 }
 
-// TestRecordsThatLie: lengths and counts that are not those of what is there,
-// and RDATA that ends early or late.
+// TestWrongLengths: wrong lengths and counts, and RDATA that is too short or too
+// long.
 func TestRecordsThatLie(t *testing.T) {
 	self := pointer(headerLen)
 	txt := rawRR(self, 16, "\x01x")
@@ -244,7 +245,7 @@ func TestRecordsThatLie(t *testing.T) {
 	refuses(t, ways[:1], "an A6 with a prefix of 129", rawRR(self, typeA6, "\x81\x00"), [3]int{1})
 }
 
-// TestChaosAddress: in class CH an address has a name (RFC 1034 section 3.6).
+// TestChaosAddress: an address of class CH has a name (RFC 1034 section 3.6).
 func TestChaosAddress(t *testing.T) {
 	rr := func(name string) string {
 		s := []byte(rawRR(pointer(headerLen), typeA, name+"\x00\x01"))
@@ -255,7 +256,7 @@ func TestChaosAddress(t *testing.T) {
 	refuses(t, ways[:1], "a loop", rr(pointer(bodyAt+12)), [3]int{1})
 }
 
-// TestExpandBounds: each bound of the reading of names, from both sides.
+// TestExpandBounds: each bound of expand, from both sides.
 func TestExpandBounds(t *testing.T) {
 	const at = headerLen
 	head := strings.Repeat("\x00", headerLen)
@@ -302,8 +303,8 @@ func TestExpandBounds(t *testing.T) {
 	}
 }
 
-// TestShortestAnswers: messages of every length from none to a whole answer, of
-// which only the last is one, over each way.
+// TestShortestResponses: prefixes of all lengths of a response, of which only the
+// whole is accepted, over each transport.
 func TestShortestAnswers(t *testing.T) {
 	for _, how := range ways {
 		b := newBench(t, overOf(how))

@@ -41,8 +41,8 @@ func (b *bench) tickAt(at int64) {
 	b.l.Tick(b.now)
 }
 
-// TestLinkDeadlines: in each state, when Tick has something to do, that it does
-// nothing before, and what it does then.
+// TestLinkDeadlines: the timer of each state, and what Tick does when it is due and
+// before.
 func TestLinkDeadlines(t *testing.T) {
 	query := make([]byte, 20)
 	b := newBench(t)
@@ -141,9 +141,9 @@ func TestLinkDeadlines(t *testing.T) {
 	b.wantDue(0)
 }
 
-// TestLinkCannotBegin: each reason for which a connection is not begun counts, is
-// told once, and leaves no port behind.
-func TestLinkCannotBegin(t *testing.T) {
+// TestConnectFails: each reason for which a connection cannot be opened is counted
+// and reported once, and no port stays allocated.
+func TestConnectFails(t *testing.T) {
 	query := make([]byte, 20)
 	b := newBench(t)
 	b.l.cfg.ClockSet = false
@@ -183,7 +183,7 @@ type portless struct{ *bench }
 
 func (portless) AllocPort() (packet.Addr, uint16, bool) { return 0, 0, false }
 
-// TestLinkRoom: a query fits exactly, or not at all.
+// TestLinkRoom: a query is written whole or not at all.
 func TestLinkRoom(t *testing.T) {
 	for _, over := range []int{0, 1} {
 		b := newBench(t)
@@ -212,9 +212,9 @@ func message(n int) []byte {
 	return m
 }
 
-// TestLinkMovesAll: sealed bytes go both ways whole, also across the rings' ends and
-// through a window that is smaller than what there is; the goroutine is woken for
-// what it can do, and only then.
+// TestLinkMovesAll: sealed bytes pass in both directions, also across the ends of
+// the rings and through a window that is smaller than the data. The goroutine is
+// woken if it has something to do, and only then.
 func TestLinkMovesAll(t *testing.T) {
 	b := newBench(t)
 	b.open(make([]byte, 20))
@@ -251,9 +251,9 @@ func TestLinkMovesAll(t *testing.T) {
 	}
 }
 
-// TestLinkEndOfTheServer: the end of what it sends reaches the goroutine behind the
-// last byte, once.
-func TestLinkEndOfTheServer(t *testing.T) {
+// TestServerCloses: the goroutine sees the end of the server's bytes once, after the
+// last byte.
+func TestServerCloses(t *testing.T) {
 	b := newBench(t)
 	b.open(make([]byte, 20))
 	p := b.l.pipe
@@ -320,7 +320,8 @@ func TestLinkEndOfTheServer(t *testing.T) {
 	}
 }
 
-// TestLinkParked: what the goroutine says in the end, by state and class.
+// TestLinkParked: how a connection ends, by the state of the link and the class that
+// the goroutine reports.
 func TestLinkParked(t *testing.T) {
 	for _, c := range []struct {
 		opened bool
@@ -358,9 +359,9 @@ func TestLinkParked(t *testing.T) {
 	}
 }
 
-// TestManyAnswersAtOnce: at most so many messages are read in one poll; the rest at
-// the next, for which the link asks; empty ones are messages.
-func TestManyAnswersAtOnce(t *testing.T) {
+// TestManyResponsesAtOnce: one Poll reads a bounded number of messages, the next one
+// continues. Empty messages are messages.
+func TestManyResponsesAtOnce(t *testing.T) {
 	b := newBench(t)
 	b.open(make([]byte, 20))
 	b.l.pipe.WritePlain(bytes.Repeat([]byte{0, 1, 7}, 3*messagesPerPoll))
@@ -393,7 +394,7 @@ func TestManyAnswersAtOnce(t *testing.T) {
 	}
 }
 
-// TestPipe: what the goroutine may do, and when it rests.
+// TestPipe: the methods for the goroutine, and when they block.
 func TestPipe(t *testing.T) {
 	p := NewPipe()
 	if p.working() || p.ShouldClose() || p.Cancelled() || p.SealedRoom() != sealedSize || p.PlainRoom() != plainInSize {

@@ -9,8 +9,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// A bench is a link whose network and whose goroutine are the test: what is
-// sealed is what is plain.
+// A bench is a link with a simulated network and goroutine. Nothing is encrypted.
 type bench struct {
 	t      testing.TB
 	s      *tcp.Stack
@@ -100,7 +99,7 @@ func (b *bench) server(data []byte) {
 	b.seq += uint32(len(data))
 }
 
-// TestLinkAllocations: the packet loop's half does not allocate.
+// TestLinkAllocations: the half in the packet loop does not allocate.
 func TestLinkAllocations(t *testing.T) {
 	b := newBench(t)
 	query, answer := make([]byte, 128), append([]byte{0, 200}, make([]byte, 200)...)
@@ -141,7 +140,7 @@ func TestLinkAllocations(t *testing.T) {
 	}
 }
 
-// TestLinkFull: what does not fit is counted, and nothing is sent in part.
+// TestLinkFull: a query without room is counted, and no part of it is sent.
 func TestLinkFull(t *testing.T) {
 	b := newBench(t)
 	query := make([]byte, 998)
@@ -155,9 +154,9 @@ func TestLinkFull(t *testing.T) {
 	}
 }
 
-// TestLinkPause: connections that come to nothing are made ever more seldom;
-// one that works ends that.
-func TestLinkPause(t *testing.T) {
+// TestLinkBackoff: the backoff doubles with each failed connection, and ends with
+// one that works.
+func TestLinkBackoff(t *testing.T) {
 	b := newBench(t)
 	want := firstBackoff
 	for range 8 {
@@ -182,9 +181,9 @@ func TestLinkPause(t *testing.T) {
 	}
 }
 
-// TestLinkAskedWhileItEnds: a query that comes while the goroutine says good-bye
-// is Lost, for it to be asked again; one that comes after a failure is refused.
-func TestLinkAskedWhileItEnds(t *testing.T) {
+// TestSendWhileEnding: a query that is sent while the connection is being closed is
+// Lost, so that it can be sent again; after a failure it is refused.
+func TestSendWhileEnding(t *testing.T) {
 	b := newBench(t)
 	b.open(make([]byte, 20))
 	b.server([]byte{0, 1, 5})
@@ -220,8 +219,8 @@ func TestLinkAskedWhileItEnds(t *testing.T) {
 	}
 }
 
-// FuzzFraming: messages come out as they went in, however the bytes are cut and
-// whatever the lengths say.
+// FuzzFraming: messages arrive unchanged, however the bytes are divided and whatever
+// the lengths are.
 func FuzzFraming(f *testing.F) {
 	f.Add([]byte("\x00\x03abc\x00\x00\x00\x01x\xff\xffabc"), []byte{1, 2, 3, 200})
 	f.Fuzz(func(t *testing.T, in, cuts []byte) {

@@ -9,8 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// TestSecondConnection: nothing of a connection is left in the next: neither half a
-// message nor the reason for which it was ended.
+// TestSecondConnection: a connection starts with neither a partial message nor the
+// end reason of the previous one.
 func TestSecondConnection(t *testing.T) {
 	b := newBench(t)
 	b.open(make([]byte, 20))
@@ -71,9 +71,9 @@ func TestSecondConnection(t *testing.T) {
 	}
 }
 
-// TestReasonsAreToldOnce: another reason is told, also of the same class, and the
-// same one is not; it is told again when it has worked meanwhile.
-func TestReasonsAreToldOnce(t *testing.T) {
+// TestReasonsAreReportedOnce: a failure is reported if its class or reason differs
+// from that of the previous one, or a connection has worked meanwhile.
+func TestReasonsAreReportedOnce(t *testing.T) {
 	b := newBench(t)
 	for i, c := range []struct {
 		class  Class
@@ -111,7 +111,7 @@ func TestReasonsAreToldOnce(t *testing.T) {
 	}
 }
 
-// TestTheGoroutineIsWoken: for every order.
+// TestTheGoroutineIsWoken: each order wakes the goroutine.
 func TestTheGoroutineIsWoken(t *testing.T) {
 	b := newBench(t)
 	b.open(make([]byte, 20))
@@ -161,8 +161,8 @@ func TestTheGoroutineIsWoken(t *testing.T) {
 	woken("Stop")
 }
 
-// TestUnacknowledgedEndsALink: bytes that the server does not acknowledge end a link
-// before the answer is overdue; one that was refused wakes nobody.
+// TestUnacknowledgedEndsALink: a connection is ended if the server does not
+// acknowledge bytes, before the response timeout.
 func TestUnacknowledgedEndsALink(t *testing.T) {
 	b := newBench(t)
 	b.open(make([]byte, 20))
@@ -185,9 +185,9 @@ func TestUnacknowledgedEndsALink(t *testing.T) {
 	}
 }
 
-// TestRestIsSeen: the loop sees whether the goroutine is at work, has done something,
-// or rests.
-func TestRestIsSeen(t *testing.T) {
+// TestWaitIsSeen: the loop sees whether the goroutine is running, has done
+// something, or waits.
+func TestWaitIsSeen(t *testing.T) {
 	p := NewPipe()
 	p.busy.Store(true)
 	back := make(chan bool)

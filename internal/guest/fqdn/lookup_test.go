@@ -12,9 +12,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// TestLookups: a set with room for everything against a list of all that was ever
-// bound: every look-up, with every field, in its order, before and after the end of
-// each binding, to the nanosecond.
+// TestLookups compares a large set with a list of all bindings: every lookup, with
+// all fields and their order, before and after each expiry, to the nanosecond.
 func TestLookups(t *testing.T) {
 	type bound struct {
 		client, addr packet.Addr
@@ -160,8 +159,8 @@ func TestLookups(t *testing.T) {
 	}
 }
 
-// TestLookUpsOfNothing: numbers, clients and names that there are not.
-func TestLookUpsOfNothing(t *testing.T) {
+// TestLookupsOfNothing: names, clients and references that do not exist.
+func TestLookupsOfNothing(t *testing.T) {
 	s := New(Config{Capacity: 3, Patterns: patterns(t, "a.r")})
 	var f Found
 	var buf [MaxName]byte
@@ -211,8 +210,8 @@ func TestLookUpsOfNothing(t *testing.T) {
 	}
 }
 
-// TestMostPatterns: an address has as many patterns as fit, each once; one more is
-// missing, and that is said.
+// TestMostPatterns: an address has as many patterns as fit, without duplicates; with
+// one more, Full is set.
 func TestMostPatterns(t *testing.T) {
 	var f Found
 	for n, full := range map[int]bool{4 * PerAddress: false, 4*PerAddress + 1: true} {
@@ -233,7 +232,7 @@ func TestMostPatterns(t *testing.T) {
 	}
 }
 
-// TestLongChains: how far look-ups that are bounded look.
+// TestLongChains: bounded lookups examine as many bindings as they say.
 func TestLongChains(t *testing.T) {
 	var f Found
 	s := New(Config{Capacity: 1000, Patterns: patterns(t, "old.r")})
@@ -255,8 +254,8 @@ func TestLongChains(t *testing.T) {
 	}
 }
 
-// TestEqualAges: of names that were learned at once the last one comes first, and
-// the best eight remain whatever order they come in.
+// TestEqualAges: of names learned at the same time the last one comes first, and the
+// first eight are kept in whatever order they come.
 func TestEqualAges(t *testing.T) {
 	s := New(Config{Capacity: 100, Patterns: patterns(t, "*.r")})
 	var f Found
@@ -291,8 +290,8 @@ func TestEqualAges(t *testing.T) {
 	}
 }
 
-// TestHashes: every byte of a name, its length and every bit of the secret change
-// about half of the bits, so that nobody can make names that fall into one chain.
+// TestHashes: each byte of a name, its length and each bit of the secret change
+// about half of the bits of its hash, so that collisions cannot be made.
 func TestHashes(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 4))
 	ones, all := 0, 0

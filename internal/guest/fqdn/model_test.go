@@ -9,8 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// The model of a set: a plain list of bindings, the oldest first. Which one
-// gives way is found by counting.
+// A model of a set is a list of bindings, oldest first. It finds the binding to
+// evict by counting.
 type model struct {
 	cap int
 	all []modelBinding
@@ -23,8 +23,8 @@ type modelBinding struct {
 	dead             bool
 }
 
-// Names of the model: the patterns are *.r, n0.r and n1.r; n8 to n15 have none.
-// Every second four are long and count twice.
+// modelName returns a name of the model. The patterns are *.r, n0.r and n1.r; n8 to
+// n15 match none. Half of them are long and count twice.
 func modelName(i int) string {
 	long := ""
 	if i%8 >= 4 {

@@ -12,7 +12,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// labels is a name in wire form with labels of these lengths.
+// labels returns a name in wire form with labels of these lengths.
 func labels(lens ...int) (b []byte) {
 	for _, n := range lens {
 		b = append(append(b, byte(n)), strings.Repeat("l", n)...)
@@ -20,7 +20,7 @@ func labels(lens ...int) (b []byte) {
 	return append(b, 0)
 }
 
-// TestValid: the shortest and the longest name, and what is one off.
+// TestValid: the shortest and the longest name, and names one byte off.
 func TestValid(t *testing.T) {
 	for _, c := range []struct {
 		what string
@@ -52,7 +52,7 @@ func TestValid(t *testing.T) {
 	}
 }
 
-// TestTextAndWire: names as people write them, from both functions that read them.
+// TestTextAndWire: Encode and EncodeTo.
 func TestTextAndWire(t *testing.T) {
 	l63 := strings.Repeat("l", 63)
 	long := l63 + "." + l63 + "." + l63 + "."  // 192
@@ -106,8 +106,8 @@ func TestTextAndWire(t *testing.T) {
 	}
 }
 
-// TestTextAndWireAgree: the two, and another library, on names made at random of
-// what makes a difference, around the greatest lengths.
+// TestTextAndWireAgree compares the two with each other and with another library, on
+// random names around the maximum lengths.
 func TestTextAndWireAgree(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 1))
 	good := 0
@@ -145,8 +145,8 @@ func TestTextAndWireAgree(t *testing.T) {
 	}
 }
 
-// TestAppendText: each byte that a label may hold, as RFC 1035 writes it, and as
-// another library reads it again; names that are cut off end where they end.
+// TestAppendText: each byte of a label is escaped as in RFC 1035 and read back by
+// another library; truncated names end where they are cut.
 func TestAppendText(t *testing.T) {
 	for c := range 256 {
 		name := []byte{3, 'a', byte(c), 'b', 1, 'c', 0}
@@ -173,8 +173,8 @@ func TestAppendText(t *testing.T) {
 	}
 }
 
-// TestPatternsAtRandom: many patterns, some of them several times, against a list
-// that is walked.
+// TestPatternsAtRandom compares many patterns, some of them duplicates, with a
+// linear search.
 func TestPatternsAtRandom(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 5))
 	name := func() string {
@@ -232,8 +232,8 @@ func TestPatternsAtRandom(t *testing.T) {
 	}
 }
 
-// TestPatternsOfRubbish: what is not a name is refused, and named.
-func TestPatternsOfRubbish(t *testing.T) {
+// TestInvalidPatterns: an invalid name is an error, which names it.
+func TestInvalidPatterns(t *testing.T) {
 	for _, s := range []string{"a..b", ".a", strings.Repeat("l", 64), strings.Repeat("a.", 128)} {
 		p := &ruleset.Policy{Strings: []byte("good" + s), Names: []ruleset.Name{{Text: ruleset.Text{Off: 0, Len: 4}}, {Text: ruleset.Text{Off: 4, Len: uint32(len(s))}}}}
 		if got, err := NewPatterns(p, p.Names); got != nil || err == nil || err.Error() != "fqdn: "+s+" is not a name" {

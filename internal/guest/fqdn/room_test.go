@@ -8,7 +8,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// TestBytes: a set takes the memory that it says, and asks for no more.
+// TestBytes: a set allocates as much memory as Bytes says.
 func TestBytes(t *testing.T) {
 	for _, n := range []int{-1, 0, 1, 2, 3, 4, 5, 7, 8, 9, 100, 1024, 1025} {
 		sum := 0
@@ -30,7 +30,7 @@ func TestBytes(t *testing.T) {
 	}
 }
 
-// nameOf is a name of n bytes, of which i makes it another one.
+// nameOf returns a name of n bytes, different for each i.
 func nameOf(n, i int) []byte {
 	if n < 10 {
 		panic("too short")
@@ -47,8 +47,8 @@ func nameOf(n, i int) []byte {
 	return append(b, 0)
 }
 
-// TestRoomForNames: the text of one and a half names of one cell for each binding,
-// and of the longest name; not a byte less, not one more.
+// TestRoomForNames: there is room for one and a half names of one cell for each
+// binding, and for the longest name, and for no more.
 func TestRoomForNames(t *testing.T) {
 	if cellsOf(1) != 1 || cellsOf(28) != 1 || cellsOf(29) != 2 || cellsOf(56) != 2 || cellsOf(57) != 3 || cellsOf(255) != 10 {
 		t.Fatal("charge")
@@ -104,8 +104,7 @@ func TestRoomForNames(t *testing.T) {
 	}
 }
 
-// TestNamesOfOneHash: names are told apart by every byte, should their hashes be
-// the same.
+// TestNamesOfOneHash: names with the same hash are compared byte by byte.
 func TestNamesOfOneHash(t *testing.T) {
 	for _, n := range []int{10, 27, 28, 29, 56, 57, 255} {
 		s := New(Config{Capacity: 2, Secret: [2]uint64{3, 5}})
@@ -135,9 +134,9 @@ func TestNamesOfOneHash(t *testing.T) {
 	}
 }
 
-// TestGoneIsGone: what is pushed out is found by nobody, in no way, and its client's
-// shares and everyone's are as if it had not been.
-func TestGoneIsGone(t *testing.T) {
+// TestEvictedIsGone: no lookup finds an evicted binding, and it does not count in
+// any share.
+func TestEvictedIsGone(t *testing.T) {
 	var f Found
 	for _, client := range []packet.Addr{Everyone, 1, 2} {
 		s := New(Config{Capacity: 4, Patterns: patterns(t, "*.r")})
@@ -177,8 +176,9 @@ func TestGoneIsGone(t *testing.T) {
 	}
 }
 
-// TestSweepGoesOn: each look goes on where the last one stopped, and round.
-func TestSweepGoesOn(t *testing.T) {
+// TestSweepContinues: a sweep continues where the last one stopped, and starts again
+// at the end.
+func TestSweepContinues(t *testing.T) {
 	s := New(Config{Capacity: 10})
 	for i := range 10 {
 		s.Bind(1, wire(t, "a.b"), packet.Addr(i), 1, 0, 0)

@@ -10,7 +10,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// patterns reads names as a policy has them; "*." makes a wildcard.
+// patterns returns a set of patterns; "*." makes a wildcard.
 func patterns(t testing.TB, list ...string) *Patterns {
 	t.Helper()
 	p := &ruleset.Policy{}
@@ -47,7 +47,7 @@ func ids(s *Set, client, addr packet.Addr, now int64) []uint32 {
 	return r
 }
 
-// TestS26_Wildcards: a wildcard stands for exactly one label.
+// TestS26_Wildcards: a wildcard matches exactly one more label.
 func TestS26_Wildcards(t *testing.T) {
 	p := patterns(t, "example.com", "*.example.com", "*.b.example.com", "example.com", "*.com")
 	for name, want := range map[string][]uint32{
@@ -126,7 +126,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestLifetime: TTLs that mean something else, floor, grace, learning again.
+// TestLifetime: unusual TTLs, floor, grace, and names learned again.
 func TestLifetime(t *testing.T) {
 	for _, c := range []struct {
 		ttl          uint32
@@ -166,8 +166,8 @@ func TestEveryone(t *testing.T) {
 	}
 }
 
-// TestS34_OldestGivesWay: in a full set the oldest entry goes; what has expired
-// and what no rule needs goes before it.
+// TestS34_OldestGivesWay: a full set evicts the oldest binding; expired ones, and
+// those outside the policy, before.
 func TestS34_OldestGivesWay(t *testing.T) {
 	name := func(i int) []byte { return wire(t, fmt.Sprintf("n%d.example", i)) }
 	s := New(Config{Capacity: 10, Patterns: patterns(t, "*.example")})
@@ -201,8 +201,7 @@ func TestS34_OldestGivesWay(t *testing.T) {
 	}
 }
 
-// TestPerAddress: one client's names of one address are limited, whoever fills
-// them.
+// TestPerAddress: the number of one client's names for one address is limited.
 func TestPerAddress(t *testing.T) {
 	s := New(Config{Capacity: 1000, Patterns: patterns(t, "n0.example", "*.example")})
 	s.Bind(2, wire(t, "n0.example"), 10, 60, 0, 0)
@@ -221,7 +220,7 @@ func TestPerAddress(t *testing.T) {
 	check(t, s)
 }
 
-// TestLongNames: the text of names is limited too.
+// TestLongNames: the memory for names is limited, too.
 func TestLongNames(t *testing.T) {
 	long := strings.Repeat("x", 60) + "."
 	s := New(Config{Capacity: 50, Patterns: patterns(t, "*.example")})
@@ -240,8 +239,8 @@ func TestLongNames(t *testing.T) {
 	}
 }
 
-// TestTextOfForgottenName: a name's place may be another's later.
-func TestTextOfForgottenName(t *testing.T) {
+// TestTextOfFreedName: another name may have the record of a freed one.
+func TestTextOfFreedName(t *testing.T) {
 	s := New(Config{Capacity: 1})
 	s.Bind(1, wire(t, "a.example"), 10, 60, 0, 0)
 	var f Found
@@ -279,7 +278,7 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// check walks everything and compares it.
+// check verifies all lists, chains and counts of a set.
 func check(t testing.TB, s *Set) {
 	t.Helper()
 	refs := map[uint32]uint32{}
@@ -365,7 +364,7 @@ func check(t testing.TB, s *Set) {
 	}
 }
 
-// walk walks a list and returns its length.
+// walk checks a list and returns its length.
 func walk(t testing.TB, s *Set, l *list, holder uint32, refs map[uint32]uint32) int {
 	t.Helper()
 	n, prev := 0, uint32(0)
@@ -383,8 +382,8 @@ func walk(t testing.TB, s *Set, l *list, holder uint32, refs map[uint32]uint32) 
 	return n
 }
 
-// TestFindExpired: what has expired is found as such, from the moment at which it is
-// no longer found, for its client or for everyone, with its end.
+// TestFindExpired: a binding is found as expired from the moment at which Find does
+// not find it, for its client or for everyone.
 func TestFindExpired(t *testing.T) {
 	s := New(Config{Capacity: 10, Patterns: patterns(t, "*.r")})
 	s.Bind(1, wire(t, "own.r"), 10, 60, 0, 7)

@@ -9,8 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// TestS34_FairShare: a client that resolves thousands of names that a wildcard
-// rule has pushes out its own, and nobody else's, up to an equal share.
+// TestS34_FairShare: a client that resolves thousands of names of a wildcard rule
+// evicts its own, and none of others up to an equal share.
 func TestS34_FairShare(t *testing.T) {
 	const capacity, quiet = 1000, 20
 	long := strings.Repeat("x", 60) + "." + strings.Repeat("y", 60) + "." + strings.Repeat("z", 60) + "."
@@ -64,8 +64,7 @@ func TestS34_FairShare(t *testing.T) {
 	}
 }
 
-// TestS34_ShareOfResolvers: what a resolver of the LAN has learned for everyone
-// counts a quarter.
+// TestS34_ShareOfResolvers: bindings for everyone count a quarter.
 func TestS34_ShareOfResolvers(t *testing.T) {
 	s := New(Config{Capacity: 1000, Patterns: patterns(t, "*.example")})
 	for k := range 790 {
@@ -85,8 +84,8 @@ func TestS34_ShareOfResolvers(t *testing.T) {
 	check(t, s)
 }
 
-// TestFairShareAtRandom: whoever never has more than an equal share never loses
-// anything, whatever the others do.
+// TestS34_FairShareAtRandom: a client that never has more than an equal share never
+// loses a binding, whatever others do.
 func TestS34_FairShareAtRandom(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	const capacity, clients = 200, 10
@@ -114,7 +113,7 @@ func TestS34_FairShareAtRandom(t *testing.T) {
 	}
 }
 
-// BenchmarkBindFull binds new names to a full set that a hundred clients share.
+// BenchmarkBindFull binds new names in a full set that a hundred clients share.
 func BenchmarkBindFull(b *testing.B) {
 	for _, clients := range []int{1, 100, 10000} {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
