@@ -47,21 +47,19 @@ func (t *Table) oldestOfMost() int {
 }
 
 // relieve keeps the limits of fragments: the oldest datagram of the source, or
-// of the one that holds most, other than datagram n, gives way. It returns the
-// fragments that are to be dropped.
-func (t *Table) relieve(n int) (source, all framebuf.Queue) {
+// of the one that holds most, other than datagram n, gives way.
+func (t *Table) relieve(n int, r *Result) {
 	group := t.dg[n].group
 	if t.fragments[group] > MaxPerSource {
-		source = t.evict(t.oldest(ofGroup, int(group), -1))
+		r.Drop[1] = t.evict(t.oldest(ofGroup, int(group), -1))
 	}
 	if t.held > MaxFragments {
 		at := t.oldest(ofHolders, int(slices.Max(t.fragments[:])), n)
 		if at < 0 {
 			at = t.oldest(anyHolding, 0, n) // n is all that the largest holder has
 		}
-		all = t.evict(at) // there is one: n alone does not hold so many
+		r.Drop[2] = t.evict(at) // there is one: n alone does not hold so many
 	}
-	return source, all
 }
 
 // evict forgets a datagram and returns its fragments.

@@ -73,7 +73,8 @@ func FuzzReassembly(f *testing.F) {
 			if n == 0 || off == 0 && !more {
 				continue // not a fragment
 			}
-			r := h.Add(&Fragment{Key: Key{Src: 1, Dst: 2, ID: 99, Proto: packet.UDP}, Piece: packet.Piece{Off: off, Len: n, More: more}, Frame: h.frame(off/8, n)}, 1)
+			var r Result
+			h.Add(&Fragment{Key: Key{Src: 1, Dst: 2, ID: 99, Proto: packet.UDP}, Piece: packet.Piece{Off: off, Len: n, More: more}, Frame: h.frame(off/8, n)}, &r, 1)
 			whole := r.Complete.Len() > 0
 			if want := m.add(off, n, more); want != whole || whole && (r.Length != m.total || r.Complete.Len() != m.n) {
 				t.Fatalf("extent %d+%d, more %v: whole %v, want %v; held %d", off, n, more, whole, want, h.Held())

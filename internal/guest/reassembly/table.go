@@ -112,8 +112,8 @@ func (t *Table) Len() int { return t.used }
 // Held returns how many fragments they have.
 func (t *Table) Held() int { return t.held }
 
-// Add takes a fragment.
-func (t *Table) Add(f *Fragment, now int64) (r Result) {
+// Add takes a fragment and fills r, which is zero.
+func (t *Table) Add(f *Fragment, r *Result, now int64) {
 	k := f.slot()
 	n := t.find(&k)
 	if n >= 0 && now >= t.dg[n].expires {
@@ -130,23 +130,22 @@ func (t *Table) Add(f *Fragment, now int64) (r Result) {
 	w := extent{uint16(f.Off), uint16(f.Len)}
 	if f.More == (w.end() != d.total) && t.repeats(d, w) { // a poisoned one holds nothing
 		r.Reason = verdict.FragmentedIPv4
-		return r
+		return
 	}
 	if d.poisoned || !t.insert(d, f.Frame, w, f.More) {
 		d.poisoned = true
 		r.Drop[1] = t.release(d)
 		r.Reason = verdict.FragmentedIPv4
-		return r
+		return
 	}
 	t.held++
 	t.fragments[d.group]++
 	if d.have != d.total {
-		r.Drop[1], r.Drop[2] = t.relieve(n)
-		return r
+		t.relieve(n, r)
+		return
 	}
 	r.Length = int(d.total)
 	r.Complete = t.evict(n)
-	return r
 }
 
 // find returns the slot of a datagram, or -1.

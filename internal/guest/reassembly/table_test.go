@@ -60,7 +60,8 @@ func (b *bench) taken(q framebuf.Queue) (ps []extent) {
 // extents of a datagram that is complete.
 func (b *bench) add(k Key, off, n int, more bool, now int64) (dropped int, whole []extent, length int) {
 	b.t.Helper()
-	r := b.Add(&Fragment{Key: k, Piece: packet.Piece{Off: off, Len: n, More: more}, Frame: b.frame(off/8, n)}, now)
+	var r Result
+	b.Add(&Fragment{Key: k, Piece: packet.Piece{Off: off, Len: n, More: more}, Frame: b.frame(off/8, n)}, &r, now)
 	for _, q := range r.Drop {
 		dropped += len(b.taken(q))
 	}

@@ -65,7 +65,8 @@ func TestEachMetricIsItsCounter(t *testing.T) {
 	number(reflect.ValueOf(e.host.Links()[1].Link.Counters()).Elem(), n+1e6)
 	for i := range uint16(7) {
 		buf, _ := l.pool.Get()
-		e.frags.Add(&reassembly.Fragment{Key: reassembly.Key{Src: ip(host), ID: i}, Piece: packet.Piece{Len: 8, More: true}, Frame: framebuf.Frame{Buf: buf, Len: 60}}, l.now)
+		var r reassembly.Result
+		e.frags.Add(&reassembly.Fragment{Key: reassembly.Key{Src: ip(host), ID: i}, Piece: packet.Piece{Len: 8, More: true}, Frame: framebuf.Frame{Buf: buf, Len: 60}}, &r, l.now)
 	}
 	e.nat.Pools()[1].Take(packet.UDP, ip(host), 4000, 0) // the second pool has one in use
 	links := func(of func(c *dot.Counters) uint64) uint64 {

@@ -30,11 +30,14 @@ func (e *Engine) reassemble(p *received, now int64) bool {
 		e.dropPacket(p, verdict.Martian, now)
 		return false
 	}
-	r := e.frags.Add(&reassembly.Fragment{
+	var r reassembly.Result
+	e.frags.Add(&reassembly.Fragment{
 		Key:   reassembly.Key{Src: p.Src, Dst: p.Dst, ID: packet.FragmentID(f), Proto: p.Proto, Link: uint8(p.in.n)},
-		Piece: c, Frame: p.frame}, now)
+		Piece: c, Frame: p.frame}, &r, now)
 	for i := range r.Drop {
-		e.dropDatagram(r.Drop[i], now)
+		if r.Drop[i].Len() > 0 {
+			e.dropDatagram(r.Drop[i], now)
+		}
 	}
 	if r.Reason != 0 {
 		e.dropPacket(p, r.Reason, now)
