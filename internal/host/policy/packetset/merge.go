@@ -114,8 +114,8 @@ func (s *Space) joinGroup(g []Region) []Region {
 			if len(a.yes) < len(b.yes) {
 				a, b = b, a
 			}
-			n, ok := extra(a.yes, b.yes)
-			if m, ok2 := extra(b.no, a.no); ok && ok2 && m == n {
+			// Disjoint conditions that differ in one pattern each do in the same.
+			if extra(a.yes, b.yes) && extra(b.no, a.no) {
 				g[i].Names = s.number(nameSet{b.yes, a.no})
 				g = slices.Delete(g, j, j+1)
 				i = -1
@@ -126,14 +126,14 @@ func (s *Space) joinGroup(g []Region) []Region {
 	return g
 }
 
-// extra returns the one value that sorted list a has more than b.
-func extra(a, b []int) (n int, ok bool) {
+// extra reports whether sorted list a has one value more than b.
+func extra(a, b []int) bool {
 	if len(a) != len(b)+1 {
-		return 0, false
+		return false
 	}
 	i := 0
 	for i < len(b) && a[i] == b[i] {
 		i++
 	}
-	return a[i], slices.Equal(a[i+1:], b[i:])
+	return slices.Equal(a[i+1:], b[i:])
 }

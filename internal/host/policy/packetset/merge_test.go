@@ -3,6 +3,7 @@ package packetset
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -104,11 +105,57 @@ func TestMergeGivesUp(t *testing.T) {
 	for i := range 255 {
 		rs = append(rs, Region{Box: All(), Names: s.with(0, i)})
 	}
-	if got := len(s.Merge(append([]Region{}, rs...))); got != 255 {
+	if got := len(s.Merge(slices.Clone(rs))); got != 255 {
 		t.Errorf("%d of 256 are left", got)
 	}
 	rs = append(rs, Region{Box: All(), Names: s.with(0, 255)})
 	if got := len(s.Merge(rs)); got != 257 {
 		t.Errorf("%d of 257 are left", got)
+	}
+}
+
+// TestMergeKindsAndNames: Regions with the same ranges, whose order by names is
+// not that by kinds.
+func TestMergeKindsAndNames(t *testing.T) {
+	s := NewSpace([]string{"a.x.org", "b.y.org"})
+	box := func(kinds Kinds) Box { b := All(); b.Kinds = kinds; return b }
+	merged := s.Merge([]Region{{box(1), s.with(0, 0)}, {box(2), s.with(s.with(0, 1), 0)}, {box(1), s.without(0, 0)}, {box(2), s.without(s.with(0, 1), 0)}})
+	if len(merged) != 2 || merged[0].Names != 0 || merged[0].Kinds != 1 || merged[1].Names != s.with(0, 1) || merged[1].Kinds != 2 {
+		t.Errorf("%+v", merged)
+	}
+}
+
+func TestExtra(t *testing.T) {
+	for _, c := range []struct {
+		a, b []int
+		want bool
+	}{{[]int{3}, nil, true}, {[]int{1, 2}, []int{2}, true}, {[]int{1, 2}, []int{1}, true}, {[]int{1, 2, 3}, []int{1, 3}, true}, {[]int{1, 2}, []int{3}, false},
+		{[]int{1, 2}, []int{1, 2}, false}, {[]int{1, 2, 3}, []int{1}, false}, {[]int{2, 3, 4}, []int{1, 4}, false}, {nil, nil, false}} {
+		if extra(c.a, c.b) != c.want {
+			t.Errorf("%v, %v: %v", c.a, c.b, !c.want)
+		}
+	}
+}
+
+// TestPatterns: patterns are in order, without repetitions, and the conditions
+// that they are present are numbered in that order.
+func TestPatterns(t *testing.T) {
+	s := newTestSpace()
+	if got := fmt.Sprint(s.Patterns()); got != "[*.x.org a.x.org b.x.org c.y.org]" {
+		t.Error(got)
+	}
+	for i, p := range s.Patterns() {
+		if n := s.Pattern(p); n != Names(i+1) {
+			t.Errorf("%s: %d", p, n)
+		}
+	}
+}
+
+// TestWhole: packets without ports have port 0.
+func TestWhole(t *testing.T) {
+	w := Whole()
+	if len(w) != 2 || w[0].Kinds|w[1].Kinds != Reaching || w[0].Kinds&Portless != 0 || w[1].Kinds&^Portless != 0 || w[0].Hi != All().Hi || w[0].Lo != w[1].Lo || w[1].Lo != (Box{}).Lo ||
+		w[1].Hi != [NumRanges]uint32{^uint32(0), ^uint32(0), 0} {
+		t.Errorf("%+v", w)
 	}
 }

@@ -113,6 +113,8 @@ func TestWords(t *testing.T) {
 		{region(Reaching&^OtherKinds, nil), "any -> any"},
 		{region(tcps&0x0f, func(r *Region) { r.Lo[Port], r.Hi[Port] = 443, 443; r.Lo[Src], r.Hi[Src] = 0x0a000000, 0x0a0000ff }), "egress new tcp 10.0.0.0/24 -> any :443"},
 		{region(tcps, func(r *Region) { r.Lo[Port], r.Hi[Port] = 80, 81; r.Lo[Dst], r.Hi[Dst] = 0x0a000001, 0x0a000001 }), "tcp any -> 10.0.0.1 :80-81"},
+		{region(tcps, func(r *Region) { r.Hi[Port] = 1023 }), "tcp any -> any :0-1023"},
+		{region(tcps, func(r *Region) { r.Lo[Port] = 1024 }), "tcp any -> any :1024-65535"},
 		{region(udps&0xf0f0, func(r *Region) { r.Lo[Src], r.Hi[Src] = 0x0a000001, 0x0a000004 }), "ingress udp 10.0.0.1-10.0.0.4 -> any"},
 		{region(tcps&0x0f|udps&0xf0, nil), "egress new tcp any -> any; ingress new udp any -> any"},
 		{region(tcps&0xff|udps&0xff00, nil), "new tcp any -> any; established udp any -> any"},
@@ -140,6 +142,11 @@ func TestWeight(t *testing.T) {
 	a := Region{Box: Box{Lo: [...]uint32{1, 5, 80}, Hi: [...]uint32{2, 8, 89}, Kinds: 7}}
 	b := a
 	b.Names = s.Pattern("c.y.org")
+	c := a
+	c.Names = s.without(s.Pattern("c.y.org"), 1)
+	if s.Weight(&c) != 60 {
+		t.Errorf("%v", s.Weight(&c))
+	}
 	all := Region{Box: All()}
 	if s.Weight(&a) != 2*4*10*3 || s.Weight(&b) != 120 || s.Weight(&all) != 16*65536*65536*65536*65536*65536 {
 		t.Errorf("%v, %v, %v", s.Weight(&a), s.Weight(&b), s.Weight(&all))
@@ -149,8 +156,8 @@ func TestWeight(t *testing.T) {
 // TestUnknownPattern: a pattern that the Space has not is a mistake of the caller.
 func TestUnknownPattern(t *testing.T) {
 	defer func() {
-		if recover() == nil {
-			t.Error("taken for one")
+		if got := recover(); got != "packetset: no pattern d.z.org" {
+			t.Errorf("%v", got)
 		}
 	}()
 	newTestSpace().Pattern("d.z.org")

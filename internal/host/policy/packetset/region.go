@@ -87,7 +87,9 @@ func (s *Space) Intersect(set []Region, b *Region) (out []Region) {
 	return out
 }
 
-// Subtract returns the packets of a set that are not in b.
+// Subtract returns the packets of a set that are not in b: nothing, when b contains
+// the set. A disjoint union of sets is one, followed by what Subtract leaves of the
+// other.
 func (s *Space) Subtract(set []Region, b *Region) (out []Region) {
 	for _, a := range set {
 		if !s.Meets(&a, b) {
@@ -98,33 +100,6 @@ func (s *Space) Subtract(set []Region, b *Region) (out []Region) {
 		out = append(out, rest...)
 	}
 	return out
-}
-
-// Union returns the packets of some Regions as disjoint Regions.
-func (s *Space) Union(regions ...Region) (out []Region) {
-	for i, r := range regions {
-		left := []Region{r}
-		if r.Kinds == 0 {
-			left = nil
-		}
-		for j := range regions[:i] {
-			left = s.Subtract(left, &regions[j])
-		}
-		out = append(out, left...)
-	}
-	return out
-}
-
-// Contains reports whether every packet of a is in some Region of a set. a set
-// without Regions contains nothing but what is empty.
-func (s *Space) Contains(set []Region, a Region) bool {
-	left := s.Union(a)
-	for i := range set {
-		if left = s.Subtract(left, &set[i]); len(left) == 0 {
-			return true
-		}
-	}
-	return len(left) == 0
 }
 
 // A Packet is one packet. The names that its source knows the destination by have
