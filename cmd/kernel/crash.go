@@ -85,6 +85,9 @@ func kabort(g *frame) {
 	tf := at[trapFrame](abi.TableWindow + top - 48)
 	g.vec, g.err = v, tf.err
 	g.rip, g.cs, g.rflags, g.rsp, g.ss = tf.rip, tf.cs, tf.rflags, tf.rsp, tf.ss
+	if shared().InKernel&8 != 0 {
+		crashRegisters("fault in the monitor, called from here", g)
+	}
 	crashRegisters("unrecoverable exception", g)
 }
 

@@ -16,9 +16,6 @@ func kfault(g *frame) uint64 {
 	if g.vec == 14 && pageFault(trap().CR2, g.err) {
 		return 0
 	}
-	if g.cs&3 == 0 {
-		crashRegisters("fault in the monitor", g)
-	}
 	if shared().InKernel&1 != 0 || cur == noThread {
 		crashRegisters("fault in the kernel", g)
 	}

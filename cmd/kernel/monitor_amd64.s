@@ -162,13 +162,24 @@ TEXT ·syscallBounce(SB), NOSPLIT|NOFRAME, $0
 
 // ---- exceptions ----
 
-// A stub for each vector. The CPU has pushed its frame below TrapTop; the
-// stub notes the vector and leaves for faultEntry in ring 3.
-#define EXCEPTION(name, n) \
+// A stub for each vector. The CPU has pushed its frame below TrapTop, with CS at
+// the offset cs, 16 where there is an error code and 8 where not. The stub notes
+// the vector and leaves for faultEntry in ring 3.
+#define EXCEPTION(name, n, cs) \
 TEXT name(SB), NOSPLIT|NOFRAME, $0 \
-	MOVL $n, const_trapVector; \
-	ORL  $2, const_inKernel0; \
-	MOVQ $const_faultFrame, SP; \
+	MOVL  $n, const_trapVector; \
+	TESTB $3, cs(SP); \
+	JNE   2(PC); \
+	JMP   ·monitorFault(SB); \
+	ORL   $2, const_inKernel0; \
+	MOVQ  $const_faultFrame, SP; \
+	IRETQ
+
+// monitorFault is where a fault of the monitor itself leads: there is nothing to
+// go back to.
+TEXT ·monitorFault(SB), NOSPLIT|NOFRAME, $0
+	ORL  $8, const_inKernel0
+	MOVQ $const_crashFrame, SP
 	IRETQ
 
 // The same for what may strike anywhere: straight to the crash report.
@@ -179,36 +190,36 @@ TEXT name(SB), NOSPLIT|NOFRAME, $0 \
 	MOVQ $const_crashFrame, SP; \
 	IRETQ
 
-EXCEPTION(·vector0, 0)
-EXCEPTION(·vector1, 1)
+EXCEPTION(·vector0, 0, 8)
+EXCEPTION(·vector1, 1, 8)
 ABORT(·vector2, 2)
-EXCEPTION(·vector3, 3)
-EXCEPTION(·vector4, 4)
-EXCEPTION(·vector5, 5)
-EXCEPTION(·vector7, 7)
+EXCEPTION(·vector3, 3, 8)
+EXCEPTION(·vector4, 4, 8)
+EXCEPTION(·vector5, 5, 8)
+EXCEPTION(·vector7, 7, 8)
 ABORT(·vector8, 8)
-EXCEPTION(·vector9, 9)
-EXCEPTION(·vector10, 10)
-EXCEPTION(·vector11, 11)
-EXCEPTION(·vector12, 12)
-EXCEPTION(·vector13, 13)
-EXCEPTION(·vector15, 15)
-EXCEPTION(·vector16, 16)
-EXCEPTION(·vector17, 17)
+EXCEPTION(·vector9, 9, 8)
+EXCEPTION(·vector10, 10, 16)
+EXCEPTION(·vector11, 11, 16)
+EXCEPTION(·vector12, 12, 16)
+EXCEPTION(·vector13, 13, 16)
+EXCEPTION(·vector15, 15, 8)
+EXCEPTION(·vector16, 16, 8)
+EXCEPTION(·vector17, 17, 16)
 ABORT(·vector18, 18)
-EXCEPTION(·vector19, 19)
-EXCEPTION(·vector20, 20)
-EXCEPTION(·vector21, 21)
-EXCEPTION(·vector22, 22)
-EXCEPTION(·vector23, 23)
-EXCEPTION(·vector24, 24)
-EXCEPTION(·vector25, 25)
-EXCEPTION(·vector26, 26)
-EXCEPTION(·vector27, 27)
-EXCEPTION(·vector28, 28)
-EXCEPTION(·vector29, 29)
-EXCEPTION(·vector30, 30)
-EXCEPTION(·vector31, 31)
+EXCEPTION(·vector19, 19, 8)
+EXCEPTION(·vector20, 20, 8)
+EXCEPTION(·vector21, 21, 16)
+EXCEPTION(·vector22, 22, 8)
+EXCEPTION(·vector23, 23, 8)
+EXCEPTION(·vector24, 24, 8)
+EXCEPTION(·vector25, 25, 8)
+EXCEPTION(·vector26, 26, 8)
+EXCEPTION(·vector27, 27, 8)
+EXCEPTION(·vector28, 28, 8)
+EXCEPTION(·vector29, 29, 16)
+EXCEPTION(·vector30, 30, 16)
+EXCEPTION(·vector31, 31, 8)
 
 TEXT ·vector14(SB), NOSPLIT|NOFRAME, $0
 	MOVQ AX, const_r0AX
@@ -216,6 +227,9 @@ TEXT ·vector14(SB), NOSPLIT|NOFRAME, $0
 	MOVQ AX, const_trapCR2
 	MOVQ const_r0AX, AX
 	MOVL $14, const_trapVector
+	TESTB $3, 16(SP)
+	JNE  2(PC)
+	JMP  ·monitorFault(SB)
 	ORL  $2, const_inKernel0
 	MOVQ $const_faultFrame, SP
 	IRETQ
@@ -232,6 +246,9 @@ TEXT ·vector6(SB), NOSPLIT|NOFRAME, $0
 invalid:
 	MOVQ const_r0AX, AX
 	MOVL $6, const_trapVector
+	TESTB $3, 8(SP)
+	JNE  2(PC)
+	JMP  ·monitorFault(SB)
 	ORL  $2, const_inKernel0
 	MOVQ $const_faultFrame, SP
 	IRETQ

@@ -167,12 +167,10 @@ TEXT ·setPages(SB), NOSPLIT|NOFRAME, $0
 	MOVQ DX, R9                   // the number of pages
 	SHLQ $12, DX
 	LEAQ (BX)(DX*1), R8           // the end
-	// [BX, R8) lies in the program's zeroed data or from UserStart to UserEnd.
-	// The first comparison bounds BX, so that the sum did not go round.
+	// [BX, R8) lies in the program's zeroed data or from UserStart to UserEnd,
+	// where a table ends: with BX below it all of the pages are.
 	CMPQ BX, const_userEnd
 	JCC  refuse
-	CMPQ R8, const_userEnd
-	JHI  refuse
 	CMPQ BX, const_userStart
 	JCC  frames
 	CMPQ BX, const_zeroStart

@@ -81,11 +81,11 @@ var (
 )
 
 // boot runs an image and returns its console.
-func boot(t *testing.T, path string, accel []string, args string) string {
+func boot(t *testing.T, path string, accel []string, memory, args string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append([]string{"-M", "microvm", "-m", "64M", "-smp", "1", "-nodefaults", "-no-user-config",
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append([]string{"-M", "microvm", "-m", memory, "-smp", "1", "-nodefaults", "-no-user-config",
 		"-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", path, "-append", args,
 		"-global", "virtio-mmio.force-legacy=false", "-device", "virtio-rng-device"}, accel...)...)
 	out, _ := cmd.CombinedOutput()
@@ -95,7 +95,7 @@ func boot(t *testing.T, path string, accel []string, args string) string {
 // attempts boots the hostile code on the given kernel and returns for each
 // attempt how it was refused, that it succeeded, or that the machine ended with
 // it; where it did, it is booted again without that one.
-func attempts(t *testing.T, kernel []byte, accel []string, args string) (refused, succeeded, ended map[string]string) {
+func attempts(t *testing.T, kernel []byte, accel []string, memory, args string) (refused, succeeded, ended map[string]string) {
 	t.Helper()
 	p, err := parts()
 	if err != nil {
@@ -113,7 +113,7 @@ func attempts(t *testing.T, kernel []byte, accel []string, args string) (refused
 	args += " " + symbols(t, kernel)
 	skip := ""
 	for range 20 {
-		out := boot(t, path, accel, args+" SKIP="+skip)
+		out := boot(t, path, accel, memory, args+" SKIP="+skip)
 		for _, m := range line.FindAllStringSubmatch(out, -1) {
 			if m[2] == "refused" {
 				refused[m[1]] = m[3]
@@ -164,7 +164,7 @@ func TestIsolation(t *testing.T) {
 	}
 	for name, accel := range accels() {
 		t.Run(name, func(t *testing.T) {
-			refused, succeeded, ended := attempts(t, p.kernel, accel, "")
+			refused, succeeded, ended := attempts(t, p.kernel, accel, "64M", "")
 			for n, how := range ended {
 				t.Errorf("%s: the machine ended: %s", n, how)
 			}
@@ -201,7 +201,7 @@ func TestIsolationNotices(t *testing.T) {
 		t.Fatalf("found the instruction that closes the tables %d times", n)
 	}
 	open := bytes.Replace(p.kernel, insn, bytes.Repeat([]byte{0x90}, len(insn)), 1)
-	_, succeeded, ended := attempts(t, open, accels()["tcg"], "LISTS=writes,tables")
+	_, succeeded, ended := attempts(t, open, accels()["tcg"], "64M", "LISTS=writes,tables")
 	for _, n := range []string{"write root table", "write table of the policy", "write table of the heap", "make the policy writable", "make text writable",
 		"make the descriptors writable", "make data executable", "map the policy's frame as data", "write a twin of descriptors",
 		"write a twin of trap frames", "write a twin of the monitor's state"} {

@@ -43,13 +43,18 @@ var inputs = sync.OnceValues(func() (in Input, err error) {
 	return in, err
 })
 
-func link(t *testing.T) []byte {
+func mustInputs(t *testing.T) Input {
 	t.Helper()
 	in, err := inputs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := Link(in)
+	return in
+}
+
+func link(t *testing.T) []byte {
+	t.Helper()
+	b, err := Link(mustInputs(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,9 +192,52 @@ func TestPageTables(t *testing.T) {
 			t.Errorf("%s (%#x) there is no guard", name, a)
 		}
 	}
-	for _, a := range []uint64{abi.EntryPage, abi.DescPage} {
-		if at(a)&pUser != 0 {
-			t.Errorf("page %#x belongs to ring 3", a)
+	kern, err := loadELF("kernel", mustInputs(t).Kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Ring 0's pages belong to ring 0, and the kernel's window shows what it may
+	// read: all but the local APIC and what it shares with the monitor.
+	ring0 := map[string]uint64{"entry": abi.EntryPage, "descriptors": abi.DescPage, "monitor": abi.MonitorPage, "traps": abi.TrapPage,
+		"local APIC": ring0Base + abi.LAPICSlot, "shared": ring0Base + abi.SharedPage}
+	for name, a := range kern.syms {
+		if monitorFunc.MatchString(name) {
+			ring0[name] = a
+		}
+	}
+	if len(ring0) < 60 {
+		t.Fatalf("%d pages and functions of ring 0", len(ring0))
+	}
+	for name, a := range ring0 {
+		if e := at(a); e == 0 || e&pUser != 0 {
+			t.Errorf("%s: page %#x belongs to ring 3, or to nobody: entry %#x", name, a, e)
+		}
+	}
+	root := func(i uint64) uint64 { return mem(abi.Tables + 8*i) }
+	if root(abi.RootRing0)&pUser != 0 || root(abi.RootRing0)&pAddr != root(abi.RootWindow)&pAddr || root(abi.RootWindow)&(pUser|pWrite) != pUser|pWrite {
+		t.Errorf("the root table has %#x for ring 0 and %#x for the window", root(abi.RootRing0), root(abi.RootWindow))
+	}
+	for _, pa := range []uint64{abi.Tables, abi.TablesEnd - abi.PageSize, abi.DescPage, abi.TrapPage, abi.MonitorPage} {
+		if e := at(abi.TableWindow + pa); e&pAddr != pa || e&pUser == 0 || e != at(ring0Base+pa) {
+			t.Errorf("the window shows %#x in place of %#x", e, pa)
+		}
+	}
+}
+
+// TestMonitorAlone: code of ring 3 on the monitor's pages, or the monitor's code on
+// another page, is refused.
+func TestMonitorAlone(t *testing.T) {
+	for name, sym := range map[string]string{"the monitor elsewhere": "main.setPages", "the kernel among it": "main.start"} {
+		k, err := loadELF("kernel", mustInputs(t).Kernel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k.syms[sym] == 0 || k.syms["main.interrupt"] == 0 {
+			t.Fatalf("no %s", sym)
+		}
+		k.syms[sym] = map[bool]uint64{true: abi.KernelBase + abi.PageSize, false: k.syms["main.interrupt"]}[sym == "main.setPages"]
+		if err := k.splitMonitor(); err == nil || !strings.Contains(err.Error(), sym) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

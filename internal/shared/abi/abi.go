@@ -71,7 +71,7 @@ const (
 // Shared is the layout of SharedPage. Ring 3 sees it there, ring 0 behind
 // Ring0Base, so that it need not be allowed to touch pages of ring 3.
 type Shared struct {
-	InKernel uint32 // bit 0: the kernel runs, bit 1: the fault handler, bit 2: the crash report
+	InKernel uint32 // bit 0: the kernel runs, bit 1: the fault handler, bit 2: the crash report, bit 3: the monitor failed
 	Pending  uint32 // bit i: vector TimerVector+i came
 	OwesEOI  uint32 // the interrupt that entered the kernel has not been ended at the local APIC
 }

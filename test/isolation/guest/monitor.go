@@ -119,6 +119,9 @@ func monitorCalls() []attempt {
 	} {
 		l = append(l, set("the frame of "+d.name, func() (uint64, uint64, uint64, uint64) { return va, d.pa, d.n, w }))
 	}
+	if m.HasClock == 0 {
+		l = append(l, attempt{"have a clock that there is not", func() outcome { return answered(abi.MonClock, 0) }})
+	}
 	for _, how := range []uint64{2, 4, 5, 6, 7, 8, 0x80, 0x83, 1<<63 | 3, 1<<63 | 1, 1<<32 | 3, ^uint64(0)} {
 		l = append(l, set("as "+hex(how), func() (uint64, uint64, uint64, uint64) { return va, pa, 1, how }))
 	}
