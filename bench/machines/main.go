@@ -50,7 +50,7 @@ func rows() (rs []row) {
 		}{{"microvm", "MMIO, DSDT", vmm.Microvm}, {"microvm `pcie=on`", "PCI, `_CBA`", vmm.MicrovmPCI}, {"q35", "PCI, MCFG", vmm.Q35}, {"pc", "PCI, ports", vmm.PC}} {
 			n := *boots
 			if accel == "KVM" && m.typ >= vmm.Q35 {
-				n = (n + 4) / 5 // a KVM that emulates ring 0 takes long for the firmware
+				n = (n + 19) / 20 // a KVM that emulates ring 0 takes long for the firmware
 			}
 			rs = append(rs, row{"QEMU " + m.name, accel, m.transport, n, qemu, func(c *vmm.Config) { c.Machine, c.KVM = m.typ, accel == "KVM" }})
 		}

@@ -67,9 +67,12 @@ func readDSDT(t, n uint64) {
 	}
 	acpi.ReadDSDT(table(pa), &acpiFound)
 	acpiRead = true
-	pciNext, pciEnd = acpiFound.Start, acpiFound.End
 	if c := &acpiFound.Config; c.Base != 0 && ecam == 0 {
 		ecam, ecamFirst, ecamLast = c.Base, c.First, c.Last
+		// A machine that has this in place of MCFG has no firmware that gives
+		// addresses to BARs. On others the kernel gives none: it does not know
+		// which are taken.
+		pciNext, pciEnd = acpiFound.Start, acpiFound.End
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,6 +57,16 @@ func TestHypervisors(t *testing.T) {
 		l, r := watchedOn(t, h, true, nil)
 		traffic(t, l)
 		r.awaitEvents(1, map[string]any{"event.action": "drop", "destination.port": 25.0})
+		// A hypervisor that is lost is started again, into the same networks.
+		kids := children(os.Getpid())
+		if len(kids) != 1 {
+			t.Fatalf("children %v, want %v alone", kids, h)
+		}
+		if err := syscall.Kill(kids[0], syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		l.awaitReady()
+		traffic(t, l)
 		end := time.Now()
 		l.cancel()
 		if err := <-l.ended; !errors.Is(err, errTestOver) {

@@ -37,7 +37,7 @@ const (
 const pciQueues = 4
 
 // resetReads bounds how often the status is read until a reset is over.
-const resetReads = 100_000
+const resetReads = 10_000
 
 // PCI is the transport over a PCI function's windows, with interrupts by MSI-X.
 // The ISR is not used: it would cost an exit to the host.

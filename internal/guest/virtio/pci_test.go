@@ -276,3 +276,68 @@ func transfer(t *testing.T, d *fakeNet, n *Net) {
 		t.Fatalf("the device got %q", got)
 	}
 }
+
+// A scriptedWindow answers reads with bytes of a script, over and over: a device
+// that says anything.
+type scriptedWindow struct {
+	script []byte
+	at     int
+	writes int
+}
+
+func (w *scriptedWindow) next() uint32 {
+	if len(w.script) == 0 {
+		return 0
+	}
+	w.at++
+	return uint32(w.script[w.at%len(w.script)]) * 0x01010101
+}
+
+func (w *scriptedWindow) Read8(uint32) uint8     { return uint8(w.next()) }
+func (w *scriptedWindow) Read16(uint32) uint16   { return uint16(w.next()) }
+func (w *scriptedWindow) Read32(uint32) uint32   { return w.next() }
+func (w *scriptedWindow) Write8(uint32, uint8)   { w.writes++ }
+func (w *scriptedWindow) Write16(uint32, uint16) { w.writes++ }
+func (w *scriptedWindow) Write32(uint32, uint32) { w.writes++ }
+
+// bounded is a window for notifications of which every write must lie inside.
+type bounded struct {
+	scriptedWindow
+	t *testing.T
+	n uint32
+}
+
+func (w *bounded) Write16(off uint32, _ uint16) {
+	if off+2 > w.n {
+		w.t.Fatalf("a notification at %d of %d bytes", off, w.n)
+	}
+}
+
+// FuzzPCI: whatever the registers of a device say, the driver comes to an end, and
+// notifies within the window.
+func FuzzPCI(f *testing.F) {
+	f.Add([]byte{0}, uint32(16), uint32(4))
+	f.Add([]byte{0, 1, 3, 11, 15, 255}, uint32(2), uint32(0))
+	f.Add([]byte{0, 1, 0, 3, 255, 255, 255, 255, 11, 0, 0, 0, 1, 0, 0, 15, 15}, uint32(4096), uint32(0xfffffffe))
+	f.Add([]byte{255}, uint32(0xffffffff), uint32(4))
+	f.Fuzz(func(t *testing.T, script []byte, notify, multiplier uint32) {
+		mem := newFake(0)
+		common := &scriptedWindow{script: script}
+		w := PCIWindows{ID: netID, Common: common, Notify: &bounded{t: t, n: notify}, NotifyLen: notify, Multiplier: multiplier, Config: common, ConfigLen: 12}
+		if dev, err := FindNet(NewPCI(w)); err == nil {
+			if n, err := dev.Open(mem.alloc, mem.pool(64), NetOptions{QueueSize: 16}); err == nil {
+				n.Nudge()
+				n.Changed()
+				n.Ack()
+			}
+		}
+		w.ID = vsockID
+		if v, err := OpenVsock(NewPCI(w), mem.alloc, 1); err == nil {
+			v.Poll()
+			v.Changed()
+		}
+		if common.at > 20*resetReads {
+			t.Fatalf("%d reads", common.at)
+		}
+	})
+}
