@@ -51,7 +51,7 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// TestDiffIsCapped: the text form says what it leaves out, and --all shows it.
+// TestDiffIsCapped: the text form counts what it leaves out, and --all shows it.
 func TestDiffIsCapped(t *testing.T) {
 	text := office
 	for i := range 60 {

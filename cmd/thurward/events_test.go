@@ -48,8 +48,8 @@ func until(t *testing.T, ok func() bool) {
 	}
 }
 
-// TestEventsFollows: events sees what comes from the moment it has joined on,
-// filtered, and says how to ask the policy.
+// TestEventsFollows: events prints filtered events from the time of its connection, and
+// the commands that ask the policy.
 func TestEventsFollows(t *testing.T) {
 	tail, g, send, st := receiver(t)
 	var sender sync.WaitGroup
@@ -84,8 +84,7 @@ func TestTopOnce(t *testing.T) {
 	}
 }
 
-// TestTopView: the live view keeps to the terminal's size, pauses, and turns
-// to the next firewall.
+// TestTopView: the view fits the terminal, pauses, and shows the next firewall.
 func TestTopView(t *testing.T) {
 	m := dashboard.NewModel()
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// A clock that stands until it is moved.
+// A standing clock has a time that is set by the test.
 type standing struct{ t time.Time }
 
 func (s *standing) now() time.Time { return s.t }
 
-// TestOutputOrder: what is within the bounds is written, whole and in order.
+// TestOutputOrder: lines within the bounds are written, whole and in order.
 func TestOutputOrder(t *testing.T) {
 	var b, want bytes.Buffer
 	o := newOutput(&b, time.Now)
@@ -28,8 +28,8 @@ func TestOutputOrder(t *testing.T) {
 	}
 }
 
-// TestOutputBlocked: who does not read is told later what was dropped; nobody
-// waits, and what waits is bounded.
+// TestOutputBlocked: if the output is not read, Write does not wait, the queue is
+// bounded, and the number of dropped lines is written later.
 func TestOutputBlocked(t *testing.T) {
 	r, w := io.Pipe()
 	c := &standing{time.Unix(0, 0)}

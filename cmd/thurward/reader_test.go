@@ -15,7 +15,7 @@ import (
 	"github.com/thurward/thurward/internal/host/vmm"
 )
 
-// said collects what the launcher says.
+// said collects the launcher's messages.
 type said struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -28,8 +28,8 @@ func (s *said) has(t string) bool {
 	return strings.Contains(s.b.String(), t)
 }
 
-// TestReaderGivesWay: run leaves the stream to whoever reads it already, and
-// takes over when that one has gone.
+// TestReaderGivesWay: run does not read the stream while another process reads it, and
+// takes over when that process ends.
 func TestReaderGivesWay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vsock")
 	other, err := ingest.Listen("unix:" + ingest.GuestSocket(path))
@@ -58,8 +58,7 @@ func TestReaderGivesWay(t *testing.T) {
 	}
 }
 
-// TestReaderPageTaken: an address in use costs the page its port, not the
-// firewall its start.
+// TestReaderPageTaken: if its address is in use the page gets another port.
 func TestReaderPageTaken(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -36,8 +36,8 @@ func pty(t *testing.T) (keyboard, terminal *os.File) {
 	return keyboard, terminal
 }
 
-// TestTopOnTerminal: the live view takes the terminal, obeys its keys, and
-// gives it back as it was.
+// TestTopOnTerminal: the view uses the terminal, handles keys, and restores the
+// terminal.
 func TestTopOnTerminal(t *testing.T) {
 	tail, g, send, _ := receiver(t)
 	send(g.Event(time.Now()), g.Event(time.Now()))

@@ -16,12 +16,12 @@ func TestMain(m *testing.M) {
 }
 
 // TestScript runs the scripts of testdata/script, each in a folder of its own
-// with the files that stand behind it. Beside testscript's commands there is
+// with the files at its end. Beside testscript's commands there is
 //
 //	exits CODE ARG...    run thurward, which must exit with the code
 //
 // and $ROOT is the repository, $SOCKET the default socket for followers. With
-// -update the files that are compared are written anew.
+// -update the files that are compared are rewritten.
 func TestScript(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {

@@ -24,8 +24,8 @@ import (
 var update = flag.Bool("update", false, "write what is wanted into the txtar files")
 
 // TestSuggest runs the files of testdata/suggest: a policy, events, and the
-// rules that are proposed. Each proposal, added to the policy, is valid and
-// leaves nothing of what it was made of to the default action.
+// rules that are proposed. With the proposals the policy is valid, and the default
+// action does not decide any of the events.
 func TestSuggest(t *testing.T) {
 	files, _ := filepath.Glob("testdata/suggest/*.txt")
 	if len(files) < 5 {
@@ -90,8 +90,7 @@ func TestSuggest(t *testing.T) {
 	}
 }
 
-// TestSuggestReadsWhatTheFirewallWrites: the fields have the names that events
-// have.
+// TestSuggestReadsWhatTheFirewallWrites: suggest reads the events of package export.
 func TestSuggestReadsWhatTheFirewallWrites(t *testing.T) {
 	pol := &ruleset.Policy{Rules: []ruleset.Rule{{ID: ruleset.Text{Len: 3}, Action: ruleset.Accept}}, Strings: []byte("try"), Settings: ruleset.Settings{DefaultAction: ruleset.Deny}}
 	addr := func(s string) ruleset.Addr { return netip.MustParseAddr(s).As16() }

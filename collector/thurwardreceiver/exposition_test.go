@@ -87,7 +87,7 @@ var expositions = []string{
 }
 
 // TestExpositionIsPrometheus: Prometheus' parser takes what is exposed after
-// each attack, and nobody speaks for another firewall.
+// each attack, and no firewall has samples of another one.
 func TestExpositionIsPrometheus(t *testing.T) {
 	for _, e := range expositions {
 		accepted(t, exposed(t, e))

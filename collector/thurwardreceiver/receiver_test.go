@@ -191,7 +191,7 @@ func up(all []pmetric.Metrics) (v []float64) {
 	return v
 }
 
-// TestReceiverReconnect: a firewall that goes is told to be down, and up again
+// TestReceiverReconnect: thurward_up is 0 for a firewall that disconnects, and 1 again
 // when it returns.
 func TestReceiverReconnect(t *testing.T) {
 	r := start(t, nil, nil)

@@ -104,7 +104,7 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// get fetches a page as somebody who has the token of the collector that runs.
+// get fetches a page with the token of the collector that runs.
 func get(url string) string {
 	req, err := http.NewRequest(http.MethodGet, url, nil)
 	if err != nil {

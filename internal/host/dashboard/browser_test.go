@@ -14,8 +14,7 @@ import (
 )
 
 // TestPageInBrowser: a real browser runs the page under its content security
-// policy, draws the plots and tables, and takes nothing that a firewall says
-// for markup.
+// policy, draws the plots and tables, and does not take text of a firewall for markup.
 func TestPageInBrowser(t *testing.T) {
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 
 var start = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
-// feed gives lines to the model at a time.
+// feed adds lines to the model at a time.
 func feed(m *Model, s *ingest.Source, at time.Time, lines ...string) {
 	for _, l := range lines {
 		it := ingest.Parse(l)
@@ -33,7 +33,7 @@ func hello(boot, wan string) string {
 	return fmt.Sprintf(`# HELLO {"service.instance.id":%q,"service.version":"1.0","@timestamp":"2026-11-24T12:00:00Z","firewall.uptime_ns":1000000000,"firewall.wan.address":%q,"firewall.policy":"sha256:ab"}`, boot, wan)
 }
 
-// metrics is a snapshot in which everything has grown n times.
+// metrics is a snapshot in which all counters have increased n times.
 func metrics(n int) []string {
 	return strings.Split(strings.NewReplacer("$10", fmt.Sprint(10*n), "$100", fmt.Sprint(100*n), "$1", fmt.Sprint(n)).Replace(`# METRIC # SNAPSHOT 2026-11-24T12:00:00Z
 # METRIC # HELP thurward_rule_accepts_total Packets that a rule accepted.
@@ -100,8 +100,8 @@ func TestView(t *testing.T) {
 	}
 }
 
-// TestViewAfterRestart: another boot's counters begin anew, and no rate is
-// made of the difference.
+// TestViewAfterRestart: the counters of another boot start from zero, and there is no
+// rate from the difference.
 func TestViewAfterRestart(t *testing.T) {
 	m, a, b := NewModel(), &ingest.Source{}, &ingest.Source{}
 	feed(m, a, start, append([]string{hello("aa", "203.0.113.10/24")}, metrics(50)...)...)
@@ -113,7 +113,7 @@ func TestViewAfterRestart(t *testing.T) {
 	}
 }
 
-// TestBounds: a firewall that says ever new things makes nothing grow.
+// TestBounds: a firewall that sends ever new names and series uses bounded memory.
 func TestBounds(t *testing.T) {
 	m, s := NewModel(), &ingest.Source{}
 	feed(m, s, start, hello("aa", "203.0.113.10/24"))
@@ -144,8 +144,8 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestExposition: what Prometheus gets is the last whole snapshot, and passes
-// its own check.
+// TestExposition: the exposition has the last whole snapshot, and passes Prometheus'
+// check.
 func TestExposition(t *testing.T) {
 	m := NewModel()
 	for i, wan := range []string{"203.0.113.10/24", "203.0.113.20/24"} {
@@ -185,7 +185,7 @@ func TestExposition(t *testing.T) {
 	}
 }
 
-// promtool runs Prometheus' own check over an exposition.
+// promtool runs Prometheus' check over an exposition.
 func promtool(t *testing.T, text string) {
 	t.Helper()
 	path, err := exec.LookPath("promtool")

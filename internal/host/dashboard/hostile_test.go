@@ -15,8 +15,8 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 )
 
-// TestTokenFile: a token's file is made for its owner, is taken again, and is
-// refused where others could read, write or replace it.
+// TestTokenFile: a token's file is made for its owner only, and is refused if others
+// could read, write or replace it.
 func TestTokenFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "token")
@@ -63,8 +63,8 @@ func TestTokenFile(t *testing.T) {
 	}
 }
 
-// TestPageConnections: whoever has no token cannot keep out who has, and whoever
-// has one and does not read holds up nobody.
+// TestPageConnections: clients without a token cannot keep out those with one, and a
+// client that does not read does not block others.
 func TestPageConnections(t *testing.T) {
 	m, s := NewModel(), &ingest.Source{}
 	feed(m, s, start, append([]string{hello("aa", "203.0.113.10/24")}, metrics(1)...)...)

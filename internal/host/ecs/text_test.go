@@ -43,8 +43,8 @@ func TestText(t *testing.T) {
 	}
 }
 
-// TestRemedy: a drop of a packet whose name had expired says how long ago, and
-// what would have let it through; others do not.
+// TestRemedy: the text of a drop with an expired name has the time since, and the
+// setting that would have let the packet through; other drops have neither.
 func TestRemedy(t *testing.T) {
 	const drop = `{"event.action":"drop","event.reason":"no_matching_allow_rule","rule.id":"default-deny","source.ip":"10.0.0.2","source.port":1,"destination.ip":"192.0.2.1","destination.port":443,"destination.domain":"github.com","network.transport":"tcp","network.direction":"egress"`
 	for _, c := range []struct{ more, text, remedy string }{
@@ -72,8 +72,8 @@ func TestRemedy(t *testing.T) {
 	}
 }
 
-// TestExplainAnswer: another rule decides an answer than a new flow, and what was
-// before the packet decides some.
+// TestExplainAnswer: the command for an answer has its state, and there is no command
+// for verdicts that depend on earlier packets.
 func TestExplainAnswer(t *testing.T) {
 	answer := parse(t, `{"event.action":"accept","event.reason":"rule","source.ip":"198.51.100.80","source.port":80,"destination.ip":"10.0.0.3","destination.port":50018,"network.transport":"tcp","network.direction":"ingress","network.translated.address":"203.0.113.10","firewall.answer":true}`)
 	const cmd = "thurward explain --from wan --proto tcp --src 198.51.100.80:80 --dst 10.0.0.3:50018"
@@ -99,8 +99,8 @@ func TestExplainAnswer(t *testing.T) {
 	}
 }
 
-// TestExplainNames: a name that the sender had not, or not any more, is asked
-// for as such.
+// TestExplainNames: the command has the state of the name: expired, or resolved by
+// another host.
 func TestExplainNames(t *testing.T) {
 	e := parse(t, `{"event.action":"drop","event.reason":"no_matching_allow_rule","source.ip":"10.0.0.2","source.port":1,"destination.ip":"192.0.2.1","destination.port":443,"destination.domain":"a.example","firewall.hint":"name_expired","firewall.name_expired_seconds":12,"network.transport":"tcp","network.direction":"egress"}`)
 	const cmd = "thurward explain --from lan --proto tcp --src 10.0.0.2:1 --dst 192.0.2.1:443 --fqdn a.example"
@@ -113,8 +113,8 @@ func TestExplainNames(t *testing.T) {
 	}
 }
 
-// TestTextIsSafe: a name from the network can neither drive the terminal nor
-// a shell.
+// TestTextIsSafe: a name from the network can control neither the terminal nor a
+// shell.
 func TestTextIsSafe(t *testing.T) {
 	e := Event{"event.action": "drop", "network.direction": "egress", "network.transport": "tcp", "source.ip": "10.0.0.2", "destination.ip": "1.1.1.1",
 		"destination.domain": "x\x1b]0;pwned\a'; rm -rf ~; '\u202e", "rule.id": strings.Repeat("r\n", 50000), "event.reason": "explicit_deny"}

@@ -67,7 +67,7 @@ func TestLinkIsDeterministic(t *testing.T) {
 	}
 }
 
-// TestELF: what QEMU's and Firecracker's loaders ask of the file.
+// TestELF: the requirements of QEMU's and Firecracker's loaders.
 func TestELF(t *testing.T) {
 	b := link(t)
 	f, err := elf.NewFile(bytes.NewReader(b))

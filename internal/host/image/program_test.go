@@ -29,8 +29,7 @@ func TestProgramFor(t *testing.T) {
 }
 
 // TestLinkRefusesProgramWithoutTLS: a policy with an upstream over TLS is not
-// linked with a program that cannot do it; the linker sees that in a program
-// without symbols, as the firewall's is.
+// linked with a program without TLS, which is known also of a program without symbols.
 func TestLinkRefusesProgramWithoutTLS(t *testing.T) {
 	in, err := inputs()
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/thurward/thurward/internal/host/ecs"
 )
 
-// TestGolden: whatever the firewall writes is understood.
+// TestGolden: all lines that the firewall writes can be read.
 func TestGolden(t *testing.T) {
 	files, _ := filepath.Glob("../../guest/export/testdata/*.golden")
 	if len(files) < 4 {

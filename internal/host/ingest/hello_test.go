@@ -8,8 +8,8 @@ import (
 	"github.com/thurward/thurward/internal/host/ecs"
 )
 
-// FuzzHello: whatever a firewall says of itself, what is kept of it is bounded,
-// known, printable, and means a time that can be written.
+// FuzzHello: the fields of a HELLO that are kept are known, bounded and printable, and
+// its times are valid.
 func FuzzHello(f *testing.F) {
 	for _, s := range []string{helloA[len("# HELLO "):], helloB[len("# HELLO "):], `{"service.instance.id":"ab","firewall.clock":"none"}`,
 		`{"service":{"instance":{"id":"ab"}},"@timestamp":"9999-12-31T23:59:59Z","firewall.uptime_ns":-9223372036854775808}`,

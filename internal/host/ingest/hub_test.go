@@ -87,8 +87,8 @@ func until(t *testing.T, what string, ok func() bool) {
 const helloA = `# HELLO {"service.instance.id":"aa","@timestamp":"2026-11-24T12:00:01Z","firewall.uptime_ns":1000000000,"firewall.wan.address":"203.0.113.10/24"}`
 const helloB = `# HELLO {"service.instance.id":"bb","firewall.clock":"none","firewall.uptime_ns":5000000000,"firewall.wan.mac":"02:00:00:00:00:01"}`
 
-// TestHub: several firewalls on one socket, several followers, each of whom
-// knows whose each line is; one who joins later gets HELLO and metrics first.
+// TestHub: with several firewalls and several followers, each follower knows the
+// firewall of each line; one that joins later gets HELLO and metrics first.
 func TestHub(t *testing.T) {
 	path, hub, seen, stop := station(t)
 	a, b := dial(t, GuestSocket(path)), dial(t, GuestSocket(path))
@@ -142,8 +142,8 @@ func TestHub(t *testing.T) {
 	l.Close()
 }
 
-// TestHubSlowFollower: one who does not read loses the oldest lines, learns how
-// many, and holds up nobody.
+// TestHubSlowFollower: a follower that does not read loses the oldest lines, gets their
+// number, and does not block the hub.
 func TestHubSlowFollower(t *testing.T) {
 	var h Hub
 	s := &Source{Hello: Hello{Boot: "aa"}}

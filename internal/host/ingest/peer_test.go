@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// desk is a handler on a socket that notes what becomes of connections.
+// desk is a handler on a socket that records what it does with connections.
 type desk struct {
 	path string
 	mu   sync.Mutex
@@ -81,8 +81,8 @@ func (d *desk) later(by time.Duration) { d.mu.Lock(); d.now = d.now.Add(by); d.m
 
 const wan = `# HELLO {"service.instance.id":%q,"firewall.wan.address":%q}` + "\n"
 
-// TestIdentityIsTheConnections: a machine that says the name of another that
-// is connected, or that has been, does not become it.
+// TestIdentityIsTheConnections: a machine with the name of another one, connected or
+// not, is not taken for it.
 func TestIdentityIsTheConnections(t *testing.T) {
 	d := newDesk(t)
 	victim := dialAs(t, d.path, "victim")
@@ -124,8 +124,8 @@ func TestIdentityIsTheConnections(t *testing.T) {
 	}
 }
 
-// TestOneNameForAMachine: a machine does not fill lists by saying ever other
-// names; after a minute's absence it may have another.
+// TestOneNameForAMachine: a machine cannot fill lists with ever new names; after a
+// minute without a connection it may have another name.
 func TestOneNameForAMachine(t *testing.T) {
 	d := newDesk(t)
 	first := dialAs(t, d.path, "m")
@@ -153,8 +153,8 @@ func TestOneNameForAMachine(t *testing.T) {
 	}
 }
 
-// TestSharesOfPeers: one machine has two connections at a time, whatever it
-// does, and all others have room.
+// TestSharesOfPeers: one machine has at most two connections at a time, so that there
+// is room for others.
 func TestSharesOfPeers(t *testing.T) {
 	d := newDesk(t)
 	first := dialAs(t, d.path, "greedy")
@@ -179,8 +179,8 @@ func TestSharesOfPeers(t *testing.T) {
 	d.wait(t, "late refused: "+ErrFull.Error(), 1)
 }
 
-// TestCutOff: what is no firewall is cut off and told; what a firewall, even a
-// newer one, does is not.
+// TestCutOff: connections that are not a firewall's are cut off, those of a newer
+// firewall are not.
 func TestCutOff(t *testing.T) {
 	hello := fmt.Sprintf(wan, "b", "203.0.113.10/24")
 	junk := strings.Repeat("no line\n", maxMalformed)
@@ -216,8 +216,8 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
-// TestFollowersAreNotFooled: what a reader passes on of lines that are too long
-// or foreign is no line of another firewall to its followers.
+// TestFollowersAreNotFooled: lines that are too long, and FROM lines of a guest, do not
+// become lines of another firewall for followers.
 func TestFollowersAreNotFooled(t *testing.T) {
 	var h Hub
 	a, b := &Source{}, &Source{}
@@ -259,7 +259,7 @@ func TestFollowersAreNotFooled(t *testing.T) {
 	f.close()
 }
 
-// failing is a listener that has run out of file descriptors for a while.
+// failing is a listener without file descriptors for some calls.
 type failing struct {
 	net.Listener
 	left int
@@ -273,8 +273,7 @@ func (f *failing) Accept() (net.Conn, error) {
 	return f.Listener.Accept()
 }
 
-// TestOutOfDescriptors: neither firewalls nor followers are given up because a
-// connection could not be accepted.
+// TestOutOfDescriptors: a connection that could not be accepted ends neither Serve.
 func TestOutOfDescriptors(t *testing.T) {
 	dir := t.TempDir()
 	for name, serve := range map[string]func(context.Context, net.Listener) error{"guests": (&Handler{}).Serve, "followers": (&Hub{}).Serve} {
@@ -307,7 +306,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 }
 
-// TestPeer: processes are told apart, and a process is one.
+// TestPeer: connections of one process have the same peer.
 func TestPeer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)

@@ -100,7 +100,7 @@ func TestListenerAdmits(t *testing.T) {
 	}
 }
 
-// TestOnlyGuestsByVsock: processes of the host are no guests.
+// TestOnlyGuestsByVsock: processes of the host are not admitted.
 func TestOnlyGuestsByVsock(t *testing.T) {
 	for cid, want := range map[uint32]bool{vsock.Hypervisor: false, vsock.Local: false, vsock.Host: false, 3: true, 1 << 31: true} {
 		if got := isGuest(from{&vsock.Addr{ContextID: cid}}); got != want {

@@ -25,7 +25,7 @@ func sum(b []byte, off int) {
 	binary.BigEndian.PutUint16(b[off:], ^uint16(s))
 }
 
-// repair makes a packet's checksums right, where it is whole enough to have them.
+// repair corrects a packet's checksums, if it is complete enough to have them.
 func repair(f []byte) {
 	if len(f) < 34 || f[12] != 8 || f[13] != 0 {
 		return
@@ -40,7 +40,7 @@ func repair(f []byte) {
 	}
 }
 
-// crafted returns a frame that is nearly right.
+// crafted returns a frame that is nearly valid.
 func crafted(r *rand.Rand) []byte {
 	n := []int{54, 54, 60, 100, 1514}[r.Intn(5)]
 	f := make([]byte, n)
@@ -94,15 +94,15 @@ func around(t testing.TB) (*Network, []*Port) {
 	return w, []*Port{w.LANSwitch.Attach("vm", none), w.WANSwitch.Attach("vm", none)}
 }
 
-// address makes a frame one for whoever would take it.
+// address sets a frame's destination to one that receives it.
 func address(f []byte, side int) {
 	if side == 1 && len(f) >= 34 {
 		copy(f, []byte{0x02, 0x57, 203, 0, 113, 1}) // the router forwards it
 	}
 }
 
-// TestFrameOf54Bytes: a TCP header that says to be longer than its packet ended
-// the process when the router forwarded it.
+// TestFrameOf54Bytes: a packet with a TCP header of a length beyond its end does not
+// end the process.
 func TestFrameOf54Bytes(t *testing.T) {
 	w, p := around(t)
 	f, err := hex.DecodeString("0257cb007101525400746801080045910028cf8b00000106832dcb007102c633645003470016ca5f42ba621f190cf0d226d1462020a3")
@@ -116,7 +116,7 @@ func TestFrameOf54Bytes(t *testing.T) {
 	alive(t, w)
 }
 
-// alive checks that the hosts still do what they are for.
+// alive checks that the hosts still work.
 func alive(t *testing.T, w *Network) {
 	t.Helper()
 	c, err := w.Mallory.DialTCP(t.Context(), netip.AddrPortFrom(w.Web.Addr, 80))
@@ -126,8 +126,7 @@ func alive(t *testing.T, w *Network) {
 	c.Close()
 }
 
-// TestHostileFrames: whatever a guest sends, the process lives, and so do the
-// hosts.
+// TestHostileFrames: no frame of a guest ends the process or a host.
 func TestHostileFrames(t *testing.T) {
 	w, p := around(t)
 	r := rand.New(rand.NewSource(1))
@@ -139,15 +138,15 @@ func TestHostileFrames(t *testing.T) {
 	alive(t, w)
 }
 
-// TestInjectRecovers: what a stack cannot bear is dropped and counted.
+// TestInjectRecovers: a frame that makes a stack panic is dropped and counted.
 func TestInjectRecovers(t *testing.T) {
 	if inject(nil, make([]byte, 60)) {
 		t.Error("a panic is taken for success")
 	}
 }
 
-// TestMadeUpAddresses: a guest that makes addresses up does not make the switch
-// grow, and cuts nobody off.
+// TestMadeUpAddresses: a guest that makes up addresses does not make the switch's table
+// grow, and does not cut off hosts.
 func TestMadeUpAddresses(t *testing.T) {
 	sw := NewSwitch("lan")
 	got := 0
@@ -174,8 +173,8 @@ func TestMadeUpAddresses(t *testing.T) {
 	}
 }
 
-// TestJournalIsBounded: a guest that asks without end does not make the servers
-// grow; the last requests are there.
+// TestJournalIsBounded: requests without end use bounded memory of the servers; the
+// last ones are kept.
 func TestJournalIsBounded(t *testing.T) {
 	var j journal
 	long := string(make([]byte, 10_000))
@@ -194,8 +193,8 @@ type addr struct{ s string }
 func (a addr) Network() string { return "tcp" }
 func (a addr) String() string  { return a.s }
 
-// TestServedIsBounded: a guest that opens connections without end gets as many as
-// there is room for, and others are served once they have gone.
+// TestServedIsBounded: a guest that opens connections without end gets a bounded number;
+// others are served after their end.
 func TestServedIsBounded(t *testing.T) {
 	w, _ := around(t)
 	dst := netip.AddrPortFrom(w.Web.Addr, 80)

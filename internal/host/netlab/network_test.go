@@ -172,7 +172,7 @@ func TestMalloryReachesTheLANWithoutAFirewall(t *testing.T) {
 	c.Close()
 }
 
-// TestNothingPassesWithoutAFirewall: the two sides are not otherwise joined.
+// TestNothingPassesWithoutAFirewall: the two sides are not connected otherwise.
 func TestNothingPassesWithoutAFirewall(t *testing.T) {
 	w, err := New(DefaultConfig())
 	if err != nil {

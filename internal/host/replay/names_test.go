@@ -43,7 +43,7 @@ func message(id uint16, name string, answer []byte) string {
 	return string(b)
 }
 
-// TestReplayNames: a rule with a name opens in a replay as it did when the
+// TestReplayNames: a rule with a name accepts packets in a replay as it did when the
 // captures were made, though the firewall's own query has another port and id.
 func TestReplayNames(t *testing.T) {
 	ask := udp(firewallLAN, hostMAC, "10.0.0.2:5000", "10.0.0.1:53", message(7, "eXample.com", nil))

@@ -34,8 +34,8 @@ func ngFrame(o binary.AppendByteOrder, typ uint32, iface uint32, units uint64) [
 	return ngBlock(o, typ, append(b, 1, 2, 3, 4))
 }
 
-// TestPcapng: byte orders, units and offsets of time, older blocks, blocks that
-// are passed over, and sections that follow.
+// TestPcapng: byte orders, units and offsets of time, obsolete blocks, blocks that are
+// skipped, and several sections.
 func TestPcapng(t *testing.T) {
 	le, be := binary.LittleEndian, binary.BigEndian
 	join := func(bs ...[]byte) (all []byte) {

@@ -217,7 +217,7 @@ func TestReplayIsDeterministic(t *testing.T) {
 	}
 }
 
-// TestReplayRunsTimers: virtual time passes between frames and behind the last.
+// TestReplayRunsTimers: virtual time passes between frames and after the last one.
 func TestReplayRunsTimers(t *testing.T) {
 	o := both(t, false)
 	o.In[LAN] = pcap(t, false, at{0, query("a")}, at{time.Hour, query("late")})
@@ -237,8 +237,8 @@ func TestReplayRunsTimers(t *testing.T) {
 	}
 }
 
-// TestReplayFindsItsPlace: where the firewall's address comes from, and what
-// becomes of frames to others.
+// TestReplayFindsItsPlace: how the firewall's address is found, and that frames to others
+// are ignored.
 func TestReplayFindsItsPlace(t *testing.T) {
 	claim := make([]byte, 60)
 	packet.PutARP(claim, &[6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, &packet.ARPMessage{Op: packet.ARPRequest, SenderMAC: firewallLAN, SenderAddr: 0x0a000001, TargetAddr: 0x0a000002})
@@ -271,7 +271,7 @@ func TestReplayFindsItsPlace(t *testing.T) {
 	}
 }
 
-// TestReplayNeighbours: ARP requests are answered as told.
+// TestReplayNeighbours: ARP requests are answered as the options say.
 func TestReplayNeighbours(t *testing.T) {
 	for _, seen := range []bool{false, true} {
 		o := both(t, false)
@@ -287,7 +287,7 @@ func TestReplayNeighbours(t *testing.T) {
 	}
 }
 
-// TestReplayOddFrames: what cannot be put in is counted and said.
+// TestReplayOddFrames: frames that cannot be received are counted in the summary.
 func TestReplayOddFrames(t *testing.T) {
 	o := both(t, false)
 	wrong := query("bad sum")
@@ -321,7 +321,7 @@ func TestReplayOddFrames(t *testing.T) {
 	}
 }
 
-// TestReplayBadCaptures: errors name the file and what would be right.
+// TestReplayBadCaptures: errors name the file and the remedy.
 func TestReplayBadCaptures(t *testing.T) {
 	good, err := os.ReadFile(pcap(t, false, at{0, query("a")}))
 	if err != nil {
@@ -364,7 +364,7 @@ func TestReplayBadCaptures(t *testing.T) {
 	}
 }
 
-// FuzzCapture: no file makes reading a capture crash or go on for ever.
+// FuzzCapture: no capture makes the reader panic or read for ever.
 func FuzzCapture(f *testing.F) {
 	for _, ng := range []bool{false, true} {
 		b, err := os.ReadFile(pcap(f, ng, at{0, query("a")}, at{ms, answer("b")}))
@@ -396,7 +396,7 @@ func FuzzCapture(f *testing.F) {
 }
 
 // TestExample keeps the captures of docs/replay.md, and its summary, true.
-// With THURWARD_UPDATE=1 it writes the captures anew.
+// With THURWARD_UPDATE=1 it rewrites the captures.
 func TestExample(t *testing.T) {
 	in := [2]string{"testdata/lan.pcap", "testdata/wan.pcap"}
 	if os.Getenv("THURWARD_UPDATE") != "" {

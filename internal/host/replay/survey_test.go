@@ -11,8 +11,8 @@ import (
 	"github.com/gopacket/gopacket/pcapgo"
 )
 
-// TestReplayFindsItsPlaceInCutFrames: where the snap length has cut most frames,
-// hosts that talk to each other are not taken for the firewall.
+// TestReplayFindsItsPlaceInCutFrames: in a capture with a short snap length, hosts that
+// talk to each other are not taken for the firewall.
 func TestReplayFindsItsPlaceInCutFrames(t *testing.T) {
 	var lan []at
 	for i := range 20 {

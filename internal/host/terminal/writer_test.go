@@ -47,7 +47,7 @@ func TestColours(t *testing.T) {
 	}
 }
 
-// TestWriterPieces: where a write ends does not change what comes out.
+// TestWriterPieces: the output does not depend on the ends of writes.
 func TestWriterPieces(t *testing.T) {
 	const text = "größe \x1b[31m \u202e \xff\xe2\x80 end \x1b[2J → \U000e0041\n"
 	for _, colour := range []bool{false, true} {
@@ -78,7 +78,7 @@ func TestWriterPieces(t *testing.T) {
 	}
 }
 
-// TestJSONStaysJSON: what is escaped in a JSON text means the same.
+// TestJSONStaysJSON: escaped JSON has the same meaning.
 func TestJSONStaysJSON(t *testing.T) {
 	const s = "a\u009b31m \u202e \u2028 \U000e0041 \x1b \n ü"
 	b, err := json.Marshal(map[string]string{"x": s})

@@ -20,7 +20,7 @@ const (
 	memSize   = 1 << 20
 )
 
-// A front is a monitor and a driver in one: what a machine does.
+// A front is a monitor and a driver in one.
 type front struct {
 	t    testing.TB
 	c    *net.UnixConn
@@ -159,7 +159,7 @@ func raw(t testing.TB, f *os.File) (fd int) {
 	return fd
 }
 
-// start says all that QEMU says until ring i runs.
+// start sends the messages of QEMU until ring i runs.
 func (f *front) start(i uint32, features uint64) {
 	f.t.Helper()
 	f.kick, f.call = eventfd(f.t), eventfd(f.t)

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FuzzMessages: whatever a monitor says, with whatever descriptors, and whatever
-// a guest writes into its memory meanwhile, the session ends when the monitor
-// goes, and nothing else does. The input is a program for both.
+// FuzzMessages: with any messages and descriptors of a monitor, and any writes of a
+// guest into its memory meanwhile, only the session ends, at the latest with the
+// monitor's connection. The input is a program for both.
 func FuzzMessages(f *testing.F) {
 	start := []byte{ // a ring that runs, in the words of the program
 		1, reqSetFeatures, 0, 1, 0, 2, 1, reqSetMemTable, 1, 3, 1, reqSetVringNum, 0, 0, 1, reqSetVringAddr, 0, 0,

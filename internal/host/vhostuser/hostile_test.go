@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ringAt is ringAddr with the parts where one likes.
+// ringAt is ringAddr with given addresses of the parts.
 func ringAt(i uint32, desc, used, avail uint64) []byte {
 	b := pairOf(i, 0)
 	for _, v := range []uint64{userBase + desc, userBase + used, userBase + avail, 0} {
@@ -19,7 +19,7 @@ func ringAt(i uint32, desc, used, avail uint64) []byte {
 	return b
 }
 
-// set says all of ring i up to its kick.
+// set sends all messages of ring i up to its kick.
 func (f *front) set(i uint32, desc, used, avail uint64) {
 	f.t.Helper()
 	f.kick = eventfd(f.t)
@@ -28,9 +28,9 @@ func (f *front) set(i uint32, desc, used, avail uint64) {
 	f.send(reqSetVringKick, u64(uint64(i)), raw(f.t, f.kick))
 }
 
-// TestRingsLaidOverEachOther: where the device's words would be the guest's, each
-// answer is the next request. Such rings are refused, also where the monitor
-// shares one file under two addresses; rings beside each other are not.
+// TestRingsLaidOverEachOther: overlapping rings, in which each answer would be the next
+// request, are refused, also if the monitor shares one file at two addresses. Adjacent
+// rings are not.
 func TestRingsLaidOverEachOther(t *testing.T) {
 	twice := pairOf(2, 0)
 	for _, v := range []uint64{guestBase, memSize, userBase, 0, guestBase + memSize, memSize, userBase + memSize, 0} {
@@ -73,7 +73,7 @@ func TestRingsLaidOverEachOther(t *testing.T) {
 	}
 }
 
-// A busy device never waits: only the ring's own errors end it.
+// A busy device never waits: only errors of the ring end it.
 type busy struct{ echo }
 
 func (b *busy) Start(r *Ring) {
@@ -86,8 +86,7 @@ func (b *busy) Start(r *Ring) {
 	})
 }
 
-// TestBusyDeviceGivesItsRingBack: a loop that never sleeps sees that the session
-// is over.
+// TestBusyDeviceGivesItsRingBack: a loop that never waits ends with the session.
 func TestBusyDeviceGivesItsRingBack(t *testing.T) {
 	a, b := pair(t)
 	done := make(chan error, 1)
@@ -102,7 +101,7 @@ func TestBusyDeviceGivesItsRingBack(t *testing.T) {
 	}
 }
 
-// A deaf device does not give its ring back until it is let go.
+// A deaf device does not stop its ring before the test lets it.
 type deaf struct{ letGo, gone chan struct{} }
 
 func (d *deaf) Start(r *Ring) {}
@@ -112,8 +111,8 @@ func (d *deaf) Stop(r *Ring) {
 	close(d.gone)
 }
 
-// TestStopHasADeadline: the monitor's connection ends when a handler keeps a
-// ring, so that it does not wait, and the memory goes only after the handler.
+// TestStopHasADeadline: if a handler does not stop a ring the monitor's connection ends,
+// and the memory is unmapped only after the handler's end.
 func TestStopHasADeadline(t *testing.T) {
 	a, b := pair(t)
 	done, d := make(chan error, 1), &deaf{make(chan struct{}), make(chan struct{})}
@@ -134,8 +133,8 @@ func TestStopHasADeadline(t *testing.T) {
 	<-d.gone
 }
 
-// TestMemoryIsSealed: a memory file that takes seals cannot be cut short once it
-// is shared; one that takes none works all the same.
+// TestMemoryIsSealed: a shared memory file that can be sealed cannot be truncated; one
+// that cannot works, too.
 func TestMemoryIsSealed(t *testing.T) {
 	f, _, _ := serve(t, 8)
 	fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -153,8 +152,8 @@ func TestMemoryIsSealed(t *testing.T) {
 	}
 }
 
-// TestMemoryCutShort: a memory file that becomes shorter under the device ends
-// the device, not the process: before a ring begins, in its own loop.
+// TestMemoryCutShort: a memory file that is truncated ends the device and not the
+// process, before a ring starts and in its loop.
 func TestMemoryCutShort(t *testing.T) {
 	t.Run("before", func(t *testing.T) {
 		f, _, done := serve(t, 8)
@@ -187,8 +186,7 @@ func TestMemoryCutShort(t *testing.T) {
 	})
 }
 
-// TestGuardTakesNothingElse: a panic that has nothing to do with the guest's
-// memory is one.
+// TestGuardTakesNothingElse: Guard does not recover other panics.
 func TestGuardTakesNothingElse(t *testing.T) {
 	for name, f := range map[string]func() error{
 		"nil":     func() error { var p *Ring; p.next++; return nil },
@@ -205,8 +203,8 @@ func TestGuardTakesNothingElse(t *testing.T) {
 	}
 }
 
-// TestDescriptorsThatAreNoEventfds: what could be ready for ever, or never, is
-// refused as a kick and as a call.
+// TestDescriptorsThatAreNoEventfds: descriptors other than eventfds are refused as kick
+// and as call.
 func TestDescriptorsThatAreNoEventfds(t *testing.T) {
 	open := func(path string) *os.File {
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -245,8 +243,8 @@ func TestDescriptorsThatAreNoEventfds(t *testing.T) {
 	}
 }
 
-// TestInterruptDoesNotWait: an eventfd that is full, and made blocking by the
-// other side, holds nobody up.
+// TestInterruptDoesNotWait: an eventfd that is full, and made blocking by the other
+// side, does not block the device.
 func TestInterruptDoesNotWait(t *testing.T) {
 	f, _, _ := serve(t, 8)
 	f.start(0, FeatureVersion1)

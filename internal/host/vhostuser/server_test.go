@@ -127,8 +127,8 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// TestHostileGuest: what breaks the rules of rings ends the ring, and nothing
-// outside the guest's memory is touched.
+// TestHostileGuest: a guest that violates the rules of rings ends the ring; memory
+// outside the guest's is not accessed.
 func TestHostileGuest(t *testing.T) {
 	const buf = guestBase + bufBase
 	for _, c := range []struct {
@@ -162,7 +162,8 @@ func TestHostileGuest(t *testing.T) {
 	}
 }
 
-// TestMonitorErrors: a monitor that breaks the protocol is told off.
+// TestMonitorErrors: a monitor that violates the protocol ends the session with an
+// error.
 func TestMonitorErrors(t *testing.T) {
 	for _, c := range []struct {
 		name, want string
@@ -204,7 +205,7 @@ type quiet struct{ testing.TB }
 func (quiet) Fatal(...any)          { panic("over") }
 func (quiet) Fatalf(string, ...any) { panic("over") }
 
-// FuzzSession: no sequence of bytes brings a session down or keeps it.
+// FuzzSession: no sequence of bytes makes a session panic or keeps it from ending.
 func FuzzSession(f *testing.F) {
 	msg := func(request uint32, payload []byte) []byte {
 		b := binary.LittleEndian.AppendUint32(nil, request)

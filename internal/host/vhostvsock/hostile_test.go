@@ -16,7 +16,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/virtio"
 )
 
-// A rogue is a guest that writes into its rings what it likes.
+// A rogue is a guest that writes anything into its rings.
 type rogue struct {
 	*machine
 	avail [2]uint16
@@ -97,7 +97,7 @@ func (r *rogue) usedIndex(ring int) uint16 {
 	return uint16(atomic.LoadUint32((*uint32)(unsafe.Pointer(&r.memory(r.q[ring].used)[0]))) >> 16)
 }
 
-// hear gives a buffer and returns the packet that comes into it.
+// hear adds a buffer and returns the packet that arrives in it.
 func (r *rogue) hear() (header, []byte) {
 	r.t.Helper()
 	b, a := r.room(4096)
@@ -121,8 +121,8 @@ func (r *rogue) request(n uint32) header {
 	return got
 }
 
-// TestGuestSendsWhatItMustNot: each is counted or refused, and an honest
-// connection still works afterwards.
+// TestGuestSendsWhatItMustNot: invalid packets are counted or refused, and an honest
+// connection still works.
 func TestGuestSendsWhatItMustNot(t *testing.T) {
 	path, l := listen(t)
 	r := newRogue(t, path)
@@ -172,8 +172,7 @@ func TestGuestSendsWhatItMustNot(t *testing.T) {
 	}
 }
 
-// TestGuestOverruns: more than there is room for ends the connection, and the
-// host holds no more than that.
+// TestGuestOverruns: data beyond the credit ends the connection, and is not kept.
 func TestGuestOverruns(t *testing.T) {
 	path, l := listen(t)
 	r := newRogue(t, path)
@@ -218,7 +217,7 @@ func TestGuestOpensMany(t *testing.T) {
 	}
 }
 
-// TestGuestTakesNothing: answers that the guest has no buffers for are bounded.
+// TestGuestTakesNothing: packets for a guest without buffers are bounded.
 func TestGuestTakesNothing(t *testing.T) {
 	r := newRogue(t, filepath.Join(t.TempDir(), "v"))
 	for n := range uint32(maxOut + 100) {
@@ -231,8 +230,7 @@ func TestGuestTakesNothing(t *testing.T) {
 	}
 }
 
-// TestGuestBreaksItsRings: the device is given up, the process goes on, and ends
-// with its machine.
+// TestGuestBreaksItsRings: the device ends and the process does not.
 func TestGuestBreaksItsRings(t *testing.T) {
 	for name, breakIt := range map[string]func(r *rogue){
 		"index":          func(r *rogue) { r.setAvail(ringTx, 5000) },
@@ -261,9 +259,9 @@ func TestGuestBreaksItsRings(t *testing.T) {
 	}
 }
 
-// TestRingsLaidOverEachOther: with each ring's answers laid over the other's
-// requests a guest would keep the device busy for ever. The machine gets its
-// answer, or the end of the connection, and goes.
+// TestRingsLaidOverEachOther: with each ring's answers at the place of the other's
+// requests a guest would keep the device busy for ever. The machine gets an answer, or
+// the end of the connection.
 func TestRingsLaidOverEachOther(t *testing.T) {
 	for name, lay := range map[string]func(q *[3]ringRegs){
 		"crossed": func(q *[3]ringRegs) { q[ringRx].used, q[ringTx].used = q[ringTx].avail, q[ringRx].avail },
@@ -306,14 +304,13 @@ func TestRingsLaidOverEachOther(t *testing.T) {
 	}
 }
 
-// over makes failures of a machine, whose device ends under it, end the attack.
+// over makes failures of a machine whose device has ended end the attack only.
 type over struct{ testing.TB }
 
 func (over) Fatal(...any)          { panic("over") }
 func (over) Fatalf(string, ...any) { panic("over") }
 
-// TestMemoryCutShort: the device ends, and with it what goes on; the process does
-// not.
+// TestMemoryCutShort: the device ends with its connections, and the process does not.
 func TestMemoryCutShort(t *testing.T) {
 	path, l := listen(t)
 	r := newRogue(t, path)
@@ -342,9 +339,9 @@ func TestMemoryCutShort(t *testing.T) {
 	r.end()
 }
 
-// TestGuestForgetsManyConnections: a guest that breaks connections off whose
-// readers take nothing, and opens others, has no more of the host's sockets and
-// memory than with those that it keeps.
+// TestGuestForgetsManyConnections: a guest that resets connections whose readers do not
+// read, and opens others, uses no more sockets and memory of the host than with open
+// connections.
 func TestGuestForgetsManyConnections(t *testing.T) {
 	path, l := listen(t)
 	go func() {
@@ -397,8 +394,8 @@ func files(t *testing.T) int {
 	return len(d)
 }
 
-// FuzzGuest: whatever a guest does to its rings and puts into packets, the
-// device neither crashes nor outlives its machine.
+// FuzzGuest: with any rings and packets of a guest the device does not panic, and ends
+// with its machine.
 func FuzzGuest(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 0, 1, 0, 0, 0, 2, 5, 5, 5, 3, 1, 2, 3})
 	f.Add([]byte{0, 5, 9, 200, 4, 0, 1, 0, 4, 0, 1, 1, 0, 4, 3, 0})

@@ -145,7 +145,7 @@ func (m *machine) event() (*os.File, int) {
 	return os.NewFile(uintptr(fd), "event"), fd
 }
 
-// start tells the device all about its rings, as QEMU does at DRIVER_OK.
+// start sets the device's rings, as QEMU does at DRIVER_OK.
 func (m *machine) start() {
 	m.send(2, words(m.driver|1<<30))
 	m.send(5, append(words(1), words(guestBase, memSize, userBase, 0)...), m.fd)

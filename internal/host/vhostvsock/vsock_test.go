@@ -72,8 +72,8 @@ func write(v *virtio.Vsock, b []byte) (n int) {
 	return n
 }
 
-// TestStream: what the image's driver sends comes out of the Unix socket, all of
-// it and in order, also to a reader that is slow.
+// TestStream: data of the image's driver arrives at the Unix socket, complete and in
+// order, also for a slow reader.
 func TestStream(t *testing.T) {
 	path, l := listen(t)
 	m := newMachine(t, path)
@@ -102,7 +102,7 @@ func TestStream(t *testing.T) {
 	}
 }
 
-// TestNobodyListens: the connection is refused, and made once somebody listens.
+// TestNobodyListens: a connection is refused while no process listens.
 func TestNobodyListens(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "v")
 	m := newMachine(t, path)
@@ -123,8 +123,8 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
-// TestReaderStands: a reader that takes nothing costs a bounded amount of
-// memory; then it gets everything.
+// TestReaderStands: a reader that does not read uses bounded memory, and gets all data
+// later.
 func TestReaderStands(t *testing.T) {
 	path, l := listen(t)
 	m := newMachine(t, path)
@@ -144,7 +144,7 @@ func TestReaderStands(t *testing.T) {
 	until(t, v, "going on", func() bool { n += write(v, make([]byte, 10_000)); return n > 4<<20 })
 }
 
-// TestReaderGoes: the guest notices it, and finds the next one.
+// TestReaderGoes: the guest sees the end of a reader, and connects to the next one.
 func TestReaderGoes(t *testing.T) {
 	path, l := listen(t)
 	v := newMachine(t, path).open()
@@ -160,8 +160,8 @@ func TestReaderGoes(t *testing.T) {
 	}
 }
 
-// TestHalfClosed: a reader that has said that it will say nothing is still one;
-// when it goes, that is noticed.
+// TestHalfClosed: a reader that has shut down its sending side gets data, and its end
+// is seen.
 func TestHalfClosed(t *testing.T) {
 	path, l := listen(t)
 	v := newMachine(t, path).open()
@@ -181,8 +181,7 @@ func TestHalfClosed(t *testing.T) {
 	until(t, v, "noticing", func() bool { return v.State() == virtio.Closed })
 }
 
-// TestChatter: what the reader says is taken within the guest's credit and does
-// no harm.
+// TestChatter: data of the reader is sent within the guest's credit, and is harmless.
 func TestChatter(t *testing.T) {
 	path, l := listen(t)
 	m := newMachine(t, path)
@@ -196,7 +195,7 @@ func TestChatter(t *testing.T) {
 	}
 }
 
-// TestLastWords: what was sent before the machine's end is delivered.
+// TestLastWords: data sent before the machine's end is delivered.
 func TestLastWords(t *testing.T) {
 	path, l := listen(t)
 	m := newMachine(t, path)

@@ -85,7 +85,7 @@ func TestArgs(t *testing.T) {
 	}
 }
 
-// TestNetworksThatAreNotThere: each refusal says what to do.
+// TestNetworksThatAreNotThere: each error has a remedy.
 func TestNetworksThatAreNotThere(t *testing.T) {
 	dir := t.TempDir()
 	for spec, want := range map[string]string{
@@ -110,7 +110,7 @@ func TestNetworksThatAreNotThere(t *testing.T) {
 	}
 }
 
-// TestVsockOption: what --vsock takes, and what it says to what it does not.
+// TestVsockOption: the values of --vsock, and its errors.
 func TestVsockOption(t *testing.T) {
 	for s, want := range map[string]Vsock{"none": {}, "auto": {Path: "/run/def"}, "/a/b": {Path: "/a/b"}, "kernel:42": {CID: 42}} {
 		if v, err := ParseVsock(s, "/run/def"); err != nil || v != want {

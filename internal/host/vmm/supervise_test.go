@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// play runs a supervisor over outcomes, one for each start, on a clock that
-// only notes how long it was asked to pause.
+// play runs a supervisor over outcomes, one for each start. It records pauses and does
+// not wait.
 func play(t *testing.T, r Restart, outcomes ...Outcome) (pauses []time.Duration, starts int, err error) {
 	t.Helper()
 	s := supervisor{
@@ -71,8 +71,8 @@ func TestRestarts(t *testing.T) {
 	}
 }
 
-// TestForgedRefusal: what a machine says after it was ready is no refusal, so
-// that it is started again after a crash; before, it is.
+// TestForgedRefusal: a refusal counts only before the machine is ready; after that a
+// crash is followed by a restart.
 func TestForgedRefusal(t *testing.T) {
 	heard := func(console string) (o Outcome) {
 		readConsole(strings.NewReader(console), func(l Line) { o.observe(l) })

@@ -22,7 +22,7 @@ import (
 )
 
 // stage returns a stage with the data plane itself, under the given policy,
-// between the two sides: what the image does, without a machine.
+// between the two sides.
 func stage(t *testing.T, src string, out *bytes.Buffer) *Stage {
 	t.Helper()
 	w, err := netlab.New(netlab.DefaultConfig())
@@ -95,8 +95,8 @@ func rules(t *testing.T) string {
 // port stands for any port or duration in the narration.
 var port = regexp.MustCompile(`:\d{4,5}\b|after \S+|as 203\.0\.113\.10:\d+`)
 
-// TestPlay: under the repository's rules.yaml every step goes as it should,
-// and the narration says who did what.
+// TestPlay: under the repository's rules.yaml every step succeeds, and the narration has
+// its verdicts.
 func TestPlay(t *testing.T) {
 	var out bytes.Buffer
 	s := stage(t, rules(t), &out)
@@ -128,8 +128,8 @@ func TestPlay(t *testing.T) {
 	}
 }
 
-// TestPlayNamesTheStepThatFails: under policies that decide otherwise the
-// demonstration says which step did not go as it should.
+// TestPlayNamesTheStepThatFails: under other policies the demonstration names the steps
+// that fail.
 func TestPlayNamesTheStepThatFails(t *testing.T) {
 	yes := rules(t)
 	for name, c := range map[string]struct {
