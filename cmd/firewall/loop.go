@@ -20,8 +20,8 @@ const (
 	yieldEvery = 64
 	// longWait is how long the loop sleeps at most, in nanoseconds.
 	longWait = int64(60e9)
-	// nudgeEvery is the time between two looks for devices that stand still.
-	nudgeEvery = int64(100e6)
+	// kickEvery is the time between two looks for devices that stand still.
+	kickEvery = int64(100e6)
 	// cryptoShare: after a turn of the goroutines that speak TLS, packets have
 	// so many times as long as it took.
 	cryptoShare = 3
@@ -144,11 +144,11 @@ func after(began int64) int64 {
 // been given up; the other one goes on: its hosts still get answers from the
 // firewall.
 func (p *ports) check(now int64, out *outlet) {
-	if now >= p.nudge {
-		p.nudge = now + nudgeEvery
+	if now >= p.kick {
+		p.kick = now + kickEvery
 		p.interrupted(sys.Wait(0), out) // who never sleeps hears of none otherwise
-		p.lan.Nudge()
-		p.wan.Nudge()
+		p.lan.Kick()
+		p.wan.Kick()
 	}
 	for i, n := range [...]*virtio.Net{p.lan, p.wan} {
 		if why := n.Stopped(); why != "" && !p.told[i] {

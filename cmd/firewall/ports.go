@@ -17,7 +17,7 @@ type ports struct {
 	lan, wan       *virtio.Net
 	lanBit, wanBit uint64  // in the result of sys.Wait
 	told           [2]bool // that the device has stopped
-	nudge          int64   // when they are next looked after
+	kick           int64   // when they are next looked after
 }
 
 const netDevice = 1 // virtio device type

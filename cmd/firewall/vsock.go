@@ -85,7 +85,7 @@ func (p *ports) metrics() []export.Family {
 		per("thurward_interface_receive_no_buffer_total", "Times that the receive queue could not be refilled.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxNoBuffer }),
 		per("thurward_interface_interrupts_total", "Interrupts of the device.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().Interrupts }),
 		per("thurward_interface_notifies_total", "Notifications to the device, each an exit to the host.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().Notifies }),
-		per("thurward_interface_transmit_nudges_total", "Times that the device had sent nothing for 100 ms although it had frames, and was notified again.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().TxNudges }),
+		per("thurward_interface_transmit_kicks_total", "Times that the device had sent nothing for 100 ms although it had frames, and was notified again.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().TxKicks }),
 		per("thurward_device_violations_total", "Violations of virtio by the device; the first stops it.", export.Counter, func(n *virtio.Net) uint64 {
 			c := n.Counters()
 			return c.BadIndex + c.BadID + c.BadLength

@@ -17,13 +17,13 @@ type Batch struct {
 	line prefetch.Lines // that will be needed: for a TCP packet its direction's and the shared one
 	n    int
 
-	asked int // lines that Prepare has asked for
+	fetched int // lines that Prepare has prefetched; for tests
 }
 
-// ask gets lines under way.
-func (b *Batch) ask(from, to int) {
-	prefetch.Ask(b.line[from:to])
-	b.asked += to - from
+// fetch prefetches lines from to below to.
+func (b *Batch) fetch(from, to int) {
+	prefetch.Read(b.line[from:to])
+	b.fetched += to - from
 }
 
 // BatchSize is how many keys a Batch holds.
@@ -55,16 +55,16 @@ func (t *Table) Prepare(b *Batch) {
 	k0, k1, k2, mask := t.k[0], t.k[1], t.k[2], t.mask
 	first := &t.buckets[0]
 	n := b.n & (2*BatchSize - 1)
-	b.asked = 0
+	b.fetched = 0
 	for j := range b.key[:n] {
 		h := hash(&b.key[j], k0, k1, k2)
 		b.hash[j] = h
 		b.line[j] = uintptr(unsafe.Pointer(first)) + uintptr(h&mask)*unsafe.Sizeof(*first)
 		if j%group == group-1 {
-			b.ask(j-(group-1), j+1)
+			b.fetch(j-(group-1), j+1)
 		}
 	}
-	b.ask(n&^(group-1), n)
+	b.fetch(n&^(group-1), n)
 	t.follow(b)
 }
 
@@ -93,12 +93,12 @@ func (t *Table) follow(b *Batch) {
 			m++
 		}
 		if j%group == group-1 && asked < n && n <= prefetch.Max {
-			b.ask(asked, n)
+			b.fetch(asked, n)
 			asked = n
 		}
 	}
 	if asked < n && n <= prefetch.Max {
-		b.ask(asked, n)
+		b.fetch(asked, n)
 	}
 	if m == 0 {
 		return
@@ -117,7 +117,7 @@ func (t *Table) follow(b *Batch) {
 			n += 2
 		}
 	}
-	b.ask(0, n)
+	b.fetch(0, n)
 }
 
 // Hint returns the direction that most likely has key j of a prepared batch, or

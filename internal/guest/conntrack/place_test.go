@@ -196,8 +196,8 @@ func TestHints(t *testing.T) {
 			if len(lines) > prefetch.Max {
 				t.Fatal("too many")
 			}
-			if want := n + len(lines) + len(rest); b.asked != want {
-				t.Fatalf("%d keys, kind %d: %d lines asked for, want %d", n, kind, b.asked, want)
+			if want := n + len(lines) + len(rest); b.fetched != want {
+				t.Fatalf("%d keys, kind %d: %d lines asked for, want %d", n, kind, b.fetched, want)
 			}
 			// Those of second buckets come last, from the beginning.
 			lines = append(rest, lines[min(len(lines), len(rest)):]...)

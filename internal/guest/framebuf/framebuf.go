@@ -106,7 +106,7 @@ func (p *Pool) place(buf uint32) *[MaxLen]byte {
 }
 
 // Line returns the address of the cache line at off of a buffer, of any number,
-// for prefetch.Ask. It is no reference to it.
+// for prefetch.Read. It is no reference to it.
 func (p *Pool) Line(buf uint32, off int) uintptr {
 	return uintptr(unsafe.Pointer(unsafe.SliceData(p.mem))) + uintptr(buf)*Size + uintptr(off)
 }

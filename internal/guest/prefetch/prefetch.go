@@ -1,10 +1,10 @@
-// Package prefetch asks for memory before it is needed, for many places at
-// once, so that their cache misses overlap.
+// Package prefetch loads cache lines before they are used, many at a time, so that their
+// cache misses overlap.
 package prefetch
 
-// Max is how many lines are asked for at most.
+// Max is the largest number of lines in one call.
 const Max = 128
 
-// Lines are addresses of cache lines. A wrong one is harmless. They are no
-// pointers to the garbage collector, and must lie in memory that does not move.
+// Lines are addresses of cache lines. A wrong address is harmless. The garbage collector
+// does not treat them as pointers, so they must lie in memory that does not move.
 type Lines [Max]uintptr

@@ -1,16 +1,16 @@
 package prefetch
 
-// Ask asks for the cache lines, and waits for none of them. A plain load does so
-// only as far ahead as the processor can reorder: six or eight packets, where
-// this covers a batch. A processor has some twenty such requests under way at a
-// time and makes further ones wait: to ask for a few at a time, with work in
-// between, costs less than to ask for all at once. More than Max are ignored.
+// Read prefetches cache lines for reading (PREFETCHT0) and waits for none of them. Plain
+// loads overlap only within the processor's reordering window, which is six or eight
+// packets; this covers a batch. A processor has about twenty such requests outstanding and
+// stalls on more: prefetching a few at a time, with work in between, costs less than all at
+// once. Lines beyond the first Max are ignored.
 //
 //go:noescape
-func Ask(l []uintptr)
+func Read(l []uintptr)
 
-// Own is Ask for lines that will be written: no other processor keeps a copy.
-// It is a hint that old processors ignore.
+// Write prefetches lines that will be written (PREFETCHW): copies in other processors'
+// caches are invalidated. Processors without the instruction ignore it.
 //
 //go:noescape
-func Own(l []uintptr)
+func Write(l []uintptr)

@@ -1,7 +1,7 @@
 #include "textflag.h"
 
-// func Ask(l []uintptr)
-TEXT ·Ask(SB), NOSPLIT, $0-24
+// func Read(l []uintptr)
+TEXT ·Read(SB), NOSPLIT, $0-24
 	MOVQ l_base+0(FP), BX
 	MOVQ l_len+8(FP), CX
 	CMPQ CX, $128
@@ -17,8 +17,8 @@ loop:
 done:
 	RET
 
-// func Own(l []uintptr)
-TEXT ·Own(SB), NOSPLIT, $0-24
+// func Write(l []uintptr)
+TEXT ·Write(SB), NOSPLIT, $0-24
 	MOVQ l_base+0(FP), BX
 	MOVQ l_len+8(FP), CX
 	CMPQ CX, $128

@@ -2,8 +2,8 @@
 
 package prefetch
 
-// Ask is a hint, which other architectures do without.
-func Ask([]uintptr) {}
+// Read does nothing: prefetching is a hint.
+func Read([]uintptr) {}
 
-// Own is Ask for lines that will be written.
-func Own([]uintptr) {}
+// Write does nothing: see Read.
+func Write([]uintptr) {}

@@ -5,8 +5,8 @@ import (
 	"unsafe"
 )
 
-// TestAsk: any address and any number are harmless.
-func TestAsk(t *testing.T) {
+// TestAnyAddress: any address and any number of lines are harmless.
+func TestAnyAddress(t *testing.T) {
 	var l Lines
 	mem := make([]byte, 64*Max)
 	for i := range l {
@@ -15,7 +15,7 @@ func TestAsk(t *testing.T) {
 			l[i] = uintptr(i) << 40
 		}
 	}
-	for _, f := range []func([]uintptr){Ask, Own} {
+	for _, f := range []func([]uintptr){Read, Write} {
 		for _, n := range []int{0, 1, 7, Max} {
 			f(l[:n])
 		}

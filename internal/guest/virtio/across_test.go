@@ -71,16 +71,16 @@ func (a *across) run() {
 			for k := range n {
 				l[k] = uintptr(unsafe.Pointer(&q.desc[q.avail[(q.seen+uint16(k))&q.mask]&q.mask]))
 			}
-			prefetch.Ask(l[:n])
+			prefetch.Read(l[:n])
 			for k := range n {
 				d := &q.desc[q.avail[(q.seen+uint16(k))&q.mask]&q.mask]
 				l[2*k] = uintptr(unsafe.Pointer(&a.mem[d.addr-memBase]))
 				l[2*k+1] = l[2*k] + 64
 			}
 			if i == 1 {
-				prefetch.Own(l[:2*n])
+				prefetch.Write(l[:2*n])
 			} else {
-				prefetch.Ask(l[:2*n])
+				prefetch.Read(l[:2*n])
 			}
 			for range n {
 				id := q.avail[q.seen&q.mask]

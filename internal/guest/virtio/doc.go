@@ -9,10 +9,9 @@
 //	│ flags,next │  └───────┴─────┴───────────┘  └───────┴─────┴────────────┘
 //	└────────────┘    … used_event                 … avail_event
 //
-// The driver puts the number of a descriptor into the avail ring; the device
-// does its work and puts it into the used ring. Indexes run freely through 16
-// bits. used_event and avail_event say from which index on a side wants to be
-// told (VIRTIO_F_EVENT_IDX).
+// The driver puts the number of a descriptor into the avail ring; the device does its work
+// and puts it into the used ring. Indexes run freely through 16 bits. used_event and
+// avail_event are the indexes at which a side wants a notification (VIRTIO_F_EVENT_IDX).
 //
 // What the device writes is not trusted: an index, a descriptor number or a
 // length out of range stops the queue and is counted; nothing is indexed by

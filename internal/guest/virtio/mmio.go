@@ -36,7 +36,7 @@ const (
 // MMIO is the transport over one window of registers of at least 0x200 bytes.
 type MMIO struct {
 	r    Registers
-	bell uintptr // of a Window, where notifications are written; 0: by r
+	bell uintptr // of a Window: address of the notification register; 0: written by r
 }
 
 // NewMMIO returns the transport over a window.

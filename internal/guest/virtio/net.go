@@ -45,14 +45,13 @@ type NetCounters struct {
 	RxMalformed          uint64 // spread over several buffers, too short, or with an unfinished checksum
 	RxNoBuffer           uint64 // times the receive queue could not be refilled: the pool was empty
 	TxFull               uint64 // frames refused because the transmit queue had no room
-	TxNudges             uint64 // times that nothing had been sent for long although there were frames: see Nudge
+	TxKicks              uint64 // notifications because the transmit queue made no progress: see Kick
 	Notifies, Interrupts uint64
 	BadIndex, BadID      uint64 // violations by the device; each stops it
 	BadLength            uint64
 }
 
-// Net is a virtio network device with one pair of queues. One goroutine uses
-// it.
+// Net is a virtio network device with one pair of queues. Only one goroutine may use it.
 type Net struct {
 	t      Transport
 	pool   *framebuf.Pool
@@ -67,8 +66,8 @@ type Net struct {
 	armed  bool
 }
 
-// A NetDevice is a network device that has not been started: features are
-// agreed, and it has said who it is.
+// A NetDevice is a network device that has not been started: its features are negotiated
+// and its address is read.
 type NetDevice struct {
 	t      Transport
 	feat   uint64
@@ -76,8 +75,8 @@ type NetDevice struct {
 	hasMAC bool
 }
 
-// FindNet agrees on features with the device at t. It is done once for a
-// device: some cannot be reset, and each register costs an exit to the host.
+// FindNet negotiates features with the device at t. It is called once for a device: some
+// cannot be reset, and each register access costs an exit to the host.
 func FindNet(t Transport) (*NetDevice, error) {
 	feat, err := negotiate(t, netID, featMTU|featMAC|featMRGRxBuf|featStatus|featEventIdx)
 	if err != nil {
@@ -134,14 +133,15 @@ func (d *NetDevice) Open(alloc Alloc, pool *framebuf.Pool, opt NetOptions) (*Net
 // MAC returns the device's hardware address; ok is false when it has none.
 func (n *Net) MAC() (mac [6]byte, ok bool) { return n.mac, n.hasMAC }
 
-// MTU returns the largest IP packet in bytes: the device's word, or 1500.
+// MTU returns the size of the largest IP packet in bytes, as the device reports it, or
+// 1500.
 func (n *Net) MTU() int { return n.mtu }
 
-// LinkUp reports whether the device said that its link is up; devices that
-// say nothing are taken to be.
+// LinkUp reports whether the link is up, which is assumed of devices without
+// VIRTIO_NET_F_STATUS.
 func (n *Net) LinkUp() bool { return !n.down }
 
-// Stopped returns why the device was given up, or "".
+// Stopped returns why the driver gave the device up, or "".
 func (n *Net) Stopped() string { return n.reason }
 
 // Counters returns the device's counters.
@@ -149,7 +149,7 @@ func (n *Net) Counters() *NetCounters {
 	n.c.Notifies = n.rx.notifies + n.tx.notifies
 	n.c.BadIndex = n.rx.badIndex + n.tx.badIndex
 	n.c.BadID = n.rx.badID + n.tx.badID
-	n.c.BadLength = n.rx.badLength // what was sent has none
+	n.c.BadLength = n.rx.badLength // transmitted buffers have no length to check
 	return &n.c
 }
 
@@ -178,11 +178,11 @@ func (n *Net) Receive(dst []framebuf.Frame) int {
 		if q.stopped != "" {
 			n.giveUp(q.stopped)
 		} else if int(q.size) == q.room() {
-			n.refill() // all buffers were out: the pool may have some again
+			n.refill() // the pool was empty and may have buffers again
 		}
 		return 0
 	}
-	n.ask(min(avail, len(dst)))
+	n.fetch(min(avail, len(dst)))
 	got := 0
 	bytes := uint64(0)
 	for ; avail > 0 && got < len(dst); avail-- {
@@ -200,9 +200,9 @@ func (n *Net) Receive(dst []framebuf.Frame) int {
 			break
 		}
 		hdr := n.pool.Buffer(b)[framebuf.Headroom-netHeader : framebuf.Headroom]
-		// The firewall asks for no offloads, so that a frame is whole, in one
-		// buffer and with all checksums. Frames that are not (Firecracker up
-		// to 1.8 may send them) are dropped and counted.
+		// The driver negotiates no offloads, so every frame lies in one buffer with all its
+		// checksums complete. Others (Firecracker up to 1.8 may send them) are dropped and
+		// counted.
 		if ln < netHeader+minFrame || hdr[hdrFlags]&needsCsum != 0 || n.feat&featMRGRxBuf != 0 && (hdr[hdrBuffers] != 1 || hdr[hdrBuffers+1] != 0) {
 			n.c.RxMalformed++
 			n.pool.Put(b)
@@ -218,29 +218,29 @@ func (n *Net) Receive(dst []framebuf.Frame) int {
 	return got
 }
 
-// ask gets the used entries, headers and descriptors of the next k frames under
-// way, and a cache line more of those that have more: the device has them, on
-// another processor (BenchmarkAcross).
-func (n *Net) ask(k int) {
+// fetch prefetches the used entries, headers and descriptors of the next k frames, and the
+// second cache line of longer ones: the device has written them on another processor
+// (BenchmarkAcross).
+func (n *Net) fetch(k int) {
 	var l [3]prefetch.Lines
 	k = min(k, prefetch.Max)
-	n.rx.ask(k)
+	n.rx.fetch(k)
 	m := n.lines(k, &l)
-	prefetch.Ask(l[0][:k])
-	prefetch.Own(l[1][:(k+3)/4])
-	prefetch.Ask(l[2][:m])
+	prefetch.Read(l[0][:k])
+	prefetch.Write(l[1][:(k+3)/4])
+	prefetch.Read(l[2][:m])
 }
 
-// lines sets l to where the next k frames (at most prefetch.Max) begin, to their
-// descriptors, one in four, and to where those that are longer than a line go on;
-// it returns the number of these.
+// lines sets l to the addresses of the next k frames (at most prefetch.Max), of one in four
+// of their descriptors, and of the second cache line of the m frames that are longer than
+// one.
 func (n *Net) lines(k int, l *[3]prefetch.Lines) (m int) {
 	q := n.rx
 	for i := range k {
 		e := &q.used[(q.usedIdx+uint16(i))&q.mask]
 		b := q.buf[e.id&(maxQueue-1)] // take will check it
 		l[0][i] = n.pool.Line(b, 0)
-		if i%4 == 0 { // descriptors are mostly used in runs of neighbours, of which four share a line
+		if i%4 == 0 { // descriptors are mostly used in sequence, and four share a line
 			l[1][i/4] = uintptr(unsafe.Pointer(&q.desc[uint16(e.id)&q.mask])) // it will be posted again
 		}
 		if e.len > 64 {
@@ -255,7 +255,7 @@ func (n *Net) lines(k int, l *[3]prefetch.Lines) (m int) {
 func (n *Net) reclaim() {
 	q := n.tx
 	k := q.pending()
-	q.ask(k)
+	q.fetch(k)
 	for ; k > 0; k-- {
 		b, _ := q.take()
 		if b == noBuf {
@@ -269,9 +269,9 @@ func (n *Net) reclaim() {
 	}
 }
 
-// HasRoom reports whether Transmit would take k frames now, or half of what the
-// queue holds if that is less. A device that was given up has room: there is
-// nothing to wait for.
+// HasRoom reports whether Transmit would take k frames now, or half of what the queue holds
+// if that is less. A device that was given up has room: its frames are dropped, not kept
+// waiting.
 func (n *Net) HasRoom(k int) bool {
 	q := n.tx
 	k = min(k, int(q.size)/2)
@@ -281,12 +281,12 @@ func (n *Net) HasRoom(k int) bool {
 	return q.room() >= k || n.reason != ""
 }
 
-// Transmit takes the first n frames of src and returns n. The rest stays the
-// caller's: there was no room, and they are counted.
+// Transmit takes the first n frames of src and returns n. The others stay the caller's and
+// are counted in TxFull.
 func (n *Net) Transmit(src []framebuf.Frame) int {
 	q := n.tx
 	if q.room() < len(src) {
-		n.reclaim() // many at a time: each look at what the device has written costs a cache miss
+		n.reclaim() // many at a time: each read of what the device has written costs a cache miss
 	}
 	if n.reason != "" {
 		n.c.TxFull += uint64(len(src))
@@ -310,10 +310,10 @@ func (n *Net) Transmit(src []framebuf.Frame) int {
 	return k
 }
 
-// Arm asks for interrupts and reports whether work is waiting already, in
-// which case the caller must not sleep. Sent buffers alone wake nobody: they
-// are taken back at the next transmission; only when all receive buffers are
-// missing because the transmit queue holds them does their return matter.
+// Arm enables interrupts and reports whether work is waiting already, in which case the
+// caller must not sleep. Sent buffers alone do not interrupt: they are taken back at the
+// next transmission. Their return matters only when the receive queue is empty because the
+// transmit queue has all buffers.
 func (n *Net) Arm() bool {
 	if n.reason != "" {
 		return false
@@ -330,7 +330,7 @@ func (n *Net) Arm() bool {
 	return work
 }
 
-// Disarm asks for no interrupts: the caller polls.
+// Disarm disables interrupts: the caller polls.
 func (n *Net) Disarm() {
 	if n.armed {
 		n.armed = false
@@ -339,8 +339,8 @@ func (n *Net) Disarm() {
 	}
 }
 
-// Ack acknowledges an interrupt; it comes before the next look at the queues,
-// so that what is added after it interrupts again.
+// Ack acknowledges an interrupt. It is called before the queues are read, so that whatever
+// is added afterwards interrupts again.
 func (n *Net) Ack() {
 	changed := n.t.Interrupt()
 	n.c.Interrupts++
@@ -349,8 +349,7 @@ func (n *Net) Ack() {
 	}
 }
 
-// Changed handles an interrupt that says that the device's configuration has
-// changed.
+// Changed handles a configuration change interrupt.
 func (n *Net) Changed() {
 	if n.t.Status()&statusNeedsReset != 0 {
 		n.giveUp("the device asks for a reset")
@@ -365,11 +364,11 @@ func (n *Net) linkStatus() {
 	}
 }
 
-// Nudge notifies the device of each queue that has stood still since the last
-// call although the device has buffers: it may have missed a notification (ADR
-// 0013). It costs an exit to the host for each, and is meant to be called a few
-// times a second while the firewall is awake.
-func (n *Net) Nudge() {
+// Kick notifies the device of each queue that has made no progress since the last call
+// although the device has buffers: it may have missed a notification (ADR 0013). Each
+// notification costs an exit to the host. Kick is to be called a few times a second while
+// the firewall is awake.
+func (n *Net) Kick() {
 	n.reclaim()
 	if n.reason != "" {
 		return
@@ -377,7 +376,7 @@ func (n *Net) Nudge() {
 	for _, q := range [...]*queue{n.rx, n.tx} {
 		if q.idle() {
 			if q == n.tx {
-				n.c.TxNudges++
+				n.c.TxKicks++
 			}
 			n.t.Notify(q.number)
 		}

@@ -339,7 +339,7 @@ func TestReceiveLines(t *testing.T) {
 		d.done(0, uint32(i)<<24|uint32(i), 1<<32-1)
 	}
 	n.lines(prefetch.Max, &l)
-	n.ask(1 << 20)
+	n.fetch(1 << 20)
 }
 
 // TestFeaturesAlone: what each feature decides it decides alone, whatever others

@@ -162,20 +162,20 @@ func TestNetGivesUp(t *testing.T) {
 	}{
 		{"reception, index", "queue 0: the device's used index is ahead of what it was given", func(d *fakeNet, n *Net) { d.setUsed(0, 9); n.Receive(dst[:]) }, 1, 0},
 		{"reception, descriptor", "queue 0: the device returned a descriptor that it does not have", func(d *fakeNet, n *Net) { d.done(0, 8, 100); n.Receive(dst[:]) }, 0, 1},
-		{"transmission, index", "queue 1: the device's used index is ahead of what it was given", func(d *fakeNet, n *Net) { d.setUsed(1, 3); n.Nudge() }, 1, 0},
+		{"transmission, index", "queue 1: the device's used index is ahead of what it was given", func(d *fakeNet, n *Net) { d.setUsed(1, 3); n.Kick() }, 1, 0},
 		{"transmission, descriptor", "queue 1: the device returned a descriptor that it does not have", func(d *fakeNet, n *Net) { d.done(1, 5, 0); n.HasRoom(8); n.Arm() }, 0, 1},
 		{"transmission, twice", "queue 1: the device returned a descriptor that it does not have", func(d *fakeNet, n *Net) {
 			id, _, _, _ := d.next(1)
 			d.done(1, uint32(id), 0)
 			d.done(1, uint32(id), 0)
-			n.Nudge()
+			n.Kick()
 		}, 0, 1},
 		{"both", "queue 0: the device returned a descriptor that it does not have", func(d *fakeNet, n *Net) {
 			d.done(0, 1024, 100)
 			n.Receive(dst[:])
 			n.giveUp("another reason")
 			d.setUsed(1, 200)
-			n.Nudge()
+			n.Kick()
 		}, 0, 1},
 	} {
 		d := newFake(allNet)
@@ -199,7 +199,7 @@ func TestNetGivesUp(t *testing.T) {
 		if n.Receive(dst[:]) != 0 || n.Transmit(fs) != 0 || n.Counters().TxFull != full+1 || n.Arm() || !n.HasRoom(8) {
 			t.Errorf("%s: it goes on", c.name)
 		}
-		if n.Nudge(); d.notified != notified {
+		if n.Kick(); d.notified != notified {
 			t.Errorf("%s: the device is notified", c.name)
 		}
 		if strings.Contains(n.Stopped(), "another") {
@@ -224,7 +224,7 @@ func TestStoppedTakesNoBuffers(t *testing.T) {
 	told := d.notified
 	n.Arm()
 	n.Receive(dst[:])
-	if n.Nudge(); p.Free() != 3 || n.rx.room() != 3 || d.notified != told {
+	if n.Kick(); p.Free() != 3 || n.rx.room() != 3 || d.notified != told {
 		t.Errorf("%d buffers free, want 3; notified %v", p.Free(), d.notified)
 	}
 }

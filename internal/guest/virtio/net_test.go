@@ -122,7 +122,7 @@ func TestTraffic(t *testing.T) {
 				break
 			}
 		}
-		n.Nudge() // takes back what was sent
+		n.Kick() // takes back what was sent
 		posted := int(n.rx.size) - n.rx.room()
 		if got := p.Free() + posted; got != p.Cap() {
 			t.Errorf("%d buffers of %d accounted for", got, p.Cap())
@@ -271,7 +271,7 @@ func TestHostileDevice(t *testing.T) {
 		n, p := open(t, d, 600, NetOptions{})
 		c.do(d)
 		n.Ack()
-		n.Nudge() // looks for what was sent
+		n.Kick() // looks for what was sent
 		var dst [64]framebuf.Frame
 		for range 3 {
 			for _, f := range dst[:n.Receive(dst[:])] {

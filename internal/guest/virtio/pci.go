@@ -26,8 +26,8 @@ const (
 	noVector = 0xffff
 )
 
-// Entries of the MSI-X table, which the kernel has filled in: one for changes of
-// the configuration, one for all queues.
+// Entries of the MSI-X table, which the kernel has filled in: one for configuration
+// changes, one for all queues.
 const (
 	vectorConfig = 0
 	vectorQueues = 1
@@ -45,7 +45,7 @@ type PCI struct {
 	p      PCIWindows
 	queue  uint32            // selected
 	offset [pciQueues]uint32 // of the queues' notifications, in the window
-	bells  uintptr           // the window's address where it is a Window; 0: by its methods
+	bells  uintptr           // of a Window: its address; 0: written by its methods
 }
 
 // PCIWindows are the parts of a function, which the kernel has found and mapped
@@ -69,8 +69,8 @@ func NewPCI(w PCIWindows) *PCI {
 	return p
 }
 
-// Check implements Transport. That there is a modern device at all was made sure
-// of before.
+// Check implements Transport. The kernel has checked already that the device is a modern
+// one.
 func (p *PCI) Check(id uint32) error {
 	if p.p.ID != id {
 		return errors.New("virtio: device type " + strconv.Itoa(int(p.p.ID)) + ", want " + strconv.Itoa(int(id)))
@@ -81,8 +81,8 @@ func (p *PCI) Check(id uint32) error {
 // Status implements Transport.
 func (p *PCI) Status() uint32 { return uint32(p.p.Common.Read8(pciStatus)) }
 
-// SetStatus implements Transport. A reset is over when the status reads 0
-// (4.1.4.3.2); a device that never says so is found out by what it says next.
+// SetStatus implements Transport. A reset is over when the status reads 0 (4.1.4.3.2); the
+// next step fails for a device that never gets there.
 func (p *PCI) SetStatus(s uint32) {
 	p.p.Common.Write8(pciStatus, uint8(s))
 	for i := 0; s == 0 && i < resetReads && p.Status() != 0; i++ {
@@ -98,8 +98,8 @@ func (p *PCI) Features() uint64 {
 	return f | uint64(c.Read32(pciFeatures))<<32
 }
 
-// SetFeatures implements Transport. It also names the interrupt of changes,
-// which a reset has taken away; without it they are not noticed.
+// SetFeatures implements Transport. It also sets the configuration change vector, which a
+// reset clears.
 func (p *PCI) SetFeatures(f uint64) {
 	c := p.p.Common
 	c.Write32(pciDriverSel, 0)
@@ -157,8 +157,8 @@ func (p *PCI) Notify(q uint32) {
 	p.p.Notify.Write16(off, uint16(q))
 }
 
-// Interrupt implements Transport: an interrupt of the queues needs no
-// acknowledgement, and changes have one of their own.
+// Interrupt implements Transport. MSI-X needs no acknowledgement, and configuration changes
+// have a vector of their own.
 func (p *PCI) Interrupt() (changed bool) { return false }
 
 // has reports whether n bytes at an offset belong to the device's configuration.

@@ -22,7 +22,7 @@ const (
 	usedNoNotify     = 1
 )
 
-// desc is a descriptor: where a buffer lies for the device.
+// desc is a descriptor: address and length of a buffer, as the device sees it.
 type desc struct {
 	addr  uint64
 	len   uint32
@@ -33,19 +33,18 @@ type desc struct {
 // usedElem is an entry of the used ring.
 type usedElem struct{ id, len uint32 }
 
-// maxQueue is the largest queue size that is used. Arrays of this length take a
-// masked index without a check.
+// maxQueue is the largest queue size. An index masked to it needs no bounds check in arrays
+// of this length.
 const maxQueue = 1024
 
-// noBuf is the buffer of a descriptor that the device does not have.
+// noBuf marks a descriptor that the device does not own.
 const noBuf = ^uint32(0)
 
-// usedLines is how many cache lines of the used ring are asked for at a time: 256
-// entries.
+// usedLines is how many cache lines of the used ring are prefetched at a time: 256 entries.
 const usedLines = 32
 
-// A queue is one split virtqueue, of which every descriptor is a whole
-// request: chains are not used. One goroutine uses it.
+// A queue is one split virtqueue in which every descriptor is a whole request: chains are
+// not used. Only one goroutine may use it.
 type queue struct {
 	desc  []desc
 	avail []uint16 // the avail ring's entries
@@ -57,26 +56,25 @@ type queue struct {
 	availEvent *uint16 // at which avail index to notify (device writes)
 
 	mask      uint16
-	availIdx  uint16 // what the device has been told
+	availIdx  uint16 // avail index as published to the device
 	next      uint16 // next avail index: the driver is ahead of availIdx within a batch
-	usedIdx   uint16 // next used entry to look at
+	usedIdx   uint16 // next used entry to read
 	eventIdx  bool
 	noIRQ     uint32 // availNoInterrupt when interrupts are off (without EVENT_IDX)
 	size      uint16
 	number    uint32
 	stopped   string
-	buf       [maxQueue]uint32 // by descriptor: the buffer that the device has, or noBuf
-	free      [maxQueue]uint16 // stack of descriptors that the driver has
+	buf       [maxQueue]uint32 // by descriptor: the buffer that the device owns, or noBuf
+	free      [maxQueue]uint16 // stack of descriptors that the driver owns
 	nfree     int
 	badIndex  uint64 // used index out of range
-	badID     uint64 // descriptor number out of range or not with the device
+	badID     uint64 // descriptor number out of range, or not the device's
 	badLength uint64
 	notifies  uint64
-	looked    uint16 // the device's used index at the last nudge
+	looked    uint16 // the device's used index at the last Kick
 }
 
-// A DMA is memory that devices can reach: as the program sees it, and the
-// address by which devices do.
+// A DMA is memory that devices can access: as the program sees it, and its bus address.
 type DMA struct {
 	Mem  []byte
 	Phys uint64
@@ -120,7 +118,7 @@ func newQueue(number uint32, n uint16, eventIdx bool, alloc Alloc) (*queue, DMA,
 	return q, d, nil
 }
 
-// setupQueue tells the device about queue number q.
+// setupQueue makes a queue and enables it in the device.
 func setupQueue(t Transport, number uint32, n uint16, eventIdx bool, alloc Alloc) (*queue, error) {
 	m, enabled := t.Queue(number)
 	if enabled {
@@ -143,9 +141,9 @@ func setupQueue(t Transport, number uint32, n uint16, eventIdx bool, alloc Alloc
 	return q, nil
 }
 
-// post makes n bytes at addr, which belong to buffer number buf, available to the
-// device. The caller has made sure of a free descriptor (room). publish tells the
-// device, once for a batch. post and take are small, so that they are inlined.
+// post makes n bytes at addr, which belong to buffer number buf, available to the device.
+// There must be a free descriptor (room). The device sees it after publish, once for a
+// batch. post and take are small enough to be inlined.
 func (q *queue) post(addr uint64, n uint32, flags uint16, buf uint32) {
 	q.nfree--
 	id := q.free[q.nfree&(maxQueue-1)]
@@ -162,10 +160,10 @@ func (q *queue) room() int { return q.nfree }
 // publish makes the posted buffers visible and reports whether the device
 // wants to be notified.
 //
-// The descriptors and ring entries are written before the index: stores are
-// not reordered on x86, and the atomic store keeps the compiler from doing so.
-// A full barrier must lie between writing the index and reading what the device
-// asked for; otherwise both could miss each other, and wait for ever.
+// The descriptors and ring entries are written before the index: stores are not reordered
+// on x86, and the atomic store keeps the compiler from doing so. A full barrier must lie
+// between writing the index and reading avail_event or the flags; otherwise driver and
+// device could miss each other's write and wait for ever.
 func (q *queue) publish() bool {
 	if q.next == q.availIdx {
 		return false
@@ -186,8 +184,8 @@ func (q *queue) publish() bool {
 	return true
 }
 
-// pending returns how many used entries wait. An index that is ahead by more
-// than the device holds stops the queue.
+// pending returns the number of used entries that are not taken yet. An index ahead by more
+// than the device has buffers stops the queue.
 func (q *queue) pending() int {
 	n := uint16(atomic.LoadUint32(q.usedHead)>>16) - q.usedIdx
 	if n == 0 || q.stopped != "" {
@@ -201,15 +199,14 @@ func (q *queue) pending() int {
 	return int(n)
 }
 
-// ask gets the next k used entries under way, so that their cache misses overlap:
-// the device has written them, from another processor.
-func (q *queue) ask(k int) {
+// fetch prefetches the next k used entries, so that their cache misses overlap: the device
+// has written them on another processor.
+func (q *queue) fetch(k int) {
 	var l [usedLines]uintptr
-	prefetch.Ask(l[:q.lines(k, &l)])
+	prefetch.Read(l[:q.lines(k, &l)])
 }
 
-// lines sets l to the places of the next k used entries, one in each line, and
-// returns their number.
+// lines sets l to the cache lines of the next k used entries, and returns their number.
 func (q *queue) lines(k int, l *[usedLines]uintptr) (m int) {
 	for i := 0; i < k && m < len(l); i += 8 {
 		l[m] = uintptr(unsafe.Pointer(&q.used[(q.usedIdx+uint16(i))&q.mask]))
@@ -218,9 +215,9 @@ func (q *queue) lines(k int, l *[usedLines]uintptr) (m int) {
 	return m
 }
 
-// take returns the buffer of the next used entry, which is the driver's again,
-// and the length. It is called at most pending times. buf is noBuf when the device
-// breaks the rules: the caller calls badUsed.
+// take returns the buffer of the next used entry, which is the driver's again, and its
+// length in bytes. It is called at most pending times. buf is noBuf when the entry is
+// invalid: the caller calls badUsed.
 func (q *queue) take() (buf, n uint32) {
 	e := q.used[q.usedIdx&q.mask]
 	id := e.id & (maxQueue - 1)
@@ -235,14 +232,13 @@ func (q *queue) take() (buf, n uint32) {
 	return buf, e.len
 }
 
-// badUsed stops the queue because of a used entry.
+// badUsed stops the queue because of an invalid used entry.
 func (q *queue) badUsed() {
 	q.badID++
 	q.stop("the device returned a descriptor that it does not have")
 }
 
-// idle reports whether the device has buffers and has returned none since the
-// last call.
+// idle reports whether the device owns buffers and has returned none since the last call.
 func (q *queue) idle() bool {
 	head := uint16(atomic.LoadUint32(q.usedHead) >> 16)
 	same := head == q.looked
@@ -256,8 +252,8 @@ func (q *queue) stop(why string) {
 	}
 }
 
-// suppress asks the device not to interrupt. With EVENT_IDX that means to
-// name an index that it has just passed.
+// suppress asks the device not to interrupt. With EVENT_IDX, used_event is set to an index
+// that the device has just passed.
 func (q *queue) suppress() {
 	if q.eventIdx {
 		*q.usedEvent = q.usedIdx - 1
@@ -267,8 +263,8 @@ func (q *queue) suppress() {
 	atomic.StoreUint32(q.availHead, uint32(q.availIdx)<<16|q.noIRQ)
 }
 
-// arm asks for an interrupt at the next used entry and reports whether there
-// is one already; then none may come.
+// arm asks for an interrupt at the next used entry. It reports whether there is one
+// already, for which no interrupt may come.
 func (q *queue) arm() bool {
 	if q.eventIdx {
 		*q.usedEvent = q.usedIdx

@@ -2,10 +2,10 @@ package virtio
 
 import "unsafe"
 
-// Registers is a window of device registers. Each access is exactly one move of
-// the named width, at an offset from the window's start that is a multiple of
-// it: devices answer to nothing else, and each access costs an exit to the host.
-// Tests give one of their own; the image uses Window or the kernel's calls.
+// Registers is a window of device registers. Each access is exactly one move of the named
+// width, at an offset from the window's start that is a multiple of the width, as devices
+// require; each costs an exit to the host. The image uses Window or the kernel's calls, and
+// tests a fake.
 type Registers interface {
 	Read8(off uint32) uint8
 	Read16(off uint32) uint16
@@ -13,7 +13,7 @@ type Registers interface {
 	Write32(off, v uint32)
 }
 
-// Wide is a window that is also written with 8 and 16 bits, as PCI needs it.
+// Wide is a window that also has writes of 8 and 16 bits, which PCI needs.
 type Wide interface {
 	Registers
 	Write8(off uint32, v uint8)

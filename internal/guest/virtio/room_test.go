@@ -6,41 +6,41 @@ import (
 	"github.com/thurward/thurward/internal/guest/framebuf"
 )
 
-// TestNudge: a queue that stands still with buffers in it is notified again, one
+// TestKick: a queue that stands still with buffers in it is notified again, one
 // that moves or is empty is not.
-func TestNudge(t *testing.T) {
+func TestKick(t *testing.T) {
 	d := newFake(allNet)
 	n, p := open(t, d, 600, NetOptions{QueueSize: 64})
 	d.notified[1], d.notified[0] = 0, 0
-	nudged := func(rx, tx int) {
+	kicked := func(rx, tx int) {
 		t.Helper()
-		n.Nudge()
+		n.Kick()
 		if d.notified[0] != rx || d.notified[1] != tx {
 			t.Fatalf("%d notifications of reception and %d of transmission, want %d and %d", d.notified[0], d.notified[1], rx, tx)
 		}
 		d.notified[0], d.notified[1] = 0, 0
 	}
-	n.Nudge()
+	n.Kick()
 	d.notified[1], d.notified[0] = 0, 0
-	nudged(1, 0) // nothing came, which may be as it should; nothing was sent
+	kicked(1, 0) // nothing came, which may be as it should; nothing was sent
 	b, _ := p.Get()
 	n.Transmit([]framebuf.Frame{{Buf: b, Len: 60}})
 	d.notified[1] = 0
-	nudged(1, 1)
-	nudged(1, 1)
-	if c := n.Counters().TxNudges; c != 2 {
-		t.Errorf("%d nudges of transmission counted, want 2", c)
+	kicked(1, 1)
+	kicked(1, 1)
+	if c := n.Counters().TxKicks; c != 2 {
+		t.Errorf("%d kicks of the transmit queue counted, want 2", c)
 	}
 	d.sent()
 	d.deliver(make([]byte, 60))
-	nudged(0, 0) // the device has moved on
+	kicked(0, 0) // the device has moved on
 	var dst [1]framebuf.Frame
 	n.Receive(dst[:])
 	p.Put(dst[0].Buf)
 	d.notified[0] = 0
-	nudged(1, 0)
+	kicked(1, 0)
 	n.giveUp("broken")
-	nudged(0, 0)
+	kicked(0, 0)
 }
 
 // TestHasRoom tells what Transmit would take, and takes back what was sent to

@@ -26,8 +26,8 @@ type Transport interface {
 	// device.
 	Status() uint32
 	SetStatus(s uint32)
-	// Features returns what the device offers, SetFeatures writes what the
-	// driver takes of it.
+	// Features returns the features that the device offers, SetFeatures writes those that
+	// the driver accepts.
 	Features() uint64
 	SetFeatures(f uint64)
 	// Queue selects queue q and returns the largest size that the device
@@ -36,7 +36,7 @@ type Transport interface {
 	// Enable enables the queue that was selected last, with n descriptors
 	// and its three parts at the given bus addresses.
 	Enable(n uint16, desc, avail, used uint64) error
-	// Notify tells the device that queue q has new buffers.
+	// Notify is an available buffer notification for queue q.
 	Notify(q uint32)
 	// Interrupt acknowledges an interrupt and reports whether it may mean that
 	// the configuration, or the status, has changed.
@@ -48,13 +48,13 @@ type Transport interface {
 	Config32(off uint32) uint32
 }
 
-// negotiate resets the device and agrees on features, up to FEATURES_OK.
-// Firecracker accepts exactly this order, one status bit at a time.
+// negotiate resets the device and negotiates features, up to FEATURES_OK. Firecracker
+// accepts exactly this order, one status bit at a time.
 func negotiate(t Transport, id uint32, want uint64) (features uint64, err error) {
 	if err := t.Check(id); err != nil {
 		return 0, err
 	}
-	if t.Status() != 0 { // writing 0 to a fresh device is an error to some
+	if t.Status() != 0 { // some devices reject 0 while the status is 0
 		t.SetStatus(0)
 	}
 	t.SetStatus(statusAcknowledge)
@@ -74,7 +74,7 @@ func negotiate(t Transport, id uint32, want uint64) (features uint64, err error)
 	return features, nil
 }
 
-// start ends the set-up: the device may use its queues.
+// start completes the initialisation: the device may use its queues.
 func start(t Transport) error {
 	const all = statusAcknowledge | statusDriver | statusFeaturesOK | statusDriverOK
 	t.SetStatus(all)
@@ -84,5 +84,5 @@ func start(t Transport) error {
 	return nil
 }
 
-// fail tells the device that the driver gives it up.
+// fail sets FAILED: the driver gives the device up.
 func fail(t Transport) { t.SetStatus(t.Status() | statusFailed) }

@@ -6,9 +6,8 @@ import (
 	"strconv"
 )
 
-// The socket device (virtio 1.2, 5.10). The firewall makes one connection at a
-// time, to the host, and only sends: what it receives is thrown away. It
-// listens on nothing.
+// The socket device (virtio 1.2, 5.10). The firewall makes one connection at a time, to the
+// host, and only sends: received data is discarded. It accepts no connections.
 const (
 	vsockID    = 19
 	vsockRx    = 0
@@ -25,23 +24,23 @@ const (
 	vsockEvents, vsockEventSize = 4, 8
 )
 
-// VsockCounters counts what the device did. What the peer or the device sent
-// and must not have is counted by cause.
+// VsockCounters counts what the device did. Violations by the peer or the device are
+// counted by cause.
 type VsockCounters struct {
 	TxPackets, TxBytes   uint64 // bytes: of data
-	RxPackets, RxIgnored uint64 // ignored: data, which nobody reads
-	Connects, Resets     uint64 // connections that were made; that the other end or we broke off
+	RxPackets, RxIgnored uint64 // ignored: bytes of data, all discarded
+	Connects, Resets     uint64 // connections established; connections reset by either end
 	TransportResets      uint64
 	BadPacket            uint64 // too short, a length beyond the buffer, an unknown type, operation or address
-	BadCredit            uint64 // a count of bytes taken that cannot be; the connection is broken off
-	Unasked              uint64 // for a connection that there is not; refused by RST
-	NoRoom               uint64 // refusals not sent: no buffer
+	BadCredit            uint64 // an impossible fwd_cnt; the connection is reset
+	Unasked              uint64 // for a connection that does not exist; answered with RST
+	NoRoom               uint64 // RSTs not sent: no buffer
 	Notifies, Interrupts uint64
 	BadIndex, BadID      uint64 // violations by the device; each stops it
 	BadLength            uint64
 }
 
-// Vsock is a socket device with at most one connection. One goroutine uses it.
+// Vsock is a socket device with at most one connection. Only one goroutine may use it.
 type Vsock struct {
 	t          Transport
 	rx, tx, ev *queue
@@ -56,8 +55,8 @@ type Vsock struct {
 	conn       conn
 }
 
-// OpenVsock starts the device at t. The first connection's port is made of
-// seed, which should differ at each boot.
+// OpenVsock starts the device at t. The first connection's port is derived from seed, which
+// should differ at each boot.
 func OpenVsock(t Transport, alloc Alloc, seed uint32) (*Vsock, error) {
 	feat, err := negotiate(t, vsockID, featEventIdx)
 	if err != nil {
@@ -104,17 +103,17 @@ func OpenVsock(t Transport, alloc Alloc, seed uint32) (*Vsock, error) {
 	return v, nil
 }
 
-// VsockBytes is the memory of the device's buffers.
+// VsockBytes is the memory of the device's buffers in bytes.
 const VsockBytes = vsockRxBuffers*vsockRxSize + vsockTxBuffers*vsockTxSize + vsockEvents*vsockEventSize
 
 func (v *Vsock) readCID() {
 	v.cid = uint64(v.t.Config32(cfgCID)) | uint64(v.t.Config32(cfgCID+4))<<32
 }
 
-// CID returns the machine's context id.
+// CID returns the guest's context id.
 func (v *Vsock) CID() uint64 { return v.cid }
 
-// Stopped returns why the device was given up, or "".
+// Stopped returns why the driver gave the device up, or "".
 func (v *Vsock) Stopped() string { return v.reason }
 
 // Counters returns the device's counters.
@@ -122,7 +121,7 @@ func (v *Vsock) Counters() *VsockCounters {
 	v.c.Notifies = v.rx.notifies + v.tx.notifies + v.ev.notifies
 	v.c.BadIndex = v.rx.badIndex + v.tx.badIndex + v.ev.badIndex
 	v.c.BadID = v.rx.badID + v.tx.badID + v.ev.badID
-	v.c.BadLength = v.rx.badLength // the others have none to check
+	v.c.BadLength = v.rx.badLength // the other queues have no length to check
 	return &v.c
 }
 
@@ -140,9 +139,8 @@ func (v *Vsock) publish(q *queue) {
 	}
 }
 
-// Poll handles what the device has brought: packets, events, and the return of
-// sent buffers. Its work is bounded by the queues' sizes; none of those of a device
-// that was given up has anything pending.
+// Poll handles received packets and events, and takes back sent buffers. Its work is
+// bounded by the queues' sizes; nothing is pending in a device that was given up.
 func (v *Vsock) Poll() {
 	v.reclaim()
 	for k := v.rx.pending(); k > 0; k-- {
@@ -169,8 +167,8 @@ func (v *Vsock) Poll() {
 			v.transportReset()
 		}
 		v.postEvent(b)
-		// Firecracker holds packets back after a reset until it hears of the
-		// buffer, whatever the indexes say.
+		// Firecracker sends no packets after a reset until it is notified of the buffer,
+		// whatever the indexes say.
 		v.ev.publish()
 		v.t.Notify(vsockEvent)
 	}
@@ -184,8 +182,8 @@ func (v *Vsock) Poll() {
 	v.Flush()
 }
 
-// transportReset: the machine was moved or restored. All connections are gone,
-// and its address may be another (virtio 1.2, 5.10.6.7).
+// transportReset handles a migration or a restored snapshot: all connections are gone, and
+// the context id may have changed (virtio 1.2, 5.10.6.7).
 func (v *Vsock) transportReset() {
 	v.c.TransportResets++
 	v.readCID()
@@ -204,15 +202,15 @@ func (v *Vsock) reclaim() {
 	}
 }
 
-// Flush makes what was sent visible to the device.
+// Flush makes sent packets visible to the device.
 func (v *Vsock) Flush() {
 	if v.reason == "" {
 		v.publish(v.tx)
 	}
 }
 
-// Arm asks for interrupts and reports whether work is waiting already, in which
-// case none may come. Sent buffers wake only whoever waits for one.
+// Arm enables interrupts and reports whether work is waiting already, in which case none
+// may come. Sent buffers interrupt only while the transmit queue is full.
 func (v *Vsock) Arm() bool {
 	if v.reason != "" {
 		return false
@@ -226,7 +224,7 @@ func (v *Vsock) Arm() bool {
 	return work
 }
 
-// Disarm asks for no interrupts.
+// Disarm disables interrupts.
 func (v *Vsock) Disarm() {
 	if v.armed {
 		v.armed = false
@@ -236,7 +234,7 @@ func (v *Vsock) Disarm() {
 	}
 }
 
-// Ack acknowledges an interrupt; it comes before the next Poll.
+// Ack acknowledges an interrupt. It is called before Poll.
 func (v *Vsock) Ack() {
 	changed := v.t.Interrupt()
 	v.c.Interrupts++
@@ -245,8 +243,7 @@ func (v *Vsock) Ack() {
 	}
 }
 
-// Changed handles an interrupt that says that the device's configuration has
-// changed.
+// Changed handles a configuration change interrupt.
 func (v *Vsock) Changed() {
 	if v.t.Status()&statusNeedsReset != 0 {
 		v.giveUp("the device asks for a reset")

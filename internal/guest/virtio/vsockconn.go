@@ -16,8 +16,8 @@ const (
 	vopCreditRequest = 7
 
 	shutdownRcv = 1 // the sender will receive no more
-	// vsockBufAlloc is the room that the peer is told there is for its data,
-	// which is thrown away as it comes.
+	// vsockBufAlloc is the buffer space that the peer is told of (buf_alloc). Its data is
+	// discarded at once.
 	vsockBufAlloc = 4096
 )
 
@@ -35,13 +35,13 @@ const (
 type conn struct {
 	state     LinkState
 	port      uint32 // the host's
-	local     uint32 // ours, another for each connection
-	sent      uint32 // bytes of data sent, freely running
+	local     uint32 // the guest's, different for each connection
+	sent      uint32 // bytes of data sent, modulo 2^32
 	peerAlloc uint32
-	peerFwd   uint32 // of sent, taken by the peer
-	taken     uint32 // bytes of data received and thrown away
-	told      uint32 // of them, the peer has been told
-	asked     bool   // for credit, since there was some
+	peerFwd   uint32 // of these, consumed by the peer (fwd_cnt)
+	taken     uint32 // bytes of data received and discarded
+	told      uint32 // of these, reported to the peer
+	asked     bool   // credit was requested since there last was some
 	update    bool   // a credit update is due, but there was no buffer
 }
 
@@ -58,8 +58,8 @@ func (c *conn) credit() uint32 {
 // State returns the connection's state.
 func (v *Vsock) State() LinkState { return v.conn.state }
 
-// Connect asks the host for a connection to its port; State tells how it goes.
-// It does nothing unless the state is Closed and there is a buffer.
+// Connect requests a connection to a port of the host; State then reports its progress. It
+// does nothing unless the state is Closed and there is a buffer.
 func (v *Vsock) Connect(port uint32) {
 	c := &v.conn
 	if v.reason != "" || c.state != Closed {
@@ -71,7 +71,7 @@ func (v *Vsock) Connect(port uint32) {
 	}
 }
 
-// Close breaks the connection off.
+// Close resets the connection.
 func (v *Vsock) Close() {
 	if v.conn.state != Closed {
 		v.breakOff()
@@ -111,8 +111,8 @@ func (v *Vsock) Buffer() []byte {
 	return room[:min(uint32(len(room)), n)]
 }
 
-// Send sends the first n bytes of what the last call of Buffer returned.
-// Flush tells the device.
+// Send sends the first n bytes of what the last call of Buffer returned. The device sees it
+// after Flush.
 func (v *Vsock) Send(n int) {
 	if n <= 0 || len(v.txFree) == 0 || v.conn.state != Open || n > int(min(v.conn.credit(), vsockTxSize-vsockHeader)) {
 		return
@@ -135,7 +135,7 @@ func (v *Vsock) control(port, local uint32, op uint16, flags uint32) bool {
 	return true
 }
 
-// transmit sends the last of the free buffers, whose data is in place.
+// transmit sends the last of the free buffers, which already holds the data.
 func (v *Vsock) transmit(port, local uint32, op uint16, flags uint32, n int) {
 	k := len(v.txFree) - 1
 	b := v.txFree[k]
@@ -192,7 +192,7 @@ func (v *Vsock) receive(p []byte) {
 		return
 	}
 	fwd := le.Uint32(p[40:])
-	if fwd-c.peerFwd > c.sent-c.peerFwd { // more than was sent, or less than before
+	if fwd-c.peerFwd > c.sent-c.peerFwd { // beyond sent, or below the last one
 		v.c.BadCredit++
 		v.breakOff()
 		return
@@ -219,7 +219,7 @@ func (v *Vsock) receive(p []byte) {
 			return
 		}
 	case vopRequest:
-		v.c.BadPacket++ // of a connection that there is
+		v.c.BadPacket++ // a request for the existing connection
 		v.breakOff()
 		return
 	}

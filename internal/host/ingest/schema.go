@@ -156,7 +156,7 @@ var schema = [...]Metric{
 	{"thurward_interface_receive_packets_total", Counter, l("interface"), "Frames received."},
 	{"thurward_interface_transmit_bytes_total", Counter, l("interface"), "Bytes sent."},
 	{"thurward_interface_transmit_holds_total", Counter, l("interface"), "Times that the device had no room, and what was to leave by it waited for up to 10 ms."},
-	{"thurward_interface_transmit_nudges_total", Counter, l("interface"), "Times that the device had sent nothing for 100 ms although it had frames, and was notified again."},
+	{"thurward_interface_transmit_kicks_total", Counter, l("interface"), "Times that the device had sent nothing for 100 ms although it had frames, and was notified again."},
 	{"thurward_interface_transmit_packets_total", Counter, l("interface"), "Frames sent."},
 	{"thurward_interface_up", Gauge, l("interface"), "1 while the device works and its link is up."},
 	{"thurward_mss_clamped_total", Counter, nil, "TCP handshakes' segments whose MSS was lowered."},

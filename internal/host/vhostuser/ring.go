@@ -165,7 +165,7 @@ func (r *Ring) Prefetch(k int) {
 		d := &r.desc[r.avail[(r.next+uint16(i))&r.mask]&r.mask] // Pop will check it
 		l[i] = uintptr(unsafe.Pointer(d))
 	}
-	prefetch.Ask(l[:k])
+	prefetch.Read(l[:k])
 	n, write := 0, false
 	for i := range k {
 		d := r.desc[r.avail[(r.next+uint16(i))&r.mask]&r.mask]
@@ -177,9 +177,9 @@ func (r *Ring) Prefetch(k int) {
 		}
 	}
 	if write {
-		prefetch.Own(l[:n])
+		prefetch.Write(l[:n])
 	} else {
-		prefetch.Ask(l[:n])
+		prefetch.Read(l[:n])
 	}
 }
 
