@@ -187,6 +187,9 @@ func TestRunsAreSpread(t *testing.T) {
 			for i := range packet.Addr(x.places) {
 				a := gateway + i
 				at := x.at(c, a)
+				if at >= uint32(x.places) {
+					t.Fatalf("%s, key %#x: place %d", x.name, key, at)
+				}
 				if v, ok := last[a]; ok && v == at {
 					same++
 				}

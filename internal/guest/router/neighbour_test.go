@@ -226,6 +226,9 @@ func TestARP_UnresolvedGivesUp(t *testing.T) {
 	if n := l.e.c.DropReasons[verdict.NeighbourUnresolved]; n != neigh.MaxPerHop+2 {
 		t.Fatalf("%d dropped in the end", n)
 	}
+	if n := l.e.c.ARPSent[lan]; n != neigh.MaxRequests {
+		t.Errorf("asked for %d times", n)
+	}
 	told := 0
 	for _, r := range l.seen {
 		if r.Reason == verdict.NeighbourUnresolved {
