@@ -144,7 +144,7 @@ func TestPatterns(t *testing.T) {
 	if got := fmt.Sprint(s.Patterns()); got != "[*.x.org a.x.org b.x.org c.y.org]" {
 		t.Error(got)
 	}
-	for i, p := range s.Patterns() {
+	for i, p := range slices.Backward(s.Patterns()) {
 		if n := s.Pattern(p); n != Names(i+1) {
 			t.Errorf("%s: %d", p, n)
 		}
@@ -157,5 +157,29 @@ func TestWhole(t *testing.T) {
 	if len(w) != 2 || w[0].Kinds|w[1].Kinds != Reaching || w[0].Kinds&Portless != 0 || w[1].Kinds&^Portless != 0 || w[0].Hi != All().Hi || w[0].Lo != w[1].Lo || w[1].Lo != (Box{}).Lo ||
 		w[1].Hi != [NumRanges]uint32{^uint32(0), ^uint32(0), 0} {
 		t.Errorf("%+v", w)
+	}
+}
+
+// TestMergeNeighbours: neighbours in one range are joined in whichever order they
+// stand, and others are not.
+func TestMergeNeighbours(t *testing.T) {
+	s := newTestSpace()
+	for d := range NumRanges {
+		for _, order := range [][]uint32{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
+			var rs, apart []Region
+			for _, v := range order {
+				r := Region{Box: All()}
+				r.Lo[d], r.Hi[d] = 10*v, 10*v+9
+				rs = append(rs, r)
+				r.Hi[d]--
+				apart = append(apart, r)
+			}
+			if m := s.Merge(rs); len(m) != 1 || m[0].Lo[d] != 0 || m[0].Hi[d] != 29 {
+				t.Errorf("range %d, %v: %+v", d, order, m)
+			}
+			if m := s.Merge(apart); len(m) != 3 {
+				t.Errorf("range %d, %v, apart: %+v", d, order, m)
+			}
+		}
 	}
 }

@@ -232,6 +232,54 @@ func TestMergeIsMaximal(t *testing.T) {
 	})
 }
 
+// TestConditions: every pair of conditions on names, with every set of names that
+// a destination can have.
+func TestConditions(t *testing.T) {
+	s := newTestSpace()
+	var names []Packet
+	for _, p := range universe(s) {
+		if p.Value == [NumRanges]uint32{} && p.Kind == 0 {
+			names = append(names, p)
+		}
+	}
+	all := []Names{0}
+	for i := 0; i < len(all); i++ {
+		for p := range s.patterns {
+			var next []Names
+			if !s.hasNot(all[i], p) {
+				next = append(next, s.with(all[i], p))
+			}
+			if !s.has(all[i], p) {
+				next = append(next, s.without(all[i], p))
+			}
+			for _, n := range next {
+				if !slices.Contains(all, n) {
+					all = append(all, n)
+				}
+			}
+		}
+	}
+	if len(names) != 10 || len(all) != 14*3 {
+		t.Fatalf("%d sets of names, %d conditions", len(names), len(all))
+	}
+	r := func(n Names) *Region { return &Region{Box: All(), Names: n} }
+	for _, a := range all {
+		for _, b := range all {
+			meet, within := false, true
+			for i := range names {
+				inA, inB := isIn(s, r(a), &names[i]), isIn(s, r(b), &names[i])
+				meet, within = meet || inA && inB, within && (!inA || inB)
+				if s.AllowsNames(a, &names[i]) != inA {
+					t.Errorf("condition %+v, names %+v", s.sets[a], s.sets[names[i].Names])
+				}
+			}
+			if s.namesMeet(a, b) != meet || s.namesWithin(a, b) != within {
+				t.Errorf("%+v and %+v: meet %v, within %v", s.sets[a], s.sets[b], !meet, !within)
+			}
+		}
+	}
+}
+
 // TestOrderOfConditions: Compare orders by what conditions say, whichever was met
 // first.
 func TestOrderOfConditions(t *testing.T) {
