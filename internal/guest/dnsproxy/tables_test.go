@@ -255,7 +255,7 @@ func TestNoPort(t *testing.T) {
 	tr := &portless{bench: b}
 	b.p.cfg.Transport = tr
 	b.ask(query("a.example", dns.TypeA))
-	if len(b.got) != 1 || b.done[0].Outcome != verdict.DNSOverload || b.p.Outstanding() != 0 || len(tr.gave) != 0 || b.p.up[0].failures != 0 || b.p.c.Asked != 0 {
+	if len(b.got) != 1 || unpack(t, b.got[0]).Rcode != dns.RcodeServerFailure || b.done[0].Outcome != verdict.DNSOverload || b.p.Outstanding() != 0 || len(tr.gave) != 0 || b.p.up[0].failures != 0 || b.p.c.Asked != 0 {
 		t.Fatalf("%d answers, %+v, gave %v", len(b.got), b.done, tr.gave)
 	}
 	tr.port = 4242
@@ -339,7 +339,8 @@ func TestSourceSets(t *testing.T) {
 			p.Settings.Flags |= ruleset.FlagDNSFollow
 			p.Rules = []ruleset.Rule{{Action: ruleset.Accept}}
 			p.Matches = []ruleset.Match{
-				{Name: 1, Action: ruleset.Deny}, {Action: ruleset.Accept}, // neither lets anybody use a name
+				{Name: 1, Action: ruleset.Deny}, {Action: ruleset.Accept}, // none of these lets a client use a name
+				{Name: 1, Action: ruleset.Accept, Src: ruleset.Addr{0x20, 1}, SrcMask: ruleset.Addr{0xff, 0xff}},
 				{Name: 2, Action: ruleset.Accept, Src: (src & mask).To16(), SrcMask: m16},
 				{Name: 2, Action: ruleset.Accept, Src: packet.Addr(0xc0a80005).To16(), SrcMask: ruleset.Addr{0: 0xff, 1: 0xff, 2: 0xff, 3: 0xff, 4: 0xff, 5: 0xff, 6: 0xff, 7: 0xff, 8: 0xff, 9: 0xff, 10: 0xff, 11: 0xff, 12: 0xff, 13: 0xff, 14: 0xff, 15: 0xff}},
 			}

@@ -178,9 +178,6 @@ func (s *Stack) processAck(c *conn, p *packet.Packet, n int) bool {
 		c.finSent = c.finSent || int(acked) > data // beyond the data there is only our FIN
 		c.cwnd = min(c.cwnd+uint32(c.mss), 64<<10)
 		c.retries, c.rto, c.resendAt, c.dupAcks, c.lastProgress = 0, initialRTO, 0, 0, s.now
-		if c.una != c.max {
-			c.resendAt = s.now + c.rto
-		}
 		if c.txAcked += data; c.passive && data > 0 && c.tx.n == 0 { // all responses are acknowledged
 			c.lastActive, c.deadline = s.now, s.now+idleTimeout
 			if c.wantClose {

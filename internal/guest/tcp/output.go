@@ -71,16 +71,15 @@ func (s *Stack) output(c *conn) bool {
 	mss := int(min(c.mss, s.ourMSS(c)))
 	for range 64 {
 		under := int(c.nxt - c.una)
-		n := min(c.tx.n-under, mss, int(min(c.wnd, c.cwnd))-under)
+		n := max(min(c.tx.n-under, mss, int(min(c.wnd, c.cwnd))-under), 0)
 		if c.wnd == 0 && under == 0 && c.tx.n > 0 && c.retries > 0 {
 			n = 1 // a probe of a zero window (RFC 9293 section 3.8.6.1)
 		}
-		last := under+max(n, 0) == c.tx.n
+		last := under+n == c.tx.n
 		fin := c.wantClose && last && !c.finSent
-		if n <= 0 && !fin || n < mss && !last && under > 0 {
+		if n == 0 && !fin || n < mss && !last && under > 0 {
 			break // no room, or only for a part of a segment, which can wait (RFC 9293 section 3.8.6.2.1)
 		}
-		n = max(n, 0)
 		data := s.out[:n]
 		s.pools[c.kind()].peek(data, &c.tx, under)
 		flags := uint8(packet.ACK)

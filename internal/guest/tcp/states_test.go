@@ -47,7 +47,11 @@ func TestRepeatedSYN(t *testing.T) {
 			t.Errorf("flags %x: %+v", c.flags, in)
 		}
 	}
-	if h.s.c.Invalid != 1 || h.s.Len() != 1 || h.s.c.Accepted != 1 {
+	h.seq--
+	if in := h.send(packet.FIN, ""); len(in) != 0 || h.s.c.Invalid != 2 {
+		t.Errorf("a FIN: %+v", in)
+	}
+	if h.s.c.Invalid != 2 || h.s.Len() != 1 || h.s.c.Accepted != 1 {
 		t.Errorf("%+v", h.s.c)
 	}
 }
@@ -387,6 +391,45 @@ func TestUpstreamClosesFirst(t *testing.T) {
 		h.tickAt(h.now + lingerTimeout)
 		if h.s.Len() != 0 || len(h.closed) != 1 || h.s.c.Timeouts != 1 {
 			t.Fatalf("%d connections, %+v", h.s.Len(), h.s.c)
+		}
+	}
+}
+
+// TestReceiveWithoutMemory: a connection whose own client has used all memory is reset
+// when there is none for a part of a message.
+func TestReceiveWithoutMemory(t *testing.T) {
+	h, c := establishedByHand(t, false)
+	first := h.port
+	h.port++
+	h.connect()
+	o := h.s.find(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: h.port})
+	c.lastProgress, o.lastProgress = h.now-1, h.now
+	p := &h.s.pools[kindPassive]
+	p.append(&o.tx, make([]byte, p.nFree*chunkSize))
+	h.port = first
+	id := h.s.id(c)
+	h.in = nil
+	h.arrive(&Segment{Tuple: Tuple{Local: clientAddr, Remote: serverAddr, LocalPort: first, RemotePort: 53}, Seq: c.rcv, Ack: c.una, Flags: packet.ACK, Window: 1000, Data: []byte("\x00\x05ab")}, h.now)
+	if h.s.byID(id) != nil || h.s.Len() != 1 || h.s.c.Aborted != 1 || h.s.c.Evicted != 0 || len(h.in) != 1 || h.in[0].Flags&packet.RST == 0 {
+		t.Fatalf("%d connections, %+v, %+v", h.s.Len(), h.s.c, h.in)
+	}
+	check(t, h.s)
+}
+
+// TestMSSBySide: the maximum segment size that we announce follows from the MTU of the
+// side, and is bounded for streams.
+func TestMSSBySide(t *testing.T) {
+	for _, c := range []struct {
+		wan, lan               int
+		query, passive, stream uint16
+	}{{1500, 1400, 1460, 1360, streamMSS}, {1400, 1500, 1360, 1460, streamMSS}, {9000, 9000, 1460, 1460, streamMSS}, {1000, 576, 960, 536, 960}} {
+		u := &counter{}
+		s := New(u, c.wan, c.lan, 1)
+		s.Connect(&Tuple{clientAddr, serverAddr, 1, 53}, 1, []byte("q"), second)
+		s.Accept(&Tuple{clientAddr, serverAddr, 53, 2}, &packet.Packet{Seq: 1}, nil, 0, second)
+		s.ConnectStream(&Tuple{clientAddr, serverAddr, 3, 853}, 1, second)
+		if len(u.out) != 3 || u.out[0].MSS != c.query || u.out[1].MSS != c.passive || u.out[2].MSS != c.stream {
+			t.Errorf("%+v: %+v", c, u.out)
 		}
 	}
 }

@@ -120,6 +120,13 @@ func TestZeroWindowProbe(t *testing.T) {
 	if in := say(0, ""); len(in) != 0 {
 		t.Fatalf("the window is still shut: %+v", in)
 	}
+	// Nor with an old acknowledgement, which says nothing of the window.
+	h.in = nil
+	h.arrive(&Segment{Tuple: Tuple{Local: clientAddr, Remote: serverAddr, LocalPort: h.port, RemotePort: 53}, Seq: h.seq, Ack: c.una - 1,
+		Flags: packet.ACK, Window: 300}, h.now)
+	if len(h.in) != 0 || c.wnd != 0 {
+		t.Fatalf("an old acknowledgement: %+v, a window of %d", h.in, c.wnd)
+	}
 	// It opens, and the probe was dropped: everything from there on.
 	if in := say(300, ""); len(in) != 1 || len(in[0].Data) != 300 || in[0].Seq != c.una {
 		t.Fatalf("into a window of 300: %+v", in)
