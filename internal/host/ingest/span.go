@@ -14,8 +14,8 @@ import (
 type Span struct {
 	TraceID, SpanID string // lower-case hexadecimal, 32 and 16 digits, not all zero
 	Name            string
-	Start, End      json.Number // nanoseconds since 1970
-	JSON            string      // the whole span
+	Start, End      time.Time
+	JSON            string // the whole span
 }
 
 var errSpan = errors.New("not a span: wants traceId, spanId, name, startTimeUnixNano and endTimeUnixNano")
@@ -35,16 +35,20 @@ func parseSpan(s string) (Span, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return Span{}, errSpan
 	}
-	if !isID(v.TraceID, 32) || !isID(v.SpanID, 16) || v.Name == "" || !isNanos(v.Start) || !isNanos(v.End) {
+	start, ok1 := nanos(v.Start)
+	end, ok2 := nanos(v.End)
+	if !isID(v.TraceID, 32) || !isID(v.SpanID, 16) || v.Name == "" || !ok1 || !ok2 {
 		return Span{}, errSpan
 	}
-	return Span{v.TraceID, v.SpanID, v.Name, v.Start, v.End, s}, nil
+	return Span{v.TraceID, v.SpanID, v.Name, start, end, s}, nil
 }
 
-// isNanos reports whether n is a valid time in nanoseconds since 1970.
-func isNanos(n json.Number) bool {
+// nanos returns the time of a number of nanoseconds since 1970. ok is false if it is not
+// valid.
+func nanos(n json.Number) (t time.Time, ok bool) {
 	v, err := n.Int64()
-	return err == nil && v >= 0 && ecs.ValidTime(time.Unix(0, v))
+	t = time.Unix(0, v)
+	return t, err == nil && ecs.ValidTime(t)
 }
 
 // isID reports whether s is n hexadecimal digits that are not all zero (W3C

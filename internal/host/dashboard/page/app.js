@@ -98,7 +98,7 @@ function verdicts(v) {
     }
     return d;
   });
-  $("recent").replaceChildren(...(rows.length ? rows : [el("div", {class: "none"}, want ? "none of the last lines has it" : "no verdicts yet")]));
+  $("recent").replaceChildren(...(rows.length ? rows : [el("div", {class: "none"}, want ? "no line matches" : "no verdicts yet")]));
 }
 
 function show() {
