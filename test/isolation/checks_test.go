@@ -95,7 +95,7 @@ func TestMonitorChecks(t *testing.T) {
 	}
 	for _, b := range l {
 		t.Run(b.source, func(t *testing.T) {
-			_, succeeded, ended := attempts(t, without(t, p.kernel, b), accels()["tcg"], "5G", "LISTS=monitor")
+			_, succeeded, ended := attempts(t, without(t, p.kernel, b), microvm("5G"), "LISTS=monitor")
 			if len(succeeded)+len(ended) == 0 {
 				t.Error("no attempt succeeds without this check")
 			}
