@@ -326,7 +326,7 @@ func FuzzPCI(f *testing.F) {
 		w := PCIWindows{ID: netID, Common: common, Notify: &bounded{t: t, n: notify}, NotifyLen: notify, Multiplier: multiplier, Config: common, ConfigLen: 12}
 		if dev, err := FindNet(NewPCI(w)); err == nil {
 			if n, err := dev.Open(mem.alloc, mem.pool(64), NetOptions{QueueSize: 16}); err == nil {
-				n.Nudge()
+				n.Kick()
 				n.Changed()
 				n.Ack()
 			}
