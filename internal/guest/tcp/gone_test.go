@@ -67,9 +67,13 @@ func TestClosedIsReported(t *testing.T) {
 	if st, ok := s.Stream(id); !ok || !st.Open || st.Ended || st.Unacked || st.Room != streamOut || w.streams != 1 {
 		t.Fatalf("%+v, told %d times", st, w.streams)
 	}
+	s.Input(&client, &packet.Packet{Seq: 2, Ack: 1, Window: 1000, Flags: packet.ACK}, nil, []byte("\x00"), second)
+	if w.streams != 1 {
+		t.Fatalf("a client's segment is reported as a stream's: %d", w.streams)
+	}
 	s.Input(&stream, &packet.Packet{Seq: 10, Flags: packet.RST}, nil, nil, second)
 	s.Input(&ours, &packet.Packet{Ack: 1, Flags: packet.RST | packet.ACK}, nil, nil, second)
-	s.Input(&client, &packet.Packet{Seq: 2, Flags: packet.RST}, nil, nil, second)
+	s.Input(&client, &packet.Packet{Seq: 3, Flags: packet.RST}, nil, nil, second)
 	if w.streams != 1 || len(w.closed) != 3 || w.closed[0] != stream || w.closed[1] != ours || w.closed[2] != client || w.served[0] || w.served[1] || !w.served[2] || w.tags[0] != 6 || w.tags[1] != 5 {
 		t.Fatalf("%+v", w)
 	}

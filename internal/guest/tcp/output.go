@@ -115,10 +115,7 @@ func (s *Stack) Due() (at int64, any bool) {
 		return 0, false
 	}
 	for i := range s.conn {
-		c := &s.conn[i]
-		if c.state == closed {
-			continue
-		}
+		c := &s.conn[i] // an unused entry has no timers
 		for _, d := range [...]int64{c.deadline, c.resendAt} {
 			if d != 0 && (!any || d < at) {
 				at, any = d, true
@@ -137,7 +134,6 @@ func (s *Stack) Tick(now int64) {
 	for i := range s.conn {
 		c := &s.conn[i]
 		switch {
-		case c.state == closed:
 		case c.deadline != 0 && now >= c.deadline:
 			s.expire(c)
 		case c.resendAt != 0 && now >= c.resendAt:

@@ -263,83 +263,6 @@ func TestMemoryOfQueries(t *testing.T) {
 	}
 }
 
-// TestStreamHandshakeTimeout: a stream that is not established in time is removed; one
-// that is has no deadline.
-func TestStreamHandshakeTimeout(t *testing.T) {
-	h := byHand(t)
-	id, _ := h.s.ConnectStream(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 853}, 7, h.now)
-	begin := h.now
-	for _, at := range []int64{second, 3*second - 1} {
-		h.now = begin + at
-		h.s.Tick(h.now)
-	}
-	if _, ok := h.s.Stream(id); !ok {
-		t.Fatal("too early")
-	}
-	h.in = nil
-	h.now = begin + handshakeTimeout
-	if h.s.Tick(h.now); h.s.Len() != 0 || len(h.in) != 0 || len(h.closed) != 1 || h.s.c.Timeouts != 1 {
-		t.Fatalf("%d connections, %+v, %+v", h.s.Len(), h.in, h.s.c)
-	}
-	h, id = opened(t)
-	if c := h.s.byID(id); c.deadline != 0 {
-		t.Fatalf("established: %+v", c)
-	}
-}
-
-// TestStreamCallsNeedAStream: Stream, Read and Write do nothing with a connection of
-// another kind, and Write nothing with a stream that is not open.
-func TestStreamCallsNeedAStream(t *testing.T) {
-	h, c := establishedByHand(t, false)
-	h.send(packet.ACK, "\x00\x05abc")
-	if h.s.Connect(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 4000, RemotePort: 53}, 1, []byte("q"), h.now); h.s.Len() != 2 {
-		t.Fatal("no query")
-	}
-	for i := range h.s.conn {
-		k := &h.s.conn[i]
-		if k.state == closed {
-			continue
-		}
-		id, tx, rx := h.s.id(k), k.tx, k.rx
-		if _, ok := h.s.Stream(id); ok || h.s.Write(id, []byte("x"), h.now) != 0 || h.s.Read(id, make([]byte, 3), h.now) != 0 || k.tx != tx || k.rx != rx {
-			t.Errorf("%+v is used as a stream", k)
-		}
-	}
-	if c.rx.n != 3 {
-		t.Errorf("%d bytes", c.rx.n)
-	}
-	id, _ := h.s.ConnectStream(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 853}, 7, h.now)
-	if h.s.Write(id, []byte("x"), h.now) != 0 {
-		t.Error("written before it is open")
-	}
-	h, id = opened(t)
-	h.s.Write(id, []byte("x"), h.now)
-	h.s.Close(id, h.now)
-	if st, ok := h.s.Stream(id); !ok || st.Open || st.Room != 0 || h.s.Write(id, []byte("y"), h.now) != 0 {
-		t.Errorf("written after Close: %+v", st)
-	}
-}
-
-// TestBytesAfterClose: what arrives after a stream was closed is acknowledged and
-// dropped.
-func TestBytesAfterClose(t *testing.T) {
-	h, id := opened(t)
-	h.send(packet.ACK, "before")
-	h.s.Close(id, h.now)
-	c := h.s.byID(id)
-	if c == nil || c.rx.n != 0 {
-		t.Fatalf("%+v", c)
-	}
-	rcv := c.rcv
-	if in := h.send(packet.ACK, "after"); c.rx.n != 0 || c.rcv != rcv+5 || len(in) != 1 || in[0].Ack != rcv+5 || in[0].Window != streamIn {
-		t.Fatalf("%d bytes are kept; %+v", c.rx.n, in)
-	}
-	if h.s.Read(id, make([]byte, 10), h.now) != 0 {
-		t.Error("read after Close")
-	}
-	check(t, h.s)
-}
-
 // TestCloseBeforeEstablished: a connection that is not established is removed by
 // Close; its peer gets a RST if it may know of it.
 func TestCloseBeforeEstablished(t *testing.T) {
@@ -430,6 +353,36 @@ func TestMSSBySide(t *testing.T) {
 		s.ConnectStream(&Tuple{clientAddr, serverAddr, 3, 853}, 1, second)
 		if len(u.out) != 3 || u.out[0].MSS != c.query || u.out[1].MSS != c.passive || u.out[2].MSS != c.stream {
 			t.Errorf("%+v: %+v", c, u.out)
+		}
+	}
+}
+
+// TestUnusedEntriesAreNotFound: entries that are not in use have no tuple.
+func TestUnusedEntriesAreNotFound(t *testing.T) {
+	h, _ := establishedByHand(t, false)
+	if _, ok := h.s.Owns(&Tuple{}); ok || h.s.find(&Tuple{}) != nil {
+		t.Error("an unused entry was found")
+	}
+}
+
+// TestSendBeforeTheFIN: a response to a connection that is being closed is sent if our
+// FIN still waits behind others, and before it.
+func TestSendBeforeTheFIN(t *testing.T) {
+	for _, room := range []bool{true, false} {
+		h, c := establishedByHand(t, true)
+		if !room {
+			c.cwnd = 100 // the FIN does not fit behind what is outstanding
+			h.s.Send(h.s.id(c), make([]byte, 98), h.now)
+		}
+		id := h.s.id(c)
+		h.s.Close(id, h.now)
+		n := c.tx.n
+		if c.state != closing || c.finSent != room {
+			t.Fatalf("%+v", c)
+		}
+		h.s.Send(id, []byte("last"), h.now)
+		if added := c.tx.n - n; room && added != 0 || !room && added != 6 {
+			t.Errorf("room for the FIN: %v; %d bytes more", room, added)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func (s *Stack) ConnectStream(t *Tuple, tag uint32, now int64) (id uint32, ok bo
 		return 0, false
 	}
 	s.c.Connected++
-	c.Tuple, c.tag, c.state, c.stream = *t, tag, synSent, true
+	c.Tuple, c.tag, c.state = *t, tag, synSent
 	iss := uint32(s.user.Random())
 	c.una, c.nxt, c.max = iss, iss, iss
 	c.deadline = now + handshakeTimeout

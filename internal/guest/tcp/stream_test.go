@@ -209,3 +209,130 @@ func TestStreamAllocations(t *testing.T) {
 		t.Fatalf("%v allocations, %d streams", n, s.Len())
 	}
 }
+
+// TestStreamHandshakeTimeout: a stream that is not established in time is removed; one
+// that is has no deadline.
+func TestStreamHandshakeTimeout(t *testing.T) {
+	h := byHand(t)
+	id, _ := h.s.ConnectStream(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 853}, 7, h.now)
+	begin := h.now
+	for _, at := range []int64{second, 3*second - 1} {
+		h.now = begin + at
+		h.s.Tick(h.now)
+	}
+	if _, ok := h.s.Stream(id); !ok {
+		t.Fatal("too early")
+	}
+	h.in = nil
+	h.now = begin + handshakeTimeout
+	if h.s.Tick(h.now); h.s.Len() != 0 || len(h.in) != 0 || len(h.closed) != 1 || h.s.c.Timeouts != 1 {
+		t.Fatalf("%d connections, %+v, %+v", h.s.Len(), h.in, h.s.c)
+	}
+	h, id = opened(t)
+	if c := h.s.byID(id); c.deadline != 0 {
+		t.Fatalf("established: %+v", c)
+	}
+}
+
+// TestStreamCallsNeedAStream: Stream, Read and Write do nothing with a connection of
+// another kind, and Write nothing with a stream that is not open.
+func TestStreamCallsNeedAStream(t *testing.T) {
+	h, c := establishedByHand(t, false)
+	h.send(packet.ACK, "\x00\x05abc")
+	if h.s.Connect(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 4000, RemotePort: 53}, 1, []byte("q"), h.now); h.s.Len() != 2 {
+		t.Fatal("no query")
+	}
+	for i := range h.s.conn {
+		k := &h.s.conn[i]
+		if k.state == closed {
+			continue
+		}
+		id, tx, rx := h.s.id(k), k.tx, k.rx
+		if _, ok := h.s.Stream(id); ok || h.s.Write(id, []byte("x"), h.now) != 0 || h.s.Read(id, make([]byte, 3), h.now) != 0 || k.tx != tx || k.rx != rx {
+			t.Errorf("%+v is used as a stream", k)
+		}
+	}
+	if c.rx.n != 3 {
+		t.Errorf("%d bytes", c.rx.n)
+	}
+	id, _ := h.s.ConnectStream(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: 53, RemotePort: 853}, 7, h.now)
+	if h.s.Write(id, []byte("x"), h.now) != 0 {
+		t.Error("written before it is open")
+	}
+	h, id = opened(t)
+	h.s.Write(id, []byte("x"), h.now)
+	h.s.Close(id, h.now)
+	if st, ok := h.s.Stream(id); !ok || st.Open || st.Room != 0 || h.s.Write(id, []byte("y"), h.now) != 0 {
+		t.Errorf("written after Close: %+v", st)
+	}
+}
+
+// TestBytesAfterClose: what arrives after a stream was closed is acknowledged and
+// dropped.
+func TestBytesAfterClose(t *testing.T) {
+	h, id := opened(t)
+	h.send(packet.ACK, "before")
+	h.s.Close(id, h.now)
+	c := h.s.byID(id)
+	if c == nil || c.rx.n != 0 {
+		t.Fatalf("%+v", c)
+	}
+	rcv := c.rcv
+	if in := h.send(packet.ACK, "after"); c.rx.n != 0 || c.rcv != rcv+5 || len(in) != 1 || in[0].Ack != rcv+5 || in[0].Window != streamIn {
+		t.Fatalf("%d bytes are kept; %+v", c.rx.n, in)
+	}
+	if h.s.Read(id, make([]byte, 10), h.now) != 0 {
+		t.Error("read after Close")
+	}
+	check(t, h.s)
+}
+
+// TestTooManyStreams: as many streams may be open as New allows, and as many more that
+// are being closed; those are evicted for new ones.
+func TestTooManyStreams(t *testing.T) {
+	h := byHand(t)
+	h.s = New(h, 1500, 1500, 2)
+	var ids []uint32
+	open := func() bool {
+		id, ok := h.s.ConnectStream(&Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: uint16(1000 + len(ids)), RemotePort: 853}, 7, h.now)
+		ids = append(ids, id)
+		return ok
+	}
+	for i := range 4 {
+		if !open() {
+			t.Fatalf("stream %d", i)
+		}
+	}
+	if open() || h.s.Len() != 4 || len(h.closed) != 0 {
+		t.Fatalf("%d streams", h.s.Len())
+	}
+	h.s.byID(ids[2]).state = closing
+	if !open() || h.s.Len() != 4 || len(h.closed) != 1 || h.s.byID(ids[2]) != nil {
+		t.Fatalf("%d streams, %d closed", h.s.Len(), len(h.closed))
+	}
+	check(t, h.s)
+}
+
+// TestNoWindowUpdateForNothing: Read sends no window update after the peer's FIN, nor
+// after Close.
+func TestNoWindowUpdateForNothing(t *testing.T) {
+	for _, fin := range []bool{false, true} {
+		h, id := opened(t)
+		for range streamIn/1024 - 1 {
+			h.send(packet.ACK, string(make([]byte, 1024)))
+		}
+		if fin {
+			h.send(packet.ACK|packet.FIN, "")
+		} else {
+			h.s.Close(id, h.now)
+		}
+		h.in = nil
+		want := streamIn - 1024
+		if !fin {
+			want = 0
+		}
+		if n := h.s.Read(id, make([]byte, streamIn), h.now); n != want || len(h.in) != 0 {
+			t.Errorf("FIN %v: %d bytes, %+v", fin, n, h.in)
+		}
+	}
+}

@@ -224,6 +224,7 @@ func TestClientTimeouts(t *testing.T) {
 	// It waits for an answer: for three times as long, from its question on.
 	h, c = establishedByHand(t, false)
 	h.serve = func(*end, uint32, []byte) {}
+	h.now += 100 * second
 	h.send(packet.ACK, "\x00\x01a")
 	begin = h.now
 	for i := int64(1); i <= 2; i++ {
