@@ -17,6 +17,7 @@ var dialect = map[string]string{
 	`the short way`:                  "the fast path",
 	`(is|are|was|were|be|been) told`: "gets, is notified, is reported",
 	`(come|comes|came) to be`:        "succeed, exist",
+	`in vain`:                        "without success",
 	`for the sake of`:                "because, so that",
 	`(is|are) said\b`:                "is reported, is listed",
 	`policy segment`:                 "ruleset",
