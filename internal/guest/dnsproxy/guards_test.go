@@ -194,7 +194,7 @@ func TestPreemptForAClientWithNone(t *testing.T) {
 		b.p.UDPResponse(s.to, s.toPort, s.myPort, pack(t, r), b.now)
 		b.now++
 	}
-	if len(b.done) != 1 || b.done[0].Client.Addr != client1 || b.p.tcp != maxTCP || len(b.dropped) != 1 {
+	if len(b.done) != 1 || unpack(t, b.got[0]).Rcode != dns.RcodeServerFailure || b.done[0].Client.Addr != client1 || b.p.tcp != maxTCP || len(b.dropped) != 1 {
 		t.Fatalf("%d over TCP, %+v", b.p.tcp, b.done)
 	}
 }

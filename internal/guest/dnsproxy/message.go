@@ -223,12 +223,12 @@ func parseQuery(m []byte, q *question, opts []byte) bool {
 		return true
 	}
 	e, ok := skipName(m, headerLen)
-	if !ok || e+4 > len(m) || e-headerLen > maxName || m[e-1] != 0 {
-		return true // a compressed name, too: there is nothing to point to
+	if !ok || e+4 > len(m) {
+		return true
 	}
 	for i := headerLen; m[i] != 0; i += 1 + int(m[i]) {
 		if m[i]&0xc0 != 0 {
-			return true
+			return true // a compressed name: there is nothing to point to
 		}
 	}
 	q.name, q.typ, q.class, q.end = m[headerLen:e], be16(m[e:]), be16(m[e+2:]), e+4

@@ -244,6 +244,9 @@ func TestTruncation(t *testing.T) {
 				if r.Rcode != rcode || (r.IsEdns0() != nil) != c.edns || r.Id != 77 || r.Question[0].Name != "A.example." || r.RecursionDesired != (rcode == 0) {
 					t.Errorf("%s: %v", what, r.MsgHdr)
 				}
+				if o := r.IsEdns0(); o != nil && o.UDPSize() != upstreamSize {
+					t.Errorf("%s: a size of %d is announced", what, o.UDPSize())
+				}
 				if over == 0 {
 					if len(got) != c.limit || r.Truncated || len(r.Answer) != 1 || b.p.c.Truncated != 0 || (b.ids("192.0.2.1") != 0) != (rcode == 0) || (b.done[0].Bound == 1) != (rcode == 0) {
 						t.Errorf("%s: %d bytes, TC %v, %+v", what, len(got), r.Truncated, b.p.c)

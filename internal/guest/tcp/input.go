@@ -106,9 +106,6 @@ func (s *Stack) input(c *conn, p *packet.Packet, options, data []byte) {
 		if p.Flags&packet.FIN != 0 && !cut && !c.finSeen {
 			c.finSeen = true
 			c.rcv++
-			if !c.passive && !c.stream && c.state == established {
-				c.state, c.wantClose, c.deadline = closing, true, s.now+lingerTimeout
-			}
 			s.closeIfAnswered(c)
 		}
 	}

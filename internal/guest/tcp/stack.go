@@ -320,8 +320,8 @@ func (s *Stack) close(c *conn) {
 	s.output(c)
 }
 
-// closeIfAnswered closes a connection whose client has sent a FIN and has a response
-// to each query.
+// closeIfAnswered closes a connection whose peer has sent a FIN: that of a client once
+// it has a response to each query, and that of an upstream at once.
 func (s *Stack) closeIfAnswered(c *conn) {
 	if c.finSeen && c.unanswered == 0 && c.state == established && !c.stream {
 		c.state, c.wantClose = closing, true

@@ -40,7 +40,7 @@ func TestRepeatedSYN(t *testing.T) {
 	h.send(packet.SYN, "")
 	iss := h.in[0].Seq
 	for _, c := range []struct{ flags, answer uint8 }{
-		{packet.SYN, packet.SYN | packet.ACK}, {packet.SYN | packet.PSH, packet.SYN | packet.ACK}, {packet.SYN | packet.ACK, packet.ACK},
+		{packet.SYN, packet.SYN | packet.ACK}, {packet.SYN | packet.PSH, packet.SYN | packet.ACK}, {packet.SYN | packet.FIN, packet.SYN | packet.ACK}, {packet.SYN | packet.ACK, packet.ACK},
 	} {
 		h.seq--
 		if in := h.send(c.flags, ""); len(in) != 1 || in[0].Flags != c.answer || in[0].Flags&packet.SYN != 0 && in[0].Seq != iss {

@@ -301,16 +301,16 @@ func TestEvictionOrder(t *testing.T) {
 	if h.s.Connect(tu(maxQueries), 99, []byte("q"), h.now) || len(h.closed) != 0 || h.s.c.Evicted != 0 {
 		t.Fatal("one too many")
 	}
-	for _, i := range []int{5, 9} {
+	for i, deadline := range map[int]int64{5: 3, 9: 1, 12: 2} {
 		c := h.s.find(tu(i))
-		c.state, c.deadline = closing, h.now+int64(10-i)
+		c.state, c.deadline = closing, h.now+deadline
 	}
-	for k, i := range []int{9, 5} { // the one that is nearest to its end first
+	for k, i := range []int{9, 12, 5} { // the one with the earliest deadline first
 		if !h.s.Connect(tu(maxQueries+k), 99, []byte("q"), h.now) || len(h.closed) != k+1 || h.closed[k] != uint32(i) || h.s.c.Evicted != uint64(k+1) {
 			t.Fatalf("%v gave way", h.closed)
 		}
 	}
-	if h.s.Connect(tu(maxQueries+2), 99, []byte("q"), h.now) {
+	if h.s.Connect(tu(maxQueries+3), 99, []byte("q"), h.now) {
 		t.Fatal("one too many")
 	}
 	check(t, h.s)
