@@ -14,7 +14,7 @@ type Batch struct {
 	key  [BatchSize]Key
 	hash [BatchSize]uint64
 	hint [BatchSize]Ref
-	line prefetch.Lines // that will be needed: for a TCP packet its direction's and the shared one
+	line prefetch.Lines // to be prefetched: for a TCP packet its direction's and the shared one
 	n    int
 
 	fetched int // lines that Prepare has prefetched; for tests
@@ -38,19 +38,18 @@ func (b *Batch) Len() int { return b.n }
 // Key returns key j, which must be below Len.
 func (b *Batch) Key(j int) *Key { return &b.key[j&(BatchSize-1)] }
 
-// Next returns where the next key is to be put, before Add takes it.
+// Next returns the place of the next key, for the caller to fill in before Add.
 func (b *Batch) Next() *Key { return &b.key[b.n&(BatchSize-1)] }
 
-// Add takes the key that Next has given. The caller's batches are no longer
-// than this one.
+// Add adds the key that Next returned. It may be called BatchSize times after Reset.
 func (b *Batch) Add() { b.n = b.n&(BatchSize-1) + 1 }
 
-// group is how many keys' lines are asked for together.
+// group is how many keys' lines are prefetched together.
 const group = 8
 
-// Prepare gets the memory under way that the look-ups of the batch will need:
-// all first buckets, then the records that these most likely lead to, and the
-// second buckets of keys that have nothing in the first, then what these lead to.
+// Prepare prefetches the memory that the lookups of the batch will read: all first buckets;
+// then the records that these most likely refer to, and the second buckets of keys without
+// a match in the first; then the records of those.
 func (t *Table) Prepare(b *Batch) {
 	k0, k1, k2, mask := t.k[0], t.k[1], t.k[2], t.mask
 	first := &t.buckets[0]
@@ -72,7 +71,7 @@ func (t *Table) Prepare(b *Batch) {
 func (t *Table) follow(b *Batch) {
 	var rest [BatchSize]uint8
 	dirs, shared, buckets, mask := t.dirs, t.shared, t.buckets, t.mask
-	asked, n, m := 0, 0, 0 // n lines are known, asked of them under way; m keys remain
+	asked, n, m := 0, 0, 0 // n lines are known, asked of them prefetched; m keys remain
 	for j, h := range b.hash[:b.n&(2*BatchSize-1)] {
 		r := None
 		if m := buckets[h&mask].matches(h); m != 0 {
@@ -130,7 +129,7 @@ func (t *Table) Hint(b *Batch, j int) (Ref, *Dir) {
 	return r, &t.dirs[r]
 }
 
-// IsFast reports whether d has key k, and its packets take the fast path by path, which
+// IsFast reports whether d has key k and its packets take the fast path along path, which
 // is not 0.
 func (t *Table) IsFast(d *Dir, k *Key, path Path, now int64) bool {
 	return d.fast == path && same(&d.Key, k) && now-d.LastSeen < t.timeouts[d.State&(maxStates-1)]
@@ -149,15 +148,14 @@ func (t *Table) LookupBatch(b *Batch, j int, now int64) Ref {
 	return t.lookup(&b.key[j], b.hash[j], now)
 }
 
-// matches tells which slots of the bucket most likely have a hash: bit 0 of each
-// 16-bit lane for the first word of tags, bit 1 for the second. Their records have
-// not been looked at.
+// matches returns which slots of the bucket most likely have a hash: bit 0 of each 16-bit
+// lane for the first word of tags, bit 1 for the second. Only the record's key decides.
 func (b *bucket) matches(h uint64) uint64 {
 	s := spread(tag(h))
 	return match(b.tags[0], s)>>15 | match(b.tags[1], s)>>14
 }
 
-// ref returns the direction of the first of matches, which are not none.
+// ref returns the direction of the first of matches, which is not 0.
 func (b *bucket) ref(matches uint64) Ref {
 	n := bits.TrailingZeros64(matches)
 	return b.refs[(n>>4|n&1<<2)&(slots-1)]

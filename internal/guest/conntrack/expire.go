@@ -1,15 +1,14 @@
 package conntrack
 
-// sweepLooks and sweepEnds bound how many records one Sweep looks at, and how
-// many flows it removes, which costs ten times as much.
+// sweepLooks and sweepEnds bound how many records one Sweep examines, and how many flows it
+// removes, which costs ten times as much.
 const (
 	sweepLooks = 1024
 	sweepEnds  = 128
 )
 
-// Sweep removes flows whose time is over. It looks at a bounded number of
-// records and goes on where it stopped. It reports true when there may be more
-// to remove right away.
+// Sweep removes expired flows. It examines a bounded number of records and continues where
+// it stopped. It reports whether there may be more to remove at once.
 func (t *Table) Sweep(now int64) (more bool) {
 	if t.live == 0 {
 		return false
@@ -30,7 +29,7 @@ func (t *Table) Sweep(now int64) (more bool) {
 	return false
 }
 
-// expireAt removes flow i when its time is over.
+// expireAt removes flow i if it has expired.
 func (t *Table) expireAt(i uint32, now int64) bool {
 	a := &t.dirs[2*i]
 	idle := t.timeouts.of(a.State)
@@ -41,16 +40,16 @@ func (t *Table) expireAt(i uint32, now int64) bool {
 	return true
 }
 
-// reclaimLooks bounds how many records a full table looks at for room, and
-// reclaimGood how many once something has been found that can go.
+// reclaimLooks bounds how many records of a full table are examined for one to evict, and
+// reclaimGood how many once there is a candidate.
 const (
 	reclaimLooks = 64
 	reclaimGood  = 8
 )
 
-// reclaim makes room in a full table: from where the sweep is, it looks at a
-// bounded number of records and removes the first that has expired, is over, or
-// is of a large holder and not firm, or else the one that is spared most easily.
+// reclaim makes room in a full table: from the sweep's position on it examines a bounded
+// number of records, and removes the first that has expired, is over, or is of a large
+// holder and not firm; or else the one with the highest State.spare.
 func (t *Table) reclaim(now int64) {
 	best, victim := 0, uint32(0)
 	for n := range min(uint32(reclaimLooks), uint32(len(t.shared))) {
@@ -79,8 +78,8 @@ func (t *Table) reclaim(now int64) {
 	}
 }
 
-// RemoveOver removes flow i, by its number, if its time has passed or its
-// connection is over, and reports whether it did.
+// RemoveOver removes flow number i if it has expired or its connection is over, and reports
+// whether it did.
 func (t *Table) RemoveOver(i uint32, now int64) bool {
 	if i >= t.fresh {
 		return false
@@ -95,24 +94,24 @@ func (t *Table) RemoveOver(i uint32, now int64) bool {
 	return true
 }
 
-// For external ports an answered UDP flow is idle after idleFor nanoseconds, as
-// long as one without an answer lasts (RFC 4787 REQ-5); and a flow that nobody
-// has answered is stale after staleFor, when its beginner has ceased to repeat.
+// When external ports are scarce, an answered UDP flow counts as idle after idleFor
+// nanoseconds, the lifetime of an unanswered one (RFC 4787 REQ-5), and an unanswered flow
+// as stale after staleFor, when its sender has stopped retransmitting.
 const (
 	idleFor  = 120e9
 	staleFor = 16e9
 )
 
-// How readily a flow is given up for another one's external port; see Spare.
+// How readily a flow is evicted for its external port, in ascending order; see Spare.
 const (
 	Keep   = iota // never
-	Unsure        // in a handshake, unanswered, answered once, or idle: for a host with fewer
-	Stale         // unanswered, or answered once, for so long that nobody waits any more: for anybody
+	Unsure        // in a handshake, unanswered, answered once, or idle: only for a host with fewer flows
+	Stale         // unanswered, or answered once, for staleFor: for any host
 	Over          // over
 )
 
-// Spare returns how readily flow i, by its number, is given up for another one's
-// external port.
+// Spare returns how readily flow number i is evicted for its external port: Keep, Unsure,
+// Stale or Over.
 func (t *Table) Spare(i uint32, now int64) int {
 	if i >= t.fresh {
 		return Keep

@@ -1,8 +1,8 @@
 package conntrack
 
-// A Path says by which ports the packets of a direction enter and leave, by the
-// ports' numbers, from 0 to 7, and which of these are on the outside. A direction
-// whose packets leave by the port where they enter is a hairpin.
+// A Path is the port where packets of a direction enter, and the one where they leave, by
+// number from 0 to 7, with a bit for each that is on the WAN. A direction whose packets
+// leave by the port where they enter is a hairpin.
 type Path uint8
 
 const (
@@ -24,13 +24,13 @@ func NewPath(in, out int, fromWAN, toWAN bool) Path {
 	return p
 }
 
-// Ingress returns the port by which packets enter.
+// Ingress returns the number of the port where packets enter.
 func (p Path) Ingress() int { return int(p & pathPort) }
 
-// Egress returns the port by which packets leave.
+// Egress returns the number of the port where packets leave.
 func (p Path) Egress() int { return int(p >> pathEgress & pathPort) }
 
-// FromWAN reports whether packets enter from the outside.
+// FromWAN reports whether packets enter from the WAN.
 func (p Path) FromWAN() bool { return p&pathFromWAN != 0 }
 
 // Hairpin reports whether packets leave by the port where they enter.

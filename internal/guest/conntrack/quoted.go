@@ -1,13 +1,12 @@
 package conntrack
 
-// sentBefore bounds what a side has sent that the other has acknowledged nothing
-// of: a SYN, perhaps with data.
+// sentBefore bounds what a side has sent while the other has acknowledged nothing, in
+// bytes: a SYN, perhaps with data.
 const sentBefore = 1 << 16
 
-// UnderWay reports whether a segment of direction r with this sequence number may
-// be what an ICMP error quotes (RFC 5927 section 4.1): one that has been sent, and
-// not a whole window before what the other side has acknowledged, since errors
-// may be late.
+// UnderWay reports whether an ICMP error may quote a segment of direction r with this
+// sequence number (RFC 5927 section 4.1): it has been sent, and is at most a window older
+// than what the other side has acknowledged, since errors may be late.
 func (t *Table) UnderWay(r Ref, seq uint32) bool {
 	s := t.Shared(r)
 	from, to := &s.tcp[r&1], &s.tcp[r&1^1]

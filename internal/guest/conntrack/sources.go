@@ -7,42 +7,41 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// Sources bounds what one source takes of a flow table: how many flows it has
-// at once, and how many it begins in a second. It is a table of fixed size with
-// a bounded search, so that a flood from any number of sources costs neither
-// memory nor time.
+// Sources limits what one source takes of a flow table: its concurrent flows, and new flows
+// per second. It is a table of fixed size with a bounded search, so that the number of
+// sources affects neither memory nor time.
 type Sources struct {
 	slots []origin
 	links []link // by number of a flow; none without a limit of flows
 	mask  uint64
 	key   uint64
 	limit uint32 // flows at once; 0: any number
-	every int64  // nanoseconds for one new flow; 0: no time
-	// Untracked counts flows of sources for which there was no slot: they were
-	// let in, as the table itself still bounds them.
+	every int64  // nanoseconds per new flow; 0: no limit
+	// Untracked counts flows of sources for which there was no slot: they were admitted,
+	// since the flow table itself still bounds them.
 	Untracked uint64
 }
 
-// A link places a flow in the list of its source's flows, oldest first, in a ring:
-// numbers of flows plus one. Zero: it is in no list.
+// A link is a flow's place in the ring of its source's flows, oldest first: numbers of
+// flows plus one. Zero: in no ring.
 type link struct{ prev, next uint32 }
 
-// An origin is one source: 24 bytes. It may be forgotten when it has no flows
-// and its due time has passed.
+// An origin is one source: 24 bytes. Its slot may be reused when it has no flows and its
+// due time has passed.
 type origin struct {
 	addr  packet.Addr
 	flows uint32
 	head  uint32 // its oldest flow that is in the list, plus one; 0: none
-	due   int64  // when a source that begins flows evenly would begin the next one
+	due   int64  // when the next flow would be due at an even rate
 }
 
-// originWays is how many slots an address may be in: one bucket of each of its
-// two hashes.
+// originWays is how many slots an address may be in: two buckets, one for each of its two
+// hashes.
 const originWays = 8
 
-// NewSources makes limits for a table of n flows: how many flows a source may
-// have, and how many it may begin in a second; 0 is no limit. Without any limit
-// it returns nil, which admits everything. A nil alloc means the Go heap.
+// NewSources makes the limits for a table of n flows: concurrent flows of a source, and new
+// flows per second; 0 is no limit. Without any limit it returns nil, which admits
+// everything. A nil alloc means the Go heap.
 func NewSources(n int, flows, rate uint32, key uint64, alloc Alloc) *Sources {
 	if flows == 0 && rate == 0 {
 		return nil
@@ -63,7 +62,7 @@ func NewSources(n int, flows, rate uint32, key uint64, alloc Alloc) *Sources {
 	return s
 }
 
-// SourcesBytes returns the memory that limits for a table of n flows take.
+// SourcesBytes returns the memory in bytes of the limits for a table of n flows.
 func SourcesBytes(n int, flows, rate uint32) int {
 	if flows == 0 && rate == 0 {
 		return 0
@@ -75,8 +74,8 @@ func SourcesBytes(n int, flows, rate uint32) int {
 	return b
 }
 
-// originBuckets: no more than n sources have flows; their slots are at most
-// half full.
+// originBuckets returns the number of buckets. At most n sources have flows, so that at
+// most half of the slots are taken.
 func originBuckets(n int) int {
 	b := 1
 	for b*originWays < 2*n {
@@ -85,8 +84,8 @@ func originBuckets(n int) int {
 	return b
 }
 
-// Admit reports whether a source may begin a flow now, and notes that it does.
-// A second's worth may begin at once.
+// Admit reports whether a source may begin a flow now, and if so counts it. The burst is
+// one second's worth.
 func (s *Sources) Admit(a packet.Addr, now int64) bool {
 	if s == nil {
 		return true
@@ -110,7 +109,7 @@ func (s *Sources) Admit(a packet.Addr, now int64) bool {
 	return true
 }
 
-// Release notes that a source has a flow less.
+// Release counts one flow of a source less.
 func (s *Sources) Release(a packet.Addr) {
 	if s == nil {
 		return
@@ -120,12 +119,12 @@ func (s *Sources) Release(a packet.Addr) {
 	}
 }
 
-// AtLimit reports whether a source has as many flows as it may.
+// AtLimit reports whether a source has as many flows as it may have.
 func (s *Sources) AtLimit(a packet.Addr) bool {
 	return s != nil && s.limit != 0 && s.Flows(a) >= s.limit
 }
 
-// Begin notes which flow it is that a source has begun.
+// Begin records the number of the flow that Admit counted.
 func (s *Sources) Begin(a packet.Addr, flow uint32) {
 	if s == nil || int(flow) >= len(s.links) {
 		return
@@ -145,8 +144,7 @@ func (s *Sources) Begin(a packet.Addr, flow uint32) {
 	s.links[last-1].next, s.links[o.head-1].prev = flow+1, flow+1
 }
 
-// Oldest returns the oldest of a source's flows that Settled has not been told
-// of.
+// Oldest returns the oldest of a source's flows for which Settled has not been called.
 func (s *Sources) Oldest(a packet.Addr) (flow uint32, ok bool) {
 	if s == nil {
 		return 0, false
@@ -158,8 +156,7 @@ func (s *Sources) Oldest(a packet.Addr) (flow uint32, ok bool) {
 	return o.head - 1, true
 }
 
-// Settled notes that a source's flow will not be looked for any more, though it
-// still counts.
+// Settled takes a flow out of the ring that Oldest searches. It still counts.
 func (s *Sources) Settled(a packet.Addr, flow uint32) {
 	if s == nil || int(flow) >= len(s.links) {
 		return
@@ -180,13 +177,13 @@ func (s *Sources) Settled(a packet.Addr, flow uint32) {
 	s.links[flow] = link{}
 }
 
-// End is Release for a flow that Begin was told of.
+// End is Release for a flow that Begin has recorded.
 func (s *Sources) End(a packet.Addr, flow uint32) {
 	s.Settled(a, flow)
 	s.Release(a)
 }
 
-// Keep notes that a source has a flow that Release was told of too early.
+// Keep undoes a Release.
 func (s *Sources) Keep(a packet.Addr, now int64) {
 	if s == nil {
 		return
@@ -206,8 +203,8 @@ func (s *Sources) Flows(a packet.Addr) uint32 {
 	return 0
 }
 
-// find returns the slot of an address, or nil. With take it gives it one, if
-// need be that of a source that may be forgotten.
+// find returns the slot of an address, or nil. With take it assigns one, if need be that of
+// a source whose slot may be reused.
 func (s *Sources) find(a packet.Addr, now int64, take bool) *origin {
 	hi, lo := bits.Mul64((uint64(a)+1)*0x9e3779b97f4a7c15^s.key, s.key)
 	h := hi ^ lo
@@ -226,7 +223,7 @@ func (s *Sources) find(a packet.Addr, now int64, take bool) *origin {
 				last = i
 			}
 		}
-		if room > most { // the emptier bucket, so that none runs over
+		if room > most { // the emptier bucket, so that neither overflows
 			most, free = room, &bucket[last]
 		}
 	}

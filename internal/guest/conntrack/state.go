@@ -1,10 +1,9 @@
 package conntrack
 
-// A State is where a flow is in its life. Zero is a free record.
+// A State is the state of a flow. Zero is a free record.
 type State uint8
 
-// The states. Those of TCP follow RFC 9293 as a middlebox sees them; the
-// letter after the underscore is what both ends have sent.
+// The states. Those of TCP follow RFC 9293 section 3.3.2 as a middlebox sees them.
 const (
 	_            State = iota
 	SynSent            // TCP: SYN seen
@@ -17,9 +16,9 @@ const (
 	Close              // TCP: reset
 	UDPUnreplied       // UDP: packets of one direction only
 	UDPBrief           // the same, to a well-known port (below 1024)
-	UDPReplied         // UDP: packets of both directions, and the first sender has gone on after an answer
+	UDPReplied         // UDP: packets of both directions, and the initiator has sent again after an answer
 	UDPQuery           // UDP: an answered query: to port 53, or as UDPAnswered from the WAN or to a well-known port
-	UDPAnswered        // UDP: packets of both directions, the first sender's all before the first answer
+	UDPAnswered        // UDP: packets of both directions, the initiator's all before the first answer
 	Echo               // ICMP query
 	NumStates
 )
@@ -35,9 +34,9 @@ func (s State) String() string {
 	return "invalid"
 }
 
-// spare says how readily a flow in this state is sacrificed for a new one when
-// the table is full: 0 is never, and the highest goes first. What is over goes
-// before what nobody has answered, and that before what has been.
+// spare returns how readily a flow in this state is evicted for a new one when the table is
+// full: 0 is never, and the highest first. Flows that are over come before unanswered ones,
+// and those before answered ones.
 func (s State) spare() int {
 	switch s {
 	case TimeWait, Close:
@@ -50,28 +49,26 @@ func (s State) spare() int {
 	return 0
 }
 
-// Of spare: flows that are over, and those that nobody has answered, or once at
-// most.
+// Values of spare: flows that are over, and those that were answered once at most.
 const (
 	spareOver       = 3
 	spareUnanswered = 2
 )
 
-// Over reports whether a flow in this state is over, and only kept for what may
-// be late.
+// Over reports whether a flow in this state is over, and only kept for late packets.
 func (s State) Over() bool { return s.spare() == spareOver }
 
-// Timeouts holds, by state, how long a flow may be idle, in nanoseconds.
+// Timeouts are the idle timeouts of flows by state, in nanoseconds.
 type Timeouts [maxStates]int64
 
-// maxStates is the next power of two above the states: a State masked with it
-// needs no check.
+// maxStates is the next power of two above the states: a State masked with it needs no
+// bounds check.
 const maxStates = 16
 
 func (t *Timeouts) of(s State) int64 { return t[s&(maxStates-1)] }
 
-// setState changes a flow's state in both directions, which leave the fast path until
-// they are marked again.
+// setState changes a flow's state in both directions, and takes them off the fast path
+// until they are marked again.
 func (t *Table) setState(r Ref, s State) {
 	a, b := t.Dir(r), t.Dir(r^1)
 	t.turn(r, a.State, s)
@@ -89,10 +86,9 @@ func (d *Dir) Unmarked() Dir {
 // Fast returns the direction's path if its packets take the fast path, else 0.
 func (d *Dir) Fast() Path { return d.fast }
 
-// MarkFast marks a direction whose packets need no decision any more, as long as its
-// flow's state does not change: IsFast finds it. Only open TCP connections and UDP
-// have such directions, those whose packets do not change the state; a hairpin has
-// none.
+// MarkFast puts a direction on the fast path if its packets need no further decision until
+// its flow's state changes: see IsFast. Only established TCP connections and UDP flows have
+// such directions; a hairpin has none.
 func (t *Table) MarkFast(r Ref) {
 	d := t.Dir(r)
 	if d.Verdict != Accepted || d.Path.Hairpin() {
@@ -115,8 +111,8 @@ func (t *Table) MarkFast(r Ref) {
 // dns reports whether a UDP flow is of queries to port 53.
 func (t *Table) dns(r Ref) bool { return t.Dir(r|1).Key.SrcPort == 53 }
 
-// UDPState returns the state in which a UDP flow to a port begins. To a
-// well-known port it may be brief (RFC 4787 REQ-5a).
+// UDPState returns the state in which a UDP flow to a port begins. To a well-known port its
+// timeout may be shorter (RFC 4787 REQ-5a).
 func UDPState(port uint16) State {
 	if port < 1024 {
 		return UDPBrief
@@ -124,10 +120,9 @@ func UDPState(port uint16) State {
 	return UDPUnreplied
 }
 
-// UDP notes a packet of direction r of a UDP flow. An answer alone proves
-// nothing about who asked: a server answers whoever a datagram claims to be
-// from. Only when the first sender goes on after it is the flow one of two ends,
-// and not to be given up.
+// UDP advances the state for a packet of direction r of a UDP flow. An answer alone does
+// not prove that the source is genuine: a server answers forged datagrams as well. Only
+// when the initiator sends again after an answer is the flow firm.
 func (t *Table) UDP(r Ref) {
 	d := t.Dir(r)
 	switch d.State {

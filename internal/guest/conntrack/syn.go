@@ -2,19 +2,19 @@ package conntrack
 
 import "github.com/thurward/thurward/internal/shared/packet"
 
-// SYNs: those that begin a connection, repeat its beginning, or come when there
-// is one.
+// SYNs: those that begin a connection, are retransmitted, or arrive when there is a
+// connection.
 
-// syn returns the number after a SYN of direction r: of the one that began the
-// connection (sideOwn), of one that may not belong to it (sideSYN), or of an
-// earlier answer (sideMore; see choose).
+// syn returns the sequence number after a SYN of direction r: of the one that began the
+// connection (sideOwn), of one that may not belong to it (sideSYN), or of an earlier answer
+// (sideMore; see choose).
 func (f *Shared) syn(r Ref) uint32 { return uint32(f.synHigh[r&1])<<16 | uint32(f.tcp[r&1].syn) }
 
 func (f *Shared) setSYN(r Ref, n uint32) {
 	f.synHigh[r&1], f.tcp[r&1].syn = uint16(n>>16), uint16(n)
 }
 
-// noteSYN notes a SYN that may be another connection's.
+// noteSYN records a SYN that may be another connection's.
 func (f *Shared) noteSYN(r Ref, p *packet.Packet) {
 	s := &f.tcp[r&1]
 	if r.Reply() && s.flags&sideMore != 0 {
@@ -30,33 +30,31 @@ func (f *Shared) noteSYN(r Ref, p *packet.Packet) {
 	}
 }
 
-// fastData is how much data go with a SYN, at most.
+// fastData is the most data that a SYN carries, in bytes.
 const fastData = 1460
 
-// answersNoted reports whether an acknowledgement in direction r is of a SYN of
-// the other direction that went through though it was not the connection's. Of a
-// fast open's data it may be, too.
+// answersNoted reports whether an acknowledgement in direction r is of a SYN of the other
+// direction that passed although it was not the connection's, or of its TCP fast open data.
 func (f *Shared) answersNoted(r Ref, ack uint32) bool {
 	other := &f.tcp[r&1^1]
 	n := ack - f.syn(r^1)
 	return other.flags&sideSYN != 0 && (n == 0 || other.flags&sideSYNData != 0 && n <= fastData)
 }
 
-// near reports whether the number n lies no more than slack behind end.
+// near reports whether the sequence number n is at most slack before end.
 func near(n, end uint32) bool { return !after(n, end) && !before(n, end-slack) }
 
-// reopens reports whether a SYN of direction r begins a new connection in place
-// of one that is over. A late repetition of the one that began it does not: its
-// numbers are exactly those, or, in TIME-WAIT, not newer than what has been sent
-// (RFC 9293 section 3.6.1); unless its receiver has answered such a SYN already
-// as one that knows of no connection.
+// reopens reports whether a SYN of direction r begins a new connection in place of one that
+// is over. A late copy of the one that began it does not: its sequence number is the same,
+// or, in TIME-WAIT, not newer than what has been sent (RFC 9293 section 3.6.1), unless its
+// receiver has answered such a SYN already as one without a connection.
 func (f *Shared) reopens(r Ref, p *packet.Packet, st State) bool {
 	me := &f.tcp[r&1]
 	n := p.Seq + 1
 	switch {
 	case st != Close && st != TimeWait:
 		return false
-	case me.flags&sideOver != 0 || f.tcp[1].flags&sideSeen == 0: // there was no connection
+	case me.flags&sideOver != 0 || f.tcp[1].flags&sideSeen == 0: // no connection existed
 		return true
 	case me.flags&sideOwn != 0 && n == f.syn(r):
 		return false
@@ -85,34 +83,34 @@ func (t *Table) doSYN(r Ref, p *packet.Packet, opts []byte, st State) Verdict {
 		return t.synAgain(r, p, opts)
 	}
 	if me.flags&sideSeen == 0 {
-		// A late answer to a SYN that has been given up or refused: the client's
-		// RST will tell the server so, or else it has not had the RST. It carries
-		// ACK, for else it would reopen.
+		// A late answer to a SYN that was abandoned or refused: the client will answer it
+		// with a RST, or the server has not received the RST. It carries ACK, otherwise it
+		// would reopen.
 		if before(p.Ack, other.limit) || after(p.Ack, other.end) {
 			return Invalid
 		}
 		return t.answer(r, p, opts)
 	}
-	// A SYN inside a live connection: the end answers with a challenge ACK
-	// (RFC 5961 section 4.2), so let it through, but learn nothing from it.
+	// A SYN inside an established connection: the end answers with a challenge ACK (RFC
+	// 5961 section 4.2), so it passes, but changes nothing.
 	if !acks {
 		f.noteSYN(r, p)
 		return Quiet
 	}
 	if near(p.Seq+1, me.end) && near(p.Ack, other.end) {
-		return Quiet // the connection's, late
+		return Quiet // a late copy of the connection's
 	}
 	if other.flags&sideOwn != 0 && other.flags&sideSYN == 0 && p.Ack == f.syn(r^1) {
-		// Another answer to the SYN that began the connection (see synAgain), too
-		// late: to be challenged as well.
+		// Another answer to the SYN that began the connection (see synAgain), too late: it
+		// will be challenged as well.
 		return Quiet
 	}
 	return t.forgotten(r, p)
 }
 
-// beginAgain handles a further SYN of a client that has had no answer: repeated,
-// perhaps with other data or options, or of a new attempt. The earlier attempt
-// may be answered still (RFC 9293 section 3.5, figure 9).
+// beginAgain handles a further SYN of a client before any answer: a retransmission, perhaps
+// with other data or options, or a new attempt. The earlier attempt may still be answered
+// (RFC 9293 section 3.5, figure 9).
 func (f *Shared) beginAgain(r Ref, p *packet.Packet, opts []byte) {
 	me := &f.tcp[r&1]
 	was := *me
@@ -142,16 +140,16 @@ func (t *Table) synAgain(r Ref, p *packet.Packet, opts []byte) Verdict {
 	f := t.Shared(r)
 	me, other := &f.tcp[r&1], &f.tcp[r&1^1]
 	acks := p.Flags&packet.ACK != 0
-	lo, hi := me.end-slack, me.end // where its SYN may have been, if that is not known
+	lo, hi := me.end-slack, me.end // the range of its SYN, where that is not known
 	switch {
 	case me.flags&sideOwn != 0:
 		lo = f.syn(r)
 		hi = lo
 	case other.flags&sideAcked == 0:
-		lo = me.first(other) // and more may have followed
+		lo = me.first(other) // data may have followed
 		hi = lo
 	}
-	least := other.first(me) // of what it may acknowledge
+	least := other.first(me) // the lowest number that it may acknowledge
 	switch {
 	case other.flags&sideOwn != 0:
 		least = f.syn(r ^ 1)
@@ -160,7 +158,7 @@ func (t *Table) synAgain(r Ref, p *packet.Packet, opts []byte) Verdict {
 	}
 	switch n := p.Seq + 1; {
 	case !before(n, lo) && !after(n, hi) && !(acks && (after(p.Ack, other.end) || before(p.Ack, least))):
-		// Repeated, or the SYN-ACKs of a simultaneous open.
+		// Retransmitted, or the SYN-ACKs of a simultaneous open.
 		if w := uint32(p.Window); w > me.window {
 			other.limit += w - me.window
 			me.window = w
@@ -174,10 +172,10 @@ func (t *Table) synAgain(r Ref, p *packet.Packet, opts []byte) Verdict {
 		}
 		return Pass
 	case acks && r.Reply() && me.flags&other.flags&sideAcked == 0 && me.answers(other, p):
-		// Another answer to the SYN, of which the client has acknowledged none:
-		// of a server with SYN cookies, which does not remember the first (RFC
-		// 4987 section 3.6). Or the first one: whatever SYN came from there
-		// before, which acknowledged nothing, anybody could have sent.
+		// Another answer to the SYN, none of which the client has acknowledged: of a server
+		// with SYN cookies, which does not remember the first (RFC 4987 section 3.6). Or
+		// the first genuine answer: an earlier SYN from there, without an acknowledgement,
+		// may have been forged.
 		return t.answer(r, p, opts)
 	case acks:
 		return t.forgotten(r, p)
@@ -186,17 +184,17 @@ func (t *Table) synAgain(r Ref, p *packet.Packet, opts []byte) Verdict {
 	return Quiet // a new attempt: the other end challenges it
 }
 
-// answers reports whether a server's segment acknowledges the client's SYN:
-// with all its data or, like the server's answer before, without.
+// answers reports whether a server's segment acknowledges the client's SYN: with all its
+// data, or without, as the server's previous answer did.
 func (s *side) answers(other *side, p *packet.Packet) bool {
 	return p.Ack == other.end || s.flags&sideAcked != 0 && p.Ack == s.ack
 }
 
-// forgotten handles a SYN-ACK that is not the connection's. If it answers a SYN
-// that went through though that was not the connection's, either, the end knows of
-// none here: it has started again, or has closed it and the last segments were
-// lost. The SYN will come again, and begins a new flow, which the policy is asked
-// about. A forged answer does no harm: data take the connection up again.
+// forgotten handles a SYN-ACK that is not the connection's. If it answers a SYN that passed
+// although that was not the connection's either, the end has no connection here: it has
+// restarted, or has closed it and the last segments were lost. The SYN will be
+// retransmitted and begin a new flow, which the policy decides. A forged answer is
+// harmless: data revive the connection.
 func (t *Table) forgotten(r Ref, p *packet.Packet) Verdict {
 	if f := t.Shared(r); f.answersNoted(r, p.Ack) {
 		other := &f.tcp[r&1^1]
@@ -207,7 +205,7 @@ func (t *Table) forgotten(r Ref, p *packet.Packet) Verdict {
 }
 
 // answer handles the answer to a flow's SYN: SYN-ACK, or a SYN that crossed it
-// (simultaneous open). In SYN-RECEIVED it is a further SYN-ACK.
+// (simultaneous open). In SYN-RECEIVED it is another SYN-ACK.
 func (t *Table) answer(r Ref, p *packet.Packet, opts []byte) Verdict {
 	f := t.Shared(r)
 	me, other := &f.tcp[r&1], &f.tcp[r&1^1]
@@ -217,22 +215,22 @@ func (t *Table) answer(r Ref, p *packet.Packet, opts []byte) Verdict {
 		if !f.answersNoted(r, p.Ack) {
 			return Invalid
 		}
-		// It answers the earlier of two attempts, which need not be the one that
-		// the client has given up: an old SYN may have come late.
+		// It answers the earlier of two attempts, which need not be the one that the client
+		// has abandoned: an old SYN may have arrived late.
 		other.end = p.Ack
 		f.setSYN(r^1, own)
 		other.flags &^= sideSYNData
-	} else if st == SynSent { // own, be it the only attempt or not
+	} else if st == SynSent { // sideOwn, whether or not it is the only attempt
 		f.setSYN(r^1, own)
 		other.flags = other.flags&^(sideSYN|sideSYNData) | sideOwn
 	}
 	was, first, more := *me, me.first(other), f.syn(r)
 	f.begin(r, p, opts)
-	if was.flags&sideAcked != 0 { // it has answered before
+	if was.flags&sideAcked != 0 { // not its first answer
 		f.keep(r, &was, first, more)
 	}
-	// These windows are not scaled, and begin behind the SYN: see first. After
-	// a fast open the client may have sent more than that.
+	// These windows are not scaled, and begin after the SYN: see first. After a fast open
+	// the client may have sent more than that.
 	if me.flags&sideAcked != 0 {
 		other.limit = other.end
 	}
@@ -242,10 +240,10 @@ func (t *Table) answer(r Ref, p *packet.Packet, opts []byte) Verdict {
 	return Pass
 }
 
-// keep remembers the answers before the one that has just begun r's side: its
-// side as it was, with the number first after its SYN, and with sideMore a number
-// more of a still earlier one. A third is in the client's ack, as long as the
-// client has sent none. So the first and the last two are known.
+// keep records the answers before the one that has just begun r's side: the side as it was,
+// with first the sequence number after its SYN and, with sideMore, more that of a still
+// earlier one. A third is in the client's ack, until the client sends one. So the first and
+// the last two are known.
 func (f *Shared) keep(r Ref, was *side, first, more uint32) {
 	me, other := &f.tcp[r&1], &f.tcp[r&1^1]
 	now := f.syn(r)
@@ -264,9 +262,9 @@ func (f *Shared) keep(r Ref, was *side, first, more uint32) {
 	me.window = max(me.window, was.window)
 }
 
-// choose reports whether the client's segment p acknowledges one of the server's
-// earlier answers, and lies in the window; then the connection is that one's. Each
-// answer that was sent on may be the one that the client has.
+// choose reports whether the client's segment p acknowledges one of the server's earlier
+// answers and lies in the window; the connection then continues from that answer. The
+// client may have received any of the forwarded answers.
 func (f *Shared) choose(r Ref, p *packet.Packet) bool {
 	me, other := &f.tcp[r&1], &f.tcp[r&1^1]
 	if r.Reply() || other.flags&sideMore == 0 || me.flags&sideAcked != 0 {
@@ -284,7 +282,7 @@ func (f *Shared) choose(r Ref, p *packet.Packet) bool {
 	return true
 }
 
-// chosen forgets the answers that the client, direction r, has not acknowledged.
+// chosen discards the answers that the client, direction r, has not acknowledged.
 func (f *Shared) chosen(r Ref) {
 	me, other := &f.tcp[r&1], &f.tcp[r&1^1]
 	if me.flags&sideAcked == 0 && other.flags&sideMore != 0 {

@@ -1,13 +1,12 @@
-// Package conntrack is the table of flows: who talks to whom, in which state,
-// under which rules, and how their packets are translated.
+// Package conntrack is the flow table: the endpoints of each flow, its state, the rules
+// that accepted it, and its translation.
 //
-// A flow is three cache lines: one for each direction, which is all that an
-// established packet of UDP touches, and one that they share, in an array of its
-// own. An index of buckets, one line each, leads from a direction's addresses
-// and ports to its record. No record moves once it is placed, nothing holds a
-// pointer, and a lookup looks at two buckets at most.
+// A flow is three cache lines: one for each direction, the only one that a packet of an
+// established UDP flow touches, and one that both share, in an array of its own. An index
+// of buckets, one line each, maps a direction's addresses and ports to its record. Records
+// do not move, nothing contains a pointer, and a lookup reads two buckets at most.
 //
-// One goroutine uses a table; time is an argument everywhere.
+// Only one goroutine may use a table. Time is an argument, in monotonic nanoseconds.
 package conntrack
 
 import (
@@ -17,22 +16,21 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// A Key is a direction's addresses and ports as its packets carry them when
-// they arrive.
+// A Key is the five-tuple of a direction's packets as they arrive, before translation.
 type Key = packet.Tuple
 
-// Verdicts of a direction. Zero: none of its packets has been decided yet.
+// Verdicts of a direction. Zero: none of its packets has been decided.
 const (
 	Undecided = iota
 	Accepted
 	Denied
-	Pending // accepted as far as it goes: its first data will tell
+	Pending // accepted; its first data decide further (sni: require)
 )
 
 // A Dir is one direction of a flow: 64 bytes.
 type Dir struct {
 	Key      Key
-	Out      packet.Rewrite // what leaves in place of it
+	Out      packet.Rewrite // the five-tuple after translation
 	Rule     uint32         // that decided; see Verdict
 	Packets  uint64
 	Bytes    uint64 // IP bytes
@@ -47,15 +45,15 @@ type Dir struct {
 // Shared is what both directions of a flow have in common: 64 bytes.
 type Shared struct {
 	ID      uint64    // number of the flow since boot, from 1
-	Created int64     // of a free record: the next one in the free list, plus 1
+	Created int64     // monotonic nanoseconds; of a free record the next one in the free list, plus 1
 	tcp     [2]side   // by direction
-	synHigh [2]uint16 // the high halves of their syn
+	synHigh [2]uint16 // the high halves of their syn fields
 	Pool    int16     // port pool of its external port, or -1
 	Port    uint16    // external port or identifier taken from the pool
 }
 
-// Ref names a direction of a flow: the flow's number times two, plus one for
-// the reply direction. None is no flow.
+// A Ref is a direction of a flow: the flow's number times two, plus one for the reply
+// direction.
 type Ref uint32
 
 // None is the Ref of no flow.
@@ -86,16 +84,16 @@ type Table struct {
 	mask     uint64
 	k        [3]uint64 // of the hash
 	freeHead uint32    // first free flow + 1; 0: none
-	fresh    uint32    // flows from here on were never used
+	fresh    uint32    // flow records from here on were never used
 	live     uint32
 	nextID   uint64
-	hand     uint32    // where the sweep goes on
-	firm     [2]uint32 // flows that are never given up: begun from the LAN, and from the WAN
+	hand     uint32    // where the sweep continues
+	firm     [2]uint32 // flows that are never evicted: begun from the LAN, and from the WAN
 	timeouts Timeouts
 	C        Counters
 	holders  holders
-	// Removed is called when a flow leaves the table, before its record is
-	// reused. It must not change the table.
+	// Removed is called when a flow is removed, before its record is reused. It must not
+	// change the table.
 	Removed func(r Ref, why Removal)
 }
 
@@ -131,13 +129,13 @@ func (r Removal) String() string {
 	return "invalid"
 }
 
-// Bytes returns the memory that a table for n flows takes.
+// Bytes returns the memory of a table for n flows in bytes.
 func Bytes(n int) int {
 	return nBuckets(n)*int(unsafe.Sizeof(bucket{})) + n*int(2*unsafe.Sizeof(Dir{})+unsafe.Sizeof(Shared{}))
 }
 
-// nBuckets: at most 2n directions fill at most half of the slots, so that an
-// insert practically always finds one.
+// nBuckets returns the number of buckets: 2n directions fill at most half of the slots, so
+// that an insert practically always finds one.
 func nBuckets(n int) int {
 	b := 1
 	for b*slots < 4*n {
@@ -146,31 +144,31 @@ func nBuckets(n int) int {
 	return b
 }
 
-// An Alloc returns memory aligned to 64 bytes. Where zeroed is false it may
-// hold anything, so that a large table costs nothing before it is used.
+// An Alloc returns memory aligned to 64 bytes. Where zeroed is false its contents are
+// undefined, so that a large table costs nothing before it is used.
 type Alloc func(bytes int, zeroed bool) []byte
 
-// New makes a table for up to n flows; a nil alloc means the Go heap. The
-// secret keys the hash.
+// New makes a table for up to n flows. The secret keys the hash; a nil alloc means the Go
+// heap.
 func New(n int, secret [2]uint64, timeouts Timeouts, alloc Alloc) *Table {
 	b := nBuckets(n)
 	t := &Table{mask: uint64(b - 1), timeouts: timeouts}
-	t.timeouts[0] = 0 // a record that has become free during a batch is not found by it
+	t.timeouts[0] = 0 // a record freed during a batch is not found by it
 	for i := range t.k {
 		t.k[i] = mix(secret[i&1]+uint64(i+1)*0x9e3779b97f4a7c15) | 1
 	}
 	if alloc == nil {
 		alloc = func(n int, _ bool) []byte { return make([]byte, n) }
 	}
-	// Nothing looks at a record before Insert has written all of it: the index
-	// leads only to such, and the sweep ends at fresh.
+	// No record is read before Insert has written all of it: the index refers only to such
+	// records, and the sweep ends at fresh.
 	t.buckets = carve[bucket](alloc, b, true)
 	t.dirs = carve[Dir](alloc, 2*n, false)
 	t.shared = carve[Shared](alloc, n, false)
 	return t
 }
 
-// carve returns n values of T, which holds no pointers, in memory of alloc.
+// carve returns n values of T, which contains no pointers, in memory of alloc.
 func carve[T any](alloc Alloc, n int, zeroed bool) []T {
 	var t T
 	b := alloc(n*int(unsafe.Sizeof(t)), zeroed)
@@ -178,8 +176,7 @@ func carve[T any](alloc Alloc, n int, zeroed bool) []T {
 	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n)
 }
 
-// Cap returns the number of flows that the table holds at most, Len how many
-// it holds.
+// Cap returns the largest number of flows, Len the present one.
 func (t *Table) Cap() int { return len(t.shared) }
 
 // Len: see Cap.
@@ -200,11 +197,10 @@ func same(a, b *Key) bool {
 	return (x[0]^y[0])|(x[1]^y[1]) == 0
 }
 
-// Hash returns the keyed hash of k: two rounds of multiply, the second of both
-// halves, and fold. With both words in the first round no key is so bad that ports
-// which follow each other share few buckets. Without
-// the secret nobody can choose keys that fall into one bucket; it is not meant
-// to hide the secret from whoever sees hashes, and nobody does.
+// Hash returns the keyed hash of k: two rounds of multiply, the second of both halves, and
+// fold. With both words in the first round consecutive ports never share few buckets,
+// whatever the secret. Without the secret keys that share a bucket cannot be chosen. The
+// hash does not hide the secret from an observer of hashes, which never leave the firewall.
 func (t *Table) Hash(k *Key) uint64 { return hash(k, t.k[0], t.k[1], t.k[2]) }
 
 func hash(k *Key, k0, k1, k2 uint64) uint64 {
@@ -214,8 +210,8 @@ func hash(k *Key, k0, k1, k2 uint64) uint64 {
 	return hi ^ lo
 }
 
-// mix spreads every bit of x over the result (the finaliser of SplitMix64), so
-// that a hash key is good even when a test's secret is not.
+// mix spreads every bit of x over the result (the finaliser of SplitMix64), so that hash
+// keys are good even where a test's secret is not.
 func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
@@ -238,8 +234,8 @@ func match(w, tags uint64) uint64 {
 	return (x - ones) & ^x & 0x8000800080008000
 }
 
-// Lookup returns the direction with key k, or None. A flow whose time is over
-// at now is removed and not found. For many packets at once see Batch.
+// Lookup returns the direction with key k, or None. A flow that has expired at now is
+// removed and not found. For many packets at once see Batch.
 func (t *Table) Lookup(k *Key, now int64) Ref { return t.lookup(k, t.Hash(k), now) }
 
 func (t *Table) lookup(k *Key, h uint64, now int64) Ref {
@@ -272,9 +268,9 @@ func (t *Table) find(k *Key, h uint64) Ref {
 // a key in its first bucket is found with one miss.
 const roomy = 6
 
-// place puts a ref into one of the two buckets of its hash: the first while
-// that is roomy, then the emptier one. When both are full, which is rare, one of
-// their refs moves to its other bucket.
+// place puts a ref into one of the two buckets of its hash: the first while it has fewer
+// than roomy refs, then the emptier one. When both are full, which is rare, one of their
+// refs is moved to its other bucket.
 func (t *Table) place(h uint64, r Ref) bool {
 	i, j := h&t.mask, t.second(h)
 	if u := t.buckets[i].used(); u >= roomy && t.buckets[j].used() < u {
@@ -284,10 +280,10 @@ func (t *Table) place(h uint64, r Ref) bool {
 		t.shift(i) && t.buckets[i].put(tag(h), r) || t.shift(j) && t.buckets[j].put(tag(h), r)
 }
 
-// ones has the lowest bit of each lane, which every tag has and no free slot.
+// ones is the lowest bit of each lane, which is set in every tag and in no free slot.
 const ones = 0x0001000100010001
 
-// put puts a ref into a free slot, if there is one.
+// put puts a ref into a free slot, and reports whether there was one.
 func (b *bucket) put(tag uint64, r Ref) bool {
 	for w := range b.tags {
 		if free := ^b.tags[w] & ones; free != 0 {
@@ -300,8 +296,7 @@ func (b *bucket) put(tag uint64, r Ref) bool {
 	return false
 }
 
-// shift moves one ref of full bucket i to its other bucket, if any of those has
-// room.
+// shift moves one ref of the full bucket i to its other bucket, if one of those has room.
 func (t *Table) shift(i uint64) bool {
 	b := &t.buckets[i]
 	for s, r := range b.refs {
@@ -310,7 +305,7 @@ func (t *Table) shift(i uint64) bool {
 		if to == i {
 			to = t.second(h)
 		}
-		if t.buckets[to].put(tag(h), r) { // i itself, should it be both, is full
+		if t.buckets[to].put(tag(h), r) { // to may be i, which is full
 			w, sh := s>>2, uint(s&3*16)
 			b.tags[w] &^= 0xffff << sh
 			b.refs[s] = None
@@ -333,7 +328,7 @@ func (t *Table) unplace(k *Key, r Ref) {
 	for range window {
 		b := &t.buckets[i]
 		for w := range b.tags {
-			// match may show a lane falsely, but then one below it is true.
+			// match may set a lane falsely, but only above a true one.
 			for m := match(b.tags[w], spread(tag(h))); m != 0; m &= m - 1 {
 				lane := bits.TrailingZeros64(m) >> 4
 				if s := (4*w + lane) & (slots - 1); b.refs[s] == r {
@@ -347,10 +342,9 @@ func (t *Table) unplace(k *Key, r Ref) {
 	}
 }
 
-// Insert makes a flow whose original direction has key k and leaves as out;
-// the keys of both directions must be new. path is that of the original direction. It
-// returns None when the table is
-// full even after expired and half-open flows have been reclaimed.
+// Insert makes a flow whose original direction has key k and is translated to out; the keys
+// of both directions must be new. path is that of the original direction. It returns None
+// when the table is full even after reclaiming expired and half-open flows.
 func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, path Path, now int64) Ref {
 	reply := Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
 	i, ok := t.takeFree(now)
@@ -376,18 +370,17 @@ func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, path Path, now 
 		return None
 	}
 	t.live++
-	t.hold(k.Src, 1)
+	t.count(k.Src, 1)
 	t.turn(r, 0, state)
 	t.C.Inserts++
 	t.C.HighWater = max(t.C.HighWater, t.live)
 	return r
 }
 
-// Taken reports whether a direction with key k is in the table, be its time
-// over or not.
+// Taken reports whether a direction with key k is in the table, expired or not.
 func (t *Table) Taken(k *Key) bool { return t.find(k, t.Hash(k)) != None }
 
-// Remove takes a flow out of the table.
+// Remove removes a flow from the table.
 func (t *Table) Remove(r Ref, why Removal) { t.remove(uint32(r>>1), why) }
 
 func (t *Table) remove(i uint32, why Removal) {
@@ -401,7 +394,7 @@ func (t *Table) remove(i uint32, why Removal) {
 	t.unplace(&t.Dir(r).Key, r)
 	t.unplace(&t.Dir(r^1).Key, r^1)
 	t.live--
-	t.hold(t.Dir(r).Key.Src, ^uint32(0))
+	t.count(t.Dir(r).Key.Src, ^uint32(0))
 	t.turn(r, t.Dir(r).State, 0)
 	t.C.Evictions[why]++
 	t.giveFree(i)

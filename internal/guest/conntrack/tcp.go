@@ -2,20 +2,20 @@ package conntrack
 
 import "github.com/thurward/thurward/internal/shared/packet"
 
-// A side is what one end of a TCP connection has shown of its sequence space.
-// The checks follow G. van Rooij, "Real Stateful TCP Packet Filtering in IP
-// Filter" (2001): what a side may send is bounded by what the other side has
-// acknowledged and by the window it has offered.
+// A side is what has been seen of the sequence space of one end of a TCP connection. The
+// checks follow G. van Rooij, "Real Stateful TCP Packet Filtering in IP Filter" (2001):
+// what a side may send is bounded by what the other side has acknowledged and by the window
+// it has offered.
 type side struct {
 	end    uint32 // highest sequence number sent, plus one
-	limit  uint32 // highest that the other side's ACK and window allow
-	window uint32 // largest window this side has offered, scaled
-	ack    uint32 // last acknowledgement this side has sent
+	limit  uint32 // highest number that the other side's ACK and window allow
+	window uint32 // largest window that this side has offered, in bytes
+	ack    uint32 // last acknowledgement that this side has sent
 	flags  uint16
-	syn    uint16 // the low half of a number after a SYN: see Shared.syn
+	syn    uint16 // the low half of the number after a SYN: see Shared.syn
 }
 
-// Of a side's flags. The highest four bits are its window scale.
+// Flags of a side. The highest four bits are its window scale.
 const (
 	sideSeen      = 1 << iota // sent anything: end is valid
 	sideScale                 // its SYN carried a window scale
@@ -27,15 +27,15 @@ const (
 	sideSYN                   // sent a SYN that may not belong to this connection: syn is of that
 	sideSYNData               // which carried data
 	sideOwn                   // syn is of the SYN that began the connection
-	sideOver                  // its SYN had an answer of an end that knows of no connection
+	sideOver                  // its SYN was answered by an end that has no connection
 	sideMore                  // see choose
 	sideScaleBit  = iota
 )
 
 func (s *side) scale() uint16 { return s.flags >> sideScaleBit }
 
-// offers notes a SYN's window scale. When several SYNs differ, nobody here knows
-// which of them the other end took; the largest scale is right for all.
+// offers records a SYN's window scale. Where several SYNs differ, it is not known which of
+// them the other end accepted; the largest scale is safe for all.
 func (s *side) offers(opts []byte) {
 	if n, ok := windowScale(opts); ok {
 		s.flags = max(s.scale(), uint16(n))<<sideScaleBit | s.flags&(1<<sideScaleBit-1) | sideScale
@@ -46,7 +46,7 @@ func (s *side) offers(opts []byte) {
 func before(a, b uint32) bool { return int32(a-b) < 0 }
 func after(a, b uint32) bool  { return int32(a-b) > 0 }
 
-// slack is how far an acknowledgement may lie behind: the largest window.
+// slack is how old an acknowledgement may be, in bytes: the largest unscaled window.
 const slack = 1 << 16
 
 // A Verdict of the TCP state machine.
@@ -56,8 +56,8 @@ type Verdict uint8
 const (
 	Pass    Verdict = iota // belongs to the connection
 	Invalid                // violates it: drop
-	Restart                // a new connection on a finished one: remove the flow and start afresh
-	Quiet                  // belongs to the connection, and does not prolong it
+	Restart                // a new connection in place of one that is over: remove the flow and begin another
+	Quiet                  // belongs to the connection, and does not refresh its timeout
 )
 
 // seqEnd returns the sequence number after the packet.
@@ -78,9 +78,9 @@ func (t *Table) StartTCP(r Ref, p *packet.Packet, opts []byte) {
 	t.setState(r, SynSent)
 }
 
-// begin notes a SYN of direction r. Until the other side answers, limit is the
-// least acknowledgement that is an answer: with TCP fast open (RFC 7413) a SYN
-// carries data, which may be acknowledged or not.
+// begin records a SYN of direction r. Until the other side answers, limit is the lowest
+// acknowledgement that is an answer: with TCP fast open (RFC 7413) a SYN carries data,
+// which may be acknowledged or not.
 func (f *Shared) begin(r Ref, p *packet.Packet, opts []byte) {
 	s := &f.tcp[r&1]
 	*s = side{end: seqEnd(p), limit: p.Seq + 1, window: max(uint32(p.Window), 1), flags: sideSeen | sideOwn}
@@ -92,12 +92,12 @@ func (f *Shared) begin(r Ref, p *packet.Packet, opts []byte) {
 	}
 }
 
-// Acknowledged returns what the other side has acknowledged of direction r's
-// stream.
+// Acknowledged returns the last acknowledgement number that the other side has sent for
+// direction r.
 func (t *Table) Acknowledged(r Ref) uint32 { return t.Shared(r).tcp[r&1^1].ack }
 
-// windowScale finds the window scale option (RFC 7323 section 2.2). Of several
-// the last one counts, as for ends.
+// windowScale finds the window scale option (RFC 7323 section 2.2). Of several the last one
+// counts, as in TCP implementations.
 func windowScale(o []byte) (n uint8, ok bool) {
 	for i := 0; i < len(o); {
 		switch o[i] {
@@ -118,8 +118,8 @@ func windowScale(o []byte) (n uint8, ok bool) {
 	return n, ok
 }
 
-// TCP checks a packet of the flow's direction r against the connection and
-// moves its state on.
+// TCP checks a segment of direction r against the connection, and advances its state. opts
+// are the TCP options.
 func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 	f := t.Shared(r)
 	me, other := &f.tcp[r&1], &f.tcp[r&1^1]
@@ -138,17 +138,16 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 	case fl&packet.SYN != 0:
 		return t.doSYN(r, p, opts, st)
 	case fl&packet.ACK == 0:
-		return Invalid // no TCP sends this once the connection is being set up
+		return Invalid // every segment after the first SYN carries ACK (RFC 9293 section 3.1)
 	}
 	if st == SynSent && r.Reply() && fl == packet.ACK && p.Payload == 0 {
-		// The server knows a connection of which the client has forgotten
-		// everything, and challenges its SYN (RFC 5961 section 4.2, RFC 9293
-		// section 3.5.1). The client's RST will end it.
+		// The server has a connection that the client has lost, and challenges its SYN (RFC
+		// 5961 section 4.2, RFC 9293 section 3.5.1). The client's RST will end it.
 		me.ack = p.Ack
 		me.flags |= sideChallenge
 		return Quiet
 	}
-	if f.tcp[1].flags&sideSeen == 0 { // in SYN-SENT, and when that has been given up
+	if f.tcp[1].flags&sideSeen == 0 { // in SYN-SENT, or reset in it
 		return Invalid // data before the handshake
 	}
 	if !inWindow(me, other, p) && !f.choose(r, p) {
@@ -159,8 +158,8 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 	}
 	if st == Close {
 		if me.flags&sideReset != 0 {
-			// It was under way when its sender's RST overtook it, or the RST was
-			// forged; then the other side's acknowledgement of it will tell.
+			// It was in flight when its sender's RST overtook it, or the RST was forged,
+			// which the other side's acknowledgement of it will show.
 			me.advance(other, p)
 			return Quiet
 		}
@@ -171,8 +170,8 @@ func (t *Table) TCP(r Ref, p *packet.Packet, opts []byte) Verdict {
 	return Pass
 }
 
-// TCPFast checks a segment that carries ACK, and none of SYN, FIN and RST, of
-// a connection that is established. It reports false for what TCP must look at.
+// TCPFast checks a segment that carries ACK, and none of SYN, FIN and RST, of a connection
+// that is established. It reports false for segments that TCP must handle.
 func (t *Table) TCPFast(r Ref, p *packet.Packet) bool {
 	f := &t.shared[r>>1]
 	me, other := &f.tcp[r&1], &f.tcp[r&1^1]
@@ -187,17 +186,17 @@ func (t *Table) TCPFast(r Ref, p *packet.Packet) bool {
 func inWindow(me, other *side, p *packet.Packet) bool {
 	e := seqEnd(p)
 	w := max(other.window, slack)
-	// RFC 9293 section 3.10.7.4: a segment whose end is in the window has
-	// something for its receiver, wherever it begins.
+	// RFC 9293 section 3.10.7.4: a segment whose end is in the window is acceptable,
+	// wherever it begins.
 	if after(e, me.limit) || before(e, me.end-w) {
 		return false
 	}
 	if after(p.Ack, other.end) {
 		return false
 	}
-	// RFC 5961 section 5.2: no older than the largest window behind what has
-	// been acknowledged. The first acknowledgement is of the other's SYN, as
-	// SYN-RECEIVED wants it (RFC 9293 section 3.10.7.4).
+	// RFC 5961 section 5.2: not older than the largest window before what has been
+	// acknowledged. The first acknowledgement is of the other's SYN, as SYN-RECEIVED
+	// requires (RFC 9293 section 3.10.7.4).
 	least := other.first(me)
 	if me.flags&sideAcked != 0 {
 		least = me.ack - max(me.window, slack) - 1
@@ -205,20 +204,20 @@ func inWindow(me, other *side, p *packet.Packet) bool {
 	return !before(p.Ack, least)
 }
 
-// first returns the number after a side's SYN, as long as the other side has
-// acknowledged nothing: since answer neither window nor limit has changed.
+// first returns the sequence number after a side's SYN, while the other side has
+// acknowledged nothing: neither window nor limit has changed since answer.
 func (s *side) first(other *side) uint32 { return s.limit - other.window }
 
-// revive takes a connection up again after a RST that its receiver has not
-// followed: it sends on (RFC 7857 section 2.2).
+// revive restores a connection after a RST that its receiver has not accepted: it goes on
+// sending (RFC 7857 section 2.2).
 func (t *Table) revive(r Ref, me, other *side) State {
 	me.flags &^= sideOver
 	other.flags &^= sideReset | sideOver
-	t.setState(r, SynRecv) // from which progress moves it on
+	t.setState(r, SynRecv) // progress advances it from there
 	return SynRecv
 }
 
-// advance notes what the packet shows of both sides.
+// advance records what the segment shows of both sides.
 func (s *side) advance(other *side, p *packet.Packet) {
 	e := seqEnd(p)
 	if after(e, s.end) {
@@ -226,7 +225,7 @@ func (s *side) advance(other *side, p *packet.Packet) {
 	}
 	win := uint32(p.Window)
 	if other.flags&sideScale != 0 {
-		win <<= s.scale() // which is 0 if its SYN said none
+		win <<= s.scale() // 0 if its SYN carried none
 	}
 	s.window = max(s.window, win)
 	if s.flags&sideAcked == 0 || after(p.Ack, s.ack) {
@@ -241,7 +240,7 @@ func (s *side) advance(other *side, p *packet.Packet) {
 	}
 }
 
-// progress moves the state machine on after a valid packet.
+// progress advances the state machine after a valid segment.
 func (t *Table) progress(r Ref, me, other *side, p *packet.Packet, st State) {
 	if other.flags&sideFin != 0 && p.Ack == other.end {
 		other.flags |= sideFinAck
@@ -260,16 +259,16 @@ func (t *Table) progress(r Ref, me, other *side, p *packet.Packet, st State) {
 	}
 }
 
-// reset handles RST (RFC 5961 section 3.2): only the exact next sequence
-// number ends the connection; others in the window pass, so that the end can
-// challenge them, and change nothing; the rest is dropped. Which number is next
-// is what the other side has acknowledged, or what this side has sent if that
-// is still under way. The entry stays (RFC 7857 section 2.2).
+// reset handles RST (RFC 5961 section 3.2): only the exact next sequence number ends the
+// connection; others in the window pass, so that the end can challenge them, and change
+// nothing; the rest is invalid. The next number is what the other side has acknowledged, or
+// what this side has sent if that is still in flight. The entry stays (RFC 7857 section
+// 2.2).
 func (t *Table) reset(r Ref, me, other *side, p *packet.Packet, st State) Verdict {
 	if st == SynSent {
 		if r.Reply() {
-			// The answer to a SYN: it must acknowledge just that. What answers
-			// an earlier attempt passes, and says nothing about this one.
+			// The answer to a SYN must acknowledge exactly that. The answer to an earlier
+			// attempt passes, and changes nothing.
 			if p.Flags&packet.ACK != 0 && t.Shared(r).answersNoted(r, p.Ack) {
 				return Quiet
 			}
@@ -280,7 +279,7 @@ func (t *Table) reset(r Ref, me, other *side, p *packet.Packet, st State) Verdic
 			return Pass
 		}
 		if other.flags&sideChallenge != 0 && p.Seq == other.ack {
-			return Quiet // the answer to a challenge; the SYN will come again
+			return Quiet // the answer to a challenge; the SYN will be retransmitted
 		}
 		if p.Seq != me.end && p.Seq != me.limit {
 			return Invalid
@@ -290,8 +289,8 @@ func (t *Table) reset(r Ref, me, other *side, p *packet.Packet, st State) Verdic
 	}
 	acked := other.flags&sideAcked != 0
 	if p.Flags&packet.ACK != 0 && t.Shared(r).answersNoted(r, p.Ack) {
-		// A connection that both ends have forgotten, and a new one refused (RFC
-		// 9293 section 3.10.7.1).
+		// A connection that neither end has any more, and a new one refused (RFC 9293
+		// section 3.10.7.1).
 		other.flags |= sideOver
 		if st == Close {
 			return Quiet
@@ -301,8 +300,8 @@ func (t *Table) reset(r Ref, me, other *side, p *packet.Packet, st State) Verdic
 		return Pass
 	}
 	if r.Reply() && !acked && p.Flags&packet.ACK != 0 && me.answers(other, p) {
-		// The client may be in SYN-SENT still, for the SYN-ACK was lost, and
-		// nobody listens any more.
+		// The client may still be in SYN-SENT, since the SYN-ACK was lost, and the server
+		// no longer listens.
 		if st == Close {
 			return Quiet
 		}

@@ -1,19 +1,17 @@
-// Package framebuf holds the packet buffers that the network devices and the
-// data plane hand to each other, by number, without copying.
+// Package framebuf has the packet buffers that network devices and the data plane exchange
+// by number, without copying.
 //
-// Ownership is exclusive and moves: a buffer belongs to the pool, to a port
-// (posted for reception or queued for transmission), or to the data plane,
-// and whoever holds it gives it on or puts it back. One goroutine, the one
-// that polls, does all of this; nothing here is safe for concurrent use.
+// A buffer has one owner at a time: the pool, a port (posted for reception or queued for
+// transmission), or the data plane. The owner passes it on or puts it back. Nothing here is
+// safe for concurrent use: only the goroutine that polls uses it.
 package framebuf
 
 import "unsafe"
 
-// Size is the length of every buffer in bytes. A frame of the largest
-// supported MTU (1500) with its Ethernet and virtio headers fits with room
-// for a VLAN tag and for an ICMP error built in place. It is an odd number of
-// cache lines: with 2048 bytes the headers of all frames would share two of the
-// 64 sets of a first-level cache, and a batch would not fit.
+// Size is the length of every buffer in bytes. It has room for a frame of the largest
+// supported MTU (1500) with its Ethernet and virtio headers, a VLAN tag, and an ICMP error
+// built in place. It is an odd number of cache lines: with 2048 bytes the headers of all
+// frames would share two of the 64 sets of a first-level cache, and a batch would not fit.
 const Size = 1984
 
 // Headroom is where a received or built Ethernet frame starts in its buffer:
@@ -37,8 +35,8 @@ type Pool struct {
 	free []uint32 // stack of free buffer numbers: the hottest is reused first
 }
 
-// NewPool makes a pool of len(mem)/Size buffers over mem, which devices see
-// at address phys (0 where there are no devices, as in tests).
+// NewPool makes a pool of len(mem)/Size buffers over mem, whose bus address is phys (0
+// where there are no devices, as in tests).
 func NewPool(mem []byte, phys uint64) *Pool {
 	n := len(mem) / Size
 	p := &Pool{mem: mem[: n*Size : n*Size], phys: phys, free: make([]uint32, n)}
@@ -51,7 +49,7 @@ func NewPool(mem []byte, phys uint64) *Pool {
 // Cap returns the number of buffers, free or not.
 func (p *Pool) Cap() int { return cap(p.free) }
 
-// Free returns the number of buffers that Get can still hand out.
+// Free returns the number of free buffers.
 func (p *Pool) Free() int { return len(p.free) }
 
 // Get takes a buffer from the pool. It reports false when none is left.
@@ -65,8 +63,8 @@ func (p *Pool) Get() (buf uint32, ok bool) {
 	return buf, true
 }
 
-// Put gives a buffer back. The caller must own it. A number that is not the
-// pool's, or one more than the pool has handed out, is refused.
+// Put gives a buffer back. The caller must own it. An invalid number is ignored, and so is
+// a buffer when all are free.
 func (p *Pool) Put(buf uint32) {
 	n := len(p.free)
 	if n == cap(p.free) || buf >= uint32(cap(p.free)) {
@@ -87,17 +85,17 @@ func (p *Pool) Bytes(f Frame) []byte {
 	return p.place(f.Buf)[:f.Len]
 }
 
-// Head is how many bytes Head returns: more than the headers of most frames.
+// Head is the number of bytes that Pool.Head returns: more than the headers of most frames.
 const Head = 64
 
-// Head returns the first Head bytes of where the frame is in its buffer; it may
-// be shorter, and what follows it is then of no meaning.
+// Head returns the first Head bytes at the frame's place in its buffer. The frame may be
+// shorter; the bytes after it are then undefined.
 func (p *Pool) Head(f Frame) *[Head]byte {
 	return (*[Head]byte)(p.place(f.Buf)[:])
 }
 
-// place returns where a frame is in a buffer. It is what every packet needs
-// several times, and without the arithmetic of a slice of mem.
+// place returns the place of the frame in a buffer. Every packet needs it several times; it
+// is cheaper than slicing mem.
 func (p *Pool) place(buf uint32) *[MaxLen]byte {
 	if buf >= uint32(cap(p.free)) {
 		panic("frame: a buffer that is not in the pool")
@@ -105,11 +103,11 @@ func (p *Pool) place(buf uint32) *[MaxLen]byte {
 	return (*[MaxLen]byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(p.mem)), uintptr(buf)*Size+Headroom))
 }
 
-// Line returns the address of the cache line at off of a buffer, of any number,
-// for prefetch.Read. It is no reference to it.
+// Line returns the address of the cache line at offset off of a buffer, for prefetch.Read.
+// It is not checked, and is not a reference.
 func (p *Pool) Line(buf uint32, off int) uintptr {
 	return uintptr(unsafe.Pointer(unsafe.SliceData(p.mem))) + uintptr(buf)*Size + uintptr(off)
 }
 
-// Phys returns the address at which a device sees the start of the buffer.
+// Phys returns the bus address of the buffer's first byte.
 func (p *Pool) Phys(buf uint32) uint64 { return p.phys + uint64(buf)*Size }

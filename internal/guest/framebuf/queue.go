@@ -1,8 +1,8 @@
 package framebuf
 
-// Links are the places of frames in queues, by the number of their buffer, so
-// that queueing a frame takes no memory. A frame is in one queue at most; all
-// users of a pool's frames may share one Links.
+// Links links frames into queues, by the number of their buffer, so that queueing a frame
+// does not allocate. A frame is in one queue at most; all users of a pool may share one
+// Links.
 type Links []link
 
 type link struct {
@@ -13,8 +13,8 @@ type link struct {
 // NewLinks makes links for all buffers of a pool.
 func NewLinks(p *Pool) Links { return make(Links, p.Cap()) }
 
-// A Queue is a list of frames in order. The zero value is an empty one. A copy
-// of a queue is the same list: only one of both may be used further.
+// A Queue is a list of frames in order. The zero value is an empty one. A copy of a queue
+// is the same list: only one of the two may be used afterwards.
 type Queue struct {
 	first, last Frame
 	n           uint16
@@ -23,18 +23,18 @@ type Queue struct {
 // Len returns the number of frames in q.
 func (q *Queue) Len() int { return int(q.n) }
 
-// First returns the first frame of q, which is not empty.
+// First returns the first frame of q, which must not be empty.
 func (q *Queue) First() Frame { return q.first }
 
-// Next returns the frame behind f in its queue. Behind the last one it is any
-// frame: callers count with Len. What was taken out of its queue keeps its link
-// until it is put into another.
+// Next returns the frame after f in its queue. After the last frame the result is
+// undefined: callers count with Len. A frame taken out of a queue keeps its link until it
+// is put into another.
 func (l Links) Next(f Frame) Frame { return l[f.Buf].next }
 
-// Tag returns what was noted of f when it was put into its queue.
+// Tag returns the tag with which f was put into its queue.
 func (l Links) Tag(f Frame) uint32 { return l[f.Buf].tag }
 
-// Push puts f at the end of q and notes tag, whose meaning is the caller's.
+// Push appends f to q with a tag, whose meaning is the caller's.
 func (l Links) Push(q *Queue, f Frame, tag uint32) {
 	if q.n == 0 {
 		q.first = f
@@ -46,7 +46,7 @@ func (l Links) Push(q *Queue, f Frame, tag uint32) {
 	q.n++
 }
 
-// Pop takes the first frame off q, which is not empty.
+// Pop removes the first frame of q, which must not be empty, and returns it.
 func (l Links) Pop(q *Queue) Frame {
 	f := q.first
 	q.first = l[f.Buf].next
@@ -54,8 +54,8 @@ func (l Links) Pop(q *Queue) Frame {
 	return f
 }
 
-// Insert puts f before the frame with index i of q, counted from 0; i is at most
-// Len. It looks at i frames.
+// Insert inserts f before the frame with index i of q, from 0; i is at most Len. It visits
+// i frames.
 func (l Links) Insert(q *Queue, i int, f Frame, tag uint32) {
 	switch {
 	case i >= int(q.n):
@@ -73,8 +73,8 @@ func (l Links) Insert(q *Queue, i int, f Frame, tag uint32) {
 	q.n++
 }
 
-// Remove takes the frame with index i out of q, which has one, and returns it.
-// It looks at i frames.
+// Remove removes the frame with index i, which must be below Len, and returns it. It visits
+// i frames.
 func (l Links) Remove(q *Queue, i int) Frame {
 	if i <= 0 {
 		return l.Pop(q)

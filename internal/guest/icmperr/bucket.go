@@ -1,13 +1,13 @@
 package icmperr
 
-// A bucket limits a rate: tokens per second up to a burst.
+// A bucket is a token bucket: rate tokens per second, up to burst.
 type bucket struct {
 	rate, burst int64
 	tokens      int64 // in nanoseconds of rate
 	last        int64
 }
 
-// take reports whether one more is within the rate.
+// take takes a token, and reports whether there was one.
 func (b *bucket) take(now int64) bool {
 	cost := second / b.rate
 	if b.last == 0 {

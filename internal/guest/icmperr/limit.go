@@ -1,7 +1,7 @@
-// Package icmperr decides which ICMP errors and TCP resets of the firewall's own are
-// sent: how many, and which of them later. The router makes and sends them.
+// Package icmperr limits the rate of the firewall's own ICMP errors and TCP resets, and
+// delays answers to SYNs. The router makes and sends them.
 //
-// One goroutine uses its tables. Time is an argument.
+// Only one goroutine may use its tables. Time is an argument, in monotonic nanoseconds.
 package icmperr
 
 import (
@@ -10,9 +10,9 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// A Kind is a kind of answer to the sender of a packet that is dropped. Each has a rate
-// of its own on each port, so that a flood of packets that ask for one kind, or come
-// from one side, does not silence the others (RFC 1812 section 4.3.2.8).
+// A Kind is a kind of answer to the sender of a dropped packet. Each has a rate of its own
+// on each port, so that a flood of packets that cause one kind, or arrive at one port, does
+// not suppress the others (RFC 1812 section 4.3.2.8).
 type Kind uint8
 
 // The kinds.
@@ -25,9 +25,9 @@ const (
 
 const second = int64(1e9)
 
-// The rates of one kind on one port. A host that asks for many answers, by what is
-// rejected or cannot go on, uses up the first. The second is kept for those that have
-// had few, of which each group of hosts has a little.
+// The rates of one kind on one port. A host whose packets cause many answers uses up the
+// first. The second, the reserve, is for hosts with few answers: each group of hosts has a
+// small part of it.
 const (
 	Rate         = 1000 // answers a second
 	Burst        = 100
@@ -38,7 +38,7 @@ const (
 	groups       = 256 // of hosts, by a keyed hash
 )
 
-// A Limit bounds the answers of a port.
+// A Limit limits the answers of a port.
 type Limit struct {
 	key  uint64
 	kind [NumKinds]limit
@@ -50,7 +50,7 @@ type limit struct {
 	used         bool
 }
 
-// NewLimit returns a limit that nothing has used. key is of its hashes.
+// NewLimit returns an unused limit. key is that of its hashes.
 func NewLimit(key uint64) Limit {
 	l := Limit{key: key}
 	for k := range l.kind {
@@ -59,7 +59,8 @@ func NewLimit(key uint64) Limit {
 	return l
 }
 
-// Take reports whether one more answer of a kind to a host is within the rate.
+// Take reports whether another answer of a kind to a host is within the rate, and counts it
+// if so.
 func (l *Limit) Take(k Kind, to packet.Addr, now int64) bool {
 	a := &l.kind[k]
 	a.used = true
@@ -78,5 +79,5 @@ func (l *Limit) Take(k Kind, to packet.Addr, now int64) bool {
 	return a.all.take(now) || few && a.reserve.take(now)
 }
 
-// Used reports whether an answer of a kind has been asked for.
+// Used reports whether Take has been called for a kind.
 func (l *Limit) Used(k Kind) bool { return l.kind[k].used }

@@ -6,8 +6,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// A mapping gives an internal endpoint its external port. All flows of the
-// endpoint share it, wherever they go (RFC 4787 REQ-1).
+// A mapping is an internal endpoint and its external port. All flows of the endpoint share
+// it, whatever their destination (RFC 4787 REQ-1).
 type mapping struct {
 	addr packet.Addr
 	port uint16
@@ -15,9 +15,9 @@ type mapping struct {
 	flow uint32 // the latest, plus one; 0: none
 }
 
-// space is one protocol's ports: which are taken, by external port, and an
-// index by internal endpoint. The index is a hash table with linear probing,
-// at most half full; it holds external ports, 0 for a free slot.
+// space is the ports of one protocol: the mappings by external port, and an index by
+// internal endpoint. The index is a hash table with linear probing, at most half full; it
+// holds external ports, 0 for a free slot.
 type space struct {
 	used      [1024]uint64
 	byExt     []mapping // from the pool's first port on
@@ -26,9 +26,9 @@ type space struct {
 	inUse     int
 	highWater int
 	reserved  int // taken, but of static mappings
-	own       int // taken by the firewall itself
-	kept      int // of which so many are kept for it
-	hand      int // where lone goes on
+	own       int // used by the firewall itself
+	kept      int // reserved for the firewall itself
+	hand      int // where lone continues
 	shares    shares
 }
 
@@ -37,16 +37,15 @@ func newSpace(ports int) *space {
 	return &space{byExt: make([]mapping, ports), index: make([]uint16, 1<<n), shift: 64 - n}
 }
 
-// home returns the slot where the search for an endpoint begins. The key keeps
-// hosts from choosing ports that all begin in one place.
+// home returns the slot where the search for an endpoint begins. The key keeps hosts from
+// choosing ports that all have the same home.
 func (s *space) home(addr packet.Addr, port uint16, key uint64) uint32 {
 	h := (uint64(addr)<<16 | uint64(port)) ^ key
 	hi, lo := bits.Mul64(h, key|1)
 	return uint32((hi ^ lo) * 0x9e3779b97f4a7c15 >> s.shift)
 }
 
-// find returns the slot of an endpoint's mapping, or of the free slot where it
-// would be.
+// find returns the slot of an endpoint's mapping, or the free slot where it would be.
 func (p *Pool) find(s *space, addr packet.Addr, port uint16) uint32 {
 	mask := uint32(len(s.index) - 1)
 	i := s.home(addr, port, p.key)
@@ -63,8 +62,8 @@ func (p *Pool) find(s *space, addr packet.Addr, port uint16) uint32 {
 	return i & mask
 }
 
-// unindex empties slot i and moves those behind it up that would no longer be
-// found (Knuth, volume 3, section 6.4, algorithm R).
+// unindex empties slot i and moves up the entries after it that would no longer be found
+// (Knuth, volume 3, section 6.4, algorithm R).
 func (p *Pool) unindex(s *space, i uint32) {
 	mask := uint32(len(s.index) - 1)
 	j := i
@@ -77,7 +76,7 @@ func (p *Pool) unindex(s *space, i uint32) {
 				return
 			}
 			m := &s.byExt[e-p.Lo]
-			// An entry may move to i unless its home lies behind i.
+			// An entry may move to i unless its home lies after i.
 			if h := s.home(m.addr, m.port, p.key) & mask; (j-h)&mask >= (j-i)&mask {
 				break
 			}

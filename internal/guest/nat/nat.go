@@ -1,9 +1,8 @@
-// Package nat decides how flows are translated: which source gets which
-// external address and port (RFC 2663 NAPT), and which servers have an address
-// and ports on the WAN side.
+// Package nat decides how flows are translated: the external address and port of each
+// source (NAPT, RFC 2663), and the external endpoints of servers on the LAN.
 //
 //	pool.go     the external ports of one address
-//	mapping.go  who has which
+//	mapping.go  which internal endpoint has which port
 //	share.go    how many one host may have
 //	source.go   the policy's source translation: pools and paired addresses
 //	static.go   the policy's destination translation
@@ -50,10 +49,10 @@ func New(p *ruleset.Policy, key uint64) (*NAT, error) {
 	return n, nil
 }
 
-// Bytes returns the memory that the translation of a policy takes.
+// Bytes returns the memory of a policy's translation in bytes.
 func Bytes(p *ruleset.Policy) int {
 	var s source
-	plans, _ := s.plan(p, 0) // what is wrong with it, New says
+	plans, _ := s.plan(p, 0) // New reports errors
 	n := len(p.DNAT) * staticBytes
 	for _, v := range plans {
 		n += poolBytes(v.lo, v.hi)
@@ -61,11 +60,10 @@ func Bytes(p *ruleset.Policy) int {
 	return n
 }
 
-// Pools returns the port pools, one for each address that sources are
-// translated to.
+// Pools returns the port pools, one for each external address of source translation.
 func (n *NAT) Pools() []*Pool { return n.pools }
 
-// Own returns the firewall's own ports.
+// Own returns the ports for the firewall's own queries.
 func (n *NAT) Own() *Own { return &n.own }
 
 // A Kind is a kind of translation.
@@ -92,14 +90,14 @@ func (k Kind) String() string {
 	return "invalid"
 }
 
-// NoPool stands for no pool.
+// NoPool is the Mapping.Pool of no pool.
 const NoPool = int16(-1)
 
 // A Mapping is what Map gives an internal endpoint.
 type Mapping struct {
 	Addr packet.Addr // external address
 	Port uint16      // external port, or identifier of ICMP queries
-	Pool int16       // number of the pool that Port was taken from, to be given back; or NoPool
+	Pool int16       // number of the pool that Port was taken from, for Give; or NoPool
 }
 
 // An Outcome of Map.
@@ -109,13 +107,13 @@ type Outcome uint8
 const (
 	Untranslated Outcome = iota // no entry covers the source
 	Mapped
-	Exhausted // no external port is free, or none for this source
+	Exhausted // no external port is free, or the source has its share
 )
 
-// Map gives an internal endpoint its external one, for one more flow. If there
-// is no free port, Mapping names the pool that has none. A server's port that
-// it is reached by under a static mapping keeps that in the other direction,
-// too, if the source is translated at all (RFC 4787 REQ-1).
+// Map returns the external endpoint of an internal one, for one more flow; rnd is a random
+// number. When the pool is exhausted, Mapping.Pool is that pool. A server's port with a
+// static mapping has the same external endpoint for flows that the server begins, if its
+// address is translated at all (RFC 4787 REQ-1).
 func (n *NAT) Map(proto uint8, addr packet.Addr, port uint16, rnd uint64) (Mapping, Outcome) {
 	e := n.source.find(addr)
 	if e == nil {
@@ -136,24 +134,23 @@ func (n *NAT) Map(proto uint8, addr packet.Addr, port uint16, rnd uint64) (Mappi
 // Translates reports whether flows from addr are translated.
 func (n *NAT) Translates(addr packet.Addr) bool { return n.source.find(addr) != nil }
 
-// Give ends one flow's use of a mapping.
+// Give ends one flow's use of a mapping; the last one frees it.
 func (n *NAT) Give(pool int16, proto uint8, port uint16) {
 	if uint(pool) < uint(len(n.pools)) {
 		n.pools[pool].Give(proto, port)
 	}
 }
 
-// Bind notes the latest flow of a mapping, by any number that Lone returns.
+// Bind records the latest flow of a mapping, as the number that Lone returns.
 func (n *NAT) Bind(m Mapping, proto uint8, flow uint32) {
 	if uint(m.Pool) < uint(len(n.pools)) {
 		n.pools[m.Pool].bind(proto, m.Port, flow)
 	}
 }
 
-// Lone returns the flow of a mapping that only one flow has, so that removing
-// that frees its port, and goes on to the next mapping at the next call. It
-// reports false when the mapping whose turn it is has another number of flows.
-// share is how many mappings its internal address has.
+// Lone examines one mapping of a pool, at each call the next one. If a single flow uses it,
+// whose removal would free the port, Lone returns that flow, and how many mappings its
+// internal address has.
 func (n *NAT) Lone(pool int16, proto uint8) (flow uint32, share int, ok bool) {
 	if uint(pool) < uint(len(n.pools)) {
 		return n.pools[pool].lone(proto)
@@ -161,7 +158,7 @@ func (n *NAT) Lone(pool int16, proto uint8) (flow uint32, share int, ok bool) {
 	return 0, 0, false
 }
 
-// Forward returns where a packet to an external endpoint is to go.
+// Forward returns where the policy's dnat entries send a packet to an external endpoint.
 func (n *NAT) Forward(proto uint8, src, dst packet.Addr, port uint16) (Target, bool) {
 	return n.static.inside(proto, src, dst, port)
 }

@@ -5,17 +5,16 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// Own hands out ports of the WAN interface's address to the firewall itself,
-// for what it asks upstream. They come from the same pool as those of hosts
-// behind it, so that no answer could be meant for both, and are unpredictable
-// (RFC 6056, RFC 5452 section 9.2).
+// Own allocates ports of the WAN interface's address for the firewall's own queries. They
+// come from the same pool as those of hosts on the LAN, so that every answer belongs to one
+// of both, and are unpredictable (RFC 6056, RFC 5452 section 9.2).
 type Own struct {
 	addr packet.Addr
-	pool *Pool // of addr; nil: nobody is translated to it, and used is all there is
+	pool *Pool // of addr; nil: no source is translated to addr, and used has all ports taken
 	used [ownProtos][1024]uint64
 }
 
-// ownProtos is how many of Protocols the firewall has ports of: TCP and UDP.
+// ownProtos is how many of Protocols the firewall takes ports of: TCP and UDP.
 const ownProtos = 2
 
 // ownLo is the lowest port that the firewall uses itself.
@@ -38,8 +37,8 @@ func (o *Own) init(p *ruleset.Policy, pools []*Pool) {
 // Addr returns the address that the ports belong to.
 func (o *Own) Addr() packet.Addr { return o.addr }
 
-// Take returns a free port for TCP or UDP, which nobody else has until Give;
-// rnd, a random number, chooses it. It reports false when there is none.
+// Take returns a free port for TCP or UDP, which is not used otherwise until Give. The
+// random number rnd selects it. It reports false when there is none.
 func (o *Own) Take(proto uint8, rnd uint64) (port uint16, ok bool) {
 	n := spaceOf(proto)
 	if n < 0 || n >= len(o.used) {
@@ -54,7 +53,7 @@ func (o *Own) Take(proto uint8, rnd uint64) (port uint16, ok bool) {
 	return port, ok
 }
 
-// Give returns a port that Take has handed out.
+// Give frees a port that Take has returned.
 func (o *Own) Give(proto uint8, port uint16) {
 	n := spaceOf(proto)
 	switch {
@@ -66,8 +65,8 @@ func (o *Own) Give(proto uint8, port uint16) {
 	}
 }
 
-// takeOwn takes a port for the firewall: a mapping whose inside is the external
-// endpoint itself, which no host behind it can have.
+// takeOwn takes a port for the firewall: a mapping whose internal endpoint is the external
+// endpoint itself, which no host on the LAN can have.
 func (p *Pool) takeOwn(n int, rnd uint64) (port uint16, ok bool) {
 	s := p.space[n]
 	lo, hi := uint32(p.Lo), uint32(p.Hi)

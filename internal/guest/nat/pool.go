@@ -23,17 +23,17 @@ func spaceOf(proto uint8) int {
 	return -1
 }
 
-// A Pool holds the external ports of one address: for TCP and UDP, and the
-// identifiers for ICMP queries. It never maps two endpoints to one.
+// A Pool holds the external ports of one address: for TCP and UDP, and the identifiers for
+// ICMP queries. It never maps two endpoints to one port.
 type Pool struct {
 	Addr   packet.Addr
 	Lo, Hi uint16 // inclusive; Lo is at least 1
-	Failed uint64 // times that no port was free, or none for who wanted one
+	Failed uint64 // times that no port was free, or the host had its share
 	key    uint64
 	space  [protos]*space
 }
 
-// Protocols are those that have ports, or identifiers, of their own.
+// Protocols are the protocols with a port space, of identifiers for ICMP.
 var Protocols = [protos]uint8{packet.TCP, packet.UDP, packet.ICMP}
 
 // NewPool returns a pool of the ports lo to hi, which must be from 1 to 65535
@@ -46,7 +46,7 @@ func NewPool(addr packet.Addr, lo, hi uint16, key uint64) *Pool {
 	return p
 }
 
-// poolBytes is the memory of a pool for the ports lo to hi.
+// poolBytes is the memory of a pool for the ports lo to hi in bytes.
 func poolBytes(lo, hi uint16) int {
 	n := int(hi) - int(lo) + 1
 	return protos * (int(unsafe.Sizeof(space{})) + n*int(unsafe.Sizeof(mapping{})) + 2<<bits.Len(uint(2*n-1)))
@@ -60,7 +60,7 @@ func (p *Pool) InUse(proto uint8) int {
 	return 0
 }
 
-// HighWater returns how many ports of a protocol have been taken at most.
+// HighWater returns the highest number of ports of a protocol that were taken at once.
 func (p *Pool) HighWater(proto uint8) int {
 	if s := spaceOf(proto); s >= 0 {
 		return p.space[s].highWater
@@ -68,8 +68,8 @@ func (p *Pool) HighWater(proto uint8) int {
 	return 0
 }
 
-// Size returns how many ports of a protocol there are for mappings: without
-// those that static mappings have.
+// Size returns the number of ports of a protocol that are available to mappings: static
+// mappings are not counted.
 func (p *Pool) Size(proto uint8) int {
 	if s := spaceOf(proto); s >= 0 {
 		return len(p.space[s].byExt) - p.space[s].reserved
@@ -77,7 +77,7 @@ func (p *Pool) Size(proto uint8) int {
 	return 0
 }
 
-// reserve keeps the ports lo to hi of a space out of the pool.
+// reserve takes the ports lo to hi of a space out of the pool.
 func (p *Pool) reserve(n int, lo, hi uint16) {
 	s := p.space[n]
 	for port := uint32(max(lo, p.Lo)); port <= uint32(min(hi, p.Hi)); port++ {
@@ -88,15 +88,14 @@ func (p *Pool) reserve(n int, lo, hi uint16) {
 	}
 }
 
-// Take returns the external port of an internal endpoint for one more flow:
-// the one that it has, or else a free one, preferably the same as inside,
-// otherwise one that rnd, a random number, chooses. It reports false when there
-// is none, or the endpoint's host has its share.
+// Take returns the external port of an internal endpoint for one more flow: the port of its
+// mapping, else a free one, preferably want itself, otherwise one selected by the random
+// number rnd. It reports false when there is none, or the endpoint's host has its share.
 func (p *Pool) Take(proto uint8, addr packet.Addr, want uint16, rnd uint64) (port uint16, ok bool) {
 	return p.take(proto, addr, want, p.Lo, p.Hi, rnd)
 }
 
-// take is Take, from ports lo to hi of the pool's.
+// take is Take with a port between from and to.
 func (p *Pool) take(proto uint8, addr packet.Addr, want, from, to uint16, rnd uint64) (port uint16, ok bool) {
 	n := spaceOf(proto)
 	if n < 0 {
@@ -120,7 +119,7 @@ func (p *Pool) take(proto uint8, addr packet.Addr, want, from, to uint16, rnd ui
 	return port, true
 }
 
-// set enters a new mapping.
+// set adds a new mapping.
 func (p *Pool) set(s *space, at uint32, port uint16, m mapping) {
 	s.used[port/64] |= 1 << (port % 64)
 	s.inUse++
@@ -129,7 +128,7 @@ func (p *Pool) set(s *space, at uint32, port uint16, m mapping) {
 	s.byExt[port-p.Lo] = m
 }
 
-// choose returns a free port from first to last for an endpoint whose own is
+// choose returns a free port from first to last for an endpoint with the internal port
 // want.
 func choose(s *space, want, first, last uint16, rnd uint64) (port uint16, ok bool) {
 	if s.inUse+s.reserved == len(s.byExt) {
@@ -152,10 +151,9 @@ func choose(s *space, want, first, last uint16, rnd uint64) (port uint16, ok boo
 
 const evenPorts = 0x5555555555555555
 
-// search looks for a free port in [lo, hi], beginning at a random one: first
-// for one of the parity of want (RFC 4787 REQ-4), then for any. Each round
-// looks at every word of the bitmap once.
-// The bitmap says which are taken.
+// search returns a free port in [lo, hi], beginning at a random one: first of the parity of
+// want (RFC 4787 REQ-4), then any. used is the bitmap of taken ports, of which each round
+// reads every word once.
 func search(used *[1024]uint64, lo, hi uint32, want uint16, rnd uint64) (uint16, bool) {
 	n := hi - lo + 1
 	start := lo + uint32(rnd>>32)%n
@@ -189,7 +187,7 @@ func search(used *[1024]uint64, lo, hi uint32, want uint16, rnd uint64) (uint16,
 
 func (s *space) free(port uint16) bool { return s.used[port/64]>>(port%64)&1 == 0 }
 
-// Give ends one flow's use of a port. The last one frees it.
+// Give ends one flow's use of a port; the last one frees it.
 func (p *Pool) Give(proto uint8, port uint16) {
 	n := spaceOf(proto)
 	if n < 0 || port < p.Lo || port > p.Hi {

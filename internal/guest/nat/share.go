@@ -6,29 +6,28 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// Of a pool one host may take as much as leaves room for others: a new port only
-// as long as it has fewer than evenShare times as many as are free, and fewPorts
-// (dynamic thresholds, Choudhury and Hahne 1998). Alone it gets to fifteen sixteenths
-// of the pool, two get to fifteen thirty-firsts each, and there is always something
-// left for who has little.
+// No host can take a whole pool: a host gets a new port only while it has fewer than
+// evenShare times the number of free ports, plus fewPorts (dynamic thresholds, Choudhury
+// and Hahne 1998). A single host gets fifteen sixteenths of the pool, two get fifteen
+// thirty-firsts each, and some ports always remain for hosts with few.
 const (
 	evenShare = 15
-	fewPorts  = 16 // a small pool can be used to the last
+	fewPorts  = 16 // so that a small pool can be used completely
 )
 
-// Of the ports of the WAN interface's address one in ownPart is kept for the
-// firewall's own questions.
+// One in ownPart of the ports of the WAN interface's address is reserved for the firewall's
+// own queries.
 const ownPart = 64
 
-// shares counts mappings by internal address, in two rows of cells that a keyed
-// hash chooses. The lower of an address's two cells is what it has; it may be
-// more, if both are shared with others, and is never less.
+// shares counts mappings by internal address, in two rows of counters chosen by a keyed
+// hash. The lower of an address's two counters is its count: too high if both are shared
+// with other addresses, never too low.
 type shares [2][1 << shareBits]uint16
 
 const shareBits = 12
 
 func cells(addr packet.Addr, key uint64) (uint64, uint64) {
-	h := uint64(addr) ^ key // and SplitMix64's finaliser
+	h := uint64(addr) ^ key // then the finaliser of SplitMix64
 	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
 	h = (h ^ h>>27) * 0x94d049bb133111eb
 	h ^= h >> 31
@@ -51,7 +50,7 @@ func (s *shares) add(addr packet.Addr, key uint64, n uint16) {
 func (p *Pool) mayTake(s *space, addr packet.Addr, first, last uint16) bool {
 	free := len(s.byExt) - s.reserved - s.inUse - max(0, s.kept-s.own)
 	if free > 0 && (first > p.Lo || last < p.Hi) {
-		free = min(free, s.freeIn(first, last)) // an entry's part of the pool
+		free = min(free, s.freeIn(first, last)) // the entry has a part of the pool
 	}
 	return free > 0 && s.shares.of(addr, p.key) < evenShare*free+fewPorts
 }
@@ -71,7 +70,7 @@ func (s *space) freeIn(first, last uint16) (n int) {
 	return n
 }
 
-// keep keeps ports for the firewall itself.
+// keep reserves ports for the firewall itself.
 func (p *Pool) keep() {
 	for _, s := range p.space[:ownProtos] {
 		s.kept = len(s.byExt) / ownPart

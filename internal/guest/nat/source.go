@@ -18,27 +18,27 @@ type source struct {
 	key     uint64
 }
 
-// An entry gives sources the members from first on. Entries of the policy with
-// the same source are one.
+// An entry translates a source network to the external addresses of its members. Entries of
+// the policy with the same source are merged.
 type entry struct {
 	addr, mask packet.Addr
 	first, n   uint32
 }
 
-// A member is one external address of an entry, with its ports.
+// A member is one external address of an entry, and its ports.
 type member struct {
 	pool   int16
 	lo, hi uint16
 }
 
-// A pair is a server that is reached by an address of its own entry's: its
-// other flows use that address, too.
+// A pair is a server with a static mapping to an external address of its own entry: its
+// other flows use that address as well (paired pooling).
 type pair struct {
 	addr packet.Addr
 	m    member
 }
 
-// planned is a pool to be made.
+// planned is a pool to be created.
 type planned struct {
 	addr   packet.Addr
 	lo, hi uint16
@@ -106,7 +106,7 @@ func (s *source) plan(p *ruleset.Policy, key uint64) (pools []planned, err error
 
 const maxPools = 256
 
-// pair notes which servers are reached by an address that their entry offers.
+// pair records the servers with a static mapping to an address of their entry.
 func (s *source) pair(pools []*Pool, servers []server) {
 	for i := range servers {
 		v := &servers[i]
@@ -120,7 +120,7 @@ func (s *source) pair(pools []*Pool, servers []server) {
 			}
 		}
 	}
-	// In order; of a server's pairs the first is found, which is its first entry's.
+	// A lookup finds a server's first pair, which is that of its first entry.
 	slices.SortStableFunc(s.pairs, func(a, b pair) int { return cmp.Compare(a.addr, b.addr) })
 }
 
@@ -134,9 +134,9 @@ func (s *source) find(src packet.Addr) *entry {
 	return nil
 }
 
-// member returns the external address of a host: always the same one (paired, RFC 4787
-// REQ-2), so that a peer that it talks to in several flows sees one address.
-// The key keeps hosts from choosing.
+// member returns the external address of a host: always the same one (paired pooling, RFC
+// 4787 REQ-2), so that a peer sees one address in all its flows. Because of the key hosts
+// cannot choose it.
 func (s *source) member(e *entry, addr packet.Addr) member {
 	if e.n == 1 {
 		return s.members[e.first]

@@ -10,7 +10,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// A Target is where a DNAT entry sends a packet.
+// A Target is the destination that a DNAT entry gives a packet.
 type Target struct {
 	Addr    packet.Addr
 	Port    uint16
@@ -34,8 +34,8 @@ type static struct {
 	entries []server // in the policy's order
 	in      []server // by external address and protocol, then in the policy's order
 	out     []server // by server and protocol, then in the policy's order
-	// Which external ports any entry is about, and which ports of servers: what
-	// is in neither costs one look. By protocol.
+	// Bitmaps of the external ports and of the servers' ports of all entries, by protocol:
+	// most packets are in neither, which costs one read.
 	inPorts, outPorts [2][1024]uint64
 }
 
@@ -92,8 +92,8 @@ func setPorts(m *[1024]uint64, lo, hi uint16) {
 
 func hasPort(m *[1024]uint64, p uint16) bool { return m[p/64]>>(p%64)&1 != 0 }
 
-// inside returns where a packet from src to port of the external address dst
-// goes: the first entry that is for it decides.
+// inside returns the target of a packet from src to a port of the external address dst: the
+// first matching entry decides.
 func (s *static) inside(proto uint8, src, dst packet.Addr, port uint16) (Target, bool) {
 	n := spaceOf(proto)
 	if n < 0 || n >= len(s.inPorts) || !hasPort(&s.inPorts[n], port) {
@@ -110,9 +110,9 @@ func (s *static) inside(proto uint8, src, dst packet.Addr, port uint16) (Target,
 	return Target{}, false
 }
 
-// outside returns the external endpoint by which a server's port is reached. Of
-// several it is the first, and one that leads, for other sources, to another
-// server belongs to the first of them: no two endpoints share one outside.
+// outside returns the external endpoint of a server's port, the first of several. An
+// external port that entries send to different servers, by source, belongs to the server of
+// the first entry: no two internal endpoints share an external one.
 func (s *static) outside(proto uint8, addr packet.Addr, port uint16) (packet.Addr, uint16, bool) {
 	n := spaceOf(proto)
 	if n < 0 || n >= len(s.outPorts) || !hasPort(&s.outPorts[n], port) {
@@ -134,7 +134,7 @@ func (s *static) outside(proto uint8, addr packet.Addr, port uint16) (packet.Add
 	return 0, 0, false
 }
 
-// owner returns the first entry that is about an external port of v's.
+// owner returns the first entry with an external port of v.
 func (s *static) owner(v *server, port uint16) uint32 {
 	for i := range s.entries {
 		if w := &s.entries[i]; w.external == v.external && w.proto == v.proto && port >= w.lo && port <= w.hi {

@@ -10,69 +10,68 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// MaxSegments is how many segments of one message are held.
+// MaxSegments is how many segments of one message are held at most.
 const MaxSegments = 6
 
-// A Segment is a TCP segment of the client, with its frame.
+// A Segment is a TCP segment of the client, and its frame.
 type Segment struct {
 	packet.Packet
 	Frame framebuf.Frame
 }
 
-// A Message is a client's first message, or the second for which its server has
-// asked, from its first byte until the server's response has been read.
+// A Message is the ClientHello of a connection, or the second one that its server has
+// requested, from its first byte until the server's response has been read.
 type Message struct {
 	Flow   conntrack.Ref // of the client's direction
-	Passed bool          // it has gone on to the server
+	Passed bool          // it has been forwarded to the server
 	Clock  packet.Clock  // the client's timestamps
 	slot   uint8
 	early  bool   // data may follow before the server's response
-	second bool   // the server has asked for it
+	second bool   // the second ClientHello, which the server has requested
 	first  uint32 // sequence number of the message's first byte
-	len    int    // bytes of data without a gap
+	len    int    // bytes of contiguous data
 
-	n    int // segments held, in order of their numbers; they may overlap
+	n    int // segments held, in order of sequence numbers; they may overlap
 	held [MaxSegments]Segment
 	data [clienthello.MaxLen]byte
 
 	next     uint32 // sequence number of the server's next byte
-	read     int    // how many of its bytes are known, since the message went on
+	read     int    // how many of its bytes are known, since the message was forwarded
 	bytes    [clienthello.ResponseLen]byte
 	response clienthello.Response
 
 	nameLen uint8
-	name    [fqdn.MaxName]byte // of the first message, in wire form
+	name    [fqdn.MaxName]byte // of the first ClientHello, in wire form
 }
 
-// An Action is what is to be done with a segment, or with its connection.
+// An Action is what to do with a segment, or with its connection.
 type Action uint8
 
 const (
-	Pass   Action = iota // the segment goes on
-	Hold                 // it is held: the frame is the message's
-	Repeat               // it is dropped; the client repeats it when it is needed
-	Refuse               // the connection is ended
-	Settle               // the segment goes on, and the connection is one like any other
-	Second               // the segment goes on, and the server asks for a second message
+	Pass   Action = iota // forward the segment
+	Hold                 // the segment is held: the message owns its frame
+	Repeat               // drop it: the client retransmits it if it is needed
+	Refuse               // reset the connection
+	Settle               // forward the segment; the connection needs no further inspection
+	Second               // forward the segment; the server requests a second ClientHello
 )
 
-// Held returns the segments that are held, in order of their numbers.
+// Held returns the held segments in order of their sequence numbers.
 func (m *Message) Held() []Segment { return m.held[:m.n] }
 
-// End returns the sequence number behind all of the message that is there without a
-// gap.
+// End returns the sequence number after the contiguous data of the message.
 func (m *Message) End() uint32 { return m.first + uint32(m.len) }
 
-// IsSecond reports whether the message is the second of its connection.
+// IsSecond reports whether the message is the second ClientHello of its connection.
 func (m *Message) IsSecond() bool { return m.second }
 
-// SetName notes the name that the first message has, in wire form.
+// SetName records the server name of the first ClientHello, in wire form.
 func (m *Message) SetName(wire []byte) { m.nameLen = uint8(copy(m.name[:], wire)) }
 
-// HasName reports whether the first message has the name.
+// HasName reports whether the first ClientHello has the name.
 func (m *Message) HasName(wire []byte) bool { return string(m.name[:m.nameLen]) == string(wire) }
 
-// Add takes a segment of a message that has not gone on, with its data. It returns
+// Add takes a segment, with its data, of a message that has not been forwarded. It returns
 // Hold, Repeat or Refuse.
 func (m *Message) Add(s *Segment, data []byte) Action {
 	at, end := s.Seq-m.first, s.Seq-m.first+uint32(len(data))
@@ -84,7 +83,7 @@ func (m *Message) Add(s *Segment, data []byte) Action {
 	}
 	if m.n == MaxSegments || end > uint32(len(m.data)) {
 		if at > uint32(m.len) {
-			return Repeat // there is no room for it yet
+			return Repeat // no room until the gap is filled
 		}
 		return Refuse
 	}
@@ -94,9 +93,9 @@ func (m *Message) Add(s *Segment, data []byte) Action {
 	return Hold
 }
 
-// Read reads the message as far as it is there without a gap. It returns Hold as long
-// as it is incomplete and more can come, Pass when it is whole, names a server, and
-// nothing follows it that may not, and Refuse otherwise. The name is in buf, as text.
+// Read reads the contiguous data of the message. It returns Hold while the message is
+// incomplete and more data can come, Pass when it is complete, has a server name and is
+// followed by nothing forbidden, and Refuse otherwise. The name is text in buf.
 func (m *Message) Read(ended bool, buf *[fqdn.MaxName]byte) (name []byte, a Action) {
 	read := clienthello.Read
 	if m.second {
@@ -113,23 +112,23 @@ func (m *Message) Read(ended bool, buf *[fqdn.MaxName]byte) (name []byte, a Acti
 	return h.Name, Refuse
 }
 
-// Follows returns what is to be done with a segment of the client, with data, when its
-// message has gone on but is not known to have arrived: where the message lies it must
-// have the same data, so that the server reads what was read here. arrived says that
-// the server has acknowledged the message.
+// Follows returns what to do with a segment of the client, with data, after the message has
+// been forwarded: where it overlaps the message it must have the same data, so that the
+// server reads what was read here. arrived reports that the server has acknowledged the
+// message.
 func (m *Message) Follows(seq uint32, data []byte, arrived bool) Action {
 	at := seq - m.first
 	if int32(at) < 0 || at > uint32(m.len) && !m.early {
-		return Repeat // a probe of an idle connection, or too early
+		return Repeat // a keepalive, or too early
 	}
 	n := m.len - min(int(at), m.len)
 	if !bytes.Equal(data[:min(n, len(data))], m.data[m.len-n:][:min(n, len(data))]) {
 		return Refuse
 	}
 	if len(data) > n && !m.early {
-		// A client sends no more before it has an answer. What is no handshake
-		// does not matter once the message has arrived: a client that is asked for
-		// another after that is refused.
+		// A client sends nothing more before it has an answer. What is not a handshake
+		// message does not matter once the ClientHello has arrived: if the server then
+		// requests a second one, the connection is refused.
 		if m.early = arrived && !clienthello.MayBeginSecond(data[n]); !m.early {
 			return Repeat
 		}
@@ -137,9 +136,9 @@ func (m *Message) Follows(seq uint32, data []byte, arrived bool) Action {
 	return Pass
 }
 
-// Respond takes a segment of the server when the message has gone on: its data, of
-// which bytes are in the frame and n on the wire, and whether the server ends its
-// stream with it. It returns Pass, Settle, Second or Refuse.
+// Respond takes a segment of the server after the message has been forwarded: data is what
+// the frame has of its n bytes of data, and ended reports a FIN. It returns Pass, Settle,
+// Second or Refuse.
 func (m *Message) Respond(seq uint32, data []byte, n int, ended, arrived bool) Action {
 	if m.response == clienthello.Undecided && seq == m.next {
 		m.read += copy(m.bytes[m.read:], data)
@@ -155,21 +154,21 @@ func (m *Message) Respond(seq uint32, data []byte, n int, ended, arrived bool) A
 	case m.response == clienthello.NoRetry:
 		return Settle
 	case m.early || m.second:
-		return Refuse // what followed the message has passed unread, and a server asks once
+		return Refuse // data after the message have passed unread; and a server requests only one
 	}
 	return Second
 }
 
-// A coverage says what a segment is to those that are held.
+// A coverage is the relation of a segment's data to the held ones.
 type coverage uint8
 
 const (
-	fresh       coverage = iota // some of its data are new, the others are the same
-	known                       // all of its data are held, or lie before the message
-	contradicts                 // some of its data are held, but with other bytes
+	fresh       coverage = iota // some are new, the others are equal
+	known                       // all are held, or lie before the message
+	contradicts                 // some differ from the held ones
 )
 
-// covers compares data, which begin at a place of the message, with what is held.
+// covers compares data at offset at of the message with the held ones.
 func (m *Message) covers(at uint32, data []byte) coverage {
 	if int32(at) < 0 {
 		return known
@@ -191,11 +190,11 @@ func (m *Message) covers(at uint32, data []byte) coverage {
 	return fresh
 }
 
-// begin and end return where held segment k lies in the message.
+// begin and end return the offsets of held segment k in the message.
 func (m *Message) begin(k int) uint32 { return m.held[k].Seq - m.first }
 func (m *Message) end(k int) uint32   { return m.begin(k) + uint32(m.held[k].Payload) }
 
-// insert holds a segment. There must be room for it.
+// insert adds a segment to the held ones. There must be room for it.
 func (m *Message) insert(s *Segment) {
 	k := m.n
 	for ; k > 0 && m.begin(k-1) > s.Seq-m.first; k-- {
@@ -205,7 +204,7 @@ func (m *Message) insert(s *Segment) {
 	m.n++
 }
 
-// grow moves len behind all that is there without a gap.
+// grow advances len to the end of the contiguous data.
 func (m *Message) grow() {
 	for k := range m.n {
 		if m.begin(k) <= uint32(m.len) {
@@ -214,5 +213,6 @@ func (m *Message) grow() {
 	}
 }
 
-// Whole reports whether all data of a held segment are there without a gap before them.
+// Whole reports whether the data of a held segment are contiguous with the message's
+// beginning.
 func (m *Message) Whole(s *Segment) bool { return s.Seq-m.first+uint32(s.Payload) <= uint32(m.len) }

@@ -1,11 +1,10 @@
-// Package sni holds the first messages of TLS connections whose server's name must be
-// known before anything of them reaches the server. It reads them, and decides about
-// their segments; the router forwards, drops and resets. Two shares bound it: messages
-// that are not whole, and those that the server has not answered. They are few: a
-// client that opens many connections, and sends nothing on them, takes the places from
-// itself.
+// Package sni holds the ClientHello messages of TLS connections whose server name must be
+// known before any data reach the server. It reads them, and decides about their segments;
+// the router forwards, drops and resets. Incomplete messages and unanswered ones are
+// bounded separately. When either bound is reached, the client with the most messages loses
+// one: a client that opens many connections and sends nothing on them displaces itself.
 //
-// One goroutine uses a table. Time is an argument.
+// Only one goroutine may use a table. Time is an argument, in monotonic nanoseconds.
 package sni
 
 import (
@@ -20,31 +19,31 @@ const second = int64(1e9)
 
 // The bounds of the table.
 const (
-	MaxIncomplete  = 64          // connections whose first message is not whole
-	MaxUnanswered  = 192         // connections whose server has not answered it
+	MaxIncomplete  = 64          // connections whose ClientHello is incomplete
+	MaxUnanswered  = 192         // connections whose server has not answered the ClientHello
 	ReadWithin     = 10 * second // from the first byte to the last
 	AnsweredWithin = 30 * second // from then to the server's answer
 )
 
-// A slot is what all messages are searched by.
+// A slot is what searches through all messages read.
 type slot struct {
 	flow   conntrack.Ref // None: free
 	source packet.Addr   // the client
 	due    int64
-	share  uint16 // slots of the same state that the same client has
+	share  uint16 // number of slots of the same client in the same state
 	state  uint8
 }
 
 // States of a slot.
 const (
-	incomplete = iota // the message is not whole
+	incomplete = iota // the message is incomplete
 	unanswered        // the server has not answered it
 	states
 )
 
 var limit = [states]int{MaxIncomplete, MaxUnanswered}
 
-// A Table is the messages under way. The zero Table has no room for any.
+// A Table has the messages that are not settled. The zero Table has no room.
 type Table struct {
 	at   []Message
 	slot []slot
@@ -52,7 +51,7 @@ type Table struct {
 	n    [states]int // slots taken
 }
 
-// Bytes is the memory that a table takes.
+// Bytes is the memory of a table in bytes.
 const Bytes = (MaxIncomplete + MaxUnanswered) * int(unsafe.Sizeof(Message{})+unsafe.Sizeof(slot{})+1)
 
 // New makes a table.
@@ -65,16 +64,16 @@ func New() Table {
 	return t
 }
 
-// On reports whether the table has room for messages at all.
+// On reports whether the table was made by New.
 func (t *Table) On() bool { return t.at != nil }
 
-// Any reports whether there is a message.
+// Any reports whether the table has a message.
 func (t *Table) Any() bool { return len(t.free) < len(t.at) }
 
-// Len returns how many messages are not whole, and how many are whole and not answered.
+// Len returns the numbers of incomplete and of unanswered messages.
 func (t *Table) Len() (reading, waiting int) { return t.n[incomplete], t.n[unanswered] }
 
-// Segments returns how many segments are held.
+// Segments returns the number of held segments.
 func (t *Table) Segments() (n int) {
 	for i := range t.slot {
 		if t.slot[i].flow != conntrack.None {
@@ -97,10 +96,10 @@ func (t *Table) Find(r conntrack.Ref) *Message {
 	return nil
 }
 
-// Open begins the message of a flow, whose first byte has number first. There must be
-// room for it: see Victim.
+// Open begins the message of a flow, whose first byte has the sequence number first. There
+// must be room for it: see ToOpen.
 func (t *Table) Open(r conntrack.Ref, source packet.Addr, first uint32, now int64) *Message {
-	i := t.free[len(t.free)-1] // there is one: the limits are as many as there are
+	i := t.free[len(t.free)-1] // never empty: there are as many as the limits allow
 	t.free = t.free[:len(t.free)-1]
 	t.slot[i] = slot{flow: r, source: source, due: now + ReadWithin, state: incomplete}
 	t.count(&t.slot[i], 1)
@@ -110,23 +109,23 @@ func (t *Table) Open(r conntrack.Ref, source packet.Addr, first uint32, now int6
 	return m
 }
 
-// Pass notes that a message goes on, and that next is the number of the server's next
-// byte. There must be room for one more that is unanswered. The held segments are the
-// caller's.
+// Pass makes a message unanswered: it has been forwarded, and the server's next byte has
+// the sequence number next. There must be room for it: see ToPass. The held segments become
+// the caller's.
 func (t *Table) Pass(m *Message, next uint32, now int64) {
 	t.turn(m, unanswered, now+AnsweredWithin)
 	m.n = 0
 	m.response, m.read, m.next = clienthello.Undecided, 0, next
 }
 
-// Second notes that a server has asked for another message, which begins behind the
-// first. There must be room for one more that is incomplete.
+// Second makes a message incomplete again: the server has requested a second ClientHello,
+// which follows the first. There must be room for it: see ToSecond.
 func (t *Table) Second(m *Message, now int64) {
 	t.turn(m, incomplete, now+ReadWithin)
 	m.second, m.first, m.len = true, m.End(), 0
 }
 
-// turn changes a message's state, until due.
+// turn sets a message's state and its deadline.
 func (t *Table) turn(m *Message, state uint8, due int64) {
 	s := &t.slot[m.slot]
 	t.count(s, -1)
@@ -135,7 +134,7 @@ func (t *Table) turn(m *Message, state uint8, due int64) {
 	m.Passed = state == unanswered
 }
 
-// Close forgets a message. The held segments are the caller's.
+// Close removes a message. The held segments become the caller's.
 func (t *Table) Close(m *Message) {
 	m.n = 0
 	s := &t.slot[m.slot]
@@ -144,15 +143,14 @@ func (t *Table) Close(m *Message) {
 	t.free = append(t.free, m.slot)
 }
 
-// ToOpen, ToPass and ToSecond return the message that must be closed first, so that
-// there is room: the oldest of the client that has the most, with the one that is to
-// come. It is nil where there is room.
+// ToOpen returns the message that must be closed before Open, or nil where there is room:
+// the oldest of the client with the most messages, the new one included.
 func (t *Table) ToOpen(source packet.Addr) *Message { return t.victim(incomplete, source) }
 
-// ToPass: see ToOpen. The message is to be passed.
+// ToPass is ToOpen for Pass.
 func (t *Table) ToPass(m *Message) *Message { return t.victim(unanswered, t.slot[m.slot].source) }
 
-// ToSecond: see ToOpen. The message is to have a second.
+// ToSecond is ToOpen for Second.
 func (t *Table) ToSecond(m *Message) *Message { return t.victim(incomplete, t.slot[m.slot].source) }
 
 func (t *Table) victim(state uint8, source packet.Addr) *Message {
@@ -176,8 +174,8 @@ func (t *Table) victim(state uint8, source packet.Addr) *Message {
 	return &t.at[victim]
 }
 
-// Due returns a message whose time is over, the next behind after, or nil. after is
-// nil at first.
+// Due returns the next message after after whose deadline has passed, or nil. after is nil
+// in the first call.
 func (t *Table) Due(after *Message, now int64) *Message {
 	if !t.Any() {
 		return nil
@@ -194,7 +192,7 @@ func (t *Table) Due(after *Message, now int64) *Message {
 	return nil
 }
 
-// count makes a slot one of its state, or takes it out of it.
+// count adds d to the number of messages in the slot's state.
 func (t *Table) count(s *slot, d int) {
 	t.n[s.state] += d
 	s.share = 0

@@ -5,31 +5,30 @@ import (
 	"unsafe"
 )
 
-// A Ring hands records from the packet path (one producer) to the goroutine
-// that renders them (one consumer). When it is full the newest record is
-// dropped and counted: the path never waits.
+// A Ring passes records from the packet path (one producer) to the goroutine that renders
+// them (one consumer). When it is full the newest record is dropped and counted: the packet
+// path never waits.
 type Ring struct {
 	buf   []Record
 	mask  uint64
-	names []byte // of the records that have one, each in one piece, in order
+	names []byte // of the records that have one, each contiguous, in order
 	_     [32]byte
 	head  atomic.Uint64 // written by the producer
 	lost  atomic.Uint64
-	name  uint64 // producer: where the next name goes; runs freely
+	name  uint64 // producer: place of the next name; increases freely
 	_     [40]byte
 	tail  atomic.Uint64 // written by the consumer
 	freed atomic.Uint64 // names before this are no longer needed
-	taken uint64        // consumer: where the next name lies
+	taken uint64        // consumer: place of the next name
 }
 
-// MaxName is the longest name that a record can have, in bytes.
+// MaxName is the length of the longest name of a record in bytes.
 const MaxName = 255
 
-// nameBytes is the room for names: for one record in eight, of 64 bytes on
-// average.
+// nameBytes is the room for names in bytes: 64 for one record in eight.
 func nameBytes(records int) int { return max(records*8, 4*(MaxName+1)) }
 
-// NewRing makes a ring for at least n records.
+// NewRing makes a ring for at least n records, rounded up to a power of two.
 func NewRing(n int) *Ring {
 	c := 1
 	for c < n {
@@ -38,8 +37,8 @@ func NewRing(n int) *Ring {
 	return &Ring{buf: make([]Record, c), mask: uint64(c - 1), names: make([]byte, nameBytes(c))}
 }
 
-// Put stores a copy of r without a name, or counts it as lost when the ring is
-// full.
+// Put stores a copy of r without a name. When the ring is full it counts the record as lost
+// and returns false.
 func (q *Ring) Put(r *Record) bool {
 	h := q.head.Load()
 	if h-q.tail.Load() >= uint64(len(q.buf)) {
@@ -53,8 +52,8 @@ func (q *Ring) Put(r *Record) bool {
 	return true
 }
 
-// PutNamed stores a copy of r with a name, of which MaxName bytes are kept. It
-// counts the record as lost when there is no room for either.
+// PutNamed stores a copy of r with the first MaxName bytes of a name. When there is no room
+// for both it counts the record as lost and returns false.
 func (q *Ring) PutNamed(r *Record, name string) bool {
 	if len(name) == 0 {
 		return q.Put(r)
@@ -75,8 +74,8 @@ func (q *Ring) PutNamed(r *Record, name string) bool {
 	return true
 }
 
-// place returns where a name of n bytes goes that may begin at: there, or at
-// the beginning of the area when it would not fit before the end.
+// place returns the place of a name of n bytes, not before at: at itself, or the beginning
+// of the area when the name would not fit before its end.
 func place(at, n, area uint64) uint64 {
 	if rest := area - at%area; rest < n {
 		return at + rest
@@ -84,16 +83,15 @@ func place(at, n, area uint64) uint64 {
 	return at
 }
 
-// Get takes the oldest record into r, without its name, and reports whether
-// there was one.
+// Get moves the oldest record to r, without its name, and reports whether there was one.
 func (q *Ring) Get(r *Record) bool {
 	_, ok := q.GetNamed(r, nil)
 	r.NameLen = 0
 	return ok
 }
 
-// GetNamed takes the oldest record into r, appends its name to name, and
-// reports whether there was a record.
+// GetNamed moves the oldest record to r, appends its name to name, and reports whether
+// there was one.
 func (q *Ring) GetNamed(r *Record, name []byte) ([]byte, bool) {
 	t := q.tail.Load()
 	if t == q.head.Load() {
@@ -110,19 +108,19 @@ func (q *Ring) GetNamed(r *Record, name []byte) ([]byte, bool) {
 	return name, true
 }
 
-// Len returns the number of records waiting.
+// Len returns the number of records in the ring.
 func (q *Ring) Len() int { return int(q.head.Load() - q.tail.Load()) }
 
-// Cap returns the number of records that the ring holds at most.
+// Cap returns the capacity of the ring in records.
 func (q *Ring) Cap() int { return len(q.buf) }
 
-// Lost returns how many records were dropped because the ring was full.
+// Lost returns the number of records dropped because the ring was full.
 func (q *Ring) Lost() uint64 { return q.lost.Load() }
 
-// RingBytes returns the memory of a ring for n records, a power of two.
+// RingBytes returns the memory of a ring for n records, a power of two, in bytes.
 func RingBytes(n int) int { return n*RecordSize + nameBytes(n) }
 
-// PutText is PutNamed with a name whose bytes the caller keeps.
+// PutText is PutNamed with a name in bytes, which it does not retain.
 func (q *Ring) PutText(r *Record, name []byte) bool {
 	return q.PutNamed(r, unsafe.String(unsafe.SliceData(name), len(name)))
 }

@@ -1,14 +1,14 @@
-// Package packet parses a frame once into a small struct and rewrites the
-// headers of frames in place, with incremental checksums.
+// Package packet parses frames into a small struct, once, and rewrites their headers in
+// place, with incremental checksums.
 package packet
 
-// An Addr is a network-layer address of the family that the data plane
-// handles, as a number: for IPv4, 10.0.0.1 is 0x0a000001. It is the one place
-// that fixes the size of addresses in the data plane.
+// An Addr is a network-layer address of the family that the data plane handles, as a
+// number: for IPv4, 10.0.0.1 is 0x0a000001. The size of addresses in the data plane is
+// defined here alone.
 type Addr uint32
 
-// AddrFrom16 returns the address stored in 16 bytes (RFC 4291 2.5.5.2 for
-// IPv4), and whether it is of the supported family.
+// AddrFrom16 returns the address in 16 bytes (for IPv4 see RFC 4291 section 2.5.5.2), and
+// whether it is of the supported family.
 func AddrFrom16(b [16]byte) (Addr, bool) {
 	if b[10] != 0xff || b[11] != 0xff || [10]byte(b[:10]) != [10]byte{} {
 		return 0, false

@@ -17,8 +17,8 @@ type ARPMessage struct {
 	TargetAddr Addr
 }
 
-// ParseARP reads the ARP message in a frame. It reports false for one that is
-// short or not about IPv4 over Ethernet.
+// ParseARP reads the ARP message in a frame. It reports false for a message that is too
+// short or not for IPv4 over Ethernet.
 func ParseARP(f []byte, m *ARPMessage) bool {
 	if len(f) < EthLen+ARPLen {
 		return false

@@ -9,9 +9,8 @@ import (
 // over b in network order, starting from a partial sum, not complemented: it
 // is 0xffff when b carries its own correct checksum.
 //
-// The sum is made of little-endian words, and its bytes are swapped at the end:
-// one's complement addition does not mind the order of bytes (RFC 1071 section
-// 2(B)).
+// Little-endian words are added, and the bytes of the sum are swapped at the end: one's
+// complement addition is independent of byte order (RFC 1071 section 2(B)).
 func Sum(b []byte, start uint64) uint16 {
 	return fold(uint64(bits.ReverseBytes16(fold(sumNative(b)))) + uint64(fold(start)))
 }
@@ -26,7 +25,7 @@ func sumNative(b []byte) uint64 {
 		}
 		return s
 	}
-	// The bytes behind the last whole word.
+	// The bytes after the last whole word.
 	last := binary.LittleEndian.Uint64(b[n-8:]) >> (64 - 8*(n&7))
 	for len(b) >= 64 {
 		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
@@ -57,17 +56,16 @@ func sumNative(b []byte) uint64 {
 	return s + carry
 }
 
-// headerValid reports whether an IPv4 header without options, which b begins
-// with, carries its own correct checksum. Its version has been looked at.
+// headerValid reports whether the checksum of the IPv4 header without options in b is
+// correct. The caller has checked its version.
 func headerValid(b *[MinIPv4]byte) bool {
 	s := uint64(binary.LittleEndian.Uint32(b[0:])) + uint64(binary.LittleEndian.Uint32(b[4:])) + uint64(binary.LittleEndian.Uint32(b[8:])) +
 		uint64(binary.LittleEndian.Uint32(b[12:])) + uint64(binary.LittleEndian.Uint32(b[16:]))
 	return valid(s)
 }
 
-// fold adds up the 16-bit words of s, with the carries: the upper half of a
-// word and the word turned by half is the sum of its halves and the carry of
-// just that sum.
+// fold adds the 16-bit words of s with the carries: the upper half of the sum of a word and
+// the word rotated by half is the sum of its halves with its carry.
 func fold(s uint64) uint16 {
 	s += bits.RotateLeft64(s, 32)
 	x := uint32(s >> 32)
@@ -75,9 +73,9 @@ func fold(s uint64) uint16 {
 	return uint16(x >> 16)
 }
 
-// valid reports whether s, a sum that is not 0, folds to 0xffff. It does when
-// it is a multiple of that, which one multiplication by the inverse modulo 2^64
-// tells: it takes the multiples, and only these, to 0 to (2^64-1)/0xffff.
+// valid reports whether s, a sum that is not 0, folds to 0xffff. It does if it is a
+// multiple of 0xffff. Multiplication by the inverse modulo 2^64 maps the multiples, and
+// only these, to 0 to (2^64-1)/0xffff.
 func valid(s uint64) bool {
 	const quotients = 0x0001000100010001
 	return s*(1<<64-quotients) <= quotients

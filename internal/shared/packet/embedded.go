@@ -2,10 +2,10 @@ package packet
 
 import "encoding/binary"
 
-// ParseEmbedded reads the packet that an ICMP error quotes: an IPv4 header and
-// at least 8 bytes of the transport header (RFC 792). Its header checksum must
-// be right (RFC 5508 REQ-3a); its options are skipped (REQ-3b); the transport
-// checksum is not looked at, since the packet is cut (REQ-3c).
+// ParseEmbedded reads the packet that an ICMP error quotes: an IPv4 header and at least 8
+// bytes of the transport header (RFC 792). Its header checksum must be correct (RFC 5508
+// REQ-3a); its options are skipped (REQ-3b); the transport checksum is not verified, since
+// the packet may be truncated (REQ-3c).
 func ParseEmbedded(b []byte, p *Packet) bool {
 	*p = Packet{}
 	if len(b) < MinIPv4 {
@@ -42,9 +42,9 @@ func ParseEmbedded(b []byte, p *Packet) bool {
 	return true
 }
 
-// RewriteEmbedded gives the quoted packet in b the addresses and ports of r.
-// The IPv4 header checksum stays right, and so does the transport's, which for
-// TCP is not always quoted.
+// RewriteEmbedded writes the addresses and ports of r to the quoted packet in b. The IPv4
+// header checksum stays correct, and so does the transport checksum, which for TCP is not
+// always quoted.
 func RewriteEmbedded(b []byte, p *Packet, r *Rewrite) {
 	addrs := delta32(uint32(p.Src), uint32(r.Src)) + delta32(uint32(p.Dst), uint32(r.Dst))
 	binary.BigEndian.PutUint32(b[offSrc:], uint32(r.Src))

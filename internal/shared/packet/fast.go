@@ -6,9 +6,8 @@ import (
 	"unsafe"
 )
 
-// A Tuple is a packet's addresses and ports in host order. For ICMP queries
-// both ports are the identifier. It is 16 bytes without a gap, so that two words
-// compare it.
+// A Tuple is a packet's addresses and ports in host order. For ICMP queries both ports are
+// the identifier. It is 16 bytes without padding, so that it is compared as two words.
 type Tuple struct {
 	Src, Dst         Addr
 	SrcPort, DstPort uint16
@@ -21,21 +20,21 @@ func MAC(a [6]byte) uint64 {
 }
 
 const (
-	usualMin  = EthLen + MinIPv4 + UDPLen
+	fastMin   = EthLen + MinIPv4 + UDPLen
 	typeAnd45 = 0x45<<16 | 0x0008 // EtherType and the IPv4 header's first byte, little-endian
-	moreFrags = 0xff3f            // all of the fragment field that makes a fragment, little-endian
+	moreFrags = 0xff3f            // the bits of the fragment field that are set in fragments, little-endian
 	shortEnd  = 98
 )
 
-// FastKey reads the tuple of a frame of the usual kind: addressed to self, IPv4
-// without options, unfragmented, TCP or UDP, and in everything as ParseIPv4
-// wants it, checksums included. It returns the frame's length without padding,
-// or 0 for any other frame, about which ParseIPv4 says what it is.
+// FastKey reads the tuple of a frame of the fast path: addressed to self, IPv4 without
+// options, unfragmented, TCP or UDP, and valid for ParseIPv4, checksums included. It
+// returns the frame's length without padding, or 0 for any other frame, which is then for
+// ParseIPv4.
 func FastKey(f []byte, self uint64, t *Tuple) int {
-	if len(f) < usualMin {
+	if len(f) < fastMin {
 		return 0
 	}
-	h := (*[usualMin]byte)(f)
+	h := (*[fastMin]byte)(f)
 	if (binary.LittleEndian.Uint64(h[0:])^self)<<16 != 0 || binary.LittleEndian.Uint32(h[offEthType:])&0xffffff != typeAnd45 {
 		return 0
 	}
@@ -72,19 +71,19 @@ func FastKey(f []byte, self uint64, t *Tuple) int {
 	default:
 		return 0
 	}
-	// The pseudo-header, and what has been read of the transport header.
+	// The pseudo-header, and the bytes of the transport header that have been read.
 	s = b>>32 + uint64(c) + uint64(proto)<<8 + uint64(bits.ReverseBytes16(uint16(n))) + uint64(ports) + uint64(l)
 	if end > shortEnd {
-		s, carry = bits.Add64(s, sumNative(f[usualMin:end]), 0)
+		s, carry = bits.Add64(s, sumNative(f[fastMin:end]), 0)
 		s += carry
 	} else {
-		// Of a short frame sumNative's call would be half of the work.
+		// For short frames the call of sumNative would be half of the work.
 		f = f[:end]
-		for o := usualMin; o <= len(f)-8; o += 8 {
+		for o := fastMin; o <= len(f)-8; o += 8 {
 			s, carry = bits.Add64(s, word(f, o), 0)
 			s += carry
 		}
-		rest := (len(f) - usualMin) & 7
+		rest := (len(f) - fastMin) & 7
 		s, carry = bits.Add64(s, word(f, len(f)-8)>>8>>(56-8*rest), 0)
 		s += carry
 	}
@@ -95,33 +94,31 @@ func FastKey(f []byte, self uint64, t *Tuple) int {
 	return end
 }
 
-// word returns 8 bytes of f at o. The compiler makes one load of it, without the
-// arithmetic of a slice.
+// word returns 8 bytes of f at o. It compiles to one load, without the arithmetic of a
+// slice.
 func word(f []byte, o int) uint64 {
 	_ = f[o+7]
 	return uint64(f[o]) | uint64(f[o+1])<<8 | uint64(f[o+2])<<16 | uint64(f[o+3])<<24 |
 		uint64(f[o+4])<<32 | uint64(f[o+5])<<40 | uint64(f[o+6])<<48 | uint64(f[o+7])<<56
 }
 
-// set takes the tuple from the headers. It is written by words: it will be read
-// so right away.
-func (t *Tuple) set(h *[usualMin]byte, proto uint8) {
+// set sets the tuple from the headers. It stores whole words, which are loaded again soon.
+func (t *Tuple) set(h *[fastMin]byte, proto uint8) {
 	w := (*[2]uint64)(unsafe.Pointer(t))
 	w[0] = turn(binary.LittleEndian.Uint64(h[26:]))
 	w[1] = uint64(turn32(binary.LittleEndian.Uint32(h[34:]))) | uint64(proto)<<32
 }
 
-// turn turns two 32-bit values in network order, the first of them in the low
-// half, into two such in host order, and turn32 two of 16 bits. They undo
-// themselves.
+// turn converts two 32-bit values from network order, the first in the low half, to host
+// order; turn32 does the same for two of 16 bits. Both are their own inverse.
 func turn(w uint64) uint64 { return bits.RotateLeft64(bits.ReverseBytes64(w), 32) }
 
 func turn32(w uint32) uint32 { return bits.RotateLeft32(bits.ReverseBytes32(w), 16) }
 
-// ParseFast reads into p what ParseIPv4 would, of a frame that FastKey has
-// read as t, without padding.
+// ParseFast fills p as ParseIPv4 would from a frame without padding whose tuple FastKey has
+// read as t.
 func ParseFast(f []byte, t *Tuple, p *Packet) {
-	h := (*[usualMin]byte)(f)
+	h := (*[fastMin]byte)(f)
 	*p = Packet{EtherType: TypeIPv4, Src: t.Src, Dst: t.Dst, SrcPort: t.SrcPort, DstPort: t.DstPort, Proto: uint8(t.Proto), Class: ClassUDP,
 		TTL: h[EthLen+offTTL], L4: EthLen + MinIPv4, Total: uint16(len(f) - EthLen), DF: h[EthLen+offFrag]&0x40 != 0}
 	if t.Proto == TCP && len(f) >= EthLen+MinIPv4+TCPLen {
@@ -133,25 +130,25 @@ func ParseFast(f []byte, t *Tuple, p *Packet) {
 	}
 }
 
-// Head is how many bytes of a frame are looked at to translate it.
+// Head is how many bytes of a frame translation reads.
 const Head = 64
 
-// The following translate a packet whose frame begins with h and which FastKey has
-// read. Each writes some fields, and returns or is told what that changes: a sum of
-// ~m + m' (RFC 1624) of the words written, in their little-endian order, which
-// one's complement sums do not mind. They are small, so that they are inlined.
+// The following functions translate a packet that FastKey has read and whose frame begins
+// with h. Each writes some fields and returns, or takes, the change of the checksum: the
+// sum of ~m + m' (RFC 1624) over the words written, as little-endian words, of which one's
+// complement sums are independent. They are small enough to be inlined.
 
-// PutAddrs writes r's addresses.
+// PutAddrs writes r's addresses and returns the change.
 func PutAddrs(h *[Head]byte, r *Rewrite) uint64 {
 	old, new := binary.LittleEndian.Uint64(h[26:]), turn(uint64(r.Dst)<<32|uint64(r.Src))
 	binary.LittleEndian.PutUint64(h[26:], new)
 	d, carry := bits.Add64(^old, new, 0)
 	d += carry
-	return d>>32 + uint64(uint32(d)) // so that more can be added
+	return d>>32 + uint64(uint32(d)) // leaves room to add more
 }
 
-// PassTTL decrements the TTL and gives the header its checksum; addrs is
-// PutAddrs' sum.
+// PassTTL decrements the TTL and updates the header checksum; addrs is the result of
+// PutAddrs.
 func PassTTL(h *[Head]byte, addrs uint64) {
 	ttl := binary.LittleEndian.Uint32(h[22:]) // with protocol and checksum
 	// HC' = ~(~HC + ~m + m') (RFC 1624 equation 3), where m is the TTL's word.
@@ -159,27 +156,27 @@ func PassTTL(h *[Head]byte, addrs uint64) {
 	binary.LittleEndian.PutUint32(h[22:], (ttl-1)&0xffff|uint32(^fold(s))<<16)
 }
 
-// PutPorts writes r's ports.
+// PutPorts writes r's ports and returns the change.
 func PutPorts(h *[Head]byte, r *Rewrite) uint64 {
 	old, new := binary.LittleEndian.Uint32(h[34:]), turn32(uint32(r.DstPort)<<16|uint32(r.SrcPort))
 	binary.LittleEndian.PutUint32(h[34:], new)
 	return uint64(^old) + uint64(new)
 }
 
-// UpdateTCP gives a TCP header its checksum after changes of sum.
+// UpdateTCP updates the checksum of a TCP header for changes whose sum is sum.
 func UpdateTCP(h *[Head]byte, sum uint64) {
 	binary.LittleEndian.PutUint16(h[50:], ^fold(uint64(^binary.LittleEndian.Uint16(h[50:]))+sum))
 }
 
-// UpdateUDP gives a UDP header its checksum after changes of sum. None stays
-// none (RFC 768).
+// UpdateUDP updates the checksum of a UDP header for changes whose sum is sum. A checksum
+// of zero, which is none, stays zero (RFC 768).
 func UpdateUDP(h *[Head]byte, sum uint64) {
 	c := binary.LittleEndian.Uint16(h[40:])
 	if c == 0 {
 		return
 	}
 	if c = ^fold(uint64(^c) + sum); c == 0 {
-		c = 0xffff // zero would mean: no checksum
+		c = 0xffff // zero means no checksum
 	}
 	binary.LittleEndian.PutUint16(h[40:], c)
 }

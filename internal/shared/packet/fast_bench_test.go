@@ -2,7 +2,7 @@ package packet
 
 import "testing"
 
-func usualFrame() []byte {
+func fastFrame() []byte {
 	f := make([]byte, 60)
 	for i := range f {
 		f[i] = byte(i * 7)
@@ -18,17 +18,17 @@ func usualFrame() []byte {
 }
 
 func BenchmarkFastKey(b *testing.B) {
-	f := usualFrame()
+	f := fastFrame()
 	self := MAC([6]byte{2, 1})
 	var t Tuple
 	for range b.N {
 		if FastKey(f, self, &t) == 0 {
-			b.Fatal("not usual")
+			b.Fatal("not a frame of the fast path")
 		}
 	}
 }
 
-// translateFast does what the data plane does with the usual packet in f.
+// translateFast does what the data plane does with a packet of the fast path in f.
 func translateFast(f []byte, proto uint32, r *Rewrite) {
 	var h [Head]byte
 	n := copy(h[:], f)
@@ -44,7 +44,7 @@ func translateFast(f []byte, proto uint32, r *Rewrite) {
 }
 
 func BenchmarkTranslateFast(b *testing.B) {
-	f := usualFrame()
+	f := fastFrame()
 	self := MAC([6]byte{2, 1})
 	var t Tuple
 	FastKey(f, self, &t)

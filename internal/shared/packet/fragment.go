@@ -6,18 +6,16 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// A Piece is what an IPv4 fragment carries: Len bytes of the datagram's payload
-// from byte Off on, and whether more follow. An unfragmented packet is one
-// piece.
+// A Piece is the payload of an IPv4 fragment: Len bytes of the datagram's payload from byte
+// Off on, and whether more follow. An unfragmented packet is one piece.
 type Piece struct {
 	Off, Len int
 	More     bool
 }
 
-// PieceOf returns the piece of the datagram that the IPv4 packet in frame f
-// carries; p describes it. It reports false for one that cannot be: without
-// data, with data behind the end of the largest datagram, or with more to
-// follow but not a multiple of 8 bytes (RFC 791 section 3.2).
+// PieceOf returns the piece of a datagram in the IPv4 packet in frame f, which p describes.
+// It reports false for an invalid one: without data, with data beyond the largest datagram,
+// or not the last one and not a multiple of 8 bytes (RFC 791 section 3.2).
 func PieceOf(f []byte, p *Packet) (Piece, bool) {
 	w := binary.BigEndian.Uint16(f[EthLen+offFrag:])
 	hl := int(p.L4) - EthLen
@@ -28,8 +26,8 @@ func PieceOf(f []byte, p *Packet) (Piece, bool) {
 // FragmentID returns the identification of the packet in frame f.
 func FragmentID(f []byte) uint16 { return binary.BigEndian.Uint16(f[EthLen+offID:]) }
 
-// Unfragment makes the first fragment in frame f, behind which the others'
-// payload has been put, a whole packet.
+// Unfragment makes the first fragment in frame f, to which the payload of the others has
+// been appended, a whole packet.
 func Unfragment(f []byte) {
 	ip := f[EthLen:]
 	hl := int(ip[0]&15) * 4
@@ -39,10 +37,10 @@ func Unfragment(f []byte) {
 	binary.BigEndian.PutUint16(ip[offSum:], ^Sum(ip[:hl], 0))
 }
 
-// ParseFirst completes p with the transport header of a reassembled datagram. p
-// describes the first fragment, whose frame is f; the datagram's payload has n
-// bytes, and those that are not in f have the sum rest (see Sum). The transport
-// header must lie in the first fragment whole (RFC 1858).
+// ParseFirst completes p with the transport header of a reassembled datagram. p describes
+// the first fragment, whose frame is f; the datagram's payload has n bytes, and those that
+// are not in f have the sum rest (see Sum). The whole transport header must be in the first
+// fragment (RFC 1858).
 func ParseFirst(f []byte, p *Packet, n int, rest uint64) verdict.Reason {
 	l4 := f[p.L4 : EthLen+int(p.Total)]
 	p.Total = uint16(int(p.L4) - EthLen + n)
@@ -54,28 +52,25 @@ type Cutter struct {
 	packet []byte // from its header on
 	mtu    int
 	hl     int
-	at     int // next byte of the payload
+	at     int // offset of the next byte of the payload
 }
 
-// NewCutter returns a cutter of the packet that ip holds, header and payload,
-// for a link of the given MTU, which has room for 8 bytes behind the header:
-// RFC 791 asks for 68. The packet may be a fragment itself. Its DF must not be
-// set.
+// NewCutter returns a cutter for the packet in ip, header and payload, and a link of the
+// given MTU, which must have room for 8 bytes after the header: RFC 791 requires 68. The
+// packet may be a fragment itself. Its DF must not be set.
 func NewCutter(ip []byte, mtu int) Cutter {
 	hl := int(ip[0]&15) * 4
 	return Cutter{packet: ip, mtu: max(mtu, hl+8), hl: hl}
 }
 
-// Pieces returns how many fragments there will be at most, and room for one
-// more.
+// Pieces returns an upper bound of the number of fragments, at least one too many.
 func (c *Cutter) Pieces() int {
 	return (len(c.packet)-c.hl)/((c.mtu-c.hl)&^7) + 2
 }
 
-// Next writes the next fragment to b and returns its length, or 0 when there
-// is no more. b must have room for the MTU. The first one carries all options,
-// the others those that are to be copied (RFC 791 section 3.1). Fragments come
-// in order (RFC 4787 REQ-13a).
+// Next writes the next fragment to b and returns its length, or 0 when there are no more. b
+// must have room for the MTU. The first fragment carries all options, the others those with
+// the copied flag (RFC 791 section 3.1). Fragments are in order (RFC 4787 REQ-13a).
 func (c *Cutter) Next(b []byte) int {
 	payload := c.packet[c.hl:]
 	if c.at >= len(payload) {
@@ -92,7 +87,7 @@ func (c *Cutter) Next(b []byte) int {
 	off := int(w&fragOffset) + c.at/8
 	w = w&^fragOffset | uint16(off)&fragOffset
 	if rest := len(payload) - c.at; rest <= c.mtu-hl {
-		n = rest // the last one need not be a multiple of 8
+		n = rest // the last fragment need not be a multiple of 8
 	} else {
 		w |= flagMF
 	}

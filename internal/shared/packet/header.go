@@ -2,11 +2,11 @@ package packet
 
 import "encoding/binary"
 
-// SetDF, SetID and SetTOS change one field of the IPv4 header that ip begins
-// with, and its checksum.
+// SetDF, SetID and SetTOS change one field of the IPv4 header at the beginning of ip, and
+// its checksum.
 
-// SetDF forbids to fragment the packet. That makes it atomic, so that its
-// identification says nothing (RFC 6864 section 4.1).
+// SetDF sets the don't fragment flag. The packet is then atomic, and its identification
+// without meaning (RFC 6864 section 4.1).
 func SetDF(ip []byte) { setWord(ip, offFrag, binary.BigEndian.Uint16(ip[offFrag:])|flagDF) }
 
 // SetID sets the identification: see SetDF.

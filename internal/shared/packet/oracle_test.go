@@ -118,9 +118,9 @@ func compare(t *testing.T, what string, f []byte) verdict.Reason {
 	if len(f) >= EthLen && [6]byte(f) == [6]byte{2, 1} && Type(f) == TypeIPv4 {
 		var k Tuple
 		u := FastKey(f, MAC([6]byte{2, 1}), &k)
-		usual := why == 0 && (p.Class == ClassTCP || p.Class == ClassUDP) && p.L4 == EthLen+MinIPv4
-		if (u != 0) != usual || u != 0 && (u != n || k != Tuple{p.Src, p.Dst, p.SrcPort, p.DstPort, uint32(p.Proto)}) {
-			t.Fatalf("%s: usual %d, %+v; parsed %v, %+v\n%x", what, u, k, why, p, f)
+		fast := why == 0 && (p.Class == ClassTCP || p.Class == ClassUDP) && p.L4 == EthLen+MinIPv4
+		if (u != 0) != fast || u != 0 && (u != n || k != Tuple{p.Src, p.Dst, p.SrcPort, p.DstPort, uint32(p.Proto)}) {
+			t.Fatalf("%s: fast %d, %+v; parsed %v, %+v\n%x", what, u, k, why, p, f)
 		}
 		if u != 0 {
 			var q Packet

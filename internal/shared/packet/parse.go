@@ -53,7 +53,7 @@ const (
 	ACK = 1 << 4
 )
 
-// ICMP types that are told apart.
+// ICMP types that are handled differently.
 const (
 	EchoReply    = 0
 	Unreachable  = 3
@@ -70,7 +70,7 @@ const (
 	Prohibited      = 13
 )
 
-// A Class says how a packet is tracked.
+// A Class is how a packet is tracked.
 type Class uint8
 
 // The classes. Zero is invalid.
@@ -80,12 +80,12 @@ const (
 	ClassUDP             // UDP
 	ClassICMPQuery       // ICMP echo request or reply; both ports are its identifier
 	ClassICMPError       // ICMP error about another packet
-	ClassOther           // anything else: it cannot be tracked (source quench among it, RFC 6633)
+	ClassOther           // anything else: not tracked (including source quench, RFC 6633)
 )
 
-// A Packet is what Parse reads from a frame. Numbers are in host order.
-// SrcPort and DstPort are valid for TCP, UDP and ICMP queries; Seq to Payload and
-// Flags for TCP; ICMPType and ICMPCode when Proto is ICMP.
+// A Packet is what ParseIPv4 reads from a frame. Numbers are in host order. SrcPort and
+// DstPort are valid for TCP, UDP and ICMP queries; Seq to Payload and Flags for TCP;
+// ICMPType and ICMPCode when Proto is ICMP.
 type Packet struct {
 	Src, Dst         Addr
 	SrcPort, DstPort uint16
@@ -98,12 +98,12 @@ type Packet struct {
 	EtherType        uint16
 	Window           uint16
 	Seq, Ack         uint32
-	Payload          uint16 // bytes behind the TCP header
+	Payload          uint16 // bytes after the TCP header
 	ICMPType         uint8
 	ICMPCode         uint8
 	DF               bool // don't fragment
 	Fragment         bool
-	Parts            uint8 // further fragments of a datagram that has been reassembled: its payload is not all in the frame
+	Parts            uint8 // of a reassembled datagram: the number of further fragments, whose payload is not in the frame
 }
 
 // Type returns the frame's EtherType, or 0 when it is too short to have one.
@@ -114,10 +114,9 @@ func Type(f []byte) uint16 {
 	return binary.BigEndian.Uint16(f[offEthType:])
 }
 
-// ParseIPv4 reads the IPv4 packet in an Ethernet frame and its transport
-// header into p, and cuts trailing padding off the frame's logical length,
-// which it returns. The reason is 0 when everything holds that RFC 1812
-// section 5.2.2 and the transport's own rules ask of a packet; otherwise p may
+// ParseIPv4 reads the IPv4 packet in an Ethernet frame and its transport header into p, and
+// returns the frame's length without trailing padding. The reason is 0 for a packet that
+// satisfies RFC 1812 section 5.2.2 and the rules of its transport protocol; otherwise p may
 // be filled in part. Checksums of IPv4, ICMP, TCP and UDP are verified.
 func ParseIPv4(f []byte, p *Packet) (n int, reason verdict.Reason) {
 	*p = Packet{EtherType: TypeIPv4}
@@ -151,8 +150,8 @@ func ParseIPv4(f []byte, p *Packet) (n int, reason verdict.Reason) {
 	return EthLen + total, parseTransport(ip[hl:total], p, total-hl, 0)
 }
 
-// parseTransport reads the transport header that l4 begins with. The transport
-// packet has n bytes; those that are not in l4 have the sum rest.
+// parseTransport reads the transport header at the beginning of l4. The transport packet
+// has n bytes; those that are not in l4 have the sum rest.
 func parseTransport(l4 []byte, p *Packet, n int, rest uint64) verdict.Reason {
 	switch p.Proto {
 	case TCP:
@@ -204,9 +203,9 @@ func parseTransport(l4 []byte, p *Packet, n int, rest uint64) verdict.Reason {
 	return 0
 }
 
-// optionsValid walks IPv4 options (RFC 791 section 3.1): each has its length,
-// and all end inside the header. Source routes make a packet invalid here: they
-// would let a sender choose the way around the policy (RFC 7126).
+// optionsValid reports whether IPv4 options are valid (RFC 791 section 3.1): each has its
+// length, and all end inside the header. Source routes are invalid: a sender could use them
+// to evade the policy (RFC 7126).
 func optionsValid(o []byte) bool {
 	for i := 0; i < len(o); {
 		switch o[i] {

@@ -2,8 +2,8 @@ package packet
 
 import "encoding/binary"
 
-// fold adds up what a change does to a checksum: update(sum, delta) follows
-// RFC 1624 equation 3, HC' = ~(~HC + ~m + m').
+// update returns a checksum after a change: HC' = ~(~HC + ~m + m') (RFC 1624 equation 3),
+// where delta is ~m + m'.
 func update(sum uint16, delta uint32) uint16 {
 	s := uint32(^sum) + delta
 	s = s>>16 + s&0xffff
@@ -18,16 +18,16 @@ func delta32(old, new uint32) uint32 {
 	return uint32(^uint16(old>>16)) + uint32(^uint16(old)) + new>>16 + new&0xffff
 }
 
-// A Rewrite is a packet's new addresses and ports. For ICMP queries SrcPort
+// A Rewrite is a packet's new addresses and ports in host order. For ICMP queries SrcPort
 // is the new identifier; DstPort is not used.
 type Rewrite struct {
 	Src, Dst         Addr
 	SrcPort, DstPort uint16
 }
 
-// Apply gives the IPv4 packet in frame f, which p describes, the addresses and
-// ports of r and decrements its TTL. All checksums stay right; a UDP checksum
-// of zero stays zero (RFC 768).
+// Apply writes the addresses and ports of r to the IPv4 packet in frame f, which p
+// describes, and decrements its TTL. All checksums stay correct; a UDP checksum of zero
+// stays zero (RFC 768).
 func Apply(f []byte, p *Packet, r *Rewrite) {
 	ip := f[EthLen : EthLen+MinIPv4 : len(f)]
 	var addrs uint32
@@ -58,7 +58,7 @@ func Apply(f []byte, p *Packet, r *Rewrite) {
 			d := addrs + delta16(p.SrcPort, r.SrcPort) + delta16(p.DstPort, r.DstPort)
 			c := update(old, d)
 			if c == 0 {
-				c = 0xffff // zero would mean: no checksum
+				c = 0xffff // zero means no checksum
 			}
 			binary.BigEndian.PutUint16(l4[6:], c)
 		}
@@ -68,8 +68,8 @@ func Apply(f []byte, p *Packet, r *Rewrite) {
 			c := update(binary.BigEndian.Uint16(l4[2:]), delta16(p.SrcPort, r.SrcPort))
 			binary.BigEndian.PutUint16(l4[2:], c)
 			if c == 0 && Sum(l4, 0) == 0 {
-				// A message of zeros alone, an empty echo reply with identifier 0:
-				// its sum is the other zero (RFC 1624 section 3).
+				// A message of zeros only, an empty echo reply with identifier 0: its sum
+				// is the other zero (RFC 1624 section 3).
 				binary.BigEndian.PutUint16(l4[2:], 0xffff)
 			}
 		}

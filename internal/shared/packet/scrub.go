@@ -2,13 +2,12 @@ package packet
 
 import "encoding/binary"
 
-// URG is the TCP flag of urgent data. It is apart from those that matter to most:
-// only who reads a stream has to know it.
+// URG is the TCP flag of urgent data. Only the inspection of streams uses it.
 const URG = 1 << 5
 
-// Options that ScrubTCP leaves, beside those that ClampMSS knows.
+// Options that ScrubTCP keeps, beside those that ClampMSS reads.
 const (
-	optScale         = 3 // its length is 3
+	optScale         = 3 // of length 3
 	optSACKPermitted = 4 // 2
 	optSACK          = 5 // 2 + 8n
 	optTimestamps    = 8 // 10
@@ -20,15 +19,13 @@ type Clock struct {
 	Known bool
 }
 
-// ScrubTCP makes the options of the TCP segment that l4 begins with such that
-// every end takes the segment, and reads it in the same way: what remains of
-// them are, once each, window scale, segment size and whether selective
-// acknowledgements are welcome in a SYN, selective acknowledgements in others, and
-// timestamps. The rest becomes no-operations: ends drop segments with a signature
-// that they do not expect, and some options say where data belong (RFC 8684). A
-// timestamp older than c, for which an end would drop the segment (RFC 7323 section
-// 5.3), becomes c's; a newer one is c's from then on. The data offset must lie
-// inside l4. The checksum stays right.
+// ScrubTCP changes the options of the TCP segment at the beginning of l4 so that every end
+// accepts the segment and interprets it in the same way. It keeps, once each, window scale,
+// maximum segment size and SACK-permitted in a SYN, SACK in other segments, and timestamps.
+// All others become no-operations: ends drop segments with an unexpected signature, and
+// some options determine where data belong (RFC 8684). A timestamp older than c, for which
+// an end would drop the segment (RFC 7323 section 5.3), becomes c's; c takes a newer one.
+// The data offset must lie inside l4. The checksum stays correct.
 func ScrubTCP(l4 []byte, c *Clock) {
 	end := int(l4[12]>>4) * 4
 	if end == TCPLen {
@@ -49,7 +46,7 @@ func ScrubTCP(l4 []byte, c *Clock) {
 			clear(o[i:])
 			break
 		}
-		size := len(o) - i // of what nobody can read: all the rest
+		size := len(o) - i // an invalid length: all the rest
 		if i+1 < len(o) && int(o[i+1]) >= 2 && int(o[i+1]) <= size {
 			size = int(o[i+1])
 		} else {
@@ -69,8 +66,7 @@ func ScrubTCP(l4 []byte, c *Clock) {
 		}
 		i += size
 	}
-	// Whether anything changes is not what d says: it is 0 for ones that become
-	// zeros.
+	// d does not tell whether anything changes: it is 0 for ones that become zeros.
 	var d uint32
 	changed := false
 	for i := 0; i < len(o); i += 2 {
@@ -86,7 +82,7 @@ func ScrubTCP(l4 []byte, c *Clock) {
 	}
 }
 
-// keeps reports whether an option of this length may remain.
+// keeps reports whether an option of this kind and length is kept.
 func keeps(kind byte, size int, syn bool) bool {
 	switch kind {
 	case optMSS:
@@ -103,7 +99,7 @@ func keeps(kind byte, size int, syn bool) bool {
 	return false
 }
 
-// RaiseTTL makes the TTL of the IPv4 packet in frame f, which p describes, at least
+// RaiseTTL raises the TTL of the IPv4 packet in frame f, which p describes, to at least
 // ttl.
 func RaiseTTL(f []byte, p *Packet, ttl uint8) {
 	if p.TTL >= ttl {

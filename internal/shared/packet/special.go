@@ -10,11 +10,10 @@ func (n Net) Has(a Addr) bool { return a&n.Mask == n.Addr }
 // (0/8), loopback (127/8), multicast or reserved (224/3) (RFC 6890).
 func (a Addr) IsHost() bool { return a>>24 != 0 && a>>24 != 127 && a>>29 != 7 }
 
-// NotForwarded are the blocks of the IANA registry of special-purpose addresses
-// that are not to be forwarded (RFC 6890, RFC 8190), besides those that are no
-// hosts' (see Addr.IsHost): link-local addresses (RFC 3927 section 7), and IETF
-// protocol assignments without those of them that may be forwarded. The blocks
-// for documentation are left out, since laboratories use them.
+// NotForwarded are the blocks of the IANA special-purpose address registry that are not
+// forwardable (RFC 6890, RFC 8190), besides those that Addr.IsHost excludes: link-local
+// addresses (RFC 3927 section 7), and IETF protocol assignments without the forwardable
+// ones. The blocks for documentation are left out, since laboratories use them.
 var NotForwarded = [...]Net{
 	{0xa9fe0000, 0xffff0000}, // 169.254.0.0/16
 	{0xc0000008, 0xffffffff}, // 192.0.0.8/32

@@ -6,14 +6,13 @@ import "encoding/binary"
 const (
 	optEnd = 0
 	optNop = 1
-	optMSS = 2 // its length is 4
+	optMSS = 2 // of length 4
 )
 
-// ClampMSS lowers the maximum segment size that a SYN announces to limit, if
-// it is larger, and reports whether it was. l4 begins with the TCP header,
-// whose data offset must lie inside l4. The checksum stays right. A SYN without
-// the option is left alone: its sender gets segments of at most 536 bytes. Where
-// the option stands several times all are lowered: ends take the last.
+// ClampMSS lowers the maximum segment size of a SYN to limit, if it is larger, and reports
+// whether it was. l4 begins with the TCP header, whose data offset must lie inside l4. The
+// checksum stays correct. A SYN without the option is not changed: its sender gets segments
+// of at most 536 bytes. If the option is repeated all are lowered: ends use the last.
 func ClampMSS(l4 []byte, limit uint16) (lowered bool) {
 	end := int(l4[12]>>4) * 4
 	for i := TCPLen; i < end && l4[i] != optEnd; {
@@ -32,8 +31,8 @@ func ClampMSS(l4 []byte, limit uint16) (lowered bool) {
 	return lowered
 }
 
-// lower puts limit in place of the 16-bit number at i of the TCP header that l4
-// begins with, if that is larger, and reports whether it was.
+// lower writes limit over the 16-bit number at i of the TCP header at the beginning of l4,
+// if that is larger, and reports whether it was.
 func lower(l4 []byte, i int, limit uint16) bool {
 	old := binary.BigEndian.Uint16(l4[i:])
 	if old <= limit {
@@ -41,16 +40,16 @@ func lower(l4 []byte, i int, limit uint16) bool {
 	}
 	binary.BigEndian.PutUint16(l4[i:], limit)
 	d := delta16(old, limit)
-	if i%2 != 0 { // its bytes lie in two words of the sum, the other way round
+	if i%2 != 0 { // its bytes lie in two words of the sum, swapped
 		d = delta16(old<<8|old>>8, limit<<8|limit>>8)
 	}
 	binary.BigEndian.PutUint16(l4[offTCPSum:], update(binary.BigEndian.Uint16(l4[offTCPSum:]), d))
 	return true
 }
 
-// PutReset writes the RST that answers the TCP segment at l4, whose payload has
-// n bytes, to m, which must have TCPLen bytes; src and dst are the addresses
-// with which it leaves (RFC 9293 section 3.10.7.1).
+// PutReset writes the RST that answers the TCP segment at l4, whose payload has n bytes, to
+// m, which must have TCPLen bytes; src and dst are the RST's addresses (RFC 9293 section
+// 3.10.7.1).
 func PutReset(m, l4 []byte, n int, src, dst Addr) {
 	m = m[:TCPLen]
 	clear(m)

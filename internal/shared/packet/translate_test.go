@@ -65,18 +65,18 @@ func TestTranslations(t *testing.T) {
 			to.Dst, to.DstPort = p.Dst, p.DstPort
 		}
 		want := again(f, &to)
-		plain, usual := bytes.Clone(f), bytes.Clone(f)
+		plain, fast := bytes.Clone(f), bytes.Clone(f)
 		Apply(plain, &p, &to)
-		translateFast(usual, k.Proto, &to)
+		translateFast(fast, k.Proto, &to)
 		q := Packet{Class: p.Class, L4: MinIPv4}
-		for _, b := range [][]byte{want, plain, usual} {
+		for _, b := range [][]byte{want, plain, fast} {
 			if proto == UDP && b[EthLen+MinIPv4+6]|b[EthLen+MinIPv4+7] == 0 && want[EthLen+MinIPv4+6]|want[EthLen+MinIPv4+7] != 0 {
 				t.Fatalf("a checksum became none: %x", b)
 			}
 			normal(b[EthLen:], &q)
 		}
-		if !bytes.Equal(plain, want) || !bytes.Equal(usual, want) {
-			t.Fatalf("%+v of\n%x:\n%x plainly\n%x in short\n%x wanted", to, f, plain, usual, want)
+		if !bytes.Equal(plain, want) || !bytes.Equal(fast, want) {
+			t.Fatalf("%+v of\n%x:\n%x by Apply\n%x by the fast path\n%x wanted", to, f, plain, fast, want)
 		}
 	}
 }

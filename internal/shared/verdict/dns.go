@@ -17,7 +17,7 @@ const (
 	DNSOverload                  // no room for another query under way: SERVFAIL
 	DNSBlockedList               // the name is on the policy's block list: REFUSED
 	DNSBlockedPolicy             // no rule could use the name: REFUSED
-	DNSMalformed                 // the query could not be read: FORMERR, or BADVERS
+	DNSMalformed                 // the query could not be parsed: FORMERR, or BADVERS
 	DNSNotImplemented            // an operation other than a query, or a zone transfer: NOTIMP
 	DNSBlockedPrivate            // the answer leads to a private address, and the policy does not list the name: REFUSED
 	NumDNSOutcomes
@@ -47,8 +47,8 @@ func (o DNSOutcome) String() string {
 	return dnsNames[o]
 }
 
-// RCode returns the response code that the client saw (RFC 1035 section
-// 4.1.1), "" when the outcome does not tell it.
+// RCode returns the response code in the client's answer (RFC 1035 section 4.1.1), "" where
+// the outcome does not determine it.
 func (o DNSOutcome) RCode() string {
 	switch o {
 	case DNSAnswered:

@@ -1,22 +1,21 @@
 package verdict
 
-// A Hint is what is worth knowing about a packet beside its verdict. Zero:
-// nothing.
+// A Hint is further information about a packet beside its verdict. Zero: none.
 type Hint uint8
 
-// The hints. The first four say by what a flow might resolve names without the
-// firewall's DNS proxy.
+// The hints. The first four are ways by which a flow may resolve names past the firewall's
+// DNS proxy.
 const (
 	_           Hint = iota
-	BypassDNS        // port 53 of another server
+	BypassDNS        // port 53 of another server than the proxy
 	BypassDoT        // TCP port 853: DNS over TLS (RFC 7858)
 	BypassDoQ        // UDP port 853: DNS over QUIC (RFC 9250)
 	BypassDoH        // port 443 of a known resolver: DNS over HTTPS (RFC 8484)
-	OtherClient      // a rule would accept it if its source had resolved the name, as another client did
-	NameExpired      // a rule would accept it if the name that its source has resolved had not expired
+	OtherClient      // a rule would accept it if its source had resolved the name, which another client has
+	NameExpired      // a rule would accept it if the name, which its source has resolved, had not expired
 )
 
-// Bypass returns the way around the DNS proxy, as firewall.dns_bypass has it; ""
+// Bypass returns the way past the DNS proxy as in the event field firewall.dns_bypass, ""
 // for other hints.
 func (h Hint) Bypass() string {
 	switch h {
@@ -32,8 +31,8 @@ func (h Hint) Bypass() string {
 	return ""
 }
 
-// Name returns what is said about the packet's name, as firewall.hint has it; ""
-// for other hints.
+// Name returns the hint about the destination's name as in the event field firewall.hint,
+// "" for other hints.
 func (h Hint) Name() string {
 	switch h {
 	case OtherClient:

@@ -1,39 +1,38 @@
-// Package verdict is the vocabulary of decisions: what was done with a packet,
-// which way it travelled, why, and how a DNS query ended. Events, metrics, spans,
-// the policy's tools and the documentation take their words from here.
+// Package verdict is the vocabulary of decisions: actions, directions, reasons, and the
+// outcomes of DNS queries. Events, metrics, spans, the policy's tools and the documentation
+// use its names.
 package verdict
 
-// A Reason says why a packet was accepted or dropped. One enumeration feeds
-// events, metrics, spans and the documentation; zero is never a valid reason.
+// A Reason is why a packet was accepted or dropped. Zero is invalid.
 type Reason uint8
 
-// The reasons. Their names on the wire are given by String.
+// The reasons. String returns their names.
 const (
 	_                       Reason = iota
 	RuleAccept                     // an accept rule matched
 	DefaultAction                  // no rule matched and the default action is accept
 	NoMatchingAllowRule            // no rule matched and the default action is deny
 	ExplicitDeny                   // a deny rule matched
-	MalformedPacket                // a header is truncated, over-long, inconsistent or fails its checksum
+	MalformedPacket                // a header is truncated, too long or inconsistent, or a checksum is wrong
 	FragmentedIPv4                 // an IPv4 fragment
 	IPv6Unsupported                // an IPv6 frame
 	EtherTypeUnsupported           // neither IPv4, IPv6 nor ARP
-	Martian                        // a source or destination that cannot be right on that interface
+	Martian                        // the source or destination cannot be right on that interface
 	TTLExpired                     // the TTL would reach zero
 	ConntrackFull                  // no room for a new flow
-	ConntrackInvalid               // belongs to no flow and cannot start one, or violates its flow's state
+	ConntrackInvalid               // belongs to no flow and cannot begin one, or violates its flow's state
 	NATPortPoolExhausted           // no free external port
 	DNATNoBackend                  // a DNAT entry has no usable backend
-	HairpinUnsupported             // a LAN host addressed the WAN address
-	RateLimitDNS                   // too many DNS queries of one client
-	RateLimitFlows                 // too many new flows of one source
-	NeighbourUnresolved            // the next hop's link-layer address is not known in time
-	TxFull                         // the transmit queue had no room
-	NoLocalService                 // accepted by policy, but addressed to the firewall, which offers no such service
-	PacketTooBig                   // longer than the outgoing interface carries
-	SNIRefused                     // a TLS connection's first message does not name a server that the rule and the client's names allow
-	SNIRepeated                    // a segment of a connection whose server's name is not settled: it repeats what is held, or comes out of order
-	UntranslatedDestination        // accepted by policy, but sent from the WAN straight to a LAN host whose network is translated
+	HairpinUnsupported             // sent by a LAN host to the WAN address, without hairpinning
+	RateLimitDNS                   // too many DNS queries from one client
+	RateLimitFlows                 // too many new flows from one source
+	NeighbourUnresolved            // the next hop did not answer ARP in time
+	TxFull                         // the transmit queue was full
+	NoLocalService                 // accepted by policy, but the firewall, which it is addressed to, has no such service
+	PacketTooBig                   // longer than the MTU of the outgoing interface
+	SNIRefused                     // the server name of a TLS ClientHello is missing, or not accepted by the rule for this client
+	SNIRepeated                    // before the server name is known: a segment that repeats held data, or is out of order
+	UntranslatedDestination        // accepted by policy, but sent from the WAN to the internal address of a translated host
 	NumReasons                     // number of values, valid or not
 )
 

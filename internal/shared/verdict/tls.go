@@ -1,17 +1,16 @@
 package verdict
 
-// A TLSClass says why a TLS connection to an upstream came to nothing. Zero is
-// invalid in a record.
+// A TLSClass is why a TLS connection to an upstream failed. Zero is invalid.
 type TLSClass uint8
 
 // The classes.
 const (
 	_              TLSClass = iota
-	TLSVerify               // the certificate is not that of the server that was asked for, or not valid
+	TLSVerify               // the certificate is invalid, or for another name
 	TLSTimeout              // no answer in time
-	TLSProtocol             // what came is not TLS as it must be, or the server refuses ours
-	TLSClosed               // the server, or the network, ended it
-	TLSClockNotSet          // the time of day is not known: certificates cannot be judged
+	TLSProtocol             // a violation of TLS, or an alert of the server
+	TLSClosed               // closed by the server, or by the network
+	TLSClockNotSet          // the time of day is unknown: certificates cannot be verified
 	NumTLSClasses
 )
 
