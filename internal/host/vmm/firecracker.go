@@ -31,7 +31,30 @@ func FindFirecracker() (*Firecracker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Firecracker{Path: path, Version: version}, nil
+	f := &Firecracker{Path: path, Version: version}
+	return f, f.tooOld()
+}
+
+// Versions of Firecracker. Those before the first turn checksum offload on for TAP
+// devices whatever the guest takes (its issue 4659), and the firewall drops frames
+// whose checksums are not finished.
+var (
+	firecrackerCsum = Version{1, 9}
+	firecrackerPCI  = Version{1, 13}
+)
+
+// tooOld returns why a version cannot be used.
+func (f *Firecracker) tooOld() error {
+	v, err := parseVersion("version " + f.Version)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: cannot tell its version from %q", f.Path, f.Version)
+	case !v.AtLeast(firecrackerCsum.Major, firecrackerCsum.Minor):
+		return fmt.Errorf("%s is version %s, which passes frames with unfinished checksums on although the firewall takes none; %d.%d or newer is needed", f.Path, f.Version, firecrackerCsum.Major, firecrackerCsum.Minor)
+	case f.PCI && !v.AtLeast(firecrackerPCI.Major, firecrackerPCI.Minor):
+		return fmt.Errorf("%s is version %s; devices on PCI need %d.%d or newer", f.Path, f.Version, firecrackerPCI.Major, firecrackerPCI.Minor)
+	}
+	return nil
 }
 
 // find finds a hypervisor and the version that it says it has.
@@ -179,6 +202,9 @@ func (c *fcConfig) encode() ([]byte, error) {
 // Start implements Hypervisor.
 func (f *Firecracker) Start(c Config, onLine func(Line)) (_ *Machine, err error) {
 	if err := unsupported("Firecracker", &c); err != nil {
+		return nil, err
+	}
+	if err := f.tooOld(); err != nil {
 		return nil, err
 	}
 	s, err := newSite(&c, f.Jail)

@@ -67,13 +67,13 @@ func hypervisors(t *testing.T) map[string]Hypervisor {
 	if f.String() != "Firecracker 1.16.1" || h.String() != "cloud-hypervisor 48.0.0" {
 		t.Errorf("found %v and %v", f, h)
 	}
-	all := map[string]Hypervisor{"firecracker": f, "firecracker-pci": &Firecracker{Path: f.Path, PCI: true}, "cloud-hypervisor": h}
+	all := map[string]Hypervisor{"firecracker": f, "firecracker-pci": &Firecracker{Path: f.Path, Version: f.Version, PCI: true}, "cloud-hypervisor": h}
 	if os.Geteuid() == 0 {
 		j, err := FindJail("nobody")
 		if err != nil {
 			t.Fatal(err)
 		}
-		all["jail"] = &Firecracker{Path: f.Path, Jail: j}
+		all["jail"] = &Firecracker{Path: f.Path, Version: f.Version, Jail: j}
 	}
 	return all
 }
@@ -129,6 +129,7 @@ func TestHeld(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Close()
+		r.SetReadDeadline(time.Now().Add(20 * time.Second)) //nolint:errcheck // a pipe takes one
 		b := make([]byte, 6)
 		if _, err := io.ReadFull(r, b); err != nil || string(b) != "began\n" {
 			t.Fatalf("%q, %v", b, err)
@@ -136,6 +137,7 @@ func TestHeld(t *testing.T) {
 		c.Process.Signal(sig)      //nolint:errcheck // the test waits for ever then
 		rest, err := io.ReadAll(r) // until every process has ended that has the pipe
 		if err != nil {
+			c.Process.Kill() //nolint:errcheck // it may have ended
 			t.Fatal(err)
 		}
 		err = c.Wait()
@@ -292,6 +294,21 @@ func TestOtherHypervisorsRefuse(t *testing.T) {
 	}
 	if _, err := FindCloudHypervisor(); err == nil || !strings.Contains(err.Error(), "cloud-hypervisor is not installed") {
 		t.Error(err)
+	}
+}
+
+// TestOldFirecracker: versions that cannot be used are refused with the one to take.
+func TestOldFirecracker(t *testing.T) {
+	for _, c := range []struct {
+		version string
+		pci     bool
+		want    string
+	}{{"1.8.0", false, "1.9 or newer"}, {"0.25.2", false, "1.9 or newer"}, {"1.9.0", false, ""}, {"1.12.1", true, "1.13 or newer"}, {"1.13.0", true, ""},
+		{"1.17.0-dev", true, ""}, {"2.0.0", true, ""}, {"unknown", false, "cannot tell its version"}} {
+		err := (&Firecracker{Path: "fc", Version: c.version, PCI: c.pci}).tooOld()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s, PCI %v: %v", c.version, c.pci, err)
+		}
 	}
 }
 

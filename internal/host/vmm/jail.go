@@ -59,7 +59,8 @@ func (j *Jail) makeRoot(base, id string) (string, error) {
 // gets when its parent dies is lost when it becomes another user, as in the jail.
 // SIGTERM is passed on.
 func held(command []string) *exec.Cmd {
-	const script = `"$@" & p=$!; trap "kill $p" TERM; wait $p; s=$?; while kill -0 $p 2>/dev/null; do wait $p; s=$?; done; exit $s`
+	const script = `trap 't=1; [ "$p" ] && kill $p' TERM; "$@" & p=$!; [ "$t" ] && kill $p
+wait $p; s=$?; while kill -0 $p 2>/dev/null; do wait $p; s=$?; done; exit $s`
 	c := exec.Command("/bin/sh", append([]string{"-c", script, "sh"}, command...)...)
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: syscall.CLONE_NEWPID}
 	return c
