@@ -32,7 +32,7 @@ func testers(short string, own bool) []string {
 	case "host/policy/packetset":
 		return []string{short, "host/policy/compile"}
 	case "host/policy/compile":
-		return []string{short, "guest/filter", "shared/ruleset"}
+		return []string{short, "host/policy", "guest/filter", "shared/ruleset"}
 	case "guest/filter":
 		return []string{short, "host/policy/compile", "guest/router"}
 	case "guest/conntrack", "guest/nat", "guest/neigh", "guest/reassembly", "guest/fqdn", "guest/clienthello", "shared/packet", "shared/ruleset",

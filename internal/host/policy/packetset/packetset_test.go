@@ -116,6 +116,8 @@ func TestWords(t *testing.T) {
 		{region(tcps, func(r *Region) { r.Hi[Port] = 1023 }), "tcp any -> any :0-1023"},
 		{region(tcps, func(r *Region) { r.Lo[Port] = 1024 }), "tcp any -> any :1024-65535"},
 		{region(udps&0xf0f0, func(r *Region) { r.Lo[Src], r.Hi[Src] = 0x0a000001, 0x0a000004 }), "ingress udp 10.0.0.1-10.0.0.4 -> any"},
+		{region(tcps, func(r *Region) { r.Lo[Src], r.Hi[Src] = 0x0a000000, 0x0a000004 }), "tcp 10.0.0.0-10.0.0.4 -> any"},
+		{region(Reaching&^icmps, nil), "tcp,udp,other any -> any"},
 		{region(tcps&0x0f|udps&0xf0, nil), "egress new tcp any -> any; ingress new udp any -> any"},
 		{region(tcps&0xff|udps&0xff00, nil), "new tcp any -> any; established udp any -> any"},
 		{region(tcps&0x0f, func(r *Region) { r.Names = s.Pattern("a.x.org") }), "egress new tcp any -> any named *.x.org and a.x.org"},
