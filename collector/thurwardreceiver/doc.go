@@ -4,7 +4,8 @@
 //
 //	config.go    the configuration
 //	factory.go   one receiver for the pipelines of all three signals
-//	receiver.go  sockets and connections
+//	receiver.go  sockets, start and end
+//	conn.go      one connection: its queues and lines
 //	known.go     the firewalls, and whether they are connected
 //	ledger.go    bounds of series
 //	own.go       the receiver's own metrics
