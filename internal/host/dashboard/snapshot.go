@@ -165,17 +165,24 @@ func (s *Snapshot) summary() *summary {
 		flows: Flows{s.sum("thurward_conntrack_entries", value), s.sum("thurward_conntrack_capacity", value),
 			s.sum("thurward_conntrack_inserts_total", rate), s.sum("thurward_conntrack_evictions_total", value)},
 		nat: s.pools(),
-		dns: DNS{Outcomes: s.reasons("thurward_dns_queries_total", "outcome"), Rate: s.sum("thurward_dns_queries_total", rate),
-			P50: s.quantile("thurward_dns_lookup_duration_seconds", 0.5), P99: s.quantile("thurward_dns_lookup_duration_seconds", 0.99),
-			Bindings: s.sum("thurward_fqdn_set_size", value), Evictions: s.sum("thurward_fqdn_set_evictions_total", value)},
+		dns: DNS{
+			Outcomes:  s.reasons("thurward_dns_queries_total", "outcome"),
+			Rate:      s.sum("thurward_dns_queries_total", rate),
+			P50:       s.quantile("thurward_dns_lookup_duration_seconds", 0.5),
+			P99:       s.quantile("thurward_dns_lookup_duration_seconds", 0.99),
+			Bindings:  s.sum("thurward_fqdn_set_size", value),
+			Evictions: s.sum("thurward_fqdn_set_evictions_total", value),
+		},
 		interfaces: s.interfaces(),
-		queue:      s.sum("thurward_vsock_send_queue_depth", value), dropped: s.sum("thurward_vsock_dropped_lines_total", value),
+		queue:      s.sum("thurward_vsock_send_queue_depth", value),
+		dropped:    s.sum("thurward_vsock_dropped_lines_total", value),
 	}
 	received := s.sumBy("thurward_interface_receive_bytes_total", rate, "interface")
 	u.point = Point{
 		At: s.at.UTC(), Accepts: u.acceptRate, Drops: u.dropRate,
 		LANBits: 8 * received[[2]string{"lan"}], WANBits: 8 * received[[2]string{"wan"}],
-		Flows: u.flows.Entries, Queries: u.dns.Rate, Ports: s.sum("thurward_nat_port_pool_in_use", value), Queue: u.queue,
+		Flows: u.flows.Entries, Queries: u.dns.Rate,
+		Ports: s.sum("thurward_nat_port_pool_in_use", value), Queue: u.queue,
 	}
 	return u
 }

@@ -88,8 +88,11 @@ func (s *Stage) Play(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// expect waits for the verdict on a flow's first packet.
-func (s *Stage) expect(transport, direction string, src, dst netip.Addr, port uint16) func(context.Context) (ecs.Event, error) {
+// An awaitEvent waits for an event until the context ends.
+type awaitEvent = func(context.Context) (ecs.Event, error)
+
+// expect begins to wait for the verdict on a flow's first packet.
+func (s *Stage) expect(transport, direction string, src, dst netip.Addr, port uint16) awaitEvent {
 	return s.Feed.Expect(func(e ecs.Event) bool {
 		to, action := e.Destination(), e.Str(ecs.EventAction)
 		return e.Str(ecs.NetworkTransport) == transport && e.Str(ecs.NetworkDirection) == direction &&
@@ -99,7 +102,7 @@ func (s *Stage) expect(transport, direction string, src, dst netip.Addr, port ui
 }
 
 // decided prints a verdict and checks it.
-func (s *Stage) decided(ctx context.Context, wait func(context.Context) (ecs.Event, error), action string) (ecs.Event, error) {
+func (s *Stage) decided(ctx context.Context, wait awaitEvent, action string) (ecs.Event, error) {
 	e, err := wait(ctx)
 	if err != nil {
 		return e, fmt.Errorf("no event of the firewall: %w", err)
@@ -151,7 +154,7 @@ func (s *Stage) together(ctx context.Context) error {
 	var wg sync.WaitGroup
 	var errs [2]error
 	hosts := []*netlab.Host{w.Alice, w.Bob}
-	waits := []func(context.Context) (ecs.Event, error){
+	waits := []awaitEvent{
 		s.expect("tcp", "egress", w.Alice.Addr, w.Web.Addr, 80), s.expect("tcp", "egress", w.Bob.Addr, w.Web.Addr, 80)}
 	for i, h := range hosts {
 		// Neither request is answered before both have arrived.
@@ -195,7 +198,9 @@ func (s *Stage) intruder(ctx context.Context) error {
 
 // refused connects to a listener, and checks that the firewall drops the request and
 // that nothing of it is on the far side.
-func (s *Stage) refused(ctx context.Context, from *netlab.Host, dst netip.AddrPort, direction string, far *netlab.Switch) error {
+func (s *Stage) refused(
+	ctx context.Context, from *netlab.Host, dst netip.AddrPort, direction string, far *netlab.Switch,
+) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var leaked atomic.Int64
