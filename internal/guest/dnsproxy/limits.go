@@ -129,11 +129,9 @@ func (p *Proxy) bindsForAll(a packet.Addr) bool {
 // sourceSets is the source addresses of the rules that accept each name pattern.
 type sourceSets struct {
 	first []uint32 // by pattern: index of its first source; one more for the end
-	src   []source
+	src   []packet.Net
 	idBuf []uint32
 }
-
-type source struct{ addr, mask packet.Addr }
 
 func newSourceSets(p *ruleset.Policy) *sourceSets {
 	u := &sourceSets{first: make([]uint32, len(p.Names)+1), idBuf: make([]uint32, 0, 64)}
@@ -144,13 +142,13 @@ func newSourceSets(p *ruleset.Policy) *sourceSets {
 			if m.Name != uint32(n+1) || m.Action != ruleset.Accept {
 				continue
 			}
-			s := source{}
+			s := packet.Net{} // all
 			if m.SrcMask != (ruleset.Addr{}) {
 				a, ok := packet.AddrFrom16(m.Src)
 				if !ok {
 					continue
 				}
-				s = source{a, packet.Mask(m.SrcMask)}
+				s = packet.Net{Addr: a, Mask: packet.Mask(m.SrcMask)}
 			}
 			u.src = append(u.src, s)
 		}
@@ -164,7 +162,7 @@ func newSourceSets(p *ruleset.Policy) *sourceSets {
 func (u *sourceSets) allows(client packet.Addr, ids []uint32) bool {
 	for _, n := range ids {
 		for _, s := range u.src[u.first[n]:u.first[n+1]] {
-			if client&s.mask == s.addr {
+			if s.Has(client) {
 				return true
 			}
 		}

@@ -10,26 +10,8 @@ import (
 // LAN only. Private addresses are therefore relayed only for names that the policy
 // lists.
 
-// privateBlocks are the networks that are not reachable through the Internet (RFC
-// 6890), without those for documentation, which have no hosts.
-var privateBlocks = [...]network{
-	{0x00000000, 0xff000000}, // 0.0.0.0/8, this host
-	{0x0a000000, 0xff000000}, // 10.0.0.0/8 (RFC 1918)
-	{0x64400000, 0xffc00000}, // 100.64.0.0/10, shared with the provider (RFC 6598)
-	{0x7f000000, 0xff000000}, // 127.0.0.0/8, loopback
-	{0xa9fe0000, 0xffff0000}, // 169.254.0.0/16, link-local (RFC 3927)
-	{0xac100000, 0xfff00000}, // 172.16.0.0/12 (RFC 1918)
-	{0xc0000000, 0xffffff00}, // 192.0.0.0/24, protocols (RFC 6890 section 2.1)
-	{0xc0a80000, 0xffff0000}, // 192.168.0.0/16 (RFC 1918)
-	{0xc6120000, 0xfffe0000}, // 198.18.0.0/15, benchmarks (RFC 2544)
-	{0xe0000000, 0xe0000000}, // 224.0.0.0/3, multicast, reserved, broadcast
-}
-
-// A network is the set of addresses a with a&mask == addr.
-type network struct{ addr, mask packet.Addr }
-
-// privateNets is the set of private addresses: privateBlocks, and own networks.
-type privateNets struct{ own []network }
+// privateNets is the set of private addresses: packet.NotGlobal, and own networks.
+type privateNets struct{ own []packet.Net }
 
 // newPrivateNets adds the networks of the policy to the blocks: those of the
 // firewall's interfaces, its external addresses, and published servers.
@@ -38,7 +20,7 @@ func newPrivateNets(p *ruleset.Policy) *privateNets {
 	add := func(a ruleset.Addr, bits uint8) {
 		if v4, ok := packet.AddrFrom16(a); ok && v4 != 0 && bits > 0 && bits <= 32 {
 			mask := ^packet.Addr(0) << (32 - bits)
-			in.own = append(in.own, network{v4 & mask, mask})
+			in.own = append(in.own, packet.Net{Addr: v4 & mask, Mask: mask})
 		}
 	}
 	for i := range p.Interfaces {
@@ -56,13 +38,13 @@ func newPrivateNets(p *ruleset.Policy) *privateNets {
 
 // has reports whether an IPv4 address is private.
 func (in *privateNets) has(a packet.Addr) bool {
-	for _, n := range privateBlocks {
-		if a&n.mask == n.addr {
+	for _, n := range packet.NotGlobal {
+		if n.Has(a) {
 			return true
 		}
 	}
 	for _, n := range in.own {
-		if a&n.mask == n.addr {
+		if n.Has(a) {
 			return true
 		}
 	}

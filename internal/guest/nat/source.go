@@ -21,8 +21,8 @@ type source struct {
 // An entry translates a source network to the external addresses of its members. Entries of
 // the policy with the same source are merged.
 type entry struct {
-	addr, mask packet.Addr
-	first, n   uint32
+	packet.Net
+	first, n uint32
 }
 
 // A member is one external address of an entry, and its ports.
@@ -75,7 +75,7 @@ func (s *source) plan(p *ruleset.Policy, key uint64) (pools []planned, err error
 			if !ok {
 				return nil, errors.New("nat: the source of an snat entry is not IPv4")
 			}
-			e.addr, e.mask = a, packet.Mask(n.SourceMask)
+			e.Net = packet.Net{Addr: a, Mask: packet.Mask(n.SourceMask)}
 		}
 		at := slices.IndexFunc(pools, func(v planned) bool { return v.addr == addr })
 		if at < 0 {
@@ -84,7 +84,7 @@ func (s *source) plan(p *ruleset.Policy, key uint64) (pools []planned, err error
 		}
 		v := &pools[at]
 		v.lo, v.hi = min(v.lo, n.PortLo), max(v.hi, n.PortHi)
-		g := slices.IndexFunc(groups, func(g group) bool { return g.addr == e.addr && g.mask == e.mask })
+		g := slices.IndexFunc(groups, func(g group) bool { return g.Net == e.Net })
 		if g < 0 {
 			g = len(groups)
 			groups = append(groups, group{entry: e})
@@ -127,7 +127,7 @@ func (s *source) pair(pools []*Pool, servers []server) {
 // find returns the first entry that covers src, or nil.
 func (s *source) find(src packet.Addr) *entry {
 	for i := range s.entries {
-		if e := &s.entries[i]; src&e.mask == e.addr {
+		if e := &s.entries[i]; e.Has(src) {
 			return e
 		}
 	}

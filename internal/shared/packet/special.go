@@ -24,3 +24,18 @@ var NotForwarded = [...]Net{
 	{0xc0000040, 0xffffffc0}, // 192.0.0.64/26
 	{0xc0000080, 0xffffff80}, // 192.0.0.128/25
 }
+
+// NotGlobal are the networks that cannot be reached through the Internet
+// (RFC 6890), without those for documentation, which have no hosts.
+var NotGlobal = [...]Net{
+	{0x00000000, 0xff000000}, // 0.0.0.0/8, this host
+	{0x0a000000, 0xff000000}, // 10.0.0.0/8 (RFC 1918)
+	{0x64400000, 0xffc00000}, // 100.64.0.0/10, shared with the provider (RFC 6598)
+	{0x7f000000, 0xff000000}, // 127.0.0.0/8, loopback
+	{0xa9fe0000, 0xffff0000}, // 169.254.0.0/16, link-local (RFC 3927)
+	{0xac100000, 0xfff00000}, // 172.16.0.0/12 (RFC 1918)
+	{0xc0000000, 0xffffff00}, // 192.0.0.0/24, protocols (RFC 6890 section 2.1)
+	{0xc0a80000, 0xffff0000}, // 192.168.0.0/16 (RFC 1918)
+	{0xc6120000, 0xfffe0000}, // 198.18.0.0/15, benchmarks (RFC 2544)
+	{0xe0000000, 0xe0000000}, // 224.0.0.0/3, multicast, reserved, broadcast
+}
