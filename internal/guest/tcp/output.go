@@ -182,9 +182,6 @@ func (s *Stack) retransmit(c *conn) {
 
 // goBack continues sending at the first byte that is not acknowledged.
 func (s *Stack) goBack(c *conn) {
-	c.nxt, c.dupAcks = c.una, 0
-	if c.finSent && int(c.max-c.una) > 0 {
-		c.finSent = false
-	}
+	c.nxt, c.dupAcks, c.finSent = c.una, 0, false
 	s.output(c)
 }
