@@ -25,7 +25,7 @@ type end struct {
 	ede  bool // an Extended DNS Error says that it is blocked
 }
 
-// fieldsClient is who asks, over TCP for room.
+// fieldsClient is the client, over TCP so that replies are not truncated.
 var fieldsClient = Client{Addr: client1, Port: 4321, Server: 0x0a000001, Conn: 9}
 
 // asks sends a query of the client for a.example over TCP, with EDNS.

@@ -55,7 +55,7 @@ func TestLargestHolderGivesWay(t *testing.T) {
 			t.Fatalf("end %d: %+v", i, d)
 		}
 	}
-	// Whoever gave way has been told.
+	// Each preempted query has a result.
 	for i, raw := range b.got {
 		if m := unpack(t, raw); m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeServerFailure {
 			t.Fatalf("answer %d: %v", i, m)
@@ -267,7 +267,7 @@ func TestTCPToUpstreamsIsShared(t *testing.T) {
 			t.Fatalf("answer %d: %+v", i, b.done[5+i])
 		}
 	}
-	// Queries that nobody answers over TCP end, and so do their connections.
+	// Queries over TCP without a response end, and so do their connections.
 	b.finishAll()
 	if b.p.tcp != 0 || len(b.dropped) != maxTCP {
 		t.Fatalf("%d over TCP, %d dropped", b.p.tcp, len(b.dropped))

@@ -85,7 +85,7 @@ func TestTLSResponsesAreMatched(t *testing.T) {
 	if len(b.got) != 2 || b.p.Outstanding() != 0 || b.p.c.Mismatched != wrong {
 		t.Errorf("%d answers, %+v", len(b.got), b.p.c)
 	}
-	// What is under way over UDP has no answer over TLS.
+	// A query that was sent over UDP gets no response over TLS.
 	b = newBench(t, nil)
 	b.ask(query("a.example", dns.TypeA))
 	i := b.p.active.first - 1

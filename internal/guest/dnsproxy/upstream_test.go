@@ -198,7 +198,7 @@ func TestRefusalsCountOnce(t *testing.T) {
 	if to, port, msg, ok := b.p.Sent(first + 1); ok || to != 0 || port != 0 || msg != nil {
 		t.Fatal("something was sent from another port")
 	}
-	b.p.Unreachable(first+1, b.now) // nobody's
+	b.p.Unreachable(first+1, b.now) // no query's
 	if len(b.sent) != 1 || b.p.c.Unreachable != 0 {
 		t.Fatal("another port's error was taken")
 	}
@@ -290,7 +290,7 @@ func TestProbes(t *testing.T) {
 	if len(b.got) != got || len(b.done) != told || b.set.Len() != 0 || b.p.up[0].down() || b.p.probes != 0 || b.p.Outstanding() != 0 {
 		t.Fatalf("%d answers, %d ends, %+v", len(b.got)-got, len(b.done)-told, b.p.up[0])
 	}
-	// Probes that nobody answers, faster than they end: at most so many.
+	// Probes without a response, faster than they time out: at most so many.
 	for range downAfter {
 		b.p.noteFailure(0, b.now)
 	}

@@ -87,7 +87,7 @@ func TestLinkDeadlines(t *testing.T) {
 	if b.l.State() != Failed || b.failed[0] != "timeout: no answer in time" || b.held != 0 || b.seg.Flags&packet.RST == 0 {
 		t.Fatalf("state %d, told %q, %+v", b.l.State(), b.failed, b.seg)
 	}
-	// Open, with a query under way, from the first that has no answer on.
+	// Open, with a query: the time runs from the first without a response.
 	b = newBench(t)
 	b.open(query)
 	begin = b.now
@@ -115,7 +115,7 @@ func TestLinkDeadlines(t *testing.T) {
 	if b.l.State() != Ending || !b.l.pipe.Cancelled() {
 		t.Fatalf("state %d", b.l.State())
 	}
-	// Open and idle, then the end in good order, and no longer than finishFor.
+	// Open and idle, then closing for at most closeTimeout.
 	b = newBench(t)
 	b.open(query)
 	b.turn()
@@ -173,7 +173,7 @@ func TestConnectFails(t *testing.T) {
 	if b.l.Send(query, b.now+firstBackoff) || b.port != 2 || len(b.failed) != 1 || b.l.Counters().Failures[verdict.TLSTimeout] != 2 {
 		t.Errorf("after the pause: told %q, %d ports", b.failed, b.port)
 	}
-	b.l.cfg.ClockSet = false // another reason is told
+	b.l.cfg.ClockSet = false // another reason is reported
 	if b.l.Send(query, b.now+100*second) || len(b.failed) != 2 {
 		t.Errorf("another reason: told %q", b.failed)
 	}
@@ -243,7 +243,7 @@ func TestLinkMovesAll(t *testing.T) {
 	if !bytes.Equal(got, sent) {
 		t.Fatal("other bytes than were sent")
 	}
-	// Bytes for a connection that is gone go nowhere, and the server's end is told.
+	// Bytes for a removed connection are discarded, and the server's end is reported.
 	p.WriteSealed(make([]byte, 100))
 	b.l.conn = 0
 	if b.l.sendSealed(b.now); p.sealedOut.Len() != 0 {

@@ -133,7 +133,7 @@ func TestLookups(t *testing.T) {
 				t.Fatalf("%d alive and %d dead of %d", s.Len(), s.expired.n, len(all))
 			}
 		}
-		// Whoever is bound again is alive again; each that was seen to end is counted.
+		// An expired binding that is bound again is found again; each expiry is counted.
 		c := *s.Counters()
 		if c.Inserted != want.Inserted || c.Refreshed != want.Refreshed || c.EvictedFull+c.EvictedText+c.EvictedAddress != 0 || c.Expired == 0 {
 			t.Fatalf("%+v, want %+v", c, want)
@@ -278,7 +278,7 @@ func TestEqualAges(t *testing.T) {
 	if got := text(); got != "zmlkjihg" {
 		t.Fatalf("%q", got)
 	}
-	// And who knows too many names of an address loses the one that was bound first.
+	// With too many names for an address the first one bound is evicted.
 	s = New(Config{Capacity: 100})
 	for i := range PerAddress + 2 {
 		s.Bind(1, wire(t, fmt.Sprintf("n%d.x", i)), 10, 60, 0, 0)

@@ -89,7 +89,7 @@ func TestTextAndWire(t *testing.T) {
 		}
 		put := [MaxName]byte{}
 		for i := range put {
-			put[i] = 0xee // what somebody left there
+			put[i] = 0xee // left from an earlier use
 		}
 		n := EncodeTo(&put, []byte(text))
 		if (n != 0) != ok || ok && string(put[:n]) != want {

@@ -165,7 +165,7 @@ func TestEvictedIsGone(t *testing.T) {
 		if n, most := s.Clients(); n != 0 || most != 0 || s.Len() != 0 {
 			t.Fatalf("%d clients, the greater has %d", n, most)
 		}
-		// What has expired gives way in the order in which that was seen, uncounted.
+		// Expired bindings are evicted in the order in which Sweep found them, and not counted.
 		for i := range 4 {
 			s.Bind(client, wire(t, "new.r"), packet.Addr(1000+i), 60, 1<<60, 0)
 			check(t, s)

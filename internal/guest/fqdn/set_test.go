@@ -108,7 +108,7 @@ func TestFind(t *testing.T) {
 	if len(f.Names) != 2 || string(s.Text(f.Names[0].Name, 0, &buf)) != "\x01b\x07example\x00" && string(s.Text(f.Names[0].Name, 0, &buf)) != "\x01a\x07example\x00" {
 		t.Errorf("names %+v", f.Names)
 	}
-	// Who else knows it, and who knew it.
+	// Other clients, and expired bindings.
 	if s.FindAnyClient(10, 0, &f); len(f.IDs) != 3 {
 		t.Errorf("others: %v", f.IDs)
 	}
@@ -189,7 +189,7 @@ func TestS34_OldestGivesWay(t *testing.T) {
 			t.Errorf("address %d has been pushed out by names that no rule needs", i)
 		}
 	}
-	// The expired give way before anything else.
+	// Expired bindings are evicted first.
 	e := New(Config{Capacity: 3, Patterns: patterns(t, "*.example")})
 	e.Bind(1, name(0), 0, 1000, 0, 0)
 	e.Bind(1, name(1), 1, 10, 1, 0)

@@ -50,7 +50,7 @@ func TestS34_FairShare(t *testing.T) {
 					}
 				}
 			}
-			// And who comes only now is not shut out.
+			// A new client finds room, too.
 			for k := range each {
 				s.Bind(50, wire(t, fmt.Sprintf("late%d.example", k)), packet.Addr(k), 3600, 2*second, 0)
 			}

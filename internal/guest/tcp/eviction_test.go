@@ -282,7 +282,7 @@ func TestPlacesAreShared(t *testing.T) {
 	if f := w.connect(attacker, 9999, 0); f.open {
 		t.Fatal("an attacker beyond its share has another connection")
 	}
-	// A place for each, all at work: nobody has a better right.
+	// One connection of each client, all in use: none may be evicted.
 	w = newCrowd(t, 3000)
 	busy = nil
 	for i := range maxPassive {
@@ -298,7 +298,7 @@ func TestPlacesAreShared(t *testing.T) {
 			t.Fatalf("connection %d: %d bytes", i, len(f.data))
 		}
 	}
-	// They are idle now: the one that has been for the longest gives way.
+	// They are idle now: the one that is idle for the longest time is evicted.
 	w.now += second
 	if f := w.connect(clientAddr, 100, 60000); !f.open || !busy[0].ended {
 		t.Fatalf("a 97th client; %+v", w.s.c)
@@ -420,7 +420,7 @@ func TestQuestionsEnd(t *testing.T) {
 			t.Errorf("after %d s it is still there", queryTimeout/second)
 		}
 	}
-	// Nobody wants the answer any more.
+	// The response is not needed any more.
 	w := newCrowd(t, 0)
 	tu := Tuple{Local: serverAddr, Remote: 0xc6336435, LocalPort: 30000, RemotePort: 53}
 	w.s.Connect(&tu, 4, []byte("q"), w.now)

@@ -125,7 +125,7 @@ func TestCloseWithinAMessage(t *testing.T) {
 // limits, nor are evicted for each other.
 func TestAnUpstreamThatIsAClient(t *testing.T) {
 	w := newCrowd(t, 3000)
-	for i := range 4 { // under way, with nothing left to send
+	for i := range 4 { // pending, with nothing left to send
 		f := &far{Tuple: Tuple{Local: serverAddr, Remote: clientAddr, LocalPort: w.port(), RemotePort: 53}, seq: 7, win: 60000}
 		w.conns[f.Tuple] = f
 		if !w.s.Connect(&f.Tuple, uint32(i), []byte("q"), w.now) {

@@ -59,7 +59,7 @@ func (u *upstream) step() bool {
 
 // TestInteropQuestions: the firewall asks servers with gVisor's TCP, of which some
 // answer in pieces, some stop in the middle, some reset and some say nothing. Each
-// question is answered, or its end is told, within its time; on bad wires that is
+// query gets a response or is reported as closed within its timeout; on bad wires that is
 // too short for many of the longest answers.
 func TestInteropQuestions(t *testing.T) {
 	interop(t, 8192, func(l *lab) (whole, of int) {
@@ -153,7 +153,7 @@ func TestInteropQuestions(t *testing.T) {
 
 // TestInteropStreams: streams to a server with gVisor's TCP carry bytes in both
 // directions at once, with slow readers at either end; either end says first that it
-// has no more. All bytes arrive, or the end is told.
+// has no more. All bytes arrive, or the end is reported.
 func TestInteropStreams(t *testing.T) {
 	interop(t, 8192, func(l *lab) (whole, of int) {
 		type stream struct {
@@ -220,7 +220,7 @@ func TestInteropStreams(t *testing.T) {
 				}
 				if n != k.progress {
 					k.progress, k.moved = n, l.now
-				} else if l.now-k.moved > 60*second || l.now > 200*second { // both ends have programs that do not wait for ever
+				} else if l.now-k.moved > 60*second || l.now > 200*second { // the users of both ends give up
 					l.ours.Abort(k.id, l.now)
 					if k.s != nil {
 						k.s.ep.Abort()

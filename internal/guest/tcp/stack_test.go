@@ -327,7 +327,7 @@ func TestLimits(t *testing.T) {
 	if h.s.Len() != maxPerClient {
 		t.Fatalf("%d connections of one client", h.s.Len())
 	}
-	// A flood of SYNs from everywhere does not keep out who means it.
+	// A flood of SYNs does not keep out a client that completes its handshake.
 	flood := func() {
 		for i := range packet.Addr(3 * maxPassive) {
 			tu := Tuple{Local: serverAddr, Remote: 0x0a000100 + i, LocalPort: 53, RemotePort: 1}

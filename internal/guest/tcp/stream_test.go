@@ -71,7 +71,7 @@ func TestStreamWindow(t *testing.T) {
 	if n := h.s.Read(id, got[streamIn/2:], h.now); n != streamIn/2 || !bytes.Equal(got, sent[:streamIn]) {
 		t.Fatal("other bytes than were sent")
 	}
-	// The other side's end is told; the stream lives until its owner closes it.
+	// The peer's FIN is reported; the stream stays open until its user closes it.
 	h.send(packet.ACK|packet.FIN, "end")
 	if st, ok := h.s.Stream(id); !ok || !st.Ended || st.Unread != 3 || !st.Open {
 		t.Fatalf("%+v", st)

@@ -197,7 +197,7 @@ func TestSendBufferIsBounded(t *testing.T) {
 // TestClientTimeouts: the deadlines of clients' connections: idle ones, those that
 // wait for responses, and those within a message.
 func TestClientTimeouts(t *testing.T) {
-	// Idle: closed in good order, and forgotten after lingerTimeout.
+	// Idle: closed with a FIN, and removed after lingerTimeout.
 	h, c := establishedByHand(t, false)
 	begin := h.now
 	due(t, h.s, begin+idleTimeout)
@@ -248,14 +248,14 @@ func TestClientTimeouts(t *testing.T) {
 	if in := h.tickAt(begin + idleTimeout); len(in) != 1 || in[0].Flags&packet.RST == 0 || h.s.c.Timeouts != 1 {
 		t.Fatalf("half a message: %+v", in)
 	}
-	// Whoever takes answers has to take minProgress of them, or all, within idleTimeout.
+	// A client must acknowledge minProgress of its responses, or all, within idleTimeout.
 	for _, took := range []uint32{minProgress - 1, minProgress} {
 		h, c := establishedByHand(t, false)
 		h.serve = func(e *end, id uint32, msg []byte) { e.s.Send(id, make([]byte, 60000), e.s.now) }
 		h.send(packet.ACK, "\x00\x01a")
 		begin := h.now
 		h.now += 9 * second
-		for _, part := range []uint32{5000, took - 5000} { // what is under way at first is less
+		for _, part := range []uint32{5000, took - 5000} { // less is outstanding at first
 			h.ack = c.una + part
 			h.send(packet.ACK, "")
 		}
