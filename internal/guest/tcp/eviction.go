@@ -91,7 +91,7 @@ func (s *Stack) reserveConn(k kind, client packet.Addr) bool {
 	counts := &s.perClient
 	clear(counts.n[:])
 	for i := range s.conn {
-		if c := &s.conn[i]; c.state != closed && c.passive {
+		if c := &s.conn[i]; c.passive {
 			*counts.of(c.Remote)++
 		}
 	}
@@ -105,7 +105,7 @@ func (s *Stack) reserveConn(k kind, client packet.Addr) bool {
 	var best rank
 	for i := range s.conn {
 		c := &s.conn[i]
-		if c.state == closed || !c.passive {
+		if !c.passive {
 			continue
 		}
 		if r, ok := s.evictionRank(c, client, mine, *counts.of(c.Remote)); ok && (victim == nil || r.before(&best)) {

@@ -100,7 +100,8 @@ func (s *Stack) input(c *conn, p *packet.Packet, options, data []byte) {
 		}
 		c.rcv += uint32(len(data))
 		id := s.id(c)
-		if !s.readMessages(c, data) || s.byID(id) == nil {
+		s.readMessages(c, data)
+		if s.byID(id) == nil {
 			return
 		}
 		if p.Flags&packet.FIN != 0 && !cut && !c.finSeen {
@@ -195,11 +196,11 @@ func (s *Stack) processAck(c *conn, p *packet.Packet, n int) bool {
 	return true
 }
 
-// readMessages splits received data into messages. It returns false if the
-// connection was removed.
-func (s *Stack) readMessages(c *conn, data []byte) bool {
+// readMessages splits received data into messages. It may remove the connection.
+func (s *Stack) readMessages(c *conn, data []byte) {
 	if c.stream {
-		return s.bufferStream(c, data)
+		s.bufferStream(c, data)
+		return
 	}
 	id := s.id(c)
 	limit := maxMessage
@@ -220,7 +221,7 @@ func (s *Stack) readMessages(c *conn, data []byte) bool {
 			if c.lenBytes == 2 && (c.msgLen > limit || c.msgLen == 0) {
 				s.c.Aborted++
 				s.abort(c)
-				return false
+				return
 			}
 			continue
 		}
@@ -228,10 +229,10 @@ func (s *Stack) readMessages(c *conn, data []byte) bool {
 		if !s.reserveChunks(c, &c.rx, n) {
 			s.c.Aborted++
 			s.abort(c)
-			return false
+			return
 		}
 		if s.byID(id) == nil {
-			return false // it was evicted itself
+			return // it was evicted itself
 		}
 		mem := &s.pools[c.kind()]
 		mem.append(&c.rx, data[:n])
@@ -250,8 +251,7 @@ func (s *Stack) readMessages(c *conn, data []byte) bool {
 		}
 		s.user.Message(id, msg)
 		if s.byID(id) == nil {
-			return false
+			return
 		}
 	}
-	return true
 }

@@ -386,3 +386,21 @@ func TestSendBeforeTheFIN(t *testing.T) {
 		}
 	}
 }
+
+// TestWindowAfterOurFIN: once our FIN is acknowledged, a window that opens causes
+// nothing.
+func TestWindowAfterOurFIN(t *testing.T) {
+	h, c := establishedByHand(t, false)
+	h.s.Close(h.s.id(c), h.now)
+	say := func(window uint16) []Segment {
+		h.in = nil
+		h.arrive(&Segment{Tuple: Tuple{Local: clientAddr, Remote: serverAddr, LocalPort: h.port, RemotePort: 53}, Seq: h.seq, Ack: c.max,
+			Flags: packet.ACK, Window: window}, h.now)
+		return h.in
+	}
+	for _, window := range []uint16{0, 1000} {
+		if in := say(window); len(in) != 0 || !c.finSent || c.una != c.max || c.resendAt != 0 {
+			t.Fatalf("a window of %d: %+v, %+v", window, in, c)
+		}
+	}
+}

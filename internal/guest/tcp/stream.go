@@ -104,17 +104,12 @@ func (s *Stack) Abort(id uint32, now int64) {
 
 // bufferStream appends received bytes to the receive buffer, or drops them once
 // the user has closed the stream. They are within the window, for which there is
-// memory. It returns false if the connection was removed.
-func (s *Stack) bufferStream(c *conn, data []byte) bool {
-	if c.state != established {
-		return true
-	}
-	if !s.pools[kindStream].append(&c.rx, data) { // unreachable
-		s.c.Aborted++
+// memory.
+func (s *Stack) bufferStream(c *conn, data []byte) {
+	if c.state == established && !s.pools[kindStream].append(&c.rx, data) {
+		s.c.Aborted++ // unreachable
 		s.abort(c)
-		return false
 	}
-	return true
 }
 
 // Input processes a segment of an existing connection (see Owns): its header p, its

@@ -162,9 +162,12 @@ func TestStreamGivenUp(t *testing.T) {
 	if n := h.s.Write(id, make([]byte, streamOut+10), h.now); n != streamOut || h.s.Write(id, []byte("x"), h.now) != 0 {
 		t.Fatalf("took %d bytes", n)
 	}
-	for range 4 {
+	for i := range 4 {
 		h.now += second
 		h.s.Tick(h.now)
+		if st, _ := h.s.Stream(id); st.Unacked != (i >= 2) {
+			t.Fatalf("after %d s: %+v", i+1, st)
+		}
 	}
 	for _, s := range h.in {
 		if len(s.Data) > streamMSS {
