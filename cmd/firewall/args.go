@@ -5,19 +5,19 @@ import (
 	"strings"
 )
 
-// arguments are the boot arguments that the firewall knows. They say how it is
-// connected, never what it lets through.
+// arguments are the boot arguments of the firewall. They describe its devices, and never
+// affect the policy.
 type arguments struct {
 	lan, wan       [6]byte // hardware addresses of the interfaces
 	hasLAN, hasWAN bool
 	events         bool // print events on the console
-	probe          bool // only show that the machine boots
+	probe          bool // only report that the machine boots
 }
 
 const argPrefix = "thurward."
 
-// parseArgs reads the arguments whose names begin with "thurward."; all
-// others belong to the kernel or the loader. Later ones win.
+// parseArgs parses the arguments whose names begin with "thurward."; all others are for the
+// kernel or the loader. Of several with one name the last counts.
 func parseArgs(cmdline string) (a arguments, err error) {
 	for _, w := range strings.Fields(cmdline) {
 		rest, ok := strings.CutPrefix(w, argPrefix)
@@ -54,8 +54,8 @@ func parseArgs(cmdline string) (a arguments, err error) {
 	return a, nil
 }
 
-// parseMAC reads six bytes in hexadecimal, separated by colons. The address of
-// an interface is no group address and not zero.
+// parseMAC parses six bytes in hexadecimal, separated by colons. Group addresses and zero
+// are invalid for an interface.
 func parseMAC(s string) (m [6]byte, ok bool) {
 	if len(s) != 17 {
 		return m, false

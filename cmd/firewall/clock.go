@@ -6,11 +6,10 @@ import (
 	"github.com/thurward/thurward/internal/guest/sys"
 )
 
-// oldest is a time of day that has passed: a clock that shows an earlier one has
-// not been set, whatever it says.
+// oldest is a time in the past: a clock that shows an earlier time has not been set.
 var oldest = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// clockSet reports whether the time of day is known, as far as can be told.
+// clockSet reports whether the time of day appears to be known.
 func clockSet() bool {
 	_, source := sys.WallBase()
 	return source != "none" && timeOfDay().After(oldest)

@@ -8,9 +8,9 @@ import (
 	"github.com/thurward/thurward/internal/shared/event"
 )
 
-// console prints events on the serial port, for people who try things out: the
-// stream is what programs read. The port is slow and stops the CPU while it prints, so that
-// lines are few: the rest is counted and the count printed.
+// console prints events on the serial port, for people; programs read the stream. The port
+// is slow and stops the CPU while it prints, so the number of lines is limited; suppressed
+// ones are counted, and the count is printed.
 type console struct {
 	ring  *event.Ring
 	ctx   export.Context
@@ -20,9 +20,9 @@ type console struct {
 	buf   []byte
 }
 
-// How many lines the port gets, and how many are printed between two chances
-// for the packet loop. On software KVM every byte is an exit to the host, 18 ms
-// for a line, during which nothing is forwarded.
+// The rate of lines, and how many are printed between two turns of the packet loop. On
+// software KVM every byte is an exit to the host, 18 ms for a line, during which nothing is
+// forwarded.
 const (
 	consoleRate, consoleBurst, consoleChunk = 100, 500, 8
 	slowRate, slowBurst, slowChunk          = 4, 60, 1
@@ -38,7 +38,7 @@ func newConsole(ctx export.Context, ring *event.Ring, on bool) *console {
 
 const eventPrefix = "thurward: event "
 
-// add takes an event that is to be printed.
+// add renders an event to be printed.
 func (c *console) add(r *event.Record, name []byte) {
 	if !c.limit.Allow(sys.Nanotime()) {
 		return
@@ -48,8 +48,8 @@ func (c *console) add(r *event.Record, name []byte) {
 	c.buf = append(c.buf, '\n')
 }
 
-// flush prints what was added, and how many events were not once there are no
-// more.
+// flush prints the added lines and, unless there are more events, the number of suppressed
+// ones.
 func (c *console) flush(more bool) {
 	if !c.on {
 		return

@@ -17,13 +17,12 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// startDoT starts what speaks TLS to the policy's upstreams: a goroutine for
-// each, which does something when the packet loop has something for it. It is
-// called once, before the packet loop.
+// startDoT starts a goroutine for each of the policy's upstreams with TLS. It works when
+// the packet loop has data for it. startDoT is called once, before the packet loop.
 func startDoT(p *ruleset.Policy, e *router.Engine) error {
 	links := e.Host().Links()
 	if len(links) > 0 && !clockSet() {
-		say("note: the machine does not know the time, so that no certificate can be judged: upstreams with tls are not asked")
+		say("note: the time of day is not known, so that certificates cannot be verified: upstreams with tls are not used")
 	}
 	mozillas := sync.OnceValues(mozilla)
 	for _, l := range links {
@@ -37,7 +36,7 @@ func startDoT(p *ruleset.Policy, e *router.Engine) error {
 		told := ""
 		go tlspipe.Run(l.Pipe, tlspipe.Config{Name: name, Roots: roots, Time: timeOfDay, Yield: runtime.Gosched,
 			Refused: func(why string) {
-				if why != told { // the console is slow
+				if why != told { // each reason once: the console is slow
 					told = why
 					say("upstream " + netip.AddrFrom16(u.Address).Unmap().String() + ":" + strconv.Itoa(int(u.Port)) + ": its certificate for " + name + " is refused: " + why)
 				}
@@ -46,9 +45,8 @@ func startDoT(p *ruleset.Policy, e *router.Engine) error {
 	return nil
 }
 
-// mozilla returns the certificate authorities that Mozilla's root program
-// trusts, with the limits that it sets. They are compiled in: the image has no
-// files.
+// mozilla returns the certificate authorities of Mozilla's root program, with its
+// constraints. They are compiled in: the image has no files.
 func mozilla() (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	for r := range bundle.Roots() {
@@ -61,12 +59,12 @@ func mozilla() (*x509.CertPool, error) {
 		} else {
 			pool.AddCertWithConstraint(c, r.Constraint)
 		}
-		runtime.Gosched() // there are many
+		runtime.Gosched() // after each, since there are many
 	}
 	return pool, nil
 }
 
-// authorities reads those that the policy names for an upstream.
+// authorities parses the certificates of an upstream's ca in the policy.
 func authorities(der string) (*x509.CertPool, error) {
 	cs, err := x509.ParseCertificates([]byte(der))
 	if err != nil {

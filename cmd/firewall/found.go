@@ -6,8 +6,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/abi"
 )
 
-// noNetwork says that there is no network device: where they were looked for,
-// what was there instead, and what would help.
+// noNetwork returns the message for a machine without a network device: where devices were
+// searched, what was found instead, and the remedy.
 func noNetwork(f abi.Found) string {
 	var where []string
 	for _, s := range [...]struct {

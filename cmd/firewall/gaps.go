@@ -2,32 +2,31 @@ package main
 
 import "github.com/thurward/thurward/internal/guest/export"
 
-// What the packet loop did between two polls.
+// Activities of the packet loop between two polls.
 const (
 	polling  = iota // handled a batch, or found none
-	yielding        // let the other goroutines have a turn
-	sleeping        // slept; counted is only how late it woke
+	yielding        // let other goroutines run
+	sleeping        // slept; only the delay of its waking is counted
 	occupations
 )
 
 // gapBounds are the upper bounds of the gaps' histogram, in nanoseconds.
 var gapBounds = [...]uint64{1e6, 2e6, 5e6, 10e6, 20e6, 50e6, 100e6, 200e6, 500e6, 1e9}
 
-// gaps measures how long packets wait because nobody looks for them: the time
-// between two polls of the packet loop while it is awake, and how late it wakes
-// up. A long one is the firewall's own doing or that of a host that gave the
-// machine no processor; the kind says where to look. It belongs to the packet
-// loop and costs a few instructions for each poll.
+// gaps measures how long packets wait for the packet loop: the time between two polls while
+// it is awake, and how late it wakes up. The cause of a long gap is the firewall itself, or
+// a host that gave the machine no processor; the activity narrows it down. It is owned by
+// the packet loop and costs a few instructions per poll.
 type gaps struct {
 	last    int64 // when the loop last began a poll, or should have
-	doing   int   // what it has done since
+	doing   int   // its activity since then
 	counts  [len(gapBounds) + 2]uint64
 	longest [occupations]uint64 // since the last snapshot, in nanoseconds
 	found   bool                // the last poll had packets
 	busy    uint64              // nanoseconds with something to do
 }
 
-// poll tells that a poll begins now, in nanoseconds since boot.
+// poll records that a poll begins now, in nanoseconds since boot.
 func (g *gaps) poll(now int64) {
 	d := uint64(max(now-g.last, 0))
 	g.last = now
@@ -44,8 +43,8 @@ func (g *gaps) poll(now int64) {
 	g.doing, g.found = polling, false
 }
 
-// woke tells that the loop slept, was to wake at deadline at the latest, and did
-// so now. How late an interrupt came nobody can tell here.
+// woke records that the loop slept, was to wake at deadline at the latest, and woke now.
+// The delay of an interrupt cannot be measured here.
 func (g *gaps) woke(now, deadline int64) { g.last, g.doing = min(now, deadline), sleeping }
 
 func (g *gaps) metrics() []export.Family {

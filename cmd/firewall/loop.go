@@ -12,28 +12,27 @@ import (
 )
 
 const (
-	// spin is how many empty polls come before the loop sleeps: an interrupt
-	// costs more than a few looks at two rings.
+	// spin is the number of empty polls before the loop sleeps: an interrupt costs more
+	// than polling two rings a few times.
 	spin = 200
-	// yieldEvery is how many busy polls come between two chances for the
-	// other goroutines.
+	// yieldEvery is the number of busy polls between two turns of other goroutines.
 	yieldEvery = 64
-	// longWait is how long the loop sleeps at most, in nanoseconds.
+	// longWait is the longest sleep of the loop in nanoseconds.
 	longWait = int64(60e9)
-	// kickEvery is the time between two looks for devices that stand still.
+	// kickEvery is the interval of Kick in nanoseconds.
 	kickEvery = int64(100e6)
-	// cryptoShare: after a turn of the goroutines that speak TLS, packets have
-	// so many times as long as it took.
+	// cryptoShare is for how many times the duration of a turn of the TLS goroutines
+	// packets have priority after it.
 	cryptoShare = 3
 )
 
-// loop forwards packets. While there are any it polls; otherwise it sleeps
-// until a device interrupts or the data plane has something to do.
+// loop forwards packets. While there are any it polls; otherwise it sleeps until a device
+// interrupts or a deadline of the data plane.
 func loop(e *router.Engine, p *ports, out *outlet, g *gaps) {
-	native := sys.Native() // then nobody interrupts this loop: see main
+	native := sys.Native() // no preemption of this loop: see main
 	idle, busy := 0, 0
-	turn := int64(0) // when TLS is next given the processor although there are packets
-	// others gives the other goroutines a turn.
+	turn := int64(0) // when TLS next gets a turn although there are packets
+	// others lets other goroutines run.
 	others := func(now int64) {
 		g.doing = yielding
 		runtime.Gosched()
@@ -58,7 +57,7 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps) {
 			continue
 		}
 		idle++
-		if e.Host().Working() && (now >= turn || idle >= spin) { // no turn is too many while nothing comes
+		if e.Host().Working() && (now >= turn || idle >= spin) { // without packets there is no limit
 			others(now)
 			continue
 		}
@@ -94,8 +93,7 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps) {
 	}
 }
 
-// interrupted handles the interrupts of the devices, and what somebody wants who
-// has the machine's keyboard.
+// interrupted handles the interrupts of the devices, and a request to end (Ctrl-Alt-Del).
 func (p *ports) interrupted(bits uint64, out *outlet) {
 	out.interrupted(bits)
 	if bits&p.lanBit != 0 {
@@ -113,12 +111,12 @@ func (p *ports) interrupted(bits uint64, out *outlet) {
 	}
 }
 
-// endLimit is how long telemetry may take to leave when the firewall ends, in
+// endLimit is how long sending the remaining telemetry may take when the firewall ends, in
 // nanoseconds.
 const endLimit = int64(500e6)
 
-// end ends the firewall in good order: nothing is forwarded any more, what has been
-// told leaves as far as somebody takes it, and the machine is powered off.
+// end shuts the firewall down: it forwards no more packets, sends the remaining telemetry
+// as far as the reader takes it, and powers the machine off.
 func end(out *outlet, why string) {
 	for limit := sys.Nanotime() + endLimit; out.due(sys.Nanotime()) && sys.Nanotime() < limit; {
 		out.rush.Store(false)
@@ -133,32 +131,32 @@ func end(out *outlet, why string) {
 	sys.PowerOff()
 }
 
-// after returns until when packets come first after a turn of others that began
-// at a time and ends now.
+// after returns until when packets have priority after a turn of other goroutines from
+// began until now.
 func after(began int64) int64 {
 	end := sys.Nanotime()
 	return end + cryptoShare*(end-began)
 }
 
-// check looks after the devices, and for interrupts, from time to time. It says once when one has
-// been given up; the other one goes on: its hosts still get answers from the
-// firewall.
+// check polls for interrupts and kicks the devices at intervals. It reports once when a
+// device has been given up; the other one continues, and its hosts still get answers from
+// the firewall.
 func (p *ports) check(now int64, out *outlet) {
 	if now >= p.kick {
 		p.kick = now + kickEvery
-		p.interrupted(sys.Wait(0), out) // who never sleeps hears of none otherwise
+		p.interrupted(sys.Wait(0), out) // a loop that never sleeps would not see them
 		p.lan.Kick()
 		p.wan.Kick()
 	}
 	for i, n := range [...]*virtio.Net{p.lan, p.wan} {
-		if why := n.Stopped(); why != "" && !p.told[i] {
-			p.told[i] = true
+		if why := n.Stopped(); why != "" && !p.reported[i] {
+			p.reported[i] = true
 			say([...]string{"the lan", "the wan"}[i] + " interface has stopped: " + why)
 		}
 	}
 }
 
-// ready prints the line that says that the rules are live.
+// ready prints the line that reports that the rules are in effect.
 func ready(p *ruleset.Policy, n *ports) {
 	lan, _ := n.lan.MAC()
 	wan, _ := n.wan.MAC()

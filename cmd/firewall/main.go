@@ -1,5 +1,5 @@
-// Command firewall is the program of the image: it wires the devices, the data
-// plane and the telemetry together, and runs the packet loop.
+// Command firewall is the program of the image: it connects the devices, the data plane and
+// the telemetry, and runs the packet loop.
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 		refuse(err)
 	}
 	if args.probe {
-		// The launcher tells its user which kind of KVM this is: ADR 0004.
+		// The launcher reports to its user which kind of KVM this is: ADR 0004.
 		if sys.Native() {
 			say("probe ok software-kvm")
 		} else {
@@ -38,18 +38,17 @@ func main() {
 	refuse(run(args))
 }
 
-// run brings everything up and forwards packets; it returns only what keeps it
-// from starting.
+// run starts everything and forwards packets. It returns only if the firewall cannot start.
 func run(args arguments) error {
-	// Nearly all that is allocated until the rules are live stays: collecting
-	// it would only be late.
+	// Nearly everything that is allocated during start-up is permanent: collections would
+	// only delay it.
 	percent := debug.SetGCPercent(-1)
 	policy, err := ruleset.Open(sys.Policy())
 	if err != nil {
 		return err
 	}
-	// Memory for the flow table is the one thing that a policy can ask too
-	// much of; say so before anything is taken.
+	// A policy may need more memory than there is: report that before anything is
+	// allocated.
 	if need := memoryNeeded(policy); need > sys.FreeBytes() {
 		return errors.New("the policy needs " + mega(need) + " MB of memory for " + itoa(int(policy.Settings.MaxFlows)) +
 			" flows and its buffers, and " + mega(sys.FreeBytes()) + " MB are free (give the machine more with --memory, or lower defaults.max_flows)")
@@ -93,8 +92,8 @@ func run(args arguments) error {
 	return nil
 }
 
-// refuse says why the firewall does not start, and powers the machine off:
-// starting it again would not help.
+// refuse reports why the firewall does not start, and powers the machine off: a restart
+// would not help.
 func refuse(err error) {
 	say("refusing to start: " + err.Error())
 	sys.PowerOff()
@@ -103,11 +102,11 @@ func refuse(err error) {
 // say writes one line to the console.
 func say(s string) { os.Stdout.Write(line(s)) }
 
-// maxSaid bounds a line of the console in bytes: it prints slowly.
+// maxSaid is the length of the longest line of the console in bytes: it prints slowly.
 const maxSaid = 1000
 
-// line returns what is said as one line of printable text: parts of it may be
-// somebody else's words, and the launcher acts on how lines begin.
+// line returns s as one line of printable text: parts of it may come from outside, and the
+// launcher interprets the beginnings of lines.
 func line(s string) []byte {
 	return append(printable.Append([]byte("thurward: "), s, maxSaid), '\n')
 }

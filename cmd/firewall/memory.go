@@ -14,20 +14,20 @@ import (
 )
 
 const (
-	// buffers is the number of packet buffers: two full queues for each of
-	// two devices, and as many again in hand or waiting for a neighbour.
+	// buffers is the number of packet buffers: two full queues for each of two devices, and
+	// as many again in the data plane.
 	buffers = 2048
 	// ringSize is the number of events that may wait to be printed.
 	ringSize = 4096
-	// tlsHeap is what TLS takes of Go's heap beside the links: the authorities'
-	// certificates, and handshakes.
+	// tlsHeap is the memory of TLS in Go's heap beside the links, in bytes: certificates of
+	// authorities, and handshakes.
 	tlsHeap = 4 << 20
-	// heapFloor is what Go's heap gets at least.
+	// heapFloor is the least memory for Go's heap in bytes.
 	heapFloor = 8 << 20
 )
 
-// memoryNeeded returns the memory that the policy's tables and the buffers
-// take, with the least heap that works.
+// memoryNeeded returns the memory of the policy's tables and of the buffers, with the least
+// heap, in bytes.
 func memoryNeeded(p *ruleset.Policy) uint64 {
 	tables := router.MemoryOf(p)
 	heap := heapFloor
@@ -37,8 +37,8 @@ func memoryNeeded(p *ruleset.Policy) uint64 {
 	return uint64(tables.Total()+event.RingBytes(ringSize)+export.StreamBytes+virtio.VsockBytes+heap) + 2*(2<<20) + buffers*framebuf.Size
 }
 
-// alloc returns memory for the flow table. Whether there is enough has been
-// checked (memoryNeeded); what is missing nevertheless is a broken promise.
+// alloc returns memory for the flow table. memoryNeeded has checked that there is enough; a
+// failure is a bug.
 func alloc(n int, zeroed bool) []byte {
 	mem, _, err := sys.DMA(n, zeroed)
 	if err != nil {
@@ -48,8 +48,8 @@ func alloc(n int, zeroed bool) []byte {
 	return mem
 }
 
-// setMemoryLimit tells Go how much memory is left for its heap, now that the
-// tables have theirs, keeping some for stacks and page tables.
+// setMemoryLimit sets the limit of Go's heap: the memory that the tables leave, less a
+// reserve for stacks and page tables.
 func setMemoryLimit() {
 	s := sys.Stats()
 	debug.SetMemoryLimit(int64(max(heapFloor, s.FreeFrames*4096*3/4)))

@@ -9,8 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// startDoT: this program has no TLS, so that it refuses a policy that wants it.
-// thurward build chooses the program that has it (ADR 0010).
+// startDoT returns an error for a policy with TLS: this program has none. thurward build
+// chooses the program with TLS where needed (ADR 0010).
 func startDoT(p *ruleset.Policy, _ *router.Engine) error {
 	for i := range p.Upstreams {
 		if p.Upstreams[i].TLS != 0 {

@@ -17,9 +17,8 @@ import (
 // telemetryPort is the host's vsock port to which the stream goes.
 const telemetryPort = 9000
 
-// An outlet is the way out for all that the firewall tells: the stream over
-// vsock, and events on the console. A goroutine of its own works on it; the
-// packet loop wakes it and looks when it is next due.
+// An outlet sends the firewall's telemetry: the stream over vsock, and events on the
+// console. It has a goroutine of its own, which the packet loop wakes when it is due.
 type outlet struct {
 	stream  *export.Stream
 	ring    *event.Ring
@@ -29,14 +28,13 @@ type outlet struct {
 	signal  chan struct{}
 	news    atomic.Bool  // vsock has interrupted
 	changed atomic.Bool  // its configuration may have changed
-	rush    atomic.Bool  // the packet loop has packets
-	turn    atomic.Int64 // when lines are next rendered although it has
+	rush    atomic.Bool  // the packet loop is busy
+	turn    atomic.Int64 // when lines are next rendered although it is
 	busy    atomic.Bool  // there is more to do at once
-	next    atomic.Int64 // when there is something to do although nothing comes; at first at once
+	next    atomic.Int64 // when it must run even if nothing happens; 0: at once
 }
 
-// newOutlet opens the vsock device, if there is one, and joins all that is told
-// to it.
+// newOutlet opens the vsock device, if there is one, and makes the stream with all metrics.
 func newOutlet(p *ruleset.Policy, e *router.Engine, ring *event.Ring, n *ports, g *gaps, args arguments, secret [32]byte) *outlet {
 	base, source := sys.WallBase()
 	ctx := export.Context{Policy: p, WallBase: base, Clock: source,
@@ -62,7 +60,7 @@ func newOutlet(p *ruleset.Policy, e *router.Engine, ring *event.Ring, n *ports, 
 	return o
 }
 
-// identity is what the stream says of this firewall.
+// identity returns the description of this firewall for the stream.
 func identity(p *ruleset.Policy, n *ports, secret [32]byte) export.Identity {
 	side := func(r ruleset.Role, dev *virtio.Net) (id export.InterfaceIdentity) {
 		mac, _ := dev.MAC()
@@ -88,8 +86,7 @@ func uptime() export.Family {
 		Fill: func(v []uint64) { v[0] = uint64(sys.Nanotime()) }}
 }
 
-// wake lets the goroutine look for work: always, when packets have come, or
-// when something waits for it.
+// wake wakes the goroutine.
 func (o *outlet) wake() {
 	select {
 	case o.signal <- struct{}{}:
@@ -97,27 +94,26 @@ func (o *outlet) wake() {
 	}
 }
 
-// While there are packets, lines get a quarter of the time: after each turn the
-// packet loop has three times as long as it took, and at least packetTime.
+// While there are packets, lines get a quarter of the time: after each turn the packet loop
+// gets three times its duration, and at least packetTime.
 const (
 	packetShare = 3
 	packetTime  = int64(200e3)
 )
 
-// pressing reports whether the goroutine is to have a turn although there are
-// packets: the ring fills faster than the usual turns empty it, or lines have
-// waited long enough.
+// pressing reports whether the goroutine gets a turn although there are packets: the ring
+// fills faster than regular turns empty it, or lines have waited long enough.
 func (o *outlet) pressing(now int64) bool {
 	n := o.ring.Len()
 	return n > ringSize/2 || (n > 0 || o.busy.Load()) && now >= o.turn.Load()
 }
 
-// due reports whether the goroutine has something to do now.
+// due reports whether the goroutine has work now.
 func (o *outlet) due(now int64) bool {
 	return o.busy.Load() || o.ring.Len() > 0 || o.news.Load() || o.stream.Wanted() || now >= o.next.Load()
 }
 
-// interrupted tells of the vsock device's interrupt.
+// interrupted handles the vsock device's interrupts.
 func (o *outlet) interrupted(bits uint64) {
 	if bits&sys.ConfigChanged != 0 {
 		o.changed.Store(true)
@@ -127,15 +123,15 @@ func (o *outlet) interrupted(bits uint64) {
 	}
 }
 
-// snapshot takes a snapshot of the metrics if the stream wants one. The packet
-// loop calls it.
+// snapshot takes a snapshot of the metrics if the stream has requested one. The packet loop
+// calls it.
 func (o *outlet) snapshot() {
 	if o.stream.Wanted() {
 		o.stream.Snapshot()
 	}
 }
 
-// run works whenever it is woken. Between two steps packets get their turn.
+// run works whenever it is woken. Between two steps the packet loop gets a turn.
 func (o *outlet) run() {
 	for range o.signal {
 		for o.step() {
@@ -166,7 +162,7 @@ func (o *outlet) step() bool {
 		more = true
 	}
 	o.next.Store(o.stream.Next())
-	// The loop is to take a snapshot before there is more to do here.
+	// The packet loop must take a snapshot first.
 	wanted := o.stream.Wanted()
 	o.busy.Store(more || wanted)
 	return more && !wanted

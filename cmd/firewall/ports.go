@@ -16,16 +16,15 @@ import (
 type ports struct {
 	lan, wan       *virtio.Net
 	lanBit, wanBit uint64  // in the result of sys.Wait
-	told           [2]bool // that the device has stopped
-	kick           int64   // when they are next looked after
+	reported       [2]bool // that the device has stopped
+	kick           int64   // time of the next Kick
 }
 
 const netDevice = 1 // virtio device type
 
-// openPorts finds out which device is the LAN and which the WAN, by their
-// hardware addresses, and opens both. The order of devices decides nothing:
-// hypervisors disagree about it. A boot argument names an interface's address,
-// or the policy does.
+// openPorts identifies the devices of LAN and WAN by their hardware addresses, and opens
+// both. The order of devices is not used: it differs between hypervisors. The address of an
+// interface is in a boot argument or in the policy.
 func openPorts(p *ruleset.Policy, args arguments, pool *framebuf.Pool) (*ports, error) {
 	devices := sys.Devices(netDevice)
 	var have []string
@@ -96,7 +95,7 @@ func (p *ports) config(r ruleset.Role) router.PortConfig {
 	return router.PortConfig{Role: r, Port: n, MAC: mac, MTU: n.MTU()}
 }
 
-// transport returns the way to a device's registers.
+// transport returns the transport of a device.
 func transport(d sys.Device) virtio.Transport {
 	if d.Notify == nil {
 		return virtio.NewMMIO(registers(d.Registers))
@@ -105,7 +104,7 @@ func transport(d sys.Device) virtio.Transport {
 		Multiplier: d.Multiplier, Config: registers(d.Config), ConfigLen: d.ConfigLen})
 }
 
-// registers returns access to a window.
+// registers returns the registers in a window.
 func registers(p unsafe.Pointer) virtio.Wide {
 	if sys.Native() {
 		return sys.NewRegisters(p)
@@ -113,7 +112,7 @@ func registers(p unsafe.Pointer) virtio.Wide {
 	return virtio.NewWindow(p)
 }
 
-// dma is the devices' memory.
+// dma allocates memory that devices can access.
 func dma(n int) (virtio.DMA, error) {
 	mem, phys, err := sys.DMA(n, true)
 	return virtio.DMA{Mem: mem, Phys: phys}, err

@@ -10,17 +10,17 @@ import (
 
 const vsockDevice = 19 // virtio device type
 
-// openVsock opens the machine's vsock device. A firewall without one, or whose
-// one does not work, forwards all the same: it says so once.
+// openVsock opens the machine's vsock device. Without one, or if it does not work, the
+// firewall forwards all the same, and reports it once.
 func (o *outlet) openVsock(secret [32]byte) bool {
 	devices := sys.Devices(vsockDevice)
 	if len(devices) == 0 {
-		say("note: the machine has no vsock device; events, metrics and spans go nowhere")
+		say("note: the machine has no vsock device; events, metrics and spans are not sent")
 		return false
 	}
 	v, err := virtio.OpenVsock(transport(devices[0]), dma, binary.LittleEndian.Uint32(secret[:])>>1)
 	if err != nil {
-		say("note: events, metrics and spans go nowhere: " + err.Error())
+		say("note: events, metrics and spans are not sent: " + err.Error())
 		return false
 	}
 	o.vsock, o.bit = v, 1<<devices[0].Bit
@@ -47,8 +47,7 @@ func (l link) State() export.LinkState {
 	return export.LinkClosed
 }
 
-// vsockMetrics describes the device's counters, which the outlet's goroutine
-// owns.
+// vsockMetrics returns the metrics of the vsock device, which the outlet's goroutine owns.
 func vsockMetrics(v *virtio.Vsock) []export.Family {
 	causes := [...]string{"malformed", "credit", "unasked", "device"}
 	return []export.Family{
@@ -62,12 +61,11 @@ func vsockMetrics(v *virtio.Vsock) []export.Family {
 				c := v.Counters()
 				x[0], x[1], x[2], x[3] = c.BadPacket, c.BadCredit, c.Unasked, c.BadIndex+c.BadID+c.BadLength
 			}},
-		{Name: "thurward_vsock_ignored_bytes_total", Help: "Bytes that the host sent and nobody read.", Type: export.Counter, Fill: func(x []uint64) { x[0] = v.Counters().RxIgnored }},
+		{Name: "thurward_vsock_ignored_bytes_total", Help: "Bytes that the host sent, which are discarded.", Type: export.Counter, Fill: func(x []uint64) { x[0] = v.Counters().RxIgnored }},
 	}
 }
 
-// metrics describes the counters of the network devices, which the packet loop
-// owns.
+// metrics returns the metrics of the network devices, which the packet loop owns.
 func (p *ports) metrics() []export.Family {
 	side := export.LabelOf("interface", func(i int) string { return [...]string{"lan", "wan"}[i&1] })
 	per := func(name, help string, typ export.MetricType, of func(n *virtio.Net) uint64) export.Family {
@@ -81,11 +79,11 @@ func (p *ports) metrics() []export.Family {
 	}
 	return []export.Family{
 		per("thurward_interface_up", "1 while the device works and its link is up.", export.Gauge, func(n *virtio.Net) uint64 { return flag(n.LinkUp() && n.Stopped() == "") }),
-		per("thurward_interface_receive_malformed_total", "Frames that the device delivered in a way that was not agreed on.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxMalformed }),
+		per("thurward_interface_receive_malformed_total", "Received frames that violate the negotiated features.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxMalformed }),
 		per("thurward_interface_receive_no_buffer_total", "Times that the receive queue could not be refilled.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxNoBuffer }),
 		per("thurward_interface_interrupts_total", "Interrupts of the device.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().Interrupts }),
 		per("thurward_interface_notifies_total", "Notifications to the device, each an exit to the host.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().Notifies }),
-		per("thurward_interface_transmit_kicks_total", "Times that the device had sent nothing for 100 ms although it had frames, and was notified again.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().TxKicks }),
+		per("thurward_interface_transmit_kicks_total", "Times that the transmit queue made no progress for 100 ms, and the device was notified again.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().TxKicks }),
 		per("thurward_device_violations_total", "Violations of virtio by the device; the first stops it.", export.Counter, func(n *virtio.Net) uint64 {
 			c := n.Counters()
 			return c.BadIndex + c.BadID + c.BadLength

@@ -8,7 +8,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// carrier carries the proxy's messages.
+// carrier is the transport of the proxy's messages.
 type carrier struct{ h *Host }
 
 // SendUDP implements dnsproxy.Transport.

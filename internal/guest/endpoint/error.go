@@ -8,13 +8,12 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// ICMP errors about the firewall's own queries to upstreams. Anyone can send
-// such an error in the name of any router, so that only what it quotes says
-// whether it is true (RFC 5927 section 4): the quote must be of a query that is
-// outstanding, with all of it that is there.
+// ICMP errors about the firewall's own queries to upstreams. The source of an error can be
+// forged, so only the packet that it quotes shows whether it is genuine (RFC 5927 section
+// 4): all that is quoted must match an outstanding query.
 
-// errorsPerSecond is how many of them are looked at; the others do nothing, and
-// the query's time-out does its work.
+// errorsPerSecond is how many of them are examined; others are ignored, and the query times
+// out.
 const errorsPerSecond = 1000
 
 // errorRate counts the errors of a second.
@@ -31,15 +30,14 @@ func (u *errorRate) within(now int64) bool {
 	return u.n <= errorsPerSecond
 }
 
-// saysUnreachable reports whether an ICMP error says that packets do not reach
-// their destination: everything of its type but "fragmentation needed", and a
-// route that goes in circles.
+// saysUnreachable reports whether an ICMP error means that packets do not reach their
+// destination: destination unreachable except for "fragmentation needed", or time exceeded.
 func saysUnreachable(p *packet.Packet) bool {
 	return p.ICMPType == packet.Unreachable && p.ICMPCode != packet.FragNeeded || p.ICMPType == packet.TimeExceeded && p.ICMPCode == 0
 }
 
-// Error takes an ICMP error from the WAN, p, which quotes the packet inner, read as q,
-// and reports whether it is about a query of the firewall's own.
+// Error handles an ICMP error p from the WAN, which quotes the packet inner, parsed as q.
+// It reports whether the error is about a query of the firewall's own.
 func (h *Host) Error(p, q *packet.Packet, inner []byte, now int64) bool {
 	own := h.c.Ports.Addr()
 	if h.proxy == nil || p.Dst != own || q.Src != own || !saysUnreachable(p) {
@@ -62,10 +60,10 @@ func (h *Host) Error(p, q *packet.Packet, inner []byte, now int64) bool {
 	return false
 }
 
-// quotesQuery reports whether a quoted UDP datagram, from its header on, is one
-// that a query went out in. What is quoted of the message must be the message.
-// Where nothing is (RFC 792 asks for 8 bytes only), the checksum stands for it:
-// it covers the identifier and the case of the name.
+// quotesQuery reports whether the quoted UDP datagram l4, from its header on, is an
+// outstanding query. The quoted part of the message must match the query. Where none is
+// quoted (RFC 792 requires 8 bytes only), the checksum must match: it covers the identifier
+// and the case of the name.
 func (h *Host) quotesQuery(q *packet.Packet, l4 []byte) bool {
 	to, port, msg, ok := h.proxy.Sent(q.SrcPort)
 	if !ok || q.Dst != to || q.DstPort != port || int(binary.BigEndian.Uint16(l4[4:])) != packet.UDPLen+len(msg) {

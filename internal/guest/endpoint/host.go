@@ -1,9 +1,9 @@
-// Package endpoint is the firewall as a host: what it answers, and what it asks
-// itself. It answers echo requests and, as a proxy, DNS over UDP and TCP, and asks
-// its upstreams over UDP, TCP and TLS. The router gives it the packets of its
-// conversations, and carries what it sends, by one way out (Wire).
+// Package endpoint is the firewall as a host: it answers echo requests and, as a proxy, DNS
+// over UDP and TCP, and queries upstreams over UDP, TCP and TLS. The router passes it the
+// packets of its flows, and sends its packets (Wire).
 //
-// One goroutine uses a Host, the router's. Time is an argument.
+// Only the router's goroutine may use a Host. Time is an argument, in monotonic
+// nanoseconds.
 package endpoint
 
 import (
@@ -32,16 +32,16 @@ const (
 	WAN
 )
 
-// A Wire is the way out. The router implements it.
+// A Wire sends the host's packets. The router implements it.
 type Wire interface {
-	// Buffer returns an empty buffer for a packet, or false when there is none,
-	// which the router counts.
+	// Buffer returns a free buffer for a packet, or false when there is none, which the
+	// router counts.
 	Buffer() (buf uint32, ok bool)
-	// Send sends the IPv4 packet in buffer buf to dst by the port of a side. Of the
-	// frame of n bytes the Ethernet header is the router's to fill in. It takes the
+	// Send sends the IPv4 packet in buffer buf to dst through the port of a side. The frame
+	// has n bytes; the router fills in its Ethernet header. Send takes ownership of the
 	// buffer.
 	Send(to Side, buf uint32, n int, dst packet.Addr)
-	// NextID returns an identification for a packet (RFC 6864).
+	// NextID returns the identification of a new packet (RFC 6864).
 	NextID(src, dst packet.Addr, proto uint8) uint16
 }
 
@@ -50,17 +50,17 @@ type Config struct {
 	Policy   *ruleset.Policy
 	Pool     *framebuf.Pool
 	Wire     Wire
-	Ports    *nat.Own       // the address and ports from which it asks
-	Names    *fqdn.Set      // what the answers of upstreams tell; nil without upstreams
-	Patterns *fqdn.Patterns // the names that rules have
+	Ports    *nat.Own       // address and ports of the firewall's own queries
+	Names    *fqdn.Set      // is filled from upstreams' answers; nil without upstreams
+	Patterns *fqdn.Patterns // the names in rules
 	Events   *event.Ring    // nil: no events
-	Random   *rand.ChaCha8  // for what must not be guessed; nil without upstreams
+	Random   *rand.ChaCha8  // unpredictable numbers; nil without upstreams
 	MTU      [2]int         // by Side
-	ClockSet bool           // the time of day is known: certificates can be judged
+	ClockSet bool           // the time of day is known: certificates can be verified
 }
 
-// A Host is the firewall's own end of conversations. Without upstreams in the policy
-// there are none but those of echo.
+// A Host is the firewall as a host. Without upstreams in the policy it only answers echo
+// requests.
 type Host struct {
 	c      Config
 	proxy  *dnsproxy.Proxy // nil without upstreams
@@ -69,11 +69,11 @@ type Host struct {
 	byUp   []*dot.Link // by number of the upstream; nil: without
 	errors errorRate
 	now    int64           // of the call under way
-	client dnsproxy.Client // who asks; here so that it is not on the heap
+	client dnsproxy.Client // the client of the query in hand; here so that it does not escape to the heap
 	text   [4 * fqdn.MaxName]byte
 }
 
-// NoRule is the rule of a conversation that the firewall has begun itself.
+// NoRule is the rule of a flow that the firewall has begun itself.
 const NoRule = math.MaxUint32
 
 const (
@@ -102,10 +102,10 @@ func New(c Config) (*Host, error) {
 // DNS returns the DNS proxy, nil without upstreams.
 func (h *Host) DNS() *dnsproxy.Proxy { return h.proxy }
 
-// Conns returns the TCP connections that end at the firewall, nil without upstreams.
+// Conns returns the TCP stack, nil without upstreams.
 func (h *Host) Conns() *tcp.Stack { return h.tcp }
 
-// A Service is what the firewall offers to hosts that address it.
+// A Service is a service of the firewall to hosts.
 type Service uint8
 
 // The services.
@@ -116,7 +116,8 @@ const (
 	DNSOverTCP
 )
 
-// ServiceOf returns the service that a packet asks for, when the policy allows it.
+// ServiceOf returns the service that a packet from a side requests, if the policy enables
+// it.
 func (h *Host) ServiceOf(p *packet.Packet, from Side) Service {
 	switch {
 	case p.Class == packet.ClassICMPQuery && p.ICMPType == packet.EchoRequest && p.ICMPCode == 0:
@@ -130,16 +131,16 @@ func (h *Host) ServiceOf(p *packet.Packet, from Side) Service {
 	return NoService
 }
 
-// Intercepts reports whether a packet is a question to another DNS server that the
-// proxy answers in its place.
+// Intercepts reports whether a packet is a query to another DNS server, which the proxy
+// answers in its place.
 func (h *Host) Intercepts(p *packet.Packet, from Side) bool {
 	return h.proxy != nil && h.c.Policy.Settings.Flags&ruleset.FlagDNSIntercept != 0 && from == LAN && p.DstPort == dnsPort &&
 		(p.Class == packet.ClassUDP || p.Class == packet.ClassTCP)
 }
 
-// Owns reports whether a packet belongs to a conversation of the firewall's own: an
-// answer to its questions, or a segment of a connection that ends here. rule is the
-// one that has accepted the conversation, or NoRule.
+// Owns reports whether a packet belongs to a flow of the firewall's own: an answer to its
+// queries, or a segment of a TCP connection that ends here. rule is the one that has
+// accepted the flow, or NoRule.
 func (h *Host) Owns(p *packet.Packet, from Side) (rule uint32, ok bool) {
 	if h.proxy == nil {
 		return NoRule, false
@@ -160,7 +161,7 @@ func (h *Host) Owns(p *packet.Packet, from Side) (rule uint32, ok bool) {
 	return NoRule, false
 }
 
-// Input takes a packet that Owns has said to be one of the firewall's own, in frame f.
+// Input handles a packet, in frame f, for which Owns has reported true.
 func (h *Host) Input(p *packet.Packet, f []byte, now int64) {
 	h.now = now
 	if p.Class == packet.ClassUDP {
@@ -171,31 +172,29 @@ func (h *Host) Input(p *packet.Packet, f []byte, now int64) {
 	h.tcp.Input(&t, p, options(p, f), f[len(f)-int(p.Payload):], now)
 }
 
-// Query gives the proxy a DNS message over UDP, in frame f. It returns what came of
-// the query as far as it is over.
+// Query passes a DNS message over UDP, in frame f, to the proxy. It returns the outcome if
+// the query has ended, else 0.
 func (h *Host) Query(p *packet.Packet, f []byte, now int64) verdict.DNSOutcome {
 	h.now = now
 	h.client = dnsproxy.Client{Addr: p.Src, Port: p.SrcPort, Server: p.Dst}
 	return h.proxy.Query(&h.client, f[p.L4+packet.UDPLen:], now)
 }
 
-// Accept begins the TCP connection that a SYN, in frame f, asks for. rule has accepted
-// it.
+// Accept begins the TCP connection that the SYN in frame f requests. rule has accepted it.
 func (h *Host) Accept(p *packet.Packet, f []byte, rule uint32, now int64) {
 	h.now = now
 	t := tuple(p)
 	h.tcp.Accept(&t, p, options(p, f), rule, now)
 }
 
-// options returns the options of a TCP segment, whose header has been checked.
+// options returns the options of a TCP segment whose header has been validated.
 func options(p *packet.Packet, f []byte) []byte {
 	l4 := f[p.L4:]
 	return l4[packet.TCPLen : int(l4[12]>>4)*4]
 }
 
-// Poll does what there is to do for connections over TLS, whose other half works in
-// goroutines of its own (Links). The router calls it at each of its polls, and Tick
-// at each of its ticks, for what time alone changes.
+// Poll exchanges data with the goroutines of TLS connections (Links). The router calls it
+// in each poll.
 func (h *Host) Poll(now int64) {
 	h.now = now
 	for _, l := range h.links {
@@ -203,7 +202,7 @@ func (h *Host) Poll(now int64) {
 	}
 }
 
-// Tick: see Poll.
+// Tick runs timers. The router calls it in each of its ticks.
 func (h *Host) Tick(now int64) {
 	h.now = now
 	if h.proxy == nil {
@@ -216,7 +215,7 @@ func (h *Host) Tick(now int64) {
 	}
 }
 
-// NextDeadline returns the time at which Tick has something to do, or math.MaxInt64.
+// NextDeadline returns when Tick must run next, in monotonic nanoseconds, or math.MaxInt64.
 func (h *Host) NextDeadline() int64 {
 	d := int64(math.MaxInt64)
 	if h.proxy == nil {

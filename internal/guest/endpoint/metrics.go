@@ -8,9 +8,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// Metrics describes the counters of the DNS proxy, its connections and the name set. In
-// a firewall without a proxy they are there, too, and stay zero. Their Fill reads what
-// the router's goroutine changes.
+// Metrics returns the metrics of the DNS proxy, its connections and the name set. Without a
+// proxy they exist as well, and stay zero. Fill must be called by the router's goroutine.
 func (h *Host) Metrics() []export.Family {
 	p, s, t := &dnsproxy.Counters{}, &fqdn.Counters{}, &tcp.Counters{}
 	none := func() int { return 0 }
@@ -40,7 +39,7 @@ func (h *Host) Metrics() []export.Family {
 				copy(v, p.Latency[:])
 				v[len(p.Latency)] = uint64(p.LatencySum)
 			}},
-		one("thurward_dns_upstream_queries_total", "Queries to upstreams, repeated ones among them.", &p.Asked),
+		one("thurward_dns_upstream_queries_total", "Queries to upstreams, retransmissions included.", &p.Asked),
 		one("thurward_dns_upstream_retries_total", "Queries to upstreams that were not the first for a client's query.", &p.Retries),
 		one("thurward_dns_upstream_tcp_total", "Queries to upstreams over TCP.", &p.OverTCP),
 		one("thurward_dns_upstream_tls_total", "Queries to upstreams over TLS.", &p.OverTLS),
@@ -62,7 +61,7 @@ func (h *Host) Metrics() []export.Family {
 		{Name: "thurward_fqdn_set_capacity", Help: "How many of them fit.", Type: export.Gauge, Fill: func(v []uint64) { v[0] = uint64(capacity()) }},
 		{Name: "thurward_fqdn_set_clients", Help: "Clients that know names which rules have; all for whom a resolver asks are one.", Type: export.Gauge, Fill: func(v []uint64) { n, _ := clients(); v[0] = uint64(n) }},
 		{Name: "thurward_fqdn_set_largest_client", Help: "Such names of addresses that the client with the most knows.", Type: export.Gauge, Fill: func(v []uint64) { _, n := clients(); v[0] = uint64(n) }},
-		{Name: "thurward_fqdn_set_evictions_total", Help: "Names of addresses forgotten before their time.", Type: export.Counter, N: 3,
+		{Name: "thurward_fqdn_set_evictions_total", Help: "Names of addresses evicted before they expired.", Type: export.Counter, N: 3,
 			Labels: label("reason", "full", "text_full", "address_full"),
 			Fill:   func(v []uint64) { v[0], v[1], v[2] = s.EvictedFull, s.EvictedText, s.EvictedAddress }},
 	}...)

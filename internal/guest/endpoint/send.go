@@ -8,28 +8,27 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// Reply turns an echo request into its reply and sends it back (RFC 1122 section
-// 3.2.2.6). It takes the frame, fr, in which the request lies in one piece.
+// Reply turns an echo request into its reply and sends it (RFC 1122 section 3.2.2.6). The
+// request is contiguous in frame fr, which Reply takes ownership of.
 func (h *Host) Reply(p *packet.Packet, fr framebuf.Frame, from Side) {
 	f := h.c.Pool.Bytes(fr)
 	m := f[p.L4:]
 	m[0], m[1] = packet.EchoReply, 0
 	packet.FinishICMP(m)
-	// Options are not carried back: the header is written anew, and the
-	// message moved behind it.
+	// Options are not copied to the reply: the header is written anew, and the message
+	// moved to follow it.
 	n := len(m)
 	copy(f[packet.EthLen+packet.MinIPv4:], m)
 	ip := f[packet.EthLen:]
 	tos := packet.TOS(ip)
 	packet.PutIPv4(ip, p.Dst, p.Src, packet.ICMP, 64, n)
 	packet.SetTOS(ip, tos)                                       // RFC 1812 section 4.3.2.5
-	packet.SetID(ip, h.c.Wire.NextID(p.Dst, p.Src, packet.ICMP)) // it may be fragmented on its way
+	packet.SetID(ip, h.c.Wire.NextID(p.Dst, p.Src, packet.ICMP)) // it may be fragmented on the way
 	h.c.Wire.Send(from, fr.Buf, packet.EthLen+packet.MinIPv4+n, p.Src)
 }
 
-// SendSegment sends a TCP segment of the firewall's own, or one that stands for an end
-// of a connection that the firewall ends. It reports false when there is no buffer for
-// it.
+// SendSegment sends a TCP segment of the firewall's own, or one in place of an end of a
+// connection that the firewall resets. It reports false when there is no buffer.
 func (h *Host) SendSegment(to Side, s *tcp.Segment) bool {
 	buf, ok := h.c.Wire.Buffer()
 	if !ok {

@@ -6,15 +6,15 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// DNS over TCP: connections that end at the firewall. Their segments come and
-// go like all other packets; what they say is internal/guest/tcp's.
+// DNS over TCP: connections that end at the firewall. The router passes their segments like
+// all other packets; package tcp implements the protocol.
 
-// tuple is the connection of a packet that arrived.
+// tuple returns the connection of a received packet.
 func tuple(p *packet.Packet) tcp.Tuple {
 	return tcp.Tuple{Local: p.Dst, Remote: p.Src, LocalPort: p.DstPort, RemotePort: p.SrcPort}
 }
 
-// ends is what the connections tell the host.
+// ends handles the TCP stack's events.
 type ends struct{ h *Host }
 
 // Emit implements tcp.User.
@@ -38,9 +38,9 @@ func (u ends) Message(id uint32, msg []byte) {
 	c := &h.client
 	*c = dnsproxy.Client{Addr: t.Remote, Port: t.RemotePort, Server: t.Local, Conn: id}
 	notQueries := h.proxy.Counters().NotQueries
-	h.proxy.Query(c, msg, h.now) // one that is too many is no frame that is dropped
+	h.proxy.Query(c, msg, h.now) // the outcome is not a frame's: nothing is dropped
 	if h.proxy.Counters().NotQueries != notQueries {
-		h.tcp.Close(id, h.now) // this is not DNS
+		h.tcp.Close(id, h.now) // not DNS
 	}
 }
 
@@ -55,7 +55,7 @@ func (u ends) StreamReady(uint32, uint32) {
 func (u ends) Closed(id, tag uint32, t *tcp.Tuple, served bool) {
 	if !served {
 		u.h.c.Ports.Give(packet.TCP, t.LocalPort)
-		u.h.proxy.TCPFailed(tag, u.h.now) // unless it has its answer, or is a stream
+		u.h.proxy.TCPFailed(tag, u.h.now) // unless it was answered, or is a stream
 		for _, l := range u.h.links {
 			l.Closed(id, u.h.now)
 		}
@@ -71,7 +71,7 @@ func (h *Host) takeTCPPort() (local packet.Addr, port uint16, ok bool) {
 	return h.c.Ports.Addr(), port, ok
 }
 
-// askTCP sends a query to an upstream over a connection of its own.
+// askTCP sends a query to an upstream over a new connection.
 func (h *Host) askTCP(to packet.Addr, port uint16, tag uint32, msg []byte) bool {
 	addr, local, ok := h.takeTCPPort()
 	if !ok {

@@ -10,12 +10,12 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// DNS over TLS: a link for each upstream that has it. Here the links get their
-// TCP, their ports and their turn; the program that starts the router starts a
-// goroutine for the other side of each (Links).
+// DNS over TLS: a link for each upstream with TLS. The host gives the links TCP connections
+// and ports, and polls them; the program that starts the router also starts a goroutine for
+// the TLS side of each (Links).
 
-// An UpstreamLink is the link to an upstream, by the upstream's number in the policy:
-// the router's half of the connection, and the pipe to the half that speaks TLS.
+// An UpstreamLink is the link to an upstream, by the upstream's number in the policy: the
+// router's half of the connection, and the pipe to the goroutine that implements TLS.
 type UpstreamLink struct {
 	Up   int
 	Link *dot.Link
@@ -31,14 +31,14 @@ func (h *Host) newLinks() {
 		if u.TLS == 0 {
 			continue
 		}
-		a, _ := packet.AddrFrom16(u.Address) // IPv4: the proxy has looked
+		a, _ := packet.AddrFrom16(u.Address) // IPv4: the proxy has checked
 		l := dot.New(dot.Config{Up: i, Addr: a, Port: u.Port, User: linkUser{h}, TCP: h.tcp, ClockSet: h.c.ClockSet}, dot.NewPipe())
 		h.links = append(h.links, l)
 		h.byUp[i] = l
 	}
 }
 
-// Links returns the links of the upstreams that are asked over TLS.
+// Links returns the links of the upstreams with TLS.
 func (h *Host) Links() (ls []UpstreamLink) {
 	for i, l := range h.byUp {
 		if l != nil {
@@ -48,7 +48,7 @@ func (h *Host) Links() (ls []UpstreamLink) {
 	return ls
 }
 
-// withTLS returns how many upstreams are asked over TLS.
+// withTLS returns the number of upstreams with TLS.
 func withTLS(p *ruleset.Policy) (n int) {
 	for i := range p.Upstreams {
 		n += int(p.Upstreams[i].TLS)
@@ -56,14 +56,13 @@ func withTLS(p *ruleset.Policy) (n int) {
 	return n
 }
 
-// LinkBytes returns the memory in bytes that the links of a policy take, with that of
-// their TCP connections.
+// LinkBytes returns the memory of a policy's links and their TCP connections in bytes.
 func LinkBytes(p *ruleset.Policy) int {
 	return withTLS(p) * (dot.Bytes + tcp.StreamBytes)
 }
 
-// Working reports whether a goroutine that speaks TLS has something to do, or Poll
-// something that it has done: the loop does not sleep then.
+// Working reports whether a TLS goroutine has work, or results for Poll: the packet loop
+// must not sleep then.
 func (h *Host) Working() bool {
 	for _, l := range h.links {
 		if l.Working() {
@@ -76,7 +75,7 @@ func (h *Host) Working() bool {
 // SendTLS implements dnsproxy.Transport.
 func (c carrier) SendTLS(up int, msg []byte) bool { return c.h.byUp[up].Send(msg, c.h.now) }
 
-// linkUser is what the links tell the host.
+// linkUser handles the links' events.
 type linkUser struct{ h *Host }
 
 // AllocPort implements dot.User.
@@ -103,7 +102,7 @@ func (u linkUser) Failed(up int, c dot.Class, reason []byte) {
 	h.c.Events.PutText(&r, reason)
 }
 
-// linkMetrics describes the counters of all links together.
+// linkMetrics returns the metrics of all links together.
 func (h *Host) linkMetrics() []export.Family {
 	links := h.links
 	sum := func(of func(c *dot.Counters) uint64) (n uint64) {
@@ -113,7 +112,7 @@ func (h *Host) linkMetrics() []export.Family {
 		return n
 	}
 	return []export.Family{
-		{Name: "thurward_dns_upstream_tls_connections_total", Help: "TLS connections to upstreams that were opened: the certificate was the right one.", Type: export.Counter,
+		{Name: "thurward_dns_upstream_tls_connections_total", Help: "TLS connections to upstreams that were opened: the certificate was verified.", Type: export.Counter,
 			Fill: func(v []uint64) { v[0] = sum(func(c *dot.Counters) uint64 { return c.Connections }) }},
 		{Name: "thurward_dns_upstream_tls_failures_total", Help: "TLS connections to upstreams that failed, by cause.", Type: export.Counter, N: int(verdict.NumTLSClasses) - 1,
 			Labels: export.LabelOf("reason", func(i int) string { return verdict.TLSClass(i + 1).String() }),

@@ -5,33 +5,32 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// window is how long identical drops are taken together, in nanoseconds.
+// window is how long identical drops are aggregated, in nanoseconds.
 const window = int64(1e9)
 
-// places is how many different drops are taken together at a time.
+// places is how many different drops are aggregated at a time.
 const places = 1024
 
-// An aggregator takes identical drops together: those of one window become
-// one record with a Count.
+// An aggregator merges identical drops: those of one window become one record with a Count.
 type aggregator struct {
-	start  [places]int64 // of the window; 0: free. Apart, to be looked through quickly
+	start  [places]int64 // of the window; 0: free. An array of its own, which is fast to search
 	place  [places]counted
 	live   int
-	due    int64 // no window ends before this
+	due    int64 // no window ends earlier
 	emit   func(r *event.Record, name []byte)
-	Merged uint64 // records that became part of another's line
+	Merged uint64 // records merged into another's line
 }
 
-// A counted is one drop that is being counted.
+// A counted is a drop, and the number of identical ones.
 type counted struct {
 	r    event.Record
 	name [event.MaxName]byte
 }
 
-// aggregates reports whether a record is of the kind that is taken together.
+// aggregates reports whether a record is aggregated.
 func aggregates(r *event.Record) bool { return r.Kind == event.Verdict && r.Action == verdict.Drop }
 
-// same reports whether two drops become one line.
+// same reports whether two drops are identical.
 func same(a, b *event.Record) bool {
 	return a.Reason == b.Reason && a.Rule == b.Rule && a.Src == b.Src && a.Dst == b.Dst && a.DstPort == b.DstPort &&
 		a.Proto == b.Proto && a.Direction == b.Direction && a.EtherType == b.EtherType && a.Truncated == b.Truncated
@@ -46,7 +45,7 @@ func slot(r *event.Record) int {
 	return int(h>>32) % places
 }
 
-// add takes a drop.
+// add adds a drop.
 func (a *aggregator) add(r *event.Record, name []byte) {
 	i := slot(r)
 	p := &a.place[i]
@@ -75,7 +74,7 @@ func (a *aggregator) flush(i int) {
 	a.emit(&p.r, p.name[:p.r.NameLen])
 }
 
-// expire writes the lines of windows that are over.
+// expire enqueues the records of windows that have ended.
 func (a *aggregator) expire(now int64) {
 	if a.live == 0 || now < a.due {
 		return

@@ -7,12 +7,12 @@ import (
 // StreamVersion is the version of the line format.
 const StreamVersion = 1
 
-// Identity is what a stream says about the firewall that it comes from.
+// Identity describes the firewall in the first line of its stream.
 type Identity struct {
 	Version, GitSHA string // of the build; "" when not known
 	Boot            string // random at each boot, 32 hexadecimal digits
 	LAN, WAN        InterfaceIdentity
-	Rules, Flows    int // of the policy; capacity of the flow table
+	Rules, Flows    int // number of rules; capacity of the flow table
 }
 
 // InterfaceIdentity is one side of the firewall.
@@ -46,11 +46,11 @@ func appendHello(b []byte, id *Identity, c *Context, now int64, connection, lost
 	return append(b, '}')
 }
 
-// A Loss is what did not get out since the last report of it.
+// A Loss is what was lost since the last report.
 type Loss struct {
 	Lines   uint64 // dropped from the queue, the oldest first
-	Records uint64 // not even taken: the packet path's ring was full
-	Since   int64  // when the first of them was lost
+	Records uint64 // not taken: the packet path's ring was full
+	Since   int64  // time of the first loss, in monotonic nanoseconds
 }
 
 // appendLoss appends the line that reports a loss.

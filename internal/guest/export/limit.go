@@ -2,19 +2,19 @@ package export
 
 import "strconv"
 
-// A Limiter bounds the lines per second of a sink and counts those it held
-// back. Time is an argument: monotonic nanoseconds.
+// A Limiter limits the lines per second of a sink, and counts the suppressed ones. Time is
+// an argument, in monotonic nanoseconds.
 type Limiter struct {
 	Rate   int64 // lines per second
 	Burst  int64
-	Held   uint64 // lines held back, ever
-	told   uint64 // of them, reported
+	Held   uint64 // lines suppressed since the start
+	told   uint64 // of these and of the ring's losses, reported
 	tokens int64  // in nanoseconds
 	last   int64
 	begun  bool
 }
 
-// Allow reports whether a line may go out now.
+// Allow reports whether a line may be written now.
 func (l *Limiter) Allow(now int64) bool {
 	cost := 1_000_000_000 / l.Rate
 	if !l.begun {
@@ -30,9 +30,9 @@ func (l *Limiter) Allow(now int64) bool {
 	return true
 }
 
-// AppendLost appends a line that says how many events were lost since the last
-// such line: held back by the limiter, or dropped by a full ring. It appends
-// nothing when there were none.
+// AppendLost appends a line with the number of events lost since the last such line:
+// suppressed by the limiter, or dropped because the ring was full. It appends nothing when
+// there were none.
 func (l *Limiter) AppendLost(dst []byte, ringLost uint64) []byte {
 	n := l.Held + ringLost
 	if n == l.told {

@@ -13,9 +13,9 @@ const (
 	_ MetricType = iota
 	Counter
 	Gauge
-	// Histogram has integer observations. Its values are the counts of each
-	// bucket by itself, one for each bound and one for what is above the last,
-	// and then the sum of all observations.
+	// Histogram has integer observations. Its values are the counts of the buckets, not
+	// cumulative, one for each bound and one for what is above the last, and then the sum
+	// of all observations.
 	Histogram
 )
 
@@ -31,18 +31,18 @@ func (t MetricType) String() string {
 	return "untyped"
 }
 
-// A Family is a metric with all its label values. Whoever owns the numbers
-// makes it: the packet loop's parts describe theirs once, when they start.
+// A Family is a metric with all its series. Each part of the firewall makes the families of
+// its counters once, at start.
 type Family struct {
 	Name, Help string
 	Type       MetricType
 	N          int // number of values; 0: 1
-	// Labels appends the labels of value i as they stand between the braces,
-	// as Label makes them; nil when there are none. It is called beside the
-	// packet path and must not read what changes.
+	// Labels appends the labels of value i as between the braces of the text format, made
+	// by Label; nil: none. It is called beside the packet path and must not read variable
+	// data.
 	Labels func(dst []byte, i int) []byte
-	// Fill stores the current values, N of them. It is called by whoever owns
-	// the numbers and must be quick.
+	// Fill stores the N current values. It is called by the goroutine that owns the
+	// counters and must be fast.
 	Fill func(v []uint64)
 	// Bounds are a histogram's upper bounds in units of Scale, in order.
 	Bounds []uint64
@@ -58,8 +58,7 @@ func One(typ MetricType, name, help string, value *uint64) Family {
 	return Family{Name: name, Help: help, Type: typ, Fill: func(v []uint64) { v[0] = *value }}
 }
 
-// Const makes a metric that is always 1, for its labels (the way of
-// Prometheus to tell about texts).
+// Const makes a metric that is always 1 and has labels (an info metric).
 func Const(name, help, labels string) Family {
 	return Family{Name: name, Help: help, Type: Gauge, Labels: func(dst []byte, _ int) []byte { return append(dst, labels...) },
 		Fill: func(v []uint64) { v[0] = 1 }}
@@ -112,11 +111,11 @@ func (m *Metrics) Add(fs ...Family) {
 	}
 }
 
-// Bytes returns the memory of the values.
+// Bytes returns the memory of the values in bytes.
 func (m *Metrics) Bytes() int { return m.bytes }
 
-// Fill takes a snapshot. The packet loop calls it between two batches, so that
-// all values are of one moment.
+// Fill takes a snapshot. The packet loop calls it between two batches, so that all values
+// are consistent.
 func (m *Metrics) Fill() {
 	for i := range m.families {
 		m.families[i].Fill(m.families[i].v)
@@ -126,8 +125,8 @@ func (m *Metrics) Fill() {
 // metricPrefix begins the lines of metrics.
 const metricPrefix = "# METRIC "
 
-// A metricCursor writes a set of metrics line by line, so that a long one
-// needs no memory of its own.
+// A metricCursor writes a set of metrics line by line, so that no memory for the whole text
+// is needed.
 type metricCursor struct {
 	m      *Metrics
 	family int
@@ -182,8 +181,7 @@ func (c *metricCursor) value(b []byte, f *Family, i int) []byte {
 	return appendScaled(append(b, ' '), f.v[i], f.Scale)
 }
 
-// bucket appends line i of a histogram: the buckets, each with all below it,
-// then _sum and _count.
+// bucket appends line i of a histogram: the cumulative buckets, then _sum and _count.
 func (c *metricCursor) bucket(b []byte, f *Family, i int) []byte {
 	n := len(f.Bounds)
 	switch {

@@ -6,17 +6,16 @@ import (
 	"github.com/thurward/thurward/internal/shared/event"
 )
 
-// A queue holds records, with their names, until they can be sent. It is a
-// ring of bytes, so that its memory is known; when it is full the oldest
-// records make room.
+// A queue has records, with their names, until they can be sent. It is a ring of bytes of
+// fixed size; when it is full the oldest records are dropped.
 type queue struct {
 	buf        []byte
-	head, tail uint64 // run freely; tail is the oldest record
-	lines      int    // that the records in it will become
-	dropped    uint64 // lines that never will
+	head, tail uint64 // increase freely; tail is the oldest record
+	lines      int    // number of lines of the queued records
+	dropped    uint64 // number of lines of dropped records
 }
 
-// Lines that a record becomes, in its field lines.
+// Bits of event.Record.Lines: the lines of a record.
 const (
 	lineEvent = 1 << iota
 	lineSpan
@@ -27,7 +26,7 @@ func lineCount(flags uint8) int { return int(flags&1 + flags>>1&1) }
 // newQueue makes a queue of n bytes, which must hold the largest record.
 func newQueue(n int) *queue { return &queue{buf: make([]byte, max(n, event.RecordSize+event.MaxName))} }
 
-// push adds a record. The name is as long as the record says.
+// push adds a record. The length of name is r.NameLen.
 func (q *queue) push(r *event.Record, name []byte) {
 	r.NameLen = uint8(min(len(name), event.MaxName))
 	need := uint64(event.RecordSize) + uint64(r.NameLen)
@@ -48,8 +47,8 @@ func (q *queue) dropOldest() {
 	q.dropped += uint64(lineCount(r.Lines))
 }
 
-// pop takes the oldest record into r, appends its name to name, and reports
-// whether there was one.
+// pop moves the oldest record to r, appends its name to name, and reports whether there was
+// one.
 func (q *queue) pop(r *event.Record, name []byte) ([]byte, bool) {
 	if q.head == q.tail {
 		return name, false
@@ -67,8 +66,7 @@ var zeroName [event.MaxName]byte
 
 func (q *queue) bytes() int { return int(q.head - q.tail) }
 
-// write and read copy to and from a place in the ring, which may lie across
-// its end.
+// write and read copy to and from a place in the ring, and wrap around its end.
 func (q *queue) write(at uint64, b []byte) {
 	i := at % uint64(len(q.buf))
 	n := copy(q.buf[i:], b)
@@ -81,7 +79,7 @@ func (q *queue) read(at uint64, b []byte) {
 	copy(b[n:], q.buf)
 }
 
-// recordBytes is a record's memory: it holds no pointers.
+// recordBytes returns a record's memory, which contains no pointers.
 func recordBytes(r *event.Record) *[event.RecordSize]byte {
 	return (*[event.RecordSize]byte)(unsafe.Pointer(r))
 }

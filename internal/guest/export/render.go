@@ -12,25 +12,23 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// A Context is what lines need beyond a record. One goroutine uses it.
+// A Context is what rendering needs beside the record. Only one goroutine may use it.
 type Context struct {
 	Policy *ruleset.Policy
-	// WallBase is the time of day, in nanoseconds since 1970, at which
-	// monotonic time was zero. With no clock it is 0: time-stamps then count
-	// from boot, and Clock says so.
+	// WallBase is the time of day, in nanoseconds since 1970, at which monotonic time was
+	// zero. Without a clock it is 0: timestamps then count from boot, and Clock is "none".
 	WallBase int64
 	Clock    string  // "kvmclock", "rtc" or "none"
 	Tracer   *Tracer // nil: no trace ids
 
-	policy string // the digest as lines have it
-	second int64  // for which stamp is made
+	policy string // the policy's digest in hexadecimal
+	second int64  // the one of stamp
 	stamp  []byte // 2026-11-24T12:00:01
 }
 
-// AppendEvent appends the record as one line of JSON with the field names of
-// the Elastic Common Schema, without a newline, and returns dst. A rule's id
-// is the policy's; the default action's is default-deny, default-reject or
-// default-accept.
+// AppendEvent appends the record as one line of JSON with the field names of the Elastic
+// Common Schema, without a newline, and returns dst. A rule's id is that in the policy; the
+// default action's is default-deny, default-reject or default-accept.
 func AppendEvent(dst []byte, r *event.Record, c *Context) []byte { return AppendNamed(dst, r, nil, c) }
 
 // AppendNamed is AppendEvent for a record that has a name: the destination's,
@@ -111,7 +109,7 @@ func AppendNamed(dst []byte, r *event.Record, name []byte, c *Context) []byte {
 	return c.appendEnd(b, r)
 }
 
-// appendEnd appends what every event ends with.
+// appendEnd appends the fields at the end of every event.
 func (c *Context) appendEnd(b []byte, r *event.Record) []byte {
 	if r.Count > 1 {
 		b = append(b, `,"firewall.count":`...)
@@ -142,7 +140,7 @@ func (c *Context) appendEnd(b []byte, r *event.Record) []byte {
 	return append(b, `"}`...)
 }
 
-// policyID returns the policy's digest as lines have it.
+// policyID returns the policy's digest in hexadecimal.
 func (c *Context) policyID() string {
 	if c.policy == "" {
 		c.policy = "sha256:" + hex.EncodeToString(c.Policy.Digest[:])
@@ -150,11 +148,11 @@ func (c *Context) policyID() string {
 	return c.policy
 }
 
-// appendTime appends a time-stamp: UTC, RFC 3339, microseconds.
+// appendTime appends a timestamp: UTC, RFC 3339, microseconds.
 func (c *Context) appendTime(b []byte, mono int64) []byte {
 	ns := c.WallBase + mono
 	s, us := ns/1e9, ns%1e9/1e3
-	if us < 0 { // before 1970: a test's time
+	if us < 0 { // before 1970, in tests
 		s, us = s-1, us+1e6
 	}
 	if c.stamp == nil || s != c.second {
@@ -183,12 +181,12 @@ func appendRule(b []byte, r *event.Record, p *ruleset.Policy) []byte {
 	return b
 }
 
-// maxText is how much of a rule's id or name an event shows, in bytes, for its
-// line to stay below MaxLine.
+// maxText is how many bytes of a rule's id or name an event shows, so that its line stays
+// below MaxLine.
 const maxText = 1000
 
-// RuleID returns the id of a rule, or of the default action where the index is
-// not a rule's.
+// RuleID returns the id of a rule, or of the default action if the index is beyond the
+// rules.
 func RuleID(rule uint32, p *ruleset.Policy) string {
 	if rule < p.DefaultRule() {
 		return p.Text(p.Rules[rule].ID)
@@ -232,8 +230,8 @@ func appendEndpoint(b []byte, ip, portName string, a [16]byte, port uint16, port
 
 func appendAddr(b []byte, a [16]byte) []byte { return netip.AddrFrom16(a).Unmap().AppendTo(b) }
 
-// appendTranslation appends the translated address and port, by the design's
-// name and by ECS's.
+// appendTranslation appends the translated address and port, by the firewall's own field
+// names and by those of ECS.
 func appendTranslation(b []byte, r *event.Record) []byte {
 	side := `,"source.nat.ip":"`
 	port := `,"source.nat.port":`
@@ -244,7 +242,7 @@ func appendTranslation(b []byte, r *event.Record) []byte {
 	return appendEndpoint(b, side, port, r.XlatAddr, r.XlatPort, hasPorts(r.Proto))
 }
 
-// appendTotals appends what a flow carried.
+// appendTotals appends a flow's packets, bytes and duration.
 func appendTotals(b []byte, r *event.Record) []byte {
 	for _, f := range [...]struct {
 		name string
@@ -275,9 +273,9 @@ func appendTransport(b []byte, proto uint8) []byte {
 	return strconv.AppendUint(b, uint64(proto), 10)
 }
 
-// appendEscaped appends s as the inside of a JSON string (RFC 8259 section 7).
-// What drives a terminal or changes the direction of writing is written as
-// \uXXXX, so that a line may be shown as it is. Invalid UTF-8 becomes U+FFFD.
+// appendEscaped appends s as the inside of a JSON string (RFC 8259 section 7). Control
+// characters of terminals and of the direction of writing are written as \uXXXX, so that a
+// line can be displayed as it is. Invalid UTF-8 becomes U+FFFD.
 func appendEscaped[S string | []byte](b []byte, s S) []byte {
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -301,7 +299,7 @@ func appendEscaped[S string | []byte](b []byte, s S) []byte {
 		case r < 0x10000:
 			b = appendUnit(b, r)
 		default:
-			r -= 0x10000 // to a pair of surrogates
+			r -= 0x10000 // a surrogate pair
 			b = appendUnit(appendUnit(b, 0xd800|r>>10), 0xdc00|r&0x3ff)
 		}
 	}

@@ -14,7 +14,7 @@ func dnsSuccess(o verdict.DNSOutcome) string {
 	return "failure"
 }
 
-// appendDNS appends what a DNS query asked and got.
+// appendDNS appends a DNS query's question and answer.
 func appendDNS(b []byte, r *event.Record, name []byte) []byte {
 	b = appendTuple(b, r)
 	b = append(b, `,"network.protocol":"dns","network.direction":"`...)
@@ -40,8 +40,7 @@ func appendDNS(b []byte, r *event.Record, name []byte) []byte {
 	return strconv.AppendUint(b, r.Lookup, 10)
 }
 
-// appendQType appends a question's type by name, or as RFC 3597 section 5
-// writes one that has none here.
+// appendQType appends a question's type by name, or as TYPEn (RFC 3597 section 5).
 func appendQType(b []byte, t uint16) []byte {
 	switch t {
 	case 1:

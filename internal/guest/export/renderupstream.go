@@ -6,7 +6,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/event"
 )
 
-// appendUpstream appends which upstream failed and, for people, why.
+// appendUpstream appends the upstream that failed, and the reason as text.
 func appendUpstream(b []byte, r *event.Record, why []byte) []byte {
 	b = appendEndpoint(b, `,"destination.ip":"`, `,"destination.port":`, r.Dst, r.DstPort, true)
 	b = append(b, `,"network.transport":"tcp","network.iana_number":"`...)

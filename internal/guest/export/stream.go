@@ -8,20 +8,19 @@ import (
 	"github.com/thurward/thurward/internal/shared/event"
 )
 
-// A Link is a connection to whoever reads the stream. It is made again and
-// again; the stream says when.
+// A Link is a connection to the reader of the stream. The stream re-establishes it.
 type Link interface {
-	// Poll lets the link do its work.
+	// Poll runs the link.
 	Poll()
-	// Connect begins to connect. It does nothing unless the link is closed.
+	// Connect begins to connect. It does nothing unless the link is Closed.
 	Connect()
-	// Close breaks the connection off.
+	// Close resets the connection.
 	Close()
 	// State returns closed, connecting or open.
 	State() LinkState
-	// Buffer returns room for bytes to be sent, or nil when there is none now.
+	// Buffer returns room for data, or nil when there is none now.
 	Buffer() []byte
-	// Send sends the first n bytes of the last Buffer; Flush lets them go.
+	// Send queues the first n bytes of the last Buffer; Flush transmits them.
 	Send(n int)
 	Flush()
 }
@@ -36,13 +35,13 @@ const (
 	LinkOpen
 )
 
-// How the stream behaves, in nanoseconds.
+// Intervals and time-outs in nanoseconds.
 const (
 	metricsEvery = int64(10e9)
 	firstRetry   = int64(100e6)
 	lastRetry    = int64(5e9)
 	connectLimit = int64(2e9)
-	steady       = int64(5e9) // a connection that lasted this long was a good one
+	lasting      = int64(5e9) // a connection this long resets the pause between attempts
 	tellLoss     = int64(1e9) // between two reports of losses
 )
 
@@ -53,7 +52,7 @@ const (
 	outBytes    = 8 << 10 // lines are rendered ahead of sending up to this
 )
 
-// MaxLine is the length that no line exceeds, in bytes.
+// MaxLine is the length of the longest line in bytes.
 const MaxLine = 16 << 10
 
 // StreamConfig is what a stream works with.
@@ -62,21 +61,20 @@ type StreamConfig struct {
 	Context   *Context
 	Identity  Identity
 	Link      Link                               // nil: records are only shown to Tap
-	Metrics   *Metrics                           // of the packet loop; see Snapshot
-	Local     *Metrics                           // of whoever calls Step
-	Tap       func(r *event.Record, name []byte) // sees every record as it comes; may be nil
-	Queue     int                                // bytes of records that wait; 0: 1 MB
+	Metrics   *Metrics                           // of the packet loop: see Snapshot
+	Local     *Metrics                           // of the goroutine that calls Step
+	Tap       func(r *event.Record, name []byte) // called with every record; may be nil
+	Queue     int                                // size of the queue in bytes; 0: 1 MB
 	Records   int                                // records taken in one step; 0: 1024
-	NoFlowEnd bool                               // no events when flows end
+	NoFlowEnd bool                               // no events at the end of flows
 }
 
-// defaultQueue is the room for records that wait to be sent, in bytes: about
-// 6900 events.
+// defaultQueue is the default size of the queue in bytes: about 6900 events.
 const defaultQueue = 1 << 20
 
-// A Stream renders records, metrics and spans as lines and sends them over a
-// link. One goroutine calls Step; the packet loop calls Wanted and Snapshot.
-// Nothing here waits or grows.
+// A Stream renders records, metrics and spans as lines and sends them over a link. One
+// goroutine calls Step; the packet loop calls Wanted and Snapshot. It neither blocks nor
+// allocates.
 type Stream struct {
 	c    StreamConfig
 	q    *queue
@@ -85,22 +83,22 @@ type Stream struct {
 	name []byte
 	rec  event.Record
 
-	out  []byte // rendered; from sent on it waits for the link
+	out  []byte // rendered lines, sent up to sent
 	sent int
 
-	conn      uint64 // connections made
+	conn      uint64 // number of connections made
 	opened    int64  // when the connection was made
 	connected bool
-	asked     int64 // when it was asked for
-	retry     int64 // when it is next asked for
+	asked     int64 // when Connect was called; 0: not
+	retry     int64 // when Connect may be called next
 	pause     int64 // between two attempts
 
-	shot      atomic.Uint32 // whose the snapshot is: shotIdle …
+	shot      atomic.Uint32 // state of the snapshot: shotIdle …
 	cursor    metricCursor
-	part      int // of a snapshot that is being written: part…
+	part      int // part of the snapshot being written: part…
 	nextShot  int64
-	backlog   bool // the last step left lines that could have been sent
-	greeted   bool // the first snapshot of this connection is out
+	backlog   bool // lines were left that could have been sent
+	greeted   bool // the first snapshot of this connection is rendered
 	toldLines uint64
 	toldRing  uint64
 	lostSince int64
@@ -110,15 +108,15 @@ type Stream struct {
 	linesSent, bytesSent, lostInOut uint64
 }
 
-// States of the snapshot: nobody's, the packet loop is to fill it, the stream
-// may read it.
+// States of the snapshot: unused, to be filled by the packet loop, to be read by the
+// stream.
 const (
 	shotIdle = iota
 	shotWanted
 	shotReady
 )
 
-// Parts of a snapshot as it is written.
+// Parts of a snapshot, in order.
 const (
 	partNone = iota
 	partLoop
@@ -149,22 +147,23 @@ func NewStream(c StreamConfig) *Stream {
 	return s
 }
 
-// StreamBytes is the memory of a stream with a link and the default queue.
+// StreamBytes is the memory of a stream with a link and the default queue, in bytes.
 const StreamBytes = defaultQueue + outBytes + 3*MaxLine + places*(8+event.RecordSize+event.MaxName+1)
 
-// Wanted reports whether the packet loop is to take a snapshot of its metrics.
+// Wanted reports whether the packet loop is to call Snapshot.
 func (s *Stream) Wanted() bool { return s.shot.Load() == shotWanted }
 
-// Snapshot takes one. Only the packet loop calls it, when Wanted says so.
+// Snapshot takes a snapshot of the packet loop's metrics. Only the packet loop may call it,
+// when Wanted reports true.
 func (s *Stream) Snapshot() {
 	s.c.Metrics.Fill()
 	s.shot.Store(shotReady)
 }
 
-// Step does a bounded amount of work and reports whether there is more to do
-// at once. Otherwise it is to be called again at the time that Next returns, or
-// when records or the link's news have come. Without lines it only takes
-// records, the lesser part of the work: the caller has packets to forward.
+// Step does a bounded amount of work, and reports whether there is more to do at once.
+// Otherwise it is to be called again at the time that Next returns, or when records have
+// arrived or the link has changed. Without lines it only takes records, the smaller part of
+// the work: the caller has packets to forward.
 func (s *Stream) Step(now int64, lines bool) (more bool) {
 	more = s.take(now)
 	if s.c.Link == nil {
@@ -178,13 +177,12 @@ func (s *Stream) Step(now int64, lines bool) (more bool) {
 			s.backlog = s.send(now)
 		}
 		more = more || s.backlog
-		more = more || s.Wanted() // the packet loop is about to take it
+		more = more || s.Wanted() // the packet loop will take it soon
 	}
 	return more
 }
 
-// Next returns the time by which Step is to be called although nothing has
-// come.
+// Next returns the time at which Step must be called even if nothing has happened.
 func (s *Stream) Next() int64 {
 	next := int64(math.MaxInt64)
 	if s.c.Link == nil {
@@ -209,7 +207,7 @@ func (s *Stream) Next() int64 {
 	return next
 }
 
-// take moves records from the ring to where they wait.
+// take moves records from the ring to the aggregator and the queue.
 func (s *Stream) take(now int64) (more bool) {
 	for range s.c.Records {
 		var ok bool
@@ -236,7 +234,7 @@ func (s *Stream) take(now int64) (more bool) {
 	return s.c.Ring.Len() > 0
 }
 
-// enqueue puts a record into the queue for the lines that it becomes.
+// enqueue queues a record, with the lines to render of it.
 func (s *Stream) enqueue(r *event.Record, name []byte) {
 	r.Lines = lineEvent
 	if r.Kind == event.FlowEnd && s.c.NoFlowEnd {
@@ -274,7 +272,7 @@ func (s *Stream) Dropped() uint64 {
 	return s.q.dropped + s.lostInOut
 }
 
-// connect looks after the connection.
+// connect establishes the connection, and notices its end.
 func (s *Stream) connect(now int64) {
 	switch s.c.Link.State() {
 	case LinkOpen:
@@ -290,7 +288,7 @@ func (s *Stream) connect(now int64) {
 		if s.connected {
 			s.end(now)
 		}
-		if s.asked != 0 { // it was refused
+		if s.asked != 0 { // the attempt was refused
 			s.backOff(now)
 		}
 		if now >= s.retry {
@@ -310,7 +308,7 @@ func (s *Stream) backOff(now int64) {
 	s.pause = min(2*s.pause, lastRetry)
 }
 
-// begin greets whoever reads.
+// begin renders the first line of a connection.
 func (s *Stream) begin(now int64) {
 	s.connected, s.greeted, s.backlog, s.opened, s.asked = true, false, false, now, 0
 	s.conn++
@@ -321,19 +319,18 @@ func (s *Stream) begin(now int64) {
 	s.wantShot(now)
 }
 
-// wantShot asks the packet loop for a snapshot. One that it took for an earlier
-// connection is as good as new only if nobody has looked at it for long: it is
-// taken again.
+// wantShot requests a snapshot of the packet loop. One taken for an earlier connection may
+// be old: it is taken again.
 func (s *Stream) wantShot(now int64) {
 	s.nextShot = now + metricsEvery
 	s.shot.Store(shotWanted)
 }
 
-// end counts what was rendered and not sent.
+// end counts the lines that were rendered and not sent.
 func (s *Stream) end(now int64) {
 	s.connected = false
 	lost := uint64(0)
-	// The line of which a part is sent was not received either.
+	// A line that was sent in part was not received either.
 	from := bytes.LastIndexByte(s.out[:s.sent], '\n') + 1
 	if s.sent == len(s.out) {
 		from = s.sent
@@ -353,7 +350,7 @@ func (s *Stream) end(now int64) {
 		s.noteLoss(now)
 	}
 	s.out, s.sent = s.out[:0], 0
-	if now-s.opened >= steady {
+	if now-s.opened >= lasting {
 		s.pause = firstRetry
 	}
 	s.backOff(now)

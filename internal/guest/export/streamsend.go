@@ -1,7 +1,7 @@
 package export
 
-// send renders lines while there is room and sends them; it reports whether
-// there is more to do at once.
+// send renders and sends lines while there is room, and reports whether there is more to do
+// at once.
 func (s *Stream) send(now int64) (more bool) {
 	if now >= s.nextShot && s.part == partNone && s.shot.Load() == shotIdle {
 		s.wantShot(now)
@@ -20,7 +20,7 @@ func (s *Stream) send(now int64) (more bool) {
 	return lines >= stepLines
 }
 
-// push hands rendered bytes to the link and reports whether it took any.
+// push passes rendered bytes to the link, and reports whether it took any.
 func (s *Stream) push() bool {
 	moved := false
 	for s.sent < len(s.out) {
@@ -43,20 +43,20 @@ func (s *Stream) push() bool {
 	return moved
 }
 
-// line ends a line that was appended to out.
+// line ends the line that was appended to out.
 func (s *Stream) line(out []byte) {
 	s.out = append(out, '\n')
 	s.linesSent++
 }
 
-// render renders what comes next and reports whether there was anything.
+// render renders the next line, and reports whether there was one.
 func (s *Stream) render(now int64) bool {
 	if s.part != partNone || s.shot.Load() == shotReady {
 		s.renderShot(now)
 		return true
 	}
 	if !s.greeted {
-		return false // the first snapshot is not there yet
+		return false // wait for the first snapshot
 	}
 	if s.loss(now) {
 		return true
@@ -78,8 +78,7 @@ func (s *Stream) render(now int64) bool {
 // anyLoss reports whether there was a loss since the last report.
 func (s *Stream) anyLoss() bool { return s.Dropped() != s.toldLines || s.ringLost != s.toldRing }
 
-// loss renders a report of what was lost since the last one, if there was
-// anything.
+// loss renders a report of losses since the last one, and reports whether there were any.
 func (s *Stream) loss(now int64) bool {
 	if !s.anyLoss() || now < s.nextLoss {
 		return false
@@ -116,7 +115,7 @@ func (s *Stream) renderShot(now int64) {
 	s.part, s.greeted = partNone, true
 }
 
-// metrics are the stream's own.
+// metrics returns the stream's own metrics.
 func (s *Stream) metrics() []Family {
 	return []Family{
 		{Name: "thurward_vsock_send_queue_depth", Help: "Lines that wait to be sent.", Type: Gauge, Fill: func(v []uint64) {
@@ -134,7 +133,7 @@ func (s *Stream) metrics() []Family {
 		One(Counter, "thurward_vsock_sent_lines_total", "Lines that were rendered to be sent.", &s.linesSent),
 		One(Counter, "thurward_vsock_sent_bytes_total", "Bytes that were sent.", &s.bytesSent),
 		One(Counter, "thurward_vsock_connections_total", "Connections to the receiver.", &s.conn),
-		One(Counter, "thurward_event_records_lost_total", "Events that the packet loop could not hand over because its ring was full.", &s.ringLost),
-		One(Counter, "thurward_events_merged_total", "Drops that were counted in the line of an identical one.", &s.agg.Merged),
+		One(Counter, "thurward_event_records_lost_total", "Events lost because the packet loop's ring was full.", &s.ringLost),
+		One(Counter, "thurward_events_merged_total", "Drops that were merged into the line of an identical one.", &s.agg.Merged),
 	}
 }

@@ -10,16 +10,16 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// A Tracer chooses which flows, drops and DNS queries get a span, and gives
-// them their ids. The same flow of the same boot is always chosen or never, and
-// its ids are always the same, so that an event and a span written at different
-// times name each other; nobody outside can tell which flows will be chosen.
+// A Tracer samples the flows, drops and DNS queries that get a span, and derives their ids.
+// Within a boot the choice and the ids depend on the flow alone, so that events and spans
+// written at different times refer to each other. Which flows are sampled cannot be
+// predicted from outside.
 type Tracer struct {
 	key          [2]uint64
-	accept, drop uint32 // shares in 1/(2^32-1), as in ruleset.Settings
+	accept, drop uint32 // sampling rates in 1/(2^32-1), as in ruleset.Settings
 }
 
-// NewTracer makes a tracer from a secret and the shares of accepted and dropped
+// NewTracer makes a tracer from a secret and the sampling rates of accepted and dropped
 // flows, in 1/(2^32-1).
 func NewTracer(secret [16]byte, accept, drop uint32) *Tracer {
 	return &Tracer{[2]uint64{binary.LittleEndian.Uint64(secret[:]), binary.LittleEndian.Uint64(secret[8:]) | 1}, accept, drop}
@@ -32,16 +32,15 @@ type SpanIDs struct {
 	ok    bool
 }
 
-// The things that have spans, for their ids to differ.
+// Kinds of spans, which make their ids differ.
 const (
 	traceFlow = iota + 1
 	traceDrop
 	traceLookup
 )
 
-// Span returns the ids of the span that a record belongs to; ok is unset when
-// it has none. A flow's packets share the flow's span; a drop that belongs to no
-// flow has its own.
+// Span returns the ids of a record's span; ok is unset when it has none. The records of a
+// flow share the flow's span; a drop outside of any flow has its own.
 func (t *Tracer) Span(r *event.Record) SpanIDs {
 	switch {
 	case r.Kind == event.DNSQuery:
@@ -49,8 +48,8 @@ func (t *Tracer) Span(r *event.Record) SpanIDs {
 	case r.FlowID != 0:
 		return t.ids(traceFlow, r.FlowID, t.hash(traceFlow, r.FlowID), t.accept)
 	case r.Kind == event.Verdict && r.Action == verdict.Drop && !r.Truncated:
-		// Chosen by what the sender varies least, so that a retry is chosen
-		// too; the id is of this one drop.
+		// Sampled by what the sender varies least, so that a retransmission is sampled too;
+		// the id is of this drop alone.
 		h := t.hash(binary.LittleEndian.Uint64(r.Src[8:]), binary.LittleEndian.Uint64(r.Dst[8:]))
 		h = t.hash(h, uint64(r.SrcPort)<<32|uint64(r.DstPort)<<16|uint64(r.Proto))
 		return t.ids(traceDrop, h^uint64(r.Time), h, t.drop)
@@ -58,7 +57,7 @@ func (t *Tracer) Span(r *event.Record) SpanIDs {
 	return SpanIDs{}
 }
 
-// ids returns the ids of thing number n of a kind if its hash chooses it.
+// ids returns the ids of span number n of a kind, if its hash h selects it.
 func (t *Tracer) ids(kind, n, h uint64, share uint32) (s SpanIDs) {
 	if share == 0 || uint32(h>>32) > share-1 && share != 1<<32-1 {
 		return s
@@ -79,9 +78,8 @@ func (t *Tracer) hash(a, b uint64) uint64 {
 	return hi ^ lo
 }
 
-// AppendSpan appends a span line for the record without a newline: "# SPAN "
-// and a span of OTLP's JSON encoding. It appends nothing when the record has no
-// span or does not end it.
+// AppendSpan appends a span line for the record without a newline: "# SPAN " and a span in
+// OTLP's JSON encoding. It appends nothing when the record has no span or does not end it.
 func AppendSpan(dst []byte, r *event.Record, name []byte, c *Context) []byte {
 	if !endsSpan(r) || c.Tracer == nil {
 		return dst
@@ -124,12 +122,12 @@ func AppendSpan(dst []byte, r *event.Record, name []byte, c *Context) []byte {
 	return append(b, `,"status":{}}`...)
 }
 
-// endsSpan reports whether a record is the one that its span is written for.
+// endsSpan reports whether a record is the last one of its span.
 func endsSpan(r *event.Record) bool {
 	return r.Kind == event.FlowEnd || r.Kind == event.DNSQuery || r.Kind == event.Verdict && r.Action == verdict.Drop && r.FlowID == 0 && !r.Truncated
 }
 
-// attributes writes the attributes of a span.
+// attributes renders the attributes of a span.
 type attributes struct {
 	b    []byte
 	some bool
@@ -152,7 +150,7 @@ func (a *attributes) str(k, v string) {
 	a.b = append(a.b, `"}}`...)
 }
 
-// num writes an integer; OTLP's JSON has 64-bit numbers as strings.
+// num renders an integer; OTLP's JSON has 64-bit integers as strings.
 func (a *attributes) num(k string, v uint64) {
 	a.key(k)
 	a.b = append(a.b, `"intValue":"`...)
@@ -167,8 +165,8 @@ func (a *attributes) addr(k string, v [16]byte) {
 	a.b = append(a.b, `"}}`...)
 }
 
-// record writes the attributes of a record, by OpenTelemetry's semantic
-// conventions where they have a name for it.
+// record renders the attributes of a record, named by OpenTelemetry's semantic conventions
+// where they have a name.
 func (a *attributes) record(r *event.Record, name []byte, c *Context) {
 	a.addr("source.address", r.Src)
 	a.addr("destination.address", r.Dst)

@@ -9,8 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// admit handles a packet that belongs to no flow, or that opens a connection in
-// place of old, which stays if the packet does not pass.
+// admit handles a packet that belongs to no flow, or that opens a connection in place of
+// old. If the packet is dropped, old stays.
 func (e *Engine) admit(p *received, k *conntrack.Key, old conntrack.Ref, now int64) {
 	if e.martian(p) {
 		e.dropPacket(p, verdict.Martian, now)
@@ -54,16 +54,16 @@ func (e *Engine) admit(p *received, k *conntrack.Key, old conntrack.Ref, now int
 	e.send(to.out, p, &d.Out, now)
 }
 
-// A destination is where a packet that belongs to no flow goes: to a host, by a
-// port, or to the firewall itself.
+// A destination is where a packet that belongs to no flow goes: to a host, through a port,
+// or to the firewall itself.
 type destination struct {
 	nat.Target
 	out      *port
-	firewall bool // Addr is the address as which the filter sees it
+	firewall bool // to the firewall, which the filter sees as Addr
 }
 
-// destination finds where a packet goes: what DNAT makes of its destination, or the
-// firewall, or by the route to it.
+// destination returns where a packet goes: to the target of a DNAT entry, to the firewall,
+// or along the route to its destination.
 func (e *Engine) destination(p *received) (destination, decision) {
 	to := destination{Target: nat.Target{Addr: p.Dst, Port: p.DstPort}}
 	switch {
@@ -82,18 +82,18 @@ func (e *Engine) destination(p *received) (destination, decision) {
 	default:
 		to.out = e.route(p.Dst)
 		if to.out == p.in {
-			return to, e.dropped(verdict.Martian) // hosts on one link reach each other without us
+			return to, e.dropped(verdict.Martian) // hosts on one link reach each other directly
 		}
 	}
 	return to, decision{}
 }
 
-// addressesFirewall decides whether the firewall's own address that a packet is sent
-// to may be used where the packet comes from.
+// addressesFirewall decides whether a packet to the firewall's own address may arrive at
+// its port.
 func (e *Engine) addressesFirewall(p *received) decision {
 	switch {
 	case p.in.role == ruleset.LAN && p.Dst != p.in.addr:
-		// A LAN host at the WAN address would need hairpinning.
+		// A LAN host that uses the WAN address would need hairpinning.
 		return e.refused(p, verdict.HairpinUnsupported, naming{})
 	case p.in.role == ruleset.WAN && p.Dst == e.inside.addr:
 		return e.dropped(verdict.Martian)
@@ -101,8 +101,8 @@ func (e *Engine) addressesFirewall(p *received) decision {
 	return decision{}
 }
 
-// mayBegin decides whether a packet may begin a flow to a destination. The rule that
-// accepts it, and what is known of the destination's name, are in the decision.
+// mayBegin decides whether a packet may begin a flow to a destination. The decision
+// contains the rule that accepts it, and the destination's name.
 func (e *Engine) mayBegin(p *received, to *destination, now int64) decision {
 	fp := filter.Packet{Src: p.Src, Dst: to.Addr, Proto: p.Proto, Direction: p.in.direction(), State: ruleset.StateNew}
 	if p.Class != packet.ClassICMPQuery {
@@ -128,15 +128,15 @@ func (e *Engine) mayBegin(p *received, to *destination, now int64) decision {
 	}
 	dec := decision{}
 	if p.in.role == ruleset.WAN && to.Addr == p.Dst && e.nat.Translates(p.Dst) {
-		// From outside such hosts have no addresses but those that DNAT gives
-		// them: who could use their own would pass by the entry's sources.
+		// From the WAN such hosts are reachable only at the addresses of DNAT entries:
+		// their internal address would bypass the sources of the entries.
 		dec = e.dropped(verdict.UntranslatedDestination)
 	}
 	if dec.outcome == pass {
 		dec = e.leaves(p, to.out)
 	}
 	if dec.outcome == pass && e.wantsServerName(rule) {
-		dec = e.sniFits(p, conntrack.None) // only TLS over TCP tells the name, and not in a SYN
+		dec = e.sniFits(p, conntrack.None) // TLS over TCP only, and no data in the SYN
 	}
 	dec.name = name
 	if dec.outcome == pass {
@@ -145,8 +145,8 @@ func (e *Engine) mayBegin(p *received, to *destination, now int64) decision {
 	return dec
 }
 
-// judge has the filter decide about a packet, whose addresses as rules see them
-// are in fp. What a shadow rule would have decided is counted and reported.
+// judge has the filter decide about a packet; fp is the packet as rules see it. It counts
+// and reports what a shadow rule would have decided.
 func (e *Engine) judge(p *received, fp *filter.Packet, name naming, now int64) (ruleset.Action, uint32) {
 	v := e.filter.Decide(fp)
 	e.c.Decisions++
@@ -170,8 +170,8 @@ func (e *Engine) judge(p *received, fp *filter.Packet, name naming, now int64) (
 func startable(p *received) verdict.Reason {
 	switch p.Class {
 	case packet.ClassTCP:
-		// Only a SYN: flows are not picked up in the middle, since nothing
-		// would be known of their sequence numbers.
+		// Only a SYN: connections are not picked up midway, since their sequence numbers
+		// would be unknown.
 		if opening(p) {
 			return 0
 		}
@@ -185,10 +185,10 @@ func startable(p *received) verdict.Reason {
 	return verdict.ConntrackInvalid
 }
 
-// stray decides about a packet that belongs to no flow and cannot begin one. What the
-// policy would reject is rejected, but for ICMP: so the ends of a connection from
-// before the firewall started learn that it is over, and senders of another protocol
-// that it does not pass.
+// stray decides about a packet that belongs to no flow and cannot begin one. Except for
+// ICMP it is rejected if the policy would reject it: the ends of a connection from before
+// the firewall's start learn that it is over, and senders of other protocols that these are
+// not forwarded.
 func (e *Engine) stray(p *received, fp *filter.Packet, why verdict.Reason) decision {
 	if e.rejects && (p.Class == packet.ClassTCP && p.Flags&packet.RST == 0 || p.Class == packet.ClassOther && p.Proto != packet.ICMP) {
 		if v := e.filter.Decide(fp); v.Action == ruleset.Reject {

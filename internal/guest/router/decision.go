@@ -14,51 +14,51 @@ type outcome uint8
 const (
 	pass    outcome = iota // it goes on
 	drop                   // it ends here
-	kept                   // it is no longer the caller's: held until more is known, or dropped with a connection that was refused
+	kept                   // it is no longer the caller's: held, or dropped together with a refused connection
 	restart                // it opens a connection in place of one that is over
 )
 
-// A decision is what the router has decided about a packet, and why. Functions
-// that decide return one and send nothing; Engine.drop carries it out.
+// A decision is what the router has decided about a packet, and why. Functions that decide
+// return one and have no effect; Engine.drop carries out a drop.
 type decision struct {
 	outcome outcome
 	reason  verdict.Reason
 	rule    uint32        // the rule that decided, or the default action's index
-	ruled   bool          // the drop is that of a rule, or of the default action
-	quiet   bool          // no event: a packet of this direction has made one
-	notice  notice        // what the sender is told
-	mtu     int           // noticeTooBig: what the way out carries
+	ruled   bool          // dropped by a rule, or by the default action
+	quiet   bool          // no event: an earlier packet of this direction has caused one
+	notice  notice        // the answer to the sender
+	mtu     int           // noticeTooBig: the MTU of the egress port
 	flow    conntrack.Ref // the flow's direction, or None
 	name    naming
 }
 
-// A naming is what an event says of the destination's name.
+// A naming is the part of an event about the destination's name.
 type naming struct {
 	name   fqdn.Name    // 0: none
-	lookup uint64       // the DNS query that told it, 0: none
-	hint   verdict.Hint // what is worth knowing beside the verdict
-	ago    uint32       // NameExpired: for how many seconds, rounded up
+	lookup uint64       // number of the DNS query that bound it, 0: none
+	hint   verdict.Hint // further information beside the verdict
+	ago    uint32       // NameExpired: seconds since then, rounded up
 }
 
-// A notice is what the sender of a dropped packet is told.
+// A notice is the answer to the sender of a dropped packet.
 type notice uint8
 
 const (
 	noticeNone     notice = iota
 	noticeRejected        // a rule rejects it: TCP RST, else ICMP 3/13 (RFC 5508 REQ-8)
-	noticeRefused         // the policy accepts it, but there is no room, port or service for it: ICMP 3/13
-	noticeReset           // TCP RST: a segment of no connection
+	noticeRefused         // the policy accepts it, but there is no room, port or service: ICMP 3/13
+	noticeReset           // a segment of no connection: TCP RST
 	noticeTimeExceeded
 	noticeTooBig // ICMP 3/4 (RFC 1191), where the packet may not be fragmented
 )
 
-// dropped is the decision to drop a packet for a reason that is not a rule's.
+// dropped returns the decision to drop a packet for a reason other than a rule.
 func (e *Engine) dropped(why verdict.Reason) decision {
 	return decision{outcome: drop, reason: why, rule: e.policy.DefaultRule(), flow: conntrack.None}
 }
 
-// denied is the decision of a rule, or the default action, that denies or rejects.
-// The first packet of a direction makes an event.
+// denied returns the decision of a rule, or of the default action, to deny or reject. Only
+// the first packet of a direction causes an event.
 func (e *Engine) denied(rule uint32, flow conntrack.Ref, first bool, name naming) decision {
 	d := decision{outcome: drop, reason: verdict.ExplicitDeny, rule: rule, ruled: true, quiet: !first, flow: flow, name: name}
 	if rule == e.policy.DefaultRule() {
@@ -70,10 +70,9 @@ func (e *Engine) denied(rule uint32, flow conntrack.Ref, first bool, name naming
 	return d
 }
 
-// refused is the decision to drop a packet that the policy accepts, but for which
-// there is no port, no room, or nothing that would take it. Where the policy's
-// default is to reject, its sender is told (RFC 5508 REQ-8), but for that of a
-// reset.
+// refused returns the decision to drop a packet that the policy accepts, but for which
+// there is no port, room or service. If the default action is reject, the sender is
+// notified (RFC 5508 REQ-8), except for a RST.
 func (e *Engine) refused(p *received, why verdict.Reason, name naming) decision {
 	d := e.dropped(why)
 	d.name = name
@@ -83,9 +82,9 @@ func (e *Engine) refused(p *received, why verdict.Reason, name naming) decision 
 	return d
 }
 
-// leaves decides whether a packet that the policy accepts can leave by port out: its
-// TTL must not end here, and it must fit, or be such as may be fragmented. What the
-// policy denies is not asked this: no answer tells of the firewall.
+// leaves decides whether a packet that the policy accepts can leave through port out: its
+// TTL must be above 1, and it must fit the MTU or be allowed to be fragmented. It is not
+// called for packets that the policy denies, so that answers do not reveal the firewall.
 func (e *Engine) leaves(p *received, out *port) decision {
 	switch {
 	case p.TTL <= 1:
@@ -102,7 +101,8 @@ func (e *Engine) leaves(p *received, out *port) decision {
 	return decision{}
 }
 
-// acceptReason says why the rule with this index, or the default action, accepts.
+// acceptReason returns the reason of an accept by the rule with this index, or by the
+// default action.
 func (e *Engine) acceptReason(rule uint32) verdict.Reason {
 	if rule == e.policy.DefaultRule() {
 		return verdict.DefaultAction

@@ -9,8 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// drop carries out the decision to drop a packet: it counts it, tells of it, answers
-// its sender, and gives its buffers back. Nothing else drops a packet.
+// drop carries out the decision to drop a packet: it counts and reports it, answers its
+// sender, and releases its buffers. No other function drops a packet.
 func (e *Engine) drop(p *received, d *decision, now int64) {
 	n := p.frames()
 	e.c.DropReasons[d.reason] += n
@@ -28,13 +28,13 @@ func (e *Engine) drop(p *received, d *decision, now int64) {
 	e.release(p)
 }
 
-// dropPacket drops a packet for a reason that is not a rule's, and answers nothing.
+// dropPacket drops a packet for a reason other than a rule, without an answer.
 func (e *Engine) dropPacket(p *received, why verdict.Reason, now int64) {
 	d := e.dropped(why)
 	e.drop(p, &d, now)
 }
 
-// answer tells the sender of a dropped packet what the decision says.
+// answer sends the answer of a decision to the sender of a dropped packet.
 func (e *Engine) answer(p *received, d *decision, now int64) {
 	switch d.notice {
 	case noticeNone:
@@ -55,7 +55,7 @@ func (e *Engine) answer(p *received, d *decision, now int64) {
 	}
 }
 
-// dropFrame drops a frame of which no packet was read.
+// dropFrame drops a frame from which no packet was read.
 func (e *Engine) dropFrame(in *port, fr framebuf.Frame, why verdict.Reason, now int64) {
 	e.c.DropReasons[why]++
 	if e.events != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// direction is the way of packets that arrive at a port.
+// direction returns the direction of packets that arrive at a port.
 func (p *port) direction() verdict.Direction { return directionOf(p.role == ruleset.WAN) }
 
 func directionOf(fromWAN bool) verdict.Direction {
@@ -30,8 +30,8 @@ func (e *Engine) emitPacket(p *received, a verdict.Action, why verdict.Reason, r
 	e.emit(&r, name)
 }
 
-// emitFlow writes an event about the first packet of direction r. Addresses
-// are internal ones, as the filter sees them.
+// emitFlow writes an event about the first packet of direction r. Its addresses are
+// internal ones, as the filter sees them.
 func (e *Engine) emitFlow(r conntrack.Ref, a verdict.Action, why verdict.Reason, name naming, now int64) {
 	if e.events == nil {
 		return
@@ -43,13 +43,13 @@ func (e *Engine) emitFlow(r conntrack.Ref, a verdict.Action, why verdict.Reason,
 	e.emit(&rec, name)
 }
 
-// emit writes an event with what is known of the destination's name.
+// emit writes an event with the destination's name and hint.
 func (e *Engine) emit(r *event.Record, n naming) {
 	r.Hint, r.Lookup, r.Ago = n.hint, n.lookup, n.ago
 	e.emitNamed(r, n.name, e.now)
 }
 
-// emitNamed writes an event with a name of the set that was known at time at.
+// emitNamed writes an event with a name of the name set that was valid at time at.
 func (e *Engine) emitNamed(r *event.Record, name fqdn.Name, at int64) {
 	if name != 0 {
 		var buf [fqdn.MaxName]byte
@@ -67,10 +67,10 @@ func (e *Engine) emitDomain(r *event.Record, name []byte) {
 	e.events.PutText(r, fqdn.AppendShort(e.names.text[:0], name, event.MaxName))
 }
 
-// addPacket fills in what a packet carries.
+// addPacket fills in a packet's addresses, ports and protocol.
 func addPacket(r *event.Record, p *packet.Packet) {
 	if p.Src|p.Dst == 0 {
-		r.Truncated = true // the IP header itself was not readable
+		r.Truncated = true // the IP header could not be parsed
 		return
 	}
 	r.Src, r.Dst = p.Src.To16(), p.Dst.To16()
@@ -80,7 +80,7 @@ func addPacket(r *event.Record, p *packet.Packet) {
 	}
 }
 
-// addARP fills in who asks for whom, where frame f is an ARP message.
+// addARP fills in sender and target addresses if frame f is an ARP message.
 func addARP(r *event.Record, f []byte) {
 	var m packet.ARPMessage
 	if r.EtherType == packet.TypeARP && packet.ParseARP(f, &m) {
@@ -91,13 +91,12 @@ func addARP(r *event.Record, f []byte) {
 // addFlow fills in a direction's tuple and its translation.
 func addFlow(r *event.Record, d *conntrack.Dir, reply bool) {
 	in, out := packet.Rewrite{Src: d.Key.Src, Dst: d.Key.Dst, SrcPort: d.Key.SrcPort, DstPort: d.Key.DstPort}, d.Out
-	// Of an ICMP query both ports are the identifier, which the client's translation
-	// changes.
+	// Both ports of an ICMP query are the identifier, which source translation changes.
 	source := in.Src != out.Src || in.SrcPort != out.SrcPort && d.Key.Proto != packet.ICMP
 	switch {
 	case !reply:
 	case source:
-		// A server answers: its own address, and the client's.
+		// A server's answer: from its internal address to the client's.
 		in.Dst, in.DstPort = out.Dst, out.DstPort
 	default:
 		in, out = out, in
@@ -105,7 +104,7 @@ func addFlow(r *event.Record, d *conntrack.Dir, reply bool) {
 	r.Proto = uint8(d.Key.Proto)
 	r.Src, r.Dst, r.SrcPort, r.DstPort = in.Src.To16(), in.Dst.To16(), in.SrcPort, in.DstPort
 	switch {
-	case !reply && in.Dst != out.Dst: // a hairpin's source is translated, too
+	case !reply && in.Dst != out.Dst: // of a hairpin, whose source is translated as well, the destination is reported
 		r.XlatAddr, r.XlatPort, r.XlatDst = out.Dst.To16(), out.DstPort, true
 	case source:
 		r.XlatAddr, r.XlatPort = out.Src.To16(), out.SrcPort
@@ -120,15 +119,14 @@ func addFlow(r *event.Record, d *conntrack.Dir, reply bool) {
 	}
 }
 
-// emitUnsent writes an event about frame f, which could not leave through port out,
-// with the addresses by which the rules know it. Where no flow tells them (the
-// firewall's own messages; fragments but the first, when that has left) they are
-// those with which it would have left.
+// emitUnsent writes an event about frame f, which could not leave through port out, with
+// the addresses that rules see. Where there is no flow (the firewall's own messages;
+// fragments after a first one that has been sent) they are those in the frame.
 func (e *Engine) emitUnsent(out *port, f []byte, why verdict.Reason) {
 	p := packet.Packet{EtherType: packet.Type(f)}
-	r := conntrack.None // the direction of which f is
+	r := conntrack.None // the direction of f
 	if p.EtherType == packet.TypeIPv4 {
-		packet.ParseIPv4(f, &p) // of our own making: valid, or a fragment
+		packet.ParseIPv4(f, &p) // written by the router: valid, or a fragment
 		r = e.flowOfUnsent(f, &p)
 	}
 	rec := event.Record{Time: e.now, Kind: event.Verdict, Action: verdict.Drop, Reason: why, Direction: directionOf(out.role != ruleset.WAN),
@@ -143,7 +141,7 @@ func (e *Engine) emitUnsent(out *port, f []byte, why verdict.Reason) {
 	if p.Class == packet.ClassICMPError {
 		addPacket(&rec, &p)
 		if out.role == ruleset.WAN {
-			rec.Src = d.Key.Src.To16() // it is about this host, whatever host inside has sent it
+			rec.Src = d.Key.Src.To16() // an ICMP error is reported as from the flow's host, whichever host on the LAN sent it
 		}
 	} else {
 		addFlow(&rec, d, r.Reply())
@@ -153,15 +151,15 @@ func (e *Engine) emitUnsent(out *port, f []byte, why verdict.Reason) {
 	e.emitNamed(&rec, fqdn.Name(a.Name), e.flows.Shared(r).Created)
 }
 
-// flowOfUnsent returns the direction of which a translated packet in frame f is, or
-// which an ICMP error in it is about, or None.
+// flowOfUnsent returns the direction of the translated packet in frame f, or of the packet
+// that an ICMP error in it quotes, or None.
 func (e *Engine) flowOfUnsent(f []byte, p *packet.Packet) conntrack.Ref {
 	ip := f[packet.EthLen:]
 	var q packet.Packet
 	k := conntrack.Key{}
 	switch {
 	case p.Class == packet.ClassICMPError:
-		// It quotes what came to who sends it.
+		// An ICMP error quotes a packet that its sender received.
 		if !packet.ParseEmbedded(f[int(p.L4)+packet.ICMPLen:], &q) {
 			return conntrack.None
 		}
@@ -188,20 +186,20 @@ func (e *Engine) flowOfUnsent(f []byte, p *packet.Packet) conntrack.Ref {
 	return r
 }
 
-// A fragmentOf is a datagram whose first fragment could not be sent.
+// A fragmentOf identifies a datagram whose first fragment could not be sent.
 type fragmentOf struct {
 	src, dst packet.Addr
 	proto    uint8
 	id       uint16
-	key      conntrack.Key // of its answers
+	key      conntrack.Key // of its reply direction
 }
 
 func (u *fragmentOf) is(p *packet.Packet, id uint16) bool {
 	return u.src == p.Src && u.dst == p.Dst && u.proto == p.Proto && u.id == id
 }
 
-// emitEnd writes a flow's last event, with its totals. A span needs it even
-// where the policy wants no such events.
+// emitEnd writes a flow's last event, with its totals. Spans need it even where the policy
+// disables such events.
 func (e *Engine) emitEnd(r conntrack.Ref) {
 	if s := &e.policy.Settings; e.events == nil || s.Flags&ruleset.FlagNoFlowEnd != 0 && s.SampleAccept == 0 {
 		return

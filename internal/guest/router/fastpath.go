@@ -8,16 +8,17 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// Most packets are TCP or UDP without options or fragments, of directions that are marked: the policy has accepted
-// these, and their flows' state will not change. They are taken by runs of one path, in
-// two passes: one looks for what forward would have to look at, and the other writes. To
-// an observer this is forward, only quicker: TestFastPathIsForward.
+// Most packets are TCP or UDP without IP options or fragmentation, of directions marked by
+// conntrack.MarkFast: the policy has accepted them, and their flows' state does not change.
+// The fast path handles runs of packets with the same path, in two passes: the first finds
+// packets that are left to forward, the second writes. The result is that of forward:
+// TestFastPathIsForward.
 
-// noHop is no packet.Addr.
+// noHop is a value that is not a packet.Addr.
 const noHop = 1 << 32
 
-// fastPath sends on the run of a prepared batch from port in that begins with key j, and
-// returns the key behind it, whose packet it has left alone.
+// fastPath forwards the run that begins with key j of a prepared batch from port in, and
+// returns the first key after the run, whose packet it has not handled.
 func (e *Engine) fastPath(in *port, j int, now int64) int {
 	_, d := e.flows.Hint(&e.b.keys, j)
 	if e.plain || d == nil || j >= e.b.keys.Len() {
@@ -35,11 +36,11 @@ func (e *Engine) fastPath(in *port, j int, now int64) int {
 	return n
 }
 
-// fastUntil returns the first key from j on whose packet is of another path, or such
-// that forward must look at it, and notes the next hops of those before it.
+// fastUntil returns the first key from j on whose packet has another path or is left to
+// forward, and records the next hops of those before it.
 func (e *Engine) fastUntil(out *port, path conntrack.Path, j int, now int64) int {
 	b, flows := &e.b, e.flows
-	hop, mac := uint64(noHop), uint64(0) // the last one
+	hop, mac := uint64(noHop), uint64(0) // of the last packet
 	n := b.keys.Len()
 	for ; j < n; j++ {
 		j := j & (Batch - 1)
@@ -70,7 +71,7 @@ func (e *Engine) fastUntil(out *port, path conntrack.Path, j int, now int64) int
 	return j
 }
 
-// sendFast sends on the packets with the keys from j to below n.
+// sendFast forwards the packets with the keys from j to below n.
 func (e *Engine) sendFast(out *port, j, n int, now int64) {
 	if len(out.tx)-out.ntx < Batch {
 		e.flush(out)
@@ -83,13 +84,13 @@ func (e *Engine) sendFast(out *port, j, n int, now int64) {
 		fr := b.frame[b.idx[j]&(Batch-1)]
 		h := pool.Head(fr)
 		r, _ := flows.Hint(&b.keys, j)
-		d := flows.Dir(r) // there is one: fastUntil has seen it
+		d := flows.Dir(r) // not None: fastUntil has checked it
 		d.LastSeen = now
 		d.Packets++
 		d.Bytes += uint64(fr.Len) - packet.EthLen
 		accepts[d.Rule]++
 		if h[packet.EthLen+6]&0x40 == 0 && d.Out.Src != d.Key.Src {
-			packet.SetID(h[packet.EthLen:], e.nextID(d.Out.Src, d.Out.Dst, uint8(d.Key.Proto))) // not atomic: see idents
+			packet.SetID(h[packet.EthLen:], e.nextID(d.Out.Src, d.Out.Dst, uint8(d.Key.Proto))) // not atomic (RFC 6864): see idents
 		}
 		sum := packet.PutAddrs(h, &d.Out)
 		packet.PassTTL(h, sum)
@@ -107,8 +108,8 @@ func (e *Engine) sendFast(out *port, j, n int, now int64) {
 	out.ntx = ntx
 }
 
-// reachable returns the first 8 bytes of frames that leave through port p for a
-// neighbour, or 0 when its link-layer address is not known for certain.
+// reachable returns the first 8 bytes of frames to a neighbour on port p, or 0 when its
+// link-layer address is not confirmed.
 func (p *port) reachable(a packet.Addr, now int64) uint64 {
 	n := p.neigh.Find(a)
 	if n == nil || n.State != neigh.Reachable || now >= n.Expires {
@@ -117,8 +118,8 @@ func (p *port) reachable(a packet.Addr, now int64) uint64 {
 	return packet.MAC(n.MAC) | p.self<<48
 }
 
-// fastTCP checks the segment in frame f, which belongs to direction r of an
-// established connection.
+// fastTCP checks the segment in frame f, of direction r of an established connection. It
+// reports false for one that is left to forward.
 func (e *Engine) fastTCP(r conntrack.Ref, f []byte) bool {
 	if len(f) < packet.EthLen+packet.MinIPv4+packet.TCPLen {
 		return false

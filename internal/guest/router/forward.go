@@ -8,13 +8,13 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// forward handles a packet of direction r of a known flow. What it does to each
-// packet, the fast path must do, too.
+// forward handles a packet of direction r of a known flow. Whatever it does to every packet
+// the fast path must do as well.
 func (e *Engine) forward(p *received, r conntrack.Ref, now int64) {
 	d := e.flows.Dir(r)
 	was := d.Verdict
 	out := &e.port[d.Path.Egress()]
-	named := false // its server's name is not settled
+	named := false // the server name is not settled
 	dec := e.belongs(p, r, d)
 	if dec.outcome == pass {
 		dec = e.replyVerdict(p, r, d, now)
@@ -37,7 +37,7 @@ func (e *Engine) forward(p *received, r conntrack.Ref, now int64) {
 	switch dec.outcome {
 	case drop:
 		if was == conntrack.Undecided && d.Verdict != conntrack.Denied {
-			d.Verdict = conntrack.Undecided // nothing of this direction has passed
+			d.Verdict = conntrack.Undecided // no packet of this direction has passed
 		}
 		e.drop(p, &dec, now)
 		return
@@ -62,23 +62,22 @@ func (e *Engine) forward(p *received, r conntrack.Ref, now int64) {
 	e.send(out, p, &d.Out, now)
 }
 
-// belongs decides whether a packet that has the addresses and ports of direction r
-// can be one of it.
+// belongs decides whether a packet with the five-tuple of direction r can belong to it.
 func (e *Engine) belongs(p *received, r conntrack.Ref, d *conntrack.Dir) decision {
 	if d.Path.Ingress() != p.in.n {
-		return e.dropped(verdict.Martian) // a spoofed copy from the other side
+		return e.dropped(verdict.Martian) // arrived at the wrong port: spoofed
 	}
 	if p.Class == packet.ClassICMPQuery && ((p.ICMPType == packet.EchoReply) != r.Reply() || p.ICMPCode != 0) {
-		// Echo has no codes (RFC 792). A request from the other side would be
-		// a new exchange, which the policy has not been asked about.
+		// Echo has no codes (RFC 792). A request in the reply direction would be a new
+		// query, which the policy has not decided.
 		return e.dropped(verdict.ConntrackInvalid)
 	}
 	return decision{}
 }
 
-// replyVerdict has the filter decide a reply direction's first packet, and returns
-// what it has decided about the direction. The filter sees internal addresses: the
-// source as it arrives, the destination after its translation is taken back.
+// replyVerdict has the filter decide about a reply direction's first packet, and returns
+// the decision about the direction. The filter sees internal addresses: the source as it
+// arrives, the destination with its translation undone.
 func (e *Engine) replyVerdict(p *received, r conntrack.Ref, d *conntrack.Dir, now int64) decision {
 	first := d.Verdict == conntrack.Undecided
 	if first {
@@ -98,8 +97,8 @@ func (e *Engine) replyVerdict(p *received, r conntrack.Ref, d *conntrack.Dir, no
 	return decision{}
 }
 
-// track has the flow's state follow a packet. It reports as quiet one that does not
-// keep the flow alive.
+// track advances the flow's state for a packet. quiet reports that the packet does not
+// refresh the flow's timeout.
 func (e *Engine) track(p *received, r conntrack.Ref) (d decision, quiet bool) {
 	switch p.Class {
 	case packet.ClassTCP:
@@ -107,8 +106,8 @@ func (e *Engine) track(p *received, r conntrack.Ref) (d decision, quiet bool) {
 		case conntrack.Invalid:
 			return e.dropped(verdict.ConntrackInvalid), false
 		case conntrack.Restart:
-			// What is over makes way for a SYN that passes, and for no other:
-			// its ends may not have had the RST (RFC 7857 section 2.2).
+			// Only a SYN that passes replaces a connection that is over: the ends may not
+			// have received the RST (RFC 7857 section 2.2).
 			return decision{outcome: restart}, false
 		case conntrack.Quiet:
 			return decision{}, true

@@ -8,12 +8,11 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// idents holds the next identification of packets whose source was translated,
-// by a keyed hash of addresses and protocol. Many hosts then share one address,
-// and identifications that each chose by itself would meet, so that fragments
-// of one host's datagram would be put together with another's. So the firewall
-// chooses them as if it were the sender (RFC 6864 section 5.3.1, RFC 7857
-// section 10). They are unique for 65536 packets of a bucket.
+// idents has the next identification of packets whose source was translated, by a keyed
+// hash of addresses and protocol. Translated hosts share an address, so identifications of
+// their own choice would collide, and fragments of different datagrams would be reassembled
+// together. The firewall therefore chooses them as the sender would (RFC 6864 section
+// 5.3.1, RFC 7857 section 10). They are unique within 65536 packets of a bucket.
 type idents [1024]uint16
 
 func (e *Engine) nextID(src, dst packet.Addr, proto uint8) uint16 {
@@ -23,10 +22,9 @@ func (e *Engine) nextID(src, dst packet.Addr, proto uint8) uint16 {
 	return *n
 }
 
-// finish does what few packets need after their translation, before a packet
-// leaves: a SYN announces segments that fit both sides; a packet with a new
-// source that is not atomic gets a new identification; the further fragments of
-// a datagram are translated like the first.
+// finish does what few packets need between translation and output: it clamps the MSS of a
+// SYN to what both ports carry, gives a packet with a new source that is not atomic a new
+// identification, and translates the further fragments of a datagram like the first.
 func (e *Engine) finish(out *port, p *received, r *packet.Rewrite, now int64) {
 	fr := p.frame
 	f := e.pool.Bytes(fr)
@@ -39,7 +37,7 @@ func (e *Engine) finish(out *port, p *received, r *packet.Rewrite, now int64) {
 		id = e.nextID(r.Src, r.Dst, p.Proto)
 		packet.SetID(f[packet.EthLen:], id)
 	}
-	next := e.links.Next(fr) // output may put fr into a list
+	next := e.links.Next(fr) // before output, which may put fr into a queue
 	e.output(out, fr, r.Dst, now)
 	for range p.Parts {
 		fr = next
@@ -54,8 +52,8 @@ func (e *Engine) finish(out *port, p *received, r *packet.Rewrite, now int64) {
 	}
 }
 
-// fragmentsFit reports whether a packet has been reassembled from fragments that port
-// out carries one by one.
+// fragmentsFit reports whether a packet was reassembled from fragments that each fit the
+// MTU of port out.
 func (e *Engine) fragmentsFit(p *received, out *port) bool {
 	fits := p.Parts > 0
 	fr := p.frame
@@ -66,8 +64,8 @@ func (e *Engine) fragmentsFit(p *received, out *port) bool {
 	return fits
 }
 
-// cut sends frame fr, which is longer than port out carries, in fragments and in
-// order (RFC 791 section 3.2, RFC 4787 REQ-13a).
+// cut sends frame fr, which exceeds the MTU of port out, as fragments in order (RFC 791
+// section 3.2, RFC 4787 REQ-13a).
 func (e *Engine) cut(out *port, fr framebuf.Frame, dst packet.Addr, now int64) {
 	f := e.pool.Bytes(fr)
 	c := packet.NewCutter(f[packet.EthLen:], out.mtu)

@@ -7,12 +7,11 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// icmpError handles an ICMP error (RFC 5508 section 4). It carries
-// the beginning of a packet that left through the port at which it arrives. If
-// that belongs to a flow, both headers are translated as the flow's packets
-// are, and the error goes to the flow's other end; it neither refreshes nor
-// ends the flow (REQ-6). Errors about queries of the firewall's own are the DNS
-// proxy's. Others are dropped.
+// icmpError handles an ICMP error (RFC 5508 section 4). It quotes the beginning of a packet
+// that was sent through the port where the error arrives. If that belongs to a flow, both
+// headers are translated like the flow's packets, and the error is sent to the flow's other
+// end; it neither refreshes nor ends the flow (REQ-6). Errors about the firewall's own
+// queries are passed to the endpoint. Others are dropped.
 func (e *Engine) icmpError(p *received, now int64) {
 	f := e.bytes(p)
 	inner := f[int(p.L4)+packet.ICMPLen:]
@@ -25,10 +24,10 @@ func (e *Engine) icmpError(p *received, now int64) {
 		e.dropPacket(p, verdict.MalformedPacket, now)
 		return
 	}
-	// The key of the packets that answer the embedded one.
+	// The key of packets in the direction opposite to the quoted one.
 	k := conntrack.Key{Src: q.Dst, Dst: q.Src, SrcPort: q.DstPort, DstPort: q.SrcPort, Proto: uint32(q.Proto)}
 	r := e.flows.Lookup(&k, now)
-	if p.Dst != q.Src { // an error goes to whom the quoted packet came from
+	if p.Dst != q.Src { // an error is sent to the source of the quoted packet
 		r = conntrack.None
 	}
 	if r == conntrack.None && p.in.role == ruleset.WAN && e.host.Error(&p.Packet, &q, inner, now) {
@@ -40,8 +39,8 @@ func (e *Engine) icmpError(p *received, now int64) {
 		return
 	}
 	if q.Class == packet.ClassTCP && !e.flows.UnderWay(r^1, q.Seq) {
-		// Who knows a connection's ports but sees none of its packets has to
-		// guess 32 bits more.
+		// An off-path attacker who knows a connection's ports must guess the sequence
+		// number as well.
 		e.dropPacket(p, verdict.ConntrackInvalid, now)
 		return
 	}
@@ -53,8 +52,8 @@ func (e *Engine) icmpError(p *received, now int64) {
 	}
 	out := packet.Rewrite{Src: p.Src, Dst: d.Out.Dst}
 	if d.Out.Src != d.Key.Src {
-		// From inside a translated network: whoever inside reports the
-		// error, the outside sees the flow's external address (REQ-5c).
+		// From a translated network: whichever host reports the error, its source is the
+		// flow's external address (REQ-5c).
 		out.Src = d.Out.Src
 	}
 	packet.RewriteEmbedded(inner, &q, &packet.Rewrite{Src: d.Out.Dst, Dst: d.Out.Src, SrcPort: d.Out.DstPort, DstPort: d.Out.SrcPort})
@@ -63,8 +62,8 @@ func (e *Engine) icmpError(p *received, now int64) {
 	e.send(to, p, &out, now)
 }
 
-// passed reports whether packets of a direction have been let through: all, or
-// the handshake of a connection whose server's name is not known yet.
+// passed reports whether packets of a direction have been forwarded: all, or the TCP
+// handshake of a connection whose server name is not known yet.
 func passed(d *conntrack.Dir) bool {
 	return d.Verdict == conntrack.Accepted || d.Verdict == conntrack.Pending
 }

@@ -211,7 +211,7 @@ func TestHeldUpToTheNanosecond(t *testing.T) {
 			t.Errorf("counted %v", l.e.c.Holds)
 		}
 		l.port[wan].room = Batch
-		if l.e.backedUp(w, from+6*roomWait) || w.heldSince != 0 {
+		if l.e.backedUp(w, from+6*roomWait) || w.fullSince != 0 {
 			t.Error("with room it is held up")
 		}
 	}

@@ -10,11 +10,11 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// What passes between the router and the firewall as a host.
+// The interface between the router and the firewall as a host (package endpoint).
 
 const headroom = framebuf.Headroom
 
-// side returns a port's side as the host knows it.
+// side returns a port's side as package endpoint numbers it.
 func (p *port) side() endpoint.Side {
 	if p.role == ruleset.WAN {
 		return endpoint.WAN
@@ -22,13 +22,14 @@ func (p *port) side() endpoint.Side {
 	return endpoint.LAN
 }
 
-// intercepts reports whether a packet is a question of a LAN host to another DNS server
-// that the proxy answers in its place.
+// intercepts reports whether a packet is a query of a LAN host to another DNS server, which
+// the proxy answers in its place.
 func (e *Engine) intercepts(p *received) bool {
 	return e.host.Intercepts(&p.Packet, p.in.side()) && e.route(p.Dst) != p.in
 }
 
-// ownConversation takes a packet that belongs to a conversation of the firewall's own.
+// ownConversation handles a packet of a flow of the firewall's own, and reports whether it
+// was one.
 func (e *Engine) ownConversation(p *received, now int64) bool {
 	rule, ok := e.host.Owns(&p.Packet, p.in.side())
 	if !ok {
@@ -47,9 +48,9 @@ func (e *Engine) ownConversation(p *received, now int64) bool {
 	return true
 }
 
-// deliver handles a packet for the firewall itself that belongs to no conversation of
-// its own. The filter decides it like any other, as sent to the address as; what it
-// accepts goes to the service that it asks for, and is dropped when there is none.
+// deliver handles a packet to the firewall itself that belongs to no flow of its own. The
+// filter decides about it, with the destination address as. If accepted it is passed to the
+// service that it requests, or dropped when there is none.
 func (e *Engine) deliver(p *received, as packet.Addr, now int64) {
 	fp := filter.Packet{Src: p.Src, Dst: as, Proto: p.Proto, Direction: p.in.direction(), State: ruleset.StateNew}
 	if p.Class == packet.ClassTCP || p.Class == packet.ClassUDP {
@@ -98,7 +99,7 @@ func (e *Engine) deliver(p *received, as packet.Addr, now int64) {
 	}
 }
 
-// uplink is the host's way out.
+// uplink implements endpoint.Wire.
 type uplink struct{ e *Engine }
 
 // Buffer implements endpoint.Wire.
@@ -121,8 +122,8 @@ func (w uplink) Send(to endpoint.Side, buf uint32, n int, dst packet.Addr) {
 // NextID implements endpoint.Wire.
 func (w uplink) NextID(src, dst packet.Addr, proto uint8) uint16 { return w.e.nextID(src, dst, proto) }
 
-// emitOwn sends a packet of the firewall's own, of n bytes with its Ethernet
-// header, through port out to dst.
+// emitOwn sends a packet of the firewall's own through port out to dst. Its frame, in
+// buffer buf, has n bytes.
 func (e *Engine) emitOwn(out *port, buf uint32, n int, dst packet.Addr, now int64) {
 	e.source = 0
 	e.c.Own++

@@ -6,8 +6,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// martians returns the blocks from and to which nothing is forwarded: the
-// special ones, but for those that an interface has its network in.
+// martians returns the blocks from and to which nothing is forwarded: packet.NotForwarded
+// without those that contain the network of an interface.
 func martians(ports []port) (bs []packet.Net) {
 	for _, b := range packet.NotForwarded {
 		if !slices.ContainsFunc(ports, func(p port) bool { return b.Has(p.addr) }) {
@@ -17,13 +17,13 @@ func martians(ports []port) (bs []packet.Net) {
 	return bs
 }
 
-// martian reports whether a packet's source or destination cannot be right
-// where it arrived (RFC 1812 section 5.3.7, RFC 6890), and whether the reverse
-// path leads elsewhere (RFC 3704).
+// martian reports whether a packet's source or destination cannot be right at its port (RFC
+// 1812 section 5.3.7, RFC 6890), or the route to its source is through another port (RFC
+// 3704).
 func (e *Engine) martian(p *received) bool {
 	s, d := p.Src, p.Dst
 	switch {
-	case !s.IsHost(), !d.IsHost(): // a router forwards no multicast unless configured to
+	case !s.IsHost(), !d.IsHost(): // multicast among them, which is not forwarded
 		return true
 	case e.ownAddr(s):
 		return true

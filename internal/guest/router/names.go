@@ -15,13 +15,12 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// Names of destinations: what rules see of them, and events.
+// Names of destinations, for rules and events.
 
-// sweepNames is how many bindings of names a tick looks at.
+// sweepNames is how many bindings of names a tick examines.
 const sweepNames = 64
 
-// names is what the router knows of names. Without upstreams in the policy there is
-// no set.
+// names is the state about names. Without upstreams in the policy set is nil.
 type names struct {
 	set   *fqdn.Set
 	found fqdn.Found
@@ -29,8 +28,7 @@ type names struct {
 	text  [4 * fqdn.MaxName]byte
 }
 
-// NameBytes returns the memory in bytes that a policy's name set takes, and what else
-// names need.
+// NameBytes returns the memory of a policy's name set and of server names, in bytes.
 func NameBytes(p *ruleset.Policy) int {
 	if len(p.Upstreams) == 0 {
 		return 0
@@ -45,7 +43,7 @@ func nameCapacity(p *ruleset.Policy) int {
 	return ruleset.DefaultDNSNames
 }
 
-// wantsServerNames reports whether a rule of the policy asks for the server's name.
+// wantsServerNames reports whether a rule of the policy requires the server name.
 func wantsServerNames(p *ruleset.Policy) bool {
 	for i := range p.Rules {
 		if p.Rules[i].SNI != 0 {
@@ -62,7 +60,7 @@ func serverNameBytes(p *ruleset.Policy) int {
 	return 0
 }
 
-// newHost makes the name set, and the firewall as a host, which fills it.
+// newHost makes the name set and the endpoint, which fills it.
 func (e *Engine) newHost(c *Config) (err error) {
 	p := c.Policy
 	hc := endpoint.Config{Policy: p, Pool: c.Pool, Wire: uplink{e}, Ports: e.nat.Own(), Events: c.Events, ClockSet: c.ClockSet,
@@ -84,24 +82,23 @@ func (e *Engine) newHost(c *Config) (err error) {
 	return err
 }
 
-// Host returns the firewall as a host, and Names the set of names, nil without
-// upstreams.
+// Host returns the firewall as a host.
 func (e *Engine) Host() *endpoint.Host { return e.host }
 
-// Names: see Host.
+// Names returns the name set, nil without upstreams.
 func (e *Engine) Names() *fqdn.Set { return e.names.set }
 
-// findNames finds by what names the source of a packet from the LAN knows where it
-// is going, told being the address that it was told. They are in e.names.found, their
-// patterns in fp.
+// findNames finds the names that the source of a packet from the LAN has resolved to told,
+// the packet's destination before translation. It sets e.names.found, and the patterns that
+// match them in fp.
 func (e *Engine) findNames(told packet.Addr, fp *filter.Packet, now int64) {
 	e.names.set.Find(fp.Src, told, now, &e.names.found)
 	fp.Names = e.names.found.IDs
 }
 
-// nameDecided returns what events about a packet are to say of its name, now that
-// rule has decided: the newest of the names found by which the same rule would have
-// decided, or else the newest. name is what there is to say without.
+// nameDecided returns the naming of events about a packet that rule has decided: the newest
+// of the names found with which alone the same rule would decide, or else the newest. name
+// is the naming without names.
 func (e *Engine) nameDecided(told packet.Addr, fp *filter.Packet, name naming, action ruleset.Action, rule uint32, now int64) naming {
 	n := &e.names
 	if k := n.found.Names; len(k) > 0 {
@@ -122,8 +119,8 @@ func (e *Engine) nameDecided(told packet.Addr, fp *filter.Packet, name naming, a
 	if action == ruleset.Accept || len(e.policy.Names) == 0 {
 		return name
 	}
-	// Would a name have helped that this client resolved too long ago, or that
-	// another client has resolved?
+	// Would an expired name of this client, or a name of another client, have been
+	// accepted?
 	n.set.FindExpired(fp.Src, told, now, &n.again)
 	if k, ok := e.wouldAccept(fp); ok {
 		return naming{k.Name, k.Lookup, verdict.NameExpired, agoSeconds(now - k.Expires)}
@@ -135,15 +132,15 @@ func (e *Engine) nameDecided(told packet.Addr, fp *filter.Packet, name naming, a
 	return name
 }
 
-// wouldAccept returns the newest of the names in n.again with which the policy
-// would accept a packet.
+// wouldAccept returns the newest of the names in e.names.again with which the policy would
+// accept a packet.
 func (e *Engine) wouldAccept(fp *filter.Packet) (k fqdn.Known, ok bool) {
 	n := &e.names
 	var names [fqdn.MaxKnown]fqdn.Known
 	one := *fp
 	for _, k := range names[:copy(names[:], n.again.Names)] {
 		if !k.InPolicy {
-			break // those that rules have come first
+			break // names that rules use come first
 		}
 		n.set.Patterns(k.Name, &n.again)
 		one.Names = n.again.IDs
@@ -154,14 +151,13 @@ func (e *Engine) wouldAccept(fp *filter.Packet) (k fqdn.Known, ok bool) {
 	return k, false
 }
 
-// agoSeconds rounds nanoseconds up to seconds: a grace of so many would have been
-// enough.
+// agoSeconds rounds nanoseconds up to seconds: a grace this long would have been enough.
 func agoSeconds(ns int64) uint32 {
 	return uint32(min((max(ns, 0)/second)+1, math.MaxUint32))
 }
 
-// bypassOf returns by what a packet of a LAN host may ask another server for names,
-// 0 when it does not look like that.
+// bypassOf returns the protocol by which a packet of a LAN host may query another DNS
+// server, 0 when it does not.
 func bypassOf(p *received) verdict.Hint {
 	stream := p.Class == packet.ClassTCP
 	if !stream && p.Class != packet.ClassUDP {
@@ -183,8 +179,7 @@ func bypassOf(p *received) verdict.Hint {
 	return 0
 }
 
-// resolvers are addresses at which public resolvers offer DNS over HTTPS, in
-// order.
+// resolvers are addresses of public resolvers with DNS over HTTPS, sorted.
 var resolvers = sorted(
 	0x01000001, 0x01000002, 0x01000003, 0x01010101, 0x01010102, 0x01010103, // Cloudflare
 	0x6810f8f9, 0x6810f9f9, // cloudflare-dns.com, also as used by Firefox

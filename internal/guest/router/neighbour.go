@@ -10,19 +10,18 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// ARP (RFC 826): what the neighbour cache of a port asks for is sent here, and
-// what is heard is put into it.
+// ARP (RFC 826): requests for the neighbour cache of a port, and what is received for it.
 
 const (
 	defendEvery   = 10 * second // DEFEND_INTERVAL of RFC 5227
 	announceEvery = 2 * second  // ANNOUNCE_INTERVAL
 )
 
-// While its next hop is asked for, a datagram waits with all its fragments.
+// A datagram can wait for its next hop with all its fragments.
 const _ = uint(neigh.MaxPerHop - reassembly.MaxPerDatagram)
 
-// resolve keeps a frame until the address of its next hop is known, and asks
-// for it.
+// resolve queues a frame until the link-layer address of its next hop is known, and sends a
+// request.
 func (e *Engine) resolve(p *port, hop packet.Addr, fr framebuf.Frame, now int64) {
 	r := p.neigh.Resolve(hop, fr, e.holder(e.pool.Bytes(fr)), now)
 	if r.Evicted {
@@ -36,9 +35,9 @@ func (e *Engine) resolve(p *port, hop packet.Addr, fr framebuf.Frame, now int64)
 	}
 }
 
-// holder returns for whom a frame is that is leaving: the host that has sent
-// it; of the firewall's own messages, of which each query to an upstream has
-// another port, the conversation.
+// holder returns the owner of a frame that waits, whose share of the queue it counts
+// against: the host that sent it; for messages of the firewall's own their destination and
+// UDP source port, since each query to an upstream has another port.
 func (e *Engine) holder(f []byte) uint64 {
 	if e.source != 0 {
 		return uint64(e.source)
@@ -51,8 +50,8 @@ func (e *Engine) holder(f []byte) uint64 {
 	return a
 }
 
-// neighbourTick asks again for neighbours that have not answered, and drops what
-// waits for those that have been given up.
+// neighbourTick repeats requests for neighbours that have not answered, and drops the
+// frames that wait for unreachable ones.
 func (e *Engine) neighbourTick(p *port, now int64) {
 	for t, ok := p.neigh.Timeout(now); ok; t, ok = p.neigh.Timeout(now) {
 		if t.Request {
@@ -86,15 +85,15 @@ func (e *Engine) sendARP(p *port, to *[6]byte, m *packet.ARPMessage) {
 	e.enqueue(p, framebuf.Frame{Buf: buf, Len: uint32(n)})
 }
 
-// Announce tells both links which link-layer addresses the firewall has
-// (gratuitous ARP, RFC 5227 section 3), so that hosts forget those of a
-// predecessor; and again 2 seconds after the next Poll.
+// Announce announces the firewall's addresses on both links (gratuitous ARP, RFC 5227
+// section 3), so that hosts replace the link-layer addresses of a predecessor. The
+// announcement is repeated 2 seconds after the next Poll.
 func (e *Engine) Announce() {
 	e.again = announceAgain{due: true}
 	e.announce()
 }
 
-// announceAgain is when the announcement is to be repeated.
+// announceAgain is the pending repetition of the announcement.
 type announceAgain struct {
 	due bool
 	at  int64 // 0: not set yet
@@ -122,23 +121,22 @@ func (e *Engine) announce() {
 	}
 }
 
-// arpFrame handles a received ARP message, or returns why it is dropped. It is
-// answered when it asks for an address of the firewall's own. A claim of an
-// address that is known under another link-layer address is reported and not
-// believed.
+// arpFrame handles a received ARP message, or returns why it is dropped. Requests for the
+// firewall's own addresses are answered. A claim of an address that is known under another
+// link-layer address is ignored and reported.
 func (e *Engine) arpFrame(p *port, f []byte, now int64) verdict.Reason {
 	var m packet.ARPMessage
 	if !packet.ParseARP(f, &m) {
 		return verdict.MalformedPacket
 	}
 	if m.SenderMAC == p.mac || m.SenderMAC[0]&1 != 0 || m.SenderMAC == ([6]byte{}) {
-		e.c.ARPReceived[p.n]++ // our own come back, or no host's
+		e.c.ARPReceived[p.n]++ // sent by the firewall itself, or from an address that is not a host's
 		return 0
 	}
 	if p.own(m.SenderAddr) {
 		e.c.ARPConflicts[p.n]++
-		// RFC 5227 section 2.4(b). Each address by itself: claims of one must not
-		// leave another to whoever claims it.
+		// RFC 5227 section 2.4(b). Each address has its own interval: claims of one must
+		// not prevent the defence of another.
 		if at := &p.defend[p.index(m.SenderAddr)]; now >= *at {
 			*at = now + defendEvery
 			e.ask(p, m.SenderAddr, &broadcastMAC)
@@ -166,13 +164,13 @@ func (e *Engine) arpFrame(p *port, f []byte, now int64) verdict.Reason {
 	return 0
 }
 
-// hosts reports whether an address can be that of a host on port p's link.
+// hosts reports whether an address can be a host's on port p's link.
 func (p *port) hosts(a packet.Addr) bool {
 	return a&p.mask == p.net && (p.mask >= 0xfffffffe || a != p.net && a != p.net|^p.mask)
 }
 
-// learn notes what an ARP message addressed to us says of its sender, and sends
-// the frames that have waited for it.
+// learn updates the neighbour that sent an ARP message to the firewall, and sends the
+// frames that wait for it.
 func (e *Engine) learn(p *port, m *packet.ARPMessage, now int64) {
 	l := p.neigh.Learn(m.SenderAddr, m.SenderMAC, m.Op == packet.ARPReply, now)
 	if l.Evicted {

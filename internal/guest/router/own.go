@@ -7,13 +7,13 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// Own addresses: those of the interfaces, and on the WAN side also those that
-// translation uses. The firewall answers ARP for them, announces and defends
-// them, takes what is sent to them as addressed to itself (or to whom a
-// translation makes of it), and takes nobody else for their sender.
+// Own addresses: those of the interfaces, and on the WAN also those of translation. The
+// firewall answers ARP requests for them, announces and defends them, handles packets to
+// them as addressed to itself (or to the target of a DNAT entry), and drops packets from
+// them as martian.
 
-// ownAddresses makes the external addresses of a policy the WAN port's own, and
-// room for what is kept of each own address.
+// ownAddresses makes the external addresses of a policy own addresses of the WAN port, and
+// allocates the state of own addresses.
 func (e *Engine) ownAddresses(p *ruleset.Policy) {
 	for _, q := range e.nat.Pools() {
 		e.addOwn(e.outside, q.Addr)
@@ -28,8 +28,7 @@ func (e *Engine) ownAddresses(p *ruleset.Policy) {
 	}
 }
 
-// addOwn makes an address one of port p's own. Addresses are added before the
-// first packet.
+// addOwn adds an own address to port p. All are added before the first packet.
 func (e *Engine) addOwn(p *port, a packet.Addr) {
 	if a == p.addr || a == 0 {
 		return
@@ -42,8 +41,7 @@ func (e *Engine) addOwn(p *port, a packet.Addr) {
 // own reports whether an address is one of port p's own.
 func (p *port) own(a packet.Addr) bool { return p.index(a) >= 0 }
 
-// index returns the place of an own address among them, the interface's first,
-// or -1.
+// index returns the index of an own address of port p, 0 for the interface's, or -1.
 func (p *port) index(a packet.Addr) int {
 	if a == p.addr {
 		return 0
@@ -57,7 +55,7 @@ func (p *port) index(a packet.Addr) int {
 	return -1
 }
 
-// ownAddr reports whether an address is the firewall's own on any side.
+// ownAddr reports whether an address is an own address of any port.
 func (e *Engine) ownAddr(a packet.Addr) bool {
 	for i := range e.port {
 		if e.port[i].own(a) {
@@ -67,8 +65,7 @@ func (e *Engine) ownAddr(a packet.Addr) bool {
 	return false
 }
 
-// route returns the port through which an address is reached: that in whose network it
-// is, else the WAN.
+// route returns the port to an address: the one whose network contains it, else the WAN.
 func (e *Engine) route(a packet.Addr) *port {
 	for i := range e.port {
 		if p := &e.port[i]; p != e.outside && a&p.mask == p.net {

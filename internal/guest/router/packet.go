@@ -5,22 +5,22 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// A received is a packet off the fast path: its headers, its frame, and the port at
-// which it arrived. Of a reassembled datagram the frame is that of the first
-// fragment, which leads to the others.
+// A received is a packet off the fast path: its headers, its frame, and the port where it
+// arrived. For a reassembled datagram the frame is that of the first fragment, to which the
+// others are linked.
 type received struct {
 	packet.Packet
 	frame framebuf.Frame
 	in    *port
 }
 
-// frames returns of how many frames a packet consists.
+// frames returns the number of frames of a packet.
 func (p *received) frames() uint64 { return 1 + uint64(p.Parts) }
 
 // bytes returns a packet's frame.
 func (e *Engine) bytes(p *received) []byte { return e.pool.Bytes(p.frame) }
 
-// payload returns the data of a TCP segment that is in one piece.
+// payload returns the data of a TCP segment that was not reassembled.
 func (e *Engine) payload(p *received) []byte {
 	f := e.bytes(p)
 	return f[len(f)-int(p.Payload):]

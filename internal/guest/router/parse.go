@@ -8,9 +8,9 @@ import (
 
 var broadcastMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
-// parse reads the first n frames of the batch. Of fast ones, TCP or UDP over IPv4
-// without options or fragments and addressed to the port, only the key is read: the
-// fast path needs no more. What is left for the look-up is in b.idx and b.keys.
+// parse reads the first n frames of the batch. For packets that FastKey reads, TCP or UDP
+// over IPv4 without options or fragmentation and addressed to the port, only the key is
+// read: the fast path needs no more. b.idx and b.keys have the packets to look up.
 func (e *Engine) parse(in *port, n int, now int64) {
 	b := &e.b
 	b.keys.Reset()
@@ -31,9 +31,9 @@ func (e *Engine) parse(in *port, n int, now int64) {
 	e.c.RxBytes[in.n] += bytes
 }
 
-// parseOther takes frame i of the batch, whose key FastKey does not read: ARP is answered,
-// fragments are reassembled, and of other packets the headers are read, so that
-// their flows can be looked up.
+// parseOther handles frame i of the batch, which FastKey does not read: ARP is answered,
+// fragments are reassembled, and the headers of other packets are parsed, so that their
+// flows can be looked up.
 func (e *Engine) parseOther(in *port, i int, now int64) {
 	b := &e.b
 	p := &b.pk[i]
@@ -41,7 +41,7 @@ func (e *Engine) parseOther(in *port, i int, now int64) {
 	kind, why := e.read(p)
 	switch kind {
 	case kindOtherHost:
-		e.c.OtherHost[in.n]++ // a flooding switch; nobody asked us
+		e.c.OtherHost[in.n]++ // flooded by a switch
 		e.pool.Put(p.frame.Buf)
 		return
 	case kindARP:
@@ -69,19 +69,19 @@ func (e *Engine) parseOther(in *port, i int, now int64) {
 	b.keys.Add()
 }
 
-// A frameKind is what a frame holds.
+// A frameKind is the kind of a frame.
 type frameKind uint8
 
 const (
-	kindUnread    frameKind = iota // nothing whose headers were read
+	kindUnread    frameKind = iota // no packet was parsed
 	kindOtherHost                  // a frame for another link-layer address
 	kindARP
 	kindFragment
 	kindIPv4
 )
 
-// read reads the headers of a packet from its frame, and returns what the frame
-// holds and why that is to be dropped, 0 when it is not.
+// read parses the headers of a packet from its frame. It returns the kind of the frame, and
+// why it is to be dropped, or 0.
 func (e *Engine) read(p *received) (frameKind, verdict.Reason) {
 	f := e.bytes(p)
 	typ := packet.Type(f)
@@ -109,7 +109,7 @@ func (e *Engine) read(p *received) (frameKind, verdict.Reason) {
 	if why == 0 {
 		p.frame.Len = uint32(n) // without the link's padding
 		if !ours {
-			why = verdict.Martian // RFC 1812 section 5.3.4: what came by link-layer broadcast is not forwarded
+			why = verdict.Martian // RFC 1812 section 5.3.4: link-layer broadcasts are not forwarded
 		}
 	}
 	return kindIPv4, why

@@ -7,8 +7,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// Poll receives up to one batch from each port and handles it; now is the
-// time in monotonic nanoseconds. It returns the number of frames received.
+// Poll receives up to one batch from each port and handles it; now is the time in monotonic
+// nanoseconds. It returns the number of received frames.
 func (e *Engine) Poll(now int64) int {
 	e.now = now
 	n := 0
@@ -25,8 +25,8 @@ func (e *Engine) Poll(now int64) int {
 	return n
 }
 
-// receive takes a batch that has arrived at a port through all stages. What leaves
-// is collected at the ports and transmitted at the end of Poll.
+// receive runs a batch from a port through all stages. Frames to be sent are collected at
+// the ports and transmitted at the end of Poll.
 func (e *Engine) receive(in *port, now int64) int {
 	for i := range e.port {
 		if out := &e.port[i]; out != in && e.backedUp(out, now) {
@@ -42,8 +42,8 @@ func (e *Engine) receive(in *port, now int64) int {
 
 	e.parse(in, n, now)
 
-	// Find flows: the memory that the look-ups need is prefetched for all of them,
-	// so that the batch waits for it once and not each packet for its own.
+	// Find flows: the memory of all lookups is prefetched, so that the batch waits for
+	// memory once and not once per packet.
 	e.flows.Prepare(&b.keys)
 
 	for j := 0; ; j++ {
@@ -62,7 +62,7 @@ func (e *Engine) receive(in *port, now int64) int {
 	return n
 }
 
-// packet returns the packet with key j, which the fast path has left.
+// packet returns the packet with key j, parsed now if it was left by the fast path.
 func (e *Engine) packet(in *port, j int) (*received, *conntrack.Key) {
 	b := &e.b
 	j &= Batch - 1
@@ -75,13 +75,13 @@ func (e *Engine) packet(in *port, j int) (*received, *conntrack.Key) {
 	return p, k
 }
 
-// NextDeadline returns the time at which Poll must run even if nothing is
-// received, or math.MaxInt64 when there is no such time.
+// NextDeadline returns the time at which Poll must run even if nothing is received, in
+// monotonic nanoseconds, or math.MaxInt64 when there is none.
 func (e *Engine) NextDeadline() int64 {
 	d := int64(math.MaxInt64)
 	if e.flows.Len() > 0 {
-		// Expired flows are not found anyway; the sweep only gives their
-		// ports and records back, and has time when all is quiet.
+		// Lookups do not find expired flows; the sweep only frees their ports and records,
+		// and is not urgent.
 		d = e.tick + second
 	}
 	d = min(d, e.delayed.Due(), e.frags.Due())
@@ -100,11 +100,11 @@ func (e *Engine) NextDeadline() int64 {
 	return d
 }
 
-// timers looks after what time alone changes.
+// timers runs what depends on time alone.
 func (e *Engine) timers(now int64) {
-	// As many steps as ticks have passed, so that the sweep is as fast when
-	// polls are rare, but no longer than a millisecond or two. With much to
-	// remove it goes on at the next poll.
+	// The sweep does as many steps as ticks have passed, so that its rate does not depend
+	// on the rate of polls, for a millisecond or two at most. With more to remove it
+	// continues in the next poll.
 	more := false
 	for range min(max((now-e.tick)/tickEvery, 1), 64) {
 		if more = e.flows.Sweep(now); more {

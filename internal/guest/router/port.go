@@ -13,19 +13,18 @@ import (
 
 // A Port is a network interface.
 type Port interface {
-	// Receive moves up to len(dst) received frames to dst and returns their
-	// number. The buffers become the caller's.
+	// Receive moves up to len(dst) received frames to dst and returns their number. The
+	// caller then owns their buffers.
 	Receive(dst []framebuf.Frame) int
-	// Transmit takes the first n frames of src and returns n. The buffers
-	// of the others stay the caller's.
+	// Transmit takes the first n frames of src and returns n. The caller still owns the
+	// buffers of the others.
 	Transmit(src []framebuf.Frame) int
-	// HasRoom reports whether Transmit would take n frames now. Where it
-	// never will take so many, or nothing any more, half of what it holds
-	// when empty is enough.
+	// HasRoom reports whether Transmit would take n frames now. If it can never take n
+	// frames, room for half of its capacity is enough.
 	HasRoom(n int) bool
 }
 
-// PortConfig is one interface of the firewall: that of the policy with the same role.
+// PortConfig is an interface of the firewall: the policy's interface with the same role.
 type PortConfig struct {
 	Role ruleset.Role
 	Port Port
@@ -39,21 +38,21 @@ type port struct {
 	n         int
 	role      ruleset.Role
 	mac       [6]byte
-	self      uint64 // mac, as packet.FastKey takes it
+	self      uint64 // mac, in the form of packet.MAC
 	mtu       int
 	addr      packet.Addr
 	net, mask packet.Addr
 	gateway   packet.Addr   // 0: none
-	further   []packet.Addr // own addresses besides addr, in order
+	further   []packet.Addr // own addresses besides addr, sorted
 	neigh     *neigh.Cache
-	defend    []int64       // when addr, and each of further, may next be defended
-	answers   icmperr.Limit // ICMP errors and resets to this side
+	defend    []int64       // when addr, and each of further, may be defended next
+	answers   icmperr.Limit // rate of ICMP errors and resets
 	tx        [2 * Batch]framebuf.Frame
 	ntx       int
-	heldSince int64 // since when it has had no room for a batch; 0: it has
+	fullSince int64 // since when it has no room for a batch; 0: it has room
 }
 
-// newPorts makes the ports that the configuration has, of the policy's interfaces.
+// newPorts makes the ports of the configuration.
 func (e *Engine) newPorts(c *Config) error {
 	if len(c.Ports) != maxPorts {
 		return errors.New("router: two ports are needed, one on the LAN and one on the WAN")
@@ -77,7 +76,7 @@ func (e *Engine) newPorts(c *Config) error {
 	return nil
 }
 
-// init makes a port number n. key is of hashes.
+// init initialises a port as number n. key is that of hashes.
 func (p *port) init(n int, c *PortConfig, policy *ruleset.Policy, key uint64) error {
 	if c.Port == nil {
 		return errors.New("router: a port without a device")

@@ -9,16 +9,15 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// Fragments, where the policy wants them reassembled. They wait in a table until
-// their datagram is complete. Then it is checked, looked up, filtered and
-// translated like any packet, with the ports of its first fragment and the
-// checksum of all, and its fragments leave as they came, in order. Nothing is
-// copied, and nothing leaves of a datagram that has not been checked as a whole
-// (ADR 0007).
+// Fragments, where the policy enables reassembly. They wait in a table until their datagram
+// is complete. It is then validated, looked up, filtered and translated like any packet,
+// with the ports of its first fragment and the checksum of all, and its fragments are sent
+// as they arrived, in order. Nothing is copied, and no fragment is sent before the whole
+// datagram has been validated (ADR 0007).
 
-// reassemble takes fragment p. It reports true when that completes a datagram,
-// which p then is, with the fragments but the first in the list of the first's
-// buffer. Otherwise the fragment is held or dropped.
+// reassemble handles fragment p. It reports true when that completes a datagram, which p
+// then is: its frame is the first fragment, to which the others are linked. Otherwise the
+// fragment is held or dropped.
 func (e *Engine) reassemble(p *received, now int64) bool {
 	f := e.bytes(p)
 	c, ok := packet.PieceOf(f, &p.Packet)
@@ -46,7 +45,7 @@ func (e *Engine) reassemble(p *received, now int64) bool {
 	return r.Complete.Len() > 0 && e.complete(p, &r, now)
 }
 
-// dropDatagram drops what is there of an incomplete datagram, with one event.
+// dropDatagram drops the fragments of an incomplete datagram, with one event.
 func (e *Engine) dropDatagram(q framebuf.Queue, now int64) {
 	for first := true; q.Len() > 0; first = false {
 		fr := e.links.Pop(&q)
@@ -61,8 +60,8 @@ func (e *Engine) dropDatagram(q framebuf.Queue, now int64) {
 	}
 }
 
-// complete makes packet p the datagram all of whose fragments are there, and
-// reports whether it is well formed; otherwise it is dropped.
+// complete makes p the datagram of all fragments in r, and reports whether it is valid;
+// otherwise it is dropped.
 func (e *Engine) complete(p *received, r *reassembly.Result, now int64) bool {
 	n, head := r.Complete.Len(), r.Complete.First()
 	f := e.pool.Bytes(head)
@@ -79,7 +78,7 @@ func (e *Engine) complete(p *received, r *reassembly.Result, now int64) bool {
 		}
 		fr = e.links.Next(fr)
 	}
-	packet.ParseIPv4(f, &p.Packet) // valid but for being a fragment
+	packet.ParseIPv4(f, &p.Packet) // valid, except that it is a fragment
 	p.Fragment, p.Parts, p.DF = false, uint8(n-1), df
 	p.frame = head
 	why := verdict.MalformedPacket
@@ -89,9 +88,9 @@ func (e *Engine) complete(p *received, r *reassembly.Result, now int64) bool {
 	switch {
 	case why != 0:
 	case p.Class == packet.ClassICMPError:
-		why = verdict.FragmentedIPv4 // no router sends one that needs it
+		why = verdict.FragmentedIPv4 // no router sends an ICMP error that needs fragmentation
 	case short && p.TTL > 1:
-		why = verdict.TTLExpired // not that of the first fragment, which is what an answer would quote
+		why = verdict.TTLExpired // of a later fragment; an answer would quote the first
 	default:
 		e.c.Reassembled++
 		return true
@@ -100,15 +99,14 @@ func (e *Engine) complete(p *received, r *reassembly.Result, now int64) bool {
 	return false
 }
 
-// reassemblyTick drops the incomplete datagrams whose time is over.
+// reassemblyTick drops the incomplete datagrams that have expired.
 func (e *Engine) reassemblyTick(now int64) {
 	for q, ok := e.frags.Expired(now); ok; q, ok = e.frags.Expired(now) {
 		e.dropDatagram(q, now)
 	}
 }
 
-// release gives back the buffers of a packet and returns how many frames it
-// was.
+// release returns the buffers of a packet to the pool, and returns their number.
 func (e *Engine) release(p *received) uint64 {
 	fr := p.frame
 	n := uint64(p.Parts)
@@ -121,9 +119,8 @@ func (e *Engine) release(p *received) uint64 {
 	return n + 1
 }
 
-// linear copies the fragments of a packet together into its first buffer, for
-// what the firewall itself reads or answers. It reports false when they do not
-// fit.
+// linear copies the fragments of a packet to its first buffer, for packets that the
+// firewall itself reads or answers. It reports false when they do not fit.
 func (e *Engine) linear(p *received) bool {
 	if p.Parts == 0 {
 		return true

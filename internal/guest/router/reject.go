@@ -6,7 +6,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// rejects reports whether a policy rejects anything.
+// rejects reports whether a rule or the default action of a policy is reject.
 func rejects(p *ruleset.Policy) bool {
 	if p.Settings.DefaultAction == ruleset.Reject {
 		return true
@@ -19,8 +19,8 @@ func rejects(p *ruleset.Policy) bool {
 	return false
 }
 
-// rejecting reports whether the rule with this index, or the default action,
-// is to reject.
+// rejecting reports whether the action of the rule with this index, or the default action,
+// is reject.
 func (e *Engine) rejecting(rule uint32) bool {
 	if rule < e.policy.DefaultRule() {
 		return e.policy.Rules[rule].Action == ruleset.Reject
@@ -28,8 +28,8 @@ func (e *Engine) rejecting(rule uint32) bool {
 	return e.policy.Settings.DefaultAction == ruleset.Reject
 }
 
-// reject tells the sender of a packet that the policy forbids it: TCP with a
-// RST, everything else with ICMP 3/13 (RFC 5508 REQ-8).
+// reject answers a packet that the policy rejects: TCP with a RST, everything else with
+// ICMP 3/13 (RFC 5508 REQ-8).
 func (e *Engine) reject(p *received, now int64) {
 	switch {
 	case p.Class != packet.ClassTCP:
@@ -42,19 +42,19 @@ func (e *Engine) reject(p *received, now int64) {
 }
 
 // mayBeSimultaneous reports whether a SYN may be one half of a simultaneous open: it
-// comes from outside to an address of translation. What its sender may learn has to
-// wait: see icmperr.Delayed.
+// arrives from the WAN for an address of translation. The answer has to wait: see
+// icmperr.Delayed.
 func mayBeSimultaneous(p *received) bool {
 	return p.Class == packet.ClassTCP && p.in.role == ruleset.WAN && opening(p) && p.in.own(p.Dst)
 }
 
-// opening reports whether p is a SYN that asks for a connection.
+// opening reports whether p is a SYN that opens a connection.
 func opening(p *received) bool {
 	return p.Flags&(packet.SYN|packet.ACK|packet.RST|packet.FIN) == packet.SYN
 }
 
-// sendReset answers a TCP segment with a RST that seems to come from where the
-// segment was sent, unless it is a RST itself.
+// sendReset answers a TCP segment with a RST from the segment's destination, unless it is a
+// RST itself.
 func (e *Engine) sendReset(p *received, now int64) {
 	if p.Flags&packet.RST != 0 || !e.mayAnswer(p, icmperr.Rule, now) {
 		return

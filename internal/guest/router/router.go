@@ -1,5 +1,5 @@
-// Package router is the way of a packet through the firewall. It takes
-// batches of frames from two ports and runs each to completion:
+// Package router forwards packets between two ports. It receives batches of frames and runs
+// each to completion:
 //
 //	pipeline.go   receive a batch, parse it, find its flows, and handle each packet
 //	parse.go      Ethernet, ARP, IPv4; what is malformed ends here
@@ -21,7 +21,8 @@
 //	transmit.go   leave
 //	fragment.go   what is longer than the way out carries
 //
-// Nothing here allocates, locks, or waits per packet. Time is an argument.
+// Nothing here allocates, locks or blocks per packet. Time is an argument, in monotonic
+// nanoseconds.
 package router
 
 import (
@@ -46,10 +47,10 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// Batch is the largest number of frames that are handled together.
+// Batch is the largest number of frames handled together.
 const Batch = conntrack.BatchSize
 
-// Config is what an Engine works with.
+// Config is the configuration of an Engine.
 type Config struct {
 	Policy   *ruleset.Policy
 	Pool     *framebuf.Pool
@@ -57,53 +58,53 @@ type Config struct {
 	Events   *event.Ring     // nil: no events
 	Secret   [32]byte        // random at each boot; keys hashes and port choice
 	Alloc    conntrack.Alloc // memory for the flow table; nil: the Go heap
-	ClockSet bool            // the time of day is known: certificates can be judged
+	ClockSet bool            // the time of day is known: certificates can be verified
 }
 
-// Counters of the data plane. Per rule, the last entry is the default action.
+// Counters of the data plane. In those by rule the last entry is the default action's.
 type Counters struct {
 	Accepts, Drops       []uint64 // packets by rule
 	Shadows              []uint64 // decisions that a shadow rule would have taken, by rule
-	Decisions            uint64   // that enforced rules or the default action took
+	Decisions            uint64   // by enforced rules or the default action
 	DropReasons          [verdict.NumReasons]uint64
 	RxPackets, RxBytes   [2]uint64 // by port: 0 LAN, 1 WAN
 	TxPackets, TxBytes   [2]uint64
-	Holds                [2]uint64 // times that a port had no room, and what was to leave by it waited
+	Holds                [2]uint64 // times that frames began to wait for room at a port
 	OtherHost            [2]uint64 // frames for another link-layer address, ignored
 	ARPReceived          [2]uint64 // valid ARP messages, without conflicts
-	ARPConflicts         [2]uint64 // claims of an address that is known under another link-layer address, or is our own: dropped as martian
+	ARPConflicts         [2]uint64 // claims of the firewall's own address, or of one known under another link-layer address: dropped as martian
 	ARPSent              [2]uint64
 	NeighbourEvictions   [2]uint64
-	Local                uint64 // frames that were for the firewall itself, and were taken there
-	Own                  uint64 // packets of the firewall's own, but ARP
-	LocalReplies         uint64 // echo replies of the firewall's own
+	Local                uint64 // frames to the firewall itself that were accepted
+	Own                  uint64 // packets of the firewall's own, without ARP
+	LocalReplies         uint64 // echo replies sent
 	ICMPErrorsSent       uint64
 	ResetsSent           uint64
-	AnswersSuppressed    uint64 // ICMP errors and resets not sent: beyond their rate, or too many held
+	AnswersSuppressed    uint64 // ICMP errors and resets not sent: above their rate, or too many delayed
 	ICMPErrorsTranslated uint64
 	Translations         [nat.NumKinds]uint64 // flows that were translated when they began
-	PortsReclaimed       uint64               // flows that were over and ended before their time for their external port
-	ServerNamesAccepted  uint64               // TLS connections whose server's name was the right one
-	ServerNameRepeats    uint64               // segments dropped while the name was not known: repeated, or out of order
+	PortsReclaimed       uint64               // flows evicted for their external port
+	ServerNamesAccepted  uint64               // TLS connections whose server name was accepted
+	ServerNameRepeats    uint64               // segments dropped before the name was settled: repeated, or out of order
 	NoBuffer             uint64               // own messages and fragments not sent: no buffer
-	Fragmented           uint64               // packets cut to the MTU of their way out
-	FragmentsSent        uint64               // that they became
-	Reassembled          uint64               // datagrams whose fragments have all come
-	Joined               uint64               // fragments that became part of another's frame
+	Fragmented           uint64               // packets fragmented to the MTU of their egress port
+	FragmentsSent        uint64               // fragments of these
+	Reassembled          uint64               // datagrams whose fragments have all arrived
+	Joined               uint64               // fragments copied to another's frame
 	MSSClamped           uint64               // SYNs and SYN-ACKs whose MSS was lowered
 }
 
-// maxPorts is how many ports there can be: as many as there are counters of each.
+// maxPorts is the number of ports, and of entries in counters by port.
 const maxPorts = 2
 
-// Engine is a router. One goroutine uses it.
+// Engine is a router. Only one goroutine may use it.
 type Engine struct {
 	policy *ruleset.Policy
 	pool   *framebuf.Pool
 	filter *filter.Classifier
 	events *event.Ring    // nil: no events
-	host   *endpoint.Host // the firewall's own end of conversations
-	links  framebuf.Links // of frames that wait for a neighbour, or for the rest of their datagram
+	host   *endpoint.Host // the firewall as a host
+	links  framebuf.Links // of frames that wait for a neighbour, or for the other fragments
 	b      batch
 	c      Counters
 	plain  bool // for tests: no packet takes the fast path
@@ -122,8 +123,8 @@ type ports struct {
 	inside, outside *port
 }
 
-// tables are what is remembered of flows, names and fragments. Each is bounded, and
-// no state that one of them refers to in another outlives it there: flowRemoved.
+// tables are the state about flows, names and fragments. Each is bounded. flowRemoved
+// releases what other tables have of a flow.
 type tables struct {
 	flows   *conntrack.Table
 	sources *conntrack.Sources // nil: no limits
@@ -134,53 +135,52 @@ type tables struct {
 	defrag  bool // fragments are reassembled, not dropped
 }
 
-// entropy is a source of numbers that must not be guessed, and the key of hashes.
+// entropy is a source of unpredictable numbers, and the key of hashes.
 type entropy struct {
 	rng    *rand.ChaCha8
 	rndKey uint64
 }
 
-// timing is what the time is, of the poll under way, and when timers are next looked at.
-// The announcement may be due.
+// timing is the time of the current poll, and that of the next timers and announcement.
 type timing struct {
 	now, tick int64
 	again     announceAgain
 }
 
-// answering is whether the policy rejects anything, and the SYNs whose answer waits.
+// answering is whether the policy rejects anything, and the SYNs whose answers are delayed.
 type answering struct {
 	rejects bool
 	delayed icmperr.Delayed
 }
 
-// bogons are the networks from and to which nothing is forwarded, and with which octet
-// their addresses begin: no network is shorter.
+// bogons are the networks from and to which nothing is forwarded, and the first octets of
+// their addresses: no prefix is shorter.
 type bogons struct {
 	martians []packet.Net
 	octets   [256]bool
 }
 
-// leaving is what packets need on their way out.
+// leaving is the state of output.
 type leaving struct {
 	ids    idents
-	mss    uint16      // that all ports carry; 0: not clamped
-	source packet.Addr // of the packet that is leaving, as it arrived; 0: it is the firewall's own
-	unsent fragmentOf  // what the last event about a first fragment was about
+	mss    uint16      // largest that fits all ports; 0: not clamped
+	source packet.Addr // of the packet being sent, before translation; 0: the firewall's own
+	unsent fragmentOf  // the datagram of the last event about a first fragment
 }
 
-// batch is the work in hand.
+// batch is the batch in hand.
 type batch struct {
 	frame [Batch]framebuf.Frame
 	pk    [Batch]received
-	keys  conntrack.Batch // of the frames that are to be looked up
+	keys  conntrack.Batch // of the frames to be looked up
 	idx   [Batch]uint8    // their numbers
-	fast  [Batch]bool     // by number of the key: pk has not been filled in yet
-	hop   [Batch]uint64   // by number of the key: the first bytes of its frame when it leaves
+	fast  [Batch]bool     // by number of the key: pk is not filled in yet
+	hop   [Batch]uint64   // by number of the key: the first 8 bytes of the frame to send
 }
 
 const second = int64(1e9)
 
-// tickEvery is how often timers are looked at while there are any.
+// tickEvery is the interval of timers in nanoseconds.
 const tickEvery = second / 1000
 
 // New makes an engine.
@@ -254,8 +254,8 @@ func timeouts(s *ruleset.Settings) (t conntrack.Timeouts) {
 	t[conntrack.Close] = of(s.TCPClose, ruleset.DefaultTCPTransitory)
 	t[conntrack.UDPReplied] = of(s.UDPIdle, ruleset.DefaultUDPIdle)
 	t[conntrack.Echo] = of(s.ICMPEcho, ruleset.DefaultICMPEcho)
-	// RFC 4787 REQ-5: two minutes, but for well-known ports (REQ-5a), unless
-	// the operator wants even answered flows to end earlier.
+	// RFC 4787 REQ-5: two minutes, except for well-known ports (REQ-5a), unless the timeout
+	// of answered flows is shorter.
 	brief := of(s.UDPUnreplied, ruleset.DefaultUDPUnreplied)
 	t[conntrack.UDPBrief] = brief
 	t[conntrack.UDPQuery] = min(brief, t[conntrack.UDPReplied])
@@ -264,16 +264,16 @@ func timeouts(s *ruleset.Settings) (t conntrack.Timeouts) {
 	return t
 }
 
-// Counters returns the counters, which Poll goes on changing.
+// Counters returns the counters, which Poll updates.
 func (e *Engine) Counters() *Counters { return &e.c }
 
-// Flows returns the flow table, to be read between calls of Poll.
+// Flows returns the flow table, which may be read between calls of Poll.
 func (e *Engine) Flows() *conntrack.Table { return e.flows }
 
 // Pools returns the NAT port pools.
 func (e *Engine) Pools() []*nat.Pool { return e.nat.Pools() }
 
-// random returns the next number of a cryptographic generator keyed by the
-// boot's secret: who sees many of them, as a name server that clients ask does,
-// learns nothing of the next.
+// random returns the next number of a cryptographic generator keyed by the boot's secret:
+// an observer of many numbers, such as a name server that clients query, cannot predict the
+// next.
 func (e *Engine) random() uint64 { return e.rng.Uint64() }

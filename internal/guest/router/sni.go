@@ -13,45 +13,42 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// Rules with "sni: require". Several names may lie at one address; which of
-// them a TLS connection is for, its client says in its first message. Until
-// that is there no byte of the client's passes: what it sends is held, and goes
-// on when the name is one that the client has resolved to this address, and the
-// policy accepts that name alone. Otherwise both ends get a RST.
+// Rules with "sni: require". Several names may have the same address; the client of a TLS
+// connection states the name in its ClientHello. Until that is complete no data of the
+// client pass: its segments are held. They are forwarded if the client has resolved the
+// name to this address, and the policy accepts the connection with that name alone.
+// Otherwise both ends get a RST.
 //
-// The server must then read what was read here. It may not get a segment that
-// went on, and take another in its place. So nothing but the same bytes passes in
-// that part of the stream until the server has acknowledged it, and
-// has answered: it may ask for a second message (HelloRetryRequest), which is
-// treated like the first and must have the same name. Only then is the connection
-// like any other. Of segments that the server might read in another way than they
-// are read here none passes before (pendingFits).
+// The server must read the same bytes as the firewall: it could lose a forwarded segment
+// and accept another in its place. So until the server has acknowledged that part of the
+// stream and answered, only segments with the same bytes pass there. The answer may be a
+// HelloRetryRequest: the second ClientHello is handled like the first, and must have the
+// same name. After that the connection is handled like any other. Until then segments that
+// the server might interpret differently are dropped (sniFits).
 
-// wantsServerName reports whether a rule asks for the server's name.
+// wantsServerName reports whether a rule requires the server name.
 func (e *Engine) wantsServerName(rule uint32) bool {
 	return e.sni.On() && rule < e.policy.DefaultRule() && e.policy.Rules[rule].SNI != 0
 }
 
-// unsettled reports whether direction r is one of a connection whose server's name is
-// not settled.
+// unsettled reports whether direction r belongs to a connection whose server name is not
+// settled.
 func (e *Engine) unsettled(r conntrack.Ref, d *conntrack.Dir) bool {
 	return e.sni.On() && (d.Verdict == conntrack.Pending || r.Reply() && e.flows.Dir(r^1).Verdict == conntrack.Pending)
 }
 
-// guardTTL is what the TTL of a client's segments is at least when they arrive, as
-// long as the server's name is not settled: so that they do not end between here
-// and the server. It is more than any sender begins with that means them to
-// arrive (RFC 1700: 64), and they cannot go in circles: what comes back is dropped
-// as martian.
+// guardTTL is the least TTL of a client's segments while the server name is not settled, so
+// that they do not expire between the firewall and the server. It exceeds the default of
+// senders (RFC 1700: 64). Routing loops cannot arise: what returns is dropped as martian.
 const guardTTL = 65
 
-// sniFits decides about a packet of a client whose server's name is not settled,
-// before anything else does, and makes of it what the server will take as it is
-// taken here. The SYN that begins the connection is looked at, too; r is then None.
+// sniFits is the first decision about a packet of a client whose server name is not
+// settled. It also rewrites the packet so that the server interprets it as the firewall
+// does. For the SYN that begins the connection r is None.
 //
-// Urgent data are not part of the stream that a server reads, and data in a SYN lie
-// beside it; whether a server reads those of a RST, or IP options let a packet
-// through, is not known. Of a server's packets none but a SYN with data is dropped.
+// Urgent data and data in a SYN may be outside of the stream that a server reads; whether a
+// server reads data of a RST, or receives a packet with IP options, is unknown. All of
+// these are dropped. Of a server's packets only a SYN with data is dropped.
 func (e *Engine) sniFits(p *received, r conntrack.Ref) decision {
 	if r != conntrack.None && r.Reply() {
 		if p.Flags&packet.SYN != 0 && p.Payload > 0 {
@@ -63,7 +60,7 @@ func (e *Engine) sniFits(p *received, r conntrack.Ref) decision {
 		return e.dropped(verdict.SNIRefused)
 	}
 	if !e.linear(p) {
-		return e.dropped(verdict.FragmentedIPv4) // longer than any first message needs to be
+		return e.dropped(verdict.FragmentedIPv4) // a ClientHello needs no fragmentation
 	}
 	f := e.bytes(p)
 	var c packet.Clock
@@ -80,9 +77,9 @@ func (e *Engine) sniFits(p *received, r conntrack.Ref) decision {
 	return decision{}
 }
 
-// sniSegment looks at a segment of direction r of a connection whose server's name is
-// not settled, when TCP has checked it. It reports false when the segment may pass;
-// otherwise it is held or dropped.
+// sniSegment inspects a segment of direction r of a connection whose server name is not
+// settled, after the TCP checks. It reports false if the segment may pass; otherwise it has
+// held or dropped it.
 func (e *Engine) sniSegment(p *received, r conntrack.Ref, now int64) bool {
 	if r.Reply() {
 		return e.sniResponse(p, r^1, now)
@@ -92,8 +89,8 @@ func (e *Engine) sniSegment(p *received, r conntrack.Ref, now int64) bool {
 	}
 	m := e.sni.Find(r)
 	if m == nil {
-		// Nothing of the client's has passed, so that its stream begins where the
-		// server is.
+		// No data of the client have passed, so its stream begins at the server's
+		// acknowledgement.
 		source := e.flows.Dir(r).Key.Src
 		e.sniRefuse(nil, e.sni.ToOpen(source), nil, now)
 		m = e.sni.Open(r, source, e.flows.Acknowledged(r), now)
@@ -113,7 +110,7 @@ func (e *Engine) sniSegment(p *received, r conntrack.Ref, now int64) bool {
 	return false
 }
 
-// sniAdd takes a segment of a message that has not gone on.
+// sniAdd handles a segment of a message that has not been forwarded.
 func (e *Engine) sniAdd(p *received, m *sni.Message, now int64) {
 	switch m.Add(&sni.Segment{Packet: p.Packet, Frame: p.frame}, e.payload(p)) {
 	case sni.Repeat:
@@ -134,8 +131,8 @@ func (e *Engine) sniAdd(p *received, m *sni.Message, now int64) {
 	}
 }
 
-// sniPass lets what is held go on. What lies behind a gap does not: what will stand
-// before it is not known.
+// sniPass forwards the held segments, except those after a gap: the data before them are
+// not known.
 func (e *Engine) sniPass(m *sni.Message, in *port, now int64) {
 	if !m.IsSecond() {
 		e.c.ServerNamesAccepted++
@@ -148,7 +145,7 @@ func (e *Engine) sniPass(m *sni.Message, in *port, now int64) {
 			e.sniRepeat(&p, now)
 			continue
 		}
-		packet.ScrubTCP(e.bytes(&p)[p.L4:], &m.Clock) // others of the client's have overtaken it
+		packet.ScrubTCP(e.bytes(&p)[p.L4:], &m.Clock) // later segments of the client have overtaken it
 		d.LastSeen = now
 		d.Packets++
 		d.Bytes += uint64(p.Total)
@@ -159,24 +156,23 @@ func (e *Engine) sniPass(m *sni.Message, in *port, now int64) {
 	e.sni.Pass(m, e.flows.Sent(m.Flow^1), now)
 }
 
-// arrived reports whether the server has acknowledged all that has gone on of a
-// message.
+// arrived reports whether the server has acknowledged the whole message.
 func (e *Engine) arrived(m *sni.Message) bool {
 	return int32(e.flows.Acknowledged(m.Flow)-m.End()) >= 0
 }
 
-// sniResponse looks at a segment of a server to whose client's direction, r, its name
-// is not settled. It reports true when it has ended the connection.
+// sniResponse inspects a server's segment; r is the client's direction. It reports true
+// when it has reset the connection.
 func (e *Engine) sniResponse(p *received, r conntrack.Ref, now int64) bool {
 	m := e.sni.Find(r)
 	if m == nil || !m.Passed {
 		return false
 	}
 	f := e.bytes(p)
-	data := f[int(p.L4)+int(f[p.L4+12]>>4)*4:] // of fragments that of the first: no server cuts its answer so short
+	data := f[int(p.L4)+int(f[p.L4+12]>>4)*4:] // of a reassembled segment only the first fragment's: it is long enough for an answer
 	switch m.Respond(p.Seq, data, int(p.Payload), p.Flags&packet.FIN != 0, e.arrived(m)) {
 	case sni.Settle:
-		e.flows.Dir(r).Verdict = conntrack.Accepted // a connection like any other
+		e.flows.Dir(r).Verdict = conntrack.Accepted // no further inspection
 		e.sniClose(m)
 	case sni.Second:
 		e.sniRefuse(nil, e.sni.ToSecond(m), nil, now)
@@ -188,16 +184,16 @@ func (e *Engine) sniResponse(p *received, r conntrack.Ref, now int64) bool {
 	return false
 }
 
-// sniRepeat drops a segment that its sender will repeat when it is needed.
+// sniRepeat drops a segment, which its sender will retransmit if it is needed.
 func (e *Engine) sniRepeat(p *received, now int64) {
 	e.c.ServerNameRepeats++
 	e.dropPacket(p, verdict.SNIRepeated, now)
 }
 
-// serverNameFits reports whether the client of a connection has resolved a name, as
-// text, to the server's address when the connection began, and whether the policy
-// accepts it by this name. The rule that does becomes the connection's. A second
-// message must have the name of the first.
+// serverNameFits reports whether the client of a connection had resolved name, as text, to
+// the server's address when the connection began, and the policy accepts the connection
+// with this name. The rule that accepts it becomes the connection's. A second ClientHello
+// must have the name of the first.
 func (e *Engine) serverNameFits(m *sni.Message, name []byte) bool {
 	var wire [fqdn.MaxName]byte
 	n := fqdn.EncodeTo(&wire, name)
@@ -220,9 +216,9 @@ func (e *Engine) serverNameFits(m *sni.Message, name []byte) bool {
 	return true
 }
 
-// sniRefuse ends a connection whose server's name is none, or not the right one, or
-// which makes room for another; none where m is nil. A packet of it, p, goes with what
-// is held, where p is not nil.
+// sniRefuse resets the connection of m because its server name is missing or not accepted,
+// or to make room for another. It drops the held segments and p, which may be nil. If m is
+// nil it does nothing.
 func (e *Engine) sniRefuse(p *received, m *sni.Message, name []byte, now int64) {
 	if m == nil {
 		return
@@ -249,12 +245,12 @@ func (e *Engine) sniRefuse(p *received, m *sni.Message, name []byte, now int64) 
 	toServer := tcp.Segment{Tuple: tcp.Tuple{Local: o.Src, Remote: o.Dst, LocalPort: o.SrcPort, RemotePort: o.DstPort}, Seq: e.flows.Acknowledged(r), Flags: packet.RST}
 	e.sniReset(endpoint.WAN, &toServer)
 	if last := m.End(); m.Passed && last != toServer.Seq {
-		toServer.Seq = last // for what has gone on may have arrived
+		toServer.Seq = last // the forwarded message may have arrived
 		e.sniReset(endpoint.WAN, &toServer)
 	}
 	e.sniReset(endpoint.LAN, &tcp.Segment{Tuple: tcp.Tuple{Local: k.Dst, Remote: k.Src, LocalPort: k.DstPort, RemotePort: k.SrcPort},
 		Seq: e.flows.Acknowledged(r ^ 1), Ack: e.flows.Sent(r), Flags: packet.RST | packet.ACK})
-	e.flows.Remove(r, conntrack.Closed) // closes m, too
+	e.flows.Remove(r, conntrack.Closed) // closes m as well
 }
 
 func (e *Engine) sniReset(to endpoint.Side, s *tcp.Segment) {
@@ -263,7 +259,7 @@ func (e *Engine) sniReset(to endpoint.Side, s *tcp.Segment) {
 	}
 }
 
-// sniRemoved drops what is held of a flow that is removed.
+// sniRemoved drops the held segments of a flow that is removed.
 func (e *Engine) sniRemoved(r conntrack.Ref) {
 	r &^= 1
 	if m := e.sni.Find(r); m != nil {
@@ -274,7 +270,7 @@ func (e *Engine) sniRemoved(r conntrack.Ref) {
 	}
 }
 
-// sniClose forgets a message, and gives back the buffers that are held of it.
+// sniClose removes a message, and returns the buffers of its held segments.
 func (e *Engine) sniClose(m *sni.Message) {
 	for _, s := range m.Held() {
 		e.pool.Put(s.Frame.Buf)
@@ -282,12 +278,12 @@ func (e *Engine) sniClose(m *sni.Message) {
 	e.sni.Close(m)
 }
 
-// sniTick ends connections whose first message, or the server's answer, does not come
-// in time.
+// sniTick resets connections whose ClientHello, or the server's answer, has not arrived in
+// time.
 func (e *Engine) sniTick(now int64) {
 	for m := e.sni.Due(nil, now); m != nil; m = e.sni.Due(m, now) {
 		if s := e.flows.Dir(m.Flow).State; s == conntrack.Close || s == conntrack.TimeWait {
-			e.flows.Remove(m.Flow, conntrack.Closed) // it is over: there is no end to reset
+			e.flows.Remove(m.Flow, conntrack.Closed) // over already: nothing to reset
 		} else {
 			e.sniRefuse(nil, m, nil, now)
 		}

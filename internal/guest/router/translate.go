@@ -8,12 +8,11 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// usable returns why a packet that a DNAT entry sends to t cannot go there, or
-// 0.
+// usable returns why a packet cannot be sent to the target t of a DNAT entry, or 0.
 func (e *Engine) usable(p *received, t *nat.Target) verdict.Reason {
 	if p.in.role == ruleset.LAN && (!t.Hairpin || !e.nat.Translates(p.Src)) {
-		// Without an external source the server would answer its client
-		// directly, from an address that the client did not ask.
+		// Without source translation the server would answer its client directly, from an
+		// address that the client did not use.
 		return verdict.HairpinUnsupported
 	}
 	if e.route(t.Addr) == e.outside || e.ownAddr(t.Addr) {
@@ -22,63 +21,26 @@ func (e *Engine) usable(p *received, t *nat.Target) verdict.Reason {
 	return 0
 }
 
-// newFlow makes a flow for its first packet, which goes to the address and port
-// to, translated where the policy says so. It takes the place of old, which is
-// over, or of none, and has the same external port (RFC 5382 REQ-1). When it is
-// refused, nothing has changed.
-func (e *Engine) newFlow(p *received, k *conntrack.Key, to *destination, old conntrack.Ref, now int64) (conntrack.Ref, verdict.Reason) {
-	if again := old != conntrack.None && e.flows.Dir(old&^1).Key.Src == p.Src; !again && !e.flows.Admits(p.Src, p.in.role == ruleset.WAN) {
+// newFlow makes a flow for its first packet, which is sent to the destination to, and
+// translated as the policy says. It replaces old, which is over, or None; the source keeps
+// its external port (RFC 5382 REQ-1). If it is refused, the reason is not 0 and nothing has
+// changed.
+func (e *Engine) newFlow(
+	p *received, k *conntrack.Key, to *destination, old conntrack.Ref, now int64,
+) (conntrack.Ref, verdict.Reason) {
+	again := old != conntrack.None && e.flows.Dir(old&^1).Key.Src == p.Src
+	if !again && !e.flows.Admits(p.Src, p.in.role == ruleset.WAN) {
 		return conntrack.None, verdict.ConntrackFull
 	}
 	if !e.admitSource(p.Src, old, now) {
 		return conntrack.None, verdict.RateLimitFlows
 	}
-	out := packet.Rewrite{Src: p.Src, Dst: to.Addr, SrcPort: p.SrcPort, DstPort: to.Port}
-	kind := nat.NumKinds
-	if to.Addr != p.Dst {
-		kind = nat.DNAT
+	out, m, kind, ok := e.translation(p, to, now)
+	if !ok {
+		e.sources.Release(p.Src)
+		return conntrack.None, verdict.NATPortPoolExhausted
 	}
-	m := nat.Mapping{Pool: nat.NoPool}
-	if p.in.role == ruleset.LAN {
-		var o nat.Outcome
-		if m, o = e.mapSource(p, now); o == nat.Exhausted {
-			e.sources.Release(p.Src)
-			return conntrack.None, verdict.NATPortPoolExhausted
-		} else if o == nat.Mapped {
-			out.Src, out.SrcPort = m.Addr, m.Port
-			if p.Class == packet.ClassICMPQuery {
-				out.DstPort = m.Port
-			}
-			if kind == nat.DNAT {
-				kind = nat.Hairpin
-			} else {
-				kind = nat.SNAT
-			}
-		}
-	}
-	state := conntrack.Echo
-	switch p.Class {
-	case packet.ClassTCP:
-		state = conntrack.SynSent
-	case packet.ClassUDP:
-		state = conntrack.UDPState(to.Port)
-	}
-	// What comes back must lead to this flow and no other.
-	reply := conntrack.Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
-	why := verdict.ConntrackFull
-	r := conntrack.None
-	if other, ok := e.vacant(&reply, old, now); reply == *k || !ok {
-		why = verdict.ConntrackInvalid
-	} else {
-		// The record of a flow that makes way is enough for the new one.
-		if old != conntrack.None {
-			e.flows.Remove(old, conntrack.Closed)
-		}
-		if other != conntrack.None {
-			e.flows.RemoveOver(uint32(other>>1), now)
-		}
-		r = e.flows.Insert(k, &out, state, conntrack.NewPath(p.in.n, to.out.n, p.in.role == ruleset.WAN, to.out.role == ruleset.WAN), now)
-	}
+	r, why := e.insert(p, k, &out, to, old, now)
 	if r == conntrack.None {
 		e.nat.Give(m.Pool, p.Proto, m.Port)
 		e.sources.Release(p.Src)
@@ -94,8 +56,68 @@ func (e *Engine) newFlow(p *received, k *conntrack.Key, to *destination, old con
 	return r, 0
 }
 
-// admitSource reports whether a source may begin a flow, in place of old if that is one:
-// which does not count then.
+// translation returns the translation of a new flow's packets, the mapping of its source,
+// and the kind, nat.NumKinds if there is none. It reports false when no external port is
+// free.
+func (e *Engine) translation(p *received, to *destination, now int64) (packet.Rewrite, nat.Mapping, nat.Kind, bool) {
+	out := packet.Rewrite{Src: p.Src, Dst: to.Addr, SrcPort: p.SrcPort, DstPort: to.Port}
+	m := nat.Mapping{Pool: nat.NoPool}
+	kind := nat.NumKinds
+	if to.Addr != p.Dst {
+		kind = nat.DNAT
+	}
+	if p.in.role != ruleset.LAN {
+		return out, m, kind, true
+	}
+	m, o := e.mapSource(p, now)
+	switch o {
+	case nat.Exhausted:
+		return out, m, kind, false
+	case nat.Mapped:
+		out.Src, out.SrcPort = m.Addr, m.Port
+		if p.Class == packet.ClassICMPQuery {
+			out.DstPort = m.Port
+		}
+		if kind == nat.DNAT {
+			kind = nat.Hairpin
+		} else {
+			kind = nat.SNAT
+		}
+	}
+	return out, m, kind, true
+}
+
+// insert puts a new flow into the table, in place of old. If it returns None, the reason
+// says why, and nothing has changed.
+func (e *Engine) insert(
+	p *received, k *conntrack.Key, out *packet.Rewrite, to *destination, old conntrack.Ref, now int64,
+) (conntrack.Ref, verdict.Reason) {
+	// Replies must belong to this flow and no other.
+	reply := conntrack.Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
+	other, ok := e.vacant(&reply, old, now)
+	if reply == *k || !ok {
+		return conntrack.None, verdict.ConntrackInvalid
+	}
+	// The new flow can use the record of a replaced one.
+	if old != conntrack.None {
+		e.flows.Remove(old, conntrack.Closed)
+	}
+	if other != conntrack.None {
+		e.flows.RemoveOver(uint32(other>>1), now)
+	}
+	state := conntrack.Echo
+	switch p.Class {
+	case packet.ClassTCP:
+		state = conntrack.SynSent
+	case packet.ClassUDP:
+		state = conntrack.UDPState(to.Port)
+	}
+	path := conntrack.NewPath(p.in.n, to.out.n, p.in.role == ruleset.WAN, to.out.role == ruleset.WAN)
+	return e.flows.Insert(k, out, state, path, now), verdict.ConntrackFull
+}
+
+// admitSource reports whether a source may begin a flow. A flow old that it replaces does
+// not count.
 func (e *Engine) admitSource(a packet.Addr, old conntrack.Ref, now int64) bool {
 	if old == conntrack.None {
 		if e.sources.AtLimit(a) {
@@ -110,9 +132,9 @@ func (e *Engine) admitSource(a packet.Addr, old conntrack.Ref, now int64) bool {
 	return ok
 }
 
-// A source that has as many flows as it may loses its oldest one that is
-// half-open or over, if that is older than young: others may have begun it in the
-// source's name. Of those that are neither, relieveLooks are looked at in vain.
+// A source at its limit of flows loses its oldest half-open or finished flow if that is
+// older than young: it may have been begun by packets with a forged source. At most
+// relieveLooks flows are examined.
 const (
 	relieveLooks = 16
 	young        = second / 100
@@ -137,9 +159,9 @@ func (e *Engine) relieveSource(a packet.Addr, now int64) {
 	}
 }
 
-// vacant reports whether no flow but old has direction k. One that is over makes
-// way, and is returned: it is of a client that has come to the same server by
-// another external port.
+// vacant reports whether no flow except old has direction k, or only one that is over,
+// which is then returned: it is of a client that reached the same server through another
+// external port.
 func (e *Engine) vacant(k *conntrack.Key, old conntrack.Ref, now int64) (other conntrack.Ref, ok bool) {
 	r := e.flows.Lookup(k, now)
 	if r == conntrack.None || r>>1 == old>>1 {
@@ -148,17 +170,16 @@ func (e *Engine) vacant(k *conntrack.Key, old conntrack.Ref, now int64) (other c
 	return r, e.flows.Dir(r).State.Over()
 }
 
-// reclaimPorts bounds how many mappings are looked at for one that can go, and
-// reclaimPortsGood how many once one has been found.
+// reclaimPorts bounds how many mappings are examined for one to evict, and reclaimPortsGood
+// how many once there is a candidate.
 const (
 	reclaimPorts     = 64
 	reclaimPortsGood = 8
 )
 
-// mapSource gives the source of a new flow its external endpoint. When there is
-// no free port for it, a flow that is over but still keeps one gives it back; or
-// else one that nobody has answered, or that is idle, of the source that has
-// most.
+// mapSource returns the external endpoint of a new flow's source. When no port is free, a
+// flow is evicted: one that is over, or else one that is unanswered or idle, of the source
+// with the most mappings.
 func (e *Engine) mapSource(p *received, now int64) (nat.Mapping, nat.Outcome) {
 	m, o := e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random())
 	if o != nat.Exhausted {
@@ -180,7 +201,7 @@ func (e *Engine) mapSource(p *received, now int64) (nat.Mapping, nat.Outcome) {
 		}
 		r := e.flows.Spare(n, now)
 		if r == conntrack.Keep || share < mine || r == conntrack.Unsure && share <= mine+1 {
-			continue // nobody loses what he may need to who has as much
+			continue // a source does not lose a port to one with as many
 		}
 		if rank == 0 {
 			found = i
@@ -197,7 +218,7 @@ func (e *Engine) mapSource(p *received, now int64) (nat.Mapping, nat.Outcome) {
 	return e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random())
 }
 
-// flowRemoved gives back what a flow held, and tells of its end.
+// flowRemoved releases the resources of a flow, and reports its end.
 func (e *Engine) flowRemoved(r conntrack.Ref, _ conntrack.Removal) {
 	s, k := e.flows.Shared(r), &e.flows.Dir(r&^1).Key
 	e.nat.Give(s.Pool, uint8(k.Proto), s.Port)

@@ -6,7 +6,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// send translates a packet and sends it out through port out.
+// send translates a packet and sends it through port out.
 func (e *Engine) send(out *port, p *received, r *packet.Rewrite, now int64) {
 	fr := p.frame
 	e.source = p.Src
@@ -18,7 +18,8 @@ func (e *Engine) send(out *port, p *received, r *packet.Rewrite, now int64) {
 	e.output(out, fr, r.Dst, now)
 }
 
-// output sends an IPv4 frame to the next hop for dst, once that is known.
+// output sends an IPv4 frame to the next hop for dst, or queues it until the next hop's
+// link-layer address is known.
 func (e *Engine) output(out *port, fr framebuf.Frame, dst packet.Addr, now int64) {
 	if int(fr.Len) > packet.EthLen+out.mtu {
 		e.cut(out, fr, dst, now)
@@ -44,7 +45,7 @@ func (e *Engine) output(out *port, fr framebuf.Frame, dst packet.Addr, now int64
 	e.enqueue(out, fr)
 }
 
-// enqueue puts a finished frame into the port's batch.
+// enqueue adds a finished frame to the port's batch.
 func (e *Engine) enqueue(out *port, fr framebuf.Frame) {
 	if out.ntx == len(out.tx) {
 		e.flush(out)
@@ -53,7 +54,7 @@ func (e *Engine) enqueue(out *port, fr framebuf.Frame) {
 	out.ntx++
 }
 
-// flush transmits the port's batch. What the device does not take is dropped.
+// flush transmits the port's batch. Frames that the device does not take are dropped.
 func (e *Engine) flush(out *port) {
 	if out.ntx == 0 {
 		return
