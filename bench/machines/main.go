@@ -99,11 +99,12 @@ at once, a name, a port that must be denied, and its event by vsock; its rate is
 of the fetch, through the simulated hosts of this process, which share the
 processors with the machine: it compares machines, it is not what they can do.
 
-%s, %s.
+%s, %s. Load averages of the host during the run: %s.
 
 | machine | version | accelerator | transport | boots | ready | traffic |
 | --- | --- | --- | --- | --- | --- | --- |
-`, float64(st.Size())/1e6, processor(), kernel())
+`, float64(st.Size())/1e6, processor(), kernel(), loadMark)
+	busy := []string{load()}
 	for _, r := range rows() {
 		if !strings.Contains(r.machine+" "+r.accel, *only) {
 			continue
@@ -111,12 +112,24 @@ processors with the machine: it compares machines, it is not what they can do.
 		line := r.measure()
 		fmt.Fprintln(os.Stderr, line)
 		b.WriteString(line + "\n")
+		busy = append(busy, load())
 	}
+	table := strings.Replace(b.String(), loadMark, strings.Join(busy, ", "), 1)
 	if *out == "" {
-		_, err = io.WriteString(os.Stdout, b.String())
+		_, err = io.WriteString(os.Stdout, table)
 		return err
 	}
-	return os.WriteFile(*out, []byte(b.String()), 0o644)
+	return os.WriteFile(*out, []byte(table), 0o644)
+}
+
+// loadMark stands for the load averages until they are known.
+const loadMark = "LOAD"
+
+// load returns the host's load average of the last minute.
+func load() string {
+	b, _ := os.ReadFile("/proc/loadavg") //nolint:errcheck // then it is not known
+	one, _, _ := strings.Cut(string(b), " ")
+	return one
 }
 
 // processor and kernel name what the host has.
