@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestSaidIsOneLine: whatever is said is one line of printable text that begins
-// as all do, and not without end.
+// TestSaidIsOneLine: every message is one line of printable text that begins as all do, and
+// not without end.
 func TestSaidIsOneLine(t *testing.T) {
 	for in, want := range map[string]string{
 		"note: the machine has no vsock device":                                                  "thurward: note: the machine has no vsock device\n",

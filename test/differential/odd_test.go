@@ -304,7 +304,7 @@ func (g *generator) stray(n int) {
 		f.b.addr, f.b.port = ip(wanHosts[2]), 999
 	case 1: // from an address of the LAN's
 		f.b.addr = ip("10.0.0.3")
-	case 2: // to a port that nobody has
+	case 2: // to an unused port
 		f.a.port = 9999
 	case 3:
 		f.b.addr = ip("127.0.0.1")

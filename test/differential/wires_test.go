@@ -26,10 +26,10 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// Honest ends: gVisor's TCP on both sides, that react to what is dropped, over
-// wires that lose, repeat, delay and reorder. They crash at any time and come back
-// knowing nothing, and use the same ports again. What they want comes to be, as on
-// a plain wire: data arrive whole, and a refusal is told.
+// Honest ends: gVisor's TCP on both sides, that react to what is dropped, over wires that
+// lose, repeat, delay and reorder. They crash at any time and come back knowing nothing,
+// and use the same ports again. What they want comes to be, as on a plain wire: data arrive
+// whole, and a refusal is reported.
 
 // speed is how many seconds of the ends' and the firewall's time pass in one.
 const speed = 20

@@ -14,7 +14,7 @@ import (
 //
 //   - it is hops routers away, so that what has a smaller TTL does not arrive;
 //   - data without ACK, with an acknowledgement of what was never sent, with an
-//     old timestamp or an MD5 signature (RFC 2385) that nobody asked for is not
+//     old timestamp or an MD5 signature (RFC 2385) that was not negotiated is not
 //     taken;
 //   - of data that comes twice, what came first counts;
 //   - urgent data leaves the stream: it is read by other means, if at all;

@@ -156,7 +156,7 @@ var icmps = []attack{
 			v := a.seen[wan][m+i]
 			b := slices.Clone(v.ip[:min(len(v.ip), 60)])
 			if !legit {
-				b[26] ^= 0x5a // the UDP checksum, which nobody off the path knows
+				b[26] ^= 0x5a // the UDP checksum, unknown off the path
 				b = b[:28]
 			}
 			before := counter(a, "thurward_dns_upstream_unreachable_total")

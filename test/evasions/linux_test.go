@@ -115,7 +115,7 @@ func (w *wires) sysctl(ns, set string) {
 func inside(ns string, f func() error) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlock: nobody else is to have this thread
+		runtime.LockOSThread() // and never unlock: the thread must not be reused
 		fd, err := os.Open("/run/netns/" + ns)
 		if err == nil {
 			defer fd.Close()

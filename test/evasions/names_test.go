@@ -169,8 +169,8 @@ var namesOfOthers = []attack{
 		}},
 }
 
-// forged: the upstream says nothing; what somebody else sends in its place is
-// altered by f, or is the right answer for the twin.
+// forged: the upstream does not answer; what an attacker sends in its place is altered by
+// f, or is the right answer for the twin.
 func forged(times int, f func(p *pkt, m *dns.Msg)) func(a *arena, legit bool) bool {
 	return func(a *arena, legit bool) bool {
 		a.zone["good.example. A"] = answer{silent: true}

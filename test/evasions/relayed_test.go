@@ -72,8 +72,8 @@ var namesRelayed = []attack{
 
 func pointer(at int) []byte { return binary.BigEndian.AppendUint16(nil, 0xc000|uint16(at)) }
 
-// told reports whether alice is told an address by the answer for a name that a
-// rule allows, or may connect to it.
+// told reports whether alice receives an address in the answer for a name that a rule
+// allows, or may connect to it.
 func told(addr string) func(a *arena, legit bool) bool {
 	return func(a *arena, legit bool) bool {
 		x := addr

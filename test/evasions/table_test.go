@@ -20,7 +20,7 @@ var (
 	write        = flag.Bool("write", false, "with -peers: write the table into docs/evasions.md, too")
 )
 
-// An outcome is what became of an attack somewhere.
+// An outcome is the result of an attack in one environment.
 type outcome string
 
 const (

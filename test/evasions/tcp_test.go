@@ -84,9 +84,9 @@ func (c *client) outside() (string, uint16) {
 	return fwWAN, 0
 }
 
-// spoof opens a connection of alice's with the site, has somebody in the site's
-// name send a segment, and reports whether alice gets it. next is the number
-// that the site would send with next.
+// spoof opens a connection of alice's with the site, has an attacker in the site's name
+// send a segment, and reports whether alice gets it. next is the number that the site would
+// send with next.
 func spoof(segment func(c *client, next uint32, legit bool) pkt) func(a *arena, legit bool) bool {
 	return func(a *arena, legit bool) bool {
 		c := a.dial(lan, alice, site, 80)

@@ -143,9 +143,9 @@ func alike(tab *Table, k Key) Key {
 	}
 }
 
-// TestTags: flows with the same tag in one bucket are told apart, in any slot, by
-// every way to find them; and the tag of 1, from which a free slot differs least,
-// finds nothing in free slots.
+// TestTags: flows with the same tag in one bucket are distinguished, in any slot, by every
+// way to find them; and the tag of 1, from which a free slot differs least, finds nothing
+// in free slots.
 func TestTags(t *testing.T) {
 	tab := New(2, [2]uint64{3, 4}, Timeouts{Established: 10}, dirty) // one bucket
 	if len(tab.buckets) != 1 {

@@ -113,10 +113,9 @@ func TestIndexModel(t *testing.T) {
 	}
 }
 
-// TestIndexIsFull: keys that all belong in the same two buckets, as nobody can
-// choose them who does not know the secret. When there is no place for a direction
-// the insert fails, is counted, and leaves nothing behind: neither the other
-// direction nor the record.
+// TestIndexIsFull: keys that all belong in the same two buckets, as cannot choose them who
+// does not know the secret. When there is no place for a direction the insert fails, is
+// counted, and leaves nothing behind: neither the other direction nor the record.
 func TestIndexIsFull(t *testing.T) {
 	tab := New(64, [2]uint64{1, 2}, Timeouts{}, dirty) // 32 buckets
 	home := func(k *Key) [2]uint64 {

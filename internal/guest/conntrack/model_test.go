@@ -180,7 +180,7 @@ func TestHashSpreads(t *testing.T) {
 	}
 }
 
-// dirty is an Alloc whose memory holds what somebody left behind.
+// dirty is an Alloc whose memory has been used before.
 func dirty(n int, zeroed bool) []byte {
 	b := make([]byte, n)
 	if !zeroed {

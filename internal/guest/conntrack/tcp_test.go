@@ -342,8 +342,8 @@ func TestTCPGuards(t *testing.T) {
 	}
 }
 
-// TestTCPFastIsTCP: the short way takes what TCP would let pass, notes the same,
-// and leaves all else alone.
+// TestTCPFastIsTCP: the fast path accepts what TCP would let pass, records the same, and
+// leaves all else alone.
 func TestTCPFastIsTCP(t *testing.T) {
 	for _, from := range []Ref{0, 1} {
 		for _, s := range []said{

@@ -14,9 +14,9 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/tcp.golden anew; read the difference")
 
-// more are conversations about which the trace alone says what is to become of them.
-// "S" is SYN, "A" ACK, "F" FIN, "R" RST; ">" is from the client, whose first SYN is
-// 1000 unless it is said.
+// more are conversations about which the trace alone says what is to become of them. "S" is
+// SYN, "A" ACK, "F" FIN, "R" RST; ">" is from the client, whose first SYN is 1000 unless
+// given.
 var more = map[string]string{
 	"SYN again, with data":                "> S 1000; > S 1000 n=10; > S 1000 n=5; > S 1000; < SA 5000 a=1011; > A 1011 a=5001",
 	"SYN again, larger window":            "> S 1000 w=100; > S 1000 w=200; > S 1000 w=150; < SA 5000 a=1001 w=300; > A 1001 a=5001",
@@ -183,9 +183,9 @@ func (f *Shared) trace() string {
 	return s
 }
 
-// TestTCPTrace: what is noted of both ends, and what is said, after each segment of
-// some conversations, as testdata/tcp.golden has it. Where a change of the state
-// machine changes the trace, the difference shows for whom.
+// TestTCPTrace: the state of both ends, and the verdict, after each segment of some
+// conversations, as testdata/tcp.golden has it. Where a change of the state machine changes
+// the trace, the difference shows for whom.
 func TestTCPTrace(t *testing.T) {
 	var b strings.Builder
 	run := func(name string, l []heard) {

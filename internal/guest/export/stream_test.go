@@ -105,8 +105,8 @@ func TestAggregation(t *testing.T) {
 	}
 }
 
-// TestS42_OldestLinesAreDropped: while nobody reads, the queue keeps the newest
-// lines and counts the others; then it goes on, and says what was lost.
+// TestS42_OldestLinesAreDropped: without a reader the queue keeps the newest lines and
+// counts the others; then it goes on, and says what was lost.
 func TestS42_OldestLinesAreDropped(t *testing.T) {
 	for _, gone := range []bool{false, true} { // the reader stands still; or is not there
 		l := newStreamLab(t, func(c *StreamConfig) { c.Queue = 100 * event.RecordSize })

@@ -245,7 +245,7 @@ func TestPoolAtFullLoad(t *testing.T) {
 				if h := m.maps[i][port]; h != nil {
 					h.flow = flow + 1
 				} else if port >= c.lo && port <= c.hi {
-					m.p.space[i].byExt[port-c.lo].flow = 0 // of no mapping: nobody looks
+					m.p.space[i].byExt[port-c.lo].flow = 0 // of no mapping: never read
 				}
 			default:
 				m.lone(i)

@@ -8,9 +8,9 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// TestOwnPortsWithoutAPool: where nobody is translated to the firewall's address
-// its own ports are those from 1024 up, but the published ones; each is had by one
-// until it is given back, TCP's and UDP's apart.
+// TestOwnPortsWithoutAPool: where no source is translated to the firewall's address its own
+// ports are those from 1024 up, but the published ones; each is had by one until it is
+// given back, TCP's and UDP's apart.
 func TestOwnPortsWithoutAPool(t *testing.T) {
 	pol := policyWith(snat(second, 1024, 65535, 0, 0))
 	pol.DNAT = []ruleset.DNAT{dnat(packet.UDP, external, 1026, 65530, web, 1)}

@@ -144,7 +144,7 @@ func TestPoolModel(t *testing.T) {
 	})
 }
 
-// TestBytes: what a pool is said to take is what it takes.
+// TestBytes: the reported memory of a pool is what it allocates.
 func TestBytes(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()

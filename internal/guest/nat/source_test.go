@@ -282,8 +282,8 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// TestBytesOfAPolicy: what a translation is said to take is what it takes, and
-// what is refused takes nothing more.
+// TestBytesOfAPolicy: the reported memory of a translation is what it allocates, and what
+// is refused takes nothing more.
 func TestBytesOfAPolicy(t *testing.T) {
 	p := policyWith(snat(0, 1024, 65535, web, 32), snat(second, 1024, 65535, mail, 32), snat(second, 2000, 3000, peer, 32))
 	for i := range 4000 {

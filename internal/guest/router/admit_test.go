@@ -117,7 +117,7 @@ func TestFirstAnswerIsDecidedWhenItPasses(t *testing.T) {
 			t.Errorf("%s: %d events more, %d decisions; the last %+v", x.name, len(l.seen)-n, l.e.c.Decisions, l.last())
 		}
 	}
-	// What the policy denies is told once, and counted each time.
+	// A denied flow is reported once, and its packets are all counted.
 	l := newLab(t, "accept egress", "deny ingress established")
 	v := l.one(lan, udp(host, 4000, web, 5000))
 	l.seen = nil

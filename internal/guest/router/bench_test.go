@@ -199,10 +199,10 @@ func (c *ceiling) run(in, out *loop) {
 	}
 }
 
-// BenchmarkRatio runs the engine, its ceiling and the device alone by turns, so
-// that all meet the same load and clock. It reports what share of the ceiling
-// the engine does, and the engine's rate without the device's time: what copies
-// frames here is somebody else's work in a machine.
+// BenchmarkRatio runs the engine, its ceiling and the device alone by turns, so that all
+// meet the same load and clock. It reports what share of the ceiling the engine does, and
+// the engine's rate without the device's time: what copies frames here is not the router's
+// work in a machine.
 func BenchmarkRatio(b *testing.B) {
 	for _, c := range []struct {
 		name  string

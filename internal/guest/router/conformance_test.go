@@ -72,7 +72,7 @@ func TestRFC5508_REQ1_QueriesFromInside(t *testing.T) {
 			}
 		}
 	}
-	// From outside, nobody may ask.
+	// Requests from the WAN are dropped.
 	l.dropped(wan, echo(web, ours, packet.EchoRequest, 0), verdict.NoMatchingAllowRule)
 }
 

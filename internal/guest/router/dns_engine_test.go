@@ -45,7 +45,7 @@ func TestDNSFitsEachSide(t *testing.T) {
 	l.buffers()
 }
 
-// TestEventsOfQuestionsToUs: that a host may ask is told with the rule that lets it,
+// TestEventsOfQuestionsToUs: an accepted query is reported with the rule that accepts it,
 // over UDP and TCP, and is no flow.
 func TestEventsOfQuestionsToUs(t *testing.T) {
 	l := newDNSLab(t, nil)

@@ -63,7 +63,7 @@ func TestProxyTakesOnlyItsOwn(t *testing.T) {
 	if c := l.e.host.DNS().Counters(); c.Mismatched != 0 {
 		t.Errorf("%d of them were taken for answers", c.Mismatched)
 	}
-	p := udp("192.0.2.77", 53, ours, v.SrcPort) // whoever says it, this is to the proxy's port
+	p := udp("192.0.2.77", 53, ours, v.SrcPort) // from another host, but to the proxy's port
 	if across, _ := l.put(wan, p); len(across) != 0 || l.e.host.DNS().Counters().Mismatched+l.e.host.DNS().Counters().Malformed != 1 {
 		t.Errorf("%+v", l.e.host.DNS().Counters())
 	}

@@ -9,9 +9,9 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// TestFloodOfQueriesLeavesThePlaces: 1,100 queries under 11 addresses that
-// nobody answers take all places; a host that has none resolves a name all the
-// same, and what is under way within an equal share stays.
+// TestFloodOfQueriesLeavesThePlaces: 1,100 queries under 11 addresses that are not answered
+// take all places; a host that has none resolves a name all the same, and what is under way
+// within an equal share stays.
 func TestFloodOfQueriesLeavesThePlaces(t *testing.T) {
 	l := newDNSLab(t, nil)
 	l.resolve(host, "warm.example", "@ 60 IN A "+github)

@@ -264,7 +264,7 @@ func TestS29_InterceptTCP(t *testing.T) {
 	}
 }
 
-// TestUpstreamTCPFails: truncated over UDP, and nobody there over TCP.
+// TestUpstreamTCPFails: truncated over UDP, and no server over TCP.
 func TestS30_TCPFails(t *testing.T) {
 	l := githubLab(t, nil)
 	v, _ := l.asked(host, l.query("github.com", dns.TypeA))
@@ -295,7 +295,7 @@ func TestS30_TCPFails(t *testing.T) {
 	if len(g[lan]) != 1 || len(up.asked) != 1 || l.e.host.DNS().Counters().WrongCase != 1 {
 		t.Fatalf("%d answers, %d queries over TCP", len(g[lan]), len(up.asked))
 	}
-	// So is one whose question somebody tries to answer in its place.
+	// So is one whose answer an attacker tries to forge.
 	v, q = l.asked(host, l.query("x.github.com", dns.TypeA))
 	for i := range 8 {
 		r := reply(q, "@ 60 IN A 192.0.2.66")

@@ -15,8 +15,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// TestDoTHostileAnswers: only what has the identifier, the question and the case
-// of a query is its answer; the rest is counted.
+// TestDoTHostileAnswers: only a message with the identifier, the question and the case of a
+// query is its answer; others are counted.
 func TestDoTHostileAnswers(t *testing.T) {
 	inBubble(t, nil, func(l *tlsLab) {
 		l.serve = l.tls(l.ca.sign(t, dotName, 30), func(q *dns.Msg) []*dns.Msg {
@@ -53,9 +53,8 @@ func TestDoTHostileAnswers(t *testing.T) {
 // flipped changes the case of a name's first letter.
 func flipped(s string) string { return string(s[0]^0x20) + s[1:] }
 
-// TestDoTNeverAnswers: a server that takes queries and says nothing, or nothing
-// but what is no answer, does not hold a query for longer than five seconds, nor
-// the connection.
+// TestDoTNeverAnswers: a server that accepts queries and sends nothing, or no valid answer,
+// delays neither a query nor the connection for longer than five seconds.
 func TestDoTNeverAnswers(t *testing.T) {
 	for name, answer := range map[string]func(q *dns.Msg) []*dns.Msg{
 		"nothing": func(*dns.Msg) []*dns.Msg { return nil },
@@ -89,7 +88,7 @@ func TestDoTNeverAnswers(t *testing.T) {
 	}
 }
 
-// TestDoTHostileStream: after a good handshake, what is no DNS and no TLS.
+// TestDoTHostileStream: after a good handshake, data that are neither TLS nor DNS.
 func TestDoTHostileStream(t *testing.T) {
 	for name, send := range map[string]func(c *tls.Conn, raw net.Conn){
 		"messages without bytes": func(c *tls.Conn, _ net.Conn) { c.Write(make([]byte, 20000)) },
@@ -134,8 +133,8 @@ func TestDoTHostileStream(t *testing.T) {
 	}
 }
 
-// TestDoTDeadPath: a connection whose segments nobody acknowledges any more is
-// given up while there is time to ask anew.
+// TestDoTDeadPath: a connection whose segments are no longer acknowledged is abandoned
+// while there is time to repeat the query.
 func TestDoTDeadPath(t *testing.T) {
 	inBubble(t, nil, func(l *tlsLab) {
 		l.answered(l.asks("github.com"))
@@ -194,8 +193,8 @@ func TestDoTPlainFallback(t *testing.T) {
 	})
 }
 
-// TestDoTWithoutClock: nobody can tell whether a certificate is valid; nothing
-// is sent, and it is told.
+// TestDoTWithoutClock: certificates cannot be verified; nothing is sent, and that is
+// reported.
 func TestDoTWithoutClock(t *testing.T) {
 	l := newDNSLab(t, func(p *ruleset.Policy) {
 		p.Upstreams = []ruleset.Upstream{{Address: ip(upstreamAddr).To16(), Port: dotPort, TLS: 1, ServerName: nameOf(p, dotName).Text}}

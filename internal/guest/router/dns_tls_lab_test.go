@@ -128,7 +128,7 @@ func one(addr string) func(q *dns.Msg) []*dns.Msg {
 	return func(q *dns.Msg) []*dns.Msg { return []*dns.Msg{reply(q, "@ 60 IN A "+addr)} }
 }
 
-// tls is a server with a certificate that answers as it is told.
+// tls is a server with a certificate, whose answers a test determines.
 func (l *tlsLab) tls(cert tls.Certificate, answer func(q *dns.Msg) []*dns.Msg) func(net.Conn) {
 	return func(raw net.Conn) {
 		c := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{cert}})

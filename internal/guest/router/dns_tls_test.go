@@ -121,8 +121,8 @@ func TestDoTAnswers(t *testing.T) {
 	})
 }
 
-// TestDoTCertificates: every certificate but a right one is refused, told with
-// the reason, and nobody is asked in the clear.
+// TestDoTCertificates: every certificate but a right one is refused, told with the reason,
+// and no query is sent in the clear.
 func TestDoTCertificates(t *testing.T) {
 	for name, c := range map[string]struct {
 		cert   func(l *tlsLab) tls.Certificate
@@ -385,8 +385,7 @@ func TestDoTClosesWithoutAnswer(t *testing.T) {
 	})
 }
 
-// TestDoTIdle: a connection that nobody needs is closed in good order, and the
-// next query makes a new one.
+// TestDoTIdle: an unused connection is closed by FIN, and the next query makes a new one.
 func TestDoTIdle(t *testing.T) {
 	inBubble(t, nil, func(l *tlsLab) {
 		l.answered(l.asks("github.com"))

@@ -116,9 +116,9 @@ func TestUnreachableFitsTheCounting(t *testing.T) {
 	l.buffers()
 }
 
-// TestAllUnreachable: when all upstreams have refused, the query waits for its
-// time-out and tries again, so that a short outage is not an error; and it sends
-// no more than a query that nobody answers.
+// TestAllUnreachable: when all upstreams have refused, the query waits for its time-out and
+// tries again, so that a short outage is not an error; and it sends no more than an
+// unanswered query.
 func TestAllUnreachable(t *testing.T) {
 	for _, n := range []int{1, 2} {
 		l := twoUpstreams(t)
@@ -168,8 +168,8 @@ func TestAllUnreachable(t *testing.T) {
 	}
 }
 
-// TestS35n_ForgedUnreachable: an error that does not quote exactly what is
-// outstanding does nothing, whoever sends it.
+// TestS35n_ForgedUnreachable: an error that does not quote exactly what is outstanding has
+// no effect, whatever its source.
 func TestS35n_ForgedUnreachable(t *testing.T) {
 	for _, c := range []struct {
 		name   string

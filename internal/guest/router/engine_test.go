@@ -166,8 +166,8 @@ func TestNewPorts(t *testing.T) {
 	}
 }
 
-// TestSecretKeepsRunsApart: what nobody may guess depends on the secret, and on
-// nothing else.
+// TestSecretKeepsRunsApart: unpredictable numbers depend on the secret, and on nothing
+// else.
 func TestSecretKeepsRunsApart(t *testing.T) {
 	made := func(s [32]byte) *Engine {
 		c := plainConfig(t, plainPolicy())
@@ -251,8 +251,8 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
-// TestOwnPorts: a port of the firewall's own is nobody else's until it is given
-// back, for its protocol only.
+// TestOwnPorts: a port of the firewall's own is not used otherwise until it is given back,
+// for its protocol only.
 func TestOwnPorts(t *testing.T) {
 	l := newLab(t, "accept egress")
 	inUse := func() (n [2]int) {

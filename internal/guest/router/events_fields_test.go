@@ -172,8 +172,8 @@ func TestEventsSayAll(t *testing.T) {
 	l.invariants()
 }
 
-// TestShadowsSayAll: what a shadow rule would do, in either direction and with
-// either action, is told with the addresses that the rule sees.
+// TestShadowsSayAll: what a shadow rule would do, in either direction and with either
+// action, is reported with the addresses that the rule sees.
 func TestShadowsSayAll(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) {
 		p.DNAT = []ruleset.DNAT{dnat(packet.TCP, ours, 8443, 8443, server, 443)}
@@ -254,7 +254,7 @@ func TestEventsOfQueries(t *testing.T) {
 	w.Time, w.QType, w.DNS, w.Lookup = l.lab.now, dns.TypeMX, verdict.DNSNXDomain, 2
 	check("no such name", "nothing.example", w)
 
-	// An address inside, of somebody else's name.
+	// An address on the LAN, of another client's name.
 	v, q = l.asked(host, l.query("rebind.example", dns.TypeA))
 	l.answersRaw(v, reply(q, "@ 300 IN A 10.0.0.7"))
 	w = tuple4(r, host, l.port, lanAddr, 53)

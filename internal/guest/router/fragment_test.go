@@ -59,7 +59,7 @@ func TestRFC1812_S5_2_5_FragmentsOfFragments(t *testing.T) {
 	if len(got) != 1 || string(got[0].frame[packet.EthLen+28:]) != string(p.data) || len(got[0].sizes) != 8 {
 		t.Fatalf("%v; drops: %s", got, l.drops())
 	}
-	// With DF in its fragments, the sender is told.
+	// With DF in its fragments, the sender is notified.
 	fs := fragments(p, lanMAC, 1500, 8)
 	for i := range fs {
 		packet.SetDF(fs[i][packet.EthLen:])

@@ -113,9 +113,9 @@ func TestRFC5508_REQ3d_Extensions(t *testing.T) {
 	e.quotes(t, packet.TimeExceeded, 0)
 }
 
-// TestRFC5508_REQ4_ErrorsFromOutside: types and codes stay, both headers are
-// translated, whoever on the way sends them (RFC 4787 REQ-12a), and whatever
-// of the packet they quote from the 8 bytes on that RFC 792 asks for.
+// TestRFC5508_REQ4_ErrorsFromOutside: types and codes stay, both headers are translated,
+// whichever router sends them (RFC 4787 REQ-12a), and whatever of the packet they quote
+// from the 8 bytes on that RFC 792 asks for.
 func TestRFC5508_REQ4_ErrorsFromOutside(t *testing.T) {
 	for _, p := range []pkt{udp(host, 4000, web, 53), syn(host, 4000, web, 80), echo(host, web, packet.EchoRequest, 5)} {
 		for _, c := range []struct{ typ, code uint8 }{
@@ -225,8 +225,8 @@ func TestRFC5508_REQ6_ErrorsDoNotChangeTheSession(t *testing.T) {
 }
 
 // TestRFC5508_REQ4_ErrorsThatBelongToNothing: they are dropped: quoting what was never
-// sent, or sent to somebody else than the quoted sender, or from the side to
-// which the packet never went.
+// sent, or sent to another host than the quoted sender, or from the side to which the
+// packet never went.
 func TestRFC5508_REQ4_ErrorsThatBelongToNothing(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Settings.DefaultAction = ruleset.Accept }, established)
 	v := l.flowOut(udp(host, 4000, web, 53))

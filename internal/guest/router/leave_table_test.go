@@ -243,8 +243,8 @@ func TestNeighboursAreProbedInTime(t *testing.T) {
 	}
 }
 
-// TestUnreachableIsAboutFlows: what waits in vain and belongs to no flow, or is no
-// packet, is not told about; what does is, to its own side.
+// TestUnreachableIsAboutFlows: a frame without an answer of its next hop that belongs to no
+// flow, or is no packet, is not told about; what does is, to its own side.
 func TestUnreachableIsAboutFlows(t *testing.T) {
 	l := newLab(t, "accept", established)
 	v := l.one(lan, udp(host, 4000, web, 53))
@@ -278,7 +278,7 @@ func TestUnreachableIsAboutFlows(t *testing.T) {
 			t.Errorf("%s: somebody is told", name)
 		}
 	}
-	// Beyond the rate nobody is.
+	// Above the rate none is.
 	for range icmperr.Burst + icmperr.ReserveBurst {
 		tell(v.frame)
 	}

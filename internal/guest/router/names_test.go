@@ -140,9 +140,9 @@ func TestTCPAnswerToAnother(t *testing.T) {
 	}
 }
 
-// TestS28_LateIsSaid: who uses an address after its name has expired is told of in
-// an event with the name and the time since then: exactly so much of ttl_grace
-// would have been enough.
+// TestS28_LateIsSaid: the use of an address after its name has expired is reported in an
+// event with the name and the time since then: exactly so much of ttl_grace would have been
+// enough.
 func TestS28_LateIsSaid(t *testing.T) {
 	for _, after := range []int64{1, 30*second - 1, 30 * second, 30*second + 1, 45 * second, 3600 * second} {
 		for _, how := range []string{"client", "resolver"} {

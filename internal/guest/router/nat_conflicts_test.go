@@ -11,10 +11,10 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// Flows whose translations meet, tables that are full, and clocks that jump.
+// Conflicting translations, exact deadlines, and clocks that jump.
 
-// TestRFC4787_REQ8_PortOfAnotherHostNow: a peer that goes on sending to an
-// external port reaches nobody when another host has it.
+// TestRFC4787_REQ8_PortOfAnotherHostNow: packets of a peer to an external port are dropped
+// after another host has got the port.
 func TestRFC4787_REQ8_PortOfAnotherHostNow(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.SNAT[0].PortLo, p.SNAT[0].PortHi = 3000, 3000 }, "accept egress", established)
 	l.one(lan, udp(host, 4000, web, 5000))
@@ -26,8 +26,7 @@ func TestRFC4787_REQ8_PortOfAnotherHostNow(t *testing.T) {
 	l.one(wan, udp("192.0.2.9", 5000, ours, 3000)).is(t, "192.0.2.9", 5000, "10.0.0.3", 4000)
 }
 
-// TestRFC4787_REQ6_WhatDoesNotPassDoesNotRefresh: neither from inside nor from
-// outside.
+// TestRFC4787_REQ6_WhatDoesNotPassDoesNotRefresh: neither from the LAN nor from the WAN.
 func TestRFC4787_REQ6_WhatDoesNotPassDoesNotRefresh(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Interfaces[0].MTU = 1400 }, "accept egress udp", established)
 	l.one(lan, udp(host, 4000, web, 5000))
@@ -50,9 +49,9 @@ func TestRFC4787_REQ6_WhatDoesNotPassDoesNotRefresh(t *testing.T) {
 	}
 }
 
-// TestRFC4787_REQ1_ServerToItsOwnClient: a server's packet to a client that talks
-// to it by its published port belongs to that flow, whoever began, and if both
-// begin at once it is one connection (RFC 5382 REQ-2a).
+// TestRFC4787_REQ1_ServerToItsOwnClient: a server's packet to a client that talks to it by
+// its published port belongs to that flow, whichever end began, and a simultaneous open is
+// one connection (RFC 5382 REQ-2a).
 func TestRFC4787_REQ1_ServerToItsOwnClient(t *testing.T) {
 	l := newLabWith(t, withDNAT(dnat(packet.UDP, ours, 5000, 5000, server, 6000), dnat(packet.TCP, ours, 8443, 8443, server, 443)), "accept")
 	l.one(lan, udp(server, 6000, client, 4000)).is(t, ours, 5000, client, 4000)
@@ -72,10 +71,9 @@ func TestRFC4787_REQ1_ServerToItsOwnClient(t *testing.T) {
 	}
 }
 
-// TestS20_TwoWaysToOneServer: a client that comes to the same port of a server by
-// two of its published ports, from one of its own, is two endpoints for itself and
-// one for the server. The second flow is refused as long as the first is in use,
-// and takes its place when that is over.
+// TestS20_TwoWaysToOneServer: a client that reaches one port of a server through two
+// published ports, from one port of its own, has two peers, and the server one. The second
+// flow is refused while the first is in use, and replaces it when that is over.
 func TestS20_TwoWaysToOneServer(t *testing.T) {
 	l := newLabWith(t, withDNAT(dnat(packet.TCP, ours, 443, 443, server, 443), dnat(packet.TCP, ours, 8443, 8443, server, 443)), "accept")
 	l.one(wan, tcpSeg(client, 4000, ours, 443, fSYN, 1000, 0))
@@ -91,9 +89,9 @@ func TestS20_TwoWaysToOneServer(t *testing.T) {
 	l.invariants()
 }
 
-// TestRFC4787_REQ9_HairpinToItself: a server's packet from its published port to
-// that same port would come from where it goes. It is refused, and leaves nothing
-// behind.
+// TestRFC4787_REQ9_HairpinToItself: a server's packet from its published port to the same
+// port would have equal source and destination. It is refused, without a trace in the
+// tables.
 func TestRFC4787_REQ9_HairpinToItself(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) {
 		p.DNAT = []ruleset.DNAT{hairpinned(dnat(packet.UDP, ours, 5000, 5000, server, 6000))}
@@ -108,8 +106,8 @@ func TestRFC4787_REQ9_HairpinToItself(t *testing.T) {
 	l.invariants()
 }
 
-// TestRFC4787_REQ9_HairpinBetweenServers: two servers reach each other by their
-// external addresses, each under its own, whoever begins.
+// TestRFC4787_REQ9_HairpinBetweenServers: two servers reach each other through their
+// external addresses, each with its own, whichever begins.
 func TestRFC4787_REQ9_HairpinBetweenServers(t *testing.T) {
 	const other = "10.0.0.6"
 	l := newLabWith(t, withDNAT(hairpinned(dnat(packet.UDP, ours, 5000, 5000, server, 6000)), hairpinned(dnat(packet.UDP, spare, 5001, 5001, other, 6001))), "accept")
@@ -120,8 +118,8 @@ func TestRFC4787_REQ9_HairpinBetweenServers(t *testing.T) {
 	}
 }
 
-// TestRFC5508_REQ1_ManyHostsOneIdentifier: hosts that ping the same target with the
-// same identifier, as most do that begin at 1, get each its own replies.
+// TestRFC5508_REQ1_ManyHostsOneIdentifier: hosts that ping the same target with the same
+// identifier, which often begins at 1, each get their own replies.
 func TestRFC5508_REQ1_ManyHostsOneIdentifier(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	ids := map[uint16]string{}
@@ -140,9 +138,8 @@ func TestRFC5508_REQ1_ManyHostsOneIdentifier(t *testing.T) {
 	}
 }
 
-// TestS13_DeadlineToTheNanosecond: a flow lives until its time is over and not
-// a nanosecond longer, on the fast path as on the long one, in the direction that
-// was quiet as in the other.
+// TestS13_DeadlineToTheNanosecond: a flow lives until its timeout and not a nanosecond
+// longer, on the fast path and on the slow path, in both directions.
 func TestS13_DeadlineToTheNanosecond(t *testing.T) {
 	for _, plain := range []bool{false, true} {
 		for _, from := range []int{lan, wan} {
@@ -170,8 +167,8 @@ func TestS13_DeadlineToTheNanosecond(t *testing.T) {
 	}
 }
 
-// TestS13_ClockJumps: a machine that stood still for hours, and clocks that begin
-// at 0 or have run for a century, make no difference.
+// TestS13_ClockJumps: a machine that was paused for hours, and clocks that begin at 0 or
+// have run for a century, make no difference.
 func TestS13_ClockJumps(t *testing.T) {
 	for _, begin := range []int64{0, 1, 3e18} {
 		l := newLab(t, "accept egress", established)

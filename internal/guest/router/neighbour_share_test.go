@@ -152,9 +152,9 @@ func TestARP_EntriesOfHosts(t *testing.T) {
 	}
 }
 
-// TestShares_NeighbourEntries: a host sends to more addresses that nobody has
-// than the firewall has entries; another one's next hops are asked for and found
-// all the while, and none of them is forgotten.
+// TestShares_NeighbourEntries: a host sends to more unused addresses than the firewall has
+// entries; another one's next hops are asked for and found all the while, and none of them
+// is forgotten.
 func TestShares_NeighbourEntries(t *testing.T) {
 	silent(t, "203.0.0.0", 1<<13)
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Interfaces[1].PrefixLen = 8 }, "accept")
@@ -178,10 +178,9 @@ func TestShares_NeighbourEntries(t *testing.T) {
 	l.buffers()
 }
 
-// TestShares_WaitingFrames: a host sends to hundreds of addresses that nobody
-// has, and fills the room for frames that wait. Another one's frames wait, in
-// order and with all fragments of a datagram, and leave when its next hop
-// answers.
+// TestShares_WaitingFrames: a host sends to hundreds of addresses that no host has, and
+// fills the room for frames that wait. Another one's frames wait, in order and with all
+// fragments of a datagram, and leave when its next hop answers.
 func TestShares_WaitingFrames(t *testing.T) {
 	silent(t, "203.0.0.0", 1<<16)
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Interfaces[1].PrefixLen = 8 }, "accept")

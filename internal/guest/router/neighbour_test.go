@@ -121,7 +121,7 @@ func TestS38_HostMoves(t *testing.T) {
 		l.pass(idle)
 		l.port[lan].in = append(l.port[lan].in, arp(packet.ARPRequest, host, moved, "10.0.0.1"))
 		l.e.Poll(l.now)
-		for range 5 { // nobody answers for the old one
+		for range 5 { // no answer from the old one
 			l.now += 1e9
 			l.e.Poll(l.now)
 		}
@@ -205,7 +205,7 @@ func TestS38_ServerAddressIsAnsweredFor(t *testing.T) {
 	if l.e.c.ARPConflicts[wan] != conflicts+1 {
 		t.Fatal("its takeover was not counted")
 	}
-	l.dropped(lan, udp(addr, 4000, web, 53), verdict.Martian) // nobody else sends from it
+	l.dropped(lan, udp(addr, 4000, web, 53), verdict.Martian) // spoofed
 	l.e.Announce()
 	if len(w.out) != 2 {
 		t.Fatalf("%d announcements on the WAN, want 2", len(w.out))
@@ -331,9 +331,9 @@ func TestRFC1812_S3_3_2_LinkAddresses(t *testing.T) {
 	}
 }
 
-// TestARP_ScanIsBounded: who sends to thousands of addresses that nobody has, on
-// a large network, takes a bounded share of buffers, and neither the gateway nor
-// a host that is in use loses its place.
+// TestARP_ScanIsBounded: a host that sends to thousands of unused addresses, on a large
+// network, takes a bounded share of buffers, and neither the gateway nor a host that is in
+// use loses its place.
 func TestARP_ScanIsBounded(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Interfaces[1].PrefixLen = 8 }, "accept", established)
 	l.one(lan, udp(host, 4000, web, 53))

@@ -85,7 +85,7 @@ type oracle struct {
 	halves   map[otuple]*half
 	ext      map[[2]any]uint16 // protocol and inner endpoint: external port
 	owner    map[[2]any]string // protocol and external port: inner endpoint
-	rejected map[string]bool   // senders that may be told
+	rejected map[string]bool   // senders that may be notified
 }
 
 func newOracle(rules []oracleRule, fallback string, dnat []ruleset.DNAT) *oracle {

@@ -188,8 +188,8 @@ func TestRFC5508_REQ10d_ErrorsHavePrecedence(t *testing.T) {
 	}
 }
 
-// TestRFC5508_REQ8_NoResources: where the default is to reject, a sender whose
-// flow finds no port or no room is told.
+// TestRFC5508_REQ8_NoResources: where the default is to reject, a sender whose flow finds
+// no port or no room is notified.
 func TestRFC5508_REQ8_NoResources(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) {
 		p.Settings.DefaultAction = ruleset.Reject
@@ -234,8 +234,8 @@ func TestRFC5382_REQ4_UnsolicitedSYN(t *testing.T) {
 	l.buffers()
 }
 
-// TestRFC5382_REQ4_SimultaneousOpen: nothing is said when the host inside opens
-// the same connection meanwhile.
+// TestRFC5382_REQ4_SimultaneousOpen: nothing is sent when the host on the LAN opens the
+// same connection meanwhile.
 func TestRFC5382_REQ4_SimultaneousOpen(t *testing.T) {
 	l := newLab(t, "accept egress", "reject ingress new", established)
 	l.unanswered(wan, syn(web, 4000, ours, 5000), verdict.ExplicitDeny)
@@ -285,8 +285,8 @@ func TestRejectedReplies(t *testing.T) {
 	l.answered(wan, tcpSeg(web, 80, ours, v.SrcPort, packet.SYN|packet.ACK, 5000, 1001), verdict.ExplicitDeny)
 }
 
-// TestRFC1812_S5_2_7_1_HostUnreachable: who sends to a neighbour that does not
-// answer is told so, about the packet as it was sent.
+// TestRFC1812_S5_2_7_1_HostUnreachable: who sends to a neighbour that does not answer is
+// notified, with a quote of the packet as it was sent.
 func TestRFC1812_S5_2_7_1_HostUnreachable(t *testing.T) {
 	const gone = "203.0.113.99"
 	dead[ip(gone)] = true
@@ -337,7 +337,7 @@ func TestRFC6864_S4_OwnMessagesAreAtomic(t *testing.T) {
 	}
 }
 
-// TestRFC5508_REQ8_OtherProtocols: who uses a protocol that does not pass is told
+// TestRFC5508_REQ8_OtherProtocols: the sender of a protocol that does not pass is notified
 // where the policy rejects what it does not accept.
 func TestRFC5508_REQ8_OtherProtocols(t *testing.T) {
 	byDefault := func(a ruleset.Action) func(p *ruleset.Policy) {
@@ -358,10 +358,10 @@ func TestRFC5508_REQ8_OtherProtocols(t *testing.T) {
 	}
 }
 
-// TestRFC5508_REQ8_NothingThere: where the default is to reject, who is let
-// through to what the firewall has not is told, too: a service of its own, a
-// server by its external address without hairpin. A SYN from outside has to wait
-// (RFC 5382 REQ-4), and a reset hears nothing.
+// TestRFC5508_REQ8_NothingThere: where the default is to reject, who is let through to a
+// service that the firewall lacks is notified as well: a service of its own, a server by
+// its external address without hairpin. A SYN from outside has to wait (RFC 5382 REQ-4),
+// and a reset hears nothing.
 func TestRFC5508_REQ8_NothingThere(t *testing.T) {
 	for _, a := range []ruleset.Action{ruleset.Deny, ruleset.Reject} {
 		l := newLabWith(t, func(p *ruleset.Policy) { p.Settings.DefaultAction = a }, "accept")

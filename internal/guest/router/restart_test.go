@@ -9,9 +9,9 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// TestRestart: after a start the firewall knows no neighbour. 230 clients, who
-// still know its address, ask for names all at once, for both kinds of address;
-// nobody loses his answer, and no query is sent twice.
+// TestRestart: after a start the neighbour cache is empty. 230 clients, which have the
+// firewall's address in theirs, send queries at once, for both kinds of address; every
+// client gets its answer, and no query is sent twice.
 func TestRestart(t *testing.T) {
 	l := newDNSLab(t, nil, "accept")
 	const clients = 231

@@ -46,9 +46,9 @@ func TestRFC1812_S5_2_2_HeaderChecks(t *testing.T) {
 	}
 }
 
-// TestRFC1812_S5_3_1_TTL: it is decremented, never to 0; the sender is told from
-// the address of the side where it is, except about what is addressed to the
-// firewall itself, whose TTL says nothing.
+// TestRFC1812_S5_3_1_TTL: it is decremented, never to 0; the sender is notified from the
+// address of the side where it is, except about what is addressed to the firewall itself,
+// whose TTL says nothing.
 func TestRFC1812_S5_3_1_TTL(t *testing.T) {
 	l := newLab(t, "accept", established)
 	for ttl := 255; ttl > 0; ttl-- {
@@ -285,9 +285,9 @@ func TestRFC1812_S5_3_1_DeniedIsNotAnswered(t *testing.T) {
 			if l.e.c.Drops[1] != 3 {
 				t.Fatalf("%d counted on the rule", l.e.c.Drops[1])
 			}
-			// Where it is accepted the sender is told, but nothing has passed:
-			// there is no error to report about it, and the first that passes
-			// is the direction's first.
+			// Where it is accepted the sender is notified, but nothing has passed: there is
+			// no error to report about it, and the first that passes is the direction's
+			// first.
 			l = newLabWith(t, small, "accept egress", established)
 			v = l.one(lan, udp(host, 4000, web, 53))
 			across, back := l.put(wan, p)

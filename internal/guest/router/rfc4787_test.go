@@ -185,7 +185,7 @@ func TestRFC4787_REQ11_Deterministic(t *testing.T) {
 	}
 }
 
-// TestRFC4787_REQ12_ICMPErrorsDoNotEndMappings: whoever sends them (REQ-12a).
+// TestRFC4787_REQ12_ICMPErrorsDoNotEndMappings: whatever their source (REQ-12a).
 func TestRFC4787_REQ12_ICMPErrorsDoNotEndMappings(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	v := l.one(lan, udp(host, 4000, web, 5000))

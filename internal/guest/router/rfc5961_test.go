@@ -148,8 +148,8 @@ func TestRFC5961_S9_3_ChallengeACKIsNotEaten(t *testing.T) {
 	l.state("established")
 }
 
-// TestRFC5961_S9_3_ChallengeDoesNotProlong: nobody keeps a half-open flow alive
-// with such ACKs.
+// TestRFC5961_S9_3_ChallengeDoesNotProlong: a half-open flow is not kept alive with such
+// ACKs.
 func TestRFC5961_S9_3_ChallengeDoesNotProlong(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	port := l.one(lan, syn(host, 4000, web, 80)).SrcPort
@@ -180,8 +180,8 @@ func TestRFC5961_S5_2_ACKRange(t *testing.T) {
 	l.dropped(wan, ack(n+1<<31), verdict.ConntrackInvalid)
 }
 
-// TestRFC5961_BlindSYNDoesNotSpoilAHandshake: a SYN that anybody could have sent
-// is not taken for the server's.
+// TestRFC5961_BlindSYNDoesNotSpoilAHandshake: a SYN that may be forged is not taken for the
+// server's.
 func TestRFC5961_BlindSYNDoesNotSpoilAHandshake(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	port := l.one(lan, tcpSeg(host, 4000, web, 80, packet.SYN, 1000, 0)).SrcPort

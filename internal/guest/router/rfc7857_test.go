@@ -93,9 +93,9 @@ func TestRFC7857_S2_2_RSTIsTranslatedAndStateKept(t *testing.T) {
 	}
 }
 
-// TestRFC7857_S2_2_TheResettingSideGoesOn: a RST in somebody's name did not reach
-// its receiver, and the one in whose name it came goes on sending. What the other
-// side acknowledges of that takes the connection up again.
+// TestRFC7857_S2_2_TheResettingSideGoesOn: a forged RST did not reach its receiver, and the
+// one in whose name it came goes on sending. What the other side acknowledges of that takes
+// the connection up again.
 func TestRFC7857_S2_2_TheResettingSideGoesOn(t *testing.T) {
 	for _, how := range []string{"ack", "data", "fin"} {
 		c := newConn(t, nil)

@@ -233,7 +233,7 @@ func TestS15_TableFull(t *testing.T) {
 func TestS15_HalfOpenIsReclaimedFirst(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Settings.MaxFlows = 1024 }, "accept egress", established)
 	port := l.handshake(host, 100, web, 80)
-	for i := range 3000 { // a flood that nobody answers
+	for i := range 3000 { // a flood without answers
 		l.one(lan, syn("10.0.0.3", uint16(2000+i), web, 80))
 	}
 	if l.e.flows.Len() != 1024 {

@@ -439,7 +439,7 @@ func TestUpstreamsFail(t *testing.T) {
 		t.Fatal("the late answer of the first was taken after the second was asked")
 	}
 	l.answers(again[0], reply(l.message(again[0]), "@ 60 IN A "+github))
-	// Nobody answers: SERVFAIL after 5 seconds, and meanwhile nothing stalls.
+	// No answer: SERVFAIL after 5 seconds, and meanwhile nothing stalls.
 	l.ask(host, l.query("github.com", dns.TypeA))
 	var got []*view
 	waited := 0.0

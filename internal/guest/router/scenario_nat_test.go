@@ -25,8 +25,8 @@ func TestS16_Masquerade(t *testing.T) {
 	}
 }
 
-// TestS16_EndpointIndependentMapping (RFC 4787 REQ-1): one endpoint has one
-// external port, whoever it talks to, and no other endpoint has it.
+// TestS16_EndpointIndependentMapping (RFC 4787 REQ-1): one endpoint has one external port,
+// whatever the destination, and no other endpoint has it.
 func TestS16_EndpointIndependentMapping(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	l.one(lan, udp("10.0.0.3", 4000, web, 53)) // takes the preserved port

@@ -102,9 +102,9 @@ func TestShares_Flows(t *testing.T) {
 	l.one(lan, udp("10.0.0.7", 2000, web, 5000))
 }
 
-// TestShares_FlowsFromWAN: whoever makes up sources, sends twice in each one's
-// name and has the server answer in between fills what the WAN may have, and
-// leaves the LAN its flows.
+// TestShares_FlowsFromWAN: an attacker that forges sources, sends twice with each one's
+// name and has the server answer in between fills what the WAN may have, and leaves the LAN
+// its flows.
 func TestShares_FlowsFromWAN(t *testing.T) {
 	l := newLabIn(t, huge, func(p *ruleset.Policy) {
 		p.Settings.MaxFlows = 4096
@@ -158,9 +158,9 @@ func TestShares_Ports(t *testing.T) {
 	l.one(lan, udp(host, 1024, web, 5000)) // what it has goes on
 }
 
-// TestShares_StalePorts: a flood of datagrams in the names of all hosts of the
-// LAN takes every port. Who has none gets one as soon as the flood's are stale,
-// and nobody loses one that is in use.
+// TestShares_StalePorts: a flood of datagrams in the names of all hosts of the LAN takes
+// every port. Who has none gets one as soon as the flood's are stale, and no host loses one
+// that is in use.
 func TestShares_StalePorts(t *testing.T) {
 	l := newLabIn(t, huge, func(p *ruleset.Policy) {
 		p.SNAT[0].PortLo, p.SNAT[0].PortHi = 2000, 2999
@@ -218,7 +218,7 @@ func TestShares_FlowsInAnothersName(t *testing.T) {
 		l.one(wan, tcpSeg(client, 4000+i, ours, 443, packet.ACK, 1001, 5001))
 		spoof(30)
 	}
-	// What is established stays, and counts: no more than the limit, whoever asks.
+	// What is established stays, and counts: no more than the limit, whatever the source.
 	for i := range uint16(20) {
 		l.one(wan, tcpSeg(client, 4000+i, ours, 443, packet.ACK, 1001, 5001))
 	}
@@ -321,9 +321,9 @@ func TestShares_HeldSYNs(t *testing.T) {
 	}
 }
 
-// TestShares_Answers: a host that sends without end what is rejected uses up the
-// rate of answers; another one is told all the same, of each kind, and in all no
-// more are sent than rate and reserve allow.
+// TestShares_Answers: a host that sends without end what is rejected uses up the rate of
+// answers; another one is notified all the same, of each kind, and in all no more are sent
+// than rate and reserve allow.
 func TestShares_Answers(t *testing.T) {
 	l := newLab(t, "reject egress udp :54", "reject egress tcp :55", "accept")
 	told := map[string]int{}

@@ -74,8 +74,8 @@ func (k *talk) ended(what string) {
 	k.invariants()
 }
 
-// TestSNISYNWithData: data in a segment with SYN or RST is read by nobody in the
-// place where it stands.
+// TestSNISYNWithData: data in a segment with SYN or RST is not read in the place where it
+// stands.
 func TestSNISYNWithData(t *testing.T) {
 	t.Run("after the handshake", func(t *testing.T) {
 		k := newTalk(t)
@@ -196,7 +196,7 @@ func TestSNIFirstMessageDies(t *testing.T) {
 		k := newTalk(t)
 		k.one(lan, k.first(0, k.good))
 		k.nothing(k.first(-1, k.evil))
-		k.nothing(k.first(-1, []byte{0})) // a keepalive, which nobody needs here
+		k.nothing(k.first(-1, []byte{0})) // a keepalive, which is not needed here
 		k.nothing(k.first(-len(k.evil), k.evil))
 		if k.e.flows.Len() != 1 {
 			t.Fatal("a keepalive has ended the connection")
@@ -243,7 +243,7 @@ func TestSNIFirstMessageDies(t *testing.T) {
 		if k.e.sni.Any() {
 			t.Fatal("it still has its place")
 		}
-		k.one(lan, k.first(len(k.good), k.evil)) // from here on nobody looks
+		k.one(lan, k.first(len(k.good), k.evil)) // no inspection from here on
 		p := tcpSeg(cdn, 443, ours, k.ext, packet.ACK, 5001+uint32(len(serverHello)), 1001+uint32(len(k.good)))
 		p.data = []byte("data")
 		k.one(wan, p)

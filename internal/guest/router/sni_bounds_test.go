@@ -126,7 +126,7 @@ func TestRefusalSaysAll(t *testing.T) {
 		t.Errorf("%v flows left the table, by cause", e)
 	}
 	k.ended("refused")
-	// Without a name, and without anybody who listens.
+	// Without a name, and without a listening server.
 	for _, ring := range []bool{true, false} {
 		k = newTalk(t)
 		if !ring {

@@ -63,8 +63,7 @@ func TestSNIEncrypted(t *testing.T) {
 	}
 }
 
-// TestSNIOddNames: a name that nobody may have read in two ways is not compared
-// with what was resolved, but refused.
+// TestSNIOddNames: an ambiguous name is not compared with what was resolved, but refused.
 func TestSNIOddNames(t *testing.T) {
 	for name, want := range map[string]bool{
 		"github.com": true, "GITHUB.com": true, "xn--mnchen-3ya.githubusercontent.com": true, "münchen.githubusercontent.com": false,
@@ -82,8 +81,8 @@ func TestSNIOddNames(t *testing.T) {
 	}
 }
 
-// TestServerDataBeforeTheHandshake: what a server, or somebody in its name, says
-// before the connection is open reaches nobody.
+// TestServerDataBeforeTheHandshake: data of a server, or forged in its name, are dropped
+// before the connection is established.
 func TestServerDataBeforeTheHandshake(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	v := l.one(lan, syn(host, 4000, web, 80))

@@ -268,7 +268,7 @@ func (r *messageRun) says(data []byte) {
 		}
 		h, s := clienthello.Read(stream, new([255]byte))
 		if s != clienthello.Found {
-			return // it asks nobody who has not said anything
+			return // no request without a message
 		}
 		k.retry = h.Len
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // TestHelloTimes: a first message has 10 seconds, the server's answer 30, to the
-// nanosecond; both ends are told, and that is counted.
+// nanosecond; both ends get a RST, which is counted.
 func TestHelloTimes(t *testing.T) {
 	for _, whole := range []bool{false, true} {
 		for _, late := range []bool{false, true} {
@@ -75,8 +75,8 @@ func TestHelloTimes(t *testing.T) {
 	}
 }
 
-// TestRemovedWithItsSegments: whoever removes a flow, by either of its directions,
-// frees the place and what is held, and counts it for the rule.
+// TestRemovedWithItsSegments: whatever removes a flow, by either of its directions, frees
+// the place and what is held, and counts it for the rule.
 func TestRemovedWithItsSegments(t *testing.T) {
 	for dir := range conntrack.Ref(2) {
 		k := newTalk(t)

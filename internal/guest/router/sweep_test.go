@@ -50,8 +50,8 @@ func TestSweepCatchesUp(t *testing.T) {
 	}
 }
 
-// TestLANAnswersNoQuestion: a LAN host that sends to the port of a question of the
-// proxy's is not heard, in whoever's name: upstreams are on the WAN.
+// TestLANAnswersNoQuestion: a LAN host that sends to the port of a question of the proxy's
+// is ignored, whatever its source: upstreams are on the WAN.
 func TestLANAnswersNoQuestion(t *testing.T) {
 	l := githubLab(t, nil)
 	v, q := l.asked(host, l.query("github.com", 1))

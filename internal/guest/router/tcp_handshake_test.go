@@ -9,8 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// TCP as it is seen in the wild, and as somebody would send it who wants to
-// confuse a firewall: what books leave out.
+// TCP as it is seen in the wild, and as an attacker would send it who wants to confuse a
+// firewall: what books leave out.
 
 // A conn is a connection of a lab from host to web, whose ends say anything. Its
 // methods tell who says it and whether it is to pass.
@@ -128,10 +128,10 @@ func TestRFC4987_S3_6_SYNACKWithAnotherCookie(t *testing.T) {
 	}
 }
 
-// TestRFC9293_S3_10_7_3_RefusedAfterASYNACK: the server has answered, the answer
-// is lost, and when the SYN comes again nobody listens any more. The client's
-// end is in SYN-SENT and takes a RST that acknowledges its SYN, whatever its
-// sequence number, which is 0 (section 3.10.7.1).
+// TestRFC9293_S3_10_7_3_RefusedAfterASYNACK: the server's answer is lost, and when the SYN
+// is retransmitted the server no longer listens. The client is in SYN-SENT and accepts a
+// RST that acknowledges its SYN, whatever its sequence number, which is 0 (section
+// 3.10.7.1).
 func TestRFC9293_S3_10_7_3_RefusedAfterASYNACK(t *testing.T) {
 	c := newConn(t, nil)
 	c.client(fSYN, 1000, 0)
@@ -149,9 +149,9 @@ func TestRFC9293_S3_10_7_3_RefusedAfterASYNACK(t *testing.T) {
 	c.serverNot(fRST|fACK, 0, 1001)
 }
 
-// TestRFC9293_S3_10_7_3_AnswerAfterGivingUp: a client that has given up answers
-// a late SYN-ACK with a RST, which frees the server. Both pass, whatever number
-// the server has chosen.
+// TestRFC9293_S3_10_7_3_AnswerAfterGivingUp: a client that has abandoned its attempt
+// answers a late SYN-ACK with a RST, which frees the server. Both pass, whatever the
+// server's sequence number.
 func TestRFC9293_S3_10_7_3_AnswerAfterGivingUp(t *testing.T) {
 	for _, isn := range []uint32{0, 5000, 1<<31 - 1, 1 << 31, 1<<32 - 1} {
 		c := newConn(t, nil)
@@ -165,9 +165,9 @@ func TestRFC9293_S3_10_7_3_AnswerAfterGivingUp(t *testing.T) {
 	}
 }
 
-// TestRFC9293_S3_10_7_4_HandshakeNeedsItsACK: in SYN-RECEIVED an end takes only
-// an acknowledgement of its SYN. What comes close to it, as one of 65,536 blind
-// segments does, establishes nothing.
+// TestRFC9293_S3_10_7_4_HandshakeNeedsItsACK: in SYN-RECEIVED an end accepts only an
+// acknowledgement of its SYN. Numbers close to it, as one of 65,536 blind segments has,
+// establish nothing.
 func TestRFC9293_S3_10_7_4_HandshakeNeedsItsACK(t *testing.T) {
 	for _, early := range [][2]int{{0, 0}, {0, 300}, {100, 300}} { // data in the SYN-ACK and after it
 		c := newConn(t, nil)
@@ -184,8 +184,8 @@ func TestRFC9293_S3_10_7_4_HandshakeNeedsItsACK(t *testing.T) {
 	}
 }
 
-// TestRFC5961_BlindSYNDoesNotSpoilTheWindow: nor does a SYN without options, which
-// anybody could have sent, make the windows of a handshake unscaled.
+// TestRFC5961_BlindSYNDoesNotSpoilTheWindow: nor does a SYN without options, which may be
+// forged, make the windows of a handshake unscaled.
 func TestRFC5961_BlindSYNDoesNotSpoilTheWindow(t *testing.T) {
 	c := newConn(t, nil)
 	c.client(fSYN, 1000, 0, options(3, 3, 7, 1))
@@ -248,8 +248,8 @@ func TestRFC9293_S3_6_1_OldSYNInTimeWait(t *testing.T) {
 	c.client(fACK, 1002, 5002)
 }
 
-// TestRFC9293_S3_6_1_LowerNumberInTimeWait: and if it is a new attempt for all
-// that, because its numbers are random, it comes to be.
+// TestRFC9293_S3_6_1_LowerNumberInTimeWait: if it is a new attempt all the same, because
+// its numbers are random, the connection is established.
 func TestRFC9293_S3_6_1_LowerNumberInTimeWait(t *testing.T) {
 	for _, isn := range []uint32{900, 0xffff83e8, 1<<32 - 1<<20, 1<<31 + 1000, 2000} {
 		for _, waits := range []bool{true, false} { // the server is in TIME-WAIT, too

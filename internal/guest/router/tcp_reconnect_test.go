@@ -38,9 +38,9 @@ func inState(t *testing.T, state string, edit func(*ruleset.Policy)) *conn {
 	return c
 }
 
-// TestRFC9293_S3_10_7_1_ReconnectRefused: both ends have forgotten a connection,
-// and the server refuses a new one. The client is told in every state, and comes
-// through when it tries again. A RST that acknowledges anything else ends nothing.
+// TestRFC9293_S3_10_7_1_ReconnectRefused: neither end has the connection any more, and the
+// server refuses a new one. In every state the RST reaches the client, and its next attempt
+// succeeds. A RST that acknowledges anything else has no effect.
 func TestRFC9293_S3_10_7_1_ReconnectRefused(t *testing.T) {
 	for _, state := range states {
 		for _, data := range []int{0, 100} { // a fast open's
@@ -76,8 +76,8 @@ func TestRFC9293_S3_10_7_1_ReconnectRefused(t *testing.T) {
 	}
 }
 
-// TestRFC7857_S2_2_RefusedReconnectWasForged: a SYN of somebody else, and the
-// refusal of it, do not end a connection whose ends go on.
+// TestRFC7857_S2_2_RefusedReconnectWasForged: a forged SYN, and its refusal, do not end a
+// connection whose ends go on.
 func TestRFC7857_S2_2_RefusedReconnectWasForged(t *testing.T) {
 	c := inState(t, "established", nil)
 	c.client(fSYN, 700_000, 0)
@@ -94,9 +94,9 @@ func TestRFC7857_S2_2_RefusedReconnectWasForged(t *testing.T) {
 	c.state("established")
 }
 
-// TestRFC4987_S3_6_EitherSYNACKIsAcknowledged: after SYN-ACKs with different
-// numbers the client acknowledges the one that it has got, and data follow with
-// its numbers. Other numbers establish nothing.
+// TestRFC4987_S3_6_EitherSYNACKIsAcknowledged: after SYN-ACKs with different numbers the
+// client acknowledges the one that it has received, and data follow with its numbers. Other
+// numbers establish nothing.
 func TestRFC4987_S3_6_EitherSYNACKIsAcknowledged(t *testing.T) {
 	for _, isns := range [][]uint32{{5000, 900_000}, {5000, 5000 + 1<<31}, {5000, 1000}, {5000, 900_000, 77}, {5000, 900_000, 5000, 77, 900_000},
 		{10, 20, 30, 40, 50, 60}, {5000, 5010, 5000}, {5000, 900_000, 900_000, 900_000}} {
@@ -160,9 +160,9 @@ func TestRFC4987_S3_6_SYNACKsWithOtherOptions(t *testing.T) {
 	}
 }
 
-// TestRFC9293_S3_10_7_4_OldSYNInClose: a late repetition of the SYN that began a
-// connection does not begin another one after its reset, however much it has sent;
-// its data under way arrive.
+// TestRFC9293_S3_10_7_4_OldSYNInClose: a late copy of the SYN that began a connection does
+// not begin another one after its reset, however much data it has sent; its data in flight
+// arrive.
 func TestRFC9293_S3_10_7_4_OldSYNInClose(t *testing.T) {
 	for _, sent := range []uint32{0, 100, 1 << 20} {
 		c := inState(t, "established", nil)
@@ -195,9 +195,9 @@ func TestRFC9293_S3_10_7_4_OldSYNInClose(t *testing.T) {
 	}
 }
 
-// TestRFC9293_S3_5_SameNumbersAfterAReset: a client that begins every connection
-// with the same number, as simple ones do after a reboot, gets through, though its
-// SYN looks like an old one.
+// TestRFC9293_S3_5_SameNumbersAfterAReset: a client that begins every connection with the
+// same number, as simple ones do after a reboot, succeeds although its SYN looks like an
+// old one.
 func TestRFC9293_S3_5_SameNumbersAfterAReset(t *testing.T) {
 	for _, refused := range []bool{false, true} {
 		c := inState(t, "close", nil)
@@ -217,8 +217,8 @@ func TestRFC9293_S3_5_SameNumbersAfterAReset(t *testing.T) {
 	}
 }
 
-// TestRFC9293_S3_10_7_4_WindowByTheEnd: a segment counts by where it ends: what
-// begins far before the window and ends in it has something for its receiver.
+// TestRFC9293_S3_10_7_4_WindowByTheEnd: the end of a segment decides: one that begins far
+// before the window and ends in it is acceptable.
 func TestRFC9293_S3_10_7_4_WindowByTheEnd(t *testing.T) {
 	const slack = 1 << 16
 	for _, n := range []uint32{0, 1, 1400} {
@@ -237,9 +237,9 @@ func TestRFC9293_S3_10_7_4_WindowByTheEnd(t *testing.T) {
 	}
 }
 
-// TestRFC9293_S3_5_OldDuplicateSYN: figure 9 of RFC 9293: an old SYN comes between
-// a client's SYN and the answer to that. Whichever of the two is answered first,
-// the connection comes to be.
+// TestRFC9293_S3_5_OldDuplicateSYN: figure 9 of RFC 9293: an old SYN arrives between a
+// client's SYN and its answer. Whichever of the two is answered first, the connection is
+// established.
 func TestRFC9293_S3_5_OldDuplicateSYN(t *testing.T) {
 	for _, answered := range []uint32{1000, 90} { // the client's own, and the old one
 		for _, real := range []uint32{1000, 90} {
@@ -275,8 +275,8 @@ func TestRFC9293_S3_5_OldDuplicateSYN(t *testing.T) {
 	c.state("established")
 }
 
-// TestRFC7857_S2_2_RefusalWasLost: a SYN came twice; the server refused the first,
-// and answered the second. Nobody has had the RST.
+// TestRFC7857_S2_2_RefusalWasLost: a SYN was duplicated; the server refused the first, and
+// answered the second. The RST was lost.
 func TestRFC7857_S2_2_RefusalWasLost(t *testing.T) {
 	c := newConn(t, nil)
 	c.client(fSYN, 1000, 0)
@@ -290,8 +290,8 @@ func TestRFC7857_S2_2_RefusalWasLost(t *testing.T) {
 	c.state("established")
 }
 
-// TestRFC5961_S5_2_BlindRSTOfARefusal: who does not see the SYN has to guess all
-// 32 bits of its number, to end even an idle connection's time.
+// TestRFC5961_S5_2_BlindRSTOfARefusal: an off-path attacker has to guess all 32 bits of the
+// SYN's number even to shorten the timeout of an idle connection.
 func TestRFC5961_S5_2_BlindRSTOfARefusal(t *testing.T) {
 	c := inState(t, "established", nil)
 	c.client(fSYN, 700_000, 0)
@@ -308,8 +308,8 @@ func TestRFC5961_S5_2_BlindRSTOfARefusal(t *testing.T) {
 	c.state("established")
 }
 
-// TestRFC9293_S3_10_7_4_SimultaneousOpenNeedsItsACK: the SYN-ACKs of ends that both
-// began acknowledge each other's SYN, and nothing else.
+// TestRFC9293_S3_10_7_4_SimultaneousOpenNeedsItsACK: in a simultaneous open the SYN-ACKs
+// acknowledge the other end's SYN, and nothing else.
 func TestRFC9293_S3_10_7_4_SimultaneousOpenNeedsItsACK(t *testing.T) {
 	c := newConn(t, nil)
 	c.client(fSYN, 1000, 0)
@@ -326,8 +326,8 @@ func TestRFC9293_S3_10_7_4_SimultaneousOpenNeedsItsACK(t *testing.T) {
 	c.state("established")
 }
 
-// TestRFC9293_S3_10_7_3_RefusedAfterLostData: as after a SYN-ACK alone, when the
-// server had sent data or its FIN as well: none of it came to the client.
+// TestRFC9293_S3_10_7_3_RefusedAfterLostData: as after a SYN-ACK alone, when the server had
+// sent data or its FIN as well, all of which were lost.
 func TestRFC9293_S3_10_7_3_RefusedAfterLostData(t *testing.T) {
 	for _, flags := range []uint8{fACK, fFIN | fACK} {
 		c := newConn(t, nil)

@@ -8,9 +8,9 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// TestRFC7857_S2_2_DeniedSYNReplacesNothing: a SYN that does not pass, for
-// whatever reason, leaves the connection before it alone, and its mapping: its
-// data under way still arrive. The same SYN that passes begins a new one.
+// TestRFC7857_S2_2_DeniedSYNReplacesNothing: a SYN that is dropped, for whatever reason,
+// changes neither the previous connection nor its mapping: its data in flight still arrive.
+// The same SYN, if it passes, begins a new one.
 func TestRFC7857_S2_2_DeniedSYNReplacesNothing(t *testing.T) {
 	for _, state := range []string{"close", "time_wait"} {
 		for name, try := range map[string]func(c *conn) verdict.Reason{
@@ -21,7 +21,7 @@ func TestRFC7857_S2_2_DeniedSYNReplacesNothing(t *testing.T) {
 			"by rate": func(c *conn) verdict.Reason { return verdict.RateLimitFlows },
 			"in the other side's place": func(c *conn) verdict.Reason {
 				f := c.answer(fSYN, 700_000, 0)
-				f.dport = 9 // to nobody
+				f.dport = 9 // to a port without a listener
 				c.put(wan, f)
 				return 0
 			},
@@ -65,9 +65,9 @@ func TestRFC7857_S2_2_DeniedSYNReplacesNothing(t *testing.T) {
 	}
 }
 
-// TestRFC5382_REQ1_RestartNeedsNoSecondPlace: a new connection in place of one
-// that is over finds room where there is none for another one: in a full table, in
-// a full pool, and at its source's limit of flows.
+// TestRFC5382_REQ1_RestartNeedsNoSecondPlace: a new connection in place of one that is over
+// is admitted where another one is not: in a full table, in a full pool, and at its
+// source's limit of flows.
 func TestRFC5382_REQ1_RestartNeedsNoSecondPlace(t *testing.T) {
 	for _, last := range []string{"close", "time_wait"} {
 		c := inState(t, last, func(p *ruleset.Policy) {
@@ -92,8 +92,8 @@ func TestRFC5382_REQ1_RestartNeedsNoSecondPlace(t *testing.T) {
 	}
 }
 
-// TestRFC5382_REQ1_RestartAtTheShare: who has all that a source may have of a full
-// table opens a connection again in place of one that is over, though no other.
+// TestRFC5382_REQ1_RestartAtTheShare: a source at its share of a full table can reopen a
+// connection in place of one that is over, but no other.
 func TestRFC5382_REQ1_RestartAtTheShare(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Settings.MaxFlows = 256 }, "accept egress", established)
 	n := 0

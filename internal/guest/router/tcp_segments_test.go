@@ -8,9 +8,9 @@ import (
 
 // Odd segments of connections that are open: windows, RSTs, bits, FINs.
 
-// TestRFC7323_S2_2_Scales: the windows of both ends are scaled if both have said
-// by how much, by no more than 14, and not in a SYN. Of two options the last one
-// counts, as for ends.
+// TestRFC7323_S2_2_Scales: the windows of both ends are scaled if both sent the option, by
+// no more than 14, and not in a SYN. Of two options the last one counts, as in TCP
+// implementations.
 func TestRFC7323_S2_2_Scales(t *testing.T) {
 	for _, x := range []struct {
 		client, server []byte
@@ -40,8 +40,8 @@ func TestRFC7323_S2_2_Scales(t *testing.T) {
 	}
 }
 
-// TestRFC9293_S3_8_6_1_ClosedWindow: into a closed window goes a probe of one
-// byte, or a FIN, and nothing more. It may be closed from the beginning.
+// TestRFC9293_S3_8_6_1_ClosedWindow: into a closed window only a probe of one byte, or a
+// FIN, passes. It may be closed from the beginning.
 func TestRFC9293_S3_8_6_1_ClosedWindow(t *testing.T) {
 	c := newConn(t, nil)
 	c.client(fSYN, 1000, 0)
@@ -66,8 +66,8 @@ func TestRFC9293_S3_8_6_1_ClosedWindow(t *testing.T) {
 	c.client(fACK, 1001, 5001, bytesOf(500))
 }
 
-// TestRFC9293_S3_6_HalfClosedForHours: one end has closed, and the other goes on
-// sending for as long as it likes; only silence ends it.
+// TestRFC9293_S3_6_HalfClosedForHours: after one end has closed, the other may go on
+// sending for any time; only the timeout ends it.
 func TestRFC9293_S3_6_HalfClosedForHours(t *testing.T) {
 	for _, first := range []int{lan, wan} {
 		c := newConn(t, nil)
@@ -100,9 +100,9 @@ func TestRFC9293_S3_6_HalfClosedForHours(t *testing.T) {
 	}
 }
 
-// TestRFC5961_S3_2_RSTInEveryState: what ends an established connection ends one
-// that is being opened or closed, in both directions, and what does not, does not;
-// a RST may carry data (RFC 9293 section 3.5.3).
+// TestRFC5961_S3_2_RSTInEveryState: a RST that ends an established connection ends one that
+// is being opened or closed, in both directions, and no other does; a RST may carry data
+// (RFC 9293 section 3.5.3).
 func TestRFC5961_S3_2_RSTInEveryState(t *testing.T) {
 	for steps, state := range []string{"syn_recv", "established", "fin_wait", "close_wait", "last_ack", "time_wait"} {
 		for _, from := range []int{lan, wan} {
@@ -158,8 +158,8 @@ func TestRFC5961_S3_2_RSTInEveryState(t *testing.T) {
 	}
 }
 
-// TestRFC5961_S3_2_RSTAfterAGap: a RST behind data that was lost before the
-// firewall passes, and the receiver's challenge and its answer as well.
+// TestRFC5961_S3_2_RSTAfterAGap: a RST after data that were lost before the firewall
+// passes, and so do the receiver's challenge and its answer.
 func TestRFC5961_S3_2_RSTAfterAGap(t *testing.T) {
 	c := newConn(t, nil)
 	c.port = c.handshake(host, 4000, web, 80)
@@ -171,9 +171,9 @@ func TestRFC5961_S3_2_RSTAfterAGap(t *testing.T) {
 	c.state("close")
 }
 
-// TestRFC5961_S5_2_ForgedDataDoNotRefresh: acknowledgements of what was never sent,
-// and what lies out of the window, neither change a connection nor prolong it,
-// however many there are.
+// TestRFC5961_S5_2_ForgedDataDoNotRefresh: acknowledgements of data that were never sent,
+// and segments outside of the window, neither change a connection nor refresh it, however
+// many there are.
 func TestRFC5961_S5_2_ForgedDataDoNotRefresh(t *testing.T) {
 	c := newConn(t, func(p *ruleset.Policy) { p.Settings.TCPEstablished = 100 })
 	c.port = c.handshake(host, 4000, web, 80)
@@ -196,9 +196,9 @@ func TestRFC5961_S5_2_ForgedDataDoNotRefresh(t *testing.T) {
 	}
 }
 
-// TestRFC9293_S3_1_BitsThatAreNotOurs: ECN (RFC 3168), its accurate kind (RFC
-// 9768), the reserved bits and the urgent pointer mean nothing to a firewall, and
-// pass as they are, in SYNs as in data.
+// TestRFC9293_S3_1_BitsThatAreNotOurs: ECN (RFC 3168), its accurate kind (RFC 9768), the
+// reserved bits and the urgent pointer are not interpreted, and pass unchanged, in SYNs and
+// in data.
 func TestRFC9293_S3_1_BitsThatAreNotOurs(t *testing.T) {
 	const cwr, ece, urg = 0x80, 0x40, 0x20
 	c := newConn(t, nil)
@@ -229,7 +229,7 @@ func TestRFC9293_S3_1_BitsThatAreNotOurs(t *testing.T) {
 	c.state("close")
 }
 
-// TestRFC9293_S3_10_7_4_FINAgainWithMore: a FIN comes again together with the data
+// TestRFC9293_S3_10_7_4_FINAgainWithMore: a FIN is retransmitted together with the data
 // before it, in one segment or several.
 func TestRFC9293_S3_10_7_4_FINAgainWithMore(t *testing.T) {
 	c := newConn(t, nil)

@@ -158,12 +158,12 @@ func TestRelievedSourceKeepsWhatIsYoung(t *testing.T) {
 	}
 }
 
-// TestReclaimedPort: where no port is free, the flow that gives its own back is one
-// that nobody has answered, of who has most, and nobody loses one to who has as many;
-// each is counted.
+// TestReclaimedPort: where no port is free, the flow that gives its own back is one that is
+// unanswered, of the host with the most, and no host loses one to a host with as many; each
+// is counted.
 func TestReclaimedPort(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.SNAT[0].PortLo, p.SNAT[0].PortHi = 3000, 3007 }, "accept egress", established)
-	// .2 has five that nobody has answered, .3 has three of which one is answered.
+	// .2 has five unanswered ones, .3 has three of which one is answered.
 	for i := range uint16(5) {
 		l.one(lan, udp(host, 5000+i, web, 53))
 	}
@@ -175,7 +175,7 @@ func TestReclaimedPort(t *testing.T) {
 	}
 	l.one(wan, udp(web, 53, ours, answered.SrcPort))
 	share := func(a string) int { return l.e.nat.Share(0, packet.UDP, ip(a)) }
-	// Who has most takes from nobody.
+	// The host with the most evicts no other's.
 	l.dropped(lan, udp(host, 5900, web, 53), verdict.NATPortPoolExhausted)
 	if share(host) != 5 || share("10.0.0.3") != 3 || l.e.c.PortsReclaimed != 0 {
 		t.Fatalf("%d and %d, %d reclaimed", share(host), share("10.0.0.3"), l.e.c.PortsReclaimed)

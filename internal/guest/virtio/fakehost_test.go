@@ -10,9 +10,9 @@ import (
 type fakeHost struct {
 	*fakeNet
 	t     testing.TB
-	room  uint32 // room that the driver is told of
+	room  uint32 // buf_alloc for the driver
 	got   []byte // data
-	taken uint32 // of it, the driver is told
+	taken uint32 // fwd_cnt for the driver
 	last  vsockPacket
 	local uint32
 	ops   map[uint16]int

@@ -118,15 +118,15 @@ func (d resetting) Write32(off, v uint32) {
 	d.scripted.Write32(off, v)
 }
 
-// TestNegotiationErrors: devices that are none, are of another kind or version,
-// or take back what was agreed. Each is told so that it can be found, and given
-// up where it had been taken on.
+// TestNegotiationErrors: devices that are none, are of another kind or version, or take
+// back what was agreed. Each is reported so that it can be found, and given up where it had
+// been taken on.
 func TestNegotiationErrors(t *testing.T) {
 	for _, c := range []struct {
 		says map[uint32]uint32
 		edit func(d *fakeNet)
 		want string
-		fail bool // the device is told
+		fail bool // FAILED is set
 	}{
 		{map[uint32]uint32{regMagic: 0}, nil, "no device at this address (magic 0x0)", false},
 		{map[uint32]uint32{regMagic: 0x74726977}, nil, "magic 0x74726977", false},

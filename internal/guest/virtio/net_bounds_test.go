@@ -122,8 +122,7 @@ func TestReceiveFew(t *testing.T) {
 	}
 }
 
-// TestBuffersOfDevice: what the device is told of a buffer: where it is, how long,
-// and whose.
+// TestBuffersOfDevice: the descriptor of a buffer: its address, its length, and whose.
 func TestBuffersOfDevice(t *testing.T) {
 	d := newFake(allNet)
 	n, p := open(t, d, 64, NetOptions{QueueSize: 16})
@@ -151,8 +150,8 @@ func TestBuffersOfDevice(t *testing.T) {
 	}
 }
 
-// TestPoolShort: an empty pool is told of, and buffers that come back are posted
-// when none is with the device, and otherwise when the next frames come.
+// TestPoolShort: an empty pool is counted, and returned buffers are posted when none is
+// with the device, and otherwise when the next frames come.
 func TestPoolShort(t *testing.T) {
 	d := newFake(allNet)
 	n, p := open(t, d, 20, NetOptions{QueueSize: 32})

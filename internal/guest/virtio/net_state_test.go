@@ -151,8 +151,8 @@ func TestArmBounds(t *testing.T) {
 	}
 }
 
-// TestNetGivesUp: for each way to be given up, which queue it was, what the device
-// is told, and that nothing is done afterwards; the first reason stays.
+// TestNetGivesUp: for each way to be given up, which queue it was, what the device gets
+// FAILED, and that nothing is done afterwards; the first reason stays.
 func TestNetGivesUp(t *testing.T) {
 	var dst [4]framebuf.Frame
 	for _, c := range []struct {

@@ -136,8 +136,7 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
-// TestNotifications: a device that polls is left alone, one that asks is told
-// once.
+// TestNotifications: a device that polls is not notified, one that asks is once.
 func TestNotifications(t *testing.T) {
 	d := newFake(allNet)
 	n, p := open(t, d, 600, NetOptions{})

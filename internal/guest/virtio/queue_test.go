@@ -75,7 +75,7 @@ func queueAgainstModel(t *testing.T, size uint16, event bool, seed int64) {
 				q.post(memBase+uint64(p.addr), p.n, flags, p.buf)
 				hidden = append(hidden, p)
 			}
-		case 2: // publish, to a device that wants to be told at some index, or not at all
+		case 2: // publish, to a device that wants a notification at some index, or none
 			at := availIdx + uint16(r.Intn(2*int(size)+4)) - 3
 			*(*uint16)(unsafe.Pointer(&d.at(d.q[0].used)[4+8*uint32(size)])) = at
 			if quiet = r.Intn(2) == 0; quiet {

@@ -197,7 +197,7 @@ func TestVsockHostilePeer(t *testing.T) {
 	if v.Counters().BadPacket != 1 {
 		t.Error("a short packet was not counted")
 	}
-	// A reset for nobody is not answered: two such ends would never stop.
+	// A reset for no connection is not answered: two such ends would never stop.
 	p := ok
 	p.op, p.dstPort = vopRST, 1
 	h.put(p.bytes(nil))

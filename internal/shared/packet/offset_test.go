@@ -9,10 +9,9 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// TestDataOffset: a TCP header of every length that its data offset can give,
-// with every number of bytes behind the fixed header, on the long way and the
-// short one. Below 5 words, and behind the end, it is malformed, and nobody looks
-// at what is not there.
+// TestDataOffset: a TCP header of every length that its data offset can give, with every
+// number of bytes behind the fixed header, on the long way and the short one. Below 5
+// words, and behind the end, it is malformed, and nothing is read at what is not there.
 func TestDataOffset(t *testing.T) {
 	for n := range 60 {
 		for off := range byte(16) {

@@ -105,7 +105,7 @@ func plainOptions(o []byte) bool {
 	return true
 }
 
-// compare parses a frame in both ways, and in the short way where that applies.
+// compare parses a frame in both ways, and by the fast path where that applies.
 func compare(t *testing.T, what string, f []byte) verdict.Reason {
 	t.Helper()
 	f = f[:len(f):len(f)]
