@@ -26,7 +26,8 @@ func noNetwork(f abi.Found) string {
 		s += ": looked " + strings.Join(where, ", ")
 	}
 	if f.Legacy > 0 {
-		s += "; " + itoa(int(f.Legacy)) + " virtio device(s) speak only the version before 1 (QEMU: -global virtio-mmio.force-legacy=false, or disable-modern=off)"
+		s += "; " + itoa(int(f.Legacy)) + " virtio device(s) speak only the version before 1 " +
+			"(QEMU: -global virtio-mmio.force-legacy=false, or disable-modern=off)"
 	}
 	if f.Unusable > 0 {
 		s += "; " + itoa(int(f.Unusable)) + " virtio device(s) cannot be used, for the reasons above"

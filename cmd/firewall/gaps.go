@@ -50,11 +50,17 @@ func (g *gaps) woke(now, deadline int64) { g.last, g.doing = min(now, deadline),
 func (g *gaps) metrics() []export.Family {
 	names := [...]string{"poll", "yield", "sleep"}
 	return []export.Family{
-		{Name: "thurward_packet_loop_busy_seconds_total", Help: "Time in which the packet loop had something to do. Its rate is the share of the processor that is used; a loop that looks for packets and finds none is not busy.", Type: export.Counter,
+		{Name: "thurward_packet_loop_busy_seconds_total",
+			Help:  "Time in which the packet loop had work. Its rate is the utilization of the processor; polls without packets do not count.",
+			Type:  export.Counter,
 			Scale: 1e9, Fill: func(v []uint64) { v[0] = g.busy }},
-		{Name: "thurward_packet_loop_gap_seconds", Help: "Time between two polls of the packet loop while it is awake, and how late it wakes up.", Type: export.Histogram,
+		{Name: "thurward_packet_loop_gap_seconds",
+			Help:   "Time between two polls of the packet loop while it is awake, and how late it wakes up.",
+			Type:   export.Histogram,
 			Bounds: gapBounds[:], Scale: 1e9, Fill: func(v []uint64) { copy(v, g.counts[:]) }},
-		{Name: "thurward_packet_loop_gap_longest_seconds", Help: "The longest of them since the last snapshot, by what the loop did meanwhile.", Type: export.Gauge, N: occupations,
+		{Name: "thurward_packet_loop_gap_longest_seconds",
+			Help: "The longest gap since the last snapshot, by what the loop did.",
+			Type: export.Gauge, N: occupations,
 			Labels: export.LabelOf("during", func(i int) string { return names[i%occupations] }), Scale: 1e9,
 			Fill: func(v []uint64) { copy(v, g.longest[:]); g.longest = [occupations]uint64{} }},
 	}

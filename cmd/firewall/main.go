@@ -51,7 +51,8 @@ func run(args arguments) error {
 	// allocated.
 	if need := memoryNeeded(policy); need > sys.FreeBytes() {
 		return errors.New("the policy needs " + mega(need) + " MB of memory for " + itoa(int(policy.Settings.MaxFlows)) +
-			" flows and its buffers, and " + mega(sys.FreeBytes()) + " MB are free (give the machine more with --memory, or lower defaults.max_flows)")
+			" flows and its buffers, and " + mega(sys.FreeBytes()) + " MB are free " +
+			"(give the machine more with --memory, or lower defaults.max_flows)")
 	}
 	pool, err := newPool()
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 func startDoT(p *ruleset.Policy, _ *router.Engine) error {
 	for i := range p.Upstreams {
 		if p.Upstreams[i].TLS != 0 {
-			return errors.New("the policy has an upstream with tls, and this program is built without DNS over TLS (link the image with build/firewall-dot.elf, as thurward build does by itself)")
+			return errors.New("the policy has an upstream with tls, and this program is built without DNS over TLS " +
+				"(link the image with build/firewall-dot.elf, as thurward build does by itself)")
 		}
 	}
 	return nil

@@ -35,7 +35,9 @@ type outlet struct {
 }
 
 // newOutlet opens the vsock device, if there is one, and makes the stream with all metrics.
-func newOutlet(p *ruleset.Policy, e *router.Engine, ring *event.Ring, n *ports, g *gaps, args arguments, secret [32]byte) *outlet {
+func newOutlet(
+	p *ruleset.Policy, e *router.Engine, ring *event.Ring, n *ports, g *gaps, args arguments, secret [32]byte,
+) *outlet {
 	base, source := sys.WallBase()
 	ctx := export.Context{Policy: p, WallBase: base, Clock: source,
 		Tracer: export.NewTracer([16]byte(secret[:16]), p.Settings.SampleAccept, p.Settings.SampleDrop)}

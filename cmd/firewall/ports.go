@@ -62,7 +62,8 @@ func openPorts(p *ruleset.Policy, args arguments, pool *framebuf.Pool) (*ports, 
 		if f := p.Interface(side.role); f != nil && f.HasMAC != 0 && !side.set {
 			want = f.MAC
 		} else if !side.set {
-			return nil, errors.New("which network device is the " + side.name + "? Give the boot argument thurward." + side.name + "=MAC, or mac: in the policy's interface; " + found)
+			return nil, errors.New("which network device is the " + side.name + "? Give the boot argument thurward." +
+				side.name + "=MAC, or mac: in the policy's interface; " + found)
 		}
 		n := -1
 		for i := range macs {

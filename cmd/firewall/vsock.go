@@ -51,17 +51,23 @@ func (l link) State() export.LinkState {
 func vsockMetrics(v *virtio.Vsock) []export.Family {
 	causes := [...]string{"malformed", "credit", "unasked", "device"}
 	return []export.Family{
-		{Name: "thurward_vsock_connected", Help: "1 while a receiver is connected.", Type: export.Gauge, Fill: func(x []uint64) {
-			if x[0] = 0; v.State() == virtio.Open {
-				x[0] = 1
-			}
-		}},
-		{Name: "thurward_vsock_refused_total", Help: "Invalid packets of the host, and violations of virtio by the device, by kind.", Type: export.Counter, N: len(causes),
+		{Name: "thurward_vsock_connected",
+			Help: "1 while a receiver is connected.",
+			Type: export.Gauge, Fill: func(x []uint64) {
+				if x[0] = 0; v.State() == virtio.Open {
+					x[0] = 1
+				}
+			}},
+		{Name: "thurward_vsock_refused_total",
+			Help: "Invalid packets of the host, and violations of virtio by the device, by kind.",
+			Type: export.Counter, N: len(causes),
 			Labels: export.LabelOf("kind", func(i int) string { return causes[i] }), Fill: func(x []uint64) {
 				c := v.Counters()
 				x[0], x[1], x[2], x[3] = c.BadPacket, c.BadCredit, c.Unasked, c.BadIndex+c.BadID+c.BadLength
 			}},
-		{Name: "thurward_vsock_ignored_bytes_total", Help: "Bytes that the host sent, which are discarded.", Type: export.Counter, Fill: func(x []uint64) { x[0] = v.Counters().RxIgnored }},
+		{Name: "thurward_vsock_ignored_bytes_total",
+			Help: "Bytes that the host sent, which are discarded.",
+			Type: export.Counter, Fill: func(x []uint64) { x[0] = v.Counters().RxIgnored }},
 	}
 }
 
@@ -69,7 +75,8 @@ func vsockMetrics(v *virtio.Vsock) []export.Family {
 func (p *ports) metrics() []export.Family {
 	side := export.LabelOf("interface", func(i int) string { return [...]string{"lan", "wan"}[i&1] })
 	per := func(name, help string, typ export.MetricType, of func(n *virtio.Net) uint64) export.Family {
-		return export.Family{Name: name, Help: help, Type: typ, N: 2, Labels: side, Fill: func(v []uint64) { v[0], v[1] = of(p.lan), of(p.wan) }}
+		return export.Family{Name: name, Help: help, Type: typ, N: 2, Labels: side,
+			Fill: func(v []uint64) { v[0], v[1] = of(p.lan), of(p.wan) }}
 	}
 	flag := func(b bool) uint64 {
 		if b {
@@ -78,15 +85,27 @@ func (p *ports) metrics() []export.Family {
 		return 0
 	}
 	return []export.Family{
-		per("thurward_interface_up", "1 while the device works and its link is up.", export.Gauge, func(n *virtio.Net) uint64 { return flag(n.LinkUp() && n.Stopped() == "") }),
-		per("thurward_interface_receive_malformed_total", "Received frames that violate the negotiated features.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxMalformed }),
-		per("thurward_interface_receive_no_buffer_total", "Times that the receive queue could not be refilled.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxNoBuffer }),
-		per("thurward_interface_interrupts_total", "Interrupts of the device.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().Interrupts }),
-		per("thurward_interface_notifies_total", "Notifications to the device, each an exit to the host.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().Notifies }),
-		per("thurward_interface_transmit_kicks_total", "Times that the transmit queue made no progress for 100 ms, and the device was notified again.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().TxKicks }),
-		per("thurward_device_violations_total", "Violations of virtio by the device; the first stops it.", export.Counter, func(n *virtio.Net) uint64 {
-			c := n.Counters()
-			return c.BadIndex + c.BadID + c.BadLength
-		}),
+		per("thurward_interface_up",
+			"1 while the device works and its link is up.",
+			export.Gauge, func(n *virtio.Net) uint64 { return flag(n.LinkUp() && n.Stopped() == "") }),
+		per("thurward_interface_receive_malformed_total",
+			"Received frames that violate the negotiated features.",
+			export.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxMalformed }),
+		per("thurward_interface_receive_no_buffer_total",
+			"Times that the receive queue could not be refilled.",
+			export.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxNoBuffer }),
+		per("thurward_interface_interrupts_total",
+			"Interrupts of the device.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().Interrupts }),
+		per("thurward_interface_notifies_total",
+			"Notifications to the device, each an exit to the host.",
+			export.Counter, func(n *virtio.Net) uint64 { return n.Counters().Notifies }),
+		per("thurward_interface_transmit_kicks_total",
+			"Times that the transmit queue made no progress for 100 ms, and the device was notified again.",
+			export.Counter, func(n *virtio.Net) uint64 { return n.Counters().TxKicks }),
+		per("thurward_device_violations_total",
+			"Violations of virtio by the device; the first stops it.", export.Counter, func(n *virtio.Net) uint64 {
+				c := n.Counters()
+				return c.BadIndex + c.BadID + c.BadLength
+			}),
 	}
 }

@@ -39,7 +39,7 @@ type Dir struct {
 	State    State  // the flow's, repeated here
 	Path     Path   // by which ports its packets enter and leave
 	fast     Path   // Path when its packets take the fast path, else 0: see MarkFast
-	Name     uint32 // for events: the destination's name in the name set, 0: none; of the reply direction: the DNS query that told it
+	Name     uint32 // for events, 0: none; original direction: name in the name set; reply direction: its DNS query
 }
 
 // Shared is what both directions of a flow have in common: 64 bytes.

@@ -32,7 +32,9 @@ func (h *Host) newLinks() {
 			continue
 		}
 		a, _ := packet.AddrFrom16(u.Address) // IPv4: the proxy has checked
-		l := dot.New(dot.Config{Up: i, Addr: a, Port: u.Port, User: linkUser{h}, TCP: h.tcp, ClockSet: h.c.ClockSet}, dot.NewPipe())
+		l := dot.New(dot.Config{
+			Up: i, Addr: a, Port: u.Port, User: linkUser{h}, TCP: h.tcp, ClockSet: h.c.ClockSet,
+		}, dot.NewPipe())
 		h.links = append(h.links, l)
 		h.byUp[i] = l
 	}
@@ -112,24 +114,32 @@ func (h *Host) linkMetrics() []export.Family {
 		return n
 	}
 	return []export.Family{
-		{Name: "thurward_dns_upstream_tls_connections_total", Help: "TLS connections to upstreams that were opened: the certificate was verified.", Type: export.Counter,
+		{Name: "thurward_dns_upstream_tls_connections_total",
+			Help: "TLS connections to upstreams that were opened: the certificate was verified.",
+			Type: export.Counter,
 			Fill: func(v []uint64) { v[0] = sum(func(c *dot.Counters) uint64 { return c.Connections }) }},
-		{Name: "thurward_dns_upstream_tls_failures_total", Help: "TLS connections to upstreams that failed, by cause.", Type: export.Counter, N: int(verdict.NumTLSClasses) - 1,
+		{Name: "thurward_dns_upstream_tls_failures_total",
+			Help: "TLS connections to upstreams that failed, by cause.",
+			Type: export.Counter, N: int(verdict.NumTLSClasses) - 1,
 			Labels: export.LabelOf("reason", func(i int) string { return verdict.TLSClass(i + 1).String() }),
 			Fill: func(v []uint64) {
 				for i := range v {
 					v[i] = sum(func(c *dot.Counters) uint64 { return c.Failures[i+1] })
 				}
 			}},
-		{Name: "thurward_dns_upstream_tls_unsent_total", Help: "Queries for which a TLS connection had no room.", Type: export.Counter,
+		{Name: "thurward_dns_upstream_tls_unsent_total",
+			Help: "Queries for which a TLS connection had no room.",
+			Type: export.Counter,
 			Fill: func(v []uint64) { v[0] = sum(func(c *dot.Counters) uint64 { return c.Unsent }) }},
-		{Name: "thurward_dns_upstream_tls_open", Help: "Upstreams to which a TLS connection is open.", Type: export.Gauge, Fill: func(v []uint64) {
-			v[0] = 0
-			for _, l := range links {
-				if l.State() == dot.Open {
-					v[0]++
+		{Name: "thurward_dns_upstream_tls_open",
+			Help: "Upstreams to which a TLS connection is open.",
+			Type: export.Gauge, Fill: func(v []uint64) {
+				v[0] = 0
+				for _, l := range links {
+					if l.State() == dot.Open {
+						v[0]++
+					}
 				}
-			}
-		}},
+			}},
 	}
 }

@@ -60,8 +60,9 @@ func One(typ MetricType, name, help string, value *uint64) Family {
 
 // Const makes a metric that is always 1 and has labels (an info metric).
 func Const(name, help, labels string) Family {
-	return Family{Name: name, Help: help, Type: Gauge, Labels: func(dst []byte, _ int) []byte { return append(dst, labels...) },
-		Fill: func(v []uint64) { v[0] = 1 }}
+	return Family{Name: name, Help: help, Type: Gauge,
+		Labels: func(dst []byte, _ int) []byte { return append(dst, labels...) },
+		Fill:   func(v []uint64) { v[0] = 1 }}
 }
 
 // Label appends name="value", with a comma in front of it unless it is the

@@ -84,7 +84,8 @@ func (s *Stream) loss(now int64) bool {
 		return false
 	}
 	lines, records := s.Dropped(), s.ringLost
-	s.line(appendLoss(s.out, &Loss{Lines: lines - s.toldLines, Records: records - s.toldRing, Since: s.lostSince}, s.c.Context, now))
+	l := Loss{Lines: lines - s.toldLines, Records: records - s.toldRing, Since: s.lostSince}
+	s.line(appendLoss(s.out, &l, s.c.Context, now))
 	s.toldLines, s.toldRing, s.lostSince, s.nextLoss = lines, records, 0, now+tellLoss
 	return true
 }
@@ -118,22 +119,30 @@ func (s *Stream) renderShot(now int64) {
 // metrics returns the stream's own metrics.
 func (s *Stream) metrics() []Family {
 	return []Family{
-		{Name: "thurward_vsock_send_queue_depth", Help: "Lines that wait to be sent.", Type: Gauge, Fill: func(v []uint64) {
-			if v[0] = 0; s.q != nil {
-				v[0] = uint64(s.q.lines)
-			}
-		}},
-		{Name: "thurward_vsock_send_queue_bytes", Help: "Bytes of records that wait to be sent.", Type: Gauge, Fill: func(v []uint64) {
-			if v[0] = 0; s.q != nil {
-				v[0] = uint64(s.q.bytes())
-			}
-		}},
-		{Name: "thurward_vsock_dropped_lines_total", Help: "Lines of events and spans that were lost, the oldest first, because they could not be sent in time.", Type: Counter,
+		{Name: "thurward_vsock_send_queue_depth",
+			Help: "Lines that wait to be sent.",
+			Type: Gauge, Fill: func(v []uint64) {
+				if v[0] = 0; s.q != nil {
+					v[0] = uint64(s.q.lines)
+				}
+			}},
+		{Name: "thurward_vsock_send_queue_bytes",
+			Help: "Bytes of records that wait to be sent.",
+			Type: Gauge, Fill: func(v []uint64) {
+				if v[0] = 0; s.q != nil {
+					v[0] = uint64(s.q.bytes())
+				}
+			}},
+		{Name: "thurward_vsock_dropped_lines_total",
+			Help: "Lines of events and spans that were lost, the oldest first, because they could not be sent in time.",
+			Type: Counter,
 			Fill: func(v []uint64) { v[0] = s.Dropped() }},
 		One(Counter, "thurward_vsock_sent_lines_total", "Lines that were rendered to be sent.", &s.linesSent),
 		One(Counter, "thurward_vsock_sent_bytes_total", "Bytes that were sent.", &s.bytesSent),
 		One(Counter, "thurward_vsock_connections_total", "Connections to the receiver.", &s.conn),
-		One(Counter, "thurward_event_records_lost_total", "Events lost because the packet loop's ring was full.", &s.ringLost),
-		One(Counter, "thurward_events_merged_total", "Drops that were merged into the line of an identical one.", &s.agg.Merged),
+		One(Counter, "thurward_event_records_lost_total",
+			"Events lost because the packet loop's ring was full.", &s.ringLost),
+		One(Counter, "thurward_events_merged_total",
+			"Drops that were merged into the line of an identical one.", &s.agg.Merged),
 	}
 }

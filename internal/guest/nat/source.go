@@ -89,7 +89,8 @@ func (s *source) plan(p *ruleset.Policy, key uint64) (pools []planned, err error
 			g = len(groups)
 			groups = append(groups, group{entry: e})
 		}
-		if m := (member{int16(at), n.PortLo, n.PortHi}); !slices.ContainsFunc(groups[g].members, func(o member) bool { return o.pool == m.pool }) {
+		m := member{int16(at), n.PortLo, n.PortHi}
+		if !slices.ContainsFunc(groups[g].members, func(o member) bool { return o.pool == m.pool }) {
 			groups[g].members = append(groups[g].members, m)
 		}
 	}

@@ -190,7 +190,8 @@ func startable(p *received) verdict.Reason {
 // the firewall's start learn that it is over, and senders of other protocols that these are
 // not forwarded.
 func (e *Engine) stray(p *received, fp *filter.Packet, why verdict.Reason) decision {
-	if e.rejects && (p.Class == packet.ClassTCP && p.Flags&packet.RST == 0 || p.Class == packet.ClassOther && p.Proto != packet.ICMP) {
+	if e.rejects && (p.Class == packet.ClassTCP && p.Flags&packet.RST == 0 ||
+		p.Class == packet.ClassOther && p.Proto != packet.ICMP) {
 		if v := e.filter.Decide(fp); v.Action == ruleset.Reject {
 			e.c.Decisions++
 			return e.denied(v.Rule, conntrack.None, true, naming{})

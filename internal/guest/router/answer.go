@@ -36,7 +36,8 @@ func (e *Engine) mayAnswer(p *received, kind icmperr.Kind, now int64) bool {
 // arrived. None is sent about an ICMP error, nor about an unknown ICMP message, which may
 // be one (RFC 1122 section 3.2.2).
 func (e *Engine) sendError(p *received, kind icmperr.Kind, typ, code uint8, rest uint32, now int64) {
-	if p.Class == packet.ClassICMPError || p.Proto == packet.ICMP && p.Class == packet.ClassOther || !e.mayAnswer(p, kind, now) {
+	if p.Class == packet.ClassICMPError || p.Proto == packet.ICMP && p.Class == packet.ClassOther ||
+		!e.mayAnswer(p, kind, now) {
 		return
 	}
 	e.putError(p.in, e.bytes(p)[packet.EthLen:], p.Src, typ, code, rest, now)
@@ -91,7 +92,9 @@ func (e *Engine) unreachable(f []byte, now int64) {
 	}
 	var quoted [errorData]byte
 	n := copy(quoted[:], f[packet.EthLen:])
-	packet.RewriteEmbedded(quoted[:n], &q, &packet.Rewrite{Src: d.Out.Dst, Dst: d.Out.Src, SrcPort: d.Out.DstPort, DstPort: d.Out.SrcPort})
+	packet.RewriteEmbedded(quoted[:n], &q, &packet.Rewrite{
+		Src: d.Out.Dst, Dst: d.Out.Src, SrcPort: d.Out.DstPort, DstPort: d.Out.SrcPort,
+	})
 	e.putError(in, quoted[:n], d.Out.Dst, packet.Unreachable, packet.HostUnreachable, 0, now)
 }
 

@@ -60,7 +60,10 @@ func (e *Engine) dropped(why verdict.Reason) decision {
 // denied returns the decision of a rule, or of the default action, to deny or reject. Only
 // the first packet of a direction causes an event.
 func (e *Engine) denied(rule uint32, flow conntrack.Ref, first bool, name naming) decision {
-	d := decision{outcome: drop, reason: verdict.ExplicitDeny, rule: rule, ruled: true, quiet: !first, flow: flow, name: name}
+	d := decision{
+		outcome: drop, reason: verdict.ExplicitDeny, rule: rule, ruled: true,
+		quiet: !first, flow: flow, name: name,
+	}
 	if rule == e.policy.DefaultRule() {
 		d.reason = verdict.NoMatchingAllowRule
 	}
@@ -76,7 +79,8 @@ func (e *Engine) denied(rule uint32, flow conntrack.Ref, first bool, name naming
 func (e *Engine) refused(p *received, why verdict.Reason, name naming) decision {
 	d := e.dropped(why)
 	d.name = name
-	if e.policy.Settings.DefaultAction == ruleset.Reject && why != verdict.ConntrackInvalid && !(p.Class == packet.ClassTCP && p.Flags&packet.RST != 0) {
+	if e.policy.Settings.DefaultAction == ruleset.Reject && why != verdict.ConntrackInvalid &&
+		!(p.Class == packet.ClassTCP && p.Flags&packet.RST != 0) {
 		d.notice = noticeRefused
 	}
 	return d

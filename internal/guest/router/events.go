@@ -37,8 +37,10 @@ func (e *Engine) emitFlow(r conntrack.Ref, a verdict.Action, why verdict.Reason,
 		return
 	}
 	d := e.flows.Dir(r)
-	rec := event.Record{Time: now, Kind: event.Verdict, Action: a, Reason: why, Rule: d.Rule, Direction: directionOf(d.Path.FromWAN()),
-		FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4, Answer: r.Reply()}
+	rec := event.Record{
+		Time: now, Kind: event.Verdict, Action: a, Reason: why, Rule: d.Rule, Direction: directionOf(d.Path.FromWAN()),
+		FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4, Answer: r.Reply(),
+	}
 	addFlow(&rec, d, r.Reply())
 	e.emit(&rec, name)
 }
@@ -129,8 +131,11 @@ func (e *Engine) emitUnsent(out *port, f []byte, why verdict.Reason) {
 		packet.ParseIPv4(f, &p) // written by the router: valid, or a fragment
 		r = e.flowOfUnsent(f, &p)
 	}
-	rec := event.Record{Time: e.now, Kind: event.Verdict, Action: verdict.Drop, Reason: why, Direction: directionOf(out.role != ruleset.WAN),
-		Rule: e.policy.DefaultRule(), EtherType: p.EtherType, Proto: p.Proto}
+	rec := event.Record{
+		Time: e.now, Kind: event.Verdict, Action: verdict.Drop, Reason: why,
+		Direction: directionOf(out.role != ruleset.WAN),
+		Rule:      e.policy.DefaultRule(), EtherType: p.EtherType, Proto: p.Proto,
+	}
 	if r == conntrack.None {
 		addPacket(&rec, &p)
 		addARP(&rec, f)
@@ -207,9 +212,12 @@ func (e *Engine) emitEnd(r conntrack.Ref) {
 	r &^= 1
 	a, b, f := e.flows.Dir(r), e.flows.Dir(r^1), e.flows.Shared(r)
 	last := max(a.LastSeen, b.LastSeen)
-	rec := event.Record{Time: last, Kind: event.FlowEnd, Action: verdict.Accept, Reason: e.acceptReason(a.Rule), Rule: a.Rule,
+	rec := event.Record{
+		Time: last, Kind: event.FlowEnd, Action: verdict.Accept, Reason: e.acceptReason(a.Rule), Rule: a.Rule,
 		Direction: directionOf(a.Path.FromWAN()), FlowID: f.ID, EtherType: packet.TypeIPv4,
-		Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes, ReplyPackets: b.Packets, ReplyBytes: b.Bytes, Duration: last - f.Created}
+		Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes, ReplyPackets: b.Packets, ReplyBytes: b.Bytes,
+		Duration: last - f.Created,
+	}
 	addFlow(&rec, a, false)
 	rec.Lookup = uint64(b.Name)
 	e.emitNamed(&rec, fqdn.Name(a.Name), f.Created)

@@ -81,7 +81,10 @@ func (e *Engine) belongs(p *received, r conntrack.Ref, d *conntrack.Dir) decisio
 func (e *Engine) replyVerdict(p *received, r conntrack.Ref, d *conntrack.Dir, now int64) decision {
 	first := d.Verdict == conntrack.Undecided
 	if first {
-		fp := filter.Packet{Src: d.Key.Src, Dst: d.Out.Dst, Proto: p.Proto, Direction: p.in.direction(), State: ruleset.StateEstablished}
+		fp := filter.Packet{
+			Src: d.Key.Src, Dst: d.Out.Dst, Proto: p.Proto,
+			Direction: p.in.direction(), State: ruleset.StateEstablished,
+		}
 		if p.Class != packet.ClassICMPQuery {
 			fp.DstPort = d.Out.DstPort
 		}

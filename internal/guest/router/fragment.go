@@ -43,7 +43,10 @@ func (e *Engine) finish(out *port, p *received, r *packet.Rewrite, now int64) {
 		fr = next
 		next = e.links.Next(fr)
 		f := e.pool.Bytes(fr)
-		q := packet.Packet{Src: p.Src, Dst: p.Dst, Proto: p.Proto, Class: packet.ClassOther, TTL: f[packet.EthLen+8], L4: packet.EthLen + packet.MinIPv4}
+		q := packet.Packet{
+			Src: p.Src, Dst: p.Dst, Proto: p.Proto, Class: packet.ClassOther,
+			TTL: f[packet.EthLen+8], L4: packet.EthLen + packet.MinIPv4,
+		}
 		packet.Apply(f, &q, r)
 		if renumber {
 			packet.SetID(f[packet.EthLen:], id)

@@ -56,7 +56,9 @@ func (e *Engine) icmpError(p *received, now int64) {
 		// flow's external address (REQ-5c).
 		out.Src = d.Out.Src
 	}
-	packet.RewriteEmbedded(inner, &q, &packet.Rewrite{Src: d.Out.Dst, Dst: d.Out.Src, SrcPort: d.Out.DstPort, DstPort: d.Out.SrcPort})
+	packet.RewriteEmbedded(inner, &q, &packet.Rewrite{
+		Src: d.Out.Dst, Dst: d.Out.Src, SrcPort: d.Out.DstPort, DstPort: d.Out.SrcPort,
+	})
 	packet.FinishICMP(f[p.L4:])
 	e.c.ICMPErrorsTranslated++
 	e.send(to, p, &out, now)

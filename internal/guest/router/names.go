@@ -99,7 +99,9 @@ func (e *Engine) findNames(told packet.Addr, fp *filter.Packet, now int64) {
 // nameDecided returns the naming of events about a packet that rule has decided: the newest
 // of the names found with which alone the same rule would decide, or else the newest. name
 // is the naming without names.
-func (e *Engine) nameDecided(told packet.Addr, fp *filter.Packet, name naming, action ruleset.Action, rule uint32, now int64) naming {
+func (e *Engine) nameDecided(
+	told packet.Addr, fp *filter.Packet, name naming, action ruleset.Action, rule uint32, now int64,
+) naming {
 	n := &e.names
 	if k := n.found.Names; len(k) > 0 {
 		best := k[0]

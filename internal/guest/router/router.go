@@ -72,7 +72,7 @@ type Counters struct {
 	Holds                [2]uint64 // times that frames began to wait for room at a port
 	OtherHost            [2]uint64 // frames for another link-layer address, ignored
 	ARPReceived          [2]uint64 // valid ARP messages, without conflicts
-	ARPConflicts         [2]uint64 // claims of the firewall's own address, or of one known under another link-layer address: dropped as martian
+	ARPConflicts         [2]uint64 // claims of an own address, or of one known under another link-layer address: martian
 	ARPSent              [2]uint64
 	NeighbourEvictions   [2]uint64
 	Local                uint64 // frames to the firewall itself that were accepted
@@ -202,7 +202,8 @@ func New(c Config) (*Engine, error) {
 	}
 	e.ownAddresses(c.Policy)
 	s := &c.Policy.Settings
-	e.flows = conntrack.New(int(s.MaxFlows), [2]uint64{binary.LittleEndian.Uint64(c.Secret[0:]), binary.LittleEndian.Uint64(c.Secret[8:])}, timeouts(s), c.Alloc)
+	secret := [2]uint64{binary.LittleEndian.Uint64(c.Secret[0:]), binary.LittleEndian.Uint64(c.Secret[8:])}
+	e.flows = conntrack.New(int(s.MaxFlows), secret, timeouts(s), c.Alloc)
 	e.flows.Removed = e.flowRemoved
 	e.sources = conntrack.NewSources(int(s.MaxFlows), s.SourceFlows, s.SourceRate, e.random(), c.Alloc)
 	e.c.Accepts = make([]uint64, len(c.Policy.Rules)+1)

@@ -56,7 +56,8 @@ func (e *Engine) sniFits(p *received, r conntrack.Ref) decision {
 		}
 		return decision{}
 	}
-	if p.Class != packet.ClassTCP || int(p.L4) != packet.EthLen+packet.MinIPv4 || p.Payload > 0 && p.Flags&(packet.SYN|packet.RST) != 0 || p.Flags&packet.URG != 0 {
+	if p.Class != packet.ClassTCP || int(p.L4) != packet.EthLen+packet.MinIPv4 ||
+		p.Payload > 0 && p.Flags&(packet.SYN|packet.RST) != 0 || p.Flags&packet.URG != 0 {
 		return e.dropped(verdict.SNIRefused)
 	}
 	if !e.linear(p) {
@@ -169,7 +170,8 @@ func (e *Engine) sniResponse(p *received, r conntrack.Ref, now int64) bool {
 		return false
 	}
 	f := e.bytes(p)
-	data := f[int(p.L4)+int(f[p.L4+12]>>4)*4:] // of a reassembled segment only the first fragment's: it is long enough for an answer
+	// Of a reassembled segment only the first fragment's data, which suffice for an answer.
+	data := f[int(p.L4)+int(f[p.L4+12]>>4)*4:]
 	switch m.Respond(p.Seq, data, int(p.Payload), p.Flags&packet.FIN != 0, e.arrived(m)) {
 	case sni.Settle:
 		e.flows.Dir(r).Verdict = conntrack.Accepted // no further inspection
@@ -204,7 +206,8 @@ func (e *Engine) serverNameFits(m *sni.Message, name []byte) bool {
 	if n == 0 || !e.names.set.FindName(d.Key.Src, d.Key.Dst, wire[:n], s.Created, &e.names.again) {
 		return false
 	}
-	fp := filter.Packet{Src: d.Key.Src, Dst: d.Out.Dst, DstPort: d.Out.DstPort, Proto: packet.TCP, Direction: verdict.Egress, State: ruleset.StateNew,
+	fp := filter.Packet{Src: d.Key.Src, Dst: d.Out.Dst, DstPort: d.Out.DstPort,
+		Proto: packet.TCP, Direction: verdict.Egress, State: ruleset.StateNew,
 		Names: e.names.again.IDs}
 	e.c.Decisions++
 	v := e.filter.Decide(&fp)
@@ -231,8 +234,10 @@ func (e *Engine) sniRefuse(p *received, m *sni.Message, name []byte, now int64) 
 		e.c.DropReasons[verdict.SNIRefused] += n
 	}
 	if e.events != nil {
-		rec := event.Record{Time: now, Kind: event.Verdict, Action: verdict.Drop, Reason: verdict.SNIRefused, Rule: d.Rule, Direction: verdict.Egress,
-			FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4}
+		rec := event.Record{
+			Time: now, Kind: event.Verdict, Action: verdict.Drop, Reason: verdict.SNIRefused, Rule: d.Rule,
+			Direction: verdict.Egress,
+			FlowID:    e.flows.Shared(r).ID, EtherType: packet.TypeIPv4}
 		addFlow(&rec, d, false)
 		var wire [fqdn.MaxName]byte
 		if n := fqdn.EncodeTo(&wire, name); n > 0 {
@@ -242,7 +247,10 @@ func (e *Engine) sniRefuse(p *received, m *sni.Message, name []byte, now int64) 
 		}
 	}
 	k, o := d.Key, d.Out
-	toServer := tcp.Segment{Tuple: tcp.Tuple{Local: o.Src, Remote: o.Dst, LocalPort: o.SrcPort, RemotePort: o.DstPort}, Seq: e.flows.Acknowledged(r), Flags: packet.RST}
+	toServer := tcp.Segment{
+		Tuple: tcp.Tuple{Local: o.Src, Remote: o.Dst, LocalPort: o.SrcPort, RemotePort: o.DstPort},
+		Seq:   e.flows.Acknowledged(r), Flags: packet.RST,
+	}
 	e.sniReset(endpoint.WAN, &toServer)
 	if last := m.End(); m.Passed && last != toServer.Seq {
 		toServer.Seq = last // the forwarded message may have arrived

@@ -203,7 +203,8 @@ func (n *Net) Receive(dst []framebuf.Frame) int {
 		// The driver negotiates no offloads, so every frame lies in one buffer with all its
 		// checksums complete. Others (Firecracker up to 1.8 may send them) are dropped and
 		// counted.
-		if ln < netHeader+minFrame || hdr[hdrFlags]&needsCsum != 0 || n.feat&featMRGRxBuf != 0 && (hdr[hdrBuffers] != 1 || hdr[hdrBuffers+1] != 0) {
+		if ln < netHeader+minFrame || hdr[hdrFlags]&needsCsum != 0 ||
+			n.feat&featMRGRxBuf != 0 && (hdr[hdrBuffers] != 1 || hdr[hdrBuffers+1] != 0) {
 			n.c.RxMalformed++
 			n.pool.Put(b)
 			continue

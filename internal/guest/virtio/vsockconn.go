@@ -172,7 +172,8 @@ func (v *Vsock) receive(p []byte) {
 	src, dst := le.Uint64(p[0:]), le.Uint64(p[8:])
 	port, local := le.Uint32(p[16:]), le.Uint32(p[20:])
 	n, op := le.Uint32(p[24:]), le.Uint16(p[30:])
-	if src != HostCID || dst != v.cid || int64(n) > int64(len(p)-vsockHeader) || op == 0 || op > vopCreditRequest || le.Uint16(p[28:]) != vsockStream {
+	if src != HostCID || dst != v.cid || int64(n) > int64(len(p)-vsockHeader) ||
+		op == 0 || op > vopCreditRequest || le.Uint16(p[28:]) != vsockStream {
 		v.c.BadPacket++
 		return
 	}

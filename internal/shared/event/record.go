@@ -30,11 +30,11 @@ type Record struct {
 	Packets, Bytes uint64 // FlowEnd: totals of both directions
 	ReplyPackets   uint64 // FlowEnd: of these, in the reply direction
 	ReplyBytes     uint64
-	Duration       int64    // nanoseconds: FlowEnd, first to last packet; DNSQuery, query to answer; Count above 1, first to last event
-	Lookup         uint64   // number of a DNS query since boot, from 1: DNSQuery, its own; else the one that bound the name, 0: none
+	Duration       int64    // nanoseconds: FlowEnd, of the flow; DNSQuery, until the answer; Count above 1, of all events
+	Lookup         uint64   // number of a DNS query, from 1: DNSQuery, its own; else the one that bound the name, 0: none
 	Seq            uint64   // event.sequence; the stream sets it
 	Src, Dst       [16]byte // DNSQuery: the client, and the server that the query was sent to
-	XlatAddr       [16]byte // translated source (SNAT) or destination (DNAT), zero: none; DNSQuery: the answer's first address
+	XlatAddr       [16]byte // translated source or destination, zero: none; DNSQuery: the answer's first address
 	SrcPort        uint16   // ICMP echo: the identifier
 	DstPort        uint16   // ICMP: type<<8 | code
 	XlatPort       uint16

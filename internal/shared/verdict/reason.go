@@ -30,9 +30,9 @@ const (
 	TxFull                         // the transmit queue was full
 	NoLocalService                 // accepted by policy, but the firewall, which it is addressed to, has no such service
 	PacketTooBig                   // longer than the MTU of the outgoing interface
-	SNIRefused                     // the server name of a TLS ClientHello is missing, or not accepted by the rule for this client
+	SNIRefused                     // the server name of a TLS ClientHello is missing, or not accepted for this client
 	SNIRepeated                    // before the server name is known: a segment that repeats held data, or is out of order
-	UntranslatedDestination        // accepted by policy, but sent from the WAN to the internal address of a translated host
+	UntranslatedDestination        // accepted by policy, but sent from the WAN to a translated host's internal address
 	NumReasons                     // number of values, valid or not
 )
 

@@ -14,7 +14,13 @@ const (
 	NumTLSClasses
 )
 
-var tlsClassNames = [NumTLSClasses]string{TLSVerify: "verify", TLSTimeout: "timeout", TLSProtocol: "protocol", TLSClosed: "closed", TLSClockNotSet: "clock_not_set"}
+var tlsClassNames = [NumTLSClasses]string{
+	TLSVerify:      "verify",
+	TLSTimeout:     "timeout",
+	TLSProtocol:    "protocol",
+	TLSClosed:      "closed",
+	TLSClockNotSet: "clock_not_set",
+}
 
 // String returns the class's name in events and metrics.
 func (c TLSClass) String() string {
