@@ -7,9 +7,9 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// TestSweepBounds: a step looks at 1024 records, goes on where the last one ended,
-// and round; it ends after 128 that it removed, and says that there may be more.
-// Free records are none of those.
+// TestSweepBounds: a step examines 1024 records from where the last one ended, and wraps
+// around; it ends after 128 removals, and reports that there may be more. Free records are
+// none of those.
 func TestSweepBounds(t *testing.T) {
 	const n = 3000
 	tab := New(n, [2]uint64{1, 7}, udpTimeouts(), dirty)
@@ -47,7 +47,7 @@ func TestSweepBounds(t *testing.T) {
 	if tab.Sweep(1100) || tab.Len() != 0 {
 		t.Fatal("more to do")
 	}
-	// Few records: each is looked at once in a step, whatever was added.
+	// Few records: each is examined once in a step, whatever was added.
 	tab = New(n, [2]uint64{1, 7}, udpTimeouts(), dirty)
 	for i := range 3 {
 		k, out := flow(i)
@@ -62,10 +62,10 @@ func TestSweepBounds(t *testing.T) {
 	}
 }
 
-// TestReclaimIsAsItSays: which flow a full table gives up, of any mixture: from where
-// the sweep is, among 64, the first that has expired or is over, or that a holder of
-// more than a sixteenth has and may lose; or else the one that is spared most easily
-// among all that were looked at until the ninth. None is given up that is firm.
+// TestReclaimIsAsItSays: which flow a full table evicts, of any mixture: from the sweep's
+// position on, among 64, the first that has expired or is over, or that a holder of more
+// than a sixteenth has and is not firm; or else the one with the highest spare among all
+// that were examined until the ninth. No firm flow is evicted.
 func TestReclaimIsAsItSays(t *testing.T) {
 	for seed := range uint64(1500) {
 		r := rand.New(rand.NewPCG(seed, 2))

@@ -6,17 +6,16 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// FuzzTCP gives one connection any segments of both ends, 8 bytes each:
+// FuzzTCP passes arbitrary segments of both ends to one connection, 8 bytes each:
 //
 //	flags of TCP; bit 6: of the other end; bit 7: numbers near the last ones
 //	sequence and acknowledgement number, as signed distances
 //	payload, window, and 3 bytes of options
 //
-// and checks what must hold of every one: what is invalid changes nothing, unless
-// it answers a SYN of another connection; only that and a RST that its receiver
-// waits for close; nothing is established before both ends have sent SYN and
-// acknowledged; and without window scaling a segment far from all that was sent
-// is not taken.
+// and checks the invariants: an invalid segment changes nothing, unless it answers a SYN of
+// another connection; only that and an exact RST close the connection; nothing is
+// established before both ends have sent SYN and acknowledged; and without window scaling a
+// segment far from all that was sent is not accepted.
 func FuzzTCP(f *testing.F) {
 	syn, ack, other := byte(packet.SYN), byte(packet.ACK), byte(0x40)
 	f.Add([]byte{syn, 0, 0, 0, 9, 3, 3, 7, other | syn | ack, 0, 0, 0, 9, 3, 3, 2, ack, 0, 0, 0, 9, 0, 0, 0,

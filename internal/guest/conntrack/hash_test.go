@@ -9,8 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// TestSequentialPorts: the ports of a translated host follow each other; no secret is
-// so bad that they share few buckets. These were: of 64 flows up to 9 had no place.
+// TestSequentialPorts: the ports of a translated host are consecutive; with no secret do
+// they share few buckets. With these secrets up to 9 of 64 flows once had no place.
 func TestSequentialPorts(t *testing.T) {
 	seeds := []uint64{646, 3744, 4900}
 	for i := range uint64(200) {
@@ -67,7 +67,8 @@ func TestHashBits(t *testing.T) {
 	if 100*low < 47*n || 100*low > 53*n || 100*high < 47*n || 100*high > 53*n {
 		t.Fatalf("of %d bits of bucket and tag %d and %d change", n, low, high)
 	}
-	// The two buckets of a key are hardly ever one, and the second one is any.
+	// The two buckets of a key are rarely the same, and the second one is uniformly
+	// distributed.
 	tab := New(1024, [2]uint64{5, 6}, Timeouts{}, nil)
 	count := make([]int, tab.mask+1)
 	for i := range 16 * len(count) {
@@ -98,7 +99,7 @@ func TestMix(t *testing.T) {
 	}
 }
 
-// TestBytes: tables take the memory that they say, and no more; all of the index and
+// TestBytes: tables allocate the memory that they report, and no more; all of the index and
 // of the limits is zeroed.
 func TestBytes(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 4, 5, 8, 9, 64, 100, 1000} {

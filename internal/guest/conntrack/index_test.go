@@ -7,9 +7,9 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// check compares the whole index and the free list with what there is: every
-// direction is found and in one slot only, no slot is of anything else, and the
-// free records are all the others, each once.
+// check compares the whole index and the free list with the flows: every direction is found
+// and in one slot only, no slot is of anything else, and the free records are all the
+// others, each once.
 func (t *Table) check(tb testing.TB, flows map[Key]Ref) {
 	tb.Helper()
 	refs := map[Ref]int{}
@@ -162,7 +162,7 @@ func TestIndexIsFull(t *testing.T) {
 	if failed[0] < 4 || failed[1] < 4 {
 		t.Fatalf("failed %v with %d flows", failed, len(flows))
 	}
-	// One that goes makes room for one that comes, wherever it lies.
+	// A removed one leaves room for a new one, wherever it was.
 	for k, r := range flows {
 		if !same(&k, want) {
 			continue
@@ -212,8 +212,8 @@ func TestShiftMakesRoom(t *testing.T) {
 	}
 }
 
-// TestRemovedWithinABatch: what is removed after a batch was prepared is not found
-// by it any more, nor is another flow that has its record by then.
+// TestRemovedWithinABatch: a flow removed after a batch was prepared is not found by it any
+// more, nor is another flow that has its record by then.
 func TestRemovedWithinABatch(t *testing.T) {
 	for _, again := range []bool{false, true} {
 		// A timeout for records without a state makes no difference.
@@ -256,8 +256,7 @@ func TestRemovedWithinABatch(t *testing.T) {
 }
 
 // TestDeadlines: a flow lasts for its state's time from the last packet of either
-// direction, to the nanosecond, for who looks it up, for the sweep, and for who
-// needs its place.
+// direction, to the nanosecond, for lookups, for the sweep, and for eviction.
 func TestDeadlines(t *testing.T) {
 	var times Timeouts
 	for n := range 2 * NumStates {

@@ -7,8 +7,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// TestSourcesExactly: the limits of flows and of new ones to the last one, against a
-// purse that fills evenly and holds a second's worth.
+// TestSourcesExactly: the limits of flows and of new ones are exact, compared with a token
+// bucket of one second's worth.
 func TestSourcesExactly(t *testing.T) {
 	for seed := range uint64(40) {
 		r := rand.New(rand.NewPCG(seed, 2))
@@ -80,9 +80,9 @@ func TestSourcesExactly(t *testing.T) {
 	}
 }
 
-// TestSourcesAreForgotten: a source keeps its slot as long as it has flows or has
-// begun so many that it must wait; then it may be taken. A full table of sources
-// that are idle has room for others, one of those that are not has none.
+// TestSourcesAreForgotten: a source keeps its slot while it has flows or has begun so many
+// that it must wait; then the slot may be reused. A full table of sources that are idle has
+// room for others, one of those that are not has none.
 func TestSourcesAreForgotten(t *testing.T) {
 	fill := func(s *Sources, now int64) (list []packet.Addr) {
 		for a := packet.Addr(1); a < 5000 && len(list) < len(s.slots); a++ {
@@ -151,8 +151,8 @@ func TestSourcesAreForgotten(t *testing.T) {
 	}
 }
 
-// TestSourcesOfRubbish: flows that there are not, are in no list, or are another's
-// list's, change no list.
+// TestSourcesOfRubbish: flows that do not exist, are in no list, or are in another source's
+// list, change no list.
 func TestSourcesOfRubbish(t *testing.T) {
 	s := NewSources(4, 2, 0, 5, nil)
 	oldest := func(a packet.Addr, want uint32, ok bool) {

@@ -128,7 +128,7 @@ func TestTableModel(t *testing.T) {
 	})
 }
 
-// TestFillsUp: a table takes as many flows as it says, and finds them all.
+// TestFillsUp: a table takes as many flows as its capacity, and finds them all.
 func TestFillsUp(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 64, 1000, 4096, 65536} {
 		tab := New(n, [2]uint64{12345, 67890}, udpTimeouts(), dirty)

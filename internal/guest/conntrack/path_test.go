@@ -12,8 +12,7 @@ func pathOf(fromWAN bool) Path {
 	return outward
 }
 
-// TestPath: all pairs of ports, and sides, come back as they went in, and their reverse
-// is the way back.
+// TestPath: all pairs of ports, and sides, are returned as given, and Reverse swaps them.
 func TestPath(t *testing.T) {
 	seen := map[Path]bool{}
 	for in := range 8 {

@@ -100,10 +100,10 @@ func TestPlace(t *testing.T) {
 	}
 }
 
-// TestHints: after Prepare each key's hint is its direction, in the first bucket or
-// the second, but for the few whose tag another has; those that are not there have
-// none. As many lines are asked for as there are first buckets, and records or second
-// buckets that they lead to, and the last ones are those of these records.
+// TestHints: after Prepare each key's hint is its direction, in the first bucket or the
+// second, but for the few whose tag another has; those that are not there have none. As
+// many lines are prefetched as there are first buckets, and records or second buckets that
+// they lead to, and the last ones are those of these records.
 func TestHints(t *testing.T) {
 	if group != 8 || BatchSize != 64 {
 		t.Fatal("sizes")

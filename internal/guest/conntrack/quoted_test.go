@@ -48,8 +48,8 @@ func TestUnderWayBounds(t *testing.T) {
 			in(s+1, false)
 		}
 	}
-	// The number of the SYN that began it is no other than the rest: when the window
-	// has gone on it may not be quoted any more.
+	// The number of the SYN that began it is like all others: when the window has advanced
+	// it may not be quoted any more.
 	tab := talk(t, "", [2][]byte{}, upTo(Established))
 	for seq := uint32(1001); seq < 300_000; seq += 8000 {
 		for _, s := range []struct {

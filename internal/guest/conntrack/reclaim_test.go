@@ -6,9 +6,9 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// TestS15_WhatAFullTableGivesUp: of any mixture of flows a full table gives up one
-// that has expired or is over, else one that is half-open, else one in a handshake,
-// and never one that is established or answered or being closed.
+// TestS15_WhatAFullTableGivesUp: of any mixture of flows a full table evicts one that has
+// expired or is over, else one that is half-open, else one in a handshake, and never one
+// that is established or answered or being closed.
 func TestS15_WhatAFullTableGivesUp(t *testing.T) {
 	rank := map[State]int{TimeWait: 3, Close: 3, SynSent: 2, UDPUnreplied: 2, UDPBrief: 2, UDPQuery: 2, SynRecv: 1, UDPAnswered: 1, Echo: 1}
 	const n = 64

@@ -6,7 +6,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// counts compares what the table counts with what it holds.
+// counts compares the table's counters with its flows.
 func counts(t interface{ Fatalf(string, ...any) }, tab *Table) {
 	var firmly [2]uint32
 	var want holders
@@ -44,9 +44,9 @@ func open(tab *Table, src packet.Addr, n int, fromWAN bool, s State) Ref {
 	return r
 }
 
-// TestAdmits: one source gets to seven eighths of a table with firm flows and no
-// further, and has what it gives up again; another one finds room; all of the
-// WAN together get no further either, and leave the LAN the rest.
+// TestAdmits: one source gets seven eighths of a table with firm flows and no more, and may
+// replace the ones that it ends; another one finds room; all sources on the WAN together
+// get no more either, and leave the rest to the LAN.
 func TestAdmits(t *testing.T) {
 	const n = 4096
 	tab := New(n, [2]uint64{1, 7}, udpTimeouts(), nil)
@@ -83,7 +83,7 @@ func TestAdmits(t *testing.T) {
 	if !tab.Admits(1, false) {
 		t.Fatal("the LAN is refused")
 	}
-	// What may be given up does not count.
+	// Flows that are not firm do not count.
 	for r := Ref(0); int(r) < 2*n; r += 2 {
 		if tab.Dir(r).State == UDPReplied {
 			tab.setState(r, UDPQuery)
@@ -95,8 +95,8 @@ func TestAdmits(t *testing.T) {
 	counts(t, tab)
 }
 
-// TestLargestHolderGivesWay: of flows that are as easily given up those of a
-// source that has many go first, also before what is spared less elsewhere.
+// TestLargestHolderGivesWay: of flows with equal spare those of a large holder are evicted
+// first, also before flows of others with a higher one.
 func TestLargestHolderGivesWay(t *testing.T) {
 	const n = 1024
 	tab := New(n, [2]uint64{1, 7}, udpTimeouts(), nil)

@@ -163,9 +163,8 @@ func TestSourcesLists(t *testing.T) {
 	}
 }
 
-// TestSourcesWithoutSlot: a source for which there is no slot is let in, counted
-// as untracked, and takes nothing from the others' counts; it has a slot as soon
-// as one is free.
+// TestSourcesWithoutSlot: a source for which there is no slot is admitted, counted as
+// untracked, and does not change the others' counts; it gets a slot as soon as one is free.
 func TestSourcesWithoutSlot(t *testing.T) {
 	s := NewSources(8, 2, 0, 5, nil) // two buckets of eight
 	tracked := map[packet.Addr]bool{}

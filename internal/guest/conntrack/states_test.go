@@ -15,7 +15,7 @@ func oneBy(s State, port uint16, path Path) (*Table, Ref) {
 	return tab, tab.Insert(&k, &packet.Rewrite{Src: 1, Dst: 2, SrcPort: 1000, DstPort: port}, s, path, 1)
 }
 
-// TestStates: what each state is called and how readily it is given up.
+// TestStates: the name of each state, and how readily it is evicted.
 func TestStates(t *testing.T) {
 	names := []string{"free", "syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack", "time_wait", "close",
 		"udp_unreplied", "udp_brief", "udp", "udp_query", "udp_answered", "icmp_echo", "invalid", "invalid"}
@@ -44,9 +44,9 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// TestGrams: what a packet of each direction makes of each state of UDP, for ports
-// of names, others below 1024, and above, of flows from both sides.
-func TestGrams(t *testing.T) {
+// TestUDPTransitions: the state after a packet of each direction in each state of UDP, for
+// port 53, other well-known ports, and others, of flows from both sides.
+func TestUDPTransitions(t *testing.T) {
 	for _, fromWAN := range []bool{false, true} {
 		for _, port := range []uint16{52, 53, 54, 5353} {
 			for s := State(1); s < NumStates; s++ {
@@ -133,8 +133,8 @@ func TestFastKeys(t *testing.T) {
 	}
 }
 
-// TestSpare: how readily a flow is given up for another one's external port, by its
-// state and by when either direction has sent last.
+// TestSpare: how readily a flow is evicted for its external port, by its state and by when
+// either direction has sent last.
 func TestSpare(t *testing.T) {
 	for s := State(1); s < NumStates; s++ {
 		for _, idle := range []int64{0, 16e9 - 1, 16e9, 120e9 - 1, 120e9} {
@@ -173,8 +173,8 @@ func TestSpare(t *testing.T) {
 	}
 }
 
-// TestAdmitsToTheLast: who may begin a flow, by how many a source and all sources
-// have that are never given up, at every fill of a table.
+// TestAdmitsToTheLast: who may begin a flow, by how many firm flows a source and all
+// sources have, at every fill of a table.
 func TestAdmitsToTheLast(t *testing.T) {
 	const n = 64
 	for _, fromWAN := range []bool{false, true} {

@@ -14,8 +14,8 @@ const (
 	fACK = packet.ACK
 )
 
-// TestWindowScaleOptions: each way in which TCP options can end, be cut off or lie
-// about their length. None is looked at beyond its end, and none holds up.
+// TestWindowScaleOptions: each way in which TCP options can end, be truncated or have a
+// wrong length. None is read beyond its end, and parsing terminates.
 func TestWindowScaleOptions(t *testing.T) {
 	for _, c := range []struct {
 		o  []byte
@@ -54,7 +54,7 @@ func TestWindowScaleOptions(t *testing.T) {
 		done := make(chan bool)
 		go func() {
 			defer close(done)
-			// Exactly the memory that it may look at.
+			// Exactly the memory that it may read.
 			if n, ok := windowScale(append(make([]byte, 0, len(c.o)), c.o...)[:len(c.o):len(c.o)]); n != c.n || ok != c.ok {
 				t.Errorf("%v: %d, %v; want %d, %v", c.o, n, ok, c.n, c.ok)
 			}
@@ -67,7 +67,7 @@ func TestWindowScaleOptions(t *testing.T) {
 	}
 }
 
-// A said is a segment and what is to become of it.
+// A said is a segment and its expected verdict.
 type said struct {
 	from     Ref // 0: the client, 1: the server
 	flags    uint8
@@ -78,7 +78,7 @@ type said struct {
 	state    State
 }
 
-// talk begins a connection with a SYN of the client, 1000, and lets both say more.
+// talk begins a connection with a SYN of the client, 1000, and passes further segments.
 func talk(t *testing.T, name string, opts [2][]byte, said []said) *Table {
 	t.Helper()
 	tab := New(1, [2]uint64{1, 2}, Timeouts{}, dirty)
@@ -121,7 +121,8 @@ func upTo(st State, more ...said) []said {
 	return append(all[:n:n], more...)
 }
 
-// A conversation is what both ends of a connection say, with their SYNs' options.
+// A conversation is the segments of both ends of a connection, and the options of their
+// SYNs.
 type conversation struct {
 	opts [2][]byte
 	said []said
@@ -334,8 +335,8 @@ var guards = func() map[string]conversation {
 	}
 }()
 
-// TestTCPGuards: what becomes of each segment of guards, and of what it says
-// nothing is noted that should not be.
+// TestTCPGuards: the verdict about each segment of guards, and that invalid ones change
+// nothing.
 func TestTCPGuards(t *testing.T) {
 	for name, c := range guards {
 		talk(t, name, c.opts, c.said)

@@ -14,9 +14,8 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/tcp.golden anew; read the difference")
 
-// more are conversations about which the trace alone says what is to become of them. "S" is
-// SYN, "A" ACK, "F" FIN, "R" RST; ">" is from the client, whose first SYN is 1000 unless
-// given.
+// more are conversations whose verdicts are in the trace alone. "S" is SYN, "A" ACK, "F"
+// FIN, "R" RST; ">" is from the client, whose first SYN is 1000 unless given.
 var more = map[string]string{
 	"SYN again, with data":                "> S 1000; > S 1000 n=10; > S 1000 n=5; > S 1000; < SA 5000 a=1011; > A 1011 a=5001",
 	"SYN again, larger window":            "> S 1000 w=100; > S 1000 w=200; > S 1000 w=150; < SA 5000 a=1001 w=300; > A 1001 a=5001",

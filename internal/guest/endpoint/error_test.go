@@ -6,7 +6,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// TestErrorsOfASecond: so many errors are looked at in a second, and no more.
+// TestErrorsOfASecond: errorsPerSecond errors are examined in a second, and no more.
 func TestErrorsOfASecond(t *testing.T) {
 	var u errorRate
 	now := 5 * second
@@ -24,7 +24,7 @@ func TestErrorsOfASecond(t *testing.T) {
 	}
 }
 
-// TestSaysUnreachable: of all types and codes of ICMP errors, which say so.
+// TestSaysUnreachable: which types and codes of ICMP errors mean unreachable.
 func TestSaysUnreachable(t *testing.T) {
 	for typ := range 256 {
 		for code := range 256 {

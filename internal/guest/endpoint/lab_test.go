@@ -43,8 +43,8 @@ type lab struct {
 	ids    uint16
 }
 
-// newLab makes a host with one upstream, asked over UDP and TCP, unless change gives
-// the policy others.
+// newLab makes a host with one upstream over UDP and TCP, unless change gives the policy
+// others.
 func newLab(t *testing.T, change func(p *ruleset.Policy)) *lab {
 	t.Helper()
 	p := &ruleset.Policy{

@@ -53,7 +53,7 @@ func TestLinksOfUpstreams(t *testing.T) {
 	if l.nat.Pools()[0].InUse(packet.UDP) != 0 || one == two || two == three {
 		t.Error("it was not given back, or numbers repeat")
 	}
-	// What a link tells of its failure.
+	// The event of a failed link.
 	l.Poll(12345)
 	u.Failed(3, dot.Class(verdict.NumTLSClasses-1), []byte("why not"))
 	var r event.Record
@@ -66,8 +66,8 @@ func TestLinksOfUpstreams(t *testing.T) {
 	u.Failed(3, 1, []byte("no ring takes it"))
 }
 
-// TestPortsOfConnections: an own connection has its port as long as it is there; one
-// that cannot begin has none, and a client's end gives back no port of the proxy's.
+// TestPortsOfConnections: an own connection has its port while it exists; one that cannot
+// begin has none, and the end of a client's connection frees no port of the proxy's.
 func TestPortsOfConnections(t *testing.T) {
 	l := newLab(t, nil)
 	in := func() int { return l.nat.Pools()[0].InUse(packet.TCP) }

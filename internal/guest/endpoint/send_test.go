@@ -56,8 +56,8 @@ func TestUDPSum(t *testing.T) {
 	}
 }
 
-// TestDatagramsFit: what a buffer holds is sent, and nothing that is longer; without a
-// buffer nothing is.
+// TestDatagramsFit: a message that fits a buffer is sent, and no longer one; without a
+// buffer none is.
 func TestDatagramsFit(t *testing.T) {
 	l := newLab(t, nil)
 	room := len(l.pool.Buffer(0)) - headroom - packet.EthLen - packet.MinIPv4 - packet.UDPLen
@@ -106,8 +106,8 @@ func TestSegments(t *testing.T) {
 	}
 }
 
-// TestReply: an echo reply has the data, identifier and TOS of its request, no options,
-// and comes from the address that was asked.
+// TestReply: an echo reply has the data, identifier and TOS of its request, no options, and
+// is sent from the request's destination.
 func TestReply(t *testing.T) {
 	l := newLab(t, nil)
 	for _, options := range []int{0, 4, 40} {

@@ -152,8 +152,8 @@ func BenchmarkRecord(b *testing.B) {
 	}
 }
 
-// TestEscapedIsPrintable: a line says what it was given, and nothing in it
-// drives a terminal.
+// TestEscapedIsPrintable: a line has the original text, and no control characters of
+// terminals.
 func TestEscapedIsPrintable(t *testing.T) {
 	for in, want := range map[string]string{
 		"Zürich 東京":              "Zürich 東京",

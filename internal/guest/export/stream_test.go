@@ -61,8 +61,8 @@ func TestS39_OneLineForEachVerdict(t *testing.T) {
 	}
 }
 
-// TestAggregation: identical drops of one second are one line; what differs, or
-// comes later, is another; the counts add up.
+// TestAggregation: identical drops within one second are one line; a different or later one
+// is another; the counts add up.
 func TestAggregation(t *testing.T) {
 	l := newStreamLab(t, nil)
 	l.settle()
@@ -86,7 +86,7 @@ func TestAggregation(t *testing.T) {
 	if start, end := field(t, ev[0], "event.start"), field(t, ev[0], "event.end"); start != "2026-11-24T12:00:01.000000Z" || end != "2026-11-24T12:00:01.899100Z" {
 		t.Errorf("from %v to %v", start, end)
 	}
-	// More different ones than there are places: sooner, but all are counted.
+	// More different ones than places: they are written sooner, but all are counted.
 	total := 0
 	for range 3 {
 		for port := range 3000 {
@@ -106,7 +106,7 @@ func TestAggregation(t *testing.T) {
 }
 
 // TestS42_OldestLinesAreDropped: without a reader the queue keeps the newest lines and
-// counts the others; then it goes on, and says what was lost.
+// counts the others; then it continues, and reports what was lost.
 func TestS42_OldestLinesAreDropped(t *testing.T) {
 	for _, gone := range []bool{false, true} { // the reader stands still; or is not there
 		l := newStreamLab(t, func(c *StreamConfig) { c.Queue = 100 * event.RecordSize })
@@ -182,7 +182,7 @@ func TestReconnectBacksOff(t *testing.T) {
 	}
 }
 
-// TestConnectTimesOut: a host that answers nothing is asked again.
+// TestConnectTimesOut: a host that does not answer is tried again.
 func TestConnectTimesOut(t *testing.T) {
 	l := newStreamLab(t, nil)
 	silent := &silentLink{fakeLink: l.link}
@@ -219,8 +219,8 @@ func TestFlowEndsOff(t *testing.T) {
 	}
 }
 
-// TestS41_SpansFollowTheShares: as many flows and drops get a span as the policy
-// says, and always the same ones.
+// TestS41_SpansFollowTheShares: flows and drops are sampled at the policy's rates, and
+// always the same ones.
 func TestS41_SpansFollowTheShares(t *testing.T) {
 	for _, share := range []float64{0, 0.01, 0.5, 1} {
 		tr := NewTracer([16]byte{9, 8, 7}, uint32(share*(1<<32-1)), uint32(share*(1<<32-1)))
@@ -299,7 +299,7 @@ func TestStreamOfADay(t *testing.T) {
 	}
 }
 
-// TestStreamAllocatesNothing: once it runs, a stream makes no garbage.
+// TestStreamAllocatesNothing: a running stream does not allocate.
 func TestStreamAllocatesNothing(t *testing.T) {
 	l := newStreamLab(t, func(c *StreamConfig) { c.Context.Tracer = NewTracer([16]byte{1}, 1<<32-1, 1<<32-1) })
 	l.link.count = true
@@ -316,8 +316,7 @@ func TestStreamAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestStreamBytes: the memory that is counted before the firewall starts is
-// what a stream takes.
+// TestStreamBytes: StreamBytes is what a stream allocates.
 func TestStreamBytes(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()

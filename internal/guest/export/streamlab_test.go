@@ -56,7 +56,7 @@ func (l *fakeLink) Send(n int) {
 	}
 }
 
-// lines returns the whole lines that came, by kind.
+// lines returns the received complete lines, by kind.
 func (l *fakeLink) lines(prefix string) (found []string) {
 	whole := l.got[:bytes.LastIndexByte(l.got, '\n')+1]
 	for _, s := range strings.Split(strings.TrimSuffix(string(whole), "\n"), "\n") {

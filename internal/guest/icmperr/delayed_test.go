@@ -10,15 +10,15 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// plainSYN is a SYN as the model has it.
+// plainSYN is a SYN in the model.
 type plainSYN struct {
 	key   conntrack.Key
 	due   int64
 	group uint8
 }
 
-// TestDelayedModel runs SYNs of few and of many sources through the queue of
-// those that are answered later, and compares it with a plain list.
+// TestDelayedModel runs SYNs of few and of many sources through Delayed, and compares it
+// with a plain list.
 func TestDelayedModel(t *testing.T) {
 	for _, sources := range []int{1, 2, 5, 60} {
 		h := new(Delayed)
@@ -37,7 +37,7 @@ func TestDelayedModel(t *testing.T) {
 				for _, s := range list {
 					count[s.group]++
 				}
-				// Of which group it is, the queue says: it is the last, or as many as any.
+				// The group of the lost SYN is the queue's choice: one with the most.
 				room := len(list) < MaxDelayed
 				if !room {
 					full = true

@@ -70,7 +70,7 @@ func TestLimit(t *testing.T) {
 			t.Errorf("%d has %d", i, c)
 		}
 	}
-	// What comes back in time: of all a thousand a second, of the group ten.
+	// Tokens refill: a thousand a second for all, ten for the group.
 	for _, c := range []struct {
 		after int64
 		want  bool
@@ -80,7 +80,7 @@ func TestLimit(t *testing.T) {
 			t.Errorf("%d ns later: %v", c.after, got)
 		}
 	}
-	// A group that has had its few gets more after a tenth of a second.
+	// A group that has used up its tokens gets another after a tenth of a second.
 	m := NewLimit(9)
 	b := &m.kind[Rule]
 	for range Burst {

@@ -8,7 +8,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// modelled is a pool beside the obvious one: what is taken, by external port.
+// modelled is a pool and its model: the mappings by external port.
 type modelled struct {
 	t        *testing.T
 	n        *NAT
@@ -34,7 +34,7 @@ type held struct {
 	flow uint32 // 0: none; or plus one
 }
 
-// check compares everything that the pool says with the model.
+// check compares all of the pool's state with the model.
 func (m *modelled) check() {
 	m.t.Helper()
 	for i, proto := range Protocols {
@@ -85,7 +85,7 @@ func (m *modelled) check() {
 	}
 }
 
-// enter notes a new mapping.
+// enter adds a new mapping to the model.
 func (m *modelled) enter(i int, ext uint16, h held) {
 	m.t.Helper()
 	if ext < m.p.Lo || ext > m.p.Hi || m.maps[i][ext] != nil || m.reserved[i][ext] {
@@ -204,9 +204,9 @@ func (m *modelled) lone(i int) {
 
 var hosts = []packet.Addr{0x0a000010, 0x0a000011, 0x0a000012, 0x0a000013, 0x0a000014}
 
-// TestPoolAtFullLoad runs long sequences of operations on pools that are mostly
-// full, with every protocol, published ports and the firewall's own, and compares
-// all that a pool says with a model.
+// TestPoolAtFullLoad runs long sequences of operations on pools that are mostly full, with
+// every protocol, published ports and the firewall's own, and compares all of a pool's
+// state with a model.
 func TestPoolAtFullLoad(t *testing.T) {
 	for _, c := range []struct{ lo, hi uint16 }{{1, 1}, {65535, 65535}, {1000, 1003}, {2048, 2111}, {1010, 1139}, {65400, 65535}, {1, 40}} {
 		r := rand.New(rand.NewPCG(uint64(c.lo), 17))

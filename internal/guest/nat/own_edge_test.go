@@ -64,8 +64,8 @@ func TestOwnPortsWithoutAPool(t *testing.T) {
 	}
 }
 
-// TestOwnPortsFollowTheirNumber: rnd chooses the port and its parity, so that who
-// sees some cannot tell the next, with a pool and without.
+// TestOwnPortsFollowTheirNumber: rnd selects the port and its parity, so that the next one
+// cannot be predicted, with a pool and without.
 func TestOwnPortsFollowTheirNumber(t *testing.T) {
 	for name, p := range map[string]*ruleset.Policy{"pool": policyWith(snat(0, 1000, 65535, 0, 0)), "none": policyWith()} {
 		o := newNAT(t, p).Own()
@@ -123,8 +123,8 @@ func TestOwnAddress(t *testing.T) {
 	}
 }
 
-// TestShareOfAHost: just so many mappings as leave room for others, for each size
-// of what is free, of the whole pool and of a part.
+// TestShareOfAHost: the largest number of mappings of a host, for each number of free
+// ports, of the whole pool and of a part.
 func TestShareOfAHost(t *testing.T) {
 	p := NewPool(external, 2000, 2999, 1)
 	s := p.space[1]

@@ -26,8 +26,8 @@ func newNAT(t *testing.T, p *ruleset.Policy) *NAT {
 	return s
 }
 
-// TestOwnPorts: what the firewall takes for itself no host gets, nor the
-// reverse, and all of a pool can be used.
+// TestOwnPorts: no host gets a port that the firewall uses, nor the reverse, and all of a
+// pool can be used.
 func TestOwnPorts(t *testing.T) {
 	for name, p := range map[string]*ruleset.Policy{
 		"masquerade":       policyWith(ruleset.SNAT{Interface: 1, PortLo: 2000, PortHi: 2099}),

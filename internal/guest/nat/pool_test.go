@@ -63,8 +63,8 @@ func TestUsesTheWholePool(t *testing.T) {
 	}
 }
 
-// TestUnpredictable: who sees some ports cannot tell the next one. The test is
-// weak by nature: it finds counters and constants.
+// TestUnpredictable: the next port cannot be predicted from others. The test is weak: it
+// detects counters and constants.
 func TestUnpredictable(t *testing.T) {
 	p := NewPool(external, 1024, 65535, 1)
 	p.Take(packet.UDP, 0, 4000, 0)
@@ -81,8 +81,8 @@ func TestUnpredictable(t *testing.T) {
 	}
 }
 
-// TestPoolModel compares a pool with the obvious one: a map from endpoints to
-// ports, with the flows counted.
+// TestPoolModel compares a pool with a model: a map from endpoints to ports, with counts of
+// flows.
 func TestPoolModel(t *testing.T) {
 	type endpoint struct {
 		addr packet.Addr

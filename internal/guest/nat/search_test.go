@@ -110,7 +110,7 @@ func TestChoose(t *testing.T) {
 			}
 		}
 	})
-	// What is full by its counts is not searched.
+	// A space that is full by its counters is not searched.
 	s.used = [1024]uint64{}
 	for _, c := range [][2]int{{141, 0}, {0, 141}, {100, 41}} {
 		s.inUse, s.reserved = c[0], c[1]
@@ -165,9 +165,9 @@ func TestSpaces(t *testing.T) {
 	}
 }
 
-// TestHomesAreSpread: whatever the key, endpoints that follow one another begin in
-// places all over the index, and another key puts them elsewhere: who knows which
-// ones meet under one key does not know it for another.
+// TestHomesAreSpread: whatever the key, endpoints that follow one another begin in places
+// all over the index, and other places with another key: collisions with one key do not
+// tell those with another.
 func TestHomesAreSpread(t *testing.T) {
 	s := newSpace(64512)
 	const n = 4096

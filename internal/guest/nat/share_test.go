@@ -19,8 +19,8 @@ func hog(p *Pool, addr packet.Addr) (n int) {
 	return n
 }
 
-// TestShareOfAPool: one host gets fifteen sixteenths of a pool, others find what they
-// need, and when all take what they can each still gets as much.
+// TestShareOfAPool: one host gets fifteen sixteenths of a pool, others get the ports that
+// they need, and when all take as many as they can each gets the same.
 func TestShareOfAPool(t *testing.T) {
 	p := NewPool(external, 1024, 65535, 99)
 	first := hog(p, 1)
@@ -90,8 +90,7 @@ func TestFreeIn(t *testing.T) {
 	}
 }
 
-// TestOwnPortsAreKept: hosts leave the firewall ports of its own, for TCP and
-// UDP, whatever they take.
+// TestOwnPortsAreKept: whatever hosts take, the firewall has ports for TCP and UDP.
 func TestOwnPortsAreKept(t *testing.T) {
 	n := newNAT(t, policyWith(ruleset.SNAT{Interface: 1, PortLo: 1024, PortHi: 65535}))
 	p := n.pools[0]

@@ -21,8 +21,8 @@ func snat(ext packet.Addr, lo, hi uint16, source packet.Addr, bits int) ruleset.
 	return s
 }
 
-// TestSourceErrors: entries that cannot be are refused, each for its reason, and
-// those at the bounds are not.
+// TestSourceErrors: invalid entries are refused, each for its reason, and those at the
+// bounds are not.
 func TestSourceErrors(t *testing.T) {
 	six := ruleset.Addr{0x20, 1}
 	ok := snat(second, 1, 65535, web, 32)
@@ -48,7 +48,7 @@ func TestSourceErrors(t *testing.T) {
 			t.Errorf("%v, want %q", err, c.want)
 		}
 	}
-	// One port is a range, and the source of an entry for all is not looked at.
+	// One port is a range, and the source address of an entry for all is ignored.
 	p := policyWith(snat(0, 7, 7, 0, 0))
 	p.SNAT[0].Source = six
 	if m, o := newNAT(t, p).Map(packet.UDP, web, 9, 1); o != Mapped || m != (Mapping{external, 7, 0}) {

@@ -106,10 +106,9 @@ func TestForwardFrom(t *testing.T) {
 	}
 }
 
-// TestServersOwnFlows: a server's own flow from a published port has the external
-// endpoint of just that port: the right one of two, and the first of two for the
-// same; another host with the same port has one from the pool, and nobody gets
-// what is published.
+// TestServersOwnFlows: a server's own flow from a published port has the external endpoint
+// of just that port: the right one of two, and the first of two for the same; another host
+// with the same port has one from the pool, and no host gets a published port.
 func TestServersOwnFlows(t *testing.T) {
 	n := natOf(t,
 		dnat(packet.TCP, external, 2000, 2000, web, 443),
@@ -266,7 +265,7 @@ func TestStaticModel(t *testing.T) {
 	}
 }
 
-// TestStaticErrors: entries that cannot be are refused, at each bound.
+// TestStaticErrors: invalid entries are refused, at each bound.
 func TestStaticErrors(t *testing.T) {
 	six := ruleset.Addr{0x20, 1}
 	for _, c := range []struct {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// A fakeHost is a socket device in memory, and the host behind it: it keeps
-// count of what was sent and checks every packet of the driver.
+// A fakeHost is a socket device in memory, and the host behind it: it counts the bytes sent
+// and checks every packet of the driver.
 type fakeHost struct {
 	*fakeNet
 	t     testing.TB
@@ -100,7 +100,7 @@ func (h *fakeHost) run() {
 	}
 }
 
-// put receives bytes as they are; false when no buffer is posted.
+// put delivers bytes as they are; false when no buffer is posted.
 func (h *fakeHost) put(b []byte) bool {
 	id, buf, write, ok := h.next(vsockRx)
 	if !ok {
@@ -114,7 +114,7 @@ func (h *fakeHost) put(b []byte) bool {
 	return true
 }
 
-// say sends a packet of the connection.
+// say sends a packet on the connection.
 func (h *fakeHost) say(op uint16, flags uint32, data []byte) {
 	h.t.Helper()
 	if !h.put(vsockPacket{HostCID, h.cid, hostPort, h.local, uint32(len(data)), vsockStream, op, flags, h.room, h.taken}.bytes(data)) {
@@ -122,7 +122,7 @@ func (h *fakeHost) say(op uint16, flags uint32, data []byte) {
 	}
 }
 
-// connect brings a connection up.
+// connect establishes a connection.
 func connect(h *fakeHost, v *Vsock) {
 	h.t.Helper()
 	v.Connect(hostPort)

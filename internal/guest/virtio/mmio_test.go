@@ -118,9 +118,9 @@ func (d resetting) Write32(off, v uint32) {
 	d.scripted.Write32(off, v)
 }
 
-// TestNegotiationErrors: devices that are none, are of another kind or version, or take
-// back what was agreed. Each is reported so that it can be found, and given up where it had
-// been taken on.
+// TestNegotiationErrors: no device, devices of another type or version, and devices that
+// reject the negotiated features. Each error identifies its cause, and FAILED is set where
+// the driver had acknowledged the device.
 func TestNegotiationErrors(t *testing.T) {
 	for _, c := range []struct {
 		says map[uint32]uint32
@@ -172,7 +172,7 @@ func TestNegotiationErrors(t *testing.T) {
 			t.Errorf("status %d: %d buffers went to a device that did not start", s, pool.Cap()-pool.Free())
 		}
 	}
-	// Bits above the eight are not the driver's business.
+	// Bits above the eight are ignored.
 	d := &scripted{fakeNet: newFake(allNet)}
 	pool := d.pool(300)
 	dev, _ := FindNet(NewMMIO(d))
@@ -182,8 +182,8 @@ func TestNegotiationErrors(t *testing.T) {
 	}
 }
 
-// TestQueueSizes: what the device has decides, down to one descriptor, and what
-// is no power of two is refused; so is what a caller may not ask for.
+// TestQueueSizes: the device's size limits the queue's, down to one descriptor; sizes that
+// are not a power of two are refused, and so are invalid requests.
 func TestQueueSizes(t *testing.T) {
 	for _, c := range []struct {
 		asked int

@@ -22,9 +22,9 @@ func (d *fakeNet) give(flags byte, buffers uint16, n uint32) bool {
 	return true
 }
 
-// TestReceiveBounds: the length and header of one frame among good ones, at each
-// bound. The good ones before it arrive whatever it is, those behind it unless the
-// device is given up, and no buffer is lost.
+// TestReceiveBounds: the length and header of one frame among good ones, at each bound. The
+// valid frames before it arrive in any case, those after it unless the device is given up,
+// and no buffer is lost.
 func TestReceiveBounds(t *testing.T) {
 	const whole = netHeader + minFrame
 	for _, c := range []struct {
@@ -94,8 +94,8 @@ func TestReceiveBounds(t *testing.T) {
 	}
 }
 
-// TestReceiveFew: what does not fit stays for the next call, and no more is taken
-// than was asked for; nothing waits for who asks for nothing.
+// TestReceiveFew: frames that do not fit stay for the next call, and no more are taken than
+// requested; for a request of none nothing changes.
 func TestReceiveFew(t *testing.T) {
 	d := newFake(allNet)
 	n, p := open(t, d, 64, NetOptions{QueueSize: 16})
@@ -178,8 +178,7 @@ func TestPoolShort(t *testing.T) {
 	}
 }
 
-// TestOpenFails: whatever is missing, the device is given up and told so, and no
-// buffer of the pool is gone.
+// TestOpenFails: whatever fails, FAILED is set, and no buffer of the pool is lost.
 func TestOpenFails(t *testing.T) {
 	for i, left := range []int{0, 8192} { // of memory: for no queue, and for one of two
 		d := newFake(allNet)
@@ -219,8 +218,8 @@ func TestOpenFails(t *testing.T) {
 	}
 }
 
-// TestNetDevice: who a device is is known before it is opened, and afterwards; one
-// that has no address and no word about its link has none, and is up.
+// TestNetDevice: a device's address is known before it is opened, and afterwards; without
+// the features it has no address, and its link is up.
 func TestNetDevice(t *testing.T) {
 	for _, feat := range []uint64{allNet, 0} {
 		d := newFake(feat)
@@ -258,7 +257,7 @@ func TestNetDevice(t *testing.T) {
 	}
 }
 
-// TestAck: what an interrupt says decides what is looked at.
+// TestAck: the interrupt status decides what is read.
 func TestAck(t *testing.T) {
 	for _, c := range []struct {
 		isr, status uint32
@@ -293,8 +292,8 @@ func TestAck(t *testing.T) {
 	}
 }
 
-// TestReceiveLines: the hint asks for what the next frames need, round the end of
-// the ring, whatever the device writes there.
+// TestReceiveLines: fetch prefetches the lines of the next frames, around the end of the
+// ring, whatever the device writes there.
 func TestReceiveLines(t *testing.T) {
 	d := newFake(allNet)
 	n, p := open(t, d, 300, NetOptions{QueueSize: 128})
@@ -341,8 +340,7 @@ func TestReceiveLines(t *testing.T) {
 	n.fetch(1 << 20)
 }
 
-// TestFeaturesAlone: what each feature decides it decides alone, whatever others
-// there are.
+// TestFeaturesAlone: the effect of each feature does not depend on others.
 func TestFeaturesAlone(t *testing.T) {
 	for f := uint64(1); f <= featEventIdx; f <<= 1 {
 		for _, offered := range []uint64{f, allNet | f, allNet &^ f} {

@@ -20,8 +20,8 @@ func frames(t testing.TB, p *framebuf.Pool, k int) []framebuf.Frame {
 	return fs
 }
 
-// TestTransmitBounds: one frame fewer than there is room for, as many, and one
-// more; what was sent makes room at that moment, and is looked for only then.
+// TestTransmitBounds: one frame fewer than there is room for, as many, and one more; sent
+// buffers are taken back then, and not before.
 func TestTransmitBounds(t *testing.T) {
 	for _, c := range []struct{ before, sent, now, took, reclaimed int }{
 		{0, 0, 0, 0, 0}, {0, 0, 1, 1, 0}, {0, 0, 7, 7, 0}, {0, 0, 8, 8, 0}, {0, 0, 9, 8, 0},
@@ -59,7 +59,7 @@ func TestTransmitBounds(t *testing.T) {
 	}
 }
 
-// TestWhoIsNotified: each queue's device hears of its own number only.
+// TestWhoIsNotified: a notification has the number of its queue only.
 func TestWhoIsNotified(t *testing.T) {
 	d := newFake(allNet)
 	n, p := open(t, d, 64, NetOptions{QueueSize: 8})

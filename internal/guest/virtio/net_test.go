@@ -96,7 +96,7 @@ func TestTraffic(t *testing.T) {
 					t.Fatalf("frame %d arrived changed", seqGot)
 				}
 				seqGot++
-				// Send it on with contents of our own.
+				// Send it back with other contents.
 				g := mk(seqOut)
 				f.Len = uint32(len(g))
 				copy(p.Bytes(f), g)
@@ -249,8 +249,8 @@ func TestTransmitFull(t *testing.T) {
 	}
 }
 
-// TestHostileDevice: whatever a device writes, the driver stops it, counts
-// it, and keeps its hands off.
+// TestHostileDevice: whatever a device writes, the driver gives it up, counts the
+// violation, and does not use it any more.
 func TestHostileDevice(t *testing.T) {
 	for _, c := range []struct {
 		name, want string
@@ -296,7 +296,7 @@ func TestHostileDevice(t *testing.T) {
 	}
 }
 
-// TestOddFramesDropped: what violates no ring rule but is no whole frame.
+// TestOddFramesDropped: frames that violate no rule of the ring but are incomplete.
 func TestOddFramesDropped(t *testing.T) {
 	for name, edit := range map[string]func(h []byte) uint32{
 		"two buffers":         func(h []byte) uint32 { h[hdrBuffers] = 2; return 100 },
@@ -356,7 +356,7 @@ func TestNoAllocs(t *testing.T) {
 	}
 }
 
-// FuzzDevice lets a device write what it likes into its rings and counts.
+// FuzzDevice lets a device write arbitrary data to its rings.
 func FuzzDevice(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})
 	f.Add([]byte{1, 0, 0, 0, 5, 2, 0, 0, 1, 255, 255, 3})

@@ -170,9 +170,8 @@ func queueAgainstModel(t *testing.T, size uint16, event bool, seed int64) {
 	}
 }
 
-// TestUsedRingLies: each number that a device can get wrong in its used ring, one
-// off and far off. What is wrong is refused, counted once, and nothing is taken
-// from then on; what is right is taken.
+// TestUsedRingLies: each number in the used ring, off by one and far off. An invalid one is
+// refused and counted once, and nothing is taken from then on; a valid one is taken.
 func TestUsedRingLies(t *testing.T) {
 	for _, size := range []uint16{8, 1024} {
 		n := uint32(size)
@@ -260,8 +259,8 @@ func TestRingLayout(t *testing.T) {
 	}
 }
 
-// TestUsedLines: the hint asks for the lines of the entries that come next, one
-// for eight entries, round the end of the ring, and no more than there is place for.
+// TestUsedLines: fetch prefetches the lines of the next entries, one for eight entries,
+// around the end of the ring, and no more than usedLines.
 func TestUsedLines(t *testing.T) {
 	q, _ := newRing(t, 1024, true, 1000)
 	for _, c := range [][2]int{{0, 0}, {1, 1}, {8, 1}, {9, 2}, {64, 8}, {255, 32}, {256, 32}, {257, 32}, {1024, 32}} {

@@ -6,8 +6,8 @@ import (
 	"github.com/thurward/thurward/internal/guest/framebuf"
 )
 
-// TestKick: a queue that stands still with buffers in it is notified again, one
-// that moves or is empty is not.
+// TestKick: a queue without progress that has buffers is notified again, one with progress
+// or without buffers is not.
 func TestKick(t *testing.T) {
 	d := newFake(allNet)
 	n, p := open(t, d, 600, NetOptions{QueueSize: 64})
@@ -43,8 +43,8 @@ func TestKick(t *testing.T) {
 	kicked(0, 0)
 }
 
-// TestHasRoom tells what Transmit would take, and takes back what was sent to
-// find out; more than half of the queue it does not ask for.
+// TestHasRoom: HasRoom reports what Transmit would take, and takes back sent buffers for
+// it; half of the queue is enough.
 func TestHasRoom(t *testing.T) {
 	d := newFake(allNet)
 	n, p := open(t, d, 600, NetOptions{QueueSize: 64})

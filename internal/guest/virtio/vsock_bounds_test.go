@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// packets takes what the driver has sent, as it is, without its data.
+// packets takes the driver's packets, without their data.
 func (h *fakeHost) packets() (l []string) {
 	for {
 		id, b, _, ok := h.next(vsockTx)
@@ -21,9 +21,9 @@ func (h *fakeHost) packets() (l []string) {
 	}
 }
 
-// TestVsockPackets is each packet that the driver makes, byte by byte (virtio
-// 1.2, 5.10.6): source and destination, ports, length, type and operation, flags,
-// room and what was taken. The address has both halves.
+// TestVsockPackets is each packet that the driver makes, byte by byte (virtio 1.2, 5.10.6):
+// source and destination, ports, length, type and operation, flags, buf_alloc and fwd_cnt.
+// Both halves of the address are used.
 func TestVsockPackets(t *testing.T) {
 	d := newFake(featEventIdx)
 	d.id, d.queues, d.cid = vsockID, 3, 0x1122334455667788
@@ -92,8 +92,8 @@ func TestVsockPackets(t *testing.T) {
 	saw("nothing of a closed connection")
 }
 
-// TestVsockPorts: the first port is of the seed, each connection has another, and
-// none is privileged, also where the numbers go round.
+// TestVsockPorts: the first port is derived from the seed, each connection has another, and
+// none is below 1024, also where the numbers wrap.
 func TestVsockPorts(t *testing.T) {
 	for _, c := range [][2]uint32{{0, 1024}, {1022, 1024}, {1023, 1024}, {1024, 1025}, {5000, 5001}, {1<<32 - 2, 1<<32 - 1}, {1<<32 - 1, 1024}} {
 		d := newFake(featEventIdx)
@@ -111,9 +111,9 @@ func TestVsockPorts(t *testing.T) {
 	}
 }
 
-// TestVsockReceiveBounds: one packet of an open connection, with each number one
-// off and far off: is it bad, and does the connection go on? The connection has
-// sent 100 bytes, of which the host has taken 50.
+// TestVsockReceiveBounds: one packet of an open connection, with each number off by one and
+// far off: whether it is bad, and whether the connection continues. The connection has sent
+// 100 bytes, of which the host has taken 50.
 func TestVsockReceiveBounds(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -193,7 +193,7 @@ func TestVsockReceiveBounds(t *testing.T) {
 		if want := uint64(p.n); p.op == vopRW && c.bad == "" && m.RxIgnored != want {
 			t.Errorf("%s: %d bytes ignored, want %d", c.name, m.RxIgnored, want)
 		}
-		// The credit is what the last good packet said.
+		// The credit is that of the last valid packet.
 		if want := int64(p.alloc) - (100 - int64(p.fwd)); c.open && c.bad == "" && int64(v.conn.credit()) != max(want, 0) {
 			t.Errorf("%s: credit %d, want %d", c.name, v.conn.credit(), want)
 		}
@@ -210,8 +210,8 @@ func TestVsockReceiveBounds(t *testing.T) {
 	}
 }
 
-// TestVsockOnlyExpectedResponses: only a connection that was asked for comes up,
-// and only once.
+// TestVsockOnlyExpectedResponses: only a requested connection is established, and only
+// once.
 func TestVsockOnlyExpectedResponses(t *testing.T) {
 	h, v := newHost(t, featEventIdx)
 	h.local = 5001
@@ -237,8 +237,7 @@ func TestVsockOnlyExpectedResponses(t *testing.T) {
 	}
 }
 
-// TestVsockOpenFails: whichever piece of memory is missing, the device is given up
-// and says which it was.
+// TestVsockOpenFails: whichever allocation fails, FAILED is set and the error names it.
 func TestVsockOpenFails(t *testing.T) {
 	for fail := range 6 { // a queue's rings and its buffers, three times
 		d := newFake(featEventIdx)
@@ -292,8 +291,7 @@ func TestVsockOpenFails(t *testing.T) {
 	}
 }
 
-// TestVsockBuffers: what the device is given at the start, and that no two buffers
-// share a byte.
+// TestVsockBuffers: the descriptors at the start, and that no two buffers overlap.
 func TestVsockBuffers(t *testing.T) {
 	h, v := newHost(t, featEventIdx)
 	if h.notified != [3]int{1, 0, 1} || v.Counters().Notifies != 2 {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestVsockSendBounds: one byte fewer than the credit and the buffer hold, as many,
-// and one more; what does not fit is not sent at all.
+// TestVsockSendBounds: one byte fewer than the credit and the buffer hold, as many, and one
+// more; data that do not fit are not sent at all.
 func TestVsockSendBounds(t *testing.T) {
 	const most = vsockTxSize - vsockHeader
 	for _, c := range []struct {
@@ -43,7 +43,7 @@ func TestVsockSendBounds(t *testing.T) {
 	if v.Send(1); free != 0 || v.Counters().TxBytes != vsockTxBuffers || len(v.txFree) != 0 {
 		t.Errorf("%d bytes, %d buffers free", v.Counters().TxBytes, free)
 	}
-	// A host that takes back room it had given leaves none.
+	// A host that reduces its room below what was sent leaves none.
 	h, v = newHost(t, featEventIdx)
 	h.room = 100
 	connect(h, v)
@@ -116,8 +116,8 @@ func TestVsockConnectWaits(t *testing.T) {
 	connect(h, v)
 }
 
-// TestVsockUpdates: the host hears of what was taken when half of its room is used
-// up, not before; where there is no buffer for that it hears later.
+// TestVsockUpdates: a credit update is sent when half of the room is used up, not before;
+// without a buffer it is sent later.
 func TestVsockUpdates(t *testing.T) {
 	h, v := newHost(t, featEventIdx)
 	connect(h, v)
@@ -159,8 +159,8 @@ func TestVsockUpdates(t *testing.T) {
 	}
 }
 
-// TestVsockAskedAgain: credit is asked for once, also by who has none for long, and
-// again when there was some meanwhile.
+// TestVsockAskedAgain: credit is requested once while there is none, and again when there
+// was some meanwhile.
 func TestVsockAskedAgain(t *testing.T) {
 	h, v := newHost(t, featEventIdx)
 	h.room = 10
@@ -194,8 +194,8 @@ func TestVsockAskedAgain(t *testing.T) {
 	}
 }
 
-// TestVsockEventBounds: an event of each length, and of each kind; all buffers go
-// back, and the device always hears of it.
+// TestVsockEventBounds: an event of each length, and of each kind; all buffers are posted
+// again, and the device is notified.
 func TestVsockEventBounds(t *testing.T) {
 	for _, c := range []struct {
 		id    uint32
@@ -225,8 +225,8 @@ func TestVsockEventBounds(t *testing.T) {
 	}
 }
 
-// TestVsockLies: each queue's index and descriptor, and the length of what was
-// received at its bound: counted, told of, and the device given up.
+// TestVsockLies: each queue's index and descriptor, and the length of what was received at
+// its bound: counted, reported, and the device given up.
 func TestVsockLies(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -287,7 +287,7 @@ func TestVsockLies(t *testing.T) {
 	}
 }
 
-// TestVsockAck: interrupts are acknowledged with what they say, none without.
+// TestVsockAck: interrupts are acknowledged with their status, none without.
 func TestVsockAck(t *testing.T) {
 	for _, c := range []struct {
 		isr, status uint32
@@ -307,7 +307,7 @@ func TestVsockAck(t *testing.T) {
 	}
 }
 
-// TestVsockArm: which queues wake, and which have work.
+// TestVsockArm: which queues interrupt, and which have work.
 func TestVsockArm(t *testing.T) {
 	wakes := func(v *Vsock) (w [3]bool) {
 		for i, q := range []*queue{v.rx, v.tx, v.ev} {

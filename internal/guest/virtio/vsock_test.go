@@ -55,7 +55,7 @@ func (h *fakeHost) sayFrom(base uint32, op uint16) {
 	h.put(vsockPacket{HostCID, h.cid, hostPort, h.local, 0, vsockStream, op, 0, h.room, base + h.taken}.bytes(nil))
 }
 
-// TestVsockNoCredit: without room nothing is sent, and the host is asked once.
+// TestVsockNoCredit: without room nothing is sent, and credit is requested once.
 func TestVsockNoCredit(t *testing.T) {
 	h, v := newHost(t, featEventIdx)
 	h.room = 1000
@@ -110,7 +110,7 @@ func TestVsockEnds(t *testing.T) {
 		v.Poll()
 		h.run()
 	}
-	// Only the sending half ended: we go on.
+	// Only the host's sending half is shut down: the connection continues.
 	connect(h, v)
 	h.say(vopShutdown, 2, nil)
 	v.Poll()
@@ -120,7 +120,7 @@ func TestVsockEnds(t *testing.T) {
 	h.rules()
 }
 
-// event brings an event.
+// event delivers an event.
 func (h *fakeHost) event(id uint32) {
 	d, buf, _, ok := h.next(vsockEvent)
 	if !ok {
@@ -130,8 +130,8 @@ func (h *fakeHost) event(id uint32) {
 	h.done(vsockEvent, uint32(d), 4)
 }
 
-// TestVsockTransportReset: the address is read anew, and the device hears of
-// the event's buffer.
+// TestVsockTransportReset: the context id is read again, and the device is notified of the
+// event's buffer.
 func TestVsockTransportReset(t *testing.T) {
 	h, v := newHost(t, featEventIdx)
 	connect(h, v)
@@ -152,8 +152,8 @@ func TestVsockTransportReset(t *testing.T) {
 	}
 }
 
-// TestVsockHostilePeer: packets that must not be are counted, refused where
-// that is right, and change nothing.
+// TestVsockHostilePeer: invalid packets are counted, answered with RST where required, and
+// change nothing.
 func TestVsockHostilePeer(t *testing.T) {
 	ok := vsockPacket{HostCID, guestCID, hostPort, 5001, 0, vsockStream, vopCreditUpdate, 0, 65536, 0}
 	for _, c := range []struct {
@@ -208,8 +208,7 @@ func TestVsockHostilePeer(t *testing.T) {
 	}
 }
 
-// TestVsockDataIsThrownAway: what the host says is taken, credited and
-// forgotten.
+// TestVsockDataIsThrownAway: the host's data are consumed, credited and discarded.
 func TestVsockDataIsThrownAway(t *testing.T) {
 	h, v := newHost(t, featEventIdx)
 	connect(h, v)
@@ -232,7 +231,7 @@ func TestVsockDataIsThrownAway(t *testing.T) {
 	}
 }
 
-// TestVsockHostileDevice: a device that breaks the rings' rules is given up.
+// TestVsockHostileDevice: a device that violates the rules of the rings is given up.
 func TestVsockHostileDevice(t *testing.T) {
 	for name, break_ := range map[string]func(h *fakeHost){
 		"index":      func(h *fakeHost) { h.setUsed(vsockRx, 1000) },
@@ -261,8 +260,8 @@ func TestVsockHostileDevice(t *testing.T) {
 	}
 }
 
-// TestVsockFullQueue: when the device takes nothing, control packets still have
-// buffers and data waits; nothing is lost once it goes on.
+// TestVsockFullQueue: when the device takes nothing, control packets still have buffers and
+// data waits; nothing is lost once it continues.
 func TestVsockFullQueue(t *testing.T) {
 	h, v := newHost(t, featEventIdx)
 	h.room = 1 << 20
