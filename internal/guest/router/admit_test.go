@@ -39,8 +39,8 @@ func TestStartable(t *testing.T) {
 	}
 }
 
-// TestBypassNotes: what looks like a way around the proxy, by protocol, port and
-// address, from the LAN only.
+// TestBypassNotes: which packets may bypass the proxy, by protocol, port and address, from
+// the LAN only.
 func TestBypassNotes(t *testing.T) {
 	const doh = "9.9.9.9"
 	l := newLab(t, "accept")
@@ -81,8 +81,8 @@ func TestBypassNotes(t *testing.T) {
 
 func (p pkt) malformed() pkt { p.break4 = true; return p }
 
-// TestFirstAnswerIsDecidedWhenItPasses: the policy is asked about the first answer
-// that passes, and the event is about that one: not about one that cannot.
+// TestFirstAnswerIsDecidedWhenItPasses: the policy decides about the first answer that can
+// pass, and the event is about that one.
 func TestFirstAnswerIsDecidedWhenItPasses(t *testing.T) {
 	for _, x := range []struct {
 		name string
@@ -131,8 +131,8 @@ func TestFirstAnswerIsDecidedWhenItPasses(t *testing.T) {
 	l.invariants()
 }
 
-// TestReplyIsDecidedByItsAddresses: of an answer the policy sees the server as it
-// arrives, and the client inside, with its port.
+// TestReplyIsDecidedByItsAddresses: for an answer the policy sees the source as it arrives,
+// and the client's internal address and port.
 func TestReplyIsDecidedByItsAddresses(t *testing.T) {
 	for _, x := range []struct {
 		rule rule
@@ -197,8 +197,8 @@ func TestRuleReasons(t *testing.T) {
 	}
 }
 
-// TestHiddenHostsFromOutside: who sends straight to a host whose network is
-// translated passes only where there is an entry for it, or no translation.
+// TestHiddenHostsFromOutside: packets sent directly to a host whose network is translated
+// pass only where there is an entry for it, or no translation.
 func TestHiddenHostsFromOutside(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) {
 		p.SNAT[0].Source, p.SNAT[0].SourceMask = ip("10.0.0.0").To16(), mask(25)

@@ -21,8 +21,8 @@ func (l *lab) load(from int, p pkt, to [6]byte) *received {
 	return r
 }
 
-// TestHeldSYNQuotes: as much of a SYN is held as its answer quotes: the IP header
-// with its options and eight bytes.
+// TestHeldSYNQuotes: the part of a SYN that its answer quotes is kept: the IP header with
+// its options and eight bytes.
 func TestHeldSYNQuotes(t *testing.T) {
 	for _, opts := range []int{0, 4, 40} {
 		l := newLab(t, "reject")
@@ -51,8 +51,8 @@ func TestHeldSYNQuotes(t *testing.T) {
 	}
 }
 
-// TestWhatIsAnOpening: only a SYN alone asks for a connection; other bits than
-// those that make it something else do not matter.
+// TestWhatIsAnOpening: only a SYN alone opens a connection; bits that do not change its
+// meaning are ignored.
 func TestWhatIsAnOpening(t *testing.T) {
 	for flags := range 256 {
 		f := uint8(flags)
@@ -63,8 +63,8 @@ func TestWhatIsAnOpening(t *testing.T) {
 	}
 }
 
-// TestWhatRejects: a policy rejects when its default does or any rule, and a rule
-// by what it says itself.
+// TestWhatRejects: a policy rejects if its default or any rule does, and a rule by its own
+// action.
 func TestWhatRejects(t *testing.T) {
 	rule := func(as ...ruleset.Action) (rs []ruleset.Rule) {
 		for _, a := range as {
@@ -99,8 +99,8 @@ func TestWhatRejects(t *testing.T) {
 	}
 }
 
-// TestStrays: what belongs to no flow and can begin none is rejected where the
-// policy would reject it, and else dropped for its own reason.
+// TestStrays: a packet that belongs to no flow and can begin none is rejected where the
+// policy would reject it, and else dropped with its own reason.
 func TestStrays(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -159,8 +159,8 @@ func TestAnswersWithoutBuffers(t *testing.T) {
 	}
 }
 
-// TestOwnMessages: what the firewall says itself has its address, a TTL of 64, and
-// the precedence of its kind, and is counted as its own.
+// TestOwnMessages: the firewall's own messages have its address, a TTL of 64, and the
+// precedence of their kind, and are counted.
 func TestOwnMessages(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Interfaces[1].MTU = 1280 }, "reject egress udp :54", "reject egress tcp :55", "reject ingress", "accept")
 	big := large(udp(host, 4000, web, 53), 1300)
@@ -220,8 +220,8 @@ func TestOwnMessages(t *testing.T) {
 	l.invariants()
 }
 
-// TestOnlyOwnAddressesHoldSYNs: a rejected SYN from outside waits for its answer where
-// it is to an external address; a host that is reached without translation resets it.
+// TestOnlyOwnAddressesHoldSYNs: the answer to a rejected SYN from the WAN is delayed if it
+// is to an external address; for a host without translation it is a RST at once.
 func TestOnlyOwnAddressesHoldSYNs(t *testing.T) {
 	l := newLabWith(t, routed, "reject ingress tcp", "accept")
 	if v := l.answered(wan, syn(client, 4000, "10.0.0.5", 22), verdict.ExplicitDeny); v.Flags&packet.RST == 0 || v.Src != ip("10.0.0.5") || l.e.delayed.Len() != 0 {

@@ -15,8 +15,8 @@ func (l *lab) queued(n int) {
 	}
 }
 
-// TestBurstWaitsForRoom: what the device of the WAN has no room for stays with
-// the LAN's, and leaves when there is room, with nothing lost.
+// TestBurstWaitsForRoom: frames for which the WAN's device has no room stay in the LAN's
+// receive queue, and are sent when there is room; none is lost.
 func TestBurstWaitsForRoom(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	l.one(lan, udp(host, 4000, web, 53))
@@ -64,7 +64,7 @@ func TestDeviceThatTakesNothing(t *testing.T) {
 	if d := l.e.c.DropReasons[verdict.TxFull]; d != 4*Batch {
 		t.Errorf("%d dropped, want %d", d, 4*Batch)
 	}
-	// Room again: it is held up for again.
+	// Room again: frames wait again.
 	l.port[wan].out = nil
 	l.queued(2 * Batch)
 	for range 5 {

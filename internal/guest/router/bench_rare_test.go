@@ -11,8 +11,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// A rare is a kind of packet that is not forwarded as it is, and what becomes
-// of one round of its frames.
+// A rare is a kind of packet that is not simply forwarded, and the result of one round of
+// its frames.
 type rare struct {
 	name  string
 	from  int
@@ -132,8 +132,7 @@ func (b *burst) Transmit(src []framebuf.Frame) int {
 	return b.still.Transmit(src)
 }
 
-// TestAllocationsOfRarePackets: these do not allocate either, and become what
-// they should.
+// TestAllocationsOfRarePackets: these do not allocate either, and have the right result.
 func TestAllocationsOfRarePackets(t *testing.T) {
 	for _, c := range rares {
 		t.Run(c.name, func(t *testing.T) {

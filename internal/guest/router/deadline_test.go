@@ -155,7 +155,7 @@ func TestTimersByThousandths(t *testing.T) {
 	}
 }
 
-// TestPollCountsFrames: what Poll returns says whether there may be more.
+// TestPollCountsFrames: Poll's result tells whether there may be more.
 func TestPollCountsFrames(t *testing.T) {
 	l := quietLab(newLab(t, "accept egress"))
 	l.one(lan, udp(host, 3000, web, 53)) // so that the gateway is known

@@ -53,12 +53,12 @@ func TestEventsOfQuestionsToUs(t *testing.T) {
 	l.seen = nil
 	r := event.Record{Kind: event.Verdict, Action: verdict.Accept, Reason: verdict.RuleAccept, Direction: verdict.Egress, Proto: packet.UDP}
 	l.asked(host, l.query("github.com", dns.TypeA))
-	l.told("UDP", tuple4(r, host, l.port, lanAddr, 53))
+	l.reported("UDP", tuple4(r, host, l.port, lanAddr, 53))
 	r.Proto, r.Rule = packet.TCP, 1
 	l.put(lan, syn(host, 4000, lanAddr, 53))
-	l.told("TCP", tuple4(r, host, 4000, lanAddr, 53))
+	l.reported("TCP", tuple4(r, host, 4000, lanAddr, 53))
 	l.put(lan, tcpSeg(host, 4000, lanAddr, 53, packet.ACK, 1001, 1))
-	l.told("of the same connection")
+	l.reported("of the same connection")
 	if c := &l.e.c; c.Accepts[0] != 1 || c.Accepts[1] != 2 || c.Local != 3 || l.e.flows.Len() != 0 {
 		t.Errorf("accepts %v, %d local", c.Accepts, c.Local)
 	}
@@ -68,7 +68,7 @@ func TestEventsOfQuestionsToUs(t *testing.T) {
 		t.Errorf("%v", back)
 	}
 	r.Action, r.Reason, r.Rule = verdict.Drop, verdict.ConntrackInvalid, 2
-	l.told("of no connection", tuple4(r, host, 4001, lanAddr, 53))
+	l.reported("of no connection", tuple4(r, host, 4001, lanAddr, 53))
 	l.buffers()
 }
 

@@ -60,7 +60,7 @@ func (h *hostile) put(side int, p pkt) {
 
 var hostileNames = [...]string{"github.com", "raw.githubusercontent.com", "x.ads.example", "a.example"}
 
-// step does one thing that four bytes say.
+// step does what four bytes of the input encode.
 func (h *hostile) step(op, a, b, c byte) {
 	l := h.dnsLab
 	spoil := func(m []byte) []byte {
@@ -203,7 +203,7 @@ func TestHostileBoth(t *testing.T) {
 	}
 }
 
-// FuzzNames takes the steps that the input says, four bytes each.
+// FuzzNames runs the steps in the input, four bytes each.
 func FuzzNames(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x00\x01\x00\x00\x00\x04\x00\x00\x00\x05\x00\x00\x00\x06\x00\x20\x00\x03\x10\x00\x00"))
 	f.Add([]byte("\x10\x00\x00\x00\x02\x02\x00\x00\x02\x10\x00\x00\x02\x18\x00\x00\x07\x12\x00\x00\x07\x10\x00\x00"))

@@ -18,7 +18,7 @@ const (
 	toDNSTCP     = rule("accept egress tcp any -> 10.0.0.1 :53")
 )
 
-// A dnsLab is a lab whose policy has an upstream, and who plays it.
+// A dnsLab is a lab whose policy has an upstream, and plays the upstream.
 type dnsLab struct {
 	*lab
 	port uint16 // of the client's next query
@@ -54,8 +54,8 @@ func nameOf(p *ruleset.Policy, s string) ruleset.Name {
 	return n
 }
 
-// newDNSLab makes a lab whose first rules let LAN hosts ask the proxy, and
-// whose third lets them reach the names that the test gives it.
+// newDNSLab makes a lab whose first rules accept queries of LAN hosts to the proxy, and
+// whose third accepts connections to the given names.
 func newDNSLab(t testing.TB, edit func(p *ruleset.Policy), rules ...rule) *dnsLab {
 	t.Helper()
 	l := newLabWith(t, func(p *ruleset.Policy) {

@@ -151,7 +151,7 @@ func TestMemoryOfNames(t *testing.T) {
 }
 
 // TestNameOfTheRule: an event has the newest name by which the same rule would have
-// decided, or else the newest, with the query that told it.
+// decided, or else the newest, with the query that bound it.
 func TestNameOfTheRule(t *testing.T) {
 	l := newDNSLab(t, func(p *ruleset.Policy) {
 		named(p, 2, "a.example", "aa.example")

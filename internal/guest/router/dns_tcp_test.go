@@ -202,7 +202,7 @@ func TestS30_Truncated(t *testing.T) {
 				t.Fatalf("%d answers over TCP", len(cl.got))
 			}
 			if !l.connects(host, "9.0.0.5", 443) || l.lastQuery().Proto != packet.TCP {
-				t.Fatal("not bound, or not told")
+				t.Fatal("not bound, or not answered")
 			}
 			cl.s.Close(1<<16|1, l.now)
 			for range 20 {

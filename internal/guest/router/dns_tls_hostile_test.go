@@ -213,7 +213,7 @@ func TestDoTWithoutClock(t *testing.T) {
 		t.Fatalf("%v", v)
 	}
 	if class, reason := e.why(); class != verdict.TLSClockNotSet || reason == "" {
-		t.Fatalf("told %v %q", class, reason)
+		t.Fatalf("reported %v %q", class, reason)
 	}
 }
 

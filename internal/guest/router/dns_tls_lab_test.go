@@ -71,9 +71,9 @@ func (a *authority) sign(t testing.TB, name string, days int) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// A tlsLab is a lab whose upstream is asked over TLS. The goroutines of the
-// firewall and of the server run in a bubble of testing/synctest: the test waits
-// for them to come to rest, and time is the lab's.
+// A tlsLab is a lab whose upstream has TLS. The goroutines of the firewall and of the
+// server run in a bubble of testing/synctest: the test waits for them to come to rest, and
+// time is the lab's.
 type tlsLab struct {
 	*dnsLab
 	ca    *authority
@@ -86,7 +86,7 @@ type tlsLab struct {
 	slow int
 }
 
-// inBubble runs a test with a lab whose server does what serve says.
+// inBubble runs a test with a lab whose server is serve.
 func inBubble(t *testing.T, edit func(p *ruleset.Policy), test func(l *tlsLab)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

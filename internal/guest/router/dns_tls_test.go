@@ -121,7 +121,7 @@ func TestDoTAnswers(t *testing.T) {
 	})
 }
 
-// TestDoTCertificates: every certificate but a right one is refused, told with the reason,
+// TestDoTCertificates: every invalid certificate is refused, and reported with the reason,
 // and no query is sent in the clear.
 func TestDoTCertificates(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -141,19 +141,19 @@ func TestDoTCertificates(t *testing.T) {
 				class, reason := l.why()
 				if class != verdict.TLSVerify || !strings.Contains(reason, c.reason) || len(reason) > 160 || strings.ContainsFunc(reason, func(r rune) bool { return r < ' ' || r > '~' }) ||
 					len(l.refused) == 0 || l.refused[0] != reason {
-					t.Fatalf("told: %v, %q", class, reason)
+					t.Fatalf("reported: %v, %q", class, reason)
 				}
 				if n := l.link().Counters().Failures[verdict.TLSVerify]; n == 0 || int(n) != len(l.conns) || n > 4 || l.link().Counters().Connections != 0 {
 					t.Fatalf("%d failures with %d connections", n, len(l.conns))
 				}
-				told := 0
+				reports := 0
 				for i := range l.seen {
 					if l.seen[i].Kind == event.UpstreamFailed {
-						told++
+						reports++
 					}
 				}
-				if told != 1 {
-					t.Fatalf("told %d times", told)
+				if reports != 1 {
+					t.Fatalf("reported %d times", reports)
 				}
 				// The right one is taken as soon as there is another try.
 				l.serve = l.tls(l.ca.sign(t, dotName, 30), one(github))
@@ -215,7 +215,7 @@ func TestDoTHandshakeFails(t *testing.T) {
 				}
 				class, reason := l.why()
 				if class != c.class || reason == "" || l.link().Counters().Failures[c.class] == 0 || len(l.conns) > c.most {
-					t.Fatalf("told: %v, %q; %+v; %d connections", class, reason, l.link().Counters(), len(l.conns))
+					t.Fatalf("reported: %v, %q; %+v; %d connections", class, reason, l.link().Counters(), len(l.conns))
 				}
 				if l.link().State() == dot.Open || l.e.host.Conns().Len() > 0 {
 					t.Fatalf("state %d, %d TCP connections are left", l.link().State(), l.e.host.Conns().Len())

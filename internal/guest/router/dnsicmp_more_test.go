@@ -57,8 +57,8 @@ func TestFloodOfErrorsOverTCP(t *testing.T) {
 	l.buffers()
 }
 
-// TestDatagramBesideAConnection: a datagram with the addresses and ports of a
-// connection of the proxy's is a question of its own, and none of its segments.
+// TestDatagramBesideAConnection: a datagram with the addresses and ports of a connection of
+// the proxy's is one of the proxy's, and none of its segments.
 func TestDatagramBesideAConnection(t *testing.T) {
 	l := githubLab(t, nil)
 	if _, back := l.put(lan, syn(host, 4000, lanAddr, 53)); len(back) != 1 {

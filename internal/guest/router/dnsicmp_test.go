@@ -31,7 +31,7 @@ func (l *dnsLab) queryOf(name string) *view {
 	return across[0]
 }
 
-// unreachable has a router say that a packet of the firewall's did not arrive.
+// unreachable sends an ICMP error of a router about a packet of the firewall's.
 func (l *dnsLab) unreachable(v *view, code uint8, n int, edit func(q []byte)) (across, back []*view) {
 	l.t.Helper()
 	return l.put(wan, quoted("192.0.2.1", ours, packet.Unreachable, code, v.frame, n, edit))
@@ -148,7 +148,7 @@ func TestAllUnreachable(t *testing.T) {
 		if len(got) != 1 || l.message(got[0]).Rcode != dns.RcodeServerFailure || waited < 4.5 || waited > 5.5 || sent > 8 || l.lastQuery().DNS != verdict.DNSTimeout {
 			t.Fatalf("%d upstreams: %d answers after %v s, %d queries", n, len(got), waited, sent)
 		}
-		// It is back: asked again after the time-out, not given up.
+		// It is back: the query is repeated after the time-out, not abandoned.
 		v := l.queryOf("github.com")
 		l.unreachable(v, 1, 600, nil)
 		l.taken(wan)

@@ -28,8 +28,8 @@ func TestReasonsAreDocumented(t *testing.T) {
 	}
 }
 
-// TestJoinedIsDocumented: docs/icmp-and-fragments.md says how long a datagram to
-// the firewall itself may be.
+// TestJoinedIsDocumented: docs/icmp-and-fragments.md states how long a datagram to the
+// firewall itself may be.
 func TestJoinedIsDocumented(t *testing.T) {
 	doc, err := os.ReadFile("../../../docs/icmp-and-fragments.md")
 	if err != nil {

@@ -267,7 +267,7 @@ func (c *course) fail(f string, a ...any) {
 	c.t.Fatalf("seed %d: "+f, append([]any{c.seed}, a...)...)
 }
 
-// send puts what an end says on its wire.
+// send puts an end's segments on its wire.
 func (c *course) send(i int, s *seg) {
 	if s != nil {
 		c.wire[i] = append(c.wire[i], s)
@@ -391,9 +391,9 @@ func TestRFC5382_REQ2_HonestEndsOverABadNetwork(t *testing.T) {
 	}
 }
 
-// TestRFC9293_S3_5_1_EndsThatForget: besides, either end may abort a connection
-// or forget it at any time. The other learns of it, and the next connection
-// between the same ports comes to be.
+// TestRFC9293_S3_5_1_EndsThatForget: besides, either end may abort a connection or forget
+// it at any time. The other learns of it, and the next connection between the same ports is
+// established.
 func TestRFC9293_S3_5_1_EndsThatForget(t *testing.T) {
 	for seed := range uint64(200) {
 		c := newCourse(t, seed)

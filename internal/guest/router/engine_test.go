@@ -35,8 +35,8 @@ func plainConfig(t *testing.T, p *ruleset.Policy) Config {
 	return Config{Policy: p, Pool: pool, Ports: portsOf(&wire{pool: pool}, &wire{pool: pool})}
 }
 
-// TestNewRefuses: a configuration that cannot work is an error that says what is
-// wrong with it, and its twin is none.
+// TestNewRefuses: a configuration that cannot work is an error that names what is wrong
+// with it, and its twin is none.
 func TestNewRefuses(t *testing.T) {
 	six := ruleset.Addr{0: 0x20, 1: 1, 15: 1}
 	for _, x := range []struct {
@@ -94,7 +94,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// TestNewPorts: what the interfaces of a policy and the devices say.
+// TestNewPorts: what the interfaces of a policy and the devices determine.
 func TestNewPorts(t *testing.T) {
 	for _, x := range []struct {
 		device   [2]int    // MTU

@@ -23,8 +23,8 @@ func xlat(r event.Record, a string, port uint16, dst bool) event.Record {
 	return r
 }
 
-// told requires that the events since the last call are these, in every field.
-func (l *lab) told(what string, want ...event.Record) {
+// reported requires that the events since the last call are these, in every field.
+func (l *lab) reported(what string, want ...event.Record) {
 	l.t.Helper()
 	if len(l.seen) != len(want) {
 		l.t.Errorf("%s: %d events, want %d: %+v", what, len(l.seen), len(want), l.seen)
@@ -63,11 +63,11 @@ func TestEventsSayAll(t *testing.T) {
 
 	// A flow from inside, its answers, and its end.
 	v := l.one(lan, syn(host, 4000, web, 80))
-	l.told("SNAT", xlat(tuple4(in, host, 4000, web, 80), ours, v.SrcPort, false))
+	l.reported("SNAT", xlat(tuple4(in, host, 4000, web, 80), ours, v.SrcPort, false))
 	out := in
 	out.Rule, out.Direction, out.Answer = 3, verdict.Ingress, true
 	l.one(wan, tcpSeg(web, 80, ours, v.SrcPort, packet.SYN|packet.ACK, 5000, 1001))
-	l.told("its answer", xlat(tuple4(out, web, 80, host, 4000), ours, v.SrcPort, true))
+	l.reported("its answer", xlat(tuple4(out, web, 80, host, 4000), ours, v.SrcPort, true))
 	p := tcpSeg(host, 4000, web, 80, packet.ACK, 1001, 5001)
 	p.data = make([]byte, 10)
 	l.now += second
@@ -77,31 +77,31 @@ func TestEventsSayAll(t *testing.T) {
 	for range 2 {
 		l.one(wan, tcpSeg(web, 80, ours, v.SrcPort, packet.ACK, 5001, 1011))
 	}
-	l.told("what goes on")
+	l.reported("what goes on")
 	l.now += 7440 * second
 	for range 10 {
 		l.pass(1)
 	}
 	end := event.Record{Time: last, Kind: event.FlowEnd, Action: verdict.Accept, Reason: verdict.RuleAccept, Rule: 1, Direction: verdict.Egress, Proto: packet.TCP,
 		FlowID: 1, Packets: 5, Bytes: 40 + 40 + 50 + 40 + 40, ReplyPackets: 3, ReplyBytes: 120, Duration: 3 * second}
-	l.told("its end", xlat(tuple4(end, host, 4000, web, 80), ours, v.SrcPort, false))
+	l.reported("its end", xlat(tuple4(end, host, 4000, web, 80), ours, v.SrcPort, false))
 
 	// One from outside; from its last packet on it is the client's.
 	from := in
 	from.Rule, from.Direction, from.FlowID = 2, verdict.Ingress, 2
 	l.one(wan, syn(web, 4000, ours, 8443))
-	l.told("DNAT", xlat(tuple4(from, web, 4000, ours, 8443), server, 443, true))
+	l.reported("DNAT", xlat(tuple4(from, web, 4000, ours, 8443), server, 443, true))
 	back := from
 	back.Rule, back.Direction, back.Answer = 1, verdict.Egress, true
 	l.one(lan, tcpSeg(server, 443, web, 4000, packet.SYN|packet.ACK, 1, 1001))
-	l.told("its answer", xlat(tuple4(back, server, 443, web, 4000), ours, 8443, false))
+	l.reported("its answer", xlat(tuple4(back, server, 443, web, 4000), ours, 8443, false))
 	end.Time, end.FlowID, end.Rule, end.Direction = l.now, 2, 2, verdict.Ingress
 	end.Packets, end.Bytes, end.ReplyPackets, end.ReplyBytes, end.Duration = 2, 80, 1, 40, 0
 	l.now += 240 * second
 	for range 10 {
 		l.pass(1)
 	}
-	l.told("its end", xlat(tuple4(end, web, 4000, ours, 8443), server, 443, true))
+	l.reported("its end", xlat(tuple4(end, web, 4000, ours, 8443), server, 443, true))
 
 	// Within the LAN.
 	in.FlowID, out.FlowID = 3, 3
@@ -109,32 +109,32 @@ func TestEventsSayAll(t *testing.T) {
 	if len(crossed) != 1 {
 		t.Fatalf("%d; drops %s", len(crossed), l.drops())
 	}
-	l.told("hairpin", xlat(tuple4(in, host, 4000, ours, 8443), server, 443, true))
+	l.reported("hairpin", xlat(tuple4(in, host, 4000, ours, 8443), server, 443, true))
 	l.put(lan, tcpSeg(server, 443, addr(crossed[0].Src).String(), crossed[0].SrcPort, packet.SYN|packet.ACK, 1, 1001))
 	out.Rule, out.Direction = 1, verdict.Egress
-	l.told("its answer", xlat(tuple4(out, server, 443, host, 4000), ours, 8443, false))
+	l.reported("its answer", xlat(tuple4(out, server, 443, host, 4000), ours, 8443, false))
 
 	// Pings: the port is the message's type and code.
 	in.FlowID, in.Proto = 4, packet.ICMP
 	out = in
 	l.one(lan, echo(host, web, packet.EchoRequest, 9))
 	v = l.one(lan, echo(host, web, packet.EchoRequest, 9))
-	l.told("ping", xlat(tuple4(in, host, 9, web, packet.EchoRequest<<8), ours, v.SrcPort, false))
+	l.reported("ping", xlat(tuple4(in, host, 9, web, packet.EchoRequest<<8), ours, v.SrcPort, false))
 	out.FlowID, out.Rule, out.Direction, out.Answer = 4, 3, verdict.Ingress, true
 	l.one(wan, echo(web, ours, packet.EchoReply, v.SrcPort))
-	l.told("pong", xlat(tuple4(out, web, 9, host, packet.EchoReply<<8), ours, v.SrcPort, true))
+	l.reported("pong", xlat(tuple4(out, web, 9, host, packet.EchoReply<<8), ours, v.SrcPort, true))
 
 	// What is dropped.
 	none := uint32(len(l.policy.Rules))
 	drop := event.Record{Kind: event.Verdict, Action: verdict.Drop, Reason: verdict.ExplicitDeny, Rule: 0, Direction: verdict.Egress, Proto: packet.UDP}
 	l.dropped(lan, udp(host, 4000, "192.0.2.66", 5300), verdict.ExplicitDeny)
-	l.told("denied", tuple4(drop, host, 4000, "192.0.2.66", 5300))
+	l.reported("denied", tuple4(drop, host, 4000, "192.0.2.66", 5300))
 	drop.Reason, drop.Rule, drop.Direction = verdict.NoMatchingAllowRule, none, verdict.Ingress
 	l.dropped(wan, udp(gw, 4000, ours, 5000), verdict.NoMatchingAllowRule)
-	l.told("no rule", tuple4(drop, gw, 4000, ours, 5000))
+	l.reported("no rule", tuple4(drop, gw, 4000, ours, 5000))
 	drop.Proto = packet.ICMP
 	l.dropped(wan, echo(gw, ours, packet.EchoReply, 77), verdict.NoMatchingAllowRule)
-	l.told("stray", tuple4(drop, gw, 77, ours, packet.EchoReply<<8))
+	l.reported("stray", tuple4(drop, gw, 77, ours, packet.EchoReply<<8))
 	stray := pkt{src: gw, dst: ours, proto: packet.ICMP, typ: packet.EchoRequest, code: 3, sport: 77}
 	l.put(wan, stray)
 	if r := l.last(); r.DstPort != packet.EchoRequest<<8|3 || r.Action != verdict.Drop {
@@ -146,7 +146,7 @@ func TestEventsSayAll(t *testing.T) {
 	ttl.ttl = 1
 	l.put(lan, ttl)
 	drop.Direction = verdict.Egress
-	l.told("TTL", tuple4(drop, host, 4001, web, 5300))
+	l.reported("TTL", tuple4(drop, host, 4001, web, 5300))
 
 	// Frames of which nothing can be read, or not all.
 	for _, x := range []struct {
@@ -186,14 +186,14 @@ func TestShadowsSayAll(t *testing.T) {
 	r := event.Record{Kind: event.Verdict, Action: verdict.WouldDrop, Reason: verdict.ExplicitDeny, Rule: 0, Direction: verdict.Egress, Proto: packet.TCP}
 	real := event.Record{Kind: event.Verdict, Action: verdict.Accept, Reason: verdict.RuleAccept, Rule: 3, Direction: verdict.Egress, Proto: packet.TCP, FlowID: 1}
 	l.one(lan, syn(host, 4000, web, 80))
-	l.told("would drop", tuple4(r, host, 4000, web, 80), xlat(tuple4(real, host, 4000, web, 80), ours, 4000, false))
+	l.reported("would drop", tuple4(r, host, 4000, web, 80), xlat(tuple4(real, host, 4000, web, 80), ours, 4000, false))
 	r.Action, r.Reason, r.Rule, r.Direction = verdict.WouldAccept, verdict.RuleAccept, 1, verdict.Ingress
 	drop := event.Record{Kind: event.Verdict, Action: verdict.Drop, Reason: verdict.ExplicitDeny, Rule: 4, Direction: verdict.Ingress, Proto: packet.TCP}
 	l.dropped(wan, syn(web, 4000, ours, 8443), verdict.ExplicitDeny)
-	l.told("would accept", tuple4(r, web, 4000, server, 443), tuple4(drop, web, 4000, ours, 8443))
+	l.reported("would accept", tuple4(r, web, 4000, server, 443), tuple4(drop, web, 4000, ours, 8443))
 	r.Rule, r.Direction, r.Proto, drop.Rule, drop.Direction, drop.Proto = 2, verdict.Egress, packet.ICMP, 5, verdict.Egress, packet.ICMP
 	l.dropped(lan, echo(host, web, packet.EchoRequest, 9), verdict.ExplicitDeny)
-	l.told("would accept a ping", tuple4(r, host, 9, web, packet.EchoRequest<<8), tuple4(drop, host, 9, web, packet.EchoRequest<<8))
+	l.reported("would accept a ping", tuple4(r, host, 9, web, packet.EchoRequest<<8), tuple4(drop, host, 9, web, packet.EchoRequest<<8))
 	if c := &l.e.c; c.Shadows[0] != 1 || c.Shadows[1] != 1 || c.Shadows[2] != 1 || c.Decisions != 3 || c.Drops[4] != 1 || c.Drops[5] != 1 || c.Accepts[3] != 1 {
 		t.Errorf("shadows %v, %d decisions", c.Shadows, c.Decisions)
 	}
@@ -270,7 +270,7 @@ func TestEventsOfQueries(t *testing.T) {
 	if got.Proto != packet.TCP || got.QType != dns.TypeAAAA || got.Dst != ip(lanAddr).To16() || got.Lookup != 4 || got.SrcPort == 0 || got.XlatAddr != (ruleset.Addr{}) {
 		t.Errorf("over TCP: %+v", got)
 	}
-	// Without a ring there are no events, and nothing else is different.
+	// Without a ring there are no events, and nothing else differs.
 	l.e.events = nil
 	if err := l.e.newHost(&Config{Policy: l.policy, Pool: l.pool, ClockSet: true}); err != nil {
 		t.Fatal(err)

@@ -142,8 +142,8 @@ func TestUnsentShowsTheInside(t *testing.T) {
 	})
 }
 
-// TestLongNamesInEvents: of a name whose text is too long the end stays, which says
-// whose it is; all others stand whole.
+// TestLongNamesInEvents: of a name whose text is too long the end is kept, which identifies
+// its owner; all others are complete.
 func TestLongNamesInEvents(t *testing.T) {
 	wire := func(labels ...string) (b []byte) {
 		for _, l := range labels {

@@ -29,9 +29,9 @@ func (l *lab) quick(from int, fs ...[]byte) (n int) {
 	return n
 }
 
-// TestFastPathTakes: the packets that take the fast path are those that may, one by
-// one: to an observer both ways are the same (TestFastPathIsForward), so that only
-// this tells whether there is a fast path at all.
+// TestFastPathTakes: the packets that take the fast path are those that may, one by one: to
+// an observer both ways are the same (TestFastPathIsForward), so that only this verifies
+// that there is a fast path at all.
 func TestFastPathTakes(t *testing.T) {
 	open := func(t *testing.T) (l *lab, ext, u uint16) {
 		l = newLabWith(t, func(p *ruleset.Policy) {
@@ -199,7 +199,8 @@ func TestFastPathBehindFragments(t *testing.T) {
 	}
 }
 
-// TestFastPathCounts: what is counted of a packet on the fast path, and whose time it renews.
+// TestFastPathCounts: the counters of a packet on the fast path, and the timeouts that it
+// refreshes.
 func TestFastPathCounts(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	l.served(host, 4000, web)

@@ -352,8 +352,8 @@ func TestRFC5508_REQ4_OddErrors(t *testing.T) {
 	l.invariants()
 }
 
-// TestRFC5382_REQ9_UnreachableBeforeTheName: also about the handshake of a
-// connection whose server's name is still to come.
+// TestRFC5382_REQ9_UnreachableBeforeTheName: also about the handshake of a connection whose
+// server name is not known yet.
 func TestRFC5382_REQ9_UnreachableBeforeTheName(t *testing.T) {
 	l := sniLab(t)
 	v := l.one(lan, syn(host, 5000, cdn, 443))
@@ -365,9 +365,9 @@ func TestRFC5382_REQ9_UnreachableBeforeTheName(t *testing.T) {
 	}
 }
 
-// TestRFC5927_S4_1_QuotedSequenceNumbers: an error about a connection quotes a
-// segment that may be under way, which who does not see the connection cannot
-// guess; so no forged error makes its segments small or gives up an attempt.
+// TestRFC5927_S4_1_QuotedSequenceNumbers: an error about a connection quotes a segment that
+// may be under way, which who does not see the connection cannot guess; so no forged error
+// reduces its segments or aborts an attempt.
 func TestRFC5927_S4_1_QuotedSequenceNumbers(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	out := func(seq uint32) pkt {

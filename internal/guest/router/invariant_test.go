@@ -177,7 +177,7 @@ func TestProperties(t *testing.T) {
 	})
 }
 
-// TestAllocations: handling a packet allocates nothing, whatever becomes of it.
+// TestAllocations: handling a packet allocates nothing, whatever the decision.
 func TestAllocations(t *testing.T) {
 	short := udp(host, 4000, web, 53)
 	short.ttl = 1

@@ -142,9 +142,9 @@ func TestIdentifications(t *testing.T) {
 	}
 }
 
-// TestTransmitInPart: what the device does not take is dropped, counted and told, and
-// what it takes is counted by packets and bytes; more frames than a batch's room wait
-// for nothing.
+// TestTransmitInPart: what the device does not take is dropped, counted and reported, and
+// what it takes is counted by packets and bytes; more frames than a batch's room wait for
+// nothing.
 func TestTransmitInPart(t *testing.T) {
 	for _, room := range []int{1, 3, 5} {
 		l := newLab(t, "accept egress", established)
@@ -244,7 +244,7 @@ func TestNeighboursAreProbedInTime(t *testing.T) {
 }
 
 // TestUnreachableIsAboutFlows: a frame without an answer of its next hop that belongs to no
-// flow, or is no packet, is not told about; what does is, to its own side.
+// flow, or is not a packet, causes no answer; one of a flow does, to its own side.
 func TestUnreachableIsAboutFlows(t *testing.T) {
 	l := newLab(t, "accept", established)
 	v := l.one(lan, udp(host, 4000, web, 53))
@@ -258,16 +258,16 @@ func TestUnreachableIsAboutFlows(t *testing.T) {
 		return int(l.e.c.ICMPErrorsSent - sent)
 	}
 	if tell(v.frame) != 1 {
-		t.Error("nobody is told about what leaves")
+		t.Error("no answer about a frame that leaves")
 	}
 	if got := l.taken(lan); len(got) != 1 || got[0].Dst != ip(host) || got[0].Src != ip(lanAddr) {
-		t.Errorf("told %v", got)
+		t.Errorf("answered %v", got)
 	}
 	if tell(in.frame) != 1 {
-		t.Error("nobody is told about what arrives")
+		t.Error("no answer about a frame that arrives")
 	}
 	if got := l.taken(wan); len(got) != 1 || got[0].Dst != ip(web) || got[0].Src != ip(ours) {
-		t.Errorf("told %v", got)
+		t.Errorf("answered %v", got)
 	}
 	other := append([]byte(nil), v.frame...)
 	other[len(other)-12] ^= 1 // its destination port
@@ -275,7 +275,7 @@ func TestUnreachableIsAboutFlows(t *testing.T) {
 	six[12], six[13] = 0x86, 0xdd
 	for name, f := range map[string][]byte{"another port": other, "another type": six, "too short": v.frame[:packet.EthLen+20], "ARP": arp(packet.ARPRequest, host, macOf(ip(host)), lanAddr)} {
 		if tell(f) != 0 {
-			t.Errorf("%s: somebody is told", name)
+			t.Errorf("%s: an answer was sent", name)
 		}
 	}
 	// Above the rate none is.

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/export"
-	told "github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -97,7 +97,7 @@ func TestMetricNames(t *testing.T) {
 		if !bytes.Contains(doc, []byte("`"+f.Name+"`")) {
 			t.Errorf("docs/telemetry.md does not list %s", f.Name)
 		}
-		m := told.NamedMetric(f.Name)
+		m := ingest.NamedMetric(f.Name)
 		if m == nil || string(m.Type) != f.Type.String() || m.Help != f.Help {
 			t.Errorf("readers of the stream do not know %s: add it to internal/host/ingest/schema.go", f.Name)
 		} else if f.Type != export.Histogram {
@@ -105,7 +105,7 @@ func TestMetricNames(t *testing.T) {
 			if f.Labels != nil {
 				line += "{" + string(f.Labels(nil, 0)) + "}"
 			}
-			if it := told.Parse(line + " 1"); it.Kind != told.SampleKind {
+			if it := ingest.Parse(line + " 1"); it.Kind != ingest.SampleKind {
 				t.Errorf("readers of the stream do not take %s: %v", line, it.Err)
 			}
 		}

@@ -17,8 +17,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// number gives every counter in a struct a number of its own, from n on, and
-// returns the next.
+// number gives every counter in a struct a different value, from n on, and returns the
+// next.
 func number(v reflect.Value, n uint64) uint64 {
 	switch v.Kind() {
 	case reflect.Struct:
@@ -193,8 +193,8 @@ func TestLabelsStandByTheirValues(t *testing.T) {
 	}
 }
 
-// TestMetricsOfNames: what is counted by looking: who asks, who is asked, and what
-// is known. Without an upstream all of it is there, and zero.
+// TestMetricsOfNames: metrics computed on demand: clients, upstreams, and what is known.
+// Without an upstream all of it is there, and zero.
 func TestMetricsOfNames(t *testing.T) {
 	l := githubLab(t, func(p *ruleset.Policy) { p.Settings.DNSNames = 100 })
 	v, q := l.asked(host, l.query("github.com", 1))

@@ -34,9 +34,8 @@ func TestS27n_ForeignService(t *testing.T) {
 	}
 }
 
-// TestS27n_Rebinding: a name of a rule that leads to what is beside the firewall,
-// or shared with the provider, opens it only where the policy says that it may;
-// the event says which address it was.
+// TestS27n_Rebinding: a name of a rule that leads to what is beside the firewall, or shared
+// with the provider, opens it only where the policy permits it; the event has the address.
 func TestS27n_Rebinding(t *testing.T) {
 	for _, listed := range []bool{false, true} {
 		for _, inside := range []string{"203.0.113.1", "203.0.113.77", "100.64.0.9", "172.16.0.9", "192.168.1.9"} {
@@ -180,10 +179,10 @@ func TestS28_LateIsSaid(t *testing.T) {
 				t.Errorf("after %d ns: %d seconds are not what would have helped", after, e.Ago)
 			}
 			if l.connects(host, github, 22) && l.last().Hint != 0 {
-				t.Error("a port that no name would have opened is told as late")
+				t.Error("a port that no name would have opened is reported as expired")
 			}
 			if l.connects(host, "192.0.2.200", 443) || l.last().Hint != 0 || l.last().Ago != 0 {
-				t.Error("an address that nobody has resolved is told as late")
+				t.Error("an address that nobody has resolved is reported as expired")
 			}
 		}
 	}

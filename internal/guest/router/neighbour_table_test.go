@@ -38,8 +38,8 @@ func TestARP_Hosts(t *testing.T) {
 
 const unused = neigh.State(0) // no neighbour
 
-// TestARP_Messages: what becomes of each kind of message from and for whomever: it
-// is counted as received or as a conflict, answered or not, and learned from or not.
+// TestARP_Messages: the result of each kind of message, by sender and target: it is counted
+// as received or as a conflict, answered or not, and learned from or not.
 func TestARP_Messages(t *testing.T) {
 	const gw, other, far = "203.0.113.1", "203.0.113.40", "198.51.100.1"
 	evil := [6]byte{2, 6, 6, 6, 6, 6}

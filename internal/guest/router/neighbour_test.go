@@ -292,8 +292,8 @@ func TestRFC5227_S2_1_ProbesAreAnswered(t *testing.T) {
 	}
 }
 
-// TestS38_GatewayIsLearnedFromAnswersOnly: who asks in its name before it is
-// known, at boot or while it is away, does not become the gateway.
+// TestS38_GatewayIsLearnedFromAnswersOnly: a host that sends requests in its name before it
+// is known, at boot or while it is away, does not become the gateway.
 func TestS38_GatewayIsLearnedFromAnswersOnly(t *testing.T) {
 	evil := [6]byte{2, 6, 6, 6, 6, 6}
 	l := newLab(t, "accept egress", established)

@@ -8,10 +8,10 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// An oracle is a second firewall, plain and slow, that the real one is compared
-// with: rules in a list, flows and mappings in maps, addresses as text. It
-// shares no code with the data plane. It knows no sequence numbers and no
-// timers: of TCP it says what must not pass, of UDP and ping also what must.
+// An oracle is a second firewall, plain and slow, that the real one is compared with: rules
+// in a list, flows and mappings in maps, addresses as text. It shares no code with the data
+// plane. It knows no sequence numbers and no timers: for TCP it decides what must not pass,
+// for UDP and ping also what must.
 
 type otuple struct {
 	side         int // where it arrives
@@ -131,7 +131,7 @@ func tupleOf(side int, p *pkt) otuple {
 	return t
 }
 
-// A ruling is what the oracle says of a packet.
+// A ruling is the oracle's decision about a packet.
 type ruling struct {
 	may, must bool
 	h         *half // the direction it belongs to, if it may pass
@@ -141,7 +141,7 @@ type ruling struct {
 
 const inside = "10.0.0.0/24"
 
-// rule says what may and must become of a packet.
+// rule returns what may and must happen to a packet.
 func (o *oracle) rule(side int, p *pkt) (r ruling) {
 	t := tupleOf(side, p)
 	if h := o.halves[t]; h != nil {

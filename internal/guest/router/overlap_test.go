@@ -9,8 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// shift returns a copy of a fragment at another place of the datagram, in
-// bytes; more says whether others follow.
+// shift returns a copy of a fragment at another place of the datagram, in bytes; more
+// reports whether others follow.
 func shift(f []byte, off int, more bool) []byte {
 	f = append([]byte(nil), f...)
 	h := f[packet.EthLen:]

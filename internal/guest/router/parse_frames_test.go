@@ -9,8 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// TestFramesByAddressAndType: what becomes of a frame by its link-layer address, its
-// type and its length, and that each is counted where it belongs.
+// TestFramesByAddressAndType: the result for a frame by its link-layer address, its type
+// and its length, and that each is counted where it belongs.
 func TestFramesByAddressAndType(t *testing.T) {
 	eth := func(to [6]byte, typ uint16, n int) []byte {
 		f := append(append(to[:], 2, 9, 9, 9, 9, 9), byte(typ>>8), byte(typ))

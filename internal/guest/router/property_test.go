@@ -42,12 +42,12 @@ func drawRules(r *rapid.T) (rules []oracleRule) {
 	return rules
 }
 
-// TestOracle compares the data plane with a plain linear model of policy,
-// flows and translation (oracle_test.go): with random rules, destination
-// translation, hairpinning, rejection and fragments, nothing passes that the
-// model would drop, what it would pass does, translated as the model says and
-// with right checksums, and the invariants hold after each packet: counters
-// add up, no two flows share an external tuple, translation has its inverse.
+// TestOracle compares the data plane with a plain linear model of policy, flows and
+// translation (oracle_test.go): with random rules, destination translation, hairpinning,
+// rejection and fragments, nothing passes that the model would drop, what it would pass
+// does, translated as in the model and with right checksums, and the invariants hold after
+// each packet: counters add up, no two flows share an external tuple, translation has its
+// inverse.
 func TestOracle(t *testing.T) {
 	passed, dropped, split := 0, 0, 0
 	rapid.Check(t, func(r *rapid.T) {

@@ -57,8 +57,8 @@ func TestFragmentsAtTheLimits(t *testing.T) {
 	}
 }
 
-// TestFragmentEvents: a datagram that is given up is one event, with its addresses
-// and the side that it came from.
+// TestFragmentEvents: an abandoned datagram is one event, with its addresses and the side
+// that it came from.
 func TestFragmentEvents(t *testing.T) {
 	for _, from := range []int{lan, wan} {
 		l := reassembling(t, "accept")

@@ -264,7 +264,7 @@ func TestRFC5382_REQ4_HeldIsBounded(t *testing.T) {
 	l.buffers()
 }
 
-// TestRFC5382_REQ4a_DenyIsSilent: the policy says when nothing is answered.
+// TestRFC5382_REQ4a_DenyIsSilent: the policy determines when there is no answer.
 func TestRFC5382_REQ4a_DenyIsSilent(t *testing.T) {
 	l := newLab(t, "accept egress", "deny ingress")
 	l.unanswered(wan, syn(web, 4000, ours, 5000), verdict.ExplicitDeny)
@@ -285,8 +285,8 @@ func TestRejectedReplies(t *testing.T) {
 	l.answered(wan, tcpSeg(web, 80, ours, v.SrcPort, packet.SYN|packet.ACK, 5000, 1001), verdict.ExplicitDeny)
 }
 
-// TestRFC1812_S5_2_7_1_HostUnreachable: who sends to a neighbour that does not answer is
-// notified, with a quote of the packet as it was sent.
+// TestRFC1812_S5_2_7_1_HostUnreachable: the sender of a packet to a neighbour that does not
+// answer is notified, with a quote of the packet as it was sent.
 func TestRFC1812_S5_2_7_1_HostUnreachable(t *testing.T) {
 	const gone = "203.0.113.99"
 	dead[ip(gone)] = true
@@ -358,9 +358,9 @@ func TestRFC5508_REQ8_OtherProtocols(t *testing.T) {
 	}
 }
 
-// TestRFC5508_REQ8_NothingThere: where the default is to reject, who is let through to a
-// service that the firewall lacks is notified as well: a service of its own, a server by
-// its external address without hairpin. A SYN from outside has to wait (RFC 5382 REQ-4),
+// TestRFC5508_REQ8_NothingThere: where the default is to reject, a sender that is accepted,
+// to a service that the firewall lacks, is notified as well: a service of its own, a server
+// by its external address without hairpin. A SYN from outside has to wait (RFC 5382 REQ-4),
 // and a reset hears nothing.
 func TestRFC5508_REQ8_NothingThere(t *testing.T) {
 	for _, a := range []ruleset.Action{ruleset.Deny, ruleset.Reject} {

@@ -48,7 +48,7 @@ func TestRFC1812_S5_2_2_HeaderChecks(t *testing.T) {
 
 // TestRFC1812_S5_3_1_TTL: it is decremented, never to 0; the sender is notified from the
 // address of the side where it is, except about what is addressed to the firewall itself,
-// whose TTL says nothing.
+// whose TTL is not used.
 func TestRFC1812_S5_3_1_TTL(t *testing.T) {
 	l := newLab(t, "accept", established)
 	for ttl := 255; ttl > 0; ttl-- {
@@ -213,7 +213,7 @@ func TestRFC1812_S5_3_13_Options(t *testing.T) {
 	}
 }
 
-// TestRFC791_S3_1_OptionsOfFragments: only those that say so are in every one.
+// TestRFC791_S3_1_OptionsOfFragments: only those with the copied flag are in every one.
 func TestRFC791_S3_1_OptionsOfFragments(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Interfaces[1].MTU = 576 }, "accept")
 	f := large(udp(host, 4000, web, 53), 1400).frame(lanMAC)

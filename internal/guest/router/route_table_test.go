@@ -161,8 +161,8 @@ func TestUsableTargets(t *testing.T) {
 	}
 }
 
-// TestToTheFirewall: what becomes of each kind of packet for the firewall itself, on
-// each side and for each of its addresses.
+// TestToTheFirewall: the result for each kind of packet to the firewall itself, on each
+// side and for each of its addresses.
 func TestToTheFirewall(t *testing.T) {
 	code := echo(host, lanAddr, packet.EchoRequest, 3)
 	code.code = 1

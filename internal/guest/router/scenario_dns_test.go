@@ -316,7 +316,7 @@ func TestS29_Intercept(t *testing.T) {
 	l.dropped(lan, p, verdict.NoMatchingAllowRule)
 }
 
-// TestS29_BypassIsVisible: flows that may resolve names past the proxy say so.
+// TestS29_BypassIsVisible: flows that may resolve names past the proxy have a hint.
 func TestS29_BypassIsVisible(t *testing.T) {
 	l := newDNSLab(t, nil, "accept egress")
 	for _, c := range []struct {
@@ -424,7 +424,7 @@ func TestUpstreamsFail(t *testing.T) {
 		}
 		return addr(vs[0].Dst).String()
 	}
-	// The first does not answer: the second is asked, with a port of its own.
+	// The first does not answer: the second is tried, from another port.
 	across, _ := l.ask(host, l.query("github.com", dns.TypeA))
 	if to(across) != upstreamAddr {
 		t.Fatal("not the first one is asked first")

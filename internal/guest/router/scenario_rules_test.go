@@ -99,8 +99,8 @@ func TestS11_UnsolicitedFromWANIsDenied(t *testing.T) {
 	l.dropped(wan, udp(web, 4000, ours, 53), verdict.NoMatchingAllowRule)
 }
 
-// TestShadowRule: what a shadow rule would do is counted and told, while the
-// rules below it decide.
+// TestShadowRule: what a shadow rule would do is counted and reported, while the rules
+// below it decide.
 func TestShadowRule(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Rules[0].Mode = ruleset.Shadow }, "deny egress tcp :443", "accept egress tcp", established)
 	l.one(lan, syn(host, 4000, web, 443))

@@ -242,9 +242,9 @@ func TestShares_FlowsInAnothersName(t *testing.T) {
 	}
 }
 
-// TestShares_Reassembly: sources that send fragments of datagrams that never
-// become whole, or are poisoned because two overlap, fill the table; another one's
-// datagrams, whose fragments come slowly, become whole all the same.
+// TestShares_Reassembly: sources that send fragments of datagrams that never become
+// complete, or are poisoned because two overlap, fill the table; another host's datagrams,
+// whose fragments arrive slowly, become complete all the same.
 func TestShares_Reassembly(t *testing.T) {
 	for name, flood := range map[string]func(src string, id uint16) [][]byte{
 		"incomplete": func(src string, id uint16) [][]byte {

@@ -35,7 +35,7 @@ func (k *talk) first(at int, data []byte) pkt {
 	return p
 }
 
-// answers has the server acknowledge n bytes of the stream and say something.
+// answers has the server acknowledge n bytes of the stream and send data.
 func (k *talk) answers(n int, data []byte) (across, back []*view) {
 	p := tcpSeg(cdn, 443, ours, k.ext, packet.ACK, 5001, 1001+uint32(n))
 	p.data = data
@@ -101,7 +101,7 @@ func TestSNISYNWithData(t *testing.T) {
 		p := tcpSeg(host, 5000, cdn, 443, packet.SYN, 1000, 0)
 		p.data = clientHello(t, "github.com")
 		l.dropped(lan, p, verdict.SNIRefused)
-		// Without data it may come again, and the connection comes to be.
+		// Without data it may be retransmitted, and the connection is established.
 		l.one(lan, tcpSeg(host, 5000, cdn, 443, packet.SYN, 1000, 0))
 		l.one(wan, tcpSeg(cdn, 443, ours, v.SrcPort, packet.SYN|packet.ACK, 5000, 1001))
 		l.dropped(lan, p, verdict.SNIRefused)

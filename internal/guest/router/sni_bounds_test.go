@@ -56,7 +56,7 @@ func TestRoomOfAFirstMessage(t *testing.T) {
 	}
 	k.nothing(k.first(10*sni.MaxSegments, k.good[10*sni.MaxSegments:][:10]))
 	k.ended("one segment too many")
-	// And with the last of them whole: it goes on.
+	// And with the last of them complete: it is forwarded.
 	k = newTalk(t)
 	for i := range sni.MaxSegments - 1 {
 		k.nothing(k.first(10*i, k.good[10*i:10*i+10]))
@@ -164,8 +164,8 @@ func TestWantsName(t *testing.T) {
 	}
 }
 
-// TestPassedMessageCounts: what has been held is counted when it goes on, for the
-// rule that the name is one of, and is the flow's.
+// TestPassedMessageCounts: held segments are counted when they are forwarded, for the rule
+// that the name is one of, and is the flow's.
 func TestPassedMessageCounts(t *testing.T) {
 	k := newTalk(t)
 	d := k.e.flows.Dir(0)
@@ -214,19 +214,19 @@ func TestUnsentSaysAll(t *testing.T) {
 		l.port[1-from].full = false
 	}
 	full(lan, udp(host, 4000, web, 5000))
-	l.told("out", xlat(tuple4(r, host, 4000, web, 5000), ours, v.SrcPort, false))
+	l.reported("out", xlat(tuple4(r, host, 4000, web, 5000), ours, v.SrcPort, false))
 	full(wan, udp(web, 5000, ours, v.SrcPort))
 	back := r
 	back.Direction = verdict.Ingress
-	l.told("in", xlat(tuple4(back, web, 5000, host, 4000), ours, v.SrcPort, true))
+	l.reported("in", xlat(tuple4(back, web, 5000, host, 4000), ours, v.SrcPort, true))
 	back.Proto = packet.TCP
 	full(wan, syn(web, 4000, ours, 8443))
-	l.told("in, from outside", xlat(tuple4(back, web, 4000, ours, 8443), server, 443, true))
+	l.reported("in, from outside", xlat(tuple4(back, web, 4000, ours, 8443), server, 443, true))
 	// Errors: from inside the host's own address stands in it, from outside the router's.
 	r.Proto, back.Proto = packet.ICMP, packet.ICMP
 	full(lan, embed(host, web, packet.Unreachable, 3, in))
-	l.told("an error out", tuple4(r, host, 0, web, packet.Unreachable<<8|3))
+	l.reported("an error out", tuple4(r, host, 0, web, packet.Unreachable<<8|3))
 	full(wan, embed("192.0.2.1", ours, packet.TimeExceeded, 0, v))
-	l.told("an error in", tuple4(back, "192.0.2.1", 0, host, packet.TimeExceeded<<8))
+	l.reported("an error in", tuple4(back, "192.0.2.1", 0, host, packet.TimeExceeded<<8))
 	l.invariants()
 }

@@ -194,8 +194,8 @@ func newMessageRun(t testing.TB, stamp bool) *messageRun {
 	return r
 }
 
-// sends puts a segment of the client's into the firewall. What leaves reaches the
-// server if its TTL lasts, and what that says reaches the client.
+// sends puts a segment of the client's into the firewall. What leaves reaches the server if
+// its TTL lasts, and the server's answers reach the client.
 func (r *messageRun) sends(p pkt) {
 	if r.stamp && p.opts == nil {
 		p.opts = append(binary.BigEndian.AppendUint32([]byte{1, 1, 8, 10}, r.clock), 0, 0, 0, 0)
@@ -213,7 +213,7 @@ func (r *messageRun) sends(p pkt) {
 	r.hears()
 }
 
-// hears brings what the server says to the client, until its goroutines have said
+// hears delivers the server's segments to the client, until its goroutines have sent
 // nothing for a while.
 func (r *messageRun) hears() {
 	for quiet := 0; quiet < 20; {
@@ -256,7 +256,7 @@ func (r *messageRun) segment(flags uint8, at int, data []byte) pkt {
 	return p
 }
 
-// says has the server's program say something, when it has a connection.
+// says has the server's program send data, when it has a connection.
 func (r *messageRun) says(data []byte) {
 	k, stream := r.end.of(r.sport)
 	if k == nil {
@@ -415,7 +415,7 @@ func FuzzFirstMessage(f *testing.F) {
 	})
 }
 
-// does what a record says.
+// executes a record.
 func (r *messageRun) does(b []byte, messages *[2][]byte) {
 	part := func(m []byte) []byte {
 		at := min(int(b[1]), len(m))

@@ -7,8 +7,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// begin has a client open a connection and say m; it returns
-// the external port and what crossed.
+// begin has a client open a connection and send m; it returns the external port and what
+// crossed.
 func (l *dnsLab) begin(client string, sport uint16, m []byte) (ext uint16, across []*view) {
 	l.t.Helper()
 	ext = l.handshake(client, sport, cdn, 443)
@@ -79,7 +79,7 @@ func TestSNIShares(t *testing.T) {
 	}
 }
 
-// TestSNISlow: who sends the message byte by byte has the time for it that all
+// TestSNISlow: a client that sends the message byte by byte has the time for it that all
 // have, and no more.
 func TestSNISlow(t *testing.T) {
 	l := sniLab(t)

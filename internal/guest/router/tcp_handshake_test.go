@@ -12,8 +12,8 @@ import (
 // TCP as it is seen in the wild, and as an attacker would send it who wants to confuse a
 // firewall: what books leave out.
 
-// A conn is a connection of a lab from host to web, whose ends say anything. Its
-// methods tell who says it and whether it is to pass.
+// A conn is a connection of a lab from host to web, whose ends send arbitrary segments. Its
+// methods differ by the sender, and by whether the segment is to pass.
 type conn struct {
 	*lab
 	port uint16 // external
@@ -63,10 +63,9 @@ func (c *conn) serverNot(flags uint8, seq, ack uint32, more ...func(*pkt)) {
 	c.dropped(wan, c.answer(flags, seq, ack, more...), verdict.ConntrackInvalid)
 }
 
-// TestRFC7413_SYNRepeatedWithoutData: a client whose fast open has had no answer
-// yet repeats its SYN without the data. That is no new attempt,
-// and the server's repeated answer, which may acknowledge the SYN alone, no
-// answer to one.
+// TestRFC7413_SYNRepeatedWithoutData: a client whose fast open has had no answer yet
+// retransmits its SYN without the data. That is not a new attempt, and the server's
+// retransmitted answer, which may acknowledge the SYN alone, is not an answer to one.
 func TestRFC7413_SYNRepeatedWithoutData(t *testing.T) {
 	for _, ack := range []uint32{1001, 1101} {
 		c := newConn(t, nil)

@@ -77,7 +77,7 @@ func TestRFC9293_S3_10_7_1_ReconnectRefused(t *testing.T) {
 }
 
 // TestRFC7857_S2_2_RefusedReconnectWasForged: a forged SYN, and its refusal, do not end a
-// connection whose ends go on.
+// connection whose ends continue.
 func TestRFC7857_S2_2_RefusedReconnectWasForged(t *testing.T) {
 	c := inState(t, "established", nil)
 	c.client(fSYN, 700_000, 0)

@@ -180,7 +180,7 @@ func TestReclaimedPort(t *testing.T) {
 	if share(host) != 5 || share("10.0.0.3") != 3 || l.e.c.PortsReclaimed != 0 {
 		t.Fatalf("%d and %d, %d reclaimed", share(host), share("10.0.0.3"), l.e.c.PortsReclaimed)
 	}
-	// Who comes takes from who has most.
+	// A new host evicts a flow of the one with the most.
 	l.one(lan, udp("10.0.0.4", 5000, web, 53))
 	if share(host) != 4 || share("10.0.0.3") != 3 || share("10.0.0.4") != 1 || l.e.c.PortsReclaimed != 1 {
 		t.Fatalf("%d, %d and %d, %d reclaimed", share(host), share("10.0.0.3"), share("10.0.0.4"), l.e.c.PortsReclaimed)
