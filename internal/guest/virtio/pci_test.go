@@ -3,6 +3,7 @@ package virtio
 import (
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/thurward/thurward/internal/guest/framebuf"
 )
@@ -340,4 +341,25 @@ func FuzzPCI(f *testing.F) {
 			t.Fatalf("%d reads", common.at)
 		}
 	})
+}
+
+// TestPCIBells: where the notifications' window is memory, the queue's number is stored
+// at the queue's place in it, and nowhere else.
+func TestPCIBells(t *testing.T) {
+	memory := make([]uint16, 16)
+	d := newFakePCI(0)
+	w := d.windows()
+	w.Notify = NewWindow(unsafe.Pointer(&memory[0]))
+	p := NewPCI(w)
+	p.offset[1], p.offset[3] = 4, 30
+	for q, at := range map[uint32]int{1: 2, 3: 15} {
+		clear(memory)
+		memory[at] = 0xffff
+		p.Notify(q)
+		for i, v := range memory {
+			if want := map[bool]uint16{true: uint16(q)}[i == at]; v != want {
+				t.Errorf("queue %d: place %d is %#x, want %#x", q, i, v, want)
+			}
+		}
+	}
 }

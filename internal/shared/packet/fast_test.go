@@ -118,3 +118,24 @@ func FuzzFastKey(f *testing.F) {
 		}
 	})
 }
+
+// TestFastKeyCarries: payloads of ones, whose partial sums carry out of 64 bits at each
+// addition, have the same checksum in FastKey as in ParseIPv4, at all lengths.
+func TestFastKeyCarries(t *testing.T) {
+	for n := range 200 {
+		f := udpFrame(bytes.Repeat([]byte{0xff}, n)...)
+		var p Packet
+		var k Tuple
+		want, why := ParseIPv4(f, &p)
+		if why != 0 {
+			t.Fatalf("%d bytes: %v", n, why)
+		}
+		if got := FastKey(f, MAC([6]byte(f)), &k); got != want {
+			t.Errorf("%d bytes of ones: %d, want %d", n, got, want)
+		}
+		f[len(f)-1] ^= 1
+		if _, why := ParseIPv4(f, &p); why == 0 || FastKey(f, MAC([6]byte(f)), &k) != 0 {
+			t.Errorf("%d bytes, of which one is wrong: %v", n, why)
+		}
+	}
+}

@@ -55,6 +55,7 @@ func TestAddressBoundaries(t *testing.T) {
 		{"the other side alone", func(p *Policy) {}, func(p *Policy) { p.Interfaces, p.SNAT, p.DNAT = p.Interfaces[1:], nil, nil }, "not one interface on each side"},
 		{"neighbours", wan(v4(10, 0, 1, 2), 24, v4(10, 0, 1, 1)), wan(v4(10, 0, 0, 2), 24, v4(10, 0, 0, 3)), "overlap"},
 		{"one in the other", wan(v4(10, 0, 1, 2), 24, v4(10, 0, 1, 1)), wan(v4(10, 0, 1, 2), 23, v4(10, 0, 1, 1)), "overlap"},
+		{"a hardware address that is not used", func(p *Policy) { p.Interfaces[1].HasMAC, p.Interfaces[1].MAC[0] = 0, 1 }, mac(1, 0), hard},
 		{"hardware address", mac(0xfe, 0), mac(1, 0), hard},
 		{"small MTU", mac(2, 576), mac(2, 575), hard},
 		{"large MTU", mac(2, 1500), mac(2, 1501), hard},

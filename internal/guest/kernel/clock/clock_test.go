@@ -62,7 +62,7 @@ func TestCMOSAgainstTime(t *testing.T) {
 // TestCMOSAbsent: what reads come back as where there is no such clock.
 func TestCMOSAbsent(t *testing.T) {
 	ff := uint8(0xff)
-	for _, c := range []CMOS{{}, {ff, ff, ff, ff, ff, ff, ff, ff}, {0x5a, 0, 0, 1, 1, 0x26, 0x20, 2}, {0, 0, 0, 0x32, 1, 0x26, 0x20, 2}, {0, 0, 0, 1, 0x13, 0x26, 0x20, 2}} {
+	for _, c := range []CMOS{{}, {ff, ff, ff, ff, ff, ff, ff, ff}, {0x5a, 0, 0, 1, 1, 0x26, 0x20, 2}, {0, 0, 0, 0x32, 1, 0x26, 0x20, 2}, {0, 0, 0, 1, 0x13, 0x26, 0x20, 2}, {0, 0, 0, 1, 1, 0xa5, 0x20, 2}, {0, 0, 0, 1, 1, 0x2a, 0x20, 2}} {
 		if s, ok := c.Unix(); ok {
 			t.Errorf("%+v accepted as %d", c, s)
 		}
