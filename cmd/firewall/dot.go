@@ -33,11 +33,11 @@ func startDoT(p *ruleset.Policy, e *router.Engine) error {
 			roots = sync.OnceValues(func() (*x509.CertPool, error) { return authorities(der) })
 		}
 		name := p.Text(u.ServerName)
-		told := ""
+		last := ""
 		go tlspipe.Run(l.Pipe, tlspipe.Config{Name: name, Roots: roots, Time: timeOfDay, Yield: runtime.Gosched,
 			Refused: func(why string) {
-				if why != told { // each reason once: the console is slow
-					told = why
+				if why != last { // each reason once: the console is slow
+					last = why
 					say("upstream " + netip.AddrFrom16(u.Address).Unmap().String() + ":" + strconv.Itoa(int(u.Port)) + ": its certificate for " + name + " is refused: " + why)
 				}
 			}})

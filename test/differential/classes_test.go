@@ -10,7 +10,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-// A class is a kind of difference that is meant. Its name and reason are in
+// A class is a kind of intended difference. Its name and reason are in
 // docs/differences-from-linux.md too.
 type class struct {
 	name string
@@ -55,7 +55,7 @@ func (r *result) one(s replay.Side) []byte {
 	return r.out[s][0]
 }
 
-// lastTCP returns the last step's segment, or nil when it is none.
+// lastTCP returns the last step's segment, or nil when it is not TCP.
 func (d *difference) lastTCP() *spec {
 	s := d.last()
 	if s.embed != nil || s.spec.proto != packet.TCP {
@@ -64,9 +64,9 @@ func (d *difference) lastTCP() *spec {
 	return &s.spec
 }
 
-// had reports whether an earlier packet of the same conversation, which both
-// let through, has what is asked. Strays have flows of their own, so flows are
-// compared by their packets on the LAN.
+// had reports whether an earlier packet of the same flow, which both forwarded, has a
+// property. Strays have flows of their own, so flows are compared by their packets on the
+// LAN.
 func (d *difference) had(is func(s *step) bool) bool {
 	for i := range d.steps[:len(d.steps)-1] {
 		if s := &d.steps[i]; d.passed[i] && s.embed == nil && s.spec.ttl > 1 && d.same(s) && is(s) {
@@ -76,9 +76,8 @@ func (d *difference) had(is func(s *step) bool) bool {
 	return false
 }
 
-// same reports whether a step belongs to the last one's conversation: by its
-// addresses and ports where it came in, since flows of different hosts may be given
-// the same ones.
+// same reports whether a step belongs to the last one's flow: by its addresses and ports
+// where it arrived, since flows of different hosts may be translated to the same ones.
 func (d *difference) same(st *step) bool {
 	w, n := d.world, d.last().flow
 	if st.flow == n {
@@ -93,10 +92,9 @@ func (d *difference) answered() bool {
 	return d.had(func(b *step) bool { return b.reply && b.spec.flags&syn != 0 })
 }
 
-// wrong reports that Linux let a segment through which its receiver could not take,
-// and right that thurward did with one that it could, or would challenge. A
-// difference about TCP is neither if thurward has broken a connection, or opened
-// one.
+// wrong reports that Linux forwarded a segment that its receiver could not accept, and
+// right that thurward did with one that it could, or would challenge. A difference about
+// TCP is neither if thurward has broken a connection, or opened one.
 func (d *difference) wrong() bool {
 	t, s := d.talk(false)
 	return s != nil && d.onlyLinux(invalid) && !t.takes(s, d.last().reply)

@@ -192,9 +192,9 @@ const ids = 64
 // timers, which run in real time.
 const tooLong = fragTime / 2
 
-// compare runs steps through both, from empty tables, to the first difference.
-// Where that took too long, as it may on a busy machine, the kernel has perhaps
-// forgotten what thurward still knows, and so it is repeated.
+// compare runs steps through both, from empty tables, to the first difference. If that took
+// too long, as it may on a busy machine, the kernel's timers may have expired and
+// thurward's not, and the run is repeated.
 func (b *bench) compare(flows []flow, steps []step) *difference {
 	b.t.Helper()
 	for range 10 {
@@ -279,8 +279,7 @@ func (b *bench) once(flows []flow, steps []step) *difference {
 	return nil
 }
 
-// minimise leaves out the steps before the last that the difference does not
-// need.
+// minimise removes the steps that are not needed for the difference.
 func (b *bench) minimise(d *difference) *difference {
 	class := classOf(d)
 	for chunk := len(d.steps) / 2; chunk > 0; {

@@ -17,7 +17,7 @@ type generator struct {
 	id    uint16
 }
 
-// tcpSim is what a conversation's ends would send next.
+// tcpSim is what the ends of a connection would send next.
 type tcpSim struct {
 	seq  [2]uint32 // next of each end; 0 begins the flow
 	ack  [2]uint32 // that the end has sent last
@@ -146,7 +146,7 @@ func (g *generator) seg(n int, reply bool, flags uint8, data []byte) spec {
 	return s
 }
 
-// sent moves the sender's state on.
+// sent advances the sender's state.
 func (g *generator) sent(n int, reply bool, s *spec) {
 	t := &g.tcp[n]
 	i := side(reply)

@@ -105,7 +105,7 @@ func (l *life) dial() (*gonet.TCPConn, error) {
 	return c, err
 }
 
-// hold opens a connection and leaves it so: both ends will have forgotten it.
+// hold opens a connection and leaves it open: both ends will lose it.
 func (l *life) hold() error {
 	c, err := l.dial()
 	if err == nil {
@@ -146,10 +146,10 @@ func (l *life) ask() error {
 	return nil
 }
 
-// bound is how long the ends may take for what they want, at worst.
+// bound is how long the ends may take in the worst case.
 const bound = 5 * time.Minute
 
-// until tries until ok says that an attempt's outcome is the right one.
+// until tries until ok accepts an attempt's outcome.
 func (l *life) until(what string, try func() error, ok func(error) bool) error {
 	begin := l.clock.now()
 	var err error
@@ -166,7 +166,7 @@ func (l *life) until(what string, try func() error, ok func(error) bool) error {
 	return nil
 }
 
-// drive lets things happen.
+// drive causes random events.
 func (l *life) drive(rounds int) error {
 	client, srv := replay.LAN, replay.WAN
 	if l.inbound {
@@ -239,7 +239,7 @@ func live(seed uint64, inbound bool, rounds int, cross crossing) (*life, error) 
 	return l, l.run(done)
 }
 
-// report fails the test when something did not come to be.
+// report fails the test when something did not happen.
 func (l *life) report(t *testing.T, name string, seed uint64, err error) {
 	t.Helper()
 	if err != nil {

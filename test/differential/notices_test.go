@@ -45,8 +45,8 @@ type said struct {
 	n        int
 }
 
-// recorded are connections that a firewall once broke, or left to a forger: it
-// dropped the last segment, and Linux does not.
+// recorded are connections that a firewall once broke, or exposed to forgery: it dropped
+// the last segment, and Linux does not.
 var recorded = map[string][]said{
 	"a refused reconnect": {
 		{false, syn, 1000, 0, 0}, {true, syn | ack, 5000, 1001, 0}, {false, ack, 1001, 5001, 0},
@@ -75,8 +75,8 @@ var recorded = map[string][]said{
 		{false, syn, 1000, 0, 0}, {false, syn, 90, 0, 0}, {true, syn | ack, 5000, 1001, 0}},
 }
 
-// TestNoticesOddConnections: what Linux lets through of those connections thurward
-// lets through as well; and if it did not, no class would call that meant.
+// TestNoticesOddConnections: thurward forwards what Linux forwards of those connections;
+// and if it did not, no class would allow that.
 func TestNoticesOddConnections(t *testing.T) {
 	b := &bench{t: t, router: newRouter(t), policy: compiled(t)}
 	flows := []flow{{kind: outbound, proto: packet.TCP, a: endpoint{ip(lanHosts[0]), 4000}, b: endpoint{ip(wanHosts[0]), 80}}}
@@ -106,7 +106,7 @@ func TestNoticesOddConnections(t *testing.T) {
 				t.Errorf("%s: dropped as %v, and called %s", name, why, c.name)
 			}
 		}
-		// Nor may thurward alone let a segment through that is far from all others.
+		// Nor may thurward alone forward a segment that is far from all others.
 		d.linux, d.ours = result{}, result{}
 		d.ours.out[1-last.side] = [][]byte{frame}
 		spoilt := *last

@@ -295,8 +295,7 @@ func (g *generator) mangled(n int) {
 	}
 }
 
-// stray sends what belongs to no flow: unsolicited packets, spoofed ones, other
-// protocols.
+// stray sends packets of no flow: unsolicited packets, spoofed ones, other protocols.
 func (g *generator) stray(n int) {
 	f := g.flows[n]
 	switch g.r.IntN(6) {

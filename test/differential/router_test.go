@@ -65,9 +65,9 @@ func newRouter(t *testing.T) *router {
 		mac := replay.DefaultMAC[i]
 		r.run(fmt.Sprintf("ip -n %s link add %s address %s type veth peer name %so netns %s", inner, n, net.HardwareAddr(mac[:]), n, outer))
 	}
-	// IPv6 would talk by itself; ICMP must not be limited, since the
-	// comparison counts each message. Fragments of many short sequences, as when
-	// a difference is minimised, must not fill the kernel's memory for them.
+	// IPv6 would send packets of its own; ICMP must not be limited, since the comparison
+	// counts each message. Fragments of many short sequences, as when a difference is
+	// minimised, must not fill the kernel's memory for them.
 	for _, s := range []string{"net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"} {
 		r.sysctl(outer, s)
 		r.sysctl(inner, s)
@@ -117,8 +117,8 @@ func (r *router) run(cmd string) {
 	}
 }
 
-// sysctl makes a setting in a namespace. Which ones a namespace may change
-// depends on the kernel; what is refused is noted.
+// sysctl makes a setting in a namespace. Which ones a namespace may change depends on the
+// kernel; refused ones are recorded.
 func (r *router) sysctl(ns, set string) {
 	k, v, _ := strings.Cut(set, "=")
 	path := "/proc/sys/" + strings.ReplaceAll(k, ".", "/")
@@ -288,8 +288,8 @@ func (r *router) exchange(s replay.Side, f []byte) (out [2][][]byte) {
 // fragTime is how long the kernel keeps the fragments of an incomplete datagram.
 const fragTime = 2 * time.Second
 
-// reassemblyTimeout tells of an ICMP message that the kernel sends fragTime after
-// the first fragment of a packet, in the middle of something else.
+// reassemblyTimeout reports whether a frame is the ICMP message that the kernel sends
+// fragTime after the first fragment of a packet, possibly during a later step.
 func reassemblyTimeout(b []byte) bool {
 	if len(b) < 36 || b[22] != 64 || b[23] != packet.ICMP || b[34] != packet.TimeExceeded || b[35] != 1 {
 		return false

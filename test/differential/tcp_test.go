@@ -6,10 +6,10 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// What the ends of a connection can take, by the packets that both firewalls have
-// let through so far. Differences about TCP are allowed only with this in view:
-// Linux may let more through, or less; thurward may drop only what the receiving
-// end could neither take nor would challenge, and pass only what it could.
+// What the ends of a connection accept, by the packets that both firewalls have forwarded
+// so far. Differences about TCP are allowed only with this in view: Linux may forward more,
+// or less; thurward may drop only what the receiving end would neither accept nor
+// challenge, and pass only what it would accept.
 
 // A talk is a connection as its ends see it.
 type talk struct {
@@ -17,7 +17,7 @@ type talk struct {
 	over bool    // reset, or closed by both
 }
 
-// A half is what one end has said.
+// A half is what one end has sent.
 type half struct {
 	sent   bool
 	own    uint32   // the number after the SYN that began it
@@ -87,8 +87,8 @@ func before(a, b uint32) bool { return int32(a-b) < 0 }
 // between reports whether n lies from lo to hi.
 func between(n, lo, hi uint32) bool { return n-lo <= hi-lo && int32(hi-lo) >= 0 }
 
-// takes reports whether the end that a segment is for could take it, or would
-// answer it with a challenge.
+// takes reports whether a segment's receiver would accept it, or answer it with a challenge
+// ACK.
 func (t *talk) takes(s *tcpSegment, reply bool) bool {
 	if s == nil {
 		return false
@@ -169,7 +169,7 @@ func (t *talk) takesAnswer(s *tcpSegment, me, to *half, reply bool) bool {
 	return near || s.Ack == to.own && !to.acknowledgesNoted(s.Ack)
 }
 
-// notes moves the connection on by a segment that was let through.
+// notes updates the connection with a forwarded segment.
 func (t *talk) notes(s *tcpSegment, reply bool) {
 	i := side(reply)
 	me, to := &t.half[i], &t.half[1-i]

@@ -27,9 +27,9 @@ import (
 )
 
 // Honest ends: gVisor's TCP on both sides, that react to what is dropped, over wires that
-// lose, repeat, delay and reorder. They crash at any time and come back knowing nothing,
-// and use the same ports again. What they want comes to be, as on a plain wire: data arrive
-// whole, and a refusal is reported.
+// lose, repeat, delay and reorder. They crash at any time, restart without state, and use
+// the same ports again. Their requests succeed, as on a plain wire: data arrive whole, and
+// a refusal is reported.
 
 // speed is how many seconds of the ends' and the firewall's time pass in one.
 const speed = 20
@@ -51,8 +51,8 @@ type fastTimer struct{ t *time.Timer }
 func (t fastTimer) Stop() bool            { return t.t.Stop() }
 func (t fastTimer) Reset(d time.Duration) { t.t.Reset(d / speed) }
 
-// A crossing is what lies between the two wires: it takes a frame from one side
-// and returns what leaves both.
+// A crossing connects the two wires: it takes a frame from one side and returns what leaves
+// both.
 type crossing func(from replay.Side, now time.Duration, f []byte) [2][][]byte
 
 // plainWire forwards everything, and changes link-layer addresses only.
@@ -150,8 +150,7 @@ func addressOf(a string) tcpip.Address {
 	return tcpip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
-// boot puts a new host on a side, in place of the one that is there, which falls
-// silent at once.
+// boot replaces the host on a side by a new one; the old one is silent from then on.
 func (l *life) boot(side replay.Side) error {
 	s := stack.New(stack.Options{Clock: l.clock, NetworkProtocols: []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol}})
@@ -268,7 +267,7 @@ func (l *life) run(done <-chan error) error {
 	}
 }
 
-// note keeps the last packets for who looks for a reason.
+// note keeps the last packets, for diagnosis.
 func (l *life) note(f *flight, out ...[][]byte) {
 	n := len(out[0]) + len(out[1])
 	l.last = append(l.last[max(0, len(l.last)-200):], fmt.Sprintf("%8.3f %v %s; %d left", l.clock.now().Seconds(), f.side, describe(f.f), n))

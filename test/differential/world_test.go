@@ -57,8 +57,8 @@ type world struct {
 
 func newWorld(fs []flow) *world { return &world{flows: fs, ext: map[int]uint16{}} }
 
-// at returns the addresses of a flow's packets, in its forward direction, on a
-// side. For hairpin, entering selects what the beginner sees, else the server.
+// at returns the addresses of a flow's packets, in its forward direction, on a side. For a
+// hairpin, entering selects the initiator's view, else the server's.
 func (w *world) at(n int, s replay.Side, entering bool) ends {
 	f := &w.flows[n]
 	port := f.a.port
@@ -118,8 +118,8 @@ func (w *world) frame(st *step) []byte {
 	return s.frame(st.side, ends{src: from, dst: e.src})
 }
 
-// join puts the fragments among frames together, which are all of one packet,
-// and leaves them as they are when some are missing.
+// join reassembles the fragments among frames, which are all of one packet, and leaves them
+// as they are when some are missing.
 func join(fs [][]byte) [][]byte {
 	parts, end := map[int][]byte{}, -1
 	var head []byte
@@ -157,7 +157,7 @@ func join(fs [][]byte) [][]byte {
 	return [][]byte{b}
 }
 
-// learn notes the external port of a flow whose forward packet has left.
+// learn records the external port of a flow whose forward packet has left.
 func (w *world) learn(st *step, out [2][][]byte) {
 	f := &w.flows[st.flow]
 	if st.embed != nil || st.reply || f.kind == inbound || f.kind == local {
@@ -180,9 +180,9 @@ func (w *world) learn(st *step, out [2][][]byte) {
 	}
 }
 
-// canonical rewrites a frame that left so that frames of both worlds can be
-// compared: external ports become those of the flow's beginner, and what
-// nothing depends on is cleared in the firewall's own messages.
+// canonical rewrites a frame that left so that frames of both worlds can be compared:
+// external ports become those of the flow's initiator, and fields without meaning are
+// cleared in the firewall's own messages.
 func (w *world) canonical(in, side replay.Side, f []byte) []byte {
 	b := append([]byte(nil), f...)
 	if len(b) < packet.EthLen+packet.MinIPv4 {

@@ -9,8 +9,7 @@ import (
 // Whose address a packet has, where it came from, and where it is to go.
 var addresses = slices.Concat(addressesOfServers, addressesFalse, addressesOdd)
 
-// offers sends a SYN to what is published, and reports whether the server gets
-// it.
+// offers sends a SYN to the published service, and reports whether the server receives it.
 func offers(f func(p *pkt)) func(a *arena, legit bool) bool {
 	return func(a *arena, legit bool) bool {
 		p := tcp(partner, a.next(), fwWAN, 8080, packet.SYN, 1000, 0)

@@ -9,8 +9,8 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// The hosts. Behind the gateway lies all that is not on a link. Addresses that
-// names lead to are public ones: resolvers refuse those for documentation.
+// The hosts. Behind the gateway are all addresses that are not on a link. The addresses of
+// names are public ones: resolvers refuse those for documentation.
 //
 //	alice, bob, web ── 10.0.0.1 [firewall] 203.0.113.10 ── gateway, mallory, trent
 const (
@@ -71,23 +71,22 @@ const (
 type subject interface {
 	// put puts a frame on a wire, towards the firewall.
 	put(s side, frame []byte)
-	// settle waits until what was put has had its effect, and returns what has
-	// left by each side.
+	// settle waits until the frames put have been processed, and returns the frames that
+	// left on each side.
 	settle() [2][][]byte
-	// pass lets time go by.
+	// pass advances time.
 	pass(d time.Duration)
 	mac(s side) [6]byte
-	// begin returns the first port and identification that hosts may use:
-	// something of an earlier arena may still be known where a subject is used
-	// for several.
+	// begin returns the first port and identification that hosts may use: a subject that is
+	// used for several arenas may have state of an earlier one.
 	begin() (port, id uint16)
-	// note says what the subject has counted, for a test that fails.
+	// note returns the subject's counters, for a failing test.
 	note() string
 }
 
-// An arena is a subject with hosts around it. Those answer ARP; the upstream
-// name server answers what zone says; every address on the WAN, and web on the
-// LAN, has a TCP that listens on all ports. Nothing else happens by itself.
+// An arena is a subject with hosts around it. Those answer ARP; the upstream name server
+// answers from zone; every address on the WAN, and web on the LAN, has a TCP that listens
+// on all ports. Nothing else happens by itself.
 type arena struct {
 	t    testing.TB
 	fw   subject
@@ -179,13 +178,13 @@ func (a *arena) raw(s side, fs ...[]byte) []*view {
 	return a.seen[1-s][n:]
 }
 
-// pass lets time go by.
+// pass advances time.
 func (a *arena) pass(d time.Duration) {
 	a.fw.pass(d)
 	a.run()
 }
 
-// run has the hosts answer until nothing moves.
+// run has the hosts answer until there are no more frames.
 func (a *arena) run() {
 	for range 20_000 { // on the image a thousand questions come in as many pieces
 		out := a.fw.settle()
@@ -222,7 +221,7 @@ func (a *arena) arrives(s side, f []byte) {
 	}
 }
 
-// arp answers a question of the firewall's.
+// arp answers a request of the firewall.
 func (a *arena) arp(s side, f []byte) {
 	var m packet.ARPMessage
 	if !packet.ParseARP(f, &m) {

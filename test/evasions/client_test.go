@@ -6,7 +6,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// A client is one end of a connection that does nothing by itself.
+// A client is one end of a connection, which sends nothing by itself.
 type client struct {
 	a            *arena
 	side         side

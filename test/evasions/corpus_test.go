@@ -13,17 +13,15 @@ type attack struct {
 	trick  string // what the attacker does, and what for
 	source string // where it is public; empty: nowhere that we know of
 	fate   string // what becomes of it
-	// run attacks, and reports whether the attacker got what it was after. With
-	// legit it does the twin, and reports whether that worked. The two differ
-	// in what the trick is, and in nothing else.
+	// run attacks, and reports whether the attack succeeded. With legit it runs the twin,
+	// and reports whether that worked. The two differ in the trick alone.
 	run func(a *arena, legit bool) bool
-	// open says why the attack gets through, where it does and no packet filter
-	// can know better.
+	// open is why the attack succeeds, where it does and no packet filter can prevent it.
 	open string
 	// squid says that the attack is one on what Squid does: to let TLS
 	// connections through by server name.
 	squid bool
-	// local says why the attack cannot be run against other firewalls.
+	// local is why the attack cannot be run against other firewalls.
 	local string
 	// How the policy differs, where it does: a line of its defaults, the length
 	// of the LAN's prefix, the range of external ports.
@@ -45,7 +43,7 @@ var families = []struct {
 	{"shares", "Shares", shares},
 }
 
-// TestCorpus: no attack gets what it is after, and every twin works.
+// TestCorpus: no attack succeeds, and every twin works.
 func TestCorpus(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
@@ -95,8 +93,8 @@ type restarted struct {
 
 func (r *restarted) begin() (port, id uint16) { return 20000 + 500*r.n, 100 + 5000*r.n }
 
-// TestCorpusIsWhole: enough attacks, each of a family, with all that is to be
-// said of it, and under a name of its own.
+// TestCorpusIsWhole: enough attacks, each of a family, with all of its fields, and under a
+// unique name.
 func TestCorpusIsWhole(t *testing.T) {
 	form := regexp.MustCompile(`^[a-z]+/[a-z0-9]+(-[a-z0-9]+)*$`)
 	seen := map[string]bool{}

@@ -1,11 +1,10 @@
-// Package evasions is a corpus of attacks on a firewall: ways to have it pass,
-// forget or give up what it should not. Each is a short program that puts frames
-// on the wires of a firewall, as a hostile host on either side would, and sees
-// whether it got what it was after; and each has a legitimate twin, which does
-// the same but for one thing, and must work.
+// Package evasions is a corpus of attacks on a firewall: ways to make it pass, lose or
+// evict what it should not. Each is a short program that puts frames on the wires of a
+// firewall, as a hostile host on either side would, and checks whether the attack
+// succeeded; and each has a legitimate twin, which differs in one point, and must work.
 //
-// The same programs run against the data plane in process, against the booted
-// image, and against what people use instead (docs/evasions.md).
+// The same programs run against the data plane in process, against the booted image, and
+// against other firewalls (docs/evasions.md).
 //
 //	corpus_test.go     what an attack is, and the run in process
 //	arena_test.go      the hosts around the firewall

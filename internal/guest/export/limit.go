@@ -5,13 +5,13 @@ import "strconv"
 // A Limiter limits the lines per second of a sink, and counts the suppressed ones. Time is
 // an argument, in monotonic nanoseconds.
 type Limiter struct {
-	Rate   int64 // lines per second
-	Burst  int64
-	Held   uint64 // lines suppressed since the start
-	told   uint64 // of these and of the ring's losses, reported
-	tokens int64  // in nanoseconds
-	last   int64
-	begun  bool
+	Rate     int64 // lines per second
+	Burst    int64
+	Held     uint64 // lines suppressed since the start
+	reported uint64 // of these and of the ring's losses, reported
+	tokens   int64  // in nanoseconds
+	last     int64
+	begun    bool
 }
 
 // Allow reports whether a line may be written now.
@@ -35,11 +35,11 @@ func (l *Limiter) Allow(now int64) bool {
 // there were none.
 func (l *Limiter) AppendLost(dst []byte, ringLost uint64) []byte {
 	n := l.Held + ringLost
-	if n == l.told {
+	if n == l.reported {
 		return dst
 	}
 	dst = append(dst, `{"event.kind":"metric","event.action":"events-lost","thurward.lost":`...)
-	dst = strconv.AppendUint(dst, n-l.told, 10)
-	l.told = n
+	dst = strconv.AppendUint(dst, n-l.reported, 10)
+	l.reported = n
 	return append(dst, '}')
 }

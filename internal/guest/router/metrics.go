@@ -56,7 +56,7 @@ func (e *Engine) Metrics() []export.Family {
 		perSide("thurward_arp_received_total", "Valid ARP messages received.", &c.ARPReceived),
 		perSide("thurward_arp_sent_total", "ARP messages sent.", &c.ARPSent),
 		perSide("thurward_arp_conflicts_total",
-			"Claims of an address that is known under another link-layer address, or is our own.", &c.ARPConflicts),
+			"Claims of an address that is known under another link-layer address, or is the firewall's own.", &c.ARPConflicts),
 		perSide("thurward_neighbour_evictions_total", "Neighbours evicted to make room.", &c.NeighbourEvictions),
 		one("thurward_icmp_errors_sent_total", "ICMP errors of the firewall's own.", &c.ICMPErrorsSent),
 		one("thurward_icmp_errors_translated_total",

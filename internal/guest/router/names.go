@@ -88,11 +88,11 @@ func (e *Engine) Host() *endpoint.Host { return e.host }
 // Names returns the name set, nil without upstreams.
 func (e *Engine) Names() *fqdn.Set { return e.names.set }
 
-// findNames finds the names that the source of a packet from the LAN has resolved to told,
+// findNames finds the names that the source of a packet from the LAN has resolved to dst,
 // the packet's destination before translation. It sets e.names.found, and the patterns that
 // match them in fp.
-func (e *Engine) findNames(told packet.Addr, fp *filter.Packet, now int64) {
-	e.names.set.Find(fp.Src, told, now, &e.names.found)
+func (e *Engine) findNames(dst packet.Addr, fp *filter.Packet, now int64) {
+	e.names.set.Find(fp.Src, dst, now, &e.names.found)
 	fp.Names = e.names.found.IDs
 }
 
@@ -100,7 +100,7 @@ func (e *Engine) findNames(told packet.Addr, fp *filter.Packet, now int64) {
 // of the names found with which alone the same rule would decide, or else the newest. name
 // is the naming without names.
 func (e *Engine) nameDecided(
-	told packet.Addr, fp *filter.Packet, name naming, action ruleset.Action, rule uint32, now int64,
+	dst packet.Addr, fp *filter.Packet, name naming, action ruleset.Action, rule uint32, now int64,
 ) naming {
 	n := &e.names
 	if k := n.found.Names; len(k) > 0 {
@@ -123,11 +123,11 @@ func (e *Engine) nameDecided(
 	}
 	// Would an expired name of this client, or a name of another client, have been
 	// accepted?
-	n.set.FindExpired(fp.Src, told, now, &n.again)
+	n.set.FindExpired(fp.Src, dst, now, &n.again)
 	if k, ok := e.wouldAccept(fp); ok {
 		return naming{k.Name, k.Lookup, verdict.NameExpired, agoSeconds(now - k.Expires)}
 	}
-	n.set.FindAnyClient(told, now, &n.again)
+	n.set.FindAnyClient(dst, now, &n.again)
 	if k, ok := e.wouldAccept(fp); ok {
 		return naming{k.Name, k.Lookup, verdict.OtherClient, 0}
 	}

@@ -16,7 +16,7 @@ const (
 	vopCreditRequest = 7
 
 	shutdownRcv = 1 // the sender will receive no more
-	// vsockBufAlloc is the buffer space that the peer is told of (buf_alloc). Its data is
+	// vsockBufAlloc is the buffer space that the peer is reported of (buf_alloc). Its data is
 	// discarded at once.
 	vsockBufAlloc = 4096
 )
@@ -40,7 +40,7 @@ type conn struct {
 	peerAlloc uint32
 	peerFwd   uint32 // of these, consumed by the peer (fwd_cnt)
 	taken     uint32 // bytes of data received and discarded
-	told      uint32 // of these, reported to the peer
+	reported  uint32 // of these, reported to the peer
 	asked     bool   // credit was requested since there last was some
 	update    bool   // a credit update is due, but there was no buffer
 }
@@ -153,7 +153,7 @@ func (v *Vsock) transmit(port, local uint32, op uint16, flags uint32, n int) {
 	alloc, taken := uint32(0), uint32(0)
 	if c := &v.conn; local == c.local && port == c.port {
 		alloc, taken = vsockBufAlloc, c.taken
-		c.told = c.taken
+		c.reported = c.taken
 	}
 	le.PutUint32(h[36:], alloc)
 	le.PutUint32(h[40:], taken)
@@ -211,7 +211,7 @@ func (v *Vsock) receive(p []byte) {
 	case vopRW:
 		c.taken += n
 		v.c.RxIgnored += uint64(n)
-		c.update = c.update || c.taken-c.told >= vsockBufAlloc/2
+		c.update = c.update || c.taken-c.reported >= vsockBufAlloc/2
 	case vopCreditRequest:
 		c.update = true
 	case vopShutdown:

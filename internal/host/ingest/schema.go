@@ -98,7 +98,7 @@ func l(names string) []string { return strings.Fields(names) }
 
 var schema = [...]Metric{
 	{"thurward_answers_suppressed_total", Counter, nil, "ICMP errors and resets that were not sent because of their rate."},
-	{"thurward_arp_conflicts_total", Counter, l("interface"), "Claims of an address that is known under another link-layer address, or is our own."},
+	{"thurward_arp_conflicts_total", Counter, l("interface"), "Claims of an address that is known under another link-layer address, or is the firewall's own."},
 	{"thurward_arp_received_total", Counter, l("interface"), "Valid ARP messages received."},
 	{"thurward_arp_sent_total", Counter, l("interface"), "ARP messages sent."},
 	{"thurward_build_info", Gauge, l("version git_sha rules_sha"), "The build and the policy that run."},
