@@ -269,15 +269,15 @@ func (t *Table) find(k *Key, h uint64) Ref {
 const roomy = 6
 
 // place puts a ref into one of the two buckets of its hash: the first while it has fewer
-// than roomy refs, then the emptier one. When both are full, which is rare, one of their
-// refs is moved to its other bucket.
+// than roomy refs, then the emptier one. When that is full both are, which is rare: then
+// one of their refs is moved to its other bucket.
 func (t *Table) place(h uint64, r Ref) bool {
 	i, j := h&t.mask, t.second(h)
 	if u := t.buckets[i].used(); u >= roomy && t.buckets[j].used() < u {
 		i, j = j, i
 	}
-	return t.buckets[i].put(tag(h), r) || t.buckets[j].put(tag(h), r) ||
-		t.shift(i) && t.buckets[i].put(tag(h), r) || t.shift(j) && t.buckets[j].put(tag(h), r)
+	return t.buckets[i].put(tag(h), r) || t.shift(i) && t.buckets[i].put(tag(h), r) ||
+		t.shift(j) && t.buckets[j].put(tag(h), r)
 }
 
 // ones is the lowest bit of each lane, which is set in every tag and in no free slot.
