@@ -13,7 +13,7 @@ import (
 // ones are counted, and the count is printed.
 type console struct {
 	ring  *event.Ring
-	ctx   export.Context
+	ctx   *export.Context
 	on    bool
 	limit export.Limiter
 	chunk int
@@ -28,7 +28,7 @@ const (
 	slowRate, slowBurst, slowChunk          = 4, 60, 1
 )
 
-func newConsole(ctx export.Context, ring *event.Ring, on bool) *console {
+func newConsole(ctx *export.Context, ring *event.Ring, on bool) *console {
 	c := &console{ctx: ctx, ring: ring, on: on, limit: export.Limiter{Rate: consoleRate, Burst: consoleBurst}, chunk: consoleChunk}
 	if sys.Native() {
 		c.limit, c.chunk = export.Limiter{Rate: slowRate, Burst: slowBurst}, slowChunk
@@ -44,7 +44,7 @@ func (c *console) add(r *event.Record, name []byte) {
 		return
 	}
 	c.buf = append(c.buf, eventPrefix...)
-	c.buf = export.AppendNamed(c.buf, r, name, &c.ctx)
+	c.buf = export.AppendNamed(c.buf, r, name, c.ctx)
 	c.buf = append(c.buf, '\n')
 }
 

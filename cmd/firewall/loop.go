@@ -28,7 +28,7 @@ const (
 
 // loop forwards packets. While there are any it polls; otherwise it sleeps until a device
 // interrupts or a deadline of the data plane.
-func loop(e *router.Engine, p *ports, out *outlet, g *gaps) {
+func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock) {
 	native := sys.Native() // no preemption of this loop: see main
 	idle, busy := 0, 0
 	turn := int64(0) // when TLS next gets a turn although there are packets
@@ -53,6 +53,9 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps) {
 				out.wake()
 				others(now)
 				p.check(now, out)
+				if now >= w.next {
+					w.step(sys.Nanotime())
+				}
 			}
 			continue
 		}
@@ -63,6 +66,9 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps) {
 		}
 		if idle < spin {
 			continue
+		}
+		if now >= w.next {
+			w.step(now)
 		}
 		if out.due(now) {
 			out.rush.Store(false)
@@ -82,7 +88,7 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps) {
 		if d := e.NextDeadline(); d != math.MaxInt64 && d < deadline {
 			deadline = d
 		}
-		deadline = min(deadline, out.next.Load())
+		deadline = min(deadline, out.next.Load(), w.next)
 		bits := sys.Wait(deadline)
 		g.woke(sys.Nanotime(), deadline)
 		p.interrupted(bits, out)

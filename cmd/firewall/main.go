@@ -76,8 +76,8 @@ func run(args arguments) error {
 	if err := sys.Random(secret[:]); err != nil {
 		return errors.New("no random numbers: " + err.Error())
 	}
-	loopGaps := &gaps{}
-	out := newOutlet(policy, engine, events, nics, loopGaps, args, secret)
+	loopGaps, wall := &gaps{}, newWallClock(events)
+	out := newOutlet(policy, engine, events, nics, loopGaps, wall, args, secret)
 	go out.run()
 	if err := startDoT(policy, engine); err != nil {
 		return err
@@ -89,7 +89,7 @@ func run(args arguments) error {
 	}
 	engine.Announce()
 	ready(policy, nics)
-	loop(engine, nics, out, loopGaps)
+	loop(engine, nics, out, loopGaps, wall)
 	return nil
 }
 

@@ -23,6 +23,8 @@ type outlet struct {
 	stream  *export.Stream
 	ring    *event.Ring
 	console *console
+	ctx     *export.Context // also the stream's and the console's
+	wall    *wallClock
 	vsock   *virtio.Vsock // nil: the machine has none
 	bit     uint64        // vsock's, in the result of sys.Wait
 	signal  chan struct{}
@@ -36,13 +38,13 @@ type outlet struct {
 
 // newOutlet opens the vsock device, if there is one, and makes the stream with all metrics.
 func newOutlet(
-	p *ruleset.Policy, e *router.Engine, ring *event.Ring, n *ports, g *gaps, args arguments, secret [32]byte,
+	p *ruleset.Policy, e *router.Engine, ring *event.Ring, n *ports, g *gaps, w *wallClock, args arguments, secret [32]byte,
 ) *outlet {
 	base, source := sys.WallBase()
 	ctx := export.Context{Policy: p, WallBase: base, Clock: source,
 		Tracer: export.NewTracer([16]byte(secret[:16]), p.Settings.SampleAccept, p.Settings.SampleDrop)}
-	o := &outlet{ring: ring, signal: make(chan struct{}, 1)}
-	o.console = newConsole(ctx, ring, args.events)
+	o := &outlet{ring: ring, signal: make(chan struct{}, 1), ctx: &ctx, wall: w}
+	o.console = newConsole(&ctx, ring, args.events)
 	cfg := export.StreamConfig{Ring: ring, Context: &ctx, NoFlowEnd: p.Settings.Flags&ruleset.FlagNoFlowEnd != 0, Metrics: &export.Metrics{}, Local: &export.Metrics{},
 		Identity: identity(p, n, secret)}
 	cfg.Metrics.Add(export.Const("thurward_build_info", "The build and the policy that run.", buildLabels(p)),
@@ -153,6 +155,8 @@ func (o *outlet) step() bool {
 		}
 		v.Disarm()
 	}
+	base, _ := sys.WallBase()
+	o.ctx.Adjust(base, o.wall.set.Load())
 	start := sys.Nanotime()
 	lines := !o.rush.Load() || start >= o.turn.Load()
 	more := o.stream.Step(start, lines)

@@ -75,9 +75,12 @@ clock:
 	CMPL const_hasClock, $1
 	JNE  refuse                   // there are no such registers
 	XORL DX, DX
+	TESTL BX, BX
+	JNE  wall
 	MOVL $0x4b564d01, CX          // kvmclock: system time
 	MOVL $const_clockEnable, AX
 	WRMSR
+wall:
 	MOVL $0x4b564d00, CX          // kvmclock: wall clock
 	MOVL $const_clockWallAt, AX
 	WRMSR

@@ -167,6 +167,8 @@ func call(f *frame) (result uint64, other bool) {
 		return sysCooperate(), false
 	case abi.SysSeal:
 		return monitor(monSeal, 0, 0, 0, 0), false
+	case abi.SysClock:
+		return sysClock(a, b), false
 	case abi.SysPower:
 		power(a)
 	case abi.SysStats:

@@ -118,7 +118,7 @@ func initClock() {
 		clockSource = abi.ClockKVM
 		mon().HasClock = 1
 		monitor(monClock, 0, 0, 0, 0)
-		c.Wall = uint64(c.WallSec)*1_000_000_000 + uint64(c.WallNsec)
+		c.Wall = kvmWall()
 	} else {
 		calibrateTSC()
 	}
@@ -126,6 +126,33 @@ func initClock() {
 		refuse("no usable clock: the time-stamp counter does not advance")
 	}
 	calibrateAPIC()
+}
+
+// kvmWall returns what the host last wrote of the wall clock.
+func kvmWall() uint64 {
+	c := page()
+	return uint64(load32(uintptr(addr(&c.WallSec))))*1_000_000_000 + uint64(load32(uintptr(addr(&c.WallNsec))))
+}
+
+// sysClock: see abi.SysClock. The host computes kvmclock's wall clock anew each
+// time that it is asked, and from its own time of day. Its monotonic time is not
+// asked for again: that may step.
+func sysClock(op, v uint64) uint64 {
+	switch {
+	case op == abi.ClockSet:
+		page().Wall = v
+		return 0
+	case op != abi.ClockRead:
+	case clockSource == abi.ClockKVM:
+		if monitor(monClock, 1, 0, 0, 0) == 0 {
+			return kvmWall()
+		}
+	case clockSource == abi.ClockRTC:
+		if s, ok := readCMOS(); ok {
+			return uint64(s)
+		}
+	}
+	return errno(eINVAL)
 }
 
 func kvmClock() bool {

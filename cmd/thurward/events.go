@@ -82,7 +82,7 @@ value of each. In rules, reasons, actions and names * matches any text.`,
 	fl.StringSliceVar(&f.rules, "rule", nil, "of these rules, by id")
 	fl.StringSliceVar(&f.hosts, "host", nil, "to, from or translated to these addresses or prefixes")
 	fl.StringSliceVar(&f.reasons, "reason", nil, "for these reasons, as no_matching_allow_rule")
-	fl.StringSliceVar(&f.actions, "action", nil, "accept, drop, flow-end, dns-query, dns-upstream-failed, would-accept, would-drop, lines-lost")
+	fl.StringSliceVar(&f.actions, "action", nil, "accept, drop, flow-end, dns-query, dns-upstream-failed, would-accept, would-drop, clock-adjusted, lines-lost")
 	fl.StringSliceVar(&f.names, "name", nil, "about these names (also: --domain)")
 	fl.StringSliceVar(&f.names, "domain", nil, "about these names")
 	fl.Lookup("domain").Hidden = true

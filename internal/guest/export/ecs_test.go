@@ -34,13 +34,13 @@ var fields = map[string]string{
 	"firewall.drop_reason": "custom keyword", "firewall.flow_id": "custom long", "firewall.policy": "custom keyword", "firewall.clock": "custom keyword",
 	"firewall.icmp_type": "custom long", "firewall.icmp_code": "custom long", "firewall.ethertype": "custom keyword", "firewall.count": "custom long",
 	"firewall.dns_lookup": "custom long", "firewall.dns_bypass": "custom keyword", "firewall.hint": "custom keyword", "firewall.name_expired_seconds": "custom long",
-	"firewall.lost_lines": "custom long", "firewall.lost_records": "custom long",
+	"firewall.clock_adjustment_ns": "custom long", "firewall.lost_lines": "custom long", "firewall.lost_records": "custom long",
 }
 
 // kinds of the values that ECS allows for the fields that have a list of them.
 var allowed = map[string][]string{
-	"event.kind": {"event"}, "event.category": {"network"}, "event.outcome": {"success", "failure", "unknown"},
-	"event.type":        {"access", "allowed", "connection", "denied", "end", "info", "protocol", "start"},
+	"event.kind": {"event"}, "event.category": {"network", "host"}, "event.outcome": {"success", "failure", "unknown"},
+	"event.type":        {"access", "allowed", "change", "connection", "denied", "end", "info", "protocol", "start"},
 	"network.direction": {"ingress", "egress", "inbound", "outbound", "internal", "external", "unknown"},
 }
 

@@ -18,12 +18,30 @@ type Context struct {
 	// WallBase is the time of day, in nanoseconds since 1970, at which monotonic time was
 	// zero. Without a clock it is 0: timestamps then count from boot, and Clock is "none".
 	WallBase int64
+	before   int64 // WallBase of times before since: see Adjust
+	since    int64
+	adjusted bool
 	Clock    string  // "kvmclock", "rtc" or "none"
 	Tracer   *Tracer // nil: no trace ids
 
 	policy string // the policy's digest in hexadecimal
 	second int64  // the one of stamp
 	stamp  []byte // 2026-11-24T12:00:01
+}
+
+// Adjust corrects WallBase. Times before now, in monotonic nanoseconds, keep the former base.
+func (c *Context) Adjust(base, now int64) {
+	if base != c.WallBase {
+		c.WallBase, c.before, c.since, c.adjusted = base, c.WallBase, now, true
+	}
+}
+
+// wall returns the time of day in nanoseconds since 1970.
+func (c *Context) wall(mono int64) int64 {
+	if c.adjusted && mono < c.since {
+		return c.before + mono
+	}
+	return c.WallBase + mono
 }
 
 // AppendEvent appends the record as one line of JSON with the field names of the Elastic
@@ -36,6 +54,9 @@ func AppendEvent(dst []byte, r *event.Record, c *Context) []byte { return Append
 func AppendNamed(dst []byte, r *event.Record, name []byte, c *Context) []byte {
 	b := append(dst, `{"@timestamp":"`...)
 	b = c.appendTime(b, r.Time)
+	if r.Kind == event.ClockAdjusted {
+		return c.appendEnd(appendAdjusted(b, r), r)
+	}
 	b = append(b, `","event.kind":"event","event.category":["network"],"event.type":[`...)
 	switch {
 	case r.Kind == event.FlowEnd:
@@ -150,7 +171,7 @@ func (c *Context) policyID() string {
 
 // appendTime appends a timestamp: UTC, RFC 3339, microseconds.
 func (c *Context) appendTime(b []byte, mono int64) []byte {
-	ns := c.WallBase + mono
+	ns := c.wall(mono)
 	s, us := ns/1e9, ns%1e9/1e3
 	if us < 0 { // before 1970, in tests
 		s, us = s-1, us+1e6

@@ -104,9 +104,9 @@ func AppendSpan(dst []byte, r *event.Record, name []byte, c *Context) []byte {
 	b = append(b, `","kind":`...)
 	b = append(b, kind)
 	b = append(b, `,"startTimeUnixNano":"`...)
-	b = strconv.AppendInt(b, c.WallBase+start, 10)
+	b = strconv.AppendInt(b, c.wall(start), 10)
 	b = append(b, `","endTimeUnixNano":"`...)
-	b = strconv.AppendInt(b, c.WallBase+end, 10)
+	b = strconv.AppendInt(b, c.wall(end), 10)
 	b = append(b, `","attributes":[`...)
 	a := attributes{b, false}
 	a.record(r, name, c)

@@ -202,7 +202,7 @@ func EntryTime() int64 { return info().EntryNS }
 // since 1970, and where that is known from: "kvmclock", "rtc", or "none" when
 // the base is zero because there is no clock.
 func WallBase() (base int64, source string) {
-	w := int64(at[abi.Clock](abi.ClockPage).Wall)
+	w := int64(atomic.LoadUint64(&at[abi.Clock](abi.ClockPage).Wall))
 	switch info().ClockSource {
 	case abi.ClockKVM:
 		return w, "kvmclock"
@@ -210,4 +210,18 @@ func WallBase() (base int64, source string) {
 		return w, "rtc"
 	}
 	return 0, "none"
+}
+
+// SetWallBase corrects the base that WallBase returns, in nanoseconds since 1970.
+// CLOCK_REALTIME follows it.
+func SetWallBase(base int64) {
+	syscall.RawSyscall(abi.SysClock, abi.ClockSet, uintptr(base), 0)
+}
+
+// ReadClock reads the machine's clock that keeps the date. From kvmclock that is the base
+// as WallBase returns it; from a real-time clock the time of day, in whole seconds since
+// 1970. It returns false when there is no such clock, or it does not answer.
+func ReadClock() (v int64, ok bool) {
+	r, _, e := syscall.RawSyscall(abi.SysClock, abi.ClockRead, 0, 0)
+	return int64(r), e == 0
 }

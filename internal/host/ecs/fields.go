@@ -62,13 +62,14 @@ const (
 	NameExpired     = "firewall.name_expired_seconds"
 	ErrorMessage    = "error.message"
 
-	TraceID     = "trace.id"
-	SpanID      = "span.id"
-	Clock       = "firewall.clock" // "none": times count from 1970-01-01 at boot
-	Policy      = "firewall.policy"
-	LostLines   = "firewall.lost_lines"
-	LostRecords = "firewall.lost_records"
-	LostEvents  = "thurward.lost" // of the console
+	TraceID         = "trace.id"
+	SpanID          = "span.id"
+	Clock           = "firewall.clock" // "none": times count from 1970-01-01 at boot
+	Policy          = "firewall.policy"
+	ClockAdjustment = "firewall.clock_adjustment_ns" // what was added; may be negative
+	LostLines       = "firewall.lost_lines"
+	LostRecords     = "firewall.lost_records"
+	LostEvents      = "thurward.lost" // of the console
 )
 
 // The fields of a HELLO, the first line of a connection, beside Timestamp,
@@ -100,6 +101,7 @@ const (
 	FlowEnd        = "flow-end"
 	DNSQuery       = "dns-query"
 	UpstreamFailed = "dns-upstream-failed"
+	ClockAdjusted  = "clock-adjusted"
 	LinesLost      = "lines-lost"
 	EventsLost     = "events-lost" // of the console
 )

@@ -62,6 +62,8 @@ func (s Style) Verdict(e Event) string {
 		return s.paint(cyan, "DNS   ") + query(e)
 	case UpstreamFailed:
 		return s.paint(yellow, "TLS   ") + upstream(e)
+	case ClockAdjusted:
+		return s.paint(yellow, "CLOCK ") + adjustment(e)
 	case LinesLost:
 		return s.paint(yellow, "LOST  ") + loss(e)
 	}
@@ -176,6 +178,15 @@ func loss(e Event) string {
 		where = "on the way here: this reader is too slow"
 	}
 	return fmt.Sprintf("  %d lines, %d events unread, %s", e.Amount(LostLines), e.Amount(LostRecords), where)
+}
+
+// adjustment writes by how much the clock was corrected.
+func adjustment(e Event) string {
+	d := time.Duration(e.Int(ClockAdjustment)).Round(time.Millisecond)
+	if d < 0 {
+		return fmt.Sprintf("  the time of day was fast by %v, corrected", -d)
+	}
+	return fmt.Sprintf("  the time of day was slow by %v, corrected", d)
 }
 
 // duration writes EventDuration with about two digits behind the point.

@@ -109,7 +109,7 @@ const (
 	MonEOI       = 3 // end of interrupt
 	MonFlush     = 4 // forget cached translations
 	MonCooperate = 5 // no more interrupts in ring 3
-	MonClock     = 6 // have the host write kvmclock to ClockPage
+	MonClock     = 6 // have the host write kvmclock to ClockPage; BX other than 0: its wall clock only
 	MonEnter     = 7 // choose SYSCALL's target: RBX is 1 where it stays in ring 3; set RCX's protections in CR4. Until closed
 	MonClose     = 8 // what belongs to ring 0 becomes read-only to ring 3
 	MonSeal      = 9 // and the ports that only starting needs are forbidden
@@ -333,6 +333,18 @@ const (
 	// SysSeal ends starting up: what only that needs is forbidden for good. See
 	// MonSeal.
 	SysSeal = 0x5407
+	// SysClock reads the clock that keeps the date (arg 0: ClockRead) and returns
+	// the time of day at which CLOCK_MONOTONIC was zero, in nanoseconds since 1970,
+	// where Info.ClockSource is ClockKVM, and the time of day in whole seconds since
+	// 1970 where it is ClockRTC; or -EINVAL when the clock cannot be read. Or it
+	// sets Clock.Wall to arg 1 (ClockSet).
+	SysClock = 0x5408
+)
+
+// Arguments of SysClock.
+const (
+	ClockRead = 0
+	ClockSet  = 1
 )
 
 // Arguments of SysPower.

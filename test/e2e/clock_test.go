@@ -1,0 +1,176 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/thurward/thurward/internal/host/ecs"
+	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/shared/packet"
+)
+
+// A stoppable is a machine whose clock is looked at: its LAN side is a UDP socket.
+type stoppable struct {
+	t      *testing.T
+	qmp    net.Conn
+	lan    net.Conn
+	events chan ecs.Event
+	ready  chan string
+}
+
+// newStoppable boots the image with events on the console.
+func newStoppable(ctx context.Context, t *testing.T, accel ...string) *stoppable {
+	t.Helper()
+	there, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest := there.LocalAddr().String()
+	here, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := here.LocalAddr().(*net.UDPAddr)
+	here.Close()
+	there.Close() // QEMU's from now on
+	socket := t.TempDir() + "/qmp"
+	args := append(accel, "-M", "microvm,rtc=on", "-global", "virtio-mmio.force-legacy=false", "-m", "64M", "-nodefaults", "-no-user-config",
+		"-display", "none", "-serial", "stdio", "-no-reboot", "-qmp", "unix:"+socket+",server=on,wait=off", "-kernel", testImage(t),
+		"-append", "thurward.events=console thurward.lan="+vmm.DefaultMAC(vmm.LAN)+" thurward.wan="+vmm.DefaultMAC(vmm.WAN),
+		"-netdev", "socket,id=n0,udp="+local.String()+",localaddr="+guest, "-netdev", "hubport,id=n1,hubid=1",
+		"-device", "virtio-net-device,netdev=n0,mac="+vmm.DefaultMAC(vmm.LAN), "-device", "virtio-net-device,netdev=n1,mac="+vmm.DefaultMAC(vmm.WAN))
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s := &stoppable{t: t, events: make(chan ecs.Event, 1000), ready: make(chan string, 1)}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for r := bufio.NewScanner(out); r.Scan(); {
+			l := strings.TrimSpace(r.Text())
+			if e, err := ecs.Parse(strings.TrimPrefix(l, "thurward: event ")); err == nil {
+				s.events <- e
+			} else if strings.HasPrefix(l, "thurward: ready ") {
+				s.ready <- l
+			}
+		}
+		cmd.Wait() //nolint:errcheck // it is killed
+	}()
+	t.Cleanup(func() {
+		cmd.Process.Kill() //nolint:errcheck // it may have ended
+		<-over
+	})
+	select {
+	case l := <-s.ready:
+		t.Log(l)
+	case <-time.After(limit):
+		t.Fatal("not ready")
+	}
+	if s.qmp, err = net.Dial("unix", socket); err != nil {
+		t.Fatal(err)
+	}
+	go io.Copy(io.Discard, s.qmp) //nolint:errcheck // what it answers is of no interest
+	s.execute("qmp_capabilities")
+	if s.lan, err = net.DialUDP("udp4", local, net.UDPAddrFromAddrPort(there.LocalAddr().(*net.UDPAddr).AddrPort())); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.lan.Close(); s.qmp.Close() })
+	return s
+}
+
+func (s *stoppable) execute(command string) {
+	if _, err := fmt.Fprintf(s.qmp, "{\"execute\":%q}\n", command); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// await returns the next event with the action.
+func (s *stoppable) await(action string, within time.Duration) ecs.Event {
+	s.t.Helper()
+	for late := time.After(within); ; {
+		select {
+		case e := <-s.events:
+			if e.Str(ecs.EventAction) == action {
+				return e
+			}
+		case <-late:
+			s.t.Fatalf("no %s within %v", action, within)
+		}
+	}
+}
+
+// fast returns by how much the firewall's time of day is fast at most and at least, by the
+// event of a packet that it drops.
+func (s *stoppable) fast(port uint16) (least, most time.Duration) {
+	s.t.Helper()
+	f := make([]byte, 60)
+	packet.PutEth(f, &[6]byte{0x52, 0x54, 0, 0x74, 0x68, 1}, &sprayMAC, packet.TypeIPv4)
+	packet.PutIPv4(f[14:], sprayAddr, 198<<24|51<<16|100<<8|80, packet.UDP, 64, 26)
+	f[34], f[35], f[36], f[37], f[39] = 4, 0, byte(port>>8), byte(port), 26
+	sent := time.Now()
+	if _, err := s.lan.Write(f); err != nil {
+		s.t.Fatal(err)
+	}
+	e := s.await(ecs.Drop, limit)
+	return e.Time().Sub(time.Now()), e.Time().Sub(sent)
+}
+
+// TestClockAfterStop: a machine that was stopped for 10 seconds has the time of day again
+// within 5 seconds of going on, and says by how much it was wrong. QEMU's real-time clock
+// begins with a whole second at its own start, and so is slow by up to one: with it the
+// error after is compared with that before.
+func TestClockAfterStop(t *testing.T) {
+	if _, err := vmm.FindQEMU(); err != nil {
+		t.Skip(err)
+	}
+	const gap = 10 * time.Second
+	for name, accel := range map[string][]string{"tcg": {"-accel", "tcg", "-cpu", "max"}, "kvm": {"-accel", "kvm", "-cpu", "host,-arch-capabilities"}} {
+		t.Run(name, func(t *testing.T) {
+			if why := noKVM(); name == "kvm" && why != "" && !softwareKVM() {
+				t.Skip(why)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			s := newStoppable(ctx, t, accel...)
+			time.Sleep(3 * time.Second) // a real-time clock is first read for a second
+			low, high := s.fast(2000)
+			s.execute("stop")
+			time.Sleep(gap)
+			resumed := time.Now()
+			s.execute("cont")
+			e := s.await(ecs.ClockAdjusted, 5*time.Second)
+			by := time.Duration(e.Int(ecs.ClockAdjustment))
+			took := time.Since(resumed)
+			low2, high2 := s.fast(2001)
+			t.Logf("%s: fast by %v to %v before, %v to %v after; %v after going on it was adjusted by %v", e.Str(ecs.Clock), low, high, low2, high2, took, by)
+			if d := by - gap; d < -200*time.Millisecond || d > 200*time.Millisecond {
+				t.Errorf("adjusted by %v", by)
+			}
+			const good = 100 * time.Millisecond
+			switch e.Str(ecs.Clock) {
+			case "kvmclock":
+				if high2 < -good || low2 > good {
+					t.Errorf("fast by %v to %v", low2, high2)
+				}
+			case "rtc":
+				if high2-low < -good || low2-high > good || high2 < -time.Second-good || low2 > good {
+					t.Errorf("fast by %v to %v, which was %v to %v", low2, high2, low, high)
+				}
+			default:
+				t.Errorf("the clock is %q", e.Str(ecs.Clock))
+			}
+		})
+	}
+}
