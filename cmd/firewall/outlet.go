@@ -127,9 +127,10 @@ func (o *outlet) interrupted(bits uint64) {
 	}
 }
 
-// snapshot takes a snapshot of the metrics if the stream has requested one. The packet loop
-// calls it.
+// snapshot records that the packet loop runs, and takes a snapshot of the metrics if the stream
+// has requested one. Only the packet loop may call it.
 func (o *outlet) snapshot() {
+	o.stream.Alive()
 	if o.stream.Wanted() {
 		o.stream.Snapshot()
 	}

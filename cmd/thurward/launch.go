@@ -38,6 +38,7 @@ type launch struct {
 	pageToken      string // file of the token of the page; "": beside the sockets
 	args           string
 	restart        vmm.Restart
+	watchdog       time.Duration
 	trusted        peer.Users
 
 	out, errOut io.Writer // they do not block
@@ -101,7 +102,7 @@ func (l *launch) run(ctx context.Context) error {
 	}
 	stop := l.startReader(ctx)
 	defer stop()
-	opts := vmm.RunOptions{Restart: l.restart, Say: l.say}
+	opts := vmm.RunOptions{Restart: l.restart, Watchdog: l.watchdog, Say: l.say}
 	if l.demonstrates() {
 		return l.demonstrate(ctx, h, cfg, opts, w)
 	}

@@ -29,6 +29,7 @@ type runFlags struct {
 	pci         bool
 	printConfig bool
 	timeout     time.Duration
+	watchdog    time.Duration
 }
 
 func newRunCmd() *cobra.Command {
@@ -38,7 +39,8 @@ func newRunCmd() *cobra.Command {
 		Short: "Boot the image",
 		Long: `run boots an image in QEMU's microvm machine, or the one that --machine names,
 joins its two network interfaces to what --lan and --wan name, and prints its
-console. After a crash it boots it again; it ends with the machine, or on Ctrl-C.
+console. After a crash, or when it hangs, it boots it again; it ends with the
+machine, or on Ctrl-C.
 With --vmm it takes Firecracker or cloud-hypervisor in place of QEMU.
 
 A network is one of
@@ -106,6 +108,7 @@ run ends, with 0 if every step went as it should.`,
 	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual CPUs")
 	fl.StringVar(&f.args, "append", "", "more boot arguments")
 	fl.StringVar(&f.restart, "restart", "on-crash", "when to restart the machine: on-crash or never")
+	fl.DurationVar(&f.watchdog, "watchdog", vmm.DefaultWatchdog, "restart a firewall that shows no sign of life for this time (0: never)")
 	fl.DurationVar(&f.timeout, "timeout", 0, "end with an error after this time, as 30s (0: no limit)")
 	return cmd
 }
@@ -150,6 +153,9 @@ func (f *runFlags) launch() (*launch, error) {
 	}
 	if f.cpus < 1 || f.cpus > maxCPUs {
 		return nil, fmt.Errorf("--cpus %d is out of range (want %d: the image uses one processor)", f.cpus, maxCPUs)
+	}
+	if l.watchdog, err = vmm.ParseWatchdog(f.watchdog); err != nil {
+		return nil, fmt.Errorf("--watchdog: %w", err)
 	}
 	if f.timeout < 0 {
 		return nil, fmt.Errorf("--timeout %v is negative", f.timeout)

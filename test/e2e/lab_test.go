@@ -92,6 +92,12 @@ func newLab(t testing.TB, kvm bool, configure func(*vmm.Config)) *lab {
 // newLabOn is newLab on a given hypervisor.
 func newLabOn(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Config)) *lab {
 	t.Helper()
+	return newLabWith(t, h, kvm, configure, vmm.RunOptions{Restart: vmm.OnCrash})
+}
+
+// newLabWith is newLabOn with options of the launcher.
+func newLabWith(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Config), o vmm.RunOptions) *lab {
+	t.Helper()
 	w, err := netlab.New(netlab.DefaultConfig())
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +114,8 @@ func newLabOn(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Conf
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		l.ended <- vmm.Run(ctx, h, cfg, vmm.RunOptions{Restart: vmm.OnCrash, OnLine: l.line})
+		o.OnLine = l.line
+		l.ended <- vmm.Run(ctx, h, cfg, o)
 	}()
 	t.Cleanup(func() {
 		l.cancel()

@@ -38,6 +38,7 @@ const (
 // Intervals and time-outs in nanoseconds.
 const (
 	metricsEvery = int64(10e9)
+	beatEvery    = int64(1e9)
 	firstRetry   = int64(100e6)
 	lastRetry    = int64(5e9)
 	connectLimit = int64(2e9)
@@ -97,6 +98,9 @@ type Stream struct {
 	cursor    metricCursor
 	part      int // part of the snapshot being written: part…
 	nextShot  int64
+	loops     atomic.Uint32 // calls of Alive
+	beaten    uint32        // loops at the last beat
+	nextBeat  int64
 	backlog   bool // lines were left that could have been sent
 	greeted   bool // the first snapshot of this connection is rendered
 	toldLines uint64
@@ -160,6 +164,10 @@ func (s *Stream) Snapshot() {
 	s.shot.Store(shotReady)
 }
 
+// Alive records that the packet loop runs. Only the packet loop may call it, before each Step
+// that it causes; a beat is sent only if it has been called since the last one.
+func (s *Stream) Alive() { s.loops.Add(1) }
+
 // Step does a bounded amount of work, and reports whether there is more to do at once.
 // Otherwise it is to be called again at the time that Next returns, or when records have
 // arrived or the link has changed. Without lines it only takes records, the smaller part of
@@ -195,6 +203,9 @@ func (s *Stream) Next() int64 {
 	case LinkOpen:
 		if s.part == partNone && s.shot.Load() == shotIdle {
 			next = min(next, s.nextShot)
+		}
+		if len(s.out) == 0 && s.greeted && s.part == partNone {
+			next = min(next, s.nextBeat)
 		}
 		if len(s.out) == 0 && s.anyLoss() {
 			next = min(next, s.nextLoss)
@@ -314,7 +325,7 @@ func (s *Stream) begin(now int64) {
 	s.conn++
 	s.out, s.sent = s.out[:0], 0
 	s.line(appendHello(s.out, &s.c.Identity, s.c.Context, now, s.conn, s.Dropped()))
-	s.part, s.nextLoss = partNone, now
+	s.part, s.nextLoss, s.nextBeat = partNone, now, now+beatEvery
 	s.loss(now)
 	s.wantShot(now)
 }

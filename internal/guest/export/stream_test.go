@@ -410,3 +410,45 @@ func BenchmarkFloodOfIdentical(b *testing.B) {
 		}
 	}
 }
+
+// TestBeat: a beat is sent every second while the packet loop runs, and none once it stands still,
+// however often the stream's own goroutine runs.
+func TestBeat(t *testing.T) {
+	l := newStreamLab(t, nil)
+	l.settle()
+	before := len(l.link.lines(beatPrefix))
+	l.until(l.now + 30e9)
+	if n := len(l.link.lines(beatPrefix)) - before; n < 29 || n > 31 {
+		t.Errorf("%d beats in 30 seconds, want 30", n)
+	}
+	l.now += 2e9
+	l.s.Step(l.now, true) // what the loop's last turn has earned
+	before = len(l.link.lines(beatPrefix))
+	for range 100 {
+		l.now += 1e9
+		l.s.Step(l.now, true)
+	}
+	if n := len(l.link.lines(beatPrefix)) - before; n != 0 {
+		t.Errorf("%d beats although the packet loop stands still", n)
+	}
+	got := len(l.link.got)
+	for range 100 {
+		l.now += 1e9
+		l.s.Step(l.now, true)
+	}
+	if n := len(l.link.got) - got; n != 0 {
+		t.Errorf("%d bytes although the packet loop stands still: %q", n, l.link.got[got:])
+	}
+}
+
+// TestBeatWaits: a receiver that does not read is not a reason to run: no step is due for a beat
+// that cannot be sent.
+func TestBeatWaits(t *testing.T) {
+	l := newStreamLab(t, nil)
+	l.until(l.now + 1)
+	l.link.room = 0
+	l.until(l.now + 5e9)
+	if n := l.s.Next(); n <= l.now {
+		t.Errorf("a step is due at %d, and it is %d", n, l.now)
+	}
+}

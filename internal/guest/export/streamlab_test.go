@@ -91,6 +91,7 @@ func newStreamLab(t testing.TB, edit func(c *StreamConfig)) *streamLab {
 // settle steps until there is nothing more to do at this time.
 func (l *streamLab) settle() {
 	for i := 0; ; i++ {
+		l.s.Alive()
 		if l.s.Wanted() {
 			l.s.Snapshot()
 		}

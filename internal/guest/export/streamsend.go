@@ -20,6 +20,21 @@ func (s *Stream) send(now int64) (more bool) {
 	return lines >= stepLines
 }
 
+// beatPrefix begins the lines by which the host sees that the packet loop runs.
+const beatPrefix = "# BEAT "
+
+// beat renders a beat if it is time for one and the packet loop has run since the last, and
+// reports whether it did.
+func (s *Stream) beat(now int64) bool {
+	loops := s.loops.Load()
+	if now < s.nextBeat || loops == s.beaten {
+		return false
+	}
+	s.beaten, s.nextBeat = loops, now+beatEvery
+	s.line(s.c.Context.appendTime(append(s.out, beatPrefix...), now))
+	return true
+}
+
 // push passes rendered bytes to the link, and reports whether it took any.
 func (s *Stream) push() bool {
 	moved := false
@@ -58,7 +73,7 @@ func (s *Stream) render(now int64) bool {
 	if !s.greeted {
 		return false // wait for the first snapshot
 	}
-	if s.loss(now) {
+	if s.beat(now) || s.loss(now) {
 		return true
 	}
 	var ok bool

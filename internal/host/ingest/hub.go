@@ -42,6 +42,8 @@ type identity struct{ hello, name string }
 func (h *Hub) Publish(s *Source, it Item) {
 	raw := it.Raw
 	switch it.Kind {
+	case BeatKind:
+		return // it is about the connection that it came by
 	case FromKind:
 		return // a source must not send lines in the name of another one
 	case Malformed:

@@ -26,6 +26,7 @@ const (
 	EOFKind           // # METRIC # EOF: its end
 	SpanKind          // # SPAN {…}
 	HelloKind         // # HELLO {…}
+	BeatKind          // # BEAT time: the packet loop runs
 	FromKind          // # FROM name: of the firewall whose lines follow, in a stream of several
 	Unknown           // # and anything else, or a metric not in the schema: of a newer firewall, to be ignored
 	Malformed         // none of these, or one of these that cannot be read
@@ -50,6 +51,8 @@ func (k Kind) String() string {
 		return "span"
 	case HelloKind:
 		return "hello"
+	case BeatKind:
+		return "beat"
 	case FromKind:
 		return "from"
 	case Unknown:
@@ -93,6 +96,7 @@ const (
 	metricPrefix = "# METRIC "
 	spanPrefix   = "# SPAN "
 	helloPrefix  = "# HELLO "
+	beatPrefix   = "# BEAT "
 	fromPrefix   = "# FROM "
 )
 
@@ -132,6 +136,8 @@ func (it *Item) parse(line string) (Kind, error) {
 	case strings.HasPrefix(line, helloPrefix):
 		it.Hello, err = parseHello(line[len(helloPrefix):])
 		return HelloKind, err
+	case strings.HasPrefix(line, beatPrefix):
+		return BeatKind, nil
 	case strings.HasPrefix(line, fromPrefix):
 		if it.From = line[len(fromPrefix):]; len(it.From) > maxFrom || it.From == "" {
 			return FromKind, errFrom

@@ -33,6 +33,7 @@ func TestParse(t *testing.T) {
 		{`# METRIC # TYPE thurward_uptime_seconds gauge`, TypeKind, nil},
 		{`# METRIC # EOF`, EOFKind, nil},
 		{`# METRIC # SNAPSHOT 2026-11-24T12:00:00Z`, SnapshotKind, nil},
+		{`# BEAT 2026-11-24T12:00:00Z`, BeatKind, nil},
 		{`# METRIC # any comment`, Unknown, nil},
 		// Of a newer firewall: passed over, as long as it is a metric at all.
 		{`# METRIC a_total 1`, Unknown, nil},

@@ -164,7 +164,9 @@ func (d *device) write(c *conn) {
 		}
 		b, c.in = c.in, b[:0]
 		d.mu.Unlock()
+		d.counts.Writing.Add(1)
 		n, err := c.sock.Write(b)
+		d.counts.Writing.Add(-1)
 		d.mu.Lock()
 		c.fwd += uint32(n)
 		d.counts.Bytes.Add(uint64(n))

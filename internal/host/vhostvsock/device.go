@@ -47,6 +47,8 @@ type Counters struct {
 	BadPackets  atomic.Uint64 // invalid header, address, length or operation
 	Overruns    atomic.Uint64 // connections reset because the guest sent beyond its credit
 	Dropped     atomic.Uint64 // packets that were not sent because the guest takes none
+	Packets     atomic.Uint64 // from the guest
+	Writing     atomic.Int64  // writes to sockets that are under way: the receiver may not read
 }
 
 type key struct{ guest, host uint32 }
@@ -273,6 +275,7 @@ func (d *device) transmit(r *vhostuser.Ring) (more bool, err error) {
 
 // packet handles one packet of the guest.
 func (d *device) packet(c *vhostuser.Chain) {
+	d.counts.Packets.Add(1)
 	var b [headerLen]byte
 	data, ok := gather(b[:], c.Read)
 	h := parseHeader(&b)

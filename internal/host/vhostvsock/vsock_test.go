@@ -121,6 +121,9 @@ func TestNobodyListens(t *testing.T) {
 	if m.counts.Refused.Load() != 3 || m.counts.Connections.Load() != 1 {
 		t.Errorf("%d refused, %d made", m.counts.Refused.Load(), m.counts.Connections.Load())
 	}
+	if n := m.counts.Packets.Load(); n < 4 {
+		t.Errorf("%d packets, and the guest has asked four times", n)
+	}
 }
 
 // TestReaderStands: a reader that does not read uses bounded memory, and gets all data
@@ -137,11 +140,15 @@ func TestReaderStands(t *testing.T) {
 			quiet = time.Now()
 		}
 	}
+	if m.counts.Writing.Load() != 1 {
+		t.Errorf("%d writes are under way, want the one that the reader does not take", m.counts.Writing.Load())
+	}
 	if n > 4*bufAlloc+1<<20 { // the sockets' own buffers are among it
 		t.Errorf("%d bytes went to a reader that takes nothing", n)
 	}
 	go io.Copy(io.Discard, c)
 	until(t, v, "going on", func() bool { n += write(v, make([]byte, 10_000)); return n > 4<<20 })
+	until(t, v, "the end of the last write", func() bool { return m.counts.Writing.Load() == 0 })
 }
 
 // TestReaderGoes: the guest sees the end of a reader, and connects to the next one.

@@ -50,6 +50,8 @@ type Config struct {
 	// Log is called with what the launcher's own devices have to tell; may be
 	// nil.
 	Log func(format string, a ...any)
+
+	pulse *pulse // counts the guest's signs of life, of one start; may be nil
 }
 
 // Cmdline returns the machine's boot arguments.
@@ -89,7 +91,7 @@ func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 	if log == nil {
 		log = func(string, ...any) {}
 	}
-	at, err := c.Vsock.attach(firstFD+len(all.Files), c.Machine.bus(), c.Trusted, log)
+	at, err := c.Vsock.attach(firstFD+len(all.Files), c.Machine.bus(), c.Trusted, c.pulse, log)
 	if err != nil {
 		all.drop()
 		return nil, all, err

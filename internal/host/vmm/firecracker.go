@@ -245,7 +245,8 @@ func (f *Firecracker) Start(c Config, onLine func(Line)) (_ *Machine, err error)
 		cmd = held(command)
 	}
 	m := &Machine{name: "firecracker", cmd: cmd, log: s.log,
-		ask: func() error { return pressCtrlAltDel(filepath.Join(s.dir, fileAPI)) }}
+		ask:    func() error { return pressCtrlAltDel(filepath.Join(s.dir, fileAPI)) },
+		paused: func() bool { return apiPaused(filepath.Join(s.dir, fileAPI)) }}
 	return launch(m, onLine, s.close)
 }
 
@@ -263,11 +264,26 @@ func apiPut(socket, path string, body any) error {
 	if err != nil {
 		return err
 	}
+	_, err = apiCall(socket, http.MethodPut, path, b)
+	return err
+}
+
+// apiPaused reports whether Firecracker says that the machine is paused.
+func apiPaused(socket string) bool {
+	b, err := apiCall(socket, http.MethodGet, "/", nil)
+	var i struct {
+		State string `json:"state"`
+	}
+	return err == nil && json.Unmarshal(b, &i) == nil && i.State == "Paused"
+}
+
+// apiCall makes a request and returns the beginning of the answer's body.
+func apiCall(socket, method, path string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), apiLimit)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://localhost"+path, bytes.NewReader(b))
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	t := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -276,14 +292,14 @@ func apiPut(socket, path string, body any) error {
 	}}
 	r, err := t.RoundTrip(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer r.Body.Close()
+	said, _ := io.ReadAll(io.LimitReader(r.Body, tailLen)) //nolint:errcheck // the status says enough
 	if r.StatusCode/100 != 2 {
-		said, _ := io.ReadAll(io.LimitReader(r.Body, tailLen)) //nolint:errcheck // the status says enough
-		return errors.New(path + ": " + r.Status + ": " + strings.TrimSpace(string(said)))
+		return nil, errors.New(path + ": " + r.Status + ": " + strings.TrimSpace(string(said)))
 	}
-	return nil
+	return said, nil
 }
 
 // readTail returns the end of a file, or nothing.

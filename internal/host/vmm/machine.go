@@ -31,6 +31,7 @@ type Machine struct {
 	cmd    *exec.Cmd
 	log    func() string // the end of the hypervisor's log; may be nil
 	ask    func() error  // asks the guest to end in good order; may be nil
+	paused func() bool   // asks the hypervisor whether the machine is paused; may be nil
 	done   chan struct{} // closed when the hypervisor has ended and its console is read
 	err    error         // valid once done is closed
 	stop   sync.Once
@@ -92,6 +93,9 @@ func (m *Machine) Stop() {
 		}()
 	})
 }
+
+// kill ends a machine that does not answer, at once.
+func (m *Machine) kill() { m.cmd.Process.Kill() } //nolint:errcheck // it may have ended
 
 // endsWithin waits for the machine's end.
 func (m *Machine) endsWithin(d time.Duration) bool {

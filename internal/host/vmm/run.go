@@ -15,8 +15,11 @@ const bootLimit = 60 * time.Second
 // RunOptions are the options of Run.
 type RunOptions struct {
 	Restart Restart
-	OnLine  func(Line)                    // called with each line of the console, in order; may be nil
-	Say     func(format string, a ...any) // called with messages for the user; may be nil
+	// Watchdog is how long a firewall that is ready may show no sign of life before it is
+	// restarted as after a crash. 0: for ever.
+	Watchdog time.Duration
+	OnLine   func(Line)                    // called with each line of the console, in order; may be nil
+	Say      func(format string, a ...any) // called with messages for the user; may be nil
 }
 
 // crashGrace is how long a machine may take to end after its crash line: it prints a
@@ -33,7 +36,10 @@ func Run(ctx context.Context, h Hypervisor, c Config, o RunOptions) error {
 	if o.Say == nil {
 		o.Say = func(string, ...any) {}
 	}
-	s := supervisor{pause: sleep, say: o.Say, boot: func(ctx context.Context) Outcome { return boot(ctx, h, c, bootLimit, o.OnLine) }}
+	if why := watchdogOff(&c, o.Watchdog); why != "" {
+		o.Say("no watchdog: %s", why)
+	}
+	s := supervisor{pause: sleep, say: o.Say, boot: func(ctx context.Context) Outcome { return boot(ctx, h, c, bootLimit, &o) }}
 	return s.run(ctx, o.Restart)
 }
 
@@ -43,7 +49,10 @@ func Run(ctx context.Context, h Hypervisor, c Config, o RunOptions) error {
 var errSilent = errors.New("the machine ended without saying why: it was reset or powered off, or the hypervisor was ended")
 
 // boot runs a machine once. It must be ready within limit.
-func boot(ctx context.Context, h Hypervisor, c Config, limit time.Duration, onLine func(Line)) Outcome {
+func boot(ctx context.Context, h Hypervisor, c Config, limit time.Duration, opts *RunOptions) Outcome {
+	if c.Vsock.Path != "" {
+		c.pulse = &pulse{}
+	}
 	var mu sync.Mutex
 	var o Outcome
 	ready, crashed := make(chan struct{}), make(chan struct{})
@@ -59,7 +68,7 @@ func boot(ctx context.Context, h Hypervisor, c Config, limit time.Duration, onLi
 			close(crashed)
 		}
 		mu.Unlock()
-		onLine(l)
+		opts.OnLine(l)
 	})
 	if err != nil {
 		return Outcome{Err: err}
@@ -67,8 +76,10 @@ func boot(ctx context.Context, h Hypervisor, c Config, limit time.Duration, onLi
 	late := time.NewTimer(limit)
 	defer late.Stop()
 	var gaveUp error
+	var hung <-chan struct{}
 	select {
 	case <-ready:
+		hung = m.watch(c.pulse, opts.Watchdog, opts.Say)
 	case <-crashed:
 	case <-m.Done():
 	case <-ctx.Done():
@@ -84,6 +95,9 @@ func boot(ctx context.Context, h Hypervisor, c Config, limit time.Duration, onLi
 		case <-time.After(h.traits().grace):
 		}
 		m.Stop()
+	case <-hung:
+		gaveUp = hungError{opts.Watchdog}
+		m.kill()
 	case <-m.Done():
 	case <-ctx.Done():
 		m.Stop()

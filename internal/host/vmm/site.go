@@ -128,6 +128,10 @@ func (s *site) relay(c *Config) error {
 	if say == nil {
 		say = func(string, ...any) {}
 	}
+	p := c.pulse
+	if p == nil {
+		p = &pulse{}
+	}
 	to := c.Vsock.Path + "_" + strconv.Itoa(telemetryPort)
 	go func() {
 		for {
@@ -135,14 +139,15 @@ func (s *site) relay(c *Config) error {
 			if err != nil {
 				return
 			}
-			passOn(guest.(*net.UnixConn), to, c.Trusted, say) // one at a time: the firewall has one
+			p.Packets.Add(1)
+			passOn(guest.(*net.UnixConn), to, c.Trusted, p, say) // one at a time: the firewall has one
 		}
 	}()
 	return nil
 }
 
 // passOn joins the guest's connection to the receiver, until either ends.
-func passOn(guest *net.UnixConn, to string, trusted peer.Users, say func(string, ...any)) {
+func passOn(guest *net.UnixConn, to string, trusted peer.Users, p *pulse, say func(string, ...any)) {
 	defer guest.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
 	defer cancel()
@@ -158,5 +163,18 @@ func passOn(guest *net.UnixConn, to string, trusted peer.Users, say func(string,
 		io.Copy(guest, receiver) //nolint:errcheck // the end of either is the end of both
 		guest.Close()
 	}()
-	io.Copy(receiver, guest) //nolint:errcheck // likewise
+	io.Copy(beating{receiver, p}, guest) //nolint:errcheck // likewise
+}
+
+// beating is a receiver; what passes to it is counted as a sign of life.
+type beating struct {
+	io.Writer
+	pulse *pulse
+}
+
+func (b beating) Write(data []byte) (int, error) {
+	b.pulse.Packets.Add(1)
+	b.pulse.Writing.Add(1)
+	defer b.pulse.Writing.Add(-1)
+	return b.Writer.Write(data)
 }

@@ -193,6 +193,17 @@ func guest(vsock string, api chan bool) {
 		b := make([]byte, 2)
 		n, _ := io.ReadFull(c, b) //nolint:errcheck // likewise
 		fmt.Printf("answer %q\nthurward: stopped: told\n", b[:n])
+	case "hangs", "beats":
+		ready()
+		c, err := net.Dial("unix", vsock+"_9000")
+		if err != nil {
+			die("%v", err)
+		}
+		for i := 0; i < 5 || does == "beats"; i++ {
+			io.WriteString(c, "# BEAT\n") //nolint:errcheck // the test fails then
+			time.Sleep(50 * time.Millisecond)
+		}
+		time.Sleep(time.Hour)
 	default:
 		die("stand-in: %q", does)
 	}
@@ -245,4 +256,22 @@ func standCloudHypervisor(args []string) {
 	}
 	_, vsock, _ := strings.Cut(strings.Join(f["--vsock"], ""), "socket=")
 	guest(vsock, nil)
+}
+
+// serveState stands in for Firecracker's API: it says in what state the machine is.
+func serveState(t *testing.T, state string) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "api")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && r.URL.Path == "/" {
+			json.NewEncoder(w).Encode(map[string]string{"id": "anonymous-instance", "state": state, "app_name": "Firecracker"}) //nolint:errcheck // the test fails then
+		}
+	})}
+	go srv.Serve(l) //nolint:errcheck // until the end
+	t.Cleanup(func() { srv.Close() })
+	return socket
 }

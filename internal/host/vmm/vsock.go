@@ -76,10 +76,11 @@ func (v Vsock) String() string {
 // attach makes the device for one start of a machine, on a bus as QEMU names it
 // in devices; fd is the number that its
 // first file will have.
-func (v Vsock) attach(fd int, bus string, trusted peer.Users, log func(format string, a ...any)) (Attachment, error) {
+func (v Vsock) attach(fd int, bus string, trusted peer.Users, p *pulse,
+	log func(format string, a ...any)) (Attachment, error) {
 	switch {
 	case v.Path != "":
-		return attachVhostUser(v.Path, fd, bus, trusted, log)
+		return attachVhostUser(v.Path, fd, bus, trusted, p, log)
 	case v.CID != 0:
 		f, err := os.OpenFile(vhostVsock, os.O_RDWR, 0)
 		if err != nil {
@@ -92,7 +93,8 @@ func (v Vsock) attach(fd int, bus string, trusted peer.Users, log func(format st
 }
 
 // attachVhostUser makes this process the device's back end.
-func attachVhostUser(path string, fd int, bus string, trusted peer.Users, log func(format string, a ...any)) (Attachment, error) {
+func attachVhostUser(path string, fd int, bus string, trusted peer.Users, p *pulse,
+	log func(format string, a ...any)) (Attachment, error) {
 	c, theirs, err := socketPair()
 	if err != nil {
 		return Attachment{}, fmt.Errorf("socket pair for vsock: %w", err)
@@ -109,7 +111,7 @@ func attachVhostUser(path string, fd int, bus string, trusted peer.Users, log fu
 	}
 	go func() {
 		defer c.Close()
-		if err := vhostvsock.Serve(c, vhostvsock.Config{CID: guestCID, Path: path, Dial: dial, Log: log}, nil); err != nil {
+		if err := vhostvsock.Serve(c, vhostvsock.Config{CID: guestCID, Path: path, Dial: dial, Log: log}, p); err != nil {
 			log("vsock: %v", err)
 		}
 	}()

@@ -1,0 +1,152 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestWatchdog: what is silence and what is not.
+func TestWatchdog(t *testing.T) {
+	p, paused, said := &pulse{}, false, 0
+	w := &watchdog{limit: 3, pulse: p, paused: func() bool { return paused }, say: func(string, ...any) { said++ }}
+	run := func(what string, n int, sign func(), want int) {
+		t.Helper()
+		at := 0
+		for i := 1; i <= n && at == 0; i++ {
+			sign()
+			if w.tick() {
+				at = i
+			}
+		}
+		if at != want {
+			t.Errorf("%s: it hangs at tick %d, want %d", what, at, want)
+		}
+		w.silent = 0
+	}
+	none := func() {}
+	run("before the first sign", 100, none, 0)
+	run("signs", 100, func() { p.Packets.Add(1) }, 0)
+	run("silence", 100, none, 3)
+	p.Writing.Add(1)
+	run("a receiver that does not read", 100, none, 0)
+	p.Writing.Add(-1)
+	run("it reads again", 100, none, 3)
+	paused = true
+	run("paused", 100, none, 0)
+	if said != 1 {
+		t.Errorf("the pause was said %d times, want once", said)
+	}
+	paused = false
+	run("it goes on and is silent", 100, none, 3)
+	i := 0
+	run("a sign at every second tick", 100, func() {
+		if i++; i%2 == 0 {
+			p.Packets.Add(1)
+		}
+	}, 0)
+}
+
+// TestHangIsNoticed: a machine that was ready, had a stream and is silent is ended and started
+// again, whatever the hypervisor; one that goes on beating is not.
+func TestHangIsNoticed(t *testing.T) {
+	for does, hangs := range map[string]bool{"hangs": true, "beats": false} {
+		t.Run(does, func(t *testing.T) {
+			standIn(t, does)
+			for name, h := range hypervisors(t) {
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					var w watched
+					c := w.config(t)
+					c.Vsock.Path = filepath.Join(t.TempDir(), "v")
+					l, err := net.Listen("unix", c.Vsock.Path+"_9000")
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer l.Close()
+					go func() {
+						for {
+							r, err := l.Accept()
+							if err != nil {
+								return
+							}
+							go io.Copy(io.Discard, r) //nolint:errcheck // until its end
+						}
+					}()
+					ctx, cancel := context.WithCancelCause(t.Context())
+					over := errors.New("over")
+					defer time.AfterFunc(5*time.Second, func() { cancel(over) }).Stop()
+					err = Run(ctx, h, c, RunOptions{Restart: Never, Watchdog: 2 * time.Second, OnLine: w.line, Say: t.Logf})
+					var hung hungError
+					if errors.As(err, &hung) != hangs || !hangs && !errors.Is(err, over) {
+						t.Errorf("%v; console:\n%s", err, w.console())
+					}
+				})
+			}
+		})
+	}
+}
+
+// TestPauseIsKnown: a hypervisor that was stopped by a signal, and a machine that Firecracker
+// says is paused.
+func TestPauseIsKnown(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }() //nolint:errcheck // it was killed
+	m := &Machine{cmd: cmd}
+	if m.isPaused() {
+		t.Error("a process that runs is paused")
+	}
+	cmd.Process.Signal(syscall.SIGSTOP) //nolint:errcheck // noticed below
+	for until := time.Now().Add(5 * time.Second); !m.isPaused(); time.Sleep(time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("a stopped process is not paused")
+		}
+	}
+	for state, want := range map[string]bool{"Paused": true, "Running": false, "Not started": false} {
+		m := &Machine{cmd: exec.Command("true")}
+		if err := m.cmd.Run(); err != nil {
+			t.Fatal(err)
+		}
+		socket := serveState(t, state)
+		m.paused = func() bool { return apiPaused(socket) }
+		if m.isPaused() != want {
+			t.Errorf("%s: paused %v", state, !want)
+		}
+	}
+	if apiPaused(filepath.Join(t.TempDir(), "none")) {
+		t.Error("nobody answers, and it is paused")
+	}
+}
+
+// TestWatchdogOff: where the launcher sees nothing of the stream it says so.
+func TestWatchdogOff(t *testing.T) {
+	for _, c := range []struct {
+		vsock Vsock
+		limit time.Duration
+		want  string
+	}{
+		{Vsock{Path: "/run/v"}, time.Minute, ""},
+		{Vsock{CID: 5}, time.Minute, "the kernel carries"},
+		{Vsock{}, time.Minute, "no vsock device"},
+		{Vsock{CID: 5}, 0, ""},
+	} {
+		if why := watchdogOff(&Config{Vsock: c.vsock}, c.limit); (why == "") != (c.want == "") || !strings.Contains(why, c.want) {
+			t.Errorf("%v, %v: %q, want %q", c.vsock, c.limit, why, c.want)
+		}
+	}
+	for d, ok := range map[time.Duration]bool{0: true, MinWatchdog: true, time.Hour: true, time.Second: false, -1: false} {
+		if _, err := ParseWatchdog(d); (err == nil) != ok {
+			t.Errorf("%v: %v", d, err)
+		}
+	}
+}
