@@ -53,6 +53,13 @@ func newWallClock(events *event.Ring) *wallClock {
 	return w
 }
 
+// soon makes step due.
+func (w *wallClock) soon() {
+	if w.source != "none" {
+		w.next = 0
+	}
+}
+
 // step reads the machine's clock once and corrects the time of day by it.
 func (w *wallClock) step(now int64) {
 	w.next = now + wallEvery

@@ -45,6 +45,9 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock) {
 	for {
 		now := sys.Nanotime()
 		g.poll(now)
+		if out.resets.Reset() {
+			restored(e, w)
+		}
 		if e.Poll(now) > 0 {
 			idle, g.found = 0, true
 			if busy++; busy%yieldEvery == 0 || out.pressing(now) || now >= turn && e.Host().Working() {
@@ -97,6 +100,19 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock) {
 		p.check(g.last, out)
 		idle = 0
 	}
+}
+
+// restored handles the transport reset of the vsock device, which a hypervisor sends with a
+// restored snapshot: another machine may run with the same state. No packet is sent before
+// the generators have another key.
+func restored(e *router.Engine, w *wallClock) {
+	secret, err := sys.Fresh()
+	if err != nil { // the kernel ends the machine before
+		say("crash: no random numbers after a restore: " + err.Error())
+		sys.Reset()
+	}
+	e.Reseed(secret)
+	w.soon()
 }
 
 // interrupted handles the interrupts of the devices, and a request to end (Ctrl-Alt-Del).

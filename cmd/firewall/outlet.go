@@ -25,8 +25,9 @@ type outlet struct {
 	console *console
 	ctx     *export.Context // also the stream's and the console's
 	wall    *wallClock
-	vsock   *virtio.Vsock // nil: the machine has none
-	bit     uint64        // vsock's, in the result of sys.Wait
+	resets  virtio.ResetWatch // the packet loop's
+	vsock   *virtio.Vsock     // nil: the machine has none
+	bit     uint64            // vsock's, in the result of sys.Wait
 	signal  chan struct{}
 	news    atomic.Bool  // vsock has interrupted
 	changed atomic.Bool  // its configuration may have changed

@@ -23,7 +23,7 @@ func (o *outlet) openVsock(secret [32]byte) bool {
 		say("note: events, metrics and spans are not sent: " + err.Error())
 		return false
 	}
-	o.vsock, o.bit = v, 1<<devices[0].Bit
+	o.vsock, o.bit, o.resets = v, 1<<devices[0].Bit, v.WatchResets()
 	return true
 }
 

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"crypto/sha256"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -66,7 +65,8 @@ func (e *Engine) newHost(c *Config) (err error) {
 	hc := endpoint.Config{Policy: p, Pool: c.Pool, Wire: uplink{e}, Ports: e.nat.Own(), Events: c.Events, ClockSet: c.ClockSet,
 		MTU: [2]int{endpoint.LAN: e.inside.mtu, endpoint.WAN: e.outside.mtu}}
 	if len(p.Upstreams) > 0 {
-		hc.Random = rand.NewChaCha8(sha256.Sum256(append([]byte("dns"), c.Secret[:]...)))
+		e.dnsRng = rand.NewChaCha8(dnsSeed(&c.Secret))
+		hc.Random = e.dnsRng
 		if hc.Patterns, err = fqdn.NewPatterns(p, p.Names); err != nil {
 			return err
 		}

@@ -138,6 +138,7 @@ type tables struct {
 // entropy is a source of unpredictable numbers, and the key of hashes.
 type entropy struct {
 	rng    *rand.ChaCha8
+	dnsRng *rand.ChaCha8 // the endpoint's; nil without upstreams
 	rndKey uint64
 }
 

@@ -4,6 +4,7 @@
 package sys
 
 import (
+	"crypto/sha256"
 	"errors"
 	"sync/atomic"
 	"syscall"
@@ -149,6 +150,20 @@ func Random(b []byte) error {
 		b = b[n:]
 	}
 	return nil
+}
+
+// poolBytes is the most that the kernel keeps of what the virtio-rng device gave.
+const poolBytes = 64
+
+// Fresh returns random bytes that do not depend on the machine's memory alone: after the
+// restore of a snapshot they differ from those of another restore. It takes more than the
+// kernel may have kept since before.
+func Fresh() (b [32]byte, err error) {
+	var m [poolBytes + 64]byte
+	if err := Random(m[:]); err != nil {
+		return b, err
+	}
+	return sha256.Sum256(m[:]), nil
 }
 
 // Cooperate asks the kernel to interrupt the program no more. Threads then

@@ -152,6 +152,31 @@ func TestVsockTransportReset(t *testing.T) {
 	}
 }
 
+// TestResetWatch: a watch reports each event once, whether or not the device's owner has
+// handled it.
+func TestResetWatch(t *testing.T) {
+	h, v := newHost(t, featEventIdx)
+	h.event(0)
+	v.Poll()
+	w := v.WatchResets()
+	for k := range 10 {
+		if w.Reset() {
+			t.Fatalf("%d: an event that was reported or is older", k)
+		}
+		h.event(0)
+		if k%2 == 0 {
+			v.Poll()
+		}
+		if !w.Reset() {
+			t.Fatalf("%d: not reported", k)
+		}
+		v.Poll()
+	}
+	if (&ResetWatch{}).Reset() {
+		t.Error("a watch of no device reports an event")
+	}
+}
+
 // TestVsockHostilePeer: invalid packets are counted, answered with RST where required, and
 // change nothing.
 func TestVsockHostilePeer(t *testing.T) {

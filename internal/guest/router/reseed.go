@@ -1,0 +1,23 @@
+package router
+
+import "crypto/sha256"
+
+// Reseed keys the generators of random numbers anew, after which the same state of the
+// machine, used twice, no longer gives the same numbers: external ports, identifications
+// of IP packets, and the ports, ids and letter cases of DNS queries and sequence numbers of
+// TCP that are the firewall's own. Flows and the keys of hashes stay, so that whoever can
+// use a state twice can still compare the two places of flows in tables.
+func (e *Engine) Reseed(secret [32]byte) {
+	e.rng.Seed(sha256.Sum256(secret[:]))
+	if e.dnsRng != nil {
+		e.dnsRng.Seed(dnsSeed(&secret))
+	}
+	for i := range e.ids {
+		e.ids[i] = uint16(e.random())
+	}
+}
+
+// dnsSeed returns the key of the endpoint's generator.
+func dnsSeed(secret *[32]byte) [32]byte {
+	return sha256.Sum256(append([]byte("dns"), secret[:]...))
+}
