@@ -85,6 +85,20 @@ func scraper(name string, evil, honest func(*desk)) attack {
 			follower := ingest.NewFollower(c)
 			d.await("a follower", func() bool { return d.st.Hub.Followers() > 0 })
 			d.unharmed()
+			// The one that follows may be the attacker's: the event is sent until it is here.
+			heard, over := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(over)
+				for {
+					select {
+					case <-heard:
+						return
+					case <-time.After(100 * time.Millisecond):
+						d.send(d.good.Event(time.Now()))
+					}
+				}
+			}()
+			defer func() { close(heard); <-over }()
 			for {
 				s, it, err := follower.Next()
 				if err != nil {
