@@ -91,6 +91,7 @@ type Link struct {
 	aborted      bool   // Ending: the connection is reset
 	useful       bool   // a response was received
 	pollDue      bool   // Poll has something to do
+	dropDue      bool   // Poll drops the connection: see Drop
 	deadline     int64  // of the states Connecting, Handshaking, Ending and Failed
 	lastQuery    int64  // time of the last query, or of the handshake's end
 	waitingSince int64  // the first query after the last response; 0: none
@@ -181,6 +182,20 @@ func (l *Link) Working() bool { return l.pollDue || l.pipe.working() }
 // Wake makes the next Poll look at everything.
 func (l *Link) Wake() { l.pollDue = true }
 
+// Drop has the next Poll reset the connection, and send nothing more on it: its keys may be
+// in use elsewhere. A connection without keys stays. Queries go by another connection.
+func (l *Link) Drop() { l.dropDue, l.pollDue = true, true }
+
+func (l *Link) drop(now int64) {
+	switch l.state {
+	case Handshaking, Open, Ending:
+		l.shutdown(orderCancel, l.endClass, now)
+		if l.conn != 0 {
+			l.cfg.TCP.Abort(l.conn, now) // calls Closed
+		}
+	}
+}
+
 // Closed handles the removal of stream id (see tcp.User), if it is the link's.
 func (l *Link) Closed(id uint32, now int64) {
 	if id != l.conn {
@@ -210,6 +225,10 @@ func (l *Link) Poll(now int64) {
 		return
 	}
 	l.pollDue = false
+	if l.dropDue {
+		l.dropDue = false
+		l.drop(now)
+	}
 	if l.state == Connecting {
 		if st, ok := l.cfg.TCP.Stream(l.conn); ok && st.Open {
 			l.state = Handshaking

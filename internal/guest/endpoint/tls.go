@@ -74,6 +74,13 @@ func (h *Host) Working() bool {
 	return false
 }
 
+// DropLinks resets the TLS connections to upstreams: see dot.Link.Drop.
+func (h *Host) DropLinks() {
+	for _, l := range h.links {
+		l.Drop()
+	}
+}
+
 // SendTLS implements dnsproxy.Transport.
 func (c carrier) SendTLS(up int, msg []byte) bool { return c.h.byUp[up].Send(msg, c.h.now) }
 

@@ -5,12 +5,14 @@ import "crypto/sha256"
 // Reseed keys the generators of random numbers anew, after which the same state of the
 // machine, used twice, no longer gives the same numbers: external ports, identifications
 // of IP packets, and the ports, ids and letter cases of DNS queries and sequence numbers of
-// TCP that are the firewall's own. Flows and the keys of hashes stay, so that whoever can
-// use a state twice can still compare the two places of flows in tables.
+// TCP that are the firewall's own. TLS connections are reset, since one key must not seal
+// two different messages with the same nonce (RFC 8446 section 5.3). Flows and the keys of
+// hashes stay.
 func (e *Engine) Reseed(secret [32]byte) {
 	e.rng.Seed(sha256.Sum256(secret[:]))
 	if e.dnsRng != nil {
 		e.dnsRng.Seed(dnsSeed(&secret))
+		e.host.DropLinks()
 	}
 	for i := range e.ids {
 		e.ids[i] = uint16(e.random())
