@@ -21,6 +21,10 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
+// demoRestarts is after how many restarts in a row a demonstration gives up, where --restarts does
+// not say.
+const demoRestarts = 5
+
 // A launch is one run of an image.
 type launch struct {
 	image          string
@@ -38,6 +42,7 @@ type launch struct {
 	pageToken      string // file of the token of the page; "": beside the sockets
 	args           string
 	restart        vmm.Restart
+	maxRestarts    int
 	watchdog       time.Duration
 	trusted        peer.Users
 
@@ -102,8 +107,11 @@ func (l *launch) run(ctx context.Context) error {
 	}
 	stop := l.startReader(ctx)
 	defer stop()
-	opts := vmm.RunOptions{Restart: l.restart, Watchdog: l.watchdog, Say: l.say}
+	opts := vmm.RunOptions{Restart: l.restart, MaxRestarts: l.maxRestarts, Watchdog: l.watchdog, Say: l.say}
 	if l.demonstrates() {
+		if opts.MaxRestarts == 0 {
+			opts.MaxRestarts = demoRestarts // it is to end by itself
+		}
 		return l.demonstrate(ctx, h, cfg, opts, w)
 	}
 	style := ecs.Style{Color: terminal.Colour(l.out), Zone: time.Local}

@@ -30,6 +30,7 @@ type runFlags struct {
 	printConfig bool
 	timeout     time.Duration
 	watchdog    time.Duration
+	restarts    int
 }
 
 func newRunCmd() *cobra.Command {
@@ -108,6 +109,7 @@ run ends, with 0 if every step went as it should.`,
 	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual CPUs")
 	fl.StringVar(&f.args, "append", "", "more boot arguments")
 	fl.StringVar(&f.restart, "restart", "on-crash", "when to restart the machine: on-crash or never")
+	fl.IntVar(&f.restarts, "restarts", 0, "give up after this number of restarts in a row (0: never; a demonstration after 5)")
 	fl.DurationVar(&f.watchdog, "watchdog", vmm.DefaultWatchdog, "restart a firewall that shows no sign of life for this time (0: never)")
 	fl.DurationVar(&f.timeout, "timeout", 0, "end with an error after this time, as 30s (0: no limit)")
 	return cmd
@@ -157,9 +159,13 @@ func (f *runFlags) launch() (*launch, error) {
 	if l.watchdog, err = vmm.ParseWatchdog(f.watchdog); err != nil {
 		return nil, fmt.Errorf("--watchdog: %w", err)
 	}
+	if f.restarts < 0 {
+		return nil, fmt.Errorf("--restarts %d is negative", f.restarts)
+	}
 	if f.timeout < 0 {
 		return nil, fmt.Errorf("--timeout %v is negative", f.timeout)
 	}
+	l.maxRestarts = f.restarts
 	l.cpus, l.args, l.pageToken = f.cpus, f.args, f.pageToken
 	return l, nil
 }

@@ -15,6 +15,8 @@ const bootLimit = 60 * time.Second
 // RunOptions are the options of Run.
 type RunOptions struct {
 	Restart Restart
+	// MaxRestarts is after how many restarts in a row Run gives up. 0: never.
+	MaxRestarts int
 	// Watchdog is how long a firewall that is ready may show no sign of life before it is
 	// restarted as after a crash. 0: for ever.
 	Watchdog time.Duration
@@ -40,7 +42,7 @@ func Run(ctx context.Context, h Hypervisor, c Config, o RunOptions) error {
 		o.Say("no watchdog: %s", why)
 	}
 	s := supervisor{pause: sleep, say: o.Say, boot: func(ctx context.Context) Outcome { return boot(ctx, h, c, bootLimit, &o) }}
-	return s.run(ctx, o.Restart)
+	return s.run(ctx, o.Restart, o.MaxRestarts)
 }
 
 // errSilent is the end of a firewall that was ready and has not said why it ended. The

@@ -25,13 +25,12 @@ func ParseRestart(s string) (Restart, error) {
 	return "", fmt.Errorf("%q is not a restart policy (want never or on-crash)", s)
 }
 
-// Back-off between restarts: the first pause, which doubles with each crash in a row,
-// and the largest number of crashes in a row. A crash after an uptime of calm begins
-// a new row.
+// Back-off between restarts: the first pause, which doubles with each crash in a row up to
+// maxPause. A crash after an uptime of calm begins a new row.
 const (
-	firstPause  = time.Second
-	maxRestarts = 5
-	calm        = time.Minute
+	firstPause = time.Second
+	maxPause   = time.Minute
+	calm       = time.Minute
 )
 
 // An Outcome is how a machine ended.
@@ -96,9 +95,10 @@ type supervisor struct {
 	say   func(format string, a ...any)
 }
 
-// run returns nil after a power-off or when ctx ends after the machine was up.
-func (s *supervisor) run(ctx context.Context, r Restart) error {
-	pause, row, up := firstPause, 0, false
+// run returns nil after a power-off or when ctx ends after the machine was up. It gives up
+// after most restarts in a row; with 0 it never does.
+func (s *supervisor) run(ctx context.Context, r Restart, most int) error {
+	pause, row, all, up := firstPause, 0, 0, false
 	for {
 		o := s.boot(ctx)
 		if err := ctx.Err(); err != nil {
@@ -113,15 +113,29 @@ func (s *supervisor) run(ctx context.Context, r Restart) error {
 		if o.Up >= calm {
 			pause, row = firstPause, 0
 		}
-		if row++; row > maxRestarts {
-			return fmt.Errorf("gave up after %d restarts in a row: %w", maxRestarts, o.err())
+		if row++; most > 0 && row > most {
+			return fmt.Errorf("gave up after %d restarts in a row: %w", most, o.err())
 		}
-		s.say("%v; starting it again in %v (%d of %d)", o.err(), pause, row, maxRestarts)
+		all++
+		s.say("%v; starting it again in %v (%s)", o.err(), pause, ordinal(row, most, all))
 		if err := s.pause(ctx, pause); err != nil {
 			return context.Cause(ctx)
 		}
-		pause *= 2
+		pause = min(2*pause, maxPause)
 	}
+}
+
+// ordinal says which restart this is: in its row, and since the launcher's start where that is
+// another number.
+func ordinal(row, most, all int) string {
+	s := fmt.Sprintf("restart %d in a row", row)
+	if most > 0 {
+		s += fmt.Sprintf(" of at most %d", most)
+	}
+	if all != row {
+		s += fmt.Sprintf(", %d in all", all)
+	}
+	return s
 }
 
 // sleep is the supervisor's pause on the real clock.
