@@ -2,11 +2,16 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
+	"debug/elf"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +23,10 @@ import (
 type monitored struct {
 	*lab
 	qmp string
+
+	endReceiver func()
+	deaf        atomic.Bool // the receiver of the stream does not read
+	gone        atomic.Bool // it has ended
 }
 
 // newMonitored boots one under a watchdog.
@@ -39,13 +48,23 @@ func newMonitored(t *testing.T, watchdog time.Duration) *monitored {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { stream.Close() })
+	m.endReceiver = func() { m.gone.Store(true); stream.Close() }
 	go func() {
 		for {
 			c, err := stream.Accept()
 			if err != nil {
 				return
 			}
-			go io.Copy(io.Discard, c) //nolint:errcheck // until its end
+			go func() {
+				defer c.Close()
+				for err == nil && !m.gone.Load() {
+					if m.deaf.Load() {
+						time.Sleep(10 * time.Millisecond)
+						continue
+					}
+					_, err = io.CopyN(io.Discard, c, 1)
+				}
+			}()
 		}
 	}()
 	vsock := func(c *vmm.Config) { c.Vsock.Path = filepath.Join(dir, "v") }
@@ -55,9 +74,12 @@ func newMonitored(t *testing.T, watchdog time.Duration) *monitored {
 	return m
 }
 
-// command gives QEMU a command by its monitor.
-func (m *monitored) command(name string) {
+// command gives QEMU a command by its monitor; arguments are JSON, or "".
+func (m *monitored) command(name, arguments string) {
 	m.t.Helper()
+	if arguments == "" {
+		arguments = "{}"
+	}
 	c, err := net.Dial("unix", m.qmp)
 	if err != nil {
 		m.t.Fatal(err)
@@ -65,16 +87,69 @@ func (m *monitored) command(name string) {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(limit)) //nolint:errcheck // reads fail then
 	r := bufio.NewReader(c)
-	for _, say := range []string{"", "qmp_capabilities", name} {
-		if say != "" {
-			if _, err := fmt.Fprintf(c, "{\"execute\":%q}\n", say); err != nil {
+	for _, say := range [][2]string{{}, {"qmp_capabilities", "{}"}, {name, arguments}} {
+		if say[0] != "" {
+			if _, err := fmt.Fprintf(c, "{\"execute\":%q,\"arguments\":%s}\n", say[0], say[1]); err != nil {
 				m.t.Fatal(err)
 			}
 		}
-		if _, err := r.ReadString('\n'); err != nil && say != name {
-			m.t.Fatal(err)
+		l, err := r.ReadString('\n')
+		if err != nil && say[0] != name || strings.Contains(l, `"error"`) { // it may have ended
+			m.t.Fatal(err, l)
 		}
 	}
+}
+
+// destroyData overwrites the program's variables in the machine's memory.
+func (m *monitored) destroyData() {
+	m.t.Helper()
+	in, err := parts()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	f, err := elf.NewFile(bytes.NewReader(in.Program))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	memory, err := os.OpenFile(m.memoryFile(), os.O_RDWR, 0)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer memory.Close()
+	for _, s := range f.Progs {
+		if s.Type == elf.PT_LOAD && s.Flags&elf.PF_W != 0 {
+			if _, err := memory.WriteAt(bytes.Repeat([]byte{0xff}, int(s.Memsz)), int64(s.Vaddr)); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// memoryFile finds the file that is the machine's memory, which QEMU shares with back ends.
+func (m *monitored) memoryFile() string {
+	m.t.Helper()
+	for _, pid := range children(os.Getpid()) {
+		names, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		for _, n := range names {
+			if to, err := os.Readlink(n); err == nil && strings.Contains(to, "memfd:") {
+				if st, err := os.Stat(n); err == nil && st.Size() == 64<<20 {
+					return n
+				}
+			}
+		}
+	}
+	m.t.Fatal("QEMU shares no memory")
+	return ""
+}
+
+// said reports whether a line of the console has s.
+func (m *monitored) said(s string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(m.lines, func(l string) bool { return strings.Contains(l, s) })
 }
 
 func (m *monitored) signal(s syscall.Signal) {
@@ -106,12 +181,42 @@ func TestFaults(t *testing.T) {
 			m.signal(syscall.SIGCONT)
 		}, false, limit + 2*watchdog},
 		{"none for two watchdogs", func(*monitored) { time.Sleep(2 * watchdog) }, false, limit + 2*watchdog},
-		{"QMP system_reset", func(m *monitored) { m.command("system_reset") }, true, limit},
-		{"QMP quit", func(m *monitored) { m.command("quit") }, true, limit},
-		{"QMP stop: the guest stands still", func(m *monitored) { m.command("stop") }, true, limit + watchdog},
+		{"QMP system_reset", func(m *monitored) { m.command("system_reset", "") }, true, limit},
+		{"QMP quit", func(m *monitored) { m.command("quit", "") }, true, limit},
+		{"the guest crashes", func(m *monitored) {
+			m.destroyData()
+			m.awaitReady()
+			if !m.said("thurward: crash: ") {
+				m.t.Error("it did not report a crash")
+			}
+			m.ready <- vmm.ReadyInfo{} // for the test
+		}, true, limit},
+		{"QMP set_link: the LAN's link goes down and up", func(m *monitored) {
+			m.command("set_link", `{"name":"n0","up":false}`)
+			time.Sleep(time.Second)
+			m.command("set_link", `{"name":"n0","up":true}`)
+		}, false, limit},
+		{"the receiver of the stream does not read for two watchdogs", func(m *monitored) {
+			m.deaf.Store(true)
+			for until := time.Now().Add(2 * watchdog); time.Now().Before(until); {
+				if _, err := m.get(soon(m.t), m.Alice, "/"); err != nil {
+					m.t.Fatal(err)
+				}
+			}
+			m.deaf.Store(false)
+		}, false, limit + 2*watchdog},
+		{"the receiver of the stream ends", func(m *monitored) {
+			m.endReceiver()
+			time.Sleep(2 * vmm.MinWatchdog)
+		}, false, limit + 2*vmm.MinWatchdog},
+		{"QMP stop: the guest stands still", func(m *monitored) { m.command("stop", "") }, true, limit + watchdog},
 	} {
 		t.Run(f.name, func(t *testing.T) {
-			m := newMonitored(t, watchdog)
+			w := watchdog
+			if f.name == "the receiver of the stream ends" { // it tries to connect every 5 seconds
+				w = vmm.MinWatchdog
+			}
+			m := newMonitored(t, w)
 			if _, err := m.get(soon(t), m.Alice, "/"); err != nil {
 				t.Fatal(err)
 			}
