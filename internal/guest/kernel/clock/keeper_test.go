@@ -44,3 +44,43 @@ func TestKeeper(t *testing.T) {
 		}
 	})
 }
+
+// TestKeeperBounds: bounds, next reading and state after each of a few readings, by hand.
+func TestKeeperBounds(t *testing.T) {
+	type step struct {
+		before, after, sec, lo, hi, next int64
+		ok                               bool
+	}
+	var k Keeper
+	take := func(s step) {
+		t.Helper()
+		next := k.Add(s.before, s.after, s.sec)
+		base, ok := k.Base()
+		if k.lo != s.lo || k.hi != s.hi || next != s.next || ok != s.ok || base != (s.lo+s.hi)/2 {
+			t.Errorf("%+v: between %d and %d, base %d, known %v, next %d", s, k.lo, k.hi, base, ok, next)
+		}
+	}
+	for _, s := range [...]step{
+		{10e9, 10e9 + 2, 100, 90e9 - 2, 91e9, 10e9 + 2 + 40e6, false},
+		{10.5e9, 10.5e9, 101, 90.5e9, 91_000_499_000, 10.54e9, false}, // 499 ms of drift
+		{11.08e9, 11.08e9, 102, 90.92e9, 91_001_079_000, 11.12e9, false},
+		{11.09e9, 11.09e9, 102, 90_919_990_000, 91_001_089_000, 11.13e9, false},
+		// Just close enough; then beyond the upper bound, the lower bound, between them.
+		{12_077_924_000, 12_077_924_000, 103, 90_922_076_000, 91_002_076_000, 13_957_924_000, true},
+		{13_957_924_000, 13_957_924_000, 104, 90_920_196_000, 91_003_956_000, 15_119_804_000, true},
+		{15_119_804_000, 15_119_804_000, 106, 90_919_035_000, 91_005_117_000, 17_037_924_000, true},
+	} {
+		take(s)
+	}
+	// A reading that just agrees, and one that just does not, at both bounds.
+	before := k
+	for _, s := range [...]step{
+		{17_992_011_000, 17_992_011_000, 109, 91_007_989_000, 91_007_989_000, 19_952_011_000, true},
+		{17_992_010_999, 17_992_010_999, 109, 91_007_989_001, 92_007_989_001, 18_032_010_999, false},
+		{17_082_928_000, 17_082_928_000, 107, 90_917_072_000, 90_917_072_000, 19_042_928_000, true},
+		{17_082_928_001, 17_082_928_001, 107, 89_917_071_999, 90_917_071_999, 17_122_928_001, false},
+	} {
+		k = before
+		take(s)
+	}
+}
