@@ -71,3 +71,52 @@ func TestHeldSegments(t *testing.T) {
 		}
 	}
 }
+
+// TestAddReturns: each outcome of a segment of a message that has not gone on.
+func TestAddReturns(t *testing.T) {
+	tab := New()
+	m := tab.Open(0, 1, 1000, 0)
+	segment := func(at uint32, data string) Action {
+		return m.Add(&Segment{Packet: packet.Packet{Seq: 1000 + at, Payload: uint16(len(data))}}, []byte(data))
+	}
+	for _, c := range []struct {
+		at   uint32
+		data string
+		want Action
+	}{
+		{0, "abc", Hold}, {0, "abc", Repeat}, {1, "b", Repeat}, {2, "cde", Hold}, {1, "x", Refuse}, {^uint32(0), "a", Repeat},
+		{9, "jkl", Hold}, {5, "fgh", Hold}, {20, "u", Hold}, {30, "v", Hold}, {40, "w", Repeat}, {8, "i", Refuse}, // seven
+	} {
+		if got := segment(c.at, c.data); got != c.want {
+			t.Errorf("%q at %d: %d, want %d", c.data, int32(c.at), got, c.want)
+		}
+	}
+	if len(m.Held()) != MaxSegments || m.End() != 1008 {
+		t.Errorf("%d held, to %d", len(m.Held()), m.End())
+	}
+}
+
+// TestFollows: what a client may send when its message has gone on: the same bytes; behind
+// them nothing before the server has answered, but early data.
+func TestFollows(t *testing.T) {
+	for _, early := range []bool{false, true} {
+		m := Message{first: 1000, len: 4, early: early}
+		copy(m.data[:], "abcd")
+		for _, c := range []struct {
+			seq     uint32
+			data    string
+			arrived bool
+			want    Action
+		}{
+			{1000, "abcd", false, Pass}, {1001, "bc", false, Pass}, {1001, "bx", false, Refuse}, {999, "a", false, Repeat}, {999, "a", true, Repeat},
+			{1003, "de", false, map[bool]Action{true: Pass, false: Repeat}[early]}, {1003, "xe", false, Refuse},
+			{1004, "e", false, map[bool]Action{true: Pass, false: Repeat}[early]}, {1005, "f", false, map[bool]Action{true: Pass, false: Repeat}[early]},
+			{1005, "f", true, map[bool]Action{true: Pass, false: Repeat}[early]},
+		} {
+			n := m
+			if got := n.Follows(c.seq, []byte(c.data), c.arrived); got != c.want {
+				t.Errorf("early %v: %q at %d, arrived %v: %d, want %d", early, c.data, c.seq, c.arrived, got, c.want)
+			}
+		}
+	}
+}

@@ -2,6 +2,7 @@ package sni
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -154,5 +155,22 @@ func TestBytes(t *testing.T) {
 	var none Table
 	if none.On() || none.Any() || none.Find(0) != nil || none.Due(nil, 1<<62) != nil || !tab.On() {
 		t.Error("the zero table has room")
+	}
+}
+
+// TestDueGoesOn: the search for messages that are due goes on behind the one before, also
+// when that stays.
+func TestDueGoesOn(t *testing.T) {
+	tab := New()
+	for i := range conntrack.Ref(4) {
+		tab.Open(2*i, 1, 0, int64(i))
+	}
+	var got []conntrack.Ref
+	for m := tab.Due(nil, ReadWithin+2); m != nil && len(got) < 10; m = tab.Due(m, ReadWithin+2) {
+		got = append(got, m.Flow)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, []conntrack.Ref{0, 2, 4}) {
+		t.Errorf("due are %v", got)
 	}
 }
