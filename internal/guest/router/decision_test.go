@@ -5,7 +5,9 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/fqdn"
+	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/guest/sni"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -70,6 +72,42 @@ func TestRefusedOfFIN(t *testing.T) {
 		across, back := l.put(lan, tcpSeg(host, 4000, lanAddr, 22, c.flags, 1, 1))
 		if len(across) != 0 || (len(back) == 1) != c.answered || l.e.c.DropReasons[verdict.NoLocalService] != 1 {
 			t.Errorf("flags %#x: %v, %v; drops %s", c.flags, across, back, l.drops())
+		}
+		if c.answered && len(back) == 1 {
+			v := back[0]
+			if v.ICMPType != packet.Unreachable || v.ICMPCode != packet.Prohibited || [4]byte(v.frame[v.L4+4:]) != ([4]byte{}) {
+				t.Errorf("flags %#x: answered with %x", c.flags, v.frame[v.L4:])
+			}
+		}
+	}
+}
+
+// TestMemoryOf: the sum is that of what each table says of itself.
+func TestMemoryOf(t *testing.T) {
+	p := plainPolicy()
+	p.Settings.MaxFlows, p.Settings.SourceFlows, p.Settings.SourceRate = 1000, 50, 7
+	m := MemoryOf(p)
+	if want := conntrack.Bytes(1000) + conntrack.SourcesBytes(1000, 50, 7); m.Flows != want || conntrack.SourcesBytes(1000, 50, 7) == 0 {
+		t.Errorf("flows and sources: %d bytes, want %d", m.Flows, want)
+	}
+	if m.Ports != nat.Bytes(p) || m.Names != 0 || m.Links != 0 || m.Total() != m.Flows+m.Ports {
+		t.Errorf("%+v: %d in all", m, m.Total())
+	}
+}
+
+// TestBothWaysAreFastAfterSettling: when a server has answered, its packets take the fast
+// path like its client's.
+func TestBothWaysAreFastAfterSettling(t *testing.T) {
+	k := newTalk(t)
+	k.put(lan, k.first(0, k.good))
+	k.answers(len(k.good), serverHello)
+	at := 5001 + uint32(len(serverHello))
+	for i := range uint32(2) {
+		p := tcpSeg(cdn, 443, ours, k.ext, packet.ACK, at+i, 1001+uint32(len(k.good)))
+		p.data = []byte("x")
+		k.taken(lan)
+		if n := k.quick(wan, p.frame(wanMAC)); n != int(i) {
+			t.Fatalf("packet %d of the server: %d on the fast path", i, n)
 		}
 	}
 }
