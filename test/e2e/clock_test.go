@@ -143,7 +143,7 @@ func (s *stoppable) fastBy(port uint16) (least, most time.Duration) {
 		s.t.Fatal(err)
 	}
 	e := s.await(ecs.Drop, limit)
-	return e.Time().Sub(time.Now()), e.Time().Sub(sent)
+	return time.Until(e.Time()), e.Time().Sub(sent)
 }
 
 // TestClockAfterStop: a machine that was stopped for 10 seconds has the time of day again
