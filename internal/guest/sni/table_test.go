@@ -1,6 +1,7 @@
 package sni
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -79,10 +80,10 @@ func TestTableModel(t *testing.T) {
 		}
 	}
 	pick := func() *Message {
-		for f := range model {
-			return tab.Find(f)
+		if len(model) == 0 {
+			return nil
 		}
-		return nil
+		return tab.Find(slices.Sorted(maps.Keys(model))[r.IntN(len(model))])
 	}
 	for i := range 12_000 {
 		source := packet.Addr(min(r.IntN(6), 3))
