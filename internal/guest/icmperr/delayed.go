@@ -2,7 +2,6 @@ package icmperr
 
 import (
 	"math"
-	"math/bits"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
 )
@@ -36,7 +35,7 @@ type Delayed struct {
 	ring  [MaxDelayed]SYN
 	first uint32
 	n     uint32
-	by    [256]uint8 // number of SYNs by group, a keyed hash of the source
+	by    [groups]uint8 // number of SYNs by group, a keyed hash of the source
 }
 
 func (d *Delayed) at(i uint32) *SYN { return &d.ring[(d.first+i)%MaxDelayed] }
@@ -63,8 +62,7 @@ func (d *Delayed) Add(k *conntrack.Key, ip []byte, head int, key uint64, now int
 			return false
 		}
 	}
-	hi, lo := bits.Mul64((uint64(k.Src)+1)*0x9e3779b97f4a7c15^key, key)
-	g := uint8(hi ^ lo)
+	g := groupOf(k.Src, key)
 	if d.n == MaxDelayed {
 		lost = true
 		if !d.evict(g) {

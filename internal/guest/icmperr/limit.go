@@ -64,8 +64,7 @@ func NewLimit(key uint64) Limit {
 func (l *Limit) Take(k Kind, to packet.Addr, now int64) bool {
 	a := &l.kind[k]
 	a.used = true
-	hi, lo := bits.Mul64((uint64(to)+1)*0x9e3779b97f4a7c15^l.key, l.key|1)
-	g := &a.group[(hi^lo)%groups]
+	g := &a.group[groupOf(to, l.key)]
 	const cost = second / groupRate
 	if g.last == 0 {
 		g.tokens = groupBurst * cost
@@ -81,3 +80,9 @@ func (l *Limit) Take(k Kind, to packet.Addr, now int64) bool {
 
 // Used reports whether Take has been called for a kind.
 func (l *Limit) Used(k Kind) bool { return l.kind[k].used }
+
+// groupOf returns the group of a host.
+func groupOf(host packet.Addr, key uint64) uint8 {
+	hi, lo := bits.Mul64((uint64(host)+1)*0x9e3779b97f4a7c15^key, key|1)
+	return uint8((hi ^ lo) % groups)
+}

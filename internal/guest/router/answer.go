@@ -79,7 +79,7 @@ func (e *Engine) unreachable(f []byte, now int64) {
 	if packet.Type(f) != packet.TypeIPv4 || !packet.ParseEmbedded(f[packet.EthLen:], &q) {
 		return
 	}
-	k := conntrack.Key{Src: q.Dst, Dst: q.Src, SrcPort: q.DstPort, DstPort: q.SrcPort, Proto: uint32(q.Proto)}
+	k := replyKeyOf(&q)
 	r := e.flows.Lookup(&k, now)
 	if r == conntrack.None {
 		return
@@ -100,7 +100,7 @@ func (e *Engine) unreachable(f []byte, now int64) {
 
 // delay queues a SYN to be answered later: see icmperr.Delayed.
 func (e *Engine) delay(p *received, now int64) {
-	k := conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)}
+	k := keyOf(&p.Packet)
 	if e.delayed.Add(&k, e.bytes(p)[packet.EthLen:], int(p.L4)-packet.EthLen+8, e.rndKey, now) {
 		e.c.AnswersSuppressed++ // of this SYN, or of another
 	}

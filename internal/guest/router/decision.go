@@ -14,7 +14,6 @@ type outcome uint8
 const (
 	pass    outcome = iota // it goes on
 	drop                   // it ends here
-	kept                   // it is no longer the caller's: held, or dropped together with a refused connection
 	restart                // it opens a connection in place of one that is over
 )
 

@@ -9,7 +9,6 @@ import (
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/guest/sni"
-	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -121,12 +120,7 @@ func TestEndsWithoutTimeExceeded(t *testing.T) {
 		for range 20 {
 			l.pass(10)
 		}
-		n := 0
-		for _, r := range l.seen {
-			if r.Kind == event.FlowEnd {
-				n++
-			}
-		}
+		n := l.flowEnds()
 		if want := map[bool]int{true: 0, false: 1}[flag == ruleset.FlagNoFlowEnd]; n != want {
 			t.Errorf("flag %#x: %d ends, want %d", flag, n, want)
 		}

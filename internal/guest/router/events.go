@@ -168,13 +168,13 @@ func (e *Engine) flowOfUnsent(f []byte, p *packet.Packet) conntrack.Ref {
 		if !packet.ParseEmbedded(f[int(p.L4)+packet.ICMPLen:], &q) {
 			return conntrack.None
 		}
-		k = conntrack.Key{Src: q.Src, Dst: q.Dst, SrcPort: q.SrcPort, DstPort: q.DstPort, Proto: uint32(q.Proto)}
+		k = keyOf(&q)
 		if r := e.flows.Lookup(&k, e.now); r != conntrack.None {
 			return r ^ 1
 		}
 		return conntrack.None
 	case packet.ParseEmbedded(ip, &q):
-		k = conntrack.Key{Src: q.Dst, Dst: q.Src, SrcPort: q.DstPort, DstPort: q.SrcPort, Proto: uint32(q.Proto)}
+		k = replyKeyOf(&q)
 		if p.Fragment {
 			e.unsent = fragmentOf{p.Src, p.Dst, p.Proto, packet.FragmentID(f), k}
 		}

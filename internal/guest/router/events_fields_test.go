@@ -214,12 +214,7 @@ func TestFlowEndsAreTold(t *testing.T) {
 			for range 20 {
 				l.pass(10)
 			}
-			n := 0
-			for _, r := range l.seen {
-				if r.Kind == event.FlowEnd {
-					n++
-				}
-			}
+			n := l.flowEnds()
 			if want := x.want; ring && n != want || !ring && n != 0 || l.e.flows.Len() != 0 {
 				t.Errorf("%+v, ring %v: %d events, want %d", x, ring, n, want)
 			}
@@ -280,4 +275,14 @@ func TestEventsOfQueries(t *testing.T) {
 	if len(l.seen) != n || l.e.host.DNS().Counters().Outcomes[verdict.DNSAnswered] != 1 {
 		t.Errorf("%d events of %d", len(l.seen), n)
 	}
+}
+
+// flowEnds returns how many flows have been reported as ended.
+func (l *lab) flowEnds() (n int) {
+	for _, r := range l.seen {
+		if r.Kind == event.FlowEnd {
+			n++
+		}
+	}
+	return n
 }

@@ -25,7 +25,7 @@ func (e *Engine) icmpError(p *received, now int64) {
 		return
 	}
 	// The key of packets in the direction opposite to the quoted one.
-	k := conntrack.Key{Src: q.Dst, Dst: q.Src, SrcPort: q.DstPort, DstPort: q.SrcPort, Proto: uint32(q.Proto)}
+	k := replyKeyOf(&q)
 	r := e.flows.Lookup(&k, now)
 	if p.Dst != q.Src { // an error is sent to the source of the quoted packet
 		r = conntrack.None

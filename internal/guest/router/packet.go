@@ -1,6 +1,7 @@
 package router
 
 import (
+	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
 )
@@ -30,4 +31,14 @@ func (e *Engine) payload(p *received) []byte {
 func (e *Engine) tcpOptions(p *received) []byte {
 	l4 := e.bytes(p)[p.L4:]
 	return l4[packet.TCPLen : int(l4[12]>>4)*4]
+}
+
+// keyOf returns the key of the direction that a packet is of, as it arrives.
+func keyOf(p *packet.Packet) conntrack.Key {
+	return conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)}
+}
+
+// replyKeyOf returns the key of the packets that answer one as it left.
+func replyKeyOf(p *packet.Packet) conntrack.Key {
+	return conntrack.Key{Src: p.Dst, Dst: p.Src, SrcPort: p.DstPort, DstPort: p.SrcPort, Proto: uint32(p.Proto)}
 }

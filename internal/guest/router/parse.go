@@ -1,7 +1,6 @@
 package router
 
 import (
-	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
@@ -65,7 +64,7 @@ func (e *Engine) parseOther(in *port, i int, now int64) {
 	}
 	j := b.keys.Len() & (Batch - 1)
 	b.idx[j], b.fast[j] = uint8(i), false
-	*b.keys.Next() = conntrack.Key{Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: uint32(p.Proto)}
+	*b.keys.Next() = keyOf(&p.Packet)
 	b.keys.Add()
 }
 
