@@ -248,6 +248,7 @@ func (l *launch) nic(s vmm.Spec, n vmm.Network) (nic vmm.NIC, err error) {
 	if s.Kind == vmm.Tap {
 		nic.TapName = s.Arg
 	}
+	nic.OnBridge = s.Kind == vmm.Bridge
 	nic.Tap, err = vmm.NewTap(s, n)
 	return nic, err
 }

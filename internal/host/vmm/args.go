@@ -1,7 +1,10 @@
 package vmm
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -26,6 +29,8 @@ type NIC struct {
 	Backend Backend  // QEMU's
 	Tap     TapMaker // the other hypervisors'
 	TapName string   // of tap:NAME, for Print
+	// OnBridge says that Tap makes a device on a bridge, which can be parted from it.
+	OnBridge bool
 }
 
 // DefaultMAC returns the address of a NIC for which the policy sets none.
@@ -51,6 +56,10 @@ type Config struct {
 	// nil.
 	Log func(format string, a ...any)
 
+	// Gate joins the machine to its networks and its stream to the receiver, and parts
+	// them while it runs. nil: it is joined.
+	Gate *Gate
+
 	pulse *pulse // counts the guest's signs of life, of one start; may be nil
 }
 
@@ -69,6 +78,41 @@ func (c *Config) Cmdline() string {
 	return strings.Join(a, " ")
 }
 
+// log returns Log, or a function that does nothing.
+func (c *Config) log() func(format string, a ...any) {
+	if c.Log == nil {
+		return func(string, ...any) {}
+	}
+	return c.Log
+}
+
+// A dialer connects the stream to the socket at a path.
+type dialer func(path string) (*net.UnixConn, error)
+
+// dialer returns that of a machine: through its gate, to sockets of users that are trusted.
+func (c *Config) dialer() dialer {
+	trusted, gate, log := c.Trusted, c.Gate, c.log()
+	return func(path string) (*net.UnixConn, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
+		defer cancel()
+		conn, err := gate.pass(func() (*net.UnixConn, error) { return trusted.Dial(ctx, path) })
+		if errors.Is(err, peer.ErrForeign) { // the socket at the path may be another user's
+			log("vsock: %v (--trust-user for one that you know)", err)
+		}
+		return conn, err
+	}
+}
+
+// join joins a machine that is being started to its networks, unless its gate is shut.
+func (c *Config) join(plugs []*Plug) error {
+	for _, p := range plugs {
+		if err := c.Gate.add(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // firstFD is the number under which QEMU finds the first inherited file.
 const firstFD = 3
 
@@ -85,13 +129,10 @@ func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 			return nil, all, err
 		}
 		all.add(at)
+		all.plugs = append(all.plugs, at.plug())
 		all.Args = append(all.Args, "-device", "virtio-net-"+c.Machine.bus()+",netdev="+id+",mac="+n.MAC)
 	}
-	log := c.Log
-	if log == nil {
-		log = func(string, ...any) {}
-	}
-	at, err := c.Vsock.attach(firstFD+len(all.Files), c.Machine.bus(), c.Trusted, c.pulse, log)
+	at, err := c.Vsock.attach(firstFD+len(all.Files), c.Machine.bus(), c.dialer(), c.pulse, c.log())
 	if err != nil {
 		all.drop()
 		return nil, all, err

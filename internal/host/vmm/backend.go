@@ -21,6 +21,16 @@ type Attachment struct {
 	Files        []*os.File // inherited, numbered from the fd that the backend was given
 	SharedMemory bool       // the machine's memory must be shared with other processes
 	Ended        func()     // called once QEMU has ended; may be nil
+
+	plugs []*Plug // one, where a running machine can be joined and parted; of several, nil for each that cannot
+}
+
+// plug returns that of the attachment of one network, or nil.
+func (a *Attachment) plug() *Plug {
+	if len(a.plugs) == 0 {
+		return nil
+	}
+	return a.plugs[0]
 }
 
 // A Backend makes an Attachment for the netdev with the given id. It is

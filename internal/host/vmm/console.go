@@ -21,6 +21,7 @@ const (
 	Crashed            // the firewall crashed; a report follows, then a reset
 	ProbeOK            // the kernel is up: the end of a probe boot
 	Stopped            // the firewall ends in order, because it was asked to
+	Gateway            // the gateway has been heard for the first time
 )
 
 // A Line is one line of the console.
@@ -41,6 +42,7 @@ var prefixes = []struct {
 	{"thurward: crash: ", Crashed},
 	{"thurward: probe ok", ProbeOK},
 	{"thurward: stopped: ", Stopped},
+	{"thurward: gateway ", Gateway},
 }
 
 // ParseLine recognises a line of the console by its beginning: the rest may repeat

@@ -45,6 +45,10 @@ func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
 		return nil, err
 	}
 	defer closeAll(all.Files)
+	if err := c.join(all.plugs); err != nil {
+		all.end()
+		return nil, err
+	}
 	cmd := exec.Command(q.Path, args...)
 	cmd.ExtraFiles = all.Files
 	return launch(&Machine{name: "qemu", cmd: cmd}, onLine, all.end)

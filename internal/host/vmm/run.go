@@ -3,8 +3,6 @@ package vmm
 import (
 	"context"
 	"errors"
-	"fmt"
-	"sync"
 	"time"
 )
 
@@ -32,17 +30,32 @@ const crashGrace = 5 * time.Second
 // returns nil after a power-off, *RefusedError if the firewall refuses to start, and
 // ctx's cause if that ends first. The hypervisor has ended when Run returns.
 func Run(ctx context.Context, h Hypervisor, c Config, o RunOptions) error {
+	o = o.whole()
+	if why := watchdogOff(&c, o.Watchdog); why != "" {
+		o.Say("no watchdog: %s", why)
+	}
+	return Supervise(ctx, func(ctx context.Context) Outcome { return boot(ctx, h, c, bootLimit, &o) }, Pause, o)
+}
+
+// Supervise calls boot, which runs a machine until its end, and calls it again after
+// crashes if the options say so, with the pauses and the result of Run. pause ends early
+// when its context does, and may end early for another reason.
+func Supervise(ctx context.Context, boot func(context.Context) Outcome,
+	pause func(context.Context, time.Duration) error, o RunOptions) error {
+	o = o.whole()
+	s := supervisor{pause: pause, say: o.Say, boot: boot}
+	return s.run(ctx, o.Restart, o.MaxRestarts)
+}
+
+// whole returns the options with functions where there are none.
+func (o RunOptions) whole() RunOptions {
 	if o.OnLine == nil {
 		o.OnLine = func(Line) {}
 	}
 	if o.Say == nil {
 		o.Say = func(string, ...any) {}
 	}
-	if why := watchdogOff(&c, o.Watchdog); why != "" {
-		o.Say("no watchdog: %s", why)
-	}
-	s := supervisor{pause: sleep, say: o.Say, boot: func(ctx context.Context) Outcome { return boot(ctx, h, c, bootLimit, &o) }}
-	return s.run(ctx, o.Restart, o.MaxRestarts)
+	return o
 }
 
 // errSilent is the end of a firewall that was ready and has not said why it ended. The
@@ -52,67 +65,9 @@ var errSilent = errors.New("the machine ended without saying why: it was reset o
 
 // boot runs a machine once. It must be ready within limit.
 func boot(ctx context.Context, h Hypervisor, c Config, limit time.Duration, opts *RunOptions) Outcome {
-	if c.Vsock.Path != "" {
-		c.pulse = &pulse{}
-	}
-	var mu sync.Mutex
-	var o Outcome
-	ready, crashed := make(chan struct{}), make(chan struct{})
-	start := time.Now()
-	m, err := h.Start(c, func(l Line) {
-		mu.Lock()
-		was := o
-		o.observe(l)
-		if o.Ready && !was.Ready {
-			close(ready)
-		}
-		if o.Crash != "" && was.Crash == "" {
-			close(crashed)
-		}
-		mu.Unlock()
-		opts.OnLine(l)
-	})
+	g, err := Start(h, c, *opts)
 	if err != nil {
 		return Outcome{Err: err}
 	}
-	late := time.NewTimer(limit)
-	defer late.Stop()
-	var gaveUp error
-	var hung <-chan struct{}
-	select {
-	case <-ready:
-		hung = m.watch(c.pulse, opts.Watchdog, opts.Say)
-	case <-crashed:
-	case <-m.Done():
-	case <-ctx.Done():
-	case <-late.C:
-		gaveUp = fmt.Errorf("the firewall was not ready within %v", limit)
-		m.Stop()
-	}
-	select {
-	case <-crashed: // it is restarted even if it does not end by itself
-		select {
-		case <-m.Done():
-		case <-ctx.Done():
-		case <-time.After(h.traits().grace):
-		}
-		m.Stop()
-	case <-hung:
-		gaveUp = hungError{opts.Watchdog}
-		m.kill()
-	case <-m.Done():
-	case <-ctx.Done():
-		m.Stop()
-	}
-	err = m.Wait()
-	mu.Lock()
-	defer mu.Unlock()
-	o.Up = time.Since(start)
-	switch o.Err = err; {
-	case gaveUp != nil:
-		o.Err = gaveUp
-	case err == nil && o.Ready && !o.Stopped && ctx.Err() == nil:
-		o.Err = errSilent
-	}
-	return o
+	return g.wait(ctx, limit)
 }

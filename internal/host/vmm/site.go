@@ -1,10 +1,8 @@
 package vmm
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,8 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-
-	"github.com/thurward/thurward/internal/host/peer"
 )
 
 // A site is what one start of a machine has on the host where its hypervisor is not
@@ -57,6 +53,13 @@ func newSite(c *Config, j *Jail) (_ *site, err error) {
 			return nil, err
 		}
 		s.taps, s.drops = append(s.taps, name), append(s.drops, drop)
+		var p *Plug
+		if n.OnBridge {
+			p = bridgePlug(name)
+		}
+		if err := c.join([]*Plug{p}); err != nil {
+			return nil, err
+		}
 	}
 	if c.Vsock.Path != "" {
 		if err := s.relay(c); err != nil {
@@ -124,15 +127,11 @@ func (s *site) relay(c *Config) error {
 	if err := s.give(path); err != nil {
 		return err
 	}
-	say := c.Log
-	if say == nil {
-		say = func(string, ...any) {}
-	}
 	p := c.pulse
 	if p == nil {
 		p = &pulse{}
 	}
-	to := c.Vsock.Path + "_" + strconv.Itoa(telemetryPort)
+	dial, to := c.dialer(), c.Vsock.Path+"_"+strconv.Itoa(telemetryPort)
 	go func() {
 		for {
 			guest, err := l.Accept()
@@ -140,21 +139,16 @@ func (s *site) relay(c *Config) error {
 				return
 			}
 			p.Packets.Add(1)
-			passOn(guest.(*net.UnixConn), to, c.Trusted, p, say) // one at a time: the firewall has one
+			passOn(guest.(*net.UnixConn), to, dial, p) // one at a time: the firewall has one
 		}
 	}()
 	return nil
 }
 
 // passOn joins the guest's connection to the receiver, until either ends.
-func passOn(guest *net.UnixConn, to string, trusted peer.Users, p *pulse, say func(string, ...any)) {
+func passOn(guest *net.UnixConn, to string, dial dialer, p *pulse) {
 	defer guest.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
-	defer cancel()
-	receiver, err := trusted.Dial(ctx, to)
-	if errors.Is(err, peer.ErrForeign) {
-		say("vsock: %v (--trust-user for one that you know)", err)
-	}
+	receiver, err := dial(to)
 	if err != nil {
 		return // nobody listens there now: the firewall tries again
 	}

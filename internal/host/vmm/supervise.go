@@ -38,6 +38,7 @@ type Outcome struct {
 	Ready   bool   // it was ready
 	Refused string // why it refused to start
 	Stopped bool   // it ended in order
+	Gateway bool   // it has heard its gateway
 	Crash   string // its crash line
 	Err     error  // of QEMU
 	Up      time.Duration
@@ -55,6 +56,8 @@ func (o *Outcome) observe(l Line) {
 		}
 	case Stopped:
 		o.Stopped = true
+	case Gateway:
+		o.Gateway = true
 	case Crashed:
 		if o.Crash == "" {
 			o.Crash = l.Rest
@@ -71,6 +74,9 @@ type RefusedError struct{ Reason string }
 
 // Error returns the reason.
 func (e *RefusedError) Error() string { return "the firewall refuses to start: " + e.Reason }
+
+// Reason returns why a machine ended, nil for one that was ready and powered off.
+func (o *Outcome) Reason() error { return o.err() }
 
 // err returns the error of an outcome after which there is no restart, nil for a
 // machine that was ready and powered off.
@@ -138,8 +144,8 @@ func ordinal(row, most, all int) string {
 	return s
 }
 
-// sleep is the supervisor's pause on the real clock.
-func sleep(ctx context.Context, d time.Duration) error {
+// Pause waits, on the real clock, until ctx ends.
+func Pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

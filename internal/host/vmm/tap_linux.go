@@ -19,11 +19,22 @@ func tapBackend(name string) (Backend, error) {
 		return nil, fmt.Errorf("network tap:%s: is not a TAP device", name)
 	}
 	return func(id string, _ Version, fd int) (Attachment, error) {
-		f, _, err := openTap(name)
+		several := multiQueue(name)
+		f, _, err := openTapQueue(name, several)
 		if err != nil {
 			return Attachment{}, fmt.Errorf("network tap:%s: %w%s", name, err, tapHint(err, name))
 		}
-		return tapAttachment(id, fd, f), nil
+		at := tapAttachment(id, fd, f)
+		if several {
+			own, err := copyFile(f)
+			if err != nil {
+				f.Close()
+				return Attachment{}, fmt.Errorf("network tap:%s: %w", name, err)
+			}
+			at.plugs = []*Plug{queuePlug(own)}
+			at.Ended = func() { own.Close() }
+		}
+		return at, nil
 	}, nil
 }
 
@@ -43,7 +54,11 @@ func tapAttachment(id string, fd int, f *os.File) Attachment {
 
 // openTap opens a TAP device, which is made if it does not exist; name may be a
 // pattern such as thw%d. It returns the device's name.
-func openTap(name string) (*os.File, string, error) {
+func openTap(name string) (*os.File, string, error) { return openTapQueue(name, false) }
+
+// openTapQueue is openTap, and with several for a device that may have more programs than
+// one.
+func openTapQueue(name string, several bool) (*os.File, string, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, "", fmt.Errorf("/dev/net/tun: %w", err)
@@ -52,7 +67,11 @@ func openTap(name string) (*os.File, string, error) {
 	if err == nil {
 		// With a virtio header QEMU offers checksum and segmentation
 		// offload, which a guest may refuse.
-		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		if several {
+			flags |= unix.IFF_MULTI_QUEUE
+		}
+		ifr.SetUint16(flags)
 		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
 	}
 	if err != nil {
@@ -60,6 +79,15 @@ func openTap(name string) (*os.File, string, error) {
 		return nil, "", err
 	}
 	return os.NewFile(uintptr(fd), "/dev/net/tun"), ifr.Name(), nil
+}
+
+// copyFile returns another descriptor of an open file.
+func copyFile(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // bridgeBackend makes a TAP device for each start, up and on the bridge; it is removed
@@ -73,7 +101,9 @@ func bridgeBackend(bridge string) (Backend, error) {
 		f, name, err := openTap("thw%d")
 		if err == nil {
 			if err = joinBridge(bridge, name); err == nil {
-				return tapAttachment(id, fd, f), nil
+				at := tapAttachment(id, fd, f)
+				at.plugs = []*Plug{bridgePlug(name)}
+				return at, nil
 			}
 			f.Close()
 		}

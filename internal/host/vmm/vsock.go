@@ -1,17 +1,14 @@
 package vmm
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/thurward/thurward/internal/host/peer"
 	"github.com/thurward/thurward/internal/host/vhostvsock"
 )
 
@@ -76,11 +73,11 @@ func (v Vsock) String() string {
 // attach makes the device for one start of a machine, on a bus as QEMU names it
 // in devices; fd is the number that its
 // first file will have.
-func (v Vsock) attach(fd int, bus string, trusted peer.Users, p *pulse,
+func (v Vsock) attach(fd int, bus string, dial dialer, p *pulse,
 	log func(format string, a ...any)) (Attachment, error) {
 	switch {
 	case v.Path != "":
-		return attachVhostUser(v.Path, fd, bus, trusted, p, log)
+		return attachVhostUser(v.Path, fd, bus, dial, p, log)
 	case v.CID != 0:
 		f, err := os.OpenFile(vhostVsock, os.O_RDWR, 0)
 		if err != nil {
@@ -93,21 +90,11 @@ func (v Vsock) attach(fd int, bus string, trusted peer.Users, p *pulse,
 }
 
 // attachVhostUser makes this process the device's back end.
-func attachVhostUser(path string, fd int, bus string, trusted peer.Users, p *pulse,
+func attachVhostUser(path string, fd int, bus string, dial dialer, p *pulse,
 	log func(format string, a ...any)) (Attachment, error) {
 	c, theirs, err := socketPair()
 	if err != nil {
 		return Attachment{}, fmt.Errorf("socket pair for vsock: %w", err)
-	}
-	// The socket at the path may be another user's.
-	dial := func(path string) (*net.UnixConn, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
-		defer cancel()
-		uc, err := trusted.Dial(ctx, path)
-		if errors.Is(err, peer.ErrForeign) {
-			log("vsock: %v (--trust-user for one that you know)", err)
-		}
-		return uc, err
 	}
 	go func() {
 		defer c.Close()

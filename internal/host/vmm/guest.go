@@ -1,0 +1,127 @@
+package vmm
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// A Guest is one start of a machine, and what its console and its devices tell of it.
+type Guest struct {
+	m     *Machine
+	limit time.Duration // traits.grace
+	pulse *pulse        // nil: its stream is not seen here
+	opts  RunOptions
+	start time.Time
+
+	ready, crashed chan struct{}
+	reached        chan struct{} // the gateway has been heard
+
+	mu   sync.Mutex
+	o    Outcome
+	info ReadyInfo
+}
+
+// Start starts a machine once. The caller waits for its end with Wait.
+func Start(h Hypervisor, c Config, o RunOptions) (*Guest, error) {
+	g := &Guest{limit: h.traits().grace, opts: o.whole(), start: time.Now(),
+		ready: make(chan struct{}), crashed: make(chan struct{}), reached: make(chan struct{})}
+	if c.Vsock.Path != "" {
+		c.pulse = &pulse{}
+		g.pulse = c.pulse
+	}
+	var err error
+	g.m, err = h.Start(c, g.line)
+	return g, err
+}
+
+// line takes a line of the console.
+func (g *Guest) line(l Line) {
+	g.mu.Lock()
+	was := g.o
+	g.o.observe(l)
+	if g.o.Ready && !was.Ready {
+		g.info = ParseReady(l)
+		close(g.ready)
+	}
+	if g.o.Crash != "" && was.Crash == "" {
+		close(g.crashed)
+	}
+	if g.o.Gateway && !was.Gateway {
+		close(g.reached)
+	}
+	g.mu.Unlock()
+	g.opts.OnLine(l)
+}
+
+// Ready is closed when the rules are live; Info then says which.
+func (g *Guest) Ready() <-chan struct{} { return g.ready }
+
+// Info returns what the machine said when it was ready.
+func (g *Guest) Info() ReadyInfo {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.info
+}
+
+// Gateway is closed when the firewall has heard its gateway.
+func (g *Guest) Gateway() <-chan struct{} { return g.reached }
+
+// Signs returns a number that grows with each sign of life that the machine gives by its
+// stream. It reports false where the stream is not seen by this process.
+func (g *Guest) Signs() (n uint64, seen bool) {
+	if g.pulse == nil {
+		return 0, false
+	}
+	return g.pulse.Packets.Load(), true
+}
+
+// Wait waits for the machine's end. It ends one that is not ready in time, hangs, has
+// crashed, or is still there when ctx ends.
+func (g *Guest) Wait(ctx context.Context) Outcome { return g.wait(ctx, bootLimit) }
+
+func (g *Guest) wait(ctx context.Context, limit time.Duration) Outcome {
+	m := g.m
+	late := time.NewTimer(max(0, limit-time.Since(g.start)))
+	defer late.Stop()
+	var gaveUp error
+	var hung <-chan struct{}
+	select {
+	case <-g.ready:
+		hung = m.watch(g.pulse, g.opts.Watchdog, g.opts.Say)
+	case <-g.crashed:
+	case <-m.Done():
+	case <-ctx.Done():
+	case <-late.C:
+		gaveUp = fmt.Errorf("the firewall was not ready within %v", limit)
+		m.Stop()
+	}
+	select {
+	case <-g.crashed: // it is restarted even if it does not end by itself
+		select {
+		case <-m.Done():
+		case <-ctx.Done():
+		case <-time.After(g.limit):
+		}
+		m.Stop()
+	case <-hung:
+		gaveUp = hungError{g.opts.Watchdog}
+		m.kill()
+	case <-m.Done():
+	case <-ctx.Done():
+		m.Stop()
+	}
+	err := m.Wait()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	o := g.o
+	o.Up = time.Since(g.start)
+	switch o.Err = err; {
+	case gaveUp != nil:
+		o.Err = gaveUp
+	case err == nil && o.Ready && !o.Stopped && ctx.Err() == nil:
+		o.Err = errSilent
+	}
+	return o
+}
