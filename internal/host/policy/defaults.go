@@ -7,6 +7,9 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
+// maxDNSRate is the highest limit of queries that one client may ask in a second.
+const maxDNSRate = 1_000_000
+
 // defaults reads defaults.
 func (l *loader) defaults(n *node, path string) {
 	d := &l.p.Defaults
@@ -76,6 +79,12 @@ func (l *loader) defaults(n *node, path string) {
 				}
 			})
 		}},
-		{"dns_qps_per_client", count(&d.DNSRate, 1, 1_000_000)},
+		{"dns_qps_per_client", func(n *node, path string) {
+			if l.atMost(n, path, maxDNSRate) {
+				d.DNSRate = maxDNSRate
+				return
+			}
+			count(&d.DNSRate, 1, maxDNSRate)(n, path)
+		}},
 	})
 }

@@ -20,6 +20,8 @@ type loader struct {
 	portGroups map[string][]PortRange
 	referred   int // values that references to groups stood for
 
+	first bool // the document is of the first format (firstformat.go)
+
 	keys func(path string, known []field) // for tests: called with the keys that are known in each place
 }
 
@@ -182,6 +184,9 @@ func (l *loader) fits(root *node) {
 func (l *loader) document(n *node) {
 	l.p.Defaults = Defaults{MaxFlows: ruleset.DefaultMaxFlows, DNSRate: ruleset.DefaultDNSRate, Timeouts: map[string]int{}}
 	l.p.DNS.MaxNames = ruleset.DefaultDNSNames
+	if l.first = n.kind == mapping && n.get("interfaces") == nil; l.first {
+		l.assume(n)
+	}
 	ok := l.fields(n, "", []field{
 		{"interfaces", l.interfaces},
 		{"groups", l.readGroups},
@@ -196,15 +201,19 @@ func (l *loader) document(n *node) {
 	if !ok {
 		return
 	}
-	if n.get("interfaces") == nil {
-		l.err(n, "interfaces", "missing", "missing", "name one lan and one wan interface, as lan0: { address: 10.0.0.1/24 }")
-	}
+	l.assumeUpstream(n)
 	if d := n.get("defaults"); d == nil || d.kind == mapping && d.get("default_action") == nil {
 		at := n
 		if d != nil {
 			at = d
 		}
-		l.err(at, "defaults.default_action", "missing", "missing", "say what happens to traffic that no rule matches: default_action: deny")
+		const hint = "say what happens to traffic that no rule matches: default_action: deny"
+		if l.first {
+			l.p.Defaults.Line, l.p.Defaults.Column, l.p.Defaults.Action = at.line, at.col, ruleset.Deny
+			l.Warn(at.line, at.col, "defaults.default_action", "assumed", "missing, as in policies as first published; taken to be deny", hint)
+		} else {
+			l.err(at, "defaults.default_action", "missing", "missing", hint)
+		}
 	}
 	if n.get("rules") == nil {
 		l.err(n, "rules", "missing", "missing", "an empty list (rules: []) denies or accepts everything by default_action")

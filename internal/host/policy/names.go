@@ -19,8 +19,13 @@ func (l *loader) names(n *node, path string) (all []string) {
 			return
 		}
 		if why := BadName(n.text); why != "" {
-			l.err(n, path, "fqdn", fmt.Sprintf("%q: %s", n.text, why), "want a name, as example.com, or one wildcard label in front, as *.example.com")
-			return
+			const hint = "want a name, as example.com, or one wildcard label in front, as *.example.com"
+			msg := fmt.Sprintf("%q: %s", n.text, why)
+			if !l.first || why != singleLabel && why != wholeDomain {
+				l.err(n, path, "fqdn", msg, hint)
+				return
+			}
+			l.Warn(n.line, n.col, path, "fqdn", msg, hint)
 		}
 		if name := strings.ToLower(strings.TrimSuffix(n.text, ".")); !slices.Contains(all, name) {
 			all = append(all, name)
@@ -28,6 +33,12 @@ func (l *loader) names(n *node, path string) (all []string) {
 	})
 	return all
 }
+
+// Names that can be and are seldom meant.
+const (
+	singleLabel = "has a single label"
+	wholeDomain = "a wildcard for a whole top-level domain"
+)
 
 // BadName says why a text is no name or wildcard of destination_fqdn, "" when it is.
 func BadName(s string) string {
@@ -39,8 +50,11 @@ func BadName(s string) string {
 		return "is an address; use destination"
 	}
 	labels := strings.Split(s, ".")
-	if len(labels) < 2 {
-		return "has a single label"
+	switch {
+	case s == "*":
+		return "a wildcard needs a name behind it"
+	case len(labels) < 2 && label.MatchString(s):
+		return singleLabel
 	}
 	for i, v := range labels {
 		switch {
@@ -52,7 +66,7 @@ func BadName(s string) string {
 		}
 	}
 	if labels[0] == "*" && len(labels) < 3 {
-		return "a wildcard for a whole top-level domain"
+		return wholeDomain
 	}
 	return ""
 }

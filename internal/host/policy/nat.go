@@ -16,7 +16,7 @@ func (l *loader) snat(n *node, path string) {
 		s := SNAT{Interface: -1, PortLo: 1024, PortHi: 65535}
 		var sourceAt *node
 		var sources []netip.Prefix
-		masquerade := false
+		masquerade, none := false, false // none: an entry without effect
 		externalAt := n.get("external_ip")
 		ok := l.fields(n, path, []field{
 			{"out_interface", func(n *node, path string) {
@@ -27,9 +27,11 @@ func (l *loader) snat(n *node, path string) {
 				}
 				switch {
 				case s.Interface < 0:
-					l.err(n, path, "interface", fmt.Sprintf("no interface %q", n.text), "interfaces are "+l.p.knownInterfaces())
+					none = true
+					l.lenient(n, path, "interface", fmt.Sprintf("no interface %q", n.text), "interfaces are "+l.p.knownInterfaces())
 				case l.p.Interfaces[s.Interface].LAN:
-					l.err(n, path, "interface", "sources are translated towards the wan only", "want the wan interface")
+					none = true
+					l.lenient(n, path, "interface", "sources are translated towards the wan only", "want the wan interface")
 				}
 			}},
 			{"source", func(n *node, path string) { sourceAt, sources = n, l.prefixes(n, path) }},
@@ -40,16 +42,18 @@ func (l *loader) snat(n *node, path string) {
 			}},
 			{"external_ip", func(n *node, path string) {
 				l.each(n, path, func(n *node, path string) {
-					if a, ok := l.external(n, path); ok {
+					a, ok := l.external(n, path)
+					if ok {
 						s.External = append(s.External, a)
 					}
+					none = none || !ok
 				})
 				if len(Unique(s.External)) < len(s.External) {
 					l.err(n, path, "duplicate", "an address is here twice", "name each once")
 				}
 			}},
 			{"port_range", func(n *node, path string) {
-				if r, ok := l.portRange(n, path); ok {
+				if r, ok := l.portPool(n, path); ok {
 					s.PortLo, s.PortHi = r.Lo, r.Hi
 				}
 			}},
@@ -66,8 +70,8 @@ func (l *loader) snat(n *node, path string) {
 		case !masquerade && externalAt == nil:
 			l.err(n, path, "snat", "neither masquerade: true nor external_ip", "say which address sources get")
 		}
-		if sourceAt != nil {
-			l.insideLAN(sourceAt, path+".source", sources)
+		if sourceAt != nil && !l.insideLAN(sourceAt, path+".source", sources) || none {
+			return
 		}
 		for _, p := range OrAny(sources) {
 			s.Source = p
@@ -90,11 +94,11 @@ func (l *loader) external(n *node, path string) (netip.Addr, bool) {
 		case !f.Prefix.IsValid():
 			continue
 		case f.LAN && f.Prefix.Contains(a):
-			l.err(n, path, "outside-interface", fmt.Sprintf("%v is in the network of %s", a, f.Name), "want an address on the wan: the interface's own, another of its network, or one that is routed to it")
+			l.lenient(n, path, "outside-interface", fmt.Sprintf("%v is in the network of %s", a, f.Name), "want an address on the wan: the interface's own, another of its network, or one that is routed to it")
 		case !f.LAN && a == f.Gateway:
-			l.err(n, path, "address", a.String()+" is the gateway's address", "want an address of the firewall's")
+			l.lenient(n, path, "address", a.String()+" is the gateway's address", "want an address of the firewall's")
 		case !f.LAN && f.Prefix.Bits() < 31 && (a == f.Prefix.Masked().Addr() || a == Broadcast(f.Prefix)):
-			l.err(n, path, "address", a.String()+" is the network's own or its broadcast address", "want a host's address")
+			l.lenient(n, path, "address", a.String()+" is the network's own or its broadcast address", "want a host's address")
 		default:
 			continue
 		}
@@ -104,18 +108,20 @@ func (l *loader) external(n *node, path string) (netip.Addr, bool) {
 }
 
 // insideLAN refuses sources that the LAN interface cannot have behind it: the
-// firewall drops packets from them as martian before any entry is looked at.
-func (l *loader) insideLAN(n *node, path string, ps []netip.Prefix) {
+// firewall drops packets from them as martian before any entry is looked at. It
+// reports whether there are none.
+func (l *loader) insideLAN(n *node, path string, ps []netip.Prefix) bool {
 	f := l.p.side(true)
 	if f == nil || !f.Prefix.IsValid() {
-		return
+		return true
 	}
 	for _, p := range ps {
 		if !p.Overlaps(f.Prefix) {
-			l.err(n, path, "outside-interface", fmt.Sprintf("%v is outside the network of %s, %v", p, f.Name, f.Prefix.Masked()), "want addresses in it; packets from others are dropped as martian")
-			return
+			l.lenient(n, path, "outside-interface", fmt.Sprintf("%v is outside the network of %s, %v", p, f.Name, f.Prefix.Masked()), "want addresses in it; packets from others are dropped as martian")
+			return false
 		}
 	}
+	return true
 }
 
 // dnat reads nat.dnat.
@@ -130,8 +136,13 @@ func (l *loader) dnatEntry(n *node, path string) {
 	d := DNAT{Line: n.line, Column: n.col, Path: path}
 	var toAt *node
 	toHi := 0
+	none := false // the entry is without effect
 	ok := l.fields(n, path, []field{
-		{"wan_ip", func(n *node, path string) { d.WAN, _ = l.external(n, path) }},
+		{"wan_ip", func(n *node, path string) {
+			var ok bool
+			d.WAN, ok = l.external(n, path)
+			none = !ok
+		}},
 		{"wan_port", func(n *node, path string) { d.Ports, _ = l.portRange(n, path) }},
 		{"to", func(n *node, path string) { toAt = n; d.To, d.ToPort, toHi = l.endpoint(n, path) }},
 		{"proto", someOf(l, &d.Protocols, TCP, UDP)},
@@ -159,10 +170,18 @@ func (l *loader) dnatEntry(n *node, path string) {
 	if f := l.p.side(true); f != nil && f.Prefix.IsValid() && d.To.IsValid() {
 		switch {
 		case d.To == f.Prefix.Addr():
-			l.err(toAt, path+".to", "outside-interface", d.To.String()+" is the firewall itself, which offers no service", "want a server on the lan")
+			none = true
+			l.lenient(toAt, path+".to", "outside-interface", d.To.String()+" is the firewall itself, which offers no service", "want a server on the lan")
 		case !f.Prefix.Contains(d.To):
-			l.err(toAt, path+".to", "outside-interface", fmt.Sprintf("%v is outside the network of %s, %v", d.To, f.Name, f.Prefix.Masked()), "want a server on the lan")
+			none = true
+			l.lenient(toAt, path+".to", "outside-interface", fmt.Sprintf("%v is outside the network of %s, %v", d.To, f.Name, f.Prefix.Masked()), "want a server on the lan")
 		}
+	}
+	if l.first {
+		if !none {
+			l.apart(n, path, &d)
+		}
+		return
 	}
 	for i := range l.p.DNAT {
 		if e := &l.p.DNAT[i]; d.overlaps(e) {

@@ -3,12 +3,19 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
+
+// ruleID is what events and counters name a rule by.
+var ruleID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+
+// maxRuleName is the longest name of a rule, in bytes.
+const maxRuleName = 200
 
 // rules reads rules.
 func (l *loader) rules(n *node, path string) {
@@ -32,10 +39,10 @@ func (l *loader) rule(n *node, path string, first map[string]int) {
 	ok := l.fields(n, path, []field{
 		{"id", func(n *node, path string) {
 			switch {
-			case n.kind != scalar || !identifier.MatchString(n.text):
-				l.err(n, path, "id", fmt.Sprintf("%q is no id", n.text), "want letters, digits, - _ and ., at most 63, beginning with a letter or digit")
-			case strings.HasPrefix(n.text, "default-"):
-				l.err(n, path, "id", "ids that begin with default- stand for the default action", "choose another")
+			case n.kind != scalar || !ruleID.MatchString(n.text):
+				l.err(n, path, "id", fmt.Sprintf("%q is no id", n.text), "want letters, digits, - _ and ., at most 64, beginning with a letter or digit")
+			case slices.ContainsFunc(actions, func(a ruleset.Action) bool { return a.DefaultRuleID() == n.text }):
+				l.err(n, path, "id", n.text+" stands for the default action", "choose another")
 			case first[n.text] != 0:
 				l.err(n, path, "duplicate-id", fmt.Sprintf("the id %q is taken by the rule in line %d", n.text, first[n.text]), "give each rule an id of its own")
 			default:
@@ -44,7 +51,12 @@ func (l *loader) rule(n *node, path string, first map[string]int) {
 			}
 		}},
 		{"name", func(n *node, path string) {
-			if n.kind != scalar || len(n.text) > 200 {
+			if l.first && n.kind == scalar && len(n.text) > maxRuleName {
+				l.Warn(n.line, n.col, path, "name", fmt.Sprintf("%d bytes; what is beyond %d is not shown", len(n.text), maxRuleName), "want a shorter text")
+				r.Name = strings.ToValidUTF8(n.text[:maxRuleName], "")
+				return
+			}
+			if n.kind != scalar || len(n.text) > maxRuleName {
 				l.err(n, path, "name", "not a name", "want text of at most 200 bytes")
 				return
 			}
@@ -85,7 +97,7 @@ func (l *loader) rule(n *node, path string, first map[string]int) {
 		case r.Action == ruleset.Deny || r.Action == ruleset.Reject:
 			l.err(f, path+".destination_fqdn", "deny-by-name", "a "+r.Action.String()+" rule with a name is unsound: a host that knows another address of it is not denied", "use names in accept rules only, under default_action: deny")
 		case r.Direction == verdict.Ingress:
-			l.err(f, path+".destination_fqdn", "name-direction", "names are of servers that LAN hosts ask for", "want direction: egress")
+			l.lenient(f, path+".destination_fqdn", "name-direction", "names are of servers that LAN hosts ask for", "want direction: egress")
 		}
 	}
 	if at := n.get("sni"); at != nil && r.SNI {
@@ -101,8 +113,11 @@ func (l *loader) rule(n *node, path string, first map[string]int) {
 	if portsAt != nil {
 		if slices.Contains(r.Protocols, ICMP) && len(r.Protocols) == 1 {
 			l.err(portsAt, path+".destination_port", "port-without-protocol", "ICMP has no ports", "remove destination_port, or choose tcp or udp")
-		} else if len(r.Protocols) == 0 || slices.Contains(r.Protocols, ICMP) {
-			l.err(portsAt, path+".destination_port", "port-without-protocol", "ports belong to tcp and udp", "add protocol: tcp, udp, or both as a list")
+		} else if slices.Contains(r.Protocols, ICMP) {
+			l.err(portsAt, path+".destination_port", "port-without-protocol", "ports belong to tcp and udp", "remove icmp, and give it a rule of its own")
+		} else if n.get("protocol") == nil {
+			r.Protocols = []Protocol{TCP, UDP}
+			l.Warn(portsAt.line, portsAt.col, path+".destination_port", "assumed", "without a protocol, taken to be that of tcp and udp", "say protocol: [tcp, udp], or one of them")
 		}
 	}
 	l.rewritten(n, path, &r)
@@ -121,7 +136,7 @@ func (l *loader) rewritten(n *node, path string, r *Rule) {
 			if !p.IsSingleIP() || p.Addr() != d.WAN || !d.coversPorts(r) || len(d.From) > 0 && (len(r.Source) == 0 || !within(r.Source, d.From)) {
 				continue
 			}
-			l.err(n.get("destination"), path+".destination", "before-dnat",
+			l.lenient(n.get("destination"), path+".destination", "before-dnat",
 				fmt.Sprintf("%v is the address before destination NAT (line %d); rules see it after that and would not match", p.Addr(), d.Line),
 				fmt.Sprintf("want destination: %v, destination_port: %s", d.To, d.ToPorts()))
 			return

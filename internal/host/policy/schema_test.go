@@ -19,7 +19,8 @@ import (
 // SchemaFile is the schema of policies.
 const SchemaFile = "../../../schemas/rules.schema.json"
 
-func compileSchema(t *testing.T) *jsonschema.Schema {
+// CompileSchema compiles the schema of policies.
+func CompileSchema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
 	s, err := jsonschema.NewCompiler().Compile(SchemaFile)
 	if err != nil {
@@ -173,14 +174,14 @@ func TestSchemaHasTheKeysOfTheLoader(t *testing.T) {
 	if len(known) < 12 {
 		t.Errorf("only %d places: %v", len(known), slices.Sorted(maps.Keys(known)))
 	}
-	if err := Validate(compileSchema(t), src); err != nil {
+	if err := Validate(CompileSchema(t), src); err != nil {
 		t.Error(err)
 	}
 }
 
 // TestSchemaAcceptsWhatTheLoaderDoes: no editor underlines what is right.
 func TestSchemaAcceptsWhatTheLoaderDoes(t *testing.T) {
-	s := compileSchema(t)
+	s := CompileSchema(t)
 	n := 0
 	check := func(name string, src []byte) {
 		if p, _ := Load(name, src); p == nil {
@@ -217,7 +218,7 @@ func TestSchemaAcceptsWhatTheLoaderDoes(t *testing.T) {
 // TestSchemaRefusesWhatTheLoaderDoes: an editor underlines what is wrong by
 // itself, without the rest of the document.
 func TestSchemaRefusesWhatTheLoaderDoes(t *testing.T) {
-	s := compileSchema(t)
+	s := CompileSchema(t)
 	const interfaces = "interfaces: { lan0: { address: 10.0.0.1/24 }, wan0: { address: 203.0.113.10/24, gateway: 203.0.113.1 } }\n"
 	const defaults = "defaults: { default_action: deny }\n"
 	rule := func(r string) string { return interfaces + defaults + "rules:\n  - { " + r + " }\n" }
@@ -227,7 +228,10 @@ func TestSchemaRefusesWhatTheLoaderDoes(t *testing.T) {
 	}
 	for i, src := range []string{
 		"[]\n", "5\n",
-		defaults + "rules: []\n", interfaces + "rules: []\n", interfaces + defaults,
+		interfaces + "rules: []\n", interfaces + defaults, defaults, "defaults: { default_action: maybe }\nrules: []\n",
+		"rules: [ { id: a, action: accept, destination_fqdn: \"*\" } ]\n", "nat: { snat: [ { out_interface: wan0, masquerade: true, port_range: { min: 5 } } ] }\nrules: []\n",
+		interfaces + "defaults: { default_action: deny, dns_qps_per_client: 1000001 }\nrules: []\n", interfaces + "defaults: { default_action: deny, conntrack_timeouts: { udp_idle: 2592001 } }\nrules: []\n",
+		rule("id: a, action: accept, name: " + strings.Repeat("x", 201)), rule("id: a, action: accept, destination_fqdn: \"*.com\""),
 		interfaces + "defaults: {}\nrules: []\n", interfaces + "defaults: { default_action: maybe }\nrules: []\n",
 		interfaces + "defaults: { default_action: deny, max_flow: 5000 }\nrules: []\n",
 		interfaces + "defaults: { default_action: deny, max_flows: 5 }\nrules: []\n",

@@ -105,17 +105,23 @@ func (l *loader) number(n *node, path string, lo, hi int) (int, bool) {
 	return v, true
 }
 
+// maxSeconds is the longest time that a policy may have: 30 days.
+const maxSeconds = 30 * 24 * 60 * 60
+
 // seconds reads a time: a number of seconds, or one with a unit, as 1h.
 func (l *loader) seconds(n *node, path string) (int, bool) {
 	if n.kind == scalar && !n.integer {
 		d, err := time.ParseDuration(n.text)
-		if err != nil || d%time.Second != 0 || d < time.Second || d > 30*24*time.Hour {
+		if err != nil || d%time.Second != 0 || d < time.Second || d > maxSeconds*time.Second {
 			l.err(n, path, "value", fmt.Sprintf("%q is not a time", n.text), "want whole seconds, 1 to 2592000, or a duration as 90s, 5m, 2h")
 			return 0, false
 		}
 		return int(d / time.Second), true
 	}
-	return l.number(n, path, 1, 2592000)
+	if l.atMost(n, path, maxSeconds) {
+		return maxSeconds, true
+	}
+	return l.number(n, path, 1, maxSeconds)
 }
 
 // flag reads true or false.
@@ -170,6 +176,9 @@ func (l *loader) prefix(n *node, path string, hostBits bool) (netip.Prefix, bool
 		l.err(n, path, "cidr", fmt.Sprintf("%q is not a network", n.text), "want an address and a prefix length from 0 to 32, as 10.0.0.0/24")
 	case !p.Addr().Is4():
 		l.err(n, path, "ipv6", "IPv6 is not supported by this version", "want an IPv4 network")
+	case !hostBits && p.Masked() != p && l.first:
+		l.Warn(n.line, n.col, path, "host-bits", fmt.Sprintf("%s has bits set behind its prefix length; taken as %v", n.text, p.Masked()), "want "+p.Masked().String()+", or "+p.Addr().String()+" for the one host")
+		return p.Masked(), true
 	case !hostBits && p.Masked() != p:
 		l.err(n, path, "host-bits", fmt.Sprintf("%s has bits set behind its prefix length", n.text), "want "+p.Masked().String()+", or "+p.Addr().String()+" for the one host")
 	default:
@@ -209,6 +218,28 @@ func (l *loader) portRange(n *node, path string) (PortRange, bool) {
 		return r, true
 	}
 	return PortRange{}, false
+}
+
+// portPool reads the ports of source translation: a port, a range lo-hi, or
+// min and max.
+func (l *loader) portPool(n *node, path string) (PortRange, bool) {
+	if n.kind != mapping {
+		return l.portRange(n, path)
+	}
+	r := PortRange{}
+	l.fields(n, path, []field{
+		{"min", func(n *node, path string) { r.Lo, _ = l.number(n, path, 1, 65535) }},
+		{"max", func(n *node, path string) { r.Hi, _ = l.number(n, path, 1, 65535) }},
+	})
+	for _, k := range []string{"min", "max"} {
+		if n.get(k) == nil {
+			l.err(n, path+"."+k, "missing", "missing", "want the lowest and the highest port, as { min: 16384, max: 60999 }")
+		}
+	}
+	if r.Lo > 0 && r.Hi > 0 && r.Lo > r.Hi {
+		l.err(n, path, "port-range", fmt.Sprintf("the range %d-%d is reversed", r.Lo, r.Hi), fmt.Sprintf("want { min: %d, max: %d }", r.Hi, r.Lo))
+	}
+	return r, r.Lo > 0 && r.Lo <= r.Hi
 }
 
 // ParsePorts reads a port or a range, which may be reversed.
