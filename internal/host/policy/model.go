@@ -81,6 +81,9 @@ type SNAT struct {
 	External  []netip.Addr // empty: masquerade
 	PortLo    int
 	PortHi    int
+	Line      int
+	Column    int
+	Path      string // in the document, as nat.snat[0]
 }
 
 // A DNAT entry gives a server on the LAN an address and ports on the WAN.

@@ -13,7 +13,7 @@ const maxExternal = 256
 // snat reads nat.snat.
 func (l *loader) snat(n *node, path string) {
 	l.each(n, path, func(n *node, path string) {
-		s := SNAT{Interface: -1, PortLo: 1024, PortHi: 65535}
+		s := SNAT{Interface: -1, PortLo: 1024, PortHi: 65535, Line: n.line, Column: n.col, Path: path}
 		var sourceAt *node
 		var sources []netip.Prefix
 		masquerade, none := false, false // none: an entry without effect

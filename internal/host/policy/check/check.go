@@ -5,6 +5,8 @@
 //	warnings.go      answers, port forwards, names
 //	unreachable.go   rules that never decide
 //	untranslated.go  hosts that the WAN reaches by their own addresses
+//	translation.go   private sources, and pools that are too small
+//	own.go           rules for the firewall's own address
 //	cost.go          what a policy takes of the machine
 package check
 

@@ -24,6 +24,9 @@ func (c *checker) warnings() {
 		c.unreached()
 	}
 	c.exposed()
+	c.private()
+	c.pools()
+	c.own()
 	s, err := compile.Tables(p)
 	if err != nil {
 		return // Load has reported it
