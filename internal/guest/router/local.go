@@ -67,7 +67,7 @@ func (e *Engine) deliver(p *received, as packet.Addr, now int64) {
 	case service == endpoint.DNSOverTCP && !opening(p):
 		dec = e.dropped(verdict.ConntrackInvalid) // a segment of no connection
 		dec.notice = noticeReset
-	case service == endpoint.Echo && !e.linear(p):
+	case service != endpoint.DNSOverTCP && !e.linear(p):
 		dec = e.dropped(verdict.FragmentedIPv4)
 	}
 	if dec.outcome != pass {
@@ -82,10 +82,6 @@ func (e *Engine) deliver(p *received, as packet.Addr, now int64) {
 		e.c.Local++
 		e.host.Reply(&p.Packet, p.frame, p.in.side())
 	case endpoint.DNSOverUDP:
-		if !e.linear(p) {
-			e.dropPacket(p, verdict.FragmentedIPv4, now)
-			return
-		}
 		if e.host.Query(&p.Packet, e.bytes(p), now) == verdict.DNSRateLimited {
 			e.c.DropReasons[verdict.RateLimitDNS]++
 		} else {
