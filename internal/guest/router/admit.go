@@ -157,10 +157,7 @@ func (e *Engine) judge(p *received, fp *filter.Packet, name naming, now int64) (
 			would, why = verdict.WouldDrop, verdict.ExplicitDeny
 		}
 		seen := *p
-		seen.Src, seen.Dst = fp.Src, fp.Dst
-		if p.Class != packet.ClassICMPQuery {
-			seen.DstPort = fp.DstPort
-		}
+		seen.Src, seen.Dst, seen.DstPort = fp.Src, fp.Dst, fp.DstPort
 		e.emitPacket(&seen, would, why, v.Shadow, name, now)
 	}
 	return v.Action, v.Rule
