@@ -98,11 +98,30 @@ func TestNextDeadline(t *testing.T) {
 
 	s := sniLab(t)
 	quietLab(s.lab)
-	s.resolve(host, "raw.githubusercontent.com", "@ 3000 IN A 192.0.2.81")
-	quietLab(s.lab)
-	s.handshake(host, 4000, "192.0.2.81", 443)
-	s.says(4000, 1001, clientHello(t, "raw.githubusercontent.com")[:50])
+	s.handshake(host, 4000, cdn, 443)
+	s.says(4000, 1001, clientHello(t, "github.com")[:50])
+	if !s.e.sni.Any() {
+		t.Fatal("the message is not held")
+	}
 	in("a first message", s.lab, second, second+2*ms)
+}
+
+// TestDeadlinesExactly: what is not urgent is due a second after the next tick.
+func TestDeadlinesExactly(t *testing.T) {
+	l := quietLab(newLab(t, "accept", established))
+	l.one(lan, syn(host, 4000, web, 80))
+	if d := l.e.NextDeadline() - l.e.tick; d != second {
+		t.Errorf("a flow: %d ns after the tick", d)
+	}
+	s := sniLab(t)
+	quietLab(s.lab)
+	s.handshake(host, 4000, cdn, 443)
+	s.says(4000, 1001, clientHello(t, "github.com")[:50])
+	s.e.flows.Removed = nil
+	s.e.flows.Remove(0, 0) // which would be due as soon
+	if d := s.e.NextDeadline() - s.e.tick; !s.e.sni.Any() || d != second {
+		t.Errorf("a first message: %d ns after the tick", d)
+	}
 }
 
 // TestTimersByThousandths: timers are looked at once in a millisecond, however

@@ -72,6 +72,10 @@ func TestNewRefuses(t *testing.T) {
 			p.SNAT = []ruleset.SNAT{{Interface: 1, External: six, PortLo: 1024, PortHi: 2048}}
 		}, nil, "nat"},
 		{"upstream of IPv6", func(p *ruleset.Policy) { p.Upstreams = []ruleset.Upstream{{Address: six, Port: 53}} }, nil, "endpoint: dnsproxy"},
+		{"a name that is none", func(p *ruleset.Policy) {
+			p.Upstreams = []ruleset.Upstream{{Address: ip(upstreamAddr).To16(), Port: 53}}
+			p.Names = []ruleset.Name{nameOf(p, "a..b")}
+		}, nil, "fqdn: a..b is not a name"},
 		{"upstream", func(p *ruleset.Policy) {
 			p.Upstreams = []ruleset.Upstream{{Address: ip(upstreamAddr).To16(), Port: 53}}
 		}, nil, ""},

@@ -222,3 +222,30 @@ func TestMSSClampRepeated(t *testing.T) {
 		t.Fatalf("options %x, want %x; %d counted", v.frame[int(v.L4)+20:], want, l.e.c.MSSClamped)
 	}
 }
+
+// TestPiecesThatWait: the pieces of a packet whose next hop does not answer are reported as
+// its flow's, and its sender is told.
+func TestPiecesThatWait(t *testing.T) {
+	l := newLabWith(t, func(p *ruleset.Policy) {
+		p.Interfaces[0].MTU = 576
+		p.DNAT = []ruleset.DNAT{dnat(packet.UDP, ours, 5000, 5000, "10.0.0.99", 6000)}
+	}, "accept", established)
+	l.put(wan, large(udp(client, 4000, ours, 5000), 1000))
+	l.seen = nil
+	var told []*view
+	for range 5 {
+		l.pass(1)
+		told = append(told, l.taken(wan)...)
+	}
+	if len(told) == 0 {
+		t.Fatalf("the sender was not told; drops: %s", l.drops())
+	}
+	q := told[0].quotes(t, packet.Unreachable, packet.HostUnreachable)
+	if told[0].Dst != ip(client) || q.Dst != ip(ours) || q.DstPort != 5000 || q.SrcPort != 4000 {
+		t.Errorf("told %v about %+v", told[0], q)
+	}
+	if len(l.seen) != 2 || !tupleIs(l.seen[0], client, 4000, ours, 5000) || !tupleIs(l.seen[1], client, 4000, ours, 5000) {
+		t.Errorf("events %+v", l.seen)
+	}
+	l.invariants()
+}

@@ -191,6 +191,27 @@ func TestTransmitInPart(t *testing.T) {
 	l.buffers()
 }
 
+// TestBatchesLeaveTogether: what a batch becomes is given to the device at once, on the fast
+// path and off it.
+func TestBatchesLeaveTogether(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		l := newLab(t, "accept egress", established)
+		l.e.plain = plain
+		l.one(lan, udp(host, 4000, web, 53)) // the gateway is known
+		for round := range 3 {               // the first packets of flows, and more of them
+			for i := range uint16(Batch) {
+				l.port[lan].in = append(l.port[lan].in, udp(host, 5000+i, web, 53).frame(lanMAC))
+			}
+			before := l.port[wan].sent
+			l.e.Poll(l.now)
+			if n := len(l.taken(wan)); n != Batch || l.port[wan].sent != before+1 {
+				t.Errorf("plain %v, round %d: %d packets in %d calls", plain, round, n, l.port[wan].sent-before)
+			}
+		}
+		l.invariants()
+	}
+}
+
 // TestHeldUpToTheNanosecond: as long as roomWait and no longer, counted once.
 func TestHeldUpToTheNanosecond(t *testing.T) {
 	l := newLab(t)

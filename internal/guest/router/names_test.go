@@ -212,3 +212,27 @@ func TestS28_LateInBoundedMemory(t *testing.T) {
 		t.Fatalf("%d others gave way, %d are there", c.EvictedFull, l.e.Names().Len())
 	}
 }
+
+// TestHintsAreOfRulesByName: a packet that a rule by name denies is not said to need the
+// name of another client, or one that has expired, which no rule has: without any name it
+// would be accepted, and that is no way for it.
+func TestHintsAreOfRulesByName(t *testing.T) {
+	const at = "192.0.2.77"
+	for _, expired := range []bool{false, true} {
+		l := newDNSLab(t, func(p *ruleset.Policy) { named(p, 2, "evil.example"); p.Settings.DNSGrace = 3600 },
+			"deny egress tcp any -> any :443", "accept egress tcp any -> any :443")
+		if expired {
+			l.resolve(host, "plain.example", "@ 1 IN A "+at)
+			l.pass(4000)
+		} else {
+			l.resolve("10.0.0.3", "plain.example", "@ 300 IN A "+at)
+		}
+		l.resolve(host, "evil.example", "@ 300 IN A "+at)
+		if l.connects(host, at, 443) {
+			t.Fatal("reached what is denied")
+		}
+		if r := l.last(); r.Reason != verdict.ExplicitDeny || r.Rule != 2 || r.Hint != 0 || l.lastName() != "evil.example" {
+			t.Errorf("expired %v: name %q, event %+v", expired, l.lastName(), r)
+		}
+	}
+}

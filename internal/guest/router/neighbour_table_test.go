@@ -191,3 +191,29 @@ func TestARP_WithoutBuffers(t *testing.T) {
 	}
 	l.buffers()
 }
+
+// TestNeighbourEvictionsAreCounted: each neighbour that makes room for another, whether
+// that is asked for or has asked.
+func TestNeighbourEvictionsAreCounted(t *testing.T) {
+	l := newLabWith(t, wide(16), "accept")
+	heard := func(i int) {
+		a := ip("10.0.0.2") + packet.Addr(i)
+		l.raw(lan, arp(packet.ARPRequest, addr(a).String(), macOf(a), "10.0.0.1"))
+	}
+	i := 0
+	for ; l.e.port[lan].neigh.Len() < neigh.MaxEntries; i++ {
+		heard(i)
+	}
+	if got := l.e.c.NeighbourEvictions; got != [2]uint64{} {
+		t.Fatalf("%v, and there was room", got)
+	}
+	l.one(wan, udp(web, 4000, addr(ip("10.0.0.2")+packet.Addr(i)).String(), 53))
+	if got := l.e.c.NeighbourEvictions; got != [2]uint64{lan: 1} {
+		t.Errorf("one that is asked for: %v", got)
+	}
+	l.pass(61) // nobody asks for those whose time is over
+	heard(i + 1)
+	if got := l.e.c.NeighbourEvictions; got != [2]uint64{lan: 2} {
+		t.Errorf("one that asks: %v", got)
+	}
+}

@@ -166,6 +166,22 @@ func TestRFC1858_TinyFragments(t *testing.T) {
 	l.invariants()
 }
 
+// TestFragmentsWithTOS: the service that fragments ask for changes nothing, and each keeps
+// its own.
+func TestFragmentsWithTOS(t *testing.T) {
+	for tos := range 256 {
+		l := reassembling(t, "accept")
+		fs := fragments(large(udp(host, 4000, web, 53), 100), lanMAC, 60, 7)
+		for j := 1; j < len(fs); j++ {
+			packet.SetTOS(fs[j][packet.EthLen:], uint8(tos))
+		}
+		if l.feed(lan, fs...); l.e.c.Reassembled != 1 {
+			t.Fatalf("TOS %#x: drops: %s", tos, l.drops())
+		}
+		l.invariants()
+	}
+}
+
 // TestFragmentChecksums: a wrong bit in any fragment shows.
 func TestFragmentChecksums(t *testing.T) {
 	for _, p := range []pkt{large(udp(host, 4000, web, 53), 100), large(echo(host, web, packet.EchoRequest, 3), 100), large(syn(host, 4000, web, 80), 100)} {

@@ -418,3 +418,18 @@ func TestRFC1812_S4_3_2_8_HostUnreachableIsRateLimited(t *testing.T) {
 	}
 	l.buffers()
 }
+
+// TestConflictsAreNotAnswered: where the default is to reject, the sender of what cannot be
+// served is told, but not about a packet whose flow would be the one of another.
+func TestConflictsAreNotAnswered(t *testing.T) {
+	l := newLabWith(t, func(p *ruleset.Policy) {
+		p.Settings.DefaultAction = ruleset.Reject
+		p.DNAT = []ruleset.DNAT{hairpinned(dnat(packet.UDP, ours, 5000, 5000, server, 6000))}
+		p.SNAT[0].PortLo, p.SNAT[0].PortHi = 3000, 3000
+	}, "accept egress", established)
+	l.unanswered(lan, udp(server, 6000, ours, 5000), verdict.ConntrackInvalid)
+	l.one(lan, udp(host, 4000, web, 53))
+	v := l.answered(lan, udp("10.0.0.3", 4000, web, 53), verdict.NATPortPoolExhausted)
+	v.quotes(t, packet.Unreachable, packet.Prohibited)
+	l.invariants()
+}

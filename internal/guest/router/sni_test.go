@@ -71,6 +71,7 @@ func TestSNIDecides(t *testing.T) {
 			if across, back := l.says(5000, 1001, h[:cut]); len(across)+len(back) != 0 {
 				t.Fatalf("half a message: %v crossed, %v came back", across, back)
 			}
+			decisions := l.e.c.Decisions
 			l.says(5000, 1001, h[:cut]) // again, for want of an answer
 			across, back := l.says(5000, 1001+uint32(cut), h[cut:])
 			if want {
@@ -81,7 +82,7 @@ func TestSNIDecides(t *testing.T) {
 				p := tcpSeg(host, 5000, cdn, 443, packet.ACK, 1001+uint32(len(h)), 5001)
 				p.data = []byte("anything")
 				l.one(lan, p)
-				if l.e.c.ServerNamesAccepted != 1 || l.e.c.ServerNameRepeats != 1 {
+				if l.e.c.ServerNamesAccepted != 1 || l.e.c.ServerNameRepeats != 1 || l.e.c.Decisions != decisions+1 {
 					t.Fatalf("%+v", l.e.c)
 				}
 			} else {

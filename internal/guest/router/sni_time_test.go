@@ -66,9 +66,13 @@ func TestHelloTimes(t *testing.T) {
 	k.put(wan, tcpSeg(cdn, 443, ours, k.ext, packet.RST, 5001, 0))
 	k.taken(lan)
 	k.taken(wan)
-	resets := k.e.c.ResetsSent
+	resets, ended := k.e.c.ResetsSent, k.e.flows.C.Evictions
 	for range 40 {
 		k.pass(1)
+	}
+	ended[conntrack.Closed]++
+	if k.e.flows.C.Evictions != ended {
+		t.Errorf("flows ended by cause: %v, want %v", k.e.flows.C.Evictions, ended)
 	}
 	if k.e.c.ResetsSent != resets || k.e.sni.Any() || len(k.taken(lan))+len(k.taken(wan)) != 0 {
 		t.Errorf("%d resets, places taken %v", k.e.c.ResetsSent-resets, k.e.sni.Any())

@@ -123,3 +123,61 @@ func TestRFC5382_REQ1_RestartAtTheShare(t *testing.T) {
 		t.Fatalf("%d flows, were %d", l.e.flows.Len(), before)
 	}
 }
+
+// TestRestartCountsForItsOwnSource: a connection that begins in place of one that is over
+// is of the source that opens it, whichever end that is. Neither source's share or limit
+// is the other's, nor that of the flow that happens to be the first.
+func TestRestartCountsForItsOwnSource(t *testing.T) {
+	limited := func(p *ruleset.Policy) { routed(p); p.Settings.SourceFlows = 1 }
+	refused := func(l *lab) { // a connection of the host's that the server refuses
+		l.one(lan, syn(host, 4000, web, 80))
+		l.one(wan, tcpSeg(web, 80, host, 4000, fRST|fACK, 0, 1001))
+	}
+	again := tcpSeg(web, 80, host, 4000, fSYN, 700_000, 0)
+	flows := func(l *lab, ofHost, ofWeb uint32) {
+		t.Helper()
+		if h, w := l.e.sources.Flows(ip(host)), l.e.sources.Flows(ip(web)); h != ofHost || w != ofWeb {
+			t.Errorf("%d flows of the host's and %d of the server's, want %d and %d", h, w, ofHost, ofWeb)
+		}
+		l.buffers()
+	}
+	for _, others := range []int{0, 1, 2} { // in the first places
+		l := newLabWith(t, limited, "accept")
+		for i := range others {
+			l.one([]int{lan, wan}[i], udp([]string{"10.0.0.3", client}[i], 4000, []string{client, "10.0.0.3"}[i], 53+uint16(i)))
+		}
+		refused(l)
+		flows(l, 1, 0)
+		l.one(lan, tcpSeg(host, 4000, web, 80, fSYN, 700_000, 0)) // its own, at its limit
+		flows(l, 1, 0)
+		l.one(wan, tcpSeg(web, 80, host, 4000, fRST|fACK, 0, 700_001))
+		l.one(wan, again)
+		flows(l, 0, 1)
+
+		l = newLabWith(t, limited, "accept")
+		for i := range others {
+			l.one([]int{lan, wan}[i], udp([]string{"10.0.0.3", client}[i], 4000, []string{client, "10.0.0.3"}[i], 53+uint16(i)))
+		}
+		l.one(wan, udp(web, 4000, host, 53)) // the server is at its limit
+		refused(l)
+		l.dropped(wan, again, verdict.RateLimitFlows)
+		flows(l, 1, 1)
+	}
+
+	l := newLabWith(t, func(p *ruleset.Policy) { routed(p); p.Settings.MaxFlows = 64 }, "accept")
+	n := uint16(0)
+	for ; ; n++ {
+		if across, _ := l.put(wan, udp(web, 5000+n, host, 5000)); len(across) == 0 {
+			break
+		}
+		l.one(lan, udp(host, 5000, web, 5000+n))
+		l.one(wan, udp(web, 5000+n, host, 5000))
+	}
+	if n < 48 {
+		t.Fatalf("the server has %d flows", n)
+	}
+	refused(l)
+	l.dropped(wan, again, verdict.ConntrackFull)
+	l.one(lan, tcpSeg(host, 4000, web, 80, fSYN, 700_000, 0))
+	l.buffers()
+}

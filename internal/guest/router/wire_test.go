@@ -13,6 +13,7 @@ type wire struct {
 	out  [][]byte
 	full bool
 	room int // how many frames it takes; 0: any number
+	sent int // calls of Transmit
 }
 
 func (w *wire) Receive(dst []framebuf.Frame) int {
@@ -33,6 +34,7 @@ func (w *wire) Receive(dst []framebuf.Frame) int {
 func (w *wire) HasRoom(n int) bool { return w.room == 0 || w.room-len(w.out) >= n }
 
 func (w *wire) Transmit(src []framebuf.Frame) int {
+	w.sent++
 	if w.full {
 		return 0
 	}
