@@ -41,23 +41,28 @@ type wallClock struct {
 	source string
 	base   int64 // in use
 	keeper clock.Keeper
+	away   clock.Away
+	slept  func(int64) // is told of time that Nanotime did not count, in nanoseconds
 	events *event.Ring
 	set    atomic.Int64 // when the base was last corrected
 }
 
-func newWallClock(events *event.Ring) *wallClock {
-	w := &wallClock{events: events}
+func newWallClock(events *event.Ring, slept func(int64)) *wallClock {
+	w := &wallClock{events: events, slept: slept}
 	if w.base, w.source = sys.WallBase(); w.source == "none" {
 		w.next = math.MaxInt64
 	}
+	w.away.Passed(w.base)
 	return w
 }
 
-// soon makes step due.
-func (w *wallClock) soon() {
-	if w.source != "none" {
-		w.next = 0
-	}
+// stopEvery is the shortest interval of readings because the machine was stopped.
+const stopEvery = int64(100e6)
+
+// due reports whether step is to be called: at intervals, and before the next packets where
+// the hypervisor says that it has stopped the machine.
+func (w *wallClock) due(now int64) bool {
+	return now >= w.next || now >= w.next-wallEvery+stopEvery && sys.Stopped()
 }
 
 // step reads the machine's clock once and corrects the time of day by it.
@@ -77,8 +82,36 @@ func (w *wallClock) step(now int64) {
 	w.correct(v, now)
 }
 
+// coarse is the error, in nanoseconds, from which on one reading of a real-time clock in
+// whole seconds is better than what was known before.
+const coarse = int64(1500e6)
+
+// restored corrects the time of day at once, since what comes next may depend on it:
+// whether a name has expired, or a certificate. A real-time clock gives it to half a second;
+// step goes on from there.
+func (w *wallClock) restored(now int64) {
+	if w.source == "none" {
+		return
+	}
+	w.next = now
+	v, ok := sys.ReadClock()
+	if !ok {
+		return
+	}
+	if w.source == "rtc" {
+		v = v*1e9 + 500e6 - now
+		if by := v - w.base; by > -coarse && by < coarse {
+			return
+		}
+	}
+	w.correct(v, now)
+}
+
 // correct sets the base.
 func (w *wallClock) correct(base, now int64) {
+	if d := w.away.Passed(base); d > 0 {
+		w.slept(d)
+	}
 	by := base - w.base
 	if w.source == "rtc" && by >= -slight && by <= slight {
 		return

@@ -42,11 +42,15 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock) {
 		turn = after(now)
 	}
 	g.last = sys.Nanotime()
+	gen := sys.WatchGenerations()
 	for {
 		now := sys.Nanotime()
 		g.poll(now)
-		if out.resets.Reset() {
+		if gen.Changed() || out.resets.Reset() {
 			restored(e, w)
+		}
+		if w.due(now) {
+			w.step(now)
 		}
 		if e.Poll(now) > 0 {
 			idle, g.found = 0, true
@@ -56,9 +60,6 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock) {
 				out.wake()
 				others(now)
 				p.check(now, out)
-				if now >= w.next {
-					w.step(sys.Nanotime())
-				}
 			}
 			continue
 		}
@@ -69,9 +70,6 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock) {
 		}
 		if idle < spin {
 			continue
-		}
-		if now >= w.next {
-			w.step(now)
 		}
 		if out.due(now) {
 			out.rush.Store(false)
@@ -102,9 +100,9 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock) {
 	}
 }
 
-// restored handles the transport reset of the vsock device, which a hypervisor sends with a
-// restored snapshot: another machine may run with the same state. No packet is sent before
-// the generators have another key.
+// restored handles a restore of the machine's state, which VMGenID, VMClock or the transport
+// reset of the vsock device tell: another machine may run with the same state. No packet is
+// sent before the generators have another key, nor by a name that has expired meanwhile.
 func restored(e *router.Engine, w *wallClock) {
 	secret, err := sys.Fresh()
 	if err != nil { // the kernel ends the machine before
@@ -112,7 +110,8 @@ func restored(e *router.Engine, w *wallClock) {
 		sys.Reset()
 	}
 	e.Reseed(secret)
-	w.soon()
+	w.restored(sys.Nanotime())
+	say("note: the state of this machine was saved or restored: random numbers and connections to upstreams begin anew")
 }
 
 // interrupted handles the interrupts of the devices, and a request to end (Ctrl-Alt-Del).

@@ -76,7 +76,7 @@ func run(args arguments) error {
 	if err := sys.Random(secret[:]); err != nil {
 		return errors.New("no random numbers: " + err.Error())
 	}
-	loopGaps, wall := &gaps{}, newWallClock(events)
+	loopGaps, wall := &gaps{}, newWallClock(events, engine.Slept)
 	out := newOutlet(policy, engine, events, nics, loopGaps, wall, args, secret)
 	go out.run()
 	if err := startDoT(policy, engine); err != nil {

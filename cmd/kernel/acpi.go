@@ -11,6 +11,7 @@ import (
 var (
 	acpiFound acpi.Found
 	acpiRead  bool // the DSDT was read
+	acpiGen   acpi.Generations
 )
 
 // maxAML bounds how much of a table is read, in bytes.
@@ -53,8 +54,8 @@ func readMCFG(pa uint64) {
 	}
 }
 
-// readDSDT looks for devices in the DSDT that a FADT of n bytes at t names,
-// unless the command line names them.
+// readDSDT looks for devices in the DSDT that a FADT of n bytes at t names: virtio
+// devices unless the command line names them.
 func readDSDT(t, n uint64) {
 	pa := phys(t+fadtDSDT, 4)
 	if n >= fadtXDSDT+8 {
@@ -62,7 +63,11 @@ func readDSDT(t, n uint64) {
 			pa = x
 		}
 	}
-	if pa == 0 || pa >= maxTable || acpi.Signature(phys(pa, 4)) != acpi.DSDT || hasPrefix(cmdlineDevice) {
+	if pa == 0 || pa >= maxTable || acpi.Signature(phys(pa, 4)) != acpi.DSDT {
+		return
+	}
+	acpiGen.Read(table(pa))
+	if hasPrefix(cmdlineDevice) {
 		return
 	}
 	acpi.ReadDSDT(table(pa), &acpiFound)

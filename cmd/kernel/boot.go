@@ -55,6 +55,7 @@ func kmain() uint64 {
 	initXSave()
 	seedRandom()
 	findDevices()
+	findGenerations()
 	startKeyboard()
 	initAreas()
 	return startProgram()

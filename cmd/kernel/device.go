@@ -113,6 +113,9 @@ func kept(va uint64) bool {
 			return true
 		}
 	}
+	if va >= abi.GenPages && va < abi.GenPages+genPages*4096 {
+		return true
+	}
 	for i := uint32(0); i < devices; i++ {
 		d, n := &info().Devices[i], uint32(pciCommonBytes)
 		if d.Notify == 0 {

@@ -11,8 +11,8 @@
 // The way through it: monitor_amd64.s (boot, traps), monitor_calls_amd64.s (what
 // only ring 0 can do), kernel_amd64.s (entries),
 // boot.go, syscall.go, then by topic: pages.go, memory.go, thread.go,
-// sched.go, futex.go, epoll.go, signal.go, time.go, device.go, acpi.go, pci.go, keyboard.go, random.go,
-// console.go, power.go, crash.go.
+// sched.go, futex.go, epoll.go, signal.go, time.go, device.go, acpi.go, generation.go,
+// pci.go, keyboard.go, random.go, console.go, power.go, crash.go.
 //
 //lint:file-ignore U1000 the assembly files use what Go code does not
 package main

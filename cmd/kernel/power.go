@@ -65,8 +65,8 @@ func phys(pa uint64, n int) (v uint64) {
 }
 
 // findPower reads the ACPI tables, which lie in low memory or are mapped for
-// it; where devices are is noted too. Wrong tables lead to no register, never to a fault: every address is
-// mapped before it is read, and counts are bounded.
+// it; where devices are is noted too. Wrong tables lead to no register, never to a
+// fault: every address is mapped before it is read, and counts are bounded.
 func findPower() {
 	rsdp := loaded.rsdp
 	if rsdp == 0 {
@@ -80,19 +80,19 @@ func findPower() {
 	if rsdp == 0 || rsdp >= lowMax-64 {
 		return
 	}
-	table, size := phys(rsdp+16, 4), uint64(4) // RSDT
+	root, size := phys(rsdp+16, 4), uint64(4) // RSDT
 	if phys8(rsdp+15) >= 2 {
 		if x := phys(rsdp+24, 8); x != 0 {
-			table, size = x, 8
+			root, size = x, 8
 		}
 	}
-	if table == 0 || table >= maxTable {
+	if root == 0 || root >= maxTable {
 		return
 	}
 	hasACPI = true
-	n := phys(table+4, 4)
+	n := phys(root+4, 4)
 	for o := uint64(36); o+size <= min(n, 36+64*size); o += size {
-		t := phys(table+o, int(size))
+		t := phys(root+o, int(size))
 		if t == 0 || t >= maxTable {
 			continue
 		}
@@ -102,6 +102,8 @@ func findPower() {
 			readDSDT(t, phys(t+4, 4))
 		case acpi.MCFG:
 			readMCFG(t)
+		case acpi.SSDT:
+			acpiGen.Read(table(t))
 		}
 	}
 }

@@ -144,6 +144,7 @@ func sysClock(op, v uint64) uint64 {
 		return 0
 	case op != abi.ClockRead:
 	case clockSource == abi.ClockKVM:
+		page().Flags &^= abi.ClockStopped
 		if monitor(monClock, 1, 0, 0, 0) == 0 {
 			return kvmWall()
 		}

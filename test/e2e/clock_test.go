@@ -4,12 +4,12 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +26,9 @@ type stoppable struct {
 	events chan ecs.Event
 	ready  chan string
 	end    func() error
+
+	mu             sync.Mutex
+	lines, answers []string // of the console, of QMP
 }
 
 // newStoppable boots the image with events on the console.
@@ -43,13 +46,26 @@ func newStoppable(ctx context.Context, t *testing.T, accel ...string) *stoppable
 	local := here.LocalAddr().(*net.UDPAddr)
 	here.Close()
 	there.Close() // QEMU's from now on
-	socket := t.TempDir() + "/qmp"
-	args := append(accel, "-M", "microvm,rtc=on", "-global", "virtio-mmio.force-legacy=false", "-m", "64M", "-nodefaults", "-no-user-config",
-		"-display", "none", "-serial", "stdio", "-no-reboot", "-qmp", "unix:"+socket+",server=on,wait=off", "-kernel", testImage(t),
+	args := append(accel, "-M", "microvm,rtc=on", "-global", "virtio-mmio.force-legacy=false", "-kernel", testImage(t),
 		"-append", "thurward.events=console thurward.lan="+vmm.DefaultMAC(vmm.LAN)+" thurward.wan="+vmm.DefaultMAC(vmm.WAN),
 		"-netdev", "socket,id=n0,udp="+local.String()+",localaddr="+guest, "-netdev", "hubport,id=n1,hubid=1",
 		"-device", "virtio-net-device,netdev=n0,mac="+vmm.DefaultMAC(vmm.LAN), "-device", "virtio-net-device,netdev=n1,mac="+vmm.DefaultMAC(vmm.WAN))
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
+	s := startStoppable(ctx, t, args)
+	if s.lan, err = net.DialUDP("udp4", local, net.UDPAddrFromAddrPort(there.LocalAddr().(*net.UDPAddr).AddrPort())); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.lan.Close() })
+	return s
+}
+
+// startStoppable boots a machine that has QMP and its console here, and waits until it is
+// ready, unless its state comes from elsewhere.
+func startStoppable(ctx context.Context, t *testing.T, args []string) *stoppable {
+	t.Helper()
+	socket := t.TempDir() + "/qmp"
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append([]string{"-m", "64M", "-nodefaults", "-no-user-config", "-display", "none",
+		"-serial", "stdio", "-no-reboot", "-qmp", "unix:" + socket + ",server=on,wait=off"}, args...)...)
+	cmd.Stderr = t.Output()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -63,6 +79,9 @@ func newStoppable(ctx context.Context, t *testing.T, accel ...string) *stoppable
 		defer close(over)
 		for r := bufio.NewScanner(out); r.Scan(); {
 			l := strings.TrimSpace(r.Text())
+			s.mu.Lock()
+			s.lines = append(s.lines, l)
+			s.mu.Unlock()
 			if e, err := ecs.Parse(strings.TrimPrefix(l, "thurward: event ")); err == nil {
 				s.events <- e
 			} else if strings.HasPrefix(l, "thurward: ready ") {
@@ -75,7 +94,7 @@ func newStoppable(ctx context.Context, t *testing.T, accel ...string) *stoppable
 		cmd.Process.Kill() //nolint:errcheck // it may have ended
 		<-over
 	})
-	if !slices.Contains(accel, "-incoming") { // what is restored was ready before
+	if !slices.Contains(args, "-incoming") { // what is restored was ready before
 		select {
 		case l := <-s.ready:
 			t.Log(l)
@@ -90,13 +109,53 @@ func newStoppable(ctx context.Context, t *testing.T, accel ...string) *stoppable
 			t.Fatal(err)
 		}
 	}
-	go io.Copy(io.Discard, s.qmp) //nolint:errcheck // what it answers is of no interest
+	go func() {
+		for r := bufio.NewScanner(s.qmp); r.Scan(); {
+			s.mu.Lock()
+			s.answers = append(s.answers, r.Text())
+			s.mu.Unlock()
+		}
+	}()
 	s.execute("qmp_capabilities")
-	if s.lan, err = net.DialUDP("udp4", local, net.UDPAddrFromAddrPort(there.LocalAddr().(*net.UDPAddr).AddrPort())); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.lan.Close(); s.qmp.Close() })
+	t.Cleanup(func() { s.qmp.Close() })
 	return s
+}
+
+// resume lets a machine go on, whose state may still be read, and waits until it does.
+func (s *stoppable) resume(ctx context.Context) {
+	s.t.Helper()
+	for ; ; time.Sleep(100 * time.Millisecond) {
+		s.execute("cont") // without effect while its state is read
+		s.mu.Lock()
+		runs := slices.ContainsFunc(s.answers, func(l string) bool { return strings.Contains(l, `"RESUME"`) })
+		s.mu.Unlock()
+		if runs {
+			return
+		} else if ctx.Err() != nil {
+			s.t.Fatalf("the machine does not go on: %q", s.answers)
+		}
+	}
+}
+
+// said reports whether a line of the console has the text.
+func (s *stoppable) said(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.lines, func(l string) bool { return strings.Contains(l, text) })
+}
+
+// save writes the state of a stopped machine to a file.
+func (s *stoppable) save(ctx context.Context, file string) {
+	s.t.Helper()
+	fmt.Fprintf(s.qmp, "{\"execute\":\"migrate\",\"arguments\":{\"uri\":%q}}\n", "exec:cat > "+file+".part && mv "+file+".part "+file) //nolint:errcheck // no state then
+	for {
+		if _, err := os.Stat(file); err == nil {
+			return
+		} else if ctx.Err() != nil {
+			s.t.Fatal("no state was saved")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 func (s *stoppable) execute(command string) {
@@ -209,15 +268,7 @@ func TestClockAfterRestore(t *testing.T) {
 	low, high := s.fast(2000)
 	s.execute("stop")
 	stopped := time.Now()
-	fmt.Fprintf(s.qmp, "{\"execute\":\"migrate\",\"arguments\":{\"uri\":%q}}\n", "exec:cat > "+state+".part && mv "+state+".part "+state) //nolint:errcheck // no state then
-	for {
-		if _, err := os.Stat(state); err == nil {
-			break
-		} else if ctx.Err() != nil {
-			t.Fatal("no state was saved")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	s.save(ctx, state)
 	s.end() //nolint:errcheck // it may have ended
 	time.Sleep(5 * time.Second)
 	r := newStoppable(ctx, t, append(tcg, "-incoming", "exec:cat "+state)...)

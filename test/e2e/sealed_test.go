@@ -103,7 +103,7 @@ func TestSealed(t *testing.T) {
 	}
 	for name, args := range map[string][]string{
 		"microvm": append(nics("virtio-net-device"), "-M", "microvm", "-global", "virtio-mmio.force-legacy=false"),
-		"q35":     append(nics("virtio-net-pci"), "-M", "q35"),
+		"q35":     append(nics("virtio-net-pci"), "-M", "q35", "-device", "vmgenid"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := dump(t, args)

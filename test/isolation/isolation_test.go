@@ -81,7 +81,7 @@ func microvm(memory string, accel ...string) machine {
 func machines() map[string]machine {
 	a := map[string]machine{
 		"tcg": microvm("64M"),
-		"q35": {"-M", "q35", "-m", "64M", "-accel", "tcg", "-cpu", "max", "-device", "virtio-rng-pci,disable-legacy=on"},
+		"q35": {"-M", "q35", "-m", "64M", "-accel", "tcg", "-cpu", "max", "-device", "virtio-rng-pci,disable-legacy=on", "-device", "vmgenid"},
 	}
 	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
 		f.Close()

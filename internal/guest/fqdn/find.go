@@ -29,6 +29,7 @@ func (f *Found) reset() { f.IDs, f.Full, f.Names = f.ids[:0], false, f.names[:0]
 // Find looks up the unexpired bindings of client and of Everyone for addr.
 func (s *Set) Find(client, addr packet.Addr, now int64, f *Found) {
 	f.reset()
+	now += s.away
 	s.find(client, addr, now, f)
 	if s.everyone > 0 && client != Everyone {
 		s.find(Everyone, addr, now, f)
@@ -47,6 +48,7 @@ func (s *Set) find(client, addr packet.Addr, now int64, f *Found) {
 // are kept until their memory is needed.
 func (s *Set) FindExpired(client, addr packet.Addr, now int64, f *Found) {
 	f.reset()
+	now += s.away
 	for _, c := range [...]packet.Addr{client, Everyone} {
 		for i := s.pairs[s.pairHead(c, addr)]; i != 0; i = s.b[i-1].byPair.next {
 			if b := &s.b[i-1]; b.addr == addr && b.client == c && b.expires <= now {
@@ -60,6 +62,7 @@ func (s *Set) FindExpired(client, addr packet.Addr, now int64, f *Found) {
 // a bounded number.
 func (s *Set) FindAnyClient(addr packet.Addr, now int64, f *Found) {
 	f.reset()
+	now += s.away
 	left := 2 * PerAddress
 	for i := s.addrs[s.addrHead(addr)]; i != 0 && left > 0; i = s.b[i-1].byAddr.next {
 		if b := &s.b[i-1]; b.addr == addr && b.expires > now {
@@ -73,6 +76,7 @@ func (s *Set) FindAnyClient(addr packet.Addr, now int64, f *Found) {
 // at, and the patterns of this name alone. It returns false if there is none.
 func (s *Set) FindName(client, addr packet.Addr, name []byte, at int64, f *Found) bool {
 	f.reset()
+	at += s.away
 	n := s.findName(name, s.hashName(name)) // 0, which no binding has, if the name is not stored
 	for _, c := range [...]packet.Addr{client, Everyone} {
 		for i := s.pairs[s.pairHead(c, addr)]; i != 0; i = s.b[i-1].byPair.next {
@@ -100,6 +104,7 @@ func (s *Set) Knows(client packet.Addr, name []byte, now int64) bool {
 	if n == 0 {
 		return false
 	}
+	now += s.away
 	left := 4 * PerAddress
 	for i := s.names.rec[n-1].first; i != 0 && left > 0; i = s.b[i-1].byName.next {
 		if b := &s.b[i-1]; (b.client == client || b.client == Everyone) && b.expires > now {
@@ -113,7 +118,7 @@ func (s *Set) Knows(client packet.Addr, name []byte, now int64) bool {
 // add adds a binding and the patterns of its name.
 func (s *Set) add(b *binding, f *Found) {
 	r := &s.names.rec[b.name-1]
-	k := Known{Name: Name(b.name), InPolicy: r.inPolicy(), Learned: b.learned, Lookup: b.lookup, Expires: b.expires}
+	k := Known{Name: Name(b.name), InPolicy: r.inPolicy(), Learned: b.learned - s.away, Lookup: b.lookup, Expires: b.expires - s.away}
 	s.addIDs(r, f)
 	if n := len(f.Names); n < len(f.names) {
 		f.Names = f.names[:n+1]

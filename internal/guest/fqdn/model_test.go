@@ -113,6 +113,14 @@ func (m *model) victim(client packet.Addr, name int) int {
 	return first[most]
 }
 
+// pass makes all bindings older.
+func (m *model) pass(d int64) {
+	for i := range m.all {
+		m.all[i].expires -= d
+		m.all[i].learned -= d
+	}
+}
+
 func (m *model) sweep(now int64) {
 	for i := range m.all {
 		m.all[i].dead = m.all[i].dead || m.all[i].expires <= now
@@ -199,6 +207,11 @@ func TestModel(t *testing.T) {
 		if rnd(5) == 0 {
 			s.Sweep(7, now)
 			m.sweep(now)
+		}
+		if rnd(50) == 0 {
+			d := int64(rnd(20)-2) * second / 2
+			s.Pass(d)
+			m.pass(max(d, 0))
 		}
 		client, addr := packet.Addr(1+rnd(3)), packet.Addr(rnd(5))
 		if got, want := ids(s, client, addr, now), m.find(client, addr, now, false); !slices.Equal(got, want) {

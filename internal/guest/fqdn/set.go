@@ -17,6 +17,7 @@
 package fqdn
 
 import (
+	"math"
 	"math/bits"
 	"unsafe"
 
@@ -90,6 +91,16 @@ type Set struct {
 	names    names
 	everyone int // number of bindings of Everyone
 	sweepAt  uint32
+	away     int64 // see Pass
+}
+
+// Pass makes every binding older by d nanoseconds: time that the clock by which the set is
+// asked did not count, because the machine stood still. Bindings made from now on are not
+// affected. A negative d does nothing: no binding becomes younger.
+func (s *Set) Pass(d int64) {
+	if d > 0 && s.away <= math.MaxInt64/4 {
+		s.away += min(d, 2*longestLife+s.cfg.Floor+s.cfg.Grace) // nothing lives longer
+	}
 }
 
 // powerOfTwo returns the smallest power of two that is at least n.
@@ -170,6 +181,7 @@ func (s *Set) Bind(client packet.Addr, name []byte, addr packet.Addr, ttl uint32
 	if !Valid(name) {
 		return false
 	}
+	now += s.away
 	life := Lifetime(ttl, s.cfg.Floor, s.cfg.Grace)
 	h := s.hashName(name)
 	n := s.findName(name, h)
@@ -196,7 +208,7 @@ func (s *Set) Bind(client packet.Addr, name []byte, addr packet.Addr, ttl uint32
 		n = s.findName(name, h) // the name may have been freed with it
 	}
 	if n == 0 {
-		n = s.addName(client, name, h, now)
+		n = s.addName(client, name, h, now-s.away) // Text is given times that the clock counted
 	}
 	s.names.rec[n-1].refs++ // so that no eviction frees it
 	if s.free == 0 {

@@ -411,3 +411,50 @@ func TestFindExpired(t *testing.T) {
 		t.Error("of another address")
 	}
 }
+
+// TestPass: a binding does not outlive its TTL by time that the clock did not count; what is
+// said of it is in times of that clock; later bindings live as long as ever.
+func TestPass(t *testing.T) {
+	s := New(Config{Capacity: 8, Patterns: patterns(t, "a.example")})
+	name := wire(t, "a.example")
+	s.Bind(1, name, 9, 60, 10*second, 5)
+	s.Pass(-5 * second)
+	s.Pass(20 * second)
+	var f Found
+	if s.Find(1, 9, 49*second, &f); len(f.Names) != 1 || f.Names[0].Expires != 50*second || f.Names[0].Learned != -10*second {
+		t.Fatalf("%+v", f.Names)
+	}
+	var buf [MaxName]byte
+	if got := s.Text(f.Names[0].Name, 49*second, &buf); string(got) != string(name) {
+		t.Errorf("the name is %q", got)
+	}
+	if !s.FindName(1, 9, name, 49*second, &f) || s.FindName(1, 9, name, 50*second, &f) {
+		t.Error("FindName: not until 50 seconds")
+	}
+	if !s.Knows(1, name, 49*second) || s.Knows(1, name, 50*second) {
+		t.Error("Knows: not until 50 seconds")
+	}
+	if s.FindAnyClient(9, 50*second, &f); len(f.Names) != 0 {
+		t.Error("another client's name lives longer")
+	}
+	if s.FindExpired(1, 9, 50*second, &f); len(f.Names) != 1 {
+		t.Error("it is not among the expired")
+	}
+	if s.Sweep(8, 50*second); s.Len() != 0 {
+		t.Error("Sweep does not find it")
+	}
+	s.Bind(1, name, 9, 60, 50*second, 6)
+	if s.Find(1, 9, 109*second, &f); len(f.Names) != 1 || f.Names[0].Expires != 110*second || f.Names[0].Learned != 50*second {
+		t.Errorf("bound afterwards: %+v", f.Names)
+	}
+	// However long, and however often, times do not wrap.
+	for range 1 << 16 {
+		s.Pass(1<<63 - 1)
+	}
+	if s.Find(1, 9, 50*second, &f); len(f.Names) != 0 {
+		t.Error("alive after for ever")
+	}
+	if s.Bind(1, name, 9, 60, 50*second, 7); !s.Knows(1, name, 109*second) || s.Knows(1, name, 110*second) {
+		t.Error("bound after for ever: not for 60 seconds")
+	}
+}

@@ -19,6 +19,16 @@ func (e *Engine) Reseed(secret [32]byte) {
 	}
 }
 
+// Slept takes note of time that the machine stood still, in nanoseconds, which the times
+// given to Poll did not count. Names are older by it, since their TTLs are the world's time.
+// Flows are not: while nothing could pass, none was idle. What is under way goes on: it has
+// waited for an answer only while one could come.
+func (e *Engine) Slept(d int64) {
+	if e.names.set != nil {
+		e.names.set.Pass(d)
+	}
+}
+
 // dnsSeed returns the key of the endpoint's generator.
 func dnsSeed(secret *[32]byte) [32]byte {
 	return sha256.Sum256(append([]byte("dns"), secret[:]...))

@@ -6,6 +6,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // drawn is what an observer sees of the generators.
@@ -55,4 +56,39 @@ func TestReseed(t *testing.T) {
 	if x, y := a.e.random(), b.e.random(); x != y {
 		t.Errorf("the same secret, and %x and %x", x, y)
 	}
+}
+
+// TestSlept: while the machine stood still names grew older and flows did not. A flow that a
+// name has opened goes on, a new one needs the name again.
+func TestSlept(t *testing.T) {
+	l := githubLab(t, nil)
+	l.resolve(host, "github.com", "@ 60 IN A "+github)
+	if !l.connects(host, github, 443) {
+		t.Fatal("a name does not open its address")
+	}
+	l.port++
+	open := l.port
+	if n, _ := l.put(lan, syn(host, open, github, 443)); len(n) != 1 {
+		t.Fatal("a second connection does not open")
+	}
+	l.e.Slept(59 * second)
+	if !l.connects(host, github, 443) {
+		t.Error("before its TTL has passed the name is gone")
+	}
+	l.e.Slept(2 * second)
+	if l.connects(host, github, 443) {
+		t.Error("the name outlives its TTL because the machine stood still")
+	}
+	if e := l.last(); e.Hint != verdict.NameExpired {
+		t.Errorf("the hint is %v, want that the name has expired", e.Hint)
+	}
+	if n, _ := l.put(lan, syn(host, open, github, 443)); len(n) != 1 {
+		t.Error("a connection that was open does not go on")
+	}
+	l.resolve(host, "github.com", "@ 60 IN A "+github)
+	if !l.connects(host, github, 443) {
+		t.Error("resolved again the name does not open")
+	}
+	// A policy without names.
+	newLab(t, "accept egress").e.Slept(second)
 }

@@ -180,6 +180,42 @@ func Seal() error {
 	return nil
 }
 
+// Generations watches the words in which the host writes that the machine's state was
+// restored. One goroutine may use it. The zero Generations sees nothing.
+type Generations struct {
+	word [abi.MaxGenerations]*uint64
+	seen [abi.MaxGenerations]uint64
+	n    int
+}
+
+// WatchGenerations returns a watch that reports restores from now on; on a machine that has
+// no such words it sees nothing.
+func WatchGenerations() (g Generations) {
+	for _, a := range info().Generations {
+		if a != 0 {
+			g.word[g.n] = at[uint64](uintptr(a))
+			g.n++
+		}
+	}
+	g.Changed()
+	return g
+}
+
+// Len returns how many words are watched.
+func (g *Generations) Len() int { return g.n }
+
+// Changed reports whether the machine was restored since the last call. It costs up to three
+// loads from memory that nobody writes meanwhile.
+func (g *Generations) Changed() bool {
+	changed := false
+	for i := range g.word[:g.n] {
+		v := atomic.LoadUint64(g.word[i])
+		changed = changed || v != g.seen[i]
+		g.seen[i] = v
+	}
+	return changed
+}
+
 // Yield lets other threads run.
 func Yield() { syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }
 
@@ -226,6 +262,10 @@ func WallBase() (base int64, source string) {
 	}
 	return 0, "none"
 }
+
+// Stopped reports whether the hypervisor says that it has stopped the machine meanwhile
+// (kvmclock's PVCLOCK_GUEST_STOPPED), until ReadClock is called.
+func Stopped() bool { return at[abi.Clock](abi.ClockPage).Flags&abi.ClockStopped != 0 }
 
 // SetWallBase corrects the base that WallBase returns, in nanoseconds since 1970.
 // CLOCK_REALTIME follows it.

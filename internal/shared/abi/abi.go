@@ -51,6 +51,7 @@ const (
 	MMIOBase   = 0x780000000000 // + physical address: device registers, uncached
 	MMIOFar    = 0x7c0000000000 // device registers too far up for that, in order of mapping
 	MMIOECAM   = 0x7d0000000000 // 2 MiB of PCI's configuration space, while devices are found
+	GenPages   = 0x7d0000200000 // pages in which the host counts restores; read-only, cached
 )
 
 // What belongs to ring 0 (descriptors, Monitor, Trap, page tables and their
@@ -244,6 +245,10 @@ type Clock struct {
 	Wall        uint64 // offset 80: the same in nanoseconds since 1970, as CLOCK_REALTIME adds it; 0: unknown
 }
 
+// ClockStopped in Clock's flags: the hypervisor has stopped the machine (Linux,
+// arch/x86/include/asm/pvclock-abi.h).
+const ClockStopped = 1 << 1
+
 // Sources of time, as Info names them.
 const (
 	ClockNone     = 0 // monotonic time only: RTC absent or wrong
@@ -268,8 +273,13 @@ type Info struct {
 	Native      uint32 // 1 when SYSCALL stays in ring 3 (software KVM)
 	Devices     [MaxDevices]Device
 	Found       Found
+	Generations [MaxGenerations]uint64 // addresses of words that change when the machine was restored; 0: none
 	Cmdline     [MaxCmdline]byte
 }
+
+// MaxGenerations is how many words say that the machine was restored: two of VMGenID, one of
+// VMClock.
+const MaxGenerations = 3
 
 // A Device is one virtio device that answered. Addresses are virtual, uncached.
 type Device struct {

@@ -84,6 +84,7 @@ func writes() []attempt {
 		write("a non-canonical address", 1<<47),
 		write("the other half of addresses", 0xffff800000000000),
 		write("the last page of addresses", ^uint64(7)),
+		write("the page in which the host counts restores", abi.GenPages),
 		write("low memory in the direct map", abi.DirectBase+0x1000),
 		{"read low memory in the direct map", func() outcome { return faults(doRead, regs{di: abi.DirectBase + 0x1000}) }},
 		{"read descriptors", func() outcome { return faults(doRead, regs{di: abi.DescPage}) }},
