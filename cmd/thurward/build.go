@@ -71,7 +71,7 @@ second is used for a policy that has an upstream with tls.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "rules.yaml", "the policy")
+	policyFlag(cmd, &file, "the policy")
 	cmd.Flags().StringVarP(&out, "output", "o", "build/thurward.img", "the image to write")
 	cmd.Flags().StringVar(&program, "program", "", "the firewall's program (default "+image.Plain+" or "+image.DoT+" in build/, as the policy needs)")
 	cmd.Flags().BoolVar(&which, "which-program", false, "only print which program the policy needs, "+image.Plain+" or "+image.DoT)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thurward/thurward/internal/host/limited"
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/policy/check"
 	"github.com/thurward/thurward/internal/host/policy/compile"
@@ -16,48 +17,90 @@ import (
 func newCheckCmd() *cobra.Command {
 	var file, format string
 	cmd := &cobra.Command{
-		Use:   "check",
-		Short: "Validate a policy",
-		Long: `check reads a policy and prints every problem in it, each with its place, its
-cause and a remedy. For a valid policy it prints the memory that it uses. It exits
-with 0 if the policy can be built, 1 if not, and 2 for a wrong command line. The
-policy's own tests are run by thurward test and thurward build.`,
+		Use:   "check [FILE...]",
+		Short: "Validate policies",
+		Long: `check reads a policy, or several, and prints every problem in it, each with its
+place, its cause and a remedy. For a valid policy it prints the memory that it uses.
+The file - is standard input. It exits with 0 if all can be built, 1 if not, and 2 for
+a wrong command line. The policy's own tests are run by thurward test and thurward
+build.`,
 		Example: `  thurward check
-  thurward check -f examples/home.yaml
+  thurward check examples/*.yaml
+  git show HEAD:rules.yaml | thurward check -
   thurward check --format sarif > report.sarif`,
-		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			show, err := shower(cmd.Name(), format)
 			if err != nil {
 				return err
 			}
-			src, err := readPolicy(file)
-			if err != nil {
-				return err
+			if len(args) > 0 && cmd.Flags().Changed("file") {
+				return usageError{fmt.Errorf("check: --file and files beside it (name each once)")}
 			}
-			p, diags := check.Load(file, src)
-			if err := show(cmd.OutOrStdout(), file, src, diags); err != nil {
-				return err
+			if len(args) == 0 {
+				args = []string{file}
 			}
-			if p == nil {
-				return exitError(exitInvalid)
-			}
-			if format != "text" {
-				return nil
-			}
-			seg, err := compile.Compile(p)
-			if err != nil {
-				return err
-			}
-			printable.Fprintf(cmd.OutOrStdout(), "%s: ok: %s, sha256:%x\n",
-				file, counted(len(p.Rules), "rule"), p.Digest)
-			printCost(cmd.OutOrStdout(), p, seg)
-			return nil
+			return checkAll(cmd, args, format, show)
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "rules.yaml", "the policy")
+	policyFlag(cmd, &file, "the policy, if none is named as an argument; -: standard input")
 	cmd.Flags().StringVar(&format, "format", "text", "text, json or sarif")
+	completes(cmd, "format", "text", "json", "sarif")
 	return cmd
+}
+
+// checkAll checks policies. One that cannot be read does not hide the others.
+func checkAll(cmd *cobra.Command, files []string, format string, show showFunc) error {
+	out := cmd.OutOrStdout()
+	var all policy.Diagnostics
+	var failed error
+	for _, file := range files {
+		name, src, err := policyOrInput(cmd, file)
+		if err != nil && len(files) == 1 {
+			return err
+		}
+		if err != nil {
+			printable.Fprintf(cmd.ErrOrStderr(), "thurward: %v\n", err)
+			failed = exitError(exitInvalid)
+			continue
+		}
+		p, diags := check.Load(name, src)
+		if p == nil {
+			failed = exitError(exitInvalid)
+		}
+		all = append(all, diags...)
+		if format != "text" {
+			continue
+		}
+		if err := show(out, name, src, diags); err != nil {
+			return err
+		}
+		if p == nil {
+			continue
+		}
+		seg, err := compile.Compile(p)
+		if err != nil {
+			return err
+		}
+		printable.Fprintf(out, "%s: ok: %s, sha256:%x\n", name, counted(len(p.Rules), "rule"), p.Digest)
+		printCost(out, p, seg)
+	}
+	if format != "text" {
+		if err := show(out, "", nil, all); err != nil {
+			return err
+		}
+	}
+	return failed
+}
+
+// policyOrInput reads a policy, and returns the name that messages give it.
+func policyOrInput(cmd *cobra.Command, file string) (string, []byte, error) {
+	if file != "-" {
+		src, err := readPolicy(file)
+		return file, src, err
+	}
+	const name = "standard input"
+	src, err := limited.Read(cmd.InOrStdin(), name, policy.MaxBytes)
+	return name, src, err
 }
 
 // printCost prints the memory that a policy uses in the image.

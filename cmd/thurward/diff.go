@@ -72,5 +72,6 @@ not valid, and 2 for a wrong command line.`,
 	}
 	cmd.Flags().BoolVar(&all, "all", false, fmt.Sprintf("show everything, not %d changes with %d sets each", diffChanges, diffSets))
 	cmd.Flags().StringVar(&format, "format", "text", "text or json (json has everything)")
+	completes(cmd, "format", "text", "json")
 	return cmd
 }

@@ -38,7 +38,8 @@ follows the stream that thurward run or thurward-collector reads from the
 firewall, or reads a recording: a file, or - for standard input.
 
 Filters may be given more than once, or with commas; an event must match one
-value of each. In rules, reasons, actions and names * matches any text.`,
+value of each. In rules, reasons, actions and names * matches any text. A value with
+! in front must not match: --reason '!martian' shows the others.`,
 		Example: `  thurward events --action drop                 # why was this dropped?
   thurward events --host 10.0.0.7 --explain     # and the command that shows why
   thurward events --name '*.example.com' --json | jq .
@@ -82,10 +83,12 @@ value of each. In rules, reasons, actions and names * matches any text.`,
 	fl.StringSliceVar(&f.rules, "rule", nil, "of these rules, by id")
 	fl.StringSliceVar(&f.hosts, "host", nil, "to, from or translated to these addresses or prefixes")
 	fl.StringSliceVar(&f.reasons, "reason", nil, "for these reasons, as no_matching_allow_rule")
-	fl.StringSliceVar(&f.actions, "action", nil, "accept, drop, flow-end, dns-query, dns-upstream-failed, would-accept, would-drop, clock-adjusted, lines-lost")
+	fl.StringSliceVar(&f.actions, "action", nil, strings.Join(ecs.Actions(), ", "))
 	fl.StringSliceVar(&f.names, "name", nil, "about these names (also: --domain)")
 	fl.StringSliceVar(&f.names, "domain", nil, "about these names")
 	fl.Lookup("domain").Hidden = true
+	completes(cmd, "reason", ecs.Reasons()...)
+	completes(cmd, "action", ecs.Actions()...)
 	fl.StringSliceVar(&f.who, "firewall", nil, "of these firewalls, by their WAN address")
 	fl.BoolVar(&f.json, "json", false, "print the lines as the firewall sent them: JSON with ECS fields")
 	fl.BoolVar(&f.explain, "explain", false, "after each verdict, print the command that asks the policy for it")
@@ -106,11 +109,27 @@ func (f *eventFlags) printer(w io.Writer) (*eventPrinter, error) {
 		Rules: f.rules, Reasons: f.reasons, Actions: f.actions, Names: f.names, From: f.who,
 	}}
 	for _, h := range f.hosts {
+		h, not := strings.CutPrefix(h, "!")
 		x, err := ingest.ParseHost(h)
 		if err != nil {
 			return nil, fmt.Errorf("--host: %w", err)
 		}
-		p.filter.Hosts = append(p.filter.Hosts, x)
+		if not {
+			p.filter.NotHosts = append(p.filter.NotHosts, x)
+		} else {
+			p.filter.Hosts = append(p.filter.Hosts, x)
+		}
+	}
+	for _, v := range []struct {
+		flag   string
+		given  []string
+		values []string
+	}{{"--reason", f.reasons, ecs.Reasons()}, {"--action", f.actions, ecs.Actions()}} {
+		for _, g := range v.given {
+			if !ingest.MayMatch(g, v.values) {
+				return nil, fmt.Errorf("%s: no event has %q (there are %s)", v.flag, g, strings.Join(v.values, ", "))
+			}
+		}
 	}
 	if f.limit < 0 {
 		return nil, fmt.Errorf("--limit %d is negative", f.limit)

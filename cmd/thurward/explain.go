@@ -58,7 +58,7 @@ and 2 for a wrong command line.`,
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVarP(&file, "file", "f", "rules.yaml", "the policy")
+	policyFlag(cmd, &file, "the policy")
 	fs.StringVar(&flow.From, "from", "", "where the packet enters: lan or wan")
 	fs.StringVar(&flow.Proto, "proto", "", "tcp, udp, icmp (an echo), or another protocol by its number or as gre, esp")
 	fs.StringVar(&flow.Src, "src", "", "source: address, or address:port")
@@ -71,5 +71,6 @@ and 2 for a wrong command line.`,
 	fs.StringVar(&flow.State, "state", "new", "new, or established for an answer (between the hosts' own addresses)")
 	fs.BoolVar(&all, "all", false, "show all rules that do not match, not only the nearest")
 	fs.StringVar(&format, "format", "text", "text or json (json has all rules)")
+	completes(cmd, "format", "text", "json")
 	return cmd
 }

@@ -74,7 +74,7 @@ policy compiled in. To change it, edit the policy and build a new image.`,
 		SilenceUsage:  true,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q (thurward --help lists them)", args[0])}
+				return usageError{fmt.Errorf("unknown command %q (%s)", args[0], meantCommand(cmd, args[0]))}
 			}
 			return nil
 		},
@@ -89,8 +89,32 @@ policy compiled in. To change it, edit the policy and build a new image.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newCheckCmd(), newBuildCmd(), newRunCmd(), newReplayCmd(), newEventsCmd(), newTopCmd())
 	root.AddCommand(newTestCmd(), newSuggestCmd())
-	root.AddCommand(newExplainCmd(), newDiffCmd(), newImportCmd())
+	root.AddCommand(newExplainCmd(), newDiffCmd(), newImportCmd(), newVersionCmd())
+	root.SuggestionsMinimumDistance = 2
 	return root
+}
+
+// meantCommand names the command that was probably meant.
+func meantCommand(root *cobra.Command, typed string) string {
+	if near := root.SuggestionsFor(typed); len(near) > 0 {
+		return "did you mean " + near[0] + "? thurward --help lists them"
+	}
+	return "thurward --help lists them"
+}
+
+// completes lets shells complete the values of a flag.
+func completes(cmd *cobra.Command, flag string, values ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // no such flag: a mistake in this program
+	}
+}
+
+// policyFlag adds the flag for the policy's file, which is the same in all commands.
+func policyFlag(cmd *cobra.Command, file *string, usage string) {
+	cmd.Flags().StringVarP(file, "file", "f", "rules.yaml", usage)
+	if err := cmd.MarkFlagFilename("file", "yaml", "yml"); err != nil {
+		panic(err) // no such flag: a mistake in this program
+	}
 }
 
 // noArgs refuses arguments that are not flags.

@@ -74,7 +74,7 @@ source's address.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "rules.yaml", "the policy to extend")
+	policyFlag(cmd, &file, "the policy to extend")
 	cmd.Flags().BoolVar(&ingress, "ingress", false, "propose rules for packets from the WAN, too")
 	return cmd
 }

@@ -55,8 +55,9 @@ pass, 1 if not, and 2 for a wrong command line.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "rules.yaml", "the policy")
+	policyFlag(cmd, &file, "the policy")
 	cmd.Flags().StringVar(&format, "format", "text", "text, json or sarif")
+	completes(cmd, "format", "text", "json", "sarif")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "print the tests that pass, too")
 	return cmd
 }

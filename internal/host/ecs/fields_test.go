@@ -4,8 +4,10 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -37,6 +39,33 @@ func literals(t *testing.T, pattern string, f func(string)) {
 			}
 			return true
 		})
+	}
+}
+
+// TestActionsAndReasons: what is said to be every action is every constant of EventAction, and
+// every reason of the firewall's recorded events is among the reasons.
+func TestActionsAndReasons(t *testing.T) {
+	src, err := os.ReadFile("fields.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, consts, ok := strings.Cut(string(src), "// The values of EventAction.")
+	if n := strings.Count(consts, " = \""); !ok || n != len(Actions()) {
+		t.Errorf("%d constants, %d actions", n, len(Actions()))
+	}
+	golden, err := os.ReadFile("../../guest/export/testdata/events.golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, m := range regexp.MustCompile(`"event\.reason":"([^"]*)"`).FindAllStringSubmatch(string(golden), -1) {
+		seen++
+		if !slices.Contains(Reasons(), m[1]) {
+			t.Errorf("the firewall writes the reason %s, which is not listed", m[1])
+		}
+	}
+	if seen < 8 || slices.Contains(Reasons(), "invalid") {
+		t.Errorf("%d reasons seen; listed are %v", seen, Reasons())
 	}
 }
 

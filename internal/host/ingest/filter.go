@@ -9,12 +9,13 @@ import (
 	"github.com/thurward/thurward/internal/host/ecs"
 )
 
-// A Filter selects events. An event must match an element of each list that is not
-// empty; the zero Filter selects all.
+// A Filter selects events. Of each list an event must match an element, if there is one
+// without ! in front, and none of those with it; the zero Filter selects all.
 type Filter struct {
 	Rules, Reasons, Actions []string       // exact, or with * for any text
 	Names                   []string       // the same, of destination.domain or dns.question.name
 	Hosts                   []netip.Prefix // of source, destination, translated or resolved address
+	NotHosts                []netip.Prefix // none of them
 	From                    []string       // of the firewall, by its name
 }
 
@@ -37,20 +38,29 @@ func (f *Filter) Matches(h *Hello, e ecs.Event) bool {
 		fits(f.Actions, e.Str(ecs.EventAction)) &&
 		fits(f.Names, e.Str(ecs.DestinationDomain), e.Str(ecs.DNSQuestionName)) &&
 		fits(f.From, h.Name()) &&
-		f.host(e)
+		(len(f.Hosts) == 0 || hosts(f.Hosts, e)) && !hosts(f.NotHosts, e)
 }
 
 // fits reports whether a pattern matches a value that is not empty, or there is no
-// pattern.
+// pattern without ! in front, and none with it matches.
 func fits(patterns []string, values ...string) bool {
-	if len(patterns) == 0 {
-		return true
+	wanted, found := false, false
+	for _, p := range patterns {
+		p, not := strings.CutPrefix(strings.ToLower(p), "!")
+		matches := slices.ContainsFunc(values, func(v string) bool { return v != "" && wild(p, strings.ToLower(v)) })
+		if not && matches {
+			return false
+		}
+		wanted, found = wanted || !not, found || !not && matches
 	}
-	return slices.ContainsFunc(values, func(v string) bool {
-		return v != "" && slices.ContainsFunc(patterns, func(p string) bool {
-			return wild(strings.ToLower(p), strings.ToLower(v))
-		})
-	})
+	return found || !wanted
+}
+
+// MayMatch reports whether a pattern, with or without ! in front, matches one of the
+// values.
+func MayMatch(pattern string, values []string) bool {
+	p := strings.TrimPrefix(strings.ToLower(pattern), "!")
+	return slices.ContainsFunc(values, func(v string) bool { return wild(p, v) })
 }
 
 // wild matches a pattern in which * stands for any text.
@@ -77,19 +87,15 @@ func wild(p, s string) bool {
 // hostFields are the addresses of an event.
 var hostFields = [...]string{ecs.SourceIP, ecs.DestinationIP, ecs.TranslatedAddress, ecs.DNSResolvedIP}
 
-func (f *Filter) host(e ecs.Event) bool {
-	if len(f.Hosts) == 0 {
-		return true
+// hosts reports whether an address of an event is in one of some networks.
+func hosts(ps []netip.Prefix, e ecs.Event) bool {
+	if len(ps) == 0 {
+		return false
 	}
 	for _, n := range hostFields {
 		a, err := netip.ParseAddr(e.Str(n))
-		if err != nil {
-			continue
-		}
-		for _, p := range f.Hosts {
-			if p.Contains(a.Unmap()) {
-				return true
-			}
+		if err == nil && slices.ContainsFunc(ps, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) }) {
+			return true
 		}
 	}
 	return false

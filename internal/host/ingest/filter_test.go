@@ -35,6 +35,14 @@ func TestFilter(t *testing.T) {
 		{Filter{Hosts: host("203.0.113.10")}, true, false},
 		{Filter{Hosts: host("10.0.0.3"), Actions: []string{"drop"}}, false, false},
 		{Filter{From: []string{"203.*"}}, false, false},
+		{Filter{Reasons: []string{"!blocked"}}, true, false},
+		{Filter{Reasons: []string{"!explicit_deny", "!blocked"}}, false, false},
+		{Filter{Reasons: []string{"explicit_*", "!*_deny"}}, false, false},
+		{Filter{Reasons: []string{"*", "!blocked"}}, true, false},
+		{Filter{Rules: []string{"!deny-ads"}}, false, true}, // the query has no rule
+		{Filter{Names: []string{"!*.example.com"}}, false, false},
+		{Filter{NotHosts: host("10.0.0.2")}, false, true},
+		{Filter{NotHosts: host("203.0.113.10"), Hosts: host("10.0.0.0/24")}, false, true},
 	} {
 		if c.f.Matches(&Hello{}, e) != c.e || c.f.Matches(&Hello{}, q) != c.q {
 			t.Errorf("%d: %+v: %v %v", i, c.f, c.f.Matches(&Hello{}, e), c.f.Matches(&Hello{}, q))
