@@ -17,6 +17,9 @@ type program struct {
 	entry uint64
 	parts []part
 	syms  map[string]uint64
+
+	funcs    map[string][2]uint64 // functions: address and size
+	sections map[string][2]uint64 // likewise
 }
 
 // loadELF reads a static 64-bit x86 ELF file. Errors name the part and the remedy.
@@ -29,10 +32,17 @@ func loadELF(name string, b []byte) (*program, error) {
 		return nil, fmt.Errorf("%s: is %v %v %v; want a static ELFCLASS64 EM_X86_64 ET_EXEC "+
 			"(CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build)", name, f.Class, f.Machine, f.Type)
 	}
-	p := &program{name: name, entry: f.Entry, syms: map[string]uint64{}}
+	p := &program{name: name, entry: f.Entry, syms: map[string]uint64{},
+		funcs: map[string][2]uint64{}, sections: map[string][2]uint64{}}
 	syms, _ := f.Symbols()
 	for _, s := range syms {
 		p.syms[s.Name] = s.Value
+		if elf.ST_TYPE(s.Info) == elf.STT_FUNC {
+			p.funcs[s.Name] = [2]uint64{s.Value, s.Size}
+		}
+	}
+	for _, s := range f.Sections {
+		p.sections[s.Name] = [2]uint64{s.Addr, s.Size}
 	}
 	for _, h := range f.Progs {
 		switch h.Type {

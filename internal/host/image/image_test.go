@@ -300,3 +300,40 @@ func FuzzLinkProgram(f *testing.F) {
 		Link(c)
 	})
 }
+
+// TestSymbols: the image names the kernel's functions and where the program's are named, in
+// sections that are not loaded and take less than 20 KB.
+func TestSymbols(t *testing.T) {
+	b := link(t)
+	f, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	syms, err := f.Symbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]elf.Symbol{}
+	for _, s := range syms {
+		found[s.Name] = s
+	}
+	kern, err := loadELF("kernel", mustInputs(t).Kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []string{"main.kmain", "main.kfault", "main.monitorCall"} {
+		if s := found[n]; s.Value == 0 || s.Value != kern.funcs[n][0] && s.Value != kern.syms[n] || elf.ST_TYPE(s.Info) != elf.STT_FUNC {
+			t.Errorf("%s: %+v", n, s)
+		}
+	}
+	if found[SymbolText].Value == 0 || found[SymbolTable].Size == 0 {
+		t.Errorf("%+v, %+v", found[SymbolText], found[SymbolTable])
+	}
+	loaded := uint64(0)
+	for _, p := range f.Progs {
+		loaded = max(loaded, p.Off+p.Filesz)
+	}
+	if n := uint64(len(b)) - loaded; n > 20<<10 {
+		t.Errorf("%d bytes of symbols", n)
+	}
+}

@@ -91,7 +91,7 @@ func Link(in Input) ([]byte, error) {
 		return nil, err
 	}
 	parts = append(parts, part{addr: ring0Base + abi.Tables, phys: abi.Tables, data: tables, size: uint64(len(tables)), flags: permR | permW})
-	return writeELF(parts, entry64), nil
+	return appendSymbols(writeELF(parts, entry64), symbols(kern, prog)), nil
 }
 
 // check checks sizes and addresses of the parts, and that they belong together.
