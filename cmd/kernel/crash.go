@@ -88,6 +88,9 @@ func kabort(g *frame) {
 	if shared().InKernel&8 != 0 {
 		crashRegisters("fault in the monitor, called from here", g)
 	}
+	if v == 2 {
+		crashRegisters("interrupted by an NMI, which the host sends to a firewall that hangs", g)
+	}
 	crashRegisters("unrecoverable exception", g)
 }
 
@@ -96,8 +99,8 @@ func putRegister(name string, v uint64) {
 	putx(v)
 }
 
-// putRegisters prints a frame. Addresses in [KernelBase, KernelEnd) belong to
-// build/kernel.elf, others to build/firewall.elf: go tool addr2line names them.
+// putRegisters prints a frame and its callers. Addresses in [KernelBase, KernelEnd)
+// belong to build/kernel.elf, others to build/firewall.elf: the launcher names them.
 func putRegisters(f *frame) {
 	putRegister("rip=", f.rip)
 	putRegister(" rsp=", f.rsp)
@@ -126,4 +129,5 @@ func putRegisters(f *frame) {
 	puts(" free_frames=")
 	putu(frames.Free())
 	putc('\n')
+	putCallers(f)
 }

@@ -13,11 +13,13 @@ const (
 	lapicSVR     = 0xf0
 	lapicTimer   = 0x320
 	lapicLINT0   = 0x350
+	lapicLINT1   = 0x360
 	lapicInitial = 0x380
 	lapicCurrent = 0x390
 	lapicDivide  = 0x3e0
 
 	lvtMasked = 1 << 16
+	lvtNMI    = 4 << 8
 )
 
 var (
@@ -95,6 +97,8 @@ func initIRQ() {
 	store32(lapic+lapicDivide, 0xb)      // divide by 1
 	store32(lapic+lapicTimer, lvtMasked)
 	store32(lapic+lapicSVR, 0x100|abi.Vectors-1)
+	// Where hosts send NMIs. It is written last: a disabled APIC masks them all.
+	store32(lapic+lapicLINT1, lvtNMI)
 }
 
 // ticks returns the timer's count for a time, or for somewhat before when that
