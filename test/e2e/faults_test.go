@@ -22,7 +22,8 @@ import (
 // A monitored is a lab whose QEMU has a monitor (QMP), and whose stream is read.
 type monitored struct {
 	*lab
-	qmp string
+	qmp, qtest string
+	ends       []vmm.End // before each restart
 
 	endReceiver func()
 	deaf        atomic.Bool // the receiver of the stream does not read
@@ -38,7 +39,9 @@ func newMonitored(t *testing.T, watchdog time.Duration) *monitored {
 	}
 	dir := t.TempDir()
 	m := &monitored{qmp: filepath.Join(dir, "qmp")}
-	script := fmt.Sprintf("#!/bin/sh\nexec %s \"$@\" -qmp unix:%s,server=on,wait=off\n", q.Path, m.qmp)
+	m.qtest = filepath.Join(dir, "qtest")
+	script := fmt.Sprintf("#!/bin/sh\nexec %s \"$@\" -qmp unix:%s,server=on,wait=off -qtest unix:%s,server=on,wait=off -qtest-log none\n",
+		q.Path, m.qmp, m.qtest)
 	path := filepath.Join(dir, "qemu")
 	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
@@ -69,7 +72,7 @@ func newMonitored(t *testing.T, watchdog time.Duration) *monitored {
 	}()
 	vsock := func(c *vmm.Config) { c.Vsock.Path = filepath.Join(dir, "v") }
 	m.lab = newLabWith(t, &vmm.QEMU{Path: path, Version: q.Version}, false, vsock,
-		vmm.RunOptions{Restart: vmm.OnCrash, Watchdog: watchdog, Say: t.Logf})
+		vmm.RunOptions{Restart: vmm.OnCrash, Watchdog: watchdog, Say: t.Logf, Told: m.told})
 	m.awaitReady()
 	return m
 }
@@ -209,7 +212,17 @@ func TestFaults(t *testing.T) {
 			m.endReceiver()
 			time.Sleep(2 * vmm.MinWatchdog)
 		}, false, limit + 2*vmm.MinWatchdog},
-		{"QMP stop: the guest stands still", func(m *monitored) { m.command("stop", "") }, true, limit + watchdog},
+		{"QMP stop for two watchdogs and cont", func(m *monitored) {
+			m.command("stop", "")
+			time.Sleep(2 * watchdog)
+			m.command("cont", "")
+		}, false, limit + 2*watchdog},
+		{"the packet loop hangs", func(m *monitored) {
+			m.poke(m.function("router.(*Engine).Poll"), jumpToItself)
+			m.awaitReady()
+			m.ended(vmm.ReasonHang, "router.(*Engine).Poll+0x0 ", "main.main+")
+			m.ready <- vmm.ReadyInfo{} // for the test
+		}, true, limit + watchdog},
 	} {
 		t.Run(f.name, func(t *testing.T) {
 			w := watchdog

@@ -60,7 +60,8 @@ type Config struct {
 	// them while it runs. nil: it is joined.
 	Gate *Gate
 
-	pulse *pulse // counts the guest's signs of life, of one start; may be nil
+	pulse   *pulse   // counts the guest's signs of life, of one start; may be nil
+	control *control // QEMU's monitor, of one start: see args
 }
 
 // Cmdline returns the machine's boot arguments.
@@ -134,6 +135,11 @@ func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 	}
 	at, err := c.Vsock.attach(firstFD+len(all.Files), c.Machine.bus(), c.dialer(), c.pulse, c.log())
 	if err != nil {
+		all.drop()
+		return nil, all, err
+	}
+	all.add(at)
+	if at, c.control, err = controlAttachment(firstFD + len(all.Files)); err != nil {
 		all.drop()
 		return nil, all, err
 	}

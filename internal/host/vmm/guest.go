@@ -2,7 +2,6 @@ package vmm
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 )
@@ -18,15 +17,16 @@ type Guest struct {
 	ready, crashed chan struct{}
 	reached        chan struct{} // the gateway has been heard
 
-	mu   sync.Mutex
-	o    Outcome
-	info ReadyInfo
+	mu     sync.Mutex
+	o      Outcome
+	info   ReadyInfo
+	report reporter
 }
 
 // Start starts a machine once. The caller waits for its end with Wait.
 func Start(h Hypervisor, c Config, o RunOptions) (*Guest, error) {
 	g := &Guest{limit: h.traits().grace, opts: o.whole(), start: time.Now(),
-		ready: make(chan struct{}), crashed: make(chan struct{}), reached: make(chan struct{})}
+		ready: make(chan struct{}), crashed: make(chan struct{}), reached: make(chan struct{}), report: reporter{path: c.Image}}
 	if c.Vsock.Path != "" {
 		c.pulse = &pulse{}
 		g.pulse = c.pulse
@@ -51,8 +51,15 @@ func (g *Guest) line(l Line) {
 	if g.o.Gateway && !was.Gateway {
 		close(g.reached)
 	}
+	var named []string
+	if g.o.Crash != "" {
+		named = g.report.line(l.Text)
+	}
 	g.mu.Unlock()
 	g.opts.OnLine(l)
+	for _, s := range named {
+		g.opts.OnLine(Line{Text: shown(s)})
+	}
 }
 
 // Ready is closed when the rules are live; Info then says which.
@@ -94,7 +101,7 @@ func (g *Guest) wait(ctx context.Context, limit time.Duration) Outcome {
 	case <-m.Done():
 	case <-ctx.Done():
 	case <-late.C:
-		gaveUp = fmt.Errorf("the firewall was not ready within %v", limit)
+		gaveUp = notReady(limit)
 		m.Stop()
 	}
 	select {
@@ -107,6 +114,7 @@ func (g *Guest) wait(ctx context.Context, limit time.Duration) Outcome {
 		m.Stop()
 	case <-hung:
 		gaveUp = hungError{g.opts.Watchdog}
+		m.lastWords(g.crashed)
 		m.kill()
 	case <-m.Done():
 	case <-ctx.Done():
@@ -116,12 +124,15 @@ func (g *Guest) wait(ctx context.Context, limit time.Duration) Outcome {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	o := g.o
-	o.Up = time.Since(g.start)
+	o.Up, o.Registers, o.Stack = time.Since(g.start), g.report.lines, g.report.names
+	if m.control != nil {
+		_, o.Watchdog = m.control.ended()
+	}
 	switch o.Err = err; {
 	case gaveUp != nil:
 		o.Err = gaveUp
 	case err == nil && o.Ready && !o.Stopped && ctx.Err() == nil:
-		o.Err = errSilent
+		o.Err = m.silent()
 	}
 	return o
 }

@@ -32,10 +32,12 @@ type Machine struct {
 	log    func() string // the end of the hypervisor's log; may be nil
 	ask    func() error  // asks the guest to end in good order; may be nil
 	paused func() bool   // asks the hypervisor whether the machine is paused; may be nil
-	done   chan struct{} // closed when the hypervisor has ended and its console is read
-	err    error         // valid once done is closed
-	stop   sync.Once
-	stderr tail
+
+	control *control      // QEMU's monitor; nil for others
+	done    chan struct{} // closed when the hypervisor has ended and its console is read
+	err     error         // valid once done is closed
+	stop    sync.Once
+	stderr  tail
 }
 
 // Start implements Hypervisor.
@@ -51,7 +53,7 @@ func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
 	}
 	cmd := exec.Command(q.Path, args...)
 	cmd.ExtraFiles = all.Files
-	return launch(&Machine{name: "qemu", cmd: cmd}, onLine, all.end)
+	return launch(&Machine{name: "qemu", cmd: cmd, control: c.control, paused: c.control.paused}, onLine, all.end)
 }
 
 // result turns the hypervisor's end into an error that says what it said.
@@ -114,6 +116,9 @@ func (m *Machine) endsWithin(d time.Duration) bool {
 // tailLen is how much of a hypervisor's standard error is kept, in bytes.
 const tailLen = 4096
 
+// kvmError is what QEMU prints when KVM fails.
+const kvmError = "KVM internal error"
+
 // A tail keeps the last tailLen bytes that are written to it. It calls
 // internalError if KVM fails and QEMU pauses the machine for ever, as a triple fault
 // under nested KVM makes it.
@@ -129,7 +134,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.b = append(t.b, p...)
-	if bytes.Contains(t.b, []byte("KVM internal error")) && t.internalError != nil {
+	if bytes.Contains(t.b, []byte(kvmError)) && t.internalError != nil {
 		go t.internalError()
 	}
 	if n := len(t.b) - tailLen; n > 0 {

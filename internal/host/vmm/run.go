@@ -2,7 +2,6 @@ package vmm
 
 import (
 	"context"
-	"errors"
 	"time"
 )
 
@@ -20,6 +19,7 @@ type RunOptions struct {
 	Watchdog time.Duration
 	OnLine   func(Line)                    // called with each line of the console, in order; may be nil
 	Say      func(format string, a ...any) // called with messages for the user; may be nil
+	Told     func(End)                     // called before each restart, in place of Say; may be nil
 }
 
 // crashGrace is how long a machine may take to end after its crash line: it prints a
@@ -43,7 +43,7 @@ func Run(ctx context.Context, h Hypervisor, c Config, o RunOptions) error {
 func Supervise(ctx context.Context, boot func(context.Context) Outcome,
 	pause func(context.Context, time.Duration) error, o RunOptions) error {
 	o = o.whole()
-	s := supervisor{pause: pause, say: o.Say, boot: boot}
+	s := supervisor{pause: pause, say: o.Say, told: o.Told, boot: boot}
 	return s.run(ctx, o.Restart, o.MaxRestarts)
 }
 
@@ -58,11 +58,6 @@ func (o RunOptions) whole() RunOptions {
 	return o
 }
 
-// errSilent is the end of a firewall that was ready and has not said why it ended. The
-// status is 0 after a reset or SIGTERM as well as after a power-off: only the console
-// tells them apart.
-var errSilent = errors.New("the machine ended without saying why: it was reset or powered off, or the hypervisor was ended")
-
 // boot runs a machine once. It must be ready within limit.
 func boot(ctx context.Context, h Hypervisor, c Config, limit time.Duration, opts *RunOptions) Outcome {
 	g, err := Start(h, c, *opts)
@@ -70,4 +65,25 @@ func boot(ctx context.Context, h Hypervisor, c Config, limit time.Duration, opts
 		return Outcome{Err: err}
 	}
 	return g.wait(ctx, limit)
+}
+
+// nmiGrace is how long a machine that hangs may take to begin a report at an NMI, and
+// reportGrace to end it.
+const (
+	nmiGrace    = 500 * time.Millisecond
+	reportGrace = 1500 * time.Millisecond
+)
+
+// lastWords has a machine that hangs report where it stands, where the hypervisor can
+// interrupt it whatever it does.
+func (m *Machine) lastWords(crashed <-chan struct{}) {
+	if m.control == nil || m.control.interrupt() != nil {
+		return
+	}
+	select {
+	case <-crashed:
+		m.endsWithin(reportGrace)
+	case <-m.done:
+	case <-time.After(nmiGrace):
+	}
 }

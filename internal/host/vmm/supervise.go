@@ -42,6 +42,10 @@ type Outcome struct {
 	Crash   string // its crash line
 	Err     error  // of QEMU
 	Up      time.Duration
+
+	Watchdog  bool     // the machine's watchdog device has fired
+	Registers []string // of its crash report
+	Stack     []string // the report's addresses with their names
 }
 
 // observe updates the outcome by a line of the console. A firewall that is ready does
@@ -84,6 +88,8 @@ func (o *Outcome) err() error {
 	switch {
 	case o.Refused != "":
 		return &RefusedError{o.Refused}
+	case errors.As(o.Err, new(hungError)):
+		return o.Err
 	case o.Crash != "":
 		return errors.New("the firewall crashed: " + o.Crash)
 	case o.Err != nil:
@@ -99,6 +105,7 @@ type supervisor struct {
 	boot  func(context.Context) Outcome
 	pause func(context.Context, time.Duration) error // returns early when the context ends
 	say   func(format string, a ...any)
+	told  func(End) // in place of say where a machine is started again; may be nil
 }
 
 // run returns nil after a power-off or when ctx ends after the machine was up. It gives up
@@ -123,12 +130,22 @@ func (s *supervisor) run(ctx context.Context, r Restart, most int) error {
 			return fmt.Errorf("gave up after %d restarts in a row: %w", most, o.err())
 		}
 		all++
-		s.say("%v; starting it again in %v (%s)", o.err(), pause, ordinal(row, most, all))
+		s.tell(End{Reason: o.kind(), Text: fmt.Sprintf("%v; starting it again in %v (%s)", o.err(), pause, ordinal(row, most, all)),
+			Up: o.Up, Pause: pause, Row: row, All: all, Registers: o.Registers, Stack: o.Stack})
 		if err := s.pause(ctx, pause); err != nil {
 			return context.Cause(ctx)
 		}
 		pause = min(2*pause, maxPause)
 	}
+}
+
+// tell tells that a machine is started again.
+func (s *supervisor) tell(e End) {
+	if s.told != nil {
+		s.told(e)
+		return
+	}
+	s.say("%s", e.Text)
 }
 
 // ordinal says which restart this is: in its row, and since the launcher's start where that is

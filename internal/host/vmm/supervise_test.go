@@ -115,7 +115,7 @@ func TestInterruptEndsThePause(t *testing.T) {
 
 // TestRestartsAreSaid: each with its reason, the pause, and how many there were.
 func TestRestartsAreSaid(t *testing.T) {
-	outcomes := []Outcome{{Ready: true, Crash: "a"}, {Ready: true, Err: errSilent}, {Ready: true, Up: time.Hour, Err: hungError{time.Minute}}, {Ready: true}}
+	outcomes := []Outcome{{Ready: true, Crash: "a"}, {Ready: true, Err: silentEnd{reason: ReasonUnknown}}, {Ready: true, Up: time.Hour, Err: hungError{time.Minute}}, {Ready: true}}
 	for most, want := range map[int][]string{
 		0: {"crashed: a; starting it again in 1s (restart 1 in a row)", "without saying why", "again in 2s (restart 2 in a row)",
 			"no sign of life for 1m0s; starting it again in 1s (restart 1 in a row, 3 in all)"},
