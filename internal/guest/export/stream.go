@@ -225,7 +225,7 @@ func (s *Stream) take(now int64) (more bool) {
 		if s.name, ok = s.c.Ring.GetNamed(&s.rec, s.name[:0]); !ok {
 			break
 		}
-		if s.c.Tap != nil {
+		if s.c.Tap != nil && !s.c.Context.quiet(&s.rec) {
 			s.c.Tap(&s.rec, s.name)
 		}
 		if s.c.Link == nil {
@@ -248,7 +248,7 @@ func (s *Stream) take(now int64) (more bool) {
 // enqueue queues a record, with the lines to render of it.
 func (s *Stream) enqueue(r *event.Record, name []byte) {
 	r.Lines = lineEvent
-	if r.Kind == event.FlowEnd && s.c.NoFlowEnd {
+	if r.Kind == event.FlowEnd && s.c.NoFlowEnd || s.c.Context.quiet(r) {
 		r.Lines = 0
 	}
 	if t := s.c.Context.Tracer; t != nil && endsSpan(r) && t.Span(r).ok {

@@ -184,6 +184,7 @@ func (l *loader) fits(root *node) {
 func (l *loader) document(n *node) {
 	l.p.Defaults = Defaults{MaxFlows: ruleset.DefaultMaxFlows, DNSRate: ruleset.DefaultDNSRate, Timeouts: map[string]int{}}
 	l.p.DNS.MaxNames = ruleset.DefaultDNSNames
+	l.p.Log = defaultLog()
 	if l.first = n.kind == mapping && n.get("interfaces") == nil; l.first {
 		l.assume(n)
 	}
@@ -195,6 +196,7 @@ func (l *loader) document(n *node) {
 		{"nat", func(n *node, path string) {
 			l.fields(n, path, []field{{"snat", l.snat}, {"dnat", l.dnat}})
 		}},
+		{"log", l.log},
 		{"rules", l.rules},
 		{"tests", l.tests},
 	})

@@ -16,6 +16,7 @@ type Policy struct {
 	Interfaces []Interface
 	Defaults   Defaults
 	DNS        DNS
+	Log        Log
 	SNAT       []SNAT
 	DNAT       []DNAT
 	Rules      []Rule
@@ -66,6 +67,12 @@ type DNS struct {
 	PlainFallback bool // upstreams without TLS are asked when those with it are down
 }
 
+// Log says what causes no events. It is counted all the same.
+type Log struct {
+	Quiet       []verdict.Reason // drops for these reasons, in their order
+	QuietGroups bool             // martians for multicast and broadcast addresses
+}
+
 // An Upstream is a name server that the DNS proxy asks.
 type Upstream struct {
 	Address    netip.Addr
@@ -113,6 +120,7 @@ type Rule struct {
 	Protocols    []Protocol
 	States       []State
 	Shadow       bool   // counted and reported; the rules below decide
+	Quiet        bool   // no events about what it decides
 	SNI          bool   // the TLS server name must agree with the name
 	Path         string // in the document, as rules[0]
 }

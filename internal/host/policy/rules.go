@@ -79,6 +79,10 @@ func (l *loader) rule(n *node, path string, first map[string]int) {
 				r.Shadow = w == "shadow"
 			}
 		}},
+		{"log", func(n *node, path string) {
+			v, ok := l.flag(n, path)
+			r.Quiet = ok && !v
+		}},
 		{"sni", func(n *node, path string) {
 			_, r.SNI = l.word(n, path, "require")
 		}},

@@ -54,6 +54,12 @@ func tables(p *ruleset.Policy) string {
 	if s.SampleAccept != 0 || s.SampleDrop != 0 {
 		fmt.Fprintf(&b, ", spans of %.4f of the accepted, %.4f of the dropped", float64(s.SampleAccept)/math.MaxUint32, float64(s.SampleDrop)/math.MaxUint32)
 	}
+	if usual := uint32(1<<verdict.IPv6Unsupported | 1<<verdict.EtherTypeUnsupported); s.Quiet != usual {
+		fmt.Fprintf(&b, ", quiet %x", s.Quiet)
+	}
+	if s.Flags&ruleset.FlagQuietGroups == 0 {
+		b.WriteString(", multicast told")
+	}
 	fmt.Fprintf(&b, "\ntimeouts %d %d %d %d %d %d %d %d udp %d %d icmp %d\n", s.TCPSynSent, s.TCPSynRecv, s.TCPEstablished, s.TCPFinWait,
 		s.TCPCloseWait, s.TCPLastAck, s.TCPTimeWait, s.TCPClose, s.UDPUnreplied, s.UDPIdle, s.ICMPEcho)
 	for _, f := range p.Interfaces {
@@ -119,6 +125,9 @@ func tables(p *ruleset.Policy) string {
 		}
 		if r.SNI == 1 {
 			b.WriteString(" sni")
+		}
+		if r.Quiet == 1 {
+			b.WriteString(" quiet")
 		}
 		b.WriteByte('\n')
 	}

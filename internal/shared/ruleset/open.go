@@ -170,7 +170,7 @@ func (p *Policy) check() string {
 	}
 	for i := range p.Rules {
 		r := &p.Rules[i]
-		if r.Mode > Shadow || r.Action < Accept || r.Action > Reject || r.SNI > 1 || !p.text(r.ID) || !p.text(r.Name) {
+		if r.Mode > Shadow || r.Action < Accept || r.Action > Reject || r.SNI > 1 || r.Quiet > 1 || !p.text(r.ID) || !p.text(r.Name) {
 			return "rule " + strconv.Itoa(i) + " is invalid"
 		}
 	}

@@ -78,6 +78,7 @@ const (
 	FlagDNSFollow                  // only names that a rule could use are resolved
 	FlagDNSIntercept               // plain DNS to other servers is answered by the proxy
 	FlagNoFlowEnd                  // no events when flows end
+	FlagQuietGroups                // no events about packets dropped as martian that are for a multicast or broadcast address
 	flagsEnd
 )
 
@@ -107,7 +108,8 @@ type Settings struct {
 	UDPUnreplied   uint32
 	UDPIdle        uint32 // replied UDP
 	ICMPEcho       uint32
-	_              [2]uint32
+	Quiet          uint32 // drops for reason r cause no event where bit r is set
+	_              [1]uint32
 }
 
 // An Upstream is a name server that the DNS proxy asks. The first that works is
@@ -182,7 +184,7 @@ type Rule struct {
 	Action   Action
 	Mode     Mode
 	SNI      uint8 // 1: the TLS server name must be one that the client resolved to this address
-	_        [1]uint8
+	Quiet    uint8 // 1: what it decides causes no events
 }
 
 // A Name is a pattern of destination names: one name, or with Wildcard all that

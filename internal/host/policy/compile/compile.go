@@ -84,10 +84,13 @@ func (c *compiler) settings(p *policy.Policy) {
 		on   bool
 		flag uint32
 	}{{d.NoTimeExceeded, ruleset.FlagNoTimeExceeded}, {d.NoMSSClamp, ruleset.FlagNoMSSClamp}, {p.DNS.Follow, ruleset.FlagDNSFollow},
-		{p.DNS.Intercept, ruleset.FlagDNSIntercept}, {d.NoFlowEnd, ruleset.FlagNoFlowEnd}} {
+		{p.DNS.Intercept, ruleset.FlagDNSIntercept}, {d.NoFlowEnd, ruleset.FlagNoFlowEnd}, {p.Log.QuietGroups, ruleset.FlagQuietGroups}} {
 		if f.on {
 			s.Flags |= f.flag
 		}
+	}
+	for _, r := range p.Log.Quiet {
+		s.Quiet |= 1 << r
 	}
 	for i, dst := range []*uint32{&s.TCPSynSent, &s.TCPSynRecv, &s.TCPEstablished, &s.TCPFinWait, &s.TCPCloseWait, &s.TCPLastAck,
 		&s.TCPTimeWait, &s.TCPClose, &s.UDPUnreplied, &s.UDPIdle, &s.ICMPEcho} {
@@ -186,6 +189,9 @@ func (c *compiler) rule(r *policy.Rule) {
 	}
 	if r.SNI {
 		e.SNI = 1
+	}
+	if r.Quiet {
+		e.Quiet = 1
 	}
 	c.s.Rules = append(c.s.Rules, e)
 	m := ruleset.Match{Rule: n, Action: e.Action, Direction: r.Direction}

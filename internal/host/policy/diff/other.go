@@ -46,6 +46,9 @@ func facts(p *policy.Policy) []fact {
 		{"defaults.icmp_time_exceeded", fmt.Sprint(!d.NoTimeExceeded)},
 		{"defaults.tcp_mss_clamp", map[bool]string{true: "off", false: "auto"}[d.NoMSSClamp]},
 		{"defaults.flow_end_events", fmt.Sprint(!d.NoFlowEnd)},
+		{"log: reasons without events", all(p.Log.Quiet)},
+		{"log.multicast", fmt.Sprint(!p.Log.QuietGroups)},
+		{"rules with log: false", quietRules(p)},
 		{"defaults.flow_trace_sample_accept", fmt.Sprint(d.SampleAccept)},
 		{"defaults.flow_trace_sample_drop", fmt.Sprint(d.SampleDrop)},
 		{"defaults.dns_qps_per_client", fmt.Sprint(d.DNSRate)},
@@ -101,6 +104,17 @@ func facts(p *policy.Policy) []fact {
 			fact{path + ".mac", strings.ReplaceAll(mac, " ", ":")}, fact{path + ".mtu", mtu})
 	}
 	return fs
+}
+
+// quietRules returns the rules that cause no events.
+func quietRules(p *policy.Policy) string {
+	var ids []string
+	for i := range p.Rules {
+		if p.Rules[i].Quiet {
+			ids = append(ids, p.Rules[i].ID)
+		}
+	}
+	return strings.Join(ids, ", ")
 }
 
 // all joins values for comparison.
