@@ -3,11 +3,8 @@
 # make test       proves what the documentation says
 
 GO        ?= go
-GUEST     := CGO_ENABLED=0 GOOS=linux GOARCH=amd64 GOFLAGS=
-LDKERNEL  := -E main.anchor -T 0x201000 -buildid=
 VERSION   ?= dev
 GIT_SHA   ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
-LDGUEST   := -s -w -buildid= -X main.version=$(VERSION) -X main.gitSHA=$(GIT_SHA)
 POLICY    ?= rules.yaml
 
 # Nothing here needs C, and the guest is built without: the command line shares
@@ -31,15 +28,12 @@ bin/thurward:
 	@mkdir -p bin
 	$(GO) build -trimpath -buildvcs=false -ldflags='-X main.version=$(VERSION)' -o $@ ./cmd/thurward
 
-build/kernel.elf:
-	$(GUEST) GOAMD64=v1 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDKERNEL)' -o $@ ./cmd/kernel
-
-build/firewall.elf:
-	$(GUEST) $(GO) build -trimpath -buildvcs=false -ldflags='$(LDGUEST)' -o $@ ./cmd/firewall
-
-# The firewall with TLS, for policies that have an upstream with tls.
-build/firewall-dot.elf:
-	$(GUEST) $(GO) build -tags dot -trimpath -buildvcs=false -ldflags='$(LDGUEST)' -o $@ ./cmd/firewall
+# The parts of the image are compiled by the toolchain that go.mod pins, and no other,
+# in an environment in which nothing of the caller's changes them: internal/host/kernelbuild.
+# The second program is the one with TLS, for policies that have an upstream with tls.
+build/kernel.elf build/firewall.elf build/firewall-dot.elf:
+	@mkdir -p build
+	$(GO) run ./internal/host/kernelbuild/part -version '$(VERSION)' -commit '$(GIT_SHA)' $@
 
 # QEMU is installed while Go compiles. What cannot be installed is said before.
 run: ## build, then watch it work between simulated hosts; no root needed
@@ -55,11 +49,11 @@ test: ## all tests, those on the booted image among them
 	@scripts/need.sh test
 	$(GO) test -timeout 20m $$($(GO) list ./... | grep -v '/test/\(kernel\|isolation\|e2e\|evasions\)$$')
 	$(GO) test -timeout 20m -p 1 $(MACHINES)
-	cd collector && $(GO) test -mod=mod -vet=off -timeout 20m ./...
+	cd collector && $(GO) test -vet=off -timeout 20m ./...
 
 collector: ## bin/thurward-collector, the OpenTelemetry Collector with the receiver for firewalls
 	@mkdir -p bin
-	cd collector && CGO_ENABLED=0 $(GO) build -mod=mod -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERSION)' -o ../bin/thurward-collector ./cmd/thurward-collector
+	cd collector && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERSION)' -o ../bin/thurward-collector ./cmd/thurward-collector
 
 differential: ## the data plane against the Linux kernel, packet by packet (root; docs/differences-from-linux.md)
 	@scripts/need.sh differential

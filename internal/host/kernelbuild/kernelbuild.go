@@ -1,33 +1,67 @@
-// Package kernelbuild builds the kernel's ELF file. It has the linker's flags, which
-// belong to the kernel: its address is below the program's, and its entry point is
-// not that of Go's runtime.
+// Package kernelbuild compiles the parts of the image: the kernel, and the firewall's
+// programs. It has the linker's flags, and the environment in which nothing but the
+// source and the pinned toolchain decides what comes out.
+//
+// The kernel's flags are its own: its address is below the program's, and its entry
+// point is not that of Go's runtime.
 package kernelbuild
 
 import (
 	"fmt"
 	"os"
-	"os/exec"
+	"path/filepath"
 )
 
-// Args returns the go command's arguments that build the kernel into out.
-func Args(out string) []string {
-	return []string{"build", "-trimpath", "-buildvcs=false",
-		"-ldflags=-E main.anchor -T 0x201000 -buildid=", "-o", out,
-		"github.com/thurward/thurward/cmd/kernel"}
-}
-
-// Env returns the environment variables that the build needs beyond the
-// caller's.
-func Env() []string {
-	return []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS="}
-}
+const module = "github.com/thurward/thurward"
 
 // Kernel builds the kernel into the file out.
 func Kernel(out string) error {
-	cmd := exec.Command("go", Args(out)...)
-	cmd.Env = append(os.Environ(), Env()...)
-	if b, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building the kernel: %w\n%s", err, b)
+	env, err := Environ()
+	if err != nil {
+		return err
 	}
-	return nil
+	return build(env, "-ldflags=-E main.anchor -T 0x201000 -buildid=", "-o", out, module+"/cmd/kernel")
+}
+
+// Program builds the firewall's program into the file out, with the build tags, and
+// the version and the commit that it will tell.
+func Program(out, tags, version, commit string) error {
+	env, err := Environ()
+	if err != nil {
+		return err
+	}
+	return build(env, "-tags="+tags,
+		"-ldflags=-s -w -buildid= -X main.version="+version+" -X main.gitSHA="+commit,
+		"-o", out, module+"/cmd/firewall")
+}
+
+// A Target is a part of an image that make knows.
+type Target struct {
+	Out             string // the file; its name says which part
+	Version, Commit string
+}
+
+// Make builds one part, if the toolchain is the pinned one.
+func Make(t Target) error {
+	dir, err := root()
+	if err != nil {
+		return err
+	}
+	gomod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	if err != nil {
+		return err
+	}
+	if err := CheckToolchain(gomod); err != nil {
+		return err
+	}
+	switch name := filepath.Base(t.Out); name {
+	case "kernel.elf":
+		return Kernel(t.Out)
+	case "firewall.elf":
+		return Program(t.Out, "", t.Version, t.Commit)
+	case "firewall-dot.elf":
+		return Program(t.Out, "dot", t.Version, t.Commit)
+	default:
+		return fmt.Errorf("%s is no part of an image (want kernel.elf, firewall.elf or firewall-dot.elf)", name)
+	}
 }

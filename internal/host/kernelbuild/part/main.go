@@ -1,0 +1,23 @@
+// Command part compiles parts of the image for make: kernel.elf, firewall.elf and
+// firewall-dot.elf, by the names of the files that it is to write.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/thurward/thurward/internal/host/kernelbuild"
+)
+
+func main() {
+	version := flag.String("version", "dev", "the version that the firewall tells")
+	commit := flag.String("commit", "", "the commit that it tells")
+	flag.Parse()
+	for _, out := range flag.Args() {
+		if err := kernelbuild.Make(kernelbuild.Target{Out: out, Version: *version, Commit: *commit}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+}
