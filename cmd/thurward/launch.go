@@ -33,6 +33,8 @@ type launch struct {
 	vmm            string // which hypervisor
 	pci            bool   // Firecracker's devices on PCI
 	jailer         string // whom Firecracker becomes in its jail; "": none
+	user           string // whom a hypervisor becomes without it; "": a user of its own
+	noSandbox      bool
 	printConfig    bool
 	lan, wan       vmm.Spec
 	memoryMB, cpus int
@@ -46,6 +48,7 @@ type launch struct {
 	watchdog       time.Duration
 	trusted        peer.Users
 
+	confined    string    // how the hypervisor is
 	out, errOut io.Writer // they do not block
 	terminal    bool      // out is a terminal
 }
@@ -102,6 +105,9 @@ func (l *launch) run(ctx context.Context) error {
 	}
 	l.say("booting %s (%.1f MB%s) on %s with %s (%s)",
 		img.Path, float64(img.Size)/1e6, digest(img.Policy), l.name(h), name(kvm), why)
+	if l.confined != "" {
+		l.say("the hypervisor is %s", l.confined)
+	}
 	if l.vsock != (vmm.Vsock{}) {
 		l.say("events, metrics and spans go to %v", l.vsock)
 	}
@@ -128,25 +134,46 @@ func (l *launch) run(ctx context.Context) error {
 	return vmm.Run(ctx, h, cfg, opts)
 }
 
-// hypervisor finds the hypervisor that was asked for.
+// hypervisor finds the hypervisor that was asked for, and confines it.
 func (l *launch) hypervisor() (vmm.Hypervisor, error) {
+	var confine *vmm.Confinement
+	if !l.noSandbox {
+		var err error
+		if confine, err = vmm.NewConfinement(l.user); err != nil {
+			return nil, fmt.Errorf("--user: %w", err)
+		}
+	}
 	switch l.vmm {
 	case "firecracker":
 		f, err := vmm.FindFirecracker()
 		if err != nil {
 			return nil, err
 		}
-		f.PCI = l.pci
+		f.PCI, f.Confine = l.pci, confine
 		if l.jailer != "" {
 			if f.Jail, err = vmm.FindJail(l.jailer); err != nil {
 				return nil, fmt.Errorf("--jailer: %w", err)
 			}
+			return f, nil
 		}
+		l.confined = confine.String()
 		return f, nil
 	case "cloud-hypervisor":
-		return vmm.FindCloudHypervisor()
+		h, err := vmm.FindCloudHypervisor()
+		if err == nil {
+			h.Confine, l.confined = confine, confine.String()
+		}
+		return h, err
 	}
-	return vmm.FindQEMU()
+	q, err := vmm.FindQEMU()
+	if err != nil {
+		return nil, err
+	}
+	q.Confine, l.confined = confine, confine.String()
+	if confine != nil && !q.Sandbox {
+		l.confined += "; QEMU was built without its own filter of system calls"
+	}
+	return q, nil
 }
 
 // accelerate chooses the accelerator, and says why that one.

@@ -26,6 +26,8 @@ type runFlags struct {
 
 	cpus        int
 	jailer      string
+	user        string
+	noSandbox   bool
 	pci         bool
 	printConfig bool
 	timeout     time.Duration
@@ -42,7 +44,9 @@ func newRunCmd() *cobra.Command {
 joins its two network interfaces to what --lan and --wan name, and prints its
 console. After a crash, or when it hangs, it boots it again; it ends with the
 machine, or on Ctrl-C.
-With --vmm it takes Firecracker or cloud-hypervisor in place of QEMU.
+With --vmm it takes Firecracker or cloud-hypervisor in place of QEMU. The
+hypervisor is confined: it is a user without rights, has no capabilities, and
+sees nothing of the host but its programs, its image and its devices.
 
 A network is one of
   demo             a simulated network in this process, with hosts and servers
@@ -94,6 +98,8 @@ run ends, with 0 if every step went as it should.`,
 	fl.StringVar(&f.image, "image", "build/thurward.img", "the image")
 	fl.StringVar(&f.vmm, "vmm", "qemu", "the virtual machine monitor: "+vmmHelp)
 	fl.StringVar(&f.jailer, "jailer", "", "run Firecracker in its jail, as this user or UID:GID (root)")
+	fl.StringVar(&f.user, "user", "", "whom the hypervisor becomes, a name or UID:GID (root; default a number of its own)")
+	fl.BoolVar(&f.noSandbox, "no-sandbox", false, "let the hypervisor have all rights of this process: only to find out whether the sandbox breaks it")
 	fl.BoolVar(&f.pci, "pci", false, "Firecracker: devices on PCI")
 	fl.BoolVar(&f.printConfig, "print-config", false, "print what would be run, and end")
 	fl.StringVar(&f.machine, "machine", "microvm", "QEMU's machine: "+vmm.MachineHelp)
@@ -132,7 +138,10 @@ func (f *runFlags) launch() (*launch, error) {
 	if f.vmm != "qemu" && f.machine != "microvm" {
 		return nil, fmt.Errorf("--machine is QEMU's, %s has one", f.vmm)
 	}
-	l := &launch{image: f.image, vmm: f.vmm, jailer: f.jailer, pci: f.pci, printConfig: f.printConfig}
+	if f.jailer != "" && (f.user != "" || f.noSandbox) || f.user != "" && f.noSandbox {
+		return nil, errors.New("--jailer, --user and --no-sandbox exclude each other")
+	}
+	l := &launch{image: f.image, vmm: f.vmm, jailer: f.jailer, pci: f.pci, printConfig: f.printConfig, user: f.user, noSandbox: f.noSandbox}
 	var errs [7]error
 	l.accel, errs[0] = vmm.ParseAccel(f.accel)
 	l.lan, errs[1] = vmm.ParseSpec(f.lan)

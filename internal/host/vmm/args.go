@@ -121,7 +121,8 @@ const firstFD = 3
 // it inherits as numbers from firstFD on. The caller closes the files once QEMU
 // runs.
 func (c *Config) args(v Version) (args []string, all Attachment, err error) {
-	machine := c.Machine.name()
+	// Nothing of the guest's memory is in a core of QEMU.
+	machine := c.Machine.name() + ",dump-guest-core=off"
 	for i, n := range c.NICs {
 		id := "n" + strconv.Itoa(i)
 		at, err := n.Backend(id, v, firstFD+len(all.Files))
@@ -167,7 +168,8 @@ func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 
 // add makes a part of one attachment of another.
 func (a *Attachment) add(b Attachment) {
-	a.Args, a.Files, a.SharedMemory = append(a.Args, b.Args...), append(a.Files, b.Files...), a.SharedMemory || b.SharedMemory
+	a.Args, a.Files, a.Sockets = append(a.Args, b.Args...), append(a.Files, b.Files...), append(a.Sockets, b.Sockets...)
+	a.SharedMemory, a.HostNetwork = a.SharedMemory || b.SharedMemory, a.HostNetwork || b.HostNetwork
 	if before := a.Ended; before != nil && b.Ended != nil {
 		a.Ended = func() { before(); b.Ended() }
 	} else if b.Ended != nil {

@@ -127,7 +127,7 @@ func TestVsockOption(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "modprobe vhost_vsock") {
 			t.Errorf("without %s: %v", vhostVsock, err)
 		}
-	} else if err == nil && strings.Join(at.Args, " ") != "-device vhost-vsock-device,guest-cid=42" {
+	} else if err == nil && strings.Join(at.Args, " ") != "-device vhost-vsock-device,guest-cid=42,vhostfd=3" {
 		t.Errorf("%v", at.Args)
 	}
 }

@@ -20,6 +20,8 @@ type Attachment struct {
 	Args         []string   // -netdev and what it needs
 	Files        []*os.File // inherited, numbered from the fd that the backend was given
 	SharedMemory bool       // the machine's memory must be shared with other processes
+	HostNetwork  bool       // QEMU itself opens connections
+	Sockets      []string   // that QEMU connects to, by path in Args
 	Ended        func()     // called once QEMU has ended; may be nil
 
 	plugs []*Plug // one, where a running machine can be joined and parted; of several, nil for each that cannot
@@ -145,7 +147,7 @@ func vhostUserBackend(path string, trusted peer.Users) Backend {
 		} else if errors.Is(err, fs.ErrNotExist) {
 			return Attachment{}, fmt.Errorf("network vhost-user:%s: there is no such socket (start the vhost-user back end first)", path)
 		}
-		return Attachment{SharedMemory: true, Args: []string{
+		return Attachment{SharedMemory: true, Sockets: []string{path}, Args: []string{
 			"-chardev", "socket,id=c" + id + ",path=" + escape(path),
 			"-netdev", "vhost-user,id=" + id + ",chardev=c" + id}}, nil
 	}
@@ -159,7 +161,7 @@ func userBackend(n Network) (Backend, error) {
 	}
 	return func(id string, _ Version, _ int) (Attachment, error) {
 		netdev := "user,id=" + id + ",ipv6=off,net=" + n.Subnet.Masked().String() + ",host=" + n.Host.String() + userDNS(n)
-		return Attachment{Args: []string{"-netdev", netdev}}, nil
+		return Attachment{HostNetwork: true, Args: []string{"-netdev", netdev}}, nil
 	}, nil
 }
 

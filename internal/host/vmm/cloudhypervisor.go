@@ -12,6 +12,7 @@ import (
 type CloudHypervisor struct {
 	Path    string
 	Version string
+	Confine *Confinement // nil: it has all rights of this process
 }
 
 // FindCloudHypervisor finds cloud-hypervisor and its version.
@@ -20,7 +21,8 @@ func FindCloudHypervisor() (*CloudHypervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &CloudHypervisor{path, version}, nil
+	confine, err := NewConfinement("")
+	return &CloudHypervisor{path, version, confine}, err
 }
 
 // String implements Hypervisor.
@@ -57,10 +59,21 @@ func (h *CloudHypervisor) Start(c Config, onLine func(Line)) (*Machine, error) {
 	if err := unsupported("cloud-hypervisor", &c); err != nil {
 		return nil, err
 	}
-	s, err := newSite(&c, nil)
+	s, err := newSite(&c, nil, h.Confine)
 	if err != nil {
 		return nil, err
 	}
-	command := h.args(&c, s.taps, s.dir)
-	return launch(&Machine{name: "cloud-hypervisor", cmd: exec.Command(command[0], command[1:]...), log: s.log}, onLine, s.close)
+	cmd := exec.Command(h.Path, h.args(&c, s.taps, s.dir)[1:]...)
+	if h.Confine != nil {
+		within := s.dir
+		inner := c
+		if h.Confine.Spaces == nil {
+			within, inner.Image = insideSite, insideImage
+		}
+		if cmd, err = h.Confine.beside(&c, s, h.Path, h.args(&inner, s.taps, within)[1:]); err != nil {
+			s.close()
+			return nil, err
+		}
+	}
+	return launch(&Machine{name: "cloud-hypervisor", cmd: cmd, log: s.log}, onLine, s.close)
 }

@@ -9,11 +9,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -21,8 +21,9 @@ import (
 type Firecracker struct {
 	Path    string
 	Version string
-	PCI     bool  // devices on PCI (--enable-pci) in place of MMIO
-	Jail    *Jail // nil: without its jailer
+	PCI     bool         // devices on PCI (--enable-pci) in place of MMIO
+	Jail    *Jail        // nil: without its jailer
+	Confine *Confinement // without its jailer; nil: it has all rights of this process
 }
 
 // FindFirecracker finds Firecracker and its version.
@@ -32,6 +33,9 @@ func FindFirecracker() (*Firecracker, error) {
 		return nil, err
 	}
 	f := &Firecracker{Path: path, Version: version}
+	if f.Confine, err = NewConfinement(""); err != nil {
+		return nil, err
+	}
 	return f, f.tooOld()
 }
 
@@ -207,7 +211,7 @@ func (f *Firecracker) Start(c Config, onLine func(Line)) (_ *Machine, err error)
 	if err := f.tooOld(); err != nil {
 		return nil, err
 	}
-	s, err := newSite(&c, f.Jail)
+	s, err := newSite(&c, f.Jail, f.Confine)
 	if err != nil {
 		return nil, err
 	}
@@ -221,30 +225,39 @@ func (f *Firecracker) Start(c Config, onLine func(Line)) (_ *Machine, err error)
 		return nil, err
 	}
 	command := append([]string{f.Path}, f.args(s.dir)...)
-	inside := s.dir // as Firecracker sees it
-	if f.Jail != nil {
-		inside = "/"
+	within := s.dir // as Firecracker sees it
+	switch {
+	case f.Jail != nil:
+		within = "/"
 		if err := s.jail(image); err != nil {
 			return nil, err
 		}
 		image = "/" + fileImage
-		command = f.Jail.command(s.id, s.base, f.Path, f.args(inside))
+		command = f.Jail.command(s.id, s.base, f.Path, f.args(within))
+	case f.Confine != nil && f.Confine.Spaces == nil:
+		within, image = insideSite, insideImage
 	}
-	b, err := f.config(&c, s.taps, inside, image).encode()
+	b, err := f.config(&c, s.taps, within, image).encode()
 	if err == nil {
 		err = s.write(fileConfig, b)
-	}
-	if err == nil {
-		err = s.write(fileLog, nil)
 	}
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(command[0], command[1:]...)
-	if f.Jail != nil {
+	end := syscall.SIGTERM
+	switch {
+	case f.Jail != nil:
 		cmd = held(command)
+	case f.Confine != nil:
+		if cmd, err = f.Confine.beside(&c, s, f.Path, f.args(within)); err != nil {
+			return nil, err
+		}
+		// The first process of a PID name space gets no signal that it does not
+		// handle, and Firecracker handles none of these: it has nothing to finish.
+		end = syscall.SIGKILL
 	}
-	m := &Machine{name: "firecracker", cmd: cmd, log: s.log,
+	m := &Machine{name: "firecracker", cmd: cmd, log: s.log, end: end,
 		ask:    func() error { return pressCtrlAltDel(filepath.Join(s.dir, fileAPI)) },
 		paused: func() bool { return apiPaused(filepath.Join(s.dir, fileAPI)) }}
 	return launch(m, onLine, s.close)
@@ -300,13 +313,4 @@ func apiCall(socket, method, path string, body []byte) ([]byte, error) {
 		return nil, errors.New(path + ": " + r.Status + ": " + strings.TrimSpace(string(said)))
 	}
 	return said, nil
-}
-
-// readTail returns the end of a file, or nothing.
-func readTail(path string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	return string(b[max(0, len(b)-tailLen):])
 }

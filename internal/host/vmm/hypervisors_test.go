@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -67,7 +68,7 @@ func hypervisors(t *testing.T) map[string]Hypervisor {
 	if f.String() != "Firecracker 1.16.1" || h.String() != "cloud-hypervisor 48.0.0" {
 		t.Errorf("found %v and %v", f, h)
 	}
-	all := map[string]Hypervisor{"firecracker": f, "firecracker-pci": &Firecracker{Path: f.Path, Version: f.Version, PCI: true}, "cloud-hypervisor": h}
+	all := map[string]Hypervisor{"firecracker": f, "firecracker-pci": &Firecracker{Path: f.Path, Version: f.Version, PCI: true, Confine: f.Confine}, "cloud-hypervisor": h}
 	if os.Geteuid() == 0 {
 		j, err := FindJail("nobody")
 		if err != nil {
@@ -93,7 +94,13 @@ func TestEnds(t *testing.T) {
 			standIn(t, does)
 			for name, h := range hypervisors(t) {
 				var w watched
-				err := Run(t.Context(), h, w.config(t), RunOptions{Restart: Never, OnLine: w.line})
+				line := func(l Line) {
+					w.line(l)
+					if does == "is killed" && l.Kind == Ready { // confined it cannot do that itself
+						killChildren()
+					}
+				}
+				err := Run(t.Context(), h, w.config(t), RunOptions{Restart: Never, OnLine: line})
 				want := want
 				if name == "jail" && does == "is killed" {
 					want = "exit status 137" // of the shell that holds it
@@ -110,6 +117,22 @@ func TestEnds(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// killChildren kills what this process has started, but for jails.
+func killChildren() {
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, l := range lists {
+		b, _ := os.ReadFile(l)
+		for _, pid := range strings.Fields(string(b)) {
+			if name, _ := os.ReadFile("/proc/" + pid + "/comm"); string(name) == "sh\n" {
+				continue
+			}
+			if n, err := strconv.Atoi(pid); err == nil {
+				syscall.Kill(n, syscall.SIGKILL) //nolint:errcheck // the test fails then
+			}
+		}
 	}
 }
 
@@ -245,6 +268,7 @@ func TestStreamIsPassedOn(t *testing.T) {
 		if err := Run(t.Context(), h, c, RunOptions{Restart: Never, OnLine: w.line}); err != nil {
 			t.Errorf("%s: %v; console:\n%s", name, err, w.console())
 		}
+		l.Close() // should nobody have connected
 		if g := <-got; g != "HELLO" || !strings.Contains(w.console(), `answer "OK"`) {
 			t.Errorf("%s: the receiver got %q; console:\n%s", name, g, w.console())
 		}

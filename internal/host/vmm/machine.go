@@ -29,31 +29,16 @@ const maxLine = 64 << 10
 type Machine struct {
 	name   string // of the hypervisor
 	cmd    *exec.Cmd
-	log    func() string // the end of the hypervisor's log; may be nil
-	ask    func() error  // asks the guest to end in good order; may be nil
-	paused func() bool   // asks the hypervisor whether the machine is paused; may be nil
+	log    func() string  // the end of the hypervisor's log; may be nil
+	ask    func() error   // asks the guest to end in good order; may be nil
+	paused func() bool    // asks the hypervisor whether the machine is paused; may be nil
+	end    syscall.Signal // that ends the hypervisor in order; 0: SIGTERM
 
 	control *control      // QEMU's monitor; nil for others
 	done    chan struct{} // closed when the hypervisor has ended and its console is read
 	err     error         // valid once done is closed
 	stop    sync.Once
 	stderr  tail
-}
-
-// Start implements Hypervisor.
-func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
-	args, all, err := c.args(q.Version)
-	if err != nil {
-		return nil, err
-	}
-	defer closeAll(all.Files)
-	if err := c.join(all.plugs); err != nil {
-		all.end()
-		return nil, err
-	}
-	cmd := exec.Command(q.Path, args...)
-	cmd.ExtraFiles = all.Files
-	return launch(&Machine{name: "qemu", cmd: cmd, control: c.control, paused: c.control.paused}, onLine, all.end)
 }
 
 // result turns the hypervisor's end into an error that says what it said.
@@ -92,7 +77,11 @@ func (m *Machine) Stop() {
 			if m.ask != nil && m.ask() == nil && m.endsWithin(askGrace) {
 				return
 			}
-			m.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
+			end := m.end
+			if end == 0 {
+				end = syscall.SIGTERM
+			}
+			m.cmd.Process.Signal(end) //nolint:errcheck // it may have ended
 			if !m.endsWithin(stopGrace) {
 				m.cmd.Process.Kill() //nolint:errcheck // it may have ended
 			}

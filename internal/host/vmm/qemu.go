@@ -5,9 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thurward/thurward/internal/host/sandbox"
 )
 
 // program is QEMU's name.
@@ -29,6 +34,8 @@ var minVersion = Version{5, 2}
 type QEMU struct {
 	Path    string
 	Version Version
+	Sandbox bool         // it was built with -sandbox
+	Confine *Confinement // nil: it has all rights of this process
 }
 
 var versionLine = regexp.MustCompile(`version (\d+)\.(\d+)`)
@@ -41,6 +48,90 @@ func (q *QEMU) String() string { return fmt.Sprintf("QEMU %d.%d", q.Version.Majo
 
 func (q *QEMU) traits() traits { return traits{grace: crashGrace} }
 
+// sandboxArgs makes QEMU load its own filter of system calls once it is set up: none that
+// are obsolete, change users, start programs, or set priorities.
+func (q *QEMU) sandboxArgs() []string {
+	if !q.Sandbox || q.Confine == nil {
+		return nil
+	}
+	return []string{"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"}
+}
+
+// Start implements Hypervisor.
+func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
+	image := c.Image
+	if q.Confine != nil && q.Confine.Spaces == nil {
+		c.Image = insideImage
+	}
+	args, all, err := c.args(q.Version)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(all.Files)
+	if err := c.join(all.plugs); err != nil {
+		all.end()
+		return nil, err
+	}
+	cmd, err := q.command(&c, image, append(args, q.sandboxArgs()...), &all)
+	if err != nil {
+		all.end()
+		return nil, err
+	}
+	return launch(&Machine{name: "qemu", cmd: cmd, control: c.control, paused: c.control.paused}, onLine, all.end)
+}
+
+// command returns the command that runs QEMU, confined if it is to be.
+func (q *QEMU) command(c *Config, image string, args []string, all *Attachment) (*exec.Cmd, error) {
+	if q.Confine == nil {
+		cmd := exec.Command(q.Path, args...)
+		cmd.ExtraFiles = all.Files
+		return cmd, nil
+	}
+	own, file := uint64(ownTCG), uint64(0)
+	if c.KVM {
+		own = ownKVM
+	}
+	if all.SharedMemory { // it is a file
+		file = uint64(c.MemoryMB) << 20
+	}
+	b := q.Confine.box(c, own, file)
+	b.System = true
+	if b.Net = all.HostNetwork; b.Net {
+		b.Families = append(b.Families, unix.AF_INET, unix.AF_INET6)
+		b.Files = append(b.Files, sandbox.File{From: resolvConf(), To: "/etc/resolv.conf"})
+	}
+	if b.Spaces {
+		f, err := q.Confine.image(image)
+		if err != nil {
+			return nil, err
+		}
+		b.Files = append(b.Files, f)
+	}
+	for i, path := range all.Sockets {
+		r, err := newRelay(path, c.Trusted, q.Confine.User, c.log())
+		if err != nil {
+			return nil, fmt.Errorf("network vhost-user:%s: %w", path, err)
+		}
+		all.add(Attachment{Ended: r.close})
+		to := r.path
+		if b.Spaces {
+			to = insideSockets + strconv.Itoa(i)
+			b.Files = append(b.Files, sandbox.File{From: r.path, To: to})
+		}
+		inside(args, path, to)
+	}
+	return b.Command(q.Path, args, all.Files)
+}
+
+// resolvConf is the host's list of name servers, which may be a link to another file.
+func resolvConf() string {
+	const path = "/etc/resolv.conf"
+	if p, err := filepath.EvalSymlinks(path); err == nil {
+		return p
+	}
+	return path
+}
+
 // Print implements Hypervisor. Files that QEMU inherits are numbered as they would
 // be.
 func (q *QEMU) Print(c Config) (string, error) {
@@ -49,7 +140,7 @@ func (q *QEMU) Print(c Config) (string, error) {
 		return "", err
 	}
 	all.drop()
-	return commandLine(append([]string{q.Path}, args...)), nil
+	return commandLine(append(append([]string{q.Path}, args...), q.sandboxArgs()...)), nil
 }
 
 // commandLine writes a command for a shell, an option on each line.
@@ -77,7 +168,13 @@ func FindQEMU() (*QEMU, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s is not installed (Debian, Ubuntu: apt-get install qemu-system-x86; Fedora: dnf install qemu-system-x86-core)", program)
 	}
-	out, err := exec.Command(path, "--version").Output()
+	// One that was built without the option refuses it.
+	sandboxed := true
+	out, err := exec.Command(path, "-sandbox", "on", "--version").Output()
+	if err != nil {
+		sandboxed = false
+		out, err = exec.Command(path, "--version").Output()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s --version: %w", path, err)
 	}
@@ -88,7 +185,11 @@ func FindQEMU() (*QEMU, error) {
 	if !v.AtLeast(minVersion.Major, minVersion.Minor) {
 		return nil, fmt.Errorf("%s is version %d.%d; %d.%d or newer is needed", path, v.Major, v.Minor, minVersion.Major, minVersion.Minor)
 	}
-	return &QEMU{Path: path, Version: v}, nil
+	confine, err := NewConfinement("")
+	if err != nil {
+		return nil, err
+	}
+	return &QEMU{Path: path, Version: v, Sandbox: sandboxed, Confine: confine}, nil
 }
 
 func parseVersion(s string) (Version, error) {

@@ -19,18 +19,20 @@ type site struct {
 	base string // of the jail, or dir
 	dir  string // what the hypervisor has its files in
 	taps []string
-	jl   *Jail
+	uid  int // whose the files are, and the TAP devices
+	gid  int
 
 	closing sync.Once
 	drops   []func()
+	logFile *os.File
 	said    string // the end of its log, once it is closed
 }
 
-// newSite makes one.
-func newSite(c *Config, j *Jail) (_ *site, err error) {
+// newSite makes one, for a hypervisor in a jail, or confined, or neither.
+func newSite(c *Config, j *Jail, conf *Confinement) (_ *site, err error) {
 	var id [8]byte
 	rand.Read(id[:]) //nolint:errcheck // never fails
-	s := &site{id: hex.EncodeToString(id[:]), jl: j}
+	s := &site{id: hex.EncodeToString(id[:]), uid: os.Geteuid(), gid: os.Getegid()}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -40,15 +42,22 @@ func newSite(c *Config, j *Jail) (_ *site, err error) {
 		return nil, err
 	}
 	s.drops = append(s.drops, func() { os.RemoveAll(s.base) })
-	owner := os.Geteuid()
-	if s.dir = s.base; j != nil {
-		owner = j.UID
-		if s.dir, err = j.makeRoot(s.base, s.id); err != nil {
-			return nil, err
-		}
+	switch s.dir = s.base; {
+	case j != nil:
+		s.uid, s.gid = j.UID, j.GID
+		s.dir, err = j.makeRoot(s.base, s.id)
+	case conf != nil:
+		s.uid, s.gid = conf.User.UID, conf.User.GID
+		err = s.give(s.dir)
+	}
+	if err == nil {
+		err = s.makeLog()
+	}
+	if err != nil {
+		return nil, err
 	}
 	for _, n := range c.NICs {
-		name, drop, err := n.Tap(owner)
+		name, drop, err := n.Tap(s.uid)
 		if err != nil {
 			return nil, err
 		}
@@ -72,7 +81,7 @@ func newSite(c *Config, j *Jail) (_ *site, err error) {
 // close gives up what the machine had.
 func (s *site) close() {
 	s.closing.Do(func() {
-		s.said = readTail(filepath.Join(s.dir, fileLog))
+		s.said = readTail(s.logFile)
 		for i := len(s.drops) - 1; i >= 0; i-- {
 			s.drops[i]()
 		}
@@ -81,6 +90,27 @@ func (s *site) close() {
 
 // log returns the end of the hypervisor's log, once the machine has ended.
 func (s *site) log() string { return s.said }
+
+// makeLog makes the hypervisor's log and keeps it open: at its end what has that name may
+// be another file, if the hypervisor was taken over.
+func (s *site) makeLog() (err error) {
+	if err = s.write(fileLog, nil); err == nil {
+		s.logFile, err = os.Open(filepath.Join(s.dir, fileLog))
+		s.drops = append(s.drops, func() { s.logFile.Close() })
+	}
+	return err
+}
+
+// readTail returns the end of a file, or nothing.
+func readTail(f *os.File) string {
+	st, err := f.Stat() // fails if there is no file
+	if err != nil {
+		return ""
+	}
+	b := make([]byte, min(st.Size(), tailLen))
+	n, _ := f.ReadAt(b, st.Size()-int64(len(b))) //nolint:errcheck // what there is
+	return string(b[:n])
+}
 
 // write writes a file for the hypervisor.
 func (s *site) write(name string, b []byte) error {
@@ -91,12 +121,12 @@ func (s *site) write(name string, b []byte) error {
 	return s.give(path)
 }
 
-// give makes a file the jail's user's.
+// give makes a file or folder the hypervisor's user's.
 func (s *site) give(path string) error {
-	if s.jl == nil {
+	if s.uid == os.Geteuid() {
 		return nil
 	}
-	return os.Chown(path, s.jl.UID, s.jl.GID)
+	return os.Chown(path, s.uid, s.gid)
 }
 
 // jail puts the image into the jail.

@@ -8,11 +8,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/thurward/thurward/internal/host/sandbox/captured"
 )
 
 // TestMain lets the test's own program stand in for the hypervisors that it starts:
@@ -25,6 +28,12 @@ func TestMain(m *testing.M) {
 		standJailer(os.Args[1:])
 	case "cloud-hypervisor":
 		standCloudHypervisor(os.Args[1:])
+	case program:
+		if slices.Contains(os.Args, "--version") {
+			fmt.Println("QEMU emulator version 7.2.0")
+			os.Exit(0)
+		}
+		guest("", nil)
 	}
 	os.Exit(m.Run())
 }
@@ -40,7 +49,7 @@ func standIn(t *testing.T, does string) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for _, name := range []string{"firecracker", "jailer", "cloud-hypervisor"} {
+	for _, name := range []string{"firecracker", "jailer", "cloud-hypervisor", program} {
 		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -48,6 +57,10 @@ func standIn(t *testing.T, does string) {
 	t.Setenv("PATH", dir)
 	t.Setenv(standInVar, does)
 }
+
+// standCaptured begins what a hypervisor does that was taken over: it attacks the target that
+// follows, which is JSON.
+const standCaptured = "attacks "
 
 func die(format string, a ...any) {
 	fmt.Fprintf(os.Stderr, format+"\n", a...)
@@ -163,6 +176,14 @@ func standFirecracker(args []string) {
 // was.
 func guest(vsock string, api chan bool) {
 	ready := func() { fmt.Println("thurward: ready version=x boot_us=5") }
+	if to, ok := strings.CutPrefix(os.Getenv(standInVar), standCaptured); ok {
+		var x captured.Target
+		if err := json.Unmarshal([]byte(to), &x); err != nil {
+			die("%v", err)
+		}
+		captured.Try(os.Stdout, x)
+		os.Exit(0)
+	}
 	switch does := os.Getenv(standInVar); does {
 	case "stops":
 		ready()
@@ -182,7 +203,8 @@ func guest(vsock string, api chan bool) {
 	case "says nothing":
 	case "is killed":
 		ready()
-		syscall.Kill(os.Getpid(), syscall.SIGKILL) //nolint:errcheck // it does not return
+		syscall.Kill(os.Getpid(), syscall.SIGKILL) //nolint:errcheck // refused if it is confined
+		time.Sleep(time.Hour)
 	case "tells":
 		ready()
 		c, err := net.Dial("unix", vsock+"_9000")

@@ -3,7 +3,9 @@ package vmm
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"os/exec"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -113,7 +115,10 @@ func bridgeBackend(bridge string) (Backend, error) {
 		if err := helperAllows(bridge); err != nil {
 			return Attachment{}, fmt.Errorf("network bridge:%s: %w", bridge, err)
 		}
-		return Attachment{Args: []string{"-netdev", "bridge,id=" + id + ",br=" + bridge}}, nil
+		if f, err = helpedTap(bridge); err != nil {
+			return Attachment{}, fmt.Errorf("network bridge:%s: %w", bridge, err)
+		}
+		return tapAttachment(id, fd, f), nil
 	}, nil
 }
 
@@ -188,4 +193,46 @@ func helperAllows(bridge string) error {
 		}
 	}
 	return fmt.Errorf("only root may add a device to it (run as root, or let QEMU's helper do it: echo 'allow %s' | sudo tee -a %s)", bridge, helperACL)
+}
+
+// helpers are where distributions put QEMU's bridge helper, which is setuid root.
+var helpers = []string{"/usr/lib/qemu/qemu-bridge-helper", "/usr/libexec/qemu-bridge-helper", "/usr/lib/qemu-bridge-helper"}
+
+// helpedTap lets QEMU's helper make a TAP device on a bridge. QEMU itself could not: it
+// starts no programs, and gains no rights by any.
+func helpedTap(bridge string) (*os.File, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer ours.Close()
+	for _, h := range helpers {
+		if _, err = os.Stat(h); err != nil {
+			continue
+		}
+		c := exec.Command(h, "--use-vnet", "--br="+bridge, "--fd=3")
+		c.ExtraFiles = []*os.File{theirs}
+		out, err := c.CombinedOutput()
+		theirs.Close()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w: %s", h, err, strings.TrimSpace(string(out)))
+		}
+		return receiveTap(ours)
+	}
+	theirs.Close()
+	return nil, fmt.Errorf("QEMU's bridge helper is not installed (it is none of %s)", strings.Join(helpers, ", "))
+}
+
+// receiveTap receives the descriptor of a TAP device.
+func receiveTap(c *net.UnixConn) (*os.File, error) {
+	control := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := c.ReadMsgUnix(make([]byte, 1), control)
+	if err != nil {
+		return nil, fmt.Errorf("QEMU's bridge helper: %w", err)
+	}
+	got := receivedFDs(control[:n])
+	if len(got) != 1 {
+		return nil, errors.New("QEMU's bridge helper sent no device")
+	}
+	return got[0], nil
 }

@@ -7,6 +7,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/user"
+	"strconv"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +27,7 @@ func NewTap(s Spec, n Network) (TapMaker, error) {
 		if _, err := tapBackend(s.Arg); err != nil { // is it there, and is it one?
 			return nil, err
 		}
-		return func(int) (string, func(), error) { return s.Arg, func() {}, nil }, nil
+		return func(owner int) (string, func(), error) { return s.Arg, func() {}, tapIsOf(s.Arg, owner) }, nil
 	case Bridge:
 		if err := isBridge(s.Arg); err != nil {
 			return nil, err
@@ -36,6 +39,28 @@ func NewTap(s Spec, n Network) (TapMaker, error) {
 		return demoTap(n.Serve), nil
 	}
 	return nil, fmt.Errorf("network %v: only QEMU has it (want demo, tap:NAME or bridge:NAME)", s)
+}
+
+// tapIsOf returns an error if a TAP device belongs to another user than the one who is
+// to open it. One that belongs to nobody is everybody's who may open /dev/net/tun.
+func tapIsOf(name string, uid int) error {
+	b, err := os.ReadFile("/sys/class/net/" + name + "/owner")
+	if err != nil {
+		return fmt.Errorf("network tap:%s: %w", name, err)
+	}
+	owner, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || owner < 0 || owner == uid || uid == 0 {
+		return nil
+	}
+	return fmt.Errorf("network tap:%s: it belongs to user %d, and the hypervisor is user %d (--user %s)", name, owner, uid, userOf(owner))
+}
+
+// userOf writes a user as --user reads it.
+func userOf(uid int) string {
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return u.Username
+	}
+	return fmt.Sprintf("%d:%d", uid, uid)
 }
 
 // madeTap makes a TAP device that stays until drop.

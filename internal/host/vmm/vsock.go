@@ -83,8 +83,8 @@ func (v Vsock) attach(fd int, bus string, dial dialer, p *pulse,
 		if err != nil {
 			return Attachment{}, fmt.Errorf("vsock: %w (modprobe vhost_vsock; or take a path, which needs nothing of the kernel)", err)
 		}
-		f.Close()
-		return Attachment{Args: []string{"-device", "vhost-vsock-" + bus + ",guest-cid=" + strconv.FormatUint(uint64(v.CID), 10)}}, nil
+		return Attachment{Files: []*os.File{f}, Args: []string{"-device", "vhost-vsock-" + bus +
+			",guest-cid=" + strconv.FormatUint(uint64(v.CID), 10) + ",vhostfd=" + strconv.Itoa(fd)}}, nil
 	}
 	return Attachment{}, nil
 }

@@ -1,0 +1,219 @@
+package vmm
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thurward/thurward/internal/host/sandbox"
+	"github.com/thurward/thurward/internal/host/sandbox/captured"
+)
+
+// TestCaptured: a hypervisor that was taken over by its guest can do nothing on the host
+// but what is listed here and in docs/architecture/08.
+func TestCaptured(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("the other hypervisors' devices need root")
+	}
+	if err := sandbox.Supported(); err != nil {
+		t.Skip(err)
+	}
+	t.Setenv("TMPDIR", t.TempDir())
+	dir, err := os.MkdirTemp("/tmp", "thurward-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	x, closeAll, err := captured.Aim(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll()
+	b, err := json.Marshal(x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	standIn(t, standCaptured+string(b))
+	q, err := FindQEMU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// User-mode networks are the host's network; TAP devices are found by name.
+	tap := []string{"open /dev/net/tun", "connect to an abstract socket"}
+	user := []string{"connect to the loopback", "connect to an abstract socket", "AF_INET6"}
+	all := hypervisors(t)
+	delete(all, "jail")
+	all["qemu"], all["qemu-user"] = q, q
+	for name, h := range all {
+		t.Run(name, func(t *testing.T) {
+			var w watched
+			c := w.config(t)
+			want := tap
+			switch name {
+			case "qemu":
+				want = nil
+				c.NICs[0].Backend, c.NICs[1].Backend = serveBackend(func(c net.Conn) { c.Close() }), Unplugged
+				c.KVM = false
+			case "qemu-user":
+				want = user
+				u, err := NewBackend(Spec{Kind: User}, Network{Subnet: netip.MustParsePrefix("203.0.113.10/24"), Host: netip.MustParseAddr("203.0.113.1")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.NICs[0].Backend, c.NICs[1].Backend = u, Unplugged
+				c.KVM = false
+			}
+			m, err := h.Start(c, w.line)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Wait(); err != nil {
+				t.Errorf("%v", err)
+			}
+			got, err := captured.Done(w.console())
+			if err != nil || !slices.Equal(got, want) {
+				t.Errorf("%v: these succeeded: %q, want %q\n%s", err, got, want, w.console())
+			}
+			if left := leftovers(t); len(left) != 0 {
+				t.Errorf("left %v", left)
+			}
+		})
+	}
+}
+
+// TestConfinement: whom a hypervisor becomes, and what is said.
+func TestConfinement(t *testing.T) {
+	c, err := NewConfinement("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if root := os.Geteuid() == 0; root == (c.User == sandbox.Self()) {
+		t.Errorf("%v", c)
+	}
+	if c.User.UID == 0 {
+		t.Error("it is root")
+	}
+	if c.Spaces = nil; !strings.HasPrefix(c.String(), "confined: uid ") || !strings.HasSuffix(c.String(), "of its own") {
+		t.Error(c)
+	}
+	if c.Spaces = errors.New("WHY"); !strings.Contains(c.String(), "it sees the host's files") || !strings.HasSuffix(c.String(), "WHY") {
+		t.Error(c)
+	}
+	if c = nil; !strings.Contains(c.String(), "not confined") {
+		t.Error(c)
+	}
+	if _, err := NewConfinement("root"); err == nil {
+		t.Error("root was accepted")
+	}
+}
+
+// TestImageOfABox: an image that others may not read is copied for another user.
+func TestImageOfABox(t *testing.T) {
+	dir := t.TempDir()
+	c := &Confinement{}
+	for name, mode := range map[string]os.FileMode{"open": 0o644, "private": 0o600} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, nil, mode); err != nil {
+			t.Fatal(err)
+		}
+		want := sandbox.File{From: path, To: insideImage, Copy: mode == 0o600 && os.Geteuid() == 0}
+		if f, err := c.image(path); f != want || err != nil {
+			t.Errorf("%s: %+v, %v", name, f, err)
+		}
+	}
+	if _, err := c.image(filepath.Join(dir, "none")); err == nil {
+		t.Error("there is none")
+	}
+}
+
+// TestRelay: messages pass with their descriptors, both ways; an end is the end of both; a
+// socket of another user is not used.
+func TestRelay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "backend")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	said := make(chan string, 10)
+	r, err := newRelay(path, nil, sandbox.Self(), func(format string, a ...any) { said <- format })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	dial := func() *net.UnixConn {
+		c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: r.path, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(10 * time.Second)) //nolint:errcheck // reads fail then
+		return c
+	}
+	for range 2 { // it connects again
+		front := dial()
+		back, err := l.AcceptUnix()
+		if err != nil {
+			t.Fatal(err)
+		}
+		back.SetDeadline(time.Now().Add(10 * time.Second)) //nolint:errcheck // likewise
+		for _, way := range [][2]*net.UnixConn{{front, back}, {back, front}} {
+			passFDs(t, way[0], way[1])
+		}
+		back.Close()
+		if n, err := front.Read(make([]byte, 1)); n != 0 || err == nil {
+			t.Errorf("after its end: %d, %v", n, err)
+		}
+		front.Close()
+	}
+	l.Close()
+	c := dial()
+	defer c.Close()
+	if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Errorf("without a back end: %d, %v", n, err)
+	}
+	if s := <-said; !strings.Contains(s, "vhost-user") {
+		t.Error(s)
+	}
+}
+
+// passFDs sends data with the most descriptors that there can be, and more.
+func passFDs(t *testing.T, from, to *net.UnixConn) {
+	t.Helper()
+	p, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	defer w.Close()
+	fds := make([]int, maxFDs)
+	for i := range fds {
+		fds[i] = int(w.Fd())
+	}
+	if _, _, err := from.WriteMsgUnix([]byte("message"), unix.UnixRights(fds...), nil); err != nil {
+		t.Fatal(err)
+	}
+	b, control := make([]byte, 100), make([]byte, 4096)
+	n, cn, _, _, err := to.ReadMsgUnix(b, control)
+	got := receivedFDs(control[:cn])
+	defer closeAll(got)
+	if string(b[:n]) != "message" || len(got) != maxFDs || err != nil {
+		t.Fatalf("%q with %d descriptors, %v", b[:n], len(got), err)
+	}
+	for _, f := range got {
+		if _, err := f.WriteString("x"); err != nil {
+			t.Error(err)
+		}
+	}
+	if n, err := p.Read(b); n != maxFDs || err != nil {
+		t.Errorf("%d bytes by them, %v", n, err)
+	}
+}
