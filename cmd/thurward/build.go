@@ -80,13 +80,16 @@ second is used for a policy that has an upstream with tls.`,
 	return cmd
 }
 
-// beside returns the path of a part of the image that make has built: in build/ beside
-// the folder of this program, or else below the current folder.
+// beside returns the path of a part of the image: in build/ beside the folder of this
+// program, where make has built it, or in lib/thurward there, where the package has
+// installed it, or else below the current folder.
 func beside(name string) string {
 	if exe, err := os.Executable(); err == nil {
-		p := filepath.Join(filepath.Dir(exe), "..", "build", name)
-		if _, err := os.Stat(p); err == nil {
-			return p
+		for _, dir := range []string{"build", "lib/thurward"} {
+			p := filepath.Join(filepath.Dir(exe), "..", dir, name)
+			if _, err := os.Stat(p); err == nil {
+				return p
+			}
 		}
 	}
 	return filepath.Join("build", name)

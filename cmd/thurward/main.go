@@ -62,7 +62,8 @@ func newRootCmd() *cobra.Command {
 		Short: "A firewall that boots as a unikernel",
 		Long: `thurward makes a firewall from a policy, rules.yaml: one bootable image with the
 policy compiled in. To change it, edit the policy and build a new image.`,
-		Example: `  thurward check                  # is rules.yaml valid?
+		Example: `  thurward init                   # write a first rules.yaml
+  thurward check                  # is it valid?
   thurward test                   # do its own tests pass?
   thurward build                  # make build/thurward.img
   thurward run --lan demo --wan demo
@@ -88,7 +89,7 @@ policy compiled in. To change it, edit the policy and build a new image.`,
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newCheckCmd(), newBuildCmd(), newRunCmd(), newReplayCmd(), newEventsCmd(), newTopCmd())
-	root.AddCommand(newTestCmd(), newSuggestCmd())
+	root.AddCommand(newTestCmd(), newSuggestCmd(), newInitCmd(), newDoctorCmd())
 	root.AddCommand(newExplainCmd(), newDiffCmd(), newImportCmd(), newVersionCmd())
 	root.SuggestionsMinimumDistance = 2
 	return root

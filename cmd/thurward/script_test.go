@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -20,7 +21,8 @@ func TestMain(m *testing.M) {
 //
 //	exits CODE ARG...    run thurward, which must exit with the code
 //
-// and $ROOT is the repository, $SOCKET the default socket for followers. With
+// and $ROOT is the repository, $SOCKET the default socket for followers, $SELF a folder
+// of programs that holds thurward only. With
 // -update the files that are compared are rewritten.
 func TestScript(t *testing.T) {
 	root, err := filepath.Abs("../..")
@@ -34,6 +36,8 @@ func TestScript(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("ROOT", root)
+			self, _, _ := strings.Cut(e.Getenv("PATH"), string(os.PathListSeparator))
+			e.Setenv("SELF", self)
 			run := filepath.Join(e.WorkDir, "run")
 			e.Setenv("XDG_RUNTIME_DIR", run)
 			if os.Geteuid() == 0 {
