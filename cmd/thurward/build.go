@@ -12,6 +12,7 @@ import (
 	"github.com/thurward/thurward/internal/host/limited"
 	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/policy/explain"
+	"github.com/thurward/thurward/internal/host/policy/prove"
 	"github.com/thurward/thurward/internal/shared/printable"
 )
 
@@ -23,7 +24,8 @@ func newBuildCmd() *cobra.Command {
 		Short: "Link the image",
 		Long: `build compiles a policy and links it with the firewall's program and kernel
 into one bootable image. The same input gives the same image, byte for byte. There
-is no image if the policy's own tests fail.
+is no image if the policy's own tests fail, or a statement under never or always does
+not hold.
 
 There are two programs: ` + image.Plain + `, and ` + image.DoT + `, which has TLS. The
 second is used for a policy that has an upstream with tls.`,
@@ -49,6 +51,13 @@ second is used for a policy that has an upstream with tls.`,
 				}
 				return fmt.Errorf("%d of the policy's %s failed; no image was made",
 					len(failed), counted(len(p.Tests), "test"))
+			}
+			if failed := prove.Failures(p, prove.Run(p, seg)); len(failed) > 0 {
+				if err := showText(cmd.ErrOrStderr(), file, src, failed); err != nil {
+					return err
+				}
+				return fmt.Errorf("%d of the policy's %s do not hold; no image was made",
+					len(failed), counted(len(p.Statements), "statement"))
 			}
 			in := image.Input{Policy: compile.Encode(seg), Cmdline: cmdline}
 			if in.Program, err = readPart(program, "program"); err != nil {

@@ -16,11 +16,14 @@ import (
 // A showFunc prints the diagnostics of a policy in a file with the given source.
 type showFunc func(w io.Writer, file string, src []byte, ds policy.Diagnostics) error
 
-// shower returns the function that prints diagnostics in a format.
-func shower(name, format string) (showFunc, error) {
+// shower returns the function that prints diagnostics in a format. Others are formats
+// that a command has beside these.
+func shower(name, format string, others ...string) (showFunc, error) {
 	show, ok := map[string]showFunc{"text": showText, "json": showJSON, "sarif": showSARIF}[format]
 	if !ok {
-		return nil, usageError{fmt.Errorf("%s: unknown format %q (want text, json or sarif)", name, format)}
+		known := append([]string{"text", "json", "sarif"}, others...)
+		last := len(known) - 1
+		return nil, usageError{fmt.Errorf("%s: unknown format %q (want %s or %s)", name, format, strings.Join(known[:last], ", "), known[last])}
 	}
 	return show, nil
 }

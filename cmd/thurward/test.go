@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/policy/explain"
+	"github.com/thurward/thurward/internal/host/policy/prove"
 	"github.com/thurward/thurward/internal/shared/printable"
 )
 
@@ -16,38 +19,43 @@ func newTestCmd() *cobra.Command {
 		Use:   "test",
 		Short: "Run the policy's own tests",
 		Long: `test evaluates the tests under tests: in a policy, as the image would decide, and
-prints each that fails: its place, what it expects, what the policy does instead and
-why. build does the same and makes no image if one fails. It exits with 0 if all
-pass, 1 if not, and 2 for a wrong command line.`,
+decides the statements under never: and always: for all packets. It prints each that
+fails: its place, what it expects, what the policy does instead and why. build does
+the same and makes no image if one fails. It exits with 0 if all pass, 1 if not, and 2
+for a wrong command line.`,
 		Example: `  thurward test
   thurward test -v -f examples/home.yaml
-  thurward test --format sarif > report.sarif`,
+  thurward test --format sarif > report.sarif
+  thurward test --format junit > report.xml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			show, err := shower(cmd.Name(), format)
-			if err != nil {
-				return err
+			show := showFunc(nil)
+			if format != "junit" {
+				var err error
+				if show, err = shower(cmd.Name(), format, "junit"); err != nil {
+					return err
+				}
 			}
 			p, seg, src, err := openPolicy(cmd, file, true)
 			if err != nil {
 				return err
 			}
-			results := explain.RunTests(p, seg)
-			ds := explain.Failures(p, results)
+			results, proofs := explain.RunTests(p, seg), prove.Run(p, seg)
+			ds := append(explain.Failures(p, results), prove.Failures(p, proofs)...)
 			out := cmd.OutOrStdout()
 			if verbose && format == "text" {
-				for _, r := range results {
-					if r.Wrong == "" {
-						printable.Fprintf(out, "%s:%d:%d: ok: %s: %s\n",
-							file, r.Test.Line, r.Test.Column, r.Test.Name, explain.Describe(p, &r.Outcome))
-					}
-				}
+				printPassed(out, p, results, proofs)
 			}
-			if err := show(out, file, src, ds); err != nil {
+			if format == "junit" {
+				err = showJUnit(out, p, results, proofs)
+			} else {
+				err = show(out, file, src, ds)
+			}
+			if err != nil {
 				return err
 			}
 			if format == "text" {
-				printable.Fprintf(out, "%s\n", summary(file, len(results), len(ds)))
+				printable.Fprintf(out, "%s\n", summary(file, p, len(ds)))
 			}
 			if len(ds) > 0 {
 				return exitError(exitInvalid)
@@ -56,18 +64,41 @@ pass, 1 if not, and 2 for a wrong command line.`,
 		},
 	}
 	policyFlag(cmd, &file, "the policy")
-	cmd.Flags().StringVar(&format, "format", "text", "text, json or sarif")
-	completes(cmd, "format", "text", "json", "sarif")
+	cmd.Flags().StringVar(&format, "format", "text", "text, json, sarif or junit")
+	completes(cmd, "format", "text", "json", "sarif", "junit")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "print the tests that pass, too")
 	return cmd
 }
 
-func summary(file string, all, failed int) string {
-	switch {
-	case all == 0:
-		return file + ": no tests (write what must hold under tests:)"
-	case failed > 0:
-		return fmt.Sprintf("%s: %d of %s failed", file, failed, counted(all, "test"))
+// printPassed prints what is as expected.
+func printPassed(w io.Writer, p *policy.Policy, results []explain.TestResult, proofs []prove.Result) {
+	for _, r := range results {
+		if r.Wrong == "" {
+			printable.Fprintf(w, "%s:%d:%d: ok: %s: %s\n", p.File, r.Test.Line, r.Test.Column, r.Test.Name, explain.Describe(p, &r.Outcome))
+		}
 	}
-	return fmt.Sprintf("%s: ok: %s", file, counted(all, "test"))
+	for _, r := range proofs {
+		if s := r.Statement; r.Wrong == "" {
+			printable.Fprintf(w, "%s:%d:%d: ok: %s: %s\n", p.File, s.Line, s.Column, s.Word(), s.Name)
+		}
+	}
+}
+
+// summary counts tests and statements.
+func summary(file string, p *policy.Policy, failed int) string {
+	what, n := "", len(p.Tests)+len(p.Statements)
+	switch {
+	case n == 0:
+		return file + ": no tests (write what must hold under tests:, never: and always:)"
+	case len(p.Statements) == 0:
+		what = counted(n, "test")
+	case len(p.Tests) == 0:
+		what = counted(n, "statement")
+	default:
+		what = counted(len(p.Tests), "test") + " and " + counted(len(p.Statements), "statement")
+	}
+	if failed > 0 {
+		return fmt.Sprintf("%s: %d of %s failed", file, failed, what)
+	}
+	return fmt.Sprintf("%s: ok: %s", file, what)
 }

@@ -5,6 +5,7 @@
 //	check      warnings about what is allowed and probably not meant
 //	compile    the tables that the image carries (package ruleset)
 //	linear     what compiled tables mean, in the plain way
+//	prove      whether statements about sets of packets hold
 //	explain    what a policy does with a packet, and why; the policy's own tests
 //	diff       what two policies decide differently
 //	suggest    rules for what was observed

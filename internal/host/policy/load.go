@@ -199,6 +199,8 @@ func (l *loader) document(n *node) {
 		{"log", l.log},
 		{"rules", l.rules},
 		{"tests", l.tests},
+		{"never", l.statements(false)},
+		{"always", l.statements(true)},
 	})
 	if !ok {
 		return

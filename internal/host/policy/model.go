@@ -21,6 +21,7 @@ type Policy struct {
 	DNAT       []DNAT
 	Rules      []Rule
 	Tests      []Test
+	Statements []Statement // never and always
 }
 
 // An Interface is one side of the firewall.

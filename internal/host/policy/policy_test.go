@@ -15,6 +15,7 @@ import (
 	"github.com/thurward/thurward/internal/host/policy/check"
 	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/policy/explain"
+	"github.com/thurward/thurward/internal/host/policy/prove"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -51,6 +52,14 @@ func TestPolicies(t *testing.T) {
 					t.Fatal(err)
 				}
 				got["want.tables"] = tables(s)
+				for _, r := range prove.Run(p, s) {
+					if r.Wrong == "" {
+						r.Wrong = "holds"
+					} else if r.Flow != nil {
+						r.Wrong = fmt.Sprintf("%v: %s", r.Flow, r.Wrong)
+					}
+					got["want.verdicts"] += fmt.Sprintf("%s %s: %s\n", r.Statement.Word(), r.Statement.Name, r.Wrong)
+				}
 				for _, r := range explain.RunTests(p, s) {
 					if r.Wrong == "" {
 						r.Wrong = "as expected: " + explain.Describe(p, &r.Outcome)
@@ -117,6 +126,7 @@ func FuzzLoad(f *testing.F) {
 				t.Fatal(err)
 			}
 			explain.RunTests(p, s)
+			prove.Run(p, s)
 			if err := policy.Validate(schema, src); err != nil {
 				t.Fatalf("the loader accepts what the schema does not: %v", err)
 			}
