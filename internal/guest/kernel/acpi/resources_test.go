@@ -27,6 +27,7 @@ func TestRegisters(t *testing.T) {
 		"both":                      {mem + irq, good},
 		"interrupt first":           {irq + mem, good},
 		"small ones around":         {io + mem + small(0x20, "\x10\x00") + irq + small(0x30, ""), good},
+		"an end in a small one":     {small(0x20, "\x79") + mem + small(0x20, "ab\x79") + irq, good},
 		"a long one before":         {large(0x84, strings.Repeat("\x86", 0x105)) + mem + irq, good},
 		"first memory":              {mem + memory32(0xc0000000) + irq, good},
 		"first interrupt":           {mem + irq + interrupt(41), good},
@@ -69,6 +70,7 @@ func TestWindow(t *testing.T) {
 		"larger last":       {b + a, 0xc0000000, 0xd0000000},
 		"two alike":         {a + space32(0, 0x80000000, 0x8fffffff), 0xc0000000, 0xd0000000},
 		"one page more":     {a + space32(0, 0x80000000, 0x90000fff), 0x80000000, 0x90001000},
+		"one byte more":     {a + space32(0, 0x80000000, 0x90000000), 0x80000000, 0x90000001},
 		"to the end":        {space32(0, 0xf0000000, 0xffffffff), 0xf0000000, 1 << 32},
 		"lowest":            {space32(0, 1<<20, 1<<20+1), 1 << 20, 1<<20 + 2},
 		"below the lowest":  {space32(0, 1<<20-1, 1<<21), 0, 0},
@@ -121,18 +123,19 @@ func TestPkg(t *testing.T) {
 // TestBuffers: the size of a buffer is written in four ways, and is not looked at.
 func TestBuffers(t *testing.T) {
 	for name, c := range map[string]struct{ b, want string }{
-		"zero":          {"\x11\x05\x00abc", "abc"},
-		"one":           {"\x11\x05\x01abc", "abc"},
-		"byte":          {"\x11\x06\x0a\x03abc", "abc"},
-		"word":          {"\x11\x07\x0b\x03\x00abc", "abc"},
-		"double word":   {"\x11\x09\x0c\x03\x00\x00\x00abc", "abc"},
-		"word, cut":     {"\x11\x03\x0b\x03", ""},
-		"double, cut":   {"\x11\x04\x0c\x03\x00", ""},
-		"of a variable": {"\x11\x06\x60abcd", ""},
-		"no buffer":     {"\x12\x05\x00abc", ""},
-		"no size":       {"\x11\x01", ""},
-		"nothing":       {"\x11", ""},
-		"more behind":   {"\x11\x05\x00abcdef", "abc"},
+		"one byte of it": {"\x11\x03\x01a", "a"},
+		"zero":           {"\x11\x05\x00abc", "abc"},
+		"one":            {"\x11\x05\x01abc", "abc"},
+		"byte":           {"\x11\x06\x0a\x03abc", "abc"},
+		"word":           {"\x11\x07\x0b\x03\x00abc", "abc"},
+		"double word":    {"\x11\x09\x0c\x03\x00\x00\x00abc", "abc"},
+		"word, cut":      {"\x11\x03\x0b\x03", ""},
+		"double, cut":    {"\x11\x04\x0c\x03\x00", ""},
+		"of a variable":  {"\x11\x06\x60abcd", ""},
+		"no buffer":      {"\x12\x05\x00abc", ""},
+		"no size":        {"\x11\x01", ""},
+		"nothing":        {"\x11", ""},
+		"more behind":    {"\x11\x05\x00abcdef", "abc"},
 	} {
 		if got := string(resources([]byte(c.b))); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
