@@ -101,3 +101,42 @@ func TestDelayedModel(t *testing.T) {
 		}
 	}
 }
+
+// TestDelayedEmpty: an empty queue has nothing due, from the beginning and after its last
+// SYN.
+func TestDelayedEmpty(t *testing.T) {
+	var d Delayed
+	empty := func(when string) {
+		t.Helper()
+		if d.Due() != math.MaxInt64 || d.Next(math.MaxInt64) != nil || d.Len() != 0 {
+			t.Errorf("%s: due %d, %d in it", when, d.Due(), d.Len())
+		}
+	}
+	empty("at first")
+	for i := range uint16(3) {
+		d.Add(&conntrack.Key{SrcPort: i}, make([]byte, 60), 28, 7, second)
+		if d.Due() != second+Delay || d.Next(second+Delay-1) != nil {
+			t.Errorf("SYN %d is due at %d", i, d.Due())
+		}
+		if s := d.Next(second + Delay); s == nil || s.Key.SrcPort != i {
+			t.Errorf("SYN %d: %+v", i, s)
+		}
+		empty("again")
+	}
+}
+
+// TestDelayedQuotes: as much of a packet as is asked for, as there is, and as there is room
+// for.
+func TestDelayedQuotes(t *testing.T) {
+	ip := make([]byte, 100)
+	for i := range ip {
+		ip[i] = byte(i + 1)
+	}
+	for i, c := range []struct{ have, head, want int }{{100, 28, 28}, {20, 28, 20}, {100, quoteLen - 1, quoteLen - 1}, {100, quoteLen, quoteLen}, {100, quoteLen + 1, quoteLen}, {100, 100, quoteLen}, {0, 28, 0}} {
+		var d Delayed
+		d.Add(&conntrack.Key{SrcPort: uint16(i)}, ip[:c.have], c.head, 7, second)
+		if q := d.Next(second + Delay).Quote(); !slices.Equal(q, ip[:c.want]) {
+			t.Errorf("%d of %d: %d bytes, want %d", c.head, c.have, len(q), c.want)
+		}
+	}
+}

@@ -106,3 +106,62 @@ func TestLimit(t *testing.T) {
 		t.Error("other kinds' rates are used up")
 	}
 }
+
+// TestFirstOfAGroup: a group has its burst from the first answer on, however soon after the
+// boot that is.
+func TestFirstOfAGroup(t *testing.T) {
+	for _, now := range []int64{1, second / groupRate, 100 * second} {
+		l := NewLimit(9)
+		for range Burst {
+			l.Take(Rule, 0x0a000909, now)
+		}
+		n := 0
+		for range 2 * groupBurst {
+			if l.Take(Rule, host, now) {
+				n++
+			}
+		}
+		if n != groupBurst {
+			t.Errorf("%d ns after the boot: %d answers", now, n)
+		}
+	}
+}
+
+// TestReserveRefills: at its own rate, for whichever host that has had few.
+func TestReserveRefills(t *testing.T) {
+	l := NewLimit(0x9e3779b97f4a7c15)
+	a, now, next := &l.kind[TTL], 5*second, packet.Addr(0)
+	take := func() bool { // of the reserve, for a host that has had none
+		a.all.last, a.all.tokens = now, 0
+		for next++; a.group[groupOf(next, l.key)].last != 0; next++ {
+		}
+		return l.Take(TTL, next, now)
+	}
+	for i := range ReserveBurst + 1 {
+		if got := take(); got != (i < ReserveBurst) {
+			t.Fatalf("answer %d: %v", i, got)
+		}
+	}
+	for _, c := range []struct {
+		after int64
+		want  bool
+	}{{second/ReserveRate - 1, false}, {1, true}, {second/ReserveRate - 1, false}, {1, true}} {
+		now += c.after
+		if got := take(); got != c.want {
+			t.Errorf("%d ns later: %v", c.after, got)
+		}
+	}
+}
+
+// TestGroupsAreSpread: hosts fall into all groups, whatever the key.
+func TestGroupsAreSpread(t *testing.T) {
+	for _, key := range []uint64{0, 1, 2, 1 << 50, 0x9e3779b97f4a7c14, 0x123456789abcdef0} {
+		seen := map[uint8]bool{}
+		for i := range packet.Addr(2000) {
+			seen[groupOf(host+i, key)] = true
+		}
+		if len(seen) < groups*9/10 {
+			t.Errorf("key %#x: %d groups", key, len(seen))
+		}
+	}
+}

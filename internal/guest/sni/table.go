@@ -195,14 +195,11 @@ func (t *Table) Due(after *Message, now int64) *Message {
 // count adds d to the number of messages in the slot's state.
 func (t *Table) count(s *slot, d int) {
 	t.n[s.state] += d
-	s.share = 0
+	s.share = 1
 	for i := range t.slot {
 		if q := &t.slot[i]; q != s && q.flow != conntrack.None && q.state == s.state && q.source == s.source {
 			q.share += uint16(d)
 			s.share = q.share
 		}
-	}
-	if s.share == 0 {
-		s.share = 1
 	}
 }

@@ -129,6 +129,8 @@ func TestCMOSBounds(t *testing.T) {
 		{"BCD century 0f is none", dec, func(c *CMOS) { c.Century = 0x15 | 0x0f }, at(2026, 6, 15, 10, 30, 30)},
 		{"BCD century 0x22", dec, func(c *CMOS) { c.Century = 0x22 }, at(2226, 6, 15, 10, 30, 30)},
 		{"BCD century of 21 in a digit too large", dec, func(c *CMOS) { c.Century = 0x1b }, at(2026, 6, 15, 10, 30, 30)},
+		{"BCD, with summer time", dec, func(c *CMOS) { c.StatusB |= 1 }, at(2026, 6, 15, 10, 30, 30)},
+		{"12 pm, with summer time", noon, func(c *CMOS) { c.StatusB |= 1; c.Hour |= 0x80 }, at(2026, 6, 15, 12, 30, 30)},
 		{"12 am", noon, func(c *CMOS) {}, at(2026, 6, 15, 0, 30, 30)},
 		{"12 pm", noon, func(c *CMOS) { c.Hour |= 0x80 }, at(2026, 6, 15, 12, 30, 30)},
 		{"0 am", noon, func(c *CMOS) { c.Hour = 0 }, 0},

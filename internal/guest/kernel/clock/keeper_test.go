@@ -84,3 +84,25 @@ func TestKeeperBounds(t *testing.T) {
 		take(s)
 	}
 }
+
+// TestKeeperAtTheEpoch: the first reading says nothing but its second, whichever that is.
+func TestKeeperAtTheEpoch(t *testing.T) {
+	for _, sec := range []int64{0, 1} {
+		var k Keeper
+		if k.Add(0, 0, sec); k.lo != sec*second || k.hi != (sec+1)*second || k.close {
+			t.Errorf("second %d: between %d and %d, known %v", sec, k.lo, k.hi, k.close)
+		}
+	}
+}
+
+// TestKeeperPauses: from one reading to the next it is a second and what is missing until
+// the clock's second changes, which may be nothing.
+func TestKeeperPauses(t *testing.T) {
+	const lo = 1000*second - guard - 10e6
+	for after, want := range map[int64]int64{10e9 - 1: 11e9, 10e9: 11e9, 10e9 + 1: 12e9, 10e9 + 2: 12e9, 11e9 - 1: 12e9} {
+		k := Keeper{lo: lo, hi: lo + 10e6, last: after, known: true, close: true} // the next looks behind hi
+		if next := k.Add(after, after, (lo+after)/second); next != want {
+			t.Errorf("after %d: %d, want %d", after, next, want)
+		}
+	}
+}

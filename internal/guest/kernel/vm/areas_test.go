@@ -249,3 +249,16 @@ func TestAreasEmptyStretch(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingBehindTheLast: an area joins none that has been removed, though it lay there
+// and was alike.
+func TestNothingBehindTheLast(t *testing.T) {
+	var s Areas
+	s.Set(0, FrameSize, Read, false)
+	s.Set(FrameSize, 2*FrameSize, Write, false)
+	s.Remove(FrameSize, 2*FrameSize)
+	s.Set(0, FrameSize, Write, false)
+	if s.Len() != 1 || s.At(0) != (Area{0, FrameSize, Write, false}) {
+		t.Errorf("%d areas, %+v", s.Len(), s.At(0))
+	}
+}

@@ -235,3 +235,19 @@ func TestGiveBehindTheHint(t *testing.T) {
 		}
 	}
 }
+
+// TestRunOverWords: a single frame that is taken is seen, wherever a run of whole words
+// meets it.
+func TestRunOverWords(t *testing.T) {
+	for taken := range uint64(192) {
+		var f Frames
+		f.Init(0, 192, bitmap(192))
+		f.Give(0, taken)
+		f.Give((taken+1)*FrameSize, 191-taken)
+		for at := range uint64(65) {
+			if got, want := f.clear(at, 128), taken < at || taken >= at+128; got != want {
+				t.Fatalf("frame %d is taken, and 128 from %d on are free: %v", taken, at, got)
+			}
+		}
+	}
+}
