@@ -71,6 +71,21 @@ func TestFINs(t *testing.T) {
 	}
 }
 
+// TestOneFIN: what a peer sends behind its FIN is no other FIN, and acknowledged no further.
+func TestOneFIN(t *testing.T) {
+	u := &counter{}
+	s := New(u, 1500, 1500, 1)
+	s.Accept(&tuple, &packet.Packet{Seq: 1, Window: 1000}, nil, 0, second)
+	s.Input(&tuple, &packet.Packet{Seq: 2, Ack: 1, Window: 1000, Flags: packet.ACK}, nil, nil, second)
+	for i, seq := range []uint32{2, 3, 3, 2} {
+		u.out = nil
+		s.Input(&tuple, &packet.Packet{Seq: seq, Ack: 1, Window: 1000, Flags: packet.ACK | packet.FIN}, nil, nil, second)
+		if c := s.find(&tuple); c == nil || c.rcv != 3 || !c.finSeen || len(u.out) > 0 && u.out[0].Ack != 3 {
+			t.Fatalf("FIN %d: %+v, answered %+v", i, c, u.out)
+		}
+	}
+}
+
 // TestAfterATimeout (RFC 5681 section 3.1): one segment is retransmitted, and more
 // are sent only as acknowledgements arrive.
 func TestAfterATimeout(t *testing.T) {

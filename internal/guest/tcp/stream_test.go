@@ -339,3 +339,14 @@ func TestNoWindowUpdateForNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestWriteIsOfItsTime: what is written is retransmitted a second after it was, and not after
+// the call before.
+func TestWriteIsOfItsTime(t *testing.T) {
+	h, id := opened(t)
+	at := h.now + 7*second
+	if n := h.s.Write(id, []byte("abc"), at); n != 3 {
+		t.Fatalf("%d bytes", n)
+	}
+	due(t, h.s, at+second)
+}

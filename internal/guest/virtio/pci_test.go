@@ -234,6 +234,31 @@ func TestPCIConfigEnds(t *testing.T) {
 	}
 }
 
+// ones reads as ones everywhere.
+type ones struct{ Wide }
+
+func (ones) Read8(uint32) uint8   { return 0xff }
+func (ones) Read16(uint32) uint16 { return 0xffff }
+func (ones) Read32(uint32) uint32 { return 0xffffffff }
+
+// TestPCIConfigFits: a field of the device's configuration is read if all of it is there.
+func TestPCIConfigFits(t *testing.T) {
+	for n := range uint32(8) {
+		p := NewPCI(PCIWindows{Config: ones{}, ConfigLen: n})
+		for off := range uint32(8) {
+			if got := p.Config8(off) != 0; got != (off+1 <= n) {
+				t.Errorf("of %d bytes the one at %d is read: %v", n, off, got)
+			}
+			if got := p.Config16(off) != 0; got != (off+2 <= n) {
+				t.Errorf("of %d bytes two at %d are read: %v", n, off, got)
+			}
+			if got := p.Config32(off) != 0; got != (off+4 <= n) {
+				t.Errorf("of %d bytes four at %d are read: %v", n, off, got)
+			}
+		}
+	}
+}
+
 // TestPCIReset: the driver waits until a reset is over, and not for ever.
 func TestPCIReset(t *testing.T) {
 	d := newFakePCI(allNet)

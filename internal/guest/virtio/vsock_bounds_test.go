@@ -335,3 +335,13 @@ func TestVsockBuffers(t *testing.T) {
 		t.Errorf("%d bytes, want %d", len(seen), VsockBytes)
 	}
 }
+
+// TestVsockFeatures: of what a device offers only what the driver knows is accepted.
+func TestVsockFeatures(t *testing.T) {
+	for f := uint64(1); f <= featEventIdx; f <<= 1 {
+		h, v := newHost(t, f|1<<5)
+		if want := f&featEventIdx | featVersion1; h.accepted != want || v.rx.eventIdx != (f == featEventIdx) {
+			t.Errorf("offered %#x: accepted %#x, want %#x", f, h.accepted, want)
+		}
+	}
+}
