@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 )
 
@@ -10,8 +11,9 @@ import (
 type arguments struct {
 	lan, wan       [6]byte // hardware addresses of the interfaces
 	hasLAN, hasWAN bool
-	events         bool // print events on the console
-	probe          bool // only report that the machine boots
+	events         bool   // print events on the console
+	probe          bool   // only report that the machine boots
+	vsockPort      uint32 // of the host, to which the stream goes
 }
 
 const argPrefix = "thurward."
@@ -19,6 +21,7 @@ const argPrefix = "thurward."
 // parseArgs parses the arguments whose names begin with "thurward."; all others are for the
 // kernel or the loader. Of several with one name the last counts.
 func parseArgs(cmdline string) (a arguments, err error) {
+	a.vsockPort = telemetryPort
 	for _, w := range strings.Fields(cmdline) {
 		rest, ok := strings.CutPrefix(w, argPrefix)
 		if !ok {
@@ -47,8 +50,14 @@ func parseArgs(cmdline string) (a arguments, err error) {
 			}
 		case "probe":
 			a.probe = value == "1"
+		case "vsock_port":
+			p, err := strconv.ParseUint(value, 10, 32)
+			if err != nil || p == 0 || p == 1<<32-1 { // VMADDR_PORT_ANY
+				return a, errors.New("boot argument " + w + ": not a vsock port (want 1 to 4294967294)")
+			}
+			a.vsockPort = uint32(p)
 		default:
-			return a, errors.New("boot argument " + w + ": unknown (known are thurward.lan, .wan, .events, .probe)")
+			return a, errors.New("boot argument " + w + ": unknown (known are thurward.lan, .wan, .events, .probe, .vsock_port)")
 		}
 	}
 	return a, nil

@@ -13,7 +13,17 @@ func TestParseArgs(t *testing.T) {
 	if a, err := parseArgs("thurward.events=console thurward.events=none"); err != nil || a.events {
 		t.Fatalf("a later argument does not win: %+v, %v", a, err)
 	}
+	if a, err := parseArgs("thurward.vsock_port=4294967294"); err != nil || a.vsockPort != 1<<32-2 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if a, err := parseArgs(""); err != nil || a.vsockPort != telemetryPort {
+		t.Fatalf("%+v, %v", a, err)
+	}
 	for arg, want := range map[string]string{
+		"thurward.vsock_port=0":          "not a vsock port",
+		"thurward.vsock_port=":           "not a vsock port",
+		"thurward.vsock_port=4294967295": "not a vsock port",
+		"thurward.vsock_port=4294967296": "not a vsock port",
 		"thurward.lan=1:2:3":             "not a hardware address",
 		"thurward.lan=01:00:5e:00:00:01": "not a hardware address", // a group
 		"thurward.wan=00:00:00:00:00:00": "not a hardware address",

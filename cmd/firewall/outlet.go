@@ -14,7 +14,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// telemetryPort is the host's vsock port to which the stream goes.
+// telemetryPort is the host's vsock port to which the stream goes, unless an argument names another.
 const telemetryPort = 9000
 
 // An outlet sends the firewall's telemetry: the stream over vsock, and events on the
@@ -55,7 +55,7 @@ func newOutlet(
 	cfg.Metrics.Add(n.metrics()...)
 	cfg.Metrics.Add(g.metrics()...)
 	if o.openVsock(secret) {
-		cfg.Link = link{o.vsock}
+		cfg.Link = link{o.vsock, args.vsockPort}
 		cfg.Local.Add(vsockMetrics(o.vsock)...)
 	}
 	if args.events {

@@ -28,10 +28,13 @@ func (o *outlet) openVsock(secret [32]byte) bool {
 }
 
 // A link is the stream's connection over vsock.
-type link struct{ v *virtio.Vsock }
+type link struct {
+	v    *virtio.Vsock
+	port uint32
+}
 
 func (l link) Poll()          { l.v.Poll() }
-func (l link) Connect()       { l.v.Connect(telemetryPort) }
+func (l link) Connect()       { l.v.Connect(l.port) }
 func (l link) Close()         { l.v.Close() }
 func (l link) Buffer() []byte { return l.v.Buffer() }
 func (l link) Send(n int)     { l.v.Send(n) }

@@ -39,6 +39,7 @@ type launch struct {
 	lan, wan       vmm.Spec
 	memoryMB, cpus int
 	vsock          vmm.Vsock
+	name           string // of the firewall, for readers of the stream; "": its own
 	reader         readerMode
 	page           string // "": none
 	pageToken      string // file of the token of the page; "": beside the sockets
@@ -94,7 +95,7 @@ func (l *launch) run(ctx context.Context) error {
 	}
 	cfg := vmm.Config{
 		Image: l.image, Machine: l.machine, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics,
-		Append: l.args, Vsock: l.vsock, Trusted: l.trusted, Log: l.say,
+		Append: l.args, Name: l.name, Vsock: l.vsock, Trusted: l.trusted, Log: l.say,
 	}
 	if l.printConfig {
 		s, err := h.Print(cfg)
@@ -104,11 +105,11 @@ func (l *launch) run(ctx context.Context) error {
 		return err
 	}
 	l.say("booting %s (%.1f MB%s) on %s with %s (%s)",
-		img.Path, float64(img.Size)/1e6, digest(img.Policy), l.name(h), name(kvm), why)
+		img.Path, float64(img.Size)/1e6, digest(img.Policy), l.machineName(h), name(kvm), why)
 	if l.confined != "" {
 		l.say("the hypervisor is %s", l.confined)
 	}
-	if l.vsock != (vmm.Vsock{}) {
+	if l.vsock.Path != "" || l.vsock.CID != 0 {
 		l.say("events, metrics and spans go to %v", l.vsock)
 	}
 	stop := l.startReader(ctx)
@@ -194,8 +195,8 @@ func (l *launch) accelerate(ctx context.Context, h vmm.Hypervisor) (kvm bool, wh
 	return true, "the only one it has", nil
 }
 
-// name names a hypervisor, and its machine where it has several.
-func (l *launch) name(h vmm.Hypervisor) string {
+// machineName names a hypervisor, and its machine where it has several.
+func (l *launch) machineName(h vmm.Hypervisor) string {
 	if _, ok := h.(*vmm.QEMU); ok {
 		return fmt.Sprintf("%v %v", h, l.machine)
 	}

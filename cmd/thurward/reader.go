@@ -73,7 +73,7 @@ func (l *launch) openReader() (*dashboard.Receiver, error) {
 	}
 	open := func(page string) (*dashboard.Receiver, error) {
 		st := &dashboard.Receiver{
-			Guest: "unix:" + ingest.GuestSocket(path), Tail: "unix:" + ingest.TailSocket(path),
+			Guest: "unix:" + l.vsock.Socket(), Tail: "unix:" + ingest.TailSocket(path),
 			Page: page, Token: token, Say: l.say,
 		}
 		if err := st.Open(); err != nil {

@@ -24,9 +24,11 @@ type runFlags struct {
 
 	trusted []string
 
+	vsockPort   uint
 	cpus        int
 	jailer      string
 	user        string
+	name        string
 	noSandbox   bool
 	pci         bool
 	printConfig bool
@@ -107,6 +109,8 @@ run ends, with 0 if every step went as it should.`,
 	fl.StringVar(&f.lan, "lan", "demo", "network of the LAN interface")
 	fl.StringVar(&f.wan, "wan", "demo", "network of the WAN interface")
 	fl.StringVar(&f.vsock, "vsock", "auto", "where events, metrics and spans go: "+vmm.VsockHelp)
+	fl.StringVar(&f.name, "name", "", "the firewall's name for those who read them (default its WAN address)")
+	fl.UintVar(&f.vsockPort, "vsock-port", vmm.DefaultPort, "the host's vsock port to which they go; a Unix socket's path ends in it")
 	fl.StringVar(&f.reader, "reader", "auto", "auto: read them here unless another process does; none: leave them to a collector")
 	fl.StringVar(&f.page, "page", defaultPage, "loopback address of the web page and the metrics, unix:PATH, or none")
 	fl.StringVar(&f.pageToken, "page-token", "", "file of the token for the metrics (default PATH_token of --vsock, made if it does not exist)")
@@ -159,6 +163,9 @@ func (f *runFlags) launch() (*launch, error) {
 	if l.trusted, err = peer.ParseUsers(f.trusted); err != nil {
 		return nil, fmt.Errorf("--trust-user: %w", err)
 	}
+	if l.vsock.Port, err = vmm.ParseVsockPort(f.vsockPort); err != nil {
+		return nil, fmt.Errorf("--vsock-port: %w", err)
+	}
 	if l.reader, l.page, err = parseReader(f.reader, f.page); err != nil {
 		return nil, err
 	}
@@ -174,7 +181,12 @@ func (f *runFlags) launch() (*launch, error) {
 	if f.timeout < 0 {
 		return nil, fmt.Errorf("--timeout %v is negative", f.timeout)
 	}
-	l.maxRestarts = f.restarts
+	if f.name != "" {
+		if err := ingest.CheckGiven(f.name); err != nil {
+			return nil, fmt.Errorf("--name: %w", err)
+		}
+	}
+	l.name, l.maxRestarts = f.name, f.restarts
 	l.cpus, l.args, l.pageToken = f.cpus, f.args, f.pageToken
 	return l, nil
 }

@@ -137,7 +137,7 @@ func TestBounds(t *testing.T) {
 		t.Errorf("the most frequent source was missed: %v", top)
 	}
 	for i := range 3 * maxFirewalls {
-		feed(m, &ingest.Source{}, start.Add(time.Duration(i)*time.Second), hello(fmt.Sprint("boot", i), fmt.Sprintf("10.9.%d.1/24", i)))
+		feed(m, &ingest.Source{}, start.Add(time.Duration(i)*time.Second), hello(fmt.Sprint("boot", i), fmt.Sprintf("10.%d.%d.1/24", i/200, i%200)))
 	}
 	if len(m.firewalls) > maxFirewalls || len(m.open) > maxFirewalls {
 		t.Errorf("%d firewalls", len(m.firewalls))

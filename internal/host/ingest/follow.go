@@ -44,7 +44,10 @@ func (f *Follower) Next() (*Source, Item, error) {
 			}
 			it.Hello.Received(now())
 			if f.shared {
-				_, it.Hello.Suffix, _ = strings.Cut(f.current.Peer, "#")
+				var name string
+				if name, it.Hello.Suffix, _ = strings.Cut(f.current.Peer, "#"); name != it.Hello.base() {
+					it.Hello.Given = name
+				}
 				if it.Hello.Suffix != "" {
 					it.Hello.Suffix = "#" + it.Hello.Suffix
 				}

@@ -19,6 +19,9 @@ type Hello struct {
 	// it has none. Zero if unknown.
 	Booted time.Time
 	NoTime bool // the firewall has no clock: its times count from 1970-01-01 at boot
+	// Given is the name that the firewall's launcher has given it, "" for none. The
+	// firewall itself does not choose it: see GivenAddress.
+	Given string
 	// Suffix distinguishes firewalls with the same name. The reader assigns it to
 	// the connection; it is "" for the first one.
 	Suffix string
@@ -121,12 +124,15 @@ func (h *Hello) When(e ecs.Event) time.Time {
 	return t
 }
 
-// Name returns the firewall's name: its WAN address, or else its WAN hardware
-// address or its boot id, with the suffix.
+// Name returns the firewall's name: the one that it was given, its WAN address, or else
+// its WAN hardware address or its boot id, with the suffix.
 func (h *Hello) Name() string { return h.base() + h.Suffix }
 
 // base is the name without the suffix.
 func (h *Hello) base() string {
+	if h.Given != "" {
+		return h.Given
+	}
 	if a, _, _ := strings.Cut(h.Fields.Str(ecs.WANAddress), "/"); a != "" {
 		return a
 	}

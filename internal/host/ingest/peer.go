@@ -18,13 +18,13 @@ import (
 // Bounds of one peer, and of all of them.
 const (
 	// MaxConns is how many connections are open at a time.
-	MaxConns = 64
+	MaxConns = 256
 	// peerConns is how many of them one peer may have. A firewall has one; a second
 	// exists when it connects again before the end of the first is seen. A third
 	// closes the oldest.
 	peerConns = 2
 	// maxPeers is how many peers are remembered.
-	maxPeers = 256
+	maxPeers = 1024
 	// renameAfter is how long a peer must have been disconnected before it may
 	// have another name.
 	renameAfter = time.Minute

@@ -69,14 +69,14 @@ func (h *Handler) now() time.Time {
 
 // serve reads a connection to its end, and reports whether it was cut off.
 func (h *Handler) serve(c net.Conn, id string) (cut bool) {
-	s := &Source{Peer: id}
+	s, name := &Source{Peer: id}, given(c)
 	if h.Begin != nil {
 		h.Begin(s)
 	}
 	if h.Closed != nil {
 		defer h.Closed(s)
 	}
-	r, g := NewReader(c), &guard{h: h, s: s}
+	r, g := NewReader(c), &guard{h: h, s: s, given: name}
 	c.SetReadDeadline(time.Now().Add(helloTimeout)) //nolint:errcheck // Next returns the error
 	for {
 		it, err := r.Next()
@@ -115,7 +115,8 @@ func isTimeout(err error) bool {
 type guard struct {
 	h                *Handler
 	s                *Source
-	greeted          bool // the HELLO was received
+	given            string // the firewall's name, of its launcher
+	greeted          bool   // the HELLO was received
 	lines, malformed int
 }
 
@@ -127,6 +128,7 @@ func (g *guard) check(it *Item) error {
 		if g.greeted {
 			return ErrTwice
 		}
+		it.Hello.Given = g.given
 		names := []string{it.Hello.base(), it.Hello.Boot}
 		if g.h.Names != nil {
 			names = append(names, g.h.Names(&it.Hello)...)

@@ -83,7 +83,15 @@ func Credentials(c *net.UnixConn) (*unix.Ucred, error) {
 // Dial connects to the Unix socket at a path. If it is not served by this process's
 // user, root, or one of u, the error wraps ErrForeign.
 func (u Users) Dial(ctx context.Context, path string) (*net.UnixConn, error) {
+	return u.DialFrom(ctx, "", path)
+}
+
+// DialFrom is Dial from a socket that has an address itself, "" for none.
+func (u Users) DialFrom(ctx context.Context, local, path string) (*net.UnixConn, error) {
 	var d net.Dialer
+	if local != "" {
+		d.LocalAddr = &net.UnixAddr{Name: local, Net: "unix"}
+	}
 	c, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
 		return nil, err

@@ -8,7 +8,9 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
+	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/peer"
 )
 
@@ -51,6 +53,7 @@ type Config struct {
 	NICs     []NIC
 	Vsock    Vsock
 	Trusted  peer.Users // whose sockets the stream may go to, beside this user's and root's
+	Name     string     // for those who read the stream; "": its WAN address
 	Append   string     // boot arguments of the user, after the launcher's
 	// Log is called with what the launcher's own devices have to tell; may be
 	// nil.
@@ -73,6 +76,9 @@ func (c *Config) Cmdline() string {
 		}
 	}
 	a = append(a, "thurward.events=console")
+	if p := c.Vsock.port(); p != DefaultPort {
+		a = append(a, fmt.Sprintf("thurward.vsock_port=%d", p))
+	}
 	if c.Append != "" {
 		a = append(a, c.Append)
 	}
@@ -87,16 +93,23 @@ func (c *Config) log() func(format string, a ...any) {
 	return c.Log
 }
 
+// dials counts the connections of streams, so that each has an address of its own.
+var dials atomic.Uint64
+
 // A dialer connects the stream to the socket at a path.
 type dialer func(path string) (*net.UnixConn, error)
 
 // dialer returns that of a machine: through its gate, to sockets of users that are trusted.
 func (c *Config) dialer() dialer {
-	trusted, gate, log := c.Trusted, c.Gate, c.log()
+	trusted, gate, log, name := c.Trusted, c.Gate, c.log(), c.Name
 	return func(path string) (*net.UnixConn, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
 		defer cancel()
-		conn, err := gate.pass(func() (*net.UnixConn, error) { return trusted.Dial(ctx, path) })
+		from := ""
+		if name != "" {
+			from = ingest.GivenAddress(name, fmt.Sprintf("%d.%d", os.Getpid(), dials.Add(1)))
+		}
+		conn, err := gate.pass(func() (*net.UnixConn, error) { return trusted.DialFrom(ctx, from, path) })
 		if errors.Is(err, peer.ErrForeign) { // the socket at the path may be another user's
 			log("vsock: %v (--trust-user for one that you know)", err)
 		}

@@ -48,6 +48,7 @@ func TestArgs(t *testing.T) {
 		"vhost-user": {Config{Image: "fw.img", KVM: true, MemoryMB: 256, CPUs: 1, NICs: two(backend("vhost-user:"+socket, Network{}), Unplugged)}, Version{7, 2}},
 		"probe":      {Config{Image: "fw.img", KVM: true, MemoryMB: 64, CPUs: 1, Append: probeArg}, Version{7, 2}},
 		"vsock":      {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: two(backend("demo", discard), Unplugged), Vsock: Vsock{Path: "/none/v"}}, Version{7, 2}},
+		"vsock-port": {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: two(Unplugged, Unplugged), Vsock: Vsock{Path: "/none/v", Port: 4294967294}}, Version{7, 2}},
 		"q35":        {Config{Image: "fw.img", Machine: Q35, MemoryMB: 64, CPUs: 1, NICs: two(Unplugged, Unplugged), Vsock: Vsock{Path: "/none/v"}}, Version{7, 2}},
 		"pci":        {Config{Image: "fw.img", Machine: MicrovmPCI, MemoryMB: 64, CPUs: 1, NICs: two(Unplugged, Unplugged)}, Version{7, 2}},
 		"three":      {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: append(two(Unplugged, Unplugged), NIC{Role: None, MAC: "52:54:00:74:68:03", Backend: Unplugged})}, Version{7, 2}},
@@ -117,7 +118,7 @@ func TestVsockOption(t *testing.T) {
 			t.Errorf("%s: %+v, %v", s, v, err)
 		}
 	}
-	for s, want := range map[string]string{"": "a path is missing", "kernel": "kernel:CID", "kernel:2": "3 or more", "kernel:x": "3 or more", "/" + strings.Repeat("x", 101): "at most 101"} {
+	for s, want := range map[string]string{"": "a path is missing", "kernel": "kernel:CID", "kernel:2": "3 or more", "kernel:x": "3 or more", "/" + strings.Repeat("x", 101): "at most 96"} {
 		if _, err := ParseVsock(s, "/run/def"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %q", s, err, want)
 		}

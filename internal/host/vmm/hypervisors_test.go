@@ -256,10 +256,11 @@ func TestStreamIsPassedOn(t *testing.T) {
 		if err := os.Chmod(c.Vsock.Path+"_9000", 0o600); err != nil {
 			t.Fatal(err)
 		}
+		c.Name = "ci-17"
 		got := make(chan string, 1)
 		go func() {
 			b := make([]byte, 5)
-			if r, err := l.Accept(); err == nil {
+			if r, err := l.Accept(); err == nil && strings.HasPrefix(r.RemoteAddr().String(), "@thurward=ci-17/") {
 				io.ReadFull(r, b)       //nolint:errcheck // compared below
 				io.WriteString(r, "OK") //nolint:errcheck // compared below
 			}

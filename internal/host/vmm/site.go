@@ -138,14 +138,11 @@ func (s *site) jail(image string) error {
 	return s.write(fileImage, b)
 }
 
-// telemetryPort is the host's vsock port to which the firewall's stream goes.
-const telemetryPort = 9000
-
 // relay passes the stream on. The hypervisor connects to a socket of the launcher,
 // which the jail's user may use, and it alone; the launcher checks whose the
 // receiver's is and connects as itself.
 func (s *site) relay(c *Config) error {
-	path := filepath.Join(s.dir, fileVsock+"_"+strconv.Itoa(telemetryPort))
+	path := filepath.Join(s.dir, fileVsock+"_"+strconv.FormatUint(uint64(c.Vsock.port()), 10))
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		return fmt.Errorf("vsock: %w", err)
@@ -161,7 +158,7 @@ func (s *site) relay(c *Config) error {
 	if p == nil {
 		p = &pulse{}
 	}
-	dial, to := c.dialer(), c.Vsock.Path+"_"+strconv.Itoa(telemetryPort)
+	dial, to := c.dialer(), c.Vsock.Socket()
 	go func() {
 		for {
 			guest, err := l.Accept()

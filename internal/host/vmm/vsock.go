@@ -16,6 +16,35 @@ import (
 type Vsock struct {
 	Path string // Unix sockets: this, an underscore and the port
 	CID  uint32 // the kernel's vhost-vsock, with this context id for the guest
+	Port uint32 // of the host, to which the firewall connects; 0: DefaultPort
+}
+
+// DefaultPort is the host's vsock port to which the firewall connects if nothing says
+// otherwise.
+const DefaultPort = 9000
+
+// port returns the port.
+func (v Vsock) port() uint32 {
+	if v.Port == 0 {
+		return DefaultPort
+	}
+	return v.Port
+}
+
+// Socket returns the Unix socket on which a receiver listens, "" if there is none.
+func (v Vsock) Socket() string {
+	if v.Path == "" {
+		return ""
+	}
+	return v.Path + "_" + strconv.FormatUint(uint64(v.port()), 10)
+}
+
+// ParseVsockPort checks the value of --vsock-port.
+func ParseVsockPort(n uint) (uint32, error) {
+	if n == 0 || n >= 1<<32-1 {
+		return 0, fmt.Errorf("%d is not a vsock port (want 1 to 4294967294)", n)
+	}
+	return uint32(n), nil
 }
 
 // VsockHelp lists the values that ParseVsock accepts.
@@ -51,9 +80,9 @@ func ParseVsock(s, def string) (Vsock, error) {
 	if s == "" {
 		return Vsock{}, fmt.Errorf("a path is missing (want %s)", VsockHelp)
 	}
-	// The longest port makes the socket's path longer by 6 bytes at most.
-	if len(s) > maxPath-6 {
-		return Vsock{}, fmt.Errorf("a path of %d bytes; at most %d are possible, since _PORT is put behind it: %s", len(s), maxPath-6, s)
+	// The longest port makes the socket's path longer by this much.
+	if room := maxPath - len("_4294967294"); len(s) > room {
+		return Vsock{}, fmt.Errorf("a path of %d bytes; at most %d are possible, since _PORT is put behind it: %s", len(s), room, s)
 	}
 	path, err := filepath.Abs(s)
 	return Vsock{Path: path}, err
@@ -63,9 +92,9 @@ func ParseVsock(s, def string) (Vsock, error) {
 func (v Vsock) String() string {
 	switch {
 	case v.Path != "":
-		return v.Path + "_9000"
+		return v.Socket()
 	case v.CID != 0:
-		return fmt.Sprintf("vsock port 9000 of the host, from context id %d", v.CID)
+		return fmt.Sprintf("vsock port %d of the host, from context id %d", v.port(), v.CID)
 	}
 	return "nowhere"
 }
