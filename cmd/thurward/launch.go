@@ -114,6 +114,8 @@ func (l *launch) run(ctx context.Context) error {
 	}
 	stop := l.startReader(ctx)
 	defer stop()
+	notify := newNotifier(l.say)
+	defer notify.stopOn(ctx)()
 	opts := vmm.RunOptions{Restart: l.restart, MaxRestarts: l.maxRestarts, Watchdog: l.watchdog, Say: l.say}
 	if l.demonstrates() {
 		if opts.MaxRestarts == 0 {
@@ -132,7 +134,7 @@ func (l *launch) run(ctx context.Context) error {
 		}
 		fmt.Fprintln(l.out, ln.Text)
 	}
-	return vmm.Run(ctx, h, cfg, opts)
+	return vmm.Run(ctx, h, cfg, notify.attach(opts))
 }
 
 // hypervisor finds the hypervisor that was asked for, and confines it.

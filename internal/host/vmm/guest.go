@@ -94,9 +94,12 @@ func (g *Guest) wait(ctx context.Context, limit time.Duration) Outcome {
 	defer late.Stop()
 	var gaveUp error
 	var hung <-chan struct{}
+	starting := alive(g.opts.Alive, limit)
+	defer starting()
 	select {
 	case <-g.ready:
-		hung = m.watch(g.pulse, g.opts.Watchdog, g.opts.Say)
+		starting()
+		hung = m.watch(g.pulse, g.opts)
 	case <-g.crashed:
 	case <-m.Done():
 	case <-ctx.Done():

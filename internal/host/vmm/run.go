@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
@@ -20,6 +21,10 @@ type RunOptions struct {
 	OnLine   func(Line)                    // called with each line of the console, in order; may be nil
 	Say      func(format string, a ...any) // called with messages for the user; may be nil
 	Told     func(End)                     // called before each restart, in place of Say; may be nil
+	// Alive is called every few seconds while all is as it should be: the firewall shows signs
+	// of life, or it is being started or restarted, within the times for that. It is not called
+	// while the firewall is silent, nor by a supervision that does not go on. May be nil.
+	Alive func()
 }
 
 // crashGrace is how long a machine may take to end after its crash line: it prints a
@@ -43,7 +48,11 @@ func Run(ctx context.Context, h Hypervisor, c Config, o RunOptions) error {
 func Supervise(ctx context.Context, boot func(context.Context) Outcome,
 	pause func(context.Context, time.Duration) error, o RunOptions) error {
 	o = o.whole()
-	s := supervisor{pause: pause, say: o.Say, told: o.Told, boot: boot}
+	quiet := func(ctx context.Context, d time.Duration) error {
+		defer alive(o.Alive, d)()
+		return pause(ctx, d)
+	}
+	s := supervisor{pause: quiet, say: o.Say, told: o.Told, boot: boot}
 	return s.run(ctx, o.Restart, o.MaxRestarts)
 }
 
@@ -55,7 +64,37 @@ func (o RunOptions) whole() RunOptions {
 	if o.Say == nil {
 		o.Say = func(string, ...any) {}
 	}
+	if o.Alive == nil {
+		o.Alive = func() {}
+	}
 	return o
+}
+
+// aliveEvery is how often Alive is called at least.
+const aliveEvery = 2 * time.Second
+
+// alive calls f now and then every aliveEvery, until the function that it returns is called,
+// but for no longer than most: whoever waits is late then.
+func alive(f func(), most time.Duration) (stop func()) {
+	f()
+	done := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(aliveEvery)
+		defer tick.Stop()
+		late := time.NewTimer(most)
+		defer late.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-late.C:
+				return
+			case <-tick.C:
+				f()
+			}
+		}
+	}()
+	return sync.OnceFunc(func() { close(done) })
 }
 
 // boot runs a machine once. It must be ready within limit.

@@ -67,16 +67,19 @@ func (w *watchdog) tick() bool {
 	return false
 }
 
-// watch returns a channel that is closed when the machine hangs. It ends with the machine. A
-// limit of 0 is no watchdog.
-func (m *Machine) watch(p *pulse, limit time.Duration, say func(format string, a ...any)) <-chan struct{} {
+// watch returns a channel that is closed when the machine hangs. It ends with the machine.
+// While there are signs of life Alive is called; without a watchdog, for a limit of 0 too,
+// it is called as long as the machine runs.
+func (m *Machine) watch(p *pulse, o RunOptions) <-chan struct{} {
 	hung := make(chan struct{})
-	if p == nil || limit <= 0 {
-		return hung
+	every, w := aliveEvery, &watchdog{limit: ticks, pulse: p, paused: m.isPaused, say: o.Say}
+	if p == nil || o.Watchdog <= 0 {
+		w = nil
+	} else {
+		every = o.Watchdog / ticks
 	}
-	w := &watchdog{limit: ticks, pulse: p, paused: m.isPaused, say: say}
 	go func() {
-		t := time.NewTicker(limit / ticks)
+		t := time.NewTicker(every)
 		defer t.Stop()
 		for {
 			select {
@@ -84,9 +87,12 @@ func (m *Machine) watch(p *pulse, limit time.Duration, say func(format string, a
 				return
 			case <-t.C:
 			}
-			if w.tick() {
+			if w != nil && w.tick() {
 				close(hung)
 				return
+			}
+			if w == nil || w.silent == 0 {
+				o.Alive()
 			}
 		}
 	}()

@@ -8,8 +8,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -83,7 +85,13 @@ func TestHangIsNoticed(t *testing.T) {
 					ctx, cancel := context.WithCancelCause(t.Context())
 					over := errors.New("over")
 					defer time.AfterFunc(5*time.Second, func() { cancel(over) }).Stop()
-					err = Run(ctx, h, c, RunOptions{Restart: Never, Watchdog: 2 * time.Second, OnLine: w.line, Say: t.Logf})
+					var last atomic.Int64 // when Alive was called
+					err = Run(ctx, h, c, RunOptions{Restart: Never, Watchdog: 2 * time.Second, OnLine: w.line, Say: t.Logf,
+						Alive: func() { last.Store(time.Now().UnixNano()) }})
+					quiet := time.Since(time.Unix(0, last.Load()))
+					if hangs != (quiet > 1500*time.Millisecond) {
+						t.Errorf("at the end the machine had not been called alive for %v", quiet)
+					}
 					var hung hungError
 					if errors.As(err, &hung) != hangs || !hangs && !errors.Is(err, over) {
 						t.Errorf("%v; console:\n%s", err, w.console())
@@ -92,6 +100,51 @@ func TestHangIsNoticed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAlive: Alive is called during a pause, but not beyond its length by a supervision that
+// does not go on; and as long as a machine runs whose stream nobody sees.
+func TestAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, boots := 0, 0
+		count := func() { n++ }
+		boot := func(context.Context) Outcome {
+			if boots++; boots == 1 {
+				return Outcome{Ready: true, Crash: "x"}
+			}
+			return Outcome{Ready: true, Stopped: true}
+		}
+		slow := func(ctx context.Context, d time.Duration) error { return Pause(ctx, d+time.Hour) }
+		if err := Supervise(t.Context(), boot, slow, RunOptions{Restart: OnCrash, Alive: count}); err != nil {
+			t.Error(err)
+		}
+		if n != 1 { // the pause was to be one of a second
+			t.Errorf("called %d times", n)
+		}
+		n = 0
+		stop := alive(count, time.Hour)
+		time.Sleep(10*aliveEvery + time.Second)
+		stop()
+		stop()
+		time.Sleep(time.Hour)
+		if n != 11 {
+			t.Errorf("called %d times", n)
+		}
+		n = 0
+		m := &Machine{done: make(chan struct{})}
+		hung := m.watch(nil, RunOptions{Watchdog: time.Minute, Alive: count})
+		time.Sleep(10*aliveEvery + time.Second)
+		close(m.done)
+		time.Sleep(time.Hour)
+		select {
+		case <-hung:
+			t.Error("it hangs")
+		default:
+		}
+		if n != 10 {
+			t.Errorf("called %d times", n)
+		}
+	})
 }
 
 // TestPauseIsKnown: a hypervisor that was stopped by a signal, and a machine that Firecracker
