@@ -71,6 +71,21 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
+// Where the project and its pages are.
+const (
+	homepage   = "https://github.com/thurward/thurward"
+	policyPage = homepage + "/blob/main/" + "docs/policy.md"
+)
+
+// sarifRule describes a kind of problem (section 3.49).
+func sarifRule(code string) map[string]any {
+	r := map[string]any{"id": code, "helpUri": policyPage}
+	if h := policy.Help(code); h != "" {
+		r["shortDescription"], r["help"] = map[string]any{"text": h}, map[string]any{"text": h}
+	}
+	return r
+}
+
 // showSARIF prints SARIF 2.1.0, which code review systems show beside the
 // lines.
 func showSARIF(w io.Writer, _ string, _ []byte, ds policy.Diagnostics) error {
@@ -80,7 +95,7 @@ func showSARIF(w io.Writer, _ string, _ []byte, ds policy.Diagnostics) error {
 	for _, d := range ds {
 		if !seen[d.Code] {
 			seen[d.Code] = true
-			rules = append(rules, m{"id": d.Code})
+			rules = append(rules, sarifRule(d.Code))
 		}
 		text := d.Message
 		if d.Path != "" {
@@ -101,6 +116,6 @@ func showSARIF(w io.Writer, _ string, _ []byte, ds policy.Diagnostics) error {
 	}
 	return printJSON(w, m{
 		"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0",
-		"runs": []m{{"tool": m{"driver": m{"name": "thurward", "version": version, "rules": rules}}, "results": results}},
+		"runs": []m{{"tool": m{"driver": m{"name": "thurward", "version": version, "informationUri": homepage, "rules": rules}}, "results": results}},
 	})
 }

@@ -4,7 +4,9 @@
 //	diff.go   conditions, and what was found in words
 //	walk.go   the search
 //	other.go  NAT, settings, shadow rules
+//	effect.go what becomes more permissive
 //	text.go   output for people
+//	markdown.go  output for reviews
 package diff
 
 import (
@@ -34,6 +36,7 @@ type Diff struct {
 // A TrafficChange is all the packets that one decision of the old policy and
 // another of the new one apply to.
 type TrafficChange struct {
+	Effect  Effect                  `json:"effect"`
 	From    Decision                `json:"from"`
 	To      Decision                `json:"to"`
 	Sets    int                     `json:"sets"`    // number of disjoint sets of packets
@@ -108,6 +111,7 @@ func Compare(a, b *policy.Policy, limit, show int) (*Diff, error) {
 			return cmp.Or(cmp.Compare(c.Weight(&y), c.Weight(&x)), c.Compare(&x, &y))
 		})
 		t := TrafficChange{From: c.place(0, k[0]), To: c.place(1, k[1]), Sets: len(rs), Example: c.example(&rs[0])}
+		t.Effect = effect(&t.From, &t.To)
 		for i := range rs {
 			if show > 0 && i == show {
 				break
@@ -116,6 +120,7 @@ func Compare(a, b *policy.Policy, limit, show int) (*Diff, error) {
 		}
 		d.Traffic = append(d.Traffic, t)
 	}
+	slices.SortStableFunc(d.Traffic, func(x, y TrafficChange) int { return cmp.Compare(x.Effect, y.Effect) })
 	return d, nil
 }
 

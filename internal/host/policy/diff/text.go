@@ -21,6 +21,9 @@ func (d *Diff) Write(w io.Writer, most int) {
 			break
 		}
 		t := &d.Traffic[i]
+		if i == 0 || d.Traffic[i-1].Effect != t.Effect {
+			printable.Fprintf(w, "%s:\n\n", t.Effect.Title())
+		}
 		printable.Fprintf(w, "%s -> %s\n", &t.From, &t.To)
 		for j := range t.Packets {
 			printable.Fprintf(w, "  %s\n", &t.Packets[j])
