@@ -135,3 +135,23 @@ func TestNamesAreOfTheirPacket(t *testing.T) {
 		}
 	}
 }
+
+// TestLookupsOfUnsent: what cannot leave is reported with the query that its flow's name is
+// from, in either direction.
+func TestLookupsOfUnsent(t *testing.T) {
+	l := newDNSLab(t, func(p *ruleset.Policy) { named(p, 2, "github.com") }, "accept egress tcp any -> any :443", established)
+	for range 3 {
+		l.resolve(host, "other.example", "@ 300 IN A 192.0.2.1")
+	}
+	l.resolve(host, "github.com", "@ 300 IN A "+cdn)
+	port := l.handshake(host, 5000, cdn, 443)
+	l.lab.port[wan].full, l.lab.port[lan].full = true, true
+	l.dropped(lan, tcpSeg(host, 5000, cdn, 443, packet.ACK, 1001, 5001), verdict.TxFull)
+	if l.lastName() != "github.com" || l.last().Lookup != 4 {
+		t.Errorf("out: name %q, lookup %d", l.lastName(), l.last().Lookup)
+	}
+	l.dropped(wan, tcpSeg(cdn, 443, ours, port, packet.ACK, 5001, 1001), verdict.TxFull)
+	if l.lastName() != "github.com" || l.last().Lookup != 4 {
+		t.Errorf("back: name %q, lookup %d", l.lastName(), l.last().Lookup)
+	}
+}

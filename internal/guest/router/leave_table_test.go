@@ -208,6 +208,11 @@ func TestBatchesLeaveTogether(t *testing.T) {
 				t.Errorf("plain %v, round %d: %d packets in %d calls", plain, round, n, l.port[wan].sent-before)
 			}
 		}
+		before := [2]int{l.port[lan].sent, l.port[wan].sent}
+		l.e.Poll(l.now)
+		if after := [2]int{l.port[lan].sent, l.port[wan].sent}; after != before {
+			t.Errorf("plain %v: nothing left in %d calls", plain, after[wan]-before[wan])
+		}
 		l.invariants()
 	}
 }

@@ -236,3 +236,38 @@ func TestHintsAreOfRulesByName(t *testing.T) {
 		}
 	}
 }
+
+// TestPingsAreNoQueries: an identifier is not a port: no ping is said to go round the
+// firewall's resolver.
+func TestPingsAreNoQueries(t *testing.T) {
+	l := newLab(t, "deny")
+	for _, id := range []uint16{53, 443, 853} {
+		l.dropped(lan, echo(host, "9.9.9.9", packet.EchoRequest, id), verdict.ExplicitDeny)
+		if h := l.last().Hint; h != 0 {
+			t.Errorf("identifier %d: hint %v", id, h)
+		}
+		l.dropped(lan, pkt{src: host, dst: "9.9.9.9", proto: 47, data: []byte{0, byte(id), byte(id >> 8), byte(id), 0, 0, 0, 0}}, verdict.ConntrackInvalid)
+		if h := l.last().Hint; h != 0 {
+			t.Errorf("another protocol: hint %v", h)
+		}
+	}
+	l.dropped(lan, udp(host, 4000, "9.9.9.9", 53), verdict.ExplicitDeny)
+	if h := l.last().Hint; h != verdict.BypassDNS {
+		t.Errorf("a query: hint %v", h)
+	}
+}
+
+// TestNoHintsFromTheWAN: a packet from the WAN that a rule by name would accept from the LAN
+// is not said to want a name.
+func TestNoHintsFromTheWAN(t *testing.T) {
+	l := newDNSLab(t, func(p *ruleset.Policy) {
+		routed(p)
+		named(p, 2, "inside.example")
+		p.Private = []ruleset.Name{nameOf(p, "inside.example")}
+	}, "accept tcp any -> any :443", established)
+	l.resolve(host, "inside.example", "@ 300 IN A 10.0.0.5")
+	l.dropped(wan, syn(client, 4000, "10.0.0.5", 443), verdict.NoMatchingAllowRule)
+	if r := l.last(); r.Hint != 0 || r.Lookup != 0 || l.lastName() != "" {
+		t.Errorf("name %q, event %+v", l.lastName(), r)
+	}
+}

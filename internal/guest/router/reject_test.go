@@ -433,3 +433,17 @@ func TestConflictsAreNotAnswered(t *testing.T) {
 	v.quotes(t, packet.Unreachable, packet.Prohibited)
 	l.invariants()
 }
+
+// TestHeldSYNsAreOfTheirKind: the late answer to a SYN counts as what it is.
+func TestHeldSYNsAreOfTheirKind(t *testing.T) {
+	l := newLab(t, "reject")
+	l.unanswered(wan, syn(client, 4000, ours, 22), verdict.ExplicitDeny)
+	l.now += icmperr.Delay
+	l.run()
+	if got := l.taken(wan); len(got) != 1 {
+		t.Fatalf("answered by %v", got)
+	}
+	if a := &l.e.port[wan].answers; !a.Used(icmperr.Rule) || a.Used(icmperr.Size) || a.Used(icmperr.TTL) {
+		t.Error("another kind's rate is used up")
+	}
+}

@@ -3,6 +3,7 @@ package router
 import (
 	"testing"
 
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -50,4 +51,24 @@ func TestUntranslatedDestinationIsByHost(t *testing.T) {
 	l.one(wan, udp(client, 4000, "10.0.0.8", 53)).is(t, client, 4000, "10.0.0.8", 53)
 	l.one(lan, udp("10.0.0.8", 53, client, 4000)).is(t, "10.0.0.8", 53, client, 4000)
 	newLabWith(t, routed, "accept").one(wan, syn(client, 4000, "10.0.0.7", 443))
+}
+
+// TestUntranslatedEvents: of a flow without translation none is reported, in either
+// direction, nor of its packets that cannot leave.
+func TestUntranslatedEvents(t *testing.T) {
+	l := newLabWith(t, routed, "accept egress", established)
+	l.pass(1.5)
+	l.seen = nil
+	r := event.Record{Kind: event.Verdict, Action: verdict.Accept, Reason: verdict.RuleAccept, Rule: 0, Direction: verdict.Egress, Proto: packet.TCP, FlowID: 1}
+	l.one(lan, syn(host, 4000, web, 80))
+	l.reported("out", tuple4(r, host, 4000, web, 80))
+	r.Rule, r.Direction, r.Answer = 1, verdict.Ingress, true
+	l.one(wan, tcpSeg(web, 80, host, 4000, packet.SYN|packet.ACK, 5000, 1001))
+	l.reported("back", tuple4(r, web, 80, host, 4000))
+	l.one(lan, echo(host, web, packet.EchoRequest, 9))
+	r = event.Record{Kind: event.Verdict, Action: verdict.Accept, Reason: verdict.RuleAccept, Rule: 0, Direction: verdict.Egress, Proto: packet.ICMP, FlowID: 2}
+	l.reported("ping", tuple4(r, host, 9, web, packet.EchoRequest<<8))
+	l.one(wan, echo(web, host, packet.EchoReply, 9))
+	r.Rule, r.Direction, r.Answer = 1, verdict.Ingress, true
+	l.reported("pong", tuple4(r, web, 9, host, packet.EchoReply<<8))
 }
