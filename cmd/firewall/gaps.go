@@ -23,6 +23,7 @@ type gaps struct {
 	counts  [len(gapBounds) + 2]uint64
 	longest [occupations]uint64 // since the last snapshot, in nanoseconds
 	found   bool                // the last poll had packets
+	late    lateness            // batches that took too long
 	busy    uint64              // nanoseconds with something to do
 }
 
@@ -39,6 +40,9 @@ func (g *gaps) poll(now int64) {
 	g.longest[g.doing] = max(g.longest[g.doing], d)
 	if g.found || g.doing == yielding {
 		g.busy += d
+	}
+	if g.found && d > batchLimit {
+		g.late.add(d)
 	}
 	g.doing, g.found = polling, false
 }
@@ -63,5 +67,8 @@ func (g *gaps) metrics() []export.Family {
 			Type: export.Gauge, N: occupations,
 			Labels: export.LabelOf("during", func(i int) string { return names[i%occupations] }), Scale: 1e9,
 			Fill: func(v []uint64) { copy(v, g.longest[:]); g.longest = [occupations]uint64{} }},
+		{Name: "thurward_packet_loop_late_batches_total",
+			Help: "Batches of packets that took longer than 20 milliseconds.",
+			Type: export.Counter, Fill: func(v []uint64) { v[0] = g.late.total }},
 	}
 }

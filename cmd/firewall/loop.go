@@ -7,7 +7,6 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/router"
 	"github.com/thurward/thurward/internal/guest/sys"
-	"github.com/thurward/thurward/internal/guest/virtio"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -28,7 +27,7 @@ const (
 
 // loop forwards packets. While there are any it polls; otherwise it sleeps until a device
 // interrupts or a deadline of the data plane.
-func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock) {
+func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock, dog *watchdog) {
 	native := sys.Native() // no preemption of this loop: see main
 	idle, busy := 0, 0
 	turn := int64(0) // when TLS next gets a turn although there are packets
@@ -46,6 +45,12 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock) {
 	for {
 		now := sys.Nanotime()
 		g.poll(now)
+		if now >= dog.next {
+			dog.feed(now)
+		}
+		if g.late.due(now) {
+			say(g.late.text(now))
+		}
 		if gen.Changed() || out.resets.Reset() {
 			restored(e, w)
 		}
@@ -89,7 +94,7 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock) {
 		if d := e.NextDeadline(); d != math.MaxInt64 && d < deadline {
 			deadline = d
 		}
-		deadline = min(deadline, out.next.Load(), w.next)
+		deadline = min(deadline, out.next.Load(), w.next, dog.next)
 		bits := sys.Wait(deadline)
 		g.woke(sys.Nanotime(), deadline)
 		p.interrupted(bits, out)
@@ -159,9 +164,7 @@ func after(began int64) int64 {
 	return end + cryptoShare*(end-began)
 }
 
-// check polls for interrupts and kicks the devices at intervals. It reports once when a
-// device has been given up; the other one continues, and its hosts still get answers from
-// the firewall.
+// check polls for interrupts and kicks the devices at intervals, and sets devices up again.
 func (p *ports) check(now int64, out *outlet) {
 	if now >= p.kick {
 		p.kick = now + kickEvery
@@ -169,12 +172,7 @@ func (p *ports) check(now int64, out *outlet) {
 		p.lan.Kick()
 		p.wan.Kick()
 	}
-	for i, n := range [...]*virtio.Net{p.lan, p.wan} {
-		if why := n.Stopped(); why != "" && !p.reported[i] {
-			p.reported[i] = true
-			say([...]string{"the lan", "the wan"}[i] + " interface has stopped: " + why)
-		}
-	}
+	p.renew(now)
 }
 
 // ready prints the line that reports that the rules are in effect.

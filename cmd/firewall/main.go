@@ -89,7 +89,7 @@ func run(args arguments) error {
 	}
 	engine.Announce()
 	ready(policy, nics)
-	loop(engine, nics, out, loopGaps, wall)
+	loop(engine, nics, out, loopGaps, wall, newWatchdog(sys.WatchdogRegisters()))
 	return nil
 }
 

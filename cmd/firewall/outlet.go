@@ -50,7 +50,7 @@ func newOutlet(
 		Identity: identity(p, n, secret)}
 	cfg.Metrics.Add(export.Const("thurward_build_info", "The build and the policy that run.", buildLabels(p)),
 		export.Const("thurward_clock_info", "Where the time of day comes from.", string(export.Label(nil, true, "source", source))),
-		uptime())
+		uptime(), starved())
 	cfg.Metrics.Add(e.Metrics()...)
 	cfg.Metrics.Add(n.metrics()...)
 	cfg.Metrics.Add(g.metrics()...)
@@ -89,6 +89,12 @@ func buildLabels(p *ruleset.Policy) string {
 func uptime() export.Family {
 	return export.Family{Name: "thurward_uptime_seconds", Help: "Time since boot.", Type: export.Gauge, Scale: 1e9,
 		Fill: func(v []uint64) { v[0] = uint64(sys.Nanotime()) }}
+}
+
+func starved() export.Family {
+	return export.Family{Name: "thurward_random_starved_total",
+		Help: "Times that the machine's source of random numbers did not answer; the generator went on without.",
+		Type: export.Counter, Fill: func(v []uint64) { v[0] = sys.Stats().Starved }}
 }
 
 // wake wakes the goroutine.

@@ -15,9 +15,9 @@ import (
 // ports are the two network devices.
 type ports struct {
 	lan, wan       *virtio.Net
-	lanBit, wanBit uint64  // in the result of sys.Wait
-	reported       [2]bool // that the device has stopped
-	kick           int64   // time of the next Kick
+	lanBit, wanBit uint64 // in the result of sys.Wait
+	renewals       [2]renewal
+	kick, look     int64 // times of the next Kick and Look
 }
 
 const netDevice = 1 // virtio device type

@@ -105,8 +105,14 @@ func (p *ports) metrics() []export.Family {
 		per("thurward_interface_transmit_kicks_total",
 			"Times that the transmit queue made no progress for 100 ms, and the device was notified again.",
 			export.Counter, func(n *virtio.Net) uint64 { return n.Counters().TxKicks }),
+		per("thurward_interface_resets_total",
+			"Times that the device was reset and set up again.",
+			export.Counter, func(n *virtio.Net) uint64 { return n.Counters().Renewals }),
+		per("thurward_interface_lost_frames_total",
+			"Frames that were under way when the device was reset; those to send may have been sent.",
+			export.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxLost + n.Counters().TxLost }),
 		per("thurward_device_violations_total",
-			"Violations of virtio by the device; the first stops it.", export.Counter, func(n *virtio.Net) uint64 {
+			"Violations of virtio by the device; each has it reset.", export.Counter, func(n *virtio.Net) uint64 {
 				c := n.Counters()
 				return c.BadIndex + c.BadID + c.BadLength
 			}),

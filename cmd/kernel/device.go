@@ -116,6 +116,9 @@ func kept(va uint64) bool {
 	if va >= abi.GenPages && va < abi.GenPages+genPages*4096 {
 		return true
 	}
+	if a := info().Watchdog; a != 0 && within(va, a, dogBytes) {
+		return true
+	}
 	for i := uint32(0); i < devices; i++ {
 		d, n := &info().Devices[i], uint32(pciCommonBytes)
 		if d.Notify == 0 {
@@ -324,6 +327,9 @@ func deviceAddress(a, n uint64) bool {
 		return false
 	}
 	in := info()
+	if in.Watchdog != 0 && inside(a, n, in.Watchdog, dogBytes) {
+		return true
+	}
 	for i := uint32(0); i < devices; i++ {
 		d := &in.Devices[i]
 		if d.Notify == 0 {

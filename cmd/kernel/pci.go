@@ -123,6 +123,10 @@ func scanFunction(fn uint32) bool {
 		return false
 	}
 	found.Functions++
+	if id == dogID {
+		startWatchdog(fn)
+		return true
+	}
 	if pci.IsVirtio(id) {
 		if p := addFunction(fn); p != pci.OK {
 			tellFunction(fn, p)

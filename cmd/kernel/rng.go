@@ -39,6 +39,7 @@ var (
 	rngPCI  bool
 	rngMem  uint64 // physical address of the page
 	rngIdx  uint16 // requests made
+	rngAsks bool   // the last one has not been answered
 	rngLeft uint64 // unread bytes of the last answer
 )
 
@@ -80,7 +81,11 @@ func startRNG() bool {
 	if rngStatus(r, l)&8 == 0 {
 		return false
 	}
-	rngMem = takeFrame("the random number device")
+	if rngMem == 0 {
+		rngMem = takeFrame("the random number device")
+	}
+	clear(bytesAt(abi.DirectBase+rngMem, abi.PageSize))
+	rngIdx, rngLeft, rngAsks = 0, 0, false
 	rngSetQueue(r+l.queue, 0)
 	bell := r + l.bell
 	size := uint32(0)
@@ -141,21 +146,29 @@ func rngAddress(a uintptr, pa uint64) {
 	store32(a+4, uint32(pa>>32))
 }
 
-// rngRandom returns 8 random bytes.
-func rngRandom() (uint64, bool) {
+// dropRNG gives a device up that does not answer. The next attempt sets it up anew:
+// it may have been reset, or its back end started again.
+func dropRNG() { rngRegs = 0 }
+
+// rngRandom returns 8 random bytes. The device may take wait nanoseconds.
+func rngRandom(wait uint64) (uint64, bool) {
 	if rngRegs == 0 && !startRNG() {
 		return 0, false
 	}
 	v := abi.DirectBase + rngMem
 	if rngLeft < 8 {
-		rngIdx++
-		*at[uint16](v + rngAvail + 2) = rngIdx // the ring's entries are all descriptor 0
-		rngSetQueue(rngBell, 0)
+		if !rngAsks {
+			rngIdx++
+			*at[uint16](v + rngAvail + 2) = rngIdx // the ring's entries are all descriptor 0
+			rngSetQueue(rngBell, 0)
+			rngAsks = true
+		}
 		for t := now(); uint16(load32(uintptr(v+rngUsed))>>16) != rngIdx; {
-			if now()-t > 1_000_000_000 {
+			if now()-t > wait {
 				return 0, false
 			}
 		}
+		rngAsks = false
 		i := uint64(rngIdx-1) % rngQueue
 		rngLeft = min(uint64(*at[uint32](v + rngUsed + 4 + 8*i + 4)), rngBytes) &^ 7
 		if rngLeft == 0 {

@@ -154,7 +154,7 @@ func call(f *frame) (result uint64, other bool) {
 		}
 		return 0, false
 	case 318: // getrandom
-		return sysGetrandom(a, b), false
+		return sysGetrandom(a, b, c), false
 	case abi.SysWait:
 		return sysWait(a)
 	case abi.SysDMA:

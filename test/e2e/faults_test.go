@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"debug/elf"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -80,6 +81,12 @@ func newMonitored(t *testing.T, watchdog time.Duration) *monitored {
 // command gives QEMU a command by its monitor; arguments are JSON, or "".
 func (m *monitored) command(name, arguments string) {
 	m.t.Helper()
+	m.ask(name, arguments, nil)
+}
+
+// ask is command with its answer, unless that is nil.
+func (m *monitored) ask(name, arguments string, answer any) {
+	m.t.Helper()
 	if arguments == "" {
 		arguments = "{}"
 	}
@@ -97,8 +104,16 @@ func (m *monitored) command(name, arguments string) {
 			}
 		}
 		l, err := r.ReadString('\n')
+		for err == nil && strings.HasPrefix(l, `{"timestamp"`) { // an event
+			l, err = r.ReadString('\n')
+		}
 		if err != nil && say[0] != name || strings.Contains(l, `"error"`) { // it may have ended
 			m.t.Fatal(err, l)
+		}
+		if say[0] == name && answer != nil {
+			if err := json.Unmarshal([]byte(l), answer); err != nil {
+				m.t.Fatal(err)
+			}
 		}
 	}
 }
@@ -217,6 +232,18 @@ func TestFaults(t *testing.T) {
 			time.Sleep(2 * watchdog)
 			m.command("cont", "")
 		}, false, limit + 2*watchdog},
+		{"the LAN's device resets itself", func(m *monitored) {
+			m.poke(m.slot(vmm.LAN)+0x70, make([]byte, 4)) // its status register
+			m.awaitLine("the lan interface was reset and works again")
+		}, false, limit},
+		{"the LAN's device asks for a reset", func(m *monitored) {
+			m.breakQueue(vmm.LAN)
+			m.get(brief(m.t), m.Alice, "/") //nolint:errcheck // the device notices at the next frame
+			m.awaitLine("the lan interface was reset and works again")
+			if !m.said("the lan interface has stopped: the device asks for a reset") {
+				m.t.Error("the device did not ask for a reset")
+			}
+		}, false, limit},
 		{"the packet loop hangs", func(m *monitored) {
 			m.poke(m.function("router.(*Engine).Poll"), jumpToItself)
 			m.awaitReady()

@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"debug/elf"
 	"debug/gosym"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +25,71 @@ var jumpToItself = []byte{0xeb, 0xfe}
 func (m *monitored) poke(at uint64, b []byte) {
 	m.t.Helper()
 	m.qtestDo(fmt.Sprintf("write %#x %#x 0x%x", at, len(b), b))
+}
+
+// slot returns where the registers of an interface's device are on microvm.
+func (m *monitored) slot(r vmm.Role) uint64 {
+	m.t.Helper()
+	mac, err := net.ParseMAC(vmm.DefaultMAC(r))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	const first, step, slots = 0xfeb00000, 0x200, 24
+	for i := range uint64(slots) {
+		at := first + i*step
+		if m.peek(at+8) == 1 && m.peek(at+0x102) == uint64(binary.LittleEndian.Uint32(mac[2:])) {
+			return at
+		}
+	}
+	m.t.Fatalf("there is no device of the %s", r)
+	return 0
+}
+
+// peek reads a register or a word of the machine's memory.
+func (m *monitored) peek(at uint64) uint64 {
+	m.t.Helper()
+	v, err := strconv.ParseUint(strings.TrimPrefix(m.qtestDo(fmt.Sprintf("readl %#x", at)), "0x"), 16, 64)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return v
+}
+
+// breakQueue makes an interface's receive queue one that no driver can have made, at which the
+// device asks for a reset.
+func (m *monitored) breakQueue(r vmm.Role) {
+	m.t.Helper()
+	var devices struct{ Return []struct{ Path, Name string } }
+	m.ask("x-query-virtio", "", &devices)
+	for _, d := range devices.Return {
+		if d.Name != "virtio-net" {
+			continue
+		}
+		var q struct {
+			Return struct {
+				Avail uint64 `json:"vring-avail"`
+			}
+		}
+		var mac struct{ Return string }
+		m.ask("qom-get", fmt.Sprintf(`{"path":%q,"property":"mac"}`, d.Path), &mac)
+		if mac.Return != vmm.DefaultMAC(r) {
+			continue
+		}
+		m.ask("x-query-virtio-queue-status", fmt.Sprintf(`{"path":%q,"queue":0}`, d.Path), &q)
+		m.poke(q.Return.Avail+2, []byte{0x34, 0x92}) // the index
+		return
+	}
+	m.t.Fatalf("there is no device of the %s among %v", r, devices)
+}
+
+// awaitLine waits for a line of the console that has s.
+func (m *monitored) awaitLine(s string) {
+	m.t.Helper()
+	for until := time.Now().Add(limit); !m.said(s); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(until) {
+			m.t.Fatalf("the console does not say %q", s)
+		}
+	}
 }
 
 // qtestDo gives QEMU a command of its test protocol.

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -157,6 +158,45 @@ func TestRandomFromVirtioRNG(t *testing.T) {
 			t.Fatalf("console:\n%s", out)
 		}
 	})
+}
+
+// TestRandomStarves: a source that fails once the machine runs is reported once, counted, and holds
+// nothing up; random numbers come all the same. What must not be known to another restore does
+// not come.
+func TestRandomStarves(t *testing.T) {
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		t.Skip(err)
+	}
+	for bytes, starves := range map[int]bool{40: true, 4000: false} { // of which a seed takes 32
+		path := filepath.Join(t.TempDir(), "fifo")
+		if err := syscall.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0) // never at its end
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		b := make([]byte, bytes)
+		for i := range b {
+			b[i] = byte(i*7 + 1)
+		}
+		if _, err := f.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		out := boot(t, noRDRAND, 60*time.Second, "random-later", "-object", "rng-random,id=r,filename="+path, "-device", "virtio-rng-device,rng=r")
+		want := map[bool]string{true: "guest: starved=1 ", false: "guest: starved=0 "}[starves]
+		if !strings.Contains(out, "guest: ok random-later") || !strings.Contains(out, want) ||
+			strings.Count(out, "the source of random numbers does not answer") != strings.Count(want, "=1") ||
+			strings.Contains(out, "fresh=<nil>") == starves {
+			t.Errorf("%d bytes; console:\n%s", bytes, out)
+		}
+		if m := regexp.MustCompile(`took=(\S+)`).FindStringSubmatch(out); m != nil {
+			if d, err := time.ParseDuration(m[1]); err != nil || d > 500*time.Millisecond {
+				t.Errorf("it took %v (%v)", d, err)
+			}
+		}
+	}
 }
 
 func TestRefusesToStartWithoutRandom(t *testing.T) {

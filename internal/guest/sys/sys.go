@@ -4,7 +4,6 @@
 package sys
 
 import (
-	"crypto/sha256"
 	"errors"
 	"sync/atomic"
 	"syscall"
@@ -152,18 +151,26 @@ func Random(b []byte) error {
 	return nil
 }
 
-// poolBytes is the most that the kernel keeps of what the virtio-rng device gave.
-const poolBytes = 64
-
 // Fresh returns random bytes that do not depend on the machine's memory alone: after the
-// restore of a snapshot they differ from those of another restore. It takes more than the
-// kernel may have kept since before.
+// restore of a snapshot they differ from those of another restore.
 func Fresh() (b [32]byte, err error) {
-	var m [poolBytes + 64]byte
-	if err := Random(m[:]); err != nil {
-		return b, err
+	n, _, e := syscall.Syscall(318, uintptr(unsafe.Pointer(&b)), unsafe.Sizeof(b), abi.RandomFresh)
+	if e != 0 {
+		return b, e
 	}
-	return sha256.Sum256(m[:]), nil
+	if n != unsafe.Sizeof(b) {
+		return b, errors.New("too few random bytes")
+	}
+	return b, nil
+}
+
+// WatchdogRegisters returns the registers of the machine's watchdog device (Intel 6300ESB),
+// nil where there is none. They are accessed as devices' are.
+func WatchdogRegisters() unsafe.Pointer {
+	if a := info().Watchdog; a != 0 {
+		return window(a)
+	}
+	return nil
 }
 
 // Cooperate asks the kernel to interrupt the program no more. Threads then

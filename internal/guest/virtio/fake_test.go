@@ -35,6 +35,8 @@ type fakeNet struct {
 	link     uint16
 	broken   []string
 	refuse   bool // FEATURES_OK
+	stuck    bool // a reset does not end
+	resets   int
 }
 
 type fakeQueue struct {
@@ -157,6 +159,10 @@ func (d *fakeNet) Write32(off, v uint32) {
 			d.status = v
 		case v == 0 && d.status == 0:
 			d.bad("reset of a fresh device")
+		case v == 0 && d.stuck:
+		case v == 0:
+			d.status, d.accepted, d.isr, d.q = 0, 0, 0, [3]fakeQueue{}
+			d.resets++
 		case next[d.status] != v:
 			d.bad("status out of order")
 		case v == 11 && (d.refuse || d.accepted&^d.offered != 0):

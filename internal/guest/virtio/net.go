@@ -49,6 +49,8 @@ type NetCounters struct {
 	Notifies, Interrupts uint64
 	BadIndex, BadID      uint64 // violations by the device; each stops it
 	BadLength            uint64
+	Renewals             uint64 // times that the device was reset and set up again: see Renew
+	RxLost, TxLost       uint64 // frames lost by that; those to send may have been sent
 }
 
 // Net is a virtio network device with one pair of queues. Only one goroutine may use it.
@@ -352,11 +354,9 @@ func (n *Net) Ack() {
 
 // Changed handles a configuration change interrupt.
 func (n *Net) Changed() {
-	if n.t.Status()&statusNeedsReset != 0 {
-		n.giveUp("the device asks for a reset")
-		return
+	if n.Look(); n.reason == "" {
+		n.linkStatus()
 	}
-	n.linkStatus()
 }
 
 func (n *Net) linkStatus() {
@@ -384,7 +384,7 @@ func (n *Net) Kick() {
 	}
 }
 
-// giveUp stops the device for good.
+// giveUp stops the device until Renew.
 func (n *Net) giveUp(why string) {
 	if n.reason == "" {
 		n.reason = why

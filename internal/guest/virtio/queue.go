@@ -71,6 +71,7 @@ type queue struct {
 	badID     uint64 // descriptor number out of range, or not the device's
 	badLength uint64
 	notifies  uint64
+	phys      uint64 // where the device sees the queue
 	looked    uint16 // the device's used index at the last Kick
 }
 
@@ -99,7 +100,7 @@ func newQueue(number uint32, n uint16, eventIdx bool, alloc Alloc) (*queue, DMA,
 	if err != nil {
 		return nil, DMA{}, errors.New("virtio: no memory for a queue of " + strconv.Itoa(int(n)) + ": " + err.Error())
 	}
-	q := &queue{mask: n - 1, size: n, number: number, eventIdx: eventIdx, nfree: int(n)}
+	q := &queue{mask: n - 1, size: n, number: number, eventIdx: eventIdx, nfree: int(n), phys: d.Phys}
 	m := d.Mem
 	q.desc = unsafe.Slice((*desc)(unsafe.Pointer(&m[0])), n)
 	q.availHead = (*uint32)(unsafe.Pointer(&m[availOff]))

@@ -65,6 +65,7 @@ type Config struct {
 
 	pulse   *pulse   // counts the guest's signs of life, of one start; may be nil
 	control *control // QEMU's monitor, of one start: see args
+	dog     bool     // QEMU has a watchdog device, and the machine a bus for it
 }
 
 // Cmdline returns the machine's boot arguments.
@@ -176,8 +177,20 @@ func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-global", "virtio-mmio.force-legacy=false",
 		"-kernel", c.Image, "-append", c.Cmdline())
+	if c.dog {
+		// The firewall reports where it stands at an NMI, and the launcher ends one that does
+		// not even do that.
+		action := "-action watchdog=inject-nmi"
+		if !v.AtLeast(6, 0) {
+			action = "-watchdog-action inject-nmi"
+		}
+		args = append(args, append([]string{"-device", dogDevice}, strings.Fields(action)...)...)
+	}
 	return append(args, all.Args...), all, nil
 }
+
+// dogDevice is the watchdog device that the image knows.
+const dogDevice = "i6300esb"
 
 // add makes a part of one attachment of another.
 func (a *Attachment) add(b Attachment) {

@@ -140,7 +140,7 @@ func unixBackend(path string, trusted peer.Users) Backend {
 }
 
 func vhostUserBackend(path string, trusted peer.Users) Backend {
-	return func(id string, _ Version, _ int) (Attachment, error) {
+	return func(id string, v Version, _ int) (Attachment, error) {
 		// QEMU connects to it, and shares all of the machine's memory with it.
 		if err := trusted.Socket(path); errors.Is(err, peer.ErrForeign) {
 			return Attachment{}, fmt.Errorf(trustHint, "vhost-user", path, err)
@@ -148,9 +148,17 @@ func vhostUserBackend(path string, trusted peer.Users) Backend {
 			return Attachment{}, fmt.Errorf("network vhost-user:%s: there is no such socket (start the vhost-user back end first)", path)
 		}
 		return Attachment{SharedMemory: true, Sockets: []string{path}, Args: []string{
-			"-chardev", "socket,id=c" + id + ",path=" + escape(path),
+			"-chardev", "socket,id=c" + id + ",path=" + escape(path) + reconnect(v),
 			"-netdev", "vhost-user,id=" + id + ",chardev=c" + id}}, nil
 	}
+}
+
+// reconnect has QEMU connect every second to a back end that has ended.
+func reconnect(v Version) string {
+	if v.AtLeast(9, 2) {
+		return ",reconnect-ms=1000"
+	}
+	return ",reconnect=1"
 }
 
 // userBackend makes QEMU's user-mode network simulate the one that the policy was

@@ -117,6 +117,11 @@ func (g *Guest) wait(ctx context.Context, limit time.Duration) Outcome {
 		m.Stop()
 	case <-hung:
 		gaveUp = hungError{g.opts.Watchdog}
+		m.interrupt()
+		m.lastWords(g.crashed)
+		m.kill()
+	case <-m.fired(): // an NMI was sent with it
+		gaveUp = silentEnd{reason: ReasonWatchdog}
 		m.lastWords(g.crashed)
 		m.kill()
 	case <-m.Done():

@@ -38,6 +38,16 @@ type QEMU struct {
 	Confine *Confinement // nil: it has all rights of this process
 }
 
+// dog reports whether a machine gets a watchdog device: it has a PCI bus, and this QEMU was built
+// with the device.
+func (q *QEMU) dog(m MachineType) bool {
+	if m == Microvm {
+		return false
+	}
+	out, err := exec.Command(q.Path, "-device", "help").Output()
+	return err == nil && strings.Contains(string(out), `"`+dogDevice+`"`)
+}
+
 var versionLine = regexp.MustCompile(`version (\d+)\.(\d+)`)
 
 // Run is Run on QEMU.
@@ -63,6 +73,7 @@ func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
 	if q.Confine != nil && q.Confine.Spaces == nil {
 		c.Image = insideImage
 	}
+	c.dog = q.dog(c.Machine)
 	args, all, err := c.args(q.Version)
 	if err != nil {
 		return nil, err
@@ -135,6 +146,7 @@ func resolvConf() string {
 // Print implements Hypervisor. Files that QEMU inherits are numbered as they would
 // be.
 func (q *QEMU) Print(c Config) (string, error) {
+	c.dog = q.dog(c.Machine)
 	args, all, err := c.args(q.Version)
 	if err != nil {
 		return "", err

@@ -19,9 +19,10 @@ type control struct {
 	c  net.Conn
 	mu sync.Mutex
 
-	stopped  bool   // the machine is paused: by a command, not by a signal
-	watchdog bool   // the machine's watchdog device has fired
-	shutdown string // why the machine ended (QMP's ShutdownCause), "" if it is not known
+	stopped  bool          // the machine is paused: by a command, not by a signal
+	watchdog bool          // the machine's watchdog device has fired
+	fired    chan struct{} // closed then
+	shutdown string        // why the machine ended (QMP's ShutdownCause), "" if it is not known
 	done     chan struct{}
 }
 
@@ -37,7 +38,7 @@ func controlAttachment(fd int) (Attachment, *control, error) {
 	if err != nil {
 		return Attachment{}, nil, fmt.Errorf("socket pair for QEMU's monitor: %w", err)
 	}
-	k := &control{c: c, done: make(chan struct{})}
+	k := &control{c: c, done: make(chan struct{}), fired: make(chan struct{})}
 	go k.read()
 	return Attachment{Files: []*os.File{theirs}, Ended: k.close, Args: []string{
 		"-chardev", "socket,id=control,fd=" + strconv.Itoa(fd), "-mon", "chardev=control,mode=control"}}, k, nil
@@ -79,6 +80,9 @@ func (k *control) observe(b []byte) {
 	case "RESUME":
 		k.stopped = false
 	case "WATCHDOG":
+		if !k.watchdog {
+			close(k.fired)
+		}
 		k.watchdog = true
 	case "SHUTDOWN":
 		k.shutdown = m.Data.Reason

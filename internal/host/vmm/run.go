@@ -113,10 +113,26 @@ const (
 	reportGrace = 1500 * time.Millisecond
 )
 
-// lastWords has a machine that hangs report where it stands, where the hypervisor can
-// interrupt it whatever it does.
+// interrupt sends a machine that hangs an NMI, at which it reports where it stands, whatever it
+// does, where the hypervisor can.
+func (m *Machine) interrupt() {
+	if m.control != nil {
+		m.control.interrupt() //nolint:errcheck // it is ended all the same
+	}
+}
+
+// fired returns a channel that is closed when the machine's watchdog device fires, nil where
+// that is not seen.
+func (m *Machine) fired() <-chan struct{} {
+	if m.control == nil {
+		return nil
+	}
+	return m.control.fired
+}
+
+// lastWords waits for the report of a machine that was sent an NMI, and for its end.
 func (m *Machine) lastWords(crashed <-chan struct{}) {
-	if m.control == nil || m.control.interrupt() != nil {
+	if m.control == nil {
 		return
 	}
 	select {

@@ -274,8 +274,20 @@ type Info struct {
 	Devices     [MaxDevices]Device
 	Found       Found
 	Generations [MaxGenerations]uint64 // addresses of words that change when the machine was restored; 0: none
+	Watchdog    uint64                 // address of the 6300ESB's registers, uncached; 0: there is none
 	Cmdline     [MaxCmdline]byte
 }
+
+// Registers of the 6300ESB's watchdog timer in its window (data sheet 300641, 15.2): the
+// preloads of the two stages, in ticks, of 32 bits at 0 and 4, and the reload register, of 16
+// bits. Before each write there, but for these two, the two values are written to the reload
+// register.
+const (
+	DogReload  = 0xc
+	DogUnlock1 = 0x80
+	DogUnlock2 = 0x86
+	DogFeed    = 1 << 8 // in the reload register: the time begins anew
+)
 
 // MaxGenerations is how many words say that the machine was restored: two of VMGenID, one of
 // VMClock.
@@ -357,6 +369,11 @@ const (
 	ClockSet  = 1
 )
 
+// RandomFresh is a flag of getrandom: the bytes do not depend on the machine's memory alone,
+// so that after the restore of a snapshot they differ from those of another restore. The
+// result is -EAGAIN when the source does not answer.
+const RandomFresh = 1 << 30
+
 // Arguments of SysPower.
 const (
 	PowerOff   = 0
@@ -376,4 +393,5 @@ type Stats struct {
 	IdleNS                  uint64 // time slept
 	TableFrames             uint64 // page-table frames in use
 	MaxLateNS               uint64 // worst delay of a timed wait past its deadline
+	Starved                 uint64 // times that the source of random numbers did not answer
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -42,6 +43,7 @@ var checks = []struct {
 	{"timers", timers},
 	{"clock", clock},
 	{"random", random},
+	{"random-later", randomLater},
 	{"gc", gc},
 	{"dma", dma},
 	{"memory-limit", memoryLimit},
@@ -402,6 +404,24 @@ func random() error {
 		return errors.New("constant")
 	}
 	fmt.Printf("guest: random %x\n", a)
+	return nil
+}
+
+// randomLater takes random numbers when the generator is due to be seeded again. It takes its
+// time only where that is asked for.
+func randomLater() error {
+	if !strings.Contains(sys.Cmdline(), "random-later") {
+		return nil
+	}
+	time.Sleep(1100 * time.Millisecond)
+	var a, b [32]byte
+	began := sys.Nanotime()
+	if err := errors.Join(sys.Random(a[:]), sys.Random(b[:])); err != nil || a == b || a == [32]byte{} {
+		return fmt.Errorf("%x, %x, %v", a, b, err)
+	}
+	took := time.Duration(sys.Nanotime() - began)
+	_, err := sys.Fresh()
+	fmt.Printf("guest: starved=%d took=%v fresh=%v\n", sys.Stats().Starved, took, err)
 	return nil
 }
 
