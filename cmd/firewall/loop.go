@@ -64,7 +64,7 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock, dog *w
 				out.snapshot()
 				out.wake()
 				others(now)
-				p.check(now, out)
+				p.check(now, e, out)
 			}
 			continue
 		}
@@ -100,7 +100,7 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock, dog *w
 		p.interrupted(bits, out)
 		p.lan.Disarm()
 		p.wan.Disarm()
-		p.check(g.last, out)
+		p.check(g.last, e, out)
 		idle = 0
 	}
 }
@@ -165,7 +165,13 @@ func after(began int64) int64 {
 }
 
 // check polls for interrupts and kicks the devices at intervals, and sets devices up again.
-func (p *ports) check(now int64, out *outlet) {
+func (p *ports) check(now int64, e *router.Engine, out *outlet) {
+	if !p.heard {
+		if mac, ok := e.Gateway(); ok {
+			p.heard = true
+			say("gateway " + formatMAC(mac)) // who replaces a firewall waits for it
+		}
+	}
 	if now >= p.kick {
 		p.kick = now + kickEvery
 		p.interrupted(sys.Wait(0), out) // a loop that never sleeps would not see them

@@ -18,6 +18,7 @@ type ports struct {
 	lanBit, wanBit uint64 // in the result of sys.Wait
 	renewals       [2]renewal
 	kick, look     int64 // times of the next Kick and Look
+	heard          bool  // the gateway; reported
 }
 
 const netDevice = 1 // virtio device type

@@ -76,6 +76,7 @@ type Cache struct {
 	slot    [MaxEntries]Neighbour
 	key     uint64 // secret: who fills the cache cannot choose a run
 	gateway packet.Addr
+	expects int64      // until when an answer of the gateway is believed although no frame waits
 	last    *Neighbour // that was found last
 	entries int        // slots that are not free
 

@@ -39,13 +39,18 @@ type Learned struct {
 	Evicted bool           // another neighbour was forgotten
 }
 
+// Expect notes that the gateway was asked for although no frame waits for it: its answer is
+// believed if it comes within RequestEvery. A frame that comes meanwhile asks for it anew.
+func (c *Cache) Expect(now int64) { c.expects = now + RequestEvery }
+
 // Learn notes that a, with the link-layer address mac, has asked us or, with
 // answer, has answered us. Conflict has found nothing against it. An answer that
 // nobody asked for is ignored.
 func (c *Cache) Learn(a packet.Addr, mac [6]byte, answer bool, now int64) (l Learned) {
 	n := c.Find(a)
 	asked := n != nil && n.State != Reachable
-	if answer && !asked {
+	expected := n == nil && a == c.gateway && now < c.expects
+	if answer && !asked && !expected {
 		return Learned{}
 	}
 	if !answer && a == c.gateway && (n == nil || n.State == Incomplete) {
@@ -57,7 +62,7 @@ func (c *Cache) Learn(a packet.Addr, mac [6]byte, answer bool, now int64) (l Lea
 		if n, l.Evicted = c.claimLearned(a, now); n == nil {
 			return Learned{}
 		}
-		n.Learned = true
+		n.Learned = !answer
 	}
 	if asked {
 		n.Learned = !answer

@@ -40,6 +40,8 @@ func TestNextDeadline(t *testing.T) {
 	l := newLab(t, "accept", established)
 	l.e.Announce()
 	l.run()
+	in("the gateway is to be asked for again", l, askEvery, askEvery)
+	l.e.gate.due = false
 	in("its addresses are to be announced again", l, announceEvery, announceEvery)
 	quietLab(l)
 	never("nothing to do", l)

@@ -87,9 +87,11 @@ func (e *Engine) sendARP(p *port, to *[6]byte, m *packet.ARPMessage) {
 
 // Announce announces the firewall's addresses on both links (gratuitous ARP, RFC 5227
 // section 3), so that hosts replace the link-layer addresses of a predecessor. The
-// announcement is repeated 2 seconds after the next Poll.
+// announcement is repeated 2 seconds after the next Poll. From then on the gateway is asked
+// for every second, until it has answered once.
 func (e *Engine) Announce() {
 	e.again = announceAgain{due: true}
+	e.gate = gatewayAsk{due: e.outside.gateway != 0}
 	e.announce()
 }
 

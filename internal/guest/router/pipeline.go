@@ -94,6 +94,9 @@ func (e *Engine) NextDeadline() int64 {
 	if e.again.due {
 		d = min(d, max(e.again.at, e.tick))
 	}
+	if e.gate.due {
+		d = min(d, max(e.gate.at, e.tick))
+	}
 	for i := range e.port {
 		d = min(d, e.port[i].neigh.Due())
 	}
@@ -119,6 +122,9 @@ func (e *Engine) timers(now int64) {
 		e.neighbourTick(&e.port[i], now)
 	}
 	e.announceTick(now)
+	if e.gate.due {
+		e.gatewayTick(now)
+	}
 	e.delayedTick(now)
 	e.host.Tick(now)
 	e.sniTick(now)

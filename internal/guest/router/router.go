@@ -16,6 +16,7 @@
 //	local.go      what is addressed to the firewall, and what it sends itself (endpoint)
 //	own.go        which addresses are the firewall's
 //	names.go      names of destinations
+//	gateway.go    the gateway is asked for before there is traffic
 //	neighbour.go  ARP: link-layer addresses of next hops, and what waits for these
 //	reassemble.go fragments, where they are reassembled
 //	transmit.go   leave
@@ -142,10 +143,12 @@ type entropy struct {
 	rndKey uint64
 }
 
-// timing is the time of the current poll, and that of the next timers and announcement.
+// timing is the time of the current poll, and that of the next timers, announcement and
+// request for the gateway.
 type timing struct {
 	now, tick int64
 	again     announceAgain
+	gate      gatewayAsk
 }
 
 // answering is whether the policy rejects anything, and the SYNs whose answers are delayed.
