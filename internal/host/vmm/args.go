@@ -59,6 +59,8 @@ type Config struct {
 	// nil.
 	Log func(format string, a ...any)
 
+	// Quiet keeps events off the console, which the firewall waits for; the stream has them.
+	Quiet bool
 	// Gate joins the machine to its networks and its stream to the receiver, and parts
 	// them while it runs. nil: it is joined.
 	Gate *Gate
@@ -76,7 +78,11 @@ func (c *Config) Cmdline() string {
 			a = append(a, fmt.Sprintf("thurward.%s=%s", n.Role, n.MAC))
 		}
 	}
-	a = append(a, "thurward.events=console")
+	if c.Quiet {
+		a = append(a, "thurward.events=none")
+	} else {
+		a = append(a, "thurward.events=console")
+	}
 	if p := c.Vsock.port(); p != DefaultPort {
 		a = append(a, fmt.Sprintf("thurward.vsock_port=%d", p))
 	}

@@ -9,7 +9,10 @@ import (
 )
 
 // A Plug joins a running machine to a network, and parts it from it.
-type Plug struct{ In, Out func() error }
+type Plug struct {
+	In, Out func() error
+	empty   func() // before the machine starts: takes what waits for it; may be nil
+}
 
 // ErrNoPlug is the error of a machine that was to start apart from its networks, and of
 // which one cannot be parted from it.
@@ -47,11 +50,12 @@ func Switch(from, to *Gate) error {
 	return err
 }
 
-// Open joins the machine. After an error it is parted from all networks.
+// Open joins the machine, to its last network first, which is the WAN: what then comes from
+// the LAN finds its way out. After an error it is parted from all networks.
 func (g *Gate) Open() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, p := range g.plugs {
+	for _, p := range slices.Backward(g.plugs) {
 		if err := p.In(); err != nil {
 			return errors.Join(fmt.Errorf("joining the machine: %w", err), g.shut())
 		}
@@ -106,7 +110,13 @@ func (g *Gate) add(p *Plug) error {
 		if g.open {
 			return p.In()
 		}
-		return p.Out()
+		if err := p.Out(); err != nil {
+			return err
+		}
+		if p.empty != nil {
+			p.empty()
+		}
+		return nil
 	case !g.open:
 		return ErrNoPlug
 	}
@@ -120,7 +130,7 @@ func (g *Gate) pass(dial func() (*net.UnixConn, error)) (*net.UnixConn, error) {
 	if g == nil {
 		return dial()
 	}
-	if !g.isOpen() {
+	if !g.Joined() {
 		return nil, errShut
 	}
 	c, err := dial() // may take a while: nobody waits for it to shut the gate
@@ -137,7 +147,8 @@ func (g *Gate) pass(dial func() (*net.UnixConn, error)) (*net.UnixConn, error) {
 	return c, nil
 }
 
-func (g *Gate) isOpen() bool {
+// Joined reports whether the gate is open.
+func (g *Gate) Joined() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.open

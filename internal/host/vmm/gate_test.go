@@ -32,7 +32,7 @@ func TestGate(t *testing.T) {
 				return nil
 			}
 		}
-		return &Plug{do("in"), do("out")}
+		return &Plug{In: do("in"), Out: do("out")}
 	}
 	steps := func(want string) {
 		t.Helper()
@@ -55,21 +55,21 @@ func TestGate(t *testing.T) {
 	must(new.add(plug("d")))
 	steps("c out, d out")
 	must(Switch(old, new))
-	steps("a out, b out, c in, d in")
+	steps("a out, b out, d in, c in")
 	must(Switch(new, old))
-	steps("c out, d out, a in, b in")
-	fails = "d in"
+	steps("c out, d out, b in, a in")
+	fails = "c in"
 	if err := Switch(old, new); err == nil {
 		t.Error("no error")
 	}
-	steps("a out, b out, c in, d in, c out, d out, a in, b in")
+	steps("a out, b out, d in, c in, c out, d out, b in, a in")
 	fails = "b out"
 	if err := Switch(old, new); err == nil {
 		t.Error("no error")
 	}
-	steps("a out, b out, a in, b in") // a machine that cannot be parted is not doubled
+	steps("a out, b out, b in, a in") // a machine that cannot be parted is not doubled
 	must(Switch(nil, new))
-	steps("c in, d in")
+	steps("d in, c in")
 
 	if err := NewGate(false).add(nil); !errors.Is(err, ErrNoPlug) {
 		t.Errorf("a machine that cannot be parted stands by: %v", err)
@@ -213,9 +213,17 @@ func TestPlugs(t *testing.T) {
 		}
 		defer machines[i].drop()
 		gates[i] = NewGate(i == 0)
+		for range 10 { // what a machine that stands by must not see
+			if _, err := unix.Write(int(host.Fd()), append(make([]byte, 10), bytes.Repeat([]byte{0xff}, 60)...)); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := gates[i].add(machines[i].plug()); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if n, err := unix.Read(int(machines[1].Files[0].Fd()), make([]byte, 2000)); err == nil {
+		t.Errorf("a frame of %d bytes waits for a machine that stands by", n)
 	}
 	a, b := machines[0].Files[0], machines[1].Files[0]
 	passes(a, true, "the first")

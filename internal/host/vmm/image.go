@@ -46,6 +46,11 @@ func OpenImage(path string) (*Image, error) {
 	case err != nil:
 		return nil, fmt.Errorf("image: %w", err)
 	}
+	return ParseImage(path, b)
+}
+
+// ParseImage is OpenImage for the contents of a file; path is for errors.
+func ParseImage(path string, b []byte) (*Image, error) {
 	rebuild := func(format string, a ...any) (*Image, error) {
 		return nil, fmt.Errorf("image %s: %s (build it anew: thurward build -o %s)", path, fmt.Sprintf(format, a...), path)
 	}

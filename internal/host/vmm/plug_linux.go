@@ -3,7 +3,6 @@ package vmm
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -12,11 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attributes of a bridge's port and its states (linux/if_link.h, linux/if_bridge.h).
+// States of a bridge's port (linux/if_bridge.h).
 const (
-	attrProtInfo = 12 // IFLA_PROTINFO
-	attrState    = 1  // IFLA_BRPORT_STATE
-
 	portDisabled   = 0
 	portForwarding = 3
 )
@@ -25,25 +21,40 @@ const (
 // nor passes them on, and its machine notices nothing. It does not work on a bridge that
 // runs the spanning tree protocol, which sets the states itself.
 func bridgePlug(name string) *Plug {
-	set := func(state uint8) func() error { return func() error { return setPort(name, state) } }
+	index := 0 // found once: a machine's device stays
+	set := func(state uint8) func() error {
+		return func() (err error) {
+			if index == 0 {
+				if index, err = indexOf(name); err != nil {
+					return err
+				}
+			}
+			if err := setPort(index, state); err != nil {
+				return fmt.Errorf("state of the bridge's port %s: %w", name, err)
+			}
+			return nil
+		}
+	}
 	return &Plug{In: set(portForwarding), Out: set(portDisabled)}
 }
 
-// setPort sets the state of the port that a device is on its bridge (RTM_SETLINK).
-func setPort(name string, state uint8) error {
-	dev, err := net.InterfaceByName(name)
-	if err != nil {
-		return err
-	}
+// setPort sets the state of the port that a device is on its bridge (RTM_SETLINK). The bridge
+// forgets which addresses were behind it: frames to them go to all ports, until their new
+// place is known.
+func setPort(index int, state uint8) error {
 	attrs := netlink.NewAttributeEncoder()
-	attrs.Nested(attrProtInfo, func(e *netlink.AttributeEncoder) error { e.Uint8(attrState, state); return nil })
+	attrs.Nested(unix.IFLA_PROTINFO, func(e *netlink.AttributeEncoder) error {
+		e.Uint8(unix.IFLA_BRPORT_STATE, state)
+		e.Flag(unix.IFLA_BRPORT_FLUSH, true)
+		return nil
+	})
 	b, err := attrs.Encode()
 	if err != nil {
 		return err
 	}
 	info := make([]byte, unix.SizeofIfInfomsg)
 	info[0] = unix.AF_BRIDGE
-	binary.NativeEndian.PutUint32(info[4:], uint32(dev.Index))
+	binary.NativeEndian.PutUint32(info[4:], uint32(index))
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return fmt.Errorf("netlink: %w", err)
@@ -53,11 +64,27 @@ func setPort(name string, state uint8) error {
 		Header: netlink.Header{Type: unix.RTM_SETLINK, Flags: netlink.Request | netlink.Acknowledge},
 		Data:   append(info, b...),
 	})
-	if err != nil {
-		return fmt.Errorf("state of the bridge's port %s: %w", name, err)
-	}
-	return nil
+	return err
 }
+
+// empty takes the frames that wait in a TAP device, from before it was parted: a machine that
+// stands by would ask in vain for the hosts that they go to.
+func empty(f *os.File) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	b := make([]byte, maxFrame)
+	for range maxWaiting {
+		n := 0
+		if e := raw.Control(func(fd uintptr) { n, err = unix.Read(int(fd), b) }); e != nil || err != nil || n <= 0 {
+			return
+		}
+	}
+}
+
+// maxWaiting is more than the frames that wait in a TAP device (txqueuelen).
+const maxWaiting = 10000
 
 // multiQueue reports whether a TAP device may have several programs on it.
 func multiQueue(name string) bool {

@@ -33,7 +33,7 @@ func tapBackend(name string) (Backend, error) {
 				f.Close()
 				return Attachment{}, fmt.Errorf("network tap:%s: %w", name, err)
 			}
-			at.plugs = []*Plug{queuePlug(own)}
+			at.plugs = []*Plug{queuePlug(own)} // the kernel empties a queue that is detached
 			at.Ended = func() { own.Close() }
 		}
 		return at, nil
@@ -104,7 +104,9 @@ func bridgeBackend(bridge string) (Backend, error) {
 		if err == nil {
 			if err = joinBridge(bridge, name); err == nil {
 				at := tapAttachment(id, fd, f)
-				at.plugs = []*Plug{bridgePlug(name)}
+				p := bridgePlug(name)
+				p.empty = func() { empty(f) }
+				at.plugs = []*Plug{p}
 				return at, nil
 			}
 			f.Close()
@@ -146,14 +148,7 @@ func joinBridge(bridge, dev string) error {
 
 // bringUp sets a device up and returns its number.
 func bringUp(dev string) (index int, err error) {
-	err = onInterface(dev, func(s int, ifr *unix.Ifreq) error {
-		if err := unix.IoctlIfreq(s, unix.SIOCGIFINDEX, ifr); err != nil {
-			return fmt.Errorf("index of %s: %w", dev, err)
-		}
-		index = int(ifr.Uint32())
-		return nil
-	})
-	if err != nil {
+	if index, err = indexOf(dev); err != nil {
 		return 0, err
 	}
 	return index, onInterface(dev, func(s int, ifr *unix.Ifreq) error {
@@ -166,6 +161,18 @@ func bringUp(dev string) (index int, err error) {
 		}
 		return nil
 	})
+}
+
+// indexOf returns the number of a device.
+func indexOf(dev string) (index int, err error) {
+	err = onInterface(dev, func(s int, ifr *unix.Ifreq) error {
+		if err := unix.IoctlIfreq(s, unix.SIOCGIFINDEX, ifr); err != nil {
+			return fmt.Errorf("index of %s: %w", dev, err)
+		}
+		index = int(ifr.Uint32())
+		return nil
+	})
+	return index, err
 }
 
 // onInterface calls f with a request about an interface, and a socket for it.
