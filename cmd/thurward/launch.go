@@ -28,6 +28,7 @@ const demoRestarts = 5
 // A launch is one run of an image.
 type launch struct {
 	image          string
+	state          string // folder of a firewall whose image is deployed; "": image
 	accel          vmm.Accel
 	machine        vmm.MachineType
 	vmm            string // which hypervisor
@@ -66,6 +67,9 @@ func (l *launch) demonstrates() bool { return l.lan.Kind == vmm.Demo && l.wan.Ki
 
 // run boots the image and supervises it until its end.
 func (l *launch) run(ctx context.Context) error {
+	if l.state != "" {
+		return l.serve(ctx)
+	}
 	img, err := vmm.OpenImage(l.image)
 	if err != nil {
 		return err
@@ -93,10 +97,7 @@ func (l *launch) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg := vmm.Config{
-		Image: l.image, Machine: l.machine, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics,
-		Append: l.args, Name: l.name, Vsock: l.vsock, Trusted: l.trusted, Log: l.say,
-	}
+	cfg := l.machineConfig(l.image, kvm, nics)
 	if l.printConfig {
 		s, err := h.Print(cfg)
 		if err == nil {
@@ -116,15 +117,35 @@ func (l *launch) run(ctx context.Context) error {
 	defer stop()
 	notify := newNotifier(l.say)
 	defer notify.stopOn(ctx)()
-	opts := vmm.RunOptions{Restart: l.restart, MaxRestarts: l.maxRestarts, Watchdog: l.watchdog, Say: l.say}
+	opts := l.options()
 	if l.demonstrates() {
 		if opts.MaxRestarts == 0 {
 			opts.MaxRestarts = demoRestarts // it is to end by itself
 		}
 		return l.demonstrate(ctx, h, cfg, opts, w)
 	}
+	opts.OnLine = l.shower()
+	return vmm.Run(ctx, h, cfg, notify.attach(opts))
+}
+
+// options are those of the supervision.
+func (l *launch) options() vmm.RunOptions {
+	return vmm.RunOptions{Restart: l.restart, MaxRestarts: l.maxRestarts, Watchdog: l.watchdog, Say: l.say}
+}
+
+// machineConfig is the machine for an image.
+func (l *launch) machineConfig(image string, kvm bool, nics []vmm.NIC) vmm.Config {
+	return vmm.Config{
+		Image: image, Machine: l.machine, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics,
+		Append: l.args, Name: l.name, Vsock: l.vsock, Trusted: l.trusted, Log: l.say,
+		Quiet: l.state != "",
+	}
+}
+
+// shower prints the lines of the console.
+func (l *launch) shower() func(vmm.Line) {
 	style := ecs.Style{Color: terminal.Colour(l.out), Zone: time.Local}
-	opts.OnLine = func(ln vmm.Line) {
+	return func(ln vmm.Line) {
 		if ln.Kind == vmm.EventLine && l.terminal { // programs get the line unchanged
 			if e, err := ecs.Parse(ln.Rest); err == nil {
 				fmt.Fprintln(l.out, style.Text(e.Time(), e)) // Text escapes
@@ -134,7 +155,6 @@ func (l *launch) run(ctx context.Context) error {
 		}
 		fmt.Fprintln(l.out, ln.Text)
 	}
-	return vmm.Run(ctx, h, cfg, notify.attach(opts))
 }
 
 // hypervisor finds the hypervisor that was asked for, and confines it.

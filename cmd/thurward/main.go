@@ -69,7 +69,8 @@ policy compiled in. To change it, edit the policy and build a new image.`,
   thurward run --lan demo --wan demo
   thurward replay --lan lan.pcap --wan wan.pcap --events -
   thurward events --action drop   # why was this dropped?
-  thurward top`,
+  thurward top
+  sudo thurward deploy new.img --name edge`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -92,6 +93,7 @@ policy compiled in. To change it, edit the policy and build a new image.`,
 	root.AddCommand(newTestCmd(), newSuggestCmd(), newInitCmd(), newDoctorCmd())
 	root.AddCommand(newExplainCmd(), newDiffCmd(), newImportCmd(), newVersionCmd())
 	root.SuggestionsMinimumDistance = 2
+	root.AddCommand(newDeployCmd(), newRollbackCmd(), newStatusCmd())
 	return root
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thurward/thurward/internal/host/deploy"
 	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/peer"
 	"github.com/thurward/thurward/internal/host/vmm"
@@ -29,6 +30,7 @@ type runFlags struct {
 	jailer      string
 	user        string
 	name        string
+	state       string // folder of a firewall whose image is deployed
 	noSandbox   bool
 	pci         bool
 	printConfig bool
@@ -67,14 +69,22 @@ run itself does: it then serves a web page and metrics for Prometheus on loopbac
 URL, which run prints, has a token; Prometheus reads one from a file
 (--page-token).
 
+With --state the image is the one that thurward deploy has put into the folder, which
+can be changed while the firewall runs; its name is the folder's unless --name says
+another.
+
 With demo on both sides a demonstration is played first. On a terminal the
 firewall then stays up and its verdicts are printed, until Ctrl-C; otherwise
 run ends, with 0 if every step went as it should.`,
 		Example: `  thurward run --lan demo --wan demo
   thurward run --lan tap:lan0 --wan user
+  sudo thurward run --state /var/lib/thurward/edge --lan bridge:br-lan --wan bridge:br-wan
   sudo thurward run --lan bridge:br-lan --wan bridge:br-wan`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("image") && f.state != "" {
+				return usageError{errors.New("run: --image and --state: the image of a folder is deployed (thurward deploy IMAGE --name NAME)")}
+			}
 			l, err := f.launch()
 			if err != nil {
 				return usageError{fmt.Errorf("run: %w", err)}
@@ -98,6 +108,7 @@ run ends, with 0 if every step went as it should.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.image, "image", "build/thurward.img", "the image")
+	fl.StringVar(&f.state, "state", "", "run the image that thurward deploy has put into this folder, "+deploy.Home+"/NAME, and change it on request")
 	fl.StringVar(&f.vmm, "vmm", "qemu", "the virtual machine monitor: "+vmmHelp)
 	fl.StringVar(&f.jailer, "jailer", "", "run Firecracker in its jail, as this user or UID:GID (root)")
 	fl.StringVar(&f.user, "user", "", "whom the hypervisor becomes, a name or UID:GID (root; default a number of its own)")
@@ -187,6 +198,9 @@ func (f *runFlags) launch() (*launch, error) {
 		}
 	}
 	l.name, l.maxRestarts = f.name, f.restarts
+	if err := l.deployed(f.state); err != nil {
+		return nil, err
+	}
 	l.cpus, l.args, l.pageToken = f.cpus, f.args, f.pageToken
 	return l, nil
 }

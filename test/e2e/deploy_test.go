@@ -1,0 +1,261 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thurward/thurward/internal/host/image"
+	rules "github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/service"
+)
+
+// deployRules is a policy for the hosts of newHosts; the second rule tells two of them apart.
+const deployRules = `
+interfaces:
+  lan0: { address: 10.0.0.1/24 }
+  wan0: { address: 203.0.113.10/24, gateway: %s }
+defaults: { default_action: deny }
+nat:
+  snat: [{ out_interface: wan0, source: 10.0.0.0/24, masquerade: true }]
+rules:
+  - { id: out, action: accept, direction: egress, protocol: [tcp, udp, icmp] }
+  - { id: %s, action: deny, direction: ingress, protocol: tcp, destination_port: 1 }
+  - { id: back, action: accept, direction: ingress, state: established }
+`
+
+// deployImage writes the image of such a policy.
+func deployImage(t *testing.T, dir, name, gateway string) string {
+	t.Helper()
+	src := fmt.Sprintf(deployRules, gateway, name)
+	p, ds := rules.Load(name+".yaml", []byte(src))
+	if p == nil {
+		t.Fatal(ds)
+	}
+	seg, err := compile.Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := parts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Policy = compile.Encode(seg)
+	b, err := image.Link(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, name+".img")
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// within runs f in a network namespace. Sockets that it makes stay there.
+func within(t *testing.T, ns string, f func() error) {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // the thread ends with the goroutine
+		ns, err := os.Open("/run/netns/" + ns)
+		if err == nil {
+			defer ns.Close()
+			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A deployed is a firewall that runs as a service between two hosts.
+type deployed struct {
+	*hosts
+	t          *testing.T
+	bin, state string
+	dir        string
+	service    *exec.Cmd
+	log        *bytes.Buffer
+}
+
+func newDeployed(t *testing.T, kvm bool, first string) *deployed {
+	t.Helper()
+	bin, err := launcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &deployed{hosts: newHosts(t), t: t, bin: bin, dir: t.TempDir(), log: &bytes.Buffer{}}
+	d.state = filepath.Join(d.dir, "edge")
+	if out, err := d.run("deploy", deployImage(t, d.dir, first, "203.0.113.1")); err != nil {
+		t.Fatalf("deploying without a service: %v\n%s", err, out)
+	}
+	d.start(kvm)
+	return d
+}
+
+// run runs a command about the firewall.
+func (d *deployed) run(command string, args ...string) (string, error) {
+	args = append([]string{command, "--name", "edge", "--state", d.state}, args...)
+	out, err := exec.CommandContext(soon(d.t), d.bin, args...).CombinedOutput()
+	return string(out), err
+}
+
+// start starts the service, and waits until it is healthy.
+func (d *deployed) start(kvm bool) {
+	d.t.Helper()
+	d.service = exec.Command(d.bin, "run", "--name", "edge", "--state", d.state, "--lan", "bridge:"+d.brL, "--wan", "bridge:"+d.brW,
+		"--vsock", filepath.Join(d.dir, "v"), "--page", "none", "--accel", map[bool]string{false: "tcg", true: "kvm"}[kvm])
+	d.service.Stdout, d.service.Stderr = d.log, d.log
+	if err := d.service.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	over := make(chan struct{})
+	go func() { d.service.Wait(); close(over) }() //nolint:errcheck // ended by the test
+	d.t.Cleanup(func() {
+		d.service.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
+		<-over
+		if d.t.Failed() {
+			d.t.Logf("the service:\n%s", d.log)
+		}
+	})
+	for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := d.run("status"); err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			out, _ := d.run("status")
+			d.t.Fatalf("the service is not healthy:\n%s", out)
+		}
+	}
+}
+
+// status returns what status --json says.
+func (d *deployed) status() (s service.Status) {
+	d.t.Helper()
+	out, _ := d.run("status", "--json") // it says by its code whether the firewall is healthy
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		d.t.Fatalf("%v: %s", err, out)
+	}
+	return s
+}
+
+// A stream is datagrams from the LAN's host to the WAN's, one each millisecond.
+type stream struct {
+	mu      sync.Mutex
+	arrived []time.Time
+	stop    context.CancelFunc
+}
+
+func (d *deployed) stream() *stream {
+	d.t.Helper()
+	s := &stream{}
+	var from, to net.PacketConn
+	within(d.t, d.wan, func() (err error) { to, err = net.ListenPacket("udp4", "198.51.100.80:5000"); return err })
+	within(d.t, d.lan, func() (err error) { from, err = net.ListenPacket("udp4", "10.0.0.2:5000"); return err })
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	d.t.Cleanup(func() { cancel(); from.Close(); to.Close() })
+	go func() {
+		b := make([]byte, 100)
+		dst := to.LocalAddr()
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for n := uint64(1); ctx.Err() == nil; n++ {
+			<-tick.C
+			binary.BigEndian.PutUint64(b, n)
+			from.WriteTo(b, dst) //nolint:errcheck // lost
+		}
+	}()
+	go func() {
+		b := make([]byte, 100)
+		for {
+			if _, _, err := to.ReadFrom(b); err != nil {
+				return
+			}
+			s.mu.Lock()
+			s.arrived = append(s.arrived, time.Now())
+			s.mu.Unlock()
+		}
+	}()
+	return s
+}
+
+// gap returns the longest time without a datagram since a time.
+func (s *stream) gap(since time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last, most := since, time.Duration(0)
+	for _, a := range s.arrived {
+		if a.After(since) {
+			most, last = max(most, a.Sub(last)), a
+		}
+	}
+	return max(most, time.Since(last))
+}
+
+// TestDeployOutage: from the last packet through the old machine to the first through the
+// new one, under load, less than 100 ms pass: the median of several changes.
+func TestDeployOutage(t *testing.T) {
+	each(t, func(t *testing.T, kvm bool) {
+		d := newDeployed(t, kvm, "first")
+		second := deployImage(t, d.dir, "second", "203.0.113.1")
+		s := d.stream()
+		time.Sleep(time.Second)
+		var outages, whole []time.Duration
+		for i := range 5 {
+			began := time.Now()
+			out, err := "", error(nil)
+			if i == 0 {
+				out, err = d.run("deploy", second, "--watch", "1s")
+			} else {
+				out, err = d.run("rollback", "--watch", "1s")
+			}
+			if err != nil {
+				t.Fatalf("change %d: %v\n%s", i, err, out)
+			}
+			t.Log(out)
+			outages, whole = append(outages, s.gap(began)), append(whole, time.Since(began))
+		}
+		t.Logf("outages %v, changes %v\n%s", outages, whole, d.log)
+		slices.Sort(outages)
+		if outages[2] > 100*time.Millisecond {
+			t.Errorf("the median of the outages is %v", outages[2])
+		}
+	})
+}
+
+// TestDeployGoesBack: an image whose firewall cannot hear its gateway is taken back by
+// itself, and connections live on in the old machine.
+func TestDeployGoesBack(t *testing.T) {
+	d := newDeployed(t, false, "good")
+	before := d.status()
+	out, err := d.run("deploy", deployImage(t, d.dir, "broken", "203.0.113.99"), "--watch", "1s")
+	if err == nil || !strings.Contains(out, "gateway") {
+		t.Errorf("%v: %s", err, out)
+	}
+	after := d.status()
+	if after.Current != before.Current || after.Failed == nil || !after.Healthy || after.Running.Since != before.Running.Since {
+		t.Errorf("after: %+v, %+v", after, after.Running)
+	}
+}
