@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -26,12 +28,13 @@ import (
 	"github.com/thurward/thurward/internal/host/service"
 )
 
-// deployRules is a policy for the hosts of newHosts; the second rule tells two of them apart.
+// deployRules is a policy for the hosts of newHosts, with a gateway, more defaults, and a
+// rule whose id tells two policies apart.
 const deployRules = `
 interfaces:
   lan0: { address: 10.0.0.1/24 }
   wan0: { address: 203.0.113.10/24, gateway: %s }
-defaults: { default_action: deny }
+defaults: { default_action: deny%s }
 nat:
   snat: [{ out_interface: wan0, source: 10.0.0.0/24, masquerade: true }]
 rules:
@@ -41,9 +44,9 @@ rules:
 `
 
 // deployImage writes the image of such a policy.
-func deployImage(t *testing.T, dir, name, gateway string) string {
+func deployImage(t *testing.T, dir, name, gateway string, defaults ...string) string {
 	t.Helper()
-	src := fmt.Sprintf(deployRules, gateway, name)
+	src := fmt.Sprintf(deployRules, gateway, strings.Join(append([]string{""}, defaults...), ", "), name)
 	p, ds := rules.Load(name+".yaml", []byte(src))
 	if p == nil {
 		t.Fatal(ds)
@@ -234,10 +237,9 @@ func TestDeployOutage(t *testing.T) {
 			if err != nil {
 				t.Fatalf("change %d: %v\n%s", i, err, out)
 			}
-			t.Log(out)
 			outages, whole = append(outages, s.gap(began)), append(whole, time.Since(began))
 		}
-		t.Logf("outages %v, changes %v\n%s", outages, whole, d.log)
+		t.Logf("outages %v, changes %v", outages, whole)
 		slices.Sort(outages)
 		if outages[2] > 100*time.Millisecond {
 			t.Errorf("the median of the outages is %v", outages[2])
@@ -245,10 +247,70 @@ func TestDeployOutage(t *testing.T) {
 	})
 }
 
+// connect opens a connection from the LAN's host to a server on the WAN that sends back what
+// it gets.
+func (d *deployed) connect() net.Conn {
+	d.t.Helper()
+	var l net.Listener
+	within(d.t, d.wan, func() (err error) { l, err = net.Listen("tcp4", "198.51.100.80:0"); return err })
+	d.t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go io.Copy(c, c) //nolint:errcheck // until its end
+		}
+	}()
+	var c net.Conn
+	within(d.t, d.lan, func() (err error) { c, err = net.DialTimeout("tcp4", l.Addr().String(), limit); return err })
+	d.t.Cleanup(func() { c.Close() })
+	if err := echoes(c, limit); err != nil {
+		d.t.Fatal(err)
+	}
+	return c
+}
+
+// echoes sends a word and waits for it to come back.
+func echoes(c net.Conn, within time.Duration) error {
+	c.SetDeadline(time.Now().Add(within)) //nolint:errcheck // a socket takes one
+	b := []byte("word")
+	if _, err := c.Write(b); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, b)
+	return err
+}
+
+// TestDeployTellsConnections: a connection through the old machine is reset at the client's
+// next write, unless the policy says that it is not to be; then nothing comes.
+func TestDeployTellsConnections(t *testing.T) {
+	d := newDeployed(t, false, "first")
+	for _, silent := range []bool{false, true} {
+		c := d.connect()
+		next := deployImage(t, d.dir, "second", "203.0.113.1")
+		if silent {
+			next = deployImage(t, d.dir, "silent", "203.0.113.1", "tcp_reset_unknown: false")
+		}
+		if out, err := d.run("deploy", next, "--watch", "0"); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		began := time.Now()
+		err := echoes(c, 3*time.Second)
+		t.Logf("silent %v: %v after %v", silent, err, time.Since(began))
+		if silent && !errors.Is(err, os.ErrDeadlineExceeded) || !silent && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("silent %v: %v", silent, err)
+		}
+		d.connect() // a new one passes
+	}
+}
+
 // TestDeployGoesBack: an image whose firewall cannot hear its gateway is taken back by
 // itself, and connections live on in the old machine.
 func TestDeployGoesBack(t *testing.T) {
 	d := newDeployed(t, false, "good")
+	c := d.connect()
 	before := d.status()
 	out, err := d.run("deploy", deployImage(t, d.dir, "broken", "203.0.113.99"), "--watch", "1s")
 	if err == nil || !strings.Contains(out, "gateway") {
@@ -257,5 +319,8 @@ func TestDeployGoesBack(t *testing.T) {
 	after := d.status()
 	if after.Current != before.Current || after.Failed == nil || !after.Healthy || after.Running.Since != before.Running.Since {
 		t.Errorf("after: %+v, %+v", after, after.Running)
+	}
+	if err := echoes(c, limit); err != nil {
+		t.Errorf("a connection through the old machine: %v", err)
 	}
 }

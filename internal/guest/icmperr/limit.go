@@ -17,9 +17,10 @@ type Kind uint8
 
 // The kinds.
 const (
-	TTL  Kind = iota // time exceeded
-	Size             // fragmentation needed: path MTU discovery depends on it
-	Rule             // unreachable, TCP resets
+	TTL     Kind = iota // time exceeded
+	Size                // fragmentation needed: path MTU discovery depends on it
+	Rule                // unreachable, TCP resets
+	Unknown             // TCP resets about no connection
 	NumKinds
 )
 

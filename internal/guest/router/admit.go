@@ -109,7 +109,7 @@ func (e *Engine) mayBegin(p *received, to *destination, now int64) decision {
 		fp.DstPort = to.Port
 	}
 	if why := startable(p); why != 0 {
-		return e.stray(p, &fp, why)
+		return e.stray(p, to, &fp, why, now)
 	}
 	var name naming
 	if p.in.role == ruleset.LAN {
@@ -186,7 +186,7 @@ func startable(p *received) verdict.Reason {
 // ICMP it is rejected if the policy would reject it: the ends of a connection from before
 // the firewall's start learn that it is over, and senders of other protocols that these are
 // not forwarded.
-func (e *Engine) stray(p *received, fp *filter.Packet, why verdict.Reason) decision {
+func (e *Engine) stray(p *received, to *destination, fp *filter.Packet, why verdict.Reason, now int64) decision {
 	if e.rejects && (p.Class == packet.ClassTCP && p.Flags&packet.RST == 0 ||
 		p.Class == packet.ClassOther && p.Proto != packet.ICMP) {
 		if v := e.filter.Decide(fp); v.Action == ruleset.Reject {
@@ -194,5 +194,9 @@ func (e *Engine) stray(p *received, fp *filter.Packet, why verdict.Reason) decis
 			return e.denied(v.Rule, conntrack.None, true, naming{})
 		}
 	}
-	return e.dropped(why)
+	d := e.dropped(why)
+	if e.resetsUnknown && e.couldBegin(p, to, fp, now) {
+		d.notice = noticeUnknown
+	}
+	return d
 }

@@ -47,6 +47,7 @@ const (
 	noticeRejected        // a rule rejects it: TCP RST, else ICMP 3/13 (RFC 5508 REQ-8)
 	noticeRefused         // the policy accepts it, but there is no room, port or service: ICMP 3/13
 	noticeReset           // a segment of no connection: TCP RST
+	noticeUnknown         // the same, of one that the policy would let begin; it has its share of answers
 	noticeTimeExceeded
 	noticeTooBig // ICMP 3/4 (RFC 1191), where the packet may not be fragmented
 )

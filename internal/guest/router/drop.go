@@ -48,6 +48,8 @@ func (e *Engine) answer(p *received, d *decision, now int64) {
 		}
 	case noticeReset:
 		e.sendReset(p, now)
+	case noticeUnknown:
+		e.putReset(p, now)
 	case noticeTimeExceeded:
 		e.sendError(p, icmperr.TTL, packet.TimeExceeded, 0, 0, now)
 	case noticeTooBig:

@@ -207,10 +207,12 @@ func TestAllocations(t *testing.T) {
 			return pkt{src: web, dst: ours, proto: packet.ICMP, typ: packet.Unreachable, code: 3,
 				data: udp(ours, 4000, web, 53).frame(wanMAC)[packet.EthLen:]}.frame(wanMAC)
 		}},
+		{"of no connection", lan, func(i int) []byte { return tcpSeg("10.0.0.3", uint16(1024+i), web, 80, packet.ACK, 1, 1).frame(lanMAC) }},
 		{"full table", lan, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLabWith(t, func(p *ruleset.Policy) {
+				p.Settings.Flags |= ruleset.FlagResetUnknown
 				if c.f == nil {
 					p.Settings.MaxFlows = 8
 				}

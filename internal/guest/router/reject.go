@@ -56,9 +56,13 @@ func opening(p *received) bool {
 // sendReset answers a TCP segment with a RST from the segment's destination, unless it is a
 // RST itself.
 func (e *Engine) sendReset(p *received, now int64) {
-	if p.Flags&packet.RST != 0 || !e.mayAnswer(p, icmperr.Rule, now) {
-		return
+	if p.Flags&packet.RST == 0 && e.mayAnswer(p, icmperr.Rule, now) {
+		e.putReset(p, now)
 	}
+}
+
+// putReset sends it, whatever was sent before.
+func (e *Engine) putReset(p *received, now int64) {
 	buf, ok := e.pool.Get()
 	if !ok {
 		e.c.NoBuffer++

@@ -151,10 +151,13 @@ type timing struct {
 	gate      gatewayAsk
 }
 
-// answering is whether the policy rejects anything, and the SYNs whose answers are delayed.
+// answering is whether the policy rejects anything, whether segments of no connection are
+// answered, and the SYNs whose answers are delayed.
 type answering struct {
-	rejects bool
-	delayed icmperr.Delayed
+	rejects       bool
+	resetsUnknown bool
+	anyName       []uint32 // patterns of names that a segment of no connection may be for
+	delayed       icmperr.Delayed
 }
 
 // bogons are the networks from and to which nothing is forwarded, and the first octets of
@@ -218,6 +221,7 @@ func New(c Config) (*Engine, error) {
 		e.octets[b.Addr>>24] = true
 	}
 	e.rejects = rejects(c.Policy)
+	e.newUnknown(c.Policy)
 	if err := e.newHost(&c); err != nil {
 		return nil, err
 	}

@@ -66,6 +66,10 @@ func (l *loader) defaults(n *node, path string) {
 			w, _ := l.word(n, path, "auto", "off")
 			d.NoMSSClamp = w == "off"
 		}},
+		{"tcp_reset_unknown", func(n *node, path string) {
+			v, ok := l.flag(n, path)
+			d.NoResetUnknown = ok && !v
+		}},
 		{"flow_end_events", func(n *node, path string) {
 			v, ok := l.flag(n, path)
 			d.NoFlowEnd = ok && !v

@@ -48,6 +48,7 @@ type Defaults struct {
 	NoTimeExceeded bool
 	NoMSSClamp     bool
 	NoFlowEnd      bool
+	NoResetUnknown bool
 	SampleAccept   float64 // 0 to 1
 	SampleDrop     float64 // 0 to 1
 	DNSRate        int     // queries that one client may ask in a second

@@ -51,6 +51,9 @@ func tables(p *ruleset.Policy) string {
 			fmt.Fprintf(&b, ", %s", name)
 		}
 	}
+	if s.Flags&ruleset.FlagResetUnknown == 0 {
+		b.WriteString(", no resets of the unknown")
+	}
 	if s.SampleAccept != 0 || s.SampleDrop != 0 {
 		fmt.Fprintf(&b, ", spans of %.4f of the accepted, %.4f of the dropped", float64(s.SampleAccept)/math.MaxUint32, float64(s.SampleDrop)/math.MaxUint32)
 	}

@@ -24,7 +24,7 @@ func TestCheckBoundaries(t *testing.T) {
 		{"accepting", func(p *Policy) { p.Settings.DefaultAction = Accept }, func(p *Policy) { p.Settings.DefaultAction = 0 }, "no default action"},
 		{"rejecting", func(p *Policy) { p.Settings.DefaultAction = Reject }, func(p *Policy) { p.Settings.DefaultAction = 4 }, "no default action"},
 		{"fragments", func(p *Policy) { p.Settings.Fragments = FragmentsReassemble }, func(p *Policy) { p.Settings.Fragments = 2 }, "settings out of range"},
-		{"flags", func(p *Policy) { p.Settings.Flags = 63 }, func(p *Policy) { p.Settings.Flags = 64 }, "settings out of range"},
+		{"flags", func(p *Policy) { p.Settings.Flags = 127 }, func(p *Policy) { p.Settings.Flags = 128 }, "settings out of range"},
 		{"names", func(p *Policy) { p.Settings.DNSNames = 1 << 20 }, func(p *Policy) { p.Settings.DNSNames = 1<<20 + 1 }, "settings out of range"},
 		{"few flows", func(p *Policy) { p.Settings.MaxFlows = 1 << 10 }, func(p *Policy) { p.Settings.MaxFlows = 1<<10 - 1 }, "capacity of the flow table out of range"},
 		{"many flows", func(p *Policy) { p.Settings.MaxFlows = 4 << 20 }, func(p *Policy) { p.Settings.MaxFlows = 4<<20 + 1 }, "capacity of the flow table out of range"},

@@ -79,6 +79,7 @@ const (
 	FlagDNSIntercept               // plain DNS to other servers is answered by the proxy
 	FlagNoFlowEnd                  // no events when flows end
 	FlagQuietGroups                // no events about packets dropped as martian that are for a multicast or broadcast address
+	FlagResetUnknown               // TCP segments of no connection that could have begun are answered by a RST
 	flagsEnd
 )
 

@@ -84,7 +84,8 @@ func (c *compiler) settings(p *policy.Policy) {
 		on   bool
 		flag uint32
 	}{{d.NoTimeExceeded, ruleset.FlagNoTimeExceeded}, {d.NoMSSClamp, ruleset.FlagNoMSSClamp}, {p.DNS.Follow, ruleset.FlagDNSFollow},
-		{p.DNS.Intercept, ruleset.FlagDNSIntercept}, {d.NoFlowEnd, ruleset.FlagNoFlowEnd}, {p.Log.QuietGroups, ruleset.FlagQuietGroups}} {
+		{p.DNS.Intercept, ruleset.FlagDNSIntercept}, {d.NoFlowEnd, ruleset.FlagNoFlowEnd}, {p.Log.QuietGroups, ruleset.FlagQuietGroups},
+		{!d.NoResetUnknown, ruleset.FlagResetUnknown}} {
 		if f.on {
 			s.Flags |= f.flag
 		}

@@ -45,6 +45,7 @@ func facts(p *policy.Policy) []fact {
 		{"defaults.fragments", map[bool]string{true: "reassemble", false: "drop"}[d.Reassemble]},
 		{"defaults.icmp_time_exceeded", fmt.Sprint(!d.NoTimeExceeded)},
 		{"defaults.tcp_mss_clamp", map[bool]string{true: "off", false: "auto"}[d.NoMSSClamp]},
+		{"defaults.tcp_reset_unknown", fmt.Sprint(!d.NoResetUnknown)},
 		{"defaults.flow_end_events", fmt.Sprint(!d.NoFlowEnd)},
 		{"log: reasons without events", all(p.Log.Quiet)},
 		{"log.multicast", fmt.Sprint(!p.Log.QuietGroups)},
