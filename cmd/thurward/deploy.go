@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ func firewallFolder(name, state string) (string, string, error) {
 // A target is the firewall that a command is about, and how it is changed.
 type target struct {
 	name, state, check string
+	policy             string // file: the image's rules.yaml; "": not known
 	watch              time.Duration
 	cold, dry          bool
 }
@@ -75,9 +77,10 @@ func newDeployCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "deploy IMAGE",
 		Short: "Replace the image of a firewall that runs",
-		Long: `deploy makes an image the current one of a firewall. It checks the image, shows
-what it decides differently from the current one, and copies it into the firewall's
-folder.
+		Long: `deploy makes an image the current one of a firewall. It checks the image and copies
+it into the firewall's folder. With -f, the rules.yaml that it was built from, it also
+runs the policy's tests and shows which traffic the image decides differently from the
+current one, if that was deployed with its rules.yaml, too.
 
 If the firewall's service runs (thurward run --state), the new machine is started
 beside the old one. When its rules are live and it is the image's policy that runs,
@@ -89,9 +92,9 @@ With --check the change also ends when deploy does, so that a change that cuts y
 off is taken back. Without a service only the folder is changed.
 
 The image before remains; rollback takes it.`,
-		Example: `  sudo thurward deploy new.img --name edge
+		Example: `  sudo thurward deploy new.img -f rules.yaml --name edge
   sudo thurward deploy new.img --name edge --watch 1m --check 'curl -fsS -m 5 https://example.com'
-  thurward deploy new.img --name edge --dry-run`,
+  thurward deploy new.img -f rules.yaml --name edge --dry-run`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError{errors.New("deploy: want one image")}
@@ -106,6 +109,7 @@ The image before remains; rollback takes it.`,
 		},
 	}
 	t.changeFlags(cmd)
+	cmd.Flags().StringVarP(&t.policy, "file", "f", "", "the rules.yaml that the image was built from: its tests are run, and what changes is shown")
 	cmd.Flags().BoolVar(&t.dry, "dry-run", false, "check the image and show what it changes, and change nothing")
 	return cmd
 }
@@ -165,7 +169,8 @@ func (t *target) deploy(cmd *cobra.Command, path string) error {
 			return err
 		}
 	}
-	if err := t.compare(cmd, store, rec, img, b); err != nil {
+	rules, err := t.compare(cmd, store, rec, img)
+	if err != nil {
 		return err
 	}
 	if t.dry {
@@ -176,9 +181,14 @@ func (t *target) deploy(cmd *cobra.Command, path string) error {
 		return err
 	}
 	defer release()
-	e, err := store.Put(newBytes(b), func([]byte) (string, error) { return digestOf(img.Policy), nil })
+	e, err := store.Put(bytes.NewReader(b), func([]byte) (string, error) { return digestOf(img.Policy), nil })
 	if err != nil {
 		return fmt.Errorf("taking the image in: %w", err)
+	}
+	if rules != nil {
+		if err := store.Keep(&e, rules); err != nil {
+			return fmt.Errorf("keeping the policy: %w", err)
+		}
 	}
 	printable.Fprintf(out, "%s: sha256:%s\n", path, e.Image)
 	return t.change(cmd, store, e)

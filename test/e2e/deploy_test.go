@@ -47,7 +47,18 @@ rules:
 func deployImage(t *testing.T, dir, name, gateway string, defaults ...string) string {
 	t.Helper()
 	src := fmt.Sprintf(deployRules, gateway, strings.Join(append([]string{""}, defaults...), ", "), name)
-	p, ds := rules.Load(name+".yaml", []byte(src))
+	path := filepath.Join(dir, name+".img")
+	linkRules(t, path, src)
+	if err := os.WriteFile(filepath.Join(dir, name+".yaml"), []byte(src), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// linkRules writes the image of a policy.
+func linkRules(t *testing.T, path, src string) {
+	t.Helper()
+	p, ds := rules.Load(filepath.Base(path)+".yaml", []byte(src))
 	if p == nil {
 		t.Fatal(ds)
 	}
@@ -64,11 +75,9 @@ func deployImage(t *testing.T, dir, name, gateway string, defaults ...string) st
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, name+".img")
 	if err := os.WriteFile(path, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return path
 }
 
 // within runs f in a network namespace. Sockets that it makes stay there.
@@ -215,6 +224,80 @@ func (s *stream) gap(since time.Time) time.Duration {
 		}
 	}
 	return max(most, time.Since(last))
+}
+
+// TestDeployCommands: without a service: what deploy, rollback and status say and how they
+// end.
+func TestDeployCommands(t *testing.T) {
+	bin, err := launcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	state := filepath.Join(dir, "edge")
+	a, b := deployImage(t, dir, "a", "203.0.113.1"), deployImage(t, dir, "b", "203.0.113.1", "max_flows: 4096")
+	rules := func(image string) string { return strings.TrimSuffix(image, ".img") + ".yaml" }
+	failing := filepath.Join(dir, "failing.img") // its tests do not hold: build would have made no image
+	src := fmt.Sprintf(deployRules, "203.0.113.1", "", "x") + "tests: [{ from: lan, proto: udp, src: 10.0.0.2, dst: \"192.0.2.1:53\", expect: deny }]\n"
+	linkRules(t, failing, src)
+	if err := os.WriteFile(rules(failing), []byte(src), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	truncated := filepath.Join(dir, "truncated.img")
+	whole, err := os.ReadFile(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(truncated, whole[:len(whole)/2], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"status"}, 1, "no image was deployed yet (thurward deploy IMAGE --name edge)"},
+		{[]string{"rollback"}, 1, "no image was deployed yet"},
+		{[]string{"run", "--lan", "user", "--wan", "user"}, 1, "no image was deployed yet"},
+		{[]string{"deploy", a, "-f", rules(a), "--dry-run"}, 0, "edge has no image yet"},
+		{[]string{"status"}, 1, "no image was deployed yet"}, // dry
+		{[]string{"deploy", a, "-f", rules(b)}, 1, "is not the policy that the image was built from"},
+		{[]string{"deploy", failing, "-f", rules(failing)}, 1, "1 of the policy's 1 test failed"},
+		{[]string{"deploy", truncated}, 1, "truncated"},
+		{[]string{"deploy", dir}, 1, "not a regular file"},
+		{[]string{"deploy", "/dev/zero"}, 1, "not a regular file"},
+		{[]string{"deploy", filepath.Join(dir, "none.img")}, 1, "there is no such file"},
+		{[]string{"deploy"}, 2, "want one image"},
+		{[]string{"deploy", a, "--watch", "-1s"}, 2, "out of range"},
+		{[]string{"deploy", a, "-f", rules(a)}, 0, "no service runs the firewall"},
+		{[]string{"status"}, 1, "edge: down, NOT HEALTHY"},
+		{[]string{"rollback"}, 1, "there is no previous image"},
+		{[]string{"deploy", b, "-f", rules(b), "--dry-run"}, 0, "max_flows"},
+		{[]string{"deploy", b, "-f", rules(b)}, 0, "ingress"}, // rule a is rule b now
+		{[]string{"deploy", b}, 0, "the same policy as the current image's"},
+		{[]string{"status"}, 1, "previous\n"},
+		{[]string{"rollback"}, 0, "is current"},
+		{[]string{"deploy", b, "-f", rules(b)}, 0, "max_flows"}, // a's was kept
+		{[]string{"run", "--lan", "demo", "--wan", "user"}, 2, "is for a firewall with networks"},
+		{[]string{"run", "--image", a, "--lan", "user", "--wan", "user"}, 2, "--image and --name"},
+	} {
+		args := append([]string{c.args[0], "--name", "edge", "--state", state}, c.args[1:]...)
+		out, err := exec.CommandContext(soon(t), bin, args...).CombinedOutput()
+		if code := exitCode(t, err); code != c.code || !strings.Contains(string(out), c.want) {
+			t.Errorf("%v: exit %d, want %d and %q:\n%s", c.args, code, c.code, c.want, out)
+		}
+	}
+	for _, name := range []string{"../edge", "a/b", "", "Edge", "-x"} {
+		for _, c := range []string{"deploy", "status", "rollback"} {
+			args := []string{c, "--name", name}
+			if c == "deploy" {
+				args = append(args, a)
+			}
+			if out, err := exec.CommandContext(soon(t), bin, args...).CombinedOutput(); exitCode(t, err) != 2 {
+				t.Errorf("%v: %s", args, out)
+			}
+		}
+	}
 }
 
 // TestDeployOutage: from the last packet through the old machine to the first through the

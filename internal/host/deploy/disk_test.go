@@ -2,8 +2,11 @@ package deploy
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,6 +82,47 @@ func TestFolderOnDisk(t *testing.T) {
 	names, err := os.ReadDir(filepath.Join(s.Path, "images"))
 	if err != nil || len(names) != 2 {
 		t.Errorf("%v, %v", names, err)
+	}
+}
+
+// TestPolicyIsKept: beside its image, as long as that is there; what was changed is not
+// taken for it.
+func TestPolicyIsKept(t *testing.T) {
+	s := opened(t)
+	sum := sha256.Sum256([]byte("rules"))
+	e, err := s.Put(strings.NewReader("second"), func([]byte) (string, error) { return "sha256:" + hex.EncodeToString(sum[:]), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Policy(&e); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("before: %v", err)
+	}
+	if err := s.Keep(&e, []byte("rules")); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Record()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Set(r.Next(e, time.Unix(1e9, 0))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Recover(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := s.Policy(&e); err != nil || string(b) != "rules" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if err := os.WriteFile(filepath.Join(s.Path, images, e.Image+policyEnd), []byte("other"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Policy(&e); err == nil || !strings.Contains(err.Error(), "was changed") {
+		t.Errorf("a changed one: %v", err)
+	}
+	deployed(t, s, "third")
+	deployed(t, s, "fourth")
+	if _, err := s.Policy(&e); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after its image: %v", err)
 	}
 }
 

@@ -24,11 +24,15 @@ const (
 	linkNext     = ".link"
 	images       = "images"
 	imageEnd     = ".img"
+	policyEnd    = ".yaml"
 	incoming     = images + "/.incoming"
 	lockName     = "lock"
 	runningName  = "running"
 	ControlName  = "control"
 )
+
+// maxRules is the largest size of a rules.yaml in bytes.
+const maxRules = 16 << 20
 
 // MaxImage is the largest size of an image in bytes.
 const MaxImage = 128 << 20
@@ -148,6 +152,37 @@ func (s *Store) Put(r io.Reader, policy func(image []byte) (string, error)) (Ent
 	return e, s.dir.sync(".")
 }
 
+// Keep keeps the rules.yaml of an image beside it, so that a later one can be compared with
+// it. The caller has the lock, and has checked that it is the image's.
+func (s *Store) Keep(e *Entry, rules []byte) error {
+	if err := e.check(); err != nil {
+		return err
+	}
+	if err := s.write(incoming, rules); err != nil {
+		return err
+	}
+	if err := s.dir.rename(incoming, images+"/"+e.Image+policyEnd); err != nil {
+		return err
+	}
+	return s.dir.sync(images)
+}
+
+// Policy returns the rules.yaml of an image that was kept, or an error that wraps
+// fs.ErrNotExist. It is the one of which the image has the digest.
+func (s *Store) Policy(e *Entry) ([]byte, error) {
+	if err := e.check(); err != nil {
+		return nil, err
+	}
+	b, err := s.dir.read(images+"/"+e.Image+policyEnd, maxRules)
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(b); "sha256:"+hex.EncodeToString(sum[:]) != e.Policy {
+		return nil, fmt.Errorf("%s%s was changed", e.Image, policyEnd)
+	}
+	return b, nil
+}
+
 // write makes a file that lasts; its name does not, yet. What had the name is removed.
 func (s *Store) write(name string, b []byte) error {
 	if err := s.dir.remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -243,7 +278,7 @@ func (s *Store) Recover() (Record, error) {
 		return r, err
 	}
 	for _, n := range names {
-		digest := strings.TrimSuffix(n, imageEnd)
+		digest := strings.TrimSuffix(strings.TrimSuffix(n, imageEnd), policyEnd)
 		if digest != r.Current.Image && (r.Previous == nil || digest != r.Previous.Image) {
 			if err := s.dir.remove(images + "/" + n); err != nil {
 				return r, err
