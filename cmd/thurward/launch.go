@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/thurward/thurward/internal/host/ecs"
+	"github.com/thurward/thurward/internal/host/journal"
 	"github.com/thurward/thurward/internal/host/netlab"
 	"github.com/thurward/thurward/internal/host/peer"
 	"github.com/thurward/thurward/internal/host/terminal"
@@ -50,16 +51,30 @@ type launch struct {
 	watchdog       time.Duration
 	trusted        peer.Users
 
-	confined    string    // how the hypervisor is
-	out, errOut io.Writer // they do not block
-	terminal    bool      // out is a terminal
+	journal     *journal.Journal // where messages and the console go; nil: to out and errOut
+	confined    string           // how the hypervisor is
+	out, errOut io.Writer        // they do not block
+	terminal    bool             // out is a terminal
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 // say prints a message of the launcher.
 func (l *launch) say(format string, a ...any) {
+	if l.journal != nil {
+		l.journal.Say(fmt.Sprintf(format, a...))
+		return
+	}
 	printable.Fprintf(l.errOut, "thurward: "+format+"\n", a...)
+}
+
+// fail prints why the launcher ends.
+func (l *launch) fail(err error) {
+	if l.journal != nil {
+		l.journal.Fail(err.Error())
+		return
+	}
+	l.say("%v", err)
 }
 
 // demonstrates reports whether the simulated network is on both sides.
@@ -130,7 +145,11 @@ func (l *launch) run(ctx context.Context) error {
 
 // options are those of the supervision.
 func (l *launch) options() vmm.RunOptions {
-	return vmm.RunOptions{Restart: l.restart, MaxRestarts: l.maxRestarts, Watchdog: l.watchdog, Say: l.say}
+	o := vmm.RunOptions{Restart: l.restart, MaxRestarts: l.maxRestarts, Watchdog: l.watchdog, Say: l.say}
+	if l.journal != nil {
+		o.Told = l.journal.Restart
+	}
+	return o
 }
 
 // machineConfig is the machine for an image.
@@ -144,6 +163,9 @@ func (l *launch) machineConfig(image string, kvm bool, nics []vmm.NIC) vmm.Confi
 
 // shower prints the lines of the console.
 func (l *launch) shower() func(vmm.Line) {
+	if l.journal != nil {
+		return l.journal.Line
+	}
 	style := ecs.Style{Color: terminal.Colour(l.out), Zone: time.Local}
 	return func(ln vmm.Line) {
 		if ln.Kind == vmm.EventLine && l.terminal { // programs get the line unchanged

@@ -105,7 +105,7 @@ func (l *launch) sayReading(st *dashboard.Receiver) {
 		socket = " --socket " + ingest.TailSocket(l.vsock.Path)
 	}
 	at := ""
-	if u := st.PageURL(); u != "" {
+	if u := st.PageURL(); u != "" && l.journal == nil { // the journal has other readers
 		at = "; page " + u
 	}
 	if u := st.MetricsURL(); u != "" {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/thurward/thurward/internal/host/deploy"
 	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/journal"
 	"github.com/thurward/thurward/internal/host/peer"
 	"github.com/thurward/thurward/internal/host/vmm"
 )
@@ -92,6 +93,9 @@ run ends, with 0 if every step went as it should.`,
 			out, errOut := newOutput(cmd.OutOrStdout(), time.Now), newOutput(cmd.ErrOrStderr(), time.Now)
 			l.out, l.errOut = out, errOut
 			l.terminal = isTerminal(os.Stdout)
+			if l.journal = journal.Open(l.name); l.journal != nil {
+				defer l.journal.Close(outputLimit)
+			}
 			ctx, cancel := untilStopped(cmd.Context(), f.timeout)
 			defer cancel()
 			if err = l.run(ctx); errors.Is(err, errInterrupted) {
@@ -99,7 +103,7 @@ run ends, with 0 if every step went as it should.`,
 			}
 			out.close(outputLimit)
 			if err != nil {
-				l.say("%v", err)
+				l.fail(err)
 				err = exitError(exitInvalid)
 			}
 			errOut.close(outputLimit)

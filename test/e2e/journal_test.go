@@ -1,0 +1,73 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestJournal: what run reports is in a real journal, with its fields, and its text is not
+// there twice.
+func TestJournal(t *testing.T) {
+	const journald = "/lib/systemd/systemd-journald"
+	if _, err := os.Stat(journald); err != nil || os.Geteuid() != 0 {
+		t.Skip("needs systemd-journald, and root to run one apart")
+	}
+	bin, err := launcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	start := filepath.Join(dir, "start.py") // as systemd starts a service: its standard error is the journal
+	if err := os.WriteFile(start, []byte(`import os, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect("/run/systemd/journal/stdout")
+s.send(b"thurward\n\n6\n1\n0\n0\n0\n")
+os.dup2(s.fileno(), 1)
+os.dup2(s.fileno(), 2)
+st = os.fstat(2)
+os.environ["JOURNAL_STREAM"] = "%d:%d" % (st.st_dev, st.st_ino)
+os.execv(sys.argv[1], sys.argv[1:])
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	script := `set -e
+mount -t tmpfs none /run
+mkdir -p /run/systemd/journal /run/log/journal
+` + journald + ` & j=$!
+trap "kill $j" EXIT
+for i in $(seq 100); do [ -S /run/systemd/journal/stdout ] && [ -S /run/systemd/journal/socket ] && break; sleep 0.1; done
+python3 "$1" "$2" run --image "$3" --accel tcg --lan user --wan user --vsock none --timeout 4s >&2 || true
+journalctl -D /run/log/journal --sync >/dev/null 2>&1 || sleep 1
+journalctl -D /run/log/journal --no-pager -o json SYSLOG_IDENTIFIER=thurward`
+	out, err := exec.CommandContext(soon(t), "unshare", "-m", "bash", "-c", script, "sh", start, bin, testImage(t)).Output()
+	if err != nil {
+		t.Skipf("a journal cannot be run apart here: %v", err)
+	}
+	kinds := map[string]int{}
+	texts := map[string]int{}
+	for l := range strings.Lines(string(out)) {
+		var e map[string]any
+		if err := json.Unmarshal([]byte(l), &e); err != nil {
+			t.Fatalf("%v: %q", err, l)
+		}
+		kind, _ := e["THURWARD_KIND"].(string)
+		text, _ := e["MESSAGE"].(string)
+		kinds[kind]++
+		texts[text]++
+		if p, _ := e["THURWARD_POLICY"].(string); kind == "ready" && !strings.HasPrefix(p, "sha256:") {
+			t.Errorf("ready without its policy: %v", e)
+		}
+	}
+	if kinds["ready"] != 1 || kinds["launcher"] < 2 || kinds[""] != 0 {
+		t.Errorf("kinds %v", kinds)
+	}
+	for text, n := range texts {
+		if n > 1 {
+			t.Errorf("%d times %q", n, text)
+		}
+	}
+}
