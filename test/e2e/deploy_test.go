@@ -111,18 +111,23 @@ type deployed struct {
 	log        *bytes.Buffer
 }
 
-func newDeployed(t *testing.T, kvm bool, first string) *deployed {
+func newDeployed(t *testing.T, kvm bool, first string, args ...string) *deployed {
+	t.Helper()
+	return newDeployedOn(t, newHosts(t), kvm, first, args...)
+}
+
+func newDeployedOn(t *testing.T, h *hosts, kvm bool, first string, args ...string) *deployed {
 	t.Helper()
 	bin, err := launcher()
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &deployed{hosts: newHosts(t), t: t, bin: bin, dir: t.TempDir(), log: &bytes.Buffer{}}
+	d := &deployed{hosts: h, t: t, bin: bin, dir: t.TempDir(), log: &bytes.Buffer{}}
 	d.state = filepath.Join(d.dir, "edge")
 	if out, err := d.run("deploy", deployImage(t, d.dir, first, "203.0.113.1")); err != nil {
 		t.Fatalf("deploying without a service: %v\n%s", err, out)
 	}
-	d.start(kvm)
+	d.start(kvm, args...)
 	return d
 }
 
@@ -134,10 +139,10 @@ func (d *deployed) run(command string, args ...string) (string, error) {
 }
 
 // start starts the service, and waits until it is healthy.
-func (d *deployed) start(kvm bool) {
+func (d *deployed) start(kvm bool, args ...string) {
 	d.t.Helper()
-	d.service = exec.Command(d.bin, "run", "--name", "edge", "--state", d.state, "--lan", "bridge:"+d.brL, "--wan", "bridge:"+d.brW,
-		"--vsock", filepath.Join(d.dir, "v"), "--page", "none", "--accel", map[bool]string{false: "tcg", true: "kvm"}[kvm])
+	d.service = exec.Command(d.bin, append([]string{"run", "--name", "edge", "--state", d.state, "--lan", "bridge:" + d.brL, "--wan", "bridge:" + d.brW,
+		"--vsock", filepath.Join(d.dir, "v"), "--page", "none", "--accel", map[bool]string{false: "tcg", true: "kvm"}[kvm]}, args...)...)
 	d.service.Stdout, d.service.Stderr = d.log, d.log
 	if err := d.service.Start(); err != nil {
 		d.t.Fatal(err)
@@ -279,7 +284,7 @@ func TestDeployCommands(t *testing.T) {
 		{[]string{"rollback"}, 0, "is current"},
 		{[]string{"deploy", b, "-f", rules(b)}, 0, "max_flows"}, // a's was kept
 		{[]string{"run", "--lan", "demo", "--wan", "user"}, 2, "is for a firewall with networks"},
-		{[]string{"run", "--image", a, "--lan", "user", "--wan", "user"}, 2, "--image and --name"},
+		{[]string{"run", "--image", a, "--lan", "user", "--wan", "user"}, 2, "--image and --state"},
 	} {
 		args := append([]string{c.args[0], "--name", "edge", "--state", state}, c.args[1:]...)
 		out, err := exec.CommandContext(soon(t), bin, args...).CombinedOutput()
@@ -328,6 +333,53 @@ func TestDeployOutage(t *testing.T) {
 			t.Errorf("the median of the outages is %v", outages[2])
 		}
 	})
+}
+
+// TestDeployElsewhere: the new machine stands by and takes over on Firecracker and
+// cloud-hypervisor as well, and with a TAP device that has several queues; with one that has
+// one the old machine ends first.
+func TestDeployElsewhere(t *testing.T) {
+	const cold = "the old machine ends first"
+	for _, vmm := range []string{"firecracker", "cloud-hypervisor"} {
+		t.Run(vmm, func(t *testing.T) {
+			if _, err := exec.LookPath(vmm); err != nil {
+				t.Skip(err)
+			}
+			if why := noKVM(); why != "" {
+				t.Skip(why)
+			}
+			d := newDeployed(t, true, "first", "--vmm", vmm)
+			s := d.stream()
+			time.Sleep(time.Second)
+			began := time.Now()
+			out, err := d.run("deploy", deployImage(t, d.dir, "second", "203.0.113.1"), "--watch", "1s")
+			t.Logf("%v without a packet", s.gap(began))
+			if err != nil || strings.Contains(out, cold) || !strings.Contains(out, "has taken over") {
+				t.Errorf("%v\n%s", err, out)
+			}
+			d.connect()
+		})
+	}
+	for _, several := range []bool{true, false} {
+		t.Run(fmt.Sprintf("tap, several queues %v", several), func(t *testing.T) {
+			h := newHosts(t)
+			if several {
+				h.ip("link del " + h.tap)
+				h.ip("tuntap add dev " + h.tap + " mode tap multi_queue")
+				h.ip("link set " + h.tap + " master " + h.brL + " up")
+			}
+			d := newDeployedOn(t, h, false, "first", "--lan", "tap:"+h.tap)
+			s := d.stream()
+			time.Sleep(time.Second)
+			began := time.Now()
+			out, err := d.run("deploy", deployImage(t, d.dir, "second", "203.0.113.1"), "--watch", "1s")
+			t.Logf("%v without a packet", s.gap(began))
+			if err != nil || strings.Contains(out, cold) == several {
+				t.Errorf("%v\n%s", err, out)
+			}
+			d.connect()
+		})
+	}
 }
 
 // connect opens a connection from the LAN's host to a server on the WAN that sends back what
