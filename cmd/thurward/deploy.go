@@ -186,7 +186,7 @@ func (t *target) deploy(cmd *cobra.Command, path string) error {
 		return fmt.Errorf("taking the image in: %w", err)
 	}
 	if rules != nil {
-		if err := store.Keep(&e, rules); err != nil {
+		if err := store.KeepPolicy(&e, rules); err != nil {
 			return fmt.Errorf("keeping the policy: %w", err)
 		}
 	}

@@ -314,7 +314,7 @@ func TestDeployOutage(t *testing.T) {
 		s := d.stream()
 		time.Sleep(time.Second)
 		var outages, whole []time.Duration
-		for i := range 5 {
+		for i := range 3 {
 			began := time.Now()
 			out, err := "", error(nil)
 			if i == 0 {
@@ -329,8 +329,8 @@ func TestDeployOutage(t *testing.T) {
 		}
 		t.Logf("outages %v, changes %v", outages, whole)
 		slices.Sort(outages)
-		if outages[2] > 100*time.Millisecond {
-			t.Errorf("the median of the outages is %v", outages[2])
+		if outages[1] > 100*time.Millisecond {
+			t.Errorf("the median of the outages is %v", outages[1])
 		}
 	})
 }

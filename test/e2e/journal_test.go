@@ -40,7 +40,7 @@ mkdir -p /run/systemd/journal /run/log/journal
 ` + journald + ` & j=$!
 trap "kill $j" EXIT
 for i in $(seq 100); do [ -S /run/systemd/journal/stdout ] && [ -S /run/systemd/journal/socket ] && break; sleep 0.1; done
-python3 "$1" "$2" run --image "$3" --accel tcg --lan user --wan user --vsock none --timeout 4s >&2 || true
+python3 "$1" "$2" run --image "$3" --accel tcg --lan user --wan user --vsock none --timeout 3s >&2 || true
 journalctl -D /run/log/journal --sync >/dev/null 2>&1 || sleep 1
 journalctl -D /run/log/journal --no-pager -o json SYSLOG_IDENTIFIER=thurward`
 	out, err := exec.CommandContext(soon(t), "unshare", "-m", "bash", "-c", script, "sh", start, bin, testImage(t)).Output()

@@ -97,7 +97,7 @@ func TestPolicyIsKept(t *testing.T) {
 	if _, err := s.Policy(&e); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("before: %v", err)
 	}
-	if err := s.Keep(&e, []byte("rules")); err != nil {
+	if err := s.KeepPolicy(&e, []byte("rules")); err != nil {
 		t.Fatal(err)
 	}
 	r, err := s.Record()
@@ -110,10 +110,21 @@ func TestPolicyIsKept(t *testing.T) {
 	if _, err := s.Recover(); err != nil {
 		t.Fatal(err)
 	}
+	for _, suffix := range []string{"", "x", "/../x", "../x", ".", ".a/b", ".A", ".a."} {
+		if err := s.Keep(&e, suffix, nil); err == nil {
+			t.Errorf("a name that ends in %q", suffix)
+		}
+	}
+	if err := s.Keep(&e, ".sigstore.json", []byte("{}")); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(s.ImagePath(&e) + ".sigstore.json"); err != nil || string(b) != "{}" {
+		t.Errorf("%q, %v", b, err)
+	}
 	if b, err := s.Policy(&e); err != nil || string(b) != "rules" {
 		t.Errorf("%q, %v", b, err)
 	}
-	if err := os.WriteFile(filepath.Join(s.Path, images, e.Image+policyEnd), []byte("other"), 0o600); err != nil {
+	if err := os.WriteFile(s.ImagePath(&e)+policyEnd, []byte("other"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Policy(&e); err == nil || !strings.Contains(err.Error(), "was changed") {
@@ -123,6 +134,9 @@ func TestPolicyIsKept(t *testing.T) {
 	deployed(t, s, "fourth")
 	if _, err := s.Policy(&e); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("after its image: %v", err)
+	}
+	if names, err := os.ReadDir(filepath.Join(s.Path, images)); err != nil || len(names) != 2 {
+		t.Errorf("%v, %v", names, err)
 	}
 }
 

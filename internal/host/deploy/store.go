@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -152,20 +153,29 @@ func (s *Store) Put(r io.Reader, policy func(image []byte) (string, error)) (Ent
 	return e, s.dir.sync(".")
 }
 
-// Keep keeps the rules.yaml of an image beside it, so that a later one can be compared with
-// it. The caller has the lock, and has checked that it is the image's.
-func (s *Store) Keep(e *Entry, rules []byte) error {
+// Ends of the names of files that are kept beside an image, with it.
+var suffixForm = regexp.MustCompile(`^\.[a-z]+(\.[a-z]+)*$`)
+
+// Keep keeps a file beside an image, whose name ends in suffix: what is known of it, and its
+// signatures. The caller has the lock, and has checked that it is the image's.
+func (s *Store) Keep(e *Entry, suffix string, b []byte) error {
 	if err := e.check(); err != nil {
 		return err
 	}
-	if err := s.write(incoming, rules); err != nil {
+	if !suffixForm.MatchString(suffix) {
+		return fmt.Errorf("%q is not the end of a name", suffix)
+	}
+	if err := s.write(incoming, b); err != nil {
 		return err
 	}
-	if err := s.dir.rename(incoming, images+"/"+e.Image+policyEnd); err != nil {
+	if err := s.dir.rename(incoming, e.path()+suffix); err != nil {
 		return err
 	}
 	return s.dir.sync(images)
 }
+
+// KeepPolicy keeps the rules.yaml of an image, so that a later one can be compared with it.
+func (s *Store) KeepPolicy(e *Entry, rules []byte) error { return s.Keep(e, policyEnd, rules) }
 
 // Policy returns the rules.yaml of an image that was kept, or an error that wraps
 // fs.ErrNotExist. It is the one of which the image has the digest.
@@ -173,12 +183,12 @@ func (s *Store) Policy(e *Entry) ([]byte, error) {
 	if err := e.check(); err != nil {
 		return nil, err
 	}
-	b, err := s.dir.read(images+"/"+e.Image+policyEnd, maxRules)
+	b, err := s.dir.read(e.path()+policyEnd, maxRules)
 	if err != nil {
 		return nil, err
 	}
 	if sum := sha256.Sum256(b); "sha256:"+hex.EncodeToString(sum[:]) != e.Policy {
-		return nil, fmt.Errorf("%s%s was changed", e.Image, policyEnd)
+		return nil, fmt.Errorf("%s was changed", filepath.Join(s.Path, e.path()+policyEnd))
 	}
 	return b, nil
 }
@@ -278,7 +288,7 @@ func (s *Store) Recover() (Record, error) {
 		return r, err
 	}
 	for _, n := range names {
-		digest := strings.TrimSuffix(strings.TrimSuffix(n, imageEnd), policyEnd)
+		digest, _, _ := strings.Cut(n, ".")
 		if digest != r.Current.Image && (r.Previous == nil || digest != r.Previous.Image) {
 			if err := s.dir.remove(images + "/" + n); err != nil {
 				return r, err
