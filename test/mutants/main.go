@@ -22,7 +22,7 @@ import (
 // core is what decides about packets and names, and what stands closest to it.
 const core = "guest/conntrack,guest/nat,guest/neigh,guest/reassembly,guest/fqdn,guest/clienthello,guest/filter,shared/packet,shared/ruleset," +
 	"guest/dnsproxy,guest/endpoint,guest/sni,guest/icmperr," +
-	"guest/router,guest/dot,guest/tcp,guest/virtio,guest/kernel/vm,guest/kernel/clock,host/policy/compile,host/policy/packetset"
+	"guest/router,guest/dot,guest/tcp,guest/virtio,guest/kernel/vm,guest/kernel/clock,guest/kernel/acpi,guest/kernel/pci,guest/kernel/keys,host/policy/compile,host/policy/packetset"
 
 func main() {
 	o := options{}

@@ -404,3 +404,31 @@ func TestWindowAfterOurFIN(t *testing.T) {
 		}
 	}
 }
+
+// TestSendBeforeEstablished: a response to a client whose handshake is not complete is none.
+func TestSendBeforeEstablished(t *testing.T) {
+	u := &counter{}
+	s := New(u, 1500, 1500, 1)
+	s.Accept(&tuple, &packet.Packet{Seq: 1, Window: 1000}, nil, 0, second)
+	c := s.find(&tuple)
+	u.out = nil
+	if s.Send(s.id(c), []byte("early"), second); c.tx.n != 0 || len(u.out) != 0 || s.Len() != 1 {
+		t.Errorf("%d bytes wait, %+v was sent", c.tx.n, u.out)
+	}
+	s.Input(&tuple, &packet.Packet{Seq: 2, Ack: 1, Window: 1000, Flags: packet.ACK}, nil, nil, second)
+	if s.Send(s.id(c), []byte("late"), second); len(u.out) != 1 || len(u.out[0].Data) != 6 {
+		t.Errorf("afterwards %+v was sent", u.out)
+	}
+}
+
+// TestOnlyTheMSSIsTheMSS: another option of as many bytes is not.
+func TestOnlyTheMSSIsTheMSS(t *testing.T) {
+	for opts, want := range map[string]uint16{"\x02\x04\x03\xe8": 1000, "\x05\x04\x03\xe8": 536, "\x01\x04\x03\xe8": 536, "\x03\x03\x07\x02\x04\x03\xe8": 1000} {
+		u := &counter{}
+		s := New(u, 1500, 1500, 1)
+		s.Accept(&tuple, &packet.Packet{Seq: 1, Window: 1000}, []byte(opts), 0, second)
+		if c := s.find(&tuple); c == nil || c.mss != want {
+			t.Errorf("%x: %+v", opts, c)
+		}
+	}
+}

@@ -350,3 +350,22 @@ func TestWriteIsOfItsTime(t *testing.T) {
 	}
 	due(t, h.s, at+second)
 }
+
+// TestWindowUpdateIsWorthIt: what has been read is told when it is half of the buffer, not
+// counting what the peer has been told.
+func TestWindowUpdateIsWorthIt(t *testing.T) {
+	h, id := opened(t)
+	const told = 1000
+	sent := message(streamIn-told, 3)
+	for k := 0; k < len(sent); k += 1400 {
+		h.send(packet.ACK, string(sent[k:min(k+1400, len(sent))]))
+	}
+	h.in = nil
+	got := make([]byte, streamIn)
+	if n := h.s.Read(id, got[:streamIn/2-1], h.now); n != streamIn/2-1 || len(h.in) != 0 {
+		t.Fatalf("read %d, told %+v", n, h.in)
+	}
+	if n := h.s.Read(id, got[:1], h.now); n != 1 || len(h.in) != 1 || h.in[0].Window != streamIn/2+told {
+		t.Fatalf("read %d, told %+v", n, h.in)
+	}
+}

@@ -375,3 +375,25 @@ func TestFeaturesAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestReclaimEndsWithTheFirst: of several descriptors that the device returns and does not
+// have the first is counted, and stops it.
+func TestReclaimEndsWithTheFirst(t *testing.T) {
+	d := newFake(allNet)
+	n, pool := open(t, d, 64, NetOptions{QueueSize: 16})
+	var fs []framebuf.Frame
+	for range 12 {
+		buf, _ := pool.Get()
+		fs = append(fs, framebuf.Frame{Buf: buf, Len: 60})
+	}
+	if k := n.Transmit(fs); k != 12 {
+		t.Fatalf("%d frames", k)
+	}
+	for range 2 {
+		d.done(1, 5000, 0)
+	}
+	n.HasRoom(8)
+	if c := n.Counters(); n.Stopped() == "" || c.BadID != 1 {
+		t.Errorf("stopped: %q, %d descriptors", n.Stopped(), c.BadID)
+	}
+}

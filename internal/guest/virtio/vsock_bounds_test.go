@@ -345,3 +345,19 @@ func TestVsockFeatures(t *testing.T) {
 		}
 	}
 }
+
+// TestArmAfterGivingUp: of a device that was given up no interrupts are asked for, and
+// nothing waits there.
+func TestArmAfterGivingUp(t *testing.T) {
+	for _, given := range []bool{false, true} {
+		h, v := newHost(t, featEventIdx)
+		v.Disarm()
+		if given {
+			v.giveUp("a test")
+		}
+		if work := v.Arm(); work || v.armed == given {
+			t.Errorf("given up %v: work %v, armed %v", given, work, v.armed)
+		}
+		h.rules()
+	}
+}

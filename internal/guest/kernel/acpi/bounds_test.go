@@ -122,3 +122,14 @@ func TestEntriesOfMCFG(t *testing.T) {
 		}
 	}
 }
+
+// TestPair: two halves of an address in a package of two, and in nothing else.
+func TestPair(t *testing.T) {
+	halves := "\x02\x0c" + le(0x1000) + "\x0a\x02"
+	for b, want := range map[string]uint64{"\x12" + pkgLength(halves): 0x2_0000_1000, "\x11" + pkgLength(halves): 0, "\x13" + pkgLength(halves): 0,
+		"\x12" + pkgLength("\x01"+halves[1:]): 0, "\x12": 0, "": 0} {
+		if got := pair(slices.Clip([]byte(b))); got != want {
+			t.Errorf("%q: %#x, want %#x", b, got, want)
+		}
+	}
+}
