@@ -53,6 +53,7 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock, dog *w
 		}
 		if gen.Changed() || out.resets.Reset() {
 			restored(e, w)
+			ready(out.ctx.Policy, p, " restored=1")
 		}
 		if w.due(now) {
 			w.step(now)
@@ -115,6 +116,7 @@ func restored(e *router.Engine, w *wallClock) {
 		sys.Reset()
 	}
 	e.Reseed(secret)
+	e.Moved()
 	w.restored(sys.Nanotime())
 	say("note: the state of this machine was saved or restored: random numbers and connections to upstreams begin anew")
 }
@@ -134,6 +136,9 @@ func (p *ports) interrupted(bits uint64, out *outlet) {
 	}
 	if bits&sys.CtrlAltDel != 0 {
 		end(out, "Ctrl-Alt-Del")
+	}
+	if bits&sys.PowerButton != 0 {
+		end(out, "power button")
 	}
 }
 
@@ -181,12 +186,18 @@ func (p *ports) check(now int64, e *router.Engine, out *outlet) {
 	p.renew(now)
 }
 
-// ready prints the line that reports that the rules are in effect.
-func ready(p *ruleset.Policy, n *ports) {
+// bootUS is how long starting took, in microseconds.
+var bootUS int
+
+// ready prints the line that reports that the rules are in effect, with more fields: again
+// after a restore, since whoever restored the machine has not seen the first.
+func ready(p *ruleset.Policy, n *ports, more string) {
 	lan, _ := n.lan.MAC()
 	wan, _ := n.wan.MAC()
 	_, source := sys.WallBase()
-	us := (sys.Nanotime() - sys.EntryTime()) / 1000
+	if bootUS == 0 {
+		bootUS = int((sys.Nanotime() - sys.EntryTime()) / 1000)
+	}
 	say("ready version=" + version + " policy=sha256:" + hex.EncodeToString(p.Digest[:]) + " lan=" + formatMAC(lan) + " wan=" + formatMAC(wan) +
-		" rules=" + itoa(len(p.Rules)) + " flows=" + itoa(int(p.Settings.MaxFlows)) + " clock=" + source + " boot_us=" + itoa(int(us)))
+		" rules=" + itoa(len(p.Rules)) + " flows=" + itoa(int(p.Settings.MaxFlows)) + " clock=" + source + " boot_us=" + itoa(bootUS) + more)
 }

@@ -88,7 +88,7 @@ func run(args arguments) error {
 		return err
 	}
 	engine.Announce()
-	ready(policy, nics)
+	ready(policy, nics, "")
 	loop(engine, nics, out, loopGaps, wall, newWatchdog(sys.WatchdogRegisters()))
 	return nil
 }

@@ -67,6 +67,7 @@ func readDSDT(t, n uint64) {
 		return
 	}
 	acpiGen.Read(table(pa))
+	acpiEvents.Read(table(pa))
 	if hasPrefix(cmdlineDevice) {
 		return
 	}

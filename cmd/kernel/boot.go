@@ -57,6 +57,7 @@ func kmain() uint64 {
 	findDevices()
 	findGenerations()
 	startKeyboard()
+	startButton()
 	initAreas()
 	return startProgram()
 }

@@ -113,6 +113,9 @@ func kept(va uint64) bool {
 			return true
 		}
 	}
+	if eventAt != 0 && va == uint64(eventAt)&^4095 {
+		return true
+	}
 	if va >= abi.GenPages && va < abi.GenPages+genPages*4096 {
 		return true
 	}

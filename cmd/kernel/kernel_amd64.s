@@ -500,6 +500,13 @@ TEXT ·inb(SB), NOSPLIT|NOFRAME, $0-9
 	INB
 	JMP  ·load8Done(SB)
 
+// func inw(port uint16) uint16
+TEXT ·inw(SB), NOSPLIT|NOFRAME, $0-10
+	EXIT(·load16Done)
+	MOVW 8(SP), DX
+	INW
+	JMP  ·load16Done(SB)
+
 // func outb(port uint16, v uint8)
 TEXT ·outb(SB), NOSPLIT|NOFRAME, $0-3
 	EXIT(·exitDone)

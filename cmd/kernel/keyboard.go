@@ -2,7 +2,6 @@ package main
 
 import (
 	"github.com/thurward/thurward/internal/guest/kernel/keys"
-	"github.com/thurward/thurward/internal/shared/abi"
 )
 
 // The keyboard controller (i8042), where there is one: Firecracker's
@@ -26,8 +25,7 @@ func startKeyboard() {
 	for i := 0; i < maxKeys && inb(keyStatus)&keyFull != 0; i++ {
 		inb(keyData) // what the firmware has left
 	}
-	ioapicWrite(ioapic1, ioapicTable+2*keyPin+1, 0)
-	ioapicWrite(ioapic1, ioapicTable+2*keyPin, abi.KeyVector)
+	route(keyPin)
 }
 
 // keyboardInterrupt reads what was typed and reports whether it was Ctrl-Alt-Del.

@@ -12,7 +12,7 @@
 // only ring 0 can do), kernel_amd64.s (entries),
 // boot.go, syscall.go, then by topic: pages.go, memory.go, thread.go,
 // sched.go, futex.go, epoll.go, signal.go, time.go, device.go, acpi.go, generation.go,
-// pci.go, keyboard.go, random.go, console.go, power.go, crash.go.
+// pci.go, keyboard.go, button.go, random.go, console.go, power.go, crash.go.
 //
 //lint:file-ignore U1000 the assembly files use what Go code does not
 package main
@@ -165,6 +165,7 @@ func cpuid(leaf, sub uint32) (a, b, c, d uint32)
 func outb(port uint16, v uint8)
 func outw(port, v uint16)
 func inb(port uint16) uint8
+func inw(port uint16) uint16
 func outsb(port uint16, p uintptr, n uint64)
 func inl(port uint16) uint32
 func outl(port uint16, v uint32)

@@ -120,6 +120,9 @@ func readFADT(t, n uint64) {
 	if n >= fadtSleep+12 && flags&fadtReduced != 0 {
 		sleepReg = readRegister(t + fadtSleep)
 	}
+	if flags&fadtReduced == 0 {
+		readFixed(t)
+	}
 }
 
 func readRegister(t uint64) register {

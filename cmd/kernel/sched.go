@@ -216,10 +216,16 @@ func takeInterrupts() {
 		armed = never
 	}
 	bits := p >> 1
-	if bits&(1<<abi.KeyBit) != 0 && !keyboardInterrupt() {
-		bits &^= 1 << abi.KeyBit
+	if bits == 0 {
+		return
 	}
-	if bits != 0 {
-		deviceInterrupt(bits)
+	if bits&(1<<abi.KeyBit) != 0 {
+		if !keyboardInterrupt() {
+			bits &^= 1 << abi.KeyBit
+		}
+		if buttonPressed() {
+			bits |= 1 << abi.ButtonBit
+		}
 	}
+	deviceInterrupt(bits) // also with none: the program then looks for a restore
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -183,41 +184,67 @@ func TestNoNetworkIsExplained(t *testing.T) {
 // TestCtrlAltDel: the keyboard controller's Ctrl-Alt-Del ends the firewall in good
 // order, other keys do not.
 func TestCtrlAltDel(t *testing.T) {
+	for _, m := range []string{"q35", "pc"} {
+		t.Run(m, func(t *testing.T) {
+			endsAt(t, []string{"-M", m}, "virtio-net-pci", "sendkey ctrl-alt-a\nsendkey delete\n", "sendkey ctrl-alt-delete\n", "Ctrl-Alt-Del")
+		})
+	}
+}
+
+// TestPowerButton: the button, pressed as virsh shutdown or QEMU's system_powerdown does,
+// ends the firewall in good order, by ACPI's fixed hardware and by its event device.
+func TestPowerButton(t *testing.T) {
+	for _, m := range []string{"q35", "pc", "microvm", "microvm,ioapic2=off"} {
+		t.Run(m, func(t *testing.T) {
+			args, device := []string{"-M", m}, "virtio-net-pci"
+			if strings.HasPrefix(m, "microvm") {
+				args, device = append(args, "-global", "virtio-mmio.force-legacy=false"), "virtio-net-device"
+			}
+			endsAt(t, args, device, "system_wakeup\n", "system_powerdown\n", "power button")
+		})
+	}
+}
+
+// endsAt boots a machine, gives QEMU's monitor commands after which it must go on, and then
+// one at which it must end, saying why.
+func endsAt(t *testing.T, args []string, device, others, last, why string) {
+	t.Helper()
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}
-	for _, m := range []string{"q35", "pc"} {
-		t.Run(m, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), limit)
-			defer cancel()
-			monitor := t.TempDir() + "/monitor"
-			done := make(chan string, 1)
-			ready := make(chan bool, 1)
-			go func() {
-				done <- consoleUntil(ctx, t, func() { ready <- true }, append([]string{"-M", m, "-monitor", "unix:" + monitor + ",server=on,wait=off"}, nics("virtio-net-pci")...)...)
-			}()
-			select {
-			case <-ready:
-			case out := <-done:
-				t.Fatalf("console:\n%s", out)
-			}
-			c, err := net.Dial("unix", monitor)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			go io.Copy(io.Discard, c)                                 //nolint:errcheck // what the monitor says is of no interest
-			io.WriteString(c, "sendkey ctrl-alt-a\nsendkey delete\n") //nolint:errcheck // the test fails then
-			select {
-			case out := <-done:
-				t.Fatalf("other keys ended it; console:\n%s", out)
-			case <-time.After(silence):
-			}
-			io.WriteString(c, "sendkey ctrl-alt-delete\n") //nolint:errcheck // likewise
-			if out := <-done; !strings.Contains(out, "thurward: stopped: Ctrl-Alt-Del") {
-				t.Errorf("console:\n%s", out)
-			}
-		})
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "thurward-e2e") // without a comma in its name
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	monitor := dir + "/monitor"
+	done := make(chan string, 1)
+	ready := make(chan bool, 1)
+	go func() {
+		done <- consoleUntil(ctx, t, func() { ready <- true }, append(append(args, "-monitor", "unix:"+monitor+",server=on,wait=off"), nics(device)...)...)
+	}()
+	select {
+	case <-ready:
+	case out := <-done:
+		t.Fatalf("console:\n%s", out)
+	}
+	c, err := net.Dial("unix", monitor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	go io.Copy(io.Discard, c) //nolint:errcheck // what the monitor says is of no interest
+	io.WriteString(c, others) //nolint:errcheck // the test fails then
+	select {
+	case out := <-done:
+		t.Fatalf("it ended at %q; console:\n%s", others, out)
+	case <-time.After(silence):
+	}
+	io.WriteString(c, last) //nolint:errcheck // likewise
+	if out := <-done; !strings.Contains(out, "thurward: stopped: "+why) {
+		t.Errorf("console:\n%s", out)
 	}
 }
 

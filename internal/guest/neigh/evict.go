@@ -82,3 +82,14 @@ func (c *Cache) forget(n *Neighbour) framebuf.Queue {
 	*n = Neighbour{}
 	return q
 }
+
+// ForgetKnown forgets all neighbours whose addresses are known, as after a move to another
+// link, where other stations may have their addresses. Those that are asked for stay, with
+// the frames that wait for them.
+func (c *Cache) ForgetKnown() {
+	for i := range c.slot {
+		if n := &c.slot[i]; n.State == Reachable || n.State == Probe {
+			c.forget(n) // no frames wait for what is known
+		}
+	}
+}

@@ -148,3 +148,29 @@ func TestWhoGivesWay(t *testing.T) {
 		}
 	}
 }
+
+// TestForgetKnown: who is known is forgotten, being asked whether he is still there or not;
+// who is asked for stays, with the frames that wait for him.
+func TestForgetKnown(t *testing.T) {
+	b := newBench(t, 1, 8)
+	c := b.Cache
+	mac := [6]byte{2, 0, 0, 0, 0, 1}
+	const known, probed, asked = packet.Addr(0x0a000005), packet.Addr(0x0a000006), packet.Addr(0x0a000007)
+	c.Learn(known, mac, false, 0)
+	c.Learn(probed, mac, false, 0)
+	if _, probe := c.Use(probed, Lifetime); !probe {
+		t.Fatal("a stale neighbour is not asked")
+	}
+	c.Resolve(asked, b.frame(1), 1, 0)
+	c.ForgetKnown()
+	if c.Find(known) != nil || c.Find(probed) != nil {
+		t.Error("a known neighbour stays")
+	}
+	if n := c.Find(asked); n == nil || n.Waiting() != 1 || c.Len() != 1 || c.Pending() != 1 || c.Waiting() != 1 {
+		t.Errorf("%+v; %d entries, %d pending, %d frames wait", n, c.Len(), c.Pending(), c.Waiting())
+	}
+	c.ForgetKnown()
+	if l := c.Learn(asked, mac, true, 1); c.Find(asked) == nil || c.Len() != 1 {
+		t.Errorf("an answer afterwards: %+v", l)
+	}
+}

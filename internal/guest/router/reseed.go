@@ -19,6 +19,15 @@ func (e *Engine) Reseed(secret [32]byte) {
 	}
 }
 
+// Moved is called when the machine may be on other links than before, as after a restore:
+// neighbours are asked anew, and switches are told where the firewall's addresses are.
+func (e *Engine) Moved() {
+	for i := range e.port {
+		e.port[i].neigh.ForgetKnown()
+	}
+	e.Announce()
+}
+
 // Slept takes note of time that the machine stood still, in nanoseconds, which the times
 // given to Poll did not count. Names are older by it, since their TTLs are the world's time.
 // Flows are not: while nothing could pass, none was idle. What is under way goes on: it has

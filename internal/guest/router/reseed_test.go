@@ -92,3 +92,21 @@ func TestSlept(t *testing.T) {
 	// A policy without names.
 	newLab(t, "accept egress").e.Slept(second)
 }
+
+// TestMoved: after a restore no neighbour of before is believed to be where it was.
+func TestMoved(t *testing.T) {
+	l := newLab(t, "accept egress")
+	l.one(lan, udp(host, 4000, web, 443))
+	if l.e.outside.neigh.Len() == 0 {
+		t.Fatal("no gateway is known to begin with")
+	}
+	l.e.Moved()
+	for i := range l.e.port {
+		if n := l.e.port[i].neigh.Len(); n != 0 {
+			t.Errorf("port %d still knows %d neighbours", i, n)
+		}
+	}
+	if !l.e.again.due {
+		t.Error("the addresses are not announced")
+	}
+}

@@ -57,6 +57,7 @@ type Device struct {
 const (
 	ConfigChanged = 1 << abi.ConfigBit // the configuration of some PCI device has changed
 	CtrlAltDel    = 1 << abi.KeyBit    // was pressed: somebody wants the machine to end
+	PowerButton   = 1 << abi.ButtonBit // the same
 )
 
 // Found says how the kernel looked for devices, and what it saw beside them.

@@ -175,12 +175,13 @@ const (
 	DeviceVector = 0x21 // device i uses DeviceVector+i
 	MaxDevices   = 13   // the vectors of one LAPIC priority class, less the timer and these two
 	ConfigVector = 0x2e // a PCI device's configuration has changed
-	KeyVector    = 0x2f // the keyboard controller has something
+	KeyVector    = 0x2f // the keyboard controller or ACPI has something
 	LastVector   = 0x2f
 
 	// Bits in the result of SysWait beside the devices'.
 	ConfigBit = ConfigVector - DeviceVector
 	KeyBit    = KeyVector - DeviceVector
+	ButtonBit = KeyBit + 1 // it has KeyVector, too
 )
 
 // How the loader entered.
