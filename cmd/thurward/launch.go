@@ -38,6 +38,7 @@ type launch struct {
 	user           string // whom a hypervisor becomes without it; "": a user of its own
 	noSandbox      bool
 	printConfig    bool
+	snapshot, from string // folders; "": none
 	lan, wan       vmm.Spec
 	memoryMB, cpus int
 	vsock          vmm.Vsock
@@ -133,6 +134,14 @@ func (l *launch) run(ctx context.Context) error {
 	notify := newNotifier(l.say)
 	defer notify.stopOn(ctx)()
 	opts := l.options()
+	if f, ok := h.(*vmm.Firecracker); ok && l.snapshot != "" {
+		opts.OnLine = l.shower()
+		if err := f.MakeSnapshot(ctx, cfg, l.snapshot, opts); err != nil {
+			return err
+		}
+		l.say("the machine is saved in %s; start from it with --from-snapshot %s", l.snapshot, l.snapshot)
+		return nil
+	}
 	if l.demonstrates() {
 		if opts.MaxRestarts == 0 {
 			opts.MaxRestarts = demoRestarts // it is to end by itself
@@ -195,6 +204,11 @@ func (l *launch) hypervisor() (vmm.Hypervisor, error) {
 			return nil, err
 		}
 		f.PCI, f.Confine = l.pci, confine
+		if l.from != "" {
+			if f.From, err = vmm.OpenSnapshot(l.from); err != nil {
+				return nil, fmt.Errorf("--from-snapshot: %w", err)
+			}
+		}
 		if l.jailer != "" {
 			if f.Jail, err = vmm.FindJail(l.jailer); err != nil {
 				return nil, fmt.Errorf("--jailer: %w", err)

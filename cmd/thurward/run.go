@@ -33,6 +33,8 @@ type runFlags struct {
 	name        string
 	state       string // folder of a firewall whose image is deployed
 	noSandbox   bool
+	snapshot    string
+	from        string
 	pci         bool
 	printConfig bool
 	timeout     time.Duration
@@ -52,6 +54,10 @@ machine, or on Ctrl-C.
 With --vmm it takes Firecracker or cloud-hypervisor in place of QEMU. The
 hypervisor is confined: it is a user without rights, has no capabilities, and
 sees nothing of the host but its programs, its image and its devices.
+
+With Firecracker, --snapshot DIR saves the machine once its rules are live, and ends.
+--from-snapshot DIR then starts any number of machines from it, with other networks
+but the same image and flags. Their random numbers differ. DIR holds secrets.
 
 A network is one of
   demo             a simulated network in this process, with hosts and servers
@@ -118,6 +124,8 @@ run ends, with 0 if every step went as it should.`,
 	fl.StringVar(&f.user, "user", "", "whom the hypervisor becomes, a name or UID:GID (root; default a number of its own)")
 	fl.BoolVar(&f.noSandbox, "no-sandbox", false, "let the hypervisor have all rights of this process: only to find out whether the sandbox breaks it")
 	fl.BoolVar(&f.pci, "pci", false, "Firecracker: devices on PCI")
+	fl.StringVar(&f.snapshot, "snapshot", "", "Firecracker: save the machine in this new folder once it is ready, and end")
+	fl.StringVar(&f.from, "from-snapshot", "", "Firecracker: start from the machine that was saved in this folder")
 	fl.BoolVar(&f.printConfig, "print-config", false, "print what would be run, and end")
 	fl.StringVar(&f.machine, "machine", "microvm", "QEMU's machine: "+vmm.MachineHelp)
 	fl.StringVar(&f.accel, "accel", "auto", "auto, kvm or tcg; auto takes KVM where the image boots under it")
@@ -151,6 +159,12 @@ func (f *runFlags) launch() (*launch, error) {
 	if f.vmm != "firecracker" && (f.jailer != "" || f.pci) {
 		return nil, errors.New("--jailer and --pci are Firecracker's (--vmm firecracker)")
 	}
+	if f.vmm != "firecracker" && (f.snapshot != "" || f.from != "") {
+		return nil, errors.New("--snapshot and --from-snapshot are Firecracker's (--vmm firecracker)")
+	}
+	if f.snapshot != "" && f.from != "" {
+		return nil, errors.New("--snapshot saves a machine that boots; --from-snapshot does not boot one")
+	}
 	if f.vmm != "qemu" && f.accel == "tcg" {
 		return nil, fmt.Errorf("--accel tcg: %s has only KVM", f.vmm)
 	}
@@ -160,7 +174,8 @@ func (f *runFlags) launch() (*launch, error) {
 	if f.jailer != "" && (f.user != "" || f.noSandbox) || f.user != "" && f.noSandbox {
 		return nil, errors.New("--jailer, --user and --no-sandbox exclude each other")
 	}
-	l := &launch{image: f.image, vmm: f.vmm, jailer: f.jailer, pci: f.pci, printConfig: f.printConfig, user: f.user, noSandbox: f.noSandbox}
+	l := &launch{image: f.image, vmm: f.vmm, jailer: f.jailer, pci: f.pci, printConfig: f.printConfig, user: f.user, noSandbox: f.noSandbox,
+		snapshot: f.snapshot, from: f.from}
 	var errs [7]error
 	l.accel, errs[0] = vmm.ParseAccel(f.accel)
 	l.lan, errs[1] = vmm.ParseSpec(f.lan)

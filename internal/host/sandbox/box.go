@@ -33,6 +33,7 @@ type Box struct {
 	Families []int    // families of sockets that it may make (AF_UNIX, AF_INET)
 	Limits   []Limit
 	Env      []string // its environment
+	Dir      string   // its working directory; "": the root with Spaces, otherwise this process's
 
 	// Of the stage.
 	Own   bool   // the stage has root's rights, or those in a user name space

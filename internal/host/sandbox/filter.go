@@ -14,7 +14,7 @@ import (
 var denied = []uint32{
 	// other processes
 	unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PROCESS_MADVISE, unix.SYS_KCMP,
-	unix.SYS_KILL, unix.SYS_TKILL, unix.SYS_RT_SIGQUEUEINFO, unix.SYS_RT_TGSIGQUEUEINFO,
+	unix.SYS_KILL, unix.SYS_RT_SIGQUEUEINFO, unix.SYS_RT_TGSIGQUEUEINFO,
 	unix.SYS_PIDFD_OPEN, unix.SYS_PIDFD_GETFD, unix.SYS_PIDFD_SEND_SIGNAL,
 	// name spaces and mounts
 	unix.SYS_UNSHARE, unix.SYS_SETNS, unix.SYS_MOUNT, unix.SYS_UMOUNT2, unix.SYS_PIVOT_ROOT, unix.SYS_CHROOT,
@@ -100,7 +100,12 @@ func (b *Box) filter(pid int) filter {
 		f.unless(nr, 1)
 		f.ret(noCall)
 	}
-	// Threads of its own may be signalled, and no others.
+	// Threads of its own may be signalled, and no others. tkill, by which musl's
+	// pthread_kill does it, names no process: it is allowed where others are not seen.
+	if !b.Spaces {
+		f.unless(unix.SYS_TKILL, 1)
+		f.ret(noPerm)
+	}
 	f.unless(unix.SYS_TGKILL, 4)
 	f.load(offArg(0))
 	f.skipIf(uint32(pid), 1)

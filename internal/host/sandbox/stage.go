@@ -48,6 +48,11 @@ func stage(spec string, argv []string) error {
 			return fmt.Errorf("a root of its own: %w", err)
 		}
 	}
+	if b.Dir != "" {
+		if err := os.Chdir(b.Dir); err != nil {
+			return fmt.Errorf("its working directory: %w", err)
+		}
+	}
 	if err := b.dropRights(); err != nil {
 		return err
 	}

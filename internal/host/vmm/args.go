@@ -65,6 +65,7 @@ type Config struct {
 	// them while it runs. nil: it is joined.
 	Gate *Gate
 
+	saved   bool     // the machine will be saved
 	pulse   *pulse   // counts the guest's signs of life, of one start; may be nil
 	control *control // QEMU's monitor, of one start: see args
 	dog     bool     // QEMU has a watchdog device, and the machine a bus for it

@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"fmt"
+	"net/http"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -36,7 +37,7 @@ func (h *CloudHypervisor) traits() traits { return traits{grace: 300 * time.Mill
 // whose files lie in dir.
 func (h *CloudHypervisor) args(c *Config, taps []string, dir string) []string {
 	a := []string{h.Path, "--kernel", c.Image, "--cmdline", c.Cmdline(), "--cpus", "boot=" + strconv.Itoa(c.CPUs), "--memory", "size=" + strconv.Itoa(c.MemoryMB) + "M",
-		"--serial", "tty", "--console", "off", "--log-file", filepath.Join(dir, fileLog)}
+		"--serial", "tty", "--console", "off", "--log-file", filepath.Join(dir, fileLog), "--api-socket", "path=" + filepath.Join(dir, fileAPI)}
 	if len(c.NICs) > 0 {
 		a = append(a, "--net")
 	}
@@ -63,6 +64,7 @@ func (h *CloudHypervisor) Start(c Config, onLine func(Line)) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.within = s.dir
 	cmd := exec.Command(h.Path, h.args(&c, s.taps, s.dir)[1:]...)
 	if h.Confine != nil {
 		within := s.dir
@@ -70,10 +72,18 @@ func (h *CloudHypervisor) Start(c Config, onLine func(Line)) (*Machine, error) {
 		if h.Confine.Spaces == nil {
 			within, inner.Image = insideSite, insideImage
 		}
+		s.within = within
 		if cmd, err = h.Confine.beside(&c, s, h.Path, h.args(&inner, s.taps, within)[1:]); err != nil {
 			s.close()
 			return nil, err
 		}
 	}
-	return launch(&Machine{name: "cloud-hypervisor", cmd: cmd, log: s.log}, onLine, s.close)
+	socket := filepath.Join(s.dir, fileAPI)
+	return launch(&Machine{name: "cloud-hypervisor", cmd: cmd, log: s.log, ask: func() error { return pressButton(socket) }}, onLine, s.close)
+}
+
+// pressButton asks the guest to end, by cloud-hypervisor's API: it presses the power button.
+func pressButton(socket string) error {
+	_, err := apiCall(socket, http.MethodPut, "/api/v1/vm.power-button", nil)
+	return err
 }

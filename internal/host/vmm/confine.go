@@ -102,11 +102,16 @@ const tunDevice = "/dev/net/tun"
 // beside returns the command for a hypervisor that has its files in the folder of a
 // site, and opens its TAP devices itself: it is in the host's network for them, where
 // it may open no sockets but those of files.
-func (c *Confinement) beside(m *Config, s *site, program string, args []string) (*exec.Cmd, error) {
-	b := c.box(m, ownKVM, maxLog)
-	b.Net, b.System = true, true
+func (c *Confinement) beside(m *Config, s *site, program string, args []string, more ...sandbox.File) (*exec.Cmd, error) {
+	file := uint64(maxLog)
+	if m.saved { // by a file as long as its memory
+		file = max(file, uint64(m.MemoryMB)<<20)
+	}
+	b := c.box(m, ownKVM, file)
+	b.Net, b.System, b.Dir = true, true, s.within
+	b.Files = more
 	b.Devices = append(b.Devices, tunDevice)
-	b.Files = []sandbox.File{{From: s.dir, To: insideSite, Writable: true}}
+	b.Files = append(b.Files, sandbox.File{From: s.dir, To: insideSite, Writable: true})
 	if b.Spaces {
 		f, err := c.image(m.Image)
 		if err != nil {

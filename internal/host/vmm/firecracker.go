@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/thurward/thurward/internal/host/sandbox"
 )
 
 // Firecracker is an installed Firecracker, and how it is run.
@@ -24,6 +26,7 @@ type Firecracker struct {
 	PCI     bool         // devices on PCI (--enable-pci) in place of MMIO
 	Jail    *Jail        // nil: without its jailer
 	Confine *Confinement // without its jailer; nil: it has all rights of this process
+	From    *Snapshot    // what machines start from; nil: they boot
 }
 
 // FindFirecracker finds Firecracker and its version.
@@ -90,6 +93,9 @@ func (f *Firecracker) String() string {
 	if f.Jail != nil {
 		s += " in a jail of " + f.Jail.User
 	}
+	if f.From != nil {
+		s += " from a snapshot"
+	}
 	return s
 }
 
@@ -136,28 +142,34 @@ type fcVsock struct {
 }
 
 // config returns the configuration of a machine whose NICs have the given TAP
-// devices and whose files lie in dir. Rate limiters are left off: the firewall's
+// devices. Rate limiters are left off: the firewall's
 // own limits are in its policy.
-func (f *Firecracker) config(c *Config, taps []string, dir, image string) *fcConfig {
+func (f *Firecracker) config(c *Config, taps []string, image string) *fcConfig {
 	fc := &fcConfig{BootSource: fcBoot{image, c.Cmdline()}, Drives: []string{}, Machine: fcMachine{c.CPUs, c.MemoryMB}, Networks: []fcNet{}}
 	for i, n := range c.NICs {
-		id := string(n.Role)
-		if id == "" {
-			id = "n" + strconv.Itoa(i)
-		}
-		fc.Networks = append(fc.Networks, fcNet{id, taps[i], n.MAC})
+		fc.Networks = append(fc.Networks, fcNet{nicID(i, n), taps[i], n.MAC})
 	}
 	if c.Vsock.Path != "" {
-		fc.Vsock = &fcVsock{guestCID, filepath.Join(dir, fileVsock)}
+		fc.Vsock = &fcVsock{guestCID, fileVsock} // in its working directory: a snapshot keeps the path
 	}
 	return fc
 }
 
+// nicID returns the name of a network interface in Firecracker's API.
+func nicID(i int, n NIC) string {
+	if n.Role == None {
+		return "n" + strconv.Itoa(i)
+	}
+	return string(n.Role)
+}
+
 // args returns the command for a machine whose files lie in dir.
 func (f *Firecracker) args(dir string) []string {
-	a := []string{"--api-sock", filepath.Join(dir, fileAPI), "--config-file", filepath.Join(dir, fileConfig),
-		"--log-path", filepath.Join(dir, fileLog), "--level", "Warn"}
-	if f.PCI {
+	a := []string{"--api-sock", filepath.Join(dir, fileAPI), "--log-path", filepath.Join(dir, fileLog), "--level", "Warn"}
+	if f.From == nil {
+		a = append(a, "--config-file", filepath.Join(dir, fileConfig))
+	}
+	if f.PCI && f.From == nil { // a snapshot says it itself
 		a = append(a, "--enable-pci")
 	}
 	return a
@@ -183,7 +195,14 @@ func (f *Firecracker) Print(c Config) (string, error) {
 		dir, image = "/", "/"+fileImage
 		command = f.Jail.command("ID", "DIR", f.Path, f.args(dir))
 	}
-	b, err := f.config(&c, taps, dir, image).encode()
+	if f.From != nil {
+		if f.Jail == nil {
+			dir = f.From.Dir
+		}
+		b, err := json.MarshalIndent(f.loadRequest(&c, taps, filepath.Join(dir, fileState), filepath.Join(dir, fileMemory)), "", "  ")
+		return commandLine(command) + "PUT /snapshot/load\n" + string(b) + "\n", err
+	}
+	b, err := f.config(&c, taps, image).encode()
 	return commandLine(command) + string(b), err
 }
 
@@ -211,6 +230,11 @@ func (f *Firecracker) Start(c Config, onLine func(Line)) (_ *Machine, err error)
 	if err := f.tooOld(); err != nil {
 		return nil, err
 	}
+	if f.From != nil {
+		if err := errors.Join(f.SnapshotError(), f.From.Fits(f, &c)); err != nil {
+			return nil, err
+		}
+	}
 	s, err := newSite(&c, f.Jail, f.Confine)
 	if err != nil {
 		return nil, err
@@ -237,7 +261,14 @@ func (f *Firecracker) Start(c Config, onLine func(Line)) (_ *Machine, err error)
 	case f.Confine != nil && f.Confine.Spaces == nil:
 		within, image = insideSite, insideImage
 	}
-	b, err := f.config(&c, s.taps, within, image).encode()
+	s.within = within
+	var files []sandbox.File
+	if f.From != nil {
+		if files, err = f.place(s); err != nil {
+			return nil, err
+		}
+	}
+	b, err := f.config(&c, s.taps, image).encode()
 	if err == nil {
 		err = s.write(fileConfig, b)
 	}
@@ -245,12 +276,13 @@ func (f *Firecracker) Start(c Config, onLine func(Line)) (_ *Machine, err error)
 		return nil, err
 	}
 	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Dir = s.dir
 	end := syscall.SIGTERM
 	switch {
 	case f.Jail != nil:
 		cmd = held(command)
 	case f.Confine != nil:
-		if cmd, err = f.Confine.beside(&c, s, f.Path, f.args(within)); err != nil {
+		if cmd, err = f.Confine.beside(&c, s, f.Path, f.args(within), files...); err != nil {
 			return nil, err
 		}
 		// The first process of a PID name space gets no signal that it does not
@@ -259,8 +291,19 @@ func (f *Firecracker) Start(c Config, onLine func(Line)) (_ *Machine, err error)
 	}
 	m := &Machine{name: "firecracker", cmd: cmd, log: s.log, end: end,
 		ask:    func() error { return pressCtrlAltDel(filepath.Join(s.dir, fileAPI)) },
-		paused: func() bool { return apiPaused(filepath.Join(s.dir, fileAPI)) }}
-	return launch(m, onLine, s.close)
+		paused: func() bool { return apiPaused(filepath.Join(s.dir, fileAPI)) },
+		save:   func(dir string) error { return s.save(dir, f.Confine) }}
+	if m, err = launch(m, onLine, s.close); err != nil || f.From == nil {
+		return m, err
+	}
+	if err = f.load(m, &c, s); err != nil {
+		m.kill()
+		if end := m.Wait(); end != nil {
+			err = fmt.Errorf("%w (%w)", err, end)
+		}
+		return nil, err
+	}
+	return m, nil
 }
 
 // apiLimit is how long an answer of Firecracker's API may take.
@@ -292,7 +335,12 @@ func apiPaused(socket string) bool {
 
 // apiCall makes a request and returns the beginning of the answer's body.
 func apiCall(socket, method, path string, body []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), apiLimit)
+	return apiCallWithin(apiLimit, socket, method, path, body)
+}
+
+// apiCallWithin is apiCall with another limit.
+func apiCallWithin(limit time.Duration, socket, method, path string, body []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, bytes.NewReader(body))
 	if err != nil {

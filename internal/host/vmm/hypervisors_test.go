@@ -343,7 +343,7 @@ func TestPrint(t *testing.T) {
 	all := hypervisors(t)
 	all["qemu"] = &QEMU{Path: "qemu-system-x86_64", Version: Version{7, 2}}
 	for name, want := range map[string][]string{
-		"firecracker":      {`"host_dev_name": "TAP-lan"`, `"uds_path": "DIR/v.sock"`, `"boot_args": "thurward.lan=`, "--config-file DIR/config.json"},
+		"firecracker":      {`"host_dev_name": "TAP-lan"`, `"uds_path": "v.sock"`, `"boot_args": "thurward.lan=`, "--config-file DIR/config.json"},
 		"firecracker-pci":  {"--enable-pci"},
 		"jail":             {"--uid 65534", `"kernel_image_path": "/thurward.img"`, "--config-file /config.json"},
 		"cloud-hypervisor": {"tap=mine,mac=52:54:00:74:68:02", "--vsock cid=3,socket=DIR/v.sock", "'thurward.lan="},

@@ -29,10 +29,11 @@ const maxLine = 64 << 10
 type Machine struct {
 	name   string // of the hypervisor
 	cmd    *exec.Cmd
-	log    func() string  // the end of the hypervisor's log; may be nil
-	ask    func() error   // asks the guest to end in good order; may be nil
-	paused func() bool    // asks the hypervisor whether the machine is paused; may be nil
-	end    syscall.Signal // that ends the hypervisor in order; 0: SIGTERM
+	log    func() string          // the end of the hypervisor's log; may be nil
+	ask    func() error           // asks the guest to end in good order; may be nil
+	save   func(dir string) error // stops the machine and saves it; nil where the hypervisor cannot
+	paused func() bool            // asks the hypervisor whether the machine is paused; may be nil
+	end    syscall.Signal         // that ends the hypervisor in order; 0: SIGTERM
 
 	control *control      // QEMU's monitor; nil for others
 	done    chan struct{} // closed when the hypervisor has ended and its console is read

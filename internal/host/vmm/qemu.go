@@ -88,7 +88,8 @@ func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
 		all.end()
 		return nil, err
 	}
-	return launch(&Machine{name: "qemu", cmd: cmd, control: c.control, paused: c.control.paused}, onLine, all.end)
+	return launch(&Machine{name: "qemu", cmd: cmd, control: c.control, paused: c.control.paused,
+		ask: func() error { return c.control.send("system_powerdown") }}, onLine, all.end)
 }
 
 // command returns the command that runs QEMU, confined if it is to be.

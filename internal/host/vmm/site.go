@@ -15,12 +15,14 @@ import (
 // A site is what one start of a machine has on the host where its hypervisor is not
 // QEMU: a folder of its own, TAP devices, and the way of its stream.
 type site struct {
-	id   string
-	base string // of the jail, or dir
-	dir  string // what the hypervisor has its files in
-	taps []string
-	uid  int // whose the files are, and the TAP devices
-	gid  int
+	id            string
+	base          string // of the jail, or dir
+	dir           string // what the hypervisor has its files in
+	within        string // the same as the hypervisor sees it
+	taps          []string
+	state, memory string // of the snapshot, as the hypervisor sees them
+	uid           int    // whose the files are, and the TAP devices
+	gid           int
 
 	closing sync.Once
 	drops   []func()

@@ -103,6 +103,9 @@ func standFirecracker(args []string) {
 		fmt.Println("Firecracker v1.16.1\n\n2026 [anonymous-instance:main] exit")
 		os.Exit(0)
 	}
+	if _, ok := f["--config-file"]; !ok {
+		standRestored(f)
+	}
 	r, err := os.Open(one(f, "--config-file"))
 	if err != nil {
 		die("%v", err)
@@ -157,6 +160,10 @@ func standFirecracker(args []string) {
 		var a struct {
 			Type string `json:"action_type"`
 		}
+		if b := standSave(root, r); b {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
 		if r.Method != "PUT" || r.URL.Path != "/actions" || json.NewDecoder(r.Body).Decode(&a) != nil || a.Type != "SendCtrlAltDel" {
 			w.WriteHeader(http.StatusBadRequest)
 			io.WriteString(w, `{"fault_message":"no"}`) //nolint:errcheck // the status says it
@@ -167,9 +174,80 @@ func standFirecracker(args []string) {
 	}))
 	vsock := ""
 	if c.Vsock != nil {
-		vsock = root + c.Vsock.Path
+		vsock = filepath.Join(root, c.Vsock.Path) // in the jail the working directory is its root
 	}
 	guest(vsock, api)
+}
+
+// standSave handles the requests by which a machine is saved, and no others.
+func standSave(root string, r *http.Request) bool {
+	var b struct {
+		State string `json:"state"`
+		Type  string `json:"snapshot_type"`
+		Path  string `json:"snapshot_path"`
+		Mem   string `json:"mem_file_path"`
+	}
+	switch {
+	case r.Method == "PATCH" && r.URL.Path == "/vm":
+		return json.NewDecoder(r.Body).Decode(&b) == nil && b.State == "Paused"
+	case r.Method == "PUT" && r.URL.Path == "/snapshot/create":
+		return json.NewDecoder(r.Body).Decode(&b) == nil && b.Type == "Full" && os.Getenv(standInVar) != "does not save" &&
+			os.WriteFile(filepath.Join(root, b.Path), []byte("state"), 0o644) == nil &&
+			os.WriteFile(filepath.Join(root, b.Mem), nil, 0o644) == nil && os.Truncate(filepath.Join(root, b.Mem), 64<<20) == nil
+	}
+	return false
+}
+
+// standRestored waits for a snapshot, which it must be given as Firecracker wants it.
+func standRestored(f map[string][]string) {
+	root := os.Getenv("STANDIN_ROOT")
+	l, err := net.Listen("unix", filepath.Join(root, one(f, "--api-sock")))
+	if err != nil {
+		die("%v", err)
+	}
+	api, begin := make(chan bool, 1), make(chan bool)
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { //nolint:errcheck // until the end
+		if r.URL.Path == "/actions" {
+			w.WriteHeader(http.StatusNoContent)
+			api <- true
+			return
+		}
+		var b struct {
+			State string `json:"snapshot_path"`
+			Mem   struct {
+				Type string `json:"backend_type"`
+				Path string `json:"backend_path"`
+			} `json:"mem_backend"`
+			Taps []struct {
+				ID  string `json:"iface_id"`
+				Tap string `json:"host_dev_name"`
+			} `json:"network_overrides"`
+			Clock  bool `json:"clock_realtime"`
+			Resume bool `json:"resume_vm"`
+		}
+		d := json.NewDecoder(r.Body)
+		d.DisallowUnknownFields()
+		err := d.Decode(&b)
+		for _, p := range []string{b.State, b.Mem.Path} {
+			if _, e := os.Stat(filepath.Join(root, p)); err == nil {
+				err = e
+			}
+		}
+		if err != nil || r.Method != "PUT" || r.URL.Path != "/snapshot/load" || b.Mem.Type != "File" || len(b.Taps) != 2 || !b.Resume ||
+			os.Getenv(standInVar) == "does not load" {
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprintf(w, `{"fault_message":"no: %v"}`, err)
+			return
+		}
+		for _, t := range b.Taps {
+			fmt.Println("net", t.ID, t.Tap)
+		}
+		fmt.Println("clock", b.Clock)
+		w.WriteHeader(http.StatusNoContent)
+		close(begin)
+	}))
+	<-begin
+	guest(fileVsock, api)
 }
 
 // guest does what was asked for, and ends as Firecracker does: with 0, whatever it
@@ -185,7 +263,7 @@ func guest(vsock string, api chan bool) {
 		os.Exit(0)
 	}
 	switch does := os.Getenv(standInVar); does {
-	case "stops":
+	case "stops", "does not save", "does not load":
 		ready()
 		<-api
 		fmt.Println("thurward: stopped: Ctrl-Alt-Del")
@@ -244,7 +322,11 @@ func standJailer(args []string) {
 		die("jailer: %v", args)
 	}
 	root := filepath.Join(one(f, "--chroot-base-dir"), filepath.Base(one(f, "--exec-file")), one(f, "--id"), "root")
-	for _, name := range []string{root, root + "/" + fileImage, root + "/" + fileConfig, root + "/" + fileLog} {
+	files := []string{root, root + "/" + fileImage, root + "/" + fileConfig, root + "/" + fileLog}
+	if !slices.Contains(args, "--config-file") {
+		files = []string{root, root + "/" + fileState, root + "/" + fileMemory, root + "/" + fileLog}
+	}
+	for _, name := range files {
 		st, err := os.Stat(name)
 		if err != nil || st.Sys().(*syscall.Stat_t).Uid != uint32(uid) {
 			die("jailer: %s: %v", name, err)

@@ -122,6 +122,12 @@ var attacks = []attack{
 	{"signal another process", func(x Target) error { return unix.Kill(x.Parent, 0) }},
 	{"signal all processes", func(Target) error { return reached(unix.Kill(-1, 0)) }},
 	{"signal another's thread", func(x Target) error { return unix.Tgkill(x.Parent, x.Parent, 0) }},
+	{"signal another's thread, of any process", func(x Target) error {
+		if _, _, e := unix.Syscall(unix.SYS_TKILL, uintptr(x.Parent), 0, 0); e != 0 {
+			return e
+		}
+		return nil
+	}},
 	{"hold another process", func(x Target) error {
 		fd, err := unix.PidfdOpen(x.Parent, 0)
 		if err == nil {
