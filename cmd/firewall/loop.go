@@ -27,7 +27,7 @@ const (
 
 // loop forwards packets. While there are any it polls; otherwise it sleeps until a device
 // interrupts or a deadline of the data plane.
-func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock, dog *watchdog) {
+func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock, dog *watchdog, gen *sys.Generations) {
 	native := sys.Native() // no preemption of this loop: see main
 	idle, busy := 0, 0
 	turn := int64(0) // when TLS next gets a turn although there are packets
@@ -41,7 +41,6 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock, dog *w
 		turn = after(now)
 	}
 	g.last = sys.Nanotime()
-	gen := sys.WatchGenerations()
 	for {
 		now := sys.Nanotime()
 		g.poll(now)

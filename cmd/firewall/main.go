@@ -40,6 +40,9 @@ func main() {
 
 // run starts everything and forwards packets. It returns only if the firewall cannot start.
 func run(args arguments) error {
+	// A machine may be saved at any time from now on: what is drawn after this is drawn
+	// anew when it is restored.
+	restores := sys.WatchGenerations()
 	// Nearly everything that is allocated during start-up is permanent: collections would
 	// only delay it.
 	percent := debug.SetGCPercent(-1)
@@ -89,7 +92,7 @@ func run(args arguments) error {
 	}
 	engine.Announce()
 	ready(policy, nics, "")
-	loop(engine, nics, out, loopGaps, wall, newWatchdog(sys.WatchdogRegisters()))
+	loop(engine, nics, out, loopGaps, wall, newWatchdog(sys.WatchdogRegisters()), &restores)
 	return nil
 }
 

@@ -128,14 +128,15 @@ func rearm() {
 	}
 }
 
-// sleep halts the CPU until the next interrupt, the timer's among them.
+// sleep halts the CPU until the next interrupt, the timer's among them. A timer whose
+// time is over and that has not interrupted is lost: KVM does not save one that fires
+// while the machine is stopped.
 func sleep() {
-	n := uint64(0)
-	if want := nextTimer(); want < armed {
+	n, t := uint64(0), now()
+	if want := nextTimer(); want < armed || armed <= t {
 		armed = want
 		n = ticks(want)
 	}
-	t := now()
 	monitor(monHalt, n, 0, 0, 0)
 	stats.Halts++
 	stats.IdleNS += now() - t
@@ -220,6 +221,7 @@ func takeInterrupts() {
 		return
 	}
 	if bits&(1<<abi.KeyBit) != 0 {
+		armed = never // the machine may have been restored, and the timer lost: see sleep
 		if !keyboardInterrupt() {
 			bits &^= 1 << abi.KeyBit
 		}
