@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -283,4 +284,35 @@ func TestClockAfterRestore(t *testing.T) {
 	if high2-low < -good || low2-high > good {
 		t.Errorf("fast by %v to %v, which was %v to %v", low2, high2, low, high)
 	}
+}
+
+var driftFor = flag.Duration("drift", 15*time.Second, "how long TestDrift compares the image's clock with the host's")
+
+// TestDrift: under TCG, where the time comes from a time-stamp counter that was calibrated in
+// milliseconds and may be off by some 600 ppm, the time of day stays within 100 ms of what it
+// was against the host's, and has no slope.
+func TestDrift(t *testing.T) {
+	if _, err := vmm.FindQEMU(); err != nil {
+		t.Skip(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), *driftFor+time.Minute)
+	defer cancel()
+	s := newStoppable(ctx, t, "-accel", "tcg", "-cpu", "max")
+	time.Sleep(3 * time.Second) // a real-time clock is first read for a second
+	low, high := s.fast(2000)
+	begun := time.Now()
+	const good = 100 * time.Millisecond
+	least, most := time.Duration(0), time.Duration(0) // that it is off, for certain
+	var last time.Duration
+	for port := uint16(2001); time.Since(begun) < *driftFor; port++ {
+		time.Sleep(min(5*time.Second, *driftFor/4))
+		l, h := s.fast(port)
+		least, most = min(least, h-low), max(most, l-high)
+		if h-low < -good || l-high > good {
+			t.Errorf("after %v it is fast by %v to %v, and was by %v to %v", time.Since(begun).Round(time.Second), l, h, low, high)
+		}
+		last = (l + h - low - high) / 2
+	}
+	took := time.Since(begun)
+	t.Logf("within %v: off by %v to %v, at the end by %v: %.0f ppm", took.Round(time.Second), least, most, last, float64(last)/float64(took)*1e6)
 }
