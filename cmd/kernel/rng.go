@@ -70,13 +70,14 @@ func startRNG() bool {
 	rngSetStatus(r, l, 1) // ACKNOWLEDGE
 	rngSetStatus(r, l, 3) // DRIVER
 	store32(r+l.featSel, 1)
-	if load32(r+l.feat)&1 == 0 { // VERSION_1
+	high := load32(r+l.feat) & 3 // VERSION_1, ACCESS_PLATFORM
+	if high&1 == 0 {
 		return false
 	}
 	store32(r+l.drvSel, 0)
 	store32(r+l.drv, 0)
 	store32(r+l.drvSel, 1)
-	store32(r+l.drv, 1)
+	store32(r+l.drv, high)
 	rngSetStatus(r, l, 0xb) // FEATURES_OK
 	if rngStatus(r, l)&8 == 0 {
 		return false

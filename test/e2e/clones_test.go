@@ -352,3 +352,29 @@ func (w *wire) connects(port uint16, a net.IP) bool {
 		}
 	}
 }
+
+// TestBehindIOMMU: devices that insist on the platform's way to memory work, with an IOMMU
+// that passes everything until it is programmed, as QEMU's do.
+func TestBehindIOMMU(t *testing.T) {
+	if _, err := vmm.FindQEMU(); err != nil {
+		t.Skip(err)
+	}
+	image := clonesImage(t)
+	for name, device := range map[string]string{"intel-iommu": "intel-iommu", "virtio-iommu": "virtio-iommu-pci", "none": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			args := []string{"-accel", "tcg", "-cpu", "max", "-M", "q35"}
+			if device != "" {
+				args = append(args, "-device", device)
+			}
+			w := newWire(t)
+			w.machine(ctx, image, args, "virtio-net-pci,disable-legacy=on,iommu_platform=on")
+			w.draw(4000)
+			if w.connects(5000, net.IP{198, 51, 100, 80}) {
+				t.Error("a connection passes that no rule allows")
+			}
+		})
+	}
+}

@@ -264,3 +264,15 @@ func TestNotOffered(t *testing.T) {
 		}
 	}
 }
+
+// TestAccessPlatform: what a device may insist on is taken where it is offered, and not
+// otherwise.
+func TestAccessPlatform(t *testing.T) {
+	for _, offered := range []uint64{0, featPlatform} {
+		d := newFake(allNet | offered)
+		open(t, d, 16, NetOptions{QueueSize: 8})
+		if d.accepted&featPlatform != offered {
+			t.Errorf("offered %#x, accepted %#x", offered, d.accepted)
+		}
+	}
+}

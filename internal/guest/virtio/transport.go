@@ -48,6 +48,12 @@ type Transport interface {
 	Config32(off uint32) uint32
 }
 
+// featPlatform is VIRTIO_F_ACCESS_PLATFORM (virtio 1.2, section 6): the device's accesses go
+// through what the platform puts before memory, an IOMMU or a host that confines them. A
+// device that offers it may insist. The addresses are the same: no IOMMU that the guest
+// would have to program is turned on (ADR 0033).
+const featPlatform = 1 << 33
+
 // negotiate resets the device and negotiates features, up to FEATURES_OK. Firecracker
 // accepts exactly this order, one status bit at a time.
 func negotiate(t Transport, id uint32, want uint64) (features uint64, err error) {
@@ -64,7 +70,7 @@ func negotiate(t Transport, id uint32, want uint64) (features uint64, err error)
 		fail(t)
 		return 0, errors.New("virtio: the device does not offer VIRTIO_F_VERSION_1")
 	}
-	features = offered & (want | featVersion1)
+	features = offered & (want | featVersion1 | featPlatform)
 	t.SetFeatures(features)
 	t.SetStatus(statusAcknowledge | statusDriver | statusFeaturesOK)
 	if t.Status()&statusFeaturesOK == 0 {
