@@ -80,6 +80,10 @@ func openPorts(p *ruleset.Policy, args arguments, pool *framebuf.Pool) (*ports, 
 		if err != nil {
 			return nil, errors.New("the " + side.name + " interface (" + formatMAC(want) + "): " + err.Error())
 		}
+		if m := dev.DeviceMTU(); m > dev.MTU() {
+			say("note: the network of the " + side.name + " interface carries packets of " + itoa(m) + " bytes, the firewall " +
+				itoa(dev.MTU()) + ": longer ones are dropped (set the MTU of its hosts to that)")
+		}
 		*side.dev, *side.bit = dev, 1<<devices[n].Bit
 	}
 	if len(devices) > 2 {

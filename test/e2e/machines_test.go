@@ -260,3 +260,17 @@ func TestSmallMachines(t *testing.T) {
 		traffic(t, l)
 	}
 }
+
+// TestMTUBeyond: what a device says is carried as far as buffers go, and said where they do
+// not.
+func TestMTUBeyond(t *testing.T) {
+	if _, err := vmm.FindQEMU(); err != nil {
+		t.Skip(err)
+	}
+	for mtu, want := range map[string]bool{"1500": false, "1958": false, "9000": true} {
+		out := console(t, append(nics("virtio-net-device,host_mtu="+mtu), "-M", "microvm", "-global", "virtio-mmio.force-legacy=false")...)
+		if told := strings.Contains(out, "carries packets of "+mtu+" bytes, the firewall 1958"); told != want || !strings.Contains(out, "thurward: ready ") {
+			t.Errorf("host_mtu=%s: told %v; console:\n%s", mtu, told, out)
+		}
+	}
+}

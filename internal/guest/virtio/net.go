@@ -62,6 +62,7 @@ type Net struct {
 	mac    [6]byte
 	hasMAC bool
 	mtu    int
+	said   int // the MTU that the device reports; 0: none
 	feat   uint64
 	reason string
 	down   bool
@@ -113,7 +114,7 @@ func (d *NetDevice) Open(alloc Alloc, pool *framebuf.Pool, opt NetOptions) (*Net
 			fail(t)
 			return nil, errors.New("virtio: the device's MTU of " + strconv.Itoa(m) + " is below IPv4's minimum of 68")
 		}
-		n.mtu = min(m, framebuf.MaxLen-14)
+		n.mtu, n.said = min(m, framebuf.MaxLen-14), m
 	}
 	var err error
 	event := feat&featEventIdx != 0
@@ -138,6 +139,10 @@ func (n *Net) MAC() (mac [6]byte, ok bool) { return n.mac, n.hasMAC }
 // MTU returns the size of the largest IP packet in bytes, as the device reports it, or
 // 1500.
 func (n *Net) MTU() int { return n.mtu }
+
+// DeviceMTU returns the MTU that the device reports, or 0. It may be above MTU: frames that a
+// buffer does not hold are dropped, and counted as malformed.
+func (n *Net) DeviceMTU() int { return n.said }
 
 // LinkUp reports whether the link is up, which is assumed of devices without
 // VIRTIO_NET_F_STATUS.
