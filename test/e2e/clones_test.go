@@ -162,7 +162,7 @@ func (w *wire) draw(port uint16) (d drawn) {
 	w.fromLAN(wireHost[0], fwLAN, &layers.TCP{SrcPort: layers.TCPPort(port), DstPort: 53, SYN: true, Seq: 1, Window: 65535}, nil)
 	w.await(0, "answer to a SYN", func(p gopacket.Packet) bool {
 		c, ok := p.Layer(layers.LayerTypeTCP).(*layers.TCP)
-		if !ok || c.SrcPort != 53 || !c.SYN || !c.ACK {
+		if !ok || c.SrcPort != 53 || c.DstPort != layers.TCPPort(port) || !c.SYN || !c.ACK { // an answer of before may be repeated
 			return false
 		}
 		d.Seq = c.Seq
