@@ -38,12 +38,12 @@ os.execv(sys.argv[1], sys.argv[1:])
 mount -t tmpfs none /run
 mkdir -p /run/systemd/journal /run/log/journal
 ` + journald + ` & j=$!
-trap "kill $j" EXIT
+trap 'kill $j $p' EXIT
 for i in $(seq 100); do [ -S /run/systemd/journal/stdout ] && [ -S /run/systemd/journal/socket ] && break; sleep 0.1; done
-python3 "$1" "$2" run --image "$3" --accel tcg --lan user --wan user --vsock none --timeout 3s >&2 || true
-journalctl -D /run/log/journal --sync >/dev/null 2>&1 || sleep 1
+python3 "$1" "$2" run --image "$3" --accel tcg --lan user --wan user --vsock none >&2 & p=$!
+for i in $(seq 200); do journalctl -D /run/log/journal -q --no-pager THURWARD_KIND=ready | grep -q . && break; sleep 0.1; done
 journalctl -D /run/log/journal --no-pager -o json SYSLOG_IDENTIFIER=thurward`
-	out, err := exec.CommandContext(soon(t), "unshare", "-m", "bash", "-c", script, "sh", start, bin, testImage(t)).Output()
+	out, err := exec.CommandContext(bounded(t, 2*limit), "unshare", "-mpf", "--kill-child", "--mount-proc", "bash", "-c", script, "sh", start, bin, testImage(t)).Output()
 	if err != nil {
 		t.Skipf("a journal cannot be run apart here: %v", err)
 	}
