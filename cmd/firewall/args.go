@@ -13,6 +13,7 @@ type arguments struct {
 	hasLAN, hasWAN bool
 	events         bool   // print events on the console
 	probe          bool   // only report that the machine boots
+	plain          bool   // take no offloads of the network devices
 	vsockPort      uint32 // of the host, to which the stream goes
 }
 
@@ -48,6 +49,15 @@ func parseArgs(cmdline string) (a arguments, err error) {
 			default:
 				return a, errors.New("boot argument " + w + ": want console or none")
 			}
+		case "offload":
+			switch value {
+			case "auto":
+				a.plain = false
+			case "none":
+				a.plain = true
+			default:
+				return a, errors.New("boot argument " + w + ": want auto or none")
+			}
 		case "probe":
 			a.probe = value == "1"
 		case "vsock_port":
@@ -57,7 +67,7 @@ func parseArgs(cmdline string) (a arguments, err error) {
 			}
 			a.vsockPort = uint32(p)
 		default:
-			return a, errors.New("boot argument " + w + ": unknown (known are thurward.lan, .wan, .events, .probe, .vsock_port)")
+			return a, errors.New("boot argument " + w + ": unknown (known are thurward.lan, .wan, .events, .offload, .probe, .vsock_port)")
 		}
 	}
 	return a, nil

@@ -32,7 +32,11 @@ func openPorts(p *ruleset.Policy, args arguments, pool *framebuf.Pool) (*ports, 
 	macs := make([][6]byte, len(devices))
 	nets := make([]*virtio.NetDevice, len(devices))
 	for i, d := range devices {
-		n, err := virtio.FindNet(transport(d))
+		find := virtio.FindOffloads
+		if args.plain {
+			find = virtio.FindNet
+		}
+		n, err := find(transport(d))
 		if err != nil {
 			have = append(have, "one that cannot be used ("+err.Error()+")")
 			continue
@@ -98,7 +102,8 @@ func (p *ports) config(r ruleset.Role) router.PortConfig {
 		n = p.wan
 	}
 	mac, _ := n.MAC()
-	return router.PortConfig{Role: r, Port: n, MAC: mac, MTU: n.MTU()}
+	takes, sends := n.Large()
+	return router.PortConfig{Role: r, Port: n, MAC: mac, MTU: n.MTU(), LargeIn: takes, LargeOut: sends}
 }
 
 // transport returns the transport of a device.

@@ -22,7 +22,8 @@ const Headroom = 12
 // MaxLen is the longest Ethernet frame a buffer holds, in bytes.
 const MaxLen = Size - Headroom
 
-// A Frame is one Ethernet frame, without FCS, in a buffer of a Pool, at Headroom.
+// A Frame is one Ethernet frame, without FCS, in a buffer of a Pool, at Headroom; or, with
+// a Len of 0, a large frame in several (see Large).
 type Frame struct {
 	Buf uint32 // number of the buffer in its pool
 	Len uint32 // length of the frame in bytes, at most MaxLen
@@ -33,13 +34,16 @@ type Pool struct {
 	mem  []byte
 	phys uint64
 	free []uint32 // stack of free buffer numbers: the hottest is reused first
+
+	large []Large // by first buffer
+	next  []part  // by buffer: the one after it in its chain
 }
 
 // NewPool makes a pool of len(mem)/Size buffers over mem, whose bus address is phys (0
 // where there are no devices, as in tests).
 func NewPool(mem []byte, phys uint64) *Pool {
 	n := len(mem) / Size
-	p := &Pool{mem: mem[: n*Size : n*Size], phys: phys, free: make([]uint32, n)}
+	p := &Pool{mem: mem[: n*Size : n*Size], phys: phys, free: make([]uint32, n), large: make([]Large, n), next: make([]part, n)}
 	for i := range p.free {
 		p.free[i] = uint32(n - 1 - i)
 	}

@@ -9,7 +9,7 @@ const roomWait = int64(10e6)
 // roomWait, frames no longer wait until it has room again: frames to the firewall itself
 // are handled, and those for the device are dropped and counted.
 func (e *Engine) backedUp(out *port, now int64) bool {
-	if out.HasRoom(Batch) {
+	if out.HasRoom(out.burst) {
 		out.fullSince = 0
 		return false
 	}

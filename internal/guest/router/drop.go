@@ -61,20 +61,32 @@ func (e *Engine) answer(p *received, d *decision, now int64) {
 func (e *Engine) dropFrame(in *port, fr framebuf.Frame, why verdict.Reason, now int64) {
 	e.c.DropReasons[why]++
 	if e.events != nil {
-		f := e.pool.Bytes(fr)
+		f := e.head(fr)
 		r := event.Record{Time: now, Kind: event.Verdict, Action: verdict.Drop, Reason: why, Direction: in.direction(),
 			Rule: e.policy.DefaultRule(), EtherType: packet.Type(f), Truncated: true}
 		addARP(&r, f)
 		e.events.Put(&r)
 	}
-	e.pool.Put(fr.Buf)
+	e.pool.Release(fr)
 }
 
 // dropOut drops a finished frame that cannot leave through port out.
 func (e *Engine) dropOut(out *port, fr framebuf.Frame, why verdict.Reason) {
-	e.c.DropReasons[why]++
-	if e.events != nil {
-		e.emitUnsent(out, e.pool.Bytes(fr), why)
+	n := uint64(1)
+	if fr.IsLarge() {
+		n = uint64(e.pool.Large(fr).Segments)
 	}
-	e.pool.Put(fr.Buf)
+	e.c.DropReasons[why] += n
+	if e.events != nil {
+		e.emitUnsent(out, e.head(fr), why)
+	}
+	e.pool.Release(fr)
+}
+
+// head returns the bytes of a frame, of a large one those in its first buffer.
+func (e *Engine) head(fr framebuf.Frame) []byte {
+	if fr.IsLarge() {
+		return e.pool.First(fr)
+	}
+	return e.pool.Bytes(fr)
 }

@@ -16,10 +16,17 @@ import (
 type idents [1024]uint16
 
 func (e *Engine) nextID(src, dst packet.Addr, proto uint8) uint16 {
+	return e.nextIDs(src, dst, proto, 1)
+}
+
+// nextIDs is nextID for n packets whose identifications follow each other: it returns the
+// first one.
+func (e *Engine) nextIDs(src, dst packet.Addr, proto uint8, n uint16) uint16 {
 	hi, lo := bits.Mul64((uint64(src)<<32|uint64(dst))^e.rndKey, e.rndKey+uint64(proto)<<1)
-	n := &e.ids[(hi^lo)%uint64(len(e.ids))]
-	*n++
-	return *n
+	id := &e.ids[(hi^lo)%uint64(len(e.ids))]
+	first := *id + 1
+	*id += n
+	return first
 }
 
 // finish does what few packets need between translation and output: it clamps the MSS of a

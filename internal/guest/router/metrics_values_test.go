@@ -78,6 +78,7 @@ func TestEachMetricIsItsCounter(t *testing.T) {
 		"thurward_resets_sent_total": &c.ResetsSent, "thurward_answers_suppressed_total": &c.AnswersSuppressed, "thurward_echo_replies_total": &c.LocalReplies,
 		"thurward_own_messages_unsent_total": &c.NoBuffer, "thurward_fragmented_total": &c.Fragmented, "thurward_fragments_sent_total": &c.FragmentsSent,
 		"thurward_reassembled_total": &c.Reassembled, "thurward_fragments_joined_total": &c.Joined, "thurward_mss_clamped_total": &c.MSSClamped,
+		"thurward_large_forwarded_total": &c.LargeForwarded, "thurward_large_cut_total": &c.LargeCut,
 		"thurward_nat_ports_reclaimed_total": &c.PortsReclaimed, "thurward_conntrack_inserts_total": &table.Inserts, "thurward_conntrack_full_total": &table.Full,
 		"thurward_dns_upstream_queries_total": &dns.Asked, "thurward_dns_upstream_retries_total": &dns.Retries, "thurward_dns_upstream_tcp_total": &dns.OverTCP,
 		"thurward_dns_upstream_tls_total": &dns.OverTLS, "thurward_dns_upstream_unreachable_total": &dns.Unreachable, "thurward_dns_truncated_total": &dns.Truncated,

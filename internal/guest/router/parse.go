@@ -35,6 +35,10 @@ func (e *Engine) parse(in *port, n int, now int64) {
 // flows can be looked up.
 func (e *Engine) parseOther(in *port, i int, now int64) {
 	b := &e.b
+	if b.frame[i].IsLarge() {
+		e.readLarge(in, i, now)
+		return
+	}
 	p := &b.pk[i]
 	p.in, p.frame = in, b.frame[i]
 	kind, why := e.read(p)

@@ -51,7 +51,9 @@ func (e *Engine) receive(in *port, now int64) int {
 			break
 		}
 		p, k := e.packet(in, j)
-		if p.Class == packet.ClassICMPError {
+		if p.frame.IsLarge() {
+			e.large(p, j, now)
+		} else if p.Class == packet.ClassICMPError {
 			e.icmpError(p, now)
 		} else if r := e.flows.LookupBatch(&b.keys, j, now); r != conntrack.None {
 			e.forward(p, r, now)

@@ -30,6 +30,10 @@ type PortConfig struct {
 	Port Port
 	MAC  [6]byte
 	MTU  int // largest IP packet in bytes; 0: 1500
+
+	// LargeIn and LargeOut say that large frames may come from the port, up to 2*Batch
+	// buffers in a batch, and that it takes them.
+	LargeIn, LargeOut bool
 }
 
 // A port is an interface, with its address and neighbours.
@@ -49,6 +53,8 @@ type port struct {
 	answers   icmperr.Limit // rate of ICMP errors and resets
 	tx        [2 * Batch]framebuf.Frame
 	ntx       int
+	burst     int   // how many buffers may come in a batch of the other port
+	large     bool  // takes large frames
 	fullSince int64 // since when it has no room for a batch; 0: it has room
 }
 
@@ -68,6 +74,11 @@ func (e *Engine) newPorts(c *Config) error {
 			e.inside = p
 		case ruleset.WAN:
 			e.outside = p
+		}
+	}
+	for i := range c.Ports {
+		if c.Ports[i].LargeIn {
+			e.port[1-i].burst = 2 * Batch
 		}
 	}
 	if e.inside == nil || e.outside == nil {
@@ -103,6 +114,7 @@ func (p *port) init(n int, c *PortConfig, policy *ruleset.Policy, key uint64) er
 			return errors.New("router: the gateway of " + policy.Text(f.Name) + " is not IPv4")
 		}
 	}
+	p.burst, p.large = Batch, c.LargeOut
 	p.answers = icmperr.NewLimit(key)
 	return nil
 }

@@ -21,6 +21,7 @@
 //	reassemble.go fragments, where they are reassembled
 //	transmit.go   leave
 //	fragment.go   what is longer than the way out carries
+//	large.go      TCP segments that somebody else cuts
 //
 // Nothing here allocates, locks or blocks per packet. Time is an argument, in monotonic
 // nanoseconds.
@@ -93,6 +94,8 @@ type Counters struct {
 	Reassembled          uint64               // datagrams whose fragments have all arrived
 	Joined               uint64               // fragments copied to another's frame
 	MSSClamped           uint64               // SYNs and SYN-ACKs whose MSS was lowered
+	LargeForwarded       uint64               // large frames that passed whole
+	LargeCut             uint64               // large frames that the firewall cut into segments itself
 }
 
 // maxPorts is the number of ports, and of entries in counters by port.
@@ -109,6 +112,8 @@ type Engine struct {
 	b      batch
 	c      Counters
 	plain  bool // for tests: no packet takes the fast path
+
+	segment received // of the large frame that is being cut
 	ports
 	tables
 	entropy

@@ -63,10 +63,16 @@ func (e *Engine) flush(out *port) {
 	out.ntx = 0
 	n := out.Transmit(q)
 	bytes := uint64(0)
+	packets := uint64(n)
 	for i := range q[:n] {
 		bytes += uint64(q[i].Len)
+		if q[i].IsLarge() { // its description is the driver's, and no other frame's yet
+			l := e.pool.Large(q[i])
+			packets += uint64(l.Segments) - 1
+			bytes += uint64(l.Total) + uint64(l.Segments-1)*uint64(l.Headers)
+		}
 	}
-	e.c.TxPackets[out.n] += uint64(n)
+	e.c.TxPackets[out.n] += packets
 	e.c.TxBytes[out.n] += bytes
 	for i := range q[n:] {
 		e.dropOut(out, q[n+i], verdict.TxFull)

@@ -13,11 +13,14 @@ type wire struct {
 	out  [][]byte
 	full bool
 	room int // how many frames it takes; 0: any number
-	sent int // calls of Transmit
+
+	large []largeIn // large frames that come before those of in
+	whole int       // large frames that left as such
+	sent  int       // calls of Transmit
 }
 
 func (w *wire) Receive(dst []framebuf.Frame) int {
-	n := 0
+	n := w.receiveLarge(dst)
 	for n < len(dst) && len(w.in) > 0 {
 		b, ok := w.pool.Get()
 		if !ok {
@@ -42,6 +45,10 @@ func (w *wire) Transmit(src []framebuf.Frame) int {
 		src = src[:min(len(src), max(w.room-len(w.out), 0))]
 	}
 	for _, f := range src {
+		if f.IsLarge() {
+			w.sendLarge(f)
+			continue
+		}
 		w.out = append(w.out, append([]byte(nil), w.pool.Bytes(f)...))
 		w.pool.Put(f.Buf)
 	}

@@ -13,8 +13,12 @@ import (
 const (
 	netID = 1
 
+	featCsum     = 1 << 0 // the device completes checksums
+	featGuestCsm = 1 << 1 // and so does the driver
 	featMTU      = 1 << 3
 	featMAC      = 1 << 5
+	featGuestTSO = 1 << 7  // the driver takes large TCP segments over IPv4
+	featHostTSO  = 1 << 11 // and so does the device
 	featMRGRxBuf = 1 << 15
 	featStatus   = 1 << 16
 
@@ -24,8 +28,16 @@ const (
 
 	netHeader   = 12 // struct virtio_net_hdr with num_buffers, always so in version 1
 	hdrFlags    = 0
+	hdrGSO      = 1 // gso_type
+	hdrLen      = 2
+	hdrSize     = 4 // gso_size
+	hdrStart    = 6 // csum_start
+	hdrOffset   = 8 // csum_offset
 	hdrBuffers  = 10
 	needsCsum   = 1
+	gsoNone     = 0
+	gsoTCPv4    = 1
+	tcpChecksum = 16 // csum_offset of TCP
 	minFrame    = 14
 	linkUp      = 1
 	rxQueue     = 0
@@ -42,7 +54,9 @@ type NetOptions struct {
 type NetCounters struct {
 	RxPackets, RxBytes   uint64
 	TxPackets, TxBytes   uint64
-	RxMalformed          uint64 // spread over several buffers, too short, or with an unfinished checksum
+	RxMalformed          uint64 // too short, or not as their headers of virtio say: see offload.go
+	RxCompleted          uint64 // frames whose checksums were completed on arrival
+	RxLarge, TxLarge     uint64 // large frames: segments of TCP that the links' ends cut
 	RxNoBuffer           uint64 // times the receive queue could not be refilled: the pool was empty
 	TxFull               uint64 // frames refused because the transmit queue had no room
 	TxKicks              uint64 // notifications because the transmit queue made no progress: see Kick
@@ -67,6 +81,8 @@ type Net struct {
 	reason string
 	down   bool
 	armed  bool
+
+	takes, sends bool // large frames, from and to the device
 }
 
 // A NetDevice is a network device that has not been started: its features are negotiated
@@ -80,8 +96,16 @@ type NetDevice struct {
 
 // FindNet negotiates features with the device at t. It is called once for a device: some
 // cannot be reset, and each register access costs an exit to the host.
-func FindNet(t Transport) (*NetDevice, error) {
-	feat, err := negotiate(t, netID, featMTU|featMAC|featMRGRxBuf|featStatus|featEventIdx)
+func FindNet(t Transport) (*NetDevice, error) { return findNet(t, plain) }
+
+// FindOffloads is FindNet, and takes the offload of checksums and of TCP segmentation where
+// the device offers it.
+func FindOffloads(t Transport) (*NetDevice, error) { return findNet(t, offloads) }
+
+func findNet(t Transport, also func(offered uint64) uint64) (*NetDevice, error) {
+	feat, err := negotiateBy(t, netID, func(offered uint64) uint64 {
+		return featMTU | featMAC | featMRGRxBuf | featStatus | featEventIdx | also(offered)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -121,6 +145,9 @@ func (d *NetDevice) Open(alloc Alloc, pool *framebuf.Pool, opt NetOptions) (*Net
 	if n.rx, err = setupQueue(t, rxQueue, uint16(size), event, alloc); err == nil {
 		n.tx, err = setupQueue(t, txQueue, uint16(size), event, alloc)
 	}
+	if err == nil {
+		err = n.startOffloads()
+	}
 	if err != nil {
 		fail(t)
 		return nil, err
@@ -143,6 +170,9 @@ func (n *Net) MTU() int { return n.mtu }
 // DeviceMTU returns the MTU that the device reports, or 0. It may be above MTU: frames that a
 // buffer does not hold are dropped, and counted as malformed.
 func (n *Net) DeviceMTU() int { return n.said }
+
+// Large returns whether large frames may come from the device, and may be sent to it.
+func (n *Net) Large() (takes, sends bool) { return n.takes, n.sends }
 
 // LinkUp reports whether the link is up, which is assumed of devices without
 // VIRTIO_NET_F_STATUS.
@@ -177,7 +207,8 @@ func (n *Net) refill() {
 }
 
 // Receive moves received frames to dst, whose buffers become the caller's,
-// and returns their number. It posts new buffers in their place.
+// and returns their number. It posts new buffers in their place. With large frames among
+// them it takes at most Burst buffers.
 func (n *Net) Receive(dst []framebuf.Frame) int {
 	q := n.rx
 	avail := q.pending()
@@ -190,9 +221,9 @@ func (n *Net) Receive(dst []framebuf.Frame) int {
 		return 0
 	}
 	n.fetch(min(avail, len(dst)))
-	got := 0
+	got, before, large := 0, avail, false
 	bytes := uint64(0)
-	for ; avail > 0 && got < len(dst); avail-- {
+	for ; avail > 0 && got < len(dst) && !(large && before-avail > Burst-framebuf.MaxParts); avail-- {
 		b, ln := q.take()
 		if b == noBuf {
 			q.badUsed()
@@ -207,13 +238,20 @@ func (n *Net) Receive(dst []framebuf.Frame) int {
 			break
 		}
 		hdr := n.pool.Buffer(b)[framebuf.Headroom-netHeader : framebuf.Headroom]
-		// The driver negotiates no offloads, so every frame lies in one buffer with all its
-		// checksums complete. Others (Firecracker up to 1.8 may send them) are dropped and
-		// counted.
-		if ln < netHeader+minFrame || hdr[hdrFlags]&needsCsum != 0 ||
+		if ln < netHeader+minFrame || hdr[hdrFlags]&needsCsum != 0 || hdr[hdrGSO] != gsoNone ||
 			n.feat&featMRGRxBuf != 0 && (hdr[hdrBuffers] != 1 || hdr[hdrBuffers+1] != 0) {
-			n.c.RxMalformed++
-			n.pool.Put(b)
+			f, k, total := n.offloaded(b, ln, avail)
+			avail -= k
+			large = large || k > 0
+			if total != 0 {
+				dst[got] = f
+				bytes += uint64(total)
+				got++
+			}
+			if q.stopped != "" {
+				n.giveUp(q.stopped)
+				break
+			}
 			continue
 		}
 		dst[got] = framebuf.Frame{Buf: b, Len: ln - netHeader}
@@ -265,10 +303,14 @@ func (n *Net) reclaim() {
 	k := q.pending()
 	q.fetch(k)
 	for ; k > 0; k-- {
-		b, _ := q.take()
+		b, id := q.takeSent()
 		if b == noBuf {
 			q.badUsed()
 			break
+		}
+		if b&chained != 0 {
+			b &^= chained
+			n.reclaimRest(id)
 		}
 		n.pool.Put(b)
 	}
@@ -302,12 +344,13 @@ func (n *Net) Transmit(src []framebuf.Frame) int {
 	}
 	k := min(len(src), q.room())
 	bytes := uint64(0)
-	for i := range src[:k] {
-		f := &src[i]
-		const start = framebuf.Headroom - netHeader
-		*(*[netHeader]byte)(n.pool.Buffer(f.Buf)[start:]) = [netHeader]byte{}
-		q.post(n.pool.Phys(f.Buf)+start, f.Len+netHeader, 0, f.Buf)
-		bytes += uint64(f.Len)
+	if n.sends {
+		k, bytes = n.postMixed(src)
+	} else {
+		for i := range src[:k] {
+			n.post(src[i])
+			bytes += uint64(src[i].Len)
+		}
 	}
 	if q.publish() {
 		n.t.Notify(txQueue)
@@ -316,6 +359,13 @@ func (n *Net) Transmit(src []framebuf.Frame) int {
 	n.c.TxBytes += bytes
 	n.c.TxFull += uint64(len(src) - k)
 	return k
+}
+
+// post posts an ordinary frame for transmission.
+func (n *Net) post(f framebuf.Frame) {
+	const start = framebuf.Headroom - netHeader
+	*(*[netHeader]byte)(n.pool.Buffer(f.Buf)[start:]) = [netHeader]byte{}
+	n.tx.post(n.pool.Phys(f.Buf)+start, f.Len+netHeader, 0, f.Buf)
 }
 
 // Arm enables interrupts and reports whether work is waiting already, in which case the

@@ -17,6 +17,7 @@ const (
 
 // Descriptor and ring flags (virtio 1.2, 2.7.5, 2.7.6, 2.7.8).
 const (
+	descNext         = 1 // another descriptor of the request follows
 	descWrite        = 2 // the device writes the buffer
 	availNoInterrupt = 1
 	usedNoNotify     = 1
@@ -40,11 +41,21 @@ const maxQueue = 1024
 // noBuf marks a descriptor that the device does not own.
 const noBuf = ^uint32(0)
 
+// chained marks the buffer of a descriptor that others of its request follow.
+const chained = 1 << 31
+
+// more is a descriptor of a request after the first one, and its buffer.
+type more struct {
+	buf uint32
+	id  uint16
+	ok  bool // there is one
+}
+
 // usedLines is how many cache lines of the used ring are prefetched at a time: 256 entries.
 const usedLines = 32
 
-// A queue is one split virtqueue in which every descriptor is a whole request: chains are
-// not used. Only one goroutine may use it.
+// A queue is one split virtqueue. A request is one descriptor, except for large frames
+// that are sent: see postNext. Only one goroutine may use it.
 type queue struct {
 	desc  []desc
 	avail []uint16 // the avail ring's entries
@@ -64,7 +75,8 @@ type queue struct {
 	size      uint16
 	number    uint32
 	stopped   string
-	buf       [maxQueue]uint32 // by descriptor: the buffer that the device owns, or noBuf
+	buf       [maxQueue]uint32 // by descriptor: the buffer that the device owns, or noBuf; only of a request's first
+	rest      [maxQueue]more   // by descriptor: what follows in its request
 	free      [maxQueue]uint16 // stack of descriptors that the driver owns
 	nfree     int
 	badIndex  uint64 // used index out of range
@@ -155,6 +167,40 @@ func (q *queue) post(addr uint64, n uint32, flags uint16, buf uint32) {
 	q.buf[id&(maxQueue-1)] = buf
 }
 
+// postNext is post for the rest of a request: n bytes at addr follow those of descriptor
+// id, which was returned by postFirst or postNext. It returns the new descriptor.
+func (q *queue) postNext(id uint16, addr uint64, n uint32, buf uint32) uint16 {
+	q.nfree--
+	next := q.free[q.nfree&(maxQueue-1)]
+	d := &q.desc[next]
+	d.addr, d.len, d.flags = addr, n, 0
+	before := &q.desc[id&q.mask]
+	before.next, before.flags = next, descNext
+	q.rest[id&(maxQueue-1)] = more{buf, next, true}
+	q.rest[next&(maxQueue-1)] = more{}
+	return next
+}
+
+// postFirst is post for a request that postNext continues. It returns the descriptor.
+func (q *queue) postFirst(addr uint64, n uint32, buf uint32) uint16 {
+	id := q.free[(q.nfree-1)&(maxQueue-1)] // that post will take
+	q.post(addr, n, 0, buf|chained)
+	q.rest[id&(maxQueue-1)] = more{}
+	return id
+}
+
+// takeRest returns the next buffer of the request whose descriptor id was taken, and its
+// descriptor, which are the driver's again; ok is false after the last one. What the device
+// may have written to the descriptors is not read.
+func (q *queue) takeRest(id uint16) (buf uint32, next uint16, ok bool) {
+	m := q.rest[id&(maxQueue-1)]
+	if m.ok {
+		q.free[q.nfree&(maxQueue-1)] = m.id
+		q.nfree++
+	}
+	return m.buf, m.id, m.ok
+}
+
 // room returns how many buffers can be posted.
 func (q *queue) room() int { return q.nfree }
 
@@ -231,6 +277,22 @@ func (q *queue) take() (buf, n uint32) {
 	q.free[q.nfree&(maxQueue-1)] = uint16(id)
 	q.nfree++
 	return buf, e.len
+}
+
+// takeSent is take for a request of more than one descriptor: it returns the first one too,
+// for takeRest.
+func (q *queue) takeSent() (buf uint32, id uint16) {
+	e := q.used[q.usedIdx&q.mask]
+	id = uint16(e.id & (maxQueue - 1))
+	buf = q.buf[id]
+	if buf == noBuf || uint32(id) != e.id {
+		return noBuf, 0
+	}
+	q.usedIdx++
+	q.buf[id] = noBuf
+	q.free[q.nfree&(maxQueue-1)] = id
+	q.nfree++
+	return buf, id
 }
 
 // badUsed stops the queue because of an invalid used entry.

@@ -43,7 +43,7 @@ func (n *Net) Renew() error {
 		return err
 	}
 	n.c.RxLost += uint64(n.rx.unread())
-	n.c.TxLost += uint64(int(n.tx.size) - n.tx.nfree - n.tx.unread())
+	n.c.TxLost += uint64(n.tx.requests() - n.tx.unread())
 	n.rx.takeBack(n.pool)
 	n.tx.takeBack(n.pool)
 	feat, err := negotiate(n.t, netID, n.feat)
@@ -102,11 +102,28 @@ func (q *queue) unread() int {
 // takeBack returns all buffers that the device had to the pool.
 func (q *queue) takeBack(pool *framebuf.Pool) {
 	for i := range q.buf[:q.size] {
-		if b := q.buf[i]; b != noBuf {
-			pool.Put(b)
+		b := q.buf[i]
+		if b == noBuf {
+			continue
 		}
+		if b&chained != 0 {
+			for buf, next, ok := q.takeRest(uint16(i)); ok; buf, next, ok = q.takeRest(next) {
+				pool.Put(buf)
+			}
+		}
+		pool.Put(b &^ chained)
 	}
 	q.clear()
+}
+
+// requests returns how many requests the device has.
+func (q *queue) requests() (k int) {
+	for _, b := range q.buf[:q.size] {
+		if b != noBuf {
+			k++
+		}
+	}
+	return k
 }
 
 // clear makes a queue as it was when it was new. Its counters stay.

@@ -57,6 +57,11 @@ const featPlatform = 1 << 33
 // negotiate resets the device and negotiates features, up to FEATURES_OK. Firecracker
 // accepts exactly this order, one status bit at a time.
 func negotiate(t Transport, id uint32, want uint64) (features uint64, err error) {
+	return negotiateBy(t, id, func(uint64) uint64 { return want })
+}
+
+// negotiateBy is negotiate where what is wanted depends on what is offered.
+func negotiateBy(t Transport, id uint32, want func(offered uint64) uint64) (features uint64, err error) {
 	if err := t.Check(id); err != nil {
 		return 0, err
 	}
@@ -70,7 +75,7 @@ func negotiate(t Transport, id uint32, want uint64) (features uint64, err error)
 		fail(t)
 		return 0, errors.New("virtio: the device does not offer VIRTIO_F_VERSION_1")
 	}
-	features = offered & (want | featVersion1 | featPlatform)
+	features = offered & (want(offered) | featVersion1 | featPlatform)
 	t.SetFeatures(features)
 	t.SetStatus(statusAcknowledge | statusDriver | statusFeaturesOK)
 	if t.Status()&statusFeaturesOK == 0 {

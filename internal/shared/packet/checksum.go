@@ -15,6 +15,18 @@ func Sum(b []byte, start uint64) uint16 {
 	return fold(uint64(bits.ReverseBytes16(fold(sumNative(b)))) + uint64(fold(start)))
 }
 
+// FinishChecksum writes the Internet checksum of f from offset start on into the 16 bits at
+// offset start+field, which hold the sum of what precedes it, the pseudo-header
+// (CHECKSUM_PARTIAL in Linux; virtio 1.2, 5.1.6.2). The field must lie in f. It writes
+// 0xffff for 0, which for UDP means that there is none (RFC 768).
+func FinishChecksum(f []byte, start, field int) {
+	c := ^Sum(f[start:], 0)
+	if c == 0 {
+		c = 0xffff
+	}
+	binary.BigEndian.PutUint16(f[start+field:], c)
+}
+
 // sumNative returns the sum of b's little-endian words, to be folded.
 func sumNative(b []byte) uint64 {
 	var s, carry uint64

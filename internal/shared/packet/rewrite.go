@@ -29,21 +29,7 @@ type Rewrite struct {
 // describes, and decrements its TTL. All checksums stay correct; a UDP checksum of zero
 // stays zero (RFC 768).
 func Apply(f []byte, p *Packet, r *Rewrite) {
-	ip := f[EthLen : EthLen+MinIPv4 : len(f)]
-	var addrs uint32
-	if r.Src != p.Src {
-		addrs += delta32(uint32(p.Src), uint32(r.Src))
-		binary.BigEndian.PutUint32(ip[offSrc:], uint32(r.Src))
-	}
-	if r.Dst != p.Dst {
-		addrs += delta32(uint32(p.Dst), uint32(r.Dst))
-		binary.BigEndian.PutUint32(ip[offDst:], uint32(r.Dst))
-	}
-	// The TTL is the high byte of its 16-bit word.
-	ip[offTTL] = p.TTL - 1
-	d := addrs + delta16(uint16(p.TTL)<<8|uint16(p.Proto), uint16(p.TTL-1)<<8|uint16(p.Proto))
-	binary.BigEndian.PutUint16(ip[offSum:], update(binary.BigEndian.Uint16(ip[offSum:]), d))
-
+	addrs := applyIP(f, p, r)
 	l4 := f[p.L4:]
 	switch p.Class {
 	case ClassTCP:
@@ -74,6 +60,25 @@ func Apply(f []byte, p *Packet, r *Rewrite) {
 			}
 		}
 	}
+}
+
+// applyIP is the part of Apply that concerns the IPv4 header. It returns the change of a
+// checksum over the addresses, as delta32 does.
+func applyIP(f []byte, p *Packet, r *Rewrite) (addrs uint32) {
+	ip := f[EthLen : EthLen+MinIPv4 : len(f)]
+	if r.Src != p.Src {
+		addrs += delta32(uint32(p.Src), uint32(r.Src))
+		binary.BigEndian.PutUint32(ip[offSrc:], uint32(r.Src))
+	}
+	if r.Dst != p.Dst {
+		addrs += delta32(uint32(p.Dst), uint32(r.Dst))
+		binary.BigEndian.PutUint32(ip[offDst:], uint32(r.Dst))
+	}
+	// The TTL is the high byte of its 16-bit word.
+	ip[offTTL] = p.TTL - 1
+	d := addrs + delta16(uint16(p.TTL)<<8|uint16(p.Proto), uint16(p.TTL-1)<<8|uint16(p.Proto))
+	binary.BigEndian.PutUint16(ip[offSum:], update(binary.BigEndian.Uint16(ip[offSum:]), d))
+	return addrs
 }
 
 // SetMACs writes the Ethernet destination and source addresses.
