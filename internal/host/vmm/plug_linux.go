@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -64,6 +65,11 @@ func setPort(index int, state uint8) error {
 		Header: netlink.Header{Type: unix.RTM_SETLINK, Flags: netlink.Request | netlink.Acknowledge},
 		Data:   append(info, b...),
 	})
+	if state == portForwarding && errors.Is(err, unix.ENETDOWN) {
+		// A device that no program holds has no carrier. The bridge sets this state itself
+		// when it has one.
+		return nil
+	}
 	return err
 }
 
