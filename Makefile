@@ -11,7 +11,7 @@ POLICY    ?= rules.yaml
 # what was compiled for it, and no C compiler is looked for.
 export CGO_ENABLED := 0
 
-.PHONY: help build run test differential evasions mutants bench bench-vm machines soak lint release clean collector
+.PHONY: help build run test differential evasions mutants bench bench-vm machines density soak lint release clean collector
 
 help: ## this list
 	@echo "thurward: a firewall that boots as a unikernel"
@@ -84,6 +84,12 @@ BOOTS ?= 20
 
 machines: build ## boot the image on every machine that there is for it here, with traffic: docs/machines.md (root)
 	$(GO) run ./bench/machines -boots $(BOOTS) -o docs/machines.md
+
+DENSITY ?= 1,10,50,100
+
+density: build ## what a firewall for each of N sandboxes costs: docs/sandbox.md (root; DENSITY=1,10; Firecracker, QEMU, and nftables beside)
+	@scripts/need.sh evasions
+	$(GO) run ./bench/density -n $(DENSITY)
 
 soak: ## the image under load for ten minutes, and what iperf3 carries through it (Debian: iperf3)
 	@scripts/need.sh test

@@ -89,7 +89,7 @@ value of each. In rules, reasons, actions and names * matches any text. A value 
 	fl.Lookup("domain").Hidden = true
 	completes(cmd, "reason", ecs.Reasons()...)
 	completes(cmd, "action", ecs.Actions()...)
-	fl.StringSliceVar(&f.who, "firewall", nil, "of these firewalls, by their WAN address")
+	fl.StringSliceVar(&f.who, "firewall", nil, "of these firewalls, by their WAN address, or the name that run gave them")
 	fl.BoolVar(&f.json, "json", false, "print the lines as the firewall sent them: JSON with ECS fields")
 	fl.BoolVar(&f.explain, "explain", false, "after each verdict, print the command that asks the policy for it")
 	fl.BoolVar(&f.spans, "spans", false, "print spans, too (with --json only)")
