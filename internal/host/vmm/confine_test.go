@@ -1,6 +1,8 @@
 package vmm
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"net"
@@ -185,7 +187,16 @@ func TestRelay(t *testing.T) {
 	}
 }
 
-// passFDs sends data with the most descriptors that there can be, and more.
+// message is one of vhost-user, with n bytes after its header.
+func message(request uint32, n int) []byte {
+	b := binary.NativeEndian.AppendUint32(nil, request)
+	b = binary.NativeEndian.AppendUint32(b, 1) // version
+	b = binary.NativeEndian.AppendUint32(b, uint32(n))
+	return append(b, bytes.Repeat([]byte{byte(request)}, n)...)
+}
+
+// passFDs sends a message without descriptors and, before the first is read, one that has as
+// many as there can be: each comes with its own.
 func passFDs(t *testing.T, from, to *net.UnixConn) {
 	t.Helper()
 	p, w, err := os.Pipe()
@@ -198,22 +209,66 @@ func passFDs(t *testing.T, from, to *net.UnixConn) {
 	for i := range fds {
 		fds[i] = int(w.Fd())
 	}
-	if _, _, err := from.WriteMsgUnix([]byte("message"), unix.UnixRights(fds...), nil); err != nil {
+	first, second := message(1, 8), message(2, 300)
+	if _, err := from.Write(first); err != nil {
 		t.Fatal(err)
 	}
-	b, control := make([]byte, 100), make([]byte, 4096)
-	n, cn, _, _, err := to.ReadMsgUnix(b, control)
-	got := receivedFDs(control[:cn])
-	defer closeAll(got)
-	if string(b[:n]) != "message" || len(got) != maxFDs || err != nil {
-		t.Fatalf("%q with %d descriptors, %v", b[:n], len(got), err)
+	if _, _, err := from.WriteMsgUnix(second, unix.UnixRights(fds...), nil); err != nil {
+		t.Fatal(err)
 	}
-	for _, f := range got {
-		if _, err := f.WriteString("x"); err != nil {
-			t.Error(err)
+	for i, want := range [][]byte{first, second} {
+		b, control := make([]byte, len(want)), make([]byte, 4096)
+		n, cn, _, _, err := to.ReadMsgUnix(b, control)
+		got := receivedFDs(control[:cn])
+		defer closeAll(got)
+		if !bytes.Equal(b[:n], want) || len(got) != i*maxFDs || err != nil {
+			t.Fatalf("message %d: %x with %d descriptors, %v", i, b[:n], len(got), err)
+		}
+		for _, f := range got {
+			if _, err := f.WriteString("x"); err != nil {
+				t.Error(err)
+			}
 		}
 	}
-	if n, err := p.Read(b); n != maxFDs || err != nil {
+	if n, err := p.Read(make([]byte, 100)); n != maxFDs || err != nil {
 		t.Errorf("%d bytes by them, %v", n, err)
+	}
+}
+
+// TestRelayRefuses: a message that is longer than any, and more descriptors than any has,
+// end the connection.
+func TestRelayRefuses(t *testing.T) {
+	long := message(1, 0)
+	binary.NativeEndian.PutUint32(long[8:], maxMessage+1)
+	for name, send := range map[string]func(c *net.UnixConn) error{
+		"length": func(c *net.UnixConn) error { _, err := c.Write(long); return err },
+		"descriptors": func(c *net.UnixConn) error {
+			_, _, err := c.WriteMsgUnix(message(1, 0), unix.UnixRights(slices.Repeat([]int{1}, maxFDs+1)...), nil)
+			return err
+		},
+	} {
+		a, theirs, err := socketPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, far, err := socketPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.FileConn(theirs)
+		if err = errors.Join(err, send(c.(*net.UnixConn))); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan bool)
+		go func() { carry(b, a); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: it goes on", name)
+		}
+		a.Close()
+		b.Close()
+		c.Close()
+		closeAll([]*os.File{theirs, far})
 	}
 }

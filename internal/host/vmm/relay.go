@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"context"
+	"encoding/binary"
 	"net"
 	"os"
 	"path/filepath"
@@ -86,21 +87,55 @@ func join(c *net.UnixConn, to string, trusted peer.Users, say func(format string
 	carry(far, c)
 }
 
-// carry passes on what comes from one end, with its descriptors, until an end is
-// closed or more descriptors come than there is room for.
+// A message of vhost-user is a header of three words, the last of which is the length of
+// what follows. Descriptors come with its first byte.
+const (
+	messageHeader = 12
+	maxMessage    = 64 << 10
+)
+
+// carry passes on messages from one end, with their descriptors, until an end is closed or
+// one is longer, or has more descriptors, than any can have. It must not join two:
+// the descriptors of the second would come with the first.
 func carry(to, from *net.UnixConn) {
-	data, rights := make([]byte, 16<<10), make([]byte, unix.CmsgSpace(4*maxFDs))
-	for {
-		n, rn, flags, _, err := from.ReadMsgUnix(data, rights)
-		fds := receivedFDs(rights[:rn])
-		if err == nil && n > 0 && flags&unix.MSG_CTRUNC == 0 {
-			_, _, err = to.WriteMsgUnix(data[:n], rights[:rn], nil)
+	b, control := make([]byte, messageHeader+maxMessage), make([]byte, unix.CmsgSpace(4*maxFDs))
+	for carryOne(to, from, b, control) {
+	}
+}
+
+// carryOne passes one message on, and reports whether there can be another.
+func carryOne(to, from *net.UnixConn, b, control []byte) bool {
+	var fds []*os.File
+	defer func() { closeAll(fds) }()
+	whole := messageHeader
+	for have := 0; have < whole; {
+		n, rn, flags, _, err := from.ReadMsgUnix(b[have:whole], control)
+		fds = append(fds, receivedFDs(control[:rn])...)
+		if err != nil || n == 0 || flags&unix.MSG_CTRUNC != 0 || len(fds) > maxFDs {
+			return false
 		}
-		closeAll(fds)
-		if err != nil || n == 0 || flags&unix.MSG_CTRUNC != 0 {
-			return
+		if have += n; have >= messageHeader && whole == messageHeader {
+			length := binary.NativeEndian.Uint32(b[8:])
+			if length > maxMessage {
+				return false
+			}
+			whole += int(length)
 		}
 	}
+	var rights []byte
+	if len(fds) > 0 {
+		numbers := make([]int, len(fds))
+		for i, f := range fds {
+			numbers[i] = int(f.Fd())
+		}
+		rights = unix.UnixRights(numbers...)
+	}
+	// The first byte carries the descriptors; a stream may take less than all at once.
+	n, _, err := to.WriteMsgUnix(b[:whole], rights, nil)
+	if err == nil && n < whole {
+		_, err = to.Write(b[n:whole])
+	}
+	return err == nil
 }
 
 // receivedFDs returns the descriptors in a control message.
