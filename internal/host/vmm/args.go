@@ -151,6 +151,7 @@ func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 			all.drop()
 			return nil, all, err
 		}
+		c.addVhostNet(&at, firstFD+len(all.Files))
 		all.add(at)
 		all.plugs = append(all.plugs, at.plug())
 		all.Args = append(all.Args, "-device", "virtio-net-"+c.Machine.bus()+",netdev="+id+",mac="+n.MAC)

@@ -51,7 +51,7 @@ func tapHint(err error, name string) string {
 }
 
 func tapAttachment(id string, fd int, f *os.File) Attachment {
-	return Attachment{Args: []string{"-netdev", fmt.Sprintf("tap,id=%s,fd=%d", id, fd)}, Files: []*os.File{f}}
+	return Attachment{Args: []string{"-netdev", fmt.Sprintf("tap,id=%s,fd=%d", id, fd)}, Files: []*os.File{f}, tap: true}
 }
 
 // openTap opens a TAP device, which is made if it does not exist; name may be a
