@@ -11,7 +11,7 @@ POLICY    ?= rules.yaml
 # what was compiled for it, and no C compiler is looked for.
 export CGO_ENABLED := 0
 
-.PHONY: help build run test differential evasions mutants bench bench-vm machines density soak lint release clean collector
+.PHONY: help build run test differential evasions mutants bench bench-vm bench-tap machines density soak lint release clean collector
 
 help: ## this list
 	@echo "thurward: a firewall that boots as a unikernel"
@@ -79,6 +79,9 @@ bench: ## the data path's benchmarks, in process
 bench-vm: ## the image in a virtual machine, driven over shared memory, beside a wire; needs two processors
 	@scripts/need.sh run
 	$(GO) run ./bench/vm -rounds 3
+
+bench-tap: build ## the image on QEMU and Firecracker between two Linux hosts over TAP, beside a bridge and nftables (root, iperf3)
+	$(GO) run ./bench/tap
 
 BOOTS ?= 20
 

@@ -1,0 +1,104 @@
+// Command tap measures the image between two Linux hosts, each in a network namespace,
+// joined by TAP devices and bridges, by turns with what Linux itself carries there: one
+// bridge, and a router with nftables that masquerades. It needs root, iperf3 and ip, and
+// an image of the repository's rules.yaml:
+//
+//	make bench-tap
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/thurward/thurward/internal/host/vmm"
+)
+
+var (
+	image   = flag.String("image", "build/thurward.img", "the image")
+	seconds = flag.Float64("seconds", 5, "how long each throughput is measured")
+	rounds  = flag.Int("rounds", 3, "how often each is, by turns; the median is printed, with the lowest and the highest")
+	connect = flag.Int("connects", 1000, "how many connections the latency of the first packet is measured with")
+	only    = flag.String("only", "", "only the ways whose name contains this")
+)
+
+// A way is what stands between the two hosts.
+type way struct {
+	name string
+	open func(l *lab) (shut func(), err error)
+}
+
+func main() {
+	flag.Parse()
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "tap:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	l, err := newLab()
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	ws := []way{{"bridge", (*lab).openBridge}, {"Linux, masquerade", (*lab).openRouter}}
+	if q, err := vmm.FindQEMU(); err == nil {
+		ws = append(ws, machine("QEMU, KVM", q, true, ""), machine("QEMU, KVM, no offload", q, true, "thurward.offload=none"),
+			machine("QEMU, TCG", q, false, ""), machine("QEMU, TCG, no offload", q, false, "thurward.offload=none"))
+	}
+	if f, err := vmm.FindFirecracker(); err == nil {
+		ws = append(ws, machine("Firecracker", f, true, ""), machine("Firecracker, no offload", f, true, "thurward.offload=none"))
+	}
+	ws = slices.DeleteFunc(ws, func(w way) bool { return !strings.Contains(w.name, *only) })
+	res := map[string][]result{}
+	for r := range *rounds {
+		for _, w := range ws {
+			x, err := measure(l, w)
+			if err != nil {
+				return fmt.Errorf("%s: %w", w.name, err)
+			}
+			fmt.Fprintf(os.Stderr, "round %d, %-24s %v\n", r+1, w.name, x)
+			res[w.name] = append(res[w.name], x)
+		}
+	}
+	print(ws, res)
+	return nil
+}
+
+// measure opens a way and measures everything on it.
+func measure(l *lab, w way) (x result, err error) {
+	shut, err := w.open(l)
+	if err != nil {
+		return x, err
+	}
+	defer shut()
+	if err := l.reach(); err != nil {
+		return x, err
+	}
+	if x.idle, err = l.connects(*connect, time.Millisecond); err != nil {
+		return x, err
+	}
+	for i, k := range kinds {
+		var stop func() percentiles
+		if k.ping {
+			stop = l.ping()
+		}
+		x.gbit[i], err = l.iperf(k.args)
+		if stop != nil {
+			x.ping = stop()
+		}
+		if err != nil {
+			return x, fmt.Errorf("%s: %w", k.name, err)
+		}
+	}
+	half := l.background(x.gbit[0] / 2)
+	if x.half, err = l.connects(*connect, time.Millisecond); err != nil {
+		return x, err
+	}
+	half()
+	return x, l.digests()
+}
