@@ -207,7 +207,7 @@ func (r *row) boot(h vmm.Hypervisor, send bool) (ready time.Duration, said strin
 		return 0, "", err
 	}
 	defer events.l.Close()
-	c := vmm.Config{Image: *image, MemoryMB: 64, CPUs: 1, Append: "thurward.events=none", Vsock: vmm.Vsock{Path: filepath.Join(dir, "v")}}
+	c := vmm.Config{Image: *image, MemoryMB: 64, CPUs: 1, Vsock: vmm.Vsock{Path: filepath.Join(dir, "v")}}
 	for role, sw := range map[vmm.Role]*netlab.Switch{vmm.LAN: w.LANSwitch, vmm.WAN: w.WANSwitch} {
 		n := vmm.Network{Serve: sw.ServeVM}
 		nic := vmm.NIC{Role: role, MAC: vmm.DefaultMAC(role)}

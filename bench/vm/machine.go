@@ -87,7 +87,7 @@ type guest struct {
 // boot starts an image between the two ports and waits for its rules. Its
 // stream goes to vsock.
 func boot(q *vmm.QEMU, img string, kvm bool, memoryMB, cpu int, ports [2]*port, vsock vmm.Vsock) (*guest, error) {
-	cfg := vmm.Config{Image: img, KVM: kvm, MemoryMB: memoryMB, CPUs: 1, Vsock: vsock, Append: "thurward.events=none", Log: func(string, ...any) {}}
+	cfg := vmm.Config{Image: img, KVM: kvm, MemoryMB: memoryMB, CPUs: 1, Vsock: vsock, Log: func(string, ...any) {}}
 	for i, role := range []vmm.Role{vmm.LAN, vmm.WAN} {
 		b, err := vmm.NewBackend(vmm.Spec{Kind: vmm.VhostUser, Arg: ports[i].path}, vmm.Network{})
 		if err != nil {

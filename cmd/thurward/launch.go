@@ -129,8 +129,9 @@ func (l *launch) run(ctx context.Context) error {
 	if l.vsock.Path != "" || l.vsock.CID != 0 {
 		l.say("events, metrics and spans go to %v", l.vsock)
 	}
-	stop := l.startReader(ctx)
+	stop, reads := l.startReader(ctx)
 	defer stop()
+	cfg.Verdicts = l.verdicts(reads)
 	notify := newNotifier(l.say)
 	defer notify.stopOn(ctx)()
 	opts := l.options()
@@ -166,7 +167,6 @@ func (l *launch) machineConfig(image string, kvm bool, nics []vmm.NIC) vmm.Confi
 	return vmm.Config{
 		Image: image, Machine: l.machine, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics,
 		Append: l.args, Name: l.name, Vsock: l.vsock, Trusted: l.trusted, Log: l.say,
-		Quiet: l.state != "",
 	}
 }
 
@@ -186,6 +186,22 @@ func (l *launch) shower() func(vmm.Line) {
 		}
 		fmt.Fprintln(l.out, ln.Text)
 	}
+}
+
+// verdicts chooses how run gets the firewall's events; reads is whether some process reads
+// the stream that passes through the launcher. A demonstration cannot do without them.
+func (l *launch) verdicts(reads bool) vmm.Verdicts {
+	switch {
+	case reads:
+		return vmm.StreamVerdicts
+	case l.demonstrates():
+		return vmm.ConsoleVerdicts
+	case l.vsock.Path != "":
+		l.say("verdicts are not printed here: follow the process that reads the stream (thurward events)")
+	default:
+		l.say("verdicts are not printed: run does not see the stream (--append thurward.events=console prints some on the console, which holds packets up)")
+	}
+	return vmm.NoVerdicts
 }
 
 // hypervisor finds the hypervisor that was asked for, and confines it.

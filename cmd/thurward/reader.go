@@ -32,10 +32,10 @@ const retakePause = 2 * time.Second
 // startReader starts to read the firewall's stream, to serve followers (thurward
 // events and thurward top) and the page. While another process reads the stream, a
 // collector or another run, it waits for that process's end. The function that it
-// returns stops it.
-func (l *launch) startReader(ctx context.Context) (stop func()) {
+// returns stops it; reads is whether this process or another one reads the stream.
+func (l *launch) startReader(ctx context.Context) (stop func(), reads bool) {
 	if l.vsock.Path == "" || l.reader == readerNone {
-		return func() {}
+		return func() {}, false
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -43,6 +43,7 @@ func (l *launch) startReader(ctx context.Context) (stop func()) {
 	if err != nil {
 		l.sayReader(err)
 	}
+	reads = err == nil || errors.Is(err, ingest.ErrInUse)
 	wg.Go(func() {
 		for first := err; ; first = err {
 			if st != nil {
@@ -62,7 +63,7 @@ func (l *launch) startReader(ctx context.Context) (stop func()) {
 			st, err = l.openReader()
 		}
 	})
-	return func() { cancel(); wg.Wait() }
+	return func() { cancel(); wg.Wait() }, reads
 }
 
 // openReader opens the sockets. If the page's address is in use it gets another port.

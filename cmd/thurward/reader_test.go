@@ -38,8 +38,11 @@ func TestReaderGivesWay(t *testing.T) {
 	}
 	var out said
 	l := &launch{vsock: vmm.Vsock{Path: path}, reader: readerAuto, page: "127.0.0.1:0", errOut: &out}
-	stop := l.startReader(context.Background())
+	stop, reads := l.startReader(context.Background())
 	defer stop()
+	if !reads || l.verdicts(reads) != vmm.StreamVerdicts {
+		t.Error("the other process reads it: the events pass through this one")
+	}
 	if !out.has("another process reads the stream already") {
 		t.Fatal(out.b.String())
 	}
@@ -67,12 +70,20 @@ func TestReaderPageTaken(t *testing.T) {
 	defer taken.Close()
 	var out said
 	l := &launch{vsock: vmm.Vsock{Path: filepath.Join(t.TempDir(), "vsock")}, reader: readerAuto, page: taken.Addr().String(), errOut: &out}
-	stop := l.startReader(context.Background())
+	stop, _ := l.startReader(context.Background())
 	defer stop()
 	until(t, func() bool { return out.has("gets another port") && out.has("page http://127.0.0.1:") })
 	for _, l := range []*launch{{vsock: vmm.Vsock{Path: l.vsock.Path}, reader: readerNone}, {reader: readerAuto}} {
 		l.errOut = &out
-		l.startReader(context.Background())() // does nothing
+		stop, reads := l.startReader(context.Background()) // does nothing
+		stop()
+		if v := l.verdicts(reads); v != vmm.NoVerdicts || !out.has("verdicts are not printed") {
+			t.Errorf("verdicts by way %d", v)
+		}
+		l.lan.Kind, l.wan.Kind = vmm.Demo, vmm.Demo
+		if v := l.verdicts(reads); v != vmm.ConsoleVerdicts {
+			t.Errorf("the demonstration gets its verdicts by way %d", v)
+		}
 	}
 }
 

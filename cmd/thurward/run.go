@@ -74,7 +74,7 @@ uses the host's own vhost-vsock; none is no device. If no process listens there,
 run itself does: it then serves a web page and metrics for Prometheus on loopback
 (--page), and thurward events and thurward top follow what it reads. The page's
 URL, which run prints, has a token; Prometheus reads one from a file
-(--page-token).
+(--page-token). run prints the events that pass to the reader.
 
 With --state the image is the one that thurward deploy has put into the folder, which
 can be changed while the firewall runs; its name is the folder's unless --name says

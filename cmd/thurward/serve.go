@@ -66,7 +66,7 @@ func (l *launch) serve(ctx context.Context) error {
 	if l.confined != "" {
 		l.say("the hypervisor is %s", l.confined)
 	}
-	stop := l.startReader(ctx)
+	stop, _ := l.startReader(ctx)
 	defer stop()
 	notify := newNotifier(l.say)
 	defer notify.stopOn(ctx)()

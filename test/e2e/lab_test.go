@@ -105,7 +105,7 @@ func newLabWith(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Co
 	t.Cleanup(w.Close)
 	l := &lab{Network: w, t: t, ready: make(chan vmm.ReadyInfo, 100), change: make(chan struct{}), ended: make(chan error, 1),
 		lan: newCapture(w.LANSwitch), wan: newCapture(w.WANSwitch)}
-	cfg := vmm.Config{Image: testImage(t), KVM: kvm, MemoryMB: 64, CPUs: 1, NICs: []vmm.NIC{nic(t, vmm.LAN, w.LANSwitch), nic(t, vmm.WAN, w.WANSwitch)}}
+	cfg := vmm.Config{Image: testImage(t), KVM: kvm, MemoryMB: 64, CPUs: 1, Verdicts: vmm.ConsoleVerdicts, NICs: []vmm.NIC{nic(t, vmm.LAN, w.LANSwitch), nic(t, vmm.WAN, w.WANSwitch)}}
 	if configure != nil {
 		configure(&cfg)
 	}

@@ -94,7 +94,7 @@ func TestOnTheImage(t *testing.T) {
 // ends it.
 func powerOn(t *testing.T, q *vmm.QEMU, path string, bridges [2]string) (off func()) {
 	t.Helper()
-	c := vmm.Config{Image: path, MemoryMB: 64, CPUs: 1, KVM: kvm(q, path), Append: "thurward.events=none"}
+	c := vmm.Config{Image: path, MemoryMB: 64, CPUs: 1, KVM: kvm(q, path)}
 	for i, r := range []vmm.Role{vmm.LAN, vmm.WAN} {
 		b, err := vmm.NewBackend(vmm.Spec{Kind: vmm.Bridge, Arg: bridges[i]}, vmm.Network{})
 		if err != nil {

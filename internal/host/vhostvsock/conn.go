@@ -152,6 +152,10 @@ func (d *device) handle(c *conn, h *header, data [][]byte) {
 // write writes what the guest sends to the socket.
 func (d *device) write(c *conn) {
 	var b []byte
+	var tap func([]byte)
+	if d.c.Tap != nil {
+		tap = d.c.Tap()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	defer func() { c.sock.Close() }()
@@ -167,6 +171,9 @@ func (d *device) write(c *conn) {
 		d.counts.Writing.Add(1)
 		n, err := c.sock.Write(b)
 		d.counts.Writing.Add(-1)
+		if tap != nil {
+			tap(b[:n])
+		}
 		d.mu.Lock()
 		c.fwd += uint32(n)
 		d.counts.Bytes.Add(uint64(n))

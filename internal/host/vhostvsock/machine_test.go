@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +33,9 @@ type machine struct {
 	q        [3]ringRegs
 	served   chan error
 	counts   Counters
+
+	mu     sync.Mutex
+	passed []byte // what has passed the tap
 }
 
 type ringRegs struct {
@@ -65,7 +69,7 @@ func newMachine(t testing.TB, path string) *machine {
 	}
 	m := &machine{t: t, c: ends[0], served: make(chan error, 1)}
 	go func() {
-		m.served <- Serve(ends[1], Config{CID: cid, Path: path, Log: func(f string, a ...any) { t.Logf(f, a...) }}, &m.counts)
+		m.served <- Serve(ends[1], Config{CID: cid, Path: path, Tap: m.tap, Log: func(f string, a ...any) { t.Logf(f, a...) }}, &m.counts)
 	}()
 	if m.fd, err = unix.MemfdCreate("guest", unix.MFD_CLOEXEC); err != nil {
 		t.Fatal(err)
@@ -83,6 +87,21 @@ func newMachine(t testing.TB, path string) *machine {
 	})
 	m.features = binary.LittleEndian.Uint64(m.ask(1, nil))
 	return m
+}
+
+// tap keeps what passes the tap, of all connections.
+func (m *machine) tap() func([]byte) {
+	return func(b []byte) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.passed = append(m.passed, b...)
+	}
+}
+
+func (m *machine) tapped() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.passed
 }
 
 // end turns the machine off and waits for the device.

@@ -97,6 +97,10 @@ func TestStream(t *testing.T) {
 	if g := <-got; !bytes.Equal(g, want) {
 		t.Fatalf("%d bytes came of %d, or others", len(g), len(want))
 	}
+	until(t, v, "the tap", func() bool { return len(m.tapped()) == len(want) })
+	if !bytes.Equal(m.tapped(), want) {
+		t.Error("the tap has other bytes than the socket")
+	}
 	if k := v.Counters(); k.BadPacket+k.BadCredit+k.Unasked+k.Resets != 0 || m.counts.Bytes.Load() != uint64(len(want)) || m.counts.BadPackets.Load()+m.counts.Overruns.Load() != 0 {
 		t.Errorf("driver %+v, device %d bytes", *k, m.counts.Bytes.Load())
 	}

@@ -54,21 +54,21 @@ type Config struct {
 	Vsock    Vsock
 	Trusted  peer.Users // whose sockets the stream may go to, beside this user's and root's
 	Name     string     // for those who read the stream; "": its WAN address
+	Verdicts Verdicts   // how the launcher gets events; StreamVerdicts needs Vsock.Path
 	Append   string     // boot arguments of the user, after the launcher's
 	// Log is called with what the launcher's own devices have to tell; may be
 	// nil.
 	Log func(format string, a ...any)
 
-	// Quiet keeps events off the console, which the firewall waits for; the stream has them.
-	Quiet bool
 	// Gate joins the machine to its networks and its stream to the receiver, and parts
 	// them while it runs. nil: it is joined.
 	Gate *Gate
 
-	saved   bool     // the machine will be saved
-	pulse   *pulse   // counts the guest's signs of life, of one start; may be nil
-	control *control // QEMU's monitor, of one start: see args
-	dog     bool     // QEMU has a watchdog device, and the machine a bus for it
+	saved   bool       // the machine will be saved
+	pulse   *pulse     // counts the guest's signs of life, of one start; may be nil
+	onEvent func(Line) // called with events of the stream, of one start; may be nil
+	control *control   // QEMU's monitor, of one start: see args
+	dog     bool       // QEMU has a watchdog device, and the machine a bus for it
 }
 
 // Cmdline returns the machine's boot arguments.
@@ -79,9 +79,7 @@ func (c *Config) Cmdline() string {
 			a = append(a, fmt.Sprintf("thurward.%s=%s", n.Role, n.MAC))
 		}
 	}
-	if c.Quiet {
-		a = append(a, "thurward.events=none")
-	} else {
+	if c.Verdicts == ConsoleVerdicts {
 		a = append(a, "thurward.events=console")
 	}
 	if p := c.Vsock.port(); p != DefaultPort {
@@ -156,7 +154,7 @@ func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 		all.plugs = append(all.plugs, at.plug())
 		all.Args = append(all.Args, "-device", "virtio-net-"+c.Machine.bus()+",netdev="+id+",mac="+n.MAC)
 	}
-	at, err := c.Vsock.attach(firstFD+len(all.Files), c.Machine.bus(), c.dialer(), c.pulse, c.log())
+	at, err := c.attachVsock(firstFD + len(all.Files))
 	if err != nil {
 		all.drop()
 		return nil, all, err

@@ -125,7 +125,7 @@ func TestVsockOption(t *testing.T) {
 			t.Errorf("%s: %v; want %q", s, err, want)
 		}
 	}
-	at, err := Vsock{CID: 42}.attach(3, "device", nil, nil, nil)
+	at, err := (&Config{Vsock: Vsock{CID: 42}}).attachVsock(3)
 	if _, missing := os.Stat(vhostVsock); missing != nil {
 		if err == nil || !strings.Contains(err.Error(), "modprobe vhost_vsock") {
 			t.Errorf("without %s: %v", vhostVsock, err)

@@ -37,7 +37,7 @@ var prefixes = []struct {
 	kind LineKind
 }{
 	{"thurward: ready ", Ready},
-	{"thurward: event ", EventLine},
+	{eventPrefix, EventLine},
 	{"thurward: refusing to start: ", Refused},
 	{"thurward: crash: ", Crashed},
 	{"thurward: probe ok", ProbeOK},

@@ -12,6 +12,7 @@ type Guest struct {
 	limit time.Duration // traits.grace
 	pulse *pulse        // nil: its stream is not seen here
 	opts  RunOptions
+	lines *lineSink
 	start time.Time
 
 	ready, crashed chan struct{}
@@ -27,9 +28,13 @@ type Guest struct {
 func Start(h Hypervisor, c Config, o RunOptions) (*Guest, error) {
 	g := &Guest{limit: h.traits().grace, opts: o.whole(), start: time.Now(),
 		ready: make(chan struct{}), crashed: make(chan struct{}), reached: make(chan struct{}), report: reporter{path: c.Image}}
+	g.lines = &lineSink{onLine: g.opts.OnLine}
 	if c.Vsock.Path != "" {
 		c.pulse = &pulse{}
 		g.pulse = c.pulse
+	}
+	if c.Verdicts == StreamVerdicts {
+		c.onEvent = g.lines.line
 	}
 	var err error
 	g.m, err = h.Start(c, g.line)
@@ -56,9 +61,9 @@ func (g *Guest) line(l Line) {
 		named = g.report.line(l.Text)
 	}
 	g.mu.Unlock()
-	g.opts.OnLine(l)
+	g.lines.line(l)
 	for _, s := range named {
-		g.opts.OnLine(Line{Text: shown(s)})
+		g.lines.line(Line{Text: shown(s)})
 	}
 }
 
@@ -90,6 +95,7 @@ func (g *Guest) Wait(ctx context.Context) Outcome { return g.wait(ctx, bootLimit
 
 func (g *Guest) wait(ctx context.Context, limit time.Duration) Outcome {
 	m := g.m
+	defer g.lines.close()
 	late := time.NewTimer(max(0, limit-time.Since(g.start)))
 	defer late.Stop()
 	var gaveUp error

@@ -225,7 +225,7 @@ func TestWhatHypervisorsGet(t *testing.T) {
 	for name, h := range hypervisors(t) {
 		var w watched
 		Run(t.Context(), h, w.config(t), RunOptions{Restart: Never, OnLine: w.line}) //nolint:errcheck // it refuses
-		want := []string{"args thurward.lan=52:54:00:74:68:01 thurward.wan=52:54:00:74:68:02 thurward.events=console"}
+		want := []string{"args thurward.lan=52:54:00:74:68:01 thurward.wan=52:54:00:74:68:02"}
 		switch name {
 		case "cloud-hypervisor":
 			want = append(want, "net tap=t0,mac=52:54:00:74:68:01,", "net tap=t1,mac=52:54:00:74:68:02,")
@@ -347,7 +347,7 @@ func TestPrint(t *testing.T) {
 		"firecracker-pci":  {"--enable-pci"},
 		"jail":             {"--uid 65534", `"kernel_image_path": "/thurward.img"`, "--config-file /config.json"},
 		"cloud-hypervisor": {"tap=mine,mac=52:54:00:74:68:02", "--vsock cid=3,socket=DIR/v.sock", "'thurward.lan="},
-		"qemu":             {"-M microvm", "-append 'thurward.lan="},
+		"qemu":             {"-M microvm", "-append thurward.lan="},
 	} {
 		h := all[name]
 		if h == nil {

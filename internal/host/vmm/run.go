@@ -18,7 +18,7 @@ type RunOptions struct {
 	// Watchdog is how long a firewall that is ready may show no sign of life before it is
 	// restarted as after a crash. 0: for ever.
 	Watchdog time.Duration
-	OnLine   func(Line)                    // called with each line of the console, in order; may be nil
+	OnLine   func(Line)                    // called with each line of the console, in order, and each event; may be nil
 	Say      func(format string, a ...any) // called with messages for the user; may be nil
 	Told     func(End)                     // called before each restart, in place of Say; may be nil
 	// Alive is called every few seconds while all is as it should be: the firewall shows signs

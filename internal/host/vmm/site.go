@@ -168,14 +168,14 @@ func (s *site) relay(c *Config) error {
 				return
 			}
 			p.Packets.Add(1)
-			passOn(guest.(*net.UnixConn), to, dial, p) // one at a time: the firewall has one
+			passOn(guest.(*net.UnixConn), to, dial, p, c.tap()) // one at a time: the firewall has one
 		}
 	}()
 	return nil
 }
 
 // passOn joins the guest's connection to the receiver, until either ends.
-func passOn(guest *net.UnixConn, to string, dial dialer, p *pulse) {
+func passOn(guest *net.UnixConn, to string, dial dialer, p *pulse, tap func([]byte)) {
 	defer guest.Close()
 	receiver, err := dial(to)
 	if err != nil {
@@ -186,18 +186,23 @@ func passOn(guest *net.UnixConn, to string, dial dialer, p *pulse) {
 		io.Copy(guest, receiver) //nolint:errcheck // the end of either is the end of both
 		guest.Close()
 	}()
-	io.Copy(beating{receiver, p}, guest) //nolint:errcheck // likewise
+	io.Copy(beating{receiver, p, tap}, guest) //nolint:errcheck // likewise
 }
 
 // beating is a receiver; what passes to it is counted as a sign of life.
 type beating struct {
 	io.Writer
 	pulse *pulse
+	tap   func([]byte) // takes it too; may be nil
 }
 
 func (b beating) Write(data []byte) (int, error) {
 	b.pulse.Packets.Add(1)
 	b.pulse.Writing.Add(1)
 	defer b.pulse.Writing.Add(-1)
-	return b.Writer.Write(data)
+	n, err := b.Writer.Write(data)
+	if b.tap != nil {
+		b.tap(data[:n])
+	}
+	return n, err
 }

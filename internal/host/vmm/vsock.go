@@ -99,39 +99,37 @@ func (v Vsock) String() string {
 	return "nowhere"
 }
 
-// attach makes the device for one start of a machine, on a bus as QEMU names it
-// in devices; fd is the number that its
+// attachVsock makes the vsock device for one start of a machine; fd is the number that its
 // first file will have.
-func (v Vsock) attach(fd int, bus string, dial dialer, p *pulse,
-	log func(format string, a ...any)) (Attachment, error) {
-	switch {
+func (c *Config) attachVsock(fd int) (Attachment, error) {
+	switch v := c.Vsock; {
 	case v.Path != "":
-		return attachVhostUser(v.Path, fd, bus, dial, p, log)
+		return c.attachVhostUser(fd)
 	case v.CID != 0:
 		f, err := os.OpenFile(vhostVsock, os.O_RDWR, 0)
 		if err != nil {
 			return Attachment{}, fmt.Errorf("vsock: %w (modprobe vhost_vsock; or take a path, which needs nothing of the kernel)", err)
 		}
-		return Attachment{Files: []*os.File{f}, Args: []string{"-device", "vhost-vsock-" + bus +
+		return Attachment{Files: []*os.File{f}, Args: []string{"-device", "vhost-vsock-" + c.Machine.bus() +
 			",guest-cid=" + strconv.FormatUint(uint64(v.CID), 10) + ",vhostfd=" + strconv.Itoa(fd)}}, nil
 	}
 	return Attachment{}, nil
 }
 
 // attachVhostUser makes this process the device's back end.
-func attachVhostUser(path string, fd int, bus string, dial dialer, p *pulse,
-	log func(format string, a ...any)) (Attachment, error) {
-	c, theirs, err := socketPair()
+func (c *Config) attachVhostUser(fd int) (Attachment, error) {
+	conn, theirs, err := socketPair()
 	if err != nil {
 		return Attachment{}, fmt.Errorf("socket pair for vsock: %w", err)
 	}
+	cfg := vhostvsock.Config{CID: guestCID, Path: c.Vsock.Path, Dial: c.dialer(), Tap: c.tap, Log: c.log()}
 	go func() {
-		defer c.Close()
-		if err := vhostvsock.Serve(c, vhostvsock.Config{CID: guestCID, Path: path, Dial: dial, Log: log}, p); err != nil {
-			log("vsock: %v", err)
+		defer conn.Close()
+		if err := vhostvsock.Serve(conn, cfg, c.pulse); err != nil {
+			cfg.Log("vsock: %v", err)
 		}
 	}()
-	return Attachment{SharedMemory: true, Files: []*os.File{theirs}, Ended: func() { c.Close() }, Args: []string{
+	return Attachment{SharedMemory: true, Files: []*os.File{theirs}, Ended: func() { conn.Close() }, Args: []string{
 		"-chardev", "socket,id=vsock,fd=" + strconv.Itoa(fd),
-		"-device", "vhost-user-vsock-" + bus + ",chardev=vsock"}}, nil
+		"-device", "vhost-user-vsock-" + c.Machine.bus() + ",chardev=vsock"}}, nil
 }
