@@ -102,6 +102,15 @@ soak: ## the image under load for ten minutes, and what iperf3 carries through i
 lint: ## gofmt, go vet, staticcheck, govulncheck
 	@scripts/lint.sh
 
+.PHONY: deb install-test
+deb: build/kernel.elf build/firewall.elf build/firewall-dot.elf ## build/thurward.deb, the Debian package (docs/install.md)
+	$(GO) build -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERSION)' -o build/thurward ./cmd/thurward
+	GO="$(GO)" scripts/deb.sh "$(VERSION)" "$$($(GO) env GOARCH)" build build/thurward.deb
+
+install-test: deb ## the package on a Debian 12: install, init, build, service, traffic, deploy, remove (root; FRESH=1: a fresh one)
+	@scripts/need.sh install
+	test/install/install.sh build/thurward.deb
+
 release: build build/firewall-dot.elf ## the image and its digests; images are not signed yet
 	@cd build && sha256sum thurward.img kernel.elf firewall.elf firewall-dot.elf
 

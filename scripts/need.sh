@@ -1,5 +1,5 @@
 #!/bin/sh
-# need.sh [--check] run|test|differential|evasions: makes sure that the programs which
+# need.sh [--check] run|test|differential|evasions|install: makes sure that the programs which
 # "make run", "make test", "make differential" and "make evasions" use are there. Installs what is
 # missing where it may (Debian, Ubuntu, as root or with sudo that asks for no
 # password); otherwise says what to type. With --check it installs nothing, and
@@ -43,6 +43,11 @@ if [ "${1:-run}" = test ]; then
 	need dnsmasq dnsmasq-base
 	need dnsperf dnsperf
 	need unbound unbound
+fi
+if [ "${1:-run}" = install ]; then
+	need curl curl
+	need python3 python3
+	need lintian lintian
 fi
 [ -z "$missing" ] && exit 0
 
