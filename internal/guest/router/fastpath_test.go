@@ -109,3 +109,19 @@ func TestFastPathIsForward(t *testing.T) {
 		t.Fatal("no direction was ever marked")
 	}
 }
+
+// TestPlainIsPlain: what the fast path is compared with does not take it.
+func TestPlainIsPlain(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		l := newLab(t, "accept egress", established)
+		l.e.plain = plain
+		v := l.one(lan, udp(host, 4000, web, 5000))
+		l.one(wan, udp(web, 5000, ours, v.SrcPort))
+		l.one(lan, udp(host, 4000, web, 5000))
+		l.e.b.hop = [Batch]uint64{}
+		l.one(lan, udp(host, 4000, web, 5000))
+		if took := l.e.b.hop != [Batch]uint64{}; took == plain {
+			t.Errorf("plain %v: it took the fast path: %v", plain, took)
+		}
+	}
+}

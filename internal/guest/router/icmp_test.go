@@ -423,3 +423,22 @@ func TestRFC5927_S4_1_QuotedSequenceNumbers(t *testing.T) {
 	l.one(wan, tcpSeg(web, 80, ours, 4000, packet.ACK, 9, 1<<30))
 	both(wan, out, 1000, true)
 }
+
+// TestErrorsToAnother: an ICMP error that is not to the source of what it quotes belongs to
+// no flow, neither to that of the quoted packet nor to another.
+func TestErrorsToAnother(t *testing.T) {
+	for _, first := range []int{lan, wan} { // whose flow is the first of the table
+		l := newLabWith(t, routed, "accept")
+		if first == lan {
+			l.one(lan, udp("10.0.0.3", 4000, client, 53))
+		} else {
+			l.one(wan, udp(client, 4000, "10.0.0.3", 53))
+		}
+		out := l.one(lan, udp(host, 4000, web, 53))
+		in := l.one(wan, udp(web, 53, host, 4000))
+		l.dropped(lan, embed(host, client, packet.Unreachable, 3, in), verdict.ConntrackInvalid)
+		l.dropped(wan, embed(web, "10.0.0.3", packet.Unreachable, 3, out), verdict.ConntrackInvalid)
+		l.one(lan, embed(host, web, packet.Unreachable, 3, in))
+		l.one(wan, embed(web, host, packet.Unreachable, 3, out))
+	}
+}

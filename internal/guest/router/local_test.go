@@ -44,7 +44,7 @@ func TestOwnMessagesWithoutBuffers(t *testing.T) {
 		b, _ := l.pool.Get()
 		taken = append(taken, b)
 	}
-	if across, _ := l.ask(host, l.query("example.com", dns.TypeA)); len(across) != 0 || l.e.c.NoBuffer == 0 {
+	if across, _ := l.ask(host, l.query("example.com", dns.TypeA)); len(across) != 0 || l.e.c.NoBuffer == 0 || l.e.c.NoBuffer > 10 {
 		t.Errorf("%d asked, %d times no buffer", len(across), l.e.c.NoBuffer)
 	}
 	for _, b := range taken {
@@ -81,5 +81,25 @@ func TestOwnMessagesHolders(t *testing.T) {
 	l.one(lan, udp("10.0.0.3", 4000, web, 53))
 	if got := l.e.holder(nil); got != uint64(ip("10.0.0.3")) {
 		t.Errorf("the next host's frame is held by %#x", got)
+	}
+}
+
+// TestFragmentedSYNToTheFirewall: of a SYN whose fragments fit no buffer the first has all
+// that is looked at.
+func TestFragmentedSYNToTheFirewall(t *testing.T) {
+	for _, size := range []int{100, 3000} {
+		l := newDNSLab(t, func(p *ruleset.Policy) { p.Settings.Fragments = ruleset.FragmentsReassemble })
+		p := syn(host, 4000, lanAddr, 53)
+		p.data = make([]byte, size)
+		fs := fragments(p, lanMAC, 1500, 7)
+		if size == 100 {
+			fs = fragments(p, lanMAC, 60, 7)
+		}
+		l.feed(lan, fs...)
+		if c := &l.e.c; l.e.host.Conns().Len() != 1 || c.Local != 1 || c.Joined != uint64(len(fs)-1) {
+			t.Errorf("%d bytes: %d connections, %d taken, %d joined; drops: %s", size, l.e.host.Conns().Len(), c.Local, c.Joined, l.drops())
+		}
+		l.taken(lan)
+		l.invariants()
 	}
 }

@@ -271,3 +271,16 @@ func TestNoHintsFromTheWAN(t *testing.T) {
 		t.Errorf("name %q, event %+v", l.lastName(), r)
 	}
 }
+
+// TestHintsOfOtherClients: who uses a name that another client has resolved is told so, with
+// no time since it expired.
+func TestHintsOfOtherClients(t *testing.T) {
+	l := newDNSLab(t, func(p *ruleset.Policy) { named(p, 2, "github.com") }, "accept egress tcp any -> any :443", established)
+	l.resolve("10.0.0.3", "github.com", "@ 300 IN A "+github)
+	if l.connects(host, github, 443) {
+		t.Fatal("reached")
+	}
+	if r := l.last(); r.Hint != verdict.OtherClient || r.Ago != 0 || r.Lookup != 1 || l.lastName() != "github.com" {
+		t.Errorf("name %q, event %+v", l.lastName(), r)
+	}
+}

@@ -217,3 +217,23 @@ func TestNeighbourEvictionsAreCounted(t *testing.T) {
 		t.Errorf("one that asks: %v", got)
 	}
 }
+
+// TestDefendedInTime: claims of an own address are answered every ten seconds, to the
+// nanosecond.
+func TestDefendedInTime(t *testing.T) {
+	l := newLab(t)
+	claim := func(after int64, want uint64) {
+		t.Helper()
+		l.now += after
+		before := l.e.c.ARPSent[lan]
+		l.raw(lan, arp(packet.ARPRequest, lanAddr, macOf(ip(host)), lanAddr))
+		if got := l.e.c.ARPSent[lan] - before; got != want {
+			t.Errorf("%d ns later: defended %d times, want %d", after, got, want)
+		}
+	}
+	claim(0, 1)
+	claim(defendEvery-1, 0)
+	claim(1, 1)
+	claim(defendEvery-1, 0)
+	claim(2, 1)
+}

@@ -95,6 +95,9 @@ func TestRFC9293_S3_10_7_1_RejectResetsTCP(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t, "reject egress tcp :25", "accept egress")
 			v := l.answered(lan, c.p, verdict.ExplicitDeny)
+			if len(v.frame) != packet.EthLen+packet.MinIPv4+packet.TCPLen {
+				t.Errorf("a RST of %d bytes", len(v.frame))
+			}
 			if addr(v.Src).String() != web || v.SrcPort != 25 || addr(v.Dst).String() != host || v.DstPort != 4000 {
 				t.Fatalf("answer %v", v)
 			}

@@ -3,6 +3,7 @@ package router
 import (
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -96,6 +97,7 @@ func TestRFC5382_REQ1_RestartNeedsNoSecondPlace(t *testing.T) {
 // connection in place of one that is over, but no other.
 func TestRFC5382_REQ1_RestartAtTheShare(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Settings.MaxFlows = 256 }, "accept egress", established)
+	l.served("10.0.0.3", 4000, web) // which has the first place
 	n := 0
 	fill := func() {
 		for {
@@ -150,6 +152,9 @@ func TestRestartCountsForItsOwnSource(t *testing.T) {
 		flows(l, 1, 0)
 		l.one(lan, tcpSeg(host, 4000, web, 80, fSYN, 700_000, 0)) // its own, at its limit
 		flows(l, 1, 0)
+		if n := l.e.flows.C.Evictions; n != [conntrack.NumRemovals]uint64{conntrack.Closed: 1} {
+			t.Errorf("flows ended by cause: %v", n)
+		}
 		l.one(wan, tcpSeg(web, 80, host, 4000, fRST|fACK, 0, 700_001))
 		l.one(wan, again)
 		flows(l, 0, 1)
