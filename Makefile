@@ -6,6 +6,9 @@ GO        ?= go
 VERSION   ?= dev
 GIT_SHA   ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
 POLICY    ?= rules.yaml
+# What a program tells of itself: internal/shared/stamp.
+SCHEMA    := $(shell sha256sum schemas/rules.schema.json 2>/dev/null | cut -c1-64)
+STAMP     := -X github.com/thurward/thurward/internal/shared/stamp.text=thurward-build{$(VERSION);$(GIT_SHA);$(SCHEMA)}
 
 # Nothing here needs C, and the guest is built without: the command line shares
 # what was compiled for it, and no C compiler is looked for.
@@ -26,7 +29,7 @@ build: bin/thurward build/kernel.elf build/firewall.elf ## the command line (bin
 .PHONY: bin/thurward build/kernel.elf build/firewall.elf build/firewall-dot.elf
 bin/thurward:
 	@mkdir -p bin
-	$(GO) build -trimpath -buildvcs=false -ldflags='-X main.version=$(VERSION)' -o $@ ./cmd/thurward
+	$(GO) build -trimpath -buildvcs=false -ldflags='$(STAMP)' -o $@ ./cmd/thurward
 
 # The parts of the image are compiled by the toolchain that go.mod pins, and no other,
 # in an environment in which nothing of the caller's changes them: internal/host/kernelbuild.
@@ -49,6 +52,7 @@ test: ## all tests, those on the booted image among them
 	@scripts/need.sh test
 	$(GO) test -timeout 20m $$($(GO) list ./... | grep -v '/test/\(kernel\|isolation\|e2e\|evasions\)$$')
 	$(GO) test -timeout 20m -p 1 $(MACHINES)
+	$(GO) test -timeout 20m ./test/release -run TestHostileEnvironments -cold
 	cd collector && $(GO) test -vet=off -timeout 20m ./...
 
 collector: ## bin/thurward-collector, the OpenTelemetry Collector with the receiver for firewalls

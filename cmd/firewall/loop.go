@@ -197,6 +197,6 @@ func ready(p *ruleset.Policy, n *ports, more string) {
 	if bootUS == 0 {
 		bootUS = int((sys.Nanotime() - sys.EntryTime()) / 1000)
 	}
-	say("ready version=" + version + " policy=sha256:" + hex.EncodeToString(p.Digest[:]) + " lan=" + formatMAC(lan) + " wan=" + formatMAC(wan) +
+	say("ready version=" + build.Version + " policy=sha256:" + hex.EncodeToString(p.Digest[:]) + " lan=" + formatMAC(lan) + " wan=" + formatMAC(wan) +
 		" rules=" + itoa(len(p.Rules)) + " flows=" + itoa(int(p.Settings.MaxFlows)) + " clock=" + source + " boot_us=" + itoa(bootUS) + more)
 }

@@ -13,10 +13,11 @@ import (
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/printable"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/stamp"
 )
 
-// Set by the linker: the version, and the commit that was built.
-var version, gitSHA = "dev", ""
+// build is what was built.
+var build = stamp.Own()
 
 func main() {
 	if sys.Native() {

@@ -76,14 +76,23 @@ func identity(p *ruleset.Policy, n *ports, secret [32]byte) export.Identity {
 		}
 		return id
 	}
-	return export.Identity{Version: version, GitSHA: gitSHA, Boot: hex.EncodeToString(secret[16:]), LAN: side(ruleset.LAN, n.lan), WAN: side(ruleset.WAN, n.wan),
+	return export.Identity{Version: build.Version, GitSHA: build.Commit, Boot: hex.EncodeToString(secret[16:]), LAN: side(ruleset.LAN, n.lan), WAN: side(ruleset.WAN, n.wan),
 		Rules: len(p.Rules), Flows: int(p.Settings.MaxFlows)}
 }
 
 func buildLabels(p *ruleset.Policy) string {
-	b := export.Label(nil, true, "version", version)
-	b = export.Label(b, false, "git_sha", gitSHA)
+	b := export.Label(nil, true, "version", build.Version)
+	b = export.Label(b, false, "git_sha", build.Commit)
+	b = export.Label(b, false, "schema_sha", digestOrNone(build.Schema))
 	return string(export.Label(b, false, "rules_sha", "sha256:"+hex.EncodeToString(p.Digest[:])))
+}
+
+// digestOrNone writes a SHA-256 as the stream does.
+func digestOrNone(hex string) string {
+	if hex == "" {
+		return ""
+	}
+	return "sha256:" + hex
 }
 
 func uptime() export.Family {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/thurward/thurward/internal/host/image"
 	"github.com/thurward/thurward/internal/host/limited"
+	"github.com/thurward/thurward/internal/host/parts"
 	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/policy/explain"
 	"github.com/thurward/thurward/internal/host/policy/prove"
@@ -19,6 +20,7 @@ import (
 func newBuildCmd() *cobra.Command {
 	var file, out, program, kernel, cmdline string
 	var which bool
+	var st statementFlags
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Link the image",
@@ -28,7 +30,12 @@ is no image if the policy's own tests fail, or a statement under never or always
 not hold.
 
 There are two programs: ` + image.Plain + `, and ` + image.DoT + `, which has TLS. The
-second is used for a policy that has an upstream with tls.`,
+second is used for a policy that has an upstream with tls. They and the kernel are
+built into a released command line; otherwise make build makes them.
+
+With --provenance how the image was made is written beside it, to be signed, with the
+results of the policy's tests and the list of what is linked into it; with --previous
+also what it does differently from an earlier image (docs/release.md).`,
 		Example: `  thurward build
   thurward build -f examples/home.yaml -o home.img`,
 		Args: noArgs,
@@ -42,10 +49,8 @@ second is used for a policy that has an upstream with tls.`,
 				printable.Fprintf(cmd.OutOrStdout(), "%s\n", variant)
 				return nil
 			}
-			if program == "" {
-				program = beside(variant)
-			}
-			if failed := explain.Failures(p, explain.RunTests(p, seg)); len(failed) > 0 {
+			results := explain.RunTests(p, seg)
+			if failed := explain.Failures(p, results); len(failed) > 0 {
 				if err := showText(cmd.ErrOrStderr(), file, src, failed); err != nil {
 					return err
 				}
@@ -60,14 +65,19 @@ second is used for a policy that has an upstream with tls.`,
 					len(failed), counted(len(p.Statements), "statement"))
 			}
 			in := image.Input{Policy: compile.Encode(seg), Cmdline: cmdline}
-			if in.Program, err = readPart(program, "program"); err != nil {
+			if in.Program, err = readPart(program, variant, "program"); err != nil {
 				return err
 			}
-			if in.Kernel, err = readPart(kernel, "kernel"); err != nil {
+			if in.Kernel, err = readPart(kernel, parts.Kernel, "kernel"); err != nil {
 				return err
 			}
 			img, err := image.Link(in)
 			if err != nil {
+				return err
+			}
+			if err := st.write(cmd, &statementInput{
+				out: out, image: img, parts: in, policyFile: file, source: src, policy: p, tests: results,
+			}); err != nil {
 				return err
 			}
 			if err := writeFile(out, img); err != nil {
@@ -82,36 +92,28 @@ second is used for a policy that has an upstream with tls.`,
 	}
 	policyFlag(cmd, &file, "the policy")
 	cmd.Flags().StringVarP(&out, "output", "o", "build/thurward.img", "the image to write")
-	cmd.Flags().StringVar(&program, "program", "", "the firewall's program (default "+image.Plain+" or "+image.DoT+" in build/, as the policy needs)")
+	cmd.Flags().StringVar(&program, "program", "", "the firewall's program in place of "+image.Plain+" or "+image.DoT+", as the policy needs")
 	cmd.Flags().BoolVar(&which, "which-program", false, "only print which program the policy needs, "+image.Plain+" or "+image.DoT)
-	cmd.Flags().StringVar(&kernel, "kernel", beside("kernel.elf"), "the kernel")
+	cmd.Flags().StringVar(&kernel, "kernel", "", "the kernel in place of "+parts.Kernel)
 	cmd.Flags().StringVar(&cmdline, "append", "", "boot arguments to build in, as thurward.lan=MAC")
+	st.add(cmd)
 	return cmd
-}
-
-// beside returns the path of a part of the image: in build/ beside the folder of this
-// program, where make has built it, or in lib/thurward there, where the package has
-// installed it, or else below the current folder.
-func beside(name string) string {
-	if exe, err := os.Executable(); err == nil {
-		for _, dir := range []string{"build", "lib/thurward"} {
-			p := filepath.Join(filepath.Dir(exe), "..", dir, name)
-			if _, err := os.Stat(p); err == nil {
-				return p
-			}
-		}
-	}
-	return filepath.Join("build", name)
 }
 
 // maxPart is the largest size of a part of an image, in bytes. The firewall's program
 // with TLS has 5 MB.
 const maxPart = 64 << 20
 
-func readPart(path, what string) ([]byte, error) {
-	b, err := limited.ReadFile(path, maxPart)
+// readPart reads a part of an image: from a file if one is named, or what belongs to this
+// program.
+func readPart(path, name, what string) (b []byte, err error) {
+	if path == "" {
+		b, err = parts.Read(name)
+	} else {
+		b, err = limited.ReadFile(path, maxPart)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("the %s: %w (make build makes it; --%s names another)", what, err, what)
+		return nil, fmt.Errorf("the %s: %w (--%s names another)", what, err, what)
 	}
 	return b, nil
 }

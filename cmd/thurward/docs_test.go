@@ -115,12 +115,12 @@ func checkCommand(c string) string {
 
 // TestDocumentedCommandsAreChecked: wrong ones are noticed.
 func TestDocumentedCommandsAreChecked(t *testing.T) {
-	page := "`thurward verify IMAGE` and `sudo bin/thurward run\n--lan bridge:x --never`\n```\n$ thurward events --action drop | sort\nthurward: ready\n```\n"
+	page := "`thurward melt IMAGE` and `sudo bin/thurward run\n--lan bridge:x --never`\n```\n$ thurward events --action drop | sort\nthurward: ready\n```\n"
 	var got []string
 	for _, c := range shownCommands(page) {
 		got = append(got, c+": "+checkCommand(c))
 	}
-	want := "events --action drop: |verify IMAGE: there is no such command|run --lan bridge:x --never: there is no flag --never"
+	want := "events --action drop: |melt IMAGE: there is no such command|run --lan bridge:x --never: there is no flag --never"
 	if strings.Join(got, "|") != want {
 		t.Errorf("%q, want %q", got, want)
 	}

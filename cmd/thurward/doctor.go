@@ -9,6 +9,7 @@ import (
 	"github.com/thurward/thurward/internal/host/dashboard"
 	"github.com/thurward/thurward/internal/host/doctor"
 	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/parts"
 	"github.com/thurward/thurward/internal/host/vmm"
 	"github.com/thurward/thurward/internal/shared/printable"
 )
@@ -76,9 +77,13 @@ slower or less than it could be), and 2 for a wrong command line.`,
 // minProbeMB is the memory of the machine that probes KVM, as that of run.
 const minProbeMB = 64
 
-// foundPart returns the path of a part of an image, "" where there is none.
+// foundPart returns the path of a part of an image, this program's where it has it built
+// in, "" where there is none.
 func foundPart(name string) string {
-	p := beside(name)
+	if exe, err := os.Executable(); err == nil && parts.BuiltIn() {
+		return exe
+	}
+	p := parts.Beside(name)
 	if _, err := os.Stat(p); err != nil {
 		return ""
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/thurward/thurward/internal/host/netlab"
 	"github.com/thurward/thurward/internal/host/peer"
 	"github.com/thurward/thurward/internal/host/terminal"
+	"github.com/thurward/thurward/internal/host/verify"
 	"github.com/thurward/thurward/internal/host/vmm"
 	"github.com/thurward/thurward/internal/shared/printable"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -29,7 +30,8 @@ const demoRestarts = 5
 // A launch is one run of an image.
 type launch struct {
 	image          string
-	state          string // folder of a firewall whose image is deployed; "": image
+	state          string          // folder of a firewall whose image is deployed; "": image
+	signed         *verify.Options // who must have signed the image; nil: anybody may boot
 	accel          vmm.Accel
 	machine        vmm.MachineType
 	vmm            string // which hypervisor
@@ -86,10 +88,11 @@ func (l *launch) run(ctx context.Context) error {
 	if l.state != "" {
 		return l.serve(ctx)
 	}
-	img, err := vmm.OpenImage(l.image)
+	img, done, err := l.openImage()
 	if err != nil {
 		return err
 	}
+	defer done()
 	h, err := l.hypervisor()
 	if err != nil {
 		return err

@@ -11,10 +11,11 @@ import (
 
 	"github.com/thurward/thurward/internal/host/terminal"
 	"github.com/thurward/thurward/internal/shared/printable"
+	"github.com/thurward/thurward/internal/shared/stamp"
 )
 
-// version is set by the linker.
-var version = "dev"
+// version is what this program is.
+var version = stamp.Own().Version
 
 // Exit codes of every command; explain, diff and run add their own.
 const (
@@ -90,7 +91,7 @@ policy compiled in. To change it, edit the policy and build a new image.`,
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newCheckCmd(), newBuildCmd(), newRunCmd(), newReplayCmd(), newEventsCmd(), newTopCmd())
-	root.AddCommand(newTestCmd(), newSuggestCmd(), newInitCmd(), newDoctorCmd())
+	root.AddCommand(newTestCmd(), newSuggestCmd(), newInitCmd(), newDoctorCmd(), newInspectCmd(), newVerifyCmd())
 	root.AddCommand(newExplainCmd(), newDiffCmd(), newImportCmd(), newVersionCmd())
 	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(newDeployCmd(), newRollbackCmd(), newStatusCmd())

@@ -17,6 +17,7 @@ import (
 	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/journal"
 	"github.com/thurward/thurward/internal/host/peer"
+	"github.com/thurward/thurward/internal/host/verify"
 	"github.com/thurward/thurward/internal/host/vmm"
 )
 
@@ -25,6 +26,7 @@ type runFlags struct {
 	image, vmm, machine, accel, lan, wan, vsock, memory, restart, args, reader, page, pageToken string
 
 	trusted []string
+	signed  verify.Options
 
 	vsockPort   uint
 	cpus        int
@@ -119,6 +121,8 @@ run ends, with 0 if every step went as it should.`,
 	fl := cmd.Flags()
 	fl.StringVar(&f.image, "image", "build/thurward.img", "the image")
 	fl.StringVar(&f.state, "state", "", "run the image that thurward deploy has put into this folder, "+deploy.Home+"/NAME, and change it on request")
+	fl.StringVar(&f.signed.Key, "require-signature", "", "boot the image only if the owner of this public key (a file, as cosign.pub) has signed it and its provenance")
+	fl.StringVar(&f.signed.NotOlderThan, "not-older-than", "", "with --require-signature: the oldest version that is booted, as 1.4.0")
 	fl.StringVar(&f.vmm, "vmm", "qemu", "the virtual machine monitor: "+vmmHelp)
 	fl.StringVar(&f.jailer, "jailer", "", "run Firecracker in its jail, as this user or UID:GID (root)")
 	fl.StringVar(&f.user, "user", "", "whom the hypervisor becomes, a name or UID:GID (root; default a number of its own)")
@@ -176,6 +180,18 @@ func (f *runFlags) launch() (*launch, error) {
 	}
 	l := &launch{image: f.image, vmm: f.vmm, jailer: f.jailer, pci: f.pci, printConfig: f.printConfig, user: f.user, noSandbox: f.noSandbox,
 		snapshot: f.snapshot, from: f.from}
+	if f.signed.Key != "" && f.state != "" {
+		return nil, errors.New("--require-signature and --state exclude each other: verify an image before it is deployed (thurward verify)")
+	}
+	if f.signed.Key != "" && f.from != "" {
+		return nil, errors.New("--require-signature: a snapshot is not signed, only an image is")
+	}
+	if f.signed.NotOlderThan != "" && f.signed.Key == "" {
+		return nil, errors.New("--not-older-than: the version is only known of an image that is verified (--require-signature)")
+	}
+	if f.signed.Key != "" {
+		l.signed = &f.signed
+	}
 	var errs [7]error
 	l.accel, errs[0] = vmm.ParseAccel(f.accel)
 	l.lan, errs[1] = vmm.ParseSpec(f.lan)

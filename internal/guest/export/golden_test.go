@@ -55,7 +55,7 @@ func sampleMetrics() *Metrics {
 		}
 	}
 	size := uint64(42)
-	m.Add(Const("thurward_build_info", "The build and the policy that run.", `version="1.0",git_sha="0123456789abcdef0123456789abcdef01234567",rules_sha="sha256:ab"`),
+	m.Add(Const("thurward_build_info", "The build and the policy that run.", `version="1.0",git_sha="0123456789abcdef0123456789abcdef01234567",schema_sha="",rules_sha="sha256:ab"`),
 		Family{Name: "thurward_rule_accepts_total", Help: "Packets that a rule accepted.", Type: Counter, N: 2, Fill: fill,
 			Labels: LabelOf("rule_id", func(i int) string { return []string{"a \"rule\"\\\nid", "default-deny"}[i] })},
 		One(Gauge, "thurward_conntrack_entries", "Flows in the table.", &size),

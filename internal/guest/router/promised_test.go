@@ -37,7 +37,7 @@ var promisedMetrics = map[string]string{
 	"thurward_interface_receive_bytes_total":    "interface",
 	"thurward_interface_transmit_packets_total": "interface",
 	"thurward_interface_transmit_bytes_total":   "interface",
-	"thurward_build_info":                       "version git_sha rules_sha",
+	"thurward_build_info":                       "version git_sha schema_sha rules_sha",
 	"thurward_clock_info":                       "source",
 }
 

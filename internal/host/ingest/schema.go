@@ -101,7 +101,7 @@ var schema = [...]Metric{
 	{"thurward_arp_conflicts_total", Counter, l("interface"), "Claims of an address that is known under another link-layer address, or is the firewall's own."},
 	{"thurward_arp_received_total", Counter, l("interface"), "Valid ARP messages received."},
 	{"thurward_arp_sent_total", Counter, l("interface"), "ARP messages sent."},
-	{"thurward_build_info", Gauge, l("version git_sha rules_sha"), "The build and the policy that run."},
+	{"thurward_build_info", Gauge, l("version git_sha schema_sha rules_sha"), "The build and the policy that run."},
 	{"thurward_clock_info", Gauge, l("source"), "Where the time of day comes from."},
 	{"thurward_conntrack_capacity", Gauge, nil, "Flows that the table holds at most."},
 	{"thurward_conntrack_entries", Gauge, nil, "Flows in the table."},

@@ -7,9 +7,12 @@
 package kernelbuild
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/thurward/thurward/internal/shared/stamp"
 )
 
 const module = "github.com/thurward/thurward"
@@ -24,14 +27,17 @@ func Kernel(out string) error {
 }
 
 // Program builds the firewall's program into the file out, with the build tags, and
-// the version and the commit that it will tell.
-func Program(out, tags, version, commit string) error {
+// what it will tell of itself.
+func Program(out, tags string, b stamp.Build) error {
+	if !b.Valid() {
+		return fmt.Errorf("version %q, commit %q: want a version as 1.2.3 and a commit of git, or none", b.Version, b.Commit)
+	}
 	env, err := Environ()
 	if err != nil {
 		return err
 	}
 	return build(env, "-tags="+tags,
-		"-ldflags=-s -w -buildid= -X main.version="+version+" -X main.gitSHA="+commit,
+		"-ldflags=-s -w -buildid= -X "+stamp.Symbol+"="+b.String(),
 		"-o", out, module+"/cmd/firewall")
 }
 
@@ -51,16 +57,28 @@ func Make(t Target) error {
 	if err != nil {
 		return err
 	}
-	if err := CheckToolchain(gomod); err != nil {
+	tools, err := ThisToolchain()
+	if err != nil {
 		return err
 	}
+	if err := CheckToolchain(gomod, tools.Version); err != nil {
+		return err
+	}
+	if err := tools.write(filepath.Dir(t.Out)); err != nil {
+		return err
+	}
+	schema, err := os.ReadFile(filepath.Join(dir, "schemas/rules.schema.json"))
+	if err != nil {
+		return err
+	}
+	b := stamp.Build{Version: t.Version, Commit: t.Commit, Schema: fmt.Sprintf("%x", sha256.Sum256(schema))}
 	switch name := filepath.Base(t.Out); name {
 	case "kernel.elf":
 		return Kernel(t.Out)
 	case "firewall.elf":
-		return Program(t.Out, "", t.Version, t.Commit)
+		return Program(t.Out, "", b)
 	case "firewall-dot.elf":
-		return Program(t.Out, "dot", t.Version, t.Commit)
+		return Program(t.Out, "dot", b)
 	default:
 		return fmt.Errorf("%s is no part of an image (want kernel.elf, firewall.elf or firewall-dot.elf)", name)
 	}

@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"unsafe"
 
+	"github.com/thurward/thurward/internal/host/image"
 	"github.com/thurward/thurward/internal/host/limited"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -77,7 +77,7 @@ func ParseImage(path string, b []byte) (*Image, error) {
 			bootable = bootable || hasEntryNote(data)
 		case elf.PT_LOAD:
 			if bytes.HasPrefix(data, []byte(ruleset.Magic)) && img.Policy == nil {
-				img.Policy, img.PolicyErr = openPolicy(data)
+				img.Policy, img.PolicyErr = image.OpenPolicy(data)
 			}
 		}
 	}
@@ -104,26 +104,4 @@ func hasEntryNote(b []byte) bool {
 		b = b[end:]
 	}
 	return false
-}
-
-// openPolicy opens the ruleset at the start of data; other data may follow it.
-func openPolicy(data []byte) (*ruleset.Policy, error) {
-	const sizeOffset = 12 // after magic and version
-	if len(data) < ruleset.HeaderSize {
-		return nil, errors.New("ruleset: truncated")
-	}
-	n := binary.LittleEndian.Uint32(data[sizeOffset:])
-	if uint64(n) > uint64(len(data)) {
-		return nil, fmt.Errorf("ruleset: its header says %d bytes, there are %d (corrupted image)", n, len(data))
-	}
-	if n == 0 {
-		return nil, errors.New("ruleset: empty")
-	}
-	if uintptr(unsafe.Pointer(&data[0]))%8 == 0 {
-		return ruleset.Open(data[:n])
-	}
-	// A copy of words, for its alignment.
-	aligned := wordBytes(make([]uint64, (n+7)/8))[:n]
-	copy(aligned, data)
-	return ruleset.Open(aligned)
 }

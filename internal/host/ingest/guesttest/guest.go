@@ -50,7 +50,7 @@ func (g *Guest) Snapshot() []string {
 	v := func(labels string, per float64) string { return fmt.Sprintf("%s %.0f", labels, per*n) }
 	at := func(labels string, x float64) string { return fmt.Sprintf("%s %.0f", labels, x) }
 	wave := 1 + 0.5*float64(g.n%7)/7
-	family("thurward_build_info", "gauge", "The build and the policy that run.", fmt.Sprintf(`{version="1.0",git_sha="0123456789abcdef0123456789abcdef01234567",rules_sha=%q} 1`, policy))
+	family("thurward_build_info", "gauge", "The build and the policy that run.", fmt.Sprintf(`{version="1.0",git_sha="0123456789abcdef0123456789abcdef01234567",schema_sha="",rules_sha=%q} 1`, policy))
 	family("thurward_clock_info", "gauge", "Where time comes from.", `{source="kvmclock"} 1`)
 	accepts, drops := []string{}, []string{}
 	for i, r := range Rules {
