@@ -13,7 +13,7 @@ import (
 // ports its host has.
 type mapping struct {
 	host  byte
-	flow  byte // 'u': unsure, 's': stale, 'd': two that are stale; all others are in use
+	flow  byte // 'u': unsure, 's': stale, 'd': two that are stale, 'k': in use, as all others
 	share int
 }
 
@@ -41,6 +41,7 @@ func TestWhoseFlowGivesWay(t *testing.T) {
 		{"fewer, and stale", 40, map[int]mapping{1: {2, 'u', 4}, 2: {3, 's', 3}}, 1},
 		{"the only one of its host", 40, map[int]mapping{1: {2, 'u', 1}}, 0},
 		{"the only one of its host, stale", 40, map[int]mapping{1: {2, 's', 1}}, 1},
+		{"one in use of a host with more", 40, map[int]mapping{1: {2, 'k', 5}, 2: {3, 'u', 3}}, 2},
 		{"of two flows", 40, map[int]mapping{1: {2, 'd', 1}}, 0},
 		{"the last look", 100, map[int]mapping{64: {2, 'u', 3}}, 64},
 		{"behind it", 100, map[int]mapping{65: {2, 'u', 3}}, 0},
@@ -58,7 +59,7 @@ func TestWhoseFlowGivesWay(t *testing.T) {
 			}
 			name := func(m mapping) string { return fmt.Sprintf("10.0.0.%d", m.host) }
 			for at, m := range c.taken {
-				if m.flow != 'u' {
+				if m.flow == 's' || m.flow == 'd' {
 					take(name(m), at, false)
 				}
 				if m.flow == 'd' {
@@ -68,8 +69,8 @@ func TestWhoseFlowGivesWay(t *testing.T) {
 			l.now += 17 * second
 			end := c.ports
 			for at, m := range c.taken {
-				if m.flow == 'u' {
-					take(name(m), at, false)
+				if m.flow == 'u' || m.flow == 'k' {
+					take(name(m), at, m.flow == 'k')
 				}
 				for range m.share - 1 {
 					end--
@@ -96,4 +97,38 @@ func TestWhoseFlowGivesWay(t *testing.T) {
 			l.invariants()
 		})
 	}
+}
+
+// TestOneThatIsOverGivesWay: of connections that are over one gives way for a port, and the
+// others stay until theirs is needed.
+func TestOneThatIsOverGivesWay(t *testing.T) {
+	const first, ports = uint16(3000), 8
+	l := newLabWith(t, func(p *ruleset.Policy) { p.SNAT[0].PortLo, p.SNAT[0].PortHi = first, first+ports-1 }, "accept egress", established)
+	for port := first; port < first+ports; port++ {
+		l.one(lan, syn(host, port, web, 80)).is(t, ours, port, web, 80)
+		l.one(wan, tcpSeg(web, 80, ours, port, packet.RST|packet.ACK, 0, 1001))
+	}
+	for n := range uint64(3) {
+		l.one(lan, syn("10.0.0.9", uint16(9+n), web, 80))
+		if in := l.e.nat.Pools()[0].InUse(packet.TCP); l.e.c.PortsReclaimed != n+1 || l.e.flows.Len() != ports || in != ports {
+			t.Fatalf("connection %d: %d reclaimed, %d flows, %d ports in use", n, l.e.c.PortsReclaimed, l.e.flows.Len(), in)
+		}
+	}
+	l.invariants()
+}
+
+// TestNotToAHostWithMore: a flow that is stale gives way for a host that has no more ports
+// than its own.
+func TestNotToAHostWithMore(t *testing.T) {
+	l := newLabWith(t, func(p *ruleset.Policy) { p.SNAT[0].PortLo, p.SNAT[0].PortHi = 3000, 3007 }, "accept egress", established)
+	l.one(lan, udp("10.0.0.3", 3001, web, 5000))
+	l.now += 17 * second
+	for port := uint16(3000); port < 3008; port++ {
+		if port != 3001 && !l.served(host, port, web) {
+			t.Fatalf("port %d; drops: %s", port, l.drops())
+		}
+	}
+	l.dropped(lan, udp(host, 4000, web, 5000), verdict.NATPortPoolExhausted)
+	l.one(lan, udp("10.0.0.4", 4000, web, 5000)).is(t, ours, 3001, web, 5000)
+	l.invariants()
 }
