@@ -43,6 +43,7 @@ if [ "${1:-run}" = test ]; then
 	need dnsmasq dnsmasq-base
 	need dnsperf dnsperf
 	need unbound unbound
+	need virt-xml-validate libvirt-clients
 fi
 if [ "${1:-run}" = install ]; then
 	need curl curl

@@ -214,6 +214,7 @@ check "and restarts a launcher that stands still" sh '
 	done; exit 1'
 check "which passes packets then" gets ""
 check "systemctl stop, in good order" sh 'systemctl stop thurward@edge; [ "$(systemctl show -p Result --value thurward@edge)" = success ]; ! pgrep qemu-system'
+skip "Firecracker by the service: it does not start under the unit yet (docs/install.md)"
 check "apt-get remove, while it runs" outside sh -c 'systemctl start thurward@edge; apt-get remove -y -qq thurward; ! command -v thurward; ! pgrep qemu-system; test -d /var/lib/thurward/edge'
 check "apt-get purge leaves the policy alone" outside sh -c 'apt-get purge -y -qq thurward; ! test -e /var/lib/thurward; test -e /etc/thurward/edge/rules.yaml'
 finish

@@ -77,3 +77,26 @@ func TestPackageIsReproducible(t *testing.T) {
 		t.Error("another kernel gives the same package")
 	}
 }
+
+// TestLibvirtSchema: libvirt's schema takes the example's domain, and refuses a wrong one.
+func TestLibvirtSchema(t *testing.T) {
+	validate, err := exec.LookPath("virt-xml-validate")
+	if err != nil {
+		t.Skip("virt-xml-validate is not installed (Debian: libvirt-clients)")
+	}
+	const example = "../../examples/libvirt/thurward.xml"
+	if out, err := exec.Command(validate, example).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	b, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := filepath.Join(t.TempDir(), "bad.xml")
+	if err := os.WriteFile(bad, bytes.ReplaceAll(b, []byte("vcpu>"), []byte("vcpus>")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if exec.Command(validate, bad).Run() == nil {
+		t.Error("a wrong domain is taken")
+	}
+}

@@ -15,7 +15,7 @@ func (h *Host) bridges() Finding {
 		}
 	}
 	if len(found) == 0 {
-		return finding(name, Info, "the package's files in /usr/share/doc/thurward/examples/networkd make two with their TAP devices; docs/install.md", "there is no bridge: --lan and --wan can be demo, user, tap: or sockets")
+		return finding(name, Info, "the package's files in /usr/share/thurward/networkd make two with their TAP devices; docs/install.md", "there is no bridge: --lan and --wan can be demo, user, tap: or sockets")
 	}
 	return finding(name, OK, "", "bridges, with their members: %s", strings.Join(found, "; "))
 }
