@@ -14,19 +14,22 @@ STAMP     := -X github.com/thurward/thurward/internal/shared/stamp.text=thurward
 # what was compiled for it, and no C compiler is looked for.
 export CGO_ENABLED := 0
 
-.PHONY: help build run test differential evasions mutants bench bench-vm bench-tap machines density soak lint release clean collector
+# Tools that are not for every day, with their modules apart: tools/go.mod.
+TOOL      := $(GO) tool -modfile=tools/go.mod
+
+.PHONY: help build run test differential evasions mutants bench bench-vm bench-tap machines density soak lint release reproduce test-release clean collector
 
 help: ## this list
 	@echo "thurward: a firewall that boots as a unikernel"
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: bin/thurward build/kernel.elf build/firewall.elf ## the command line (bin/thurward) and the image (build/thurward.img) of $(POLICY)
+build: bin/thurward build/kernel.elf build/firewall.elf build/toolchain.json ## the command line (bin/thurward) and the image (build/thurward.img) of $(POLICY)
 	@if test "$$(bin/thurward build -f $(POLICY) --which-program 2>/dev/null)" = firewall-dot.elf; then $(MAKE) --no-print-directory build/firewall-dot.elf; fi
 	bin/thurward build -f $(POLICY) -o build/thurward.img
 
 # Go's cache knows what is up to date.
-.PHONY: bin/thurward build/kernel.elf build/firewall.elf build/firewall-dot.elf
+.PHONY: bin/thurward build/kernel.elf build/firewall.elf build/firewall-dot.elf build/toolchain.json
 bin/thurward:
 	@mkdir -p bin
 	$(GO) build -trimpath -buildvcs=false -ldflags='$(STAMP)' -o $@ ./cmd/thurward
@@ -34,7 +37,7 @@ bin/thurward:
 # The parts of the image are compiled by the toolchain that go.mod pins, and no other,
 # in an environment in which nothing of the caller's changes them: internal/host/kernelbuild.
 # The second program is the one with TLS, for policies that have an upstream with tls.
-build/kernel.elf build/firewall.elf build/firewall-dot.elf:
+build/kernel.elf build/firewall.elf build/firewall-dot.elf build/toolchain.json:
 	@mkdir -p build
 	$(GO) run ./internal/host/kernelbuild/part -version '$(VERSION)' -commit '$(GIT_SHA)' $@
 
@@ -108,15 +111,31 @@ lint: ## gofmt, go vet, staticcheck, govulncheck
 
 .PHONY: deb install-test
 deb: build/kernel.elf build/firewall.elf build/firewall-dot.elf ## build/thurward.deb, the Debian package (docs/install.md)
-	$(GO) build -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERSION)' -o build/thurward ./cmd/thurward
+	$(GO) build -trimpath -buildvcs=false -ldflags='-s -w $(STAMP)' -o build/thurward ./cmd/thurward
 	GO="$(GO)" scripts/deb.sh "$(VERSION)" "$$($(GO) env GOARCH)" build build/thurward.deb
 
 install-test: deb ## the package on a Debian 12: install, init, build, service, traffic, deploy, remove (root; FRESH=1: a fresh one)
 	@scripts/need.sh install
 	test/install/install.sh build/thurward.deb
 
-release: build build/firewall-dot.elf ## the image and its digests; images are not signed yet
-	@cd build && sha256sum thurward.img kernel.elf firewall.elf firewall-dot.elf
+# What is published: docs/release.md. Everything is compiled by internal/host/kernelbuild,
+# and nothing is fetched but modules that go.sum pins.
+release: ## all that is published, into build/release, the same bytes each time (VERSION=1.2.3)
+	@scripts/release.sh '$(VERSION)' '$(GIT_SHA)'
+
+reproduce: ## make release again, in another folder with empty caches, and compare
+	@scripts/reproduce.sh '$(VERSION)' '$(GIT_SHA)'
+
+test-release: ## signatures against the real cosign, and certificates; compiles cosign (docs/release.md)
+	$(TOOL) -n cosign >/dev/null
+	$(GO) test -count=1 -timeout 20m ./test/release -run 'TestCosign' -cosign
+	$(GO) test -count=1 -timeout 20m -modfile=tools/go.mod -tags sigstore ./cmd/thurward-sigstore ./internal/host/oci
+
+# Verifies certificates: thurward verify --certificate-identity runs it.
+.PHONY: bin/thurward-sigstore
+bin/thurward-sigstore:
+	@mkdir -p bin
+	$(GO) build -modfile=tools/go.mod -tags sigstore -trimpath -buildvcs=false -o $@ ./cmd/thurward-sigstore
 
 clean: ## remove what was built
 	rm -rf bin build

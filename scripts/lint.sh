@@ -10,6 +10,7 @@ if [ -n "$bad" ]; then
 fi
 go vet ./...
 go vet -tags dot ./cmd/firewall
+go tool -modfile=tools/go.mod actionlint -shellcheck= -pyflakes=
 go tool staticcheck ./...
 go tool staticcheck -tags dot ./cmd/firewall
 if out=$(go tool govulncheck ./... 2>&1); then

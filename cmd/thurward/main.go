@@ -57,6 +57,9 @@ func run(args []string) int {
 	return exitInvalid
 }
 
+// more are commands that only some builds have.
+var more []func() *cobra.Command
+
 func newRootCmd() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "thurward",
@@ -93,6 +96,9 @@ policy compiled in. To change it, edit the policy and build a new image.`,
 	root.AddCommand(newCheckCmd(), newBuildCmd(), newRunCmd(), newReplayCmd(), newEventsCmd(), newTopCmd())
 	root.AddCommand(newTestCmd(), newSuggestCmd(), newInitCmd(), newDoctorCmd(), newInspectCmd(), newVerifyCmd())
 	root.AddCommand(newExplainCmd(), newDiffCmd(), newImportCmd(), newVersionCmd())
+	for _, command := range more {
+		root.AddCommand(command())
+	}
 	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(newDeployCmd(), newRollbackCmd(), newStatusCmd())
 	return root

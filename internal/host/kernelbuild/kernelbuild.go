@@ -41,13 +41,33 @@ func Program(out, tags string, b stamp.Build) error {
 		"-o", out, module+"/cmd/firewall")
 }
 
-// A Target is a part of an image that make knows.
-type Target struct {
-	Out             string // the file; its name says which part
-	Version, Commit string
+// Host builds a program of the host for release, thurward or thurward-sigstore, into the
+// file out: with the parts of the image built in, or with Sigstore's client.
+func Host(out, arch string, b stamp.Build) error {
+	if !b.Valid() {
+		return fmt.Errorf("version %q, commit %q: want a version as 1.2.3 and a commit of git, or none", b.Version, b.Commit)
+	}
+	env, err := Environ()
+	if err != nil {
+		return err
+	}
+	env = append(env, "GOARCH="+arch)
+	args := []string{"-tags=embed_parts"}
+	name := filepath.Base(out)
+	if name == "thurward-sigstore" {
+		args = []string{"-modfile=tools/go.mod", "-tags=sigstore"}
+	}
+	return build(env, append(args, "-ldflags=-s -w -buildid= -X "+stamp.Symbol+"="+b.String(), "-o", out, module+"/cmd/"+name)...)
 }
 
-// Make builds one part, if the toolchain is the pinned one.
+// A Target is a part of an image that make knows, or a program of the host for release.
+type Target struct {
+	Out             string // the file; its name says which
+	Version, Commit string
+	Arch            string // of a program of the host: amd64 or arm64
+}
+
+// Make builds a target, if the toolchain is the pinned one.
 func Make(t Target) error {
 	dir, err := root()
 	if err != nil {
@@ -64,15 +84,16 @@ func Make(t Target) error {
 	if err := CheckToolchain(gomod, tools.Version); err != nil {
 		return err
 	}
-	if err := tools.write(filepath.Dir(t.Out)); err != nil {
-		return err
-	}
 	schema, err := os.ReadFile(filepath.Join(dir, "schemas/rules.schema.json"))
 	if err != nil {
 		return err
 	}
 	b := stamp.Build{Version: t.Version, Commit: t.Commit, Schema: fmt.Sprintf("%x", sha256.Sum256(schema))}
 	switch name := filepath.Base(t.Out); name {
+	case "thurward", "thurward-sigstore":
+		return Host(t.Out, t.Arch, b)
+	case ToolchainFile:
+		return tools.write(filepath.Dir(t.Out))
 	case "kernel.elf":
 		return Kernel(t.Out)
 	case "firewall.elf":
@@ -80,6 +101,6 @@ func Make(t Target) error {
 	case "firewall-dot.elf":
 		return Program(t.Out, "dot", b)
 	default:
-		return fmt.Errorf("%s is no part of an image (want kernel.elf, firewall.elf or firewall-dot.elf)", name)
+		return fmt.Errorf("%s is not known (want kernel.elf, firewall.elf, firewall-dot.elf, toolchain.json, thurward or thurward-sigstore)", name)
 	}
 }

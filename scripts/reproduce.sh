@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# reproduce.sh VERSION COMMIT: makes the release of this checkout once more, in a folder
+# of another depth and with an empty build cache, and compares it with build/release, byte
+# for byte.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+test -e build/release/SHA256SUMS || scripts/release.sh "$1" "$2" >/dev/null
+other=$(mktemp -d)
+trap 'rm -rf "$other"' EXIT
+tree=$other/a/deeper/folder
+mkdir -p "$tree"
+git ls-files -z | xargs -0 tar -cf - | tar -C "$tree" -xf -
+# cyclonedx-gomod wants a repository.
+git -C "$tree" init -q
+(umask 077 && cd "$tree" && TZ=Pacific/Chatham LC_ALL=C.UTF-8 GOAMD64=v3 GOCACHE=$other/cache scripts/release.sh "$1" "$2" >/dev/null)
+if ! diff build/release/SHA256SUMS "$tree/build/release/SHA256SUMS"; then
+	echo "the second release is another one" >&2
+	exit 1
+fi
+echo "the second release is the same: $(wc -l <build/release/SHA256SUMS) files"
