@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"math"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -40,8 +40,8 @@ func stage(spec string, argv []string) error {
 		return err
 	}
 	// What the launcher has inherited itself goes no further either.
-	if err := unix.CloseRange(uint(b.Alive), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return fmt.Errorf("descriptors (Linux 5.11 or newer is needed): %w", err)
+	if err := closeFrom(b.Alive); err != nil {
+		return fmt.Errorf("descriptors: %w", err)
 	}
 	if b.Spaces {
 		if err := b.makeRoot(); err != nil {
@@ -77,6 +77,21 @@ func stage(spec string, argv []string) error {
 	}
 	if err := unix.Exec(b.Path, argv, b.Env); err != nil {
 		return fmt.Errorf("executing %s: %w", b.Path, err)
+	}
+	return nil
+}
+
+// closeFrom closes descriptors from the first on when the program is executed.
+// close_range(2) does that since Linux 5.11 only.
+func closeFrom(first int) error {
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range open {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= first {
+			unix.CloseOnExec(fd)
+		}
 	}
 	return nil
 }
