@@ -295,6 +295,7 @@ func TestDrift(t *testing.T) {
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), *driftFor+time.Minute)
 	defer cancel()
 	s := newStoppable(ctx, t, "-accel", "tcg", "-cpu", "max")

@@ -260,6 +260,7 @@ func TestNamesAfterStop(t *testing.T) {
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}
+	t.Parallel() // with TestDrift: both wait most of the time
 	image := clonesImage(t)
 	for name, accel := range map[string][]string{"tcg": {"-accel", "tcg", "-cpu", "max"}, "kvm": {"-accel", "kvm", "-cpu", "host,-arch-capabilities"}} {
 		t.Run(name, func(t *testing.T) {
