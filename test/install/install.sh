@@ -214,7 +214,21 @@ check "and restarts a launcher that stands still" sh '
 	done; exit 1'
 check "which passes packets then" gets ""
 check "systemctl stop, in good order" sh 'systemctl stop thurward@edge; [ "$(systemctl show -p Result --value thurward@edge)" = success ]; ! pgrep qemu-system'
-skip "Firecracker by the service: it does not start under the unit yet (docs/install.md)"
+if fc=$(command -v firecracker) && [ -e /dev/kvm ]; then
+	cp "$fc" "$work/share/firecracker"
+	check "Firecracker by the same service, on TAP devices with one queue" sh '
+		rm /etc/systemd/system/thurward@edge.service.d/short.conf; systemctl daemon-reload
+		install -m 755 /mnt/host/firecracker /usr/local/bin/
+		sed -i "s/MultiQueue=yes/MultiQueue=no/" /etc/systemd/network/60-thw-*.netdev
+		ip link del thw-lan; ip link del thw-wan; systemctl restart systemd-networkd
+		for i in $(seq 100); do [ -e /sys/class/net/br-wan/brif/thw-wan ] && break; sleep 0.1; done
+		echo "THURWARD_OPTIONS=--page none --vmm firecracker" >/etc/thurward/edge/run.env
+		systemctl start thurward@edge'
+	check "and passes packets" gets ""
+	check "and stops in good order" sh 'systemctl stop thurward@edge; [ "$(systemctl show -p Result --value thurward@edge)" = success ]; ! pgrep firecracker'
+else
+	skip "Firecracker: it is not on the PATH, or there is no /dev/kvm"
+fi
 check "apt-get remove, while it runs" outside sh -c 'systemctl start thurward@edge; apt-get remove -y -qq thurward; ! command -v thurward; ! pgrep qemu-system; test -d /var/lib/thurward/edge'
 check "apt-get purge leaves the policy alone" outside sh -c 'apt-get purge -y -qq thurward; ! test -e /var/lib/thurward; test -e /etc/thurward/edge/rules.yaml'
 finish
