@@ -10,8 +10,10 @@ trap 'rm -rf "$other"' EXIT
 tree=$other/a/deeper/folder
 mkdir -p "$tree"
 git ls-files -z | xargs -0 tar -cf - | tar -C "$tree" -xf -
-# cyclonedx-gomod wants a repository.
+# cyclonedx-gomod wants a repository with a commit, whose name the script takes out.
 git -C "$tree" init -q
+git -C "$tree" add -A
+git -C "$tree" -c user.name=reproduce -c user.email=reproduce@invalid commit -qm reproduce
 (umask 077 && cd "$tree" && TZ=Pacific/Chatham LC_ALL=C.UTF-8 GOAMD64=v3 GOCACHE=$other/cache scripts/release.sh "$1" "$2" >/dev/null)
 if ! diff build/release/SHA256SUMS "$tree/build/release/SHA256SUMS"; then
 	echo "the second release is another one" >&2
