@@ -248,6 +248,9 @@ func (l *launch) hypervisor() (vmm.Hypervisor, error) {
 		return nil, err
 	}
 	q.Confine, l.confined = confine, confine.String()
+	if confine != nil && confine.Spaces == nil && l.lan.Kind != vmm.User && l.wan.Kind != vmm.User {
+		l.confined += ", no network"
+	}
 	if confine != nil && !q.Sandbox {
 		l.confined += "; QEMU was built without its own filter of system calls"
 	}

@@ -47,7 +47,7 @@ func (c *Confinement) String() string {
 	if c.Spaces != nil {
 		return s + fmt.Sprintf("; but it sees the host's files, processes and network, because name spaces cannot be had: %v", c.Spaces)
 	}
-	return s + ", a root, processes and network of its own"
+	return s + ", a root and processes of its own"
 }
 
 // Paths in the root of a hypervisor.

@@ -104,7 +104,7 @@ func TestConfinement(t *testing.T) {
 	if c.User.UID == 0 {
 		t.Error("it is root")
 	}
-	if c.Spaces = nil; !strings.HasPrefix(c.String(), "confined: uid ") || !strings.HasSuffix(c.String(), "of its own") {
+	if c.Spaces = nil; !strings.HasPrefix(c.String(), "confined: uid ") || !strings.HasSuffix(c.String(), "a root and processes of its own") {
 		t.Error(c)
 	}
 	if c.Spaces = errors.New("WHY"); !strings.Contains(c.String(), "it sees the host's files") || !strings.HasSuffix(c.String(), "WHY") {
