@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -127,5 +128,31 @@ func queuePlug(f *os.File) *Plug {
 			return nil
 		}
 	}
-	return &Plug{In: set(true, unix.IFF_ATTACH_QUEUE), Out: set(false, unix.IFF_DETACH_QUEUE)}
+	p := &Plug{In: set(true, unix.IFF_ATTACH_QUEUE), Out: set(false, unix.IFF_DETACH_QUEUE)}
+	p.empty = func() { go holdHeader(f) }
+	return p
+}
+
+// holdHeader keeps the length of the headers that precede frames as it is, until a machine
+// that starts is as far as to need the same. It is one of the whole device: QEMU sets that of
+// old drivers when it starts, and a machine that runs on another queue would no longer
+// understand its frames.
+func holdHeader(f *os.File) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	size := func() (n int, err error) {
+		e := raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TUNGETVNETHDRSZ) })
+		return n, errors.Join(e, err)
+	}
+	held, err := size()
+	for end := time.Now().Add(bootLimit); err == nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		n := 0
+		if n, err = size(); err == nil && n != held {
+			if e := raw.Control(func(fd uintptr) { err = unix.IoctlSetPointerInt(int(fd), unix.TUNSETVNETHDRSZ, held) }); e != nil {
+				return // the machine has ended
+			}
+		}
+	}
 }
