@@ -14,7 +14,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thurward/thurward/internal/host/deploy"
+	"github.com/thurward/thurward/internal/host/limited"
 	"github.com/thurward/thurward/internal/host/service"
+	"github.com/thurward/thurward/internal/host/verify"
 	"github.com/thurward/thurward/internal/host/vmm"
 	"github.com/thurward/thurward/internal/shared/printable"
 )
@@ -42,6 +44,7 @@ type target struct {
 	policy             string // file: the image's rules.yaml; "": not known
 	watch              time.Duration
 	cold, dry          bool
+	signed             verify.Options // Key is "": nobody must have signed
 }
 
 func (t *target) flags(cmd *cobra.Command) {
@@ -110,6 +113,8 @@ The image before remains; rollback takes it.`,
 	}
 	t.changeFlags(cmd)
 	cmd.Flags().StringVarP(&t.policy, "file", "f", "", "the rules.yaml that the image was built from: its tests are run, and what changes is shown")
+	cmd.Flags().StringVar(&t.signed.Key, "require-signature", "", "deploy the image only if the owner of this public key (a file, as cosign.pub) has signed it and its provenance")
+	cmd.Flags().StringVar(&t.signed.NotOlderThan, "not-older-than", "", "with --require-signature: the oldest version that is deployed, as 1.4.0")
 	cmd.Flags().BoolVar(&t.dry, "dry-run", false, "check the image and show what it changes, and change nothing")
 	return cmd
 }
@@ -151,6 +156,16 @@ func (t *target) deploy(cmd *cobra.Command, path string) error {
 	if len(b) > deploy.MaxImage {
 		return fmt.Errorf("image %s: longer than %d MB", path, deploy.MaxImage>>20)
 	}
+	if t.signed.Key != "" {
+		r, err := verify.Verify(path, t.signed)
+		if err != nil {
+			return fmt.Errorf("refusing to deploy: %w", err)
+		}
+		if !bytes.Equal(r.Bytes, b) {
+			return fmt.Errorf("refusing to deploy: %s has changed meanwhile", path)
+		}
+		printable.Fprintf(out, "%s: signed by %s, version %s, commit %s\n", path, r.Signer, r.Image.Version, orUnknown(r.Image.Commit))
+	}
 	img, err := vmm.ParseImage(path, b)
 	if err != nil {
 		return err
@@ -190,8 +205,41 @@ func (t *target) deploy(cmd *cobra.Command, path string) error {
 			return fmt.Errorf("keeping the policy: %w", err)
 		}
 	}
+	if err := t.keepSignatures(store, &e, path); err != nil {
+		return err
+	}
 	printable.Fprintf(out, "%s: sha256:%s\n", path, e.Image)
 	return t.change(cmd, store, e)
+}
+
+// signatures are the files beside an image that say who made it, and how.
+var signatures = []string{verify.SignatureSuffix, verify.AttestationSuffix, verify.StatementSuffix, verify.SBOMSuffix}
+
+// maxSignature is the largest size of one of them in bytes.
+const maxSignature = 16 << 20
+
+// keepSignatures keeps those beside the image in the folder, and verifies it there if that is
+// demanded: the service that starts it may demand it, too.
+func (t *target) keepSignatures(store *deploy.Store, e *deploy.Entry, path string) error {
+	for _, suffix := range signatures {
+		b, err := limited.ReadFile(path+suffix, maxSignature)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = store.Keep(e, suffix, b)
+		}
+		if err != nil {
+			return fmt.Errorf("keeping %s: %w", path+suffix, err)
+		}
+	}
+	if t.signed.Key == "" {
+		return nil
+	}
+	if _, err := verify.Verify(store.ImagePath(e), t.signed); err != nil {
+		return fmt.Errorf("refusing to deploy: %w", err)
+	}
+	return nil
 }
 
 // openImageFile opens a regular file.

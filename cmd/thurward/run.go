@@ -180,9 +180,6 @@ func (f *runFlags) launch() (*launch, error) {
 	}
 	l := &launch{image: f.image, vmm: f.vmm, jailer: f.jailer, pci: f.pci, printConfig: f.printConfig, user: f.user, noSandbox: f.noSandbox,
 		snapshot: f.snapshot, from: f.from}
-	if f.signed.Key != "" && f.state != "" {
-		return nil, errors.New("--require-signature and --state exclude each other: verify an image before it is deployed (thurward verify)")
-	}
 	if f.signed.Key != "" && f.from != "" {
 		return nil, errors.New("--require-signature: a snapshot is not signed, only an image is")
 	}

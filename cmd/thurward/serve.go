@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/thurward/thurward/internal/host/deploy"
 	"github.com/thurward/thurward/internal/host/service"
+	"github.com/thurward/thurward/internal/host/verify"
 	"github.com/thurward/thurward/internal/host/vmm"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -74,11 +76,8 @@ func (l *launch) serve(ctx context.Context) error {
 	opts.OnLine = l.shower()
 	opts = notify.attach(opts)
 	s := service.New(service.Config{
-		Store: store,
-		Inspect: func(b []byte) (service.Plan, error) {
-			_, p, err := l.plan(b)
-			return p, err
-		},
+		Store:   store,
+		Inspect: l.plan,
 		Start: func(path string, gate *vmm.Gate) (service.Guest, error) {
 			img, err := vmm.OpenImage(path)
 			if err != nil {
@@ -106,24 +105,34 @@ func (l *launch) notDeployed(err error) error {
 }
 
 // plan checks an image as far as that is possible before it is started: that it can be
-// booted, that its policy can be read, and that its networks are there.
-func (l *launch) plan(b []byte) (*vmm.Image, service.Plan, error) {
-	img, err := vmm.ParseImage("", b)
+// booted, that who must have signed it has, that its policy can be read, and that its networks
+// are there.
+func (l *launch) plan(path string, b []byte) (service.Plan, error) {
+	if l.signed != nil {
+		r, err := verify.Verify(path, *l.signed)
+		if err == nil && !bytes.Equal(r.Bytes, b) {
+			err = fmt.Errorf("%s has changed meanwhile", path)
+		}
+		if err != nil {
+			return service.Plan{}, fmt.Errorf("refusing to boot: %w", err)
+		}
+	}
+	img, err := vmm.ParseImage(path, b)
 	if err != nil {
-		return nil, service.Plan{}, err
+		return service.Plan{}, err
 	}
 	if img.PolicyErr != nil {
-		return nil, service.Plan{}, fmt.Errorf("the image's policy: %w", img.PolicyErr)
+		return service.Plan{}, fmt.Errorf("the image's policy: %w", img.PolicyErr)
 	}
 	nics, err := l.nics(img.Policy, topology(img.Policy), nil)
 	if err != nil {
-		return nil, service.Plan{}, err
+		return service.Plan{}, err
 	}
 	p := service.Plan{Policy: digestOf(img.Policy), MemoryMB: l.memoryMB}
 	for i := range p.MACs {
 		p.MACs[i] = nics[i].MAC
 	}
-	return img, p, nil
+	return p, nil
 }
 
 // digestOf returns a policy's digest as the ready line has it.

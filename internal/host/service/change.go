@@ -90,7 +90,7 @@ func (c *changing) prepare() error {
 	if err != nil {
 		return err
 	}
-	if c.plan, err = c.c.Inspect(b); err != nil {
+	if c.plan, err = c.c.Inspect(c.c.Store.ImagePath(&e), b); err != nil {
 		return err
 	}
 	e.Policy, e.Size = c.plan.Policy, int64(len(b))

@@ -30,8 +30,9 @@ type Plan struct {
 // Config is what a Service needs.
 type Config struct {
 	Store *deploy.Store
-	// Inspect returns what an image says of itself, or why it cannot be started.
-	Inspect func(image []byte) (Plan, error)
+	// Inspect returns what the image in a file says of itself, or why it must not be started.
+	// image is what was read from the file.
+	Inspect func(path string, image []byte) (Plan, error)
 	// Start starts the image in a file once.
 	Start func(path string, gate *vmm.Gate) (Guest, error)
 	// Free returns how many megabytes of memory the host has left.
@@ -178,7 +179,7 @@ func (s *Service) start(ctx context.Context, e deploy.Entry, joined bool) (*mach
 		return nil, fmt.Errorf("the image sha256:%.12s…: %w (thurward rollback takes the previous one)", e.Image, err)
 	}
 	m := &machine{entry: e, gate: vmm.NewGate(joined), ended: make(chan struct{}), began: s.c.now()}
-	if m.plan, err = s.c.Inspect(b); err != nil {
+	if m.plan, err = s.c.Inspect(s.c.Store.ImagePath(&e), b); err != nil {
 		return nil, err
 	}
 	if m.Guest, err = s.c.Start(s.c.Store.ImagePath(&e), m.gate); err != nil {

@@ -171,7 +171,7 @@ func newWorld(t *testing.T, dir string, first string) *world {
 		}
 	}
 	w.s = New(Config{Store: st, Free: func() (int, error) { return w.free, nil },
-		Inspect: func(b []byte) (Plan, error) {
+		Inspect: func(_ string, b []byte) (Plan, error) {
 			p := Plan{Policy: policyOf(string(b)), MACs: [2]string{"a", "b"}, MemoryMB: 64}
 			if strings.Contains(string(b), "mac") {
 				p.MACs[0] = "c"
