@@ -49,6 +49,7 @@ if [ "${1:-run}" = install ]; then
 	need curl curl
 	need python3 python3
 	need lintian lintian
+	need openssl openssl
 fi
 [ -z "$missing" ] && exit 0
 

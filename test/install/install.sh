@@ -139,7 +139,11 @@ check "init" sh 'mkdir -p /etc/thurward/edge; cd /etc/thurward/edge; thurward in
 	cp /usr/share/thurward/run.env .; thurward check; thurward test'
 check "build" sh 'thurward build -f /etc/thurward/edge/rules.yaml -o /root/first.img'
 if inside thurward --help | grep -q '^  verify '; then
-	skip "verify: the image was built here, and nobody has signed it"
+	openssl ecparam -name prime256v1 -genkey -noout 2>/dev/null | openssl ec -pubout -out "$work/share/key.pub" 2>/dev/null
+	check "inspect shows the policy that was built" sh '
+		thurward inspect /root/first.img | grep "$(sha256sum /etc/thurward/edge/rules.yaml | cut -c1-64)"'
+	check "verify refuses an image that nobody has signed" sh 'said=$(thurward verify --key /mnt/host/key.pub /root/first.img 2>&1) && exit 1; echo "$said"; echo "$said" | grep sigstore.json'
+	skip "verify of a signed image: what was built here is not signed; that is tested with the command"
 else
 	skip "verify: this thurward has no such command"
 fi
