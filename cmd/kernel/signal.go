@@ -234,6 +234,15 @@ func sysTgkill(tid, sig uint64) uint64 {
 	return 0
 }
 
+// raise delivers the signal of an exception. A thread that blocks it is in the handler
+// already, which has failed too, or must not have one: it would raise it for ever.
+func raise(t *thread, sig uint64, code int32, fault uint64) {
+	if t.mask>>(sig-1)&1 != 0 {
+		crashSignal(t, sig, fault)
+	}
+	deliver(t, sig, code, fault)
+}
+
 // ksignal turns the exception in the current thread's frame into a signal.
 // Its vector registers are in the fault handler's area.
 func ksignal() uint64 {
@@ -242,23 +251,23 @@ func ksignal() uint64 {
 	resumeXS = curXS
 	switch t.f.vec {
 	case 0:
-		deliver(t, sigFPE, 1, t.f.rip) // FPE_INTDIV
+		raise(t, sigFPE, 1, t.f.rip) // FPE_INTDIV
 	case 3:
-		deliver(t, sigTRAP, siKernel, 0)
+		raise(t, sigTRAP, siKernel, 0)
 	case 6:
-		deliver(t, sigILL, 2, t.f.rip) // ILL_ILLOPN
+		raise(t, sigILL, 2, t.f.rip) // ILL_ILLOPN
 	case 14:
 		code := int32(1) // SEGV_MAPERR
 		if t.f.err&1 != 0 {
 			code = 2 // SEGV_ACCERR
 		}
-		deliver(t, sigSEGV, code, trap().CR2)
+		raise(t, sigSEGV, code, trap().CR2)
 	case 16, 19:
-		deliver(t, sigFPE, 0, t.f.rip)
+		raise(t, sigFPE, 0, t.f.rip)
 	case 17:
-		deliver(t, sigBUS, 1, trap().CR2)
+		raise(t, sigBUS, 1, trap().CR2)
 	default:
-		deliver(t, sigSEGV, siKernel, 0)
+		raise(t, sigSEGV, siKernel, 0)
 	}
 	return returnTo(t)
 }
