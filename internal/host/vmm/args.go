@@ -200,6 +200,7 @@ const dogDevice = "i6300esb"
 
 // add makes a part of one attachment of another.
 func (a *Attachment) add(b Attachment) {
+	a.there = append(a.there, b.there...)
 	a.Args, a.Files, a.Sockets = append(a.Args, b.Args...), append(a.Files, b.Files...), append(a.Sockets, b.Sockets...)
 	a.SharedMemory, a.HostNetwork = a.SharedMemory || b.SharedMemory, a.HostNetwork || b.HostNetwork
 	if before := a.Ended; before != nil && b.Ended != nil {

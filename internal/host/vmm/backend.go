@@ -24,8 +24,9 @@ type Attachment struct {
 	Sockets      []string   // that QEMU connects to, by path in Args
 	Ended        func()     // called once QEMU has ended; may be nil
 
-	tap   bool    // Args ends with the -netdev of a TAP device
-	plugs []*Plug // one, where a running machine can be joined and parted; of several, nil for each that cannot
+	there []func() string // each says why a device that joins the machine is gone, "" while it is not
+	tap   bool            // Args ends with the -netdev of a TAP device
+	plugs []*Plug         // one, where a running machine can be joined and parted; of several, nil for each that cannot
 }
 
 // plug returns that of the attachment of one network, or nil.

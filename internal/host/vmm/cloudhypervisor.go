@@ -79,7 +79,7 @@ func (h *CloudHypervisor) Start(c Config, onLine func(Line)) (*Machine, error) {
 		}
 	}
 	socket := filepath.Join(s.dir, fileAPI)
-	return launch(&Machine{name: "cloud-hypervisor", cmd: cmd, log: s.log, ask: func() error { return pressButton(socket) }}, onLine, s.close)
+	return launch(&Machine{name: "cloud-hypervisor", there: s.there, cmd: cmd, log: s.log, ask: func() error { return pressButton(socket) }}, onLine, s.close)
 }
 
 // pressButton asks the guest to end, by cloud-hypervisor's API: it presses the power button.

@@ -22,13 +22,14 @@ const (
 	ReasonQuit       Reason = "quit"       // the hypervisor was told to end
 	ReasonSignal     Reason = "signal"     // the hypervisor was ended by a signal
 	ReasonHypervisor Reason = "hypervisor" // it ended with an error, or could not be started
+	ReasonNetwork    Reason = "network"    // a device of the host that joins it to a network is gone
 	ReasonNotReady   Reason = "not-ready"  // the firewall was not ready in time
 	ReasonUnknown    Reason = "unknown"
 )
 
 // Reasons lists them.
 var Reasons = []Reason{ReasonCrash, ReasonHang, ReasonWatchdog, ReasonReset, ReasonPowerOff, ReasonQuit, ReasonSignal,
-	ReasonHypervisor, ReasonNotReady, ReasonUnknown}
+	ReasonHypervisor, ReasonNetwork, ReasonNotReady, ReasonUnknown}
 
 // An End is the end of a machine that is started again.
 type End struct {
@@ -107,6 +108,8 @@ func (o *Outcome) kind() Reason {
 	switch {
 	case errors.As(o.Err, &hung):
 		return ReasonHang
+	case errors.As(o.Err, new(lostError)):
+		return ReasonNetwork
 	case o.Watchdog:
 		return ReasonWatchdog
 	case o.Crash != "":

@@ -289,7 +289,7 @@ func (f *Firecracker) Start(c Config, onLine func(Line)) (_ *Machine, err error)
 		// handle, and Firecracker handles none of these: it has nothing to finish.
 		end = syscall.SIGKILL
 	}
-	m := &Machine{name: "firecracker", cmd: cmd, log: s.log, end: end,
+	m := &Machine{name: "firecracker", there: s.there, cmd: cmd, log: s.log, end: end,
 		ask:    func() error { return pressCtrlAltDel(filepath.Join(s.dir, fileAPI)) },
 		paused: func() bool { return apiPaused(filepath.Join(s.dir, fileAPI)) },
 		save:   func(dir string) error { return s.save(dir, f.Confine) }}

@@ -100,12 +100,13 @@ func (g *Guest) wait(ctx context.Context, limit time.Duration) Outcome {
 	defer late.Stop()
 	var gaveUp error
 	var hung <-chan struct{}
+	var lost <-chan error
 	starting := alive(g.opts.Alive, limit)
 	defer starting()
 	select {
 	case <-g.ready:
 		starting()
-		hung = m.watch(g.pulse, g.opts)
+		hung, lost = m.watch(g.pulse, g.opts), m.lost()
 	case <-g.crashed:
 	case <-m.Done():
 	case <-ctx.Done():
@@ -126,6 +127,8 @@ func (g *Guest) wait(ctx context.Context, limit time.Duration) Outcome {
 		m.interrupt()
 		m.lastWords(g.crashed)
 		m.kill()
+	case gaveUp = <-lost:
+		m.Stop()
 	case <-m.fired(): // an NMI was sent with it
 		gaveUp = silentEnd{reason: ReasonWatchdog}
 		m.lastWords(g.crashed)

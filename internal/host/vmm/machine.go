@@ -35,9 +35,10 @@ type Machine struct {
 	paused func() bool            // asks the hypervisor whether the machine is paused; may be nil
 	end    syscall.Signal         // that ends the hypervisor in order; 0: SIGTERM
 
-	control *control      // QEMU's monitor; nil for others
-	done    chan struct{} // closed when the hypervisor has ended and its console is read
-	err     error         // valid once done is closed
+	control *control        // QEMU's monitor; nil for others
+	there   []func() string // see Attachment
+	done    chan struct{}   // closed when the hypervisor has ended and its console is read
+	err     error           // valid once done is closed
 	stop    sync.Once
 	stderr  tail
 }

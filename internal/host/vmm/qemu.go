@@ -88,7 +88,7 @@ func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
 		all.end()
 		return nil, err
 	}
-	return launch(&Machine{name: "qemu", cmd: cmd, control: c.control, paused: c.control.paused,
+	return launch(&Machine{name: "qemu", cmd: cmd, control: c.control, paused: c.control.paused, there: all.there,
 		ask: func() error { return c.control.send("system_powerdown") }}, onLine, all.end)
 }
 

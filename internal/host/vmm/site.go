@@ -24,6 +24,8 @@ type site struct {
 	uid           int    // whose the files are, and the TAP devices
 	gid           int
 
+	there []func() string // see Attachment
+
 	closing sync.Once
 	drops   []func()
 	logFile *os.File
@@ -64,6 +66,7 @@ func newSite(c *Config, j *Jail, conf *Confinement) (_ *site, err error) {
 			return nil, err
 		}
 		s.taps, s.drops = append(s.taps, name), append(s.drops, drop)
+		s.there = append(s.there, whileThere(name, "")...)
 		var p *Plug
 		if n.OnBridge {
 			p = bridgePlug(name)

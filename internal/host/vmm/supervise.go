@@ -88,7 +88,7 @@ func (o *Outcome) err() error {
 	switch {
 	case o.Refused != "":
 		return &RefusedError{o.Refused}
-	case errors.As(o.Err, new(hungError)), o.Watchdog && o.Err != nil:
+	case errors.As(o.Err, new(hungError)), errors.As(o.Err, new(lostError)), o.Watchdog && o.Err != nil:
 		return o.Err
 	case o.Crash != "":
 		return errors.New("the firewall crashed: " + o.Crash)

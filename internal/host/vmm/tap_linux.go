@@ -27,6 +27,7 @@ func tapBackend(name string) (Backend, error) {
 			return Attachment{}, fmt.Errorf("network tap:%s: %w%s", name, err, tapHint(err, name))
 		}
 		at := tapAttachment(id, fd, f)
+		at.there = whileThere(name, "")
 		if several {
 			own, err := copyFile(f)
 			if err != nil {
@@ -107,6 +108,7 @@ func bridgeBackend(bridge string) (Backend, error) {
 				p := bridgePlug(name)
 				p.empty = func() { empty(f) }
 				at.plugs = []*Plug{p}
+				at.there = whileThere(name, bridge)
 				return at, nil
 			}
 			f.Close()
