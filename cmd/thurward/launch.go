@@ -56,6 +56,7 @@ type launch struct {
 
 	journal     *journal.Journal // where messages and the console go; nil: to out and errOut
 	confined    string           // how the hypervisor is
+	restarts    restarts         // of the firewall
 	out, errOut io.Writer        // they do not block
 	terminal    bool             // out is a terminal
 }
@@ -158,11 +159,12 @@ func (l *launch) run(ctx context.Context) error {
 
 // options are those of the supervision.
 func (l *launch) options() vmm.RunOptions {
-	o := vmm.RunOptions{Restart: l.restart, MaxRestarts: l.maxRestarts, Watchdog: l.watchdog, Say: l.say}
+	tell := func(e vmm.End) { l.say("%s", e.Text) }
 	if l.journal != nil {
-		o.Told = l.journal.Restart
+		tell = l.journal.Restart
 	}
-	return o
+	return vmm.RunOptions{Restart: l.restart, MaxRestarts: l.maxRestarts, Watchdog: l.watchdog, Say: l.say,
+		Told: func(e vmm.End) { l.restarts.add(e.Reason); tell(e) }}
 }
 
 // machineConfig is the machine for an image.

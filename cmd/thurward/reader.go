@@ -75,7 +75,7 @@ func (l *launch) openReader() (*dashboard.Receiver, error) {
 	open := func(page string) (*dashboard.Receiver, error) {
 		st := &dashboard.Receiver{
 			Guest: "unix:" + l.vsock.Socket(), Tail: "unix:" + ingest.TailSocket(path),
-			Page: page, Token: token, Say: l.say,
+			Page: page, Token: token, Say: l.say, More: l.restarts.WriteMetrics,
 		}
 		if err := st.Open(); err != nil {
 			return nil, err

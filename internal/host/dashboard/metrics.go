@@ -83,6 +83,9 @@ func (m *Model) WriteMetrics(to io.Writer, now time.Time) error {
 		func(t *exposed) float64 { return float64(t.refused) })
 	own("thurward_up", "gauge", "Whether the firewall is connected to this receiver.",
 		func(t *exposed) float64 { return up(t.up) })
+	if m.more != nil {
+		m.more(w)
+	}
 	return w.Flush()
 }
 

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"io"
 	"sort"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ type Model struct {
 	open      map[*ingest.Source]*firewall
 	bytes     int64 // memory of the metrics of all
 	most      int64 // limit of bytes
+	more      func(io.Writer)
 }
 
 // NewModel makes an empty model.

@@ -165,6 +165,9 @@ func (j *Journal) Restart(e vmm.End) {
 	f["THURWARD_PAUSE_SECONDS"] = strconv.FormatInt(int64(e.Pause.Seconds()), 10)
 	f["THURWARD_RESTARTS"] = strconv.Itoa(e.All)
 	f["THURWARD_RESTARTS_IN_A_ROW"] = strconv.Itoa(e.Row)
+	if len(e.Registers) > 0 {
+		f["THURWARD_REGISTERS"] = strings.Join(e.Registers, " ")
+	}
 	if len(e.Stack) > 0 {
 		f["THURWARD_STACK"] = strings.Join(e.Stack, " < ")
 	}
