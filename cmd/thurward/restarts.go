@@ -1,11 +1,11 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"sync"
 
 	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/shared/printable"
 )
 
 // restarts counts the restarts of the firewall by reason. It is safe for concurrent use.
@@ -26,10 +26,10 @@ func (r *restarts) add(why vmm.Reason) {
 // WriteMetrics writes the counts in Prometheus' text format.
 func (r *restarts) WriteMetrics(w io.Writer) {
 	const name = "thurward_launcher_restarts_total"
-	fmt.Fprintf(w, "# HELP %s Restarts of the firewall since its launcher was started, by reason.\n# TYPE %s counter\n", name, name)
+	printable.Fprintf(w, "# HELP %s Restarts of the firewall since its launcher was started, by reason.\n# TYPE %s counter\n", name, name)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, reason := range vmm.Reasons {
-		fmt.Fprintf(w, "%s{reason=%q} %d\n", name, reason, r.counts[reason])
+		printable.Fprintf(w, "%s{reason=\"%s\"} %d\n", name, string(reason), r.counts[reason])
 	}
 }

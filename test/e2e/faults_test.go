@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"debug/elf"
 	"encoding/json"
 	"fmt"
@@ -24,15 +25,20 @@ import (
 type monitored struct {
 	*lab
 	qmp, qtest string
+	image      string    // a copy of its own
+	unable     string    // while there is a file of this name QEMU cannot be started
 	ends       []vmm.End // before each restart
 
 	endReceiver func()
-	deaf        atomic.Bool // the receiver of the stream does not read
-	gone        atomic.Bool // it has ended
+	hangUp      atomic.Pointer[net.Conn]
+	heard       atomic.Int64 // bytes of the stream
+	deaf        atomic.Bool  // the receiver of the stream does not read
+	gone        atomic.Bool  // it has ended
 }
 
-// newMonitored boots one under a watchdog.
-func newMonitored(t *testing.T, watchdog time.Duration) *monitored {
+// newMonitored boots one under a watchdog. The pause before each restart is that before the
+// first: faults that come by themselves are what is measured.
+func newMonitored(t *testing.T, watchdog time.Duration, configure func(*vmm.Config)) *monitored {
 	t.Helper()
 	q, err := vmm.FindQEMU()
 	if err != nil {
@@ -41,8 +47,9 @@ func newMonitored(t *testing.T, watchdog time.Duration) *monitored {
 	dir := t.TempDir()
 	m := &monitored{qmp: filepath.Join(dir, "qmp")}
 	m.qtest = filepath.Join(dir, "qtest")
-	script := fmt.Sprintf("#!/bin/sh\nexec %s \"$@\" -qmp unix:%s,server=on,wait=off -qtest unix:%s,server=on,wait=off -qtest-log none\n",
-		q.Path, m.qmp, m.qtest)
+	m.unable = filepath.Join(dir, "unable")
+	script := fmt.Sprintf("#!/bin/sh\nif [ -e %[4]s ]; then rm %[4]s; echo 'cannot set up guest memory: Cannot allocate memory' >&2; exit 1; fi\nexec %[1]s \"$@\" -qmp unix:%[2]s,server=on,wait=off -qtest unix:%[3]s,server=on,wait=off -qtest-log none\n",
+		q.Path, m.qmp, m.qtest, m.unable)
 	path := filepath.Join(dir, "qemu")
 	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
@@ -59,6 +66,7 @@ func newMonitored(t *testing.T, watchdog time.Duration) *monitored {
 			if err != nil {
 				return
 			}
+			m.hangUp.Store(&c)
 			go func() {
 				defer c.Close()
 				for err == nil && !m.gone.Load() {
@@ -66,14 +74,36 @@ func newMonitored(t *testing.T, watchdog time.Duration) *monitored {
 						time.Sleep(10 * time.Millisecond)
 						continue
 					}
-					_, err = io.CopyN(io.Discard, c, 1)
+					var n int64
+					n, err = io.CopyN(io.Discard, c, 1)
+					m.heard.Add(n)
 				}
 			}()
 		}
 	}()
-	vsock := func(c *vmm.Config) { c.Vsock.Path = filepath.Join(dir, "v") }
-	m.lab = newLabWith(t, &vmm.QEMU{Path: path, Version: q.Version}, false, vsock,
-		vmm.RunOptions{Restart: vmm.OnCrash, Watchdog: watchdog, Say: t.Logf, Told: m.told})
+	b, err := os.ReadFile(testImage(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.image = filepath.Join(dir, "thurward.img")
+	if err := os.WriteFile(m.image, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run := func(ctx context.Context, h vmm.Hypervisor, c vmm.Config, o vmm.RunOptions) error {
+		return vmm.Supervise(ctx, func(ctx context.Context) vmm.Outcome {
+			g, err := vmm.Start(h, c, o)
+			if err != nil {
+				return vmm.Outcome{Err: err}
+			}
+			return g.Wait(ctx)
+		}, func(ctx context.Context, d time.Duration) error { return vmm.Pause(ctx, min(d, time.Second)) }, o)
+	}
+	m.lab = newLabRun(t, &vmm.QEMU{Path: path, Version: q.Version}, false, func(c *vmm.Config) {
+		c.Vsock.Path, c.Image = filepath.Join(dir, "v"), m.image
+		if configure != nil {
+			configure(c)
+		}
+	}, vmm.RunOptions{Restart: vmm.OnCrash, Watchdog: watchdog, Say: t.Logf, Told: m.told}, run)
 	m.awaitReady()
 	return m
 }
@@ -178,105 +208,5 @@ func (m *monitored) signal(s syscall.Signal) {
 	}
 	if err := syscall.Kill(kids[0], s); err != nil {
 		m.t.Fatal(err)
-	}
-}
-
-// TestFaults: after each fault packets pass again, by themselves, within the time that the table of
-// docs/architecture/07 says.
-func TestFaults(t *testing.T) {
-	const watchdog = 5 * time.Second
-	for _, f := range []struct {
-		name   string
-		do     func(m *monitored)
-		boots  bool          // another machine is started
-		within time.Duration // from the fault to an answer through the firewall
-	}{
-		{"SIGKILL to the VMM", func(m *monitored) { m.signal(syscall.SIGKILL) }, true, limit},
-		{"SIGTERM to the VMM", func(m *monitored) { m.signal(syscall.SIGTERM) }, true, limit},
-		{"SIGSTOP to the VMM for two watchdogs", func(m *monitored) {
-			m.signal(syscall.SIGSTOP)
-			time.Sleep(2 * watchdog)
-			m.signal(syscall.SIGCONT)
-		}, false, limit + 2*watchdog},
-		{"none for two watchdogs", func(*monitored) { time.Sleep(2 * watchdog) }, false, limit + 2*watchdog},
-		{"QMP system_reset", func(m *monitored) { m.command("system_reset", "") }, true, limit},
-		{"QMP quit", func(m *monitored) { m.command("quit", "") }, true, limit},
-		{"the guest crashes", func(m *monitored) {
-			m.destroyData()
-			m.awaitReady()
-			if !m.said("thurward: crash: ") {
-				m.t.Error("it did not report a crash")
-			}
-			m.ready <- vmm.ReadyInfo{} // for the test
-		}, true, limit},
-		{"QMP set_link: the LAN's link goes down and up", func(m *monitored) {
-			m.command("set_link", `{"name":"n0","up":false}`)
-			time.Sleep(time.Second)
-			m.command("set_link", `{"name":"n0","up":true}`)
-		}, false, limit},
-		{"the receiver of the stream does not read for two watchdogs", func(m *monitored) {
-			m.deaf.Store(true)
-			for until := time.Now().Add(2 * watchdog); time.Now().Before(until); {
-				if _, err := m.get(soon(m.t), m.Alice, "/"); err != nil {
-					m.t.Fatal(err)
-				}
-			}
-			m.deaf.Store(false)
-		}, false, limit + 2*watchdog},
-		{"the receiver of the stream ends", func(m *monitored) {
-			m.endReceiver()
-			time.Sleep(2 * vmm.MinWatchdog)
-		}, false, limit + 2*vmm.MinWatchdog},
-		{"QMP stop for two watchdogs and cont", func(m *monitored) {
-			m.command("stop", "")
-			time.Sleep(2 * watchdog)
-			m.command("cont", "")
-		}, false, limit + 2*watchdog},
-		{"the LAN's device resets itself", func(m *monitored) {
-			m.poke(m.slot(vmm.LAN)+0x70, make([]byte, 4)) // its status register
-			m.awaitLine("the lan interface was reset and works again")
-		}, false, limit},
-		{"the LAN's device asks for a reset", func(m *monitored) {
-			m.breakQueue(vmm.LAN)
-			m.get(brief(m.t), m.Alice, "/") //nolint:errcheck // the device notices at the next frame
-			m.awaitLine("the lan interface was reset and works again")
-			if !m.said("the lan interface has stopped: the device asks for a reset") {
-				m.t.Error("the device did not ask for a reset")
-			}
-		}, false, limit},
-		{"the packet loop hangs", func(m *monitored) {
-			m.poke(m.function("router.(*Engine).Poll"), jumpToItself)
-			m.awaitReady()
-			m.ended(vmm.ReasonHang, "router.(*Engine).Poll+0x0 ", "main.main+")
-			m.ready <- vmm.ReadyInfo{} // for the test
-		}, true, limit + watchdog},
-	} {
-		t.Run(f.name, func(t *testing.T) {
-			w := watchdog
-			if f.name == "the receiver of the stream ends" { // it tries to connect every 5 seconds
-				w = vmm.MinWatchdog
-			}
-			m := newMonitored(t, w)
-			if _, err := m.get(soon(t), m.Alice, "/"); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(2 * time.Second) // the stream is connected, and beats
-			began := time.Now()
-			f.do(m)
-			if f.boots {
-				m.awaitReady()
-			}
-			if _, err := m.get(soon(t), m.Alice, "/"); err != nil {
-				t.Fatal(err)
-			}
-			took := time.Since(began)
-			t.Logf("outage %v", took.Round(10*time.Millisecond))
-			if took > f.within {
-				t.Errorf("packets again after %v, want %v", took, f.within)
-			}
-			if !f.boots && len(m.ready) != 0 {
-				t.Error("another machine was started")
-			}
-		})
 	}
 }

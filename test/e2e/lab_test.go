@@ -98,6 +98,13 @@ func newLabOn(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Conf
 // newLabWith is newLabOn with options of the launcher.
 func newLabWith(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Config), o vmm.RunOptions) *lab {
 	t.Helper()
+	return newLabRun(t, h, kvm, configure, o, vmm.Run)
+}
+
+// newLabRun is newLabWith with another way to supervise the machine.
+func newLabRun(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Config), o vmm.RunOptions,
+	run func(context.Context, vmm.Hypervisor, vmm.Config, vmm.RunOptions) error) *lab {
+	t.Helper()
 	w, err := netlab.New(netlab.DefaultConfig())
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +122,7 @@ func newLabWith(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Co
 	go func() {
 		defer close(over)
 		o.OnLine = l.line
-		l.ended <- vmm.Run(ctx, h, cfg, o)
+		l.ended <- run(ctx, h, cfg, o)
 	}()
 	t.Cleanup(func() {
 		l.cancel()

@@ -163,6 +163,30 @@ func (m *monitored) told(e vmm.End) {
 	m.t.Logf("%s: %s\n  %s\n  %s", e.Reason, e.Text, strings.Join(e.Registers, "\n  "), strings.Join(e.Stack, "\n  "))
 }
 
+// kernelFunction returns where a function of the kernel is.
+func (m *monitored) kernelFunction(name string) uint64 {
+	m.t.Helper()
+	in, err := parts()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	f, err := elf.NewFile(bytes.NewReader(in.Kernel))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	syms, err := f.Symbols()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, s := range syms {
+		if s.Name == name || s.Name == name+".abi0" {
+			return s.Value
+		}
+	}
+	m.t.Fatalf("the kernel has no function %s", name)
+	return 0
+}
+
 // ended checks how the last machine ended, and that its stack has these functions, in order.
 func (m *monitored) ended(want vmm.Reason, stack ...string) {
 	m.t.Helper()
