@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -23,7 +24,9 @@ func listenUnix(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("unix:%s: longer than the 107 bytes that a socket's path may have", path)
 	}
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	// Where the kernel does not follow another user's links (fs.protected_symlinks),
+	// MkdirAll says that there is something in the way, and Folder whose it is.
+	if err := os.MkdirAll(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	if err := (peer.Users{}).Folder(dir); err != nil {
