@@ -44,7 +44,7 @@ func TestTablesHoldThePolicy(t *testing.T) {
 	text := func(x ruleset.Text) string { return got.Text(x) }
 	a := func(s string) ruleset.Addr { return netip.MustParseAddr(s).As16() }
 	net := func(s string) (ruleset.Addr, ruleset.Addr) { return addrMask(netip.MustParsePrefix(s)) }
-	s := ruleset.Settings{DefaultAction: ruleset.Reject, MaxFlows: 4096, SourceFlows: 11, SourceRate: 12, SampleAccept: 0xffffffff, SampleDrop: 0x7fffffff,
+	s := ruleset.Settings{DefaultAction: ruleset.Reject, Flags: ruleset.FlagResetUnknown, MaxFlows: 4096, SourceFlows: 11, SourceRate: 12, SampleAccept: 0xffffffff, SampleDrop: 0x7fffffff,
 		DNSRate: 13, DNSNames: 16, DNSFloor: 14, DNSGrace: 15, Fragments: ruleset.FragmentsReassemble, Quiet: 1<<verdict.Martian | 1<<verdict.TTLExpired,
 		TCPSynSent: ruleset.DefaultTCPTransitory, TCPSynRecv: ruleset.DefaultTCPTransitory, TCPEstablished: 1000, TCPFinWait: ruleset.DefaultTCPTransitory,
 		TCPCloseWait: ruleset.DefaultTCPTransitory, TCPLastAck: ruleset.DefaultTCPTransitory, TCPTimeWait: ruleset.DefaultTCPTransitory, TCPClose: ruleset.DefaultTCPTransitory,
@@ -139,8 +139,9 @@ func TestFlagsOfSettings(t *testing.T) {
 		ruleset.FlagDNSFollow:      func(p *policy.Policy) { p.DNS.Follow = true },
 		ruleset.FlagDNSIntercept:   func(p *policy.Policy) { p.DNS.Intercept = true },
 		ruleset.FlagQuietGroups:    func(p *policy.Policy) { p.Log.QuietGroups = true },
+		ruleset.FlagResetUnknown:   func(p *policy.Policy) { p.Defaults.NoResetUnknown = false },
 	} {
-		p := &policy.Policy{}
+		p := &policy.Policy{Defaults: policy.Defaults{NoResetUnknown: true}}
 		set(p)
 		s, err := Tables(p)
 		if err != nil || s.Settings.Flags != flag || s.Settings.Fragments != 0 || s.Settings.Quiet != 0 {
