@@ -79,8 +79,7 @@ func (e *Engine) denied(rule uint32, flow conntrack.Ref, first bool, name naming
 func (e *Engine) refused(p *received, why verdict.Reason, name naming) decision {
 	d := e.dropped(why)
 	d.name = name
-	if e.policy.Settings.DefaultAction == ruleset.Reject && why != verdict.ConntrackInvalid &&
-		!(p.Class == packet.ClassTCP && p.Flags&packet.RST != 0) {
+	if e.policy.Settings.DefaultAction == ruleset.Reject && why != verdict.ConntrackInvalid && p.Flags&packet.RST == 0 {
 		d.notice = noticeRefused
 	}
 	return d

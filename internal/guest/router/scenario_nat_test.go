@@ -18,6 +18,11 @@ func TestS16_Masquerade(t *testing.T) {
 	if r := l.last(); packet.Addr(binary.BigEndian.Uint32(r.XlatAddr[12:])) != ip(ours) || r.XlatPort != 4000 {
 		t.Fatalf("event %+v", r)
 	}
+	// The answer's event names the external endpoint too, though its port is the host's.
+	l.one(wan, tcpSeg(web, 80, ours, 4000, packet.SYN|packet.ACK, 1, 1001))
+	if r := l.last(); !r.Answer || !tupleIs(r, web, 80, host, 4000) || r.XlatAddr != ip(ours).To16() || r.XlatPort != 4000 || !r.XlatDst {
+		t.Fatalf("event %+v", r)
+	}
 	// The same port of another host gets another one, of the same parity.
 	w := l.one(lan, syn("10.0.0.3", 4000, web, 80))
 	if w.SrcPort == 4000 || w.SrcPort%2 != 0 || w.SrcPort < 1024 {
