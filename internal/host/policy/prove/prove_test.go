@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -211,6 +212,19 @@ func flowsOf(s *policy.Statement) (all []policy.Flow) {
 		}
 	}
 	return all
+}
+
+// TestBoundIsDocumented: docs/policy.md says from how many parts on a statement is not
+// decided.
+func TestBoundIsDocumented(t *testing.T) {
+	b, err := os.ReadFile("../../../../docs/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := fmt.Sprintf("%d,%03d", maxParts/1000, maxParts%1000)
+	if !strings.Contains(string(b), "more than "+n+" parts") {
+		t.Errorf("docs/policy.md does not say %s parts", n)
+	}
 }
 
 // TestTooMuchIsNotDecided: a statement whose search would not end soon does not hold, and
