@@ -31,11 +31,14 @@ func newReplayCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay",
 		Short: "Run captures through the data plane",
-		Long: `replay reads captures (pcap or pcapng, Ethernet) of frames that arrive at each
-side, runs them through the firewall's own data plane in virtual time, and writes
-the frames that leave each side and the events. A timeout of an hour takes no
-longer than the packets around it. The same captures, policy and seed give the same
-output, byte for byte, as bug reports need it.
+		Long: `replay reads captures of frames that arrive at each side, runs them through the firewall's
+own data plane in virtual time, and writes the frames that leave each side and the
+events. A timeout of an hour takes no longer than the packets around it. The same
+captures, policy and seed give the same output, byte for byte, as bug reports need it.
+
+Captures are pcap or pcapng, also compressed with gzip, or a pipe; - is standard
+input. They are of Ethernet, of raw IP, or Linux's cooked ones (tcpdump -i any). With
+--any, one capture of all interfaces of a Linux router is both sides.
 
 A capture may have both directions of a link: frames that the firewall sent are
 left out. They are known by its hardware address: that of --lan-mac and --wan-mac,
@@ -45,7 +48,8 @@ of the firewall are answered with addresses in the captures, or with made-up one
 docs/replay.md has an example.`,
 		Example: `  thurward replay --policy rules.yaml --lan lan.pcap --wan wan.pcap \
       --out-lan out-lan.pcap --out-wan out-wan.pcap --events events.json
-  thurward replay --policy rules.yaml --wan attack.pcapng --events - --drain 3h`,
+  thurward replay --policy rules.yaml --wan attack.pcapng --events - --drain 3h
+  ssh router tcpdump -i any -w - | thurward replay --any - --fix-checksums`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(); err != nil {
@@ -58,6 +62,7 @@ docs/replay.md has an example.`,
 	fl.StringVar(&f.policy, "policy", "rules.yaml", "the policy")
 	fl.StringVar(&f.In[replay.LAN], "lan", "", "capture of frames that arrive at the LAN side")
 	fl.StringVar(&f.In[replay.WAN], "wan", "", "capture of frames that arrive at the WAN side")
+	fl.StringVar(&f.Any, "any", "", "capture of all interfaces of a Linux router, instead of --lan and --wan")
 	fl.StringVar(&f.Out[replay.LAN], "out-lan", "", "capture to write, of frames that leave the LAN side")
 	fl.StringVar(&f.Out[replay.WAN], "out-wan", "", "capture to write, of frames that leave the WAN side")
 	fl.StringVar(&f.events, "events", "", "file of the events to write; - is standard output, the summary is then on standard error")
@@ -73,8 +78,13 @@ docs/replay.md has an example.`,
 
 // check checks the flags, and completes the options by them.
 func (f *replayFlags) check() error {
-	if f.In == [2]string{} {
-		return errors.New("no capture (want --lan FILE, --wan FILE or both)")
+	switch {
+	case f.In == [2]string{} && f.Any == "":
+		return errors.New("no capture (want --lan FILE, --wan FILE or both, or --any FILE)")
+	case f.In != [2]string{} && f.Any != "":
+		return errors.New("--any is both sides; leave out --lan and --wan")
+	case f.In[replay.LAN] == "-" && f.In[replay.WAN] == "-":
+		return errors.New("--lan and --wan cannot both be standard input")
 	}
 	switch f.neighbours {
 	case "all", "seen":
@@ -99,7 +109,7 @@ func (f *replayFlags) check() error {
 		f.MAC[i] = [6]byte(a)
 	}
 	return apart(
-		[]flagged{{"--policy", f.policy}, {"--lan", f.In[replay.LAN]}, {"--wan", f.In[replay.WAN]}},
+		[]flagged{{"--policy", f.policy}, {"--lan", f.In[replay.LAN]}, {"--wan", f.In[replay.WAN]}, {"--any", f.Any}},
 		[]flagged{{"--out-lan", f.Out[replay.LAN]}, {"--out-wan", f.Out[replay.WAN]}, {"--events", f.events}})
 }
 
@@ -129,6 +139,11 @@ func (f *replayFlags) run(cmd *cobra.Command) error {
 			}
 			return file.Close()
 		}
+	}
+	f.Stdin = cmd.InOrStdin()
+	if tty, ok := cmd.ErrOrStderr().(*os.File); ok && isTerminal(tty) {
+		p := progress{w: tty}
+		f.Progress, done = p.show, p.end(done)
 	}
 	sum, err := replay.Run(f.Options)
 	if e := done(); err == nil {

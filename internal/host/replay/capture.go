@@ -15,84 +15,69 @@ type frameIn struct {
 	at   time.Time
 	data []byte // valid until the next read
 	cut  bool   // the snap length cut it
+	env  envelope
 }
 
-// A reader reads one capture, pcap or pcapng.
+// A reader reads one capture, pcap or pcapng, as Ethernet frames.
 type reader struct {
 	path string
-	file *os.File
+	all  *io.SectionReader
 	in   records // nil: there are none
-	n    int     // frames read
-	left int64   // bytes of frames that may still be read
+	link int
+	buf  []byte // a frame whose header was made
+	n    int    // frames read
+	left int64  // bytes of frames that may still be read
 	peek frameIn
 	full bool // peek is valid
-	// short says that the file ends inside a frame, as it does when the
-	// program that wrote it was killed.
+	// take says which frames are of this side, where a capture has several; nil: all.
+	take func(*frameIn) bool
+	// alien counts frames that are no Ethernet frame, short says that the file ends
+	// inside a frame, as it does when the program that wrote it was killed.
+	alien int
 	short bool
 }
 
-// openCapture opens a capture. An empty path is a capture without frames.
-func openCapture(path string, limit int64) (*reader, error) {
-	r := &reader{path: path, left: limit}
-	if path == "" {
+// newReader reads the header of a capture.
+func newReader(s *source, limit int64) (*reader, error) {
+	r := &reader{path: s.path, left: limit, link: linkEthernet}
+	if s.file == nil {
 		return r, nil
 	}
-	var err error
-	if r.file, err = os.Open(path); err != nil {
-		return nil, err
+	r.all = s.reader()
+	err := r.start()
+	if err == nil {
+		err = checkLink(r.link)
 	}
-	link, err := r.start()
 	if err != nil {
-		r.file.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if link != linkEthernet {
-		r.file.Close()
-		return nil, fmt.Errorf("%s: frames of link type %d, want Ethernet (%s)", path, link, linkHint(link))
+		return nil, fmt.Errorf("%s: %w", s.path, err)
 	}
 	return r, nil
 }
 
-// linkHint says how to capture what can be replayed.
-func linkHint(link int) string {
-	if link == linkLinuxSLL || link == linkSLL2 {
-		return "capture on one interface, not on any"
-	}
-	return "capture on the Ethernet interface that faces the firewall"
-}
-
 // start reads the file's header.
-func (r *reader) start() (link int, err error) {
-	if st, err := r.file.Stat(); err != nil {
-		return 0, err
-	} else if !st.Mode().IsRegular() {
-		return 0, errors.New("not a regular file (captures are read twice; write it to a file first)")
-	}
-	b := bufio.NewReaderSize(r.file, 1<<16)
+func (r *reader) start() error {
+	b := bufio.NewReaderSize(r.all, 1<<16)
 	magic, err := b.Peek(4)
 	if err != nil {
-		return 0, errors.New("too short to be a capture (want pcap or pcapng)")
-	}
-	if magic[0] == 0x1f && magic[1] == 0x8b {
-		return 0, errors.New("compressed with gzip (gunzip it first)")
+		return errors.New("too short to be a capture (want pcap or pcapng)")
 	}
 	if binary.BigEndian.Uint32(magic) == 0x0a0d0d0a {
 		ng, err := openPcapng(b)
 		if err != nil {
-			return 0, fmt.Errorf("not a capture: %w", err)
+			return fmt.Errorf("not a capture: %w", err)
 		}
-		r.in = ng
-		return ng.link, nil
+		r.in, r.link = ng, ng.link
+		return nil
 	}
 	if !pcapMagic(magic) {
-		return 0, fmt.Errorf("not a capture: it begins with %x (want pcap or pcapng)", magic)
+		return fmt.Errorf("not a capture: it begins with %x (want pcap or pcapng)", magic)
 	}
 	pc, err := openPcap(b)
 	if err != nil {
-		return 0, fmt.Errorf("not a capture: %w", err)
+		return fmt.Errorf("not a capture: %w", err)
 	}
-	r.in = pc
-	return pc.link, nil
+	r.in, r.link = pc, pc.link
+	return nil
 }
 
 func pcapMagic(b []byte) bool {
@@ -104,12 +89,33 @@ func pcapMagic(b []byte) bool {
 	return false
 }
 
-// next returns the next frame, or io.EOF.
+// next returns the next frame of this side, or io.EOF.
 func (r *reader) next() (frameIn, error) {
 	if r.full {
 		r.full = false
 		return r.peek, nil
 	}
+	for {
+		f, err := r.read()
+		if err != nil {
+			return f, err
+		}
+		if r.link != linkEthernet {
+			var ok bool
+			if r.buf, f.env, ok = ethernet(r.buf[:0], r.link, f.data); !ok {
+				r.alien++
+				continue
+			}
+			f.data = r.buf
+		}
+		if r.take == nil || r.take(&f) {
+			return f, nil
+		}
+	}
+}
+
+// read returns the next frame as the file has it.
+func (r *reader) read() (frameIn, error) {
 	if r.in == nil {
 		return frameIn{}, io.EOF
 	}
@@ -128,7 +134,7 @@ func (r *reader) next() (frameIn, error) {
 		return frameIn{}, fmt.Errorf("%s: more frames than %w (cut the capture, as with editcap, or raise --max-bytes)",
 			r.path, errLimit)
 	}
-	return frameIn{rec.at, rec.data, len(rec.data) < rec.long}, nil
+	return frameIn{at: rec.at, data: rec.data, cut: len(rec.data) < rec.long}, nil
 }
 
 var errLimit = errors.New("the limit on a capture's size allows")
@@ -145,10 +151,13 @@ func (r *reader) ahead() (time.Time, error) {
 	return r.peek.at, nil
 }
 
-func (r *reader) close() {
-	if r.file != nil {
-		r.file.Close()
+// done returns how many bytes of the file were read.
+func (r *reader) done() int64 {
+	if r.all == nil {
+		return 0
 	}
+	at, _ := r.all.Seek(0, io.SeekCurrent)
+	return at
 }
 
 // A writer writes a pcap with nanoseconds.

@@ -41,7 +41,6 @@ func oursRead(t *testing.T, b []byte) string {
 	if err != nil {
 		return "error"
 	}
-	defer r.close()
 	s := ""
 	for {
 		f, err := r.next()
@@ -160,7 +159,6 @@ func BenchmarkCapture(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				defer r.close()
 				for {
 					if _, err := r.next(); err != nil {
 						return n

@@ -9,13 +9,6 @@ import (
 	"time"
 )
 
-// Link types (the registry of link-layer header types, LINKTYPE_).
-const (
-	linkEthernet = 1
-	linkLinuxSLL = 113
-	linkSLL2     = 276
-)
-
 // The older format begins with one of these, in the byte order of its writer.
 const (
 	magicMicros = 0xa1b2c3d4

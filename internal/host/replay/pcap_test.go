@@ -39,7 +39,6 @@ func TestPcap(t *testing.T) {
 			if _, err := r.next(); !errors.Is(err, io.EOF) || r.short {
 				t.Errorf("%v: %v at the end", o, err)
 			}
-			r.close()
 			// A header alone is a capture without frames.
 			op := both(t, false)
 			op.In = [2]string{file(t, b[:24]), ""}
@@ -59,4 +58,13 @@ func TestLimitIsDocumented(t *testing.T) {
 	if want := fmt.Sprintf("longer than %d bytes", framebuf.MaxLen); !strings.Contains(string(doc), want) {
 		t.Errorf("docs/replay.md does not say %q", want)
 	}
+}
+
+// openCapture opens a capture of a test.
+func openCapture(path string, limit int64) (*reader, error) {
+	s, err := openSource(path, nil, limit)
+	if err != nil {
+		return nil, err
+	}
+	return newReader(&s, limit)
 }

@@ -1,7 +1,6 @@
 package replay
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -21,11 +20,12 @@ const MaxBytes = 1 << 30
 // run.
 const maxSpan = 31 * 24 * time.Hour
 
-// Options say what is replayed. Policy and at least one of LAN and WAN are
-// required.
+// Options say what is replayed. Policy and a capture are required.
 type Options struct {
 	Policy       *ruleset.Policy
-	In           [2]string  // captures of frames that arrive, by Side; empty: none
+	In           [2]string // captures of frames that arrive, by Side; empty: none, -: Stdin
+	Any          string    // a capture of all interfaces of a Linux host, instead of In
+	Stdin        io.Reader
 	Out          [2]string  // captures of frames that leave, to be written; empty: none
 	Events       io.Writer  // events, one JSON object a line; nil: not written
 	MAC          [2][6]byte // of the ports; zero: found in the captures
@@ -34,12 +34,16 @@ type Options struct {
 	MaxBytes     int64         // 0: MaxBytes
 	FixChecksums bool          // correct IPv4, TCP, UDP and ICMP checksums of frames that arrive
 	SeenOnly     bool          // do not answer ARP requests for addresses that are in no capture
+	// Progress is called now and then with the bytes of the captures that were replayed,
+	// and all of them. Nil: not called.
+	Progress func(done, all int64)
 }
 
 // run is a replay in progress.
 type run struct {
 	o      Options
 	fw     *Firewall
+	src    [2]source
 	in     [2]*reader
 	out    [2]*writer
 	survey [2]*survey
@@ -49,34 +53,33 @@ type run struct {
 	line   []byte
 	fixed  []byte // scratch for frames that are changed
 	names  pairing
-	err    error // the first error of a callback
+	all    *allSurvey // of Options.Any; nil: a capture a side
+	count  int        // frames since the last word of progress
+	err    error      // the first error of a callback
 }
 
 // Run replays captures and returns a summary. Errors name the file and the frame.
 func Run(o Options) (*Summary, error) {
-	if o.In == [2]string{} {
-		return nil, errors.New("no capture to replay (want --lan, --wan or both)")
+	if o.In == [2]string{} && o.Any == "" {
+		return nil, errors.New("no capture to replay (want --lan, --wan or both, or --any)")
 	}
 	if o.MaxBytes == 0 {
 		o.MaxBytes = MaxBytes
 	}
-	r := &run{o: o, sum: &Summary{policy: o.Policy}}
-	var first time.Time
-	for s := range r.in {
-		at, err := r.read(Side(s))
-		if err != nil {
-			return nil, err
-		}
-		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
-			first = at
-		}
+	r := &run{o: o, sum: &Summary{policy: o.Policy, fixed: o.FixChecksums}}
+	defer r.close()
+	if err := r.open(); err != nil {
+		return nil, err
+	}
+	first, err := r.look()
+	if err != nil {
+		return nil, err
 	}
 	if first.IsZero() {
 		first = time.Unix(0, 0) // no frame at all
 	}
 	r.base = first.Add(-time.Duration(Start))
 	r.ctx = export.Context{Policy: o.Policy, WallBase: r.base.UnixNano(), Clock: "capture"}
-	var err error
 	r.fw, err = NewFirewall(Config{
 		Policy: o.Policy, Seed: o.Seed, MAC: [2][6]byte{r.sum.Side[LAN].MAC, r.sum.Side[WAN].MAC},
 		Neighbour: r.neighbour, Sent: r.sent, Event: r.event,
@@ -84,18 +87,8 @@ func Run(o Options) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		for s := range r.in {
-			if r.in[s] != nil {
-				r.in[s].close()
-			}
-			if r.out[s] != nil {
-				r.out[s].close()
-			}
-		}
-	}()
 	for s := range r.in {
-		if r.in[s], err = openCapture(o.In[s], o.MaxBytes); err != nil {
+		if r.in[s], err = r.reader(Side(s)); err != nil {
 			return nil, err
 		}
 		if r.out[s], err = createCapture(o.Out[s]); err != nil {
@@ -110,35 +103,105 @@ func Run(o Options) (*Summary, error) {
 			return nil, err
 		}
 		r.sum.Side[s].Short = r.in[s].short
+		if o.Any == "" {
+			r.sum.Side[s].Alien = r.in[s].alien
+		}
 	}
 	r.sum.Answers = r.names.Paired
 	r.sum.finish(r.fw, o.Policy)
 	return r.sum, nil
 }
 
-// read reads a capture for the first time: for the addresses in it, and the time at
-// which it begins.
+// open opens the captures.
+func (r *run) open() (err error) {
+	if r.o.Any != "" {
+		r.src[LAN], err = openSource(r.o.Any, r.o.Stdin, r.o.MaxBytes)
+		r.src[WAN] = r.src[LAN]
+		return err
+	}
+	for s := range r.src {
+		if r.src[s], err = openSource(r.o.In[s], r.o.Stdin, r.o.MaxBytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close closes what is open; errors of what was written are found before.
+func (r *run) close() {
+	for s := range r.src {
+		r.src[s].close()
+		if r.out[s] != nil {
+			r.out[s].close()
+		}
+	}
+}
+
+// reader returns a reader of the frames of one side.
+func (r *run) reader(s Side) (*reader, error) {
+	in, err := newReader(&r.src[s], r.o.MaxBytes)
+	if err == nil && r.all != nil {
+		in.take = r.all.take(s)
+	}
+	return in, err
+}
+
+// look reads the captures for the first time: for the addresses in them, and the time at
+// which the earlier begins, zero if there is no frame.
+func (r *run) look() (first time.Time, err error) {
+	for s := range r.survey {
+		r.survey[s] = newSurvey(Side(s), r.o.Policy)
+	}
+	if r.o.Any != "" {
+		r.sum.Any = &AnySummary{File: r.src[LAN].path}
+		all := newAllSurvey(r.survey, r.sum.Any)
+		in, err := newReader(&r.src[LAN], r.o.MaxBytes)
+		if err != nil {
+			return first, err
+		}
+		if err := all.scan(in); err != nil {
+			return first, err
+		}
+		for s := range r.survey {
+			r.survey[s].atHome = true
+		}
+		r.all = all
+	}
+	for s := range r.survey {
+		at, err := r.read(Side(s))
+		if err != nil {
+			return first, err
+		}
+		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	if r.all != nil {
+		r.sum.Any.Others = 0 // counted again by the replay
+	}
+	return first, nil
+}
+
+// read reads the capture of a side.
 func (r *run) read(s Side) (first time.Time, err error) {
-	r.survey[s] = newSurvey(s, r.o.Policy)
-	in, err := openCapture(r.o.In[s], r.o.MaxBytes)
+	in, err := r.reader(s)
 	if err != nil {
 		return first, err
 	}
-	defer in.close()
 	first, err = in.ahead()
 	if err != nil && !errors.Is(err, io.EOF) {
 		return first, err
 	}
 	if err == nil && (first.Year() < 1970 || first.Year() > 2200) {
 		return first, fmt.Errorf("%s: frame 1: a time in the year %d (editcap -t moves a capture in time)",
-			r.o.In[s], first.Year())
+			in.path, first.Year())
 	}
 	if err := r.survey[s].scan(in); err != nil {
 		return first, err
 	}
 	side := &r.sum.Side[s]
-	side.File = r.o.In[s]
-	side.MAC, side.How = r.survey[s].identify(r.o.MAC[s], r.o.Policy)
+	side.File = in.path
+	side.MAC, side.How = r.survey[s].identify(in.link, r.o.MAC[s], r.o.Policy)
 	return first, nil
 }
 
@@ -168,6 +231,7 @@ func (r *run) replay() error {
 		if err != nil {
 			return err
 		}
+		r.progress()
 		if err := r.frame(s, &f); err != nil {
 			return err
 		}
@@ -182,15 +246,25 @@ func (r *run) frame(s Side, f *frameIn) error {
 	d := f.at.Sub(r.base)
 	if d > maxSpan {
 		return fmt.Errorf("%s: frame %d: %v, more than %d days after the first frame (editcap -A and -B cut a capture)",
-			r.o.In[s], r.in[s].n, f.at.UTC().Format(time.RFC3339), int(maxSpan.Hours()/24))
+			r.in[s].path, r.in[s].n, f.at.UTC().Format(time.RFC3339), int(maxSpan.Hours()/24))
 	}
 	now := int64(d)
 	if now < r.fw.Now() {
 		c.Late++
 	}
+	went := arrives
 	switch {
+	case r.in[s].link != linkEthernet:
+		went = r.survey[s].course(f)
 	case packet.Type(f.data) != 0 && [6]byte(f.data[6:]) == c.MAC && c.How != byNone:
+		went = departs
+	}
+	switch {
+	case went == departs:
 		c.Own++
+		return nil
+	case went == elsewhere:
+		c.Elsewhere++
 		return nil
 	case f.cut:
 		c.Cut++
@@ -207,6 +281,12 @@ func (r *run) frame(s Side, f *frameIn) error {
 	if c.How == byNone && len(b) >= packet.EthLen && b[0]&1 == 0 {
 		copy(b, c.MAC[:])
 	}
+	if r.in[s].link != linkEthernet {
+		r.survey[s].complete(b, c.MAC)
+	}
+	if unsummed(b) {
+		c.Unsummed++
+	}
 	if r.o.FixChecksums {
 		fixChecksums(b)
 	}
@@ -215,6 +295,19 @@ func (r *run) frame(s Side, f *frameIn) error {
 	}
 	r.fw.Receive(s, now, b)
 	return nil
+}
+
+// progress tells how far the replay is, every few thousand frames.
+func (r *run) progress() {
+	if r.count++; r.count < 4096 || r.o.Progress == nil {
+		return
+	}
+	r.count = 0
+	var done, all int64
+	for s := range r.in {
+		done, all = done+r.in[s].done(), all+r.src[s].size
+	}
+	r.o.Progress(done, all)
 }
 
 func (r *run) neighbour(s Side, a packet.Addr) ([6]byte, bool) {
@@ -243,40 +336,5 @@ func (r *run) event(e *event.Record, name []byte) {
 	r.line = append(export.AppendNamed(r.line[:0], e, name, &r.ctx), '\n')
 	if _, err := r.o.Events.Write(r.line); err != nil {
 		r.err = err
-	}
-}
-
-// fixChecksums corrects the checksums of a complete IPv4 packet. Captures of a host
-// that leaves them to its network device have wrong ones in frames that it sent.
-func fixChecksums(f []byte) {
-	if packet.Type(f) != packet.TypeIPv4 || len(f) < packet.EthLen+packet.MinIPv4 {
-		return
-	}
-	ip := f[packet.EthLen:]
-	hl, total := int(ip[0]&15)*4, int(binary.BigEndian.Uint16(ip[2:]))
-	if ip[0]>>4 != 4 || hl < packet.MinIPv4 || total < hl || total > len(ip) {
-		return
-	}
-	put := func(b []byte, off int, start uint64) {
-		b[off], b[off+1] = 0, 0
-		binary.BigEndian.PutUint16(b[off:], ^packet.Sum(b, start))
-	}
-	put(ip[:hl], 10, 0)
-	if binary.BigEndian.Uint16(ip[6:])&0x3fff != 0 {
-		return // a fragment has no checksum of its own
-	}
-	l4 := ip[hl:total]
-	pseudo := uint64(binary.BigEndian.Uint32(ip[12:])) + uint64(binary.BigEndian.Uint32(ip[16:])) +
-		uint64(ip[9]) + uint64(len(l4))
-	switch {
-	case ip[9] == packet.TCP && len(l4) >= packet.TCPLen:
-		put(l4, 16, pseudo)
-	case ip[9] == packet.UDP && len(l4) >= packet.UDPLen && binary.BigEndian.Uint16(l4[6:]) != 0:
-		put(l4, 6, pseudo)
-		if l4[6]|l4[7] == 0 {
-			l4[6], l4[7] = 0xff, 0xff
-		}
-	case ip[9] == packet.ICMP && len(l4) >= packet.ICMPLen:
-		put(l4, 2, 0)
 	}
 }

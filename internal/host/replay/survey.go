@@ -23,6 +23,14 @@ type survey struct {
 	votes    map[[6]byte]int      // senders and receivers of packets that only the firewall sends or receives
 	seen     map[[6]byte]bool
 	hosts    map[packet.Addr][6]byte // on-link addresses, and the gateway's
+	// Of the WAN's side, for frames whose link has no addresses: the LAN's network, and
+	// whether packets from it are translated.
+	inNet, inMask packet.Addr
+	translates    bool
+	// By clear frames of a cooked capture: its host is the firewall, or is not. atHome
+	// says that it is, whatever the frames say.
+	agree, disagree int
+	atHome          bool
 }
 
 func newSurvey(s Side, p *ruleset.Policy) *survey {
@@ -37,6 +45,12 @@ func newSurvey(s Side, p *ruleset.Policy) *survey {
 	v.net = v.addr & v.mask
 	v.gateway, _ = packet.AddrFrom16(f.Gateway)
 	if s == WAN {
+		if l := p.Interface(ruleset.LAN); l != nil {
+			in, _ := packet.AddrFrom16(l.Address)
+			v.inMask = packet.Addr(uint32(uint64(0xffffffff) << (32 - l.PrefixLen)))
+			v.inNet = in & v.inMask
+		}
+		v.translates = len(p.SNAT) > 0
 		for i := range p.SNAT {
 			if a, ok := packet.AddrFrom16(p.SNAT[i].External); ok {
 				v.external[a] = true
@@ -63,7 +77,26 @@ func (v *survey) scan(r *reader) error {
 		if err != nil {
 			return err
 		}
-		v.look(f.data)
+		if r.link == linkEthernet {
+			v.look(f.data)
+		} else {
+			v.lookCooked(&f)
+		}
+	}
+}
+
+// lookCooked is look for a frame without the receiver's link-layer address.
+func (v *survey) lookCooked(f *frameIn) {
+	v.vote(f)
+	from, _, ok := ends(f.data)
+	if c, clear := v.byAddresses(f.data); !ok || !clear || c == departs {
+		return
+	}
+	switch src := [6]byte(f.data[6:]); {
+	case from&v.mask == v.net:
+		v.host(from, src)
+	case v.side == WAN && v.gateway != 0:
+		v.host(v.gateway, src)
 	}
 }
 
@@ -121,11 +154,24 @@ const (
 	byARP    = "found by ARP"
 	byVotes  = "found by the packets' addresses"
 	byNone   = "not found: frames to any host are taken as frames to the firewall"
+	// Of links without link-layer addresses of both ends.
+	byHost  = "not in this kind of capture, whose host is the firewall: it tells what arrived"
+	byRoute = "not in this kind of capture: the packets' addresses tell what arrived"
 )
 
 // identify returns the link-layer address for the port, and how it was found. With
 // byNone the address is not in the capture.
-func (v *survey) identify(flag [6]byte, p *ruleset.Policy) ([6]byte, string) {
+func (v *survey) identify(link int, flag [6]byte, p *ruleset.Policy) ([6]byte, string) {
+	if link != linkEthernet {
+		how := byRoute
+		if v.atFirewall() {
+			how = byHost
+		}
+		if flag == ([6]byte{}) {
+			flag = DefaultMAC[v.side]
+		}
+		return flag, how
+	}
 	if flag != ([6]byte{}) {
 		return flag, byFlag
 	}

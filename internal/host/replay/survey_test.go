@@ -37,7 +37,6 @@ func TestReplayFindsItsPlaceInCutFrames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.close()
 	if err := v.scan(r); err != nil || v.hosts[v.gateway] != routerMAC {
 		t.Errorf("the gateway is taken to be %x (%v)", v.hosts[v.gateway], err)
 	}
