@@ -12,13 +12,11 @@ import (
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/policy/explain"
+	"github.com/thurward/thurward/internal/host/policy/policytest"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
-const head = `interfaces:
-  lan0: { address: 10.0.0.1/28 }
-  wan0: { address: 203.0.113.10/29, gateway: 203.0.113.9 }
-`
+const head = policytest.SmallWorld
 
 func run(t *testing.T, src string) []Result {
 	t.Helper()
@@ -95,43 +93,7 @@ func TestProofsAreExact(t *testing.T) {
 	holds, fails := map[bool]int{}, map[bool]int{}
 	for range 600 {
 		var b strings.Builder
-		b.WriteString(head)
-		fmt.Fprintf(&b, "defaults: { default_action: %s, upstream_dns: 9.9.9.9 }\n", pick("accept", "deny", "deny", "reject"))
-		if r.IntN(3) == 0 {
-			b.WriteString("dns: { intercept: true, block: [b.example.com] }\n")
-		}
-		b.WriteString("nat:\n")
-		if r.IntN(3) > 0 {
-			fmt.Fprintf(&b, "  snat: [ { out_interface: wan0, source: %s, masquerade: true } ]\n", pick("10.0.0.0/28", "10.0.0.0/29", "10.0.0.4/31"))
-		}
-		fmt.Fprintf(&b, "  dnat: [ { wan_ip: %s, wan_port: %s, to: \"10.0.0.5:2\", proto: %s, from: %s, hairpin: %s } ]\n",
-			pick("203.0.113.10", "203.0.113.11"), pick("2", "1-3", "53-54"), pick("tcp", "[tcp, udp]"), pick("any", "198.51.100.0/31", "0.0.0.0/0"), pick("true", "false"))
-		b.WriteString("rules:\n")
-		for i := range 1 + r.IntN(6) {
-			fmt.Fprintf(&b, "  - { id: r%d", i)
-			field := func(odds int, key string, words ...string) {
-				if r.IntN(odds) > 0 {
-					fmt.Fprintf(&b, ", %s: %s", key, pick(words...))
-				}
-			}
-			if r.IntN(4) == 0 {
-				fmt.Fprintf(&b, ", action: accept, direction: egress, destination_fqdn: %s", pick("a.example.com", "b.example.com", "\"*.example.com\""))
-			} else {
-				fmt.Fprintf(&b, ", action: %s", pick("accept", "accept", "deny"))
-				field(2, "direction", "egress", "ingress")
-			}
-			field(2, "source", "10.0.0.0/30", "10.0.0.4/30", "198.51.100.0/31", "10.0.0.0/28")
-			field(2, "destination", "198.51.100.0/31", "10.0.0.5", "10.0.0.1", "203.0.113.10", "10.0.0.0/28")
-			field(2, "protocol", "tcp", "udp", "[tcp, udp]")
-			if r.IntN(2) == 0 && strings.Contains(b.String()[strings.LastIndex(b.String(), "{"):], "protocol") {
-				field(3, "destination_port", "1-3", "2", "[53, 54]", "3-65535")
-			}
-			field(3, "state", "new", "established")
-			if r.IntN(8) == 0 {
-				b.WriteString(", mode: shadow")
-			}
-			b.WriteString(" }\n")
-		}
+		b.WriteString(policytest.Small(r))
 		var from string
 		s := policy.Statement{Always: r.IntN(2) == 0, FromLAN: r.IntN(2) == 0}
 		if from = "wan"; s.FromLAN {
