@@ -15,7 +15,7 @@ const exitDiffers = 3
 func newExplainCmd() *cobra.Command {
 	var file, format string
 	var flow explain.FlowWords
-	var all bool
+	var all, everyone bool
 	cmd := &cobra.Command{
 		Use:   "explain",
 		Short: "Show which rule decides about a packet, and why",
@@ -24,16 +24,25 @@ decides and its place, what destination and source NAT do, which shadow rules wo
 have decided, what happens to the answers, and for the rules before the one that
 decides the first field that does not match. Nothing is sent.
 
+With --matrix it shows who may reach what: the classes of hosts that the policy tells
+apart, across, the services and names that it tells apart, down, and in each cell the
+destinations to which new flows are accepted, for all packets that there can be.
+
 It exits with 0 if the packet is accepted, 3 if not, 1 if the policy is not valid,
 and 2 for a wrong command line.`,
 		Example: `  thurward explain --from lan --proto tcp --src 10.0.0.5:40000 --dst 198.51.100.7:443
   thurward explain --from lan --proto tcp --src 10.0.0.5 --fqdn github.com:443
   thurward explain --from lan --proto tcp --src 10.0.0.5 --fqdn github.com:443 --resolved-ago 90s --ttl 60s
-  thurward explain --from wan --proto udp --src 198.51.100.7:53 --dst 10.0.0.5:40000 --state established`,
+  thurward explain --from wan --proto udp --src 198.51.100.7:53 --dst 10.0.0.5:40000 --state established
+  thurward explain --matrix
+  thurward explain --matrix --format svg > matrix.svg`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if everyone {
+				return showMatrix(cmd, file, format, all)
+			}
 			if format != "text" && format != "json" {
-				return usageError{fmt.Errorf("explain: unknown format %q (want text or json)", format)}
+				return usageError{fmt.Errorf("explain: unknown format %q (want text or json; with --matrix also markdown or svg)", format)}
 			}
 			p, seg, _, err := openPolicy(cmd, file, false)
 			if err != nil {
@@ -69,8 +78,9 @@ and 2 for a wrong command line.`,
 	fs.StringVar(&flow.Expired, "expired", "", "how long ago the name expired, as firewall.name_expired_seconds")
 	fs.BoolVar(&flow.Others, "by-other", false, "another host has resolved the name, the sender has not")
 	fs.StringVar(&flow.State, "state", "new", "new, or established for an answer (between the hosts' own addresses)")
-	fs.BoolVar(&all, "all", false, "show all rules that do not match, not only the nearest")
-	fs.StringVar(&format, "format", "text", "text or json (json has all rules)")
-	completes(cmd, "format", "text", "json")
+	fs.BoolVar(&everyone, "matrix", false, "show who may reach what, of all packets")
+	fs.BoolVar(&all, "all", false, "show all rules that do not match, not only the nearest; all of a large matrix")
+	fs.StringVar(&format, "format", "text", "text or json (json has everything); with --matrix also markdown or svg")
+	completes(cmd, "format", "text", "json", "markdown", "svg")
 	return cmd
 }

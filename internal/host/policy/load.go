@@ -38,6 +38,7 @@ func Load(file string, src []byte) (*Policy, Diagnostics) {
 	if ds.HasErrors() {
 		return nil, ds
 	}
+	l.p.AddressGroups, l.p.PortGroups = l.addrGroups, l.portGroups
 	return l.p, ds
 }
 

@@ -22,6 +22,10 @@ type Policy struct {
 	Rules      []Rule
 	Tests      []Test
 	Statements []Statement // never and always
+
+	// What names of groups stand for. Rules have it in place of the names.
+	AddressGroups map[string][]netip.Prefix
+	PortGroups    map[string][]PortRange
 }
 
 // An Interface is one side of the firewall.

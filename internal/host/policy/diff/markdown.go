@@ -47,7 +47,7 @@ func (d *Diff) WriteMarkdown(w io.Writer, most int) {
 		printable.Fprintf(w, "\n### Beside traffic\n\n| what | before | after |\n| --- | --- | --- |\n")
 	}
 	for _, o := range d.Other {
-		printable.Fprintf(w, "| %s | %s | %s |\n", cell(o.What), cell(o.Old), cell(o.New))
+		printable.Fprintf(w, "| %s | %s | %s |\n", Cell(o.What), Cell(o.Old), Cell(o.New))
 	}
 }
 
@@ -68,8 +68,8 @@ func code(s string) string {
 // maxCode is the longest text of a code span, in bytes.
 const maxCode = 1000
 
-// cell returns a text for a table, in which a bar ends a cell even within code.
-func cell(s string) string {
+// Cell returns a text as a code span for a table, in which a bar ends a cell even within code.
+func Cell(s string) string {
 	if s == "" {
 		return ""
 	}

@@ -10,11 +10,11 @@ import (
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// edges returns, for source, destination and port, the first values of the stretches
+// Edges returns, for source, destination and port, the first values of the stretches
 // within which the data plane makes no difference beside that of the rules: the
 // networks that have no hosts, those of the interfaces, the firewall's addresses, and
 // what translation names.
-func edges(p *policy.Policy) (e [packetset.NumRanges][]uint32) {
+func Edges(p *policy.Policy) (e [packetset.NumRanges][]uint32) {
 	both := func(lo, hi uint32) {
 		for _, d := range [...]int{packetset.Src, packetset.Dst} {
 			e[d] = append(e[d], lo)

@@ -56,7 +56,7 @@ func Run(p *policy.Policy, rs *ruleset.Policy) (all []Result) {
 		}
 		w.conds = append(w.conds, c)
 	}
-	w.edges = edges(p)
+	w.edges = Edges(p)
 	for i := range p.Statements {
 		all = append(all, w.decide(&p.Statements[i]))
 	}
