@@ -82,15 +82,15 @@ func ip(args string) error {
 }
 
 // openBridge joins the hosts by one more pair of interfaces, to the bridge of the WAN.
-func (l *lab) openBridge() (func(), error) {
+func (l *lab) openBridge() (func() error, error) {
 	veth := "tbx" + l.lan[3:]
 	err := errors.Join(ip("link add "+veth+" type veth peer name eth1 netns "+l.lan), ip("link set "+veth+" master "+l.brW+" up"),
 		ip("-n "+l.lan+" addr add 203.0.113.9/24 dev eth1"), ip("-n "+l.lan+" link set eth1 up"))
-	return func() { ip("link del " + veth) }, err //nolint:errcheck // at the end
+	return func() error { return ip("link del " + veth) }, err
 }
 
 // openRouter puts a namespace with the firewall's addresses between the bridges.
-func (l *lab) openRouter() (func(), error) {
+func (l *lab) openRouter() (func() error, error) {
 	id := l.lan[3:]
 	err := errors.Join(
 		ip("link add tbrl"+id+" type veth peer name fl0 netns "+l.fw), ip("link add tbrw"+id+" type veth peer name fw0 netns "+l.fw),
@@ -123,7 +123,7 @@ table ip nat {
 		}
 	}
 	l.forget()
-	return func() { ip("link del tbrl" + id); ip("link del tbrw" + id) }, err //nolint:errcheck // at the end
+	return func() error { return errors.Join(ip("link del tbrl"+id), ip("link del tbrw"+id)) }, err
 }
 
 // forget makes the hosts forget each other's link-layer addresses.
@@ -134,7 +134,7 @@ func (l *lab) forget() {
 
 // machine returns the way through the image on a hypervisor.
 func machine(name string, h vmm.Hypervisor, kvm bool, args string) way {
-	return way{name, func(l *lab) (func(), error) {
+	return way{name, func(l *lab) (func() error, error) {
 		if err := ip("-n " + l.lan + " route replace default via 10.0.0.1"); err != nil {
 			return nil, err
 		}
@@ -157,15 +157,20 @@ func machine(name string, h vmm.Hypervisor, kvm bool, args string) way {
 			return nil, err
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		ended := make(chan vmm.Outcome, 1)
-		go func() { ended <- g.Wait(ctx) }()
-		shut := func() { cancel(); <-ended }
+		ended := make(chan error, 1)
+		go func() {
+			if o := g.Wait(ctx); ctx.Err() == nil {
+				ended <- fmt.Errorf("the machine ended: %v", o.Reason())
+			}
+			close(ended)
+		}()
+		shut := func() error { cancel(); return <-ended }
 		select {
 		case <-g.Ready():
 			return shut, nil
-		case o := <-ended:
+		case err := <-ended:
 			cancel()
-			return nil, fmt.Errorf("the machine ended: %w", o.Reason())
+			return nil, err
 		}
 	}}
 }

@@ -132,18 +132,8 @@ func (l *lab) connects(n int, pause time.Duration) (p percentiles, err error) {
 	return percentilesOf(d), err
 }
 
-// dial connects to the server, on this thread. Where ARP was lost in a queue that was full it
-// tries again.
+// dial connects to the server, on this thread.
 func dial() (fd int, err error) {
-	for start := time.Now(); time.Since(start) < 20*time.Second; {
-		if fd, err = dialOnce(); err != unix.EHOSTUNREACH {
-			break
-		}
-	}
-	return fd, err
-}
-
-func dialOnce() (fd int, err error) {
 	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fd, err

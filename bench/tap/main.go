@@ -7,6 +7,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -28,7 +29,7 @@ var (
 // A way is what stands between the two hosts.
 type way struct {
 	name string
-	open func(l *lab) (shut func(), err error)
+	open func(l *lab) (shut func() error, err error)
 }
 
 func main() {
@@ -75,7 +76,7 @@ func measure(l *lab, w way) (x result, err error) {
 	if err != nil {
 		return x, err
 	}
-	defer shut()
+	defer func() { err = errors.Join(err, shut()) }()
 	if err := l.reach(); err != nil {
 		return x, err
 	}

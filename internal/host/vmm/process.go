@@ -51,7 +51,7 @@ func launch(m *Machine, onLine func(Line), ended func()) (*Machine, error) {
 		return nil, fmt.Errorf("pipe for the console: %w", err)
 	}
 	m.cmd.Stdout = w
-	err = m.cmd.Start()
+	err = startLasting(m.cmd)
 	w.Close()
 	if err != nil {
 		console.Close()
