@@ -36,6 +36,7 @@ if [ "${1:-run}" = test ]; then
 	need curl curl
 	need ping iputils-ping
 	need promtool prometheus
+	need amtool prometheus-alertmanager
 	# The web page is looked at with it.
 	need chromium chromium
 	need python3 python3

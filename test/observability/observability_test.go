@@ -153,7 +153,7 @@ func TestDashboard(t *testing.T) {
 		}
 		text += p.Title + "\n"
 	}
-	for _, want := range []string{"Health", "Throughput", "Accepted by rule", "Dropped by reason", "Top denied names", "Latency", "Flow table", "External ports in use", "Queue in the firewall", "Build and policy"} {
+	for _, want := range []string{"Health", "Throughput", "Accepted by rule", "Dropped by reason", "Top denied names", "Accepted against dropped", "Top sources of drops", "Translations a second", "Latency", "Flow table", "External ports in use", "Queue in the firewall", "Build and policy"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no panel %q", want)
 		}
@@ -218,6 +218,27 @@ func TestPromtool(t *testing.T) {
 	}
 }
 
+// TestAmtool: Alertmanager's own check passes, and alerts go where they should.
+func TestAmtool(t *testing.T) {
+	amtool, err := exec.LookPath("amtool")
+	if err != nil {
+		t.Skip("amtool is missing (apt-get install prometheus-alertmanager)")
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"check-config", "alertmanager.yaml"}, "SUCCESS"},
+		{[]string{"config", "routes", "test", "--config.file=alertmanager.yaml", "severity=critical"}, "page-only"},
+	} {
+		cmd := exec.Command(amtool, c.args...)
+		cmd.Dir = deploy
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), c.want) {
+			t.Errorf("amtool %v: %v\n%s", c.args, err, out)
+		}
+	}
+}
+
 // TestDeployment: the files are YAML, images have versions, and nothing but
 // loopback is published.
 func TestDeployment(t *testing.T) {
@@ -235,8 +256,8 @@ func TestDeployment(t *testing.T) {
 		t.Fatal(err)
 	}
 	compose := read(t, deploy+"/compose.yaml")
-	images := regexp.MustCompile(`(?m)image: (\S+)$`).FindAllSubmatch(compose, -1)
-	if len(images) != 4 {
+	images := regexp.MustCompile(`(?m)image: (\S+)`).FindAllSubmatch(compose, -1)
+	if len(images) != 5 {
 		t.Errorf("%d images", len(images))
 	}
 	for _, m := range images {

@@ -192,14 +192,20 @@ func appendRule(b []byte, r *event.Record, p *ruleset.Policy) []byte {
 	b = append(b, `,"rule.id":"`...)
 	b = appendRuleID(b, r.Rule, p)
 	b = append(b, '"')
-	if r.Rule < p.DefaultRule() {
-		if n := p.Text(p.Rules[r.Rule].Name); n != "" {
-			b = append(b, `,"rule.name":"`...)
-			b = appendEscaped(b, n[:min(len(n), maxText)])
-			b = append(b, '"')
-		}
+	if n := ruleName(r.Rule, p); n != "" {
+		b = append(b, `,"rule.name":"`...)
+		b = appendEscaped(b, n[:min(len(n), maxText)])
+		b = append(b, '"')
 	}
 	return b
+}
+
+// ruleName returns what a rule's author calls it, or what the default action is.
+func ruleName(rule uint32, p *ruleset.Policy) string {
+	if rule < p.DefaultRule() {
+		return p.Text(p.Rules[rule].Name)
+	}
+	return p.Settings.DefaultAction.DefaultRuleName()
 }
 
 // maxText is how many bytes of a rule's id or name an event shows, so that its line stays

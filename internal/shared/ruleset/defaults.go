@@ -37,3 +37,15 @@ func (a Action) DefaultRuleID() string {
 	}
 	return "default-deny"
 }
+
+// DefaultRuleName returns the name that stands for the default action a, as
+// DefaultRuleID its id.
+func (a Action) DefaultRuleName() string {
+	switch a {
+	case Accept:
+		return "Default action: accept"
+	case Reject:
+		return "Default action: reject"
+	}
+	return "Default action: deny"
+}
