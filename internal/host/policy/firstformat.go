@@ -132,7 +132,8 @@ func (l *loader) apart(n *node, path string, d *DNAT) {
 		one.Protocols = []Protocol{v}
 		before, line := []netip.Prefix{}, 0
 		count := 0
-		for i := range l.p.DNAT {
+		first, ok := l.entries.first(&one)
+		for i := first; ok && i < len(l.p.DNAT); i++ {
 			e := &l.p.DNAT[i]
 			if !one.overlaps(e) {
 				continue
@@ -157,7 +158,7 @@ func (l *loader) apart(n *node, path string, d *DNAT) {
 			}
 			one.From = left
 		}
-		l.p.DNAT = append(l.p.DNAT, one)
+		l.addDNAT(&one)
 	}
 }
 

@@ -22,6 +22,8 @@ type loader struct {
 
 	first bool // the document is of the first format (firstformat.go)
 
+	entries entryIndex // of nat.dnat
+
 	keys func(path string, known []field) // for tests: called with the keys that are known in each place
 }
 

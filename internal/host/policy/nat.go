@@ -183,13 +183,16 @@ func (l *loader) dnatEntry(n *node, path string) {
 		}
 		return
 	}
-	for i := range l.p.DNAT {
-		if e := &l.p.DNAT[i]; d.overlaps(e) {
-			l.err(n, path, "overlapping-dnat", fmt.Sprintf("shares addresses and ports with the entry in line %d, which comes first", e.Line), "give each its own ports, or sources with from")
-			break
-		}
+	if i, ok := l.entries.first(&d); ok {
+		l.err(n, path, "overlapping-dnat", fmt.Sprintf("shares addresses and ports with the entry in line %d, which comes first", l.p.DNAT[i].Line), "give each its own ports, or sources with from")
 	}
-	l.p.DNAT = append(l.p.DNAT, d)
+	l.addDNAT(&d)
+}
+
+// addDNAT adds an entry behind the others.
+func (l *loader) addDNAT(d *DNAT) {
+	l.entries.add(d, len(l.p.DNAT))
+	l.p.DNAT = append(l.p.DNAT, *d)
 }
 
 // overlaps reports whether a packet could belong to both entries.
