@@ -3,12 +3,14 @@
 package journal
 
 import (
+	"net"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/journal"
+	"golang.org/x/sys/unix"
 
 	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/vmm"
@@ -43,10 +45,12 @@ const (
 // A Journal is a connection to the journal. It waits for nothing: what the journal does not
 // take is dropped, and counted in a message of its own.
 type Journal struct {
-	name  string
-	queue chan message
-	lost  atomic.Uint64
-	send  func(text string, p journal.Priority, fields map[string]string) error
+	name    string
+	queue   chan message
+	waiting atomic.Int64 // messages that were put and are not sent yet
+	lost    atomic.Uint64
+	send    func(text string, p journal.Priority, fields map[string]string) error
+	settle  func(until time.Time) // waits until the journal has read what was sent
 }
 
 type message struct {
@@ -60,11 +64,11 @@ func Open(name string) *Journal {
 	if ok, err := journal.StderrIsJournalStream(); err != nil || !ok {
 		return nil
 	}
-	return open(name, journal.Send)
+	return open(name, journal.Send, settle)
 }
 
-func open(name string, send func(string, journal.Priority, map[string]string) error) *Journal {
-	j := &Journal{name: name, queue: make(chan message, maxWaiting), send: send}
+func open(name string, send func(string, journal.Priority, map[string]string) error, settle func(time.Time)) *Journal {
+	j := &Journal{name: name, queue: make(chan message, maxWaiting), send: send, settle: settle}
 	go func() {
 		for m := range j.queue {
 			if n := j.lost.Swap(0); n > 0 {
@@ -73,15 +77,47 @@ func open(name string, send func(string, journal.Priority, map[string]string) er
 			if j.send(m.text, m.pri, m.fields) != nil {
 				j.lost.Add(1)
 			}
+			j.waiting.Add(-1)
 		}
 	}()
 	return j
 }
 
-// Close gives the journal the time to take what waits for it.
+// Close gives the journal the time to take what waits for it, and to find out whose it is: of
+// a process that has ended it cannot, and its messages would not be those of its unit.
 func (j *Journal) Close(limit time.Duration) {
-	for end := time.Now().Add(limit); len(j.queue) > 0 && time.Now().Before(end); {
+	end := time.Now().Add(limit)
+	for j.waiting.Load() > 0 && time.Now().Before(end) {
 		time.Sleep(time.Millisecond)
+	}
+	j.settle(end)
+}
+
+// nativeSocket is where the journal takes messages (systemd's JOURNAL_NATIVE_PROTOCOL).
+const nativeSocket = "/run/systemd/journal/socket"
+
+// settle waits until the journal has worked off what was sent to it before. It takes
+// datagrams one after the other, and an empty one is nothing to it: once it has read ours,
+// which the kernel then does not count as waiting any more (unix(7), SIOCOUTQ), it is done
+// with the others.
+func settle(until time.Time) {
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: nativeSocket, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	c.SetDeadline(until) //nolint:errcheck // a socket takes one
+	if _, err := c.Write(nil); err != nil {
+		return
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	for left := 1; left > 0 && time.Now().Before(until); time.Sleep(time.Millisecond) {
+		if e := raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); e != nil || err != nil {
+			return
+		}
 	}
 }
 
@@ -98,9 +134,11 @@ func (j *Journal) put(text string, p journal.Priority, fields map[string]string)
 	for k, v := range fields {
 		m.fields[k] = printable.String(v, maxMessage)
 	}
+	j.waiting.Add(1)
 	select {
 	case j.queue <- m:
 	default:
+		j.waiting.Add(-1)
 		j.lost.Add(1)
 	}
 }

@@ -34,6 +34,8 @@ func (s *sink) send(text string, p journal.Priority, f map[string]string) error 
 	return nil
 }
 
+func (s *sink) settle(time.Time) {}
+
 func (s *sink) last(t *testing.T, n int) message {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -54,7 +56,7 @@ func (s *sink) last(t *testing.T, n int) message {
 // makes others, or lines of its own.
 func TestFields(t *testing.T) {
 	s := &sink{}
-	j := open("edge", s.send)
+	j := open("edge", s.send, s.settle)
 	for i, c := range []struct {
 		do     func()
 		pri    journal.Priority
@@ -104,7 +106,7 @@ func TestFields(t *testing.T) {
 // what was lost is counted.
 func TestJournalStandsStill(t *testing.T) {
 	s := &sink{block: make(chan struct{})}
-	j := open("", s.send)
+	j := open("", s.send, s.settle)
 	const n = 3 * maxWaiting
 	for i := range n {
 		j.Say(fmt.Sprint(i))
@@ -143,5 +145,25 @@ func TestNoJournal(t *testing.T) {
 	t.Setenv("JOURNAL_STREAM", "")
 	if Open("edge") != nil {
 		t.Error("a journal")
+	}
+}
+
+// TestCloseWaits: the end waits for the message that the journal is just taking.
+func TestCloseWaits(t *testing.T) {
+	s := &sink{block: make(chan struct{})}
+	settled := 0
+	j := open("", s.send, func(time.Time) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		settled = len(s.got)
+	})
+	j.Fail("the last words")
+	for len(j.queue) > 0 { // it is taken from the queue
+		time.Sleep(time.Millisecond)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { close(s.block) })
+	j.Close(20 * time.Second)
+	if settled != 1 {
+		t.Errorf("%d messages were sent before the end", settled)
 	}
 }
