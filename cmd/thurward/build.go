@@ -34,8 +34,8 @@ second is used for a policy that has an upstream with tls. They and the kernel a
 built into a released command line; otherwise make build makes them.
 
 With --provenance how the image was made is written beside it, to be signed, with the
-results of the policy's tests and the list of what is linked into it; with --previous
-also what it does differently from an earlier image (docs/release.md).`,
+results of the policy's tests and statements and the list of what is linked into it; with
+--previous also what it does differently from an earlier image (docs/release.md).`,
 		Example: `  thurward build
   thurward build -f examples/home.yaml -o home.img`,
 		Args: noArgs,
@@ -57,7 +57,8 @@ also what it does differently from an earlier image (docs/release.md).`,
 				return fmt.Errorf("%d of the policy's %s failed; no image was made",
 					len(failed), counted(len(p.Tests), "test"))
 			}
-			if failed := prove.Failures(p, prove.Run(p, seg)); len(failed) > 0 {
+			proofs := prove.Run(p, seg)
+			if failed := prove.Failures(p, proofs); len(failed) > 0 {
 				if err := showText(cmd.ErrOrStderr(), file, src, failed); err != nil {
 					return err
 				}
@@ -76,7 +77,7 @@ also what it does differently from an earlier image (docs/release.md).`,
 				return err
 			}
 			if err := st.write(cmd, &statementInput{
-				out: out, image: img, parts: in, policyFile: file, source: src, policy: p, tests: results,
+				out: out, image: img, parts: in, policyFile: file, source: src, policy: p, tests: results, proofs: proofs,
 			}); err != nil {
 				return err
 			}

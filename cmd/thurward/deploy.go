@@ -44,7 +44,7 @@ type target struct {
 	policy             string // file: the image's rules.yaml; "": not known
 	watch              time.Duration
 	cold, dry          bool
-	signed             verify.Options // Key is "": nobody must have signed
+	signed             verify.Options // who must have signed
 }
 
 func (t *target) flags(cmd *cobra.Command) {
@@ -69,6 +69,9 @@ func (t *target) resolve(cmd *cobra.Command) (err error) {
 	if t.watch < 0 || t.watch > service.MaxWatch {
 		return usageError{fmt.Errorf("%s: --watch %v is out of range (want 0 to %v)", cmd.Name(), t.watch, service.MaxWatch)}
 	}
+	if err := t.signed.Check("--require-signature"); err != nil {
+		return usageError{fmt.Errorf("%s: %w", cmd.Name(), err)}
+	}
 	if t.name, t.state, err = firewallFolder(t.name, t.state); err != nil {
 		return usageError{fmt.Errorf("%s: %w", cmd.Name(), err)}
 	}
@@ -81,9 +84,10 @@ func newDeployCmd() *cobra.Command {
 		Use:   "deploy IMAGE",
 		Short: "Replace the image of a firewall that runs",
 		Long: `deploy makes an image the current one of a firewall. It checks the image and copies
-it into the firewall's folder. With -f, the rules.yaml that it was built from, it also
-runs the policy's tests and shows which traffic the image decides differently from the
-current one, if that was deployed with its rules.yaml, too.
+it into the firewall's folder. It takes the rules.yaml that the image was built from out
+of its provenance, which is verified if a signature is demanded, or as -f names it: runs
+its tests, decides its statements, and shows which traffic the image decides differently
+from the current one, if that one's is known, too.
 
 If the firewall's service runs (thurward run --state), the new machine is started
 beside the old one. When its rules are live and it is the image's policy that runs,
@@ -97,6 +101,7 @@ off is taken back. Without a service only the folder is changed.
 The image before remains; rollback takes it.`,
 		Example: `  sudo thurward deploy new.img -f rules.yaml --name edge
   sudo thurward deploy new.img --name edge --watch 1m --check 'curl -fsS -m 5 https://example.com'
+  sudo thurward deploy new.img --name edge --require-signature cosign.pub
   thurward deploy new.img -f rules.yaml --name edge --dry-run`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -112,9 +117,8 @@ The image before remains; rollback takes it.`,
 		},
 	}
 	t.changeFlags(cmd)
-	cmd.Flags().StringVarP(&t.policy, "file", "f", "", "the rules.yaml that the image was built from: its tests are run, and what changes is shown")
-	cmd.Flags().StringVar(&t.signed.Key, "require-signature", "", "deploy the image only if the owner of this public key (a file, as cosign.pub) has signed it and its provenance")
-	cmd.Flags().StringVar(&t.signed.NotOlderThan, "not-older-than", "", "with --require-signature: the oldest version that is deployed, as 1.4.0")
+	cmd.Flags().StringVarP(&t.policy, "file", "f", "", "the rules.yaml that the image was built from, where it has no provenance")
+	signedFlags(cmd, &t.signed, "deploy", "deployed")
 	cmd.Flags().BoolVar(&t.dry, "dry-run", false, "check the image and show what it changes, and change nothing")
 	return cmd
 }
@@ -156,15 +160,15 @@ func (t *target) deploy(cmd *cobra.Command, path string) error {
 	if len(b) > deploy.MaxImage {
 		return fmt.Errorf("image %s: longer than %d MB", path, deploy.MaxImage>>20)
 	}
-	if t.signed.Key != "" {
-		r, err := verify.Verify(path, t.signed)
-		if err != nil {
+	var signed *verify.Report
+	if t.signed.Demands() {
+		if signed, err = verify.Verify(path, t.signed); err != nil {
 			return fmt.Errorf("refusing to deploy: %w", err)
 		}
-		if !bytes.Equal(r.Bytes, b) {
+		if !bytes.Equal(signed.Bytes, b) {
 			return fmt.Errorf("refusing to deploy: %s has changed meanwhile", path)
 		}
-		printable.Fprintf(out, "%s: signed by %s, version %s, commit %s\n", path, r.Signer, r.Image.Version, orUnknown(r.Image.Commit))
+		printable.Fprintf(out, "%s: signed by %s, version %s, commit %s\n", path, signed.Signer, signed.Image.Version, orUnknown(signed.Image.Commit))
 	}
 	img, err := vmm.ParseImage(path, b)
 	if err != nil {
@@ -184,7 +188,7 @@ func (t *target) deploy(cmd *cobra.Command, path string) error {
 			return err
 		}
 	}
-	rules, err := t.compare(cmd, store, rec, img)
+	rules, err := t.compare(cmd, store, rec, path, img, signed)
 	if err != nil {
 		return err
 	}
@@ -233,7 +237,7 @@ func (t *target) keepSignatures(store *deploy.Store, e *deploy.Entry, path strin
 			return fmt.Errorf("keeping %s: %w", path+suffix, err)
 		}
 	}
-	if t.signed.Key == "" {
+	if !t.signed.Demands() {
 		return nil
 	}
 	if _, err := verify.Verify(store.ImagePath(e), t.signed); err != nil {

@@ -121,8 +121,7 @@ run ends, with 0 if every step went as it should.`,
 	fl := cmd.Flags()
 	fl.StringVar(&f.image, "image", "build/thurward.img", "the image")
 	fl.StringVar(&f.state, "state", "", "run the image that thurward deploy has put into this folder, "+deploy.Home+"/NAME, and change it on request")
-	fl.StringVar(&f.signed.Key, "require-signature", "", "boot the image only if the owner of this public key (a file, as cosign.pub) has signed it and its provenance")
-	fl.StringVar(&f.signed.NotOlderThan, "not-older-than", "", "with --require-signature: the oldest version that is booted, as 1.4.0")
+	signedFlags(cmd, &f.signed, "boot", "booted")
 	fl.StringVar(&f.vmm, "vmm", "qemu", "the virtual machine monitor: "+vmmHelp)
 	fl.StringVar(&f.jailer, "jailer", "", "run Firecracker in its jail, as this user or UID:GID (root)")
 	fl.StringVar(&f.user, "user", "", "whom the hypervisor becomes, a name or UID:GID (root; default a number of its own)")
@@ -180,14 +179,19 @@ func (f *runFlags) launch() (*launch, error) {
 	}
 	l := &launch{image: f.image, vmm: f.vmm, jailer: f.jailer, pci: f.pci, printConfig: f.printConfig, user: f.user, noSandbox: f.noSandbox,
 		snapshot: f.snapshot, from: f.from}
-	if f.signed.Key != "" && f.from != "" {
-		return nil, errors.New("--require-signature: a snapshot is not signed, only an image is")
+	if err := f.signed.Check("--require-signature"); err != nil {
+		return nil, err
 	}
-	if f.signed.NotOlderThan != "" && f.signed.Key == "" {
-		return nil, errors.New("--not-older-than: the version is only known of an image that is verified (--require-signature)")
-	}
-	if f.signed.Key != "" {
+	if f.signed.Demands() {
 		l.signed = &f.signed
+	}
+	switch {
+	case l.signed != nil && f.from != "":
+		return nil, errors.New("--from-snapshot: a snapshot is not signed, only an image is, and one that is signed is demanded")
+	case f.state != "" && (f.snapshot != "" || f.from != ""):
+		return nil, errors.New("--snapshot and --from-snapshot are of one image, and --state is for a firewall whose image is changed (name it with --image)")
+	case f.state != "" && f.printConfig:
+		return nil, errors.New("--print-config is for --image: what --state runs changes")
 	}
 	var errs [7]error
 	l.accel, errs[0] = vmm.ParseAccel(f.accel)

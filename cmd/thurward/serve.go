@@ -59,8 +59,7 @@ func (l *launch) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.image = store.ImagePath(&rec.Current) // KVM is tried with it
-	kvm, why, err := l.accelerate(ctx, h)
+	kvm, why, err := l.try(ctx, h, store, &rec.Current)
 	if err != nil {
 		return err
 	}
@@ -78,22 +77,54 @@ func (l *launch) serve(ctx context.Context) error {
 	s := service.New(service.Config{
 		Store:   store,
 		Inspect: l.plan,
-		Start: func(path string, gate *vmm.Gate) (service.Guest, error) {
-			img, err := vmm.OpenImage(path)
-			if err != nil {
-				return nil, err
-			}
-			nics, err := l.nics(img.Policy, topology(img.Policy), nil)
-			if err != nil {
-				return nil, err
-			}
-			cfg := l.machineConfig(path, kvm, nics)
-			cfg.Gate = gate
-			return vmm.Start(h, cfg, opts)
+		Start: func(path string, image []byte, gate *vmm.Gate) (service.Guest, error) {
+			return l.start(h, kvm, opts, path, image, gate)
 		},
 		Free: freeMB, Options: opts,
 	})
 	return l.notDeployed(s.Run(ctx))
+}
+
+// try chooses the accelerator with the current image, as far as that may be booted.
+func (l *launch) try(ctx context.Context, h vmm.Hypervisor, store *deploy.Store, e *deploy.Entry) (kvm bool, why string, err error) {
+	b, err := store.Image(e)
+	if err == nil {
+		err = l.check(store.ImagePath(e), b)
+	}
+	if err != nil {
+		return false, "", fmt.Errorf("the image sha256:%.12s…: %w (thurward rollback takes the previous one)", e.Image, err)
+	}
+	boots, done, err := l.verified(store.ImagePath(e), b)
+	if err != nil {
+		return false, "", err
+	}
+	defer done()
+	l.image = boots
+	return l.accelerate(ctx, h)
+}
+
+// start starts a machine of an image that plan has checked.
+func (l *launch) start(h vmm.Hypervisor, kvm bool, opts vmm.RunOptions, path string, image []byte, gate *vmm.Gate) (service.Guest, error) {
+	img, err := vmm.ParseImage(path, image)
+	if err != nil {
+		return nil, err
+	}
+	nics, err := l.nics(img.Policy, topology(img.Policy), nil)
+	if err != nil {
+		return nil, err
+	}
+	boots, done, err := l.verified(path, image)
+	if err != nil {
+		return nil, err
+	}
+	cfg := l.machineConfig(boots, kvm, nics)
+	cfg.Gate = gate
+	g, err := vmm.Start(h, cfg, opts)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	return copied{g, done}, nil
 }
 
 // notDeployed adds the remedy to the error of a folder without an image.
@@ -108,14 +139,8 @@ func (l *launch) notDeployed(err error) error {
 // booted, that who must have signed it has, that its policy can be read, and that its networks
 // are there.
 func (l *launch) plan(path string, b []byte) (service.Plan, error) {
-	if l.signed != nil {
-		r, err := verify.Verify(path, *l.signed)
-		if err == nil && !bytes.Equal(r.Bytes, b) {
-			err = fmt.Errorf("%s has changed meanwhile", path)
-		}
-		if err != nil {
-			return service.Plan{}, fmt.Errorf("refusing to boot: %w", err)
-		}
+	if err := l.check(path, b); err != nil {
+		return service.Plan{}, err
 	}
 	img, err := vmm.ParseImage(path, b)
 	if err != nil {
@@ -133,6 +158,21 @@ func (l *launch) plan(path string, b []byte) (service.Plan, error) {
 		p.MACs[i] = nics[i].MAC
 	}
 	return p, nil
+}
+
+// check refuses an image that those who must have signed it have not.
+func (l *launch) check(path string, b []byte) error {
+	if l.signed == nil {
+		return nil
+	}
+	r, err := verify.Verify(path, *l.signed)
+	if err == nil && !bytes.Equal(r.Bytes, b) {
+		err = fmt.Errorf("%s has changed meanwhile", path)
+	}
+	if err != nil {
+		return fmt.Errorf("refusing to boot: %w", err)
+	}
+	return nil
 }
 
 // digestOf returns a policy's digest as the ready line has it.

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/thurward/thurward/internal/host/service"
 	"github.com/thurward/thurward/internal/host/verify"
 	"github.com/thurward/thurward/internal/host/vmm"
 )
@@ -28,15 +31,47 @@ func (l *launch) openImage() (img *vmm.Image, done func(), err error) {
 	if img, err = vmm.ParseImage(l.image, r.Bytes); err != nil {
 		return nil, done, err
 	}
-	dir, err := os.MkdirTemp("", "thurward-image-")
-	if err != nil {
-		return nil, done, err
-	}
-	done = func() { os.RemoveAll(dir) }
-	l.image = filepath.Join(dir, filepath.Base(l.image))
-	if err := os.WriteFile(l.image, r.Bytes, 0o400); err != nil {
-		done()
+	if l.image, done, err = copyImage(l.image, r.Bytes); err != nil {
 		return nil, func() {}, err
 	}
 	return img, done, nil
+}
+
+// copyImage writes an image to a folder that is this process's alone, so that what is booted
+// is what was verified. A service has one in memory, which no full disk keeps it from. done
+// removes it.
+func copyImage(path string, b []byte) (copied string, done func(), err error) {
+	run, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":") // systemd.exec(5)
+	dir, err := os.MkdirTemp(run, "thurward-image-")
+	if err != nil {
+		return "", nil, err
+	}
+	done = func() { os.RemoveAll(dir) }
+	copied = filepath.Join(dir, filepath.Base(path))
+	if err := os.WriteFile(copied, b, 0o400); err != nil {
+		done()
+		return "", nil, fmt.Errorf("a copy of what was verified: %w", err)
+	}
+	return copied, done, nil
+}
+
+// verified returns where an image of a folder is booted from: the file itself, or, where a
+// signature is demanded, a copy of the bytes that were verified.
+func (l *launch) verified(path string, b []byte) (boots string, done func(), err error) {
+	if l.signed == nil {
+		return path, func() {}, nil
+	}
+	return copyImage(path, b)
+}
+
+// A copied is a guest whose image is removed at its end.
+type copied struct {
+	service.Guest
+	done func()
+}
+
+// Wait implements service.Guest.
+func (c copied) Wait(ctx context.Context) vmm.Outcome {
+	defer c.done()
+	return c.Guest.Wait(ctx)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/policy/check"
 	"github.com/thurward/thurward/internal/host/policy/explain"
+	"github.com/thurward/thurward/internal/host/policy/prove"
 	"github.com/thurward/thurward/internal/host/provenance"
 	"github.com/thurward/thurward/internal/host/verify"
 	"github.com/thurward/thurward/internal/shared/printable"
@@ -27,6 +28,7 @@ import (
 type statementFlags struct {
 	want              bool
 	previous, builder string
+	source            string
 }
 
 func (f *statementFlags) add(cmd *cobra.Command) {
@@ -34,6 +36,7 @@ func (f *statementFlags) add(cmd *cobra.Command) {
 	fl.BoolVar(&f.want, "provenance", false, "also write how it was made ("+verify.StatementSuffix+") and what is in it ("+verify.SBOMSuffix+")")
 	fl.StringVar(&f.previous, "previous", "", "an earlier image; the provenance says what the new one does differently")
 	fl.StringVar(&f.builder, "builder", "", "the id of the builder in the provenance, a URI (default: a machine of which nothing is known)")
+	fl.StringVar(&f.source, "source", provenance.Repository, "the repository of thurward's source in the provenance, a URI")
 }
 
 // statementInput is what was built, and from what.
@@ -45,6 +48,7 @@ type statementInput struct {
 	source     []byte
 	policy     *policy.Policy
 	tests      []explain.TestResult
+	proofs     []prove.Result
 }
 
 // write writes the statement and the list beside the image.
@@ -70,7 +74,7 @@ func (f *statementFlags) write(cmd *cobra.Command, in *statementInput) error {
 		Name: name, Image: in.image, Kernel: in.parts.Kernel, Program: in.parts.Program,
 		PolicyFile: in.policyFile, Source: in.source, Schema: schemas.Digest(), Cmdline: in.parts.Cmdline,
 		Toolchain: provenance.Toolchain(tools), Builder: f.builder, BuilderVersion: build.Version,
-		SBOM: sbom, Tests: in.tests,
+		SBOM: sbom, Tests: in.tests, Statements: in.proofs, Repository: f.source,
 	}
 	if f.previous != "" {
 		if input.Changes, err = f.changes(in); err != nil {

@@ -47,6 +47,8 @@ func TestProvenance(t *testing.T) {
 	if bytes.Equal(src, wider) {
 		t.Fatal("rules.yaml has no rule for port 53")
 	}
+	src = append(src, "\nnever:\n  - { name: telnet, from: lan, destination_port: 23 }\n"...)
+	wider = append(wider, "\nnever:\n  - { name: telnet, from: lan, destination_port: 23 }\n"...)
 	for name, b := range map[string][]byte{"a/rules.yaml": src, "b/rules.yaml": src, "wider/rules.yaml": wider} {
 		os.MkdirAll(filepath.Dir(at(name)), 0o755)
 		if err := os.WriteFile(at(name), b, 0o644); err != nil {
@@ -97,16 +99,25 @@ func TestProvenance(t *testing.T) {
 	if tests := s.Tests(); tests == nil || tests.Passed < 3 || tests.Failed != 0 || len(tests.Names) != tests.Passed {
 		t.Errorf("tests: %+v", tests)
 	}
+	if st := s.Statements(); st == nil || st.Hold != 1 || st.Failed != 0 || !slices.Equal(st.Names, []string{"never: telnet"}) {
+		t.Errorf("statements: %+v", st)
+	}
+	if s.Repository() != provenance.Repository {
+		t.Errorf("from %q", s.Repository())
+	}
 	if s.Commit() != b.Commit || s.Changes() != nil {
 		t.Errorf("commit %s, changes %v", s.Commit(), s.Changes())
 	}
 
-	if err := build("wider", "--previous", at("a/fw.img")); err != nil {
+	if err := build("wider", "--previous", at("a/fw.img"), "--source", "git+https://example.com/fork"); err != nil {
 		t.Fatal(err)
 	}
 	s, err = provenance.Parse(readFile(t, at("wider/fw.img"+verify.StatementSuffix)))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if s.Repository() != "git+https://example.com/fork" {
+		t.Errorf("from %q", s.Repository())
 	}
 	c := s.Changes()
 	if c == nil || len(c.Diff.Traffic) == 0 || !c.Diff.Complete || !strings.Contains(c.Text, "853") {

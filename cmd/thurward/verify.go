@@ -31,11 +31,11 @@ It exits with 0 if the image may be booted, 1 if not, and 2 for a wrong command 
     --certificate-oidc-issuer https://token.actions.githubusercontent.com --trusted-root trusted_root.json thurward.img`,
 		Args: oneImage,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if o.Key == "" && (o.Identity == "" || o.Issuer == "") {
+			if !o.Demands() {
 				return usageError{errors.New("verify: want --key, or --certificate-identity and --certificate-oidc-issuer")}
 			}
-			if o.Key != "" && (o.Identity != "" || o.Issuer != "") {
-				return usageError{errors.New("verify: either --key or a certificate's identity, not both")}
+			if err := o.Check("--key"); err != nil {
+				return usageError{fmt.Errorf("verify: %w", err)}
 			}
 			r, err := verify.Verify(args[0], o)
 			var refusal *verify.Refusal
@@ -73,20 +73,30 @@ It exits with 0 if the image may be booted, 1 if not, and 2 for a wrong command 
 		},
 	}
 	fl := cmd.Flags()
-	signerFlags(cmd, &o)
+	fl.StringVar(&o.Key, "key", "", "file of the public key that must have signed, as cosign.pub")
+	certificateFlags(cmd, &o)
+	fl.StringVar(&o.NotOlderThan, "not-older-than", "", "the oldest version that is accepted, as 1.4.0")
 	fl.StringVar(&o.Policy, "policy", "", "the digest of rules.yaml that it must have, as sha256:…")
 	fl.StringVar(&o.Builder, "builder", "", "the id of the builder that must have made it")
+	fl.StringVar(&o.Source, "source", "", "the repository that it must have been built from, as github.com/thurward/thurward; with @COMMIT that commit")
 	fl.BoolVar(&asJSON, "json", false, "print JSON: the checks, the image as inspect shows it, the provenance")
 	fl.BoolVar(&changes, "changes", false, "print what it does differently from the image before it, if its provenance says so")
 	return cmd
 }
 
-// signerFlags are the flags that say who must have signed.
-func signerFlags(cmd *cobra.Command, o *verify.Options) {
+// certificateFlags are the flags that say whose certificate must have signed.
+func certificateFlags(cmd *cobra.Command, o *verify.Options) {
 	fl := cmd.Flags()
-	fl.StringVar(&o.Key, "key", "", "file of the public key that must have signed, as cosign.pub")
 	fl.StringVar(&o.Identity, "certificate-identity", "", "the identity in the certificate that must have signed")
 	fl.StringVar(&o.Issuer, "certificate-oidc-issuer", "", "who must have vouched for it")
 	fl.StringVar(&o.TrustedRoot, "trusted-root", "", "file of Sigstore's trusted root, for certificates")
-	fl.StringVar(&o.NotOlderThan, "not-older-than", "", "the oldest version that is accepted, as 1.4.0")
+}
+
+// signedFlags are the flags that say who must have signed what a command boots or deploys.
+func signedFlags(cmd *cobra.Command, o *verify.Options, does, done string) {
+	fl := cmd.Flags()
+	fl.StringVar(&o.Key, "require-signature", "", does+" the image only if the owner of this public key (a file, as cosign.pub) has signed it and its provenance")
+	certificateFlags(cmd, o)
+	fl.StringVar(&o.NotOlderThan, "not-older-than", "", "with one of these: the oldest version that is "+done+", as 1.4.0")
+	fl.StringVar(&o.Source, "require-source", "", "with one of these: the repository that it must have been built from, as github.com/thurward/thurward")
 }

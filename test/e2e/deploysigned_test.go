@@ -35,9 +35,29 @@ func TestDeployNeedsSignature(t *testing.T) {
 		t.Helper()
 		run(code, want, "deploy", image, "--name", "edge", "--state", state, "--require-signature", key)
 	}
+	// A QEMU that writes down which images it gets: none that does not verify, not even to
+	// try KVM with it.
+	booted := filepath.Join(dir, "booted")
+	if q, err := exec.LookPath("qemu-system-x86_64"); err == nil {
+		path := filepath.Join(dir, "bin")
+		if err := os.Mkdir(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		script := "#!/bin/sh\ncase \"$*\" in *-kernel*) echo \"$*\" >>" + booted + ";; esac\nexec " + q + " \"$@\"\n"
+		if err := os.WriteFile(filepath.Join(path, "qemu-system-x86_64"), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("PATH", path+":"+os.Getenv("PATH"))
+	}
 	serve := func(code int, want string) {
 		t.Helper()
-		run(code, want, "run", "--state", state, "--lan", "user", "--wan", "user", "--accel", "tcg", "--vsock", "none", "--require-signature", s.Public, "--timeout", "15s")
+		os.Remove(booted)
+		defer func() {
+			if _, err := os.Stat(booted); (err == nil) != strings.Contains(want, "ready") {
+				t.Errorf("an image was given to QEMU: %v, want %q", err == nil, want)
+			}
+		}()
+		run(code, want, "run", "--state", state, "--lan", "user", "--wan", "user", "--no-sandbox", "--vsock", "none", "--require-signature", s.Public, "--timeout", "15s")
 	}
 	deploy(1, "refusing to deploy", unsigned, s.Public)
 	deploy(1, "refusing to deploy", signed, other.Public)

@@ -66,7 +66,9 @@ func TestEntryIndex(t *testing.T) {
 
 // large are documents with many entries of which none shares anything with another.
 var large = map[string]func(i int) (from, port string){
-	"hosts": func(i int) (string, string) { return fmt.Sprintf("from: 198.%d.%d.%d, ", 18+i>>16, i>>8&255, i&255), "443" },
+	"hosts": func(i int) (string, string) {
+		return fmt.Sprintf("from: 198.%d.%d.%d, ", 18+i>>16, i>>8&255, i&255), "443"
+	},
 	"ports": func(i int) (string, string) { return "", fmt.Sprint(i + 1) },
 	"hosts and ports": func(i int) (string, string) {
 		if i%2 == 0 {

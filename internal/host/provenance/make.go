@@ -13,6 +13,7 @@ import (
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/policy/diff"
 	"github.com/thurward/thurward/internal/host/policy/explain"
+	"github.com/thurward/thurward/internal/host/policy/prove"
 )
 
 // Input is what a statement is made from.
@@ -28,8 +29,9 @@ type Input struct {
 	Builder         string // "": LocalBuilder
 	BuilderVersion  string // of the command line
 	SBOM            []byte
-	Policy          *policy.Policy
+	Repository      string // of the source, as "git+https://…"; "": Repository
 	Tests           []explain.TestResult
+	Statements      []prove.Result
 	Changes         *Changes // nil: none was asked for
 }
 
@@ -50,7 +52,10 @@ func Make(in Input) ([]byte, error) {
 	if builder == "" {
 		builder = LocalBuilder
 	}
-	source := Resource{Name: NameSource, URI: Repository}
+	source := Resource{Name: NameSource, URI: in.Repository}
+	if source.URI == "" {
+		source.URI = Repository
+	}
 	if r.Commit != "" {
 		hash, dirty := strings.CutSuffix(r.Commit, "-dirty")
 		source.Digest = map[string]string{"gitCommit": hash}
@@ -66,6 +71,15 @@ func Make(in Input) ([]byte, error) {
 			tests.Failed++
 		}
 		tests.Names = append(tests.Names, t.Test.Name)
+	}
+	statements := &Statements{Names: []string{}}
+	for _, t := range in.Statements {
+		if t.Wrong == "" {
+			statements.Hold++
+		} else {
+			statements.Failed++
+		}
+		statements.Names = append(statements.Names, t.Statement.Word()+": "+t.Statement.Name)
 	}
 	s := Statement{
 		Type: StatementType, PredicateType: PredicateType,
@@ -88,6 +102,7 @@ func Make(in Input) ([]byte, error) {
 				Byproducts: []Resource{
 					{Name: NameSBOM, Digest: sum(in.SBOM), MediaType: "application/vnd.cyclonedx+json"},
 					{Name: NameTests, Annotations: &Annotations{Tests: tests}},
+					{Name: NameStatements, Annotations: &Annotations{Statements: statements}},
 				},
 			},
 		},

@@ -79,10 +79,11 @@ type Resource struct {
 
 // Annotations are what is said of a resource beyond its digest.
 type Annotations struct {
-	Dirty   bool     `json:"dirty,omitempty"`   // of the source: files were changed
-	Version string   `json:"version,omitempty"` // of the toolchain
-	Tests   *Tests   `json:"tests,omitempty"`
-	Changes *Changes `json:"changes,omitempty"`
+	Dirty      bool        `json:"dirty,omitempty"`   // of the source: files were changed
+	Version    string      `json:"version,omitempty"` // of the toolchain
+	Tests      *Tests      `json:"tests,omitempty"`
+	Statements *Statements `json:"statements,omitempty"`
+	Changes    *Changes    `json:"changes,omitempty"`
 }
 
 // Tests are the policy's own tests.
@@ -90,6 +91,13 @@ type Tests struct {
 	Passed int      `json:"passed"`
 	Failed int      `json:"failed"`
 	Names  []string `json:"names"`
+}
+
+// Statements are those of the policy, under never and always: what holds for all packets.
+type Statements struct {
+	Hold   int      `json:"hold"`
+	Failed int      `json:"failed"`
+	Names  []string `json:"names"` // as "never: name"
 }
 
 // Changes are what the image does differently from an earlier one.
@@ -102,14 +110,15 @@ type Changes struct {
 
 // Names of resources.
 const (
-	NameSource    = "source"
-	NamePolicy    = "rules.yaml"
-	NameSchema    = "rules.schema.json"
-	NameKernel    = "kernel.elf"
-	NameToolchain = "toolchain"
-	NameSBOM      = "sbom"
-	NameTests     = "policy-tests"
-	NameChanges   = "changes"
+	NameSource     = "source"
+	NamePolicy     = "rules.yaml"
+	NameSchema     = "rules.schema.json"
+	NameKernel     = "kernel.elf"
+	NameToolchain  = "toolchain"
+	NameSBOM       = "sbom"
+	NameTests      = "policy-tests"
+	NameStatements = "policy-statements"
+	NameChanges    = "changes"
 )
 
 // Parse reads a statement, and checks that it is of the form that Make gives.
@@ -134,6 +143,9 @@ func Parse(b []byte) (*Statement, error) {
 	}
 	if len(s.Subject) != 1 {
 		return nil, fmt.Errorf("is about %d files; want one image", len(s.Subject))
+	}
+	if c := s.Changes(); c != nil && c.Diff == nil {
+		return nil, errors.New("not a statement of how an image was made: its changes are empty")
 	}
 	return &s, nil
 }
@@ -183,6 +195,22 @@ func (s *Statement) Tests() *Tests {
 		return r.Annotations.Tests
 	}
 	return nil
+}
+
+// Statements returns the results of the policy's statements, or nil.
+func (s *Statement) Statements() *Statements {
+	if r := s.Byproduct(NameStatements); r != nil && r.Annotations != nil {
+		return r.Annotations.Statements
+	}
+	return nil
+}
+
+// Repository returns where the source is from, as "git+https://…", or "".
+func (s *Statement) Repository() string {
+	if r := s.Dependency(NameSource); r != nil {
+		return r.URI
+	}
+	return ""
 }
 
 // Changes returns the difference to an earlier image, or nil if it was not given.

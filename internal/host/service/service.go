@@ -33,8 +33,9 @@ type Config struct {
 	// Inspect returns what the image in a file says of itself, or why it must not be started.
 	// image is what was read from the file.
 	Inspect func(path string, image []byte) (Plan, error)
-	// Start starts the image in a file once.
-	Start func(path string, gate *vmm.Gate) (Guest, error)
+	// Start starts the image in a file once. image is what Inspect has seen of it: the file may
+	// be another by now.
+	Start func(path string, image []byte, gate *vmm.Gate) (Guest, error)
 	// Free returns how many megabytes of memory the host has left.
 	Free    func() (int, error)
 	Options vmm.RunOptions // Restart, MaxRestarts, Say
@@ -180,9 +181,9 @@ func (s *Service) start(ctx context.Context, e deploy.Entry, joined bool) (*mach
 	}
 	m := &machine{entry: e, gate: vmm.NewGate(joined), ended: make(chan struct{}), began: s.c.now()}
 	if m.plan, err = s.c.Inspect(s.c.Store.ImagePath(&e), b); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w (thurward rollback takes the previous image)", err)
 	}
-	if m.Guest, err = s.c.Start(s.c.Store.ImagePath(&e), m.gate); err != nil {
+	if m.Guest, err = s.c.Start(s.c.Store.ImagePath(&e), b, m.gate); err != nil {
 		return nil, err
 	}
 	m.heard = s.c.now()

@@ -181,11 +181,7 @@ func newWorld(t *testing.T, dir string, first string) *world {
 			}
 			return p, nil
 		},
-		Start: func(path string, gate *vmm.Gate) (Guest, error) {
-			b, err := st.Image(&deploy.Entry{Image: strings.TrimSuffix(path[strings.LastIndex(path, "/")+1:], ".img")})
-			if err != nil {
-				return nil, err
-			}
+		Start: func(path string, b []byte, gate *vmm.Gate) (Guest, error) {
 			f := &fake{w: w, image: string(b), gate: gate, ready: make(chan struct{}), gateway: make(chan struct{}), end: make(chan struct{}), over: make(chan struct{})}
 			if f.is("fixed") && !gate.Joined() {
 				return nil, vmm.ErrNoPlug

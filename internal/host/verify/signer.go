@@ -11,8 +11,6 @@ import (
 // newSigner returns who must have signed.
 func newSigner(o Options) (signer, error) {
 	switch {
-	case o.Key != "" && (o.Identity != "" || o.Issuer != ""):
-		return nil, errors.New("either a key or a certificate's identity can be demanded, not both")
 	case o.Key != "":
 		b, err := limited.ReadFile(o.Key, maxKey)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -45,6 +46,28 @@ type Options struct {
 	NotOlderThan string // version, as 1.2.0; "": any
 	Policy       string // digest of rules.yaml that it must have; "": any
 	Builder      string // id of the builder; "": any
+	// Source is the repository that it must have been built from, with "@" and the commit
+	// behind it if that is demanded, too; "": any. It is read with and without "git+https://".
+	Source string
+}
+
+// Demands reports whether anybody must have signed.
+func (o *Options) Demands() bool { return o.Key != "" || o.Identity != "" || o.Issuer != "" }
+
+// Check returns an error where it is not clear who must have signed, or what else is demanded
+// can only be known of an image that somebody has. key names the flag of the key.
+func (o *Options) Check(key string) error {
+	switch {
+	case o.Key != "" && (o.Identity != "" || o.Issuer != ""):
+		return fmt.Errorf("either %s or a certificate's identity, not both", key)
+	case o.Key == "" && (o.Identity == "") != (o.Issuer == ""):
+		return errors.New("want --certificate-identity and --certificate-oidc-issuer, both")
+	case !o.Demands() && (o.NotOlderThan != "" || o.TrustedRoot != "" || o.Source != "" || o.Builder != "" || o.Policy != ""):
+		return fmt.Errorf("who must have signed is not said (want %s, or --certificate-identity and --certificate-oidc-issuer), and nothing is known of an image that is not verified", key)
+	case o.NotOlderThan != "" && !semver.IsValid("v"+o.NotOlderThan):
+		return fmt.Errorf("%q is not a version (want one as 1.2.0)", o.NotOlderThan)
+	}
+	return checkSource(o.Source)
 }
 
 // A Report is what was found out about an image that may be booted.
@@ -85,6 +108,8 @@ const (
 	CheckImage      = "image"
 	CheckPolicy     = "policy"
 	CheckTests      = "policy tests"
+	CheckStatements = "statements"
+	CheckSource     = "source"
 	CheckSBOM       = "SBOM"
 	CheckVersion    = "version"
 	CheckBuilder    = "builder"
@@ -101,12 +126,12 @@ type signer interface {
 // must not be booted; any other, that this could not be found out, and it must not
 // either.
 func Verify(path string, o Options) (*Report, error) {
+	if err := o.Check("a key"); err != nil {
+		return nil, err
+	}
 	who, err := newSigner(o)
 	if err != nil {
 		return nil, err
-	}
-	if o.NotOlderThan != "" && !semver.IsValid("v"+o.NotOlderThan) {
-		return nil, fmt.Errorf("%q is not a version (want one as 1.2.0)", o.NotOlderThan)
 	}
 	v := &verification{path: path, o: o, who: who, r: &Report{Path: path, Signer: who.Name()}}
 	if v.r.Bytes, err = limited.ReadFile(path, maxImage); err != nil {
@@ -118,8 +143,8 @@ func Verify(path string, o Options) (*Report, error) {
 		check func() (string, error)
 	}{
 		{CheckSignature, v.signature}, {CheckProvenance, v.provenance}, {CheckImage, v.image},
-		{CheckVersion, v.version}, {CheckBuilder, v.builder}, {CheckPolicy, v.policy},
-		{CheckTests, v.tests}, {CheckSBOM, v.sbom},
+		{CheckVersion, v.version}, {CheckSource, v.source}, {CheckBuilder, v.builder}, {CheckPolicy, v.policy},
+		{CheckTests, v.tests}, {CheckStatements, v.statements}, {CheckSBOM, v.sbom},
 	} {
 		detail, err := step.check()
 		if err != nil {
@@ -255,6 +280,58 @@ func (v *verification) tests() (string, error) {
 		return "", fmt.Errorf("%d of %d failed", t.Failed, t.Failed+t.Passed)
 	}
 	return fmt.Sprintf("%d passed", t.Passed), nil
+}
+
+func (v *verification) statements() (string, error) {
+	t := v.r.Provenance.Statements()
+	switch {
+	case t == nil:
+		return "", errors.New("the provenance does not say whether what the policy states (never, always) holds")
+	case t.Failed > 0:
+		return "", fmt.Errorf("%d of %d do not hold", t.Failed, t.Failed+t.Hold)
+	}
+	return fmt.Sprintf("%d hold", t.Hold), nil
+}
+
+// source compares the repository and the commit. What was built from files that no commit
+// has is from no repository.
+func (v *verification) source() (string, error) {
+	have, commit := v.r.Provenance.Repository(), v.r.Provenance.Commit()
+	if v.o.Source == "" {
+		return have + ", no other was demanded", nil
+	}
+	want, wantCommit, _ := strings.Cut(v.o.Source, "@")
+	switch {
+	case plainSource(have) != plainSource(want):
+		return "", fmt.Errorf("was built from %s; want %s", orUnknown(have), want)
+	case commit == "":
+		return "", errors.New("the commit that was built is not known")
+	case strings.HasSuffix(commit, "-dirty"):
+		return "", fmt.Errorf("was built from files that are not those of commit %s", strings.TrimSuffix(commit, "-dirty"))
+	case wantCommit != "" && commit != wantCommit:
+		return "", fmt.Errorf("was built from commit %s; want %s", commit, wantCommit)
+	}
+	return fmt.Sprintf("%s, commit %s", have, commit), nil
+}
+
+var commitForm = regexp.MustCompile(`^[0-9a-f]{40}$`)
+
+// checkSource returns an error for what no statement's source could be.
+func checkSource(s string) error {
+	repository, commit, given := strings.Cut(s, "@")
+	if s != "" && !strings.Contains(repository, "/") {
+		return fmt.Errorf("%q is not a repository (want one as github.com/thurward/thurward)", s)
+	}
+	if given && !commitForm.MatchString(commit) {
+		return fmt.Errorf("%q is not the name of a commit (want its 40 hexadecimal digits)", commit)
+	}
+	return nil
+}
+
+// plainSource returns a repository's name without what says how it is fetched.
+func plainSource(s string) string {
+	s = strings.TrimPrefix(strings.TrimPrefix(s, "git+"), "https://")
+	return strings.TrimSuffix(strings.TrimSuffix(s, "/"), ".git")
 }
 
 func (v *verification) sbom() (string, error) {

@@ -32,6 +32,8 @@ rules:
   - { id: back, action: accept, direction: ingress, state: established }
 tests:
   - { name: "web", from: lan, proto: tcp, src: 10.0.0.2, dst: "198.51.100.80:443", expect: accept }
+never:
+  - { name: "telnet", from: lan, destination_port: 23 }
 `
 
 const suffixImage = "" // the image itself, among the files
@@ -63,6 +65,15 @@ func makeRelease(t *testing.T, s *verifytest.Signer, policy, version string) rel
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "fw.img")
 	verifytest.Build(t, path, []byte(policy), build(version))
+	s.Sign(t, path)
+	return load(t, path)
+}
+
+// makeReleaseOf builds and signs an image with another stamp.
+func makeReleaseOf(t *testing.T, s *verifytest.Signer, b stamp.Build) release {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fw.img")
+	verifytest.Build(t, path, []byte(rules), b)
 	s.Sign(t, path)
 	return load(t, path)
 }
@@ -100,7 +111,9 @@ func TestTamperTable(t *testing.T) {
 	good := makeRelease(t, s, rules, "1.2.0")
 	old := makeRelease(t, s, rules, "1.1.9")
 	looser := makeRelease(t, s, strings.Replace(rules, "443, protocol: tcp", "[443, 80], protocol: tcp", 1), "1.2.0")
-	demand := verify.Options{Key: s.Public, NotOlderThan: "1.2.0"}
+	demand := verify.Options{Key: s.Public, NotOlderThan: "1.2.0", Source: "github.com/thurward/thurward"}
+	dirty := makeReleaseOf(t, s, stamp.Build{Version: "1.2.0", Commit: strings.Repeat("c0", 20) + "-dirty", Schema: schemas.Digest()})
+	unknown := makeReleaseOf(t, s, stamp.Build{Version: "1.2.0", Schema: schemas.Digest()})
 
 	type attack struct {
 		name   string
@@ -187,6 +200,11 @@ func TestTamperTable(t *testing.T) {
 		signed("signed: no dependencies", func(s *provenance.Statement) { s.Predicate.Definition.Dependencies = nil }, verify.CheckImage, `its commit is "c0c0`),
 		signed("signed: a test failed", func(s *provenance.Statement) { s.Tests().Failed = 1 }, verify.CheckTests, "1 of 2 failed"),
 		signed("signed: no tests", func(s *provenance.Statement) { s.Byproduct("policy-tests").Annotations = nil }, verify.CheckTests, "does not say how they went"),
+		signed("signed: a statement does not hold", func(s *provenance.Statement) { s.Statements().Failed = 1 }, verify.CheckStatements, "1 of 2 do not hold"),
+		signed("signed: no statements", func(s *provenance.Statement) { s.Byproduct("policy-statements").Annotations = nil }, verify.CheckStatements, "does not say whether what the policy states"),
+		signed("signed: changes that say nothing", func(s *provenance.Statement) {
+			s.Predicate.Run.Byproducts = append(s.Predicate.Run.Byproducts, provenance.Resource{Name: "changes", Annotations: &provenance.Annotations{Changes: &provenance.Changes{}}})
+		}, prov, "its changes are empty"),
 		signed("signed: no list", func(s *provenance.Statement) { s.Predicate.Run.Byproducts = s.Predicate.Run.Byproducts[1:] }, sbom, "and the provenance says sha256:"),
 
 		one("SBOM: one bit", verify.SBOMSuffix, func(b []byte) []byte { return flipped(b, len(b)/2) }, sbom, "and the provenance says sha256:"),
@@ -205,6 +223,10 @@ func TestTamperTable(t *testing.T) {
 		{"swapped policy with its signature", func(r release) { r[suffixImage], r[sig] = looser[suffixImage], looser[sig] }, demand, prov, "is about another image"},
 		{"swapped policy, wholly signed", func(r release) { maps.Copy(r, looser) }, verify.Options{Key: s.Public, Policy: "sha256:" + digest(rules)}, verify.CheckPolicy, "want sha256:" + digest(rules)},
 		{"older image", func(r release) { maps.Copy(r, old) }, demand, verify.CheckVersion, "1.1.9 is older than 1.2.0, which is the oldest that may be booted"},
+		{"another repository", func(release) {}, verify.Options{Key: s.Public, Source: "github.com/mallory/thurward"}, verify.CheckSource, "was built from git+https://github.com/thurward/thurward; want github.com/mallory/thurward"},
+		{"another commit of the repository", func(release) {}, verify.Options{Key: s.Public, Source: "github.com/thurward/thurward@" + strings.Repeat("d0", 20)}, verify.CheckSource, "want d0d0"},
+		{"no commit of the repository", func(r release) { maps.Copy(r, dirty) }, verify.Options{Key: s.Public, Source: "github.com/thurward/thurward"}, verify.CheckSource, "was built from files that are not those of commit c0c0"},
+		{"an unknown commit", func(r release) { maps.Copy(r, unknown) }, verify.Options{Key: s.Public, Source: "github.com/thurward/thurward"}, verify.CheckSource, "is not known"},
 		{"another builder", func(release) {}, verify.Options{Key: s.Public, Builder: "https://example.com/builder"}, verify.CheckBuilder, "want https://example.com/builder"},
 	}
 	r, err := inspect.Image(good[suffixImage])
@@ -315,7 +337,7 @@ func TestVerifiedBytes(t *testing.T) {
 	if r.Image.Version != "1.2.0" || r.Image.Policy != digest(rules) || !slices.Equal(r.Image.Rules, []string{"web", "back"}) {
 		t.Errorf("%+v", r.Image)
 	}
-	if len(r.Checks) != 8 {
+	if len(r.Checks) != 10 {
 		t.Errorf("%d checks: %+v", len(r.Checks), r.Checks)
 	}
 }
@@ -329,6 +351,8 @@ func TestOptions(t *testing.T) {
 		"not both":                              {Key: s.Public, Identity: "a", Issuer: "b"},
 		"which must be given":                   {Identity: "a", Issuer: "b"},
 		`"latest" is not a version`:             {Key: s.Public, NotOlderThan: "latest"},
+		"is not a repository":                   {Key: s.Public, Source: "git@github.com:thurward/thurward"},
+		"is not the name of a commit":           {Key: s.Public, Source: "github.com/thurward/thurward@v1.2.0"},
 		"not a public key in PEM":               {Key: path + verify.StatementSuffix},
 		"no such file":                          {Key: path + ".none"},
 	} {

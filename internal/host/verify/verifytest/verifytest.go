@@ -20,6 +20,7 @@ import (
 	"github.com/thurward/thurward/internal/host/policy/check"
 	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/policy/explain"
+	"github.com/thurward/thurward/internal/host/policy/prove"
 	"github.com/thurward/thurward/internal/host/provenance"
 	"github.com/thurward/thurward/internal/host/sigstore"
 	"github.com/thurward/thurward/internal/host/verify"
@@ -133,7 +134,7 @@ func Build(t testing.TB, path string, policy []byte, b stamp.Build) {
 	statement, err := provenance.Make(provenance.Input{
 		Name: filepath.Base(path), Image: img, Kernel: kernel, Program: program, PolicyFile: "rules.yaml", Source: policy,
 		Schema: b.Schema, Toolchain: provenance.Toolchain(tools), BuilderVersion: b.Version, SBOM: sbom,
-		Tests: explain.RunTests(p, rs),
+		Tests: explain.RunTests(p, rs), Statements: prove.Run(p, rs),
 	})
 	if err != nil {
 		t.Fatal(err)
