@@ -1,5 +1,6 @@
 #!/bin/sh
-# need.sh [--check] run|test|differential|evasions|install: makes sure that the programs which
+# need.sh [--check] run|test|differential|importing|evasions|install: makes sure that the programs
+# which
 # "make run", "make test", "make differential" and "make evasions" use are there. Installs what is
 # missing where it may (Debian, Ubuntu, as root or with sudo that asks for no
 # password); otherwise says what to type. With --check it installs nothing, and
@@ -17,11 +18,15 @@ need() { # program package
 	command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
 
-[ "${1:-run}" = differential ] || need qemu-system-x86_64 qemu-system-x86
+[ "${1:-run}" = differential ] || [ "${1:-run}" = importing ] || need qemu-system-x86_64 qemu-system-x86
 if [ "${1:-run}" != run ]; then
 	# The comparison with the Linux kernel.
 	need ip iproute2
 	need nft nftables
+fi
+if [ "${1:-run}" = importing ] || [ "${1:-run}" = test ]; then
+	# The comparison of imported rule sets.
+	need iptables-nft-restore iptables
 fi
 if [ "${1:-run}" = evasions ]; then
 	# What people use instead. Debian starts Squid as a service: systemctl disable

@@ -1,0 +1,169 @@
+// Package importing compares rule sets that real software made with the policies that
+// thurward import makes of them. The kernel gets a set in a network namespace and packets made
+// from the edges of its rules; thurward's data plane gets the imported policy and the same
+// packets. Each difference must be announced by a note of the importer: at a rule that the
+// packet met, with the effect that it has. What thurward does by design for every policy is
+// listed in classes.
+package importing
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/thurward/thurward/internal/host/importer"
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
+)
+
+var (
+	update = flag.Bool("update", false, "write docs/import.md's table and testdata/known.txt")
+	only   = flag.String("set", "", "compare this rule set alone")
+)
+
+// known lists silent differences that are not mended yet. One that is no longer there, but is
+// listed, fails the test.
+const known = "testdata/known.txt"
+
+// least is how many rule sets the corpus has.
+const least = 12
+
+func TestRealRuleSets(t *testing.T) {
+	needsRoot(t)
+	var rows []*row
+	var found []string
+	for _, a := range read(t) {
+		if *only != "" && a.name != *only {
+			continue
+		}
+		t.Run(a.name, func(t *testing.T) {
+			r, sigs := compare(t, a)
+			rows = append(rows, r)
+			found = append(found, sigs...)
+		})
+	}
+	if t.Failed() || *only != "" {
+		return
+	}
+	if len(rows) < least {
+		t.Errorf("the corpus has %d rule sets, want at least %d", len(rows), least)
+	}
+	classesAreUsed(t, rows)
+	table(t, rows)
+	if *update {
+		slices.Sort(found)
+		text := "# Silent differences that are not mended yet: go test ./test/importing -update\n" +
+			strings.Join(append(found, ""), "\n")
+		if err := os.WriteFile(known, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// compare returns the table's row of a rule set, and its silent differences.
+func compare(t *testing.T, a *about) (*row, []string) {
+	k := newKernel(t, a)
+	src, err := os.ReadFile(a.rules())
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(src), "\n")
+	read := importer.IPTables
+	if a.format() == "nft" {
+		src, read = k.listing, importer.NFT
+		lines = strings.Split(string(k.list("-n")), "\n")
+	}
+	k.watch()
+	r := &row{about: a}
+	res, err := read(src, a.options())
+	c := &comparison{a: a, k: k, found: map[string]*step{}}
+	c.tally = tally{announced: map[string]int{}, silent: map[string]int{}, byDesign: map[string]int{}}
+	if err == nil {
+		r.partial = res.Permissive()
+		c.notes = res.Notes
+		c.g, err = guardOf(a, res.YAML)
+	}
+	if err != nil {
+		r.refused = err.Error()
+		c.found[a.name+" | no policy"] = nil
+	} else {
+		for _, p := range probesOf(a, lines) {
+			if err := c.probe(&p); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r.tally = c.tally
+	t.Logf("%d packets, %d equal, announced %v, by design %v, silent %v",
+		c.tally.packets, c.tally.equal, c.tally.announced, c.tally.byDesign, c.tally.silent)
+	return r, c.report(t, r)
+}
+
+// guardOf makes thurward's side of the policy that was printed.
+func guardOf(a *about, yaml []byte) (*guard, error) {
+	p, ds := policy.Load("rules.yaml", yaml)
+	if p == nil {
+		return nil, fmt.Errorf("the policy is not valid: %v", ds)
+	}
+	seg, err := compile.Compile(p)
+	if err != nil {
+		return nil, err
+	}
+	return newGuard(a, seg), nil
+}
+
+// report fails the test for each silent difference that is not known, and for each known one
+// that is no longer there.
+func (c *comparison) report(t *testing.T, r *row) (sigs []string) {
+	listed := map[string]bool{}
+	src, err := os.ReadFile(known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range strings.Split(string(src), "\n") {
+		if strings.HasPrefix(l, c.a.name+" | ") {
+			listed[l] = true
+		}
+	}
+	for sig, s := range c.found {
+		sigs = append(sigs, sig)
+		switch {
+		case *update:
+		case listed[sig]:
+			if testing.Verbose() && *only != "" {
+				t.Logf("known: %s%s", sig, c.example(s, r))
+			}
+		default:
+			t.Errorf("silent: %s%s", sig, c.example(s, r))
+		}
+	}
+	for l := range listed {
+		if _, ok := c.found[l]; !ok && !*update {
+			t.Errorf("no longer there: take the line out of %s: %s", known, l)
+		}
+	}
+	return sigs
+}
+
+func (c *comparison) example(s *step, r *row) string {
+	if s == nil {
+		return ": " + r.refused
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n    %s, in %s: %v\n    Linux     %s\n    thurward  %s\n    met:\n",
+		s.what, c.a.Interfaces[s.in].Name, &s.sent, s.k.describe(c.a), s.t.describe(c.a))
+	for _, m := range s.k.met.rules {
+		fmt.Fprintf(&b, "      %s %s: %s\n", m.table, m.chain, c.k.places[m])
+	}
+	for _, n := range c.notes {
+		for p := range s.met {
+			if strings.HasPrefix(n.Place, p) {
+				fmt.Fprintf(&b, "      note: %s\n", n.String())
+			}
+		}
+	}
+	return b.String()
+}
