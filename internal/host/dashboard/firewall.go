@@ -9,7 +9,7 @@ import (
 
 // Bounds of the state of one firewall beside its metrics.
 const (
-	recentMax  = 100 // last verdicts
+	recentMax  = 200 // last verdicts
 	historyMax = 720 // points of each plot: two hours, one each 10 seconds
 	window     = 10  // seconds for the rate of events
 	maxAction  = 32  // bytes of a verdict's action, text and command
@@ -30,16 +30,19 @@ type firewall struct {
 	lines     [ingest.Malformed + 1]int64
 	events    [window]int64 // by second
 	eventsAt  int64         // the second of events[eventsAt%window], since 1970
-	names     tally         // denied names
-	sources   tally         // denied sources
-	lost      int64         // lines and events, as lines-lost reports
-	recent    []Verdict     // a ring
+	names     tally[string] // denied names
+	sources   tally[string] // denied sources
+	talks     tally[talk]
+	hits      map[string]*hits     // of rules
+	lastHit   map[string]time.Time // of rules
+	lost      int64                // lines and events, as lines-lost reports
+	recent    []Verdict            // a ring
 	next      int
 	history   []Point // read without the lock: replaced, never changed
 }
 
 func newFirewall(name string) *firewall {
-	return &firewall{name: name, metrics: newStore(), names: tally{}, sources: tally{}}
+	return &firewall{name: name, metrics: newStore(), hits: map[string]*hits{}, lastHit: map[string]time.Time{}}
 }
 
 // reset forgets the metrics, at another boot.
@@ -49,19 +52,22 @@ func (f *firewall) reset() { f.metrics, f.snap, f.sum = newStore(), nil, nil }
 // needs no lock.
 func verdict(h *ingest.Hello, e ecs.Event, now time.Time) (v Verdict, ok bool) {
 	a := e.Str(ecs.EventAction)
-	if a == ecs.DNSQuery || a == ecs.FlowEnd {
+	if a == ecs.FlowEnd {
 		return Verdict{}, false
+	}
+	if v.talk = talkOf(e); a == ecs.DNSQuery {
+		return v, false
 	}
 	at := h.When(e)
 	if at.IsZero() {
 		at = now
 	}
-	return Verdict{
-		At:      at.UTC(),
-		Action:  clone(cutBytes(a, maxAction)),
-		Text:    clone(cutBytes(ecs.Style{}.Verdict(e), maxVerdict)),
-		Explain: clone(cutBytes(ecs.Explain(e), maxCommand)),
-	}, true
+	v.At = at.UTC()
+	v.Action = v.talk.action
+	v.Text = clone(cutBytes(ecs.Style{}.Verdict(e), maxVerdict))
+	v.Explain = clone(cutBytes(ecs.Explain(e), maxCommand))
+	v.Rule, v.Source, v.Destination, v.Name = v.talk.rule, v.talk.source, v.talk.destination, v.talk.name
+	return v, true
 }
 
 // cutBytes cuts text to at most n bytes, between two characters.
@@ -81,18 +87,21 @@ func (f *firewall) event(e ecs.Event, v *Verdict, shown bool, now time.Time) {
 	switch e.Str(ecs.EventAction) {
 	case ecs.Drop:
 		if n := e.Str(ecs.DestinationDomain); n != "" {
-			f.names.add(n, e.Count())
+			addKey(&f.names, n, e.Count())
 		}
 		if s := e.Str(ecs.SourceIP); s != "" {
-			f.sources.add(s, e.Count())
+			addKey(&f.sources, s, e.Count())
 		}
 	case ecs.DNSQuery:
 		if e.Str(ecs.EventReason) == "blocked" {
-			f.names.add(e.Str(ecs.DNSQuestionName), 1)
+			addKey(&f.names, e.Str(ecs.DNSQuestionName), 1)
 		}
 	case ecs.LinesLost:
 		f.lost = add(f.lost, e.Amount(ecs.LostLines))
 		f.lost = add(f.lost, e.Amount(ecs.LostRecords))
+	}
+	if v.talk != (talk{action: v.talk.action}) {
+		f.talks.add(v.talk, e.Count(), topTalks, talk.compare)
 	}
 	if !shown {
 		return
@@ -129,6 +138,7 @@ func (f *firewall) took(s *Snapshot, u *summary) {
 	f.snap, f.sum = s, u
 	// The first snapshot of a boot has no rates; and a guest may send many.
 	if s.span > 0 && s.at.Sub(f.sumAt) >= time.Second {
+		f.count(u.all, s.at.UTC())
 		h := f.history
 		if len(h) >= historyMax {
 			h = h[len(h)-historyMax+1:]

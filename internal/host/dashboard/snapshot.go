@@ -3,6 +3,7 @@ package dashboard
 import (
 	"iter"
 	"math"
+	"slices"
 	"sort"
 	"strconv"
 	"time"
@@ -147,7 +148,8 @@ func (s *Snapshot) quantile(name string, q float64) float64 {
 // A summary is what a view shows of a snapshot. It is computed once, without the lock.
 type summary struct {
 	load, acceptRate, dropRate float64
-	rules                      []Rule
+	rules                      []Rule // the most frequent
+	all                        []Rule // in the firewall's order, no more than maxRules
 	drops                      []Reason
 	flows                      Flows
 	nat                        []Pool
@@ -161,7 +163,7 @@ func (s *Snapshot) summary() *summary {
 	u := &summary{
 		load:       s.sum("thurward_packet_loop_busy_seconds_total", rate),
 		acceptRate: s.sum("thurward_rule_accepts_total", rate), dropRate: s.sum("thurward_drops_total", rate),
-		rules: s.rules(), drops: s.reasons("thurward_drops_total", "drop_reason"),
+		drops: s.reasons("thurward_drops_total", "drop_reason"),
 		flows: Flows{s.sum("thurward_conntrack_entries", value), s.sum("thurward_conntrack_capacity", value),
 			s.sum("thurward_conntrack_inserts_total", rate), s.sum("thurward_conntrack_evictions_total", value)},
 		nat: s.pools(),
@@ -177,6 +179,8 @@ func (s *Snapshot) summary() *summary {
 		queue:      s.sum("thurward_vsock_send_queue_depth", value),
 		dropped:    s.sum("thurward_vsock_dropped_lines_total", value),
 	}
+	u.all = s.rules()
+	u.rules = frequent(u.all)
 	received := s.sumBy("thurward_interface_receive_bytes_total", rate, "interface")
 	u.point = Point{
 		At: s.at.UTC(), Accepts: u.acceptRate, Drops: u.dropRate,
@@ -187,14 +191,22 @@ func (s *Snapshot) summary() *summary {
 	return u
 }
 
+// rules returns what rules have decided, in the order in which the firewall first told of
+// them.
 func (s *Snapshot) rules() []Rule {
-	m := map[string]*Rule{}
+	rs := []Rule{}
+	at := map[string]int{}
 	get := func(p *point) *Rule {
 		id := p.label("rule_id")
-		if m[id] == nil {
-			m[id] = &Rule{ID: id}
+		i, ok := at[id]
+		if !ok {
+			if len(rs) == maxRules {
+				return &Rule{}
+			}
+			i = len(rs)
+			at[id], rs = i, append(rs, Rule{ID: id})
 		}
-		return m[id]
+		return &rs[i]
 	}
 	ps := s.of("thurward_rule_accepts_total")
 	for i := range ps {
@@ -206,10 +218,12 @@ func (s *Snapshot) rules() []Rule {
 		r := get(&ps[i])
 		r.Drops, r.Rate = r.Drops+ps[i].value, r.Rate+s.rate(&ps[i])
 	}
-	rs := make([]Rule, 0, len(m))
-	for _, r := range m {
-		rs = append(rs, *r)
-	}
+	return rs
+}
+
+// frequent returns the rules that are shown of many.
+func frequent(all []Rule) []Rule {
+	rs := slices.Clone(all)
 	sort.Slice(rs, func(i, j int) bool {
 		a, b := rs[i], rs[j]
 		if a.Rate != b.Rate {

@@ -11,9 +11,8 @@ import (
 
 // A Screen has the options for a view as text.
 type Screen struct {
-	Width, Height int  // 0: unlimited
-	Color         bool // ANSI colours
-	Now           time.Time
+	Color bool // ANSI colours
+	Now   time.Time
 }
 
 // ANSI attributes.
@@ -32,7 +31,7 @@ func (sc Screen) paint(attr, s string) string {
 	return "\x1b[" + attr + "m" + s + "\x1b[0m"
 }
 
-// Draw renders a view as lines, each at most Width wide.
+// Draw renders a view as lines.
 func (sc Screen) Draw(v *View) string {
 	d := drawing{sc: sc}
 	d.head(v)
@@ -41,9 +40,6 @@ func (sc Screen) Draw(v *View) string {
 	d.counters(v)
 	d.add("", "")
 	d.recent(v)
-	if sc.Height > 0 && len(d.lines) > sc.Height {
-		d.lines = d.lines[:sc.Height]
-	}
 	return strings.Join(d.lines, "\n")
 }
 
@@ -66,9 +62,12 @@ func (d *drawing) head(v *View) {
 	}
 	d.add(bold+";"+attr, "%s  %s  up %s  version %s  policy %.19s  clock %s",
 		v.Name, state, since(now, v.Booted), or(v.Version), or(v.Policy), or(v.Clock))
-	if v.Snapshot.IsZero() {
+	switch {
+	case v.Snapshot.IsZero():
 		d.add(faint, "no metrics yet: the firewall sends them when it connects and every 10 seconds")
-	} else {
+	case len(v.History) == 0:
+		d.add(faint, "no rates yet: they need two snapshots of metrics, 10 seconds apart")
+	default:
 		d.add("",
 			"accepted %s/s   dropped %s/s   new flows %s/s   verdicts %s/s   processor %.0f %%   (metrics %s old)",
 			Number(v.AcceptRate), Number(v.DropRate), Number(v.Flows.Inserts), Number(v.EventRate), 100*v.Load, since(now, v.Snapshot))
@@ -115,13 +114,12 @@ func (d *drawing) gauge(name string, used, size float64) {
 
 // counters draws rules and reasons of drops side by side.
 func (d *drawing) counters(v *View) {
-	rows := d.sc.rows(len(d.lines))
 	d.add(bold, "%-28s %8s %12s %12s  %-24s %8s %11s",
 		"RULE", "PKT/S", "ACCEPTED", "DROPPED", "DROPPED FOR", "PKT/S", "TOTAL")
 	if len(v.Rules)+len(v.Drops) == 0 {
 		d.add(faint, "no counters yet")
 	}
-	for i := range min(max(len(v.Rules), len(v.Drops)), rows) {
+	for i := range min(max(len(v.Rules), len(v.Drops)), viewRules) {
 		left := strings.Repeat(" ", 63)
 		if i < len(v.Rules) {
 			r := v.Rules[i]
@@ -136,13 +134,13 @@ func (d *drawing) counters(v *View) {
 	}
 }
 
-// recent draws the last verdicts, as many as there is room for.
+// recent draws the last verdicts.
 func (d *drawing) recent(v *View) {
 	d.add(bold, "LAST VERDICTS")
 	if len(v.Recent) == 0 {
 		d.add(faint, "none yet")
 	}
-	for _, r := range v.Recent[:min(len(v.Recent), d.sc.rest(len(d.lines)))] {
+	for _, r := range v.Recent[:min(len(v.Recent), textVerdicts)] {
 		attr := ""
 		if r.Action == ecs.Drop {
 			attr = red
@@ -151,30 +149,11 @@ func (d *drawing) recent(v *View) {
 	}
 }
 
-// rows returns how many lines the tables of rules and reasons may have. The rest of
-// the screen is for the last verdicts.
-func (sc Screen) rows(used int) int {
-	if sc.Height == 0 {
-		return viewRules
-	}
-	return max((sc.Height-used-4)*3/5, 3)
-}
+// textVerdicts is how many verdicts are in the text.
+const textVerdicts = 10
 
-func (sc Screen) rest(used int) int {
-	if sc.Height == 0 {
-		return 10
-	}
-	return max(sc.Height-used, 0)
-}
-
-// fit makes text safe for the terminal, and cuts it to the width.
-func (sc Screen) fit(s string) string {
-	s = ecs.Clean(s)
-	if sc.Width > 0 {
-		s = cut(s, sc.Width)
-	}
-	return strings.TrimRight(s, " ")
-}
+// fit makes text safe for the terminal.
+func (sc Screen) fit(s string) string { return strings.TrimRight(ecs.Clean(s), " ") }
 
 func cut(s string, n int) string {
 	if utf8.RuneCountInString(s) <= n {

@@ -106,6 +106,12 @@ type Verdict struct {
 	Action  string    `json:"action"`
 	Text    string    `json:"text"`
 	Explain string    `json:"explain,omitempty"`
+
+	Rule        string `json:"rule,omitempty"`
+	Source      string `json:"source,omitempty"`
+	Destination string `json:"destination,omitempty"`
+	Name        string `json:"name,omitempty"`
+	talk        talk
 }
 
 // A Point is one point of the plots.
@@ -125,6 +131,7 @@ type Point struct {
 const (
 	viewRules  = 50
 	viewCounts = 10
+	viewRecent = 100
 )
 
 // view returns what is shown of a firewall.
@@ -162,10 +169,8 @@ func (f *firewall) view(now time.Time) View {
 		n = add(n, e)
 	}
 	v.EventRate = float64(n) / window
-	v.Recent = make([]Verdict, 0, len(f.recent))
-	for i := range f.recent {
-		v.Recent = append(v.Recent, f.recent[(f.next+len(f.recent)-1-i)%len(f.recent)])
-	}
+	v.Recent = f.newest()
+	v.Recent = v.Recent[:min(len(v.Recent), viewRecent)]
 	return v
 }
 
