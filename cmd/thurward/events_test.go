@@ -70,86 +70,32 @@ func TestEventsFollows(t *testing.T) {
 	}
 }
 
+// TestTopOnce: the state as text: at once without rates, or with those of the next
+// snapshot of metrics.
 func TestTopOnce(t *testing.T) {
-	tail, g, send, _ := receiver(t)
+	tail, g, send, st := receiver(t)
 	send(g.Event(time.Now()), g.Event(time.Now()))
-	code, out, errs := capture(t, "top", "--once", "--socket", tail)
-	for _, want := range []string{"203.0.113.10  connected  up 1h0m  version 1.0", "flows                         22500 of 65536    [###.......]  34 %", "ports 203.0.113.10 tcp", "allow-web", "no_matching_allow_rule", "DNS 0 queries/s", "LAST VERDICTS"} {
+	code, out, errs := capture(t, "top", "--once", "--wait", "0s", "--socket", tail)
+	if code != 0 || !strings.Contains(out, "no rates yet") {
+		t.Errorf("exit %d\n%s\n%s", code, out, errs)
+	}
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		for end := time.Now().Add(10 * time.Second); st.Hub.Followers() == 0 && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(1200 * time.Millisecond) // rates of less than a second are not taken
+		send(g.Snapshot()...)
+		send(g.Event(time.Now()), g.Event(time.Now()))
+	})
+	code, out, errs = capture(t, "top", "--once", "--socket", tail)
+	sender.Wait()
+	for _, want := range []string{"203.0.113.10  connected  up 1h0m  version 1.0", "flows                         24000 of 65536    [####......]  37 %", "ports 203.0.113.10 tcp", "allow-web", "no_matching_allow_rule", "DNS ", "accepted ", "LAST VERDICTS"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q", want)
 		}
 	}
-	if code != 0 || strings.Contains(out, "\x1b[") || t.Failed() {
+	if code != 0 || strings.Contains(out, "\x1b[") || strings.Contains(out, "accepted 0/s") || strings.Contains(out, "no rates") || t.Failed() {
 		t.Errorf("exit %d\n%s\n%s", code, out, errs)
 	}
-}
-
-// TestTopView: the view fits the terminal, pauses, and shows the next firewall.
-func TestTopView(t *testing.T) {
-	m := dashboard.NewModel()
-	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
-	model := &topModel{model: m, now: func() time.Time { return now }}
-	model.refresh()
-	if !strings.Contains(model.draw(), "waiting for a firewall") {
-		t.Error(model.draw())
-	}
-	for _, wan := range []string{"203.0.113.10/24", "203.0.113.20/24"} {
-		g, s := &guesttest.Guest{Boot: wan, WAN: wan, Start: now.Add(-time.Minute)}, &ingest.Source{}
-		for i := range 3 {
-			for _, l := range append(append([]string{g.Hello(now)}, g.Snapshot()...), g.Event(now), g.Event(now)) {
-				it := ingest.Parse(l)
-				if it.Kind == ingest.HelloKind {
-					s.Hello = it.Hello
-				}
-				m.Add(s, it, now.Add(time.Duration(i)*10*time.Second))
-			}
-		}
-	}
-	now = now.Add(20 * time.Second)
-	model.refresh()
-	for _, size := range []struct{ Width, Height int }{{120, 40}, {80, 24}, {20, 5}, {1, 1}} {
-		model.width, model.height = size.Width, size.Height
-		lines := strings.Split(model.draw(), "\n")
-		if len(lines) > size.Height && size.Height > 1 {
-			t.Errorf("%dx%d: %d lines", size.Width, size.Height, len(lines))
-		}
-		for _, l := range lines[:len(lines)-1] {
-			if n := len([]rune(stripped(l))); n > size.Width {
-				t.Errorf("%dx%d: %d columns: %q", size.Width, size.Height, n, l)
-			}
-		}
-	}
-	model.width, model.height = 120, 40
-	if !strings.Contains(model.draw(), "203.0.113.10  connected") || !strings.Contains(model.draw(), "accepted 11.39k/s   dropped 48/s") {
-		t.Error(model.draw())
-	}
-	model.press("tab")
-	if !strings.Contains(model.draw(), "203.0.113.20  connected") || !strings.Contains(model.draw(), "firewall 2 of 2") {
-		t.Error(model.draw())
-	}
-	model.press("p")
-	before := model.draw()
-	now = now.Add(time.Hour)
-	model.refresh()
-	if model.draw() != before || !strings.Contains(before, "PAUSED") {
-		t.Error("the view goes on while paused")
-	}
-	if !model.press("q") {
-		t.Error("q does not quit")
-	}
-}
-
-// stripped removes ANSI attributes.
-func stripped(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == 0x1b {
-			for i < len(s) && s[i] != 'm' {
-				i++
-			}
-			continue
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }

@@ -5,32 +5,34 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"strings"
 	"time"
 
+	"github.com/gdamore/tcell/v3"
 	"github.com/spf13/cobra"
 
 	"github.com/thurward/thurward/internal/host/dashboard"
 	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/terminal"
+	"github.com/thurward/thurward/internal/host/top"
 )
 
 func newTopCmd() *cobra.Command {
 	var socket string
 	var once bool
-	var wait time.Duration
+	wait := onceRates
 	cmd := &cobra.Command{
 		Use:   "top",
 		Short: "Watch the firewall",
-		Long: `top shows the present state of the firewall: rules by rate, drops by reason,
-flows, port pools, DNS, the telemetry itself, and the last verdicts. It follows
-the same stream as thurward events.
+		Long: `top shows the present state of the firewall, and what it was since top began, for
+two hours at most: rates, flows, port pools, and lists of rules, reasons of drops, denied hosts,
+denied names, and the last verdicts, which can be sorted and filtered. Enter opens a
+pane for one rule, host or name. It follows the same stream as thurward events.
 
 Rates are between the last two snapshots of the firewall's metrics, which come
-every 10 seconds. Keys: tab next firewall, p pause, q quit.`,
+every 10 seconds. Keys: 1 to 5 lists, arrows move, Enter open, s sort, r reverse,
+/ filter, tab next firewall, p pause, ? all keys, q quit. NO_COLOR is respected.`,
 		Example: `  thurward top
-  thurward top --once          # one snapshot as text, for scripts`,
+  thurward top --once          # the state as text, for scripts`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if wait < 0 {
@@ -44,7 +46,10 @@ every 10 seconds. Keys: tab next firewall, p pause, q quit.`,
 			if once || !tty {
 				err = topOnce(ctx, socket, wait, dashboard.Screen{Color: terminal.Colour(out)}, cmd.OutOrStdout())
 			} else {
-				err = topLive(ctx, socket, os.Stdin, out)
+				var screen tcell.Screen
+				if screen, err = tcell.NewScreen(tcell.OptSanitizeContent(true)); err == nil {
+					err = topLive(ctx, socket, screen)
+				}
 			}
 			if errors.Is(err, errInterrupted) {
 				return nil
@@ -53,24 +58,26 @@ every 10 seconds. Keys: tab next firewall, p pause, q quit.`,
 		},
 	}
 	socketFlag(cmd, &socket)
-	cmd.Flags().BoolVar(&once, "once", false, "print one snapshot and end (also if the output is no terminal)")
-	cmd.Flags().DurationVar(&wait, "wait", 0, "with --once: collect for this long first; rates need two snapshots of metrics, 10 seconds apart")
+	cmd.Flags().BoolVar(&once, "once", false, "print the state and end (also if the output is no terminal)")
+	cmd.Flags().DurationVar(&wait, "wait", onceRates, "with --once: how long to wait for rates, which need two snapshots of metrics; 0: not at all")
 	return cmd
 }
 
-// onceLimit is how long topOnce waits for a firewall's metrics.
-const onceLimit = 5 * time.Second
+// How long topOnce waits.
+const (
+	onceLimit = 5 * time.Second  // for a firewall's metrics
+	onceRates = 12 * time.Second // for those that come next, and so for rates
+)
 
-// topOnce prints one snapshot of each firewall.
+// topOnce prints the state of each firewall, when all have rates, or after wait.
 func topOnce(ctx context.Context, socket string, wait time.Duration, sc dashboard.Screen, w io.Writer) error {
 	m := dashboard.NewModel()
-	began := time.Now()
-	ctx, cancel := context.WithTimeoutCause(ctx, wait+onceLimit, errEnough)
+	ctx, cancel := context.WithTimeoutCause(ctx, max(wait, onceLimit), errEnough)
 	defer cancel()
 	err := follow(ctx, socket, io.Discard, func(s *ingest.Source, it ingest.Item) error {
 		now := time.Now()
 		m.Add(s, it, now)
-		if it.Kind == ingest.EOFKind && now.Sub(began) >= wait {
+		if it.Kind == ingest.EOFKind && enough(m.Views(now), wait > 0) {
 			return errEnough
 		}
 		return nil
@@ -92,97 +99,38 @@ func topOnce(ctx context.Context, socket string, wait time.Duration, sc dashboar
 	return nil
 }
 
-// redrawEvery is how often the live view is drawn.
-const redrawEvery = 500 * time.Millisecond
-
-// topLive runs the live view until the user ends it.
-func topLive(ctx context.Context, socket string, in, out *os.File) error {
-	t := &topModel{model: dashboard.NewModel(), now: time.Now}
-	s, err := openScreen(in, out, "thurward top")
-	if err != nil {
-		return err
+// enough reports whether all firewalls that are connected have metrics, or rates.
+func enough(vs []dashboard.View, rates bool) bool {
+	for i := range vs {
+		v := &vs[i]
+		if v.Connected && (v.Snapshot.IsZero() || rates && len(v.History) == 0) {
+			return false
+		}
 	}
-	defer s.close()
+	return true
+}
+
+// topLive runs the full-screen view until the user ends it.
+func topLive(ctx context.Context, socket string, out tcell.Screen) error {
+	if err := out.Init(); err != nil {
+		return fmt.Errorf("the terminal: %w", err)
+	}
+	defer out.Fini()
+	out.SetTitle("thurward top")
+	m := dashboard.NewModel()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- follow(ctx, socket, io.Discard, func(s *ingest.Source, it ingest.Item) error {
-			t.model.Add(s, it, time.Now())
+		err := follow(ctx, socket, io.Discard, func(s *ingest.Source, it ingest.Item) error {
+			m.Add(s, it, time.Now())
 			return nil
 		})
+		ended <- err
+		stop(err)
 	}()
-	clock := time.NewTicker(redrawEvery)
-	defer clock.Stop()
-	t.refresh()
-	for {
-		t.width, t.height = s.size()
-		s.draw(t.draw())
-		select {
-		case err := <-ended:
-			return err
-		case <-clock.C:
-			t.refresh()
-		case <-s.resized:
-		case k := <-s.keys:
-			if t.press(k) {
-				stop(errInterrupted)
-				return <-ended
-			}
-		}
+	if top.New(m, out, time.Now).Run(ctx) {
+		stop(errInterrupted)
 	}
-}
-
-// A topModel is the state of the live view.
-type topModel struct {
-	model         *dashboard.Model
-	now           func() time.Time
-	width, height int
-	chosen        int
-	paused        bool
-	views         []dashboard.View
-	at            time.Time
-}
-
-func (t *topModel) refresh() {
-	if !t.paused {
-		t.at = t.now()
-		t.views = t.model.Views(t.at)
-	}
-}
-
-// press handles a key, and reports whether it ends the view.
-func (t *topModel) press(key string) (quit bool) {
-	switch key {
-	case "q", "ctrl+c", "esc":
-		return true
-	case "tab", "right", "down":
-		t.chosen++
-	case "shift+tab", "left", "up":
-		t.chosen += max(len(t.views), 1) - 1
-	case "p", " ":
-		t.paused = !t.paused
-		t.refresh()
-	}
-	return false
-}
-
-func (t *topModel) draw() string {
-	if len(t.views) == 0 {
-		return "waiting for a firewall to connect…   q quits"
-	}
-	i := t.chosen % len(t.views)
-	sc := dashboard.Screen{Width: t.width, Height: max(t.height-1, 0), Color: true, Now: t.at}
-	body := sc.Draw(&t.views[i])
-	if t.height > 0 { // keep the last line at the bottom
-		body += strings.Repeat("\n", max(t.height-1-strings.Count(body, "\n")-1, 0))
-	}
-	foot := "q quit  p pause"
-	if len(t.views) > 1 {
-		foot = fmt.Sprintf("firewall %d of %d  tab next  %s", i+1, len(t.views), foot)
-	}
-	if t.paused {
-		foot = "PAUSED at " + t.at.Format("15:04:05") + "  " + foot
-	}
-	return body + "\n\x1b[2m" + foot + "\x1b[0m"
+	return <-ended
 }

@@ -157,7 +157,7 @@ func (d *desk) unharmed() {
 		if vs[i].Name == goodName {
 			good = len(vs[i].Rules) == len(guesttest.Rules) && vs[i].Flows.Entries > 0 && vs[i].Stream.Malformed == 0
 		}
-		dashboard.Screen{Width: 120, Height: 40, Now: time.Now()}.Draw(&vs[i])
+		dashboard.Screen{Now: time.Now()}.Draw(&vs[i])
 	}
 	if !good {
 		d.t.Errorf("the honest firewall on the page: %.500s", body)
