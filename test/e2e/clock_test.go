@@ -289,16 +289,28 @@ func TestClockAfterRestore(t *testing.T) {
 var driftFor = flag.Duration("drift", 15*time.Second, "how long TestDrift compares the image's clock with the host's")
 
 // TestDrift: under TCG, where the time comes from a time-stamp counter that was calibrated in
-// milliseconds and may be off by some 600 ppm, the time of day stays within 100 ms of what it
-// was against the host's, and has no slope.
+// milliseconds and may be off by some 600 ppm, and under KVM, where it comes from kvmclock, the
+// time of day stays within 100 ms of what it was against the host's, and has no slope.
 func TestDrift(t *testing.T) {
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}
 	t.Parallel()
+	for name, accel := range map[string][]string{"tcg": {"-accel", "tcg", "-cpu", "max"}, "kvm": {"-accel", "kvm", "-cpu", "host,-arch-capabilities"}} {
+		t.Run(name, func(t *testing.T) {
+			if why := noKVM(); name == "kvm" && why != "" && !softwareKVM() {
+				t.Skip(why)
+			}
+			t.Parallel()
+			drift(t, accel)
+		})
+	}
+}
+
+func drift(t *testing.T, accel []string) {
 	ctx, cancel := context.WithTimeout(t.Context(), *driftFor+time.Minute)
 	defer cancel()
-	s := newStoppable(ctx, t, "-accel", "tcg", "-cpu", "max")
+	s := newStoppable(ctx, t, accel...)
 	time.Sleep(3 * time.Second) // a real-time clock is first read for a second
 	low, high := s.fast(2000)
 	begun := time.Now()
