@@ -51,18 +51,19 @@ func run(args arguments) error {
 	if err != nil {
 		return err
 	}
-	// A policy may need more memory than there is: report that before anything is
-	// allocated.
-	if need := memoryNeeded(policy); need > sys.FreeBytes() {
-		return errors.New("the policy needs " + mega(need) + " MB of memory for " + itoa(int(policy.Settings.MaxFlows)) +
-			" flows and its buffers, and " + mega(sys.FreeBytes()) + " MB are free " +
-			"(give the machine more with --memory, or lower defaults.max_flows)")
-	}
-	pool, err := newPool()
+	found, err := findPorts(policy, args)
 	if err != nil {
 		return err
 	}
-	nics, err := openPorts(policy, args, pool)
+	mtu, err := fits(policy, found[0].MTU(), found[1].MTU(), sys.FreeBytes())
+	if err != nil {
+		return err
+	}
+	pool, err := newPool(mtu)
+	if err != nil {
+		return err
+	}
+	nics, err := found.open(policy, pool)
 	if err != nil {
 		return err
 	}
@@ -116,11 +117,12 @@ func line(s string) []byte {
 	return append(printable.Append([]byte("thurward: "), s, maxSaid), '\n')
 }
 
-// newPool makes the packet buffers.
-func newPool() (*framebuf.Pool, error) {
-	mem, phys, err := sys.DMA(buffers*framebuf.Size, false)
+// newPool makes the packet buffers, for packets of at most mtu bytes.
+func newPool(mtu int) (*framebuf.Pool, error) {
+	n, span := router.Buffers(mtu)
+	mem, phys, err := sys.DMA(n*span*framebuf.Size, false)
 	if err != nil {
 		return nil, errors.New("no memory for packet buffers (give the machine more with --memory)")
 	}
-	return framebuf.NewPool(mem, phys), nil
+	return framebuf.NewPoolOf(mem, phys, span), nil
 }

@@ -1,11 +1,11 @@
 package main
 
 import (
+	"errors"
 	"runtime/debug"
 	"strconv"
 
 	"github.com/thurward/thurward/internal/guest/export"
-	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/router"
 	"github.com/thurward/thurward/internal/guest/sys"
 	"github.com/thurward/thurward/internal/guest/virtio"
@@ -14,9 +14,6 @@ import (
 )
 
 const (
-	// buffers is the number of packet buffers: two full queues for each of two devices, and
-	// as many again in the data plane.
-	buffers = 2048
 	// ringSize is the number of events that may wait to be printed.
 	ringSize = 4096
 	// tlsHeap is the memory of TLS in Go's heap beside the links, in bytes: certificates of
@@ -26,15 +23,41 @@ const (
 	heapFloor = 8 << 20
 )
 
-// memoryNeeded returns the memory of the policy's tables and of the buffers, with the least
-// heap, in bytes.
-func memoryNeeded(p *ruleset.Policy) uint64 {
-	tables := router.MemoryOf(p)
+// memoryNeeded returns the memory of the policy's tables and of the buffers for packets of at
+// most mtu bytes, with the least heap, in bytes.
+func memoryNeeded(p *ruleset.Policy, mtu int) uint64 {
+	tables := router.MemoryOf(p, mtu)
 	heap := heapFloor
 	if tables.Links > 0 {
 		heap += tlsHeap
 	}
-	return uint64(tables.Total()+event.RingBytes(ringSize)+export.StreamBytes+virtio.VsockBytes+heap) + 2*(2<<20) + buffers*framebuf.Size
+	return uint64(tables.Total()+event.RingBytes(ringSize)+export.StreamBytes+virtio.VsockBytes+heap) + 2*(2<<20)
+}
+
+// fits returns the MTU that buffers are made for, with free bytes of memory, and devices that
+// report the MTUs lan and wan. A policy may need more memory than there is: that is reported
+// before anything is allocated. Large buffers for which only a device asks are not made where
+// there is no memory for them.
+func fits(p *ruleset.Policy, lan, wan int, free uint64) (mtu int, err error) {
+	mtu = router.LargestMTU(p, lan, wan)
+	if memoryNeeded(p, mtu) <= free {
+		return mtu, nil
+	}
+	mtu = min(mtu, router.LargestMTU(p, 0, 0))
+	if need := memoryNeeded(p, mtu); need > free {
+		return 0, errors.New("the policy needs " + mega(need) + " MB of memory for " + itoa(int(p.Settings.MaxFlows)) +
+			" flows and its buffers for packets of " + itoa(mtu) + " bytes, and " + mega(free) + " MB are free " +
+			"(give the machine more with --memory, or lower defaults.max_flows" + lowerMTU(mtu) + ")")
+	}
+	return mtu, nil
+}
+
+// lowerMTU is a remedy for buffers that are larger than usual.
+func lowerMTU(mtu int) string {
+	if _, span := router.Buffers(mtu); span > 1 {
+		return " or the interfaces' mtu"
+	}
+	return ""
 }
 
 // alloc returns memory for the flow table. memoryNeeded has checked that there is enough; a

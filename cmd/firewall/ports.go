@@ -9,6 +9,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/router"
 	"github.com/thurward/thurward/internal/guest/sys"
 	"github.com/thurward/thurward/internal/guest/virtio"
+	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -23,10 +24,22 @@ type ports struct {
 
 const netDevice = 1 // virtio device type
 
-// openPorts identifies the devices of LAN and WAN by their hardware addresses, and opens
-// both. The order of devices is not used: it differs between hypervisors. The address of an
-// interface is in a boot argument or in the policy.
-func openPorts(p *ruleset.Policy, args arguments, pool *framebuf.Pool) (*ports, error) {
+// A side is the device of LAN or WAN, which has been found.
+type side struct {
+	*virtio.NetDevice
+	name string
+	role ruleset.Role
+	mac  [6]byte
+	bit  uint64 // in the result of sys.Wait
+}
+
+// sides are those of LAN and WAN.
+type sides [2]side
+
+// findPorts identifies the devices of LAN and WAN by their hardware addresses. The order of
+// devices is not used: it differs between hypervisors. The address of an interface is in a
+// boot argument or in the policy.
+func findPorts(p *ruleset.Policy, args arguments) (*sides, error) {
 	devices := sys.Devices(netDevice)
 	var have []string
 	macs := make([][6]byte, len(devices))
@@ -53,47 +66,68 @@ func openPorts(p *ruleset.Policy, args arguments, pool *framebuf.Pool) (*ports, 
 	if len(have) > 0 {
 		found = "the machine has " + strings.Join(have, ", ")
 	}
-	ps := &ports{}
+	ss := &sides{}
 	used := -1
-	for _, side := range []struct {
+	for i, want := range []struct {
 		name string
 		role ruleset.Role
 		arg  [6]byte
 		set  bool
-		dev  **virtio.Net
-		bit  *uint64
-	}{{"lan", ruleset.LAN, args.lan, args.hasLAN, &ps.lan, &ps.lanBit}, {"wan", ruleset.WAN, args.wan, args.hasWAN, &ps.wan, &ps.wanBit}} {
-		want := side.arg
-		if f := p.Interface(side.role); f != nil && f.HasMAC != 0 && !side.set {
-			want = f.MAC
-		} else if !side.set {
-			return nil, errors.New("which network device is the " + side.name + "? Give the boot argument thurward." +
-				side.name + "=MAC, or mac: in the policy's interface; " + found)
+	}{{"lan", ruleset.LAN, args.lan, args.hasLAN}, {"wan", ruleset.WAN, args.wan, args.hasWAN}} {
+		mac := want.arg
+		if f := p.Interface(want.role); f != nil && f.HasMAC != 0 && !want.set {
+			mac = f.MAC
+		} else if !want.set {
+			return nil, errors.New("which network device is the " + want.name + "? Give the boot argument thurward." +
+				want.name + "=MAC, or mac: in the policy's interface; " + found)
 		}
 		n := -1
 		for i := range macs {
-			if nets[i] != nil && macs[i] == want && i != used {
+			if nets[i] != nil && macs[i] == mac && i != used {
 				n = i
 			}
 		}
 		if n < 0 {
-			return nil, errors.New("no network device for the " + side.name + " interface: want " + formatMAC(want) + "; " + found)
+			return nil, errors.New("no network device for the " + want.name + " interface: want " + formatMAC(mac) + "; " + found)
 		}
 		used = n
-		dev, err := nets[n].Open(dma, pool, virtio.NetOptions{})
-		if err != nil {
-			return nil, errors.New("the " + side.name + " interface (" + formatMAC(want) + "): " + err.Error())
-		}
-		if m := dev.DeviceMTU(); m > dev.MTU() {
-			say("note: the network of the " + side.name + " interface carries packets of " + itoa(m) + " bytes, the firewall " +
-				itoa(dev.MTU()) + ": longer ones are dropped (set the MTU of its hosts to that)")
-		}
-		*side.dev, *side.bit = dev, 1<<devices[n].Bit
+		ss[i] = side{NetDevice: nets[n], name: want.name, role: want.role, mac: mac, bit: 1 << devices[n].Bit}
 	}
 	if len(devices) > 2 {
 		say("note: " + itoa(len(devices)-2) + " network device(s) are not used; " + found)
 	}
+	return ss, nil
+}
+
+// open opens both devices.
+func (ss *sides) open(p *ruleset.Policy, pool *framebuf.Pool) (*ports, error) {
+	ps := &ports{lanBit: ss[0].bit, wanBit: ss[1].bit}
+	for i, to := range [...]**virtio.Net{&ps.lan, &ps.wan} {
+		s := &ss[i]
+		dev, err := s.Open(dma, pool, virtio.NetOptions{})
+		if err != nil {
+			return nil, errors.New("the " + s.name + " interface (" + formatMAC(s.mac) + "): " + err.Error())
+		}
+		if why := narrow(int(p.Interface(s.role).MTU), s.MTU(), pool.MaxLen()-packet.EthLen); why != "" {
+			say("note: the " + s.name + " interface: " + why)
+		}
+		*to = dev
+	}
 	return ps, nil
+}
+
+// narrow says why packets on a link are not as long as one may expect, "" where they are: said
+// is the policy's MTU, 0 for none, device the one that the device reports, 0 for none, and room
+// the longest packet that a buffer holds.
+func narrow(said, device, room int) string {
+	switch {
+	case said == 0 && device > min(room, ruleset.MaxMTU):
+		return "its network carries packets of " + itoa(device) + " bytes, the firewall " + itoa(min(room, ruleset.MaxMTU)) +
+			": longer ones are dropped (set the MTU of its hosts to that, or give the machine more memory)"
+	case device != 0 && said > device:
+		return "its mtu is " + itoa(said) + ", and its network carries packets of " + itoa(device) + " bytes: the firewall sends none that are longer"
+	}
+	return ""
 }
 
 func (p *ports) config(r ruleset.Role) router.PortConfig {

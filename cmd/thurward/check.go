@@ -113,6 +113,7 @@ func printCost(w io.Writer, p *policy.Policy, seg *ruleset.Policy) {
 	if c.Memory.Names > 0 {
 		printable.Fprintf(w, "  names    %s for %d answers of the DNS proxy\n", mb(c.Memory.Names), p.DNS.MaxNames)
 	}
+	printable.Fprintf(w, "  buffers  %s for packets of up to %d bytes\n", mb(c.Memory.Buffers), c.MTU)
 	if n := len(p.Tests); n > 0 {
 		printable.Fprintf(w, "  tests    %d, which thurward test runs\n", n)
 	}

@@ -261,16 +261,18 @@ func TestSmallMachines(t *testing.T) {
 	}
 }
 
-// TestMTUBeyond: what a device says is carried as far as buffers go, and said where they do
-// not.
+// TestMTUBeyond: what a device says is carried as far as buffers and memory go, and said where
+// they do not.
 func TestMTUBeyond(t *testing.T) {
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}
-	for mtu, want := range map[string]bool{"1500": false, "1958": false, "9000": true} {
-		out := console(t, append(nics("virtio-net-device,host_mtu="+mtu), "-M", "microvm", "-global", "virtio-mmio.force-legacy=false")...)
-		if told := strings.Contains(out, "carries packets of "+mtu+" bytes, the firewall 1958"); told != want || !strings.Contains(out, "thurward: ready ") {
-			t.Errorf("host_mtu=%s: told %v; console:\n%s", mtu, told, out)
+	for _, c := range []struct{ mtu, memory, carried string }{{"1500", "64M", ""}, {"1958", "64M", ""}, {"9000", "64M", ""}, {"9216", "64M", ""},
+		{"9217", "64M", "9216"}, {"9000", "50M", "1958"}} {
+		out := console(t, append(nics("virtio-net-device,host_mtu="+c.mtu), "-m", c.memory, "-M", "microvm", "-global", "virtio-mmio.force-legacy=false")...)
+		if told := strings.Contains(out, "carries packets of "+c.mtu+" bytes, the firewall "+c.carried); told != (c.carried != "") ||
+			c.carried == "" && strings.Contains(out, "carries packets") || !strings.Contains(out, "thurward: ready ") {
+			t.Errorf("%+v: told %v; console:\n%s", c, told, out)
 		}
 	}
 }

@@ -36,3 +36,62 @@ func TestPool(t *testing.T) {
 		t.Fatal("Bytes is not the buffer's memory")
 	}
 }
+
+// TestPoolOfSpans: buffers for long frames lie one after the other, the bytes of each are its
+// own, and a frame is as long as its buffer at most.
+func TestPoolOfSpans(t *testing.T) {
+	for _, span := range []int{1, 3, 5} {
+		p := NewPoolOf(make([]byte, 4*span*Size+span*Size-1), 0x1000, span)
+		if p.Cap() != 4 || p.Free() != 4 || p.Size() != uint32(span*Size) || p.MaxLen() != span*Size-Headroom || p.Numbers() != 4*span {
+			t.Fatalf("span %d: %d buffers of %d", span, p.Cap(), p.Size())
+		}
+		links := NewLinks(p)
+		var q Queue
+		at := map[uint64]bool{}
+		for i := range 4 {
+			b, ok := p.Get()
+			if !ok || len(p.Buffer(b)) != span*Size || p.Phys(b) != 0x1000+uint64(i*span*Size) || at[p.Phys(b)] {
+				t.Fatalf("span %d: buffer %d at %#x, %v", span, b, p.Phys(b), ok)
+			}
+			at[p.Phys(b)] = true
+			f := Frame{Buf: b, Len: uint32(p.MaxLen())}
+			for j := range p.Bytes(f) {
+				p.Bytes(f)[j] = byte(i)
+			}
+			links.Push(&q, f, uint32(i))
+			l := p.Chain([]uint32{b}, []uint32{0}, Large{First: uint16(p.MaxLen())})
+			if !l.IsLarge() || len(p.First(l)) != p.MaxLen() {
+				t.Errorf("span %d: a large frame with %d bytes", span, len(p.First(l)))
+			}
+		}
+		if b, ok := p.Get(); ok {
+			t.Fatalf("span %d: a fifth buffer: %d", span, b)
+		}
+		for i := range 4 {
+			f := links.Pop(&q)
+			for _, x := range p.Bytes(f) {
+				if x != byte(i) {
+					t.Fatalf("span %d: buffer %d has the bytes of %d", span, i, x)
+				}
+			}
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("span %d: a frame that is longer than its buffer", span)
+					}
+				}()
+				p.Bytes(Frame{Buf: f.Buf, Len: f.Len + 1})
+			}()
+			p.Put(f.Buf)
+		}
+		p.Put(uint32(4 * span)) // not ours
+		if p.Free() != 4 {
+			t.Errorf("span %d: %d free", span, p.Free())
+		}
+	}
+	for n, want := range map[int]int{0: 1, 1514: 1, MaxLen: 1, MaxLen + 1: 3, 3*Size - Headroom: 3, 3*Size - Headroom + 1: 5, 9014: 5, 1 << 20: 5} {
+		if got := Span(n); got != want {
+			t.Errorf("frames of %d bytes: %d", n, got)
+		}
+	}
+}

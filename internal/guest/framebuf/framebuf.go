@@ -8,10 +8,15 @@ package framebuf
 
 import "unsafe"
 
-// Size is the length of every buffer in bytes. It has room for a frame of the largest
-// supported MTU (1500) with its Ethernet and virtio headers, a VLAN tag, and an ICMP error
-// built in place. It is an odd number of cache lines: with 2048 bytes the headers of all
-// frames would share two of the 64 sets of a first-level cache, and a batch would not fit.
+// Size is the length of a buffer in bytes, in pools for frames of the usual MTU. It has room
+// for a frame of 1500 bytes with its Ethernet and virtio headers, a VLAN tag, and an ICMP
+// error built in place. It is an odd number of cache lines: with 2048 bytes the headers of
+// all frames would share two of the 64 sets of a first-level cache, and a batch would not
+// fit.
+//
+// Buffers for longer frames are several of this size, one after the other, an odd number
+// again (Span). Each has the number of its first: a place is found as in any other pool, and
+// the numbers between are no buffers'.
 const Size = 1984
 
 // Headroom is where a received or built Ethernet frame starts in its buffer:
@@ -19,14 +24,28 @@ const Size = 1984
 // that header and packet headers share the first cache line.
 const Headroom = 12
 
-// MaxLen is the longest Ethernet frame a buffer holds, in bytes.
+// MaxLen is the longest Ethernet frame that a buffer of Size bytes holds, in bytes.
 const MaxLen = Size - Headroom
+
+// maxSpan is the largest number of Size that a buffer has.
+const maxSpan = 5
+
+// Span returns how many times Size bytes a buffer has that holds frames of n bytes, at most
+// those of the largest buffer.
+func Span(n int) int {
+	for k := 1; k < maxSpan; k += 2 {
+		if n <= k*Size-Headroom {
+			return k
+		}
+	}
+	return maxSpan
+}
 
 // A Frame is one Ethernet frame, without FCS, in a buffer of a Pool, at Headroom; or, with
 // a Len of 0, a large frame in several (see Large).
 type Frame struct {
 	Buf uint32 // number of the buffer in its pool
-	Len uint32 // length of the frame in bytes, at most MaxLen
+	Len uint32 // length of the frame in bytes, at most the pool's MaxLen
 }
 
 // A Pool is a fixed set of buffers in one contiguous stretch of memory.
@@ -34,6 +53,9 @@ type Pool struct {
 	mem  []byte
 	phys uint64
 	free []uint32 // stack of free buffer numbers: the hottest is reused first
+	size uint32   // of a buffer in bytes
+	most uint32   // MaxLen
+	end  uint32   // above all numbers
 
 	large []Large // by first buffer
 	next  []part  // by buffer: the one after it in its chain
@@ -41,17 +63,31 @@ type Pool struct {
 
 // NewPool makes a pool of len(mem)/Size buffers over mem, whose bus address is phys (0
 // where there are no devices, as in tests).
-func NewPool(mem []byte, phys uint64) *Pool {
-	n := len(mem) / Size
-	p := &Pool{mem: mem[: n*Size : n*Size], phys: phys, free: make([]uint32, n), large: make([]Large, n), next: make([]part, n)}
+func NewPool(mem []byte, phys uint64) *Pool { return NewPoolOf(mem, phys, 1) }
+
+// NewPoolOf is NewPool with buffers of span times Size bytes; see Span.
+func NewPoolOf(mem []byte, phys uint64, span int) *Pool {
+	n := len(mem) / (span * Size)
+	end := n * span
+	p := &Pool{mem: mem[: end*Size : end*Size], phys: phys, free: make([]uint32, n), size: uint32(span * Size),
+		most: uint32(span*Size - Headroom), end: uint32(end), large: make([]Large, end), next: make([]part, end)}
 	for i := range p.free {
-		p.free[i] = uint32(n - 1 - i)
+		p.free[i] = uint32((n - 1 - i) * span)
 	}
 	return p
 }
 
 // Cap returns the number of buffers, free or not.
 func (p *Pool) Cap() int { return cap(p.free) }
+
+// Numbers returns what all numbers of buffers are below.
+func (p *Pool) Numbers() int { return int(p.end) }
+
+// Size returns the length of every buffer in bytes.
+func (p *Pool) Size() uint32 { return p.size }
+
+// MaxLen returns the length of the longest Ethernet frame that a buffer holds, in bytes.
+func (p *Pool) MaxLen() int { return int(p.most) }
 
 // Free returns the number of free buffers.
 func (p *Pool) Free() int { return len(p.free) }
@@ -71,22 +107,45 @@ func (p *Pool) Get() (buf uint32, ok bool) {
 // a buffer when all are free.
 func (p *Pool) Put(buf uint32) {
 	n := len(p.free)
-	if n == cap(p.free) || buf >= uint32(cap(p.free)) {
+	if n == cap(p.free) || buf >= p.end {
 		return
 	}
 	p.free = p.free[:n+1]
 	p.free[n] = buf
 }
 
-// Buffer returns the whole buffer, Size bytes.
+// Buffer returns the whole buffer.
 func (p *Pool) Buffer(buf uint32) []byte {
-	o := int(buf) * Size
-	return p.mem[o : o+Size : o+Size]
+	return p.span(buf, 0, p.size)
 }
 
 // Bytes returns the frame's bytes, from the Ethernet header to its last byte.
 func (p *Pool) Bytes(f Frame) []byte {
-	return p.place(f.Buf)[:f.Len]
+	return p.first(f.Buf, f.Len)
+}
+
+// first returns the first n bytes of a frame in a buffer.
+func (p *Pool) first(buf, n uint32) []byte {
+	if n > p.most {
+		panic("frame: longer than its buffer")
+	}
+	return p.span(buf, Headroom, n)
+}
+
+// span returns n bytes of a buffer from offset at on, of which the caller knows that the buffer
+// has them. Every packet needs it several times; it is cheaper than slicing mem.
+func (p *Pool) span(buf, at, n uint32) []byte {
+	const all = 1 << 16 // more than any buffer has, so that the compiler needs no check of its own
+	n &= all - 1
+	return (*[all]byte)(p.at(buf, at))[:n:n]
+}
+
+// at returns the place of an offset in a buffer.
+func (p *Pool) at(buf, at uint32) unsafe.Pointer {
+	if buf >= p.end {
+		panic("frame: a buffer that is not in the pool")
+	}
+	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(p.mem)), uintptr(buf)*Size+uintptr(at))
 }
 
 // Head is the number of bytes that Pool.Head returns: more than the headers of most frames.
@@ -95,16 +154,7 @@ const Head = 64
 // Head returns the first Head bytes at the frame's place in its buffer. The frame may be
 // shorter; the bytes after it are then undefined.
 func (p *Pool) Head(f Frame) *[Head]byte {
-	return (*[Head]byte)(p.place(f.Buf)[:])
-}
-
-// place returns the place of the frame in a buffer. Every packet needs it several times; it
-// is cheaper than slicing mem.
-func (p *Pool) place(buf uint32) *[MaxLen]byte {
-	if buf >= uint32(cap(p.free)) {
-		panic("frame: a buffer that is not in the pool")
-	}
-	return (*[MaxLen]byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(p.mem)), uintptr(buf)*Size+Headroom))
+	return (*[Head]byte)(p.at(f.Buf, Headroom))
 }
 
 // Line returns the address of the cache line at offset off of a buffer, for prefetch.Read.

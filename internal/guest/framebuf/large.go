@@ -8,7 +8,7 @@ package framebuf
 // A Frame without bytes that is no chain has no Parts.
 
 // MaxParts is the largest number of buffers of a large frame: of 64 KB, behind the
-// Ethernet and virtio headers.
+// Ethernet and virtio headers, in buffers of Size bytes.
 const MaxParts = (MaxTotal + Headroom + Size - 1) / Size
 
 // MaxTotal is the length of the longest large frame in bytes: an IPv4 packet of the largest
@@ -43,7 +43,7 @@ func (p *Pool) First(f Frame) []byte {
 	if l.Parts == 0 {
 		return nil
 	}
-	return p.place(f.Buf)[:l.First]
+	return p.first(f.Buf, uint32(l.First))
 }
 
 // Chain makes the buffers in bufs, at most MaxParts of them, a large frame of which each
@@ -51,7 +51,7 @@ func (p *Pool) First(f Frame) []byte {
 func (p *Pool) Chain(bufs []uint32, n []uint32, l Large) Frame {
 	l.Parts, l.Total = uint16(len(bufs)), uint32(l.First)
 	for i := 1; i < len(bufs); i++ {
-		k := min(n[i], Size)
+		k := min(n[i], p.size)
 		p.next[bufs[i-1]] = part{bufs[i], k}
 		l.Total += k
 	}

@@ -9,16 +9,21 @@ import (
 // TestLarge: a chain of any length has the bytes that were put into its buffers, in order,
 // from any offset on, and all of its buffers go back to the pool.
 func TestLarge(t *testing.T) {
-	p := NewPool(make([]byte, 3*MaxParts*Size), 0)
+	for _, span := range []int{1, 5} {
+		testLarge(t, NewPoolOf(make([]byte, 3*MaxParts*span*Size), 0, span))
+	}
+}
+
+func testLarge(t *testing.T, p *Pool) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		k := 1 + r.IntN(MaxParts)
 		var bufs, n [MaxParts]uint32
 		var want []byte
-		first := 1 + r.IntN(MaxLen)
+		first := 1 + r.IntN(p.MaxLen())
 		for i := range k {
 			b, _ := p.Get()
-			bufs[i], n[i] = b, uint32(1+r.IntN(Size))
+			bufs[i], n[i] = b, uint32(1+r.IntN(int(p.Size())))
 			data := p.Buffer(b)[:n[i]]
 			if i == 0 {
 				data = p.Buffer(b)[Headroom : Headroom+first]

@@ -11,7 +11,7 @@ type link struct {
 }
 
 // NewLinks makes links for all buffers of a pool.
-func NewLinks(p *Pool) Links { return make(Links, p.Cap()) }
+func NewLinks(p *Pool) Links { return make(Links, p.Numbers()) }
 
 // A Queue is a list of frames in order. The zero value is an empty one. A copy of a queue
 // is the same list: only one of the two may be used afterwards.

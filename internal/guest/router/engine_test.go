@@ -102,6 +102,7 @@ func TestNewRefuses(t *testing.T) {
 func TestNewPorts(t *testing.T) {
 	for _, x := range []struct {
 		device   [2]int    // MTU
+		small    bool      // buffers, where devices say more
 		policy   [2]uint16 // MTU
 		flags    uint32
 		mtu      [2]int
@@ -114,6 +115,11 @@ func TestNewPorts(t *testing.T) {
 	}{
 		{mtu: [2]int{1500, 1500}, mss: 1460, prefix: 24, mask: 0xffffff00},
 		{device: [2]int{9000, 1400}, mtu: [2]int{9000, 1400}, mss: 1360, prefix: 0, mask: 0},
+		{device: [2]int{1400, 9000}, small: true, mtu: [2]int{1400, 1958}, mss: 1360, prefix: 0, mask: 0},
+		{device: [2]int{65535, 0}, mtu: [2]int{ruleset.MaxMTU, 1500}, mss: 1460, prefix: 0, mask: 0},
+		{policy: [2]uint16{9000, 9000}, mtu: [2]int{9000, 9000}, mss: 8960, prefix: 24, mask: 0xffffff00},
+		{device: [2]int{1500, 8999}, policy: [2]uint16{9000, 9000}, mtu: [2]int{1500, 8999}, mss: 1460, prefix: 24, mask: 0xffffff00},
+		{policy: [2]uint16{9000, 0}, mtu: [2]int{9000, 1500}, mss: 1460, prefix: 24, mask: 0xffffff00},
 		{device: [2]int{1400, 9000}, policy: [2]uint16{1450, 1450}, mtu: [2]int{1400, 1450}, mss: 1360, prefix: 32, mask: 0xffffffff},
 		{policy: [2]uint16{1280, 1279}, mtu: [2]int{1280, 1279}, mss: 1239, prefix: 1, mask: 0x80000000},
 		{policy: [2]uint16{1279, 1280}, mtu: [2]int{1279, 1280}, mss: 1239, prefix: 31, mask: 0xfffffffe},
@@ -135,6 +141,9 @@ func TestNewPorts(t *testing.T) {
 		}
 		c := plainConfig(t, p)
 		c.Ports[lan].MTU, c.Ports[wan].MTU = x.device[lan], x.device[wan]
+		if _, span := Buffers(LargestMTU(p, x.device[lan], x.device[wan])); !x.small {
+			c.Pool = framebuf.NewPoolOf(make([]byte, 64*span*framebuf.Size), 0, span)
+		}
 		e, err := New(c)
 		if err != nil {
 			t.Fatal(err)

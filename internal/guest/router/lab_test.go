@@ -85,7 +85,7 @@ func newLabIn(t testing.TB, alloc conntrack.Alloc, edit func(p *ruleset.Policy),
 	if err := compile.Classifier(p); err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{t: t, policy: p, pool: framebuf.NewPool(alloc(2048*framebuf.Size, true), 0), events: event.NewRing(4096), now: 1e9}
+	l := &lab{t: t, policy: p, pool: poolFor(p, alloc), events: event.NewRing(4096), now: 1e9}
 	for i := range l.port {
 		l.port[i] = &wire{pool: l.pool}
 	}
@@ -96,6 +96,12 @@ func newLabIn(t testing.TB, alloc conntrack.Alloc, edit func(p *ruleset.Policy),
 	}
 	l.e = e
 	return l
+}
+
+// poolFor returns buffers for the interfaces of a policy.
+func poolFor(p *ruleset.Policy, alloc func(int, bool) []byte) *framebuf.Pool {
+	_, span := Buffers(LargestMTU(p, 0, 0))
+	return framebuf.NewPoolOf(alloc(2048*span*framebuf.Size, true), 0, span)
 }
 
 // routed makes a policy that translates no sources.

@@ -112,9 +112,9 @@ func (e *Engine) split(p *received, now int64) {
 	l := *e.pool.Large(large)
 	n, size := int(l.Segments), int(l.Size)
 	longest := int(l.Headers) + min(size, int(p.Payload))
-	if n > e.pool.Free() || longest > framebuf.MaxLen {
+	if n > e.pool.Free() || longest > e.pool.MaxLen() {
 		why := verdict.TxFull
-		if longest > framebuf.MaxLen {
+		if longest > e.pool.MaxLen() {
 			why = verdict.PacketTooBig
 		} else {
 			e.c.NoBuffer++

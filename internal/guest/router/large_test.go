@@ -106,11 +106,11 @@ func (l *lab) takesLarge(out ...int) {
 func TestLargeIsItsSegments(t *testing.T) {
 	whole, cut := uint64(0), uint64(0)
 	rapid.Check(t, func(r *rapid.T) {
-		mtu := rapid.SampledFrom([]uint32{1500, 1500, 1000}).Draw(r, "mtu")
+		mtu := rapid.SampledFrom([]uint16{1500, 1500, 1000, 9000}).Draw(r, "mtu")
 		var ls [2]*lab
 		for i := range ls {
 			ls[i] = newLabWith(t, func(p *ruleset.Policy) {
-				p.Interfaces[1].MTU = uint16(mtu)
+				p.Interfaces[0].MTU, p.Interfaces[1].MTU = max(mtu, 1500), mtu
 				p.DNAT = []ruleset.DNAT{dnat(packet.TCP, ours, 9000, 9000, server, 80)}
 				p.Settings.TCPEstablished = 1000
 			}, "deny egress -> 192.0.2.66", "accept egress", "accept ingress -> 10.0.0.5", established)
@@ -132,7 +132,7 @@ func TestLargeIsItsSegments(t *testing.T) {
 					p = tcpSeg(web, 80, ours, ext, packet.ACK, seqs[from], acks[from])
 				}
 				p.win, p.df = 60000, rapid.SampledFrom([]bool{true, true, true, false}).Draw(r, "df")
-				p.data = make([]byte, rapid.SampledFrom([]int{1, 900, 1448, 1449, 2896, 5000, 8000}).Draw(r, "n"))
+				p.data = make([]byte, rapid.SampledFrom([]int{1, 900, 1448, 1449, 2896, 5000, 8000, 20000}).Draw(r, "n"))
 				for i := range p.data {
 					p.data[i] = byte(i * 7)
 				}
@@ -163,7 +163,7 @@ func TestLargeIsItsSegments(t *testing.T) {
 					good = true
 					p.flags |= rapid.SampledFrom([]uint8{0, packet.PSH}).Draw(r, "psh")
 				}
-				size := rapid.SampledFrom([]int{1448, 1448, 1000, 940, 536, 48, 1900}).Draw(r, "size")
+				size := rapid.SampledFrom([]int{1448, 1448, 1000, 940, 536, 48, 1900, int(mtu) - 52, int(mtu) - 40}).Draw(r, "size")
 				if len(p.data) > 2896 && size < 500 {
 					size = 536
 				}

@@ -29,7 +29,7 @@ type PortConfig struct {
 	Role ruleset.Role
 	Port Port
 	MAC  [6]byte
-	MTU  int // largest IP packet in bytes; 0: 1500
+	MTU  int // of the largest IP packet that the link carries, in bytes; 0: not known
 
 	// LargeIn and LargeOut say that large frames may come from the port, up to 2*Batch
 	// buffers in a batch, and that it takes them.
@@ -69,6 +69,7 @@ func (e *Engine) newPorts(c *Config) error {
 		if err := p.init(i, &c.Ports[i], c.Policy, e.rndKey); err != nil {
 			return err
 		}
+		p.mtu = min(p.mtu, c.Pool.MaxLen()-packet.EthLen)
 		switch p.role {
 		case ruleset.LAN:
 			e.inside = p
@@ -96,13 +97,7 @@ func (p *port) init(n int, c *PortConfig, policy *ruleset.Policy, key uint64) er
 	if f == nil {
 		return errors.New("router: the policy has no " + c.Role.String() + " interface")
 	}
-	p.Port, p.n, p.role, p.mac, p.self, p.mtu = c.Port, n, c.Role, c.MAC, packet.MAC(c.MAC), c.MTU
-	if p.mtu == 0 {
-		p.mtu = 1500
-	}
-	if f.MTU != 0 {
-		p.mtu = min(p.mtu, int(f.MTU))
-	}
+	p.Port, p.n, p.role, p.mac, p.self, p.mtu = c.Port, n, c.Role, c.MAC, packet.MAC(c.MAC), MTU(policy, c.Role, c.MTU)
 	var ok bool
 	if p.addr, ok = packet.AddrFrom16(f.Address); !ok || f.PrefixLen > 32 {
 		return errors.New("router: interface " + policy.Text(f.Name) + " has no IPv4 address")

@@ -126,7 +126,7 @@ func (e *Engine) linear(p *received) bool {
 		return true
 	}
 	fr := &p.frame
-	if packet.EthLen+int(p.Total) > framebuf.MaxLen {
+	if packet.EthLen+int(p.Total) > e.pool.MaxLen() {
 		return false
 	}
 	next := e.links.Next(*fr)

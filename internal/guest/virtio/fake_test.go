@@ -17,6 +17,7 @@ import (
 type fakeNet struct {
 	mem      []byte // what the driver allocated; its address for the device is its offset
 	used     int
+	span     int // of the buffers of its pool; 0: 1
 	offered  uint64
 	accepted uint64
 	status   uint32
@@ -66,11 +67,12 @@ func (d *fakeNet) alloc(n int) (DMA, error) {
 }
 
 func (d *fakeNet) pool(n int) *framebuf.Pool {
-	m, err := d.alloc(n * framebuf.Size)
+	span := max(d.span, 1)
+	m, err := d.alloc(n * span * framebuf.Size)
 	if err != nil {
 		panic(err)
 	}
-	return framebuf.NewPool(m.Mem, m.Phys)
+	return framebuf.NewPoolOf(m.Mem, m.Phys, span)
 }
 
 func (d *fakeNet) bad(s string) { d.broken = append(d.broken, s) }

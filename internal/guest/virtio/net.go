@@ -75,8 +75,8 @@ type Net struct {
 	c      NetCounters
 	mac    [6]byte
 	hasMAC bool
-	mtu    int
-	said   int // the MTU that the device reports; 0: none
+	mtu    int    // as the device reports it; 0: it does not
+	room   uint32 // bytes of a buffer that the device may write
 	feat   uint64
 	reason string
 	down   bool
@@ -92,6 +92,7 @@ type NetDevice struct {
 	feat   uint64
 	mac    [6]byte
 	hasMAC bool
+	mtu    int
 }
 
 // FindNet negotiates features with the device at t. It is called once for a device: some
@@ -115,13 +116,21 @@ func findNet(t Transport, also func(offered uint64) uint64) (*NetDevice, error) 
 			d.mac[i] = t.Config8(cfgMAC + uint32(i))
 		}
 	}
+	if feat&featMTU != 0 {
+		d.mtu = int(t.Config16(cfgMTU))
+	}
 	return d, nil
 }
 
 // MAC returns the device's hardware address; ok is false when it has none.
 func (d *NetDevice) MAC() (mac [6]byte, ok bool) { return d.mac, d.hasMAC }
 
-// Open starts the device, which receives into buffers of the pool.
+// MTU returns the size in bytes of the largest IP packet that the link carries as the device
+// reports it, or 0 when it does not. Open refuses one below 68.
+func (d *NetDevice) MTU() int { return d.mtu }
+
+// Open starts the device, which receives into buffers of the pool. Frames that a buffer does
+// not hold are dropped, and counted as malformed.
 func (d *NetDevice) Open(alloc Alloc, pool *framebuf.Pool, opt NetOptions) (*Net, error) {
 	size := opt.QueueSize
 	if size == 0 {
@@ -131,14 +140,10 @@ func (d *NetDevice) Open(alloc Alloc, pool *framebuf.Pool, opt NetOptions) (*Net
 		return nil, errors.New("virtio: queue size " + strconv.Itoa(size) + " is not a power of two from 2 to 1024")
 	}
 	t, feat := d.t, d.feat
-	n := &Net{t: t, pool: pool, feat: feat, mtu: 1500, mac: d.mac, hasMAC: d.hasMAC}
-	if feat&featMTU != 0 {
-		m := int(t.Config16(cfgMTU))
-		if m < 68 {
-			fail(t)
-			return nil, errors.New("virtio: the device's MTU of " + strconv.Itoa(m) + " is below IPv4's minimum of 68")
-		}
-		n.mtu, n.said = min(m, framebuf.MaxLen-14), m
+	n := &Net{t: t, pool: pool, feat: feat, mac: d.mac, hasMAC: d.hasMAC, mtu: d.mtu, room: pool.Size() - (framebuf.Headroom - netHeader)}
+	if feat&featMTU != 0 && d.mtu < 68 {
+		fail(t)
+		return nil, errors.New("virtio: the device's MTU of " + strconv.Itoa(d.mtu) + " is below IPv4's minimum of 68")
 	}
 	var err error
 	event := feat&featEventIdx != 0
@@ -163,13 +168,9 @@ func (d *NetDevice) Open(alloc Alloc, pool *framebuf.Pool, opt NetOptions) (*Net
 // MAC returns the device's hardware address; ok is false when it has none.
 func (n *Net) MAC() (mac [6]byte, ok bool) { return n.mac, n.hasMAC }
 
-// MTU returns the size of the largest IP packet in bytes, as the device reports it, or
-// 1500.
+// MTU returns the size in bytes of the largest IP packet that the link carries as the device
+// reports it, or 0 when it does not.
 func (n *Net) MTU() int { return n.mtu }
-
-// DeviceMTU returns the MTU that the device reports, or 0. It may be above MTU: frames that a
-// buffer does not hold are dropped, and counted as malformed.
-func (n *Net) DeviceMTU() int { return n.said }
 
 // Large returns whether large frames may come from the device, and may be sent to it.
 func (n *Net) Large() (takes, sends bool) { return n.takes, n.sends }
@@ -199,7 +200,7 @@ func (n *Net) refill() {
 			n.c.RxNoBuffer++
 			break
 		}
-		q.post(n.pool.Phys(b)+framebuf.Headroom-netHeader, framebuf.Size-(framebuf.Headroom-netHeader), descWrite, b)
+		q.post(n.pool.Phys(b)+framebuf.Headroom-netHeader, n.room, descWrite, b)
 	}
 	if q.publish() {
 		n.t.Notify(rxQueue)
@@ -230,7 +231,7 @@ func (n *Net) Receive(dst []framebuf.Frame) int {
 			n.giveUp(q.stopped)
 			break
 		}
-		if ln < netHeader || ln > framebuf.Size-(framebuf.Headroom-netHeader) {
+		if ln < netHeader || ln > n.room {
 			q.badLength++
 			q.stop("the device says it wrote more or less than a buffer holds")
 			n.pool.Put(b)

@@ -53,8 +53,14 @@ func TestReceiveBounds(t *testing.T) {
 		{"of 256 buffers", allNet, 0, 256, 100, false, false},
 		{"no buffers are counted", allNet &^ featMRGRxBuf, 0, 0, 100, true, false},
 		{"none are counted, unfinished checksum", allNet &^ featMRGRxBuf, 1, 0, 100, false, false},
+		{"jumbo", allNet, 0, 1, 9014 + netHeader, true, false},
+		{"the longest jumbo", allNet, 0, 1, 5 * framebuf.Size, true, false},
+		{"a byte too long for jumbo", allNet, 0, 1, 5*framebuf.Size + 1, false, true},
 	} {
 		d := newFake(c.feat)
+		if strings.Contains(c.name, "jumbo") {
+			d.span = 5
+		}
 		n, p := open(t, d, 64, NetOptions{QueueSize: 16})
 		for range 2 {
 			d.give(0, 1, 60+netHeader)
@@ -124,14 +130,21 @@ func TestReceiveFew(t *testing.T) {
 
 // TestBuffersOfDevice: the descriptor of a buffer: its address, its length, and whose.
 func TestBuffersOfDevice(t *testing.T) {
+	for _, span := range []int{1, 5} {
+		testBuffersOfDevice(t, span)
+	}
+}
+
+func testBuffersOfDevice(t *testing.T, span int) {
 	d := newFake(allNet)
+	d.span = span
 	n, p := open(t, d, 64, NetOptions{QueueSize: 16})
 	start := func(b []byte) int {
 		return (len(d.mem) - cap(d.at(memBase))) + int(uintptr(unsafe.Pointer(&b[0]))-uintptr(unsafe.Pointer(&d.mem[0])))
 	}
 	for i := range 16 {
 		_, b, write, ok := d.next(0)
-		if !ok || !write || len(b) != framebuf.Size || start(b) != int(p.Phys(uint32(i))-memBase) {
+		if !ok || !write || len(b) != span*framebuf.Size || start(b) != int(p.Phys(uint32(i*span))-memBase) {
 			t.Errorf("receive buffer %d: %d bytes at %d, writable %v", i, len(b), start(b), write)
 		}
 	}
@@ -203,7 +216,7 @@ func TestOpenFails(t *testing.T) {
 	for _, c := range []struct {
 		says uint16
 		mtu  int
-	}{{0, 0}, {67, 0}, {68, 68}, {69, 69}, {1500, 1500}, {framebuf.MaxLen - 15, framebuf.MaxLen - 15}, {framebuf.MaxLen - 14, framebuf.MaxLen - 14}, {framebuf.MaxLen - 13, framebuf.MaxLen - 14}, {65535, framebuf.MaxLen - 14}} {
+	}{{0, 0}, {67, 0}, {68, 68}, {69, 69}, {1500, 1500}, {9000, 9000}, {65535, 65535}} {
 		d := newFake(allNet)
 		d.mtu = c.says
 		n, err := openNet(d, d.alloc, d.pool(300), NetOptions{})
@@ -350,7 +363,7 @@ func TestFeaturesAlone(t *testing.T) {
 			if want := offered&allNet | featVersion1; d.accepted != want || n.feat != want {
 				t.Errorf("offered %#x: accepted %#x, want %#x", offered, d.accepted, want)
 			}
-			mtu := 1500
+			mtu := 0
 			if offered&featMTU != 0 {
 				mtu = 1400
 			}

@@ -22,7 +22,7 @@ func TestNegotiation(t *testing.T) {
 		if mac, ok := n.MAC(); ok != (feat&featMAC != 0) || ok && mac != d.mac {
 			t.Errorf("offered %#x: MAC %x %v", feat, mac, ok)
 		}
-		want := 1500
+		want := 0
 		if feat&featMTU != 0 {
 			want = 1400
 		}

@@ -115,7 +115,7 @@ func (n *Net) collect(c *chain, buffers, avail int) (further int, ok bool) {
 		case b == noBuf:
 			q.badUsed()
 			return further, false
-		case ln == 0 || ln > framebuf.Size:
+		case ln == 0 || ln > n.pool.Size():
 			q.badLength++
 			q.stop("the device says it wrote more or less than a buffer holds")
 		case c.k < len(c.buf):

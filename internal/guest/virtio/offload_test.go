@@ -70,7 +70,7 @@ func (d *fakeNet) spread(h netHdr, f []byte) bool {
 		case h.empty:
 			lens[i] = 0
 		case h.long:
-			lens[i] = framebuf.Size + 1
+			lens[i] = uint32(max(d.span, 1)*framebuf.Size + 1)
 		case h.again:
 			id = ids[0]
 		}
@@ -407,9 +407,11 @@ func TestHostileReturns(t *testing.T) {
 func FuzzOffloads(f *testing.F) {
 	f.Add([]byte{1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0, 3, 0, 40}, uint16(5000))
 	f.Add([]byte{1, 0, 0, 0, 0, 0, 34, 0, 6, 0, 1, 0, 200}, uint16(100))
+	f.Add([]byte{1, 1, 54, 0, 0x20, 0x23, 34, 0, 16, 0, 3, 0, 40}, uint16(40000))
 	f.Fuzz(func(t *testing.T, in []byte, size uint16) {
 		d := newFake(allOffloads)
-		n, p := openOffloads(t, d, 400, NetOptions{QueueSize: 128})
+		d.span = 1 + int(size>>15)*2
+		n, p := openOffloads(t, d, 400-150*int(size>>15), NetOptions{QueueSize: 128})
 		for len(in) >= 13 && n.Stopped() == "" {
 			w := func(i int) uint16 { return binary.LittleEndian.Uint16(in[i:]) }
 			h := netHdr{flags: in[0], gso: in[1], len: w(2), size: w(4), start: w(6), offset: w(8), buffers: w(10), lie: in[12]&1 != 0}
@@ -426,7 +428,7 @@ func FuzzOffloads(f *testing.F) {
 						t.Fatalf("%+v has %d bytes", *l, m)
 					}
 					l.Headers, l.Segments = 54, 2
-				} else if f.Len < minFrame || f.Len > framebuf.MaxLen {
+				} else if f.Len < minFrame || int(f.Len) > p.MaxLen() {
 					t.Fatalf("%+v", f)
 				}
 			}

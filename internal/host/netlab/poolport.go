@@ -28,7 +28,7 @@ func NewPoolPort(sw *Switch, name string, pool *framebuf.Pool, wake chan<- struc
 
 func (p *PoolPort) deliver(f []byte) {
 	p.mu.Lock()
-	room := len(p.queue) < queueLen && len(f) <= framebuf.MaxLen
+	room := len(p.queue) < queueLen && len(f) <= p.pool.MaxLen()
 	if room {
 		p.queue = append(p.queue, f)
 	}

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 var identifier = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
@@ -87,7 +89,7 @@ func (l *loader) iface(n *node, path, name string, lan bool) {
 			f.MAC, f.HasMAC = [6]byte(hw), true
 		}},
 		{"mtu", func(n *node, path string) {
-			if v, ok := l.number(n, path, 576, 1500); ok {
+			if v, ok := l.number(n, path, 576, ruleset.MaxMTU); ok {
 				f.MTU = v
 			}
 		}},

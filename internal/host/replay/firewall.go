@@ -77,7 +77,8 @@ func NewFirewall(c Config) (*Firewall, error) {
 	if c.Buffers == 0 {
 		c.Buffers = 8192
 	}
-	pool := framebuf.NewPool(make([]byte, c.Buffers*framebuf.Size), 0)
+	_, span := router.Buffers(router.LargestMTU(c.Policy, 0, 0))
+	pool := framebuf.NewPoolOf(make([]byte, c.Buffers*span*framebuf.Size), 0, span)
 	for i := range f.port {
 		mac := c.MAC[i]
 		if mac == ([6]byte{}) {
@@ -104,6 +105,9 @@ func NewFirewall(c Config) (*Firewall, error) {
 // Engine returns the data plane, for inspection between calls.
 func (f *Firewall) Engine() *router.Engine { return f.engine }
 
+// MaxLen returns the length of the longest frame that a port receives, in bytes.
+func (f *Firewall) MaxLen() int { return f.port[LAN].pool.MaxLen() }
+
 // Now returns the virtual time in nanoseconds.
 func (f *Firewall) Now() int64 { return f.now }
 
@@ -118,10 +122,10 @@ func (f *Firewall) Announce() {
 
 // Receive advances to virtual time now and passes a frame to a port. A time before
 // Now counts as Now. It returns false for a frame that no port could receive: it is
-// empty, or longer than framebuf.MaxLen.
+// empty, or longer than MaxLen.
 func (f *Firewall) Receive(s Side, now int64, fr []byte) bool {
 	f.Advance(now)
-	if len(fr) == 0 || len(fr) > framebuf.MaxLen {
+	if len(fr) == 0 || len(fr) > f.MaxLen() {
 		return false
 	}
 	f.port[s].in = fr

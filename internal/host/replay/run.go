@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/thurward/thurward/internal/guest/export"
-	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -269,7 +268,7 @@ func (r *run) frame(s Side, f *frameIn) error {
 	case f.cut:
 		c.Cut++
 		return nil
-	case len(f.data) > framebuf.MaxLen:
+	case len(f.data) > r.fw.MaxLen():
 		c.Long++
 		return nil
 	case len(f.data) == 0:

@@ -152,7 +152,7 @@ func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 		c.addVhostNet(&at, firstFD+len(all.Files))
 		all.add(at)
 		all.plugs = append(all.plugs, at.plug())
-		all.Args = append(all.Args, "-device", "virtio-net-"+c.Machine.bus()+",netdev="+id+",mac="+n.MAC)
+		all.Args = append(all.Args, "-device", "virtio-net-"+c.Machine.bus()+",netdev="+id+",mac="+n.MAC+at.hostMTU())
 	}
 	at, err := c.attachVsock(firstFD + len(all.Files))
 	if err != nil {

@@ -26,6 +26,7 @@ type Attachment struct {
 
 	there []func() string // each says why a device that joins the machine is gone, "" while it is not
 	tap   bool            // Args ends with the -netdev of a TAP device
+	mtu   int             // of the TAP device, where it is not the usual one
 	plugs []*Plug         // one, where a running machine can be joined and parted; of several, nil for each that cannot
 }
 
@@ -35,6 +36,15 @@ func (a *Attachment) plug() *Plug {
 		return nil
 	}
 	return a.plugs[0]
+}
+
+// hostMTU is the property by which QEMU's device reports the MTU of its link, "" where that is the
+// usual one. The device refuses ones that no IPv4 link has.
+func (a *Attachment) hostMTU() string {
+	if a.mtu < 68 || a.mtu > 65535 {
+		return ""
+	}
+	return ",host_mtu=" + strconv.Itoa(a.mtu)
 }
 
 // A Backend makes an Attachment for the netdev with the given id. It is

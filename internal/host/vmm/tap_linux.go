@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +27,7 @@ func tapBackend(name string) (Backend, error) {
 		if err != nil {
 			return Attachment{}, fmt.Errorf("network tap:%s: %w%s", name, err, tapHint(err, name))
 		}
-		at := tapAttachment(id, fd, f)
+		at := tapAttachment(id, name, fd, f)
 		at.there = whileThere(name, "")
 		if several {
 			own, err := copyFile(f)
@@ -51,8 +52,9 @@ func tapHint(err error, name string) string {
 	return ""
 }
 
-func tapAttachment(id string, fd int, f *os.File) Attachment {
-	return Attachment{Args: []string{"-netdev", fmt.Sprintf("tap,id=%s,fd=%d", id, fd)}, Files: []*os.File{f}, tap: true}
+// tapAttachment is that of a TAP device whose open file is f.
+func tapAttachment(id, name string, fd int, f *os.File) Attachment {
+	return Attachment{mtu: mtuOf(name), Args: []string{"-netdev", fmt.Sprintf("tap,id=%s,fd=%d", id, fd)}, Files: []*os.File{f}, tap: true}
 }
 
 // openTap opens a TAP device, which is made if it does not exist; name may be a
@@ -104,7 +106,7 @@ func bridgeBackend(bridge string) (Backend, error) {
 		f, name, err := openTap("thw%d")
 		if err == nil {
 			if err = joinBridge(bridge, name); err == nil {
-				at := tapAttachment(id, fd, f)
+				at := tapAttachment(id, name, fd, f)
 				p := bridgePlug(name)
 				p.empty = func() { empty(f) }
 				at.plugs = []*Plug{p}
@@ -122,7 +124,7 @@ func bridgeBackend(bridge string) (Backend, error) {
 		if f, err = helpedTap(bridge); err != nil {
 			return Attachment{}, fmt.Errorf("network bridge:%s: %w", bridge, err)
 		}
-		return tapAttachment(id, fd, f), nil
+		return tapAttachment(id, bridge, fd, f), nil // the helper gives its device the bridge's MTU
 	}, nil
 }
 
@@ -133,8 +135,12 @@ func isBridge(name string) error {
 	return nil
 }
 
-// joinBridge adds a device to a bridge and brings it up.
+// joinBridge adds a device to a bridge and brings it up. It has the bridge's MTU then: a bridge
+// whose MTU nobody has set would take the smaller one of its ports.
 func joinBridge(bridge, dev string) error {
+	if err := setMTU(dev, mtuOf(bridge)); err != nil {
+		return err
+	}
 	index, err := bringUp(dev)
 	if err != nil {
 		return err
@@ -160,6 +166,32 @@ func bringUp(dev string) (index int, err error) {
 		ifr.SetUint16(ifr.Uint16() | unix.IFF_UP)
 		if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr); err != nil {
 			return fmt.Errorf("bringing up %s: %w", dev, err)
+		}
+		return nil
+	})
+}
+
+// mtuOf returns the MTU of a device in bytes, 0 for the usual one.
+func mtuOf(dev string) int {
+	b, err := os.ReadFile("/sys/class/net/" + dev + "/mtu")
+	n, err2 := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || err2 != nil || n == usualMTU {
+		return 0
+	}
+	return n
+}
+
+const usualMTU = 1500
+
+// setMTU sets the MTU of a new device, where it is not to be the usual one.
+func setMTU(dev string, mtu int) error {
+	if mtu == 0 {
+		return nil
+	}
+	return onInterface(dev, func(s int, ifr *unix.Ifreq) error {
+		ifr.SetUint32(uint32(mtu))
+		if err := unix.IoctlIfreq(s, unix.SIOCSIFMTU, ifr); err != nil {
+			return fmt.Errorf("MTU of %s: %w", dev, err)
 		}
 		return nil
 	})

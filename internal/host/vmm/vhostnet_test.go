@@ -21,7 +21,7 @@ func TestVhostNet(t *testing.T) {
 	defer func() { vhostNet = before }()
 	tap := func(id string, _ Version, fd int) (Attachment, error) {
 		f, err := os.Open(os.DevNull)
-		return tapAttachment(id, fd, f), err
+		return tapAttachment(id, "none", fd, f), err
 	}
 	for _, x := range []struct {
 		name, path string

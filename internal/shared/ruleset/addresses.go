@@ -63,7 +63,7 @@ func (p *Policy) checkAddresses() string {
 		if g, ok := f.Gateway.IPv4(); f.Role == WAN && (!ok || g == a || g&m != a&m) || f.Role == LAN && f.Gateway != (Addr{}) {
 			return bad + "has no gateway in its network, or has one on the LAN"
 		}
-		if f.HasMAC == 1 && f.MAC[0]&1 != 0 || f.MTU != 0 && (f.MTU < 576 || f.MTU > 1500) {
+		if f.HasMAC == 1 && f.MAC[0]&1 != 0 || f.MTU != 0 && (f.MTU < 576 || f.MTU > MaxMTU) {
 			return bad + "has a hardware address or an MTU that cannot be"
 		}
 	}

@@ -58,7 +58,7 @@ func TestAddressBoundaries(t *testing.T) {
 		{"a hardware address that is not used", func(p *Policy) { p.Interfaces[1].HasMAC, p.Interfaces[1].MAC[0] = 0, 1 }, mac(1, 0), hard},
 		{"hardware address", mac(0xfe, 0), mac(1, 0), hard},
 		{"small MTU", mac(2, 576), mac(2, 575), hard},
-		{"large MTU", mac(2, 1500), mac(2, 1501), hard},
+		{"large MTU", mac(2, MaxMTU), mac(2, MaxMTU+1), hard},
 		{"all sources", from(Addr{}, Addr{}), from(v4(10, 0, 0, 1), mask24), "snat entry 0"},
 		{"a source's mask", from(v4(10, 0, 0, 128), second), from(v4(10, 0, 0, 0), holes), "snat entry 0"},
 		{"a source's mask's family", from(v4(10, 0, 0, 0), mask24), from(v4(10, 0, 0, 0), short), "snat entry 0"},

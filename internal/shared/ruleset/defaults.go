@@ -11,7 +11,12 @@ const (
 	DefaultICMPEcho       = 60  // RFC 5508 REQ-2
 	DefaultDNSRate        = 100
 	DefaultDNSNames       = 16384
+	DefaultMTU            = 1500 // of an interface whose device does not report any
 )
+
+// MaxMTU is the largest MTU of an interface: the payload of the largest frames that switches
+// commonly pass on.
+const MaxMTU = 9216
 
 // String returns the action's word in policies.
 func (a Action) String() string {

@@ -138,7 +138,7 @@ type Interface struct {
 	HasMAC    uint8 // 1 when MAC is set
 	_         uint8
 	MAC       [6]uint8 // hardware address by which the NIC is found
-	MTU       uint16   // 0: what the device says, else 1500
+	MTU       uint16   // 0: what the device says, else DefaultMTU
 	_         [4]uint8
 }
 

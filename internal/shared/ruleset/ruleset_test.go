@@ -142,7 +142,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"IPv6 gateway", "gateway", edit(func(p *Policy) { p.Interfaces[1].Gateway = Addr{15: 1} })},
 		{"group's hardware address", "hardware address", edit(func(p *Policy) { p.Interfaces[0].HasMAC, p.Interfaces[0].MAC[0] = 1, 3 })},
 		{"MTU below", "MTU", edit(func(p *Policy) { p.Interfaces[0].MTU = 575 })},
-		{"MTU above", "MTU", edit(func(p *Policy) { p.Interfaces[0].MTU = 1501 })},
+		{"MTU above", "MTU", edit(func(p *Policy) { p.Interfaces[0].MTU = MaxMTU + 1 })},
 		{"overlap", "overlap", edit(func(p *Policy) { p.Interfaces[0].Address = v4(203, 0, 113, 200) })},
 		{"overlap of a wider one", "overlap", edit(func(p *Policy) { p.Interfaces[0].Address, p.Interfaces[0].PrefixLen = v4(203, 0, 1, 1), 16 })},
 		{"snat on the LAN", "snat entry 0", edit(func(p *Policy) { p.SNAT[0].Interface = 0 })},

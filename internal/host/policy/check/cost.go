@@ -13,9 +13,12 @@ type Cost struct {
 	Names   int // names and wildcards of rules
 	Tables  int // bytes of the compiled policy
 	Memory  router.Memory
+	MTU     int // of the larger packets that buffers are for, unless devices report more
 }
 
 // CostOf returns the cost of a compiled policy.
 func CostOf(rs *ruleset.Policy) Cost {
-	return Cost{Rules: len(rs.Rules), Matches: len(rs.Matches), Names: len(rs.Names), Tables: len(compile.Encode(rs)), Memory: router.MemoryOf(rs)}
+	mtu := router.LargestMTU(rs, 0, 0)
+	return Cost{Rules: len(rs.Rules), Matches: len(rs.Matches), Names: len(rs.Names), Tables: len(compile.Encode(rs)),
+		Memory: router.MemoryOf(rs, mtu), MTU: mtu}
 }
