@@ -203,7 +203,7 @@ func (s *stoppable) fastBy(port uint16) (least, most time.Duration) {
 		s.t.Fatal(err)
 	}
 	e := s.await(ecs.Drop, limit)
-	for e.Int(ecs.SourcePort) != int64(port) { // of a frame before
+	for e.Int(ecs.DestinationPort) != int64(port) { // of a frame before
 		s.t.Logf("another drop: %v", e)
 		e = s.await(ecs.Drop, limit)
 	}
@@ -320,7 +320,7 @@ func drift(t *testing.T, accel []string) {
 	begun := time.Now()
 	const good = 100 * time.Millisecond
 	least, most := time.Duration(0), time.Duration(0) // that it is off, for certain
-	var last time.Duration
+	var last, told time.Duration
 	for port := uint16(2001); time.Since(begun) < *driftFor; port++ {
 		time.Sleep(min(5*time.Second, *driftFor/4))
 		l, h := s.fast(port)
@@ -329,6 +329,10 @@ func drift(t *testing.T, accel []string) {
 			t.Errorf("after %v it is fast by %v to %v, and was by %v to %v", time.Since(begun).Round(time.Second), l, h, low, high)
 		}
 		last = (l + h - low - high) / 2
+		if took := time.Since(begun); took-told >= 10*time.Minute {
+			told = took
+			t.Logf("within %v: off by %v to %v, now by %v", took.Round(time.Second), least, most, last)
+		}
 	}
 	took := time.Since(begun)
 	t.Logf("within %v: off by %v to %v, at the end by %v: %.0f ppm", took.Round(time.Second), least, most, last, float64(last)/float64(took)*1e6)

@@ -179,7 +179,9 @@ func (f *Firecracker) MakeSnapshot(ctx context.Context, c Config, dir string, o 
 	}
 	g.m.kill() // it is paused, and cannot end in order
 	cancel(nil)
-	<-ended
+	if out := <-ended; err == nil && out.Crash != "" {
+		err = errors.New("no snapshot: the firewall crashed: " + out.Crash)
+	}
 	if err != nil {
 		return err
 	}
