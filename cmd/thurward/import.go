@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,10 +20,13 @@ func newImportCmd() *cobra.Command {
 		Short: "Turn another firewall's rules into a policy",
 		Long: `import reads the rules of nftables or iptables and prints a rules.yaml for
 review: filter rules for forwarded packets with the chains that they jump to,
-source and destination NAT. Rules that it cannot convert are listed on standard
-error and as comments. If a policy without such a rule would let more through than
-before, it prints no policy and exits with 1, unless --partial is given.`,
+source and destination NAT, ping and DNS of the router itself. Rules that it cannot
+convert are listed on standard error and as comments, with what that means for
+traffic. If a policy without such a rule would let more through than before, it
+prints no policy and exits with 1, unless --partial is given. What thurward does by
+design for every policy is listed once.`,
 		Example: `  nft -j list ruleset > fw.json && thurward import nft fw.json > rules.yaml
+  (ip -j address; ip -j route) > links.json && thurward import nft --links links.json fw.json
   iptables-save | thurward import iptables --lan eth1 --wan eth0 - > rules.yaml`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -44,7 +48,8 @@ before, it prints no policy and exits with 1, unless --partial is given.`,
 type importFlags struct {
 	importer.Options
 	lan, wan, gateway string
-	partial           bool
+	dns, others       []string
+	links             string
 }
 
 // An importFunc reads a format. It returns a result also with an error, if there is something to
@@ -80,7 +85,10 @@ a rule that denied traffic could not be converted.`,
 	fs.StringVar(&f.lan, "lan-address", "", "the firewall's address on the LAN, as 10.0.0.1/24")
 	fs.StringVar(&f.wan, "wan-address", "", "the firewall's address on the WAN, as 203.0.113.10/24")
 	fs.StringVar(&f.gateway, "gateway", "", "the next router on the WAN")
-	fs.BoolVar(&f.partial, "partial", false, "print the policy even if it lets more through")
+	fs.StringSliceVar(&f.dns, "dns", nil, "name servers that the firewall asks, where the router answered DNS")
+	fs.StringArrayVar(&f.others, "other", nil, "a third interface and what is behind it, as wg0=10.8.0.0/24 or wg0=none, which is denied")
+	fs.StringVar(&f.links, "links", "", "file with the output of ip -j address and ip -j route, for interfaces and addresses")
+	fs.BoolVar(&f.Partial, "partial", false, "print the policy even if it lets more through, and guess interfaces")
 	return cmd
 }
 
@@ -107,6 +115,33 @@ func (f *importFlags) check() error {
 		}
 		f.Gateway = a
 	}
+	for _, d := range f.dns {
+		a, err := netip.ParseAddr(d)
+		if err != nil || !a.Is4() {
+			return bad("dns", d, "an address")
+		}
+		f.DNS = append(f.DNS, a)
+	}
+	for _, o := range f.others {
+		name, nets, ok := strings.Cut(o, "=")
+		if !ok || name == "" {
+			return bad("other", o, "an interface and its networks, as wg0=10.8.0.0/24, or wg0=none")
+		}
+		if f.Others == nil {
+			f.Others = map[string][]netip.Prefix{}
+		}
+		f.Others[name] = f.Others[name][:len(f.Others[name]):len(f.Others[name])]
+		for _, n := range strings.Split(nets, ",") {
+			p, err := netip.ParsePrefix(n)
+			switch {
+			case n == "none":
+			case err != nil || !p.Addr().Is4():
+				return bad("other", o, "an interface and its networks, as wg0=10.8.0.0/24, or wg0=none")
+			default:
+				f.Others[name] = append(f.Others[name], p.Masked())
+			}
+		}
+	}
 	if f.LAN != "" && f.LAN == f.WAN {
 		return bad("wan", f.WAN, "another interface than --lan")
 	}
@@ -120,15 +155,19 @@ func (f *importFlags) run(cmd *cobra.Command, file string, read importFunc) erro
 		return err
 	}
 	f.File = file
+	if f.links != "" {
+		b, err := limited.ReadFile(f.links, importer.MaxBytes)
+		if err != nil {
+			return err
+		}
+		if f.Links, err = importer.ReadLinks(b); err != nil {
+			return fmt.Errorf("%s: %w", f.links, err)
+		}
+	}
 	errs := cmd.ErrOrStderr()
 	r, err := read(src, f.Options)
 	if r != nil {
-		for _, a := range r.Assumptions {
-			printable.Fprintf(errs, "assumed: %s\n", a)
-		}
-		for _, n := range r.Notes {
-			printable.Fprintf(errs, "not converted: %s\n", n)
-		}
+		report(errs, r)
 	}
 	if err != nil {
 		return err
@@ -136,12 +175,31 @@ func (f *importFlags) run(cmd *cobra.Command, file string, read importFunc) erro
 	if r.Permissive() {
 		printable.Fprintf(errs, "\nWARNING: rules that deny traffic could not be converted (MORE PERMISSIVE above).\n"+
 			"Without them the policy lets through what %s did not.\n", file)
-		if !f.partial {
+		if !f.Partial {
 			return errors.New("no policy was printed; --partial prints it all the same")
 		}
 	}
 	_, err = cmd.OutOrStdout().Write(r.YAML)
 	return err
+}
+
+// report prints what was assumed, what was not converted, the worst first, and what
+// thurward does by design.
+func report(w io.Writer, r *importer.Result) {
+	for _, a := range r.Assumptions {
+		printable.Fprintf(w, "assumed: %s\n", a)
+	}
+	for _, e := range []importer.Effect{importer.Permissive, importer.Stricter, importer.Differs, importer.Nothing} {
+		for _, n := range r.Notes {
+			if n.Effect == e {
+				printable.Fprintf(w, "not converted: %s\n", n)
+			}
+		}
+	}
+	printable.Fprintf(w, "\nwhat thurward does by design, for every policy:\n")
+	for _, d := range r.Designs {
+		printable.Fprintf(w, "  %s\n", d)
+	}
 }
 
 func readInput(stdin io.Reader, file string) ([]byte, error) {

@@ -1,127 +1,94 @@
 package importer
 
 import (
-	"cmp"
-	"encoding/binary"
-	"net/netip"
 	"slices"
 )
 
-// A span is an inclusive range of addresses or ports.
-type span struct{ lo, hi uint32 }
+// A mask is a set of the few values of a small field; 0 stands for all of them.
+type mask uint8
 
-// spans is a set of values, nil for all; an empty set that is not nil holds
-// nothing.
-type spans []span
+// The small fields.
+const (
+	fWay   = iota // where a packet comes from and goes to
+	fState        // of its connection
+	fDNAT         // whether destination NAT has translated the connection
+	fTCP          // what the flags of TCP say
+	fLocal        // whether the destination is the router's own
+	fPath         // whether the source lies where the packet came from
+	fCast         // whether it is for one host
+	numMasks
+)
 
-// normal returns the set with its ranges in order and apart.
-func (s spans) normal() spans {
-	if s == nil {
-		return nil
+// Ways.
+const (
+	wayEgress  mask = 1 << iota // from the LAN to the WAN
+	wayIngress                  // from the WAN to the LAN
+	wayHairpin                  // from the LAN back to it
+	wayNone                     // no packet: keeps a condition about other interfaces from being one about all
+)
+
+// States.
+const (
+	stNew mask = 1 << iota
+	stEstablished
+	stRelated
+	stInvalid
+	stUntracked
+)
+
+// Whether destination NAT has translated.
+const (
+	dnatNo mask = 1 << iota
+	dnatYes
+)
+
+// What the flags of TCP say. Combinations of which no host makes sense are dropped
+// by the kernel's connection tracking and by thurward.
+const (
+	tcpSYN   mask = 1 << iota // the beginning of a connection
+	tcpOther                  // what follows
+	tcpBogus                  // no connection has it
+)
+
+// No and yes, of fields with two values.
+const (
+	isNo mask = 1 << iota
+	isYes
+)
+
+var allOf = [numMasks]mask{fWay: 15, fState: 31, fDNAT: 3, fTCP: 7, fLocal: 3, fPath: 3, fCast: 3}
+
+// The fields that are sets of numbers.
+const (
+	fProto = iota
+	fSrc
+	fDst
+	fPort // of the destination
+	fSport
+	fICMP // type
+	numSpans
+)
+
+const maxAddr = ^uint32(0)
+
+var largestOf = [numSpans]uint32{fProto: 255, fSrc: maxAddr, fDst: maxAddr, fPort: 65535, fSport: 65535, fICMP: 255}
+
+// Protocols.
+const (
+	protoICMP = 1
+	protoTCP  = 6
+	protoUDP  = 17
+)
+
+func only(protos ...uint32) (s spans) {
+	for _, p := range protos {
+		s = append(s, span{p, p})
 	}
-	s = slices.Clone(s)
-	slices.SortFunc(s, func(a, b span) int { return cmp.Compare(a.lo, b.lo) })
-	out := spans{}
-	for _, v := range s {
-		if n := len(out); n > 0 && (out[n-1].hi == ^uint32(0) || v.lo <= out[n-1].hi+1) {
-			out[n-1].hi = max(out[n-1].hi, v.hi)
-			continue
-		}
-		out = append(out, v)
-	}
-	return out
+	return s.normal()
 }
 
-// and returns what is in both sets.
-func (s spans) and(t spans) spans {
-	if s == nil {
-		return t
-	}
-	if t == nil {
-		return s
-	}
-	out := spans{}
-	for i, j := 0, 0; i < len(s) && j < len(t); {
-		if lo, hi := max(s[i].lo, t[j].lo), min(s[i].hi, t[j].hi); lo <= hi {
-			out = append(out, span{lo, hi})
-		}
-		if s[i].hi < t[j].hi {
-			i++
-		} else {
-			j++
-		}
-	}
-	return out
-}
-
-// not returns what is not in the set, up to the largest value.
-func (s spans) not(largest uint32) spans {
-	out := spans{}
-	if s == nil {
-		return out
-	}
-	next := uint32(0)
-	for _, v := range s.normal() {
-		if v.lo > next {
-			out = append(out, span{next, v.lo - 1})
-		}
-		if v.hi >= largest {
-			return out
-		}
-		next = v.hi + 1
-	}
-	return append(out, span{next, largest})
-}
-
-// prefixes returns the networks that make up a set of addresses.
-func (s spans) prefixes() (ps []netip.Prefix) {
-	for _, v := range s {
-		for lo := uint64(v.lo); lo <= uint64(v.hi); {
-			bits := 32
-			for bits > 0 && lo&(1<<(33-bits)-1) == 0 && lo+1<<(33-bits)-1 <= uint64(v.hi) {
-				bits--
-			}
-			var b [4]byte
-			binary.BigEndian.PutUint32(b[:], uint32(lo))
-			ps = append(ps, netip.PrefixFrom(netip.AddrFrom4(b), bits))
-			lo += 1 << (32 - bits)
-		}
-	}
-	return ps
-}
-
-func prefixSpan(p netip.Prefix) span {
-	a := p.Masked().Addr().As4()
-	lo := binary.BigEndian.Uint32(a[:])
-	return span{lo, lo | uint32(uint64(^uint32(0))>>p.Bits())}
-}
-
-func addrSpan(a netip.Addr) span { return prefixSpan(netip.PrefixFrom(a, 32)) }
-
-func (s span) addr() netip.Addr {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], s.lo)
-	return netip.AddrFrom4(b)
-}
-
-// words is a set of words; nil is all.
-type words []string
-
-func (s words) and(t words) words {
-	if s == nil {
-		return t
-	}
-	if t == nil {
-		return s
-	}
-	out := words{}
-	for _, v := range s {
-		if slices.Contains(t, v) {
-			out = append(out, v)
-		}
-	}
-	return out
-}
+// withPorts are the protocols whose ports conditions can look at.
+var withPorts = only(protoTCP, protoUDP, 33, 132, 136)
 
 // An iface is a condition on an interface.
 type iface struct {
@@ -129,36 +96,174 @@ type iface struct {
 	not   bool
 }
 
-// A cond is what a rule looks at; all of it must hold.
+// A cond is what a rule looks at; all of it must hold. Without hard conditions and
+// interfaces it is an exact set of packets.
 type cond struct {
-	in, out  []iface
-	src, dst spans
-	ports    spans // destination ports
-	protos   words
-	states   words // new, established, related, invalid, untracked, dnat
-	icmp     words // types
-	hard     []string
-	ipv6     bool // it is about IPv6
-	never    bool // nothing matches it
+	in, out []iface
+	masks   [numMasks]mask
+	sets    [numSpans]spans
+	hard    []string // what has no counterpart
+	never   bool     // nothing matches it
+	ipv6    bool     // for it is about IPv6
 }
+
+// withMask returns the condition that a small field has one of some values.
+func withMask(field int, m mask) (c cond) {
+	c.masks[field] = m
+	c.never = m == 0
+	if field == fTCP {
+		c.sets[fProto] = only(protoTCP)
+	}
+	return c
+}
+
+// withSet returns the condition that a field has one of some numbers.
+func withSet(field int, s spans) (c cond) {
+	c.sets[field] = s
+	switch field {
+	case fPort, fSport:
+		c.sets[fProto] = withPorts
+	case fICMP:
+		c.sets[fProto] = only(protoICMP)
+	}
+	c.never = s != nil && len(s) == 0
+	return c
+}
+
+func withHard(what string) cond { return cond{hard: []string{shorten(what)}} }
 
 // and returns the conditions of both.
 func (c cond) and(d cond) cond {
-	return cond{
-		in: slices.Concat(c.in, d.in), out: slices.Concat(c.out, d.out),
-		src: c.src.and(d.src), dst: c.dst.and(d.dst), ports: c.ports.and(d.ports),
-		protos: c.protos.and(d.protos), states: c.states.and(d.states), icmp: c.icmp.and(d.icmp),
-		hard: slices.Concat(c.hard, d.hard), ipv6: c.ipv6 || d.ipv6, never: c.never || d.never,
+	r := cond{in: slices.Concat(c.in, d.in), out: slices.Concat(c.out, d.out), hard: union(c.hard, d.hard), never: c.never || d.never, ipv6: c.ipv6 || d.ipv6}
+	for i := range r.masks {
+		r.masks[i] = c.masks[i] & d.masks[i]
+		switch {
+		case c.masks[i] == 0:
+			r.masks[i] = d.masks[i]
+		case d.masks[i] == 0:
+			r.masks[i] = c.masks[i]
+		case r.masks[i] == 0:
+			r.never = true
+		}
 	}
+	for i := range r.sets {
+		if r.sets[i] = c.sets[i].and(d.sets[i]); r.sets[i] != nil && len(r.sets[i]) == 0 {
+			r.never = true
+		}
+	}
+	return r
 }
 
-// empty reports whether nothing matches.
-func (c *cond) empty() bool {
-	return c.never || c.src != nil && len(c.src) == 0 || c.dst != nil && len(c.dst) == 0 || c.ports != nil && len(c.ports) == 0 ||
-		c.protos != nil && len(c.protos) == 0 || c.states != nil && len(c.states) == 0 || c.icmp != nil && len(c.icmp) == 0
+func union(a, b []string) []string {
+	if len(a) == 0 {
+		return b
+	}
+	for _, s := range b {
+		if !slices.Contains(a, s) {
+			a = slices.Concat(a, []string{s})
+		}
+	}
+	return a
 }
 
 // any reports whether everything matches.
 func (c *cond) any() bool {
-	return len(c.in)+len(c.out)+len(c.hard) == 0 && c.src == nil && c.dst == nil && c.ports == nil && c.protos == nil && c.states == nil && c.icmp == nil && !c.ipv6 && !c.never
+	return len(c.in)+len(c.out)+len(c.hard) == 0 && !c.never && c.masks == [numMasks]mask{} &&
+		!slices.ContainsFunc(c.sets[:], func(s spans) bool { return s != nil })
+}
+
+// exact reports whether it is known which packets match.
+func (c *cond) exact() bool { return len(c.hard) == 0 && len(c.in)+len(c.out) == 0 }
+
+// minus returns what matches c and not d, in parts that have no packet in common.
+// d is exact.
+func (c cond) minus(d cond) (parts []cond) {
+	if x := c.and(d); x.never {
+		return []cond{c}
+	}
+	left := c
+	for i := range c.masks {
+		if d.masks[i] == 0 {
+			continue
+		}
+		have := left.masks[i]
+		if have == 0 {
+			have = allOf[i]
+		}
+		if out := have &^ d.masks[i]; out != 0 {
+			p := left
+			p.masks[i] = out
+			parts = append(parts, p)
+		}
+		left.masks[i] = have & d.masks[i]
+	}
+	for i := range c.sets {
+		if d.sets[i] == nil {
+			continue
+		}
+		if out := left.sets[i].minus(d.sets[i], largestOf[i]); len(out) > 0 {
+			p := left
+			p.sets[i] = out
+			parts = append(parts, p)
+		}
+		left.sets[i] = left.sets[i].and(d.sets[i])
+	}
+	return parts
+}
+
+// holds reports whether all that matches d matches c, which is exact.
+func (c *cond) holds(d *cond) bool {
+	if c.never {
+		return d.never
+	}
+	for i := range c.masks {
+		have := d.masks[i]
+		if have == 0 {
+			have = allOf[i]
+		}
+		if c.masks[i] != 0 && have&^c.masks[i] != 0 {
+			return false
+		}
+	}
+	for i := range c.sets {
+		if !c.sets[i].holds(d.sets[i], largestOf[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// meets reports whether something may match both.
+func (c *cond) meets(d *cond) bool {
+	if c.never || d.never {
+		return false
+	}
+	for i := range c.masks {
+		if c.masks[i] != 0 && d.masks[i] != 0 && c.masks[i]&d.masks[i] == 0 {
+			return false
+		}
+	}
+	for i := range c.sets {
+		if c.sets[i] != nil && d.sets[i] != nil && len(c.sets[i].and(d.sets[i])) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// single returns the one field that an exact condition looks at, -1 if it looks at
+// several, and a set of sides.
+func (c *cond) single() bool {
+	n := 0
+	for _, m := range c.masks {
+		if m != 0 {
+			n++
+		}
+	}
+	for _, s := range c.sets {
+		if s != nil {
+			n++
+		}
+	}
+	return n == 1 && c.exact() && !c.never
 }

@@ -4,90 +4,14 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 )
-
-// A verdict is what a rule does with what it matches.
-type verdict struct {
-	kind   string // accept, drop, reject, jump, goto, return, masquerade, snat, dnat, redirect, none; else what it is called
-	target string // of jump and goto
-	addr   netip.Addr
-	last   netip.Addr // of a range of addresses
-	ports  spans      // one range, nil: none given
-}
-
-// A rule is one of a chain.
-type rule struct {
-	place, text, comment string
-	cond                 cond
-	do                   verdict
-	others               []string // statements that are neither conditions nor verdicts
-}
-
-// cannot adds a condition that has no counterpart.
-func (r *rule) cannot(what string) { r.cond.hard = slices.Concat(r.cond.hard, []string{what}) }
-
-// other adds a statement that is neither a condition nor a verdict, or may be
-// either: it is not known.
-func (r *rule) other(what string) { r.others = slices.Concat(r.others, []string{what}) }
-
-// decide gives the rule its verdict. A second one is not understood.
-func (r *rule) decide(v verdict) {
-	if r.do.kind != "none" {
-		// Which of them holds is not known, so that leaving the rule out may
-		// let more through.
-		v = verdict{kind: r.do.kind + " and " + v.kind}
-	}
-	r.do = v
-}
-
-// settle ends the reading of a rule: alone, a statement that is not known is what
-// the rule does; beside a verdict it may be what the verdict depends on.
-func (r *rule) settle() {
-	switch {
-	case len(r.others) == 0:
-	case r.do.kind == "none":
-		r.do.kind = r.others[0]
-	default:
-		for _, o := range r.others {
-			r.cannot(o)
-		}
-	}
-}
-
-// A chain is a list of rules. A base chain has a hook.
-type chain struct {
-	place  string
-	name   string
-	table  string // key of the table, so that jumps stay in it
-	kind   string // filter, nat, ...
-	hook   string
-	policy string // accept or drop
-	ipv6   bool
-	rules  []rule
-}
-
-// A ruleset is what the parsers make.
-type ruleset struct {
-	chains map[string]*chain // by table and name
-	order  []string
-	notes  []Note
-}
-
-func (s *ruleset) add(c *chain) {
-	k := c.table + " " + c.name
-	if _, ok := s.chains[k]; !ok {
-		s.order = append(s.order, k)
-	}
-	s.chains[k] = c
-}
 
 // outRule is a rule of the result.
 type outRule struct {
 	id, name, action, direction string
 	src, dst                    spans
 	ports                       spans
-	protos, states              words
+	protos, states              []string
 }
 
 type outSNAT struct {
@@ -96,206 +20,209 @@ type outSNAT struct {
 	ports    spans
 }
 
-type outDNAT struct {
-	wan     netip.Addr // zero: the wan interface's
-	ports   span
-	to      netip.Addr
-	toPort  uint32
-	proto   string
-	from    spans
-	hairpin bool
-}
-
 // A converter makes a policy of a rule set.
 type converter struct {
 	o        Options
 	set      *ruleset
 	res      Result
-	lan, wan string
-	policy   string // of the forward chain
+	lan, wan string // interfaces; "": no rule names it
+	action   string // where no rule matches
 	rules    []outRule
 	snat     []outSNAT
 	dnat     []outDNAT
-	dns      bool // redirect of DNS: dns.intercept
-	left     int  // rules that may still be written
+	dns      bool // the LAN's DNS is intercepted
+	upstream bool // DNS is offered to the LAN
+	room     int  // entries that may still be written
+	looks    int  // comparisons that may still be made
 	ids      map[string]int
+	taken    map[string]bool
 
 	lanNet, wanNet netip.Prefix
 	gateway        netip.Addr
-	lanKnown       bool // lanNet is no placeholder
+
+	externals    []netip.Addr // the firewall's addresses on the WAN
+	hair         []outDNAT    // that hosts of the LAN may use
+	pings        []cond       // echo requests to the firewall that it does not get
+	asks         []cond       // questions of the LAN to the firewall that it does not get
+	first, front []outRule    // about the firewall itself, and about hairpins
+	top          []item       // denies what was not forwarded for other reasons than the filter
+	items        []item       // of the filter, for what passes the router
+	seen         map[*rule]bool
+	met          map[*rule]cond // rules that some packet may meet
+	notes        map[noteKey]int
+	covered      spans // sources that are translated
+	designed     [numDesigns]map[*rule]bool
+}
+
+type noteKey struct {
+	rule *rule
+	why  string
 }
 
 func convert(s *ruleset, o Options) (*Result, error) {
-	c := &converter{o: o, set: s, left: maxRules, ids: map[string]int{}}
+	c := &converter{o: o, set: s, room: maxRules, looks: maxLooks, ids: map[string]int{}, taken: map[string]bool{}, seen: map[*rule]bool{}, met: map[*rule]cond{}, notes: map[noteKey]int{}}
 	c.res.Notes = s.notes
-	c.interfaces()
-	var forward []*chain
-	for _, k := range s.order {
-		ch := s.chains[k]
-		switch {
-		case ch.hook == "":
-		case ch.ipv6:
-			c.skipChain(ch, "thurward does not forward IPv6", Nothing)
-		case ch.kind == "nat" && ch.hook == "postrouting":
-			c.walk(ch, cond{}, 0, c.source)
-		case ch.kind == "nat" && ch.hook == "prerouting":
-			c.walk(ch, cond{}, 0, c.destination)
-		case ch.kind == "filter" && ch.hook == "forward":
-			forward = append(forward, ch)
-		case ch.kind == "filter" && (ch.hook == "input" || ch.hook == "output"):
-			c.skipChain(ch, "the firewall itself offers nothing but DNS to the LAN and answers to ping, and begins nothing but DNS", Nothing)
-		default:
-			for _, r := range ch.rules {
-				e := Nothing
-				if r.do.kind == "drop" || r.do.kind == "reject" || r.do.kind == "jump" || r.do.kind == "goto" {
-					e = Permissive
-				}
-				c.note(r, fmt.Sprintf("a %s chain at %s has no counterpart", ch.kind, ch.hook), e)
-			}
-			if ch.policy == "drop" {
-				c.res.Notes = append(c.res.Notes, Note{ch.place, "policy drop", fmt.Sprintf("a %s chain at %s has no counterpart", ch.kind, ch.hook), Permissive})
-			}
-		}
+	post, pre := c.translations(asWritten)
+	if err := c.interfaces(post, pre); err != nil {
+		return nil, err
 	}
-	c.addresses()
-	switch len(forward) {
-	case 0:
-		c.policy = "accept"
-		c.assume("there is no filter chain for forwarded packets: everything is accepted")
-	case 1:
-		c.policy = forward[0].policy
-		c.walk(forward[0], cond{}, 0, c.filter)
-	default:
-		// A packet must pass all of them; an accept in one does not end the
-		// others. The first is converted.
-		c.policy = forward[0].policy
-		c.walk(forward[0], cond{}, 0, c.filter)
-		for _, ch := range forward[1:] {
-			c.skipChain(ch, "a second filter chain for forwarded packets: packets have to pass both, which one list of rules cannot say", Permissive)
-		}
-	}
-	if c.left <= 0 {
+	post, pre = c.translations(c.resolver)
+	c.addresses(post, pre)
+	c.legs()
+	c.source(post)
+	c.destination(pre)
+	c.forward()
+	c.services()
+	c.unused()
+	c.besides()
+	if c.room <= 0 {
 		return nil, fmt.Errorf("%s: more than %d rules when chains and maps are written out", o.File, maxRules)
 	}
 	return c.write()
+}
+
+// translations writes out the chains of source and destination NAT.
+func (c *converter) translations(resolve func(*chain) func(*rule) cond) (post, pre []flat) {
+	return c.written(c.set.at("postrouting", true), resolve, cond{}), c.written(c.set.at("prerouting", true), resolve, cond{})
+}
+
+// asWritten leaves conditions as they are.
+func asWritten(*chain) func(*rule) cond { return func(r *rule) cond { return r.cond } }
+
+// written writes out base chains that a packet meets one after the other: what one
+// accepts meets the next. What the last accepts, or none decides, is accepted: by
+// an entry where others would follow.
+func (c *converter) written(chains []*chain, resolve func(*chain) func(*rule) cond, outer cond) (fs []flat) {
+	var stage func(i int, outer cond, by *rule, explicit bool)
+	emit := func(x flat) bool {
+		fs = append(fs, x)
+		c.room--
+		return c.room > 0
+	}
+	stage = func(i int, outer cond, by *rule, explicit bool) {
+		if i == len(chains) {
+			if explicit {
+				emit(flat{cond: outer, do: verdict{kind: "accept"}, rule: by})
+			}
+			return
+		}
+		ch := chains[i]
+		end := func(m cond, explicit bool) {
+			policy := &rule{place: ch.place, text: "policy " + ch.policy}
+			if ch.policy == "drop" {
+				emit(flat{cond: m, do: verdict{kind: "drop"}, rule: policy, tail: true})
+				return
+			}
+			if explicit && i+1 == len(chains) {
+				emit(flat{cond: m, do: verdict{kind: "accept"}, rule: policy, tail: true})
+				return
+			}
+			stage(i+1, m, policy, explicit)
+		}
+		f := &flattener{chains: c.set.chains, resolve: resolve(ch), left: &c.room, rules: c.met, emit: emit}
+		f.note = func(r *rule, why string, e Effect) { c.note(r, cond{}, why, e) }
+		f.accept = func(m cond, r *rule) { stage(i+1, m, r, true) }
+		f.chain(ch, 0, outer, 0, func(m cond) { end(m, true) }, explicit)
+		if !explicit {
+			end(outer, false)
+		}
+	}
+	stage(0, outer, nil, false)
+	return fs
 }
 
 func (c *converter) assume(format string, args ...any) {
 	c.res.Assumptions = append(c.res.Assumptions, fmt.Sprintf(format, args...))
 }
 
-func (c *converter) note(r rule, why string, e Effect) {
-	c.res.Notes = append(c.res.Notes, Note{r.place, shorten(r.text), why, e})
+// note says that a rule was not converted as it stands, for some packets. Of
+// several notes with the same reason there is one, with the worst effect.
+func (c *converter) note(r *rule, about cond, why string, e Effect) {
+	c.seen[r] = true
+	k := noteKey{r, why}
+	if i, ok := c.notes[k]; ok {
+		n := &c.res.Notes[i]
+		n.Effect = worse(n.Effect, e)
+		if len(n.Packets.of) < 64 {
+			n.Packets.of = append(n.Packets.of, about)
+		} else {
+			n.Packets.of = []cond{{}}
+		}
+		return
+	}
+	c.notes[k] = len(c.res.Notes)
+	about.hard = nil
+	c.res.Notes = append(c.res.Notes, Note{Place: r.place, Text: shorten(r.text), Comment: shorten(r.comment), Why: why, Effect: e, Traffic: about.words(), Packets: Packets{[]cond{about}}})
 }
 
-func (c *converter) skipChain(ch *chain, why string, e Effect) {
-	for _, r := range ch.rules {
-		c.note(r, why, e)
+// counts notes that a rule is about something that thurward does by design.
+func (c *converter) counts(d design, r *rule) {
+	c.seen[r] = true
+	if c.designed[d] == nil {
+		c.designed[d] = map[*rule]bool{}
 	}
-	if ch.policy == "drop" && e != Nothing || len(ch.rules) == 0 && e != Nothing {
-		c.res.Notes = append(c.res.Notes, Note{ch.place, "policy " + ch.policy, why, e})
+	c.designed[d][r] = true
+}
+
+// look counts a comparison, and reports whether there may be more.
+func (c *converter) look() bool {
+	c.looks--
+	return c.looks > 0
+}
+
+// besides reports what rules do besides deciding, what they are about that
+// thurward treats by design, and those of which nothing has become of anything.
+func (c *converter) besides() {
+	through, own := c.reachable("prerouting", "forward", "postrouting", "ingress"), c.reachable("input", "output")
+	for _, k := range c.set.order {
+		ch := c.set.chains[k]
+		for i := range ch.rules {
+			r := &ch.rules[i]
+			for _, a := range r.aside {
+				if a.design != 0 {
+					c.counts(a.design, r)
+				} else if through[ch] && !ch.ipv6 && !r.cond.ipv6 {
+					c.note(r, c.met[r], a.why, a.effect)
+				}
+			}
+			switch {
+			case c.seen[r] || !r.do.decides():
+			case r.cond.ipv6 || ch.ipv6:
+				c.counts(byIPv6, r)
+			case !through[ch] && own[ch]:
+				c.counts(byOwn, r)
+			case through[ch]:
+				c.note(r, cond{never: true}, "nothing that is forwarded here matches it, or rules above it decide", Nothing)
+			}
+		}
+	}
+	for d := byOther; d < numDesigns; d++ {
+		x := designs[d]
+		x.Rules = len(c.designed[d]) + c.set.design[d]
+		c.res.Designs = append(c.res.Designs, x)
 	}
 }
 
-// walk calls f for the rules of a chain, and of the chains that it jumps to, with
-// all conditions together. It reports whether everything that reaches the
-// chain has been decided when it ends.
-func (c *converter) walk(ch *chain, outer cond, depth int, f func(r rule)) {
-	for i := 0; i < len(ch.rules); i++ {
-		r := ch.rules[i]
-		own := r.cond
-		r.cond = outer.and(r.cond)
-		if c.left--; c.left <= 0 {
+// reachable returns the chains that packets come to which meet a base chain of
+// some hooks.
+func (c *converter) reachable(hooks ...string) map[*chain]bool {
+	all := map[*chain]bool{}
+	var visit func(ch *chain)
+	visit = func(ch *chain) {
+		if ch == nil || all[ch] {
 			return
 		}
-		switch r.do.kind {
-		case "jump", "goto":
-			to := c.set.chains[ch.table+" "+r.do.target]
-			switch {
-			case r.cond.empty():
-				c.note(r, "nothing matches it", Nothing)
-				continue
-			case to == nil || to.hook != "":
-				c.note(r, "there is no chain "+r.do.target, Permissive)
-				continue
-			case depth >= maxDepth:
-				c.note(r, fmt.Sprintf("jumps are nested more than %d deep", maxDepth), Permissive)
-				continue
-			case len(own.hard) > 0:
-				c.note(r, "conditions without counterpart: "+strings.Join(own.hard, ", "), effectOf(to))
-				continue
-			case r.do.kind == "goto" && !(own.any() || i == len(ch.rules)-1):
-				// What the chain leaves undecided must not meet the rules
-				// below, which a policy cannot express.
-				c.note(r, "goto is converted only at the end of a chain", Permissive)
-				continue
+		all[ch] = true
+		for i := range ch.rules {
+			if d := ch.rules[i].do; d.target != "" {
+				visit(c.set.chains[ch.table+" "+d.target])
 			}
-			c.walk(to, r.cond, depth+1, f)
-			if r.do.kind == "goto" {
-				return
-			}
-		case "return":
-			rest := ch.rules[i+1:]
-			switch {
-			case len(rest) == 0 || r.cond.empty():
-				continue
-			case own.any():
-				return
-			case depth == 0:
-				// Back from a base chain is its policy.
-				r.do.kind = ch.policy
-				f(r)
-				continue
-			}
-			// The rules below are for what the return does not match: easy
-			// when it looks at one kind of address only.
-			only := own
-			only.src, only.dst = nil, nil
-			switch {
-			case only.any() && own.dst == nil:
-				outer.src = outer.src.and(own.src.not(^uint32(0)))
-			case only.any() && own.src == nil:
-				outer.dst = outer.dst.and(own.dst.not(^uint32(0)))
-			default:
-				c.note(r, "a return whose opposite cannot be expressed; the rules below it in this chain are left out", Nothing)
-				for _, q := range rest {
-					q.cond = outer.and(q.cond)
-					c.note(q, "stands below a return that could not be converted", c.effect(q))
-				}
-				return
-			}
-		case "none":
-		default:
-			f(r)
 		}
 	}
-}
-
-// effect is what it does to leave a rule out.
-func (c *converter) effect(r rule) Effect {
-	switch r.do.kind {
-	case "accept":
-		return Stricter
-	case "drop", "reject":
-		return Permissive
-	case "masquerade", "snat", "dnat", "redirect":
-		return Differs
-	case "none", "return":
-		return Nothing
-	}
-	return Permissive
-}
-
-// effectOf is what it does to leave out a jump to a chain.
-func effectOf(to *chain) Effect {
-	e := Nothing
-	for _, r := range to.rules {
-		switch r.do.kind {
-		case "drop", "reject", "jump", "goto":
-			return Permissive
-		case "accept":
-			e = Stricter
+	for _, k := range c.set.order {
+		if ch := c.set.chains[k]; slices.Contains(hooks, ch.hook) {
+			visit(ch)
 		}
 	}
-	return e
+	return all
 }

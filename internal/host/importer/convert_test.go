@@ -3,6 +3,7 @@ package importer
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -93,19 +94,19 @@ func TestImportDecides(t *testing.T) {
 		{"office.json", "lan", "tcp", "10.0.0.6:1", "192.0.2.1:22", "", "deny default-deny"}, // 10.0.0.5 . 22 and 10.0.0.6 . 2222
 		// office.iptables.
 		{"office.iptables", "lan", "tcp", "192.168.1.5:1", "192.0.2.9:8000", "", "accept web-more"},
-		{"office.iptables", "lan", "tcp", "192.168.1.66:1", "192.0.2.9:80", "", "deny default-deny"},
+		{"office.iptables", "lan", "tcp", "192.168.1.66:1", "192.0.2.9:80", "", "deny rule-3"},
 		{"office.iptables", "lan", "tcp", "192.168.1.205:1", "192.0.2.9:80", "", "reject rule-2"},
-		{"office.iptables", "lan", "udp", "192.168.1.205:1", "10.1.1.1:53", "", "accept rule-3"},
-		{"office.iptables", "lan", "udp", "192.168.1.205:1", "10.1.1.1:54", "", "deny rule-4"},
-		{"office.iptables", "lan", "icmp", "192.168.1.5", "203.0.113.7", "", "accept rule-5"},
+		{"office.iptables", "lan", "udp", "192.168.1.205:1", "10.1.1.1:53", "", "deny dns-of-the-firewall"},
+		{"office.iptables", "lan", "udp", "192.168.1.205:1", "10.1.1.1:54", "", "deny rule-5"},
+		{"office.iptables", "lan", "icmp", "192.168.1.5", "203.0.113.7", "", "deny rule-6"}, // after the goto comes the policy,
 		{"office.iptables", "wan", "tcp", "203.0.113.7:9", "192.0.2.2:443", "", "accept port-forwards"},
 		{"office.iptables", "wan", "tcp", "203.0.113.7:9", "192.0.2.2:2201", "", "deny default-deny"},
 		{"office.iptables", "wan", "tcp", "198.51.100.7:9", "192.0.2.2:2201", "", "accept port-forwards-3"},
 		// hard.nft: policy accept.
-		{"hard.json", "wan", "tcp", "203.0.113.7:9", "198.18.0.9:80", "", "deny rule-1"},
-		{"hard.json", "wan", "tcp", "192.0.2.7:9", "198.18.0.9:8081", "", "accept rule-6"},
-		{"hard.json", "wan", "udp", "192.0.2.7:9", "198.18.0.9:4500", "", "accept rule-8"},
-		{"hard.json", "lan", "tcp", "192.168.5.9:9", "192.0.2.7:9999", "", "reject rule-9"}, // accepted before: stricter, as is said
+		{"hard.json", "wan", "tcp", "203.0.113.7:9", "198.18.0.9:80", "", "deny rule-6"},
+		{"hard.json", "wan", "tcp", "192.0.2.7:9", "198.18.0.9:8081", "", "accept rule-14"},
+		{"hard.json", "wan", "udp", "192.0.2.7:9", "198.18.0.9:4500", "", "accept rule-16"},
+		{"hard.json", "lan", "tcp", "192.168.5.9:9", "192.0.2.7:9999", "", "accept rule-10"},
 	} {
 		for _, f := range fixtures {
 			if f.file != c.file {
@@ -167,46 +168,58 @@ func TestImportLiveNFT(t *testing.T) {
 	}
 }
 
-// TestImportEffects: what leaving a rule out does is said, rule by rule.
+// TestImportEffects: what leaving a rule out does is said, rule by rule: nothing
+// where what comes below it does the same.
 func TestImportEffects(t *testing.T) {
-	const head = "*filter\n:FORWARD DROP [0:0]\n:c - [0:0]\n"
+	const head = "*filter\n:FORWARD %s [0:0]\n:c - [0:0]\n"
 	for _, c := range []struct {
 		rule   string
-		effect Effect
+		effect Effect // "": no note
 		why    string
 	}{
-		{"-A FORWARD -p tcp --sport 20 -j ACCEPT", Stricter, "--sport 20"},
-		{"-A FORWARD -p tcp --sport 20 -j DROP", Permissive, "--sport 20"},
+		{"-A FORWARD -p tcp --sport 20 -j ACCEPT", Stricter, "source port 20"},
+		{"-A FORWARD -p tcp --sport 20 -j DROP", Permissive, "source port 20"},
 		{"-A FORWARD -m set --match-set x src -j REJECT", Permissive, "-m set"},
+		{"-A FORWARD -m set --match-set x src -j REJECT\n-A FORWARD -j DROP", Nothing, "-m set"},
 		{"-A FORWARD -m time --timestart 09:00 -j ACCEPT", Stricter, "-m time"},
-		{"-A FORWARD -f -j DROP", Permissive, "-f"},
-		{"-A FORWARD -p 47 -j ACCEPT", Stricter, "47 is not"},
-		{"-A FORWARD -p 47 -j DROP", Nothing, "47 is not"},
+		{"-A FORWARD -m time --timestart 09:00 -j ACCEPT\n-A FORWARD -j ACCEPT", Nothing, "-m time"},
+		{"-A FORWARD -f -j DROP", "", ""},
+		{"-A FORWARD -p 47 -j ACCEPT", "", ""},
+		{"-A FORWARD -p 47 -j DROP", "", ""},
 		{"-A FORWARD -s 10.0.0.0/255.0.255.0 -j DROP", Permissive, "10.0.0.0/255.0.255.0"},
 		{"-A FORWARD -s host.example -j ACCEPT", Stricter, "host.example"},
 		{"-A FORWARD -p tcp --dport nosuch -j DROP", Permissive, "nosuch"},
 		{"-A FORWARD -j QUEUE", Permissive, "QUEUE"},
 		{"-A FORWARD -j nosuch", Permissive, "nosuch"},
-		{"-A FORWARD -i wg0 -j ACCEPT", Nothing, "other traffic than between"},
-		{"-A FORWARD -m conntrack --ctstate INVALID -j DROP", Nothing, "always dropped"},
-		{"-A FORWARD -m conntrack --ctstate RELATED -j ACCEPT", Stricter, "FTP"},
-		{"-A FORWARD -p icmp --icmp-type time-exceeded -j DROP", Permissive, "ICMP errors"},
+		{"-A FORWARD -i wg0 -j ACCEPT", Permissive, "third interface"},
+		{"-A FORWARD -m conntrack --ctstate INVALID -j DROP", "", ""},
+		{"-A FORWARD -m conntrack --ctstate RELATED -j ACCEPT", "", ""},
+		{"-A FORWARD -p icmp --icmp-type time-exceeded -j DROP", "", ""},
 		{"-A FORWARD -m mark --mark 1 -j c\n-A c -j DROP", Permissive, "-m mark"},
 		{"-A FORWARD -m mark --mark 1 -j c\n-A c -j ACCEPT", Stricter, "-m mark"},
 		{"-A FORWARD -j ACCEPT \"", Permissive, "quote"},
 		{"-I FORWARD -j ACCEPT", Permissive, "not understood"},
 		{"-A nowhere -j DROP", Permissive, "chain is not there"},
-		{"COMMIT\n*mangle\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 10.0.0.1 -j DROP", Permissive, "no counterpart"},
-		{"COMMIT\n*mangle\n:FORWARD DROP [0:0]", Permissive, "no counterpart"},
-		{"COMMIT\n*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o wan -d 10.0.0.1 -j MASQUERADE", Differs, "source only"},
-		{"COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i wan -p 47 -j DNAT --to-destination 10.0.0.1", Differs, "TCP and UDP alone"},
+		{"COMMIT\n*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o wan -d 198.51.100.1 -j MASQUERADE", Differs, "source only"},
+		{"COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i wan -p 47 -j DNAT --to-destination 10.0.0.5", Nothing, "none of it"},
+		{"COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i wan -j DNAT --to-destination 10.0.0.5", Stricter, "ping is for the firewall itself"},
+		{"COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i lan -p tcp --dport 80 -j REDIRECT --to-ports 3128", Stricter, "proxy"},
 	} {
-		r, err := IPTables([]byte(head+c.rule+"\nCOMMIT\n"), sides)
+		policy := "ACCEPT"
+		if strings.Contains(c.rule, "ACCEPT") && !strings.Contains(c.rule, ":0]") {
+			policy = "DROP"
+		}
+		o := sides
+		o.LANAddress = netip.MustParsePrefix("10.0.0.1/24")
+		if strings.Contains(c.rule, "*nat") && !strings.Contains(c.rule, ":POSTROUTING") {
+			c.rule += "\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o wan -j MASQUERADE"
+		}
+		r, err := IPTables([]byte(fmt.Sprintf(head, policy)+c.rule+"\nCOMMIT\n"), o)
 		if err != nil {
 			t.Errorf("%s: %v", c.rule, err)
 			continue
 		}
-		if len(r.Notes) != 1 || r.Notes[0].Effect != c.effect || !strings.Contains(r.Notes[0].Why, c.why) {
+		if c.effect == "" && len(r.Notes) > 0 || c.effect != "" && (len(r.Notes) != 1 || r.Notes[0].Effect != c.effect || !strings.Contains(r.Notes[0].Why, c.why)) {
 			t.Errorf("%s: notes %v, want one with %q and %q", c.rule, r.Notes, c.why, c.effect)
 		}
 	}

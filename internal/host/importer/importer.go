@@ -1,23 +1,27 @@
-// Package importer turns the rule sets of other firewalls into rules.yaml: what
-// nft -j list ruleset prints, and what iptables-save prints.
+// Package importer turns the rule sets of other firewalls into rules.yaml: of
+// nftables and iptables, and the configuration of OPNsense.
 //
 //	nft.go, nft_items.go,
-//	nft_values.go, object.go read nft's JSON
-//	iptables.go             reads iptables-save
-//	cond.go                 conditions: sets of addresses, ports, states, interfaces
-//	convert.go                goes through chains and the chains they jump to
-//	convert_filter.go         filter rules become rules
-//	convert_nat.go            NAT rules become entries of nat
-//	sides.go                which interface is the LAN
-//	write.go                rules.yaml
+//	nft_values.go, object.go  read nft's JSON
+//	iptables.go, iptables_words.go
+//	                          read iptables-save
+//	cond.go, spans.go         conditions as sets of packets, and what is in one and not in another
+//	chain.go                  rules and chains
+//	flatten.go                chains that are jumped to, gone to and returned from become one list
+//	sides.go, addresses.go    which interface is the LAN, and its network
+//	source.go, destination.go, entries.go
+//	                          address translation becomes entries of nat
+//	forward.go, reduce.go     what passes the router becomes rules
+//	own.go                    and what is sent to the router itself
+//	report.go                 what is not as it was
+//	write.go                  rules.yaml
 //
 // What cannot be converted is listed, rule by rule, with what leaving it out does.
+// The policy never accepts what the rule set denied without a note that says so.
 package importer
 
 import (
 	"net/netip"
-
-	"github.com/thurward/thurward/internal/shared/printable"
 )
 
 // Options say what a rule set does not.
@@ -27,48 +31,10 @@ type Options struct {
 	LANAddress netip.Prefix
 	WANAddress netip.Prefix
 	Gateway    netip.Addr
-}
-
-// An Effect is what it means that something was not converted.
-type Effect string
-
-// The effects.
-const (
-	Nothing    Effect = "no effect"       // thurward does the same by itself, or such traffic never arrives
-	Stricter   Effect = "stricter"        // traffic is denied that was accepted
-	Permissive Effect = "MORE PERMISSIVE" // traffic is accepted that was denied
-	Differs    Effect = "differs"         // addresses are not translated as they were
-)
-
-// A Note is something that was not converted.
-type Note struct {
-	Place  string // where it stands
-	Text   string // as it stands there, shortened
-	Why    string
-	Effect Effect
-}
-
-// String returns the note on one line.
-func (n Note) String() string {
-	return printable.Sprintf("%s: %s: %s (%s)", n.Place, n.Text, n.Why, n.Effect)
-}
-
-// A Result is a policy and what it lacks.
-type Result struct {
-	YAML        []byte
-	Assumptions []string // what was guessed
-	Notes       []Note
-}
-
-// Permissive reports whether the policy accepts anything that the rule set
-// denied, as far as is known.
-func (r *Result) Permissive() bool {
-	for _, n := range r.Notes {
-		if n.Effect == Permissive {
-			return true
-		}
-	}
-	return false
+	DNS        []netip.Addr // name servers that the firewall asks
+	Others     map[string][]netip.Prefix
+	Links      *Links // what the router says about its interfaces; nil: nothing
+	Partial    bool   // guess where it is not certain
 }
 
 // MaxBytes is the size of the largest rule set that is read.
@@ -76,22 +42,25 @@ const MaxBytes = 16 << 20
 
 // Limits of what is read, so that no input takes unbounded time or memory.
 const (
-	maxRules   = 100_000 // after chains and maps have been written out
-	maxDepth   = 16      // of jumps
-	maxRanges  = 10_000  // of one condition
-	maxItem    = 4 << 20 // bytes of one rule, set or chain
+	maxRules   = 100_000   // after chains and maps have been written out
+	maxDepth   = 16        // of jumps
+	maxRanges  = 10_000    // of one condition
+	maxItem    = 4 << 20   // bytes of one rule, set or chain
+	maxLooks   = 4_000_000 // of one rule at another
 	maxShorten = 160
 )
 
-func shorten(s string) string {
+func shorten(s string) string { return shortenTo(s, maxShorten) }
+
+func shortenTo(s string, most int) string {
 	r := []rune(s)
 	for i, c := range r {
 		if c < ' ' || c == 0x7f || c == 0x85 || c == 0x2028 || c == 0x2029 || c == 0xfeff || c == 0xfffd {
 			r[i] = ' '
 		}
 	}
-	if len(r) > maxShorten {
-		return string(r[:maxShorten-3]) + "..."
+	if len(r) > most {
+		return string(r[:most-3]) + "..."
 	}
 	return string(r)
 }

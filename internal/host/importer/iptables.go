@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 )
 
@@ -44,6 +43,9 @@ type iptablesParser struct {
 // hooks are the built-in chains.
 var hooks = map[string]string{"PREROUTING": "prerouting", "INPUT": "input", "FORWARD": "forward", "OUTPUT": "output", "POSTROUTING": "postrouting"}
 
+// priorities of the tables' chains (linux/netfilter_ipv4.h).
+var priorities = map[string]int{"raw": -300, "mangle": -150, "nat": prioDNAT, "filter": 0, "security": 50}
+
 func (p *iptablesParser) line(n int, s string) {
 	place := fmt.Sprintf("line %d", n)
 	switch {
@@ -59,7 +61,10 @@ func (p *iptablesParser) line(n int, s string) {
 			p.note(place, s, "a chain that is not understood", Permissive)
 			return
 		}
-		c := &chain{place: place, name: f[0], table: p.table, kind: p.table, policy: "accept"}
+		c := &chain{place: place, name: f[0], table: p.table, kind: "filter", prio: priorities[p.table], policy: "accept"}
+		if p.table == "nat" {
+			c.kind = "nat"
+		}
 		if f[1] != "-" {
 			c.hook = hooks[f[0]]
 			c.policy = strings.ToLower(f[1])
@@ -90,7 +95,7 @@ func (p *iptablesParser) line(n int, s string) {
 }
 
 func (p *iptablesParser) note(place, text, why string, e Effect) {
-	p.set.notes = append(p.set.notes, Note{place, shorten(text), why, e})
+	p.set.notes = append(p.set.notes, Note{Place: place, Text: shorten(text), Why: why, Effect: e, Packets: everything})
 }
 
 // split divides a line into words; double quotes hold words together.
@@ -121,194 +126,6 @@ func split(s string) (words []string, err error) {
 		words = append(words, b.String())
 	}
 	return words, nil
-}
-
-// rule reads what follows -A CHAIN.
-func (p *iptablesParser) rule(place, text string, args []string) rule {
-	r := rule{place: place, text: text, do: verdict{kind: "none"}}
-	c := &r.cond
-	not, module := false, ""
-	i, targets := 0, 0
-	next := func() string {
-		if i+1 < len(args) {
-			i++
-			return args[i]
-		}
-		r.cannot(args[i] + " without a value")
-		return ""
-	}
-	address := func(v string) spans {
-		s := spans{}
-		for _, a := range strings.Split(v, ",") {
-			t, ok := maskedAddress(a)
-			if !ok {
-				r.cannot("address " + v)
-				return nil
-			}
-			s = append(s, t)
-		}
-		if s = s.normal(); not {
-			s = s.not(^uint32(0))
-		}
-		return s
-	}
-	ports := func(v string, sep string) spans {
-		s, ok := portList(v, sep)
-		if !ok {
-			r.cannot("ports " + v)
-			return nil
-		}
-		if not {
-			s = s.not(65535)
-		}
-		return s
-	}
-	for ; i < len(args); i++ {
-		flag := args[i]
-		if not && !slices.Contains(negatable, flag) {
-			r.cannot("! " + flag)
-		}
-		if slices.Contains([]string{"-j", "--jump", "-g", "--goto"}, flag) {
-			targets++
-		}
-		switch flag {
-		case "!":
-			not = true
-			continue
-		case "-s", "--source", "--src-range":
-			if flag == "--src-range" {
-				c.src = c.src.and(p.addressRange(&r, next(), not))
-			} else {
-				c.src = c.src.and(address(next()))
-			}
-		case "-d", "--destination":
-			c.dst = c.dst.and(address(next()))
-		case "--dst-range":
-			c.dst = c.dst.and(p.addressRange(&r, next(), not))
-		case "-i", "--in-interface", "-o", "--out-interface":
-			f := iface{names: []string{next()}, not: not}
-			if n := f.names[0]; strings.HasSuffix(n, "+") {
-				f.names[0] = strings.TrimSuffix(n, "+") + "*"
-			}
-			if flag == "-i" || flag == "--in-interface" {
-				c.in = append(c.in, f)
-			} else {
-				c.out = append(c.out, f)
-			}
-		case "-p", "--protocol":
-			if v := next(); v != "all" && v != "0" {
-				c.protos = c.protos.and(protocols([]any{v}, not).protos)
-			}
-		case "-m", "--match":
-			module = next()
-			if !slices.Contains([]string{"tcp", "udp", "icmp", "multiport", "conntrack", "state", "comment", "iprange", "addrtype"}, module) {
-				r.cannot("-m " + module)
-			}
-		case "--dport", "--destination-port":
-			c.ports = c.ports.and(ports(next(), ":"))
-		case "--dports", "--destination-ports":
-			c.ports = c.ports.and(ports(next(), ":"))
-		case "--ctstate", "--state":
-			ws := words{}
-			for _, w := range strings.Split(next(), ",") {
-				w = strings.ToLower(w)
-				if !slices.Contains(words{"new", "established", "related", "invalid", "untracked", "dnat"}, w) || w == "dnat" && not {
-					r.cannot(flag + " " + w)
-				}
-				ws = append(ws, w)
-			}
-			if not {
-				ws = slices.DeleteFunc(words{"new", "established", "related", "invalid", "untracked"}, func(s string) bool { return slices.Contains(ws, s) })
-			}
-			c.states = c.states.and(ws)
-		case "--icmp-type":
-			v := next()
-			switch {
-			case v == "any":
-			case not:
-				r.cannot("! --icmp-type " + v)
-			default:
-				c.icmp = c.icmp.and(words{v})
-			}
-		case "--dst-type":
-			// The firewall's own addresses: in NAT those on the WAN.
-			if v := next(); v != "LOCAL" || not || p.table != "nat" {
-				r.cannot(flag + " " + v)
-			}
-		case "--comment":
-			r.comment = next()
-		case "-j", "--jump":
-			switch v := next(); v {
-			case "ACCEPT":
-				r.do.kind = "accept"
-			case "DROP":
-				r.do.kind = "drop"
-			case "REJECT":
-				r.do.kind = "reject"
-			case "RETURN":
-				r.do.kind = "return"
-			case "MASQUERADE", "SNAT", "DNAT", "REDIRECT":
-				r.do.kind = strings.ToLower(v)
-			case "LOG", "NFLOG", "ULOG":
-				r.do.kind = "none"
-			case "TCPMSS", "FLOWOFFLOAD":
-				r.do.kind = "mangle"
-			default:
-				if p.set.chains[p.table+" "+v] != nil {
-					r.do.kind, r.do.target = "jump", v
-				} else {
-					r.do.kind = v
-				}
-			}
-		case "-g", "--goto":
-			r.do.kind, r.do.target = "goto", next()
-		case "--to-source", "--to-destination":
-			p.to(&r, next())
-		case "--to-ports":
-			r.do.ports, _ = portList(next(), "-")
-		case "--reject-with", "--log-prefix", "--log-level", "--nflog-prefix", "--nflog-group", "--nflog-threshold", "--set-mss":
-			next()
-		case "--random", "--random-fully", "--persistent", "--clamp-mss-to-pmtu", "--log-uid", "--log-ip-options", "--log-tcp-options", "--log-tcp-sequence":
-		default:
-			// A condition without counterpart, with its values.
-			what := flag
-			for i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") && args[i+1] != "!" {
-				i++
-				what += " " + args[i]
-			}
-			if !slices.Contains(c.hard, "-m "+module) || !strings.HasPrefix(flag, "--") {
-				r.cannot(shorten(what))
-			}
-		}
-		not = false
-	}
-	if not {
-		r.cannot("! at the end")
-	}
-	if targets > 1 {
-		r.do = verdict{kind: "more than one target"}
-	}
-	return r
-}
-
-// negatable are the conditions whose opposite is understood.
-var negatable = []string{"-s", "--source", "--src-range", "-d", "--destination", "--dst-range", "-i", "--in-interface", "-o", "--out-interface", "-p", "--protocol",
-	"--dport", "--destination-port", "--dports", "--destination-ports", "--ctstate", "--state", "--icmp-type", "--dst-type"}
-
-// addressRange reads A-B.
-func (p *iptablesParser) addressRange(r *rule, v string, not bool) spans {
-	lo, hi, ok := strings.Cut(v, "-")
-	a, err1 := netip.ParseAddr(lo)
-	b, err2 := netip.ParseAddr(hi)
-	if !ok || err1 != nil || err2 != nil || !a.Is4() || !b.Is4() || b.Less(a) {
-		r.cannot("address range " + v)
-		return nil
-	}
-	s := spans{{addrSpan(a).lo, addrSpan(b).lo}}
-	if not {
-		s = s.not(^uint32(0))
-	}
-	return s
 }
 
 // maskedAddress reads A, A/length or A/mask.
@@ -357,33 +174,4 @@ func portList(v, sep string) (spans, bool) {
 		vs = append(vs, map[string]any{"range": []any{lo, hi}})
 	}
 	return numbers(vs)
-}
-
-// to reads what an address is translated to: A, A-B, A:port, A:port-port.
-func (p *iptablesParser) to(r *rule, v string) {
-	addr, port, hasPort := strings.Cut(v, ":")
-	lo, hi, isRange := strings.Cut(addr, "-")
-	a, err := netip.ParseAddr(lo)
-	b := a
-	if isRange {
-		var err2 error
-		if b, err2 = netip.ParseAddr(hi); err2 != nil {
-			err = err2
-		}
-	}
-	if addr != "" && (err != nil || !a.Is4() || !b.Is4() || b.Less(a)) {
-		r.cannot("to " + v)
-		return
-	}
-	if addr != "" {
-		r.do.addr, r.do.last = a, b
-	}
-	if hasPort {
-		s, ok := portList(port, "-")
-		if !ok || len(s) != 1 {
-			r.cannot("to " + v)
-			return
-		}
-		r.do.ports = s
-	}
 }

@@ -86,13 +86,20 @@ func nftItems(src []byte) (items []map[string]json.RawMessage, err error) {
 }
 
 type nftParser struct {
-	set  *ruleset
-	sets map[string]any // elements by table and name
-	left int
+	set     *ruleset
+	sets    map[string]any // elements by table and name
+	left    int
+	authors map[string]written // rules as their author wrote them, by table and handle
+}
+
+// written is a rule in the file of its author.
+type written struct {
+	text string
+	line int // 0: not known
 }
 
 func (p *nftParser) note(item int, text, why string, e Effect) {
-	p.set.notes = append(p.set.notes, Note{fmt.Sprintf("item %d", item), shorten(text), why, e})
+	p.set.notes = append(p.set.notes, Note{Place: fmt.Sprintf("item %d", item), Text: shorten(text), Why: why, Effect: e, Packets: everything})
 }
 
 func (p *nftParser) rule(raw json.RawMessage, item int) {
@@ -112,11 +119,14 @@ func (p *nftParser) rule(raw json.RawMessage, item int) {
 	c := p.set.chains[n.key()+" "+in]
 	if c == nil {
 		if n.forwarded() {
-			p.set.notes = append(p.set.notes, Note{shorten(place), shorten(string(text)), "its chain is not there", Permissive})
+			p.set.notes = append(p.set.notes, Note{Place: shorten(place), Text: shorten(string(text)), Why: "its chain is not there", Effect: Permissive, Packets: everything})
 		}
 		return
 	}
-	r := rule{place: shorten(place), text: string(text), comment: comment, do: verdict{kind: "none"}}
+	if w := p.authors[n.key()+" "+word(handle)]; w.line > 0 {
+		place = fmt.Sprintf("line %d (%s)", w.line, place)
+	}
+	r := rule{place: shorten(place), text: p.text(n, handle, expr), comment: comment, do: verdict{kind: "none"}}
 	if why != "" {
 		r.cannot(why)
 		r.others = []string{"a rule that is not understood"}
@@ -191,11 +201,30 @@ func (p *nftParser) statement(rs []rule, table, kind string, arg any) []rule {
 		if arg == nil {
 			return rs
 		}
-	case "limit", "quota", "connlimit", "ct count", "meter", "set", "map", "notrack":
+	case "limit", "quota", "connlimit", "ct count", "meter", "set", "map":
 		return each(rs, func(r *rule) { r.cannot(kind) })
+	case "last":
+		return rs
+	case "notrack":
+		return each(rs, func(r *rule) { r.does(aside{why: "every packet is tracked", effect: Differs}) })
+	case "flow":
+		return each(rs, func(r *rule) { r.does(aside{design: byFast}) })
+	case "ct helper":
+		return each(rs, func(r *rule) {
+			r.does(aside{why: "connections that others announce (" + word(arg) + ") meet the rules as any other", effect: Stricter})
+		})
+	case "ct timeout", "ct expectation":
+		return each(rs, func(r *rule) { r.does(aside{why: kind + " has no counterpart", effect: Differs}) })
+	case "mangle":
+		key, _ := o.take("key")
+		value, _ := o.take("value")
+		rs = each(rs, func(r *rule) { r.does(changes(key, value)) })
+	case "tproxy":
+		o.skip("family", "addr", "port")
+		rs = each(rs, func(r *rule) { r.tproxy = true })
 	default:
 		if kind == "xt" {
-			what = "xt " + o.text("name")
+			what = "xt " + o.text("name") + ", which nft does not show; give the output of iptables-save"
 		}
 		return each(rs, func(r *rule) { r.other(what) })
 	}

@@ -30,7 +30,23 @@ func (p *nftParser) chain(raw json.RawMessage, item int) {
 	o := parseObject(raw)
 	n := placeOf(o)
 	c := &chain{place: n.key() + " " + n.name, name: n.name, table: n.key(), kind: o.text("type"), hook: o.text("hook"), policy: o.text("policy"), ipv6: n.family == "ip6"}
-	o.skip("handle", "prio", "dev", "comment")
+	o.skip("handle", "comment")
+	if dev, ok := o.take("dev"); ok {
+		if list, ok := dev.([]any); ok {
+			c.devs, _ = names(list)
+		} else {
+			c.devs = []string{word(dev)}
+		}
+	}
+	prio, _ := o.take("prio")
+	if v, ok := prio.(float64); ok && v > -1e6 && v < 1e6 {
+		c.prio = int(v)
+	} else if prio != nil {
+		p.note(item, "chain "+string(raw), "its priority is not understood", Permissive)
+	}
+	if c.hook != "" && !slices.Contains([]string{"ingress", "prerouting", "input", "forward", "output", "postrouting"}, c.hook) {
+		p.note(item, "chain "+string(raw), "a chain at the hook "+c.hook+" is not read", Permissive)
+	}
 	if !n.forwarded() {
 		return
 	}

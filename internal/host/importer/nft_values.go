@@ -3,113 +3,253 @@ package importer
 import (
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 )
 
 // one returns the condition that a field has one of some values.
 func (p *nftParser) one(left any, values []any, not bool) cond {
-	hard := func(what string) cond { return cond{hard: []string{shorten(what)}} }
 	l := newObject(left)
-	if a, ok := l.only("payload"); ok {
-		o := newObject(a)
-		proto, f := o.text("protocol"), o.text("field")
-		switch {
-		case o.rest() != "":
-			return hard("payload: " + o.rest())
-		case proto == "ip6" || proto == "icmpv6":
-			return cond{ipv6: true}
-		case proto == "ip" && (f == "saddr" || f == "daddr"):
-			s, ok := addresses(values)
-			if !ok {
-				return hard(fmt.Sprintf("%s %s %v", proto, f, values))
-			}
-			if not {
-				s = s.not(^uint32(0))
-			}
-			if f == "saddr" {
-				return cond{src: s}
-			}
-			return cond{dst: s}
-		case proto == "ip" && f == "protocol":
-			return protocols(values, not)
-		case (proto == "tcp" || proto == "udp" || proto == "th") && f == "dport":
-			s, ok := numbers(values)
-			if !ok {
-				return hard(fmt.Sprintf("%s dport %v", proto, values))
-			}
-			if not {
-				s = s.not(65535)
-			}
-			c := cond{ports: s}
-			if proto != "th" {
-				c.protos = words{proto}
+	for kind, read := range map[string]func(o *object, values []any, not bool) cond{"payload": payload, "meta": meta, "ct": tracking, "fib": fib} {
+		if a, ok := l.only(kind); ok {
+			o := newObject(a)
+			c := read(o, values, not)
+			if why := o.rest(); why != "" {
+				return withHard(kind + ": " + why)
 			}
 			return c
-		case proto == "icmp" && f == "type" && !not:
-			c := cond{protos: words{"icmp"}, icmp: words{}}
-			for _, v := range values {
-				c.icmp = append(c.icmp, word(v))
-			}
-			return c
-		case proto == "tcp" || proto == "udp" || proto == "icmp":
-			return cond{protos: words{proto}, hard: []string{proto + " " + f}}
 		}
-		return hard(proto + " " + f)
 	}
-	if a, ok := l.only("meta"); ok {
-		o := newObject(a)
-		k := o.text("key")
-		if why := o.rest(); why != "" {
-			return hard("meta: " + why)
-		}
-		switch ws, named := names(values); {
-		case k == "l4proto":
-			return protocols(values, not)
-		case !named: // a number or a range: none of what follows
-		case k == "iifname" || k == "iif":
-			return cond{in: []iface{{ws, not}}}
-		case k == "oifname" || k == "oif":
-			return cond{out: []iface{{ws, not}}}
-		case k == "nfproto" && onlyWords(values, "ipv4", "ipv6"), k == "protocol" && onlyWords(values, "ip", "ip6", "arp", "vlan"):
-			ip4 := slices.Contains(ws, "ipv4") || slices.Contains(ws, "ip")
-			if ip4 != not {
-				return cond{}
-			}
-			return cond{ipv6: true}
-		}
-		return hard(fmt.Sprintf("meta %s %v", k, values))
-	}
-	if a, ok := l.only("ct"); ok {
-		o := newObject(a)
-		k := o.text("key")
-		if why := o.rest(); why != "" {
-			return hard("ct: " + why)
-		}
-		all := words{"new", "established", "related", "invalid", "untracked"}
-		var ws words
-		for _, v := range values {
-			ws = append(ws, word(v))
-		}
-		switch {
-		case k == "state":
-			for _, w := range ws {
-				if !slices.Contains(all, w) {
-					return hard("ct state " + w)
-				}
-			}
-			if not {
-				ws = slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(ws, s) })
-			}
-			return cond{states: ws}
-		case k == "status" && len(ws) == 1 && ws[0] == "dnat" && !not:
-			return cond{states: words{"dnat"}}
-		}
-		return hard("ct " + k)
+	if a, ok := l.only("&"); ok {
+		return masked(a, values, not)
 	}
 	t, _ := json.Marshal(left)
-	return hard(string(t))
+	return withHard(string(t))
+}
+
+// numbered returns the condition that a field has one of some numbers.
+func numbered(field int, s spans, ok, not bool, what string, values []any) cond {
+	if !ok {
+		return withHard(fmt.Sprintf("%s %v", what, values))
+	}
+	if not {
+		s = s.not(largestOf[field])
+	}
+	return withSet(field, s)
+}
+
+func payload(o *object, values []any, not bool) cond {
+	proto, f := o.text("protocol"), o.text("field")
+	switch {
+	case proto == "ip6" || proto == "icmpv6":
+		return cond{ipv6: true}
+	case proto == "ip" && f == "saddr":
+		s, ok := addresses(values)
+		return numbered(fSrc, s, ok, not, "ip saddr", values)
+	case proto == "ip" && f == "daddr":
+		s, ok := addresses(values)
+		return numbered(fDst, s, ok, not, "ip daddr", values)
+	case proto == "ip" && f == "protocol":
+		return protocols(values, not)
+	case proto == "icmp" && f == "type":
+		s := spans{}
+		for _, v := range values {
+			n, ok := icmpType(word(v))
+			if !ok {
+				return cond{sets: [numSpans]spans{fProto: only(protoICMP)}, hard: []string{shorten(fmt.Sprintf("icmp type %v", values))}}
+			}
+			s = append(s, span{n, n})
+		}
+		return numbered(fICMP, s.normal(), true, not, "icmp type", values)
+	case proto == "tcp" && f == "flags":
+		return tcpFlags(^uint8(0), values, not)
+	case proto == "th" || slices.Contains([]string{"tcp", "udp", "sctp", "dccp", "udplite"}, proto):
+		var c cond
+		if n, ok := protoNumber(proto); ok {
+			c = withSet(fProto, only(n))
+		}
+		field := map[string]int{"dport": fPort, "sport": fSport}[f]
+		if field == 0 {
+			return c.and(withHard(proto + " " + f))
+		}
+		s, ok := numbers(values)
+		return c.and(numbered(field, s, ok, not, proto+" "+f, values))
+	case proto == "icmp":
+		return withSet(fProto, only(protoICMP)).and(withHard("icmp " + f))
+	}
+	return withHard(proto + " " + f)
+}
+
+func meta(o *object, values []any, not bool) cond {
+	k := o.text("key")
+	switch ws, named := names(values); {
+	case k == "l4proto":
+		return protocols(values, not)
+	case !named: // a number or a range: none of what follows
+	case k == "iifname" || k == "iif":
+		return cond{in: []iface{{ws, not}}}
+	case k == "oifname" || k == "oif":
+		return cond{out: []iface{{ws, not}}}
+	case k == "nfproto" && onlyWords(values, "ipv4", "ipv6"), k == "protocol" && onlyWords(values, "ip", "ip6", "arp", "vlan"):
+		ip4 := slices.Contains(ws, "ipv4") || slices.Contains(ws, "ip")
+		if ip4 != not {
+			return cond{}
+		}
+		return cond{ipv6: true}
+	case k == "pkttype" && onlyWords(values, "unicast", "host", "broadcast", "multicast", "other"):
+		one := slices.Contains(ws, "unicast") || slices.Contains(ws, "host")
+		switch {
+		case one == not: // at most what is for others
+			return withMask(fCast, isYes)
+		case len(ws) == 1 && one:
+			return withMask(fCast, isNo)
+		}
+		return cond{} // what is for one host, and more
+	}
+	return withHard(fmt.Sprintf("meta %s %v", k, values))
+}
+
+func tracking(o *object, values []any, not bool) cond {
+	k := o.text("key")
+	var ws []string
+	for _, v := range values {
+		ws = append(ws, word(v))
+	}
+	switch {
+	case k == "state":
+		var m mask
+		for _, w := range ws {
+			bit, ok := stateNames[w]
+			if !ok {
+				return withHard("ct state " + w)
+			}
+			m |= bit
+		}
+		if not {
+			m = allOf[fState] &^ m
+		}
+		return withMask(fState, m)
+	case k == "status" && len(ws) == 1 && ws[0] == "dnat":
+		if not {
+			return withMask(fDNAT, dnatNo)
+		}
+		return withMask(fDNAT, dnatYes)
+	}
+	return withHard("ct " + k + " " + shorten(fmt.Sprint(values)))
+}
+
+// fib reads what is asked of the routes: the type of an address, or whether packets
+// to the source would leave where this one came from.
+func fib(o *object, values []any, not bool) cond {
+	result := o.text("result")
+	flags, _ := o.take("flags")
+	fs, ok := flags.([]any)
+	if !ok {
+		fs = []any{flags}
+	}
+	ws, named := names(values)
+	has := func(f string) bool { return slices.Contains(fs, any(f)) }
+	local := []string{"multicast", "broadcast", "anycast"}
+	switch {
+	case result == "type" && named && has("daddr") && len(ws) == 1 && ws[0] == "local" && onlyWords(flags, "daddr"):
+		if not {
+			return withMask(fLocal, isNo)
+		}
+		return withMask(fLocal, isYes)
+	case result == "type" && named && has("daddr") && onlyWords(values, "multicast", "broadcast", "anycast"):
+		if not {
+			return cond{}
+		}
+		return withMask(fCast, isYes)
+	case result == "type" && named && has("daddr") && not && onlyWords(values, append(local, "local")...) && slices.Contains(ws, "local") && onlyWords(flags, "daddr"):
+		return withMask(fLocal, isNo)
+	case result == "type" && named && has("saddr") && !has("daddr") && (onlyWords(values, append(local, "local", "blackhole", "unreachable", "prohibit")...) && !not || len(ws) == 1 && ws[0] == "unicast" && not):
+		return withMask(fPath, isNo)
+	case (result == "oif" || result == "oifname" || result == "check") && has("saddr") && !has("daddr") && len(values) == 1:
+		if missing, ok := values[0].(bool); ok || values[0] == 0.0 || values[0] == "0" {
+			if missing == not {
+				return withMask(fPath, isNo)
+			}
+			return withMask(fPath, isYes)
+		}
+	}
+	return withHard(fmt.Sprintf("fib %v %s %v", flags, result, values))
+}
+
+// masked reads bits of a field: TCP's flags, and whether it is a fragment.
+func masked(a any, values []any, not bool) cond {
+	if both, ok := a.([]any); ok && len(both) == 2 {
+		left, _ := newObject(both[0]).only("payload")
+		o := newObject(left)
+		proto, field := o.text("protocol"), o.text("field")
+		if n, ok := both[1].(float64); ok && proto == "ip" && field == "frag-off" && n == 0x1fff && len(values) == 1 && values[0] == 0.0 {
+			if not {
+				return cond{never: true} // a fragment but for the first
+			}
+			return cond{}
+		}
+		if bits, ok := flagBits(both[1]); ok && proto == "tcp" && field == "flags" {
+			return tcpFlags(bits, values, not)
+		}
+	}
+	t, _ := json.Marshal(a)
+	return withHard(string(t))
+}
+
+// flagBits reads names of TCP's flags.
+func flagBits(v any) (bits uint8, ok bool) {
+	if o := newObject(v); o.wrong == "" {
+		if v, ok = o.only("|"); !ok {
+			return 0, false
+		}
+	}
+	switch x := v.(type) {
+	case float64:
+		return uint8(x), x >= 0 && x < 256 && x == float64(uint8(x))
+	case string:
+		v = []any{x}
+	}
+	list, isList := v.([]any)
+	for _, e := range list {
+		b, known := map[string]uint8{"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}[word(e)]
+		if !known {
+			inner, ok := flagBits(e)
+			if _, isText := e.(string); isText || !ok {
+				return 0, false
+			}
+			b = inner
+		}
+		bits |= b
+	}
+	return bits, isList
+}
+
+// tcpFlags returns the condition that some of TCP's flags are these. Several values
+// are alternatives.
+func tcpFlags(of uint8, values []any, not bool) cond {
+	var are []uint8
+	for _, v := range values {
+		b, ok := flagBits(v)
+		if !ok {
+			return withSet(fProto, only(protoTCP)).and(withHard(fmt.Sprintf("tcp flags %v", values)))
+		}
+		are = append(are, b)
+	}
+	return flagCond(func(f uint8) bool { return slices.Contains(are, f&of) != not }, fmt.Sprintf("tcp flags %v", values))
+}
+
+// changes says what it means that a packet is not changed.
+func changes(key, value any) aside {
+	if opt, ok := newObject(key).only("tcp option"); ok {
+		o := newObject(opt)
+		if o.text("name") == "maxseg" {
+			if n, ok := value.(float64); ok {
+				return aside{why: fmt.Sprintf("the MSS is lowered to what both links carry; an mtu of wan0 of 40 more than %.0f would bound it so", n), effect: Differs}
+			}
+			return aside{design: byMSS}
+		}
+	}
+	return aside{why: "packets are not changed or marked; rules that look at marks are listed, and routing by them is not done", effect: Differs}
 }
 
 // names returns values that are all words.
@@ -137,114 +277,24 @@ func word(v any) string {
 
 // protocols returns a condition on the transport protocol.
 func protocols(values []any, not bool) cond {
-	c := cond{protos: words{}}
+	s := spans{}
 	for _, v := range values {
 		w := word(v)
+		n, ok := protoNumber(w)
 		switch v.(type) {
 		case string, float64:
 		default:
-			return cond{hard: []string{shorten("protocol " + w)}}
+			ok = false
 		}
-		switch w {
-		case "6":
-			w = "tcp"
-		case "17":
-			w = "udp"
-		case "1":
-			w = "icmp"
-		case "ipv6-icmp", "icmpv6", "58":
-			continue
+		if !ok {
+			return withHard("protocol " + w)
 		}
-		c.protos = append(c.protos, w)
+		s = append(s, span{n, n})
 	}
-	if not {
-		// The others that are forwarded at all.
-		c.protos = slices.DeleteFunc(words{"tcp", "udp", "icmp"}, func(s string) bool { return slices.Contains(c.protos, s) })
+	if s = s.normal(); not {
+		s = s.not(255)
 	}
-	if len(c.protos) == 0 {
-		c.ipv6 = true
-	}
+	c := withSet(fProto, s)
+	c.ipv6 = len(s) == 1 && s[0] == (span{58, 58})
 	return c
-}
-
-// addresses reads IPv4 addresses, networks and ranges.
-func addresses(values []any) (spans, bool) {
-	s := spans{}
-	for _, v := range values {
-		switch v := v.(type) {
-		case string:
-			p, err := netip.ParsePrefix(v)
-			if a, err2 := netip.ParseAddr(v); err2 == nil {
-				p, err = netip.PrefixFrom(a, a.BitLen()), nil
-			}
-			if err != nil || !p.Addr().Is4() {
-				return nil, false
-			}
-			s = append(s, prefixSpan(p))
-		case map[string]any:
-			if q, ok := newObject(v).only("prefix"); ok {
-				o := newObject(q)
-				a, err := netip.ParseAddr(o.text("addr"))
-				length, _ := o.take("len")
-				n, ok := length.(float64)
-				if err != nil || !a.Is4() || !ok || o.rest() != "" || n < 0 || n > 32 || n != float64(int(n)) {
-					return nil, false
-				}
-				s = append(s, prefixSpan(netip.PrefixFrom(a, int(n))))
-				continue
-			}
-			both, _ := newObject(v).only("range")
-			r, ok := both.([]any)
-			if !ok || len(r) != 2 {
-				return nil, false
-			}
-			lo, err1 := netip.ParseAddr(word(r[0]))
-			hi, err2 := netip.ParseAddr(word(r[1]))
-			if err1 != nil || err2 != nil || !lo.Is4() || !hi.Is4() || hi.Less(lo) {
-				return nil, false
-			}
-			s = append(s, span{addrSpan(lo).lo, addrSpan(hi).lo})
-		default:
-			return nil, false
-		}
-	}
-	return s.normal(), true
-}
-
-// services are the names of ports that nft and iptables write without -n.
-var services = map[string]uint32{"ftp": 21, "ssh": 22, "telnet": 23, "smtp": 25, "domain": 53, "bootps": 67, "bootpc": 68, "tftp": 69, "http": 80, "pop3": 110, "ntp": 123, "imap2": 143, "imap": 143,
-	"snmp": 161, "https": 443, "submission": 587, "ldaps": 636, "domain-s": 853, "imaps": 993, "pop3s": 995, "openvpn": 1194, "http-alt": 8080}
-
-// numbers reads ports and ranges of ports.
-func numbers(values []any) (spans, bool) {
-	port := func(v any) (uint32, bool) {
-		if s, ok := v.(string); ok {
-			if n, ok := services[s]; ok {
-				return n, true
-			}
-			n, err := strconv.ParseUint(s, 10, 16)
-			return uint32(n), err == nil
-		}
-		n, ok := v.(float64)
-		return uint32(n), ok && n >= 0 && n <= 65535 && n == float64(uint32(n))
-	}
-	s := spans{}
-	for _, v := range values {
-		lo, hi := v, v
-		if _, ok := v.(map[string]any); ok {
-			both, _ := newObject(v).only("range")
-			r, ok := both.([]any)
-			if !ok || len(r) != 2 {
-				return nil, false
-			}
-			lo, hi = r[0], r[1]
-		}
-		a, ok1 := port(lo)
-		b, ok2 := port(hi)
-		if !ok1 || !ok2 || a > b {
-			return nil, false
-		}
-		s = append(s, span{a, b})
-	}
-	return s.normal(), true
 }

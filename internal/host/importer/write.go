@@ -14,27 +14,26 @@ func (c *converter) write() (*Result, error) {
 	root := []policy.Member{{Key: "interfaces", Value: policy.Mapping(false,
 		policy.Member{Key: "lan0", Value: policy.Mapping(true, member("address", c.lanNet)), Comment: shorten(c.lan)},
 		policy.Member{Key: "wan0", Value: policy.Mapping(true, member("address", c.wanNet), member("gateway", c.gateway)), Comment: shorten(c.wan)})}}
-	action := "deny"
-	if c.policy == "accept" {
-		action = c.policy
+	root = append(root, policy.Member{Key: "defaults", Value: policy.Mapping(false, member("default_action", c.action))})
+	if c.upstream {
+		root = append(root, policy.Member{Key: "dns", Value: policy.Mapping(false, c.resolving()...)})
 	}
-	root = append(root, policy.Member{Key: "defaults", Value: policy.Mapping(false, member("default_action", action))})
-	if c.dns {
-		c.assume("plain DNS of the LAN is answered by the firewall, as it was redirected: dns.upstreams is a placeholder")
-		root = append(root, policy.Member{Key: "dns", Value: policy.Mapping(false,
-			policy.Member{Key: "intercept", Value: policy.Plain(true)},
-			policy.Member{Key: "upstreams", Value: policy.List(true, policy.Mapping(true, member("address", "192.0.2.53")))})})
-	}
+	c.plainer()
 	var nat []policy.Member
 	if len(c.snat) > 0 {
 		nat = append(nat, policy.Member{Key: "snat", Value: list(c.snat, outSNAT.node)})
 	}
 	if len(c.dnat) > 0 {
-		nat = append(nat, policy.Member{Key: "dnat", Value: list(c.dnat, func(d outDNAT) *policy.Node { return d.node(c.wanNet.Addr()) })})
+		nat = append(nat, policy.Member{Key: "dnat", Value: list(c.dnat, outDNAT.node)})
 	}
 	if len(nat) > 0 {
 		root = append(root, policy.Member{Key: "nat", Value: policy.Mapping(false, nat...)})
 	}
+	var top []outRule
+	for i := range c.top {
+		c.become(&top, &c.top[i])
+	}
+	c.rules = slices.Concat(c.first, c.front, top, c.rules)
 	rules := policy.Member{Key: "rules", Value: list(c.rules, outRule.node)}
 	if len(c.rules) > 0 {
 		rules.Comment = "the first that matches decides"
@@ -46,8 +45,14 @@ func (c *converter) write() (*Result, error) {
 	}
 	for _, n := range c.res.Notes {
 		n.Place = shorten(n.Place)
-		n.Why = shorten(n.Why)
+		n.Why = shortenTo(n.Why, 3*maxShorten)
 		head = append(head, "not converted: "+n.String())
+	}
+	for _, d := range c.res.Designs {
+		if d.Rules == 0 {
+			continue
+		}
+		head = append(head, "by design: "+d.String())
 	}
 	var err error
 	if c.res.YAML, err = policy.Document(policy.Mapping(false, root...), head...); err != nil {
@@ -84,11 +89,9 @@ func (s outSNAT) node() *policy.Node {
 	return policy.Mapping(true, m...)
 }
 
-func (d outDNAT) node(wan netip.Addr) *policy.Node {
-	if d.wan.IsValid() {
-		wan = d.wan
-	}
-	m := []policy.Member{member("wan_ip", wan), {Key: "wan_port", Value: ports(d.ports)}, member("to", fmt.Sprintf("%v:%d", d.to, d.toPort)), member("proto", d.proto)}
+func (d outDNAT) node() *policy.Node {
+	m := []policy.Member{member("wan_ip", d.wan), {Key: "wan_port", Value: ports(d.ports)},
+		member("to", fmt.Sprintf("%v:%d", d.to, d.toPort)), member("proto", protoName(d.proto))}
 	if d.from != nil {
 		m = append(m, policy.Member{Key: "from", Value: values(d.from.prefixes(), prefix)})
 	}
@@ -155,55 +158,59 @@ func ports(p span) *policy.Node {
 	return policy.Scalar(fmt.Sprintf("%d-%d", p.lo, p.hi))
 }
 
-// addresses finds what the interfaces section needs. A rule set does not say
-// it; the LAN's network is guessed from the sources that are translated.
-func (c *converter) addresses() {
-	lan, wan, gateway := c.o.LANAddress, c.o.WANAddress, c.o.Gateway
-	c.lanKnown = lan.IsValid()
-	if !lan.IsValid() {
-		lan = netip.MustParsePrefix("10.0.0.1/24")
-		why := "is a placeholder"
-		for _, s := range c.snat {
-			if p := s.source; p.IsValid() && p.Bits() >= 8 && p.Bits() <= 30 && p.Addr().IsPrivate() && (!c.lanKnown || p.Bits() < lan.Bits()) {
-				lan, why = netip.PrefixFrom(p.Addr().Next(), p.Bits()), "is guessed from the sources that are translated"
-				c.lanKnown = true
-			}
-		}
-		if len(c.dnat) > 0 && !c.lanKnown {
-			if p, err := c.dnat[0].to.Prefix(24); err == nil && p.Addr().IsPrivate() {
-				lan, why = netip.PrefixFrom(p.Addr().Next(), 24), "is guessed from the first server that destination NAT leads to"
-			}
-		}
-		c.assume("interfaces.lan0.address: %v %s (--lan-address says what it is)", lan, why)
+// resolving returns what dns has: whom the firewall asks, which a rule set does not
+// say.
+func (c *converter) resolving() (m []policy.Member) {
+	if c.dns {
+		m = append(m, policy.Member{Key: "intercept", Value: policy.Plain(true)})
 	}
-	if !wan.IsValid() {
-		wan = netip.MustParsePrefix("192.0.2.2/24")
-		why := "is a placeholder"
-		for _, a := range c.external() {
-			if p, err := a.Prefix(24); err == nil && !lan.Overlaps(p) && a.IsGlobalUnicast() && a != p.Addr() && a.As4()[3] != 255 {
-				wan, why = netip.PrefixFrom(a, 24), "is guessed from an address that is translated"
-				break
-			}
+	upstreams := c.o.DNS
+	if len(upstreams) == 0 {
+		upstreams = []netip.Addr{netip.MustParseAddr("192.0.2.53")}
+		why := "as the router did"
+		if c.dns {
+			why = "as it was redirected"
 		}
-		c.assume("interfaces.wan0.address: %v %s (--wan-address says what it is)", wan, why)
+		c.assume("DNS of the LAN is answered by the firewall, %s: dns.upstreams is a placeholder (--dns says whom it asks)", why)
 	}
-	if !gateway.IsValid() {
-		gateway = wan.Masked().Addr().Next()
-		if gateway == wan.Addr() {
-			gateway = gateway.Next()
-		}
-		c.assume("interfaces.wan0.gateway: %v is a placeholder (--gateway says what it is)", gateway)
+	nodes := make([]*policy.Node, len(upstreams))
+	for i, a := range upstreams {
+		nodes[i] = policy.Mapping(true, member("address", a))
 	}
-	c.lanNet, c.wanNet, c.gateway = lan, wan, gateway
+	return append(m, policy.Member{Key: "upstreams", Value: policy.List(true, nodes...)})
 }
 
-// external returns the firewall's addresses that the rule set names.
-func (c *converter) external() (as []netip.Addr) {
-	for _, d := range c.dnat {
-		as = append(as, d.wan)
+// slug returns what can be an id of a text, "rule" if nothing can.
+func slug(text string) string {
+	base := strings.Map(func(v rune) rune {
+		if v >= 'a' && v <= 'z' || v >= 'A' && v <= 'Z' || v >= '0' && v <= '9' || v == '-' || v == '_' {
+			return v
+		}
+		return -1
+	}, strings.ReplaceAll(strings.ToLower(text), " ", "-"))
+	for strings.Contains(base, "--") {
+		base = strings.ReplaceAll(base, "--", "-")
 	}
-	for _, s := range c.snat {
-		as = append(as, s.external...)
+	base = strings.Trim(base, "-_")
+	if base == "" || len(base) > 40 || strings.HasPrefix(base, "default-") {
+		return "rule"
 	}
-	return slices.DeleteFunc(as, func(a netip.Addr) bool { return !a.IsValid() })
+	return base
+}
+
+// plainer leaves out of entries who may use them where that is everybody, and no
+// other entry is for the same address and ports.
+func (c *converter) plainer() {
+	all := spans{prefixSpan(c.lanNet)}.not(maxAddr).minus(offLink, maxAddr)
+	for i := range c.dnat {
+		d := &c.dnat[i]
+		if d.hairpin || d.from == nil || !d.from.holds(all, maxAddr) {
+			continue
+		}
+		if !slices.ContainsFunc(c.dnat, func(e outDNAT) bool {
+			return e.from != nil && !slices.Equal(e.from, d.from) && e.wan == d.wan && e.proto == d.proto && e.ports.lo <= d.ports.hi && d.ports.lo <= e.ports.hi
+		}) {
+			d.from = nil
+		}
+	}
 }

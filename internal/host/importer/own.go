@@ -1,0 +1,112 @@
+package importer
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// services converts what the chains say about packets for the router itself: of that
+// the firewall has two services, ping and the DNS of the LAN.
+func (c *converter) services() {
+	var chains []*chain
+	for _, hook := range []string{"ingress", "prerouting", "input"} {
+		chains = append(chains, c.set.at(hook, false)...)
+	}
+	list, _ := c.list(chains, c.owner, withMask(fWay, wayEgress|wayIngress))
+	lan := c.lanNet.Addr()
+	at := func(way mask, of ...netip.Addr) cond {
+		s := spans{}
+		for _, a := range of {
+			s = append(s, addrSpan(a))
+		}
+		return withMask(fWay, way).and(withMask(fState, stNew)).and(withSet(fDst, s.normal()))
+	}
+	named := slices.ContainsFunc(list, func(it item) bool {
+		p := it.cond.sets[fPort]
+		return it.action == "accept" && len(p) > 0 && len(p) < 20 && p.has(53)
+	})
+	dns := at(wayEgress, lan).and(withSet(fPort, spans{{53, 53}})).and(withSet(fProto, only(protoTCP, protoUDP)))
+	asked := subtract(c.accepted(list, dns), c.asks)
+	c.upstream = c.dns || len(asked) > 0 && (named || len(c.o.DNS) > 0)
+	if c.upstream {
+		c.service(list, dns, "dns", asked)
+	}
+	ping := withSet(fProto, only(protoICMP))
+	for _, box := range []cond{at(wayEgress, lan).and(ping), at(wayIngress, c.externals...).and(ping)} {
+		c.service(list, box, "ping", subtract(c.accepted(list, box), c.pings))
+	}
+}
+
+// unused denies what is sent to addresses of the router that the firewall does not
+// get, since nothing is translated to or from them.
+func (c *converter) unused() {
+	var left spans
+	for _, a := range c.externals {
+		used := a == c.wanNet.Addr() || slices.ContainsFunc(c.dnat, func(d outDNAT) bool { return d.wan == a }) ||
+			slices.ContainsFunc(c.snat, func(s outSNAT) bool { return slices.Contains(s.external, a) })
+		if !used {
+			left = append(left, addrSpan(a))
+		}
+	}
+	if left = left.normal(); len(left) == 0 {
+		return
+	}
+	c.top = append(c.top, item{action: "deny", rule: &rule{comment: "addresses of the router"}, cond: withSet(fDst, left).and(withMask(fWay, wayEgress))})
+	for _, a := range left.prefixes() {
+		r := &rule{place: "interface " + c.wan, text: "address " + prefix(a)}
+		c.note(r, withSet(fDst, spans{prefixSpan(a)}), "nothing is translated to or from it, so that it is none of the firewall's: what the LAN sends there is denied", Stricter)
+	}
+}
+
+// service adds rules for a service of the firewall's, where those about forwarded
+// packets would decide otherwise.
+func (c *converter) service(list []item, box cond, name string, accepted []cond) {
+	for i := range list {
+		if it := &list[i]; it.why != "" && it.cond.meets(&box) {
+			e := Stricter
+			about := it.cond.and(box)
+			if it.action != "accept" && !c.otherwise(list[i+1:], about, false, "accept") {
+				e = Nothing
+			}
+			c.note(it.rule, about, it.why+"; "+name+" of the firewall itself", e)
+		}
+	}
+	// What the rules for forwarded packets do with it.
+	anyway := c.accepted(c.live(), box)
+	whole := func(acc []cond) bool { return len(subtract([]cond{box}, acc)) == 0 }
+	if whole(accepted) && whole(anyway) || len(accepted) == 0 && len(anyway) == 0 {
+		return
+	}
+	r := &rule{comment: name + " of the firewall"}
+	for _, a := range accepted {
+		it := item{cond: a, action: "accept", rule: r}
+		c.become(&c.first, &it)
+	}
+	if len(subtract(anyway, accepted)) > 0 {
+		it := item{cond: box, action: "deny", rule: r}
+		c.become(&c.first, &it)
+	}
+}
+
+// live returns the items that became rules, and the default.
+func (c *converter) live() (out []item) {
+	out = slices.Clone(c.top)
+	for _, it := range c.items {
+		if !it.left {
+			out = append(out, it)
+		}
+	}
+	return append(out, item{action: c.action})
+}
+
+// subtract returns what is in a and not in b.
+func subtract(a, b []cond) []cond {
+	for _, x := range b {
+		var rest []cond
+		for _, l := range a {
+			rest = append(rest, l.minus(x)...)
+		}
+		a = rest
+	}
+	return a
+}
