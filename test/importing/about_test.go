@@ -165,7 +165,11 @@ func (a *about) broadcast(ip netip.Addr) bool {
 
 // options are what a person who knows the network tells the importer.
 func (a *about) options() importer.Options {
+	links := &importer.Links{Default: a.WAN, Gateway: a.Gateway}
+	for _, i := range a.Interfaces {
+		links.Interfaces = append(links.Interfaces, importer.Link{Name: i.Name, Addresses: i.Addresses})
+	}
 	return importer.Options{File: filepath.Base(a.rules()), LAN: a.LAN, WAN: a.WAN,
 		LANAddress: a.Interfaces[a.index(a.LAN)].Addresses[0],
-		WANAddress: a.Interfaces[a.index(a.WAN)].Addresses[0], Gateway: a.Gateway}
+		WANAddress: a.Interfaces[a.index(a.WAN)].Addresses[0], Gateway: a.Gateway, Links: links}
 }

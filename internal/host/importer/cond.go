@@ -250,20 +250,3 @@ func (c *cond) meets(d *cond) bool {
 	}
 	return true
 }
-
-// single returns the one field that an exact condition looks at, -1 if it looks at
-// several, and a set of sides.
-func (c *cond) single() bool {
-	n := 0
-	for _, m := range c.masks {
-		if m != 0 {
-			n++
-		}
-	}
-	for _, s := range c.sets {
-		if s != nil {
-			n++
-		}
-	}
-	return n == 1 && c.exact() && !c.never
-}

@@ -201,8 +201,8 @@ func TestImportEffects(t *testing.T) {
 		{"-I FORWARD -j ACCEPT", Permissive, "not understood"},
 		{"-A nowhere -j DROP", Permissive, "chain is not there"},
 		{"COMMIT\n*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o wan -d 198.51.100.1 -j MASQUERADE", Differs, "source only"},
-		{"COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i wan -p 47 -j DNAT --to-destination 10.0.0.5", Nothing, "none of it"},
-		{"COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i wan -j DNAT --to-destination 10.0.0.5", Stricter, "ping is for the firewall itself"},
+		{"COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i wan -d 192.0.2.2 -p 47 -j DNAT --to-destination 10.0.0.5", Nothing, "none of it"},
+		{"COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i wan -d 192.0.2.2 -j DNAT --to-destination 10.0.0.5", Stricter, "ping is for the firewall itself"},
 		{"COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i lan -p tcp --dport 80 -j REDIRECT --to-ports 3128", Stricter, "proxy"},
 	} {
 		policy := "ACCEPT"

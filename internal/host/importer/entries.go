@@ -85,7 +85,8 @@ func (c *converter) wanAddresses(e *flat, p cond, dst spans, about cond, lan boo
 			}
 		}
 		if !lan {
-			c.counts(byAddress, e.rule)
+			about.sets[fDst] = p.sets[fDst].minus(c.own().minus(spans{prefixSpan(c.lanNet)}, maxAddr), maxAddr)
+			c.note(e.rule, about, "it is for the firewall's own addresses on the WAN, as they are known here; what is sent to others is not translated", Stricter)
 		}
 	}
 	for _, a := range all {

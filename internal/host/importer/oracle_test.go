@@ -28,7 +28,6 @@ type oRule struct {
 	m              oMatch
 	target, to     string // to: chain, or address of a translation
 	port           string // of a translation: "", "8080", "8000-8010"
-	bare           bool   // nothing
 	handle, lineNo int
 }
 

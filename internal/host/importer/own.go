@@ -31,6 +31,18 @@ func (c *converter) services() {
 	if c.upstream {
 		c.service(list, dns, "dns", asked)
 	}
+	elsewhere := dns
+	elsewhere.sets[fDst] = c.own().minus(spans{prefixSpan(c.lanNet)}, maxAddr)
+	for i := range list {
+		it := &list[i]
+		switch at := it.cond.and(dns); {
+		case it.action != "accept":
+		case !c.upstream && !at.never:
+			c.note(it.rule, at, "whether the router answers the DNS of the LAN is not known: with --dns ADDRESS the firewall does, and asks there", Stricter)
+		case c.upstream && it.cond.meets(&elsewhere):
+			c.note(it.rule, it.cond.and(elsewhere), "DNS of the LAN is answered at the firewall's address there alone", Stricter)
+		}
+	}
 	ping := withSet(fProto, only(protoICMP))
 	for _, box := range []cond{at(wayEgress, lan).and(ping), at(wayIngress, c.externals...).and(ping)} {
 		c.service(list, box, "ping", subtract(c.accepted(list, box), c.pings))

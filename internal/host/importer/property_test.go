@@ -16,7 +16,10 @@ import (
 	reason "github.com/thurward/thurward/internal/shared/verdict"
 )
 
-var firstSeed = flag.Int("seed", 0, "of the first random rule set")
+var (
+	firstSeed = flag.Int("seed", 0, "of the first random rule set")
+	sets      = flag.Int("sets", 500, "how many random rule sets are compared")
+)
 
 // imported is what a rule set became, ready to be asked.
 type imported struct {
@@ -135,7 +138,7 @@ func importOracle(s *oSet, nft bool) (*imported, error) {
 // and in which direction. What the rule set does is worked out by code that shares
 // nothing with the importer.
 func TestRandomRuleSets(t *testing.T) {
-	n, first := 2000, *firstSeed
+	n, first := *sets, *firstSeed
 	if testing.Short() {
 		n = 300
 	}

@@ -96,7 +96,7 @@ func (c *converter) reduce(f *flat) (it item, ok bool) {
 		}
 	}
 	for _, field := range []int{fSrc, fDst} {
-		if s := x.sets[field]; s != nil && len(s) == 1 && s[0] == (span{0, maxAddr}) {
+		if s := x.sets[field]; len(s) == 1 && s[0] == (span{0, maxAddr}) {
 			x.sets[field] = nil
 		}
 	}

@@ -88,7 +88,6 @@ const (
 	byMSS
 	byDirect
 	byFast
-	byAddress
 	numDesigns
 )
 
@@ -104,7 +103,6 @@ var designs = [numDesigns]Design{
 	byIPv6:      {What: "IPv6 is not forwarded", Effect: Stricter},
 	byMSS:       {What: "the MSS of TCP handshakes is lowered to what both links carry (defaults.tcp_mss_clamp)", Effect: Differs},
 	byDirect:    {What: "a host whose source is translated is not reached from the WAN by its inside address, only by nat.dnat", Effect: Stricter},
-	byAddress:   {What: "nat.dnat is for the firewall's own addresses on the WAN, as they are known here: what is sent to others is not translated", Effect: Stricter},
 	byFast:      {What: "established connections take a fast path, are logged and counted without rules for it", Effect: Nothing},
 }
 
@@ -194,7 +192,11 @@ func (c *cond) words() string {
 			return
 		}
 		var l []string
-		for i, p := range s.prefixes() {
+		ps := s.prefixes()
+		if but := s.not(maxAddr).prefixes(); len(but) < len(ps) {
+			ps, word = but, word+" all but"
+		}
+		for i, p := range ps {
 			if i == 4 {
 				l = append(l, "...")
 				break

@@ -384,9 +384,42 @@ func (c *converter) leg(name string, r *rule) {
 			"Name them with --other %s=NETWORK, which denies them, and give them a firewall of their own; --other %s=none if there are none", name, name, name), Permissive)
 		return
 	}
+	for _, f := range c.written(c.through(), c.legResolver(name), cond{}) {
+		if f.do.kind == "accept" && f.rule != nil && f.rule != r {
+			x := f.cond
+			x.masks = [numMasks]mask{}
+			c.note(f.rule, x, name+" is a third interface: what is sent to the networks behind it is denied, and nothing comes from there", Stricter)
+		}
+	}
 	if len(set) > 0 {
 		c.note(r, to, name+" is a third interface: what is sent to the networks behind it is denied, and nothing comes from there", Stricter)
 	} else {
 		c.note(r, cond{never: true}, name+" is a third interface, without networks of its own", Nothing)
+	}
+}
+
+// legResolver returns what turns conditions into those on packets that come from a
+// third interface or go there.
+func (c *converter) legResolver(name string) func(*chain) func(*rule) cond {
+	return func(ch *chain) func(*rule) cond {
+		return func(r *rule) cond {
+			x := r.cond
+			if len(ch.devs) > 0 {
+				x = x.and(cond{in: []iface{{names: ch.devs}}})
+			}
+			var m mask
+			for bit, w := range [][2]string{{c.lan, name}, {name, c.lan}, {name, c.wan}, {c.wan, name}} {
+				if allMatch(x.in, w[0]) && (ch.hook == "prerouting" || ch.hook == "ingress" || allMatch(x.out, w[1])) {
+					m |= 1 << bit
+				}
+			}
+			x.in, x.out = nil, nil
+			if x.ipv6 || x.masks[fPath] == isNo || x.masks[fCast] == isYes || x.masks[fTCP] == tcpBogus || m == 0 {
+				x.never = true
+				return x
+			}
+			x.masks[fPath], x.masks[fCast], x.masks[fLocal] = 0, 0, 0
+			return x.and(withMask(fWay, m))
+		}
 	}
 }
