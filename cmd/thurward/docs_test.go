@@ -94,6 +94,9 @@ func checkCommand(c string) string {
 	if cmd == nil {
 		return "there is no such command"
 	}
+	if sub, _, err := cmd.Find(f[1:]); err == nil && sub != nil {
+		cmd = sub
+	}
 	for _, w := range f[1:] {
 		w = strings.Trim(w, `[]"'`)
 		if !strings.HasPrefix(w, "-") || w == "-" || w == "--" {
