@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/thurward/thurward/internal/host/dashboard"
 	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/journal"
 	"github.com/thurward/thurward/internal/host/netlab"
@@ -54,11 +55,12 @@ type launch struct {
 	watchdog       time.Duration
 	trusted        peer.Users
 
-	journal     *journal.Journal // where messages and the console go; nil: to out and errOut
-	confined    string           // how the hypervisor is
-	restarts    restarts         // of the firewall
-	out, errOut io.Writer        // they do not block
-	terminal    bool             // out is a terminal
+	journal     *journal.Journal   // where messages and the console go; nil: to out and errOut
+	confined    string             // how the hypervisor is
+	restarts    restarts           // of the firewall
+	policies    dashboard.Policies // that its machines run
+	out, errOut io.Writer          // they do not block
+	terminal    bool               // out is a terminal
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
@@ -98,6 +100,7 @@ func (l *launch) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.tell(img.Policy)
 	topo := topology(img.Policy)
 	w, err := l.makeNetwork(topo)
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/thurward/thurward/internal/host/dashboard"
 	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/policy/ruletext"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // A readerMode is whether run reads the firewall's stream itself.
@@ -75,7 +77,7 @@ func (l *launch) openReader() (*dashboard.Receiver, error) {
 	open := func(page string) (*dashboard.Receiver, error) {
 		st := &dashboard.Receiver{
 			Guest: "unix:" + l.vsock.Socket(), Tail: "unix:" + ingest.TailSocket(path),
-			Page: page, Token: token, Say: l.say, More: l.restarts.WriteMetrics,
+			Page: page, Token: token, Say: l.say, More: l.restarts.WriteMetrics, Policies: &l.policies,
 		}
 		if err := st.Open(); err != nil {
 			return nil, err
@@ -88,6 +90,21 @@ func (l *launch) openReader() (*dashboard.Receiver, error) {
 		st, err = open("127.0.0.1:0")
 	}
 	return st, err
+}
+
+// ruleSets is how many sets of packets of each rule the page shows.
+const ruleSets = 4
+
+// tell has the page show the rules of a policy in words.
+func (l *launch) tell(p *ruleset.Policy) {
+	if p == nil || l.reader == readerNone || l.page == "" {
+		return
+	}
+	var all []dashboard.RuleText
+	for _, r := range ruletext.Of(p, ruleSets) {
+		all = append(all, dashboard.RuleText{ID: r.ID, Name: r.Name, Action: r.Action, Shadow: r.Shadow, Matches: r.Matches, More: r.More})
+	}
+	l.policies.Add(digestOf(p), append(all, dashboard.RuleText{ID: p.Settings.DefaultAction.DefaultRuleID(), Action: p.Settings.DefaultAction.String(), Matches: []string{"everything else"}}))
 }
 
 func (l *launch) sayReader(err error) {

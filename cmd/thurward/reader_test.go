@@ -3,15 +3,21 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/thurward/thurward/internal/host/dashboard"
 	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/ingest/guesttest"
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy/policytest"
 	"github.com/thurward/thurward/internal/host/vmm"
 )
 
@@ -94,5 +100,51 @@ func TestReaderFlags(t *testing.T) {
 		if code, _, errs := capture(t, "run", c.args); code != 2 || !strings.Contains(errs, c.want) {
 			t.Errorf("%s: exit %d %s", c.args, code, errs)
 		}
+	}
+}
+
+// TestTell: the page shows the rules of an image that runs in words, by the digest that
+// the firewall says; without a page nothing is kept.
+func TestTell(t *testing.T) {
+	p, ds := policy.Load("rules.yaml", []byte(policytest.SmallWorld+`defaults: { default_action: reject }
+rules:
+  - { id: allow-web, name: "The web", action: accept, direction: egress, destination_port: 443, protocol: tcp }
+`))
+	if p == nil {
+		t.Fatal(ds)
+	}
+	rs, err := compile.Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rs.Digest = [32]byte{0xab} // as guesttest's firewall says
+	path := filepath.Join(t.TempDir(), "vsock")
+	l := &launch{page: "127.0.0.1:0"}
+	l.tell(nil)
+	l.tell(rs)
+	st := &dashboard.Receiver{Guest: "unix:" + ingest.GuestSocket(path), Page: "unix:" + path + "_page", Policies: &l.policies}
+	if err := st.Open(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- st.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	g := &guesttest.Guest{Boot: "aa", WAN: "203.0.113.10/24", Start: time.Now().Add(-time.Hour)}
+	send, _ := guesttest.Dial(t, ingest.GuestSocket(path))
+	send(g.Hello(time.Now()))
+	send(g.Snapshot()...)
+	until(t, func() bool { v := st.Model.Views(time.Now()); return len(v) == 1 && !v[0].Snapshot.IsZero() })
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path+"_page")
+	}}}
+	r, err := client.Get("http://localhost/api/v1/rules?firewall=203.0.113.10")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil || !strings.Contains(string(b), `"text":{"id":"allow-web","name":"The web","action":"accept","matches":["egress tcp any -\u003e any :443"]}`) {
+		t.Errorf("%v %s", err, b)
 	}
 }

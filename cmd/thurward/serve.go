@@ -109,6 +109,7 @@ func (l *launch) start(h vmm.Hypervisor, kvm bool, opts vmm.RunOptions, path str
 	if err != nil {
 		return nil, err
 	}
+	l.tell(img.Policy)
 	nics, err := l.nics(img.Policy, topology(img.Policy), nil)
 	if err != nil {
 		return nil, err

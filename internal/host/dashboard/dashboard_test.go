@@ -236,6 +236,35 @@ func TestPage(t *testing.T) {
 	if err := json.Unmarshal(get("GET", "127.0.0.1", "/api/v1/firewalls").Body.Bytes(), &vs); err != nil || len(vs) != 1 || vs[0].Flows.Entries != 42 {
 		t.Errorf("%v %+v", err, vs)
 	}
+	// Rules in words, and one of them.
+	m.policies = &Policies{}
+	for i := range 2 * maxPolicies {
+		m.policies.Add(fmt.Sprint("sha256:", i), nil)
+	}
+	m.policies.Add("sha256:ab", []RuleText{{ID: "b", Action: "accept", Matches: []string{"everything"}}})
+	if n := len(m.policies.all); n != maxPolicies {
+		t.Errorf("%d policies are remembered", n)
+	}
+	const rules, one = "/api/v1/rules?firewall=203.0.113.10", "/api/v1/detail?firewall=203.0.113.10&kind=rule&key=b"
+	if b := get("GET", "127.0.0.1", rules).Body.String(); !strings.HasPrefix(b, `{"rules":[{"id":"a","accepts":100,`) || !strings.Contains(b, `"text":{"id":"b","action":"accept","matches":["everything"]}`) {
+		t.Error(b)
+	}
+	if b := get("GET", "127.0.0.1", one).Body.String(); !strings.Contains(b, `"kind":"rule","key":"b","rule":{"id":"b","accepts":5,`) || !strings.Contains(b, `"text":{"id":"b"`) {
+		t.Error(b)
+	}
+	for path, code := range map[string]int{"/api/v1/rules?firewall=nobody": 404, "/api/v1/rules": 404, "/api/v1/detail?firewall=nobody&kind=rule&key=a": 404,
+		"/api/v1/detail?firewall=203.0.113.10&kind=all&key=a": 400, "/api/v1/detail?firewall=203.0.113.10&kind=name&key=" + strings.Repeat("x", 513): 400} {
+		if w := get("GET", "127.0.0.1", path); w.Code != code {
+			t.Errorf("%.60s: %d, want %d", path, w.Code, code)
+		}
+	}
+	for _, path := range []string{rules, one} { // not without the token
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "http://127.0.0.1"+path, nil))
+		if w.Code != 401 || strings.Contains(w.Body.String(), `"id"`) {
+			t.Errorf("%s without a token: %d %s", path, w.Code, w.Body)
+		}
+	}
 	if _, err := ListenPage("0.0.0.0:0"); err == nil || !strings.Contains(err.Error(), "loopback") {
 		t.Errorf("listens on all addresses: %v", err)
 	}

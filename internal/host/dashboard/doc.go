@@ -7,10 +7,13 @@
 //	store.go     its metrics, within their bounds
 //	snapshot.go  a whole snapshot of them, and its summary
 //	view.go      what is shown of one firewall
+//	detail.go    what is known of one rule, host or name
+//	policies.go  rules in words
 //	top.go       the most frequent names and sources, in bounded memory
 //	metrics.go   the last snapshot for Prometheus, and for followers that join
 //	text.go      a view as text
 //	page.go      the web page
+//	api.go       what it asks for beside the views
 //	pageconns.go its connections, and their bounds
 //	token.go     who may read it
 //	receiver.go  a whole receiver

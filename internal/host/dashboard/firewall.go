@@ -45,6 +45,9 @@ func newFirewall(name string) *firewall {
 	return &firewall{name: name, metrics: newStore(), hits: map[string]*hits{}, lastHit: map[string]time.Time{}}
 }
 
+// policy returns the digest of the policy that a firewall says it runs.
+func (f *firewall) policy() string { return f.hello.Fields.Str(ecs.Policy) }
+
 // reset forgets the metrics, at another boot.
 func (f *firewall) reset() { f.metrics, f.snap, f.sum = newStore(), nil, nil }
 

@@ -23,6 +23,7 @@ type Model struct {
 	bytes     int64 // memory of the metrics of all
 	most      int64 // limit of bytes
 	more      func(io.Writer)
+	policies  *Policies // may be nil
 }
 
 // NewModel makes an empty model.

@@ -35,7 +35,7 @@ const contentSecurity = "default-src 'none'; script-src 'self'; style-src 'self'
 const tokenNeeded = "a token is needed: open the URL that thurward run or thurward-collector printed, " +
 	"or send \"Authorization: Bearer\" with the token in the file that it named"
 
-// Page serves the model: the web page at /, its data as JSON at /api/v1/firewalls, the
+// Page serves the model: the web page at /, its data as JSON below /api/v1, the
 // metrics at /metrics, and "ok" at /health. It changes nothing, and loads nothing from
 // elsewhere. Data is served to those whom access allows. Requests must be for a name
 // of loopback, so that a script of another site cannot read the page by making its
@@ -60,6 +60,8 @@ func (m *Model) Page(now func() time.Time, access Access) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		w.Write(b) //nolint:errcheck // the client has closed the connection
 	})
+	mux.HandleFunc("GET /api/v1/rules", m.rules)
+	mux.HandleFunc("GET /api/v1/detail", m.detail)
 	slots := make(chan struct{}, scrapes)
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		late := time.NewTimer(scrapeWait)

@@ -25,6 +25,8 @@ type Receiver struct {
 	// only the token in the page's URL is accepted.
 	Token  string
 	OnItem func(*ingest.Source, ingest.Item)
+	// Policies are those whose rules the page shows in words; may be nil.
+	Policies *Policies
 	// More writes metrics of this process behind the firewalls'; may be nil.
 	More func(io.Writer)
 	// Say is called about connections that are refused or cut off; may be nil.
@@ -43,7 +45,7 @@ type Receiver struct {
 // ingest.ErrInUse.
 func (r *Receiver) Open() error {
 	r.Model, r.Hub = NewModel(), &ingest.Hub{}
-	r.Model.more = r.More
+	r.Model.more, r.Model.policies = r.More, r.Policies
 	r.Hub.Snapshot = r.Model.Snapshot
 	var err error
 	if r.guest, err = ingest.Listen(r.Guest); err != nil {

@@ -23,12 +23,13 @@ type Guest struct {
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z") }
 
-const policy = "sha256:ab00000000000000000000000000000000000000000000000000000000000000"
+// Policy is the digest of the policy that it runs.
+const Policy = "sha256:ab00000000000000000000000000000000000000000000000000000000000000"
 
 // Hello returns the first line of a connection.
 func (g *Guest) Hello(now time.Time) string {
 	return fmt.Sprintf(`# HELLO {"stream.version":1,"@timestamp":"%s","service.name":"thurward","service.version":"1.0","service.instance.id":%q,"firewall.git_sha":"0123456789abcdef0123456789abcdef01234567","firewall.policy":"%s","firewall.clock":"kvmclock","firewall.lan.name":"lan0","firewall.lan.mac":"52:54:00:74:68:01","firewall.lan.address":"10.0.0.1/24","firewall.wan.name":"wan0","firewall.wan.mac":"52:54:00:74:68:02","firewall.wan.address":%q,"firewall.rules":4,"firewall.max_flows":65536,"firewall.uptime_ns":%d,"firewall.connection":1,"firewall.lost_lines":0}`,
-		stamp(now), g.Boot, policy, g.WAN, now.Sub(g.Start).Nanoseconds())
+		stamp(now), g.Boot, Policy, g.WAN, now.Sub(g.Start).Nanoseconds())
 }
 
 // Rules are the ids of the rules that it counts.
@@ -50,7 +51,7 @@ func (g *Guest) Snapshot() []string {
 	v := func(labels string, per float64) string { return fmt.Sprintf("%s %.0f", labels, per*n) }
 	at := func(labels string, x float64) string { return fmt.Sprintf("%s %.0f", labels, x) }
 	wave := 1 + 0.5*float64(g.n%7)/7
-	family("thurward_build_info", "gauge", "The build and the policy that run.", fmt.Sprintf(`{version="1.0",git_sha="0123456789abcdef0123456789abcdef01234567",schema_sha="",rules_sha=%q} 1`, policy))
+	family("thurward_build_info", "gauge", "The build and the policy that run.", fmt.Sprintf(`{version="1.0",git_sha="0123456789abcdef0123456789abcdef01234567",schema_sha="",rules_sha=%q} 1`, Policy))
 	family("thurward_clock_info", "gauge", "Where time comes from.", `{source="kvmclock"} 1`)
 	accepts, drops := []string{}, []string{}
 	for i, r := range Rules {
@@ -86,7 +87,7 @@ func (g *Guest) Event(now time.Time) string {
 	g.seq++
 	i := g.seq
 	common := fmt.Sprintf(`{"@timestamp":"%s","event.kind":"event","event.category":["network"],"event.sequence":%d,`, stamp(now), i)
-	tail := fmt.Sprintf(`,"firewall.clock":"kvmclock","firewall.policy":"%s"}`, policy)
+	tail := fmt.Sprintf(`,"firewall.clock":"kvmclock","firewall.policy":"%s"}`, Policy)
 	switch i % 4 {
 	case 1:
 		return common + fmt.Sprintf(`"event.type":["connection","allowed"],"event.action":"accept","event.outcome":"success","event.reason":"rule","rule.id":"allow-web","rule.name":"Web for the LAN","source.ip":"10.0.0.%d","source.port":%d,"destination.ip":"198.51.100.80","destination.port":443,"network.transport":"tcp","network.iana_number":"6","network.type":"ipv4","destination.domain":"github.com","network.direction":"egress","network.translated.address":"203.0.113.10","network.translated.port":%d,"source.nat.ip":"203.0.113.10","source.nat.port":%d,"firewall.flow_id":%d,"trace.id":"c98f79adb21ba1d906524c7dab23fbff","span.id":"62b4f107077272db"`, 2+i%5, 40000+i%20000, 40000+i%20000, 40000+i%20000, i) + tail
