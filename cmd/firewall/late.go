@@ -1,5 +1,11 @@
 package main
 
+import (
+	"math"
+
+	"github.com/thurward/thurward/internal/shared/event"
+)
+
 // batchLimit is how long a batch may take, from one poll to the next, in nanoseconds. Of what
 // a receive queue holds, 256 frames, none is lost as long as no more than 12,800 a second
 // come; a batch of both interfaces takes under a millisecond on an emulated processor. What
@@ -25,10 +31,11 @@ func (l *lateness) add(d uint64) {
 // due reports whether there is something to report.
 func (l *lateness) due(now int64) bool { return l.total != l.told && now >= l.next }
 
-// text returns the report, and begins the next one.
-func (l *lateness) text(now int64) string {
+// report returns the report, as a line of the console and as an event, and begins the next one.
+func (l *lateness) report(now int64) (string, event.Record) {
+	r := event.Record{Time: now, Kind: event.PacketsLate, Packets: l.total - l.told, Duration: int64(min(l.worst, math.MaxInt64))}
 	s := "note: " + itoa(int(l.total-l.told)) + " batch(es) of packets took longer than " + itoa(batchLimit/1e6) +
 		" ms, the longest " + itoa(int(l.worst/1e6)) + " ms: the host gave the machine no processor, or report it"
 	l.told, l.worst, l.next = l.total, 0, now+tellEvery
-	return s
+	return s, r
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/thurward/thurward/internal/shared/event"
 )
 
 // TestLateBatches: a batch that takes longer than it may is counted, and reported at most once a
@@ -26,7 +28,7 @@ func TestLateBatches(t *testing.T) {
 	if g.late.total != 1 || !g.late.due(now) {
 		t.Fatalf("%+v", g.late)
 	}
-	if s := g.late.text(now); !strings.Contains(s, "1 batch(es) of packets took longer than 20 ms, the longest 20 ms") {
+	if s, _ := g.late.report(now); !strings.Contains(s, "1 batch(es) of packets took longer than 20 ms, the longest 20 ms") {
 		t.Error(s)
 	}
 	batch(300*ms, true)
@@ -38,8 +40,12 @@ func TestLateBatches(t *testing.T) {
 	if !g.late.due(now) {
 		t.Error("not reported after a minute")
 	}
-	if s := g.late.text(now); !strings.Contains(s, "2 batch(es)") || !strings.Contains(s, "the longest 300 ms") {
+	s, r := g.late.report(now)
+	if !strings.Contains(s, "2 batch(es)") || !strings.Contains(s, "the longest 300 ms") {
 		t.Error(s)
+	}
+	if r.Kind != event.PacketsLate || r.Time != now || r.Packets != 2 || r.Duration != 300*ms {
+		t.Errorf("%+v", r)
 	}
 	if g.late.due(now + 2*tellEvery) {
 		t.Error("reported again without another")

@@ -48,7 +48,9 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock, dog *w
 			dog.feed(now)
 		}
 		if g.late.due(now) {
-			say(g.late.text(now))
+			s, r := g.late.report(now)
+			say(s)
+			out.ring.Put(&r)
 		}
 		if gen.Changed() || out.resets.Reset() {
 			restored(e, w)

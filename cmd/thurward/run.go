@@ -146,7 +146,7 @@ run ends, with 0 if every step went as it should.`,
 	fl.StringVar(&f.args, "append", "", "more boot arguments")
 	fl.StringVar(&f.restart, "restart", "on-crash", "when to restart the machine: on-crash or never")
 	fl.IntVar(&f.restarts, "restarts", 0, "give up after this number of restarts in a row (0: never; a demonstration after 5)")
-	fl.DurationVar(&f.watchdog, "watchdog", vmm.DefaultWatchdog, "restart a firewall that shows no sign of life for this time (0: never)")
+	fl.DurationVar(&f.watchdog, "watchdog", vmm.DefaultWatchdog, "restart a firewall that shows no sign of life for this time; while its stream is received for a quarter, or 5s (0: never)")
 	fl.DurationVar(&f.timeout, "timeout", 0, "end with an error after this time, as 30s (0: no limit)")
 	return cmd
 }

@@ -54,8 +54,11 @@ func AppendEvent(dst []byte, r *event.Record, c *Context) []byte { return Append
 func AppendNamed(dst []byte, r *event.Record, name []byte, c *Context) []byte {
 	b := append(dst, `{"@timestamp":"`...)
 	b = c.appendTime(b, r.Time)
-	if r.Kind == event.ClockAdjusted {
+	switch r.Kind {
+	case event.ClockAdjusted:
 		return c.appendEnd(appendAdjusted(b, r), r)
+	case event.PacketsLate:
+		return c.appendEnd(appendLate(b, r), r)
 	}
 	b = append(b, `","event.kind":"event","event.category":["network"],"event.type":[`...)
 	switch {

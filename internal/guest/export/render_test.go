@@ -45,6 +45,7 @@ var records = []event.Record{
 		Src: v4(10, 0, 0, 2), Dst: v4(10, 0, 0, 1), SrcPort: 5353, DstPort: 53},
 	{Time: 12e9, Kind: event.UpstreamFailed, TLS: verdict.TLSVerify, Direction: verdict.Egress, Proto: 6, Dst: v4(9, 9, 9, 9), DstPort: 853},
 	{Time: 13e9, Kind: event.ClockAdjusted, Duration: -10_012_000_345},
+	{Time: 14e9, Kind: event.PacketsLate, Duration: 412_000_345, Packets: 3},
 }
 
 // nameOf is the name that goes with a record of the table.

@@ -102,6 +102,7 @@ const (
 	DNSQuery       = "dns-query"
 	UpstreamFailed = "dns-upstream-failed"
 	ClockAdjusted  = "clock-adjusted"
+	PacketsLate    = "packets-late"
 	LinesLost      = "lines-lost"
 	EventsLost     = "events-lost" // of the console
 )

@@ -64,6 +64,8 @@ func (s Style) Verdict(e Event) string {
 		return s.paint(yellow, "TLS   ") + upstream(e)
 	case ClockAdjusted:
 		return s.paint(yellow, "CLOCK ") + adjustment(e)
+	case PacketsLate:
+		return s.paint(yellow, "LATE  ") + late(e)
 	case LinesLost:
 		return s.paint(yellow, "LOST  ") + loss(e)
 	}
@@ -187,6 +189,11 @@ func adjustment(e Event) string {
 		return fmt.Sprintf("  the time of day was fast by %v, corrected", -d)
 	}
 	return fmt.Sprintf("  the time of day was slow by %v, corrected", d)
+}
+
+// late writes how late packets were.
+func late(e Event) string {
+	return fmt.Sprintf("  %d batches of packets took too long, the longest %s", e.Count(), duration(e))
 }
 
 // duration writes EventDuration with about two digits behind the point.

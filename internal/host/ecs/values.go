@@ -9,15 +9,18 @@ import (
 // ClockJumped is the reason of ClockAdjusted.
 const ClockJumped = "clock_jumped"
 
+// LateBatch is the reason of PacketsLate.
+const LateBatch = "late_batch"
+
 // Actions returns the values of EventAction.
 func Actions() []string {
-	return []string{Accept, Drop, WouldAccept, WouldDrop, FlowEnd, DNSQuery, UpstreamFailed, ClockAdjusted, LinesLost, EventsLost}
+	return []string{Accept, Drop, WouldAccept, WouldDrop, FlowEnd, DNSQuery, UpstreamFailed, ClockAdjusted, PacketsLate, LinesLost, EventsLost}
 }
 
 // Reasons returns the values of EventReason, sorted: of verdicts, of DNS queries, of
-// upstreams that failed and of the clock.
+// upstreams that failed, of the clock and of the packet loop.
 func Reasons() []string {
-	all := []string{ClockJumped}
+	all := []string{ClockJumped, LateBatch}
 	for r := verdict.Reason(1); r < verdict.NumReasons; r++ {
 		all = append(all, r.String())
 	}

@@ -60,6 +60,7 @@ func (d *device) connect(k key, h *header) {
 		}
 		c.sock = s
 		d.counts.Connections.Add(1)
+		d.counts.Open.Add(1)
 		d.control(c, opResponse, 0)
 		var both sync.WaitGroup
 		both.Go(func() { d.write(c) })
@@ -106,6 +107,7 @@ func (d *device) finish(c *conn) {
 		delete(d.conns, c.key)
 	}
 	if c.sock != nil {
+		d.counts.Open.Add(-1)
 		c.sock.SetDeadline(time.Now().Add(drain)) //nolint:errcheck // without one the writer may take longer
 		c.sock.CloseRead()                        //nolint:errcheck // the reader ends
 	}

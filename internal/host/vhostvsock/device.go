@@ -52,6 +52,7 @@ type Counters struct {
 	Overruns    atomic.Uint64 // connections reset because the guest sent beyond its credit
 	Dropped     atomic.Uint64 // packets that were not sent because the guest takes none
 	Packets     atomic.Uint64 // from the guest
+	Open        atomic.Int64  // connections that are made now
 	Writing     atomic.Int64  // writes to sockets that are under way: the receiver may not read
 }
 

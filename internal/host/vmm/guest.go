@@ -99,8 +99,7 @@ func (g *Guest) wait(ctx context.Context, limit time.Duration) Outcome {
 	late := time.NewTimer(max(0, limit-time.Since(g.start)))
 	defer late.Stop()
 	var gaveUp error
-	var hung <-chan struct{}
-	var lost <-chan error
+	var hung, lost <-chan error
 	starting := alive(g.opts.Alive, limit)
 	defer starting()
 	select {
@@ -122,8 +121,7 @@ func (g *Guest) wait(ctx context.Context, limit time.Duration) Outcome {
 		case <-time.After(g.limit):
 		}
 		m.Stop()
-	case <-hung:
-		gaveUp = hungError{g.opts.Watchdog}
+	case gaveUp = <-hung:
 		m.interrupt()
 		m.lastWords(g.crashed)
 		m.kill()

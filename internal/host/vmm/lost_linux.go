@@ -46,22 +46,14 @@ func (m *Machine) lost() <-chan error {
 	if len(m.there) == 0 {
 		return c
 	}
-	go func() {
-		t := time.NewTicker(lookEvery)
-		defer t.Stop()
-		for {
-			select {
-			case <-m.done:
-				return
-			case <-t.C:
-			}
-			for _, f := range m.there {
-				if why := f(); why != "" {
-					c <- lostError{why}
-					return
-				}
+	m.look(lookEvery, func() (over bool) {
+		for _, f := range m.there {
+			if why := f(); why != "" {
+				c <- lostError{why}
+				return true
 			}
 		}
-	}()
+		return false
+	})
 	return c
 }

@@ -185,6 +185,8 @@ func passOn(guest *net.UnixConn, to string, dial dialer, p *pulse, tap func([]by
 		return // nobody listens there now: the firewall tries again
 	}
 	defer receiver.Close()
+	p.Open.Add(1)
+	defer p.Open.Add(-1)
 	go func() {
 		io.Copy(guest, receiver) //nolint:errcheck // the end of either is the end of both
 		guest.Close()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -13,12 +14,17 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestWatchdog: what is silence and what is not.
 func TestWatchdog(t *testing.T) {
 	p, paused, said := &pulse{}, false, 0
-	w := &watchdog{limit: 3, pulse: p, paused: func() bool { return paused }, say: func(string, ...any) { said++ }}
+	w := newWatchdog(20*time.Second, p)
+	share := 0.0 // of the time in which the hypervisor waits for a processor
+	w.paused, w.say = func() bool { return paused }, func(string, ...any) { said++ }
+	w.waited = func() time.Duration { return time.Duration(share * float64(w.every)) }
 	run := func(what string, n int, sign func(), want int) {
 		t.Helper()
 		at := 0
@@ -31,29 +37,104 @@ func TestWatchdog(t *testing.T) {
 		if at != want {
 			t.Errorf("%s: it hangs at tick %d, want %d", what, at, want)
 		}
-		w.silent = 0
+		w.silent, w.ran = 0, 0
 	}
 	none := func() {}
+	const long, short = 80, 20 // ticks: of 20 seconds, and of the 5 with a receiver
 	run("before the first sign", 100, none, 0)
 	run("signs", 100, func() { p.Packets.Add(1) }, 0)
-	run("silence", 100, none, 3)
+	run("silence without a receiver", 100, none, long)
+	p.Open.Add(1)
+	run("silence", 100, none, short)
 	p.Writing.Add(1)
 	run("a receiver that does not read", 100, none, 0)
 	p.Writing.Add(-1)
-	run("it reads again", 100, none, 3)
+	run("it reads again", 100, none, short)
 	paused = true
 	run("paused", 100, none, 0)
 	if said != 1 {
 		t.Errorf("the pause was said %d times, want once", said)
 	}
 	paused = false
-	run("it goes on and is silent", 100, none, 3)
+	run("it goes on and is silent", 100, none, short)
+	// A machine that hardly gets a processor is given the time that it lacks, but no more than
+	// without a receiver.
+	share = 1
+	run("it gets no processor", 100, none, long)
+	share = 0.5
+	run("it gets half of one", 100, none, short)
+	share = 0.875
+	run("it gets an eighth of one", 100, none, 6+8*6) // the first 1.5 seconds are not asked about
+	share = 7                                         // several threads at once, or a tick that came late
+	run("it gets none at all", 100, none, long)
+	share = 0
+	run("it gets one", 100, none, short)
+	p.Open.Add(-1)
+	run("the receiver has ended", 100, none, long)
+	p.Open.Add(1)
 	i := 0
 	run("a sign at every second tick", 100, func() {
 		if i++; i%2 == 0 {
 			p.Packets.Add(1)
 		}
 	}, 0)
+}
+
+// TestConnectedLimit: what the watchdog's time is while a receiver is connected.
+func TestConnectedLimit(t *testing.T) {
+	for limit, want := range map[time.Duration]time.Duration{DefaultWatchdog: 5 * time.Second, MinWatchdog: 5 * time.Second, 2 * time.Second: 2 * time.Second,
+		time.Minute: 15 * time.Second} {
+		if got := connectedLimit(limit); got != want {
+			t.Errorf("%v: %v", limit, got)
+		}
+	}
+}
+
+// TestRunDelays: the time for which a process waited for a processor is seen, and that of one that
+// sleeps is none.
+func TestRunDelays(t *testing.T) {
+	if _, err := os.ReadFile("/proc/self/schedstat"); err != nil {
+		t.Skip(err)
+	}
+	// More processes on one processor than it can run at once.
+	var pids []int
+	for range 4 {
+		c := exec.Command("sh", "-c", "while :; do :; done")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			c.Process.Kill() //nolint:errcheck // it may have ended
+			c.Wait()         //nolint:errcheck // killed
+		})
+		var one unix.CPUSet
+		one.Set(0)
+		if err := unix.SchedSetaffinity(c.Process.Pid, &one); err != nil {
+			t.Skip(err)
+		}
+		pids = append(pids, c.Process.Pid)
+	}
+	idle := exec.Command("sleep", "60")
+	if err := idle.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		idle.Process.Kill() //nolint:errcheck // it may have ended
+		idle.Wait()         //nolint:errcheck // killed
+	})
+	busy, asleep, none := &runDelays{pid: pids[0]}, &runDelays{pid: idle.Process.Pid}, &runDelays{pid: 1 << 30}
+	if busy.since() != 0 || none.since() != 0 {
+		t.Error("the first call knows something")
+	}
+	time.Sleep(200 * time.Millisecond)
+	asleep.since()
+	time.Sleep(time.Second)
+	if got := busy.since(); got < 300*time.Millisecond {
+		t.Errorf("one of four on a processor waited for %v in 1.2 seconds", got)
+	}
+	if got := asleep.since(); got != 0 {
+		t.Errorf("one that sleeps waited for %v", got)
+	}
 }
 
 // TestHangIsNoticed: a machine that was ready, had a stream and is silent is ended and started

@@ -19,6 +19,7 @@ const (
 	DNSQuery            // a client's query to the DNS proxy has ended; the name is the question's
 	UpstreamFailed      // a TLS connection to the upstream Dst failed; the name is the reason in words
 	ClockAdjusted       // the time of day was wrong by Duration, and has been corrected
+	PacketsLate         // Packets batches of packets took longer than they may, the longest Duration
 )
 
 // A Record is one event as the packet path writes it. Its size is fixed, and it contains no
@@ -31,7 +32,7 @@ type Record struct {
 	Packets, Bytes uint64 // FlowEnd: totals of both directions
 	ReplyPackets   uint64 // FlowEnd: of these, in the reply direction
 	ReplyBytes     uint64
-	Duration       int64    // nanoseconds: FlowEnd, of the flow; DNSQuery, until the answer; ClockAdjusted, what was added, may be negative; Count above 1, of all events
+	Duration       int64    // nanoseconds: FlowEnd, of the flow; DNSQuery, until the answer; ClockAdjusted, what was added, may be negative; PacketsLate, the longest; Count above 1, of all events
 	Lookup         uint64   // number of a DNS query, from 1: DNSQuery, its own; else the one that bound the name, 0: none
 	Seq            uint64   // event.sequence; the stream sets it
 	Src, Dst       [16]byte // DNSQuery: the client, and the server that the query was sent to
