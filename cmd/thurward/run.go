@@ -47,8 +47,8 @@ type runFlags struct {
 func newRunCmd() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:   "run",
-		Short: "Boot the image",
+		Use:   "run [IMAGE]",
+		Short: "Boot an image",
 		Long: `run boots an image in QEMU's microvm machine, or the one that --machine names,
 joins its two network interfaces to what --lan and --wan name, and prints its
 console. After a crash, or when it hangs, it boots it again; it ends with the
@@ -86,13 +86,19 @@ With demo on both sides a demonstration is played first. On a terminal the
 firewall then stays up and its verdicts are printed, until Ctrl-C; otherwise
 run ends, with 0 if every step went as it should.`,
 		Example: `  thurward run --lan demo --wan demo
-  thurward run --lan tap:lan0 --wan user
+  thurward run edge.img --lan tap:lan0 --wan user
   sudo thurward run --state /var/lib/thurward/edge --lan bridge:br-lan --wan bridge:br-wan
-  sudo thurward run --lan bridge:br-lan --wan bridge:br-wan`,
-		Args: noArgs,
+  sudo thurward run edge.img --lan bridge:br-lan --wan bridge:br-wan`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if cmd.Flags().Changed("image") && f.state != "" {
-				return usageError{errors.New("run: --image and --state: the image of a folder is deployed (thurward deploy IMAGE --name NAME)")}
+			named := cmd.Flags().Changed("image")
+			switch {
+			case len(args) > 1 || len(args) == 1 && named:
+				return usageError{errors.New("run: want one image")}
+			case len(args) == 1:
+				f.image, named = args[0], true
+			}
+			if named && f.state != "" {
+				return usageError{errors.New("run: an image and --state: the image of a folder is deployed (thurward deploy IMAGE --name NAME)")}
 			}
 			l, err := f.launch()
 			if err != nil {
@@ -119,7 +125,7 @@ run ends, with 0 if every step went as it should.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.image, "image", "build/thurward.img", "the image")
+	fl.StringVar(&f.image, "image", "build/thurward.img", "the image, where no argument names one")
 	fl.StringVar(&f.state, "state", "", "run the image that thurward deploy has put into this folder, "+deploy.Home+"/NAME, and change it on request")
 	signedFlags(cmd, &f.signed, "boot", "booted")
 	fl.StringVar(&f.vmm, "vmm", "qemu", "the virtual machine monitor: "+vmmHelp)

@@ -284,7 +284,7 @@ func TestDeployCommands(t *testing.T) {
 		{[]string{"rollback"}, 0, "is current"},
 		{[]string{"deploy", b, "-f", rules(b)}, 0, "max_flows"}, // a's was kept
 		{[]string{"run", "--lan", "demo", "--wan", "user"}, 2, "is for a firewall with networks"},
-		{[]string{"run", "--image", a, "--lan", "user", "--wan", "user"}, 2, "--image and --state"},
+		{[]string{"run", "--image", a, "--lan", "user", "--wan", "user"}, 2, "an image and --state"},
 	} {
 		args := append([]string{c.args[0], "--name", "edge", "--state", state}, c.args[1:]...)
 		out, err := exec.CommandContext(soon(t), bin, args...).CombinedOutput()
