@@ -49,11 +49,11 @@ run: ## build, then watch it work between simulated hosts; no root needed
 
 # What starts machines runs one after the other: the suites measure times, and some
 # have deadlines.
-MACHINES := ./test/kernel ./test/isolation ./test/e2e ./test/evasions
+MACHINES := ./test/kernel ./test/isolation ./test/e2e ./test/evasions ./test/firsthour
 
 test: ## all tests, those on the booted image among them
 	@scripts/need.sh test
-	$(GO) test -timeout 20m $$($(GO) list ./... | grep -v '/test/\(kernel\|isolation\|e2e\|evasions\)$$')
+	$(GO) test -timeout 20m $$($(GO) list ./... | grep -v '/test/\(kernel\|isolation\|e2e\|evasions\|firsthour\)$$')
 	$(GO) test -timeout 20m -p 1 $(MACHINES)
 	$(GO) test -timeout 20m ./test/release -run TestHostileEnvironments -cold
 	cd collector && $(GO) test -vet=off -timeout 20m ./...
