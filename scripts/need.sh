@@ -1,7 +1,6 @@
 #!/bin/sh
 # need.sh [--check] run|test|differential|importing|evasions|install: makes sure that the programs
-# which
-# "make run", "make test", "make differential" and "make evasions" use are there. Installs what is
+# which "make run", "make test", "make differential" and "make evasions" use are there. Installs what is
 # missing where it may (Debian, Ubuntu, as root or with sudo that asks for no
 # password); otherwise says what to type. With --check it installs nothing, and
 # fails only where it could not.

@@ -29,7 +29,7 @@ var (
 const known = "testdata/known.txt"
 
 // least is how many rule sets the corpus has.
-const least = 12
+const least = 29
 
 func TestRealRuleSets(t *testing.T) {
 	needsRoot(t)
