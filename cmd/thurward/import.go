@@ -39,7 +39,7 @@ design for every policy is listed once.`,
 		},
 	}
 	cmd.AddCommand(
-		newImportFormatCmd("nft", "the output of nft -j list ruleset", importer.NFT),
+		newImportFormatCmd("nft", "the output of nft -j list ruleset, or a rule set in nft's own language", importer.NFTAny),
 		newImportFormatCmd("iptables", "the output of iptables-save", importer.IPTables))
 	return cmd
 }
