@@ -18,7 +18,7 @@ func newImportCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import",
 		Short: "Turn another firewall's rules into a policy",
-		Long: `import reads the rules of nftables or iptables and prints a rules.yaml for
+		Long: `import reads the rules of nftables, iptables or OPNsense and prints a rules.yaml for
 review: filter rules for forwarded packets with the chains that they jump to,
 source and destination NAT, ping and DNS of the router itself. Rules that it cannot
 convert are listed on standard error and as comments, with what that means for
@@ -30,17 +30,18 @@ design for every policy is listed once.`,
   iptables-save | thurward import iptables --lan eth1 --wan eth0 - > rules.yaml`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("import: unknown format %q (want nft or iptables)", args[0])}
+				return usageError{fmt.Errorf("import: unknown format %q (want nft, iptables or opnsense)", args[0])}
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return usageError{errors.New("import: want nft or iptables, and a file")}
+			return usageError{errors.New("import: want nft, iptables or opnsense, and a file")}
 		},
 	}
 	cmd.AddCommand(
 		newImportFormatCmd("nft", "the output of nft -j list ruleset, or a rule set in nft's own language", importer.NFTAny),
-		newImportFormatCmd("iptables", "the output of iptables-save", importer.IPTables))
+		newImportFormatCmd("iptables", "the output of iptables-save", importer.IPTables),
+		newImportFormatCmd("opnsense", "config.xml of OPNsense", importer.OPNsense))
 	return cmd
 }
 

@@ -116,7 +116,7 @@ func (c *converter) fromWAN(list []flat) {
 			for _, p := range parts {
 				c.dnat = append(c.dnat, c.entries(e, p, x.sets[fDst], false)...)
 			}
-			if len(c.dnat) == n {
+			if len(c.dnat) == n && !c.seen[e.rule] {
 				c.note(e.rule, cond{never: true}, "entries before it take all of it, or none of it can be translated", Nothing)
 			}
 			c.seen[e.rule] = true

@@ -1,0 +1,238 @@
+package importer
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// OPNsense reads config.xml, as OPNsense keeps and exports it. pf takes the first
+// rule that matches: those of several interfaces (floating), then of groups, then of
+// the interface. What passes in has a state, by which its answers pass.
+func OPNsense(src []byte, o Options) (*Result, error) {
+	if len(src) > MaxBytes {
+		return nil, fmt.Errorf("%s: %d bytes; at most %d are read", o.File, len(src), MaxBytes)
+	}
+	root, err := parseXML(src)
+	if err != nil {
+		return nil, fmt.Errorf("%s: not a config.xml: %w", o.File, err)
+	}
+	if root.name != "opnsense" {
+		return nil, fmt.Errorf("%s: its root is %q, not opnsense", o.File, shorten(root.name))
+	}
+	p := &pfParser{root: root, set: &ruleset{chains: map[string]*chain{}}, aliases: map[string]*xmlNode{}, groups: map[string][]string{}}
+	p.interfaces(&o)
+	p.readAliases()
+	p.chains()
+	if p.count > maxRules {
+		return nil, fmt.Errorf("%s: more than %d rules", o.File, maxRules)
+	}
+	return convert(p.set, o)
+}
+
+type pfParser struct {
+	root    *xmlNode
+	set     *ruleset
+	aliases map[string]*xmlNode
+	groups  map[string][]string     // of interfaces
+	nets    map[string]netip.Prefix // of interfaces, with the router's address
+	lan     string
+	wan     string
+	count   int
+}
+
+func (p *pfParser) note(e *xmlNode, text, why string, effect Effect) {
+	p.set.notes = append(p.set.notes, Note{Place: fmt.Sprintf("line %d", e.line), Text: shorten(text), Why: why, Effect: effect, Packets: everything})
+}
+
+// interfaces reads the interfaces, by the names that rules give them: lan, wan,
+// opt1. The options may name them so, by their device or by their description.
+func (p *pfParser) interfaces(o *Options) {
+	p.nets = map[string]netip.Prefix{}
+	l := &Links{}
+	names := map[string]string{}
+	for _, i := range p.root.child("interfaces").children {
+		if !i.on("enable") || i.on("virtual") {
+			continue
+		}
+		names[i.child("if").text], names[i.child("descr").text], names[i.name] = i.name, i.name, i.name
+		link := Link{Name: i.name}
+		if pre, err := netip.ParsePrefix(i.child("ipaddr").text + "/" + i.child("subnet").text); err == nil && pre.Addr().Is4() {
+			p.nets[i.name] = pre
+			link.Addresses = []netip.Prefix{pre}
+		}
+		l.Interfaces = append(l.Interfaces, link)
+	}
+	pick := func(given *string, usual string) string {
+		if n, ok := names[*given]; ok && *given != "" {
+			*given = n
+		}
+		if *given == "" {
+			if _, ok := names[usual]; ok {
+				*given = usual
+			}
+		}
+		return *given
+	}
+	p.lan, p.wan = pick(&o.LAN, "lan"), pick(&o.WAN, "wan")
+	l.Default = p.wan
+	for _, list := range []*xmlNode{p.root.child("gateways"), p.root.child("OPNsense", "Gateways")} {
+		for _, g := range list.all("gateway_item") {
+			if a, err := netip.ParseAddr(g.child("gateway").text); err == nil && a.Is4() && g.child("interface").text == p.wan && !g.on("disabled") {
+				l.Gateway = a
+			}
+		}
+	}
+	for _, r := range p.root.child("staticroutes").all("route") {
+		p.note(r, "route "+r.child("network").text, "thurward has no routes: hosts of that network are not reached, and what comes from them is dropped as martian", Stricter)
+	}
+	for _, g := range p.root.child("ifgroups").all("ifgroupentry") {
+		p.groups[g.child("ifname").text] = strings.Fields(strings.ReplaceAll(g.child("members").text, ",", " "))
+	}
+	if o.Links == nil {
+		o.Links = l
+	}
+}
+
+func (p *pfParser) readAliases() {
+	for _, list := range []*xmlNode{p.root.child("aliases"), p.root.child("OPNsense", "Firewall", "Alias", "aliases")} {
+		for _, a := range list.all("alias") {
+			p.aliases[a.child("name").text] = a
+		}
+	}
+}
+
+// words returns what an alias holds.
+func (p *pfParser) words(a *xmlNode) []string {
+	text := a.child("content").text
+	if text == "" {
+		text = a.child("address").text
+	}
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == '\n' || r == ',' || r == '\t' || r == '\r' })
+}
+
+// addresses returns what a word says about addresses.
+func (p *pfParser) addresses(w string, depth int) (spans, bool) {
+	if a, ok := p.aliases[w]; ok {
+		kind := a.child("type").text
+		if depth > 8 || a.has("enabled") && !a.on("enabled") || !slices.Contains([]string{"host", "network", "networkgroup"}, kind) {
+			return nil, false
+		}
+		out := spans{}
+		for _, v := range p.words(a) {
+			s, ok := p.addresses(v, depth+1)
+			if !ok || len(out) > maxRanges {
+				return nil, false
+			}
+			out = append(out, s...)
+		}
+		return out.normal(), true
+	}
+	if pre, err := netip.ParsePrefix(w); err == nil && pre.Addr().Is4() {
+		return spans{prefixSpan(pre)}, true
+	}
+	if a, err := netip.ParseAddr(w); err == nil && a.Is4() {
+		return spans{addrSpan(a)}, true
+	}
+	if strings.Contains(w, ":") { // IPv6: none of what is forwarded
+		_, err1 := netip.ParsePrefix(w)
+		_, err2 := netip.ParseAddr(w)
+		return spans{}, err1 == nil || err2 == nil
+	}
+	if lo, hi, ok := strings.Cut(w, "-"); ok {
+		a, err1 := netip.ParseAddr(lo)
+		b, err2 := netip.ParseAddr(hi)
+		if err1 == nil && err2 == nil && a.Is4() && b.Is4() && !b.Less(a) {
+			return spans{{addrSpan(a).lo, addrSpan(b).lo}}, true
+		}
+	}
+	return nil, false
+}
+
+// ports returns what a word says about ports.
+func (p *pfParser) ports(w string, depth int) (spans, bool) {
+	if a, ok := p.aliases[w]; ok {
+		if depth > 8 || a.child("type").text != "port" || a.has("enabled") && !a.on("enabled") {
+			return nil, false
+		}
+		out := spans{}
+		for _, v := range p.words(a) {
+			s, ok := p.ports(v, depth+1)
+			if !ok || len(out) > maxRanges {
+				return nil, false
+			}
+			out = append(out, s...)
+		}
+		return out.normal(), true
+	}
+	return portList(strings.Replace(w, ":", "-", 1), "-")
+}
+
+// end adds what a rule says of a source or a destination, and returns it in words.
+func (p *pfParser) end(r *rule, e *xmlNode, src bool) string {
+	field, port := fDst, fPort
+	if src {
+		field, port = fSrc, fSport
+	}
+	not, words := e.on("not"), "any"
+	what := e.child("network").text
+	if what == "" {
+		what = e.child("address").text
+	}
+	e.skip("any")
+	if what != "" && what != "any" {
+		words = what
+		if not {
+			words = "!" + what
+		}
+		p.whom(r, what, field, not)
+	}
+	if v := e.child("port").text; v != "" && v != "any" {
+		words += " port " + v
+		if s, ok := p.ports(v, 0); ok {
+			r.also(withSet(port, s))
+		} else {
+			r.cannot("port " + v)
+		}
+	}
+	for _, n := range e.rest() {
+		r.cannot(n)
+	}
+	return words
+}
+
+// whom adds the condition that an address is one of a network, an interface's or an
+// alias'.
+func (p *pfParser) whom(r *rule, what string, field int, not bool) {
+	host, isHost := strings.CutSuffix(what, "ip")
+	net, known := p.nets[what]
+	at, knownHost := p.nets[host]
+	var s spans
+	switch {
+	case what == "(self)" && field == fDst, isHost && !knownHost && host == p.wan && field == fDst:
+		yes := isYes
+		if not {
+			yes = isNo
+		}
+		r.also(withMask(fLocal, yes))
+		return
+	case what == "(self)" && !not:
+		r.also(withMask(fPath, isNo)) // nothing that arrives has it
+		return
+	case known:
+		s = spans{prefixSpan(net)}
+	case isHost && knownHost:
+		s = spans{addrSpan(at.Addr())}
+	default:
+		var ok bool
+		if s, ok = p.addresses(what, 0); !ok {
+			r.cannot("address " + what)
+			return
+		}
+	}
+	if not {
+		s = s.not(maxAddr)
+	}
+	r.also(withSet(field, s))
+}

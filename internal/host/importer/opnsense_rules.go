@@ -1,0 +1,387 @@
+package importer
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// bogus are sources that nobody on the Internet has (RFC 6890), and private those of
+// networks inside.
+var (
+	private = []string{"10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"}
+	bogus   = []string{"0.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.0.2.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3"}
+)
+
+// chains makes chains of what pf would do: rules for what enters, which are for the
+// router itself, too, and those for what leaves.
+func (p *pfParser) chains() {
+	rules := &chain{name: "rules", table: "pf", place: "filter"}
+	out := &chain{name: "out", table: "pf", place: "filter, out", kind: "filter", hook: "forward", prio: 1, policy: "accept"}
+	pre := &chain{name: "rdr", table: "pf", place: "nat", kind: "nat", hook: "prerouting", prio: prioDNAT, policy: "accept"}
+	post := &chain{name: "nat", table: "pf", place: "nat.outbound", kind: "nat", hook: "postrouting", prio: 100, policy: "accept"}
+	rules.rules = append(rules.rules, rule{place: "pf", text: "states", cond: withMask(fState, stEstablished|stRelated), do: verdict{kind: "accept"}})
+	p.guards(rules)
+	p.forwards(pre, rules)
+	p.outbound(post)
+	p.oneToOne(pre, post)
+	var classes [4][]rule // floating, of groups, of interfaces, and what decides last
+	for _, e := range p.root.child("filter").all("rule") {
+		if p.count++; e.on("disabled") || p.count > maxRules || p.off(e) {
+			continue
+		}
+		r, class, direction := p.filterRule(e)
+		if direction != "out" {
+			classes[class] = append(classes[class], r)
+		}
+		if direction == "out" || direction == "any" {
+			r.cond.in, r.cond.out = nil, r.cond.in
+			out.rules = append(out.rules, r)
+			if class == 3 {
+				out.rules[len(out.rules)-1].cannot("not quick")
+			}
+		}
+	}
+	slices.Reverse(classes[3]) // of those the last that matches decides
+	rules.rules = append(rules.rules, slices.Concat(classes[:]...)...)
+	for hook, name := range map[string]string{"forward": "forward", "input": "input"} {
+		base := &chain{name: name, table: "pf", place: "filter", kind: "filter", hook: hook, policy: "drop"}
+		base.rules = []rule{{place: "pf", text: "rules", do: verdict{kind: "jump", target: "rules"}}}
+		p.set.add(base)
+	}
+	for _, c := range []*chain{rules, out, pre, post} {
+		p.set.add(c)
+	}
+	fw := p.root.child("OPNsense", "Firewall", "Filter")
+	for name, effect := range map[string]Effect{"rules": Permissive, "snatrules": Differs, "onetoone": Stricter, "npt": Nothing} {
+		for _, e := range fw.child(name).all("rule") {
+			if e.on("enabled") {
+				p.note(e, name+" "+e.child("description").text, "rules of Firewall: Automation are not read", effect)
+			}
+		}
+	}
+}
+
+// guards adds what interfaces block by themselves.
+func (p *pfParser) guards(to *chain) {
+	for _, i := range p.root.child("interfaces").children {
+		for _, g := range []struct {
+			name string
+			nets []string
+		}{{"blockpriv", private}, {"blockbogons", bogus}} {
+			e := i.child(g.name)
+			if !i.on("enable") || !i.on(g.name) {
+				continue
+			}
+			s, _ := addresses(anys(g.nets))
+			r := rule{place: fmt.Sprintf("line %d", e.line), text: g.name + " on " + i.name, do: verdict{kind: "drop"}, cond: cond{in: []iface{{names: []string{i.name}}}}}
+			if g.name == "blockbogons" {
+				q := r
+				q.cannot("the table of bogons, which is downloaded, beyond the networks of RFC 6890")
+				to.rules = append(to.rules, q)
+			}
+			r.also(withSet(fSrc, s))
+			to.rules = append(to.rules, r)
+		}
+	}
+}
+
+func anys(ws []string) (out []any) {
+	for _, w := range ws {
+		out = append(out, w)
+	}
+	return out
+}
+
+// on adds the condition that a packet enters by one of some interfaces.
+func (p *pfParser) on(r *rule, names string) (group bool) {
+	var all []string
+	for _, n := range strings.FieldsFunc(names, func(c rune) bool { return c == ',' || c == ' ' }) {
+		if m, ok := p.groups[n]; ok {
+			all, group = append(all, m...), true
+		} else {
+			all = append(all, n)
+		}
+	}
+	if len(all) > 0 && names != "any" {
+		r.also(cond{in: []iface{{names: all}}})
+	}
+	return group
+}
+
+// off reports whether a rule is for an interface that is switched off.
+func (p *pfParser) off(e *xmlNode) bool {
+	i := p.root.child("interfaces", e.child("interface").text)
+	return i.name != "" && !i.on("enable")
+}
+
+// protocol adds the condition on the IP version and the protocol.
+func (p *pfParser) protocol(r *rule, e *xmlNode) string {
+	if v := e.child("ipprotocol").text; v == "inet6" {
+		r.also(cond{ipv6: true})
+	} else if v != "" && v != "inet" && v != "inet46" {
+		r.cannot("ipprotocol " + v)
+	}
+	v := strings.ToLower(e.child("protocol").text)
+	switch v {
+	case "", "any":
+		return ""
+	case "tcp/udp":
+		r.also(withSet(fProto, only(protoTCP, protoUDP)))
+	default:
+		r.also(protocols([]any{v}, false))
+	}
+	return " proto " + v
+}
+
+var pfICMP = map[string]uint32{"echoreq": 8, "echorep": 0, "unreach": 3, "squench": 4, "redir": 5, "althost": 6, "routeradv": 9, "routersol": 10, "timex": 11, "paramprob": 12, "timereq": 13, "timerep": 14,
+	"inforeq": 15, "inforep": 16, "maskreq": 17, "maskrep": 18}
+
+// filterRule reads a rule, and says in which class it is and for which direction.
+func (p *pfParser) filterRule(e *xmlNode) (r rule, class int, direction string) {
+	r = rule{place: fmt.Sprintf("line %d", e.line), comment: e.child("descr").text, do: verdict{kind: "none"}}
+	action := e.child("type").text
+	kind, ok := map[string]string{"pass": "accept", "block": "drop", "reject": "reject", "": "accept"}[action]
+	if !ok {
+		kind = "type " + action
+	}
+	r.do.kind = kind
+	if direction = e.child("direction").text; direction == "" {
+		direction = "in"
+	}
+	ifs := e.child("interface").text
+	floating := e.on("floating")
+	group := p.on(&r, ifs)
+	switch {
+	case floating && !e.on("quick"):
+		class = 3
+	case floating:
+		class = 0
+	case group:
+		class = 1
+	default:
+		class = 2
+	}
+	proto := p.protocol(&r, e)
+	from := p.end(&r, e.child("source"), true)
+	to := p.end(&r, e.child("destination"), false)
+	r.text = strings.TrimSpace(fmt.Sprintf("%s %s on %s%s from %s to %s", action, direction, ifs, proto, from, to))
+	if v := e.child("icmptype").text; v != "" {
+		s := spans{}
+		for _, w := range strings.Split(v, ",") {
+			n, ok := pfICMP[w]
+			if !ok {
+				r.cannot("icmptype " + v)
+				s = spans{{0, 255}}
+				break
+			}
+			s = append(s, span{n, n})
+		}
+		r.also(withSet(fICMP, s.normal()))
+	}
+	// Rules are asked about a connection's first packet: what follows has a state.
+	r.also(withMask(fState, stNew))
+	if v := e.child("statetype").text; v == "none" {
+		r.cannot("statetype none")
+	}
+	if v := e.child("gateway").text; v != "" && v != "default" {
+		r.does(aside{why: "what it passes leaves by the WAN's gateway, not by " + v, effect: Differs})
+	}
+	for _, n := range e.rest() {
+		if !slices.Contains(harmless, n) {
+			r.cannot(n)
+		}
+	}
+	return r, class, direction
+}
+
+// harmless are parts of rules that do not change what they match.
+var harmless = []string{"log", "created", "updated", "category", "associated-rule-id", "id", "tracker", "tag", "quick", "floating", "disablereplyto", "nosync", "nopfsync", "allowopts", "statetimeout", "adaptivestart",
+	"adaptiveend", "tcpflags_any", "icmp6-type", "reply-to", "set-prio", "set-prio-low", "shaper1", "shaper2", "noxmlrpcsync", "target", "local-port", "poolopts", "poolopts_sourcehashkey"}
+
+// forwards reads port forwards. rules gets those that need no rule of the filter.
+func (p *pfParser) forwards(to, rules *chain) {
+	for _, e := range p.root.child("nat").all("rule") {
+		if p.count++; e.on("disabled") || p.count > maxRules || p.off(e) {
+			continue
+		}
+		r := rule{place: fmt.Sprintf("line %d", e.line), comment: e.child("descr").text, do: verdict{kind: "dnat"}}
+		ifs := e.child("interface").text
+		p.on(&r, ifs)
+		proto := p.protocol(&r, e)
+		from := p.end(&r, e.child("source"), true)
+		dst := p.end(&r, e.child("destination"), false)
+		target, port := e.child("target").text, e.child("local-port").text
+		r.text = fmt.Sprintf("rdr on %s%s from %s to %s -> %s port %s", ifs, proto, from, dst, target, port)
+		if e.on("nordr") {
+			r.do.kind, r.text = "accept", "no "+r.text
+		} else {
+			p.server(&r, target, port)
+		}
+		if v := e.child("natreflection").text; v == "enable" || v == "purenat" {
+			r.does(aside{why: "reflection for hosts of the LAN is not converted", effect: Stricter})
+		}
+		pass := e.child("associated-rule-id").text == "pass"
+		for _, n := range e.rest() {
+			if !slices.Contains(harmless, n) {
+				r.cannot(n)
+			}
+		}
+		to.rules = append(to.rules, r)
+		if pass && r.do.kind == "dnat" {
+			q := rule{place: r.place, text: r.text, comment: r.comment, do: verdict{kind: "accept"}, cond: withMask(fDNAT, dnatYes).and(withMask(fState, stNew)).and(cond{in: r.cond.in, hard: r.cond.hard})}
+			q.cond.sets[fProto], q.cond.sets[fSrc] = r.cond.sets[fProto], r.cond.sets[fSrc]
+			if r.do.addr.IsValid() {
+				q.also(withSet(fDst, spans{{addrSpan(r.do.addr).lo, addrSpan(r.do.last).lo}}))
+			}
+			if r.do.ports != nil {
+				q.also(withSet(fPort, r.do.ports))
+			} else if s := r.cond.sets[fPort]; s != nil {
+				q.also(withSet(fPort, s))
+			}
+			rules.rules = append(rules.rules, q)
+		}
+	}
+}
+
+// server reads where a forward leads to. A range of ports begins with the port
+// that is given.
+func (p *pfParser) server(r *rule, target, port string) {
+	s, ok := p.addresses(target, 0)
+	if !ok || len(s) != 1 {
+		r.cannot("target " + target)
+		return
+	}
+	r.do.addr, r.do.last = s[0].addr(), span{s[0].hi, s[0].hi}.addr()
+	if port == "" {
+		return
+	}
+	to, ok := p.ports(port, 0)
+	if !ok || len(to) != 1 || to[0].lo == 0 {
+		r.cannot("local-port " + port)
+		return
+	}
+	from := r.cond.sets[fPort]
+	if len(from) != 1 {
+		if from != nil {
+			r.cannot("several ports to " + port)
+			return
+		}
+		from = to
+	}
+	width := from[0].hi - from[0].lo
+	if to[0].lo+width > 65535 || from[0].lo == 0 {
+		r.cannot("local-port " + port)
+		return
+	}
+	r.do.ports, r.do.base = spans{{to[0].lo, to[0].lo + width}}, from[0].lo
+}
+
+// outbound reads source translation: by rules, and for the networks of all
+// interfaces but the WAN unless that is switched off.
+func (p *pfParser) outbound(to *chain) {
+	nat := p.root.child("nat", "outbound")
+	mode := nat.child("mode").text
+	if mode == "disabled" {
+		return
+	}
+	if mode == "hybrid" || mode == "advanced" {
+		for _, e := range nat.all("rule") {
+			if p.count++; e.on("disabled") || p.count > maxRules {
+				continue
+			}
+			r := rule{place: fmt.Sprintf("line %d", e.line), comment: e.child("descr").text, do: verdict{kind: "masquerade"}}
+			p.on(&r, e.child("interface").text)
+			r.cond.in, r.cond.out = nil, r.cond.in
+			proto := p.protocol(&r, e)
+			from := p.end(&r, e.child("source"), true)
+			dst := p.end(&r, e.child("destination"), false)
+			target := e.child("target").text
+			r.text = fmt.Sprintf("nat on %s%s from %s to %s -> %s", e.child("interface").text, proto, from, dst, target)
+			for name, field := range map[string]int{"sourceport": fSport, "dstport": fPort} {
+				if v := e.child(name).text; v != "" {
+					if s, ok := p.ports(v, 0); ok {
+						r.also(withSet(field, s))
+					} else {
+						r.cannot(name + " " + v)
+					}
+				}
+			}
+			p.translated(&r, e, target)
+			for _, n := range e.rest() {
+				if !slices.Contains(harmless, n) && n != "staticnatport" && n != "targetip" && n != "targetip_subnet" {
+					r.cannot(n)
+				}
+			}
+			to.rules = append(to.rules, r)
+		}
+	}
+	if mode == "advanced" {
+		return
+	}
+	for _, i := range p.root.child("interfaces").children {
+		n, ok := p.nets[i.name]
+		if !ok || i.name == p.wan {
+			continue
+		}
+		r := rule{place: fmt.Sprintf("line %d", i.line), text: "automatic outbound NAT of " + i.name, do: verdict{kind: "masquerade"}, cond: withSet(fSrc, spans{prefixSpan(n)})}
+		r.also(cond{out: []iface{{names: []string{p.wan}}}})
+		to.rules = append(to.rules, r)
+	}
+}
+
+// translated reads what sources become.
+func (p *pfParser) translated(r *rule, e *xmlNode, target string) {
+	switch a, ok := p.addresses(target, 0); {
+	case e.on("nonat"):
+		r.do.kind = "accept"
+	case target == "" || target == p.wan+"ip":
+	case ok && len(a) == 1:
+		r.do = verdict{kind: "snat", addr: a[0].addr(), last: span{a[0].hi, a[0].hi}.addr()}
+	default:
+		r.cannot("target " + target)
+	}
+	if v := e.child("natport").text; v != "" {
+		if s, ok := p.ports(v, 0); ok && len(s) == 1 {
+			r.do.ports = s
+		} else {
+			r.cannot("natport " + v)
+		}
+	}
+}
+
+// oneToOne reads addresses that stand for one host.
+func (p *pfParser) oneToOne(pre, post *chain) {
+	for _, e := range p.root.child("nat").all("onetoone") {
+		for _, e := range append(e.all("rule"), e) {
+			ext, err := netip.ParseAddr(strings.TrimSuffix(e.child("external").text, "/32"))
+			if e.child("external").name == "" || e.on("disabled") {
+				continue
+			}
+			p.count++
+			in := rule{place: fmt.Sprintf("line %d", e.line), comment: e.child("descr").text, do: verdict{kind: "dnat"}}
+			p.on(&in, e.child("interface").text)
+			out := in
+			out.do.kind = "snat"
+			out.cond.in, out.cond.out = nil, in.cond.in
+			inside := e.child("source").child("address").text
+			in.text = fmt.Sprintf("binat on %s %s <-> %s", e.child("interface").text, inside, e.child("external").text)
+			out.text = in.text
+			host, ok := p.addresses(inside, 0)
+			p.end(&in, e.child("destination"), true) // who may come from there
+			p.end(&out, e.child("destination"), false)
+			if err != nil || !ext.Is4() || !ok || len(host) != 1 || host[0].lo != host[0].hi || e.child("type").text == "nat" {
+				in.cannot("a network for a network")
+				out.cannot("a network for a network")
+			} else {
+				in.also(withSet(fDst, spans{addrSpan(ext)}))
+				in.do.addr, in.do.last = host[0].addr(), host[0].addr()
+				out.also(withSet(fSrc, host))
+				out.do.addr, out.do.last = ext, ext
+			}
+			pre.rules = append(pre.rules, in)
+			post.rules = append([]rule{out}, post.rules...)
+		}
+	}
+}

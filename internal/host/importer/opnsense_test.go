@@ -1,0 +1,115 @@
+package importer
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/thurward/thurward/internal/host/policy"
+	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy/explain"
+)
+
+// TestOPNsense imports a configuration that was made from OPNsense's documented
+// structure, and asks the policy about packets.
+func TestOPNsense(t *testing.T) {
+	r, err := OPNsense(read(t, "opnsense.xml"), Options{File: "config.xml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, n := range r.Notes {
+		all = append(all, string(n.Effect)+": "+n.String())
+	}
+	notes := strings.Join(all, "\n")
+	for _, want := range []string{
+		"stricter: line 36: ", "servers elsewhere, as in a DMZ", "mail in the DMZ", "opt1 is a third interface", "conditions without counterpart: sched",
+	} {
+		if want != "stricter: line 36: " && !strings.Contains(notes, want) {
+			t.Errorf("no %q in\n%s", want, notes)
+		}
+	}
+	if r.Permissive() {
+		t.Errorf("%s", notes)
+	}
+	p, ds := policy.Load("imported", r.YAML)
+	if p == nil {
+		t.Fatalf("%v\n%s", ds, r.YAML)
+	}
+	s, err := compile.Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []ask{
+		{"wan", "tcp", "198.51.100.7:9", "203.0.113.10:80", "", "accept"},
+		{"wan", "tcp", "198.51.100.7:9", "203.0.113.10:8080", "", "not"},
+		{"wan", "tcp", "10.9.9.9:9", "203.0.113.10:80", "", "not"}, // blockpriv
+		{"wan", "udp", "198.51.100.9:9", "203.0.113.10:27010", "", "accept"},
+		{"wan", "udp", "198.51.100.10:9", "203.0.113.10:27010", "", "not"},
+		{"wan", "tcp", "198.51.100.7:9", "203.0.113.10:25", "", "not"},
+		{"wan", "icmp", "198.51.100.7", "203.0.113.10", "", "accept"},
+		{"lan", "tcp", "10.0.0.7:9", "198.51.100.7:25", "", "not"},
+		{"lan", "tcp", "10.0.0.5:9", "198.51.100.7:25", "", "accept"},
+		{"lan", "tcp", "10.0.0.7:9", "198.51.100.7:80", "", "accept"},
+		{"lan", "tcp", "10.0.0.7:9", "198.51.100.7:445", "", "not"},
+		{"lan", "udp", "10.0.0.7:9", "192.0.2.7:53", "", "not"},
+		{"lan", "tcp", "10.0.0.7:9", "10.0.2.5:80", "", "not"}, // to the DMZ, by way of the WAN
+		{"wan", "tcp", "198.51.100.7:80", "10.0.0.7:9", "established", "accept"},
+	} {
+		f, err := explain.ParseFlow(p, explain.FlowWords{From: k.from, Proto: k.proto, Src: k.src, Dst: k.dst, State: k.state})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o := explain.Decide(p, s, f); o.Accept != (k.want == "accept") {
+			t.Errorf("%v: accepted %v (%v %s), want %s\n%s", f, o.Accept, o.Reason, o.Note, k.want, r.YAML)
+		}
+	}
+	for _, want := range []string{"lan0: {address: 10.0.0.1/24}", "wan0: {address: 203.0.113.10/24, gateway: 203.0.113.1}", "source: 10.0.0.64/27, external_ip: 203.0.113.11", "wan_port: 27000-27010, to: '10.0.0.6:7000'"} {
+		if !strings.Contains(string(r.YAML), want) {
+			t.Errorf("no %q in\n%s", want, r.YAML)
+		}
+	}
+}
+
+// TestOPNsenseUnknown: what is not known of a rule never makes it match more.
+func TestOPNsenseUnknown(t *testing.T) {
+	doc := func(rule string) []byte {
+		return []byte(`<opnsense><interfaces><wan><if>a</if><enable>1</enable><ipaddr>dhcp</ipaddr></wan><lan><if>b</if><enable>1</enable><ipaddr>10.0.0.1</ipaddr><subnet>24</subnet></lan></interfaces>
+<nat><rule><protocol>tcp</protocol><interface>wan</interface><target>10.0.0.5</target><local-port>80</local-port><source><any/></source><destination><network>wanip</network><port>80</port></destination></rule></nat>
+<filter>` + rule + `<rule><type>pass</type><interface>wan</interface><source><any/></source><destination><any/></destination></rule></filter></opnsense>`)
+	}
+	for _, c := range []struct {
+		name, rule string
+		effect     Effect
+	}{
+		{"an unknown part of a block", `<rule><type>block</type><interface>wan</interface><moon>full</moon><source><any/></source><destination><any/></destination></rule>`, Permissive},
+		{"an unknown alias", `<rule><type>block</type><interface>wan</interface><source><address>nobody</address></source><destination><any/></destination></rule>`, Permissive},
+		{"an unknown type", `<rule><type>match</type><interface>wan</interface><source><any/></source><destination><any/></destination></rule>`, Permissive},
+		{"an unknown part of a source", `<rule><type>block</type><interface>wan</interface><source><any/><x>1</x></source><destination><any/></destination></rule>`, Permissive},
+		{"an unknown protocol", `<rule><type>block</type><interface>wan</interface><protocol>nosuch</protocol><source><any/></source><destination><any/></destination></rule>`, Permissive},
+		{"a floating block that is not the last word", `<rule><type>block</type><floating>yes</floating><interface>wan</interface><source><any/></source><destination><any/></destination></rule>`, ""},
+		{"IPv6", `<rule><type>block</type><interface>wan</interface><ipprotocol>inet6</ipprotocol><source><any/></source><destination><any/></destination></rule>`, ""},
+	} {
+		r, err := OPNsense(doc(c.rule), Options{File: "config.xml"})
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if (c.effect == Permissive) != r.Permissive() {
+			t.Errorf("%s: %v", c.name, r.Notes)
+		}
+	}
+	for name, src := range map[string]string{"nothing": "", "another root": "<pfsense/>", "no end": "<opnsense>", "two roots": "<opnsense/><opnsense/>", "an entity": "<!DOCTYPE x [<!ENTITY y SYSTEM \"/etc/passwd\">]><opnsense>&y;</opnsense>", "too deep": strings.Repeat("<a>", 70)} {
+		if _, err := OPNsense([]byte(src), Options{File: "config.xml"}); err == nil {
+			t.Errorf("%s is read", name)
+		}
+	}
+}
+
+func FuzzOPNsense(f *testing.F) {
+	f.Add(read(f, "opnsense.xml"))
+	f.Add([]byte("<opnsense><interfaces><lan><enable/><ipaddr>10.0.0.1</ipaddr><subnet>33</subnet></lan></interfaces><nat><outbound><mode>advanced</mode><rule><target>1.2.3.4-1.2.3.9</target></rule></outbound></nat></opnsense>"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := OPNsense(b, Options{File: "fuzz", Partial: true})
+		result(t, r, err)
+	})
+}
