@@ -137,6 +137,9 @@ func TestFaults(t *testing.T) {
 		{"parts", "not find firewall.elf", Warning, func(h *Host) {
 			h.Parts = func(n string) string { return strings.TrimPrefix(n, "firewall.elf") }
 		}, ""},
+		{"parts", "no firewall-dot.elf", Info, func(h *Host) {
+			h.Parts = func(n string) string { return strings.TrimPrefix(n, "firewall-dot.elf") }
+		}, ""},
 		{"qemu", "not installed", Info, missing("qemu", "qemu is not installed"), ""},
 		{"qemu", "5.2 or newer", Warning, missing("qemu", "version 4.0; 5.2 or newer is needed"), ""},
 	} {

@@ -51,7 +51,11 @@ func (h *Host) parts() Finding {
 			missing = append(missing, p)
 		}
 	}
-	if len(missing) > 0 {
+	switch {
+	case len(missing) == 1 && missing[0] == image.DoT: // make builds it when rules.yaml of the sources needs it
+		return finding(name, Info, "make build/"+image.DoT+" in the sources, for policies with upstreams over TLS",
+			"thurward build has a kernel and a program, but no %s", image.DoT)
+	case len(missing) > 0:
 		return finding(name, Warning, "install the package, or run make build in the sources", "thurward build would not find %s", strings.Join(missing, ", "))
 	}
 	return finding(name, OK, "", "thurward build has a kernel and both programs")

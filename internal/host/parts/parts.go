@@ -35,7 +35,7 @@ func Read(name string) ([]byte, error) {
 	}
 	b, err := limited.ReadFile(Beside(name), max)
 	if err != nil {
-		return nil, fmt.Errorf("%w (make build makes it)", err)
+		return nil, fmt.Errorf("%w (make build/%s makes it, in the folder of the sources)", err, name)
 	}
 	return b, nil
 }
