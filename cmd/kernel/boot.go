@@ -41,10 +41,13 @@ const lowMax = 1 << 20
 
 // kmain brings up the machine and returns the first thread's frame.
 func kmain() uint64 {
-	cur = noThread
+	for i := range cpus {
+		cpus[i].thread, cpus[i].armed = noThread, never
+	}
 	enterMonitor()
 	readLoader()
 	findPower() // reads ACPI tables, so that a refusal can power off
+	readProcessors()
 	checkMemory()
 	findGeneral()
 	mapDirect()
@@ -59,7 +62,11 @@ func kmain() uint64 {
 	startKeyboard()
 	startButton()
 	initAreas()
-	return startProgram()
+	startProcessors()
+	frame := startProgram()
+	releaseProcessors()
+	leave()
+	return frame
 }
 
 // enterMonitor tells the monitor what SYSCALL does here and has it turn on what

@@ -12,6 +12,9 @@ var reports uint32
 // beginReport comes first in every report. A report that fails begins another;
 // that one is a last word, and the one after it not even that.
 func beginReport() {
+	if reports == 0 {
+		stopOthers()
+	}
 	switch reports++; reports {
 	case 1:
 	case 2:
@@ -125,9 +128,10 @@ func putRegisters(f *frame) {
 	puts("\nin_kernel=")
 	putu(uint64(shared().InKernel))
 	puts(" thread=")
-	putu(uint64(cur))
+	putu(uint64(cur()))
 	puts(" free_frames=")
 	putu(frames.Free())
 	putc('\n')
 	putCallers(f)
+	putOthers()
 }

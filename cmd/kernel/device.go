@@ -63,7 +63,7 @@ func sysWait(deadline uint64) (result uint64, blocked bool) {
 	if deadline <= now() {
 		return 0, false
 	}
-	devWaiter = cur
+	devWaiter = cur()
 	return block(waitDevice, deadline), true
 }
 

@@ -77,7 +77,7 @@ func sysEpollWait(ep, ev, n, timeout uint64) (result uint64, blocked bool) {
 	if int32(timeout) > 0 {
 		deadline = later(uint64(int32(timeout)) * 1_000_000)
 	}
-	threads[cur].events = ev
+	threads[cur()].events = ev
 	return block(waitEpoll, deadline), true
 }
 

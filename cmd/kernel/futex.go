@@ -49,13 +49,13 @@ func sysFutex(a, op, val, timeout uint64) (result uint64, blocked bool) {
 		if *at[uint32](a) != uint32(val) {
 			return errno(eAGAIN), false
 		}
-		t := &threads[cur]
+		t := &threads[cur()]
 		t.futex, t.next = a, noThread
 		p := futexBucket(a)
 		for *p != noThread {
 			p = &threads[*p].next
 		}
-		*p = cur
+		*p = cur()
 		return block(waitFutex, deadline), true
 	case futexWake:
 		n := uint64(0)

@@ -1,6 +1,7 @@
 // Ring 3's side of entering and leaving the kernel. There is one kernel
-// stack: the kernel is never preempted, only interrupted to note something
-// in pending.
+// stack on each processor: the kernel is never preempted, only interrupted to note
+// something in pending. Addresses that are constants lead to the processor's own
+// memory, those of symbols to what all share.
 //
 // inKernel, pending: see abi.Shared. Frames that the CPU pushed are read where
 // ring 3 sees the trap page (const_trapFrameAt, const_irqFrameAt): read-only, of
@@ -54,14 +55,14 @@
 // register X15, a frame pointer that ends. g is a block of zeros whose stack
 // limit never triggers: the stacks have guard pages instead.
 #define GOENV \
-	LEAQ ·tls+8(SB), CX; \
+	MOVQ $const_tlsEnd, CX; \
 	WRFSBASEQ CX; \
-	LEAQ ·fakeG(SB), R14; \
+	MOVQ $const_fakeG, R14; \
 	XORPS X15, X15; \
 	XORL BP, BP
 
 #define USERFS \
-	MOVQ ·userFS(SB), CX; \
+	MOVQ const_userFS, CX; \
 	WRFSBASEQ CX
 
 // XSAVEALL and XRSTORALL use the area at CX and clobber AX and DX. They name
@@ -81,13 +82,23 @@
 // 0, as the architecture says, or, on hypervisors that run the guest's kernel
 // unprivileged, to ring 3.
 TEXT ·start(SB), NOSPLIT|NOFRAME, $0
-	LEAQ ·fakeG(SB), AX
-	MOVQ AX, ·tls(SB)
+	MOVQ $const_fakeG, AX
+	MOVQ AX, const_tls
 	SYSCALL                       // to syscallProbe
 	MOVQ $const_kernelTop, SP
 	GOENV
 	SUBQ $16, SP
 	CALL ·kmain(SB)
+	MOVQ 0(SP), AX
+	JUMP(·resume)
+
+// startAP is the first code of a further processor in ring 3. The boot processor has
+// filled in its page: see processors.go.
+TEXT ·startAP(SB), NOSPLIT|NOFRAME, $0
+	MOVQ $const_kernelTop, SP
+	GOENV
+	SUBQ $16, SP
+	CALL ·kprocessor(SB)
 	MOVQ 0(SP), AX
 	JUMP(·resume)
 
@@ -120,10 +131,10 @@ TEXT ·syscallEntry(SB), NOSPLIT|NOFRAME, $0
 	CMPL const_inKernel, $0
 	JNE  lost
 	MOVL $1, const_inKernel
-	MOVQ SP, ·saveSP(SB)
-	MOVQ ·curTop(SB), SP
+	MOVQ SP, const_saveSP
+	MOVQ const_curTop, SP
 	PUSHQ $const_userDS
-	PUSHQ ·saveSP(SB)
+	PUSHQ const_saveSP
 	PUSHQ R11
 	PUSHQ $const_userCS
 	PUSHQ CX
@@ -138,9 +149,9 @@ TEXT ·syscallEntry(SB), NOSPLIT|NOFRAME, $0
 	MOVQ 8(SP), AX
 	TESTQ AX, AX
 	JNE  other
-	MOVQ ·userFS(SB), CX          // back to the same thread
+	MOVQ const_userFS, CX          // back to the same thread
 	WRFSBASEQ CX
-	MOVQ ·curTop(SB), SP
+	MOVQ const_curTop, SP
 	SUBQ $const_frameSize, SP
 	POPREGS
 	MOVQ 40(SP), SP               // vec err rip cs rflags [rsp]
@@ -151,15 +162,15 @@ TEXT ·syscallEntry(SB), NOSPLIT|NOFRAME, $0
 other:
 	JUMP(·resume)
 lost:                              // not a system call: see exits below
-	MOVQ ·exitSP(SB), SP
-	MOVQ ·exitRIP(SB), R11
+	MOVQ const_exitSP, SP
+	MOVQ const_exitRIP, R11
 	JMP  R11
 late:                              // an interrupt was noted meanwhile
 	MOVL $1, const_inKernel
-	MOVQ SP, ·saveSP(SB)
-	MOVQ ·curTop(SB), SP
+	MOVQ SP, const_saveSP
+	MOVQ const_curTop, SP
 	PUSHQ $const_userDS
-	PUSHQ ·saveSP(SB)
+	PUSHQ const_saveSP
 	PUSHQ R11
 	PUSHQ $const_userCS
 	PUSHQ CX
@@ -171,11 +182,11 @@ late:                              // an interrupt was noted meanwhile
 TEXT ·resume(SB), NOSPLIT|NOFRAME, $0
 	USERFS
 	MOVQ AX, SP
-	MOVQ ·resumeXS(SB), CX
+	MOVQ const_resumeXS, CX
 	TESTQ CX, CX
 	JEQ  regs
 	XRSTORALL
-	MOVQ $0, ·resumeXS(SB)
+	MOVQ $0, const_resumeXS
 regs:
 	POPREGS
 	ADDQ $16, SP
@@ -195,35 +206,35 @@ look:
 // return frame.
 TEXT ·lookAgain(SB), NOSPLIT|NOFRAME, $0
 	MOVL $1, const_inKernel
-	MOVQ AX, ·saveAX(SB)
+	MOVQ AX, const_saveAX
 	MOVQ SP, AX
 	JMP  ·saveFrame(SB)
 
 // interruptEntry: the program was interrupted; the CPU's frame lies below
 // IRQTop.
 TEXT ·interruptEntry(SB), NOSPLIT|NOFRAME, $0
-	MOVQ AX, ·saveAX(SB)
+	MOVQ AX, const_saveAX
 	MOVQ $const_irqFrameAt, AX
 	JMP  ·saveFrame(SB)
 
 // saveFrame completes the current thread's frame from the return frame at AX,
 // the saved AX, and the live registers.
 TEXT ·saveFrame(SB), NOSPLIT|NOFRAME, $0
-	MOVQ ·curTop(SB), SP
+	MOVQ const_curTop, SP
 	PUSHQ 32(AX)
 	PUSHQ 24(AX)
 	PUSHQ 16(AX)
 	PUSHQ 8(AX)
 	PUSHQ 0(AX)
 	SUBQ $16, SP
-	MOVQ ·saveAX(SB), AX
+	MOVQ const_saveAX, AX
 	PUSHREGS
 	JUMP(·pendingWork)
 
 // pendingWork handles what interrupts noted, the current thread's integer
 // registers being saved.
 TEXT ·pendingWork(SB), NOSPLIT|NOFRAME, $0
-	MOVQ ·curXS(SB), CX
+	MOVQ const_curXS, CX
 	XSAVEALL
 	MOVQ $const_kernelTop, SP
 	GOENV
@@ -236,9 +247,9 @@ TEXT ·pendingWork(SB), NOSPLIT|NOFRAME, $0
 // frame lies below TrapTop, until the next call of the monitor. An exception
 // inside it ends in crashEntry.
 TEXT ·faultEntry(SB), NOSPLIT|NOFRAME, $0
-	CMPL ·inFault(SB), $0
+	CMPL const_inFault, $0
 	JNE  nested
-	MOVL $1, ·inFault(SB)
+	MOVL $1, const_inFault
 	SUBQ $56, SP                  // vec to ss
 	PUSHREGS
 	MOVQ SP, BX
@@ -273,7 +284,7 @@ TEXT ·faultEntry(SB), NOSPLIT|NOFRAME, $0
 	XRSTORALL
 	POPREGS
 	ADDQ $16, SP                  // vec, err
-	MOVL $0, ·inFault(SB)
+	MOVL $0, const_inFault
 	TESTL $1, const_inKernel
 	JNE  kernel
 	JMP  ·leaveKernel(SB)         // clears inKernel inside the guarded window
@@ -282,7 +293,7 @@ kernel:
 	IRETQ
 signal:                            // the thread's frame is filled in; tell it
 	MOVL $1, const_inKernel
-	MOVL $0, ·inFault(SB)
+	MOVL $0, const_inFault
 	MOVQ $const_kernelTop, SP
 	GOENV
 	SUBQ $16, SP
@@ -312,7 +323,8 @@ TEXT ·crashEntry(SB), NOSPLIT|NOFRAME, $0
 TEXT ·signalEntry(SB), NOSPLIT|NOFRAME, $0
 	MOVQ AX, R12
 	MOVQ DX, R13
-	XORL AX, AX                   // XSAVE leaves most of its header alone, XRSTOR checks it
+	XORL AX, AX                   // XSAVE leaves what it does not save alone in its header, XRSTOR checks it
+	MOVQ AX, 512(BX)
 	MOVQ AX, 520(BX)
 	MOVQ AX, 528(BX)
 	MOVQ AX, 536(BX)
@@ -392,6 +404,21 @@ TEXT ·rdrand(SB), NOSPLIT, $0-9
 	MOVQ AX, v+0(FP)
 	RET
 
+// func rdtscInOrder() uint64
+TEXT ·rdtscInOrder(SB), NOSPLIT, $0-8
+	LFENCE
+	RDTSC
+	LFENCE
+	SHLQ $32, DX
+	ORQ  DX, AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+// func pause()
+TEXT ·pause(SB), NOSPLIT, $0-0
+	PAUSE
+	RET
+
 // func cpuid(leaf, sub uint32) (a, b, c, d uint32)
 TEXT ·cpuid(SB), NOSPLIT, $0-24
 	MOVL leaf+0(FP), AX
@@ -428,9 +455,9 @@ TEXT ·outsb(SB), NOSPLIT, $0-24
 // while the kernel runs, goes there.
 
 #define EXIT(done) \
-	MOVQ SP, ·exitSP(SB); \
+	MOVQ SP, const_exitSP; \
 	LEAQ done(SB), R11; \
-	MOVQ R11, ·exitRIP(SB)
+	MOVQ R11, const_exitRIP
 
 // func load32(a uintptr) uint32
 // A device register must be read with one 32-bit move.
@@ -559,6 +586,8 @@ TEXT ·anchor(SB), NOSPLIT|NOFRAME, $0
 	KEEP(·syscallEntry)
 	KEEP(·syscallProbe)
 	KEEP(·start)
+	KEEP(·startAP)
+	KEEP(·boot64AP)
 	KEEP(·entryLinux)
 	KEEP(·boot64)
 	KEEP(·vdsoClockGettime)
@@ -611,4 +640,5 @@ TEXT ·anchor(SB), NOSPLIT|NOFRAME, $0
 	KEEP(·vector45)
 	KEEP(·vector46)
 	KEEP(·vector47)
+	KEEP(·vector48)
 	UD2

@@ -32,6 +32,7 @@ func main() {
 	kfault(nil)
 	ksignal()
 	kabort(nil)
+	kprocessor()
 	anchor()
 }
 
@@ -77,7 +78,7 @@ const (
 	owesEOI0      = inKernel0 + 8
 	trapVector    = abi.TrapPage
 	trapCR2       = abi.TrapPage + 8
-	faultFrame    = abi.MonitorPage
+	faultFrame    = abi.LocalPage
 	faultFlags    = faultFrame + 16
 	crashFrame    = faultFrame + 40
 	crashFlags    = crashFrame + 16
@@ -87,20 +88,35 @@ const (
 	bounceFlags   = bounceFrame + 16
 	bounceSP      = bounceFrame + 24
 	r0AX          = bounceFrame + 40
-	poolNext      = r0AX + 8
-	poolEnd       = r0AX + 16
-	zeroStart     = r0AX + 24
-	zeroEnd       = r0AX + 32
-	userStart     = r0AX + 40
-	userEnd       = r0AX + 48
-	lowStart      = r0AX + 56
-	lowEnd        = r0AX + 64
-	highStart     = r0AX + 72
-	highEnd       = r0AX + 80
-	hasClock      = r0AX + 88
+	number0       = r0AX + 8
+	poolNext      = abi.MonitorPage
+	poolEnd       = poolNext + 8
+	zeroStart     = poolNext + 16
+	zeroEnd       = poolNext + 24
+	userStart     = poolNext + 32
+	userEnd       = poolNext + 40
+	lowStart      = poolNext + 48
+	lowEnd        = poolNext + 56
+	highStart     = poolNext + 64
+	highEnd       = poolNext + 72
+	hasClock      = poolNext + 80
+	startCR4      = poolNext + 88
+	startLSTAR    = poolNext + 96
+	processors0   = poolNext + 104
+	roots0        = poolNext + 112
+	apic0         = roots0 + 8*abi.MaxProcessors
+	flushed0      = apic0 + 4*abi.MaxProcessors
+	stoppedAt0    = flushed0 + 4*abi.MaxProcessors
+	tableLock     = stoppedAt0 + 4*abi.MaxProcessors
+	stopping      = tableLock + 4
+	tssType       = abi.DescPage + abi.GDTOff + abi.TSS + 5
 	rootWindow0   = ring0 + abi.Tables + 8*abi.RootWindow
 	lapicEOI0     = ring0 + abi.LAPICSlot + lapicEOI
 	lapicInitial0 = ring0 + abi.LAPICSlot + lapicInitial
+	lapicICR0     = ring0 + abi.LAPICSlot + lapicICR
+	lapicICRHigh0 = ring0 + abi.LAPICSlot + lapicICRHigh
+	icrWake       = icrFixed | abi.TimerVector
+	icrFlush      = icrFixed | abi.FlushVector
 	ioBase        = abi.DescPage + abi.TSSOff + 0x66
 	ioFinal       = abi.IOFinal
 	clockEnable   = abi.ClockPage | 1
@@ -120,28 +136,56 @@ const (
 	monClose     = abi.MonClose
 	monSeal      = abi.MonSeal
 	monReset     = abi.MonReset
+	monSend      = abi.MonSend
+	monStop      = abi.MonStop
 	monRefused   = abi.MonRefused
 	monNoTable   = abi.MonNoTable
 	setNothing   = abi.SetNothing
 	setRead      = abi.SetRead
 	setWrite     = abi.SetWrite
+	sendWake     = abi.SendWake
+	sendFlush    = abi.SendFlush
 )
 
-// Variables shared with the assembly files.
-var (
-	inFault       uint32
-	saveAX        uint64
-	saveSP        uint64
-	syscallNative uint32
-	curTop        uintptr // end of the current thread's frame
-	curXS         uintptr // its XSAVE area
-	resumeXS      uintptr // area to restore before returning; 0: none
-	userFS        uint64  // its FS base
-	exitSP        uint64  // see load32
-	exitRIP       uint64
-	tls           [2]uintptr
-	fakeG         [1024]byte
+// A processor is what the kernel keeps for each processor at one address, which leads to
+// memory of its own on each: behind what kernel and monitor share.
+type processor struct {
+	number   uint32 // among cpus
+	inFault  uint32
+	saveAX   uint64
+	saveSP   uint64
+	curTop   uintptr // end of the current thread's frame
+	curXS    uintptr // its XSAVE area
+	resumeXS uintptr // area to restore before returning; 0: none
+	userFS   uint64  // its FS base
+	exitSP   uint64  // see load32
+	exitRIP  uint64
+	tls      [2]uint64
+	fakeG    [1024]byte
+}
+
+// Where the assembly files find it.
+const (
+	procAt   = abi.SharedPage + 64
+	inFault  = procAt + unsafe.Offsetof(processor{}.inFault)
+	saveAX   = procAt + unsafe.Offsetof(processor{}.saveAX)
+	saveSP   = procAt + unsafe.Offsetof(processor{}.saveSP)
+	curTop   = procAt + unsafe.Offsetof(processor{}.curTop)
+	curXS    = procAt + unsafe.Offsetof(processor{}.curXS)
+	resumeXS = procAt + unsafe.Offsetof(processor{}.resumeXS)
+	userFS   = procAt + unsafe.Offsetof(processor{}.userFS)
+	exitSP   = procAt + unsafe.Offsetof(processor{}.exitSP)
+	exitRIP  = procAt + unsafe.Offsetof(processor{}.exitRIP)
+	tls      = procAt + unsafe.Offsetof(processor{}.tls)
+	tlsEnd   = tls + 8
+	fakeG    = procAt + unsafe.Offsetof(processor{}.fakeG)
 )
+
+// my returns the present processor's.
+func my() *processor { return at[processor](procAt) }
+
+// syscallNative is 1 where SYSCALL stays in ring 3.
+var syscallNative uint32
 
 // shared is what kernel and monitor both write.
 func shared() *abi.Shared { return at[abi.Shared](abi.SharedPage) }

@@ -107,7 +107,7 @@ func sysMmap(a, n, prot, flags uint64) uint64 {
 		return errno(eINVAL)
 	}
 	a &^= vm.FrameSize - 1
-	inside := a >= userBase() && a+n > a && a+n <= abi.UserMax
+	inside := a >= userFrom() && a+n > a && a+n <= abi.UserMax
 	switch {
 	case fixed:
 		if !inside || areas.HasFixed(a, a+n) {

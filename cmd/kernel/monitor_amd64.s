@@ -90,38 +90,9 @@ TEXT ·boot64(SB), NOSPLIT|NOFRAME, $0
 	MOVQ CR4, AX
 	ORQ  $0x50600, AX             // OSXSAVE, FSGSBASE, OSXMMEXCPT, OSFXSR
 	MOVQ AX, CR4                  // the rest follows in enter
-	MOVL $13, AX
-	XORL CX, CX
-	CPUID
-	ANDL $const_xFeatures, AX
-	XORL DX, DX
-	XORL CX, CX
-	XSETBV
-	MOVL $0xc0000081, CX          // STAR: SYSCALL enters KernelCS
-	XORL AX, AX
-	MOVL $const_starHigh, DX
-	WRMSR
-	MOVL $0xc0000082, CX          // LSTAR
-	MOVQ $·syscallProbe(SB), AX
-	XORL DX, DX
-	WRMSR
-	// SFMASK clears AC, NT, TF and DF, but not IF: where SYSCALL stays in
-	// ring 3, nothing could set IF again. (IRETQ fails with NT set.)
-	MOVL $0xc0000084, CX
-	MOVL $0x44500, AX
-	XORL DX, DX
-	WRMSR
-	MOVQ $const_userDS, AX
-	PUSHQ AX
-	MOVQ $const_kernelTop, AX
-	PUSHQ AX
-	MOVQ $0x202, AX
-	PUSHQ AX
-	MOVQ $const_userCS, AX
-	PUSHQ AX
-	MOVQ $·start(SB), AX
-	PUSHQ AX
-	IRETQ
+	MOVQ $·syscallProbe(SB), SI
+	MOVQ $·start(SB), DI
+	JMP  ·toRing3(SB)
 noxsave:
 	MOVQ ·msgXSave+0(SB), SI
 	MOVQ ·msgXSave+8(SB), BX
@@ -149,6 +120,62 @@ next:
 stop:
 	HLT
 	JMP  stop
+
+// boot64AP continues APEntry: a further processor in long mode, with page tables of its
+// own. The boot processor has found that the processor has what is needed.
+TEXT ·boot64AP(SB), NOSPLIT|NOFRAME, $0
+	XORL AX, AX
+	MOVW AX, DS
+	MOVW AX, ES
+	MOVW AX, FS
+	MOVW AX, GS
+	MOVW AX, SS
+	MOVQ $const_crashTop, SP
+	MOVQ $const_idtr, AX
+	LIDT (AX)
+	ANDB $~2, const_tssType       // busy, by another processor. None writes to a TSS in long mode
+	MOVL $const_tssSel, AX
+	LTR  AX
+	MOVQ const_startCR4, AX
+	MOVQ AX, CR4
+	MOVQ const_startLSTAR, SI
+	MOVQ $·startAP(SB), DI
+	JMP  ·toRing3(SB)
+
+// toRing3 sets what a processor needs that runs ring 3, with SYSCALL's target SI, and
+// goes to DI there.
+TEXT ·toRing3(SB), NOSPLIT|NOFRAME, $0
+	MOVL $13, AX
+	XORL CX, CX
+	CPUID
+	ANDL $const_xFeatures, AX
+	XORL DX, DX
+	XORL CX, CX
+	XSETBV
+	MOVL $0xc0000081, CX          // STAR: SYSCALL enters KernelCS
+	XORL AX, AX
+	MOVL $const_starHigh, DX
+	WRMSR
+	MOVL $0xc0000082, CX          // LSTAR
+	MOVQ SI, AX
+	XORL DX, DX
+	WRMSR
+	// SFMASK clears AC, NT, TF and DF, but not IF: where SYSCALL stays in
+	// ring 3, nothing could set IF again. (IRETQ fails with NT set.)
+	MOVL $0xc0000084, CX
+	MOVL $0x44500, AX
+	XORL DX, DX
+	WRMSR
+	MOVQ $const_userDS, AX
+	PUSHQ AX
+	MOVQ $const_kernelTop, AX
+	PUSHQ AX
+	MOVQ $0x202, AX
+	PUSHQ AX
+	MOVQ $const_userCS, AX
+	PUSHQ AX
+	PUSHQ DI
+	IRETQ
 
 // ---- SYSCALL ----
 
@@ -192,7 +219,6 @@ TEXT name(SB), NOSPLIT|NOFRAME, $0 \
 
 EXCEPTION(·vector0, 0, 8)
 EXCEPTION(·vector1, 1, 8)
-ABORT(·vector2, 2)
 EXCEPTION(·vector3, 3, 8)
 EXCEPTION(·vector4, 4, 8)
 EXCEPTION(·vector5, 5, 8)
@@ -220,6 +246,32 @@ EXCEPTION(·vector28, 28, 8)
 EXCEPTION(·vector29, 29, 16)
 EXCEPTION(·vector30, 30, 16)
 EXCEPTION(·vector31, 31, 8)
+
+// vector2 is the NMI: the host's, at which the kernel reports where it was, or that of a
+// processor that has stopped the others.
+TEXT ·vector2(SB), NOSPLIT|NOFRAME, $0
+	CMPL const_stopping, $0
+	JNE  stopped
+report:
+	MOVL $2, const_trapVector
+	ORL  $4, const_inKernel0
+	MOVQ $const_crashFrame, SP
+	IRETQ
+stopped:
+	MOVL const_number0, AX
+	INCL AX
+	CMPL AX, const_stopping
+	JEQ  report
+	JMP  ·stand(SB)
+
+// stand is where a processor stays that another has stopped, AX being its number and
+// one. Its frame is kept, and told.
+TEXT ·stand(SB), NOSPLIT|NOFRAME, $0
+	MOVL $1, (const_stoppedAt0-4)(AX*4)
+halt:
+	CLI
+	HLT
+	JMP  halt
 
 TEXT ·vector14(SB), NOSPLIT|NOFRAME, $0
 	MOVQ AX, const_r0AX
@@ -304,6 +356,19 @@ again:
 	MOVQ const_r0AX, AX
 noted:
 	MOVL $0, const_lapicEOI0
+	IRETQ
+
+// vector48 is FlushVector: another processor has changed mappings, and waits until this
+// one has forgotten its own. It comes at any time, also while an interrupt of the other
+// class has not been ended, and leaves no trace.
+TEXT ·vector48(SB), NOSPLIT|NOFRAME, $0
+	PUSHQ AX
+	MOVQ CR3, AX
+	MOVQ AX, CR3
+	MOVL const_number0, AX
+	INCL const_flushed0(AX*4)     // only this processor writes there
+	MOVL $0, const_lapicEOI0
+	POPQ AX
 	IRETQ
 
 // spurious is where vectors lead that nothing should raise, the LAPIC's

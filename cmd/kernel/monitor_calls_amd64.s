@@ -37,6 +37,10 @@ TEXT ·calls(SB), NOSPLIT|NOFRAME, $0
 	JEQ  seal
 	CMPQ AX, $const_monReset
 	JEQ  reset
+	CMPQ AX, $const_monSend
+	JEQ  send
+	CMPQ AX, $const_monStop
+	JEQ  stop
 refuse:
 	MOVL $const_monRefused, AX
 	IRETQ
@@ -44,6 +48,8 @@ set:
 	JMP  ·setPages(SB)
 halt:
 	JMP  ·haltCPU(SB)
+stop:
+	JMP  ·haltOthers(SB)
 
 // Invariant of timer and eoi: none is needed. They touch one register each of
 // the local APIC, and can do no more than keep ring 3 from its interrupts.
@@ -96,11 +102,13 @@ enter:
 	MOVQ CR4, AX
 	ORQ  SI, AX
 	MOVQ AX, CR4
+	MOVQ AX, const_startCR4
 	LEAQ ·syscallEntry(SB), AX
 	CMPL BX, $1
 	JEQ  lstar
 	LEAQ ·syscallBounce(SB), AX
 lstar:
+	MOVQ AX, const_startLSTAR
 	MOVL $0xc0000082, CX
 	XORL DX, DX
 	WRMSR
@@ -118,6 +126,23 @@ close:
 seal:
 	MOVW $const_ioFinal, const_ioBase
 	JMP  close
+
+// send's invariant: it interrupts a processor that runs, by one of two vectors. Neither
+// does more there than the kernel's look at its queue, or what flush does.
+send:
+	CMPQ BX, const_processors0
+	JCC  refuse
+	MOVL $const_icrWake, AX
+	CMPQ CX, $const_sendWake
+	JEQ  command
+	MOVL $const_icrFlush, AX
+	CMPQ CX, $const_sendFlush
+	JNE  refuse
+command:
+	MOVL const_apic0(BX*4), DX
+	MOVL DX, const_lapicICRHigh0
+	MOVL AX, const_lapicICR0
+	JMP  done
 
 reset:
 	MOVQ $const_gdtStart, AX      // a limit of zero: no exception can be delivered any more
@@ -140,6 +165,37 @@ halt:
 	HLT
 	CLI
 awake:
+	XORL AX, AX
+	IRETQ
+
+// haltOthers makes all other processors stand still for ever, by an NMI. Its invariant
+// is that one processor does so: a second one, at the same time or later, stands still
+// itself.
+TEXT ·haltOthers(SB), NOSPLIT|NOFRAME, $0
+	MOVL const_number0, BX
+	INCL BX
+	XORL AX, AX
+	LOCK
+	CMPXCHGL BX, const_stopping
+	JEQ  first
+	CMPL AX, BX
+	JEQ  done                     // again
+	MOVL BX, AX
+	JMP  ·stand(SB)
+first:
+	XORL CX, CX
+next:
+	CMPQ CX, const_processors0
+	JCC  done
+	MOVL CX, AX
+	INCQ CX
+	CMPL CX, BX
+	JEQ  next
+	MOVL const_apic0(AX*4), DX
+	MOVL DX, const_lapicICRHigh0
+	MOVL $const_icrNMI, const_lapicICR0
+	JMP  next
+done:
 	XORL AX, AX
 	IRETQ
 
@@ -247,6 +303,8 @@ make:
 	// decides.
 	TESTQ R10, R10
 	JEQ  nothing                  // nothing is mapped there
+	CMPL const_processors0, $1
+	JNE  shared
 	MOVQ const_poolNext, AX
 	CMPQ AX, const_poolEnd
 	JCC  full
@@ -254,6 +312,42 @@ make:
 	ORQ  $const_tableBits, AX     // A, U, W, P
 	MOVQ AX, const_ring0(DI)
 	JMP  below
+shared:
+	// Where there are others, one at a time takes a table. It is empty and stays
+	// where it is, so that nobody needs the lock to go through it.
+	MOVL $1, AX
+	XCHGL AX, const_tableLock
+	TESTL AX, AX
+	JEQ  locked
+	PAUSE
+	JMP  shared
+locked:
+	MOVQ const_ring0(DI), AX
+	TESTL $1, AX
+	JNE  unlock                   // another was faster
+	MOVQ const_poolNext, AX
+	CMPQ AX, const_poolEnd
+	JCC  unlockFull
+	ADDQ $4096, const_poolNext
+	ORQ  $const_tableBits, AX
+	MOVQ AX, const_ring0(DI)
+	CMPL CX, $39
+	JNE  unlock
+	// An entry of the root table: each processor has its own of those.
+	MOVL const_processors0, R8
+root:
+	DECL R8
+	JEQ  unlock
+	MOVQ const_roots0(R8*8), R12
+	LEAQ -const_tables(R12)(DI*1), R12
+	MOVQ AX, const_ring0(R12)
+	JMP  root
+unlock:
+	MOVL $0, const_tableLock
+	JMP  below
+unlockFull:
+	MOVL $0, const_tableLock
+	JMP  full
 nothing:
 	XORL AX, AX
 	IRETQ

@@ -107,6 +107,9 @@ func findGeneral() {
 	// One table maps 2 MiB; the upper levels and what is mapped sparsely, as
 	// Go's reservations are, take some dozens.
 	end := r.ImageEnd + (loaded.total/large+96)*vm.FrameSize
+	if listed.N > 1 {
+		end += uint64(tablesAll+tablesEach*(listed.N-1)) * vm.FrameSize
+	}
 	g := &general[0]
 	for ; g.start < end && g.start+2*large < g.end; g.start += large {
 		mapLarge(abi.TableWindow+g.start, g.start)
@@ -153,11 +156,16 @@ func closeTables() {
 			m.ZeroStart, m.ZeroEnd = g.Start, g.End
 		}
 	}
-	m.UserStart, m.UserEnd = userBase(), abi.UserMax
+	m.UserStart, m.UserEnd = userFrom(), abi.UserMax
 	dropWindows()
 	zeroPool()
 	monitor(monClose, 0, 0, 0, 0)
 }
 
-// flushTLB makes removed mappings take effect.
-func flushTLB() { monitor(monFlush, 0, 0, 0, 0) }
+// flushTLB makes removed mappings take effect, on all processors.
+func flushTLB() {
+	monitor(monFlush, 0, 0, 0, 0)
+	if processors != 1 {
+		shootdown()
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/thurward/thurward/internal/guest/kernel/acpi"
+	"github.com/thurward/thurward/internal/guest/kernel/mp"
 	"github.com/thurward/thurward/internal/shared/abi"
 )
 
@@ -100,6 +101,9 @@ func findPower() {
 		case acpi.FADT:
 			readFADT(t, phys(t+4, 4))
 			readDSDT(t, phys(t+4, 4))
+		case acpi.MADT:
+			mp.ReadMADT(table(t), &listed)
+			madtRead = true
 		case acpi.MCFG:
 			readMCFG(t)
 		case acpi.SSDT:
@@ -168,6 +172,7 @@ func (r register) write(v uint8) {
 
 // power ends the machine; it does not return.
 func power(how uint64) {
+	stopOthers()
 	flushLine()
 	if how == abi.PowerReset {
 		resetReg.write(resetValue)

@@ -96,10 +96,10 @@ func expire() {
 // block makes the current thread wait and runs another. Its system call will
 // return 0 unless wake says otherwise.
 func block(state uint32, deadline uint64) uint64 {
-	t := &threads[cur]
+	t := &threads[cur()]
 	t.f.rax = 0
 	t.state = state
-	setDeadline(cur, deadline)
+	setDeadline(cur(), deadline)
 	return schedule()
 }
 
@@ -108,7 +108,9 @@ func block(state uint32, deadline uint64) uint64 {
 func nextTimer() uint64 {
 	want := uint64(never)
 	if timedHead != noThread {
-		want = threads[timedHead].deadline
+		if want = threads[timedHead].deadline; processors != 1 && covered(want) {
+			want = never
+		}
 	}
 	if runHead != noThread {
 		want = min(want, now()+slice)
@@ -122,8 +124,8 @@ func rearm() {
 	if cooperative {
 		return
 	}
-	if want := nextTimer(); want < armed {
-		armed = want
+	if want := nextTimer(); want < me().armed {
+		me().armed = want
 		monitor(monTimer, ticks(want), 0, 0, 0)
 	}
 }
@@ -133,11 +135,11 @@ func rearm() {
 // while the machine is stopped.
 func sleep() {
 	n, t := uint64(0), now()
-	if want := nextTimer(); want < armed || armed <= t {
-		armed = want
+	if want := nextTimer(); want < me().armed || me().armed <= t {
+		me().armed = want
 		n = ticks(want)
 	}
-	monitor(monHalt, n, 0, 0, 0)
+	nap(n)
 	stats.Halts++
 	stats.IdleNS += now() - t
 }
@@ -150,7 +152,7 @@ func schedule() uint64 {
 		if runHead != noThread {
 			break
 		}
-		if timedHead == noThread && devWaiter == noThread {
+		if timedHead == noThread && devWaiter == noThread && lastRunning() {
 			crash("every thread waits for another (deadlock)")
 		}
 		sleep()
@@ -161,7 +163,7 @@ func schedule() uint64 {
 	if runHead == noThread {
 		runTail = noThread
 	}
-	if n != cur {
+	if n != cur() {
 		stats.Switches++
 	}
 	setCurrent(n)
@@ -172,7 +174,7 @@ func schedule() uint64 {
 	t := &threads[n]
 	if t.preempted {
 		t.preempted = false
-		resumeXS = curXS
+		my().resumeXS = my().curXS
 	}
 	return returnTo(t)
 }
@@ -188,16 +190,23 @@ func returnTo(t *thread) uint64 {
 // kpending is called when an interrupt came while the program ran; its
 // registers are saved.
 func kpending() uint64 {
+	enter()
+	frame := interrupted()
+	leave()
+	return frame
+}
+
+func interrupted() uint64 {
 	takeInterrupts()
 	expire()
-	t := &threads[cur]
+	t := &threads[cur()]
 	if runHead != noThread {
 		t.preempted = true
-		enqueue(cur)
+		enqueue(cur())
 		return schedule()
 	}
 	rearm()
-	resumeXS = curXS
+	my().resumeXS = my().curXS
 	return returnTo(t)
 }
 
@@ -214,14 +223,16 @@ func takeInterrupts() {
 	}
 	stats.Interrupts++
 	if p&1 != 0 {
-		armed = never
+		me().armed = never
 	}
 	bits := p >> 1
 	if bits == 0 {
 		return
 	}
 	if bits&(1<<abi.KeyBit) != 0 {
-		armed = never // the machine may have been restored, and the timer lost: see sleep
+		for i := range cpus {
+			cpus[i].armed = never // the machine may have been restored, and timers lost: see sleep
+		}
 		if !keyboardInterrupt() {
 			bits &^= 1 << abi.KeyBit
 		}

@@ -31,6 +31,7 @@ type sigaction struct{ handler, flags, _, mask uint64 } // the third is Linux's 
 var (
 	actions   [nsig + 1]sigaction
 	xsaveSize uint64 // bytes of a signal frame's XSAVE area
+	xsaveHave uint64 // the components that it can have
 )
 
 // initXSave finds how much XSAVE writes of the components that are kept (SDM
@@ -39,6 +40,7 @@ var (
 func initXSave() {
 	xsaveSize = 512 + 64
 	have, _, _, _ := cpuid(13, 0)
+	xsaveHave = uint64(have) & xFeatures
 	for i := uint32(2); i < 8; i++ {
 		if have&xFeatures>>i&1 != 0 {
 			size, offset, _, _ := cpuid(13, i)
@@ -120,7 +122,7 @@ func deliverPending(t *thread) {
 
 // sysSigreturn restores what a handler was given, changed as it may be.
 func sysSigreturn() uint64 {
-	t := &threads[cur]
+	t := &threads[cur()]
 	f := &t.f
 	if !readable(f.rsp, ucontextSize) {
 		crashSignal(t, sigSEGV, f.rsp)
@@ -141,11 +143,11 @@ func sysSigreturn() uint64 {
 	if xs&63 != 0 || !readable(xs, xsaveSize) {
 		crashSignal(t, sigSEGV, xs)
 	}
-	copy(bytesAt(uint64(curXS), xsaveSize), bytesAt(xs, xsaveSize))
-	*at[uint64](uint64(curXS) + 512) &= xFeatures
-	clear(bytesAt(uint64(curXS)+520, 56))
-	*at[uint32](uint64(curXS) + 24) &= 0xffbf // MXCSR: reserved bits
-	resumeXS = curXS
+	copy(bytesAt(uint64(my().curXS), xsaveSize), bytesAt(xs, xsaveSize))
+	*at[uint64](uint64(my().curXS) + 512) &= xsaveHave
+	clear(bytesAt(uint64(my().curXS)+520, 56))
+	*at[uint32](uint64(my().curXS) + 24) &= 0xffbf // MXCSR: reserved bits
+	my().resumeXS = my().curXS
 	return returnTo(t)
 }
 
@@ -175,7 +177,7 @@ func sysSigprocmask(how, set, old, size uint64) uint64 {
 	if set != 0 && !readable(set, 8) || old != 0 && !writable(old, 8) {
 		return errno(eFAULT)
 	}
-	t := &threads[cur]
+	t := &threads[cur()]
 	prev := t.mask
 	if set != 0 {
 		m := *at[uint64](set)
@@ -201,7 +203,7 @@ func sysSigaltstack(ss, old uint64) uint64 {
 	if ss != 0 && !readable(ss, 24) || old != 0 && !writable(old, 24) {
 		return errno(eFAULT)
 	}
-	t := &threads[cur]
+	t := &threads[cur()]
 	sp, size := t.altStack, t.altSize
 	if ss != 0 {
 		t.altStack, t.altSize = *at[uint64](ss), *at[uint64](ss + 16)
@@ -230,6 +232,9 @@ func sysTgkill(tid, sig uint64) uint64 {
 	}
 	if sig != 0 {
 		threads[tid].pending |= 1 << (sig - 1)
+		if processors != 1 && threads[tid].state == running {
+			interruptThread(uint32(tid))
+		}
 	}
 	return 0
 }
@@ -246,9 +251,16 @@ func raise(t *thread, sig uint64, code int32, fault uint64) {
 // ksignal turns the exception in the current thread's frame into a signal.
 // Its vector registers are in the fault handler's area.
 func ksignal() uint64 {
-	t := &threads[cur]
-	copy(bytesAt(uint64(curXS), abi4K), bytesAt(faultXS, abi4K))
-	resumeXS = curXS
+	enter()
+	frame := signal()
+	leave()
+	return frame
+}
+
+func signal() uint64 {
+	t := &threads[cur()]
+	copy(bytesAt(uint64(my().curXS), abi4K), bytesAt(faultXS, abi4K))
+	my().resumeXS = my().curXS
 	switch t.f.vec {
 	case 0:
 		raise(t, sigFPE, 1, t.f.rip) // FPE_INTDIV

@@ -40,10 +40,10 @@ func onStack(a uint64) bool {
 // called, if it was.
 func putCallers(f *frame) {
 	putStack(f)
-	if shared().InKernel&1 == 0 || cur == noThread || cur >= maxThreads {
+	if shared().InKernel&1 == 0 || cur() == noThread || cur() >= maxThreads {
 		return
 	}
-	t := &threads[cur].f
+	t := &threads[cur()].f
 	if t == f {
 		return
 	}

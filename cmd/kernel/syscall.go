@@ -14,6 +14,13 @@ var unknownSeen [8]uint64
 // ksyscall executes the system call in f. It returns 0 to go straight back to
 // the same thread, or the frame to continue with.
 func ksyscall(f *frame) uint64 {
+	enter()
+	frame := systemCall(f)
+	leave()
+	return frame
+}
+
+func systemCall(f *frame) uint64 {
 	stats.Syscalls++
 	r, other := call(f)
 	if other {
@@ -21,13 +28,13 @@ func ksyscall(f *frame) uint64 {
 	}
 	f.rax = r
 	if cooperative && cooperate() {
-		enqueue(cur)
+		enqueue(cur())
 		return schedule()
 	}
-	if runHead != noThread && armed == never {
+	if runHead != noThread && me().armed == never {
 		rearm()
 	}
-	if t := &threads[cur]; t.pending&^t.mask != 0 {
+	if t := &threads[cur()]; t.pending&^t.mask != 0 {
 		return returnTo(t)
 	}
 	return 0
@@ -82,7 +89,7 @@ func call(f *frame) (result uint64, other bool) {
 			return 0, false
 		}
 		f.rax = 0
-		enqueue(cur)
+		enqueue(cur())
 		return schedule(), true
 	case 28: // madvise
 		return sysMadvise(a, b, c), false
@@ -114,20 +121,20 @@ func call(f *frame) (result uint64, other bool) {
 		if a != 0x1002 { // ARCH_SET_FS
 			return errno(eINVAL), false
 		}
-		threads[cur].fsbase, userFS = b, b
+		threads[cur()].fsbase, my().userFS = b, b
 		return 0, false
 	case 186: // gettid
-		return uint64(cur), false
+		return uint64(cur()), false
 	case 202: // futex
 		return sysFutex(a, b, c, d)
-	case 204: // sched_getaffinity: one CPU
+	case 204: // sched_getaffinity
 		if b < 8 {
 			return errno(eINVAL), false
 		}
 		if !writable(c, 8) {
 			return errno(eFAULT), false
 		}
-		*at[uint64](c) = 1
+		*at[uint64](c) = 1<<processors - 1
 		return 8, false
 	case 228: // clock_gettime
 		return sysClockGettime(a, b), false

@@ -47,7 +47,6 @@ type thread struct {
 
 var (
 	threads   [maxThreads]thread
-	cur       uint32 // number of the thread that runs, or noThread
 	runHead   uint32
 	runTail   uint32
 	timedHead uint32 // threads with a deadline, soonest first
@@ -66,12 +65,13 @@ func initThread(t *thread) {
 
 // setCurrent makes thread n the one that the entry code works for.
 func setCurrent(n uint32) {
-	cur = n
+	me().thread = n
 	t := &threads[n]
 	t.state = running
-	curTop = uintptr(addr(&t.f)) + frameSize
-	curXS = uintptr(t.xs)
-	userFS = t.fsbase
+	p := my()
+	p.curTop = uintptr(addr(&t.f)) + frameSize
+	p.curXS = uintptr(t.xs)
+	p.userFS = t.fsbase
 }
 
 // Linux's clone flags that Go passes: threads that share everything.
@@ -93,11 +93,11 @@ func sysClone(f *frame, flags, stack, tls uint64) uint64 {
 		initThread(t)
 		t.f = *f
 		t.f.rax, t.f.rsp = 0, stack
-		t.fsbase = threads[cur].fsbase
+		t.fsbase = threads[cur()].fsbase
 		if flags&cloneTLS != 0 {
 			t.fsbase = tls
 		}
-		t.mask = threads[cur].mask
+		t.mask = threads[cur()].mask
 		enqueue(n)
 		return uint64(n)
 	}
@@ -109,8 +109,8 @@ func sysClone(f *frame, flags, stack, tls uint64) uint64 {
 
 // sysExit ends the current thread.
 func sysExit() uint64 {
-	threads[cur].state = free
+	threads[cur()].state = free
 	nThreads--
-	cur = noThread
+	me().thread = noThread
 	return schedule()
 }

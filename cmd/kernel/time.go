@@ -8,9 +8,12 @@ import (
 // Local APIC registers (Intel SDM vol. 3, 11.4), at their usual address. The
 // x2APIC's MSRs would need ring 0 for every access.
 const (
+	lapicID      = 0x20
 	lapicTPR     = 0x80
 	lapicEOI     = 0xb0
 	lapicSVR     = 0xf0
+	lapicICR     = 0x300
+	lapicICRHigh = 0x310
 	lapicTimer   = 0x320
 	lapicLINT0   = 0x350
 	lapicLINT1   = 0x360
@@ -20,12 +23,16 @@ const (
 
 	lvtMasked = 1 << 16
 	lvtNMI    = 4 << 8
+
+	icrFixed = 1 << 14 // and the vector; the bit asserts the level, as only INIT does not
+	icrNMI   = icrFixed | 4<<8
+	icrINIT  = icrFixed | 5<<8
+	icrStart = icrFixed | 6<<8 // and the page's number
 )
 
 var (
 	lapic       uintptr // where the kernel sees it while it starts
 	lapicKHz    uint64  // rate of the APIC timer
-	armed       uint64  = never
 	clockSource uint32
 )
 
@@ -92,13 +99,19 @@ func sysClockGettime(id, p uint64) uint64 {
 // initIRQ brings the local APIC up. Once the machine runs it is the monitor's.
 func initIRQ() {
 	lapic = window(abi.LAPICPhys)
+	startAPIC(lvtNMI)
+}
+
+// startAPIC brings the present processor's local APIC up; lint1 is what it does with the
+// host's NMIs.
+func startAPIC(lint1 uint32) {
 	store32(lapic+lapicTPR, 0)
 	store32(lapic+lapicLINT0, lvtMasked) // nothing from the old PIC
 	store32(lapic+lapicDivide, 0xb)      // divide by 1
 	store32(lapic+lapicTimer, lvtMasked)
 	store32(lapic+lapicSVR, 0x100|abi.Vectors-1)
 	// Where hosts send NMIs. It is written last: a disabled APIC masks them all.
-	store32(lapic+lapicLINT1, lvtNMI)
+	store32(lapic+lapicLINT1, lint1)
 }
 
 // ticks returns the timer's count for a time, or for somewhat before when that

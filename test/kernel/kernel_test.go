@@ -77,6 +77,11 @@ func boot(t *testing.T, accel []string, limit time.Duration, append string, extr
 	if err != nil {
 		t.Fatal(err)
 	}
+	return bootImage(t, img, accel, limit, append, extra...)
+}
+
+func bootImage(t *testing.T, img string, accel []string, limit time.Duration, append string, extra ...string) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	args := []string{"-M", "microvm", "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none",

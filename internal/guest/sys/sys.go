@@ -41,6 +41,13 @@ func FreeBytes() uint64 { return info().FreeBytes }
 // KVM.
 func Native() bool { return info().Native != 0 }
 
+// Processors returns how many processors run the program, and how many the machine's
+// tables list (0 where it has none). The kernel says on the console why some are not used.
+func Processors() (used, listed int) {
+	in := info()
+	return int(in.Processors), int(in.Listed)
+}
+
 // A Device is a virtio device and its register windows, which are uncached.
 type Device struct {
 	ID        uint32         // virtio device type: 1 net, 4 rng, 19 vsock

@@ -23,12 +23,18 @@ func bootParts(kern *program, rec *abi.BootRecord) ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
-	mon, err := monitor(kern, rec)
+	ap, err := kern.symbol("main.boot64AP")
 	if err != nil {
 		return nil, err
 	}
-	var r, m, sh bytes.Buffer
-	for b, v := range map[*bytes.Buffer]any{&r: rec, &m: mon, &sh: abi.Shared{InKernel: 1}} {
+	local, err := local(kern)
+	if err != nil {
+		return nil, err
+	}
+	mon := abi.Monitor{PoolNext: rec.ImageEnd, PoolEnd: rec.FreeStart, HighStart: ^uint64(0), Processors: 1}
+	mon.Roots[0] = abi.Tables
+	var r, m, l, sh bytes.Buffer
+	for b, v := range map[*bytes.Buffer]any{&r: rec, &m: mon, &l: local, &sh: abi.Shared{InKernel: 1}} {
 		if err := binary.Write(b, binary.LittleEndian, v); err != nil {
 			return nil, fmt.Errorf("boot pages: %w", err)
 		}
@@ -40,8 +46,11 @@ func bootParts(kern *program, rec *abi.BootRecord) ([]part, error) {
 		}
 		return part{addr: addr, data: b, size: abi.PageSize, flags: flags}
 	}
+	entry := entry32(uint32(boot64))
+	entry = append(entry, make([]byte, abi.APEntry-abi.EntryPage-len(entry))...)
+	entry = append(entry, entryAP(uint32(ap))...)
 	return []part{
-		page(abi.EntryPage, entry32(uint32(boot64)), permR|permX|permSupervisor),
+		page(abi.EntryPage, entry, permR|permX|permSupervisor),
 		page(abi.DescPage, desc, permR|permW|permSupervisor),
 		page(abi.BootPage, r.Bytes(), permR|permW),
 		page(abi.ClockPage, nil, permR|permW),
@@ -49,13 +58,14 @@ func bootParts(kern *program, rec *abi.BootRecord) ([]part, error) {
 		page(abi.InfoPage, nil, permR|permW),
 		page(abi.SharedPage, sh.Bytes(), permR|permW),
 		page(abi.MonitorPage, m.Bytes(), permR|permW|permSupervisor),
+		page(abi.LocalPage, l.Bytes(), permR|permW|permSupervisor),
 	}, nil
 }
 
-// monitor makes the monitor's state: where it returns to ring 3, and the pool of
-// page tables. The kernel fills in the rest when it knows the machine.
-func monitor(kern *program, rec *abi.BootRecord) (*abi.Monitor, error) {
-	m := &abi.Monitor{PoolNext: rec.ImageEnd, PoolEnd: rec.FreeStart, HighStart: ^uint64(0)}
+// local makes what the monitor keeps for the first processor: where it returns to ring
+// 3. The kernel copies it for others.
+func local(kern *program) (*abi.Local, error) {
+	m := &abi.Local{}
 	for _, f := range []struct {
 		ret   *abi.Return
 		entry string
@@ -96,12 +106,37 @@ func entry32(boot64 uint32) []byte {
 	op(0xc7, 0x05) // mov dword [record.Kind], BootPVH
 	imm(abi.BootPage + 16)
 	imm(abi.BootPVH)
+	op(0xb8) // mov eax, Tables
+	imm(abi.Tables)
+	return append(b, longMode(boot64)...)
+}
+
+// entryAP returns the code of APEntry, where a further processor comes to from real mode
+// by a flat 32-bit code segment: its root table is in the start-up page.
+func entryAP(boot64 uint32) []byte {
+	le := binary.LittleEndian
+	b := []byte{
+		0x66, 0xb8, 0x10, 0x00, // mov ax, the start-up page's data segment
+		0x8e, 0xd8, // mov ds, ax
+		0x8e, 0xc0, // mov es, ax
+		0x8e, 0xd0, // mov ss, ax
+		0xa1, // mov eax, [tables]
+	}
+	b = le.AppendUint32(b, abi.StartupPage+abi.StartupTables)
+	return append(b, longMode(boot64)...)
+}
+
+// longMode returns 32-bit code that enters long mode with the root table at EAX, and goes
+// to boot64.
+func longMode(boot64 uint32) []byte {
+	le := binary.LittleEndian
+	var b []byte
+	op := func(bs ...byte) { b = append(b, bs...) }
+	imm := func(v uint32) { b = le.AppendUint32(b, v) }
+	op(0x0f, 0x22, 0xd8) // mov cr3, eax
 	op(0x0f, 0x20, 0xe0) // mov eax, cr4
 	op(0x83, 0xc8, 0x20) // or eax, PAE
 	op(0x0f, 0x22, 0xe0) // mov cr4, eax
-	op(0xb8)             // mov eax, Tables
-	imm(abi.Tables)
-	op(0x0f, 0x22, 0xd8) // mov cr3, eax
 	op(0xb9)             // mov ecx, EFER
 	imm(0xc0000080)
 	op(0xb8) // mov eax, NXE|LME|SCE
@@ -141,7 +176,7 @@ func descriptors(kern *program) ([]byte, error) {
 
 	for v := 0; v < abi.Vectors; v++ {
 		name := fmt.Sprintf("main.vector%d", v)
-		if v > abi.LastVector {
+		if v > abi.FlushVector {
 			name = "main.spurious"
 		}
 		h, err := kern.symbol(name)
@@ -152,6 +187,8 @@ func descriptors(kern *program) ([]byte, error) {
 		switch {
 		case v == 2 || v == 8 || v == 18:
 			ist = 2
+		case v > abi.LastVector:
+			ist = 3
 		case v >= abi.TimerVector:
 			ist = 1
 		case v == 3 || v == 4:
@@ -169,6 +206,7 @@ func descriptors(kern *program) ([]byte, error) {
 	le.PutUint64(t[4:], abi.TrapTop)     // RSP0
 	le.PutUint64(t[0x24:], abi.IRQTop)   // IST1
 	le.PutUint64(t[0x2c:], abi.AbortTop) // IST2
+	le.PutUint64(t[0x34:], abi.FlushTop) // IST3
 	le.PutUint16(t[0x66:], abi.IOBase)   // I/O bitmap
 	for _, at := range []int{abi.IOBase, abi.IOFinal} {
 		bitmap := t[at : at+abi.IOMax/8+1] // and its closing byte

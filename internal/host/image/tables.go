@@ -71,8 +71,9 @@ func pageTables(parts []part, poolStart, poolEnd uint64) ([]byte, error) {
 		t.set(pt, va>>12&511, pa|bits|pPresent|pWrite|pAccessed|pDirty|pNX)
 	}
 	ring0(abi.LAPICSlot, abi.LAPICPhys, pWT|pCD)
+	ring0(abi.TrapSlot, abi.TrapPage, pUser)
 	ring0(abi.SharedPage, abi.SharedPage, 0)
-	for _, pa := range []uint64{abi.DescPage, abi.MonitorPage, abi.TrapPage} {
+	for _, pa := range []uint64{abi.DescPage, abi.MonitorPage, abi.TrapPage, abi.LocalPage} {
 		ring0(pa, pa, pUser)
 	}
 	for pa := uint64(abi.Tables); pa < abi.TablesEnd; pa += abi.PageSize {

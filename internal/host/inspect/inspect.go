@@ -137,6 +137,8 @@ func partName(addr uint64, access string) string {
 		return "shared page"
 	case abi.MonitorPage:
 		return "monitor's state"
+	case abi.LocalPage:
+		return "monitor's state of a processor"
 	}
 	if addr >= abi.KernelBase && addr < abi.KernelEnd {
 		return "kernel " + access

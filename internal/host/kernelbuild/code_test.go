@@ -29,11 +29,11 @@ var allowed = map[string]string{
 }
 
 // Functions of the monitor, which run in ring 0.
-var monitorFunc = regexp.MustCompile(`^main\.(entryLinux|boot64|syscallProbe|syscallBounce|vector\d+|interrupt|spurious|monitorFault|calls|haltCPU|setPages)(\.abi0)?$`)
+var monitorFunc = regexp.MustCompile(`^main\.(entryLinux|boot64|boot64AP|toRing3|haltOthers|stand|syscallProbe|syscallBounce|vector\d+|interrupt|spurious|monitorFault|calls|haltCPU|setPages)(\.abi0)?$`)
 
 // Instructions that may appear in ring 0: hosts that emulate it lack vector
 // instructions and others (docs/platform.md).
-var ring0 = regexp.MustCompile(`^(CLI|CLD|STI|HLT|RDTSC|RDMSR|WRMSR|XSETBV|CPUID|LGDT|LIDT|LTR|RETFQ|IRETQ|UD2|INT|NOPL|NOPW|NOP|OUTB|OUTL|OUT|OUTW|(MOV|ADD|SUB|AND|OR|XOR|CMP|TEST|SHL|SHR|BT|INC|DEC|NEG|LEA|PUSH|POP|XCHG)[BWLQ]?|J[A-Z]+|LOOP|STOSQ|LRET[A-Z]*|DATA16|XCHGL|\?)$`)
+var ring0 = regexp.MustCompile(`^(CLI|CLD|STI|HLT|RDTSC|RDMSR|WRMSR|XSETBV|CPUID|LGDT|LIDT|LTR|RETFQ|IRETQ|UD2|INT|NOPL|NOPW|NOP|OUTB|OUTL|OUT|OUTW|(MOV|ADD|SUB|AND|OR|XOR|CMP|TEST|SHL|SHR|BT|INC|DEC|NEG|LEA|PUSH|POP|XCHG)[BWLQ]?|J[A-Z]+|LOOP|STOSQ|PAUSE|LOCK|CMPXCHGL|LRET[A-Z]*|DATA16|XCHGL|\?)$`)
 
 var callTarget = regexp.MustCompile(`^([A-Za-z0-9_./*()·\[\],-]+)\(SB\)$`)
 

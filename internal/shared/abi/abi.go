@@ -10,6 +10,7 @@ const (
 	PageSize = 4096
 
 	EntryPage = 0x100000 // 32-bit PVH entry code; supervisor, read-execute
+	APEntry   = 0x100800 // in it: the 32-bit entry code of further processors
 	DescPage  = 0x101000 // GDT, IDT, TSS with its I/O bitmap; supervisor, read-write
 	BootPage  = 0x102000 // BootRecord, written by the entry code
 	ClockPage = 0x103000 // Clock, written by the host (kvmclock) or by the kernel
@@ -29,6 +30,8 @@ const (
 	TrapTop        = 0x11d400 // RSP0: exceptions from ring 3
 	IRQTop         = 0x11d800 // IST1: interrupts
 	AbortTop       = 0x11dc00 // IST2: NMI, double fault, machine check
+	FlushTop       = 0x11e000 // IST3: interrupts that never leave ring 0
+	LocalPage      = 0x11f000 // Local; supervisor, read-write
 
 	Tables    = 0x120000 // page tables made by the linker; Tables itself is the PML4. Not mapped here: see Ring0Base
 	TablesEnd = 0x160000
@@ -42,6 +45,23 @@ const (
 	KernelBase = 0x200000 // the kernel's ELF
 	KernelEnd  = 0x400000 // ... must end below this; the program begins here
 )
+
+// StartupPage is the physical page in which a further processor begins, in real mode. It
+// lies in memory of the loader, where the kernel gives none.
+const StartupPage = 0x8000
+
+// Offsets in StartupPage, which the kernel writes and APEntry's code reads.
+const (
+	StartupGDTR   = 0x38
+	StartupGDT    = 0x40
+	StartupTables = 0x60 // physical address of the processor's root table, 32 bits
+)
+
+// MaxProcessors is how many processors are used at most. These pages are each
+// processor's own, at the same addresses: SharedPage, LocalPage, TrapPage, the stacks
+// and FaultXS. So each has a root table of its own, and those tables below it that lead
+// to these pages; all others are the same for all.
+const MaxProcessors = 8
 
 // Virtual windows beyond the image. User mappings end below DirectBase.
 const (
@@ -66,10 +86,11 @@ const (
 	RootRing0   = 511            // entries of the PML4
 	RootWindow  = TableWindow >> 39 & 511
 	LAPICSlot   = 0x1000     // Ring0Base + LAPICSlot: the local APIC, for ring 0 alone
+	TrapSlot    = 0x2000     // the first processor's TrapPage, for all of them
 	LAPICPhys   = 0xfee00000 // its usual physical address
 )
 
-// Shared is the layout of SharedPage. Ring 3 sees it there, ring 0 behind
+// Shared is the layout of SharedPage's beginning; what follows it is the kernel's. Ring 3 sees it there, ring 0 behind
 // Ring0Base, so that it need not be allowed to touch pages of ring 3.
 type Shared struct {
 	InKernel uint32 // bit 0: the kernel runs, bit 1: the fault handler, bit 2: the crash report, bit 3: the monitor failed
@@ -84,17 +105,32 @@ type Trap struct {
 	CR2    uint64
 }
 
-// Monitor is the layout of MonitorPage. Nothing in it changes after the monitor
-// has closed but Bounce's stack pointer, AX and PoolNext.
-type Monitor struct {
+// Local is the layout of LocalPage: what the monitor keeps for each processor. Nothing in
+// it changes after the monitor has closed but the flags of MonCooperate, Bounce's stack
+// pointer and AX.
+type Local struct {
 	Fault, Crash, Interrupt, Bounce Return // where the stubs return to ring 3
 	AX                              uint64 // saved while a stub works
-	PoolNext, PoolEnd               uint64 // frames for new page tables, physical
-	ZeroStart, ZeroEnd              uint64 // the program's zeroed data: addresses that may be mapped
-	UserStart, UserEnd              uint64 // the program's other addresses that may be mapped
-	LowStart, LowEnd                uint64 // frames that may be mapped there: RAM below 4 GiB
-	HighStart, HighEnd              uint64 // RAM above 4 GiB; HighStart is all ones when there is none
-	HasClock                        uint64 // 1: the MSRs of kvmclock exist
+	Number                          uint64 // of the processor
+}
+
+// Monitor is the layout of MonitorPage: what is the same for all processors. Nothing in it
+// changes after the monitor has closed but PoolNext, Lock, Stopping, and what the
+// processors count.
+type Monitor struct {
+	PoolNext, PoolEnd  uint64                // frames for new page tables, physical
+	ZeroStart, ZeroEnd uint64                // the program's zeroed data: addresses that may be mapped
+	UserStart, UserEnd uint64                // the program's other addresses that may be mapped
+	LowStart, LowEnd   uint64                // frames that may be mapped there: RAM below 4 GiB
+	HighStart, HighEnd uint64                // RAM above 4 GiB; HighStart is all ones when there is none
+	HasClock           uint64                // 1: the MSRs of kvmclock exist
+	CR4, LSTAR         uint64                // what MonEnter has set, for further processors
+	Processors         uint64                // how many there are in what follows
+	Roots              [MaxProcessors]uint64 // physical addresses of their root tables
+	APIC               [MaxProcessors]uint32 // numbers of their local APICs, in the upper 8 bits
+	Flushed, StoppedAt [MaxProcessors]uint32 // how often each has forgotten its translations; 1: it stands still
+	Lock               uint32                // 1: a processor takes a table from the pool
+	Stopping           uint32                // 1 + the number of the processor that has stopped the others; 0: none
 }
 
 // Return is a frame for IRETQ.
@@ -115,10 +151,15 @@ const (
 	MonClose     = 8 // what belongs to ring 0 becomes read-only to ring 3
 	MonSeal      = 9 // and the ports that only starting needs are forbidden
 	MonReset     = 10
+	MonSend      = 11 // interrupt processor RBX: RCX is a SendX
+	MonStop      = 12 // the other processors stand still for ever
 
 	SetNothing = 0
 	SetRead    = 1
 	SetWrite   = 3
+
+	SendWake  = 0 // as its timer would
+	SendFlush = 1 // it forgets cached translations, and counts that in Monitor.Flushed
 
 	MonRefused = 1 // an argument breaks the operation's invariant
 	MonNoTable = 2 // there is no frame left for a page table
@@ -177,6 +218,7 @@ const (
 	ConfigVector = 0x2e // a PCI device's configuration has changed
 	KeyVector    = 0x2f // the keyboard controller or ACPI has something
 	LastVector   = 0x2f
+	FlushVector  = 0x30 // another processor has changed mappings; of a higher class, and with a stack of its own
 
 	// Bits in the result of SysWait beside the devices'.
 	ConfigBit = ConfigVector - DeviceVector
@@ -250,6 +292,9 @@ type Clock struct {
 // arch/x86/include/asm/pvclock-abi.h).
 const ClockStopped = 1 << 1
 
+// ClockStable in Clock's flags: all processors' clocks are in step (the same).
+const ClockStable = 1 << 0
+
 // Sources of time, as Info names them.
 const (
 	ClockNone     = 0 // monotonic time only: RTC absent or wrong
@@ -276,6 +321,8 @@ type Info struct {
 	Found       Found
 	Generations [MaxGenerations]uint64 // addresses of words that change when the machine was restored; 0: none
 	Watchdog    uint64                 // address of the 6300ESB's registers, uncached; 0: there is none
+	Processors  uint32                 // how many are used
+	Listed      uint32                 // how many the machine's tables list; 0: there are no such tables
 	Cmdline     [MaxCmdline]byte
 }
 
@@ -395,4 +442,5 @@ type Stats struct {
 	TableFrames             uint64 // page-table frames in use
 	MaxLateNS               uint64 // worst delay of a timed wait past its deadline
 	Starved                 uint64 // times that the source of random numbers did not answer
+	Shootdowns              uint64 // interrupts by which processors were made to forget mappings
 }

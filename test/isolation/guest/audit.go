@@ -13,14 +13,15 @@ type leaf struct {
 	write, user, execute bool
 }
 
-// leaves calls f for every page that is mapped, as the window shows the tables.
-// It returns false where they cannot be read.
-func leaves(f func(leaf)) bool {
+// leaves calls f for every page that a root table maps, as the window shows the tables.
+// It returns false where they cannot be read. seen is called for every table.
+func leaves(root uint64, seen func(table uint64), f func(leaf)) bool {
 	var walk func(table uint64, level int, va uint64, up leaf) bool
 	walk = func(table uint64, level int, va uint64, up leaf) bool {
 		if _, ok := read(abi.TableWindow + table); !ok {
 			return false
 		}
+		seen(table)
 		for i := range uint64(512) {
 			e := *at(abi.TableWindow + table + 8*i)
 			if e&pPresent == 0 {
@@ -41,7 +42,7 @@ func leaves(f func(leaf)) bool {
 		}
 		return true
 	}
-	return walk(abi.Tables, 3, 0, leaf{write: true, user: true, execute: true})
+	return walk(root, 3, 0, leaf{write: true, user: true, execute: true})
 }
 
 // registers reports whether a page of the devices' addresses may be there: a
@@ -61,8 +62,56 @@ func registers(va uint64) bool {
 // counts reports whether a page is one in which the host counts restores, which is read-only.
 func counts(l leaf) bool { return l.va >= abi.GenPages && l.va < abi.GenPages+2*page && !l.write }
 
-// audit looks for a mapping that breaks an invariant, and returns it.
+// audit looks for a mapping that breaks an invariant, in the tables of every processor, and
+// returns it.
 func audit() (wrong string, ok bool) {
+	m := state()
+	for i := range m.Processors {
+		if wrong, ok = auditRoot(m.Roots[i]); wrong != "" || !ok {
+			return wrong, ok
+		}
+	}
+	return "", true
+}
+
+// misplaced returns which table is none of the image's and none that the pool has given, or
+// is used twice.
+func misplaced(root uint64) (wrong string) {
+	m := state()
+	used := map[uint64]int{}
+	leaves(root, func(table uint64) {
+		inImage, inPool := table >= abi.Tables && table < abi.TablesEnd, table < m.PoolNext && table >= abi.KernelEnd
+		if used[table]++; !inImage && !inPool {
+			wrong = fmt.Sprintf("a table at %#x, the pool goes up to %#x", table, m.PoolNext)
+		}
+	}, func(leaf) {})
+	twice := 0
+	for t, n := range used {
+		if n > 2 {
+			wrong = fmt.Sprintf("the table at %#x is used %d times", t, n)
+		} else if n == 2 {
+			twice++ // those of ring 0, which the window shows, too
+		}
+	}
+	below := 0
+	for i := range uint64(512) { // how many there are below ring 0's part of the root
+		own := *at(abi.TableWindow + root + 8*abi.RootRing0) & pAddr
+		if e := *at(abi.TableWindow + own + 8*i); e&pPresent != 0 {
+			below++
+			for j := range uint64(512) {
+				if d := *at(abi.TableWindow + e&pAddr + 8*j); d&pPresent != 0 && d&pLarge == 0 {
+					below++
+				}
+			}
+		}
+	}
+	if wrong == "" && twice != below+1 {
+		wrong = fmt.Sprintf("%d tables are used twice, want %d", twice, below+1)
+	}
+	return wrong
+}
+
+func auditRoot(root uint64) (wrong string, ok bool) {
 	// Frames of the image that ring 3 must not write: those mapped read-only at
 	// the image's addresses, and what is ring 0's.
 	guarded := map[uint64]string{}
@@ -71,9 +120,13 @@ func audit() (wrong string, ok bool) {
 	}
 	m := state()
 	pool := m.PoolEnd // the pool begins somewhere below PoolNext; all of it counts
-	ok = leaves(func(l leaf) {
+	if wrong = misplaced(root); wrong != "" {
+		return wrong, true
+	}
+	none := func(uint64) {}
+	ok = leaves(root, none, func(l leaf) {
 		switch {
-		case l.pa == abi.SharedPage: // both rings'
+		case l.va == abi.SharedPage || l.va == abi.TableWindow+abi.SharedPage: // both rings'
 		case l.va >= abi.TableWindow&^(1<<39-1) && l.va < 1<<47:
 			guarded[l.pa] = "ring 0's"
 		case l.va < 1<<30 && !l.write:
@@ -86,7 +139,7 @@ func audit() (wrong string, ok bool) {
 		return "", false
 	}
 	pages := 0
-	leaves(func(l leaf) {
+	leaves(root, none, func(l leaf) {
 		pages++
 		switch {
 		case l.write && l.execute:

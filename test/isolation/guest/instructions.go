@@ -173,7 +173,7 @@ func ports() []attempt {
 // it return.
 func forgeries() []attempt {
 	forge := func(offset uint64, c code, r regs) outcome {
-		frame, ok := writable(abi.MonitorPage + offset)
+		frame, ok := writable(abi.LocalPage + offset)
 		if !ok {
 			return refused("the frame cannot be written")
 		}
@@ -188,7 +188,7 @@ func forgeries() []attempt {
 		}
 		return refused("the frame was not used")
 	}
-	var m abi.Monitor
+	var m abi.Local
 	irq, bounce := uint64(unsafe.Offsetof(m.Interrupt)), uint64(unsafe.Offsetof(m.Bounce))
 	l := []attempt{
 		{"forged return from #UD", func() outcome { return forge(0, doUndefined, regs{}) }},

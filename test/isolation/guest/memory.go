@@ -69,6 +69,8 @@ func writes() []attempt {
 		write("trap frames of interrupts", abi.IRQTop-48),
 		write("trap frames of aborts", abi.AbortTop-48),
 		write("the monitor's state", abi.MonitorPage),
+		write("the monitor's state of a processor", abi.LocalPage),
+		write("the trap frames that all processors see", abi.TableWindow+abi.TrapSlot+0x3d0),
 		write("what monitor and kernel share, at ring 0's address", 0xffffffff80000000+abi.SharedPage),
 		write("monitor text", symbol("SETPAGES")&^7),
 		{"read monitor text", func() outcome { return faults(doRead, regs{di: symbol("SETPAGES") &^ 7}) }},
@@ -108,7 +110,7 @@ func writes() []attempt {
 		name string
 		va   uint64
 	}{{"policy", policy()}, {"program text", text()}, {"monitor text", monitorCall}, {"program constants", constantAddr()}, {"vDSO", abi.VDSOPage},
-		{"descriptors", abi.DescPage}, {"trap frames", abi.TrapPage}, {"the monitor's state", abi.MonitorPage}, {"entry code", abi.EntryPage}} {
+		{"descriptors", abi.DescPage}, {"trap frames", abi.TrapPage}, {"the monitor's state", abi.MonitorPage}, {"the monitor's state of a processor", abi.LocalPage}, {"entry code", abi.EntryPage}} {
 		l = append(l, attempt{"write a twin of " + d.name, func() outcome {
 			pa, ok := physical(d.va)
 			if !ok {

@@ -78,7 +78,7 @@ func monitorCalls() []attempt {
 		name  string
 		va, n uint64
 	}{
-		{"page zero", 0, 1}, {"the descriptors' page", abi.DescPage, 1}, {"the monitor's state", abi.MonitorPage, 1}, {"the trap page", abi.TrapPage, 1},
+		{"page zero", 0, 1}, {"the descriptors' page", abi.DescPage, 1}, {"the monitor's state", abi.MonitorPage, 1}, {"the monitor's state of a processor", abi.LocalPage, 1}, {"the trap page", abi.TrapPage, 1},
 		{"the kernel", abi.KernelBase, 1}, {"the monitor's text", monitorCall &^ (page - 1), 1}, {"text", text() &^ (page - 1), 1}, {"the policy", policy() &^ (page - 1), 1},
 		{"constants", constantAddr() &^ (page - 1), 1}, {"the page before the zeroed data", m.ZeroStart - page, 1}, {"into the zeroed data", m.ZeroStart - page, 2},
 		{"the page behind the zeroed data", m.ZeroEnd, 1}, {"out of the zeroed data", m.ZeroEnd - page, 2}, {"the page before the program's addresses", m.UserStart - page, 1},
@@ -110,7 +110,7 @@ func monitorCalls() []attempt {
 		pa, n uint64
 	}{
 		{"the policy", frame(policy()), 1}, {"text", frame(text()), 1}, {"constants", frame(constantAddr()), 1}, {"the kernel", abi.KernelBase, 1}, {"the monitor's text", frame(monitorCall), 1},
-		{"the descriptors", abi.DescPage, 1}, {"the monitor's state", abi.MonitorPage, 1}, {"the trap page", abi.TrapPage, 1}, {"the root table", abi.Tables, 1},
+		{"the descriptors", abi.DescPage, 1}, {"the monitor's state", abi.MonitorPage, 1}, {"the monitor's state of a processor", abi.LocalPage, 1}, {"the trap page", abi.TrapPage, 1}, {"the root table", abi.Tables, 1},
 		{"the last table of the image", abi.TablesEnd - page, 1}, {"the pool's next table", m.PoolNext, 1}, {"the pool's last table", m.PoolEnd - page, 1}, {"the pool's first byte beyond", m.LowStart - page, 1},
 		{"from the pool into RAM", m.LowStart - page, 2}, {"physical page zero", 0, 1}, {"the BIOS", 0xf0000, 1}, {"the local APIC", 0xfee00000, 1}, {"the I/O APIC", 0xfec00000, 1},
 		{"a device", 0xfeb00000, 1}, {"the page behind RAM", m.LowEnd, 1}, {"out of RAM", m.LowEnd - page, 2}, {"a page far behind RAM", end + 1<<40, 1}, {"the last page of 52 bits", 1<<52 - page, 1},
@@ -124,6 +124,15 @@ func monitorCalls() []attempt {
 	}
 	for _, how := range []uint64{2, 4, 5, 6, 7, 8, 0x80, 0x83, 1<<63 | 3, 1<<63 | 1, 1<<32 | 3, ^uint64(0)} {
 		l = append(l, set("as "+hex(how), func() (uint64, uint64, uint64, uint64) { return va, pa, 1, how }))
+	}
+	for _, d := range []struct{ bx, cx uint64 }{{m.Processors, abi.SendWake}, {m.Processors, abi.SendFlush}, {abi.MaxProcessors, 0}, {255, 0}, {1 << 32, 0}, {1 << 62, 0}, {^uint64(0), 0},
+		{0, 2}, {0, 3}, {0, 0x400}, {0, 0x500}, {0, 0x4608}, {0, 1 << 32}, {0, ^uint64(0)}} {
+		l = append(l, attempt{"interrupt processor " + hex(d.bx) + " by " + hex(d.cx), func() outcome {
+			if r, s := ask(abi.MonSend, d.bx, d.cx, 0, 0); s == 0 && r != abi.MonRefused {
+				return succeeded("result %d", r)
+			}
+			return refused("by the monitor")
+		}})
 	}
 	l = append(l,
 		attempt{"choose SYSCALL's target again", func() outcome { return answered(abi.MonEnter, 0) }},
@@ -159,7 +168,7 @@ func monitorCalls() []attempt {
 			return o
 		}},
 	)
-	for _, op := range []uint64{abi.MonReset + 1, 0x20, 0x55, 0x7fffffff, 0x80000000, 1 << 32, 1<<32 | abi.MonEnter, 1 << 63, ^uint64(0)} {
+	for _, op := range []uint64{abi.MonStop + 1, 0x20, 0x55, 0x7fffffff, 0x80000000, 1 << 32, 1<<32 | abi.MonEnter, 1 << 63, ^uint64(0)} {
 		l = append(l, attempt{"monitor call " + hex(op), func() outcome { return answered(op, policy()) }})
 	}
 	return l

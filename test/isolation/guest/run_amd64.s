@@ -45,6 +45,19 @@ TEXT ·landed(SB), NOSPLIT|NOFRAME, $0
 	XORPS X15, X15
 	RET
 
+// func callMonitor(at, ax, bx, cx, dx, si uint64) uint64
+// The monitor's call by any thread: it keeps nothing in shared memory, and must not fault.
+TEXT ·callMonitor(SB), NOSPLIT, $0-56
+	MOVQ at+0(FP), DI
+	MOVQ ax+8(FP), AX
+	MOVQ bx+16(FP), BX
+	MOVQ cx+24(FP), CX
+	MOVQ dx+32(FP), DX
+	MOVQ si+40(FP), SI
+	CALL DI
+	MOVQ AX, ret+48(FP)
+	RET
+
 // handler is the handler of every signal that an exception can become: the
 // thread goes on at landed. DX points to the ucontext.
 TEXT ·handler(SB), NOSPLIT|NOFRAME, $0

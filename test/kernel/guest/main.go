@@ -31,6 +31,7 @@ var checks = []struct {
 	{"recover", recovers},
 	{"write-protection", writeProtection},
 	{"null-page", nullPage},
+	{"signal-stack", signalStack},
 	{"munmap", munmap},
 	{"madvise-zeroes", madviseZeroes},
 	{"memory-returns", memoryReturns},
@@ -48,6 +49,15 @@ var checks = []struct {
 	{"dma", dma},
 	{"memory-limit", memoryLimit},
 	{"no-files", noFiles},
+	{"processors", processors},
+	{"at-once", atOnce},
+	{"clocks", clocks},
+	{"wake-across", wakeAcross},
+	{"preempt-across", preemptAcross},
+	{"unmap-across", unmapAcross},
+	{"protect-across", protectAcross},
+	{"mapping-storm", mappingStorm},
+	{"gc-across", gcAcross},
 }
 
 func main() {
@@ -78,6 +88,17 @@ func main() {
 		return // the checks would only take time
 	case "soak":
 		soak()
+	case "two-crashes":
+		twoCrashes()
+	case "boot":
+		if err := processors(); err != nil {
+			fmt.Printf("guest: FAIL processors: %v\n", err)
+		}
+		fmt.Printf("guest: at-once %v\n", atOnce())
+		fmt.Println("guest: done")
+		return
+	case "kernel-crash":
+		kernelCrash()
 	}
 	for _, c := range checks {
 		if err := c.run(); err != nil {
@@ -90,6 +111,37 @@ func main() {
 	fmt.Printf("guest: stats faults=%d interrupts=%d halts=%d switches=%d syscalls=%d signals=%d tables=%d\n",
 		s.Faults, s.Interrupts, s.Halts, s.Switches, s.Syscalls, s.Signals, s.TableFrames)
 	fmt.Println("guest: done")
+}
+
+// signalStack takes a signal on a stack full of ones: XSAVE leaves bits there that XRSTOR
+// refuses.
+func signalStack() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	type stack struct {
+		sp    uintptr
+		flags int32
+		size  uintptr
+	}
+	mem, err := mmap(64 << 10)
+	if err != nil {
+		return err
+	}
+	for i := range mem {
+		mem[i] = 0xff
+	}
+	var old stack
+	mine := stack{sp: uintptr(unsafe.Pointer(&mem[0])), size: uintptr(len(mem))}
+	if _, _, e := syscall.RawSyscall(syscall.SYS_SIGALTSTACK, uintptr(unsafe.Pointer(&mine)), uintptr(unsafe.Pointer(&old)), 0); e != 0 {
+		return e
+	}
+	var p *int64
+	err = try(func() { sink.Store(*p) })
+	syscall.RawSyscall(syscall.SYS_SIGALTSTACK, uintptr(unsafe.Pointer(&old)), 0, 0)
+	if err == nil {
+		return errors.New("nil dereference did not panic")
+	}
+	return syscall.Munmap(mem)
 }
 
 func policy() error {
@@ -354,7 +406,17 @@ func threads() error {
 	return nil
 }
 
-func timers() error {
+// timers: as in preemption, a host may spoil a try.
+func timers() (err error) {
+	for range 5 {
+		if err = timersOnce(); err == nil {
+			break
+		}
+	}
+	return err
+}
+
+func timersOnce() error {
 	for _, d := range []time.Duration{time.Millisecond, 7 * time.Millisecond, 60 * time.Millisecond} {
 		t := time.Now()
 		time.Sleep(d)
