@@ -50,7 +50,7 @@ func newOutlet(
 		Identity: identity(p, n, secret)}
 	cfg.Metrics.Add(export.Const("thurward_build_info", "The build and the policy that run.", buildLabels(p)),
 		export.Const("thurward_clock_info", "Where the time of day comes from.", string(export.Label(nil, true, "source", source))),
-		uptime(), starved())
+		uptime(), starved(), processors(true), processors(false))
 	cfg.Metrics.Add(e.Metrics()...)
 	cfg.Metrics.Add(n.metrics()...)
 	cfg.Metrics.Add(g.metrics()...)
@@ -104,6 +104,22 @@ func starved() export.Family {
 	return export.Family{Name: "thurward_random_starved_total",
 		Help: "Times that the machine's source of random numbers did not answer; the generator went on without.",
 		Type: export.Counter, Fill: func(v []uint64) { v[0] = sys.Stats().Starved }}
+}
+
+// processors returns how many processors the kernel uses, or how many the machine lists.
+func processors(inUse bool) export.Family {
+	f := export.Family{Name: "thurward_processors", Help: "Processors that run the firewall.", Type: export.Gauge}
+	if !inUse {
+		f.Name, f.Help = "thurward_processors_listed", "Processors that the machine's tables list; 0: it has no such tables. The console says why some are not used."
+	}
+	f.Fill = func(v []uint64) {
+		used, listed := sys.Processors()
+		v[0] = uint64(used)
+		if !inUse {
+			v[0] = uint64(listed)
+		}
+	}
+	return f
 }
 
 // wake wakes the goroutine.

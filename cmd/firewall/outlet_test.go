@@ -19,7 +19,7 @@ func TestMetricsAreListed(t *testing.T) {
 	}
 	fs := append(vsockMetrics(&virtio.Vsock{}), (&ports{}).metrics()...)
 	fs = append(fs, (&gaps{}).metrics()...)
-	fs = append(fs, uptime(), starved(), export.Const("thurward_build_info", "x", ""), export.Const("thurward_clock_info", "x", ""))
+	fs = append(fs, uptime(), starved(), processors(true), processors(false), export.Const("thurward_build_info", "x", ""), export.Const("thurward_clock_info", "x", ""))
 	for _, f := range fs {
 		if !bytes.Contains(doc, []byte("`"+f.Name+"`")) || f.Help == "" {
 			t.Errorf("docs/telemetry.md does not list %s", f.Name)

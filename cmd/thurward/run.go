@@ -19,6 +19,7 @@ import (
 	"github.com/thurward/thurward/internal/host/peer"
 	"github.com/thurward/thurward/internal/host/verify"
 	"github.com/thurward/thurward/internal/host/vmm"
+	"github.com/thurward/thurward/internal/shared/abi"
 )
 
 // runFlags is the command line of run.
@@ -148,7 +149,7 @@ run ends, with 0 if every step went as it should.`,
 	fl.StringVar(&f.pageToken, "page-token", "", "file of the token for the metrics (default PATH_token of --vsock, made if it does not exist)")
 	fl.StringSliceVar(&f.trusted, "trust-user", nil, "users, beside you and root, whose sockets may be used for networks and the stream")
 	fl.StringVar(&f.memory, "memory", "64M", "memory of the machine, as 64M or 1G")
-	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual CPUs")
+	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual processors; a line of the console says how many of them are not used, and why")
 	fl.StringVar(&f.args, "append", "", "more boot arguments")
 	fl.StringVar(&f.restart, "restart", "on-crash", "when to restart the machine: on-crash or never")
 	fl.IntVar(&f.restarts, "restarts", 0, "give up after this number of restarts in a row (0: never; a demonstration after 5)")
@@ -223,7 +224,7 @@ func (f *runFlags) launch() (*launch, error) {
 		return nil, err
 	}
 	if f.cpus < 1 || f.cpus > maxCPUs {
-		return nil, fmt.Errorf("--cpus %d is out of range (want %d: the image uses one processor)", f.cpus, maxCPUs)
+		return nil, fmt.Errorf("--cpus %d is out of range (want 1 to %d: the image uses no more)", f.cpus, maxCPUs)
 	}
 	if l.watchdog, err = vmm.ParseWatchdog(f.watchdog); err != nil {
 		return nil, fmt.Errorf("--watchdog: %w", err)
@@ -251,7 +252,7 @@ func (f *runFlags) launch() (*launch, error) {
 // memory; the upper memory limit is where its 32-bit hole begins, the lower one
 // what the image needs to say how much it needs.
 const (
-	maxCPUs     = 1
+	maxCPUs     = abi.MaxProcessors
 	minMemoryMB = 4
 	maxMemoryMB = 3 << 10
 )

@@ -178,6 +178,8 @@ var schema = [...]Metric{
 	{"thurward_packet_loop_gap_longest_seconds", Gauge, l("during"), "The longest gap since the last snapshot, by what the loop did."},
 	{"thurward_packet_loop_gap_seconds", Histogram, nil, "Time between two polls of the packet loop while it is awake, and how late it wakes up."},
 	{"thurward_packet_loop_late_batches_total", Counter, nil, "Batches of packets that took longer than 20 milliseconds."},
+	{"thurward_processors", Gauge, nil, "Processors that run the firewall."},
+	{"thurward_processors_listed", Gauge, nil, "Processors that the machine's tables list; 0: it has no such tables. The console says why some are not used."},
 	{"thurward_random_starved_total", Counter, nil, "Times that the machine's source of random numbers did not answer; the generator went on without."},
 	{"thurward_reassembled_total", Counter, nil, "Datagrams whose fragments have all arrived."},
 	{"thurward_resets_sent_total", Counter, nil, "TCP resets sent for rejected connections."},
