@@ -127,11 +127,13 @@ seal:
 	MOVW $const_ioFinal, const_ioBase
 	JMP  close
 
-// send's invariant: it interrupts a processor that runs, by one of two vectors. Neither
-// does more there than the kernel's look at its queue, or what flush does.
+// send's invariant: it interrupts another processor that runs, by one of two vectors.
+// Neither does more there than the kernel's look at its queue, or what flush does.
 send:
 	CMPQ BX, const_processors0
 	JCC  refuse
+	CMPQ BX, const_number0
+	JEQ  refuse
 	MOVL $const_icrWake, AX
 	CMPQ CX, $const_sendWake
 	JEQ  command

@@ -35,7 +35,7 @@ const (
 )
 
 // minFree is how many frames must be free for further processors: each takes some 30.
-const minFree = 1024
+const minFree = 2048
 
 // tablesEach is how many page tables and pages of ring 0 a further processor takes, and
 // tablesAll how many the program's zeroed data does: see prepareStart.

@@ -170,7 +170,7 @@ func nap(n uint64) {
 }
 
 // stopWithin is how long a report waits for the other processors to stand still.
-const stopWithin = 20_000_000
+const stopWithin = 1_000_000_000
 
 // stopOthers makes the other processors stand still, so that nothing is forwarded and
 // nothing changes while a report is made. It does not return where another processor has

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -89,6 +90,15 @@ func newLab(t testing.TB, kvm bool, configure func(*vmm.Config)) *lab {
 	return newLabOn(t, q, kvm, configure)
 }
 
+// processors is how many processors the machines have: THURWARD_CPUS, or 1.
+func processors() int {
+	n, err := strconv.Atoi(os.Getenv("THURWARD_CPUS"))
+	if err != nil {
+		return 1
+	}
+	return n
+}
+
 // newLabOn is newLab on a given hypervisor.
 func newLabOn(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Config)) *lab {
 	t.Helper()
@@ -112,7 +122,7 @@ func newLabRun(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Con
 	t.Cleanup(w.Close)
 	l := &lab{Network: w, t: t, ready: make(chan vmm.ReadyInfo, 100), change: make(chan struct{}), ended: make(chan error, 1),
 		lan: newCapture(w.LANSwitch), wan: newCapture(w.WANSwitch)}
-	cfg := vmm.Config{Image: testImage(t), KVM: kvm, MemoryMB: 64, CPUs: 1, Verdicts: vmm.ConsoleVerdicts, NICs: []vmm.NIC{nic(t, vmm.LAN, w.LANSwitch), nic(t, vmm.WAN, w.WANSwitch)}}
+	cfg := vmm.Config{Image: testImage(t), KVM: kvm, MemoryMB: 64, CPUs: processors(), Verdicts: vmm.ConsoleVerdicts, NICs: []vmm.NIC{nic(t, vmm.LAN, w.LANSwitch), nic(t, vmm.WAN, w.WANSwitch)}}
 	if configure != nil {
 		configure(&cfg)
 	}

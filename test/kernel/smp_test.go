@@ -86,7 +86,7 @@ func TestProcessorsLeftOut(t *testing.T) {
 		check(t, boot(t, tcg, 2*time.Minute, "CHECK=boot", "-smp", "10"), "thurward: kernel: 8 of 10 processors used: ", "used=8 listed=10")
 	})
 	t.Run("little memory", func(t *testing.T) {
-		check(t, boot(t, tcg, time.Minute, "CHECK=boot", "-smp", "2", "-m", "16M"), "thurward: kernel: 1 of 2 processors used: there is too little memory", "listed=2")
+		check(t, boot(t, tcg, time.Minute, "CHECK=boot", "-smp", "2", "-m", "14M"), "thurward: kernel: 1 of 2 processors used: there is too little memory", "listed=2")
 	})
 	t.Run("one that does not start", func(t *testing.T) {
 		img := breakStart(t)

@@ -125,8 +125,7 @@ func monitorCalls() []attempt {
 	for _, how := range []uint64{2, 4, 5, 6, 7, 8, 0x80, 0x83, 1<<63 | 3, 1<<63 | 1, 1<<32 | 3, ^uint64(0)} {
 		l = append(l, set("as "+hex(how), func() (uint64, uint64, uint64, uint64) { return va, pa, 1, how }))
 	}
-	for _, d := range []struct{ bx, cx uint64 }{{m.Processors, abi.SendWake}, {m.Processors, abi.SendFlush}, {abi.MaxProcessors, 0}, {255, 0}, {1 << 32, 0}, {1 << 62, 0}, {^uint64(0), 0},
-		{0, 2}, {0, 3}, {0, 0x400}, {0, 0x500}, {0, 0x4608}, {0, 1 << 32}, {0, ^uint64(0)}} {
+	for _, d := range []struct{ bx, cx uint64 }{{m.Processors, abi.SendWake}, {m.Processors, abi.SendFlush}, {abi.MaxProcessors, 0}, {255, 0}, {1 << 32, 0}, {1 << 62, 0}, {^uint64(0), 0}} {
 		l = append(l, attempt{"interrupt processor " + hex(d.bx) + " by " + hex(d.cx), func() outcome {
 			if r, s := ask(abi.MonSend, d.bx, d.cx, 0, 0); s == 0 && r != abi.MonRefused {
 				return succeeded("result %d", r)
@@ -134,7 +133,25 @@ func monitorCalls() []attempt {
 			return refused("by the monitor")
 		}})
 	}
+	for _, cx := range []uint64{2, 3, 0x400, 0x500, 0x4608, 1 << 32, ^uint64(0)} {
+		l = append(l, attempt{"interrupt another processor by " + hex(cx), func() outcome {
+			for range 20 { // the thread may go elsewhere between the two
+				if r, s := ask(abi.MonSend, (here()+1)%m.Processors, cx, 0, 0); s == 0 && r != abi.MonRefused {
+					return succeeded("result %d", r)
+				}
+			}
+			return refused("20 times")
+		}})
+	}
 	l = append(l,
+		attempt{"interrupt one's own processor", func() outcome {
+			for range 20 { // the thread may go elsewhere between the two
+				if r, s := ask(abi.MonSend, here(), abi.SendWake, 0, 0); s != 0 || r == abi.MonRefused {
+					return refused("result %d, signal %d", r, s)
+				}
+			}
+			return succeeded("20 times")
+		}},
 		attempt{"choose SYSCALL's target again", func() outcome { return answered(abi.MonEnter, 0) }},
 		attempt{"choose SYSCALL's target in ring 3", func() outcome { return answered(abi.MonEnter, 1) }},
 		attempt{"have the host's clock over the policy", func() outcome {

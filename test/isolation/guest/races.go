@@ -183,7 +183,7 @@ func races() []attempt {
 				}
 				mon(abi.MonSet, va, 0, 1, abi.SetNothing)
 				turn.Store(1)
-				for i := range uint64(64) {
+				for i := range uint64(8) {
 					mon(abi.MonSet, far+40<<39+i<<21, pa+page, 1, abi.SetWrite) // tables come and go nowhere else
 				}
 				turn.Store(2)
