@@ -24,8 +24,6 @@ func needQEMU(t *testing.T) {
 	}
 }
 
-var used = regexp.MustCompile(`guest: processors used=(\d+) listed=(\d+)`)
-
 // TestProcessors: all checks of the guest pass with several processors, which are found by
 // ACPI, and by the table of the MultiProcessor Specification where there is no ACPI.
 func TestProcessors(t *testing.T) {

@@ -21,7 +21,7 @@ func processors() error {
 	used, listed := sys.Processors()
 	fmt.Printf("guest: processors used=%d listed=%d\n", used, listed)
 	if n := runtime.NumCPU(); n != used || runtime.GOMAXPROCS(0) != used {
-		return fmt.Errorf("Go sees %d processors, of %d, and uses %d", n, used, runtime.GOMAXPROCS(0))
+		return fmt.Errorf("for Go there are %d processors, of %d, and uses %d", n, used, runtime.GOMAXPROCS(0))
 	}
 	return nil
 }
@@ -431,6 +431,7 @@ func twoCrashes() {
 func kernelCrash() {
 	for range runtime.NumCPU() {
 		go func() {
+			//lint:ignore SA5002 that is what it is for
 			for {
 			}
 		}()
