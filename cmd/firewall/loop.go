@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/hex"
+	"errors"
 	"math"
 	"runtime"
 
@@ -53,7 +54,7 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock, dog *w
 			out.ring.Put(&r)
 		}
 		if gen.Changed() || out.resets.Reset() {
-			restored(e, w)
+			restored(e, w, out)
 			ready(out.ctx.Policy, p, " restored=1")
 		}
 		if w.due(now) {
@@ -110,13 +111,15 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock, dog *w
 // restored handles a restore of the machine's state, which VMGenID, VMClock or the transport
 // reset of the vsock device tell: another machine may run with the same state. No packet is
 // sent before the generators have another key, nor by a name that has expired meanwhile.
-func restored(e *router.Engine, w *wallClock) {
+func restored(e *router.Engine, w *wallClock, out *outlet) {
 	secret, err := sys.Fresh()
-	if err != nil { // the kernel ends the machine before
+	own, err2 := sys.Fresh()
+	if err = errors.Join(err, err2); err != nil { // the kernel ends the machine before
 		say("crash: no random numbers after a restore: " + err.Error())
 		sys.Reset()
 	}
 	e.Reseed(secret)
+	out.moved(own)
 	e.Moved()
 	w.restored(sys.Nanotime())
 	say("note: the state of this machine was saved or restored: random numbers and connections to upstreams begin anew")

@@ -42,8 +42,7 @@ func newOutlet(
 	p *ruleset.Policy, e *router.Engine, ring *event.Ring, n *ports, g *gaps, w *wallClock, args arguments, secret [32]byte,
 ) *outlet {
 	base, source := sys.WallBase()
-	ctx := export.Context{Policy: p, WallBase: base, Clock: source,
-		Tracer: export.NewTracer([16]byte(secret[:16]), p.Settings.SampleAccept, p.Settings.SampleDrop)}
+	ctx := export.Context{Policy: p, WallBase: base, Clock: source, Tracer: tracer(p, secret)}
 	o := &outlet{ring: ring, signal: make(chan struct{}, 1), ctx: &ctx, wall: w}
 	o.console = newConsole(&ctx, ring, args.events)
 	cfg := export.StreamConfig{Ring: ring, Context: &ctx, NoFlowEnd: p.Settings.Flags&ruleset.FlagNoFlowEnd != 0, Metrics: &export.Metrics{}, Local: &export.Metrics{},
@@ -65,6 +64,21 @@ func newOutlet(
 	return o
 }
 
+// tracer chooses spans and their ids.
+func tracer(p *ruleset.Policy, secret [32]byte) *export.Tracer {
+	return export.NewTracer([16]byte(secret[:16]), p.Settings.SampleAccept, p.Settings.SampleDrop)
+}
+
+// bootID is the instance id of the stream.
+func bootID(secret [32]byte) string { return hex.EncodeToString(secret[16:]) }
+
+// moved has the stream go on as another instance, since another machine may have the same state.
+// Only the packet loop calls it.
+func (o *outlet) moved(secret [32]byte) {
+	o.stream.Moved(bootID(secret), tracer(o.ctx.Policy, secret))
+	o.next.Store(0)
+}
+
 // identity returns the description of this firewall for the stream.
 func identity(p *ruleset.Policy, n *ports, secret [32]byte) export.Identity {
 	side := func(r ruleset.Role, dev *virtio.Net) (id export.InterfaceIdentity) {
@@ -76,7 +90,7 @@ func identity(p *ruleset.Policy, n *ports, secret [32]byte) export.Identity {
 		}
 		return id
 	}
-	return export.Identity{Version: build.Version, GitSHA: build.Commit, Boot: hex.EncodeToString(secret[16:]), LAN: side(ruleset.LAN, n.lan), WAN: side(ruleset.WAN, n.wan),
+	return export.Identity{Version: build.Version, GitSHA: build.Commit, Boot: bootID(secret), LAN: side(ruleset.LAN, n.lan), WAN: side(ruleset.WAN, n.wan),
 		Rules: len(p.Rules), Flows: int(p.Settings.MaxFlows)}
 }
 

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 // config is a machine of another hypervisor than QEMU, with both networks on the wire.
 func (w *wire) config(image string) vmm.Config {
 	w.t.Helper()
-	c := vmm.Config{Image: image, KVM: true, MemoryMB: 64, CPUs: 1}
+	c := vmm.Config{Image: image, KVM: true, MemoryMB: 64, CPUs: 1, Verdicts: vmm.ConsoleVerdicts}
 	for i, sw := range []*netlab.Switch{w.lan, w.wan} {
 		tap, err := vmm.NewTap(vmm.Spec{Kind: vmm.Demo}, vmm.Network{Serve: sw.ServeVM})
 		if err != nil {
@@ -40,8 +41,9 @@ func TestSnapshots(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				w := newWire(t)
 				c := w.config(image)
+				var r *receiver
 				if vsock {
-					r := newReceiver(t)
+					r = newReceiver(t)
 					r.listen()
 					c.Vsock.Path = r.path
 				}
@@ -59,8 +61,14 @@ func TestSnapshots(t *testing.T) {
 				from.From = s
 				time.Sleep(2 * time.Second) // so that the clock is behind
 				var of [2]drawn
+				instances := []string{r.instance()}
 				for i := range of {
 					of[i] = w.startFrom(ctx, &from, c)
+					if id := r.instance(); vsock && (id == "" || slices.Contains(instances, id)) {
+						t.Errorf("the stream's instance is %q, and was %q", id, instances)
+					} else {
+						instances = append(instances, id)
+					}
 				}
 				if same := of[0].differ(of[1]); len(same) > 0 {
 					t.Errorf("two machines from one snapshot send the same %s: %+v and %+v", strings.Join(same, ", "), of[0], of[1])
@@ -68,6 +76,21 @@ func TestSnapshots(t *testing.T) {
 			})
 		}
 	})
+}
+
+// instance returns the instance of which the stream's last connection was, "" for none.
+func (r *receiver) instance() (id string) {
+	if r == nil {
+		return ""
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.lines {
+		if _, rest, ok := strings.Cut(l, `"service.instance.id":"`); ok && strings.HasPrefix(l, "# HELLO ") {
+			id, _, _ = strings.Cut(rest, `"`)
+		}
+	}
+	return id
 }
 
 // startFrom starts a machine from a snapshot, looks at its numbers and its clock, and ends

@@ -98,6 +98,7 @@ type Stream struct {
 	cursor    metricCursor
 	part      int // part of the snapshot being written: part…
 	nextShot  int64
+	moved     atomic.Pointer[instance]
 	loops     atomic.Uint32 // calls of Alive
 	beaten    uint32        // loops at the last beat
 	nextBeat  int64
@@ -168,6 +169,17 @@ func (s *Stream) Snapshot() {
 // that it causes; a beat is sent only if it has been called since the last one.
 func (s *Stream) Alive() { s.loops.Add(1) }
 
+// An instance is what tells the streams of machines with one history apart.
+type instance struct {
+	boot   string
+	tracer *Tracer
+}
+
+// Moved has the stream go on as another instance, with another boot id and other trace ids: the
+// state of the machine was saved or restored, and another one may run with the same. The
+// receiver is connected to anew. Any goroutine may call it. t is nil where there are no spans.
+func (s *Stream) Moved(boot string, t *Tracer) { s.moved.Store(&instance{boot, t}) }
+
 // Step does a bounded amount of work, and reports whether there is more to do at once.
 // Otherwise it is to be called again at the time that Next returns, or when records have
 // arrived or the link has changed. Without lines it only takes records, the smaller part of
@@ -179,6 +191,10 @@ func (s *Stream) Step(now int64, lines bool) (more bool) {
 	}
 	s.agg.expire(now)
 	s.c.Link.Poll()
+	if i := s.moved.Swap(nil); i != nil {
+		s.c.Identity.Boot, s.c.Context.Tracer = i.boot, i.tracer
+		s.c.Link.Close()
+	}
 	s.connect(now)
 	if s.connected {
 		if lines {

@@ -38,6 +38,36 @@ func TestStreamOrder(t *testing.T) {
 	}
 }
 
+// TestMoved: a stream of a machine that was saved or restored goes on as another instance, over
+// another connection, with other trace ids, and loses nothing.
+func TestMoved(t *testing.T) {
+	l := newStreamLab(t, func(c *StreamConfig) {
+		c.Identity.Boot = "first"
+		c.Context.Tracer = NewTracer([16]byte{1}, math.MaxUint32, math.MaxUint32)
+	})
+	l.accept(1)
+	l.settle()
+	before := l.link.lines("{")
+	if hello := l.link.lines("# HELLO "); len(hello) != 1 || !strings.Contains(hello[0], `"service.instance.id":"first"`) || len(before) != 1 {
+		t.Fatalf("%q, %q", hello, before)
+	}
+	l.s.Moved("second", NewTracer([16]byte{2}, math.MaxUint32, math.MaxUint32))
+	l.accept(1)
+	l.settle()
+	l.until(l.now + 1e9)
+	after := l.link.lines("{")
+	if hello := l.link.lines("# HELLO "); l.link.connects != 2 || len(hello) != 1 || !strings.Contains(hello[0], `"service.instance.id":"second"`) || len(after) != 1 {
+		t.Fatalf("%d connections, %q, %q", l.link.connects, hello, after)
+	}
+	if a, b := field(t, before[0], "trace.id"), field(t, after[0], "trace.id"); a == nil || a == b {
+		t.Errorf("trace ids %v and %v", a, b)
+	}
+	l.until(l.now + 20e9)
+	if l.link.connects != 2 || len(l.link.lines("# HELLO ")) != 1 {
+		t.Errorf("%d connections", l.link.connects)
+	}
+}
+
 // TestS39_OneLineForEachVerdict: each record of a verdict is one line, in order,
 // with numbers that have no gap.
 func TestS39_OneLineForEachVerdict(t *testing.T) {

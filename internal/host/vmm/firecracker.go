@@ -42,12 +42,12 @@ func FindFirecracker() (*Firecracker, error) {
 	return f, f.tooOld()
 }
 
-// Versions of Firecracker. Those before the first turn checksum offload on for TAP
-// devices whatever the guest takes (its issue 4659), and the firewall drops frames
-// whose checksums are not finished.
+// Versions of Firecracker. Those before the first turn offload of checksums and segmentation
+// on for TAP devices whatever the guest takes (its issue 4659), without mergeable buffers: a
+// large segment fits no buffer of the firewall, and is lost.
 var (
-	firecrackerCsum = Version{1, 9}
-	firecrackerPCI  = Version{1, 13}
+	firecrackerTSO = Version{1, 9}
+	firecrackerPCI = Version{1, 13}
 )
 
 // tooOld returns why a version cannot be used.
@@ -56,8 +56,8 @@ func (f *Firecracker) tooOld() error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("%s: cannot tell its version from %q", f.Path, f.Version)
-	case !v.AtLeast(firecrackerCsum.Major, firecrackerCsum.Minor):
-		return fmt.Errorf("%s is version %s, which passes frames with unfinished checksums on although the firewall takes none; %d.%d or newer is needed", f.Path, f.Version, firecrackerCsum.Major, firecrackerCsum.Minor)
+	case !v.AtLeast(firecrackerTSO.Major, firecrackerTSO.Minor):
+		return fmt.Errorf("%s is version %s, which has hosts send large segments that it cannot pass on; %d.%d or newer is needed", f.Path, f.Version, firecrackerTSO.Major, firecrackerTSO.Minor)
 	case f.PCI && !v.AtLeast(firecrackerPCI.Major, firecrackerPCI.Minor):
 		return fmt.Errorf("%s is version %s; devices on PCI need %d.%d or newer", f.Path, f.Version, firecrackerPCI.Major, firecrackerPCI.Minor)
 	}
