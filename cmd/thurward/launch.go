@@ -47,8 +47,10 @@ type launch struct {
 	vsock          vmm.Vsock
 	name           string // of the firewall, for readers of the stream; "": its own
 	reader         readerMode
-	page           string // "": none
-	pageToken      string // file of the token of the page; "": beside the sockets
+	page           string         // "": none
+	pageToken      string         // file of the token of the page; "": beside the sockets
+	web            *dashboard.Web // by which the page is served; nil: plain HTTP
+	pageInsecure   bool           // for other hosts without TLS or authentication, too
 	args           string
 	restart        vmm.Restart
 	maxRestarts    int

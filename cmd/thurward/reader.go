@@ -77,7 +77,7 @@ func (l *launch) openReader() (*dashboard.Receiver, error) {
 	open := func(page string) (*dashboard.Receiver, error) {
 		st := &dashboard.Receiver{
 			Guest: "unix:" + l.vsock.Socket(), Tail: "unix:" + ingest.TailSocket(path),
-			Page: page, Token: token, Say: l.say, More: l.restarts.WriteMetrics, Policies: &l.policies,
+			Page: page, Web: l.web, Insecure: l.pageInsecure, Token: token, Say: l.say, More: l.restarts.WriteMetrics, Policies: &l.policies,
 		}
 		if err := st.Open(); err != nil {
 			return nil, err
@@ -85,7 +85,7 @@ func (l *launch) openReader() (*dashboard.Receiver, error) {
 		return st, nil
 	}
 	st, err := open(l.page)
-	if errors.Is(err, syscall.EADDRINUSE) {
+	if errors.Is(err, syscall.EADDRINUSE) && dashboard.CheckPage(l.page) == nil {
 		l.say("%s is taken; the page gets another port", l.page)
 		st, err = open("127.0.0.1:0")
 	}
@@ -127,13 +127,17 @@ func (l *launch) sayReading(st *dashboard.Receiver) {
 		at = "; page " + u
 	}
 	if u := st.MetricsURL(); u != "" {
-		at += fmt.Sprintf(" (for you only: it holds a token), Prometheus metrics %s with the token in %s", u, st.Token)
+		if st.AsksItself() {
+			at += fmt.Sprintf(" (for you only: it holds a token), Prometheus metrics %s with the token in %s", u, st.Token)
+		} else {
+			at += fmt.Sprintf(", Prometheus metrics %s, both by --page-config", u)
+		}
 	}
 	l.say("watch it with thurward events%s or thurward top%s%s", socket, socket, at)
 }
 
-// parseReader checks the flags of the reader.
-func parseReader(mode, page string) (readerMode, string, error) {
+// parseReader checks the flags of the reader. web is nil without a web configuration.
+func parseReader(mode, page string, web *dashboard.Web, insecure bool) (readerMode, string, error) {
 	switch readerMode(mode) {
 	case readerAuto, readerNone:
 	default:
@@ -142,7 +146,7 @@ func parseReader(mode, page string) (readerMode, string, error) {
 	if page == "none" {
 		return readerMode(mode), "", nil
 	}
-	if err := dashboard.CheckPage(page); err != nil {
+	if err := dashboard.CheckPageFor(page, web, insecure); err != nil {
 		return "", "", fmt.Errorf("--page: %w", err)
 	}
 	return readerMode(mode), page, nil

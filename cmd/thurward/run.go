@@ -16,6 +16,7 @@ import (
 	"github.com/thurward/thurward/internal/host/deploy"
 	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/journal"
+	"github.com/thurward/thurward/internal/host/pageweb"
 	"github.com/thurward/thurward/internal/host/peer"
 	"github.com/thurward/thurward/internal/host/verify"
 	"github.com/thurward/thurward/internal/host/vmm"
@@ -24,10 +25,11 @@ import (
 
 // runFlags is the command line of run.
 type runFlags struct {
-	image, vmm, machine, accel, lan, wan, vsock, memory, restart, args, reader, page, pageToken string
+	image, vmm, machine, accel, lan, wan, vsock, memory, restart, args, reader, page, pageToken, pageConfig string
 
-	trusted []string
-	signed  verify.Options
+	trusted      []string
+	pageInsecure bool
+	signed       verify.Options
 
 	vsockPort   uint
 	cpus        int
@@ -77,7 +79,9 @@ uses the host's own vhost-vsock; none is no device. If no process listens there,
 run itself does: it then serves a web page and metrics for Prometheus on loopback
 (--page), and thurward events and thurward top follow what it reads. The page's
 URL, which run prints, has a token; Prometheus reads one from a file
-(--page-token). run prints the events that pass to the reader.
+(--page-token). For other hosts the page needs TLS, and passwords or client
+certificates, by Prometheus' web configuration (--page-config). run prints the events
+that pass to the reader.
 
 With --state the image is the one that thurward deploy has put into the folder, which
 can be changed while the firewall runs; its name is the folder's unless --name says
@@ -145,7 +149,9 @@ run ends, with 0 if every step went as it should.`,
 	fl.StringVar(&f.name, "name", "", "the firewall's name for those who read them (default its WAN address)")
 	fl.UintVar(&f.vsockPort, "vsock-port", vmm.DefaultPort, "the host's vsock port to which they go; a Unix socket's path ends in it")
 	fl.StringVar(&f.reader, "reader", "auto", "auto: read them here unless another process does; none: leave them to a collector")
-	fl.StringVar(&f.page, "page", defaultPage, "loopback address of the web page and the metrics, unix:PATH, or none")
+	fl.StringVar(&f.page, "page", defaultPage, "address of the web page and the metrics, on loopback without --page-config; unix:PATH, or none")
+	fl.StringVar(&f.pageConfig, "page-config", "", "serve the page by Prometheus' web configuration: TLS, passwords, client certificates")
+	fl.BoolVar(&f.pageInsecure, "page-insecure", false, "let --page be for other hosts without TLS or without authentication (the token is needed all the same)")
 	fl.StringVar(&f.pageToken, "page-token", "", "file of the token for the metrics (default PATH_token of --vsock, made if it does not exist)")
 	fl.StringSliceVar(&f.trusted, "trust-user", nil, "users, beside you and root, whose sockets may be used for networks and the stream")
 	fl.StringVar(&f.memory, "memory", "64M", "memory of the machine, as 64M or 1G")
@@ -220,7 +226,13 @@ func (f *runFlags) launch() (*launch, error) {
 	if l.vsock.Port, err = vmm.ParseVsockPort(f.vsockPort); err != nil {
 		return nil, fmt.Errorf("--vsock-port: %w", err)
 	}
-	if l.reader, l.page, err = parseReader(f.reader, f.page); err != nil {
+	if f.pageConfig != "" {
+		if l.web, err = pageweb.Load(f.pageConfig); err != nil {
+			return nil, fmt.Errorf("--page-config: %w", err)
+		}
+	}
+	l.pageInsecure = f.pageInsecure
+	if l.reader, l.page, err = parseReader(f.reader, f.page, l.web, f.pageInsecure); err != nil {
 		return nil, err
 	}
 	if f.cpus < 1 || f.cpus > maxCPUs {

@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"context"
+	"crypto/tls"
 	"embed"
 	"encoding/json"
 	"fmt"
@@ -39,7 +40,7 @@ const tokenNeeded = "a token is needed: open the URL that thurward run or thurwa
 // metrics at /metrics, and "ok" at /health. It changes nothing, and loads nothing from
 // elsewhere. Data is served to those whom access allows. Requests must be for a name
 // of loopback, so that a script of another site cannot read the page by making its
-// own name resolve to loopback (DNS rebinding). now is the clock.
+// own name resolve to loopback (DNS rebinding), unless access has AnyHost. now is the clock.
 func (m *Model) Page(now func() time.Time, access Access) http.Handler {
 	files, err := fs.Sub(pageFiles, "page")
 	if err != nil {
@@ -81,7 +82,7 @@ func (m *Model) Page(now func() time.Time, access Access) http.Handler {
 		m.WriteMetrics(w, now()) //nolint:errcheck // the client has closed the connection
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !LocalHost(r.Host) {
+		if !access.AnyHost && !LocalHost(r.Host) {
 			http.Error(w, "this page answers to 127.0.0.1, [::1] and localhost only", http.StatusForbidden)
 			return
 		}
@@ -159,11 +160,41 @@ func CheckPage(address string) error {
 	return nil
 }
 
+// CheckPageFor is CheckPage for a page that web serves, which may be nil: with TLS and
+// authentication the page may be for other hosts. insecure lets it be without.
+func CheckPageFor(address string, web *Web, insecure bool) error {
+	err := CheckPage(address)
+	if err == nil || strings.HasPrefix(address, "unix:") {
+		return err
+	}
+	_, port, split := net.SplitHostPort(address)
+	if split != nil {
+		return err
+	}
+	if _, bad := strconv.ParseUint(port, 10, 16); bad != nil {
+		return fmt.Errorf("%q: %q is no port", address, port)
+	}
+	switch {
+	case insecure || web != nil && web.TLS && web.Authenticates:
+		return nil
+	case web == nil:
+		return fmt.Errorf("%q is not a loopback address: other hosts need TLS and authentication (--page-config), or --page-insecure", address)
+	case !web.TLS:
+		return fmt.Errorf("%q is not a loopback address, and the web configuration has no certificate (tls_server_config), so that passwords could be read on the way; or say --page-insecure", address)
+	}
+	return fmt.Errorf("%q is not a loopback address, and the web configuration asks nobody who he is: it needs basic_auth_users, or client_auth_type: RequireAndVerifyClientCert; or say --page-insecure", address)
+}
+
 // ListenPage listens on the address of a page. A Unix socket is for its owner only.
 func ListenPage(address string) (net.Listener, error) {
 	if err := CheckPage(address); err != nil {
 		return nil, err
 	}
+	return listenPage(address)
+}
+
+// listenPage is ListenPage for an address that has been checked.
+func listenPage(address string) (net.Listener, error) {
 	if strings.HasPrefix(address, "unix:") {
 		return ingest.Listen(address)
 	}
@@ -178,6 +209,9 @@ func Server(h http.Handler) *http.Server {
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: log.New(io.Discard, "", 0), // faults of clients would fill the log
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if t, ok := c.(*tls.Conn); ok {
+				c = t.NetConn()
+			}
 			return context.WithValue(ctx, pageConnKey{}, c)
 		},
 	}

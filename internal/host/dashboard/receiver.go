@@ -20,7 +20,11 @@ import (
 type Receiver struct {
 	Guest string // address on which guests are connected, for ingest.Listen
 	Tail  string // address for followers; "": none
-	Page  string // loopback address of the page, or unix:PATH; "": none
+	Page  string // address of the page, or unix:PATH; "": none
+	// Web serves the page by a configuration; nil: plain HTTP. Without one that
+	// authenticates the page is for loopback only, unless Insecure says otherwise.
+	Web      *Web
+	Insecure bool
 	// Token is the file of a token for the page, made if it does not exist. "":
 	// only the token in the page's URL is accepted.
 	Token  string
@@ -58,14 +62,20 @@ func (r *Receiver) Open() error {
 		}
 	}
 	if r.Page != "" {
-		if r.page, err = ListenPage(r.Page); err != nil {
+		if err = CheckPageFor(r.Page, r.Web, r.Insecure); err == nil {
+			r.page, err = listenPage(r.Page)
+		}
+		if err != nil {
 			r.Close()
 			return fmt.Errorf("the page: %w", err)
 		}
-		if r.access, r.key, err = PageAccess(r.Page, r.Token, rand.Reader); err != nil {
+		if r.Web != nil && r.Web.Authenticates {
+			r.access.Open = true
+		} else if r.access, r.key, err = PageAccess(r.Page, r.Token, rand.Reader); err != nil {
 			r.Close()
 			return err
 		}
+		r.access.AnyHost = CheckPage(r.Page) != nil
 	}
 	return nil
 }
@@ -97,13 +107,20 @@ func (r *Receiver) PageURL() string {
 	if r.page == nil {
 		return ""
 	}
-	return PageURL(r.page.Addr(), r.key)
+	u := PageURL(r.page.Addr(), r.key)
+	if r.Web != nil && r.Web.TLS {
+		u = strings.Replace(u, "http:", "https:", 1)
+	}
+	return u
 }
 
 // PageURL returns the URL of a page with its session's token.
 func PageURL(at net.Addr, session string) string {
 	if at.Network() == "unix" {
 		return "unix:" + at.String()
+	}
+	if session == "" {
+		return "http://" + at.String() + "/"
 	}
 	return "http://" + at.String() + "/#token=" + session
 }
@@ -114,8 +131,15 @@ func (r *Receiver) MetricsURL() string {
 	if r.page == nil || r.page.Addr().Network() == "unix" {
 		return ""
 	}
+	if r.Web != nil && r.Web.TLS {
+		return "https://" + r.page.Addr().String() + "/metrics"
+	}
 	return "http://" + r.page.Addr().String() + "/metrics"
 }
+
+// AsksItself reports whether the page's clients show a token; otherwise the web
+// configuration, or the page's socket, decides who they are.
+func (r *Receiver) AsksItself() bool { return len(r.access.Tokens) > 0 }
 
 // Close closes the listeners, as Run does at its end.
 func (r *Receiver) Close() {
@@ -171,7 +195,11 @@ func (r *Receiver) Run(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { srv.Close() })
 		defer stop()
 		run("page", func() error {
-			if err := srv.Serve(LimitPage(r.page)); !errors.Is(err, http.ErrServerClosed) {
+			serve := func(l net.Listener, s *http.Server) error { return s.Serve(l) }
+			if r.Web != nil {
+				serve = r.Web.Serve
+			}
+			if err := serve(LimitPage(r.page), srv); !errors.Is(err, http.ErrServerClosed) {
 				return err
 			}
 			return nil

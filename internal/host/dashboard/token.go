@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -24,7 +25,18 @@ import (
 // The zero Access allows nobody.
 type Access struct {
 	Tokens []string
-	Open   bool // all who can connect may read: for Unix sockets
+	Open   bool // all who can connect may read: for Unix sockets, and where a Web asks before
+	// AnyHost serves requests for whatever name. It is for pages that are for other
+	// hosts: their data needs a token, or a password or certificate over TLS, none of which
+	// a browser shows to a name that was made to resolve to the page.
+	AnyHost bool
+}
+
+// A Web serves a page by a web configuration (package pageweb).
+type Web struct {
+	TLS           bool // connections are encrypted
+	Authenticates bool // clients must show a password or a certificate
+	Serve         func(net.Listener, *http.Server) error
 }
 
 // Allows reports whether a request has a token in its header (RFC 6750, section 2.1).

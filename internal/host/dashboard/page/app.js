@@ -24,7 +24,8 @@ const range = () => Number(place().range) || 900;
 const shown = () => views.find((w) => w.name === place().fw) || views[0];
 
 async function ask(path) {
-  const r = await fetch(path, {cache: "no-store", headers: token ? {Authorization: "Bearer " + token} : {}});
+  // From the origin, which has no name and password that the address may have.
+  const r = await fetch(new URL(path, location.origin + location.pathname), {cache: "no-store", headers: token ? {Authorization: "Bearer " + token} : {}});
   $("locked").hidden = r.status !== 401;
   if (r.status === 401) {
     $("main").hidden = $("empty").hidden = true;
