@@ -45,6 +45,7 @@ const (
 	clockWall = 80
 	tables    = abi.Tables
 	crashTop  = abi.CrashStackTop
+	trapTop   = abi.TrapTop
 	kernelTop = abi.KernelStackTop
 	faultTop  = abi.FaultStackTop
 	faultXS   = abi.FaultXS

@@ -130,7 +130,7 @@ TEXT ·boot64AP(SB), NOSPLIT|NOFRAME, $0
 	MOVW AX, FS
 	MOVW AX, GS
 	MOVW AX, SS
-	MOVQ $const_crashTop, SP
+	MOVQ $const_trapTop, SP       // a page of ring 0: SMAP is on before ring 3 is entered
 	MOVQ $const_idtr, AX
 	LIDT (AX)
 	ANDB $~2, const_tssType       // busy, by another processor. None writes to a TSS in long mode

@@ -73,14 +73,18 @@ func startProcessors() {
 	own := load32(lapic+lapicID) >> 24
 	cpus[0].trapPage, mon().APIC[0] = abi.TrapSlot, own<<24
 	why := whyOne()
-	if why == "" {
+	if why == "" || hasPrefix("smp=try") {
 		prepareStart()
 		for i := range listed.N {
 			if id := uint32(listed.APIC[i]); id != own && in.Processors < abi.MaxProcessors {
 				startProcessor(in.Processors, id)
 			}
 		}
-		why = "the others did not start, or there is no room for them"
+		if why == "" {
+			why = "the others did not start, or there is no room for them"
+		} else {
+			stopStarted()
+		}
 	}
 	if in.Processors < in.Listed {
 		puts("thurward: kernel: ")
@@ -91,6 +95,18 @@ func startProcessors() {
 		puts(why)
 		putc('\n')
 	}
+}
+
+// stopStarted resets the processors that were started only to find out whether they start.
+func stopStarted() {
+	n := info().Processors - 1
+	for i := uint32(1); i <= n; i++ {
+		command(mon().APIC[i]>>24, icrINIT)
+	}
+	mon().Processors, info().Processors = 1, 1
+	puts("thurward: kernel: smp=try: others that start: ")
+	putu(uint64(n))
+	putc('\n')
 }
 
 // whyOne says why only one processor can be used; "" where more can.
