@@ -2,12 +2,12 @@ package importing
 
 import (
 	"fmt"
+	"net/netip"
+	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/thurward/thurward/internal/host/importer"
 	"github.com/thurward/thurward/internal/shared/packet"
-	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
 // The kinds of difference. The first three are what a note of the importer says of a rule.
@@ -18,59 +18,14 @@ const (
 	answer     = "answer"                    // neither does, but only one tells the sender: any note announces it
 )
 
-// A class is what thurward does by design for every policy, whatever was imported.
-type class struct {
-	name string
-	why  string
-	is   func(c *comparison, s *step) bool
-}
-
-// classes are tried in order for what is different. Each looks at what both did, at the packet,
-// and at thurward's own reason: a difference that a rule makes is in none of them.
-var classes = []class{
-	{"other protocols", "protocols other than TCP, UDP and ICMP, such as GRE and ESP, are not forwarded",
-		func(_ *comparison, s *step) bool {
-			p := s.sent.proto
-			return s.kind == stricter && p != packet.TCP && p != packet.UDP && p != packet.ICMP
-		}},
-	{"fragments", "fragments are dropped where the policy does not say `fragments: reassemble`",
-		func(_ *comparison, s *step) bool {
-			return s.kind == stricter && (s.sent.more || s.sent.offset > 0) && s.t.reason == verdict.FragmentedIPv4
-		}},
-	{"ICMP of no flow", "of ICMP, echo is forwarded, and errors about packets of a flow",
-		func(_ *comparison, s *step) bool {
-			return s.kind != permissive && s.sent.proto == packet.ICMP && s.loose && s.sent.typ != packet.EchoRequest
-		}},
-	{"ICMP errors of flows", "errors about packets of a flow pass, whatever the rules say",
-		func(_ *comparison, s *step) bool {
-			return s.kind == permissive && s.sent.proto == packet.ICMP && s.about
-		}},
-	{"no connection", "TCP segments other than a SYN begin nothing",
-		func(_ *comparison, s *step) bool {
-			return s.loose && s.sent.proto == packet.TCP && s.sent.flags&(syn|ack|rst) != syn && s.t.fate != forwarded &&
-				(s.kind == answer || s.kind == stricter && s.t.reason == verdict.ConntrackInvalid)
-		}},
-	{"martians", "a packet whose source or destination cannot be at its interface is dropped",
-		func(c *comparison, s *step) bool {
-			return s.kind == stricter && s.t.reason == verdict.Martian && c.a.behind(s.sent.src) != s.in
-		}},
-	{"hosts behind translation", "from the WAN, a host that source NAT covers is reached by destination NAT only",
-		func(c *comparison, s *step) bool {
-			return s.kind == stricter && s.t.reason == verdict.UntranslatedDestination && s.in == c.g.wan
-		}},
-	{"own services", "the firewall itself answers ping and DNS of the LAN, and has no other service",
-		func(c *comparison, s *step) bool {
-			return s.kind == answer && c.a.own(s.sent.dst) && !c.dns(s)
-		}},
-}
-
 // A step is a packet that both firewalls were given.
 type step struct {
 	in    int
 	sent  datagram // to the kernel; thurward's may have another port of its own choice
 	what  string
-	loose bool // it is of no flow, on purpose
-	about bool // an ICMP error about a packet that was forwarded
+	loose bool      // it is of no flow, on purpose
+	about bool      // an ICMP error about a packet that was forwarded
+	flow  *datagram // that began the flow which it answers, or is an error about
 	k, t  outcome
 	kind  string // of difference, "" for none
 	class string
@@ -128,20 +83,61 @@ func (c *comparison) kindOf(s *step) string {
 	return ""
 }
 
-// announced reports whether a note says of a rule that the flow has met what is different.
+// announced reports whether a note says of a rule that the flow has met, and of this packet, what
+// is different.
 func (c *comparison) announced(s *step) bool {
-	for _, n := range c.notes {
-		if string(n.Effect) != s.kind && s.kind != answer {
-			continue
+	ps := s.packets(c.g.lan)
+	return slices.ContainsFunc(c.notes, func(n importer.Note) bool {
+		return (string(n.Effect) == s.kind || s.kind == answer) && s.met[placeOf(n.Place)] &&
+			(s.kind == answer || slices.ContainsFunc(ps, n.Packets.Has))
+	})
+}
+
+// placeOf returns the place of a rule as traces name it: notes may add to it.
+func placeOf(place string) string {
+	if m := rePlace.FindString(place); m != "" {
+		return m
+	}
+	return place
+}
+
+var rePlace = regexp.MustCompile(`^line \d+|^.* handle \d+`)
+
+// packets returns a packet as a note tells of it, which is how a filter sees it: with its
+// destination translated, and its source not yet; in answers, with all translation undone. Which
+// of the addresses were translated is not known here, so that there are several.
+func (s *step) packets(lan int) (ps []importer.Packet) {
+	first := importer.Packet{FromLAN: s.in == lan, Protocol: s.sent.proto, Type: s.sent.typ,
+		Src: number(s.sent.src), SrcPort: s.sent.sport, Answer: s.flow != nil}
+	if s.sent.proto == packet.ICMP {
+		first.SrcPort = 0
+	}
+	add := func(d *datagram) {
+		p := first
+		if p.Dst = number(d.dst); s.sent.proto != packet.ICMP {
+			p.Port = d.dport
 		}
-		for p := range s.met {
-			if rest, ok := strings.CutPrefix(n.Place, p); ok && (rest == "" || rest[0] < '0' || rest[0] > '9') {
-				return true
-			}
+		ps = append(ps, p)
+	}
+	add(&s.sent)
+	for _, o := range []*outcome{&s.k, &s.t} {
+		if o.fate == forwarded {
+			add(&o.d)
 		}
 	}
-	return false
+	if s.flow != nil {
+		add(&datagram{dst: s.flow.src, dport: s.flow.sport})
+	}
+	if s.loose { // what is of no flow may count as either
+		for _, p := range slices.Clone(ps) {
+			p.Answer = true
+			ps = append(ps, p)
+		}
+	}
+	return ps
 }
+
+func number(a netip.Addr) uint32 { return uint32(addr(a)) }
 
 // judge gives a packet to both. It reports whether both forwarded it.
 func (c *comparison) judge(s *step, toKernel, toThurward []datagram, met map[string]bool) bool {
@@ -234,7 +230,7 @@ func (c *comparison) probe(p *probe) error {
 	if s.k.out != c.g.lan && s.k.out != c.g.wan || s.t.out != s.k.out {
 		return nil
 	}
-	back := &step{in: s.k.out, what: "answer"}
+	back := &step{in: s.k.out, what: "answer", flow: &p.first[0]}
 	ka, ta := reply(&k), reply(&t)
 	ok := c.judge(back, []datagram{ka}, []datagram{ta}, met)
 	if ok {
@@ -246,7 +242,7 @@ func (c *comparison) probe(p *probe) error {
 		ok = c.judge(again, []datagram{d}, []datagram{d}, met)
 	}
 	if ok || p.first[0].proto != packet.TCP {
-		e := &step{in: s.k.out, what: "error", about: true}
+		e := &step{in: s.k.out, what: "error", about: true, flow: &p.first[0]}
 		c.judge(e, []datagram{unreachable(&k)}, []datagram{unreachable(&t)}, met)
 	}
 	return nil
@@ -260,7 +256,7 @@ func reply(d *datagram) datagram {
 	case packet.TCP:
 		r.flags, r.seq, r.ack, r.mss = syn|ack, 9000, d.seq+1, mss
 	case packet.UDP:
-		r.data = []byte("answer")
+		r.data = payload(r.sport, true)
 	case packet.ICMP:
 		r.typ = packet.EchoReply
 	}

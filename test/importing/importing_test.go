@@ -159,10 +159,8 @@ func (c *comparison) example(s *step, r *row) string {
 		fmt.Fprintf(&b, "      %s %s: %s\n", m.table, m.chain, c.k.places[m])
 	}
 	for _, n := range c.notes {
-		for p := range s.met {
-			if strings.HasPrefix(n.Place, p) {
-				fmt.Fprintf(&b, "      note: %s\n", n.String())
-			}
+		if s.met[placeOf(n.Place)] {
+			fmt.Fprintf(&b, "      note: %s\n", n.String())
 		}
 	}
 	return b.String()

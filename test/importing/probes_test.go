@@ -186,15 +186,29 @@ func first(proto uint8, src, dst netip.Addr, sport, dport uint16) datagram {
 	case packet.TCP:
 		d.flags, d.seq, d.mss = syn, 1000, mss
 	case packet.UDP:
-		d.data = []byte("probe of an import")
-		if dport == 53 { // a query that a name server answers
-			d.data = []byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x03com\x00\x00\x01\x00\x01")
-		}
+		d.data = payload(dport, false)
 	case packet.ICMP:
 		d.typ = packet.EchoRequest
 		d.dport = d.sport
 	}
 	return d
+}
+
+// payload is what a datagram says to a server's port, or from there. The kernel's helpers drop what
+// is not of their protocol, and name servers answer no nonsense.
+func payload(port uint16, answer bool) []byte {
+	switch {
+	case port == 53 && !answer:
+		return []byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x03com\x00\x00\x01\x00\x01")
+	case port == 161: // a GetRequest of SNMP, or a GetResponse
+		pdu := "\xa0"
+		if answer {
+			pdu = "\xa2"
+		}
+		return []byte("\x30\x26\x02\x01\x00\x04\x06public" + pdu + "\x19\x02\x01\x01\x02\x01\x00\x02\x01\x00" +
+			"\x30\x0e\x30\x0c\x06\x08\x2b\x06\x01\x02\x01\x01\x01\x00\x05\x00")
+	}
+	return []byte("a packet of the comparison")
 }
 
 const clientPort = 45678
