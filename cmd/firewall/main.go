@@ -63,6 +63,7 @@ func run(args arguments) error {
 	if err != nil {
 		return err
 	}
+	addLong(pool, memoryNeeded(policy, mtu))
 	nics, err := found.open(policy, pool)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/router"
 	"github.com/thurward/thurward/internal/guest/sys"
 	"github.com/thurward/thurward/internal/guest/virtio"
@@ -14,6 +15,9 @@ import (
 )
 
 const (
+	// longBuffers is the number of those for large frames: as many as the receive queues have
+	// of them, and half as many on their way. A machine without memory for them has none.
+	longBuffers = 48
 	// ringSize is the number of events that may wait to be printed.
 	ringSize = 4096
 	// tlsHeap is the memory of TLS in Go's heap beside the links, in bytes: certificates of
@@ -58,6 +62,17 @@ func lowerMTU(mtu int) string {
 		return " or the interfaces' mtu"
 	}
 	return ""
+}
+
+// addLong adds the long buffers, if there is memory for them beside what is needed.
+func addLong(pool *framebuf.Pool, needed uint64) {
+	const n = longBuffers * framebuf.LongSize
+	if needed+n > sys.FreeBytes() {
+		return
+	}
+	if mem, phys, err := sys.DMA(n, false); err == nil {
+		pool.AddLong(mem, phys)
+	}
 }
 
 // alloc returns memory for the flow table. memoryNeeded has checked that there is enough; a

@@ -104,7 +104,7 @@ func (p *ports) metrics() []export.Family {
 			"Large TCP segments sent.",
 			export.Counter, func(n *virtio.Net) uint64 { return n.Counters().TxLarge }),
 		per("thurward_interface_receive_no_buffer_total",
-			"Times that the receive queue could not be refilled.",
+			"Times that the receive queue could not be refilled, or that a received frame found no buffer.",
 			export.Counter, func(n *virtio.Net) uint64 { return n.Counters().RxNoBuffer }),
 		per("thurward_interface_interrupts_total",
 			"Interrupts of the device.", export.Counter, func(n *virtio.Net) uint64 { return n.Counters().Interrupts }),

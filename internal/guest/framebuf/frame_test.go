@@ -59,7 +59,7 @@ func TestPoolOfSpans(t *testing.T) {
 				p.Bytes(f)[j] = byte(i)
 			}
 			links.Push(&q, f, uint32(i))
-			l := p.Chain([]uint32{b}, []uint32{0}, Large{First: uint16(p.MaxLen())})
+			l := p.Chain([]uint32{b}, []uint32{0}, Large{First: uint32(p.MaxLen())})
 			if !l.IsLarge() || len(p.First(l)) != p.MaxLen() {
 				t.Errorf("span %d: a large frame with %d bytes", span, len(p.First(l)))
 			}

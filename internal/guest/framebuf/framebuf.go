@@ -59,6 +59,7 @@ type Pool struct {
 
 	large []Large // by first buffer
 	next  []part  // by buffer: the one after it in its chain
+	long  longs
 }
 
 // NewPool makes a pool of len(mem)/Size buffers over mem, whose bus address is phys (0
@@ -77,7 +78,7 @@ func NewPoolOf(mem []byte, phys uint64, span int) *Pool {
 	return p
 }
 
-// Cap returns the number of buffers, free or not.
+// Cap returns the number of buffers, free or not, without long ones.
 func (p *Pool) Cap() int { return cap(p.free) }
 
 // Numbers returns what all numbers of buffers are below.
@@ -89,7 +90,7 @@ func (p *Pool) Size() uint32 { return p.size }
 // MaxLen returns the length of the longest Ethernet frame that a buffer holds, in bytes.
 func (p *Pool) MaxLen() int { return int(p.most) }
 
-// Free returns the number of free buffers.
+// Free returns the number of free buffers, without long ones.
 func (p *Pool) Free() int { return len(p.free) }
 
 // Get takes a buffer from the pool. It reports false when none is left.
@@ -103,24 +104,29 @@ func (p *Pool) Get() (buf uint32, ok bool) {
 	return buf, true
 }
 
-// Put gives a buffer back. The caller must own it. An invalid number is ignored, and so is
-// a buffer when all are free.
+// Put gives a buffer back, long or not. The caller must own it. An invalid number is ignored,
+// and so is a buffer when all are free.
 func (p *Pool) Put(buf uint32) {
 	n := len(p.free)
 	if n == cap(p.free) || buf >= p.end {
+		p.long.put(buf)
 		return
 	}
 	p.free = p.free[:n+1]
 	p.free[n] = buf
 }
 
-// Buffer returns the whole buffer.
+// Buffer returns the whole buffer. It is not for long ones: see Whole.
 func (p *Pool) Buffer(buf uint32) []byte {
 	return p.span(buf, 0, p.size)
 }
 
-// Bytes returns the frame's bytes, from the Ethernet header to its last byte.
+// Bytes returns the frame's bytes, from the Ethernet header to its last byte, and none of a
+// large frame.
 func (p *Pool) Bytes(f Frame) []byte {
+	if p.IsLong(f.Buf) {
+		return nil
+	}
 	return p.first(f.Buf, f.Len)
 }
 
@@ -160,8 +166,11 @@ func (p *Pool) Head(f Frame) *[Head]byte {
 // Line returns the address of the cache line at offset off of a buffer, for prefetch.Read.
 // It is not checked, and is not a reference.
 func (p *Pool) Line(buf uint32, off int) uintptr {
+	if p.IsLong(buf) {
+		return uintptr(unsafe.Pointer(unsafe.SliceData(p.long.mem))) + uintptr(buf-p.long.first)*LongSize + uintptr(off)
+	}
 	return uintptr(unsafe.Pointer(unsafe.SliceData(p.mem))) + uintptr(buf)*Size + uintptr(off)
 }
 
-// Phys returns the bus address of the buffer's first byte.
+// Phys returns the bus address of the buffer's first byte. It is not for long ones: see Bus.
 func (p *Pool) Phys(buf uint32) uint64 { return p.phys + uint64(buf)*Size }

@@ -2,8 +2,8 @@ package framebuf
 
 // A large frame is a TCP segment that is longer than a link carries, with one set of
 // headers: whoever puts it on a link cuts it (segmentation offload; virtio 1.2, 5.1.6). It
-// lies in a chain of buffers, whose first has all headers. Its Frame has the number of the
-// first buffer, and a Len of 0: code for ordinary frames finds no bytes in it, so that a
+// lies in a chain of buffers, long ones or not, whose first has all headers. Its Frame has the
+// number of the first buffer, and a Len of 0: code for ordinary frames finds no bytes in it, so that a
 // large frame passes only where it is expected. The chain has one owner, like a buffer.
 // A Frame without bytes that is no chain has no Parts.
 
@@ -20,7 +20,7 @@ const MaxTotal = 14 + 65535
 // Transport; who has read its headers sets Headers and Segments, before it is sent.
 type Large struct {
 	Total     uint32 // length of the frame
-	First     uint16 // bytes of the frame in the first buffer
+	First     uint32 // bytes of the frame in the first buffer
 	Parts     uint16 // number of buffers; 0: there is no such frame
 	Size      uint16 // payload of each segment but the last
 	Transport uint16 // offset of the TCP header, whose checksum is that of the pseudo-header
@@ -43,15 +43,18 @@ func (p *Pool) First(f Frame) []byte {
 	if l.Parts == 0 {
 		return nil
 	}
-	return p.first(f.Buf, uint32(l.First))
+	if p.IsLong(f.Buf) {
+		return p.Whole(f.Buf)[Headroom : Headroom+l.First]
+	}
+	return p.first(f.Buf, l.First)
 }
 
 // Chain makes the buffers in bufs, at most MaxParts of them, a large frame of which each
 // buffer but the first has n[i] bytes, and the first l.First. It sets l.Parts and l.Total.
 func (p *Pool) Chain(bufs []uint32, n []uint32, l Large) Frame {
-	l.Parts, l.Total = uint16(len(bufs)), uint32(l.First)
+	l.Parts, l.Total = uint16(len(bufs)), l.First
 	for i := 1; i < len(bufs); i++ {
-		k := min(n[i], p.size)
+		k := min(n[i], uint32(len(p.Whole(bufs[i]))))
 		p.next[bufs[i-1]] = part{bufs[i], k}
 		l.Total += k
 	}
@@ -103,6 +106,6 @@ func (p *Pool) Copy(dst []byte, f Frame, off int) int {
 			return done
 		}
 		next, n := p.Next(buf)
-		buf, b = next, p.Buffer(next)[:n]
+		buf, b = next, p.Whole(next)[:n]
 	}
 }

@@ -33,7 +33,7 @@ func testLarge(t *testing.T, p *Pool) {
 			}
 			want = append(want, data...)
 		}
-		f := p.Chain(bufs[:k], n[:k], Large{First: uint16(first), Size: 1448})
+		f := p.Chain(bufs[:k], n[:k], Large{First: uint32(first), Size: 1448})
 		l := p.Large(f)
 		if !f.IsLarge() || int(l.Total) != len(want) || int(l.Parts) != k || l.Size != 1448 || !bytes.Equal(p.First(f), want[:first]) {
 			t.Fatalf("seed %d: %+v, want %d bytes in %d", seed, *l, len(want), k)

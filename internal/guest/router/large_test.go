@@ -35,7 +35,8 @@ func largeOf(p pkt, to [6]byte, size int) largeIn {
 	return largeIn{f, size}
 }
 
-// receiveLarge receives the large frames, in as many buffers as a device would use.
+// receiveLarge receives the large frames, in as many buffers as a device would use: of every
+// other length in a long one, while there are any.
 func (w *wire) receiveLarge(dst []framebuf.Frame) (n int) {
 	for ; n < len(dst) && len(w.large) > 0; n++ {
 		x := w.large[0]
@@ -43,15 +44,19 @@ func (w *wire) receiveLarge(dst []framebuf.Frame) (n int) {
 		var bufs, k [framebuf.MaxParts]uint32
 		parts, off := 0, framebuf.Headroom
 		for rest := x.f; len(rest) > 0; parts++ {
-			b, ok := w.pool.Get()
+			get := w.pool.Get
+			if len(x.f)%2 == 0 && w.pool.FreeLong() > 0 {
+				get = w.pool.GetLong
+			}
+			b, ok := get()
 			if !ok {
 				panic("no buffers")
 			}
-			c := copy(w.pool.Buffer(b)[off:], rest)
+			c := copy(w.pool.Whole(b)[off:], rest)
 			off, rest, bufs[parts], k[parts] = 0, rest[c:], b, uint32(c)
 		}
 		l4 := packet.EthLen + int(x.f[14]&15)*4
-		dst[n] = w.pool.Chain(bufs[:parts], k[:parts], framebuf.Large{First: uint16(k[0]), Size: uint16(x.size), Transport: uint16(l4)})
+		dst[n] = w.pool.Chain(bufs[:parts], k[:parts], framebuf.Large{First: k[0], Size: uint16(x.size), Transport: uint16(l4)})
 	}
 	return n
 }
@@ -98,6 +103,7 @@ func (l *lab) takesLarge(out ...int) {
 		l.e.port[i].large = true
 	}
 	l.e.port[lan].burst, l.e.port[wan].burst = 2*Batch, 2*Batch
+	l.pool.AddLong(make([]byte, 3*framebuf.LongSize), 0)
 }
 
 // TestLargeIsItsSegments sends large frames through one firewall and their segments
@@ -313,7 +319,7 @@ func TestLargeWithoutBuffers(t *testing.T) {
 	l.takesLarge()
 	l.handshake(host, 4000, web, 80)
 	p := tcpSeg(host, 4000, web, 80, packet.ACK, 1001, 5001)
-	p.data, p.df = make([]byte, 8000), true
+	p.data, p.df = make([]byte, 8001), true
 	l.port[lan].large = append(l.port[lan].large, largeOf(p, lanMAC, 1448))
 	var held []uint32
 	for l.pool.Free() > 5+5 { // 5 for its parts, and one too few for its segments

@@ -57,7 +57,7 @@ type NetCounters struct {
 	RxMalformed          uint64 // too short, or not as their headers of virtio say: see offload.go
 	RxCompleted          uint64 // frames whose checksums were completed on arrival
 	RxLarge, TxLarge     uint64 // large frames: segments of TCP that the links' ends cut
-	RxNoBuffer           uint64 // times the receive queue could not be refilled: the pool was empty
+	RxNoBuffer           uint64 // times the receive queue could not be refilled, or a frame not be copied: the pool was empty
 	TxFull               uint64 // frames refused because the transmit queue had no room
 	TxKicks              uint64 // notifications because the transmit queue made no progress: see Kick
 	Notifies, Interrupts uint64
@@ -83,6 +83,7 @@ type Net struct {
 	armed  bool
 
 	takes, sends bool // large frames, from and to the device
+	long         longs
 }
 
 // A NetDevice is a network device that has not been started: its features are negotiated
@@ -191,10 +192,14 @@ func (n *Net) Counters() *NetCounters {
 	return &n.c
 }
 
-// refill posts buffers for reception, as many as descriptors and pool allow.
+// refill posts buffers for reception: long ones while large frames come, or else as many as
+// descriptors and pool allow.
 func (n *Net) refill() {
 	q := n.rx
-	for q.room() > 0 {
+	if n.long.credit > 0 {
+		n.refillLong()
+	}
+	for n.long.posted == 0 && q.room() > 0 {
 		b, ok := n.pool.Get()
 		if !ok {
 			n.c.RxNoBuffer++
@@ -222,7 +227,7 @@ func (n *Net) Receive(dst []framebuf.Frame) int {
 		return 0
 	}
 	n.fetch(min(avail, len(dst)))
-	got, before, large := 0, avail, false
+	got, before, large, was := 0, avail, false, n.c.RxLarge
 	bytes := uint64(0)
 	for ; avail > 0 && got < len(dst) && !(large && before-avail > Burst-framebuf.MaxParts); avail-- {
 		b, ln := q.take()
@@ -231,38 +236,51 @@ func (n *Net) Receive(dst []framebuf.Frame) int {
 			n.giveUp(q.stopped)
 			break
 		}
-		if ln < netHeader || ln > n.room {
-			q.badLength++
-			q.stop("the device says it wrote more or less than a buffer holds")
-			n.pool.Put(b)
+		if !n.pool.IsLong(b) {
+			if ln < netHeader || ln > n.room {
+				n.lied(b)
+				break
+			}
+			hdr := n.pool.Buffer(b)[framebuf.Headroom-netHeader : framebuf.Headroom]
+			if ln >= netHeader+minFrame && hdr[hdrFlags]&needsCsum == 0 && hdr[hdrGSO] == gsoNone &&
+				(n.feat&featMRGRxBuf == 0 || hdr[hdrBuffers] == 1 && hdr[hdrBuffers+1] == 0) {
+				dst[got] = framebuf.Frame{Buf: b, Len: ln - netHeader}
+				bytes += uint64(ln - netHeader)
+				got++
+				continue
+			}
+		} else if n.long.posted--; ln < netHeader || ln > framebuf.LongSize {
+			n.lied(b)
+			break
+		}
+		f, k, total := n.offloaded(b, ln, avail)
+		avail -= k
+		large = large || k > 0
+		if total != 0 {
+			dst[got] = f
+			bytes += uint64(total)
+			got++
+		}
+		if q.stopped != "" {
 			n.giveUp(q.stopped)
 			break
 		}
-		hdr := n.pool.Buffer(b)[framebuf.Headroom-netHeader : framebuf.Headroom]
-		if ln < netHeader+minFrame || hdr[hdrFlags]&needsCsum != 0 || hdr[hdrGSO] != gsoNone ||
-			n.feat&featMRGRxBuf != 0 && (hdr[hdrBuffers] != 1 || hdr[hdrBuffers+1] != 0) {
-			f, k, total := n.offloaded(b, ln, avail)
-			avail -= k
-			large = large || k > 0
-			if total != 0 {
-				dst[got] = f
-				bytes += uint64(total)
-				got++
-			}
-			if q.stopped != "" {
-				n.giveUp(q.stopped)
-				break
-			}
-			continue
-		}
-		dst[got] = framebuf.Frame{Buf: b, Len: ln - netHeader}
-		bytes += uint64(ln - netHeader)
-		got++
 	}
 	n.c.RxPackets += uint64(got)
 	n.c.RxBytes += bytes
+	if n.long.credit > 0 || n.c.RxLarge != was {
+		n.long.saw(int(n.c.RxLarge-was), got)
+	}
 	n.refill()
 	return got
+}
+
+// lied gives the device up since it says it wrote what buffer b cannot hold.
+func (n *Net) lied(b uint32) {
+	n.rx.badLength++
+	n.rx.stop("the device says it wrote more or less than a buffer holds")
+	n.pool.Put(b)
+	n.giveUp(n.rx.stopped)
 }
 
 // fetch prefetches the used entries, headers and descriptors of the next k frames, and the
@@ -383,7 +401,7 @@ func (n *Net) Arm() bool {
 	}
 	n.armed = true
 	work := n.rx.arm()
-	if n.rx.room() > int(n.rx.size)/2 && n.tx.arm() {
+	if n.rx.room() > int(n.rx.size)/2 && n.long.posted < fewLong && n.tx.arm() {
 		work = true
 	}
 	return work

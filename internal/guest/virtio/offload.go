@@ -76,7 +76,7 @@ type chain struct {
 func (n *Net) offloaded(b, ln uint32, avail int) (f framebuf.Frame, further int, total uint32) {
 	c := chain{k: 1}
 	c.buf[0], c.n[0] = b, ln-netHeader
-	h := (*[netHeader]byte)(n.pool.Buffer(b)[framebuf.Headroom-netHeader:])
+	h := (*[netHeader]byte)(n.pool.Whole(b)[framebuf.Headroom-netHeader:])
 	buffers := 1
 	if n.feat&featMRGRxBuf != 0 {
 		buffers = int(binary.LittleEndian.Uint16(h[hdrBuffers:]))
@@ -95,6 +95,8 @@ func (n *Net) offloaded(b, ln uint32, avail int) (f framebuf.Frame, further int,
 		for _, b := range c.buf[:c.k] {
 			n.pool.Put(b)
 		}
+	} else if !f.IsLarge() && n.pool.IsLong(f.Buf) {
+		f, total = n.shorten(f)
 	}
 	return f, further, total
 }
@@ -111,11 +113,14 @@ func (n *Net) collect(c *chain, buffers, avail int) (further int, ok bool) {
 	}
 	for further = 0; further < buffers-1; further++ {
 		b, ln := q.take()
+		if b != noBuf && n.pool.IsLong(b) {
+			n.long.posted--
+		}
 		switch {
 		case b == noBuf:
 			q.badUsed()
 			return further, false
-		case ln == 0 || ln > n.pool.Size():
+		case ln == 0 || ln > uint32(len(n.pool.Whole(b))):
 			q.badLength++
 			q.stop("the device says it wrote more or less than a buffer holds")
 		case c.k < len(c.buf):
@@ -145,13 +150,13 @@ func (n *Net) accept(h *[netHeader]byte, c *chain) (f framebuf.Frame, total uint
 	}
 	switch h[hdrGSO] {
 	case gsoNone:
-		if c.k > 1 {
+		if c.k > 1 || int(total) > n.pool.MaxLen() {
 			return f, 0 // longer than the MTU
 		}
 		f = framebuf.Frame{Buf: c.buf[0], Len: total}
 		if partial {
 			n.c.RxCompleted++
-			packet.FinishChecksum(n.pool.Bytes(f), int(start), int(offset))
+			packet.FinishChecksum(n.pool.Whole(f.Buf)[framebuf.Headroom:][:total], int(start), int(offset))
 		}
 	case gsoTCPv4:
 		size := binary.LittleEndian.Uint16(h[hdrSize:])
@@ -160,7 +165,7 @@ func (n *Net) accept(h *[netHeader]byte, c *chain) (f framebuf.Frame, total uint
 			return f, 0
 		}
 		n.c.RxLarge++
-		f = n.pool.Chain(c.buf[:c.k], c.n[:c.k], framebuf.Large{First: uint16(c.n[0]), Size: size, Transport: uint16(start)})
+		f = n.pool.Chain(c.buf[:c.k], c.n[:c.k], framebuf.Large{First: c.n[0], Size: size, Transport: uint16(start)})
 	default:
 		return f, 0
 	}
@@ -193,7 +198,7 @@ func (n *Net) postMixed(src []framebuf.Frame) (k int, bytes uint64) {
 // postLarge posts a large frame.
 func (n *Net) postLarge(f framebuf.Frame, l *framebuf.Large) {
 	const start = framebuf.Headroom - netHeader
-	h := (*[netHeader]byte)(n.pool.Buffer(f.Buf)[start:])
+	h := (*[netHeader]byte)(n.pool.Whole(f.Buf)[start:])
 	h[hdrFlags], h[hdrGSO] = needsCsum, gsoTCPv4
 	binary.LittleEndian.PutUint16(h[hdrLen:], l.Headers)
 	binary.LittleEndian.PutUint16(h[hdrSize:], l.Size)
@@ -201,7 +206,7 @@ func (n *Net) postLarge(f framebuf.Frame, l *framebuf.Large) {
 	binary.LittleEndian.PutUint16(h[hdrOffset:], tcpChecksum)
 	binary.LittleEndian.PutUint16(h[hdrBuffers:], 0)
 	n.c.TxLarge++
-	addr, ln := n.pool.Phys(f.Buf)+start, uint32(l.First)+netHeader
+	addr, ln := n.pool.Bus(f.Buf)+start, l.First+netHeader
 	if l.Parts == 1 {
 		n.tx.post(addr, ln, 0, f.Buf)
 	} else {
@@ -209,7 +214,7 @@ func (n *Net) postLarge(f framebuf.Frame, l *framebuf.Large) {
 		buf := f.Buf
 		for range l.Parts - 1 {
 			buf, ln = n.pool.Next(buf)
-			id = n.tx.postNext(id, n.pool.Phys(buf), ln, buf)
+			id = n.tx.postNext(id, n.pool.Bus(buf), ln, buf)
 		}
 	}
 	n.pool.Sent(f)

@@ -42,7 +42,7 @@ type netHdr struct {
 // spread delivers a frame in as many buffers as it needs; false if there are too few.
 func (d *fakeNet) spread(h netHdr, f []byte) bool {
 	var ids []uint16
-	var lens []uint32
+	var lens, most []uint32
 	var head []byte
 	all := append(make([]byte, netHeader), f...)
 	for len(all) > 0 {
@@ -55,7 +55,7 @@ func (d *fakeNet) spread(h netHdr, f []byte) bool {
 		}
 		k := copy(b, all)
 		all = all[k:]
-		ids, lens = append(ids, id), append(lens, uint32(k))
+		ids, lens, most = append(ids, id), append(lens, uint32(k)), append(most, uint32(len(b)))
 	}
 	if !h.lie {
 		h.buffers = uint16(len(ids))
@@ -70,7 +70,7 @@ func (d *fakeNet) spread(h netHdr, f []byte) bool {
 		case h.empty:
 			lens[i] = 0
 		case h.long:
-			lens[i] = uint32(max(d.span, 1)*framebuf.Size + 1)
+			lens[i] = most[i] + 1
 		case h.again:
 			id = ids[0]
 		}
@@ -408,16 +408,20 @@ func FuzzOffloads(f *testing.F) {
 	f.Add([]byte{1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0, 3, 0, 40}, uint16(5000))
 	f.Add([]byte{1, 0, 0, 0, 0, 0, 34, 0, 6, 0, 1, 0, 200}, uint16(100))
 	f.Add([]byte{1, 1, 54, 0, 0x20, 0x23, 34, 0, 16, 0, 3, 0, 40}, uint16(40000))
+	f.Add(bytes.Repeat([]byte{1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0, 3, 0, 0}, 12), uint16(21_001)) // long buffers
 	f.Fuzz(func(t *testing.T, in []byte, size uint16) {
 		d := newFake(allOffloads)
 		d.span = 1 + int(size>>15)*2
-		n, p := openOffloads(t, d, 400-150*int(size>>15), NetOptions{QueueSize: 128})
+		n, p := openLong(t, d, 400-150*int(size>>15), 5, NetOptions{QueueSize: 128})
 		for len(in) >= 13 && n.Stopped() == "" {
 			w := func(i int) uint16 { return binary.LittleEndian.Uint16(in[i:]) }
 			h := netHdr{flags: in[0], gso: in[1], len: w(2), size: w(4), start: w(6), offset: w(8), buffers: w(10), lie: in[12]&1 != 0}
 			h.empty, h.long, h.again = int(in[12]>>1&3)*9, int(in[12]>>3&3)*9, int(in[12]>>5&3)*9
 			in = in[13:]
 			d.spread(h, make([]byte, size))
+			if size&1 != 0 {
+				d.deliver(make([]byte, 60))
+			}
 			var dst [16]framebuf.Frame
 			k := n.Receive(dst[:])
 			for _, f := range dst[:k] {
@@ -439,7 +443,7 @@ func FuzzOffloads(f *testing.F) {
 				d.sentLarge(t)
 			}
 			n.Kick()
-			if left := p.Cap() - p.Free() - (128 - n.rx.room()) - (128 - n.tx.room()); left != 0 && n.Stopped() == "" {
+			if left := p.Cap() - p.Free() + 5 - p.FreeLong() - (128 - n.rx.room()) - (128 - n.tx.room()); left != 0 && n.Stopped() == "" {
 				t.Fatalf("%d buffers are nobody's", left)
 			}
 		}

@@ -45,6 +45,7 @@ func (n *Net) Renew() error {
 	n.c.RxLost += uint64(n.rx.unread())
 	n.c.TxLost += uint64(n.tx.requests() - n.tx.unread())
 	n.rx.takeBack(n.pool)
+	n.long = longs{}
 	n.tx.takeBack(n.pool)
 	feat, err := negotiate(n.t, netID, n.feat)
 	if err != nil {

@@ -155,7 +155,7 @@ var schema = [...]Metric{
 	{"thurward_interface_receive_completed_total", Counter, l("interface"), "Received frames whose checksums the firewall completed (checksum offload)."},
 	{"thurward_interface_receive_large_total", Counter, l("interface"), "Large TCP segments received (segmentation offload)."},
 	{"thurward_interface_receive_malformed_total", Counter, l("interface"), "Received frames that violate the negotiated features."},
-	{"thurward_interface_receive_no_buffer_total", Counter, l("interface"), "Times that the receive queue could not be refilled."},
+	{"thurward_interface_receive_no_buffer_total", Counter, l("interface"), "Times that the receive queue could not be refilled, or that a received frame found no buffer."},
 	{"thurward_interface_receive_packets_total", Counter, l("interface"), "Frames received."},
 	{"thurward_interface_resets_total", Counter, l("interface"), "Times that the device was reset and set up again."},
 	{"thurward_interface_transmit_bytes_total", Counter, l("interface"), "Bytes sent."},
