@@ -95,7 +95,7 @@ policy compiled in. To change it, edit the policy and build a new image.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newCheckCmd(), newBuildCmd(), newRunCmd(), newReplayCmd(), newEventsCmd(), newTopCmd())
 	root.AddCommand(newTestCmd(), newSuggestCmd(), newInitCmd(), newDoctorCmd(), newInspectCmd(), newVerifyCmd())
-	root.AddCommand(newExplainCmd(), newDiffCmd(), newImportCmd(), newExportCmd(), newVersionCmd())
+	root.AddCommand(newExplainCmd(), newDiffCmd(), newImportCmd(), newExportCmd(), newVersionCmd(), newFmtCmd())
 	for _, command := range more {
 		root.AddCommand(command())
 	}

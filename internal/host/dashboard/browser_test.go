@@ -219,7 +219,7 @@ func demonstration(now time.Time) *Model {
 }
 
 // TestScreenshots writes the pictures of docs/images into the folder that
-// PAGE_SCREENSHOTS names; PNGs are then made small (docs/observability.md says how).
+// PAGE_SCREENSHOTS names; pngquant (64 colours) then makes them small.
 func TestScreenshots(t *testing.T) {
 	dir := os.Getenv("PAGE_SCREENSHOTS")
 	if dir == "" {
