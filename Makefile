@@ -110,13 +110,23 @@ lint: ## gofmt, go vet, staticcheck, govulncheck
 	@scripts/lint.sh
 
 .PHONY: deb install-test
-deb: build/kernel.elf build/firewall.elf build/firewall-dot.elf ## build/thurward.deb, the Debian package (docs/install.md)
+deb: build/kernel.elf build/firewall.elf build/firewall-dot.elf build/toolchain.json ## build/thurward.deb, the Debian package (docs/install.md)
 	$(GO) build -trimpath -buildvcs=false -ldflags='-s -w $(STAMP)' -o build/thurward ./cmd/thurward
+	rm -rf build/man && mkdir -p build/man
+	$(GO) run -tags man ./cmd/thurward man build/man
 	GO="$(GO)" scripts/deb.sh "$(VERSION)" "$$($(GO) env GOARCH)" build build/thurward.deb
 
-install-test: deb ## the package on a Debian 12: install, init, build, service, traffic, deploy, remove (root; FRESH=1: a fresh one)
+# The package for arm64 has the same parts: they are the virtual machine's.
+.PHONY: build/arm64/thurward.deb
+build/arm64/thurward.deb: deb
+	@mkdir -p build/arm64
+	GOARCH=arm64 $(GO) build -trimpath -buildvcs=false -ldflags='-s -w $(STAMP)' -o build/arm64/thurward ./cmd/thurward
+	cp -r build/*.elf build/toolchain.json build/man build/arm64/
+	GO="$(GO)" scripts/deb.sh "$(VERSION)" arm64 build/arm64 $@
+
+install-test: deb build/arm64/thurward.deb ## the package on a Debian 12: install, init, build, service, traffic, deploy, remove (root; FRESH=1: a fresh one)
 	@scripts/need.sh install
-	test/install/install.sh build/thurward.deb
+	test/install/install.sh build/thurward.deb build/arm64/thurward.deb
 
 # What is published: docs/release.md. Everything is compiled by internal/host/kernelbuild,
 # and nothing is fetched but modules that go.sum pins.
@@ -128,7 +138,7 @@ reproduce: ## make release again, in another folder with empty caches, and compa
 
 test-release: ## signatures against the real cosign, and certificates; compiles cosign (docs/release.md)
 	$(TOOL) -n cosign >/dev/null
-	$(GO) test -count=1 -timeout 20m ./test/release -run 'TestCosign' -cosign
+	$(GO) test -count=1 -timeout 20m ./test/release -run 'TestCosign|TestKeyless' -cosign
 	$(GO) test -count=1 -timeout 20m -modfile=tools/go.mod -tags sigstore ./cmd/thurward-sigstore ./internal/host/oci
 
 # Verifies certificates: thurward verify --certificate-identity runs it.

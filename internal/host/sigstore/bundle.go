@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -113,6 +114,10 @@ var names = []string{"mediaType", "verificationMaterial", "messageSignature", "d
 	"x509CertificateChain", "tlogEntries", "timestampVerificationData", "hint", "messageDigest", "algorithm", "digest",
 	"signature", "payload", "payloadType", "signatures", "sig", "keyid"}
 
+// raw are the fields that are not read but handed on, to a client that reads names exactly. In
+// them the same names may stand in another letter case: a log's entry has keyId.
+var raw = []string{"certificate", "x509CertificateChain", "tlogEntries", "timestampVerificationData"}
+
 // exact refuses what Go's decoder reads and others do not, or otherwise: a name in other
 // letter case, or twice in one object. Two readers of one bundle must not see two.
 func exact(b []byte) error {
@@ -122,6 +127,7 @@ func exact(b []byte) error {
 		key  bool            // the next string is a name
 	}
 	var open []object
+	within := 0 // how many values are open where one that is not read begins; 0: it is read
 	for {
 		t, err := d.Token()
 		if err != nil {
@@ -153,9 +159,17 @@ func exact(b []byte) error {
 					return fmt.Errorf("%q is there twice", v)
 				}
 				open[top].seen[fold] = true
-				for _, n := range names {
-					if strings.EqualFold(n, v) && n != v {
-						return fmt.Errorf("%q is %q in other letter case", v, n)
+				if len(open) <= within {
+					within = 0 // that value is over
+				}
+				if within == 0 {
+					for _, n := range names {
+						if strings.EqualFold(n, v) && n != v {
+							return fmt.Errorf("%q is %q in other letter case", v, n)
+						}
+					}
+					if slices.Contains(raw, v) {
+						within = len(open)
 					}
 				}
 				open[top].key = false

@@ -45,6 +45,29 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// TestLogEntries: what a log says has names of its own, as keyId, which is keyid elsewhere.
+// It ends where it ends, and has no name twice.
+func TestLogEntries(t *testing.T) {
+	good := strings.Replace(fmt.Sprintf(cosigns, "aGludA==", "AAAA", "AAAA"), `"publicKey":{"hint":"aGludA=="}`,
+		`"certificate":{"rawBytes":"AAAA"},"tlogEntries":[{"logId":{"keyId":"AAAA"}},{"Signature":{"KEYID":[{"keyid":1}]}}]`, 1)
+	b, err := Parse([]byte(good))
+	if err != nil || b.Keyed() {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ from, to, want string }{
+		"a name twice in it":    {`"keyId":"AAAA"`, `"keyId":"AAAA","keyid":"AAAA"`, `"keyid" is there twice`},
+		"a name behind it":      {`"signature":"AAAA"`, `"signaturE":"AAAA"`, `"signaturE" is "signature" in other letter case`},
+		"a name beside it":      {`"tlogEntries"`, `"Hint":"x","tlogEntries"`, `"Hint" is "hint" in other letter case`},
+		"a name right after it": {`]},"messageSignature"`, `],"publickey":{"hint":""}},"messageSignature"`, `"publickey" is "publicKey" in other letter case`},
+		"itself":                {`"tlogEntries"`, `"tlogentries"`, `"tlogentries" is "tlogEntries" in other letter case`},
+	} {
+		bad := strings.Replace(good, c.from, c.to, 1)
+		if _, err := Parse([]byte(bad)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
 // TestParseKey: keys that cosign does not make are refused, with the remedy.
 func TestParseKey(t *testing.T) {
 	encode := func(kind string, key any) []byte {

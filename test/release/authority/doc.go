@@ -1,0 +1,4 @@
+//go:build !sigstore
+
+// Package authority is empty without the build tag sigstore.
+package authority
