@@ -1,6 +1,6 @@
 #!/bin/sh
 # deb.sh VERSION ARCH FOLDER PACKAGE: makes the Debian package of the programs and parts in
-# FOLDER (thurward, kernel.elf, firewall.elf, firewall-dot.elf). The same input gives the
+# FOLDER (thurward, kernel.elf, firewall.elf, firewall-dot.elf, toolchain.json, man/*.1). The same input gives the
 # same package: times are SOURCE_DATE_EPOCH, without it that of the last commit. NFPM names
 # nfpm, which is built where it is not given.
 set -eu
@@ -15,6 +15,14 @@ v[0-9]*) VERSION=${VERSION#v} ;;
 esac
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 export VERSION ARCH OUT SOURCE_DATE_EPOCH
+
+# The parts are for the virtual machine, whatever the host is; lintian wants that said.
+other='#'
+[ "$ARCH" = amd64 ] || other=
+sed "s/^@OTHER@/$other/" packaging/deb/lintian-overrides >"$OUT/lintian-overrides"
+rm -rf "$OUT/man1"
+mkdir -p "$OUT/man1"
+for page in "$OUT"/man/*.1; do gzip -9nc "$page" >"$OUT/man1/${page##*/}.gz"; done
 
 gzip -9n >"$OUT/changelog.gz" <<EOF
 thurward ($VERSION) unstable; urgency=medium

@@ -49,6 +49,7 @@ if [ "${1:-run}" = test ]; then
 	need dnsperf dnsperf
 	need unbound unbound
 	need virt-xml-validate libvirt-clients
+	need xmllint libxml2-utils
 fi
 if [ "${1:-run}" = install ]; then
 	need curl curl

@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
 # release.sh VERSION COMMIT: all that is published, into build/release. The same commit
-# gives the same bytes: times are the epoch, names are sorted, owners are root. Nothing is
-# signed here: keys are not where things are built (docs/release.md).
+# gives the same bytes: times are the epoch, in packages the commit's (SOURCE_DATE_EPOCH says
+# another), names are sorted, owners are root. Nothing is signed here: keys are not where
+# things are built (docs/release.md).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$1 commit=$2
+made=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export LC_ALL=C TZ=UTC SOURCE_DATE_EPOCH=0 CGO_ENABLED=0
 umask 022
 out=build/release parts=internal/host/parts/embedded
 rm -rf "$out" "$parts"
 mkdir -p "$out" "$parts"
+# Tools that only run here may be compiled in a cache of their own (TOOLCACHE).
+toolcache=${TOOLCACHE:-$(go env GOCACHE)}
 part() { go run ./internal/host/kernelbuild/part -version "$version" -commit "$commit" "$@"; }
 
 echo "release: kernel, firewall, firewall with TLS"
@@ -51,7 +55,7 @@ oci -o "$out/thurward-image_$version.oci.tar" -title "thurward: image of rules.y
 	"amd64:boot/thurward.img=$img" "amd64:boot/thurward.img.provenance.json=$img.provenance.json" "amd64:boot/thurward.img.sbom.json=$img.sbom.json"
 
 echo "release: list of what the command line links (CycloneDX)"
-go tool -modfile=tools/go.mod cyclonedx-gomod app -json -noserial -main cmd/thurward -output "$out/thurward_$version.sbom.json" .
+GOCACHE=$toolcache go tool -modfile=tools/go.mod cyclonedx-gomod app -json -noserial -main cmd/thurward -output "$out/thurward_$version.sbom.json" .
 # It writes when and with which build of itself, and versions of a checkout of git.
 python3 - "$out/thurward_$version.sbom.json" "$version" <<'PY'
 import json, sys
@@ -69,8 +73,9 @@ PY
 
 echo "release: packages for Debian"
 for arch in amd64 arm64; do
-	cp "$parts"/*.elf "build/stage/$arch/"
-	scripts/deb.sh "$version" "$arch" "build/stage/$arch" "$out/thurward_${version}_$arch.deb"
+	cp "$parts"/{*.elf,toolchain.json} "build/stage/$arch/"
+	cp -r build/stage/man "build/stage/$arch/"
+	GOCACHE=$toolcache SOURCE_DATE_EPOCH=$made scripts/deb.sh "$version" "$arch" "build/stage/$arch" "$out/thurward_${version}_$arch.deb"
 done
 
 (cd "$out" && sha256sum -- * >SHA256SUMS)

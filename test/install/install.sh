@@ -1,7 +1,8 @@
 #!/bin/bash
-# install.sh PACKAGE: what a person does with the Debian package, on a Debian 12 with systemd
+# install.sh PACKAGE [OTHER...]: what a person does with the Debian package, on a Debian 12 with systemd
 # in namespaces of this machine: install, init, build, start the service, traffic, another
-# policy, one that does not work, remove.
+# policy, one that does not work, remove. Of the others, which are for other processors, only
+# what lintian says is checked.
 #
 #	TREE=DIR    the system: a folder made by debootstrap (--include=systemd,systemd-sysv,
 #	            dbus,iproute2,procps,curl,python3). Without it this machine's own, if
@@ -12,6 +13,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 package=$(realpath "$1")
+shift
 
 passed=0 failed=0 skipped=0
 ok() { passed=$((passed + 1)); echo "ok: $*"; }
@@ -63,8 +65,10 @@ else
 fi
 
 if command -v lintian >/dev/null; then
-	lintian --allow-root --tag-display-limit 0 "$package" 2>&1 | grep -v '^N: \| no-manual-page ' >"$work/out" || true
-	if [ -s "$work/out" ]; then bad "lintian: $(cat "$work/out")"; else ok "lintian has nothing to say but what is listed"; fi
+	for p in "$package" "$@"; do
+		lintian --allow-root --tag-display-limit 0 "$p" 2>&1 | grep -v '^N: ' >"$work/out" || true
+		if [ -s "$work/out" ]; then bad "lintian: $p: $(cat "$work/out")"; else ok "lintian has nothing to say but what is listed: $p"; fi
+	done
 else
 	skip "lintian: it is not installed"
 fi
@@ -106,6 +110,14 @@ check "apt-get install" outside apt-get install -y -qq --no-install-recommends /
 check "the user, its group and the folders are there" sh 'id thurward | grep -q kvm; test -d /etc/thurward; test -d /var/lib/thurward'
 [ ! -e /dev/kvm ] || sh 'chgrp kvm /dev/kvm' # as udev does where it runs
 check "systemd-analyze verify has nothing to say" sh 'said=$(systemd-analyze verify /lib/systemd/system/thurward@.service 2>&1); echo "$said"; [ -z "$said" ]'
+# What the package offers as drop-ins, each alone.
+for drop in bridge jailer; do
+	check "nor with $drop.conf.example" sh '
+		mkdir -p /etc/systemd/system/thurward@.service.d
+		cp /usr/share/thurward/systemd/'$drop'.conf.example /etc/systemd/system/thurward@.service.d/x.conf
+		said=$(systemd-analyze verify thurward@edge.service 2>&1) || true; systemctl daemon-reload; systemctl cat thurward@edge | grep -q "^CapabilityBoundingSet=CAP"
+		rm -r /etc/systemd/system/thurward@.service.d; systemctl daemon-reload; echo "$said"; [ -z "$said" ]'
+done
 exposure=$(inside systemd-analyze security thurward@edge.service 2>/dev/null | sed -n 's/.*exposure level.*: \([0-9.]*\) .*/\1/p')
 if [ -n "$exposure" ] && awk "BEGIN{exit !($exposure < 3)}"; then ok "systemd-analyze security: $exposure"; else bad "systemd-analyze security: '$exposure', want below 3"; fi
 check "doctor" sh 'thurward doctor; thurward doctor --json | grep -q "\"ok\": true"'
@@ -137,20 +149,16 @@ check "two hosts" sh '
 
 check "init" sh 'mkdir -p /etc/thurward/edge; cd /etc/thurward/edge; thurward init --lan-address 10.0.0.1/24 --wan-address 203.0.113.10/24 --gateway 203.0.113.1 --dns none
 	cp /usr/share/thurward/run.env .; thurward check; thurward test'
-check "build" sh 'thurward build -f /etc/thurward/edge/rules.yaml -o /root/first.img'
-if inside thurward --help | grep -q '^  verify '; then
-	openssl ecparam -name prime256v1 -genkey -noout 2>/dev/null | openssl ec -pubout -out "$work/share/key.pub" 2>/dev/null
-	check "inspect shows the policy that was built" sh '
-		thurward inspect /root/first.img | grep "$(sha256sum /etc/thurward/edge/rules.yaml | cut -c1-64)"'
-	check "verify refuses an image that nobody has signed" sh 'said=$(thurward verify --key /mnt/host/key.pub /root/first.img 2>&1) && exit 1; echo "$said"; echo "$said" | grep sigstore.json'
-	skip "verify of a signed image: what was built here is not signed; that is tested with the command"
-else
-	skip "verify: this thurward has no such command"
-fi
-if ! inside thurward --help | grep -q '^  deploy '; then
-	skip "deploy and the service: this thurward has no such command"
-	finish
-fi
+check "manual pages" sh 'zcat /usr/share/man/man1/thurward-run.1.gz | grep -q require-signature'
+check "build, with provenance" sh '
+	thurward build -f /etc/thurward/edge/rules.yaml -o /mnt/host/first.img --provenance; cp /mnt/host/first.img /root/'
+openssl ecparam -name prime256v1 -genkey -noout -out "$work/key.pem" 2>/dev/null
+openssl ec -in "$work/key.pem" -pubout -out "$work/share/key.pub" 2>/dev/null
+check "inspect shows the policy that was built" sh '
+	thurward inspect /root/first.img | grep "$(sha256sum /etc/thurward/edge/rules.yaml | cut -c1-64)"'
+check "verify refuses an image that nobody has signed" sh 'said=$(thurward verify --key /mnt/host/key.pub /root/first.img 2>&1) && exit 1; echo "$said"; echo "$said" | grep sigstore.json'
+check "signing, where the key is" test/install/sign.py "$work/key.pem" "$work/share/first.img"
+check "verify" sh 'thurward verify --key /mnt/host/key.pub /mnt/host/first.img'
 get() { sh "ip netns exec lan curl -s -m 3 http://198.51.100.80$1/page"; }
 gets() { for _ in $(seq 20); do [ "$(get "$1" 2>/dev/null)" = served ] && return 0; sleep 0.2; done; return 1; }
 getsnot() { ! get "$1" >/dev/null 2>&1; }
@@ -217,11 +225,40 @@ check "and restarts a launcher that stands still" sh '
 		sleep 0.1
 	done; exit 1'
 check "which passes packets then" gets ""
+# Only what is signed: S50 of docs/behaviour.md.
+check "a service that demands a signature" sh '
+	rm /etc/systemd/system/thurward@edge.service.d/short.conf; systemctl daemon-reload
+	cp /mnt/host/key.pub /etc/thurward/edge/cosign.pub
+	thurward deploy /mnt/host/first.img --name edge --watch 2s --require-signature /etc/thurward/edge/cosign.pub
+	echo "THURWARD_OPTIONS=--page none --require-signature /etc/thurward/edge/cosign.pub" >/etc/thurward/edge/run.env
+	systemctl restart thurward@edge'
+check "passes packets of a signed image" gets ""
+check "and takes none that nobody has signed" sh '
+	said=$(thurward deploy /root/second.img --name edge --watch 2s 2>&1) && exit 1; echo "$said"; echo "$said" | grep "the image is not signed"
+	journalctl --sync; journalctl -q -o cat -u thurward@edge | grep "the image is not changed: refusing to boot: .*the image is not signed"'
+check "another signed policy" sh '
+	sed "s/allow-time/allow-watch/" /etc/thurward/edge/rules.yaml >/mnt/host/rules.yaml
+	thurward build -f /mnt/host/rules.yaml -o /mnt/host/fourth.img --previous /mnt/host/first.img'
+check "is signed" test/install/sign.py "$work/key.pem" "$work/share/fourth.img"
+check "and deployed, and what changes is shown from its provenance" sh '
+	said=$(thurward deploy /mnt/host/fourth.img --name edge --watch 2s --require-signature /etc/thurward/edge/cosign.pub); echo "$said"
+	echo "$said" | grep -q "who signed has seen those to the current image"; echo "$said" | grep -q allow-watch'
+check "an image that was tampered with is refused at the next start, and the journal says why" sh '
+	cd /var/lib/thurward/edge/images
+	image=$(basename "$(readlink -f ../current)")
+	sed -i "s/\"signature\": \"M/\"signature\": \"N/" "$image.sigstore.json"
+	cmp -s "$image.sigstore.json" /mnt/host/fourth.img.sigstore.json && exit 1
+	! systemctl restart thurward@edge
+	journalctl --sync; journalctl -q -o cat -u thurward@edge | grep "refusing to boot: .*signature" | tail -n1'
+check "rollback boots the one before" sh '
+	for i in $(seq 50); do thurward rollback --name edge --watch 2s && break; sleep 0.1; done
+	for i in $(seq 300); do systemctl is-active -q thurward@edge && break; sleep 0.1; done
+	cmp /var/lib/thurward/edge/current /root/first.img'
+check "which passes packets" gets ""
 check "systemctl stop, in good order" sh 'systemctl stop thurward@edge; [ "$(systemctl show -p Result --value thurward@edge)" = success ]; ! pgrep qemu-system'
 if fc=$(command -v firecracker) && [ -e /dev/kvm ]; then
 	cp "$fc" "$work/share/firecracker"
 	check "Firecracker by the same service, on TAP devices with one queue" sh '
-		rm /etc/systemd/system/thurward@edge.service.d/short.conf; systemctl daemon-reload
 		install -m 755 /mnt/host/firecracker /usr/local/bin/
 		sed -i "s/MultiQueue=yes/MultiQueue=no/" /etc/systemd/network/60-thw-*.netdev
 		ip link del thw-lan; ip link del thw-wan; systemctl restart systemd-networkd
@@ -230,6 +267,22 @@ if fc=$(command -v firecracker) && [ -e /dev/kvm ]; then
 		systemctl start thurward@edge'
 	check "and passes packets" gets ""
 	check "and stops in good order" sh 'systemctl stop thurward@edge; [ "$(systemctl show -p Result --value thurward@edge)" = success ]; ! pgrep firecracker'
+	if jailer=$(command -v jailer); then
+		cp "$jailer" "$work/share/jailer"
+		check "Firecracker in its jailer, with the package's drop-in" sh '
+			install -m 755 /mnt/host/jailer /usr/local/bin/
+			mkdir -p /etc/systemd/system/thurward@edge.service.d
+			cp /usr/share/thurward/systemd/jailer.conf.example /etc/systemd/system/thurward@edge.service.d/jailer.conf
+			systemctl daemon-reload
+			echo "THURWARD_OPTIONS=--page none --vmm firecracker --jailer thurward" >/etc/thurward/edge/run.env
+			systemctl start thurward@edge
+			[ "$(stat -c %U /proc/$(pgrep -o firecracker))" = thurward ]'
+		check "passes packets, too" gets ""
+		check "and stops in good order, leaving no jail" sh 'systemctl stop thurward@edge; [ "$(systemctl show -p Result --value thurward@edge)" = success ]; ! pgrep firecracker; ! find /run /tmp /srv -path "*jail*firecracker*" 2>/dev/null | grep .
+			rm -r /etc/systemd/system/thurward@edge.service.d; systemctl daemon-reload; echo "THURWARD_OPTIONS=--page none --vmm firecracker" >/etc/thurward/edge/run.env; chown -R thurward: /var/lib/thurward/edge'
+	else
+		skip "Firecracker in its jailer: there is no jailer on the PATH"
+	fi
 else
 	skip "Firecracker: it is not on the PATH, or there is no /dev/kvm"
 fi

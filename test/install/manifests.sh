@@ -20,12 +20,12 @@ check() { # what command...
 refuses() { ! "$@"; }
 skip() { skipped=$((skipped + 1)) && echo "skipped: $*"; }
 
-if command -v virt-xml-validate >/dev/null; then
+if command -v virt-xml-validate >/dev/null && command -v xmllint >/dev/null; then
 	check "libvirt's schema takes the domain" virt-xml-validate examples/libvirt/thurward.xml
 	sed 's/<vcpu>/<vcpus>/; s/<\/vcpu>/<\/vcpus>/' examples/libvirt/thurward.xml >"$work/bad.xml"
 	check "and refuses a wrong one" refuses virt-xml-validate "$work/bad.xml"
 else
-	skip "the domain of libvirt: there is no virt-xml-validate (libvirt-clients)"
+	skip "the domain of libvirt: there is no virt-xml-validate or xmllint (libvirt-clients, libxml2-utils)"
 fi
 
 flux() { go run -C test/install/testdata/flux . "$@"; }

@@ -22,7 +22,10 @@ func tree(t *testing.T, root string) {
 	if err := os.MkdirAll(build, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{"thurward", "kernel.elf", "firewall.elf", "firewall-dot.elf"} {
+	if err := os.MkdirAll(filepath.Join(build, "man"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"thurward", "kernel.elf", "firewall.elf", "firewall-dot.elf", "toolchain.json", "man/thurward.1"} {
 		if err := os.WriteFile(filepath.Join(build, part), []byte("stands for "+part+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -83,6 +86,9 @@ func TestLibvirtSchema(t *testing.T) {
 	validate, err := exec.LookPath("virt-xml-validate")
 	if err != nil {
 		t.Skip("virt-xml-validate is not installed (Debian: libvirt-clients)")
+	}
+	if _, err := exec.LookPath("xmllint"); err != nil {
+		t.Skip("virt-xml-validate needs xmllint (Debian: libxml2-utils)")
 	}
 	const example = "../../examples/libvirt/thurward.xml"
 	if out, err := exec.Command(validate, example).CombinedOutput(); err != nil {
