@@ -187,10 +187,17 @@ func (d *disk) name(name string) string { return filepath.Join(d.path, name) }
 // for the one who has it.
 func (d *disk) lock(name string, wait bool) (*os.File, error) {
 	f, err := d.root.OpenFile(name, os.O_CREATE|os.O_RDWR|unix.O_NONBLOCK, 0o600)
+	readOnly := errors.Is(err, unix.EROFS)
+	if readOnly { // the lock is not written to, and what nobody can change may be read
+		f, err = d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := d.give(f); err != nil {
+	if !readOnly {
+		err = d.give(f)
+	}
+	if err != nil {
 		f.Close()
 		return nil, err
 	}

@@ -44,6 +44,9 @@ var ErrBusy = errors.New("another deployment of this firewall is under way")
 // ErrRuns is the error of who needs that no service runs.
 var ErrRuns = errors.New("the firewall's service runs")
 
+// ErrReadOnly is the error of what would change a folder that is on a read-only file system.
+var ErrReadOnly = unix.EROFS
+
 // ErrNone is the error where no image was ever deployed.
 var ErrNone = errors.New("no image was deployed yet")
 

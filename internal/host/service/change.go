@@ -35,6 +35,7 @@ func (s *Service) change(ctx context.Context, old *machine, q *request) (runs *m
 	s.do("changing the image")
 	c := &changing{Service: s, q: q, old: old, was: s.record}
 	if why = c.prepare(); why != nil {
+		s.c.Options.Say("the image is not changed: %v", why) // who asked is told, too
 		return old, c.failed(why)
 	}
 	if why = c.begin(ctx); why == nil {

@@ -100,18 +100,26 @@ func (s *Service) Run(ctx context.Context) error {
 		return err
 	}
 	defer release()
-	if s.record, err = s.c.Store.Recover(); err != nil {
+	if s.record, err = s.c.Store.Recover(); errors.Is(err, deploy.ErrReadOnly) {
+		s.record, err = s.c.Store.Record()
+	}
+	if err != nil {
 		return err
 	}
 	control, err := s.listen()
-	if err != nil {
+	readOnly := errors.Is(err, deploy.ErrReadOnly)
+	if err != nil && !readOnly {
 		return err
 	}
 	serveCtx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	wg.Go(func() { s.serve(serveCtx, control) })
+	if readOnly { // as file systems become with damaged disks: that stops no firewall
+		s.c.Options.Say("%s is read-only: the firewall runs, but its image cannot be changed, and nobody can ask for its status", s.c.Store.Path)
+	} else {
+		wg.Go(func() { s.serve(serveCtx, control) })
+	}
 	return vmm.Supervise(ctx, s.boot, s.pause, s.c.Options)
 }
 
