@@ -107,7 +107,7 @@ func (t *target) rules(path, digest string, signed *verify.Report) (file string,
 	if signed != nil {
 		file, s = path+verify.AttestationSuffix, signed.Provenance
 	} else {
-		b, err := limited.ReadFile(file, maxSignature)
+		b, err := limited.ReadRegular(file, maxSignature)
 		if errors.Is(err, fs.ErrNotExist) {
 			return "", nil, nil
 		}

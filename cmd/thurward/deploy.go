@@ -15,7 +15,9 @@ import (
 
 	"github.com/thurward/thurward/internal/host/deploy"
 	"github.com/thurward/thurward/internal/host/limited"
+	"github.com/thurward/thurward/internal/host/provenance"
 	"github.com/thurward/thurward/internal/host/service"
+	"github.com/thurward/thurward/internal/host/sigstore"
 	"github.com/thurward/thurward/internal/host/verify"
 	"github.com/thurward/thurward/internal/host/vmm"
 	"github.com/thurward/thurward/internal/shared/printable"
@@ -209,32 +211,47 @@ func (t *target) deploy(cmd *cobra.Command, path string) error {
 			return fmt.Errorf("keeping the policy: %w", err)
 		}
 	}
-	if err := t.keepSignatures(store, &e, path); err != nil {
+	if err := t.keepSignatures(out, store, &e, path); err != nil {
 		return err
 	}
 	printable.Fprintf(out, "%s: sha256:%s\n", path, e.Image)
 	return t.change(cmd, store, e)
 }
 
-// signatures are the files beside an image that say who made it, and how.
-var signatures = []string{verify.SignatureSuffix, verify.AttestationSuffix, verify.StatementSuffix, verify.SBOMSuffix}
+// signatures are the files beside an image that say who made it, and how, with functions that
+// refuse what is none: root reads for a service that may read less, and a link leads anywhere.
+var signatures = []struct {
+	suffix string
+	check  func(b []byte) error
+}{
+	{verify.SignatureSuffix, isBundle},
+	{verify.AttestationSuffix, isBundle},
+	{verify.StatementSuffix, func(b []byte) error { _, err := provenance.Parse(b); return err }},
+	{verify.SBOMSuffix, func(b []byte) error { _, err := provenance.Packages(b); return err }},
+}
+
+func isBundle(b []byte) error { _, err := sigstore.Parse(b); return err }
 
 // maxSignature is the largest size of one of them in bytes.
 const maxSignature = 16 << 20
 
 // keepSignatures keeps those beside the image in the folder, and verifies it there if that is
 // demanded: the service that starts it may demand it, too.
-func (t *target) keepSignatures(store *deploy.Store, e *deploy.Entry, path string) error {
-	for _, suffix := range signatures {
-		b, err := limited.ReadFile(path+suffix, maxSignature)
+func (t *target) keepSignatures(out io.Writer, store *deploy.Store, e *deploy.Entry, path string) error {
+	for _, s := range signatures {
+		b, err := limited.ReadRegular(path+s.suffix, maxSignature)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		if err == nil {
-			err = store.Keep(e, suffix, b)
+			err = s.check(b)
 		}
 		if err != nil {
-			return fmt.Errorf("keeping %s: %w", path+suffix, err)
+			printable.Fprintf(out, "%s is not kept with the image: %v\n", path+s.suffix, err)
+			continue
+		}
+		if err := store.Keep(e, s.suffix, b); err != nil {
+			return fmt.Errorf("keeping %s: %w", path+s.suffix, err)
 		}
 	}
 	if !t.signed.Demands() {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"unicode"
 	"unicode/utf8"
@@ -185,6 +186,66 @@ func TestDeployFromProvenance(t *testing.T) {
 	deploy(1, alone, signed, "refusing to deploy", "too long: at most 64 MiB are read")
 	if code, out, errs := capture(t, "status", "--name", "edge", "--state", state, "--json"); !strings.Contains(out, sum(t, second)) {
 		t.Errorf("the current image is another one: %d %s%s", code, out, errs)
+	}
+}
+
+// TestDeployKeepsWhatItIs: what lies beside an image is read by root and kept for the service.
+// A link to a secret, or a pipe in which nobody writes, is not; what is there is not waited
+// for, and the image is deployed all the same, unless a signature is demanded.
+func TestDeployKeepsWhatItIs(t *testing.T) {
+	s := verifytest.NewSigner(t)
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("root:secret:1::\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := aSigned(t, s, signedRules, nil)
+	state := func(name string) string { return filepath.Join(dir, name) }
+	kept := func(name string) (n int) {
+		files, err := filepath.Glob(filepath.Join(state(name), "images", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if bytes.Contains(readFile(t, f), []byte("root:secret:1::")) {
+				t.Errorf("%s has the secret", f)
+			}
+		}
+		return len(files)
+	}
+	deploy := func(name string, args ...string) (int, string) {
+		code, out, errs := capture(t, append([]string{"deploy", good, "--name", "edge", "--state", state(name)}, args...)...)
+		return code, out + errs
+	}
+	if code, out := deploy("good"); code != 0 || kept("good") != 6 { // with the image and its policy
+		t.Fatalf("%d files: %s", kept("good"), out)
+	}
+	for _, suffix := range []string{verify.SignatureSuffix, verify.AttestationSuffix, verify.SBOMSuffix} {
+		for what, make := range map[string]func(path string) error{
+			"link": func(path string) error { return os.Symlink(secret, path) },
+			"pipe": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		} {
+			was := readFile(t, good+suffix)
+			if err := os.Remove(good + suffix); err != nil {
+				t.Fatal(err)
+			}
+			if err := make(good + suffix); err != nil {
+				t.Fatal(err)
+			}
+			name := what + suffix
+			if code, out := deploy(name); code != 0 || kept(name) != 5 || !strings.Contains(out, suffix+" is not kept with the image") {
+				t.Errorf("%s: exit %d, %d files: %s", name, code, kept(name), out)
+			}
+			if code, out := deploy(name+".signed", "--require-signature", s.Public); code != 1 || !strings.Contains(out, "refusing to deploy") {
+				t.Errorf("%s, a signature is demanded: exit %d: %s", name, code, out)
+			}
+			if err := os.Remove(good + suffix); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(good+suffix, was, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 )
 
 // ErrTooLong is the error for input that is longer than its limit.
@@ -39,6 +40,26 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	return b[:n], nil
+}
+
+// ReadRegular is ReadFile for what must be a regular file: it waits for nobody who would write
+// to a pipe, and reads no device.
+func ReadRegular(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !st.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: is not a regular file", path)
+	case st.Size() > limit:
+		return nil, tooLong(path, limit)
+	}
+	return Read(f, path, limit)
 }
 
 // Read reads r to its end, at most limit bytes. Errors have the name.

@@ -134,7 +134,7 @@ func Verify(path string, o Options) (*Report, error) {
 		return nil, err
 	}
 	v := &verification{path: path, o: o, who: who, r: &Report{Path: path, Signer: who.Name()}}
-	if v.r.Bytes, err = limited.ReadFile(path, maxImage); err != nil {
+	if v.r.Bytes, err = limited.ReadRegular(path, maxImage); err != nil {
 		return nil, err
 	}
 	v.digest = sha256.Sum256(v.r.Bytes)
@@ -165,7 +165,7 @@ type verification struct {
 
 // beside reads a file beside the image.
 func (v *verification) beside(suffix string, limit int64, remedy string) ([]byte, error) {
-	b, err := limited.ReadFile(v.path+suffix, limit)
+	b, err := limited.ReadRegular(v.path+suffix, limit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no %s (%s)", v.path+suffix, remedy)
 	}
