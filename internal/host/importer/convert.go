@@ -25,6 +25,7 @@ type converter struct {
 	o        Options
 	set      *ruleset
 	res      Result
+	repairs  int    // of the result
 	lan, wan string // interfaces; "": no rule names it
 	action   string // where no rule matches
 	rules    []outRule

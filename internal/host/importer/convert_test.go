@@ -252,6 +252,9 @@ func TestSpans(t *testing.T) {
 // policy that loads.
 func result(t *testing.T, r *Result, err error) {
 	if err != nil {
+		if strings.Contains(err.Error(), "not a valid policy") {
+			t.Error(err)
+		}
 		return
 	}
 	if p, ds := policy.Load("imported", r.YAML); p == nil {
@@ -281,7 +284,7 @@ func TestImportMangled(t *testing.T) {
 				copy(b[r.IntN(len(b)):], b[i:j])
 			}
 		}
-		res, err := f.read(b, Options{File: "mangled", LAN: "lan", WAN: "wan"})
+		res, err := f.read(b, Options{File: "mangled", LAN: "lan", WAN: "wan", Partial: true})
 		result(t, res, err)
 		if err == nil {
 			converted++
@@ -298,16 +301,41 @@ func FuzzNFT(f *testing.F) {
 	}
 	f.Add([]byte(`{"nftables":[{"chain":{"family":"ip","table":"t","name":"c","type":"filter","hook":"forward"}},{"rule":{"family":"ip","table":"t","chain":"c","handle":1,"comment":"a\u2028b\"","expr":[{"vmap":{"key":{"concat":[{"meta":{"key":"iifname"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"data":{"set":[[{"concat":["a",{"range":[1,2]}]},{"accept":null}]]}}}]}}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := NFT(b, Options{File: "fuzz", LAN: "lan", WAN: "wan"})
+		r, err := NFT(b, Options{File: "fuzz", LAN: "lan", WAN: "wan", Partial: true})
 		result(t, r, err)
 	})
 }
 
 func FuzzIPTables(f *testing.F) {
 	f.Add(read(f, "office.iptables"))
+	sets, err := filepath.Glob("testdata/real/*/rules.v4")
+	if err != nil || len(sets) == 0 {
+		f.Fatalf("no real rule sets: %v", err)
+	}
+	for _, name := range sets {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
 	f.Add([]byte("*nat\n:PREROUTING ACCEPT\n-A PREROUTING -p tcp -m multiport ! --dports 1,2:3 -j DNAT --to-destination 1.2.3.4-1.2.3.5:1-2\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := IPTables(b, Options{File: "fuzz", LAN: "lan", WAN: "wan"})
+		r, err := IPTables(b, Options{File: "fuzz", LAN: "lan", WAN: "wan", Partial: true})
 		result(t, r, err)
 	})
+}
+
+// TestRepair: an entry that cannot be in a policy is left out with a note, unless it
+// is a rule that denies.
+func TestRepair(t *testing.T) {
+	for _, c := range []struct {
+		path string
+		ok   bool
+	}{{"nat.dnat[0].to", true}, {"nat.snat[0]", true}, {"rules[0].id", true}, {"rules[1]", false}, {"nat.dnat[7]", false}, {"interfaces.lan0", false}} {
+		v := &converter{notes: map[noteKey]int{}, seen: map[*rule]bool{}, dnat: []outDNAT{{rule: &rule{}, to: netip.MustParseAddr("10.0.0.5")}}, snat: []outSNAT{{}}, rules: []outRule{{action: "accept"}, {action: "deny"}}}
+		if ok := v.repair(policy.Diagnostic{Path: c.path, Message: "so"}); ok != c.ok || ok != (len(v.res.Notes) == 1) || ok != (len(v.dnat)+len(v.snat)+len(v.rules) == 3) {
+			t.Errorf("%s: %v, %v", c.path, ok, v.res.Notes)
+		}
+	}
 }

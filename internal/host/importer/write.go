@@ -3,7 +3,9 @@ package importer
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/thurward/thurward/internal/host/policy"
@@ -18,7 +20,14 @@ func (c *converter) write() (*Result, error) {
 	if c.upstream {
 		root = append(root, policy.Member{Key: "dns", Value: policy.Mapping(false, c.resolving()...)})
 	}
-	c.plainer()
+	if c.repairs == 0 {
+		c.plainer()
+		var top []outRule
+		for i := range c.top {
+			c.become(&top, &c.top[i])
+		}
+		c.rules = slices.Concat(c.first, c.front, top, c.rules)
+	}
 	var nat []policy.Member
 	if len(c.snat) > 0 {
 		nat = append(nat, policy.Member{Key: "snat", Value: list(c.snat, outSNAT.node)})
@@ -29,11 +38,6 @@ func (c *converter) write() (*Result, error) {
 	if len(nat) > 0 {
 		root = append(root, policy.Member{Key: "nat", Value: policy.Mapping(false, nat...)})
 	}
-	var top []outRule
-	for i := range c.top {
-		c.become(&top, &c.top[i])
-	}
-	c.rules = slices.Concat(c.first, c.front, top, c.rules)
 	rules := policy.Member{Key: "rules", Value: list(c.rules, outRule.node)}
 	if len(c.rules) > 0 {
 		rules.Comment = "the first that matches decides"
@@ -61,9 +65,13 @@ func (c *converter) write() (*Result, error) {
 	// The result is a valid policy, or an error says why not.
 	if p, ds := policy.Load("the result", c.res.YAML); p == nil {
 		for _, d := range ds {
-			if d.Severity == policy.Error {
-				return &c.res, fmt.Errorf("the result is not a valid policy: %v", d)
+			if d.Severity != policy.Error {
+				continue
 			}
+			if c.repairs++; c.repairs < maxRepairs && c.repair(d) {
+				return c.write()
+			}
+			return &c.res, fmt.Errorf("the result is not a valid policy: %v", d)
 		}
 	}
 	return &c.res, nil
@@ -213,4 +221,37 @@ func (c *converter) plainer() {
 			d.from = nil
 		}
 	}
+}
+
+const maxRepairs = 64
+
+var faulty = regexp.MustCompile(`^(nat\.dnat|nat\.snat|rules)\[(\d+)\]`)
+
+// repair leaves an entry out that cannot be in a policy, unless it is a rule that
+// denies.
+func (c *converter) repair(d policy.Diagnostic) bool {
+	m := faulty.FindStringSubmatch(d.Path)
+	if m == nil {
+		return false
+	}
+	n, err := strconv.Atoi(m[2])
+	r := &rule{place: d.Path, text: "an entry of the result"}
+	switch {
+	case err != nil:
+		return false
+	case m[1] == "nat.dnat" && n < len(c.dnat):
+		c.note(c.dnat[n].rule, c.dnat[n].box(), "it cannot be in a policy: "+d.Message, Stricter)
+		c.dnat = slices.Delete(c.dnat, n, n+1)
+	case m[1] == "nat.snat" && n < len(c.snat):
+		// Hosts that are not translated are reached by their own addresses.
+		c.note(r, cond{}, "it cannot be in a policy: "+d.Message, Permissive)
+		c.snat = slices.Delete(c.snat, n, n+1)
+	case m[1] == "rules" && n < len(c.rules) && c.rules[n].action == "accept":
+		r.text = "rule " + c.rules[n].id + ", " + c.rules[n].name
+		c.note(r, cond{}, "it cannot be in a policy: "+d.Message, Stricter)
+		c.rules = slices.Delete(c.rules, n, n+1)
+	default:
+		return false
+	}
+	return true
 }
