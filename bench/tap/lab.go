@@ -132,14 +132,15 @@ func (l *lab) forget() {
 	ip("-n " + l.wan + " neigh flush all") //nolint:errcheck // likewise
 }
 
-// machine returns the way through the image on a hypervisor.
-func machine(name string, h vmm.Hypervisor, kvm bool, args string) way {
+// machine returns the way through the image on a hypervisor, with one processor and 64 MB.
+func machine(name string, h vmm.Hypervisor, c vmm.Config) way {
 	return way{name, func(l *lab) (func() error, error) {
 		if err := ip("-n " + l.lan + " route replace default via 10.0.0.1"); err != nil {
 			return nil, err
 		}
 		l.forget()
-		c := vmm.Config{Image: *image, KVM: kvm, MemoryMB: 64, CPUs: 1, Append: args}
+		c := c
+		c.Image, c.MemoryMB, c.CPUs = *image, 64, 1
 		for i, role := range []vmm.Role{vmm.LAN, vmm.WAN} {
 			s := vmm.Spec{Kind: vmm.Bridge, Arg: []string{l.brL, l.brW}[i]}
 			b, err := vmm.NewBackend(s, vmm.Network{})

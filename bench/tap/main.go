@@ -47,12 +47,14 @@ func run() error {
 	}
 	defer l.close()
 	ws := []way{{"bridge", (*lab).openBridge}, {"Linux, masquerade", (*lab).openRouter}}
+	const none = "thurward.offload=none"
 	if q, err := vmm.FindQEMU(); err == nil {
-		ws = append(ws, machine("QEMU, KVM", q, true, ""), machine("QEMU, KVM, no offload", q, true, "thurward.offload=none"),
-			machine("QEMU, TCG", q, false, ""), machine("QEMU, TCG, no offload", q, false, "thurward.offload=none"))
+		ws = append(ws, machine("QEMU, KVM", q, vmm.Config{KVM: true}), machine("QEMU, KVM, no offload", q, vmm.Config{KVM: true, Append: none}),
+			machine("QEMU, KVM, PCI", q, vmm.Config{KVM: true, Machine: vmm.MicrovmPCI}),
+			machine("QEMU, TCG", q, vmm.Config{}), machine("QEMU, TCG, no offload", q, vmm.Config{Append: none}))
 	}
 	if f, err := vmm.FindFirecracker(); err == nil {
-		ws = append(ws, machine("Firecracker", f, true, ""), machine("Firecracker, no offload", f, true, "thurward.offload=none"))
+		ws = append(ws, machine("Firecracker", f, vmm.Config{KVM: true}), machine("Firecracker, no offload", f, vmm.Config{KVM: true, Append: none}))
 	}
 	ws = slices.DeleteFunc(ws, func(w way) bool { return !strings.Contains(w.name, *only) })
 	res := map[string][]result{}
