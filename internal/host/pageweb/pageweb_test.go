@@ -338,6 +338,46 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestInsecure: told explicitly, a page without a web configuration is for other hosts, by
+// plain HTTP and whatever name, and its data still needs the token.
+func TestInsecure(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vsock")
+	st := &dashboard.Receiver{Guest: "unix:" + ingest.GuestSocket(path), Page: "0.0.0.0:0", Insecure: true}
+	if err := st.Open(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- st.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	at, token, ok := strings.Cut(st.PageURL(), "#token=")
+	_, port, err := net.SplitHostPort(strings.TrimSuffix(strings.TrimPrefix(at, "http://"), "/"))
+	if !ok || err != nil || !st.AsksItself() {
+		t.Fatalf("%s %v", st.PageURL(), err)
+	}
+	for want, header := range map[int]string{200: "Bearer " + token, 401: "Bearer " + token[1:]} {
+		r, err := http.NewRequest(http.MethodGet, "http://127.0.0.1:"+port+"/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = "firewall.example"
+		r.Header.Set("Authorization", header)
+		a, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Body.Close()
+		if a.StatusCode != want {
+			t.Errorf("%d, want %d", a.StatusCode, want)
+		}
+	}
+}
+
 // TestBadConfigurations: what cannot be served is said at once, with the file's name.
 func TestBadConfigurations(t *testing.T) {
 	dir, ca := t.TempDir(), newAuthority(t)

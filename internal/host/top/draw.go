@@ -81,7 +81,7 @@ func (v *View) rates(f *dashboard.View, y int) int {
 	v.history(cols/2+1, y, half, denied, "dropped pkt/s", f.History, func(p *dashboard.Point) float64 { return p.Drops })
 	y += plotHeight + 1
 	for _, n := range f.Interfaces {
-		v.put(1, y, cols-2, plain, fmt.Sprintf("%-4s in %8s pkt/s %9sbit/s   out %8s pkt/s %9sbit/s", n.Name,
+		v.put(1, y, cols-2, plain, fmt.Sprintf("%-4s in %7s pkt/s %7s bit/s   out %7s pkt/s %7s bit/s", n.Name,
 			dashboard.Number(n.RxPackets), dashboard.Number(n.RxBits), dashboard.Number(n.TxPackets), dashboard.Number(n.TxBits)))
 		y++
 	}
