@@ -226,7 +226,7 @@ func (c *converter) accepted(items []item, about cond) (acc []cond) {
 	left := []cond{about}
 	for i := range items {
 		it := &items[i]
-		if it.why != "" && it.action == "accept" {
+		if it.why != "" && (it.action == "accept" || it.fromPort0()) {
 			continue
 		}
 		x := it.cond

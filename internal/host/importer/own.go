@@ -31,6 +31,13 @@ func (c *converter) services() {
 	if c.upstream {
 		c.service(list, dns, "dns", asked)
 	}
+	if rest := c.undecided(list, dns); !c.upstream && len(rest) > 0 {
+		// The policy of the last chain accepts it; without a chain there is no place to name.
+		for _, ch := range c.set.at("input", false) {
+			r := &rule{place: ch.place, text: "policy " + ch.policy}
+			c.note(r, rest[0], unknownDNS, Stricter)
+		}
+	}
 	elsewhere := dns
 	elsewhere.sets[fDst] = c.own().minus(spans{prefixSpan(c.lanNet)}, maxAddr)
 	for i := range list {
@@ -38,7 +45,7 @@ func (c *converter) services() {
 		switch at := it.cond.and(dns); {
 		case it.action != "accept":
 		case !c.upstream && !at.never:
-			c.note(it.rule, at, "whether the router answers the DNS of the LAN is not known: with --dns ADDRESS the firewall does, and asks there", Stricter)
+			c.note(it.rule, at, unknownDNS, Stricter)
 		case c.upstream && it.cond.meets(&elsewhere):
 			c.note(it.rule, it.cond.and(elsewhere), "DNS of the LAN is answered at the firewall's address there alone", Stricter)
 		}
@@ -47,6 +54,20 @@ func (c *converter) services() {
 	for _, box := range []cond{at(wayEgress, lan).and(ping), at(wayIngress, c.externals...).and(ping)} {
 		c.service(list, box, "ping", subtract(c.accepted(list, box), c.pings))
 	}
+}
+
+const unknownDNS = "whether the router answers the DNS of the LAN is not known: " +
+	"with --dns ADDRESS the firewall does, and asks there"
+
+// undecided returns what of a set none of the items decides.
+func (c *converter) undecided(list []item, about cond) []cond {
+	left := []cond{about}
+	for i := range list {
+		if list[i].why == "" && len(left) < 200 && c.look() {
+			left = subtract(left, []cond{list[i].cond})
+		}
+	}
+	return left
 }
 
 // unused denies what is sent to addresses of the router that the firewall does not
@@ -77,8 +98,12 @@ func (c *converter) service(list []item, box cond, name string, accepted []cond)
 		if it := &list[i]; it.why != "" && it.cond.meets(&box) {
 			e := Stricter
 			about := it.cond.and(box)
-			if it.action != "accept" && !c.otherwise(list[i+1:], about, false, "accept") {
+			switch {
+			case it.action == "accept":
+			case !c.otherwise(list[i+1:], about, false, "accept"):
 				e = Nothing
+			case it.fromPort0():
+				e = Permissive
 			}
 			c.note(it.rule, about, it.why+"; "+name+" of the firewall itself", e)
 		}
@@ -98,6 +123,13 @@ func (c *converter) service(list []item, box cond, name string, accepted []cond)
 		it := item{cond: box, action: "deny", rule: r}
 		c.become(&c.first, &it)
 	}
+}
+
+// fromPort0 reports whether an item is about packets from port 0 alone, from which no client
+// sends: to take it for all would deny a service for their sake.
+func (it *item) fromPort0() bool {
+	s := it.cond.sets[fSport]
+	return len(it.cond.hard) == 0 && len(s) == 1 && s[0] == span{0, 0}
 }
 
 // live returns the items that became rules, and the default.

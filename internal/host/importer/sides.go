@@ -385,7 +385,7 @@ func (c *converter) leg(name string, r *rule) {
 		return
 	}
 	for _, f := range c.written(c.through(), c.legResolver(name), cond{}) {
-		if f.do.kind == "accept" && f.rule != nil && f.rule != r {
+		if f.do.kind == "accept" && f.rule != nil {
 			x := f.cond
 			x.masks = [numMasks]mask{}
 			c.note(f.rule, x, name+" is a third interface: what is sent to the networks behind it is denied, and nothing comes from there", Stricter)

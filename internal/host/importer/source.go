@@ -19,6 +19,7 @@ func (c *converter) source(list []flat) {
 	var fs []flat
 	edges := []uint32{lan[0].lo}
 	for _, f := range list {
+		c.inward(&f, lan)
 		f.cond = f.cond.and(withMask(fWay, wayEgress))
 		hairpin := f.do.kind == "masquerade" || f.do.kind == "snat"
 		if f.cond.never || f.cond.ipv6 {
@@ -99,6 +100,18 @@ func (c *converter) source(list []flat) {
 		c.seen[p.by.rule] = true
 	}
 	c.covered = c.covered.normal()
+}
+
+// inward notes an entry that translates the sources of what comes from the WAN, so that servers
+// see the router as the client.
+func (c *converter) inward(f *flat, lan spans) {
+	x := f.cond.and(withMask(fWay, wayIngress)).and(withSet(fDst, lan))
+	if f.do.kind != "masquerade" && f.do.kind != "snat" || x.never || x.ipv6 {
+		return
+	}
+	if x.sets[fSrc] = x.sets[fSrc].minus(lan, maxAddr); len(x.sets[fSrc]) > 0 {
+		c.note(f.rule, x, "what comes from the WAN keeps its source", Differs)
+	}
 }
 
 func sameSource(a, b *verdict) bool {
