@@ -20,18 +20,21 @@ const (
 
 // A step is a packet that both firewalls were given.
 type step struct {
-	in    int
-	sent  datagram // to the kernel; thurward's may have another port of its own choice
-	what  string
-	loose bool      // it is of no flow, on purpose
-	about bool      // an ICMP error about a packet that was forwarded
-	flow  *datagram // that began the flow which it answers, or is an error about
-	k, t  outcome
-	kind  string // of difference, "" for none
-	class string
-	met   map[string]bool // places of rules that the flow has met so far
-	last  string          // of them
+	in      int
+	sent    datagram // to the kernel; thurward's may have another port of its own choice
+	what    string
+	loose   bool // it is of no flow, on purpose
+	about   bool // an ICMP error about a packet that was forwarded
+	answers bool // it is of the answering direction of its flow
+	k, t    outcome
+	kind    string // of difference, "" for none
+	class   string
+	met     places
+	last    string // of them
 }
+
+// places are those of the rules that a flow has met so far, with its packets as each rule saw them.
+type places map[string][]importer.Packet
 
 // A comparison is of one rule set.
 type comparison struct {
@@ -83,13 +86,12 @@ func (c *comparison) kindOf(s *step) string {
 	return ""
 }
 
-// announced reports whether a note says of a rule that the flow has met, and of this packet, what
-// is different.
+// announced reports whether a note says of a rule that the flow has met, and of the packet as that
+// rule saw it, what is different.
 func (c *comparison) announced(s *step) bool {
-	ps := s.packets(c.g.lan)
 	return slices.ContainsFunc(c.notes, func(n importer.Note) bool {
-		return (string(n.Effect) == s.kind || s.kind == answer) && s.met[placeOf(n.Place)] &&
-			(s.kind == answer || slices.ContainsFunc(ps, n.Packets.Has))
+		ps, ok := s.met[placeOf(n.Place)]
+		return ok && (s.kind == answer || string(n.Effect) == s.kind && slices.ContainsFunc(ps, n.Packets.Has))
 	})
 }
 
@@ -103,36 +105,18 @@ func placeOf(place string) string {
 
 var rePlace = regexp.MustCompile(`^line \d+|^.* handle \d+`)
 
-// packets returns a packet as a note tells of it, which is how a filter sees it: with its
-// destination translated, and its source not yet; in answers, with all translation undone. Which
-// of the addresses were translated is not known here, so that there are several.
-func (s *step) packets(lan int) (ps []importer.Packet) {
-	first := importer.Packet{FromLAN: s.in == lan, Protocol: s.sent.proto, Type: s.sent.typ,
-		Src: number(s.sent.src), SrcPort: s.sent.sport, Answer: s.flow != nil}
-	if s.sent.proto == packet.ICMP {
-		first.SrcPort = 0
+// packets returns a packet that a rule met as a note tells of it. What is of no flow may count as
+// either direction of one.
+func (s *step) packets(lan int, as *datagram) []importer.Packet {
+	p := importer.Packet{FromLAN: s.in == lan, Protocol: as.proto, Type: as.typ, Answer: s.answers,
+		Src: number(as.src), Dst: number(as.dst), SrcPort: as.sport, Port: as.dport}
+	if as.proto == packet.ICMP {
+		p.SrcPort, p.Port = 0, 0
 	}
-	add := func(d *datagram) {
-		p := first
-		if p.Dst = number(d.dst); s.sent.proto != packet.ICMP {
-			p.Port = d.dport
-		}
+	ps := []importer.Packet{p}
+	if s.loose {
+		p.Answer = true
 		ps = append(ps, p)
-	}
-	add(&s.sent)
-	for _, o := range []*outcome{&s.k, &s.t} {
-		if o.fate == forwarded {
-			add(&o.d)
-		}
-	}
-	if s.flow != nil {
-		add(&datagram{dst: s.flow.src, dport: s.flow.sport})
-	}
-	if s.loose { // what is of no flow may count as either
-		for _, p := range slices.Clone(ps) {
-			p.Answer = true
-			ps = append(ps, p)
-		}
 	}
 	return ps
 }
@@ -140,13 +124,13 @@ func (s *step) packets(lan int) (ps []importer.Packet) {
 func number(a netip.Addr) uint32 { return uint32(addr(a)) }
 
 // judge gives a packet to both. It reports whether both forwarded it.
-func (c *comparison) judge(s *step, toKernel, toThurward []datagram, met map[string]bool) bool {
+func (c *comparison) judge(s *step, toKernel, toThurward []datagram, met places) bool {
 	s.sent = toKernel[0]
 	s.k = c.k.judge(s.in, toKernel)
 	s.t = c.g.judge(s.in, toThurward)
-	for _, r := range s.k.met.rules {
+	for i, r := range s.k.met.rules {
 		if p := c.k.places[r]; p != "" {
-			met[p] = true
+			met[p] = append(met[p], s.packets(c.g.lan, &s.k.met.as[i])...)
 			s.last = p
 		}
 	}
@@ -220,7 +204,7 @@ func (c *comparison) probe(p *probe) error {
 	if err := c.own(p); err != nil {
 		return err
 	}
-	met := map[string]bool{}
+	met := places{}
 	s := &step{in: p.in, what: "first", loose: p.loose}
 	if !c.judge(s, p.first, p.first, met) || p.loose {
 		return nil
@@ -230,7 +214,7 @@ func (c *comparison) probe(p *probe) error {
 	if s.k.out != c.g.lan && s.k.out != c.g.wan || s.t.out != s.k.out {
 		return nil
 	}
-	back := &step{in: s.k.out, what: "answer", flow: &p.first[0]}
+	back := &step{in: s.k.out, what: "answer", answers: true}
 	ka, ta := reply(&k), reply(&t)
 	ok := c.judge(back, []datagram{ka}, []datagram{ta}, met)
 	if ok {
@@ -242,7 +226,7 @@ func (c *comparison) probe(p *probe) error {
 		ok = c.judge(again, []datagram{d}, []datagram{d}, met)
 	}
 	if ok || p.first[0].proto != packet.TCP {
-		e := &step{in: s.k.out, what: "error", about: true, flow: &p.first[0]}
+		e := &step{in: s.k.out, what: "error", about: true, answers: true}
 		c.judge(e, []datagram{unreachable(&k)}, []datagram{unreachable(&t)}, met)
 	}
 	return nil

@@ -113,9 +113,10 @@ func parse(f []byte) (d datagram, ok bool) {
 	}
 	b := f[packet.EthLen:]
 	hl, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
-	if hl < 20 || total < hl || total > len(b) {
+	if hl < 20 || total < hl || hl > len(b) {
 		return d, false
 	}
+	total = min(total, len(b)) // reports have the headers alone
 	frag := binary.BigEndian.Uint16(b[6:])
 	d = datagram{src: netip.AddrFrom4([4]byte(b[12:])), dst: netip.AddrFrom4([4]byte(b[16:])), proto: b[9],
 		more: frag&0x2000 != 0, offset: frag & 0x1fff * 8}

@@ -7,6 +7,7 @@
 package importing
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -65,41 +66,66 @@ func TestRealRuleSets(t *testing.T) {
 
 // compare returns the table's row of a rule set, and its silent differences.
 func compare(t *testing.T, a *about) (*row, []string) {
-	k := newKernel(t, a)
-	src, err := os.ReadFile(a.rules())
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(string(src), "\n")
-	read := importer.IPTables
-	if a.format() == "nft" {
-		src, read = k.listing, importer.NFT
-		lines = strings.Split(string(k.list("-n")), "\n")
-	}
-	k.watch()
+	k, src, lines := loaded(t, a)
 	r := &row{about: a}
-	res, err := read(src, a.options())
-	c := &comparison{a: a, k: k, found: map[string]*step{}}
-	c.tally = tally{announced: map[string]int{}, silent: map[string]int{}, byDesign: map[string]int{}}
+	res, err := a.read()(src, a.options())
 	if err == nil {
 		r.partial = res.Permissive()
-		c.notes = res.Notes
-		c.g, err = guardOf(a, res.YAML)
+	} else {
+		res = nil
 	}
-	if err != nil {
+	c, err2 := compareWith(t, k, a, res, lines)
+	if err = errors.Join(err, err2); err != nil {
 		r.refused = err.Error()
 		c.found[a.name+" | no policy"] = nil
-	} else {
-		for _, p := range probesOf(a, lines) {
-			if err := c.probe(&p); err != nil {
-				t.Fatal(err)
-			}
-		}
 	}
 	r.tally = c.tally
 	t.Logf("%d packets, %d equal, announced %v, by design %v, silent %v",
 		c.tally.packets, c.tally.equal, c.tally.announced, c.tally.byDesign, c.tally.silent)
 	return r, c.report(t, r)
+}
+
+// loaded returns a kernel with a rule set, what the importer reads of it, and its lines.
+func loaded(t *testing.T, a *about) (k *kernel, src []byte, lines []string) {
+	t.Helper()
+	k = newKernel(t, a)
+	src, err := os.ReadFile(a.rules())
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines = strings.Split(string(src), "\n")
+	if a.format() == "nft" {
+		src, lines = k.listing, strings.Split(string(k.list("-n")), "\n")
+	}
+	k.watch()
+	return k, src, lines
+}
+
+func (a *about) read() func([]byte, importer.Options) (*importer.Result, error) {
+	if a.format() == "nft" {
+		return importer.NFT
+	}
+	return importer.IPTables
+}
+
+// compareWith compares a kernel with what was imported.
+func compareWith(t *testing.T, k *kernel, a *about, res *importer.Result, lines []string) (c *comparison, err error) {
+	t.Helper()
+	c = &comparison{a: a, k: k, found: map[string]*step{}}
+	c.tally = tally{announced: map[string]int{}, silent: map[string]int{}, byDesign: map[string]int{}}
+	if res == nil {
+		return c, nil
+	}
+	c.notes = res.Notes
+	if c.g, err = guardOf(a, res.YAML); err != nil {
+		return c, err
+	}
+	for _, p := range probesOf(a, lines) {
+		if err := c.probe(&p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c, nil
 }
 
 // guardOf makes thurward's side of the policy that was printed.
@@ -159,7 +185,7 @@ func (c *comparison) example(s *step, r *row) string {
 		fmt.Fprintf(&b, "      %s %s: %s\n", m.table, m.chain, c.k.places[m])
 	}
 	for _, n := range c.notes {
-		if s.met[placeOf(n.Place)] {
+		if s.met[placeOf(n.Place)] != nil {
 			fmt.Fprintf(&b, "      note: %s\n", n.String())
 		}
 	}

@@ -76,7 +76,7 @@ func (k *kernel) judge(in int, ds []datagram) (o outcome) {
 		for j := range fs {
 			out[j] = append(out[j], fs[j]...)
 		}
-		o.met.rules = append(o.met.rules, met.rules...)
+		o.met.rules, o.met.as = append(o.met.rules, met.rules...), append(o.met.as, met.as...)
 		if met.arrived {
 			o.met.arrived, o.met.port, o.met.proto = true, met.port, met.proto
 		}

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/thurward/thurward/internal/shared/packet"
 )
 
 // A traced names a rule as the kernel does, or with handle 0 the policy of a chain.
@@ -19,9 +22,11 @@ type traced struct {
 
 // A meeting is what the kernel reports of a packet's way.
 type meeting struct {
-	rules   []traced // whose conditions it met, in order, and policies that decided
-	arrived bool     // at the firewall itself, past all rules
-	port    uint16   // that it arrived at
+	rules   []traced   // whose conditions it met, in order, and policies that decided
+	as      []datagram // the packet, as each of them saw it
+	now     datagram   // as the chains see it that are gone through
+	arrived bool       // at the firewall itself, past all rules
+	port    uint16     // that it arrived at
 	proto   uint8
 }
 
@@ -99,6 +104,11 @@ func (m *meeting) add(attrs []byte) {
 		}
 		attrs = attrs[min((l+nlmAlign-1)&^(nlmAlign-1), len(attrs)):]
 	}
+	if len(network) >= 20 { // of the first report of each base chain
+		if d, ok := parse(slices.Concat(make([]byte, packet.EthLen), network, transport)); ok {
+			m.now = d
+		}
+	}
 	if at.table == thurwardTable {
 		if at.chain == "arrived" && len(network) >= 20 {
 			m.arrived, m.proto = true, network[9]
@@ -109,7 +119,7 @@ func (m *meeting) add(attrs []byte) {
 		return
 	}
 	if kind == traceTypeRule && at.handle != 0 || kind == traceTypePolicy {
-		m.rules = append(m.rules, at)
+		m.rules, m.as = append(m.rules, at), append(m.as, m.now)
 	}
 }
 
