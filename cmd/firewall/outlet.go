@@ -26,6 +26,8 @@ type outlet struct {
 	ctx     *export.Context // also the stream's and the console's
 	wall    *wallClock
 	resets  virtio.ResetWatch // the packet loop's
+	renewal renewal           // of the vsock device
+	look    int64             // when its status is looked at next
 	vsock   *virtio.Vsock     // nil: the machine has none
 	bit     uint64            // vsock's, in the result of sys.Wait
 	signal  chan struct{}
@@ -202,9 +204,10 @@ func (o *outlet) step() bool {
 		}
 		v.Disarm()
 	}
+	start := sys.Nanotime()
+	o.renew(start)
 	base, _ := sys.WallBase()
 	o.ctx.Adjust(base, o.wall.set.Load())
-	start := sys.Nanotime()
 	lines := !o.rush.Load() || start >= o.turn.Load()
 	more := o.stream.Step(start, lines)
 	o.console.flush(more)

@@ -27,6 +27,33 @@ func (o *outlet) openVsock(secret [32]byte) bool {
 	return true
 }
 
+// renew looks at the vsock device, and sets it up again if it was given up; see ports.renew.
+func (o *outlet) renew(now int64) {
+	v := o.vsock
+	if v == nil {
+		return
+	}
+	if now >= o.look {
+		o.look = now + lookEvery
+		v.Look()
+	}
+	why := v.Stopped()
+	if why == "" || !o.renewal.due(now) {
+		return
+	}
+	if o.renewal.news(why) {
+		say("the vsock device has stopped: " + why)
+	}
+	if err := v.Renew(); err != nil {
+		if o.renewal.news(err.Error()) {
+			say("the vsock device cannot be set up again: " + err.Error())
+		}
+		return
+	}
+	o.renewal.worked(now)
+	say("the vsock device was reset and works again")
+}
+
 // A link is the stream's connection over vsock.
 type link struct {
 	v    *virtio.Vsock
@@ -68,6 +95,9 @@ func vsockMetrics(v *virtio.Vsock) []export.Family {
 				c := v.Counters()
 				x[0], x[1], x[2], x[3] = c.BadPacket, c.BadCredit, c.Unasked, c.BadIndex+c.BadID+c.BadLength
 			}},
+		{Name: "thurward_vsock_resets_total",
+			Help: "Times that the vsock device was reset and set up again.",
+			Type: export.Counter, Fill: func(x []uint64) { x[0] = v.Counters().Renewals }},
 		{Name: "thurward_vsock_ignored_bytes_total",
 			Help: "Bytes that the host sent, which are discarded.",
 			Type: export.Counter, Fill: func(x []uint64) { x[0] = v.Counters().RxIgnored }},

@@ -193,6 +193,7 @@ func restarting() []fault {
 			m.poke(m.kernelFunction("main.vector2"), jumpToItself)
 			hang(m)
 		}, reason: vmm.ReasonHang, waits: watchdog},
+		{name: "out of memory on the host", do: outOfMemory, reason: vmm.ReasonSignal},
 		{name: "no memory for QEMU at a restart", do: func(m *monitored) {
 			if err := os.WriteFile(m.unable, nil, 0o644); err != nil {
 				m.t.Fatal(err)
@@ -248,6 +249,11 @@ func enduring() []fault {
 		{name: "the WAN's device resets itself", do: resets(vmm.WAN), said: "the wan interface has stopped: the device has reset itself"},
 		{name: "the LAN's device asks for a reset", do: asks(vmm.LAN)},
 		{name: "the WAN's device asks for a reset", do: asks(vmm.WAN)},
+		{name: "the stream's device resets itself", do: func(m *monitored) {
+			m.poke(m.vsockSlot()+0x70, make([]byte, 4))
+			m.awaitLine("the vsock device was reset and works again")
+			m.beats()
+		}, said: "the vsock device has stopped: the device has reset itself"},
 		{name: "the receiver of the stream closes the connection", do: func(m *monitored) { m.beats(); (*m.hangUp.Load()).Close() }},
 		{name: "the receiver of the stream does not read", do: during(func(m *monitored) { m.deaf.Store(true) }, func(m *monitored) { m.deaf.Store(false) }),
 			waits: 3 * watchdog / 2},

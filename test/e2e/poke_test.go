@@ -45,6 +45,18 @@ func (m *monitored) slot(r vmm.Role) uint64 {
 	return 0
 }
 
+// vsockSlot finds the registers of the vsock device.
+func (m *monitored) vsockSlot() uint64 {
+	m.t.Helper()
+	for at := uint64(0xfeb00000); at < 0xfeb00000+24*0x200; at += 0x200 {
+		if m.peek(at+8) == 19 {
+			return at
+		}
+	}
+	m.t.Fatal("there is no vsock device")
+	return 0
+}
+
 // peek reads a register or a word of the machine's memory.
 func (m *monitored) peek(at uint64) uint64 {
 	m.t.Helper()

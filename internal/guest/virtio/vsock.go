@@ -38,11 +38,13 @@ type VsockCounters struct {
 	Notifies, Interrupts uint64
 	BadIndex, BadID      uint64 // violations by the device; each stops it
 	BadLength            uint64
+	Renewals             uint64 // times that the device was reset and set up again: see Renew
 }
 
 // Vsock is a socket device with at most one connection. Only one goroutine may use it.
 type Vsock struct {
 	t          Transport
+	feat       uint64
 	rx, tx, ev *queue
 	rxMem      DMA
 	txMem      DMA
@@ -62,7 +64,7 @@ func OpenVsock(t Transport, alloc Alloc, seed uint32) (*Vsock, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Vsock{t: t}
+	v := &Vsock{t: t, feat: feat}
 	v.conn.local = seed
 	event := feat&featEventIdx != 0
 	for _, q := range [...]struct {
@@ -92,6 +94,12 @@ func OpenVsock(t Transport, alloc Alloc, seed uint32) (*Vsock, error) {
 	if err := start(t); err != nil {
 		return nil, err
 	}
+	v.postAll()
+	return v, nil
+}
+
+// postAll gives the device all buffers for what it receives.
+func (v *Vsock) postAll() {
 	for i := range v.rx.size {
 		v.postRx(uint32(i))
 	}
@@ -100,7 +108,6 @@ func OpenVsock(t Transport, alloc Alloc, seed uint32) (*Vsock, error) {
 	}
 	v.publish(v.rx)
 	v.publish(v.ev)
-	return v, nil
 }
 
 // VsockBytes is the memory of the device's buffers in bytes.
@@ -250,7 +257,7 @@ func (v *Vsock) Changed() {
 	}
 }
 
-// giveUp stops the device for good.
+// giveUp stops the device until Renew.
 func (v *Vsock) giveUp(why string) {
 	if v.reason == "" {
 		v.reason = why
