@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -75,9 +76,10 @@ func run(counts, thurward, policy, only string) error {
 	defer closeReceiver()
 	env := []string{"THURWARD=" + thurward, "IMAGE=" + img, "VSOCK=" + filepath.Join(dir, "vsock"), "STATE=" + filepath.Join(dir, "state"), "PREFIX=dty"}
 	ways := []way{
-		{"Firecracker", "examples/sandbox/sandboxes.sh", append(env, "VMM=firecracker"), true, "firecracker"},
-		{"QEMU microvm, KVM", "examples/sandbox/sandboxes.sh", append(env, "VMM=qemu", "RUN_FLAGS=--accel kvm"), true, "qemu-system"},
-		{"nftables and dnsmasq", "bench/density/nftables.sh", append(env, "POLICY="+policy), false, "dnsmasq"},
+		{"Firecracker", "examples/sandbox/sandboxes.sh", append(slices.Clone(env), "VMM=firecracker"), true, "firecracker"},
+		{"Firecracker from a snapshot", "examples/sandbox/sandboxes.sh", append(slices.Clone(env), "VMM=firecracker", "SNAPSHOT="+filepath.Join(dir, "saved")), true, "firecracker"},
+		{"QEMU microvm, KVM", "examples/sandbox/sandboxes.sh", append(slices.Clone(env), "VMM=qemu", "RUN_FLAGS=--accel kvm"), true, "qemu-system"},
+		{"nftables and dnsmasq", "bench/density/nftables.sh", append(slices.Clone(env), "POLICY="+policy), false, "dnsmasq"},
 	}
 	fmt.Println("| for each sandbox | N | all ready | firewall RSS, PSS | launcher RSS, PSS | idle: firewall, launcher |")
 	fmt.Println("| --- | --- | --- | --- | --- | --- |")

@@ -18,12 +18,17 @@
 # Variables, with what they are without:
 #	THURWARD=thurward  IMAGE=sandbox.img  VMM=firecracker  MEMORY=40M  PREFIX=sbx
 #	RUN_FLAGS=         more flags of thurward run, as "--accel kvm" for VMM=qemu
+#	SNAPSHOT=          with Firecracker: a folder of a saved machine from which all start,
+#	                   made if it is not there; docs/run.md says what they then share
+#	SNAPSHOT_USER=65534:65534  whom all these hypervisors become, so that they share its memory
 #	VSOCK=/run/thurward/vsock  where one receiver for all listens (VSOCK_9000)
 #	STATE=/run/thurward/sandboxes  logs and process numbers
 #	UPLINK=yes         "no": do not masquerade and forward for the bridge on this host
 set -eu
 
 : "${THURWARD:=thurward}" "${IMAGE:=sandbox.img}" "${VMM:=firecracker}" "${MEMORY:=40M}" "${PREFIX:=sbx}"
+: "${SNAPSHOT:=}" "${SNAPSHOT_USER:=65534:65534}"
+FROM=
 : "${RUN_FLAGS:=}" "${VSOCK:=/run/thurward/vsock}" "${STATE:=/run/thurward/sandboxes}" "${UPLINK:=yes}"
 
 die() { echo "sandboxes.sh: $*" >&2; exit 1; }
@@ -90,11 +95,22 @@ network() {
 	echo nameserver 10.0.0.1 >"/etc/netns/$sb/resolv.conf"
 }
 
+# saved makes the machine from which all start, in the networks of sandbox $1, unless it is there.
+saved() {
+	[ -n "$SNAPSHOT" ] || return 0
+	[ -e "$SNAPSHOT" ] ||
+		# shellcheck disable=SC2086
+		ip netns exec "$PREFIX-$1-fw" "$THURWARD" run --image "$IMAGE" --vmm "$VMM" --memory "$MEMORY" --lan bridge:lan --wan bridge:wan \
+			--vsock "$VSOCK" --reader none --page none --user "$SNAPSHOT_USER" $RUN_FLAGS --snapshot "$SNAPSHOT" \
+			</dev/null >"$STATE/snapshot.out" 2>&1 || die "$(cat "$STATE/snapshot.out")"
+	FROM="--user $SNAPSHOT_USER --from-snapshot $SNAPSHOT"
+}
+
 # firewall starts the firewall of sandbox $1. It is started again by thurward run.
 firewall() {
 	# shellcheck disable=SC2086
 	setsid ip netns exec "$PREFIX-$1-fw" "$THURWARD" run --image "$IMAGE" --vmm "$VMM" --memory "$MEMORY" \
-		--lan bridge:lan --wan bridge:wan --vsock "$VSOCK" --reader none --page none --name "$PREFIX-$1" $RUN_FLAGS \
+		--lan bridge:lan --wan bridge:wan --vsock "$VSOCK" --reader none --page none --name "$PREFIX-$1" $FROM $RUN_FLAGS \
 		</dev/null >"$STATE/$PREFIX-$1.log" 2>&1 &
 	echo $! >"$STATE/$PREFIX-$1.pid"
 }
@@ -106,6 +122,7 @@ up() {
 	for i in $(seq "$1"); do
 		[ ! -e "/run/netns/$PREFIX-$i" ] || die "$PREFIX-$i is there already (sandboxes.sh down ends all)"
 		network "$i"
+		saved "$i"
 		firewall "$i"
 	done
 }
