@@ -94,10 +94,10 @@ type Cache struct {
 }
 
 // New makes a cache for a link with a gateway, or 0. The secret key is that of
-// its hashes, and links those of the frames that will wait: a quarter of them
-// may at a time.
-func New(key uint64, gateway packet.Addr, links framebuf.Links) *Cache {
-	c := &Cache{key: key, gateway: gateway, links: links, room: min(MaxWaiting, len(links)/4)}
+// its hashes, and links those of the frames that will wait: so many as a quarter of
+// all buffers may at a time.
+func New(key uint64, gateway packet.Addr, links framebuf.Links, buffers int) *Cache {
+	c := &Cache{key: key, gateway: gateway, links: links, room: min(MaxWaiting, buffers/4)}
 	c.last = &c.slot[0]
 	return c
 }

@@ -32,7 +32,7 @@ type tester interface {
 
 func newBench(t testing.TB, key uint64, buffers int) *bench {
 	pool := framebuf.NewPool(make([]byte, buffers*framebuf.Size), 0)
-	return &bench{New(key, gateway, framebuf.NewLinks(pool)), t, pool}
+	return &bench{New(key, gateway, framebuf.NewLinks(pool), buffers), t, pool}
 }
 
 // frame returns a frame, whose length tells it from others.

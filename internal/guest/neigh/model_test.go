@@ -141,7 +141,7 @@ func TestCacheModel(t *testing.T) {
 		for runsMeet(key, hops) {
 			key = key*6364136223846793005 + 1442695040888963407
 		}
-		b := &bench{New(key, gateway, links), t, framebuf.NewPool(modelBuffers[:len(links)*framebuf.Size], 0)}
+		b := &bench{New(key, gateway, links, len(links)), t, framebuf.NewPool(modelBuffers[:len(links)*framebuf.Size], 0)}
 		m := &model{map[packet.Addr]*known{}, len(links) / 4}
 		now, id := 1000*second, 100
 		who := rapid.SampledFrom(hops)

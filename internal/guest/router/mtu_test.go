@@ -132,3 +132,32 @@ func TestJumboFragments(t *testing.T) {
 		l.invariants()
 	}
 }
+
+// TestJumboWaiting: however many packets wait for neighbours that do not answer, on both sides,
+// they leave half of the long buffers, too, and packets of others pass.
+func TestJumboWaiting(t *testing.T) {
+	p := plainPolicy()
+	p.Interfaces[0].MTU, p.Interfaces[1].MTU = 9000, 9000
+	c := plainConfig(t, p)
+	n, span := Buffers(9000)
+	c.Pool = framebuf.NewPoolOf(make([]byte, n*span*framebuf.Size), 0, span)
+	e, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range e.port {
+		for hop := range packet.Addr(100) {
+			for range 64 {
+				if b, ok := c.Pool.Get(); ok {
+					e.resolve(&e.port[i], e.port[i].net+10+hop, framebuf.Frame{Buf: b, Len: 60}, 1)
+				}
+			}
+		}
+		if got := e.port[i].neigh.Waiting(); got != n/4 {
+			t.Errorf("port %d: %d frames wait, want %d", i, got, n/4)
+		}
+	}
+	if c.Pool.Free() < n/2-2*100 { // a request for each hop is under way
+		t.Errorf("%d of %d buffers are free", c.Pool.Free(), n)
+	}
+}

@@ -233,7 +233,7 @@ func New(c Config) (*Engine, error) {
 	e.links = framebuf.NewLinks(c.Pool)
 	for i := range e.port {
 		p := &e.port[i]
-		p.neigh = neigh.New(bits.RotateLeft64(e.rndKey, 17+i), p.gateway, e.links)
+		p.neigh = neigh.New(bits.RotateLeft64(e.rndKey, 17+i), p.gateway, e.links, c.Pool.Cap())
 	}
 	e.frags = reassembly.New(e.rndKey, e.links)
 	e.defrag = s.Fragments == ruleset.FragmentsReassemble
