@@ -7,6 +7,8 @@
 //	source.go   the policy's source translation: pools and paired addresses
 //	static.go   the policy's destination translation
 //	own.go      ports of the firewall itself
+//	part.go     the ports of one of several workers
+//	steer.go    which of them a packet is for
 //
 // In the terms of RFC 4787 and RFC 5382: mapping is endpoint-independent
 // (REQ-1), and since only packets of known flows pass without a rule, filtering
@@ -18,6 +20,8 @@
 package nat
 
 import (
+	"errors"
+
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -28,12 +32,20 @@ type NAT struct {
 	static static
 	pools  []*Pool
 	own    Own
+	part   Part
+	whole  []bool // by pool: it is not divided into parts
 }
 
 // New reads the SNAT and DNAT entries of a policy. The key is secret and
 // random.
-func New(p *ruleset.Policy, key uint64) (*NAT, error) {
-	n := &NAT{}
+func New(p *ruleset.Policy, key uint64) (*NAT, error) { return NewPart(p, key, Part{}) }
+
+// NewPart is New for one of several workers. All have the same policy and key.
+func NewPart(p *ruleset.Policy, key uint64, part Part) (*NAT, error) {
+	if !part.valid() {
+		return nil, errors.New("nat: the number of parts is not a power of two up to 8")
+	}
+	n := &NAT{part: part}
 	plans, err := n.source.plan(p, key)
 	if err != nil {
 		return nil, err
@@ -41,12 +53,29 @@ func New(p *ruleset.Policy, key uint64) (*NAT, error) {
 	for _, v := range plans {
 		n.pools = append(n.pools, NewPool(v.addr, v.lo, v.hi, key))
 	}
-	n.own.init(p, n.pools)
+	n.divide()
+	n.own.init(p, n.pools, part)
 	if err := n.static.init(p, n); err != nil {
 		return nil, err
 	}
 	n.source.pair(n.pools, n.static.entries)
 	return n, nil
+}
+
+// divide leaves each pool the ports of the part.
+func (n *NAT) divide() {
+	n.whole = make([]bool, len(n.pools))
+	for i, q := range n.pools {
+		switch n.whole[i] = n.part.N > 1 && !divisible(n.source.members, int16(i), n.part.N); {
+		case n.part.N <= 1:
+		case !n.whole[i]:
+			q.confine(n.part)
+		case n.part.K != 0:
+			for sp := range q.space {
+				q.reserve(sp, q.Lo, q.Hi)
+			}
+		}
+	}
 }
 
 // Bytes returns the memory of a policy's translation in bytes.

@@ -20,7 +20,7 @@ const ownProtos = 2
 // ownLo is the lowest port that the firewall uses itself.
 const ownLo = 1024
 
-func (o *Own) init(p *ruleset.Policy, pools []*Pool) {
+func (o *Own) init(p *ruleset.Policy, pools []*Pool, part Part) {
 	f := p.Interface(ruleset.WAN)
 	if f == nil {
 		return
@@ -29,7 +29,9 @@ func (o *Own) init(p *ruleset.Policy, pools []*Pool) {
 	for _, q := range pools {
 		if q.Addr == o.addr {
 			o.pool = q
-			q.keep()
+			if part.K == 0 { // the firewall's own queries are part 0's
+				q.keep()
+			}
 		}
 	}
 }
