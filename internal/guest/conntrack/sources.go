@@ -2,21 +2,27 @@ package conntrack
 
 import (
 	"math/bits"
+	"sync"
 	"unsafe"
 
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
-// Sources limits what one source takes of a flow table: its concurrent flows, and new flows
-// per second. It is a table of fixed size with a bounded search, so that the number of
-// sources affects neither memory nor time.
+// Sources limits what one source takes of a flow table, or of those of several workers
+// together: its concurrent flows, and new flows per second. It is a table of fixed size with
+// a bounded search, so that the number of sources affects neither memory nor time.
+//
+// Several workers share one, so that a source's flows are counted in one place, and exactly.
+// Then each method takes a lock. Flows are numbered by the caller, differently in each
+// worker.
 type Sources struct {
-	slots []origin
-	links []link // by number of a flow; none without a limit of flows
-	mask  uint64
-	key   uint64
-	limit uint32 // flows at once; 0: any number
-	every int64  // nanoseconds per new flow; 0: no limit
+	slots  []origin
+	links  []link // by number of a flow; none without a limit of flows
+	mask   uint64
+	key    uint64
+	limit  uint32      // flows at once; 0: any number
+	every  int64       // nanoseconds per new flow; 0: no limit
+	shared *sync.Mutex // nil: one worker uses it
 	// Untracked counts flows of sources for which there was no slot: they were admitted,
 	// since the flow table itself still bounds them.
 	Untracked uint64
@@ -62,6 +68,25 @@ func NewSources(n int, flows, rate uint32, key uint64, alloc Alloc) *Sources {
 	return s
 }
 
+// Share makes s fit for several workers, before the first uses it.
+func (s *Sources) Share() {
+	if s != nil {
+		s.shared = new(sync.Mutex)
+	}
+}
+
+func (s *Sources) lock() {
+	if s.shared != nil {
+		s.shared.Lock()
+	}
+}
+
+func (s *Sources) unlock() {
+	if s.shared != nil {
+		s.shared.Unlock()
+	}
+}
+
 // SourcesBytes returns the memory in bytes of the limits for a table of n flows.
 func SourcesBytes(n int, flows, rate uint32) int {
 	if flows == 0 && rate == 0 {
@@ -90,6 +115,13 @@ func (s *Sources) Admit(a packet.Addr, now int64) bool {
 	if s == nil {
 		return true
 	}
+	s.lock()
+	ok := s.admit(a, now)
+	s.unlock()
+	return ok
+}
+
+func (s *Sources) admit(a packet.Addr, now int64) bool {
 	o := s.find(a, now, true)
 	if o == nil {
 		s.Untracked++
@@ -114,9 +146,11 @@ func (s *Sources) Release(a packet.Addr) {
 	if s == nil {
 		return
 	}
+	s.lock()
 	if o := s.find(a, 0, false); o != nil && o.flows > 0 {
 		o.flows--
 	}
+	s.unlock()
 }
 
 // AtLimit reports whether a source has as many flows as it may have.
@@ -129,6 +163,12 @@ func (s *Sources) Begin(a packet.Addr, flow uint32) {
 	if s == nil || int(flow) >= len(s.links) {
 		return
 	}
+	s.lock()
+	s.begin(a, flow)
+	s.unlock()
+}
+
+func (s *Sources) begin(a packet.Addr, flow uint32) {
 	o := s.find(a, 0, false)
 	if o == nil || s.links[flow].prev != 0 {
 		return
@@ -149,11 +189,12 @@ func (s *Sources) Oldest(a packet.Addr) (flow uint32, ok bool) {
 	if s == nil {
 		return 0, false
 	}
-	o := s.find(a, 0, false)
-	if o == nil || o.head == 0 {
-		return 0, false
+	s.lock()
+	if o := s.find(a, 0, false); o != nil && o.head != 0 {
+		flow, ok = o.head-1, true
 	}
-	return o.head - 1, true
+	s.unlock()
+	return flow, ok
 }
 
 // Settled takes a flow out of the ring that Oldest searches. It still counts.
@@ -161,6 +202,12 @@ func (s *Sources) Settled(a packet.Addr, flow uint32) {
 	if s == nil || int(flow) >= len(s.links) {
 		return
 	}
+	s.lock()
+	s.settled(a, flow)
+	s.unlock()
+}
+
+func (s *Sources) settled(a packet.Addr, flow uint32) {
 	l := s.links[flow]
 	o := s.find(a, 0, false)
 	if o == nil || l.prev == 0 {
@@ -188,19 +235,24 @@ func (s *Sources) Keep(a packet.Addr, now int64) {
 	if s == nil {
 		return
 	}
+	s.lock()
 	if o := s.find(a, now, true); o != nil {
 		o.flows++
 	}
+	s.unlock()
 }
 
 // Flows returns how many flows a source has.
 func (s *Sources) Flows(a packet.Addr) uint32 {
+	n := uint32(0)
 	if s != nil {
+		s.lock()
 		if o := s.find(a, 0, false); o != nil {
-			return o.flows
+			n = o.flows
 		}
+		s.unlock()
 	}
-	return 0
+	return n
 }
 
 // find returns the slot of an address, or nil. With take it assigns one, if need be that of

@@ -44,7 +44,7 @@ type Dir struct {
 
 // Shared is what both directions of a flow have in common: 64 bytes.
 type Shared struct {
-	ID      uint64    // number of the flow since boot, from 1
+	ID      uint64    // number of the flow since boot, from 1; see Number
 	Created int64     // monotonic nanoseconds; of a free record the next one in the free list, plus 1
 	tcp     [2]side   // by direction
 	synHigh [2]uint16 // the high halves of their syn fields
@@ -87,6 +87,7 @@ type Table struct {
 	fresh    uint32    // flow records from here on were never used
 	live     uint32
 	nextID   uint64
+	step     uint64    // between the numbers of flows
 	hand     uint32    // where the sweep continues
 	firm     [2]uint32 // flows that are never evicted: begun from the LAN, and from the WAN
 	timeouts Timeouts
@@ -152,7 +153,7 @@ type Alloc func(bytes int, zeroed bool) []byte
 // heap.
 func New(n int, secret [2]uint64, timeouts Timeouts, alloc Alloc) *Table {
 	b := nBuckets(n)
-	t := &Table{mask: uint64(b - 1), timeouts: timeouts}
+	t := &Table{mask: uint64(b - 1), timeouts: timeouts, step: 1}
 	t.timeouts[0] = 0 // a record freed during a batch is not found by it
 	for i := range t.k {
 		t.k[i] = mix(secret[i&1]+uint64(i+1)*0x9e3779b97f4a7c15) | 1
@@ -167,6 +168,10 @@ func New(n int, secret [2]uint64, timeouts Timeouts, alloc Alloc) *Table {
 	t.shared = carve[Shared](alloc, n, false)
 	return t
 }
+
+// Number makes the numbers of flows k+1, k+1+n and so on, so that those of n workers' tables
+// differ. It is called before the first flow.
+func (t *Table) Number(k, n int) { t.nextID, t.step = uint64(k+1)-uint64(n), uint64(n) }
 
 // carve returns n values of T, which contains no pointers, in memory of alloc.
 func carve[T any](alloc Alloc, n int, zeroed bool) []T {
@@ -352,7 +357,7 @@ func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, path Path, now 
 		t.C.Full++
 		return None
 	}
-	t.nextID++
+	t.nextID += t.step
 	t.shared[i] = Shared{ID: t.nextID, Created: now, Pool: -1}
 	r := Ref(i << 1)
 	t.dirs[r] = Dir{Key: *k, Out: *out, LastSeen: now, State: state, Path: path}

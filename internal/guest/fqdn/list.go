@@ -91,6 +91,8 @@ func (s *Set) evict(i uint32, counter *uint64) {
 // Sweep examines the next n bindings and moves those that have expired to the list
 // of expired bindings, from which eviction takes first.
 func (s *Set) Sweep(n int, now int64) {
+	s.begin()
+	defer s.end()
 	now += s.away
 	for range min(n, len(s.b)) {
 		if s.sweepAt++; s.sweepAt >= uint32(len(s.b)) {

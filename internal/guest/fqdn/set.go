@@ -13,12 +13,14 @@
 // a label therefore separates nothing.
 //
 // A Set has a fixed size and contains no pointers. Lookups do not allocate, and
-// their cost is bounded by PerAddress. A Set is not safe for concurrent use.
+// their cost is bounded by PerAddress. One goroutine changes a Set. Others may look names up
+// while none of its methods that change it (Bind, Sweep, Pass) runs: see Config.Changing.
 package fqdn
 
 import (
 	"math"
 	"math/bits"
+	"sync"
 	"unsafe"
 
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -48,6 +50,7 @@ type Config struct {
 	Patterns     *Patterns
 	Secret       [2]uint64                           // keys the hashes
 	Alloc        func(bytes int, zeroed bool) []byte // nil: the Go heap
+	Changing     sync.Locker                         // locked during each change, where several workers look names up; nil: one does
 }
 
 // Counters of a Set.
@@ -98,6 +101,8 @@ type Set struct {
 // asked did not count, because the machine stood still. Bindings made from now on are not
 // affected. A negative d does nothing: no binding becomes younger.
 func (s *Set) Pass(d int64) {
+	s.begin()
+	defer s.end()
 	if d > 0 && s.away <= math.MaxInt64/4 {
 		s.away += min(d, 2*longestLife+s.cfg.Floor+s.cfg.Grace) // nothing lives longer
 	}
@@ -141,6 +146,19 @@ func carve[T any](alloc func(int, bool) []byte, n int) []T {
 	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n)
 }
 
+// begin and end are around each change.
+func (s *Set) begin() {
+	if s.cfg.Changing != nil {
+		s.cfg.Changing.Lock()
+	}
+}
+
+func (s *Set) end() {
+	if s.cfg.Changing != nil {
+		s.cfg.Changing.Unlock()
+	}
+}
+
 // Counters returns the set's counters. They keep changing.
 func (s *Set) Counters() *Counters { return &s.c }
 
@@ -181,6 +199,8 @@ func (s *Set) Bind(client packet.Addr, name []byte, addr packet.Addr, ttl uint32
 	if !Valid(name) {
 		return false
 	}
+	s.begin()
+	defer s.end()
 	now += s.away
 	life := Lifetime(ttl, s.cfg.Floor, s.cfg.Grace)
 	h := s.hashName(name)

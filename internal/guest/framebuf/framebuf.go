@@ -78,6 +78,22 @@ func NewPoolOf(mem []byte, phys uint64, span int) *Pool {
 	return p
 }
 
+// Split divides the buffers of p, all of which must be free and none long, among n pools over
+// the same memory, one for each worker, which alone uses it. p is not used any more. A buffer
+// may be put into another pool than the one that it was taken from: whoever owns it may.
+func (p *Pool) Split(n int) []*Pool {
+	if len(p.free) != cap(p.free) || n < 1 || p.long.mem != nil {
+		panic("frame: a pool that is in use, or has long buffers, is split")
+	}
+	pools := make([]*Pool, n)
+	for i := range pools {
+		q := *p
+		q.free = append(make([]uint32, 0, cap(p.free)), p.free[i*len(p.free)/n:(i+1)*len(p.free)/n]...)
+		pools[i] = &q
+	}
+	return pools
+}
+
 // Cap returns the number of buffers, free or not, without long ones.
 func (p *Pool) Cap() int { return cap(p.free) }
 

@@ -21,7 +21,8 @@ const (
 	Ask            // a neighbour's link-layer address is wanted on Port
 	Neighbour      // the link-layer address of Addr on Port is MAC, until At
 	Lost           // the neighbour Addr on Port does not answer any more
-	Relieve        // Frame, for whose source the flow Flow is to give way; then it comes back
+	Relieve        // Frame, for whose source Addr the flow Flow is to give way; then it comes back
+	Relieved       // Frame come back; with a Flow of 1 none gives way
 )
 
 // An Item is what crosses. With a frame goes the ownership of its buffers.

@@ -6,6 +6,7 @@ package icmperr
 
 import (
 	"math/bits"
+	"sync"
 
 	"github.com/thurward/thurward/internal/shared/packet"
 )
@@ -41,8 +42,9 @@ const (
 
 // A Limit limits the answers of a port.
 type Limit struct {
-	key  uint64
-	kind [NumKinds]limit
+	key    uint64
+	kind   [NumKinds]limit
+	shared *sync.Mutex // nil: one worker uses it
 }
 
 type limit struct {
@@ -52,17 +54,25 @@ type limit struct {
 }
 
 // NewLimit returns an unused limit. key is that of its hashes.
-func NewLimit(key uint64) Limit {
-	l := Limit{key: key}
+func NewLimit(key uint64) *Limit {
+	l := &Limit{key: key}
 	for k := range l.kind {
 		l.kind[k] = limit{all: bucket{rate: Rate, burst: Burst}, reserve: bucket{rate: ReserveRate, burst: ReserveBurst}}
 	}
 	return l
 }
 
+// Share makes l fit for several workers, before the first uses it: the rates are those of all
+// together.
+func (l *Limit) Share() { l.shared = new(sync.Mutex) }
+
 // Take reports whether another answer of a kind to a host is within the rate, and counts it
 // if so.
 func (l *Limit) Take(k Kind, to packet.Addr, now int64) bool {
+	if l.shared != nil {
+		l.shared.Lock()
+		defer l.shared.Unlock()
+	}
 	a := &l.kind[k]
 	a.used = true
 	g := &a.group[groupOf(to, l.key)]

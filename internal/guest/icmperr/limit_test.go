@@ -41,7 +41,7 @@ func TestBucket(t *testing.T) {
 // its burst on.
 func TestLimit(t *testing.T) {
 	l := NewLimit(9)
-	a := &l
+	a := l
 	now := int64(5 * second)
 	n := 0
 	for range 1000 {

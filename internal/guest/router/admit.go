@@ -35,6 +35,9 @@ func (e *Engine) admit(p *received, k *conntrack.Key, old conntrack.Ref, now int
 		}
 	}
 	if dec.outcome != pass {
+		if e.w != nil && e.goes(p, now) {
+			return
+		}
 		e.drop(p, &dec, now)
 		return
 	}
@@ -149,6 +152,9 @@ func (e *Engine) mayBegin(p *received, to *destination, now int64) decision {
 // and reports what a shadow rule would have decided.
 func (e *Engine) judge(p *received, fp *filter.Packet, name naming, now int64) (ruleset.Action, uint32) {
 	v := e.filter.Decide(fp)
+	if e.w != nil && e.w.again {
+		return v.Action, v.Rule
+	}
 	e.c.Decisions++
 	if v.Shadow != filter.NoRule {
 		e.c.Shadows[v.Shadow]++

@@ -25,7 +25,7 @@ func TestBurstWaitsForRoom(t *testing.T) {
 	sent := 0
 	for i := range 1000 {
 		l.now += 100_000
-		l.e.Poll(l.now)
+		l.poll()
 		if len(l.port[wan].out) > 3*Batch {
 			t.Fatalf("%d frames given to a device with room for %d", len(l.port[wan].out), 3*Batch)
 		}
@@ -56,7 +56,7 @@ func TestDeviceThatTakesNothing(t *testing.T) {
 	polls := 0
 	for ; len(l.port[lan].out) == 0 && polls < 1000; polls++ {
 		l.now += 1_000_000
-		l.e.Poll(l.now)
+		l.poll()
 	}
 	if polls > int(roomWait/1_000_000)+8 {
 		t.Errorf("the answer came after %d ms", polls)
@@ -69,7 +69,7 @@ func TestDeviceThatTakesNothing(t *testing.T) {
 	l.queued(2 * Batch)
 	for range 5 {
 		l.now += 1_000_000
-		l.e.Poll(l.now)
+		l.poll()
 	}
 	if n := len(l.port[lan].in); n != Batch {
 		t.Errorf("%d frames wait, want %d", n, Batch)

@@ -139,7 +139,7 @@ func TestAllocationsOfRarePackets(t *testing.T) {
 			l, a, b := c.prepare(t)
 			from := [...]*burst{a, b}[c.from]
 			const runs = 100
-			if n := testing.AllocsPerRun(runs, func() { from.armed = true; l.now += c.every; l.e.Poll(l.now) }); n != 0 {
+			if n := testing.AllocsPerRun(runs, func() { from.armed = true; l.now += c.every; l.poll() }); n != 0 {
 				t.Errorf("%v allocations", n)
 			}
 			if a.sent != c.sent[lan]*(runs+1) && !(c.name == "reject, beyond the rate" && a.sent == icmperr.Burst) || b.sent != c.sent[wan]*(runs+1) {
@@ -163,7 +163,7 @@ func BenchmarkRare(b *testing.B) {
 			for range b.N {
 				from.armed = true
 				l.now += c.every
-				l.e.Poll(l.now)
+				l.poll()
 			}
 			b.StopTimer()
 			b.ReportMetric(float64(b.N*len(from.round))/(cpu()-start).Seconds()/1e6, "Mpps/cpu")

@@ -107,7 +107,7 @@ func newLoop(b *testing.B, n, size int) (*Engine, *loop, *loop) {
 	l.e.port[wan].neigh.Find(ip("203.0.113.1")).Expires = math.MaxInt64 // the port will not answer
 	l.e.port[lan].Port, l.e.port[wan].Port = in, out
 	for in.left = n; in.left > 0; {
-		l.e.Poll(l.now)
+		l.poll()
 	}
 	if l.e.flows.Len() != n+1 || out.sent != n {
 		b.Fatalf("%d flows, %d sent; drops: %s", l.e.flows.Len(), out.sent, l.drops())

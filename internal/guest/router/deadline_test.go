@@ -136,12 +136,12 @@ func TestTimersByThousandths(t *testing.T) {
 		t.Fatalf("the next tick is at %d, now %d", at, l.now)
 	}
 	l.now = at - 1
-	l.e.Poll(l.now)
+	l.poll()
 	if l.e.tick != at {
 		t.Fatal("too early")
 	}
 	l.now = at
-	l.e.Poll(l.now)
+	l.poll()
 	if l.e.tick != at+ms {
 		t.Fatalf("the next tick is at %d, want %d", l.e.tick, at+ms)
 	}
@@ -152,7 +152,7 @@ func TestTimersByThousandths(t *testing.T) {
 	}
 	n := l.e.flows.Len()
 	l.now += 10 * second // nothing has expired
-	l.e.Poll(l.now)
+	l.poll()
 	if l.e.flows.Len() != n || l.e.tick != l.now+ms {
 		t.Fatalf("%d flows of %d", l.e.flows.Len(), n)
 	}
@@ -160,7 +160,7 @@ func TestTimersByThousandths(t *testing.T) {
 	polls := 0
 	for ; l.e.flows.Len() > 0; polls++ {
 		before := l.e.flows.Len()
-		l.e.Poll(l.now)
+		l.poll()
 		if l.e.flows.Len() == before && l.e.tick <= l.now {
 			t.Fatal("nothing was removed, and it is not over")
 		}
@@ -180,7 +180,7 @@ func TestTimersByThousandths(t *testing.T) {
 func TestPollCountsFrames(t *testing.T) {
 	l := quietLab(newLab(t, "accept egress"))
 	l.one(lan, udp(host, 3000, web, 53)) // so that the gateway is known
-	if n := l.e.Poll(l.now); n != 0 {
+	if n := l.poll(); n != 0 {
 		t.Fatalf("%d frames of none", n)
 	}
 	rx := l.e.c.RxPackets
@@ -190,10 +190,10 @@ func TestPollCountsFrames(t *testing.T) {
 	for range 5 {
 		l.port[wan].in = append(l.port[wan].in, make([]byte, 60))
 	}
-	if n := l.e.Poll(l.now); n != Batch+5 {
+	if n := l.poll(); n != Batch+5 {
 		t.Fatalf("%d frames, want %d", n, Batch+5)
 	}
-	if n := l.e.Poll(l.now); n != 3 {
+	if n := l.poll(); n != 3 {
 		t.Fatalf("%d frames, want 3", n)
 	}
 	if got := l.e.c.RxPackets; got[lan] != rx[lan]+Batch+3 || got[wan] != rx[wan]+5 {
@@ -219,15 +219,15 @@ func TestReceiveWaitsForRoom(t *testing.T) {
 			p, back = back, p
 		}
 		l.port[side].in = append(l.port[side].in, p.frame([...][6]byte{lanMAC, wanMAC}[side]))
-		if n := l.e.Poll(l.now); n != 0 || len(l.port[side].in) != 1 {
+		if n := l.poll(); n != 0 || len(l.port[side].in) != 1 {
 			t.Fatalf("side %d: %d frames were taken, and there is no room for them", side, n)
 		}
 		l.port[1-side].in = append(l.port[1-side].in, back.frame([...][6]byte{wanMAC, lanMAC}[side]))
-		if n := l.e.Poll(l.now); n != 1 || len(l.taken(side)) != 1 {
+		if n := l.poll(); n != 1 || len(l.taken(side)) != 1 {
 			t.Fatalf("side %d: the other way waits, too", side)
 		}
 		l.port[1-side].room = 0
-		if n := l.e.Poll(l.now); n != 1 || len(l.taken(1-side)) != 1 {
+		if n := l.poll(); n != 1 || len(l.taken(1-side)) != 1 {
 			t.Fatalf("side %d: there is room", side)
 		}
 	}

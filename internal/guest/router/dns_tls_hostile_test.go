@@ -200,7 +200,7 @@ func TestDoTWithoutClock(t *testing.T) {
 		p.Upstreams = []ruleset.Upstream{{Address: ip(upstreamAddr).To16(), Port: dotPort, TLS: 1, ServerName: nameOf(p, dotName).Text}}
 	})
 	e := &tlsLab{dnsLab: l}
-	if err := l.e.newHost(&Config{Policy: l.policy, Pool: l.pool, Events: l.events, ClockSet: false}); err != nil {
+	if err := l.e.newHost(&Config{Policy: l.policy, Pool: l.pool, Events: l.events, ClockSet: false}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if across, back := l.ask(host, l.query("github.com", dns.TypeA)); len(across)+len(back) != 0 {

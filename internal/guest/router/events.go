@@ -54,6 +54,7 @@ func (e *Engine) emit(r *event.Record, n naming) {
 // emitNamed writes an event with a name of the name set that was valid at time at.
 func (e *Engine) emitNamed(r *event.Record, name fqdn.Name, at int64) {
 	if name != 0 {
+		e.enter()
 		var buf [fqdn.MaxName]byte
 		if w := e.names.set.Text(name, at, &buf); w != nil {
 			e.emitDomain(r, w)

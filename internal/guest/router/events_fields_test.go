@@ -267,7 +267,7 @@ func TestEventsOfQueries(t *testing.T) {
 	}
 	// Without a ring there are no events, and nothing else differs.
 	l.e.events = nil
-	if err := l.e.newHost(&Config{Policy: l.policy, Pool: l.pool, ClockSet: true}); err != nil {
+	if err := l.e.newHost(&Config{Policy: l.policy, Pool: l.pool, ClockSet: true}, nil); err != nil {
 		t.Fatal(err)
 	}
 	n := len(l.seen)

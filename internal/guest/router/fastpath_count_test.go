@@ -20,7 +20,7 @@ func (l *lab) quick(from int, fs ...[]byte) (n int) {
 		l.e.b.pk[i].Total = unread
 	}
 	l.port[from].in = append(l.port[from].in, fs...)
-	l.e.Poll(l.now)
+	l.poll()
 	for i := range fs {
 		if l.e.b.pk[i].Total == unread {
 			n++
@@ -176,7 +176,7 @@ func TestFastPathRuns(t *testing.T) {
 func TestFastPathBehindFragments(t *testing.T) {
 	l := newLabWith(t, func(p *ruleset.Policy) { p.Interfaces[1].MTU = 576 }, "accept", established)
 	l.served(host, 4000, web)
-	l.e.Poll(l.now)
+	l.poll()
 	for _, cut := range []int{20, 21, 22, 30, 40, 42, 43, 50} {
 		var fs [][]byte
 		for i := range Batch {

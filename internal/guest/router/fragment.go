@@ -24,6 +24,9 @@ func (e *Engine) nextID(src, dst packet.Addr, proto uint8) uint16 {
 func (e *Engine) nextIDs(src, dst packet.Addr, proto uint8, n uint16) uint16 {
 	hi, lo := bits.Mul64((uint64(src)<<32|uint64(dst))^e.rndKey, e.rndKey+uint64(proto)<<1)
 	id := &e.ids[(hi^lo)%uint64(len(e.ids))]
+	if e.w != nil {
+		return e.w.nextIDs(id, n)
+	}
 	first := *id + 1
 	*id += n
 	return first

@@ -34,28 +34,28 @@ func TestARP_GatewayIsAskedFor(t *testing.T) {
 	l.e.Announce()
 	for i := range 10 {
 		for range 10 {
-			l.e.Poll(l.now)
+			l.poll()
 			l.now += second / 10
 		}
 		if n := asks(l); n != 1 {
 			t.Errorf("second %d: asked for %d times", i, n)
 		}
 	}
-	l.e.Poll(l.now)
+	l.poll()
 	asks(l)
 	l.now += second / 2
 	l.port[lan].in = append(l.port[lan].in, udp(host, 4000, web, 53).frame(lanMAC))
-	l.e.Poll(l.now)
+	l.poll()
 	if n := asks(l); n != 1 {
 		t.Errorf("a packet half a second after a request has the gateway asked for %d times, want once, at once", n)
 	}
 	for range 40 { // it is given up
 		l.now += second / 10
-		l.e.Poll(l.now)
+		l.poll()
 	}
 	asks(l)
 	l.now += 2 * second
-	l.e.Poll(l.now)
+	l.poll()
 	if n := asks(l); n != 1 {
 		t.Errorf("asked for %d times after it was given up", n)
 	}
@@ -71,7 +71,7 @@ func TestARP_GatewayIsAskedFor(t *testing.T) {
 	asks(l)
 	for range 5 {
 		l.now += second
-		l.e.Poll(l.now)
+		l.poll()
 	}
 	if n := asks(l); n != 0 || l.e.gate.due {
 		t.Errorf("asked for %d times more", n)
@@ -80,7 +80,7 @@ func TestARP_GatewayIsAskedFor(t *testing.T) {
 	// An answer that comes too late is one that nobody has asked for.
 	l = newLab(t, "accept egress", established)
 	l.e.Announce()
-	l.e.Poll(l.now)
+	l.poll()
 	l.e.gate.due = false
 	l.now += second
 	l.raw(wan, reply(mac))

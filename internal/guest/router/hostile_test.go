@@ -71,7 +71,7 @@ func TestHostileFloods(t *testing.T) {
 				l.port[from].in = append(l.port[from].in, f)
 				l.now += 20e3 // 50,000 a second
 				if i%100 != 99 {
-					l.e.Poll(l.now)
+					l.poll()
 					continue
 				}
 				l.run()

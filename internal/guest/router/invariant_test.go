@@ -22,10 +22,15 @@ func (l *lab) invariants() {
 	for i := range l.e.port {
 		in += c.RxPackets[i] + c.ARPSent[i]
 		out += c.TxPackets[i] + c.OtherHost[i] + c.ARPReceived[i]
-		out += uint64(l.e.port[i].neigh.Waiting())
+		for _, e := range l.engines() {
+			out += uint64(e.port[i].neigh.Waiting())
+		}
 	}
 	in += c.Own + c.FragmentsSent - c.Fragmented
-	out += uint64(l.e.frags.Held()+l.e.sni.Segments()) + c.Joined + c.Local
+	out += c.Joined + c.Local
+	for _, e := range l.engines() {
+		out += uint64(e.frags.Held() + e.sni.Segments())
+	}
 	for _, n := range c.DropReasons {
 		out += n
 	}
@@ -33,18 +38,33 @@ func (l *lab) invariants() {
 		l.t.Fatalf("%d frames received or made, %d sent, dropped, taken or waiting; drops: %s", in, out, l.drops())
 	}
 	arriving := map[conntrack.Key]bool{}
-	type ext struct {
-		proto uint32
-		port  uint16
-	}
-	type inner struct {
-		addr packet.Addr
-		port uint16
-	}
 	owner := map[ext]inner{}
+	n := 0
+	for _, e := range l.engines() {
+		n += l.flowsOf(e, arriving, owner)
+	}
+	if n != len(owner) && l.e.host.DNS() == nil { // which has ports of its own
+		l.t.Fatalf("%d external ports taken, %d in use", n, len(owner))
+	}
+}
+
+// An ext is an external port, an inner an internal endpoint.
+type ext struct {
+	proto uint32
+	port  uint16
+}
+
+type inner struct {
+	addr packet.Addr
+	port uint16
+}
+
+// flowsOf checks the flows of a worker, none of which has what one of another worker has. It
+// returns how many ports are taken.
+func (l *lab) flowsOf(w *Engine, arriving map[conntrack.Key]bool, owner map[ext]inner) (n int) {
 	live := 0
-	for r := conntrack.Ref(0); int(r) < 2*l.e.flows.Cap(); r += 2 {
-		d, o := l.e.flows.Dir(r), l.e.flows.Dir(r^1)
+	for r := conntrack.Ref(0); int(r) < 2*w.flows.Cap(); r += 2 {
+		d, o := w.flows.Dir(r), w.flows.Dir(r^1)
 		if d.State == 0 {
 			continue
 		}
@@ -59,7 +79,7 @@ func (l *lab) invariants() {
 			o.Out.Src != d.Key.Dst || o.Out.Dst != d.Key.Src || o.Out.DstPort != d.Key.SrcPort {
 			l.t.Fatalf("the directions are not inverse: %+v, %+v", d, o)
 		}
-		if l.e.flows.Shared(r).Pool >= 0 {
+		if w.flows.Shared(r).Pool >= 0 {
 			e := ext{d.Key.Proto, d.Out.SrcPort}
 			who := inner{d.Key.Src, d.Key.SrcPort}
 			if w, ok := owner[e]; ok && w != who {
@@ -68,16 +88,13 @@ func (l *lab) invariants() {
 			owner[e] = who
 		}
 	}
-	if live != l.e.flows.Len() {
-		l.t.Fatalf("%d live flows, %d counted", live, l.e.flows.Len())
+	if live != w.flows.Len() {
+		l.t.Fatalf("%d live flows, %d counted", live, w.flows.Len())
 	}
-	n := 0
 	for _, proto := range []uint8{packet.TCP, packet.UDP, packet.ICMP} {
-		n += l.e.nat.Pools()[0].InUse(proto)
+		n += w.nat.Pools()[0].InUse(proto)
 	}
-	if n != len(owner) && l.e.host.DNS() == nil { // which has ports of its own
-		l.t.Fatalf("%d external ports taken, %d in use", n, len(owner))
-	}
+	return n
 }
 
 // fatal lets a lab report through rapid.
@@ -231,7 +248,7 @@ func TestAllocations(t *testing.T) {
 				w[c.from].frames = append(w[c.from].frames, c.f(i))
 			}
 			rx := l.e.c.RxPackets[c.from]
-			if n := testing.AllocsPerRun(runs, func() { l.now += 1e6; l.e.Poll(l.now) }); n != 0 {
+			if n := testing.AllocsPerRun(runs, func() { l.now += 1e6; l.poll() }); n != 0 {
 				t.Errorf("%v allocations", n)
 			}
 			if l.e.c.RxPackets[c.from]-rx != runs+1 {

@@ -36,6 +36,9 @@ type lab struct {
 	partial int
 	helped  int  // see helping
 	anyMAC  bool // ARP says who has which link-layer address, not macOf
+
+	others []*Engine // workers after e
+	rings  []*event.Ring
 }
 
 var (
@@ -84,6 +87,9 @@ func newLabIn(t testing.TB, alloc conntrack.Alloc, edit func(p *ruleset.Policy),
 	}
 	if err := compile.Classifier(p); err != nil {
 		t.Fatal(err)
+	}
+	if workers > 1 {
+		return newWorkersLab(t, alloc, p, workers)
 	}
 	l := &lab{t: t, policy: p, pool: poolFor(p, alloc), events: event.NewRing(4096), now: 1e9}
 	for i := range l.port {
@@ -294,7 +300,7 @@ func (l *lab) raw(from int, f []byte) (across, back []*view) {
 // run polls until nothing moves, answering the firewall's ARP requests.
 func (l *lab) run() {
 	for range 100 {
-		n := l.e.Poll(l.now)
+		n := l.poll()
 		for i, w := range l.port {
 			for j := 0; j < len(w.out); j++ {
 				var m packet.ARPMessage
@@ -317,14 +323,9 @@ func (l *lab) run() {
 			break
 		}
 	}
-	for {
-		var r event.Record
-		name, ok := l.events.GetNamed(&r, nil)
-		if !ok {
-			break
-		}
-		l.seen = append(l.seen, r)
-		l.names = append(l.names, string(name))
+	l.hear(l.events)
+	for _, q := range l.rings {
+		l.hear(q)
 	}
 }
 
@@ -476,6 +477,10 @@ func (l *lab) buffers() {
 	}
 	waiting += l.e.frags.Held()
 	waiting += l.e.sni.Segments()
+	if l.others != nil {
+		l.buffersOfWorkers()
+		return
+	}
 	if l.pool.Free()+waiting != l.pool.Cap() {
 		l.t.Fatalf("%d buffers free and %d waiting of %d", l.pool.Free(), waiting, l.pool.Cap())
 	}

@@ -203,13 +203,13 @@ func TestBatchesLeaveTogether(t *testing.T) {
 				l.port[lan].in = append(l.port[lan].in, udp(host, 5000+i, web, 53).frame(lanMAC))
 			}
 			before := l.port[wan].sent
-			l.e.Poll(l.now)
+			l.poll()
 			if n := len(l.taken(wan)); n != Batch || l.port[wan].sent != before+1 {
 				t.Errorf("plain %v, round %d: %d packets in %d calls", plain, round, n, l.port[wan].sent-before)
 			}
 		}
 		before := [2]int{l.port[lan].sent, l.port[wan].sent}
-		l.e.Poll(l.now)
+		l.poll()
 		if after := [2]int{l.port[lan].sent, l.port[wan].sent}; after != before {
 			t.Errorf("plain %v: nothing left in %d calls", plain, after[wan]-before[wan])
 		}
@@ -311,7 +311,7 @@ func TestUnreachableIsAboutFlows(t *testing.T) {
 	if l.e.c.AnswersSuppressed == 0 {
 		t.Error("nothing was suppressed")
 	}
-	if a := &l.e.port[lan].answers; a.Used(icmperr.TTL) || a.Used(icmperr.Size) {
+	if a := l.e.port[lan].answers; a.Used(icmperr.TTL) || a.Used(icmperr.Size) {
 		t.Error("other kinds' rates are used up")
 	}
 	l.port[lan].out = nil

@@ -60,8 +60,21 @@ func serverNameBytes(p *ruleset.Policy) int {
 }
 
 // newHost makes the name set and the endpoint, which fills it.
-func (e *Engine) newHost(c *Config) (err error) {
+//
+// Of several workers the first is the host. The others answer echo requests, and ask its
+// name set.
+func (e *Engine) newHost(c *Config, sh *shared) (err error) {
 	p := c.Policy
+	if e.w != nil && e.w.k != 0 {
+		only := *p
+		only.Upstreams = nil
+		if e.names.set = sh.names; e.names.set != nil && wantsServerNames(p) {
+			e.sni = sni.New()
+		}
+		e.host, err = endpoint.New(endpoint.Config{Policy: &only, Pool: c.Pool, Wire: uplink{e}, Ports: e.nat.Own(),
+			MTU: [2]int{endpoint.LAN: e.inside.mtu, endpoint.WAN: e.outside.mtu}})
+		return err
+	}
 	hc := endpoint.Config{Policy: p, Pool: c.Pool, Wire: uplink{e}, Ports: e.nat.Own(), Events: c.Events, ClockSet: c.ClockSet,
 		MTU: [2]int{endpoint.LAN: e.inside.mtu, endpoint.WAN: e.outside.mtu}}
 	if len(p.Upstreams) > 0 {
@@ -71,8 +84,12 @@ func (e *Engine) newHost(c *Config) (err error) {
 			return err
 		}
 		s := &p.Settings
-		hc.Names = fqdn.New(fqdn.Config{Capacity: nameCapacity(p), Floor: int64(s.DNSFloor) * second, Grace: int64(s.DNSGrace) * second,
-			Patterns: hc.Patterns, Secret: [2]uint64{hc.Random.Uint64(), hc.Random.Uint64()}, Alloc: c.Alloc})
+		nc := fqdn.Config{Capacity: nameCapacity(p), Floor: int64(s.DNSFloor) * second, Grace: int64(s.DNSGrace) * second,
+			Patterns: hc.Patterns, Secret: [2]uint64{hc.Random.Uint64(), hc.Random.Uint64()}, Alloc: c.Alloc}
+		if e.w != nil {
+			nc.Changing = sh.gates
+		}
+		hc.Names = fqdn.New(nc)
 		e.names.set = hc.Names
 		if wantsServerNames(p) {
 			e.sni = sni.New()
@@ -92,6 +109,7 @@ func (e *Engine) Names() *fqdn.Set { return e.names.set }
 // the packet's destination before translation. It sets e.names.found, and the patterns that
 // match them in fp.
 func (e *Engine) findNames(dst packet.Addr, fp *filter.Packet, now int64) {
+	e.enter()
 	e.names.set.Find(fp.Src, dst, now, &e.names.found)
 	fp.Names = e.names.found.IDs
 }

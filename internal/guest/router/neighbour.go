@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/handover"
 	"github.com/thurward/thurward/internal/guest/neigh"
 	"github.com/thurward/thurward/internal/guest/reassembly"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -56,6 +57,8 @@ func (e *Engine) neighbourTick(p *port, now int64) {
 	for t, ok := p.neigh.Timeout(now); ok; t, ok = p.neigh.Timeout(now) {
 		if t.Request {
 			e.ask(p, t.Addr, &broadcastMAC)
+		} else if e.w != nil && e.w.k == 0 {
+			e.tell(handover.Lost, p, &neigh.Neighbour{Addr: t.Addr})
 		}
 		for t.Drop.Len() > 0 {
 			fr := e.links.Pop(&t.Drop)
@@ -67,6 +70,10 @@ func (e *Engine) neighbourTick(p *port, now int64) {
 
 // ask sends an ARP request.
 func (e *Engine) ask(p *port, a packet.Addr, to *[6]byte) {
+	if e.w != nil && e.w.k != 0 {
+		e.askFor(p, a)
+		return
+	}
 	m := packet.ARPMessage{Op: packet.ARPRequest, SenderMAC: p.mac, SenderAddr: p.addr, TargetAddr: a}
 	if p.own(a) {
 		m.SenderAddr = a // an announcement
@@ -182,5 +189,8 @@ func (e *Engine) learn(p *port, m *packet.ARPMessage, now int64) {
 		fr := e.links.Pop(&l.Send)
 		packet.PutEth(e.pool.Bytes(fr), &m.SenderMAC, &p.mac, packet.TypeIPv4)
 		e.enqueue(p, fr)
+	}
+	if e.w != nil {
+		e.tellLearned(p, m.SenderAddr)
 	}
 }

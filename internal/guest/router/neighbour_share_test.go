@@ -201,7 +201,7 @@ func TestShares_WaitingFrames(t *testing.T) {
 	}
 	l.port[wan].out = nil
 	l.port[wan].in = append(l.port[wan].in, arp(packet.ARPReply, hop, macOf(ip(hop)), ours))
-	l.e.Poll(l.now)
+	l.poll()
 	left := l.port[wan].out
 	l.port[wan].out = nil
 	if n := l.e.port[wan].neigh.Find(ip(hop)); n == nil || n.State != neigh.Reachable || n.Waiting() != 0 {

@@ -178,7 +178,7 @@ func TestARP_WithoutBuffers(t *testing.T) {
 		taken = append(taken, b)
 	}
 	l.port[lan].in = append(l.port[lan].in, udp(host, 4000, web, 53).frame(lanMAC))
-	l.e.Poll(l.now)
+	l.poll()
 	if l.e.c.NoBuffer != 1 || l.e.c.ARPSent[wan] != 0 || l.e.port[wan].neigh.Waiting() != 1 {
 		t.Fatalf("%d times no buffer, %d sent, %d wait", l.e.c.NoBuffer, l.e.c.ARPSent[wan], l.e.port[wan].neigh.Waiting())
 	}

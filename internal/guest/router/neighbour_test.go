@@ -46,7 +46,7 @@ func TestS38_ARPAnsweredForOwnAddressOnly(t *testing.T) {
 		src := [...]string{"10.0.0.2", "203.0.113.77"}[c.from]
 		w := l.port[c.from]
 		w.in = append(w.in, arp(packet.ARPRequest, src, macOf(ip(src)), c.to))
-		l.e.Poll(l.now)
+		l.poll()
 		if (len(w.out) == 1) != c.answer {
 			t.Errorf("request for %s on port %d: %d answers", c.to, c.from, len(w.out))
 		}
@@ -101,7 +101,7 @@ func TestS38_OwnAddressIsDefended(t *testing.T) {
 	answers := 0
 	for range 100 { // a hundred claims within a second
 		l.port[wan].in = append(l.port[wan].in, arp(packet.ARPReply, ours, evil, "203.0.113.1"))
-		l.e.Poll(l.now)
+		l.poll()
 		l.now += 1e7
 		answers += len(l.port[wan].out)
 		l.port[wan].out = nil
@@ -120,14 +120,14 @@ func TestS38_HostMoves(t *testing.T) {
 		l.raw(lan, arp(packet.ARPRequest, host, [6]byte{2, 5, 5, 5, 5, 5}, "10.0.0.1"))
 		l.pass(idle)
 		l.port[lan].in = append(l.port[lan].in, arp(packet.ARPRequest, host, moved, "10.0.0.1"))
-		l.e.Poll(l.now)
+		l.poll()
 		for range 5 { // no answer from the old one
 			l.now += 1e9
-			l.e.Poll(l.now)
+			l.poll()
 		}
 		l.port[lan].out = nil
 		l.port[lan].in = append(l.port[lan].in, arp(packet.ARPRequest, host, moved, "10.0.0.1"))
-		l.e.Poll(l.now)
+		l.poll()
 		if n := l.e.port[lan].neigh.Find(ip(host)); n == nil || n.MAC != moved {
 			t.Fatalf("after %v s of silence the host is not found where it is: %+v", idle, n)
 		}
@@ -160,7 +160,7 @@ func TestS38_TranslationAddressIsAnsweredFor(t *testing.T) {
 	l.one(wan, udp(web, 53, "203.0.113.20", v.SrcPort))
 	w := l.port[wan]
 	w.in = append(w.in, arp(packet.ARPRequest, "203.0.113.1", macOf(ip("203.0.113.1")), "203.0.113.20"))
-	l.e.Poll(l.now)
+	l.poll()
 	var m packet.ARPMessage
 	if len(w.out) != 1 || !packet.ParseARP(w.out[0], &m) || m.SenderAddr != ip("203.0.113.20") || m.SenderMAC != wanMAC {
 		t.Fatalf("%d answers, %+v", len(w.out), m)
@@ -173,11 +173,11 @@ func TestS38_TranslationAddressIsAnsweredFor(t *testing.T) {
 	// And once more after 2 seconds. The gateway, which is asked for beside that, is known.
 	w.out = nil
 	l.meet(wan, "203.0.113.1")
-	l.e.Poll(l.now)
+	l.poll()
 	sent := 0
 	for range 50 {
 		l.now += 1e8
-		l.e.Poll(l.now)
+		l.poll()
 		sent += len(w.out)
 		w.out = nil
 	}
@@ -195,7 +195,7 @@ func TestS38_ServerAddressIsAnsweredFor(t *testing.T) {
 	}, "accept")
 	w := l.port[wan]
 	w.in = append(w.in, arp(packet.ARPRequest, "203.0.113.1", macOf(ip("203.0.113.1")), addr))
-	l.e.Poll(l.now)
+	l.poll()
 	var m packet.ARPMessage
 	if len(w.out) != 1 || !packet.ParseARP(w.out[0], &m) || m.SenderAddr != ip(addr) || m.SenderMAC != wanMAC {
 		t.Fatalf("%d answers, %+v", len(w.out), m)
@@ -260,7 +260,7 @@ func TestRFC5227_S2_4_EveryAddressIsDefended(t *testing.T) {
 	for range 25 { // for 25 seconds
 		for _, a := range []string{"203.0.113.20", ours} {
 			w.in = append(w.in, arp(packet.ARPReply, a, [6]byte{2, 6, 6, 6, 6, 6}, "203.0.113.1"))
-			l.e.Poll(l.now)
+			l.poll()
 			for _, f := range w.out {
 				var m packet.ARPMessage
 				if packet.ParseARP(f, &m) && m.SenderMAC == wanMAC && m.SenderAddr == m.TargetAddr {
@@ -283,7 +283,7 @@ func TestRFC5227_S2_1_ProbesAreAnswered(t *testing.T) {
 	for _, to := range []string{"10.0.0.1", "10.0.0.3"} {
 		l.port[lan].in = append(l.port[lan].in, arp(packet.ARPRequest, "0.0.0.0", macOf(ip(host)), to))
 	}
-	l.e.Poll(l.now)
+	l.poll()
 	var m packet.ARPMessage
 	if out := l.port[lan].out; len(out) != 1 || !packet.ParseARP(out[0], &m) || m.Op != packet.ARPReply || m.SenderAddr != ip("10.0.0.1") || [6]byte(out[0]) != macOf(ip(host)) {
 		t.Fatalf("%d answers, %+v", len(out), m)
@@ -300,9 +300,9 @@ func TestS38_GatewayIsLearnedFromAnswersOnly(t *testing.T) {
 	l := newLab(t, "accept egress", established)
 	l.raw(wan, arp(packet.ARPRequest, "203.0.113.1", evil, ours))
 	l.port[lan].in = append(l.port[lan].in, udp(host, 4000, web, 53).frame(lanMAC))
-	l.e.Poll(l.now) // asks
+	l.poll() // asks
 	l.port[wan].in = append(l.port[wan].in, arp(packet.ARPRequest, "203.0.113.1", evil, ours))
-	l.e.Poll(l.now)
+	l.poll()
 	l.run()
 	if got := l.taken(wan); len(got) != 1 { // looks at the link-layer address
 		t.Fatalf("%d left", len(got))
@@ -323,7 +323,7 @@ func TestRFC1812_S3_3_2_LinkAddresses(t *testing.T) {
 		l := newLabWith(t, routed, "accept", established)
 		l.raw(lan, arp(packet.ARPRequest, host, mac, "10.0.0.1"))
 		l.port[wan].in = append(l.port[wan].in, udp(web, 53, host, 4000).frame(wanMAC))
-		l.e.Poll(l.now) // asks
+		l.poll() // asks
 		l.port[lan].out = nil
 		l.raw(lan, arp(packet.ARPReply, host, mac, "10.0.0.1"))
 		if n := l.e.port[lan].neigh.Find(ip(host)); n == nil || n.State != neigh.Incomplete || len(l.port[lan].out) != 0 {
@@ -361,7 +361,7 @@ func TestARP_ScanIsBounded(t *testing.T) {
 	}
 	for _, a := range []string{web, "203.7.7.7"} {
 		l.port[lan].in = append(l.port[lan].in, udp(host, 4000, a, 53).frame(lanMAC))
-		l.e.Poll(l.now)
+		l.poll()
 		if got := l.taken(wan); len(got) != 1 || got[0].Dst != ip(a) {
 			t.Fatalf("to %s: %v", a, got)
 		}
@@ -386,7 +386,7 @@ func TestRFC1122_S2_3_2_1_NeighboursAreVerified(t *testing.T) {
 	second := func() (asked [][6]byte, packets int) {
 		t.Helper()
 		l.port[lan].in = append(l.port[lan].in, udp(host, 4000, web, 53).frame(lanMAC))
-		l.e.Poll(l.now)
+		l.poll()
 		for _, f := range w.out {
 			if packet.Type(f) == packet.TypeARP {
 				asked = append(asked, [6]byte(f))
@@ -425,7 +425,7 @@ func TestRFC1122_S2_3_2_1_NeighboursAreVerified(t *testing.T) {
 		t.Fatalf("asked %d times", sent)
 	}
 	l.now += 1e9
-	l.e.Poll(l.now)
+	l.poll()
 	if l.e.c.DropReasons[verdict.NeighbourUnresolved] == 0 {
 		t.Fatalf("drops: %s", l.drops())
 	}
@@ -443,7 +443,7 @@ func TestRFC826_OtherMessages(t *testing.T) {
 		f := arp(packet.ARPRequest, host, macOf(ip(host)), "10.0.0.1")
 		f[packet.EthLen+at.off] = at.v
 		l.port[lan].in = append(l.port[lan].in, f)
-		l.e.Poll(l.now)
+		l.poll()
 		if n := l.e.port[lan].neigh.Find(ip(host)); n != nil || len(l.port[lan].out) != 0 || l.e.c.DropReasons[verdict.MalformedPacket] != 1 {
 			t.Errorf("%s: learned %+v, %d answers; drops: %s", name, n, len(l.port[lan].out), l.drops())
 		}

@@ -53,7 +53,7 @@ func (e *Engine) parseOther(in *port, i int, now int64) {
 			return
 		}
 	case kindFragment:
-		if !e.reassemble(p, now) {
+		if !e.reassemble(p, now) || e.w != nil && e.redirect(p, now) {
 			return
 		}
 	}

@@ -49,7 +49,7 @@ func TestFramesByAddressAndType(t *testing.T) {
 		if n := len(x.frame); n > 0 || x.name == "nothing" {
 			l.port[lan].in = append(l.port[lan].in, x.frame)
 		}
-		l.e.Poll(l.now)
+		l.poll()
 		c := &l.e.c
 		drops := uint64(0)
 		for i := range c.DropReasons {
@@ -102,7 +102,7 @@ func TestBatchOfAllKinds(t *testing.T) {
 			}
 		}
 		l.port[lan].in = append(l.port[lan].in, fs...)
-		l.e.Poll(l.now)
+		l.poll()
 		got := l.taken(wan)
 		if len(got) != len(want) {
 			t.Fatalf("round %d: %d left, want %d; drops %s", round, len(got), len(want), l.drops())
@@ -176,7 +176,7 @@ func TestRemovedInItsBatch(t *testing.T) {
 	}
 	before := k.e.c.DropReasons[verdict.ConntrackInvalid]
 	k.lab.port[lan].in = append(k.lab.port[lan].in, fs...)
-	k.lab.e.Poll(k.lab.now)
+	k.lab.poll()
 	for _, v := range k.taken(wan) {
 		if v.Payload > 0 || v.Flags&packet.RST == 0 {
 			t.Errorf("%v crossed", v)
@@ -201,7 +201,7 @@ func TestRemovedInItsBatch(t *testing.T) {
 	for _, p := range []pkt{again, old, old} {
 		l.port[lan].in = append(l.port[lan].in, p.frame(lanMAC))
 	}
-	l.e.Poll(l.now)
+	l.poll()
 	if vs := l.taken(wan); len(vs) != 1 || vs[0].Flags != packet.SYN || vs[0].Seq != 90_000 {
 		t.Errorf("%v crossed", vs)
 	}
@@ -232,7 +232,7 @@ func TestRemovedInItsBatch(t *testing.T) {
 			fs = append(fs, syn("10.0.0.3", key.SrcPort, web, 80).frame(lanMAC))
 		}
 		l.port[lan].in = append(l.port[lan].in, fs...)
-		l.e.Poll(l.now)
+		l.poll()
 		for _, v := range l.taken(wan) {
 			r := l.e.flows.Lookup(&packet.Tuple{Src: v.Dst, Dst: v.Src, SrcPort: v.DstPort, DstPort: v.SrcPort, Proto: uint32(v.Proto)}, l.now)
 			if r == conntrack.None && v.SrcPort == port {

@@ -12,6 +12,9 @@ import (
 func (e *Engine) Poll(now int64) int {
 	e.now = now
 	n := 0
+	if e.w != nil {
+		n = e.takeOver(now)
+	}
 	for i := range e.port {
 		n += e.receive(&e.port[i], now)
 	}
@@ -21,6 +24,10 @@ func (e *Engine) Poll(now int64) int {
 	e.host.Poll(now)
 	for i := range e.port {
 		e.flush(&e.port[i]) // transmit
+	}
+	if e.w != nil {
+		e.handBack()
+		e.leave()
 	}
 	return n
 }
@@ -38,10 +45,21 @@ func (e *Engine) receive(in *port, now int64) int {
 	if n == 0 {
 		return 0
 	}
+	if e.w != nil {
+		e.parseSteered(in, n, now)
+		e.run(in, now)
+		e.leave()
+		return n
+	}
 	e.c.RxPackets[in.n] += uint64(n)
-
 	e.parse(in, n, now)
+	e.run(in, now)
+	return n
+}
 
+// run handles the packets of the batch that parse has left for look-up.
+func (e *Engine) run(in *port, now int64) {
+	b := &e.b
 	// Find flows: the memory of all lookups is prefetched, so that the batch waits for
 	// memory once and not once per packet.
 	e.flows.Prepare(&b.keys)
@@ -61,7 +79,6 @@ func (e *Engine) receive(in *port, now int64) int {
 			e.admit(p, k, conntrack.None, now)
 		}
 	}
-	return n
 }
 
 // packet returns the packet with key j, parsed now if it was left by the fast path.
@@ -130,7 +147,7 @@ func (e *Engine) timers(now int64) {
 	e.delayedTick(now)
 	e.host.Tick(now)
 	e.sniTick(now)
-	if e.names.set != nil {
+	if e.names.set != nil && (e.w == nil || e.w.k == 0) {
 		e.names.set.Sweep(sweepNames, now)
 	}
 	e.reassemblyTick(now)

@@ -49,8 +49,8 @@ type port struct {
 	gateway   packet.Addr   // 0: none
 	further   []packet.Addr // own addresses besides addr, sorted
 	neigh     *neigh.Cache
-	defend    []int64       // when addr, and each of further, may be defended next
-	answers   icmperr.Limit // rate of ICMP errors and resets
+	defend    []int64        // when addr, and each of further, may be defended next
+	answers   *icmperr.Limit // rate of ICMP errors and resets
 	tx        [2 * Batch]framebuf.Frame
 	ntx       int
 	burst     int   // how many buffers may come in a batch of the other port

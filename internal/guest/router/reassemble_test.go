@@ -298,7 +298,7 @@ func TestRFC1122_S2_3_2_2_ADatagramWaitsWhole(t *testing.T) {
 			for i := range before {
 				l.port[lan].in = append(l.port[lan].in, udp(host, uint16(5000+i), to, 53).frame(lanMAC))
 			}
-			l.e.Poll(l.now) // no answer yet
+			l.poll() // no answer yet
 			p := large(udp(host, 4000, to, 53), 8*reassembly.MaxPerDatagram-packet.UDPLen)
 			fs := fragments(p, lanMAC, 28, 7)
 			if len(fs) != reassembly.MaxPerDatagram {

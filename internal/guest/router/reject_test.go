@@ -413,7 +413,7 @@ func TestRFC1812_S4_3_2_8_HostUnreachableIsRateLimited(t *testing.T) {
 	}
 	for range 45 {
 		l.now += 1e8
-		l.e.Poll(l.now)
+		l.poll()
 	}
 	l.run()
 	if got := l.taken(wan); len(got) != icmperr.Burst || l.e.c.AnswersSuppressed != 200-icmperr.Burst {
@@ -446,7 +446,7 @@ func TestHeldSYNsAreOfTheirKind(t *testing.T) {
 	if got := l.taken(wan); len(got) != 1 {
 		t.Fatalf("answered by %v", got)
 	}
-	if a := &l.e.port[wan].answers; !a.Used(icmperr.Rule) || a.Used(icmperr.Size) || a.Used(icmperr.TTL) {
+	if a := l.e.port[wan].answers; !a.Used(icmperr.Rule) || a.Used(icmperr.Size) || a.Used(icmperr.TTL) {
 		t.Error("another kind's rate is used up")
 	}
 }

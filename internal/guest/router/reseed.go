@@ -9,13 +9,10 @@ import "crypto/sha256"
 // two different messages with the same nonce (RFC 8446 section 5.3). Flows and the keys of
 // hashes stay.
 func (e *Engine) Reseed(secret [32]byte) {
-	e.rng.Seed(sha256.Sum256(secret[:]))
+	e.seed(&secret)
 	if e.dnsRng != nil {
 		e.dnsRng.Seed(dnsSeed(&secret))
 		e.host.DropLinks()
-	}
-	for i := range e.ids {
-		e.ids[i] = uint16(e.random())
 	}
 }
 
@@ -25,7 +22,9 @@ func (e *Engine) Moved() {
 	for i := range e.port {
 		e.port[i].neigh.ForgetKnown()
 	}
-	e.Announce()
+	if e.w == nil || e.w.k == 0 {
+		e.Announce()
+	}
 }
 
 // Slept takes note of time that the machine stood still, in nanoseconds, which the times

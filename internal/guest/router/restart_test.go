@@ -65,7 +65,7 @@ func (l *lab) offer(from int, p pkt) {
 // late takes all that is on the wires before the first ARP answer comes.
 func (l *lab) late() {
 	for len(l.port[lan].in)+len(l.port[wan].in) > 0 {
-		l.e.Poll(l.now)
+		l.poll()
 	}
 	l.run()
 }

@@ -22,6 +22,7 @@
 //	transmit.go   leave
 //	fragment.go   what is longer than the way out carries
 //	large.go      TCP segments that somebody else cuts
+//	worker.go     several workers
 //
 // Nothing here allocates, locks or blocks per packet. Time is an argument, in monotonic
 // nanoseconds.
@@ -96,6 +97,7 @@ type Counters struct {
 	MSSClamped           uint64               // SYNs and SYN-ACKs whose MSS was lowered
 	LargeForwarded       uint64               // large frames that passed whole
 	LargeCut             uint64               // large frames that the firewall cut into segments itself
+	HandedOver           uint64               // frames that came to another worker than their own
 }
 
 // maxPorts is the number of ports, and of entries in counters by port.
@@ -111,7 +113,8 @@ type Engine struct {
 	links  framebuf.Links // of frames that wait for a neighbour, or for the other fragments
 	b      batch
 	c      Counters
-	plain  bool // for tests: no packet takes the fast path
+	plain  bool    // for tests: no packet takes the fast path
+	w      *worker // nil: the only one
 
 	segment received // of the large frame that is being cut
 	ports
@@ -195,18 +198,21 @@ const second = int64(1e9)
 // tickEvery is the interval of timers in nanoseconds.
 const tickEvery = second / 1000
 
-// New makes an engine.
-func New(c Config) (*Engine, error) {
+// New makes an engine that has the firewall for itself: see NewWorkers.
+func New(c Config) (*Engine, error) { return newEngine(c, nil, nil) }
+
+// newEngine makes the engine of worker w, or with nil the only one.
+func newEngine(c Config, w *worker, sh *shared) (*Engine, error) {
 	if c.Policy == nil || c.Pool == nil {
 		return nil, errors.New("router: a policy and a pool are needed")
 	}
-	e := &Engine{policy: c.Policy, pool: c.Pool, events: c.Events}
+	e := &Engine{policy: c.Policy, pool: c.Pool, events: c.Events, w: w}
 	e.rng, e.rndKey = rand.NewChaCha8(sha256.Sum256(c.Secret[:])), binary.LittleEndian.Uint64(c.Secret[24:])|1
 	var err error
 	if e.filter, err = filter.New(c.Policy); err != nil {
 		return nil, err
 	}
-	if e.nat, err = nat.New(c.Policy, e.random()); err != nil {
+	if e.nat, err = nat.NewPart(c.Policy, e.random(), e.part()); err != nil {
 		return nil, err
 	}
 	if err := e.newPorts(&c); err != nil {
@@ -215,9 +221,16 @@ func New(c Config) (*Engine, error) {
 	e.ownAddresses(c.Policy)
 	s := &c.Policy.Settings
 	secret := [2]uint64{binary.LittleEndian.Uint64(c.Secret[0:]), binary.LittleEndian.Uint64(c.Secret[8:])}
-	e.flows = conntrack.New(int(s.MaxFlows), secret, timeouts(s), c.Alloc)
+	flows, all := int(s.MaxFlows), int(s.MaxFlows)
+	if w != nil {
+		flows = flowsOf(flows, w.n)
+		all = flows * w.n
+	}
+	e.flows = conntrack.New(flows, secret, timeouts(s), c.Alloc)
 	e.flows.Removed = e.flowRemoved
-	e.sources = conntrack.NewSources(int(s.MaxFlows), s.SourceFlows, s.SourceRate, e.random(), c.Alloc)
+	if key := e.random(); w == nil || w.k == 0 {
+		e.sources = conntrack.NewSources(all, s.SourceFlows, s.SourceRate, key, c.Alloc)
+	}
 	e.c.Accepts = make([]uint64, len(c.Policy.Rules)+1)
 	e.c.Drops = make([]uint64, len(c.Policy.Rules)+1)
 	e.c.Shadows = make([]uint64, len(c.Policy.Rules)+1)
@@ -227,7 +240,7 @@ func New(c Config) (*Engine, error) {
 	}
 	e.rejects = rejects(c.Policy)
 	e.newUnknown(c.Policy)
-	if err := e.newHost(&c); err != nil {
+	if err := e.newHost(&c, sh); err != nil {
 		return nil, err
 	}
 	e.links = framebuf.NewLinks(c.Pool)
@@ -237,15 +250,16 @@ func New(c Config) (*Engine, error) {
 	}
 	e.frags = reassembly.New(e.rndKey, e.links)
 	e.defrag = s.Fragments == ruleset.FragmentsReassemble
-	for i := range e.ids {
-		e.ids[i] = uint16(e.random())
-	}
+	e.newIDs()
 	if s.Flags&ruleset.FlagNoMSSClamp == 0 {
 		mtu := e.inside.mtu
 		for i := range e.port {
 			mtu = min(mtu, e.port[i].mtu)
 		}
 		e.mss = uint16(mtu - packet.MinIPv4 - packet.TCPLen)
+	}
+	if w != nil {
+		e.join(&c, sh)
 	}
 	return e, nil
 }

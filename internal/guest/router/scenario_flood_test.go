@@ -65,7 +65,7 @@ func TestS15_SYNFlood(t *testing.T) {
 				flood.frames = append(flood.frames[:0], f)
 				other := l.e.port[1-from].Port
 				l.e.port[1-from].Port = sink
-				l.e.Poll(l.now)
+				l.poll()
 				l.e.port[1-from].Port = other
 			}
 			for i := range ports {

@@ -203,6 +203,7 @@ func (e *Engine) serverNameFits(m *sni.Message, name []byte) bool {
 		return n > 0 && m.HasName(wire[:n])
 	}
 	d, s := e.flows.Dir(m.Flow), e.flows.Shared(m.Flow)
+	e.enter()
 	if n == 0 || !e.names.set.FindName(d.Key.Src, d.Key.Dst, wire[:n], s.Created, &e.names.again) {
 		return false
 	}

@@ -36,7 +36,7 @@ func TestSweepCatchesUp(t *testing.T) {
 			l.e.flows.Dir(conntrack.Ref(2*i + 1)).LastSeen = l.now - 1000*second
 		}
 		l.now = l.e.tick + x.after
-		l.e.Poll(l.now)
+		l.poll()
 		gone := [2]bool{l.e.flows.Dir(conntrack.Ref(2*old[0])).State == 0, l.e.flows.Dir(conntrack.Ref(2*old[1])).State == 0}
 		if gone != [2]bool{true, false} {
 			t.Fatalf("after %d ns: record %d is gone %v, %d is gone %v; the sweep was at %d", x.after, old[0], gone[0], old[1], gone[1], hand)

@@ -52,7 +52,7 @@ func (e *Engine) newFlow(
 	s := e.flows.Shared(r)
 	s.Pool, s.Port = m.Pool, m.Port
 	e.nat.Bind(m, p.Proto, uint32(r>>1))
-	e.sources.Begin(p.Src, uint32(r>>1))
+	e.sources.Begin(p.Src, e.number(uint32(r>>1)))
 	return r, 0
 }
 
@@ -147,9 +147,16 @@ func (e *Engine) relieveSource(a packet.Addr, now int64) {
 		if !ok {
 			return
 		}
+		if e.w != nil {
+			if int(flow)%e.w.n != e.w.k {
+				e.w.travel = travel{to: int(flow) % e.w.n, flow: flow, source: a}
+				return
+			}
+			flow /= uint32(e.w.n)
+		}
 		r := conntrack.Ref(flow << 1)
 		if e.flows.Spare(flow, now) == conntrack.Keep {
-			e.sources.Settled(a, flow)
+			e.sources.Settled(a, e.number(flow))
 			continue
 		}
 		if now-e.flows.Shared(r).Created >= young {
@@ -222,7 +229,7 @@ func (e *Engine) mapSource(p *received, now int64) (nat.Mapping, nat.Outcome) {
 func (e *Engine) flowRemoved(r conntrack.Ref, _ conntrack.Removal) {
 	s, k := e.flows.Shared(r), &e.flows.Dir(r&^1).Key
 	e.nat.Give(s.Pool, uint8(k.Proto), s.Port)
-	e.sources.End(k.Src, uint32(r>>1))
+	e.sources.End(k.Src, e.number(uint32(r>>1)))
 	e.sniRemoved(r)
 	e.emitEnd(r)
 }

@@ -33,6 +33,7 @@ const (
 	SNIRefused                     // the server name of a TLS ClientHello is missing, or not accepted for this client
 	SNIRepeated                    // before the server name is known: a segment that repeats held data, or is out of order
 	UntranslatedDestination        // accepted by policy, but sent from the WAN to a translated host's internal address
+	HandoverFull                   // arrived at a worker other than its own, and the way there was full
 	NumReasons                     // number of values, valid or not
 )
 
@@ -61,6 +62,7 @@ var reasonNames = [NumReasons]string{
 	SNIRefused:              "sni_refused",
 	SNIRepeated:             "sni_repeated",
 	UntranslatedDestination: "untranslated_destination",
+	HandoverFull:            "handover_full",
 }
 
 // String returns the reason's name as it appears in events and metrics, or
