@@ -55,10 +55,14 @@ func (c *cable) Transmit(src []framebuf.Frame) int {
 // use the same memory. At the end nothing is lost: every question has had its answer at the
 // host that asked, sums are exact, and every buffer is somebody's.
 func TestWorkersTogether(t *testing.T) {
-	const n, hosts, ports, rounds = 4, 8, 16, 6
-	l := withWorkers(t, n, func(p *ruleset.Policy) {
+	const n, hosts, ports, rounds = 4, 8, 16, 30
+	was := workers
+	workers = n
+	defer func() { workers = was }()
+	heap := func(n int, _ bool) []byte { return make([]byte, n) } // the race detector sees no other memory
+	l := newLabIn(t, heap, func(p *ruleset.Policy) {
 		p.Settings.MaxFlows = 8192
-		p.Settings.SourceFlows = 4 * ports
+		p.Settings.SourceFlows = 4 * ports * rounds
 		p.Settings.Fragments = ruleset.FragmentsReassemble
 		p.Upstreams = []ruleset.Upstream{{Address: ip("9.9.9.9").To16(), Port: 53}}
 	}, "accept egress", established)
@@ -120,9 +124,9 @@ func TestWorkersTogether(t *testing.T) {
 			defer wg.Done()
 			for polls := packet.Addr(0); !stop.Load(); polls++ {
 				now := int64(1e9) + int64(time.Since(start))
-				if e.w.k == 0 && polls%16 == 0 { // as answers to clients do
+				if e.w.k == 0 { // as answers to clients do
 					for h := range packet.Addr(hosts) {
-						e.names.set.Bind(ip(host)+h, []byte("\x04some\x04name\x00"), ip(web)+polls/16%16, 60, now, 1)
+						e.names.set.Bind(ip(host)+h, []byte("\x04some\x04name\x00"), ip(web)+polls%16, 60, now, 1)
 					}
 				}
 				if e.Poll(now) == 0 {
@@ -149,7 +153,7 @@ func TestWorkersTogether(t *testing.T) {
 		for h := range hosts {
 			for i := range ports {
 				src := addr(ip(host) + packet.Addr(h)).String()
-				give(lan, udp(src, uint16(4000+i*3), addr(ip(web)+packet.Addr(i)).String(), 5000).frame(lanMAC))
+				give(lan, udp(src, uint16(4000+round*64+i*3), addr(ip(web)+packet.Addr(i)).String(), 5000).frame(lanMAC))
 				want++
 				if i%4 == 0 {
 					give(lan, echo(src, web, packet.EchoRequest, uint16(100+i)).frame(lanMAC))
@@ -194,7 +198,7 @@ func TestWorkersTogether(t *testing.T) {
 		}
 	}
 	for h := range packet.Addr(hosts) {
-		if got := l.e.sources.Flows(ip(host) + h); got != ports+ports/4+ports/8 {
+		if got := l.e.sources.Flows(ip(host) + h); got != rounds*ports+ports/4+ports/8 {
 			t.Errorf("host %d has %d flows", h, got)
 		}
 	}
