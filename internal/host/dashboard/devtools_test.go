@@ -100,12 +100,23 @@ func (b *tab) eval(expression string) string {
 	return s
 }
 
-// expect waits until an expression has a text.
+// expect waits until an expression has a text in it.
 func (b *tab) expect(expression, want string) {
+	b.t.Helper()
+	b.wait(expression, want, strings.Contains)
+}
+
+// is waits until an expression is a text.
+func (b *tab) is(expression, want string) {
+	b.t.Helper()
+	b.wait(expression, want, func(got, want string) bool { return got == want })
+}
+
+func (b *tab) wait(expression, want string, ok func(got, want string) bool) {
 	b.t.Helper()
 	got := ""
 	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if got = b.eval(expression); strings.Contains(got, want) {
+		if got = b.eval(expression); ok(got, want) {
 			return
 		}
 	}
@@ -148,7 +159,7 @@ func TestPageByHand(t *testing.T) {
 	b.mouse(".plot svg", 0.5, 0.5, false)
 	b.expect(tip, "accepted")
 	shown := b.eval(tip)
-	b.expect("document.querySelectorAll('.plot .cross').length", "1")
+	b.is("document.querySelectorAll('.plot .cross').length", "1")
 	time.Sleep(2500 * time.Millisecond) // it renews itself each second
 	if again := b.eval(tip); again != shown {
 		t.Errorf("under the pointer was %q, and is %q", shown, again)
@@ -162,12 +173,12 @@ func TestPageByHand(t *testing.T) {
 	// Two hours have more points than five minutes.
 	const points = "document.querySelector('.plot path.line').getAttribute('d').split('L').length"
 	b.mouse("#ranges button:first-child", 0.5, 0.5, true)
-	b.expect("document.querySelector('#ranges [aria-pressed=true]').textContent", "5 min")
-	few := b.eval(points)
+	b.is("document.querySelector('#ranges [aria-pressed=true]').textContent", "5 min")
+	b.is(points, "31")
 	b.mouse("#ranges button:last-child", 0.5, 0.5, true)
-	b.expect("document.querySelector('#ranges [aria-pressed=true]').textContent", "2 h")
-	if many := b.eval(points); few != "31" || len(many) != 3 {
-		t.Errorf("%s points of five minutes, %s of two hours", few, many)
+	b.is("document.querySelector('#ranges [aria-pressed=true]').textContent", "2 h")
+	if many := b.eval(points); len(many) != 3 {
+		t.Errorf("%s points of two hours", many)
 	}
 	// Light, dark, and as the system.
 	const paper = "getComputedStyle(document.body).backgroundColor"
@@ -182,19 +193,19 @@ func TestPageByHand(t *testing.T) {
 	// The policy, what never decided, and one rule.
 	b.mouse("#views button:last-child", 0.5, 0.5, true)
 	const rows = "document.querySelectorAll('#policyrules tbody tr').length"
-	b.expect(rows, "14")
+	b.is(rows, "14")
 	b.expect("document.getElementById('rulecount').textContent", "14 rules, 2 of them have not decided")
 	b.mouse("#never", 0.5, 0.5, true)
-	b.expect(rows, "2")
+	b.is(rows, "2")
 	b.mouse("#never", 0.5, 0.5, true)
 	b.mouse("#rulefilter", 0.5, 0.5, true)
 	b.call("Input.insertText", map[string]any{"text": "debian"})
-	b.expect(rows, "1")
+	b.is(rows, "1")
 	b.mouse("#policyrules a", 0.5, 0.5, true)
 	b.expect("document.getElementById('about').textContent", "rule updates")
 	b.expect("document.getElementById('detailtext').textContent", "security.debian.org")
 	b.mouse("#back", 0.5, 0.5, true)
-	b.expect(rows, "1")
+	b.is(rows, "1")
 	// A verdict says whom it is about.
 	b.mouse("#views button:first-child", 0.5, 0.5, true)
 	b.mouse("#recent div", 0.3, 0.3, true)
