@@ -225,7 +225,7 @@ func init() {
 			r := command(t, dir, "import", "nft", "--partial", "f.json")
 			readsAs(t, dir, r.out, regexp.MustCompile(`^[a-z0-9-]+$`))
 		}, func(t *testing.T) {
-			doc := `{"nftables":[{"chain":{"family":"ip","table":"t","name":"f","type":"filter","hook":"forward","policy":"drop"}},{"rule":{"family":"ip","table":"t","chain":"f","handle":1,"comment":"Größe","expr":[{"accept":null}]}}]}`
+			doc := `{"nftables":[{"chain":{"family":"ip","table":"t","name":"f","type":"filter","hook":"forward","policy":"drop"}},{"rule":{"family":"ip","table":"t","chain":"f","handle":1,"comment":"Größe","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"tcp","field":"dport"}},"right":80}},{"accept":null}]}}]}`
 			says(t, folder(t, "f.json", doc), "Gr", "import", "nft", "f.json")
 		}},
 		attack{"text/import-iptables", func(t *testing.T) {
