@@ -84,9 +84,15 @@ func startStoppable(ctx context.Context, t *testing.T, args []string) *stoppable
 			s.lines = append(s.lines, l)
 			s.mu.Unlock()
 			if e, err := ecs.Parse(strings.TrimPrefix(l, "thurward: event ")); err == nil {
-				s.events <- e
+				select {
+				case s.events <- e:
+				default: // nobody waits for events: the console must be read all the same
+				}
 			} else if strings.HasPrefix(l, "thurward: ready ") {
-				s.ready <- l
+				select {
+				case s.ready <- l:
+				default:
+				}
 			}
 		}
 		cmd.Wait() //nolint:errcheck // it is killed
