@@ -19,7 +19,7 @@ import (
 )
 
 // memoryLimit is limit_mib of default.yaml.
-const memoryLimit = 400 << 20
+const memoryLimit = 512 << 20
 
 // TestWorstOfAll: captured guests that send all they can, ever new series and
 // events of the largest size, do not make the collector pass its limit, and

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"strings"
 	"time"
 
 	"github.com/thurward/thurward/internal/host/ingest"
@@ -92,7 +93,7 @@ func (t *store) add(m *ingest.Sample, room func(cost int64) bool) {
 		// Strings of the line would keep all of it in memory.
 		s = &series{id: id{metric: m.Metric, name: m.Name, key: key}, cost: cost}
 		for _, l := range m.Labels {
-			s.labels = append(s.labels, ingest.Label{Name: own(m.Metric, l.Name), Value: clone(l.Value)})
+			s.labels = append(s.labels, ingest.Label{Name: own(m.Metric, l.Name), Value: within(key, l.Value)})
 		}
 		t.series[key] = s
 		t.by[m.Metric] = append(t.by[m.Metric], s)
@@ -109,6 +110,15 @@ func own(m *ingest.Metric, name string) string {
 		}
 	}
 	return "le"
+}
+
+// within returns s as a part of key, which has it unless it is escaped there, or else in
+// memory of its own: series are many, and their labels most of their memory.
+func within(key, s string) string {
+	if i := strings.Index(key, s); i >= 0 {
+		return key[i : i+len(s)]
+	}
+	return clone(s)
 }
 
 func clone(s string) string { return string(append([]byte(nil), s...)) }
