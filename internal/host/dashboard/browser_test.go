@@ -54,7 +54,7 @@ func newBrowser(t *testing.T) *browser {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
-	return &browser{t, path, ctx, t.TempDir()}
+	return &browser{t, path, ctx, profile(t)}
 }
 
 // run opens a page, with more arguments. It has no sandbox, since tests run as root in

@@ -23,6 +23,25 @@ type tab struct {
 	id      int
 }
 
+// profile returns a folder for a browser, whose processes may still write into it for a
+// moment after the first one has ended.
+func profile(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "thurward-browser-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for end := time.Now().Add(10 * time.Second); os.RemoveAll(dir) != nil; time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Errorf("%s cannot be removed", dir)
+				return
+			}
+		}
+	})
+	return dir
+}
+
 func newTab(t *testing.T, url string) *tab {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
@@ -39,7 +58,7 @@ func newTab(t *testing.T, url string) *tab {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	cmd := exec.CommandContext(ctx, path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,1000",
-		"--user-data-dir="+t.TempDir(), "--remote-debugging-pipe")
+		"--user-data-dir="+profile(t), "--remote-debugging-pipe")
 	cmd.ExtraFiles = []*os.File{theirIn, theirOut} // 3 and 4
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {
@@ -123,9 +142,26 @@ func (b *tab) wait(expression, want string, ok func(got, want string) bool) {
 	b.t.Fatalf("%s is %q, want %q", expression, got, want)
 }
 
+// still waits until an element has stayed where it is: what is above it may just have been
+// drawn, and a click would miss it.
+func (b *tab) still(element string) {
+	b.t.Helper()
+	place := fmt.Sprintf("JSON.stringify(document.querySelector(%q)?.getBoundingClientRect())", element)
+	b.eval(fmt.Sprintf("document.querySelector(%q)?.scrollIntoView({block: 'center'})", element))
+	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); {
+		before := b.eval(place)
+		time.Sleep(200 * time.Millisecond)
+		if b.eval(place) == before && !strings.Contains(before, `"width":0`) && before != "undefined" {
+			return
+		}
+	}
+	b.t.Fatalf("%s does not stand still", element)
+}
+
 // mouse moves the pointer to a place within an element, and clicks.
 func (b *tab) mouse(element string, x, y float64, click bool) {
 	b.t.Helper()
+	b.still(element)
 	var box struct{ X, Y, Width, Height float64 }
 	b.eval(fmt.Sprintf("document.querySelector(%q).scrollIntoView({block: 'center'})", element))
 	if err := json.Unmarshal([]byte(b.eval(fmt.Sprintf("JSON.stringify(document.querySelector(%q).getBoundingClientRect())", element))), &box); err != nil {
@@ -208,6 +244,8 @@ func TestPageByHand(t *testing.T) {
 	b.is(rows, "1")
 	// A verdict says whom it is about.
 	b.mouse("#views button:first-child", 0.5, 0.5, true)
+	b.is("document.getElementById('overview').hidden || document.getElementById('verdicts').hidden", "false")
+	b.is("document.querySelectorAll('#recent div').length > 0", "true")
 	b.mouse("#recent div", 0.3, 0.3, true)
 	b.expect("document.querySelector('#recent div.open .more').textContent", "host ")
 	b.mouse("#recent div.open .more a", 0.5, 0.5, true)
