@@ -12,12 +12,12 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/thurward/thurward/internal/host/replay"
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/test/netns"
 )
 
 // A router is a Linux kernel that forwards between two veth pairs in a network
@@ -127,75 +127,22 @@ func (r *router) sysctl(ns, set string) {
 	}
 }
 
-// open opens the sockets. The test's thread stays on one CPU: what it sends is
-// then handled in order, which the end marker of exchange needs.
+// open opens the sockets. The end marker of exchange relies on the order of one
+// processor's queue.
 func (r *router) open(outer, inner string) {
 	r.t.Helper()
-	runtime.LockOSThread()
-	r.t.Cleanup(runtime.UnlockOSThread)
-	var all, one unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &all); err != nil {
-		r.t.Fatal(err)
-	}
-	for c := range 1024 {
-		if all.IsSet(c) {
-			one.Set(c)
-			break
-		}
-	}
-	if err := unix.SchedSetaffinity(0, &one); err != nil {
-		r.t.Fatal(err)
-	}
-	self, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(func() {
-		unix.SchedSetaffinity(0, &all) //nolint:errcheck // the thread goes on as it can
-		self.Close()
-	})
-	enter := func(ns string, f func()) {
-		fd, err := os.Open("/run/netns/" + ns)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		defer fd.Close()
-		if err := unix.Setns(int(fd.Fd()), unix.CLONE_NEWNET); err != nil {
-			r.t.Fatal(err)
-		}
-		defer func() {
-			if err := unix.Setns(int(self.Fd()), unix.CLONE_NEWNET); err != nil {
-				r.t.Fatal(err)
-			}
-		}()
-		f()
-	}
-	enter(outer, func() {
+	netns.Pin(r.t)
+	netns.Enter(r.t, outer, func() {
 		for i, n := range []string{"lano", "wano"} {
-			r.noOffload(n)
-			nif, err := net.InterfaceByName(n)
-			if err != nil {
-				r.t.Fatal(err)
-			}
-			all := binary.LittleEndian.Uint16([]byte{0, unix.ETH_P_ALL})
-			s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, int(all))
-			if err != nil {
-				r.t.Fatal(err)
-			}
-			r.t.Cleanup(func() { unix.Close(s) })
-			if err := unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
-				r.t.Fatal(err)
-			}
-			if err := unix.Bind(s, &unix.SockaddrLinklayer{Protocol: all, Ifindex: nif.Index}); err != nil {
-				r.t.Fatal(err)
-			}
-			r.sock[i] = s
+			r.notes = append(r.notes, netns.NoOffload(n)...)
+			r.sock[i] = netns.Packets(r.t, n)
 		}
 	})
-	enter(inner, func() {
+	netns.Enter(r.t, inner, func() {
 		for _, n := range []string{"lan", "wan"} {
-			r.noOffload(n)
+			r.notes = append(r.notes, netns.NoOffload(n)...)
 		}
+		var err error
 		if r.ctl, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER); err != nil {
 			r.t.Fatal(err)
 		}
@@ -203,48 +150,10 @@ func (r *router) open(outer, inner string) {
 	})
 }
 
-// noOffload makes a device compute checksums of what the kernel itself sends:
-// a packet socket would see them unfinished.
-func (r *router) noOffload(dev string) {
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer unix.Close(s)
-	for _, cmd := range []uint32{0x17, 0x1f, 0x24, 0x2c} { // ETHTOOL_STXCSUM, STSO, SGSO, SGRO
-		value := struct{ cmd, data uint32 }{cmd, 0}
-		var req struct {
-			name [16]byte
-			data unsafe.Pointer
-			_    [16]byte
-		}
-		copy(req.name[:], dev)
-		req.data = unsafe.Pointer(&value)
-		const siocEthtool = 0x8946
-		if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(s), siocEthtool, uintptr(unsafe.Pointer(&req))); e != 0 {
-			r.notes = append(r.notes, fmt.Sprintf("offload %#x of %s: %v", cmd, dev, e))
-		}
-	}
-}
-
-// reset empties the kernel's flow table, as conntrack -F does.
+// reset empties the kernel's flow table.
 func (r *router) reset() {
 	r.t.Helper()
-	m := make([]byte, 20)
-	binary.LittleEndian.PutUint32(m, uint32(len(m)))
-	binary.LittleEndian.PutUint16(m[4:], unix.NFNL_SUBSYS_CTNETLINK<<8|2) // IPCTNL_MSG_CT_DELETE
-	binary.LittleEndian.PutUint16(m[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
-	m[16] = unix.AF_INET
-	if err := unix.Sendto(r.ctl, m, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		r.t.Fatal(err)
-	}
-	n, _, err := unix.Recvfrom(r.ctl, r.buf, 0)
-	if err != nil || n < 20 {
-		r.t.Fatalf("emptying the flow table: %d bytes, %v", n, err)
-	}
-	if e := int32(binary.LittleEndian.Uint32(r.buf[16:])); e != 0 {
-		r.t.Fatalf("emptying the flow table: %v", unix.Errno(-e))
-	}
+	netns.EmptyFlows(r.t, r.ctl)
 }
 
 // exchange sends a frame to one side and returns what leaves both sides because

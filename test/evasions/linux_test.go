@@ -14,11 +14,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/thurward/thurward/internal/host/replay"
+	"github.com/thurward/thurward/test/netns"
 )
 
 // wires are the two ends of veth pairs in a network namespace of their own,
@@ -132,7 +132,7 @@ func (w *wires) open() {
 	w.t.Helper()
 	err := inside(w.outer, func() error {
 		for i, n := range []string{"lano", "wano"} {
-			noOffload(n)
+			netns.NoOffload(n)
 			nif, err := net.InterfaceByName(n)
 			if err != nil {
 				return err
@@ -155,32 +155,10 @@ func (w *wires) open() {
 		return nil
 	})
 	if err == nil && w.bridge[0] == "" {
-		err = inside(w.inner, func() error { noOffload("lan"); noOffload("wan"); return nil })
+		err = inside(w.inner, func() error { netns.NoOffload("lan"); netns.NoOffload("wan"); return nil })
 	}
 	if err != nil {
 		w.t.Fatal(err)
-	}
-}
-
-// noOffload makes a device compute checksums of what the kernel itself sends,
-// and leave packets as they are: a packet socket would see them unfinished.
-func noOffload(dev string) {
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(s)
-	for _, cmd := range []uint32{0x17, 0x1f, 0x24, 0x2c} { // ETHTOOL_STXCSUM, STSO, SGSO, SGRO
-		value := struct{ cmd, data uint32 }{cmd, 0}
-		var req struct {
-			name [16]byte
-			data unsafe.Pointer
-			_    [16]byte
-		}
-		copy(req.name[:], dev)
-		req.data = unsafe.Pointer(&value)
-		const siocEthtool = 0x8946
-		unix.Syscall(unix.SYS_IOCTL, uintptr(s), siocEthtool, uintptr(unsafe.Pointer(&req))) //nolint:errcheck // a device may not have it
 	}
 }
 

@@ -14,11 +14,11 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/test/netns"
 )
 
 // A kernel is Linux with a rule set, between veth pairs in a network namespace of its own:
@@ -199,58 +199,19 @@ func exists(file string) bool {
 	return err == nil
 }
 
-// open opens the sockets. The test's thread stays on one CPU, whose queue of packets is in
-// order: what exchange relies on.
+// open opens the sockets. exchange relies on the order of one processor's queue.
 func (k *kernel) open() {
 	k.t.Helper()
-	runtime.LockOSThread()
-	k.t.Cleanup(runtime.UnlockOSThread)
-	var all, one unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &all); err != nil {
-		k.t.Fatal(err)
-	}
-	for c := range 1024 {
-		if all.IsSet(c) {
-			one.Set(c)
-			break
-		}
-	}
-	if err := unix.SchedSetaffinity(0, &one); err != nil {
-		k.t.Fatal(err)
-	}
-	self, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	k.t.Cleanup(func() {
-		unix.SchedSetaffinity(0, &all) //nolint:errcheck // the thread goes on as it can
-		self.Close()
-	})
-	enter := func(ns string, f func()) {
-		fd, err := os.Open("/run/netns/" + ns)
-		if err != nil {
-			k.t.Fatal(err)
-		}
-		defer fd.Close()
-		if err := unix.Setns(int(fd.Fd()), unix.CLONE_NEWNET); err != nil {
-			k.t.Fatal(err)
-		}
-		defer func() {
-			if err := unix.Setns(int(self.Fd()), unix.CLONE_NEWNET); err != nil {
-				k.t.Fatal(err)
-			}
-		}()
-		f()
-	}
-	enter(k.outer, func() {
+	netns.Pin(k.t)
+	netns.Enter(k.t, k.outer, func() {
 		for i := range k.about.Interfaces {
 			k.sock = append(k.sock, k.packets(fmt.Sprintf("p%d", i)))
 		}
 		k.sync = [2]int{k.packets("sync0"), k.packets("sync1")}
 	})
-	enter(k.inner, func() {
+	netns.Enter(k.t, k.inner, func() {
 		for _, n := range k.about.Interfaces {
-			k.noOffload(n.Name)
+			netns.NoOffload(n.Name)
 		}
 		k.ctl, k.trace = k.netlink(), k.netlink()
 		const group = 9 // NFNLGRP_NFTRACE
@@ -280,67 +241,15 @@ func (k *kernel) netlink() int {
 
 // packets opens a packet socket at a device.
 func (k *kernel) packets(dev string) int {
-	k.noOffload(dev)
-	nif, err := net.InterfaceByName(dev)
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	all := binary.LittleEndian.Uint16([]byte{0, unix.ETH_P_ALL})
-	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, int(all))
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	k.t.Cleanup(func() { unix.Close(s) })
-	if err := unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
-		k.t.Fatal(err)
-	}
-	if err := unix.Bind(s, &unix.SockaddrLinklayer{Protocol: all, Ifindex: nif.Index}); err != nil {
-		k.t.Fatal(err)
-	}
-	return s
+	k.t.Helper()
+	netns.NoOffload(dev)
+	return netns.Packets(k.t, dev)
 }
 
-// noOffload makes a device compute checksums of what the kernel itself sends: a packet
-// socket would see them unfinished.
-func (k *kernel) noOffload(dev string) {
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	defer unix.Close(s)
-	for _, cmd := range []uint32{0x17, 0x1f, 0x24, 0x2c} { // ETHTOOL_STXCSUM, STSO, SGSO, SGRO
-		value := struct{ cmd, data uint32 }{cmd, 0}
-		var req struct {
-			name [16]byte
-			data unsafe.Pointer
-			_    [16]byte
-		}
-		copy(req.name[:], dev)
-		req.data = unsafe.Pointer(&value)
-		const siocEthtool = 0x8946
-		// What cannot be switched off is not there.
-		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(s), siocEthtool, uintptr(unsafe.Pointer(&req)))
-	}
-}
-
-// reset empties the kernel's flow table, as conntrack -F does.
+// reset empties the kernel's flow table.
 func (k *kernel) reset() {
 	k.t.Helper()
-	m := make([]byte, 20)
-	binary.LittleEndian.PutUint32(m, uint32(len(m)))
-	binary.LittleEndian.PutUint16(m[4:], unix.NFNL_SUBSYS_CTNETLINK<<8|2) // IPCTNL_MSG_CT_DELETE
-	binary.LittleEndian.PutUint16(m[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
-	m[16] = unix.AF_INET
-	if err := unix.Sendto(k.ctl, m, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		k.t.Fatal(err)
-	}
-	n, _, err := unix.Recvfrom(k.ctl, k.buf, 0)
-	if err != nil || n < 20 {
-		k.t.Fatalf("emptying the flow table: %d bytes, %v", n, err)
-	}
-	if e := int32(binary.LittleEndian.Uint32(k.buf[16:])); e != 0 {
-		k.t.Fatalf("emptying the flow table: %v", unix.Errno(-e))
-	}
+	netns.EmptyFlows(k.t, k.ctl)
 }
 
 // exchange sends a frame to an interface, and returns what leaves the interfaces because of
