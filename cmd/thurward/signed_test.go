@@ -64,19 +64,6 @@ func TestSignedFlags(t *testing.T) {
 	}
 }
 
-const signedRules = `interfaces:
-  lan0: { address: 10.0.0.1/24 }
-  wan0: { address: 203.0.113.10/24, gateway: 203.0.113.1 }
-defaults: { default_action: deny }
-rules:
-  - { id: web, action: accept, direction: egress, destination_port: 443, protocol: tcp }
-  - { id: back, action: accept, direction: ingress, state: established }
-tests:
-  - { name: "web", from: lan, proto: tcp, src: 10.0.0.2, dst: "198.51.100.80:443", expect: accept }
-never:
-  - { name: "telnet", from: lan, destination_port: 23 }
-`
-
 // aSigned is an image of a policy with what is beside it.
 func aSigned(t *testing.T, s *verifytest.Signer, policy string, change func(s *provenance.Statement)) string {
 	t.Helper()
@@ -127,10 +114,10 @@ func load(name string, src []byte) (*policy.Policy, error) {
 // whether who signed has seen just that, and refuses what is not about the image.
 func TestDeployFromProvenance(t *testing.T) {
 	s := verifytest.NewSigner(t)
-	opened := strings.Replace(signedRules, "destination_port: 443", "destination_port: [443, 80]", 1)
-	first := aSigned(t, s, signedRules, nil)
+	opened := strings.Replace(verifytest.Rules, "destination_port: 443", "destination_port: [443, 80]", 1)
+	first := aSigned(t, s, verifytest.Rules, nil)
 	second := aSigned(t, s, opened, changesFrom(t, first, opened))
-	third := aSigned(t, s, signedRules, changesFrom(t, first, signedRules))
+	third := aSigned(t, s, verifytest.Rules, changesFrom(t, first, verifytest.Rules))
 	state := filepath.Join(t.TempDir(), "edge")
 	deploy := func(code int, image string, args []string, wants ...string) {
 		t.Helper()
@@ -199,7 +186,7 @@ func TestDeployKeepsWhatItIs(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("root:secret:1::\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	good := aSigned(t, s, signedRules, nil)
+	good := aSigned(t, s, verifytest.Rules, nil)
 	state := func(name string) string { return filepath.Join(dir, name) }
 	kept := func(name string) (n int) {
 		files, err := filepath.Glob(filepath.Join(state(name), "images", "*"))
@@ -261,13 +248,13 @@ func sum(t *testing.T, path string) string {
 func TestHostileText(t *testing.T) {
 	const evil = "\x1b[2J\x1b]0;x\x07\r\nverified\u202e\u0085\xff"
 	s := verifytest.NewSigner(t)
-	first := aSigned(t, s, signedRules, nil)
-	path := aSigned(t, s, strings.Replace(signedRules, `"telnet"`, `"telnet\e[2J"`, 1), func(st *provenance.Statement) {
+	first := aSigned(t, s, verifytest.Rules, nil)
+	path := aSigned(t, s, strings.Replace(verifytest.Rules, `"telnet"`, `"telnet\e[2J"`, 1), func(st *provenance.Statement) {
 		st.Predicate.Run.Builder.ID = evil
 		st.Dependency(provenance.NameSource).URI = evil
 		st.Tests().Names = []string{evil}
 		st.Statements().Names = []string{evil}
-		changesFrom(t, first, strings.Replace(signedRules, "443", "[443, 80]", 1))(st)
+		changesFrom(t, first, strings.Replace(verifytest.Rules, "443", "[443, 80]", 1))(st)
 		c := st.Changes()
 		c.Previous, c.Text = evil, evil
 		c.Diff.Old, c.Diff.New = evil, evil
@@ -325,7 +312,7 @@ func (r *recorder) Start(c vmm.Config, _ func(vmm.Line)) (*vmm.Machine, error) {
 // the start is not booted. The copy is in the service's own folder, and is removed.
 func TestServiceBootsWhatWasVerified(t *testing.T) {
 	s := verifytest.NewSigner(t)
-	path := aSigned(t, s, signedRules, nil)
+	path := aSigned(t, s, verifytest.Rules, nil)
 	good := readFile(t, path)
 	run := t.TempDir()
 	t.Setenv("RUNTIME_DIRECTORY", run+":/nowhere")

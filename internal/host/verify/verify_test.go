@@ -23,19 +23,6 @@ import (
 	"github.com/thurward/thurward/schemas"
 )
 
-const rules = `interfaces:
-  lan0: { address: 10.0.0.1/24 }
-  wan0: { address: 203.0.113.10/24, gateway: 203.0.113.1 }
-defaults: { default_action: deny }
-rules:
-  - { id: web, action: accept, direction: egress, destination_port: 443, protocol: tcp }
-  - { id: back, action: accept, direction: ingress, state: established }
-tests:
-  - { name: "web", from: lan, proto: tcp, src: 10.0.0.2, dst: "198.51.100.80:443", expect: accept }
-never:
-  - { name: "telnet", from: lan, destination_port: 23 }
-`
-
 const suffixImage = "" // the image itself, among the files
 
 var all = []string{suffixImage, verify.SignatureSuffix, verify.StatementSuffix, verify.AttestationSuffix, verify.SBOMSuffix}
@@ -73,7 +60,7 @@ func makeRelease(t *testing.T, s *verifytest.Signer, policy, version string) rel
 func makeReleaseOf(t *testing.T, s *verifytest.Signer, b stamp.Build) release {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "fw.img")
-	verifytest.Build(t, path, []byte(rules), b)
+	verifytest.Build(t, path, []byte(verifytest.Rules), b)
 	s.Sign(t, path)
 	return load(t, path)
 }
@@ -108,9 +95,9 @@ func letter(s string) string { return string(s[0]^1) + s[1:] }
 // and with a message of its own. Before each the untouched image passes.
 func TestTamperTable(t *testing.T) {
 	s, other := verifytest.NewSigner(t), verifytest.NewSigner(t)
-	good := makeRelease(t, s, rules, "1.2.0")
-	old := makeRelease(t, s, rules, "1.1.9")
-	looser := makeRelease(t, s, strings.Replace(rules, "443, protocol: tcp", "[443, 80], protocol: tcp", 1), "1.2.0")
+	good := makeRelease(t, s, verifytest.Rules, "1.2.0")
+	old := makeRelease(t, s, verifytest.Rules, "1.1.9")
+	looser := makeRelease(t, s, strings.Replace(verifytest.Rules, "443, protocol: tcp", "[443, 80], protocol: tcp", 1), "1.2.0")
 	demand := verify.Options{Key: s.Public, NotOlderThan: "1.2.0", Source: "github.com/thurward/thurward"}
 	dirty := makeReleaseOf(t, s, stamp.Build{Version: "1.2.0", Commit: strings.Repeat("c0", 20) + "-dirty", Schema: schemas.Digest()})
 	unknown := makeReleaseOf(t, s, stamp.Build{Version: "1.2.0", Schema: schemas.Digest()})
@@ -221,7 +208,7 @@ func TestTamperTable(t *testing.T) {
 		{"wrong key", func(release) {}, verify.Options{Key: other.Public}, verify.CheckSignature, "is signed with another key"},
 		{"swapped policy, unsigned", func(r release) { r[suffixImage] = looser[suffixImage] }, demand, verify.CheckSignature, "is of another file"},
 		{"swapped policy with its signature", func(r release) { r[suffixImage], r[sig] = looser[suffixImage], looser[sig] }, demand, prov, "is about another image"},
-		{"swapped policy, wholly signed", func(r release) { maps.Copy(r, looser) }, verify.Options{Key: s.Public, Policy: "sha256:" + digest(rules)}, verify.CheckPolicy, "want sha256:" + digest(rules)},
+		{"swapped policy, wholly signed", func(r release) { maps.Copy(r, looser) }, verify.Options{Key: s.Public, Policy: "sha256:" + digest(verifytest.Rules)}, verify.CheckPolicy, "want sha256:" + digest(verifytest.Rules)},
 		{"older image", func(r release) { maps.Copy(r, old) }, demand, verify.CheckVersion, "1.1.9 is older than 1.2.0, which is the oldest that may be booted"},
 		{"another repository", func(release) {}, verify.Options{Key: s.Public, Source: "github.com/mallory/thurward"}, verify.CheckSource, "was built from git+https://github.com/thurward/thurward; want github.com/mallory/thurward"},
 		{"another commit of the repository", func(release) {}, verify.Options{Key: s.Public, Source: "github.com/thurward/thurward@" + strings.Repeat("d0", 20)}, verify.CheckSource, "want d0d0"},
@@ -326,7 +313,7 @@ func TestEveryBit(t *testing.T) {
 // TestVerifiedBytes: what is verified is what is returned, and says what the image does.
 func TestVerifiedBytes(t *testing.T) {
 	s := verifytest.NewSigner(t)
-	good := makeRelease(t, s, rules, "1.2.0")
+	good := makeRelease(t, s, verifytest.Rules, "1.2.0")
 	r, err := verify.Verify(good.store(t), verify.Options{Key: s.Public})
 	if err != nil {
 		t.Fatal(err)
@@ -334,7 +321,7 @@ func TestVerifiedBytes(t *testing.T) {
 	if !bytes.Equal(r.Bytes, good[suffixImage]) {
 		t.Error("other bytes are returned")
 	}
-	if r.Image.Version != "1.2.0" || r.Image.Policy != digest(rules) || !slices.Equal(r.Image.Rules, []string{"web", "back"}) {
+	if r.Image.Version != "1.2.0" || r.Image.Policy != digest(verifytest.Rules) || !slices.Equal(r.Image.Rules, []string{"web", "back"}) {
 		t.Errorf("%+v", r.Image)
 	}
 	if len(r.Checks) != 10 {
@@ -345,7 +332,7 @@ func TestVerifiedBytes(t *testing.T) {
 // TestOptions: what is demanded must be said, and make sense.
 func TestOptions(t *testing.T) {
 	s := verifytest.NewSigner(t)
-	path := makeRelease(t, s, rules, "1.2.0").store(t)
+	path := makeRelease(t, s, verifytest.Rules, "1.2.0").store(t)
 	for want, o := range map[string]verify.Options{
 		"it must be said who is to have signed": {},
 		"not both":                              {Key: s.Public, Identity: "a", Issuer: "b"},

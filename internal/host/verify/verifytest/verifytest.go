@@ -27,6 +27,20 @@ import (
 	"github.com/thurward/thurward/internal/shared/stamp"
 )
 
+// Rules is a policy with a test and a statement, for images that are signed.
+const Rules = `interfaces:
+  lan0: { address: 10.0.0.1/24 }
+  wan0: { address: 203.0.113.10/24, gateway: 203.0.113.1 }
+defaults: { default_action: deny }
+rules:
+  - { id: web, action: accept, direction: egress, destination_port: 443, protocol: tcp }
+  - { id: back, action: accept, direction: ingress, state: established }
+tests:
+  - { name: "web", from: lan, proto: tcp, src: 10.0.0.2, dst: "198.51.100.80:443", expect: accept }
+never:
+  - { name: "telnet", from: lan, destination_port: 23 }
+`
+
 // A Signer has a key pair of its own.
 type Signer struct {
 	Public string // file of the public key, PEM
