@@ -33,7 +33,7 @@ func main() {
 		if sys.Native() {
 			t = virtio.NewMMIO(sys.NewRegisters(d.Registers))
 		}
-		dev, err := virtio.FindNet(t)
+		dev, err := virtio.FindNet(t, virtio.Wanted{})
 		if err != nil {
 			refuse(err.Error())
 		}

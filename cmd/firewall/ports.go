@@ -45,11 +45,7 @@ func findPorts(p *ruleset.Policy, args arguments) (*sides, error) {
 	macs := make([][6]byte, len(devices))
 	nets := make([]*virtio.NetDevice, len(devices))
 	for i, d := range devices {
-		find := virtio.FindOffloads
-		if args.plain {
-			find = virtio.FindNet
-		}
-		n, err := find(transport(d))
+		n, err := virtio.FindNet(transport(d), virtio.Wanted{Offloads: !args.plain})
 		if err != nil {
 			have = append(have, "one that cannot be used ("+err.Error()+")")
 			continue

@@ -25,9 +25,11 @@ type fakeNet struct {
 	drvSel   uint32
 	qSel     uint32
 	qMax     uint32
-	q        [3]fakeQueue
+	qMissing uint32 // a queue that there is not although it should be; 0: none
+	qSmall   uint32 // a queue for one descriptor; 0: none
+	q        [fakeQueues]fakeQueue
 	isr      uint32
-	notified [3]int
+	notified [fakeQueues]int
 	id       uint32
 	queues   uint32
 	cid      uint64
@@ -35,10 +37,15 @@ type fakeNet struct {
 	mtu      uint16
 	link     uint16
 	broken   []string
-	refuse   bool // FEATURES_OK
-	stuck    bool // a reset does not end
+	refuse   bool   // FEATURES_OK
+	stuck    bool   // a reset does not end
+	pairs    uint16 // of queues, as it says; with VIRTIO_NET_F_MQ
+	commands func() // called when the control queue is notified; nil: it has none
 	resets   int
 }
+
+// fakeQueues is how many queues a device may have.
+const fakeQueues = 2*MaxPairs + 1
 
 type fakeQueue struct {
 	num               uint32
@@ -88,6 +95,13 @@ func (d *fakeNet) Read32(off uint32) uint32 {
 	case regFeatures:
 		return uint32(d.offered >> (32 * d.featSel))
 	case regQueueMax:
+		switch d.qSel {
+		case 0:
+		case d.qMissing:
+			return 0
+		case d.qSmall:
+			return 1
+		}
 		return d.qMax
 	case regQueueReady:
 		return d.q[d.qSel].ready
@@ -149,6 +163,9 @@ func (d *fakeNet) Write32(off, v uint32) {
 			d.bad("notified before DRIVER_OK")
 		}
 		d.notified[v%d.queues]++
+		if d.commands != nil && v == d.queues-1 {
+			d.commands()
+		}
 	case regISRAck:
 		if d.status&statusDriverOK == 0 {
 			d.bad("ISR acknowledged before DRIVER_OK")
@@ -163,7 +180,7 @@ func (d *fakeNet) Write32(off, v uint32) {
 			d.bad("reset of a fresh device")
 		case v == 0 && d.stuck:
 		case v == 0:
-			d.status, d.accepted, d.isr, d.q = 0, 0, 0, [3]fakeQueue{}
+			d.status, d.accepted, d.isr, d.q = 0, 0, 0, [fakeQueues]fakeQueue{}
 			d.resets++
 		case next[d.status] != v:
 			d.bad("status out of order")
@@ -183,6 +200,8 @@ func (d *fakeNet) Read16(off uint32) uint16 {
 		return d.mtu
 	case regConfig + cfgStatus:
 		return d.link
+	case regConfig + cfgPairs:
+		return d.pairs
 	}
 	d.bad("read of an unknown register")
 	return 0
@@ -231,8 +250,11 @@ func (d *fakeNet) wantNotify(i int) {
 }
 
 // deliver receives one frame; false when the driver has posted no buffer.
-func (d *fakeNet) deliver(f []byte) (irq, ok bool) {
-	id, b, write, ok := d.next(0)
+func (d *fakeNet) deliver(f []byte) (irq, ok bool) { return d.deliverTo(0, f) }
+
+// deliverTo is deliver to a queue.
+func (d *fakeNet) deliverTo(i int, f []byte) (irq, ok bool) {
+	id, b, write, ok := d.next(i)
 	if !ok {
 		return false, false
 	}
@@ -242,12 +264,15 @@ func (d *fakeNet) deliver(f []byte) (irq, ok bool) {
 	clear(b[:netHeader])
 	b[hdrBuffers] = 1
 	copy(b[netHeader:], f)
-	return d.done(0, uint32(id), uint32(netHeader+len(f))), true
+	return d.done(i, uint32(id), uint32(netHeader+len(f))), true
 }
 
 // sent returns the next frame that the driver transmits.
-func (d *fakeNet) sent() ([]byte, bool) {
-	id, b, write, ok := d.next(1)
+func (d *fakeNet) sent() ([]byte, bool) { return d.sentBy(1) }
+
+// sentBy is sent by a queue.
+func (d *fakeNet) sentBy(i int) ([]byte, bool) {
+	id, b, write, ok := d.next(i)
 	if !ok {
 		return nil, false
 	}
@@ -260,7 +285,7 @@ func (d *fakeNet) sent() ([]byte, bool) {
 		}
 	}
 	f := append([]byte(nil), b[netHeader:]...)
-	d.done(1, uint32(id), 0)
+	d.done(i, uint32(id), 0)
 	return f, true
 }
 
@@ -281,7 +306,7 @@ func open(t testing.TB, d *fakeNet, buffers int, opt NetOptions) (*Net, *framebu
 
 // openNet finds and starts a device.
 func openNet(r Registers, alloc Alloc, pool *framebuf.Pool, opt NetOptions) (*Net, error) {
-	d, err := FindNet(NewMMIO(r))
+	d, err := FindNet(NewMMIO(r), Wanted{})
 	if err != nil {
 		return nil, err
 	}

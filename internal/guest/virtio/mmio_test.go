@@ -79,7 +79,7 @@ func TestRegisters(t *testing.T) {
 		if c.status != 0 { // the fake knows no way back
 			d.says = map[uint32]uint32{}
 		}
-		dev, err := FindNet(NewMMIO(resetting{d}))
+		dev, err := FindNet(NewMMIO(resetting{d}), Wanted{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +141,7 @@ func TestNegotiationErrors(t *testing.T) {
 		if c.edit != nil {
 			c.edit(d.fakeNet)
 		}
-		dev, err := FindNet(NewMMIO(d))
+		dev, err := FindNet(NewMMIO(d), Wanted{})
 		if dev != nil || err == nil || !strings.HasPrefix(err.Error(), "virtio: ") || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v: device %v, error %v, want one with %q", c.says, dev, err, c.want)
 		}
@@ -160,7 +160,7 @@ func TestNegotiationErrors(t *testing.T) {
 	for _, s := range []uint32{0, 7, 11, 14, 13, 15 | statusNeedsReset, 15 | statusFailed} {
 		d := &scripted{fakeNet: newFake(allNet)}
 		pool := d.pool(300)
-		dev, err := FindNet(NewMMIO(d))
+		dev, err := FindNet(NewMMIO(d), Wanted{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +175,7 @@ func TestNegotiationErrors(t *testing.T) {
 	// Bits above the eight are ignored.
 	d := &scripted{fakeNet: newFake(allNet)}
 	pool := d.pool(300)
-	dev, _ := FindNet(NewMMIO(d))
+	dev, _ := FindNet(NewMMIO(d), Wanted{})
 	d.says = map[uint32]uint32{regStatus: 0x10f}
 	if _, err := dev.Open(d.alloc, pool, NetOptions{}); err != nil {
 		t.Error(err)

@@ -1,8 +1,6 @@
 package virtio
 
 import (
-	"errors"
-	"strconv"
 	"unsafe"
 
 	"github.com/thurward/thurward/internal/guest/framebuf"
@@ -21,9 +19,12 @@ const (
 	featHostTSO  = 1 << 11 // and so does the device
 	featMRGRxBuf = 1 << 15
 	featStatus   = 1 << 16
+	featCtrlVQ   = 1 << 17 // there is a control queue
+	featMQ       = 1 << 22 // there may be several pairs of queues
 
 	cfgMAC    = 0 // offsets in the device's configuration
 	cfgStatus = 6
+	cfgPairs  = 8
 	cfgMTU    = 10
 
 	netHeader   = 12 // struct virtio_net_hdr with num_buffers, always so in version 1
@@ -47,7 +48,8 @@ const (
 
 // NetOptions are what a caller may choose about a network device.
 type NetOptions struct {
-	QueueSize int // descriptors of each queue, a power of two; 0: 256
+	QueueSize int          // descriptors of each queue, a power of two; 0: 256
+	Now       func() int64 // monotonic nanoseconds; needed for several pairs of queues
 }
 
 // NetCounters counts what a device did. Dropped frames are counted by cause.
@@ -67,19 +69,17 @@ type NetCounters struct {
 	RxLost, TxLost       uint64 // frames lost by that; those to send may have been sent
 }
 
-// Net is a virtio network device with one pair of queues. Only one goroutine may use it.
+// Net is a pair of queues of a virtio network device, or a device with one. Only one goroutine
+// may use it; see pairs.go for what is about the device.
 type Net struct {
 	t      Transport
+	dev    *device
 	pool   *framebuf.Pool
 	rx, tx *queue
 	c      NetCounters
-	mac    [6]byte
-	hasMAC bool
-	mtu    int    // as the device reports it; 0: it does not
 	room   uint32 // bytes of a buffer that the device may write
 	feat   uint64
 	reason string
-	down   bool
 	armed  bool
 
 	takes, sends bool // large frames, from and to the device
@@ -94,24 +94,36 @@ type NetDevice struct {
 	mac    [6]byte
 	hasMAC bool
 	mtu    int
+	pairs  int // of queues, that it has
+}
+
+// Wanted is what is taken of a network device that offers it.
+type Wanted struct {
+	Offloads bool // of checksums and of TCP segmentation
+	Pairs    bool // several pairs of queues
 }
 
 // FindNet negotiates features with the device at t. It is called once for a device: some
 // cannot be reset, and each register access costs an exit to the host.
-func FindNet(t Transport) (*NetDevice, error) { return findNet(t, plain) }
-
-// FindOffloads is FindNet, and takes the offload of checksums and of TCP segmentation where
-// the device offers it.
-func FindOffloads(t Transport) (*NetDevice, error) { return findNet(t, offloads) }
-
-func findNet(t Transport, also func(offered uint64) uint64) (*NetDevice, error) {
+func FindNet(t Transport, want Wanted) (*NetDevice, error) {
 	feat, err := negotiateBy(t, netID, func(offered uint64) uint64 {
-		return featMTU | featMAC | featMRGRxBuf | featStatus | featEventIdx | also(offered)
+		f := uint64(featMTU | featMAC | featMRGRxBuf | featStatus | featEventIdx)
+		if want.Offloads {
+			f |= offloads(offered)
+		}
+		if want.Pairs && offered&featCtrlVQ != 0 && offered&featMQ != 0 {
+			f |= featCtrlVQ | featMQ
+		}
+		return f
 	})
 	if err != nil {
 		return nil, err
 	}
 	d := &NetDevice{t: t, feat: feat, hasMAC: feat&featMAC != 0}
+	if d.pairs, err = readPairs(t, feat); err != nil {
+		fail(t)
+		return nil, err
+	}
 	if d.hasMAC {
 		for i := range d.mac {
 			d.mac[i] = t.Config8(cfgMAC + uint32(i))
@@ -130,58 +142,27 @@ func (d *NetDevice) MAC() (mac [6]byte, ok bool) { return d.mac, d.hasMAC }
 // reports it, or 0 when it does not. Open refuses one below 68.
 func (d *NetDevice) MTU() int { return d.mtu }
 
-// Open starts the device, which receives into buffers of the pool. Frames that a buffer does
-// not hold are dropped, and counted as malformed.
-func (d *NetDevice) Open(alloc Alloc, pool *framebuf.Pool, opt NetOptions) (*Net, error) {
-	size := opt.QueueSize
-	if size == 0 {
-		size = defaultSize
-	}
-	if size < 2 || size > maxQueue || size&(size-1) != 0 {
-		return nil, errors.New("virtio: queue size " + strconv.Itoa(size) + " is not a power of two from 2 to 1024")
-	}
-	t, feat := d.t, d.feat
-	n := &Net{t: t, pool: pool, feat: feat, mac: d.mac, hasMAC: d.hasMAC, mtu: d.mtu, room: pool.Size() - (framebuf.Headroom - netHeader)}
-	if feat&featMTU != 0 && d.mtu < 68 {
-		fail(t)
-		return nil, errors.New("virtio: the device's MTU of " + strconv.Itoa(d.mtu) + " is below IPv4's minimum of 68")
-	}
-	var err error
-	event := feat&featEventIdx != 0
-	if n.rx, err = setupQueue(t, rxQueue, uint16(size), event, alloc); err == nil {
-		n.tx, err = setupQueue(t, txQueue, uint16(size), event, alloc)
-	}
-	if err == nil {
-		err = n.startOffloads()
-	}
-	if err != nil {
-		fail(t)
-		return nil, err
-	}
-	if err := start(t); err != nil {
-		return nil, err
-	}
-	n.refill()
-	n.linkStatus()
-	return n, nil
-}
-
 // MAC returns the device's hardware address; ok is false when it has none.
-func (n *Net) MAC() (mac [6]byte, ok bool) { return n.mac, n.hasMAC }
+func (n *Net) MAC() (mac [6]byte, ok bool) { return n.dev.mac, n.dev.hasMAC }
 
 // MTU returns the size in bytes of the largest IP packet that the link carries as the device
 // reports it, or 0 when it does not.
-func (n *Net) MTU() int { return n.mtu }
+func (n *Net) MTU() int { return n.dev.mtu }
 
 // Large returns whether large frames may come from the device, and may be sent to it.
 func (n *Net) Large() (takes, sends bool) { return n.takes, n.sends }
 
 // LinkUp reports whether the link is up, which is assumed of devices without
 // VIRTIO_NET_F_STATUS.
-func (n *Net) LinkUp() bool { return !n.down }
+func (n *Net) LinkUp() bool { return !n.dev.down }
 
-// Stopped returns why the driver gave the device up, or "".
-func (n *Net) Stopped() string { return n.reason }
+// Stopped returns why the driver gave the device up, or some pair of its queues, or "".
+func (n *Net) Stopped() string {
+	if why := n.dev.why.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
 
 // Counters returns the device's counters.
 func (n *Net) Counters() *NetCounters {
@@ -208,7 +189,7 @@ func (n *Net) refill() {
 		q.post(n.pool.Phys(b)+framebuf.Headroom-netHeader, n.room, descWrite, b)
 	}
 	if q.publish() {
-		n.t.Notify(rxQueue)
+		n.t.Notify(q.number)
 	}
 }
 
@@ -372,7 +353,7 @@ func (n *Net) Transmit(src []framebuf.Frame) int {
 		}
 	}
 	if q.publish() {
-		n.t.Notify(txQueue)
+		n.t.Notify(q.number)
 	}
 	n.c.TxPackets += uint64(k)
 	n.c.TxBytes += bytes
@@ -428,14 +409,8 @@ func (n *Net) Ack() {
 
 // Changed handles a configuration change interrupt.
 func (n *Net) Changed() {
-	if n.Look(); n.reason == "" {
-		n.linkStatus()
-	}
-}
-
-func (n *Net) linkStatus() {
-	if n.feat&featStatus != 0 {
-		n.down = n.t.Config16(cfgStatus)&linkUp == 0
+	if n.Look(); n.Stopped() == "" {
+		n.dev.linkStatus()
 	}
 }
 
@@ -458,12 +433,18 @@ func (n *Net) Kick() {
 	}
 }
 
-// giveUp stops the device until Renew.
+// giveUp stops the pair of queues until Renew, which the whole device then needs.
 func (n *Net) giveUp(why string) {
 	if n.reason == "" {
-		n.reason = why
-		n.rx.stop(why)
-		n.tx.stop(why)
+		n.halt(why)
+		n.dev.why.CompareAndSwap(nil, &why)
 		fail(n.t)
 	}
+}
+
+// halt stops the pair of queues.
+func (n *Net) halt(why string) {
+	n.reason = why
+	n.rx.stop(why)
+	n.tx.stop(why)
 }

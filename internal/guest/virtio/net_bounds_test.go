@@ -237,7 +237,7 @@ func TestNetDevice(t *testing.T) {
 	for _, feat := range []uint64{allNet, 0} {
 		d := newFake(feat)
 		d.link = 0
-		dev, err := FindNet(NewMMIO(d))
+		dev, err := FindNet(NewMMIO(d), Wanted{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -63,12 +63,12 @@ func TestTransmitBounds(t *testing.T) {
 func TestWhoIsNotified(t *testing.T) {
 	d := newFake(allNet)
 	n, p := open(t, d, 64, NetOptions{QueueSize: 8})
-	if d.notified != [3]int{1, 0, 0} || n.Counters().Notifies != 1 {
+	if d.notified != [fakeQueues]int{1, 0, 0} || n.Counters().Notifies != 1 {
 		t.Fatalf("%v notifications at the start, %d counted", d.notified, n.Counters().Notifies)
 	}
 	d.wantNotify(1)
 	n.Transmit(frames(t, p, 2))
-	if d.notified != [3]int{1, 1, 0} || n.Counters().Notifies != 2 {
+	if d.notified != [fakeQueues]int{1, 1, 0} || n.Counters().Notifies != 2 {
 		t.Errorf("%v notifications, %d counted", d.notified, n.Counters().Notifies)
 	}
 	for range 8 {
@@ -77,12 +77,12 @@ func TestWhoIsNotified(t *testing.T) {
 	d.wantNotify(0)
 	var dst [8]framebuf.Frame
 	n.Receive(dst[:3]) // the rest waits, and three are posted
-	if d.notified != [3]int{2, 1, 0} || n.Counters().Notifies != 3 {
+	if d.notified != [fakeQueues]int{2, 1, 0} || n.Counters().Notifies != 3 {
 		t.Errorf("%v notifications, %d counted", d.notified, n.Counters().Notifies)
 	}
 	n.Transmit(nil)
 	n.Receive(dst[:0])
-	if d.notified != [3]int{2, 1, 0} {
+	if d.notified != [fakeQueues]int{2, 1, 0} {
 		t.Errorf("%v notifications of nothing", d.notified)
 	}
 }
@@ -184,7 +184,7 @@ func TestNetGivesUp(t *testing.T) {
 			t.Fatal("not sent")
 		}
 		fs := frames(t, p, 1)
-		d.notified = [3]int{}
+		d.notified = [fakeQueues]int{}
 		c.do(d, n)
 		n.Arm()
 		if m := n.Counters(); n.Stopped() != c.want || m.BadIndex != c.index || m.BadID != c.id || d.status != 15|statusFailed {

@@ -26,9 +26,6 @@ const minSegment = 48
 // leastQueue is how many descriptors large frames need: a device with less room drops them.
 const leastQueue = 2 * framebuf.MaxParts
 
-// plain are the offloads of FindNet: none.
-func plain(uint64) uint64 { return 0 }
-
 // offloads returns which offloads are wanted of those that a device offers. Large frames
 // from the device need its buffers to be mergeable: a descriptor for 64 KB of each frame
 // would need as much memory for a small one.

@@ -16,7 +16,7 @@ const allOffloads = allNet | featCsum | featGuestCsm | featGuestTSO | featHostTS
 func openOffloads(t testing.TB, d *fakeNet, buffers int, opt NetOptions) (*Net, *framebuf.Pool) {
 	t.Helper()
 	p := d.pool(buffers)
-	dev, err := FindOffloads(NewMMIO(d))
+	dev, err := FindNet(NewMMIO(d), Wanted{Offloads: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestOffloadsNegotiated(t *testing.T) {
 	}
 	for size, ok := range map[int]bool{32: false, 64: false, 128: true, 256: true} {
 		d := newFake(allOffloads)
-		dev, err := FindOffloads(NewMMIO(d))
+		dev, err := FindNet(NewMMIO(d), Wanted{Offloads: true})
 		if err == nil {
 			_, err = dev.Open(d.alloc, d.pool(600), NetOptions{QueueSize: size})
 		}

@@ -33,8 +33,9 @@ const (
 	vectorQueues = 1
 )
 
-// pciQueues is how many queues of a device can be used.
-const pciQueues = 4
+// pciQueues is how many queues of a device can be used, beside one with a number above: the
+// control queue, which follows all that the device has.
+const pciQueues = 2 * MaxPairs
 
 // resetReads bounds how often the status is read until a reset is over.
 const resetReads = 10_000
@@ -45,6 +46,7 @@ type PCI struct {
 	p      PCIWindows
 	queue  uint32            // selected
 	offset [pciQueues]uint32 // of the queues' notifications, in the window
+	above  uint32            // that of a queue with a higher number
 	bells  uintptr           // of a Window: its address; 0: written by its methods
 }
 
@@ -113,6 +115,9 @@ func (p *PCI) SetFeatures(f uint64) {
 func (p *PCI) Queue(q uint32) (size uint32, enabled bool) {
 	c := p.p.Common
 	p.queue = q
+	if q > 0xffff {
+		return 0, false // no register holds its number
+	}
 	c.Write16(pciQueueSel, uint16(q))
 	enabled = c.Read16(pciQueueEnable) != 0
 	return uint32(c.Read16(pciQueueSize)), enabled
@@ -122,14 +127,15 @@ func (p *PCI) Queue(q uint32) (size uint32, enabled bool) {
 func (p *PCI) Enable(n uint16, desc, avail, used uint64) error {
 	c := p.p.Common
 	name := "virtio: queue " + strconv.Itoa(int(p.queue))
-	if p.queue >= pciQueues {
-		return errors.New(name + ": only the first " + strconv.Itoa(pciQueues) + " are used")
-	}
 	off := uint64(c.Read16(pciQueueNotify)) * uint64(p.p.Multiplier)
 	if off&1 != 0 || off+2 > uint64(p.p.NotifyLen) {
 		return errors.New(name + " is notified at offset " + strconv.FormatUint(off, 10) + " of a window of " + strconv.Itoa(int(p.p.NotifyLen)) + " bytes")
 	}
-	p.offset[p.queue] = uint32(off)
+	if p.queue < pciQueues {
+		p.offset[p.queue] = uint32(off)
+	} else {
+		p.above = uint32(off)
+	}
 	c.Write16(pciQueueSize, n)
 	c.Write16(pciQueueMSIX, vectorQueues)
 	if c.Read16(pciQueueMSIX) == noVector {
@@ -150,6 +156,9 @@ func (p *PCI) address(reg uint32, a uint64) {
 // Notify implements Transport.
 func (p *PCI) Notify(q uint32) {
 	off := p.offset[q&(pciQueues-1)]
+	if q >= pciQueues {
+		off = p.above
+	}
 	if p.bells != 0 {
 		store16(p.bells+uintptr(off), uint16(q))
 		return

@@ -12,11 +12,11 @@ import (
 // configuration, the notifications and the device's own.
 type fakePCI struct {
 	*fakeNet
-	vectors  [3]uint16 // of the queues
-	config   uint16    // vector of changes
-	noVector bool      // the device has no room for vectors
-	slow     int       // reads of the status until a reset is over
-	offset   uint16    // of queue 1's notifications
+	vectors  [fakeQueues]uint16 // of the queues
+	config   uint16             // vector of changes
+	noVector bool               // the device has no room for vectors
+	slow     int                // reads of the status until a reset is over
+	offset   uint16             // of queue 1's notifications
 }
 
 type (
@@ -121,7 +121,7 @@ func (d fakeConfig) Write16(uint32, uint16) { d.bad("write of the configuration"
 func (d fakeConfig) Write32(_, _ uint32)    { d.bad("write of the configuration") }
 
 func openPCI(d *fakePCI, buffers int) (*Net, error) {
-	dev, err := FindNet(NewPCI(d.windows()))
+	dev, err := FindNet(NewPCI(d.windows()), Wanted{})
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func TestPCI(t *testing.T) {
 	if mac, ok := n.MAC(); !ok || mac != d.mac || n.MTU() != 1400 || !n.LinkUp() {
 		t.Errorf("address %x %v, MTU %d, link %v", mac, ok, n.MTU(), n.LinkUp())
 	}
-	if d.config != vectorConfig+100 || d.vectors != [3]uint16{vectorQueues, vectorQueues} {
+	if d.config != vectorConfig+100 || d.vectors != [fakeQueues]uint16{vectorQueues, vectorQueues} {
 		t.Errorf("vectors %d and %v", d.config, d.vectors)
 	}
 	d.wantNotify(0)
@@ -204,7 +204,7 @@ func TestPCIRefuses(t *testing.T) {
 		d := newFakePCI(allNet)
 		w := d.windows()
 		c.edit(d, &w)
-		dev, err := FindNet(NewPCI(w))
+		dev, err := FindNet(NewPCI(w), Wanted{})
 		if err == nil {
 			_, err = dev.Open(d.alloc, d.pool(64), NetOptions{QueueSize: 16})
 		}
@@ -276,14 +276,6 @@ func TestPCIReset(t *testing.T) {
 	}
 }
 
-func TestPCIFourthQueueIsTheLast(t *testing.T) {
-	p := NewPCI(newFakePCI(allNet).windows())
-	p.queue = pciQueues
-	if err := p.Enable(16, 0, 0, 0); err == nil || !strings.Contains(err.Error(), "only the first 4") {
-		t.Error(err)
-	}
-}
-
 // transfer receives a frame and sends it back.
 func transfer(t *testing.T, d *fakeNet, n *Net) {
 	t.Helper()
@@ -350,7 +342,7 @@ func FuzzPCI(f *testing.F) {
 		mem := newFake(0)
 		common := &scriptedWindow{script: script}
 		w := PCIWindows{ID: netID, Common: common, Notify: &bounded{t: t, n: notify}, NotifyLen: notify, Multiplier: multiplier, Config: common, ConfigLen: 12}
-		if dev, err := FindNet(NewPCI(w)); err == nil {
+		if dev, err := FindNet(NewPCI(w), Wanted{}); err == nil {
 			if n, err := dev.Open(mem.alloc, mem.pool(64), NetOptions{QueueSize: 16}); err == nil {
 				n.Kick()
 				n.Changed()

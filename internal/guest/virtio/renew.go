@@ -17,7 +17,7 @@ import (
 // more. It costs an exit to the host, and is called about once a second, since a device that
 // resets itself does not interrupt.
 func (n *Net) Look() {
-	if n.reason != "" {
+	if n.Stopped() != "" {
 		return
 	}
 	if why := trouble(n.t.Status()); why != "" {
@@ -37,44 +37,66 @@ func trouble(status uint32) string {
 }
 
 // Renew resets a device that was given up, and starts it again as it was: with the same
-// features, address and queues. After an error it stays given up.
+// features, address and queues. After an error it stays given up. Nobody may use any of its
+// pairs of queues meanwhile.
 func (n *Net) Renew() error {
-	if err := reset(n.t); err != nil {
+	d := n.dev
+	for _, p := range d.pairs {
+		if p.reason == "" {
+			p.halt(n.Stopped())
+		}
+	}
+	if err := reset(d.t); err != nil {
 		return err
 	}
-	n.c.RxLost += uint64(n.rx.unread())
-	n.c.TxLost += uint64(n.tx.requests() - n.tx.unread())
-	n.rx.takeBack(n.pool)
-	n.long = longs{}
-	n.tx.takeBack(n.pool)
-	feat, err := negotiate(n.t, netID, n.feat)
+	for _, p := range d.pairs {
+		p.c.RxLost += uint64(p.rx.unread())
+		p.c.TxLost += uint64(p.tx.requests() - p.tx.unread())
+		p.rx.takeBack(p.pool)
+		p.long = longs{}
+		p.tx.takeBack(p.pool)
+	}
+	if d.control != nil {
+		d.control.q.clear()
+	}
+	if err := d.again(); err != nil {
+		fail(d.t)
+		return err
+	}
+	for _, p := range d.pairs {
+		p.reason, p.armed = "", false
+	}
+	if err := d.start(); err != nil {
+		for _, p := range d.pairs {
+			p.halt(n.Stopped())
+		}
+		return err
+	}
+	d.why.Store(nil)
+	n.c.Renewals++
+	return nil
+}
+
+// again negotiates what was negotiated before, and gives the device its queues.
+func (d *device) again() error {
+	feat, err := negotiate(d.t, netID, d.feat)
 	if err != nil {
 		return err
 	}
-	if feat != n.feat {
-		fail(n.t)
-		return errors.New("virtio: the device offers other features than before: 0x" + strconv.FormatUint(feat, 16) + ", not 0x" + strconv.FormatUint(n.feat, 16))
+	if feat != d.feat {
+		return errors.New("virtio: the device offers other features than before: 0x" + strconv.FormatUint(feat, 16) + ", not 0x" + strconv.FormatUint(d.feat, 16))
 	}
-	for i := range n.mac {
-		if n.hasMAC && n.t.Config8(cfgMAC+uint32(i)) != n.mac[i] {
-			fail(n.t)
+	for i := range d.mac {
+		if d.hasMAC && d.t.Config8(cfgMAC+uint32(i)) != d.mac[i] {
 			return errors.New("virtio: the device has another hardware address than before")
 		}
 	}
-	for _, q := range [...]*queue{n.rx, n.tx} {
-		if err := q.enable(n.t); err != nil {
-			fail(n.t)
-			return err
+	if d.control != nil {
+		if now, err := readPairs(d.t, feat); err != nil || 2*now != int(d.control.q.number) {
+			return errors.New("virtio: the device has another number of queues than before")
 		}
 	}
-	if err := start(n.t); err != nil {
-		return err
-	}
-	n.reason, n.armed = "", false
-	n.c.Renewals++
-	n.refill()
-	n.linkStatus()
-	return nil
+	return d.queues(func(q *queue) error { return q.enable(d.t) })
 }
 
 // reset resets a device and waits until that is over.

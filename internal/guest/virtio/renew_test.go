@@ -16,7 +16,7 @@ func TestRenew(t *testing.T) {
 		why     string
 	}{
 		"asks for a reset": {func(d *fakeNet) { d.status |= statusNeedsReset }, "asks for a reset"},
-		"has reset itself": {func(d *fakeNet) { d.status, d.accepted, d.q = 0, 0, [3]fakeQueue{} }, "has reset itself"},
+		"has reset itself": {func(d *fakeNet) { d.status, d.accepted, d.q = 0, 0, [fakeQueues]fakeQueue{} }, "has reset itself"},
 		"index ahead":      {func(d *fakeNet) { d.setUsed(0, 1000) }, "used index"},
 		"not its buffer":   {func(d *fakeNet) { d.done(1, 77, 0) }, "descriptor"},
 	} {

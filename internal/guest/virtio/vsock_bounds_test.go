@@ -286,7 +286,7 @@ func TestVsockOpenFails(t *testing.T) {
 	if d.accepted != featVersion1|featEventIdx {
 		t.Errorf("features %#x were accepted", d.accepted)
 	}
-	if d.notified != [3]int{} {
+	if d.notified != [fakeQueues]int{} {
 		t.Error("a device that did not start was notified")
 	}
 }
@@ -294,7 +294,7 @@ func TestVsockOpenFails(t *testing.T) {
 // TestVsockBuffers: the descriptors at the start, and that no two buffers overlap.
 func TestVsockBuffers(t *testing.T) {
 	h, v := newHost(t, featEventIdx)
-	if h.notified != [3]int{1, 0, 1} || v.Counters().Notifies != 2 {
+	if h.notified != [fakeQueues]int{1, 0, 1} || v.Counters().Notifies != 2 {
 		t.Errorf("%v notifications, %d counted", h.notified, v.Counters().Notifies)
 	}
 	seen := map[uintptr]bool{}

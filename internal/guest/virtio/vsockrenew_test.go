@@ -10,7 +10,7 @@ import (
 func TestVsockRenew(t *testing.T) {
 	for name, trouble := range map[string]func(h *fakeHost){
 		"asks for a reset": func(h *fakeHost) { h.status |= statusNeedsReset },
-		"has reset itself": func(h *fakeHost) { h.status, h.accepted, h.q = 0, 0, [3]fakeQueue{} },
+		"has reset itself": func(h *fakeHost) { h.status, h.accepted, h.q = 0, 0, [fakeQueues]fakeQueue{} },
 		"index ahead":      func(h *fakeHost) { h.setUsed(vsockRx, 1000) },
 	} {
 		h, v := newHost(t, featEventIdx)
