@@ -11,7 +11,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
@@ -21,13 +20,9 @@ import (
 )
 
 var (
-	update = flag.Bool("update", false, "write docs/import.md's table and testdata/known.txt")
+	update = flag.Bool("update", false, "write docs/import.md's table")
 	only   = flag.String("set", "", "compare this rule set alone")
 )
-
-// known lists silent differences that are not mended yet. One that is no longer there, but is
-// listed, fails the test.
-const known = "testdata/known.txt"
 
 // least is how many rule sets the corpus has.
 const least = 29
@@ -35,15 +30,12 @@ const least = 29
 func TestRealRuleSets(t *testing.T) {
 	needsRoot(t)
 	var rows []*row
-	var found []string
 	for _, a := range read(t) {
 		if *only != "" && a.name != *only {
 			continue
 		}
 		t.Run(a.name, func(t *testing.T) {
-			r, sigs := compare(t, a)
-			rows = append(rows, r)
-			found = append(found, sigs...)
+			rows = append(rows, compare(t, a))
 		})
 	}
 	if t.Failed() || *only != "" {
@@ -54,18 +46,10 @@ func TestRealRuleSets(t *testing.T) {
 	}
 	classesAreUsed(t, rows)
 	table(t, rows)
-	if *update {
-		slices.Sort(found)
-		text := "# Silent differences that are not mended yet: go test ./test/importing -update\n" +
-			strings.Join(append(found, ""), "\n")
-		if err := os.WriteFile(known, []byte(text), 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
-// compare returns the table's row of a rule set, and its silent differences.
-func compare(t *testing.T, a *about) (*row, []string) {
+// compare returns the table's row of a rule set. Silent differences fail the test.
+func compare(t *testing.T, a *about) *row {
 	k, src, lines := loaded(t, a)
 	r := &row{about: a}
 	res, err := a.read()(src, a.options())
@@ -82,7 +66,10 @@ func compare(t *testing.T, a *about) (*row, []string) {
 	r.tally = c.tally
 	t.Logf("%d packets, %d equal, announced %v, by design %v, silent %v",
 		c.tally.packets, c.tally.equal, c.tally.announced, c.tally.byDesign, c.tally.silent)
-	return r, c.report(t, r)
+	for sig, s := range c.found {
+		t.Errorf("silent: %s%s", sig, c.example(s, r))
+	}
+	return r
 }
 
 // loaded returns a kernel with a rule set, what the importer reads of it, and its lines.
@@ -139,39 +126,6 @@ func guardOf(a *about, yaml []byte) (*guard, error) {
 		return nil, err
 	}
 	return newGuard(a, seg), nil
-}
-
-// report fails the test for each silent difference that is not known, and for each known one
-// that is no longer there.
-func (c *comparison) report(t *testing.T, r *row) (sigs []string) {
-	listed := map[string]bool{}
-	src, err := os.ReadFile(known)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range strings.Split(string(src), "\n") {
-		if strings.HasPrefix(l, c.a.name+" | ") {
-			listed[l] = true
-		}
-	}
-	for sig, s := range c.found {
-		sigs = append(sigs, sig)
-		switch {
-		case *update:
-		case listed[sig]:
-			if testing.Verbose() && *only != "" {
-				t.Logf("known: %s%s", sig, c.example(s, r))
-			}
-		default:
-			t.Errorf("silent: %s%s", sig, c.example(s, r))
-		}
-	}
-	for l := range listed {
-		if _, ok := c.found[l]; !ok && !*update {
-			t.Errorf("no longer there: take the line out of %s: %s", known, l)
-		}
-	}
-	return sigs
 }
 
 func (c *comparison) example(s *step, r *row) string {

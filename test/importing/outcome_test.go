@@ -56,7 +56,8 @@ func (o *outcome) settle(in int, d *datagram, out [][][]byte) {
 			if !ok {
 				continue
 			}
-			told := i == in && b.dst == d.src && (b.proto == packet.TCP && b.flags&rst != 0 && d.flags&rst == 0 ||
+			// The sender is told where the routes say that it is, as behind a third interface.
+			told := b.dst == d.src && (b.proto == packet.TCP && b.flags&rst != 0 && d.flags&rst == 0 ||
 				b.proto == packet.ICMP && b.quoted != nil)
 			switch {
 			case told && o.fate == dropped:

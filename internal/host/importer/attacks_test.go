@@ -2,6 +2,7 @@ package importer
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -245,7 +246,7 @@ func with(o Options, f func(*Options)) Options {
 // TestAttacks imports rule sets that an importer can get wrong, each with what must
 // pass beside what must not.
 func TestAttacks(t *testing.T) {
-	for _, a := range attacks {
+	for _, a := range slices.Concat(attacks, ownAttacks) {
 		t.Run(a.name, func(t *testing.T) {
 			a.o.File = "attack"
 			r, err := IPTables([]byte(a.rules), a.o)

@@ -72,7 +72,7 @@ func convert(s *ruleset, o Options) (*Result, error) {
 	c.legs()
 	c.source(post)
 	c.destination(pre)
-	c.forward()
+	c.forward(post)
 	c.services()
 	c.unused()
 	c.besides()

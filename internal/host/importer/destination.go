@@ -290,9 +290,17 @@ func (c *converter) withoutLAN(from spans) spans {
 	return from.minus(spans{prefixSpan(c.lanNet)}, maxAddr)
 }
 
+// A hairpin is what hosts of the LAN reach by an external address.
+type hairpin struct {
+	box      cond // their first packets as the filter sees them
+	asks     cond // and before they are translated
+	external netip.Addr
+	rule     *rule // that translates
+}
+
 // hairpins adds entries that hosts of the LAN may use, where the filter lets them.
-// It returns the servers that they reach so.
-func (c *converter) hairpins(list []item) (servers []cond) {
+// It returns what they reach so.
+func (c *converter) hairpins(list []item) (servers []hairpin) {
 	lan := spans{prefixSpan(c.lanNet)}
 	for _, h := range c.hair {
 		box := h.box().and(withMask(fWay, wayHairpin))
@@ -304,8 +312,10 @@ func (c *converter) hairpins(list []item) (servers []cond) {
 			c.note(h.rule, box, "a host of the LAN reaches a server by its external address only if its source is translated", Stricter)
 			continue
 		}
-		if !slices.ContainsFunc(servers, func(s cond) bool { return s.holds(&box) }) {
-			servers = append(servers, box)
+		if !slices.ContainsFunc(servers, func(s hairpin) bool { return s.external == h.wan && s.box.holds(&box) }) {
+			asks := withSet(fProto, only(h.proto)).and(withSet(fDst, spans{addrSpan(h.wan)})).and(withSet(fPort, spans{h.ports}))
+			asks.sets[fSrc] = box.sets[fSrc]
+			servers = append(servers, hairpin{box, asks, h.wan, h.rule})
 		}
 		found := false
 		for i := range c.dnat {

@@ -44,19 +44,25 @@ func (c *converter) through() []*chain {
 // list returns what the chains of a rule set say about packets, and the same before
 // what it says about destination NAT is written out.
 func (c *converter) list(chains []*chain, resolve func(*chain) func(*rule) cond, outer cond) (items, before []item) {
-	for _, f := range c.written(chains, resolve, outer) {
-		it, ok := c.reduce(&f)
-		if !ok {
-			continue
-		}
-		before = append(before, it)
+	before = c.reduced(chains, resolve, outer)
+	for _, it := range before {
 		items = append(items, c.translated(it)...)
 	}
 	return items, before
 }
 
+// reduced returns what the chains say about packets that thurward can forward or take for itself.
+func (c *converter) reduced(chains []*chain, resolve func(*chain) func(*rule) cond, outer cond) (items []item) {
+	for _, f := range c.written(chains, resolve, outer) {
+		if it, ok := c.reduce(&f); ok {
+			items = append(items, it)
+		}
+	}
+	return items
+}
+
 // forward converts the filter for what passes the router.
-func (c *converter) forward() {
+func (c *converter) forward(post []flat) {
 	chains := c.through()
 	if !slices.ContainsFunc(chains, func(ch *chain) bool { return ch.hook == "forward" }) {
 		c.assume("there is no filter chain for forwarded packets: what no other chain drops is accepted")
@@ -68,7 +74,14 @@ func (c *converter) forward() {
 			c.leaveOut(list, "accept")
 			c.later(list, before)
 		}
-		for _, s := range servers {
+		c.hairpinSources(post, servers)
+		var done []cond
+		for _, h := range servers {
+			s := h.box
+			if slices.ContainsFunc(done, func(d cond) bool { return d.holds(&s) }) {
+				continue // by another external address
+			}
+			done = append(done, s)
 			answers := s
 			s.sets[fSrc], answers.sets[fSrc] = nil, s.sets[fDst]
 			answers.sets[fDst], answers.sets[fPort] = spans{prefixSpan(c.lanNet)}, nil

@@ -12,14 +12,14 @@ func (c *converter) services() {
 	for _, hook := range []string{"ingress", "prerouting", "input"} {
 		chains = append(chains, c.set.at(hook, false)...)
 	}
-	list, _ := c.list(chains, c.owner, withMask(fWay, wayEgress|wayIngress))
+	list := c.reduced(chains, c.owner, withMask(fWay, wayEgress|wayIngress))
 	lan := c.lanNet.Addr()
 	at := func(way mask, of ...netip.Addr) cond {
 		s := spans{}
 		for _, a := range of {
 			s = append(s, addrSpan(a))
 		}
-		return withMask(fWay, way).and(withMask(fState, stNew)).and(withSet(fDst, s.normal()))
+		return withMask(fWay, way).and(withMask(fState, stNew)).and(withMask(fDNAT, dnatNo)).and(withSet(fDst, s.normal()))
 	}
 	named := slices.ContainsFunc(list, func(it item) bool {
 		p := it.cond.sets[fPort]
@@ -29,6 +29,9 @@ func (c *converter) services() {
 	asked := subtract(c.accepted(list, dns), c.asks)
 	c.upstream = c.dns || len(asked) > 0 && (named || len(c.o.DNS) > 0)
 	if c.upstream {
+		if c.dns {
+			asked = c.redirected(list, dns, asked)
+		}
 		c.service(list, dns, "dns", asked)
 	}
 	if rest := c.undecided(list, dns); !c.upstream && len(rest) > 0 {
@@ -54,6 +57,48 @@ func (c *converter) services() {
 	for _, box := range []cond{at(wayEgress, lan).and(ping), at(wayIngress, c.externals...).and(ping)} {
 		c.service(list, box, "ping", subtract(c.accepted(list, box), c.pings))
 	}
+}
+
+// redirected returns what of the questions to the firewall the input chains accept both where they
+// were sent to it and where they were redirected to it: dns.intercept and its rules do not tell
+// these apart. Whichever is accepted alone is noted.
+func (c *converter) redirected(list []item, dns cond, asked []cond) (both []cond) {
+	led := dns
+	led.masks[fDNAT] = dnatYes
+	taken := c.accepted(list, led)
+	for _, x := range taken {
+		x.masks[fDNAT] = dnatNo
+		for _, y := range asked {
+			if z := x.and(y); !z.never {
+				both = append(both, z)
+			}
+		}
+	}
+	const why = "questions that are redirected to the firewall and those that are sent to it are answered alike, or neither is"
+	for i := range list {
+		it := &list[i]
+		if it.why != "" && it.cond.meets(&led) {
+			e := Stricter
+			if it.action != "accept" {
+				e = Nothing // taken for all that it may match
+			}
+			c.note(it.rule, it.cond.and(led), it.why+"; dns of the firewall itself", e)
+		}
+		if it.action != "accept" || it.why != "" {
+			continue
+		}
+		for _, q := range []cond{dns, led} {
+			x := it.cond.and(q)
+			if x.never {
+				continue
+			}
+			x.masks[fDNAT] = dnatNo
+			if len(subtract([]cond{x}, both)) > 0 {
+				c.note(it.rule, x, why, Stricter)
+			}
+		}
+	}
+	return both
 }
 
 const unknownDNS = "whether the router answers the DNS of the LAN is not known: " +
@@ -115,7 +160,9 @@ func (c *converter) service(list []item, box cond, name string, accepted []cond)
 		return
 	}
 	r := &rule{comment: name + " of the firewall"}
+	box.masks[fDNAT] = 0
 	for _, a := range accepted {
+		a.masks[fDNAT] = 0
 		it := item{cond: a, action: "accept", rule: r}
 		c.become(&c.first, &it)
 	}

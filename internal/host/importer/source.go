@@ -21,11 +21,7 @@ func (c *converter) source(list []flat) {
 	for _, f := range list {
 		c.inward(&f, lan)
 		f.cond = f.cond.and(withMask(fWay, wayEgress))
-		hairpin := f.do.kind == "masquerade" || f.do.kind == "snat"
 		if f.cond.never || f.cond.ipv6 {
-			if hairpin && f.rule.text != "" && !f.cond.ipv6 {
-				c.note(f.rule, cond{}, "sources are translated for what the LAN sends to the WAN; a hairpin's get the external address", Differs)
-			}
 			continue
 		}
 		x := &f.cond
@@ -111,6 +107,47 @@ func (c *converter) inward(f *flat, lan spans) {
 	}
 	if x.sets[fSrc] = x.sets[fSrc].minus(lan, maxAddr); len(x.sets[fSrc]) > 0 {
 		c.note(f.rule, x, "what comes from the WAN keeps its source", Differs)
+	}
+}
+
+// hairpinSources notes what becomes of the sources of hairpins: in a policy that is the external
+// address by which the server was asked, whatever the postrouting chains say. servers are the
+// hairpins that are accepted, as the filter sees them.
+func (c *converter) hairpinSources(list []flat, servers []hairpin) {
+	lan := spans{prefixSpan(c.lanNet)}
+	for _, s := range servers {
+		left := []cond{s.box.and(withSet(fSrc, lan))}
+		left[0].masks[fState] = 0
+		for i := range list {
+			f := &list[i]
+			if f.cond.never || f.cond.ipv6 || len(left) == 0 {
+				continue
+			}
+			x := f.cond
+			x.masks[fState], x.masks[fDNAT], x.masks[fTCP] = 0, 0, 0
+			translates := f.do.kind == "masquerade" || f.do.kind == "snat"
+			var rest []cond
+			for _, l := range left {
+				about := l.and(x)
+				about.hard = nil
+				if translates && !about.never && (f.do.kind != "snat" || f.do.addr != s.external) {
+					c.note(f.rule, about, "the source of a hairpin becomes the external address by which it asks", Differs)
+				}
+				if len(f.cond.hard) > 0 {
+					rest = append(rest, l)
+				} else {
+					rest = append(rest, l.minus(x)...)
+				}
+			}
+			left = rest
+		}
+		if len(left) > 0 {
+			before := s.asks
+			before.masks[fWay], before.masks[fState] = wayEgress|wayHairpin, 0
+			for _, about := range append(left, before) {
+				c.note(s.rule, about, "the source of a hairpin becomes the external address by which it asks, and was kept", Differs)
+			}
+		}
 	}
 }
 

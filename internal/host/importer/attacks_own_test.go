@@ -1,0 +1,81 @@
+package importer
+
+const redirectDNS = "-A PREROUTING -i eth1 -p udp --dport 53 -j REDIRECT --to-ports 53\n" +
+	"-A PREROUTING -i eth1 -p tcp --dport 53 -j REDIRECT --to-ports 53\n"
+
+// resolved asks four questions of a client of the LAN.
+func resolved(direct, elsewhere string) []ask {
+	return []ask{
+		{"lan", "udp", "10.0.0.7:9", "10.0.0.1:53", "", direct},
+		{"lan", "tcp", "10.0.0.7:9", "10.0.0.1:53", "", direct},
+		{"lan", "udp", "10.0.0.7:9", "198.51.100.7:53", "", elsewhere},
+		{"lan", "tcp", "10.0.0.7:9", "198.51.100.7:53", "", elsewhere},
+	}
+}
+
+// ownAttacks are about the firewall itself, and about what comes back to its LAN.
+var ownAttacks = []attack{
+	{
+		name: "the input chain denies redirected questions",
+		rules: tables(redirectDNS+masquerade, answers+"-A INPUT -i eth1 -m conntrack --ctstate DNAT -j DROP\n"+
+			"-A INPUT -i eth1 -p udp --dport 53 -j ACCEPT\n-A INPUT -i eth1 -p tcp --dport 53 -j ACCEPT\n"),
+		o:     router,
+		asks:  resolved("not", "not"),
+		notes: []string{"stricter: questions that are redirected"},
+		not:   []string{"MORE PERMISSIVE"},
+	},
+	{
+		name:  "it accepts nothing but redirected questions",
+		rules: tables(redirectDNS+masquerade, answers+"-A INPUT -i eth1 -m conntrack --ctstate DNAT -j ACCEPT\n"),
+		o:     router,
+		asks:  resolved("not", "not"),
+		notes: []string{"stricter: questions that are redirected"},
+	},
+	{
+		name: "it accepts both",
+		rules: tables(redirectDNS+masquerade, answers+"-A INPUT -i eth1 -m conntrack --ctstate DNAT -j ACCEPT\n"+
+			"-A INPUT -i eth1 -p udp --dport 53 -j ACCEPT\n-A INPUT -i eth1 -p tcp --dport 53 -j ACCEPT\n"),
+		o:    router,
+		asks: resolved("accept", "accept"),
+		not:  []string{"questions that are redirected", "MORE PERMISSIVE"},
+	},
+	{
+		name: "a limit above what accepts redirected questions",
+		rules: tables(redirectDNS+masquerade, answers+"-A INPUT -p tcp --syn -j flood\n"+
+			"-A INPUT -i eth1 -m conntrack --ctstate DNAT -j ACCEPT\n-A INPUT -i eth1 -j ACCEPT\n"+
+			"-A flood -m limit --limit 25/sec --limit-burst 50 -j RETURN\n-A flood -j DROP\n"),
+		o: router,
+		asks: []ask{
+			{"lan", "udp", "10.0.0.7:9", "198.51.100.7:53", "", "accept"},
+			{"lan", "tcp", "10.0.0.7:9", "198.51.100.7:53", "", "not"},
+		},
+		notes: []string{"stricter: conditions without counterpart: -m limit; dns of the firewall itself"},
+		not:   []string{"there is no destination NAT for it"},
+	},
+	{
+		name: "the source of a hairpin, which a mark translates",
+		rules: tables("-A PREROUTING -s 10.0.0.0/24 -d 203.0.113.10 -p tcp --dport 80 -j MARK --set-mark 1\n"+
+			"-A PREROUTING -d 203.0.113.10 -p tcp --dport 80 -j DNAT --to-destination 10.0.0.5\n"+
+			"-A POSTROUTING -m mark --mark 1 -j MASQUERADE\n"+masquerade, answers+"-A FORWARD -d 10.0.0.5 -j ACCEPT\n"),
+		o:     router,
+		asks:  []ask{{"lan", "tcp", "10.0.0.7:9", "203.0.113.10:80", "", "accept"}},
+		notes: []string{"differs: the source of a hairpin becomes the external address by which it asks"},
+	},
+	{
+		name: "the source of a hairpin, which nothing translates",
+		rules: tables("-A PREROUTING -d 203.0.113.10 -p tcp --dport 80 -j DNAT --to-destination 10.0.0.5\n"+masquerade,
+			answers+"-A FORWARD -d 10.0.0.5 -j ACCEPT\n"),
+		o:     router,
+		asks:  []ask{{"lan", "tcp", "10.0.0.7:9", "203.0.113.10:80", "", "accept"}},
+		notes: []string{"differs: the source of a hairpin becomes the external address by which it asks, and was kept"},
+	},
+	{
+		name: "the source of a hairpin that becomes the external address, as here",
+		rules: tables("-A PREROUTING -d 203.0.113.10 -p tcp --dport 80 -j DNAT --to-destination 10.0.0.5\n"+
+			"-A POSTROUTING -s 10.0.0.0/24 -d 10.0.0.5 -j SNAT --to-source 203.0.113.10\n"+masquerade,
+			answers+"-A FORWARD -d 10.0.0.5 -j ACCEPT\n"),
+		o:    router,
+		asks: []ask{{"lan", "tcp", "10.0.0.7:9", "203.0.113.10:80", "", "accept"}},
+		not:  []string{"the source of a hairpin"},
+	},
+}
