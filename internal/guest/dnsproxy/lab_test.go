@@ -24,9 +24,11 @@ type bench struct {
 	rnd     *rand.Rand
 	noTCP   bool
 	noTLS   bool
-	tls     []overTLS
-	atGot   func()
-	code    byte // of the responses that through makes
+	// refusesTLS is upstreams that accept nothing over TLS, as bits; refused is how often.
+	refusesTLS, refused uint64
+	tls                 []overTLS
+	atGot               func()
+	code                byte // of the responses that through makes
 }
 
 type sent struct {
@@ -47,7 +49,8 @@ func (b *bench) SendUDP(to packet.Addr, toPort, from uint16, msg []byte) {
 }
 
 func (b *bench) SendTLS(up int, msg []byte) bool {
-	if b.noTLS {
+	if b.noTLS || b.refusesTLS>>up&1 != 0 {
+		b.refused++
 		return false
 	}
 	b.tls = append(b.tls, overTLS{up, bytes.Clone(msg)})

@@ -152,6 +152,7 @@ type pending struct {
 	older         uint16 // the owner's previous query, 1 + index
 	newer         uint16 // the owner's next query, 1 + index
 	refused       uint64 // upstreams that are unreachable, as bits, since the last timeout
+	overTLS       uint64 // upstreams whose connections over TLS have it, as bits
 	prev, next    uint16 // in the list of active queries, 1 + index
 	caseBits      [32]byte
 	name          [maxName]byte

@@ -23,28 +23,38 @@ func (p *Proxy) usable(i int) bool {
 	return true
 }
 
-// tryTLS sends query i to its upstream over TLS.
+// tryTLS sends query i to its upstream over TLS, unless that connection has it already:
+// TCP retransmits, and a server that is slow would be asked the same again and again.
 func (p *Proxy) tryTLS(i uint16, now int64) {
 	w := &p.queries[i-1]
 	p.closePort(w)
-	// The identifier contains the query's index, since responses come in any
-	// order. Only the server can respond, so that it need not be unpredictable.
-	// Its other bits, and the case of the name, distinguish a late response from
-	// that to the next query with this index.
-	w.ourID = i - 1 | uint16(p.cfg.Transport.Random())<<10
-	p.randomizeCase(w)
+	if w.overTLS == 0 {
+		// The identifier contains the query's index, since responses come in any
+		// order. Only the server can respond, so that it need not be unpredictable.
+		// Its other bits, and the case of the name, distinguish a late response from
+		// that to the next query with this index. They stay the same for all
+		// upstreams, so that the first response counts.
+		w.ourID = i - 1 | uint16(p.cfg.Transport.Random())<<10
+		p.randomizeCase(w)
+	}
 	w.tls = true
-	if w.tries++; w.tries > 1 {
+	w.tries++
+	w.due = now + tryTimeout
+	if w.overTLS>>w.up&1 != 0 {
+		return
+	}
+	if w.tries > 1 {
 		p.c.Retries++
 	}
-	w.due = now + tryTimeout
 	p.c.Asked++
 	p.c.OverTLS++
 	if !p.cfg.Transport.SendTLS(int(w.up), p.encodeQuery(w)) {
 		w.tls = false
 		p.noteFailure(w.up, now)
 		p.upstreamRefused(i, now)
+		return
 	}
+	w.overTLS |= 1 << w.up
 }
 
 // TLSResponse handles a message received over the connection to upstream number up.
@@ -57,7 +67,7 @@ func (p *Proxy) TLSResponse(up int, msg []byte, now int64) {
 	}
 	i := be16(msg)%maxPending + 1
 	w := &p.queries[i-1]
-	if !w.active || !w.tls || int(w.up) != up {
+	if !w.active || w.overTLS>>up&1 == 0 {
 		p.c.Mismatched++
 		return
 	}
@@ -67,6 +77,8 @@ func (p *Proxy) TLSResponse(up int, msg []byte, now int64) {
 	case !right:
 		p.c.WrongCase++
 	default:
+		w.up, w.tls = uint8(up), true // it may have gone on with another since
+		w.overTLS &^= 1 << up
 		p.complete(i, msg, now)
 	}
 }
@@ -81,6 +93,7 @@ func (p *Proxy) TLSLost(up int, failed bool, now int64) {
 	for i := p.active.first; i != 0; {
 		w := &p.queries[i-1]
 		next := w.next
+		w.overTLS &^= 1 << up
 		switch {
 		case !w.tls || int(w.up) != up:
 		case w.probe:

@@ -108,7 +108,7 @@ func (p *Proxy) try(i uint16, now int64) {
 		w.port = port
 		p.byPort[port] = i
 		r := t.Random()
-		w.ourID = uint16(r >> 48)
+		w.ourID, w.overTLS = uint16(r>>48), 0
 		p.randomizeCase(w)
 	}
 	if w.tries++; w.tries > 1 {
