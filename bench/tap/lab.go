@@ -22,6 +22,7 @@ type lab struct {
 	brL, brW     string
 	vethL, vethW string
 	server       *exec.Cmd
+	told         *told // of the machine between the hosts; nil: it is none
 	closing      []func()
 }
 
@@ -153,9 +154,22 @@ func machine(name string, h vmm.Hypervisor, c vmm.Config) way {
 			}
 			c.NICs = append(c.NICs, vmm.NIC{Role: role, MAC: vmm.DefaultMAC(role), Backend: b, Tap: t})
 		}
-		g, err := vmm.Start(h, c, vmm.RunOptions{})
+		dir, err := os.MkdirTemp("", "thurward-tap")
 		if err != nil {
 			return nil, err
+		}
+		if l.told, err = listenTold(dir); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(dir))
+		}
+		c.Vsock.Path = l.told.path
+		gone := func() error {
+			l.told.close()
+			l.told = nil
+			return os.RemoveAll(dir)
+		}
+		g, err := vmm.Start(h, c, vmm.RunOptions{})
+		if err != nil {
+			return nil, errors.Join(err, gone())
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error, 1)
@@ -165,13 +179,13 @@ func machine(name string, h vmm.Hypervisor, c vmm.Config) way {
 			}
 			close(ended)
 		}()
-		shut := func() error { cancel(); return <-ended }
+		shut := func() error { cancel(); return errors.Join(<-ended, gone()) }
 		select {
 		case <-g.Ready():
 			return shut, nil
 		case err := <-ended:
 			cancel()
-			return nil, err
+			return nil, errors.Join(err, gone())
 		}
 	}}
 }

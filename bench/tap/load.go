@@ -63,11 +63,15 @@ func (l *lab) background(gbit float64) (stop func()) {
 
 // reach waits until the hosts reach each other: both sides have learned addresses then.
 func (l *lab) reach() error {
-	out, err := exec.Command("ip", "netns", "exec", l.lan, "ping", "-c", "1", "-w", "20", target).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("the hosts do not reach each other: %w: %s", err, out)
+	for end := time.Now().Add(20 * time.Second); ; { // a ping ends when its host hears of no neighbour
+		out, err := exec.Command("ip", "netns", "exec", l.lan, "ping", "-c", "1", "-w", "5", target).CombinedOutput()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the hosts do not reach each other: %w: %s", err, out)
+		}
 	}
-	return nil
 }
 
 // ping pings every 5 ms until its result is called, which returns the latencies.

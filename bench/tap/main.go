@@ -23,6 +23,7 @@ var (
 	seconds = flag.Float64("seconds", 5, "how long each throughput is measured")
 	rounds  = flag.Int("rounds", 3, "how often each is, by turns; the median is printed, with the lowest and the highest")
 	connect = flag.Int("connects", 1000, "how many connections the latency of the first packet is measured with")
+	traffic = flag.String("traffic", "", "only kinds of traffic whose name contains this, without what half of the first carries")
 	only    = flag.String("only", "", "only the ways whose name contains this")
 )
 
@@ -69,6 +70,7 @@ func run() error {
 		}
 	}
 	print(ws, res)
+	printCosts(ws, res)
 	return nil
 }
 
@@ -86,17 +88,31 @@ func measure(l *lab, w way) (x result, err error) {
 		return x, err
 	}
 	for i, k := range kinds {
+		if !k.wanted() {
+			continue
+		}
 		var stop func() percentiles
 		if k.ping {
 			stop = l.ping()
+		}
+		end := func(float64) (cost, error) { return cost{}, nil }
+		if l.told != nil {
+			if end, err = l.told.spending(); err != nil {
+				return x, err
+			}
 		}
 		x.gbit[i], err = l.iperf(k.args)
 		if stop != nil {
 			x.ping = stop()
 		}
-		if err != nil {
+		c, err2 := end(x.gbit[i] * *seconds / 8)
+		if err := errors.Join(err, err2); err != nil {
 			return x, fmt.Errorf("%s: %w", k.name, err)
 		}
+		x.cost[i] = c
+	}
+	if *traffic != "" {
+		return x, l.digests()
 	}
 	half := l.background(x.gbit[0] / 2)
 	if x.half, err = l.connects(*connect, time.Millisecond); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -18,9 +19,13 @@ var kinds = []kind{
 	{"8, both at once", "-P 8 --bidir", false},
 }
 
+// wanted reports whether the kind is to be measured.
+func (k kind) wanted() bool { return strings.Contains(k.name, *traffic) }
+
 // A result is what one way carried in one round.
 type result struct {
 	gbit       [5]float64  // by kind
+	cost       [5]cost     // by kind, of machines
 	ping       percentiles // during 8 streams
 	idle, half percentiles // of the first packets of connections
 }
@@ -51,17 +56,20 @@ func (p percentiles) String() string {
 // print prints the tables, for Markdown.
 func print(ws []way, res map[string][]result) {
 	fmt.Print("\nTCP through iperf3, Gbit/s: median (lowest to highest); with both at once the sum.\n\n|")
+	rule := "| ---"
 	for _, k := range kinds {
-		fmt.Print(" | ", k.name)
+		if k.wanted() {
+			fmt.Print(" | ", k.name)
+			rule += " | ---"
+		}
 	}
-	fmt.Print(" |\n| ---")
-	for range kinds {
-		fmt.Print(" | ---")
-	}
-	fmt.Println(" |")
+	fmt.Println(" |\n" + rule + " |")
 	for _, w := range ws {
 		fmt.Print("| ", w.name)
-		for i := range kinds {
+		for i, k := range kinds {
+			if !k.wanted() {
+				continue
+			}
 			v := make([]float64, 0, len(res[w.name]))
 			for _, x := range res[w.name] {
 				v = append(v, x.gbit[i])
