@@ -17,7 +17,7 @@ export CGO_ENABLED := 0
 # Tools that are not for every day, with their modules apart: tools/go.mod.
 TOOL      := $(GO) tool -modfile=tools/go.mod
 
-.PHONY: help build run test differential evasions mutants bench bench-vm bench-tap machines density soak lint release reproduce test-release clean collector
+.PHONY: help build run test differential evasions mutants bench bench-cycles bench-vm bench-tap machines density soak lint release reproduce test-release clean collector
 
 help: ## this list
 	@echo "thurward: a firewall that boots as a unikernel"
@@ -82,6 +82,10 @@ evasions: ## the corpus of attacks: on the data plane, the image, and what peopl
 bench: ## the data path's benchmarks, in process
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/shared/packet ./internal/guest/conntrack ./internal/guest/nat ./internal/guest/filter ./internal/guest/router ./internal/guest/virtio ./internal/guest/export
 	$(GO) test -run 'TestSweep$$' -v ./internal/guest/filter -sweep
+
+bench-cycles: ## instructions, cache misses and cycles for a packet, by stage (valgrind; docs/testing.md)
+	@scripts/need.sh cycles
+	$(GO) run ./bench/cycles
 
 bench-vm: ## the image in a virtual machine, driven over shared memory, beside a wire; needs two processors
 	@scripts/need.sh run

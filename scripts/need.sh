@@ -1,5 +1,5 @@
 #!/bin/sh
-# need.sh [--check] run|test|differential|importing|evasions|install: makes sure that the programs
+# need.sh [--check] run|test|differential|importing|evasions|install|cycles: makes sure that the programs
 # which "make run", "make test", "make differential" and "make evasions" use are there. Installs what is
 # missing where it may (Debian, Ubuntu, as root or with sudo that asks for no
 # password); otherwise says what to type. With --check it installs nothing, and
@@ -17,8 +17,12 @@ need() { # program package
 	command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
 
-[ "${1:-run}" = differential ] || [ "${1:-run}" = importing ] || need qemu-system-x86_64 qemu-system-x86
-if [ "${1:-run}" != run ]; then
+case "${1:-run}" in
+differential | importing) ;;
+cycles) need valgrind valgrind ;; # counts instructions where the processor does not
+*) need qemu-system-x86_64 qemu-system-x86 ;;
+esac
+if [ "${1:-run}" != run ] && [ "${1:-run}" != cycles ]; then
 	# The comparison with the Linux kernel.
 	need ip iproute2
 	need nft nftables
