@@ -78,7 +78,7 @@ func addLong(pool *framebuf.Pool, needed uint64) {
 // alloc returns memory for the flow table. memoryNeeded has checked that there is enough; a
 // failure is a bug.
 func alloc(n int, zeroed bool) []byte {
-	mem, _, err := sys.DMA(n, zeroed)
+	mem, err := sys.Memory(n, zeroed)
 	if err != nil {
 		say("crash: no memory for tables of " + strconv.Itoa(n) + " bytes, though it had been counted")
 		sys.Reset()

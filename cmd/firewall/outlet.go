@@ -51,7 +51,7 @@ func newOutlet(
 		Identity: identity(p, n, secret)}
 	cfg.Metrics.Add(export.Const("thurward_build_info", "The build and the policy that run.", buildLabels(p)),
 		export.Const("thurward_clock_info", "Where the time of day comes from.", string(export.Label(nil, true, "source", source))),
-		uptime(), starved(), processors(true), processors(false))
+		uptime(), starved(), processors(true), processors(false), bounded(), refused())
 	cfg.Metrics.Add(e.Metrics()...)
 	cfg.Metrics.Add(n.metrics()...)
 	cfg.Metrics.Add(g.metrics()...)
@@ -120,6 +120,16 @@ func starved() export.Family {
 	return export.Family{Name: "thurward_random_starved_total",
 		Help: "Times that the machine's source of random numbers did not answer; the generator went on without.",
 		Type: export.Counter, Fill: func(v []uint64) { v[0] = sys.Stats().Starved }}
+}
+
+func bounded() export.Family {
+	return export.Family{Name: "thurward_devices_bounded", Help: "Devices that an IOMMU keeps to the memory that they are given; 0: there is no IOMMU.",
+		Type: export.Gauge, Fill: func(v []uint64) { n, _ := sys.Bounded(); v[0] = uint64(n) }}
+}
+
+func refused() export.Family {
+	return export.Family{Name: "thurward_dma_refused_total", Help: "Times that the IOMMU was seen to have refused accesses of a device, which the console names.",
+		Type: export.Counter, Fill: func(v []uint64) { v[0] = sys.Stats().DMAFaults }}
 }
 
 // processors returns how many processors the kernel uses, or how many the machine lists.

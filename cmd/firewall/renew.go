@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/thurward/thurward/internal/guest/sys"
 	"github.com/thurward/thurward/internal/guest/virtio"
 )
 
@@ -55,6 +56,9 @@ func (p *ports) renew(now int64) {
 	look := now >= p.look
 	if look {
 		p.look = now + lookEvery
+		if n, _ := sys.Bounded(); n > 0 {
+			sys.Stats() // has the kernel tell what the IOMMU has refused
+		}
 	}
 	for i, n := range [...]*virtio.Net{p.lan, p.wan} {
 		name, r := [...]string{"the lan", "the wan"}[i]+" interface", &p.renewals[i]

@@ -58,6 +58,7 @@ func kmain() uint64 {
 	initXSave()
 	seedRandom()
 	findDevices()
+	startIOMMU()
 	findGenerations()
 	startKeyboard()
 	startButton()

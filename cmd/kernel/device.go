@@ -97,8 +97,12 @@ func dropWindows() {
 			continue
 		}
 		for i := uint64(0); i < 512; i++ {
-			if *tableAt(t, i) != 0 && !kept(va+i<<12) {
-				setEntry(tableAt(t, i), 0)
+			switch e := tableAt(t, i); {
+			case *e == 0:
+			case iommuRegs != 0 && va+i<<12 == uint64(iommuRegs):
+				setEntry(e, *e&^pWrite) // the kernel looks for faults there
+			case !kept(va + i<<12):
+				setEntry(e, 0)
 			}
 		}
 		va += large

@@ -12,7 +12,7 @@
 // only ring 0 can do), kernel_amd64.s (entries),
 // boot.go, syscall.go, then by topic: pages.go, memory.go, thread.go,
 // sched.go, futex.go, epoll.go, signal.go, time.go, device.go, acpi.go, generation.go,
-// pci.go, keyboard.go, button.go, random.go, console.go, power.go, crash.go.
+// pci.go, iommu.go, keyboard.go, button.go, random.go, console.go, power.go, crash.go.
 //
 //lint:file-ignore U1000 the assembly files use what Go code does not
 package main
@@ -110,6 +110,9 @@ const (
 	stoppedAt0    = flushed0 + 4*abi.MaxProcessors
 	tableLock     = stoppedAt0 + 4*abi.MaxProcessors
 	stopping      = tableLock + 4
+	sharedTables  = poolNext + unsafe.Offsetof(abi.Monitor{}.Shared)
+	faultRecord   = poolNext + unsafe.Offsetof(abi.Monitor{}.Fault)
+	faultStatus0  = ring0 + abi.IOMMUSlot + vtdFaultStatus
 	tssType       = abi.DescPage + abi.GDTOff + abi.TSS + 5
 	rootWindow0   = ring0 + abi.Tables + 8*abi.RootWindow
 	lapicEOI0     = ring0 + abi.LAPICSlot + lapicEOI
@@ -124,6 +127,8 @@ const (
 	clockWallAt   = abi.ClockPage + 64
 	pageBits      = uint64(pUser | pAccessed | pDirty | pNX)
 	tableBits     = pTable
+	shareBits     = vtdLarge | vtdWrite | vtdRead
+	faultBit      = uint32(vtdFault)
 	addressBits   = pAddr
 
 	monSet       = abi.MonSet
@@ -139,6 +144,8 @@ const (
 	monReset     = abi.MonReset
 	monSend      = abi.MonSend
 	monStop      = abi.MonStop
+	monShare     = abi.MonShare
+	monFaults    = abi.MonFaults
 	monRefused   = abi.MonRefused
 	monNoTable   = abi.MonNoTable
 	setNothing   = abi.SetNothing

@@ -205,8 +205,7 @@ func sysMadvise(a, n, advice uint64) uint64 {
 	return errno(eINVAL)
 }
 
-// sysDMA gives the program contiguous memory in the direct map, zeroed unless
-// it says that it does not care.
+// sysDMA: see abi.SysDMA.
 func sysDMA(n, flags uint64) uint64 {
 	if n == 0 || n > maxRAM {
 		return errno(eINVAL)
@@ -215,7 +214,14 @@ func sysDMA(n, flags uint64) uint64 {
 	if n >= large {
 		align = large / vm.FrameSize
 	}
-	pa, ok := frames.TakeRun(k, align)
+	pa, ok := uint64(0), false
+	if iommuRegs == 0 || flags&abi.DMAPrivate != 0 {
+		pa, ok = frames.TakeRun(k, align)
+	} else if mon().Shared == 0 {
+		return errno(ePERM)
+	} else {
+		pa, ok = takeShared(k * vm.FrameSize)
+	}
 	if !ok {
 		return errno(eNOMEM)
 	}

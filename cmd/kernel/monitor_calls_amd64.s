@@ -41,6 +41,10 @@ TEXT ·calls(SB), NOSPLIT|NOFRAME, $0
 	JEQ  send
 	CMPQ AX, $const_monStop
 	JEQ  stop
+	CMPQ AX, $const_monShare
+	JEQ  share
+	CMPQ AX, $const_monFaults
+	JEQ  faults
 refuse:
 	MOVL $const_monRefused, AX
 	IRETQ
@@ -50,6 +54,8 @@ halt:
 	JMP  ·haltCPU(SB)
 stop:
 	JMP  ·haltOthers(SB)
+share:
+	JMP  ·sharePage(SB)
 
 // Invariant of timer and eoi: none is needed. They touch one register each of
 // the local APIC, and can do no more than keep ring 3 from its interrupts.
@@ -121,9 +127,10 @@ close:
 	ANDL $~2, const_rootWindow0
 	JMP  flush
 
-// seal's invariant: the ports are those of the final bitmap, a constant, and
-// whatever close does.
+// seal's invariant: the ports are those of the final bitmap, a constant, sharePage
+// refuses from now on, and whatever close does.
 seal:
+	MOVQ $0, const_sharedTables
 	MOVW $const_ioFinal, const_ioBase
 	JMP  close
 
@@ -144,6 +151,16 @@ command:
 	MOVL const_apic0(BX*4), DX
 	MOVL DX, const_lapicICRHigh0
 	MOVL AX, const_lapicICR0
+	JMP  done
+
+// faults' invariant: it writes two constants, which clear bits that say that there were
+// faults, to two registers of the IOMMU.
+faults:
+	MOVQ const_faultRecord, DI
+	TESTQ DI, DI
+	JEQ  refuse
+	MOVL $const_faultBit, (DI)
+	MOVL $1, const_faultStatus0   // the overflow
 	JMP  done
 
 reset:
@@ -199,6 +216,42 @@ next:
 	JMP  next
 done:
 	XORL AX, AX
+	IRETQ
+
+// sharePage writes one entry of the IOMMU's tables: devices may reach the 2 MiB at the
+// physical address BX, by the same address. Its invariants:
+//
+//   - They are general RAM, as setPages has it: none of the image, of any tables, of
+//     devices.
+//   - Nothing is shared once the machine is sealed.
+TEXT ·sharePage(SB), NOSPLIT|NOFRAME, $0
+	MOVQ const_sharedTables, DI
+	TESTQ DI, DI
+	JEQ  refuse
+	TESTL $0x1fffff, BX
+	JNE  refuse
+	LEAQ 0x200000(BX), AX
+	CMPQ AX, BX
+	JCS  refuse                   // it went round
+	CMPQ BX, const_highStart
+	JCC  high
+	CMPQ BX, const_lowStart
+	JCS  refuse
+	CMPQ AX, const_lowEnd
+	JHI  refuse
+	JMP  entry
+high:
+	CMPQ AX, const_highEnd
+	JHI  refuse
+entry:
+	MOVQ BX, AX
+	ORQ  $const_shareBits, AX
+	SHRQ $21, BX
+	MOVQ AX, const_ring0(DI)(BX*8)
+	XORL AX, AX
+	IRETQ
+refuse:
+	MOVL $const_monRefused, AX
 	IRETQ
 
 // setPages writes DX entries of one page table: for the addresses from BX on,

@@ -110,6 +110,9 @@ func findGeneral() {
 	if listed.N > 1 {
 		end += uint64(tablesAll+tablesEach*(listed.N-1)) * vm.FrameSize
 	}
+	if iommuAt != 0 {
+		end += iommuTables(top()) * vm.FrameSize
+	}
 	g := &general[0]
 	for ; g.start < end && g.start+2*large < g.end; g.start += large {
 		mapLarge(abi.TableWindow+g.start, g.start)
@@ -121,6 +124,9 @@ func findGeneral() {
 		m.HighStart, m.HighEnd = general[1].start, general[1].end
 	}
 }
+
+// top returns the end of general RAM.
+func top() uint64 { return max(general[0].end, general[1].end) }
 
 // zeroPool makes empty tables of what is left of the pool: memory keeps its
 // contents over a reset, and ring 0 would take much longer.

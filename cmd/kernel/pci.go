@@ -292,14 +292,19 @@ func tellFunction(fn uint32, p pci.Problem) {
 		return
 	}
 	puts("thurward: kernel: the virtio device at PCI ")
+	putFunction(fn)
+	puts(" is not used: ")
+	puts(p.String())
+	putc('\n')
+}
+
+// putFunction prints bus, device and function.
+func putFunction(fn uint32) {
 	putx(uint64(fn >> 8))
 	putc(':')
 	putx(uint64(fn >> 3 & 31))
 	putc('.')
 	putu(uint64(fn & 7))
-	puts(" is not used: ")
-	puts(p.String())
-	putc('\n')
 }
 
 func tooMany() {

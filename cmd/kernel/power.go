@@ -106,6 +106,8 @@ func findPower() {
 			madtRead = true
 		case acpi.MCFG:
 			readMCFG(t)
+		case acpi.DMAR:
+			iommuAt, _ = acpi.ReadDMAR(table(t))
 		case acpi.SSDT:
 			acpiGen.Read(table(t))
 		}

@@ -230,6 +230,7 @@ func sysStats(p, n uint64) uint64 {
 	if !writable(p, n) {
 		return errno(eFAULT)
 	}
+	lookForFaults()
 	stats.FreeFrames, stats.TotalFrames = frames.Free(), totalFrames
 	stats.Threads, stats.TableFrames = nThreads, tableFrames()
 	copy(bytesAt(p, n), bytesAt(addr(&stats), n))

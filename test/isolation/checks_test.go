@@ -93,13 +93,21 @@ func TestMonitorChecks(t *testing.T) {
 	if len(l) < 14 {
 		t.Fatalf("found %d checks", len(l))
 	}
+	calls := len(l)
+	l = append(l, refusals(t, p.kernel, "sharePage")...)
+	if len(l) < calls+6 {
+		t.Fatalf("found %d checks of what devices may reach", len(l)-calls)
+	}
 	for i, b := range l {
 		m := microvm("5G")
-		if i >= pages {
+		switch {
+		case i >= calls:
+			m = append(q35(platform, "-device", "intel-iommu"), "-m", "5G")
+		case i >= pages:
 			m = append(m, "-smp", "2")
 		}
 		t.Run(b.source, func(t *testing.T) {
-			_, succeeded, ended := attempts(t, without(t, p.kernel, b), m, "LISTS=monitor")
+			_, succeeded, ended := attempts(t, without(t, p.kernel, b), m, "LISTS=monitor,sharing")
 			if len(succeeded)+len(ended) == 0 {
 				t.Error("no attempt succeeds without this check")
 			}

@@ -67,6 +67,13 @@ const (
 	PowerButton   = 1 << abi.ButtonBit // the same
 )
 
+// Bounded returns how many of the virtio devices an IOMMU keeps to the memory of DMA, and how
+// many devices there are. Where it is none DMA and Memory give the same.
+func Bounded() (bounded, devices int) {
+	in := info()
+	return int(in.Bounded), int(in.NumDevices)
+}
+
 // Found says how the kernel looked for devices, and what it saw beside them.
 func Found() abi.Found { return info().Found }
 
@@ -124,10 +131,18 @@ func (r Registers) Write32(off, v uint32) { r.store(off, v, 4) }
 // address at which devices see them. There is no way to give it back. Where
 // zeroed is false it may hold anything, and is not touched: on a hypervisor the
 // first touch of a page costs a fault.
-func DMA(n int, zeroed bool) (mem []byte, phys uint64, err error) {
-	var flags uintptr = abi.DMAUncleared
-	if zeroed {
-		flags = 0
+func DMA(n int, zeroed bool) (mem []byte, phys uint64, err error) { return memory(n, zeroed, 0) }
+
+// Memory is DMA for what no device needs. Where an IOMMU keeps devices to the memory that
+// they are given, they do not reach it.
+func Memory(n int, zeroed bool) ([]byte, error) {
+	mem, _, err := memory(n, zeroed, abi.DMAPrivate)
+	return mem, err
+}
+
+func memory(n int, zeroed bool, flags uintptr) (mem []byte, phys uint64, err error) {
+	if !zeroed {
+		flags |= abi.DMAUncleared
 	}
 	va, _, e := syscall.Syscall(abi.SysDMA, uintptr(n), flags, 0)
 	if e != 0 {

@@ -50,8 +50,8 @@ type Transport interface {
 
 // featPlatform is VIRTIO_F_ACCESS_PLATFORM (virtio 1.2, section 6): the device's accesses go
 // through what the platform puts before memory, an IOMMU or a host that confines them. A
-// device that offers it may insist. The addresses are the same: no IOMMU that the guest
-// would have to program is turned on (ADR 0033).
+// device that offers it may insist. The addresses are the same: where the kernel turns an
+// IOMMU on it maps addresses to themselves (ADR 0060).
 const featPlatform = 1 << 33
 
 // negotiate resets the device and negotiates features, up to FEATURES_OK. Firecracker

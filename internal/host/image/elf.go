@@ -133,7 +133,7 @@ func (p *program) splitMonitor() error {
 }
 
 // monitorFunc names the functions of the monitor.
-var monitorFunc = regexp.MustCompile(`^main\.(entryLinux|boot64|boot64AP|toRing3|haltOthers|stand|syscallBounce|vector\d+|interrupt|spurious|monitorFault|calls|haltCPU|setPages)(\.abi0)?$`)
+var monitorFunc = regexp.MustCompile(`^main\.(entryLinux|boot64|boot64AP|toRing3|haltOthers|stand|syscallBounce|vector\d+|interrupt|spurious|monitorFault|calls|haltCPU|setPages|sharePage)(\.abi0)?$`)
 
 func (p *program) end() uint64 {
 	e := uint64(0)

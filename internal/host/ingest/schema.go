@@ -110,6 +110,8 @@ var schema = [...]Metric{
 	{"thurward_conntrack_full_total", Counter, nil, "Flows that were refused because the table was full."},
 	{"thurward_conntrack_inserts_total", Counter, nil, "Flows that began."},
 	{"thurward_device_violations_total", Counter, l("interface"), "Violations of virtio by the device; each has it reset."},
+	{"thurward_devices_bounded", Gauge, nil, "Devices that an IOMMU keeps to the memory that they are given; 0: there is no IOMMU."},
+	{"thurward_dma_refused_total", Counter, nil, "Times that the IOMMU was seen to have refused accesses of a device, which the console names."},
 	{"thurward_dns_additional_removed_total", Counter, nil, "Answers whose additional section was left out, because it had an address of a private network."},
 	{"thurward_dns_addresses_bound_total", Counter, nil, "Addresses of answers that were bound to names."},
 	{"thurward_dns_addresses_unbound_total", Counter, nil, "Addresses of answers beyond the limit for one answer, which open nothing."},

@@ -29,7 +29,7 @@ var allowed = map[string]string{
 }
 
 // Functions of the monitor, which run in ring 0.
-var monitorFunc = regexp.MustCompile(`^main\.(entryLinux|boot64|boot64AP|toRing3|haltOthers|stand|syscallProbe|syscallBounce|vector\d+|interrupt|spurious|monitorFault|calls|haltCPU|setPages)(\.abi0)?$`)
+var monitorFunc = regexp.MustCompile(`^main\.(entryLinux|boot64|boot64AP|toRing3|haltOthers|stand|syscallProbe|syscallBounce|vector\d+|interrupt|spurious|monitorFault|calls|haltCPU|setPages|sharePage)(\.abi0)?$`)
 
 // Instructions that may appear in ring 0: hosts that emulate it lack vector
 // instructions and others (docs/platform.md).

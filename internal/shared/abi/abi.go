@@ -87,6 +87,7 @@ const (
 	RootWindow  = TableWindow >> 39 & 511
 	LAPICSlot   = 0x1000     // Ring0Base + LAPICSlot: the local APIC, for ring 0 alone
 	TrapSlot    = 0x2000     // the first processor's TrapPage, for all of them
+	IOMMUSlot   = 0x3000     // registers of the IOMMU, for ring 0 alone, where one is used
 	LAPICPhys   = 0xfee00000 // its usual physical address
 )
 
@@ -116,7 +117,7 @@ type Local struct {
 
 // Monitor is the layout of MonitorPage: what is the same for all processors. Nothing in it
 // changes after the monitor has closed but PoolNext, Lock, Stopping, and what the
-// processors count.
+// processors count; and Shared, which MonSeal clears.
 type Monitor struct {
 	PoolNext, PoolEnd  uint64                // frames for new page tables, physical
 	ZeroStart, ZeroEnd uint64                // the program's zeroed data: addresses that may be mapped
@@ -131,6 +132,8 @@ type Monitor struct {
 	Flushed, StoppedAt [MaxProcessors]uint32 // how often each has forgotten its translations; 1: it stands still
 	Lock               uint32                // 1: a processor takes a table from the pool
 	Stopping           uint32                // 1 + the number of the processor that has stopped the others; 0: none
+	Shared             uint64                // the IOMMU's tables of 2 MiB pages, physical, one for each GiB of addresses; 0: none, or sealed
+	Fault              uint64                // ring 0's address of the upper word of the IOMMU's fault record; 0: none
 }
 
 // Return is a frame for IRETQ.
@@ -153,6 +156,8 @@ const (
 	MonReset     = 10
 	MonSend      = 11 // interrupt processor RBX: RCX is a SendX
 	MonStop      = 12 // the other processors stand still for ever
+	MonShare     = 13 // let devices reach the 2 MiB of memory at the physical address RBX. Until sealed
+	MonFaults    = 14 // clear the IOMMU's fault record, so that it takes the next one
 
 	SetNothing = 0
 	SetRead    = 1
@@ -323,6 +328,8 @@ type Info struct {
 	Watchdog    uint64                 // address of the 6300ESB's registers, uncached; 0: there is none
 	Processors  uint32                 // how many are used
 	Listed      uint32                 // how many the machine's tables list; 0: there are no such tables
+	Bounded     uint32                 // of the devices, those that an IOMMU keeps to the memory that SysDMA gives
+	_           uint32
 	Cmdline     [MaxCmdline]byte
 }
 
@@ -385,9 +392,12 @@ const (
 	// SysDMA returns the address (in the direct map) of arg 0 bytes of
 	// physically contiguous memory, aligned to a page, or to 2 MiB from that
 	// size on; or -ENOMEM. It is never given back. It is zeroed unless arg 1
-	// is DMAUncleared.
+	// has DMAUncleared. Devices reach it unless arg 1 has DMAPrivate, which is so only
+	// where Info.Bounded is not 0; there memory that they reach is given until SysSeal,
+	// and -EPERM after it.
 	SysDMA       = 0x5401
 	DMAUncleared = 1
+	DMAPrivate   = 2
 	// SysPower ends the machine: arg 0 is PowerOff or PowerReset.
 	SysPower = 0x5402
 	// SysLoad returns the device register at address arg 0, of arg 1 bytes (1,
@@ -443,4 +453,5 @@ type Stats struct {
 	MaxLateNS               uint64 // worst delay of a timed wait past its deadline
 	Starved                 uint64 // times that the source of random numbers did not answer
 	Shootdowns              uint64 // interrupts by which processors were made to forget mappings
+	DMAFaults               uint64 // times that the IOMMU was seen to have refused accesses of devices
 }

@@ -62,6 +62,12 @@ func registers(va uint64) bool {
 // counts reports whether a page is one in which the host counts restores, which is read-only.
 func counts(l leaf) bool { return l.va >= abi.GenPages && l.va < abi.GenPages+2*page && !l.write }
 
+// reads reports whether a page is the IOMMU's registers, which are read-only.
+func reads(l leaf) bool {
+	at, ok := iommuRegisters()
+	return ok && l.pa == at && !l.write
+}
+
 // audit looks for a mapping that breaks an invariant, in the tables of every processor, and
 // returns it.
 func audit() (wrong string, ok bool) {
@@ -146,7 +152,7 @@ func auditRoot(root uint64) (wrong string, ok bool) {
 			wrong = fmt.Sprintf("%#x can be written and executed", l.va)
 		case l.execute && l.user && l.va >= 1<<30:
 			wrong = fmt.Sprintf("%#x can be executed", l.va)
-		case l.va >= abi.MMIOBase && l.va < abi.TableWindow&^(1<<39-1) && l.user && !registers(l.va) && !counts(l):
+		case l.va >= abi.MMIOBase && l.va < abi.TableWindow&^(1<<39-1) && l.user && !registers(l.va) && !counts(l) && !reads(l):
 			wrong = fmt.Sprintf("%#x shows ring 3 registers of no device", l.va)
 		case l.user && l.write:
 			for p := l.pa; p < l.pa+l.size; p += page {

@@ -98,18 +98,25 @@ func main() {
 	debug.SetGCPercent(-1)
 	addresses(&code2addr)
 	fmt.Printf("isolation: native=%v\n", sys.Native())
+	takeDeviceMemory()
 	if err := honest(); err != nil {
 		fmt.Printf("isolation: honest: %v\n", err)
 	} else {
 		fmt.Println("isolation: honest: ok")
 	}
 	skip := strings.Split(os.Getenv("SKIP"), ",") // spaces are underscores there
+	fmt.Printf("isolation: trying %s\n", beforeSealing)
+	shareEarly(!slices.Contains(skip, strings.ReplaceAll(beforeSealing, " ", "_")))
+	if err := seal(); err != nil {
+		fmt.Printf("isolation: sealing: %v\n", err)
+		return
+	}
 	n, bad := 0, 0
 	lists := []struct {
 		name string
 		list []attempt
 	}{{"writes", writes()}, {"tables", tables()}, {"executes", executes()}, {"calls", systemCalls()}, {"instructions", instructions()}, {"stacks", stacks()},
-		{"ports", ports()}, {"monitor", monitorCalls()}, {"forgeries", forgeries()}, {"audit", []attempt{audits("find a page that breaks an invariant"), randomCalls()}}, {"races", races()}, {"devices", devices()}, {"removals", removals()}, {"exhaustion", exhaustion()}}
+		{"ports", ports()}, {"monitor", monitorCalls()}, {"forgeries", forgeries()}, {"audit", []attempt{audits("find a page that breaks an invariant"), randomCalls()}}, {"races", races()}, {"sharing", sharing()}, {"devices", devices()}, {"removals", removals()}, {"exhaustion", exhaustion()}}
 	chosen := os.Getenv("LISTS")
 	for _, l := range lists {
 		if chosen != "" && !slices.Contains(strings.Split(chosen, ","), l.name) {

@@ -281,7 +281,7 @@ func executes() []attempt {
 			return uint64(uintptr(unsafe.Pointer(&x)))
 		}),
 		execute("the direct map", func() uint64 {
-			m, _, err := sys.DMA(page, true)
+			m, err := sys.Memory(page, true)
 			if err != nil {
 				panic(err)
 			}

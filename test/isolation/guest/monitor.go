@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"github.com/thurward/thurward/internal/guest/sys"
 	"github.com/thurward/thurward/internal/shared/abi"
 )
 
@@ -24,7 +25,7 @@ func free() (va, pa uint64) {
 	return m.UserStart&^(2<<20-1) + 1<<30, m.LowEnd - 16*page
 }
 
-// honest maps, protects and unmaps memory as the kernel does, and checks what
+// honest maps, protects and unmaps memory, and shares it, as the kernel does, and checks what
 // it does not: what is refused below would say nothing if all were.
 func honest() error {
 	va, pa := free()
@@ -44,6 +45,19 @@ func honest() error {
 			return fmt.Errorf("mapped with %d: readable %v, writable %v", step.how, read, write)
 		}
 	}
+	if n, _ := sys.Bounded(); n > 0 {
+		if r, s := ask(abi.MonShare, deviceMemory.phys&^(2<<20-1), 0, 0, 0); r != 0 || s != 0 {
+			return fmt.Errorf("sharing memory with devices: result %d, signal %d", r, s)
+		}
+		if r, s := ask(abi.MonFaults, 0, 0, 0, 0); r != 0 || s != 0 {
+			return fmt.Errorf("clearing the IOMMU's faults: result %d, signal %d", r, s)
+		}
+	}
+	return nil
+}
+
+// seal seals the machine, twice.
+func seal() error {
 	for range 2 {
 		for _, op := range []uint64{abi.MonSeal, abi.MonClose, abi.MonEOI} {
 			if r, s := ask(op, 0, 0, 0, 0); r != 0 || s != 0 {
@@ -185,7 +199,7 @@ func monitorCalls() []attempt {
 			return o
 		}},
 	)
-	for _, op := range []uint64{abi.MonStop + 1, 0x20, 0x55, 0x7fffffff, 0x80000000, 1 << 32, 1<<32 | abi.MonEnter, 1 << 63, ^uint64(0)} {
+	for _, op := range []uint64{abi.MonFaults + 1, 0x20, 0x55, 0x7fffffff, 0x80000000, 1 << 32, 1<<32 | abi.MonEnter, 1 << 63, ^uint64(0)} {
 		l = append(l, attempt{"monitor call " + hex(op), func() outcome { return answered(op, policy()) }})
 	}
 	return l

@@ -18,6 +18,7 @@ const (
 	MADT Signature = 'A' | 'P'<<8 | 'I'<<16 | 'C'<<24
 	FADT Signature = 'F' | 'A'<<8 | 'C'<<16 | 'P'<<24
 	MCFG Signature = 'M' | 'C'<<8 | 'F'<<16 | 'G'<<24
+	DMAR Signature = 'D' | 'M'<<8 | 'A'<<16 | 'R'<<24
 	DSDT Signature = 'D' | 'S'<<8 | 'D'<<16 | 'T'<<24
 	SSDT Signature = 'S' | 'S'<<8 | 'D'<<16 | 'T'<<24
 )
