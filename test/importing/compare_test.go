@@ -51,7 +51,7 @@ type comparison struct {
 type tally struct {
 	packets, equal    int
 	announced, silent map[string]int // by kind
-	byDesign          map[string]int // by class
+	byDesign          map[string]int // by class and pair
 }
 
 // dns reports whether a step is a question of the LAN's to the firewall that was redirected or
@@ -141,12 +141,9 @@ func (c *comparison) judge(s *step, toKernel, toThurward []datagram, met places)
 		c.tally.equal++
 		return s.k.fate == forwarded
 	}
-	for i := range classes {
-		if classes[i].is(c, s) {
-			s.class = classes[i].name
-			c.tally.byDesign[s.class]++
-			return false
-		}
+	if s.class = c.excuse(s); s.class != "" {
+		c.tally.byDesign[s.class]++
+		return false
 	}
 	if c.announced(s) {
 		c.tally.announced[s.kind]++

@@ -59,3 +59,32 @@ func TestFaultsAreFound(t *testing.T) {
 		}
 	}
 }
+
+// TestThirdInterfacesAreNamed: what comes from a third interface, or goes there, is excused only if the
+// import has named it.
+func TestThirdInterfacesAreNamed(t *testing.T) {
+	needsRoot(t)
+	as := read(t)
+	a := as[slices.IndexFunc(as, func(a *about) bool { return a.name == "three-legs-nft" })]
+	k, src, lines := loaded(t, a)
+	for _, named := range []bool{true, false} {
+		res, err := a.read()(src, a.options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := len(res.Notes)
+		if !named {
+			res.Notes = slices.DeleteFunc(res.Notes, func(n importer.Note) bool { return reThird.MatchString(n.Why) })
+			if len(res.Notes) == n {
+				t.Fatal("no note names a third interface")
+			}
+		}
+		c, err := compareWith(t, k, a, res, lines)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if silent := sum(c.tally.silent); (silent == 0) != named || !named && c.tally.silent[answer] == 0 {
+			t.Errorf("named %v: silent differences %v", named, c.tally.silent)
+		}
+	}
+}

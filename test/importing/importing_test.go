@@ -125,7 +125,7 @@ func guardOf(a *about, yaml []byte) (*guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newGuard(a, seg), nil
+	return newGuard(a, seg, p), nil
 }
 
 func (c *comparison) example(s *step, r *row) string {

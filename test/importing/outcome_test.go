@@ -3,7 +3,9 @@ package importing
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 
+	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/replay"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -94,6 +96,7 @@ func (k *kernel) judge(in int, ds []datagram) (o outcome) {
 type guard struct {
 	a      *about
 	policy *ruleset.Policy
+	snat   []netip.Prefix // whose sources are translated
 	fw     *replay.Firewall
 	out    [2][][]byte
 	lan    int
@@ -101,9 +104,16 @@ type guard struct {
 }
 
 // newGuard prepares a policy for many short lives.
-func newGuard(a *about, p *ruleset.Policy) *guard {
+func newGuard(a *about, p *ruleset.Policy, of *policy.Policy) *guard {
 	p.Settings.MaxFlows = 1024
-	return &guard{a: a, policy: p, lan: a.index(a.LAN), wan: a.index(a.WAN)}
+	g := &guard{a: a, policy: p, lan: a.index(a.LAN), wan: a.index(a.WAN)}
+	for _, s := range of.SNAT {
+		if !s.Source.IsValid() {
+			s.Source = of.LAN().Prefix.Masked()
+		}
+		g.snat = append(g.snat, s.Source)
+	}
+	return g
 }
 
 // reset begins a life.

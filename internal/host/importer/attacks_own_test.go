@@ -78,4 +78,12 @@ var ownAttacks = []attack{
 		asks: []ask{{"lan", "tcp", "10.0.0.7:9", "203.0.113.10:80", "", "accept"}},
 		not:  []string{"the source of a hairpin"},
 	},
+	{
+		name:  "questions to the router's other addresses, where it is not known that it answers",
+		rules: tables(masquerade, answers+"-A INPUT -i eth1 -j ACCEPT\n-A FORWARD -i eth1 -o eth0 -j ACCEPT\n"),
+		o:     router,
+		asks:  []ask{{"lan", "udp", "10.0.0.7:9", "203.0.113.10:53", "", "not"}},
+		about: []about{{"stricter", "whether the router answers", Packet{FromLAN: true, Protocol: 17,
+			Src: 0x0a000007, Dst: 0xcb00710a, SrcPort: 9, Port: 53}}},
+	},
 }

@@ -14,6 +14,13 @@ import (
 // An ask is a packet and what the imported policy must do with it.
 type ask struct{ from, proto, src, dst, state, want string } // want: accept, or not
 
+// An about is a packet that a note with an effect and a reason is about.
+type about struct {
+	effect Effect
+	why    string
+	packet Packet
+}
+
 // An attack is a rule set that an importer can get wrong, and packets that show it.
 type attack struct {
 	name  string
@@ -21,6 +28,7 @@ type attack struct {
 	o     Options
 	asks  []ask
 	notes []string // parts of notes, each with its effect in front: "stricter: proxy"
+	about []about  // packets that notes are about
 	not   []string // what no note may say
 	yaml  []string // parts of the policy
 }
@@ -266,6 +274,13 @@ func TestAttacks(t *testing.T) {
 				}
 				if !found {
 					t.Errorf("no note %q in:\n%s", n, text)
+				}
+			}
+			for _, x := range a.about {
+				if !slices.ContainsFunc(r.Notes, func(n Note) bool {
+					return n.Effect == x.effect && strings.Contains(n.Why, x.why) && n.Packets.Has(x.packet)
+				}) {
+					t.Errorf("no note %s: %q about %+v in:\n%s", x.effect, x.why, x.packet, text)
 				}
 			}
 			for _, n := range a.not {

@@ -34,18 +34,19 @@ func (c *converter) services() {
 		}
 		c.service(list, dns, "dns", asked)
 	}
-	if rest := c.undecided(list, dns); !c.upstream && len(rest) > 0 {
+	everywhere, elsewhere := dns, dns
+	everywhere.sets[fDst] = c.ownOnAll()
+	elsewhere.sets[fDst] = everywhere.sets[fDst].minus(spans{addrSpan(lan)}, maxAddr)
+	if rest := c.undecided(list, everywhere); !c.upstream && len(rest) > 0 {
 		// The policy of the last chain accepts it; without a chain there is no place to name.
 		for _, ch := range c.set.at("input", false) {
 			r := &rule{place: ch.place, text: "policy " + ch.policy}
 			c.note(r, rest[0], unknownDNS, Stricter)
 		}
 	}
-	elsewhere := dns
-	elsewhere.sets[fDst] = c.own().minus(spans{prefixSpan(c.lanNet)}, maxAddr)
 	for i := range list {
 		it := &list[i]
-		switch at := it.cond.and(dns); {
+		switch at := it.cond.and(everywhere); {
 		case it.action != "accept":
 		case !c.upstream && !at.never:
 			c.note(it.rule, at, unknownDNS, Stricter)

@@ -98,3 +98,16 @@ func (c *converter) own() spans {
 	}
 	return s.normal()
 }
+
+// ownOnAll returns them with the router's on other interfaces, as far as they are known.
+func (c *converter) ownOnAll() spans {
+	s := c.own()
+	if l := c.o.Links; l != nil {
+		for _, i := range l.Interfaces {
+			for _, a := range i.Addresses {
+				s = append(s, addrSpan(a.Addr()))
+			}
+		}
+	}
+	return s.normal()
+}
