@@ -46,6 +46,7 @@ func altered(t *testing.T, change func([]byte) []byte) string {
 }
 
 func TestTruncatedImageIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, keep := range []int{0, 30, 1000, 1 << 20} {
 		path := altered(t, func(b []byte) []byte { return b[:keep] })
 		if _, err := vmm.OpenImage(path); err == nil || !strings.Contains(err.Error(), "build it anew") {
@@ -62,6 +63,7 @@ func TestTruncatedImageIsRefused(t *testing.T) {
 // TestCorruptedPolicyIsRefused: one changed bit of the policy keeps the
 // firewall from starting.
 func TestCorruptedPolicyIsRefused(t *testing.T) {
+	t.Parallel()
 	for name, offset := range map[string]int{"header": 60, "tables": ruleset.HeaderSize + 33} {
 		path := altered(t, func(b []byte) []byte {
 			i := bytes.LastIndex(b, []byte(ruleset.Magic))

@@ -54,7 +54,7 @@ func knock(ctx context.Context, l *lab) {
 // nothing is forwarded before the rules are live; a firewall that refuses to
 // start forwards nothing at all.
 func TestS48_NothingBeforeReady(t *testing.T) {
-	each(t, func(t *testing.T, kvm bool) {
+	eachAlone(t, func(t *testing.T, kvm bool) {
 		l := newLab(t, kvm, nil)
 		first := fromVM(l)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -131,6 +131,7 @@ func TestChoose(t *testing.T) {
 
 // TestOldNetdev: the socket netdev of QEMU before 7.2 carries the same frames.
 func TestOldNetdev(t *testing.T) {
+	t.Parallel()
 	q, err := vmm.FindQEMU()
 	if err != nil {
 		t.Skip(err)
@@ -147,6 +148,7 @@ func TestOldNetdev(t *testing.T) {
 // TestImageSize: the image with its policy stays small, and is as large as
 // documents say, with and without TLS.
 func TestImageSize(t *testing.T) {
+	t.Parallel()
 	size := func(path string) float64 {
 		fi, err := os.Stat(path)
 		if err != nil {

@@ -33,7 +33,7 @@ func thurwardRun(t *testing.T, args ...string) (cmd *exec.Cmd, stdout, stderr *b
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd = exec.CommandContext(soon(t), bin, append([]string{"run", "--image", testImage(t)}, args...)...)
+	cmd = exec.CommandContext(bounded(t, 2*limit), bin, append([]string{"run", "--image", testImage(t)}, args...)...)
 	stdout, stderr = &bytes.Buffer{}, &bytes.Buffer{}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	return cmd, stdout, stderr
@@ -71,6 +71,7 @@ func TestDemonstration(t *testing.T) {
 }
 
 func TestRunExitCodes(t *testing.T) {
+	t.Parallel()
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}
@@ -95,6 +96,7 @@ func TestRunExitCodes(t *testing.T) {
 		"time limit":         {[]string{"--accel", "tcg", "--lan", "user", "--wan", "user", "--timeout", "1s"}, 1, "time limit of 1s"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			cmd, out, errOut := thurwardRun(t, c.args...)
 			if code := exitCode(t, cmd.Run()); code != c.code || !strings.Contains(errOut.String(), c.want) {
 				t.Errorf("exit %d, want %d and %q\noutput:\n%s\nerrors:\n%s", code, c.code, c.want, out, errOut)
@@ -124,11 +126,13 @@ func children(pid int) (pids []int) {
 // TestSignalEndsQEMU: SIGTERM and SIGINT end the launcher with 0, and QEMU
 // with it; when the launcher is killed QEMU does not stay behind either.
 func TestSignalEndsQEMU(t *testing.T) {
+	t.Parallel()
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}
 	for sig, code := range map[syscall.Signal]int{syscall.SIGTERM: 0, syscall.SIGINT: 0, syscall.SIGKILL: -1} {
 		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
 			cmd, _, _ := thurwardRun(t, "--accel", "tcg", "--lan", "user", "--wan", "user")
 			r, w, err := os.Pipe()
 			if err != nil {

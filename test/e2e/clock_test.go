@@ -221,12 +221,14 @@ func (s *stoppable) fastBy(port uint16) (least, most time.Duration) {
 // begins with a whole second at its own start, and so is slow by up to one: with it the
 // error after is compared with that before.
 func TestClockAfterStop(t *testing.T) {
+	t.Parallel()
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}
 	const gap = 10 * time.Second
 	for name, accel := range map[string][]string{"tcg": {"-accel", "tcg", "-cpu", "max"}, "kvm": {"-accel", "kvm", "-cpu", "host,-arch-capabilities"}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			if why := noKVM(); name == "kvm" && why != "" && !softwareKVM() {
 				t.Skip(why)
 			}
@@ -267,6 +269,7 @@ func TestClockAfterStop(t *testing.T) {
 // TestClockAfterRestore: a machine whose state was saved and restored in another process
 // has the time of day again within 5 seconds.
 func TestClockAfterRestore(t *testing.T) {
+	t.Parallel()
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}

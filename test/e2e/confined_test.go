@@ -14,7 +14,7 @@ import (
 // TestConfined: the image boots, forwards and tells on hypervisors that have no rights, as
 // the kernel says of them.
 func TestConfined(t *testing.T) {
-	each(t, func(t *testing.T, kvm bool) {
+	eachAlone(t, func(t *testing.T, kvm bool) {
 		q, err := vmm.FindQEMU()
 		if err != nil {
 			t.Skip(err)

@@ -16,6 +16,7 @@ import (
 // TestDeployReadOnly: in a folder on a read-only file system nothing is deployed, with a clear
 // error and without a trace, and the current image runs all the same.
 func TestDeployReadOnly(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root may mount")
 	}
@@ -68,6 +69,7 @@ func listing(t *testing.T, dir string) string {
 // TestDeployClockSetBack: a record from the future, as after a clock was set back, keeps
 // nobody from deploying, and is shown as what it is.
 func TestDeployClockSetBack(t *testing.T) {
+	t.Parallel()
 	bin, err := launcher()
 	if err != nil {
 		t.Fatal(err)

@@ -106,6 +106,7 @@ func (s *many) result() (gap time.Duration, sent, got int) {
 // into the queue of the machine that is parted: not while the new one waits for its place, and
 // not while the old one waits to come back.
 func TestDeployQueues(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t)
 	wanTap := "q" + h.tap
 	for _, tap := range []struct{ name, bridge string }{{h.tap, h.brL}, {wanTap, h.brW}} {

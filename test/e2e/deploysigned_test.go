@@ -16,6 +16,7 @@ import (
 // has signed it; and the service boots it only while that can be verified of what is in the
 // folder.
 func TestDeployNeedsSignature(t *testing.T) {
+	t.Parallel()
 	bin, err := launcher()
 	if err != nil {
 		t.Fatal(err)
@@ -24,9 +25,12 @@ func TestDeployNeedsSignature(t *testing.T) {
 	signed, dir := signedImage(t, s), t.TempDir()
 	state := filepath.Join(dir, "edge")
 	unsigned := deployImage(t, dir, "unsigned", "203.0.113.1")
+	env := os.Environ()
 	run := func(code int, want string, args ...string) {
 		t.Helper()
-		out, err := exec.CommandContext(soon(t), bin, args...).CombinedOutput()
+		cmd := exec.CommandContext(soon(t), bin, args...)
+		cmd.Env = env
+		out, err := cmd.CombinedOutput()
 		if got := exitCode(t, err); got != code || !strings.Contains(string(out), want) {
 			t.Errorf("%v: exit %d, want %d and %q:\n%s", args, got, code, want, out)
 		}
@@ -47,7 +51,7 @@ func TestDeployNeedsSignature(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(path, "qemu-system-x86_64"), []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		t.Setenv("PATH", path+":"+os.Getenv("PATH"))
+		env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"))
 	}
 	serve := func(code int, want string) {
 		t.Helper()

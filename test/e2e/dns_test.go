@@ -143,6 +143,7 @@ func (h *dnsHosts) curl(url string, seconds int) (string, error) {
 // TestS24_NamesOnTheImage: dig and curl of a Linux host, dnsmasq and unbound as
 // upstreams, the image between (also S25, S30).
 func TestS24_NamesOnTheImage(t *testing.T) {
+	t.Parallel()
 	for _, up := range []upstream{dnsmasq, unbound} {
 		t.Run(up.name, func(t *testing.T) { namesOnTheImage(t, up) })
 	}

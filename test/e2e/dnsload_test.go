@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -35,7 +36,7 @@ func (l *dnsLoad) String() string {
 func (h *dnsHosts) dnsperf(ns, server, queries string, args ...string) *dnsLoad {
 	t := h.lab.t
 	t.Helper()
-	args = append([]string{"dnsperf", "-s", server, "-d", queries, "-l", "4", "-c", "4", "-q", "64", "-t", "15"}, args...)
+	args = append([]string{"dnsperf", "-s", server, "-d", queries, "-l", fmt.Sprint(dnsFor.Seconds()), "-c", "4", "-q", "64", "-t", "15"}, args...)
 	out, err := h.in(bounded(t, time.Minute), ns, args...)
 	if err != nil {
 		t.Fatalf("%v: %v: %.2000s", args, err, out)
@@ -63,15 +64,20 @@ func (h *dnsHosts) dnsperf(ns, server, queries string, args ...string) *dnsLoad 
 	return l
 }
 
+var dnsFor = flag.Duration("dnsload", 2*time.Second, "how long TestDNSLoad and TestDoTLoad ask; in whole seconds")
+
 // TestDNSLoad: many queries at once are answered; the figures are in the log.
-// Two controls run beside: the same upstream without the image, which is what
-// it and the load generator can do, and the same upstream through the image
-// without its proxy, which adds the TAPs, the virtual machine and forwarding.
+// With -dnsload two controls run beside: the same upstream without the image,
+// which is what it and the load generator can do, and the same upstream through
+// the image without its proxy, which adds the TAPs, the virtual machine and
+// forwarding.
 func TestDNSLoad(t *testing.T) {
 	if _, err := exec.LookPath("dnsperf"); err != nil {
 		t.Skip("dnsperf is not installed (apt-get install dnsperf)")
 	}
-	each(t, func(t *testing.T, kvm bool) {
+	controls := false
+	flag.Visit(func(f *flag.Flag) { controls = controls || f.Name == "dnsload" })
+	eachAlone(t, func(t *testing.T, kvm bool) {
 		policy := strings.Replace(fmt.Sprintf(names, 1_000_000), "rules:\n", "rules:\n"+
 			"  - { id: allow-upstream, action: accept, direction: egress, source: 10.0.0.0/24, destination: 198.51.100.53, destination_port: 53, protocol: [udp, tcp] }\n", 1)
 		// Events go by vsock to whoever reads them, as they do for users; the
@@ -102,7 +108,7 @@ func TestDNSLoad(t *testing.T) {
 			if proxied.done < 0.95*proxied.sent {
 				t.Errorf("%s: %v", c.name, proxied)
 			}
-			if slices.Contains(c.args, "tcp") {
+			if slices.Contains(c.args, "tcp") || !controls {
 				continue // dnsmasq serves each connection with a process, and is no control
 			}
 			t.Logf("  through the image alone:  %v", h.dnsperf(h.hosts.lan, "198.51.100.53", queries, append([]string{"-v"}, c.args...)...))

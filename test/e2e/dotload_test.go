@@ -15,7 +15,7 @@ import (
 // whose certificate is refused again and again, and how long packets had to wait
 // for handshakes.
 func TestDoTLoad(t *testing.T) {
-	each(t, func(t *testing.T, kvm bool) {
+	eachAlone(t, func(t *testing.T, kvm bool) {
 		have(t, "dnsperf", "dnsperf")
 		ca, certs := certificates(t, "dns.example")
 		server := &tlsServer{}

@@ -15,6 +15,7 @@ import (
 // TestFaultFullDisk: a launcher whose output is on a full disk goes on: the firewall boots, its
 // stream arrives, and SIGTERM ends both in good order.
 func TestFaultFullDisk(t *testing.T) {
+	t.Parallel()
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}
@@ -42,6 +43,7 @@ func TestFaultFullDisk(t *testing.T) {
 // TestFaultTap: a TAP device that is deleted and made again takes the network away for the time
 // it is missing, and not for longer: the launcher starts a machine that has the new one.
 func TestFaultTap(t *testing.T) {
+	t.Parallel()
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}

@@ -50,10 +50,8 @@ func outOfMemory(m *monitored) {
 		return
 	}
 	m.t.Cleanup(func() { os.Remove(dir) })
-	for _, pid := range children(os.Getpid()) {
-		if err := writeThere(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
-			m.t.Fatal(err)
-		}
+	if err := writeThere(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(m.pid())); err != nil {
+		m.t.Fatal(err)
 	}
 	code(takeMemory...)(m) // pages of the machine that QEMU has not touched
 }

@@ -104,6 +104,9 @@ func newMonitored(t *testing.T, watchdog time.Duration, configure func(*vmm.Conf
 			configure(c)
 		}
 	}, vmm.RunOptions{Restart: vmm.OnCrash, Watchdog: watchdog, Say: t.Logf, Told: m.told}, run)
+	m.mu.Lock()
+	m.breaks = true
+	m.mu.Unlock()
 	m.awaitReady()
 	return m
 }
@@ -176,16 +179,14 @@ func (m *monitored) destroyData() {
 // memoryFile finds the file that is the machine's memory, which QEMU shares with back ends.
 func (m *monitored) memoryFile() string {
 	m.t.Helper()
-	for _, pid := range children(os.Getpid()) {
-		names, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		for _, n := range names {
-			if to, err := os.Readlink(n); err == nil && strings.Contains(to, "memfd:") {
-				if st, err := os.Stat(n); err == nil && st.Size() == 64<<20 {
-					return n
-				}
+	names, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", m.pid()))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, n := range names {
+		if to, err := os.Readlink(n); err == nil && strings.Contains(to, "memfd:") {
+			if st, err := os.Stat(n); err == nil && st.Size() == 64<<20 {
+				return n
 			}
 		}
 	}
@@ -202,11 +203,22 @@ func (m *monitored) said(s string) bool {
 
 func (m *monitored) signal(s syscall.Signal) {
 	m.t.Helper()
-	kids := children(os.Getpid())
-	if len(kids) != 1 {
-		m.t.Fatalf("children %v, want QEMU alone", kids)
-	}
-	if err := syscall.Kill(kids[0], s); err != nil {
+	if err := syscall.Kill(m.pid(), s); err != nil {
 		m.t.Fatal(err)
 	}
+}
+
+// pid returns the process of its QEMU, which is told from those of other tests by its monitor.
+func (m *monitored) pid() int {
+	m.t.Helper()
+	var mine []int
+	for _, pid := range children(os.Getpid()) {
+		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && bytes.Contains(b, []byte("unix:"+m.qmp+",")) {
+			mine = append(mine, pid)
+		}
+	}
+	if len(mine) != 1 {
+		m.t.Fatalf("children %v are its QEMU, want one", mine)
+	}
+	return mine[0]
 }

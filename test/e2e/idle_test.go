@@ -9,7 +9,7 @@ import (
 // threads are counted together, its own among them.
 func TestIdleImage(t *testing.T) {
 	const during = 3 * time.Second
-	each(t, func(t *testing.T, kvm bool) {
+	eachAlone(t, func(t *testing.T, kvm bool) {
 		boot(t, kvm)
 		h := &hostWatch{}
 		h.find(t)

@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -20,7 +22,17 @@ import (
 // scratch holds what is built once per run; TestMain removes it.
 var scratch string
 
+// atOnce is how many tests run side by side that may (testing.T.Parallel), where -parallel
+// does not say: most of the time a test waits, and there may be fewer processors than that.
+const atOnce = 4
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if !said {
+		flag.Set("test.parallel", strconv.Itoa(atOnce)) //nolint:errcheck // it is a number
+	}
 	dir, err := os.MkdirTemp("", "thurward-e2e")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

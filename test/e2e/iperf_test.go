@@ -36,7 +36,7 @@ func TestIperf(t *testing.T) {
 		server.Wait()         //nolint:errcheck // killed
 	}()
 
-	each(t, func(t *testing.T, kvm bool) {
+	eachAlone(t, func(t *testing.T, kvm bool) {
 		l := newLab(t, kvm, func(c *vmm.Config) {
 			c.Image = linked(t, func(p *ruleset.Policy) { p.Matches[0].Proto = 0 }) // UDP to the server's port too
 			c.Append = "thurward.events=none"

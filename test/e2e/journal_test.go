@@ -13,6 +13,7 @@ import (
 // TestJournal: what run reports is in a real journal, with its fields, and its text is not
 // there twice.
 func TestJournal(t *testing.T) {
+	t.Parallel()
 	const journald = "/lib/systemd/systemd-journald"
 	if _, err := os.Stat(journald); err != nil || os.Geteuid() != 0 {
 		t.Skip("needs systemd-journald, and root to run one apart")
@@ -85,6 +86,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 // also where that is all it ever said, and it is gone at once. The journal cannot find out
 // whose it is later.
 func TestJournalKeepsTheLastWords(t *testing.T) {
+	t.Parallel()
 	const journald = "/lib/systemd/systemd-journald"
 	if _, err := os.Stat(journald); err != nil || os.Geteuid() != 0 {
 		t.Skip("needs systemd-journald, and root to run one apart")

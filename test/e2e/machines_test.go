@@ -23,6 +23,7 @@ var machines = []vmm.MachineType{vmm.Microvm, vmm.MicrovmPCI, vmm.Q35, vmm.PC}
 // TestMachines: the image boots on every machine, forwards what is allowed and
 // nothing else, and tells it over vsock.
 func TestMachines(t *testing.T) {
+	t.Parallel()
 	for _, m := range machines[1:] { // all other tests run on the first
 		t.Run(m.String(), func(t *testing.T) {
 			each(t, func(t *testing.T, kvm bool) {
@@ -123,6 +124,7 @@ func nics(device string) []string {
 // TestDevicesAreFound: by the command line, by ACPI, by looking; behind bridges;
 // and with windows on a page for each queue.
 func TestDevicesAreFound(t *testing.T) {
+	t.Parallel()
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}
@@ -144,6 +146,7 @@ func TestDevicesAreFound(t *testing.T) {
 		"two vectors":       append([]string{"-M", "pc"}, nics("virtio-net-pci,vectors=2")...),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			if out := console(t, args...); !strings.Contains(out, "thurward: ready ") {
 				t.Errorf("console:\n%s", out)
 			}
@@ -154,6 +157,7 @@ func TestDevicesAreFound(t *testing.T) {
 // TestNoNetworkIsExplained: a machine without a network that can be used is told
 // what was found and what to write.
 func TestNoNetworkIsExplained(t *testing.T) {
+	t.Parallel()
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}
@@ -171,6 +175,7 @@ func TestNoNetworkIsExplained(t *testing.T) {
 			[]string{"no network device for the lan interface: want 02:00:00:00:00:01; the machine has " + vmm.DefaultMAC(vmm.LAN) + ", " + vmm.DefaultMAC(vmm.WAN)}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			out := console(t, c.args...)
 			for _, w := range append(c.want, "thurward: refusing to start: ") {
 				if !strings.Contains(out, w) {
@@ -184,8 +189,10 @@ func TestNoNetworkIsExplained(t *testing.T) {
 // TestCtrlAltDel: the keyboard controller's Ctrl-Alt-Del ends the firewall in good
 // order, other keys do not.
 func TestCtrlAltDel(t *testing.T) {
+	t.Parallel()
 	for _, m := range []string{"q35", "pc"} {
 		t.Run(m, func(t *testing.T) {
+			t.Parallel()
 			endsAt(t, []string{"-M", m}, "virtio-net-pci", "sendkey ctrl-alt-a\nsendkey delete\n", "sendkey ctrl-alt-delete\n", "Ctrl-Alt-Del")
 		})
 	}
@@ -194,8 +201,10 @@ func TestCtrlAltDel(t *testing.T) {
 // TestPowerButton: the button, pressed as virsh shutdown or QEMU's system_powerdown does,
 // ends the firewall in good order, by ACPI's fixed hardware and by its event device.
 func TestPowerButton(t *testing.T) {
+	t.Parallel()
 	for _, m := range []string{"q35", "pc", "microvm", "microvm,ioapic2=off"} {
 		t.Run(m, func(t *testing.T) {
+			t.Parallel()
 			args, device := []string{"-M", m}, "virtio-net-pci"
 			if strings.HasPrefix(m, "microvm") {
 				args, device = append(args, "-global", "virtio-mmio.force-legacy=false"), "virtio-net-device"
@@ -250,6 +259,7 @@ func endsAt(t *testing.T, args []string, device, others, last, why string) {
 
 // TestSmallMachines: what docs/run.md says of memory and flows.
 func TestSmallMachines(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		memory int
 		flows  uint32
@@ -264,6 +274,7 @@ func TestSmallMachines(t *testing.T) {
 // TestMTUBeyond: what a device says is carried as far as buffers and memory go, and said where
 // they do not.
 func TestMTUBeyond(t *testing.T) {
+	t.Parallel()
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}

@@ -36,6 +36,7 @@ func TestRestart(t *testing.T) {
 // TestUnixSocket: a network behind a stream socket that something else
 // listens on.
 func TestUnixSocket(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "lan.sock")
 	listener, err := net.Listen("unix", path)
 	if err != nil {

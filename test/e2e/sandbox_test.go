@@ -183,6 +183,7 @@ func (f *farm) await(what string, cond func() bool) {
 // else, neither another way nor the other sandbox nor the host; what was refused is told
 // by the sandbox's name at one receiver; and nothing is left at the end.
 func TestSandboxes(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t)
 	t.Cleanup(func() {
 		if out, err := f.script("down"); err != nil {

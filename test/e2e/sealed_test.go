@@ -98,6 +98,7 @@ func saveMemory(socket, file string) error {
 // written and executed; ring 3 can write neither what is read-only at another
 // address nor what is ring 0's, and reaches no interrupt controller.
 func TestSealed(t *testing.T) {
+	t.Parallel()
 	if _, err := vmm.FindQEMU(); err != nil {
 		t.Skip(err)
 	}
@@ -106,6 +107,7 @@ func TestSealed(t *testing.T) {
 		"q35":     append(nics("virtio-net-pci"), "-M", "q35", "-device", "vmgenid"),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			m := dump(t, args)
 			if e := m.word(abi.Tables + 8*abi.RootWindow); e&7 != 5 {
 				t.Errorf("the window's entry of the root table is %#x: not closed", e)

@@ -34,6 +34,7 @@ func signedImage(t *testing.T, s *verifytest.Signer) string {
 // and refuses one with a changed bit, one signed by somebody else, and an older one. It
 // says what is wrong.
 func TestS50_RequireSignature(t *testing.T) {
+	t.Parallel()
 	s, other := verifytest.NewSigner(t), verifytest.NewSigner(t)
 	good := signedImage(t, s)
 	changed := signedImage(t, s)
@@ -67,6 +68,7 @@ func TestS50_RequireSignature(t *testing.T) {
 			[]string{"refusing to boot: ", "the image is not signed"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			tmp := t.TempDir()
 			cmd := exec.CommandContext(soon(t), bin, append([]string{"run", "--accel", "tcg", "--image", c.image}, c.args...)...)
 			cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
@@ -96,6 +98,7 @@ func TestS50_RequireSignature(t *testing.T) {
 // TestS51_ProvenanceIsWhatRuns: the signed provenance names the commit and the digests of
 // the policy and of the schema, and the running image reports the same.
 func TestS51_ProvenanceIsWhatRuns(t *testing.T) {
+	t.Parallel()
 	s := verifytest.NewSigner(t)
 	image := signedImage(t, s)
 	r, err := verify.Verify(image, verify.Options{Key: s.Public})

@@ -34,7 +34,7 @@ var gcLine = regexp.MustCompile(`^gc (\d+) @.* (\d+)->(\d+)->(\d+) MB`)
 // and not counted. Its limit is on what the firewall adds: time that the host
 // gave to others than QEMU is told, and is not the firewall's.
 func TestSoak(t *testing.T) {
-	each(t, func(t *testing.T, kvm bool) {
+	eachAlone(t, func(t *testing.T, kvm bool) {
 		l, r := watched(t, kvm, func(c *vmm.Config) { c.Append += " GODEBUG=gctrace=1" })
 		g := watchGaps(r)
 		before := r.fresh()

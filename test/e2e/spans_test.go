@@ -13,6 +13,7 @@ import (
 // TestS41_Spans: with shares of 1 every drop has a span right behind its event,
 // which names it; with shares of 0 none has.
 func TestS41_Spans(t *testing.T) {
+	t.Parallel()
 	for _, share := range []uint32{0, math.MaxUint32} {
 		image := linked(t, func(p *ruleset.Policy) { p.Settings.SampleAccept, p.Settings.SampleDrop = share, share })
 		l, r := watched(t, false, func(c *vmm.Config) { c.Image = image })

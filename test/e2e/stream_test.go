@@ -57,13 +57,15 @@ func TestS39_EventStream(t *testing.T) {
 			if e["event.sequence"] != float64(i+1) {
 				t.Fatalf("event %d has the number %v", i+1, e["event.sequence"])
 			}
-			for _, f := range []string{"@timestamp", "event.kind", "event.reason", "rule.id", "network.direction", "firewall.policy", "firewall.clock"} {
+			must := []string{"@timestamp", "event.kind", "event.reason", "firewall.policy", "firewall.clock"}
+			if a := e["event.action"]; a == "accept" || a == "drop" { // others are about the host, which may be busy
+				verdicts++
+				must = append(must, "rule.id", "network.direction")
+			}
+			for _, f := range must {
 				if e[f] == nil {
 					t.Errorf("no %s in %v", f, e)
 				}
-			}
-			if a := e["event.action"]; a == "accept" || a == "drop" {
-				verdicts++
 			}
 		}
 		if n := len(r.events(map[string]any{"event.action": "accept", "rule.id": "allow-web"})); n != 5 {
@@ -136,7 +138,7 @@ var standFor = flag.Duration("stand", 2*time.Second, "how long the receiver of T
 // through as before, the oldest lines are dropped and counted, and when it goes
 // on so does the stream, and says what was lost.
 func TestS42_ReceiverStandsStill(t *testing.T) {
-	each(t, func(t *testing.T, kvm bool) {
+	eachAlone(t, func(t *testing.T, kvm bool) {
 		l, r := watched(t, kvm, nil)
 		s := l.sprayer()
 		load := func(stop chan struct{}) {
@@ -297,6 +299,7 @@ func TestHostileReceiver(t *testing.T) {
 
 // TestNoVsock: a machine without the device says so once, and forwards.
 func TestNoVsock(t *testing.T) {
+	t.Parallel()
 	l := boot(t, false)
 	if _, err := l.get(soon(t), l.Alice, "/"); err != nil {
 		t.Fatal(err)
@@ -328,6 +331,7 @@ var promised = []string{
 // TestPromisedMetrics: all of them are there, with help and type, from the
 // first snapshot on.
 func TestPromisedMetrics(t *testing.T) {
+	t.Parallel()
 	_, r := watched(t, false, nil)
 	m := r.fresh()
 	r.mu.Lock()
