@@ -1,9 +1,10 @@
 #!/bin/sh
 # policy-review.sh BASE FILE...: what a reviewer of a change of policies wants to know.
-# Checks and tests each policy, and compares it with the commit BASE ("" for none).
+# Checks and tests each policy, compares it with the commit BASE ("" for none), and shows
+# who may reach what.
 #
 #   THURWARD  the program (thurward)
-#   OUT       folder for FILE.sarif, FILE.junit.xml and review.markdown (policy-review)
+#   OUT       folder for FILE.sarif, FILE.junit.xml, FILE.svg and review.markdown (policy-review)
 #   OPENS     what happens when a policy becomes more permissive: report, or fail
 #
 # Exits with 1 if a policy is not valid or one of its tests fails, 2 for wrong use, and
@@ -28,6 +29,21 @@ shift
 mkdir -p "$out" || exit 2
 : >"$out/review.markdown"
 
+# matrix FILE NAME: who may reach what by the policy FILE, folded up.
+matrix() {
+	echo "<details><summary>Who may reach what</summary>"
+	echo
+	if "$thurward" explain --matrix -f "$1" --format svg >"$out/$2.svg"; then
+		"$thurward" explain --matrix -f "$1" --format markdown
+	else
+		rm -f "$out/$2.svg"
+		echo "There is no table: it would be too large."
+	fi
+	echo
+	echo "</details>"
+	echo
+}
+
 result=0
 for file in "$@"; do
 	name=$(printf %s "$file" | tr -c 'A-Za-z0-9.\n-' _)
@@ -46,10 +62,13 @@ for file in "$@"; do
 		result=1
 	fi
 	if [ -z "$base" ]; then
+		matrix "$file" "$name" >>"$out/review.markdown"
 		continue
 	fi
 	if ! git cat-file -e "$base:./$file" 2>/dev/null; then
 		echo "The policy is new." >>"$out/review.markdown"
+		echo >>"$out/review.markdown"
+		matrix "$file" "$name" >>"$out/review.markdown"
 		continue
 	fi
 	"$thurward" diff "$base:$file" "$file" --format markdown >>"$out/review.markdown"
@@ -67,5 +86,6 @@ for file in "$@"; do
 		result=1
 		;;
 	esac
+	matrix "$file" "$name" >>"$out/review.markdown"
 done
 exit $result

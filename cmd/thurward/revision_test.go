@@ -110,6 +110,7 @@ func TestPolicyReview(t *testing.T) {
 	if err := os.WriteFile("bad.yaml", []byte("interfaces: {}\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	const reach = "<details><summary>Who may reach what</summary>\n\n### From the LAN\n\n|"
 	for _, c := range []struct {
 		opens string
 		args  []string
@@ -120,6 +121,9 @@ func TestPolicyReview(t *testing.T) {
 		{"fail", []string{"HEAD~1", "site/rules.yaml"}, 4, "### More permissive"},
 		{"fail", []string{"HEAD", "site/rules.yaml"}, 0, "**No difference in traffic**"},
 		{"fail", []string{"", "site/rules.yaml"}, 0, "## site_rules.yaml"},
+		{"fail", []string{"", "site/rules.yaml"}, 0, reach},
+		{"fail", []string{"HEAD", "site/rules.yaml"}, 0, reach},
+		{"fail", []string{"HEAD", "failing.yaml"}, 1, reach},
 		{"fail", []string{"HEAD", "failing.yaml", "site/rules.yaml"}, 1, "Tests of the policy **fail**"},
 		{"fail", []string{"HEAD", "bad.yaml", "site/rules.yaml"}, 1, "The policy is **not valid**"},
 		{"fail", []string{"HEAD", "failing.yaml"}, 1, "The policy is new"},
@@ -130,7 +134,7 @@ func TestPolicyReview(t *testing.T) {
 			t.Errorf("%s %q: exit %d, want %d with %q\n%s", c.opens, c.args, code, c.code, c.want, out)
 		}
 	}
-	for _, f := range []string{"site_rules.yaml.sarif", "site_rules.yaml.junit.xml"} {
+	for _, f := range []string{"site_rules.yaml.sarif", "site_rules.yaml.junit.xml", "site_rules.yaml.svg"} {
 		if b, err := os.ReadFile(filepath.Join("policy-review", f)); err != nil || len(b) < 100 {
 			t.Errorf("%s: %d bytes, %v", f, len(b), err)
 		}

@@ -66,7 +66,26 @@ func (l *loader) assume(root *node) {
 	}
 	l.Warn(root.line, root.col, "interfaces", "assumed", "missing, as in policies as first published; taken to be those of its example",
 		fmt.Sprintf("copy this and put your addresses in: interfaces: { %s: { address: %v }, %s: { address: %v, gateway: %v } }", firstLAN, firstLANPrefix, wan, firstWANPrefix, gateway))
-	l.p.Defaults.SampleAccept, l.p.Defaults.SampleDrop = firstAccepted, firstDropped
+	l.assumeSpans(root)
+}
+
+// assumeSpans gives a document of the first format the spans that it implies. With
+// interfaces there are none unless the policy says so: ADR 62.
+func (l *loader) assumeSpans(root *node) {
+	var left []string
+	for _, s := range []struct {
+		key  string
+		into *float64
+		is   float64
+	}{{"flow_trace_sample_accept", &l.p.Defaults.SampleAccept, firstAccepted}, {"flow_trace_sample_drop", &l.p.Defaults.SampleDrop, firstDropped}} {
+		if *s.into = s.is; at(root, "defaults", s.key) == nil {
+			left = append(left, fmt.Sprintf("%s: %v", s.key, s.is))
+		}
+	}
+	if len(left) > 0 {
+		l.Warn(root.line, root.col, "defaults", "assumed", "spans as in policies as first published: "+strings.Join(left, ", "),
+			"a policy with interfaces has none unless it says so; copy this too to keep them, into defaults")
+	}
 }
 
 // walk calls f for each single value below a node with the key that it stands

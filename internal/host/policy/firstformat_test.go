@@ -174,6 +174,60 @@ func TestFirstFormat(t *testing.T) {
 	}
 }
 
+// TestFirstFormatMadeToday: a document of the first format to which is added what the
+// warnings say to copy compiles to the same image.
+func TestFirstFormatMadeToday(t *testing.T) {
+	const rules = "rules:\n  - { id: web, action: accept, direction: egress, destination_port: 443, protocol: tcp }\n"
+	for _, c := range []struct{ defaults, spans string }{
+		{"", "flow_trace_sample_accept: 0.01, flow_trace_sample_drop: 1"},
+		{"flow_trace_sample_accept: 0, ", "flow_trace_sample_drop: 1"},
+		{"flow_trace_sample_drop: 0.25, ", "flow_trace_sample_accept: 0.01"},
+		{"flow_trace_sample_accept: 0.5, flow_trace_sample_drop: 0, ", ""},
+	} {
+		doc := "defaults: { " + c.defaults + "default_action: deny, upstream_dns: 9.9.9.9 }\n" + rules
+		p, ds := check.Load("first.yaml", []byte(doc))
+		if p == nil {
+			t.Fatal(ds)
+		}
+		block, spans := "", ""
+		for _, d := range ds {
+			switch {
+			case d.Code == "assumed" && d.Path == "interfaces":
+				_, block, _ = strings.Cut(d.Hint, "put your addresses in: ")
+			case d.Code == "assumed" && d.Path == "defaults":
+				_, spans, _ = strings.Cut(d.Message, "published: ")
+			}
+		}
+		if spans != c.spans || block == "" {
+			t.Errorf("%q: to be copied are %q and %q, want %q", c.defaults, block, spans, c.spans)
+		}
+		first, err := compile.Compile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same := func(spans string) bool {
+			if spans != "" {
+				spans += ", "
+			}
+			p, ds := check.Load("own.yaml", []byte(block+"\ndefaults: { "+c.defaults+spans+"default_action: deny, upstream_dns: 9.9.9.9 }\n"+rules))
+			if p == nil || slices.ContainsFunc(ds, func(d policy.Diagnostic) bool { return d.Code == "assumed" }) {
+				t.Fatal(ds)
+			}
+			own, err := compile.Compile(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return first.Settings.SampleAccept == own.Settings.SampleAccept && first.Settings.SampleDrop == own.Settings.SampleDrop
+		}
+		if !same(c.spans) {
+			t.Errorf("%q with %q: other spans than before", c.defaults, c.spans)
+		}
+		if c.spans != "" && same("") {
+			t.Errorf("%q: the warning is about nothing", c.defaults)
+		}
+	}
+}
+
 // firstMatch decides a flow that begins on the LAN, as the format was described.
 func firstMatch(doc firstDoc, f policy.Flow) bool {
 	in := func(v any, a netip.Addr) bool {
