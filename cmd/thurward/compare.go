@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +16,7 @@ import (
 	"github.com/thurward/thurward/internal/host/policy/diff"
 	"github.com/thurward/thurward/internal/host/policy/explain"
 	"github.com/thurward/thurward/internal/host/policy/prove"
+	"github.com/thurward/thurward/internal/host/policyview"
 	"github.com/thurward/thurward/internal/host/provenance"
 	"github.com/thurward/thurward/internal/host/verify"
 	"github.com/thurward/thurward/internal/host/vmm"
@@ -89,8 +88,7 @@ func showSigned(out io.Writer, r *verify.Report, current string) {
 // right one, whoever has written it down. It is nil if there is none.
 func (t *target) rules(path, digest string, signed *verify.Report) (file string, src []byte, err error) {
 	is := func(src []byte) (string, bool) {
-		sum := sha256.Sum256(src)
-		have := "sha256:" + hex.EncodeToString(sum[:])
+		have := policyview.Digest(src)
 		return have, have == digest
 	}
 	if t.policy != "" {

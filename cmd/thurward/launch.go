@@ -48,6 +48,7 @@ type launch struct {
 	name           string // of the firewall, for readers of the stream; "": its own
 	reader         readerMode
 	page           string         // "": none
+	policyFile     string         // rules.yaml of the image, for the page; "": what is found
 	pageToken      string         // file of the token of the page; "": beside the sockets
 	web            *dashboard.Web // by which the page is served; nil: plain HTTP
 	pageInsecure   bool           // for other hosts without TLS or authentication, too
@@ -102,7 +103,9 @@ func (l *launch) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.tell(img.Policy)
+	if err := l.tell(img); err != nil {
+		return err
+	}
 	topo := topology(img.Policy)
 	w, err := l.makeNetwork(topo)
 	if err != nil {

@@ -121,7 +121,7 @@ func completes(cmd *cobra.Command, flag string, values ...string) {
 
 // policyFlag adds the flag for the policy's file, which is the same in all commands.
 func policyFlag(cmd *cobra.Command, file *string, usage string) {
-	cmd.Flags().StringVarP(file, "file", "f", "rules.yaml", usage)
+	cmd.Flags().StringVarP(file, "file", "f", defaultPolicy, usage)
 	if err := cmd.MarkFlagFilename("file", "yaml", "yml"); err != nil {
 		panic(err) // no such flag: a mistake in this program
 	}

@@ -10,8 +10,6 @@ import (
 
 	"github.com/thurward/thurward/internal/host/dashboard"
 	"github.com/thurward/thurward/internal/host/ingest"
-	"github.com/thurward/thurward/internal/host/policy/ruletext"
-	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 // A readerMode is whether run reads the firewall's stream itself.
@@ -92,21 +90,6 @@ func (l *launch) openReader() (*dashboard.Receiver, error) {
 	return st, err
 }
 
-// ruleSets is how many sets of packets of each rule the page shows.
-const ruleSets = 4
-
-// tell has the page show the rules of a policy in words.
-func (l *launch) tell(p *ruleset.Policy) {
-	if p == nil || l.reader == readerNone || l.page == "" {
-		return
-	}
-	var all []dashboard.RuleText
-	for _, r := range ruletext.Of(p, ruleSets) {
-		all = append(all, dashboard.RuleText{ID: r.ID, Name: r.Name, Action: r.Action, Shadow: r.Shadow, Matches: r.Matches, More: r.More})
-	}
-	l.policies.Add(digestOf(p), append(all, dashboard.RuleText{ID: p.Settings.DefaultAction.DefaultRuleID(), Action: p.Settings.DefaultAction.String(), Matches: []string{"everything else"}}))
-}
-
 func (l *launch) sayReader(err error) {
 	if errors.Is(err, ingest.ErrInUse) {
 		l.say("another process reads the stream already (thurward-collector, or another run): " +
@@ -147,7 +130,7 @@ func parseReader(mode, page string, web *dashboard.Web, insecure bool) (readerMo
 		return readerMode(mode), "", nil
 	}
 	if err := dashboard.CheckPageFor(page, web, insecure); err != nil {
-		return "", "", fmt.Errorf("--page: %w", err)
+		return "", "", fmt.Errorf("--page: %w (for other hosts: --page-config, or --page-insecure)", err)
 	}
 	return readerMode(mode), page, nil
 }

@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,6 +21,7 @@ import (
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/policy/policytest"
+	"github.com/thurward/thurward/internal/host/provenance"
 	"github.com/thurward/thurward/internal/host/vmm"
 )
 
@@ -103,13 +107,14 @@ func TestReaderFlags(t *testing.T) {
 	}
 }
 
-// TestTell: the page shows the rules of an image that runs in words, by the digest that
-// the firewall says; without a page nothing is kept.
+// TestTell: the page shows the rules of an image that runs in words, and who may reach what
+// where its rules.yaml is at hand; another file is not taken for it, and refused if it is named.
 func TestTell(t *testing.T) {
-	p, ds := policy.Load("rules.yaml", []byte(policytest.SmallWorld+`defaults: { default_action: reject }
+	const text = policytest.SmallWorld + `defaults: { default_action: reject }
 rules:
   - { id: allow-web, name: "The web", action: accept, direction: egress, destination_port: 443, protocol: tcp }
-`))
+`
+	p, ds := policy.Load("rules.yaml", []byte(text))
 	if p == nil {
 		t.Fatal(ds)
 	}
@@ -117,34 +122,79 @@ rules:
 	if err != nil {
 		t.Fatal(err)
 	}
-	rs.Digest = [32]byte{0xab} // as guesttest's firewall says
-	path := filepath.Join(t.TempDir(), "vsock")
-	l := &launch{page: "127.0.0.1:0"}
-	l.tell(nil)
-	l.tell(rs)
-	st := &dashboard.Receiver{Guest: "unix:" + ingest.GuestSocket(path), Page: "unix:" + path + "_page", Policies: &l.policies}
-	if err := st.Open(); err != nil {
-		t.Fatal(err)
+	const rules, tables = `"text":{"id":"allow-web","name":"The web","action":"accept","matches":["egress tcp any -\u003e any :443"]}`, `{"known":true,"tables":[{"from":"lan"`
+	for name, c := range map[string]struct {
+		files       map[string]string
+		named       string
+		reach, fail string
+	}{
+		"no file":           {nil, "", `{"known":false}`, ""},
+		"here":              {map[string]string{"rules.yaml": text}, "", tables, ""},
+		"another here":      {map[string]string{"rules.yaml": text + "# changed\n"}, "", `{"known":false}`, ""},
+		"beside the image":  {map[string]string{"edge.img.yaml": text}, "", tables, ""},
+		"in the provenance": {map[string]string{"edge.img.provenance.json": statementOf(text)}, "", tables, ""},
+		"other provenance":  {map[string]string{"edge.img.provenance.json": statementOf(text + "#")}, "", `{"known":false}`, ""},
+		"named":             {map[string]string{"edge.yaml": text}, "edge.yaml", tables, ""},
+		"named, another":    {map[string]string{"edge.yaml": text + "#", "rules.yaml": text}, "edge.yaml", "", "edge.yaml is not the policy that the image was built from"},
+		"named, none":       {nil, "edge.yaml", "", "no such file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			t.Chdir(dir)
+			for f, text := range c.files {
+				if err := os.WriteFile(f, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l := &launch{page: "127.0.0.1:0", policyFile: c.named, errOut: io.Discard}
+			if err := l.tell(&vmm.Image{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.tell(&vmm.Image{Path: "edge.img", Policy: rs}); c.fail != "" || err != nil {
+				if err == nil || c.fail == "" || !strings.Contains(err.Error(), c.fail) {
+					t.Errorf("%v, want %q", err, c.fail)
+				}
+				return
+			}
+			path := filepath.Join(t.TempDir(), "vsock")
+			st := &dashboard.Receiver{Guest: "unix:" + ingest.GuestSocket(path), Page: "unix:" + path + "_page", Policies: &l.policies}
+			if err := st.Open(); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() { done <- st.Run(ctx) }()
+			defer func() { cancel(); <-done }()
+			g := &guesttest.Guest{Boot: "aa", WAN: "203.0.113.10/24", Start: time.Now().Add(-time.Hour)}
+			send, _ := guesttest.Dial(t, ingest.GuestSocket(path))
+			send(strings.Replace(g.Hello(time.Now()), guesttest.Policy, digestOf(rs), 1))
+			send(g.Snapshot()...)
+			until(t, func() bool { v := st.Model.Views(time.Now()); return len(v) == 1 && !v[0].Snapshot.IsZero() })
+			client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", path+"_page")
+			}}}
+			get := func(what string) string {
+				r, err := client.Get("http://localhost/api/v1/" + what + "?firewall=203.0.113.10")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Body.Close()
+				b, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return string(b)
+			}
+			if b := get("rules"); !strings.Contains(b, rules) {
+				t.Error(b)
+			}
+			until(t, func() bool { return strings.HasPrefix(get("reach"), c.reach) })
+		})
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- st.Run(ctx) }()
-	defer func() { cancel(); <-done }()
-	g := &guesttest.Guest{Boot: "aa", WAN: "203.0.113.10/24", Start: time.Now().Add(-time.Hour)}
-	send, _ := guesttest.Dial(t, ingest.GuestSocket(path))
-	send(g.Hello(time.Now()))
-	send(g.Snapshot()...)
-	until(t, func() bool { v := st.Model.Views(time.Now()); return len(v) == 1 && !v[0].Snapshot.IsZero() })
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", path+"_page")
-	}}}
-	r, err := client.Get("http://localhost/api/v1/rules?firewall=203.0.113.10")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Body.Close()
-	b, err := io.ReadAll(r.Body)
-	if err != nil || !strings.Contains(string(b), `"text":{"id":"allow-web","name":"The web","action":"accept","matches":["egress tcp any -\u003e any :443"]}`) {
-		t.Errorf("%v %s", err, b)
-	}
+}
+
+// statementOf returns a provenance that has a policy.
+func statementOf(policy string) string {
+	return fmt.Sprintf(`{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://slsa.dev/provenance/v1","subject":[{"name":"x","digest":{"sha256":"%064x"}}],"predicate":{"buildDefinition":{"buildType":%q,"resolvedDependencies":[{"name":%q,"content":%q}]}}}`,
+		1, provenance.BuildType, provenance.NamePolicy, base64.StdEncoding.EncodeToString([]byte(policy)))
 }

@@ -25,7 +25,7 @@ import (
 
 // runFlags is the command line of run.
 type runFlags struct {
-	image, vmm, machine, accel, lan, wan, vsock, memory, restart, args, reader, page, pageToken, pageConfig string
+	image, vmm, machine, accel, lan, wan, vsock, memory, restart, args, reader, page, pageToken, pageConfig, policy string
 
 	trusted      []string
 	pageInsecure bool
@@ -80,8 +80,9 @@ run itself does: it then serves a web page and metrics for Prometheus on loopbac
 (--page), and thurward events and thurward top follow what it reads. The page's
 URL, which run prints, has a token; Prometheus reads one from a file
 (--page-token). For other hosts the page needs TLS, and passwords or client
-certificates, by Prometheus' web configuration (--page-config). run prints the events
-that pass to the reader.
+certificates, by Prometheus' web configuration (--page-config). Its policy as a table of
+who may reach what needs the image's rules.yaml (-f). run prints the events that pass to
+the reader.
 
 With --state the image is the one that thurward deploy has put into the folder, which
 can be changed while the firewall runs; its name is the folder's unless --name says
@@ -150,6 +151,7 @@ run ends, with 0 if every step went as it should.`,
 	fl.UintVar(&f.vsockPort, "vsock-port", vmm.DefaultPort, "the host's vsock port to which they go; a Unix socket's path ends in it")
 	fl.StringVar(&f.reader, "reader", "auto", "auto: read them here unless another process does; none: leave them to a collector")
 	fl.StringVar(&f.page, "page", defaultPage, "address of the web page and the metrics, on loopback without --page-config; unix:PATH, or none")
+	fl.StringVarP(&f.policy, "file", "f", "", "the rules.yaml that the image was built from, for the page (default: its provenance's, or rules.yaml here, where it is that one)")
 	fl.StringVar(&f.pageConfig, "page-config", "", "serve the page by Prometheus' web configuration: TLS, passwords, client certificates")
 	fl.BoolVar(&f.pageInsecure, "page-insecure", false, "let --page be for other hosts without TLS or without authentication (the token is needed all the same)")
 	fl.StringVar(&f.pageToken, "page-token", "", "file of the token for the metrics (default PATH_token of --vsock, made if it does not exist)")
@@ -256,7 +258,10 @@ func (f *runFlags) launch() (*launch, error) {
 	if err := l.deployed(f.state); err != nil {
 		return nil, err
 	}
-	l.cpus, l.args, l.pageToken = f.cpus, f.args, f.pageToken
+	if f.policy != "" && f.state != "" {
+		return nil, errors.New("--file is the policy of one image, and --state is for a firewall whose image is changed; its folder keeps their policies")
+	}
+	l.cpus, l.args, l.pageToken, l.policyFile = f.cpus, f.args, f.pageToken, f.policy
 	return l, nil
 }
 

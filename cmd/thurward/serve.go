@@ -109,7 +109,9 @@ func (l *launch) start(h vmm.Hypervisor, kvm bool, opts vmm.RunOptions, path str
 	if err != nil {
 		return nil, err
 	}
-	l.tell(img.Policy)
+	if err := l.tell(img); err != nil {
+		return nil, err
+	}
 	nics, err := l.nics(img.Policy, topology(img.Policy), nil)
 	if err != nil {
 		return nil, err

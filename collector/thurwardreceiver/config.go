@@ -8,6 +8,8 @@ import (
 
 	"github.com/thurward/thurward/internal/host/dashboard"
 	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/pageweb"
+	"github.com/thurward/thurward/internal/host/policyview"
 )
 
 // Config is the receiver's part of the collector's configuration.
@@ -18,8 +20,15 @@ type Config struct {
 	// Tail is the Unix socket (unix:PATH) on which lines are served to thurward
 	// events and thurward top; empty: none.
 	Tail string `mapstructure:"tail"`
-	// Page is the loopback address of the web page, or unix:PATH; empty: none.
+	// Page is the address of the web page, or unix:PATH; empty: none. Without a
+	// PageConfig with TLS and authentication it is a loopback address.
 	Page string `mapstructure:"page"`
+	// PageConfig is a file in the format of Prometheus' web configuration, by which the
+	// page is served; empty: plain HTTP.
+	PageConfig string `mapstructure:"page_config"`
+	// Policies lists files, or patterns of filepath.Glob, among which the page looks for
+	// the rules.yaml of the policy that a firewall runs.
+	Policies []string `mapstructure:"policies"`
 	// Instance is the source of service.instance.id: wan_address or wan_mac, which
 	// stay the same through restarts, or boot.
 	Instance string `mapstructure:"instance"`
@@ -94,10 +103,24 @@ func (c *Config) Validate() error {
 	if c.MaxSeries < 1000 || c.MaxSeries > 1<<24 {
 		errs = append(errs, fmt.Errorf("max_series: %d is out of range (want 1000 to 16777216)", c.MaxSeries))
 	}
-	if c.Page != "" {
-		if err := dashboard.CheckPage(c.Page); err != nil {
-			errs = append(errs, fmt.Errorf("page: %w", err))
+	web, err := c.web()
+	if err != nil {
+		errs = append(errs, fmt.Errorf("page_config: %w", err))
+	} else if c.Page != "" {
+		if err := dashboard.CheckPageFor(c.Page, web, false); err != nil {
+			errs = append(errs, fmt.Errorf("page: %w (page_config names it)", err))
 		}
 	}
+	if err := (&policyview.Finder{Files: c.Policies}).Check(); err != nil {
+		errs = append(errs, fmt.Errorf("policies: %w", err))
+	}
 	return errors.Join(errs...)
+}
+
+// web reads the page's web configuration; nil: none.
+func (c *Config) web() (*dashboard.Web, error) {
+	if c.PageConfig == "" {
+		return nil, nil
+	}
+	return pageweb.Load(c.PageConfig)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"sync"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 
 	"github.com/thurward/thurward/internal/host/dashboard"
 	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/policyview"
 )
 
 // thurward is the receiver: one for the pipelines of all signals.
@@ -72,17 +72,13 @@ func (r *thurward) Start(_ context.Context, host component.Host) error {
 	if err != nil {
 		return err
 	}
-	var access dashboard.Access
-	session := ""
-	if on.page != nil {
-		if access, session, err = dashboard.PageAccess(r.cfg.Page, r.cfg.PageToken, rand.Reader); err != nil {
-			on.close()
-			return err
-		}
-	}
 	r.users = 1
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel, r.model, r.known = cancel, dashboard.NewModel(), newKnown()
+	if len(r.cfg.Policies) > 0 {
+		files := &policyview.Finder{Files: r.cfg.Policies, Say: func(format string, a ...any) { r.log.Warn(fmt.Sprintf(format, a...)) }}
+		r.model.Know(&dashboard.Policies{Look: files.Find})
+	}
 	r.hub = &ingest.Hub{Snapshot: r.model.Snapshot}
 	r.series, r.memory = newLedger(r.cfg.MaxSeries), &memory{total: r.cfg.QueueMiB << 20}
 	run := func(what string, f func() error) {
@@ -102,15 +98,8 @@ func (r *thurward) Start(_ context.Context, host component.Host) error {
 		r.log.Info("thurward events and thurward top may follow", zap.Stringer("address", on.tail.Addr()))
 	}
 	if on.page != nil {
-		srv := dashboard.Server(r.model.Page(time.Now, access))
-		context.AfterFunc(ctx, func() { srv.Close() })
-		run("the page", func() error {
-			if err := srv.Serve(dashboard.LimitPage(on.page)); !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
-		})
-		r.log.Info("the web page is up", zap.String("url", dashboard.PageURL(on.page.Addr(), session)))
+		run("the page", func() error { return on.page.Serve(ctx, r.model) })
+		r.log.Info("the web page is up", zap.String("url", on.page.URL()))
 	}
 	r.running.Go(func() { r.heartbeat(ctx) })
 	return nil
@@ -138,15 +127,19 @@ func (r *thurward) handler(ctx context.Context) *ingest.Handler {
 
 // sockets are the listeners of a receiver.
 type sockets struct {
-	guests     []net.Listener
-	tail, page net.Listener // nil: none
+	guests []net.Listener
+	tail   net.Listener        // nil: none
+	page   *dashboard.OpenPage // nil: none
 }
 
 func (s *sockets) close() {
-	for _, l := range append(s.guests, s.tail, s.page) {
+	for _, l := range append(s.guests, s.tail) {
 		if l != nil {
 			l.Close()
 		}
+	}
+	if s.page != nil {
+		s.page.Close()
 	}
 }
 
@@ -168,11 +161,13 @@ func (r *thurward) listen() (*sockets, error) {
 		s.tail = open(ingest.Listen(r.cfg.Tail))
 	}
 	if r.cfg.Page != "" {
-		l, err := dashboard.ListenPage(r.cfg.Page)
-		if err != nil {
-			err = fmt.Errorf("page: %w", err)
+		web, err := r.cfg.web()
+		if err == nil {
+			s.page, err = dashboard.Open(r.cfg.Page, web, false, r.cfg.PageToken, rand.Reader)
 		}
-		s.page = open(l, err)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("page: %w", err))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		s.close()

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -22,6 +25,7 @@ import (
 
 	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/ingest/guesttest"
+	"github.com/thurward/thurward/internal/host/policyview"
 )
 
 // rig is a running receiver with sinks behind it.
@@ -278,6 +282,65 @@ func TestReceiverInUse(t *testing.T) {
 	}
 }
 
+// TestPageKnowsPolicies: the page shows rules in words and who may reach what, for a policy
+// that comes to be among the files that the configuration names; it is served as the web
+// configuration says.
+func TestPageKnowsPolicies(t *testing.T) {
+	dir := t.TempDir()
+	web := filepath.Join(dir, "web.yml")
+	// htpasswd -nbBC 4 reader secret
+	if err := os.WriteFile(web, []byte("basic_auth_users: { reader: $2a$04$Q.q3ghEIQGWCNUiO6YPiPOFYO0oW.EK.maOmx8SOtqavQZUJ/7sZe }\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, nil, func(c *Config) {
+		c.Page, c.PageConfig, c.Policies = "unix:"+filepath.Join(dir, "page"), web, []string{filepath.Join(dir, "*.yaml")}
+	})
+	policy, err := os.ReadFile("../../rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "edge.yaml"), policy, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g := &guesttest.Guest{Boot: "b", WAN: "203.0.113.10/24", Start: time.Now().Add(-time.Hour)}
+	send, _ := guesttest.Dial(t, strings.TrimPrefix(r.cfg.Listen[0], "unix:"))
+	send(strings.Replace(g.Hello(time.Now()), guesttest.Policy, policyview.Digest(policy), 1))
+	send(g.Snapshot()...)
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, "page"))
+	}}}
+	get := func(what, password string) (int, string) {
+		req, err := http.NewRequest("GET", "http://localhost/api/v1/"+what+"?firewall=203.0.113.10", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.SetBasicAuth("reader", password)
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(b)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if _, b := get("reach", "secret"); strings.HasPrefix(b, `{"known":true,"tables":[{"from":"lan"`) {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal(b)
+		}
+	}
+	if code, b := get("rules", "secret"); code != 200 || !strings.Contains(b, `"rules":[{"id":"allow-web"`) || !strings.Contains(b, `"id":"default-deny","action":"deny","matches":["everything else"]`) {
+		t.Errorf("%d %s", code, b)
+	}
+	if code, b := get("reach", "guessed"); code != 401 {
+		t.Errorf("with another password: %d %s", code, b)
+	}
+}
+
 func TestConfig(t *testing.T) {
 	if err := defaultConfig().Validate(); err != nil {
 		t.Errorf("the default is refused: %v", err)
@@ -287,6 +350,33 @@ func TestConfig(t *testing.T) {
 	for _, want := range []string{`"tcp:1" is not an address`, "not a Unix socket", "wan_address, wan_mac or boot", "batch_size", "batch_timeout", "queue_size"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in %v", want, err)
+		}
+	}
+	// The page for other hosts.
+	dir := t.TempDir()
+	open, plain := filepath.Join(dir, "open.yml"), filepath.Join(dir, "plain.yml")
+	for file, text := range map[string]string{open: "basic_auth_users: {}\n", plain: "basic_auth_users: { a: $2y$10$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa }\n"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range []struct{ page, config, want string }{
+		{"192.0.2.1:9465", "", "other hosts need TLS and authentication"},
+		{"192.0.2.1:9465", open, "no certificate"},
+		{"192.0.2.1:9465", plain, "no certificate"},
+		{"127.0.0.1:9465", plain, ""},
+		{"127.0.0.1:9465", filepath.Join(dir, "none.yml"), "page_config: stat "},
+	} {
+		c := defaultConfig()
+		c.Page, c.PageConfig = p.page, p.config
+		if err := c.Validate(); (err == nil) != (p.want == "") || err != nil && !strings.Contains(err.Error(), p.want) {
+			t.Errorf("page %s, page_config %s: %v, want %q", p.page, p.config, err, p.want)
+		}
+	}
+	if c := defaultConfig(); true {
+		c.Policies = []string{"[a"}
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "policies: ") {
+			t.Errorf("a pattern that is none: %v", err)
 		}
 	}
 	h := ingest.Parse((&guesttest.Guest{Boot: "b", WAN: "203.0.113.10/24"}).Hello(time.Now())).Hello

@@ -3,6 +3,7 @@ package dashboard
 import (
 	"encoding/json"
 	"net/http"
+	"time"
 )
 
 // What the page asks for beside the views. Fields are those of its JSON.
@@ -17,7 +18,8 @@ type (
 	}
 	detailAnswer struct {
 		*Detail
-		Text *RuleText `json:"text,omitempty"`
+		Text   *RuleText `json:"text,omitempty"`   // of a rule
+		Groups []string  `json:"groups,omitempty"` // of the policy, that a host is in
 	}
 )
 
@@ -48,8 +50,9 @@ func (m *Model) rules(w http.ResponseWriter, r *http.Request) {
 	}
 	m.mu.Unlock()
 	out := rulesAnswer{Rules: make([]ruleAnswer, 0, len(all))}
+	policy := m.policies.find(digest, time.Now())
 	for _, n := range all {
-		out.Rules = append(out.Rules, ruleAnswer{n, hits[n.ID], m.policies.rule(digest, n.ID)})
+		out.Rules = append(out.Rules, ruleAnswer{n, hits[n.ID], policy.rule(n.ID)})
 	}
 	answer(w, out)
 }
@@ -68,16 +71,36 @@ func (m *Model) detail(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out := detailAnswer{Detail: d}
-	if kind == OfRule {
-		m.mu.Lock()
-		digest := ""
-		if f := m.firewalls[firewall]; f != nil {
-			digest = f.policy()
+	if policy := m.policyOf(firewall); policy != nil {
+		switch {
+		case kind == OfRule:
+			out.Text = policy.rule(key)
+		case kind == OfHost && policy.Groups != nil:
+			out.Groups = policy.Groups(key)
 		}
-		m.mu.Unlock()
-		out.Text = m.policies.rule(digest, key)
 	}
 	answer(w, out)
+}
+
+// reach answers with who may reach what by the policy of a firewall.
+func (m *Model) reach(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	b := reachJSON(nil)
+	if policy := m.policyOf(r.URL.Query().Get("firewall")); policy != nil {
+		b = policy.reach()
+	}
+	w.Write(b) //nolint:errcheck // the client has closed the connection
+}
+
+// policyOf returns the policy that a firewall says it runs, nil if it is not known.
+func (m *Model) policyOf(firewall string) *known {
+	m.mu.Lock()
+	digest := ""
+	if f := m.firewalls[firewall]; f != nil {
+		digest = f.policy()
+	}
+	m.mu.Unlock()
+	return m.policies.find(digest, time.Now())
 }
 
 func answer(w http.ResponseWriter, v any) {

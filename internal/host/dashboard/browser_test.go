@@ -17,6 +17,9 @@ import (
 
 	"github.com/thurward/thurward/internal/host/ingest"
 	"github.com/thurward/thurward/internal/host/ingest/guesttest"
+	"github.com/thurward/thurward/internal/host/policy/check"
+	"github.com/thurward/thurward/internal/host/policy/compile"
+	"github.com/thurward/thurward/internal/host/policy/matrix"
 )
 
 const evil = `<img src=x onerror=document.title=1>`
@@ -99,7 +102,12 @@ func TestPageInBrowser(t *testing.T) {
 	b := newBrowser(t)
 	m := filled(time.Now())
 	m.policies = &Policies{}
-	m.policies.Add(guesttest.Policy, []RuleText{{ID: "allow-web", Name: evil, Action: "accept", Matches: []string{"egress tcp any -> any :443", evil}, More: 3}})
+	m.policies.Add(Policy{Digest: guesttest.Policy, Rules: []RuleText{{ID: "allow-web", Name: evil, Action: "accept", Matches: []string{"egress tcp any -> any :443", evil}, More: 3}},
+		Groups: func(a string) []string { return []string{"$" + a + evil} },
+		Reach: func() (any, error) {
+			return []matrix.Table{{From: "lan", Title: "From the LAN", Left: evil, Heads: []matrix.Head{{Label: evil, Addresses: []string{evil}}},
+				Rows: []matrix.Row{{Service: evil, Names: []string{evil}, Cells: []matrix.Shown{{Text: evil, Kind: matrix.KindSome, Rules: []string{evil}}}}}}, {From: "wan", Title: "From the WAN", Rows: []matrix.Row{}}}, nil
+		}})
 	address, session := served(t, m)
 	if dom := b.run(address, "--dump-dom"); !strings.Contains(dom, `<section id="locked">`) || strings.Contains(dom, "203.0.113.10") {
 		t.Errorf("without a token:\n%s", dom)
@@ -110,7 +118,8 @@ func TestPageInBrowser(t *testing.T) {
 			`<line class="axis"`, `text-anchor="end">5 k</text>`, "bit/s</b>"},
 		"&view=policy": {"5 rules, 0 of them have not decided", "egress tcp any -&gt; any :443", "and 3 more", `class="chip accept"`, `class="spark"`, ">312 000<"},
 		"&fw=203.0.113.20&view=rule&key=" + url.QueryEscape("allow-web"): {`<span id="about"><span class="none">rule </span>allow-web</span>`, `aria-label="Hits"`, "github.com", "203.0.113.20 is connected"},
-		"&view=host&key=10.0.0.9":                         {"<span class=\"none\">host </span>10.0.0.9", "&lt;img src=x onerror", "<h2>Names</h2>"},
+		"&view=host&key=10.0.0.9":                         {"<span class=\"none\">host </span>10.0.0.9", "&lt;img src=x onerror", "<h2>Names</h2>", "in $10.0.0.9&lt;img"},
+		"&view=reach":                                     {"<h2>From the LAN</h2>", `<span class="cell some">&lt;img`, "<h2>From the WAN</h2>", "nothing is reached"},
 		"&view=name&key=" + url.QueryEscape(evil):         {"<span class=\"none\">name </span>&lt;img src=x", "10.0.0.9"},
 		"&view=rule&key=" + url.QueryEscape(evil+"other"): {"<span class=\"none\">rule </span>&lt;img src=x", "no verdicts yet"},
 	} {
@@ -154,7 +163,7 @@ func demonstration(now time.Time) *Model {
 	for _, r := range rules {
 		texts = append(texts, RuleText{ID: r.id, Action: r.action, Matches: []string{r.matches}})
 	}
-	m.policies.Add(guesttest.Policy, texts)
+	m.policies.Add(Policy{Digest: guesttest.Policy, Rules: texts, Reach: branch})
 	totals := make([]float64, len(rules))
 	bytes := [2]float64{}
 	const points = 700
@@ -218,6 +227,28 @@ func demonstration(now time.Time) *Model {
 	return m
 }
 
+// branch returns who may reach what by examples/branch.yaml, of which the demonstration is.
+func branch() (any, error) {
+	const file = "../../../examples/branch.yaml"
+	src, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	p, ds := check.Load(file, src)
+	if p == nil {
+		return nil, fmt.Errorf("%v", ds)
+	}
+	rs, err := compile.Compile(p)
+	if err != nil {
+		return nil, err
+	}
+	m, err := matrix.Compute(p, rs)
+	if err != nil {
+		return nil, err
+	}
+	return m.Tables(false), nil
+}
+
 // TestScreenshots writes the pictures of docs/images into the folder that
 // PAGE_SCREENSHOTS names; pngquant (64 colours) then makes them small.
 func TestScreenshots(t *testing.T) {
@@ -229,7 +260,7 @@ func TestScreenshots(t *testing.T) {
 	address, session := served(t, demonstration(time.Now()))
 	for _, c := range []struct{ name, view, size, scheme string }{
 		{"page", "&range=3600", "1280,900", "1"}, {"page-policy", "&view=policy", "1280,690", "1"},
-		{"page-rule", "&view=rule&key=staff-web&range=3600", "1280,820", "1"}, {"page-dark", "&range=3600", "1280,900", "0"},
+		{"page-reach", "&view=reach", "1280,900", "1"}, {"page-rule", "&view=rule&key=staff-web&range=3600", "1280,820", "1"}, {"page-dark", "&range=3600", "1280,900", "0"},
 	} {
 		b.run(address+"#token="+session+c.view, "--blink-settings=preferredColorScheme="+c.scheme, "--window-size="+c.size, "--hide-scrollbars", "--screenshot="+filepath.Join(dir, c.name+".png"))
 	}

@@ -239,9 +239,9 @@ func TestPage(t *testing.T) {
 	// Rules in words, and one of them.
 	m.policies = &Policies{}
 	for i := range 2 * maxPolicies {
-		m.policies.Add(fmt.Sprint("sha256:", i), nil)
+		m.policies.Add(Policy{Digest: fmt.Sprint("sha256:", i)})
 	}
-	m.policies.Add("sha256:ab", []RuleText{{ID: "b", Action: "accept", Matches: []string{"everything"}}})
+	m.policies.Add(Policy{Digest: "sha256:ab", Rules: []RuleText{{ID: "b", Action: "accept", Matches: []string{"everything"}}}})
 	if n := len(m.policies.all); n != maxPolicies {
 		t.Errorf("%d policies are remembered", n)
 	}

@@ -227,7 +227,7 @@ func TestPageByHand(t *testing.T) {
 		t.Errorf("dark is %s, as light", dark)
 	}
 	// The policy, what never decided, and one rule.
-	b.mouse("#views button:last-child", 0.5, 0.5, true)
+	b.mouse("#views button:nth-child(2)", 0.5, 0.5, true)
 	const rows = "document.querySelectorAll('#policyrules tbody tr').length"
 	b.is(rows, "14")
 	b.expect("document.getElementById('rulecount').textContent", "14 rules, 2 of them have not decided")
@@ -242,6 +242,13 @@ func TestPageByHand(t *testing.T) {
 	b.expect("document.getElementById('detailtext').textContent", "security.debian.org")
 	b.mouse("#back", 0.5, 0.5, true)
 	b.is(rows, "1")
+	// Who may reach what, and by which rules; a cell leads to one of them.
+	b.mouse("#views button:nth-child(3)", 0.5, 0.5, true)
+	b.is("document.querySelectorAll('#reachtables article').length", "2")
+	b.mouse("#reachtables .cell.all", 0.5, 0.5, false)
+	b.expect("document.getElementById('reachrules').textContent", ", by ")
+	b.mouse("#reachrules a", 0.5, 0.5, true)
+	b.expect("document.getElementById('about').textContent", "rule ")
 	// A verdict says whom it is about.
 	b.mouse("#views button:first-child", 0.5, 0.5, true)
 	b.is("document.getElementById('overview').hidden || document.getElementById('verdicts').hidden", "false")

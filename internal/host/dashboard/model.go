@@ -31,6 +31,9 @@ func NewModel() *Model {
 	return &Model{firewalls: map[string]*firewall{}, open: map[*ingest.Source]*firewall{}, most: maxTotal}
 }
 
+// Know has the page show policies. It is called before anything is served.
+func (m *Model) Know(p *Policies) { m.policies = p }
+
 // Add adds a line of a source, received at now. A firewall keeps its state when it
 // boots again, except for its metrics. If the line ends a snapshot of metrics Add
 // returns the snapshot, otherwise nil.

@@ -63,6 +63,7 @@ func (m *Model) Page(now func() time.Time, access Access) http.Handler {
 	})
 	mux.HandleFunc("GET /api/v1/rules", m.rules)
 	mux.HandleFunc("GET /api/v1/detail", m.detail)
+	mux.HandleFunc("GET /api/v1/reach", m.reach)
 	slots := make(chan struct{}, scrapes)
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		late := time.NewTimer(scrapeWait)
@@ -160,29 +161,16 @@ func CheckPage(address string) error {
 	return nil
 }
 
-// CheckPageFor is CheckPage for a page that web serves, which may be nil: with TLS and
-// authentication the page may be for other hosts. insecure lets it be without.
-func CheckPageFor(address string, web *Web, insecure bool) error {
-	err := CheckPage(address)
-	if err == nil || strings.HasPrefix(address, "unix:") {
-		return err
-	}
-	_, port, split := net.SplitHostPort(address)
-	if split != nil {
+// checkPort checks the port of an address.
+func checkPort(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
 		return err
 	}
 	if _, bad := strconv.ParseUint(port, 10, 16); bad != nil {
 		return fmt.Errorf("%q: %q is no port", address, port)
 	}
-	switch {
-	case insecure || web != nil && web.TLS && web.Authenticates:
-		return nil
-	case web == nil:
-		return fmt.Errorf("%q is not a loopback address: other hosts need TLS and authentication (--page-config), or --page-insecure", address)
-	case !web.TLS:
-		return fmt.Errorf("%q is not a loopback address, and the web configuration has no certificate (tls_server_config), so that passwords could be read on the way; or say --page-insecure", address)
-	}
-	return fmt.Errorf("%q is not a loopback address, and the web configuration asks nobody who he is: it needs basic_auth_users, or client_auth_type: RequireAndVerifyClientCert; or say --page-insecure", address)
+	return nil
 }
 
 // ListenPage listens on the address of a page. A Unix socket is for its owner only.

@@ -1,8 +1,10 @@
 package dashboard
 
 import (
+	"encoding/json"
 	"slices"
 	"sync"
+	"time"
 )
 
 // A RuleText is a rule of a policy in words.
@@ -15,49 +17,116 @@ type RuleText struct {
 	More    int      `json:"more,omitempty"` // sets that are left out
 }
 
-// maxPolicies is how many policies are remembered; beyond it the oldest is forgotten.
-const maxPolicies = 8
+// A Policy is what the page shows of a policy beside what its firewall counts.
+type Policy struct {
+	Digest string // as HELLO has it
+	Rules  []RuleText
+	// Reach returns who may reach what, as tables for the page, or why not. It is called
+	// once, and may take seconds. nil: only what an image holds is known.
+	Reach func() (any, error)
+	// Groups returns the groups of the policy that an address is in; may be nil.
+	Groups func(address string) []string
+}
 
-// Policies are the policies whose rules are known, by their digest as HELLO has it. It is
-// safe for concurrent use; the zero value is empty, and so is nil.
+// Bounds of what is remembered, and of looking for more.
+const (
+	maxPolicies = 8                // beyond it the oldest is forgotten
+	lookPause   = 10 * time.Second // after a policy that was not found
+)
+
+// Policies are the policies that are known, by their digest. It is safe for concurrent
+// use; the zero value is empty, and so is nil.
 type Policies struct {
-	mu  sync.Mutex
-	all []known
+	// Look finds a policy that is not known yet; may be nil, and may return nil.
+	Look func(digest string) *Policy
+
+	mu     sync.Mutex
+	all    []*known
+	missed time.Time // when Look last found nothing
 }
 
 type known struct {
-	digest string
-	rules  []RuleText
-	at     map[string]int
+	Policy
+	at    map[string]int // index into Rules, by id
+	reach func() []byte  // JSON
 }
 
-// Add adds a policy.
-func (p *Policies) Add(digest string, rules []RuleText) {
-	k := known{digest, rules, map[string]int{}}
-	for i := range rules {
-		k.at[rules[i].ID] = i
-	}
+// Add adds a policy. What knows more of it takes the place of what was there.
+func (p *Policies) Add(add Policy) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.all = slices.DeleteFunc(p.all, func(o known) bool { return o.digest == digest })
+	p.add(add)
+}
+
+func (p *Policies) add(add Policy) *known {
+	if i := slices.IndexFunc(p.all, func(o *known) bool { return o.Digest == add.Digest }); i >= 0 {
+		if p.all[i].Reach != nil && add.Reach == nil {
+			return p.all[i]
+		}
+		p.all = slices.Delete(p.all, i, i+1)
+	}
+	k := &known{Policy: add, at: map[string]int{}}
+	for i := range add.Rules {
+		k.at[add.Rules[i].ID] = i
+	}
+	k.reach = sync.OnceValue(func() []byte { return reachJSON(add.Reach) })
 	if p.all = append(p.all, k); len(p.all) > maxPolicies {
 		p.all = p.all[1:]
 	}
+	return k
 }
 
-// rule returns a rule of a policy, nil if it is not known.
-func (p *Policies) rule(digest, id string) *RuleText {
-	if p == nil {
+// find returns a policy, nil if it is not known.
+func (p *Policies) find(digest string, now time.Time) *known {
+	if p == nil || digest == "" {
 		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i := range p.all {
-		if k := &p.all[i]; k.digest == digest {
-			if n, ok := k.at[id]; ok {
-				return &k.rules[n]
-			}
+	for _, k := range p.all {
+		if k.Digest == digest {
+			return k
 		}
 	}
+	if since := now.Sub(p.missed); p.Look == nil || since >= 0 && since < lookPause {
+		return nil
+	}
+	if found := p.Look(digest); found != nil {
+		return p.add(*found)
+	}
+	p.missed = now
 	return nil
+}
+
+// rule returns a rule, nil if it is not known.
+func (k *known) rule(id string) *RuleText {
+	if k == nil {
+		return nil
+	}
+	if n, ok := k.at[id]; ok {
+		return &k.Rules[n]
+	}
+	return nil
+}
+
+// A reachAnswer is the page's JSON of who may reach what. Known is whether the policy is.
+type reachAnswer struct {
+	Known  bool   `json:"known"`
+	Why    string `json:"why,omitempty"` // there are no tables
+	Tables any    `json:"tables,omitempty"`
+}
+
+func reachJSON(reach func() (any, error)) []byte {
+	a := reachAnswer{Known: reach != nil}
+	if reach != nil {
+		tables, err := reach()
+		if a.Tables = tables; err != nil {
+			a.Why = err.Error()
+		}
+	}
+	b, err := json.Marshal(a)
+	if err != nil {
+		b, _ = json.Marshal(reachAnswer{Known: true, Why: err.Error()})
+	}
+	return b
 }

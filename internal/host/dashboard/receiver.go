@@ -3,12 +3,9 @@ package dashboard
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -36,20 +33,19 @@ type Receiver struct {
 	// Say is called about connections that are refused or cut off; may be nil.
 	Say func(format string, a ...any)
 
-	Model  *Model
-	Hub    *ingest.Hub
-	guest  net.Listener
-	tail   net.Listener
-	page   net.Listener
-	key    string // the session's token
-	access Access
+	Model *Model
+	Hub   *ingest.Hub
+	guest net.Listener
+	tail  net.Listener
+	page  *OpenPage
 }
 
 // Open begins to listen. If an address is in use the error wraps
 // ingest.ErrInUse.
 func (r *Receiver) Open() error {
 	r.Model, r.Hub = NewModel(), &ingest.Hub{}
-	r.Model.more, r.Model.policies = r.More, r.Policies
+	r.Model.more = r.More
+	r.Model.Know(r.Policies)
 	r.Hub.Snapshot = r.Model.Snapshot
 	var err error
 	if r.guest, err = ingest.Listen(r.Guest); err != nil {
@@ -62,91 +58,43 @@ func (r *Receiver) Open() error {
 		}
 	}
 	if r.Page != "" {
-		if err = CheckPageFor(r.Page, r.Web, r.Insecure); err == nil {
-			r.page, err = listenPage(r.Page)
-		}
-		if err != nil {
+		if r.page, err = Open(r.Page, r.Web, r.Insecure, r.Token, rand.Reader); err != nil {
 			r.Close()
 			return fmt.Errorf("the page: %w", err)
 		}
-		if r.Web != nil && r.Web.Authenticates {
-			r.access.Open = true
-		} else if r.access, r.key, err = PageAccess(r.Page, r.Token, rand.Reader); err != nil {
-			r.Close()
-			return err
-		}
-		r.access.AnyHost = CheckPage(r.Page) != nil
 	}
 	return nil
 }
 
-// PageAccess returns who may read the page at an address: on a Unix socket those
-// who may open it, otherwise those who have the session's token, which it returns
-// too, or the token of a file, if one is named.
-func PageAccess(address, file string, random io.Reader) (a Access, session string, err error) {
-	if strings.HasPrefix(address, "unix:") {
-		return Access{Open: true}, "", nil
-	}
-	if session, err = NewToken(random); err != nil {
-		return Access{}, "", err
-	}
-	a.Tokens = []string{session}
-	if file != "" {
-		t, err := TokenFile(file, random)
-		if err != nil {
-			return Access{}, "", err
-		}
-		a.Tokens = append(a.Tokens, t)
-	}
-	return a, session, nil
-}
-
-// PageURL returns the page's URL, "" if there is none. The token is in the
-// fragment, which browsers do not send.
+// PageURL returns the page's URL, "" if there is none.
 func (r *Receiver) PageURL() string {
 	if r.page == nil {
 		return ""
 	}
-	u := PageURL(r.page.Addr(), r.key)
-	if r.Web != nil && r.Web.TLS {
-		u = strings.Replace(u, "http:", "https:", 1)
-	}
-	return u
+	return r.page.URL()
 }
 
-// PageURL returns the URL of a page with its session's token.
-func PageURL(at net.Addr, session string) string {
-	if at.Network() == "unix" {
-		return "unix:" + at.String()
-	}
-	if session == "" {
-		return "http://" + at.String() + "/"
-	}
-	return "http://" + at.String() + "/#token=" + session
-}
-
-// MetricsURL returns the URL of the metrics for Prometheus, "" if there is no page
-// or it is on a Unix socket, from which Prometheus cannot read.
+// MetricsURL returns the URL of the metrics for Prometheus, "" if there is none.
 func (r *Receiver) MetricsURL() string {
-	if r.page == nil || r.page.Addr().Network() == "unix" {
+	if r.page == nil {
 		return ""
 	}
-	if r.Web != nil && r.Web.TLS {
-		return "https://" + r.page.Addr().String() + "/metrics"
-	}
-	return "http://" + r.page.Addr().String() + "/metrics"
+	return r.page.MetricsURL()
 }
 
 // AsksItself reports whether the page's clients show a token; otherwise the web
 // configuration, or the page's socket, decides who they are.
-func (r *Receiver) AsksItself() bool { return len(r.access.Tokens) > 0 }
+func (r *Receiver) AsksItself() bool { return r.page != nil && len(r.page.access.Tokens) > 0 }
 
 // Close closes the listeners, as Run does at its end.
 func (r *Receiver) Close() {
-	for _, l := range []net.Listener{r.guest, r.tail, r.page} {
+	for _, l := range []net.Listener{r.guest, r.tail} {
 		if l != nil {
 			l.Close()
 		}
+	}
+	if r.page != nil {
+		r.page.Close()
 	}
 }
 
@@ -191,19 +139,7 @@ func (r *Receiver) Run(ctx context.Context) error {
 		run("followers", func() error { return r.Hub.Serve(ctx, r.tail) })
 	}
 	if r.page != nil {
-		srv := Server(r.Model.Page(time.Now, r.access))
-		stop := context.AfterFunc(ctx, func() { srv.Close() })
-		defer stop()
-		run("page", func() error {
-			serve := func(l net.Listener, s *http.Server) error { return s.Serve(l) }
-			if r.Web != nil {
-				serve = r.Web.Serve
-			}
-			if err := serve(LimitPage(r.page), srv); !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
-		})
+		run("page", func() error { return r.page.Serve(ctx, r.Model) })
 	}
 	wg.Wait()
 	return failed

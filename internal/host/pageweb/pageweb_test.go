@@ -327,7 +327,7 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	st := &dashboard.Receiver{Guest: "unix:" + filepath.Join(dir, "g"), Page: "0.0.0.0:0"}
-	if err := st.Open(); err == nil || !strings.Contains(err.Error(), "page-config") {
+	if err := st.Open(); err == nil || !strings.Contains(err.Error(), "by a web configuration") {
 		t.Errorf("open: %v", err)
 	}
 	// Told explicitly, the token is still needed.

@@ -52,29 +52,33 @@ async function show(now) {
   for (const id of ["views", "ranges"]) $(id).hidden = views.length === 0;
   if (!views.length) { $("state").textContent = ""; $("state").className = ""; return; }
   const v = shown(), at = place(), turn = ++answers, of = "firewall=" + encodeURIComponent(v.name);
-  buttons($("firewalls"), views.length > 1 ? views.map((w) => [w.name, w.name]) : [], v.name, (fw) => hash({fw, view: at.view === "policy" ? "policy" : ""}));
-  buttons($("views"), [["Overview", ""], ["Policy", "policy"]], at.view, (view) => hash({view}));
+  buttons($("firewalls"), views.length > 1 ? views.map((w) => [w.name, w.name]) : [], v.name, (fw) => hash({fw, view: ["policy", "reach"].includes(at.view) ? at.view : ""}));
+  buttons($("views"), [["Overview", ""], ["Policy", "policy"], ["Reach", "reach"]], at.view, (view) => hash({view}));
   buttons($("ranges"), ranges, range(), (r) => hash({range: r, key: at.key}));
   $("state").className = v.connected ? "up" : "down";
   $("state").textContent = v.connected ? `${v.name} is connected, up ${span(since(v.booted))}` : `${v.name} is not connected; its last line came ${span(since(v.last_line))} ago`;
   $("build").textContent = `version ${v.version || "unknown"}, commit ${v.git_sha || "unknown"}, policy ${v.policy || "unknown"}, clock ${v.clock || "unknown"}, LAN ${v.lan || "?"}, WAN ${v.wan || "?"}`;
   const one = ["rule", "host", "name"].includes(at.view) && at.key !== "";
+  const plain = at.view === "policy" || at.view === "reach"; // about the policy, without history
   let answer, text;
   if (one) {
     answer = await ask(`api/v1/detail?${of}&kind=${at.view}&key=${encodeURIComponent(at.key)}`);
     text = answer.text;
   } else if (at.view === "policy") {
     answer = await ask(`api/v1/rules?${of}`);
+  } else if (at.view === "reach" && reached !== of + v.policy) {
+    answer = await ask(`api/v1/reach?${of}`);
   }
   if (turn !== answers || held && !now) return; // something else was asked for meanwhile
-  $("overview").hidden = one || at.view === "policy";
+  $("overview").hidden = one || plain;
   $("policy").hidden = at.view !== "policy";
+  $("reach").hidden = at.view !== "reach";
   $("detail").hidden = !one;
-  $("verdicts").hidden = at.view === "policy";
-  $("ranges").hidden = at.view === "policy";
+  $("verdicts").hidden = $("ranges").hidden = plain;
   $("back").href = hash({view: at.view === "rule" ? "policy" : ""});
   if (one) detail(answer, text, range());
   else if (at.view === "policy") policy(answer);
+  else if (at.view === "reach") { if (answer) reach(answer, of + v.policy); }
   else { overview(v, range()); verdicts(v.recent); }
 }
 

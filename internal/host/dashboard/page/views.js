@@ -83,7 +83,7 @@ function detail(d, text, range) {
   if (d.rule) tiles.push(tile("per second", num(d.rule.rate), "packets"), tile("accepted", whole(d.rule.accepts), "packets"), tile("dropped", whole(d.rule.drops), "packets"),
     tile("last hit", lastHit(d.rule.last_hit) || "–", lastHit(d.rule.last_hit) ? "" : "not since this page's receiver began"));
   $("detailtiles").replaceChildren(...tiles);
-  $("detailtext").replaceChildren(...(text ? [el("span", {class: "chip " + text.action}, text.action), " ", text.name || "", matches(text)] : []));
+  $("detailtext").replaceChildren(...(text ? [el("span", {class: "chip " + text.action}, text.action), " ", text.name || "", matches(text)] : d.groups ? ["in ", d.groups.join(", ")] : []));
   $("detailplot").replaceChildren(...(d.hits ? [chart("Hits", "/s", d.hits, [["rate", "packets"]], chartWidth($("detailplot"), 1), range)] : []));
   const lists = [];
   for (const [title, kind, all] of [["Rules", "rule", d.rules], ["Sources", "host", d.sources], ["Destinations", "host", d.destinations], ["Names", "name", d.names], ["Verdicts", "", d.actions]]) {

@@ -9,6 +9,7 @@
 //	matrix.go    from rules to classes and cells
 //	grid.go      what is the same
 //	words.go     names for sets
+//	table.go     what is shown of it
 //	text.go      for a terminal, and Markdown
 //	svg.go       a picture
 //

@@ -163,14 +163,7 @@ func (d *svg) cell(v *Service, src *Source, c *Cell, x, y, width, h int, words b
 		return
 	}
 	fmt.Fprintf(d, "%s\nby %s</title>", escaped(c.words(), maxText), escaped(strings.Join(c.Rules, ", "), maxText))
-	class := "some"
-	switch {
-	case c.Everywhere && len(v.Names) > 0:
-		class = "name"
-	case c.Everywhere:
-		class = "all"
-	}
-	fmt.Fprintf(d, `<rect class="%s" x="%d" y="%d" width="%d" height="%d" rx="6"/>`, class, x, y, width, h)
+	fmt.Fprintf(d, `<rect class="%s" x="%d" y="%d" width="%d" height="%d" rx="6"/>`, v.kind(c), x, y, width, h)
 	if !words {
 		d.WriteString("</g>")
 		return

@@ -68,45 +68,44 @@ func (s Side) cut(all bool) (Side, string) {
 // Write prints the matrix as tables no wider than width, where that is possible. Without
 // all it leaves out much of a large one, and says so.
 func (m *Matrix) Write(w io.Writer, width int, all bool) {
-	for i := range m.Sides {
-		s, left := m.Sides[i].cut(all)
+	for i, t := range m.Tables(all) {
 		if i > 0 {
 			printable.Fprintf(w, "\n")
 		}
-		printable.Fprintf(w, "%s\n", s.title())
-		if len(s.Services) == 0 {
+		printable.Fprintf(w, "%s\n", t.Title)
+		if len(t.Rows) == 0 {
 			printable.Fprintf(w, "  nothing is reached\n")
 			continue
 		}
-		s.write(w, width)
-		if left != "" {
-			printable.Fprintf(w, "  %s\n", left)
+		t.write(w, width)
+		if t.Left != "" {
+			printable.Fprintf(w, "  %s\n", t.Left)
 		}
 	}
 }
 
-// write prints a side, its sources in as many blocks as are needed.
-func (s *Side) write(w io.Writer, width int) {
+// write prints a table, its columns in as many blocks as are needed.
+func (t *Table) write(w io.Writer, width int) {
 	const gap = 2
-	first := 0
-	for i := range s.Services {
-		first = max(first, columns(s.Services[i].title(1)))
+	services := 0
+	for i := range t.Rows {
+		services = max(services, columns(t.Rows[i].Service))
 	}
-	widths := make([]int, len(s.Sources))
-	for j := range s.Sources {
-		widths[j] = columns(s.Sources[j].Label)
-		for i := range s.Services {
-			widths[j] = max(widths[j], columns(s.Services[i].Cell(j).words()))
+	widths := make([]int, len(t.Heads))
+	for j := range t.Heads {
+		widths[j] = columns(t.Heads[j].Label)
+		for i := range t.Rows {
+			widths[j] = max(widths[j], columns(t.Rows[i].Cells[j].Text))
 		}
 	}
-	for from := 0; from < len(s.Sources); {
-		to, used := from, gap+first
-		for to < len(s.Sources) && (to == from || used+gap+widths[to] <= width) {
+	for from := 0; from < len(t.Heads); {
+		to, used := from, gap+services
+		for to < len(t.Heads) && (to == from || used+gap+widths[to] <= width) {
 			used += gap + widths[to]
 			to++
 		}
 		line := func(head string, cell func(j int) string) {
-			b := strings.Repeat(" ", gap) + pad(head, first)
+			b := strings.Repeat(" ", gap) + pad(head, services)
 			for j := from; j < to; j++ {
 				b += strings.Repeat(" ", gap) + pad(cell(j), widths[j])
 			}
@@ -115,9 +114,9 @@ func (s *Side) write(w io.Writer, width int) {
 		if from > 0 {
 			printable.Fprintf(w, "\n")
 		}
-		line("", func(j int) string { return s.Sources[j].Label })
-		for i := range s.Services {
-			line(s.Services[i].title(1), func(j int) string { return s.Services[i].Cell(j).words() })
+		line("", func(j int) string { return t.Heads[j].Label })
+		for i := range t.Rows {
+			line(t.Rows[i].Service, func(j int) string { return t.Rows[i].Cells[j].Text })
 		}
 		from = to
 	}
@@ -137,32 +136,31 @@ func pad(s string, n int) string {
 // WriteMarkdown prints the matrix as tables of GitHub's Markdown. What the policy says stands
 // in code spans.
 func (m *Matrix) WriteMarkdown(w io.Writer, all bool) {
-	for i := range m.Sides {
-		s, left := m.Sides[i].cut(all)
+	for i, t := range m.Tables(all) {
 		if i > 0 {
 			printable.Fprintf(w, "\n")
 		}
-		printable.Fprintf(w, "### %s\n\n", s.title())
-		if len(s.Services) == 0 {
+		printable.Fprintf(w, "### %s\n\n", t.Title)
+		if len(t.Rows) == 0 {
 			printable.Fprintf(w, "nothing is reached\n")
 			continue
 		}
 		row := func(cells []string) { printable.Fprintf(w, "| %s |\n", strings.Join(cells, " | ")) }
 		head, rule := []string{""}, []string{"---"}
-		for j := range s.Sources {
-			head, rule = append(head, diff.Cell(s.Sources[j].Label)), append(rule, "---")
+		for _, h := range t.Heads {
+			head, rule = append(head, diff.Cell(h.Label)), append(rule, "---")
 		}
 		row(head)
 		row(rule)
-		for k := range s.Services {
-			cells := []string{diff.Cell(s.Services[k].title(1))}
-			for j := range s.Sources {
-				cells = append(cells, diff.Cell(s.Services[k].Cell(j).words()))
+		for _, r := range t.Rows {
+			cells := []string{diff.Cell(r.Service)}
+			for _, c := range r.Cells {
+				cells = append(cells, diff.Cell(c.Text))
 			}
 			row(cells)
 		}
-		if left != "" {
-			printable.Fprintf(w, "\n%s\n", left)
+		if t.Left != "" {
+			printable.Fprintf(w, "\n%s\n", t.Left)
 		}
 	}
 }
