@@ -3,7 +3,6 @@ package importing
 import (
 	"bytes"
 	"fmt"
-	"net/netip"
 
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/replay"
@@ -96,7 +95,7 @@ func (k *kernel) judge(in int, ds []datagram) (o outcome) {
 type guard struct {
 	a      *about
 	policy *ruleset.Policy
-	snat   []netip.Prefix // whose sources are translated
+	snat   []policy.SNAT
 	fw     *replay.Firewall
 	out    [2][][]byte
 	lan    int
@@ -111,7 +110,7 @@ func newGuard(a *about, p *ruleset.Policy, of *policy.Policy) *guard {
 		if !s.Source.IsValid() {
 			s.Source = of.LAN().Prefix.Masked()
 		}
-		g.snat = append(g.snat, s.Source)
+		g.snat = append(g.snat, s)
 	}
 	return g
 }

@@ -1,5 +1,7 @@
 package importer
 
+import "strings"
+
 const redirectDNS = "-A PREROUTING -i eth1 -p udp --dport 53 -j REDIRECT --to-ports 53\n" +
 	"-A PREROUTING -i eth1 -p tcp --dport 53 -j REDIRECT --to-ports 53\n"
 
@@ -86,4 +88,47 @@ var ownAttacks = []attack{
 		about: []about{{"stricter", "whether the router answers", Packet{FromLAN: true, Protocol: 17,
 			Src: 0x0a000007, Dst: 0xcb00710a, SrcPort: 9, Port: 53}}},
 	},
+	{
+		name: "a proxy for DNS that one host may pass by",
+		rules: tables("-A PREROUTING ! -s 10.0.0.2 -i eth1 -p udp --dport 53 -j REDIRECT --to-ports 53\n"+masquerade,
+			answers+"-A INPUT -i eth1 -p udp --dport 53 -j ACCEPT\n-A FORWARD -i eth1 -j ACCEPT\n"),
+		o: router,
+		about: []about{{"differs", "dns.intercept is for all that the LAN asks", Packet{FromLAN: true, Protocol: 17,
+			Src: 0x0a000002, Dst: 0xc6336407, SrcPort: 9, Port: 53}}},
+	},
+	{
+		name: "what is not tracked has no answers",
+		rules: tables(masquerade, answers+"-A FORWARD -i eth1 -j ACCEPT\n",
+			"*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -s 198.51.100.7 -i eth0 -j NOTRACK\nCOMMIT\n"),
+		o: router,
+		about: []about{{"MORE PERMISSIVE", "belong to no connection", Packet{Answer: true, Protocol: 6,
+			Src: 0xc6336407, Dst: 0xcb00710a, SrcPort: 443, Port: 9}}},
+	},
+	{
+		name: "what is not tracked, and accepted for all that",
+		rules: tables(masquerade, "-A FORWARD -j ACCEPT\n",
+			"*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p udp --dport 123 -j NOTRACK\nCOMMIT\n"),
+		o:     router,
+		notes: []string{"differs: every packet is tracked"},
+		not:   []string{"MORE PERMISSIVE"},
+	},
+	{
+		name:  "refusals that the router's own output chain drops",
+		rules: outputDrop(noMail + "-A OUTPUT -o eth0 -j ACCEPT\n"),
+		o:     router,
+		yaml:  []string{"action: deny, direction: egress, protocol: tcp, destination_port: 25"},
+	},
+	{
+		name:  "and those that it lets out",
+		rules: outputDrop(noMail + "-A OUTPUT -m conntrack --ctstate RELATED -j ACCEPT\n"),
+		o:     router,
+		yaml:  []string{"action: reject, direction: egress, protocol: tcp, destination_port: 25"},
+	},
+}
+
+const noMail = answers + "-A FORWARD -i eth1 -p tcp --dport 25 -j REJECT\n-A FORWARD -i eth1 -j ACCEPT\n"
+
+// outputDrop is a filter whose output chain drops what its rules do not accept.
+func outputDrop(filter string) string {
+	return strings.Replace(tables(masquerade, filter), ":FORWARD DROP [0:0]\n:OUTPUT ACCEPT", ":FORWARD DROP [0:0]\n:OUTPUT DROP", 1)
 }

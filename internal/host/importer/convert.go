@@ -51,7 +51,9 @@ type converter struct {
 	seen         map[*rule]bool
 	met          map[*rule]cond // rules that some packet may meet
 	notes        map[noteKey]int
-	covered      spans // sources that are translated
+	covered      spans  // sources that are translated
+	led          []cond // questions of the LAN that are redirected to the router
+	mute         mask   // ways whose senders are not told of refusals
 	designed     [numDesigns]map[*rule]bool
 }
 
@@ -72,6 +74,7 @@ func convert(s *ruleset, o Options) (*Result, error) {
 	c.legs()
 	c.source(post)
 	c.destination(pre)
+	c.mutes()
 	c.forward(post)
 	c.services()
 	c.unused()
@@ -184,6 +187,9 @@ func (c *converter) besides() {
 					c.counts(a.design, r)
 				} else if through[ch] && !ch.ipv6 && !r.cond.ipv6 {
 					c.note(r, c.met[r], a.why, a.effect)
+					if a == untracks {
+						c.untracked(r)
+					}
 				}
 			}
 			switch {

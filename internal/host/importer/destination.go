@@ -195,6 +195,9 @@ func (c *converter) answersDNS(e *flat, x cond) bool {
 		return true // it is for the router anyway
 	}
 	c.dns = true
+	if len(x.hard) == 0 {
+		c.led = append(c.led, x)
+	}
 	if p := e.do.ports; len(x.hard) > 0 || !x.sets[fSrc].holds(spans{prefixSpan(c.lanNet)}, maxAddr) || x.sets[fDst] != nil || len(p) == 1 && p[0] != (span{53, 53}) {
 		c.note(e.rule, x, "dns.intercept is for all that the LAN asks other servers, and is answered at port 53", Differs)
 	}

@@ -94,6 +94,7 @@ func (c *converter) forward(post []flat) {
 	c.items, before = c.list(chains, c.resolver, withMask(fWay, wayEgress|wayIngress))
 	c.leaveOut(c.items, "accept")
 	c.later(c.items, before)
+	c.intercepts()
 	own := c.own()
 	c.action = "accept"
 	var kept []item

@@ -356,7 +356,7 @@ func (w *ruleWords) target(flag string) bool {
 		}
 		r.does(aside{why: "connections that others announce (" + v + ") meet the rules as any other", effect: Stricter})
 	case "--notrack":
-		r.does(aside{why: "every packet is tracked", effect: Differs})
+		r.does(untracks)
 	case "--reject-with", "--log-prefix", "--log-level", "--nflog-prefix", "--nflog-group", "--nflog-threshold", "--nflog-range", "--nflog-size", "--zone", "--zone-orig", "--zone-reply":
 		w.next()
 	case "--persistent", "--log-uid", "--log-ip-options", "--log-tcp-options", "--log-tcp-sequence", "--log-macdecode", "--checksum-fill":
@@ -380,7 +380,7 @@ func (w *ruleWords) jump(v string) {
 	case "LOG", "NFLOG", "ULOG", "AUDIT", "TRACE", "TCPMSS", "CT":
 		w.modes["-j "+v] = true
 	case "NOTRACK":
-		r.does(aside{why: "every packet is tracked", effect: Differs})
+		r.does(untracks)
 	case "CHECKSUM":
 		r.does(aside{why: "checksums of what is forwarded are always right", effect: Nothing})
 	case "FLOWOFFLOAD":

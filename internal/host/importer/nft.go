@@ -214,7 +214,7 @@ func (p *nftParser) statement(rs []rule, table, kind string, arg any) []rule {
 	case "last":
 		return rs
 	case "notrack":
-		return each(rs, func(r *rule) { r.does(aside{why: "every packet is tracked", effect: Differs}) })
+		return each(rs, func(r *rule) { r.does(untracks) })
 	case "flow":
 		return each(rs, func(r *rule) { r.does(aside{design: byFast}) })
 	case "ct helper":

@@ -26,6 +26,8 @@ func (c *converter) reduce(f *flat) (it item, ok bool) {
 	x := f.cond
 	it = item{action: actions[f.do.kind], rule: f.rule, tail: f.tail}
 	switch {
+	case it.action == "reject" && c.silent(x.masks[fWay]):
+		it.action = "deny"
 	case it.action != "":
 	case f.do.kind == "local":
 		// Forwarded it is not, whatever becomes of it.
