@@ -64,6 +64,7 @@ func kmain() uint64 {
 	startButton()
 	initAreas()
 	startProcessors()
+	routeQueues()
 	frame := startProgram()
 	releaseProcessors()
 	leave()

@@ -34,38 +34,9 @@ const (
 
 var (
 	devices    uint32 // number of devices found
-	irqBits    uint64 // devices that interrupted since sysWait last returned
-	devWaiter  uint32 // thread in sysWait
 	mappedPage [32]uint64
 	mappedN    int
 )
-
-// deviceInterrupt notes interrupts and wakes the thread that waits for them.
-func deviceInterrupt(bits uint32) {
-	irqBits |= uint64(bits)
-	if devWaiter != noThread {
-		b := irqBits
-		irqBits = 0
-		wake(devWaiter, b)
-	}
-}
-
-// sysWait: see abi.SysWait.
-func sysWait(deadline uint64) (result uint64, blocked bool) {
-	if irqBits != 0 {
-		b := irqBits
-		irqBits = 0
-		return b, false
-	}
-	if devWaiter != noThread { // only one thread waits for devices
-		return errno(eAGAIN), false
-	}
-	if deadline <= now() {
-		return 0, false
-	}
-	devWaiter = cur()
-	return block(waitDevice, deadline), true
-}
 
 // window maps the page of a register window, while the machine is set up.
 func window(pa uint64) uintptr {
@@ -303,7 +274,7 @@ func addDevice(pa, chip uint64, pin uint32) {
 		return
 	}
 	in := info()
-	in.Devices[devices] = abi.Device{Registers: uint64(r), Phys: pa, ID: id, Bit: devices}
+	in.Devices[devices] = abi.Device{Registers: uint64(r), Phys: pa, ID: id, Bit: devices, Vectors: 1}
 	// Edge-triggered, active high, to CPU 0: right for Firecracker, whose
 	// interrupts are edges, and for QEMU, whose level falls when the driver
 	// acknowledges.

@@ -174,20 +174,49 @@ func addFunction(fn uint32) pci.Problem {
 		at[i] = mapRegisters(pa, uint64(w.Length))
 	}
 	pciWrite(fn, pci.Command, cmd|pci.CommandMemory|pci.CommandMaster|pci.CommandNoINTx)
-	// To the local APIC of CPU 0, edge-triggered (Intel SDM vol. 3, 11.11).
-	for i, vector := range [2]uint32{abi.ConfigVector, abi.DeviceVector + devices} {
-		e := uintptr(at[3] + 16*uint64(i))
-		store32(e, abi.LAPICPhys)
-		store32(e+4, 0)
-		store32(e+8, vector)
-		store32(e+12, 0) // not masked
-	}
+	msixAt[devices], msixEntries[devices] = at[3], d.Table.Length/msixEntry
+	routeEntry(devices, 0, abi.ConfigVector, 0)
+	routeEntry(devices, 1, abi.DeviceVector+devices, 0)
 	msix := uint32(d.MSIX)
 	pciWrite(fn, msix, pciConfig.Word(d.MSIX)&^pci.MSIXMaskAll|pci.MSIXEnable)
 	info().Devices[devices] = abi.Device{Registers: at[0], ID: d.Type, Bit: devices, Notify: at[1], NotifyLen: d.Notify.Length, Config: at[2],
-		ConfigLen: d.Config.Length, Multiplier: d.Multiplier, Function: fn}
+		ConfigLen: d.Config.Length, Multiplier: d.Multiplier, Function: fn, Vectors: 1}
 	devices++
 	return pci.OK
+}
+
+// msixEntry is the size of an entry of the MSI-X table.
+const msixEntry = 16
+
+// Where the devices' MSI-X tables are mapped while the machine is set up, and how many
+// entries each has.
+var (
+	msixAt      [abi.MaxDevices]uint64
+	msixEntries [abi.MaxDevices]uint32
+)
+
+// routeEntry has an entry of a device's MSI-X table interrupt the processor with the given
+// local APIC, in the upper 8 bits, edge-triggered (Intel SDM vol. 3, 11.11).
+func routeEntry(device, entry, vector, apic uint32) {
+	e := uintptr(msixAt[device] + msixEntry*uint64(entry))
+	store32(e, abi.LAPICPhys|apic>>24<<12)
+	store32(e+4, 0)
+	store32(e+8, vector)
+	store32(e+12, 0) // not masked
+}
+
+// routeQueues gives each device a vector for the queues of each processor, as far as its
+// table has entries: entry 1+p interrupts processor p. It is done once, before the program
+// starts: who can write an MSI-X table can interrupt any processor by any vector, by INIT
+// and NMI too, and have the device write anywhere.
+func routeQueues() {
+	in := info()
+	for d := uint32(0); d < devices; d++ {
+		for p := uint32(1); p < in.Processors && p+1 < msixEntries[d]; p++ {
+			routeEntry(d, p+1, abi.DeviceVector+d, mon().APIC[p])
+			in.Devices[d].Vectors = p + 1
+		}
+	}
 }
 
 // readConfig copies what matters of a function's configuration space.

@@ -13,6 +13,7 @@ const slice = 10_000_000
 func enqueue(n uint32) {
 	t := &threads[n]
 	t.state, t.next = ready, noThread
+	t.taker, t.passed, t.urgent = noTaker, 0, false
 	if runHead == noThread {
 		runHead = n
 	} else {
@@ -25,6 +26,7 @@ func enqueue(n uint32) {
 func enqueueFirst(n uint32) {
 	t := &threads[n]
 	t.state, t.next = ready, runHead
+	t.taker, t.passed, t.urgent = noTaker, 0, true
 	if runHead == noThread {
 		runTail = n
 	}
@@ -37,7 +39,7 @@ func wake(n uint32, result uint64) {
 	cancelDeadline(n)
 	t.f.rax = result
 	if t.state == waitDevice {
-		devWaiter = noThread
+		waiters[t.waiter%abi.MaxWaiters].thread = noThread
 		enqueueFirst(n) // packets come first
 		return
 	}
@@ -124,6 +126,7 @@ func rearm() {
 	if cooperative {
 		return
 	}
+	me().sliced = runHead != noThread
 	if want := nextTimer(); want < me().armed {
 		me().armed = want
 		monitor(monTimer, ticks(want), 0, 0, 0)
@@ -144,24 +147,21 @@ func sleep() {
 	stats.IdleNS += now() - t
 }
 
-// schedule picks the next thread and returns its frame. When none is ready it
-// sleeps until an interrupt brings one.
+// schedule picks the next thread and returns its frame. When there is none for this
+// processor it sleeps until an interrupt brings one.
 func schedule() uint64 {
-	for runHead == noThread {
+	n := take()
+	for n == noThread {
 		expire()
-		if runHead != noThread {
+		if n = take(); n != noThread {
 			break
 		}
-		if timedHead == noThread && devWaiter == noThread && lastRunning() {
+		if runHead == noThread && timedHead == noThread && nobodyWaits() && lastRunning() {
 			crash("every thread waits for another (deadlock)")
 		}
 		sleep()
 		takeInterrupts()
-	}
-	n := runHead
-	runHead = threads[n].next
-	if runHead == noThread {
-		runTail = noThread
+		n = take()
 	}
 	if n != cur() {
 		stats.Switches++
@@ -223,7 +223,8 @@ func takeInterrupts() {
 	}
 	stats.Interrupts++
 	if p&1 != 0 {
-		me().armed = never
+		me().armed, me().sliced = never, false
+		coming &^= 1 << my().number
 	}
 	bits := p >> 1
 	if bits == 0 {

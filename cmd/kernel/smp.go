@@ -21,6 +21,8 @@ type cpu struct {
 	thread   uint32 // that it runs, or noThread
 	state    uint32 // see startProcessor
 	stale    bool   // it must forget cached translations before it goes on
+	sliced   bool   // that is within a slice, since other threads were ready
+	told     uint64 // when it was last told to come: see coming
 	armed    uint64 // when its timer interrupts; or never
 	trapPage uint64 // where its TrapPage is in the window
 }
@@ -61,13 +63,11 @@ func lock() {
 	}
 }
 
-// unlock gives the lock back. A thread that is ready by then and has no processor gets one
-// that sleeps.
+// unlock gives the lock back. Threads that are ready by then and have no processor get
+// those that sleep.
 func unlock() {
-	if runHead != noThread && idle != 0 {
-		n := uint32(bits.TrailingZeros32(idle))
-		idle &^= 1 << n
-		send(n, abi.SendWake)
+	if runHead != noThread {
+		summon()
 	}
 	atomic.StoreUint32(&kernelLock, 0)
 }
@@ -163,6 +163,7 @@ func nap(n uint64) {
 	monitor(monHalt, n, 0, 0, 0)
 	lock()
 	idle &^= bit
+	coming &^= bit
 	if c.stale {
 		c.stale = false
 		monitor(monFlush, 0, 0, 0, 0)

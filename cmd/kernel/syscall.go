@@ -31,7 +31,7 @@ func systemCall(f *frame) uint64 {
 		enqueue(cur())
 		return schedule()
 	}
-	if runHead != noThread && me().armed == never {
+	if runHead != noThread && !me().sliced {
 		rearm()
 	}
 	if t := &threads[cur()]; t.pending&^t.mask != 0 {
@@ -163,7 +163,9 @@ func call(f *frame) (result uint64, other bool) {
 	case 318: // getrandom
 		return sysGetrandom(a, b, c), false
 	case abi.SysWait:
-		return sysWait(a)
+		return sysWait(a, b, c)
+	case abi.SysWake:
+		return sysWake(a), false
 	case abi.SysDMA:
 		return sysDMA(a, b), false
 	case abi.SysLoad:

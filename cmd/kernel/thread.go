@@ -41,8 +41,13 @@ type thread struct {
 	next      uint32 // in the run queue or in the futex's bucket
 	later     uint32 // in the list of deadlines
 	state     uint32
-	preempted bool // its vector registers are in its XSAVE area
-	_         [3]byte
+	waiter    uint32 // that it waits as
+	home      uint32 // processor on which it should run: see take
+	taker     uint32 // processor that was told to come for it; or noTaker
+	passed    uint8  // how often another was taken before it
+	loop      bool   // it waits for devices: a packet loop
+	urgent    bool   // it goes before all others
+	preempted bool   // its vector registers are in its XSAVE area
 }
 
 var (
@@ -55,7 +60,7 @@ var (
 
 // initThread prepares a thread, whose registers the caller then fills in.
 func initThread(t *thread) {
-	*t = thread{deadline: never, state: running, xs: t.xs}
+	*t = thread{deadline: never, state: running, xs: t.xs, home: my().number}
 	if t.xs == 0 {
 		t.xs = abi.DirectBase + takeFrame("a thread")
 	}

@@ -53,6 +53,7 @@ type Device struct {
 	ID        uint32         // virtio device type: 1 net, 4 rng, 19 vsock
 	Registers unsafe.Pointer // MMIO: at least 0x200 bytes; PCI: the common configuration
 	Bit       uint           // its bit in the result of Wait
+	Vectors   uint32         // see abi.Device
 
 	// PCI only.
 	Notify, Config       unsafe.Pointer // Notify is nil on MMIO, Config where there is none
@@ -65,6 +66,7 @@ const (
 	ConfigChanged = 1 << abi.ConfigBit // the configuration of some PCI device has changed
 	CtrlAltDel    = 1 << abi.KeyBit    // was pressed: somebody wants the machine to end
 	PowerButton   = 1 << abi.ButtonBit // the same
+	Woken         = 1 << abi.WakeBit   // by Wake
 )
 
 // Bounded returns how many of the virtio devices an IOMMU keeps to the memory of DMA, and how
@@ -84,7 +86,7 @@ func Devices(id uint32) []Device {
 	for i := uint32(0); i < min(in.NumDevices, abi.MaxDevices); i++ {
 		if d := &in.Devices[i]; d.ID == id {
 			ds = append(ds, Device{ID: d.ID, Registers: window(d.Registers), Bit: uint(d.Bit), Notify: window(d.Notify), Config: window(d.Config),
-				NotifyLen: d.NotifyLen, ConfigLen: d.ConfigLen, Multiplier: d.Multiplier})
+				NotifyLen: d.NotifyLen, ConfigLen: d.ConfigLen, Multiplier: d.Multiplier, Vectors: d.Vectors})
 		}
 	}
 	return ds
@@ -160,6 +162,21 @@ func Wait(deadline int64) uint64 {
 	}
 	return uint64(r)
 }
+
+// WaitAs is Wait for one of several packet loops, each of which waits as a waiter of its own,
+// 0 to abi.MaxWaiters-1, on a thread of its own: see abi.SysWait. It returns bits of those
+// given only, 0 being all, and keeps the others.
+func WaitAs(waiter int, bits uint64, deadline int64) uint64 {
+	r, _, e := syscall.Syscall(abi.SysWait, uintptr(deadline), uintptr(waiter), uintptr(bits))
+	if e != 0 {
+		return 0
+	}
+	return uint64(r)
+}
+
+// Wake ends the waits of the waiters whose bits are set, with Woken: at once, or their next
+// one if they do not wait.
+func Wake(waiters uint64) { syscall.RawSyscall(abi.SysWake, uintptr(waiters), 0, 0) }
 
 // Random fills b from the machine's source of random numbers. (crypto/rand
 // would do the same and reserve 32 MB of memory for its own generator.)

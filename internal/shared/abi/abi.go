@@ -229,6 +229,7 @@ const (
 	ConfigBit = ConfigVector - DeviceVector
 	KeyBit    = KeyVector - DeviceVector
 	ButtonBit = KeyBit + 1 // it has KeyVector, too
+	WakeBit   = KeyBit + 2 // SysWake
 )
 
 // How the loader entered.
@@ -362,6 +363,11 @@ type Device struct {
 	ConfigLen  uint32 // bytes
 	Multiplier uint32 // of queue_notify_off, in bytes
 	Function   uint32 // bus<<8 | device<<3 | function
+
+	// Vectors is how many interrupts the device has for its queues, at least 1. On PCI a
+	// queue whose MSI-X entry is 1+v, v below Vectors, interrupts processor v, and entry 0 is
+	// the configuration's. On MMIO, and with one processor, there is one.
+	Vectors uint32
 }
 
 // Found says how devices were looked for and what was seen that is none of
@@ -385,10 +391,21 @@ const (
 // The kernel's own system calls. All others are Linux's, by their Linux
 // numbers.
 const (
-	// SysWait blocks until a device interrupts or CLOCK_MONOTONIC reaches
-	// arg 0 (nanoseconds), and returns the bits of the devices that
-	// interrupted since the last call; 0 on time-out.
+	// SysWait blocks until something comes for waiter arg 1 or CLOCK_MONOTONIC reaches
+	// arg 0 (nanoseconds). It returns the bits of what came since the last call, of those
+	// in arg 2 (0: of all); 0 on time-out. The others stay for a later call.
+	//
+	// A waiter is what one packet loop waits as; one thread at a time may: others get
+	// -EAGAIN. An interrupt of a device by its vector v is for those waiters whose number
+	// modulo Device.Vectors is v: for one where there are enough, for all where there is one.
+	// Everything else is for waiter 0. What comes for a waiter other than 0 before its first
+	// call is lost, but for SysWake. The thread is waiter's modulo the number of processors
+	// from then on: it runs there when that processor is free. -EINVAL: arg 1 is
+	// MaxWaiters or more.
 	SysWait = 0x5400
+	// SysWake sets WakeBit for the waiters whose bits are set in arg 0, and returns 0, or
+	// -EINVAL where there are no such waiters.
+	SysWake = 0x5409
 	// SysDMA returns the address (in the direct map) of arg 0 bytes of
 	// physically contiguous memory, aligned to a page, or to 2 MiB from that
 	// size on; or -ENOMEM. It is never given back. It is zeroed unless arg 1
@@ -420,6 +437,9 @@ const (
 	// sets Clock.Wall to arg 1 (ClockSet).
 	SysClock = 0x5408
 )
+
+// MaxWaiters is how many packet loops can wait, each for its own.
+const MaxWaiters = MaxProcessors
 
 // Arguments of SysClock.
 const (
@@ -453,5 +473,6 @@ type Stats struct {
 	MaxLateNS               uint64 // worst delay of a timed wait past its deadline
 	Starved                 uint64 // times that the source of random numbers did not answer
 	Shootdowns              uint64 // interrupts by which processors were made to forget mappings
+	Moves                   uint64 // times that a thread went on on another processor than its own
 	DMAFaults               uint64 // times that the IOMMU was seen to have refused accesses of devices
 }

@@ -97,6 +97,19 @@ func main() {
 		fmt.Printf("guest: at-once %v\n", atOnce())
 		fmt.Println("guest: done")
 		return
+	case "waiters":
+		if sys.Native() {
+			sys.Cooperate() // as the firewall does
+		}
+		for _, c := range waiterChecks {
+			if err := c.run(); err != nil {
+				fmt.Printf("guest: FAIL %s: %v\n", c.name, err)
+				continue
+			}
+			fmt.Printf("guest: ok %s\n", c.name)
+		}
+		fmt.Println("guest: done")
+		return
 	case "kernel-crash":
 		kernelCrash()
 	}

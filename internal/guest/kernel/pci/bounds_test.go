@@ -25,10 +25,14 @@ func TestWindows(t *testing.T) {
 		"8 KB of configuration": {base().virtio(4, 0, 0x2000, 8<<10), Device{Config: Window{0, 0x2000, 4 << 10}}},
 		"misaligned by 1":       {base().virtio(4, 0, 1, 12), Device{}},
 		"misaligned by 2":       {base().virtio(4, 0, 2, 12), Device{}},
-		"table elsewhere":       {notify(common(newModel(0x1041))).msiX(4, 0x8005), Device{Table: Window{5, 0x8000, 32}}},
+		"table elsewhere":       {notify(common(newModel(0x1041))).msiX(4, 0x8005), Device{Table: Window{5, 0x8000, 64}}},
+		"two entries":           {notify(common(newModel(0x1041))).msiX(2, 1), Device{Table: Window{1, 0, 32}}},
+		"all entries":           {notify(common(newModel(0x1041))).msiX(9, 1), Device{Table: Window{1, 0, 144}}},
+		"one more":              {notify(common(newModel(0x1041))).msiX(10, 1), Device{Table: Window{1, 0, 144}}},
+		"2,048 entries":         {notify(common(newModel(0x1041))).msiX(2048, 1), Device{Table: Window{1, 0, 144}}},
 		"another kind":          {base().virtio(8, 0, 0, 0x38).virtio(3, 0, 0, 1), Device{}},
 	} {
-		want := Device{Type: 1, Common: Window{4, 0, 0x38}, Notify: Window{4, 0x3000, 0x1000}, Multiplier: 4, Table: Window{1, 0, 32}}
+		want := Device{Type: 1, Common: Window{4, 0, 0x38}, Notify: Window{4, 0x3000, 0x1000}, Multiplier: 4, Table: Window{1, 0, 64}}
 		if c.want.Notify.Length != 0 {
 			want.Notify = c.want.Notify
 		}

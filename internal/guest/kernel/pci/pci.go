@@ -136,7 +136,10 @@ const (
 	commonBytes = 0x38
 	configBytes = 4096 // of a device's own configuration, what is looked at
 	notifyBytes = 64 << 10
-	tableBytes  = 2 * msixEntryBytes
+
+	// MaxEntries is how many entries of the MSI-X table are used: one for the configuration
+	// and one for the queues of each processor.
+	MaxEntries = 1 + 8
 )
 
 // IsVirtio reports whether the first word of a configuration space is that of a
@@ -250,7 +253,7 @@ func (c *Config) msix(p uint8, d *Device) {
 	d.MSIX = p
 	t := c.Word(p + 4)
 	if entries := c.half(p+2)&0x7ff + 1; entries >= 2 && t&7 < NumBARs {
-		d.Table = Window{BAR: t & 7, Offset: t &^ 7, Length: tableBytes}
+		d.Table = Window{BAR: t & 7, Offset: t &^ 7, Length: uint32(min(entries, MaxEntries)) * msixEntryBytes}
 	}
 }
 

@@ -58,7 +58,7 @@ func TestDevice(t *testing.T) {
 		t.Fatal(p)
 	}
 	want := Device{Type: 1, Common: Window{4, 0, 0x38}, Notify: Window{4, 0x3000, 0x1000}, Config: Window{4, 0x2000, 0x1000},
-		Table: Window{1, 0, 32}, Multiplier: 4, MSIX: 0x98}
+		Table: Window{1, 0, 64}, Multiplier: 4, MSIX: 0x98}
 	if d != want {
 		t.Errorf("%+v, want %+v", d, want)
 	}
@@ -209,7 +209,7 @@ func FuzzVirtio(f *testing.F) {
 			}
 			return
 		}
-		if d.Common.Length != commonBytes || d.Notify.Length < 2 || d.Notify.Length > notifyBytes || d.Config.Length > configBytes || d.Table.Length != tableBytes ||
+		if d.Common.Length != commonBytes || d.Notify.Length < 2 || d.Notify.Length > notifyBytes || d.Config.Length > configBytes || d.Table.Length < 2*msixEntryBytes || d.Table.Length > MaxEntries*msixEntryBytes || d.Table.Length%msixEntryBytes != 0 ||
 			d.MSIX < firstCap || d.MSIX > 256-12 || d.Multiplier&1 != 0 {
 			t.Fatalf("%+v", d)
 		}
