@@ -47,7 +47,7 @@ func rows() (rs []row) {
 		for _, m := range []struct {
 			name, transport string
 			typ             vmm.MachineType
-		}{{"microvm", "MMIO, DSDT", vmm.Microvm}, {"microvm `pcie=on`", "PCI, `_CBA`", vmm.MicrovmPCI}, {"q35", "PCI, MCFG", vmm.Q35}, {"pc", "PCI, ports", vmm.PC}} {
+		}{{"microvm", "MMIO, DSDT", vmm.Microvm}, {"microvm `pcie=on`", "PCI, `_CBA`", vmm.MicrovmPCI}, {"q35", "PCI, MCFG", vmm.Q35}, {"pc", "PCI, ports", vmm.PC}, {"q35-iommu", "PCI, MCFG, DMAR", vmm.Q35IOMMU}} {
 			n := *boots
 			if accel == "KVM" && m.typ >= vmm.Q35 {
 				n = (n + 19) / 20 // a KVM that emulates ring 0 takes long for the firmware

@@ -18,7 +18,7 @@ import (
 )
 
 // machines are QEMU's that the image boots on.
-var machines = []vmm.MachineType{vmm.Microvm, vmm.MicrovmPCI, vmm.Q35, vmm.PC}
+var machines = []vmm.MachineType{vmm.Microvm, vmm.MicrovmPCI, vmm.Q35, vmm.PC, vmm.Q35IOMMU}
 
 // TestMachines: the image boots on every machine, forwards what is allowed and
 // nothing else, and tells it over vsock.

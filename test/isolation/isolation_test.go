@@ -8,6 +8,7 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,12 +16,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 	"unicode"
 
 	"github.com/thurward/thurward/internal/host/image"
 	"github.com/thurward/thurward/internal/host/kernelbuild"
+	"github.com/thurward/thurward/internal/host/vhostvsock"
 	"github.com/thurward/thurward/internal/shared/abi"
 )
 
@@ -87,7 +90,45 @@ func q35(options string, args ...string) machine {
 	}
 	return append(machine{"-M", "q35", "-m", "64M", "-device", "vmgenid", "-device", "virtio-rng-pci,disable-legacy=on" + options,
 		"-netdev", "hubport,id=a,hubid=0", "-netdev", "hubport,id=b,hubid=0",
-		"-device", "virtio-net-pci,netdev=a,romfile=,disable-legacy=on" + options, "-device", "virtio-net-pci,netdev=b,romfile=,disable-legacy=on" + options}, args...)
+		"-device", "virtio-net-pci,netdev=a,romfile=,disable-legacy=on" + options, "-device", "virtio-net-pci,netdev=b,romfile=,disable-legacy=on" + options, vsock + options}, args...)
+}
+
+// vsock is the vsock device among a machine's arguments, whose back end is this process.
+const vsock = "vsock"
+
+// plugVsock starts the back end of a machine's vsock device, if it has one, and returns the
+// arguments for it and the file that QEMU inherits.
+func plugVsock(t *testing.T, m machine) (machine, []*os.File) {
+	t.Helper()
+	i := slices.IndexFunc(m, func(a string) bool { return strings.HasPrefix(a, vsock) })
+	if i < 0 {
+		return m, nil
+	}
+	options := strings.TrimPrefix(m[i], vsock)
+	memory := m[slices.Index(m, "-m")+1]
+	if j := slices.Index(m[i:], "-m"); j >= 0 {
+		memory = m[i+j+1] // the last one counts
+	}
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+	defer ours.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	cfg := vhostvsock.Config{CID: 3, Path: filepath.Join(t.TempDir(), "v"), Translated: options != "", Log: t.Logf}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		vhostvsock.Serve(conn.(*net.UnixConn), cfg, nil) //nolint:errcheck // the hostile code breaks the rules
+	}()
+	t.Cleanup(func() { conn.Close(); <-served })
+	return slices.Concat(m[:i], machine{"-object", "memory-backend-memfd,id=mem,share=on,size=" + memory, "-machine", "memory-backend=mem",
+		"-chardev", "socket,id=v,fd=3", "-device", "vhost-user-vsock-pci,chardev=v,disable-legacy=on" + options}, m[i+1:]), []*os.File{theirs}
 }
 
 // platform makes a device's accesses go through the IOMMU.
@@ -125,9 +166,14 @@ func boot(t *testing.T, path string, m machine, limit time.Duration, args string
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
+	m, files := plugVsock(t, m)
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append([]string{"-smp", "1", "-nodefaults", "-no-user-config", "-display", "none",
 		"-serial", "stdio", "-no-reboot", "-kernel", path, "-append", args}, m...)...)
+	cmd.ExtraFiles = files
 	out, _ := cmd.CombinedOutput()
+	for _, f := range files {
+		f.Close()
+	}
 	return string(out)
 }
 
@@ -196,6 +242,7 @@ var known = map[string]func(machine string) bool{
 	"virtio-rng onto the root table's last entry but one": unbounded,
 	"virtio-rng's used ring onto the policy":              unboundedPCI,
 	"virtio-net onto the policy":                          unboundedPCI,
+	"virtio-vsock onto the policy":                        unboundedPCI,
 }
 
 func unbounded(machine string) bool { return !strings.Contains(machine, "iommu") }

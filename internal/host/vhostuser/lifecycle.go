@@ -21,9 +21,13 @@ func (s *session) start(i int) error {
 		s.feat&featProtocol != 0 && !v.enabled {
 		return nil
 	}
+	desc, used, avail, all, err := s.places(v)
+	if err != nil || !all {
+		return err
+	}
 	var r *Ring
-	err := s.mem.Guard(func() (err error) {
-		r, err = newRing(s.mem, v.num, v.desc, v.used, v.avail, v.base, s.feat&FeatureEventIdx != 0)
+	err = s.mem.Guard(func() (err error) {
+		r, err = newRing(s.mem, v.num, desc, used, avail, v.base, s.feat&FeatureEventIdx != 0)
 		return err
 	})
 	if err != nil {
@@ -39,7 +43,7 @@ func (s *session) start(i int) error {
 	if err := v.kick.SetReadDeadline(time.Time{}); err != nil { // stop may have set one
 		return fmt.Errorf("vhost-user: ring %d: %w", i, err)
 	}
-	r.Index, r.kick, r.call = i, v.kick, v.call
+	r.Index, r.kick, r.call, r.tlb = i, v.kick, v.call, s.tlb
 	if v.call != nil {
 		if r.signal, err = v.call.SyscallConn(); err != nil {
 			return fmt.Errorf("vhost-user: ring %d: %w", i, err)

@@ -29,23 +29,28 @@ const (
 	reqSetProtoFeatures = 16
 	reqGetQueueNum      = 17
 	reqSetVringEnable   = 18
+	reqSetBackRequests  = 21
+	reqIOTLB            = 22
 	reqGetConfig        = 24
 	reqSetConfig        = 25
 	reqResetDevice      = 34
 	reqSetStatus        = 39
 	reqGetStatus        = 40
+
+	reqBackIOTLB = 1 // of this side
 )
 
 // Header flags and feature bits.
 const (
-	flagVersion  = 1
-	flagReply    = 1 << 2
-	flagNeedAck  = 1 << 3
-	versionMask  = 3
-	featProtocol = 1 << 30 // VHOST_USER_F_PROTOCOL_FEATURES
-	protoConfig  = 1 << 9
-	protoAck     = 1 << 3
-	noFD         = 1 << 8 // in the argument of kick, call and err
+	flagVersion       = 1
+	flagReply         = 1 << 2
+	flagNeedAck       = 1 << 3
+	versionMask       = 3
+	featProtocol      = 1 << 30 // VHOST_USER_F_PROTOCOL_FEATURES
+	protoConfig       = 1 << 9
+	protoAck          = 1 << 3
+	protoBackRequests = 1 << 5 // this side may ask
+	noFD              = 1 << 8 // in the argument of kick, call and err
 )
 
 const (

@@ -42,6 +42,7 @@ type usedElem struct{ id, len uint32 }
 type Ring struct {
 	Index int // number of the queue
 	Mem   *Memory
+	tlb   *iotlb // nil: addresses are the guest's physical ones
 
 	desc  []desc
 	avail []uint16
@@ -169,7 +170,7 @@ func (r *Ring) Prefetch(k int) {
 	n, write := 0, false
 	for i := range k {
 		d := r.desc[r.avail[(r.next+uint16(i))&r.mask]&r.mask]
-		if b, ok := r.Mem.Slice(d.addr, int(d.len)); ok && len(b) > 0 {
+		if b, ok := r.seen(d.addr, int(d.len)); ok && len(b) > 0 {
 			a := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
 			l[n&(prefetch.Max-1)], l[(n+1)&(prefetch.Max-1)] = a, a+64
 			n += 2
@@ -205,10 +206,9 @@ func (r *Ring) Pop(c *Chain) (ok bool, err error) {
 		if d.flags&descIndirect != 0 {
 			return false, fmt.Errorf("vhost-user: ring %d: an indirect descriptor, which was not negotiated", r.Index)
 		}
-		b, ok := r.Mem.Slice(d.addr, int(d.len))
-		if !ok {
-			return false, fmt.Errorf("vhost-user: ring %d: a buffer of %d bytes at %#x lies outside the guest's memory",
-				r.Index, d.len, d.addr)
+		b, err := r.buffer(d.addr, int(d.len), d.flags&descWrite != 0)
+		if err != nil {
+			return false, err
 		}
 		switch {
 		case d.flags&descWrite != 0:

@@ -21,6 +21,9 @@ type Device struct {
 	Features uint64 // virtio feature bits that are offered
 	Queues   int    // number of queues that the monitor passes to this process
 	Config   []byte // configuration space; nil: of the monitor
+	// Translated says that the guest's addresses go through an IOMMU of the monitor's:
+	// VIRTIO_F_ACCESS_PLATFORM is offered, and the monitor asked where they lead.
+	Translated bool
 }
 
 // A Handler runs a device's rings. Its methods are called one at a time.
@@ -44,6 +47,7 @@ type session struct {
 	dev   Device
 	h     Handler
 	mem   *Memory
+	tlb   *iotlb // nil: addresses are the guest's physical ones
 	feat  uint64 // negotiated
 	proto uint64
 	vring []vring
@@ -56,6 +60,7 @@ type vring struct {
 	base              uint16
 	desc, used, avail uint64
 	hasAddr, enabled  bool
+	asked             uint64 // the last translation that was asked for
 	kick, call        *os.File
 	ring              *Ring // while it runs
 }
@@ -64,6 +69,9 @@ type vring struct {
 // is no error, or violates the protocol. It closes conn.
 func Serve(conn *net.UnixConn, dev Device, h Handler) error {
 	s := &session{conn: conn, dev: dev, h: h, vring: make([]vring, dev.Queues)}
+	if dev.Translated {
+		s.tlb, s.dev.Features = newIOTLB(), dev.Features|FeaturePlatform
+	}
 	defer s.close()
 	buf := make([]byte, maxPayload)
 	for {
@@ -109,6 +117,9 @@ func (s *session) release() {
 	for i := range s.vring {
 		s.vring[i].drop()
 	}
+	if s.tlb != nil {
+		s.tlb.close()
+	}
 	if s.mem != nil {
 		s.mem.Close()
 	}
@@ -133,6 +144,9 @@ func (s *session) handle(m *message) error {
 		v := uint64(protoAck)
 		if s.dev.Config != nil {
 			v |= protoConfig
+		}
+		if s.tlb != nil {
+			v |= protoBackRequests
 		}
 		return replyU64(s.conn, m.request, v)
 	case reqGetQueueNum:
@@ -187,6 +201,13 @@ func (s *session) set(m *message) error {
 		return nil
 	case reqResetOwner, reqResetDevice:
 		return s.stopAll()
+	case reqIOTLB:
+		return s.translate(m)
+	case reqSetBackRequests:
+		if s.tlb == nil {
+			return fmt.Errorf("vhost-user: request %d was not offered", m.request)
+		}
+		return s.tlb.listen(m)
 	case reqSetMemTable:
 		mem, err := mapMemory(m)
 		if err != nil {
@@ -237,7 +258,7 @@ func (s *session) setRing(m *message) error {
 		}
 		le := binary.LittleEndian
 		r.desc, r.used, r.avail = le.Uint64(m.payload[8:]), le.Uint64(m.payload[16:]), le.Uint64(m.payload[24:])
-		r.hasAddr = true
+		r.hasAddr, r.asked = true, ^uint64(0)
 	case reqSetVringEnable:
 		r.enabled = num != 0
 		if !r.enabled {

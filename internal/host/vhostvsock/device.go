@@ -31,6 +31,8 @@ const (
 type Config struct {
 	CID  uint64 // the guest's; 3 or more
 	Path string // Unix sockets are this, an underscore and the port
+	// Translated says that the guest's addresses go through an IOMMU of the monitor's.
+	Translated bool
 	// Dial connects to the Unix socket at a path; nil: without checking its owner.
 	// It may be called concurrently, and must return soon.
 	Dial func(path string) (*net.UnixConn, error)
@@ -96,7 +98,7 @@ func Serve(c *net.UnixConn, cfg Config, counts *Counters) error {
 		counts = &Counters{}
 	}
 	d := &device{c: cfg, counts: counts, conns: map[key]*conn{}}
-	err := vhostuser.Serve(c, vhostuser.Device{Features: vhostuser.FeatureEventIdx | vhostuser.FeatureVersion1, Queues: 2,
+	err := vhostuser.Serve(c, vhostuser.Device{Features: vhostuser.FeatureEventIdx | vhostuser.FeatureVersion1, Queues: 2, Translated: cfg.Translated,
 		Config: binary.LittleEndian.AppendUint64(nil, cfg.CID)}, d)
 	d.mu.Lock()
 	d.over = true

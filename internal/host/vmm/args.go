@@ -149,10 +149,15 @@ func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 			all.drop()
 			return nil, all, err
 		}
+		if why := c.Machine.passes(&at); why != "" {
+			at.drop()
+			all.drop()
+			return nil, all, fmt.Errorf("--machine %v: %s (want another network, or --machine q35)", c.Machine, why)
+		}
 		c.addVhostNet(&at, firstFD+len(all.Files))
 		all.add(at)
 		all.plugs = append(all.plugs, at.plug())
-		all.Args = append(all.Args, "-device", "virtio-net-"+c.Machine.bus()+",netdev="+id+",mac="+n.MAC+at.hostMTU())
+		all.Args = append(all.Args, "-device", "virtio-net-"+c.Machine.bus()+",netdev="+id+",mac="+n.MAC+at.hostMTU()+c.Machine.through())
 	}
 	at, err := c.attachVsock(firstFD + len(all.Files))
 	if err != nil {
@@ -192,7 +197,7 @@ func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 		}
 		args = append(args, append([]string{"-device", dogDevice}, strings.Fields(action)...)...)
 	}
-	return append(args, all.Args...), all, nil
+	return append(append(args, c.Machine.iommu()...), all.Args...), all, nil
 }
 
 // dogDevice is the watchdog device that the image knows.

@@ -50,6 +50,7 @@ func TestArgs(t *testing.T) {
 		"vsock":      {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: two(backend("demo", discard), Unplugged), Vsock: Vsock{Path: "/none/v"}}, Version{7, 2}},
 		"vsock-port": {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: two(Unplugged, Unplugged), Vsock: Vsock{Path: "/none/v", Port: 4294967294}}, Version{7, 2}},
 		"q35":        {Config{Image: "fw.img", Machine: Q35, dog: true, MemoryMB: 64, CPUs: 1, NICs: two(Unplugged, Unplugged), Vsock: Vsock{Path: "/none/v"}}, Version{7, 2}},
+		"q35-iommu":  {Config{Image: "fw.img", KVM: true, Machine: Q35IOMMU, dog: true, MemoryMB: 64, CPUs: 1, NICs: two(Unplugged, Unplugged), Vsock: Vsock{Path: "/none/v"}}, Version{7, 2}},
 		"pci":        {Config{Image: "fw.img", Machine: MicrovmPCI, dog: true, MemoryMB: 64, CPUs: 1, NICs: two(Unplugged, Unplugged)}, Version{7, 2}},
 		"three":      {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: append(two(Unplugged, Unplugged), NIC{Role: None, MAC: "52:54:00:74:68:03", Backend: Unplugged})}, Version{7, 2}},
 		"pc-old":     {Config{Image: "fw.img", Machine: PC, dog: true, MemoryMB: 64, CPUs: 1, NICs: two(backend("vhost-user:"+socket, Network{}), Unplugged)}, Version{5, 2}},

@@ -15,7 +15,7 @@ var vhostNet = "/dev/vhost-net"
 // may have it do that; fd is the number that the attachment's first file will have. QEMU
 // itself goes on where the kernel refuses the device. Only KVM is notified by it.
 func (c *Config) addVhostNet(at *Attachment, fd int) {
-	if !at.tap || !c.KVM {
+	if !at.tap || !c.KVM || c.Machine == Q35IOMMU { // it would need translations from QEMU
 		return
 	}
 	f, err := os.OpenFile(vhostNet, os.O_RDWR, 0)

@@ -105,6 +105,8 @@ func (c *Config) attachVsock(fd int) (Attachment, error) {
 	switch v := c.Vsock; {
 	case v.Path != "":
 		return c.attachVhostUser(fd)
+	case v.CID != 0 && c.Machine == Q35IOMMU:
+		return Attachment{}, fmt.Errorf("--machine %v: the kernel's vsock device would reach the machine's memory past the IOMMU (want a path for --vsock, or --machine q35)", c.Machine)
 	case v.CID != 0:
 		f, err := os.OpenFile(vhostVsock, os.O_RDWR, 0)
 		if err != nil {
@@ -122,7 +124,7 @@ func (c *Config) attachVhostUser(fd int) (Attachment, error) {
 	if err != nil {
 		return Attachment{}, fmt.Errorf("socket pair for vsock: %w", err)
 	}
-	cfg := vhostvsock.Config{CID: guestCID, Path: c.Vsock.Path, Dial: c.dialer(), Tap: c.tap, Log: c.log()}
+	cfg := vhostvsock.Config{CID: guestCID, Path: c.Vsock.Path, Translated: c.Machine == Q35IOMMU, Dial: c.dialer(), Tap: c.tap, Log: c.log()}
 	go func() {
 		defer conn.Close()
 		if err := vhostvsock.Serve(conn, cfg, c.pulse); err != nil {
@@ -131,5 +133,5 @@ func (c *Config) attachVhostUser(fd int) (Attachment, error) {
 	}()
 	return Attachment{SharedMemory: true, Files: []*os.File{theirs}, Ended: func() { conn.Close() }, Args: []string{
 		"-chardev", "socket,id=vsock,fd=" + strconv.Itoa(fd),
-		"-device", "vhost-user-vsock-" + c.Machine.bus() + ",chardev=vsock"}}, nil
+		"-device", "vhost-user-vsock-" + c.Machine.bus() + ",chardev=vsock" + c.Machine.through()}}, nil
 }

@@ -92,6 +92,17 @@ func devices() []attempt {
 				return refused("as it should")
 			}})
 	}
+	if len(sys.Devices(vsockID)) > 0 {
+		l = append(l, attempt{"virtio-vsock onto memory of devices", func() outcome { // the legitimate twin
+			for range 2 {
+				if how := resetOnto(deviceMemory.phys + 61*page); how != "" || deviceMemory.mem[61*page] != 2 {
+					return succeeded("the device does not work: %s", how)
+				}
+				deviceMemory.mem[61*page] = 0
+			}
+			return refused("as it should")
+		}}, thePolicy.onto("virtio-vsock", resetOnto))
+	}
 	if bounded == 0 {
 		return l // more would only destroy the machine
 	}

@@ -282,3 +282,24 @@ func frameFrom(pa uint64) (got [frameBytes]byte, how string) {
 	copy(got[:], b[headerBytes:])
 	return got, how
 }
+
+// vsockBytes is the length of a vsock packet's header (virtio 1.2, 5.10.6).
+const vsockBytes = 44
+
+// resetOnto asks the host for a connection that nobody takes, and has the vsock device write
+// the answer to a physical address.
+func resetOnto(pa uint64) string {
+	d, err := open(vsockID, 0, 2, 0)
+	if err != nil {
+		return err.Error()
+	}
+	d.post(0, buffer{pa, vsockBytes, true})
+	b, at := d.q[1].bytes(bufferAt, vsockBytes)
+	const guest, host, stream, request = 3, 2, 1, 1
+	b[0], b[8], b[16], b[20], b[28], b[30] = guest, host, 77, 78, stream, request
+	d.post(1, buffer{at, vsockBytes, false})
+	if how := d.await(1); how != "" {
+		return "sending: " + how
+	}
+	return d.await(0)
+}
