@@ -47,14 +47,17 @@ run: ## build, then watch it work between simulated hosts; no root needed
 	@scripts/need.sh run & need=$$!; $(MAKE) --no-print-directory build; built=$$?; wait $$need && exit $$built
 	bin/thurward run --lan demo --wan demo
 
-# What starts machines runs one after the other: the suites measure times, and some
-# have deadlines.
-MACHINES := ./test/kernel ./test/isolation ./test/e2e ./test/evasions ./test/firsthour
+# What starts machines is apart from the rest, which keeps all processors busy. Suites that
+# bear another one beside them run two at a time; test/e2e has tests that measure times, and
+# runs its others side by side itself (docs/testing.md).
+BESIDE := ./test/kernel ./test/isolation ./test/evasions ./test/firsthour
+ALONE  := ./test/e2e
 
 test: ## all tests, those on the booted image among them
 	@scripts/need.sh test
 	$(GO) test -timeout 20m $$($(GO) list ./... | grep -v '/test/\(kernel\|isolation\|e2e\|evasions\|firsthour\)$$')
-	$(GO) test -timeout 20m -p 1 $(MACHINES)
+	$(GO) test -timeout 20m -p 2 $(BESIDE)
+	$(GO) test -timeout 20m $(ALONE)
 	$(GO) test -timeout 20m ./test/release -run TestHostileEnvironments -cold
 	cd collector && $(GO) test -vet=off -timeout 20m ./...
 

@@ -19,13 +19,14 @@ import (
 func TestMachinesWithPIC(t *testing.T) {
 	for _, m := range []string{"pc", "q35"} {
 		t.Run(m, func(t *testing.T) {
+			t.Parallel()
 			each(t, func(t *testing.T, accel []string) {
 				boots := 3
 				if strings.Contains(strings.Join(accel, " "), "kvm") {
 					boots = 1 // a software KVM takes seconds for the firmware alone
 				}
 				for range boots {
-					out := boot(t, accel, 60*time.Second, "", "-M", m)
+					out := boot(t, accel, 60*time.Second, "CHECK=boot", "-M", m)
 					if !strings.Contains(out, "guest: done") {
 						t.Fatalf("console:\n%s", out)
 					}
@@ -108,8 +109,9 @@ func TestCrashReportFails(t *testing.T) {
 		"the power button":  {[]string{"main.power"}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			img := breakFunction(t, c.broken...)
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			out, err := exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "microvm", "-accel", "tcg", "-cpu", "max",
 				"-m", "64M", "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
