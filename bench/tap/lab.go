@@ -2,14 +2,11 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
-
-	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 // A lab has the two hosts, and a bridge on each side:
@@ -22,7 +19,8 @@ type lab struct {
 	brL, brW     string
 	vethL, vethW string
 	server       *exec.Cmd
-	told         *told // of the machine between the hosts; nil: it is none
+	machine      bool  // stands between the hosts
+	told         *told // of a firewall between them; nil: it is none
 	closing      []func()
 }
 
@@ -80,112 +78,4 @@ func ip(args string) error {
 		return fmt.Errorf("ip %s: %w: %s", args, err, bytes.TrimSpace(out))
 	}
 	return nil
-}
-
-// openBridge joins the hosts by one more pair of interfaces, to the bridge of the WAN.
-func (l *lab) openBridge() (func() error, error) {
-	veth := "tbx" + l.lan[3:]
-	err := errors.Join(ip("link add "+veth+" type veth peer name eth1 netns "+l.lan), ip("link set "+veth+" master "+l.brW+" up"),
-		ip("-n "+l.lan+" addr add 203.0.113.9/24 dev eth1"), ip("-n "+l.lan+" link set eth1 up"))
-	return func() error { return ip("link del " + veth) }, err
-}
-
-// openRouter puts a namespace with the firewall's addresses between the bridges.
-func (l *lab) openRouter() (func() error, error) {
-	id := l.lan[3:]
-	err := errors.Join(
-		ip("link add tbrl"+id+" type veth peer name fl0 netns "+l.fw), ip("link add tbrw"+id+" type veth peer name fw0 netns "+l.fw),
-		ip("link set tbrl"+id+" master "+l.brL+" up"), ip("link set tbrw"+id+" master "+l.brW+" up"),
-		ip("-n "+l.fw+" addr add 10.0.0.1/24 dev fl0"), ip("-n "+l.fw+" addr add 203.0.113.10/24 dev fw0"),
-		ip("-n "+l.fw+" link set fl0 up"), ip("-n "+l.fw+" link set fw0 up"),
-		ip("netns exec "+l.fw+" sysctl -qw net.ipv4.ip_forward=1"),
-		ip("-n "+l.lan+" route replace default via 10.0.0.1"))
-	if err == nil {
-		cmd := exec.Command("ip", "netns", "exec", l.fw, "nft", "-f", "-")
-		cmd.Stdin = strings.NewReader(`flush ruleset
-table inet filter {
-	chain forward {
-		type filter hook forward priority 0; policy drop;
-		ct state established accept
-		iifname "fl0" tcp dport { 80, 443 } accept
-		iifname "fl0" ip protocol icmp accept
-	}
-}
-table ip nat {
-	chain postrouting {
-		type nat hook postrouting priority 100;
-		oifname "fw0" masquerade
-	}
-}
-`)
-		var out []byte
-		if out, err = cmd.CombinedOutput(); err != nil {
-			err = fmt.Errorf("nft: %w: %s", err, out)
-		}
-	}
-	l.forget()
-	return func() error { return errors.Join(ip("link del tbrl"+id), ip("link del tbrw"+id)) }, err
-}
-
-// forget makes the hosts forget each other's link-layer addresses.
-func (l *lab) forget() {
-	ip("-n " + l.lan + " neigh flush all") //nolint:errcheck // none is known
-	ip("-n " + l.wan + " neigh flush all") //nolint:errcheck // likewise
-}
-
-// machine returns the way through the image on a hypervisor, with one processor and 64 MB.
-func machine(name string, h vmm.Hypervisor, c vmm.Config) way {
-	return way{name, func(l *lab) (func() error, error) {
-		if err := ip("-n " + l.lan + " route replace default via 10.0.0.1"); err != nil {
-			return nil, err
-		}
-		l.forget()
-		c := c
-		c.Image, c.MemoryMB, c.CPUs = *image, 64, 1
-		for i, role := range []vmm.Role{vmm.LAN, vmm.WAN} {
-			s := vmm.Spec{Kind: vmm.Bridge, Arg: []string{l.brL, l.brW}[i]}
-			b, err := vmm.NewBackend(s, vmm.Network{})
-			if err != nil {
-				return nil, err
-			}
-			t, err := vmm.NewTap(s, vmm.Network{})
-			if err != nil {
-				return nil, err
-			}
-			c.NICs = append(c.NICs, vmm.NIC{Role: role, MAC: vmm.DefaultMAC(role), Backend: b, Tap: t})
-		}
-		dir, err := os.MkdirTemp("", "thurward-tap")
-		if err != nil {
-			return nil, err
-		}
-		if l.told, err = listenTold(dir); err != nil {
-			return nil, errors.Join(err, os.RemoveAll(dir))
-		}
-		c.Vsock.Path = l.told.path
-		gone := func() error {
-			l.told.close()
-			l.told = nil
-			return os.RemoveAll(dir)
-		}
-		g, err := vmm.Start(h, c, vmm.RunOptions{})
-		if err != nil {
-			return nil, errors.Join(err, gone())
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		ended := make(chan error, 1)
-		go func() {
-			if o := g.Wait(ctx); ctx.Err() == nil {
-				ended <- fmt.Errorf("the machine ended: %v", o.Reason())
-			}
-			close(ended)
-		}()
-		shut := func() error { cancel(); return errors.Join(<-ended, gone()) }
-		select {
-		case <-g.Ready():
-			return shut, nil
-		case err := <-ended:
-			cancel()
-			return nil, errors.Join(err, gone())
-		}
-	}}
 }

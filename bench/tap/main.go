@@ -11,11 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"slices"
-	"strings"
 	"time"
-
-	"github.com/thurward/thurward/internal/host/vmm"
 )
 
 var (
@@ -24,14 +20,8 @@ var (
 	rounds  = flag.Int("rounds", 3, "how often each is, by turns; the median is printed, with the lowest and the highest")
 	connect = flag.Int("connects", 1000, "how many connections the latency of the first packet is measured with")
 	traffic = flag.String("traffic", "", "only kinds of traffic whose name contains this, without what half of the first carries")
-	only    = flag.String("only", "", "only the ways whose name contains this")
+	only    = flag.String("only", "", "only the ways whose name contains one of these, separated by |")
 )
-
-// A way is what stands between the two hosts.
-type way struct {
-	name string
-	open func(l *lab) (shut func() error, err error)
-}
 
 func main() {
 	flag.Parse()
@@ -47,17 +37,11 @@ func run() error {
 		return err
 	}
 	defer l.close()
-	ws := []way{{"bridge", (*lab).openBridge}, {"Linux, masquerade", (*lab).openRouter}}
-	const none = "thurward.offload=none"
-	if q, err := vmm.FindQEMU(); err == nil {
-		ws = append(ws, machine("QEMU, KVM", q, vmm.Config{KVM: true}), machine("QEMU, KVM, no offload", q, vmm.Config{KVM: true, Append: none}),
-			machine("QEMU, KVM, PCI", q, vmm.Config{KVM: true, Machine: vmm.MicrovmPCI}),
-			machine("QEMU, TCG", q, vmm.Config{}), machine("QEMU, TCG, no offload", q, vmm.Config{Append: none}))
+	ws, done, err := l.ways()
+	if err != nil {
+		return err
 	}
-	if f, err := vmm.FindFirecracker(); err == nil {
-		ws = append(ws, machine("Firecracker", f, vmm.Config{KVM: true}), machine("Firecracker, no offload", f, vmm.Config{KVM: true, Append: none}))
-	}
-	ws = slices.DeleteFunc(ws, func(w way) bool { return !strings.Contains(w.name, *only) })
+	defer done()
 	res := map[string][]result{}
 	for r := range *rounds {
 		for _, w := range ws {
@@ -96,7 +80,7 @@ func measure(l *lab, w way) (x result, err error) {
 			stop = l.ping()
 		}
 		end := func(float64) (cost, error) { return cost{}, nil }
-		if l.told != nil {
+		if l.machine {
 			if end, err = l.told.spending(); err != nil {
 				return x, err
 			}

@@ -70,8 +70,11 @@ func (t *told) read(conn net.Conn, wanted bool) {
 	}
 }
 
-// counters asks the machine for its metrics.
+// counters asks the machine for its metrics. Of a nil told there are none.
 func (t *told) counters() (counters, error) {
+	if t == nil {
+		return nil, nil
+	}
 	t.mu.Lock()
 	t.wanted = true
 	if t.conn != nil {
@@ -87,6 +90,9 @@ func (t *told) counters() (counters, error) {
 }
 
 func (t *told) close() {
+	if t == nil {
+		return
+	}
 	t.l.Close()
 	t.mu.Lock()
 	defer t.mu.Unlock()

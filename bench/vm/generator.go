@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/thurward/thurward/bench/parts"
 	"github.com/thurward/thurward/internal/host/vmm"
 )
 
@@ -43,15 +44,15 @@ func (t *tally) perCPU() float64 { return float64(t.received) / t.cpu.Seconds() 
 
 // begin boots the guest of a scenario and makes its flows known. The guest is
 // halted then.
-func begin(q *vmm.QEMU, p *parts, s scenario, kvm bool, dir string, ports [2]*port, stop chan os.Signal) (x *side, err error) {
-	program, table, memory := p.firewall, 1<<17, 128
+func begin(q *vmm.QEMU, p *parts.Parts, s scenario, kvm bool, dir string, ports [2]*port, stop chan os.Signal) (x *side, err error) {
+	program, table, memory := p.Firewall, 1<<17, 128
 	if s.wire {
-		program, table = p.wire, 1<<10
+		program, table = p.Wire, 1<<10
 	} else if s.flows > table {
 		table, memory = 2*s.flows, 1024
 	}
 	img := filepath.Join(dir, filepath.Base(ports[0].path)+".img")
-	if err := p.link(img, program, table); err != nil {
+	if err := p.Link(img, program, fmt.Sprintf(rules, table)); err != nil {
 		return nil, err
 	}
 	x = &side{ports: ports, stop: stop}
@@ -195,7 +196,7 @@ func (x *side) slice() error {
 
 // measure counts what the guest of a scenario does in a time, and a wire beside
 // it.
-func measure(q *vmm.QEMU, p *parts, s scenario, kvm bool, d time.Duration, dir string, ports [2][2]*port, stop chan os.Signal) (r result, err error) {
+func measure(q *vmm.QEMU, p *parts.Parts, s scenario, kvm bool, d time.Duration, dir string, ports [2][2]*port, stop chan os.Signal) (r result, err error) {
 	x, err := begin(q, p, s, kvm, dir, ports[0], stop)
 	if err != nil {
 		return r, err

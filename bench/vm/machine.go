@@ -5,18 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/thurward/thurward/internal/host/image"
-	"github.com/thurward/thurward/internal/host/kernelbuild"
-	"github.com/thurward/thurward/internal/host/policy"
-	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/vmm"
 )
 
@@ -35,48 +29,6 @@ rules:
   - { id: allow-udp, action: accept, direction: egress, source: 10.1.0.0/16, protocol: udp, destination_port: 9 }
   - { id: allow-established, action: accept, direction: ingress, state: established }
 `
-
-// parts builds kernel and programs, once.
-type parts struct{ kernel, firewall, wire []byte }
-
-func buildParts(dir string) (p parts, err error) {
-	k := filepath.Join(dir, "kernel.elf")
-	if err := kernelbuild.Kernel(k); err != nil {
-		return p, err
-	}
-	if p.kernel, err = os.ReadFile(k); err != nil {
-		return p, err
-	}
-	for pkg, into := range map[string]*[]byte{"cmd/firewall": &p.firewall, "bench/wire": &p.wire} {
-		out := filepath.Join(dir, filepath.Base(pkg))
-		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out, "github.com/thurward/thurward/"+pkg)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
-		if b, err := cmd.CombinedOutput(); err != nil {
-			return p, fmt.Errorf("building %s: %w\n%s", pkg, err, b)
-		}
-		if *into, err = os.ReadFile(out); err != nil {
-			return p, err
-		}
-	}
-	return p, nil
-}
-
-// link writes the image of a program with room for so many flows.
-func (p *parts) link(path string, program []byte, flows int) error {
-	pol, diags := policy.Load("bench", []byte(fmt.Sprintf(rules, flows)))
-	if pol == nil {
-		return fmt.Errorf("the policy of the measurement: %v", diags)
-	}
-	seg, err := compile.Compile(pol)
-	if err != nil {
-		return err
-	}
-	b, err := image.Link(image.Input{Program: program, Kernel: p.kernel, Policy: compile.Encode(seg)})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, b, 0o644)
-}
 
 // A guest is a running machine on a processor of its own.
 type guest struct {

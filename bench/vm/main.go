@@ -32,6 +32,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/thurward/thurward/bench/parts"
 	"github.com/thurward/thurward/internal/host/vmm"
 )
 
@@ -97,7 +98,7 @@ func run(accel string, d time.Duration, only string, rounds int) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	p, err := buildParts(dir)
+	p, err := parts.Build(dir)
 	if err != nil {
 		return err
 	}

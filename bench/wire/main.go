@@ -2,10 +2,16 @@
 // program that moves frames between its two network devices and looks at
 // nothing. It runs on the firewall's kernel with the firewall's drivers, so
 // that the difference between the two is the firewall.
+//
+// With the boot argument wire.like=firewall it takes the offloads that the firewall takes,
+// lets frames wait for room as it does, and sleeps when there are none. Otherwise it takes
+// none, and never sleeps.
 package main
 
 import (
 	"os"
+	"strings"
+	"unsafe"
 
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/guest/sys"
@@ -15,7 +21,11 @@ import (
 const (
 	batch   = 64
 	buffers = 2048
-	netID   = 1 // virtio device type
+	long    = 48 // buffers of large frames, as the firewall has
+	netID   = 1  // virtio device type
+	spin    = 200
+	// longWait is the longest sleep, kickEvery the interval of Kick, in nanoseconds.
+	longWait, kickEvery = int64(60e9), int64(100e6)
 )
 
 func main() {
@@ -27,13 +37,17 @@ func main() {
 		refuse("no memory for packet buffers")
 	}
 	pool := framebuf.NewPool(mem, phys)
-	var nets []*virtio.Net
-	for _, d := range sys.Devices(netID) {
-		var t virtio.Transport = virtio.NewMMIO(virtio.NewWindow(d.Registers))
-		if sys.Native() {
-			t = virtio.NewMMIO(sys.NewRegisters(d.Registers))
+	like := strings.Contains(sys.Cmdline(), "wire.like=firewall")
+	if like {
+		if mem, phys, err = sys.DMA(long*framebuf.LongSize, false); err != nil {
+			refuse("no memory for long buffers")
 		}
-		dev, err := virtio.FindNet(t, virtio.Wanted{})
+		pool.AddLong(mem, phys)
+	}
+	var nets []*virtio.Net
+	var bits []uint64
+	for _, d := range sys.Devices(netID) {
+		dev, err := virtio.FindNet(transport(d), virtio.Wanted{Offloads: like})
 		if err != nil {
 			refuse(err.Error())
 		}
@@ -41,14 +55,32 @@ func main() {
 		if err != nil {
 			refuse(err.Error())
 		}
-		nets = append(nets, n)
+		nets, bits = append(nets, n), append(bits, 1<<d.Bit)
 	}
 	if len(nets) != 2 {
 		refuse("want two network devices")
 	}
 	// The launcher waits for this line.
 	os.Stdout.WriteString("thurward: ready version=wire\n")
+	if like {
+		runLike(pool, [2]*virtio.Net(nets), [2]uint64(bits))
+	}
 	run(pool, nets[0], nets[1])
+}
+
+// transport returns the transport of a device.
+func transport(d sys.Device) virtio.Transport {
+	registers := func(p unsafe.Pointer) virtio.Wide {
+		if sys.Native() {
+			return sys.NewRegisters(p)
+		}
+		return virtio.NewWindow(p)
+	}
+	if d.Notify == nil {
+		return virtio.NewMMIO(registers(d.Registers))
+	}
+	return virtio.NewPCI(virtio.PCIWindows{ID: d.ID, Common: registers(d.Registers), Notify: registers(d.Notify), NotifyLen: d.NotifyLen,
+		Multiplier: d.Multiplier, Config: registers(d.Config), ConfigLen: d.ConfigLen})
 }
 
 // run moves frames for ever. It does not sleep: it is there to be measured.
@@ -64,11 +96,56 @@ func run(pool *framebuf.Pool, a, b *virtio.Net) {
 	}
 }
 
-func move(pool *framebuf.Pool, f []framebuf.Frame, from, to *virtio.Net) {
-	n := from.Receive(f)
-	for _, left := range f[to.Transmit(f[:n]):n] {
-		pool.Put(left.Buf)
+// runLike moves frames for ever, and sleeps while there are none.
+func runLike(pool *framebuf.Pool, n [2]*virtio.Net, bits [2]uint64) {
+	var f [batch]framebuf.Frame
+	idle, kick := 0, int64(0)
+	for {
+		got := 0
+		for i, from := range n {
+			if to := n[1-i]; to.HasRoom(virtio.Burst) {
+				got += move(pool, f[:], from, to)
+			}
+		}
+		if now := sys.Nanotime(); now >= kick {
+			kick = now + kickEvery
+			n[0].Kick()
+			n[1].Kick()
+		}
+		if idle++; got > 0 {
+			idle = 0
+		}
+		if idle < spin {
+			continue
+		}
+		if !n[0].Arm() && !n[1].Arm() {
+			woken := sys.Wait(sys.Nanotime() + longWait)
+			for i := range n {
+				if woken&bits[i] != 0 {
+					n[i].Ack()
+				}
+			}
+		}
+		n[0].Disarm()
+		n[1].Disarm()
+		idle = 0
 	}
+}
+
+func move(pool *framebuf.Pool, f []framebuf.Frame, from, to *virtio.Net) (n int) {
+	n = from.Receive(f)
+	for _, x := range f[:n] {
+		if x.IsLarge() { // the device wants to know how long the headers are
+			l := pool.Large(x)
+			if b := pool.First(x); int(l.Transport)+13 <= len(b) {
+				l.Headers = l.Transport + uint16(b[l.Transport+12]>>4)*4
+			}
+		}
+	}
+	for _, left := range f[to.Transmit(f[:n]):n] {
+		pool.Release(left)
+	}
+	return n
 }
 
 func dma(n int) (virtio.DMA, error) {
