@@ -22,30 +22,30 @@ import (
 
 const target = "203.0.113.1"
 
-// iperf measures one kind of traffic in Gbit/s, as it was received.
-func (l *lab) iperf(args string) (float64, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(*seconds*float64(time.Second))+20*time.Second)
+// iperf measures one kind of traffic in Gbit/s, as it was received, and how many GB that were.
+func (l *lab) iperf(args string) (gbit, gb float64, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(*seconds)*time.Second+20*time.Second)
 	defer cancel()
 	a := append([]string{"netns", "exec", l.lan, "iperf3", "-c", target, "-p", "80", "-J", "-t", fmt.Sprint(*seconds)}, strings.Fields(args)...)
 	out, err := exec.CommandContext(ctx, "ip", a...).Output()
+	type sum struct {
+		Bits  float64 `json:"bits_per_second"`
+		Bytes float64
+	}
 	var r struct {
 		Error string
 		End   struct {
-			Up struct {
-				Bits float64 `json:"bits_per_second"`
-			} `json:"sum_received"`
-			Down struct {
-				Bits float64 `json:"bits_per_second"`
-			} `json:"sum_received_bidir_reverse"`
+			Up   sum `json:"sum_received"`
+			Down sum `json:"sum_received_bidir_reverse"`
 		}
 	}
 	if jerr := json.Unmarshal(out, &r); jerr != nil {
-		return 0, errors.Join(err, jerr)
+		return 0, 0, errors.Join(err, jerr)
 	}
 	if r.Error != "" {
-		return 0, errors.New(r.Error)
+		return 0, 0, errors.New(r.Error)
 	}
-	return (r.End.Up.Bits + r.End.Down.Bits) / 1e9, nil
+	return (r.End.Up.Bits + r.End.Down.Bits) / 1e9, (r.End.Up.Bytes + r.End.Down.Bytes) / 1e9, nil
 }
 
 // background sends at a rate in Gbit/s until its result is called.

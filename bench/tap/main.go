@@ -16,7 +16,7 @@ import (
 
 var (
 	image   = flag.String("image", "build/thurward.img", "the image")
-	seconds = flag.Float64("seconds", 5, "how long each throughput is measured")
+	seconds = flag.Int("seconds", 5, "how long each throughput is measured")
 	rounds  = flag.Int("rounds", 3, "how often each is, by turns; the median is printed, with the lowest and the highest")
 	connect = flag.Int("connects", 1000, "how many connections the latency of the first packet is measured with")
 	traffic = flag.String("traffic", "", "only kinds of traffic whose name contains this, without what half of the first carries")
@@ -85,11 +85,12 @@ func measure(l *lab, w way) (x result, err error) {
 				return x, err
 			}
 		}
-		x.gbit[i], err = l.iperf(k.args)
+		var gb float64
+		x.gbit[i], gb, err = l.iperf(k.args)
 		if stop != nil {
 			x.ping = stop()
 		}
-		c, err2 := end(x.gbit[i] * *seconds / 8)
+		c, err2 := end(gb)
 		if err := errors.Join(err, err2); err != nil {
 			return x, fmt.Errorf("%s: %w", k.name, err)
 		}

@@ -41,7 +41,7 @@ func (l *lab) ways() (ws []way, done func(), err error) {
 	ws = []way{{"bridge", (*lab).openBridge}, {"Linux, masquerade", (*lab).openRouter}}
 	const none, like = "thurward.offload=none", "wire.like=firewall"
 	if q, err := vmm.FindQEMU(); err == nil {
-		pci := vmm.Config{Image: *image, KVM: true, Machine: vmm.MicrovmPCI}
+		pci := vmm.Config{Image: *image, KVM: true, Machine: vmm.MicrovmPCI, NoDog: true} // as run does
 		plain, only := pci, pci
 		plain.Append, only.Append, only.Image = none, like, wire
 		ws = append(ws, machine("QEMU, KVM, PCI", q, pci), machine("QEMU, KVM, PCI, no offload", q, plain), machine("QEMU, KVM, PCI, wire", q, only),

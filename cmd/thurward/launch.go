@@ -35,6 +35,7 @@ type launch struct {
 	signed         *verify.Options // who must have signed the image; nil: anybody may boot
 	accel          vmm.Accel
 	machine        vmm.MachineType
+	autoMachine    bool   // machineFor chooses it
 	vmm            string // which hypervisor
 	pci            bool   // Firecracker's devices on PCI
 	jailer         string // whom Firecracker becomes in its jail; "": none
@@ -134,7 +135,7 @@ func (l *launch) run(ctx context.Context) error {
 		return err
 	}
 	l.say("booting %s (%.1f MB%s) on %s with %s (%s)",
-		img.Path, float64(img.Size)/1e6, digest(img.Policy), l.machineName(h), name(kvm), why)
+		img.Path, float64(img.Size)/1e6, digest(img.Policy), l.machineName(h, kvm), name(kvm), why)
 	if l.confined != "" {
 		l.say("the hypervisor is %s", l.confined)
 	}
@@ -175,10 +176,11 @@ func (l *launch) options() vmm.RunOptions {
 		Told: func(e vmm.End) { l.restarts.add(e.Reason); tell(e) }}
 }
 
-// machineConfig is the machine for an image.
+// machineConfig is the machine for an image. One that was not named has no watchdog device
+// where its stream is watched.
 func (l *launch) machineConfig(image string, kvm bool, nics []vmm.NIC) vmm.Config {
 	return vmm.Config{
-		Image: image, Machine: l.machine, KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics,
+		Image: image, Machine: l.machineFor(kvm), NoDog: l.autoMachine && l.vsock.Path != "", KVM: kvm, MemoryMB: l.memoryMB, CPUs: l.cpus, NICs: nics,
 		Append: l.args, Name: l.name, Vsock: l.vsock, Trusted: l.trusted, Log: l.say,
 	}
 }
@@ -286,11 +288,22 @@ func (l *launch) accelerate(ctx context.Context, h vmm.Hypervisor) (kvm bool, wh
 }
 
 // machineName names a hypervisor, and its machine where it has several.
-func (l *launch) machineName(h vmm.Hypervisor) string {
+func (l *launch) machineName(h vmm.Hypervisor, kvm bool) string {
 	if _, ok := h.(*vmm.QEMU); ok {
-		return fmt.Sprintf("%v %v", h, l.machine)
+		return fmt.Sprintf("%v %v", h, l.machineFor(kvm))
 	}
 	return h.String()
+}
+
+// machineFor returns QEMU's machine. Devices on PCI interrupt without being asked why, which
+// on MMIO takes the processor out of the guest twice; TCG has nothing to leave, and without TAP
+// devices the time of a boot counts for more (ADR 0058).
+func (l *launch) machineFor(kvm bool) vmm.MachineType {
+	tap := func(s vmm.Spec) bool { return s.Kind == vmm.Tap || s.Kind == vmm.Bridge }
+	if l.autoMachine && kvm && (tap(l.lan) || tap(l.wan)) {
+		return vmm.MicrovmPCI
+	}
+	return l.machine
 }
 
 func name(kvm bool) string {

@@ -52,8 +52,8 @@ func newRunCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run [IMAGE]",
 		Short: "Boot an image",
-		Long: `run boots an image in QEMU's microvm machine, or the one that --machine names,
-joins its two network interfaces to what --lan and --wan name, and prints its
+		Long: `run boots an image in QEMU's microvm machine, or the one that --machine names
+(auto: with devices on PCI where that is faster, with KVM and a TAP device), joins its two network interfaces to what --lan and --wan name, and prints its
 console. After a crash, or when it hangs, it boots it again; it ends with the
 machine, or on Ctrl-C.
 With --vmm it takes Firecracker or cloud-hypervisor in place of QEMU. The
@@ -142,7 +142,7 @@ run ends, with 0 if every step went as it should.`,
 	fl.StringVar(&f.snapshot, "snapshot", "", "Firecracker: save the machine in this new folder once it is ready, and end")
 	fl.StringVar(&f.from, "from-snapshot", "", "Firecracker: start from the machine that was saved in this folder")
 	fl.BoolVar(&f.printConfig, "print-config", false, "print what would be run, and end")
-	fl.StringVar(&f.machine, "machine", "microvm", "QEMU's machine: "+vmm.MachineHelp)
+	fl.StringVar(&f.machine, "machine", autoMachine, "QEMU's machine: auto, "+vmm.MachineHelp)
 	fl.StringVar(&f.accel, "accel", "auto", "auto, kvm or tcg; auto takes KVM where the image boots under it")
 	fl.StringVar(&f.lan, "lan", "demo", "network of the LAN interface")
 	fl.StringVar(&f.wan, "wan", "demo", "network of the WAN interface")
@@ -166,6 +166,9 @@ run ends, with 0 if every step went as it should.`,
 	return cmd
 }
 
+// autoMachine is the value of --machine with which machineFor chooses.
+const autoMachine = "auto"
+
 // vmmHelp lists what --vmm takes.
 const vmmHelp = "qemu, firecracker or cloud-hypervisor"
 
@@ -186,7 +189,7 @@ func (f *runFlags) launch() (*launch, error) {
 	if f.vmm != "qemu" && f.accel == "tcg" {
 		return nil, fmt.Errorf("--accel tcg: %s has only KVM", f.vmm)
 	}
-	if f.vmm != "qemu" && f.machine != "microvm" {
+	if f.vmm != "qemu" && f.machine != autoMachine {
 		return nil, fmt.Errorf("--machine is QEMU's, %s has one", f.vmm)
 	}
 	if f.jailer != "" && (f.user != "" || f.noSandbox) || f.user != "" && f.noSandbox {
@@ -215,7 +218,11 @@ func (f *runFlags) launch() (*launch, error) {
 	l.restart, errs[3] = vmm.ParseRestart(f.restart)
 	l.memoryMB, errs[4] = parseMemory(f.memory)
 	l.vsock, errs[5] = vmm.ParseVsock(f.vsock, ingest.DefaultPath())
-	l.machine, errs[6] = vmm.ParseMachine(f.machine)
+	if l.autoMachine = f.machine == autoMachine; !l.autoMachine {
+		if l.machine, errs[6] = vmm.ParseMachine(f.machine); errs[6] != nil {
+			errs[6] = fmt.Errorf("%q is not a machine (want auto, %s)", f.machine, vmm.MachineHelp)
+		}
+	}
 	for i, flag := range []string{"accel", "lan", "wan", "restart", "memory", "vsock", "machine"} {
 		if errs[i] != nil {
 			return nil, fmt.Errorf("--%s: %w", flag, errs[i])

@@ -63,7 +63,7 @@ func (l *launch) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.say("%s: running its current image, sha256:%.12s…, on %s with %s (%s)", l.name, rec.Current.Image, l.machineName(h), name(kvm), why)
+	l.say("%s: running its current image, sha256:%.12s…, on %s with %s (%s)", l.name, rec.Current.Image, l.machineName(h, kvm), name(kvm), why)
 	if l.confined != "" {
 		l.say("the hypervisor is %s", l.confined)
 	}

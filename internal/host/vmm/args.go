@@ -47,6 +47,7 @@ func DefaultMAC(r Role) string {
 type Config struct {
 	Image    string
 	Machine  MachineType
+	NoDog    bool // no watchdog device, for which QEMU takes longer to start
 	KVM      bool // else TCG
 	MemoryMB int
 	CPUs     int
@@ -157,7 +158,7 @@ func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 		c.addVhostNet(&at, firstFD+len(all.Files))
 		all.add(at)
 		all.plugs = append(all.plugs, at.plug())
-		all.Args = append(all.Args, "-device", "virtio-net-"+c.Machine.bus()+",netdev="+id+",mac="+n.MAC+at.hostMTU()+c.Machine.through())
+		all.Args = append(all.Args, "-device", c.Machine.netDevice()+",netdev="+id+",mac="+n.MAC+at.hostMTU()+c.Machine.through())
 	}
 	at, err := c.attachVsock(firstFD + len(all.Files))
 	if err != nil {

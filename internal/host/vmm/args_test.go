@@ -146,3 +146,24 @@ func TestParseMachine(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNoDog: machines with PCI have a watchdog device where QEMU has it, unless it is not wanted;
+// QEMU is asked once, and only for a machine that could have one.
+func TestNoDog(t *testing.T) {
+	for _, c := range []struct {
+		m         MachineType
+		has, none bool
+		want      bool
+	}{{MicrovmPCI, true, false, true}, {MicrovmPCI, true, true, false}, {MicrovmPCI, false, false, false},
+		{Q35, true, false, true}, {Microvm, true, false, false}} {
+		asked := 0
+		q := &QEMU{Path: "qemu-system-x86_64", Version: Version{7, 2}, hasDog: func() bool { asked++; return c.has }}
+		s, err := q.Print(Config{Image: "fw.img", Machine: c.m, NoDog: c.none, KVM: true, MemoryMB: 64, CPUs: 1})
+		if err != nil || strings.Contains(s, dogDevice) != c.want {
+			t.Errorf("%+v: %v, %s", c, err, s)
+		}
+		if possible := c.m != Microvm && !c.none; (asked > 0) != possible {
+			t.Errorf("%+v: QEMU was asked %d times", c, asked)
+		}
+	}
+}

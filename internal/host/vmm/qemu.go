@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -36,6 +37,8 @@ type QEMU struct {
 	Version Version
 	Sandbox bool         // it was built with -sandbox
 	Confine *Confinement // nil: it has all rights of this process
+
+	hasDog func() bool // asked for once; nil: each time
 }
 
 // dog reports whether a machine gets a watchdog device: it has a PCI bus, and this QEMU was built
@@ -44,7 +47,15 @@ func (q *QEMU) dog(m MachineType) bool {
 	if m == Microvm {
 		return false
 	}
-	out, err := exec.Command(q.Path, "-device", "help").Output()
+	if q.hasDog == nil {
+		return hasDog(q.Path)
+	}
+	return q.hasDog()
+}
+
+// hasDog asks QEMU whether it has the watchdog device, which takes as long as half a boot.
+func hasDog(path string) bool {
+	out, err := exec.Command(path, "-device", "help").Output()
 	return err == nil && strings.Contains(string(out), `"`+dogDevice+`"`)
 }
 
@@ -73,7 +84,7 @@ func (q *QEMU) Start(c Config, onLine func(Line)) (*Machine, error) {
 	if q.Confine != nil && q.Confine.Spaces == nil {
 		c.Image = insideImage
 	}
-	c.dog = q.dog(c.Machine)
+	c.dog = !c.NoDog && q.dog(c.Machine)
 	args, all, err := c.args(q.Version)
 	if err != nil {
 		return nil, err
@@ -147,7 +158,7 @@ func resolvConf() string {
 // Print implements Hypervisor. Files that QEMU inherits are numbered as they would
 // be.
 func (q *QEMU) Print(c Config) (string, error) {
-	c.dog = q.dog(c.Machine)
+	c.dog = !c.NoDog && q.dog(c.Machine)
 	args, all, err := c.args(q.Version)
 	if err != nil {
 		return "", err
@@ -202,7 +213,7 @@ func FindQEMU() (*QEMU, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &QEMU{Path: path, Version: v, Sandbox: sandboxed, Confine: confine}, nil
+	return &QEMU{Path: path, Version: v, Sandbox: sandboxed, Confine: confine, hasDog: sync.OnceValue(func() bool { return hasDog(path) })}, nil
 }
 
 func parseVersion(s string) (Version, error) {
