@@ -113,6 +113,10 @@ soak: ## the image under load for ten minutes, and what iperf3 carries through i
 	$(GO) test ./test/e2e -run 'TestSoak$$' -soak=10m -soak-stall=100ms -timeout 30m -v
 	$(GO) test ./test/e2e -run 'TestIperf$$' -iperf=5s -timeout 10m -v
 
+.PHONY: formats
+formats: ## the dashboard, the compose file and SARIF, by Grafana's types, docker compose's reader and the schema
+	cd tools/formats && CGO_ENABLED=0 $(GO) test -count=1 -timeout 10m ./...
+
 lint: ## gofmt, go vet, staticcheck, govulncheck
 	@scripts/lint.sh
 

@@ -5,6 +5,7 @@ package observability
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -214,6 +215,112 @@ func TestPromtool(t *testing.T) {
 		cmd.Dir = deploy
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// TestDashboardQueries: Prometheus' own parser takes each query that the dashboard asks it.
+func TestDashboardQueries(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is missing (apt-get install prometheus)")
+	}
+	var d struct {
+		Panels []struct {
+			Title      string
+			Datasource struct{ UID string }
+			Targets    []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(read(t, deploy+"/grafana/dashboards/thurward.json"), &d); err != nil {
+		t.Fatal(err)
+	}
+	// What Grafana puts in.
+	values := strings.NewReplacer("$instance", "203.0.113.10", "$__rate_interval", "1m", "$__range", "1h", "$__interval", "10s")
+	var rules []map[string]string
+	for _, p := range d.Panels {
+		for _, q := range p.Targets {
+			if expr := values.Replace(q.Expr); p.Datasource.UID == "prometheus" {
+				if strings.Contains(expr, "$") {
+					t.Errorf("%s: a variable is left in %s", p.Title, expr)
+				}
+				rules = append(rules, map[string]string{"record": fmt.Sprint("panel:", len(rules)), "expr": expr})
+			}
+		}
+	}
+	check := func() (string, error) {
+		b, err := yaml.Marshal(map[string]any{"groups": []any{map[string]any{"name": "dashboard", "rules": rules}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "rules.yaml")
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command(promtool, "check", "rules", file).CombinedOutput()
+		return string(out), err
+	}
+	if out, err := check(); err != nil || len(rules) < 30 {
+		t.Errorf("%d queries: %v\n%s", len(rules), err, out)
+	}
+	rules[7]["expr"] += ")"
+	if out, err := check(); err == nil {
+		t.Errorf("a parenthesis too many is taken:\n%s", out)
+	}
+}
+
+// TestStackFits: what one file of the stack sends where, another one listens on.
+func TestStackFits(t *testing.T) {
+	var collector struct {
+		Exporters map[string]struct{ Endpoint string }
+	}
+	var loki, tempo struct {
+		Server struct {
+			HTTPListenPort int `yaml:"http_listen_port"`
+		}
+		Distributor struct {
+			Receivers struct {
+				OTLP struct {
+					Protocols struct{ GRPC struct{ Endpoint string } }
+				}
+			}
+		}
+	}
+	var sources struct {
+		Datasources []struct{ UID, URL string }
+	}
+	var prometheus struct {
+		Scrape []struct {
+			Static []struct{ Targets []string } `yaml:"static_configs"`
+		} `yaml:"scrape_configs"`
+		Alerting struct {
+			Alertmanagers []struct {
+				Static []struct{ Targets []string } `yaml:"static_configs"`
+			}
+		}
+	}
+	for file, into := range map[string]any{"collector.yaml": &collector, "loki.yaml": &loki, "tempo.yaml": &tempo, "prometheus.yaml": &prometheus, "grafana/provisioning/datasources/datasources.yaml": &sources} {
+		if err := yaml.Unmarshal(read(t, deploy+"/"+file), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := map[string]string{}
+	for _, s := range sources.Datasources {
+		at[s.UID] = s.URL
+	}
+	_, otlp, _ := strings.Cut(tempo.Distributor.Receivers.OTLP.Protocols.GRPC.Endpoint, ":")
+	_, metrics, _ := strings.Cut(collector.Exporters["prometheus"].Endpoint, ":")
+	for _, c := range [][2]string{
+		{collector.Exporters["otlphttp/loki"].Endpoint, fmt.Sprintf("http://loki:%d/otlp", loki.Server.HTTPListenPort)},
+		{collector.Exporters["otlp/tempo"].Endpoint, "tempo:" + otlp},
+		{at["loki"], fmt.Sprintf("http://loki:%d", loki.Server.HTTPListenPort)},
+		{at["tempo"], fmt.Sprintf("http://tempo:%d", tempo.Server.HTTPListenPort)},
+		{at["prometheus"], "http://prometheus:9090"},
+		{prometheus.Scrape[0].Static[0].Targets[0], "collector:" + metrics},
+		{prometheus.Alerting.Alertmanagers[0].Static[0].Targets[0], "alertmanager:9093"},
+	} {
+		if c[0] != c[1] || strings.HasSuffix(c[1], ":") {
+			t.Errorf("%q is sent to, %q listens", c[0], c[1])
 		}
 	}
 }
