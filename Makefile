@@ -31,6 +31,7 @@ build: bin/thurward build/kernel.elf build/firewall.elf build/toolchain.json ## 
 # Go's cache knows what is up to date.
 .PHONY: bin/thurward build/kernel.elf build/firewall.elf build/firewall-dot.elf build/toolchain.json
 bin/thurward:
+	@GO='$(GO)' scripts/need.sh --check go
 	@mkdir -p bin
 	$(GO) build -trimpath -buildvcs=false -ldflags='$(STAMP)' -o $@ ./cmd/thurward
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# need.sh [--check] run|test|differential|importing|evasions|install|cycles: makes sure that the programs
+# need.sh [--check] go|run|test|differential|importing|evasions|install|cycles: makes sure that the programs
 # which "make run", "make test", "make differential" and "make evasions" use are there. Installs what is
 # missing where it may (Debian, Ubuntu, as root or with sudo that asks for no
 # password); otherwise says what to type. With --check it installs nothing, and
@@ -11,6 +11,20 @@ if [ "${1:-}" = --check ]; then
 	check=yes
 	shift
 fi
+
+# Go fetches the version that go.mod names by itself, from 1.21 on. Debian 12's is older, and
+# says of go.mod that its version is invalid.
+old_go() {
+	case $(${GO:-go} version 2>/dev/null) in
+	"") echo "there is no Go on the PATH" ;;
+	"go version go1."[0-9] | "go version go1."[0-9][.\ ]* | "go version go1.1"[0-9][.\ ]* | "go version go1.20"*) echo "$(${GO:-go} version) is too old" ;;
+	esac
+}
+if go=$(old_go) && [ -n "$go" ]; then
+	echo "need.sh: $go: Go 1.21 or newer is needed (https://go.dev/dl/); it then fetches the version that go.mod names" >&2
+	exit 1
+fi
+[ "${1:-run}" != go ] || exit 0
 
 missing=
 need() { # program package

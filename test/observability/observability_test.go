@@ -203,6 +203,30 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
+// TestRunbooksNamePanels: what a runbook tells to look at, in italics, is on the dashboard.
+func TestRunbooksNamePanels(t *testing.T) {
+	var d struct{ Panels []struct{ Title string } }
+	if err := json.Unmarshal(read(t, deploy+"/grafana/dashboards/thurward.json"), &d); err != nil {
+		t.Fatal(err)
+	}
+	titles := map[string]bool{}
+	for _, p := range d.Panels {
+		titles[p.Title] = true
+	}
+	italic, named := regexp.MustCompile(`(?:^|[^*\w])\*([^*\n]+)\*(?:[^*]|$)`), 0
+	all, _ := filepath.Glob(root + "/docs/runbooks/*.md")
+	for _, page := range all {
+		for _, m := range italic.FindAllSubmatch(read(t, page), -1) {
+			if named++; !titles[string(m[1])] {
+				t.Errorf("%s: the dashboard has no panel %q", filepath.Base(page), m[1])
+			}
+		}
+	}
+	if named < 12 {
+		t.Errorf("%d panels are named", named)
+	}
+}
+
 // TestPromtool: Prometheus' own checks pass, and each alert fires when it
 // should and only then.
 func TestPromtool(t *testing.T) {
