@@ -223,7 +223,7 @@ func TestRestoresDiffer(t *testing.T) {
 	for name, device := range map[string][]string{"vmgenid": {"-device", "vmgenid,guid=auto"}, "nothing": nil} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			w := newWire(t)
 			args := append([]string{"-accel", "tcg", "-cpu", "max", "-M", "pc"}, device...)
@@ -269,7 +269,7 @@ func TestNamesAfterStop(t *testing.T) {
 				t.Skip(why)
 			}
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			w := newWire(t)
 			s := w.machine(ctx, image, append(accel, "-M", "microvm,rtc=on"), "virtio-net-device")
@@ -377,7 +377,7 @@ func TestBehindIOMMU(t *testing.T) {
 	for name, device := range map[string]string{"intel-iommu": "intel-iommu", "virtio-iommu": "virtio-iommu-pci", "none": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			args := []string{"-accel", "tcg", "-cpu", "max", "-M", "q35"}
 			if device != "" {

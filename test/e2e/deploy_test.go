@@ -395,11 +395,15 @@ func TestDeployElsewhere(t *testing.T) {
 }
 
 // connect opens a connection from the LAN's host to a server on the WAN that sends back what
-// it gets.
+// it gets. Neither end probes whether the other is there: a probe would be reset by a machine
+// that does not know the connection.
 func (d *deployed) connect() net.Conn {
 	d.t.Helper()
 	var l net.Listener
-	within(d.t, d.wan, func() (err error) { l, err = net.Listen("tcp4", "198.51.100.80:0"); return err })
+	within(d.t, d.wan, func() (err error) {
+		l, err = (&net.ListenConfig{KeepAlive: -1}).Listen(d.t.Context(), "tcp4", "198.51.100.80:0")
+		return err
+	})
 	d.t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -411,7 +415,10 @@ func (d *deployed) connect() net.Conn {
 		}
 	}()
 	var c net.Conn
-	within(d.t, d.lan, func() (err error) { c, err = net.DialTimeout("tcp4", l.Addr().String(), limit); return err })
+	within(d.t, d.lan, func() (err error) {
+		c, err = (&net.Dialer{Timeout: limit, KeepAlive: -1}).Dial("tcp4", l.Addr().String())
+		return err
+	})
 	d.t.Cleanup(func() { c.Close() })
 	if err := echoes(c, limit); err != nil {
 		d.t.Fatal(err)
