@@ -70,24 +70,9 @@ func loadELF(name string, b []byte) (*program, error) {
 	}
 	if name == "kernel" {
 		p.dropRuntimeTables(f)
+		p.dropRuntimeCode()
 	}
 	return p, nil
-}
-
-// dropRuntimeTables cuts the kernel's read-only segment behind .rodata: what
-// follows are tables of Go's runtime, which does not run in the kernel.
-func (p *program) dropRuntimeTables(f *elf.File) {
-	ro := f.Section(".rodata")
-	if ro == nil {
-		return
-	}
-	for i := range p.parts {
-		q := &p.parts[i]
-		if ro.Addr >= q.addr && ro.Addr+ro.Size <= q.addr+uint64(len(q.data)) {
-			q.size = ro.Addr + ro.Size - q.addr
-			q.data = q.data[:q.size]
-		}
-	}
 }
 
 func (p *program) symbol(name string) (uint64, error) {

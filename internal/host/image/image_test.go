@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -335,5 +336,39 @@ func TestSymbols(t *testing.T) {
 	}
 	if n := uint64(len(b)) - loaded; n > 20<<10 {
 		t.Errorf("%d bytes of symbols", n)
+	}
+}
+
+// TestRuntimeIsLeftOut: the kernel's part of the image has no page that is Go's runtime alone,
+// and all of those that the kernel calls.
+func TestRuntimeIsLeftOut(t *testing.T) {
+	k, err := loadELF("kernel", mustInputs(t).Kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := func(a uint64) bool {
+		return slices.ContainsFunc(k.parts, func(p part) bool { return p.flags&permX != 0 && a >= p.addr && a < p.end() })
+	}
+	for _, n := range []string{"runtime.mallocgc", "runtime.schedule", "runtime.gcStart", "runtime.newproc1"} {
+		if f, ok := k.funcs[n]; !ok || there(f[0]) {
+			t.Errorf("%s is in the image, or not even in the kernel", n)
+		}
+	}
+	pages, code := uint64(0), uint64(0)
+	for n, f := range k.funcs {
+		if OfKernel(n) || KernelCalls[n] != "" {
+			code += f[1]
+			if !there(f[0]) || !there(f[0]+max(f[1], 1)-1) {
+				t.Errorf("%s is left out", n)
+			}
+		}
+	}
+	for _, p := range k.parts {
+		if p.flags&permX != 0 {
+			pages += p.size
+		}
+	}
+	if pages > code+code/2 || code < 50_000 {
+		t.Errorf("%d bytes of code on pages of %d", code, pages)
 	}
 }

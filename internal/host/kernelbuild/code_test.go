@@ -8,25 +8,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-)
 
-// What kernel code may call outside itself. Go's runtime does not run in the
-// kernel: anything that allocates, blocks, or needs a real g is a bug there.
-var allowed = map[string]string{
-	"runtime.morestack_noctxt.abi0":  "never taken: the fake g's stack limit is 0; the stacks have guard pages",
-	"runtime.panicBounds":            "a bug in the kernel; it faults on the fake g, and the fault is reported",
-	"runtime.panicdivide":            "as panicBounds",
-	"runtime.panicoverflow":          "as panicBounds",
-	"runtime.panicshift":             "as panicBounds",
-	"runtime.panicunsafeslicelen":    "as panicBounds",
-	"runtime.panicunsafeslicenilptr": "as panicBounds",
-	"runtime.panicunsafestringlen":   "as panicBounds",
-	"runtime.memmove":                "leaf, needs no g",
-	"runtime.memequal":               "leaf, needs no g",
-	"runtime.memclrNoHeapPointers":   "leaf, needs no g",
-	"runtime.duffzero":               "leaf, needs no g",
-	"runtime.duffcopy":               "leaf, needs no g",
-}
+	"github.com/thurward/thurward/internal/host/image"
+)
 
 // Functions of the monitor, which run in ring 0.
 var monitorFunc = regexp.MustCompile(`^main\.(entryLinux|boot64|boot64AP|toRing3|haltOthers|stand|syscallProbe|syscallBounce|vector\d+|interrupt|spurious|monitorFault|calls|haltCPU|setPages|sharePage)(\.abi0)?$`)
@@ -38,7 +22,8 @@ var ring0 = regexp.MustCompile(`^(CLI|CLD|STI|HLT|RDTSC|RDMSR|WRMSR|XSETBV|CPUID
 var callTarget = regexp.MustCompile(`^([A-Za-z0-9_./*()·\[\],-]+)\(SB\)$`)
 
 // TestKernelCode checks the machine code of the kernel: what it calls, and
-// what runs in ring 0.
+// what runs in ring 0. Go's runtime does not run in the kernel: what allocates, blocks, or
+// needs a real g is a bug there.
 func TestKernelCode(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "kernel.elf")
 	if err := Kernel(out); err != nil {
@@ -65,7 +50,8 @@ func TestKernelCode(t *testing.T) {
 			continue
 		}
 		f := strings.Fields(line)
-		if len(f) < 4 || !ours(fn) {
+		leaf := image.KernelCalls[fn] == image.Leaf
+		if len(f) < 4 || !ours(fn) && !leaf {
 			continue
 		}
 		op, args := f[3], strings.Join(f[4:], " ")
@@ -82,8 +68,11 @@ func TestKernelCode(t *testing.T) {
 		if m == nil || ours(m[1]) {
 			continue
 		}
-		if _, ok := allowed[m[1]]; !ok {
-			t.Errorf("%s calls %s, which kernel code may not", fn, m[1])
+		switch why, ok := image.KernelCalls[m[1]]; {
+		case !ok:
+			t.Errorf("%s calls %s, which kernel code may not, and which the image has not", fn, m[1])
+		case leaf && why != image.Leaf && m[1] != fn:
+			t.Errorf("%s is no leaf: it calls %s", fn, m[1])
 		}
 	}
 	if funcs < 100 || monitor < 50 {
@@ -91,6 +80,4 @@ func TestKernelCode(t *testing.T) {
 	}
 }
 
-func ours(fn string) bool {
-	return (strings.HasPrefix(fn, "main.") || strings.HasPrefix(fn, "github.com/thurward/thurward/internal/guest/kernel/")) && fn != "main.main"
-}
+func ours(fn string) bool { return image.OfKernel(fn) && fn != "main.main" }
