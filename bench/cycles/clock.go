@@ -30,11 +30,12 @@ func spin(n int, x uint64) uint64 {
 	return x
 }
 
-// cycles returns how many cycles of polls there are for a packet: the median of some turns,
-// each with a machine of its own where flows begin or end.
+// cycles returns how many cycles of polls there are for a packet, in some turns, each with a
+// machine of its own where flows begin or end. All times are medians of short ones: what a
+// machine that is one of several on its processor loses now and then is not counted.
 func (s *scenario) cycles(turns int) (float64, error) {
-	const chain = 3 << 20
-	var got []float64
+	const chain = 64 << 10
+	var polls, clock, look []time.Duration
 	var m *machine
 	for range max(turns, 1) {
 		if m == nil || s.fresh || s.end {
@@ -43,25 +44,29 @@ func (s *scenario) cycles(turns int) (float64, error) {
 				return 0, err
 			}
 		}
-		const looks = 1000
-		start := threadTime()
-		for range looks {
-			threadTime()
+		for range 50 {
+			start := threadTime()
+			sink = spin(chain, sink|1)
+			mid := threadTime()
+			clock, look = append(clock, mid-start), append(look, threadTime()-mid)
 		}
-		look := (threadTime() - start) / looks
-		start = threadTime()
-		sink = spin(chain, sink|1)
-		clock := chain * multiplyCycles / float64(threadTime()-start) // GHz
-		m.timed, m.spent, m.polls = true, 0, 0
+		m.timed, m.spent = true, m.spent[:0]
 		if err := s.run(m); err != nil {
 			return 0, err
 		}
 		m.timed = false
-		took := m.spent - time.Duration(m.polls)*look
-		got = append(got, float64(took)*clock/float64(s.packets))
+		polls = append(polls, m.spent...)
 	}
-	slices.Sort(got)
-	return got[len(got)/2], nil
+	none := median(look)
+	GHz := chain * multiplyCycles / float64(median(clock)-none)
+	all := float64(median(polls)-none) * float64(len(polls)/max(turns, 1))
+	return all * GHz / float64(s.packets), nil
+}
+
+// median sorts d.
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
 }
 
 var sink uint64

@@ -55,8 +55,7 @@ type machine struct {
 	answers [2][][]byte
 
 	timed bool // the time of polls is measured
-	spent time.Duration
-	polls int
+	spent []time.Duration
 }
 
 // newMachine starts a firewall with room for a number of flows.
@@ -153,8 +152,7 @@ func (m *machine) poll() {
 	if m.timed {
 		start := threadTime()
 		m.e.Poll(m.now)
-		m.spent += threadTime() - start
-		m.polls++
+		m.spent = append(m.spent, threadTime()-start)
 	} else {
 		m.e.Poll(m.now)
 	}

@@ -65,6 +65,7 @@ func (t *Table) Prepare(b *Batch) {
 	}
 	b.fetch(n&^(group-1), n)
 	t.follow(b)
+	t.recent.begin(b)
 }
 
 // follow is the second half of Prepare.
@@ -144,6 +145,8 @@ func (t *Table) LookupBatch(b *Batch, j int, now int64) Ref {
 		if d := &t.dirs[r]; same(&d.Key, &b.key[j]) && now-d.LastSeen < t.timeouts[d.State&(maxStates-1)] {
 			return r
 		}
+	} else if !t.recent.has(b, b.hash[j]) {
+		return None
 	}
 	return t.lookup(&b.key[j], b.hash[j], now)
 }

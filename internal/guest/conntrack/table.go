@@ -93,6 +93,7 @@ type Table struct {
 	timeouts Timeouts
 	C        Counters
 	holders  holders
+	recent   recent
 	// Removed is called when a flow is removed, before its record is reused. It must not
 	// change the table.
 	Removed func(r Ref, why Removal)
@@ -252,16 +253,13 @@ func (t *Table) lookup(k *Key, h uint64, now int64) Ref {
 }
 
 func (t *Table) find(k *Key, h uint64) Ref {
-	s := spread(tag(h))
 	i := h & t.mask
 	for range window {
 		b := &t.buckets[i]
-		for w := range b.tags {
-			for m := match(b.tags[w], s); m != 0; m &= m - 1 {
-				r := b.refs[4*w+bits.TrailingZeros64(m)>>4]
-				if uint64(r) < uint64(len(t.dirs)) && same(&t.dirs[r].Key, k) {
-					return r
-				}
+		for m := b.matches(h); m != 0; m &= m - 1 {
+			r := b.ref(m)
+			if uint64(r) < uint64(len(t.dirs)) && same(&t.dirs[r].Key, k) {
+				return r
 			}
 		}
 		i = t.second(h)
@@ -277,8 +275,13 @@ const roomy = 6
 // than roomy refs, then the emptier one. When that is full both are, which is rare: then
 // one of their refs is moved to its other bucket.
 func (t *Table) place(h uint64, r Ref) bool {
-	i, j := h&t.mask, t.second(h)
-	if u := t.buckets[i].used(); u >= roomy && t.buckets[j].used() < u {
+	i := h & t.mask
+	u := t.buckets[i].used()
+	if u < roomy {
+		return t.buckets[i].put(tag(h), r)
+	}
+	j := t.second(h)
+	if t.buckets[j].used() < u {
 		i, j = j, i
 	}
 	return t.buckets[i].put(tag(h), r) || t.shift(i) && t.buckets[i].put(tag(h), r) ||
@@ -290,15 +293,16 @@ const ones = 0x0001000100010001
 
 // put puts a ref into a free slot, and reports whether there was one.
 func (b *bucket) put(tag uint64, r Ref) bool {
-	for w := range b.tags {
-		if free := ^b.tags[w] & ones; free != 0 {
-			at := bits.TrailingZeros64(free) // of the lane
-			b.tags[w] |= tag << at
-			b.refs[(4*w+at>>4)&(slots-1)] = r
-			return true
+	w, free := 0, ^b.tags[0]&ones
+	if free == 0 {
+		if w, free = 1, ^b.tags[1]&ones; free == 0 {
+			return false
 		}
 	}
-	return false
+	at := bits.TrailingZeros64(free) & 63 // of the lane
+	b.tags[w] |= tag << at
+	b.refs[(4*w+at>>4)&(slots-1)] = r
+	return true
 }
 
 // shift moves one ref of the full bucket i to its other bucket, if one of those has room.
@@ -358,23 +362,33 @@ func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, path Path, now 
 		return None
 	}
 	t.nextID += t.step
-	t.shared[i] = Shared{ID: t.nextID, Created: now, Pool: -1}
 	r := Ref(i << 1)
-	t.dirs[r] = Dir{Key: *k, Out: *out, LastSeen: now, State: state, Path: path}
-	t.dirs[r|1] = Dir{Key: reply, Out: packet.Rewrite{Src: k.Dst, Dst: k.Src, SrcPort: k.DstPort, DstPort: k.SrcPort},
-		LastSeen: now, State: state, Path: path.Reverse()}
-	if !t.place(t.Hash(k), r) {
+	// Cleared, and then written where they lie: a literal is built elsewhere and copied.
+	f := &t.shared[i]
+	*f = Shared{}
+	f.ID, f.Created, f.Pool = t.nextID, now, -1
+	d := &t.dirs[r]
+	*d = Dir{}
+	d.Key, d.Out, d.LastSeen, d.State, d.Path = *k, *out, now, state, path
+	d = &t.dirs[r|1]
+	*d = Dir{}
+	d.Key, d.LastSeen, d.State, d.Path = reply, now, state, path.Reverse()
+	d.Out = packet.Rewrite{Src: k.Dst, Dst: k.Src, SrcPort: k.DstPort, DstPort: k.SrcPort}
+	h, hr := t.Hash(k), t.Hash(&reply)
+	if !t.place(h, r) {
 		t.giveFree(i)
 		t.C.Full++
 		return None
 	}
-	if !t.place(t.Hash(&reply), r|1) {
+	if !t.place(hr, r|1) {
 		t.unplace(k, r)
 		t.giveFree(i)
 		t.C.Full++
 		return None
 	}
 	t.live++
+	t.note(h)
+	t.note(hr)
 	t.count(k.Src, 1)
 	t.turn(r, 0, state)
 	t.C.Inserts++
@@ -418,10 +432,12 @@ func (t *Table) takeFree(now int64) (uint32, bool) {
 	if t.freeHead != 0 {
 		i := t.freeHead - 1
 		t.freeHead = uint32(t.shared[i].Created)
+		t.fetchNext()
 		return i, true
 	}
 	if t.fresh < uint32(len(t.shared)) {
 		t.fresh++
+		t.fetchNext()
 		return t.fresh - 1, true
 	}
 	return 0, false

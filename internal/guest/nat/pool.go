@@ -143,10 +143,41 @@ func choose(s *space, want, first, last uint16, rnd uint64) (port uint16, ok boo
 	} else if lo < 1024 {
 		hi = min(hi, 1023)
 	}
+	if port, ok = draw(&s.used, lo, hi, want, rnd); ok {
+		return port, true
+	}
 	if port, ok = search(&s.used, lo, hi, want, rnd); !ok {
 		port, ok = search(&s.used, uint32(first), uint32(last), want, rnd)
 	}
 	return port, ok
+}
+
+// draws is how many words of the bitmap draw looks at. A random number has 21 bits for each.
+const draws = 3
+
+// draw looks for a free port of the parity of want near some random ones in [lo, hi]. Ports
+// that are preserved lie close together: search, which goes on from one place, would look at
+// hundreds of words there, and give out the port behind them again and again.
+func draw(used *[1024]uint64, lo, hi uint32, want uint16, rnd uint64) (uint16, bool) {
+	n := uint64(hi - lo + 1)
+	parity := uint64(evenPorts) << (want & 1)
+	for range draws {
+		at := lo + uint32(rnd&(1<<21-1)*n>>21)
+		rnd >>= 21
+		w := at / 64
+		free := ^used[w%1024] & parity
+		if w == lo/64 {
+			free &= ^uint64(0) << (lo % 64)
+		}
+		if w == hi/64 {
+			free &= ^uint64(0) >> (63 - hi%64)
+		}
+		if free != 0 {
+			// The first from at on, and round again.
+			return uint16(w*64 + (at+uint32(bits.TrailingZeros64(bits.RotateLeft64(free, -int(at%64)))))%64), true
+		}
+	}
+	return 0, false
 }
 
 const evenPorts = 0x5555555555555555

@@ -4,6 +4,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/nat"
+	"github.com/thurward/thurward/internal/guest/prefetch"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -55,6 +56,27 @@ func (e *Engine) admit(p *received, k *conntrack.Key, old conntrack.Ref, now int
 	e.emitFlow(r, verdict.Accept, e.acceptReason(dec.rule), dec.name, now)
 	e.flows.MarkFast(r)
 	e.send(to.out, p, &d.Out, now)
+}
+
+// distance is how many packets ahead the memory of new flows is prefetched.
+const distance = 2
+
+// expect prefetches what a flow of packet j of the batch will need if it is a new one from
+// the LAN: the look-up of its mapping, and the place of its answers in the index.
+func (e *Engine) expect(in *port, j int) {
+	b := &e.b
+	if in.role != ruleset.LAN || !b.keys.Unknown(j) {
+		return
+	}
+	k := b.keys.Key(j)
+	lines, ext, ok := e.nat.Ahead(uint8(k.Proto), k.Src, k.SrcPort)
+	if !ok {
+		return
+	}
+	answer := conntrack.Key{Src: k.Dst, Dst: ext, SrcPort: k.DstPort, DstPort: k.SrcPort, Proto: k.Proto}
+	a, z := e.flows.Lines(&answer)
+	l := [4]uintptr{lines[0], lines[1], a, z}
+	prefetch.Read(l[:])
 }
 
 // A destination is where a packet that belongs to no flow goes: to a host, through a port,

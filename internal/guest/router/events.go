@@ -3,6 +3,7 @@ package router
 import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/fqdn"
+	"github.com/thurward/thurward/internal/guest/prefetch"
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
@@ -36,13 +37,38 @@ func (e *Engine) emitFlow(r conntrack.Ref, a verdict.Action, why verdict.Reason,
 	if e.events == nil {
 		return
 	}
-	d := e.flows.Dir(r)
-	rec := event.Record{
-		Time: now, Kind: event.Verdict, Action: a, Reason: why, Rule: d.Rule, Direction: directionOf(d.Path.FromWAN()),
-		FlowID: e.flows.Shared(r).ID, EtherType: packet.TypeIPv4, Answer: r.Reply(),
+	rec := e.record(name.name)
+	if rec == nil {
+		return
 	}
-	addFlow(&rec, d, r.Reply())
-	e.emit(&rec, name)
+	d := e.flows.Dir(r)
+	rec.Time, rec.Kind, rec.Action, rec.Reason = now, event.Verdict, a, why
+	rec.Rule, rec.Direction = d.Rule, directionOf(d.Path.FromWAN())
+	rec.FlowID, rec.EtherType, rec.Answer = e.flows.Shared(r).ID, packet.TypeIPv4, r.Reply()
+	addFlow(rec, d, r.Reply())
+	rec.Hint, rec.Lookup, rec.Ago = name.hint, name.lookup, name.ago
+	e.store(rec, name.name, e.now)
+}
+
+// record returns a cleared record, that of the ring where the event has no name, or nil when
+// there is no room for it. See store.
+func (e *Engine) record(name fqdn.Name) *event.Record {
+	if name != 0 {
+		e.names.record = event.Record{}
+		return &e.names.record
+	}
+	return e.events.Slot()
+}
+
+// store writes the event that record has made room for.
+func (e *Engine) store(r *event.Record, name fqdn.Name, at int64) {
+	if name != 0 {
+		e.emitNamed(r, name, at)
+		return
+	}
+	r.Lookup = 0
+	e.events.Commit()
+	e.fetchRecord()
 }
 
 // emit writes an event with the destination's name and hint.
@@ -63,7 +89,23 @@ func (e *Engine) emitNamed(r *event.Record, name fqdn.Name, at int64) {
 	}
 	r.Lookup = 0
 	e.events.Put(r)
+	e.fetchRecord()
 }
+
+// fetchRecord prefetches the place of a record that is stored soon: the exporter has read it,
+// perhaps on another processor.
+func (e *Engine) fetchRecord() {
+	const line = 64
+	at := e.events.Next(recordsAhead)
+	var l [(event.RecordSize + line - 1) / line]uintptr
+	for i := range l {
+		l[i] = at + uintptr(i*line)
+	}
+	prefetch.Write(l[:])
+}
+
+// recordsAhead is how many records ahead their places are prefetched.
+const recordsAhead = 2
 
 // emitDomain writes an event with a name in wire form.
 func (e *Engine) emitDomain(r *event.Record, name []byte) {
@@ -213,13 +255,15 @@ func (e *Engine) emitEnd(r conntrack.Ref) {
 	r &^= 1
 	a, b, f := e.flows.Dir(r), e.flows.Dir(r^1), e.flows.Shared(r)
 	last := max(a.LastSeen, b.LastSeen)
-	rec := event.Record{
-		Time: last, Kind: event.FlowEnd, Action: verdict.Accept, Reason: e.acceptReason(a.Rule), Rule: a.Rule,
-		Direction: directionOf(a.Path.FromWAN()), FlowID: f.ID, EtherType: packet.TypeIPv4,
-		Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes, ReplyPackets: b.Packets, ReplyBytes: b.Bytes,
-		Duration: last - f.Created,
+	rec := e.record(fqdn.Name(a.Name))
+	if rec == nil {
+		return
 	}
-	addFlow(&rec, a, false)
+	rec.Time, rec.Kind, rec.Action, rec.Reason, rec.Rule = last, event.FlowEnd, verdict.Accept, e.acceptReason(a.Rule), a.Rule
+	rec.Direction, rec.FlowID, rec.EtherType = directionOf(a.Path.FromWAN()), f.ID, packet.TypeIPv4
+	rec.Packets, rec.Bytes, rec.ReplyPackets, rec.ReplyBytes = a.Packets+b.Packets, a.Bytes+b.Bytes, b.Packets, b.Bytes
+	rec.Duration = last - f.Created
+	addFlow(rec, a, false)
 	rec.Lookup = uint64(b.Name)
-	e.emitNamed(&rec, fqdn.Name(a.Name), f.Created)
+	e.store(rec, fqdn.Name(a.Name), f.Created)
 }

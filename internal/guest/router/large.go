@@ -19,7 +19,7 @@ import (
 func (e *Engine) readLarge(in *port, i int, now int64) {
 	b := &e.b
 	p := &b.pk[i]
-	p.in, p.frame = in, b.frame[i]
+	p.in, p.frame, p.plain = in, b.frame[i], false
 	l := e.pool.Large(p.frame)
 	f := e.pool.First(p.frame)
 	e.c.RxBytes[in.n] += uint64(l.Total)

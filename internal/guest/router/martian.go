@@ -22,10 +22,10 @@ func martians(ports []port) (bs []packet.Net) {
 // 3704).
 func (e *Engine) martian(p *received) bool {
 	s, d := p.Src, p.Dst
-	switch {
-	case !s.IsHost(), !d.IsHost(): // multicast among them, which is not forwarded
+	if !s.IsHost() || !d.IsHost() { // multicast among them, which is not forwarded
 		return true
-	case e.ownAddr(s):
+	}
+	if (e.special.mayHave(s) || e.special.mayHave(d)) && (e.isOwn(s) || e.endOfLink(s, d)) {
 		return true
 	}
 	if e.octets[s>>24] || e.octets[d>>24] {
@@ -35,14 +35,20 @@ func (e *Engine) martian(p *received) bool {
 			}
 		}
 	}
+	return e.route(s) != p.in
+}
+
+// endOfLink reports whether one of two addresses is a link's directed broadcast or network
+// address (RFC 2644).
+func (e *Engine) endOfLink(s, d packet.Addr) bool {
 	for i := range e.port {
 		q := &e.port[i]
-		if q.mask < 0xfffffffe { // directed broadcast and network address (RFC 2644)
+		if q.mask < 0xfffffffe {
 			bcast := q.net | ^q.mask
 			if s == bcast || d == bcast || s == q.net || d == q.net {
 				return true
 			}
 		}
 	}
-	return e.route(s) != p.in
+	return false
 }

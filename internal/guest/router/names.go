@@ -9,6 +9,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/fqdn"
 	"github.com/thurward/thurward/internal/guest/sni"
+	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -25,6 +26,8 @@ type names struct {
 	found fqdn.Found
 	again fqdn.Found
 	text  [4 * fqdn.MaxName]byte
+
+	record event.Record // that is being written, where it has a name
 }
 
 // NameBytes returns the memory of a policy's name set and of server names, in bytes.

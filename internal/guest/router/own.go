@@ -24,9 +24,25 @@ func (e *Engine) ownAddresses(p *ruleset.Policy) {
 		}
 	}
 	for i := range e.port {
-		e.port[i].defend = make([]int64, 1+len(e.port[i].further))
+		q := &e.port[i]
+		q.defend = make([]int64, 1+len(q.further))
+		e.special.add(q.addr)
+		for _, a := range q.further {
+			e.special.add(a)
+		}
+		e.special.add(q.net)
+		e.special.add(q.net | ^q.mask)
 	}
 }
+
+// An addrSet has some addresses, and others: one bit stands for all with the same last
+// octet. It spares most packets a search.
+type addrSet [4]uint64
+
+func (s *addrSet) add(a packet.Addr) { s[a>>6&3] |= 1 << (a & 63) }
+
+// mayHave is false for an address that is not in the set.
+func (s *addrSet) mayHave(a packet.Addr) bool { return s[a>>6&3]>>(a&63)&1 != 0 }
 
 // addOwn adds an own address to port p. All are added before the first packet.
 func (e *Engine) addOwn(p *port, a packet.Addr) {
@@ -56,7 +72,9 @@ func (p *port) index(a packet.Addr) int {
 }
 
 // ownAddr reports whether an address is an own address of any port.
-func (e *Engine) ownAddr(a packet.Addr) bool {
+func (e *Engine) ownAddr(a packet.Addr) bool { return e.special.mayHave(a) && e.isOwn(a) }
+
+func (e *Engine) isOwn(a packet.Addr) bool {
 	for i := range e.port {
 		if e.port[i].own(a) {
 			return true

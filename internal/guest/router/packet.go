@@ -13,6 +13,7 @@ type received struct {
 	packet.Packet
 	frame framebuf.Frame
 	in    *port
+	plain bool // packet.FastKey has read it
 }
 
 // frames returns the number of frames of a packet.

@@ -40,7 +40,7 @@ func (e *Engine) parseOther(in *port, i int, now int64) {
 		return
 	}
 	p := &b.pk[i]
-	p.in, p.frame = in, b.frame[i]
+	p.in, p.frame, p.plain = in, b.frame[i], false
 	kind, why := e.read(p)
 	switch kind {
 	case kindOtherHost:

@@ -76,6 +76,7 @@ func (e *Engine) run(in *port, now int64) {
 		} else if r := e.flows.LookupBatch(&b.keys, j, now); r != conntrack.None {
 			e.forward(p, r, now)
 		} else {
+			e.expect(in, j+distance)
 			e.admit(p, k, conntrack.None, now)
 		}
 	}
@@ -88,7 +89,7 @@ func (e *Engine) packet(in *port, j int) (*received, *conntrack.Key) {
 	i := b.idx[j] & (Batch - 1)
 	p, k := &b.pk[i], b.keys.Key(j)
 	if b.fast[j] {
-		p.in, p.frame = in, b.frame[i]
+		p.in, p.frame, p.plain = in, b.frame[i], true
 		packet.ParseFast(e.bytes(p), k, &p.Packet)
 	}
 	return p, k

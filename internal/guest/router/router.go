@@ -130,6 +130,7 @@ type Engine struct {
 type ports struct {
 	port            []port
 	inside, outside *port
+	special         addrSet // own addresses, and those of the links' networks and broadcasts
 }
 
 // tables are the state about flows, names and fragments. Each is bounded. flowRemoved

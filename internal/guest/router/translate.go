@@ -32,7 +32,7 @@ func (e *Engine) newFlow(
 	if !again && !e.flows.Admits(p.Src, p.in.role == ruleset.WAN) {
 		return conntrack.None, verdict.ConntrackFull
 	}
-	if !e.admitSource(p.Src, old, now) {
+	if e.sources != nil && !e.admitSource(p.Src, old, now) {
 		return conntrack.None, verdict.RateLimitFlows
 	}
 	out, m, kind, ok := e.translation(p, to, now)
@@ -52,7 +52,9 @@ func (e *Engine) newFlow(
 	s := e.flows.Shared(r)
 	s.Pool, s.Port = m.Pool, m.Port
 	e.nat.Bind(m, p.Proto, uint32(r>>1))
-	e.sources.Begin(p.Src, e.number(uint32(r>>1)))
+	if e.sources != nil {
+		e.sources.Begin(p.Src, e.number(uint32(r>>1)))
+	}
 	return r, 0
 }
 
@@ -229,7 +231,9 @@ func (e *Engine) mapSource(p *received, now int64) (nat.Mapping, nat.Outcome) {
 func (e *Engine) flowRemoved(r conntrack.Ref, _ conntrack.Removal) {
 	s, k := e.flows.Shared(r), &e.flows.Dir(r&^1).Key
 	e.nat.Give(s.Pool, uint8(k.Proto), s.Port)
-	e.sources.End(k.Src, e.number(uint32(r>>1)))
+	if e.sources != nil {
+		e.sources.End(k.Src, e.number(uint32(r>>1)))
+	}
 	e.sniRemoved(r)
 	e.emitEnd(r)
 }

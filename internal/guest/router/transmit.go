@@ -10,12 +10,30 @@ import (
 func (e *Engine) send(out *port, p *received, r *packet.Rewrite, now int64) {
 	fr := p.frame
 	e.source = p.Src
-	packet.Apply(e.pool.Bytes(fr), &p.Packet, r)
+	if p.plain {
+		e.translate(fr, uint32(p.Proto), r)
+	} else {
+		packet.Apply(e.pool.Bytes(fr), &p.Packet, r)
+	}
 	if !p.DF && r.Src != p.Src || p.Flags&packet.SYN != 0 || p.Parts > 0 {
 		e.finish(out, p, r, now)
 		return
 	}
 	e.output(out, fr, r.Dst, now)
+}
+
+// translate does what packet.Apply does, for a packet that packet.FastKey has read, in fewer
+// steps.
+func (e *Engine) translate(fr framebuf.Frame, proto uint32, r *packet.Rewrite) {
+	h := e.pool.Head(fr)
+	sum := packet.PutAddrs(h, r)
+	packet.PassTTL(h, sum)
+	sum += packet.PutPorts(h, r)
+	if proto == packet.TCP {
+		packet.UpdateTCP(h, sum)
+	} else {
+		packet.UpdateUDP(h, sum)
+	}
 }
 
 // output sends an IPv4 frame to the next hop for dst, or queues it until the next hop's

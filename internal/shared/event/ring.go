@@ -52,6 +52,23 @@ func (q *Ring) Put(r *Record) bool {
 	return true
 }
 
+// Slot returns the place of the next record, cleared, for the producer to fill in, which is
+// cheaper than Put; it is stored by Commit. When the ring is full Slot counts the record as
+// lost and returns nil.
+func (q *Ring) Slot() *Record {
+	h := q.head.Load()
+	if h-q.tail.Load() >= uint64(len(q.buf)) {
+		q.lost.Add(1)
+		return nil
+	}
+	d := &q.buf[h&q.mask]
+	*d = Record{}
+	return d
+}
+
+// Commit stores the record that Slot has returned.
+func (q *Ring) Commit() { q.head.Store(q.head.Load() + 1) }
+
 // PutNamed stores a copy of r with the first MaxName bytes of a name. When there is no room
 // for both it counts the record as lost and returns false.
 func (q *Ring) PutNamed(r *Record, name string) bool {
@@ -81,6 +98,12 @@ func place(at, n, area uint64) uint64 {
 		return at + rest
 	}
 	return at
+}
+
+// Next returns the place of the record that is stored after n more, to be prefetched. It is
+// not a reference.
+func (q *Ring) Next(n int) uintptr {
+	return uintptr(unsafe.Pointer(&q.buf[(q.head.Load()+uint64(n))&q.mask]))
 }
 
 // Get moves the oldest record to r, without its name, and reports whether there was one.

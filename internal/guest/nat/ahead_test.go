@@ -1,0 +1,91 @@
+package nat
+
+import (
+	"math/rand/v2"
+	"testing"
+	"unsafe"
+
+	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
+)
+
+// TestAhead: what is foretold of a new endpoint's mapping is where it is put when its port is
+// free, and its address always.
+func TestAhead(t *testing.T) {
+	n, err := New(&ruleset.Policy{Interfaces: []ruleset.Interface{{Role: ruleset.LAN}, {Role: ruleset.WAN}}, SNAT: []ruleset.SNAT{{Interface: 1, PortLo: 2000, PortHi: 60000, External: external.To16(),
+		Source: packet.Addr(0x0a000000).To16(), SourceMask: packet.Addr(0xffffff00).To16()}}}, 99)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		addr, port := packet.Addr(0x0a000000+r.Uint32N(256)), uint16(1900+r.Uint32N(60000))
+		proto := Protocols[r.IntN(len(Protocols))]
+		s := n.pools[0].space[spaceOf(proto)]
+		lines, ext, ok := n.Ahead(proto, addr, port)
+		m, o := n.Map(proto, addr, port, r.Uint64())
+		if o != Mapped {
+			continue // the host has its share
+		}
+		if !ok || ext != m.Addr {
+			t.Fatalf("%v %d: %v, %v", addr, port, ext, ok)
+		}
+		if at := uintptr(unsafe.Pointer(&s.index[s.home(addr, port, n.pools[0].key)])); lines[0] != at {
+			t.Fatalf("%v %d: the index at %#x, not %#x", addr, port, lines[0], at)
+		}
+		if at := uintptr(unsafe.Pointer(&s.byExt[m.Port-2000])); m.Port == port && lines[1] != at {
+			t.Fatalf("%v %d: the mapping at %#x, not %#x", addr, port, lines[1], at)
+		}
+	}
+	if _, _, ok := n.Ahead(packet.UDP, 0x0a000100, 3000); ok {
+		t.Error("a source that is not translated")
+	}
+	if _, _, ok := n.Ahead(47, 0x0a000001, 3000); ok {
+		t.Error("a protocol without ports")
+	}
+}
+
+// TestDraw: a port that is not the endpoint's own is free, within the range, of its parity;
+// and those behind many that are taken are not given out more often than others.
+func TestDraw(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 7))
+	bitmaps(r, 20, func(used *[1024]uint64) {
+		for range 200 {
+			lo := 1 + r.Uint32N(65535)
+			hi := min(65535, lo+r.Uint32N(1<<r.IntN(17)))
+			want := uint16(r.Uint32())
+			port, ok := draw(used, lo, hi, want, r.Uint64())
+			if ok && (uint32(port) < lo || uint32(port) > hi || used[port/64]>>(port%64)&1 != 0 || (port^want)&1 != 0) {
+				t.Fatalf("from %d to %d, for %d: port %d", lo, hi, want, port)
+			}
+		}
+	})
+	// The first quarter is taken.
+	var used [1024]uint64
+	for w := range 256 {
+		used[w] = ^uint64(0)
+	}
+	const tries = 200_000
+	count, failed := map[uint16]int{}, 0
+	for range tries {
+		port, ok := draw(&used, 1024, 65535, 4000, r.Uint64())
+		if !ok {
+			failed++
+			continue
+		}
+		count[port]++
+	}
+	// All three in the first quarter less 1024 ports.
+	if p := float64(failed) / tries; p < 0.010 || p > 0.017 {
+		t.Errorf("%.4f of the draws find nothing, want 0.0133", p)
+	}
+	mean := tries / (768 * 32)
+	for port, n := range count {
+		if n > 6*mean {
+			t.Errorf("port %d was drawn %d times, the mean is %d", port, n, mean)
+		}
+	}
+	if len(count) < 768*32*95/100 {
+		t.Errorf("%d ports of %d were ever drawn", len(count), 768*32)
+	}
+}

@@ -1,0 +1,54 @@
+package event
+
+import (
+	"testing"
+	"unsafe"
+)
+
+// TestNext: the place that is named is that of the record which is stored there, also round
+// the ring's end.
+func TestNext(t *testing.T) {
+	q := NewRing(8)
+	for i := range 40 {
+		for ahead := range 3 {
+			if got, want := q.Next(ahead), uintptr(unsafe.Pointer(&q.buf[(i+ahead)%8])); got != want {
+				t.Fatalf("record %d, %d ahead: %#x, not %#x", i, ahead, got, want)
+			}
+		}
+		var r Record
+		if !q.Put(&Record{Seq: uint64(i)}) || q.buf[i%8].Seq != uint64(i) || !q.Get(&r) {
+			t.Fatalf("record %d", i)
+		}
+	}
+}
+
+// TestSlot: what is filled in before Commit is stored, nothing of what was there before is,
+// and when there is no room it is counted as lost.
+func TestSlot(t *testing.T) {
+	q := NewRing(4)
+	for i := range 10 {
+		if !q.PutNamed(&Record{Seq: 1000, Packets: 7, Truncated: true}, "name") {
+			t.Fatal("no room")
+		}
+		r := q.Slot()
+		if r == nil || *r != (Record{}) {
+			t.Fatalf("round %d: %+v", i, r)
+		}
+		r.Seq = uint64(i)
+		if q.Len() != 1 {
+			t.Fatal("stored before Commit")
+		}
+		q.Commit()
+		var got Record
+		if !q.Get(&got) || got.Seq != 1000 || !q.Get(&got) || got != (Record{Seq: uint64(i)}) {
+			t.Fatalf("round %d: %+v", i, got)
+		}
+	}
+	for range 4 {
+		q.Slot()
+		q.Commit()
+	}
+	if q.Slot() != nil || q.Lost() != 1 || q.Len() != 4 {
+		t.Errorf("%d records, %d lost", q.Len(), q.Lost())
+	}
+}
