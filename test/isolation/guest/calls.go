@@ -78,6 +78,22 @@ func systemCalls() []attempt {
 		systemCall("more than all memory for devices", abi.SysDMA, ^uint64(0), 1, 0, 0),
 		systemCall("no memory for devices", abi.SysDMA, 0, 1, 0, 0),
 		systemCall("a system call beyond all", ^uint64(0), 0, 0, 0, 0),
+		systemCall("wait as the waiter after the last", abi.SysWait, 0, abi.MaxWaiters, 0, 0),
+		systemCall("wait as waiter 2^32", abi.SysWait, 0, 1<<32, 0, 0),
+		systemCall("wait as the waiter before the first", abi.SysWait, 0, ^uint64(0), 0, 0),
+		systemCall("wake nobody", abi.SysWake, 0, 0, 0, 0),
+		systemCall("wake the waiter after the last", abi.SysWake, 1<<abi.MaxWaiters, 0, 0, 0),
+		systemCall("wake all that 64 bits name", abi.SysWake, ^uint64(0), 0, 0, 0),
+		{"wait as every waiter, for every bit", func() outcome {
+			for n := range uint64(abi.MaxWaiters) {
+				for _, deadline := range []uint64{0, 1} {
+					if v, e := call(abi.SysWait, deadline, n, ^uint64(0), 0); e != 0 || v>>(abi.WakeBit+1) != 0 {
+						return succeeded("waiter %d: %#x, %v", n, v, e)
+					}
+				}
+			}
+			return refused("nothing came that there is not")
+		}},
 	}
 	return append(l, sigreturns()...)
 }

@@ -116,7 +116,7 @@ func main() {
 		name string
 		list []attempt
 	}{{"writes", writes()}, {"tables", tables()}, {"executes", executes()}, {"calls", systemCalls()}, {"instructions", instructions()}, {"stacks", stacks()},
-		{"ports", ports()}, {"monitor", monitorCalls()}, {"forgeries", forgeries()}, {"audit", []attempt{audits("find a page that breaks an invariant"), randomCalls()}}, {"races", races()}, {"sharing", sharing()}, {"devices", devices()}, {"removals", removals()}, {"exhaustion", exhaustion()}}
+		{"ports", ports()}, {"monitor", monitorCalls()}, {"forgeries", forgeries()}, {"audit", []attempt{audits("find a page that breaks an invariant"), randomCalls()}}, {"races", races()}, {"sharing", sharing()}, {"msix", []attempt{{"find an MSI-X table", findMSIX}}}, {"devices", devices()}, {"removals", removals()}, {"exhaustion", exhaustion()}}
 	chosen := os.Getenv("LISTS")
 	for _, l := range lists {
 		if chosen != "" && !slices.Contains(strings.Split(chosen, ","), l.name) {

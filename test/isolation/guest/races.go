@@ -13,13 +13,17 @@ import (
 func callMonitor(at, ax, bx, cx, dx, si uint64) uint64
 
 // together runs f on as many threads as there are processors, at once, and returns when
-// all are done. Each gets its number.
+// all are done. Each gets its number. Who waits for the others lets Go's runtime stop it now
+// and then: nothing else does here, and to start a thread the runtime may have to.
 func together(f func(n int)) {
 	used, _ := sys.Processors()
 	var arrived, done atomic.Int32
 	body := func(n int) {
 		arrived.Add(1)
-		for int(arrived.Load()) < used {
+		for i := 1; int(arrived.Load()) < used; i++ {
+			if i&0xfffff == 0 {
+				runtime.Gosched()
+			}
 		}
 		f(n)
 		done.Add(1)
