@@ -120,22 +120,22 @@ func nextTimer() uint64 {
 	return want
 }
 
-// rearm sets the timer. In cooperative mode only a CPU that sleeps is
-// interrupted: see sleep.
+// rearm sets the timer. One whose time is over and that has not interrupted is lost, or about
+// to: KVM does not save one that fires while the machine is stopped. In cooperative mode only a
+// CPU that sleeps is interrupted: see sleep.
 func rearm() {
 	if cooperative {
 		return
 	}
-	me().sliced = runHead != noThread
-	if want := nextTimer(); want < me().armed {
-		me().armed = want
+	c := me()
+	c.sliced = runHead != noThread
+	if want := nextTimer(); want < c.armed || c.armed <= now() {
+		c.armed = want
 		monitor(monTimer, ticks(want), 0, 0, 0)
 	}
 }
 
-// sleep halts the CPU until the next interrupt, the timer's among them. A timer whose
-// time is over and that has not interrupted is lost: KVM does not save one that fires
-// while the machine is stopped.
+// sleep halts the CPU until the next interrupt, the timer's among them: see rearm.
 func sleep() {
 	n, t := uint64(0), now()
 	if want := nextTimer(); want < me().armed || me().armed <= t {
