@@ -20,7 +20,7 @@ var (
 	rounds  = flag.Int("rounds", 3, "how often each is, by turns; the median is printed, with the lowest and the highest")
 	connect = flag.Int("connects", 1000, "how many connections the latency of the first packet is measured with")
 	traffic = flag.String("traffic", "", "only kinds of traffic whose name contains this, without what half of the first carries")
-	only    = flag.String("only", "", "only the ways whose name contains one of these, separated by |")
+	only    = flag.String("only", "", "only the ways of these names, or whose name contains what is none, separated by |")
 )
 
 func main() {

@@ -53,8 +53,9 @@ func (p percentiles) String() string {
 	return ms(p[0]) + " / " + ms(p[1]) + " / " + ms(p[2])
 }
 
-// print prints the tables, for Markdown.
+// print prints the tables, for Markdown. A digest that differs has ended the measurement before.
 func print(ws []way, res map[string][]result) {
+	fmt.Printf("\nOn every way, in every round, %d MB in each direction at once arrived with the digest of what was sent.\n", digestBytes>>20)
 	fmt.Print("\nTCP through iperf3, Gbit/s: median (lowest to highest); with both at once the sum.\n\n|")
 	rule := "| ---"
 	for _, k := range kinds {

@@ -20,6 +20,18 @@ type way struct {
 	open func(l *lab) (shut func() error, err error)
 }
 
+// wanted returns the ways of these names, and those whose names contain what is none's name.
+func wanted(ws []way, names []string) (some []way) {
+	for _, w := range ws {
+		if slices.ContainsFunc(names, func(s string) bool {
+			return w.name == s || strings.Contains(w.name, s) && !slices.ContainsFunc(ws, func(o way) bool { return o.name == s })
+		}) {
+			some = append(some, w)
+		}
+	}
+	return some
+}
+
 // wirePolicy is that of the image that is only a wire, which does not look at it.
 const wirePolicy = `
 interfaces:
@@ -49,13 +61,14 @@ func (l *lab) ways() (ws []way, done func(), err error) {
 			machine("QEMU, TCG", q, vmm.Config{Image: *image}), machine("QEMU, TCG, no offload", q, vmm.Config{Image: *image, Append: none}))
 	}
 	if f, err := vmm.FindFirecracker(); err == nil {
-		ws = append(ws, machine("Firecracker", f, vmm.Config{Image: *image, KVM: true}),
-			machine("Firecracker, no offload", f, vmm.Config{Image: *image, KVM: true, Append: none}),
-			machine("Firecracker, wire", f, vmm.Config{Image: wire, KVM: true, Append: like}))
+		pci := *f
+		pci.PCI = true
+		ws = append(ws, machine("Firecracker, MMIO", f, vmm.Config{Image: *image, KVM: true}),
+			machine("Firecracker, PCI", &pci, vmm.Config{Image: *image, KVM: true}),
+			machine("Firecracker, PCI, no offload", &pci, vmm.Config{Image: *image, KVM: true, Append: none}),
+			machine("Firecracker, PCI, wire", &pci, vmm.Config{Image: wire, KVM: true, Append: like}))
 	}
-	ws = slices.DeleteFunc(ws, func(w way) bool {
-		return !slices.ContainsFunc(strings.Split(*only, "|"), func(s string) bool { return strings.Contains(w.name, s) })
-	})
+	ws = wanted(ws, strings.Split(*only, "|"))
 	p, err := parts.Build(dir)
 	if err == nil {
 		err = p.Link(wire, p.Wire, wirePolicy)
