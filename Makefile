@@ -103,7 +103,7 @@ BOOTS ?= 20
 machines: build ## boot the image on every machine that there is for it here, with traffic: docs/machines.md (root)
 	$(GO) run ./bench/machines -boots $(BOOTS) -o docs/machines.md
 
-DENSITY ?= 1,10,50,100
+DENSITY ?= 1,10,100
 
 density: build ## what a firewall for each of N sandboxes costs: docs/sandbox.md (root; DENSITY=1,10; Firecracker, QEMU, and nftables beside)
 	@scripts/need.sh evasions

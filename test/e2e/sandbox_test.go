@@ -67,7 +67,8 @@ func (f *farm) script(args ...string) (string, error) {
 	return string(out), err
 }
 
-func newFarm(t *testing.T) *farm {
+// newFarm makes a farm; id tells it from others of this process.
+func newFarm(t *testing.T, id string) *farm {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root may make network namespaces")
@@ -91,7 +92,7 @@ func newFarm(t *testing.T) *farm {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	id := fmt.Sprint(os.Getpid() % 100000)
+	id += fmt.Sprint(os.Getpid() % 100000)
 	f := &farm{t: t, host: "thwf" + id, prefix: "f" + id, said: map[string][]string{}, asked: map[string]int{}}
 	f.env = []string{"THURWARD=" + bin, "IMAGE=" + img, "PREFIX=" + f.prefix, "STATE=" + filepath.Join(dir, "state"), "VSOCK=" + filepath.Join(dir, "vsock")}
 	if _, err := vmm.FindFirecracker(); err != nil || vmm.KVMError() != nil {
@@ -184,7 +185,23 @@ func (f *farm) await(what string, cond func() bool) {
 // by the sandbox's name at one receiver; and nothing is left at the end.
 func TestSandboxes(t *testing.T) {
 	t.Parallel()
-	f := newFarm(t)
+	t.Run("boot", func(t *testing.T) { sandboxes(t, newFarm(t, "b")) })
+	t.Run("snapshot", func(t *testing.T) {
+		if _, err := vmm.FindFirecracker(); err != nil {
+			t.Skip(err)
+		}
+		if err := vmm.KVMError(); err != nil {
+			t.Skip(err)
+		}
+		f := newFarm(t, "s")
+		f.env = append(f.env, "SNAPSHOT="+filepath.Join(t.TempDir(), "saved"))
+		sandboxes(t, f)
+	})
+}
+
+// sandboxes is TestSandboxes with a way to start them.
+func sandboxes(t *testing.T, f *farm) {
+	t.Helper()
 	t.Cleanup(func() {
 		if out, err := f.script("down"); err != nil {
 			t.Errorf("down: %v: %s", err, out)
