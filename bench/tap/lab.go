@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // A lab has the two hosts, and a bridge on each side:
@@ -22,6 +26,9 @@ type lab struct {
 	machine      bool  // stands between the hosts
 	told         *told // of a firewall between them; nil: it is none
 	closing      []func()
+
+	mu   sync.Mutex
+	shut func() error // the way that is open; nil: none
 }
 
 func newLab() (l *lab, err error) {
@@ -71,6 +78,40 @@ func (l *lab) close() {
 	for i := len(l.closing) - 1; i >= 0; i-- {
 		l.closing[i]()
 	}
+}
+
+// closeOnSignal leaves nothing behind when the measurement is interrupted, until its result is
+// called.
+func (l *lab) closeOnSignal() (done func()) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, os.Interrupt, unix.SIGTERM)
+	go func() {
+		if s, ok := <-c; ok {
+			err := l.shutWay()
+			l.close()
+			fmt.Fprintln(os.Stderr, "tap:", s, err)
+			os.Exit(1)
+		}
+	}()
+	return func() { signal.Stop(c); close(c) }
+}
+
+// openWay keeps what shuts the way that was opened.
+func (l *lab) openWay(shut func() error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shut = shut
+}
+
+// shutWay shuts the way that is open, if there is one.
+func (l *lab) shutWay() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	shut := l.shut
+	if l.shut = nil; shut == nil {
+		return nil
+	}
+	return shut()
 }
 
 func ip(args string) error {

@@ -37,6 +37,7 @@ func run() error {
 		return err
 	}
 	defer l.close()
+	defer l.closeOnSignal()()
 	ws, done, err := l.ways()
 	if err != nil {
 		return err
@@ -64,7 +65,8 @@ func measure(l *lab, w way) (x result, err error) {
 	if err != nil {
 		return x, err
 	}
-	defer func() { err = errors.Join(err, shut()) }()
+	l.openWay(shut)
+	defer func() { err = errors.Join(err, l.shutWay()) }()
 	if err := l.reach(); err != nil {
 		return x, err
 	}
