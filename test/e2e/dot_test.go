@@ -189,16 +189,21 @@ func TestDoTOnTheImage(t *testing.T) {
 
 // askAtOnce asks n questions at once, which share a connection. Each is answered, or told
 // as failed within the time that the firewall gives it; then it is asked again, since a
-// busy host is slow, and has its answer in the end. None is lost.
+// busy host is slow, one after the other, and has its answer in the end. None is lost.
 //
 // Each has a source port of its own: dig sets SO_REUSEPORT, so that Linux may give two of
 // 30 the same one (in 1 of 65 such sets), and then both answers to one of them.
 func (h *dnsHosts) askAtOnce(t *testing.T, n int) {
 	var all sync.WaitGroup
+	var again sync.Mutex
 	end := time.Now().Add(3 * limit)
 	for i := range n {
 		all.Go(func() {
-			for {
+			for try := 0; ; try++ {
+				if try == 1 {
+					again.Lock()
+					defer again.Unlock()
+				}
 				out, err := h.in(bounded(t, limit), h.hosts.lan, "dig", "@10.0.0.1", "-b", fmt.Sprintf("10.0.0.2#%d", 20000+i),
 					"+tries=1", "+timeout=15", fmt.Sprintf("n%d.example.test", i))
 				if err == nil && strings.Contains(out, "NXDOMAIN") {

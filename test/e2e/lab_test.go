@@ -186,8 +186,8 @@ func (l *lab) awaitReady() vmm.ReadyInfo {
 		return r
 	case err := <-l.ended:
 		l.t.Fatalf("the machine ended: %v", err)
-	case <-time.After(limit):
-		l.t.Fatalf("not ready within %v", limit)
+	case <-time.After(2 * limit): // with a PC's firmware
+		l.t.Fatalf("not ready within %v", 2*limit)
 	}
 	panic("unreachable")
 }

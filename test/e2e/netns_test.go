@@ -134,7 +134,7 @@ func TestRealHosts(t *testing.T) {
 
 		url := "http://198.51.100.80/f"
 		out := filepath.Join(dir, "got")
-		if s, err := h.in(soon(t), h.lan, "curl", "-sS", "--retry", "5", "--retry-connrefused", "--max-time", "15", "-o", out, url); err != nil {
+		if s, err := h.in(bounded(t, 3*limit), h.lan, "curl", "-sS", "--retry", "5", "--retry-connrefused", "--max-time", "60", "-o", out, url); err != nil {
 			t.Fatalf("curl: %v: %s", err, s)
 		}
 		got, err := os.ReadFile(out)
