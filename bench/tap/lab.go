@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -48,13 +49,19 @@ func newLab() (l *lab, err error) {
 		if err := ip("netns add " + ns); err != nil {
 			return nil, err
 		}
-		l.closing = append(l.closing, func() { ip("netns del " + ns) }) //nolint:errcheck // at the end
+		l.closing = append(l.closing, func() {
+			emptied(ns)
+			ip("netns del " + ns) //nolint:errcheck // at the end
+		})
 	}
 	for _, s := range []struct{ ns, br, veth, addr string }{{l.lan, l.brL, l.vethL, "10.0.0.2/24"}, {l.wan, l.brW, l.vethW, "203.0.113.1/24"}} {
 		if err := ip("link add " + s.br + " type bridge"); err != nil {
 			return nil, err
 		}
-		l.closing = append(l.closing, func() { ip("link del " + s.br) }) //nolint:errcheck // at the end
+		l.closing = append(l.closing, func() {
+			ip("link del " + s.veth) //nolint:errcheck // at the end; connections keep its namespace for some time
+			ip("link del " + s.br)   //nolint:errcheck // likewise
+		})
 		err := errors.Join(ip("link set "+s.br+" up"),
 			ip("link add "+s.veth+" type veth peer name eth0 netns "+s.ns),
 			ip("link set "+s.veth+" master "+s.br+" up"), ip("-n "+s.ns+" addr add "+s.addr+" dev eth0"),
@@ -77,6 +84,16 @@ func newLab() (l *lab, err error) {
 func (l *lab) close() {
 	for i := len(l.closing) - 1; i >= 0; i-- {
 		l.closing[i]()
+	}
+}
+
+// emptied kills what still runs in a namespace, which would keep it.
+func emptied(ns string) {
+	out, _ := exec.Command("ip", "netns", "pids", ns).Output()
+	for _, f := range strings.Fields(string(out)) {
+		if pid, err := strconv.Atoi(f); err == nil {
+			unix.Kill(pid, unix.SIGKILL) //nolint:errcheck // it may have ended
+		}
 	}
 }
 
