@@ -20,6 +20,14 @@ func (t *Table) fetchNext() {
 	}
 }
 
+// fetchEnd prefetches what the removal of flow i needs beside its directions.
+func (t *Table) fetchEnd(i uint32) {
+	a, _ := t.Lines(&t.dirs[2*i].Key)
+	b, _ := t.Lines(&t.dirs[2*i+1].Key)
+	l := [3]uintptr{uintptr(unsafe.Pointer(&t.shared[i])), a, b}
+	prefetch.Write(l[:])
+}
+
 // Lines returns the addresses of both buckets of a key, for prefetch.Read. They are no
 // references.
 func (t *Table) Lines(k *Key) (a, b uintptr) {

@@ -7,33 +7,58 @@ const (
 	sweepEnds  = 128
 )
 
+// sweepGroup is how many expired flows are found before they are removed, so that what their
+// removal needs is on its way from the memory.
+const sweepGroup = 16
+
 // Sweep removes expired flows. It examines a bounded number of records and continues where
 // it stopped. It reports whether there may be more to remove at once.
 func (t *Table) Sweep(now int64) (more bool) {
 	if t.live == 0 {
 		return false
 	}
-	ends := 0
+	var over [sweepGroup]uint32
+	n, ends := 0, 0
 	for range min(sweepLooks, t.fresh) {
 		if t.hand >= t.fresh {
 			t.hand = 0
 		}
 		i := t.hand
 		t.hand++
-		if t.expireAt(i, now) {
-			if ends++; ends == sweepEnds {
+		if !t.expired(i, now) {
+			continue
+		}
+		t.fetchEnd(i)
+		over[n%sweepGroup] = i
+		if n++; n == sweepGroup {
+			t.removeAll(over[:])
+			n = 0
+			if ends += sweepGroup; ends >= sweepEnds {
 				return true
 			}
 		}
 	}
+	t.removeAll(over[:n])
 	return false
+}
+
+// removeAll removes flows that have expired.
+func (t *Table) removeAll(flows []uint32) {
+	for _, i := range flows {
+		t.remove(i, Expired)
+	}
+}
+
+// expired reports whether there is a flow i that has expired.
+func (t *Table) expired(i uint32, now int64) bool {
+	a := &t.dirs[2*i]
+	idle := t.timeouts.of(a.State)
+	return a.State != 0 && now-a.LastSeen >= idle && now-t.dirs[2*i+1].LastSeen >= idle
 }
 
 // expireAt removes flow i if it has expired.
 func (t *Table) expireAt(i uint32, now int64) bool {
-	a := &t.dirs[2*i]
-	idle := t.timeouts.of(a.State)
-	if a.State == 0 || now-a.LastSeen < idle || now-t.dirs[2*i+1].LastSeen < idle {
+	if !t.expired(i, now) {
 		return false
 	}
 	t.remove(i, Expired)
