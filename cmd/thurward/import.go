@@ -191,10 +191,14 @@ func report(w io.Writer, r *importer.Result) {
 		printable.Fprintf(w, "assumed: %s\n", a)
 	}
 	for _, e := range []importer.Effect{importer.Permissive, importer.Stricter, importer.Differs, importer.Nothing} {
+		var notes []importer.Note
 		for _, n := range r.Notes {
 			if n.Effect == e {
-				printable.Fprintf(w, "not converted: %s\n", n)
+				notes = append(notes, n)
 			}
+		}
+		for _, l := range importer.Lines(notes) {
+			printable.Fprintf(w, "not converted: %s\n", l)
 		}
 	}
 	printable.Fprintf(w, "\nwhat thurward does by design, for every policy:\n")

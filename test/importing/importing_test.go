@@ -51,7 +51,7 @@ func TestRealRuleSets(t *testing.T) {
 // compare returns the table's row of a rule set. Silent differences fail the test.
 func compare(t *testing.T, a *about) *row {
 	k, src, lines := loaded(t, a)
-	r := &row{about: a}
+	r := &row{about: a, sides: a.interfaces(t, src)}
 	res, err := a.read()(src, a.options())
 	if err == nil {
 		r.partial = res.Permissive()

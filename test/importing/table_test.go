@@ -21,6 +21,7 @@ type row struct {
 	tally   tally
 	partial bool   // --partial is needed
 	refused string // why there is no policy
+	sides   string // how the interfaces are known without a hint
 }
 
 // table compares the page's table with the rows, or writes it.
@@ -50,8 +51,8 @@ func render(rows []*row) string {
 	var b strings.Builder
 	total := tally{announced: map[string]int{}, silent: map[string]int{}, byDesign: map[string]int{}}
 	b.WriteString("| rule set | made by | packets | equal | by design | stricter | differs | more permissive " +
-		"| refused otherwise | silent | policy |\n")
-	b.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
+		"| refused otherwise | silent | policy | interfaces |\n")
+	b.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, r := range rows {
 		y := &r.tally
 		p := "yes"
@@ -61,14 +62,14 @@ func render(rows []*row) string {
 		case r.partial:
 			p = "with --partial"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r.about.name, r.about.Software, y.cells(), p)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", r.about.name, r.about.Software, y.cells(), p, r.sides)
 		total.packets += y.packets
 		total.equal += y.equal
 		add(total.announced, y.announced)
 		add(total.silent, y.silent)
 		add(total.byDesign, y.byDesign)
 	}
-	fmt.Fprintf(&b, "| **all** | %d rule sets | %s | |\n", len(rows), total.cells())
+	fmt.Fprintf(&b, "| **all** | %d rule sets | %s | | |\n", len(rows), total.cells())
 	b.WriteString("\nWhat thurward does by design, whatever was imported:\n\n" +
 		"| class | Linux → thurward | packets | |\n| --- | --- | --- | --- |\n")
 	for _, c := range classes {

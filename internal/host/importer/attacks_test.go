@@ -319,6 +319,9 @@ func TestAttacks(t *testing.T) {
 func TestInterfaces(t *testing.T) {
 	const swapped = "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o eth1 -j MASQUERADE\nCOMMIT\n*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i eth0 -o eth1 -j ACCEPT\nCOMMIT\n"
 	links := &Links{Default: "eth1", Gateway: netip.MustParseAddr("198.51.100.1"), Interfaces: []Link{{"eth0", []netip.Prefix{netip.MustParsePrefix("192.168.1.1/24")}}, {"eth1", []netip.Prefix{netip.MustParsePrefix("198.51.100.2/24")}}}}
+	third := *links
+	third.Interfaces = append(slices.Clone(links.Interfaces), Link{"eth2", []netip.Prefix{netip.MustParsePrefix("10.2.0.1/24")}})
+	reflection := strings.Replace(swapped, "COMMIT", "-A POSTROUTING -s 10.2.0.0/24 -d 10.2.0.80/32 -o eth2 -j SNAT --to-source 10.2.0.1\nCOMMIT", 1)
 	for _, c := range []struct {
 		name, rules string
 		o           Options
@@ -327,6 +330,8 @@ func TestInterfaces(t *testing.T) {
 	}{
 		{"names that are swapped", swapped, Options{}, "eth1 is taken for the WAN: sources are translated there", "# eth0", "# eth1"},
 		{"in a chain that is jumped to", strings.Replace(swapped, "-A POSTROUTING -o eth1 -j MASQUERADE", ":z - [0:0]\n-A POSTROUTING -o eth1 -j z\n-A z -j MASQUERADE", 1), Options{}, "eth1 is taken for the WAN", "# eth0", "# eth1"},
+		{"a reflection behind a third", reflection,
+			Options{Links: &third}, "it is not certain which interface is the LAN (eth1 is the WAN)", "", ""},
 		{"by the default route", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i eth0 -o eth1 -j ACCEPT\nCOMMIT\n", Options{Links: links}, "the default route leads there", "192.168.1.1/24} # eth0", "address: 198.51.100.2/24, gateway: 198.51.100.1} # eth1"},
 		{"everywhere but there", "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\nCOMMIT\n", Options{}, "docker0 is taken for the LAN: sources are translated everywhere but there", "172.17.0.1/16} # docker0", "wan0"},
 		{"not certain", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i eth0 -o eth1 -j ACCEPT\nCOMMIT\n", Options{}, "not certain which interface is the LAN and which the WAN: rules name eth0, eth1", "", ""},

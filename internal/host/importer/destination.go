@@ -308,17 +308,31 @@ func (c *converter) hairpins(list []item) (servers []hairpin) {
 	for _, h := range c.hair {
 		box := h.box().and(withMask(fWay, wayHairpin))
 		box.sets[fSrc] = h.from.and(lan)
-		if acc := c.accepted(list, box); len(acc) == 0 {
+		acc := c.accepted(list, box)
+		if len(subtract(c.accepted(slices.DeleteFunc(slices.Clone(list), func(it item) bool {
+			return it.why != "" && it.action != "accept"
+		}), box), acc)) > 0 {
+			const why = "a rule without counterpart may deny hosts of the LAN a server by its external address: here they have none"
+			asks := h.asks(box.sets[fSrc])
+			asks.masks[fWay] = wayEgress | wayHairpin
+			for _, about := range []cond{box, asks} {
+				c.note(h.rule, about, why, Stricter)
+			}
+		}
+		if len(acc) == 0 {
 			continue
 		}
-		if len(h.from.minus(c.covered, maxAddr)) > 0 {
-			c.note(h.rule, box, "a host of the LAN reaches a server by its external address only if its source is translated", Stricter)
-			continue
+		if rest := box.sets[fSrc].minus(c.covered, maxAddr); len(rest) > 0 {
+			about := box
+			about.sets[fSrc] = rest
+			c.note(h.rule, about, "a host of the LAN reaches a server by its external address only if its source is translated", Stricter)
+			box.sets[fSrc] = box.sets[fSrc].and(c.covered)
+			if h.from = box.sets[fSrc]; len(h.from) == 0 {
+				continue
+			}
 		}
 		if !slices.ContainsFunc(servers, func(s hairpin) bool { return s.external == h.wan && s.box.holds(&box) }) {
-			asks := withSet(fProto, only(h.proto)).and(withSet(fDst, spans{addrSpan(h.wan)})).and(withSet(fPort, spans{h.ports}))
-			asks.sets[fSrc] = box.sets[fSrc]
-			servers = append(servers, hairpin{box, asks, h.wan, h.rule})
+			servers = append(servers, hairpin{box, h.asks(box.sets[fSrc]), h.wan, h.rule})
 		}
 		found := false
 		for i := range c.dnat {
@@ -343,6 +357,13 @@ func (c *converter) hairpins(list []item) (servers []hairpin) {
 	}
 	c.dnat = slices.DeleteFunc(c.dnat, func(d outDNAT) bool { return d.from != nil && len(d.from) == 0 })
 	return servers
+}
+
+// asks returns the packets of some sources before an entry translates them.
+func (d *outDNAT) asks(from spans) cond {
+	x := withSet(fProto, only(d.proto)).and(withSet(fDst, spans{addrSpan(d.wan)})).and(withSet(fPort, spans{d.ports}))
+	x.sets[fSrc] = from
+	return x
 }
 
 // box returns the first packets that an entry has translated, as the filter sees

@@ -87,6 +87,10 @@ func (p *pfParser) interfaces(o *Options) {
 	for _, r := range p.root.child("staticroutes").all("route") {
 		p.note(r, "route "+r.child("network").text, "thurward has no routes: hosts of that network are not reached, and what comes from them is dropped as martian", Stricter)
 	}
+	if e := p.root.child("system", "disablefilter"); e.name != "" {
+		p.note(e, "disablefilter", "the packet filter is switched off: everything passes, and nothing is translated; "+
+			"what is imported are its rules", Stricter)
+	}
 	for _, g := range p.root.child("ifgroups").all("ifgroupentry") {
 		p.groups[g.child("ifname").text] = strings.Fields(strings.ReplaceAll(g.child("members").text, ",", " "))
 	}
@@ -129,6 +133,11 @@ func (p *pfParser) addresses(w string, depth int) (spans, bool) {
 		}
 		return out.normal(), true
 	}
+	if name, ok := strings.CutPrefix(w, "__"); ok { // made by itself of an interface
+		if net, known := p.nets[strings.TrimSuffix(name, "_network")]; known {
+			return spans{prefixSpan(net)}, true
+		}
+	}
 	if pre, err := netip.ParsePrefix(w); err == nil && pre.Addr().Is4() {
 		return spans{prefixSpan(pre)}, true
 	}
@@ -166,7 +175,17 @@ func (p *pfParser) ports(w string, depth int) (spans, bool) {
 		}
 		return out.normal(), true
 	}
-	return portList(strings.Replace(w, ":", "-", 1), "-")
+	lo, hi, isRange := strings.Cut(strings.Replace(w, ":", "-", 1), "-")
+	if isRange && lo == "any" {
+		lo = "1"
+	}
+	if isRange && hi == "any" {
+		hi = "65535"
+	}
+	if isRange {
+		lo += "-" + hi
+	}
+	return portList(lo, "-")
 }
 
 // end adds what a rule says of a source or a destination, and returns it in words.
@@ -175,20 +194,28 @@ func (p *pfParser) end(r *rule, e *xmlNode, src bool) string {
 	if src {
 		field, port = fSrc, fSport
 	}
-	not, words := e.on("not"), "any"
+	words := "any"
 	what := e.child("network").text
-	if what == "" {
-		what = e.child("address").text
+	if other := e.child("address").text; what == "" {
+		what = other
 	}
-	e.skip("any")
-	if what != "" && what != "any" {
+	// That the element is there counts, and any comes before the rest.
+	not, any := e.has("not"), e.has("any")
+	if not && !e.on("not") {
+		r.cannot("not " + e.child("not").text)
+	}
+	if what != "" && what != "any" && !any {
 		words = what
 		if not {
 			words = "!" + what
 		}
 		p.whom(r, what, field, not)
 	}
-	if v := e.child("port").text; v != "" && v != "any" {
+	v := e.child("port").text
+	if ps := r.cond.sets[fProto]; len(ps) == 0 || len(ps.minus(only(protoTCP, protoUDP), 255)) > 0 {
+		v = "" // looked at with these protocols only
+	}
+	if v != "" && v != "any" {
 		words += " port " + v
 		if s, ok := p.ports(v, 0); ok {
 			r.also(withSet(port, s))
@@ -225,11 +252,24 @@ func (p *pfParser) whom(r *rule, what string, field int, not bool) {
 	case isHost && knownHost:
 		s = spans{addrSpan(at.Addr())}
 	default:
-		var ok bool
-		if s, ok = p.addresses(what, 0); !ok {
-			r.cannot("address " + what)
+		list := strings.Split(what, ",")
+		if not && len(list) > 1 {
+			r.cannot("not one of several: " + what)
 			return
 		}
+		s = spans{}
+		for _, w := range list {
+			one, ok := p.addresses(w, 0)
+			if net, known := p.nets[w]; known {
+				one, ok = spans{prefixSpan(net)}, true
+			}
+			if !ok {
+				r.cannot("address " + w)
+				return
+			}
+			s = append(s, one...)
+		}
+		s = s.normal()
 	}
 	if not {
 		s = s.not(maxAddr)

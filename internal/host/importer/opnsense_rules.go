@@ -26,25 +26,31 @@ func (p *pfParser) chains() {
 	p.forwards(pre, rules)
 	p.outbound(post)
 	p.oneToOne(pre, post)
-	var classes [4][]rule // floating, of groups, of interfaces, and what decides last
-	for _, e := range p.root.child("filter").all("rule") {
-		if p.count++; e.on("disabled") || p.count > maxRules || p.off(e) {
+	var quick, slow [3][]rule // floating, of groups, of interfaces
+	for _, e := range append(p.newRules(), p.root.child("filter").all("rule")...) {
+		if p.count++; p.disabled(e) || p.count > maxRules || p.off(e) {
 			continue
 		}
-		r, class, direction := p.filterRule(e)
+		r, class, isQuick, direction := p.filterRule(e)
 		if direction != "out" {
-			classes[class] = append(classes[class], r)
+			to := &quick
+			if !isQuick {
+				to = &slow
+			}
+			to[class] = append(to[class], r)
 		}
 		if direction == "out" || direction == "any" {
 			r.cond.in, r.cond.out = nil, r.cond.in
 			out.rules = append(out.rules, r)
-			if class == 3 {
+			if !isQuick {
 				out.rules[len(out.rules)-1].cannot("not quick")
 			}
 		}
 	}
-	slices.Reverse(classes[3]) // of those the last that matches decides
-	rules.rules = append(rules.rules, slices.Concat(classes[:]...)...)
+	rules.rules = append(rules.rules, slices.Concat(quick[:]...)...)
+	last := slices.Concat(slow[:]...)
+	slices.Reverse(last) // of those the last that matches decides
+	rules.rules = append(rules.rules, last...)
 	for hook, name := range map[string]string{"forward": "forward", "input": "input"} {
 		base := &chain{name: name, table: "pf", place: "filter", kind: "filter", hook: hook, policy: "drop"}
 		base.rules = []rule{{place: "pf", text: "rules", do: verdict{kind: "jump", target: "rules"}}}
@@ -54,7 +60,7 @@ func (p *pfParser) chains() {
 		p.set.add(c)
 	}
 	fw := p.root.child("OPNsense", "Firewall", "Filter")
-	for name, effect := range map[string]Effect{"rules": Permissive, "snatrules": Differs, "onetoone": Stricter, "npt": Nothing} {
+	for name, effect := range map[string]Effect{"snatrules": Differs, "onetoone": Stricter, "npt": Nothing} {
 		for _, e := range fw.child(name).all("rule") {
 			if e.on("enabled") {
 				p.note(e, name+" "+e.child("description").text, "rules of Firewall: Automation are not read", effect)
@@ -98,6 +104,7 @@ func anys(ws []string) (out []any) {
 func (p *pfParser) on(r *rule, names string) (group bool) {
 	var all []string
 	for _, n := range strings.FieldsFunc(names, func(c rune) bool { return c == ',' || c == ' ' }) {
+		group = group || p.root.child("interfaces", n, "type").text == "group"
 		if m, ok := p.groups[n]; ok {
 			all, group = append(all, m...), true
 		} else {
@@ -108,6 +115,14 @@ func (p *pfParser) on(r *rule, names string) (group bool) {
 		r.also(cond{in: []iface{{names: all}}})
 	}
 	return group
+}
+
+// disabled reports whether a rule is switched off. An element without a value is that in some versions
+// and not in others: such a rule keeps a condition that is not known.
+func (p *pfParser) disabled(e *xmlNode) bool {
+	c := e.child("disabled")
+	c.read = c.name != "" && c.text != ""
+	return c.text != "" && c.text != "0"
 }
 
 // off reports whether a rule is for an interface that is switched off.
@@ -138,8 +153,9 @@ func (p *pfParser) protocol(r *rule, e *xmlNode) string {
 var pfICMP = map[string]uint32{"echoreq": 8, "echorep": 0, "unreach": 3, "squench": 4, "redir": 5, "althost": 6, "routeradv": 9, "routersol": 10, "timex": 11, "paramprob": 12, "timereq": 13, "timerep": 14,
 	"inforeq": 15, "inforep": 16, "maskreq": 17, "maskrep": 18}
 
-// filterRule reads a rule, and says in which class it is and for which direction.
-func (p *pfParser) filterRule(e *xmlNode) (r rule, class int, direction string) {
+// filterRule reads a rule, and says in which class it is, whether the first that matches decides, and for
+// which direction it is.
+func (p *pfParser) filterRule(e *xmlNode) (r rule, class int, quick bool, direction string) {
 	r = rule{place: fmt.Sprintf("line %d", e.line), comment: e.child("descr").text, do: verdict{kind: "none"}}
 	action := e.child("type").text
 	kind, ok := map[string]string{"pass": "accept", "block": "drop", "reject": "reject", "": "accept"}[action]
@@ -151,17 +167,21 @@ func (p *pfParser) filterRule(e *xmlNode) (r rule, class int, direction string) 
 		direction = "in"
 	}
 	ifs := e.child("interface").text
-	floating := e.on("floating")
+	floating := e.has("floating")
 	group := p.on(&r, ifs)
 	switch {
-	case floating && !e.on("quick"):
-		class = 3
 	case floating:
 		class = 0
 	case group:
 		class = 1
 	default:
 		class = 2
+	}
+	if quick = !floating; e.has("quick") {
+		quick = e.child("quick").text != "" && e.on("quick")
+	}
+	if len(e.all("disabled")) > 0 && e.child("disabled").text == "" {
+		r.cannot("disabled, without a value")
 	}
 	proto := p.protocol(&r, e)
 	from := p.end(&r, e.child("source"), true)
@@ -193,7 +213,7 @@ func (p *pfParser) filterRule(e *xmlNode) (r rule, class int, direction string) 
 			r.cannot(n)
 		}
 	}
-	return r, class, direction
+	return r, class, quick, direction
 }
 
 // harmless are parts of rules that do not change what they match.
@@ -203,12 +223,15 @@ var harmless = []string{"log", "created", "updated", "category", "associated-rul
 // forwards reads port forwards. rules gets those that need no rule of the filter.
 func (p *pfParser) forwards(to, rules *chain) {
 	for _, e := range p.root.child("nat").all("rule") {
-		if p.count++; e.on("disabled") || p.count > maxRules || p.off(e) {
+		if p.count++; p.disabled(e) || p.count > maxRules || p.off(e) {
 			continue
 		}
 		r := rule{place: fmt.Sprintf("line %d", e.line), comment: e.child("descr").text, do: verdict{kind: "dnat"}}
 		ifs := e.child("interface").text
 		p.on(&r, ifs)
+		if e.has("disabled") && e.child("disabled").text == "" {
+			r.cannot("disabled, without a value")
+		}
 		proto := p.protocol(&r, e)
 		from := p.end(&r, e.child("source"), true)
 		dst := p.end(&r, e.child("destination"), false)
@@ -219,9 +242,7 @@ func (p *pfParser) forwards(to, rules *chain) {
 		} else {
 			p.server(&r, target, port)
 		}
-		if v := e.child("natreflection").text; v == "enable" || v == "purenat" {
-			r.does(aside{why: "reflection for hosts of the LAN is not converted", effect: Stricter})
-		}
+		p.reflects(&r, e)
 		pass := e.child("associated-rule-id").text == "pass"
 		for _, n := range e.rest() {
 			if !slices.Contains(harmless, n) {
@@ -288,10 +309,13 @@ func (p *pfParser) outbound(to *chain) {
 	}
 	if mode == "hybrid" || mode == "advanced" {
 		for _, e := range nat.all("rule") {
-			if p.count++; e.on("disabled") || p.count > maxRules {
+			if p.count++; p.disabled(e) || p.count > maxRules {
 				continue
 			}
 			r := rule{place: fmt.Sprintf("line %d", e.line), comment: e.child("descr").text, do: verdict{kind: "masquerade"}}
+			if e.has("disabled") && e.child("disabled").text == "" {
+				r.cannot("disabled, without a value")
+			}
 			p.on(&r, e.child("interface").text)
 			r.cond.in, r.cond.out = nil, r.cond.in
 			proto := p.protocol(&r, e)
@@ -322,8 +346,8 @@ func (p *pfParser) outbound(to *chain) {
 	}
 	for _, i := range p.root.child("interfaces").children {
 		n, ok := p.nets[i.name]
-		if !ok || i.name == p.wan {
-			continue
+		if gw := i.child("gateway").text; !ok || i.name == p.wan || gw != "" && gw != "none" {
+			continue // it is a way out itself
 		}
 		r := rule{place: fmt.Sprintf("line %d", i.line), text: "automatic outbound NAT of " + i.name, do: verdict{kind: "masquerade"}, cond: withSet(fSrc, spans{prefixSpan(n)})}
 		r.also(cond{out: []iface{{names: []string{p.wan}}}})
@@ -356,7 +380,7 @@ func (p *pfParser) oneToOne(pre, post *chain) {
 	for _, e := range p.root.child("nat").all("onetoone") {
 		for _, e := range append(e.all("rule"), e) {
 			ext, err := netip.ParseAddr(strings.TrimSuffix(e.child("external").text, "/32"))
-			if e.child("external").name == "" || e.on("disabled") {
+			if e.child("external").name == "" || p.disabled(e) {
 				continue
 			}
 			p.count++

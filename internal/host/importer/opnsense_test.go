@@ -87,6 +87,11 @@ func TestOPNsenseUnknown(t *testing.T) {
 		{"an unknown part of a source", `<rule><type>block</type><interface>wan</interface><source><any/><x>1</x></source><destination><any/></destination></rule>`, Permissive},
 		{"an unknown protocol", `<rule><type>block</type><interface>wan</interface><protocol>nosuch</protocol><source><any/></source><destination><any/></destination></rule>`, Permissive},
 		{"a floating block that is not the last word", `<rule><type>block</type><floating>yes</floating><interface>wan</interface><source><any/></source><destination><any/></destination></rule>`, ""},
+		{"disabled, without a value", `<rule><type>block</type><interface>wan</interface><disabled/><source><any/></source><destination><any/></destination></rule>`, Permissive},
+		{"disabled", `<rule><type>block</type><interface>wan</interface><disabled>1</disabled><source><any/></source><destination><any/></destination></rule>`, ""},
+		{"not, which says no", `<rule><type>block</type><interface>wan</interface><source><not>0</not><address>9.9.9.9</address></source><destination><any/></destination></rule>`, Permissive},
+		{"not one of several", `<rule><type>block</type><interface>wan</interface><source><not/><network>9.9.9.9,9.9.9.10</network></source><destination><any/></destination></rule>`, Permissive},
+		{"a block that is not the last word, of an interface", `<rule><type>block</type><interface>wan</interface><quick>0</quick><source><any/></source><destination><any/></destination></rule>`, ""},
 		{"IPv6", `<rule><type>block</type><interface>wan</interface><ipprotocol>inet6</ipprotocol><source><any/></source><destination><any/></destination></rule>`, ""},
 	} {
 		r, err := OPNsense(doc(c.rule), Options{File: "config.xml"})
@@ -112,4 +117,89 @@ func FuzzOPNsense(f *testing.F) {
 		r, err := OPNsense(b, Options{File: "fuzz", Partial: true})
 		result(t, r, err)
 	})
+}
+
+// TestOPNsenseFull imports a configuration with each construct that the importer knows of, in the structure
+// that OPNsense 25 keeps, and asks the policy about packets.
+func TestOPNsenseFull(t *testing.T) {
+	r, err := OPNsense(read(t, "opnsense-full.xml"), Options{File: "config.xml", Partial: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, n := range r.Notes {
+		all = append(all, string(n.Effect)+": "+n.String())
+	}
+	notes := strings.Join(all, "\n")
+	for _, want := range []string{
+		"address feeds",                         // a table that is downloaded
+		"conditions without counterpart: sched", // a schedule
+		"route 10.60.0.0/16",
+		"opt1 is a third interface",
+		"not by WAN2_GW",
+		"max-src-conn",
+		"the table of bogons",
+		"servers elsewhere, as in a DMZ",
+	} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("no %q in\n%s", want, notes)
+		}
+	}
+	p, ds := policy.Load("imported", r.YAML)
+	if p == nil {
+		t.Fatalf("%v\n%s", ds, r.YAML)
+	}
+	s, err := compile.Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []ask{
+		{"wan", "tcp", "192.0.3.7:9", "203.0.113.10:443", "", "accept"},
+		{"wan", "tcp", "198.51.100.99:9", "203.0.113.10:443", "", "not"},  // nordr
+		{"wan", "tcp", "198.51.100.200:9", "203.0.113.10:443", "", "not"}, // an alias that is blocked, below the pass in the file
+		{"wan", "tcp", "198.51.100.33:9", "203.0.113.10:2222", "", "not"}, // blockbogons: TEST-NET-2
+		{"wan", "tcp", "9.9.9.9:9", "203.0.113.10:2222", "", "not"},
+		{"wan", "tcp", "9.9.9.9:9", "203.0.113.10:2223", "", "not"},
+		{"wan", "udp", "9.9.9.9:9", "203.0.113.10:3080", "", "accept"}, // a range
+		{"wan", "udp", "9.9.9.9:9", "203.0.113.10:3081", "", "not"},
+		{"wan", "tcp", "9.9.9.9:9", "203.0.113.10:8099", "", "not"},  // switched off
+		{"wan", "tcp", "9.9.9.9:9", "203.0.113.30:80", "", "accept"}, // 1:1
+		{"wan", "tcp", "9.9.9.9:9", "203.0.113.30:22", "", "not"},
+		{"wan", "tcp", "10.1.1.1:9", "203.0.113.10:443", "", "not"}, // blockpriv
+		{"lan", "tcp", "192.168.20.5:9", "9.9.9.9:25", "", "not"},
+		{"lan", "tcp", "192.168.20.5:9", "9.9.9.9:443", "", "accept"},
+		{"lan", "tcp", "192.168.20.66:9", "9.9.9.9:443", "", "not"},     // the port does not count without a protocol
+		{"lan", "tcp", "192.168.20.67:9", "9.9.9.9:7777", "", "accept"}, // any comes first
+		{"lan", "tcp", "192.168.20.68:9", "9.9.9.9:7777", "", "not"},    // switched off
+		{"lan", "tcp", "192.168.20.5:9", "9.9.9.9:23", "", "not"},
+		{"lan", "tcp", "192.168.20.5:9", "9.9.9.9:8080", "", "accept"}, // not quick: the last
+		{"lan", "tcp", "192.168.20.5:9", "9.9.9.9:8091", "", "not"},
+		{"lan", "tcp", "192.168.20.5:9", "9.9.9.9:5222", "", "accept"},
+		{"lan", "tcp", "192.168.20.5:9", "192.0.2.9:9050", "", "accept"}, // a new rule
+		{"lan", "tcp", "192.168.20.70:9", "192.0.2.9:9050", "", "not"},   // and one before it
+		{"lan", "tcp", "192.168.20.5:9", "192.88.99.7:9100", "", "accept"},
+		{"lan", "tcp", "192.168.20.5:9", "192.88.99.8:9100", "", "not"},
+		{"lan", "icmp", "192.168.20.5", "9.9.9.9", "", "accept"}, // of a group
+		{"lan", "udp", "192.168.20.5:9", "9.9.9.9:53", "", "not"},
+		{"lan", "tcp", "192.168.20.7:9", "192.168.30.5:443", "", "not"},    // a third interface
+		{"lan", "tcp", "192.168.20.7:9", "203.0.113.10:443", "", "accept"}, // reflection
+		{"wan", "tcp", "9.9.9.9:443", "192.168.20.5:9", "established", "accept"},
+	} {
+		f, err := explain.ParseFlow(p, explain.FlowWords{From: k.from, Proto: k.proto, Src: k.src, Dst: k.dst, State: k.state})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o := explain.Decide(p, s, f); o.Accept != (k.want == "accept") {
+			t.Errorf("%v: accepted %v (%v %s), want %s", f, o.Accept, o.Reason, o.Note, k.want)
+		}
+	}
+	for _, want := range []string{"lan0: {address: 192.168.20.1/24}", "gateway: 203.0.113.1}", "source: 192.168.20.192/28, external_ip: 203.0.113.12",
+		"external_ip: 203.0.113.30", "hairpin: true"} {
+		if !strings.Contains(string(r.YAML), want) {
+			t.Errorf("no %q in\n%s", want, r.YAML)
+		}
+	}
+	if strings.Contains(string(r.YAML), "203.0.113.13") {
+		t.Error("an outbound rule that is switched off is in the policy")
+	}
 }

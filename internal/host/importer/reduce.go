@@ -162,7 +162,7 @@ func (c *converter) translated(it item) (out []item) {
 				box := c.dnat[i].box().and(withMask(fWay, wayIngress))
 				var next []cond
 				for _, r := range rest {
-					if x := r.and(box); !x.never && !covered && it.action != "accept" {
+					if x := r.and(box); !x.never && !c.hidden(c.dnat[i].to) && it.action != "accept" {
 						n := q
 						n.cond = x
 						out = append(out, unsure(n))
@@ -180,7 +180,7 @@ func (c *converter) translated(it item) (out []item) {
 	}
 	for i := range c.dnat {
 		if q, ok := part(wayIngress, stNew, c.dnat[i].box()); ok {
-			if !covered && it.action == "accept" {
+			if !c.hidden(c.dnat[i].to) && it.action == "accept" {
 				q = unsure(q)
 			}
 			out = append(out, q)

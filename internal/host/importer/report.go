@@ -40,12 +40,17 @@ type Note struct {
 	Packets Packets
 }
 
+// rule returns the rule of a note with what its author says about it.
+func (n *Note) rule() string {
+	if n.Comment != "" && !strings.Contains(n.Text, n.Comment) {
+		return n.Text + " (" + n.Comment + ")"
+	}
+	return n.Text
+}
+
 // String returns the note on one line.
 func (n Note) String() string {
-	s := n.Text
-	if n.Comment != "" && !strings.Contains(s, n.Comment) {
-		s += " (" + n.Comment + ")"
-	}
+	s := n.rule()
 	if n.Traffic != "" && n.Effect != Nothing {
 		return printable.Sprintf("%s: %s: %s (%s: %s)", n.Place, s, n.Why, n.Effect, n.Traffic)
 	}

@@ -1,5 +1,7 @@
 package importer
 
+import "net/netip"
+
 // early is how much sooner than destination NAT a chain is asked.
 const prioDNAT = -100
 
@@ -83,6 +85,9 @@ func (c *converter) resolve(ch *chain, r *rule) cond {
 func (c *converter) direct(dst spans) bool {
 	return len(dst.and(spans{prefixSpan(c.lanNet)}).minus(c.covered, maxAddr)) == 0 && len(dst.and(c.own().minus(spans{prefixSpan(c.lanNet)}, maxAddr))) == 0
 }
+
+// hidden reports whether nothing from the WAN reaches a server by its own address.
+func (c *converter) hidden(server netip.Addr) bool { return c.direct(spans{addrSpan(server)}) }
 
 // nothingTranslated reports whether packets have the same destinations before and
 // after translation.

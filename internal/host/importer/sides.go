@@ -235,7 +235,7 @@ func (c *converter) findLAN(left []*evidence, pick func([]*evidence, func(*evide
 	behind := func(e *evidence) string {
 		for _, f := range post {
 			src := f.cond.sets[fSrc]
-			if f.do.kind != "masquerade" && f.do.kind != "snat" || !src.private() {
+			if f.do.kind != "masquerade" && f.do.kind != "snat" || !src.private() || c.reflects(&f) {
 				continue
 			}
 			for _, p := range e.nets {

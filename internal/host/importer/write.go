@@ -47,10 +47,8 @@ func (c *converter) write() (*Result, error) {
 	for _, a := range c.res.Assumptions {
 		head = append(head, "assumed: "+a)
 	}
-	for _, n := range c.res.Notes {
-		n.Place = shorten(n.Place)
-		n.Why = shortenTo(n.Why, 3*maxShorten)
-		head = append(head, "not converted: "+n.String())
+	for _, l := range Lines(c.res.Notes) {
+		head = append(head, "not converted: "+l)
 	}
 	for _, d := range c.res.Designs {
 		if d.Rules == 0 {
