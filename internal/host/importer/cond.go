@@ -178,7 +178,7 @@ func (c *cond) exact() bool { return len(c.hard) == 0 && len(c.in)+len(c.out) ==
 // minus returns what matches c and not d, in parts that have no packet in common.
 // d is exact.
 func (c cond) minus(d cond) (parts []cond) {
-	if x := c.and(d); x.never {
+	if !c.meets(&d) {
 		return []cond{c}
 	}
 	left := c
@@ -244,7 +244,7 @@ func (c *cond) meets(d *cond) bool {
 		}
 	}
 	for i := range c.sets {
-		if c.sets[i] != nil && d.sets[i] != nil && len(c.sets[i].and(d.sets[i])) == 0 {
+		if !c.sets[i].meets(d.sets[i]) {
 			return false
 		}
 	}

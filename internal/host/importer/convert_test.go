@@ -243,6 +243,16 @@ func TestSpans(t *testing.T) {
 	if ps := (spans{{0x0a000001, 0x0a000006}}).prefixes(); len(ps) != 4 {
 		t.Errorf("%v", ps)
 	}
+	for _, c := range []struct {
+		t     spans
+		holds bool
+		meets bool
+	}{{spans{{10, 40}}, true, true}, {spans{{9, 40}}, false, true}, {spans{{50, 61}}, false, true}, {spans{{41, 49}}, false, false},
+		{spans{{12, 13}, {60, 60}}, true, true}, {spans{}, true, false}, {nil, false, true}} {
+		if s.holds(c.t, 65535) != c.holds || s.meets(c.t) != c.meets || c.t.meets(s) != c.meets {
+			t.Errorf("%v and %v: holds %v, meets %v", s, c.t, s.holds(c.t, 65535), s.meets(c.t))
+		}
+	}
 	if a := s.and(spans{{35, 55}}); len(a) != 2 || a[0] != (span{35, 40}) || a[1] != (span{50, 55}) {
 		t.Errorf("and: %v", a)
 	}

@@ -79,8 +79,15 @@ func (c *converter) taking(list []flat, way mask, f func(x *flat, about cond, pa
 // left returns what of a condition others leave, unless that has too many parts.
 func (c *converter) left(x cond, others []cond) (parts []cond, ok bool) {
 	parts = []cond{x}
-	for _, t := range others {
-		if parts = subtract(parts, []cond{t}); len(parts) > 256 || !c.look() {
+	for i := range others {
+		t := &others[i]
+		if !c.look() {
+			return nil, false
+		}
+		if !slices.ContainsFunc(parts, func(p cond) bool { return p.meets(t) }) {
+			continue
+		}
+		if parts = subtract(parts, others[i:i+1]); len(parts) > 256 {
 			return nil, false
 		}
 	}

@@ -107,3 +107,25 @@ func TestReadLinks(t *testing.T) {
 		}
 	}
 }
+
+// FuzzNative reads what is read of nft's own language before nft is asked and after: names of devices that can
+// be interfaces, and rules as their authors wrote them.
+func FuzzNative(f *testing.F) {
+	f.Add("table inet fw {\n\tchain forward {\n\t\tip saddr @bad drop # handle 3\n\t}\n}\n", nativeRules)
+	f.Add("", "iif { \"a b\", eth1 } oif $x device = lo\n")
+	f.Fuzz(func(t *testing.T, listing, src string) {
+		if len(listing)+len(src) > 1<<16 {
+			t.Skip("long")
+		}
+		for _, n := range devices(src) {
+			if n == "" || len(n) > 15 || strings.ContainsAny(n, "/ \n\"$();") {
+				t.Errorf("%q is taken for an interface", n)
+			}
+		}
+		for k, w := range authors(listing, src) {
+			if k == "" || strings.Contains(w.text, "\n") || !strings.Contains(src, w.text) && !strings.Contains(listing, w.text) {
+				t.Errorf("%q: %q stands nowhere", k, w.text)
+			}
+		}
+	})
+}

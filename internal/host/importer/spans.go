@@ -112,9 +112,39 @@ func (s spans) minus(t spans, largest uint32) spans {
 	return s.and(t.not(largest))
 }
 
-// holds reports whether t lies within s.
+// holds reports whether t lies within s, which is normal.
 func (s spans) holds(t spans, largest uint32) bool {
-	return s == nil || t != nil && len(t.minus(s, largest)) == 0 || t == nil && len(s.not(largest)) == 0
+	if s == nil {
+		return true
+	}
+	if t == nil {
+		t = spans{{0, largest}}
+	}
+	for _, v := range t {
+		i, _ := slices.BinarySearchFunc(s, v.lo, func(x span, lo uint32) int { return cmp.Compare(x.hi, lo) })
+		if i == len(s) || s[i].lo > v.lo || s[i].hi < min(v.hi, largest) {
+			return false
+		}
+	}
+	return true
+}
+
+// meets reports whether s and t have a number in common, without making what they have.
+func (s spans) meets(t spans) bool {
+	if s == nil || t == nil {
+		return s == nil && t == nil || len(s)+len(t) > 0
+	}
+	for i, j := 0, 0; i < len(s) && j < len(t); {
+		switch {
+		case s[i].hi < t[j].lo:
+			i++
+		case t[j].hi < s[i].lo:
+			j++
+		default:
+			return true
+		}
+	}
+	return false
 }
 
 // has reports whether a value is in the set.

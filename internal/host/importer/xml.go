@@ -99,13 +99,6 @@ func (e *xmlNode) all(name string) (es []*xmlNode) {
 	return es
 }
 
-// skip marks elements as read that do not matter.
-func (e *xmlNode) skip(names ...string) {
-	for _, n := range names {
-		e.all(n)
-	}
-}
-
 // rest returns the names of what has not been read.
 func (e *xmlNode) rest() (names []string) {
 	for _, c := range e.children {

@@ -1,0 +1,90 @@
+package importer
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// manyRules are rule sets of n rules that say something different each.
+var manyRules = map[string]func(b *strings.Builder, n int) (nat, filter string){
+	"forwards by port": func(b *strings.Builder, n int) (string, string) {
+		for i := range n {
+			fmt.Fprintf(b, "-A PREROUTING -i eth0 -d 203.0.113.10/32 -p tcp --dport %d -j DNAT --to-destination 10.0.0.5:%d\n", i+1, i+1)
+		}
+		return b.String() + masquerade, answers + "-A FORWARD -i eth0 -d 10.0.0.5 -j ACCEPT\n"
+	},
+	"forwards by source": func(b *strings.Builder, n int) (string, string) {
+		for i := range n {
+			fmt.Fprintf(b, "-A PREROUTING -i eth0 -s 198.%d.%d.%d -d 203.0.113.10/32 -p tcp --dport 443 -j DNAT --to-destination 10.0.0.5:443\n",
+				18+i>>16, i>>8&255, i&255)
+		}
+		return b.String() + masquerade, answers + "-A FORWARD -i eth0 -d 10.0.0.5 -j ACCEPT\n"
+	},
+	"drops": func(b *strings.Builder, n int) (string, string) {
+		for i := range n {
+			fmt.Fprintf(b, "-A FORWARD -i eth0 -s 198.%d.%d.%d -p tcp --dport %d -j DROP\n", 18+i>>16, i>>8&255, i&255, i%60000+1)
+		}
+		return masquerade, answers + b.String() + "-A FORWARD -i eth1 -j ACCEPT\n"
+	},
+	"conditions without counterpart": func(b *strings.Builder, n int) (string, string) {
+		for i := range n {
+			fmt.Fprintf(b, "-A FORWARD -i eth1 -s 10.0.0.%d -m mark --mark %d -p tcp --dport %d -j DROP\n", i%250, i, i%60000+1)
+		}
+		return masquerade, answers + b.String() + "-A FORWARD -i eth1 -j ACCEPT\n"
+	},
+	"returns": func(b *strings.Builder, n int) (string, string) {
+		b.WriteString("-A FORWARD -j c\n")
+		for i := range n {
+			fmt.Fprintf(b, "-A c -i eth1 -s 10.0.0.%d -p tcp --dport %d -j RETURN\n", i%250, i%60000+1)
+		}
+		return masquerade, answers + b.String() + "-A FORWARD -i eth1 -j ACCEPT\n"
+	},
+	"chains that end in each other": func(b *strings.Builder, n int) (string, string) {
+		for i := range n {
+			fmt.Fprintf(b, "-A FORWARD -p tcp --dport %d -j c%d\n-A c%d -s 10.0.0.%d -j c%d\n", i%60000+1, i, i, i%250, i/2)
+		}
+		return masquerade, answers + b.String()
+	},
+}
+
+// processorTime is what this process has used.
+func processorTime(t *testing.T) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// TestManyRules: a rule set of six times as many rules takes no more than eighteen times the processor time,
+// and one of 6 MB no more than 20 s of it.
+func TestManyRules(t *testing.T) {
+	for name, of := range manyRules {
+		used := func(n int) (d time.Duration, size int) {
+			var b strings.Builder
+			src := tables(of(&b, n))
+			o := router
+			o.Partial = true
+			began := processorTime(t)
+			r, err := IPTables([]byte(src), o)
+			d = processorTime(t) - began
+			if err != nil && !strings.Contains(err.Error(), "more than 100000 rules") {
+				t.Errorf("%s, %d: %v", name, n, err)
+			}
+			if err == nil && len(r.YAML) == 0 {
+				t.Errorf("%s, %d: no policy", name, n)
+			}
+			return d, len(src)
+		}
+		few, _ := used(2000)
+		many, size := used(12000)
+		t.Logf("%s: 2,000 rules %v, 12,000 (%d bytes) %v", name, few, size, many)
+		if many > 18*max(few, 20*time.Millisecond) || many*time.Duration(6<<20)/time.Duration(size) > 20*time.Second {
+			t.Errorf("%s: 2,000 rules take %v, 12,000 (%d bytes) %v", name, few, size, many)
+		}
+	}
+}
