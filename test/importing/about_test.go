@@ -150,7 +150,8 @@ func (a *about) behind(ip netip.Addr) int {
 // broadcast reports whether an address is a network's own or its broadcast address, multicast,
 // or one that no host has.
 func (a *about) broadcast(ip netip.Addr) bool {
-	if !ip.Is4() || ip.IsMulticast() || ip.IsLoopback() || ip.IsUnspecified() || ip.As4()[0] >= 224 || ip.As4()[0] == 0 {
+	if !ip.Is4() || ip.IsMulticast() || ip.IsLoopback() || ip.IsUnspecified() || ip.As4()[0] >= 224 ||
+		ip.As4()[0] == 0 {
 		return true
 	}
 	for _, n := range a.Interfaces {

@@ -73,7 +73,8 @@ var classes = []class{
 	{"martian destinations", "from the WAN, the firewall has its addresses there alone",
 		silently,
 		func(c *comparison, s *step) bool {
-			return s.in == c.g.wan && c.a.own(s.sent.dst) && c.a.behind(s.sent.dst) != c.g.wan && s.t.reason == verdict.Martian
+			return s.in == c.g.wan && c.a.own(s.sent.dst) && c.a.behind(s.sent.dst) != c.g.wan &&
+				s.t.reason == verdict.Martian
 		}},
 	{"no such service", "the firewall has no service but ping, and DNS at its address on the LAN",
 		[]pair{{arrived, dropped}, {arrived, refused}, {refused, dropped}},
@@ -86,13 +87,15 @@ var classes = []class{
 		func(c *comparison, s *step) bool {
 			other := s.k.d
 			other.src, other.sport = s.t.d.src, s.t.d.sport
-			return s.k.out == s.t.out && other.String() == s.t.d.String() && c.g.sameEntry(s.sent.src, s.k.d.src, s.t.d.src)
+			return s.k.out == s.t.out && other.String() == s.t.d.String() &&
+				c.g.sameEntry(s.sent.src, s.k.d.src, s.t.d.src)
 		}},
 	{"hosts behind translation", "from the WAN, a host that source NAT covers is reached by destination NAT only",
 		[]pair{{forwarded, dropped}, {refused, dropped}},
 		func(c *comparison, s *step) bool {
 			straight := s.k.fate == refused || s.k.d.dst == s.sent.dst
-			return s.in == c.g.wan && straight && s.t.reason == verdict.UntranslatedDestination && c.g.translated(s.sent.dst)
+			return s.in == c.g.wan && straight && s.t.reason == verdict.UntranslatedDestination &&
+				c.g.translated(s.sent.dst)
 		}},
 }
 
@@ -132,7 +135,8 @@ func (c *comparison) named(i int) bool {
 	}
 	for _, n := range c.notes {
 		if m := reThird.FindStringSubmatch(n.Why); m != nil {
-			if p, any := strings.CutSuffix(m[1], "*"); m[1] == c.a.Interfaces[i].Name || any && strings.HasPrefix(c.a.Interfaces[i].Name, p) {
+			if p, any := strings.CutSuffix(m[1], "*"); m[1] == c.a.Interfaces[i].Name ||
+				any && strings.HasPrefix(c.a.Interfaces[i].Name, p) {
 				return true
 			}
 		}

@@ -65,8 +65,10 @@ func TestExport(t *testing.T) {
 				p.Rules = withoutNames(p.Rules)
 			}
 			dir := t.TempDir()
-			a := &about{Software: "thurward", Made: "export", LAN: "lan0", WAN: "wan0", Gateway: p.WAN().Gateway, name: name, dir: dir,
-				Interfaces: []aboutInterface{{"lan0", []netip.Prefix{p.LAN().Prefix}}, {"wan0", []netip.Prefix{p.WAN().Prefix}}}}
+			a := &about{Software: "thurward", Made: "export", LAN: "lan0", WAN: "wan0", Gateway: p.WAN().Gateway,
+				name: name, dir: dir,
+				Interfaces: []aboutInterface{{"lan0", []netip.Prefix{p.LAN().Prefix}},
+					{"wan0", []netip.Prefix{p.WAN().Prefix}}}}
 			a.Routes = []string{"default via " + a.Gateway.String() + " dev wan0"}
 			text, lacks := exportnft.Write(p, exportnft.Options{LAN: "lan0", WAN: "wan0"})
 			for _, l := range lacks {
@@ -74,7 +76,8 @@ func TestExport(t *testing.T) {
 			}
 			// Addresses that are routed to the firewall are its own in the kernel, too.
 			for _, x := range externals(p) {
-				a.Interfaces[1].Addresses = append(a.Interfaces[1].Addresses, netip.PrefixFrom(x, p.WAN().Prefix.Bits()))
+				a.Interfaces[1].Addresses = append(a.Interfaces[1].Addresses,
+					netip.PrefixFrom(x, p.WAN().Prefix.Bits()))
 			}
 			if err := os.WriteFile(filepath.Join(dir, "rules.nft"), text, 0o600); err != nil {
 				t.Fatal(err)
@@ -92,13 +95,15 @@ func TestExport(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			t.Logf("%d packets, %d equal, by design %v, silent %v", c.tally.packets, c.tally.equal, c.tally.byDesign, c.tally.silent)
+			t.Logf("%d packets, %d equal, by design %v, silent %v", c.tally.packets, c.tally.equal, c.tally.byDesign,
+				c.tally.silent)
 			if c.tally.equal < 100 {
 				t.Errorf("only %d packets were equal", c.tally.equal)
 			}
 			for sig, s := range c.found {
 				pool := append(externals(p), p.WAN().Prefix.Addr())
-				if s.kind == differs && s.k.d.dst == s.t.d.dst && slices.Contains(pool, s.k.d.src) && slices.Contains(pool, s.t.d.src) {
+				if s.kind == differs && s.k.d.dst == s.t.d.dst && slices.Contains(pool, s.k.d.src) &&
+					slices.Contains(pool, s.t.d.src) {
 					continue // which address of several a host gets is each one's own choice
 				}
 				if s.kind == answer && s.sent.proto == 4 {

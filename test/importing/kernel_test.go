@@ -79,7 +79,8 @@ func newKernel(t *testing.T, a *about) *kernel {
 	set := func(ns string, settings ...string) {
 		for _, s := range settings {
 			key, v, _ := strings.Cut(s, "=")
-			k.run("ip netns exec " + ns + " sh -c 'echo " + v + " > /proc/sys/" + strings.ReplaceAll(key, ".", "/") + "'")
+			k.run("ip netns exec " + ns + " sh -c 'echo " + v + " > /proc/sys/" + strings.ReplaceAll(key, ".", "/") +
+				"'")
 		}
 	}
 	noIPv6 := []string{"net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"}

@@ -134,7 +134,8 @@ const noMail = answers + "-A FORWARD -i eth1 -p tcp --dport 25 -j REJECT\n-A FOR
 
 // outputDrop is a filter whose output chain drops what its rules do not accept.
 func outputDrop(filter string) string {
-	return strings.Replace(tables(masquerade, filter), ":FORWARD DROP [0:0]\n:OUTPUT ACCEPT", ":FORWARD DROP [0:0]\n:OUTPUT DROP", 1)
+	return strings.Replace(tables(masquerade, filter), ":FORWARD DROP [0:0]\n:OUTPUT ACCEPT",
+		":FORWARD DROP [0:0]\n:OUTPUT DROP", 1)
 }
 
 // TestTwoTables: a table that is there twice would replace the first, as of ip6tables-save's output behind that
@@ -157,10 +158,13 @@ func TestTwoTables(t *testing.T) {
 func TestLines(t *testing.T) {
 	var notes []Note
 	for _, place := range []string{"line 3", "line 5", "line 9"} {
-		notes = append(notes, Note{Place: place, Text: "-A " + place, Comment: "so", Why: "there is no such thing", Effect: Stricter, Traffic: "tcp"})
+		notes = append(notes,
+			Note{Place: place, Text: "-A " + place, Comment: "so", Why: "there is no such thing", Effect: Stricter,
+				Traffic: "tcp"})
 	}
 	notes = append(notes, Note{Place: "line 7", Text: "-A x", Why: "another", Effect: Nothing})
-	want := []string{"3 rules: there is no such thing (stricter):", "    line 3: -A line 3 (so) (tcp)", "    line 5: -A line 5 (so) (tcp)",
+	want := []string{"3 rules: there is no such thing (stricter):", "    line 3: -A line 3 (so) (tcp)",
+		"    line 5: -A line 5 (so) (tcp)",
 		"    line 9: -A line 9 (so) (tcp)", "line 7: -A x: another (no effect)"}
 	if got := Lines(notes); !slices.Equal(got, want) {
 		t.Errorf("%q", got)

@@ -49,17 +49,21 @@ func tables(nat, filter string, more ...string) string {
 		}
 		return s
 	}
-	return strings.Join(more, "") + "*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n" + chains(nat) + nat +
-		"COMMIT\n*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n" + chains(filter) + filter + "COMMIT\n"
+	return strings.Join(more, "") +
+		"*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n" + chains(nat) + nat +
+		"COMMIT\n*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n" + chains(filter) + filter +
+		"COMMIT\n"
 }
 
-var router = Options{LAN: "eth1", WAN: "eth0", LANAddress: netip.MustParsePrefix("10.0.0.1/24"), WANAddress: netip.MustParsePrefix("203.0.113.10/24")}
+var router = Options{LAN: "eth1", WAN: "eth0", LANAddress: netip.MustParsePrefix("10.0.0.1/24"),
+	WANAddress: netip.MustParsePrefix("203.0.113.10/24")}
 
 var attacks = []attack{
 	{
-		name:  "ct status dnat accept opens no direct access",
-		rules: tables("-A PREROUTING -i eth0 -p tcp --dport 8080 -j DNAT --to-destination 10.0.0.5:80\n", answers+"-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n"),
-		o:     router,
+		name: "ct status dnat accept opens no direct access",
+		rules: tables("-A PREROUTING -i eth0 -p tcp --dport 8080 -j DNAT --to-destination 10.0.0.5:80\n",
+			answers+"-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n"),
+		o: router,
 		asks: []ask{
 			{"wan", "tcp", "198.51.100.7:9", "10.0.0.5:80", "", "not"},
 			{"wan", "tcp", "198.51.100.7:9", "10.0.0.6:80", "", "not"},
@@ -67,9 +71,10 @@ var attacks = []attack{
 		notes: []string{"stricter: whether destination NAT has translated"},
 	},
 	{
-		name:  "and with source translation lets the forward pass",
-		rules: tables("-A PREROUTING -i eth0 -p tcp --dport 8080 -j DNAT --to-destination 10.0.0.5:80\n"+masquerade, answers+"-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n"),
-		o:     router,
+		name: "and with source translation lets the forward pass",
+		rules: tables("-A PREROUTING -i eth0 -p tcp --dport 8080 -j DNAT --to-destination 10.0.0.5:80\n"+masquerade,
+			answers+"-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n"),
+		o: router,
 		asks: []ask{
 			{"wan", "tcp", "198.51.100.7:9", "10.0.0.5:80", "", "not"},
 			{"wan", "tcp", "198.51.100.7:9", "203.0.113.10:8080", "", "accept"},
@@ -77,15 +82,17 @@ var attacks = []attack{
 		},
 	},
 	{
-		name:  "a third leg",
-		rules: tables(masquerade, answers+"-A FORWARD -i eth1 -o eth2 -j REJECT\n-A FORWARD -i eth1 -o eth0 -j ACCEPT\n"),
+		name: "a third leg",
+		rules: tables(masquerade,
+			answers+"-A FORWARD -i eth1 -o eth2 -j REJECT\n-A FORWARD -i eth1 -o eth0 -j ACCEPT\n"),
 		o:     router,
 		notes: []string{"MORE PERMISSIVE: eth2 is a third interface"},
 	},
 	{
-		name:  "a third leg whose networks are known",
-		rules: tables(masquerade, answers+"-A FORWARD -i eth1 -o eth2 -j REJECT\n-A FORWARD -i eth1 -o eth0 -j ACCEPT\n"),
-		o:     with(router, func(o *Options) { o.Others = map[string][]netip.Prefix{"eth2": {netip.MustParsePrefix("10.0.2.0/24")}} }),
+		name: "a third leg whose networks are known",
+		rules: tables(masquerade,
+			answers+"-A FORWARD -i eth1 -o eth2 -j REJECT\n-A FORWARD -i eth1 -o eth0 -j ACCEPT\n"),
+		o: with(router, func(o *Options) { o.Others = map[string][]netip.Prefix{"eth2": {netip.MustParsePrefix("10.0.2.0/24")}} }),
 		asks: []ask{
 			{"lan", "tcp", "10.0.0.5:9", "10.0.2.5:80", "", "not"},
 			{"lan", "tcp", "10.0.0.5:9", "10.0.3.5:80", "", "accept"},
@@ -156,8 +163,9 @@ var attacks = []attack{
 	},
 	{
 		name: "goto",
-		rules: tables(masquerade, answers+"-A FORWARD -i eth1 -g zone\n-A FORWARD -p tcp --dport 25 -j ACCEPT\n-A FORWARD -j REJECT\n"+
-			"-A zone -p tcp --dport 80 -j ACCEPT\n-A zone -p tcp --dport 22 -j RETURN\n-A zone -p tcp --dport 23 -j DROP\n"),
+		rules: tables(masquerade,
+			answers+"-A FORWARD -i eth1 -g zone\n-A FORWARD -p tcp --dport 25 -j ACCEPT\n-A FORWARD -j REJECT\n"+
+				"-A zone -p tcp --dport 80 -j ACCEPT\n-A zone -p tcp --dport 22 -j RETURN\n-A zone -p tcp --dport 23 -j DROP\n"),
 		o: router,
 		asks: []ask{
 			{"lan", "tcp", "10.0.0.7:9", "198.51.100.7:80", "", "accept"},
@@ -179,9 +187,10 @@ var attacks = []attack{
 		yaml:  []string{"to: '10.0.0.5:80'"},
 	},
 	{
-		name:  "DNS of the LAN to the router",
-		rules: tables(masquerade, answers+"-A INPUT -i eth1 -p udp --dport 53 -j ACCEPT\n-A INPUT -p icmp --icmp-type 8 -j ACCEPT\n-A FORWARD -p udp --dport 53 -j REJECT\n-A FORWARD -i eth1 -j ACCEPT\n"),
-		o:     with(router, func(o *Options) { o.DNS = []netip.Addr{netip.MustParseAddr("9.9.9.9")} }),
+		name: "DNS of the LAN to the router",
+		rules: tables(masquerade,
+			answers+"-A INPUT -i eth1 -p udp --dport 53 -j ACCEPT\n-A INPUT -p icmp --icmp-type 8 -j ACCEPT\n-A FORWARD -p udp --dport 53 -j REJECT\n-A FORWARD -i eth1 -j ACCEPT\n"),
+		o: with(router, func(o *Options) { o.DNS = []netip.Addr{netip.MustParseAddr("9.9.9.9")} }),
 		asks: []ask{
 			{"lan", "udp", "10.0.0.7:9", "10.0.0.1:53", "", "accept"},
 			{"lan", "tcp", "10.0.0.7:9", "10.0.0.1:53", "", "not"},
@@ -192,11 +201,12 @@ var attacks = []attack{
 		yaml: []string{"address: 9.9.9.9"},
 	},
 	{
-		name:  "intercepted DNS meets the rules about the router",
-		rules: tables("-A PREROUTING -i eth1 -p udp --dport 53 -j REDIRECT --to-ports 53\n"+masquerade, answers+"-A INPUT -i eth1 -p udp --dport 53 -j ACCEPT\n-A FORWARD -p udp --dport 53 -j REJECT\n"),
-		o:     router,
-		asks:  []ask{{"lan", "udp", "10.0.0.7:9", "198.51.100.7:53", "", "accept"}},
-		yaml:  []string{"intercept: true"},
+		name: "intercepted DNS meets the rules about the router",
+		rules: tables("-A PREROUTING -i eth1 -p udp --dport 53 -j REDIRECT --to-ports 53\n"+masquerade,
+			answers+"-A INPUT -i eth1 -p udp --dport 53 -j ACCEPT\n-A FORWARD -p udp --dport 53 -j REJECT\n"),
+		o:    router,
+		asks: []ask{{"lan", "udp", "10.0.0.7:9", "198.51.100.7:53", "", "accept"}},
+		yaml: []string{"intercept: true"},
 	},
 	{
 		name:  "a forward of everything: ping is not",
@@ -230,17 +240,20 @@ var attacks = []attack{
 		name:  "a range of ports that is another",
 		rules: tables("-A PREROUTING -i eth0 -p tcp --dport 8000:8002 -j DNAT --to-destination 10.0.0.5:9000-9002\n-A PREROUTING -i eth0 -p tcp --dport 7000:7002 -j DNAT --to-destination 10.0.0.5:7001-7009\n-A PREROUTING -i eth0 -p udp --dport 6000:6002 -j DNAT --to-destination 10.0.0.5:5000-5002/6000\n"+masquerade, answers+"-A FORWARD -i eth0 -j ACCEPT\n"),
 		o:     router,
-		yaml:  []string{"wan_port: 8002, to: '10.0.0.5:9000'", "wan_port: 7001-7002, to: '10.0.0.5:7001'", "wan_port: 7000, to: '10.0.0.5:7001'", "wan_port: 6000-6002, to: '10.0.0.5:5000'"},
+		yaml: []string{"wan_port: 8002, to: '10.0.0.5:9000'", "wan_port: 7001-7002, to: '10.0.0.5:7001'",
+			"wan_port: 7000, to: '10.0.0.5:7001'", "wan_port: 6000-6002, to: '10.0.0.5:5000'"},
 	},
 	{
-		name:  "second packets of a connection",
-		rules: tables(masquerade, "-A FORWARD -i eth1 -p tcp -m conntrack --ctstate NEW -j ACCEPT\n-A FORWARD -i eth0 -m conntrack --ctstate ESTABLISHED -j ACCEPT\n"),
+		name: "second packets of a connection",
+		rules: tables(masquerade,
+			"-A FORWARD -i eth1 -p tcp -m conntrack --ctstate NEW -j ACCEPT\n-A FORWARD -i eth0 -m conntrack --ctstate ESTABLISHED -j ACCEPT\n"),
 		o:     router,
 		notes: []string{"MORE PERMISSIVE: what follows the first packet"},
 	},
 	{
-		name:  "a drop before translation",
-		rules: tables("-A PREROUTING -i eth0 -p tcp --dport 8080 -j DNAT --to-destination 10.0.0.5:80\n"+masquerade, answers+"-A FORWARD -i eth0 -j ACCEPT\n", "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i eth0 -p tcp --dport 8080 -j DROP\nCOMMIT\n"),
+		name: "a drop before translation",
+		rules: tables("-A PREROUTING -i eth0 -p tcp --dport 8080 -j DNAT --to-destination 10.0.0.5:80\n"+masquerade,
+			answers+"-A FORWARD -i eth0 -j ACCEPT\n", "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i eth0 -p tcp --dport 8080 -j DROP\nCOMMIT\n"),
 		o:     router,
 		notes: []string{"MORE PERMISSIVE: a destination before it is translated"},
 	},
@@ -293,24 +306,31 @@ func TestAttacks(t *testing.T) {
 					t.Errorf("no %q in\n%s", y, r.YAML)
 				}
 			}
-			p, ds := policy.Load("imported", r.YAML)
-			if p == nil {
-				t.Fatalf("%v\n%s", ds, r.YAML)
-			}
-			s, err := compile.Compile(p)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, k := range a.asks {
-				f, err := explain.ParseFlow(p, explain.FlowWords{From: k.from, Proto: k.proto, Src: k.src, Dst: k.dst, State: k.state})
-				if err != nil {
-					t.Fatal(err)
-				}
-				if o := explain.Decide(p, s, f); o.Accept != (k.want == "accept") {
-					t.Errorf("%v: accepted %v (%v %s), want %s\n%s", f, o.Accept, o.Reason, o.Note, k.want, r.YAML)
-				}
-			}
+			decides(t, r, a.asks)
 		})
+	}
+}
+
+// decides asks an imported policy about packets.
+func decides(t *testing.T, r *Result, asks []ask) {
+	t.Helper()
+	p, ds := policy.Load("imported", r.YAML)
+	if p == nil {
+		t.Fatalf("%v\n%s", ds, r.YAML)
+	}
+	s, err := compile.Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range asks {
+		w := explain.FlowWords{From: k.from, Proto: k.proto, Src: k.src, Dst: k.dst, State: k.state}
+		f, err := explain.ParseFlow(p, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o := explain.Decide(p, s, f); o.Accept != (k.want == "accept") {
+			t.Errorf("%v: accepted %v (%v %s), want %s\n%s", f, o.Accept, o.Reason, o.Note, k.want, r.YAML)
+		}
 	}
 }
 
@@ -318,24 +338,35 @@ func TestAttacks(t *testing.T) {
 // not certain nothing is taken.
 func TestInterfaces(t *testing.T) {
 	const swapped = "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o eth1 -j MASQUERADE\nCOMMIT\n*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i eth0 -o eth1 -j ACCEPT\nCOMMIT\n"
-	links := &Links{Default: "eth1", Gateway: netip.MustParseAddr("198.51.100.1"), Interfaces: []Link{{"eth0", []netip.Prefix{netip.MustParsePrefix("192.168.1.1/24")}}, {"eth1", []netip.Prefix{netip.MustParsePrefix("198.51.100.2/24")}}}}
+	links := &Links{Default: "eth1", Gateway: netip.MustParseAddr("198.51.100.1"),
+		Interfaces: []Link{{"eth0", []netip.Prefix{netip.MustParsePrefix("192.168.1.1/24")}},
+			{"eth1", []netip.Prefix{netip.MustParsePrefix("198.51.100.2/24")}}}}
 	third := *links
-	third.Interfaces = append(slices.Clone(links.Interfaces), Link{"eth2", []netip.Prefix{netip.MustParsePrefix("10.2.0.1/24")}})
-	reflection := strings.Replace(swapped, "COMMIT", "-A POSTROUTING -s 10.2.0.0/24 -d 10.2.0.80/32 -o eth2 -j SNAT --to-source 10.2.0.1\nCOMMIT", 1)
+	third.Interfaces = append(slices.Clone(links.Interfaces),
+		Link{"eth2", []netip.Prefix{netip.MustParsePrefix("10.2.0.1/24")}})
+	reflection := strings.Replace(swapped, "COMMIT",
+		"-A POSTROUTING -s 10.2.0.0/24 -d 10.2.0.80/32 -o eth2 -j SNAT --to-source 10.2.0.1\nCOMMIT", 1)
 	for _, c := range []struct {
 		name, rules string
 		o           Options
 		say         string // an assumption, or the error
 		lan, wan    string // as comments of the policy
 	}{
-		{"names that are swapped", swapped, Options{}, "eth1 is taken for the WAN: sources are translated there", "# eth0", "# eth1"},
-		{"in a chain that is jumped to", strings.Replace(swapped, "-A POSTROUTING -o eth1 -j MASQUERADE", ":z - [0:0]\n-A POSTROUTING -o eth1 -j z\n-A z -j MASQUERADE", 1), Options{}, "eth1 is taken for the WAN", "# eth0", "# eth1"},
+		{"names that are swapped", swapped, Options{}, "eth1 is taken for the WAN: sources are translated there",
+			"# eth0", "# eth1"},
+		{"in a chain that is jumped to",
+			strings.Replace(swapped, "-A POSTROUTING -o eth1 -j MASQUERADE",
+				":z - [0:0]\n-A POSTROUTING -o eth1 -j z\n-A z -j MASQUERADE", 1), Options{}, "eth1 is taken for the WAN", "# eth0", "# eth1"},
 		{"a reflection behind a third", reflection,
 			Options{Links: &third}, "it is not certain which interface is the LAN (eth1 is the WAN)", "", ""},
-		{"by the default route", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i eth0 -o eth1 -j ACCEPT\nCOMMIT\n", Options{Links: links}, "the default route leads there", "192.168.1.1/24} # eth0", "address: 198.51.100.2/24, gateway: 198.51.100.1} # eth1"},
-		{"everywhere but there", "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\nCOMMIT\n", Options{}, "docker0 is taken for the LAN: sources are translated everywhere but there", "172.17.0.1/16} # docker0", "wan0"},
-		{"not certain", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i eth0 -o eth1 -j ACCEPT\nCOMMIT\n", Options{}, "not certain which interface is the LAN and which the WAN: rules name eth0, eth1", "", ""},
-		{"three, of which none is known", "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o eth0 -j MASQUERADE\nCOMMIT\n*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i eth1 -o eth2 -j ACCEPT\nCOMMIT\n", Options{}, "not certain which interface is the LAN (eth0 is the WAN)", "", ""},
+		{"by the default route", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i eth0 -o eth1 -j ACCEPT\nCOMMIT\n",
+			Options{Links: links}, "the default route leads there", "192.168.1.1/24} # eth0", "address: 198.51.100.2/24, gateway: 198.51.100.1} # eth1"},
+		{"everywhere but there",
+			"*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\nCOMMIT\n", Options{}, "docker0 is taken for the LAN: sources are translated everywhere but there", "172.17.0.1/16} # docker0", "wan0"},
+		{"not certain", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i eth0 -o eth1 -j ACCEPT\nCOMMIT\n", Options{},
+			"not certain which interface is the LAN and which the WAN: rules name eth0, eth1", "", ""},
+		{"three, of which none is known",
+			"*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o eth0 -j MASQUERADE\nCOMMIT\n*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i eth1 -o eth2 -j ACCEPT\nCOMMIT\n", Options{}, "not certain which interface is the LAN (eth0 is the WAN)", "", ""},
 		{"two ways out", "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o eth0 -j MASQUERADE\n-A POSTROUTING -o eth2 -j MASQUERADE\nCOMMIT\n*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i eth1 -j ACCEPT\nCOMMIT\n", Options{}, "not certain which interface is the LAN and which the WAN", "", ""},
 		{"by network", "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -s 10.0.0.0/24 -o eth0 -j MASQUERADE\nCOMMIT\n*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i eth2 -s 10.0.0.0/24 -j ACCEPT\n-A FORWARD -i eth1 -s 10.5.0.0/24 -j ACCEPT\nCOMMIT\n", Options{}, "eth2 is taken for the LAN: 10.0.0.0/24, whose sources are translated, is behind it", "# eth2", "# eth0"},
 	} {
@@ -356,7 +387,8 @@ func TestInterfaces(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		if !strings.Contains(strings.Join(r.Assumptions, "\n"), c.say) || !strings.Contains(string(r.YAML), c.lan) || !strings.Contains(string(r.YAML), c.wan) {
+		if !strings.Contains(strings.Join(r.Assumptions, "\n"), c.say) || !strings.Contains(string(r.YAML), c.lan) ||
+			!strings.Contains(string(r.YAML), c.wan) {
 			t.Errorf("%s: want %q, %q, %q in\n%s", c.name, c.say, c.lan, c.wan, r.YAML)
 		}
 	}

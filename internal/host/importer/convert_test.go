@@ -125,7 +125,8 @@ func TestImportDecides(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			flow, err := explain.ParseFlow(p, explain.FlowWords{From: c.from, Proto: c.proto, Src: c.src, Dst: c.dst, State: c.state})
+			flow, err := explain.ParseFlow(p,
+				explain.FlowWords{From: c.from, Proto: c.proto, Src: c.src, Dst: c.dst, State: c.state})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -152,7 +153,8 @@ func TestImportLiveNFT(t *testing.T) {
 	}
 	for _, f := range fixtures[:2] {
 		name := strings.TrimSuffix(f.file, ".json")
-		out, err := exec.Command("unshare", "-rn", "sh", "-c", "nft -f testdata/"+name+".nft && nft -j list ruleset").Output()
+		out, err := exec.Command("unshare", "-rn", "sh", "-c",
+			"nft -f testdata/"+name+".nft && nft -j list ruleset").Output()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -200,10 +202,12 @@ func TestImportEffects(t *testing.T) {
 		{"-A FORWARD -j ACCEPT \"", Permissive, "quote"},
 		{"-I FORWARD -j ACCEPT", Permissive, "not understood"},
 		{"-A nowhere -j DROP", Permissive, "chain is not there"},
-		{"COMMIT\n*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o wan -d 198.51.100.1 -j MASQUERADE", Differs, "source only"},
+		{"COMMIT\n*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o wan -d 198.51.100.1 -j MASQUERADE", Differs,
+			"source only"},
 		{"COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i wan -d 192.0.2.2 -p 47 -j DNAT --to-destination 10.0.0.5", Nothing, "none of it"},
 		{"COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i wan -d 192.0.2.2 -j DNAT --to-destination 10.0.0.5", Stricter, "ping is for the firewall itself"},
-		{"COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i lan -p tcp --dport 80 -j REDIRECT --to-ports 3128", Stricter, "proxy"},
+		{"COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i lan -p tcp --dport 80 -j REDIRECT --to-ports 3128",
+			Stricter, "proxy"},
 	} {
 		policy := "ACCEPT"
 		if strings.Contains(c.rule, "ACCEPT") && !strings.Contains(c.rule, ":0]") {
@@ -219,7 +223,9 @@ func TestImportEffects(t *testing.T) {
 			t.Errorf("%s: %v", c.rule, err)
 			continue
 		}
-		if c.effect == "" && len(r.Notes) > 0 || c.effect != "" && (len(r.Notes) != 1 || r.Notes[0].Effect != c.effect || !strings.Contains(r.Notes[0].Why, c.why)) {
+		if c.effect == "" && len(r.Notes) > 0 ||
+			c.effect != "" && (len(r.Notes) != 1 || r.Notes[0].Effect != c.effect ||
+				!strings.Contains(r.Notes[0].Why, c.why)) {
 			t.Errorf("%s: notes %v, want one with %q and %q", c.rule, r.Notes, c.why, c.effect)
 		}
 	}
@@ -237,7 +243,8 @@ func TestSpans(t *testing.T) {
 		t.Errorf("not not: %v", n)
 	}
 	full := spans{{0, ^uint32(0)}}
-	if ps := full.prefixes(); len(ps) != 1 || ps[0] != netip.MustParsePrefix("0.0.0.0/0") || len(full.not(^uint32(0))) != 0 {
+	if ps := full.prefixes(); len(ps) != 1 || ps[0] != netip.MustParsePrefix("0.0.0.0/0") ||
+		len(full.not(^uint32(0))) != 0 {
 		t.Errorf("%v", ps)
 	}
 	if ps := (spans{{0x0a000001, 0x0a000006}}).prefixes(); len(ps) != 4 {
@@ -247,7 +254,8 @@ func TestSpans(t *testing.T) {
 		t     spans
 		holds bool
 		meets bool
-	}{{spans{{10, 40}}, true, true}, {spans{{9, 40}}, false, true}, {spans{{50, 61}}, false, true}, {spans{{41, 49}}, false, false},
+	}{{spans{{10, 40}}, true, true}, {spans{{9, 40}}, false, true}, {spans{{50, 61}}, false, true}, {spans{{41, 49}},
+		false, false},
 		{spans{{12, 13}, {60, 60}}, true, true}, {spans{}, true, false}, {nil, false, true}} {
 		if s.holds(c.t, 65535) != c.holds || s.meets(c.t) != c.meets || c.t.meets(s) != c.meets {
 			t.Errorf("%v and %v: holds %v, meets %v", s, c.t, s.holds(c.t, 65535), s.meets(c.t))
@@ -342,9 +350,13 @@ func TestRepair(t *testing.T) {
 	for _, c := range []struct {
 		path string
 		ok   bool
-	}{{"nat.dnat[0].to", true}, {"nat.snat[0]", true}, {"rules[0].id", true}, {"rules[1]", false}, {"nat.dnat[7]", false}, {"interfaces.lan0", false}} {
-		v := &converter{notes: map[noteKey]int{}, seen: map[*rule]bool{}, dnat: []outDNAT{{rule: &rule{}, to: netip.MustParseAddr("10.0.0.5")}}, snat: []outSNAT{{}}, rules: []outRule{{action: "accept"}, {action: "deny"}}}
-		if ok := v.repair(policy.Diagnostic{Path: c.path, Message: "so"}); ok != c.ok || ok != (len(v.res.Notes) == 1) || ok != (len(v.dnat)+len(v.snat)+len(v.rules) == 3) {
+	}{{"nat.dnat[0].to", true}, {"nat.snat[0]", true}, {"rules[0].id", true}, {"rules[1]", false}, {"nat.dnat[7]",
+		false}, {"interfaces.lan0", false}} {
+		v := &converter{notes: map[noteKey]int{}, seen: map[*rule]bool{},
+			dnat: []outDNAT{{rule: &rule{},
+				to: netip.MustParseAddr("10.0.0.5")}}, snat: []outSNAT{{}}, rules: []outRule{{action: "accept"}, {action: "deny"}}}
+		if ok := v.repair(policy.Diagnostic{Path: c.path, Message: "so"}); ok != c.ok ||
+			ok != (len(v.res.Notes) == 1) || ok != (len(v.dnat)+len(v.snat)+len(v.rules) == 3) {
 			t.Errorf("%s: %v, %v", c.path, ok, v.res.Notes)
 		}
 	}

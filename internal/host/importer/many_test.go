@@ -26,13 +26,15 @@ var manyRules = map[string]func(b *strings.Builder, n int) (nat, filter string){
 	},
 	"drops": func(b *strings.Builder, n int) (string, string) {
 		for i := range n {
-			fmt.Fprintf(b, "-A FORWARD -i eth0 -s 198.%d.%d.%d -p tcp --dport %d -j DROP\n", 18+i>>16, i>>8&255, i&255, i%60000+1)
+			fmt.Fprintf(b, "-A FORWARD -i eth0 -s 198.%d.%d.%d -p tcp --dport %d -j DROP\n", 18+i>>16, i>>8&255,
+				i&255, i%60000+1)
 		}
 		return masquerade, answers + b.String() + "-A FORWARD -i eth1 -j ACCEPT\n"
 	},
 	"conditions without counterpart": func(b *strings.Builder, n int) (string, string) {
 		for i := range n {
-			fmt.Fprintf(b, "-A FORWARD -i eth1 -s 10.0.0.%d -m mark --mark %d -p tcp --dport %d -j DROP\n", i%250, i, i%60000+1)
+			fmt.Fprintf(b, "-A FORWARD -i eth1 -s 10.0.0.%d -m mark --mark %d -p tcp --dport %d -j DROP\n", i%250, i,
+				i%60000+1)
 		}
 		return masquerade, answers + b.String() + "-A FORWARD -i eth1 -j ACCEPT\n"
 	},
@@ -45,7 +47,8 @@ var manyRules = map[string]func(b *strings.Builder, n int) (nat, filter string){
 	},
 	"chains that end in each other": func(b *strings.Builder, n int) (string, string) {
 		for i := range n {
-			fmt.Fprintf(b, "-A FORWARD -p tcp --dport %d -j c%d\n-A c%d -s 10.0.0.%d -j c%d\n", i%60000+1, i, i, i%250, i/2)
+			fmt.Fprintf(b, "-A FORWARD -p tcp --dport %d -j c%d\n-A c%d -s 10.0.0.%d -j c%d\n", i%60000+1, i, i,
+				i%250, i/2)
 		}
 		return masquerade, answers + b.String()
 	},

@@ -34,7 +34,8 @@ table ip nat {
 // TestNative: nft reads its own language in a namespace; rules that are lost are
 // shown as their author wrote them, with the line.
 func TestNative(t *testing.T) {
-	if exec.Command("unshare", "-rn", "nft", "list", "ruleset").Run() != nil && exec.Command("unshare", "-n", "nft", "list", "ruleset").Run() != nil {
+	if exec.Command("unshare", "-rn", "nft", "list", "ruleset").Run() != nil &&
+		exec.Command("unshare", "-n", "nft", "list", "ruleset").Run() != nil {
 		t.Skip("no nft in a network namespace here (try: apt-get install nftables)")
 	}
 	dir := t.TempDir()
@@ -60,7 +61,8 @@ func TestNative(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, all)
 		}
 	}
-	if !strings.Contains(string(r.YAML), "{id: web, name: web, action: accept, direction: egress, protocol: tcp, destination_port: [80, 443]}") {
+	if !strings.Contains(string(r.YAML),
+		"{id: web, name: web, action: accept, direction: egress, protocol: tcp, destination_port: [80, 443]}") {
 		t.Errorf("%s", r.YAML)
 	}
 	for name, c := range map[string]struct{ src, want string }{
@@ -75,7 +77,8 @@ func TestNative(t *testing.T) {
 		}
 	}
 	t.Setenv("PATH", dir)
-	if _, err := NFTAny([]byte(nativeRules), Options{File: file}); err == nil || !strings.Contains(err.Error(), "install nftables") {
+	if _, err := NFTAny([]byte(nativeRules), Options{File: file}); err == nil ||
+		!strings.Contains(err.Error(), "install nftables") {
 		t.Errorf("without nft: %v", err)
 	}
 }
@@ -83,7 +86,8 @@ func TestNative(t *testing.T) {
 // TestDevices: what may be an interface is found, however it is written.
 func TestDevices(t *testing.T) {
 	got := devices("define wan = \"eth0\"\niif { eth1, \"br-lan\" } oif != wlan0.3 accept\niifname x drop\niif lo\ndevices = { eth4, $wan };\ntype filter hook ingress device eth5 priority 0\niif \"$(reboot)\"\n")
-	if want := []string{"eth0", "eth1", "br-lan", "wlan0.3", "eth4", "wan", "eth5", "reboot"}; !slices.Equal(got, want) {
+	if want := []string{"eth0", "eth1", "br-lan", "wlan0.3", "eth4", "wan", "eth5", "reboot"}; !slices.Equal(got,
+		want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
@@ -95,10 +99,12 @@ func TestReadLinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.Default != "eth0" || l.Gateway != netip.MustParseAddr("198.51.100.1") || len(l.Interfaces) != 1 || len(l.Interfaces[0].Addresses) != 1 || len(l.Routes) != 2 || l.Routes[1].Network.Bits() != 32 {
+	if l.Default != "eth0" || l.Gateway != netip.MustParseAddr("198.51.100.1") || len(l.Interfaces) != 1 ||
+		len(l.Interfaces[0].Addresses) != 1 || len(l.Routes) != 2 || l.Routes[1].Network.Bits() != 32 {
 		t.Errorf("%+v", l)
 	}
-	if l, err := ReadLinks([]byte(`[{"dst":"default","dev":"eth0"},{"dst":"default","dev":"eth1"}]`)); err == nil && l.Default != "" {
+	if l, err := ReadLinks([]byte(`[{"dst":"default","dev":"eth0"},{"dst":"default","dev":"eth1"}]`)); err == nil &&
+		l.Default != "" {
 		t.Errorf("two default routes: %+v", l)
 	}
 	for _, bad := range []string{"", "{}", "[1]", "[]", `[{"ifname":7}]`, "2: eth0: <UP>"} {
@@ -123,7 +129,8 @@ func FuzzNative(f *testing.F) {
 			}
 		}
 		for k, w := range authors(listing, src) {
-			if k == "" || strings.Contains(w.text, "\n") || !strings.Contains(src, w.text) && !strings.Contains(listing, w.text) {
+			if k == "" || strings.Contains(w.text, "\n") ||
+				!strings.Contains(src, w.text) && !strings.Contains(listing, w.text) {
 				t.Errorf("%q: %q stands nowhere", k, w.text)
 			}
 		}

@@ -52,7 +52,8 @@ func oldForm(e *xmlNode) *xmlNode {
 			case part == "not" && (c.text == "" || c.text == "0"):
 			case part == "net":
 			default:
-				end.children = append(end.children, &xmlNode{name: part, line: e.line, text: c.text, children: c.children})
+				end.children = append(end.children,
+					&xmlNode{name: part, line: e.line, text: c.text, children: c.children})
 			}
 			continue
 		}
@@ -65,7 +66,8 @@ func oldForm(e *xmlNode) *xmlNode {
 		}
 		o.children = append(o.children, &xmlNode{name: name, line: e.line, text: c.text, children: c.children})
 	}
-	if n := len(strings.FieldsFunc(e.child("interface").text, func(r rune) bool { return r == ',' || r == ' ' })); n != 1 {
+	if n := len(strings.FieldsFunc(e.child("interface").text,
+		func(r rune) bool { return r == ',' || r == ' ' })); n != 1 {
 		o.children = append(o.children, leaf("floating", "1"))
 	}
 	if e.child("quick").name == "" {

@@ -51,7 +51,8 @@ type oPacket struct {
 	dnat, marked bool
 }
 
-var oracleOwn = []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("203.0.113.11")}
+var oracleOwn = []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("203.0.113.10"),
+	netip.MustParseAddr("203.0.113.11")}
 
 func (m *oMatch) matches(p *oPacket) bool {
 	opposite := func(s string) (string, bool) { return strings.CutPrefix(s, "!") }
@@ -84,9 +85,11 @@ func (m *oMatch) matches(p *oPacket) bool {
 	if m.icmp != "" && (p.proto != "icmp" || m.icmp != fmt.Sprint(p.icmp)) {
 		return false
 	}
-	return text(m.in, p.in) && text(m.out, p.out) && network(m.src, p.src) && network(m.dst, p.dst) && text(m.proto, p.proto) &&
+	return text(m.in, p.in) && text(m.out, p.out) && network(m.src, p.src) && network(m.dst, p.dst) &&
+		text(m.proto, p.proto) &&
 		port(m.dport, p.dport) && port(m.sport, p.sport) && (m.states == nil || slices.Contains(m.states, p.state)) &&
-		three(m.dnat, p.dnat) && three(m.syn, p.state == "new") && three(m.local, slices.Contains(oracleOwn, p.dst)) && three(m.mark, p.marked)
+		three(m.dnat, p.dnat) && three(m.syn, p.state == "new") &&
+		three(m.local, slices.Contains(oracleOwn, p.dst)) && three(m.mark, p.marked)
 }
 
 func (s *oSet) chain(table, name string) *oChain {
@@ -270,7 +273,8 @@ type js = map[string]any
 // nft writes the rule set as nft's JSON.
 func (s *oSet) nft() []byte {
 	var items []any
-	hooks := map[string]string{"PREROUTING": "prerouting", "FORWARD": "forward", "INPUT": "input", "POSTROUTING": "postrouting"}
+	hooks := map[string]string{"PREROUTING": "prerouting", "FORWARD": "forward", "INPUT": "input",
+		"POSTROUTING": "postrouting"}
 	for table, prio := range map[string]int{"mangle": -150, "nat": -100, "filter": 0} {
 		items = append(items, js{"table": js{"family": "ip", "name": table, "handle": 1}})
 		for _, c := range s.tables[table] {
@@ -289,7 +293,9 @@ func (s *oSet) nft() []byte {
 			for j := range c.rules {
 				handle++
 				c.rules[j].handle = handle
-				items = append(items, js{"rule": js{"family": "ip", "table": table, "chain": c.name, "handle": handle, "expr": c.rules[j].nft()}})
+				items = append(items,
+					js{"rule": js{"family": "ip", "table": table, "chain": c.name, "handle": handle,
+						"expr": c.rules[j].nft()}})
 			}
 		}
 	}
@@ -332,7 +338,8 @@ func (r *oRule) nft() (expr []any) {
 	match(field("th", "dport"), m.dport, port)
 	match(field("th", "sport"), m.sport, port)
 	match(field("icmp", "type"), m.icmp, word)
-	match(js{"&": []any{field("tcp", "flags"), js{"|": []any{"fin", "syn", "rst", "ack"}}}}, three(m.syn), func(string) any { return "syn" })
+	match(js{"&": []any{field("tcp", "flags"), js{"|": []any{"fin", "syn", "rst", "ack"}}}}, three(m.syn),
+		func(string) any { return "syn" })
 	if m.states != nil {
 		expr = append(expr, js{"match": js{"op": "in", "left": js{"ct": js{"key": "state"}}, "right": m.states}})
 	}
@@ -373,9 +380,13 @@ func randomSet(r *rand.Rand) *oSet {
 		if !nat {
 			sometimes(3, func() { m.out = of("eth0", "eth1", "!eth1") })
 		}
-		sometimes(4, func() { m.src = of("10.0.0.5/32", "10.0.0.0/26", "198.51.100.0/24", "!198.51.100.7/32", "10.0.0.0/24") })
 		sometimes(4, func() {
-			m.dst = of("10.0.0.5/32", "10.0.0.0/24", "198.51.100.0/24", "!198.51.100.7/32", "203.0.113.10/32", "10.0.0.6/32")
+			m.src = of("10.0.0.5/32", "10.0.0.0/26", "198.51.100.0/24", "!198.51.100.7/32",
+				"10.0.0.0/24")
+		})
+		sometimes(4, func() {
+			m.dst = of("10.0.0.5/32", "10.0.0.0/24", "198.51.100.0/24", "!198.51.100.7/32", "203.0.113.10/32",
+				"10.0.0.6/32")
 		})
 		sometimes(2, func() {
 			m.proto = of("tcp", "udp", "tcp", "icmp", "gre", "!tcp")
@@ -392,7 +403,8 @@ func randomSet(r *rand.Rand) *oSet {
 		})
 		if !nat {
 			sometimes(3, func() {
-				m.states = [][]string{{"new"}, {"established"}, {"established", "related"}, {"invalid"}, {"new", "established"}}[r.IntN(5)]
+				m.states = [][]string{{"new"}, {"established"}, {"established", "related"}, {"invalid"},
+					{"new", "established"}}[r.IntN(5)]
 			})
 			sometimes(9, func() { m.dnat = 1 - 2*r.IntN(2) })
 		}
@@ -426,10 +438,14 @@ func randomSet(r *rand.Rand) *oSet {
 	filter := []string{"accept", "drop", "reject", "accept", "jump", "jump", "goto", "return", ""}
 	s := &oSet{tables: map[string][]oChain{
 		"mangle": {{"PREROUTING", "accept", nil}, {"FORWARD", "accept", nil}},
-		"nat": {{"PREROUTING", "accept", rules(4, true, []string{"dnat", "dnat", "accept", "return", "redirect", "jump", "goto"}, "n1")}, {"POSTROUTING", "accept", nil},
+		"nat": {{"PREROUTING", "accept",
+			rules(4, true, []string{"dnat", "dnat", "accept", "return", "redirect", "jump", "goto"},
+				"n1")}, {"POSTROUTING", "accept", nil},
 			{"n1", "", rules(3, true, []string{"dnat", "accept", "return", ""})}},
-		"filter": {{"FORWARD", of("accept", "drop", "drop"), rules(6, false, filter, "c1", "c2", "c3")}, {"INPUT", of("accept", "drop"), rules(3, false, []string{"accept", "drop"})},
-			{"c1", "", rules(4, false, filter, "c2", "c3")}, {"c2", "", rules(4, false, filter, "c3")}, {"c3", "", rules(3, false, []string{"accept", "drop", "return", "reject"})}},
+		"filter": {{"FORWARD", of("accept", "drop", "drop"), rules(6, false, filter, "c1", "c2", "c3")},
+			{"INPUT", of("accept", "drop"), rules(3, false, []string{"accept", "drop"})},
+			{"c1", "", rules(4, false, filter, "c2", "c3")}, {"c2", "", rules(4, false, filter, "c3")}, {"c3", "",
+				rules(3, false, []string{"accept", "drop", "return", "reject"})}},
 	}}
 	sometimes(3, func() { s.tables["mangle"][0].rules = rules(2, true, []string{"drop", "return", "accept"}) })
 	sometimes(3, func() { s.tables["mangle"][1].rules = rules(2, false, []string{"drop", "return", "accept"}) })
@@ -445,7 +461,8 @@ func randomSet(r *rand.Rand) *oSet {
 		}
 	})
 	if r.IntN(4) > 0 {
-		s.tables["nat"][1].rules = []oRule{{m: oMatch{out: "eth0", src: of("10.0.0.0/24", "10.0.0.0/24", "10.0.0.0/26", "10.0.0.0/8")}, target: "masquerade"}}
+		s.tables["nat"][1].rules = []oRule{{m: oMatch{out: "eth0",
+			src: of("10.0.0.0/24", "10.0.0.0/24", "10.0.0.0/26", "10.0.0.0/8")}, target: "masquerade"}}
 	}
 	return s
 }
@@ -454,7 +471,8 @@ func randomSet(r *rand.Rand) *oSet {
 func randomPacket(r *rand.Rand) oPacket {
 	inside := []string{"10.0.0.5", "10.0.0.6", "10.0.0.66", "10.0.0.200"}
 	outside := []string{"198.51.100.7", "198.51.100.8", "8.8.8.8", "203.0.113.77"}
-	p := oPacket{in: "eth1", sport: []int{1025, 40000, 20}[r.IntN(3)], dport: []int{80, 443, 8000, 8005, 8010, 8080, 53, 22, 81}[r.IntN(9)], marked: r.IntN(4) == 0}
+	p := oPacket{in: "eth1", sport: []int{1025, 40000, 20}[r.IntN(3)],
+		dport: []int{80, 443, 8000, 8005, 8010, 8080, 53, 22, 81}[r.IntN(9)], marked: r.IntN(4) == 0}
 	p.proto = []string{"tcp", "udp", "icmp", "tcp", "gre"}[r.IntN(5)]
 	from, to := inside, outside
 	if r.IntN(2) == 0 {

@@ -29,8 +29,11 @@ type imported struct {
 }
 
 func (m *imported) flow(k *oPacket, answer bool) policy.Flow {
-	return policy.Flow{FromLAN: k.in == "eth1", Protocol: map[string]policy.Protocol{"tcp": policy.TCP, "udp": policy.UDP, "icmp": policy.ICMP, "gre": 47}[k.proto],
-		Src: netip.AddrPortFrom(k.src, uint16(k.sport)), Dst: netip.AddrPortFrom(k.dst, uint16(k.dport)), Established: answer}
+	return policy.Flow{FromLAN: k.in == "eth1",
+		Protocol: map[string]policy.Protocol{"tcp": policy.TCP, "udp": policy.UDP, "icmp": policy.ICMP,
+			"gre": 47}[k.proto],
+		Src: netip.AddrPortFrom(k.src, uint16(k.sport)), Dst: netip.AddrPortFrom(k.dst,
+			uint16(k.dport)), Established: answer}
 }
 
 // announced reports whether a note with an effect is about a packet, as it arrived
@@ -38,8 +41,9 @@ func (m *imported) flow(k *oPacket, answer bool) policy.Flow {
 func (m *imported) announced(e Effect, ks ...*oPacket) bool {
 	for _, n := range m.res.Notes {
 		for _, k := range ks {
-			if n.Effect == e && n.Packets.Has(Packet{FromLAN: k.in == "eth1", Answer: k.state == "established", Protocol: map[string]uint8{"tcp": 6, "udp": 17, "icmp": 1, "gre": 47}[k.proto],
-				Src: addrSpan(k.src).lo, Dst: addrSpan(k.dst).lo, SrcPort: uint16(k.sport), Port: uint16(k.dport), Type: uint8(k.icmp)}) {
+			if n.Effect == e && n.Packets.Has(Packet{FromLAN: k.in == "eth1", Answer: k.state == "established",
+				Protocol: map[string]uint8{"tcp": 6, "udp": 17, "icmp": 1, "gre": 47}[k.proto],
+				Src:      addrSpan(k.src).lo, Dst: addrSpan(k.dst).lo, SrcPort: uint16(k.sport), Port: uint16(k.dport), Type: uint8(k.icmp)}) {
 				return true
 			}
 		}
@@ -50,7 +54,9 @@ func (m *imported) announced(e Effect, ks ...*oPacket) bool {
 // hidden reports whether a packet goes straight to a host whose source is
 // translated.
 func (m *imported) hidden(k *oPacket) bool {
-	return k.in == "eth0" && slices.ContainsFunc(m.p.SNAT, func(s policy.SNAT) bool { return s.Source.Contains(k.dst) || !s.Source.IsValid() && k.dst.IsPrivate() })
+	return k.in == "eth0" &&
+		slices.ContainsFunc(m.p.SNAT,
+			func(s policy.SNAT) bool { return s.Source.Contains(k.dst) || !s.Source.IsValid() && k.dst.IsPrivate() })
 }
 
 // judge compares what becomes of a connection, and returns what is wrong: nothing
@@ -64,7 +70,8 @@ func (m *imported) judge(s *oSet, k oPacket) string {
 		want = s.first(k)
 	}
 	same := want.accepted == got.Accept && (!want.accepted || want.local == got.Local)
-	if same && want.accepted && !want.local && (got.Seen.Dst.Addr() != want.seen.dst || k.proto != "icmp" && int(got.Seen.Dst.Port()) != want.seen.dport) {
+	if same && want.accepted && !want.local &&
+		(got.Seen.Dst.Addr() != want.seen.dst || k.proto != "icmp" && int(got.Seen.Dst.Port()) != want.seen.dport) {
 		same = false
 	}
 	name := fmt.Sprintf("%s %v:%d to %v:%d from %s, mark %v: original %v (local %v, seen %v:%d), imported %v (%v, local %v, seen %v)", k.proto, k.src, k.sport, k.dst, k.dport, k.in, k.marked,
@@ -75,7 +82,8 @@ func (m *imported) judge(s *oSet, k oPacket) string {
 			return "more permissive: " + name
 		}
 	case !same && !want.local:
-		if !m.hidden(&k) && got.Reason != reason.Martian && k.proto != "gre" && !m.announced(Stricter, &k, &want.seen) && !(got.Reason == reason.HairpinUnsupported && len(m.p.SNAT) == 0) {
+		if !m.hidden(&k) && got.Reason != reason.Martian && k.proto != "gre" &&
+			!m.announced(Stricter, &k, &want.seen) && !(got.Reason == reason.HairpinUnsupported && len(m.p.SNAT) == 0) {
 			return "stricter: " + name
 		}
 	case !same && k.proto == "icmp" && k.in == "eth0":
@@ -88,7 +96,8 @@ func (m *imported) judge(s *oSet, k oPacket) string {
 	}
 	// What answers, and what follows.
 	f := want.seen
-	answer := oPacket{in: f.out, out: f.in, src: f.dst, dst: f.src, sport: f.dport, dport: f.sport, proto: f.proto, state: "established", dnat: f.dnat, marked: f.marked}
+	answer := oPacket{in: f.out, out: f.in, src: f.dst, dst: f.src, sport: f.dport, dport: f.sport, proto: f.proto,
+		state: "established", dnat: f.dnat, marked: f.marked}
 	arrives := answer
 	if masq := s.tables["nat"][1].rules; f.out == "eth0" && len(masq) > 0 && masq[0].m.matches(&f) {
 		arrives.dst = oracleOwn[1]
@@ -96,7 +105,8 @@ func (m *imported) judge(s *oSet, k oPacket) string {
 	v, _ := s.base("mangle", "PREROUTING", &arrives)
 	was := v == "accept" && s.forwarded(answer).accepted
 	is := explain.Decide(m.p, m.rs, m.flow(&answer, true))
-	name = fmt.Sprintf("answer %s %v:%d to %v:%d from %s, mark %v: original %v, imported %v (%v)", f.proto, answer.src, answer.sport, answer.dst, answer.dport, answer.in, f.marked, was, is.Accept, is.Reason)
+	name = fmt.Sprintf("answer %s %v:%d to %v:%d from %s, mark %v: original %v, imported %v (%v)", f.proto,
+		answer.src, answer.sport, answer.dst, answer.dport, answer.in, f.marked, was, is.Accept, is.Reason)
 	switch {
 	case is.Accept && !was && !m.announced(Permissive, &answer, &arrives):
 		return "more permissive: " + name
@@ -113,8 +123,11 @@ func (m *imported) judge(s *oSet, k oPacket) string {
 
 // importOracle imports a random rule set in one of the two forms.
 func importOracle(s *oSet, nft bool) (*imported, error) {
-	o := Options{File: "random", LAN: "eth1", WAN: "eth0", LANAddress: netip.MustParsePrefix("10.0.0.1/24"), WANAddress: netip.MustParsePrefix("203.0.113.10/24"),
-		Gateway: netip.MustParseAddr("203.0.113.1"), Partial: true, Links: &Links{Interfaces: []Link{{Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.10/24"), netip.MustParsePrefix("203.0.113.11/24")}}}}}
+	o := Options{File: "random", LAN: "eth1", WAN: "eth0", LANAddress: netip.MustParsePrefix("10.0.0.1/24"),
+		WANAddress: netip.MustParsePrefix("203.0.113.10/24"),
+		Gateway:    netip.MustParseAddr("203.0.113.1"), Partial: true, Links: &Links{Interfaces: []Link{{Name: "eth0",
+			Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.10/24"),
+				netip.MustParsePrefix("203.0.113.11/24")}}}}}
 	var m imported
 	var err error
 	if nft {

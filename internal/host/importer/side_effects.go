@@ -87,7 +87,8 @@ func (c *converter) mutes() {
 		return
 	}
 	for to, sender := range map[mask]mask{wayIngress: wayEgress | wayHairpin, wayEgress: wayIngress} {
-		if !c.tells(list, withMask(fWay, to).and(withMask(fState, stRelated)).and(withSet(fProto, only(protoICMP, protoTCP)))) {
+		if !c.tells(list, withMask(fWay,
+			to).and(withMask(fState, stRelated)).and(withSet(fProto, only(protoICMP, protoTCP)))) {
 			c.mute |= sender
 		}
 	}

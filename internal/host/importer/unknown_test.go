@@ -42,7 +42,8 @@ const accepts = `{"nftables":[
 ]}`
 
 // known says what would be guessed otherwise, from rules that a change may cost.
-var known = Options{File: "x", LAN: "lan", WAN: "wan", LANAddress: netip.MustParsePrefix("10.0.0.1/24"), WANAddress: netip.MustParsePrefix("203.0.113.2/24")}
+var known = Options{File: "x", LAN: "lan", WAN: "wan", LANAddress: netip.MustParsePrefix("10.0.0.1/24"),
+	WANAddress: netip.MustParsePrefix("203.0.113.2/24")}
 
 func decode(t testing.TB, src []byte) any {
 	t.Helper()
@@ -91,7 +92,8 @@ func changed(v any, yield func(where string, doc any)) {
 						map[string]any{"ct helper": "ftp"},
 						map[string]any{"tproxy": map[string]any{"port": 1.0}},
 						"accept", nil, 7.0,
-						map[string]any{"match": nil}, map[string]any{"match": map[string]any{"op": "==", "left": map[string]any{"osf": map[string]any{"key": "name"}}, "right": "x"}},
+						map[string]any{"match": nil}, map[string]any{"match": map[string]any{"op": "==",
+							"left": map[string]any{"osf": map[string]any{"key": "name"}}, "right": "x"}},
 						map[string]any{"counter": map[string]any{"unknown": 1.0}}, map[string]any{"log": "x"},
 						map[string]any{"drop": nil}, map[string]any{"accept": map[string]any{"if": "raining"}},
 					} {
@@ -122,7 +124,8 @@ func noMore(t *testing.T, where string, before, after *policy.Policy) {
 	}
 	for _, c := range d.Traffic {
 		if c.To.Action == "accept" && c.From.Action != "accept" {
-			t.Errorf("%s: %+v is accepted by %s (%s), and was not by %s", where, c.Example, c.To.Rule, c.To.Place, c.From.Rule)
+			t.Errorf("%s: %+v is accepted by %s (%s), and was not by %s", where, c.Example, c.To.Rule, c.To.Place,
+				c.From.Rule)
 		}
 	}
 }
@@ -191,7 +194,8 @@ func TestUnknownWordIsNotMore(t *testing.T) {
 		}
 		words := strings.Fields(line)
 		for i := 2; i <= len(words); i++ {
-			for _, add := range []string{"-m recent", "-m recent --rcheck --name x", "--unknown", "--unknown x", "! --unknown x", "! !", "! -m recent", "x", "-j DROP", "-j RETURN", "-j ACCEPT", "-j LOG", "-j nosuch", "-g more", "--ctdir ORIGINAL", "--tcp-flags SYN,RST SYN", "\"\""} {
+			for _, add := range []string{"-m recent", "-m recent --rcheck --name x", "--unknown", "--unknown x",
+				"! --unknown x", "! !", "! -m recent", "x", "-j DROP", "-j RETURN", "-j ACCEPT", "-j LOG", "-j nosuch", "-g more", "--ctdir ORIGINAL", "--tcp-flags SYN,RST SYN", "\"\""} {
 				c := slices.Clone(lines)
 				c[n] = strings.Join(slices.Insert(slices.Clone(words), i, add), " ")
 				tried++
@@ -230,9 +234,12 @@ func TestUnknownEffects(t *testing.T) {
 		{"offload alone", rule(`{"flow":{"op":"add","flowtable":"@x"}}`), ""},
 		{"two verdicts", rule(`{"drop":null},{"accept":null}`), Permissive},
 		{"untracked", rule(`{"notrack":null},{"accept":null}`), Differs},
-		{"port of a protocol that is a range", rule(`{"match":{"op":"==","left":{"meta":{"key":"l4proto"}},"right":{"range":[1,17]}}},{"drop":null}`), Permissive},
-		{"family by number", rule(`{"match":{"op":"==","left":{"meta":{"key":"nfproto"}},"right":2}},{"drop":null}`), Permissive},
-		{"interface by number", rule(`{"match":{"op":"==","left":{"meta":{"key":"iif"}},"right":2}},{"drop":null}`), Permissive},
+		{"port of a protocol that is a range",
+			rule(`{"match":{"op":"==","left":{"meta":{"key":"l4proto"}},"right":{"range":[1,17]}}},{"drop":null}`), Permissive},
+		{"family by number", rule(`{"match":{"op":"==","left":{"meta":{"key":"nfproto"}},"right":2}},{"drop":null}`),
+			Permissive},
+		{"interface by number", rule(`{"match":{"op":"==","left":{"meta":{"key":"iif"}},"right":2}},{"drop":null}`),
+			Permissive},
 		{"set", set(``), ""},
 		{"set that packets fill", set(`,"flags":["dynamic"]`), Stricter},
 		{"set whose elements expire", set(`,"flags":["timeout"],"timeout":60`), Stricter},
@@ -275,7 +282,8 @@ func FuzzUnknown(f *testing.F) {
 	o := known
 	base := loadResult(NFT([]byte(accepts), o))
 	understood := map[string]bool{}
-	for _, k := range []string{"family", "table", "name", "handle", "type", "hook", "prio", "policy", "flags", "elem", "chain", "comment", "expr", "match", "op", "left", "right", "payload", "protocol", "field", "meta", "ct", "key",
+	for _, k := range []string{"family", "table", "name", "handle", "type", "hook", "prio", "policy", "flags", "elem",
+		"chain", "comment", "expr", "match", "op", "left", "right", "payload", "protocol", "field", "meta", "ct", "key",
 		"data", "set", "concat", "range", "prefix", "addr", "len", "val", "accept", "drop", "return", "jump", "goto", "target", "reject", "masquerade", "dnat", "snat", "redirect", "port", "vmap", "map", "counter", "log", "nftables",
 		"rule", "elem ", "|", "packets", "bytes", "level", "group", "snaplen", "queue-threshold", "index", "size", "dev", "auto-merge", "metainfo", "version", "release_name", "json_schema_version", "flowtable", "quota", "limit",
 		"element", "ct helper", "ct timeout", "ct expectation", "secmark", "synproxy", "chain "} {
