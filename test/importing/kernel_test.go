@@ -116,8 +116,8 @@ func newKernel(t *testing.T, a *about) *kernel {
 }
 
 // load loads the rule set as its software left it, and returns what nft tells of it. Then it
-// loads it again with rates that nothing exceeds, so that no outcome depends on time: what a
-// limit does to whoever exceeds it is not compared.
+// loads it again with rates that nothing exceeds and times of day that last all day, so that no
+// outcome depends on time: what a limit does to whoever exceeds it is not compared.
 func (k *kernel) load() (listing []byte) {
 	k.t.Helper()
 	how := "nft -f -"
@@ -150,9 +150,10 @@ var rates = []struct {
 	{regexp.MustCompile(`--hashlimit-burst \d+`), "--hashlimit-burst 10000"},
 	{regexp.MustCompile(`limit rate (over )?\d+/\w+( burst \d+ packets)?`),
 		"limit rate ${1}1000000/second burst 1000000 packets"},
+	{regexp.MustCompile(`--timestart \S+ --timestop \S+`), "--timestart 00:00:00 --timestop 23:59:59"},
 }
 
-// raise returns a rule set with higher rates.
+// raise returns a rule set with higher rates and longer times.
 func raise(s string) string {
 	for _, r := range rates {
 		s = r.is.ReplaceAllString(s, r.to)
