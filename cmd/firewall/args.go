@@ -14,6 +14,7 @@ type arguments struct {
 	events         bool   // print events on the console
 	probe          bool   // only report that the machine boots
 	plain          bool   // take no offloads of the network devices
+	workers        int    // at most; 0: as many as there can be
 	vsockPort      uint32 // of the host, to which the stream goes
 }
 
@@ -58,6 +59,15 @@ func parseArgs(cmdline string) (a arguments, err error) {
 			default:
 				return a, errors.New("boot argument " + w + ": want auto or none")
 			}
+		case "workers":
+			switch value {
+			case "auto":
+				a.workers = 0
+			case "1", "2", "4", "8":
+				a.workers = int(value[0] - '0')
+			default:
+				return a, errors.New("boot argument " + w + ": want auto, 1, 2, 4 or 8")
+			}
 		case "probe":
 			a.probe = value == "1"
 		case "vsock_port":
@@ -67,7 +77,7 @@ func parseArgs(cmdline string) (a arguments, err error) {
 			}
 			a.vsockPort = uint32(p)
 		default:
-			return a, errors.New("boot argument " + w + ": unknown (known are thurward.lan, .wan, .events, .offload, .probe, .vsock_port)")
+			return a, errors.New("boot argument " + w + ": unknown (known are thurward.lan, .wan, .events, .offload, .workers, .probe, .vsock_port)")
 		}
 	}
 	return a, nil

@@ -16,6 +16,12 @@ func TestParseArgs(t *testing.T) {
 	if a, err := parseArgs("thurward.vsock_port=4294967294"); err != nil || a.vsockPort != 1<<32-2 {
 		t.Fatalf("%+v, %v", a, err)
 	}
+	if a, err := parseArgs("thurward.workers=auto thurward.workers=4"); err != nil || a.workers != 4 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if a, err := parseArgs("thurward.workers=4 thurward.workers=auto"); err != nil || a.workers != 0 {
+		t.Fatalf("%+v, %v", a, err)
+	}
 	if a, err := parseArgs(""); err != nil || a.vsockPort != telemetryPort {
 		t.Fatalf("%+v, %v", a, err)
 	}
@@ -29,6 +35,8 @@ func TestParseArgs(t *testing.T) {
 		"thurward.wan=00:00:00:00:00:00": "not a hardware address",
 		"thurward.wan=02:00:00:00:00:0g": "not a hardware address",
 		"thurward.events=vsock":          "want console or none",
+		"thurward.workers=3":             "want auto, 1, 2, 4 or 8",
+		"thurward.workers=":              "want auto, 1, 2, 4 or 8",
 		"thurward.rules=off":             "unknown",
 	} {
 		if _, err := parseArgs(arg); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), arg) {

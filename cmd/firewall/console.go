@@ -12,7 +12,7 @@ import (
 // is slow and stops the CPU while it prints, so the number of lines is limited; suppressed
 // ones are counted, and the count is printed.
 type console struct {
-	ring  *event.Ring
+	rings event.Rings
 	ctx   *export.Context
 	on    bool
 	limit export.Limiter
@@ -28,8 +28,8 @@ const (
 	slowRate, slowBurst, slowChunk          = 4, 60, 1
 )
 
-func newConsole(ctx *export.Context, ring *event.Ring, on bool) *console {
-	c := &console{ctx: ctx, ring: ring, on: on, limit: export.Limiter{Rate: consoleRate, Burst: consoleBurst}, chunk: consoleChunk}
+func newConsole(ctx *export.Context, rings event.Rings, on bool) *console {
+	c := &console{ctx: ctx, rings: rings, on: on, limit: export.Limiter{Rate: consoleRate, Burst: consoleBurst}, chunk: consoleChunk}
 	if sys.Native() {
 		c.limit, c.chunk = export.Limiter{Rate: slowRate, Burst: slowBurst}, slowChunk
 	}
@@ -57,7 +57,7 @@ func (c *console) flush(more bool) {
 	if !more {
 		n := len(c.buf)
 		c.buf = append(c.buf, eventPrefix...)
-		if lost := c.limit.AppendLost(c.buf, c.ring.Lost()); len(lost) > len(c.buf) {
+		if lost := c.limit.AppendLost(c.buf, c.rings.Lost()); len(lost) > len(c.buf) {
 			c.buf = append(lost, '\n')
 		} else {
 			c.buf = c.buf[:n]

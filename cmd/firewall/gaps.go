@@ -55,7 +55,7 @@ func (g *gaps) metrics() []export.Family {
 	names := [...]string{"poll", "yield", "sleep"}
 	return []export.Family{
 		{Name: "thurward_packet_loop_busy_seconds_total",
-			Help:  "Time in which the packet loop had work. Its rate is the utilization of the processor; polls without packets do not count.",
+			Help:  "Time in which the packet loop had work, of all workers. Its rate, divided by their number, is the utilization of the processors; polls without packets do not count.",
 			Type:  export.Counter,
 			Scale: 1e9, Fill: func(v []uint64) { v[0] = g.busy }},
 		{Name: "thurward_packet_loop_gap_seconds",
@@ -64,7 +64,7 @@ func (g *gaps) metrics() []export.Family {
 			Bounds: gapBounds[:], Scale: 1e9, Fill: func(v []uint64) { copy(v, g.counts[:]) }},
 		{Name: "thurward_packet_loop_gap_longest_seconds",
 			Help: "The longest gap since the last snapshot, by what the loop did.",
-			Type: export.Gauge, N: occupations,
+			Type: export.Gauge, N: occupations, Most: true,
 			Labels: export.LabelOf("during", func(i int) string { return names[i%occupations] }), Scale: 1e9,
 			Fill: func(v []uint64) { copy(v, g.longest[:]); g.longest = [occupations]uint64{} }},
 		{Name: "thurward_packet_loop_late_batches_total",

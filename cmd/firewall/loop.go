@@ -2,12 +2,12 @@ package main
 
 import (
 	"encoding/hex"
-	"errors"
 	"math"
 	"runtime"
 
 	"github.com/thurward/thurward/internal/guest/router"
 	"github.com/thurward/thurward/internal/guest/sys"
+	"github.com/thurward/thurward/internal/guest/virtio"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -26,9 +26,11 @@ const (
 	cryptoShare = 3
 )
 
-// loop forwards packets. While there are any it polls; otherwise it sleeps until a device
-// interrupts or a deadline of the data plane.
-func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock, dog *watchdog, gen *sys.Generations) {
+// loop forwards packets, of the first worker. While there are any it polls; otherwise it sleeps
+// until a device interrupts or a deadline of the data plane.
+func loop(t *team, p *ports, out *outlet, w *wallClock, dog *watchdog) {
+	one := t.all[0]
+	e, g := one.e, &one.gaps
 	native := sys.Native() // no preemption of this loop: see main
 	idle, busy := 0, 0
 	turn := int64(0) // when TLS next gets a turn although there are packets
@@ -45,29 +47,35 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock, dog *w
 	for {
 		now := sys.Nanotime()
 		g.poll(now)
-		if now >= dog.next {
+		if now >= t.looks {
+			t.watch(now)
+		}
+		if now >= dog.next && !dog.starves(t.still, now) {
 			dog.feed(now)
 		}
 		if g.late.due(now) {
 			s, r := g.late.report(now)
 			say(s)
-			out.ring.Put(&r)
+			one.events.Put(&r)
 		}
-		if gen.Changed() || out.resets.Reset() {
+		if one.gen.Changed() || out.resets.Reset() {
+			t.moves.Add(1)
 			restored(e, w, out)
 			ready(out.ctx.Policy, p, " restored=1")
 		}
 		if w.due(now) {
 			w.step(now)
 		}
-		if e.Poll(now) > 0 {
+		n := e.Poll(now)
+		t.tell(one)
+		if n > 0 {
 			idle, g.found = 0, true
 			if busy++; busy%yieldEvery == 0 || out.pressing(now) || now >= turn && e.Host().Working() {
 				out.rush.Store(true)
 				out.snapshot()
 				out.wake()
 				others(now)
-				p.check(now, e, out)
+				p.check(now, t, out)
 			}
 			continue
 		}
@@ -88,22 +96,22 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock, dog *w
 			idle = 0
 			continue
 		}
-		if p.lan.Arm() || p.wan.Arm() {
-			p.lan.Disarm()
-			p.wan.Disarm()
-			continue
-		}
 		deadline := now + longWait
 		if d := e.NextDeadline(); d != math.MaxInt64 && d < deadline {
 			deadline = d
 		}
-		deadline = min(deadline, out.next.Load(), w.next, dog.next)
-		bits := sys.Wait(deadline)
-		g.woke(sys.Nanotime(), deadline)
+		deadline = min(deadline, out.next.Load(), w.next, dog.next, t.looks)
+		if p.arm() || !t.lieDown(one, deadline) {
+			p.disarm()
+			continue
+		}
+		bits := one.wait(deadline)
+		now = sys.Nanotime()
+		t.getUp(one, now)
+		g.woke(now, deadline)
 		p.interrupted(bits, out)
-		p.lan.Disarm()
-		p.wan.Disarm()
-		p.check(g.last, e, out)
+		p.disarm()
+		p.check(now, t, out)
 		idle = 0
 	}
 }
@@ -112,28 +120,30 @@ func loop(e *router.Engine, p *ports, out *outlet, g *gaps, w *wallClock, dog *w
 // reset of the vsock device tell: another machine may run with the same state. No packet is
 // sent before the generators have another key, nor by a name that has expired meanwhile.
 func restored(e *router.Engine, w *wallClock, out *outlet) {
-	secret, err := sys.Fresh()
-	own, err2 := sys.Fresh()
-	if err = errors.Join(err, err2); err != nil { // the kernel ends the machine before
-		say("crash: no random numbers after a restore: " + err.Error())
-		sys.Reset()
-	}
-	e.Reseed(secret)
-	out.moved(own)
+	reseed(e)
+	out.moved(fresh())
 	e.Moved()
 	w.restored(sys.Nanotime())
 	say("note: the state of this machine was saved or restored: random numbers and connections to upstreams begin anew")
 }
 
+// reseed keys a worker's generators anew.
+func reseed(e *router.Engine) { e.Reseed(fresh()) }
+
+// fresh returns random numbers that another restore of this machine has not.
+func fresh() [32]byte {
+	b, err := sys.Fresh()
+	if err != nil { // the kernel ends the machine before
+		say("crash: no random numbers after a restore: " + err.Error())
+		sys.Reset()
+	}
+	return b
+}
+
 // interrupted handles the interrupts of the devices, and a request to end (Ctrl-Alt-Del).
 func (p *ports) interrupted(bits uint64, out *outlet) {
 	out.interrupted(bits)
-	if bits&p.lanBit != 0 {
-		p.lan.Ack()
-	}
-	if bits&p.wanBit != 0 {
-		p.wan.Ack()
-	}
+	p.ack(bits)
 	if bits&sys.ConfigChanged != 0 {
 		p.lan.Changed()
 		p.wan.Changed()
@@ -153,7 +163,9 @@ const endLimit = int64(500e6)
 // end shuts the firewall down: it forwards no more packets, sends the remaining telemetry
 // as far as the reader takes it, and powers the machine off.
 func end(out *outlet, why string) {
-	for limit := sys.Nanotime() + endLimit; out.due(sys.Nanotime()) && sys.Nanotime() < limit; {
+	limit := sys.Nanotime() + endLimit
+	out.team.halt(limit)
+	for out.due(sys.Nanotime()) && sys.Nanotime() < limit {
 		out.rush.Store(false)
 		out.snapshot()
 		out.wake()
@@ -174,20 +186,21 @@ func after(began int64) int64 {
 }
 
 // check polls for interrupts and kicks the devices at intervals, and sets devices up again.
-func (p *ports) check(now int64, e *router.Engine, out *outlet) {
+func (p *ports) check(now int64, t *team, out *outlet) {
 	if !p.heard {
-		if mac, ok := e.Gateway(); ok {
+		if mac, ok := t.all[0].e.Gateway(); ok {
 			p.heard = true
 			say("gateway " + formatMAC(mac)) // who replaces a firewall waits for it
 		}
 	}
-	if now >= p.kick {
-		p.kick = now + kickEvery
-		p.interrupted(sys.Wait(0), out) // a loop that never sleeps would not see them
-		p.lan.Kick()
-		p.wan.Kick()
+	if p.due(now) {
+		p.interrupted(t.all[0].wait(0), out)
+		p.kick()
 	}
-	p.renew(now)
+	for _, n := range [...]*virtio.Net{p.lan, p.wan} {
+		n.News()
+	}
+	p.renew(now, t)
 }
 
 // bootUS is how long starting took, in microseconds.
@@ -201,6 +214,9 @@ func ready(p *ruleset.Policy, n *ports, more string) {
 	_, source := sys.WallBase()
 	if bootUS == 0 {
 		bootUS = int((sys.Nanotime() - sys.EntryTime()) / 1000)
+	}
+	if n.workers > 1 {
+		more = " workers=" + itoa(n.workers) + more
 	}
 	say("ready version=" + build.Version + " policy=sha256:" + hex.EncodeToString(p.Digest[:]) + " lan=" + formatMAC(lan) + " wan=" + formatMAC(wan) +
 		" rules=" + itoa(len(p.Rules)) + " flows=" + itoa(int(p.Settings.MaxFlows)) + " clock=" + source + " boot_us=" + itoa(bootUS) + more)

@@ -51,7 +51,8 @@ func run(args arguments) error {
 	if err != nil {
 		return err
 	}
-	found, err := findPorts(policy, args)
+	most := mostWorkers(args)
+	found, err := findPorts(policy, args, most)
 	if err != nil {
 		return err
 	}
@@ -59,31 +60,40 @@ func run(args arguments) error {
 	if err != nil {
 		return err
 	}
-	pool, err := newPool(mtu)
+	n := found.workers(most, func(n int) int { return affordable(policy, mtu, n, sys.FreeBytes()) })
+	pool, err := newPool(mtu, n)
 	if err != nil {
 		return err
 	}
-	addLong(pool, memoryNeeded(policy, mtu))
-	nics, err := found.open(policy, pool)
+	addLong(pool, n, memoryNeeded(policy, mtu, n))
+	pools := pool.Split(n)
+	pairs, err := found.open(policy, pools)
 	if err != nil {
 		return err
 	}
-	events := event.NewRing(ringSize)
-	cfg := router.Config{Policy: policy, Pool: pool, Events: events,
-		Ports: []router.PortConfig{nics.config(ruleset.LAN), nics.config(ruleset.WAN)}, Alloc: alloc, ClockSet: clockSet()}
+	cfg := router.Config{Policy: policy, Alloc: alloc, ClockSet: clockSet()}
 	if err := sys.Random(cfg.Secret[:]); err != nil {
 		return errors.New("no random numbers: " + err.Error())
 	}
-	engine, err := router.New(cfg)
+	var rings event.Rings
+	var each []router.Worker
+	for k, p := range pairs {
+		rings = append(rings, event.NewRing(ringSize))
+		each = append(each, router.Worker{Pool: pools[k], Events: rings[k],
+			Ports: []router.PortConfig{p.config(ruleset.LAN), p.config(ruleset.WAN)}})
+	}
+	engines, err := router.NewWorkers(cfg, each)
 	if err != nil {
 		return err
 	}
+	engine := engines[0]
 	var secret [32]byte
 	if err := sys.Random(secret[:]); err != nil {
 		return errors.New("no random numbers: " + err.Error())
 	}
-	loopGaps, wall := &gaps{}, newWallClock(events, engine.Slept)
-	out := newOutlet(policy, engine, events, nics, loopGaps, wall, args, secret)
+	nics := &ports{pair: pairs[0], workers: n}
+	team, wall := newTeam(engines, pairs, rings, restores), newWallClock(rings[0], engine.Slept)
+	out := newOutlet(policy, team, rings, nics, wall, args, secret)
 	go out.run()
 	if err := startDoT(policy, engine); err != nil {
 		return err
@@ -95,7 +105,8 @@ func run(args arguments) error {
 	}
 	engine.Announce()
 	ready(policy, nics, "")
-	loop(engine, nics, out, loopGaps, wall, newWatchdog(sys.WatchdogRegisters()), &restores)
+	team.begin()
+	loop(team, nics, out, wall, newWatchdog(sys.WatchdogRegisters()))
 	return nil
 }
 
@@ -118,10 +129,10 @@ func line(s string) []byte {
 	return append(printable.Append([]byte("thurward: "), s, maxSaid), '\n')
 }
 
-// newPool makes the packet buffers, for packets of at most mtu bytes.
-func newPool(mtu int) (*framebuf.Pool, error) {
+// newPool makes the packet buffers of all workers, for packets of at most mtu bytes.
+func newPool(mtu, workers int) (*framebuf.Pool, error) {
 	n, span := router.Buffers(mtu)
-	mem, phys, err := sys.DMA(n*span*framebuf.Size, false)
+	mem, phys, err := sys.DMA(workers*n*span*framebuf.Size, false)
 	if err != nil {
 		return nil, errors.New("no memory for packet buffers (give the machine more with --memory)")
 	}

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// longBuffers is the number of those for large frames: as many as the receive queues have
-	// of them, and half as many on their way. A machine without memory for them has none.
+	// longBuffers is the number of those for large frames, of a worker: as many as its receive
+	// queues have of them, and half as many on their way. A machine without memory for them has none.
 	longBuffers = 48
 	// ringSize is the number of events that may wait to be printed.
 	ringSize = 4096
@@ -28,14 +28,22 @@ const (
 )
 
 // memoryNeeded returns the memory of the policy's tables and of the buffers for packets of at
-// most mtu bytes, with the least heap, in bytes.
-func memoryNeeded(p *ruleset.Policy, mtu int) uint64 {
-	tables := router.MemoryOf(p, mtu)
+// most mtu bytes, of a number of workers, with the least heap, in bytes.
+func memoryNeeded(p *ruleset.Policy, mtu, workers int) uint64 {
+	tables := router.MemoryOf(p, mtu, workers)
 	heap := heapFloor
 	if tables.Links > 0 {
 		heap += tlsHeap
 	}
-	return uint64(tables.Total()+event.RingBytes(ringSize)+export.StreamBytes+virtio.VsockBytes+heap) + 2*(2<<20)
+	return uint64(tables.Total()+workers*event.RingBytes(ringSize)+export.StreamBytes+virtio.VsockBytes+heap) + 2*(2<<20)
+}
+
+// affordable returns how many workers there is memory for, n at most.
+func affordable(p *ruleset.Policy, mtu, n int, free uint64) int {
+	for n > 1 && memoryNeeded(p, mtu, n) > free {
+		n /= 2
+	}
+	return n
 }
 
 // fits returns the MTU that buffers are made for, with free bytes of memory, and devices that
@@ -44,11 +52,11 @@ func memoryNeeded(p *ruleset.Policy, mtu int) uint64 {
 // there is no memory for them.
 func fits(p *ruleset.Policy, lan, wan int, free uint64) (mtu int, err error) {
 	mtu = router.LargestMTU(p, lan, wan)
-	if memoryNeeded(p, mtu) <= free {
+	if memoryNeeded(p, mtu, 1) <= free {
 		return mtu, nil
 	}
 	mtu = min(mtu, router.LargestMTU(p, 0, 0))
-	if need := memoryNeeded(p, mtu); need > free {
+	if need := memoryNeeded(p, mtu, 1); need > free {
 		return 0, errors.New("the policy needs " + mega(need) + " MB of memory for " + itoa(int(p.Settings.MaxFlows)) +
 			" flows and its buffers for packets of " + itoa(mtu) + " bytes, and " + mega(free) + " MB are free " +
 			"(give the machine more with --memory, or lower defaults.max_flows" + lowerMTU(mtu) + ")")
@@ -64,10 +72,10 @@ func lowerMTU(mtu int) string {
 	return ""
 }
 
-// addLong adds the long buffers, if there is memory for them beside what is needed.
-func addLong(pool *framebuf.Pool, needed uint64) {
-	const n = longBuffers * framebuf.LongSize
-	if needed+n > sys.FreeBytes() {
+// addLong adds the long buffers of all workers, if there is memory for them beside what is needed.
+func addLong(pool *framebuf.Pool, workers int, needed uint64) {
+	n := workers * longBuffers * framebuf.LongSize
+	if needed+uint64(n) > sys.FreeBytes() {
 		return
 	}
 	if mem, phys, err := sys.DMA(n, false); err == nil {

@@ -29,8 +29,8 @@ func TestFits(t *testing.T) {
 	p := func(mtu uint16) *ruleset.Policy {
 		return &ruleset.Policy{Interfaces: []ruleset.Interface{{Role: ruleset.LAN, MTU: mtu}, {Role: ruleset.WAN}}, Settings: ruleset.Settings{MaxFlows: 4096}}
 	}
-	usual := memoryNeeded(p(0), 1500)
-	jumbo := memoryNeeded(p(0), 9000)
+	usual := memoryNeeded(p(0), 1500, 1)
+	jumbo := memoryNeeded(p(0), 9000, 1)
 	if d := jumbo - usual; d != 1536*5*1984-2048*1984 {
 		t.Errorf("long buffers take %d bytes more", d)
 	}

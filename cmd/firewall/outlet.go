@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 
 	"github.com/thurward/thurward/internal/guest/export"
-	"github.com/thurward/thurward/internal/guest/router"
 	"github.com/thurward/thurward/internal/guest/sys"
 	"github.com/thurward/thurward/internal/guest/virtio"
 	"github.com/thurward/thurward/internal/shared/event"
@@ -21,7 +20,8 @@ const telemetryPort = 9000
 // console. It has a goroutine of its own, which the packet loop wakes when it is due.
 type outlet struct {
 	stream  *export.Stream
-	ring    *event.Ring
+	rings   event.Rings
+	team    *team
 	console *console
 	ctx     *export.Context // also the stream's and the console's
 	wall    *wallClock
@@ -41,20 +41,19 @@ type outlet struct {
 
 // newOutlet opens the vsock device, if there is one, and makes the stream with all metrics.
 func newOutlet(
-	p *ruleset.Policy, e *router.Engine, ring *event.Ring, n *ports, g *gaps, w *wallClock, args arguments, secret [32]byte,
+	p *ruleset.Policy, t *team, rings event.Rings, n *ports, w *wallClock, args arguments, secret [32]byte,
 ) *outlet {
 	base, source := sys.WallBase()
 	ctx := export.Context{Policy: p, WallBase: base, Clock: source, Tracer: tracer(p, secret)}
-	o := &outlet{ring: ring, signal: make(chan struct{}, 1), ctx: &ctx, wall: w}
-	o.console = newConsole(&ctx, ring, args.events)
-	cfg := export.StreamConfig{Ring: ring, Context: &ctx, NoFlowEnd: p.Settings.Flags&ruleset.FlagNoFlowEnd != 0, Metrics: &export.Metrics{}, Local: &export.Metrics{},
+	o := &outlet{rings: rings, team: t, signal: make(chan struct{}, 1), ctx: &ctx, wall: w}
+	o.console = newConsole(&ctx, rings, args.events)
+	cfg := export.StreamConfig{Rings: rings, Context: &ctx, NoFlowEnd: p.Settings.Flags&ruleset.FlagNoFlowEnd != 0, Metrics: &export.Metrics{}, Local: &export.Metrics{},
 		Identity: identity(p, n, secret)}
 	cfg.Metrics.Add(export.Const("thurward_build_info", "The build and the policy that run.", buildLabels(p)),
 		export.Const("thurward_clock_info", "Where the time of day comes from.", string(export.Label(nil, true, "source", source))),
-		uptime(), starved(), processors(true), processors(false), bounded(), refused())
-	cfg.Metrics.Add(e.Metrics()...)
+		uptime(), starved(), processors(true), processors(false), bounded(), refused(), t.count())
+	cfg.Metrics.AddSums(t.parts(), t.all[0].families(len(t.all))...)
 	cfg.Metrics.Add(n.metrics()...)
-	cfg.Metrics.Add(g.metrics()...)
 	if o.openVsock(secret) {
 		cfg.Link = link{o.vsock, args.vsockPort}
 		cfg.Local.Add(vsockMetrics(o.vsock)...)
@@ -166,13 +165,12 @@ const (
 // pressing reports whether the goroutine gets a turn although there are packets: the ring
 // fills faster than regular turns empty it, or lines have waited long enough.
 func (o *outlet) pressing(now int64) bool {
-	n := o.ring.Len()
-	return n > ringSize/2 || (n > 0 || o.busy.Load()) && now >= o.turn.Load()
+	return o.rings.Full() || (o.rings.Len() > 0 || o.busy.Load()) && now >= o.turn.Load()
 }
 
 // due reports whether the goroutine has work now.
 func (o *outlet) due(now int64) bool {
-	return o.busy.Load() || o.ring.Len() > 0 || o.news.Load() || o.stream.Wanted() || now >= o.next.Load()
+	return o.busy.Load() || o.rings.Len() > 0 || o.news.Load() || o.stream.Wanted() || now >= o.next.Load()
 }
 
 // interrupted handles the vsock device's interrupts.
@@ -185,11 +183,14 @@ func (o *outlet) interrupted(bits uint64) {
 	}
 }
 
-// snapshot records that the packet loop runs, and takes a snapshot of the metrics if the stream
-// has requested one. Only the packet loop may call it.
+// snapshot records that the packet loops run, and takes a snapshot of the metrics if the stream
+// has requested one. Only the first worker may call it.
 func (o *outlet) snapshot() {
+	if o.team.still {
+		return // the host is to see that
+	}
 	o.stream.Alive()
-	if o.stream.Wanted() {
+	if o.stream.Wanted() && o.team.collect() {
 		o.stream.Snapshot()
 	}
 }

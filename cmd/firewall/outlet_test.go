@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/thurward/thurward/internal/guest/export"
+	"github.com/thurward/thurward/internal/guest/router"
 	"github.com/thurward/thurward/internal/guest/virtio"
 	"github.com/thurward/thurward/internal/host/ingest"
 )
@@ -18,8 +19,8 @@ func TestMetricsAreListed(t *testing.T) {
 		t.Fatal(err)
 	}
 	fs := append(vsockMetrics(&virtio.Vsock{}), (&ports{}).metrics()...)
-	fs = append(fs, (&gaps{}).metrics()...)
-	fs = append(fs, uptime(), starved(), processors(true), processors(false), export.Const("thurward_build_info", "x", ""), export.Const("thurward_clock_info", "x", ""))
+	fs = append(fs, (&worker{e: &router.Engine{}, nics: &pair{}}).own(2)...)
+	fs = append(fs, (&team{}).count(), uptime(), starved(), processors(true), processors(false), export.Const("thurward_build_info", "x", ""), export.Const("thurward_clock_info", "x", ""))
 	for _, f := range fs {
 		if !bytes.Contains(doc, []byte("`"+f.Name+"`")) || f.Help == "" {
 			t.Errorf("docs/telemetry.md does not list %s", f.Name)

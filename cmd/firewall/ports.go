@@ -6,7 +6,6 @@ import (
 	"unsafe"
 
 	"github.com/thurward/thurward/internal/guest/framebuf"
-	"github.com/thurward/thurward/internal/guest/router"
 	"github.com/thurward/thurward/internal/guest/sys"
 	"github.com/thurward/thurward/internal/guest/virtio"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -15,11 +14,11 @@ import (
 
 // ports are the two network devices.
 type ports struct {
-	lan, wan       *virtio.Net
-	lanBit, wanBit uint64 // in the result of sys.Wait
-	renewals       [2]renewal
-	kick, look     int64 // times of the next Kick and Look
-	heard          bool  // the gateway; reported
+	*pair    // the first worker's
+	workers  int
+	renewals [2]renewal
+	look     int64 // time of the next Look
+	heard    bool  // the gateway; reported
 }
 
 const netDevice = 1 // virtio device type
@@ -38,14 +37,14 @@ type sides [2]side
 
 // findPorts identifies the devices of LAN and WAN by their hardware addresses. The order of
 // devices is not used: it differs between hypervisors. The address of an interface is in a
-// boot argument or in the policy.
-func findPorts(p *ruleset.Policy, args arguments) (*sides, error) {
+// boot argument or in the policy. most is how many pairs of queues will be used at most.
+func findPorts(p *ruleset.Policy, args arguments, most int) (*sides, error) {
 	devices := sys.Devices(netDevice)
 	var have []string
 	macs := make([][6]byte, len(devices))
 	nets := make([]*virtio.NetDevice, len(devices))
 	for i, d := range devices {
-		n, err := virtio.FindNet(transport(d), virtio.Wanted{Offloads: !args.plain})
+		n, err := virtio.FindNet(transport(d), virtio.Wanted{Offloads: !args.plain, Pairs: most > 1})
 		if err != nil {
 			have = append(have, "one that cannot be used ("+err.Error()+")")
 			continue
@@ -95,21 +94,29 @@ func findPorts(p *ruleset.Policy, args arguments) (*sides, error) {
 	return ss, nil
 }
 
-// open opens both devices.
-func (ss *sides) open(p *ruleset.Policy, pool *framebuf.Pool) (*ports, error) {
-	ps := &ports{lanBit: ss[0].bit, wanBit: ss[1].bit}
-	for i, to := range [...]**virtio.Net{&ps.lan, &ps.wan} {
+// open opens both devices, with a pair of queues for each of the pools.
+func (ss *sides) open(p *ruleset.Policy, pools []*framebuf.Pool) (pairs []*pair, err error) {
+	for range pools {
+		pairs = append(pairs, &pair{lanBit: ss[0].bit, wanBit: ss[1].bit})
+	}
+	for i := range ss {
 		s := &ss[i]
-		dev, err := s.Open(dma, pool, virtio.NetOptions{})
+		devs, err := s.OpenPairs(dma, pools, virtio.NetOptions{Now: sys.Nanotime})
 		if err != nil {
 			return nil, errors.New("the " + s.name + " interface (" + formatMAC(s.mac) + "): " + err.Error())
 		}
-		if why := narrow(int(p.Interface(s.role).MTU), s.MTU(), pool.MaxLen()-packet.EthLen); why != "" {
+		if why := narrow(int(p.Interface(s.role).MTU), s.MTU(), pools[0].MaxLen()-packet.EthLen); why != "" {
 			say("note: the " + s.name + " interface: " + why)
 		}
-		*to = dev
+		for k, n := range devs {
+			if i == 0 {
+				pairs[k].lan = n
+			} else {
+				pairs[k].wan = n
+			}
+		}
 	}
-	return ps, nil
+	return pairs, nil
 }
 
 // narrow says why packets on a link are not as long as one may expect, "" where they are: said
@@ -126,22 +133,16 @@ func narrow(said, device, room int) string {
 	return ""
 }
 
-func (p *ports) config(r ruleset.Role) router.PortConfig {
-	n := p.lan
-	if r == ruleset.WAN {
-		n = p.wan
-	}
-	mac, _ := n.MAC()
-	takes, sends := n.Large()
-	return router.PortConfig{Role: r, Port: n, MAC: mac, MTU: n.MTU(), LargeIn: takes, LargeOut: sends}
-}
-
 // transport returns the transport of a device.
 func transport(d sys.Device) virtio.Transport {
 	if d.Notify == nil {
 		return virtio.NewMMIO(registers(d.Registers))
 	}
-	return virtio.NewPCI(virtio.PCIWindows{ID: d.ID, Common: registers(d.Registers), Notify: registers(d.Notify), NotifyLen: d.NotifyLen,
+	vectors := uint32(1)
+	if d.ID == netDevice {
+		vectors = d.Vectors // each pair of queues interrupts the processor of its worker
+	}
+	return virtio.NewPCI(virtio.PCIWindows{ID: d.ID, Vectors: vectors, Common: registers(d.Registers), Notify: registers(d.Notify), NotifyLen: d.NotifyLen,
 		Multiplier: d.Multiplier, Config: registers(d.Config), ConfigLen: d.ConfigLen})
 }
 

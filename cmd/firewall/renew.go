@@ -50,9 +50,10 @@ func (r *renewal) news(why string) bool {
 }
 
 // renew looks at the devices, and sets one up again that was given up: it had broken
-// virtio's rules, asked for a reset, or reset itself. The other one goes on meanwhile. Each
+// virtio's rules, asked for a reset, or reset itself. The other one goes on meanwhile, but that
+// several workers stand still for as long as it takes. Each
 // reason is reported once until the device works again.
-func (p *ports) renew(now int64) {
+func (p *ports) renew(now int64, t *team) {
 	look := now >= p.look
 	if look {
 		p.look = now + lookEvery
@@ -72,14 +73,15 @@ func (p *ports) renew(now int64) {
 		if r.news(why) {
 			say(name + " has stopped: " + why)
 		}
-		lost := n.Counters().RxLost + n.Counters().TxLost
-		if err := n.Renew(); err != nil {
+		lost := t.lost(i)
+		var err error
+		if t.pause(func() { err = n.Renew() }); err != nil {
 			if r.news(err.Error()) {
 				say(name + " cannot be set up again: " + err.Error())
 			}
 			continue
 		}
 		r.worked(now)
-		say(name + " was reset and works again; frames lost: " + itoa(int(n.Counters().RxLost+n.Counters().TxLost-lost)))
+		say(name + " was reset and works again; frames lost: " + itoa(int(t.lost(i)-lost)))
 	}
 }

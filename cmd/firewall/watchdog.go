@@ -48,3 +48,11 @@ func (w *watchdog) feed(now int64) {
 	w.unlock()
 	w.r.Write16(abi.DogReload, abi.DogFeed)
 }
+
+// starves leaves the watchdog unfed while a worker stands still, and reports that it does.
+func (w *watchdog) starves(still bool, now int64) bool {
+	if still {
+		w.next = now + feedEvery/10
+	}
+	return still
+}

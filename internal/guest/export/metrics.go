@@ -49,8 +49,11 @@ type Family struct {
 	// Scale divides values as they are written: 1e9 makes seconds of
 	// nanoseconds. 0 is 1.
 	Scale uint64
+	// Most says that of several workers' values the largest is theirs, not the sum.
+	Most bool
 
-	v []uint64
+	v     []uint64
+	parts []*Family // the same of other workers
 }
 
 // One makes a metric of one value.
@@ -112,6 +115,24 @@ func (m *Metrics) Add(fs ...Family) {
 	}
 }
 
+// AddSums adds families of one worker, of which others have the same, in others: a value is the
+// sum of theirs, as far as each has it. The others are complete, and have been filled when Fill
+// is called.
+func (m *Metrics) AddSums(others []*Metrics, fs ...Family) {
+	n := len(m.families)
+	m.Add(fs...)
+	for i := range m.families[n:] {
+		f := &m.families[n+i]
+		for _, o := range others {
+			for j := range o.families {
+				if p := &o.families[j]; p.Name == f.Name && p.N == f.N {
+					f.parts = append(f.parts, p)
+				}
+			}
+		}
+	}
+}
+
 // Bytes returns the memory of the values in bytes.
 func (m *Metrics) Bytes() int { return m.bytes }
 
@@ -119,7 +140,17 @@ func (m *Metrics) Bytes() int { return m.bytes }
 // are consistent.
 func (m *Metrics) Fill() {
 	for i := range m.families {
-		m.families[i].Fill(m.families[i].v)
+		f := &m.families[i]
+		f.Fill(f.v)
+		for _, p := range f.parts {
+			for j, v := range p.v[:len(f.v)] {
+				if f.Most {
+					f.v[j] = max(f.v[j], v)
+				} else {
+					f.v[j] += v
+				}
+			}
+		}
 	}
 }
 

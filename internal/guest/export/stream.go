@@ -58,7 +58,7 @@ const MaxLine = 16 << 10
 
 // StreamConfig is what a stream works with.
 type StreamConfig struct {
-	Ring      *event.Ring
+	Rings     event.Rings // of the workers
 	Context   *Context
 	Identity  Identity
 	Link      Link                               // nil: records are only shown to Tap
@@ -238,7 +238,7 @@ func (s *Stream) Next() int64 {
 func (s *Stream) take(now int64) (more bool) {
 	for range s.c.Records {
 		var ok bool
-		if s.name, ok = s.c.Ring.GetNamed(&s.rec, s.name[:0]); !ok {
+		if s.name, ok = s.c.Rings.GetNamed(&s.rec, s.name[:0]); !ok {
 			break
 		}
 		if s.c.Tap != nil && !s.c.Context.quiet(&s.rec) {
@@ -253,12 +253,12 @@ func (s *Stream) take(now int64) (more bool) {
 			s.enqueue(&s.rec, s.name)
 		}
 	}
-	if lost := s.c.Ring.Lost(); lost != s.ringLost {
+	if lost := s.c.Rings.Lost(); lost != s.ringLost {
 		s.seq += lost - s.ringLost
 		s.ringLost = lost
 		s.noteLoss(now)
 	}
-	return s.c.Ring.Len() > 0
+	return s.c.Rings.Len() > 0
 }
 
 // enqueue queues a record, with the lines to render of it.

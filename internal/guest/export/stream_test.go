@@ -351,7 +351,7 @@ func TestStreamBytes(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	s := NewStream(StreamConfig{Ring: event.NewRing(1), Context: &Context{Policy: &ruleset.Policy{}}, Link: &fakeLink{}})
+	s := NewStream(StreamConfig{Rings: event.Rings{event.NewRing(1)}, Context: &Context{Policy: &ruleset.Policy{}}, Link: &fakeLink{}})
 	runtime.ReadMemStats(&after)
 	got := int(after.HeapAlloc - before.HeapAlloc)
 	if got > StreamBytes*11/10 || got < StreamBytes*9/10 {

@@ -79,7 +79,7 @@ type streamLab struct {
 func newStreamLab(t testing.TB, edit func(c *StreamConfig)) *streamLab {
 	l := &streamLab{t: t, ring: event.NewRing(1024), now: 1e9}
 	l.link = &fakeLink{room: -1, now: &l.now}
-	c := StreamConfig{Ring: l.ring, Context: context("Web"), Link: l.link, Metrics: sampleMetrics(), Identity: Identity{Version: "1.0", Boot: "00"}}
+	c := StreamConfig{Rings: event.Rings{l.ring}, Context: context("Web"), Link: l.link, Metrics: sampleMetrics(), Identity: Identity{Version: "1.0", Boot: "00"}}
 	c.Context.Tracer = nil
 	if edit != nil {
 		edit(&c)

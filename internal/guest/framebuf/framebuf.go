@@ -78,20 +78,25 @@ func NewPoolOf(mem []byte, phys uint64, span int) *Pool {
 	return p
 }
 
-// Split divides the buffers of p, all of which must be free and none long, among n pools over
-// the same memory, one for each worker, which alone uses it. p is not used any more. A buffer
-// may be put into another pool than the one that it was taken from: whoever owns it may.
+// Split divides the buffers of p, all of which must be free, among n pools over the same
+// memory, one for each worker, which alone uses it. p is not used any more. A buffer may be put
+// into another pool than the one that it was taken from: whoever owns it may.
 func (p *Pool) Split(n int) []*Pool {
-	if len(p.free) != cap(p.free) || n < 1 || p.long.mem != nil {
-		panic("frame: a pool that is in use, or has long buffers, is split")
+	if len(p.free) != cap(p.free) || len(p.long.free) != cap(p.long.free) || n < 1 {
+		panic("frame: a pool that is in use is split")
 	}
 	pools := make([]*Pool, n)
 	for i := range pools {
 		q := *p
-		q.free = append(make([]uint32, 0, cap(p.free)), p.free[i*len(p.free)/n:(i+1)*len(p.free)/n]...)
+		q.free, q.long.free = share(p.free, i, n), share(p.long.free, i, n)
 		pools[i] = &q
 	}
 	return pools
+}
+
+// share returns part i of n of a list of buffers, with room for all of them.
+func share(all []uint32, i, n int) []uint32 {
+	return append(make([]uint32, 0, cap(all)), all[i*len(all)/n:(i+1)*len(all)/n]...)
 }
 
 // Cap returns the number of buffers, free or not, without long ones.

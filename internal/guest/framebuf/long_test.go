@@ -73,3 +73,46 @@ func TestLongFrame(t *testing.T) {
 		t.Errorf("%d and %d free", p.Free(), p.FreeLong())
 	}
 }
+
+// TestSplit: each of several pools has a part of the buffers, long ones too, and takes all that
+// are given to it.
+func TestSplit(t *testing.T) {
+	p := NewPool(make([]byte, 9*Size), 0)
+	p.AddLong(make([]byte, 5*LongSize), 0)
+	seen := map[uint32]bool{}
+	pools := p.Split(2)
+	for i, q := range pools {
+		if q.Free() != 4+i || q.FreeLong() != 2+i || q.Cap() != 9 {
+			t.Fatalf("pool %d has %d and %d", i, q.Free(), q.FreeLong())
+		}
+		for range 4 + i {
+			b, ok := q.Get()
+			if !ok || seen[b] || q.IsLong(b) {
+				t.Fatalf("pool %d: buffer %d", i, b)
+			}
+			seen[b] = true
+		}
+		for range 2 + i {
+			b, ok := q.GetLong()
+			if !ok || seen[b] || !q.IsLong(b) {
+				t.Fatalf("pool %d: long buffer %d", i, b)
+			}
+			seen[b] = true
+		}
+	}
+	for b := range seen {
+		pools[1].Put(b)
+	}
+	if pools[1].Free() != 9 || pools[1].FreeLong() != 5 || pools[0].Free() != 0 || pools[0].FreeLong() != 0 {
+		t.Errorf("%d and %d free in one, %d and %d in the other", pools[1].Free(), pools[1].FreeLong(), pools[0].Free(), pools[0].FreeLong())
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("a pool whose long buffers are in use is split")
+		}
+	}()
+	p = NewPool(make([]byte, 9*Size), 0)
+	p.AddLong(make([]byte, 5*LongSize), 0)
+	p.GetLong()
+	p.Split(2)
+}

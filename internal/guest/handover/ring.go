@@ -4,6 +4,7 @@ package handover
 
 import (
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -64,6 +65,9 @@ func New(n int) *Ring {
 	}
 	return &Ring{item: make([]Item, n), mask: uint64(n - 1)}
 }
+
+// Bytes returns the memory of a ring for n items in bytes.
+func Bytes(n int) int { return n * int(unsafe.Sizeof(Item{})) }
 
 // Room reports whether n more items may be put.
 func (r *Ring) Room(n int) bool {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/fqdn"
+	"github.com/thurward/thurward/internal/guest/handover"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/guest/sni"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -85,17 +86,23 @@ func TestRefusedOfFIN(t *testing.T) {
 func TestMemoryOf(t *testing.T) {
 	p := plainPolicy()
 	p.Settings.MaxFlows, p.Settings.SourceFlows, p.Settings.SourceRate = 1000, 50, 7
-	m := MemoryOf(p, 1500)
+	m := MemoryOf(p, 1500, 1)
 	if want := conntrack.Bytes(1000) + conntrack.SourcesBytes(1000, 50, 7); m.Flows != want || conntrack.SourcesBytes(1000, 50, 7) == 0 {
 		t.Errorf("flows and sources: %d bytes, want %d", m.Flows, want)
 	}
 	if m.Ports != nat.Bytes(p) || m.Names != 0 || m.Links != 0 || m.Total() != m.Buffers+m.Flows+m.Ports {
 		t.Errorf("%+v: %d in all", m, m.Total())
 	}
+	// Several workers divide the flows, and have the rest once each.
+	four := MemoryOf(p, 1500, 4)
+	if want := 4*conntrack.Bytes(250) + conntrack.SourcesBytes(1000, 50, 7); four.Flows != want || four.Buffers != 4*m.Buffers || four.Ports != 4*m.Ports ||
+		m.Workers != 0 || four.Workers != 3*furtherWorker+12*handover.Bytes(ringItems) || four.Total() != four.Buffers+four.Flows+four.Ports+four.Workers {
+		t.Errorf("four workers: %+v, one: %+v", four, m)
+	}
 	// With the usual MTU buffers take what they always took.
 	for mtu, want := range map[int]int{576: 2048 * 1984, 1500: 2048 * 1984, 1958: 2048 * 1984, 1959: 1536 * 3 * 1984, 5926: 1536 * 3 * 1984,
 		5927: 1536 * 5 * 1984, 9000: 1536 * 5 * 1984, ruleset.MaxMTU: 1536 * 5 * 1984} {
-		if got := MemoryOf(p, mtu).Buffers; got != want {
+		if got := MemoryOf(p, mtu, 1).Buffers; got != want {
 			t.Errorf("an MTU of %d: %d bytes of buffers, want %d", mtu, got, want)
 		}
 	}

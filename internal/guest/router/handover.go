@@ -196,7 +196,7 @@ func (e *Engine) takeOver(now int64) int {
 				e.takeFrames(from, items[i:i+n], now)
 				frames += n
 			case handover.Relieve:
-				w.owes[from] += e.buffersOf(x.Frame)
+				e.owe(from, x.Frame)
 				e.relieveFor(from, x, now)
 				frames++
 			case handover.Relieved:
@@ -216,23 +216,36 @@ func (e *Engine) takeOver(now int64) int {
 	return frames
 }
 
-// buffersOf returns how many buffers a frame has.
-func (e *Engine) buffersOf(fr framebuf.Frame) int {
-	if fr.IsLarge() {
-		return max(int(e.pool.Large(fr).Parts), 1)
+// owe takes note of the buffers that have come with a frame.
+func (e *Engine) owe(to int, fr framebuf.Frame) {
+	w := e.w
+	if !fr.IsLarge() {
+		w.owes[to]++
+		return
 	}
-	return 1
+	buf := fr.Buf
+	for i := uint16(0); ; i++ {
+		if e.pool.IsLong(buf) {
+			w.long[to]++
+		} else {
+			w.owes[to]++
+		}
+		if i+1 >= e.pool.Large(fr).Parts {
+			return
+		}
+		buf, _ = e.pool.Next(buf)
+	}
 }
 
 // takeFrames handles frames of one kind that have arrived at one port, of another worker's
 // queue.
 func (e *Engine) takeFrames(from int, items []handover.Item, now int64) {
-	w, b := e.w, &e.b
+	b := &e.b
 	in := &e.port[items[0].Port]
 	for i := range items {
 		b.frame[i] = items[i].Frame
 		if items[i].Kind != handover.Relieved { // which has come back
-			w.owes[from] += e.buffersOf(items[i].Frame)
+			e.owe(from, items[i].Frame)
 		}
 	}
 	packets, bytes := e.c.RxPackets[in.n], e.c.RxBytes[in.n]
@@ -258,7 +271,14 @@ func (e *Engine) handBack() {
 			r.Put(&handover.Item{Kind: handover.Buffer, Frame: framebuf.Frame{Buf: buf}})
 			w.owes[to]--
 		}
-		r.Publish()
+		for w.long[to] > 0 && e.pool.FreeLong() > 0 && r.Room(1) {
+			buf, _ := e.pool.GetLong()
+			r.Put(&handover.Item{Kind: handover.Buffer, Frame: framebuf.Frame{Buf: buf}})
+			w.long[to]--
+		}
+		if r.Publish() {
+			w.told |= 1 << to
+		}
 	}
 }
 

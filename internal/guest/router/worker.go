@@ -36,6 +36,8 @@ type worker struct {
 	out   []*handover.Ring // to each other worker; nil to itself
 	in    []*handover.Ring // from each
 	owes  []int            // free buffers, to each, for those that came with frames
+	long  []int            // of them, long ones
+	told  uint64           // bit k: something was published for worker k
 	item  [Batch]handover.Item
 
 	gate   *gate
@@ -117,7 +119,7 @@ func NewWorkers(c Config, each []Worker) ([]*Engine, error) {
 	engines := make([]*Engine, n)
 	for k := range engines {
 		c.Pool, c.Ports, c.Events = each[k].Pool, each[k].Ports, each[k].Events
-		w := &worker{k: k, n: n, gate: s.gates[k], out: make([]*handover.Ring, n), in: make([]*handover.Ring, n), owes: make([]int, n)}
+		w := &worker{k: k, n: n, gate: s.gates[k], out: make([]*handover.Ring, n), in: make([]*handover.Ring, n), owes: make([]int, n), long: make([]int, n)}
 		e, err := newEngine(c, w, s)
 		if err != nil {
 			return nil, err
@@ -133,6 +135,28 @@ func NewWorkers(c Config, each []Worker) ([]*Engine, error) {
 		}
 	}
 	return engines, nil
+}
+
+// Told returns to which workers something was handed over since the last call, as a set of bits:
+// one that sleeps is to be woken.
+func (e *Engine) Told() (set uint64) {
+	if e.w != nil {
+		set, e.w.told = e.w.told, 0
+	}
+	return set
+}
+
+// Waiting reports whether other workers have handed over what was not taken yet: who sleeps with
+// it would not be woken.
+func (e *Engine) Waiting() bool {
+	if e.w != nil {
+		for _, r := range e.w.in {
+			if r != nil && !r.Empty() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // part returns the part of the ports that is the engine's.

@@ -107,12 +107,17 @@ func (q *queue) Transmit(src []framebuf.Frame) int {
 	return n
 }
 
+// labLong is how many long buffers each of several workers of a lab has.
+const labLong = 3
+
 // newWorkersLab makes a lab of several workers, of which the first is its engine. After each
 // poll the counters of the others are added to its, so that tests see sums.
 func newWorkersLab(t testing.TB, alloc conntrack.Alloc, p *ruleset.Policy, n int) *lab {
 	l := &lab{t: t, policy: p, now: 1e9}
 	_, span := Buffers(LargestMTU(p, 0, 0))
-	pools := framebuf.NewPoolOf(alloc(n*2048*span*framebuf.Size, true), 0, span).Split(n)
+	all := framebuf.NewPoolOf(alloc(n*2048*span*framebuf.Size, true), 0, span)
+	all.AddLong(alloc(n*labLong*framebuf.LongSize, true), 0)
+	pools := all.Split(n)
 	l.pool = pools[0]
 	for i := range l.port {
 		l.port[i] = &wire{pool: l.pool}
@@ -219,5 +224,22 @@ func (l *lab) buffersOfWorkers() {
 	}
 	if all != l.pool.Cap() {
 		l.t.Fatalf("%d buffers of %d", all, l.pool.Cap())
+	}
+	long := 0
+	for k, e := range l.engines() {
+		has := e.pool.FreeLong()
+		for _, o := range l.engines() {
+			has += o.w.long[k]
+		}
+		for _, n := range e.w.long {
+			has -= n
+		}
+		if has != labLong {
+			l.t.Fatalf("worker %d has %d long buffers, of %d", k, has, labLong)
+		}
+		long += has
+	}
+	if long != labLong*(1+len(l.others)) {
+		l.t.Fatalf("%d long buffers", long)
 	}
 }

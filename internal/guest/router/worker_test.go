@@ -178,6 +178,63 @@ func TestWorkersFull(t *testing.T) {
 	l.one(lan, udp(host, 4002, web, 53))
 }
 
+// TestWorkersLargeFrames: large frames that arrive at another worker's queue, in long buffers or
+// in ordinary ones, pass whole, more of them than the queue's worker has buffers: those that went
+// with them come back as what they are.
+func TestWorkersLargeFrames(t *testing.T) {
+	l := withWorkers(t, 2, nil, "accept egress", established)
+	for _, e := range l.engines() {
+		for i := range e.port {
+			e.port[i].large, e.port[i].burst = true, 2*Batch
+		}
+	}
+	l.handshake(host, 4002, web, 80) // worker 1's
+	if l.others[0].flows.Len() != 1 {
+		t.Fatal("the flow is not worker 1's")
+	}
+	seq := uint32(1001)
+	for i := range 10 * labLong {
+		p := tcpSeg(host, 4002, web, 80, packet.ACK, seq, 5001)
+		p.data, p.df, p.win = make([]byte, 2896-i%2), true, 60000 // an even length is in a long buffer
+		seq += uint32(len(p.data))
+		l.port[lan].large = append(l.port[lan].large, largeOf(p, lanMAC, 1448))
+		l.run()
+		if n := len(l.taken(wan)); n != 2 {
+			t.Fatalf("frame %d: %d segments; drops: %s", i, n, l.drops())
+		}
+		l.one(wan, tcpSeg(web, 80, ours, 4002, packet.ACK, 5001, seq))
+		l.buffersOfWorkers()
+	}
+	if l.e.c.LargeForwarded != 10*labLong || l.e.c.HandedOver < 10*labLong {
+		t.Errorf("%d passed whole, %d were handed over", l.e.c.LargeForwarded, l.e.c.HandedOver)
+	}
+}
+
+// TestWorkersTell: who is to be woken is told once, and a worker with something waiting knows it.
+func TestWorkersTell(t *testing.T) {
+	l := withWorkers(t, 4, nil, "accept egress", established)
+	l.one(lan, udp(host, 4000, web, 53)) // the neighbours
+	l.run()
+	for _, e := range l.engines() {
+		e.Told()
+	}
+	a, b := l.e, l.others[2]
+	p := udp(host, 4006, web, 53).frame(lanMAC) // worker 3's
+	ours := a.port[lan].Port
+	a.port[lan].Port = &loop{pool: a.pool, size: len(p), frames: p, left: 1}
+	if a.Poll(l.now); a.Told() != 1<<3 || a.Told() != 0 || !b.Waiting() || l.others[0].Waiting() {
+		t.Errorf("worker 3 has something waiting: %v", b.Waiting())
+	}
+	if b.Poll(l.now); b.Waiting() || b.Told()&(1<<3) != 0 {
+		t.Error("it has taken it, and does not know")
+	}
+	a.port[lan].Port = ours
+	one := newLab(t, "accept")
+	if one.e.Poll(one.now); one.e.Told() != 0 || one.e.Waiting() {
+		t.Error("the only worker has others")
+	}
+}
+
 // TestSumOfCounters: Add adds every counter.
 func TestSumOfCounters(t *testing.T) {
 	fill := func(c *Counters) {

@@ -164,6 +164,9 @@ func (n *Net) Stopped() string {
 	return ""
 }
 
+// Lost returns how many frames renewals of the device have lost. It changes in Renew only.
+func (n *Net) Lost() uint64 { return n.c.RxLost + n.c.TxLost }
+
 // Counters returns the device's counters.
 func (n *Net) Counters() *NetCounters {
 	n.c.Notifies = n.rx.notifies + n.tx.notifies
@@ -398,13 +401,19 @@ func (n *Net) Disarm() {
 }
 
 // Ack acknowledges an interrupt. It is called before the queues are read, so that whatever
-// is added afterwards interrupts again.
-func (n *Net) Ack() {
+// is added afterwards interrupts again. Of a pair of queues but the first it reports that the
+// first is to look at News.
+func (n *Net) Ack() (news bool) {
 	changed := n.t.Interrupt()
 	n.c.Interrupts++
+	if changed && n.dev.pairs[0] != n {
+		n.dev.news.Store(true)
+		return true
+	}
 	if changed {
 		n.Changed()
 	}
+	return false
 }
 
 // Changed handles a configuration change interrupt.

@@ -10,7 +10,7 @@ import (
 
 // Several pairs of queues (virtio 1.2, 5.1.5.1 and 5.1.6.5.5). Each pair is a Net of its own,
 // with a pool of its own, for one worker; the device behind them is one. What is about the
-// device as a whole is called of its first pair only, by one goroutine: Ack, Changed, Look,
+// device as a whole is called of its first pair only, by one goroutine: Changed, News, Look,
 // LinkUp, Stopped and Renew.
 
 // MaxPairs is how many pairs of queues of a device are used at most.
@@ -31,6 +31,7 @@ type device struct {
 	pairs   []*Net
 	control *control               // nil with one pair
 	why     atomic.Pointer[string] // why some pair was given up; nil: none was
+	news    atomic.Bool            // another pair than the first has seen that the configuration may have changed
 }
 
 // readPairs returns how many pairs of queues a device has.
@@ -46,7 +47,7 @@ func readPairs(t Transport, feat uint64) (int, error) {
 }
 
 // Pairs returns how many pairs of queues the device can use, 1 unless they were wanted.
-func (d *NetDevice) Pairs() int { return min(d.pairs, MaxPairs) }
+func (d *NetDevice) Pairs() int { return min(max(d.pairs, 1), MaxPairs) }
 
 // Open starts the device with one pair of queues, which receives into buffers of the pool.
 // Frames that a buffer does not hold are dropped, and counted as malformed.
@@ -129,6 +130,13 @@ func (d *device) start() error {
 func (d *device) linkStatus() {
 	if d.feat&featStatus != 0 {
 		d.down = d.t.Config16(cfgStatus)&linkUp == 0
+	}
+}
+
+// News handles a configuration change of which another pair of queues has learned.
+func (n *Net) News() {
+	if n.dev.news.Load() && n.dev.news.Swap(false) {
+		n.Changed()
 	}
 }
 

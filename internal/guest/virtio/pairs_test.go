@@ -315,3 +315,42 @@ func FuzzControl(f *testing.F) {
 		}
 	})
 }
+
+// TestPairsInterrupts: over PCI each pair of queues has an MSI-X entry of its own, as far as there
+// are some, and what one learns of the configuration reaches the first.
+func TestPairsInterrupts(t *testing.T) {
+	for _, vectors := range []uint32{0, 1, 2, 3, 4} {
+		d := newMQ(4, allPairs)
+		p := &fakePCI{fakeNet: d.fakeNet, offset: 1}
+		w := p.windows()
+		w.NotifyLen, w.Vectors = 66, vectors
+		if _, _, err := d.open(NewPCI(w), 4, 20); err != nil {
+			t.Fatal(err)
+		}
+		for q := range uint32(8) {
+			if want := uint16(1 + q/2%max(vectors, 1)); p.vectors[q] != want {
+				t.Errorf("%d entries: queue %d has %d, want %d", vectors, q, p.vectors[q], want)
+			}
+		}
+	}
+	d := newMQ(2, allPairs)
+	ns, _, err := d.open(NewMMIO(d), 2, 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.isr, d.link = 3, 0
+	if !ns[1].Ack() || d.isr != 0 || !ns[0].LinkUp() {
+		t.Fatal("the second pair has looked at the configuration itself, or nobody will")
+	}
+	if ns[0].News(); ns[0].LinkUp() {
+		t.Error("the first pair does not learn that the link is down")
+	}
+	d.isr, d.link = 3, 1
+	if ns[0].Ack() || !ns[0].LinkUp() {
+		t.Error("the first pair does not look itself")
+	}
+	d.isr = 1
+	if ns[1].Ack() || ns[1].Counters().Interrupts != 2 || ns[0].Counters().Interrupts != 1 {
+		t.Error("an interrupt of the queues is one of the configuration")
+	}
+}

@@ -27,7 +27,7 @@ const (
 )
 
 // Entries of the MSI-X table, which the kernel has filled in: one for configuration
-// changes, one for all queues.
+// changes, and from vectorQueues on those for queues, of which there is at least one.
 const (
 	vectorConfig = 0
 	vectorQueues = 1
@@ -60,10 +60,12 @@ type PCIWindows struct {
 	Multiplier uint32 // of queue_notify_off, in bytes
 	Config     Wide
 	ConfigLen  uint32 // bytes; reads beyond give 0
+	Vectors    uint32 // MSI-X entries for pairs of queues, in turn; 0: 1
 }
 
 // NewPCI returns the transport over a function's windows.
 func NewPCI(w PCIWindows) *PCI {
+	w.Vectors = max(w.Vectors, 1)
 	p := &PCI{p: w}
 	if n, ok := w.Notify.(Window); ok {
 		p.bells = n.base
@@ -137,7 +139,7 @@ func (p *PCI) Enable(n uint16, desc, avail, used uint64) error {
 		p.above = uint32(off)
 	}
 	c.Write16(pciQueueSize, n)
-	c.Write16(pciQueueMSIX, vectorQueues)
+	c.Write16(pciQueueMSIX, uint16(vectorQueues+p.queue/2%p.p.Vectors))
 	if c.Read16(pciQueueMSIX) == noVector {
 		return errors.New(name + " gets no interrupt: the device has no room for it")
 	}

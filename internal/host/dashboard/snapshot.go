@@ -161,7 +161,7 @@ type summary struct {
 
 func (s *Snapshot) summary() *summary {
 	u := &summary{
-		load:       s.sum("thurward_packet_loop_busy_seconds_total", rate),
+		load:       s.sum("thurward_packet_loop_busy_seconds_total", rate) / max(s.sum("thurward_workers", value), 1),
 		acceptRate: s.sum("thurward_rule_accepts_total", rate), dropRate: s.sum("thurward_drops_total", rate),
 		drops: s.reasons("thurward_drops_total", "drop_reason"),
 		flows: Flows{s.sum("thurward_conntrack_entries", value), s.sum("thurward_conntrack_capacity", value),

@@ -176,7 +176,7 @@ var schema = [...]Metric{
 	{"thurward_nat_translations_total", Counter, l("kind"), "Translated flows that began, by kind."},
 	{"thurward_neighbour_evictions_total", Counter, l("interface"), "Neighbours evicted to make room."},
 	{"thurward_own_messages_unsent_total", Counter, nil, "Packets of the firewall's own that were not sent: no buffer."},
-	{"thurward_packet_loop_busy_seconds_total", Counter, nil, "Time in which the packet loop had work. Its rate is the utilization of the processor; polls without packets do not count."},
+	{"thurward_packet_loop_busy_seconds_total", Counter, nil, "Time in which the packet loop had work, of all workers. Its rate, divided by their number, is the utilization of the processors; polls without packets do not count."},
 	{"thurward_packet_loop_gap_longest_seconds", Gauge, l("during"), "The longest gap since the last snapshot, by what the loop did."},
 	{"thurward_packet_loop_gap_seconds", Histogram, nil, "Time between two polls of the packet loop while it is awake, and how late it wakes up."},
 	{"thurward_packet_loop_late_batches_total", Counter, nil, "Batches of packets that took longer than 20 milliseconds."},
@@ -200,4 +200,7 @@ var schema = [...]Metric{
 	{"thurward_vsock_send_queue_bytes", Gauge, nil, "Bytes of records that wait to be sent."},
 	{"thurward_vsock_send_queue_depth", Gauge, nil, "Lines that wait to be sent."},
 	{"thurward_vsock_sent_bytes_total", Counter, nil, "Bytes that were sent."},
-	{"thurward_vsock_sent_lines_total", Counter, nil, "Lines that were rendered to be sent."}}
+	{"thurward_vsock_sent_lines_total", Counter, nil, "Lines that were rendered to be sent."},
+	{"thurward_worker_busy_seconds_total", Counter, l("worker"), "Time in which a worker had work."},
+	{"thurward_worker_handed_over_total", Counter, l("worker"), "Frames that came to a worker and were another one's."},
+	{"thurward_workers", Gauge, nil, "Workers that forward packets, each with a pair of queues of both devices."}}

@@ -131,6 +131,15 @@ func (q *Ring) GetNamed(r *Record, name []byte) ([]byte, bool) {
 	return name, true
 }
 
+// oldest returns the time of the oldest record. Only the consumer may call it.
+func (q *Ring) oldest() (at int64, ok bool) {
+	t := q.tail.Load()
+	if t == q.head.Load() {
+		return 0, false
+	}
+	return q.buf[t&q.mask].Time, true
+}
+
 // Len returns the number of records in the ring.
 func (q *Ring) Len() int { return int(q.head.Load() - q.tail.Load()) }
 

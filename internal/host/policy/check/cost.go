@@ -20,5 +20,5 @@ type Cost struct {
 func CostOf(rs *ruleset.Policy) Cost {
 	mtu := router.LargestMTU(rs, 0, 0)
 	return Cost{Rules: len(rs.Rules), Matches: len(rs.Matches), Names: len(rs.Names), Tables: len(compile.Encode(rs)),
-		Memory: router.MemoryOf(rs, mtu), MTU: mtu}
+		Memory: router.MemoryOf(rs, mtu, 1), MTU: mtu}
 }
