@@ -35,7 +35,7 @@ func (l *lateness) due(now int64) bool { return l.total != l.told && now >= l.ne
 func (l *lateness) report(now int64) (string, event.Record) {
 	r := event.Record{Time: now, Kind: event.PacketsLate, Packets: l.total - l.told, Duration: int64(min(l.worst, math.MaxInt64))}
 	s := "note: " + itoa(int(l.total-l.told)) + " batch(es) of packets took longer than " + itoa(batchLimit/1e6) +
-		" ms, the longest " + itoa(int(l.worst/1e6)) + " ms: the host gave the machine no processor, or report it"
+		" ms, the longest " + itoa(int(l.worst/1e6)) + " ms: the host was busy, or else please report it"
 	l.told, l.worst, l.next = l.total, 0, now+tellEvery
 	return s, r
 }

@@ -45,7 +45,7 @@ build, 1 if one of them is not valid, and 2 for a wrong command line.`,
   thurward diff main:rules.yaml --format markdown`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
-				return usageError{fmt.Errorf("diff: want two policies, the old and the new one")}
+				return usageError{fmt.Errorf("diff: want two policies, the old and the new one, or the old one in git: thurward diff HEAD")}
 			}
 			return nil
 		},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,18 +18,7 @@ func receiver(t *testing.T) (tail string, g *guesttest.Guest, send func(...strin
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "vsock")
 	st = &dashboard.Receiver{Guest: "unix:" + ingest.GuestSocket(path), Tail: "unix:" + ingest.TailSocket(path)}
-	if err := st.Open(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- st.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	guesttest.Receive(t, st)
 	g = &guesttest.Guest{Boot: "00112233445566778899aabbccddeeff", WAN: "203.0.113.10/24", Start: time.Now().Add(-time.Hour)}
 	send, _ = guesttest.Dial(t, ingest.GuestSocket(path))
 	send(g.Hello(time.Now()))

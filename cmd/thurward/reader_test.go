@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -158,21 +157,13 @@ rules:
 			}
 			path := filepath.Join(t.TempDir(), "vsock")
 			st := &dashboard.Receiver{Guest: "unix:" + ingest.GuestSocket(path), Page: "unix:" + path + "_page", Policies: &l.policies}
-			if err := st.Open(); err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(context.Background())
-			done := make(chan error, 1)
-			go func() { done <- st.Run(ctx) }()
-			defer func() { cancel(); <-done }()
+			guesttest.Receive(t, st)
 			g := &guesttest.Guest{Boot: "aa", WAN: "203.0.113.10/24", Start: time.Now().Add(-time.Hour)}
 			send, _ := guesttest.Dial(t, ingest.GuestSocket(path))
 			send(strings.Replace(g.Hello(time.Now()), guesttest.Policy, digestOf(rs), 1))
 			send(g.Snapshot()...)
 			until(t, func() bool { v := st.Model.Views(time.Now()); return len(v) == 1 && !v[0].Snapshot.IsZero() })
-			client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "unix", path+"_page")
-			}}}
+			client := guesttest.OverUnix(path + "_page")
 			get := func(what string) string {
 				r, err := client.Get("http://localhost/api/v1/" + what + "?firewall=203.0.113.10")
 				if err != nil {

@@ -2,16 +2,13 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"io"
-	"net"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/thurward/thurward/internal/host/dashboard"
+	"github.com/thurward/thurward/internal/host/ingest/guesttest"
 	"github.com/thurward/thurward/internal/host/vmm"
 )
 
@@ -45,16 +42,8 @@ func TestRestartsAreExposed(t *testing.T) {
 	var r restarts
 	r.add(vmm.ReasonReset)
 	st := &dashboard.Receiver{Guest: "unix:" + filepath.Join(dir, "v_9000"), Page: "unix:" + filepath.Join(dir, "page"), More: r.WriteMetrics}
-	if err := st.Open(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- st.Run(ctx) }()
-	defer func() { cancel(); <-done }()
-	c := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
-		return net.Dial("unix", filepath.Join(dir, "page"))
-	}}}
+	guesttest.Receive(t, st)
+	c := guesttest.OverUnix(filepath.Join(dir, "page"))
 	res, err := c.Get("http://localhost/metrics")
 	if err != nil {
 		t.Fatal(err)

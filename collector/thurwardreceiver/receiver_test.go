@@ -306,9 +306,7 @@ func TestPageKnowsPolicies(t *testing.T) {
 	send, _ := guesttest.Dial(t, strings.TrimPrefix(r.cfg.Listen[0], "unix:"))
 	send(strings.Replace(g.Hello(time.Now()), guesttest.Policy, policyview.Digest(policy), 1))
 	send(g.Snapshot()...)
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, "page"))
-	}}}
+	client := guesttest.OverUnix(filepath.Join(dir, "page"))
 	get := func(what, password string) (int, string) {
 		req, err := http.NewRequest("GET", "http://localhost/api/v1/"+what+"?firewall=203.0.113.10", nil)
 		if err != nil {

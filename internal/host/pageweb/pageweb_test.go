@@ -123,18 +123,7 @@ func serve(t *testing.T, file, address string, insecure bool) *dashboard.Receive
 	}
 	path := filepath.Join(t.TempDir(), "vsock")
 	st := &dashboard.Receiver{Guest: "unix:" + ingest.GuestSocket(path), Page: address, Web: w, Insecure: insecure}
-	if err := st.Open(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- st.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	guesttest.Receive(t, st)
 	g := &guesttest.Guest{Boot: "aa", WAN: "203.0.113.10/24", Start: time.Now().Add(-time.Hour)}
 	send, _ := guesttest.Dial(t, ingest.GuestSocket(path))
 	send(g.Hello(time.Now()))
@@ -343,18 +332,7 @@ func TestRefused(t *testing.T) {
 func TestInsecure(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vsock")
 	st := &dashboard.Receiver{Guest: "unix:" + ingest.GuestSocket(path), Page: "0.0.0.0:0", Insecure: true}
-	if err := st.Open(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- st.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
+	guesttest.Receive(t, st)
 	at, token, ok := strings.Cut(st.PageURL(), "#token=")
 	_, port, err := net.SplitHostPort(strings.TrimSuffix(strings.TrimPrefix(at, "http://"), "/"))
 	if !ok || err != nil || !st.AsksItself() {

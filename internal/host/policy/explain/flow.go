@@ -30,6 +30,9 @@ type FlowWords struct {
 // seconds, or as 90s or 2m. Errors name the flag and what would be right.
 func ParseFlow(p *policy.Policy, w FlowWords) (f policy.Flow, err error) {
 	bad := func(flag, value, why, want string) (policy.Flow, error) {
+		if value == "" {
+			return policy.Flow{}, fmt.Errorf("--%s is missing (%s)", flag, want)
+		}
 		return policy.Flow{}, fmt.Errorf("--%s %q: %s (%s)", flag, value, why, want)
 	}
 	if w.From != "lan" && w.From != "wan" {
