@@ -54,6 +54,7 @@ func (m *Model) rules(w http.ResponseWriter, r *http.Request) {
 	for _, n := range all {
 		out.Rules = append(out.Rules, ruleAnswer{n, hits[n.ID], policy.rule(n.ID)})
 	}
+	policy.sort(out.Rules)
 	answer(w, out)
 }
 

@@ -246,7 +246,7 @@ func TestPage(t *testing.T) {
 		t.Errorf("%d policies are remembered", n)
 	}
 	const rules, one = "/api/v1/rules?firewall=203.0.113.10", "/api/v1/detail?firewall=203.0.113.10&kind=rule&key=b"
-	if b := get("GET", "127.0.0.1", rules).Body.String(); !strings.HasPrefix(b, `{"rules":[{"id":"a","accepts":100,`) || !strings.Contains(b, `"text":{"id":"b","action":"accept","matches":["everything"]}`) {
+	if b := get("GET", "127.0.0.1", rules).Body.String(); !strings.HasPrefix(b, `{"rules":[{"id":"b","accepts":5,`) || !strings.Contains(b, `"text":{"id":"b","action":"accept","matches":["everything"]}`) {
 		t.Error(b)
 	}
 	if b := get("GET", "127.0.0.1", one).Body.String(); !strings.Contains(b, `"kind":"rule","key":"b","rule":{"id":"b","accepts":5,`) || !strings.Contains(b, `"text":{"id":"b"`) {

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 	"sync"
@@ -107,6 +108,21 @@ func (k *known) rule(id string) *RuleText {
 		return &k.Rules[n]
 	}
 	return nil
+}
+
+// sort brings rules into the order in which they are asked; those that the policy does not have
+// come last.
+func (k *known) sort(rules []ruleAnswer) {
+	if k == nil {
+		return
+	}
+	place := func(id string) int {
+		if n, ok := k.at[id]; ok {
+			return n
+		}
+		return len(k.at)
+	}
+	slices.SortStableFunc(rules, func(a, b ruleAnswer) int { return cmp.Compare(place(a.ID), place(b.ID)) })
 }
 
 // A reachAnswer is the page's JSON of who may reach what. Known is whether the policy is.

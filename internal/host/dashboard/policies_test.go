@@ -44,6 +44,11 @@ func TestPolicies(t *testing.T) {
 	if p.find("b", now.Add(2*time.Hour)); looked != 4 {
 		t.Errorf("looked %d times, want 4", looked)
 	}
+	rules := []ruleAnswer{{RuleNow: RuleNow{Rule: Rule{ID: "x"}}}, {RuleNow: RuleNow{Rule: Rule{ID: "b"}}}, {RuleNow: RuleNow{Rule: Rule{ID: "a"}}}}
+	p.Add(Policy{Digest: "c", Rules: []RuleText{{ID: "a"}, {ID: "b"}}})
+	if p.find("c", now).sort(rules); rules[0].ID != "a" || rules[1].ID != "b" || rules[2].ID != "x" {
+		t.Errorf("not in the policy's order: %+v", rules)
+	}
 	if p.find("", now) != nil || (*Policies)(nil).find("a", now) != nil || (*known)(nil).rule("r") != nil {
 		t.Error("nothing is known as something")
 	}
