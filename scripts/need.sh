@@ -65,6 +65,8 @@ if [ "${1:-run}" = test ]; then
 	need dig bind9-dnsutils
 	need dnsmasq dnsmasq-base
 	need dnsperf dnsperf
+	need tcpdump tcpdump
+	need openssl openssl
 	need unbound unbound
 	need virt-xml-validate libvirt-clients
 	need xmllint libxml2-utils

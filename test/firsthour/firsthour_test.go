@@ -124,6 +124,11 @@ func TestFirstHour(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("the page's networks want root")
 	}
+	for _, p := range []string{"curl", "dig", "dnsmasq", "ip", "openssl", "python3", "tcpdump"} { // the page hides what shells say
+		if _, err := exec.LookPath(p); err != nil {
+			t.Fatalf("%s is missing (scripts/need.sh test installs it)", p)
+		}
+	}
 	b, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
