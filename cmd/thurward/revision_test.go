@@ -87,18 +87,11 @@ func TestPolicyReview(t *testing.T) {
 		t.Fatal(err)
 	}
 	more := inRepository(t)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	bin := t.TempDir()
-	if err := os.Symlink(self, filepath.Join(bin, "thurward")); err != nil { // the test's binary is the program by that name
-		t.Fatal(err)
-	}
+	path := asProgram(t)
 	review := func(opens string, args ...string) (int, string) {
 		t.Helper()
 		c := exec.Command(script, args...)
-		c.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "OPENS="+opens)
+		c.Env = append(os.Environ(), "PATH="+path, "OPENS="+opens)
 		out, _ := c.CombinedOutput()
 		md, _ := os.ReadFile("policy-review/review.markdown")
 		return c.ProcessState.ExitCode(), string(out) + string(md)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -16,18 +17,18 @@ func newTestCmd() *cobra.Command {
 	var file, format string
 	var verbose bool
 	cmd := &cobra.Command{
-		Use:   "test",
+		Use:   "test [FILE...]",
 		Short: "Run the policy's own tests",
-		Long: `test evaluates the tests under tests: in a policy, as the image would decide, and
-decides the statements under never: and always: for all packets. It prints each that
-fails: its place, what it expects, what the policy does instead and why. build does
-the same and makes no image if one fails. It exits with 0 if all pass, 1 if not, and 2
-for a wrong command line.`,
+		Long: `test evaluates the tests under tests: in a policy, or in several, as the image would
+decide, and decides the statements under never: and always: for all packets. It prints
+each that fails: its place, what it expects, what the policy does instead and why. build
+does the same and makes no image if one fails. It exits with 0 if all pass, 1 if not,
+and 2 for a wrong command line.`,
 		Example: `  thurward test
   thurward test -v -f examples/home.yaml
+  thurward test examples/*.yaml
   thurward test --format sarif > report.sarif
   thurward test --format junit > report.xml`,
-		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			show := showFunc(nil)
 			if format != "junit" {
@@ -36,38 +37,65 @@ for a wrong command line.`,
 					return err
 				}
 			}
-			p, seg, src, err := openPolicy(cmd, file, true)
-			if err != nil {
-				return err
+			switch {
+			case len(args) > 0 && cmd.Flags().Changed("file"):
+				return usageError{fmt.Errorf("test: --file and files beside it (name each once)")}
+			case len(args) > 1 && format != "text":
+				return usageError{fmt.Errorf("test: --format %s is about one policy (want one file)", format)}
+			case len(args) == 0:
+				args = []string{file}
 			}
-			results, proofs := explain.RunTests(p, seg), prove.Run(p, seg)
-			ds := append(explain.Failures(p, results), prove.Failures(p, proofs)...)
-			out := cmd.OutOrStdout()
-			if verbose && format == "text" {
-				printPassed(out, p, results, proofs)
+			var failed error
+			for _, file := range args {
+				err := testPolicy(cmd, file, format, show, verbose)
+				if err != nil && len(args) == 1 {
+					return err
+				}
+				if err != nil { // one does not hide the others
+					if _, said := errors.AsType[exitError](err); !said {
+						printable.Fprintf(cmd.ErrOrStderr(), "thurward: %v\n", err)
+					}
+					failed = exitError(exitInvalid)
+				}
 			}
-			if format == "junit" {
-				err = showJUnit(out, p, results, proofs)
-			} else {
-				err = show(out, file, src, ds)
-			}
-			if err != nil {
-				return err
-			}
-			if format == "text" {
-				printable.Fprintf(out, "%s\n", summary(file, p, len(ds)))
-			}
-			if len(ds) > 0 {
-				return exitError(exitInvalid)
-			}
-			return nil
+			return failed
 		},
 	}
-	policyFlag(cmd, &file, "the policy")
+	policyFlag(cmd, &file, "the policy, if none is named as an argument")
 	cmd.Flags().StringVar(&format, "format", "text", "text, json, sarif or junit")
 	completes(cmd, "format", "text", "json", "sarif", "junit")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "print the tests that pass, too")
 	return cmd
+}
+
+// testPolicy runs the tests of one policy. Its error is an exitError where the output says
+// what failed.
+func testPolicy(cmd *cobra.Command, file, format string, show showFunc, verbose bool) error {
+	p, seg, src, err := openPolicy(cmd, file, true)
+	if err != nil {
+		return err
+	}
+	results, proofs := explain.RunTests(p, seg), prove.Run(p, seg)
+	ds := append(explain.Failures(p, results), prove.Failures(p, proofs)...)
+	out := cmd.OutOrStdout()
+	if verbose && format == "text" {
+		printPassed(out, p, results, proofs)
+	}
+	if format == "junit" {
+		err = showJUnit(out, p, results, proofs)
+	} else {
+		err = show(out, file, src, ds)
+	}
+	if err != nil {
+		return err
+	}
+	if format == "text" {
+		printable.Fprintf(out, "%s\n", summary(file, p, len(ds)))
+	}
+	if len(ds) > 0 {
+		return exitError(exitInvalid)
+	}
+	return nil
 }
 
 // printPassed prints what is as expected.

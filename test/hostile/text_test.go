@@ -186,7 +186,7 @@ func init() {
 			dir := folder(t)
 			says(t, dir, "unknown command", strings.ReplaceAll(evil, "\x00", ""))
 			says(t, dir, "unknown flag", "check", "--"+strings.ReplaceAll(evil, "\x00", ""))
-			says(t, dir, "unexpected argument", "test", strings.ReplaceAll(evil, "\x00", ""))
+			says(t, dir, "unexpected argument", "build", strings.ReplaceAll(evil, "\x00", ""))
 		}, twin("Usage", "--help")},
 		attack{"text/events", func(t *testing.T) {
 			var all string
