@@ -240,6 +240,9 @@ func loseTimer() outcome {
 		return refused("nothing is interrupted here")
 	}
 	used, _ := sys.Processors()
+	if used > 1 {
+		return refused("the others take its timer for one that comes")
+	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(used + 1))
 	var running, stop atomic.Int32
 	for range used {
