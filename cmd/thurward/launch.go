@@ -373,6 +373,7 @@ func (l *launch) nics(p *ruleset.Policy, c netlab.Config, w *netlab.Network) ([]
 // nic joins an interface to its network, as the hypervisor needs it.
 func (l *launch) nic(s vmm.Spec, n vmm.Network) (nic vmm.NIC, err error) {
 	if l.vmm == "qemu" {
+		n.Queues = l.queues(s)
 		nic.Backend, err = vmm.NewBackend(s, n)
 		return nic, err
 	}
@@ -382,6 +383,15 @@ func (l *launch) nic(s vmm.Spec, n vmm.Network) (nic vmm.NIC, err error) {
 	nic.OnBridge = s.Kind == vmm.Bridge
 	nic.Tap, err = vmm.NewTap(s, n)
 	return nic, err
+}
+
+// queues returns how many pairs of queues a network may have. Two machines that take turns at one
+// TAP device have one each: they are joined to it and parted from it by that.
+func (l *launch) queues(s vmm.Spec) int {
+	if l.state != "" && s.Kind == vmm.Tap {
+		return 1
+	}
+	return vmm.Queues(l.cpus)
 }
 
 // neighbour returns another address of an interface's network.

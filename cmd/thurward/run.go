@@ -157,7 +157,7 @@ run ends, with 0 if every step went as it should.`,
 	fl.StringVar(&f.pageToken, "page-token", "", "file of the token for the metrics (default PATH_token of --vsock, made if it does not exist)")
 	fl.StringSliceVar(&f.trusted, "trust-user", nil, "users, beside you and root, whose sockets may be used for networks and the stream")
 	fl.StringVar(&f.memory, "memory", "64M", "memory of the machine, as 64M or 1G")
-	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual processors; a line of the console says how many of them are not used, and why")
+	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual processors, each forwarding packets of queues of its own where both networks are TAP devices (docs/run.md); a line of the console says how many of them are not used, and why")
 	fl.StringVar(&f.args, "append", "", "more boot arguments")
 	fl.StringVar(&f.restart, "restart", "on-crash", "when to restart the machine: on-crash or never")
 	fl.IntVar(&f.restarts, "restarts", 0, "give up after this number of restarts in a row (0: never; a demonstration after 5)")

@@ -160,7 +160,7 @@ func newLabRun(t testing.TB, h vmm.Hypervisor, kvm bool, configure func(*vmm.Con
 // nic returns a network interface on a switch.
 func nic(t testing.TB, r vmm.Role, sw *netlab.Switch) vmm.NIC {
 	t.Helper()
-	b, err := vmm.NewBackend(vmm.Spec{Kind: vmm.Demo}, vmm.Network{Serve: sw.ServeVM})
+	b, err := vmm.NewBackend(vmm.Spec{Kind: vmm.Demo}, vmm.Network{Serve: sw.ServeVM, Queues: vmm.Queues(processors())})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -158,7 +158,8 @@ func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 		c.addVhostNet(&at, firstFD+len(all.Files))
 		all.add(at)
 		all.plugs = append(all.plugs, at.plug())
-		all.Args = append(all.Args, "-device", c.Machine.netDevice()+",netdev="+id+",mac="+n.MAC+at.hostMTU()+c.Machine.through())
+		all.Args = append(all.Args, "-device", c.Machine.netDevice()+",netdev="+id+",mac="+n.MAC+at.hostMTU()+at.multiQueue(c.Machine)+c.Machine.through())
+		c.sayQueues(n.Role, at.queues, at.single)
 	}
 	at, err := c.attachVsock(firstFD + len(all.Files))
 	if err != nil {
@@ -199,6 +200,19 @@ func (c *Config) args(v Version) (args []string, all Attachment, err error) {
 		args = append(args, append([]string{"-device", dogDevice}, strings.Fields(action)...)...)
 	}
 	return append(append(args, c.Machine.iommu()...), all.Args...), all, nil
+}
+
+// sayQueues says that a network has fewer pairs of queues than the machine has processors for, with
+// the reason if it can be helped.
+func (c *Config) sayQueues(r Role, have int, why string) {
+	have = max(have, 1)
+	if want := Queues(c.CPUs); have >= want || r == None {
+		return
+	}
+	if why == "" {
+		why = "only TAP devices have several, with QEMU (tap:NAME or bridge:NAME)"
+	}
+	c.log()("the %s has %d pair of queues: of %d processors one forwards packets: %s", r, have, c.CPUs, why)
 }
 
 // dogDevice is the watchdog device that the image knows.

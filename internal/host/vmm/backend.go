@@ -26,8 +26,12 @@ type Attachment struct {
 
 	there []func() string // each says why a device that joins the machine is gone, "" while it is not
 	tap   bool            // Args ends with the -netdev of a TAP device
-	mtu   int             // of the TAP device, where it is not the usual one
-	plugs []*Plug         // one, where a running machine can be joined and parted; of several, nil for each that cannot
+	// queues is how many pairs of queues the network has, 0 for one; single says why it has one, if
+	// that can be helped.
+	queues int
+	single string
+	mtu    int     // of the TAP device, where it is not the usual one
+	plugs  []*Plug // one, where a running machine can be joined and parted; of several, nil for each that cannot
 }
 
 // plug returns that of the attachment of one network, or nil.
@@ -47,6 +51,30 @@ func (a *Attachment) hostMTU() string {
 	return ",host_mtu=" + strconv.Itoa(a.mtu)
 }
 
+// multiQueue are the properties of a device with several pairs of queues: on PCI, an interrupt for
+// each queue, one for the control queue and one for changes.
+func (a *Attachment) multiQueue(m MachineType) string {
+	switch {
+	case a.queues < 2:
+		return ""
+	case m == Microvm:
+		return ",mq=on"
+	}
+	return ",mq=on,vectors=" + strconv.Itoa(2*a.queues+2)
+}
+
+// Queues returns how many pairs of queues a machine with so many processors uses.
+func Queues(cpus int) int {
+	n := 1
+	for 2*n <= cpus && n < maxQueues {
+		n *= 2
+	}
+	return n
+}
+
+// maxQueues is how many pairs of queues the image uses.
+const maxQueues = 8
+
 // A Backend makes an Attachment for the netdev with the given id. It is
 // called once for each start of the machine; fd is the number that its first
 // file will have.
@@ -58,6 +86,9 @@ type Network struct {
 	Subnet netip.Prefix   // User: the network that QEMU simulates
 	Host   netip.Addr     // User: QEMU's address in it
 
+	// Demo, Tap, Bridge: how many pairs of queues a machine of QEMU may have; 0: one.
+	Queues int
+
 	Trusted peer.Users // Unix, VhostUser: whose sockets are used beside this user's and root's
 }
 
@@ -66,13 +97,13 @@ type Network struct {
 func NewBackend(s Spec, n Network) (Backend, error) {
 	switch s.Kind {
 	case Demo:
-		return serveBackend(n.Serve), nil
+		return serveBackend(n.Serve, n.Queues), nil
 	case User:
 		return userBackend(n)
 	case Tap:
-		return tapBackend(s.Arg)
+		return tapBackend(s.Arg, max(n.Queues, 1))
 	case Bridge:
-		return bridgeBackend(s.Arg)
+		return bridgeBackend(s.Arg, max(n.Queues, 1))
 	case Unix:
 		return unixBackend(s.Arg, n.Trusted), nil
 	case VhostUser:
@@ -87,15 +118,25 @@ func Unplugged(id string, _ Version, _ int) (Attachment, error) {
 }
 
 // serveBackend passes one end of a socket pair to serve and the other to QEMU, so
-// that no other process can connect to either, and no file is left behind.
-func serveBackend(serve func(net.Conn)) Backend {
+// that no other process can connect to either, and no file is left behind. A machine that may
+// have several queues gets a TAP device with them, from who may make one.
+func serveBackend(serve func(net.Conn), queues int) Backend {
 	return func(id string, v Version, fd int) (Attachment, error) {
+		why := ""
+		if queues > 1 {
+			at, err := serveTap(serve, queues, id, fd)
+			if err == nil {
+				return at, nil
+			}
+			why = fmt.Sprintf("the simulated network has several by a TAP device only: %v (run as root)", err)
+		}
 		c, theirs, err := socketPair()
 		if err != nil {
 			return Attachment{}, fmt.Errorf("socket pair for the simulated network: %w", err)
 		}
 		go serve(c)
 		at := streamAttachment(id, v, fd, theirs)
+		at.single = why
 		at.Ended = func() { c.Close() }
 		return at, nil
 	}

@@ -60,6 +60,7 @@ func (h *CloudHypervisor) Start(c Config, onLine func(Line)) (*Machine, error) {
 	if err := unsupported("cloud-hypervisor", &c); err != nil {
 		return nil, err
 	}
+	c.sayQueues("machine", 1, "cloud-hypervisor gives its devices one")
 	s, err := newSite(&c, nil, h.Confine)
 	if err != nil {
 		return nil, err

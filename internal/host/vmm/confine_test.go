@@ -63,7 +63,7 @@ func TestCaptured(t *testing.T) {
 			switch name {
 			case "qemu":
 				want = nil
-				c.NICs[0].Backend, c.NICs[1].Backend = serveBackend(func(c net.Conn) { c.Close() }), Unplugged
+				c.NICs[0].Backend, c.NICs[1].Backend = serveBackend(func(c net.Conn) { c.Close() }, 1), Unplugged
 				c.KVM = false
 			case "qemu-user":
 				want = user

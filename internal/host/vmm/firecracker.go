@@ -235,6 +235,7 @@ func (f *Firecracker) Start(c Config, onLine func(Line)) (_ *Machine, err error)
 			return nil, err
 		}
 	}
+	c.sayQueues("machine", 1, "Firecracker gives its devices one")
 	s, err := newSite(&c, f.Jail, f.Confine)
 	if err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ import (
 
 // tapBackend opens an existing TAP device itself, for errors that name the cause and
 // the remedy.
-func tapBackend(name string) (Backend, error) {
+func tapBackend(name string, queues int) (Backend, error) {
 	if _, err := os.Stat("/sys/class/net/" + name); err != nil {
 		return nil, fmt.Errorf("network tap:%s: there is no such device (make it: ip tuntap add dev %s mode tap user $USER && ip link set %s up)", name, name, name)
 	}
@@ -23,16 +23,20 @@ func tapBackend(name string) (Backend, error) {
 	}
 	return func(id string, _ Version, fd int) (Attachment, error) {
 		several := multiQueue(name)
-		f, _, err := openTapQueue(name, several)
+		n, why := queues, ""
+		if n > 1 && !several {
+			n, why = 1, name+" was made for one queue (make it with: ip tuntap add dev "+name+" mode tap multi_queue user $USER)"
+		}
+		fs, _, err := openTapQueues(name, n, several)
 		if err != nil {
 			return Attachment{}, fmt.Errorf("network tap:%s: %w%s", name, err, tapHint(err, name))
 		}
-		at := tapAttachment(id, name, fd, f)
-		at.there = whileThere(name, "")
-		if several {
-			own, err := copyFile(f)
+		at := tapAttachment(id, name, fd, fs...)
+		at.there, at.single = whileThere(name, ""), why
+		if several && n == 1 {
+			own, err := copyFile(fs[0])
 			if err != nil {
-				f.Close()
+				closeAll(fs)
 				return Attachment{}, fmt.Errorf("network tap:%s: %w", name, err)
 			}
 			at.plugs = []*Plug{queuePlug(own)} // the kernel empties a queue that is detached
@@ -52,9 +56,39 @@ func tapHint(err error, name string) string {
 	return ""
 }
 
-// tapAttachment is that of a TAP device whose open file is f.
-func tapAttachment(id, name string, fd int, f *os.File) Attachment {
-	return Attachment{mtu: mtuOf(name), Args: []string{"-netdev", fmt.Sprintf("tap,id=%s,fd=%d", id, fd)}, Files: []*os.File{f}, tap: true}
+// tapAttachment is that of a TAP device whose queues are open files.
+func tapAttachment(id, name string, fd int, queues ...*os.File) Attachment {
+	netdev := fmt.Sprintf("tap,id=%s,fd=%d", id, fd)
+	if len(queues) > 1 {
+		netdev = fmt.Sprintf("tap,id=%s,fds=%s", id, numbers(fd, len(queues)))
+	}
+	return Attachment{mtu: mtuOf(name), Args: []string{"-netdev", netdev}, Files: queues, queues: len(queues), tap: true}
+}
+
+// numbers are n numbers of files from first on, as QEMU takes them.
+func numbers(first, n int) string {
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(':')
+		}
+		b.WriteString(strconv.Itoa(first + i))
+	}
+	return b.String()
+}
+
+// openTapQueues is openTapQueue for n queues of one device.
+func openTapQueues(name string, n int, several bool) (fs []*os.File, dev string, err error) {
+	dev = name
+	for range n {
+		var f *os.File
+		if f, dev, err = openTapQueue(dev, several); err != nil {
+			closeAll(fs)
+			return nil, "", err
+		}
+		fs = append(fs, f)
+	}
+	return fs, dev, nil
 }
 
 // openTap opens a TAP device, which is made if it does not exist; name may be a
@@ -98,22 +132,26 @@ func copyFile(f *os.File) (*os.File, error) {
 // bridgeBackend makes a TAP device for each start, up and on the bridge; it is removed
 // with QEMU's end. Without the right to do that it uses QEMU's setuid helper, if the
 // administrator allowed the helper to use the bridge.
-func bridgeBackend(bridge string) (Backend, error) {
+func bridgeBackend(bridge string, queues int) (Backend, error) {
 	if err := isBridge(bridge); err != nil {
 		return nil, err
 	}
 	return func(id string, _ Version, fd int) (Attachment, error) {
-		f, name, err := openTap("thw%d")
+		fs, name, err := openTapQueues("thw%d", queues, queues > 1)
 		if err == nil {
 			if err = joinBridge(bridge, name); err == nil {
-				at := tapAttachment(id, name, fd, f)
+				at := tapAttachment(id, name, fd, fs...)
 				p := bridgePlug(name)
-				p.empty = func() { empty(f) }
+				p.empty = func() {
+					for _, f := range fs {
+						empty(f)
+					}
+				}
 				at.plugs = []*Plug{p}
 				at.there = whileThere(name, bridge)
 				return at, nil
 			}
-			f.Close()
+			closeAll(fs)
 		}
 		if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
 			return Attachment{}, fmt.Errorf("network bridge:%s: %w", bridge, err)
@@ -121,10 +159,13 @@ func bridgeBackend(bridge string) (Backend, error) {
 		if err := helperAllows(bridge); err != nil {
 			return Attachment{}, fmt.Errorf("network bridge:%s: %w", bridge, err)
 		}
-		if f, err = helpedTap(bridge); err != nil {
+		f, err := helpedTap(bridge)
+		if err != nil {
 			return Attachment{}, fmt.Errorf("network bridge:%s: %w", bridge, err)
 		}
-		return tapAttachment(id, bridge, fd, f), nil // the helper gives its device the bridge's MTU
+		at := tapAttachment(id, bridge, fd, f) // the helper gives its device the bridge's MTU
+		at.single = "QEMU's bridge helper makes devices with one (run as root, or make one with several and take tap:NAME)"
+		return at, nil
 	}, nil
 }
 

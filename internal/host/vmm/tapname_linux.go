@@ -24,7 +24,7 @@ type TapMaker func(owner int) (name string, drop func(), err error)
 func NewTap(s Spec, n Network) (TapMaker, error) {
 	switch s.Kind {
 	case Tap:
-		if _, err := tapBackend(s.Arg); err != nil { // is it there, and is it one?
+		if _, err := tapBackend(s.Arg, 1); err != nil { // is it there, and is it one?
 			return nil, err
 		}
 		return func(owner int) (string, func(), error) { return s.Arg, func() {}, tapIsOf(s.Arg, owner) }, nil
@@ -94,14 +94,41 @@ func removeTap(name string) {
 	}
 }
 
+// serveTap joins the simulated network to a TAP device with several queues, which is gone once
+// QEMU has ended.
+func serveTap(serve func(net.Conn), queues int, id string, fd int) (Attachment, error) {
+	fs, name, err := openTapQueues("thw%d", queues, true)
+	if err != nil {
+		return Attachment{}, err
+	}
+	packets, err := onlyPackets(name)
+	if err != nil {
+		closeAll(fs)
+		return Attachment{}, err
+	}
+	ours, theirs := net.Pipe()
+	go serve(theirs)
+	go pump(ours, packets)
+	at := tapAttachment(id, name, fd, fs...)
+	at.Ended = func() {
+		ours.Close()
+		packets.Close()
+	}
+	return at, nil
+}
+
+// onlyPackets is packetSocket of a device that the host's own stack has no part in.
+func onlyPackets(name string) (*os.File, error) {
+	os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0) //nolint:errcheck // it adds a frame or two
+	return packetSocket(name)
+}
+
 // demoTap joins the simulated network to a TAP device by a packet socket on it.
 func demoTap(serve func(net.Conn)) TapMaker {
 	return func(owner int) (string, func(), error) {
 		var packets *os.File
 		name, drop, err := madeTap(owner, func(name string) (err error) {
-			// The host's own stack is no part of the simulated network.
-			os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0) //nolint:errcheck // it adds a frame or two
-			packets, err = packetSocket(name)
+			packets, err = onlyPackets(name)
 			return err
 		})
 		if err != nil {
