@@ -47,6 +47,12 @@ func NewHost(name string) (*Host, error) {
 	if e := s.SetTransportProtocolOption(tcp.ProtocolNumber, &sack); e != nil {
 		return nil, fmt.Errorf("host %s: enabling selective acknowledgements: %s", name, e)
 	}
+	// Without RACK and its probes: where the last data before a FIN is lost, the stack repeats
+	// the FIN alone and waits for ever.
+	recovery := tcpip.TCPRecovery(0)
+	if e := s.SetTransportProtocolOption(tcp.ProtocolNumber, &recovery); e != nil {
+		return nil, fmt.Errorf("host %s: disabling RACK: %s", name, e)
+	}
 	linger := tcpip.TCPTimeWaitTimeoutOption(time.Second) // so that many short connections do not pile up
 	if e := s.SetTransportProtocolOption(tcp.ProtocolNumber, &linger); e != nil {
 		return nil, fmt.Errorf("host %s: setting the TIME-WAIT timeout: %s", name, e)

@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync/atomic"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"github.com/thurward/thurward/internal/guest/sys"
 	"github.com/thurward/thurward/internal/shared/abi"
@@ -39,6 +37,7 @@ func together(f func(n int)) {
 	body(0)
 	for int(done.Load()) < used {
 		sys.Yield()
+		runtime.Gosched() // a collection that another thread began waits for this one
 	}
 }
 
@@ -196,7 +195,6 @@ func races() []attempt {
 			})
 			return audited(fmt.Sprintf("written %d times, nothing but the page changed", written))
 		}},
-		{"lose the timer", loseTimer},
 		{"the PIT after sealing, on every processor", func() outcome {
 			mon(abi.MonSeal, 0, 0, 0, 0)
 			used, _ := sys.Processors()
@@ -231,44 +229,6 @@ func races() []attempt {
 			return refused("on %d of %d processors", len(seen), used)
 		}},
 	}
-}
-
-// loseTimer stops the timer of a processor, which ring 3 may. It must not stay so: a thread that
-// computes would hold up all others there.
-func loseTimer() outcome {
-	if sys.Native() {
-		return refused("nothing is interrupted here")
-	}
-	used, _ := sys.Processors()
-	if used > 1 {
-		return refused("the others take its timer for one that comes")
-	}
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(used + 1))
-	var running, stop atomic.Int32
-	for range used {
-		go func() {
-			runtime.LockOSThread()
-			running.Add(1)
-			for stop.Load() == 0 {
-			}
-			running.Add(-1)
-		}()
-	}
-	sleep := func(d time.Duration) {
-		ts := syscall.NsecToTimespec(int64(d))
-		syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
-	}
-	for int(running.Load()) != used {
-		sleep(time.Millisecond)
-	}
-	mon(abi.MonTimer, 0, 0, 0, 0)
-	for t := sys.Nanotime(); sys.Nanotime()-t < int64(50*time.Millisecond); {
-	}
-	sleep(time.Millisecond)
-	for stop.Store(1); running.Load() != 0; {
-		sleep(time.Millisecond)
-	}
-	return refused("time goes on")
 }
 
 // here returns the number of the processor that the thread runs on, which the kernel keeps
