@@ -193,19 +193,20 @@ regs:
 	JMP  ·leaveKernel(SB)
 
 // leaveKernel returns to the program through the frame at SP, with all
-// registers live. It must fit into 32 bytes: see interrupt in the monitor.
+// registers live. It must fit into 64 bytes: see interrupt in the monitor. While
+// inKernel is 0 no instruction outside of them may run: an interrupt there would be
+// taken for the program's, and overwrite the frame at SP, which is the thread's.
 TEXT ·leaveKernel(SB), NOSPLIT|NOFRAME, $0
 	MOVL $0, const_inKernel
 	CMPL const_pending, $0
 	JNE  look
 	IRETQ
-look:
+look:                              // an interrupt was noted just before the return
+	MOVL $1, const_inKernel
 	JMP  ·lookAgain(SB)
 
-// lookAgain: an interrupt was noted just before the return. SP points to the
-// return frame.
+// lookAgain does what is pending; SP points to the return frame.
 TEXT ·lookAgain(SB), NOSPLIT|NOFRAME, $0
-	MOVL $1, const_inKernel
 	MOVQ AX, const_saveAX
 	MOVQ SP, AX
 	JMP  ·saveFrame(SB)

@@ -332,7 +332,7 @@ INTERRUPT(·vector47, 0x8000)
 // interrupt goes to the kernel at once when the program was interrupted; the
 // kernel ends it with MonEOI, until when no other can overwrite its frame. In
 // ring 0 and in the kernel it is only noted, in pending: the kernel looks
-// there before it returns. leaveKernel's 32 bytes are the window between
+// there before it returns. leaveKernel's 64 bytes are the window between
 // that look and the return; there it is made to look again.
 TEXT ·interrupt(SB), NOSPLIT|NOFRAME, $0
 	TESTB $3, 8(SP)
@@ -343,7 +343,7 @@ TEXT ·interrupt(SB), NOSPLIT|NOFRAME, $0
 	LEAQ ·leaveKernel(SB), AX
 	NEGQ AX
 	ADDQ 0(SP), AX
-	CMPQ AX, $32
+	CMPQ AX, $64
 	JCS  again
 	MOVL $1, const_inKernel0
 	MOVL $1, const_owesEOI0

@@ -295,11 +295,12 @@ func TestCrashes(t *testing.T) {
 }
 
 // TestBootTime is a guard against a boot that became slow, not a benchmark:
-// the limit is several times the figure of SPECIFICATION.md.
+// the limit is several times the figure of SPECIFICATION.md. Where KVM emulates ring 0 the same
+// kernel took 9 ms on one day and 30 on another; TestBootWork counts the instructions.
 func TestBootTime(t *testing.T) {
 	re := regexp.MustCompile(`boot_us=(\d+)`)
 	each(t, func(t *testing.T, accel []string) {
-		limit := 20_000
+		limit := 60_000
 		if strings.Contains(strings.Join(accel, " "), "tcg") {
 			limit = 300_000
 		}
