@@ -147,7 +147,7 @@ func TestOldNetdev(t *testing.T) {
 
 // Bounds of the image, without and with DNS over TLS, in MB (ADR 61).
 const (
-	imageMB = 3.4
+	imageMB = 3.3
 	dotMB   = 6.2
 )
 

@@ -1,6 +1,6 @@
 package router
 
-import "crypto/sha256"
+import "github.com/thurward/thurward/internal/shared/sha256"
 
 // Reseed keys the generators of random numbers anew, after which the same state of the
 // machine, used twice, no longer gives the same numbers: external ports, identifications

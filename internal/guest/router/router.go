@@ -29,9 +29,9 @@
 package router
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"github.com/thurward/thurward/internal/shared/sha256"
 	"math/bits"
 	"math/rand/v2"
 

@@ -1,8 +1,8 @@
 package router
 
 import (
-	"crypto/sha256"
 	"errors"
+	"github.com/thurward/thurward/internal/shared/sha256"
 	"math/bits"
 	"sync"
 

@@ -197,13 +197,13 @@ func TestTamperTable(t *testing.T) {
 		one("SBOM: one bit", verify.SBOMSuffix, func(b []byte) []byte { return flipped(b, len(b)/2) }, sbom, "and the provenance says sha256:"),
 		gone("SBOM: gone", verify.SBOMSuffix, sbom, "there is no "),
 		{"SBOM: leaves a package out", func(r release) {
-			r[verify.SBOMSuffix] = bytes.Replace(r[verify.SBOMSuffix], []byte(`"name": "crypto/sha256"`), []byte(`"name": "crypto/sha257"`), 1)
+			r[verify.SBOMSuffix] = bytes.Replace(r[verify.SBOMSuffix], []byte(`"name": "encoding/binary"`), []byte(`"name": "encoding/binarz"`), 1)
 			st, _ := provenance.Parse(r[verify.StatementSuffix])
 			sum := sha256.Sum256(r[verify.SBOMSuffix])
 			st.Byproduct("sbom").Digest["sha256"] = hex.EncodeToString(sum[:])
 			b, _ := json.Marshal(st)
 			r[a] = s.Statement(t, b)
-		}, demand, sbom, "the image has code of crypto/sha256, which"},
+		}, demand, sbom, "the image has code of encoding/binary, which"},
 
 		{"wrong key", func(release) {}, verify.Options{Key: other.Public}, verify.CheckSignature, "is signed with another key"},
 		{"swapped policy, unsigned", func(r release) { r[suffixImage] = looser[suffixImage] }, demand, verify.CheckSignature, "is of another file"},

@@ -1,10 +1,10 @@
 package ruleset
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"github.com/thurward/thurward/internal/shared/sha256"
 	"strconv"
 	"unsafe"
 
