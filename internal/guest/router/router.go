@@ -31,7 +31,6 @@ package router
 import (
 	"encoding/binary"
 	"errors"
-	"github.com/thurward/thurward/internal/shared/sha256"
 	"math/bits"
 	"math/rand/v2"
 
@@ -47,6 +46,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/event"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
+	"github.com/thurward/thurward/internal/shared/sha256"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 

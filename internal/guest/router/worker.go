@@ -2,7 +2,6 @@ package router
 
 import (
 	"errors"
-	"github.com/thurward/thurward/internal/shared/sha256"
 	"math/bits"
 	"sync"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/thurward/thurward/internal/guest/icmperr"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/event"
+	"github.com/thurward/thurward/internal/shared/sha256"
 )
 
 // Several workers (ADR 0044): each is an Engine with a pair of queues of its own, in a

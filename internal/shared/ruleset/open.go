@@ -4,10 +4,10 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"github.com/thurward/thurward/internal/shared/sha256"
 	"strconv"
 	"unsafe"
 
+	"github.com/thurward/thurward/internal/shared/sha256"
 	"github.com/thurward/thurward/internal/shared/verdict"
 )
 
