@@ -355,7 +355,6 @@ func (t *Table) unplace(k *Key, r Ref) {
 // of both directions must be new. path is that of the original direction. It returns None
 // when the table is full even after reclaiming expired and half-open flows.
 func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, path Path, now int64) Ref {
-	reply := Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
 	i, ok := t.takeFree(now)
 	if !ok {
 		t.C.Full++
@@ -369,12 +368,14 @@ func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, path Path, now 
 	f.ID, f.Created, f.Pool = t.nextID, now, -1
 	d := &t.dirs[r]
 	*d = Dir{}
-	d.Key, d.Out, d.LastSeen, d.State, d.Path = *k, *out, now, state, path
+	d.Out.Set(out.Src, out.Dst, out.SrcPort, out.DstPort)
+	d.Key, d.LastSeen, d.State, d.Path = *k, now, state, path
 	d = &t.dirs[r|1]
 	*d = Dir{}
-	d.Key, d.LastSeen, d.State, d.Path = reply, now, state, path.Reverse()
-	d.Out = packet.Rewrite{Src: k.Dst, Dst: k.Src, SrcPort: k.DstPort, DstPort: k.SrcPort}
-	h, hr := t.Hash(k), t.Hash(&reply)
+	d.Key.Set(out.Dst, out.Src, out.DstPort, out.SrcPort, k.Proto)
+	d.Out.Set(k.Dst, k.Src, k.DstPort, k.SrcPort)
+	d.LastSeen, d.State, d.Path = now, state, path.Reverse()
+	h, hr := t.Hash(k), t.Hash(&d.Key)
 	if !t.place(h, r) {
 		t.giveFree(i)
 		t.C.Full++

@@ -81,6 +81,6 @@ func (p *Pool) takeOwn(n int, rnd uint64) (port uint16, ok bool) {
 	}
 	at := p.find(s, p.Addr, port)
 	s.own++
-	p.set(s, at, port, mapping{addr: p.Addr, port: port, refs: 1})
+	p.set(s, at, port, p.Addr, port)
 	return port, true
 }

@@ -115,17 +115,18 @@ func (p *Pool) take(proto uint8, addr packet.Addr, want, from, to uint16, rnd ui
 		return 0, false
 	}
 	s.shares.add(addr, p.key, 1)
-	p.set(s, at, port, mapping{addr: addr, port: want, refs: 1})
+	p.set(s, at, port, addr, want)
 	return port, true
 }
 
-// set adds a new mapping.
-func (p *Pool) set(s *space, at uint32, port uint16, m mapping) {
+// set adds a new mapping of an internal endpoint, with one flow.
+func (p *Pool) set(s *space, at uint32, port uint16, addr packet.Addr, want uint16) {
 	s.used[port/64] |= 1 << (port % 64)
 	s.inUse++
 	s.highWater = max(s.highWater, s.inUse)
 	s.index[at] = port
-	s.byExt[port-p.Lo] = m
+	m := &s.byExt[port-p.Lo]
+	m.addr, m.port, m.refs, m.flow = addr, want, 1, 0
 }
 
 // choose returns a free port from first to last for an endpoint with the internal port

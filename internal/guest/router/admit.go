@@ -4,7 +4,6 @@ import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/filter"
 	"github.com/thurward/thurward/internal/guest/nat"
-	"github.com/thurward/thurward/internal/guest/prefetch"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -20,13 +19,16 @@ func (e *Engine) admit(p *received, k *conntrack.Key, old conntrack.Ref, now int
 	if e.ownConversation(p, now) {
 		return
 	}
-	to, dec := e.destination(p)
+	// A decision is passed along by its address: see words.go of package packet.
+	var to destination
+	var dec decision
+	e.destination(p, &to, &dec)
 	if dec.outcome == pass && to.firewall {
 		e.deliver(p, to.Addr, now)
 		return
 	}
 	if dec.outcome == pass {
-		dec = e.mayBegin(p, &to, now)
+		e.mayBegin(p, &to, &dec, now)
 	}
 	r := conntrack.None
 	if dec.outcome == pass {
@@ -58,27 +60,6 @@ func (e *Engine) admit(p *received, k *conntrack.Key, old conntrack.Ref, now int
 	e.send(to.out, p, &d.Out, now)
 }
 
-// distance is how many packets ahead the memory of new flows is prefetched.
-const distance = 2
-
-// expect prefetches what a flow of packet j of the batch will need if it is a new one from
-// the LAN: the look-up of its mapping, and the place of its answers in the index.
-func (e *Engine) expect(in *port, j int) {
-	b := &e.b
-	if in.role != ruleset.LAN || !b.keys.Unknown(j) {
-		return
-	}
-	k := b.keys.Key(j)
-	lines, ext, ok := e.nat.Ahead(uint8(k.Proto), k.Src, k.SrcPort)
-	if !ok {
-		return
-	}
-	answer := conntrack.Key{Src: k.Dst, Dst: ext, SrcPort: k.DstPort, DstPort: k.SrcPort, Proto: k.Proto}
-	a, z := e.flows.Lines(&answer)
-	l := [4]uintptr{lines[0], lines[1], a, z}
-	prefetch.Read(l[:])
-}
-
 // A destination is where a packet that belongs to no flow goes: to a host, through a port,
 // or to the firewall itself.
 type destination struct {
@@ -87,10 +68,10 @@ type destination struct {
 	firewall bool // to the firewall, which the filter sees as Addr
 }
 
-// destination returns where a packet goes: to the target of a DNAT entry, to the firewall,
-// or along the route to its destination.
-func (e *Engine) destination(p *received) (destination, decision) {
-	to := destination{Target: nat.Target{Addr: p.Dst, Port: p.DstPort}}
+// destination sets where a packet goes: to the target of a DNAT entry, to the firewall, or
+// along the route to its destination. Where it goes nowhere, dec says why.
+func (e *Engine) destination(p *received, to *destination, dec *decision) {
+	to.Addr, to.Port = p.Dst, p.DstPort
 	switch {
 	case e.intercepts(p):
 		to.Addr, to.firewall = p.in.addr, true
@@ -98,19 +79,20 @@ func (e *Engine) destination(p *received) (destination, decision) {
 		t, ok := e.nat.Forward(p.Proto, p.Src, p.Dst, p.DstPort)
 		if !ok {
 			to.firewall = true
-			return to, e.addressesFirewall(p)
+			*dec = e.addressesFirewall(p)
+			return
 		}
 		if why := e.usable(p, &t); why != 0 {
-			return to, e.refused(p, why, naming{})
+			*dec = e.refused(p, why, naming{})
+			return
 		}
 		to.Target, to.out = t, e.route(t.Addr)
 	default:
 		to.out = e.route(p.Dst)
 		if to.out == p.in {
-			return to, e.dropped(verdict.Martian) // hosts on one link reach each other directly
+			*dec = e.dropped(verdict.Martian) // hosts on one link reach each other directly
 		}
 	}
-	return to, decision{}
 }
 
 // addressesFirewall decides whether a packet to the firewall's own address may arrive at
@@ -126,15 +108,17 @@ func (e *Engine) addressesFirewall(p *received) decision {
 	return decision{}
 }
 
-// mayBegin decides whether a packet may begin a flow to a destination. The decision
-// contains the rule that accepts it, and the destination's name.
-func (e *Engine) mayBegin(p *received, to *destination, now int64) decision {
-	fp := filter.Packet{Src: p.Src, Dst: to.Addr, Proto: p.Proto, Direction: p.in.direction(), State: ruleset.StateNew}
+// mayBegin decides whether a packet may begin a flow to a destination. The decision, which
+// was empty, contains the rule that accepts it, and the destination's name.
+func (e *Engine) mayBegin(p *received, to *destination, dec *decision, now int64) {
+	var fp filter.Packet
+	fp.Src, fp.Dst, fp.Proto, fp.Direction, fp.State = p.Src, to.Addr, p.Proto, p.in.direction(), ruleset.StateNew
 	if p.Class != packet.ClassICMPQuery {
 		fp.DstPort = to.Port
 	}
 	if why := startable(p); why != 0 {
-		return e.stray(p, to, &fp, why, now)
+		*dec = e.stray(p, to, &fp, why, now)
+		return
 	}
 	var name naming
 	if p.in.role == ruleset.LAN {
@@ -149,25 +133,24 @@ func (e *Engine) mayBegin(p *received, to *destination, now int64) decision {
 		name = e.nameDecided(p.Dst, &fp, name, action, rule, now)
 	}
 	if action != ruleset.Accept {
-		return e.denied(rule, conntrack.None, true, name)
+		*dec = e.denied(rule, conntrack.None, true, name)
+		return
 	}
-	dec := decision{}
 	if p.in.role == ruleset.WAN && to.Addr == p.Dst && e.nat.Translates(p.Dst) {
 		// From the WAN such hosts are reachable only at the addresses of DNAT entries:
 		// their internal address would bypass the sources of the entries.
-		dec = e.dropped(verdict.UntranslatedDestination)
+		*dec = e.dropped(verdict.UntranslatedDestination)
 	}
-	if dec.outcome == pass {
-		dec = e.leaves(p, to.out)
+	if dec.outcome == pass && !e.fits(p, to.out) {
+		*dec = e.leaves(p, to.out)
 	}
 	if dec.outcome == pass && e.wantsServerName(rule) {
-		dec = e.sniFits(p, conntrack.None) // TLS over TCP only, and no data in the SYN
+		*dec = e.sniFits(p, conntrack.None) // TLS over TCP only, and no data in the SYN
 	}
 	dec.name = name
 	if dec.outcome == pass {
 		dec.rule = rule
 	}
-	return dec
 }
 
 // judge has the filter decide about a packet; fp is the packet as rules see it. It counts

@@ -85,6 +85,10 @@ func (e *Engine) refused(p *received, why verdict.Reason, name naming) decision 
 	return d
 }
 
+// fits reports whether a packet leaves through port out for certain; leaves decides about
+// the others.
+func (e *Engine) fits(p *received, out *port) bool { return p.TTL > 1 && int(p.Total) <= out.mtu }
+
 // leaves decides whether a packet that the policy accepts can leave through port out: its
 // TTL must be above 1, and it must fit the MTU or be allowed to be fragmented. It is not
 // called for packets that the policy denies, so that answers do not reveal the firewall.

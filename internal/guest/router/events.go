@@ -118,7 +118,8 @@ func addPacket(r *event.Record, p *packet.Packet) {
 		r.Truncated = true // the IP header could not be parsed
 		return
 	}
-	r.Src, r.Dst = p.Src.To16(), p.Dst.To16()
+	p.Src.Put16(&r.Src)
+	p.Dst.Put16(&r.Dst)
 	r.SrcPort, r.DstPort = p.SrcPort, p.DstPort
 	if p.Proto == packet.ICMP {
 		r.DstPort = uint16(p.ICMPType)<<8 | uint16(p.ICMPCode)
@@ -135,26 +136,32 @@ func addARP(r *event.Record, f []byte) {
 
 // addFlow fills in a direction's tuple and its translation.
 func addFlow(r *event.Record, d *conntrack.Dir, reply bool) {
-	in, out := packet.Rewrite{Src: d.Key.Src, Dst: d.Key.Dst, SrcPort: d.Key.SrcPort, DstPort: d.Key.DstPort}, d.Out
+	src, dst, srcPort, dstPort := d.Key.Src, d.Key.Dst, d.Key.SrcPort, d.Key.DstPort
+	toSrc, toDst, toSrcPort, toDstPort := d.Out.Src, d.Out.Dst, d.Out.SrcPort, d.Out.DstPort
 	// Both ports of an ICMP query are the identifier, which source translation changes.
-	source := in.Src != out.Src || in.SrcPort != out.SrcPort && d.Key.Proto != packet.ICMP
+	source := src != toSrc || srcPort != toSrcPort && d.Key.Proto != packet.ICMP
 	switch {
 	case !reply:
 	case source:
 		// A server's answer: from its internal address to the client's.
-		in.Dst, in.DstPort = out.Dst, out.DstPort
+		dst, dstPort = toDst, toDstPort
 	default:
-		in, out = out, in
+		src, dst, srcPort, dstPort, toSrc, toDst, toSrcPort, toDstPort = toSrc, toDst, toSrcPort, toDstPort, src, dst, srcPort, dstPort
 	}
 	r.Proto = uint8(d.Key.Proto)
-	r.Src, r.Dst, r.SrcPort, r.DstPort = in.Src.To16(), in.Dst.To16(), in.SrcPort, in.DstPort
+	src.Put16(&r.Src)
+	dst.Put16(&r.Dst)
+	r.SrcPort, r.DstPort = srcPort, dstPort
 	switch {
-	case !reply && in.Dst != out.Dst: // of a hairpin, whose source is translated as well, the destination is reported
-		r.XlatAddr, r.XlatPort, r.XlatDst = out.Dst.To16(), out.DstPort, true
+	case !reply && dst != toDst: // of a hairpin, whose source is translated as well, the destination is reported
+		r.XlatPort, r.XlatDst = toDstPort, true
+		toDst.Put16(&r.XlatAddr)
 	case source:
-		r.XlatAddr, r.XlatPort = out.Src.To16(), out.SrcPort
-	case in.Dst != out.Dst || in.DstPort != out.DstPort:
-		r.XlatAddr, r.XlatPort, r.XlatDst = out.Dst.To16(), out.DstPort, true
+		r.XlatPort = toSrcPort
+		toSrc.Put16(&r.XlatAddr)
+	case dst != toDst || dstPort != toDstPort:
+		r.XlatPort, r.XlatDst = toDstPort, true
+		toDst.Put16(&r.XlatAddr)
 	}
 	if d.Key.Proto == packet.ICMP {
 		r.DstPort = packet.EchoRequest << 8

@@ -29,6 +29,9 @@ func (e *Engine) Poll(now int64) int {
 		e.handBack()
 		e.leave()
 	}
+	if e.events != nil {
+		e.events.Publish()
+	}
 	return n
 }
 
@@ -63,6 +66,7 @@ func (e *Engine) run(in *port, now int64) {
 	// Find flows: the memory of all lookups is prefetched, so that the batch waits for
 	// memory once and not once per packet.
 	e.flows.Prepare(&b.keys)
+	b.rnd = [distance + 1]uint64{}
 
 	for j := 0; ; j++ {
 		if j = e.fastPath(in, j, now); j >= b.keys.Len() {
@@ -76,8 +80,10 @@ func (e *Engine) run(in *port, now int64) {
 		} else if r := e.flows.LookupBatch(&b.keys, j, now); r != conntrack.None {
 			e.forward(p, r, now)
 		} else {
-			e.expect(in, j+distance)
+			e.expect(in, j)
+			e.drawn, b.rnd[j%len(b.rnd)] = b.rnd[j%len(b.rnd)], 0
 			e.admit(p, k, conntrack.None, now)
+			e.drawn = 0
 		}
 	}
 }

@@ -35,7 +35,8 @@ func (e *Engine) newFlow(
 	if e.sources != nil && !e.admitSource(p.Src, old, now) {
 		return conntrack.None, verdict.RateLimitFlows
 	}
-	out, m, kind, ok := e.translation(p, to, now)
+	var out packet.Rewrite
+	m, kind, ok := e.translation(p, to, &out, now)
 	if !ok {
 		e.sources.Release(p.Src)
 		return conntrack.None, verdict.NATPortPoolExhausted
@@ -58,35 +59,31 @@ func (e *Engine) newFlow(
 	return r, 0
 }
 
-// translation returns the translation of a new flow's packets, the mapping of its source,
-// and the kind, nat.NumKinds if there is none. It reports false when no external port is
-// free.
-func (e *Engine) translation(p *received, to *destination, now int64) (packet.Rewrite, nat.Mapping, nat.Kind, bool) {
-	out := packet.Rewrite{Src: p.Src, Dst: to.Addr, SrcPort: p.SrcPort, DstPort: to.Port}
+// translation sets out to the translation of a new flow's packets, and returns the mapping of
+// its source, and the kind, nat.NumKinds if there is none. It reports false when no external
+// port is free.
+func (e *Engine) translation(p *received, to *destination, out *packet.Rewrite, now int64) (nat.Mapping, nat.Kind, bool) {
 	m := nat.Mapping{Pool: nat.NoPool}
-	kind := nat.NumKinds
+	kind, o := nat.NumKinds, nat.Untranslated
 	if to.Addr != p.Dst {
 		kind = nat.DNAT
 	}
-	if p.in.role != ruleset.LAN {
-		return out, m, kind, true
+	if p.in.role == ruleset.LAN {
+		m, o = e.mapSource(p, now)
 	}
-	m, o := e.mapSource(p, now)
-	switch o {
-	case nat.Exhausted:
-		return out, m, kind, false
-	case nat.Mapped:
-		out.Src, out.SrcPort = m.Addr, m.Port
-		if p.Class == packet.ClassICMPQuery {
-			out.DstPort = m.Port
-		}
-		if kind == nat.DNAT {
-			kind = nat.Hairpin
-		} else {
-			kind = nat.SNAT
-		}
+	if o != nat.Mapped {
+		out.Set(p.Src, to.Addr, p.SrcPort, to.Port)
+		return m, kind, o != nat.Exhausted
 	}
-	return out, m, kind, true
+	port := to.Port
+	if p.Class == packet.ClassICMPQuery {
+		port = m.Port
+	}
+	out.Set(m.Addr, to.Addr, m.Port, port)
+	if kind == nat.DNAT {
+		return m, nat.Hairpin, true
+	}
+	return m, nat.SNAT, true
 }
 
 // insert puts a new flow into the table, in place of old. If it returns None, the reason
@@ -95,7 +92,8 @@ func (e *Engine) insert(
 	p *received, k *conntrack.Key, out *packet.Rewrite, to *destination, old conntrack.Ref, now int64,
 ) (conntrack.Ref, verdict.Reason) {
 	// Replies must belong to this flow and no other.
-	reply := conntrack.Key{Src: out.Dst, Dst: out.Src, SrcPort: out.DstPort, DstPort: out.SrcPort, Proto: k.Proto}
+	var reply conntrack.Key
+	reply.Set(out.Dst, out.Src, out.DstPort, out.SrcPort, k.Proto)
 	other, ok := e.vacant(&reply, old, now)
 	if reply == *k || !ok {
 		return conntrack.None, verdict.ConntrackInvalid
@@ -190,7 +188,7 @@ const (
 // flow is evicted: one that is over, or else one that is unanswered or idle, of the source
 // with the most mappings.
 func (e *Engine) mapSource(p *received, now int64) (nat.Mapping, nat.Outcome) {
-	m, o := e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random())
+	m, o := e.nat.Map(p.Proto, p.Src, p.SrcPort, e.forPort())
 	if o != nat.Exhausted {
 		return m, o
 	}

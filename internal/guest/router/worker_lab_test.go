@@ -39,10 +39,10 @@ var oneOnly = map[string]string{
 		"TestDoTWithoutClock TestEventsOfQueries TestEachMetricIsItsCounter TestRFC4787_REQ1_ServerToItsOwnClient TestRFC5382_REQ4_HeldIsBounded " +
 		"TestS15_HalfOpenIsReclaimedFirst TestS20_ForwardedPortsAreReserved TestS15_SYNFlood TestS15_SourceFlows TestShares_Ports " +
 		"TestShares_HeldSYNs TestSweepCatchesUp TestTranslationsAreCounted TestIdentifications TestOwnMessagesWithoutBuffers " +
-		"TestShares_WaitingFrames TestFastPathTakes TestFastPathCounts TestBothWaysAreFastAfterSettling TestWhoseIdentification TestARP_WithoutBuffers TestReseed",
+		"TestShares_WaitingFrames TestFastPathTakes TestFastPathCounts TestBothWaysAreFastAfterSettling TestWhoseIdentification TestARP_WithoutBuffers TestReseed TestExpect TestNumbersAreDrawnAnew",
 	"they count batches, or calls of a port": "TestDeviceThatTakesNothing TestPollCountsFrames TestReceiveWaitsForRoom TestBatchesLeaveTogether",
 	"they expect an order between flows, or between their events": "TestEventsSayAll TestFastPathRuns TestBatchOfAllKinds TestTwoSlowPackets " +
-		"TestRFC1122_S2_3_2_2_ADatagramWaitsWhole TestLargeIsItsSegments TestUntranslatedEvents",
+		"TestRFC1122_S2_3_2_2_ADatagramWaitsWhole TestManyAtOnce TestLargeIsItsSegments TestUntranslatedEvents",
 	"they fill what each worker has a part of": "TestS15_TableFull TestRestartCountsForItsOwnSource TestARP_UnresolvedGivesUp TestShares_Flows TestSNIHolds",
 	"their harness allocates":                  "TestAllocations TestAllocationsOfRarePackets",
 	"they look at documents":                   "TestReasonsAreDocumented TestPromisedNames TestWorkersRunScenarios",

@@ -15,8 +15,9 @@ type Ring struct {
 	_     [32]byte
 	head  atomic.Uint64 // written by the producer
 	lost  atomic.Uint64
+	next  uint64 // producer: head, and the records that are stored but not published
 	name  uint64 // producer: place of the next name; increases freely
-	_     [40]byte
+	_     [32]byte
 	tail  atomic.Uint64 // written by the consumer
 	freed atomic.Uint64 // names before this are no longer needed
 	taken uint64        // consumer: place of the next name
@@ -37,10 +38,10 @@ func NewRing(n int) *Ring {
 	return &Ring{buf: make([]Record, c), mask: uint64(c - 1), names: make([]byte, nameBytes(c))}
 }
 
-// Put stores a copy of r without a name. When the ring is full it counts the record as lost
-// and returns false.
+// Put stores and publishes a copy of r without a name. When the ring is full it counts the
+// record as lost and returns false.
 func (q *Ring) Put(r *Record) bool {
-	h := q.head.Load()
+	h := q.next
 	if h-q.tail.Load() >= uint64(len(q.buf)) {
 		q.lost.Add(1)
 		return false
@@ -48,15 +49,22 @@ func (q *Ring) Put(r *Record) bool {
 	d := &q.buf[h&q.mask]
 	*d = *r
 	d.NameLen = 0
-	q.head.Store(h + 1)
+	q.publish(h + 1)
 	return true
+}
+
+// publish lets the consumer see all records before next. A store that other processors are to
+// see in order waits for all stores before it.
+func (q *Ring) publish(next uint64) {
+	q.next = next
+	q.head.Store(next)
 }
 
 // Slot returns the place of the next record, cleared, for the producer to fill in, which is
 // cheaper than Put; it is stored by Commit. When the ring is full Slot counts the record as
 // lost and returns nil.
 func (q *Ring) Slot() *Record {
-	h := q.head.Load()
+	h := q.next
 	if h-q.tail.Load() >= uint64(len(q.buf)) {
 		q.lost.Add(1)
 		return nil
@@ -66,17 +74,25 @@ func (q *Ring) Slot() *Record {
 	return d
 }
 
-// Commit stores the record that Slot has returned.
-func (q *Ring) Commit() { q.head.Store(q.head.Load() + 1) }
+// Commit stores the record that Slot has returned. The consumer sees it after Publish, or after
+// the next record that is put.
+func (q *Ring) Commit() { q.next++ }
 
-// PutNamed stores a copy of r with the first MaxName bytes of a name. When there is no room
+// Publish publishes what Commit has stored: the producer calls it once for a batch.
+func (q *Ring) Publish() {
+	if q.next != q.head.Load() {
+		q.publish(q.next)
+	}
+}
+
+// PutNamed stores and publishes a copy of r with the first MaxName bytes of a name. When there is no room
 // for both it counts the record as lost and returns false.
 func (q *Ring) PutNamed(r *Record, name string) bool {
 	if len(name) == 0 {
 		return q.Put(r)
 	}
 	name = name[:min(len(name), MaxName)]
-	h := q.head.Load()
+	h := q.next
 	at := place(q.name, uint64(len(name)), uint64(len(q.names)))
 	if h-q.tail.Load() >= uint64(len(q.buf)) || at+uint64(len(name))-q.freed.Load() > uint64(len(q.names)) {
 		q.lost.Add(1)
@@ -87,7 +103,7 @@ func (q *Ring) PutNamed(r *Record, name string) bool {
 	d := &q.buf[h&q.mask]
 	*d = *r
 	d.NameLen = uint8(len(name))
-	q.head.Store(h + 1)
+	q.publish(h + 1)
 	return true
 }
 
@@ -103,7 +119,7 @@ func place(at, n, area uint64) uint64 {
 // Next returns the place of the record that is stored after n more, to be prefetched. It is
 // not a reference.
 func (q *Ring) Next(n int) uintptr {
-	return uintptr(unsafe.Pointer(&q.buf[(q.head.Load()+uint64(n))&q.mask]))
+	return uintptr(unsafe.Pointer(&q.buf[(q.next+uint64(n))&q.mask]))
 }
 
 // Get moves the oldest record to r, without its name, and reports whether there was one.
@@ -140,7 +156,7 @@ func (q *Ring) oldest() (at int64, ok bool) {
 	return q.buf[t&q.mask].Time, true
 }
 
-// Len returns the number of records in the ring.
+// Len returns the number of published records in the ring.
 func (q *Ring) Len() int { return int(q.head.Load() - q.tail.Load()) }
 
 // Cap returns the capacity of the ring in records.

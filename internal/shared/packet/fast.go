@@ -119,8 +119,10 @@ func turn32(w uint32) uint32 { return bits.RotateLeft32(bits.ReverseBytes32(w), 
 // read as t.
 func ParseFast(f []byte, t *Tuple, p *Packet) {
 	h := (*[fastMin]byte)(f)
-	*p = Packet{EtherType: TypeIPv4, Src: t.Src, Dst: t.Dst, SrcPort: t.SrcPort, DstPort: t.DstPort, Proto: uint8(t.Proto), Class: ClassUDP,
-		TTL: h[EthLen+offTTL], L4: EthLen + MinIPv4, Total: uint16(len(f) - EthLen), DF: h[EthLen+offFrag]&0x40 != 0}
+	*p = Packet{} // and then written where it lies: see words.go
+	p.EtherType, p.Class, p.L4, p.Total = TypeIPv4, ClassUDP, EthLen+MinIPv4, uint16(len(f)-EthLen)
+	p.Src, p.Dst, p.SrcPort, p.DstPort, p.Proto = t.Src, t.Dst, t.SrcPort, t.DstPort, uint8(t.Proto)
+	p.TTL, p.DF = h[EthLen+offTTL], h[EthLen+offFrag]&0x40 != 0
 	if t.Proto == TCP && len(f) >= EthLen+MinIPv4+TCPLen {
 		l4 := (*[TCPLen]byte)(f[EthLen+MinIPv4:])
 		p.Class = ClassTCP
