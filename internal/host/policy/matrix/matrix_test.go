@@ -6,12 +6,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"html"
 	"io"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +182,61 @@ func TestPictureOfDocs(t *testing.T) {
 	}
 	if b, err := os.ReadFile(picture); err != nil || string(b) != now {
 		t.Errorf("%s is not what is drawn now (%v); -update writes it", picture, err)
+	}
+}
+
+// TestPictureHasRoom: in the picture of an ordinary policy nothing is cut, begins left of the
+// picture, or is wider than its cell.
+func TestPictureHasRoom(t *testing.T) {
+	const narrow = 5.5 // no letter is narrower on average, in whatever font
+	for _, name := range []string{"branch.yaml", "egress.yaml", "home.yaml"} {
+		src, err := os.ReadFile("../../../../examples/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, m := compute(t, name, string(src))
+		_, _, picture := forms(t, m)
+		texts := regexp.MustCompile(`(?:<text|<tspan)[^>]* x="(\d+)"[^>]*?(text-anchor="end")?>([^<]+)<`).FindAllStringSubmatch(picture, -1)
+		if len(texts) < 15 {
+			t.Fatalf("%s: %d texts", name, len(texts))
+		}
+		for _, text := range texts {
+			x, _ := strconv.Atoi(text[1])
+			words := html.UnescapeString(text[3])
+			if strings.Contains(words, "…") {
+				t.Errorf("%s: %q is cut", name, words)
+			}
+			if text[2] != "" && float64(x)-narrow*float64(len(words)) < 0 {
+				t.Errorf("%s: %q begins outside", name, words)
+			}
+		}
+		wide := regexp.MustCompile(`<rect class="(?:all|name|some)"[^>]* width="(\d+)"[^>]* rx="6"/><text[^>]*>(.*?)</text>`).FindAllStringSubmatch(picture, -1)
+		if len(wide) < 4 {
+			t.Fatalf("%s: %d cells with words", name, len(wide))
+		}
+		for _, cell := range wide {
+			width, _ := strconv.Atoi(cell[1])
+			for words := range strings.SplitSeq(regexp.MustCompile(`<[^>]*>`).ReplaceAllString(cell[2], "\n"), "\n") {
+				if letter*float64(len(html.UnescapeString(words))) > float64(width) {
+					t.Errorf("%s: %q is wider than its cell of %d", name, words, width)
+				}
+			}
+		}
+	}
+}
+
+// TestHalves: the longer of two lines is as short as it can be, and nothing is lost.
+func TestHalves(t *testing.T) {
+	for s, want := range map[string][2]string{
+		"anywhere and the firewall": {"anywhere and", "the firewall"},
+		"$web by 198.51.100.2:80":   {"$web by", "198.51.100.2:80"},
+		"oneword":                   {"oneword", ""},
+		"":                          {"", ""},
+		" ":                         {"", ""},
+	} {
+		if first, second := halves(s); first != want[0] || second != want[1] {
+			t.Errorf("%q: %q, %q", s, first, second)
+		}
 	}
 }
 

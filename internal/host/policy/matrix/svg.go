@@ -12,15 +12,15 @@ import (
 // Measures of the picture, in units of which a letter is about 6.6 wide.
 const (
 	svgMargin = 28
-	svgLabel  = 250 // of services
 	svgRow    = 38
 	svgFlat   = 24 // a row without words
 	svgHead   = 52
-	svgWide   = 156 // a cell, of few sources
-	svgNarrow = 118 // of more
-	svgDot    = 26  // of many: a colour only
+	svgDot    = 26 // a cell where there are many sources: a colour only
 	svgGap    = 4
 	letter    = 6.6
+	bold      = 7
+	small     = 6
+	line      = 30 // letters of a service's name
 )
 
 // The styles: no fonts and no files from elsewhere; a viewer's dark mode is followed.
@@ -44,6 +44,11 @@ func (m *Matrix) WriteSVG(w io.Writer, all bool) error {
 	y := 84
 	width := 560
 	for i := range m.Sides {
+		s, _ := m.Sides[i].cut(all)
+		label, _, _ := s.measures()
+		d.label = max(d.label, label)
+	}
+	for i := range m.Sides {
 		s, left := m.Sides[i].cut(all)
 		var used int
 		y, used = d.side(&s, y, left)
@@ -62,7 +67,10 @@ func (m *Matrix) WriteSVG(w io.Writer, all bool) error {
 	return err
 }
 
-type svg struct{ strings.Builder }
+type svg struct {
+	strings.Builder
+	label int // how wide the services' names are, on both sides
+}
 
 // escaped returns a text of the policy for XML, cut to so many characters.
 func escaped(s string, most int) string {
@@ -77,7 +85,14 @@ func escaped(s string, most int) string {
 
 // text writes a text at a place, cut to a width.
 func (d *svg) text(class string, x, y, width int, anchor, s string) {
-	fmt.Fprintf(d, `<text class="%s" x="%d" y="%d" text-anchor="%s">%s</text>`, class, x, y, anchor, escaped(s, int(float64(width)/letter)))
+	wide := letter
+	switch {
+	case class == "m":
+		wide = small
+	case strings.HasSuffix(class, "b"):
+		wide = bold
+	}
+	fmt.Fprintf(d, `<text class="%s" x="%d" y="%d" text-anchor="%s">%s</text>`, class, x, y, anchor, escaped(s, int(float64(width)/wide)))
 }
 
 // side draws one side from y on, and returns where it ends.
@@ -91,22 +106,17 @@ func (d *svg) side(s *Side, y int, left string) (bottom, width int) {
 		d.WriteString("</g>\n")
 		return y + 62, 0
 	}
-	cell, row, words := svgWide, svgRow, true
-	switch n := len(s.Sources); {
-	case n > 12:
-		cell, row, words = svgDot, svgFlat, false
-	case n > 5:
-		cell = svgNarrow
-	}
-	x0, head := svgMargin+svgLabel, svgHead
+	_, cell, words := s.measures()
+	row, head := svgRow, svgHead
 	if !words {
-		head = 150
+		row, head = svgFlat, 150
 	}
+	x0 := svgMargin + d.label
 	for j := range s.Sources {
 		x := x0 + j*cell
 		label := s.Sources[j].Label
 		if words {
-			first, second := twoLines(label, int(float64(cell-svgGap-4)/letter))
+			first, second := twoLines(label, int(float64(cell-svgGap-4)/bold))
 			if second == "" {
 				first, second = "", first
 			}
@@ -124,17 +134,17 @@ func (d *svg) side(s *Side, y int, left string) (bottom, width int) {
 		first, second := v.Label, v.names(1)
 		style := "m"
 		if second == "" {
-			first, second = twoLines(v.Label, 30)
+			first, second = twoLines(v.Label, line)
 			style = "t b"
 		}
 		switch {
 		case second == "":
-			d.text("t b", x0-12, top+row/2+3, svgLabel, "end", first)
+			d.text("t b", x0-12, top+row/2+3, d.label, "end", first)
 		case !words:
-			d.text("t b", x0-12, top+row/2+3, svgLabel, "end", v.title(0))
+			d.text("t b", x0-12, top+row/2+3, d.label, "end", v.title(0))
 		default:
-			d.text("t b", x0-12, top+15, svgLabel-20, "end", first)
-			d.text(style, x0-12, top+29, svgLabel-30, "end", second)
+			d.text("t b", x0-12, top+15, d.label, "end", first)
+			d.text(style, x0-12, top+29, d.label, "end", second)
 		}
 		for j := range s.Sources {
 			d.cell(v, &s.Sources[j], v.Cell(j), x0+j*cell, top, cell-svgGap, row-svgGap, words)
@@ -152,6 +162,47 @@ func (d *svg) side(s *Side, y int, left string) (bottom, width int) {
 		width += 60
 	}
 	return y + 34, width
+}
+
+// measures returns how wide the services' names and the cells are: as what they say needs,
+// within bounds. Where there are many sources, cells have no words.
+func (s *Side) measures() (label, cell int, words bool) {
+	least, most := 156, 230
+	switch n := len(s.Sources); {
+	case n > 12:
+		least, most = svgDot, svgDot
+	case n > 5:
+		least, most = 118, 160
+	}
+	words = most > svgDot
+	var names, cells float64
+	for i := range s.Services {
+		v := &s.Services[i]
+		switch second := v.names(1); {
+		case !words:
+			names = max(names, float64(len(v.title(0)))*bold)
+		case second != "":
+			names = max(names, float64(len(v.Label))*bold, float64(len(second))*small)
+		default:
+			first, second := twoLines(v.Label, line)
+			names = max(names, float64(max(len(first), len(second)))*bold)
+		}
+		for j := range s.Sources {
+			if c := v.Cell(j); c != nil {
+				cells = max(cells, float64(shortest(c.Label))*bold)
+			}
+		}
+	}
+	for i := range s.Sources {
+		cells = max(cells, float64(shortest(s.Sources[i].Label))*bold)
+	}
+	return min(max(int(names)+26, 130), 340), min(max(int(cells)+12, least), most), words
+}
+
+// shortest returns the length of the longer of the two lines into which a text is best divided.
+func shortest(s string) int {
+	first, second := halves(s)
+	return max(len(first), len(second))
 }
 
 // cell draws what a class of hosts reaches of a service.
@@ -189,13 +240,21 @@ func (d *svg) legend(y int) {
 	fmt.Fprintf(d, "</g>\n")
 }
 
-// twoLines divides a text that is longer than a line at a space.
+// twoLines divides a text that is longer than a line.
 func twoLines(s string, most int) (first, second string) {
 	if len(s) <= most {
 		return s, ""
 	}
-	if i := strings.LastIndex(s[:most+1], " "); i > 0 {
-		return s[:i], s[i+1:]
+	return halves(s)
+}
+
+// halves divides a text at the space that makes the longer half as short as it can be.
+func halves(s string) (first, second string) {
+	first = s
+	for i := range len(s) {
+		if s[i] == ' ' && max(i, len(s)-i-1) < max(len(first), len(second)) {
+			first, second = s[:i], s[i+1:]
+		}
 	}
-	return s, ""
+	return first, second
 }
