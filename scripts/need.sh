@@ -68,6 +68,7 @@ if [ "${1:-run}" = test ]; then
 	need tcpdump tcpdump
 	need openssl openssl
 	need unbound unbound
+	need busybox busybox
 	need virt-xml-validate libvirt-clients
 	need xmllint libxml2-utils
 fi
