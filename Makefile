@@ -48,18 +48,26 @@ run: ## build, then watch it work between simulated hosts; no root needed
 	@scripts/need.sh run & need=$$!; $(MAKE) --no-print-directory build; built=$$?; wait $$need && exit $$built
 	bin/thurward run --lan demo --wan demo
 
-# What starts machines is apart from the rest, which keeps all processors busy. Suites that
-# bear another one beside them run two at a time; test/e2e has tests that measure times, and
-# runs its others side by side itself (docs/testing.md).
+# What starts machines mostly waits. The rest computes, in the time that is left (nice), so that
+# it does not disturb the machines. Suites that bear another one beside them run two at a time;
+# test/e2e has tests that measure times, and runs its others side by side itself
+# (docs/testing.md). What both need is compiled first, once. It is make lint that vets.
 BESIDE := ./test/kernel ./test/isolation ./test/evasions ./test/firsthour
 ALONE  := ./test/e2e
 
 test: ## all tests, those on the booted image among them
 	@scripts/need.sh test
-	$(GO) test -timeout 20m $$($(GO) list ./... | grep -v '/test/\(kernel\|isolation\|e2e\|evasions\|firsthour\)$$')
-	$(GO) test -timeout 20m -p 2 $(BESIDE)
-	$(GO) test -timeout 20m $(ALONE)
-	$(GO) test -timeout 20m ./test/release -run TestHostileEnvironments -cold
+	$(GO) build ./...
+	@scripts/beside.sh '$(MAKE) --no-print-directory test-machines' 'nice -n 19 $(MAKE) --no-print-directory test-rest'
+
+.PHONY: test-machines test-rest
+test-machines:
+	$(GO) test -vet=off -timeout 20m -p 2 $(BESIDE)
+	$(GO) test -vet=off -timeout 20m $(ALONE)
+
+test-rest:
+	$(GO) test -vet=off -timeout 20m $$($(GO) list ./... | grep -v '/test/\(kernel\|isolation\|e2e\|evasions\|firsthour\)$$')
+	$(GO) test -vet=off -timeout 20m ./test/release -run TestHostileEnvironments -cold
 	cd collector && $(GO) test -vet=off -timeout 20m ./...
 
 collector: ## bin/thurward-collector, the OpenTelemetry Collector with the receiver for firewalls
