@@ -44,6 +44,11 @@ func (t *Table) Sweep(now int64) (more bool) {
 
 // removeAll removes flows that have expired.
 func (t *Table) removeAll(flows []uint32) {
+	if t.Removing != nil {
+		for _, i := range flows {
+			t.Removing(Ref(i << 1))
+		}
+	}
 	for _, i := range flows {
 		t.remove(i, Expired)
 	}

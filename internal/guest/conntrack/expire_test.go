@@ -124,3 +124,32 @@ func TestReclaimIsAsItSays(t *testing.T) {
 		counts(t, tab)
 	}
 }
+
+// TestRemoving: the sweep tells of each flow once before it removes it, and of a group before the
+// first of it.
+func TestRemoving(t *testing.T) {
+	tab := New(100, [2]uint64{1, 2}, udpTimeouts(), nil)
+	for i := range 40 {
+		k := Key{Src: packet.Addr(i), Dst: 9, SrcPort: 7, DstPort: 80, Proto: packet.UDP}
+		tab.Insert(&k, &packet.Rewrite{Src: 77, Dst: 9, SrcPort: uint16(i), DstPort: 80}, UDPReplied, outward, 1)
+	}
+	told, most, removed := map[Ref]bool{}, 0, 0
+	tab.Removing = func(r Ref) {
+		if told[r] || r.Reply() || tab.Dir(r).State == 0 {
+			t.Errorf("flow %d is told of", r)
+		}
+		told[r] = true
+		most = max(most, len(told))
+	}
+	tab.Removed = func(r Ref, _ Removal) {
+		if !told[r] {
+			t.Errorf("flow %d is removed, and was not told of", r)
+		}
+		delete(told, r)
+		removed++
+	}
+	tab.Sweep(1 << 60)
+	if removed != 40 || len(told) != 0 || most != sweepGroup {
+		t.Errorf("%d removed, %d left, at most %d at once", removed, len(told), most)
+	}
+}

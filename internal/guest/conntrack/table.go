@@ -97,6 +97,9 @@ type Table struct {
 	// Removed is called when a flow is removed, before its record is reused. It must not
 	// change the table.
 	Removed func(r Ref, why Removal)
+	// Removing is called for each of some flows of which Removed is called soon, to prefetch
+	// what that needs. It must not change the table.
+	Removing func(r Ref)
 }
 
 // Counters of the table.

@@ -143,3 +143,38 @@ func TestDraw(t *testing.T) {
 		t.Errorf("%d ports of %d were ever drawn", len(count), 768*32)
 	}
 }
+
+// TestAheadOfGive: the lines that are prefetched before a mapping ends are those of its slot,
+// unless another has its home there, and of the mapping.
+func TestAheadOfGive(t *testing.T) {
+	n := aheadOf(t)
+	r := rand.New(rand.NewPCG(5, 6))
+	homes := 0
+	for range 1000 {
+		addr, port, proto := packet.Addr(0x0a000000+r.Uint32N(256)), uint16(2000+r.Uint32N(50000)), Protocols[r.IntN(len(Protocols))]
+		m, o := n.Map(proto, addr, port, r.Uint64())
+		if o != Mapped || m.Pool == NoPool {
+			continue
+		}
+		s := n.pools[0].space[spaceOf(proto)]
+		slot, at, ok := n.AheadOfGive(m.Pool, proto, m.Port, addr, port)
+		if !ok || at != uintptr(unsafe.Pointer(&s.byExt[m.Port-2000])) {
+			t.Fatalf("%v %d: %#x, %v", addr, port, at, ok)
+		}
+		if slot == uintptr(unsafe.Pointer(&s.index[n.pools[0].find(s, addr, port)])) {
+			homes++
+		}
+	}
+	if homes < 950 {
+		t.Errorf("%d slots", homes)
+	}
+	for _, x := range []struct {
+		pool  int16
+		proto uint8
+		port  uint16
+	}{{NoPool, packet.UDP, 2000}, {1, packet.UDP, 2000}, {0, 47, 2000}, {0, packet.UDP, 1999}, {0, packet.UDP, 60001}} {
+		if _, _, ok := n.AheadOfGive(x.pool, x.proto, x.port, 1, 2); ok {
+			t.Errorf("%+v", x)
+		}
+	}
+}

@@ -46,3 +46,12 @@ func (e *Engine) expect(in *port, j int) {
 	l := [3]uintptr{a, z, at}
 	prefetch.Write(l[:])
 }
+
+// expectEnd prefetches what the end of a flow needs of the translation.
+func (e *Engine) expectEnd(r conntrack.Ref) {
+	s, k := e.flows.Shared(r), &e.flows.Dir(r).Key
+	if slot, own, ok := e.nat.AheadOfGive(s.Pool, uint8(k.Proto), s.Port, k.Src, k.SrcPort); ok {
+		l := [2]uintptr{slot, own}
+		prefetch.Write(l[:])
+	}
+}

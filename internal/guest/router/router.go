@@ -230,7 +230,7 @@ func newEngine(c Config, w *worker, sh *shared) (*Engine, error) {
 		all = flows * w.n
 	}
 	e.flows = conntrack.New(flows, secret, timeouts(s), c.Alloc)
-	e.flows.Removed = e.flowRemoved
+	e.flows.Removed, e.flows.Removing = e.flowRemoved, e.expectEnd
 	if key := e.random(); w == nil || w.k == 0 {
 		e.sources = conntrack.NewSources(all, s.SourceFlows, s.SourceRate, key, c.Alloc)
 	}
