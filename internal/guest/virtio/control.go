@@ -86,6 +86,9 @@ func (c *control) setPairs(t Transport, n int) error {
 		return errors.New(what + q.stopped)
 	}
 	q.takeRest(head)
+	if q.pending() != 0 || q.stopped != "" { // there was one request, of two descriptors
+		return errors.New(what + q.stopped)
+	}
 	if v := atomic.LoadUint32(ack) & 0xff; v != ctrlOK {
 		return errors.New(what + "it answers " + strconv.Itoa(int(v)))
 	}
