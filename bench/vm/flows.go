@@ -10,8 +10,11 @@ const endpoints = 32768
 // imix is the mix of frame lengths (without FCS) of the usual "simple IMIX".
 var imix = [...]int{60, 60, 60, 60, 60, 60, 60, 590, 590, 590, 590, 1514}
 
-// A stream makes the frames of a set of UDP flows from LAN hosts to servers.
+// A stream makes the frames of a set of flows from LAN hosts to servers.
 type stream struct {
+	tcp      bool // large segments
+	pair     int  // its flows are those of one of so many workers
+	pairs    int
 	flows    int
 	size     int  // frame length; 0: IMIX
 	fresh    bool // each frame begins a new flow
@@ -22,7 +25,7 @@ type stream struct {
 
 // newStream makes a stream whose frames are for the firewall's LAN address.
 func newStream(flows, size int, fresh bool, src, dst [6]byte) *stream {
-	s := &stream{flows: flows, size: size, fresh: fresh}
+	s := &stream{pairs: 1, flows: flows, size: size, fresh: fresh}
 	f := s.template[:]
 	copy(f[0:], dst[:])
 	copy(f[6:], src[:])
@@ -34,21 +37,35 @@ func newStream(flows, size int, fresh bool, src, dst [6]byte) *stream {
 	return s
 }
 
-// fill writes the next frame and returns its length.
-func (s *stream) fill(b []byte) int {
+// flow returns the number of the next flow of its stream.
+func (s *stream) flow() uint64 {
 	i := s.next
 	s.next++
 	if !s.fresh {
 		i %= uint64(s.flows)
 	}
+	if s.pairs == 1 {
+		return i
+	}
+	// Of two workers each has every other pair of ports (docs/adr/0044).
+	return i>>1<<2 | uint64(s.pair)<<1 | i&1
+}
+
+// endpoint returns the addresses of flow i.
+func endpoint(i uint64) (src, sport, dst uint32) {
+	e := uint32(i % endpoints)
+	src = 10<<24 | 1<<16 | e>>7<<8 | e&0x7f + 1                                // 10.1.0.1 to 10.1.255.128
+	return src, 1024 + e, uint32(198<<24|18<<16) + uint32(i/endpoints)&0x1ffff // 198.18.0.0/15 (RFC 2544)
+}
+
+// fill writes the next frame of UDP and returns its length.
+func (s *stream) fill(b []byte) int {
+	i := s.flow()
 	ln := s.size
 	if ln == 0 {
 		ln = imix[s.next%uint64(len(imix))]
 	}
-	e := uint32(i % endpoints)
-	src := 10<<24 | 1<<16 | e>>7<<8 | e&0x7f + 1 // 10.1.0.1 to 10.1.255.128
-	sport := uint32(1024 + e)
-	dst := uint32(198<<24|18<<16) + uint32(i/endpoints)&0x1ffff // 198.18.0.0/15 (RFC 2544)
+	src, sport, dst := endpoint(i)
 	f := b[:ln]
 	copy(f, s.template[:ln])
 	ip, udp := f[14:34], f[34:]

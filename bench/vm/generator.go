@@ -28,7 +28,9 @@ type side struct {
 	g        *guest
 	c        *counters // nil: the guest has none
 	ports    [2]*port
-	st       *stream
+	st       []*stream // one for each pair of queues
+	astray   bool      // each pair gets the other one's
+	large    bool
 	stop     chan os.Signal
 	received uint64
 	total    tally
@@ -51,14 +53,21 @@ func begin(q *vmm.QEMU, p *parts.Parts, s scenario, kvm bool, dir string, ports 
 	} else if s.flows > table {
 		table, memory = 2*s.flows, 1024
 	}
+	if s.pairs > 1 {
+		memory *= s.pairs
+	}
 	img := filepath.Join(dir, filepath.Base(ports[0].path)+".img")
 	if err := p.Link(img, program, fmt.Sprintf(rules, table)); err != nil {
 		return nil, err
 	}
-	x = &side{ports: ports, stop: stop}
+	x = &side{ports: ports, stop: stop, astray: s.astray, large: s.large}
+	for _, p := range ports {
+		p.offer(kind{pairs: max(s.pairs, 1), large: s.large})
+	}
+	begun := x
 	defer func() {
 		if err != nil {
-			x.end()
+			begun.end()
 		}
 	}()
 	var vsock vmm.Vsock
@@ -68,7 +77,7 @@ func begin(q *vmm.QEMU, p *parts.Parts, s scenario, kvm bool, dir string, ports 
 		}
 		vsock = x.c.vsock()
 	}
-	if x.g, err = boot(q, img, kvm, memory, 1, ports, vsock); err != nil {
+	if x.g, err = boot(q, img, kvm, memory, 1, ports, vsock, s); err != nil {
 		return nil, err
 	}
 	for until := time.Now().Add(10 * time.Second); !ports[0].up() || !ports[1].up(); time.Sleep(time.Millisecond) {
@@ -76,8 +85,13 @@ func begin(q *vmm.QEMU, p *parts.Parts, s scenario, kvm bool, dir string, ports 
 			return nil, errors.New("the guest does not use its devices")
 		}
 	}
-	x.st = newStream(s.flows, s.size, s.fresh, ports[0].mac, guestMAC[0])
-	if err := x.st.prime(ports, s, stop); err != nil {
+	pairs := max(s.pairs, 1)
+	for k := range pairs {
+		st := newStream(s.flows/pairs, s.size, s.fresh, ports[0].mac, guestMAC[0])
+		st.tcp, st.pair, st.pairs = s.large, k, pairs
+		x.st = append(x.st, st)
+	}
+	if err := x.prime(s); err != nil {
 		return nil, err
 	}
 	if err := x.turns(300 * time.Millisecond); err != nil { // the emulator compiles
@@ -97,14 +111,21 @@ func (x *side) end() {
 
 // turns sends and receives for a time.
 func (x *side) turns(d time.Duration) error {
-	sink := func(f []byte) {
+	arrived := func(_ int, f []byte, _ int) {
 		if isUDP(f) {
 			x.received++
 		}
 	}
+	if x.large { // whole
+		arrived = func(_ int, f []byte, total int) {
+			if total == largeLen && isTCP(f) {
+				x.received++
+			}
+		}
+	}
 	until := time.Now().Add(d)
 	for n := 0; ; n++ {
-		if err := errors.Join(x.ports[0].turn(nil, x.st.fill), x.ports[1].turn(sink, nil)); err != nil {
+		if err := errors.Join(x.ports[0].turn(nil, x.next), x.ports[1].turn(arrived, nil)); err != nil {
 			return err
 		}
 		if n%64 == 0 {
@@ -120,10 +141,35 @@ func (x *side) turns(d time.Duration) error {
 	}
 }
 
+// stream is that of which pair k of the queues gets the frames.
+func (x *side) stream(k int) *stream {
+	if x.astray {
+		k = len(x.st) - 1 - k
+	}
+	return x.st[k]
+}
+
+// next is a fill.
+func (x *side) next(k int, h *[netHeader]byte, b []byte) int {
+	s := x.stream(k)
+	if s.tcp {
+		return s.large(h, b, s.flow())
+	}
+	return s.fill(b)
+}
+
+// sent returns how many frames have been made.
+func (x *side) sent() (n uint64) {
+	for _, s := range x.st {
+		n += s.next
+	}
+	return n
+}
+
 // busy returns the share of a time in which the guest had packets, by its own
 // counters. It is not halted in between, which it would take for work.
 func (x *side) busy(d time.Duration) (float64, error) {
-	if x.c == nil {
+	if x.c == nil || len(x.st) > 1 { // several workers take turns at the guest's processor
 		return 0, nil
 	}
 	if err := x.g.resume(); err != nil {
@@ -175,7 +221,7 @@ func (x *side) slice() error {
 	if err := x.turns(settles); err != nil {
 		return err
 	}
-	sent0, recv0, begin := x.st.next, x.received, time.Now()
+	sent0, recv0, begin := x.sent(), x.received, time.Now()
 	cpu0, err := x.g.cpuTime()
 	if err != nil {
 		return err
@@ -187,7 +233,7 @@ func (x *side) slice() error {
 	if err != nil {
 		return err
 	}
-	x.total.sent += x.st.next - sent0
+	x.total.sent += x.sent() - sent0
 	x.total.received += x.received - recv0
 	x.total.wall += time.Since(begin)
 	x.total.cpu += cpu1 - cpu0
@@ -233,53 +279,82 @@ func measure(q *vmm.QEMU, p *parts.Parts, s scenario, kvm bool, d time.Duration,
 		arrived: float64(t.received) / float64(t.sent), share: t.cpu.Seconds() / t.wall.Seconds(), busy: busy}, nil
 }
 
-// window is how many frames of the priming may be under way.
+// window is how many frames of the priming may be under way at a pair of queues.
 const window = 64
 
 // prime sends one frame of every flow and answers what arrives on the WAN, so
 // that the flows are established as their packets are measured.
-func (s *stream) prime(ports [2]*port, sc scenario, stop chan os.Signal) error {
-	flows := uint64(sc.flows)
+func (x *side) prime(sc scenario) error {
+	ports, flows := x.ports, uint64(sc.flows)
 	if sc.wire || sc.fresh {
 		flows = 16
 	}
-	size, fresh := s.size, s.fresh
-	s.size, s.fresh = 60, false
-	back, lost, last := uint64(0), uint64(0), time.Now()
-	for back+lost < flows {
-		err := ports[0].turn(func(f []byte) {
-			if isUDP(f) {
-				back++
-				last = time.Now()
+	each := flows / uint64(len(x.st))
+	for _, s := range x.st {
+		s.size, s.fresh = 60, false
+	}
+	under := uint64(window)
+	if len(x.st) > 1 { // a worker but the first has its neighbours asked for by that, and few frames wait meanwhile
+		under /= 8
+	}
+	var back, lost [maxPairs]uint64 // by the worker whose flow it is
+	left, last := true, time.Now()
+	for left {
+		err := ports[0].turn(func(k int, f []byte, _ int) {
+			if isTCP(f) {
+				a := handshake(f)
+				if a == nil {
+					return
+				}
+				ports[0].own[k] = append(ports[0].own[k], a)
+			} else if !isUDP(f) {
+				return
 			}
-		}, func(b []byte) int {
-			if s.next >= flows || s.next-back-lost >= window {
+			back[k]++
+			last = time.Now()
+		}, func(k int, _ *[netHeader]byte, b []byte) int {
+			s := x.stream(k)
+			if s.next >= each || s.next-back[s.pair]-lost[s.pair] >= under {
 				return 0
+			}
+			if s.tcp {
+				return s.syn(b, s.flow())
 			}
 			return s.fill(b)
 		})
 		if err == nil {
-			err = ports[1].turn(func(f []byte) {
+			err = ports[1].turn(func(k int, f []byte, _ int) {
 				if isUDP(f) {
-					ports[1].own = append(ports[1].own, answer(f))
+					ports[1].own[k] = append(ports[1].own[k], answer(f))
+				} else if isTCP(f) {
+					if a := handshake(f); a != nil {
+						ports[1].own[k] = append(ports[1].own[k], a)
+					}
 				}
 			}, nil)
 		}
 		if err != nil {
 			return err
 		}
-		if time.Since(last) > 200*time.Millisecond { // some got lost, as while a neighbour was asked for
-			lost, last = s.next-back, time.Now()
+		some := time.Since(last) > 500*time.Millisecond // got lost, as while a neighbour was asked for
+		left = false
+		for k, s := range x.st {
+			if some {
+				lost[k], last = s.next-back[k], time.Now()
+			}
+			left = left || back[k]+lost[k] < each
 		}
 		select {
-		case <-stop:
+		case <-x.stop:
 			return errInterrupted
 		default:
 		}
 	}
-	s.size, s.fresh = size, fresh
-	if lost*50 > flows && !sc.wire && flows > 1000 {
-		return errors.New("more than 2 % of the flows got no answer")
+	for _, s := range x.st {
+		s.size, s.fresh = sc.size, sc.fresh
+	}
+	if gone := lost[0] + lost[1]; gone*50 > flows && !sc.wire && flows > 1000 {
+		return fmt.Errorf("%d and %d of %d flows got no answer: more than 2 %%", lost[0], lost[1], flows)
 	}
 	return nil
 }

@@ -27,6 +27,7 @@ defaults: { default_action: deny, max_flows: %d }
 nat: { snat: [ { out_interface: wan0, source: 10.1.0.0/16, masquerade: true } ] }
 rules:
   - { id: allow-udp, action: accept, direction: egress, source: 10.1.0.0/16, protocol: udp, destination_port: 9 }
+  - { id: allow-tcp, action: accept, direction: egress, source: 10.1.0.0/16, protocol: tcp, destination_port: 9 }
   - { id: allow-established, action: accept, direction: ingress, state: established }
 `
 
@@ -36,21 +37,31 @@ type guest struct {
 	pid int
 }
 
+// A fewerError is that of a guest that does not use all of its processors.
+type fewerError struct{ why string }
+
+func (e *fewerError) Error() string { return "the guest uses fewer processors than it has: " + e.why }
+
 // boot starts an image between the two ports and waits for its rules. Its
 // stream goes to vsock.
-func boot(q *vmm.QEMU, img string, kvm bool, memoryMB, cpu int, ports [2]*port, vsock vmm.Vsock) (*guest, error) {
-	cfg := vmm.Config{Image: img, KVM: kvm, MemoryMB: memoryMB, CPUs: 1, Vsock: vsock, Log: func(string, ...any) {}}
+func boot(q *vmm.QEMU, img string, kvm bool, memoryMB, cpu int, ports [2]*port, vsock vmm.Vsock, s scenario) (*guest, error) {
+	cfg := vmm.Config{Image: img, KVM: kvm, MemoryMB: memoryMB, CPUs: max(s.pairs, 1), Vsock: vsock, Log: func(string, ...any) {}}
+	if s.wire && s.like() {
+		cfg.Append = "wire.like=firewall"
+	}
 	for i, role := range []vmm.Role{vmm.LAN, vmm.WAN} {
-		b, err := vmm.NewBackend(vmm.Spec{Kind: vmm.VhostUser, Arg: ports[i].path}, vmm.Network{})
+		b, err := vmm.NewBackend(vmm.Spec{Kind: vmm.VhostUser, Arg: ports[i].path}, vmm.Network{BackEndQueues: s.pairs})
 		if err != nil {
 			return nil, err
 		}
 		cfg.NICs = append(cfg.NICs, vmm.NIC{Role: role, MAC: vmm.DefaultMAC(role), Backend: b})
 	}
-	ready, why := make(chan struct{}), make(chan string, 100)
+	ready, why, fewer := make(chan struct{}), make(chan string, 100), ""
 	m, err := q.Start(cfg, func(l vmm.Line) {
 		if l.Kind == vmm.Ready {
 			close(ready)
+		} else if _, text, ok := strings.Cut(l.Text, " processors used: "); ok {
+			fewer = text // before it is ready
 		}
 		select {
 		case why <- l.Text:
@@ -67,6 +78,10 @@ func boot(q *vmm.QEMU, img string, kvm bool, memoryMB, cpu int, ports [2]*port, 
 	}
 	select {
 	case <-ready:
+		if fewer != "" {
+			g.stop()
+			return nil, &fewerError{fewer}
+		}
 		return g, nil
 	case <-m.Done():
 		err = errors.New("the guest ended before it was ready")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"os"
 	"sync"
@@ -11,10 +12,15 @@ import (
 
 const (
 	netHeader = 12 // virtio-net header (virtio 1.2, 5.1.6)
-	rxQueue   = 0  // into the guest
+	rxQueue   = 0  // of a pair, into the guest
 	txQueue   = 1  // out of it
 	perTurn   = 64
+	maxPairs  = 2
 )
+
+// What a port offers for large segments: checksums and TCP segmentation both ways, and frames
+// in several buffers (virtio 1.2, 5.1.3).
+const featLarge = 1<<0 | 1<<1 | 1<<7 | 1<<11 | 1<<15
 
 // A port is one network device of the guest, played by this process.
 type port struct {
@@ -24,14 +30,28 @@ type port struct {
 	l    *net.UnixListener
 
 	mu    sync.Mutex // held by whoever uses the rings
-	ring  [2]*vhostuser.Ring
+	kind  kind
+	ring  [2 * maxPairs]*vhostuser.Ring
 	chain vhostuser.Chain
 	err   error
-	own   [][]byte // answers of ours that wait to be sent: ARP
+	own   [maxPairs][][]byte // answers of ours that wait to be sent
+	held  [maxPairs][]buffer // buffers that were taken for a frame, and were not enough for it
+}
+
+// A kind is what a port offers to the next machine.
+type kind struct {
+	pairs int  // of queues
+	large bool // offloads
+}
+
+// A buffer is one that the guest has posted, with the number of its request.
+type buffer struct {
+	head uint16
+	b    []byte
 }
 
 func newPort(n int, dir string) (*port, error) {
-	p := &port{n: n, mac: [6]byte{2, 0xbe, 0xef, 0, 0, byte(n)}, path: dir + "-" + [...]string{"lan", "wan"}[n] + ".sock"}
+	p := &port{n: n, mac: [6]byte{2, 0xbe, 0xef, 0, 0, byte(n)}, path: dir + "-" + [...]string{"lan", "wan"}[n] + ".sock", kind: kind{pairs: 1}}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: p.path, Net: "unix"})
 	if err != nil {
 		return nil, err
@@ -41,6 +61,27 @@ func newPort(n int, dir string) (*port, error) {
 	return p, nil
 }
 
+// offer sets what the next machine gets.
+func (p *port) offer(k kind) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kind = k
+}
+
+// device is the device as p offers it.
+func (p *port) device() vhostuser.Device {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := vhostuser.Device{Features: vhostuser.FeatureVersion1 | vhostuser.FeatureEventIdx, Queues: 2 * p.kind.pairs, Pairs: p.kind.pairs}
+	if p.kind.pairs > 1 {
+		d.Features |= vhostuser.FeatureMQ
+	}
+	if p.kind.large {
+		d.Features |= featLarge
+	}
+	return d
+}
+
 // accept plays the device for one machine after the other.
 func (p *port) accept() {
 	for {
@@ -48,7 +89,7 @@ func (p *port) accept() {
 		if err != nil {
 			return
 		}
-		err = vhostuser.Serve(c, vhostuser.Device{Features: vhostuser.FeatureVersion1 | vhostuser.FeatureEventIdx, Queues: 2}, p)
+		err = vhostuser.Serve(c, p.device(), p)
 		c.Close()
 		if err != nil {
 			p.fail(err)
@@ -81,28 +122,53 @@ func (p *port) Stop(r *vhostuser.Ring) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ring[r.Index] = nil
+	p.held[r.Index/2], p.own[r.Index/2] = nil, nil
 }
 
-// up reports whether both rings run.
+// up reports whether all rings run.
 func (p *port) up() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.ring[rxQueue] != nil && p.ring[txQueue] != nil
+	for _, r := range p.ring[:2*p.kind.pairs] {
+		if r == nil {
+			return false
+		}
+	}
+	return true
 }
 
-// turn takes what the guest has sent and gives it up to perTurn new frames. fill
-// writes the next one and returns its length, 0 for no more; sink looks at
-// one that came. Both may be nil.
-func (p *port) turn(sink func(f []byte), fill func(f []byte) int) error {
+// A sink looks at a frame that came at pair k of the queues, of which f is the beginning.
+type sink func(k int, f []byte, total int)
+
+// A fill writes the next frame for pair k of the queues, or the beginning of a large one, with
+// the header h before it, which is clear, and returns its length, 0 for no more.
+type fill func(k int, h *[netHeader]byte, f []byte) int
+
+// turn takes what the guest has sent and gives it up to perTurn new frames at each pair of
+// queues. Both may be nil.
+func (p *port) turn(s sink, f fill) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err != nil {
 		return p.err
 	}
-	tx, rx := p.ring[txQueue], p.ring[rxQueue]
-	if tx == nil || rx == nil {
-		return nil
+	for k := range p.kind.pairs {
+		tx, rx := p.ring[2*k+txQueue], p.ring[2*k+rxQueue]
+		if tx == nil || rx == nil {
+			continue
+		}
+		if err := p.take(k, tx, s); err != nil {
+			return err
+		}
+		if err := p.give(k, rx, f); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// take takes what the guest has sent at pair k.
+func (p *port) take(k int, tx *vhostuser.Ring, s sink) error {
 	for i := range 4 * perTurn {
 		if i%perTurn == 0 {
 			n, err := tx.Pending()
@@ -118,59 +184,103 @@ func (p *port) turn(sink func(f []byte), fill func(f []byte) int) error {
 		if !ok {
 			break
 		}
-		if len(p.chain.Read) == 1 && len(p.chain.Read[0]) > netHeader+14 {
-			f := p.chain.Read[0][netHeader:]
+		if r := p.chain.Read; len(r) > 0 && len(r[0]) > netHeader+14 {
+			total := -netHeader
+			for _, b := range r {
+				total += len(b)
+			}
+			f := r[0][netHeader:]
 			if binary.BigEndian.Uint16(f[12:]) == 0x0806 {
-				p.answerARP(f)
-			} else if sink != nil {
-				sink(f)
+				p.answerARP(k, f)
+			} else if s != nil {
+				s(k, f, total)
 			}
 		}
 		tx.Push(p.chain.Head, 0)
 	}
-	if err := tx.Publish(); err != nil {
-		return err
-	}
+	return tx.Publish()
+}
+
+// give gives the guest frames at pair k.
+func (p *port) give(k int, rx *vhostuser.Ring, f fill) error {
 	n, err := rx.Pending()
 	if err != nil {
 		return err
 	}
-	n = min(n, perTurn)
-	if fill != nil {
-		rx.Prefetch(n)
+	if f != nil {
+		rx.Prefetch(min(n, perTurn))
 	}
-	for range n {
-		if len(p.own) == 0 && fill == nil {
+	for range perTurn {
+		if len(p.own[k]) == 0 && f == nil {
 			break
 		}
-		if _, err := rx.Pop(&p.chain); err != nil {
+		ok, err := p.hold(k, rx, netHeader+1514)
+		if err != nil {
 			return err
 		}
-		if len(p.chain.Write) != 1 || len(p.chain.Write[0]) < netHeader+1514 {
-			continue // none of ours: the guest's driver posts whole buffers
+		if !ok {
+			break
 		}
-		b := p.chain.Write[0]
-		clear(b[:netHeader])
-		b[10] = 1 // num_buffers
+		b := p.held[k][0].b
+		h := (*[netHeader]byte)(b)
+		clear(h[:])
+		h[10] = 1 // num_buffers
 		ln := 0
-		if len(p.own) > 0 {
-			ln = copy(b[netHeader:], p.own[0])
-			p.own = p.own[1:]
-		} else if ln = fill(b[netHeader:]); ln == 0 {
-			ln = copy(b[netHeader:], nothing[:])
-			fill = nil
+		if len(p.own[k]) > 0 {
+			ln = copy(b[netHeader:], p.own[k][0])
+			p.own[k] = p.own[k][1:]
+		} else {
+			if p.kind.large { // before one is made there is room for it
+				if ok, err = p.hold(k, rx, netHeader+largeLen); err != nil {
+					return err
+				}
+				if !ok {
+					break
+				}
+			}
+			if ln = f(k, h, b[netHeader:]); ln == 0 {
+				break
+			}
 		}
-		rx.Push(p.chain.Head, netHeader+ln)
+		p.push(k, rx, netHeader+ln)
 	}
 	return rx.Publish()
 }
 
-// nothing is a frame for nobody: what a popped buffer gets when there is
-// nothing to send.
-var nothing = [60]byte{2, 0, 0, 0, 0, 0x99, 2, 0, 0, 0, 0, 0x98, 0x88, 0xb5}
+// hold takes buffers of the guest's until they have room for n bytes, and reports whether they do.
+func (p *port) hold(k int, rx *vhostuser.Ring, n int) (bool, error) {
+	for _, h := range p.held[k] {
+		n -= len(h.b)
+	}
+	for n > 0 {
+		ok, err := rx.Pop(&p.chain)
+		if err != nil || !ok {
+			return false, err
+		}
+		if len(p.chain.Write) != 1 || len(p.chain.Write[0]) < netHeader+1514 {
+			return false, errors.New("the guest posts other buffers than whole ones")
+		}
+		p.held[k] = append(p.held[k], buffer{p.chain.Head, p.chain.Write[0]})
+		n -= len(p.chain.Write[0])
+	}
+	return true, nil
+}
+
+// push gives the first buffers that are held back, with n bytes in them.
+func (p *port) push(k int, rx *vhostuser.Ring, n int) {
+	used := 0
+	for first := p.held[k][0].b; n > 0; used++ {
+		h := p.held[k][used]
+		m := min(n, len(h.b))
+		rx.Push(h.head, m)
+		n -= m
+		binary.LittleEndian.PutUint16(first[10:], uint16(used+1))
+	}
+	p.held[k] = append(p.held[k][:0], p.held[k][used:]...)
+}
 
 // answerARP answers for every address: the whole net lies behind this port.
-func (p *port) answerARP(f []byte) {
+func (p *port) answerARP(k int, f []byte) {
 	if len(f) < 42 || binary.BigEndian.Uint16(f[20:]) != 1 || string(f[28:32]) == string(f[38:42]) {
 		return
 	}
@@ -181,5 +291,5 @@ func (p *port) answerARP(f []byte) {
 	copy(r[22:], p.mac[:])
 	copy(r[28:], f[38:42])
 	copy(r[32:], f[22:32])
-	p.own = append(p.own, r)
+	p.own[k] = append(p.own[k], r)
 }

@@ -3,13 +3,14 @@
 // nothing. It runs on the firewall's kernel with the firewall's drivers, so
 // that the difference between the two is the firewall.
 //
-// With the boot argument wire.like=firewall it takes the offloads that the firewall takes,
-// lets frames wait for room as it does, and sleeps when there are none. Otherwise it takes
-// none, and never sleeps.
+// With the boot argument wire.like=firewall it takes the offloads and the pairs of queues that
+// the firewall takes, each pair in a thread of its own, lets frames wait for room as it does, and
+// sleeps when there are none. Otherwise it takes none, and never sleeps.
 package main
 
 import (
 	"os"
+	"runtime"
 	"strings"
 	"unsafe"
 
@@ -32,40 +33,56 @@ func main() {
 	if sys.Native() {
 		sys.Cooperate()
 	}
-	mem, phys, err := sys.DMA(buffers*framebuf.Size, false)
+	like := strings.Contains(sys.Cmdline(), "wire.like=firewall")
+	pairs, _ := sys.Processors()
+	if !like {
+		pairs = 1
+	}
+	var devs []*virtio.NetDevice
+	var bits []uint64
+	for _, d := range sys.Devices(netID) {
+		dev, err := virtio.FindNet(transport(d), virtio.Wanted{Offloads: like, Pairs: pairs > 1})
+		if err != nil {
+			refuse(err.Error())
+		}
+		devs, bits, pairs = append(devs, dev), append(bits, 1<<d.Bit), min(pairs, dev.Pairs())
+	}
+	if len(devs) != 2 {
+		refuse("want two network devices")
+	}
+	pools := newPools(pairs, like)
+	var nets [2][]*virtio.Net
+	for i, dev := range devs {
+		var err error
+		if nets[i], err = dev.OpenPairs(dma, pools, virtio.NetOptions{Now: sys.Nanotime}); err != nil {
+			refuse(err.Error())
+		}
+	}
+	// The launcher waits for this line.
+	os.Stdout.WriteString("thurward: ready version=wire\n")
+	if !like {
+		run(pools[0], nets[0][0], nets[1][0])
+	}
+	for k := pairs - 1; k > 0; k-- {
+		go runLike(k, pools[k], [2]*virtio.Net{nets[0][k], nets[1][k]}, [2]uint64(bits))
+	}
+	runLike(0, pools[0], [2]*virtio.Net{nets[0][0], nets[1][0]}, [2]uint64(bits))
+}
+
+// newPools makes buffers for each of so many pairs of queues.
+func newPools(pairs int, like bool) []*framebuf.Pool {
+	mem, phys, err := sys.DMA(pairs*buffers*framebuf.Size, false)
 	if err != nil {
 		refuse("no memory for packet buffers")
 	}
 	pool := framebuf.NewPool(mem, phys)
-	like := strings.Contains(sys.Cmdline(), "wire.like=firewall")
 	if like {
-		if mem, phys, err = sys.DMA(long*framebuf.LongSize, false); err != nil {
+		if mem, phys, err = sys.DMA(pairs*long*framebuf.LongSize, false); err != nil {
 			refuse("no memory for long buffers")
 		}
 		pool.AddLong(mem, phys)
 	}
-	var nets []*virtio.Net
-	var bits []uint64
-	for _, d := range sys.Devices(netID) {
-		dev, err := virtio.FindNet(transport(d), virtio.Wanted{Offloads: like})
-		if err != nil {
-			refuse(err.Error())
-		}
-		n, err := dev.Open(dma, pool, virtio.NetOptions{})
-		if err != nil {
-			refuse(err.Error())
-		}
-		nets, bits = append(nets, n), append(bits, 1<<d.Bit)
-	}
-	if len(nets) != 2 {
-		refuse("want two network devices")
-	}
-	// The launcher waits for this line.
-	os.Stdout.WriteString("thurward: ready version=wire\n")
-	if like {
-		runLike(pool, [2]*virtio.Net(nets), [2]uint64(bits))
-	}
-	run(pool, nets[0], nets[1])
+	return pool.Split(pairs)
 }
 
 // transport returns the transport of a device.
@@ -79,7 +96,7 @@ func transport(d sys.Device) virtio.Transport {
 	if d.Notify == nil {
 		return virtio.NewMMIO(registers(d.Registers))
 	}
-	return virtio.NewPCI(virtio.PCIWindows{ID: d.ID, Common: registers(d.Registers), Notify: registers(d.Notify), NotifyLen: d.NotifyLen,
+	return virtio.NewPCI(virtio.PCIWindows{ID: d.ID, Vectors: d.Vectors, Common: registers(d.Registers), Notify: registers(d.Notify), NotifyLen: d.NotifyLen,
 		Multiplier: d.Multiplier, Config: registers(d.Config), ConfigLen: d.ConfigLen})
 }
 
@@ -96,9 +113,15 @@ func run(pool *framebuf.Pool, a, b *virtio.Net) {
 	}
 }
 
-// runLike moves frames for ever, and sleeps while there are none.
-func runLike(pool *framebuf.Pool, n [2]*virtio.Net, bits [2]uint64) {
+// runLike moves frames of pair k of the queues for ever, and sleeps while there are none.
+func runLike(k int, pool *framebuf.Pool, n [2]*virtio.Net, bits [2]uint64) {
+	runtime.LockOSThread()
 	var f [batch]framebuf.Frame
+	want := bits[0] | bits[1]
+	if k == 0 {
+		want = 0 // all, as the firewall's first worker
+	}
+	sys.WaitAs(k, want, 0) // from now on the kernel keeps what comes for it
 	idle, kick := 0, int64(0)
 	for {
 		got := 0
@@ -119,7 +142,7 @@ func runLike(pool *framebuf.Pool, n [2]*virtio.Net, bits [2]uint64) {
 			continue
 		}
 		if !n[0].Arm() && !n[1].Arm() {
-			woken := sys.Wait(sys.Nanotime() + longWait)
+			woken := sys.WaitAs(k, want, sys.Nanotime()+longWait)
 			for i := range n {
 				if woken&bits[i] != 0 {
 					n[i].Ack()

@@ -47,6 +47,7 @@ const (
 	flagNeedAck       = 1 << 3
 	versionMask       = 3
 	featProtocol      = 1 << 30 // VHOST_USER_F_PROTOCOL_FEATURES
+	protoMQ           = 1 << 0  // the monitor asks for the number of queues
 	protoConfig       = 1 << 9
 	protoAck          = 1 << 3
 	protoBackRequests = 1 << 5 // this side may ask

@@ -1,6 +1,7 @@
 package vhostuser
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,13 +15,17 @@ import (
 const (
 	FeatureEventIdx = 1 << 29
 	FeatureVersion1 = 1 << 32
+	FeatureMQ       = 1 << 22 // of a network device: several pairs of queues (VIRTIO_NET_F_MQ)
 )
 
 // A Device is what a guest sees of a device.
 type Device struct {
 	Features uint64 // virtio feature bits that are offered
 	Queues   int    // number of queues that the monitor passes to this process
-	Config   []byte // configuration space; nil: of the monitor
+	// Pairs is how many pairs of these queues a network device may have, for a monitor that asks;
+	// 0: one that asks is told Queues. More than one needs FeatureMQ.
+	Pairs  int
+	Config []byte // configuration space; nil: of the monitor
 	// Translated says that the guest's addresses go through an IOMMU of the monitor's:
 	// VIRTIO_F_ACCESS_PLATFORM is offered, and the monitor asked where they lead.
 	Translated bool
@@ -148,9 +153,12 @@ func (s *session) handle(m *message) error {
 		if s.tlb != nil {
 			v |= protoBackRequests
 		}
+		if s.dev.Pairs > 1 {
+			v |= protoMQ
+		}
 		return replyU64(s.conn, m.request, v)
 	case reqGetQueueNum:
-		return replyU64(s.conn, m.request, uint64(s.dev.Queues))
+		return replyU64(s.conn, m.request, uint64(cmp.Or(s.dev.Pairs, s.dev.Queues)))
 	case reqGetConfig:
 		return s.config(m)
 	case reqGetVringBase:

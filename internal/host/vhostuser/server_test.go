@@ -242,3 +242,25 @@ func drain(c *net.UnixConn) {
 		}
 	}
 }
+
+// TestPairs: a device with several pairs of queues says so to a monitor that asks, and all of its
+// rings run; one with one pair offers nothing new.
+func TestPairs(t *testing.T) {
+	for _, pairs := range []int{0, 1, 2} {
+		a, back := pair(t)
+		dev := Device{Features: FeatureVersion1, Queues: 4, Pairs: pairs}
+		go Serve(back, dev, newEcho()) //nolint:errcheck // its end is not the matter
+		f := newFront(t, a, 8)
+		offered := binary.LittleEndian.Uint64(f.ask(reqGetProtoFeatures, nil))
+		if (offered&protoMQ != 0) != (pairs > 1) {
+			t.Errorf("%d pairs: protocol features %#x", pairs, offered)
+		}
+		want := uint64(pairs)
+		if pairs == 0 {
+			want = 4
+		}
+		if n := binary.LittleEndian.Uint64(f.ask(reqGetQueueNum, nil)); n != want {
+			t.Errorf("%d pairs: %d queues, want %d", pairs, n, want)
+		}
+	}
+}

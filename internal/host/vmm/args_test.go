@@ -45,6 +45,7 @@ func TestArgs(t *testing.T) {
 		"demo-kvm":   {Config{Image: "fw.img", KVM: true, MemoryMB: 64, CPUs: 1, NICs: two(backend("demo", discard), backend("demo", discard))}, Version{7, 2}},
 		"demo-old":   {Config{Image: "fw.img", MemoryMB: 128, CPUs: 2, NICs: two(backend("demo", discard), backend("demo", discard)), Append: "a=b c"}, Version{6, 2}},
 		"user":       {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: two(Unplugged, backend("user", home))}, Version{7, 2}},
+		"vhost-2":    {Config{Image: "fw.img", MemoryMB: 128, CPUs: 2, NICs: two(backend("vhost-user:"+socket, Network{BackEndQueues: 2, Queues: 4}), Unplugged)}, Version{7, 2}},
 		"vhost-user": {Config{Image: "fw.img", KVM: true, MemoryMB: 256, CPUs: 1, NICs: two(backend("vhost-user:"+socket, Network{}), Unplugged)}, Version{7, 2}},
 		"probe":      {Config{Image: "fw.img", KVM: true, MemoryMB: 64, CPUs: 1, Append: probeArg}, Version{7, 2}},
 		"vsock":      {Config{Image: "fw.img", MemoryMB: 64, CPUs: 1, NICs: two(backend("demo", discard), Unplugged), Vsock: Vsock{Path: "/none/v"}}, Version{7, 2}},

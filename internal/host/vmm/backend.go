@@ -88,6 +88,9 @@ type Network struct {
 
 	// Demo, Tap, Bridge: how many pairs of queues a machine of QEMU may have; 0: one.
 	Queues int
+	// VhostUser: how many pairs of queues the back end has for a machine of QEMU, which does not
+	// start if it has fewer; 0: one.
+	BackEndQueues int
 
 	Trusted peer.Users // Unix, VhostUser: whose sockets are used beside this user's and root's
 }
@@ -107,7 +110,7 @@ func NewBackend(s Spec, n Network) (Backend, error) {
 	case Unix:
 		return unixBackend(s.Arg, n.Trusted), nil
 	case VhostUser:
-		return vhostUserBackend(s.Arg, n.Trusted), nil
+		return vhostUserBackend(s.Arg, n.BackEndQueues, n.Trusted), nil
 	}
 	return nil, fmt.Errorf("network %v: invalid", s)
 }
@@ -192,7 +195,7 @@ func unixBackend(path string, trusted peer.Users) Backend {
 	}
 }
 
-func vhostUserBackend(path string, trusted peer.Users) Backend {
+func vhostUserBackend(path string, queues int, trusted peer.Users) Backend {
 	return func(id string, v Version, _ int) (Attachment, error) {
 		// QEMU connects to it, and shares all of the machine's memory with it.
 		if err := trusted.Socket(path); errors.Is(err, peer.ErrForeign) {
@@ -200,9 +203,12 @@ func vhostUserBackend(path string, trusted peer.Users) Backend {
 		} else if errors.Is(err, fs.ErrNotExist) {
 			return Attachment{}, fmt.Errorf("network vhost-user:%s: there is no such socket (start the vhost-user back end first)", path)
 		}
-		return Attachment{SharedMemory: true, Sockets: []string{path}, Args: []string{
-			"-chardev", "socket,id=c" + id + ",path=" + escape(path) + reconnect(v),
-			"-netdev", "vhost-user,id=" + id + ",chardev=c" + id}}, nil
+		netdev := "vhost-user,id=" + id + ",chardev=c" + id
+		if queues > 1 {
+			netdev += ",queues=" + strconv.Itoa(queues)
+		}
+		return Attachment{SharedMemory: true, Sockets: []string{path}, queues: queues, Args: []string{
+			"-chardev", "socket,id=c" + id + ",path=" + escape(path) + reconnect(v), "-netdev", netdev}}, nil
 	}
 }
 
