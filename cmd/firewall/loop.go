@@ -144,6 +144,7 @@ func fresh() [32]byte {
 func (p *ports) interrupted(bits uint64, out *outlet) {
 	out.interrupted(bits)
 	p.ack(bits)
+	out.team.swept(out.team.all[0], bits)
 	if bits&sys.ConfigChanged != 0 {
 		p.lan.Changed()
 		p.wan.Changed()

@@ -11,6 +11,7 @@ import (
 type pair struct {
 	lan, wan       *virtio.Net
 	lanBit, wanBit uint64 // in the result of sys.Wait
+	shared         bool   // an interrupt stands for the queues of all workers
 	kicked         int64  // time of the next Kick
 }
 

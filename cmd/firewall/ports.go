@@ -109,6 +109,7 @@ func (ss *sides) open(p *ruleset.Policy, pools []*framebuf.Pool) (pairs []*pair,
 			say("note: the " + s.name + " interface: " + why)
 		}
 		for k, n := range devs {
+			pairs[k].shared = pairs[k].shared || n.SharesInterrupt()
 			if i == 0 {
 				pairs[k].lan = n
 			} else {

@@ -381,6 +381,16 @@ func (t *team) acked(w *worker, bits uint64) {
 	if w.nics.ack(bits) {
 		t.rouse(1)
 	}
+	t.swept(w, bits)
+}
+
+// swept is what follows an acknowledgement by w. Where one interrupt stands for all pairs of queues
+// the device may have used another one's between the reading of its status and the writing, and
+// that does not interrupt any more: who sleeps has to look.
+func (t *team) swept(w *worker, bits uint64) {
+	if w.nics.shared && bits&(w.nics.lanBit|w.nics.wanBit) != 0 {
+		t.wake((1<<len(t.all) - 1) &^ (1 << w.k))
+	}
 }
 
 // lost returns how many frames were lost by renewals of a device, 0 LAN and 1 WAN. The other

@@ -86,6 +86,31 @@ func TestStandingWorker(t *testing.T) {
 	}
 }
 
+// TestSwept: who acknowledges an interrupt that stands for all pairs of queues wakes the others that
+// sleep, and nobody where each has its own.
+func TestSwept(t *testing.T) {
+	m := aTeam(4)
+	var woken uint64
+	m.rouse = func(set uint64) { woken |= set }
+	for _, w := range m.all {
+		w.nics.lanBit, w.nics.wanBit, w.nics.shared = 1, 2, true
+	}
+	m.lieDown(m.all[0], 9)
+	m.lieDown(m.all[1], 9)
+	m.lieDown(m.all[2], 9)
+	for _, c := range []struct {
+		who        int
+		bits, want uint64
+		own        bool
+	}{{1, 2, 1 | 4, false}, {0, 1, 2 | 4, false}, {3, 3, 7, false}, {1, 4, 0, false}, {1, sys.Woken, 0, false}, {1, 3, 0, true}} {
+		w := m.all[c.who]
+		woken, w.nics.shared = 0, !c.own
+		if m.swept(w, c.bits); woken != c.want {
+			t.Errorf("%+v: woken %b", c, woken)
+		}
+	}
+}
+
 // TestLieDown: a worker does not sleep when somebody wants something of it.
 func TestLieDown(t *testing.T) {
 	m := aTeam(2)

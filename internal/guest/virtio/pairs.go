@@ -49,6 +49,13 @@ func readPairs(t Transport, feat uint64) (int, error) {
 // Pairs returns how many pairs of queues the device can use, 1 unless they were wanted.
 func (d *NetDevice) Pairs() int { return min(max(d.pairs, 1), MaxPairs) }
 
+// SharesInterrupt reports whether one interrupt stands for several pairs of queues, as over MMIO:
+// who acknowledges it may do so for what has just come to another pair.
+func (n *Net) SharesInterrupt() bool {
+	_, mmio := n.t.(MMIO)
+	return mmio && len(n.dev.pairs) > 1
+}
+
 // Open starts the device with one pair of queues, which receives into buffers of the pool.
 // Frames that a buffer does not hold are dropped, and counted as malformed.
 func (d *NetDevice) Open(alloc Alloc, pool *framebuf.Pool, opt NetOptions) (*Net, error) {

@@ -316,6 +316,28 @@ func FuzzControl(f *testing.F) {
 	})
 }
 
+// TestSharesInterrupt: several pairs of queues share an interrupt over MMIO, and not over PCI.
+func TestSharesInterrupt(t *testing.T) {
+	for pairs := 1; pairs <= 2; pairs++ {
+		for _, pci := range []bool{false, true} {
+			d := newMQ(2, allPairs)
+			var tr Transport = NewMMIO(d)
+			if pci {
+				w := (&fakePCI{fakeNet: d.fakeNet, offset: 1}).windows()
+				w.NotifyLen, w.Vectors = 66, 2
+				tr = NewPCI(w)
+			}
+			ns, _, err := d.open(tr, pairs, 20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := ns[0].SharesInterrupt(); got != (pairs == 2 && !pci) {
+				t.Errorf("%d pairs, PCI %v: %v", pairs, pci, got)
+			}
+		}
+	}
+}
+
 // TestPairsInterrupts: over PCI each pair of queues has an MSI-X entry of its own, as far as there
 // are some, and what one learns of the configuration reaches the first.
 func TestPairsInterrupts(t *testing.T) {
