@@ -132,7 +132,7 @@ func TestTooLittleMemory(t *testing.T) {
 // SPECIFICATION.md says.
 func TestSmallestMachine(t *testing.T) {
 	each(t, func(t *testing.T, kvm bool) {
-		l := newLab(t, kvm, func(c *vmm.Config) { c.MemoryMB = 44 })
+		l := newLab(t, kvm, func(c *vmm.Config) { c.MemoryMB = 44 + processors() - 1 }) // each has stacks
 		l.awaitReady()
 		if _, err := l.get(soon(t), l.Alice, "/"); err != nil {
 			t.Error(err)

@@ -237,7 +237,9 @@ func (s *scanner) scan(t *testing.T, to string) {
 }
 
 // TestS47_NothingListens: of all ports of both sides only DNS on the LAN answers,
-// under a policy that accepts all. That every packet arrived, the counters say.
+// under a policy that accepts all. That every packet arrived, the counters say. With several
+// processors the network is of TAP devices, which drop what the machine does not take at once, and
+// tell nobody: then all is sent twice, and nearly all of it must have arrived.
 func TestS47_NothingListens(t *testing.T) {
 	each(t, func(t *testing.T, kvm bool) {
 		l, r := watched(t, kvm, func(c *vmm.Config) { c.Image = imageOf(t, open) })
@@ -257,12 +259,18 @@ func TestS47_NothingListens(t *testing.T) {
 		} {
 			s := newScanner(c.sw, c.scanner)
 			s.scan(t, c.dst)
+			least := c.dropped
+			if processors() > 1 {
+				s.scan(t, c.dst)
+				c.dropped *= 2
+				least = c.dropped * 95 / 100
+			}
 			late := time.Now().Add(limit)
 			var n uint64
-			for n = 0; n != c.dropped && time.Now().Before(late); time.Sleep(100 * time.Millisecond) {
+			for n = 0; n < least && time.Now().Before(late); time.Sleep(100 * time.Millisecond) {
 				n = r.fresh()[silent] - before
 			}
-			if before += n; n != c.dropped {
+			if before += n; n < least || n > c.dropped {
 				t.Errorf("%s: %d of %d packets were dropped as no_local_service", c.dst, n, c.dropped)
 			}
 			s.mu.Lock()
