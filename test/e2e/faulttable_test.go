@@ -341,8 +341,11 @@ func TestFaults(t *testing.T) {
 	t.Run("watchdog", func(t *testing.T) { // the machine's, without a stream
 		t.Parallel()
 		m := newMonitored(t, 0, func(c *vmm.Config) { c.Machine, c.Vsock = vmm.Q35, vmm.Vsock{} })
-		m.suffer(t, fault{name: "the packet loop hangs on q35", do: code(jumpToItself...), reason: vmm.ReasonWatchdog, waits: 6 * time.Second,
-			stack: []string{"router.(*Engine).Poll+0x0 ", packetLoop()}})
+		stack := []string{"router.(*Engine).Poll+0x0 ", packetLoop()}
+		if processors() > 2 {
+			stack = nil // the device interrupts all processors, and one that sleeps may report first
+		}
+		m.suffer(t, fault{name: "the packet loop hangs on q35", do: code(jumpToItself...), reason: vmm.ReasonWatchdog, waits: 6 * time.Second, stack: stack})
 	})
 }
 
