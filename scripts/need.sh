@@ -71,6 +71,8 @@ if [ "${1:-run}" = test ]; then
 	need busybox busybox
 	need virt-xml-validate libvirt-clients
 	need xmllint libxml2-utils
+	# It counts instructions: TestInstructions.
+	need valgrind valgrind
 fi
 if [ "${1:-run}" = install ]; then
 	need curl curl
