@@ -211,6 +211,14 @@ func (c cond) minus(d cond) (parts []cond) {
 	return parts
 }
 
+// ranges returns how many a condition has.
+func (c *cond) ranges() (n int) {
+	for i := range c.sets {
+		n += len(c.sets[i])
+	}
+	return n
+}
+
 // holds reports whether all that matches d matches c, which is exact.
 func (c *cond) holds(d *cond) bool {
 	if c.never {
@@ -226,7 +234,12 @@ func (c *cond) holds(d *cond) bool {
 		}
 	}
 	for i := range c.sets {
-		if !c.sets[i].holds(d.sets[i], largestOf[i]) {
+		if len(c.sets[i]) == 1 && !c.sets[i].holds(d.sets[i], largestOf[i]) {
+			return false // what is soon said comes first
+		}
+	}
+	for i := range c.sets {
+		if len(c.sets[i]) != 1 && !c.sets[i].holds(d.sets[i], largestOf[i]) {
 			return false
 		}
 	}

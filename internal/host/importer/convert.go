@@ -34,6 +34,7 @@ type converter struct {
 	dns      bool // the LAN's DNS is intercepted
 	upstream bool // DNS is offered to the LAN
 	room     int  // entries that may still be written
+	wide     int  // ranges that these may still have
 	looks    int  // comparisons that may still be made
 	ids      map[string]int
 	taken    map[string]bool
@@ -63,7 +64,7 @@ type noteKey struct {
 }
 
 func convert(s *ruleset, o Options) (*Result, error) {
-	c := &converter{o: o, set: s, room: maxRules, looks: maxLooks, ids: map[string]int{}, taken: map[string]bool{}, seen: map[*rule]bool{}, met: map[*rule]cond{}, notes: map[noteKey]int{}}
+	c := &converter{o: o, set: s, room: maxRules, wide: maxWide, looks: maxLooks, ids: map[string]int{}, taken: map[string]bool{}, seen: map[*rule]bool{}, met: map[*rule]cond{}, notes: map[noteKey]int{}}
 	c.res.Notes = s.notes
 	post, pre := c.translations(asWritten)
 	if err := c.interfaces(post, pre); err != nil {
@@ -81,6 +82,9 @@ func convert(s *ruleset, o Options) (*Result, error) {
 	c.besides()
 	if c.room <= 0 {
 		return nil, fmt.Errorf("%s: more than %d rules when chains and maps are written out", o.File, maxRules)
+	}
+	if c.wide <= 0 {
+		return nil, fmt.Errorf("%s: more than %d addresses and ports when rules are written out with the sets that they name", o.File, maxWide)
 	}
 	return c.write()
 }
@@ -101,7 +105,8 @@ func (c *converter) written(chains []*chain, resolve func(*chain) func(*rule) co
 	emit := func(x flat) bool {
 		fs = append(fs, x)
 		c.room--
-		return c.room > 0
+		c.wide -= x.cond.ranges()
+		return c.room > 0 && c.wide > 0
 	}
 	stage = func(i int, outer cond, by *rule, explicit bool) {
 		if i == len(chains) {
@@ -123,7 +128,7 @@ func (c *converter) written(chains []*chain, resolve func(*chain) func(*rule) co
 			}
 			stage(i+1, m, policy, explicit)
 		}
-		f := &flattener{chains: c.set.chains, resolve: resolve(ch), left: &c.room, rules: c.met, emit: emit}
+		f := &flattener{chains: c.set.chains, resolve: resolve(ch), left: &c.room, wide: &c.wide, rules: c.met, emit: emit}
 		f.note = func(r *rule, why string, e Effect) { c.note(r, cond{}, why, e) }
 		f.accept = func(m cond, r *rule) { stage(i+1, m, r, true) }
 		f.chain(ch, 0, outer, 0, func(m cond) { end(m, true) }, explicit)
@@ -168,9 +173,10 @@ func (c *converter) counts(d design, r *rule) {
 	c.designed[d][r] = true
 }
 
-// look counts a comparison, and reports whether there may be more.
-func (c *converter) look() bool {
-	c.looks--
+// look counts comparisons of n conditions like one with another, by the ranges that these have, and reports
+// whether there may be more.
+func (c *converter) look(n int, a, b *cond) bool {
+	c.looks -= n * (1 + (a.ranges()+b.ranges())/16)
 	return c.looks > 0
 }
 

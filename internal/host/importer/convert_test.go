@@ -313,37 +313,6 @@ func TestImportMangled(t *testing.T) {
 	}
 }
 
-func FuzzNFT(f *testing.F) {
-	for _, x := range fixtures[:2] {
-		f.Add(read(f, x.file))
-	}
-	f.Add([]byte(`{"nftables":[{"chain":{"family":"ip","table":"t","name":"c","type":"filter","hook":"forward"}},{"rule":{"family":"ip","table":"t","chain":"c","handle":1,"comment":"a\u2028b\"","expr":[{"vmap":{"key":{"concat":[{"meta":{"key":"iifname"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"data":{"set":[[{"concat":["a",{"range":[1,2]}]},{"accept":null}]]}}}]}}]}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := NFT(b, Options{File: "fuzz", LAN: "lan", WAN: "wan", Partial: true})
-		result(t, r, err)
-	})
-}
-
-func FuzzIPTables(f *testing.F) {
-	f.Add(read(f, "office.iptables"))
-	sets, err := filepath.Glob("testdata/real/*/rules.v4")
-	if err != nil || len(sets) == 0 {
-		f.Fatalf("no real rule sets: %v", err)
-	}
-	for _, name := range sets {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-	f.Add([]byte("*nat\n:PREROUTING ACCEPT\n-A PREROUTING -p tcp -m multiport ! --dports 1,2:3 -j DNAT --to-destination 1.2.3.4-1.2.3.5:1-2\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := IPTables(b, Options{File: "fuzz", LAN: "lan", WAN: "wan", Partial: true})
-		result(t, r, err)
-	})
-}
-
 // TestRepair: an entry that cannot be in a policy is left out with a note, unless it
 // is a rule that denies.
 func TestRepair(t *testing.T) {

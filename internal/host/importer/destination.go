@@ -81,7 +81,7 @@ func (c *converter) left(x cond, others []cond) (parts []cond, ok bool) {
 	parts = []cond{x}
 	for i := range others {
 		t := &others[i]
-		if !c.look() {
+		if !c.look(len(parts), &x, t) {
 			return nil, false
 		}
 		if !slices.ContainsFunc(parts, func(p cond) bool { return p.meets(t) }) {

@@ -26,13 +26,15 @@ type flattener struct {
 	accept  func(c cond, r *rule)
 	note    func(r *rule, why string, e Effect)
 	left    *int // entries that may still be written
+	wide    *int // ranges that these may still have
 	rules   map[*rule]cond
 }
 
 // spend counts work, and reports whether there may be more.
-func (f *flattener) spend() bool {
+func (f *flattener) spend(c *cond) bool {
 	*f.left--
-	return *f.left > 0
+	*f.wide -= c.ranges()
+	return *f.left > 0 && *f.wide > 0
 }
 
 // next writes what follows for the packets that a condition describes.
@@ -46,7 +48,7 @@ func (f *flattener) chain(ch *chain, from int, outer cond, depth int, then next,
 		r := &ch.rules[i]
 		own := f.resolve(r)
 		m := outer.and(own)
-		if !f.spend() {
+		if !f.spend(&m) {
 			return
 		}
 		if f.rules != nil && !m.never {

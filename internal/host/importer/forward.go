@@ -117,7 +117,7 @@ func (c *converter) forward(post []flat) {
 			break
 		}
 		c.seen[it.rule] = c.seen[it.rule] || !it.tail
-		if len(kept) < 2000 && slices.ContainsFunc(kept, func(k item) bool { return c.look() && k.cond.holds(&it.cond) }) {
+		if len(kept) < 2000 && slices.ContainsFunc(kept, func(k item) bool { return c.look(1, &k.cond, &it.cond) && k.cond.holds(&it.cond) }) {
 			continue
 		}
 		kept = append(kept, *it)
@@ -160,7 +160,7 @@ func (c *converter) sameBelow(below []item, it *item) bool {
 		return false // shows what is meant
 	}
 	for i := range below {
-		if !c.look() || below[i].action != it.action && below[i].cond.meets(&it.cond) {
+		if !c.look(1, &below[i].cond, &it.cond) || below[i].action != it.action && below[i].cond.meets(&it.cond) {
 			return false
 		}
 	}
@@ -191,7 +191,7 @@ func (c *converter) leaveOut(items []item, after string) {
 // decided reports whether items before one leave nothing of it.
 func (c *converter) decided(before []item, about *cond) bool {
 	for i := range before {
-		if !c.look() {
+		if !c.look(1, &before[i].cond, about) {
 			return false
 		}
 		if before[i].why == "" && before[i].cond.holds(about) {
@@ -209,7 +209,7 @@ func (c *converter) otherwise(items []item, about cond, accepted bool, after str
 		it := &items[i]
 		var rest []cond
 		for _, l := range left {
-			if !c.look() {
+			if !c.look(1, &it.cond, &l) {
 				return true
 			}
 			if !it.cond.meets(&l) {
@@ -253,7 +253,7 @@ func (c *converter) accepted(items []item, about cond) (acc []cond) {
 			}
 			rest = append(rest, l.minus(x)...)
 		}
-		if left = rest; len(left) == 0 || len(left) > 200 || !c.look() {
+		if left = rest; len(left) == 0 || len(left) > 200 || !c.look(len(left), &left[0], &x) {
 			return acc
 		}
 	}
@@ -290,7 +290,7 @@ func (c *converter) later(items, before []item) {
 			parts = append(parts, it.cond.and(s))
 		}
 		for j := range before[:i] {
-			if before[j].why == "" && len(parts) < 300 && c.look() {
+			if before[j].why == "" && len(parts) > 0 && len(parts) < 300 && c.look(len(parts), &parts[0], &before[j].cond) {
 				parts = subtract(parts, []cond{before[j].cond})
 			}
 		}

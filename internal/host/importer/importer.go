@@ -46,7 +46,9 @@ const (
 	maxDepth   = 16        // of jumps
 	maxRanges  = 10_000    // of one condition
 	maxItem    = 4 << 20   // bytes of one rule, set or chain
-	maxLooks   = 4_000_000 // of one rule at another
+	maxLooks   = 8_000_000 // of one rule at another
+	maxWide    = 4_000_000 // ranges in the conditions of all that is written out
+	maxNotes   = 20_000    // about what is not understood
 	maxShorten = 160
 )
 

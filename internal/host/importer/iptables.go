@@ -3,10 +3,14 @@ package importer
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 )
+
+// maxLine is the length of the longest line of iptables-save that is read.
+const maxLine = 1 << 20
 
 // IPTables reads what iptables-save prints.
 func IPTables(src []byte, o Options) (*Result, error) {
@@ -14,15 +18,19 @@ func IPTables(src []byte, o Options) (*Result, error) {
 		return nil, fmt.Errorf("%s: %d bytes; at most %d are read", o.File, len(src), MaxBytes)
 	}
 	p := &iptablesParser{set: &ruleset{chains: map[string]*chain{}}, seen: map[string]bool{}}
+	src, err := plain(src)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.File, err)
+	}
 	sc := bufio.NewScanner(bytes.NewReader(src))
-	sc.Buffer(nil, 1<<20)
+	sc.Buffer(nil, maxLine)
 	n := 0
-	for sc.Scan() {
+	for p.wrong == "" && sc.Scan() {
 		n++
 		p.line(n, strings.TrimSpace(sc.Text()))
 	}
-	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("%s:%d: %w", o.File, n+1, err)
+	if errors.Is(sc.Err(), bufio.ErrTooLong) {
+		return nil, fmt.Errorf("%s:%d: the line has more than %d bytes", o.File, n+1, maxLine)
 	}
 	if p.wrong != "" {
 		return nil, fmt.Errorf("%s:%s", o.File, p.wrong)
@@ -108,6 +116,10 @@ func (p *iptablesParser) line(n int, s string) {
 }
 
 func (p *iptablesParser) note(place, text, why string, e Effect) {
+	if len(p.set.notes) >= maxNotes {
+		p.wrong = fmt.Sprintf("%s: more than %d lines that are not understood: want the output of iptables-save", strings.TrimPrefix(place, "line "), maxNotes)
+		return
+	}
 	p.set.notes = append(p.set.notes, Note{Place: place, Text: shorten(text), Why: why, Effect: e, Packets: everything})
 }
 

@@ -63,8 +63,12 @@ func processorTime(t *testing.T) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// TestManyRules: a rule set of six times as many rules takes no more than eighteen times the processor time,
-// and one of 6 MB no more than 20 s of it.
+// mostTimes is how much longer six times as many rules may take.
+const mostTimes = 9
+
+// TestManyRules: a rule set of six times as many rules takes no more than nine times the processor time, and
+// one of 6 MB no more than 20 s of it. What else the machine does makes each of them slower, never faster: the
+// least of some runs counts.
 func TestManyRules(t *testing.T) {
 	for name, of := range manyRules {
 		used := func(n int) (d time.Duration, size int) {
@@ -83,10 +87,21 @@ func TestManyRules(t *testing.T) {
 			}
 			return d, len(src)
 		}
-		few, _ := used(2000)
-		many, size := used(12000)
-		t.Logf("%s: 2,000 rules %v, 12,000 (%d bytes) %v", name, few, size, many)
-		if many > 18*max(few, 20*time.Millisecond) || many*time.Duration(6<<20)/time.Duration(size) > 20*time.Second {
+		var few, many time.Duration
+		var size int
+		for i := range 5 {
+			f, _ := used(2000)
+			m, n := used(12000)
+			if i == 0 {
+				few, many, size = f, m, n
+			}
+			few, many = min(few, f), min(many, m)
+			if many <= mostTimes*few {
+				break
+			}
+		}
+		t.Logf("%s: 2,000 rules %v, 12,000 (%d bytes) %v, %.1f times", name, few, size, many, float64(many)/float64(few))
+		if many > mostTimes*max(few, 10*time.Millisecond) || many*time.Duration(6<<20)/time.Duration(size) > 20*time.Second {
 			t.Errorf("%s: 2,000 rules take %v, 12,000 (%d bytes) %v", name, few, size, many)
 		}
 	}

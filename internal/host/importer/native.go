@@ -22,6 +22,10 @@ func IsJSON(src []byte) bool {
 // NFTAny reads nft's JSON or its own language, which nft itself reads in a network
 // namespace of its own: what the host has there is neither seen nor changed.
 func NFTAny(src []byte, o Options) (*Result, error) {
+	src, err := plain(src)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.File, err)
+	}
 	if IsJSON(src) {
 		return NFT(src, o)
 	}

@@ -58,7 +58,10 @@ func (p *nftParser) read(src []byte, o Options) (*Result, error) {
 		}
 	}
 	if p.left <= 0 {
-		return nil, fmt.Errorf("%s: more than %d rules when maps are written out", o.File, maxRules)
+		return nil, fmt.Errorf("%s: more than %d rules when maps and sets are written out", o.File, maxRules)
+	}
+	if len(p.set.notes) > maxNotes {
+		return nil, fmt.Errorf("%s: more than %d items that are not understood: want the output of nft -j list ruleset", o.File, maxNotes)
 	}
 	return convert(p.set, o)
 }
@@ -277,6 +280,9 @@ func (p *nftParser) match(table, op string, left, right any) []cond {
 		return []cond{{hard: []string{"operator " + shorten(op)}}}
 	}
 	values, ok := p.elements(table, right)
+	if p.left -= len(values) / 64; p.left <= 0 {
+		return nil // the caller gives up
+	}
 	if !ok {
 		return []cond{{hard: []string{"set " + shorten(fmt.Sprint(right))}}}
 	}

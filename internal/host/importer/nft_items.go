@@ -77,6 +77,10 @@ func (p *nftParser) namedSet(kind string, raw json.RawMessage, item int) {
 	if !some {
 		elem = []any{}
 	}
+	if _, isList := elem.([]any); !isList {
+		p.note(item, kind+" "+string(raw), "its elements are no list; rules that use it are listed separately", Nothing)
+		return
+	}
 	p.sets[n.key()+" "+n.name] = elem
 }
 

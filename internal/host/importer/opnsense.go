@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -14,14 +15,26 @@ func OPNsense(src []byte, o Options) (*Result, error) {
 	if len(src) > MaxBytes {
 		return nil, fmt.Errorf("%s: %d bytes; at most %d are read", o.File, len(src), MaxBytes)
 	}
+	src, err := plain(src)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.File, err)
+	}
 	root, err := parseXML(src)
 	if err != nil {
 		return nil, fmt.Errorf("%s: not a config.xml: %w", o.File, err)
 	}
+	if root.name == "pfsense" {
+		return nil, fmt.Errorf("%s: it is of pfSense, which is not read: its config.xml looks like OPNsense's, and does not mean the same "+
+			"(an empty <disabled/>, the default of floating rules, aliases, reflection); write its rules as a policy, which thurward init begins", o.File)
+	}
 	if root.name != "opnsense" {
 		return nil, fmt.Errorf("%s: its root is %q, not opnsense", o.File, shorten(root.name))
 	}
-	p := &pfParser{root: root, set: &ruleset{chains: map[string]*chain{}}, aliases: map[string]*xmlNode{}, groups: map[string][]string{}}
+	p := &pfParser{root: root, set: &ruleset{chains: map[string]*chain{}}, aliases: map[string]*xmlNode{}, groups: map[string][]string{},
+		ifs: map[string]*xmlNode{}, known: map[string]aliased{}}
+	if n := len(root.child("interfaces").children); n > maxInterfaces {
+		return nil, fmt.Errorf("%s: %d interfaces; at most %d are read", o.File, n, maxInterfaces)
+	}
 	p.interfaces(&o)
 	p.readAliases()
 	p.chains()
@@ -35,7 +48,10 @@ type pfParser struct {
 	root    *xmlNode
 	set     *ruleset
 	aliases map[string]*xmlNode
-	groups  map[string][]string     // of interfaces
+	groups  map[string][]string // of interfaces
+	orders  map[string]int      // of groups
+	ifs     map[string]*xmlNode
+	known   map[string]aliased      // aliases that have been read
 	nets    map[string]netip.Prefix // of interfaces, with the router's address
 	lan     string
 	wan     string
@@ -49,10 +65,13 @@ func (p *pfParser) note(e *xmlNode, text, why string, effect Effect) {
 // interfaces reads the interfaces, by the names that rules give them: lan, wan,
 // opt1. The options may name them so, by their device or by their description.
 func (p *pfParser) interfaces(o *Options) {
-	p.nets = map[string]netip.Prefix{}
+	p.nets, p.orders = map[string]netip.Prefix{}, map[string]int{}
 	l := &Links{}
 	names := map[string]string{}
 	for _, i := range p.root.child("interfaces").children {
+		if p.ifs[i.name] == nil {
+			p.ifs[i.name] = i
+		}
 		if !i.on("enable") || i.on("virtual") {
 			continue
 		}
@@ -60,7 +79,7 @@ func (p *pfParser) interfaces(o *Options) {
 		link := Link{Name: i.name}
 		if pre, err := netip.ParsePrefix(i.child("ipaddr").text + "/" + i.child("subnet").text); err == nil && pre.Addr().Is4() {
 			p.nets[i.name] = pre
-			link.Addresses = []netip.Prefix{pre}
+			link.Addresses = append([]netip.Prefix{pre}, p.virtual(i.name)...)
 		}
 		l.Interfaces = append(l.Interfaces, link)
 	}
@@ -85,6 +104,9 @@ func (p *pfParser) interfaces(o *Options) {
 		}
 	}
 	for _, r := range p.root.child("staticroutes").all("route") {
+		if r.on("disabled") && r.child("disabled").text != "" || r.child("network").text == "" || strings.Contains(r.child("network").text, ":") {
+			continue
+		}
 		p.note(r, "route "+r.child("network").text, "thurward has no routes: hosts of that network are not reached, and what comes from them is dropped as martian", Stricter)
 	}
 	if e := p.root.child("system", "disablefilter"); e.name != "" {
@@ -92,6 +114,7 @@ func (p *pfParser) interfaces(o *Options) {
 			"what is imported are its rules", Stricter)
 	}
 	for _, g := range p.root.child("ifgroups").all("ifgroupentry") {
+		p.orders[g.child("ifname").text], _ = strconv.Atoi(g.child("sequence").text)
 		p.groups[g.child("ifname").text] = strings.Fields(strings.ReplaceAll(g.child("members").text, ",", " "))
 	}
 	if o.Links == nil {
@@ -116,22 +139,55 @@ func (p *pfParser) words(a *xmlNode) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == '\n' || r == ',' || r == '\t' || r == '\r' })
 }
 
-// addresses returns what a word says about addresses.
-func (p *pfParser) addresses(w string, depth int) (spans, bool) {
-	if a, ok := p.aliases[w]; ok {
-		kind := a.child("type").text
-		if depth > 8 || a.has("enabled") && !a.on("enabled") || !slices.Contains([]string{"host", "network", "networkgroup"}, kind) {
+// maxInterfaces is how many interfaces a configuration may have.
+const maxInterfaces = 1000
+
+// virtual returns the virtual addresses of an interface.
+func (p *pfParser) virtual(name string) (ps []netip.Prefix) {
+	for _, v := range p.root.child("virtualip").all("vip") {
+		pre, err := netip.ParsePrefix(v.child("subnet").text + "/" + v.child("subnet_bits").text)
+		if err == nil && pre.Addr().Is4() && v.child("interface").text == name {
+			ps = append(ps, pre)
+		}
+	}
+	return ps
+}
+
+// An aliased is what an alias stands for.
+type aliased struct {
+	of spans
+	ok bool // false while it is read: an alias of itself is not understood
+}
+
+// alias returns what an alias of some kinds stands for. It is read once.
+func (p *pfParser) alias(a *xmlNode, kinds []string, read func(string) (spans, bool)) (spans, bool) {
+	key := kinds[0] + " " + a.child("name").text
+	if x, done := p.known[key]; done {
+		return x.of, x.ok
+	}
+	p.known[key] = aliased{}
+	if a.has("enabled") && !a.on("enabled") || !slices.Contains(kinds, a.child("type").text) {
+		return nil, false
+	}
+	out := spans{}
+	for _, v := range p.words(a) {
+		s, ok := read(v)
+		if !ok || len(out) > maxRanges {
 			return nil, false
 		}
-		out := spans{}
-		for _, v := range p.words(a) {
-			s, ok := p.addresses(v, depth+1)
-			if !ok || len(out) > maxRanges {
-				return nil, false
-			}
-			out = append(out, s...)
+		if out = append(out, s...); len(out) > 2*maxRanges {
+			out = out.normal()
 		}
-		return out.normal(), true
+	}
+	x := aliased{out.normal(), true}
+	p.known[key] = x
+	return x.of, x.ok
+}
+
+// addresses returns what a word says about addresses.
+func (p *pfParser) addresses(w string) (spans, bool) {
+	if a, ok := p.aliases[w]; ok {
+		return p.alias(a, []string{"host", "network", "networkgroup"}, p.addresses)
 	}
 	if name, ok := strings.CutPrefix(w, "__"); ok { // made by itself of an interface
 		if net, known := p.nets[strings.TrimSuffix(name, "_network")]; known {
@@ -160,20 +216,9 @@ func (p *pfParser) addresses(w string, depth int) (spans, bool) {
 }
 
 // ports returns what a word says about ports.
-func (p *pfParser) ports(w string, depth int) (spans, bool) {
+func (p *pfParser) ports(w string) (spans, bool) {
 	if a, ok := p.aliases[w]; ok {
-		if depth > 8 || a.child("type").text != "port" || a.has("enabled") && !a.on("enabled") {
-			return nil, false
-		}
-		out := spans{}
-		for _, v := range p.words(a) {
-			s, ok := p.ports(v, depth+1)
-			if !ok || len(out) > maxRanges {
-				return nil, false
-			}
-			out = append(out, s...)
-		}
-		return out.normal(), true
+		return p.alias(a, []string{"port"}, p.ports)
 	}
 	lo, hi, isRange := strings.Cut(strings.Replace(w, ":", "-", 1), "-")
 	if isRange && lo == "any" {
@@ -217,7 +262,7 @@ func (p *pfParser) end(r *rule, e *xmlNode, src bool) string {
 	}
 	if v != "" && v != "any" {
 		words += " port " + v
-		if s, ok := p.ports(v, 0); ok {
+		if s, ok := p.ports(v); ok {
 			r.also(withSet(port, s))
 		} else {
 			r.cannot("port " + v)
@@ -259,7 +304,7 @@ func (p *pfParser) whom(r *rule, what string, field int, not bool) {
 		}
 		s = spans{}
 		for _, w := range list {
-			one, ok := p.addresses(w, 0)
+			one, ok := p.addresses(w)
 			if net, known := p.nets[w]; known {
 				one, ok = spans{prefixSpan(net)}, true
 			}

@@ -10,7 +10,7 @@ import (
 // bogus are sources that nobody on the Internet has (RFC 6890), and private those of
 // networks inside.
 var (
-	private = []string{"10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"}
+	private = []string{"10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"}
 	bogus   = []string{"0.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.0.2.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3"}
 )
 
@@ -104,7 +104,7 @@ func anys(ws []string) (out []any) {
 func (p *pfParser) on(r *rule, names string) (group bool) {
 	var all []string
 	for _, n := range strings.FieldsFunc(names, func(c rune) bool { return c == ',' || c == ' ' }) {
-		group = group || p.root.child("interfaces", n, "type").text == "group"
+		group = group || p.ifs[n] != nil && p.ifs[n].child("type").text == "group"
 		if m, ok := p.groups[n]; ok {
 			all, group = append(all, m...), true
 		} else {
@@ -127,8 +127,8 @@ func (p *pfParser) disabled(e *xmlNode) bool {
 
 // off reports whether a rule is for an interface that is switched off.
 func (p *pfParser) off(e *xmlNode) bool {
-	i := p.root.child("interfaces", e.child("interface").text)
-	return i.name != "" && !i.on("enable")
+	i := p.ifs[e.child("interface").text]
+	return i != nil && !i.on("enable")
 }
 
 // protocol adds the condition on the IP version and the protocol.
@@ -269,7 +269,7 @@ func (p *pfParser) forwards(to, rules *chain) {
 // server reads where a forward leads to. A range of ports begins with the port
 // that is given.
 func (p *pfParser) server(r *rule, target, port string) {
-	s, ok := p.addresses(target, 0)
+	s, ok := p.addresses(target)
 	if !ok || len(s) != 1 {
 		r.cannot("target " + target)
 		return
@@ -278,7 +278,7 @@ func (p *pfParser) server(r *rule, target, port string) {
 	if port == "" {
 		return
 	}
-	to, ok := p.ports(port, 0)
+	to, ok := p.ports(port)
 	if !ok || len(to) != 1 || to[0].lo == 0 {
 		r.cannot("local-port " + port)
 		return
@@ -325,7 +325,7 @@ func (p *pfParser) outbound(to *chain) {
 			r.text = fmt.Sprintf("nat on %s%s from %s to %s -> %s", e.child("interface").text, proto, from, dst, target)
 			for name, field := range map[string]int{"sourceport": fSport, "dstport": fPort} {
 				if v := e.child(name).text; v != "" {
-					if s, ok := p.ports(v, 0); ok {
+					if s, ok := p.ports(v); ok {
 						r.also(withSet(field, s))
 					} else {
 						r.cannot(name + " " + v)
@@ -357,7 +357,7 @@ func (p *pfParser) outbound(to *chain) {
 
 // translated reads what sources become.
 func (p *pfParser) translated(r *rule, e *xmlNode, target string) {
-	switch a, ok := p.addresses(target, 0); {
+	switch a, ok := p.addresses(target); {
 	case e.on("nonat"):
 		r.do.kind = "accept"
 	case target == "" || target == p.wan+"ip":
@@ -367,7 +367,7 @@ func (p *pfParser) translated(r *rule, e *xmlNode, target string) {
 		r.cannot("target " + target)
 	}
 	if v := e.child("natport").text; v != "" {
-		if s, ok := p.ports(v, 0); ok && len(s) == 1 {
+		if s, ok := p.ports(v); ok && len(s) == 1 {
 			r.do.ports = s
 		} else {
 			r.cannot("natport " + v)
@@ -392,7 +392,7 @@ func (p *pfParser) oneToOne(pre, post *chain) {
 			inside := e.child("source").child("address").text
 			in.text = fmt.Sprintf("binat on %s %s <-> %s", e.child("interface").text, inside, e.child("external").text)
 			out.text = in.text
-			host, ok := p.addresses(inside, 0)
+			host, ok := p.addresses(inside)
 			p.end(&in, e.child("destination"), true) // who may come from there
 			p.end(&out, e.child("destination"), false)
 			if err != nil || !ext.Is4() || !ok || len(host) != 1 || host[0].lo != host[0].hi || e.child("type").text == "nat" {

@@ -100,15 +100,6 @@ func TestOPNsenseUnknown(t *testing.T) {
 	}
 }
 
-func FuzzOPNsense(f *testing.F) {
-	f.Add(read(f, "opnsense.xml"))
-	f.Add([]byte("<opnsense><interfaces><lan><enable/><ipaddr>10.0.0.1</ipaddr><subnet>33</subnet></lan></interfaces><nat><outbound><mode>advanced</mode><rule><target>1.2.3.4-1.2.3.9</target></rule></outbound></nat></opnsense>"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := OPNsense(b, Options{File: "fuzz", Partial: true})
-		result(t, r, err)
-	})
-}
-
 // TestOPNsenseFull imports a configuration with each construct that the importer knows of, in the structure
 // that OPNsense 25 keeps, and asks the policy about packets.
 func TestOPNsenseFull(t *testing.T) {

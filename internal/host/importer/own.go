@@ -109,7 +109,7 @@ const unknownDNS = "whether the router answers the DNS of the LAN is not known: 
 func (c *converter) undecided(list []item, about cond) []cond {
 	left := []cond{about}
 	for i := range list {
-		if list[i].why == "" && len(left) < 200 && c.look() {
+		if list[i].why == "" && len(left) > 0 && len(left) < 200 && c.look(len(left), &left[0], &list[i].cond) {
 			left = subtract(left, []cond{list[i].cond})
 		}
 	}

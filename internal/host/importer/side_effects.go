@@ -10,7 +10,7 @@ func (c *converter) untracked(r *rule) {
 	about.hard, about.masks[fState] = nil, stUntracked
 	left := []cond{about}
 	for _, f := range c.written(c.through(), c.resolver, cond{}) {
-		if f.do.kind == "none" || len(left) == 0 || len(left) > 200 || !c.look() {
+		if f.do.kind == "none" || len(left) == 0 || len(left) > 200 || !c.look(len(left), &left[0], &f.cond) {
 			continue
 		}
 		x := f.cond
@@ -60,7 +60,7 @@ func (c *converter) intercepts() {
 				rest = append(rest, l.minus(it.cond)...)
 			}
 		}
-		if left = rest; len(left) == 0 || len(left) > 200 || !c.look() {
+		if left = rest; len(left) == 0 || len(left) > 200 || !c.look(len(left), &left[0], &it.cond) {
 			break
 		}
 	}
@@ -112,7 +112,7 @@ func (c *converter) tells(list []flat, told cond) bool {
 			}
 			rest = append(rest, l.minus(x)...)
 		}
-		if left = rest; len(left) == 0 || len(left) > 200 || !c.look() {
+		if left = rest; len(left) == 0 || len(left) > 200 || !c.look(len(left), &left[0], &x) {
 			break
 		}
 	}

@@ -60,6 +60,9 @@ func (c *converter) write() (*Result, error) {
 	if c.res.YAML, err = policy.Document(policy.Mapping(false, root...), head...); err != nil {
 		return nil, fmt.Errorf("%s: writing the policy: %w", c.o.File, err)
 	}
+	if n := len(c.res.YAML); n > policy.MaxBytes {
+		return nil, fmt.Errorf("%s: the policy has %d bytes when all rules and sets are written out; at most %d are read", c.o.File, n, policy.MaxBytes)
+	}
 	// The result is a valid policy, or an error says why not.
 	if p, ds := policy.Load("the result", c.res.YAML); p == nil {
 		for _, d := range ds {

@@ -17,6 +17,7 @@ type xmlNode struct {
 	text     string
 	children []*xmlNode
 	read     bool
+	parts    strings.Builder // of the text
 }
 
 const maxElements = 500_000
@@ -24,6 +25,7 @@ const maxElements = 500_000
 // parseXML reads a document with one element at its root.
 func parseXML(src []byte) (*xmlNode, error) {
 	d := xml.NewDecoder(bytes.NewReader(src))
+	d.CharsetReader = charsetReader
 	root := &xmlNode{}
 	open := []*xmlNode{root}
 	n := 0
@@ -46,11 +48,12 @@ func parseXML(src []byte) (*xmlNode, error) {
 			top.children = append(top.children, e)
 			open = append(open, e)
 		case xml.EndElement:
-			top.text = strings.TrimSpace(top.text)
+			top.text = strings.TrimSpace(top.parts.String())
+			top.parts.Reset()
 			open = open[:len(open)-1]
 		case xml.CharData:
 			if len(open) > 1 {
-				top.text += string(t)
+				top.parts.Write(t)
 			}
 		}
 	}
