@@ -76,9 +76,27 @@ var classes = []class{
 			return s.in == c.g.wan && c.a.own(s.sent.dst) && c.a.behind(s.sent.dst) != c.g.wan &&
 				s.t.reason == verdict.Martian
 		}},
-	{"no such service", "the firewall has no service but ping, and DNS at its address on the LAN",
+	{"ports without a service", "the firewall's own address, a TCP or UDP port: it has DNS at its LAN address, and no other service",
 		[]pair{{arrived, dropped}, {arrived, refused}, {refused, dropped}},
-		func(c *comparison, s *step) bool { return s.kind == answer && c.a.own(s.sent.dst) && !c.service(s) }},
+		func(c *comparison, s *step) bool {
+			d := &s.sent
+			if d.proto != packet.TCP && d.proto != packet.UDP || !c.atOwnPort(s) || s.loose {
+				return false
+			}
+			// What Linux was asked for and what its rules let arrive are one address and port, unless it redirects.
+			return s.k.fate != arrived || s.k.port == d.dport || s.k.port != 53
+		}},
+	{"packets of no connection to itself", "segments and fragments of no connection to its own address end there",
+		[]pair{{arrived, dropped}, {arrived, refused}, {refused, dropped}},
+		func(c *comparison, s *step) bool {
+			return s.loose && c.atOwnPort(s) && (s.sent.proto == packet.TCP || s.sent.proto == packet.UDP)
+		}},
+	{"ping of other own addresses", "ping is answered at the address of the side that it comes from",
+		[]pair{{arrived, dropped}, {arrived, refused}, {refused, dropped}},
+		func(c *comparison, s *step) bool {
+			return s.sent.proto == packet.ICMP && s.sent.typ == packet.EchoRequest && c.a.own(s.sent.dst) &&
+				c.a.behind(s.sent.dst) != s.in
+		}},
 	{"services that tell", "a rule that rejects what the LAN sends does so for the firewall's own addresses, too",
 		[]pair{{dropped, refused}},
 		func(c *comparison, s *step) bool { return s.in == c.g.lan && c.a.own(s.sent.dst) && !c.service(s) }},
@@ -109,6 +127,12 @@ func (c *comparison) service(s *step) bool {
 		return s.in == c.g.lan && (here && s.sent.dport == 53 || s.k.port == 53)
 	}
 	return false
+}
+
+// atOwnPort reports whether a packet is for an address of the firewall's, and there for a port at which it has
+// no service: any but that of DNS at the address of the LAN, asked from there.
+func (c *comparison) atOwnPort(s *step) bool {
+	return c.a.own(s.sent.dst) && !c.service(s)
 }
 
 // translated reports whether source NAT covers a host.
@@ -150,8 +174,8 @@ func (c *comparison) excuse(s *step) string {
 		return ""
 	}
 	at := pair{s.k.fate, s.t.fate}
-	for i := range classes {
-		if x := &classes[i]; slices.Contains(x.pairs, at) && x.is(c, s) {
+	for i := range c.excuses {
+		if x := &c.excuses[i]; slices.Contains(x.pairs, at) && x.is(c, s) {
 			return x.row(at)
 		}
 	}

@@ -38,13 +38,14 @@ type places map[string][]importer.Packet
 
 // A comparison is of one rule set.
 type comparison struct {
-	a      *about
-	k      *kernel
-	g      *guard
-	notes  []importer.Note
-	tally  tally
-	probes int
-	found  map[string]*step // silent differences by signature, an example of each
+	a       *about
+	k       *kernel
+	g       *guard
+	notes   []importer.Note
+	tally   tally
+	probes  int
+	excuses []class          // what is no silent difference
+	found   map[string]*step // silent differences by signature, an example of each
 }
 
 // A tally counts packets.

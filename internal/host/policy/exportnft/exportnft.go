@@ -186,8 +186,22 @@ func (w *writer) accepted() {
 		}
 		w.line(2, "iifname %q ct direction original ct status & dnat == 0 %sfib daddr type != local counter drop comment \"untranslated destination\"", w.wan, s)
 	}
+	w.line(2, "fib daddr type local icmp type echo-request accept")
+	if len(w.p.DNS.Upstreams) > 0 {
+		w.line(2, "iifname %q fib daddr type local meta l4proto { tcp, udp } th dport 53 accept", w.lan)
+	}
+	w.verdict("fib daddr type local counter %s comment \"no such service\"", w.refuse())
 	w.line(2, "accept")
 	w.line(1, "}")
+}
+
+// refuse is what becomes of a packet for the firewall itself that rules accept and no service takes: it is
+// denied as by default.
+func (w *writer) refuse() ruleset.Action {
+	if w.p.Defaults.Action == ruleset.Reject {
+		return ruleset.Reject
+	}
+	return ruleset.Deny
 }
 
 // hidden returns the hosts whose sources are translated.
@@ -264,10 +278,12 @@ func (w *writer) input() {
 	w.line(2, "iifname %q ip saddr != %v counter drop comment \"martian\"", w.lan, lan.Masked())
 	w.line(2, "iifname %q ip saddr %v counter drop comment \"martian\"", w.wan, lan.Masked())
 	w.line(2, "iifname %q ip daddr %v counter drop comment \"martian\"", w.wan, lan.Addr())
-	w.line(2, "iifname %q ip daddr != %v counter drop comment \"no hairpin\"", w.lan, lan.Addr())
+	w.line(2, "meta l4proto icmp icmp type != echo-request counter drop")
+	w.verdict(fmt.Sprintf("iifname %q ip daddr != %v counter %%s comment \"no hairpin\"", w.lan, lan.Addr()), w.refuse())
 	w.line(2, "icmp type echo-request jump rules")
+	w.line(2, "iifname %q meta l4proto != tcp jump rules", w.wan)
+	w.line(2, "iifname %q jump rules comment \"what they accept is dropped where there is no service\"", w.lan)
 	if len(w.p.DNS.Upstreams) > 0 {
-		w.line(2, "iifname %q meta l4proto { tcp, udp } th dport 53 jump rules", w.lan)
 		w.lack("the DNS proxy: a name server on the router is asked in its place")
 	}
 	w.line(1, "}")
