@@ -12,20 +12,51 @@ import (
 	"github.com/thurward/thurward/internal/host/policy/compile"
 )
 
-// stored adds the rule sets that match a pattern to a corpus, whole and in parts of some lines, which are
-// sooner changed.
-func stored(f *testing.F, pattern string) {
-	f.Helper()
+// stored returns the rule sets that match a pattern.
+func stored(t testing.TB, pattern string) (sets [][]byte) {
+	t.Helper()
 	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
-		f.Fatalf("no rule sets: %s, %v", pattern, err)
+		t.Fatalf("no rule sets: %s, %v", pattern, err)
 	}
 	for _, name := range files {
 		b, err := os.ReadFile(name)
 		if err != nil {
-			f.Fatal(err)
+			t.Fatal(err)
 		}
-		f.Add(b)
+		sets = append(sets, b)
+	}
+	return sets
+}
+
+// short adds the stored rule sets of some KB to a corpus: longer ones take the fuzzer's time. TestStored has all.
+func short(f *testing.F, pattern string) {
+	n := 0
+	for _, b := range stored(f, pattern) {
+		if len(b) <= 6<<10 {
+			f.Add(b)
+			n++
+		}
+	}
+	if n == 0 {
+		f.Fatalf("none of %s is short", pattern)
+	}
+}
+
+// TestStored: what holds for fuzzed input holds for each stored rule set, whole and cut off anywhere.
+func TestStored(t *testing.T) {
+	for _, x := range []struct {
+		pattern string
+		read    func([]byte, Options) (*Result, error)
+		o       Options
+	}{{"testdata/real/*/rules.v4", IPTables, Options{LAN: "eth1", WAN: "eth0"}}, {"testdata/nft/*.json", NFT, Options{LAN: "eth1", WAN: "eth0"}},
+		{"testdata/*.xml", OPNsense, Options{}}, {"testdata/opnsense/*/config.xml", OPNsense, Options{}}} {
+		for _, b := range stored(t, x.pattern) {
+			imports(t, b, x.read, x.o)
+			for i := range 4 {
+				imports(t, b[:len(b)*(i+1)/5], x.read, x.o)
+			}
+		}
 	}
 }
 
@@ -36,15 +67,12 @@ var unread = regexp.MustCompile(`: ?(not the output of |not a config\.xml: |its 
 	`the policy has \d+ bytes|\d+: the (line has more than|output of ip6tables-save|table .* a second time)|` +
 	`it has zero bytes|UTF-16 of )`)
 
-// fuzzTime is how much processor time the import of a fuzzed input may take, which has no more than 128 KB.
+// fuzzTime is how much processor time the import of a fuzzed input may take.
 const fuzzTime = 10 * time.Second
 
 // imports is what holds for every input: no panic, bounded time, and with Partial a policy that loads and
 // compiles unless the input is none of the format or too large.
 func imports(t *testing.T, b []byte, read func([]byte, Options) (*Result, error), o Options) {
-	if len(b) > 128<<10 {
-		t.Skip("long: TestHostileRuleSets has these")
-	}
 	o.File, o.Partial = "fuzz", true
 	began := processorTime(t)
 	r, err := read(b, o)
@@ -76,14 +104,14 @@ func FuzzNFT(f *testing.F) {
 	for _, x := range fixtures[:2] {
 		f.Add(read(f, x.file))
 	}
-	stored(f, "testdata/nft/*.json")
+	short(f, "testdata/nft/*.json")
 	f.Add([]byte(`{"nftables":[{"chain":{"family":"ip","table":"t","name":"c","type":"filter","hook":"forward"}},{"rule":{"family":"ip","table":"t","chain":"c","handle":1,"comment":"a\u2028b\"","expr":[{"vmap":{"key":{"concat":[{"meta":{"key":"iifname"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"data":{"set":[[{"concat":["a",{"range":[1,2]}]},{"accept":null}]]}}}]}}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) { imports(t, b, NFT, Options{LAN: "eth1", WAN: "eth0"}) })
 }
 
 func FuzzIPTables(f *testing.F) {
 	f.Add(read(f, "office.iptables"))
-	stored(f, "testdata/real/*/rules.v4")
+	short(f, "testdata/real/*/rules.v4")
 	f.Add([]byte("*nat\n:PREROUTING ACCEPT\n-A PREROUTING -p tcp -m multiport ! --dports 1,2:3 -j DNAT --to-destination 1.2.3.4-1.2.3.5:1-2\n"))
 	f.Add([]byte("\xff\xfe*\x00n\x00a\x00t\x00\n\x00"))
 	f.Add([]byte("\xef\xbb\xbf*filter\r\n:FORWARD DROP [0:0]\r\n-A FORWARD -s 10.0.0.0/24 -j ACCEPT\r\nCOMMIT\r\n"))
@@ -91,7 +119,7 @@ func FuzzIPTables(f *testing.F) {
 }
 
 func FuzzOPNsense(f *testing.F) {
-	stored(f, "testdata/*.xml")
+	short(f, "testdata/*.xml")
 	f.Add([]byte("<opnsense><interfaces><lan><enable/><ipaddr>10.0.0.1</ipaddr><subnet>33</subnet></lan></interfaces><nat><outbound><mode>advanced</mode><rule><target>1.2.3.4-1.2.3.9</target></rule></outbound></nat></opnsense>"))
 	f.Fuzz(func(t *testing.T, b []byte) { imports(t, b, OPNsense, Options{}) })
 }

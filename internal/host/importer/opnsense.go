@@ -45,17 +45,18 @@ func OPNsense(src []byte, o Options) (*Result, error) {
 }
 
 type pfParser struct {
-	root    *xmlNode
-	set     *ruleset
-	aliases map[string]*xmlNode
-	groups  map[string][]string // of interfaces
-	orders  map[string]int      // of groups
-	ifs     map[string]*xmlNode
-	known   map[string]aliased      // aliases that have been read
-	nets    map[string]netip.Prefix // of interfaces, with the router's address
-	lan     string
-	wan     string
-	count   int
+	root       *xmlNode
+	set        *ruleset
+	aliases    map[string]*xmlNode
+	groups     map[string][]string // of interfaces
+	orders     map[string]int      // of groups
+	ifs        map[string]*xmlNode
+	known      map[string]aliased      // aliases that have been read
+	nets       map[string]netip.Prefix // of interfaces, with the router's address
+	lan        string
+	wan        string
+	count      int
+	registered []rule // of forwards
 }
 
 func (p *pfParser) note(e *xmlNode, text, why string, effect Effect) {

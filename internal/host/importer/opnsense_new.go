@@ -10,7 +10,25 @@ import (
 // of the others, before which they are asked. Those of several interfaces, or of none, are floating; in
 // each class the sequence decides.
 func (p *pfParser) newRules() (es []*xmlNode) {
-	list := p.root.child("OPNsense", "Firewall", "Filter", "rules").all("rule")
+	for _, e := range p.numbered("rules") {
+		o := oldForm(e)
+		n := len(strings.FieldsFunc(e.child("interface").text, func(r rune) bool { return r == ',' || r == ' ' }))
+		if n != 1 || e.on("interfacenot") {
+			o.children = append(o.children, &xmlNode{name: "floating", line: e.line, text: "1"})
+		}
+		if e.child("quick").name == "" {
+			o.children = append(o.children, &xmlNode{name: "quick", line: e.line, text: "1"})
+		}
+		es = append(es, o)
+	}
+	return es
+}
+
+// numbered returns the rules of a list that are switched on, in order of their sequence, which is 1 where
+// it is not given.
+func (p *pfParser) numbered(list string) []*xmlNode {
+	es := p.root.child("OPNsense", "Firewall", "Filter", list).all("rule")
+	es = slices.DeleteFunc(es, func(e *xmlNode) bool { return e.has("enabled") && !e.on("enabled") })
 	sequence := func(e *xmlNode) int {
 		n, err := strconv.Atoi(e.child("sequence").text)
 		if err != nil {
@@ -18,18 +36,32 @@ func (p *pfParser) newRules() (es []*xmlNode) {
 		}
 		return n
 	}
-	slices.SortStableFunc(list, func(a, b *xmlNode) int { return sequence(a) - sequence(b) })
-	for _, e := range list {
-		if !e.on("enabled") {
-			continue
+	slices.SortStableFunc(es, func(a, b *xmlNode) int { return sequence(a) - sequence(b) })
+	return es
+}
+
+// newNAT returns the rules of address translation that OPNsense keeps with the new rules, since 26.1 its only
+// ones, in the form of the others.
+func (p *pfParser) newNAT(list string) (es []*xmlNode) {
+	for _, e := range p.numbered(list) {
+		o := oldForm(e)
+		for _, side := range []struct{ end, name string }{{"source", "sourceport"}, {"destination", "dstport"}} {
+			end := o.child(side.end)
+			for i, c := range end.children {
+				if c.name == "port" {
+					end.children = slices.Delete(end.children, i, i+1)
+					o.children = append(o.children, &xmlNode{name: side.name, line: c.line, text: c.text})
+					break
+				}
+			}
 		}
-		es = append(es, oldForm(e))
+		es = append(es, o)
 	}
 	return es
 }
 
 // renamed are parts of new rules that have another name in the others.
-var renamed = map[string]string{"action": "type", "description": "descr", "replyto": "reply-to"}
+var renamed = map[string]string{"action": "type", "description": "descr", "replyto": "reply-to", "target_port": "natport"}
 
 // inOrder are parts of new rules that are no condition, whatever they say.
 var inOrder = []string{"enabled", "sequence", "sort_order", "prio_group", "categories", "state-policy", "overload"}
@@ -66,27 +98,19 @@ func oldForm(e *xmlNode) *xmlNode {
 		}
 		o.children = append(o.children, &xmlNode{name: name, line: e.line, text: c.text, children: c.children})
 	}
-	if n := len(strings.FieldsFunc(e.child("interface").text,
-		func(r rune) bool { return r == ',' || r == ' ' })); n != 1 {
-		o.children = append(o.children, leaf("floating", "1"))
-	}
-	if e.child("quick").name == "" {
-		o.children = append(o.children, leaf("quick", "1"))
-	}
 	o.children = append(o.children, ends["source"], ends["destination"])
 	return o
 }
 
 // reflects adds the interfaces from which a forward is for the hosts behind them, too: where it says so, or
-// where it says nothing and the system does not either.
-func (p *pfParser) reflects(r *rule, e *xmlNode) {
+// where it says nothing and that is usual.
+func (p *pfParser) reflects(r *rule, e *xmlNode, usually bool) {
 	v := e.child("natreflection").text
-	off := p.root.child("system", "disablenatreflection").text
 	switch {
 	case r.do.kind != "dnat" || v == "disable":
 		return
 	case v == "enable" || v == "purenat":
-	case (v == "" || v == "default") && (off == "" || off == "0"):
+	case (v == "" || v == "default") && usually:
 	case v == "" || v == "default":
 		return
 	default:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -26,29 +27,33 @@ func (p *pfParser) chains() {
 	p.forwards(pre, rules)
 	p.outbound(post)
 	p.oneToOne(pre, post)
-	var quick, slow [3][]rule // floating, of groups, of interfaces
+	var all []pfRule
 	for _, e := range append(p.newRules(), p.root.child("filter").all("rule")...) {
 		if p.count++; p.disabled(e) || p.count > maxRules || p.off(e) {
 			continue
 		}
-		r, class, isQuick, direction := p.filterRule(e)
-		if direction != "out" {
-			to := &quick
-			if !isQuick {
-				to = &slow
-			}
-			to[class] = append(to[class], r)
+		all = append(all, p.filterRule(e))
+	}
+	slices.SortStableFunc(all, func(a, b pfRule) int { return a.order - b.order })
+	var last []rule
+	for _, f := range all {
+		r := f.rule
+		switch {
+		case f.direction == "out":
+		case f.quick:
+			rules.rules = append(rules.rules, r)
+		default:
+			last = append(last, r)
 		}
-		if direction == "out" || direction == "any" {
+		if f.direction == "out" || f.direction == "any" {
 			r.cond.in, r.cond.out = nil, r.cond.in
-			out.rules = append(out.rules, r)
-			if !isQuick {
-				out.rules[len(out.rules)-1].cannot("not quick")
+			if !f.quick {
+				r.cannot("not quick")
 			}
+			out.rules = append(out.rules, r)
 		}
 	}
-	rules.rules = append(rules.rules, slices.Concat(quick[:]...)...)
-	last := slices.Concat(slow[:]...)
+	rules.rules = append(rules.rules, p.registered...)
 	slices.Reverse(last) // of those the last that matches decides
 	rules.rules = append(rules.rules, last...)
 	for hook, name := range map[string]string{"forward": "forward", "input": "input"} {
@@ -59,14 +64,22 @@ func (p *pfParser) chains() {
 	for _, c := range []*chain{rules, out, pre, post} {
 		p.set.add(c)
 	}
-	fw := p.root.child("OPNsense", "Firewall", "Filter")
-	for name, effect := range map[string]Effect{"snatrules": Differs, "onetoone": Stricter, "npt": Nothing} {
-		for _, e := range fw.child(name).all("rule") {
-			if e.on("enabled") {
-				p.note(e, name+" "+e.child("description").text, "rules of Firewall: Automation are not read", effect)
-			}
-		}
-	}
+}
+
+// The order in which classes of rules are asked.
+const (
+	pfFloating  = 200_000 // of several interfaces
+	pfGroup     = 300_000 // of groups, by their sequence
+	pfInterface = 400_000
+)
+
+// A pfRule is a rule of the filter: where it stands, whether the first that matches decides, and for which
+// direction it is.
+type pfRule struct {
+	rule      rule
+	order     int
+	quick     bool
+	direction string
 }
 
 // guards adds what interfaces block by themselves.
@@ -100,29 +113,43 @@ func anys(ws []string) (out []any) {
 	return out
 }
 
-// on adds the condition that a packet enters by one of some interfaces.
-func (p *pfParser) on(r *rule, names string) (group bool) {
+// on adds the condition that a packet enters by one of some interfaces. It returns the order of a group.
+func (p *pfParser) on(r *rule, names string, not bool) (order int) {
 	var all []string
+	order = pfInterface
 	for _, n := range strings.FieldsFunc(names, func(c rune) bool { return c == ',' || c == ' ' }) {
-		group = group || p.ifs[n] != nil && p.ifs[n].child("type").text == "group"
-		if m, ok := p.groups[n]; ok {
-			all, group = append(all, m...), true
-		} else {
-			all = append(all, n)
+		m, isGroup := p.groups[n]
+		if isGroup || p.ifs[n] != nil && p.ifs[n].child("type").text == "group" {
+			order = pfGroup + min(max(p.orders[n], 0), pfInterface-pfGroup-1)
 		}
+		if !isGroup {
+			m = []string{n}
+		}
+		all = append(all, m...)
 	}
-	if len(all) > 0 && names != "any" {
-		r.also(cond{in: []iface{{names: all}}})
+	switch {
+	case not && len(all) != 1:
+		r.cannot("another interface than " + names)
+	case len(all) > 0 && names != "any":
+		r.also(cond{in: []iface{{names: all, not: not}}})
 	}
-	return group
+	return order
 }
 
 // disabled reports whether a rule is switched off. An element without a value is that in some versions
 // and not in others: such a rule keeps a condition that is not known.
 func (p *pfParser) disabled(e *xmlNode) bool {
 	c := e.child("disabled")
+	if c.text == "" && e.has("sequence") { // since 26.1 a switch is on or off
+		return false
+	}
 	c.read = c.name != "" && c.text != ""
 	return c.text != "" && c.text != "0"
+}
+
+// unsure reports whether a rule may be switched off.
+func (p *pfParser) unsure(e *xmlNode) bool {
+	return e.has("disabled") && e.child("disabled").text == "" && !e.has("sequence")
 }
 
 // off reports whether a rule is for an interface that is switched off.
@@ -153,41 +180,38 @@ func (p *pfParser) protocol(r *rule, e *xmlNode) string {
 var pfICMP = map[string]uint32{"echoreq": 8, "echorep": 0, "unreach": 3, "squench": 4, "redir": 5, "althost": 6, "routeradv": 9, "routersol": 10, "timex": 11, "paramprob": 12, "timereq": 13, "timerep": 14,
 	"inforeq": 15, "inforep": 16, "maskreq": 17, "maskrep": 18}
 
-// filterRule reads a rule, and says in which class it is, whether the first that matches decides, and for
-// which direction it is.
-func (p *pfParser) filterRule(e *xmlNode) (r rule, class int, quick bool, direction string) {
-	r = rule{place: fmt.Sprintf("line %d", e.line), comment: e.child("descr").text, do: verdict{kind: "none"}}
+// filterRule reads a rule of the filter.
+func (p *pfParser) filterRule(e *xmlNode) pfRule {
+	r := rule{place: fmt.Sprintf("line %d", e.line), comment: e.child("descr").text, do: verdict{kind: "none"}}
 	action := e.child("type").text
 	kind, ok := map[string]string{"pass": "accept", "block": "drop", "reject": "reject", "": "accept"}[action]
 	if !ok {
 		kind = "type " + action
 	}
 	r.do.kind = kind
-	if direction = e.child("direction").text; direction == "" {
-		direction = "in"
+	f := pfRule{direction: e.child("direction").text}
+	if f.direction == "" {
+		f.direction = "in"
 	}
 	ifs := e.child("interface").text
-	floating := e.has("floating")
-	group := p.on(&r, ifs)
-	switch {
-	case floating:
-		class = 0
-	case group:
-		class = 1
-	default:
-		class = 2
+	floating, not := e.has("floating"), e.on("interfacenot")
+	if f.order = p.on(&r, ifs, not); floating {
+		f.order = pfFloating
 	}
-	if quick = !floating; e.has("quick") {
-		quick = e.child("quick").text != "" && e.on("quick")
+	if not {
+		ifs = "!" + ifs
 	}
-	if len(e.all("disabled")) > 0 && e.child("disabled").text == "" {
+	if f.quick = !floating; e.has("quick") {
+		f.quick = e.child("quick").text != "" && e.on("quick")
+	}
+	if p.unsure(e) {
 		r.cannot("disabled, without a value")
 	}
 	proto := p.protocol(&r, e)
 	from := p.end(&r, e.child("source"), true)
 	to := p.end(&r, e.child("destination"), false)
-	r.text = strings.TrimSpace(fmt.Sprintf("%s %s on %s%s from %s to %s", action, direction, ifs, proto, from, to))
-	if v := e.child("icmptype").text; v != "" {
+	r.text = strings.TrimSpace(fmt.Sprintf("%s %s on %s%s from %s to %s", action, f.direction, ifs, proto, from, to))
+	if v := e.child("icmptype").text; v != "" && proto == " proto icmp" {
 		s := spans{}
 		for _, w := range strings.Split(v, ",") {
 			n, ok := pfICMP[w]
@@ -205,7 +229,7 @@ func (p *pfParser) filterRule(e *xmlNode) (r rule, class int, quick bool, direct
 	if v := e.child("statetype").text; v == "none" {
 		r.cannot("statetype none")
 	}
-	if v := e.child("gateway").text; v != "" && v != "default" {
+	if v := e.child("gateway").text; v != "" && v != "default" && kind == "accept" {
 		r.does(aside{why: "what it passes leaves by the WAN's gateway, not by " + v, effect: Differs})
 	}
 	for _, n := range e.rest() {
@@ -213,26 +237,28 @@ func (p *pfParser) filterRule(e *xmlNode) (r rule, class int, quick bool, direct
 			r.cannot(n)
 		}
 	}
-	return r, class, quick, direction
+	f.rule = r
+	return f
 }
 
 // harmless are parts of rules that do not change what they match.
-var harmless = []string{"log", "created", "updated", "category", "associated-rule-id", "id", "tracker", "tag", "quick", "floating", "disablereplyto", "nosync", "nopfsync", "allowopts", "statetimeout", "adaptivestart",
-	"adaptiveend", "tcpflags_any", "icmp6-type", "reply-to", "set-prio", "set-prio-low", "shaper1", "shaper2", "noxmlrpcsync", "target", "local-port", "poolopts", "poolopts_sourcehashkey"}
+var harmless = []string{"log", "created", "updated", "category", "associated-rule-id", "id", "tracker", "tag", "quick", "floating", "disablereplyto", "nosync", "nopfsync", "allowopts", "statetimeout", "udp-first", "udp-multiple", "udp-single", "adaptivestart",
+	"adaptiveend", "tcpflags_any", "icmp6-type", "icmp6type", "categories", "audit", "sequence", "endpoint-independent", "reply-to", "set-prio", "set-prio-low", "shaper1", "shaper2", "noxmlrpcsync", "target", "local-port", "poolopts", "poolopts_sourcehashkey"}
 
 // forwards reads port forwards. rules gets those that need no rule of the filter.
 func (p *pfParser) forwards(to, rules *chain) {
-	for _, e := range p.root.child("nat").all("rule") {
+	for _, e := range bySequence(p.root.child("nat").all("rule")) {
 		if p.count++; p.disabled(e) || p.count > maxRules || p.off(e) {
 			continue
 		}
 		r := rule{place: fmt.Sprintf("line %d", e.line), comment: e.child("descr").text, do: verdict{kind: "dnat"}}
 		ifs := e.child("interface").text
-		p.on(&r, ifs)
-		if e.has("disabled") && e.child("disabled").text == "" {
+		p.on(&r, ifs, false)
+		if p.unsure(e) {
 			r.cannot("disabled, without a value")
 		}
 		proto := p.protocol(&r, e)
+		switches(e)
 		from := p.end(&r, e.child("source"), true)
 		dst := p.end(&r, e.child("destination"), false)
 		target, port := e.child("target").text, e.child("local-port").text
@@ -240,18 +266,28 @@ func (p *pfParser) forwards(to, rules *chain) {
 		if e.on("nordr") {
 			r.do.kind, r.text = "accept", "no "+r.text
 		} else {
+			if w := e.child("destination", "port").text; w == port && p.aliases[w] != nil {
+				port = "" // each keeps its own
+			}
 			p.server(&r, target, port)
 		}
-		p.reflects(&r, e)
-		pass := e.child("associated-rule-id").text == "pass"
+		own := r.cond.in
+		p.reflects(&r, e, !p.switchedOn("disablenatreflection"))
+		pass := e.child("pass").text
+		if pass == "" && e.child("associated-rule-id").text == "pass" {
+			pass = "pass"
+		}
+		if pass != "" && pass != "pass" && pass != "rule" {
+			r.cannot("pass " + pass)
+		}
 		for _, n := range e.rest() {
 			if !slices.Contains(harmless, n) {
 				r.cannot(n)
 			}
 		}
 		to.rules = append(to.rules, r)
-		if pass && r.do.kind == "dnat" {
-			q := rule{place: r.place, text: r.text, comment: r.comment, do: verdict{kind: "accept"}, cond: withMask(fDNAT, dnatYes).and(withMask(fState, stNew)).and(cond{in: r.cond.in, hard: r.cond.hard})}
+		if pass != "" && r.do.kind == "dnat" {
+			q := rule{place: r.place, text: r.text, comment: r.comment, do: verdict{kind: "accept"}, cond: withMask(fState, stNew).and(cond{in: r.cond.in, hard: r.cond.hard})}
 			q.cond.sets[fProto], q.cond.sets[fSrc] = r.cond.sets[fProto], r.cond.sets[fSrc]
 			if r.do.addr.IsValid() {
 				q.also(withSet(fDst, spans{{addrSpan(r.do.addr).lo, addrSpan(r.do.last).lo}}))
@@ -261,9 +297,47 @@ func (p *pfParser) forwards(to, rules *chain) {
 			} else if s := r.cond.sets[fPort]; s != nil {
 				q.also(withSet(fPort, s))
 			}
+			if pass == "rule" { // a rule of the filter, after all others, for those interfaces that the forward names
+				q.cond.in = own
+				p.registered = append(p.registered, q)
+				continue
+			}
+			q.also(withMask(fDNAT, dnatYes))
 			rules.rules = append(rules.rules, q)
 		}
 	}
+}
+
+// switches takes out of a forward of OPNsense 26.1 or newer, which has a sequence, what says 0: before, that
+// an element was there could count.
+func switches(e *xmlNode) {
+	if !e.has("sequence") {
+		return
+	}
+	for _, end := range []*xmlNode{e.child("source"), e.child("destination")} {
+		end.children = slices.DeleteFunc(end.children, func(c *xmlNode) bool { return c.name == "not" && (c.text == "0" || c.text == "") })
+	}
+}
+
+// switchedOn reports whether a setting of the system has a value that is not 0.
+func (p *pfParser) switchedOn(name string) bool {
+	v := p.root.child("system", name).text
+	return v != "" && v != "0"
+}
+
+// bySequence returns rules in the order of their numbers, if all have one.
+func bySequence(es []*xmlNode) []*xmlNode {
+	at := map[*xmlNode]int{}
+	for _, e := range es {
+		n, err := strconv.Atoi(e.child("sequence").text)
+		if err != nil {
+			return es
+		}
+		at[e] = n
+	}
+	es = slices.Clone(es)
+	slices.SortStableFunc(es, func(a, b *xmlNode) int { return at[a] - at[b] })
+	return es
 }
 
 // server reads where a forward leads to. A range of ports begins with the port
@@ -308,15 +382,15 @@ func (p *pfParser) outbound(to *chain) {
 		return
 	}
 	if mode == "hybrid" || mode == "advanced" {
-		for _, e := range nat.all("rule") {
+		for _, e := range append(p.newNAT("snatrules"), nat.all("rule")...) {
 			if p.count++; p.disabled(e) || p.count > maxRules {
 				continue
 			}
 			r := rule{place: fmt.Sprintf("line %d", e.line), comment: e.child("descr").text, do: verdict{kind: "masquerade"}}
-			if e.has("disabled") && e.child("disabled").text == "" {
+			if p.unsure(e) {
 				r.cannot("disabled, without a value")
 			}
-			p.on(&r, e.child("interface").text)
+			p.on(&r, e.child("interface").text, false)
 			r.cond.in, r.cond.out = nil, r.cond.in
 			proto := p.protocol(&r, e)
 			from := p.end(&r, e.child("source"), true)
@@ -377,25 +451,37 @@ func (p *pfParser) translated(r *rule, e *xmlNode, target string) {
 
 // oneToOne reads addresses that stand for one host.
 func (p *pfParser) oneToOne(pre, post *chain) {
-	for _, e := range p.root.child("nat").all("onetoone") {
-		for _, e := range append(e.all("rule"), e) {
+	var outs []rule
+	for _, list := range append(p.root.child("nat").all("onetoone"), &xmlNode{children: p.newNAT("onetoone")}) {
+		for _, e := range append(list.all("rule"), list) {
 			ext, err := netip.ParseAddr(strings.TrimSuffix(e.child("external").text, "/32"))
 			if e.child("external").name == "" || p.disabled(e) {
 				continue
 			}
 			p.count++
 			in := rule{place: fmt.Sprintf("line %d", e.line), comment: e.child("descr").text, do: verdict{kind: "dnat"}}
-			p.on(&in, e.child("interface").text)
+			p.on(&in, e.child("interface").text, false)
 			out := in
 			out.do.kind = "snat"
 			out.cond.in, out.cond.out = nil, in.cond.in
 			inside := e.child("source").child("address").text
+			if net := e.child("source").child("network").text; net != "" {
+				inside = net
+			}
 			in.text = fmt.Sprintf("binat on %s %s <-> %s", e.child("interface").text, inside, e.child("external").text)
 			out.text = in.text
 			host, ok := p.addresses(inside)
 			p.end(&in, e.child("destination"), true) // who may come from there
 			p.end(&out, e.child("destination"), false)
-			if err != nil || !ext.Is4() || !ok || len(host) != 1 || host[0].lo != host[0].hi || e.child("type").text == "nat" {
+			p.reflects(&in, e, p.switchedOn("enablebinatreflection"))
+			not, kind := e.child("source").on("not"), e.child("type").text
+			for _, n := range e.rest() {
+				if !slices.Contains(harmless, n) {
+					in.cannot(n)
+					out.cannot(n)
+				}
+			}
+			if err != nil || !ext.Is4() || not || !ok || len(host) != 1 || host[0].lo != host[0].hi || kind == "nat" {
 				in.cannot("a network for a network")
 				out.cannot("a network for a network")
 			} else {
@@ -405,7 +491,8 @@ func (p *pfParser) oneToOne(pre, post *chain) {
 				out.do.addr, out.do.last = ext, ext
 			}
 			pre.rules = append(pre.rules, in)
-			post.rules = append([]rule{out}, post.rules...)
+			outs = append(outs, out)
 		}
 	}
+	post.rules = slices.Concat(outs, post.rules) // they come before all others
 }

@@ -92,7 +92,7 @@ func TestOPNsenseUnknown(t *testing.T) {
 			t.Errorf("%s: %v", c.name, r.Notes)
 		}
 	}
-	for name, src := range map[string]string{"nothing": "", "another root": "<pfsense/>", "no end": "<opnsense>",
+	for name, src := range map[string]string{"nothing": "", "pfSense": "<pfsense/>", "another root": "<x/>", "no end": "<opnsense>",
 		"two roots": "<opnsense/><opnsense/>", "an entity": "<!DOCTYPE x [<!ENTITY y SYSTEM \"/etc/passwd\">]><opnsense>&y;</opnsense>", "too deep": strings.Repeat("<a>", 70)} {
 		if _, err := OPNsense([]byte(src), Options{File: "config.xml"}); err == nil {
 			t.Errorf("%s is read", name)

@@ -36,6 +36,11 @@ func (m *imported) flow(k *oPacket, answer bool) policy.Flow {
 			uint16(k.dport)), Established: answer}
 }
 
+// decide says what becomes of a packet that begins a connection.
+func (m *imported) decide(k *oPacket) explain.Outcome {
+	return explain.Decide(m.p, m.rs, m.flow(k, false))
+}
+
 // announced reports whether a note with an effect is about a packet, as it arrived
 // or as the filter saw it.
 func (m *imported) announced(e Effect, ks ...*oPacket) bool {
