@@ -9,12 +9,17 @@ package pageweb
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/prometheus/exporter-toolkit/web"
 	"go.yaml.in/yaml/v4"
+	"golang.org/x/crypto/bcrypt"
 
 	"github.com/thurward/thurward/internal/host/dashboard"
 	"github.com/thurward/thurward/internal/host/limited"
@@ -50,6 +55,35 @@ func (c *config) authenticates() bool {
 	return len(c.Users) > 0 || c.tls() && c.TLS.ClientAuth == "RequireAndVerifyClientCert"
 }
 
+// passwords returns an error that names a user whose password is there as it is, or hashed in
+// another way: what a page's clients would have to send is not known then, and the file gives
+// a password away.
+func (c *config) passwords() error {
+	for _, user := range slices.Sorted(maps.Keys(c.Users)) {
+		if _, err := bcrypt.Cost([]byte(c.Users[user])); err != nil {
+			return fmt.Errorf("basic_auth_users: what %q has is no hash by bcrypt (htpasswd -nBC 10 USER prints one)", user)
+		}
+	}
+	return nil
+}
+
+// inLine returns an error about a configuration in one line, with where its keys are listed.
+// The readers of YAML put each finding into a line of its own, and name types of Go.
+func inLine(file string, err error) error {
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	if before, list, found := strings.Cut(text, " errors: "); found && before == "yaml: unmarshal" || before == "yaml: construct" {
+		text = list
+	}
+	for _, c := range []struct{ from, to string }{
+		{`(line \d+: )?cannot construct !!(\w+) .*into .*`, "${1}a mapping of keys is wanted, not a ${2} (prometheus.io/docs has them: HTTPS and authentication)"},
+		{`cannot unmarshal !!(\w+) .*into .*`, "a mapping of keys is wanted, not a ${1} (prometheus.io/docs has them: HTTPS and authentication)"},
+		{`field (\S+) not found in type \S+`, "there is no key ${1} (prometheus.io/docs has them: HTTPS and authentication)"},
+	} {
+		text = regexp.MustCompile(c.from).ReplaceAllString(text, c.to)
+	}
+	return fmt.Errorf("%s: %s", file, text)
+}
+
 // Load reads a web configuration, and what it names.
 func Load(file string) (*dashboard.Web, error) {
 	fi, err := os.Stat(file)
@@ -61,10 +95,13 @@ func Load(file string) (*dashboard.Web, error) {
 	}
 	c, err := read(file)
 	if err == nil {
+		err = c.passwords()
+	}
+	if err == nil {
 		err = web.Validate(file)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, inLine(file, err)
 	}
 	w := &dashboard.Web{TLS: c.tls(), Authenticates: c.authenticates()}
 	w.Serve = func(l net.Listener, s *http.Server) error {

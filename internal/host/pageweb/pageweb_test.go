@@ -363,13 +363,15 @@ func TestBadConfigurations(t *testing.T) {
 	for text, want := range map[string]string{
 		"tls_server_config: { cert_file: nothing.pem, key_file: key.pem }":         "nothing.pem",
 		"tls_server_config: { cert_file: cert.pem }":                               "missing one of",
-		"basic_auth_users: { a: plain }":                                           "hash",
-		"tls_server_config: [1]":                                                   "web.yml",
-		"tls_sever_config: { cert_file: cert.pem }":                                "tls_sever_config",
+		"basic_auth_users: { b: plain }":                                           `what "b" has is no hash by bcrypt (htpasswd -nBC 10 USER`,
+		"basic_auth_users: { a: $1$md5$of4z7Qx, b: plain }":                        `what "a" has is no hash`,
+		"tls_server_config: [1]":                                                   "line 1: a mapping of keys is wanted, not a seq",
+		"text":                                                                     "web.yml: line 1: a mapping of keys is wanted, not a str",
+		"tls_sever_config: { cert_file: cert.pem }":                                "web.yml: line 1: there is no key tls_sever_config (",
 		"tls_server_config: { cert_file: cert.pem, key_file: ca.pem }":             "web.yml",
 		certificate + "basic_auth_users: { a: " + strings.Repeat("x", 1<<20) + "}": "web.yml",
 	} {
-		if _, err := Load(write(t, dir, "web.yml", text)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Load(write(t, dir, "web.yml", text)); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%.60s: %v, want %s", text, err, want)
 		}
 	}
