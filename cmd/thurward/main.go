@@ -39,6 +39,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	root := newRootCmd()
 	root.SetArgs(args)
+	refuseShells(root, args)
 	root.SetOut(terminal.New(os.Stdout))
 	root.SetErr(terminal.New(os.Stderr))
 	err := root.Execute()
