@@ -9,19 +9,23 @@ function nice(most, parts) {
 }
 const clock = (t, seconds) => new Date(t).toLocaleTimeString("en-GB", seconds ? {} : {hour: "2-digit", minute: "2-digit"});
 
+// withUnit writes a number with its unit: 4/s, 794 bit/s, 1.08 kbit/s.
+const withUnit = (n, unit) => n + (/^[a-z].*\d$/.test(unit + n) ? " " : "") + unit;
+
 // chart draws series, as [key, name], of points with a time each. range is in seconds.
 function chart(title, unit, points, series, width, range) {
-  const H = 178, L = 54, R = 12, T = 10, B = 22, W = Math.max(width, 220);
+  const H = 178, L = 54, R = 12, T = unit ? 22 : 10, B = 22, W = Math.max(width, 220);
   const times = points.map((p) => Date.parse(p.at)), end = times.length ? times[times.length - 1] : Date.now();
   const from = Math.max(times.length ? times[0] : end, end - range * 1000), first = times.findIndex((t) => t >= from);
   if (first > 0) { points = points.slice(first); times.splice(0, first); }
-  const most = Math.max(...points.flatMap((p) => series.map(([k]) => p[k])), 1e-9);
+  const most = Math.max(0, ...points.flatMap((p) => series.map(([k]) => p[k]))) || 1; // of nothing, an axis up to 1
   const step = nice(most, 5), top = Math.ceil(most / step - 1e-9) * step;
   const x = (t) => L + (W - L - R) * (end > from ? (t - from) / (end - from) : 1), y = (v) => H - B - (H - T - B) * v / top;
   const s = svg("svg", {viewBox: `0 0 ${W} ${H}`, width: W, height: H, role: "img", "aria-label": title});
   for (let v = 0; v <= top * 1.0001; v += step) {
     s.append(svg("line", {class: v ? "grid" : "axis", x1: L, x2: W - R, y1: y(v), y2: y(v)}), svg("text", {x: L - 7, y: y(v) + 3.5, "text-anchor": "end"}, num(v).replace(/(\.\d*?)0+(?= |$)/, "$1").replace(/\.(?= |$)/, "")));
   }
+  if (unit) s.append(svg("text", {class: "unit", x: L - 7, y: 9, "text-anchor": "end"}, unit));
   const minutes = [1 / 6, 0.5, 1, 2, 5, 10, 15, 30, 60].find((m) => (end - from) / (m * 60000) <= W / 90) || 120;
   for (let t = Math.ceil(from / (minutes * 60000)) * minutes * 60000; end > from && t <= end; t += minutes * 60000) {
     s.append(svg("line", {class: "tick", x1: x(t), x2: x(t), y1: H - B, y2: H - B + 4}));
@@ -35,7 +39,7 @@ function chart(title, unit, points, series, width, range) {
   });
   const last = points[points.length - 1], tip = el("div", {class: "tip", hidden: ""}), marks = svg("g", {class: "marks"});
   s.append(marks);
-  const values = (p) => series.map(([key, name], i) => el("span", {class: "key s" + i}, name + " ", el("b", {}, num(p[key]) + unit)));
+  const values = (p) => series.map(([key, name], i) => el("span", {class: "key s" + i}, name + " ", el("b", {}, withUnit(num(p[key]), unit))));
   const hover = (at) => {
     marks.replaceChildren();
     tip.hidden = true;
