@@ -23,7 +23,7 @@ func virsh(t *testing.T, args ...string) {
 }
 
 // TestLibvirt: the example's domain boots by libvirt, here under TCG, forwards, and
-// stops at Ctrl-Alt-Del.
+// stops at Ctrl-Alt-Del, and at the power button, which is what virsh shutdown presses.
 func TestLibvirt(t *testing.T) {
 	if out, err := exec.Command("virsh", "-c", "qemu:///system", "list").CombinedOutput(); err != nil {
 		t.Skipf("no libvirtd answers here: %v: %s", err, bytes.TrimSpace(out))
@@ -63,7 +63,19 @@ func TestLibvirt(t *testing.T) {
 	}
 	change("<domain type='kvm'>", "<domain type='qemu'>")
 	change("<name>thurward</name>", "<name>thurward-test</name>")
-	change("/var/lib/thurward/thurward.img", testImage(t))
+	// libvirt's QEMU is a user of its own, who cannot read what only the test's may.
+	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	img, err := os.ReadFile(testImage(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := filepath.Join(dir, "thurward.img")
+	if err := os.WriteFile(image, img, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	change("/var/lib/thurward/thurward.img", image)
 	change("/var/log/libvirt/qemu/thurward.console", console)
 	domain := filepath.Join(dir, "domain.xml")
 	if err := os.WriteFile(domain, []byte(xml), 0o600); err != nil {
@@ -85,4 +97,21 @@ func TestLibvirt(t *testing.T) {
 	traffic(t, &lab{Network: w, t: t})
 	virsh(t, "send-key", "thurward-test", "KEY_LEFTCTRL", "KEY_LEFTALT", "KEY_DELETE")
 	says("thurward: stopped: Ctrl-Alt-Del")
+	gone := func() {
+		t.Helper()
+		for end := time.Now().Add(limit); exec.Command("virsh", "-c", "qemu:///system", "domid", "thurward-test").Run() == nil; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the domain stays after it has stopped")
+			}
+		}
+	}
+	gone()
+	if err := os.Remove(console); err != nil {
+		t.Fatal(err)
+	}
+	virsh(t, "create", domain)
+	says("thurward: ready ")
+	virsh(t, "shutdown", "thurward-test")
+	says("thurward: stopped: power button")
+	gone()
 }
