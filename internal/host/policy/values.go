@@ -94,6 +94,11 @@ func (l *loader) number(n *node, path string, lo, hi int) (int, bool) {
 		l.err(n, path, "type", fmt.Sprintf("%q is text", n.text), want+", without quotes")
 		return 0, false
 	}
+	if err == nil && strconv.Itoa(v) != n.text {
+		l.err(n, path, "type", fmt.Sprintf("%q is not how a number is written here, and another to some readers of YAML", n.text),
+			want+", without a sign or zeros in front")
+		return 0, false
+	}
 	if err != nil {
 		l.err(n, path, "type", fmt.Sprintf("%q is not a whole number", n.text), want)
 		return 0, false
@@ -242,13 +247,20 @@ func (l *loader) portPool(n *node, path string) (PortRange, bool) {
 	return r, r.Lo > 0 && r.Lo <= r.Hi
 }
 
-// ParsePorts reads a port or a range, which may be reversed.
+// ParsePorts reads a port or a range, which may be reversed. A port has no zeros in front:
+// YAML 1.1 takes 0120 for 80.
 func ParsePorts(s string) (PortRange, bool) {
 	lo, hi, isRange := strings.Cut(s, "-")
 	if !isRange {
 		hi = lo
 	}
-	a, err1 := strconv.ParseUint(strings.TrimSpace(lo), 10, 16)
-	b, err2 := strconv.ParseUint(strings.TrimSpace(hi), 10, 16)
-	return PortRange{int(a), int(b)}, err1 == nil && err2 == nil && a > 0 && b > 0
+	a, ok := parsePort(lo)
+	b, ok2 := parsePort(hi)
+	return PortRange{a, b}, ok && ok2
+}
+
+func parsePort(s string) (int, bool) {
+	s = strings.TrimSpace(s)
+	n, err := strconv.ParseUint(s, 10, 16)
+	return int(n), err == nil && s[0] != '0'
 }
