@@ -137,9 +137,16 @@ func (c *Confinement) image(path string) (sandbox.File, error) {
 	return sandbox.File{From: path, To: insideImage, Copy: private}, err
 }
 
-// inside replaces the path of a socket in QEMU's arguments by one in its root.
+// inside replaces the path of a socket in QEMU's arguments by one in its root: where it is
+// the whole path, which a single comma ends, not where another one begins with it.
 func inside(args []string, path, by string) {
 	for i, a := range args {
-		args[i] = strings.Replace(a, ",path="+escape(path), ",path="+by, 1)
+		before, after, ok := strings.Cut(a, ",path="+escape(path))
+		if i == 0 || args[i-1] != "-chardev" || !ok {
+			continue
+		}
+		if after == "" || after[0] == ',' && !strings.HasPrefix(after, ",,") {
+			args[i] = before + ",path=" + by + after
+		}
 	}
 }

@@ -272,3 +272,24 @@ func TestRelayRefuses(t *testing.T) {
 		closeAll([]*os.File{theirs, far})
 	}
 }
+
+// TestInsideIsOnePath: a socket's path is replaced where it is the whole path, not where the
+// other network's begins with it, and not in what the user has the guest told.
+func TestInsideIsOnePath(t *testing.T) {
+	for _, c := range []struct{ lan, wan string }{
+		{"/run/vu", "/run/vu2"}, {"/run/vu2", "/run/vu"}, {"/run/vu", "/run/vu,2"}, {"/run/vu", "/run/vu,"},
+		{"/run/vu,", "/run/vu,,"}, {"/run/a", "/run/b"}, // the twin
+	} {
+		for _, v := range []Version{{8, 2}, {9, 2}} {
+			at := func(path string) string { return "socket,id=c,path=" + escape(path) + reconnect(v) }
+			said := "x=y,path=" + escape(c.lan)
+			args := []string{"-append", said, "-chardev", at(c.lan), "-chardev", at(c.wan)}
+			inside(args, c.lan, "/sockets/0")
+			inside(args, c.wan, "/sockets/1")
+			want := []string{"-append", said, "-chardev", at("/sockets/0"), "-chardev", at("/sockets/1")}
+			if !slices.Equal(args, want) {
+				t.Errorf("%s and %s: %q, want %q", c.lan, c.wan, args, want)
+			}
+		}
+	}
+}
