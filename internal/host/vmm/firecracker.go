@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/thurward/thurward/internal/host/sandbox"
 )
 
@@ -349,8 +351,7 @@ func apiCallWithin(limit time.Duration, socket, method, path string, body []byte
 	}
 	req.Header.Set("Content-Type", "application/json")
 	t := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
+		return dialNoLink(ctx, socket)
 	}}
 	r, err := t.RoundTrip(req)
 	if err != nil {
@@ -362,4 +363,23 @@ func apiCallWithin(limit time.Duration, socket, method, path string, body []byte
 		return nil, errors.New(path + ": " + r.Status + ": " + strings.TrimSpace(string(said)))
 	}
 	return said, nil
+}
+
+// dialNoLink connects to a socket in the folder of a hypervisor, which may have been taken over:
+// not to what a link there leads to, which may be another machine's, or a service's of the host.
+func dialNoLink(ctx context.Context, path string) (net.Conn, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return nil, fmt.Errorf("%s is no socket", path)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(fd))
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/thurward/thurward/internal/host/limited"
 	"github.com/thurward/thurward/internal/host/sandbox"
@@ -208,7 +211,7 @@ func (s *site) save(dir string, c *Confinement) error {
 		return err
 	}
 	for _, name := range []string{fileState, fileMemory} {
-		if err := duplicate(filepath.Join(s.dir, name), filepath.Join(dir, name)); err != nil {
+		if err := s.take(name, filepath.Join(dir, name)); err != nil {
 			return err
 		}
 		if c != nil && c.User.Name != "" {
@@ -309,13 +312,40 @@ func (f *Firecracker) place(s *site) (files []sandbox.File, err error) {
 	return files, nil
 }
 
+// take copies a file that the hypervisor has written to a new one. The hypervisor may have
+// been taken over, and its folder is its own: a link there would have this process, which is
+// root, read and give away what the link leads to, and a pipe would have it wait.
+func (s *site) take(name, to string) error {
+	path := filepath.Join(s.dir, name)
+	r, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	st, err := r.Stat()
+	if err != nil {
+		return err
+	}
+	// A file of this user's is none that the hypervisor could have put there: a second name
+	// of one would be counted.
+	its, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || !st.Mode().IsRegular() || its.Nlink != 1 || int(its.Uid) != s.uid && int(its.Uid) != os.Geteuid() {
+		return fmt.Errorf("the hypervisor's %s is no file of its own: it is not taken", path)
+	}
+	return copyTo(to, io.LimitReader(r, st.Size())) // it may grow meanwhile
+}
+
 // duplicate copies to a new file that is its owner's alone.
-func duplicate(from, to string) (err error) {
+func duplicate(from, to string) error {
 	r, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
+	return copyTo(to, r)
+}
+
+func copyTo(to string, r io.Reader) (err error) {
 	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
