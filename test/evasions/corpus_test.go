@@ -33,13 +33,13 @@ var families = []struct {
 	name, title string
 	attacks     []attack
 }{
-	{"names", "Names", names},
+	{"names", "Names", slices.Concat(names, namesReviewed)},
 	{"hello", "First messages of TLS", hellos},
-	{"tcp", "TCP state", tcps},
-	{"addresses", "Addresses and translation", addresses},
+	{"tcp", "TCP state", slices.Concat(tcps, tcpReviewed)},
+	{"addresses", "Addresses and translation", slices.Concat(addresses, addressesReviewed)},
 	{"fragments", "Fragments", fragments},
 	{"icmp", "ICMP", icmps},
-	{"arp", "ARP", arps},
+	{"arp", "ARP", slices.Concat(arps, arpsReviewed)},
 	{"shares", "Shares", shares},
 }
 
