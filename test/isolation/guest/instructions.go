@@ -155,7 +155,7 @@ func ports() []attempt {
 		name string
 		port uint64
 	}{{"master 8259", 0x20}, {"master 8259's mask", 0x21}, {"slave 8259", 0xa0}, {"PIT channel 0", 0x40}, {"the PIT gate, once sealed", 0x61}, {"POST code", 0x80},
-		{"fast A20", 0x92}, {"DMA controller", 0xd0}, {"COM2", 0x2f8}, {"fw_cfg", 0x510}, {"ACPI events", 0xb000}, {"the first port of all", 0},
+		{"fast A20", 0x92}, {"DMA controller", 0xd0}, {"COM2", 0x2f8}, {"fw_cfg", 0x510}, {"the address of fw_cfg's DMA", 0x514}, {"the doorbell of fw_cfg's DMA", 0x518}, {"the SMI command", 0xb2}, {"ACPI events", 0xb000}, {"the first port of all", 0},
 		{"the first port beyond the bitmap", abi.IOMax}, {"the last port", 0xffff}} {
 		l = append(l,
 			instruction("IN from "+p.name, doIN, regs{di: p.port}),

@@ -70,7 +70,7 @@ func races() []attempt {
 			how := []uint64{abi.SetWrite, abi.SetRead, abi.SetNothing}
 			together(func(n int) {
 				for i := range rounds {
-					if r := mon(abi.MonSet, va, pa+page*(i+uint64(n))&1, 1, how[(i+uint64(n))%3]); r != 0 {
+					if r := mon(abi.MonSet, va, pa+page*((i+uint64(n))&1), 1, how[(i+uint64(n))%3]); r != 0 {
 						odd.Store(r)
 					}
 				}
