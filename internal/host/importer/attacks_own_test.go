@@ -128,6 +128,21 @@ var ownAttacks = []attack{
 		o:     router,
 		yaml:  []string{"action: reject, direction: egress, protocol: tcp, destination_port: 25"},
 	},
+	{
+		name: "questions and ping that the input chain rejects, where what is forwarded passes",
+		rules: tables(masquerade, answers+"-A INPUT -i eth1 -p udp --dport 53 -j ACCEPT\n-A INPUT -i eth1 -j REJECT\n"+
+			"-A FORWARD -i eth1 -j ACCEPT\n"),
+		o:    router,
+		asks: []ask{{"lan", "tcp", "10.0.0.7:9", "10.0.0.1:53", "", "not"}, {"lan", "udp", "10.0.0.7:9", "10.0.0.1:53", "", "accept"}},
+		yaml: []string{"name: dns of the firewall, action: reject", "name: ping of the firewall, action: reject"},
+	},
+	{
+		name: "and those that it drops",
+		rules: tables(masquerade, answers+"-A INPUT -i eth1 -p udp --dport 53 -j ACCEPT\n-A INPUT -i eth1 -j DROP\n"+
+			"-A FORWARD -i eth1 -j ACCEPT\n"),
+		o:    router,
+		yaml: []string{"name: dns of the firewall, action: deny", "name: ping of the firewall, action: deny"},
+	},
 }
 
 const noMail = answers + "-A FORWARD -i eth1 -p tcp --dport 25 -j REJECT\n-A FORWARD -i eth1 -j ACCEPT\n"

@@ -168,9 +168,24 @@ func (c *converter) service(list []item, box cond, name string, accepted []cond)
 		c.become(&c.first, &it)
 	}
 	if len(subtract(anyway, accepted)) > 0 {
+		for _, x := range c.refused(list, box) {
+			x.masks[fDNAT] = 0
+			it := item{cond: x, action: "reject", rule: r}
+			c.become(&c.first, &it)
+		}
 		it := item{cond: box, action: "deny", rule: r}
 		c.become(&c.first, &it)
 	}
+}
+
+// refused returns what of a condition items surely reject, telling the sender.
+func (c *converter) refused(items []item, about cond) []cond {
+	other := map[string]string{"reject": "accept", "accept": "deny", "deny": "deny"}
+	items = slices.Clone(items)
+	for i := range items {
+		items[i].action = other[items[i].action]
+	}
+	return c.accepted(append(items, item{action: "deny"}), about)
 }
 
 // fromPort0 reports whether an item is about packets from port 0 alone, from which no client

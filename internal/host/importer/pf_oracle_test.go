@@ -451,7 +451,7 @@ func pfPackets(w *pfWorld, src []byte) (ks []oPacket) {
 		}
 		return in(&a) - in(&b)
 	})
-	return ks[:min(len(ks), 30_000)]
+	return ks[:min(len(ks), 12_000)]
 }
 
 // asPF compares, and returns what is wrong, or "announced".
