@@ -63,8 +63,13 @@ func processorTime(t *testing.T) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// mostTimes is how much longer six times as many rules may take.
-const mostTimes = 9
+// mostTimes is how much longer six times as many rules may take, and leastTime a time below which
+// a collection of garbage more or less says more than the rules do: what takes less counts as
+// taking that. Six times the rules in 36 times the time are noticed from 12 ms on.
+const (
+	mostTimes = 9
+	leastTime = 50 * time.Millisecond
+)
 
 // TestManyRules: a rule set of six times as many rules takes no more than nine times the processor time, and
 // one of 6 MB no more than 20 s of it. What else the machine does makes each of them slower, never faster: the
@@ -96,12 +101,12 @@ func TestManyRules(t *testing.T) {
 				few, many, size = f, m, n
 			}
 			few, many = min(few, f), min(many, m)
-			if many <= mostTimes*few {
+			if many <= mostTimes*max(few, leastTime) {
 				break
 			}
 		}
 		t.Logf("%s: 2,000 rules %v, 12,000 (%d bytes) %v, %.1f times", name, few, size, many, float64(many)/float64(few))
-		if many > mostTimes*max(few, 10*time.Millisecond) || many*time.Duration(6<<20)/time.Duration(size) > 20*time.Second {
+		if many > mostTimes*max(few, leastTime) || many*time.Duration(6<<20)/time.Duration(size) > 20*time.Second {
 			t.Errorf("%s: 2,000 rules take %v, 12,000 (%d bytes) %v", name, few, size, many)
 		}
 	}
