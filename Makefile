@@ -134,6 +134,7 @@ deb: build/kernel.elf build/firewall.elf build/firewall-dot.elf build/toolchain.
 	$(GO) build -trimpath -buildvcs=false -ldflags='-s -w $(STAMP)' -o build/thurward ./cmd/thurward
 	rm -rf build/man && mkdir -p build/man
 	$(GO) run -tags man ./cmd/thurward man build/man
+	scripts/completions.sh build/thurward build/completions
 	GO="$(GO)" scripts/deb.sh "$(VERSION)" "$$($(GO) env GOARCH)" build build/thurward.deb
 
 # The package for arm64 has the same parts: they are the virtual machine's.
@@ -141,7 +142,7 @@ deb: build/kernel.elf build/firewall.elf build/firewall-dot.elf build/toolchain.
 build/arm64/thurward.deb: deb
 	@mkdir -p build/arm64
 	GOARCH=arm64 $(GO) build -trimpath -buildvcs=false -ldflags='-s -w $(STAMP)' -o build/arm64/thurward ./cmd/thurward
-	cp -r build/*.elf build/toolchain.json build/man build/arm64/
+	cp -r build/*.elf build/toolchain.json build/man build/completions build/arm64/
 	GO="$(GO)" scripts/deb.sh "$(VERSION)" arm64 build/arm64 $@
 
 install-test: deb build/arm64/thurward.deb ## the package on a Debian 12: install, init, build, service, traffic, deploy, remove (root; FRESH=1: a fresh one)

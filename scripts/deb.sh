@@ -1,6 +1,6 @@
 #!/bin/sh
 # deb.sh VERSION ARCH FOLDER PACKAGE: makes the Debian package of the programs and parts in
-# FOLDER (thurward, kernel.elf, firewall.elf, firewall-dot.elf, toolchain.json, man/*.1). The same input gives the
+# FOLDER (thurward, kernel.elf, firewall.elf, firewall-dot.elf, toolchain.json, man/*.1, completions/). The same input gives the
 # same package: times are SOURCE_DATE_EPOCH, without it that of the last commit. NFPM names
 # nfpm, which is built where it is not given.
 set -eu

@@ -62,6 +62,10 @@ if [ "${1:-run}" = test ]; then
 	# The web page is looked at with it.
 	need chromium chromium
 	need python3 python3
+	# Completions are loaded by the shells that they are for.
+	need zsh zsh
+	need fish fish
+	[ -f /usr/share/bash-completion/bash_completion ] || missing="$missing bash-completion"
 	need dig bind9-dnsutils
 	need dnsmasq dnsmasq-base
 	need dnsperf dnsperf

@@ -1,14 +1,15 @@
 #!/bin/sh
 # policy-review.sh BASE FILE...: what a reviewer of a change of policies wants to know.
-# Checks and tests each policy, compares it with the commit BASE ("" for none), and shows
-# who may reach what.
+# Checks and tests each policy, compares it with where HEAD left the commit BASE ("" for none),
+# and shows who may reach what.
 #
 #   THURWARD  the program (thurward)
 #   OUT       folder for FILE.sarif, FILE.junit.xml, FILE.svg and review.markdown (policy-review)
 #   OPENS     what happens when a policy becomes more permissive: report, or fail
 #
-# Exits with 1 if a policy is not valid or one of its tests fails, 2 for wrong use, and
-# 4 if one becomes more permissive and OPENS is fail.
+# Exits with 1 if a policy is not valid or one of its tests fails, 2 for wrong use and where
+# BASE is not in the clone, and 4 if OPENS is fail and a policy becomes more permissive, or
+# cannot be compared since it was not valid before. A new policy is compared with nothing.
 set -u
 
 thurward=${THURWARD:-thurward}
@@ -28,6 +29,15 @@ base=$1
 shift
 mkdir -p "$out" || exit 2
 : >"$out/review.markdown"
+# A comparison that cannot be made is not one that found nothing.
+if [ -n "$base" ]; then
+	if ! start=$(git rev-parse --verify --quiet --end-of-options "$base^{commit}") ||
+		! start=$(git merge-base "$start" HEAD); then
+		echo "The change **cannot be compared**: the clone does not have the base commit, or not the history that leads to it." >>"$out/review.markdown"
+		echo "policy-review.sh: this clone does not have the commit \"$base\", or not the history from it to HEAD (git fetch --unshallow; with actions/checkout, fetch-depth: 0)" >&2
+		exit 2
+	fi
+fi
 
 # matrix FILE NAME: who may reach what by the policy FILE, folded up.
 matrix() {
@@ -65,27 +75,28 @@ for file in "$@"; do
 		matrix "$file" "$name" >>"$out/review.markdown"
 		continue
 	fi
-	if ! git cat-file -e "$base:./$file" 2>/dev/null; then
-		echo "The policy is new." >>"$out/review.markdown"
-		echo >>"$out/review.markdown"
-		matrix "$file" "$name" >>"$out/review.markdown"
-		continue
-	fi
-	"$thurward" diff "$base:$file" "$file" --format markdown >>"$out/review.markdown"
+	"$thurward" diff "$start" -f "$file" --format markdown >"$out/$name.diff" 2>"$out/$name.error"
 	code=$?
-	echo >>"$out/review.markdown"
 	case $code in
-	0 | 3) ;;
-	4)
-		if [ "$opens" = fail ] && [ "$result" = 0 ]; then
-			result=4
-		fi
-		;;
-	*)
-		echo "It could not be compared." >>"$out/review.markdown"
-		result=1
-		;;
+	0 | 3 | 4) cat "$out/$name.diff" >>"$out/review.markdown" ;;
 	esac
+	if [ "$code" = 0 ] || [ "$code" = 3 ]; then
+		:
+	elif [ "$code" = 4 ]; then
+		[ "$opens" = report ] || [ "$result" != 0 ] || result=4
+	elif ! git cat-file -e "$start:./$file" 2>/dev/null; then
+		echo "The policy is new." >>"$out/review.markdown"
+	elif ! git cat-file blob "$start:./$file" | "$thurward" check - >/dev/null 2>&1; then
+		# Otherwise nobody could repair a policy.
+		echo "The policy **was not valid** before: there is nothing to compare it with." >>"$out/review.markdown"
+		[ "$opens" = report ] || [ "$result" != 0 ] || result=4
+	else
+		echo "It could not be compared." >>"$out/review.markdown"
+		cat "$out/$name.error" >&2
+		result=1
+	fi
+	rm -f "$out/$name.diff" "$out/$name.error"
+	echo >>"$out/review.markdown"
 	matrix "$file" "$name" >>"$out/review.markdown"
 done
 exit $result

@@ -31,12 +31,10 @@ done
 case $(uname -m) in aarch64 | arm64) here=build/stage/arm64/thurward ;; *) here=build/stage/amd64/thurward ;; esac
 
 echo "release: manual pages, completions"
-rm -rf build/stage/man build/stage/completions
-mkdir -p build/stage/man build/stage/completions
+rm -rf build/stage/man
+mkdir -p build/stage/man
 go run -tags man ./cmd/thurward man build/stage/man
-"$here" completion bash >build/stage/completions/thurward.bash
-"$here" completion zsh >build/stage/completions/_thurward
-"$here" completion fish >build/stage/completions/thurward.fish
+scripts/completions.sh "$here" build/stage/completions
 for d in man completions; do
 	tar -C build/stage --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=ustar -cf - $d |
 		gzip -n9 >"$out/thurward_${version}_$d.tar.gz"
@@ -74,7 +72,7 @@ PY
 echo "release: packages for Debian"
 for arch in amd64 arm64; do
 	cp "$parts"/{*.elf,toolchain.json} "build/stage/$arch/"
-	cp -r build/stage/man "build/stage/$arch/"
+	cp -r build/stage/man build/stage/completions "build/stage/$arch/"
 	GOCACHE=$toolcache SOURCE_DATE_EPOCH=$made scripts/deb.sh "$version" "$arch" "build/stage/$arch" "$out/thurward_${version}_$arch.deb"
 done
 

@@ -51,7 +51,7 @@ results of the policy's tests and statements and the list of what is linked into
 			}
 			results := explain.RunTests(p, seg)
 			if failed := explain.Failures(p, results); len(failed) > 0 {
-				if err := showText(cmd.ErrOrStderr(), file, src, failed); err != nil {
+				if err := showText(cmd.ErrOrStderr(), p.File, src, failed); err != nil {
 					return err
 				}
 				return fmt.Errorf("%d of the policy's %s failed; no image was made",
@@ -59,7 +59,7 @@ results of the policy's tests and statements and the list of what is linked into
 			}
 			proofs := prove.Run(p, seg)
 			if failed := prove.Failures(p, proofs); len(failed) > 0 {
-				if err := showText(cmd.ErrOrStderr(), file, src, failed); err != nil {
+				if err := showText(cmd.ErrOrStderr(), p.File, src, failed); err != nil {
 					return err
 				}
 				return fmt.Errorf("%d of the policy's %s do not hold; no image was made",
@@ -77,7 +77,7 @@ results of the policy's tests and statements and the list of what is linked into
 				return err
 			}
 			if err := st.write(cmd, &statementInput{
-				out: out, image: img, parts: in, policyFile: file, source: src, policy: p, tests: results, proofs: proofs,
+				out: out, image: img, parts: in, policyFile: p.File, source: src, policy: p, tests: results, proofs: proofs,
 			}); err != nil {
 				return err
 			}
@@ -85,7 +85,7 @@ results of the policy's tests and statements and the list of what is linked into
 				return err
 			}
 			printable.Fprintf(cmd.OutOrStdout(), "%s: %d bytes\n  image   sha256:%x\n  policy  sha256:%x (%s, %d rules, %d tests)\n",
-				out, len(img), sha256.Sum256(img), p.Digest, file, len(p.Rules), len(p.Tests))
+				out, len(img), sha256.Sum256(img), p.Digest, p.File, len(p.Rules), len(p.Tests))
 			c := &seg.Classifier
 			printable.Fprintf(cmd.OutOrStdout(), "  rules   %d combinations, %d KiB of decision trees; a leaf has at most %d\n", len(seg.Matches), (c.Bytes()+1023)/1024, c.Longest())
 			return nil

@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/host/limited"
 	"github.com/thurward/thurward/internal/host/policy"
 	"github.com/thurward/thurward/internal/host/policy/check"
 	"github.com/thurward/thurward/internal/host/policy/compile"
@@ -28,6 +27,7 @@ build.`,
   thurward check examples/*.yaml
   git show HEAD:rules.yaml | thurward check -
   thurward check --format sarif > report.sarif`,
+		ValidArgsFunction: completesFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			show, err := shower(cmd.Name(), format)
 			if err != nil {
@@ -42,7 +42,7 @@ build.`,
 			return checkAll(cmd, args, format, show)
 		},
 	}
-	policyFlag(cmd, &file, "the policy, if none is named as an argument; -: standard input")
+	policyFlag(cmd, &file, "the policy, if none is named as an argument")
 	cmd.Flags().StringVar(&format, "format", "text", "text, json or sarif")
 	completes(cmd, "format", "text", "json", "sarif")
 	return cmd
@@ -54,7 +54,7 @@ func checkAll(cmd *cobra.Command, files []string, format string, show showFunc) 
 	var all policy.Diagnostics
 	var failed error
 	for _, file := range files {
-		name, src, err := policyOrInput(cmd, file)
+		name, src, err := readPolicy(file)
 		if err != nil && len(files) == 1 {
 			return err
 		}
@@ -90,17 +90,6 @@ func checkAll(cmd *cobra.Command, files []string, format string, show showFunc) 
 		}
 	}
 	return failed
-}
-
-// policyOrInput reads a policy, and returns the name that messages give it.
-func policyOrInput(cmd *cobra.Command, file string) (string, []byte, error) {
-	if file != "-" {
-		src, err := readPolicy(file)
-		return file, src, err
-	}
-	const name = "standard input"
-	src, err := limited.Read(cmd.InOrStdin(), name, policy.MaxBytes)
-	return name, src, err
 }
 
 // printCost prints the memory that a policy uses in the image.

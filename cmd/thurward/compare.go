@@ -92,7 +92,7 @@ func (t *target) rules(path, digest string, signed *verify.Report) (file string,
 		return have, have == digest
 	}
 	if t.policy != "" {
-		if src, err = readPolicy(t.policy); err != nil {
+		if _, src, err = readPolicy(t.policy); err != nil {
 			return "", nil, err
 		}
 		if have, ok := is(src); !ok {

@@ -119,7 +119,7 @@ The image before remains; rollback takes it.`,
 		},
 	}
 	t.changeFlags(cmd)
-	cmd.Flags().StringVarP(&t.policy, "file", "f", "", "the rules.yaml that the image was built from, where it has no provenance")
+	addPolicyFlag(cmd, &t.policy, "the rules.yaml that the image was built from, where it has no provenance")
 	signedFlags(cmd, &t.signed, "deploy", "deployed")
 	cmd.Flags().BoolVar(&t.dry, "dry-run", false, "check the image and show what it changes, and change nothing")
 	return cmd

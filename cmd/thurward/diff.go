@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 
@@ -34,14 +36,16 @@ are as rules see them, after destination NAT and before source NAT. What becomes
 more permissive comes first. Changes of NAT, settings and shadow rules follow;
 names of rules and tests do not count.
 
-OLD and NEW are files, or policies in git: REV:FILE, or REV for the policy of --file
-as it was then. Without NEW, the policy of --file is the new one.
+OLD and NEW are files, - for standard input, or policies in git: REV:FILE, or REV for
+the policy of --file as it was then, under the name that it had. main... is where this branch
+left main. Without NEW, the policy of --file, or the FILE of OLD, is the new one.
 
 It exits with 0 if the policies do the same, 3 if they differ, 4 if they differ and
 traffic becomes more permissive, or nat, dns or interfaces change, on which rules
 build, 1 if one of them is not valid, and 2 for a wrong command line.`,
 		Example: `  thurward diff rules.yaml new.yaml
   thurward diff HEAD
+  thurward diff main...
   thurward diff main:rules.yaml --format markdown`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
@@ -55,13 +59,19 @@ build, 1 if one of them is not valid, and 2 for a wrong command line.`,
 			default:
 				return usageError{fmt.Errorf("diff: unknown format %q (want text, json, markdown or sarif)", format)}
 			}
+			name := file
+			if _, of, ok := strings.Cut(args[0], ":"); ok && of != "" && !cmd.Flags().Changed("file") && !exists(args[0]) {
+				name = of // HEAD:edge.yaml is compared with edge.yaml
+			}
+			if len(args) == 2 {
+				name = args[1]
+			}
+			if args[0] == "-" && name == "-" {
+				return usageError{errors.New("diff: both policies cannot be standard input")}
+			}
 			old, err := openRevised(cmd, args[0], file)
 			if err != nil {
 				return err
-			}
-			name := file
-			if len(args) == 2 {
-				name = args[1]
 			}
 			new, err := openRevised(cmd, name, file)
 			if err != nil {
@@ -102,6 +112,12 @@ build, 1 if one of them is not valid, and 2 for a wrong command line.`,
 	cmd.Flags().StringVar(&format, "format", "text", "text, json (has everything), markdown or sarif")
 	completes(cmd, "format", "text", "json", "markdown", "sarif")
 	return cmd
+}
+
+// exists reports whether there is a file of that name.
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
 }
 
 // findings returns a diff as diagnostics of the new policy, which review systems show

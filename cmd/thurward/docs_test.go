@@ -86,7 +86,9 @@ func shownCommands(page string) (all []string) {
 func checkCommand(c string) string {
 	f := strings.Fields(c)
 	var cmd *cobra.Command
-	for _, have := range newRootCmd().Commands() {
+	root := newRootCmd()
+	root.InitDefaultCompletionCmd() // cobra adds it when it runs
+	for _, have := range root.Commands() {
 		if have.Name() == f[0] {
 			cmd = have
 		}

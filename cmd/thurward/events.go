@@ -14,6 +14,7 @@ import (
 
 	"github.com/thurward/thurward/internal/host/ecs"
 	"github.com/thurward/thurward/internal/host/ingest"
+	"github.com/thurward/thurward/internal/host/meant"
 	"github.com/thurward/thurward/internal/host/peer"
 	"github.com/thurward/thurward/internal/host/terminal"
 	"github.com/thurward/thurward/internal/shared/printable"
@@ -127,7 +128,11 @@ func (f *eventFlags) printer(w io.Writer) (*eventPrinter, error) {
 	}{{"--reason", f.reasons, ecs.Reasons()}, {"--action", f.actions, ecs.Actions()}} {
 		for _, g := range v.given {
 			if !ingest.MayMatch(g, v.values) {
-				return nil, fmt.Errorf("%s: no event has %q (there are %s)", v.flag, g, strings.Join(v.values, ", "))
+				remedy := "there are " + strings.Join(v.values, ", ")
+				if near := meant.Word(strings.ToLower(strings.TrimPrefix(g, "!")), v.values); near != "" {
+					remedy = "did you mean " + near + "? " + remedy
+				}
+				return nil, fmt.Errorf("%s: no event has %q (%s)", v.flag, g, remedy)
 			}
 		}
 	}

@@ -82,5 +82,8 @@ and 2 for a wrong command line.`,
 	fs.BoolVar(&all, "all", false, "show all rules that do not match, not only the nearest; all of a large matrix")
 	fs.StringVar(&format, "format", "text", "text or json (json has everything); with --matrix also markdown or svg")
 	completes(cmd, "format", "text", "json", "markdown", "svg")
+	completes(cmd, "from", "lan", "wan")
+	completes(cmd, "proto", "tcp", "udp", "icmp", "gre", "esp", "sctp")
+	completes(cmd, "state", "new", "established")
 	return cmd
 }

@@ -31,6 +31,7 @@ wrong command line.`,
 		Example: `  thurward fmt -w
   thurward fmt --check examples/*.yaml
   thurward fmt - < rules.yaml`,
+		ValidArgsFunction: completesFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case check && write:
@@ -56,7 +57,7 @@ wrong command line.`,
 			return failed
 		},
 	}
-	policyFlag(cmd, &file, "the policy, if none is named as an argument; -: standard input")
+	policyFlag(cmd, &file, "the policy, if none is named as an argument")
 	cmd.Flags().BoolVar(&check, "check", false, "print the names of files that are not formatted, and exit with 1 if there are any")
 	cmd.Flags().BoolVarP(&write, "write", "w", false, "write the files that are not formatted, instead of printing")
 	return cmd
@@ -64,7 +65,7 @@ wrong command line.`,
 
 // formatFile formats one policy. It reports false for one that check finds not formatted.
 func formatFile(cmd *cobra.Command, file string, check, write bool) (ok bool, err error) {
-	name, src, err := policyOrInput(cmd, file)
+	name, src, err := readPolicy(file)
 	if err != nil {
 		return false, err
 	}

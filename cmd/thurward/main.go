@@ -8,7 +8,9 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/thurward/thurward/internal/host/meant"
 	"github.com/thurward/thurward/internal/host/terminal"
 	"github.com/thurward/thurward/internal/shared/printable"
 	"github.com/thurward/thurward/internal/shared/stamp"
@@ -88,11 +90,18 @@ policy compiled in. To change it, edit the policy and build a new image.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		remedy := cmd.CommandPath() + " --help lists the flags"
+		if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
+			if flag := meant.Word(unknown.GetSpecifiedName(), flagsOf(cmd)); flag != "" {
+				remedy = "did you mean --" + flag + "? " + remedy
+			}
+		}
 		if cmd.HasParent() {
 			err = fmt.Errorf("%s: %w", cmd.Name(), err)
 		}
-		return usageError{fmt.Errorf("%w (%s --help lists the flags)", err, cmd.CommandPath())}
+		return usageError{fmt.Errorf("%w (%s)", err, remedy)}
 	})
+	root.SetVersionTemplate(versionLine() + "\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newCheckCmd(), newBuildCmd(), newRunCmd(), newReplayCmd(), newEventsCmd(), newTopCmd())
 	root.AddCommand(newTestCmd(), newSuggestCmd(), newInitCmd(), newDoctorCmd(), newInspectCmd(), newVerifyCmd())
@@ -100,17 +109,30 @@ policy compiled in. To change it, edit the policy and build a new image.`,
 	for _, command := range more {
 		root.AddCommand(command())
 	}
-	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(newDeployCmd(), newRollbackCmd(), newStatusCmd())
 	return root
 }
 
 // meantCommand names the command that was probably meant.
 func meantCommand(root *cobra.Command, typed string) string {
-	if near := root.SuggestionsFor(typed); len(near) > 0 {
-		return "did you mean " + near[0] + "? thurward --help lists them"
+	var names []string
+	for _, c := range root.Commands() {
+		names = append(names, c.Name())
+	}
+	if near := meant.Word(typed, names); near != "" {
+		return "did you mean " + near + "? thurward --help lists them"
 	}
 	return "thurward --help lists them"
+}
+
+// flagsOf returns the names of a command's flags.
+func flagsOf(cmd *cobra.Command) (names []string) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
+	return names
 }
 
 // completes lets shells complete the values of a flag.
@@ -120,9 +142,28 @@ func completes(cmd *cobra.Command, flag string, values ...string) {
 	}
 }
 
+// completesBeginnings lets shells complete what a flag's values begin with.
+func completesBeginnings(cmd *cobra.Command, flag string, values ...string) {
+	directive := cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, directive)); err != nil {
+		panic(err) // no such flag: a mistake in this program
+	}
+}
+
+// completesFiles lets shells complete a command's arguments with files of policies.
+func completesFiles(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return []cobra.Completion{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
+}
+
 // policyFlag adds the flag for the policy's file, which is the same in all commands.
 func policyFlag(cmd *cobra.Command, file *string, usage string) {
-	cmd.Flags().StringVarP(file, "file", "f", defaultPolicy, usage)
+	*file = defaultPolicy
+	addPolicyFlag(cmd, file, usage+"; -: standard input")
+}
+
+// addPolicyFlag adds that flag with another default, which file has.
+func addPolicyFlag(cmd *cobra.Command, file *string, usage string) {
+	cmd.Flags().VarP(&policyPath{file: file}, "file", "f", usage)
 	if err := cmd.MarkFlagFilename("file", "yaml", "yml"); err != nil {
 		panic(err) // no such flag: a mistake in this program
 	}

@@ -35,7 +35,7 @@ func showMatrix(cmd *cobra.Command, file, format string, all bool) error {
 	if err != nil {
 		return err
 	}
-	m.File = filepath.Base(file)
+	m.File = filepath.Base(p.File)
 	out := cmd.OutOrStdout()
 	switch format {
 	case "json":

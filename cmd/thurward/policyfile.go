@@ -14,10 +14,13 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
+// standardInput is what messages call the file -.
+const standardInput = "standard input"
+
 // openPolicy reads, checks and compiles a policy. It prints errors to standard error,
 // and with warn also warnings.
 func openPolicy(cmd *cobra.Command, file string, warn bool) (*policy.Policy, *ruleset.Policy, []byte, error) {
-	src, err := readPolicy(file)
+	file, src, err := readPolicy(file)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -34,19 +37,45 @@ func openPolicy(cmd *cobra.Command, file string, warn bool) (*policy.Policy, *ru
 	return p, seg, src, err
 }
 
-// readPolicy reads a policy's file.
-func readPolicy(file string) ([]byte, error) {
-	src, err := limited.ReadFile(file, policy.MaxBytes)
-	if err != nil {
-		return nil, fileError(err)
+// readPolicy reads a policy from a file, or from standard input if that is -, and returns
+// the name that messages give it.
+func readPolicy(file string) (name string, src []byte, err error) {
+	if file == "-" {
+		src, err = limited.Read(os.Stdin, standardInput, policy.MaxBytes)
+		return standardInput, src, err
 	}
-	return src, nil
+	src, err = limited.ReadFile(file, policy.MaxBytes)
+	return file, src, fileError(file, err)
 }
 
 // fileError adds the remedy to the error of a file that does not exist.
-func fileError(err error) error {
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%w (name the policy with -f)", err)
+func fileError(file string, err error) error {
+	switch {
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	case file == defaultPolicy:
+		return fmt.Errorf("%w (name the policy with -f, or write a first one: thurward init)", err)
 	}
-	return err
+	return fmt.Errorf("there is no file %s", file)
+}
+
+// A policyPath is the value of the flag for the policy's file. A second one would take the
+// first one's place without a word, so it is refused.
+type policyPath struct {
+	file *string
+	set  bool
+}
+
+func (p *policyPath) String() string { return *p.file }
+func (p *policyPath) Type() string   { return "string" }
+
+func (p *policyPath) Set(file string) error {
+	switch {
+	case file == "":
+		return errors.New("no file is named")
+	case p.set:
+		return fmt.Errorf("there is one policy, %s, already", *p.file)
+	}
+	*p.file, p.set = file, true
+	return nil
 }

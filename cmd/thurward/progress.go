@@ -8,12 +8,15 @@ import (
 )
 
 // progress shows on a terminal how far something is, at most once a second and not in
-// the first one.
+// the first one. It writes to the terminal itself: it moves in its line.
 type progress struct {
 	w     io.Writer
 	last  time.Time
 	shown bool
 }
+
+// progressPause is how long nothing is said at first, and then between two lines.
+var progressPause = time.Second
 
 // show says how many of all bytes are done.
 func (p *progress) show(done, all int64) { p.showAt(time.Now(), done, all) }
@@ -22,7 +25,7 @@ func (p *progress) showAt(now time.Time, done, all int64) {
 	if p.last.IsZero() {
 		p.last = now
 	}
-	if now.Sub(p.last) < time.Second || all <= 0 {
+	if now.Sub(p.last) < progressPause || all <= 0 {
 		return
 	}
 	p.last, p.shown = now, true

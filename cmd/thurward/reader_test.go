@@ -135,7 +135,7 @@ rules:
 		"other provenance":  {map[string]string{"edge.img.provenance.json": statementOf(text + "#")}, "", `{"known":false}`, ""},
 		"named":             {map[string]string{"edge.yaml": text}, "edge.yaml", tables, ""},
 		"named, another":    {map[string]string{"edge.yaml": text + "#", "rules.yaml": text}, "edge.yaml", "", "edge.yaml is not the policy that the image was built from"},
-		"named, none":       {nil, "edge.yaml", "", "no such file"},
+		"named, none":       {nil, "edge.yaml", "", "there is no file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

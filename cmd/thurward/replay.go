@@ -11,11 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thurward/thurward/internal/host/limited"
-	"github.com/thurward/thurward/internal/host/policy"
-	"github.com/thurward/thurward/internal/host/policy/check"
-	"github.com/thurward/thurward/internal/host/policy/compile"
 	"github.com/thurward/thurward/internal/host/replay"
+	"github.com/thurward/thurward/internal/host/terminal"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -46,9 +43,9 @@ of the policy, or found by ARP and the packets' addresses; the summary says how.
 none is found, frames to any host are taken as frames to the firewall. ARP requests
 of the firewall are answered with addresses in the captures, or with made-up ones.
 docs/replay.md has an example.`,
-		Example: `  thurward replay --policy rules.yaml --lan lan.pcap --wan wan.pcap \
+		Example: `  thurward replay -f rules.yaml --lan lan.pcap --wan wan.pcap \
       --out-lan out-lan.pcap --out-wan out-wan.pcap --events events.json
-  thurward replay --policy rules.yaml --wan attack.pcapng --events - --drain 3h
+  thurward replay -f rules.yaml --wan attack.pcapng --events - --drain 3h
   ssh router tcpdump -i any -w - | thurward replay --any - --fix-checksums`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -59,7 +56,9 @@ docs/replay.md has an example.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.policy, "policy", "rules.yaml", "the policy")
+	policyFlag(cmd, &f.policy, "the policy")
+	fl.Var(fl.Lookup("file").Value, "policy", "the policy")
+	fl.Lookup("policy").Hidden = true // as it was called before -f
 	fl.StringVar(&f.In[replay.LAN], "lan", "", "capture of frames that arrive at the LAN side")
 	fl.StringVar(&f.In[replay.WAN], "wan", "", "capture of frames that arrive at the WAN side")
 	fl.StringVar(&f.Any, "any", "", "capture of all interfaces of a Linux router, instead of --lan and --wan")
@@ -72,6 +71,7 @@ docs/replay.md has an example.`,
 	fl.Uint64Var(&f.Seed, "seed", 1, "seed of the firewall's secret, by which it chooses ports")
 	fl.DurationVar(&f.Drain, "drain", 10*time.Second, "virtual time after the last frame")
 	fl.Int64Var(&f.MaxBytes, "max-bytes", replay.MaxBytes, "limit on the bytes of a capture's frames")
+	completes(cmd, "neighbours", "all", "seen")
 	fl.BoolVar(&f.FixChecksums, "fix-checksums", false, "correct IPv4, TCP, UDP and ICMP checksums: those of frames that the capturing host sent may be wrong, since its network device computes them")
 	return cmd
 }
@@ -85,6 +85,8 @@ func (f *replayFlags) check() error {
 		return errors.New("--any is both sides; leave out --lan and --wan")
 	case f.In[replay.LAN] == "-" && f.In[replay.WAN] == "-":
 		return errors.New("--lan and --wan cannot both be standard input")
+	case f.policy == "-" && (f.In[replay.LAN] == "-" || f.In[replay.WAN] == "-" || f.Any == "-"):
+		return errors.New("--file and a capture cannot both be standard input")
 	}
 	switch f.neighbours {
 	case "all", "seen":
@@ -109,7 +111,7 @@ func (f *replayFlags) check() error {
 		f.MAC[i] = [6]byte(a)
 	}
 	return apart(
-		[]flagged{{"--policy", f.policy}, {"--lan", f.In[replay.LAN]}, {"--wan", f.In[replay.WAN]}, {"--any", f.Any}},
+		[]flagged{{"--file", f.policy}, {"--lan", f.In[replay.LAN]}, {"--wan", f.In[replay.WAN]}, {"--any", f.Any}},
 		[]flagged{{"--out-lan", f.Out[replay.LAN]}, {"--out-wan", f.Out[replay.WAN]}, {"--events", f.events}})
 }
 
@@ -141,7 +143,7 @@ func (f *replayFlags) run(cmd *cobra.Command) error {
 		}
 	}
 	f.Stdin = cmd.InOrStdin()
-	if tty, ok := cmd.ErrOrStderr().(*os.File); ok && isTerminal(tty) {
+	if tty, ok := terminal.File(cmd.ErrOrStderr()); ok && isTerminal(tty) {
 		p := progress{w: tty}
 		f.Progress, done = p.show, p.end(done)
 	}
@@ -158,18 +160,11 @@ func (f *replayFlags) run(cmd *cobra.Command) error {
 
 // compile reads and compiles the policy.
 func (f *replayFlags) compile(cmd *cobra.Command) (*ruleset.Policy, error) {
-	src, err := limited.ReadFile(f.policy, policy.MaxBytes)
+	_, seg, _, err := openPolicy(cmd, f.policy, true)
 	if err != nil {
-		return nil, fmt.Errorf("%w (name the policy with --policy)", err)
+		return nil, fmt.Errorf("%w; nothing was replayed", err)
 	}
-	p, diags := check.Load(f.policy, src)
-	if err := showText(cmd.ErrOrStderr(), f.policy, src, diags); err != nil {
-		return nil, err
-	}
-	if p == nil {
-		return nil, fmt.Errorf("%s is not valid; nothing was replayed", f.policy)
-	}
-	return compile.Compile(p)
+	return seg, nil
 }
 
 // A flagged is a flag that names a file; path is "" if it is not set.

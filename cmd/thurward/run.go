@@ -151,7 +151,7 @@ run ends, with 0 if every step went as it should.`,
 	fl.UintVar(&f.vsockPort, "vsock-port", vmm.DefaultPort, "the host's vsock port to which they go; a Unix socket's path ends in it")
 	fl.StringVar(&f.reader, "reader", "auto", "auto: read them here unless another process does; none: leave them to a collector")
 	fl.StringVar(&f.page, "page", defaultPage, "address of the web page and the metrics, on loopback without --page-config; unix:PATH, or none")
-	fl.StringVarP(&f.policy, "file", "f", "", "the rules.yaml that the image was built from, for the page (default: its provenance's, or rules.yaml here, where it is that one)")
+	addPolicyFlag(cmd, &f.policy, "the rules.yaml that the image was built from, for the page (default: its provenance's, or rules.yaml here, where it is that one)")
 	fl.StringVar(&f.pageConfig, "page-config", "", "serve the page by Prometheus' web configuration: TLS, passwords, client certificates")
 	fl.BoolVar(&f.pageInsecure, "page-insecure", false, "let --page be for other hosts without TLS or without authentication (the token is needed all the same)")
 	fl.StringVar(&f.pageToken, "page-token", "", "file of the token for the metrics (default PATH_token of --vsock, made if it does not exist)")
@@ -163,6 +163,14 @@ run ends, with 0 if every step went as it should.`,
 	fl.IntVar(&f.restarts, "restarts", 0, "give up after this number of restarts in a row (0: never; a demonstration after 5)")
 	fl.DurationVar(&f.watchdog, "watchdog", vmm.DefaultWatchdog, "restart a firewall that shows no sign of life for this time; while its stream is received for a quarter, or 5s (0: never)")
 	fl.DurationVar(&f.timeout, "timeout", 0, "end with an error after this time, as 30s (0: no limit)")
+	completes(cmd, "vmm", "qemu", "firecracker", "cloud-hypervisor")
+	completes(cmd, "machine", autoMachine, "microvm", "microvm-pci", "q35", "q35-iommu", "pc")
+	completes(cmd, "accel", "auto", "kvm", "tcg")
+	completes(cmd, "reader", "auto", "none")
+	completes(cmd, "restart", "on-crash", "never")
+	for _, side := range []string{"lan", "wan"} {
+		completesBeginnings(cmd, side, "demo", "user", "tap:", "bridge:", "unix:", "vhost-user:")
+	}
 	return cmd
 }
 

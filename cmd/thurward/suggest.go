@@ -45,6 +45,9 @@ source's address.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == "-" && file == "-" {
+				return usageError{errors.New("suggest: events and --file cannot both be standard input")}
+			}
 			p, seg, _, err := openPolicy(cmd, file, false)
 			if err != nil {
 				return err

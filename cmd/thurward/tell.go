@@ -22,7 +22,7 @@ func (l *launch) tell(img *vmm.Image) error {
 	file, src := l.policyFile, []byte(nil)
 	if file != "" {
 		var err error
-		if src, err = readPolicy(file); err != nil {
+		if _, src, err = readPolicy(file); err != nil {
 			return err
 		}
 		if have := policyview.Digest(src); have != digest {

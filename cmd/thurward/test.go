@@ -29,6 +29,7 @@ and 2 for a wrong command line.`,
   thurward test examples/*.yaml
   thurward test --format sarif > report.sarif
   thurward test --format junit > report.xml`,
+		ValidArgsFunction: completesFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			show := showFunc(nil)
 			if format != "junit" {
@@ -84,13 +85,13 @@ func testPolicy(cmd *cobra.Command, file, format string, show showFunc, verbose 
 	if format == "junit" {
 		err = showJUnit(out, p, results, proofs)
 	} else {
-		err = show(out, file, src, ds)
+		err = show(out, p.File, src, ds)
 	}
 	if err != nil {
 		return err
 	}
 	if format == "text" {
-		printable.Fprintf(out, "%s\n", summary(file, p, len(ds)))
+		printable.Fprintf(out, "%s\n", summary(p.File, p, len(ds)))
 	}
 	if len(ds) > 0 {
 		return exitError(exitInvalid)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"runtime"
 	"runtime/debug"
 
@@ -8,6 +9,11 @@ import (
 
 	"github.com/thurward/thurward/internal/shared/printable"
 )
+
+// versionLine is what version and --version print.
+func versionLine() string {
+	return fmt.Sprintf("thurward %s (%s, %s/%s)", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
 
 // A versionInfo is what version prints as JSON.
 type versionInfo struct {
@@ -32,7 +38,7 @@ of is in the image itself.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			v := versionInfo{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 			if !asJSON {
-				printable.Fprintf(cmd.OutOrStdout(), "thurward %s (%s, %s)\n", v.Version, v.Go, v.Platform)
+				printable.Fprintf(cmd.OutOrStdout(), "%s\n", versionLine())
 				return nil
 			}
 			if b, ok := debug.ReadBuildInfo(); ok {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/thurward/thurward/internal/host/meant"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -99,7 +100,7 @@ func (l *loader) test(n *node, path string, ids map[string]bool) {
 		{"expect_rule", func(n *node, path string) {
 			if n.kind != scalar || !ids[n.text] {
 				hint := "want the id of a rule, or default"
-				if best := closest(n.text, slices.Sorted(maps.Keys(ids))); best != "" {
+				if best := meant.Word(n.text, slices.Sorted(maps.Keys(ids))); best != "" {
 					hint = "did you mean " + best + "?"
 				}
 				l.err(n, path, "unknown-rule", fmt.Sprintf("no rule %q", n.text), hint)

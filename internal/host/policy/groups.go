@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/thurward/thurward/internal/host/meant"
 )
 
 // groups are the named lists of addresses and ports. A reference is $name; a
@@ -69,7 +71,7 @@ func (l *loader) group(g *group, kind string, n *node, path string, read func(n 
 	switch {
 	case !ok:
 		hint := "name it under groups." + kind
-		if best := closest(name, slices.Sorted(maps.Keys(g.nodes))); best != "" {
+		if best := meant.Word(name, slices.Sorted(maps.Keys(g.nodes))); best != "" {
 			hint = "did you mean $" + best + "?"
 		}
 		l.err(n, path, "unknown-group", fmt.Sprintf("no group %q", name), hint)

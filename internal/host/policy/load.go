@@ -7,6 +7,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/thurward/thurward/internal/host/meant"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -97,46 +98,10 @@ func hintKey(k string, fs []field) string {
 	for _, f := range fs {
 		ws = append(ws, f.name)
 	}
-	if best := closest(k, ws); best != "" {
+	if best := meant.Word(k, ws); best != "" {
 		return "did you mean " + best + "?"
 	}
 	return "known keys are " + names(fs)
-}
-
-// closest returns the word that was probably meant, or "". More than half of
-// a short word must be right.
-func closest(s string, words []string) string {
-	best, d := "", 3
-	for _, w := range words {
-		if e := distance(s, w); e < d && 2*e < len(w) {
-			best, d = w, e
-		}
-	}
-	return best
-}
-
-// distance is the edit distance of two short words.
-func distance(a, b string) int {
-	if len(a) > 64 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		prev := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			c := prev
-			if a[i-1] != b[j-1] {
-				c++
-			}
-			prev = row[j]
-			row[j] = min(c, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 func join(path, key string) string {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/thurward/thurward/internal/host/meant"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
@@ -20,7 +21,7 @@ func (l *loader) word(n *node, path string, words ...string) (string, bool) {
 			}
 		}
 		hint := "want " + either(words)
-		if best := meant(n.text, words); best != "" {
+		if best := meantWord(n.text, words); best != "" {
 			hint = "did you mean " + best + "? " + hint
 		}
 		l.err(n, path, "value", fmt.Sprintf("unknown value %q", n.text), hint)
@@ -65,12 +66,12 @@ var actions = []ruleset.Action{ruleset.Accept, ruleset.Deny, ruleset.Reject}
 var synonyms = map[string]string{"allow": "accept", "permit": "accept", "pass": "accept", "drop": "deny", "block": "deny", "in": "ingress", "inbound": "ingress",
 	"out": "egress", "outbound": "egress", "established,related": "established", "related": "established"}
 
-// meant returns the word that was probably meant, or "".
-func meant(s string, words []string) string {
+// meantWord returns the word that was probably meant, or "".
+func meantWord(s string, words []string) string {
 	if w := synonyms[strings.ToLower(s)]; slices.Contains(words, w) {
 		return w
 	}
-	return closest(strings.ToLower(s), words)
+	return meant.Word(strings.ToLower(s), words)
 }
 
 // either joins words as in "tcp, udp or icmp".
