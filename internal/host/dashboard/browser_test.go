@@ -141,6 +141,21 @@ func TestPageInBrowser(t *testing.T) {
 	}
 }
 
+// TestPageOfIdleFirewall: of no queries there is no median.
+func TestPageOfIdleFirewall(t *testing.T) {
+	now := time.Now()
+	m, s := NewModel(), &ingest.Source{}
+	g := &guesttest.Guest{Boot: "idle", WAN: "203.0.113.10/24", Start: now.Add(-time.Hour)}
+	feed(m, s, now, g.Hello(now))
+	for i := range 6 {
+		feed(m, s, now.Add(time.Duration(i-6)*10*time.Second), "# METRIC # SNAPSHOT x", `# METRIC thurward_conntrack_entries 0`, "# METRIC # EOF")
+	}
+	address, session := served(t, m)
+	if dom := newBrowser(t).dom(address, session, ""); !strings.Contains(dom, "no queries lately") || strings.Contains(dom, "median –") {
+		t.Error(dom)
+	}
+}
+
 // demonstration returns a model of a firewall with two hours of traffic, such as an office has.
 func demonstration(now time.Time) *Model {
 	m, s := NewModel(), &ingest.Source{}

@@ -21,7 +21,7 @@ func (v *View) pane(f *dashboard.View, y int) {
 			last = since(v.at, d.Rule.LastHit) + " ago"
 		}
 		v.put(1, y, cols-2, plain, fmt.Sprintf("%s pkt/s   accepted %s   dropped %s   last hit %s",
-			dashboard.Number(d.Rule.Rate), whole(d.Rule.Accepts), whole(d.Rule.Drops), last))
+			rate(f, d.Rule.Rate), whole(d.Rule.Accepts), whole(d.Rule.Drops), last))
 		if y++; rows >= 24 && len(d.Hits) > 1 {
 			values, top := []float64{}, 0.0
 			hits := d.Hits[max(len(d.Hits)-(cols-2), 0):]

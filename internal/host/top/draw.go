@@ -82,7 +82,7 @@ func (v *View) rates(f *dashboard.View, y int) int {
 	y += plotHeight + 1
 	for _, n := range f.Interfaces {
 		v.put(1, y, cols-2, plain, fmt.Sprintf("%-4s in %7s pkt/s %7s bit/s   out %7s pkt/s %7s bit/s", n.Name,
-			dashboard.Number(n.RxPackets), dashboard.Number(n.RxBits), dashboard.Number(n.TxPackets), dashboard.Number(n.TxBits)))
+			rate(f, n.RxPackets), rate(f, n.RxBits), rate(f, n.TxPackets), rate(f, n.TxBits)))
 		y++
 	}
 	v.gauge(1, y, half, "flows", f.Flows.Entries, f.Flows.Capacity)
@@ -126,7 +126,11 @@ func (v *View) gauge(x, y, width int, name string, used, size float64) {
 	w := max(width-45, 5)
 	v.put(x, y, 24, plain, name)
 	v.bar(x+25, y, w, style, share)
-	v.put(x+26+w, y, width-26-w, plain, fmt.Sprintf("%3.0f %% of %s", 100*share, whole(size)))
+	text := fmt.Sprintf("%3.0f %% of %s", 100*share, whole(size))
+	if len(text) > width-26-w { // on a narrow screen the share is what counts
+		text = fmt.Sprintf("%3.0f %%", 100*share)
+	}
+	v.put(x+26+w, y, width-26-w, plain, text)
 }
 
 // listHeight is how many rows of the list are on the screen.
@@ -183,21 +187,47 @@ func (v *View) table(f *dashboard.View, y int) {
 		}
 		v.cells(y+2+i, l.columns, style, r.share >= 0, func(c int) string { return r.cells[c] })
 		if r.share >= 0 && cols >= 80 {
-			v.bar(cols-barWidth-1, y+2+i, barWidth, good, r.share)
+			w := barOf(cols)
+			v.bar(cols-w-1, y+2+i, w, good, r.share)
 		}
 	}
 }
 
-// barWidth is how wide the bars of lists are.
-const barWidth = 14
+// barOf returns how wide the bars of lists are on a screen of so many columns.
+func barOf(cols int) int {
+	if cols < 100 {
+		return 8
+	}
+	return 14
+}
+
+// nameWidth is what a narrow screen leaves for the names in a list, at least.
+const nameWidth = 14
+
+// fitting returns the columns that leave room for names in so many characters: the first two, and of
+// the others those that fit, in their order.
+func fitting(columns []column, room int) []column {
+	used := 0
+	for i, c := range columns {
+		if c.width == 0 {
+			used += nameWidth
+			continue
+		}
+		if used += max(c.width, -c.width) + 1; used > room && i >= 2 {
+			return columns[:i]
+		}
+	}
+	return columns
+}
 
 // cells writes a row.
 func (v *View) cells(y int, columns []column, style int, bar bool, text func(c int) string) {
 	cols, _ := v.out.Size()
 	left := cols - 2
 	if cols >= 80 && (bar || !slices.ContainsFunc(columns, func(c column) bool { return c.title == "VERDICT" })) {
-		left -= barWidth + 1
+		left -= barOf(cols) + 1
 	}
+	columns = fitting(columns, left)
 	for _, c := range columns {
 		if c.width < 0 {
 			left -= -c.width + 1
@@ -246,6 +276,14 @@ func (v *View) foot() {
 		text += "  Tab next firewall"
 	}
 	v.put(0, rows-1, cols, faint, text)
+}
+
+// rate writes a rate, of which there is none before the second snapshot of metrics.
+func rate(f *dashboard.View, n float64) string {
+	if len(f.History) == 0 {
+		return "–"
+	}
+	return dashboard.Number(n)
 }
 
 func pad(s string, n int) string { return fmt.Sprintf("%-*s", n, s) }

@@ -69,7 +69,7 @@ func ruleRows(v *View, f *dashboard.View) []row {
 		case r.Drops > 0 && r.Accepts == 0:
 			style = denied
 		}
-		out = append(out, row{cells: []string{r.ID, dashboard.Number(r.Rate), whole(r.Accepts), whole(r.Drops), last},
+		out = append(out, row{cells: []string{r.ID, rate(f, r.Rate), whole(r.Accepts), whole(r.Drops), last},
 			order: []float64{float64(i), r.Rate, r.Accepts, r.Drops, -ago}, share: dashboard.Fill(r.Rate, most), style: style, kind: dashboard.OfRule, key: r.ID})
 	}
 	return out
@@ -82,7 +82,7 @@ func dropRows(_ *View, f *dashboard.View) []row {
 	}
 	var out []row
 	for i, r := range f.Drops {
-		out = append(out, row{cells: []string{r.Reason, dashboard.Number(r.Rate), whole(r.Total)},
+		out = append(out, row{cells: []string{r.Reason, rate(f, r.Rate), whole(r.Total)},
 			order: []float64{float64(i), r.Rate, r.Total}, share: dashboard.Fill(r.Rate, most), style: denied})
 	}
 	return out
@@ -106,8 +106,18 @@ func countRows(all []dashboard.Count, kind string) (out []row) {
 
 func verdictRows(v *View, f *dashboard.View) (out []row) {
 	for i := range f.Recent {
-		r := verdictRow(&f.Recent[i], v.at)
-		r.order = []float64{float64(i), float64(i)}
+		e := &f.Recent[i]
+		r := verdictRow(e, v.at)
+		// The newest first, and what was denied before what would be. One line about several packets
+		// comes a second after the first of them.
+		weight := 0.0
+		switch {
+		case e.Action == "drop":
+			weight = 2
+		case strings.HasPrefix(e.Action, "would-"):
+			weight = 1
+		}
+		r.order = []float64{-float64(e.At.UnixMicro()), weight}
 		out = append(out, r)
 	}
 	return out

@@ -243,6 +243,75 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+// TestNarrow: on a narrow screen the shares of tables and the names of rules are there to be read,
+// and columns that do not fit are left out, none is cut.
+func TestNarrow(t *testing.T) {
+	for _, c := range []struct {
+		width, height int
+		want, lack    []string
+	}{
+		{80, 24, []string{"32 %", "allow-established ", "DROPPED", "LAST HIT"}, []string{"% …", "allow-e…"}},
+		{40, 10, []string{"allow-establi", "PKT/S", "ACCEPTED"}, []string{"DROPPED", "allow-e…", "                …"}},
+		{200, 50, []string{"32 % of 65 536", "allow-established ", "LAST HIT"}, []string{"…"}},
+	} {
+		v, term := open(t, filled(), c.width, c.height)
+		s := v.shown(t, term)
+		for _, want := range c.want {
+			if !strings.Contains(s, want) {
+				t.Errorf("%dx%d: no %q\n%s", c.width, c.height, want, s)
+			}
+		}
+		for _, lack := range c.lack {
+			if strings.Contains(s, lack) {
+				t.Errorf("%dx%d: %q\n%s", c.width, c.height, lack, s)
+			}
+		}
+	}
+}
+
+// TestNoRatesYet: before the second snapshot there is no rate, which is not a rate of 0.
+func TestNoRatesYet(t *testing.T) {
+	m, s := dashboard.NewModel(), &ingest.Source{}
+	g := &guesttest.Guest{Boot: "one", WAN: "203.0.113.10/24", Start: start.Add(-time.Hour)}
+	feed(m, s, start, append([]string{g.Hello(start)}, g.Snapshot()...)...)
+	v, term := open(t, m, 100, 30)
+	if s := v.shown(t, term); !strings.Contains(s, "no rates yet") || !strings.Contains(s, "in       – pkt/s") || strings.Contains(s, "  0 pkt/s") || !strings.Contains(s, "61 000") {
+		t.Error(s)
+	}
+	feed(m, s, start.Add(10*time.Second), g.Snapshot()...)
+	if s := v.shown(t, term); strings.Contains(s, "no rates yet") || strings.Contains(s, "–") {
+		t.Error(s)
+	}
+}
+
+// TestVerdictsInOrder: the newest verdict is above the others, also where a line about several
+// packets came later than those after the first of them; sorted by verdicts, drops are.
+func TestVerdictsInOrder(t *testing.T) {
+	m, s := dashboard.NewModel(), &ingest.Source{}
+	g := &guesttest.Guest{Boot: "one", WAN: "203.0.113.10/24", Start: start.Add(-time.Hour)}
+	event := func(second int, action string) string {
+		return fmt.Sprintf(`{"@timestamp":"2026-11-24T11:59:%02d.000000Z","event.action":%q,"event.reason":"rule","rule.id":"r%d","source.ip":"10.0.0.9","destination.ip":"1.1.1.1","network.transport":"icmp","network.direction":"egress"}`, second, action, second)
+	}
+	feed(m, s, start, g.Hello(start), event(10, "accept"), event(12, "accept"), event(11, "drop"), event(14, "accept"), event(13, "would-drop"))
+	v, term := open(t, m, 100, 30)
+	order := func() (all string) {
+		for _, l := range strings.Split(v.shown(t, term), "\n") {
+			if i := strings.Index(l, "rule r"); i >= 0 {
+				all += l[i+6:][:2] + " "
+			}
+		}
+		return all
+	}
+	v.keys("5")
+	if got := order(); got != "14 13 12 11 10 " {
+		t.Errorf("by time: %s", got)
+	}
+	v.keys("s")
+	if got := order(); got != "11 13 14 12 10 " {
+		t.Errorf("by verdict: %s", got)
+	}
+}
+
 // TestNoColour: with NO_COLOR no colour is set, and the lists can still be read.
 func TestNoColour(t *testing.T) {
 	for _, none := range []string{"", "1"} {

@@ -27,7 +27,7 @@ function overview(v, range) {
   $("tiles").replaceChildren(
     tile("accepted", num(v.accept_rate) + "/s", "packets"), tile("dropped", num(v.drop_rate) + "/s", "packets"),
     tile("flows", whole(v.flows.entries), v.flows.capacity ? `${(100 * f).toFixed(0)} % of ${whole(v.flows.capacity)}` : "", level(f)),
-    tile("new flows", num(v.flows.inserts) + "/s"), tile("DNS", num(v.dns.rate) + "/s", `median ${time(v.dns.p50)}, 99 % ${time(v.dns.p99)}`),
+    tile("new flows", num(v.flows.inserts) + "/s"), tile("DNS", num(v.dns.rate) + "/s", v.dns.p50 > 0 ? `median ${time(v.dns.p50)}, 99 % ${time(v.dns.p99)}` : "no queries lately"),
     tile("processor", `${(100 * v.load).toFixed(0)} %`, "used by packets", level(v.load)),
     tile("verdicts", num(v.event_rate) + "/s", "over 10 seconds"),
     tile("telemetry lost", whole(lost), `lines; ${whole(v.stream.malformed)} malformed`, lost + v.stream.malformed > 0 ? "warn" : ""));
