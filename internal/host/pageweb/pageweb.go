@@ -7,12 +7,15 @@
 package pageweb
 
 import (
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -34,6 +37,8 @@ type config struct {
 		Cert       string `yaml:"cert"`
 		CertFile   string `yaml:"cert_file"`
 		ClientAuth string `yaml:"client_auth_type"`
+		CA         string `yaml:"client_ca"`
+		CAFile     string `yaml:"client_ca_file"`
 	} `yaml:"tls_server_config"`
 	Users map[string]string `yaml:"basic_auth_users"`
 }
@@ -50,9 +55,40 @@ func read(file string) (c config, err error) {
 func (c *config) tls() bool { return c.TLS.Cert != "" || c.TLS.CertFile != "" }
 
 // authenticates reports whether clients must show who they are: a password, or a
-// certificate that is verified. What only asks for a certificate accepts any, or none.
+// certificate that is verified. What only asks for a certificate accepts any, or none; and
+// without an authority of its own, crypto/tls verifies by those of the system, from which
+// anybody can have a certificate.
 func (c *config) authenticates() bool {
-	return len(c.Users) > 0 || c.tls() && c.TLS.ClientAuth == "RequireAndVerifyClientCert"
+	return len(c.Users) > 0 || c.tls() && c.TLS.ClientAuth == "RequireAndVerifyClientCert" && (c.TLS.CA != "" || c.TLS.CAFile != "")
+}
+
+// verifies reports whether the certificates of clients are looked at.
+func (c *config) verifies() bool {
+	return c.TLS.ClientAuth == "RequireAndVerifyClientCert" || c.TLS.ClientAuth == "VerifyClientCertIfGiven"
+}
+
+// authority reports what is wrong with the authority of clients' certificates.
+func (c *config) authority(file string) error {
+	pem := []byte(c.TLS.CA)
+	switch {
+	case !c.verifies():
+		return nil
+	case c.TLS.CA == "" && c.TLS.CAFile == "":
+		return fmt.Errorf("client_auth_type: %s has no authority: every one that this system trusts could let clients in (want client_ca_file)", c.TLS.ClientAuth)
+	case c.TLS.CAFile != "":
+		name := c.TLS.CAFile
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(file), name)
+		}
+		var err error
+		if pem, err = limited.ReadFile(name, maxConfig); err != nil {
+			return fmt.Errorf("client_ca_file: %w", err)
+		}
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return errors.New("the authority of clients' certificates is no certificate (want PEM)")
+	}
+	return nil
 }
 
 // passwords returns an error that names a user whose password is there as it is, or hashed in
@@ -99,6 +135,9 @@ func Load(file string) (*dashboard.Web, error) {
 	}
 	if err == nil {
 		err = web.Validate(file)
+	}
+	if err == nil {
+		err = c.authority(file)
 	}
 	if err != nil {
 		return nil, inLine(file, err)

@@ -361,19 +361,31 @@ func TestBadConfigurations(t *testing.T) {
 	dir, ca := t.TempDir(), newAuthority(t)
 	ca.files(t, dir)
 	for text, want := range map[string]string{
-		"tls_server_config: { cert_file: nothing.pem, key_file: key.pem }":         "nothing.pem",
-		"tls_server_config: { cert_file: cert.pem }":                               "missing one of",
-		"basic_auth_users: { b: plain }":                                           `what "b" has is no hash by bcrypt (htpasswd -nBC 10 USER`,
-		"basic_auth_users: { a: $1$md5$of4z7Qx, b: plain }":                        `what "a" has is no hash`,
-		"tls_server_config: [1]":                                                   "line 1: a mapping of keys is wanted, not a seq",
-		"text":                                                                     "web.yml: line 1: a mapping of keys is wanted, not a str",
-		"tls_sever_config: { cert_file: cert.pem }":                                "web.yml: line 1: there is no key tls_sever_config (",
-		"tls_server_config: { cert_file: cert.pem, key_file: ca.pem }":             "web.yml",
-		certificate + "basic_auth_users: { a: " + strings.Repeat("x", 1<<20) + "}": "web.yml",
+		"tls_server_config: { cert_file: nothing.pem, key_file: key.pem }": "nothing.pem",
+		"tls_server_config: { cert_file: cert.pem }":                       "missing one of",
+		"basic_auth_users: { b: plain }":                                   `what "b" has is no hash by bcrypt (htpasswd -nBC 10 USER`,
+		"basic_auth_users: { a: $1$md5$of4z7Qx, b: plain }":                `what "a" has is no hash`,
+		"tls_server_config: [1]":                                           "line 1: a mapping of keys is wanted, not a seq",
+		"text":                                                             "web.yml: line 1: a mapping of keys is wanted, not a str",
+		"tls_sever_config: { cert_file: cert.pem }":                        "web.yml: line 1: there is no key tls_sever_config (",
+		strings.Replace(mutual, ", client_ca_file: ca.pem", "", 1):         "has no authority: every one that this system trusts",
+		strings.Replace(certificate, " }", ", client_auth_type: VerifyClientCertIfGiven }", 1) + users(t): "has no authority",
+		strings.Replace(mutual, "client_ca_file: ca.pem", "client_ca_file: key.pem", 1):                   "is no certificate",
+		strings.Replace(mutual, "client_ca_file: ca.pem", "client_ca_file: none.pem", 1):                  "none.pem",
+		"tls_server_config: { cert_file: cert.pem, key_file: ca.pem }":                                    "web.yml",
+		certificate + "basic_auth_users: { a: " + strings.Repeat("x", 1<<20) + "}":                        "web.yml",
 	} {
 		if _, err := Load(write(t, dir, "web.yml", text)); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%.60s: %v, want %s", text, err, want)
 		}
+	}
+	// Taken away while it is served, it is no authentication any more.
+	c, err := read(write(t, dir, "web.yml", strings.Replace(mutual, ", client_ca_file: ca.pem", "", 1)))
+	if err != nil || !c.tls() || c.authenticates() {
+		t.Errorf("without an authority: %+v, %v", c, err)
+	}
+	if c, err = read(write(t, dir, "web.yml", mutual)); err != nil || !c.authenticates() {
+		t.Errorf("with one: %+v, %v", c, err)
 	}
 	if _, err := Load(filepath.Join(dir, "none")); err == nil {
 		t.Error("a file that is not there")
