@@ -78,6 +78,10 @@ TEXT ·boot64(SB), NOSPLIT|NOFRAME, $0
 	OUTB
 	MOVL $0xa1, DX
 	OUTB
+	XORL AX, AX
+	CPUID
+	CMPL AX, $13                  // the leaf that says what XSAVE saves
+	JCS  noxsave
 	MOVL $1, AX
 	CPUID
 	BTL  $26, CX                  // XSAVE

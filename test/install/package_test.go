@@ -22,10 +22,13 @@ func tree(t *testing.T, root string) {
 	if err := os.MkdirAll(build, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(filepath.Join(build, "man"), 0o755); err != nil {
-		t.Fatal(err)
+	for _, dir := range []string{"man", "completions"} {
+		if err := os.MkdirAll(filepath.Join(build, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for _, part := range []string{"thurward", "kernel.elf", "firewall.elf", "firewall-dot.elf", "toolchain.json", "man/thurward.1"} {
+	for _, part := range []string{"thurward", "kernel.elf", "firewall.elf", "firewall-dot.elf", "toolchain.json", "man/thurward.1",
+		"completions/thurward.bash", "completions/_thurward", "completions/thurward.fish"} {
 		if err := os.WriteFile(filepath.Join(build, part), []byte("stands for "+part+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}

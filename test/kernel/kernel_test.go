@@ -211,8 +211,16 @@ func TestRefusesToStartWithoutRandom(t *testing.T) {
 	}
 }
 
+// TestRefusesOldCPU: a processor without XSAVE, or one whose leaf of CPUID about it is hidden, is
+// refused with the reason. Setting XCR0 faults there, before there is anything to report a fault.
 func TestRefusesOldCPU(t *testing.T) {
 	needQEMU(t)
+	for _, cpu := range []string{"qemu64", "max,level=7"} {
+		t.Run(cpu, func(t *testing.T) { refusesCPU(t, cpu) })
+	}
+}
+
+func refusesCPU(t *testing.T, cpu string) {
 	img, err := makeImage()
 	if err != nil {
 		t.Fatal(err)
@@ -222,7 +230,7 @@ func TestRefusesOldCPU(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	const said = "refusing to start: the CPU has no"
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "microvm", "-accel", "tcg", "-cpu", "qemu64", "-m", "64M", "-nodefaults", "-no-user-config",
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "microvm", "-accel", "tcg", "-cpu", cpu, "-m", "64M", "-nodefaults", "-no-user-config",
 		"-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", img)
 	cmd.Stderr = t.Output()
 	console, err := cmd.StdoutPipe()
