@@ -75,10 +75,16 @@ func (b *browser) run(url string, more ...string) string {
 	return string(out)
 }
 
-// dom returns the document of a view after the scripts have run.
-func (b *browser) dom(address, session, view string) string {
+// dom returns the document of a view after the scripts have run. The browser's time is virtual,
+// and on a busy machine may be over before the first answer is there: then it opens the page again.
+func (b *browser) dom(address, session, view string) (doc string) {
 	b.t.Helper()
-	return b.run(address+"#token="+session+view, "--dump-dom", "--window-size=1280,900")
+	for range 4 {
+		if doc = b.run(address+"#token="+session+view, "--dump-dom", "--window-size=1280,900"); strings.Contains(doc, " is connected") {
+			break
+		}
+	}
+	return doc
 }
 
 // filled returns a model of two firewalls, one of which says hostile things.

@@ -410,16 +410,29 @@ func TestPasswordInBrowser(t *testing.T) {
 	st := serve(t, write(t, dir, "web.yml", certificate+users(t)), "127.0.0.1:0", false)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	for pass, want := range map[string]bool{"right": true, "wrong": false} {
+	// The browser's time is virtual, and runs ahead of an answer on a busy machine: the page with the
+	// right password gets more of it until it is there.
+	page := func(pass, budget string) string {
 		cmd := exec.CommandContext(ctx, chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir="+t.TempDir(),
-			"--ignore-certificate-errors", "--virtual-time-budget=4000", "--dump-dom", strings.Replace(base(st), "https://", "https://prometheus:"+pass+"@", 1))
+			"--ignore-certificate-errors", "--virtual-time-budget="+budget, "--dump-dom", strings.Replace(base(st), "https://", "https://prometheus:"+pass+"@", 1))
 		cmd.WaitDelay = 5 * time.Second
 		out, err := cmd.Output()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.Contains(string(out), "203.0.113.10 is connected"); got != want {
-			t.Errorf("with the %s password: %v\n%s", pass, got, out)
+		return string(out)
+	}
+	const there = "203.0.113.10 is connected"
+	out := ""
+	for _, budget := range []string{"4000", "20000", "100000", "500000"} {
+		if out = page("right", budget); strings.Contains(out, there) {
+			break
 		}
+	}
+	if !strings.Contains(out, there) {
+		t.Errorf("with the right password:\n%s", out)
+	}
+	if out := page("wrong", "20000"); strings.Contains(out, there) {
+		t.Errorf("with the wrong password:\n%s", out)
 	}
 }
