@@ -149,7 +149,7 @@ check "two hosts" sh '
 
 check "init" sh 'mkdir -p /etc/thurward/edge; cd /etc/thurward/edge; thurward init --lan-address 10.0.0.1/24 --wan-address 203.0.113.10/24 --gateway 203.0.113.1 --dns none
 	cp /usr/share/thurward/run.env .; thurward check; thurward test'
-check "completion in bash" bash -c 'dpkg -L thurward | grep -qx /usr/share/bash-completion/completions/thurward && . /usr/share/bash-completion/completions/thurward && complete -p thurward >/dev/null'
+check "completion in bash" inside bash -c 'dpkg -L thurward | grep -qx /usr/share/bash-completion/completions/thurward && . /usr/share/bash-completion/completions/thurward && complete -p thurward >/dev/null'
 check "manual pages" sh 'zcat /usr/share/man/man1/thurward-run.1.gz | grep -q require-signature'
 check "build, with provenance" sh '
 	thurward build -f /etc/thurward/edge/rules.yaml -o /mnt/host/first.img --provenance; cp /mnt/host/first.img /root/'
