@@ -170,6 +170,23 @@ func TestListOfEquivalents(t *testing.T) {
 	}
 }
 
+// TestListsAreCurrent: what the packages list as equivalent exists, so that who changes code
+// hears of it before the sample of mutants is taken.
+func TestListsAreCurrent(t *testing.T) {
+	t.Chdir("../..")
+	r, err := run(&options{packages: strings.Split(core, ","), list: true, sample: 1, workers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := 0
+	for _, keys := range r.listed {
+		listed += len(keys)
+	}
+	if listed < 50 || r.total < 10000 {
+		t.Errorf("%d entries and %d mutants were looked at", listed, r.total)
+	}
+}
+
 // A test that finds an input with a mutant, as rapid's do, must not leave it beside
 // the sources; where the binary does not know the flag for that, it is not given.
 func TestNothingIsLeft(t *testing.T) {

@@ -55,15 +55,15 @@ func run(o *options) (*result, error) {
 	if r.listed, err = readEquivalent(sources); err != nil {
 		return nil, err
 	}
+	if err := r.stale(all, o); err != nil {
+		return nil, err
+	}
 	chosen := choose(o, all)
 	if o.list {
 		for _, m := range chosen {
 			fmt.Printf("internal/%s/%s:%d: %s\n", m.pkg.short, m.file, m.line, m.key())
 		}
 		return r, nil
-	}
-	if err := r.stale(all, o); err != nil {
-		return nil, err
 	}
 	bins, err := compile(work, overlay, sources, o.own)
 	if err != nil {
