@@ -20,8 +20,10 @@ const (
 	searchEvery = int64(40e6)
 	// guard is how far beyond the bounds readings look for a clock that has jumped.
 	guard = int64(40e6)
-	// pause is the time between two readings when the base is known.
-	pause = second
+	// pause is the least time between two readings when the base is known. The three readings by
+	// which a jump is noticed are at most settled+2*guard apart in their second: with this
+	// pause they take three seconds, and the search after a jump one.
+	pause = second - settled - 3*guard
 	// drift is how far the two clocks may part in a millisecond, in nanoseconds: 1000 ppm.
 	drift = 1000
 )

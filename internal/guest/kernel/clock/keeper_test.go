@@ -66,18 +66,18 @@ func TestKeeperBounds(t *testing.T) {
 		{11.08e9, 11.08e9, 102, 90.92e9, 91_001_079_000, 11.12e9, false},
 		{11.09e9, 11.09e9, 102, 90_919_990_000, 91_001_089_000, 11.13e9, false},
 		// Just close enough; then beyond the upper bound, the lower bound, between them.
-		{12_077_924_000, 12_077_924_000, 103, 90_922_076_000, 91_002_076_000, 13_957_924_000, true},
+		{12_077_924_000, 12_077_924_000, 103, 90_922_076_000, 91_002_076_000, 12_957_924_000, true},
 		{13_957_924_000, 13_957_924_000, 104, 90_920_196_000, 91_003_956_000, 15_119_804_000, true},
-		{15_119_804_000, 15_119_804_000, 106, 90_919_035_000, 91_005_117_000, 17_037_924_000, true},
+		{15_119_804_000, 15_119_804_000, 106, 90_919_035_000, 91_005_117_000, 16_037_924_000, true},
 	} {
 		take(s)
 	}
 	// A reading that just agrees, and one that just does not, at both bounds.
 	before := k
 	for _, s := range [...]step{
-		{17_992_011_000, 17_992_011_000, 109, 91_007_989_000, 91_007_989_000, 19_952_011_000, true},
+		{17_992_011_000, 17_992_011_000, 109, 91_007_989_000, 91_007_989_000, 18_952_011_000, true},
 		{17_992_010_999, 17_992_010_999, 109, 91_007_989_001, 92_007_989_001, 18_032_010_999, false},
-		{17_082_928_000, 17_082_928_000, 107, 90_917_072_000, 90_917_072_000, 19_042_928_000, true},
+		{17_082_928_000, 17_082_928_000, 107, 90_917_072_000, 90_917_072_000, 18_042_928_000, true},
 		{17_082_928_001, 17_082_928_001, 107, 89_917_071_999, 90_917_071_999, 17_122_928_001, false},
 	} {
 		k = before
@@ -95,11 +95,11 @@ func TestKeeperAtTheEpoch(t *testing.T) {
 	}
 }
 
-// TestKeeperPauses: from one reading to the next it is a second and what is missing until
+// TestKeeperPauses: from one reading to the next it is 0.8 seconds and what is missing until
 // the clock's second changes, which may be nothing.
 func TestKeeperPauses(t *testing.T) {
 	const lo = 1000*second - guard - 10e6
-	for after, want := range map[int64]int64{10e9 - 1: 11e9, 10e9: 11e9, 10e9 + 1: 12e9, 10e9 + 2: 12e9, 11e9 - 1: 12e9} {
+	for after, want := range map[int64]int64{10e9: 11e9, 10.2e9 - 1: 11e9, 10.2e9: 11e9, 10.2e9 + 1: 12e9, 10.2e9 + 2: 12e9, 11.2e9 - 1: 12e9} {
 		k := Keeper{lo: lo, hi: lo + 10e6, last: after, known: true, close: true} // the next looks behind hi
 		if next := k.Add(after, after, (lo+after)/second); next != want {
 			t.Errorf("after %d: %d, want %d", after, next, want)
