@@ -49,6 +49,35 @@ func TestInstructions(t *testing.T) {
 	}
 }
 
+// TestClock: the clock that the chain of multiplications shows is one that a processor can
+// have. Where the compiler makes one of several, it is four times as fast.
+func TestClock(t *testing.T) {
+	s, err := find("udp-16", 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.cycles(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.cycles <= 0 || p.median < p.cycles {
+		t.Errorf("%.0f cycles a packet, %.0f in the median", p.cycles, p.median)
+	}
+	// Squares of odd numbers, one after the other, are powers: none is left out.
+	if got := spin(8, 3); got != power(3, 256) {
+		t.Errorf("8 multiplications of 3 by itself give %d, want 3 to the 256th", got)
+	}
+}
+
+// power returns x to the n.
+func power(x, n uint64) uint64 {
+	y := uint64(1)
+	for range n {
+		y *= x
+	}
+	return y
+}
+
 // TestParse: costs are those of the lines, with calls counted once.
 func TestParse(t *testing.T) {
 	costs, err := parse([]byte(`version: 1
