@@ -196,6 +196,10 @@ func (l *lab) line(ln vmm.Line) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lines = append(l.lines, ln.Text)
+	if i := strings.Index(ln.Text, "thurward: ready "); i > 0 && gcBegun.MatchString(ln.Text[:i]) {
+		// Go's trace of a collection is written in pieces, on another processor than this line.
+		ln = vmm.ParseLine(ln.Text[i:])
+	}
 	switch ln.Kind {
 	case vmm.Ready:
 		l.ready <- vmm.ParseReady(ln)

@@ -74,10 +74,19 @@ func newHosts(t *testing.T) *hosts {
 			h.ip("-n " + s.ns + " route add default via " + s.via)
 		}
 	}
-	h.ip("tuntap add dev " + h.tap + " mode tap")
-	h.ip("link set " + h.tap + " master " + h.brL + " up")
+	h.addTap()
 	h.ip("-n " + h.wan + " addr add 198.51.100.80/32 dev lo")
 	return h
+}
+
+// addTap makes the TAP device on brL, with as many queues as machines here have processors.
+func (h *hosts) addTap() {
+	mode := " mode tap"
+	if processors() > 1 {
+		mode += " multi_queue"
+	}
+	h.ip("tuntap add dev " + h.tap + mode)
+	h.ip("link set " + h.tap + " master " + h.brL + " up")
 }
 
 func (h *hosts) ip(args string) {

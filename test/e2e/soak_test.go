@@ -28,6 +28,9 @@ var (
 // and the heap before, after, and live, in MB.
 var gcLine = regexp.MustCompile(`^gc (\d+) @.* (\d+)->(\d+)->(\d+) MB`)
 
+// gcBegun is the first part of such a line.
+var gcBegun = regexp.MustCompile(`^gc \d+ @[0-9.]+s \d*%?:? ?$`)
+
 // TestSoak keeps the image under load of every kind with the garbage collector
 // at work, and looks for what only time shows: memory that is not given back,
 // a goroutine or an interrupt that is not woken, a stall, a packet that is lost
