@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -358,11 +359,53 @@ func TestTCPFastIsTCP(t *testing.T) {
 			}
 			a, b := talk(t, "", [2][]byte{}, upTo(Established)), talk(t, "", [2][]byte{}, upTo(Established))
 			p := packet.Packet{Class: packet.ClassTCP, Proto: packet.TCP, Flags: fACK, Seq: s.seq, Ack: s.ack, Payload: s.n, Window: s.win}
-			v, ok := a.TCP(from, &p, nil), b.TCPFast(from, &p)
+			v, ok := a.TCP(from, &p, nil), b.TCPFast(from, p.Seq, p.Ack, uint32(p.Payload), uint32(p.Window))
 			if ok != (v == Pass) || a.Shared(0).tcp != b.Shared(0).tcp || b.Dir(0).State != Established {
 				t.Errorf("%+v: %d and %v, %+v and %+v", s, v, ok, a.Shared(0).tcp, b.Shared(0).tcp)
 			}
 		}
+	}
+}
+
+// TestTCPFastAtBounds: around every bound of the windows, TCPFast accepts what inWindow does
+// and records what advance does; what it leaves to TCP it does not touch.
+func TestTCPFastAtBounds(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	near := func(of ...uint32) uint32 { return of[rnd.IntN(len(of))] + uint32(rnd.IntN(5)) - 2 }
+	taken := 0
+	for range 200_000 {
+		tab := &Table{shared: make([]Shared, 1)}
+		r, f := Ref(rnd.IntN(2)), &tab.shared[0]
+		me, other := &f.tcp[r], &f.tcp[r^1]
+		base := rnd.Uint32()
+		for i := range f.tcp {
+			s := &f.tcp[i]
+			s.end, s.window = base+uint32(rnd.IntN(1<<18)), near(2, 1000, slack, 1<<20)
+			s.limit, s.ack = s.end+uint32(rnd.IntN(1<<17)), base+uint32(rnd.IntN(1<<18))
+			s.flags = sideSeen | uint16(rnd.IntN(2))*sideScale | uint16(rnd.IntN(15))<<sideScaleBit
+			if rnd.IntN(8) > 0 {
+				s.flags |= sideAcked
+			}
+		}
+		p := packet.Packet{Flags: packet.ACK, Payload: uint16(rnd.IntN(2) * 1448), Window: uint16(near(2, 1<<15, 1<<16-3))}
+		p.Seq = near(me.limit, me.end, me.end-slack, me.end-other.window, me.limit+1<<31) - uint32(rnd.IntN(2))*uint32(p.Payload)
+		p.Ack = near(other.end, me.ack, me.ack-slack, me.ack-me.window, other.end+1<<31)
+		was, valid := f.tcp, inWindow(me, other, &p)
+		if ok := tab.TCPFast(r, p.Seq, p.Ack, uint32(p.Payload), uint32(p.Window)); ok {
+			taken++
+			got := f.tcp
+			f.tcp = was
+			if me.advance(other, &p); !valid || f.tcp != got {
+				t.Fatalf("%+v: segment %d %d %d %d of %d: valid %v, recorded %+v, want %+v", was, p.Seq, p.Ack, p.Payload, p.Window, r, valid, got, f.tcp)
+			}
+		} else if f.tcp != was {
+			t.Fatalf("%+v: a segment that is left to TCP has changed it to %+v", was, f.tcp)
+		} else if far := uint32(1 << 30); valid && me.flags&sideAcked != 0 && me.limit-seqEnd(&p) < far && other.end-p.Ack < far {
+			t.Fatalf("%+v: segment %d %d %d of %d is left to TCP", was, p.Seq, p.Ack, p.Payload, r)
+		}
+	}
+	if taken < 10_000 {
+		t.Errorf("only %d segments were valid", taken)
 	}
 }
 

@@ -63,7 +63,7 @@ func (e *Engine) fastUntil(out *port, path conntrack.Path, j int, now int64) int
 			}
 			hop = uint64(to)
 		}
-		if d.Key.Proto == packet.TCP && !e.fastTCP(r, e.pool.Bytes(fr)) {
+		if d.Key.Proto == packet.TCP && !fastTCP(flows, r, h, fr.Len) {
 			break
 		}
 		b.hop[j] = mac
@@ -118,21 +118,15 @@ func (p *port) reachable(a packet.Addr, now int64) uint64 {
 	return packet.MAC(n.MAC) | p.self<<48
 }
 
-// fastTCP checks the segment in frame f, of direction r of an established connection. It
-// reports false for one that is left to forward.
-func (e *Engine) fastTCP(r conntrack.Ref, f []byte) bool {
-	if len(f) < packet.EthLen+packet.MinIPv4+packet.TCPLen {
+// fastTCP checks the segment in a frame of n bytes that begins with h, of direction r of an
+// established connection. It reports false for one that is left to forward. That the headers
+// lie within the frame packet.FastKey has checked.
+func fastTCP(flows *conntrack.Table, r conntrack.Ref, h *[packet.Head]byte, n uint32) bool {
+	const l4 = packet.EthLen + packet.MinIPv4
+	numbers := binary.BigEndian.Uint64(h[l4+4:])
+	rest := binary.BigEndian.Uint32(h[l4+12:]) // data offset, flags, window
+	if rest>>16&(packet.SYN|packet.ACK|packet.RST|packet.FIN) != packet.ACK {
 		return false
 	}
-	h := (*[packet.TCPLen]byte)(f[packet.EthLen+packet.MinIPv4:])
-	flags := h[13] & 0x3f
-	if flags&(packet.SYN|packet.ACK|packet.RST|packet.FIN) != packet.ACK {
-		return false
-	}
-	var p packet.Packet
-	p.Flags = flags
-	p.Seq, p.Ack = binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint32(h[8:])
-	p.Window = binary.BigEndian.Uint16(h[14:])
-	p.Payload = uint16(len(f) - packet.EthLen - packet.MinIPv4 - int(h[12]>>4)*4)
-	return e.flows.TCPFast(r, &p)
+	return flows.TCPFast(r, uint32(numbers>>32), uint32(numbers), n-l4-rest>>28*4, rest&0xffff)
 }

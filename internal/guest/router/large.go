@@ -81,7 +81,7 @@ func (e *Engine) passWhole(p *received, j int, now int64) bool {
 		hop = out.gateway
 	}
 	mac := out.reachable(hop, now)
-	if mac == 0 || !e.flows.TCPFast(r, &p.Packet) {
+	if mac == 0 || !e.flows.TCPFast(r, p.Seq, p.Ack, uint32(p.Payload), uint32(p.Window)) {
 		return false
 	}
 	d.LastSeen = now
