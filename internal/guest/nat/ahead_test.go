@@ -9,38 +9,6 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// TestAhead: the slot and the mapping that are prefetched first are those where a new endpoint
-// is put when its port is free.
-func TestAhead(t *testing.T) {
-	n := aheadOf(t)
-	r := rand.New(rand.NewPCG(1, 2))
-	for range 2000 {
-		addr, port := packet.Addr(0x0a000000+r.Uint32N(256)), uint16(1900+r.Uint32N(60000))
-		proto := Protocols[r.IntN(len(Protocols))]
-		s := n.pools[0].space[spaceOf(proto)]
-		slot, own, ok := n.Ahead(proto, addr, port)
-		if want := port >= 2000 && port <= 60000; !ok || want != (own != slot) {
-			t.Fatalf("%v %d: %v, %#x and %#x", addr, port, ok, slot, own)
-		}
-		m, o := n.Map(proto, addr, port, r.Uint64())
-		if o != Mapped {
-			continue // the host has its share
-		}
-		if at := uintptr(unsafe.Pointer(&s.index[s.home(addr, port, n.pools[0].key)])); slot != at {
-			t.Fatalf("%v %d: the index at %#x, not %#x", addr, port, slot, at)
-		}
-		if at := uintptr(unsafe.Pointer(&s.byExt[m.Port-2000])); m.Port == port && own != at {
-			t.Fatalf("%v %d: the mapping at %#x, not %#x", addr, port, own, at)
-		}
-	}
-	if _, _, ok := n.Ahead(packet.UDP, 0x0a000100, 3000); ok {
-		t.Error("a source that is not translated")
-	}
-	if _, _, ok := n.Ahead(47, 0x0a000001, 3000); ok {
-		t.Error("a protocol without ports")
-	}
-}
-
 // aheadOf returns the translation of a small network, with a server that has a port of its own.
 func aheadOf(t *testing.T) *NAT {
 	n, err := New(&ruleset.Policy{Interfaces: []ruleset.Interface{{Role: ruleset.LAN}, {Role: ruleset.WAN}}, SNAT: []ruleset.SNAT{{Interface: 1, PortLo: 2000, PortHi: 60000, External: external.To16(),
@@ -50,53 +18,6 @@ func aheadOf(t *testing.T) *NAT {
 		t.Fatal(err)
 	}
 	return n
-}
-
-// TestForetell: what is foretold of a flow is what it gets with the same random number, and the
-// place of it; nothing changes by it; and where nothing is foretold a new endpoint gets nothing.
-func TestForetell(t *testing.T) {
-	n := aheadOf(t)
-	r := rand.New(rand.NewPCG(3, 4))
-	drawn, known, refused := 0, 0, 0
-	for range 100_000 {
-		addr, port := packet.Addr(0x0a000000+r.Uint32N(16)), uint16(1024+r.Uint32N(64000))
-		proto, rnd := Protocols[r.IntN(len(Protocols))], r.Uint64()
-		q := n.pools[0]
-		s := q.space[spaceOf(proto)]
-		was := s.inUse
-		m, at, ok := n.Foretell(proto, addr, port, rnd)
-		if again, place, _ := n.Foretell(proto, addr, port, rnd); again != m || place != at || s.inUse != was {
-			t.Fatal("something has changed")
-		}
-		got, o := n.Map(proto, addr, port, rnd)
-		switch {
-		case o != Mapped:
-			refused++ // the host has its share, or no port is free
-		case !ok || m != got:
-			t.Fatalf("%d %v %d: %+v foretold (%v), %+v given", proto, addr, port, m, ok, got)
-		case got.Pool != NoPool && at != uintptr(unsafe.Pointer(&s.byExt[got.Port-2000])):
-			t.Fatalf("%v %d: the mapping at %#x", addr, port, at)
-		case s.inUse == was:
-			known++
-		case got.Port != port:
-			drawn++
-		}
-		if r.IntN(2) == 0 {
-			n.Give(got.Pool, proto, got.Port)
-		}
-	}
-	if drawn < 1000 || known < 100 {
-		t.Errorf("%d drawn, %d known, %d refused", drawn, known, refused)
-	}
-	if m, _, ok := n.Foretell(packet.UDP, 0x0a000005, 80, 1); !ok || m != (Mapping{external, 3000, NoPool}) {
-		t.Errorf("a server's own port: %+v, %v", m, ok)
-	}
-	if _, _, ok := n.Foretell(packet.UDP, 0x0a000100, 3000, 1); ok {
-		t.Error("a source that is not translated")
-	}
-	if _, _, ok := n.Foretell(47, 0x0a000001, 3000, 1); ok {
-		t.Error("a protocol without ports")
-	}
 }
 
 // TestDraw: a port that is not the endpoint's own is free, within the range, of its parity;

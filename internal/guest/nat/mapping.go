@@ -24,6 +24,7 @@ type space struct {
 	index     []uint16
 	shift     uint8
 	inUse     int
+	freed     uint32 // how often a mapping has ended: see Guess
 	highWater int
 	reserved  int // taken, but of static mappings
 	own       int // used by the firewall itself
@@ -47,8 +48,12 @@ func (s *space) home(addr packet.Addr, port uint16, key uint64) uint32 {
 
 // find returns the slot of an endpoint's mapping, or the free slot where it would be.
 func (p *Pool) find(s *space, addr packet.Addr, port uint16) uint32 {
+	return p.probe(s, s.home(addr, port, p.key), addr, port)
+}
+
+// probe is find from an endpoint's home on.
+func (p *Pool) probe(s *space, i uint32, addr packet.Addr, port uint16) uint32 {
 	mask := uint32(len(s.index) - 1)
-	i := s.home(addr, port, p.key)
 	for range s.index {
 		e := s.index[i&mask]
 		if e == 0 {

@@ -4,6 +4,8 @@
 //	pool.go     the external ports of one address
 //	mapping.go  which internal endpoint has which port
 //	share.go    how many one host may have
+//	guess.go    the mapping of a flow that begins soon
+//	ahead.go    what the end of a mapping needs
 //	source.go   the policy's source translation: pools and paired addresses
 //	static.go   the policy's destination translation
 //	own.go      ports of the firewall itself

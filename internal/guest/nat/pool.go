@@ -138,12 +138,7 @@ func choose(s *space, want, first, last uint16, rnd uint64) (port uint16, ok boo
 	if want >= first && want <= last && s.free(want) {
 		return want, true
 	}
-	lo, hi := uint32(first), uint32(last)
-	if want >= 1024 && hi >= 1024 {
-		lo = max(lo, 1024)
-	} else if lo < 1024 {
-		hi = min(hi, 1023)
-	}
+	lo, hi := classOf(first, last, want)
 	if port, ok = draw(&s.used, lo, hi, want, rnd); ok {
 		return port, true
 	}
@@ -151,6 +146,18 @@ func choose(s *space, want, first, last uint16, rnd uint64) (port uint16, ok boo
 		port, ok = search(&s.used, uint32(first), uint32(last), want, rnd)
 	}
 	return port, ok
+}
+
+// classOf returns those of the ports from first to last that are of the class of want, or all
+// of them if none is.
+func classOf(first, last, want uint16) (lo, hi uint32) {
+	lo, hi = uint32(first), uint32(last)
+	if want >= 1024 && hi >= 1024 {
+		lo = max(lo, 1024)
+	} else if lo < 1024 {
+		hi = min(hi, 1023)
+	}
+	return lo, hi
 }
 
 // draws is how many words of the bitmap draw looks at. A random number has 21 bits for each.
@@ -241,4 +248,5 @@ func (p *Pool) Give(proto uint8, port uint16) {
 	p.unindex(s, p.find(s, m.addr, m.port))
 	s.used[port/64] &^= 1 << (port % 64)
 	s.inUse--
+	s.freed++
 }

@@ -34,25 +34,40 @@ func cells(addr packet.Addr, key uint64) (uint64, uint64) {
 	return h % (1 << shareBits), h >> 32 % (1 << shareBits)
 }
 
+// counts returns both counters of an address.
+func (s *shares) counts(addr packet.Addr, key uint64) (a, b *uint16) {
+	x, y := cells(addr, key)
+	return &s[0][x], &s[1][y]
+}
+
 func (s *shares) of(addr packet.Addr, key uint64) int {
-	a, b := cells(addr, key)
-	return int(min(s[0][a], s[1][b]))
+	a, b := s.counts(addr, key)
+	return int(min(*a, *b))
 }
 
 func (s *shares) add(addr packet.Addr, key uint64, n uint16) {
-	a, b := cells(addr, key)
-	s[0][a] += n
-	s[1][b] += n
+	a, b := s.counts(addr, key)
+	*a += n
+	*b += n
+}
+
+// share returns how many ports a host may have as long as the ports from first to last are as
+// free as they are: one that has as many gets no more. It is 0 when none is free.
+func (p *Pool) share(s *space, first, last uint16) int {
+	free := len(s.byExt) - s.reserved - s.inUse - max(0, s.kept-s.own)
+	if first > p.Lo || last < p.Hi {
+		free = min(free, s.freeIn(first, last)) // the entry has a part of the pool
+	}
+	if free <= 0 {
+		return 0
+	}
+	return evenShare*free + fewPorts
 }
 
 // mayTake reports whether a host may have one more of the ports from first to
 // last.
 func (p *Pool) mayTake(s *space, addr packet.Addr, first, last uint16) bool {
-	free := len(s.byExt) - s.reserved - s.inUse - max(0, s.kept-s.own)
-	if free > 0 && (first > p.Lo || last < p.Hi) {
-		free = min(free, s.freeIn(first, last)) // the entry has a part of the pool
-	}
-	return free > 0 && s.shares.of(addr, p.key) < evenShare*free+fewPorts
+	return s.shares.of(addr, p.key) < p.share(s, first, last)
 }
 
 // freeIn counts the free ports from first to last.

@@ -110,6 +110,11 @@ func (s *static) inside(proto uint8, src, dst packet.Addr, port uint16) (Target,
 	return Target{}, false
 }
 
+// serves reports whether a host may have a static mapping for a port, in the space sp.
+func (s *static) serves(sp int, port uint16) bool {
+	return sp < len(s.outPorts) && hasPort(&s.outPorts[sp], port)
+}
+
 // outside returns the external endpoint of a server's port, the first of several. An
 // external port that entries send to different servers, by source, belongs to the server of
 // the first entry: no two internal endpoints share an external one.

@@ -2,6 +2,7 @@ package router
 
 import (
 	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/guest/prefetch"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -19,33 +20,45 @@ const (
 
 // expect is called for packet j of the batch, which begins a flow, before it is handled.
 func (e *Engine) expect(in *port, j int) {
-	b := &e.b
 	if in.role != ruleset.LAN {
 		return
 	}
+	b := &e.b
+	var lines [5]uintptr
+	n := 0
 	if far := j + farther; b.keys.Unknown(far) {
 		k := b.keys.Key(far)
-		if at, own, ok := e.nat.Ahead(uint8(k.Proto), k.Src, k.SrcPort); ok {
-			l := [2]uintptr{at, own}
-			prefetch.Read(l[:])
+		if slot, own, ok := e.nat.Aim(b.guessFor(far), uint8(k.Proto), k.Src, k.SrcPort); ok {
+			lines[0], lines[1] = slot, own
+			n = 2
 		}
 	}
-	if j += distance; !b.keys.Unknown(j) {
-		return
+	if j += distance; b.keys.Unknown(j) {
+		if k, g := b.keys.Key(j), b.guessFor(j); e.foretell(g, k) {
+			var answer conntrack.Key
+			answer.Set(k.Dst, g.Addr, k.DstPort, g.Port, k.Proto)
+			lines[n], lines[n+1] = e.flows.Lines(&answer)
+			lines[n+2] = e.nat.Line(g)
+			n += 3
+		}
 	}
-	k := b.keys.Key(j)
-	rnd := e.random()
-	m, at, ok := e.nat.Foretell(uint8(k.Proto), k.Src, k.SrcPort, rnd)
-	if !ok {
-		return
-	}
-	b.rnd[j%len(b.rnd)] = rnd
-	var answer conntrack.Key
-	answer.Set(k.Dst, m.Addr, k.DstPort, m.Port, k.Proto)
-	a, z := e.flows.Lines(&answer)
-	l := [3]uintptr{a, z, at}
-	prefetch.Write(l[:])
+	prefetch.Write(lines[:n])
 }
+
+// foretell finds the port that a flow with key k will get, and reports whether there is one.
+func (e *Engine) foretell(g *nat.Guess, k *conntrack.Key) bool {
+	if !e.nat.Foretell(g, uint8(k.Proto), k.Src, k.SrcPort) {
+		return false
+	}
+	return g.Port != 0 || e.nat.Draw(g, e.random())
+}
+
+// guesses is how many guesses there are at a time, a power of two.
+const guesses = 8
+
+// guessFor returns the guess for packet j of the batch. That of another packet may be found
+// there, until it is aimed.
+func (b *batch) guessFor(j int) *nat.Guess { return &b.guess[uint(j)%guesses] }
 
 // expectEnd prefetches what the end of a flow needs of the translation.
 func (e *Engine) expectEnd(r conntrack.Ref) {

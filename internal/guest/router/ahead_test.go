@@ -3,6 +3,7 @@ package router
 import (
 	"testing"
 
+	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
@@ -17,8 +18,8 @@ func inLAN(l *lab, ps ...pkt) []*view {
 	return l.taken(wan)
 }
 
-// TestExpect: for the packet that is foretold a random number is drawn, and kept for it; for
-// packets from the WAN, of known flows and behind the batch's end none.
+// TestExpect: of the packet two ahead the port is foretold; of one from the WAN, of a known flow,
+// or behind the batch's end nothing.
 func TestExpect(t *testing.T) {
 	l := newLab(t, "accept egress udp")
 	l.one(lan, udp(host, 4000, web, 443)) // a known flow
@@ -30,28 +31,36 @@ func TestExpect(t *testing.T) {
 			b.keys.Add()
 		}
 		l.e.flows.Prepare(&b.keys)
-		b.rnd = [distance + 1]uint64{}
+		b.guess = [guesses]nat.Guess{}
 	}
-	batch(1, 2, 3)
+	foretold := func(what string, want ...uint16) {
+		t.Helper()
+		for i := range b.guess {
+			port := uint16(0)
+			if i < len(want) {
+				port = want[i]
+			}
+			if b.guess[i].Port != port {
+				t.Errorf("%s: of packet %d %+v, want port %d", what, i, b.guess[i], port)
+			}
+		}
+	}
+	batch(2001, 2002, 2003)
 	l.e.expect(l.e.inside, 0)
-	if b.rnd[0] != 0 || b.rnd[1] != 0 || b.rnd[2] == 0 {
-		t.Errorf("%x", b.rnd)
-	}
-	if l.e.expect(l.e.inside, 1); b.rnd[0] != 0 {
-		t.Errorf("behind the end: %x", b.rnd)
-	}
-	batch(1, 2, 3)
-	if l.e.expect(l.e.outside, 0); b.rnd != [distance + 1]uint64{} {
-		t.Errorf("from the WAN: %x", b.rnd)
-	}
-	batch(1, 2, 4000)
-	if l.e.expect(l.e.inside, 0); b.rnd != [distance + 1]uint64{} {
-		t.Errorf("of a known flow: %x", b.rnd)
-	}
+	foretold("two ahead", 0, 0, 2003)
+	l.e.expect(l.e.inside, 1)
+	foretold("behind the end", 0, 0, 2003)
+	batch(2001, 2002, 2003)
+	l.e.expect(l.e.outside, 0)
+	foretold("from the WAN")
+	batch(2001, 2002, 4000)
+	l.e.expect(l.e.inside, 0)
+	foretold("of a known flow")
 }
 
-// TestNumbersAreDrawnAnew: a random number that was drawn ahead for a packet which needed none is
-// not used by a later batch: in between the machine may have been restored, and its twin with it.
+// TestNumbersAreDrawnAnew: what was guessed for a packet which needed nothing is not used by a
+// later batch: a random number may be in it, and in between the machine may have been restored,
+// and its twin with it. For a packet that needs one, and was foretold, one number is drawn.
 func TestNumbersAreDrawnAnew(t *testing.T) {
 	l := newLab(t, "accept egress udp")
 	for p := uint16(5000); p < 5010; p++ {
@@ -61,15 +70,28 @@ func TestNumbersAreDrawnAnew(t *testing.T) {
 	if out := inLAN(l, a, b, a); len(out) != 3 || out[0].SrcPort != out[2].SrcPort {
 		t.Fatalf("%v", out)
 	}
-	if l.e.b.rnd[2] == 0 || l.e.drawn != 0 {
-		t.Fatalf("nothing was drawn ahead: %x, %x", l.e.b.rnd, l.e.drawn)
+	if l.e.b.guess[2].Port == 0 {
+		t.Fatalf("nothing is left: %+v", l.e.b.guess)
 	}
 	l.e.Reseed([32]byte{7})
 	rng := *l.e.rng
-	want, _, _ := l.e.nat.Foretell(packet.UDP, ip("10.0.0.77"), 5003, rng.Uint64())
+	var want nat.Guess
+	l.e.nat.Foretell(&want, packet.UDP, ip("10.0.0.77"), 5003)
+	if want.Port != 0 || !l.e.nat.Draw(&want, rng.Uint64()) {
+		t.Fatalf("%+v", want)
+	}
 	out := inLAN(l, a, b, udp("10.0.0.77", 5003, web, 443))
 	if len(out) != 3 || out[2].SrcPort != want.Port {
 		t.Errorf("%v, want port %d", out, want.Port)
+	}
+	if x, y := l.e.random(), rng.Uint64(); x != y {
+		t.Errorf("more than one number was drawn: the next is %x, not %x", x, y)
+	}
+	if l.e.b.guess != [guesses]nat.Guess{} {
+		t.Errorf("a guess is left that was taken: %+v", l.e.b.guess)
+	}
+	if inLAN(l, a, b, a); l.e.b.guess != [guesses]nat.Guess{} {
+		t.Errorf("of an earlier batch: %+v", l.e.b.guess)
 	}
 }
 

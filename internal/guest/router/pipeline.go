@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
+	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/packet"
 )
 
@@ -66,7 +67,7 @@ func (e *Engine) run(in *port, now int64) {
 	// Find flows: the memory of all lookups is prefetched, so that the batch waits for
 	// memory once and not once per packet.
 	e.flows.Prepare(&b.keys)
-	b.rnd = [distance + 1]uint64{}
+	b.guess = [guesses]nat.Guess{}
 
 	for j := 0; ; j++ {
 		if j = e.fastPath(in, j, now); j >= b.keys.Len() {
@@ -81,9 +82,8 @@ func (e *Engine) run(in *port, now int64) {
 			e.forward(p, r, now)
 		} else {
 			e.expect(in, j)
-			e.drawn, b.rnd[j%len(b.rnd)] = b.rnd[j%len(b.rnd)], 0
+			b.hand = j
 			e.admit(p, k, conntrack.None, now)
-			e.drawn = 0
 		}
 	}
 }

@@ -150,7 +150,6 @@ type entropy struct {
 	rng    *rand.ChaCha8
 	dnsRng *rand.ChaCha8 // the endpoint's; nil without upstreams
 	rndKey uint64
-	drawn  uint64 // of the packet in hand: a number that is drawn already, or 0
 }
 
 // timing is the time of the current poll, and that of the next timers, announcement and
@@ -189,11 +188,12 @@ type leaving struct {
 type batch struct {
 	frame [Batch]framebuf.Frame
 	pk    [Batch]received
-	keys  conntrack.Batch      // of the frames to be looked up
-	idx   [Batch]uint8         // their numbers
-	fast  [Batch]bool          // by number of the key: pk is not filled in yet
-	hop   [Batch]uint64        // by number of the key: the first 8 bytes of the frame to send
-	rnd   [distance + 1]uint64 // by number of the key, of those ahead: the random number that expect has drawn, or 0
+	keys  conntrack.Batch    // of the frames to be looked up
+	idx   [Batch]uint8       // their numbers
+	fast  [Batch]bool        // by number of the key: pk is not filled in yet
+	hop   [Batch]uint64      // by number of the key: the first 8 bytes of the frame to send
+	guess [guesses]nat.Guess // see guessFor
+	hand  int                // number of the key of the packet that may begin a flow
 }
 
 const second = int64(1e9)
@@ -308,13 +308,3 @@ func (e *Engine) Pools() []*nat.Pool { return e.nat.Pools() }
 // an observer of many numbers, such as a name server that clients query, cannot predict the
 // next.
 func (e *Engine) random() uint64 { return e.rng.Uint64() }
-
-// forPort returns the random number for the port of the packet in hand: that with which expect
-// has foretold it, once.
-func (e *Engine) forPort() uint64 {
-	if n := e.drawn; n != 0 {
-		e.drawn = 0
-		return n
-	}
-	return e.random()
-}

@@ -188,7 +188,12 @@ const (
 // flow is evicted: one that is over, or else one that is unanswered or idle, of the source
 // with the most mappings.
 func (e *Engine) mapSource(p *received, now int64) (nat.Mapping, nat.Outcome) {
-	m, o := e.nat.Map(p.Proto, p.Src, p.SrcPort, e.forPort())
+	if g := e.b.guessFor(e.b.hand); e.nat.Take(g, p.Proto, p.Src, p.SrcPort) {
+		m := g.Mapping
+		*g = nat.Guess{}
+		return m, nat.Mapped
+	}
+	m, o := e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random())
 	if o != nat.Exhausted {
 		return m, o
 	}
