@@ -151,7 +151,9 @@ func (m *monitored) ask(name, arguments string, answer any) {
 	}
 }
 
-// destroyData overwrites the program's variables in the machine's memory.
+// destroyData overwrites the program's variables in the machine's memory, those that the image
+// brings along: what has addresses behind them is zeroed memory that lies elsewhere, and at these
+// addresses of the machine are page tables.
 func (m *monitored) destroyData() {
 	m.t.Helper()
 	in, err := parts()
@@ -169,7 +171,7 @@ func (m *monitored) destroyData() {
 	defer memory.Close()
 	for _, s := range f.Progs {
 		if s.Type == elf.PT_LOAD && s.Flags&elf.PF_W != 0 {
-			if _, err := memory.WriteAt(bytes.Repeat([]byte{0xff}, int(s.Memsz)), int64(s.Vaddr)); err != nil {
+			if _, err := memory.WriteAt(bytes.Repeat([]byte{0xff}, int(s.Filesz)), int64(s.Vaddr)); err != nil {
 				m.t.Fatal(err)
 			}
 		}
