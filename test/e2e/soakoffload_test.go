@@ -72,7 +72,7 @@ func TestSoakOffloads(t *testing.T) {
 			server.Wait()         //nolint:errcheck // killed
 		}()
 		g := watchGaps(r)
-		before := r.fresh()
+		before, idle := r.busy()
 		host := watchHost(t, *soakStall > 0)
 		began := time.Now()
 		seconds := strconv.Itoa(int(soakFor.Seconds()))
@@ -94,7 +94,7 @@ func TestSoakOffloads(t *testing.T) {
 			}
 		})
 		wg.Wait()
-		after := r.fresh()
+		after, busy := r.busy()
 		host.end()
 		most := *soakStall
 		if most == 0 {
@@ -113,6 +113,9 @@ func TestSoakOffloads(t *testing.T) {
 				}
 			}
 		}
+		if !kvm && processors() > 1 {
+			shared(t, after, idle, busy)
+		}
 		first, last, n := l.heap()
 		if n > 4 && last > first+4 {
 			t.Errorf("the live heap grew from %d to %d MB", first, last)
@@ -124,4 +127,32 @@ func TestSoakOffloads(t *testing.T) {
 		t.Logf("%v: %d connections with %d MB each way, %d large segments whole; %d collections, live heap %d MB, then %d MB; ping:%s",
 			*soakFor, total, 8*total, whole, n, first, last, pings[strings.LastIndex(pings, "---")+3:])
 	})
+}
+
+// shared requires that each of several workers had a tenth of an equal share of the work at least,
+// and that packets were handed over.
+func shared(t *testing.T, m map[string]uint64, before, after map[string]float64) {
+	t.Helper()
+	if m["thurward_workers"] < 2 || len(after) != int(m["thurward_workers"]) {
+		t.Errorf("%d workers, busy: %v", m["thurward_workers"], after)
+	}
+	all, over := 0.0, uint64(0)
+	for series, v := range after {
+		all += v - before[series]
+	}
+	for series, v := range after {
+		if v -= before[series]; v < all/float64(10*len(after)) {
+			t.Errorf("%s: %.3f of %.3f s", series, v, all)
+		}
+	}
+	for series, n := range m {
+		if strings.HasPrefix(series, "thurward_worker_handed_over_total") {
+			over += n
+			t.Logf("%s: %d", series, n)
+		}
+	}
+	if over == 0 {
+		t.Error("no packet was handed over")
+	}
+	t.Logf("busy, in seconds: %v, %v before", after, before)
 }

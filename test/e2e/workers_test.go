@@ -195,18 +195,7 @@ func (l *lab) through(t *testing.T, r *receiver, n int) {
 		return accepts >= 2*begun-1 && denied >= 4 // nobody answers the fragments
 	})
 	time.Sleep(2 * time.Second) // until what is merged has come, and retransmissions are over
-	busy := map[string]float64{}
-	r.mu.Lock()
-	r.saw = func(series string, v float64) {
-		if strings.HasPrefix(series, "thurward_worker_busy_seconds_total") {
-			busy[series] = v
-		}
-	}
-	r.mu.Unlock()
-	m := r.fresh()
-	r.mu.Lock()
-	r.saw = nil
-	r.mu.Unlock()
+	m, busy := r.busy()
 	if m["thurward_workers"] != uint64(n) {
 		t.Fatalf("%d workers, want %d", m["thurward_workers"], n)
 	}
@@ -243,6 +232,28 @@ func (l *lab) through(t *testing.T, r *receiver, n int) {
 		t.Errorf("room for %d flows", m["thurward_conntrack_capacity"])
 	}
 	l.told(t, n)
+}
+
+// busy is fresh, and returns how long each worker has been busy.
+func (r *receiver) busy() (m map[string]uint64, busy map[string]float64) {
+	r.t.Helper()
+	busy = map[string]float64{}
+	r.mu.Lock()
+	others := r.saw
+	r.saw = func(series string, v float64) {
+		if others != nil {
+			others(series, v)
+		}
+		if strings.HasPrefix(series, "thurward_worker_busy_seconds_total") {
+			busy[series] = v
+		}
+	}
+	r.mu.Unlock()
+	m = r.fresh()
+	r.mu.Lock()
+	r.saw = others
+	r.mu.Unlock()
+	return m, busy
 }
 
 // asked returns what counts the ports of the LAN that have asked for names from now on: a port that
