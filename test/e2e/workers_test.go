@@ -228,6 +228,11 @@ func (l *lab) through(t *testing.T, r *receiver, n int) {
 	if len(busy) != n {
 		t.Errorf("busy: %v", busy)
 	}
+	for series, is := range r.fresh() { // nothing has happened since
+		if was := m[series]; strings.HasPrefix(series, "thurward_worker_handed_over_total") && is != was {
+			t.Errorf("%s: %d, then %d", series, was, is)
+		}
+	}
 	if m["thurward_conntrack_capacity"] != 65536 {
 		t.Errorf("room for %d flows", m["thurward_conntrack_capacity"])
 	}

@@ -41,8 +41,8 @@ type Family struct {
 	// by Label; nil: none. It is called beside the packet path and must not read variable
 	// data.
 	Labels func(dst []byte, i int) []byte
-	// Fill stores the N current values. It is called by the goroutine that owns the
-	// counters and must be fast.
+	// Fill stores the N current values; of several workers those that the worker has. It is
+	// called by the goroutine that owns the counters and must be fast.
 	Fill func(v []uint64)
 	// Bounds are a histogram's upper bounds in units of Scale, in order.
 	Bounds []uint64
@@ -141,6 +141,9 @@ func (m *Metrics) Bytes() int { return m.bytes }
 func (m *Metrics) Fill() {
 	for i := range m.families {
 		f := &m.families[i]
+		if len(f.parts) > 0 {
+			clear(f.v) // the last sums are in those that Fill leaves to the others
+		}
 		f.Fill(f.v)
 		for _, p := range f.parts {
 			for j, v := range p.v[:len(f.v)] {
