@@ -24,6 +24,8 @@ const (
 	Lost           // the neighbour Addr on Port does not answer any more
 	Relieve        // Frame, for whose source Addr the flow Flow is to give way; then it comes back
 	Relieved       // Frame come back; with a Flow of 1 none gives way
+	Borrow         // Frame, for which a port is wanted; then it comes back, behind Ports
+	Ports          // external ports that are the receiver's from now on
 )
 
 // An Item is what crosses. With a frame goes the ownership of its buffers.

@@ -30,6 +30,9 @@ type space struct {
 	own       int // used by the firewall itself
 	kept      int // reserved for the firewall itself
 	hand      int // where lone continues
+	guests    int // ports whose home is another part
+	lends     int // where Lend continues, a word of used
+	gives     int // where GoHome does
 	shares    shares
 }
 

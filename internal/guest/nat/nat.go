@@ -10,6 +10,7 @@
 //	static.go   the policy's destination translation
 //	own.go      ports of the firewall itself
 //	part.go     the ports of one of several workers
+//	lend.go     ports that move to another worker
 //	steer.go    which of them a packet is for
 //
 // In the terms of RFC 4787 and RFC 5382: mapping is endpoint-independent
@@ -35,7 +36,8 @@ type NAT struct {
 	pools  []*Pool
 	own    Own
 	part   Part
-	whole  []bool // by pool: it is not divided into parts
+	whole  []bool  // by pool: it is not divided into parts
+	away   []*away // by pool, of all parts: where its ports are; nil: they do not move
 }
 
 // New reads the SNAT and DNAT entries of a policy. The key is secret and

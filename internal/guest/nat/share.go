@@ -73,14 +73,7 @@ func (p *Pool) mayTake(s *space, addr packet.Addr, first, last uint16) bool {
 // freeIn counts the free ports from first to last.
 func (s *space) freeIn(first, last uint16) (n int) {
 	for w := int(first) / 64; w <= int(last)/64; w++ {
-		free := ^s.used[w]
-		if w == int(first)/64 {
-			free &= ^uint64(0) << (first % 64)
-		}
-		if w == int(last)/64 {
-			free &= ^uint64(0) >> (63 - last%64)
-		}
-		n += bits.OnesCount64(free)
+		n += bits.OnesCount64(^s.used[w] & between(w, first, last))
 	}
 	return n
 }

@@ -87,7 +87,7 @@ func (s *Steer) FromLAN(t *packet.Tuple) int {
 		}
 		return s.pooled(t.Src, t.SrcPort)
 	case own:
-		return s.port(at, t.DstPort) // an answer to a host that came to the server by its external address
+		return s.port(at, uint8(t.Proto), t.DstPort) // an answer to a host that came to the server by its external address
 	case t.Dst == s.lan, s.intercept && t.DstPort == dnsPort && t.Proto != packet.ICMP:
 		return 0
 	}
@@ -110,7 +110,7 @@ func (s *Steer) FromWAN(t *packet.Tuple) int {
 		}
 		return s.both(e.port+(t.DstPort-e.lo), t.SrcPort)
 	}
-	return s.port(at, t.DstPort)
+	return s.port(at, uint8(t.Proto), t.DstPort)
 }
 
 // Quoting returns the tuple to steer an ICMP error by that quotes a packet with the tuple
@@ -149,11 +149,15 @@ func (s *Steer) pooled(addr packet.Addr, port uint16) int {
 }
 
 // port returns the part of a port, or identifier, of the external address own[at].
-func (s *Steer) port(at int, port uint16) int {
-	if q := s.pools[at]; q < 0 || s.whole[q] {
+func (s *Steer) port(at int, proto uint8, port uint16) int {
+	q := s.pools[at]
+	if q < 0 || s.whole[q] {
 		return 0
 	}
-	return partOf(port, s.mask)
+	if s.n.away == nil {
+		return partOf(port, s.mask)
+	}
+	return s.n.away[q].of(spaceOf(proto), port, s.mask)
 }
 
 // ours finds an address of the firewall's on the WAN.

@@ -95,7 +95,7 @@ func TestMemoryOf(t *testing.T) {
 	}
 	// Several workers divide the flows, and have the rest once each.
 	four := MemoryOf(p, 1500, 4)
-	if want := 4*conntrack.Bytes(250) + conntrack.SourcesBytes(1000, 50, 7); four.Flows != want || four.Buffers != 4*m.Buffers || four.Ports != 4*m.Ports ||
+	if want := 4*conntrack.Bytes(250) + conntrack.SourcesBytes(1000, 50, 7); four.Flows != want || four.Buffers != 4*m.Buffers || four.Ports != 4*m.Ports+nat.SharedBytes(p, 4) || nat.SharedBytes(p, 4) < len(p.SNAT)*3<<15 || nat.SharedBytes(p, 1) != 0 ||
 		m.Workers != 0 || four.Workers != 3*furtherWorker+12*handover.Bytes(ringItems) || four.Total() != four.Buffers+four.Flows+four.Ports+four.Workers {
 		t.Errorf("four workers: %+v, one: %+v", four, m)
 	}

@@ -199,11 +199,17 @@ func (e *Engine) takeOver(now int64) int {
 				e.owe(from, x.Frame)
 				e.relieveFor(from, x, now)
 				frames++
-			case handover.Relieved:
-				w.again, w.settle, w.tries = true, x.Flow != 0, x.MAC[0]
-				e.takeFrames(from, items[i:i+1], now)
-				w.again, w.settle, w.tries = false, false, 0
+			case handover.Borrow:
+				e.owe(from, x.Frame)
+				e.lend(from, x, now)
 				frames++
+			case handover.Relieved:
+				w.again, w.settle, w.tries, w.asked = true, x.Flow != 0, x.MAC[0], x.MAC[1]
+				e.takeFrames(from, items[i:i+1], now)
+				w.again, w.settle, w.tries, w.asked = false, false, 0, 0
+				frames++
+			case handover.Ports:
+				e.takePorts(x)
 			case handover.Buffer:
 				e.pool.Put(x.Frame.Buf)
 			default:
@@ -282,23 +288,29 @@ func (e *Engine) handBack() {
 	}
 }
 
-// A travel is the way of a packet to the worker that has the oldest flow of its source, at
-// whose limit it is: a flow there may give way to the packet's, for which it comes back.
+// A travel is the way of a packet to another worker and back: to the one that has the oldest
+// flow of its source, at whose limit it is, which may give way to the packet's; or to one that
+// may have external ports, of which there are none here.
 type travel struct {
-	to     int // 0 is worker 0 where source is not 0
+	to     int // 0 is worker 0 where source is not 0, or with borrow
 	flow   uint32
 	source packet.Addr
+	borrow bool
+	wish   nat.Wish
 }
 
 // goes sends a packet on its travel, if it has one, and reports whether it did.
 func (e *Engine) goes(p *received, now int64) bool {
 	w := e.w
 	t := w.travel
-	if w.travel = (travel{}); t.source == 0 || w.settle || w.tries >= relieveLooks || p.Parts > 0 {
+	if w.travel = (travel{}); t.borrow {
+		return e.borrow(p, &t)
+	}
+	if t.source == 0 || w.settle || w.tries >= relieveLooks || p.Parts > 0 {
 		return false
 	}
 	return e.handOver(t.to, &handover.Item{Kind: handover.Relieve, Port: uint8(p.in.n), Frame: p.frame, Flow: t.flow, Addr: t.source,
-		MAC: [6]byte{w.tries + 1}})
+		MAC: [6]byte{w.tries + 1, w.asked}})
 }
 
 // relieveFor makes room among the flows of a source of another worker's packet, as
@@ -319,8 +331,14 @@ func (e *Engine) relieveFor(from int, x *handover.Item, now int64) {
 		back.Flow = 1
 	}
 	e.leave()
+	e.sendBack(from, x, &back, now)
+}
+
+// sendBack sends a packet back that has travelled here.
+func (e *Engine) sendBack(from int, x, back *handover.Item, now int64) {
+	w := e.w
 	w.owes[from]-- // it goes back
-	if !e.handOver(from, &back) {
+	if !e.handOver(from, back) {
 		w.owes[from]++
 		in := &e.port[x.Port]
 		e.b.frame[0] = x.Frame

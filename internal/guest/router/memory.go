@@ -33,7 +33,7 @@ func MemoryOf(p *ruleset.Policy, mtu, workers int) Memory {
 	n, span := Buffers(mtu)
 	m := Memory{Buffers: workers * n * span * framebuf.Size,
 		Flows: workers*conntrack.Bytes(flows) + conntrack.SourcesBytes(workers*flows, s.SourceFlows, s.SourceRate),
-		Ports: workers * nat.Bytes(p), Names: NameBytes(p), Links: endpoint.LinkBytes(p)}
+		Ports: workers*nat.Bytes(p) + nat.SharedBytes(p, workers), Names: NameBytes(p), Links: endpoint.LinkBytes(p)}
 	if m.Names > 0 {
 		m.Names += (workers - 1) * serverNameBytes(p)
 	}

@@ -158,4 +158,5 @@ func (e *Engine) timers(now int64) {
 		e.names.set.Sweep(sweepNames, now)
 	}
 	e.reassemblyTick(now)
+	e.portsTick(now)
 }

@@ -123,7 +123,11 @@ func (e *Engine) admitSource(a packet.Addr, old conntrack.Ref, now int64) bool {
 		if e.sources.AtLimit(a) {
 			e.relieveSource(a, now)
 		}
-		return e.sources.Admit(a, now)
+		ok := e.sources.Admit(a, now)
+		if ok && e.w != nil { // a flow of another worker has ended just now
+			e.w.travel = travel{}
+		}
+		return ok
 	}
 	src := e.flows.Dir(old &^ 1).Key.Src
 	e.sources.Release(src)
@@ -194,7 +198,7 @@ func (e *Engine) mapSource(p *received, now int64) (nat.Mapping, nat.Outcome) {
 		return m, nat.Mapped
 	}
 	m, o := e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random())
-	if o != nat.Exhausted {
+	if o != nat.Exhausted || e.w != nil && e.borrows(p, now) {
 		return m, o
 	}
 	mine := e.nat.Share(m.Pool, p.Proto, p.Src)

@@ -21,6 +21,7 @@ import (
 //	worker.go     what they share, and how they are made
 //	handover.go   a packet at the wrong worker goes to its own
 //	neighbours.go worker 0 asks for neighbours, for all
+//	lend.go       external ports go where they are needed
 
 // A Worker is what one of several workers has for itself.
 type Worker struct {
@@ -46,8 +47,11 @@ type worker struct {
 	// Of the packet in hand.
 	again  bool // it was decided about before: it is not counted and reported again
 	tries  uint8
-	settle bool // no other flow can give way to it
+	asked  uint8 // of the other workers, for ports
+	settle bool  // no other flow can give way to it
 	travel travel
+
+	borrowing
 }
 
 // A gate is closed by its worker while that reads names. Worker 0, which alone changes
@@ -91,6 +95,7 @@ func (e *Engine) leave() {
 type shared struct {
 	gates   gates
 	sources *conntrack.Sources
+	nat     *nat.NAT // worker 0's
 	answers [maxPorts]*icmperr.Limit
 	names   *fqdn.Set
 }
@@ -174,12 +179,15 @@ func (e *Engine) join(c *Config, s *shared) {
 	w := e.w
 	w.steer = e.nat.Steer(c.Policy)
 	e.flows.Number(w.k, w.n)
+	w.dry = make([]int64, 2*len(e.nat.Pools())*len(nat.Protocols))
 	if w.k == 0 {
+		s.nat = e.nat
 		s.sources = e.sources
 		s.sources.Share()
 		s.names = e.names.set
 	}
 	e.sources = s.sources
+	e.nat.Join(s.nat)
 	for i := range e.port {
 		p := &e.port[i]
 		p.neigh.Limit(c.Pool.Free() / 2)
