@@ -15,8 +15,7 @@ func (t *Table) fetchNext() {
 		i = t.fresh
 	}
 	if i < uint32(len(t.shared)) {
-		l := [3]uintptr{uintptr(unsafe.Pointer(&t.shared[i])), uintptr(unsafe.Pointer(&t.dirs[2*i])), uintptr(unsafe.Pointer(&t.dirs[2*i+1]))}
-		prefetch.Write(l[:])
+		prefetch.Write3(uintptr(unsafe.Pointer(&t.shared[i])), uintptr(unsafe.Pointer(&t.dirs[2*i])), uintptr(unsafe.Pointer(&t.dirs[2*i+1])))
 	}
 }
 
@@ -24,8 +23,7 @@ func (t *Table) fetchNext() {
 func (t *Table) fetchEnd(i uint32) {
 	a, _ := t.Lines(&t.dirs[2*i].Key)
 	b, _ := t.Lines(&t.dirs[2*i+1].Key)
-	l := [3]uintptr{uintptr(unsafe.Pointer(&t.shared[i])), a, b}
-	prefetch.Write(l[:])
+	prefetch.Write3(uintptr(unsafe.Pointer(&t.shared[i])), a, b)
 }
 
 // Lines returns the addresses of both buckets of a key, for prefetch.Read. They are no

@@ -148,7 +148,7 @@ func (t *Table) LookupBatch(b *Batch, j int, now int64) Ref {
 	} else if !t.recent.has(b, b.hash[j]) {
 		return None
 	}
-	return t.lookup(&b.key[j], b.hash[j], now)
+	return t.LookupHash(&b.key[j], b.hash[j], now)
 }
 
 // matches returns which slots of the bucket most likely have a hash: bit 0 of each 16-bit

@@ -245,9 +245,10 @@ func match(w, tags uint64) uint64 {
 
 // Lookup returns the direction with key k, or None. A flow that has expired at now is
 // removed and not found. For many packets at once see Batch.
-func (t *Table) Lookup(k *Key, now int64) Ref { return t.lookup(k, t.Hash(k), now) }
+func (t *Table) Lookup(k *Key, now int64) Ref { return t.LookupHash(k, t.Hash(k), now) }
 
-func (t *Table) lookup(k *Key, h uint64, now int64) Ref {
+// LookupHash is Lookup where the hash of k is known.
+func (t *Table) LookupHash(k *Key, h uint64, now int64) Ref {
 	r := t.find(k, h)
 	if r == None || !t.expireAt(uint32(r>>1), now) {
 		return r
@@ -278,13 +279,17 @@ const roomy = 6
 // than roomy refs, then the emptier one. When that is full both are, which is rare: then
 // one of their refs is moved to its other bucket.
 func (t *Table) place(h uint64, r Ref) bool {
-	i := h & t.mask
-	u := t.buckets[i].used()
-	if u < roomy {
-		return t.buckets[i].put(tag(h), r)
+	b := &t.buckets[h&t.mask]
+	if b.used() < roomy {
+		return b.put(tag(h), r)
 	}
-	j := t.second(h)
-	if t.buckets[j].used() < u {
+	return t.placeInFuller(h, r)
+}
+
+// placeInFuller is place where the first bucket is not roomy.
+func (t *Table) placeInFuller(h uint64, r Ref) bool {
+	i, j := h&t.mask, t.second(h)
+	if t.buckets[j].used() < t.buckets[i].used() {
 		i, j = j, i
 	}
 	return t.buckets[i].put(tag(h), r) || t.shift(i) && t.buckets[i].put(tag(h), r) ||
@@ -296,15 +301,18 @@ const ones = 0x0001000100010001
 
 // put puts a ref into a free slot, and reports whether there was one.
 func (b *bucket) put(tag uint64, r Ref) bool {
-	w, free := 0, ^b.tags[0]&ones
+	w := &b.tags[0]
+	s := 0
+	if *w&ones == ones {
+		w, s = &b.tags[1], 4
+	}
+	free := ^*w & ones
 	if free == 0 {
-		if w, free = 1, ^b.tags[1]&ones; free == 0 {
-			return false
-		}
+		return false
 	}
 	at := bits.TrailingZeros64(free) & 63 // of the lane
-	b.tags[w] |= tag << at
-	b.refs[(4*w+at>>4)&(slots-1)] = r
+	*w |= tag << at
+	b.refs[(s+at>>4)&(slots-1)] = r
 	return true
 }
 
@@ -358,6 +366,13 @@ func (t *Table) unplace(k *Key, r Ref) {
 // of both directions must be new. path is that of the original direction. It returns None
 // when the table is full even after reclaiming expired and half-open flows.
 func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, path Path, now int64) Ref {
+	var reply Key
+	reply.Set(out.Dst, out.Src, out.DstPort, out.SrcPort, k.Proto)
+	return t.InsertHash(k, out, t.Hash(&reply), state, path, now)
+}
+
+// InsertHash is Insert where the hash of the reply direction's key is known.
+func (t *Table) InsertHash(k *Key, out *packet.Rewrite, hr uint64, state State, path Path, now int64) Ref {
 	i, ok := t.takeFree(now)
 	if !ok {
 		t.C.Full++
@@ -378,7 +393,7 @@ func (t *Table) Insert(k *Key, out *packet.Rewrite, state State, path Path, now 
 	d.Key.Set(out.Dst, out.Src, out.DstPort, out.SrcPort, k.Proto)
 	d.Out.Set(k.Dst, k.Src, k.DstPort, k.SrcPort)
 	d.LastSeen, d.State, d.Path = now, state, path.Reverse()
-	h, hr := t.Hash(k), t.Hash(&d.Key)
+	h := t.Hash(k)
 	if !t.place(h, r) {
 		t.giveFree(i)
 		t.C.Full++

@@ -14,3 +14,8 @@ func Read(l []uintptr)
 //
 //go:noescape
 func Write(l []uintptr)
+
+// Write3 is Write for three lines, or fewer where some are the same.
+//
+//go:noescape
+func Write3(a, b, c uintptr)

@@ -33,3 +33,13 @@ loop:
 	JNZ  loop
 done:
 	RET
+
+// func Write3(a, b, c uintptr)
+TEXT ·Write3(SB), NOSPLIT, $0-24
+	MOVQ a+0(FP), DX
+	BYTE $0x0f; BYTE $0x0d; BYTE $0x0a // PREFETCHW (DX)
+	MOVQ b+8(FP), DX
+	BYTE $0x0f; BYTE $0x0d; BYTE $0x0a
+	MOVQ c+16(FP), DX
+	BYTE $0x0f; BYTE $0x0d; BYTE $0x0a
+	RET

@@ -7,3 +7,6 @@ func Read([]uintptr) {}
 
 // Write does nothing: see Read.
 func Write([]uintptr) {}
+
+// Write3 does nothing: see Read.
+func Write3(a, b, c uintptr) {}

@@ -15,6 +15,7 @@ func TestAnyAddress(t *testing.T) {
 			l[i] = uintptr(i) << 40
 		}
 	}
+	Write3(l[0], l[1], l[2])
 	for _, f := range []func([]uintptr){Read, Write} {
 		for _, n := range []int{0, 1, 7, Max} {
 			f(l[:n])

@@ -94,7 +94,8 @@ func (e *Engine) insert(
 	// Replies must belong to this flow and no other.
 	var reply conntrack.Key
 	reply.Set(out.Dst, out.Src, out.DstPort, out.SrcPort, k.Proto)
-	other, ok := e.vacant(&reply, old, now)
+	hash := e.flows.Hash(&reply)
+	other, ok := e.vacant(&reply, hash, old, now)
 	if reply == *k || !ok {
 		return conntrack.None, verdict.ConntrackInvalid
 	}
@@ -113,7 +114,7 @@ func (e *Engine) insert(
 		state = conntrack.UDPState(to.Port)
 	}
 	path := conntrack.NewPath(p.in.n, to.out.n, p.in.role == ruleset.WAN, to.out.role == ruleset.WAN)
-	return e.flows.Insert(k, out, state, path, now), verdict.ConntrackFull
+	return e.flows.InsertHash(k, out, hash, state, path, now), verdict.ConntrackFull
 }
 
 // admitSource reports whether a source may begin a flow. A flow old that it replaces does
@@ -170,11 +171,11 @@ func (e *Engine) relieveSource(a packet.Addr, now int64) {
 	}
 }
 
-// vacant reports whether no flow except old has direction k, or only one that is over,
+// vacant reports whether no flow except old has direction k with this hash, or only one that is over,
 // which is then returned: it is of a client that reached the same server through another
 // external port.
-func (e *Engine) vacant(k *conntrack.Key, old conntrack.Ref, now int64) (other conntrack.Ref, ok bool) {
-	r := e.flows.Lookup(k, now)
+func (e *Engine) vacant(k *conntrack.Key, hash uint64, old conntrack.Ref, now int64) (other conntrack.Ref, ok bool) {
+	r := e.flows.LookupHash(k, hash, now)
 	if r == conntrack.None || r>>1 == old>>1 {
 		return conntrack.None, true
 	}
