@@ -223,7 +223,7 @@ func (t *team) watch(now int64) {
 	dead := false
 	if t.still, dead = t.standing(now); dead {
 		say("crash: a worker stands still, as the note says: its packets do not pass")
-		sys.Reset()
+		sys.ResetReporting()
 	}
 }
 

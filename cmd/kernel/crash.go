@@ -55,6 +55,7 @@ func refuse(why string) {
 }
 
 func crashSignal(t *thread, sig, fault uint64) {
+	noteOwn(&t.f)
 	beginReport()
 	puts("\nthurward: crash: signal ")
 	putu(sig)
@@ -66,6 +67,7 @@ func crashSignal(t *thread, sig, fault uint64) {
 }
 
 func crashRegisters(what string, f *frame) {
+	noteOwn(f)
 	beginReport()
 	puts("\nthurward: crash: ")
 	puts(what)
@@ -78,6 +80,14 @@ func crashRegisters(what string, f *frame) {
 	power(abi.PowerReset)
 }
 
+// reportAll reports where all processors are, for a program that has said what is wrong.
+func reportAll() {
+	noteOwn(&threads[cur()].f)
+	beginReport()
+	putRegisters(&threads[cur()].f)
+	power(abi.PowerReset)
+}
+
 // kabort reports an exception from which there is no return: NMI, double
 // fault, machine check, or a fault in the fault handler.
 func kabort(g *frame) {
@@ -87,6 +97,9 @@ func kabort(g *frame) {
 	}
 	tf := at[trapFrame](abi.TableWindow + top - 48)
 	g.vec, g.err = v, tf.err
+	if v == 2 {
+		g.err = 0 // what lies there is no error code
+	}
 	g.rip, g.cs, g.rflags, g.rsp, g.ss = tf.rip, tf.cs, tf.rflags, tf.rsp, tf.ss
 	if shared().InKernel&8 != 0 {
 		crashRegisters("fault in the monitor, called from here", g)
@@ -131,6 +144,10 @@ func putRegisters(f *frame) {
 	putu(uint64(cur()))
 	puts(" free_frames=")
 	putu(frames.Free())
+	if processors > 1 {
+		puts(" processor=")
+		putu(uint64(my().number))
+	}
 	putc('\n')
 	putCallers(f)
 	putOthers()

@@ -266,6 +266,7 @@ stopped:
 	INCL AX
 	CMPL AX, const_stopping
 	JEQ  report
+	PUSHQ BP                      // below the frame, where an error code would be: see putOthers
 	JMP  ·stand(SB)
 
 // stand is where a processor stays that another has stopped, AX being its number and

@@ -189,27 +189,6 @@ func stopOthers() {
 	}
 }
 
-// putOthers prints where the other processors were stopped.
-func putOthers() {
-	for i := range processors {
-		if i == my().number {
-			continue
-		}
-		puts("processor ")
-		putu(uint64(i))
-		if atomic.LoadUint32(&mon().StoppedAt[i]) == 0 {
-			puts(" does not stop")
-		} else {
-			f := at[trapFrame](abi.TableWindow + cpus[i].trapPage + abi.AbortTop - abi.TrapPage - 48)
-			putRegister(": rip=", f.rip)
-			putRegister(" rsp=", f.rsp)
-			puts(" thread=")
-			putu(uint64(cpus[i].thread))
-		}
-		putc('\n')
-	}
-}
-
 // userFrom is the first address that the program may map: processors' tables differ below
 // it.
 func userFrom() uint64 {

@@ -179,6 +179,9 @@ func call(f *frame) (result uint64, other bool) {
 	case abi.SysClock:
 		return sysClock(a, b), false
 	case abi.SysPower:
+		if a == abi.PowerReport {
+			reportAll()
+		}
 		power(a)
 	case abi.SysStats:
 		return sysStats(a, b), false

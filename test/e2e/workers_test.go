@@ -326,7 +326,8 @@ func (l *lab) fragmented(t *testing.T) {
 
 // TestWorkersFaults: with two workers a device that resets itself, or asks for a reset, is set up
 // again with both pairs of queues while both go on; and the firewall is started again when the second
-// worker stands still, although the first one runs.
+// worker stands still, although the first one runs, and when the loops hang, with a report of where
+// all processors are.
 func TestWorkersFaults(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root makes TAP devices, by which there are several queues")
@@ -346,6 +347,11 @@ func TestWorkersFaults(t *testing.T) {
 		wg.Wait()
 	}
 	both()
+	m.suffer(t, fault{name: "the packet loops hang", reason: vmm.ReasonHang, do: hang, waits: faultWatchdog,
+		stack: []string{"router.(*Engine).Poll+0x0 ", packetLoop()}})
+	if !m.said("processor 1: rip=") {
+		t.Error("the report does not say where the second processor was")
+	}
 	devices := 0
 	for _, f := range enduring() {
 		if strings.Contains(f.name, "AN's device") {
@@ -357,9 +363,10 @@ func TestWorkersFaults(t *testing.T) {
 	if devices != 4 {
 		t.Errorf("%d faults of devices", devices)
 	}
-	m.suffer(t, fault{name: "the second worker stands still", reason: vmm.ReasonCrash, said: "worker 1 has not polled for", do: func(m *monitored) {
-		m.beats()
-		m.poke(m.function("main.(*team).sleep"), jumpToItself)
-	}})
+	m.suffer(t, fault{name: "the second worker stands still", reason: vmm.ReasonCrash, said: "worker 1 has not polled for",
+		stack: []string{"main.(*team).watch+", "main.main+", "processor ", "main.(*team).sleep+0x0 ", "main.(*team).begin"}, do: func(m *monitored) {
+			m.beats()
+			m.poke(m.function("main.(*team).sleep"), jumpToItself)
+		}})
 	both()
 }

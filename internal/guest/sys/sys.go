@@ -272,6 +272,9 @@ func PowerOff() { syscall.Syscall(abi.SysPower, abi.PowerOff, 0, 0) }
 // Reset ends the machine so that whoever runs it starts it again.
 func Reset() { syscall.Syscall(abi.SysPower, abi.PowerReset, 0, 0) }
 
+// ResetReporting is Reset after a report of where all processors are.
+func ResetReporting() { syscall.Syscall(abi.SysPower, abi.PowerReport, 0, 0) }
+
 // Stats returns the kernel's counters.
 func Stats() (s abi.Stats) {
 	syscall.Syscall(abi.SysStats, uintptr(unsafe.Pointer(&s)), unsafe.Sizeof(s), 0)

@@ -110,24 +110,29 @@ type reporter struct {
 
 // Bounds of a report.
 const (
-	maxReportLines = 24
-	maxReportNames = 80
+	maxReportLines = 48
+	maxReportNames = 320
 )
 
 var (
 	registers = regexp.MustCompile(`^(called at )?(rip|rax|r8|in_kernel|stack)[=:]`)
+	others    = regexp.MustCompile(`^(processor \d{1,3})(: rip=| does not stop$)`)
 	codeAt    = regexp.MustCompile(`0x[0-9a-f]{1,16}\b`)
 )
 
 // line takes a line of the console after the one that begins a report, and returns lines that
 // name the addresses in it.
 func (r *reporter) line(s string) (named []string) {
-	if !registers.MatchString(s) || len(r.lines) == maxReportLines {
+	other := others.MatchString(s)
+	if !other && !registers.MatchString(s) || len(r.lines) == maxReportLines {
 		return nil
 	}
 	r.lines = append(r.lines, s)
+	if other && len(r.names) < maxReportNames { // what follows are its stacks
+		r.names = append(r.names, others.FindStringSubmatch(s)[1]+":")
+	}
 	switch {
-	case strings.HasPrefix(s, "rip="), strings.HasPrefix(s, "called at "):
+	case other, strings.HasPrefix(s, "rip="), strings.HasPrefix(s, "called at "):
 		s, _, _ = strings.Cut(s, " rsp=")
 	case !strings.HasPrefix(s, "stack:"):
 		return nil

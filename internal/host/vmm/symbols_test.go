@@ -44,7 +44,7 @@ var linkedImage = sync.OnceValues(func() ([]byte, error) {
 })
 
 // TestSymbols: an address of the kernel and one of the stripped program have their functions'
-// names, those of a report are named in their order, and no other.
+// names, those of a report are named in their order, by processor, and no other.
 func TestSymbols(t *testing.T) {
 	b, err := linkedImage()
 	if err != nil {
@@ -84,17 +84,23 @@ func TestSymbols(t *testing.T) {
 	for _, l := range []string{
 		"goroutine 1 [running]:", fmt.Sprintf("rip=%#x rsp=0x1 rflags=0x2", fn.Entry), "rax=0x1 rbx=0x2",
 		fmt.Sprintf("stack: %#x 0x7", at["main.kfault"]+5), "thurward: event {}", fmt.Sprintf("called at rip=%#x", fn.Entry),
+		fmt.Sprintf("processor 1: rip=%#x rsp=0x400000 thread=5", fn.Entry), fmt.Sprintf("stack: %#x", at["main.kfault"]+5),
+		"processor 2 does not stop", "processor 3 is tired", "processor 1000: rip=0x1",
 	} {
 		named = append(named, r.line(l)...)
 	}
-	want := fmt.Sprintf("  %#x main.os+0x0 |  %#x kernel main.kfault+0x4|  0x7 not in the image|  %#x main.os+0x0 ", fn.Entry, at["main.kfault"]+5, fn.Entry)
+	want := fmt.Sprintf("  %#x main.os+0x0 |  %#x kernel main.kfault+0x4|  0x7 not in the image|  %#x main.os+0x0 |  %#x main.os+0x0 |  %#x kernel main.kfault+0x4",
+		fn.Entry, at["main.kfault"]+5, fn.Entry, fn.Entry, at["main.kfault"]+5)
 	for i, w := range strings.Split(want, "|") {
 		if i >= len(named) || !strings.HasPrefix(named[i], w) {
 			t.Errorf("named %q, want line %d like %q", named, i, w)
 		}
 	}
-	if len(named) != 4 || len(r.names) != 4 || len(r.lines) != 4 {
-		t.Errorf("%d named, %d names, %d lines", len(named), len(r.names), len(r.lines))
+	if len(named) != 6 || len(r.lines) != 7 {
+		t.Errorf("%d named, %d lines", len(named), len(r.lines))
+	}
+	if len(r.names) != 8 || r.names[4] != "processor 1:" || r.names[7] != "processor 2:" {
+		t.Errorf("names %q", r.names)
 	}
 	// A guest that prints reports without end.
 	for range 1000 {

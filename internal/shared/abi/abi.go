@@ -415,7 +415,8 @@ const (
 	SysDMA       = 0x5401
 	DMAUncleared = 1
 	DMAPrivate   = 2
-	// SysPower ends the machine: arg 0 is PowerOff or PowerReset.
+	// SysPower ends the machine: arg 0 is PowerOff, PowerReset, or PowerReport: a reset after a
+	// report of where all processors are.
 	SysPower = 0x5402
 	// SysLoad returns the device register at address arg 0, of arg 1 bytes (1,
 	// 2 or 4), SysStore writes arg 1 to it, arg 2 bytes. Where Info.Native is set, the program must not
@@ -454,8 +455,9 @@ const RandomFresh = 1 << 30
 
 // Arguments of SysPower.
 const (
-	PowerOff   = 0
-	PowerReset = 1
+	PowerOff    = 0
+	PowerReset  = 1
+	PowerReport = 2
 )
 
 // Stats counts what the kernel did since boot.
