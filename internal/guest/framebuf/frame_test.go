@@ -1,6 +1,9 @@
 package framebuf
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 func TestPool(t *testing.T) {
 	p := NewPool(make([]byte, 3*Size+5), 0x1000)
@@ -93,5 +96,39 @@ func TestPoolOfSpans(t *testing.T) {
 		if got := Span(n); got != want {
 			t.Errorf("frames of %d bytes: %d", n, got)
 		}
+	}
+}
+
+// TestPoolOfMany: Take and Give are Get and Put for many: the hottest buffers first, and no
+// more than there are.
+func TestPoolOfMany(t *testing.T) {
+	p := NewPool(make([]byte, 6*Size), 0)
+	for _, b := range []uint32{0, 1, 2} {
+		p.Get()
+		p.Get()
+		p.Put(b)
+		p.Put(5 - b)
+	}
+	had := slices.Clone(p.free)
+	if got := p.Take(2); !slices.Equal(got, had[4:]) || p.Free() != 4 {
+		t.Fatalf("took %v of %v, %d free", got, had, p.Free())
+	}
+	if got := p.Take(0); len(got) != 0 || p.Free() != 4 {
+		t.Fatalf("took %v, %d free", got, p.Free())
+	}
+	if got := p.Take(7); !slices.Equal(got, had[:4]) || p.Free() != 0 {
+		t.Fatalf("took %v of %v, %d free", got, had[:4], p.Free())
+	}
+	if n := len(p.Room()); n != 6 {
+		t.Fatalf("room for %d of 6", n)
+	}
+	copy(p.Room(), []uint32{4, 2, 3})
+	p.Give(2)
+	if b, ok := p.Get(); !ok || b != 2 || p.Free() != 1 || len(p.Room()) != 5 {
+		t.Fatalf("got %d, %d free", b, p.Free())
+	}
+	p.Put(0)
+	if p.Start(0) != (*[Headroom]byte)(p.Buffer(0)) {
+		t.Error("Start is another place")
 	}
 }

@@ -125,6 +125,21 @@ func (p *Pool) Get() (buf uint32, ok bool) {
 	return buf, true
 }
 
+// Take takes up to k buffers from the pool, the last of them first to be used. They are the
+// caller's; the slice is the pool's, and valid until the next buffer is given back.
+func (p *Pool) Take(k int) []uint32 {
+	at := max(len(p.free)-k, 0)
+	bufs := p.free[at:]
+	p.free = p.free[:at]
+	return bufs
+}
+
+// Room returns where the numbers of buffers that are given back may be written, for Give.
+func (p *Pool) Room() []uint32 { return p.free[len(p.free):cap(p.free)] }
+
+// Give gives back the first k buffers in Room, none of them long. The caller must own them.
+func (p *Pool) Give(k int) { p.free = p.free[:len(p.free)+k] }
+
 // Put gives a buffer back, long or not. The caller must own it. An invalid number is ignored,
 // and so is a buffer when all are free.
 func (p *Pool) Put(buf uint32) {
@@ -174,6 +189,10 @@ func (p *Pool) at(buf, at uint32) unsafe.Pointer {
 	}
 	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(p.mem)), uintptr(buf)*Size+uintptr(at))
 }
+
+// Start returns the first Headroom bytes of a buffer, which precede the frame. It is not for
+// long ones.
+func (p *Pool) Start(buf uint32) *[Headroom]byte { return (*[Headroom]byte)(p.at(buf, 0)) }
 
 // Head is the number of bytes that Pool.Head returns: more than the headers of most frames.
 const Head = 64

@@ -9,6 +9,11 @@ package prefetch
 //go:noescape
 func Read(l []uintptr)
 
+// ReadTwo is Read for each line and the one after it.
+//
+//go:noescape
+func ReadTwo(l []uintptr)
+
 // Write prefetches lines that will be written (PREFETCHW): copies in other processors'
 // caches are invalidated. Processors without the instruction ignore it.
 //

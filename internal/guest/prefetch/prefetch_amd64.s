@@ -6,11 +6,44 @@ TEXT ·Read(SB), NOSPLIT, $0-24
 	MOVQ l_len+8(FP), CX
 	CMPQ CX, $128
 	JHI  done
+	SUBQ $4, CX
+	JLT  rest
+four:
+	MOVQ 0(BX), AX
+	MOVQ 8(BX), DX
+	PREFETCHT0 (AX)
+	PREFETCHT0 (DX)
+	MOVQ 16(BX), AX
+	MOVQ 24(BX), DX
+	PREFETCHT0 (AX)
+	PREFETCHT0 (DX)
+	ADDQ $32, BX
+	SUBQ $4, CX
+	JGE  four
+rest:
+	ADDQ $4, CX
+	JEQ  done
+loop:
+	MOVQ (BX), DX
+	PREFETCHT0 (DX)
+	ADDQ $8, BX
+	DECQ CX
+	JNZ  loop
+done:
+	RET
+
+// func ReadTwo(l []uintptr)
+TEXT ·ReadTwo(SB), NOSPLIT, $0-24
+	MOVQ l_base+0(FP), BX
+	MOVQ l_len+8(FP), CX
+	CMPQ CX, $128
+	JHI  done
 	TESTQ CX, CX
 	JEQ  done
 loop:
 	MOVQ (BX), DX
 	PREFETCHT0 (DX)
+	PREFETCHT0 64(DX)
 	ADDQ $8, BX
 	DECQ CX
 	JNZ  loop

@@ -10,3 +10,6 @@ func Write([]uintptr) {}
 
 // Write3 does nothing: see Read.
 func Write3(a, b, c uintptr) {}
+
+// ReadTwo does nothing: see Read.
+func ReadTwo([]uintptr) {}

@@ -16,8 +16,8 @@ func TestAnyAddress(t *testing.T) {
 		}
 	}
 	Write3(l[0], l[1], l[2])
-	for _, f := range []func([]uintptr){Read, Write} {
-		for _, n := range []int{0, 1, 7, Max} {
+	for _, f := range []func([]uintptr){Read, ReadTwo, Write} {
+		for _, n := range []int{0, 1, 3, 4, 5, 7, 8, Max} {
 			f(l[:n])
 		}
 		f(nil)

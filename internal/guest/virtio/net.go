@@ -1,11 +1,6 @@
 package virtio
 
-import (
-	"unsafe"
-
-	"github.com/thurward/thurward/internal/guest/framebuf"
-	"github.com/thurward/thurward/internal/guest/prefetch"
-)
+import "github.com/thurward/thurward/internal/guest/framebuf"
 
 // The network device (virtio 1.2, 5.1).
 const (
@@ -183,13 +178,12 @@ func (n *Net) refill() {
 	if n.long.credit > 0 {
 		n.refillLong()
 	}
-	for n.long.posted == 0 && q.room() > 0 {
-		b, ok := n.pool.Get()
-		if !ok {
+	if k := q.room(); n.long.posted == 0 && k > 0 {
+		bufs := n.pool.Take(k)
+		q.postEmpty(bufs, n.pool.Phys(0)+framebuf.Headroom-netHeader, n.room)
+		if len(bufs) < k {
 			n.c.RxNoBuffer++
-			break
 		}
-		q.post(n.pool.Phys(b)+framebuf.Headroom-netHeader, n.room, descWrite, b)
 	}
 	if q.publish() {
 		n.t.Notify(q.number)
@@ -211,38 +205,35 @@ func (n *Net) Receive(dst []framebuf.Frame) int {
 		return 0
 	}
 	n.fetch(min(avail, len(dst)))
-	got, before, large, was := 0, avail, false, n.c.RxLarge
-	bytes := uint64(0)
-	for ; avail > 0 && got < len(dst) && !(large && before-avail > Burst-framebuf.MaxParts); avail-- {
+	got, bytes, was := 0, uint64(0), n.c.RxLarge
+	for before, end := avail, 0; avail > end && got < len(dst); avail-- {
+		k, total := n.ordinary(dst[got:min(len(dst), got+avail-end)])
+		got, bytes, avail = got+k, bytes+total, avail-k
+		if avail == end || got == len(dst) {
+			break
+		}
 		b, ln := q.take()
 		if b == noBuf {
 			q.badUsed()
 			n.giveUp(q.stopped)
 			break
 		}
-		if !n.pool.IsLong(b) {
-			if ln < netHeader || ln > n.room {
-				n.lied(b)
-				break
-			}
-			hdr := n.pool.Buffer(b)[framebuf.Headroom-netHeader : framebuf.Headroom]
-			if ln >= netHeader+minFrame && hdr[hdrFlags]&needsCsum == 0 && hdr[hdrGSO] == gsoNone &&
-				(n.feat&featMRGRxBuf == 0 || hdr[hdrBuffers] == 1 && hdr[hdrBuffers+1] == 0) {
-				dst[got] = framebuf.Frame{Buf: b, Len: ln - netHeader}
-				bytes += uint64(ln - netHeader)
-				got++
-				continue
-			}
-		} else if n.long.posted--; ln < netHeader || ln > framebuf.LongSize {
+		room := n.room
+		if n.pool.IsLong(b) {
+			n.long.posted--
+			room = framebuf.LongSize
+		}
+		if ln < netHeader || ln > room {
 			n.lied(b)
 			break
 		}
-		f, k, total := n.offloaded(b, ln, avail)
-		avail -= k
-		large = large || k > 0
-		if total != 0 {
+		f, k, length := n.offloaded(b, ln, avail)
+		if avail -= k; k > 0 {
+			end = max(before-(Burst-framebuf.MaxParts)-1, 0)
+		}
+		if length != 0 {
 			dst[got] = f
-			bytes += uint64(total)
+			bytes += uint64(length)
 			got++
 		}
 		if q.stopped != "" {
@@ -267,45 +258,15 @@ func (n *Net) lied(b uint32) {
 	n.giveUp(n.rx.stopped)
 }
 
-// fetch prefetches the used entries, headers and descriptors of the next k frames, and the
-// second cache line of longer ones: the device has written them on another processor
-// (BenchmarkAcross).
-func (n *Net) fetch(k int) {
-	var l [3]prefetch.Lines
-	k = min(k, prefetch.Max)
-	n.rx.fetch(k)
-	m := n.lines(k, &l)
-	prefetch.Read(l[0][:k])
-	prefetch.Write(l[1][:(k+3)/4])
-	prefetch.Read(l[2][:m])
-}
-
-// lines sets l to the addresses of the next k frames (at most prefetch.Max), of one in four
-// of their descriptors, and of the second cache line of the m frames that are longer than
-// one.
-func (n *Net) lines(k int, l *[3]prefetch.Lines) (m int) {
-	q := n.rx
-	for i := range k {
-		e := &q.used[(q.usedIdx+uint16(i))&q.mask]
-		b := q.buf[e.id&(maxQueue-1)] // take will check it
-		l[0][i] = n.pool.Line(b, 0)
-		if i%4 == 0 { // descriptors are mostly used in sequence, and four share a line
-			l[1][i/4] = uintptr(unsafe.Pointer(&q.desc[uint16(e.id)&q.mask])) // it will be posted again
-		}
-		if e.len > 64 {
-			l[2][m&(prefetch.Max-1)] = n.pool.Line(b, 64)
-			m++
-		}
-	}
-	return m
-}
-
 // reclaim takes back the buffers that the device has sent.
 func (n *Net) reclaim() {
 	q := n.tx
 	k := q.pending()
 	q.fetch(k)
 	for ; k > 0; k-- {
+		if k -= n.reclaimOrdinary(k); k == 0 {
+			break
+		}
 		b, id := q.takeSent()
 		if b == noBuf {
 			q.badUsed()
@@ -345,16 +306,7 @@ func (n *Net) Transmit(src []framebuf.Frame) int {
 		n.c.TxFull += uint64(len(src))
 		return 0
 	}
-	k := min(len(src), q.room())
-	bytes := uint64(0)
-	if n.sends {
-		k, bytes = n.postMixed(src)
-	} else {
-		for i := range src[:k] {
-			n.post(src[i])
-			bytes += uint64(src[i].Len)
-		}
-	}
+	k, bytes := n.postAll(src)
 	if q.publish() {
 		n.t.Notify(q.number)
 	}
@@ -362,13 +314,6 @@ func (n *Net) Transmit(src []framebuf.Frame) int {
 	n.c.TxBytes += bytes
 	n.c.TxFull += uint64(len(src) - k)
 	return k
-}
-
-// post posts an ordinary frame for transmission.
-func (n *Net) post(f framebuf.Frame) {
-	const start = framebuf.Headroom - netHeader
-	*(*[netHeader]byte)(n.pool.Buffer(f.Buf)[start:]) = [netHeader]byte{}
-	n.tx.post(n.pool.Phys(f.Buf)+start, f.Len+netHeader, 0, f.Buf)
 }
 
 // Arm enables interrupts and reports whether work is waiting already, in which case the

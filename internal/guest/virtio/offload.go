@@ -169,27 +169,33 @@ func (n *Net) accept(h *[netHeader]byte, c *chain) (f framebuf.Frame, total uint
 	return f, total
 }
 
-// postMixed posts the first frames of src, ordinary and large ones, as many as there is
+// postAll posts the first frames of src, ordinary and large ones, as many as there is
 // room for, and returns their number and their length.
-func (n *Net) postMixed(src []framebuf.Frame) (k int, bytes uint64) {
-	for ; k < len(src); k++ {
-		f := src[k]
-		switch {
-		case n.tx.room() == 0:
+func (n *Net) postAll(src []framebuf.Frame) (k int, bytes uint64) {
+	for {
+		m, total := n.postOrdinary(src[k:])
+		k, bytes = k+m, bytes+total
+		if k == len(src) || n.tx.room() == 0 {
 			return k, bytes
-		case f.IsLarge() && n.pool.Large(f).Parts > 0:
-			l := n.pool.Large(f)
-			if n.tx.room() < int(l.Parts) {
-				return k, bytes
-			}
+		}
+		f := src[k] // large, or empty
+		if l := n.pool.Large(f); !n.sends || l.Parts == 0 {
+			n.post(f)
+		} else if n.tx.room() < int(l.Parts) {
+			return k, bytes
+		} else {
 			bytes += uint64(l.Total)
 			n.postLarge(f, l)
-		default:
-			n.post(f)
-			bytes += uint64(f.Len)
 		}
+		k++
 	}
-	return k, bytes
+}
+
+// post posts an ordinary frame for transmission.
+func (n *Net) post(f framebuf.Frame) {
+	const start = framebuf.Headroom - netHeader
+	*(*[netHeader]byte)(n.pool.Start(f.Buf)[start:]) = [netHeader]byte{}
+	n.tx.post(n.pool.Phys(f.Buf)+start, f.Len+netHeader, 0, f.Buf)
 }
 
 // postLarge posts a large frame.
