@@ -20,7 +20,7 @@ func TestInstructions(t *testing.T) {
 	for _, x := range []struct {
 		name  string
 		bound int
-	}{{"udp-16", 830}, {"tcp-1k", 980}, {"new", 4080}, {"end", 1310}} {
+	}{{"udp-16", 800}, {"tcp-1k", 940}, {"new", 4080}, {"end", 1310}} {
 		s, err := find(x.name, 4)
 		if err != nil {
 			t.Fatal(err)

@@ -37,7 +37,7 @@ var established = []stage{
 	{"receive", []string{receive}, nil},
 	{"parse", []string{"router.(*Engine).parse"}, nil},
 	{"look-up", []string{"conntrack.(*Table).Prepare"}, nil},
-	{"fast path", []string{"router.(*Engine).fastPath"}, []string{"router.(*Engine).sendFast > " + flush}},
+	{"fast path", []string{"router.(*Engine).fastPath"}, []string{"router.(*Engine).fastPath > " + flush}},
 	{"transmit", []string{flush}, nil},
 }
 

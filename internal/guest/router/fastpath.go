@@ -10,9 +10,8 @@ import (
 
 // Most packets are TCP or UDP without IP options or fragmentation, of directions marked by
 // conntrack.MarkFast: the policy has accepted them, and their flows' state does not change.
-// The fast path handles runs of packets with the same path, in two passes: the first finds
-// packets that are left to forward, the second writes. The result is that of forward:
-// TestFastPathIsForward.
+// The fast path handles runs of packets with the same path: each is checked, and then written.
+// The result is that of forward: TestFastPathIsForward.
 
 // noHop is a value that is not a packet.Addr.
 const noHop = 1 << 32
@@ -29,20 +28,18 @@ func (e *Engine) fastPath(in *port, j int, now int64) int {
 		return j
 	}
 	out := &e.port[path.Egress()]
-	n := e.fastUntil(out, path, j, now)
-	if n > j {
-		e.sendFast(out, j, n, now)
+	if len(out.tx)-out.ntx < Batch {
+		e.flush(out)
 	}
-	return n
+	return e.sendFast(out, path, j, now)
 }
 
-// fastUntil returns the first key from j on whose packet has another path or is left to
-// forward, and records the next hops of those before it.
-func (e *Engine) fastUntil(out *port, path conntrack.Path, j int, now int64) int {
+// sendFast forwards the packets with the keys from j on, until one has another path or is left
+// to forward, and returns its key.
+func (e *Engine) sendFast(out *port, path conntrack.Path, j int, now int64) int {
 	b, flows := &e.b, e.flows
 	hop, mac := uint64(noHop), uint64(0) // of the last packet
-	n := b.keys.Len()
-	for ; j < n; j++ {
+	for n := b.keys.Len(); j < n; j++ {
 		j := j & (Batch - 1)
 		r, d := flows.Hint(&b.keys, j)
 		if d == nil || !b.fast[j] || !flows.IsFast(d, b.keys.Key(j), path, now) {
@@ -63,32 +60,19 @@ func (e *Engine) fastUntil(out *port, path conntrack.Path, j int, now int64) int
 			}
 			hop = uint64(to)
 		}
-		if d.Key.Proto == packet.TCP && !fastTCP(flows, r, h, fr.Len) {
-			break
+		if d.Key.Proto == packet.TCP {
+			const l4 = packet.EthLen + packet.MinIPv4  // of a frame that packet.FastKey has read, which has all headers
+			rest := binary.BigEndian.Uint32(h[l4+12:]) // data offset, flags, window
+			if rest>>16&(packet.SYN|packet.ACK|packet.RST|packet.FIN) != packet.ACK ||
+				!flows.TCPFast(r, binary.BigEndian.Uint32(h[l4+4:]), binary.BigEndian.Uint32(h[l4+8:]), fr.Len-l4-rest>>28*4, rest&0xffff) {
+				break
+			}
 		}
-		b.hop[j] = mac
-	}
-	return j
-}
-
-// sendFast forwards the packets with the keys from j to below n.
-func (e *Engine) sendFast(out *port, j, n int, now int64) {
-	if len(out.tx)-out.ntx < Batch {
-		e.flush(out)
-	}
-	b, flows, pool, accepts := &e.b, e.flows, e.pool, e.c.Accepts
-	self := uint32(out.self >> 16)
-	ntx := out.ntx
-	for ; j < n; j++ {
-		j := j & (Batch - 1)
-		fr := b.frame[b.idx[j]&(Batch-1)]
-		h := pool.Head(fr)
-		r, _ := flows.Hint(&b.keys, j)
-		d := flows.Dir(r) // not None: fastUntil has checked it
+		// From here on the packet is forwarded.
 		d.LastSeen = now
 		d.Packets++
 		d.Bytes += uint64(fr.Len) - packet.EthLen
-		accepts[d.Rule]++
+		e.c.Accepts[d.Rule]++
 		if h[packet.EthLen+6]&0x40 == 0 && d.Out.Src != d.Key.Src {
 			packet.SetID(h[packet.EthLen:], e.nextID(d.Out.Src, d.Out.Dst, uint8(d.Key.Proto))) // not atomic (RFC 6864): see idents
 		}
@@ -100,12 +84,12 @@ func (e *Engine) sendFast(out *port, j, n int, now int64) {
 		} else {
 			packet.UpdateUDP(h, sum)
 		}
-		binary.LittleEndian.PutUint64(h[0:], b.hop[j])
-		binary.LittleEndian.PutUint32(h[8:], self)
-		out.tx[ntx&(2*Batch-1)] = fr
-		ntx++
+		binary.LittleEndian.PutUint64(h[0:], mac)
+		binary.LittleEndian.PutUint32(h[8:], uint32(out.self>>16))
+		out.tx[out.ntx&(2*Batch-1)] = fr
+		out.ntx++
 	}
-	out.ntx = ntx
+	return j
 }
 
 // reachable returns the first 8 bytes of frames to a neighbour on port p, or 0 when its
@@ -116,17 +100,4 @@ func (p *port) reachable(a packet.Addr, now int64) uint64 {
 		return 0
 	}
 	return packet.MAC(n.MAC) | p.self<<48
-}
-
-// fastTCP checks the segment in a frame of n bytes that begins with h, of direction r of an
-// established connection. It reports false for one that is left to forward. That the headers
-// lie within the frame packet.FastKey has checked.
-func fastTCP(flows *conntrack.Table, r conntrack.Ref, h *[packet.Head]byte, n uint32) bool {
-	const l4 = packet.EthLen + packet.MinIPv4
-	numbers := binary.BigEndian.Uint64(h[l4+4:])
-	rest := binary.BigEndian.Uint32(h[l4+12:]) // data offset, flags, window
-	if rest>>16&(packet.SYN|packet.ACK|packet.RST|packet.FIN) != packet.ACK {
-		return false
-	}
-	return flows.TCPFast(r, uint32(numbers>>32), uint32(numbers), n-l4-rest>>28*4, rest&0xffff)
 }

@@ -191,7 +191,6 @@ type batch struct {
 	keys  conntrack.Batch    // of the frames to be looked up
 	idx   [Batch]uint8       // their numbers
 	fast  [Batch]bool        // by number of the key: pk is not filled in yet
-	hop   [Batch]uint64      // by number of the key: the first 8 bytes of the frame to send
 	guess [guesses]nat.Guess // see guessFor
 	hand  int                // number of the key of the packet that may begin a flow
 }
