@@ -374,11 +374,9 @@ func TestDeployElsewhere(t *testing.T) {
 	for _, several := range []bool{true, false} {
 		t.Run(fmt.Sprintf("tap, several queues %v", several), func(t *testing.T) {
 			h := newHosts(t)
-			if several {
-				h.ip("link del " + h.tap)
-				h.ip("tuntap add dev " + h.tap + " mode tap multi_queue")
-				h.ip("link set " + h.tap + " master " + h.brL + " up")
-			}
+			h.ip("link del " + h.tap) // it has several where there are several processors
+			h.ip("tuntap add dev " + h.tap + " mode tap" + map[bool]string{true: " multi_queue"}[several])
+			h.ip("link set " + h.tap + " master " + h.brL + " up")
 			d := newDeployedOn(t, h, false, "first", "--lan", "tap:"+h.tap)
 			s := d.stream()
 			time.Sleep(time.Second)
