@@ -14,6 +14,8 @@ import (
 // It allocates nothing and may be used by several goroutines.
 type Classifier struct {
 	t        ruleset.Classifier
+	nameless []ruleset.Tree // of enforced rules without names, which every packet is looked up in
+	shadows  []ruleset.Tree // of shadow rules without names
 	fallback ruleset.Action
 	def      uint32
 }
@@ -23,34 +25,38 @@ func New(p *ruleset.Policy) (*Classifier, error) {
 	if len(p.Matches) > 0 && len(p.Classifier.Roots) != len(p.Names)+1 {
 		return nil, errors.New("filter: the policy has rules but no classifier (build the image anew)")
 	}
-	return &Classifier{t: p.Classifier, fallback: p.Settings.DefaultAction, def: p.DefaultRule()}, nil
+	c := &Classifier{t: p.Classifier, fallback: p.Settings.DefaultAction, def: p.DefaultRule()}
+	if len(c.t.Roots) > 0 {
+		r := &c.t.Roots[0]
+		c.nameless, c.shadows = c.trees(r.Tree, r.Trees), c.trees(r.ShadowTree, r.ShadowTrees)
+	}
+	return c, nil
 }
+
+// trees returns n trees from the one with an index on.
+func (c *Classifier) trees(from, n uint32) []ruleset.Tree { return c.t.Trees[from:][:n] }
 
 // none is no entry, and comes behind all of them.
 const none = ^uint32(0)
 
 // Decide returns what the policy says about a packet.
 func (c *Classifier) Decide(p *Packet) Verdict {
-	v := Verdict{Action: c.fallback, Rule: c.def, Shadow: NoRule}
-	if len(c.t.Roots) == 0 {
-		return v
-	}
 	k := ruleset.Key{uint32(p.Src), uint32(p.Dst), uint32(p.DstPort), ruleset.KindField(p.Proto, p.Direction, p.State)}
 	kd := ruleset.EntryKind(p.Proto, p.Direction, p.State)
-	r := &c.t.Roots[0]
-	best, rule := c.first(r.Tree, r.Trees, &k, kd, none, none)
+	best, rule := c.first(c.nameless, &k, kd, none, none)
 	shadow, shadowRule := none, none
-	if r.ShadowTrees != 0 {
-		shadow, shadowRule = c.first(r.ShadowTree, r.ShadowTrees, &k, kd, best, none)
+	if len(c.shadows) != 0 {
+		shadow, shadowRule = c.first(c.shadows, &k, kd, best, none)
 	}
 	for _, n := range p.Names {
-		if n >= uint32(len(c.t.Roots)-1) {
+		if int(n) >= len(c.t.Roots)-1 {
 			continue
 		}
 		r := &c.t.Roots[n+1]
-		best, rule = c.first(r.Tree, r.Trees, &k, kd, best, rule)
-		shadow, shadowRule = c.first(r.ShadowTree, r.ShadowTrees, &k, kd, min(shadow, best), shadowRule)
+		best, rule = c.first(c.trees(r.Tree, r.Trees), &k, kd, best, rule)
+		shadow, shadowRule = c.first(c.trees(r.ShadowTree, r.ShadowTrees), &k, kd, min(shadow, best), shadowRule)
 	}
+	v := Verdict{Action: c.fallback, Rule: c.def, Shadow: NoRule}
 	if best != none {
 		v.Action, v.Rule = ruleset.Action(rule>>ruleset.ActionShift), rule&(1<<ruleset.ActionShift-1)
 	}
@@ -60,10 +66,9 @@ func (c *Classifier) Decide(p *Packet) Verdict {
 	return v
 }
 
-// first returns the first match of n trees, if it comes before best, and
+// first returns the first match of some trees, if it comes before best, and
 // otherwise best and rule as they are.
-func (c *Classifier) first(tree, n uint32, k *ruleset.Key, kd uint16, best, rule uint32) (uint32, uint32) {
-	trees := c.t.Trees[tree:][:n]
+func (c *Classifier) first(trees []ruleset.Tree, k *ruleset.Key, kd uint16, best, rule uint32) (uint32, uint32) {
 	nodes, cells, entries := c.t.Nodes, c.t.Cells, c.t.Entries
 	var leaf [ruleset.MaxTrees]uint32
 	// The trees' nodes first, then the leaves: the processor looks ahead into

@@ -56,14 +56,29 @@ TEXT ·Write(SB), NOSPLIT, $0-24
 	MOVQ l_len+8(FP), CX
 	CMPQ CX, $128
 	JHI  done
-	TESTQ CX, CX
-	JEQ  done
-loop:
-	MOVQ (BX), DX
+	SUBQ $4, CX
+	JLT  rest
+four:
+	MOVQ 0(BX), DX
+	MOVQ 8(BX), SI
 	BYTE $0x0f; BYTE $0x0d; BYTE $0x0a // PREFETCHW (DX), which the assembler does not know
+	BYTE $0x0f; BYTE $0x0d; BYTE $0x0e // PREFETCHW (SI)
+	MOVQ 16(BX), DX
+	MOVQ 24(BX), SI
+	BYTE $0x0f; BYTE $0x0d; BYTE $0x0a
+	BYTE $0x0f; BYTE $0x0d; BYTE $0x0e
+	ADDQ $32, BX
+	SUBQ $4, CX
+	JGE  four
+rest:
+	ADDQ $4, CX
+	JEQ  done
+one:
+	MOVQ (BX), DX
+	BYTE $0x0f; BYTE $0x0d; BYTE $0x0a
 	ADDQ $8, BX
 	DECQ CX
-	JNZ  loop
+	JNZ  one
 done:
 	RET
 

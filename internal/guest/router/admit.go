@@ -55,7 +55,7 @@ func (e *Engine) admit(p *received, k *conntrack.Key, old conntrack.Ref, now int
 	d.Name, e.flows.Dir(r^1).Name = uint32(dec.name.name), uint32(dec.name.lookup) // for the flow's last event
 	d.Packets, d.Bytes = p.frames(), uint64(p.Total)
 	e.c.Accepts[dec.rule] += d.Packets
-	e.emitFlow(r, verdict.Accept, e.acceptReason(dec.rule), dec.name, now)
+	e.emitFlow(r, verdict.Accept, e.acceptReason(dec.rule), &dec.name, now)
 	e.flows.MarkFast(r)
 	e.send(to.out, p, &d.Out, now)
 }

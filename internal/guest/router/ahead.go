@@ -24,7 +24,7 @@ func (e *Engine) expect(in *port, j int) {
 		return
 	}
 	b := &e.b
-	var lines [5]uintptr
+	var lines [8]uintptr
 	n := 0
 	if far := j + farther; b.keys.Unknown(far) {
 		k := b.keys.Key(far)
@@ -39,6 +39,10 @@ func (e *Engine) expect(in *port, j int) {
 			answer.Set(k.Dst, g.Addr, k.DstPort, g.Port, k.Proto)
 			lines[n], lines[n+1] = e.flows.Lines(&answer)
 			lines[n+2] = e.nat.Line(g)
+			n += 3
+		}
+		if e.events != nil {
+			lines[n], lines[n+1], lines[n+2] = e.recordLines(distance)
 			n += 3
 		}
 	}

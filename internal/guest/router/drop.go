@@ -20,7 +20,7 @@ func (e *Engine) drop(p *received, d *decision, now int64) {
 	switch {
 	case d.quiet:
 	case d.flow != conntrack.None:
-		e.emitFlow(d.flow, verdict.Drop, d.reason, d.name, now)
+		e.emitFlow(d.flow, verdict.Drop, d.reason, &d.name, now)
 	default:
 		e.emitPacket(p, verdict.Drop, d.reason, d.rule, d.name, now)
 	}

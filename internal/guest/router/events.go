@@ -33,7 +33,7 @@ func (e *Engine) emitPacket(p *received, a verdict.Action, why verdict.Reason, r
 
 // emitFlow writes an event about the first packet of direction r. Its addresses are
 // internal ones, as the filter sees them.
-func (e *Engine) emitFlow(r conntrack.Ref, a verdict.Action, why verdict.Reason, name naming, now int64) {
+func (e *Engine) emitFlow(r conntrack.Ref, a verdict.Action, why verdict.Reason, name *naming, now int64) {
 	if e.events == nil {
 		return
 	}
@@ -68,7 +68,6 @@ func (e *Engine) store(r *event.Record, name fqdn.Name, at int64) {
 	}
 	r.Lookup = 0
 	e.events.Commit()
-	e.fetchRecord()
 }
 
 // emit writes an event with the destination's name and hint.
@@ -95,14 +94,21 @@ func (e *Engine) emitNamed(r *event.Record, name fqdn.Name, at int64) {
 // fetchRecord prefetches the place of a record that is stored soon: the exporter has read it,
 // perhaps on another processor.
 func (e *Engine) fetchRecord() {
-	const line, last = 64, uintptr(event.RecordSize - 1)
-	const _ = uint(5*line/2 - event.RecordSize) // multiples of it lie in three lines
-	at := e.events.Next(recordsAhead)
-	prefetch.Write3(at, at+line, at+last)
+	prefetch.Write3(e.recordLines(recordsAhead))
 }
 
-// recordsAhead is how many records ahead their places are prefetched.
+// recordsAhead is how many records ahead their places are prefetched, where it is not known how
+// many packets ahead.
 const recordsAhead = 2
+
+// recordLines returns the cache lines of the record that is stored after n more, as addresses
+// for prefetch.Write.
+func (e *Engine) recordLines(n int) (a, b, c uintptr) {
+	const line, last = 64, uintptr(event.RecordSize - 1)
+	const _ = uint(5*line/2 - event.RecordSize) // multiples of it lie in three lines
+	at := e.events.Next(n)
+	return at, at + line, at + last
+}
 
 // emitDomain writes an event with a name in wire form.
 func (e *Engine) emitDomain(r *event.Record, name []byte) {
@@ -270,4 +276,5 @@ func (e *Engine) emitEnd(r conntrack.Ref) {
 	addFlow(rec, a, false)
 	rec.Lookup = uint64(b.Name)
 	e.store(rec, fqdn.Name(a.Name), f.Created)
+	e.fetchRecord()
 }

@@ -54,7 +54,7 @@ func (e *Engine) forward(p *received, r conntrack.Ref, now int64) {
 	d.Bytes += uint64(p.Total)
 	e.c.Accepts[d.Rule] += n
 	if was == conntrack.Undecided {
-		e.emitFlow(r, verdict.Accept, e.acceptReason(d.Rule), naming{}, now)
+		e.emitFlow(r, verdict.Accept, e.acceptReason(d.Rule), &naming{}, now)
 	}
 	if !named {
 		e.flows.MarkFast(r)

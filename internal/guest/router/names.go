@@ -182,6 +182,15 @@ func agoSeconds(ns int64) uint32 {
 // bypassOf returns the protocol by which a packet of a LAN host may query another DNS
 // server, 0 when it does not.
 func bypassOf(p *received) verdict.Hint {
+	switch p.DstPort {
+	case 53, 853, 443:
+		return bypass(p)
+	}
+	return 0
+}
+
+// bypass is bypassOf for the ports of such protocols.
+func bypass(p *received) verdict.Hint {
 	stream := p.Class == packet.ClassTCP
 	if !stream && p.Class != packet.ClassUDP {
 		return 0

@@ -85,10 +85,8 @@ func (e *Engine) isOwn(a packet.Addr) bool {
 
 // route returns the port to an address: the one whose network contains it, else the WAN.
 func (e *Engine) route(a packet.Addr) *port {
-	for i := range e.port {
-		if p := &e.port[i]; p != e.outside && a&p.mask == p.net {
-			return p
-		}
+	if p := e.inside; a&p.mask == p.net {
+		return p
 	}
 	return e.outside
 }

@@ -169,11 +169,11 @@ type answering struct {
 	delayed       icmperr.Delayed
 }
 
-// bogons are the networks from and to which nothing is forwarded, and the first octets of
-// their addresses: no prefix is shorter.
+// bogons are the networks from and to which nothing is forwarded, and first octets: see
+// oddOctets.
 type bogons struct {
 	martians []packet.Net
-	octets   [256]bool
+	octets   [256]uint8
 }
 
 // leaving is the state of output.
@@ -237,9 +237,7 @@ func newEngine(c Config, w *worker, sh *shared) (*Engine, error) {
 	e.c.Drops = make([]uint64, len(c.Policy.Rules)+1)
 	e.c.Shadows = make([]uint64, len(c.Policy.Rules)+1)
 	e.martians = martians(e.port)
-	for _, b := range e.martians {
-		e.octets[b.Addr>>24] = true
-	}
+	e.octets = oddOctets(e.martians)
 	e.rejects = rejects(c.Policy)
 	e.newUnknown(c.Policy)
 	if err := e.newHost(&c, sh); err != nil {

@@ -1,6 +1,8 @@
 package router
 
 import (
+	"encoding/binary"
+
 	"github.com/thurward/thurward/internal/guest/framebuf"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/verdict"
@@ -51,16 +53,35 @@ func (e *Engine) output(out *port, fr framebuf.Frame, dst packet.Addr, now int64
 		}
 		hop = out.gateway
 	}
+	if first := out.reachable(hop, now); first != 0 {
+		out.address(e.pool.Head(fr), first)
+	} else if !e.resolved(out, fr, hop, now) {
+		return
+	}
+	e.enqueue(out, fr)
+}
+
+// address writes the Ethernet header of an IPv4 frame, whose first 8 bytes reachable has
+// returned.
+func (p *port) address(h *[framebuf.Head]byte, first uint64) {
+	binary.LittleEndian.PutUint64(h[0:], first)
+	binary.LittleEndian.PutUint32(h[8:], uint32(p.self>>16))
+	packet.SetType(h[:], packet.TypeIPv4)
+}
+
+// resolved does the same where it is not certain that the next hop can be reached. It reports
+// false if the frame waits for it.
+func (e *Engine) resolved(out *port, fr framebuf.Frame, hop packet.Addr, now int64) bool {
 	n, probe := out.neigh.Use(hop, now)
 	if n == nil {
 		e.resolve(out, hop, fr, now)
-		return
+		return false
 	}
 	if probe {
 		e.ask(out, hop, &n.MAC)
 	}
 	packet.PutEth(e.pool.Bytes(fr), &n.MAC, &out.mac, packet.TypeIPv4)
-	e.enqueue(out, fr)
+	return true
 }
 
 // enqueue adds a finished frame to the port's batch.
