@@ -16,9 +16,10 @@ import (
 // still free. Once a mapping has ended, in this space, the guess is no good.
 type Guess struct {
 	Mapping        // Port is 0 until it is foretold
+	Fresh   bool   // taken, and no flow had the port before
 	from    uint64 // the internal endpoint, and the protocol; 0: none
+	in      *space
 	lo, hi  uint16 // the entry's ports
-	space   uint8
 	slot    uint32 // of the internal endpoint; until it is foretold, where the search begins
 	freed   uint32 // the space's, when it was foretold
 }
@@ -33,7 +34,7 @@ func endpoint(proto uint8, addr packet.Addr, port uint16) uint64 {
 // addresses of cache lines, which are no references: the endpoint's slot, and the mapping of the
 // port that is its own. ok is false where no pool is asked, or a static mapping perhaps.
 func (n *NAT) Aim(g *Guess, proto uint8, addr packet.Addr, port uint16) (slot, own uintptr, ok bool) {
-	g.from, g.Port = 0, 0
+	g.from, g.Port, g.Fresh = 0, 0, false
 	e := n.source.find(addr)
 	sp := spaceOf(proto)
 	if e == nil || sp < 0 || n.static.serves(sp, port) {
@@ -43,7 +44,7 @@ func (n *NAT) Aim(g *Guess, proto uint8, addr packet.Addr, port uint16) (slot, o
 	q := n.pools[v.pool]
 	s := q.space[sp]
 	g.from = endpoint(proto, addr, port)
-	g.Addr, g.Pool, g.lo, g.hi, g.space = q.Addr, v.pool, v.lo, v.hi, uint8(sp)
+	g.Addr, g.Pool, g.lo, g.hi, g.in = q.Addr, v.pool, v.lo, v.hi, s
 	g.slot = s.home(addr, port, q.key) & uint32(len(s.index)-1)
 	slot = uintptr(unsafe.Pointer(&s.index[g.slot]))
 	own = slot
@@ -62,9 +63,10 @@ func (n *NAT) Foretell(g *Guess, proto uint8, addr packet.Addr, port uint16) boo
 			return false
 		}
 	}
-	q, s := n.of(g)
-	if g.slot = q.probe(s, g.slot, addr, port); s.index[g.slot] != 0 {
-		g.Port = s.index[g.slot]
+	s := g.in
+	g.slot = s.pool.probe(s, g.slot, addr, port)
+	if e := s.index[g.slot]; e != 0 {
+		g.Port = e
 	} else if port >= g.lo && port <= g.hi && s.free(port) {
 		g.Port = port
 	}
@@ -75,7 +77,7 @@ func (n *NAT) Foretell(g *Guess, proto uint8, addr packet.Addr, port uint16) boo
 // Draw has a guess find the port that the random number rnd selects. It reports false where
 // that takes a search.
 func (n *NAT) Draw(g *Guess, rnd uint64) (ok bool) {
-	_, s := n.of(g)
+	s := g.in
 	want := uint16(g.from >> 16)
 	lo, hi := classOf(g.lo, g.hi, want)
 	g.Port, ok = draw(&s.used, lo, hi, want, rnd)
@@ -85,28 +87,29 @@ func (n *NAT) Draw(g *Guess, rnd uint64) (ok bool) {
 // Line returns the address of the cache line of the mapping that a guess has found. It is no
 // reference.
 func (n *NAT) Line(g *Guess) uintptr {
-	q, s := n.of(g)
-	return uintptr(unsafe.Pointer(&s.byExt[g.Port-q.Lo]))
+	s := g.in
+	return uintptr(unsafe.Pointer(&s.byExt[g.Port-s.pool.Lo]))
 }
 
-// Take makes a guess true, for one more flow of an internal endpoint: it does what Map does with
-// the same random number. It reports false, and changes nothing, if the guess is for another
+// Take makes a guess true, for one more flow of an internal endpoint, and spends it: it does what
+// Map does with the same random number. It reports false, and changes nothing, if the guess is for another
 // endpoint, is no good any more, or Map would not return Mapped.
 func (n *NAT) Take(g *Guess, proto uint8, addr packet.Addr, port uint16) bool {
 	if g.from != endpoint(proto, addr, port) || g.Port == 0 {
 		return false
 	}
-	q, s := n.of(g)
+	s := g.in
 	if g.freed != s.freed {
 		return false
 	}
+	q := s.pool
 	if e := s.index[g.slot]; e != 0 {
 		m := &s.byExt[e-q.Lo]
 		if m.addr != addr || m.port != port {
 			return false
 		}
 		m.refs++
-		g.Port = e
+		g.Port, g.from = e, 0
 		return true
 	}
 	a, b := s.shares.counts(addr, q.key)
@@ -116,11 +119,6 @@ func (n *NAT) Take(g *Guess, proto uint8, addr packet.Addr, port uint16) bool {
 	*a++
 	*b++
 	q.set(s, g.slot, g.Port, addr, port)
+	g.Fresh, g.from = true, 0
 	return true
-}
-
-// of returns the pool of a guess that is for an endpoint, and the space.
-func (n *NAT) of(g *Guess) (*Pool, *space) {
-	q := n.pools[g.Pool]
-	return q, q.space[g.space]
 }

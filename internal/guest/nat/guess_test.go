@@ -194,10 +194,16 @@ func TestGuessIsMap(t *testing.T) {
 				}
 			}
 			was, s := g.Guess, a.pools[0].space[max(spaceOf(g.proto), 0)]
-			mappings := s.inUse
+			mappings, others := s.inUse, a.pools[1].space[spaceOf(g.proto)].inUse
 			got, o := Mapping{}, Mapped
 			if a.Take(&g.Guess, g.proto, g.addr, g.port) {
 				got = g.Mapping
+				if g.Fresh != (s.inUse != mappings || a.pools[1].space[spaceOf(g.proto)].inUse != others) {
+					t.Fatalf("round %d: %+v", round, g)
+				}
+				if a.Take(&g.Guess, g.proto, g.addr, g.port) {
+					t.Fatal("a guess is taken twice")
+				}
 				if taken++; s.inUse != mappings && got.Port != g.port {
 					moved++
 				}
@@ -233,7 +239,8 @@ func equal(a, b *NAT) error {
 			return fmt.Errorf("pool %d has failed %d and %d times", i, x.Failed, y.Failed)
 		}
 		for j := range a.pools[i].space {
-			if x, y := a.pools[i].space[j], b.pools[i].space[j]; !reflect.DeepEqual(x, y) {
+			x, y := *a.pools[i].space[j], *b.pools[i].space[j]
+			if x.pool, y.pool = nil, nil; !reflect.DeepEqual(&x, &y) {
 				return fmt.Errorf("space %d of pool %d differs", j, i)
 			}
 		}

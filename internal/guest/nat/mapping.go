@@ -19,6 +19,7 @@ type mapping struct {
 // internal endpoint. The index is a hash table with linear probing, at most half full; it
 // holds external ports, 0 for a free slot.
 type space struct {
+	pool      *Pool
 	used      [1024]uint64
 	byExt     []mapping // from the pool's first port on
 	index     []uint16
@@ -91,12 +92,6 @@ func (p *Pool) unindex(s *space, i uint32) {
 		}
 		s.index[i] = s.index[j]
 		i = j
-	}
-}
-
-func (p *Pool) bind(proto uint8, port uint16, flow uint32) {
-	if n := spaceOf(proto); n >= 0 && port >= p.Lo && port <= p.Hi {
-		p.space[n].byExt[port-p.Lo].flow = flow + 1
 	}
 }
 

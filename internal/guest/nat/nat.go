@@ -176,8 +176,13 @@ func (n *NAT) Give(pool int16, proto uint8, port uint16) {
 
 // Bind records the latest flow of a mapping, as the number that Lone returns.
 func (n *NAT) Bind(m Mapping, proto uint8, flow uint32) {
-	if uint(m.Pool) < uint(len(n.pools)) {
-		n.pools[m.Pool].bind(proto, m.Port, flow)
+	sp := spaceOf(proto)
+	if uint(m.Pool) >= uint(len(n.pools)) || sp < 0 {
+		return
+	}
+	p := n.pools[m.Pool]
+	if s := p.space[sp]; int(m.Port-p.Lo) < len(s.byExt) {
+		s.byExt[m.Port-p.Lo].flow = flow + 1
 	}
 }
 

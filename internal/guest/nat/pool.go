@@ -42,6 +42,7 @@ func NewPool(addr packet.Addr, lo, hi uint16, key uint64) *Pool {
 	p := &Pool{Addr: addr, Lo: lo, Hi: hi, key: key}
 	for i := range p.space {
 		p.space[i] = newSpace(int(hi) - int(lo) + 1)
+		p.space[i].pool = p
 	}
 	return p
 }
@@ -123,7 +124,9 @@ func (p *Pool) take(proto uint8, addr packet.Addr, want, from, to uint16, rnd ui
 func (p *Pool) set(s *space, at uint32, port uint16, addr packet.Addr, want uint16) {
 	s.used[port/64] |= 1 << (port % 64)
 	s.inUse++
-	s.highWater = max(s.highWater, s.inUse)
+	if s.inUse > s.highWater {
+		s.highWater = s.inUse
+	}
 	s.index[at] = port
 	m := &s.byExt[port-p.Lo]
 	m.addr, m.port, m.refs, m.flow = addr, want, 1, 0

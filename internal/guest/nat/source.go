@@ -23,6 +23,7 @@ type source struct {
 type entry struct {
 	packet.Net
 	first, n uint32
+	only     member // the first
 }
 
 // A member is one external address of an entry, and its ports.
@@ -98,7 +99,7 @@ func (s *source) plan(p *ruleset.Policy, key uint64) (pools []planned, err error
 		return nil, errors.New("nat: more than 256 external addresses")
 	}
 	for _, g := range groups {
-		g.first, g.n = uint32(len(s.members)), uint32(len(g.members))
+		g.first, g.n, g.only = uint32(len(s.members)), uint32(len(g.members)), g.members[0]
 		s.members = append(s.members, g.members...)
 		s.entries = append(s.entries, g.entry)
 	}
@@ -140,8 +141,13 @@ func (s *source) find(src packet.Addr) *entry {
 // cannot choose it.
 func (s *source) member(e *entry, addr packet.Addr) member {
 	if e.n == 1 {
-		return s.members[e.first]
+		return e.only
 	}
+	return s.paired(e, addr)
+}
+
+// paired is member where there are several.
+func (s *source) paired(e *entry, addr packet.Addr) member {
 	if i, ok := slices.BinarySearchFunc(s.pairs, addr, func(p pair, a packet.Addr) int { return cmp.Compare(p.addr, a) }); ok {
 		return s.pairs[i].m
 	}

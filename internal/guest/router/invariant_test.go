@@ -7,6 +7,7 @@ import (
 
 	"github.com/thurward/thurward/internal/guest/conntrack"
 	"github.com/thurward/thurward/internal/guest/framebuf"
+	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/packet"
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
@@ -74,6 +75,12 @@ func (l *lab) flowsOf(w *Engine, arriving map[conntrack.Key]bool, owner map[ext]
 				l.t.Fatalf("two live flows share %+v", k)
 			}
 			arriving[k] = true
+			if pool := w.nat.Pools()[0]; k.Dst == pool.Addr {
+				// What nobody has may become anybody's: see translation.fresh.
+				if g := (nat.Guess{}); w.nat.Foretell(&g, uint8(k.Proto), ip("10.0.0.250"), k.DstPort) && g.Port == k.DstPort {
+					l.t.Fatalf("port %d is free, and %+v arrives there", k.DstPort, k)
+				}
+			}
 		}
 		if d.Out.Src != o.Key.Dst || d.Out.Dst != o.Key.Src || d.Out.SrcPort != o.Key.DstPort ||
 			o.Out.Src != d.Key.Dst || o.Out.Dst != d.Key.Src || o.Out.DstPort != d.Key.SrcPort {
@@ -131,6 +138,13 @@ func TestProperties(t *testing.T) {
 			return p
 		}
 		r.Repeat(map[string]func(*rapid.T){
+			"out, many at once": func(r *rapid.T) {
+				ps := make([]pkt, rapid.IntRange(2, 12).Draw(r, "packets"))
+				for i := range ps {
+					ps[i] = draw(r)
+				}
+				inLAN(l, ps...)
+			},
 			"out": func(r *rapid.T) {
 				p := draw(r)
 				across, _ := l.put(lan, p)

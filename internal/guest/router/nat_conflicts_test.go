@@ -89,6 +89,24 @@ func TestS20_TwoWaysToOneServer(t *testing.T) {
 	l.invariants()
 }
 
+// TestTwoWaysAtOnce: the same within one batch, in which the port of a client on the LAN is
+// foretold for both flows, before either has it.
+func TestTwoWaysAtOnce(t *testing.T) {
+	l := newLabWith(t, withDNAT(hairpinned(dnat(packet.UDP, ours, 443, 443, server, 443)), hairpinned(dnat(packet.UDP, ours, 8443, 8443, server, 443))), "accept")
+	to := func(from, port uint16) pkt { return udp(host, from, ours, port) }
+	for _, p := range []pkt{to(3000, 443), to(3001, 443), to(4000, 443), to(4000, 8443)} {
+		l.port[lan].in = append(l.port[lan].in, p.frame(lanMAC))
+	}
+	l.run()
+	if out := l.taken(lan); len(out) != 3 || out[2].SrcPort != 4000 || out[2].DstPort != 443 {
+		t.Fatalf("%v", out)
+	}
+	if l.e.c.DropReasons[verdict.ConntrackInvalid] != 1 {
+		t.Fatalf("drops: %s", l.drops())
+	}
+	l.invariants()
+}
+
 // TestRFC4787_REQ9_HairpinToItself: a server's packet from its published port to the same
 // port would have equal source and destination. It is refused, without a trace in the
 // tables.

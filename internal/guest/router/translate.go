@@ -35,69 +35,82 @@ func (e *Engine) newFlow(
 	if e.sources != nil && !e.admitSource(p.Src, old, now) {
 		return conntrack.None, verdict.RateLimitFlows
 	}
-	var out packet.Rewrite
-	m, kind, ok := e.translation(p, to, &out, now)
-	if !ok {
+	var t translation
+	if !e.translation(p, to, &t, now) {
 		e.sources.Release(p.Src)
 		return conntrack.None, verdict.NATPortPoolExhausted
 	}
-	r, why := e.insert(p, k, &out, to, old, now)
+	r, why := e.insert(p, k, &t, to, old, now)
 	if r == conntrack.None {
-		e.nat.Give(m.Pool, p.Proto, m.Port)
+		e.nat.Give(t.Pool, p.Proto, t.Port)
 		e.sources.Release(p.Src)
 		return conntrack.None, why
 	}
-	if kind < nat.NumKinds {
-		e.c.Translations[kind]++
+	if t.kind < nat.NumKinds {
+		e.c.Translations[t.kind]++
 	}
 	s := e.flows.Shared(r)
-	s.Pool, s.Port = m.Pool, m.Port
-	e.nat.Bind(m, p.Proto, uint32(r>>1))
+	s.Pool, s.Port = t.Pool, t.Port
+	e.nat.Bind(t.Mapping, p.Proto, uint32(r>>1))
 	if e.sources != nil {
 		e.sources.Begin(p.Src, e.number(uint32(r>>1)))
 	}
 	return r, 0
 }
 
-// translation sets out to the translation of a new flow's packets, and returns the mapping of
-// its source, and the kind, nat.NumKinds if there is none. It reports false when no external
-// port is free.
-func (e *Engine) translation(p *received, to *destination, out *packet.Rewrite, now int64) (nat.Mapping, nat.Kind, bool) {
-	m := nat.Mapping{Pool: nat.NoPool}
-	kind, o := nat.NumKinds, nat.Untranslated
+// A translation is what a new flow's packets are translated to.
+type translation struct {
+	nat.Mapping // of the source
+	kind        nat.Kind
+	fresh       bool // the external port is one that no flow has had
+	out         packet.Rewrite
+}
+
+// translation sets t to the translation of a new flow, the kind to nat.NumKinds if there is
+// none. It reports false when no external port is free; then t has the pool.
+func (e *Engine) translation(p *received, to *destination, t *translation, now int64) bool {
+	t.Pool, t.kind = nat.NoPool, nat.NumKinds
+	o := nat.Untranslated
 	if to.Addr != p.Dst {
-		kind = nat.DNAT
+		t.kind = nat.DNAT
 	}
 	if p.in.role == ruleset.LAN {
-		m, o = e.mapSource(p, now)
+		o = e.mapSource(p, t, now)
 	}
 	if o != nat.Mapped {
-		out.Set(p.Src, to.Addr, p.SrcPort, to.Port)
-		return m, kind, o != nat.Exhausted
+		t.out.Set(p.Src, to.Addr, p.SrcPort, to.Port)
+		return o != nat.Exhausted
 	}
 	port := to.Port
 	if p.Class == packet.ClassICMPQuery {
-		port = m.Port
+		port = t.Port
 	}
-	out.Set(m.Addr, to.Addr, m.Port, port)
-	if kind == nat.DNAT {
-		return m, nat.Hairpin, true
+	t.out.Set(t.Addr, to.Addr, t.Port, port)
+	if t.kind == nat.DNAT {
+		t.kind = nat.Hairpin
+	} else {
+		t.kind = nat.SNAT
 	}
-	return m, nat.SNAT, true
+	return true
 }
 
 // insert puts a new flow into the table, in place of old. If it returns None, the reason
 // says why, and nothing has changed.
 func (e *Engine) insert(
-	p *received, k *conntrack.Key, out *packet.Rewrite, to *destination, old conntrack.Ref, now int64,
+	p *received, k *conntrack.Key, t *translation, to *destination, old conntrack.Ref, now int64,
 ) (conntrack.Ref, verdict.Reason) {
 	// Replies must belong to this flow and no other.
 	var reply conntrack.Key
-	reply.Set(out.Dst, out.Src, out.DstPort, out.SrcPort, k.Proto)
-	hash := e.flows.Hash(&reply)
-	other, ok := e.vacant(&reply, hash, old, now)
-	if reply == *k || !ok {
+	reply.Set(t.out.Dst, t.out.Src, t.out.DstPort, t.out.SrcPort, k.Proto)
+	if t.out.Dst == k.Src && reply == *k {
 		return conntrack.None, verdict.ConntrackInvalid
+	}
+	hash, other := e.flows.Hash(&reply), conntrack.None
+	if !t.fresh { // otherwise no flow has that port, and none its answers
+		var ok bool
+		if other, ok = e.vacant(&reply, hash, old, now); !ok {
+			return conntrack.None, verdict.ConntrackInvalid
+		}
 	}
 	// The new flow can use the record of a replaced one.
 	if old != conntrack.None {
@@ -114,7 +127,7 @@ func (e *Engine) insert(
 		state = conntrack.UDPState(to.Port)
 	}
 	path := conntrack.NewPath(p.in.n, to.out.n, p.in.role == ruleset.WAN, to.out.role == ruleset.WAN)
-	return e.flows.InsertHash(k, out, hash, state, path, now), verdict.ConntrackFull
+	return e.flows.InsertHash(k, &t.out, hash, state, path, now), verdict.ConntrackFull
 }
 
 // admitSource reports whether a source may begin a flow. A flow old that it replaces does
@@ -189,19 +202,26 @@ const (
 	reclaimPortsGood = 8
 )
 
-// mapSource returns the external endpoint of a new flow's source. When no port is free, a
-// flow is evicted: one that is over, or else one that is unanswered or idle, of the source
-// with the most mappings.
-func (e *Engine) mapSource(p *received, now int64) (nat.Mapping, nat.Outcome) {
+// mapSource sets the external endpoint of a new flow's source: the one that was foretold, if
+// it still can be had.
+func (e *Engine) mapSource(p *received, t *translation, now int64) nat.Outcome {
 	if g := e.b.guessFor(e.b.hand); e.nat.Take(g, p.Proto, p.Src, p.SrcPort) {
-		m := g.Mapping
-		*g = nat.Guess{}
-		return m, nat.Mapped
+		t.Mapping, t.fresh = g.Mapping, g.Fresh
+		return nat.Mapped
 	}
 	m, o := e.nat.Map(p.Proto, p.Src, p.SrcPort, e.random())
-	if o != nat.Exhausted || e.w != nil && e.borrows(p, now) {
-		return m, o
+	if o == nat.Exhausted && (e.w == nil || !e.borrows(p, now)) {
+		m, o = e.reclaim(p, m, now)
 	}
+	t.Mapping = m
+	return o
+}
+
+// reclaim returns the external endpoint of a source when no port of the pool of m is free. A
+// flow is evicted: one that is over, or else one that is unanswered or idle, of the source with
+// the most mappings.
+func (e *Engine) reclaim(p *received, m nat.Mapping, now int64) (nat.Mapping, nat.Outcome) {
+	o := nat.Exhausted
 	mine := e.nat.Share(m.Pool, p.Proto, p.Src)
 	victim, rank, most, found := uint32(0), 0, 0, 0
 	for i := 0; i < reclaimPorts && (rank == 0 || i < found+reclaimPortsGood); i++ {
