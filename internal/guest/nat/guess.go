@@ -30,15 +30,15 @@ func endpoint(proto uint8, addr packet.Addr, port uint16) uint64 {
 	return uint64(addr)<<32 | uint64(port)<<16 | uint64(proto)
 }
 
-// Aim begins a guess for a flow of an internal endpoint, and returns what Foretell will read, as
-// addresses of cache lines, which are no references: the endpoint's slot, and the mapping of the
-// port that is its own. ok is false where no pool is asked, or a static mapping perhaps.
-func (n *NAT) Aim(g *Guess, proto uint8, addr packet.Addr, port uint16) (slot, own uintptr, ok bool) {
+// Aim begins a guess for a flow of an internal endpoint, and returns the cache line of the slot
+// where Foretell will look first, as an address, which is no reference. ok is false where no pool
+// is asked, or a static mapping perhaps.
+func (n *NAT) Aim(g *Guess, proto uint8, addr packet.Addr, port uint16) (slot uintptr, ok bool) {
 	g.from, g.Port, g.Fresh = 0, 0, false
 	e := n.source.find(addr)
 	sp := spaceOf(proto)
 	if e == nil || sp < 0 || n.static.serves(sp, port) {
-		return 0, 0, false
+		return 0, false
 	}
 	v := n.source.member(e, addr)
 	q := n.pools[v.pool]
@@ -46,12 +46,7 @@ func (n *NAT) Aim(g *Guess, proto uint8, addr packet.Addr, port uint16) (slot, o
 	g.from = endpoint(proto, addr, port)
 	g.Addr, g.Pool, g.lo, g.hi, g.in = q.Addr, v.pool, v.lo, v.hi, s
 	g.slot = s.home(addr, port, q.key) & uint32(len(s.index)-1)
-	slot = uintptr(unsafe.Pointer(&s.index[g.slot]))
-	own = slot
-	if port >= q.Lo && port <= q.Hi {
-		own = uintptr(unsafe.Pointer(&s.byExt[port-q.Lo]))
-	}
-	return slot, own, true
+	return uintptr(unsafe.Pointer(&s.index[g.slot])), true
 }
 
 // Foretell continues the guess for an internal endpoint, or makes it, as far as it needs no
@@ -59,7 +54,7 @@ func (n *NAT) Aim(g *Guess, proto uint8, addr packet.Addr, port uint16) (slot, o
 // 0 is for Draw to find. It reports false as Aim does.
 func (n *NAT) Foretell(g *Guess, proto uint8, addr packet.Addr, port uint16) bool {
 	if g.from != endpoint(proto, addr, port) || g.Port != 0 {
-		if _, _, ok := n.Aim(g, proto, addr, port); !ok {
+		if _, ok := n.Aim(g, proto, addr, port); !ok {
 			return false
 		}
 	}

@@ -11,8 +11,7 @@ import (
 	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
-// TestAim: the slot and the mapping that are prefetched first are those where a new endpoint
-// is put when its port is free.
+// TestAim: the slot that is prefetched first is that where the search for an endpoint begins.
 func TestAim(t *testing.T) {
 	n := aheadOf(t)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -21,19 +20,10 @@ func TestAim(t *testing.T) {
 		addr, port := packet.Addr(0x0a000000+r.Uint32N(256)), uint16(1900+r.Uint32N(60000))
 		proto := Protocols[r.IntN(len(Protocols))]
 		s := n.pools[0].space[spaceOf(proto)]
-		slot, own, ok := n.Aim(&g, proto, addr, port)
-		if want := port >= 2000 && port <= 60000; !ok || want != (own != slot) {
-			t.Fatalf("%v %d: %v, %#x and %#x", addr, port, ok, slot, own)
-		}
-		m, o := n.Map(proto, addr, port, r.Uint64())
-		if o != Mapped {
-			continue // the host has its share
-		}
-		if at := uintptr(unsafe.Pointer(&s.index[s.home(addr, port, n.pools[0].key)])); slot != at {
+		slot, ok := n.Aim(&g, proto, addr, port)
+		n.Map(proto, addr, port, r.Uint64())
+		if at := uintptr(unsafe.Pointer(&s.index[s.home(addr, port, n.pools[0].key)])); !ok || slot != at {
 			t.Fatalf("%v %d: the index at %#x, not %#x", addr, port, slot, at)
-		}
-		if at := uintptr(unsafe.Pointer(&s.byExt[m.Port-2000])); m.Port == port && own != at {
-			t.Fatalf("%v %d: the mapping at %#x, not %#x", addr, port, own, at)
 		}
 	}
 }
@@ -58,7 +48,7 @@ func TestNoGuess(t *testing.T) {
 		if n.Foretell(&g, x.proto, x.addr, x.port) || n.Take(&g, packet.UDP, 0x0a000001, 5000) {
 			t.Errorf("%+v: %+v", x, g)
 		}
-		if _, _, ok := n.Aim(&g, x.proto, x.addr, x.port); ok {
+		if _, ok := n.Aim(&g, x.proto, x.addr, x.port); ok {
 			t.Errorf("%+v: aimed", x)
 		}
 	}
@@ -159,7 +149,7 @@ func TestGuessIsMap(t *testing.T) {
 	var flows []held
 	var own []uint16
 	taken, moved, spoiled := 0, 0, 0
-	for round := range 60_000 {
+	for round := range 20_000 {
 		var gs [4]ahead
 		for i := range gs {
 			g := &gs[i]
@@ -227,7 +217,7 @@ func TestGuessIsMap(t *testing.T) {
 		}
 	}
 	t.Logf("%d guesses taken, %d of them of another port, %d spoiled", taken, moved, spoiled)
-	if taken < 10_000 || moved < 1000 || spoiled < 10_000 {
+	if taken < 5000 || moved < 500 || spoiled < 5000 {
 		t.Errorf("%d guesses taken, %d of them of another port, %d spoiled", taken, moved, spoiled)
 	}
 }

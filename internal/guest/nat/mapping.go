@@ -2,6 +2,7 @@ package nat
 
 import (
 	"math/bits"
+	"unsafe"
 
 	"github.com/thurward/thurward/internal/shared/packet"
 )
@@ -37,9 +38,24 @@ type space struct {
 	shares    shares
 }
 
-func newSpace(ports int) *space {
-	n := uint8(bits.Len(uint(2*ports - 1)))
-	return &space{byExt: make([]mapping, ports), index: make([]uint16, 1<<n), shift: 64 - n}
+// indexBits returns the binary logarithm of the number of slots.
+func indexBits(ports int) uint8 { return uint8(bits.Len(uint(2*ports - 1))) }
+
+// spaceBytes returns the memory of the mappings and the index of so many ports in bytes.
+func spaceBytes(ports int) int { return ports*int(unsafe.Sizeof(mapping{})) + 2<<indexBits(ports) }
+
+func newSpace(ports int) *space { return spaceIn(make([]byte, spaceBytes(ports)), ports) }
+
+// spaceIn makes a space in memory that is zeroed. Neither mappings nor the index contain
+// pointers.
+func spaceIn(mem []byte, ports int) *space {
+	n := indexBits(ports)
+	at := ports * int(unsafe.Sizeof(mapping{}))
+	_ = mem[spaceBytes(ports)-1]
+	return &space{
+		byExt: unsafe.Slice((*mapping)(unsafe.Pointer(&mem[0])), ports),
+		index: unsafe.Slice((*uint16)(unsafe.Pointer(&mem[at])), 1<<n), shift: 64 - n,
+	}
 }
 
 // home returns the slot where the search for an endpoint begins. The key keeps hosts from

@@ -42,10 +42,11 @@ type NAT struct {
 
 // New reads the SNAT and DNAT entries of a policy. The key is secret and
 // random.
-func New(p *ruleset.Policy, key uint64) (*NAT, error) { return NewPart(p, key, Part{}) }
+func New(p *ruleset.Policy, key uint64) (*NAT, error) { return NewPart(p, key, Part{}, nil) }
 
-// NewPart is New for one of several workers. All have the same policy and key.
-func NewPart(p *ruleset.Policy, key uint64, part Part) (*NAT, error) {
+// NewPart is New for one of several workers. All have the same policy and key. A nil alloc means
+// the Go heap.
+func NewPart(p *ruleset.Policy, key uint64, part Part, alloc Alloc) (*NAT, error) {
 	if !part.valid() {
 		return nil, errors.New("nat: the number of parts is not a power of two up to 8")
 	}
@@ -55,7 +56,7 @@ func NewPart(p *ruleset.Policy, key uint64, part Part) (*NAT, error) {
 		return nil, err
 	}
 	for _, v := range plans {
-		n.pools = append(n.pools, NewPool(v.addr, v.lo, v.hi, key))
+		n.pools = append(n.pools, newPool(v.addr, v.lo, v.hi, key, alloc))
 	}
 	n.divide()
 	n.own.init(p, n.pools, part)

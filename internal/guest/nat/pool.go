@@ -39,9 +39,23 @@ var Protocols = [protos]uint8{packet.TCP, packet.UDP, packet.ICMP}
 // NewPool returns a pool of the ports lo to hi, which must be from 1 to 65535
 // and in order. The key is secret and random.
 func NewPool(addr packet.Addr, lo, hi uint16, key uint64) *Pool {
+	return newPool(addr, lo, hi, key, nil)
+}
+
+// An Alloc returns memory aligned to 64 bytes, which is zeroed if that is asked for.
+type Alloc func(bytes int, zeroed bool) []byte
+
+// newPool is NewPool with its mappings in memory of alloc, in one piece: they are read at
+// random, and in large pages that costs less.
+func newPool(addr packet.Addr, lo, hi uint16, key uint64, alloc Alloc) *Pool {
 	p := &Pool{Addr: addr, Lo: lo, Hi: hi, key: key}
+	n := int(hi) - int(lo) + 1
+	if alloc == nil {
+		alloc = func(n int, _ bool) []byte { return make([]byte, n) }
+	}
+	mem := alloc(protos*spaceBytes(n), true)
 	for i := range p.space {
-		p.space[i] = newSpace(int(hi) - int(lo) + 1)
+		p.space[i] = spaceIn(mem[i*spaceBytes(n):][:spaceBytes(n)], n)
 		p.space[i].pool = p
 	}
 	return p
@@ -50,7 +64,7 @@ func NewPool(addr packet.Addr, lo, hi uint16, key uint64) *Pool {
 // poolBytes is the memory of a pool for the ports lo to hi in bytes.
 func poolBytes(lo, hi uint16) int {
 	n := int(hi) - int(lo) + 1
-	return protos * (int(unsafe.Sizeof(space{})) + n*int(unsafe.Sizeof(mapping{})) + 2<<bits.Len(uint(2*n-1)))
+	return protos * (int(unsafe.Sizeof(space{})) + spaceBytes(n))
 }
 
 // InUse returns how many ports of a protocol are taken.

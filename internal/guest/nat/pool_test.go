@@ -3,10 +3,12 @@ package nat
 import (
 	"runtime"
 	"testing"
+	"unsafe"
 
 	"pgregory.net/rapid"
 
 	"github.com/thurward/thurward/internal/shared/packet"
+	"github.com/thurward/thurward/internal/shared/ruleset"
 )
 
 const external = packet.Addr(0xcb00710a)
@@ -156,4 +158,34 @@ func TestBytes(t *testing.T) {
 		t.Errorf("a pool takes %d bytes, poolBytes says %d", got, want)
 	}
 	runtime.KeepAlive(p)
+}
+
+// TestAlloc: mappings and indexes are in the memory that is given, in one piece for each address
+// and as much as Bytes says; the rest is on the heap.
+func TestAlloc(t *testing.T) {
+	p := &ruleset.Policy{Interfaces: []ruleset.Interface{{Role: ruleset.LAN}, {Role: ruleset.WAN, Address: external.To16()}},
+		SNAT: []ruleset.SNAT{{Interface: 1, PortLo: 1024, PortHi: 65535}, {Interface: 1, PortLo: 5, PortHi: 5, External: (external + 1).To16()}}}
+	var mem [][]byte
+	n, err := NewPart(p, 7, Part{}, func(bytes int, zeroed bool) []byte {
+		if !zeroed {
+			t.Error("whatever was there")
+		}
+		mem = append(mem, make([]byte, bytes))
+		return mem[len(mem)-1]
+	})
+	if err != nil || len(mem) != 2 {
+		t.Fatalf("%v, %d pieces", err, len(mem))
+	}
+	if got, want := len(mem[0])+len(mem[1])+2*protos*int(unsafe.Sizeof(space{})), Bytes(p); got != want {
+		t.Errorf("%d bytes, Bytes says %d", got, want)
+	}
+	for i, q := range n.pools {
+		for proto, s := range q.space {
+			first, last := uintptr(unsafe.Pointer(&s.byExt[0])), uintptr(unsafe.Pointer(&s.index[len(s.index)-1]))
+			from := uintptr(unsafe.Pointer(&mem[i][0])) + uintptr(proto*len(mem[i])/protos)
+			if first != from || last != from+uintptr(len(mem[i])/protos)-2 || uintptr(unsafe.Pointer(&s.index[0])) < uintptr(unsafe.Pointer(&s.byExt[len(s.byExt)-1]))+unsafe.Sizeof(mapping{}) {
+				t.Errorf("pool %d, space %d: from %#x to %#x, want from %#x on", i, proto, first, last, from)
+			}
+		}
+	}
 }

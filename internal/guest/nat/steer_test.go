@@ -57,7 +57,7 @@ type steered struct {
 func newSteered(t interface{ Fatal(...any) }, p *ruleset.Policy, n int) *steered {
 	s := &steered{}
 	for k := range n {
-		v, err := NewPart(p, 12345, Part{k, n})
+		v, err := NewPart(p, 12345, Part{k, n}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -326,12 +326,12 @@ func TestFirewallIsPartZero(t *testing.T) {
 // TestParts: numbers of parts that are not possible are refused.
 func TestParts(t *testing.T) {
 	for _, v := range []Part{{0, 3}, {2, 2}, {-1, 2}, {0, 16}, {1, 1}, {1, 0}} {
-		if _, err := NewPart(masqueraded(), 1, v); err == nil {
+		if _, err := NewPart(masqueraded(), 1, v, nil); err == nil {
 			t.Errorf("part %+v", v)
 		}
 	}
 	for _, v := range []Part{{}, {0, 1}, {1, 2}, {7, 8}} {
-		if _, err := NewPart(masqueraded(), 1, v); err != nil {
+		if _, err := NewPart(masqueraded(), 1, v, nil); err != nil {
 			t.Errorf("part %+v: %v", v, err)
 		}
 	}

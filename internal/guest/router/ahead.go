@@ -24,26 +24,26 @@ func (e *Engine) expect(in *port, j int) {
 		return
 	}
 	b := &e.b
-	var lines [8]uintptr
+	var lines [7]uintptr
 	n := 0
-	if far := j + farther; b.keys.Unknown(far) {
-		k := b.keys.Key(far)
-		if slot, own, ok := e.nat.Aim(b.guessFor(far), uint8(k.Proto), k.Src, k.SrcPort); ok {
-			lines[0], lines[1] = slot, own
-			n = 2
-		}
-	}
-	if j += distance; b.keys.Unknown(j) {
-		if k, g := b.keys.Key(j), b.guessFor(j); e.foretell(g, k) {
+	if near := j + distance; b.keys.Unknown(near) {
+		if k, g := b.keys.Key(near), b.guessFor(near); e.foretell(g, k) {
 			var answer conntrack.Key
 			answer.Set(k.Dst, g.Addr, k.DstPort, g.Port, k.Proto)
-			lines[n], lines[n+1] = e.flows.Lines(&answer)
-			lines[n+2] = e.nat.Line(g)
-			n += 3
+			lines[0], lines[1] = e.flows.Lines(&answer)
+			lines[2] = e.nat.Line(g)
+			n = 3
+			if e.events != nil {
+				lines[3], lines[4], lines[5] = e.recordLines(distance)
+				n = 6
+			}
 		}
-		if e.events != nil {
-			lines[n], lines[n+1], lines[n+2] = e.recordLines(distance)
-			n += 3
+	}
+	if far := j + farther; b.keys.Unknown(far) {
+		k := b.keys.Key(far)
+		if slot, ok := e.nat.Aim(b.guessFor(far), uint8(k.Proto), k.Src, k.SrcPort); ok {
+			lines[n] = slot
+			n++
 		}
 	}
 	prefetch.Write(lines[:n])

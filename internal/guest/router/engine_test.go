@@ -312,3 +312,17 @@ func TestPoolsAndFlowsAreTheEngines(t *testing.T) {
 		t.Error("no names with one")
 	}
 }
+
+// TestAllocOfPorts: the mappings of external ports are in memory of Config.Alloc.
+func TestAllocOfPorts(t *testing.T) {
+	taken := func(hi uint16) (n int) {
+		newLabIn(t, func(bytes int, _ bool) []byte {
+			n += bytes
+			return make([]byte, bytes)
+		}, func(p *ruleset.Policy) { p.SNAT[0].PortLo, p.SNAT[0].PortHi = 2000, hi }, "accept egress")
+		return n
+	}
+	if few, many := taken(2000), taken(60000); many-few < 3*58000*16 {
+		t.Errorf("%d bytes for a port, %d for 58,001", few, many)
+	}
+}

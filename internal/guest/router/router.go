@@ -214,7 +214,7 @@ func newEngine(c Config, w *worker, sh *shared) (*Engine, error) {
 	if e.filter, err = filter.New(c.Policy); err != nil {
 		return nil, err
 	}
-	if e.nat, err = nat.NewPart(c.Policy, e.random(), e.part()); err != nil {
+	if e.nat, err = nat.NewPart(c.Policy, e.random(), e.part(), nat.Alloc(c.Alloc)); err != nil {
 		return nil, err
 	}
 	if err := e.newPorts(&c); err != nil {
