@@ -28,6 +28,11 @@ const (
 	Ports          // external ports that are the receiver's from now on
 )
 
+// Carries reports whether a frame crosses with an item of the kind.
+func (k Kind) Carries() bool {
+	return k == Frame || k == Piece || k == Relieve || k == Relieved || k == Borrow
+}
+
 // An Item is what crosses. With a frame goes the ownership of its buffers.
 type Item struct {
 	Frame framebuf.Frame

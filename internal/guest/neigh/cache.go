@@ -59,6 +59,7 @@ type Neighbour struct {
 	State   State
 	tries   uint8  // requests that have been sent
 	Learned bool   // from a request, not from an answer to ours
+	owed    uint8  // workers to which a word about it is due, as a set of bits
 	holder  uint16 // Incomplete: for whom it was asked
 	Expires int64  // of the address; Incomplete, Probe: when to ask again
 	queue   framebuf.Queue
@@ -85,6 +86,10 @@ type Cache struct {
 	next    int64           // when the first of these is due
 	hand    int             // where Timeout goes on; 0: it begins
 	asked   [holders]uint16 // Incomplete ones, by holder
+
+	// Words that are due to other workers.
+	owing  int // neighbours about which some are
+	teller int // where Owed goes on
 
 	// Frames that wait.
 	links   framebuf.Links

@@ -78,6 +78,7 @@ func (c *Cache) place(n *Neighbour, a packet.Addr) *Neighbour {
 func (c *Cache) forget(n *Neighbour) framebuf.Queue {
 	q := c.release(n)
 	c.settle(n)
+	c.Paid(n, n.owed)
 	c.entries--
 	*n = Neighbour{}
 	return q

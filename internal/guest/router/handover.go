@@ -116,7 +116,8 @@ func (e *Engine) steer(in *port, p *packet.Packet, f []byte) int {
 // handOver gives an item to another worker, with the buffers of its frame. It reports false
 // when the way there is full.
 func (e *Engine) handOver(to int, i *handover.Item) bool {
-	if !e.w.out[to].Put(i) {
+	r := e.w.out[to]
+	if i.Kind.Carries() && !r.Room(1+ringWords) || !r.Put(i) {
 		return false
 	}
 	if i.Kind == handover.Frame {
@@ -159,7 +160,7 @@ func (e *Engine) redirect(p *received, now int64) bool {
 		return false
 	}
 	e.c.Reassembled-- // it will be
-	if !w.out[to].Room(int(p.frames())) {
+	if !w.out[to].Room(int(p.frames()) + ringWords) {
 		e.dropPacket(p, verdict.HandoverFull, now)
 		return true
 	}
@@ -272,12 +273,12 @@ func (e *Engine) handBack() {
 		if r == nil {
 			continue
 		}
-		for w.owes[to] > 0 && e.pool.Free() > Batch && r.Room(1) {
+		for w.owes[to] > 0 && e.pool.Free() > Batch && r.Room(1+ringWords) {
 			buf, _ := e.pool.Get()
 			r.Put(&handover.Item{Kind: handover.Buffer, Frame: framebuf.Frame{Buf: buf}})
 			w.owes[to]--
 		}
-		for w.long[to] > 0 && e.pool.FreeLong() > 0 && r.Room(1) {
+		for w.long[to] > 0 && e.pool.FreeLong() > 0 && r.Room(1+ringWords) {
 			buf, _ := e.pool.GetLong()
 			r.Put(&handover.Item{Kind: handover.Buffer, Frame: framebuf.Frame{Buf: buf}})
 			w.long[to]--

@@ -79,7 +79,7 @@ func (e *Engine) borrow(p *received, t *travel) bool {
 func (e *Engine) lend(from int, x *handover.Item, now int64) {
 	wish := nat.Wish{Pool: int16(x.Flow >> 8), Proto: uint8(x.Flow), Lo: uint16(x.Addr >> 16), Hi: uint16(x.Addr), Free: uint32(x.At)}
 	for range lendWords {
-		if !e.w.out[from].Room(2) {
+		if !e.w.out[from].Room(2 + ringWords) {
 			break
 		}
 		l, ok := e.nat.Lend(&wish)

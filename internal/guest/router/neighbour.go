@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 
 	"github.com/thurward/thurward/internal/guest/framebuf"
-	"github.com/thurward/thurward/internal/guest/handover"
 	"github.com/thurward/thurward/internal/guest/neigh"
 	"github.com/thurward/thurward/internal/guest/reassembly"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -58,7 +57,7 @@ func (e *Engine) neighbourTick(p *port, now int64) {
 		if t.Request {
 			e.ask(p, t.Addr, &broadcastMAC)
 		} else if e.w != nil && e.w.k == 0 {
-			e.tell(handover.Lost, p, &neigh.Neighbour{Addr: t.Addr})
+			e.tellLost(p, t.Addr)
 		}
 		for t.Drop.Len() > 0 {
 			fr := e.links.Pop(&t.Drop)
@@ -181,6 +180,7 @@ func (p *port) hosts(a packet.Addr) bool {
 // learn updates the neighbour that sent an ARP message to the firewall, and sends the
 // frames that wait for it.
 func (e *Engine) learn(p *port, m *packet.ARPMessage, now int64) {
+	fresh := e.w != nil && p.neigh.Fresh(m.SenderAddr, m.SenderMAC, now)
 	l := p.neigh.Learn(m.SenderAddr, m.SenderMAC, m.Op == packet.ARPReply, now)
 	if l.Evicted {
 		e.c.NeighbourEvictions[p.n]++
@@ -190,7 +190,7 @@ func (e *Engine) learn(p *port, m *packet.ARPMessage, now int64) {
 		packet.PutEth(e.pool.Bytes(fr), &m.SenderMAC, &p.mac, packet.TypeIPv4)
 		e.enqueue(p, fr)
 	}
-	if e.w != nil {
+	if e.w != nil && !fresh { // a host that asks all the time does not fill the rings
 		e.tellLearned(p, m.SenderAddr)
 	}
 }

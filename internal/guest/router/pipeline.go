@@ -125,6 +125,9 @@ func (e *Engine) NextDeadline() int64 {
 	}
 	for i := range e.port {
 		d = min(d, e.port[i].neigh.Due())
+		if e.port[i].neigh.Owing() {
+			d = min(d, e.tick)
+		}
 	}
 	return d
 }
@@ -146,6 +149,9 @@ func (e *Engine) timers(now int64) {
 	}
 	for i := range e.port {
 		e.neighbourTick(&e.port[i], now)
+		if e.w != nil {
+			e.wordsTick(&e.port[i])
+		}
 	}
 	e.announceTick(now)
 	if e.gate.due {

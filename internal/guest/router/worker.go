@@ -100,8 +100,12 @@ type shared struct {
 	names   *fqdn.Set
 }
 
-// ringItems is the length of the ring between two workers.
-const ringItems = 1024
+// ringItems is the length of the ring between two workers. Frames, and buffers in return, leave
+// ringWords of it for what workers tell each other.
+const (
+	ringItems = 1024
+	ringWords = 128
+)
 
 // NewWorkers makes the engines of several workers: 1, 2, 4 or 8. Their configuration is c,
 // and what each has for itself. Worker 0 is the firewall as a host, and asks for
