@@ -23,8 +23,12 @@ func threadCPU() time.Duration {
 
 // loopsOf makes n workers with flows established flows, and ports that receive one frame of
 // each in random order, at the worker whose it is or, with astray, at any.
-func loopsOf(b *testing.B, n, flows int, astray bool) (*lab, []*loop, []*loop) {
-	l := withWorkers(b, n, func(p *ruleset.Policy) { p.Settings.MaxFlows = 128 << 10 }, "accept egress", established)
+func loopsOf(b testing.TB, n, flows int, astray bool, edit func(p *ruleset.Policy)) (*lab, []*loop, []*loop) {
+	l := withWorkers(b, n, func(p *ruleset.Policy) {
+		if p.Settings.MaxFlows = 128 << 10; edit != nil {
+			edit(p)
+		}
+	}, "accept egress", established)
 	l.e.events = nil
 	var in, out []*loop
 	for k, e := range l.engines() {
@@ -109,7 +113,7 @@ func BenchmarkWorkers(b *testing.B) {
 			var labs [3]*lab
 			var in, out [3][]*loop
 			for n := 1; n <= 2; n++ {
-				labs[n], in[n], out[n] = loopsOf(b, n, flows, false)
+				labs[n], in[n], out[n] = loopsOf(b, n, flows, false, nil)
 			}
 			var cost [3]time.Duration
 			var done [3]int
@@ -163,7 +167,7 @@ func BenchmarkWorkers(b *testing.B) {
 // BenchmarkHandover hands every packet over: two workers get each other's.
 func BenchmarkHandover(b *testing.B) {
 	const flows = 60 << 10
-	l, in, out := loopsOf(b, 2, flows, true)
+	l, in, out := loopsOf(b, 2, flows, true, nil)
 	for _, o := range out {
 		o.sent = 0
 	}
