@@ -17,6 +17,7 @@ import (
 type Guess struct {
 	Mapping        // Port is 0 until it is foretold
 	Fresh   bool   // taken, and no flow had the port before
+	aimed   bool   // and not foretold since
 	from    uint64 // the internal endpoint, and the protocol; 0: none
 	in      *space
 	lo, hi  uint16 // the entry's ports
@@ -34,7 +35,7 @@ func endpoint(proto uint8, addr packet.Addr, port uint16) uint64 {
 // where Foretell will look first, as an address, which is no reference. ok is false where no pool
 // is asked, or a static mapping perhaps.
 func (n *NAT) Aim(g *Guess, proto uint8, addr packet.Addr, port uint16) (slot uintptr, ok bool) {
-	g.from, g.Port, g.Fresh = 0, 0, false
+	g.from, g.Port, g.Fresh, g.aimed = 0, 0, false, false
 	e := n.source.find(addr)
 	sp := spaceOf(proto)
 	if e == nil || sp < 0 || n.static.serves(sp, port) {
@@ -43,7 +44,7 @@ func (n *NAT) Aim(g *Guess, proto uint8, addr packet.Addr, port uint16) (slot ui
 	v := n.source.member(e, addr)
 	q := n.pools[v.pool]
 	s := q.space[sp]
-	g.from = endpoint(proto, addr, port)
+	g.from, g.aimed = endpoint(proto, addr, port), true
 	g.Addr, g.Pool, g.lo, g.hi, g.in = q.Addr, v.pool, v.lo, v.hi, s
 	g.slot = s.home(addr, port, q.key) & uint32(len(s.index)-1)
 	return uintptr(unsafe.Pointer(&s.index[g.slot])), true
@@ -53,11 +54,12 @@ func (n *NAT) Aim(g *Guess, proto uint8, addr packet.Addr, port uint16) (slot ui
 // random number: the Port of the endpoint's mapping, or its own port if that is free. A Port of
 // 0 is for Draw to find. It reports false as Aim does.
 func (n *NAT) Foretell(g *Guess, proto uint8, addr packet.Addr, port uint16) bool {
-	if g.from != endpoint(proto, addr, port) || g.Port != 0 {
+	if !g.aimed || g.from != endpoint(proto, addr, port) {
 		if _, ok := n.Aim(g, proto, addr, port); !ok {
 			return false
 		}
 	}
+	g.aimed = false // a search that begins at the slot that was found might begin behind a gap
 	s := g.in
 	g.slot = s.pool.probe(s, g.slot, addr, port)
 	if e := s.index[g.slot]; e != 0 {

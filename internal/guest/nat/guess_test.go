@@ -157,7 +157,11 @@ func TestGuessIsMap(t *testing.T) {
 			if i > 0 && r.IntN(3) == 0 {
 				g.proto, g.addr, g.port = gs[i-1].proto, gs[i-1].addr, gs[i-1].port
 			}
-			guessed(a, &g.Guess, g.proto, g.addr, g.port, g.rnd)
+			if r.IntN(4) == 0 {
+				a.Foretell(&g.Guess, g.proto, g.addr, g.port) // and no number was drawn
+			} else {
+				guessed(a, &g.Guess, g.proto, g.addr, g.port, g.rnd)
+			}
 		}
 		for i := range gs {
 			g := &gs[i]
@@ -182,6 +186,9 @@ func TestGuessIsMap(t *testing.T) {
 						own = append(own, x)
 					}
 				}
+			}
+			if r.IntN(8) == 0 { // goes on with what was begun before
+				guessed(a, &g.Guess, g.proto, g.addr, g.port, g.rnd)
 			}
 			was, s := g.Guess, a.pools[0].space[max(spaceOf(g.proto), 0)]
 			mappings, others := s.inUse, a.pools[1].space[spaceOf(g.proto)].inUse
