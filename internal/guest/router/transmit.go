@@ -98,10 +98,10 @@ func (e *Engine) flush(out *port) {
 	n := out.Transmit(q)
 	bytes := uint64(0)
 	packets := uint64(n)
-	for i := range q[:n] {
-		bytes += uint64(q[i].Len)
-		if q[i].IsLarge() { // its description is the driver's, and no other frame's yet
-			l := e.pool.Large(q[i])
+	for _, f := range q[:n] {
+		bytes += uint64(f.Len)
+		if f.IsLarge() { // its description is the driver's, and no other frame's yet
+			l := e.pool.Large(f)
 			packets += uint64(l.Segments) - 1
 			bytes += uint64(l.Total) + uint64(l.Segments-1)*uint64(l.Headers)
 		}

@@ -23,7 +23,10 @@ func (n *Net) ordinary(dst []framebuf.Frame) (k int, bytes uint64) {
 	if n.feat&featMRGRxBuf != 0 {
 		one = 0xffff
 	}
-	for ; k < len(dst) && len(used) > 0; k++ {
+	if len(used) == 0 {
+		return 0, 0 // which tells the compiler that no index lies outside
+	}
+	for ; k < len(dst); k++ {
 		e := used[int(idx)&(len(used)-1)] // read once: the device may write it again
 		b := q.buf[e.id&(maxQueue-1)]
 		if e.id >= maxQueue || pool.IsLong(b) || e.len-least > span {
@@ -47,13 +50,16 @@ func (n *Net) ordinary(dst []framebuf.Frame) (k int, bytes uint64) {
 // postEmpty posts buffers for reception, the last of bufs first: n bytes from base on in the
 // first buffer, and as far from the others. There must be room for all of them.
 func (q *queue) postEmpty(bufs []uint32, base uint64, n uint32) {
-	ring, avail := q.desc, q.avail
+	ring, avail := q.desc, q.avail[:len(q.desc)]
 	nfree, next := q.nfree, q.next
-	for i := len(bufs) - 1; i >= 0 && len(ring) > 0 && len(avail) > 0; i-- {
+	if len(ring) == 0 {
+		return
+	}
+	for i := len(bufs) - 1; i >= 0; i-- {
 		nfree--
 		id := q.free[nfree&(maxQueue-1)]
 		ring[int(id)&(len(ring)-1)] = desc{base + uint64(bufs[i])*framebuf.Size, n, descWrite, 0}
-		avail[int(next)&(len(avail)-1)] = id
+		avail[int(next)&(len(ring)-1)] = id
 		next++
 		q.buf[id&(maxQueue-1)] = bufs[i]
 	}
@@ -63,11 +69,15 @@ func (q *queue) postEmpty(bufs []uint32, base uint64, n uint32) {
 // postOrdinary posts the frames of src that precede the first large or empty one, as many as
 // there is room for, and returns their number and their length.
 func (n *Net) postOrdinary(src []framebuf.Frame) (k int, bytes uint64) {
-	q, pool, ring, avail := n.tx, n.pool, n.tx.desc, n.tx.avail
+	q, pool := n.tx, n.pool
+	ring, avail := q.desc, q.avail[:len(q.desc)]
 	nfree, next := q.nfree, q.next
+	if len(ring) == 0 {
+		return 0, 0
+	}
 	const start = framebuf.Headroom - netHeader
 	src = src[:min(len(src), nfree)]
-	for ; k < len(src) && len(ring) > 0 && len(avail) > 0; k++ {
+	for ; k < len(src); k++ {
 		f := src[k]
 		if f.IsLarge() {
 			break
@@ -76,7 +86,7 @@ func (n *Net) postOrdinary(src []framebuf.Frame) (k int, bytes uint64) {
 		nfree--
 		id := q.free[nfree&(maxQueue-1)]
 		ring[int(id)&(len(ring)-1)] = desc{pool.Phys(f.Buf) + start, f.Len + netHeader, 0, 0}
-		avail[int(next)&(len(avail)-1)] = id
+		avail[int(next)&(len(ring)-1)] = id
 		next++
 		q.buf[id&(maxQueue-1)] = f.Buf
 		bytes += uint64(f.Len)
@@ -92,7 +102,10 @@ func (n *Net) reclaimOrdinary(k int) (done int) {
 	idx, nfree := q.usedIdx, q.nfree
 	bufs := pool.Room()
 	bufs = bufs[:min(len(bufs), k)]
-	for ; done < len(bufs) && len(used) > 0; done++ {
+	if len(used) == 0 {
+		return 0
+	}
+	for ; done < len(bufs); done++ {
 		id := used[int(idx)&(len(used)-1)].id
 		b := q.buf[id&(maxQueue-1)]
 		if id >= maxQueue || pool.IsLong(b) {
@@ -124,7 +137,10 @@ func (n *Net) fetch(k int) {
 // four of their descriptors. What the device has written there ordinary and take will check.
 func (n *Net) lines(k int, l *[2]prefetch.Lines) {
 	q, used := n.rx, n.rx.used
-	for i := 0; i < k && len(used) > 0; i++ {
+	if len(used) == 0 {
+		return
+	}
+	for i := range k {
 		id := used[int(q.usedIdx+uint16(i))&(len(used)-1)].id
 		l[0][i&(prefetch.Max-1)] = n.pool.Line(q.buf[id&(maxQueue-1)], 0)
 	}

@@ -124,3 +124,36 @@ func TestMixedRoom(t *testing.T) {
 		}
 	}
 }
+
+// TestHeaderBytes: of the header of a received frame those bytes decide that virtio says, whatever
+// the others are.
+func TestHeaderBytes(t *testing.T) {
+	for _, merges := range []bool{false, true} {
+		feat := uint64(allNet)
+		if !merges {
+			feat &^= featMRGRxBuf
+		}
+		d := newFake(feat)
+		n, p := open(t, d, 200, NetOptions{QueueSize: 64})
+		for i := range netHeader {
+			for _, x := range []byte{0, 1, 2, 255} {
+				for _, low := range []byte{0, 1, 2} {
+					id, b, _, _ := d.next(0)
+					clear(b[:netHeader])
+					b[hdrBuffers], b[i] = low, x
+					good := b[hdrFlags]&needsCsum == 0 && b[hdrGSO] == gsoNone && (!merges || b[hdrBuffers] == 1 && b[hdrBuffers+1] == 0)
+					header := [netHeader]byte(b)
+					d.done(0, uint32(id), 72)
+					var dst [4]framebuf.Frame
+					k := n.Receive(dst[:])
+					if (k == 1) != good || n.Stopped() != "" {
+						t.Fatalf("header %x: %d frames, stopped %q", header, k, n.Stopped())
+					}
+					for _, f := range dst[:k] {
+						p.Put(f.Buf)
+					}
+				}
+			}
+		}
+	}
+}
