@@ -233,9 +233,9 @@ func newEngine(c Config, w *worker, sh *shared) (*Engine, error) {
 	if key := e.random(); w == nil || w.k == 0 {
 		e.sources = conntrack.NewSources(all, s.SourceFlows, s.SourceRate, key, c.Alloc)
 	}
-	e.c.Accepts = make([]uint64, len(c.Policy.Rules)+1)
-	e.c.Drops = make([]uint64, len(c.Policy.Rules)+1)
-	e.c.Shadows = make([]uint64, len(c.Policy.Rules)+1)
+	e.c.Accepts = counters(len(c.Policy.Rules) + 1)
+	e.c.Drops = counters(len(c.Policy.Rules) + 1)
+	e.c.Shadows = counters(len(c.Policy.Rules) + 1)
 	e.martians = martians(e.port)
 	e.octets = oddOctets(e.martians)
 	e.rejects = rejects(c.Policy)
@@ -263,6 +263,10 @@ func newEngine(c Config, w *worker, sh *shared) (*Engine, error) {
 	}
 	return e, nil
 }
+
+// counters returns n counters that have their cache lines for themselves: the heap puts objects of
+// one size side by side, and those of another worker would be in the same line.
+func counters(n int) []uint64 { return make([]uint64, n, (n+7)&^7) }
 
 // timeouts converts a policy's seconds. A value of 0 takes the default.
 func timeouts(s *ruleset.Settings) (t conntrack.Timeouts) {
