@@ -160,7 +160,15 @@ func (d *device) write(c *conn) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	defer func() { c.sock.Close() }()
+	defer func() {
+		c.sock.Close()
+		if left := c.in; tap != nil && len(left) > 0 { // the reader has gone; who follows by the tap has not
+			c.in = nil
+			d.mu.Unlock()
+			tap(left)
+			d.mu.Lock()
+		}
+	}()
 	for {
 		for len(c.in) == 0 && !c.closed && !c.broken && !c.sendShut {
 			c.change.Wait()
@@ -170,12 +178,12 @@ func (d *device) write(c *conn) {
 		}
 		b, c.in = c.in, b[:0]
 		d.mu.Unlock()
+		if tap != nil {
+			tap(b)
+		}
 		d.counts.Writing.Add(1)
 		n, err := c.sock.Write(b)
 		d.counts.Writing.Add(-1)
-		if tap != nil {
-			tap(b[:n])
-		}
 		d.mu.Lock()
 		c.fwd += uint32(n)
 		d.counts.Bytes.Add(uint64(n))

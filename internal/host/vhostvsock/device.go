@@ -37,8 +37,8 @@ type Config struct {
 	// It may be called concurrently, and must return soon.
 	Dial func(path string) (*net.UnixConn, error)
 	// Tap is called for each connection that is made. The function that it returns is called
-	// with the bytes from the guest that were delivered, in order, and must not keep them;
-	// it may be nil, and so may Tap.
+	// with the bytes from the guest, in order, whether the socket's other end takes them or
+	// not, and must not keep them; it may be nil, and so may Tap.
 	Tap func() func([]byte)
 	// Log is called with violations of the guest or the monitor, once for each kind;
 	// may be nil.

@@ -106,6 +106,26 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// TestTapOutlivesTheReader: what a guest has sent passes the tap, though the socket's other end
+// takes nothing, and closes then.
+func TestTapOutlivesTheReader(t *testing.T) {
+	path, l := listen(t)
+	m := newMachine(t, path)
+	v := m.open()
+	c := connected(t, v, l)
+	want := make([]byte, bufAlloc) // more than sockets hold
+	rand.New(rand.NewSource(2)).Read(want)
+	n := 0
+	until(t, v, "sending", func() bool { n += write(v, want[n:]); return n >= len(want) || m.counts.Writing.Load() > 0 && n > 1 })
+	until(t, v, "the last packet", func() bool { return m.counts.Packets.Load() >= v.Counters().TxPackets })
+	c.Close()
+	until(t, v, "the end", func() bool { return v.State() == virtio.Closed })
+	until(t, v, "the tap", func() bool { return len(m.tapped()) >= n })
+	if !bytes.Equal(m.tapped(), want[:n]) {
+		t.Errorf("%d bytes passed the tap, %d were sent", len(m.tapped()), n)
+	}
+}
+
 // TestNobodyListens: a connection is refused while no process listens.
 func TestNobodyListens(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "v")
