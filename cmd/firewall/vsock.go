@@ -36,6 +36,7 @@ func (o *outlet) renew(now int64) {
 	if now >= o.look {
 		o.look = now + lookEvery
 		v.Look()
+		v.Kick()
 	}
 	why := v.Stopped()
 	if why == "" || !o.renewal.due(now) {
@@ -95,6 +96,9 @@ func vsockMetrics(v *virtio.Vsock) []export.Family {
 				c := v.Counters()
 				x[0], x[1], x[2], x[3] = c.BadPacket, c.BadCredit, c.Unasked, c.BadIndex+c.BadID+c.BadLength
 			}},
+		{Name: "thurward_vsock_transmit_kicks_total",
+			Help: "Times that what is sent over vsock made no progress for a second, and the device was notified again.",
+			Type: export.Counter, Fill: func(x []uint64) { x[0] = v.Counters().TxKicks }},
 		{Name: "thurward_vsock_resets_total",
 			Help: "Times that the vsock device was reset and set up again.",
 			Type: export.Counter, Fill: func(x []uint64) { x[0] = v.Counters().Renewals }},

@@ -35,6 +35,7 @@ type VsockCounters struct {
 	BadCredit            uint64 // an impossible fwd_cnt; the connection is reset
 	Unasked              uint64 // for a connection that does not exist; answered with RST
 	NoRoom               uint64 // RSTs not sent: no buffer
+	TxKicks              uint64 // notifications because the transmit queue made no progress: see Kick
 	Notifies, Interrupts uint64
 	BadIndex, BadID      uint64 // violations by the device; each stops it
 	BadLength            uint64
@@ -213,6 +214,24 @@ func (v *Vsock) reclaim() {
 func (v *Vsock) Flush() {
 	if v.reason == "" {
 		v.publish(v.tx)
+	}
+}
+
+// Kick notifies the device of each of its queues that has made no progress since the last call
+// although the device has buffers: it may have missed a notification (see Net.Kick), and is
+// notified of nothing more then, since it seems to be at work. Kick is to be called about once a
+// second.
+func (v *Vsock) Kick() {
+	if v.reason != "" {
+		return
+	}
+	for _, q := range [...]*queue{v.rx, v.tx} {
+		if q.idle() {
+			if q == v.tx {
+				v.c.TxKicks++
+			}
+			v.t.Notify(q.number)
+		}
 	}
 }
 

@@ -194,6 +194,7 @@ var schema = [...]Metric{
 	{"thurward_vsock_connected", Gauge, nil, "1 while a receiver is connected."},
 	{"thurward_vsock_connections_total", Counter, nil, "Connections to the receiver."},
 	{"thurward_vsock_dropped_lines_total", Counter, nil, "Lines of events and spans that were lost, the oldest first, because they could not be sent in time."},
+	{"thurward_vsock_transmit_kicks_total", Counter, nil, "Times that what is sent over vsock made no progress for a second, and the device was notified again."},
 	{"thurward_vsock_resets_total", Counter, nil, "Times that the vsock device was reset and set up again."},
 	{"thurward_vsock_ignored_bytes_total", Counter, nil, "Bytes that the host sent, which are discarded."},
 	{"thurward_vsock_refused_total", Counter, l("kind"), "Invalid packets of the host, and violations of virtio by the device, by kind."},
