@@ -377,13 +377,9 @@ func (n *Net) Kick() {
 	if n.reason != "" {
 		return
 	}
-	for _, q := range [...]*queue{n.rx, n.tx} {
-		if q.idle() {
-			if q == n.tx {
-				n.c.TxKicks++
-			}
-			n.t.Notify(q.number)
-		}
+	n.rx.kick(n.t)
+	if n.tx.kick(n.t) {
+		n.c.TxKicks++
 	}
 }
 

@@ -309,6 +309,15 @@ func (q *queue) idle() bool {
 	return same && head != q.availIdx
 }
 
+// kick notifies the device if the queue is idle, and reports whether it is.
+func (q *queue) kick(t Transport) bool {
+	if !q.idle() {
+		return false
+	}
+	t.Notify(q.number)
+	return true
+}
+
 func (q *queue) stop(why string) {
 	if q.stopped == "" {
 		q.stopped = "queue " + strconv.Itoa(int(q.number)) + ": " + why

@@ -225,13 +225,9 @@ func (v *Vsock) Kick() {
 	if v.reason != "" {
 		return
 	}
-	for _, q := range [...]*queue{v.rx, v.tx} {
-		if q.idle() {
-			if q == v.tx {
-				v.c.TxKicks++
-			}
-			v.t.Notify(q.number)
-		}
+	v.rx.kick(v.t)
+	if v.tx.kick(v.t) {
+		v.c.TxKicks++
 	}
 }
 
