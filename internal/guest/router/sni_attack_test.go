@@ -205,6 +205,7 @@ func TestSNIFirstMessageDies(t *testing.T) {
 	t.Run("across the end", func(t *testing.T) {
 		k := newTalk(t)
 		k.one(lan, k.first(0, k.good))
+		k.evil[0] = ^k.good[len(k.good)-1] // one in 256 would be the same byte
 		k.nothing(k.first(len(k.good)-1, k.evil))
 		k.ended("other bytes across the end")
 	})
