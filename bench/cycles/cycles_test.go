@@ -20,7 +20,7 @@ func TestInstructions(t *testing.T) {
 	for _, x := range []struct {
 		name  string
 		bound int
-	}{{"udp-16", 775}, {"tcp-1k", 920}, {"new", 3260}, {"end", 1260}} {
+	}{{"udp-16", 775}, {"tcp-1k", 920}, {"new", 3260}, {"end", 1260}, {"flood", 5000}} {
 		s, err := find(x.name, 4)
 		if err != nil {
 			t.Fatal(err)

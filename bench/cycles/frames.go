@@ -10,7 +10,14 @@ import (
 // endpoints is how many internal endpoints there are: flows beyond it are to other servers.
 const endpoints = 60 << 10
 
-func host(e int) packet.Addr { return 10<<24 | 1<<16 | 2 + packet.Addr(e>>14) }
+// host returns the host of an internal endpoint.
+func (m *machine) host(e int) packet.Addr {
+	h := 10<<24 | 1<<16 | 2 + packet.Addr(e>>14)
+	if m.others {
+		h |= 1 << 15
+	}
+	return h
+}
 
 // frame makes the shortest frame of flow i, 60 bytes: a datagram, or a segment with flags of
 // a connection.
@@ -25,7 +32,7 @@ func (m *machine) frame(i int, proto, flags uint8) []byte {
 			seq++
 		}
 	}
-	t := packet.Tuple{Src: host(e), Dst: web + packet.Addr(i/endpoints), SrcPort: uint16(16384 + e&0x3fff), DstPort: port, Proto: uint32(proto)}
+	t := packet.Tuple{Src: m.host(e), Dst: web + packet.Addr(i/endpoints), SrcPort: uint16(16384 + e&0x3fff), DstPort: port, Proto: uint32(proto)}
 	return build(m.dev[lan].mac, &t, flags, seq, 5001, data)
 }
 

@@ -14,6 +14,7 @@ type scenario struct {
 	packets int // that are measured; or flows that begin or end
 	proto   uint8
 	fresh   bool // each packet begins a flow
+	full    bool // the table is full: each of these flows ends another
 	end     bool // flows end
 	stages  []stage
 	part    int // of the packets that are measured; 0: all
@@ -59,12 +60,27 @@ var end = []stage{
 	{"index", []string{"conntrack.(*Table).unplace"}, nil},
 }
 
+// flood is fresh and end: a flow is evicted where another one is inserted.
+var flood = []stage{
+	{"receive", []string{receive}, nil},
+	{"parse", []string{"router.(*Engine).parse"}, nil},
+	{"look-up", []string{"conntrack.(*Table).Prepare", "conntrack.(*Table).LookupBatch"}, nil},
+	{"filter", []string{"filter.(*Classifier).Decide"}, nil},
+	{"port", []string{"router.(*Engine).mapSource"}, nil},
+	{"insert", []string{"router.(*Engine).insert"}, []string{"conntrack.(*Table).takeFree > conntrack.(*Table).reclaim"}},
+	{"event", []string{"router.(*Engine).emitFlow"}, nil},
+	{"evict", []string{"conntrack.(*Table).reclaim"}, nil},
+	{"translate", []string{"router.(*Engine).send"}, []string{"router.(*Engine).enqueue > " + flush}},
+	{"transmit", []string{flush}, nil},
+}
+
 var scenarios = []scenario{
 	{name: "udp-16", what: "UDP, 16 flows", flows: 16, packets: 64 << 10, proto: packet.UDP, stages: established},
 	{name: "tcp-1k", what: "TCP, 1 k connections", flows: 1 << 10, packets: 64 << 10, proto: packet.TCP, stages: established},
 	{name: "udp-64k", what: "UDP, 64 k flows", flows: 64 << 10, packets: 128 << 10, proto: packet.UDP, stages: established},
 	{name: "udp-1m", what: "UDP, 1 M flows", flows: 1 << 20, packets: 256 << 10, proto: packet.UDP, stages: established},
 	{name: "new", what: "UDP, each packet begins a flow", flows: 48 << 10, packets: 48 << 10, proto: packet.UDP, fresh: true, stages: fresh},
+	{name: "flood", what: "UDP, each packet begins a flow in a full table", flows: 48 << 10, packets: 48 << 10, proto: packet.UDP, fresh: true, full: true, stages: flood},
 	{name: "end", what: "UDP, flows end", flows: 48 << 10, packets: 48 << 10, proto: packet.UDP, end: true, stages: end},
 }
 
@@ -84,7 +100,11 @@ func find(name string, part int) (*scenario, error) {
 // prepare makes a machine that has everything that the scenario takes for granted, but what
 // is measured.
 func (s *scenario) prepare() (*machine, error) {
-	m, err := newMachine(s.flows)
+	room := max(1<<16, s.flows+1)
+	if s.full {
+		room = s.flows
+	}
+	m, err := newMachine(room)
 	if err != nil {
 		return nil, err
 	}
@@ -97,6 +117,15 @@ func (s *scenario) prepare() (*machine, error) {
 		m.meet(s.flows)
 		m.set(s.flows, s.proto, 0)
 		m.shuffle()
+		if s.full {
+			m.all()
+			if n := m.e.Flows().Len(); n != room {
+				return nil, fmt.Errorf("%s: %d flows do not fill a table for %d", s.name, n, room)
+			}
+			m.others = true
+			m.set(s.flows, s.proto, 0)
+			m.shuffle()
+		}
 		return m, nil
 	}
 	if s.proto == packet.TCP {
@@ -144,7 +173,11 @@ func (s *scenario) run(m *machine) error {
 	if n := m.dev[wan].sent - sent; n != s.packets {
 		return fmt.Errorf("%s: %d of %d packets sent", s.name, n, s.packets)
 	}
-	if n := m.e.Flows().Len() - flows; s.fresh && (n != s.packets || m.seen-seen != n) {
+	begun, events := s.packets, s.packets
+	if s.full {
+		begun, events = 0, 2*s.packets
+	}
+	if n := m.e.Flows().Len() - flows; s.fresh && (n != begun || m.seen-seen != events) {
 		return fmt.Errorf("%s: %d flows and %d events of %d packets", s.name, n, m.seen-seen, s.packets)
 	}
 	return nil
