@@ -123,9 +123,14 @@ func (x *side) turns(d time.Duration) error {
 			}
 		}
 	}
+	next := x.next
+	if len(x.st) == 1 && !x.large {
+		s := x.st[0]
+		next = func(_ int, _ *[netHeader]byte, b []byte) int { return s.fill(b) }
+	}
 	until := time.Now().Add(d)
 	for n := 0; ; n++ {
-		if err := errors.Join(x.ports[0].turn(nil, x.next), x.ports[1].turn(arrived, nil)); err != nil {
+		if err := errors.Join(x.ports[0].turn(nil, next), x.ports[1].turn(arrived, nil)); err != nil {
 			return err
 		}
 		if n%64 == 0 {

@@ -185,11 +185,11 @@ func (p *port) take(k int, tx *vhostuser.Ring, s sink) error {
 			break
 		}
 		if r := p.chain.Read; len(r) > 0 && len(r[0]) > netHeader+14 {
-			total := -netHeader
-			for _, b := range r {
+			f := r[0][netHeader:]
+			total := len(f)
+			for _, b := range r[1:] {
 				total += len(b)
 			}
-			f := r[0][netHeader:]
 			if binary.BigEndian.Uint16(f[12:]) == 0x0806 {
 				p.answerARP(k, f)
 			} else if s != nil {
@@ -209,6 +209,12 @@ func (p *port) give(k int, rx *vhostuser.Ring, f fill) error {
 	}
 	if f != nil {
 		rx.Prefetch(min(n, perTurn))
+	}
+	if !p.kind.large && f != nil && len(p.own[k]) == 0 && len(p.held[k]) == 0 {
+		if err := p.giveWhole(k, rx, f); err != nil {
+			return err
+		}
+		return rx.Publish()
 	}
 	for range perTurn {
 		if len(p.own[k]) == 0 && f == nil {
@@ -247,6 +253,34 @@ func (p *port) give(k int, rx *vhostuser.Ring, f fill) error {
 	return rx.Publish()
 }
 
+// giveWhole gives the guest frames at pair k, each of which is in one buffer. It is all that the
+// generator does for most rows, and what it takes is missing to the guest that it feeds.
+func (p *port) giveWhole(k int, rx *vhostuser.Ring, f fill) error {
+	c := &p.chain
+	for range perTurn {
+		ok, err := rx.Pop(c)
+		if err != nil || !ok {
+			return err
+		}
+		if len(c.Write) != 1 || len(c.Write[0]) < netHeader+1514 {
+			return errBuffers
+		}
+		b := c.Write[0]
+		h := (*[netHeader]byte)(b)
+		clear(h[:])
+		h[10] = 1 // num_buffers
+		ln := f(k, h, b[netHeader:])
+		if ln == 0 {
+			p.held[k] = append(p.held[k], buffer{c.Head, b})
+			return nil
+		}
+		rx.Push(c.Head, netHeader+ln)
+	}
+	return nil
+}
+
+var errBuffers = errors.New("the guest posts other buffers than whole ones")
+
 // hold takes buffers of the guest's until they have room for n bytes, and reports whether they do.
 func (p *port) hold(k int, rx *vhostuser.Ring, n int) (bool, error) {
 	for _, h := range p.held[k] {
@@ -258,7 +292,7 @@ func (p *port) hold(k int, rx *vhostuser.Ring, n int) (bool, error) {
 			return false, err
 		}
 		if len(p.chain.Write) != 1 || len(p.chain.Write[0]) < netHeader+1514 {
-			return false, errors.New("the guest posts other buffers than whole ones")
+			return false, errBuffers
 		}
 		p.held[k] = append(p.held[k], buffer{p.chain.Head, p.chain.Write[0]})
 		n -= len(p.chain.Write[0])

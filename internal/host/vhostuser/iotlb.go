@@ -251,12 +251,10 @@ func (s *session) places(v *vring) (desc, used, avail uint64, all bool, err erro
 	return desc, of(v.used, 6+8*n, mayRead|mayWrite), avail, all, err
 }
 
-// buffer returns n bytes at an address of the guest's descriptors.
+// buffer returns n bytes at an address of the guest's descriptors that is translated. One that
+// is not lies outside the guest's memory.
 func (r *Ring) buffer(at uint64, n int, write bool) ([]byte, error) {
 	if r.tlb == nil {
-		if b, ok := r.Mem.Slice(at, n); ok {
-			return b, nil
-		}
 		return nil, fmt.Errorf("vhost-user: ring %d: a buffer of %d bytes at %#x lies outside the guest's memory", r.Index, n, at)
 	}
 	may := uint8(mayRead)
@@ -270,15 +268,13 @@ func (r *Ring) buffer(at uint64, n int, write bool) ([]byte, error) {
 	return r.Mem.user(user, n)
 }
 
-// seen is buffer without asking, for what is no more than a hint.
-func (r *Ring) seen(at uint64, n int) ([]byte, bool) {
-	if r.tlb == nil {
-		return r.Mem.Slice(at, n)
-	}
-	user, _, ok := r.tlb.find(at, n, 0)
+// seen returns n bytes of mem at an address that is known to be translated, for what is no more
+// than a hint.
+func (t *iotlb) seen(mem *Memory, at uint64, n int) ([]byte, bool) {
+	user, _, ok := t.find(at, n, 0)
 	if !ok {
 		return nil, false
 	}
-	b, err := r.Mem.user(user, n)
+	b, err := mem.user(user, n)
 	return b, err == nil
 }

@@ -170,7 +170,14 @@ func (r *Ring) Prefetch(k int) {
 	n, write := 0, false
 	for i := range k {
 		d := r.desc[r.avail[(r.next+uint16(i))&r.mask]&r.mask]
-		if b, ok := r.seen(d.addr, int(d.len)); ok && len(b) > 0 {
+		var b []byte
+		var ok bool
+		if r.tlb == nil {
+			b, ok = r.Mem.Slice(d.addr, int(d.len))
+		} else {
+			b, ok = r.tlb.seen(r.Mem, d.addr, int(d.len))
+		}
+		if ok && len(b) > 0 {
 			a := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
 			l[n&(prefetch.Max-1)], l[(n+1)&(prefetch.Max-1)] = a, a+64
 			n += 2
@@ -206,9 +213,15 @@ func (r *Ring) Pop(c *Chain) (ok bool, err error) {
 		if d.flags&descIndirect != 0 {
 			return false, fmt.Errorf("vhost-user: ring %d: an indirect descriptor, which was not negotiated", r.Index)
 		}
-		b, err := r.buffer(d.addr, int(d.len), d.flags&descWrite != 0)
-		if err != nil {
-			return false, err
+		var b []byte
+		plain := false
+		if r.tlb == nil {
+			b, plain = r.Mem.Slice(d.addr, int(d.len))
+		}
+		if !plain {
+			if b, err = r.buffer(d.addr, int(d.len), d.flags&descWrite != 0); err != nil {
+				return false, err
+			}
 		}
 		switch {
 		case d.flags&descWrite != 0:
