@@ -71,14 +71,18 @@ func (w *worker) families(n int) []export.Family { return append(w.e.Metrics(), 
 
 // own are those of its loop and its queues.
 func (w *worker) own(n int) []export.Family {
-	per := func(name, help string, scale uint64, of func() uint64) export.Family {
-		return export.Family{Name: name, Help: help, Type: export.Counter, N: n, Scale: scale,
+	per := func(kind export.MetricType, name, help string, scale uint64, of func() uint64) export.Family {
+		return export.Family{Name: name, Help: help, Type: kind, N: n, Scale: scale,
 			Labels: export.LabelOf("worker", strconv.Itoa), Fill: func(v []uint64) { v[w.k] = of() }}
 	}
 	return append(append(w.nics.metrics(), w.gaps.metrics()...),
-		per("thurward_worker_busy_seconds_total", "Time in which a worker had work.", 1e9, func() uint64 { return w.gaps.busy }),
-		per("thurward_worker_handed_over_total",
-			"Frames that came to a worker and were another one's.", 1, func() uint64 { return w.e.Counters().HandedOver }))
+		per(export.Counter, "thurward_worker_busy_seconds_total", "Time in which a worker had work.", 1e9, func() uint64 { return w.gaps.busy }),
+		per(export.Counter, "thurward_worker_handed_over_total",
+			"Frames that came to a worker and were another one's.", 1, func() uint64 { return w.e.Counters().HandedOver }),
+		per(export.Counter, "thurward_worker_ports_lent_total",
+			"External ports that a worker lent to another one that had none left.", 1, func() uint64 { return w.e.Counters().PortsLent }),
+		per(export.Gauge, "thurward_worker_conntrack_entries",
+			"Flows in a worker's part of the table.", 1, func() uint64 { return uint64(w.e.Flows().Len()) }))
 }
 
 // count returns how many workers there are, as a metric.

@@ -233,6 +233,14 @@ func (l *lab) through(t *testing.T, r *receiver, n int) {
 			t.Errorf("%s: %d, then %d", series, was, is)
 		}
 	}
+	for k := range n {
+		if m[fmt.Sprintf(`thurward_worker_conntrack_entries{worker="%d"}`, k)] == 0 {
+			t.Errorf("worker %d of %d has no flows", k, n)
+		}
+	}
+	if all := sum("thurward_worker_conntrack_entries"); all != m["thurward_conntrack_entries"] {
+		t.Errorf("the workers have %d flows, all together %d", all, m["thurward_conntrack_entries"])
+	}
 	if m["thurward_conntrack_capacity"] != 65536 {
 		t.Errorf("room for %d flows", m["thurward_conntrack_capacity"])
 	}

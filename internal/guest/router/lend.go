@@ -1,6 +1,8 @@
 package router
 
 import (
+	"math/bits"
+
 	"github.com/thurward/thurward/internal/guest/handover"
 	"github.com/thurward/thurward/internal/guest/nat"
 	"github.com/thurward/thurward/internal/shared/packet"
@@ -86,6 +88,7 @@ func (e *Engine) lend(from int, x *handover.Item, now int64) {
 		if !ok {
 			break
 		}
+		e.c.PortsLent += uint64(bits.OnesCount64(l.Set))
 		e.handPorts(from, &l)
 	}
 	e.sendBack(from, x, &handover.Item{Kind: handover.Relieved, Port: x.Port, Frame: x.Frame, MAC: x.MAC}, now)

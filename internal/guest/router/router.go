@@ -98,6 +98,7 @@ type Counters struct {
 	LargeForwarded       uint64               // large frames that passed whole
 	LargeCut             uint64               // large frames that the firewall cut into segments itself
 	HandedOver           uint64               // frames that came to another worker than their own
+	PortsLent            uint64               // external ports lent to other workers
 }
 
 // maxPorts is the number of ports, and of entries in counters by port.

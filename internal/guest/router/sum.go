@@ -21,7 +21,7 @@ func (c *Counters) Add(o *Counters) {
 		{&c.ServerNamesAccepted, &o.ServerNamesAccepted}, {&c.ServerNameRepeats, &o.ServerNameRepeats}, {&c.NoBuffer, &o.NoBuffer},
 		{&c.Fragmented, &o.Fragmented}, {&c.FragmentsSent, &o.FragmentsSent}, {&c.Reassembled, &o.Reassembled}, {&c.Joined, &o.Joined},
 		{&c.MSSClamped, &o.MSSClamped}, {&c.LargeForwarded, &o.LargeForwarded}, {&c.LargeCut, &o.LargeCut},
-		{&c.HandedOver, &o.HandedOver},
+		{&c.HandedOver, &o.HandedOver}, {&c.PortsLent, &o.PortsLent},
 	} {
 		*v[0] += *v[1]
 	}

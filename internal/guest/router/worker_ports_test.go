@@ -65,6 +65,13 @@ func TestWorkersPortsOfOnePart(t *testing.T) {
 		if n > 1 && l.guests() < hosts-ports/n {
 			t.Errorf("%d workers: %d ports were lent", n, l.guests())
 		}
+		lent := 0
+		for _, e := range l.engines() {
+			lent += int(e.c.PortsLent)
+		}
+		if lent != l.guests() { // and none has returned
+			t.Errorf("%d workers: %d ports were lent, counted %d", n, l.guests(), lent)
+		}
 		l.invariants()
 		l.pass(600)
 		for range 200 {

@@ -203,5 +203,7 @@ var schema = [...]Metric{
 	{"thurward_vsock_sent_bytes_total", Counter, nil, "Bytes that were sent."},
 	{"thurward_vsock_sent_lines_total", Counter, nil, "Lines that were rendered to be sent."},
 	{"thurward_worker_busy_seconds_total", Counter, l("worker"), "Time in which a worker had work."},
+	{"thurward_worker_conntrack_entries", Gauge, l("worker"), "Flows in a worker's part of the table."},
 	{"thurward_worker_handed_over_total", Counter, l("worker"), "Frames that came to a worker and were another one's."},
+	{"thurward_worker_ports_lent_total", Counter, l("worker"), "External ports that a worker lent to another one that had none left."},
 	{"thurward_workers", Gauge, nil, "Workers that forward packets, each with a pair of queues of both devices."}}
