@@ -228,9 +228,19 @@ func (o *outlet) step() bool {
 	if v := o.vsock; v != nil && !more && v.Arm() {
 		more = true
 	}
-	o.next.Store(o.stream.Next())
+	o.next.Store(o.nextStep())
 	// The packet loop must take a snapshot first.
 	wanted := o.stream.Wanted()
 	o.busy.Store(more || wanted)
 	return more && !wanted
+}
+
+// nextStep returns when there must be a step even if nothing happens: when the stream wants one,
+// and when the device is looked at, which may have missed a notification (see renew).
+func (o *outlet) nextStep() int64 {
+	next := o.stream.Next()
+	if o.vsock != nil {
+		next = min(next, o.look)
+	}
+	return next
 }

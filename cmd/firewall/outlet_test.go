@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"math"
 	"os"
 	"testing"
 
@@ -47,5 +48,17 @@ func known(t *testing.T, f export.Family) {
 	}
 	if it := ingest.Parse(line + " 1"); it.Kind != ingest.SampleKind {
 		t.Errorf("readers do not take %s: %v", line, it.Err)
+	}
+}
+
+// TestNextStep: a device that has missed a notification is looked at, whatever the stream waits for.
+func TestNextStep(t *testing.T) {
+	o := &outlet{stream: export.NewStream(export.StreamConfig{}), look: 5e9}
+	if n := o.nextStep(); n != math.MaxInt64 {
+		t.Errorf("without a device a step is due at %d", n)
+	}
+	o.vsock = &virtio.Vsock{}
+	if n := o.nextStep(); n != o.look {
+		t.Errorf("the next step is due at %d, the device is looked at at %d", n, o.look)
 	}
 }

@@ -183,7 +183,8 @@ func (s *Stream) Moved(boot string, t *Tracer) { s.moved.Store(&instance{boot, t
 // Step does a bounded amount of work, and reports whether there is more to do at once.
 // Otherwise it is to be called again at the time that Next returns, or when records have
 // arrived or the link has changed. Without lines it only takes records, the smaller part of
-// the work: the caller has packets to forward.
+// the work: the caller has packets to forward. There is more to do then if there is anything
+// to be sent, which nothing else would ask for.
 func (s *Stream) Step(now int64, lines bool) (more bool) {
 	more = s.take(now)
 	if s.c.Link == nil {
@@ -199,6 +200,8 @@ func (s *Stream) Step(now int64, lines bool) (more bool) {
 	if s.connected {
 		if lines {
 			s.backlog = s.send(now)
+		} else { // the next step with lines shows whether there is room
+			s.backlog = s.backlog || s.q.lines > 0 || s.shot.Load() == shotReady
 		}
 		more = more || s.backlog
 		more = more || s.Wanted() // the packet loop will take it soon
