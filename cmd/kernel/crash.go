@@ -77,6 +77,9 @@ func crashRegisters(what string, f *frame) {
 	putx(f.err)
 	putc('\n')
 	putRegisters(f)
+	if f.vec == 2 {
+		putWaiting()
+	}
 	power(abi.PowerReset)
 }
 
@@ -85,6 +88,7 @@ func reportAll() {
 	noteOwn(&threads[cur()].f)
 	beginReport()
 	putRegisters(&threads[cur()].f)
+	putWaiting()
 	power(abi.PowerReset)
 }
 

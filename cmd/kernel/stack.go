@@ -122,3 +122,46 @@ func putOthers() {
 		}
 	}
 }
+
+// mostWaiting bounds how many threads putWaiting names.
+const mostWaiting = 16
+
+// putWaiting prints what threads that no processor runs wait for, for how long still in
+// microseconds, and where: the processors of a firewall that waits for what does not come only
+// sleep.
+func putWaiting() {
+	t, left := now(), mostWaiting
+	for n := range uint32(maxThreads) {
+		w := &threads[n]
+		if w.state == free || w.state == running || left == 0 {
+			continue
+		}
+		left--
+		puts("thread ")
+		putu(uint64(n))
+		switch w.state {
+		case waitFutex:
+			puts(" waits for a futex")
+		case waitTime:
+			puts(" waits for its time")
+		case waitEpoll:
+			puts(" waits for a file")
+		case waitDevice:
+			puts(" waits for devices")
+		default:
+			puts(" waits for a processor")
+		}
+		switch {
+		case w.deadline == never:
+		case w.deadline <= t:
+			puts(", late_us=")
+			putu((t - w.deadline) / 1000)
+		default:
+			puts(", due_us=")
+			putu((w.deadline - t) / 1000)
+		}
+		putRegister(": rip=", w.f.rip)
+		putc('\n')
+		putStack(w.f.rbp, my().number)
+	}
+}

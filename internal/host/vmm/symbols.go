@@ -110,13 +110,13 @@ type reporter struct {
 
 // Bounds of a report.
 const (
-	maxReportLines = 48
-	maxReportNames = 320
+	maxReportLines = 96
+	maxReportNames = 640
 )
 
 var (
 	registers = regexp.MustCompile(`^(called at )?(rip|rax|r8|in_kernel|stack)[=:]`)
-	others    = regexp.MustCompile(`^(processor \d{1,3})(: rip=| does not stop$)`)
+	others    = regexp.MustCompile(`^(processor \d{1,3}|thread \d{1,3} waits for [a-z ]{1,20}(?:, (?:due|late)_us=\d{1,20})?)(: rip=| does not stop$)`)
 	codeAt    = regexp.MustCompile(`0x[0-9a-f]{1,16}\b`)
 )
 

@@ -86,20 +86,22 @@ func TestSymbols(t *testing.T) {
 		fmt.Sprintf("stack: %#x 0x7", at["main.kfault"]+5), "thurward: event {}", fmt.Sprintf("called at rip=%#x", fn.Entry),
 		fmt.Sprintf("processor 1: rip=%#x rsp=0x400000 thread=5", fn.Entry), fmt.Sprintf("stack: %#x", at["main.kfault"]+5),
 		"processor 2 does not stop", "processor 3 is tired", "processor 1000: rip=0x1",
+		fmt.Sprintf("thread 3 waits for its time, due_us=59820305: rip=%#x", fn.Entry), fmt.Sprintf("stack: %#x", at["main.kfault"]+5),
+		"thread 4 waits for Godot: rip=0x1", "thread 5 waits for a futex, due: rip=0x1",
 	} {
 		named = append(named, r.line(l)...)
 	}
-	want := fmt.Sprintf("  %#x main.os+0x0 |  %#x kernel main.kfault+0x4|  0x7 not in the image|  %#x main.os+0x0 |  %#x main.os+0x0 |  %#x kernel main.kfault+0x4",
-		fn.Entry, at["main.kfault"]+5, fn.Entry, fn.Entry, at["main.kfault"]+5)
+	want := fmt.Sprintf("  %#x main.os+0x0 |  %#x kernel main.kfault+0x4|  0x7 not in the image|  %#x main.os+0x0 |  %#x main.os+0x0 |  %#x kernel main.kfault+0x4|  %#x main.os+0x0 |  %#x kernel main.kfault+0x4",
+		fn.Entry, at["main.kfault"]+5, fn.Entry, fn.Entry, at["main.kfault"]+5, fn.Entry, at["main.kfault"]+5)
 	for i, w := range strings.Split(want, "|") {
 		if i >= len(named) || !strings.HasPrefix(named[i], w) {
 			t.Errorf("named %q, want line %d like %q", named, i, w)
 		}
 	}
-	if len(named) != 6 || len(r.lines) != 7 {
+	if len(named) != 8 || len(r.lines) != 9 {
 		t.Errorf("%d named, %d lines", len(named), len(r.lines))
 	}
-	if len(r.names) != 8 || r.names[4] != "processor 1:" || r.names[7] != "processor 2:" {
+	if len(r.names) != 11 || r.names[4] != "processor 1:" || r.names[7] != "processor 2:" || r.names[8] != "thread 3 waits for its time, due_us=59820305:" {
 		t.Errorf("names %q", r.names)
 	}
 	// A guest that prints reports without end.
