@@ -2,6 +2,7 @@ package export
 
 import (
 	"math/rand/v2"
+	"strconv"
 	"testing"
 )
 
@@ -12,16 +13,27 @@ import (
 func TestStepsWithoutLines(t *testing.T) {
 	for seed := range uint64(1000) {
 		r := rand.New(rand.NewPCG(seed, 5))
-		l := newStreamLab(t, nil)
-		more, flows := true, 0
+		l := newStreamLab(t, func(c *StreamConfig) {
+			if seed%2 == 0 { // a snapshot that takes several steps
+				many := Family{Name: "many_total", Type: Counter, N: 3 * stepLines, Labels: LabelOf("n", strconv.Itoa), Fill: func([]uint64) {}}
+				c.Local = &Metrics{}
+				c.Local.Add(many)
+				c.Metrics.Add(many)
+			}
+		})
+		more, flows, connects := true, 0, 0
 		turn := func(lines bool) { // of the packet loop, and of the stream after it
 			l.s.Alive()
 			if l.s.Wanted() && (lines || r.IntN(2) == 0) {
 				l.s.Snapshot()
 			}
-			more = l.s.Step(l.now, lines)
+			before := l.link.bytes
+			if more = l.s.Step(l.now, lines); !lines && l.link.bytes > before && l.link.connects == connects {
+				t.Fatalf("seed %d: a step without lines sent %d bytes", seed, l.link.bytes-before)
+			}
+			connects = l.link.connects
 		}
-		for range 1 + r.IntN(12) { // packets
+		for range 1 + r.IntN(20) { // packets
 			if r.IntN(3) == 0 {
 				flows++
 				l.accept(uint64(flows))
@@ -37,6 +49,9 @@ func TestStepsWithoutLines(t *testing.T) {
 			}
 		}
 		idle()
+		if l.s.Step(l.now, false) {
+			t.Fatalf("seed %d: there is more to do when all has been sent", seed)
+		}
 		if n := len(l.link.lines("{")); n != flows {
 			t.Fatalf("seed %d: %d of %d events were sent when the packets ended", seed, n, flows)
 		}
