@@ -232,6 +232,9 @@ func (o *outlet) step() bool {
 	// The packet loop must take a snapshot first.
 	wanted := o.stream.Wanted()
 	o.busy.Store(more || wanted)
+	if !lines && o.rings.Len() == 0 { // what is to be sent waits for its turn, which the packet loop gives it
+		return false
+	}
 	return more && !wanted
 }
 

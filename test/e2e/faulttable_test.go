@@ -193,7 +193,7 @@ func restarting() []fault {
 		{name: "SIGABRT to QEMU", do: signalled(syscall.SIGABRT), reason: vmm.ReasonSignal},
 		{name: "QMP quit", do: commanded("quit"), reason: vmm.ReasonQuit},
 		{name: "QMP system_reset", do: commanded("system_reset"), reason: vmm.ReasonReset},
-		{name: "QMP inject-nmi", do: commanded("inject-nmi"), reason: vmm.ReasonCrash, said: "waits for a futex"},
+		{name: "QMP inject-nmi", do: commanded("inject-nmi"), reason: vmm.ReasonCrash, said: "interrupted by an NMI", stack: []string{"waits for a futex"}},
 		{name: "a triple fault", do: func(m *monitored) { m.poke(abi.DescPage+abi.IDTOff, make([]byte, 16*abi.Vectors)) }, reason: vmm.ReasonReset},
 		{name: "a Go panic", do: func(m *monitored) {
 			b := binary.LittleEndian.AppendUint32([]byte{0xb8}, uint32(m.function("runtime.panicdivide"))) // mov eax, …
