@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/thurward/thurward/internal/shared/packet"
 )
@@ -32,6 +33,7 @@ const (
 	poll    = "router.(*Engine).Poll"
 	receive = "virtio.(*Net).Receive"
 	flush   = "router.(*Engine).flush"
+	evict   = "conntrack.(*Table).reclaim"
 )
 
 var established = []stage{
@@ -48,7 +50,7 @@ var fresh = []stage{
 	{"look-up", []string{"conntrack.(*Table).Prepare", "conntrack.(*Table).LookupBatch"}, nil},
 	{"filter", []string{"filter.(*Classifier).Decide"}, nil},
 	{"port", []string{"router.(*Engine).mapSource"}, nil},
-	{"insert", []string{"router.(*Engine).insert"}, nil},
+	{"insert", []string{"router.(*Engine).insert"}, []string{"conntrack.(*Table).takeFree > " + evict}},
 	{"event", []string{"router.(*Engine).emitFlow"}, nil},
 	{"translate", []string{"router.(*Engine).send"}, []string{"router.(*Engine).enqueue > " + flush}},
 	{"transmit", []string{flush}, nil},
@@ -60,19 +62,8 @@ var end = []stage{
 	{"index", []string{"conntrack.(*Table).unplace"}, nil},
 }
 
-// flood is fresh and end: a flow is evicted where another one is inserted.
-var flood = []stage{
-	{"receive", []string{receive}, nil},
-	{"parse", []string{"router.(*Engine).parse"}, nil},
-	{"look-up", []string{"conntrack.(*Table).Prepare", "conntrack.(*Table).LookupBatch"}, nil},
-	{"filter", []string{"filter.(*Classifier).Decide"}, nil},
-	{"port", []string{"router.(*Engine).mapSource"}, nil},
-	{"insert", []string{"router.(*Engine).insert"}, []string{"conntrack.(*Table).takeFree > conntrack.(*Table).reclaim"}},
-	{"event", []string{"router.(*Engine).emitFlow"}, nil},
-	{"evict", []string{"conntrack.(*Table).reclaim"}, nil},
-	{"translate", []string{"router.(*Engine).send"}, []string{"router.(*Engine).enqueue > " + flush}},
-	{"transmit", []string{flush}, nil},
-}
+// flood is fresh, and a flow is evicted where another one is inserted.
+var flood = append(slices.Clip(fresh), stage{"evict", []string{evict}, nil})
 
 var scenarios = []scenario{
 	{name: "udp-16", what: "UDP, 16 flows", flows: 16, packets: 64 << 10, proto: packet.UDP, stages: established},
