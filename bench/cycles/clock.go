@@ -2,13 +2,15 @@ package main
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// threadTime returns the processor time of this thread.
+// threadTime returns the processor time of this thread. Two of its results have a difference
+// that means something where the goroutine is locked to a thread only.
 func threadTime() time.Duration {
 	var t unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // cannot fail with these arguments
@@ -43,7 +45,12 @@ type pace struct{ cycles, median, GHz float64 }
 // cycles returns how many cycles of polls there are for a packet, in some turns, each with a
 // machine of its own where flows begin or end. All times are of short runs: what a machine
 // that is one of several on its processor loses now and then is not counted.
+//
+// It locks its goroutine to a thread: each thread has a clock of its own, and Go moves a
+// goroutine to another wherever it is preempted.
 func (s *scenario) cycles(turns int) (pace, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	const chain = 64 << 10
 	var polls, clock, look []time.Duration
 	var m *machine
@@ -71,6 +78,9 @@ func (s *scenario) cycles(turns int) (pace, error) {
 	GHz := chain * multiplyCycles / float64(quantile(clock, undisturbed)-none)
 	if GHz < slowest || GHz > fastest {
 		return pace{}, fmt.Errorf("%d multiplications say that the clock has %.1f GHz, which no processor has", chain, GHz)
+	}
+	if d := slices.Min(polls); d <= 0 {
+		return pace{}, fmt.Errorf("a poll took %v: times of several threads", d)
 	}
 	per := func(n int) float64 {
 		return float64(quantile(polls, n)-none) * GHz * float64(len(polls)) / float64(max(turns, 1)*s.packets)

@@ -16,7 +16,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"runtime"
 	"strings"
 )
 
@@ -34,7 +33,6 @@ func main() {
 }
 
 func command(run string, part int, only string, turns int, counts bool) error {
-	runtime.LockOSThread()
 	if run != "" {
 		s, err := find(run, max(part, 1))
 		if err != nil {
