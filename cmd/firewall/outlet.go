@@ -232,11 +232,13 @@ func (o *outlet) step() bool {
 	// The packet loop must take a snapshot first.
 	wanted := o.stream.Wanted()
 	o.busy.Store(more || wanted)
-	if !lines && o.rings.Len() == 0 { // what is to be sent waits for its turn, which the packet loop gives it
-		return false
-	}
-	return more && !wanted
+	return atOnce(more, wanted, lines, o.rings.Len() > 0)
 }
+
+// atOnce decides whether there is another step at once. There is more to do; but the packet loop
+// must take a snapshot that is wanted, and a step without lines leaves what is to be sent to the
+// turn that the packet loop gives it, so that only events are worth another one.
+func atOnce(more, wanted, lines, events bool) bool { return more && !wanted && (lines || events) }
 
 // nextStep returns when there must be a step even if nothing happens: when the stream wants one,
 // and when the device is looked at, which may have missed a notification (see renew).

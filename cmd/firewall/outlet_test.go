@@ -62,3 +62,21 @@ func TestNextStep(t *testing.T) {
 		t.Errorf("the next step is due at %d, the device is looked at at %d", n, o.look)
 	}
 }
+
+// TestAtOnce: while there are packets, what is to be sent waits for a turn with lines, without
+// steps that do nothing; events are taken out of the ring, which fills; and a snapshot that is
+// wanted is the packet loop's to take.
+func TestAtOnce(t *testing.T) {
+	for _, x := range []struct{ more, wanted, lines, events, want bool }{
+		{more: true, want: false},
+		{more: true, lines: true, want: true},
+		{more: true, events: true, want: true},
+		{more: true, wanted: true, lines: true, events: true, want: false},
+		{lines: true, want: false},
+		{events: true, want: false},
+	} {
+		if got := atOnce(x.more, x.wanted, x.lines, x.events); got != x.want {
+			t.Errorf("%+v: %v", x, got)
+		}
+	}
+}
