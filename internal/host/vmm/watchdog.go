@@ -1,7 +1,6 @@
 package vmm
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"strconv"
@@ -152,8 +151,7 @@ func (m *Machine) isPaused() bool {
 // stoppedProcess reports whether a process was stopped by a signal (proc_pid_stat(5)).
 func stoppedProcess(pid int) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	i := bytes.LastIndexByte(b, ')') // the name before it may hold anything
-	return err == nil && i >= 0 && len(b) > i+2 && b[i+2] == 'T'
+	return err == nil && stateOf(b) == 'T'
 }
 
 // watchdogOff says why a watchdog cannot work, "" if it can.

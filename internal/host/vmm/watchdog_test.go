@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -14,8 +13,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // TestWatchdog: what is silence and what is not.
@@ -87,53 +84,6 @@ func TestConnectedLimit(t *testing.T) {
 		if got := connectedLimit(limit); got != want {
 			t.Errorf("%v: %v", limit, got)
 		}
-	}
-}
-
-// TestRunDelays: the time for which a process waited for a processor is seen, and that of one that
-// sleeps is none.
-func TestRunDelays(t *testing.T) {
-	if _, err := os.ReadFile("/proc/self/schedstat"); err != nil {
-		t.Skip(err)
-	}
-	// More processes on one processor than it can run at once.
-	var pids []int
-	for range 4 {
-		c := exec.Command("sh", "-c", "while :; do :; done")
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			c.Process.Kill() //nolint:errcheck // it may have ended
-			c.Wait()         //nolint:errcheck // killed
-		})
-		var one unix.CPUSet
-		one.Set(0)
-		if err := unix.SchedSetaffinity(c.Process.Pid, &one); err != nil {
-			t.Skip(err)
-		}
-		pids = append(pids, c.Process.Pid)
-	}
-	idle := exec.Command("sleep", "60")
-	if err := idle.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		idle.Process.Kill() //nolint:errcheck // it may have ended
-		idle.Wait()         //nolint:errcheck // killed
-	})
-	busy, asleep, none := &runDelays{pid: pids[0]}, &runDelays{pid: idle.Process.Pid}, &runDelays{pid: 1 << 30}
-	if busy.since() != 0 || none.since() != 0 {
-		t.Error("the first call knows something")
-	}
-	time.Sleep(200 * time.Millisecond)
-	asleep.since()
-	time.Sleep(time.Second)
-	if got := busy.since(); got < 300*time.Millisecond {
-		t.Errorf("one of four on a processor waited for %v in 1.2 seconds", got)
-	}
-	if got := asleep.since(); got != 0 {
-		t.Errorf("one that sleeps waited for %v", got)
 	}
 }
 
