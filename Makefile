@@ -88,7 +88,7 @@ mutants: ## changes of the code that no test notices, a sample (MUTANTS=0: all, 
 evasions: ## the corpus of attacks: on the data plane, the image, and what people use instead (root; docs/evasions.md)
 	@scripts/need.sh evasions
 	@mkdir -p build
-	$(GO) test ./test/evasions -count=1 -timeout 40m -peers -table $(CURDIR)/build/evasions.md
+	$(GO) test ./test/evasions -count=1 -timeout 4h -every -peers -table $(CURDIR)/build/evasions.md
 	@cat build/evasions.md
 
 bench: ## the data path's benchmarks, in process

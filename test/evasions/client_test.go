@@ -2,6 +2,7 @@ package evasions
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/thurward/thurward/internal/shared/packet"
 )
@@ -30,6 +31,32 @@ func (a *arena) dialFrom(s side, src string, sport uint16, dst string, dport uin
 		a.put(s, c.seg(packet.ACK, 0))
 	}
 	return c
+}
+
+// dialAll opens n connections at the same time, and returns those that the firewall and the
+// server let it.
+func (a *arena) dialAll(s side, src, dst string, dport uint16, n int) (cs []*client) {
+	var ps []pkt
+	for range n {
+		c := &client{a: a, side: s, src: src, dst: dst, sport: a.next(), dport: dport, seq: 1001}
+		cs, ps = append(cs, c), append(ps, tcp(src, c.sport, dst, dport, packet.SYN, 1000, 0))
+	}
+	before := len(a.seen[s])
+	a.put(s, ps...)
+	cs = slices.DeleteFunc(cs, func(c *client) bool {
+		v := c.heard(before, packet.SYN|packet.ACK)
+		if v == nil || v.ack != c.seq {
+			return true
+		}
+		c.ack = v.seq + 1
+		return false
+	})
+	ps = ps[:0]
+	for _, c := range cs {
+		ps = append(ps, c.seg(packet.ACK, 0))
+	}
+	a.put(s, ps...)
+	return cs
 }
 
 // half opens a connection but for the handshake's last segment.

@@ -3,6 +3,7 @@ package evasions
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -34,6 +35,8 @@ var booted = [][]string{
 	{"shares/query-rate"},
 }
 
+var every = flag.Bool("every", false, "TestOnTheImage: every attack, each on a firewall that has just started (root, QEMU; half an hour)")
+
 // TestOnTheImage: attacks on the booted image, between two namespaces, in each
 // of which packet sockets are the hosts.
 func TestOnTheImage(t *testing.T) {
@@ -54,27 +57,55 @@ func TestOnTheImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	link := func(name string, at *attack) (path string) {
+		in.Policy = compile.Encode(compiled(t, at))
+		b, err := image.Link(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path = filepath.Join(dir, strings.ReplaceAll(name, "/", "-")+".img")
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	if *every {
+		for _, f := range families {
+			for i := range f.attacks {
+				at := &f.attacks[i]
+				if !strings.Contains(at.name, *only) {
+					continue
+				}
+				t.Run(at.name, func(t *testing.T) {
+					path := link(at.name, at)
+					defer os.Remove(path)
+					off := func() {}
+					defer func() { off() }()
+					again := func() {
+						off()
+						off = powerOn(t, q, path, w.bridge)
+						w.settle()
+					}
+					if o := w.outcome(t, at, again); o != mine(at) {
+						t.Errorf("%s, want %s", o, mine(at))
+					}
+				})
+			}
+		}
+		return
+	}
 	byName := map[string]*attack{}
 	for _, f := range families {
 		for i := range f.attacks {
 			byName[f.attacks[i].name] = &f.attacks[i]
 		}
 	}
-	for i, group := range booted {
+	for _, group := range booted {
 		at := byName[group[0]]
 		if at == nil {
 			t.Fatalf("no attack %q", group[0])
 		}
-		in.Policy = compile.Encode(compiled(t, at))
-		b, err := image.Link(in)
-		if err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(dir, fmt.Sprintf("%d.img", i))
-		if err := os.WriteFile(path, b, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		off := powerOn(t, q, path, w.bridge)
+		off := powerOn(t, q, link(group[0], at), w.bridge)
 		for _, name := range group {
 			t.Run(name, func(t *testing.T) {
 				at := byName[name]

@@ -68,6 +68,8 @@ func newWires(t testing.TB, quiet time.Duration, bridges bool) *wires {
 				exec.Command("sysctl", "-qw", "net.ipv6.conf."+d+".disable_ipv6=1").Run() //nolint:errcheck // there may be no IPv6
 			}
 			w.run("ip link set " + veth + " master " + w.bridge[i] + " up")
+			// A host that uses another's link-layer address misleads a switch; that is not what is tested.
+			w.run("ip link set " + veth + " type bridge_slave learning off")
 			w.run("ip link set " + w.bridge[i] + " up")
 			continue
 		}

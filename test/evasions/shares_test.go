@@ -129,11 +129,11 @@ var shares = []attack{
 				return false
 			}
 			b.say(h[:100])
-			for range n {
-				if c := a.dial(lan, alice, cdn, 443); c != nil {
-					c.say(h[:50])
-				}
+			var ps []pkt
+			for _, c := range a.dialAll(lan, alice, cdn, 443, n) {
+				ps = append(ps, c.data(0, h[:50]))
 			}
+			a.put(lan, ps...)
 			b.say(h[100:])
 			s := slices.IndexFunc(a.ends[wan].all, func(s *stream) bool { return reads(s.data) == "good.example" })
 			return (s >= 0) == legit

@@ -12,7 +12,7 @@ import (
 
 var (
 	against      = flag.Bool("peers", false, "run the corpus against what people use instead, (root)")
-	only         = flag.String("only", "", "with -peers: attacks whose names contain this")
+	only         = flag.String("only", "", "with -peers or -every: attacks whose names contain this")
 	table        = flag.String("table", "", "with -peers: write the table to this file")
 	proxyCommand = flag.String("proxy", "", "with -peers: in place of the known peers, a proxy that this command starts (proxy_test.go)")
 	proxyName    = flag.String("proxy-name", "a proxy", "its name and version, in the table")

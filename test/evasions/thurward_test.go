@@ -70,7 +70,7 @@ func (x *thurward) note() string {
 func counter(a *arena, name string) (n uint64) {
 	x, ok := a.fw.(*thurward)
 	if !ok {
-		a.t.Fatal("only thurward in process has counters to look at")
+		a.t.Skip("only thurward in process has counters to look at")
 	}
 	for _, f := range x.fw.Engine().Metrics() {
 		if f.Name == name {
