@@ -70,6 +70,8 @@ const (
 	forwards  = "what it does not know it passes to the upstream, which refuses it"
 	loose     = "nf_conntrack_tcp_loose is 1 by default: a connection may begin in the middle"
 	bogons    = "rp_filter alone; which addresses cannot be, the rules would have to say"
+	asIs      = "questions go to the upstream as they are, with all that is in them"
+	reset     = "before the answer has come conntrack takes any RST, whatever its numbers"
 	arpLearns = "Linux believes the last one, as RFC 826 says; permanent neighbours are the remedy"
 )
 
@@ -152,6 +154,14 @@ var nftables = peer{
 		"names/huge-ttl":                 "an element lives as long as the set says (here 5 minutes), not as the answer says",
 		"names/rebinding-shared":         "stop-dns-rebind does not have 100.64.0.0/10 in version 2.90",
 		"names/rebinding-hint":           "stop-dns-rebind is about A and AAAA records",
+		"names/asked-tail":               asIs,
+		"names/asked-answers":            asIs,
+		"names/asked-option":             asIs,
+		"tcp/half-open-reset":            reset,
+		"tcp/half-open-reset-ack":        reset,
+		"addresses/ping-zero-net":        bogons,
+		"addresses/ping-reserved":        bogons,
+		"arp/own-mac-request":            arpLearns,
 		"tcp/ack-scan":                   loose,
 		"tcp/middle":                     loose,
 		"addresses/reserved-source":      bogons,
@@ -172,17 +182,25 @@ var nftables = peer{
 		"shares/dns-connections":         "20 TCP connections, for all clients together",
 	},
 	moot: map[string]string{
-		"names/transfer":       forwards,
-		"names/update":         forwards,
-		"names/notify":         forwards,
-		"names/two-questions":  forwards,
-		"tcp/port-zero":        "what has port 0 is translated like any other",
-		"tcp/blind-data-old":   "old data passes, which the end has long had",
-		"tcp/old-segment":      "old data passes, which the end has long had",
-		"fragments/tiny":       "put together and judged whole",
-		"fragments/teardrop":   "what lies inside another fragment is dropped alone; what leaves is unambiguous",
-		"fragments/icmp-error": "put together and judged whole",
-		"icmp/quoted-checksum": "the end must look",
+		"names/transfer":         forwards,
+		"names/update":           forwards,
+		"names/notify":           forwards,
+		"names/two-questions":    forwards,
+		"names/asked-pointer":    forwards,
+		"names/asked-opt-twice":  forwards,
+		"names/asked-opt-owner":  forwards,
+		"names/asked-opt-beyond": forwards,
+		"names/asked-stateful":   forwards,
+		"names/asked-inverse":    forwards,
+		"names/address-of-eight": "the first four bytes are the address that was answered, and bound",
+		"addresses/priority-tag": "Linux takes tags of VLAN 0 off, and judges what is in the frame",
+		"tcp/port-zero":          "what has port 0 is translated like any other",
+		"tcp/blind-data-old":     "old data passes, which the end has long had",
+		"tcp/old-segment":        "old data passes, which the end has long had",
+		"fragments/tiny":         "put together and judged whole",
+		"fragments/teardrop":     "what lies inside another fragment is dropped alone; what leaves is unambiguous",
+		"fragments/icmp-error":   "put together and judged whole",
+		"icmp/quoted-checksum":   "the end must look",
 	},
 	version: func() string {
 		v := output("dnsmasq", "--version")
