@@ -43,14 +43,7 @@ func (a *arena) dialAll(s side, src, dst string, dport uint16, n int) (cs []*cli
 	}
 	before := len(a.seen[s])
 	a.put(s, ps...)
-	cs = slices.DeleteFunc(cs, func(c *client) bool {
-		v := c.heard(before, packet.SYN|packet.ACK)
-		if v == nil || v.ack != c.seq {
-			return true
-		}
-		c.ack = v.seq + 1
-		return false
-	})
+	cs = slices.DeleteFunc(cs, func(c *client) bool { return c.accepted(before) == nil })
 	ps = ps[:0]
 	for _, c := range cs {
 		ps = append(ps, c.seg(packet.ACK, 0))
@@ -66,16 +59,26 @@ func (a *arena) half(s side, src string, sport uint16, dst string, dport uint16,
 	p := tcp(src, c.sport, dst, dport, packet.SYN, isn, 0)
 	p.opts = opts
 	a.put(s, p)
-	v := c.heard(n, packet.SYN|packet.ACK)
-	if v == nil || v.ack != c.seq {
+	v := c.accepted(n)
+	if v == nil {
 		return nil
 	}
-	c.ack = v.seq + 1
 	_, c.stamps = option(opts, 8)
 	if value, ok := option(v.opts, 8); ok && len(value) == 8 {
 		c.echo = binary.BigEndian.Uint32(value)
 	}
 	return c
+}
+
+// accepted returns the answer to the client's SYN among what left by its side since the first
+// n, or nil, and notes its number.
+func (c *client) accepted(n int) *view {
+	v := c.heard(n, packet.SYN|packet.ACK)
+	if v == nil || v.ack != c.seq {
+		return nil
+	}
+	c.ack = v.seq + 1
+	return v
 }
 
 // heard returns the last segment for the client among those that left by its

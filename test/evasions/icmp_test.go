@@ -162,5 +162,5 @@ var icmps = []attack{
 			before := counter(a, "thurward_dns_upstream_unreachable_total")
 			a.put(wan, icmp(gateway, fwWAN, packet.Unreachable, packet.HostUnreachable, 0, b))
 			return counter(a, "thurward_dns_upstream_unreachable_total") > before
-		}, local: "it is seen in a counter of thurward's"},
+		}, local: inCounter},
 }

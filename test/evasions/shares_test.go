@@ -82,25 +82,18 @@ var shares = []attack{
 			a.fw.put(lan, a.frame(lan, udp(web, 9000, host, uint16(2000+i), "y")))
 		}, bobConnects)},
 	{name: "shares/flows-open", trick: "alice's machine opens UDP flows that are answered and used, until the table is full", source: "RFC 4732", fate: "a host that holds more than its share gives way", set: small,
-		run: func(a *arena, legit bool) bool {
-			n := 1500
-			if legit {
-				n = 50
-			}
-			for first := 0; first < n; first += 50 {
-				for range 2 { // fifty at a time
-					for i := first; i < first+50; i++ {
-						a.fw.put(lan, a.frame(lan, udp(alice, uint16(2000+i/1000), site, uint16(4000+i%1000), "x")))
-					}
-					a.run()
-					for i := first; i < first+50; i++ {
-						a.fw.put(wan, a.frame(wan, udp(site, uint16(4000+i%1000), fwWAN, uint16(2000+i/1000), "y")))
-					}
-					a.run()
+		run: flood(30, 1, func(a *arena, i int) { // fifty at a time
+			for range 2 {
+				for k := 50 * i; k < 50*i+50; k++ {
+					a.fw.put(lan, a.frame(lan, udp(alice, uint16(2000+k/1000), site, uint16(4000+k%1000), "x")))
 				}
+				a.run()
+				for k := 50 * i; k < 50*i+50; k++ {
+					a.fw.put(wan, a.frame(wan, udp(site, uint16(4000+k%1000), fwWAN, uint16(2000+k/1000), "y")))
+				}
+				a.run()
 			}
-			return bobConnects(a) == legit
-		}},
+		}, bobConnects)},
 	{name: "shares/ports", trick: "alice's machine sends from ever new ports, until the external address has none left for others, or for the firewall's own questions", source: "RFC 4787 section 4; RFC 6888 REQ-4", fate: "half-open and idle mappings of the largest holder give way, and some ports are the firewall's",
 		set: "max_flows: 65536", ports: "20000-20999",
 		run: flood(3000, 30, func(a *arena, i int) { a.fw.put(lan, a.frame(lan, udp(alice, uint16(2000+i), site, 4000, "x"))) },
